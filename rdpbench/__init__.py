@@ -1,0 +1,29 @@
+"""rdpbench: a reproducible benchmark of perceptual and generative image compression.
+
+The public surface for codecs, datasets and metrics of one's own; the command line is ``rdpbench --help``.
+"""
+
+from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side
+from rdpbench.datasets.contract import Dataset, Sample
+from rdpbench.errors import RdpbenchError
+from rdpbench.image import Image, to_uint8
+from rdpbench.metrics.contract import Metric
+from rdpbench.needs import Binary, Package
+
+__all__ = [
+    "Binary",
+    "Bitstream",
+    "Codec",
+    "Dataset",
+    "Image",
+    "Metric",
+    "Package",
+    "Rate",
+    "RdpbenchError",
+    "Sample",
+    "Side",
+    "__version__",
+    "to_uint8",
+]
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Codecs: one system, one file."""

@@ -1,0 +1,1 @@
+"""Datasets: one set, one file."""

@@ -1,0 +1,102 @@
+"""Every error rdpbench raises on purpose, in one tree.
+
+::
+
+    RdpbenchError
+    ├── ConfigError            what the user wrote cannot be meant
+    │   ├── UnknownName        no codec, dataset, metric or run of that name
+    │   └── OutOfRange         a rate or number outside what is legal
+    ├── MissingNeed            a package, binary, weight file or data file is not here
+    ├── ImageError             a file that is no image, or one we do not read
+    ├── CodecError
+    │   ├── BitstreamError     bytes that are not a bitstream of this codec
+    │   ├── UnsupportedImage   the format cannot hold this image
+    │   └── CoderFailed        a foreign encoder or decoder crashed or timed out
+    ├── MetricError            a metric was given what it must not accept
+    └── StoreError
+        ├── StoreBusy          another rdpbench is writing there
+        ├── StoreCorrupt       a stored file is not what was written
+        └── StoreUnwritable    read-only folder, full disk
+
+Messages quote what was written, list what exists and say what to type. Library code never exits.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RdpbenchError(Exception):
+    """Base of all errors meant for the user; the command line prints it without a traceback."""
+
+
+class ConfigError(RdpbenchError):
+    """What the user wrote cannot be meant."""
+
+
+class UnknownName(ConfigError):
+    """No codec, dataset, metric or run of that name.
+
+    >>> print(UnknownName("codec", "jpg", ["jpeg", "webp"]))
+    unknown codec 'jpg': did you mean 'jpeg'?
+      codecs that exist: jpeg, webp
+    """
+
+    def __init__(self, kind: str, given: str, available: Iterable[str], hint: str = "") -> None:
+        known = sorted(available)
+        near = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
+        guess = f": did you mean {near[0]!r}?" if near else ""
+        plural = {"dataset": "datasets", "metrics": "metrics"}.get(kind, f"{kind}s")
+        lines = [f"unknown {kind} {given!r}{guess}", f"  {plural} that exist: {', '.join(known) or 'none'}"]
+        if hint:
+            lines.append(f"  {hint}")
+        super().__init__("\n".join(lines))
+
+
+class OutOfRange(ConfigError):
+    """A rate or number outside what is legal."""
+
+
+class MissingNeed(RdpbenchError):
+    """A package, binary, weight file or data file is not here; the message says how to get it."""
+
+
+class ImageError(RdpbenchError):
+    """A file that is no image, or one that we do not read."""
+
+
+class CodecError(RdpbenchError):
+    """Base of what goes wrong inside a codec; becomes a row with ``status=error``."""
+
+
+class BitstreamError(CodecError):
+    """Bytes that are not a bitstream of this codec."""
+
+
+class UnsupportedImage(CodecError):
+    """The format cannot hold this image."""
+
+
+class CoderFailed(CodecError):
+    """A foreign encoder or decoder crashed, timed out or wrote nothing."""
+
+
+class MetricError(RdpbenchError):
+    """A metric was given what it must not accept."""
+
+
+class StoreError(RdpbenchError):
+    """Base of what goes wrong with stored results."""
+
+
+class StoreBusy(StoreError):
+    """Another rdpbench is writing to the same run folder."""
+
+
+class StoreCorrupt(StoreError):
+    """A stored file is not what was written."""
+
+
+class StoreUnwritable(StoreError):
+    """A read-only folder or a full disk; what was stored before is safe."""

@@ -1,0 +1,122 @@
+"""Images as rdpbench sees them: ``uint8 (H, W, 3)`` sRGB, read one way, rounded one way, hashed one way.
+
+What reading does, so that a number can be traced to pixels:
+
+================  =====================================================================
+file              becomes
+================  =====================================================================
+RGB, 8 bit        its pixel values
+grey, palette     three equal channels; the palette's colours
+alpha             dropped where opaque; elsewhere composited over white
+16 bit            ``floor(v / 257 + 0.5)``: the full range maps to the full range
+CMYK, YCCK        Pillow's plain conversion, without a colour profile
+ICC profile       dropped: the stored values count as sRGB, as papers' loaders do
+EXIF orientation  ignored: the stored grid is the image
+animation         refused
+================  =====================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdpbench.errors import ImageError
+
+Image: TypeAlias = NDArray[np.uint8]
+"""``uint8 (H, W, 3)``, sRGB."""
+
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif"})
+"""File name endings (lower case) that a folder of images is searched for."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An image with what its file was."""
+
+    pixels: Image
+    mode: str
+    """How the file stored it, as Pillow names it (``RGB``, ``L``, ``I;16``, ``CMYK`` ...), ``+icc`` if tagged."""
+
+
+def read_image(path: Path) -> Loaded:
+    """Read an image file to ``uint8 (H, W, 3)`` by the rules at the top of this module.
+
+    Raises:
+        ImageError: the file is missing, empty, no image, damaged or animated.
+    """
+    from PIL import Image as pil
+
+    if not path.is_file():
+        raise ImageError(f"no such image: {path}")
+    if path.stat().st_size == 0:
+        raise ImageError(f"{path} is empty (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pil.DecompressionBombWarning)
+            with pil.open(path) as opened:
+                frames = getattr(opened, "n_frames", 1)
+                if frames > 1 and opened.format not in ("TIFF", "MPO"):
+                    raise ImageError(f"{path} is an animation of {frames} frames; give single images")
+                mode = opened.mode + ("+icc" if opened.info.get("icc_profile") else "")
+                opened.load()
+                return Loaded(_to_rgb8(opened), mode)
+    except ImageError:
+        raise
+    except (OSError, SyntaxError, ValueError, pil.DecompressionBombError, pil.DecompressionBombWarning) as error:
+        raise ImageError(f"cannot read {path} as an image: {error}") from error
+
+
+def _to_rgb8(opened: object) -> Image:
+    from PIL import Image as pil
+
+    assert isinstance(opened, pil.Image)
+    if opened.mode.startswith("I") or opened.mode == "F":
+        values = np.asarray(opened, dtype=np.float64)
+        if opened.mode == "F" or values.min() < 0 or values.max() > 65535:
+            raise ImageError(f"mode {opened.mode} holds values outside 0..65535; convert it to 8 or 16 bit first")
+        grey = np.floor(values / 257 + 0.5).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if opened.has_transparency_data:
+        rgba = opened.convert("RGBA")
+        over = pil.alpha_composite(pil.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
+        return np.array(over.convert("RGB"))
+    return np.array(opened.convert("RGB"))
+
+
+def to_uint8(unit: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Round values of [0, 1] to 8 bits: ``floor(255 * clip(x, 0, 1) + 0.5)``. The only such rule in the project.
+
+    >>> to_uint8(np.array([-0.1, 0.5, 0.4 / 255, 2.0])).tolist()
+    [0, 128, 0, 255]
+    """
+    rounded: NDArray[np.uint8] = np.floor(255 * np.clip(unit, 0, 1) + 0.5).astype(np.uint8)
+    return rounded
+
+
+def check_image(image: Image, what: str = "image") -> Image:
+    """Return ``image`` if it is ``uint8 (H, W, 3)`` with at least one pixel; raise `ImageError` naming what it is."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ImageError(f"{what} must be uint8 (H, W, 3), found {found}")
+    if 0 in image.shape:
+        raise ImageError(f"{what} has no pixels: {image.shape}")
+    return image
+
+
+def pixel_sha256(image: Image) -> str:
+    """Hash of the pixels alone: sha256 over height, width (uint32, big endian) and the RGB bytes, row by row.
+
+    >>> pixel_sha256(np.zeros((2, 3, 3), np.uint8))[:12]
+    '045811a72b23'
+    """
+    digest = hashlib.sha256(struct.pack(">II", image.shape[0], image.shape[1]))
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()

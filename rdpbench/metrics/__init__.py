@@ -1,0 +1,1 @@
+"""Metrics: one family, one file; the protocol is part of the name."""

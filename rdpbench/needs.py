@@ -1,0 +1,107 @@
+"""What a codec, dataset or metric needs on this machine, and the command that gets it.
+
+`rdpbench doctor` lists needs; a plan checks them before anything runs.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+class Need(Protocol):
+    """Something that may be missing."""
+
+    def missing(self) -> str | None:
+        """None if it is here; else one or more lines: what is missing and what to type."""
+        ...
+
+
+@dataclass(frozen=True)
+class Package:
+    """A Python distribution.
+
+    >>> Package("numpy").missing() is None
+    True
+    >>> print(Package("no-such-thing", module="no_such_thing", extra="ray").missing())
+    Python package 'no-such-thing' is not installed; type: pip install 'rdpbench[ray]'
+    """
+
+    name: str
+    module: str = ""
+    extra: str = ""
+
+    def missing(self) -> str | None:
+        if importlib.util.find_spec(self.module or self.name.replace("-", "_")):
+            return None
+        how = f"'rdpbench[{self.extra}]'" if self.extra else self.name
+        return f"Python package {self.name!r} is not installed; type: pip install {how}"
+
+
+@dataclass(frozen=True)
+class Binary:
+    """A program of the user's: a path in the environment variable, or a name on PATH."""
+
+    name: str
+    variable: str
+    page: str
+    """Upstream page to get it from."""
+
+    def find(self) -> Path | None:
+        """The program's path, or None."""
+        given = os.environ.get(self.variable)
+        if given:
+            path = Path(given).expanduser()
+            return path.resolve() if path.is_file() and os.access(path, os.X_OK) else None
+        found = shutil.which(self.name)
+        return Path(found).resolve() if found else None
+
+    def missing(self) -> str | None:
+        if self.find():
+            return None
+        given = os.environ.get(self.variable)
+        if given:
+            return f"{self.variable}={given!r} is not a program that can be run; it must name {self.name}"
+        return (
+            f"program {self.name!r} is not on PATH; get it from {self.page} "
+            f"and put it on PATH, or type: export {self.variable}=/where/it/is/{self.name}"
+        )
+
+
+@dataclass(frozen=True)
+class File:
+    """A data file of the user's, named by an environment variable."""
+
+    what: str
+    variable: str
+    page: str
+
+    def find(self) -> Path | None:
+        """The file's path, or None."""
+        given = os.environ.get(self.variable)
+        return Path(given).expanduser() if given and Path(given).expanduser().is_file() else None
+
+    def missing(self) -> str | None:
+        if self.find():
+            return None
+        given = os.environ.get(self.variable)
+        if given:
+            return f"{self.variable}={given!r} is not a file; it must name {self.what}"
+        return f"{self.what} is not known; get it from {self.page} and type: export {self.variable}=/where/it/is"
+
+
+def package_version(distribution: str) -> str:
+    """Installed version of a distribution, ``"none"`` if it is absent.
+
+    >>> package_version("no-such-thing")
+    'none'
+    """
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"

@@ -1,0 +1,1 @@
+"""Stored rows and what is made of them: summaries, tables, figures."""

@@ -1,0 +1,1 @@
+"""From plan to rows: what is left to do, and who does it."""
