@@ -97,7 +97,8 @@ def to_uint8(unit: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.uint
     >>> to_uint8(np.array([-0.1, 0.5, 0.4 / 255, 2.0])).tolist()
     [0, 128, 0, 255]
     """
-    rounded: NDArray[np.uint8] = np.floor(255 * np.clip(unit, 0, 1) + 0.5).astype(np.uint8)
+    scaled = np.clip(unit.astype(np.float64), 0, 1) * 255
+    rounded: NDArray[np.uint8] = np.floor(scaled + 0.5).astype(np.uint8)
     return rounded
 
 

@@ -1,0 +1,179 @@
+"""The command line. Each command imports what it needs when it runs: ``ls`` must answer at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rdpbench.errors import ConfigError, RdpbenchError, UnknownName
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rdpbench.results.store import Store
+
+INTRO = """\
+Measure image codecs on rate, distortion and perception.
+
+  rdpbench run                                       six codecs on embedded images, offline
+  rdpbench run codec=webp data=kodak                 a codec on Kodak, at the rate points of its curve
+  rdpbench run codec=jpeg,webp rate=20,50,80         native settings
+  rdpbench run codec=jpeg,webp bpp=0.25,0.5          target rates, searched per image (search=dataset: for the mean)
+  rdpbench run codec=./mine.py:MyCodec data=folder:pictures metrics=psnr,lpips/alex
+  rdpbench run codec=webp data=kodak timing=true     honest latency: exclusive, warmed up, repeated
+
+Running the same command again is resume: what is stored is not done again.
+Settings are Hydra overrides; conf/config.yaml explains each.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0 good, 1 a finding or failed tasks, 2 an error."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+        return code
+    except RdpbenchError as error:
+        print(f"rdpbench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "\nrdpbench: interrupted; what was finished is stored, the same command goes on from there", file=sys.stderr
+        )
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # `rdpbench show | head`: nobody is reading any more
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rdpbench", description=INTRO, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: object, text: str, *, overrides: bool = False) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        if overrides:
+            command.add_argument("overrides", nargs="*", metavar="key=value", help="settings, as in `rdpbench run`")
+        return command
+
+    add("run", _run, "encode, decode, score; then tables and figures", overrides=True)
+    plan = add("plan", _plan, "what run would do: cells, tasks left, expected time, what is missing", overrides=True)
+    plan.add_argument("--json", action="store_true", help="for machines")
+    add("score", _score, "score what is stored with more metrics; nothing is encoded", overrides=True)
+    ls = add("ls", _ls, "what exists")
+    ls.add_argument(
+        "what", nargs="?", default="codecs", choices=["codecs", "datasets", "metrics", "runs", "experiments"]
+    )
+    add("doctor", _doctor, "what this machine can run, and how to get what is missing")
+    show = add("show", _show, "print the tables of a run and draw its figures again")
+    verify = add("verify", _verify, "check a run: files, images, and bitstreams decoded in a fresh process")
+    for command in (show, verify):
+        command.add_argument("name", help="the run's name, or its folder")
+        command.add_argument("--root", default="results/runs", help="where runs lie (default: %(default)s)")
+    verify.add_argument("--sample", type=int, default=64, help="bitstreams to decode again (default: %(default)s)")
+    verify.add_argument("--all", action="store_true", help="decode all of them")
+    verify.add_argument("--seed", type=int, default=0, help="which ones are chosen")
+    return parser
+
+
+def _version() -> str:
+    import rdpbench
+
+    return f"rdpbench {rdpbench.__version__}"
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # Rich cuts tables to 80 columns where there is no terminal; files and pipes take any width.
+    return Console() if sys.stdout.isatty() else Console(width=200)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from rdpbench.config import read
+    from rdpbench.runners.sweep import run
+
+    return run(read(options.overrides), _console())
+
+
+def _score(options: argparse.Namespace) -> int:
+    from rdpbench.config import read
+    from rdpbench.runners.sweep import run
+
+    return run(read(options.overrides), _console(), encode=False)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from rdpbench.config import read
+    from rdpbench.runners.execute import store_of, workers_of
+    from rdpbench.runners.plan import make_plan
+    from rdpbench.runners.report import as_json, lines
+
+    bench = read(options.overrides)
+    if bench.targets and bench.search == "dataset":
+        raise ConfigError("search=dataset decides the settings while it runs; plan it with rate=, or use search=image")
+    store = store_of(bench)
+    plan = make_plan(bench, store)
+    if options.json:
+        print(json.dumps(as_json(plan, store), indent=1))
+    else:
+        print("\n".join(lines(plan, store, workers_of(bench))))
+    return 0
+
+
+def _ls(options: argparse.Namespace) -> int:
+    from rdpbench.listing import listing
+
+    print("\n".join(listing(options.what)))
+    return 0
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from rdpbench.listing import doctor
+
+    print("\n".join(doctor()))
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from rdpbench.results.show import show
+
+    store = _stored(options)
+    contents = store.read()
+    metrics = list(dict.fromkeys(score.metric for score in contents.scores.values()))
+    console = _console()
+    for path in show(store, contents, None, sorted(metrics, key=_metric_order), console):
+        console.print(f"  {path}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from rdpbench.runners.sweep import verify_store
+
+    return verify_store(_stored(options), None if options.all else options.sample, options.seed)
+
+
+def _stored(options: argparse.Namespace) -> Store:
+    from rdpbench.results.store import Store
+
+    root = Path(options.root)
+    for folder in (root / options.name, Path(options.name)):
+        store = Store(folder)
+        if store.exists():
+            return store
+    runs = [path.name for path in root.iterdir() if Store(path).exists()] if root.is_dir() else []
+    raise UnknownName("run", options.name, runs, f"looked in {root}; --root FOLDER looks elsewhere")
+
+
+def _metric_order(name: str) -> tuple[int, str]:
+    """Distortion first, as tables show it."""
+    first = ["psnr", "psnr-pooled", "ms-ssim"]
+    return (first.index(name) if name in first else len(first), name)

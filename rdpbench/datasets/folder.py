@@ -1,0 +1,52 @@
+"""``folder:PATH``: any folder of images, searched with its subfolders, in the order of their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+from rdpbench.datasets.contract import Sample
+from rdpbench.errors import ConfigError, ImageError
+from rdpbench.image import EXTENSIONS
+from rdpbench.needs import Need
+
+
+@dataclass(frozen=True)
+class Folder:
+    """All images below a folder; an image's id is its path in there, without the ending where that is unique."""
+
+    path: str
+    name: str = ""
+    protocol: str = "as-is"
+    needs: ClassVar[tuple[Need, ...]] = ()
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ConfigError("which folder? Write data=folder:/path/to/images")
+        if not self.name:
+            object.__setattr__(self, "name", f"folder-{Path(self.path).expanduser().resolve().name}")
+
+    @cached_property
+    def _files(self) -> list[Path]:
+        root = Path(self.path).expanduser()
+        if not root.is_dir():
+            raise ConfigError(f"no such folder: {root}, named by data=folder:{self.path}")
+        found = (path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+        files = sorted(path for path in found if not any(part.startswith(".") for part in path.parts[-2:]))
+        if not files:
+            raise ImageError(f"no images in {root}; looked for {', '.join(sorted(EXTENSIONS))}")
+        return files
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield the images, sorted by path."""
+        root = Path(self.path).expanduser()
+        bare = [path.relative_to(root).with_suffix("").as_posix() for path in self._files]
+        for path, name in zip(self._files, bare, strict=True):
+            unique = bare.count(name) == 1 if len(bare) < 1000 else False
+            yield Sample(name if unique else path.relative_to(root).as_posix(), path)
+
+    def __len__(self) -> int:
+        return len(self._files)

@@ -1,0 +1,70 @@
+"""``samples``: the offline default, images that scikit-image and matplotlib carry, all free to use.
+
+Five photographs and six images that are none (text, a scan, medical, astronomy, a graphic): codecs that lean on
+pretrained models fail there first, so tables can be split by tag. Four images were JPEGs before (``jpeg-source``):
+they flatter JPEG a little. This set is for trying things; it is no benchmark that papers use.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from rdpbench.datasets.contract import Sample
+from rdpbench.datasets.manifest import Manifest
+from rdpbench.needs import Need, Package
+
+TAGS: dict[str, tuple[str, ...]] = {
+    # name: tags; the comment gives the licence
+    "astronaut.png": ("photo",),  # NASA, public domain
+    "chelsea.png": ("photo",),  # Stefan van der Walt, CC0
+    "coffee.png": ("photo",),  # Rachel Michetti, CC0
+    "grace_hopper.jpg": ("photo", "jpeg-source"),  # US Navy, public domain
+    "rocket.jpg": ("photo", "jpeg-source"),  # SpaceX, public domain
+    "hubble_deep_field.jpg": ("astronomy", "jpeg-source"),  # NASA, public domain
+    "ihc.png": ("medical",),  # CMMI, no known copyright restrictions
+    "logo.png": ("graphic",),  # scikit-image, BSD-3-Clause
+    "page.png": ("scan",),  # scikit-image, BSD-3-Clause
+    "retina.jpg": ("medical", "jpeg-source"),  # Mikael Häggström, CC0
+    "text.png": ("text",),  # Wikimedia, public domain
+}
+FOLDERS = {"skimage": "data", "matplotlib": "mpl-data/sample_data"}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Eleven images, embedded in installed packages.
+
+    >>> len(Samples())
+    11
+    """
+
+    name: str = "samples"
+    protocol: str = "as-is"
+    tag: str | None = None
+    """Only the images with this tag, such as ``photo``."""
+    needs: ClassVar[tuple[Need, ...]] = (Package("scikit-image", module="skimage"), Package("matplotlib"))
+
+    def _names(self) -> list[str]:
+        return [name for name, tags in TAGS.items() if self.tag is None or self.tag in tags]
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield the images in the order of `TAGS`, each checked against ``samples.sha256``."""
+        manifest = Manifest.beside(__file__, "samples.sha256")
+        for name in self._names():
+            folder = _folder("matplotlib" if name == "grace_hopper.jpg" else "skimage")
+            yield Sample(Path(name).stem, manifest.check(folder, name), TAGS[name])
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+
+def _folder(package: str) -> Path:
+    # find_spec does not import the package: scikit-image takes a while to import.
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    return Path(spec.submodule_search_locations[0]) / FOLDERS[package]

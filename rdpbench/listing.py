@@ -1,0 +1,109 @@
+"""What exists (`rdpbench ls`) and what this machine can run (`rdpbench doctor`)."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rdpbench import registry
+from rdpbench.needs import Need, package_version
+from rdpbench.paths import cache_folder, conf_folder
+
+
+def listing(what: str) -> list[str]:
+    """Lines of ``rdpbench ls``: names and titles, without importing a codec."""
+    if what == "runs":
+        from rdpbench.results.store import Store
+
+        root = Path("results/runs")
+        found = sorted(path for path in root.iterdir() if Store(path).exists()) if root.is_dir() else []
+        return [str(path) for path in found] or [f"no runs in {root} yet; `rdpbench run` makes one"]
+    if what == "metrics":
+        return _columns(
+            [(name, registry.BUILTIN["metric"].get(name, "entry point")) for name in registry.names("metric")]
+        )
+    if what == "experiments":
+        return _columns([(path.stem, _title(path)) for path in _files("experiment")])
+    group = {"codecs": "codec", "datasets": "data"}[what]
+    rows = [(record["name"], _rates(record), record["title"]) for record in _records(group) if record["use"]]
+    own = [name for name in registry.names("codec" if group == "codec" else "dataset") if _is_entry(group, name)]
+    rows += [(name, "", "entry point of an installed package") for name in own]
+    hint = "your own: codec=./mine.py:MyCodec" if group == "codec" else "any folder: data=folder:PATH"
+    return [*_columns(rows), hint]
+
+
+def doctor() -> list[str]:
+    """Lines of ``rdpbench doctor``: for each codec, dataset and metric whether it can run, and what to type if not."""
+    import rdpbench
+
+    out = [
+        f"rdpbench {rdpbench.__version__}, Python {platform.python_version()}, {platform.platform()}",
+        f"torch {package_version('torch')}, {_gpu()}",
+        f"configuration {conf_folder()}, cache {cache_folder()}",
+    ]
+    for title, kind, group in (("codecs", "codec", "codec"), ("datasets", "dataset", "data")):
+        out += ["", title]
+        for record in _records(group):
+            if record["use"]:
+                out += _state(record["name"], getattr(registry.load(kind, record["use"]), "needs", ()))  # type: ignore[arg-type]
+        if kind == "dataset":
+            out += _kodak()
+    out += ["", "metrics"]
+    for name in registry.names("metric"):
+        out += _state(name, getattr(registry.load("metric", name), "needs", ()))
+    return out
+
+
+def _state(name: str, needs: Iterable[Need]) -> list[str]:
+    lacks = [missing for need in needs if (missing := need.missing())]
+    if not lacks:
+        return [f"  ok       {name}"]
+    first, *rest = [line for text in lacks for line in text.splitlines()]
+    return [f"  missing  {name}: {first}", *(f"           {line.strip()}" for line in rest)]
+
+
+def _kodak() -> list[str]:
+    from rdpbench.datasets.fetch import data_folders
+
+    found = next((folder for folder in data_folders("kodak") if (folder / "kodim24.png").is_file()), None)
+    return [f"           kodak: {found or 'not here yet; the first run downloads 15 MB, or say data.path=FOLDER'}"]
+
+
+def _gpu() -> str:
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU that torch can use"
+
+
+def _files(group: str) -> list[Path]:
+    return sorted((conf_folder() / group).glob("*.yaml"))
+
+
+def _records(group: str) -> list[dict[str, Any]]:
+    # The C loader reads the thirty small files in a few milliseconds.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return [yaml.load(path.read_text(), Loader=loader) for path in _files(group)]  # noqa: S506 (a safe loader)
+
+
+def _title(path: Path) -> str:
+    first = path.read_text().splitlines()[0]
+    return first.lstrip("# ") if first.startswith("#") else ""
+
+
+def _rates(record: dict[str, Any]) -> str:
+    rates = record.get("rates") or []
+    return f"{len(rates)} points, {rates[0]:g} to {rates[-1]:g}" if rates else ""
+
+
+def _is_entry(group: str, name: str) -> bool:
+    kind = "codec" if group == "codec" else "dataset"
+    return name not in registry.BUILTIN[kind]  # type: ignore[index]
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)] if rows else []
+    return ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows]

@@ -1,0 +1,21 @@
+"""Where things lie on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def conf_folder() -> Path:
+    """The Hydra groups: inside the installed package, or at the root of a checkout."""
+    package = Path(__file__).parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def cache_folder() -> Path:
+    """``$RDPBENCH_CACHE``, or ``rdpbench`` in the user's cache folder."""
+    given = os.environ.get("RDPBENCH_CACHE")
+    if given:
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rdpbench"

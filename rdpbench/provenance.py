@@ -1,0 +1,95 @@
+"""Where numbers come from: code, packages, machine and configuration, written once per call of rdpbench."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import rdpbench
+from rdpbench.config import Bench
+
+
+def new_session() -> str:
+    """A name for this call: time and process, sortable.
+
+    >>> len(new_session().split("-"))
+    3
+    """
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{platform.node()[:20].replace('-', '')}-{os.getpid()}"
+
+
+def provenance(bench: Bench, tasks: int) -> dict[str, Any]:
+    """Everything worth knowing about a call, as JSON-able data."""
+    root = Path(__file__).parent.parent
+    lock = root / "requirements.lock"
+    return {
+        "rdpbench": rdpbench.__version__,
+        "command": command(bench.overrides),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "tasks": tasks,
+        "config": bench.composed,
+        "commit": _git(root, "rev-parse", "HEAD"),
+        "dirty": bool(_git(root, "status", "--porcelain")) if (root / ".git").exists() else None,
+        "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "device": bench.device,
+        "gpu": _gpu(),
+        "packages": dict(sorted((d.name, d.version) for d in importlib.metadata.distributions() if d.name)),
+    }
+
+
+def write_session(folder: Path, session: str, record: dict[str, Any]) -> Path:
+    """Write the provenance of a call below a run folder."""
+    path = folder / "sessions" / f"{session}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1, default=str) + "\n")
+    return path
+
+
+def command(overrides: Sequence[str]) -> str:
+    """The command that stands for these overrides.
+
+    >>> command(["codec=webp", "data=kodak"])
+    'rdpbench run codec=webp data=kodak'
+    """
+    return shlex.join(["rdpbench", "run", *overrides])
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    if not (root / ".git").exists():
+        return None
+    try:
+        line = ["git", "-C", str(root), *arguments]
+        done = subprocess.run(line, check=False, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _gpu() -> str | None:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}"

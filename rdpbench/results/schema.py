@@ -1,0 +1,159 @@
+"""What is stored, field by field. One row per task, scores in long form beside it.
+
+``SCHEMA_VERSION`` is written into every file. A file of an older version is migrated while it is read (`MIGRATIONS`);
+a newer one stops with the instruction to upgrade. Field names are what ``rows.parquet`` and the CSV files call them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from rdpbench.errors import StoreError
+
+SCHEMA_VERSION = 1
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""From version n to n + 1, a function of one record. Empty: this is the first version."""
+
+Status = Literal["ok", "error", "out_of_range"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image coded by one codec at one rate point."""
+
+    task_key: str
+    """sha256 over all that changes the result; see `rdpbench.runners.plan`."""
+    session: str
+    """Which call of rdpbench wrote it; ``sessions/<session>.json`` holds its provenance."""
+    codec: str
+    """The curve's label."""
+    use: str
+    """What was loaded: registry name or ``file.py:Class``."""
+    options: str
+    """The codec's configuration without the rate, as JSON."""
+    coder: str
+    """Versions of the libraries or sha256 of the binaries that coded, as JSON."""
+    rate_field: str
+    """Name of the native setting, such as ``quality``."""
+    rate: float | None
+    """The native setting; where a target was searched, the one that was found."""
+    target_bpp: float | None
+    """The target, where one was searched per image."""
+    seed: int
+    dataset: str
+    dataset_size: int
+    """Images in the whole dataset: fewer rows than this make a partial point."""
+    protocol: str
+    """What was done to the image between its file and the codec."""
+    image: str
+    tags: str
+    """The image's tags, comma-separated."""
+    path: str
+    """Where the image was read."""
+    pixel_sha256: str
+    """Of the pixels that the codec and all metrics saw."""
+    source_mode: str
+    """How the file stored them, such as ``RGB``, ``L``, ``RGBA+icc``."""
+    height: int
+    width: int
+    status: Status
+    error: str
+    """Why it failed, or why the target is out of range."""
+    bytes: int | None
+    """Size of the bitstream: every transmitted byte."""
+    parts: str
+    """Bytes by part, as JSON; they add up to ``bytes``."""
+    bpp: float | None
+    """``8 * bytes / (height * width)``, of the image that the metrics see."""
+    bits_kind: str
+    """``file``: counted from bytes that were decoded. Estimates would say ``estimated``."""
+    bitstream_sha256: str
+    reconstruction_sha256: str
+    """Of the decoded 8-bit pixels."""
+    verified: str
+    """``fresh_object``: decoded by a second codec object; ``fresh_process``: decoded again elsewhere, same pixels."""
+    encode_s: float | None
+    """Seconds under throughput conditions: for planning, not for latency tables."""
+    decode_s: float | None
+    score_s: float | None
+    peak_memory_mb: float | None
+    """Highest resident memory of the worker process so far."""
+    device: str
+    threads: int
+    batch: int
+    command: str
+    """The command line, where a foreign program coded."""
+    attempts: int
+    """Encodes that a search took; else 1."""
+    time: str
+    """UTC, when the row was made."""
+
+    def record(self) -> dict[str, Any]:
+        """As stored."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric's value for one row."""
+
+    score_key: str
+    """sha256 over the task key, the metric's name and version, its weights and its reference side."""
+    task_key: str
+    metric: str
+    value: float | None
+    """None where the metric refused the image; ``error`` says why."""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Honest seconds of one row: exclusive device, warmed up, repeated. The only times that enter latency tables."""
+
+    timing_key: str
+    task_key: str
+    device: str
+    threads: int
+    warmup: int
+    repeats: int
+    build_s: float
+    """Building the codec, loading its weights included."""
+    encode_s: float
+    """Median over the repeats, device synchronised."""
+    encode_min_s: float
+    encode_max_s: float
+    decode_s: float
+    decode_min_s: float
+    decode_max_s: float
+    load_average: float
+    """Of the machine, in the minute before: above about 1 it was not exclusive."""
+
+
+def parse(kind: type[Row] | type[Score] | type[Timing], record: dict[str, Any], where: str) -> Any:
+    """Turn a stored record back into its class; a record with other fields is refused with its place."""
+    names = {field.name for field in fields(kind)}
+    if record.keys() != names:
+        odd = sorted(record.keys() ^ names)
+        raise StoreError(f"{where}: a {kind.__name__} with unexpected or missing fields: {', '.join(odd)}")
+    return kind(**record)
+
+
+def migrate(record: dict[str, Any], version: object, where: str) -> dict[str, Any]:
+    """Bring a record of an older version to this one.
+
+    Raises:
+        StoreError: written by a newer rdpbench, or no version at all.
+    """
+    if not isinstance(version, int) or version < 1:
+        raise StoreError(f"{where} states no schema version; it was not written by rdpbench")
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{where} has schema version {version}; this rdpbench reads up to {SCHEMA_VERSION}. "
+            "It was written by a newer rdpbench; type: pip install --upgrade rdpbench"
+        )
+    for step in range(version, SCHEMA_VERSION):
+        record = MIGRATIONS[step](record)
+    return record

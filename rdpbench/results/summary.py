@@ -1,0 +1,126 @@
+"""From rows to points: means over images with their intervals, one tidy frame that tables and figures all draw from.
+
+A point is a codec at one native setting (or one target rate) on one dataset. Its rate and its metrics are means over
+the same images; intervals are 95 % percentile bootstrap over images, with the same resamples everywhere, so that they
+can be compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdpbench import registry
+from rdpbench.results.schema import Row, Score
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RESAMPLES = 1000
+POINT = ["dataset", "protocol", "codec", "rate_field", "target_bpp", "rate"]
+
+
+def summarise(rows: Iterable[Row], scores: Iterable[Score], metrics: Sequence[str]) -> pd.DataFrame:
+    """One line per point and metric: ``codec, rate, n, bpp, metric, value`` with ``*_lo``/``*_hi``, in that order.
+
+    ``partial`` marks points of fewer images than the dataset has; ``failed`` and ``out_of_range`` count what is not
+    in the means; ``n_scored`` counts the images that the metric took.
+    """
+    import pandas as pd
+
+    by_task: dict[str, dict[str, Score]] = {}
+    for score in scores:
+        by_task.setdefault(score.task_key, {})[score.metric] = score
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        rate = None if row.target_bpp is not None else row.rate
+        key = (row.dataset, row.protocol, row.codec, row.rate_field, row.target_bpp, rate)
+        groups.setdefault(key, []).append(row)
+    lines = [line for key, members in groups.items() for line in _point(key, members, by_task, metrics)]
+    frame = pd.DataFrame(lines, columns=[*POINT, *_COLUMNS]).astype({"target_bpp": float, "rate": float})
+    order = list(dict.fromkeys((key[0], key[2]) for key in groups))
+    frame["_codec"] = [order.index((d, c)) for d, c in zip(frame["dataset"], frame["codec"], strict=True)]
+    # By rising rate within a codec; points without any (all failed, out of range) by their setting.
+    frame = frame.sort_values(["_codec", "bpp", "target_bpp", "rate"], kind="stable", na_position="last")
+    return frame.drop(columns="_codec").reset_index(drop=True)
+
+
+_COLUMNS = [
+    *["n", "dataset_size", "partial", "failed", "out_of_range", "bpp", "bpp_lo", "bpp_hi"],
+    *["metric", "value", "value_lo", "value_hi", "n_scored", "infinite", "unit", "higher_is_better", "perceptual"],
+]
+
+
+def _point(
+    key: tuple[Any, ...], rows: Sequence[Row], scores: Mapping[str, Mapping[str, Score]], metrics: Sequence[str]
+) -> list[tuple[Any, ...]]:
+    good = [row for row in rows if row.status == "ok"]
+    failed = sum(row.status == "error" for row in rows)
+    beyond = sum(row.status == "out_of_range" for row in rows)
+    bpps = np.array([row.bpp for row in good], dtype=np.float64)
+    size = max(row.dataset_size for row in rows)
+    images = len({row.image for row in good})
+    head = (len(good), size, images < size, failed, beyond, *with_interval(bpps))
+    lines: list[tuple[Any, ...]] = []
+    for name in metrics or [""]:
+        meaning = registry.load("metric", name)() if name else None
+        found = [scores.get(row.task_key, {}).get(name) for row in good]
+        values = np.array([one.value for one in found if one is not None and one.value is not None], dtype=np.float64)
+        finite = values[np.isfinite(values)]
+        if meaning is None:
+            lines.append((*key, *head, "", math.nan, math.nan, math.nan, 0, 0, "", True, False))
+            continue
+        centre, low, high = (one if math.isnan(one) else meaning.reduce([one]) for one in with_interval(finite))
+        if not len(finite) and len(values):
+            centre = low = high = math.inf
+        low, high = min(low, high), max(low, high)
+        tail = (len(values), len(values) - len(finite), meaning.unit, meaning.higher_is_better, meaning.perceptual)
+        lines.append((*key, *head, name, centre, low, high, *tail))
+    return lines
+
+
+def with_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Mean and 95 % percentile bootstrap interval over images (1,000 resamples, seeded).
+
+    >>> mean, low, high = with_interval(np.array([1.0, 2.0, 3.0, 4.0]))
+    >>> mean, low < mean < high
+    (2.5, True)
+    """
+    if not len(values):
+        return math.nan, math.nan, math.nan
+    mean = math.fsum(values) / len(values)
+    if len(values) == 1:
+        return mean, math.nan, math.nan
+    picks = np.random.default_rng(2026).integers(0, len(values), (RESAMPLES, len(values)))
+    low, high = np.percentile(values[picks].mean(axis=1), [2.5, 97.5])
+    return mean, float(low), float(high)
+
+
+def at_rate(frame: pd.DataFrame, bpp: float) -> pd.DataFrame:
+    """Each codec's metrics at one rate, interpolated between its measured points, linear in log rate.
+
+    A codec whose points do not reach the rate is left out: nothing is extrapolated.
+    """
+    import pandas as pd
+
+    lines = []
+    for (dataset, codec, metric), points in frame.groupby(["dataset", "codec", "metric"], sort=False):
+        usable = points[np.isfinite(points["value"]) & np.isfinite(points["bpp"])].sort_values("bpp")
+        rates = usable["bpp"].to_numpy()
+        if len(rates) < 2 or not rates[0] <= bpp <= rates[-1]:
+            continue
+        value = float(np.interp(math.log(bpp), np.log(rates), usable["value"].to_numpy()))
+        better = bool(usable["higher_is_better"].iloc[0])
+        lines.append((dataset, codec, metric, bpp, value, better, usable["unit"].iloc[0]))
+    return pd.DataFrame(lines, columns=["dataset", "codec", "metric", "bpp", "value", "higher_is_better", "unit"])
+
+
+def common_rates(frame: pd.DataFrame) -> list[float]:
+    """Round rates that at least two codecs' measured points reach from both sides."""
+    spans = frame[np.isfinite(frame["bpp"])].groupby("codec")["bpp"].agg(["min", "max"])
+    candidates = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+    return [rate for rate in candidates if ((spans["min"] <= rate) & (spans["max"] >= rate)).sum() >= 2]

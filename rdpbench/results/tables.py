@@ -1,0 +1,252 @@
+"""The summary as a table: on the terminal, in Markdown and in LaTeX, all from the same frame.
+
+Two tables: every point as it was measured, and codecs at equal rates (interpolated between measured points, with the
+best in bold and the second underlined). Arrows say which way is better.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rdpbench.results.summary import at_rate, common_rates
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table as RichTable
+
+DIGITS = {"dB": 2, "": 4}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table cell: text, with its rank where cells compete."""
+
+    text: str
+    rank: int = 0
+    """1 is best, 2 second; 0 does not compete."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table before it is drawn. Cells of the first column are labels."""
+
+    caption: str
+    header: tuple[str, ...]
+    lines: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def measured(frame: pd.DataFrame) -> Table:
+    """Every point as it was measured, mean and half width of its 95 % interval."""
+    metrics = _metrics(frame)
+    header = ("codec", "setting", "n", "bpp", *(_heading(frame, metric) for metric in metrics))
+    lines: list[tuple[Cell, ...]] = []
+    notes: dict[str, None] = {}
+    keys = ["dataset", "codec", "target_bpp", "rate"]
+    for _, point in frame.groupby(keys, sort=False, dropna=False):
+        first = point.iloc[0]
+        cells = [Cell(str(first["codec"])), Cell(_setting(first)), Cell(_count(first, notes)), Cell(_bpp(first))]
+        for metric in metrics:
+            one = point[point["metric"] == metric]
+            cells.append(Cell(_value(one.iloc[0]) if len(one) else "–"))
+            if len(one) and one.iloc[0]["infinite"]:
+                notes[f"{metric}: {one.iloc[0]['infinite']} lossless images are left out of a mean"] = None
+        lines.append(tuple(cells))
+    return Table(f"{_names(frame)}: means over images, ± half of the 95 % interval", header, tuple(lines), tuple(notes))
+
+
+def at_equal_rates(frame: pd.DataFrame) -> list[Table]:
+    """For each round rate that codecs share: their metrics there, best first in bold."""
+    tables = []
+    targets = sorted(frame["target_bpp"].dropna().unique())
+    for bpp in targets or common_rates(frame):
+        points = _at_target(frame, bpp) if targets else at_rate(frame, bpp)
+        metrics = _metrics(points)
+        if not metrics:
+            continue
+        header = ("codec", *(_heading(points, metric) for metric in metrics))
+        ranks = {metric: _ranks(points[points["metric"] == metric]) for metric in metrics}
+        lines = []
+        for codec in dict.fromkeys(points["codec"]):
+            of = points[points["codec"] == codec].set_index("metric")
+            cells = [Cell(codec)]
+            for metric in metrics:
+                there = metric in of.index and math.isfinite(of.loc[metric, "value"])
+                text = _digits(of.loc[metric, "value"], of.loc[metric, "unit"]) if there else "–"
+                cells.append(Cell(text, ranks[metric].get(codec, 0)))
+            lines.append(tuple(cells))
+        how = "searched per image" if targets else "interpolated between measured points"
+        tables.append(Table(f"{_names(frame)} at {bpp:g} bpp, {how}", header, tuple(lines)))
+    return tables
+
+
+def latency(frame: pd.DataFrame) -> Table:
+    """Honest times: medians over images of the median of repeats."""
+    header = ("codec", "setting", "n", "encode ms", "decode ms", "device")
+    lines = []
+    for (codec, setting, device), of in frame.groupby(["codec", "setting", "device"], sort=False):
+        encode, decode = (1000 * of[name].median() for name in ("encode_s", "decode_s"))
+        texts = (codec, setting, len(of), f"{encode:.2f}", f"{decode:.2f}", device)
+        lines.append(tuple(Cell(str(text)) for text in texts))
+    loads = frame["load_average"]
+    first = frame.iloc[0]
+    note = (
+        f"exclusive, one thread, {first['warmup']} warm-up and {first['repeats']} repeats an image; "
+        f"building the codec is not in it; load average of the machine {loads.min():.2f} to {loads.max():.2f}"
+    )
+    return Table("Latency: median over images of the median of repeats", header, tuple(lines), (note,))
+
+
+def terminal(table: Table) -> RichTable:
+    """For a terminal."""
+    from rich.markup import escape
+    from rich.table import Table as Rich
+
+    rich = Rich(title=escape(table.caption), caption=escape("\n".join(table.notes)) or None, title_justify="left")
+    for number, name in enumerate(table.header):
+        rich.add_column(escape(name), justify="left" if number == 0 else "right", no_wrap=number == 0)
+    previous = ""
+    for line in table.lines:
+        label, *rest = line
+        if previous and label.text != previous and len(table.lines) > len({one[0].text for one in table.lines}):
+            rich.add_section()
+        shown = "" if label.text == previous else label.text
+        previous = label.text
+        marks = {1: "[bold]{}[/bold]", 2: "[underline]{}[/underline]"}
+        rich.add_row(escape(shown), *(marks.get(cell.rank, "{}").format(escape(cell.text)) for cell in rest))
+    return rich
+
+
+def markdown(table: Table) -> str:
+    """For Markdown."""
+    marks = {1: "**{}**", 2: "<u>{}</u>"}
+    rows = [list(table.header), ["---"] + ["---:"] * (len(table.header) - 1)]
+    rows += [[marks.get(cell.rank, "{}").format(cell.text) for cell in line] for line in table.lines]
+    text = "\n".join("| " + " | ".join(row).replace("\n", " ") + " |" for row in rows)
+    return f"{table.caption}\n\n{text}\n" + "".join(f"\n{note}\n" for note in table.notes)
+
+
+def latex(table: Table) -> str:
+    """For LaTeX with booktabs."""
+    marks = {1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
+    body = []
+    previous = ""
+    for line in table.lines:
+        label = line[0].text
+        cells = ["" if label == previous else _tex(label)]
+        if previous and label != previous and len(table.lines) > len({one[0].text for one in table.lines}):
+            body.append(r"\midrule")
+        previous = label
+        cells += [marks.get(cell.rank, "{}").format(_tex(cell.text)) for cell in line[1:]]
+        body.append(" & ".join(cells) + r" \\")
+    return "\n".join(
+        [
+            r"% \usepackage{booktabs}",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_tex(' '.join((table.caption + '.', *table.notes)))}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
+            r"\toprule",
+            " & ".join(_tex(name) for name in table.header) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _tex(text: str) -> str:
+    for plain, written in {
+        "\\": r"\textbackslash{}",
+        "%": r"\%",
+        "_": r"\_",
+        "&": r"\&",
+        "#": r"\#",
+        "±": r"$\pm$",
+        "↑": r"$\uparrow$",
+        "↓": r"$\downarrow$",
+        "–": "--",
+        "∞": r"$\infty$",
+        "×": r"$\times$",
+    }.items():
+        text = text.replace(plain, written)
+    return text
+
+
+def _metrics(frame: pd.DataFrame) -> list[str]:
+    return [name for name in dict.fromkeys(frame["metric"]) if name]
+
+
+def _names(frame: pd.DataFrame) -> str:
+    return ", ".join(dict.fromkeys(frame["dataset"]))
+
+
+def _heading(frame: pd.DataFrame, metric: str) -> str:
+    one = frame[frame["metric"] == metric].iloc[0]
+    arrow = "↑" if one["higher_is_better"] else "↓"
+    return f"{metric} {'dB ' if one['unit'] == 'dB' else ''}{arrow}"
+
+
+def _setting(point: Any) -> str:
+    if not math.isnan(point["target_bpp"] or math.nan):
+        return f"target {point['target_bpp']:g} bpp"
+    return f"{point['rate_field']} {point['rate']:g}" if not math.isnan(point["rate"]) else "–"
+
+
+def _count(point: Any, notes: dict[str, None]) -> str:
+    text = str(point["n"])
+    if point["partial"] and point["n"]:
+        text += "*"
+        notes[f"* partial: fewer images than the {point['dataset_size']} of {point['dataset']}"] = None
+    if point["failed"]:
+        text += f" ({point['failed']} failed)"
+        notes["failed images are not in the means; retry_failed=true tries them again"] = None
+    if point["out_of_range"]:
+        text += f" ({point['out_of_range']} out of range)"
+        notes["out of range: the codec cannot reach the target for that image; nothing is extrapolated"] = None
+    return text
+
+
+def _bpp(point: Any) -> str:
+    if not math.isfinite(point["bpp"]):
+        return "–"
+    return f"{point['bpp']:.4f}" + _half(point["bpp_lo"], point["bpp_hi"], 4)
+
+
+def _value(line: Any) -> str:
+    value = line["value"]
+    if math.isinf(value):
+        return "∞"
+    if math.isnan(value):
+        return "–"
+    return _digits(value, line["unit"]) + _half(line["value_lo"], line["value_hi"], DIGITS.get(line["unit"], 4))
+
+
+def _digits(value: float, unit: str) -> str:
+    return f"{value:.{DIGITS.get(unit, 4)}f}"
+
+
+def _half(low: float, high: float, digits: int) -> str:
+    return f" ±{(high - low) / 2:.{digits}f}" if math.isfinite(high - low) else ""
+
+
+def _ranks(points: pd.DataFrame) -> dict[str, int]:
+    """Best and second; ties at the printed digits share a rank."""
+    if len(points) < 2:
+        return {}
+    better = bool(points["higher_is_better"].iloc[0])
+    shown = {line["codec"]: float(_digits(line["value"], line["unit"])) for _, line in points.iterrows()}
+    order: Sequence[float] = sorted(set(shown.values()), reverse=better)
+    return {codec: order.index(value) + 1 for codec, value in shown.items() if order.index(value) < 2}
+
+
+def _at_target(frame: pd.DataFrame, bpp: float) -> pd.DataFrame:
+    """Points searched for one target; only complete ones compete."""
+    chosen = frame[(frame["target_bpp"] == bpp) & (frame["out_of_range"] == 0) & (frame["n"] > 0)]
+    return chosen[["dataset", "codec", "metric", "bpp", "value", "higher_is_better", "unit"]]

@@ -1,0 +1,135 @@
+"""From a command to rows in the store: plan, lock, run, compact."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rdpbench import registry
+from rdpbench.config import Bench
+from rdpbench.errors import ConfigError, StoreBusy
+from rdpbench.provenance import new_session, provenance, write_session
+from rdpbench.results.parts import PartWriter, unwritable
+from rdpbench.results.store import Store
+from rdpbench.runners import local
+from rdpbench.runners.plan import Plan, chunks, make_plan, run_name
+from rdpbench.runners.progress import progress
+from rdpbench.runners.worker import Result, Setup
+
+SYNC_EVERY = 32
+"""Records between two syncs to the disk."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run did, in tasks."""
+
+    store: Store
+    plan: Plan
+    coded: int = 0
+    scored: int = 0
+    """Scored, timed or written out from the store, without encoding."""
+    failed: int = 0
+    out_of_range: int = 0
+
+    @property
+    def any(self) -> bool:
+        """Was there anything to do?"""
+        return bool(self.coded or self.scored or self.failed or self.out_of_range)
+
+
+def store_of(bench: Bench) -> Store:
+    """The run folder of a command."""
+    return Store(bench.root / run_name(bench))
+
+
+def execute(bench: Bench) -> Done:
+    """Do what is left of a command; running it again is resume.
+
+    Raises:
+        RdpbenchError: before anything ran if it cannot run; later only if the store cannot be written.
+    """
+    store = store_of(bench)
+    workers = workers_of(bench)
+    if workers:
+        local.start_server(_preload(bench))
+    with store.lock():
+        plan = make_plan(bench, store)
+        if not plan.work:
+            store.compact()
+            return Done(store, plan)
+        session = new_session()
+        try:
+            write_session(store.folder, session, provenance(bench, len(plan.tasks)))
+        except OSError as error:
+            raise unwritable(store.folder, error) from error
+        setup = Setup(Store(store.folder.resolve()), session, bench.device)
+        portions = chunks(plan.work)
+        with exclusive(bench):
+            results = local.run_processes(portions, setup, workers) if workers else local.run_here(portions, setup)
+            counts = _write(results, store, session, len(plan.work))
+        store.compact()
+    return Done(store, plan, **counts)
+
+
+def workers_of(bench: Bench) -> int:
+    """How many worker processes; 0 means this one. Timing takes one process alone."""
+    if bench.timing:
+        return 1
+    workers = local.cores() if bench.workers is None else bench.workers
+    if not isinstance(workers, int) or workers < 0:
+        raise ConfigError(f"workers={workers} must be a whole number from 0 (this process), or null for one per core")
+    return workers
+
+
+def _preload(bench: Bench) -> list[str]:
+    """Modules that the codecs and metrics of a command want imported once for all workers."""
+    classes = [registry.load("metric", name) for name in bench.metrics]
+    classes += [registry.load("codec", codec.use) for codec, _ in bench.grid]
+    return list(dict.fromkeys(module for cls in classes for module in getattr(cls, "preload", ())))
+
+
+def _write(results: Iterator[Result], store: Store, session: str, total: int) -> dict[str, int]:
+    """Store results as they come; counts them by what became of them."""
+    counts = {"coded": 0, "scored": 0, "failed": 0, "out_of_range": 0}
+    names = {"ok": "coded", "error": "failed", "out_of_range": "out_of_range"}
+    writer: PartWriter = store.writer(session)
+    try:
+        with progress(total) as shown, contextlib.closing(results) as stream:  # type: ignore[type-var]
+            for result in stream:
+                writer.append(result.record())
+                became = names[result.row.status] if result.row else "scored"
+                counts[became] += 1
+                shown.advance(failed=became == "failed")
+                if writer.lines % SYNC_EVERY == 0:
+                    writer.sync()
+    finally:
+        writer.close()
+    return counts
+
+
+@contextlib.contextmanager
+def exclusive(bench: Bench) -> Iterator[None]:
+    """While timing, keep other timings off this machine's device.
+
+    Raises:
+        StoreBusy: another timing is running.
+    """
+    if not bench.timing:
+        yield
+        return
+    from filelock import FileLock, Timeout
+
+    name = f"rdpbench-timing-{bench.device.replace(':', '-')}.lock"
+    lock = FileLock(Path(tempfile.gettempdir()) / name, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise StoreBusy(f"another rdpbench is timing on {bench.device}; two at once would time each other") from None
+    try:
+        yield
+    finally:
+        lock.release()

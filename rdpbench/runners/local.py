@@ -1,0 +1,168 @@
+"""Run chunks on this machine: in this process, or in one process per core.
+
+Worker processes come from a *fork server*: a small process that has imported torch once and forks clean,
+single-threaded children from there. So a worker starts in milliseconds, each runs at one thread, and the parent stays
+light. A worker that dies (a native library may crash) costs one task, which becomes a failed row; the rest of its chunk
+goes to a new worker.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+
+from rdpbench.errors import StoreError
+from rdpbench.runners.task import Work
+from rdpbench.runners.worker import Result, Setup, Worker, failed
+
+PRELOAD = ("PIL.Image", "rdpbench.runners.worker")
+"""What every worker imports; heavier modules come from the ``preload`` of the codecs and metrics at hand."""
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def start_server(preload: Sequence[str]) -> None:
+    """Start the fork server early: it imports what workers share, such as torch, while the parent plans."""
+    from multiprocessing import forkserver
+
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*preload, *PRELOAD])
+    forkserver.ensure_running()
+
+
+def run_here(chunks: Sequence[Sequence[Work]], setup: Setup) -> Iterator[Result]:
+    """All chunks in this process, one task after the other."""
+    one_thread()
+    worker = Worker(setup)
+    for chunk in chunks:
+        yield from worker.run(chunk)
+
+
+def run_processes(chunks: Sequence[Sequence[Work]], setup: Setup, workers: int) -> Iterator[Result]:
+    """All chunks over ``workers`` processes; results come as they are made."""
+    pool = _Pool(setup, deque(list(chunk) for chunk in chunks))
+    try:
+        for _ in range(min(workers, len(chunks))):
+            pool.hire()
+        while pool.busy:
+            yield from pool.collect()
+    finally:
+        pool.dismiss()
+
+
+@dataclass
+class _Hand:
+    """One worker process, and what it was given."""
+
+    process: ForkServerProcess
+    pipe: Connection
+    left: deque[Work] = field(default_factory=deque)
+
+
+class _Pool:
+    def __init__(self, setup: Setup, waiting: deque[list[Work]]) -> None:
+        self.setup = setup
+        self.waiting = waiting
+        self.busy: list[_Hand] = []
+        self._context: ForkServerContext = multiprocessing.get_context("forkserver")
+
+    def hire(self) -> None:
+        """Start a worker and give it a chunk."""
+        if not self.waiting:
+            return
+        pipe, far = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(far, self.setup), daemon=True)
+        process.start()
+        far.close()
+        hand = _Hand(process, pipe)
+        self.busy.append(hand)
+        self._give(hand)
+
+    def collect(self) -> Iterator[Result]:
+        """Wait for a result or a death."""
+        pipes = {hand.pipe: hand for hand in self.busy}
+        for ready in wait(list(pipes)):
+            assert isinstance(ready, Connection)
+            hand = pipes[ready]
+            try:
+                message = hand.pipe.recv()
+            except (EOFError, ConnectionError):
+                yield self._bury(hand)
+                continue
+            if isinstance(message, StoreError):
+                raise message
+            hand.left.popleft()
+            yield message
+            if not hand.left:
+                self._give(hand)
+
+    def dismiss(self) -> None:
+        """End all workers."""
+        for hand in self.busy:
+            hand.pipe.close()
+            hand.process.terminate()
+        for hand in self.busy:
+            hand.process.join()
+        self.busy.clear()
+
+    def _give(self, hand: _Hand) -> None:
+        if self.waiting:
+            chunk = self.waiting.popleft()
+            hand.left = deque(chunk)
+            hand.pipe.send(chunk)
+        else:
+            hand.pipe.send(None)
+            hand.pipe.close()
+            hand.process.join()
+            self.busy.remove(hand)
+
+    def _bury(self, hand: _Hand) -> Result:
+        """A worker died over the first task it had left: that one failed, the others go to a new worker."""
+        hand.process.join()
+        self.busy.remove(hand)
+        victim = hand.left.popleft()
+        if hand.left:
+            self.waiting.appendleft(list(hand.left))
+        self.hire()
+        return failed(victim.task, self.setup, f"the worker process died: {_how(hand.process.exitcode)}")
+
+
+def _how(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        return f"{name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    return f"exit code {exitcode}"
+
+
+def _serve(pipe: Connection, setup: Setup) -> None:
+    """A worker process: chunks in, results out, until None or the parent's end of the pipe is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+    one_thread()
+    worker = Worker(setup)
+    try:
+        while (chunk := pipe.recv()) is not None:
+            try:
+                for result in worker.run(chunk):
+                    pipe.send(result)
+            except StoreError as error:
+                pipe.send(error)
+                return
+    except (EOFError, ConnectionError):
+        return  # the parent is gone; what it did not receive is done again by the next run
+
+
+def one_thread() -> None:
+    """Bind this process to one thread: threads change pixels, and workers share the cores."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)

@@ -1,0 +1,170 @@
+"""A whole command: search where targets are for a dataset's mean, run, verify a sample, show."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rdpbench.config import Bench, CodecSetting, DataSetting
+from rdpbench.errors import MissingNeed, StoreError
+from rdpbench.provenance import command
+from rdpbench.results.schema import Row
+from rdpbench.results.show import select, show
+from rdpbench.results.store import Store
+from rdpbench.runners.execute import Done, execute, store_of
+from rdpbench.runners.plan import make_plan
+from rdpbench.runners.report import lines
+from rdpbench.runners.search import Found, search
+from rdpbench.runners.task import axis_of
+from rdpbench.runners.verify import verify
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def run(bench: Bench, console: Console, *, encode: bool = True) -> int:
+    """Run a command to its tables and figures; 1 if tasks failed or verification found something."""
+    fetch_weights(bench)
+    notes: list[str] = []
+    if bench.targets and bench.search == "dataset":
+        bench, notes = search_dataset(bench)
+    store = store_of(bench)
+    plan = make_plan(bench, store)
+    uncoded = [work for work in plan.work if work.row is None]
+    if not encode and uncoded:
+        raise MissingNeed(
+            f"score never encodes, but {len(uncoded)} of {len(plan.tasks)} tasks are not in {store.folder}. "
+            f"Code them first: {command(bench.overrides)}"
+        )
+    for line in lines(plan, store, 1):
+        print(line, file=sys.stderr)
+    done = execute(bench)
+    return finish(bench, done, notes, console)
+
+
+def finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) -> int:
+    """Verify a sample of what is new, print the summary, name the files."""
+    code = 0
+    if done.coded and bench.verify:
+        code = verify_store(done.store, bench.verify, 0)
+    contents = done.store.read()
+    labels = {task.key: task.codec.name for task in done.plan.tasks}
+    written = show(done.store, contents, labels, done.plan.metrics, console, figures=bench.figures)
+    for note in notes:
+        console.print(note, highlight=False)
+    rows = select(contents.rows.values(), labels)
+    bad = [row for row in rows if row.status == "error"]
+    for row in bad[:10]:
+        console.print(f"failed: {_point(row)}: {row.error}", highlight=False, markup=False, soft_wrap=True)
+    if len(bad) > 10:
+        console.print(f"... and {len(bad) - 10} more failed tasks, all in rows.csv", highlight=False)
+    for row in [row for row in rows if row.status == "out_of_range"][:10]:
+        console.print(f"out of range: {_point(row)}: {row.error}", highlight=False, markup=False, soft_wrap=True)
+    for path in written:
+        console.print(f"  {path}", highlight=False, soft_wrap=True)
+    if done.any:
+        told = f"{done.coded} tasks coded, {done.scored} scored or timed from the store, {done.failed} failed"
+        console.print(told + (f", {done.out_of_range} out of range" if done.out_of_range else ""))
+    else:
+        console.print(f"nothing to do: all {len(done.plan.tasks)} tasks are stored in {done.store.folder}")
+    return 1 if bad or code else 0
+
+
+def verify_store(store: Store, sample: int | None, seed: int) -> int:
+    """Verify, record what was decoded in the fresh process, print findings; 1 if there are any."""
+    found = verify(store, sample, seed)
+    if found.decoded:
+        from rdpbench.provenance import new_session
+
+        try:
+            with store.lock():
+                writer = store.writer(new_session())
+                for key in found.decoded:
+                    writer.append({"verified": key})
+                writer.close()
+                if not found.findings:
+                    store.compact()
+        except StoreError as error:
+            print(f"rdpbench: what was verified cannot be noted in the rows: {error}", file=sys.stderr)
+    for line in found.findings:
+        print(f"FOUND {line}")
+    print(
+        f"verified {store.folder}: {len(found.decoded)} bitstreams decoded in a fresh process to the recorded pixels, "
+        f"{found.bitstreams} bitstreams and {found.images} images checked, {len(found.findings)} findings"
+    )
+    return 1 if found.findings else 0
+
+
+def fetch_weights(bench: Bench) -> None:
+    """Download missing weights of the chosen metrics where that is allowed (``download=true``)."""
+    if not bench.download or bench.metrics_available:
+        return
+    from rdpbench import registry
+    from rdpbench.weights import Weights, fetch
+
+    for name in bench.metrics:
+        for need in getattr(registry.load("metric", name), "needs", ()):
+            if isinstance(need, Weights) and need.missing():
+                fetch(need.card)
+
+
+def search_dataset(bench: Bench) -> tuple[Bench, list[str]]:
+    """Find for each codec and target the native setting whose mean rate over the dataset is nearest.
+
+    Every setting that is tried is an ordinary cell of the run: stored, resumed, and kept as a point of the curve.
+    """
+    assert bench.targets
+    grid: list[tuple[CodecSetting, DataSetting]] = []
+    notes: list[str] = []
+    for codec, data in bench.grid:
+        settings: list[float] = []
+        for target in bench.targets:
+            found = _search_mean(bench, codec, data, target)
+            if found.setting is None:
+                notes.append(
+                    f"out of range: {codec.name} on {data.name} cannot reach {target:g} bpp (nearest {found.bpp:.4g})"
+                )
+            else:
+                notes.append(
+                    f"{codec.name} on {data.name}: {target:g} bpp → setting {found.setting:g}, {found.bpp:.4f} bpp"
+                )
+                settings.append(found.setting)
+        if settings:
+            grid.append((replace(codec, rates=tuple(dict.fromkeys(settings))), data))
+    if not grid:
+        raise MissingNeed("no codec reaches any of the targets:\n" + "\n".join(notes))
+    return replace(bench, grid=tuple(grid), targets=None, points=None), notes
+
+
+def _search_mean(bench: Bench, codec: CodecSetting, data: DataSetting, target: float) -> Found:
+    axis = axis_of(codec)
+    if axis is None:
+        raise MissingNeed(f"codec {codec.name!r} has a single rate point; leave out bpp=")
+
+    def mean_bpp(setting: float) -> float:
+        one = replace(
+            bench,
+            grid=((replace(codec, rates=(setting,)), data),),
+            targets=None,
+            metrics=(),
+            timing=False,
+            points=None,
+            keep=0,
+        )
+        done = execute(one)
+        contents = done.store.read()
+        rows = select(contents.rows.values(), {task.key: codec.name for task in done.plan.tasks})
+        bpps = [row.bpp for row in rows if row.bpp is not None]
+        if not bpps:
+            raise MissingNeed(f"no image could be coded by {codec.name} at {axis.field} {setting:g}: {rows[0].error}")
+        return math.fsum(bpps) / len(bpps)
+
+    return search(axis, target, mean_bpp)
+
+
+def _point(row: Row) -> str:
+    where = f"{row.target_bpp:g} bpp" if row.target_bpp is not None else f"{row.rate_field} {row.rate}"
+    return f"{row.codec}, {where}, {row.image}"

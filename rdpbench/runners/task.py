@@ -1,0 +1,156 @@
+"""The unit of work: one image of one cell, and the key that says what its result depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import cache
+from typing import Any
+
+from rdpbench import registry
+from rdpbench.codecs.contract import Codec, Rate, coder_of, rate_of
+from rdpbench.config import CodecSetting
+from rdpbench.datasets.index import Entry
+from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.needs import Package, package_version
+from rdpbench.results.schema import Row
+
+KEY_VERSION = 1
+"""Raised when the meaning of a key changes: all results are then made anew."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One image of one cell."""
+
+    key: str
+    codec: CodecSetting
+    identity: str
+    """What codes, as JSON: configuration and coder without the rate."""
+    rate: float | None
+    target: float | None
+    """Target in bpp, where the rate is searched per image."""
+    seed: int
+    dataset: str
+    dataset_size: int
+    protocol: str
+    entry: Entry
+    keep: bool = False
+    """Is the reconstruction to be kept as PNG?"""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is left to do for a task: code it, score it, time it, or some of these."""
+
+    task: Task
+    metrics: tuple[str, ...]
+    """Metrics whose scores are missing."""
+    row: Row | None
+    """The stored row, if it was coded before: its bitstream is decoded, never encoded again."""
+    timing: bool = False
+
+
+def build(setting: CodecSetting, rate: float | None) -> Codec:
+    """A fresh codec object at a rate point.
+
+    Raises:
+        UnknownName: an option that the codec does not have.
+        OutOfRange: a rate outside what it takes.
+    """
+    cls = registry.load("codec", setting.use)
+    options = dict(setting.options)
+    axis = rate_of(cls)
+    if is_dataclass(cls):
+        legal = {field.name for field in fields(cls) if field.init}
+        for name in options:
+            if name not in legal:
+                raise UnknownName(f"option of codec {setting.name!r}:", name, legal)
+    if rate is not None:
+        if axis is None:
+            raise ConfigError(f"codec {setting.name!r} has a single rate point; leave out rate= and bpp=")
+        options[axis.field] = axis.check(setting.name, rate)
+    try:
+        codec = cls(**options)
+    except TypeError as error:
+        raise ConfigError(f"codec {setting.name!r} cannot be built with {options}: {error}") from error
+    if not isinstance(codec, Codec):
+        raise ConfigError(f"{setting.use!r} is no codec: it needs encode(image, side) and decode(data)")
+    return codec
+
+
+def axis_of(setting: CodecSetting) -> Rate | None:
+    """The rate axis of a codec setting."""
+    return rate_of(registry.load("codec", setting.use))
+
+
+@cache
+def identity(setting: CodecSetting) -> str:
+    """All of a codec that changes its result, but for the rate: class, version, options, source, coder; as JSON."""
+    axis = axis_of(setting)
+    codec = build(setting, axis.low if axis else None)
+    unkeyed = {*getattr(codec, "unkeyed", ()), axis.field if axis else ""}
+    # With all defaults spelled out: a default that changes must change the key.
+    options = asdict(codec) if is_dataclass(codec) else dict(setting.options)
+    return canonical(
+        {
+            "use": setting.use.rpartition("/")[2],
+            "version": str(getattr(codec, "version", "1")),
+            "options": {name: value for name, value in options.items() if name not in unkeyed},
+            "source": registry.source_sha256(setting.use),
+            "coder": coder_of(codec),
+        }
+    )
+
+
+def task_key(codec: str, rate: float | None, target: float | None, seed: int, protocol: str, entry: Entry) -> str:
+    """sha256 over all that changes the result of a task. Device and batch size do not enter: they are recorded.
+
+    The image's id is in it too: a set that holds the same pixels twice counts them twice in its means.
+    """
+    record = {
+        "key": KEY_VERSION,
+        "codec": codec,
+        "rate": rate,
+        "target_bpp": target,
+        "seed": seed,
+        "protocol": protocol,
+        "image": entry.sample.id,
+        "pixels": entry.sha256,
+        "caption": entry.sample.caption,
+    }
+    return _sha256(record)
+
+
+def score_key(task: str, metric: str) -> str:
+    """sha256 over a task and all of a metric that changes its value: name, version, packages, weights, source."""
+    return _sha256({"task": task, "metric": _metric_identity(metric)})
+
+
+@cache
+def _metric_identity(name: str) -> Mapping[str, Any]:
+    cls = registry.load("metric", name)
+    needs: Sequence[Any] = getattr(cls, "needs", ())
+    return {
+        "name": name.rpartition("/")[2] if ":" in name else name,
+        "version": str(getattr(cls, "version", "1")),
+        "packages": {need.name: package_version(need.name) for need in needs if isinstance(need, Package)},
+        "weights": [need.card.sha256 for need in needs if hasattr(need, "card")],
+        "source": registry.source_sha256(name),
+    }
+
+
+def timing_key(task: str, device: str, threads: int, warmup: int, repeats: int) -> str:
+    """sha256 over a task and the conditions of a timing."""
+    return _sha256({"task": task, "device": device, "threads": threads, "warmup": warmup, "repeats": repeats})
+
+
+def canonical(record: object) -> str:
+    """JSON with sorted keys and no spaces: equal content, equal text."""
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), default=str)
+
+
+def _sha256(record: object) -> str:
+    return hashlib.sha256(canonical(record).encode()).hexdigest()

@@ -1,0 +1,322 @@
+"""What one worker does with a chunk: read, encode, store, decode with a fresh object, score.
+
+Runs at one thread: threads change pixels, and with some encoders bytes (``conf/runner``). Nothing here knows of other
+workers or of the store's rows; results go back to whoever runs the worker.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import resource
+import statistics
+import sys
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from rdpbench import registry
+from rdpbench.codecs.contract import Bitstream, Codec, Side
+from rdpbench.datasets.protocols import load_under
+from rdpbench.errors import BitstreamError, CodecError, ImageError, MetricError, StoreError
+from rdpbench.image import Image, check_image, pixel_sha256
+from rdpbench.metrics.contract import Metric
+from rdpbench.results.reconstructions import put_reconstruction
+from rdpbench.results.schema import Row, Score, Status, Timing
+from rdpbench.results.store import Store
+from rdpbench.runners.plan import TIMING_REPEATS, TIMING_WARMUP
+from rdpbench.runners.search import search
+from rdpbench.runners.task import Task, Work, axis_of, build, score_key, timing_key
+
+REMEMBERED_ORIGINALS = 2
+"""Originals kept with what metrics computed of them: chunks hold the rate points of an image together."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker needs to know, beside its chunks."""
+
+    store: Store
+    session: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one piece of work."""
+
+    row: Row | None
+    scores: tuple[Score, ...] = ()
+    timing: Timing | None = None
+
+    def record(self) -> dict[str, Any]:
+        """As stored: one line, so that a row is never without the scores that were made with it."""
+        record: dict[str, Any] = {"row": self.row.record()} if self.row else {}
+        if self.scores:
+            record["scores"] = [vars(score) for score in self.scores]
+        if self.timing:
+            record["timing"] = vars(self.timing)
+        return record
+
+
+class Worker:
+    """Does pieces of work, one after the other."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self._originals: OrderedDict[str, tuple[Image, dict[str, Any]]] = OrderedDict()
+        self._metrics: dict[str, Metric] = {}
+
+    def run(self, chunk: Sequence[Work]) -> Iterator[Result]:
+        """One result for each piece of work, in order. Failures are results too; only the store may raise."""
+        for work in chunk:
+            yield self.do(work)
+
+    def do(self, work: Work) -> Result:
+        """Do one piece of work; what goes wrong in a codec or an image becomes a row with ``status=error``."""
+        task = work.task
+        try:
+            original, prepared = self._original(task)
+            if work.row is None:
+                row, reconstruction = self._code(task, original)
+            else:
+                row, reconstruction = None, self._decode_stored(work.row)
+                if task.keep:
+                    put_reconstruction(self.setup.store, work.row, reconstruction)
+            timing = self._time(task, row or work.row, original) if work.timing else None
+        except StoreError:
+            raise
+        except Exception as error:
+            return Result(_row(task, self.setup, status="error", error=_message(error)))
+        if reconstruction is None:
+            return Result(row)
+        started = time.perf_counter()
+        scores = tuple(self._score(name, task, original, prepared, reconstruction) for name in work.metrics)
+        if row is not None:
+            row = replace(row, score_s=time.perf_counter() - started)
+        return Result(row, scores, timing)
+
+    def _original(self, task: Task) -> tuple[Image, dict[str, Any]]:
+        """The image and what metrics prepared of it; refused if it is no longer the image that was planned."""
+        key = task.entry.sha256
+        if key not in self._originals:
+            pixels = load_under(task.protocol, task.entry.sample.path).pixels
+            if pixel_sha256(pixels) != key:
+                raise ImageError(f"{task.entry.sample.path} changed since it was planned; run the command again")
+            pixels.flags.writeable = False  # a codec that writes into its input would spoil the next rate point
+            self._originals[key] = pixels, {}
+            if len(self._originals) > REMEMBERED_ORIGINALS:
+                self._originals.popitem(last=False)
+        return self._originals[key]
+
+    def _code(self, task: Task, original: Image) -> tuple[Row, Image | None]:
+        side = Side(task.entry.sample.caption, task.seed)
+        started = time.perf_counter()
+        rate, attempts = task.rate, 1
+        codec: Codec
+        if task.target is None:
+            codec = build(task.codec, rate)
+            started = time.perf_counter()
+            bitstream = codec.encode(original, side)
+        else:
+            axis = axis_of(task.codec)
+            assert axis is not None
+            made: dict[float, Bitstream] = {}
+
+            def measure(setting: float) -> float:
+                made[setting] = build(task.codec, setting).encode(original, side)
+                return 8 * len(made[setting].data) / (original.shape[0] * original.shape[1])
+
+            found = search(axis, task.target, measure)
+            if found.setting is None:
+                message = f"{task.target:g} bpp is out of range: {task.codec.name} comes no nearer than {found.bpp:.4g}"
+                row = _row(task, self.setup, status="out_of_range", error=message)
+                return replace(row, attempts=found.attempts), None
+            rate, attempts = float(found.setting), found.attempts
+            bitstream = made[found.setting]
+        encode_s = (time.perf_counter() - started) / attempts
+        decoder = build(task.codec, rate)
+        started = time.perf_counter()
+        reconstruction = check_image(decoder.decode(bitstream.data), "the decoded image")
+        decode_s = time.perf_counter() - started
+        if reconstruction.shape != original.shape:
+            raise CodecError(f"decoded to {reconstruction.shape}, but the image is {original.shape}")
+        row = _row(task, self.setup, status="ok")
+        row = replace(
+            row,
+            rate=rate,
+            bytes=len(bitstream.data),
+            parts=json.dumps(dict(bitstream.parts)),
+            bpp=8 * len(bitstream.data) / (original.shape[0] * original.shape[1]),
+            bitstream_sha256=self.setup.store.put_bitstream(bitstream.data),
+            reconstruction_sha256=pixel_sha256(reconstruction),
+            verified="fresh_object",
+            encode_s=encode_s,
+            decode_s=decode_s,
+            peak_memory_mb=_peak_memory_mb(),
+            command=bitstream.info.get("command", ""),
+            attempts=attempts,
+        )
+        if task.keep:
+            put_reconstruction(self.setup.store, row, reconstruction)
+        return row, reconstruction
+
+    def _decode_stored(self, row: Row) -> Image:
+        """Decode a stored bitstream again; pixels that are not the recorded ones are not scored under its row."""
+        reconstruction = decode_row(self.setup.store, row)
+        found = pixel_sha256(reconstruction)
+        if found != row.reconstruction_sha256:
+            raise BitstreamError(
+                f"the stored bitstream of {row.codec} {row.rate:g} {row.image} decodes to other pixels here ({found}) "
+                f"than when it was made ({row.reconstruction_sha256}); it is not scored. Another device or library?"
+            )
+        return reconstruction
+
+    def _score(self, name: str, task: Task, original: Image, prepared: dict[str, Any], reconstruction: Image) -> Score:
+        key = score_key(task.key, name)
+        try:
+            if name not in self._metrics:
+                self._metrics[name] = registry.load("metric", name)()
+            metric = self._metrics[name]
+            if name not in prepared:
+                prepared[name] = metric.prepare(original)
+            value = metric.score(prepared[name], reconstruction)
+        except MetricError as error:
+            return Score(key, task.key, name, None, str(error))
+        return Score(key, task.key, name, None if value != value else value)  # noqa: PLR0124 (NaN)
+
+    def _time(self, task: Task, row: Row | None, original: Image) -> Timing:
+        """Repeat encode and decode at the row's setting after a warm-up; garbage collection is off while timing."""
+        assert row is not None
+        side = Side(task.entry.sample.caption, task.seed)
+        started = time.perf_counter()
+        codec = build(task.codec, row.rate)
+        build_s = time.perf_counter() - started
+        seconds: dict[str, list[float]] = {"encode": [], "decode": []}
+        load = _load_average()
+        gc.collect()
+        gc.disable()
+        try:
+            for turn in range(TIMING_WARMUP + TIMING_REPEATS):
+                synchronise()
+                at = time.perf_counter()
+                data = codec.encode(original, side).data
+                synchronise()
+                encoded = time.perf_counter()
+                codec.decode(data)
+                synchronise()
+                decoded = time.perf_counter()
+                if turn >= TIMING_WARMUP:
+                    seconds["encode"].append(encoded - at)
+                    seconds["decode"].append(decoded - encoded)
+        finally:
+            gc.enable()
+        device = self.setup.device
+        return Timing(
+            timing_key=timing_key(task.key, device, 1, TIMING_WARMUP, TIMING_REPEATS),
+            task_key=task.key,
+            device=device,
+            threads=1,
+            warmup=TIMING_WARMUP,
+            repeats=TIMING_REPEATS,
+            build_s=build_s,
+            load_average=load,
+            **_spread(seconds),
+        )
+
+
+def decode_row(store: Store, row: Row) -> Image:
+    """Decode a row's stored bitstream with a codec built from nothing but the row."""
+    from rdpbench.config import CodecSetting
+
+    made = json.loads(row.options)
+    setting = CodecSetting(row.codec, row.use, tuple(sorted(made.items())), ())
+    return check_image(build(setting, row.rate).decode(store.get_bitstream(row.bitstream_sha256)), "the decoded image")
+
+
+def synchronise() -> None:
+    """Wait for the accelerator, if torch is loaded and has one: asynchronous work must not escape a timing."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def failed(task: Task, setup: Setup, message: str) -> Result:
+    """The result for a task whose worker died."""
+    return Result(_row(task, setup, status="error", error=message))
+
+
+def _row(task: Task, setup: Setup, *, status: Status, error: str = "") -> Row:
+    entry = task.entry
+    made: Mapping[str, Any] = json.loads(task.identity)
+    axis = axis_of(task.codec)
+    return Row(
+        task_key=task.key,
+        session=setup.session,
+        codec=task.codec.name,
+        use=task.codec.use,
+        options=json.dumps(dict(task.codec.options)),
+        coder=json.dumps(made["coder"]),
+        rate_field=axis.field if axis else "",
+        rate=task.rate,
+        target_bpp=task.target,
+        seed=task.seed,
+        dataset=task.dataset,
+        dataset_size=task.dataset_size,
+        protocol=task.protocol,
+        image=entry.sample.id,
+        tags=",".join(entry.sample.tags),
+        path=str(entry.sample.path),
+        pixel_sha256=entry.sha256,
+        source_mode=entry.mode,
+        height=entry.height,
+        width=entry.width,
+        status=status,
+        error=error,
+        bytes=None,
+        parts="{}",
+        bpp=None,
+        bits_kind="file",
+        bitstream_sha256="",
+        reconstruction_sha256="",
+        verified="",
+        encode_s=None,
+        decode_s=None,
+        score_s=None,
+        peak_memory_mb=None,
+        device=setup.device,
+        threads=1,
+        batch=1,
+        command="",
+        attempts=1,
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _message(error: Exception) -> str:
+    """What a row says of a failure: our own errors as they are, others with the place they came from."""
+    if isinstance(error, (CodecError, ImageError)):
+        return f"{type(error).__name__}: {error}"
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} (in {place.filename}:{place.lineno})"
+
+
+def _spread(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    out: dict[str, float] = {}
+    for what, values in seconds.items():
+        out |= {f"{what}_s": statistics.median(values), f"{what}_min_s": min(values), f"{what}_max_s": max(values)}
+    return out
+
+
+def _peak_memory_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _load_average() -> float:
+    import os
+
+    return os.getloadavg()[0]
