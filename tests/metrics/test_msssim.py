@@ -1,0 +1,161 @@
+"""MS-SSIM against pytorch-msssim, a plain float64 computation and numbers computed elsewhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from rdpbench.metrics import msssim
+from rdpbench.metrics.msssim import MSSSIM
+
+
+def score(x, y):
+    metric = MSSSIM()
+    return metric.score(metric.prepare(x), y)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # with a busy machine beside it, torch's threads wait for each other
+    yield
+    torch.set_num_threads(before)
+
+
+def reference(x, y, *, double=False):
+    """pytorch-msssim; with ``double``, its float32 window but all sums in float64."""
+    import pytorch_msssim
+    import torch
+
+    dtype = torch.float64 if double else torch.float32
+    window = torch.from_numpy(msssim._WINDOW.copy()).to(dtype).repeat(3, 1, 1, 1)
+    planes = [torch.from_numpy(image.transpose(2, 0, 1)[None].copy()).to(dtype) for image in (x, y)]
+    return pytorch_msssim.ms_ssim(*planes, data_range=255, win=window if double else None).item()
+
+
+@pytest.mark.parametrize(
+    ("size", "value"),
+    [((192, 192), 0.97803414), ((256, 256), 0.97726976), ((255, 257), 0.97730200), ((512, 768), 0.97735200)],
+)
+def test_the_synthetic_pair(synthetic, size, value):
+    # 255 x 257 tells TensorFlow's padding (.977302) from pytorch-msssim's (.977211), piq's and torchmetrics'.
+    assert score(*synthetic(*size)) == pytest.approx(value, abs=3e-7)
+
+
+def test_constant_images():
+    grey = np.full((192, 192, 3), 100, np.uint8)
+    assert score(grey, grey + 20) == pytest.approx(0.9977996602602436, abs=1e-6)
+
+
+def test_the_window_is_the_one_torch_computes():
+    from pytorch_msssim.ssim import _fspecial_gauss_1d
+
+    assert np.array_equal(msssim._WINDOW, _fspecial_gauss_1d(11, 1.5).numpy().ravel())
+
+
+@pytest.mark.parametrize("quality", [5, 40, 95])
+def test_equals_pytorch_msssim(photograph, compress, quality):
+    y = compress(photograph, quality)
+    assert score(photograph, y) == pytest.approx(reference(photograph, y), abs=1e-6)
+
+
+@pytest.mark.parametrize("quality", [5, 90])
+def test_float32_here_is_nearly_float64(photograph, compress, quality):
+    x = photograph[:256, :320]
+    y = compress(x, quality)
+    assert score(x, y) == pytest.approx(reference(x, y, double=True), abs=5e-7)
+
+
+@pytest.mark.parametrize("size", [(176, 176), (176, 352), (272, 192), (176, 1104)])
+def test_sizes_whose_strips_and_blocks_end_anywhere(size):
+    rng = np.random.default_rng(2)
+    x = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    y = np.clip(x + rng.normal(0, 25, x.shape), 0, 255).astype(np.uint8)
+    assert score(x, y) == pytest.approx(reference(x, y, double=True), abs=5e-7)
+
+
+def tensorflow_by_hand(x, y):
+    """The definition, without any shortcut, in float64."""
+    from scipy.ndimage import correlate1d
+
+    window = msssim._WINDOW.astype(np.float64)
+
+    def blur(plane):
+        return correlate1d(correlate1d(plane, window, axis=0), window, axis=1)[5:-5, 5:-5]
+
+    def halve(plane):
+        plane = np.pad(plane, [(0, side % 2) for side in plane.shape], mode="symmetric")
+        return (plane[0::2, 0::2] + plane[1::2, 0::2] + plane[0::2, 1::2] + plane[1::2, 1::2]) / 4
+
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    channels = []
+    for channel in range(3):
+        a, b = x[..., channel].astype(np.float64), y[..., channel].astype(np.float64)
+        product = 1.0
+        for scale, weight in enumerate(msssim.WEIGHTS):
+            if scale:
+                a, b = halve(a), halve(b)
+            ma, mb = blur(a), blur(b)
+            cs = (2 * (blur(a * b) - ma * mb) + c2) / (blur(a * a) - ma**2 + blur(b * b) - mb**2 + c2)
+            light = (2 * ma * mb + c1) / (ma**2 + mb**2 + c1)
+            product *= max((cs * light if scale == 4 else cs).mean(), 0) ** weight
+        channels.append(product)
+    return np.mean(channels)
+
+
+@pytest.mark.parametrize("size", [(161, 161), (161, 200), (163, 175), (177, 250), (321, 187)])
+def test_odd_sizes_follow_tensorflow(size):
+    rng = np.random.default_rng(3)
+    x = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    y = np.clip(x + rng.normal(0, 40, x.shape), 0, 255).astype(np.uint8)
+    assert score(x, y) == pytest.approx(tensorflow_by_hand(x, y), abs=3e-7)
+
+
+def test_channels_are_averaged_after_the_product(synthetic):
+    x, _ = synthetic(256, 256)
+    y = x.copy()
+    y[..., 2] = np.random.default_rng(0).integers(0, 256, y.shape[:2])
+    assert score(x, y) == pytest.approx(reference(x, y), abs=1e-6)
+
+
+def test_identical_is_one_and_a_negative_is_zero(photograph):
+    assert score(photograph, photograph) == 1.0
+    assert score(photograph, 255 - photograph) == pytest.approx(reference(photograph, 255 - photograph), abs=1e-6)
+
+
+def test_one_preparation_serves_many_pairs_in_any_order(photograph, compress):
+    metric = MSSSIM()
+    prepared = metric.prepare(photograph)
+    forth = [metric.score(prepared, compress(photograph, quality)) for quality in (10, 50, 90)]
+    back = [metric.score(prepared, compress(photograph, quality)) for quality in (90, 50, 10)]
+    assert forth == back[::-1]
+    assert forth == [score(photograph, compress(photograph, quality)) for quality in (10, 50, 90)]
+
+
+def test_the_value_does_not_depend_on_threads():
+    # The number of threads of numpy's BLAS is fixed when numpy is imported, hence other processes.
+    program = (
+        "import numpy as np; from rdpbench.metrics.msssim import MSSSIM\n"
+        "x = np.random.default_rng(0).integers(0, 256, (600, 1000, 3), dtype=np.uint8); m = MSSSIM()\n"
+        "print(repr(m.score(m.prepare(x), x // 2 + 40)))"
+    )
+    values = set()
+    for threads in ("1", "2", "7"):
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+        environment = os.environ | dict.fromkeys(names, threads)
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        )
+        values.add(done.stdout)
+    assert len(values) == 1
+
+
+def test_torch_is_not_imported():
+    program = "import sys; import rdpbench.metrics.msssim, rdpbench.metrics.psnr; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
