@@ -1,0 +1,226 @@
+"""Running programs of the user's: one call from bytes to bytes, with an end and with an explanation.
+
+An argument list may hold `In` and `Out` in the places of files. On Linux these are memory files, handed over as
+``/proc/self/fd/N``: nothing reaches a disk, and nothing stays behind however the program ends. Elsewhere they are files
+in a temporary folder that is always removed. Either way the command that is kept beside a result says ``in.png``
+and ``out.bpg``, so that it can be typed again.
+
+Results never travel through the program's stdout: libraries print there (libvvenc inside FFmpeg puts its warnings
+into the bitstream that way, about 110 bytes of them).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shlex
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TypeAlias
+
+from rdpbench.errors import CoderFailed, ConfigError, MissingNeed
+from rdpbench.needs import Binary, File
+
+LARGEST_OUTPUT = 1 << 32
+"""Bytes; a damaged size in a bitstream must not fill the memory or the disk."""
+
+
+@dataclass(frozen=True)
+class In:
+    """A file that the program reads."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Out:
+    """A file that the program must write."""
+
+    name: str
+
+
+Argument: TypeAlias = str | In | Out
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a program did."""
+
+    command: str
+    outputs: Mapping[str, bytes]
+    stdout: str
+    stderr: str
+
+
+def run(program: Path, arguments: Sequence[Argument], timeout_s: float, litter: Sequence[str] = ()) -> Ran:
+    """Run a program to its end and return what it wrote; ``arguments`` never pass through a shell.
+
+    Args:
+        timeout_s: wall-clock seconds; the program and its children are killed after that.
+        litter: paths of files that the program is known to leave behind when it is killed, with ``{pid}`` in them.
+
+    Raises:
+        CoderFailed: it did not start, crashed, returned other than 0, ran too long or left an output empty.
+
+    >>> run(Path("/bin/sh"), ["-c", 'tr a-z A-Z <"$0" >"$1"', In("in.txt", b"bits"), Out("out.txt")], 10).outputs
+    {'out.txt': b'BITS'}
+    """
+    command = shlex.join([program.name, *(a if isinstance(a, str) else a.name for a in arguments)])
+    with _files([a for a in arguments if not isinstance(a, str)]) as (places, descriptors):
+        real = [a if isinstance(a, str) else places[a.name] for a in arguments]
+        try:
+            # A session of its own: a kill then reaches the program's children too.
+            process = subprocess.Popen(
+                [str(program), *real],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=descriptors,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise CoderFailed(f"{program.name} did not start: {error}\n  command: {command}") from error
+        stdout, stderr, end = _wait(process, timeout_s, [Path(path.format(pid=process.pid)) for path in litter])
+        if end:
+            raise CoderFailed(_report(program, end, command, stdout, stderr))
+        outputs = {a.name: Path(places[a.name]).read_bytes() for a in arguments if isinstance(a, Out)}
+    for name, data in outputs.items():
+        if not data:
+            raise CoderFailed(_report(program, f"wrote nothing to {name}", command, stdout, stderr))
+    return Ran(command, outputs, _text(stdout), _text(stderr))
+
+
+def require(need: Binary | File) -> Path:
+    """The path of a program or file, or `MissingNeed` with what to type."""
+    path = need.find()
+    if path is None:
+        raise MissingNeed(need.missing() or f"{need} was here a moment ago")
+    return path
+
+
+def identity(program: Path, arguments: Sequence[str] = (), pattern: str = r"[Vv]ersion (\S+)") -> str:
+    """Version and sha256 of a program, for ``coder()``: ``"0.9.8 sha256:..."``.
+
+    The version is the first match of ``pattern`` in what the program prints for ``arguments``, whatever it returns.
+    """
+    return f"{probe(program, arguments, pattern)} sha256:{sha256_of(program)}"
+
+
+def probe(program: Path, arguments: Sequence[str], pattern: str) -> str:
+    """First group of ``pattern`` in what the program prints, ``"unknown"`` without a match; asked once per file."""
+    return _probe(*_stamp(program), tuple(arguments), pattern)
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file, computed once as long as its size and time of change stay the same."""
+    return _sha256(*_stamp(path))
+
+
+def check_timeout(codec: str, timeout_s: float) -> None:
+    """Raise `ConfigError` unless the timeout is a positive number."""
+    if not timeout_s > 0:
+        raise ConfigError(f"codec {codec!r}: timeout_s={timeout_s!r} must be more than 0 seconds")
+
+
+def _memory_files() -> bool:
+    return hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir()
+
+
+@contextlib.contextmanager
+def _files(wanted: Sequence[In | Out]) -> Iterator[tuple[dict[str, str], list[int]]]:
+    """Places for files by name, and the descriptors that the program must inherit for them."""
+    with contextlib.ExitStack() as stack:
+        if not _memory_files():
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rdpbench-")))
+            places = {file.name: str(folder / file.name) for file in wanted}
+            descriptors: list[int] = []
+        else:
+            descriptors = [os.memfd_create(file.name) for file in wanted]
+            for descriptor in descriptors:
+                stack.callback(os.close, descriptor)
+            # In the child "self" is the child; the descriptors keep their numbers there.
+            numbers = zip(wanted, descriptors, strict=True)
+            places = {file.name: f"/proc/self/fd/{descriptor}" for file, descriptor in numbers}
+        for file in wanted:
+            Path(places[file.name]).write_bytes(file.data if isinstance(file, In) else b"")
+        yield places, descriptors
+
+
+def _wait(process: subprocess.Popen[bytes], timeout_s: float, litter: Sequence[Path]) -> tuple[bytes, bytes, str]:
+    """Everything the program printed, and how it failed (empty if it did not)."""
+    _limit(process.pid)
+    try:
+        stdout, stderr = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired as late:
+        _kill(process)
+        return late.stdout or b"", late.stderr or b"", f"was stopped after timeout_s={timeout_s:g} seconds"
+    except BaseException:  # Ctrl-C goes to us, not to the program's own session
+        _kill(process)
+        raise
+    finally:
+        for path in litter:
+            path.unlink(missing_ok=True)
+    code = process.returncode
+    if code < 0:
+        known = {number.value: number.name for number in signal.Signals}
+        return stdout, stderr, f"was killed by {known.get(-code, f'signal {-code}')}"
+    return stdout, stderr, f"returned {code}" if code else ""
+
+
+def _limit(pid: int) -> None:
+    """No memory dumps of crashes in the user's folder, no endless outputs. Best effort: not every system can."""
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import resource
+
+        resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (LARGEST_OUTPUT, LARGEST_OUTPUT))
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for pipe in (process.stdout, process.stderr):
+        if pipe:
+            pipe.close()
+
+
+def _report(program: Path, end: str, command: str, stdout: bytes, stderr: bytes) -> str:
+    said = [line for line in _text(stderr or stdout).splitlines() if line.strip()][-5:]
+    quoted = "".join(f"\n  | {line[:200]}" for line in said) or " nothing"
+    return f"{program.name} {end}\n  command: {command}\n  it said:{quoted}"
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    status = path.stat()
+    return str(path), status.st_size, status.st_mtime_ns
+
+
+@cache
+def _sha256(path: str, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - they are there to key the cache
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def _probe(path: str, size: int, mtime_ns: int, arguments: tuple[str, ...], pattern: str) -> str:  # noqa: ARG001
+    try:
+        ended = subprocess.run(
+            [path, *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    found = re.search(pattern, _text(ended.stdout + ended.stderr))
+    return found.group(1) if found else "unknown"
