@@ -91,7 +91,9 @@ def run(program: Path, arguments: Sequence[Argument], timeout_s: float, litter: 
         stdout, stderr, end = _wait(process, timeout_s, [Path(path.format(pid=process.pid)) for path in litter])
         if end:
             raise CoderFailed(_report(program, end, command, stdout, stderr))
-        outputs = {a.name: Path(places[a.name]).read_bytes() for a in arguments if isinstance(a, Out)}
+        written = {a.name: Path(places[a.name]) for a in arguments if isinstance(a, Out)}
+        # Some programs remove what they did not finish, and return 0 all the same.
+        outputs = {name: path.read_bytes() if path.exists() else b"" for name, path in written.items()}
     for name, data in outputs.items():
         if not data:
             raise CoderFailed(_report(program, f"wrote nothing to {name}", command, stdout, stderr))

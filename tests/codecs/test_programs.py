@@ -112,6 +112,11 @@ def test_failures_quote_command_and_last_words(files: Path, code: str, says: lis
     assert not list(files.iterdir())
 
 
+def test_removed_output_is_an_empty_one(files: Path) -> None:
+    with pytest.raises(CoderFailed, match="wrote nothing to out"):
+        run(Path("/bin/sh"), ["-c", 'rm -f "$0"; exit 0', Out("out")], 5)
+
+
 def test_timeout_leaves_no_child(files: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     note = tmp_path_factory.mktemp("note") / "pid"
     litter = note.parent / "left-{pid}"
