@@ -2,7 +2,7 @@
 
 With the defaults the bytes are those of CompressAI's benchmark: ``Image.save(format="WEBP", quality=q)``, method 4;
 its published Kodak curve is reproduced to the last byte. Lossy WebP is always 4:2:0 and 8 bit, and its luma keeps
-only 16..235, which bounds the quality it can reach. It stops near 0.11 bpp.
+only 16..235, which bounds the quality it can reach. It stops near 0.12 bpp.
 
 Bitstream: the file as written (20 to 30 bytes of RIFF, no ICC, no EXIF).
 """
@@ -30,7 +30,7 @@ class WebP:
 
     quality: int = 80
     method: int = 4
-    """Effort, 0 to 6. Six saves some 5 % at low rate and takes twice the time."""
+    """Effort, 0 to 6. Six saves 6 % at the lowest quality and hardly any at others, in twice the time."""
 
     rate: ClassVar[Rate] = Rate("quality", 0, 100)
     needs: ClassVar[tuple[Need, ...]] = (Package("pillow", module="PIL"),)

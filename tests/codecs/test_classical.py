@@ -393,6 +393,37 @@ def test_nothing_is_paid_for_that_a_decoder_does_not_need(photograph: Image) -> 
     assert len(encode("heif", grey, 0)) < 550
 
 
+def has_wavefronts(data: bytes) -> bool:
+    """``entropy_coding_sync_enabled_flag`` of the picture parameter set (ITU-T H.265, 7.3.2.3.1)."""
+    at = data.index(b"\x44\x01") + 2
+    bits = "".join(f"{byte:08b}" for byte in data[at : at + 16].replace(b"\0\0\3", b"\0\0"))
+    place = 0
+
+    def fixed(count: int) -> int:
+        nonlocal place
+        place += count
+        return int(bits[place - count : place], 2)
+
+    def golomb() -> int:
+        zeros = bits.index("1", place) - place
+        return fixed(2 * zeros + 1) - 1
+
+    golomb(), golomb(), fixed(7), golomb(), golomb(), golomb(), fixed(2)  # ids, flags, references, initial QP, flags
+    if fixed(1):  # cu_qp_delta_enabled_flag
+        golomb()
+    golomb(), golomb(), fixed(5)  # chroma QP offsets; slice offsets, weights, bypass and tiles
+    return bool(fixed(1))
+
+
+@pytest.mark.parametrize("name", ["hevc", "heif", "heif-420"])
+def test_x265_codes_without_threads(name: str) -> None:
+    """x265 counts the cores of the machine, not those of the process: the affinity test cannot see its pool.
+
+    Wavefronts, which change the bytes, are on wherever it has one.
+    """
+    assert not has_wavefronts(encode(name, stripe()))
+
+
 def test_ten_bit_hevc_goes_beyond_the_rounding_of_eight(photograph: Image) -> None:
     from rdpbench.codecs.hevc import HEVC
 
