@@ -4,7 +4,8 @@ Bitstream: the JFIF file as written, with its quantiser and Huffman tables (abou
 
 With the defaults the bytes are those of CompressAI's benchmark: ``Image.save(format="JPEG", quality=q)``, that is 4:2:0
 and the standard Huffman tables. ``optimize`` computes the tables for the image and writes a progressive file: 4 % fewer
-bytes for the same pixels at quality 75, 40 % at quality 1. ``chroma="4:4:4"`` is the fairer choice against codecs that keep full colour.
+bytes for the same pixels at quality 75, 40 % at quality 1. ``chroma="4:4:4"`` is the fairer choice against codecs that
+keep full colour.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def test_equals_the_definition_in_rational_numbers(bits: int, matrix: Matrix) ->
     assert found[:, 0].T.tolist() == wanted
 
 
-@pytest.mark.parametrize("matrix", ["bt709", "bt601"])
+@pytest.mark.parametrize("matrix", ["bt709", pytest.param("bt601", marks=pytest.mark.slow)])
 def test_ten_bits_are_lossless_on_all_colours(matrix: Matrix) -> None:
     for red in range(0, 256, 16):
         colours = cube(range(red, red + 16))
