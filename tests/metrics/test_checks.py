@@ -9,7 +9,7 @@ from rdpbench import registry
 from rdpbench.errors import MetricError
 from rdpbench.metrics.contract import Metric
 
-OFFLINE = ["ms-ssim", "psnr", "psnr-pooled"]
+OFFLINE = ["flip", "ms-ssim", "psnr", "psnr-pooled"]
 
 
 @pytest.fixture(params=OFFLINE)

@@ -1,0 +1,170 @@
+"""LPIPS v0.1 (Zhang et al., "The unreasonable effectiveness of deep features", CVPR 2018): alex and vgg.
+
+The networks are the ``lpips`` package's own, with the linear heads that lie in its wheel. The trunks do not lie there:
+they come through weight cards, checked, instead of the package's unverified download. Images enter as 8 bits at full
+size and are scaled to [-1, 1] here, so that the most frequent mistake with LPIPS, values of [0, 1], cannot be made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+
+import numpy as np
+
+from rdpbench.errors import MetricError
+from rdpbench.image import Image
+from rdpbench.metrics import contract
+from rdpbench.metrics.checks import check_original, check_pair
+from rdpbench.needs import Need, Package
+from rdpbench.weights import CARDS, Weights, read_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Net: TypeAlias = Literal["alex", "vgg"]
+
+HEADS = {
+    "alex": "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+    "vgg": "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+}
+"""sha256 of the linear heads v0.1 in the wheel of lpips 0.1.4."""
+
+
+def build(net: Net, trunk: Mapping[str, Tensor]) -> Any:
+    """The ``lpips.LPIPS`` module with the wheel's linear heads and the given trunk, in evaluation mode on the CPU.
+
+    Args:
+        net: ``alex`` or ``vgg``.
+        trunk: a state dict of torchvision's network: every ``features.*`` is used, ``classifier.*`` is dropped.
+
+    Raises:
+        MetricError: a tensor is missing, left over or of another shape; or the wheel's heads are not those of v0.1.
+    """
+    import lpips
+    import torch
+
+    heads_file = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
+    found = hashlib.sha256(heads_file.read_bytes()).hexdigest()
+    if found != HEADS[net]:
+        raise MetricError(f"{heads_file} holds other linear heads than LPIPS v0.1: sha256 {found}, not {HEADS[net]}")
+    # On the meta device nothing is allocated and no random number is drawn, which for VGG16 would take seconds.
+    with warnings.catch_warnings(), torch.device("meta"):
+        warnings.filterwarnings("ignore", "The parameter 'pretrained' is deprecated", UserWarning)
+        warnings.filterwarnings("ignore", "Arguments other than a weight enum", UserWarning)
+        model = lpips.LPIPS(pretrained=False, net=net, pnet_rand=True, verbose=False)
+
+    wanted = model.state_dict()
+    given = {name: tensor for name, tensor in wanted.items() if name.startswith("scaling_layer.")}
+    for name, tensor in torch.load(heads_file, map_location="cpu", weights_only=True).items():
+        # The module holds each head twice, as lin0 and as lins.0.
+        given[name] = given[f"lins.{name.removeprefix('lin')}"] = tensor
+    for name in wanted:
+        if name.startswith("net."):
+            # net.slice2.3.weight is the trunk's features.3.weight.
+            source = f"features.{name.split('.', 2)[2]}"
+            if source not in trunk:
+                raise MetricError(f"the trunk of lpips/{net} lacks {source}")
+            given[name] = trunk[source]
+    used = {f"features.{name.split('.', 2)[2]}" for name in wanted if name.startswith("net.")}
+    if left := sorted(name for name in trunk if name not in used and not name.startswith("classifier.")):
+        raise MetricError(f"the trunk of lpips/{net} holds what the network has no place for: {', '.join(left)}")
+    try:
+        model.load_state_dict(given, strict=True, assign=True)
+    except RuntimeError as error:
+        raise MetricError(f"the trunk of lpips/{net} does not fit: {error}") from error
+    return model.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The original with its normalised features: 16 MB (alex) or 190 MB (vgg) for 512 x 768."""
+
+    original: Image
+    features: tuple[Tensor, ...]
+
+
+class _LPIPS:
+    """What both networks share; the network is loaded at the first image."""
+
+    name: ClassVar[str]
+    version: ClassVar[str] = "1"
+    higher_is_better: ClassVar[bool] = False
+    unit: ClassVar[str] = ""
+    perceptual: ClassVar[bool] = True
+    source: ClassVar[str] = "Zhang et al., CVPR 2018, v0.1; full size, RGB"
+    needs: ClassVar[tuple[Need, ...]]
+    net: ClassVar[Net]
+    minimum_side: ClassVar[int]
+
+    def __init__(self, trunk: Mapping[str, Tensor] | None = None) -> None:
+        """Take the card's trunk, or the given state dict of torchvision's network in its place."""
+        self._trunk = trunk
+        self._model: Any = None
+
+    def prepare(self, original: Image) -> Prepared:
+        """Features of the original.
+
+        Raises:
+            MetricError: not ``uint8 (H, W, 3)``, or smaller than the network takes (31 pixels for alex, 16 for vgg).
+            MissingNeed: the trunk's weights are not on this machine.
+        """
+        check_original(original, self.name, self.minimum_side)
+        return Prepared(original, self._features(original))
+
+    def score(self, prepared: Prepared, reconstruction: Image) -> float:
+        """LPIPS of the pair, 0 for identical images. Raises `MetricError` for another size or type."""
+        import torch
+
+        check_pair(prepared.original, reconstruction, self.name)
+        with torch.inference_mode():
+            features = self._features(reconstruction)
+            layers = zip(self._model.lins, prepared.features, features, strict=True)
+            return sum(float(head((first - second) ** 2).mean()) for head, first, second in layers)
+
+    def reduce(self, values: Sequence[float]) -> float:
+        """Mean over images."""
+        return contract.mean(values)
+
+    def _features(self, image: Image) -> tuple[Tensor, ...]:
+        import lpips
+        import torch
+
+        if self._model is None:
+            weights = self.needs[1]
+            assert isinstance(weights, Weights)
+            self._model = build(self.net, self._trunk if self._trunk is not None else read_tensors(weights.card))
+        with torch.inference_mode():
+            planes = torch.tensor(np.ascontiguousarray(image)).permute(2, 0, 1)[None] / 127.5 - 1
+            layers = self._model.net(self._model.scaling_layer(planes))
+            return tuple(lpips.normalize_tensor(layer) for layer in layers)
+
+
+class LPIPSAlex(_LPIPS):
+    """LPIPS with AlexNet, what compression papers report.
+
+    >>> LPIPSAlex().minimum_side
+    31
+    """
+
+    name: ClassVar[str] = "lpips/alex"
+    net: ClassVar[Net] = "alex"
+    minimum_side: ClassVar[int] = 31
+    needs: ClassVar[tuple[Need, ...]] = (Package("lpips"), Weights(CARDS["alexnet-imagenet"]))
+
+
+class LPIPSVGG(_LPIPS):
+    """LPIPS with VGG16, mostly used as a training loss: models trained with it score well on it.
+
+    >>> LPIPSVGG().minimum_side
+    16
+    """
+
+    name: ClassVar[str] = "lpips/vgg"
+    net: ClassVar[Net] = "vgg"
+    minimum_side: ClassVar[int] = 16
+    needs: ClassVar[tuple[Need, ...]] = (Package("lpips"), Weights(CARDS["vgg16-imagenet"]))
