@@ -9,10 +9,11 @@ RGB, 8 bit        its pixel values
 grey, palette     three equal channels; the palette's colours
 alpha             dropped where opaque; elsewhere composited over white
 16 bit            ``floor(v / 257 + 0.5)``: the full range maps to the full range
+other depths      8 bit as they stand for (1, 2, 4 bits); 12 or 32 bits and floats refused
 CMYK, YCCK        Pillow's plain conversion, without a colour profile
 ICC profile       dropped: the stored values count as sRGB, as papers' loaders do
 EXIF orientation  ignored: the stored grid is the image
-animation         refused
+animation         refused; of a TIFF of several pages and of an MPO, the first image
 ================  =====================================================================
 """
 
@@ -23,12 +24,15 @@ import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.errors import ImageError
+
+if TYPE_CHECKING:
+    import PIL.ImageFile
 
 Image: TypeAlias = NDArray[np.uint8]
 """``uint8 (H, W, 3)``, sRGB."""
@@ -65,13 +69,57 @@ def read_image(path: Path) -> Loaded:
                 frames = getattr(opened, "n_frames", 1)
                 if frames > 1 and opened.format not in ("TIFF", "MPO"):
                     raise ImageError(f"{path} is an animation of {frames} frames; give single images")
-                mode = opened.mode + ("+icc" if opened.info.get("icc_profile") else "")
+                tagged = "+icc" if opened.info.get("icc_profile") else ""
+                if _is_deep_colour(path, opened):
+                    return Loaded(_deep_colour(path, opened), f"{opened.mode};16{tagged}")
+                mode = opened.mode
                 opened.load()
-                return Loaded(_to_rgb8(opened), mode)
+                return Loaded(_to_rgb8(opened), mode + tagged)
     except ImageError:
         raise
-    except (OSError, SyntaxError, ValueError, pil.DecompressionBombError, pil.DecompressionBombWarning) as error:
-        raise ImageError(f"cannot read {path} as an image: {error}") from error
+    except Exception as error:  # damage trips Pillow's parsers in many ways
+        raise ImageError(f"cannot read {path} as an image: {type(error).__name__}: {error}") from error
+
+
+def _is_deep_colour(path: Path, opened: PIL.ImageFile.ImageFile) -> bool:
+    """Does a file hold more than one channel of 16 bits? Pillow would cut them to their high bytes without a word."""
+    if opened.format == "PNG":
+        header = path.read_bytes()[24:26]  # of IHDR: bit depth and colour type
+        return header[0] == 16 and header[1] != 0
+    if opened.format == "TIFF":
+        from PIL.TiffImagePlugin import TiffImageFile
+
+        assert isinstance(opened, TiffImageFile)
+        bits = set(opened.tag_v2.get(258, (1,)))
+        photometric, channels = opened.tag_v2.get(262), opened.tag_v2.get(277, 1)
+        if max(bits) > 8 and (bits != {16} or (photometric, channels) not in ((1, 1), (2, 3))):
+            raise ImageError(
+                f"{path} is a TIFF of {channels} channels of {'/'.join(map(str, sorted(bits)))} bits (photometric "
+                f"{photometric}); read are 8 bits, and 16 bits in grey or RGB: convert it to PNG"
+            )
+        return bits == {16} and channels > 1
+    return False
+
+
+def _deep_colour(path: Path, opened: PIL.ImageFile.ImageFile) -> Image:
+    import imagecodecs
+    from PIL.TiffImagePlugin import TiffImageFile
+
+    if isinstance(opened, TiffImageFile):
+        values = imagecodecs.tiff_decode(path.read_bytes(), index=0)
+        if opened.tag_v2.get(284) == 2:  # PlanarConfiguration: plane by plane
+            values = np.moveaxis(values, 0, 2)
+    else:
+        values = imagecodecs.png_decode(path.read_bytes())
+    assert values.dtype == np.uint16
+    colour = values.astype(np.float64)
+    if values.shape[2] in (2, 4):
+        alpha = colour[:, :, -1:] / 65535
+        colour = colour[:, :, :-1] * alpha + 65535 * (1 - alpha)
+    if colour.shape[2] == 1:
+        colour = np.repeat(colour, 3, axis=2)
+    rounded: Image = np.floor(colour / 257 + 0.5).astype(np.uint8)
+    return rounded
 
 
 def _to_rgb8(opened: object) -> Image:
@@ -81,7 +129,10 @@ def _to_rgb8(opened: object) -> Image:
     if opened.mode.startswith("I") or opened.mode == "F":
         values = np.asarray(opened, dtype=np.float64)
         if opened.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise ImageError(f"mode {opened.mode} holds values outside 0..65535; convert it to 8 or 16 bit first")
+            raise ValueError(f"mode {opened.mode} holds values outside 0..65535; convert it to 8 or 16 bit first")
+        clear = opened.info.get("transparency")
+        if isinstance(clear, int):
+            values = np.where(values == clear, 65535, values)
         grey = np.floor(values / 257 + 0.5).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if opened.has_transparency_data:
