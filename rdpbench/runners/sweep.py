@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rdpbench import registry
 from rdpbench.config import Bench, CodecSetting, DataSetting
 from rdpbench.errors import MissingNeed, StoreError
 from rdpbench.provenance import command
@@ -102,12 +103,11 @@ def fetch_weights(bench: Bench) -> None:
     """Download missing weights of the chosen metrics where that is allowed (``download=true``)."""
     if not bench.download or bench.metrics_available:
         return
-    from rdpbench import registry
-    from rdpbench.weights import Weights, fetch
-
     for name in bench.metrics:
         for need in getattr(registry.load("metric", name), "needs", ()):
-            if isinstance(need, Weights) and need.missing():
+            if hasattr(need, "card") and need.missing():
+                from rdpbench.weights import fetch
+
                 fetch(need.card)
 
 

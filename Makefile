@@ -1,0 +1,48 @@
+# Each target is one line of the command line; `make` lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+RUN     = $(BIN)/rdpbench run $(SETTINGS)
+
+# make bench CODEC=jpeg,webp DATA=kodak RATES=20,50,80 METRICS=psnr,ms-ssim LIMIT=4 DEVICE=cuda:0 WORKERS=2
+SETTINGS = $(if $(CODEC),codec=$(CODEC)) $(if $(DATA),data=$(DATA)) $(if $(RATES),rate=$(RATES)) $(if $(BPP),bpp=$(BPP)) \
+           $(if $(METRICS),metrics=$(METRICS)) $(if $(LIMIT),limit=$(LIMIT)) $(if $(DEVICE),device=$(DEVICE)) \
+           $(if $(WORKERS),workers=$(WORKERS)) $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup bench plan test check figures doctor
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  CODEC= DATA= RATES= BPP= METRICS= LIMIT= DEVICE= WORKERS= choose; ARGS='key=value ...' takes any setting"
+
+setup: $(VENV)/.ready ## install what is needed into .venv, pinned by hash
+
+$(VENV)/.ready: requirements.lock requirements-build.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes -r requirements-build.lock
+	@echo "installing the pinned packages (about 6 GB with PyTorch; a few minutes)"
+	$(BIN)/pip install --quiet --require-hashes --no-build-isolation -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+bench: setup ## encode, decode, score; tables and figures (without CODEC and DATA: the offline default)
+	$(RUN)
+
+plan: setup ## what bench would do: tasks left, expected time, what is missing
+	$(BIN)/rdpbench plan $(SETTINGS)
+
+figures: setup ## tables and figures of RUN again (default: samples)
+	$(BIN)/rdpbench show $(or $(RUN_NAME),$(DATA),samples)
+
+doctor: setup ## what this machine can run, and how to get what is missing
+	$(BIN)/rdpbench doctor
+
+test: setup ## the tests, without the slow ones
+	$(BIN)/python -m pytest -q -n 2
+
+test-all: setup ## all tests
+	$(BIN)/python -m pytest -q -n 2 -m "slow or not slow"
+
+check: setup ## lint and types
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
