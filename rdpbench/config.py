@@ -11,6 +11,7 @@ rate=range(10,100,10)`` means what a Hydra user expects. Three things are rewrit
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from rdpbench.paths import conf_folder
 
 AXES = ("rate", "bpp", "seed")
 """Expanded after composing, since one compose takes 28 ms."""
+
+LITERAL = ("root", "run", "data.path")
+"""Taken as they are typed: folder names may hold spaces, commas, quotes and ``${``, which mean something to Hydra."""
 
 
 @dataclass(frozen=True)
@@ -108,14 +112,17 @@ def read(overrides: Sequence[str]) -> Bench:
     from omegaconf.errors import OmegaConfBaseException
 
     overrides = _with_experiment(overrides)
-    swept, axes, metrics = _split(overrides)
+    swept, axes, metrics, literal = _split(overrides)
     composed: list[dict[str, Any]] = []
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
             for choice in swept:
-                plain = OmegaConf.to_container(compose("config", overrides=_rewrite(choice)), resolve=True)
+                words, settings = _rewrite(choice)
+                plain = OmegaConf.to_container(compose("config", overrides=words), resolve=True)
                 assert isinstance(plain, dict)
+                for key, value in (*literal.items(), *settings.items()):
+                    _put(plain, key, value)
                 composed.append({**{str(key): value for key, value in plain.items()}, "_choice": choice})
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(str(error), overrides)) from error
@@ -132,24 +139,32 @@ def _with_experiment(overrides: Sequence[str]) -> list[str]:
     return [line for line in base if line.partition("=")[0] not in typed] + own
 
 
-def _split(overrides: Sequence[str]) -> tuple[list[list[str]], dict[str, list[float]], list[str] | None]:
-    """Separate what Hydra composes (one list per combination) from the numeric axes and the metrics."""
+def _split(
+    overrides: Sequence[str],
+) -> tuple[list[list[str]], dict[str, list[float]], list[str] | None, dict[str, str | None]]:
+    """What Hydra composes (one list per combination), the numeric axes, the metrics, and what is taken literally."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import OverrideParseException
 
     choices: list[list[str]] = []
     axes: dict[str, list[float]] = {}
     metrics: list[str] | None = None
+    literal: dict[str, str | None] = {}
     for line in overrides:
         key, sign, value = line.partition("=")
         if not sign:
             raise ConfigError(f"{line!r} is no override; write key=value, such as codec=webp or limit=4")
         if key == "metrics" and value not in available("metrics"):
-            metrics = [name.strip() for name in value.strip("[]").split(",") if name.strip()]
+            metrics = list(dict.fromkeys(name.strip() for name in value.strip("[]").split(",") if name.strip()))
             continue
         if key in ("codec", "data"):
-            # File names may hold characters of Hydra's grammar, so these two are split by hand.
-            choices.append([f"{key}={one.strip()}" for one in value.split(",") if one.strip()])
+            names = _names(key, value)
+            if not names:
+                raise ConfigError(f"{line!r} names nothing; choose from {', '.join(_shown(key))}")
+            choices.append([f"{key}={name}" for name in names])
+            continue
+        if key in LITERAL:
+            literal["data.options.path" if key == "data.path" else key] = None if value in ("", "null") else value
             continue
         try:
             parsed = OverridesParser.create().parse_overrides([line])[0]
@@ -160,48 +175,83 @@ def _split(overrides: Sequence[str]) -> tuple[list[list[str]], dict[str, list[fl
         if key in AXES:
             if values != ["null"]:
                 axes[key] = [_number(key, one) for value in values for one in value.strip("[]").split(",")]
+        elif len(values) > 1 and not key.lstrip("+~").startswith(("codec.", "data.")):
+            raise ConfigError(f"{key} takes one value, found {value!r}; codec, data, rate, bpp and seed can be swept")
         else:
             choices.append([f"{key}={one}" for one in values])
-    return [list(choice) for choice in itertools.product(*choices)], axes, metrics
+    return [list(choice) for choice in itertools.product(*choices)], axes, metrics, literal
+
+
+def _names(key: str, value: str) -> list[str]:
+    """Split ``codec=`` and ``data=`` at commas by hand; a comma in the path of a file or folder that exists stays."""
+    pieces = value.split(",")
+    names: list[str] = []
+    while pieces:
+        # The longest run of pieces that is an existing place; else a single piece.
+        ends = (end for end in range(len(pieces), 1, -1) if _exists(key, ",".join(pieces[:end]).strip()))
+        end = next(ends, 1)
+        names.append(",".join(pieces[:end]).strip())
+        del pieces[:end]
+    return [name for name in names if name]
+
+
+def _exists(key: str, name: str) -> bool:
+    if key == "data" and name.startswith("folder:"):
+        return Path(name.partition(":")[2]).expanduser().is_dir()
+    return Path(name.rpartition(":")[0]).expanduser().is_file()
+
+
+def _shown(key: str) -> list[str]:
+    return [name for name in available(key) if name != _OWN]
+
+
+def _put(plain: dict[Any, Any], key: str, value: object) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        plain = plain.setdefault(part, {})
+    plain[last] = value
 
 
 def _number(key: str, text: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise ConfigError(f"{key} takes numbers, found {text!r}; write {key}=10,20,30") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigError(f"{key} takes numbers, found {text!r}; write {key}=10,20,30")
+    if key == "bpp" and number <= 0:
+        raise ConfigError(f"bpp={text} must be above 0")
+    if key == "seed" and not (number.is_integer() and number >= 0):
+        raise ConfigError(f"seed={text} must be a whole number from 0")
+    return number
 
 
-def _rewrite(choice: Iterable[str]) -> list[str]:
-    """One combination in the words of Hydra's groups."""
-    out: list[str] = []
+def _rewrite(choice: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
+    """One combination in the words of Hydra's groups, and what is set after composing."""
+    words: list[str] = []
+    settings: dict[str, Any] = {}
     for line in choice:
         key, _, value = line.partition("=")
-        if key == "codec" and value not in available("codec"):
+        if key == "codec" and value not in _shown("codec"):
             _check_own(value)
-            out += [f"codec={_OWN}", f"codec.name='{_label(value)}'", f"codec.use='{_absolute(value)}'"]
+            words.append(f"codec={_OWN}")
+            settings |= {"codec.name": _label(value), "codec.use": _absolute(value)}
         elif key == "data" and value.startswith("folder:"):
-            out += ["data=folder", f"data.options.path='{value.partition(':')[2]}'"]
+            words.append("data=folder")
+            settings["data.options.path"] = value.partition(":")[2]
         elif key == "data" and value not in available("data"):
             if ":" not in value and value not in registry.names("dataset"):
-                raise UnknownName(
-                    "dataset", value, [*available("data"), *registry.names("dataset")], "data=folder:PATH"
-                )
-            out += [
-                "data=folder",
-                f"data.use='{_absolute(value)}'",
-                f"data.name='{_label(value)}'",
-                "~data.options.path",
-            ]
+                known = {*available("data"), *registry.names("dataset")}
+                raise UnknownName("dataset", value, known, "any folder: data=folder:PATH")
+            words += ["data=folder", "~data.options.path"]
+            settings |= {"data.use": _absolute(value), "data.name": _label(value)}
         elif key.startswith(("codec.options.", "data.options.")):
-            out.append(f"++{line}")
-        elif key == "data.path":
-            out.append(f"++data.options.path='{value}'")
+            words.append(f"++{line}")
         elif key in ("workers", "device"):
-            out.append(f"runner.{line}")
+            words.append(f"runner.{line}")
         else:
-            out.append(line)
-    return out
+            words.append(line)
+    return words, settings
 
 
 _OWN = "own"
@@ -209,7 +259,7 @@ _OWN = "own"
 
 def _check_own(reference: str) -> None:
     if ":" not in reference and reference not in registry.names("codec"):
-        known = {*available("codec"), *registry.names("codec")} - {_OWN}
+        known = {*_shown("codec"), *registry.names("codec")}
         raise UnknownName("codec", reference, known, "your own: codec=./my_codec.py:MyCodec")
     registry.load("codec", reference)
 
@@ -232,6 +282,7 @@ def _bench(
 ) -> Bench:
     first = composed[0]
     grid = dict.fromkeys((_codec(one), _data(one["data"])) for one in composed)
+    _check_labels({codec for codec, _ in grid})
     if axes.get("rate") and axes.get("bpp"):
         raise ConfigError("rate= gives native settings and bpp= searches them; give one of the two")
     if first["search"] not in ("image", "dataset"):
@@ -243,34 +294,53 @@ def _bench(
     return Bench(
         grid=tuple(grid),
         rates=tuple(axes["rate"]) if axes.get("rate") else None,
-        points=_positive(first, "points"),
+        points=_count(first, "points", 1, "all"),
         targets=tuple(axes["bpp"]) if axes.get("bpp") else None,
         search=first["search"],
         seeds=tuple(int(seed) for seed in axes.get("seed", [0])),
         metrics=names,
         metrics_available=metrics is None and bool(first["metrics"].get("available")),
-        limit=_positive(first, "limit"),
+        limit=_count(first, "limit", 1, "all"),
         run=first["run"],
-        root=Path(first["root"]),
+        root=Path(first["root"] or "results/runs").expanduser(),
         keep=_keep(first["keep"]),
-        retry_failed=bool(first["retry_failed"]),
-        verify=int(first["verify"]),
-        download=bool(first["download"]),
-        timing=bool(first["timing"]),
-        figures=bool(first["figures"]),
-        workers=first["runner"]["workers"],
+        retry_failed=_flag(first, "retry_failed"),
+        verify=_count(first, "verify", 0) or 0,
+        download=_flag(first, "download"),
+        timing=_flag(first, "timing"),
+        figures=_flag(first, "figures"),
+        workers=_count(first["runner"], "workers", 0, "one per core; 0 means this process"),
         device=str(first["runner"]["device"]),
         overrides=overrides,
         composed={key: value for key, value in first.items() if key != "_choice"},
     )
 
 
-def _positive(config: Mapping[str, Any], key: str) -> int | None:
+def _check_labels(codecs: Iterable[CodecSetting]) -> None:
+    """Two codecs under one name would be one curve, with the means of both."""
+    seen: dict[str, CodecSetting] = {}
+    for codec in codecs:
+        other = seen.setdefault(codec.name, codec)
+        if other != codec:
+            raise ConfigError(
+                f"two curves would have the name {codec.name!r}: {other.use} and {codec.use}; rename one of the classes"
+            )
+
+
+def _count(config: Mapping[str, Any], key: str, least: int, none: str = "") -> int | None:
     value = config[key]
-    if value is None:
+    if value is None and none:
         return None
-    if not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{key}={value} must be a whole number from 1, or null for all")
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        unless = f", or null for {none}" if none else ""
+        raise ConfigError(f"{key}={value} must be a whole number from {least}{unless}")
+    return value
+
+
+def _flag(config: Mapping[str, Any], key: str) -> bool:
+    value = config[key]
+    if not isinstance(value, bool):
+        raise ConfigError(f"{key}={value} must be true or false")
     return value
 
 
@@ -279,7 +349,7 @@ def _keep(value: object) -> int | None:
         return None
     if value == "none":
         return 0
-    if isinstance(value, int) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     raise ConfigError(f"keep={value} must be all, none, or a number of images per rate point")
 
@@ -288,7 +358,8 @@ def _codec(one: Mapping[str, Any]) -> CodecSetting:
     codec = one["codec"]
     rates = codec.get("rates") or ()
     # Options that the user changed become part of the label: two curves of one codec must not share a name.
-    changed = [line.partition("codec.options.")[2] for line in one["_choice"] if line.startswith("codec.options.")]
+    typed = [line.lstrip("+") for line in one["_choice"]]
+    changed = [line.partition("codec.options.")[2] for line in typed if line.startswith("codec.options.")]
     label = codec["name"] + (f"[{','.join(changed)}]" if changed else "")
     options = tuple(sorted((codec.get("options") or {}).items()))
     return CodecSetting(

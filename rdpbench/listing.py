@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from rdpbench import registry
+from rdpbench.errors import ConfigError
 from rdpbench.needs import Need, package_version
 from rdpbench.paths import cache_folder, conf_folder
 
@@ -49,16 +50,22 @@ def doctor() -> list[str]:
         out += ["", title]
         for record in _records(group):
             if record["use"]:
-                out += _state(record["name"], getattr(registry.load(kind, record["use"]), "needs", ()))  # type: ignore[arg-type]
+                out += _state(record["name"], kind, record["use"])  # type: ignore[arg-type]
+        entries = [name for name in registry.names(kind) if _is_entry(group, name)]  # type: ignore[arg-type]
+        out += [line for name in entries for line in _state(name, kind, name)]  # type: ignore[arg-type]
         if kind == "dataset":
             out += _kodak()
     out += ["", "metrics"]
     for name in registry.names("metric"):
-        out += _state(name, getattr(registry.load("metric", name), "needs", ()))
+        out += _state(name, "metric", name)
     return out
 
 
-def _state(name: str, needs: Iterable[Need]) -> list[str]:
+def _state(name: str, kind: registry.Kind, use: str) -> list[str]:
+    try:
+        needs: Iterable[Need] = getattr(registry.load(kind, use), "needs", ())
+    except ConfigError as error:  # an installed package whose entry point is broken
+        return [f"  broken   {name}: {error}"]
     lacks = [missing for need in needs if (missing := need.missing())]
     if not lacks:
         return [f"  ok       {name}"]

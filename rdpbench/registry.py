@@ -73,23 +73,26 @@ def load(kind: Kind, reference: str) -> type:
     True
     """
     if ":" in reference:
-        return _load_own(kind, reference)
+        return _load_own(reference, f"{kind}={reference}")
     target = BUILTIN[kind].get(reference) or _entry_points(kind).get(reference)
     if target is None:
         raise UnknownName(kind, reference, names(kind), f"your own: {kind}=./my_{kind}.py:MyClass")
-    module, _, attribute = target.partition(":")
-    loaded = getattr(importlib.import_module(module), attribute)
-    assert isinstance(loaded, type), f"{target} is not a class"
-    return loaded
+    if reference in BUILTIN[kind]:
+        module, _, attribute = target.partition(":")
+        builtin: type = getattr(importlib.import_module(module), attribute)
+        return builtin
+    return _load_own(target, f"entry point {reference!r} of an installed package")
 
 
-def source_sha256(reference: str) -> str:
-    """Hash of the user's file behind a ``file.py:Class`` reference, empty for others.
+def source_sha256(kind: Kind, reference: str) -> str:
+    """Hash of the file that a class of the user's or of an entry point comes from; empty for what ships.
 
-    It enters the task key: an edited codec of one's own is another codec.
+    It enters the keys: an edited codec of one's own is another codec. What that file imports is not followed.
     """
-    path = reference.rpartition(":")[0]
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path.endswith(".py") else ""
+    if reference in BUILTIN[kind]:
+        return ""
+    file = sys.modules[load(kind, reference).__module__].__file__
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
 
 
 @cache
@@ -97,27 +100,27 @@ def _entry_points(kind: Kind) -> dict[str, str]:
     return {entry.name: entry.value for entry in importlib.metadata.entry_points(group=f"rdpbench.{kind}s")}
 
 
-def _load_own(kind: Kind, reference: str) -> type:
+def _load_own(reference: str, named_by: str) -> type:
     where, _, attribute = reference.rpartition(":")
-    module = _module_from_file(kind, reference, Path(where)) if where.endswith(".py") else _module(reference, where)
+    module = _module_from_file(Path(where), named_by) if where.endswith(".py") else _module(where, named_by)
     loaded = getattr(module, attribute, None)
     if not isinstance(loaded, type):
         classes = [name for name, value in vars(module).items() if isinstance(value, type)]
-        raise UnknownName("class", attribute, classes, f"in {where}, named by {kind}={reference}")
+        raise UnknownName("class", attribute, classes, f"in {where}, named by {named_by}")
     return loaded
 
 
-def _module(reference: str, name: str) -> ModuleType:
+def _module(name: str, named_by: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except ImportError as error:
-        raise ConfigError(f"cannot import {name!r}, named by {reference!r}: {error}") from error
+    except Exception as error:  # whatever a module of the user's may raise
+        raise ConfigError(f"cannot import {name!r}, named by {named_by}: {type(error).__name__}: {error}") from error
 
 
-def _module_from_file(kind: Kind, reference: str, path: Path) -> ModuleType:
+def _module_from_file(path: Path, named_by: str) -> ModuleType:
     path = path.expanduser().resolve()
     if not path.is_file():
-        raise ConfigError(f"no such file: {path}, named by {kind}={reference}")
+        raise ConfigError(f"no such file: {path}, named by {named_by}")
     # The name depends on the place, so that two files called codec.py do not meet; dataclasses need it in sys.modules.
     name = f"rdpbench_own_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     if name in sys.modules:

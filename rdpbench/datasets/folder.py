@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,24 +30,29 @@ class Folder:
         if not self.name:
             object.__setattr__(self, "name", f"folder-{Path(self.path).expanduser().resolve().name}")
 
+    @property
+    def _root(self) -> Path:
+        # Absolute: rows outlive the folder that a command was typed in.
+        return Path(self.path).expanduser().absolute()
+
     @cached_property
     def _files(self) -> list[Path]:
-        root = Path(self.path).expanduser()
+        root = self._root
         if not root.is_dir():
             raise ConfigError(f"no such folder: {root}, named by data=folder:{self.path}")
         found = (path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-        files = sorted(path for path in found if not any(part.startswith(".") for part in path.parts[-2:]))
+        # Hidden files and folders are not the user's images, but the folder that was named may be hidden itself.
+        files = sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts))
         if not files:
             raise ImageError(f"no images in {root}; looked for {', '.join(sorted(EXTENSIONS))}")
         return files
 
     def samples(self) -> Iterator[Sample]:
         """Yield the images, sorted by path."""
-        root = Path(self.path).expanduser()
-        bare = [path.relative_to(root).with_suffix("").as_posix() for path in self._files]
+        bare = [path.relative_to(self._root).with_suffix("").as_posix() for path in self._files]
+        times = Counter(bare)
         for path, name in zip(self._files, bare, strict=True):
-            unique = bare.count(name) == 1 if len(bare) < 1000 else False
-            yield Sample(name if unique else path.relative_to(root).as_posix(), path)
+            yield Sample(name if times[name] == 1 else path.relative_to(self._root).as_posix(), path)
 
     def __len__(self) -> int:
         return len(self._files)

@@ -1,6 +1,6 @@
 """What planning must know of each image without keeping its pixels: size and pixel hash.
 
-Decoding 30,000 images takes minutes, so hashes are remembered by path, size, modification time and protocol. `verify`
+Decoding 30,000 images takes minutes, so hashes are remembered by path, size, time of change and protocol. `verify`
 does not trust this memory: it reads the images again.
 """
 
@@ -20,8 +20,12 @@ from rdpbench.errors import ImageError
 from rdpbench.image import pixel_sha256
 from rdpbench.paths import cache_folder
 
-_TABLE = """CREATE TABLE IF NOT EXISTS pixels (path TEXT, bytes INT, mtime_ns INT, protocol TEXT,
-    sha256 TEXT, height INT, width INT, mode TEXT, PRIMARY KEY (path, bytes, mtime_ns, protocol))"""
+READING = 2
+"""Raised when `read_image` gives other pixels for some file than before: what is remembered is then read anew."""
+
+# By the time of the last change of content or name (ctime), which no copying tool sets back as it does with mtime.
+_TABLE = """CREATE TABLE IF NOT EXISTS pixels (path TEXT, bytes INT, ctime_ns INT, protocol TEXT,
+    sha256 TEXT, height INT, width INT, mode TEXT, PRIMARY KEY (path, bytes, ctime_ns, protocol))"""
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,12 @@ def index(dataset: Dataset, limit: int | None = None) -> list[Entry]:
     samples = list(islice(dataset.samples(), limit))
     known = _recall(samples, dataset.protocol)
     unknown = [sample for sample, entry in zip(samples, known, strict=True) if entry is None]
-    read = dict(zip((s.path for s in unknown), _read(unknown, dataset.protocol), strict=True))
+    read = list(_read(unknown, dataset.protocol))
+    fresh = iter(read)
     entries: list[Entry] = []
     broken: list[str] = []
-    for sample, entry in zip(samples, known, strict=True):
-        found = entry or read[sample.path]
+    for entry in known:
+        found = entry or next(fresh)
         if isinstance(found, Entry):
             entries.append(found)
         else:
@@ -57,7 +62,7 @@ def index(dataset: Dataset, limit: int | None = None) -> list[Entry]:
     if broken:
         shown = "\n  ".join(broken[:20])
         raise ImageError(f"{len(broken)} of {len(samples)} images of {dataset.name!r} cannot be read:\n  {shown}")
-    _remember([entry for entry in read.values() if isinstance(entry, Entry)], dataset.protocol)
+    _remember([entry for entry in read if isinstance(entry, Entry)], dataset.protocol)
     return entries
 
 
@@ -77,11 +82,11 @@ def _read(samples: Sequence[Sample], protocol: str) -> Iterator[Entry | ImageErr
 
 def _identity(sample: Sample) -> tuple[str, int, int]:
     stat = sample.path.stat()
-    return str(sample.path.resolve()), stat.st_size, stat.st_mtime_ns
+    return str(sample.path.resolve()), stat.st_size, stat.st_ctime_ns
 
 
 def _recall(samples: Sequence[Sample], protocol: str) -> list[Entry | None]:
-    query = "SELECT sha256, height, width, mode FROM pixels WHERE path=? AND bytes=? AND mtime_ns=? AND protocol=?"
+    query = "SELECT sha256, height, width, mode FROM pixels WHERE path=? AND bytes=? AND ctime_ns=? AND protocol=?"
     try:
         with closing(_open()) as memory:
             rows = [memory.execute(query, (*_identity(sample), protocol)).fetchone() for sample in samples]
@@ -104,6 +109,6 @@ def _remember(entries: Sequence[Entry], protocol: str) -> None:
 def _open() -> sqlite3.Connection:
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(folder / "pixels.sqlite", timeout=5)
+    connection = sqlite3.connect(folder / f"pixels-{READING}.sqlite", timeout=5)
     connection.execute(_TABLE)
     return connection

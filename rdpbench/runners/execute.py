@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rdpbench import registry
 from rdpbench.config import Bench
-from rdpbench.errors import ConfigError, StoreBusy
+from rdpbench.errors import StoreBusy
 from rdpbench.provenance import new_session, provenance, write_session
 from rdpbench.results.parts import PartWriter, unwritable
 from rdpbench.results.store import Store
@@ -79,10 +79,7 @@ def workers_of(bench: Bench) -> int:
     """How many worker processes; 0 means this one. Timing takes one process alone."""
     if bench.timing:
         return 1
-    workers = local.cores() if bench.workers is None else bench.workers
-    if not isinstance(workers, int) or workers < 0:
-        raise ConfigError(f"workers={workers} must be a whole number from 0 (this process), or null for one per core")
-    return workers
+    return local.cores() if bench.workers is None else bench.workers
 
 
 def _preload(bench: Bench) -> list[str]:

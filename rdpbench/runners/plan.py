@@ -142,6 +142,11 @@ def list_tasks(bench: Bench) -> Iterator[Task]:
     for _, data in bench.grid:
         if data not in sets:
             dataset = dataset_of(data)
+            if dataset.name in {other.name for other, _ in sets.values()}:
+                raise ConfigError(
+                    f"two datasets have the name {dataset.name!r}, and their means would mix; "
+                    "measure them in two runs, with run=NAME for each"
+                )
             sets[data] = dataset, index(dataset, bench.limit)
     for codec, data in bench.grid:
         dataset, entries = sets[data]
@@ -158,8 +163,8 @@ def list_tasks(bench: Bench) -> Iterator[Task]:
 
 def _points(bench: Bench, codec: CodecSetting) -> Iterator[tuple[float | None, float | None, int]]:
     axis = axis_of(codec)
-    # Without random numbers another seed is the same result: one is enough.
-    seeds = bench.seeds if getattr(registry.load("codec", codec.use), "seeded", False) else bench.seeds[:1]
+    # Without random numbers another seed is the same result: it must not be another key.
+    seeds = bench.seeds if getattr(registry.load("codec", codec.use), "seeded", False) else (0,)
     if axis is None:
         if bench.targets or bench.rates:
             raise ConfigError(f"codec {codec.name!r} has a single rate point; leave out rate= and bpp=")

@@ -71,6 +71,8 @@ def build(setting: CodecSetting, rate: float | None) -> Codec:
     if rate is not None:
         if axis is None:
             raise ConfigError(f"codec {setting.name!r} has a single rate point; leave out rate= and bpp=")
+        if axis.field in options:
+            raise ConfigError(f"{axis.field} is the rate of codec {setting.name!r}; write rate={options[axis.field]}")
         options[axis.field] = axis.check(setting.name, rate)
     try:
         codec = cls(**options)
@@ -99,7 +101,7 @@ def identity(setting: CodecSetting) -> str:
             "use": setting.use.rpartition("/")[2],
             "version": str(getattr(codec, "version", "1")),
             "options": {name: value for name, value in options.items() if name not in unkeyed},
-            "source": registry.source_sha256(setting.use),
+            "source": registry.source_sha256("codec", setting.use),
             "coder": coder_of(codec),
         }
     )
@@ -138,7 +140,7 @@ def _metric_identity(name: str) -> Mapping[str, Any]:
         "version": str(getattr(cls, "version", "1")),
         "packages": {need.name: package_version(need.name) for need in needs if isinstance(need, Package)},
         "weights": [need.card.sha256 for need in needs if hasattr(need, "card")],
-        "source": registry.source_sha256(name),
+        "source": registry.source_sha256("metric", name),
     }
 
 
