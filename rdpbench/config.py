@@ -125,7 +125,7 @@ def read(overrides: Sequence[str]) -> Bench:
                     _put(plain, key, value)
                 composed.append({**{str(key): value for key, value in plain.items()}, "_choice": choice})
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explain(str(error), overrides)) from error
+        raise _explain(str(error), overrides) from error
     return _bench(composed, axes, metrics, tuple(overrides))
 
 
@@ -172,6 +172,8 @@ def _split(
             raise ConfigError(f"cannot read {line!r}: {str(error).splitlines()[0]}") from error
         swept = parsed.is_sweep_override()
         values = list(parsed.sweep_string_iterator()) if swept else [parsed.get_value_element_as_str()]
+        # Hydra writes a swept true as True; one setting must not have two labels.
+        values = [value.lower() if value in ("True", "False") else value for value in values]
         if key in AXES:
             if values != ["null"]:
                 axes[key] = [_number(key, one) for value in values for one in value.strip("[]").split(",")]
@@ -371,12 +373,12 @@ def _data(data: Mapping[str, Any]) -> DataSetting:
     return DataSetting(data["name"], data["use"], tuple(sorted((data.get("options") or {}).items())))
 
 
-def _explain(message: str, overrides: Sequence[str]) -> str:
+def _explain(message: str, overrides: Sequence[str]) -> ConfigError:
     """Hydra's message, with the nearest key of ours where a key was unknown."""
     keys = ["codec", "data", "metrics", "rate", "bpp", "seed", "limit", "points", "run", "root", "keep", "search"]
     keys += ["retry_failed", "verify", "download", "timing", "figures", "workers", "device", "experiment"]
     for line in overrides:
         key = line.partition("=")[0].lstrip("+~")
         if "." not in key and key not in keys:
-            return str(UnknownName("setting", key, keys, "each is explained in conf/config.yaml"))
-    return message
+            return UnknownName("setting", key, keys, "each is explained in conf/config.yaml")
+    return ConfigError(message)

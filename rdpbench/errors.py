@@ -45,9 +45,10 @@ class UnknownName(ConfigError):
 
     def __init__(self, kind: str, given: str, available: Iterable[str], hint: str = "") -> None:
         known = sorted(available)
-        near = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
-        guess = f": did you mean {near[0]!r}?" if near else ""
-        plural = {"dataset": "datasets", "metrics": "metrics"}.get(kind, f"{kind}s")
+        folded = {name.casefold(): name for name in known}
+        near = difflib.get_close_matches(given.casefold(), folded, n=1, cutoff=0.5)
+        guess = f": did you mean {folded[near[0]]!r}?" if near else ""
+        plural = {"class": "classes", "metrics": "metrics"}.get(kind, f"{kind}s")
         lines = [f"unknown {kind} {given!r}{guess}", f"  {plural} that exist: {', '.join(known) or 'none'}"]
         if hint:
             lines.append(f"  {hint}")

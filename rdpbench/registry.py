@@ -105,7 +105,8 @@ def _load_own(reference: str, named_by: str) -> type:
     module = _module_from_file(Path(where), named_by) if where.endswith(".py") else _module(where, named_by)
     loaded = getattr(module, attribute, None)
     if not isinstance(loaded, type):
-        classes = [name for name, value in vars(module).items() if isinstance(value, type)]
+        own = (value for value in vars(module).values() if isinstance(value, type))
+        classes = [value.__name__ for value in own if value.__module__ == module.__name__]
         raise UnknownName("class", attribute, classes, f"in {where}, named by {named_by}")
     return loaded
 

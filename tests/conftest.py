@@ -2,15 +2,80 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image as pil
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real images and published curves beside the checkout; tests that need it skip without it."""
-    folder = Path(__file__).parents[1].parent / "shared"
+    folder = ROOT.parent / "shared"
     if not folder.is_dir():
         pytest.skip("no folder 'shared' beside the checkout: real images and published curves are not here")
     return folder
+
+
+Images = Callable[..., Path]
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Images:
+    """Makes a folder of small smooth images: ``images(4)``, ``images(2, name="my pictures", size=(30, 40))``."""
+
+    def make(count: int, name: str = "pictures", size: tuple[int, int] = (40, 56), seed: int = 0) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        rng = np.random.default_rng(seed)
+        for number in range(count):
+            coarse = pil.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8))
+            coarse.resize(size[::-1], pil.Resampling.BICUBIC).save(folder / f"image{number:02d}.png")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """What a command runs with: a cache of its own, none of the user's settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RDPBENCH_", "PYTEST_"))}
+    paths = [str(ROOT), *filter(None, [kept.get("PYTHONPATH")])]
+    return {**kept, "RDPBENCH_CACHE": str(tmp_path / "cache"), "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "200"}
+
+
+@pytest.fixture
+def rdpbench(tmp_path: Path, environment: dict[str, str]) -> Command:
+    """Runs ``rdpbench ...`` as a user would, in ``tmp_path``: ``rdpbench("run", "codec=jpeg", code=0)``."""
+
+    def run(
+        *arguments: str,
+        code: int | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        prefix: Sequence[str] = (),
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*prefix, sys.executable, "-m", "rdpbench", *arguments],
+            cwd=cwd or tmp_path,
+            env={**environment, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        if code is not None:
+            assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        # A traceback is never what a user should meet.
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    return run
