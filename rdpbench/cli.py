@@ -78,10 +78,16 @@ def _parser() -> argparse.ArgumentParser:
     for command in (show, verify):
         command.add_argument("name", help="the run's name, or its folder")
         command.add_argument("--root", default="results/runs", help="where runs lie (default: %(default)s)")
-    verify.add_argument("--sample", type=int, default=64, help="bitstreams to decode again (default: %(default)s)")
+    verify.add_argument("--sample", type=_count, default=64, help="bitstreams to decode again (default: %(default)s)")
     verify.add_argument("--all", action="store_true", help="decode all of them")
     verify.add_argument("--seed", type=int, default=0, help="which ones are chosen")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)
 
 
 def _version() -> str:

@@ -78,10 +78,13 @@ def unwritable(path: Path, error: OSError) -> StoreUnwritable:
     """The error for a store that cannot be written, with what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreUnwritable(
-            f"no space left to write {path} ({error.strerror}). What was measured so far is safe; "
+            f"no space left to write {path} ({error.strerror or error}). What was measured so far is safe; "
             "free some space and run the same command again: it goes on where it stopped"
         )
-    return StoreUnwritable(f"cannot write {path} ({error.strerror}); choose another folder with root=FOLDER")
+    return StoreUnwritable(f"cannot write {path} ({error.strerror or error}); choose another folder with root=FOLDER")
+
+
+_DAMAGED = "The file was damaged after writing; move it away, and the command that made it does its tasks again"
 
 
 @dataclass(frozen=True)
@@ -113,12 +116,13 @@ def read_part(path: Path) -> Part:
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise StoreCorrupt(f"{path}:{number}: not a record: {error}. The file was damaged after writing") from error
+            raise StoreCorrupt(f"{path}:{number}: not a record: {error}. {_DAMAGED}") from error
         if not isinstance(record, dict):
             raise StoreCorrupt(f"{path}:{number}: not a record")
         if "end" in record:
             if record["end"] != len(records) or record.get("sha256") != digest.hexdigest():
-                raise StoreCorrupt(f"{path}: {len(records)} lines that are not the {record['end']} that were written")
+                written = f"{len(records)} lines that are not the {record['end']} that were written"
+                raise StoreCorrupt(f"{path}: {written}. {_DAMAGED}")
             closed = True
             continue
         digest.update(line + b"\n")

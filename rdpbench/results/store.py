@@ -7,6 +7,7 @@
       rows.parquet           one row per task
       scores.parquet         task_key, metric, value
       timings.parquet        honest times, where asked for
+      parquet.sha256         of these three, as sha256sum writes it: a checksum inside Parquet covers a part of it only
       bitstreams/ab/abcd...  every bitstream, under its sha256
       reconstructions/       PNG, as far as keep= asks for them
       sessions/*.json        provenance of each call
@@ -43,9 +44,7 @@ class Contents:
         """Take in one record; a success replaces a failure of the same key, never the other way round."""
         if "row" in record:
             row: Row = parse(Row, record["row"], where)
-            old = self.rows.get(row.task_key)
-            if old is None or old.status == "error" or row.status == "ok":
-                self.rows[row.task_key] = row
+            self._add_row(row)
         for one in record.get("scores", ()):
             score: Score = parse(Score, one, where)
             self.scores[score.score_key] = score
@@ -55,6 +54,19 @@ class Contents:
         if "verified" in record and record["verified"] in self.rows:
             key = record["verified"]
             self.rows[key] = replace(self.rows[key], verified="fresh_process")
+
+    def _add_row(self, row: Row) -> None:
+        key = row.task_key
+        old = self.rows.get(key)
+        if old is not None and old.status != "error" and row.status != "ok":
+            return
+        if old is not None and old == replace(row, verified=old.verified):
+            return  # a part that is compacted already: what was verified since stays so
+        if old is not None and old.reconstruction_sha256 not in ("", row.reconstruction_sha256):
+            # Coded again to other pixels: scores and times of the old ones are not of this row.
+            self.scores = {name: one for name, one in self.scores.items() if one.task_key != key}
+            self.timings = {name: one for name, one in self.timings.items() if one.task_key != key}
+        self.rows[key] = row
 
 
 @dataclass(frozen=True)
@@ -78,8 +90,15 @@ class Store:
             StoreCorrupt: a file is not what was written.
             StoreError: a file of a newer version.
         """
+        # Parts first: if another process compacts meanwhile, what leaves the parts is found in Parquet.
+        while True:
+            try:
+                parts = list(self.read_parts())
+                break
+            except FileNotFoundError:
+                continue
         contents = self._compacted()
-        for part in self.read_parts():
+        for part in parts:
             for number, record in enumerate(part.records, start=1):
                 where = f"{part.path}:{number}"
                 contents.add(migrate(record, record.get("v"), where), where)
@@ -125,11 +144,17 @@ class Store:
         if not parts:
             return
         contents = self.read()
-        for name, records in _tables(contents).items():
-            if records:
-                self._write_parquet(name, records)
-        again = self._compacted()
-        if again.rows.keys() != contents.rows.keys() or again.scores.keys() != contents.scores.keys():
+        tables = _tables(contents).items()
+        written = [self._write_parquet(name, made) for name, made in tables if made or self._parquet(name).is_file()]
+        # A kill between these steps leaves both checksums, so whichever file is there is known.
+        names = {one.with_suffix(".parquet").name for one in written}
+        kept = [(sha, name) for sha, name in self._checksums() if (self.folder / name).is_file()]
+        new = [(_sha256(one.read_bytes()), one.with_suffix(".parquet").name) for one in written]
+        self._write_checksums(sorted({*kept, *new}, key=lambda line: line[::-1]))
+        for one in written:
+            one.replace(one.with_suffix(".parquet"))
+        self._write_checksums([*[line for line in kept if line[1] not in names], *new])
+        if self._compacted() != contents:
             raise StoreCorrupt(f"{self._parquet('rows')} does not hold what was just written; the parts are kept")
         for part in parts:
             part.path.unlink()
@@ -142,16 +167,19 @@ class Store:
 
     def put_bitstream(self, data: bytes) -> str:
         """Store a bitstream under its sha256; returns the hash."""
-        sha256 = hashlib.sha256(data).hexdigest()
+        sha256 = _sha256(data)
         path = self.bitstream_path(sha256)
-        if not path.exists():
-            try:
+        beside = path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            # Compared, since a damaged file of this name is to be healed.
+            if not path.is_file() or path.read_bytes() != data:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                beside = path.with_suffix(f".{os.getpid()}.tmp")
                 beside.write_bytes(data)
                 beside.replace(path)
-            except OSError as error:
-                raise unwritable(path, error) from error
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise unwritable(path, error) from error
         return sha256
 
     def get_bitstream(self, sha256: str) -> bytes:
@@ -162,11 +190,14 @@ class Store:
         """
         path = self.bitstream_path(sha256)
         if not path.is_file():
-            raise StoreCorrupt(f"bitstream {path} is missing")
+            raise StoreCorrupt(f"bitstream {path} is missing; the command that made it makes it again")
         data = path.read_bytes()
-        found = hashlib.sha256(data).hexdigest()
+        found = _sha256(data)
         if found != sha256:
-            raise StoreCorrupt(f"bitstream {path} changed after it was stored: its sha256 is now {found}")
+            raise StoreCorrupt(
+                f"bitstream {path} changed after it was stored: its sha256 is now {found}. "
+                "Delete it, and the command that made it makes it again"
+            )
         return data
 
     def has_bitstream(self, row: Row) -> bool:
@@ -197,30 +228,73 @@ class Store:
         import pyarrow as pa
         from pyarrow import parquet
 
+        data = self._checked(path)
         try:
-            table = parquet.ParquetFile(path, page_checksum_verification=True).read()
+            table = parquet.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise StoreCorrupt(f"{path} cannot be read: {error}. It was damaged or cut after writing") from error
+            raise StoreCorrupt(f"{path} cannot be read: {error}") from error
         version = json.loads((table.schema.metadata or {}).get(b"schema_version", b"null"))
         records: list[dict[str, Any]] = table.to_pylist()
         return [migrate(record, version, str(path)) for record in records]
 
-    def _write_parquet(self, name: str, records: list[dict[str, Any]]) -> None:
+    def _checked(self, path: Path) -> bytes:
+        """A Parquet file's bytes, if they have the checksum that was noted when they were written."""
+        before = None
+        while True:
+            data = path.read_bytes()
+            found, known = _sha256(data), [sha for sha, name in self._checksums() if name == path.name]
+            if found in known:
+                return data
+            if (found, known) == before:  # not just swapped by another process between the two reads
+                raise StoreCorrupt(
+                    f"{path} was damaged or cut after writing: its sha256 is {found}, not as noted in parquet.sha256. "
+                    "Put it back from a copy; or delete it, and the command that made it measures again"
+                )
+            before = found, known
+
+    def missing_files(self) -> list[Path]:
+        """Parquet files that were written and are no longer here."""
+        return [path for _, name in self._checksums() if not (path := self.folder / name).is_file()]
+
+    def _checksums(self) -> list[tuple[str, str]]:
+        path = self.folder / "parquet.sha256"
+        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+        return [(sha, name) for sha, _, name in (line.partition("  ") for line in lines)]
+
+    def _write_checksums(self, lines: Iterable[tuple[str, str]]) -> None:
+        path = self.folder / "parquet.sha256"
+        beside = path.with_suffix(".tmp")
+        try:
+            beside.write_text("".join(f"{sha}  {name}\n" for sha, name in lines))
+            _sync(beside)
+            beside.replace(path)
+        except OSError as error:
+            raise unwritable(path, error) from error
+
+    def _write_parquet(self, name: str, records: list[dict[str, Any]]) -> Path:
+        """Write a table beside its place; returns where."""
         import pyarrow as pa
         from pyarrow import parquet
 
         table = pa.Table.from_pylist(records)
         table = table.replace_schema_metadata({"schema_version": json.dumps(SCHEMA_VERSION)})
-        path = self._parquet(name)
-        beside = path.with_suffix(".tmp")
+        beside = self._parquet(name).with_suffix(".tmp")
         try:
             parquet.write_table(table, beside, compression="zstd", write_page_checksum=True)
-            with beside.open("rb") as written:
-                os.fsync(written.fileno())
-            beside.replace(path)
+            _sync(beside)
         except OSError as error:
             beside.unlink(missing_ok=True)
-            raise unwritable(path, error) from error
+            raise unwritable(self._parquet(name), error) from error
+        return beside
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
 
 
 def _tables(contents: Contents) -> dict[str, list[dict[str, Any]]]:

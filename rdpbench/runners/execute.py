@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from rdpbench.config import Bench
 from rdpbench.errors import StoreBusy
 from rdpbench.provenance import new_session, provenance, write_session
 from rdpbench.results.parts import PartWriter, unwritable
+from rdpbench.results.schema import Row
 from rdpbench.results.store import Store
 from rdpbench.runners import local
 from rdpbench.runners.plan import Plan, chunks, make_plan, run_name
@@ -32,8 +34,13 @@ class Done:
     coded: int = 0
     scored: int = 0
     """Scored, timed or written out from the store, without encoding."""
-    failed: int = 0
     out_of_range: int = 0
+    errors: tuple[Row, ...] = ()
+    """What failed now. A row that was good before stays in the store as it is, even if doing more with it failed."""
+
+    @property
+    def failed(self) -> int:
+        return len(self.errors)
 
     @property
     def any(self) -> bool:
@@ -70,9 +77,9 @@ def execute(bench: Bench) -> Done:
         portions = chunks(plan.work)
         with exclusive(bench):
             results = local.run_processes(portions, setup, workers) if workers else local.run_here(portions, setup)
-            counts = _write(results, store, session, len(plan.work))
+            counts, errors = _write(results, store, session, len(plan.work))
         store.compact()
-    return Done(store, plan, **counts)
+    return Done(store, plan, **counts, errors=tuple(errors))
 
 
 def workers_of(bench: Bench) -> int:
@@ -89,28 +96,31 @@ def _preload(bench: Bench) -> list[str]:
     return list(dict.fromkeys(module for cls in classes for module in getattr(cls, "preload", ())))
 
 
-def _write(results: Iterator[Result], store: Store, session: str, total: int) -> dict[str, int]:
-    """Store results as they come; counts them by what became of them."""
-    counts = {"coded": 0, "scored": 0, "failed": 0, "out_of_range": 0}
-    names = {"ok": "coded", "error": "failed", "out_of_range": "out_of_range"}
+def _write(results: Iterator[Result], store: Store, session: str, total: int) -> tuple[dict[str, int], list[Row]]:
+    """Store results as they come; counts them by what became of them, and returns what failed."""
+    counts = {"coded": 0, "scored": 0, "out_of_range": 0}
+    errors: list[Row] = []
     writer: PartWriter = store.writer(session)
     try:
         with progress(total) as shown, contextlib.closing(results) as stream:  # type: ignore[type-var]
             for result in stream:
                 writer.append(result.record())
-                became = names[result.row.status] if result.row else "scored"
-                counts[became] += 1
-                shown.advance(failed=became == "failed")
+                if result.row is not None and result.row.status == "error":
+                    errors.append(result.row)
+                else:
+                    names = {"ok": "coded", "out_of_range": "out_of_range"}
+                    counts[names[result.row.status] if result.row else "scored"] += 1
+                shown.advance(failed=bool(errors) and errors[-1] is result.row)
                 if writer.lines % SYNC_EVERY == 0:
                     writer.sync()
     finally:
         writer.close()
-    return counts
+    return counts, errors
 
 
 @contextlib.contextmanager
 def exclusive(bench: Bench) -> Iterator[None]:
-    """While timing, keep other timings off this machine's device.
+    """While timing, keep other timings of this user off the machine's device; the load average tells of the rest.
 
     Raises:
         StoreBusy: another timing is running.
@@ -120,7 +130,8 @@ def exclusive(bench: Bench) -> Iterator[None]:
         return
     from filelock import FileLock, Timeout
 
-    name = f"rdpbench-timing-{bench.device.replace(':', '-')}.lock"
+    # Each user's own: a lock file of another user's cannot be opened.
+    name = f"rdpbench-timing-{os.getuid()}-{bench.device.replace(':', '-').replace('/', '-')}.lock"
     lock = FileLock(Path(tempfile.gettempdir()) / name, timeout=0)
     try:
         lock.acquire()

@@ -8,6 +8,7 @@ goes to a new worker.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -95,7 +96,7 @@ class _Pool:
             hand = pipes[ready]
             try:
                 message = hand.pipe.recv()
-            except (EOFError, ConnectionError):
+            except (EOFError, OSError):  # OSError: killed in the middle of a message
                 yield self._bury(hand)
                 continue
             if isinstance(message, StoreError):
@@ -118,9 +119,12 @@ class _Pool:
         if self.waiting:
             chunk = self.waiting.popleft()
             hand.left = deque(chunk)
-            hand.pipe.send(chunk)
+            # A worker that died since its last result is found out, and buried, when its pipe is read.
+            with contextlib.suppress(ConnectionError):
+                hand.pipe.send(chunk)
         else:
-            hand.pipe.send(None)
+            with contextlib.suppress(ConnectionError):
+                hand.pipe.send(None)
             hand.pipe.close()
             hand.process.join()
             self.busy.remove(hand)

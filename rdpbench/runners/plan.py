@@ -127,13 +127,18 @@ def make_plan(bench: Bench, store: Store) -> Plan:
             continue
         if row is not None and (row.status == "error" or not store.has_bitstream(row)):
             row = None
-        missing = tuple(name for name in metrics if score_key(task.key, name) not in stored.scores)
+        missing = tuple(name for name in metrics if _unscored(stored, score_key(task.key, name), bench.retry_failed))
         key = timing_key(task.key, bench.device, 1, TIMING_WARMUP, TIMING_REPEATS)
         timing = bench.timing and key not in stored.timings
         unkept = task.keep and row is not None and not reconstruction_path(store, row).is_file()
         if row is None or missing or timing or unkept:
             work.append(Work(task, missing if row else metrics, row, timing))
     return Plan(tasks, tuple(work), metrics, left_out, failed, _expected(work, stored.rows.values()))
+
+
+def _unscored(stored: Contents, key: str, retry: bool) -> bool:
+    score = stored.scores.get(key)
+    return score is None or (retry and score.value is None)
 
 
 def list_tasks(bench: Bench) -> Iterator[Task]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -49,15 +49,15 @@ def run(bench: Bench, console: Console, *, encode: bool = True) -> int:
 def finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) -> int:
     """Verify a sample of what is new, print the summary, name the files."""
     code = 0
-    if done.coded and bench.verify:
-        code = verify_store(done.store, bench.verify, 0)
-    contents = done.store.read()
     labels = {task.key: task.codec.name for task in done.plan.tasks}
+    if done.coded and bench.verify:
+        code = verify_store(done.store, bench.verify, 0, labels)
+    contents = done.store.read()
     written = show(done.store, contents, labels, done.plan.metrics, console, figures=bench.figures)
     for note in notes:
         console.print(note, highlight=False)
     rows = select(contents.rows.values(), labels)
-    bad = [row for row in rows if row.status == "error"]
+    bad = list({row.task_key: row for row in (*rows, *done.errors) if row.status == "error"}.values())
     for row in bad[:10]:
         console.print(f"failed: {_point(row)}: {row.error}", highlight=False, markup=False, soft_wrap=True)
     if len(bad) > 10:
@@ -74,9 +74,9 @@ def finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) -> 
     return 1 if bad or code else 0
 
 
-def verify_store(store: Store, sample: int | None, seed: int) -> int:
+def verify_store(store: Store, sample: int | None, seed: int, keys: Container[str] | None = None) -> int:
     """Verify, record what was decoded in the fresh process, print findings; 1 if there are any."""
-    found = verify(store, sample, seed)
+    found = verify(store, sample, seed, keys)
     if found.decoded:
         from rdpbench.provenance import new_session
 

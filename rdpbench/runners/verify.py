@@ -8,10 +8,11 @@ pixels from the bytes alone.
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,8 +35,12 @@ class Verified:
     """Task keys whose bitstream gave the recorded pixels in a fresh process."""
 
 
-def verify(store: Store, sample: int | None, seed: int = 0) -> Verified:
-    """Check a store; ``sample`` bitstreams are decoded (None: all), chosen by ``seed``."""
+def verify(store: Store, sample: int | None, seed: int = 0, keys: Container[str] | None = None) -> Verified:
+    """Check a store; ``sample`` bitstreams are decoded (None: all), chosen by ``seed``.
+
+    ``keys`` restricts bitstreams and images to the tasks of a command: rows of an image that has since been replaced
+    are no fault of those that were made of the new one.
+    """
     findings: list[str] = []
     for path in sorted(store.parts.glob("*.jsonl")):
         try:
@@ -43,16 +48,20 @@ def verify(store: Store, sample: int | None, seed: int = 0) -> Verified:
         except StoreError as error:
             findings.append(str(error))
         else:
-            if part.cut:
-                rows = len(part.records)
-                findings.append(f"{path} ends inside a record: cut, or its writer was killed; {rows} records are whole")
+            if not part.closed:
+                end = "ends inside a record" if part.cut else "has no closing line"
+                findings.append(
+                    f"{path} {end}: it is still being written, its writer was killed, or it was cut; "
+                    f"{len(part.records)} records are whole. The command that made it does what is missing"
+                )
+    findings += [f"{path} is missing" for path in store.missing_files()]
     try:
         contents = store.read()
     except StoreError as error:
         if str(error) not in findings:
             findings.append(str(error))
         contents = Contents()
-    good = [row for row in contents.rows.values() if row.status == "ok"]
+    good = [row for row in contents.rows.values() if row.status == "ok" and (keys is None or row.task_key in keys)]
     intact: list[Row] = []
     for row in good:
         try:
@@ -76,8 +85,10 @@ def decode_elsewhere(store: Store, rows: Sequence[Row]) -> dict[str, str]:
     if not rows:
         return {}
     asked = "".join(json.dumps(row.record()) + "\n" for row in rows)
-    line = [sys.executable, "-m", "rdpbench.runners.verify", str(store.folder)]
-    done = subprocess.run(line, input=asked, capture_output=True, text=True, check=False)
+    # -P and this process's own search path: the working folder must not shadow modules, nor hide rdpbench.
+    line = [sys.executable, "-P", "-m", "rdpbench.runners.verify", str(store.folder)]
+    places = {**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in sys.path)}
+    done = subprocess.run(line, input=asked, capture_output=True, text=True, check=False, env=places)
     answers: dict[str, str] = {}
     for answer in done.stdout.splitlines():
         key, _, text = answer.partition(" ")
@@ -114,13 +125,16 @@ def main(folder: str) -> None:
 
     one_thread()
     store = Store(Path(folder))
+    # Codecs may print; their output must not mix with the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     for line in sys.stdin:
         row = Row(**json.loads(line))
         try:
             answer = pixel_sha256(decode_row(store, row))
         except Exception as error:
             answer = f"{type(error).__name__}: {error}".replace("\n", " ")
-        print(row.task_key, answer, flush=True)
+        print(row.task_key, answer, file=answers, flush=True)
 
 
 if __name__ == "__main__":

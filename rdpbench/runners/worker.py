@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import resource
 import statistics
 import sys
@@ -121,14 +122,14 @@ class Worker:
         if task.target is None:
             codec = build(task.codec, rate)
             started = time.perf_counter()
-            bitstream = codec.encode(original, side)
+            bitstream = _checked(codec.encode(original, side))
         else:
             axis = axis_of(task.codec)
             assert axis is not None
             made: dict[float, Bitstream] = {}
 
             def measure(setting: float) -> float:
-                made[setting] = build(task.codec, setting).encode(original, side)
+                made[setting] = _checked(build(task.codec, setting).encode(original, side))
                 return 8 * len(made[setting].data) / (original.shape[0] * original.shape[1])
 
             found = search(axis, task.target, measure)
@@ -141,7 +142,8 @@ class Worker:
         encode_s = (time.perf_counter() - started) / attempts
         decoder = build(task.codec, rate)
         started = time.perf_counter()
-        reconstruction = check_image(decoder.decode(bitstream.data), "the decoded image")
+        # Plain bytes: an object that only looks like them could carry more than is counted.
+        reconstruction = check_image(decoder.decode(bytes(bitstream.data)), "the decoded image")
         decode_s = time.perf_counter() - started
         if reconstruction.shape != original.shape:
             raise CodecError(f"decoded to {reconstruction.shape}, but the image is {original.shape}")
@@ -150,9 +152,9 @@ class Worker:
             row,
             rate=rate,
             bytes=len(bitstream.data),
-            parts=json.dumps(dict(bitstream.parts)),
+            parts=json.dumps({name: int(size) for name, size in bitstream.parts.items()}),
             bpp=8 * len(bitstream.data) / (original.shape[0] * original.shape[1]),
-            bitstream_sha256=self.setup.store.put_bitstream(bitstream.data),
+            bitstream_sha256=self.setup.store.put_bitstream(bytes(bitstream.data)),
             reconstruction_sha256=pixel_sha256(reconstruction),
             verified="fresh_object",
             encode_s=encode_s,
@@ -184,10 +186,14 @@ class Worker:
             metric = self._metrics[name]
             if name not in prepared:
                 prepared[name] = metric.prepare(original)
-            value = metric.score(prepared[name], reconstruction)
+            value = float(metric.score(prepared[name], reconstruction))
         except MetricError as error:
             return Score(key, task.key, name, None, str(error))
-        return Score(key, task.key, name, None if value != value else value)  # noqa: PLR0124 (NaN)
+        except Exception as error:  # a metric of the user's; the row itself is good
+            return Score(key, task.key, name, None, _message(error))
+        if math.isnan(value):
+            return Score(key, task.key, name, None, "the metric gave NaN")
+        return Score(key, task.key, name, value)
 
     def _time(self, task: Task, row: Row | None, original: Image) -> Timing:
         """Repeat encode and decode at the row's setting after a warm-up; garbage collection is off while timing."""
@@ -227,6 +233,12 @@ class Worker:
             load_average=load,
             **_spread(seconds),
         )
+
+
+def _checked(bitstream: object) -> Bitstream:
+    if not isinstance(bitstream, Bitstream):
+        raise CodecError(f"encode must return a Bitstream, found {type(bitstream).__name__}; see Bitstream.whole(data)")
+    return bitstream
 
 
 def decode_row(store: Store, row: Row) -> Image:
