@@ -71,7 +71,7 @@ def _panels(figure: Figure, frame: pd.DataFrame, metrics: Sequence[str]) -> None
             _curve(axis, of[of["codec"] == codec], codec, number)
         _label(axis, of, metric)
     handles, labels = axis.get_legend_handles_labels()
-    title = ", ".join(dict.fromkeys(frame["dataset"]))
+    title = _plain(", ".join(dict.fromkeys(frame["dataset"])))
     if frame["partial"].any():
         title += " (hollow points: fewer images than the dataset has)"
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(codecs), max(2, 3 * len(metrics))))
@@ -92,7 +92,7 @@ def _curve(axis: Axes, points: pd.DataFrame, codec: str, number: int) -> None:
         markersize=4,
         markerfacecolor=fill,
         linewidth=1.2,
-        label=codec,
+        label=_plain(codec),
     )
     known = np.isfinite(points["value_lo"]) & np.isfinite(points["value_hi"])
     if known.any():
@@ -133,6 +133,11 @@ def _save(figure: Figure, stem: Path) -> list[Path]:
         beside.replace(path)
         paths.append(path)
     return paths
+
+
+def _plain(name: str) -> str:
+    """A name as it is: matplotlib reads dollars as formulas, and hides what begins with an underscore."""
+    return name.replace("$", r"\$") if not name.startswith("_") else f" {name}".replace("$", r"\$")
 
 
 def _safe(metric: str) -> str:

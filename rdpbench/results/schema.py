@@ -35,7 +35,7 @@ class Row:
     options: str
     """The codec's configuration without the rate, as JSON."""
     coder: str
-    """Versions of the libraries or sha256 of the binaries that coded, as JSON."""
+    """Versions of the codec's class and of the libraries, or sha256 of the binaries, that coded, as JSON."""
     rate_field: str
     """Name of the native setting, such as ``quality``."""
     rate: float | None

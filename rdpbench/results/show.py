@@ -33,38 +33,63 @@ def show(
     ``labels`` selects rows by task key and gives each the curve it belongs to; None takes the whole store.
     """
     rows = select(contents.rows.values(), labels)
+    if len(rows) < len(contents.rows) and labels is None:
+        older = len(contents.rows) - len(rows)
+        console.print(f"{older} rows of earlier versions of codecs, or of images that changed since, are left out")
     frame = summarise(rows, contents.scores.values(), metrics)
-    table = tables.measured(frame)
-    console.print(tables.terminal(table))
+    drawn: list[tables.Table] = []
     written: list[Path] = []
     try:
-        equal = tables.at_equal_rates(frame)
+        sets = list(dict.fromkeys(frame["dataset"]))
+        for dataset in sets:
+            part = frame[frame["dataset"] == dataset]
+            table = tables.measured(part)
+            timed = _latency([row for row in rows if row.dataset == dataset], contents)
+            for one in (table, timed):
+                if one is not None:
+                    console.print(tables.terminal(one))
+            drawn += [table, *tables.at_equal_rates(part), *([timed] if timed else [])]
+            if figures:
+                # Curves of two datasets in one panel would be joined to one.
+                folder = store.folder / "figures"
+                written += draw_all(part, folder if len(sets) == 1 else folder / dataset)[:3]
         folder = store.folder / "tables"
         folder.mkdir(parents=True, exist_ok=True)
-        drawn = [table, *equal]
-        timed = _latency(rows, contents)
-        if timed is not None:
-            console.print(tables.terminal(timed))
-            drawn.append(timed)
         (folder / "summary.md").write_text("\n".join(tables.markdown(one) for one in drawn))
         (folder / "summary.tex").write_text("\n".join(tables.latex(one) for one in drawn))
         frame.to_csv(folder / "summary.csv", index=False)
         tidy(rows, contents.scores.values(), metrics).to_csv(store.folder / "rows.csv", index=False)
-        written += [store.folder / "rows.parquet", store.folder / "rows.csv"]
-        written += [folder / f"summary.{ending}" for ending in ("csv", "md", "tex")]
-        if figures:
-            written += draw_all(frame, store.folder / "figures")[:3]
     except OSError as error:
         raise unwritable(store.folder, error) from error
-    return written
+    made = [store.folder / "rows.parquet", store.folder / "rows.csv"]
+    return [*made, *(folder / f"summary.{ending}" for ending in ("csv", "md", "tex")), *written]
 
 
 def select(rows: Iterable[Row], labels: dict[str, str] | None) -> list[Row]:
-    """The rows of a command in the order of its tasks, each under its curve's label."""
+    """The rows of a command in the order of its tasks, each under its curve's label; or what is current of a store."""
     if labels is None:
-        return list(rows)
+        return _current(list(rows))
     by_key = {row.task_key: row for row in rows}
     return [replace(by_key[key], codec=codec) for key, codec in labels.items() if key in by_key]
+
+
+def _current(rows: Sequence[Row]) -> list[Row]:
+    """Without what a later row stands for: an earlier version of a codec, an image under the same name that changed.
+
+    A mean over both would be of neither.
+    """
+
+    def coder(row: Row) -> tuple[str, ...]:
+        return (row.use, row.options, row.coder)
+
+    newest: dict[tuple[str, str], Row] = {}
+    latest: dict[tuple[object, ...], Row] = {}
+    for row in sorted(rows, key=lambda row: (row.session, row.time)):
+        newest[row.dataset, row.codec] = row
+        native = row.rate if row.target_bpp is None else None
+        latest[row.dataset, row.protocol, row.codec, native, row.target_bpp, row.seed, row.image] = row
+    current = {row.task_key for row in latest.values() if coder(row) == coder(newest[row.dataset, row.codec])}
+    return [row for row in rows if row.task_key in current]
 
 
 def tidy(rows: Iterable[Row], scores: Iterable[Score], metrics: Sequence[str]) -> pd.DataFrame:
@@ -77,7 +102,8 @@ def tidy(rows: Iterable[Row], scores: Iterable[Score], metrics: Sequence[str]) -
         fixed = row.record()
         for metric in metrics or [""]:
             score = values.get((row.task_key, metric))
-            lines.append({**fixed, "metric": metric, "value": score.value if score else None})
+            found = {"value": score.value, "metric_error": score.error} if score else {}
+            lines.append({**fixed, "metric": metric, "value": None, "metric_error": "", **found})
     return pd.DataFrame(lines)
 
 

@@ -1,12 +1,14 @@
 """From rows to points: means over images with their intervals, one tidy frame that tables and figures all draw from.
 
 A point is a codec at one native setting (or one target rate) on one dataset. Its rate and its metrics are means over
-the same images; intervals are 95 % percentile bootstrap over images, with the same resamples everywhere, so that they
-can be compared.
+images (several seeds of an image count as their mean); intervals are 95 % percentile bootstrap over images, with the
+same resamples everywhere, so that they can be compared. ``images`` names the set that a metric's mean is over: codecs
+are compared over the same images only.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,8 +29,9 @@ POINT = ["dataset", "protocol", "codec", "rate_field", "target_bpp", "rate"]
 def summarise(rows: Iterable[Row], scores: Iterable[Score], metrics: Sequence[str]) -> pd.DataFrame:
     """One line per point and metric: ``codec, rate, n, bpp, metric, value`` with ``*_lo``/``*_hi``, in that order.
 
-    ``partial`` marks points of fewer images than the dataset has; ``failed`` and ``out_of_range`` count what is not
-    in the means; ``n_scored`` counts the images that the metric took.
+    ``n`` counts images; ``partial`` marks points of fewer than the dataset has; ``failed`` and ``out_of_range`` count
+    what is not in the means; ``n_scored`` counts the images that the metric took, ``infinite`` those of them that are
+    lossless and left out of its mean; ``images`` is a fingerprint of the images in the mean.
     """
     import pandas as pd
 
@@ -51,7 +54,18 @@ def summarise(rows: Iterable[Row], scores: Iterable[Score], metrics: Sequence[st
 
 _COLUMNS = [
     *["n", "dataset_size", "partial", "failed", "out_of_range", "bpp", "bpp_lo", "bpp_hi"],
-    *["metric", "value", "value_lo", "value_hi", "n_scored", "infinite", "unit", "higher_is_better", "perceptual"],
+    *[
+        "metric",
+        "value",
+        "value_lo",
+        "value_hi",
+        "n_scored",
+        "infinite",
+        "images",
+        "unit",
+        "higher_is_better",
+        "perceptual",
+    ],
 ]
 
 
@@ -61,26 +75,40 @@ def _point(
     good = [row for row in rows if row.status == "ok"]
     failed = sum(row.status == "error" for row in rows)
     beyond = sum(row.status == "out_of_range" for row in rows)
-    bpps = np.array([row.bpp for row in good], dtype=np.float64)
+    bpps = _per_image(good, [row.bpp for row in good])
     size = max(row.dataset_size for row in rows)
-    images = len({row.image for row in good})
-    head = (len(good), size, images < size, failed, beyond, *with_interval(bpps))
+    head = (len(bpps), size, len(bpps) < size, failed, beyond, *with_interval(np.array([*bpps.values()])))
     lines: list[tuple[Any, ...]] = []
     for name in metrics or [""]:
         meaning = registry.load("metric", name)() if name else None
-        found = [scores.get(row.task_key, {}).get(name) for row in good]
-        values = np.array([one.value for one in found if one is not None and one.value is not None], dtype=np.float64)
-        finite = values[np.isfinite(values)]
         if meaning is None:
-            lines.append((*key, *head, "", math.nan, math.nan, math.nan, 0, 0, "", True, False))
+            lines.append((*key, *head, "", math.nan, math.nan, math.nan, 0, 0, "", "", True, False))
             continue
-        centre, low, high = (one if math.isnan(one) else meaning.reduce([one]) for one in with_interval(finite))
-        if not len(finite) and len(values):
+        found = [scores.get(row.task_key, {}).get(name) for row in good]
+        values = _per_image(good, [one.value if one else None for one in found])
+        finite = {image: value for image, value in values.items() if math.isfinite(value)}
+        interval = with_interval(np.array([*finite.values()]))
+        centre, low, high = (one if math.isnan(one) else meaning.reduce([one]) for one in interval)
+        if not finite and values:
             centre = low = high = math.inf
         low, high = min(low, high), max(low, high)
-        tail = (len(values), len(values) - len(finite), meaning.unit, meaning.higher_is_better, meaning.perceptual)
+        counts = (len(values), len(values) - len(finite), _fingerprint(finite))
+        tail = (*counts, meaning.unit, meaning.higher_is_better, meaning.perceptual)
         lines.append((*key, *head, name, centre, low, high, *tail))
     return lines
+
+
+def _per_image(rows: Sequence[Row], values: Sequence[float | None]) -> dict[str, float]:
+    """The mean of each image's values: its seeds are not independent images."""
+    by_image: dict[str, list[float]] = {}
+    for row, value in zip(rows, values, strict=True):
+        if value is not None:
+            by_image.setdefault(row.image, []).append(value)
+    return {image: math.fsum(ones) / len(ones) for image, ones in by_image.items()}
+
+
+def _fingerprint(images: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(images)).encode()).hexdigest()[:8]
 
 
 def with_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -98,6 +126,18 @@ def with_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
     picks = np.random.default_rng(2026).integers(0, len(values), (RESAMPLES, len(values)))
     low, high = np.percentile(values[picks].mean(axis=1), [2.5, 97.5])
     return mean, float(low), float(high)
+
+
+def comparable(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of each metric only the points whose mean is over the same, largest set of images.
+
+    A codec that failed on the hard images, or was run on the first ones, must not win by it.
+    """
+    kept = []
+    for _, points in frame.groupby(["dataset", "metric"], sort=False):
+        counts = points["n_scored"] - points["infinite"]
+        kept.append(points[points["images"] == points["images"].iloc[int(counts.to_numpy().argmax())]])
+    return frame.loc[sorted(index for points in kept for index in points.index)]
 
 
 def at_rate(frame: pd.DataFrame, bpp: float) -> pd.DataFrame:

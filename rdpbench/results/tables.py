@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rdpbench.results.summary import at_rate, common_rates
+import numpy as np
+
+from rdpbench.results.summary import at_rate, common_rates, comparable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,14 +56,19 @@ def measured(frame: pd.DataFrame) -> Table:
             cells.append(Cell(_value(one.iloc[0]) if len(one) else "–"))
             if len(one) and one.iloc[0]["infinite"]:
                 notes[f"{metric}: {one.iloc[0]['infinite']} lossless images are left out of a mean"] = None
+            if len(one) and one.iloc[0]["n_scored"] < first["n"]:
+                notes["(k of n): images that a metric could not score are left out of its mean; rows.csv says why"] = (
+                    None
+                )
         lines.append(tuple(cells))
     return Table(f"{_names(frame)}: means over images, ± half of the 95 % interval", header, tuple(lines), tuple(notes))
 
 
 def at_equal_rates(frame: pd.DataFrame) -> list[Table]:
-    """For each round rate that codecs share: their metrics there, best first in bold."""
+    """For each round rate that codecs share: their metrics there over the same images, best first in bold."""
     tables = []
     targets = sorted(frame["target_bpp"].dropna().unique())
+    everything, frame = frame, comparable(frame)
     for bpp in targets or common_rates(frame):
         points = _at_target(frame, bpp) if targets else at_rate(frame, bpp)
         metrics = _metrics(points)
@@ -79,8 +86,18 @@ def at_equal_rates(frame: pd.DataFrame) -> list[Table]:
                 cells.append(Cell(text, ranks[metric].get(codec, 0)))
             lines.append(tuple(cells))
         how = "searched per image" if targets else "interpolated between measured points"
-        tables.append(Table(f"{_names(frame)} at {bpp:g} bpp, {how}", header, tuple(lines)))
+        notes = _left_out(everything, frame, bpp) if targets else _left_out(everything, frame)
+        tables.append(Table(f"{_names(frame)} at {bpp:g} bpp, {how}", header, tuple(lines), notes))
     return tables
+
+
+def _left_out(everything: pd.DataFrame, compared: pd.DataFrame, bpp: float | None = None) -> tuple[str, ...]:
+    out = everything.drop(compared.index)
+    out = out[np.isfinite(out["bpp"])]
+    if bpp is not None:
+        out = out[out["target_bpp"] == bpp]
+    names = ", ".join(dict.fromkeys(out["codec"]))
+    return (f"not compared, since their means are over other images: points of {names}",) if names else ()
 
 
 def latency(frame: pd.DataFrame) -> Table:
@@ -123,10 +140,10 @@ def terminal(table: Table) -> RichTable:
 def markdown(table: Table) -> str:
     """For Markdown."""
     marks = {1: "**{}**", 2: "<u>{}</u>"}
-    rows = [list(table.header), ["---"] + ["---:"] * (len(table.header) - 1)]
-    rows += [[marks.get(cell.rank, "{}").format(cell.text) for cell in line] for line in table.lines]
-    text = "\n".join("| " + " | ".join(row).replace("\n", " ") + " |" for row in rows)
-    return f"{table.caption}\n\n{text}\n" + "".join(f"\n{note}\n" for note in table.notes)
+    rows = [[_md(name) for name in table.header], ["---"] + ["---:"] * (len(table.header) - 1)]
+    rows += [[marks.get(cell.rank, "{}").format(_md(cell.text)) for cell in line] for line in table.lines]
+    text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return f"{_md(table.caption)}\n\n{text}\n" + "".join(f"\n{_md(note)}\n" for note in table.notes)
 
 
 def latex(table: Table) -> str:
@@ -161,22 +178,29 @@ def latex(table: Table) -> str:
     )
 
 
+_TEX = {
+    **{mark: f"\\{mark}" for mark in "%_&#${}"},
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"$<$",
+    ">": r"$>$",
+    "±": r"$\pm$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "–": "--",
+    "∞": r"$\infty$",
+    "×": r"$\times$",
+}
+"""What LaTeX writes otherwise, letter by letter: a replacement must not be replaced again."""
+
+
 def _tex(text: str) -> str:
-    for plain, written in {
-        "\\": r"\textbackslash{}",
-        "%": r"\%",
-        "_": r"\_",
-        "&": r"\&",
-        "#": r"\#",
-        "±": r"$\pm$",
-        "↑": r"$\uparrow$",
-        "↓": r"$\downarrow$",
-        "–": "--",
-        "∞": r"$\infty$",
-        "×": r"$\times$",
-    }.items():
-        text = text.replace(plain, written)
-    return text
+    return "".join(_TEX.get(letter, letter) for letter in text)
+
+
+def _md(text: str) -> str:
+    return "".join(f"\\{letter}" if letter in "|\\<_*`" else letter for letter in text).replace("\n", " ")
 
 
 def _metrics(frame: pd.DataFrame) -> list[str]:
@@ -225,7 +249,8 @@ def _value(line: Any) -> str:
         return "∞"
     if math.isnan(value):
         return "–"
-    return _digits(value, line["unit"]) + _half(line["value_lo"], line["value_hi"], DIGITS.get(line["unit"], 4))
+    text = _digits(value, line["unit"]) + _half(line["value_lo"], line["value_hi"], DIGITS.get(line["unit"], 4))
+    return text if line["n_scored"] == line["n"] else f"{text} ({line['n_scored']} of {line['n']})"
 
 
 def _digits(value: float, unit: str) -> str:

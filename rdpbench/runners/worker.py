@@ -272,7 +272,7 @@ def _row(task: Task, setup: Setup, *, status: Status, error: str = "") -> Row:
         codec=task.codec.name,
         use=task.codec.use,
         options=json.dumps(dict(task.codec.options)),
-        coder=json.dumps(made["coder"]),
+        coder=json.dumps({**made["coder"], **_own(made)}),
         rate_field=axis.field if axis else "",
         rate=task.rate,
         target_bpp=task.target,
@@ -307,6 +307,11 @@ def _row(task: Task, setup: Setup, *, status: Status, error: str = "") -> Row:
         attempts=1,
         time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _own(made: Mapping[str, Any]) -> dict[str, str]:
+    """What tells a codec from an earlier one of the same name: its version, and its source if it is the user's."""
+    return {"version": made["version"], **({"source_sha256": made["source"]} if made["source"] else {})}
 
 
 def _message(error: Exception) -> str:
