@@ -1,0 +1,377 @@
+"""The store: what is written is read again, whatever the moment a process is killed, and damage is never read."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rdpbench.errors import StoreBusy, StoreCorrupt, StoreError, StoreUnwritable
+from rdpbench.results.parts import PartWriter, read_part
+from rdpbench.results.schema import SCHEMA_VERSION, Row, Score, Timing
+from rdpbench.results.store import Store
+
+QUICK = ("metrics=psnr", "figures=false", "verify=0", "workers=0")
+
+
+def row(key: str = "a", **changes: Any) -> Row:
+    """A row that could have been measured."""
+    plain: dict[str, Any] = {}
+    for field in fields(Row):
+        kind = str(field.type)
+        plain[field.name] = "" if kind in ("str", "Status") else 1.5 if kind.startswith("float") else 7
+    return replace(Row(**plain), **{"task_key": key, "status": "ok", "bitstream_sha256": key * 8, **changes})
+
+
+def score(task: str, value: float | None = 30.5, metric: str = "psnr") -> Score:
+    return Score(f"{task}/{metric}", task, metric, value)
+
+
+def timing(task: str) -> Timing:
+    plain = {field.name: 1.0 if "float" in str(field.type) else 1 for field in fields(Timing)}
+    return Timing(**{**plain, "timing_key": f"{task}/t", "task_key": task, "device": "cpu"})
+
+
+def write(store: Store, session: str, *records: dict[str, Any]) -> Path:
+    writer = store.writer(session)
+    for one in records:
+        writer.append(one)
+    writer.close()
+    return writer.path
+
+
+def record(key: str, value: float | None = 30.5, **changes: Any) -> dict[str, Any]:
+    return {"row": row(key, **changes).record(), "scores": [vars(score(key, value))]}
+
+
+def test_everything_survives_parts_and_parquet(tmp_path: Path) -> None:
+    store = Store(tmp_path / "run")
+    assert not store.exists()
+    write(store, "1", record("a"), record("b", float("inf"), target_bpp=None, rate=None), {"timing": vars(timing("a"))})
+    write(store, "2", record("c", None, status="error", bpp=None, error="it's ∞ \n broken"))
+    assert store.exists()
+    before = store.read()
+    store.compact()
+    assert list(store.read_parts()) == []
+    assert store.read() == before
+    assert before.rows["b"].rate is None
+    assert before.scores["b/psnr"].value == float("inf")
+    assert before.rows["c"].error == "it's ∞ \n broken"
+    assert before.timings == {"a/t": timing("a")}
+    store.compact()
+    write(store, "3", record("d"))
+    store.compact()
+    assert set(store.read().rows) == {"a", "b", "c", "d"}
+
+
+def test_the_checksums_are_those_that_sha256sum_reads(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    write(store, "1", record("a"))
+    store.compact()
+    subprocess.run(["sha256sum", "--check", "--strict", "parquet.sha256"], cwd=tmp_path, check=True)
+
+
+def test_success_replaces_failure_and_never_the_other_way(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    write(store, "1", record("a", status="error"), record("b"))
+    write(store, "2", record("a"), record("b", status="error"))
+    assert {key: one.status for key, one in store.read().rows.items()} == {"a": "ok", "b": "ok"}
+
+
+def test_other_pixels_take_the_old_scores_with_them(tmp_path: Path) -> None:
+    """A score of pixels that are no longer the row's would be a number of nothing."""
+    store = Store(tmp_path)
+    old = record("a", reconstruction_sha256="old")
+    old["scores"].append(vars(score("a", 0.9, "ms-ssim")))
+    write(store, "1", old, {"timing": vars(timing("a"))}, record("b"))
+    write(store, "2", record("a", 40.0, reconstruction_sha256="new"))
+    store.compact()
+    found = store.read()
+    assert {key: one.value for key, one in found.scores.items()} == {"a/psnr": 40.0, "b/psnr": 30.5}
+    assert found.timings == {}
+
+
+def test_verified_stays_when_an_old_part_is_read_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    path = write(store, "1", record("a", verified="fresh_object"))
+    stays = path.read_bytes()
+    write(store, "2", {"verified": "a"})
+    store.compact()
+    assert store.read().rows["a"].verified == "fresh_process"
+    path.write_bytes(stays)  # as after a kill before the parts were deleted
+    assert store.read().rows["a"].verified == "fresh_process"
+
+
+def test_an_unfinished_last_line_is_dropped(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    path = write(store, "1", record("a"), record("b"))
+    first, second, _ = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + second[:-20])
+    part = read_part(path)
+    assert (len(part.records), part.closed, part.cut) == (1, False, True)
+    assert set(store.read().rows) == {"a"}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:30] + b"\x00" + data[31:],
+        lambda data: data.replace(b'"value":30.5', b'"value":31.5', 1),
+        lambda data: b"".join(data.splitlines(keepends=True)[1:]),
+        lambda data: data + b'{"v":1}\n',
+        lambda data: b"[1]\n" + data,
+        lambda data: data.replace(b'"end":2', b'"end":1'),
+    ],
+    ids=["zero byte", "another number", "a line less", "a line more", "no record", "another count"],
+)
+def test_a_damaged_part_is_not_read(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    store = Store(tmp_path)
+    path = write(store, "1", record("a"), record("b"))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(StoreCorrupt, match=r"1\.jsonl"):
+        store.read()
+
+
+def test_a_part_has_one_writer(tmp_path: Path) -> None:
+    PartWriter(tmp_path / "a.jsonl").close()
+    with pytest.raises(StoreUnwritable, match=r"a\.jsonl"):
+        PartWriter(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("where", ["part", "parquet"])
+def test_a_newer_version_says_to_upgrade(tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    for module in ("parts", "store"):
+        monkeypatch.setattr(f"rdpbench.results.{module}.SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    monkeypatch.setattr("rdpbench.results.schema.SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    write(store, "1", record("a"))
+    if where == "parquet":
+        store.compact()
+    monkeypatch.undo()
+    with pytest.raises(StoreError, match=rf"schema version {SCHEMA_VERSION + 1}.*pip install --upgrade rdpbench"):
+        store.read()
+
+
+def test_fields_that_are_not_ours_are_named(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made = record("a")
+    made["row"]["surprise"] = 1
+    write(store, "1", made)
+    with pytest.raises(StoreError, match=r"1\.jsonl:1: a Row with unexpected or missing fields: surprise"):
+        store.read()
+
+
+class Killed(BaseException):
+    """As a kill at this moment."""
+
+
+@pytest.mark.parametrize("moment", range(12))
+def test_a_kill_at_any_step_of_compaction_loses_nothing(
+    tmp_path: Path, moment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    write(store, "1", record("a"), {"timing": vars(timing("a"))})
+    store.compact()
+    write(store, "2", record("b"), record("a"))
+    write(store, "3", record("c"))
+    before = store.read()
+    steps = 0
+
+    def counted(name: str) -> None:
+        original = getattr(Path, name)
+
+        def step(self: Path, *arguments: object, **options: object) -> object:
+            nonlocal steps
+            steps += 1
+            if steps > moment:
+                raise Killed
+            return original(self, *arguments, **options)
+
+        monkeypatch.setattr(Path, name, step)
+
+    for name in ("replace", "unlink", "write_text"):
+        counted(name)
+    try:
+        store.compact()
+        finished = True
+    except Killed:
+        finished = False
+    monkeypatch.undo()
+    assert store.read() == before
+    store.compact()
+    assert store.read() == before
+    assert list(store.read_parts()) == []
+    assert store.missing_files() == []
+    assert finished == (moment >= 9), "the steps of compaction changed: let the moments cover all of them"
+
+
+def test_bitstreams_lie_under_their_hash_and_heal(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    name = store.put_bitstream(b"some bytes")
+    assert store.get_bitstream(name) == b"some bytes"
+    for damage in (b"some bytez", b"some"):
+        store.bitstream_path(name).write_bytes(damage)
+        with pytest.raises(StoreCorrupt, match="changed after it was stored"):
+            store.get_bitstream(name)
+        store.put_bitstream(b"some bytes")
+        assert store.get_bitstream(name) == b"some bytes"
+    assert [path.name for path in tmp_path.rglob("*.tmp")] == []
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    store = Store(tmp_path / "run")
+    with store.lock():
+        program = (
+            "from rdpbench.results.store import Store; from pathlib import Path; import sys\n"
+            "with Store(Path(sys.argv[1])).lock(): pass"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(store.folder)], capture_output=True, text=True, check=False
+        )
+        assert "StoreBusy: another rdpbench is writing to" in done.stderr
+        with pytest.raises(StoreBusy), store.lock():
+            pass
+    with store.lock():
+        pass
+
+
+SLOW_CODEC = """
+import time
+from dataclasses import dataclass
+from rdpbench.codecs.contract import Bitstream
+
+@dataclass(frozen=True)
+class Slow:
+    def encode(self, image, side):
+        time.sleep(0.3)
+        return Bitstream.whole(image.tobytes() + bytes([image.shape[0], image.shape[1]]))
+
+    def decode(self, data):
+        import numpy as np
+        return np.frombuffer(data[:-2], np.uint8).reshape(data[-2], data[-1], 3)
+"""
+
+
+def test_two_runs_at_once(tmp_path: Path, rdpbench: Any, images: Any, environment: dict[str, str]) -> None:
+    folder = images(6)
+    (tmp_path / "slow.py").write_text(SLOW_CODEC)
+    line = ["run", "codec=./slow.py:Slow", f"data=folder:{folder}", *QUICK]
+    first = subprocess.Popen(
+        [sys.executable, "-m", "rdpbench", *line], cwd=tmp_path, env=environment, stdout=-3, stderr=subprocess.PIPE
+    )
+    parts = tmp_path / "results/runs/folder-pictures/parts"
+    while not any(path.stat().st_size for path in parts.glob("*.jsonl")):
+        assert first.poll() is None
+        time.sleep(0.02)
+    second = rdpbench(*line, code=2)
+    assert "another rdpbench is writing to results/runs/folder-pictures" in second.stderr
+    assert "run=ANOTHER_NAME" in second.stderr
+    assert first.poll() is None, "the first had ended before the second began"
+    assert first.wait(60) == 0
+    assert first.stderr is not None
+    first.stderr.close()
+    assert len(Store(parts.parent).read().rows) == 6
+    assert "nothing to do: all 6 tasks" in rdpbench(*line, code=0).stdout
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, rdpbench: Any, images: Any) -> None:
+    (tmp_path / "file").write_text("a file where a folder should be")
+    done = rdpbench("run", "codec=jpeg", f"data=folder:{images(1)}", f"root={tmp_path}/file/runs", *QUICK, code=2)
+    assert f"cannot write {tmp_path}/file/runs/folder-pictures" in done.stderr
+    assert "root=FOLDER" in done.stderr
+
+
+def mounted(path: Path, options: str) -> bool:
+    """Mount a small file system in memory, where this user may."""
+    path.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def test_a_read_only_folder(tmp_path: Path, rdpbench: Any, images: Any) -> None:
+    """What was stored can still be shown as far as possible and verified; nothing new is begun."""
+    folder, place = images(2), tmp_path / "disk"
+    line = ["run", "codec=jpeg", "rate=30", f"data=folder:{folder}", f"root={place}", *QUICK]
+    if os.geteuid():
+        rdpbench(*line, code=0)
+        subprocess.run(["chmod", "-R", "a-w", str(place)], check=True)
+        try:
+            stays_true(rdpbench, line, place)
+        finally:
+            subprocess.run(["chmod", "-R", "u+w", str(place)], check=True)
+        return
+    if not mounted(place, "size=8m"):
+        pytest.skip("permissions do not bind root, and this machine lets nobody mount")
+    try:
+        rdpbench(*line, code=0)
+        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+        stays_true(rdpbench, line, place)
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def stays_true(rdpbench: Any, line: list[str], place: Path) -> None:
+    more = rdpbench(*line, "rate=30,60", code=2)
+    assert "cannot write" in more.stderr
+    assert "root=FOLDER" in more.stderr
+    checked = rdpbench("verify", "folder-pictures", f"--root={place}", code=0)
+    assert "2 bitstreams decoded in a fresh process to the recorded pixels" in checked.stdout
+    assert "cannot be noted" in checked.stderr
+
+
+def test_a_full_disk(tmp_path: Path, rdpbench: Any, images: Any) -> None:
+    """Rows before it are safe, the message says what to do, and the same command finishes once there is space."""
+    folder, place = images(8, size=(64, 64)), tmp_path / "disk"
+    (tmp_path / "slow.py").write_text(SLOW_CODEC.replace("time.sleep(0.3)", "pass"))
+    line = ["run", "codec=./slow.py:Slow", f"data=folder:{folder}", f"root={place}", *QUICK]
+    # One bitstream is 12 kB: the disk holds a few.
+    if not mounted(place, "size=72k"):
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        done = rdpbench(*line, code=2)
+        assert "no space left to write" in done.stderr
+        assert "What was measured so far is safe" in done.stderr
+        store = Store(place / "folder-pictures")
+        stored = set(store.read().rows)
+        assert 0 < len(stored) < 8
+        assert rdpbench(*line, code=2).stderr.count("no space left") == 1
+        assert set(store.read().rows) >= stored
+        subprocess.run(["mount", "-o", "remount,size=8m", str(place)], check=True)
+        rdpbench(*line, code=0)
+        assert set(store.read().rows) > stored
+        assert len(store.read().rows) == 8
+        assert list(store.folder.rglob("*.tmp")) == []
+        assert "0 findings" in rdpbench("verify", "folder-pictures", f"--root={place}", "--all", code=0).stdout
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_limit_on_file_sizes_is_a_full_disk_too(tmp_path: Path, rdpbench: Any, images: Any) -> None:
+    """Works for any user: the kernel refuses to let any file grow beyond 4 kB."""
+    line = ["run", "codec=jpeg", f"data=folder:{images(4)}", *QUICK]
+    limited = ["bash", "-c", 'trap "" XFSZ; ulimit -f 4; exec "$@"', "bash"]
+    done = rdpbench(*line, code=2, prefix=limited)
+    assert "no space left to write" in done.stderr
+    store = Store(tmp_path / "results/runs/folder-pictures")
+    before = store.read().rows
+    rdpbench(*line, code=0)
+    after = store.read().rows
+    assert len(after) == 4 * 19
+    assert {key: after[key] for key in before} == before
+
+
+def test_a_session_is_noted(tmp_path: Path, rdpbench: Any, images: Any) -> None:
+    rdpbench("run", "codec=jpeg", "rate=30", f"data=folder:{images(1)}", *QUICK, code=0)
+    (path,) = (tmp_path / "results/runs/folder-pictures/sessions").glob("*.json")
+    noted = json.loads(path.read_text())
+    assert noted["command"].startswith("rdpbench run codec=jpeg rate=30")
+    assert noted["packages"]["pillow"]
+    assert path.stem == Store(path.parents[1]).read().rows.popitem()[1].session
