@@ -200,7 +200,8 @@ def _names(key: str, value: str) -> list[str]:
 def _exists(key: str, name: str) -> bool:
     if key == "data" and name.startswith("folder:"):
         return Path(name.partition(":")[2]).expanduser().is_dir()
-    return Path(name.rpartition(":")[0]).expanduser().is_file()
+    where, _, attribute = name.rpartition(":")
+    return attribute.isidentifier() and Path(where).expanduser().is_file()
 
 
 def _shown(key: str) -> list[str]:

@@ -156,7 +156,7 @@ def test_paths_are_taken_as_typed(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
     (folder / "mine.py").write_text(MINE)
-    bench = read([f"codec=jpeg,{folder}/mine.py:Mine", f"data=folder:{folder},samples", f"root={folder}"])
+    bench = read([f"codec={folder}/mine.py:Mine,jpeg", f"data=folder:{folder},samples", f"root={folder}"])
     assert {codec.use for codec, _ in bench.grid} == {"jpeg", f"{folder}/mine.py:Mine"}
     assert [dict(data.options).get("path") for _, data in bench.grid][:2] == [str(folder), None]
     assert bench.root == folder
