@@ -13,6 +13,7 @@
     │   ├── UnsupportedImage   the format cannot hold this image
     │   └── CoderFailed        a foreign encoder or decoder crashed or timed out
     ├── MetricError            a metric was given what it must not accept
+    ├── WorkerError            worker processes do not start
     └── StoreError
         ├── StoreBusy          another rdpbench is writing there
         ├── StoreCorrupt       a stored file is not what was written
@@ -85,6 +86,10 @@ class CoderFailed(CodecError):
 
 class MetricError(RdpbenchError):
     """A metric was given what it must not accept."""
+
+
+class WorkerError(RdpbenchError):
+    """Worker processes do not start; no task is to blame."""
 
 
 class StoreError(RdpbenchError):

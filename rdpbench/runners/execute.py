@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rdpbench import registry
@@ -19,6 +20,7 @@ from rdpbench.results.store import Store
 from rdpbench.runners import local
 from rdpbench.runners.plan import Plan, chunks, make_plan, run_name
 from rdpbench.runners.progress import progress
+from rdpbench.runners.verify import decode_elsewhere, unlike
 from rdpbench.runners.worker import Result, Setup
 
 SYNC_EVERY = 32
@@ -35,6 +37,10 @@ class Done:
     scored: int = 0
     """Scored, timed or written out from the store, without encoding."""
     out_of_range: int = 0
+    verified: int = 0
+    """Bitstreams of this run that gave the recorded pixels in a fresh process."""
+    findings: tuple[str, ...] = ()
+    """Those that did not, or did not decode."""
     errors: tuple[Row, ...] = ()
     """What failed now. A row that was good before stays in the store as it is, even if doing more with it failed."""
 
@@ -77,9 +83,9 @@ def execute(bench: Bench) -> Done:
         portions = chunks(plan.work)
         with exclusive(bench):
             results = local.run_processes(portions, setup, workers) if workers else local.run_here(portions, setup)
-            counts, errors = _write(results, store, session, len(plan.work))
+            done = _write(results, Done(store, plan), session, bench.verify)
         store.compact()
-    return Done(store, plan, **counts, errors=tuple(errors))
+    return done
 
 
 def workers_of(bench: Bench) -> int:
@@ -96,26 +102,62 @@ def _preload(bench: Bench) -> list[str]:
     return list(dict.fromkeys(module for cls in classes for module in getattr(cls, "preload", ())))
 
 
-def _write(results: Iterator[Result], store: Store, session: str, total: int) -> tuple[dict[str, int], list[Row]]:
-    """Store results as they come; counts them by what became of them, and returns what failed."""
+def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> Done:
+    """Store results as they come, decode a sample of what was coded in a fresh process; says what became of all."""
     counts = {"coded": 0, "scored": 0, "out_of_range": 0}
+    names = {"ok": "coded", "out_of_range": "out_of_range"}
     errors: list[Row] = []
-    writer: PartWriter = store.writer(session)
+    chosen = _Reservoir(sample)
+    writer: PartWriter = done.store.writer(session)
     try:
-        with progress(total) as shown, contextlib.closing(results) as stream:  # type: ignore[type-var]
+        with progress(len(done.plan.work)) as shown, contextlib.closing(results) as stream:  # type: ignore[type-var]
             for result in stream:
                 writer.append(result.record())
-                if result.row is not None and result.row.status == "error":
+                bad = result.row is not None and result.row.status == "error"
+                if bad:
+                    assert result.row is not None
                     errors.append(result.row)
                 else:
-                    names = {"ok": "coded", "out_of_range": "out_of_range"}
                     counts[names[result.row.status] if result.row else "scored"] += 1
-                shown.advance(failed=bool(errors) and errors[-1] is result.row)
+                if result.row is not None and result.row.status == "ok":
+                    chosen.offer(result.row)
+                shown.advance(failed=bad)
                 if writer.lines % SYNC_EVERY == 0:
                     writer.sync()
+        answers = decode_elsewhere(done.store, chosen.rows)
+        findings = []
+        for row in chosen.rows:
+            if answers[row.task_key] == row.reconstruction_sha256:
+                writer.append({"verified": row.task_key})
+            else:
+                findings.append(unlike(row, answers[row.task_key]))
     finally:
         writer.close()
-    return counts, errors
+    return replace(
+        done,
+        coded=counts["coded"],
+        scored=counts["scored"],
+        out_of_range=counts["out_of_range"],
+        errors=tuple(errors),
+        findings=tuple(findings),
+        verified=len(chosen.rows) - len(findings),
+    )
+
+
+class _Reservoir:
+    """A fair sample of rows, seeded, without keeping them all."""
+
+    def __init__(self, size: int) -> None:
+        self.rows: list[Row] = []
+        self._size, self._seen = size, 0
+        self._random = random.Random(0)  # noqa: S311 (no secret)
+
+    def offer(self, row: Row) -> None:
+        self._seen += 1
+        if len(self.rows) < self._size:
+            self.rows.append(row)
+        elif (place := self._random.randrange(self._seen)) < self._size:
+            self.rows[place] = row
 
 
 @contextlib.contextmanager

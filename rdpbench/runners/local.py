@@ -19,12 +19,16 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
-from rdpbench.errors import StoreError
+from rdpbench.errors import StoreError, WorkerError
 from rdpbench.runners.task import Work
 from rdpbench.runners.worker import Result, Setup, Worker, failed
 
 PRELOAD = ("PIL.Image", "rdpbench.runners.worker")
 """What every worker imports; heavier modules come from the ``preload`` of the codecs and metrics at hand."""
+
+
+STILLBIRTHS = 3
+"""Workers that may die before they are up; one may be killed by chance, all of them mean that none will start."""
 
 
 def cores() -> int:
@@ -67,6 +71,8 @@ class _Hand:
     process: ForkServerProcess
     pipe: Connection
     left: deque[Work] = field(default_factory=deque)
+    ready: bool = False
+    """Has it come up? A worker that dies before that is no fault of a task."""
 
 
 class _Pool:
@@ -74,6 +80,7 @@ class _Pool:
         self.setup = setup
         self.waiting = waiting
         self.busy: list[_Hand] = []
+        self.stillborn = 0
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
 
     def hire(self) -> None:
@@ -97,10 +104,13 @@ class _Pool:
             try:
                 message = hand.pipe.recv()
             except (EOFError, OSError):  # OSError: killed in the middle of a message
-                yield self._bury(hand)
+                yield from self._bury(hand)
                 continue
             if isinstance(message, StoreError):
                 raise message
+            if message is None:
+                hand.ready = True
+                continue
             hand.left.popleft()
             yield message
             if not hand.left:
@@ -129,15 +139,21 @@ class _Pool:
             hand.process.join()
             self.busy.remove(hand)
 
-    def _bury(self, hand: _Hand) -> Result:
+    def _bury(self, hand: _Hand) -> Iterator[Result]:
         """A worker died over the first task it had left: that one failed, the others go to a new worker."""
         hand.process.join()
         self.busy.remove(hand)
-        victim = hand.left.popleft()
+        how = _how(hand.process.exitcode)
+        if not hand.ready:
+            self.stillborn += 1
+            if self.stillborn >= STILLBIRTHS:
+                raise WorkerError(f"worker processes do not start: {how}. workers=0 runs in this process, and says why")
+        else:
+            victim = hand.left.popleft()
+            yield failed(victim.task, self.setup, f"the worker process died: {how}")
         if hand.left:
             self.waiting.appendleft(list(hand.left))
         self.hire()
-        return failed(victim.task, self.setup, f"the worker process died: {_how(hand.process.exitcode)}")
 
 
 def _how(exitcode: int | None) -> str:
@@ -153,6 +169,7 @@ def _serve(pipe: Connection, setup: Setup) -> None:
     one_thread()
     worker = Worker(setup)
     try:
+        pipe.send(None)
         while (chunk := pipe.recv()) is not None:
             try:
                 for result in worker.run(chunk):

@@ -7,13 +7,11 @@ pixels from the bytes alone.
 
 from __future__ import annotations
 
-import json
-import os
+import multiprocessing
 import random
-import subprocess
-import sys
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from rdpbench.datasets.protocols import load_under
@@ -22,6 +20,8 @@ from rdpbench.image import pixel_sha256
 from rdpbench.results.parts import read_part
 from rdpbench.results.schema import Row
 from rdpbench.results.store import Contents, Store
+from rdpbench.runners.local import one_thread, start_server
+from rdpbench.runners.worker import decode_row
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,8 @@ class Verified:
     """Task keys whose bitstream gave the recorded pixels in a fresh process."""
 
 
-def verify(store: Store, sample: int | None, seed: int = 0, keys: Container[str] | None = None) -> Verified:
-    """Check a store; ``sample`` bitstreams are decoded (None: all), chosen by ``seed``.
-
-    ``keys`` restricts bitstreams and images to the tasks of a command: rows of an image that has since been replaced
-    are no fault of those that were made of the new one.
-    """
+def verify(store: Store, sample: int | None, seed: int = 0) -> Verified:
+    """Check a store; ``sample`` bitstreams are decoded (None: all), chosen by ``seed``."""
     findings: list[str] = []
     for path in sorted(store.parts.glob("*.jsonl")):
         try:
@@ -61,7 +57,7 @@ def verify(store: Store, sample: int | None, seed: int = 0, keys: Container[str]
         if str(error) not in findings:
             findings.append(str(error))
         contents = Contents()
-    good = [row for row in contents.rows.values() if row.status == "ok" and (keys is None or row.task_key in keys)]
+    good = [row for row in contents.rows.values() if row.status == "ok"]
     intact: list[Row] = []
     for row in good:
         try:
@@ -75,29 +71,48 @@ def verify(store: Store, sample: int | None, seed: int = 0, keys: Container[str]
     for row in chosen:
         answer = decoded.get(row.task_key, "the process ended before it was decoded")
         if answer != row.reconstruction_sha256:
-            findings.append(f"{_name(row)}: bitstream {row.bitstream_sha256[:12]} decodes to other pixels: {answer}")
+            findings.append(unlike(row, answer))
     true = tuple(row.task_key for row in chosen if decoded.get(row.task_key) == row.reconstruction_sha256)
     return Verified(tuple(findings), len(good), images, true)
 
 
 def decode_elsewhere(store: Store, rows: Sequence[Row]) -> dict[str, str]:
-    """Decode stored bitstreams in a fresh process; returns pixel hash, or what went wrong, by task key."""
-    if not rows:
-        return {}
-    asked = "".join(json.dumps(row.record()) + "\n" for row in rows)
-    # -P and this process's own search path: the working folder must not shadow modules, nor hide rdpbench.
-    line = [sys.executable, "-P", "-m", "rdpbench.runners.verify", str(store.folder)]
-    places = {**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in sys.path)}
-    done = subprocess.run(line, input=asked, capture_output=True, text=True, check=False, env=places)
+    """Decode stored bitstreams in a fresh process; returns pixel hash, or what went wrong, by task key.
+
+    The process is a new child of the fork server, which never saw an image: what is not in the bytes is not there.
+    """
     answers: dict[str, str] = {}
-    for answer in done.stdout.splitlines():
-        key, _, text = answer.partition(" ")
-        answers[key] = text
-    if done.returncode and len(answers) < len(rows):
-        victim = rows[len(answers)]
-        answers[victim.task_key] = f"the decoding process died with {done.returncode}: {done.stderr.strip()[-300:]}"
-        answers |= decode_elsewhere(store, rows[len(answers) :])
+    left = list(rows)
+    start_server(())
+    context = multiprocessing.get_context("forkserver")
+    while left:
+        near, far = context.Pipe(duplex=False)
+        process = context.Process(target=_decode_all, args=(far, Store(store.folder.resolve()), left), daemon=True)
+        process.start()
+        far.close()
+        while left:
+            try:
+                answers[left[0].task_key] = near.recv()
+            except (EOFError, OSError):
+                process.join()
+                answers[left[0].task_key] = f"the decoding process died with exit code {process.exitcode}"
+                left.pop(0)
+                break
+            left.pop(0)
+        near.close()
+        process.join()
     return answers
+
+
+def _decode_all(pipe: Connection, store: Store, rows: Sequence[Row]) -> None:
+    """The fresh process: rows in, a pixel hash or an error for each out."""
+    one_thread()
+    for row in rows:
+        try:
+            answer = pixel_sha256(decode_row(store, row))
+        except Exception as error:
+            answer = f"{type(error).__name__}: {error}"
+        pipe.send(answer)
 
 
 def _check_images(rows: Iterable[Row], findings: list[str]) -> int:
@@ -114,28 +129,10 @@ def _check_images(rows: Iterable[Row], findings: list[str]) -> int:
     return len(seen)
 
 
+def unlike(row: Row, answer: str) -> str:
+    """The finding for a bitstream that does not give the recorded pixels."""
+    return f"{_name(row)}: bitstream {row.bitstream_sha256[:12]} decodes to other pixels: {answer}"
+
+
 def _name(row: Row) -> str:
     return f"{row.codec} {row.rate_field} {row.rate:g} {row.image}" if row.rate is not None else row.codec
-
-
-def main(folder: str) -> None:
-    """The fresh process: rows on stdin, ``task_key pixel_sha256`` on stdout."""
-    from rdpbench.runners.local import one_thread
-    from rdpbench.runners.worker import decode_row
-
-    one_thread()
-    store = Store(Path(folder))
-    # Codecs may print; their output must not mix with the answers.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    for line in sys.stdin:
-        row = Row(**json.loads(line))
-        try:
-            answer = pixel_sha256(decode_row(store, row))
-        except Exception as error:
-            answer = f"{type(error).__name__}: {error}".replace("\n", " ")
-        print(row.task_key, answer, file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
