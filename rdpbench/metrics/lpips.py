@@ -98,6 +98,8 @@ class _LPIPS:
     perceptual: ClassVar[bool] = True
     source: ClassVar[str] = "Zhang et al., CVPR 2018, v0.1; full size, RGB"
     needs: ClassVar[tuple[Need, ...]]
+    preload: ClassVar[tuple[str, ...]] = ("torch", "lpips")
+    """Imported once, in the fork server, for all workers."""
     net: ClassVar[Net]
     minimum_side: ClassVar[int]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rdpbench import registry
+from rdpbench import registry, weights
 from rdpbench.config import Bench, CodecSetting, DataSetting
 from rdpbench.errors import MissingNeed, StoreError
 from rdpbench.provenance import command
@@ -105,10 +105,8 @@ def fetch_weights(bench: Bench) -> None:
         return
     for name in bench.metrics:
         for need in getattr(registry.load("metric", name), "needs", ()):
-            if hasattr(need, "card") and need.missing():
-                from rdpbench.weights import fetch
-
-                fetch(need.card)
+            if isinstance(need, weights.Weights) and need.missing():
+                weights.fetch(need.card)
 
 
 def search_dataset(bench: Bench) -> tuple[Bench, list[str]]:

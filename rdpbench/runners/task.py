@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any
 
-from rdpbench import registry
+from rdpbench import registry, weights
 from rdpbench.codecs.contract import Codec, Rate, coder_of, rate_of
 from rdpbench.config import CodecSetting
 from rdpbench.datasets.index import Entry
@@ -139,7 +139,7 @@ def _metric_identity(name: str) -> Mapping[str, Any]:
         "name": name.rpartition("/")[2] if ":" in name else name,
         "version": str(getattr(cls, "version", "1")),
         "packages": {need.name: package_version(need.name) for need in needs if isinstance(need, Package)},
-        "weights": [need.card.sha256 for need in needs if hasattr(need, "card")],
+        "weights": [weights.identity(need.card) for need in needs if isinstance(need, weights.Weights)],
         "source": registry.source_sha256("metric", name),
     }
 
