@@ -1,0 +1,195 @@
+"""From rows to points: means, intervals, what is counted and what is left out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rdpbench.results.schema import Row, Score
+from rdpbench.results.show import select
+from rdpbench.results.summary import RESAMPLES, at_rate, common_rates, comparable, summarise, with_interval
+
+
+def row(image: int, bpp: float | None = 1.0, **changes: Any) -> Row:
+    plain = {field.name: "" if "str" in str(field.type) or "Status" in str(field.type) else 1 for field in fields(Row)}
+    made = {"codec": "jpeg", "dataset": "set", "dataset_size": 3, "protocol": "as-is", "rate_field": "quality"}
+    made |= {"rate": 30.0, "target_bpp": None, "seed": 0, "image": f"image{image}", "status": "ok", "bpp": bpp}
+    made |= changes
+    key = "/".join(str(made[name]) for name in ("codec", "dataset", "rate", "target_bpp", "seed", "image"))
+    return replace(Row(**plain), **{"task_key": key, **made})
+
+
+def score(of: Row, value: float | None, metric: str = "psnr") -> Score:
+    return Score(f"{of.task_key}/{metric}", of.task_key, metric, value, "" if value is not None else "refused")
+
+
+def frame_of(rows: list[Row], values: list[float | None], metric: str = "psnr") -> pd.DataFrame:
+    return summarise(rows, [score(one, value, metric) for one, value in zip(rows, values, strict=True)], [metric])
+
+
+def point(rows: list[Row], values: list[float | None], metric: str = "psnr") -> Any:
+    frame = frame_of(rows, values, metric)
+    assert len(frame) == 1
+    return frame.iloc[0]
+
+
+def test_means_are_over_images() -> None:
+    rows = [row(0, 0.5), row(1, 1.5), row(2, 4.0)]
+    found = point(rows, [30.0, 32.0, 40.0])
+    assert (found["n"], found["bpp"], found["value"]) == (3, 2.0, 34.0)
+    assert not found["partial"]
+    assert found["unit"] == "dB"
+    assert found["bpp_lo"] < 2 < found["bpp_hi"]
+    assert found["value_lo"] < 34 < found["value_hi"]
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30))
+def test_the_interval_is_the_percentile_bootstrap(values: list[float]) -> None:
+    """Against the definition, one resample at a time."""
+    array = np.array(values)
+    mean, low, high = with_interval(array)
+    picks = np.random.default_rng(2026).integers(0, len(values), (RESAMPLES, len(values)))
+    means = sorted(sum(values[k] for k in picked) / len(values) for picked in picks.tolist())
+    spread = 1e-9 * (1 + np.abs(array).max())
+    assert mean == pytest.approx(sum(values) / len(values), abs=spread)
+
+    def percentile(q: float) -> float:
+        place = q / 100 * (RESAMPLES - 1)
+        below = math.floor(place)
+        return means[below] + (place - below) * (means[min(below + 1, RESAMPLES - 1)] - means[below])
+
+    assert low == pytest.approx(percentile(2.5), abs=spread)
+    assert high == pytest.approx(percentile(97.5), abs=spread)
+
+
+def test_one_image_has_no_interval() -> None:
+    mean, low, high = with_interval(np.array([3.0]))
+    assert mean == 3
+    assert math.isnan(low)
+    assert math.isnan(high)
+
+
+def test_fewer_images_are_marked() -> None:
+    found = point([row(0), row(1)], [30.0, 31.0])
+    assert found["partial"]
+    assert (found["n"], found["dataset_size"]) == (2, 3)
+
+
+def test_failed_and_out_of_range_are_counted_and_not_averaged() -> None:
+    rows = [row(0, 1.0, target_bpp=1.0), row(1, None, target_bpp=1.0, status="error")]
+    rows.append(row(2, None, target_bpp=1.0, status="out_of_range"))
+    found = point(rows, [30.0, None, None])
+    assert (found["n"], found["failed"], found["out_of_range"], found["partial"]) == (1, 1, 1, True)
+    assert (found["bpp"], found["value"]) == (1.0, 30.0)
+
+
+def test_all_failed_is_a_line_without_numbers() -> None:
+    found = point([row(0, None, status="error")], [None])
+    assert (found["n"], found["failed"]) == (0, 1)
+    assert math.isnan(found["bpp"])
+    assert math.isnan(found["value"])
+
+
+def test_lossless_images_are_left_out_and_counted() -> None:
+    found = point([row(0), row(1), row(2)], [30.0, math.inf, 34.0])
+    assert (found["value"], found["n_scored"], found["infinite"]) == (32.0, 3, 1)
+    found = point([row(0), row(1)], [math.inf, math.inf])
+    assert (found["value"], found["infinite"]) == (math.inf, 2)
+
+
+def test_images_that_a_metric_refused_are_counted() -> None:
+    found = point([row(0), row(1), row(2)], [0.9, None, 0.7], "ms-ssim")
+    assert found["n_scored"] == 2
+    assert found["value"] == pytest.approx(0.8)
+
+
+def test_pooled_psnr_is_of_the_mean_error() -> None:
+    """Its rows hold squared errors; the dB are of their mean, and so are the ends of the interval."""
+    errors = [10.0, 40.0, 100.0]
+    found = point([row(k) for k in range(3)], list(errors), "psnr-pooled")
+    assert found["value"] == pytest.approx(10 * math.log10(255**2 / 50))
+    _, low, high = with_interval(np.array(errors))
+    assert [found["value_lo"], found["value_hi"]] == pytest.approx(
+        [10 * math.log10(255**2 / end) for end in (high, low)]
+    )
+
+
+def test_seeds_of_an_image_are_not_images() -> None:
+    rows = [row(image, 1.0 + image, seed=seed) for image in (0, 1, 2) for seed in (0, 1)]
+    found = point(rows, [30.0, 32.0, 40.0, 42.0, 50.0, 52.0])
+    assert found["n"] == 3
+    assert found["value"] == 41.0
+    assert [found["value"], found["value_lo"], found["value_hi"]] == list(with_interval(np.array([31.0, 41.0, 51.0])))
+
+
+def curve(codec: str, points: dict[float, float], **changes: Any) -> tuple[list[Row], list[float | None]]:
+    rows, values = [], []
+    for number, (bpp, value) in enumerate(points.items()):
+        rows += [row(image, bpp, codec=codec, rate=float(number), **changes) for image in range(3)]
+        values += [value] * 3
+    return rows, list(values)
+
+
+def test_points_lie_in_the_order_of_their_rate() -> None:
+    frame = frame_of(*curve("jpeg", {2.0: 40.0, 0.5: 30.0, 1.0: 35.0}))
+    assert list(frame["bpp"]) == [0.5, 1.0, 2.0]
+
+
+def test_interpolation_is_linear_in_log_rate() -> None:
+    frame = frame_of(*curve("jpeg", {0.125: 30.0, 0.5: 34.0, 2.0: 40.0}))
+    assert at_rate(frame, 0.25)["value"].tolist() == pytest.approx([32.0])
+    assert at_rate(frame, 1.0)["value"].tolist() == pytest.approx([37.0])
+    assert at_rate(frame, 0.125)["value"].tolist() == [30.0]
+    assert at_rate(frame, 2.0)["value"].tolist() == [40.0]
+
+
+@pytest.mark.parametrize("rate", [math.nextafter(0.125, 0), math.nextafter(2.0, 3), 0.001, 100.0])
+def test_nothing_is_extrapolated(rate: float) -> None:
+    assert at_rate(frame_of(*curve("jpeg", {0.125: 30.0, 0.5: 34.0, 2.0: 40.0})), rate).empty
+
+
+def test_one_point_is_no_curve() -> None:
+    assert at_rate(frame_of(*curve("jpeg", {0.4: 34.0})), 0.4).empty
+
+
+def test_common_rates_are_reached_by_two_codecs() -> None:
+    first, second = curve("jpeg", {0.15: 30.0, 1.0: 40.0}), curve("webp", {0.05: 30.0, 0.5: 40.0})
+    assert common_rates(frame_of(first[0] + second[0], first[1] + second[1])) == [0.2, 0.4]
+    assert common_rates(frame_of(*first)) == []
+
+
+def test_points_over_other_images_are_not_compared() -> None:
+    """A codec that failed on one image, was run on fewer, or whose metric refused some, competes with nobody."""
+    rows, values = curve("jpeg", {0.125: 30.0, 1.0: 40.0})
+    fast_rows, fast_values = curve("fast", {0.125: 35.0, 1.0: 45.0})
+    fast_rows[2] = replace(fast_rows[2], status="error", bpp=None)
+    fast_values[2] = None
+    frame = frame_of(rows + fast_rows, values + fast_values)
+    kept = comparable(frame)
+    assert sorted(zip(kept["codec"], kept["bpp"], strict=True)) == [("fast", 1.0), ("jpeg", 0.125), ("jpeg", 1.0)]
+    refused = [*fast_values[:5], None]
+    kept = comparable(frame_of(rows + fast_rows, values + refused))
+    assert set(kept["codec"]) == {"jpeg"}
+
+
+def test_earlier_versions_of_a_codec_are_not_mixed_in() -> None:
+    old = [row(k, 1.0, session="1", task_key=f"old{k}", coder='{"lib": "1"}') for k in range(3)]
+    new = [row(k, 2.0, session="2", task_key=f"new{k}", coder='{"lib": "2"}') for k in range(2)]
+    other = [row(k, 3.0, session="1", codec="webp", task_key=f"webp{k}") for k in range(3)]
+    assert select([*old, *new, *other], None) == [*new, *other]
+
+
+def test_a_changed_image_replaces_the_one_of_its_name() -> None:
+    rows = [
+        row(0, 1.0, session="1", task_key="old"),
+        row(1, 1.0, session="1"),
+        row(0, 2.0, session="2", task_key="new"),
+    ]
+    assert select(rows, None) == rows[1:]

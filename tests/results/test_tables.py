@@ -1,0 +1,239 @@
+"""Tables say what the frame says: bold best, arrows, marks; and names are names, whatever letters they hold."""
+
+from __future__ import annotations
+
+import io
+import math
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rdpbench.results.tables import Cell, Table, at_equal_rates, latency, latex, markdown, measured, terminal
+
+NASTY = r"a_b%c&d#e$f{g}h~i^j\k|l<m>*n [o] `p`"
+
+
+def line(codec: str, bpp: float, value: float, metric: str = "psnr", **changes: Any) -> dict[str, Any]:
+    return {
+        "dataset": "set",
+        "protocol": "as-is",
+        "codec": codec,
+        "rate_field": "quality",
+        "target_bpp": math.nan,
+        "rate": 100 * bpp,
+        "n": 3,
+        "dataset_size": 3,
+        "partial": False,
+        "failed": 0,
+        "out_of_range": 0,
+        "bpp": bpp,
+        "bpp_lo": bpp - 0.01,
+        "bpp_hi": bpp + 0.01,
+        "metric": metric,
+        "value": value,
+        "value_lo": value - 0.5,
+        "value_hi": value + 0.5,
+        "n_scored": 3,
+        "infinite": 0,
+        "images": "abc",
+        "unit": "dB" if metric == "psnr" else "",
+        "higher_is_better": metric != "lpips/alex",
+        "perceptual": metric != "psnr",
+        **changes,
+    }
+
+
+def two_curves(metric: str = "psnr", **changes: Any) -> pd.DataFrame:
+    first = [line("jpeg", bpp, value, metric) for bpp, value in ((0.1, 0.30), (1.0, 0.40))]
+    second = [line("webp", bpp, value, metric, **changes) for bpp, value in ((0.05, 0.35), (1.0, 0.45))]
+    return pd.DataFrame(first + second)
+
+
+def test_measured_points() -> None:
+    table = measured(pd.DataFrame([line("jpeg", 0.25, 31.126), line("jpeg", 0.25, 0.5, "ms-ssim")]))
+    assert table.header == ("codec", "setting", "n", "bpp", "psnr dB ↑", "ms-ssim ↑")
+    assert [cell.text for cell in table.lines[0]] == [
+        "jpeg", "quality 25", "3", "0.2500 ±0.0100", "31.13 ±0.50", "0.5000 ±0.5000",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "column", "text", "note"),
+    [
+        ({"n": 2, "partial": True, "n_scored": 2}, 2, "2*", "* partial: fewer images than the 3 of set"),
+        ({"failed": 1}, 2, "3 (1 failed)", "failed images are not in the means"),
+        ({"out_of_range": 2}, 2, "3 (2 out of range)", "nothing is extrapolated"),
+        ({"value": math.inf, "infinite": 3}, 4, "∞", "3 lossless images are left out"),
+        ({"value": math.nan, "n_scored": 0}, 4, "–", "could not score"),
+        ({"n_scored": 2}, 4, "31.00 ±0.50 (2 of 3)", "images that a metric could not score are left out of its mean"),
+        ({"bpp": math.nan}, 3, "–", ""),
+        ({"target_bpp": 0.5}, 1, "target 0.5 bpp", ""),
+        ({"rate": math.nan}, 1, "–", ""),
+    ],
+)
+def test_what_a_point_is_not_is_marked(changes: dict[str, Any], column: int, text: str, note: str) -> None:
+    table = measured(pd.DataFrame([line("jpeg", 0.25, 31.0) | changes]))
+    assert table.lines[0][column].text == text
+    assert note in " ".join(table.notes)
+
+
+def test_best_is_by_direction() -> None:
+    for metric, best in (("psnr", "webp"), ("lpips/alex", "jpeg")):
+        tables = at_equal_rates(two_curves(metric))
+        assert [table.caption.split(" at ")[1].split(",")[0] for table in tables] == [
+            "0.1 bpp",
+            "0.2 bpp",
+            "0.4 bpp",
+            "0.8 bpp",
+        ]
+        ranks = {cells[0].text: cells[1].rank for cells in tables[0].lines}
+        assert ranks == {best: 1, "webp" if best == "jpeg" else "jpeg": 2}
+
+
+def test_equal_digits_share_the_rank() -> None:
+    frame = two_curves("ms-ssim")
+    frame.loc[2:, "value"] = [0.3, 0.40004]
+    frame.loc[2, "bpp"] = 0.1
+    table = at_equal_rates(frame)[-1]
+    assert {cells[1].rank for cells in table.lines} == {1}
+
+
+def test_other_images_are_left_out_and_said() -> None:
+    tables = at_equal_rates(two_curves(images="other", n_scored=2))
+    assert tables == []  # one codec alone is no comparison
+    frame = pd.concat([two_curves(), two_curves(images="other", n_scored=2).assign(codec="third")])
+    frame = frame.reset_index(drop=True)
+    for table in at_equal_rates(frame):
+        assert {cells[0].text for cells in table.lines} <= {"jpeg", "webp", "third"}
+        assert "not compared, since their means are over other images: points of third" in table.notes
+
+
+def test_targets_compete_only_where_they_were_met() -> None:
+    frame = pd.DataFrame(
+        [
+            line("jpeg", 0.5, 30.0, target_bpp=0.5),
+            line("webp", 0.5, 33.0, target_bpp=0.5),
+            line("avif", 0.5, 40.0, target_bpp=0.5, failed=1, n=2, n_scored=2, images="two"),
+            line("bpg", 0.5, 41.0, target_bpp=0.5, out_of_range=1, n=2, n_scored=2, images="two"),
+        ]
+    )
+    (table,) = at_equal_rates(frame)
+    assert "searched per image" in table.caption
+    assert [(cells[0].text, cells[1].rank) for cells in table.lines] == [("jpeg", 2), ("webp", 1)]
+
+
+def test_latency_is_the_median_of_medians() -> None:
+    plain = {"codec": "jpeg", "setting": "quality 5", "device": "cpu", "warmup": 1, "repeats": 5, "load_average": 0.2}
+    frame = pd.DataFrame(
+        [{**plain, "encode_s": e, "decode_s": d} for e, d in ((0.001, 0.004), (0.002, 0.005), (0.9, 0.9))]
+    )
+    table = latency(frame)
+    assert [cell.text for cell in table.lines[0]] == ["jpeg", "quality 5", "3", "2.00", "5.00", "cpu"]
+    assert "1 warm-up and 5 repeats" in table.notes[0]
+
+
+TABLE = Table(
+    f"caption {NASTY}",
+    ("codec", "psnr dB ↑", "lpips/alex ↓"),
+    ((Cell(NASTY), Cell("31.20 ±0.10", 1), Cell("0.1–0.2", 2)), (Cell("webp"), Cell("∞"), Cell("–"))),
+    ("a note of 50 % & more",),
+)
+
+
+def test_markdown() -> None:
+    text = markdown(TABLE)
+    rows = [one for one in text.splitlines() if one.startswith("|")]
+    assert len(rows) == 4
+    # As many bars that separate as there are columns, whatever a name holds.
+    assert {one.replace(r"\|", "").count("|") for one in rows} == {4}
+    assert "**31.20 ±0.10**" in text
+    assert "<u>0.1–0.2</u>" in text
+    assert r"a\_b%c" in text
+
+
+def test_latex() -> None:
+    text = latex(TABLE)
+    assert r"\textbf{31.20 $\pm$0.10}" in text
+    assert r"\underline{0.1--0.2}" in text
+    assert r"psnr dB $\uparrow$ & lpips/alex $\downarrow$ \\" in text
+    assert r"a\_b\%c\&d\#e\$f\{g\}h\textasciitilde{}i\textasciicircum{}j\textbackslash{}k|l$<$m$>$*n" in text
+    assert text.index(r"\toprule") < text.index(r"\midrule") < text.index(r"\bottomrule")
+    assert r"\begin{tabular}{lrr}" in text
+
+
+def test_latex_compiles(tmp_path: Path) -> None:
+    program = shutil.which("pdflatex") or shutil.which("tectonic")
+    if program is None:
+        pytest.skip("no LaTeX on this machine")
+    document = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + latex(TABLE) + "\\end{document}\n"
+    (tmp_path / "table.tex").write_text(document)
+    subprocess.run([program, "table.tex"], cwd=tmp_path, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+
+
+def test_terminal_shows_names_as_they_are() -> None:
+    from rich.console import Console
+
+    console = Console(width=200, file=io.StringIO())
+    console.print(terminal(TABLE))
+    assert isinstance(console.file, io.StringIO)
+    assert NASTY in console.file.getvalue()
+
+
+def test_csv_round_trip(tmp_path: Path) -> None:
+    """No digit is lost, and infinite and missing values come back as such."""
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame([line("jpeg", float(rng.random()), float(rng.normal() * 40)) for _ in range(50)])
+    frame.loc[3, "value"], frame.loc[4, "value"] = math.inf, math.nan
+    frame.loc[5, "codec"] = 'with "quotes", commas\nand lines'
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    again = pd.read_csv(tmp_path / "a.csv", float_precision="round_trip", dtype={"unit": str}, keep_default_na=True)
+    pd.testing.assert_frame_equal(again, frame, check_exact=True)
+
+
+def test_rows_csv_is_tidy(tmp_path: Path, here: Any, images: Any) -> None:
+    line = ["run", "codec=jpeg", "rate=30,60", f"data=folder:{images(2)}", "metrics=psnr,ms-ssim"]
+    assert here(*line, "figures=false", "verify=0", "workers=0") == 0
+    folder = tmp_path / "results/runs/folder-pictures"
+    tidy = pd.read_csv(folder / "rows.csv", float_precision="round_trip")
+    assert len(tidy) == 2 * 2 * 2
+    rows, scores = pd.read_parquet(folder / "rows.parquet"), pd.read_parquet(folder / "scores.parquet")
+    joined = tidy.merge(scores, on=["task_key", "metric"]).merge(rows, on="task_key")
+    psnr = joined[joined["metric"] == "psnr"]
+    assert (psnr["value_x"] == psnr["value_y"]).all()
+    assert (joined["bpp_x"] == joined["bpp_y"]).all()
+    # The images are too small for MS-SSIM: no value, and the reason.
+    refused = tidy[tidy["metric"] == "ms-ssim"]
+    assert refused["value"].isna().all()
+    assert refused["metric_error"].str.contains("pixels").all()
+    # And the mean in the summary is the mean of the rows.
+    summary = pd.read_csv(folder / "tables/summary.csv", float_precision="round_trip")
+    for _, one in summary[summary["metric"] == "psnr"].iterrows():
+        of = tidy[(tidy["metric"] == "psnr") & (tidy["rate"] == one["rate"])]
+        assert one["value"] == pytest.approx(of["value"].mean(), rel=1e-14)
+        assert one["bpp"] == pytest.approx((8 * of["bytes"] / (of["height"] * of["width"])).mean(), rel=1e-14)
+
+
+def test_two_datasets_are_two_tables(
+    tmp_path: Path, here: Any, images: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = f"data=folder:{images(2, 'one')},folder:{images(3, 'two', seed=9)}"
+    assert here("run", "codec=jpeg,webp", "rate=30,60,90", sets, "metrics=psnr", "verify=0", "workers=0") == 0
+    shown = capsys.readouterr().out
+    assert "folder-one: means over images" in shown
+    assert "folder-two: means over images" in shown
+    folder = tmp_path / "results/runs/folder-one+folder-two"
+    text = (folder / "tables/summary.md").read_text()
+    assert "folder-one, folder-two" not in text
+    assert (folder / "figures/folder-one/curves.png").is_file()
+    assert (folder / "figures/folder-two/curves.png").is_file()
+
+
+def test_two_datasets_of_one_name_are_refused(here: Any, images: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    sets = f"data=folder:{images(1, 'a/same')},folder:{images(1, 'b/same', seed=9)}"
+    assert here("run", "codec=jpeg", sets, "metrics=psnr", "workers=0") == 2
+    assert "two datasets have the name 'folder-same'" in capsys.readouterr().err
