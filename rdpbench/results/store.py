@@ -54,6 +54,9 @@ class Contents:
         if "verified" in record and record["verified"] in self.rows:
             key = record["verified"]
             self.rows[key] = replace(self.rows[key], verified="fresh_process")
+        if "refuted" in record and record["refuted"] in self.rows:
+            key = record["refuted"]
+            self.rows[key] = replace(self.rows[key], status="error", error=record["error"])
 
     def _add_row(self, row: Row) -> None:
         key = row.task_key

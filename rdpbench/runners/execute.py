@@ -131,6 +131,8 @@ def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> 
                 writer.append({"verified": row.task_key})
             else:
                 findings.append(unlike(row, answers[row.task_key]))
+                # Its number is not one of the bytes alone: it must not enter a mean.
+                writer.append({"refuted": row.task_key, "error": f"refuted: {findings[-1]}"})
     finally:
         writer.close()
     return replace(

@@ -89,9 +89,9 @@ def choose_metrics(bench: Bench) -> tuple[tuple[str, ...], dict[str, str]]:
     """The metrics that can run, and those left out; missing ones stop the plan unless the user allowed leaving out."""
     lacking: dict[str, str] = {}
     for name in bench.metrics:
-        lines = _lacks("", getattr(registry.load("metric", name), "needs", ()))
-        if lines:
-            lacking[name] = "; ".join(line.strip() for line in lines)
+        needs: Iterable[Need] = getattr(registry.load("metric", name), "needs", ())
+        if lacks := [missing for need in needs if (missing := need.missing())]:
+            lacking[name] = "; ".join(lacks)
     if lacking and not bench.metrics_available:
         lines = [f"  metric {name}: {why}" for name, why in lacking.items()]
         raise MissingNeed(

@@ -82,6 +82,8 @@ def decode_elsewhere(store: Store, rows: Sequence[Row]) -> dict[str, str]:
     The process is a new child of the fork server, which never saw an image: what is not in the bytes is not there.
     """
     answers: dict[str, str] = {}
+    if not rows:
+        return answers
     left = list(rows)
     start_server(())
     context = multiprocessing.get_context("forkserver")

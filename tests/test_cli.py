@@ -1,0 +1,274 @@
+"""The command line as a user meets it: what it prints, how it exits, and what it must not import."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rdpbench as package
+from rdpbench import registry
+from rdpbench.results.store import Store
+
+QUICK = ("metrics=psnr", "figures=false", "verify=0", "workers=0")
+HEAVY = ("torch", "pandas", "matplotlib", "hydra", "PIL", "rich", "pyarrow", "imagecodecs")
+
+
+def test_ls_imports_nothing_heavy(environment: dict[str, str]) -> None:
+    program = (
+        "import sys; from rdpbench.cli import main\n"
+        "for what in ('codecs', 'datasets', 'metrics', 'experiments'): assert main(['ls', what]) == 0\n"
+        f"print('imported', [name for name in {HEAVY} if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "imported []"
+
+
+def test_ls_answers_at_once(environment: dict[str, str]) -> None:
+    """Half a second on an idle machine; tests share theirs, so three times that is allowed here."""
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "rdpbench", "ls"], env=environment, check=True, capture_output=True)
+        seconds.append(time.perf_counter() - started)
+    assert statistics.median(seconds) < 1.5
+
+
+def test_ls_names_everything(rdpbench: Any) -> None:
+    listed = rdpbench("ls", "codecs", code=0).stdout
+    for name in registry.BUILTIN["codec"]:
+        assert any(line.startswith(f"{name} ") for line in listed.splitlines()), name
+    assert "codec=./mine.py:MyCodec" in listed
+    assert "kodak" in rdpbench("ls", "datasets", code=0).stdout
+    assert "ms-ssim" in rdpbench("ls", "metrics", code=0).stdout
+    assert "default" in rdpbench("ls", "experiments", code=0).stdout
+    assert "no runs in results/runs yet" in rdpbench("ls", "runs", code=0).stdout
+
+
+def test_help_is_worth_reading(rdpbench: Any) -> None:
+    text = rdpbench("--help", code=0).stdout
+    for command in ("run", "plan", "ls", "doctor", "score", "show", "verify"):
+        assert f"\n    {command} " in text
+    assert "rdpbench run codec=webp data=kodak" in text
+    assert "resume" in text
+    assert rdpbench("--version", code=0).stdout.strip() == f"rdpbench {package.__version__}"
+
+
+@pytest.mark.parametrize("arguments", [(), ("rnu",), ("ls", "codec"), ("show",), ("plan", "--jsn")])
+def test_what_is_no_command_exits_2(rdpbench: Any, arguments: tuple[str, ...]) -> None:
+    assert "usage: rdpbench" in rdpbench(*arguments, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("codec=wepb", "unknown codec 'wepb': did you mean 'webp'?"),
+        ("rate=101", "rate 101 is outside what 'jpeg' takes: quality 1..100 in steps of 1"),
+        ("rate=0", "rate 0 is outside"),
+        ("rate=20.5", "rate 20.5 is outside"),
+        ("data=folder:gone", "gone, named by data=folder:gone"),
+        ("data=folder", "which folder? Write data=folder:/path/to/images"),
+        ("run=a/b", "run='a/b' must be a plain name"),
+    ],
+)
+def test_mistakes_exit_2_with_one_message(rdpbench: Any, images: Any, typed: str, told: str, tmp_path: Path) -> None:
+    line = {"codec": "jpeg", "rate": "30", "data": f"folder:{images(1)}"}
+    line[typed.partition("=")[0]] = typed.partition("=")[2]
+    done = rdpbench("run", *(f"{key}={value}" for key, value in line.items()), *QUICK, code=2)
+    assert told in done.stderr
+    assert done.stderr.startswith("rdpbench: ")
+    assert done.stdout == ""
+    assert not (tmp_path / "results").exists(), "nothing may be written before a plan stands"
+
+
+def test_images_that_cannot_be_read_are_all_named(rdpbench: Any, images: Any) -> None:
+    folder = images(2)
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.jpg").write_text("no image")
+    whole = (folder / "image00.png").read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "notes.txt").write_text("not looked at")
+    (folder / ".hidden.png").write_bytes(b"")
+    done = rdpbench("run", "codec=jpeg", f"data=folder:{folder}", *QUICK, code=2)
+    assert "3 of 5 images of 'folder-pictures' cannot be read" in done.stderr
+    for name, why in (("empty.png", "is empty"), ("text.jpg", "cannot read"), ("cut.png", "cannot read")):
+        assert any(name in line and why in line for line in done.stderr.splitlines())
+
+
+def test_an_empty_folder(rdpbench: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "no images in" in rdpbench("run", "codec=jpeg", "data=folder:empty", *QUICK, code=2).stderr
+
+
+def test_a_folder_inside_a_hidden_one_and_dots(rdpbench: Any, images: Any, tmp_path: Path) -> None:
+    folder = images(2, name=".cache/pictures")
+    for where, cwd in ((".", folder), ("..", folder / "deeper")):
+        cwd.mkdir(exist_ok=True)
+        line = ["plan", "codec=jpeg", "rate=30", f"data=folder:{where}", "metrics=psnr", "--json"]
+        assert json.loads(rdpbench(*line, code=0, cwd=cwd).stdout)["tasks"] == 2
+    assert json.loads(rdpbench(*line[:3], "data=folder:.cache", *line[4:], code=0).stdout)["tasks"] == 2
+
+
+def test_unusual_names_go_all_the_way(rdpbench: Any, images: Any, tmp_path: Path) -> None:
+    folder = images(2, name="my 'best', $x$ pictures")
+    done = rdpbench("run", "codec=jpeg", "rate=30", f"data=folder:{folder}", "metrics=psnr", "workers=0", code=0)
+    assert "2 of them decoded again in a fresh process" in done.stdout
+    assert (tmp_path / "results/runs/folder-my 'best', $x$ pictures/figures/curves.pdf").is_file()
+
+
+def test_odd_images_go_all_the_way(rdpbench: Any, tmp_path: Path) -> None:
+    """Grey, palette, alpha, 16 bits, one pixel: each is coded as the pixels that reading it gives."""
+    import numpy as np
+    from PIL import Image as pil
+
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    rng = np.random.default_rng(4)
+    pixels = rng.integers(0, 256, (17, 23, 4), dtype=np.uint8)
+    pil.fromarray(pixels[:, :, 0]).save(folder / "grey.png")
+    pil.fromarray(pixels[:, :, :3]).quantize(8).save(folder / "palette.png")
+    pil.fromarray(pixels).save(folder / "alpha.png")
+    pil.fromarray(pixels[:, :, 0].astype(np.uint16) * 200).save(folder / "deep.png")
+    pil.fromarray(pixels[:1, :1, :3]).save(folder / "pixel.png")
+    pil.fromarray(pixels[:, :, :3]).convert("CMYK").save(folder / "ink.jpg")
+    rdpbench("run", "codec=jpeg,webp", "rate=50", "data=folder:odd", *QUICK, code=0)
+    rows = Store(tmp_path / "results/runs/folder-odd").read().rows.values()
+    assert {row.source_mode for row in rows} == {"L", "P", "RGBA", "I;16", "RGB", "CMYK"}
+    assert all(row.bpp == 8 * row.bytes / (row.height * row.width) for row in rows)
+
+
+def test_limit_is_marked(rdpbench: Any, images: Any) -> None:
+    line = ["run", "codec=jpeg", "rate=30", f"data=folder:{images(3)}", *QUICK]
+    done = rdpbench(*line, "limit=2", code=0)
+    assert "│ 2* │" in done.stdout
+    assert "partial: fewer images than the 3" in " ".join(done.stdout.split())
+    assert "folder-pictures (2 of 3 images)" in done.stderr
+    assert "│ 3 │" in rdpbench(*line, code=0).stdout
+
+
+def test_a_missing_binary_stops_the_plan(rdpbench: Any, images: Any, tmp_path: Path) -> None:
+    env = {"PATH": str(tmp_path)}
+    done = rdpbench("run", "codec=bpg,jpeg", f"data=folder:{images(1)}", *QUICK, code=2, env=env)
+    assert "this run cannot start" in done.stderr
+    assert "program 'bpgenc' is not on PATH; get it from https://bellard.org/bpg/" in done.stderr
+    assert "export RDPBENCH_BPGENC=" in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def without_weights(tmp_path: Path) -> dict[str, str]:
+    return {name: str(tmp_path / "nowhere") for name in ("HF_HOME", "TORCH_HOME", "XDG_CACHE_HOME")}
+
+
+def test_missing_weights_stop_the_plan(rdpbench: Any, images: Any, tmp_path: Path) -> None:
+    line = ["run", "codec=jpeg", "rate=30", f"data=folder:{images(1)}", "metrics=psnr,lpips/vgg", "download=false"]
+    done = rdpbench(*line, "workers=0", code=2, env=without_weights(tmp_path))
+    assert "metric lpips/vgg: weights 'vgg16-imagenet' are not on this machine" in done.stderr
+    for word in ("from     https://", "size     ", "licence  ", "sha256   ", "put it   at ", "metrics=available"):
+        assert word in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_available_metrics_say_what_is_left_out(rdpbench: Any, images: Any, tmp_path: Path) -> None:
+    line = ["codec=jpeg", "rate=30", f"data=folder:{images(1)}", "metrics=available"]
+    env = without_weights(tmp_path)
+    plan = rdpbench("plan", *line, code=0, env=env)
+    assert "left out  lpips/alex: weights 'alexnet-imagenet' are not on this machine" in plan.stdout
+    made = json.loads(rdpbench("plan", *line, "--json", code=0, env=env).stdout)
+    assert set(made["left_out"]) == {"lpips/alex", "lpips/vgg"}
+    assert set(made["metrics"]) == {"psnr", "psnr-pooled", "ms-ssim", "flip"}
+
+
+def test_plan_counts_and_does_nothing(rdpbench: Any, here: Any, images: Any, tmp_path: Path) -> None:
+    line = ["codec=jpeg,webp", "rate=30,60", f"data=folder:{images(3)}", "metrics=psnr"]
+    made = json.loads(rdpbench("plan", *line, "--json", code=0).stdout)
+    assert {key: made[key] for key in ("cells", "tasks", "left", "failed")} == {
+        "cells": 4, "tasks": 12, "left": 12, "failed": 0,
+    }  # fmt: skip
+    assert not (tmp_path / "results").exists()
+    assert here("run", *line, "limit=1", "figures=false", "verify=0", "workers=0") == 0
+    text = rdpbench("plan", *line, code=0).stdout
+    assert "tasks     12 in 4 cells: 4 done, 8 left" in text
+    assert "time      about" in text
+
+
+def test_show_draws_again_and_an_unknown_run_lists_runs(rdpbench: Any, here: Any, images: Any, tmp_path: Path) -> None:
+    assert "runs that exist: none" in rdpbench("show", "nothing", code=2).stderr
+    assert here("run", "codec=jpeg", "rate=30,60", f"data=folder:{images(2)}", "run=first", *QUICK) == 0
+    done = rdpbench("show", "frist", code=2)
+    assert "unknown run 'frist': did you mean 'first'?" in done.stderr
+    assert "runs that exist: first" in done.stderr
+    assert "results/runs/first/figures/curves.png" in rdpbench("show", "first", code=0).stdout
+    assert rdpbench("ls", "runs", code=0).stdout == "results/runs/first\n"
+
+
+def test_score_adds_a_metric_and_never_encodes(rdpbench: Any, images: Any, tmp_path: Path) -> None:
+    line = ["codec=jpeg", "rate=30", f"data=folder:{images(2)}", "figures=false", "workers=0", "verify=0"]
+    early = rdpbench("score", *line, "metrics=psnr", code=2)
+    assert "score never encodes, but 2 of 2 tasks are not in" in early.stderr
+    rdpbench("run", *line, "metrics=psnr", code=0)
+    store = Store(tmp_path / "results/runs/folder-pictures")
+    before = store.read()
+    done = rdpbench("score", *line, "metrics=psnr-pooled", code=0)
+    assert "0 tasks coded, 2 scored or timed from the store" in done.stdout
+    after = store.read()
+    assert after.rows == before.rows
+    assert before.scores.items() <= after.scores.items()
+    assert {one.metric for one in after.scores.values()} == {"psnr", "psnr-pooled"}
+
+
+def test_timing_gives_latency_apart_from_rows(rdpbench: Any, images: Any, tmp_path: Path) -> None:
+    line = ["run", "codec=jpeg", "rate=30", f"data=folder:{images(2)}", "metrics=psnr", "figures=false", "verify=0"]
+    assert "Latency" not in rdpbench(*line, "workers=0", code=0).stdout
+    store = Store(tmp_path / "results/runs/folder-pictures")
+    rows = store.read().rows
+    done = rdpbench(*line, "timing=true", code=0)
+    assert "Latency: median over images of the median of repeats" in done.stdout
+    assert "1 warm-up and 5 repeats an image" in " ".join(done.stdout.split())
+    found = store.read()
+    assert found.rows == rows, "timing codes nothing anew"
+    assert len(found.timings) == 2
+    for timing in found.timings.values():
+        assert 0 < timing.encode_min_s <= timing.encode_s <= timing.encode_max_s < 1
+        assert 0 < timing.decode_min_s <= timing.decode_s <= timing.decode_max_s < 1
+        assert (timing.repeats, timing.warmup, timing.threads) == (5, 1, 1)
+    assert "nothing to do" in rdpbench(*line, "timing=true", code=0).stdout
+    assert "encode ms" in (store.folder / "tables/summary.md").read_text()
+
+
+def test_reconstructions_are_kept_as_asked(here: Any, images: Any, tmp_path: Path) -> None:
+    import numpy as np
+    from PIL import Image as pil
+
+    from rdpbench.image import pixel_sha256
+
+    line = ["run", "codec=jpeg", "rate=30,60", f"data=folder:{images(3)}", *QUICK]
+    folder = tmp_path / "results/runs/folder-pictures/reconstructions"
+    assert here(*line) == 0
+    assert not folder.exists()
+    assert here(*line, "keep=1") == 0
+    assert len(list(folder.rglob("*.png"))) == 2
+    assert here(*line, "keep=all") == 0
+    hashes = {pixel_sha256(np.array(pil.open(path))) for path in folder.rglob("*.png")}
+    rows = Store(folder.parent).read().rows.values()
+    assert hashes == {row.reconstruction_sha256 for row in rows}
+
+
+def test_doctor_answers_for_everything(rdpbench: Any) -> None:
+    text = rdpbench("doctor", code=0).stdout
+    for kind in registry.BUILTIN:
+        for name in registry.BUILTIN[kind]:
+            assert f"  {name}" in text, name
+    assert "ok       jpeg" in text
+    assert f"rdpbench {package.__version__}, Python" in text
+
+
+def test_a_closed_pipe_is_no_error(environment: dict[str, str]) -> None:
+    line = f"{sys.executable} -m rdpbench ls codecs | head -1"
+    done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
