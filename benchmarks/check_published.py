@@ -57,7 +57,7 @@ BY_HAND = "VTM 19.2 by hand"
 
 CHECKS = {
     "bpg": Check(BPG, {}, "CompressAI", BPG_POINTS, 0, 0),
-    "vtm-8bit": Check(VTM, {"input_depth": 8}, BY_HAND, VTM_POINTS, 0.5, 0.02),
+    "vtm-8bit": Check(VTM, {"input_depth": 8, "middle": "half"}, BY_HAND, VTM_POINTS, 0.5, 0.02),
     "vtm": Check(VTM, {"input_depth": 10}, BY_HAND, VTM_POINTS, 0.5, 0.02),
 }
 

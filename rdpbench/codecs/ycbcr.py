@@ -8,8 +8,10 @@ With ``s = 2**bits - 1`` and RGB in 0..1, as ITU-T H.273 (equations 22 to 29, fu
 
 Every value is rounded with ``floor(x + 0.5)`` and clipped to ``0..s``, in both directions. Truncation instead, which is
 what ``astype`` does, costs 9 dB: an 8-bit BT.709 round trip of the Kodak images without any codec gives 53.20 dB, but
-43.7 dB truncated. At 10 bits the rounded round trip is lossless for every 8-bit colour. (CompressAI centres chroma at
-127.5 instead of 128: 53.00 dB when rounded, and grey then falls on a tie.)
+43.7 dB truncated. At 10 bits the rounded round trip is lossless for every 8-bit colour.
+
+CompressAI's conversion, from which most published VTM curves come, has the middle of chroma at ``s / 2`` (127.5)
+instead of ``2**(bits - 1)`` (128); grey then falls on a tie. ``middle="half"`` is that: 53.00 dB on Kodak when rounded.
 
 Computed in integers, exactly: with weights of four decimals some colours land on a half (BT.601 at 8 bits, both at 10),
 where float64 rounds one way or the other by its last bit, and one such sample changes the bitstream.
@@ -26,6 +28,7 @@ from rdpbench.errors import ConfigError
 from rdpbench.image import Image
 
 Matrix: TypeAlias = Literal["bt709", "bt601"]
+Middle: TypeAlias = Literal["h273", "half"]
 Planes: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 """``(3, H, W)``: Y, Cb, Cr; ``uint8`` at 8 bits, ``uint16`` above."""
 
@@ -34,7 +37,7 @@ WEIGHTS: dict[str, tuple[int, int]] = {"bt709": (2126, 722), "bt601": (2990, 114
 """``(Kr, Kb)`` of each matrix, in units of ``1 / ONE``."""
 
 
-def rgb_to_ycbcr(image: Image, bits: int = 8, matrix: Matrix = "bt709") -> Planes:
+def rgb_to_ycbcr(image: Image, bits: int = 8, matrix: Matrix = "bt709", middle: Middle = "h273") -> Planes:
     """Convert ``uint8 (H, W, 3)`` to full-range planes ``(3, H, W)`` of 8 to 16 bits.
 
     >>> red = np.array([[[255, 0, 0]]], np.uint8)
@@ -44,18 +47,18 @@ def rgb_to_ycbcr(image: Image, bits: int = 8, matrix: Matrix = "bt709") -> Plane
     [306, 339, 1023]
     """
     kr, kb = _weights(bits, matrix)
-    top, middle = 2**bits - 1, 2 ** (bits - 1)
+    top, doubled = 2**bits - 1, _doubled_middle(bits, middle)
     r, g, b = (image[:, :, channel].astype(np.int64) for channel in range(3))
     y = kr * r + (ONE - kr - kb) * g + kb * b  # times 255 * ONE / top
     height, width = image.shape[:2]
     planes: Planes = np.empty((3, height, width), np.uint8) if bits == 8 else np.empty((3, height, width), np.uint16)
     planes[0] = _divided(top * y, 255 * ONE, 0, top)
-    planes[1] = _divided(top * (ONE * b - y), 255 * 2 * (ONE - kb), middle, top)
-    planes[2] = _divided(top * (ONE * r - y), 255 * 2 * (ONE - kr), middle, top)
+    planes[1] = _divided(top * (ONE * b - y), 255 * 2 * (ONE - kb), doubled, top)
+    planes[2] = _divided(top * (ONE * r - y), 255 * 2 * (ONE - kr), doubled, top)
     return planes
 
 
-def ycbcr_to_rgb(planes: Planes, bits: int = 8, matrix: Matrix = "bt709") -> Image:
+def ycbcr_to_rgb(planes: Planes, bits: int = 8, matrix: Matrix = "bt709", middle: Middle = "h273") -> Image:
     """Convert full-range planes ``(3, H, W)`` to ``uint8 (H, W, 3)``.
 
     >>> planes = rgb_to_ycbcr(np.array([[[200, 100, 50]]], np.uint8), bits=10)
@@ -64,14 +67,23 @@ def ycbcr_to_rgb(planes: Planes, bits: int = 8, matrix: Matrix = "bt709") -> Ima
     """
     kr, kb = _weights(bits, matrix)
     kg = ONE - kr - kb
-    top, middle = 2**bits - 1, 2 ** (bits - 1)
-    y, cb, cr = planes.astype(np.int64) - np.array([0, middle, middle])[:, None, None]
+    top, doubled = 2**bits - 1, _doubled_middle(bits, middle)
+    # All three doubled, so that a middle at a half is a whole number.
+    y, cb, cr = 2 * planes.astype(np.int64) - np.array([0, doubled, doubled])[:, None, None]
     image = np.empty((*planes.shape[1:], 3), np.uint8)
-    image[:, :, 0] = _divided(255 * (ONE * y + 2 * (ONE - kr) * cr), ONE * top, 0, 255)
+    image[:, :, 0] = _divided(255 * (ONE * y + 2 * (ONE - kr) * cr), 2 * ONE * top, 0, 255)
     green = ONE * kg * y - 2 * kr * (ONE - kr) * cr - 2 * kb * (ONE - kb) * cb
-    image[:, :, 1] = _divided(255 * green, ONE * kg * top, 0, 255)
-    image[:, :, 2] = _divided(255 * (ONE * y + 2 * (ONE - kb) * cb), ONE * top, 0, 255)
+    image[:, :, 1] = _divided(255 * green, 2 * ONE * kg * top, 0, 255)
+    image[:, :, 2] = _divided(255 * (ONE * y + 2 * (ONE - kb) * cb), 2 * ONE * top, 0, 255)
     return image
+
+
+def _doubled_middle(bits: int, middle: str) -> int:
+    """Twice the value of colourless chroma."""
+    if middle not in get_args(Middle):
+        raise ConfigError(f"unknown middle of chroma {middle!r}: legal are {', '.join(get_args(Middle))}")
+    whole: int = 2**bits
+    return whole if middle == "h273" else whole - 1
 
 
 def _weights(bits: int, matrix: str) -> tuple[int, int]:
@@ -82,8 +94,8 @@ def _weights(bits: int, matrix: str) -> tuple[int, int]:
     return WEIGHTS[matrix]
 
 
-def _divided(numerator: NDArray[np.int64], denominator: int, offset: int, top: int) -> NDArray[np.int64]:
-    """``floor(numerator / denominator + 0.5) + offset``, clipped to ``0..top``; floor division rounds down below 0."""
-    rounded: NDArray[np.int64] = (2 * numerator + denominator) // (2 * denominator) + offset
+def _divided(numerator: NDArray[np.int64], denominator: int, halves: int, top: int) -> NDArray[np.int64]:
+    """``floor(numerator / denominator + halves / 2 + 0.5)``, clipped to ``0..top``; exact, also below 0."""
+    rounded: NDArray[np.int64] = (2 * numerator + (1 + halves) * denominator) // (2 * denominator)
     rounded.clip(0, top, out=rounded)
     return rounded

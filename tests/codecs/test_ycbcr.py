@@ -79,3 +79,16 @@ def test_eight_bit_round_trip_of_kodak_is_53_2_db(shared: Path) -> None:
         values.append(10 * np.log10(255**2 / np.mean(error**2)))
     assert len(values) == 24
     assert np.mean(values) == pytest.approx(53.196, abs=0.001)
+
+
+@pytest.mark.parametrize("bits", [8, 10])
+def test_chroma_centred_on_half_is_the_textbook_formula(bits: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    r, g, b = (image[:, :, channel] / 255 for channel in range(3))
+    y = 0.2126 * r + 0.7152 * g + 0.0722 * b
+    top = 2**bits - 1
+    wanted = np.stack([y, (b - y) / 1.8556 + 0.5, (r - y) / 1.5748 + 0.5]) * top
+    planes = rgb_to_ycbcr(image, bits, "bt709", "half")
+    # Float64 may round a tie the other way; grey is one.
+    assert np.abs(planes - wanted).max() <= 0.5 + 1e-6
+    assert np.abs(ycbcr_to_rgb(planes, bits, "bt709", "half").astype(int) - image).max() <= (1 if bits == 8 else 0)
