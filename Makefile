@@ -10,7 +10,7 @@ SETTINGS = $(if $(CODEC),codec=$(CODEC)) $(if $(DATA),data=$(DATA)) $(if $(RATES
            $(if $(WORKERS),workers=$(WORKERS)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench plan test check figures doctor
+.PHONY: help setup bench plan test check figures report regress doctor
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,12 @@ plan: setup ## what bench would do: tasks left, expected time, what is missing
 
 figures: setup ## tables and figures of RUN again (default: samples)
 	$(BIN)/rdpbench show $(or $(RUN_NAME),$(DATA),samples)
+
+report: setup ## one HTML file of RUN_NAME (default: DATA or samples): curves, tables, what failed, where it comes from
+	$(BIN)/rdpbench report $(or $(RUN_NAME),$(DATA),samples)
+
+regress: setup ## does a run still give the stored curves? (without CODEC and DATA: the offline default)
+	$(BIN)/rdpbench regress $(SETTINGS)
 
 doctor: setup ## what this machine can run, and how to get what is missing
 	$(BIN)/rdpbench doctor

@@ -33,7 +33,13 @@ Settings are Hydra overrides; conf/config.yaml explains each.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 good, 1 a finding or failed tasks, 2 an error."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    # argparse gives up on settings that follow an option: `rdpbench plan codec=webp --json data=kodak`.
+    if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides += rest
     try:
         code: int = options.run(options)
         return code
@@ -68,6 +74,15 @@ def _parser() -> argparse.ArgumentParser:
     plan = add("plan", _plan, "what run would do: cells, tasks left, expected time, what is missing", overrides=True)
     plan.add_argument("--json", action="store_true", help="for machines")
     add("score", _score, "score what is stored with more metrics; nothing is encoded", overrides=True)
+    regress = add("regress", _regress, "does a run still give the stored curves? never compares times", overrides=True)
+    regress.add_argument("--junit", type=Path, metavar="FILE", help="what was found, for CI")
+    regress.add_argument("--markdown", type=Path, metavar="FILE", help="what was found, for a pull request")
+    regress.add_argument("--fresh", action="store_true", help="code all images anew, whatever is stored of them")
+    curves = add("curves", _curves, "store curves for `rdpbench regress` to compare with")
+    curves.add_argument("action", choices=["update"], help="run what is missing and write the curves")
+    curves.add_argument("overrides", nargs="*", metavar="key=value", help="settings, as in `rdpbench run`")
+    for command in (regress, curves):
+        command.add_argument("--curves", type=Path, metavar="FOLDER", help="where they lie (default: results/curves)")
     ls = add("ls", _ls, "what exists")
     ls.add_argument(
         "what", nargs="?", default="codecs", choices=["codecs", "datasets", "metrics", "runs", "experiments"]
@@ -75,7 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     add("doctor", _doctor, "what this machine can run, and how to get what is missing")
     show = add("show", _show, "print the tables of a run and draw its figures again")
     verify = add("verify", _verify, "check a run: files, images, and bitstreams decoded in a fresh process")
-    for command in (show, verify):
+    report = add("report", _report, "one HTML file of a run: curves, tables, what failed, where it comes from")
+    for command in (show, verify, report):
         command.add_argument("name", help="the run's name, or its folder")
         command.add_argument("--root", default="results/runs", help="where runs lie (default: %(default)s)")
     verify.add_argument("--sample", type=_count, default=64, help="bitstreams to decode again (default: %(default)s)")
@@ -159,6 +175,29 @@ def _show(options: argparse.Namespace) -> int:
     for path in show(store, contents, None, sorted(metrics, key=_metric_order), console):
         console.print(f"  {path}", highlight=False, soft_wrap=True)
     return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from rdpbench.results.report import report
+
+    store = _stored(options)
+    contents = store.read()
+    metrics = {score.metric for score in contents.scores.values()}
+    print(report(store, contents, sorted(metrics, key=_metric_order)))
+    return 0
+
+
+def _regress(options: argparse.Namespace) -> int:
+    from rdpbench.runners.regress import regress
+
+    files = {"junit": options.junit, "markdown": options.markdown}
+    return regress(options.overrides, options.curves, **files, fresh=options.fresh)
+
+
+def _curves(options: argparse.Namespace) -> int:
+    from rdpbench.runners.regress import update
+
+    return update(options.overrides, options.curves)
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -13,6 +13,17 @@ def conf_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
+def curves_folders() -> list[Path]:
+    """Where stored curves are looked for: below this folder, where new ones go, and then among those that ship.
+
+    In the wheel these lie in ``stored_curves``, as ``results`` is a package there.
+    """
+    package = Path(__file__).parent
+    inside = package / "stored_curves"
+    shipped = inside if inside.is_dir() else package.parent / "results" / "curves"
+    return [Path("results", "curves"), shipped]
+
+
 def cache_folder() -> Path:
     """``$RDPBENCH_CACHE``, or ``rdpbench`` in the user's cache folder."""
     given = os.environ.get("RDPBENCH_CACHE")

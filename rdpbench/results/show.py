@@ -44,7 +44,7 @@ def show(
         for dataset in sets:
             part = frame[frame["dataset"] == dataset]
             table = tables.measured(part)
-            timed = _latency([row for row in rows if row.dataset == dataset], contents)
+            timed = latency([row for row in rows if row.dataset == dataset], contents)
             for one in (table, timed):
                 if one is not None:
                     console.print(tables.terminal(one))
@@ -107,7 +107,8 @@ def tidy(rows: Iterable[Row], scores: Iterable[Score], metrics: Sequence[str]) -
     return pd.DataFrame(lines)
 
 
-def _latency(rows: Sequence[Row], contents: Contents) -> tables.Table | None:
+def latency(rows: Sequence[Row], contents: Contents) -> tables.Table | None:
+    """The honest times of these rows as a table; None where none were measured."""
     import pandas as pd
 
     by_key = {row.task_key: row for row in rows}

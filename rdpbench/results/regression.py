@@ -1,0 +1,189 @@
+"""Does a run still give its stored curve? Point by point, within stated tolerances, bytes exactly; never times."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rdpbench.results.curves import Curve, ImagePoint, Point, Setting, in_order, name_of
+from rdpbench.results.tolerances import Tolerance, Tolerances
+
+SHOWN = 3
+"""Images that are named below a finding."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as it was stored."""
+
+    where: str
+    """The rate point, or ``curve``."""
+    text: str
+    images: tuple[str, ...] = ()
+    """The images that moved most, with by how much; empty where nothing is stored per image."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What comparing one curve gave."""
+
+    codec: str
+    dataset: str
+    path: Path
+    points: tuple[str, ...]
+    """All that were compared, stored or measured."""
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    """What one should know, but what is no regression."""
+
+
+def compare(stored: Curve, now: Curve, tolerances: Tolerances) -> tuple[list[Finding], list[str]]:
+    """All findings and notes. Metrics that only the stored curve has are left out with a note."""
+    findings = _configuration(stored.origin, now.origin) + _originals(stored, now)
+    exact, notes = _exactness(stored.origin, now.origin, tolerances)
+    metrics = {name: None for point in now.points for name in point.values}
+    known = {name for point in stored.points for name in point.values}
+    findings += [Finding("curve", f"{name} is not in the stored curve") for name in metrics if name not in known]
+    if unused := sorted(known - metrics.keys()):
+        notes.append(f"not measured now, and not compared: {', '.join(unused)}")
+    before = {point.setting: point for point in stored.points}
+    after = {point.setting: point for point in now.points}
+    shared = [name for name in metrics if name in known]
+    for point in sorted({**before, **after}.values(), key=in_order):
+        where = name_of(point.setting)
+        if point.setting not in after:
+            findings.append(Finding(where, "the point is stored, but the run does not have it"))
+        elif point.setting not in before:
+            findings.append(Finding(where, "the run has this point, but it is not stored"))
+        else:
+            images = _Images(stored, now, point.setting)
+            findings += _point(before[point.setting], after[point.setting], shared, tolerances, exact, images)
+    return findings, notes
+
+
+def _point(
+    before: Point, after: Point, metrics: Iterable[str], tolerances: Tolerances, exact: bool, images: _Images
+) -> list[Finding]:
+    where = name_of(before.setting)
+    out = []
+    for what, old, new in (
+        ("images", before.n, after.n),
+        ("size of the dataset", before.dataset_size, after.dataset_size),
+        ("protocol", before.protocol, after.protocol),
+    ):
+        if old != new:
+            out.append(Finding(where, f"{what}: stored {old}, now {new}"))
+    if exact and before.bitstreams != after.bitstreams:
+        out.append(Finding(where, f"bytes: {images.bytes()}, and the coder is the same"))
+    moved: list[tuple[str, float, float, Tolerance, Callable[[ImagePoint], float]]] = [
+        ("bpp", before.bpp, after.bpp, tolerances.bpp, lambda one: one.bpp)
+    ]
+    for metric in metrics:
+        old, new = before.averaged.get(metric, before.n), after.averaged.get(metric, after.n)
+        if old - before.n != new - after.n:
+            out.append(Finding(where, f"{metric}: stored as the mean of {old} images, now of {new}"))
+        values = before.values[metric], after.values[metric]
+        moved.append((metric, *values, tolerances.of(metric), lambda one, m=metric: one.values[m]))  # type: ignore[misc]
+    for what, stored, now, tolerance, pick in moved:
+        if not tolerance.allows(stored, now):
+            text = f"{what}: {change(stored, now)}, allowed {tolerance}"
+            out.append(Finding(where, text, images.moved(pick)))
+    return out
+
+
+def change(stored: float, now: float) -> str:
+    """A difference, said for people.
+
+    >>> change(0.5, 0.55)
+    '0.5 → 0.55 (+0.05, +10 %)'
+    """
+    difference = now - stored
+    share = f", {100 * difference / abs(stored):+.3g} %" if stored and math.isfinite(difference) else ""
+    return f"{stored:.6g} → {now:.6g} ({difference:+.4g}{share})"
+
+
+class _Images:
+    """One point image by image, as far as both curves have that."""
+
+    def __init__(self, stored: Curve, now: Curve, setting: Setting) -> None:
+        self.before = {one.image: one for one in stored.images if one.setting == setting}
+        self.after = {one.image: one for one in now.images if one.setting == setting}
+        self.known = bool(self.before and self.after)
+        self.both = [image for image in self.before if image in self.after]
+
+    def bytes(self) -> str:
+        if not self.known:
+            return "the bitstreams are not those that are stored (which, is not stored for a dataset of this size)"
+        other = [name for name in self.both if self.before[name].bitstream != self.after[name].bitstream]
+        if not other:
+            return "the bitstreams are not of the same images as those that are stored"
+        return f"{len(other)} of {len(self.before)} bitstreams differ ({_names(other)})"
+
+    def moved(self, pick: Callable[[ImagePoint], float]) -> tuple[str, ...]:
+        pairs = {name: (pick(self.before[name]), pick(self.after[name])) for name in self.both}
+        sizes = {name: abs(new - old) for name, (old, new) in pairs.items() if old != new and not math.isnan(new - old)}
+        most = sorted(sizes, key=lambda name: (-sizes[name], name))[:SHOWN]
+        return tuple(f"{name}: {change(*pairs[name])}" for name in most)
+
+
+def _names(images: list[str]) -> str:
+    shown = ", ".join(images[:SHOWN])
+    return shown if len(images) <= SHOWN else f"{shown} and {len(images) - SHOWN} more"
+
+
+def _configuration(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[Finding]:
+    """A curve of another configuration under the same name is another curve."""
+    out = []
+    for what in ("codec", "dataset", "configuration", "seeds"):
+        old, new = stored.get(what), now.get(what)
+        if old != new:
+            out.append(Finding("curve", f"{what}: stored {_plain(old)}, now {_plain(new)}"))
+    return out
+
+
+def _originals(stored: Curve, now: Curve) -> list[Finding]:
+    """Images that came, went, or have other pixels: then it is not the codec that moved."""
+    before, after = ({one.image: one.pixels for one in curve.images} for curve in (stored, now))
+    if not before or not after:
+        return []
+    kinds = {
+        "other pixels than when the curve was stored": [n for n in before if n in after and before[n] != after[n]],
+        "stored, but not in the dataset any more": [n for n in before if n not in after],
+        "in the dataset, but not stored": [n for n in after if n not in before],
+    }
+    return [Finding("curve", f"images: {_names(names)}: {what}") for what, names in kinds.items() if names]
+
+
+def _exactness(stored: Mapping[str, Any], now: Mapping[str, Any], tolerances: Tolerances) -> tuple[bool, list[str]]:
+    """Are equal bytes expected? With what differs and is no finding by itself."""
+    notes = []
+    exact = stored.get("coder") == now.get("coder")
+    if not exact:
+        what = _differences(stored.get("coder"), now.get("coder"))
+        notes.append(f"the coder is another one ({what}): equal bytes are not expected, the tolerances apply")
+    use = (now.get("configuration") or {}).get("use")
+    if use in tolerances.cpu_dependent and stored.get("cpu") != now.get("cpu"):
+        exact = False
+        notes.append(f"{use} computes otherwise on another CPU: equal bytes are not expected, the tolerances apply")
+    metrics = stored.get("metrics") or {}
+    for name, made in (now.get("metrics") or {}).items():
+        if name in metrics and metrics[name] != made:
+            notes.append(f"{name} is computed by other versions ({_differences(metrics[name], made)})")
+    return exact, notes
+
+
+def _differences(old: Any, new: Any) -> str:
+    old, new = (one if isinstance(one, dict) else {} for one in (old, new))
+    names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
+    return "; ".join(f"{name}: {_plain(old.get(name))} → {_plain(new.get(name))}" for name in names)
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(one)}" for name, one in value.items()) or "nothing"
+    return ", ".join(map(_plain, value)) if isinstance(value, list) else str(value)[:64]

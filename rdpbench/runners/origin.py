@@ -1,0 +1,105 @@
+"""What made a stored curve, and the command that makes it again."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import rdpbench
+from rdpbench import registry, weights
+from rdpbench.codecs.contract import needs_of
+from rdpbench.config import Bench, CodecSetting, DataSetting, available
+from rdpbench.needs import Package, package_version
+from rdpbench.results.schema import Row
+from rdpbench.results.store import Store
+from rdpbench.runners.execute import Done
+from rdpbench.runners.plan import dataset_of
+from rdpbench.runners.task import identity
+
+SWEEP = ("rate", "points", "bpp", "search", "seed")
+"""Settings that choose the points; a stored curve brings them, unless they are typed."""
+
+Pair = tuple[CodecSetting, DataSetting]
+
+
+def origin(bench: Bench, pair: Pair, rows: Sequence[Row], done: Done, again: str) -> dict[str, Any]:
+    """What made a curve. Without times and machine names: the same curve made again is the same file."""
+    made = json.loads(identity(pair[0]))
+    packages = [need.name for need in needs_of(registry.load("codec", pair[0].use)) if isinstance(need, Package)]
+    return {
+        "codec": pair[0].name,
+        "dataset": dataset_of(pair[1]).name,
+        "configuration": {"use": made["use"], "options": made["options"]},
+        "coder": {
+            **made["coder"],
+            "version": made["version"],
+            **({"source": made["source"]} if made["source"] else {}),
+        },
+        "packages": {name: package_version(name) for name in packages},
+        "metrics": {name: _metric(name) for name in done.plan.metrics},
+        "seeds": list(bench.seeds),
+        "device": bench.device,
+        "cpu": _cpu(),
+        "rdpbench": rdpbench.__version__,
+        "commits": sorted({commit for commit in _commits(done.store, {row.session for row in rows}) if commit}),
+        "sweep": [line for line in bench.overrides if line.partition("=")[0] in SWEEP],
+        "command": again,
+    }
+
+
+def _metric(name: str) -> dict[str, Any]:
+    cls = registry.load("metric", name)
+    needs: Iterable[Any] = getattr(cls, "needs", ())
+    packages = {need.name: package_version(need.name) for need in needs if isinstance(need, Package)}
+    return {
+        "version": str(getattr(cls, "version", "1")),
+        **({"packages": packages} if packages else {}),
+        **{f"{one.card.id}": weights.identity(one.card) for one in needs if isinstance(one, weights.Weights)},
+    }
+
+
+def _commits(store: Store, sessions: Iterable[str]) -> Iterator[str | None]:
+    """The code that coded, which may be older than the code that stores the curve."""
+    for session in sessions:
+        try:
+            record = json.loads((store.folder / "sessions" / f"{session}.json").read_text())
+            yield f"{record['commit']}{' with changes' if record['dirty'] else ''}" if record["commit"] else None
+        except (OSError, ValueError, KeyError, TypeError):
+            yield None
+
+
+def _cpu() -> str:
+    """The vector instructions: what libraries choose their code by."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    flags = next(
+        (line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "features"))), []
+    )
+    return " ".join(
+        [platform.machine(), *sorted(one for one in flags if one.startswith(("avx", "fma", "asimd", "sve")))]
+    )
+
+
+def command(bench: Bench, pair: Pair, root: Path | None) -> str:
+    """What makes one curve, and no other."""
+    codec, data = pair
+    typed: dict[str, list[str]] = {"codec": [], "data": []}
+    kept = []
+    for line in bench.overrides:
+        key, _, value = line.partition("=")
+        if key in typed:
+            typed[key] += value.split(",")
+        elif key in (*SWEEP, "metrics", "device") or key.lstrip("+").startswith(("data.", "metrics.")):
+            kept.append(line)
+    name, _, options = codec.name.partition("[")
+    own = [one for one in typed["codec"] if one.rpartition(":")[2] == name]
+    words = [f"codec={name if name in available('codec') else (own or [codec.use])[0]}"]
+    folder = dict(data.options).get("path")
+    asked = [one for one in typed["data"] if one.rpartition(":")[2] == data.name]
+    words.append(f"data=folder:{folder}" if data.use == "folder" else f"data={(asked or [data.name])[0]}")
+    kept += [f"codec.options.{one}" for one in options.rstrip("]").split(",") if one]
+    return shlex.join(["rdpbench", "curves", "update", *words, *kept, *(["--curves", str(root)] if root else [])])

@@ -1,0 +1,200 @@
+"""The regression gate: run what a stored curve stands for, and compare; and the command that stores curves.
+
+Nothing is stored of partial points, and nothing is compared with them: their means are over other images.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rdpbench.config import Bench, read
+from rdpbench.errors import ConfigError, MissingNeed, StoreError
+from rdpbench.paths import conf_folder, curves_folders
+from rdpbench.results import verdicts
+from rdpbench.results.curve_files import curve_path, load, write
+from rdpbench.results.curves import Curve, measure, name_of, setting_of
+from rdpbench.results.regression import SHOWN, Finding, Verdict, compare
+from rdpbench.results.schema import Row
+from rdpbench.results.show import select
+from rdpbench.results.tolerances import Tolerances, read_tolerances
+from rdpbench.runners.execute import Done, execute
+from rdpbench.runners.origin import Pair, command, origin
+from rdpbench.runners.plan import dataset_of
+from rdpbench.runners.sweep import fetch_weights, search_dataset
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One curve as it is now."""
+
+    pair: Pair
+    dataset: str
+    curve: Curve
+    rows: tuple[Row, ...]
+
+
+def update(overrides: Sequence[str], root: Path | None) -> int:
+    """``rdpbench curves update``: run what is missing, and store the curves; 1 if a bitstream does not verify.
+
+    Raises:
+        ConfigError: ``limit=`` is set.
+        StoreError: images failed; nothing is stored then.
+    """
+    bench = _whole(read(overrides))
+    bench, done = _run(bench)
+    if done.findings:
+        print("\n".join(["no curve is stored:", *done.findings]))
+        return 1
+    measured = list(_measure(bench, done, root))
+    if bad := [line for one in measured for line in _partial(one)]:
+        raise StoreError("no curve is stored, since points lack images:\n" + "\n".join(bad[:10]))
+    tolerances = read_tolerances(conf_folder() / "regress.yaml")
+    for one in measured:
+        path = curve_path(root or curves_folders()[0], one.dataset, one.pair[0].name)
+        if path.is_file():
+            _say_changes(path, one, tolerances)
+        write(path, one.curve)
+        print(f"stored {path}: {len(one.curve.points)} points of {one.pair[0].name} on {one.dataset}")
+    return 0
+
+
+def _say_changes(path: Path, one: _Measured, tolerances: Tolerances) -> None:
+    try:
+        stored = load(path, "")
+    except StoreError:
+        print(f"{path} was of another version, or damaged; it is made anew")
+        return
+    findings, notes = compare(stored, one.curve, tolerances)
+    names = tuple(name_of(point.setting) for point in one.curve.points)
+    verdict = Verdict(one.pair[0].name, one.dataset, path, names, tuple(findings), tuple(notes))
+    print("\n".join(verdicts.lines(verdict)))
+
+
+def regress(
+    overrides: Sequence[str], root: Path | None, *, junit: Path | None, markdown: Path | None, fresh: bool = False
+) -> int:
+    """``rdpbench regress``: compare with the stored curves; 1 if anything is not as stored.
+
+    Raises:
+        MissingNeed: no stored curve; the message has the command that makes it.
+        StoreError: a stored curve that cannot be read.
+    """
+    bench = _whole(read(overrides))
+    tolerances = read_tolerances(conf_folder() / "regress.yaml")
+    stored = _stored(bench, root)
+    found: list[Verdict] = []
+    with ExitStack() as stack:
+        if fresh:
+            # What older code has stored under the same keys must not be taken for what this code does.
+            bench = replace(bench, root=Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rdpbench-"))))
+        for settings, pairs in _groups(bench, stored).items():
+            one = replace(read([*overrides, *settings]), grid=tuple(pairs), root=bench.root)
+            one, done = _run(one)
+            total = len(done.plan.tasks)
+            print(f"{done.coded} tasks coded now, {total - done.coded} taken from {done.store.folder}", file=sys.stderr)
+            measured = list(_measure(one, done, root))
+            for pair in pairs:
+                match = next((each for each in measured if _same(each.pair, pair)), None)
+                found.append(_verdict(pair, *stored[pair], match, done, tolerances))
+    for verdict in found:
+        print("\n".join(verdicts.lines(verdict)))
+    if junit:
+        verdicts.write_file(junit, verdicts.junit(found))
+    if markdown:
+        verdicts.write_file(markdown, verdicts.markdown(found))
+    bad = sum(bool(verdict.findings) for verdict in found)
+    print(f"{len(found) - bad} of {len(found)} curves are as stored")
+    return 1 if bad else 0
+
+
+def _verdict(
+    pair: Pair, path: Path, stored: Curve, now: _Measured | None, done: Done, tolerances: Tolerances
+) -> Verdict:
+    codec, dataset = pair[0].name, dataset_of(pair[1]).name
+    curve = now.curve if now else Curve((), (), stored.origin)
+    findings, notes = compare(stored, curve, tolerances)
+    bad = {row.task_key: row for row in (*(now.rows if now else ()), *done.errors) if row.status != "ok"}
+    bad = {key: row for key, row in bad.items() if (row.codec, row.dataset) == (codec, dataset)}
+    findings += [Finding(name_of(setting_of(row)), f"{row.image}: {row.error}") for row in list(bad.values())[:SHOWN]]
+    if any(row.status == "error" for row in bad.values()):
+        notes.append("what failed is tried again with retry_failed=true")
+    findings += [Finding("curve", line) for line in done.findings if line.startswith((f"{codec} ", f"{codec}:"))]
+    names = dict.fromkeys(name_of(point.setting) for one in (stored, curve) for point in one.points)
+    return Verdict(codec, dataset, path, tuple(names), tuple(findings), tuple(notes))
+
+
+def _same(one: Pair, other: Pair) -> bool:
+    """The same curve; a search for a mean puts the settings that it found into the codec's."""
+    return one[0].name == other[0].name and one[1] == other[1]
+
+
+def _stored(bench: Bench, root: Path | None) -> dict[Pair, tuple[Path, Curve]]:
+    out: dict[Pair, tuple[Path, Curve]] = {}
+    missing = []
+    folders = [root] if root else curves_folders()
+    for pair in bench.grid:
+        again = command(bench, pair, root)
+        paths = [curve_path(folder, dataset_of(pair[1]).name, pair[0].name) for folder in folders]
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None:
+            missing.append(f"  {pair[0].name} on {dataset_of(pair[1]).name}: {again}")
+        else:
+            out[pair] = path, load(path, again)
+    if missing:
+        looked = ", ".join(map(str, dict.fromkeys(folders)))
+        raise MissingNeed("\n".join([f"no stored curve (looked in {looked}); what makes it:", *missing]))
+    return out
+
+
+def _groups(bench: Bench, stored: dict[Pair, tuple[Path, Curve]]) -> dict[tuple[str, ...], list[Pair]]:
+    """Which settings each curve brings; those with the same ones run together, so that images are read once."""
+    typed = {line.partition("=")[0] for line in bench.overrides}
+    out: dict[tuple[str, ...], list[Pair]] = {}
+    for pair, (_, curve) in stored.items():
+        brings: list[str] = [] if typed & {"rate", "points", "bpp"} else list(curve.origin.get("sweep", ()))
+        if not any(key.startswith("metrics") for key in typed):
+            brings.append(f"metrics={','.join(curve.origin.get('metrics', ()))}")
+        out.setdefault(tuple(one for one in brings if one.partition("=")[0] not in typed), []).append(pair)
+    return out
+
+
+def _whole(bench: Bench) -> Bench:
+    if bench.limit is not None:
+        raise ConfigError("a stored curve is of the whole dataset: leave out limit=")
+    return bench
+
+
+def _run(bench: Bench) -> tuple[Bench, Done]:
+    fetch_weights(bench)
+    if bench.targets and bench.search == "dataset":
+        bench, notes = search_dataset(bench)
+        print("\n".join(notes), file=sys.stderr)
+    return bench, execute(bench)
+
+
+def _measure(bench: Bench, done: Done, root: Path | None) -> Iterator[_Measured]:
+    contents = done.store.read()
+    for pair in bench.grid:
+        codec, dataset = pair[0], dataset_of(pair[1]).name
+        labels = {t.key: codec.name for t in done.plan.tasks if t.codec == codec and t.dataset == dataset}
+        rows = select(contents.rows.values(), labels)
+        points, images = measure(rows, contents.scores.values(), done.plan.metrics)
+        made = origin(bench, pair, rows, done, command(bench, pair, root))
+        yield _Measured(pair, dataset, Curve(points, images, made), tuple(rows))
+
+
+def _partial(one: _Measured) -> Iterator[str]:
+    named = f"  {one.pair[0].name} on {one.dataset}"
+    if not one.curve.points:
+        yield f"{named} has no points"
+    for point in one.curve.points:
+        if point.n < point.dataset_size:
+            yield f"{named}, {name_of(point.setting)}: {point.n} of {point.dataset_size} images"
+    for row in one.rows:
+        if row.status != "ok":
+            yield f"{named}, {row.image}: {row.status}: {row.error}"
