@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from rdpbench.results.figures import draw_all
 
@@ -61,6 +62,7 @@ def test_the_same_bytes_in_separate_processes(tmp_path: Path) -> None:
     assert hashes[0] == hashes[1]
 
 
+@pytest.mark.slow
 def test_other_numbers_are_another_picture(tmp_path: Path) -> None:
     frame = curves(["jpeg", "webp"])
     first = draw_all(frame, tmp_path / "a")[0].read_bytes()

@@ -222,15 +222,16 @@ def test_two_datasets_are_two_tables(
     tmp_path: Path, here: Any, images: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sets = f"data=folder:{images(2, 'one')},folder:{images(3, 'two', seed=9)}"
-    assert here("run", "codec=jpeg,webp", "rate=30,60,90", sets, "metrics=psnr", "verify=0", "workers=0") == 0
+    line = ["run", "codec=jpeg,webp", "rate=30,60,90", sets, "metrics=psnr", "verify=0", "workers=0"]
+    assert here(*line, f"figures={str(figures).lower()}") == 0
     shown = capsys.readouterr().out
     assert "folder-one: means over images" in shown
     assert "folder-two: means over images" in shown
     folder = tmp_path / "results/runs/folder-one+folder-two"
     text = (folder / "tables/summary.md").read_text()
     assert "folder-one, folder-two" not in text
-    assert (folder / "figures/folder-one/curves.png").is_file()
-    assert (folder / "figures/folder-two/curves.png").is_file()
+    assert (folder / "figures/folder-one/curves.png").is_file() == figures
+    assert (folder / "figures/folder-two/curves.png").is_file() == figures
 
 
 def test_two_datasets_of_one_name_are_refused(here: Any, images: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -167,7 +167,7 @@ def test_the_parent_alone_is_killed_and_run_again_at_once(
     check(runs, "killed", "whole", 24)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_sigkill_of_one_worker(tmp_path: Path, images: Any, environment: dict[str, str], seed: int) -> None:
     """One task fails and says so; the rest is finished by a new worker; retry_failed=true makes it whole."""
     runs, rng = Runs(tmp_path, images(6), environment), random.Random(seed)
