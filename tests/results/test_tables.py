@@ -218,8 +218,9 @@ def test_rows_csv_is_tidy(tmp_path: Path, here: Any, images: Any) -> None:
         assert one["bpp"] == pytest.approx((8 * of["bytes"] / (of["height"] * of["width"])).mean(), rel=1e-14)
 
 
+@pytest.mark.parametrize("figures", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_datasets_are_two_tables(
-    tmp_path: Path, here: Any, images: Any, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, here: Any, images: Any, capsys: pytest.CaptureFixture[str], figures: bool
 ) -> None:
     sets = f"data=folder:{images(2, 'one')},folder:{images(3, 'two', seed=9)}"
     line = ["run", "codec=jpeg,webp", "rate=30,60,90", sets, "metrics=psnr", "verify=0", "workers=0"]
