@@ -7,6 +7,9 @@ class data, read through the functions below, so that a codec of one's own stays
 ``needs``    what must be installed (`rdpbench.needs`); missing ones stop a plan, with the command to get them
 ``seeded``   True if the encoder or decoder draws random numbers; only then is ``seed`` a sweep axis
 ``heavy``    True if building the codec is expensive (weights): its tasks are then grouped by rate point
+``preload``  modules worth importing once for all workers, such as ``("torch",)``
+``uses_device``  True if it computes on ``device=``; rows of all others say ``cpu``
+``unkeyed``  names of fields that change no byte and no pixel, such as a timeout
 ``coder()``  what codes: library versions, or version and sha256 of a binary; enters the key of every result
 ``version``  raise it when the codec's own code changes what it writes
 """

@@ -6,11 +6,10 @@ import contextlib
 import os
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rdpbench import registry
 from rdpbench.config import Bench
 from rdpbench.errors import StoreBusy
 from rdpbench.provenance import new_session, provenance, write_session
@@ -20,6 +19,7 @@ from rdpbench.results.store import Store
 from rdpbench.runners import local
 from rdpbench.runners.plan import Plan, chunks, make_plan, run_name
 from rdpbench.runners.progress import progress
+from rdpbench.runners.server import import_ahead, start_for
 from rdpbench.runners.verify import decode_elsewhere, unlike
 from rdpbench.runners.worker import Result, Setup
 
@@ -59,18 +59,23 @@ def store_of(bench: Bench) -> Store:
     return Store(bench.root / run_name(bench))
 
 
-def execute(bench: Bench) -> Done:
+def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None) -> Done:
     """Do what is left of a command; running it again is resume.
+
+    ``announce`` is told the plan before anything runs, and may raise.
 
     Raises:
         RdpbenchError: before anything ran if it cannot run; later only if the store cannot be written.
     """
+    start_for(bench)
     store = store_of(bench)
     workers = workers_of(bench)
-    if workers:
-        local.start_server(_preload(bench))
+    # Nothing is written, not even the folder with its lock, before a plan stands.
+    ahead = None if store.folder.exists() else make_plan(bench, store)
     with store.lock():
-        plan = make_plan(bench, store)
+        plan = ahead or make_plan(bench, store)
+        if announce:
+            announce(plan, store)
         if not plan.work:
             store.compact()
             return Done(store, plan)
@@ -81,6 +86,7 @@ def execute(bench: Bench) -> Done:
             raise unwritable(store.folder, error) from error
         setup = Setup(Store(store.folder.resolve()), session, bench.device)
         portions = chunks(plan.work)
+        import_ahead()
         with exclusive(bench):
             results = local.run_processes(portions, setup, workers) if workers else local.run_here(portions, setup)
             done = _write(results, Done(store, plan), session, bench.verify)
@@ -93,13 +99,6 @@ def workers_of(bench: Bench) -> int:
     if bench.timing:
         return 1
     return local.cores() if bench.workers is None else bench.workers
-
-
-def _preload(bench: Bench) -> list[str]:
-    """Modules that the codecs and metrics of a command want imported once for all workers."""
-    classes = [registry.load("metric", name) for name in bench.metrics]
-    classes += [registry.load("codec", codec.use) for codec, _ in bench.grid]
-    return list(dict.fromkeys(module for cls in classes for module in getattr(cls, "preload", ())))
 
 
 def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> Done:

@@ -23,10 +23,6 @@ from rdpbench.errors import StoreError, WorkerError
 from rdpbench.runners.task import Work
 from rdpbench.runners.worker import Result, Setup, Worker, failed
 
-PRELOAD = ("PIL.Image", "rdpbench.runners.worker")
-"""What every worker imports; heavier modules come from the ``preload`` of the codecs and metrics at hand."""
-
-
 STILLBIRTHS = 3
 """Workers that may die before they are up; one may be killed by chance, all of them mean that none will start."""
 
@@ -34,14 +30,6 @@ STILLBIRTHS = 3
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0))
-
-
-def start_server(preload: Sequence[str]) -> None:
-    """Start the fork server early: it imports what workers share, such as torch, while the parent plans."""
-    from multiprocessing import forkserver
-
-    multiprocessing.get_context("forkserver").set_forkserver_preload([*preload, *PRELOAD])
-    forkserver.ensure_running()
 
 
 def run_here(chunks: Sequence[Sequence[Work]], setup: Setup) -> Iterator[Result]:

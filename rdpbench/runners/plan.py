@@ -21,7 +21,7 @@ from rdpbench.needs import Need
 from rdpbench.results.reconstructions import reconstruction_path
 from rdpbench.results.schema import Row
 from rdpbench.results.store import Contents, Store
-from rdpbench.runners.task import Task, Work, axis_of, build, identity, score_key, task_key, timing_key
+from rdpbench.runners.task import Task, Work, axis_of, build, device_of, identity, score_key, task_key, timing_key
 
 CHUNK = 32
 TIMING_WARMUP, TIMING_REPEATS = 1, 5
@@ -85,6 +85,23 @@ def check_needs(bench: Bench) -> None:
         raise MissingNeed("this run cannot start:\n" + "\n".join(lines) + "\n`rdpbench doctor` shows all of them")
 
 
+def check_device(device: str) -> None:
+    """Stop if the device is not here: rows must not name one that was not used.
+
+    >>> check_device("cpu")
+    """
+    if device == "cpu":
+        return
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not (number.isdigit() or not number):
+        raise ConfigError(f"device={device!r} is none of cpu, cuda, cuda:0, cuda:1, ...")
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(number or 0) >= count:
+        raise MissingNeed(f"device={device!r} is not here: torch {torch.__version__} sees {count} GPUs; use device=cpu")
+
+
 def choose_metrics(bench: Bench) -> tuple[tuple[str, ...], dict[str, str]]:
     """The metrics that can run, and those left out; missing ones stop the plan unless the user allowed leaving out."""
     lacking: dict[str, str] = {}
@@ -113,6 +130,7 @@ def make_plan(bench: Bench, store: Store) -> Plan:
         ImageError: images that cannot be read.
     """
     check_needs(bench)
+    check_device(bench.device)
     metrics, left_out = choose_metrics(bench)
     tasks = tuple({task.key: task for task in list_tasks(bench)}.values())
     stored = store.read() if store.exists() else Contents()
@@ -128,7 +146,7 @@ def make_plan(bench: Bench, store: Store) -> Plan:
         if row is not None and (row.status == "error" or not store.has_bitstream(row)):
             row = None
         missing = tuple(name for name in metrics if _unscored(stored, score_key(task.key, name), bench.retry_failed))
-        key = timing_key(task.key, bench.device, 1, TIMING_WARMUP, TIMING_REPEATS)
+        key = timing_key(task.key, device_of(task.codec, bench.device), 1, TIMING_WARMUP, TIMING_REPEATS)
         timing = bench.timing and key not in stored.timings
         unkept = task.keep and row is not None and not reconstruction_path(store, row).is_file()
         if row is None or missing or timing or unkept:

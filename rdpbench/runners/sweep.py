@@ -15,8 +15,8 @@ from rdpbench.provenance import command
 from rdpbench.results.schema import Row
 from rdpbench.results.show import select, show
 from rdpbench.results.store import Store
-from rdpbench.runners.execute import Done, execute, store_of
-from rdpbench.runners.plan import make_plan
+from rdpbench.runners.execute import Done, execute, workers_of
+from rdpbench.runners.plan import Plan
 from rdpbench.runners.report import lines
 from rdpbench.runners.search import Found, search
 from rdpbench.runners.task import axis_of
@@ -32,18 +32,17 @@ def run(bench: Bench, console: Console, *, encode: bool = True) -> int:
     notes: list[str] = []
     if bench.targets and bench.search == "dataset":
         bench, notes = search_dataset(bench)
-    store = store_of(bench)
-    plan = make_plan(bench, store)
-    uncoded = [work for work in plan.work if work.row is None]
-    if not encode and uncoded:
-        raise MissingNeed(
-            f"score never encodes, but {len(uncoded)} of {len(plan.tasks)} tasks are not in {store.folder}. "
-            f"Code them first: {command(bench.overrides)}"
-        )
-    for line in lines(plan, store, 1):
-        print(line, file=sys.stderr)
-    done = execute(bench)
-    return finish(bench, done, notes, console)
+
+    def announce(plan: Plan, store: Store) -> None:
+        uncoded = [work for work in plan.work if work.row is None]
+        if not encode and uncoded:
+            raise MissingNeed(
+                f"score never encodes, but {len(uncoded)} of {len(plan.tasks)} tasks are not in {store.folder}. "
+                f"Code them first: {command(bench.overrides)}"
+            )
+        print("\n".join(lines(plan, store, workers_of(bench))), file=sys.stderr)
+
+    return finish(bench, execute(bench, announce), notes, console)
 
 
 def finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) -> int:

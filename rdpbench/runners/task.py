@@ -88,6 +88,11 @@ def axis_of(setting: CodecSetting) -> Rate | None:
     return rate_of(registry.load("codec", setting.use))
 
 
+def device_of(setting: CodecSetting, device: str) -> str:
+    """Where a codec computes: on the device asked for if it can use one (``uses_device``), else on the CPU."""
+    return device if getattr(registry.load("codec", setting.use), "uses_device", False) else "cpu"
+
+
 @cache
 def identity(setting: CodecSetting) -> str:
     """All of a codec that changes its result, but for the rate: class, version, options, source, coder; as JSON."""

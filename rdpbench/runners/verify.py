@@ -20,7 +20,8 @@ from rdpbench.image import pixel_sha256
 from rdpbench.results.parts import read_part
 from rdpbench.results.schema import Row
 from rdpbench.results.store import Contents, Store
-from rdpbench.runners.local import one_thread, start_server
+from rdpbench.runners.local import one_thread
+from rdpbench.runners.server import start_server
 from rdpbench.runners.worker import decode_row
 
 
@@ -85,7 +86,7 @@ def decode_elsewhere(store: Store, rows: Sequence[Row]) -> dict[str, str]:
     if not rows:
         return answers
     left = list(rows)
-    start_server(())
+    start_server()
     context = multiprocessing.get_context("forkserver")
     while left:
         near, far = context.Pipe(duplex=False)

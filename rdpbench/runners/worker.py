@@ -31,7 +31,7 @@ from rdpbench.results.schema import Row, Score, Status, Timing
 from rdpbench.results.store import Store
 from rdpbench.runners.plan import TIMING_REPEATS, TIMING_WARMUP
 from rdpbench.runners.search import search
-from rdpbench.runners.task import Task, Work, axis_of, build, score_key, timing_key
+from rdpbench.runners.task import Task, Work, axis_of, build, device_of, score_key, timing_key
 
 REMEMBERED_ORIGINALS = 2
 """Originals kept with what metrics computed of them: chunks hold the rate points of an image together."""
@@ -221,7 +221,7 @@ class Worker:
                     seconds["decode"].append(decoded - encoded)
         finally:
             gc.enable()
-        device = self.setup.device
+        device = device_of(task.codec, self.setup.device)
         return Timing(
             timing_key=timing_key(task.key, device, 1, TIMING_WARMUP, TIMING_REPEATS),
             task_key=task.key,
@@ -300,7 +300,7 @@ def _row(task: Task, setup: Setup, *, status: Status, error: str = "") -> Row:
         decode_s=None,
         score_s=None,
         peak_memory_mb=None,
-        device=setup.device,
+        device=device_of(task.codec, setup.device),
         threads=1,
         batch=1,
         command="",
