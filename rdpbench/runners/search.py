@@ -57,8 +57,8 @@ def count(axis: Rate) -> int:
 def search(axis: Rate, target: float, measure: Callable[[float], float]) -> Found:
     """Bisect for the setting whose rate is nearest to ``target`` (bpp); ``measure`` gives the rate at a setting.
 
-    >>> search(Rate("quality", 0, 100), 0.25, lambda quality: quality / 100)
-    Found(setting=25, bpp=0.25, attempts=9)
+    >>> search(Rate("quality", 1, 100), 0.25, lambda quality: quality / 100)
+    Found(setting=25, bpp=0.25, attempts=8)
     """
     at = settings(axis)
     known: dict[int, float] = {}
