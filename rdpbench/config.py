@@ -1,17 +1,10 @@
 """From what the user typed to a list of cells: Hydra composes one configuration per codec and dataset.
 
-Hydra's own launcher is not used: it knows neither resume nor a plan. Its override grammar is, so ``codec=jpeg,webp
-rate=range(10,100,10)`` means what a Hydra user expects. Three things are rewritten before Hydra sees them:
-
-``codec=./mine.py:MyCodec``   a class of the user's, or of an entry point
-``data=folder:PATH``          any folder
-``metrics=psnr,lpips/alex``   a list, not a sweep
+Hydra's own launcher is not used: it knows neither resume nor a plan.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +12,8 @@ from typing import Any
 
 from rdpbench import registry
 from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.overrides import Typed, explain, rewrite, split, with_experiment
 from rdpbench.paths import conf_folder
-
-AXES = ("rate", "bpp", "seed")
-"""Expanded after composing, since one compose takes 28 ms."""
-
-LITERAL = ("root", "run", "data.path")
-"""Taken as they are typed: folder names may hold spaces, commas, quotes and ``${``, which mean something to Hydra."""
 
 
 @dataclass(frozen=True)
@@ -80,25 +68,6 @@ class Bench:
     """The first composed configuration, for the record."""
 
 
-def available(group: str) -> list[str]:
-    """Names in a group of ``conf``.
-
-    >>> "kodak" in available("data")
-    True
-    """
-    return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
-
-
-def experiment(name: str) -> list[str]:
-    """The overrides that ``conf/experiment/NAME.yaml`` stands for."""
-    import yaml
-
-    if name not in available("experiment"):
-        raise UnknownName("experiment", name, available("experiment"))
-    lines = yaml.safe_load((conf_folder() / "experiment" / f"{name}.yaml").read_text())
-    return [str(line) for line in lines]
-
-
 def read(overrides: Sequence[str]) -> Bench:
     """Compose what the user typed; nothing typed means ``experiment=default``.
 
@@ -111,101 +80,22 @@ def read(overrides: Sequence[str]) -> Bench:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    overrides = _with_experiment(overrides)
-    swept, axes, metrics, literal = _split(overrides)
+    overrides = with_experiment(overrides)
+    typed = split(overrides)
     composed: list[dict[str, Any]] = []
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
-            for choice in swept:
-                words, settings = _rewrite(choice)
+            for choice in typed.choices:
+                words, settings = rewrite(choice)
                 plain = OmegaConf.to_container(compose("config", overrides=words), resolve=True)
                 assert isinstance(plain, dict)
-                for key, value in (*literal.items(), *settings.items()):
+                for key, value in (*typed.literal.items(), *settings.items()):
                     _put(plain, key, value)
                 composed.append({**{str(key): value for key, value in plain.items()}, "_choice": choice})
     except (HydraException, OmegaConfBaseException) as error:
-        raise _explain(str(error), overrides) from error
-    return _bench(composed, axes, metrics, tuple(overrides))
-
-
-def _with_experiment(overrides: Sequence[str]) -> list[str]:
-    """Put the overrides of ``experiment=NAME`` first; what the user typed beside it wins."""
-    named = [line.partition("=")[2] for line in overrides if line.startswith("experiment=")]
-    own = [line for line in overrides if not line.startswith("experiment=")]
-    chosen = named or ([] if any(line.startswith(("codec=", "data=")) for line in own) else ["default"])
-    base = [line for name in chosen for line in experiment(name)]
-    typed = {line.partition("=")[0] for line in own}
-    return [line for line in base if line.partition("=")[0] not in typed] + own
-
-
-def _split(
-    overrides: Sequence[str],
-) -> tuple[list[list[str]], dict[str, list[float]], list[str] | None, dict[str, str | None]]:
-    """What Hydra composes (one list per combination), the numeric axes, the metrics, and what is taken literally."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
-
-    choices: list[list[str]] = []
-    axes: dict[str, list[float]] = {}
-    metrics: list[str] | None = None
-    literal: dict[str, str | None] = {}
-    for line in overrides:
-        key, sign, value = line.partition("=")
-        if not sign:
-            raise ConfigError(f"{line!r} is no override; write key=value, such as codec=webp or limit=4")
-        if key == "metrics" and value not in available("metrics"):
-            metrics = list(dict.fromkeys(name.strip() for name in value.strip("[]").split(",") if name.strip()))
-            continue
-        if key in ("codec", "data"):
-            names = _names(key, value)
-            if not names:
-                raise ConfigError(f"{line!r} names nothing; choose from {', '.join(_shown(key))}")
-            choices.append([f"{key}={name}" for name in names])
-            continue
-        if key in LITERAL:
-            literal["data.options.path" if key == "data.path" else key] = None if value in ("", "null") else value
-            continue
-        try:
-            parsed = OverridesParser.create().parse_overrides([line])[0]
-        except OverrideParseException as error:
-            raise ConfigError(f"cannot read {line!r}: {str(error).splitlines()[0]}") from error
-        swept = parsed.is_sweep_override()
-        values = list(parsed.sweep_string_iterator()) if swept else [parsed.get_value_element_as_str()]
-        # Hydra writes a swept true as True; one setting must not have two labels.
-        values = [value.lower() if value in ("True", "False") else value for value in values]
-        if key in AXES:
-            if values != ["null"]:
-                axes[key] = [_number(key, one) for value in values for one in value.strip("[]").split(",")]
-        elif len(values) > 1 and not key.lstrip("+~").startswith(("codec.", "data.")):
-            raise ConfigError(f"{key} takes one value, found {value!r}; codec, data, rate, bpp and seed can be swept")
-        else:
-            choices.append([f"{key}={one}" for one in values])
-    return [list(choice) for choice in itertools.product(*choices)], axes, metrics, literal
-
-
-def _names(key: str, value: str) -> list[str]:
-    """Split ``codec=`` and ``data=`` at commas by hand; a comma in the path of a file or folder that exists stays."""
-    pieces = value.split(",")
-    names: list[str] = []
-    while pieces:
-        # The longest run of pieces that is an existing place; else a single piece.
-        ends = (end for end in range(len(pieces), 1, -1) if _exists(key, ",".join(pieces[:end]).strip()))
-        end = next(ends, 1)
-        names.append(",".join(pieces[:end]).strip())
-        del pieces[:end]
-    return [name for name in names if name]
-
-
-def _exists(key: str, name: str) -> bool:
-    if key == "data" and name.startswith("folder:"):
-        return Path(name.partition(":")[2]).expanduser().is_dir()
-    where, _, attribute = name.rpartition(":")
-    return attribute.isidentifier() and Path(where).expanduser().is_file()
-
-
-def _shown(key: str) -> list[str]:
-    return [name for name in available(key) if name != _OWN]
+        raise explain(str(error), overrides) from error
+    return _bench(composed, typed, tuple(overrides))
 
 
 def _put(plain: dict[Any, Any], key: str, value: object) -> None:
@@ -215,75 +105,8 @@ def _put(plain: dict[Any, Any], key: str, value: object) -> None:
     plain[last] = value
 
 
-def _number(key: str, text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ConfigError(f"{key} takes numbers, found {text!r}; write {key}=10,20,30")
-    if key == "bpp" and number <= 0:
-        raise ConfigError(f"bpp={text} must be above 0")
-    if key == "seed" and not (number.is_integer() and number >= 0):
-        raise ConfigError(f"seed={text} must be a whole number from 0")
-    return number
-
-
-def _rewrite(choice: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
-    """One combination in the words of Hydra's groups, and what is set after composing."""
-    words: list[str] = []
-    settings: dict[str, Any] = {}
-    for line in choice:
-        key, _, value = line.partition("=")
-        if key == "codec" and value not in _shown("codec"):
-            _check_own(value)
-            words.append(f"codec={_OWN}")
-            settings |= {"codec.name": _label(value), "codec.use": _absolute(value)}
-        elif key == "data" and value.startswith("folder:"):
-            words.append("data=folder")
-            settings["data.options.path"] = value.partition(":")[2]
-        elif key == "data" and value not in available("data"):
-            if ":" not in value and value not in registry.names("dataset"):
-                known = {*available("data"), *registry.names("dataset")}
-                raise UnknownName("dataset", value, known, "any folder: data=folder:PATH")
-            words += ["data=folder", "~data.options.path"]
-            settings |= {"data.use": _absolute(value), "data.name": _label(value)}
-        elif key.startswith(("codec.options.", "data.options.")):
-            words.append(f"++{line}")
-        elif key in ("workers", "device"):
-            words.append(f"runner.{line}")
-        else:
-            words.append(line)
-    return words, settings
-
-
-_OWN = "own"
-
-
-def _check_own(reference: str) -> None:
-    if ":" not in reference and reference not in registry.names("codec"):
-        known = {*_shown("codec"), *registry.names("codec")}
-        raise UnknownName("codec", reference, known, "your own: codec=./my_codec.py:MyCodec")
-    registry.load("codec", reference)
-
-
-def _label(reference: str) -> str:
-    return reference.rpartition(":")[2]
-
-
-def _absolute(reference: str) -> str:
-    """With the full path of a file: rows outlive the folder that a command was typed in."""
-    where, _, name = reference.rpartition(":")
-    return f"{Path(where).expanduser().resolve()}:{name}" if where.endswith(".py") else reference
-
-
-def _bench(
-    composed: Sequence[Mapping[str, Any]],
-    axes: Mapping[str, Sequence[float]],
-    metrics: Sequence[str] | None,
-    overrides: tuple[str, ...],
-) -> Bench:
-    first = composed[0]
+def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple[str, ...]) -> Bench:
+    first, axes, metrics = composed[0], typed.axes, typed.metrics
     grid = dict.fromkeys((_codec(one), _data(one["data"])) for one in composed)
     _check_labels({codec for codec, _ in grid})
     if axes.get("rate") and axes.get("bpp"):
@@ -372,14 +195,3 @@ def _codec(one: Mapping[str, Any]) -> CodecSetting:
 
 def _data(data: Mapping[str, Any]) -> DataSetting:
     return DataSetting(data["name"], data["use"], tuple(sorted((data.get("options") or {}).items())))
-
-
-def _explain(message: str, overrides: Sequence[str]) -> ConfigError:
-    """Hydra's message, with the nearest key of ours where a key was unknown."""
-    keys = ["codec", "data", "metrics", "rate", "bpp", "seed", "limit", "points", "run", "root", "keep", "search"]
-    keys += ["retry_failed", "verify", "download", "timing", "figures", "workers", "device", "experiment"]
-    for line in overrides:
-        key = line.partition("=")[0].lstrip("+~")
-        if "." not in key and key not in keys:
-            return UnknownName("setting", key, keys, "each is explained in conf/config.yaml")
-    return ConfigError(message)

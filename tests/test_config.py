@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rdpbench.config import CodecSetting, available, read
+from rdpbench.config import CodecSetting, read
 from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.overrides import available
 
 MINE = "class Mine:\n    def encode(self, image, side): ...\n    def decode(self, data): ...\n"
 

@@ -12,8 +12,9 @@ from typing import Any
 import rdpbench
 from rdpbench import registry, weights
 from rdpbench.codecs.contract import needs_of
-from rdpbench.config import Bench, CodecSetting, DataSetting, available
+from rdpbench.config import Bench, CodecSetting, DataSetting
 from rdpbench.needs import Package, package_version
+from rdpbench.overrides import available
 from rdpbench.results.schema import Row
 from rdpbench.results.store import Store
 from rdpbench.runners.execute import Done
