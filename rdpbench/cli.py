@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (show, verify, report):
         command.add_argument("name", help="the run's name, or its folder")
         command.add_argument("--root", default="results/runs", help="where runs lie (default: %(default)s)")
+    show.add_argument("--by-tag", action="store_true", help="a table for each kind of image, such as photo and scan")
     verify.add_argument("--sample", type=_count, default=64, help="bitstreams to decode again (default: %(default)s)")
     verify.add_argument("--all", action="store_true", help="decode all of them")
     verify.add_argument("--seed", type=int, default=0, help="which ones are chosen")
@@ -171,13 +172,18 @@ def _doctor(_: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from rdpbench.results.show import show
+    from rdpbench.results.show import by_tag, select, show
+    from rdpbench.results.tables import terminal
 
     store = _stored(options)
     contents = store.read()
-    metrics = list(dict.fromkeys(score.metric for score in contents.scores.values()))
+    metrics = sorted({score.metric for score in contents.scores.values()}, key=_metric_order)
     console = _console()
-    for path in show(store, contents, None, sorted(metrics, key=_metric_order), console):
+    if options.by_tag:
+        for table in by_tag(select(contents.rows.values(), None), contents.scores.values(), metrics):
+            console.print(terminal(table))
+        return 0
+    for path in show(store, contents, None, metrics, console):
         console.print(f"  {path}", highlight=False, soft_wrap=True)
     return 0
 

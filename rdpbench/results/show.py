@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +63,16 @@ def show(
         raise unwritable(store.folder, error) from error
     made = [store.folder / "rows.parquet", store.folder / "rows.csv"]
     return [*made, *(folder / f"summary.{ending}" for ending in ("csv", "md", "tex")), *written]
+
+
+def by_tag(rows: Sequence[Row], scores: Iterable[Score], metrics: Sequence[str]) -> Iterator[tables.Table]:
+    """One table for each tag of the images: a mean over photographs and scans together may be true of neither."""
+    scores = list(scores)
+    for tag in sorted({tag for row in rows for tag in row.tags.split(",") if tag}):
+        tagged = [row for row in rows if tag in row.tags.split(",")]
+        sizes = {row.dataset: len({one.image for one in tagged if one.dataset == row.dataset}) for row in tagged}
+        named = [replace(row, dataset=f"{row.dataset}, {tag}", dataset_size=sizes[row.dataset]) for row in tagged]
+        yield tables.measured(summarise(named, scores, metrics))
 
 
 def select(rows: Iterable[Row], labels: dict[str, str] | None) -> list[Row]:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rdpbench.results.schema import Row, Score
-from rdpbench.results.show import select
+from rdpbench.results.show import by_tag, select
 from rdpbench.results.summary import RESAMPLES, at_rate, common_rates, comparable, summarise, with_interval
 
 
@@ -193,3 +193,14 @@ def test_a_changed_image_replaces_the_one_of_its_name() -> None:
         row(0, 2.0, session="2", task_key="new"),
     ]
     assert select(rows, None) == rows[1:]
+
+
+def test_tables_split_by_tag() -> None:
+    tags = ["photo", "photo,jpeg-source", "scan"]
+    rows = [row(number, tags=tag) for number, tag in enumerate(tags)]
+    scores = [score(one, value) for one, value in zip(rows, (30.0, 40.0, 90.0), strict=True)]
+    tables = {table.caption.split(":")[0]: table for table in by_tag(rows, scores, ["psnr"])}
+    assert list(tables) == ["set, jpeg-source", "set, photo", "set, scan"]
+    photo = [cell.text for cell in tables["set, photo"].lines[0]]
+    assert photo[2] == "2", "all images of the tag are there, so the point is not partial"
+    assert photo[-1].startswith("35.00")
