@@ -36,7 +36,7 @@ DECODER = Binary("bpgdec", "RDPBENCH_BPGDEC", PAGE)
 
 MAGIC = b"BPG\xfb"
 NARROWEST_X265 = 25
-"""bpgenc 0.9.8 with x265 segfaults at every width up to 24, whatever the height, chroma and level. Any height works."""
+"""bpgenc 0.9.8 with x265 segfaults at every width tried up to 24, whatever height, chroma and level."""
 DEPTHS = {"x265": [8, 10, 12], "jctvc": [8, 9, 10, 11, 12]}
 
 
