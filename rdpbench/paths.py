@@ -30,3 +30,10 @@ def cache_folder() -> Path:
     if given:
         return Path(given).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rdpbench"
+
+
+def data_folders(name: str) -> list[Path]:
+    """Where a dataset may lie, best first: ``$RDPBENCH_DATA``, and our cache, which is where downloads go."""
+    given = os.environ.get("RDPBENCH_DATA")
+    own = [Path(given).expanduser() / name] if given else []
+    return [*own, cache_folder() / "data" / name]

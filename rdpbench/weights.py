@@ -9,32 +9,21 @@ Some files have no published hash. Their card says ``sha256=None``; the first us
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import http.client
 import json
 import os
-import shutil
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import urlsplit
 
 from filelock import FileLock
 
+from rdpbench.download import Progress, download
 from rdpbench.errors import MissingNeed
 from rdpbench.needs import Need
 from rdpbench.paths import cache_folder
-
-Progress: TypeAlias = Callable[[int, int], None]
-"""Called with the bytes that are here and the bytes of the whole file."""
-
-_TIMEOUT_S = 30
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -178,29 +167,14 @@ def fetch(card: Card, progress: Progress | None = None) -> Path:
     """
     if any(path.is_file() for path in candidates(card)):
         return resolve(card)
-    target = own_folder() / card.file
-    part = target.with_name(f".{card.file}.{os.getpid()}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(target.parent).free
-        if free < card.bytes:
-            raise MissingNeed(
-                f"weights {card.id!r} need {card.bytes / 1e6:.0f} MB and {target.parent} has {free / 1e6:.0f} MB left\n"
-                + how_to_get(card)
-            )
-        found = _download(card, part, progress or _tell(card))
-        if card.sha256 and found != card.sha256:
-            raise MissingNeed(
-                f"{card.source} gave other bytes: sha256 {found}, expected {card.sha256}\n{how_to_get(card)}"
-            )
-        part.replace(target)
-    except (OSError, http.client.HTTPException) as error:
-        if isinstance(error, urllib.error.HTTPError):
-            error.close()  # a refusal is also an answer, with an open connection
-        raise MissingNeed(f"cannot download {card.source}: {error}\n{how_to_get(card)}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+    download(
+        card.source,
+        own_folder() / card.file,
+        sha256=card.sha256,
+        size=card.bytes,
+        hint=how_to_get(card),
+        progress=progress,
+    )
     return resolve(card)
 
 
@@ -224,36 +198,6 @@ def read_tensors(card: Card) -> dict[str, Any]:
     loaded = torch.load(resolve(card), map_location="cpu", weights_only=True)
     assert isinstance(loaded, dict), f"{card.file} holds a {type(loaded).__name__}, expected tensors by name"
     return loaded
-
-
-def _download(card: Card, part: Path, progress: Progress) -> str:
-    digest = hashlib.sha256()
-    here = 0
-    request = urllib.request.Request(card.source, headers={"User-Agent": "rdpbench"})  # noqa: S310 (a card's address)
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer, part.open("wb") as out:  # noqa: S310
-        announced = int(answer.headers.get("Content-Length") or card.bytes)
-        while block := answer.read(_CHUNK):
-            out.write(block)
-            digest.update(block)
-            here += len(block)
-            progress(here, announced)
-    # Reading in blocks ends quietly when the connection is cut.
-    if here != announced:
-        raise ConnectionError(f"the connection was cut after {here} of {announced} bytes")
-    return digest.hexdigest()
-
-
-def _tell(card: Card) -> Progress:
-    print(f"downloading {card.source} ({card.bytes / 1e6:.0f} MB)", file=sys.stderr, flush=True)
-    told = 0
-
-    def progress(here: int, whole: int) -> None:
-        nonlocal told
-        if (fifth := 5 * here // max(whole, 1)) > told:
-            told = fifth
-            print(f"  {card.file}: {20 * fifth} %", file=sys.stderr, flush=True)
-
-    return progress
 
 
 def _check(card: Card, path: Path) -> None:

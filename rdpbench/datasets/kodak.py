@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from rdpbench.datasets.contract import Sample
-from rdpbench.datasets.fetch import data_folders, fetch_file
-from rdpbench.datasets.manifest import Manifest
+from rdpbench.datasets.manifest import Manifest, file_sha256
+from rdpbench.download import download
 from rdpbench.errors import ImageError
 from rdpbench.needs import Need
+from rdpbench.paths import data_folders
 
 SOURCE = "https://r0k.us/graphics/kodak/kodak/"
 BYTES = 15_394_305
@@ -64,5 +65,6 @@ class Kodak:
             f"data.path=FOLDER, or put the folder 'kodak' into $RDPBENCH_DATA, or the files into {target}"
         )
         for name, sha256 in manifest.files.items():
-            fetch_file(self.source + name, target / name, sha256, hint)
+            if not (target / name).is_file() or file_sha256(target / name) != sha256:
+                download(self.source + name, target / name, sha256=sha256, size=BYTES // 24, hint=hint)
         return target

@@ -232,7 +232,7 @@ def test_no_network(home):
 
 def test_too_little_disk(home, server, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
-    with pytest.raises(MissingNeed, match=r"need 1 MB and .* has 1 MB left"):
+    with pytest.raises(MissingNeed, match=r"needs 1 MB and .* has 1 MB left"):
         fetch(at(server, "good"))
     assert left_over(home) == []
 

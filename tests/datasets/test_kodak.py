@@ -1,0 +1,105 @@
+"""Kodak: found where the user says, downloaded from a real server, lookalikes refused."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image as pil
+
+from rdpbench.datasets.kodak import Kodak
+from rdpbench.errors import ImageError, MissingNeed
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("RDPBENCH_DATA", raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def serve() -> Iterator[object]:
+    running: list[http.server.ThreadingHTTPServer] = []
+
+    def start(folder: Path) -> str:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+        running.append(server)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_address[1]}/"
+
+    yield start
+    for server in running:
+        server.shutdown()
+        server.server_close()
+
+
+def test_without_network_one_message_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(MissingNeed) as caught:
+        list(Kodak(source="http://127.0.0.1:9/").samples())
+    text = str(caught.value)
+    assert "cannot download http://127.0.0.1:9/kodim01.png" in text
+    assert "15 MB in 24 files" in text
+    assert "data.path=FOLDER" in text
+    assert "$RDPBENCH_DATA" in text
+
+
+def test_a_download_is_whole_checked_and_used_again(serve, shared: Path, tmp_path: Path, capsys) -> None:
+    address = serve(shared / "data" / "kodak")
+    samples = list(Kodak(source=address).samples())
+    assert [sample.id for sample in samples] == [f"kodim{number:02}" for number in range(1, 25)]
+    assert len(capsys.readouterr().err.splitlines()) == 24
+    assert samples[0].path.parent == tmp_path / "cache" / "data" / "kodak"
+    # Here now: no server is asked again.
+    assert list(Kodak(source="http://127.0.0.1:9/").samples()) == samples
+
+
+def test_an_interrupted_download_fetches_the_rest(serve, shared: Path, tmp_path: Path, capsys) -> None:
+    here = tmp_path / "cache" / "data" / "kodak"
+    here.mkdir(parents=True)
+    for number in range(1, 20):
+        shutil.copy(shared / "data" / "kodak" / f"kodim{number:02}.png", here)
+    (here / "kodim03.png").write_bytes(b"half")
+    assert len(list(Kodak(source=serve(shared / "data" / "kodak")).samples())) == 24
+    assert len(capsys.readouterr().err.splitlines()) == 6
+
+
+def test_other_bytes_are_refused(serve, tmp_path: Path) -> None:
+    (tmp_path / "served").mkdir()
+    pil.new("RGB", (500, 500)).save(tmp_path / "served" / "kodim01.png")
+    with pytest.raises(MissingNeed, match=r"gave other bytes: sha256 \w+, expected a56e27cb"):
+        list(Kodak(source=serve(tmp_path / "served")).samples())
+    assert not list((tmp_path / "cache").rglob("*.p*"))
+
+
+def test_a_lookalike_folder_is_refused_by_name(shared: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "kodak"
+    shutil.copytree(shared / "data" / "kodak", folder)
+    with pil.open(folder / "kodim07.png") as opened:
+        pixels = opened.copy()
+    pixels.putpixel((0, 0), (1, 2, 3))
+    pixels.save(folder / "kodim07.png")
+    with pytest.raises(ImageError, match=r"kodim07.png is not the file of this set: sha256 \w+, expected"):
+        list(Kodak(path=str(folder)).samples())
+
+
+def test_a_missing_file_and_a_missing_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"kodim01.png is missing in"):
+        list(Kodak(path=str(tmp_path)).samples())
+    with pytest.raises(ImageError, match=r"no such folder: .*gone"):
+        list(Kodak(path=str(tmp_path / "gone")).samples())
+
+
+def test_rdpbench_data_is_looked_into(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RDPBENCH_DATA", str(shared / "data"))
+    assert len(list(Kodak(source="http://127.0.0.1:9/").samples())) == 24
