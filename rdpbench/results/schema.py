@@ -7,7 +7,7 @@ a newer one stops with the instruction to upgrade. Field names are what ``rows.p
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from rdpbench.errors import StoreError
@@ -92,8 +92,8 @@ class Row:
     """UTC, when the row was made."""
 
     def record(self) -> dict[str, Any]:
-        """As stored."""
-        return asdict(self)
+        """As stored; the fields are flat, so a plain copy does what the slow ``asdict`` would."""
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
