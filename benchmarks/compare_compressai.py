@@ -85,6 +85,7 @@ def main() -> None:
     parser.add_argument("--codec", choices=sorted(QUALITIES), default="jpeg")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--skip", action="append", default=[], help="a contestant to leave out, by its name")
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     folder, codec, workers = options.folder.resolve(), options.codec, options.workers
@@ -113,7 +114,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(options.rounds):
         for name, contestant in contestants.items():
-            if turn and name == "compressai -j 2":
+            if name in options.skip or (turn and name == "compressai -j 2"):
                 continue  # two processes of two threads each fight over two cores: many times slower, once is enough
             seconds[name].append(contestant())
             print(f"round {turn + 1}: {name}: {seconds[name][-1]:.2f} s", file=sys.stderr, flush=True)
@@ -122,7 +123,7 @@ def main() -> None:
     print(f"\n{codec}, {len(QUALITIES[codec])} settings, {len(list(folder.glob('*.png')))} images, {workers} workers, ")
     print(f"{os.cpu_count()} cores, {options.rounds} rounds; load average now {os.getloadavg()[0]:.2f}\n")
     print("| contestant | median s | all s | rdpbench / it |\n| --- | ---: | --- | ---: |")
-    for name, values in seconds.items():
+    for name, values in ((name, values) for name, values in seconds.items() if values):
         median = statistics.median(values)
         print(f"| {name} | {median:.2f} | {' '.join(f'{v:.2f}' for v in values)} | {ours / median:.2f} |")
     print(f"\nrdpbench's tables and figures from a finished store: {drawn:.2f} s")
