@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -145,7 +146,7 @@ def _plan(options: argparse.Namespace) -> int:
     from rdpbench.runners.plan import make_plan
     from rdpbench.runners.report import as_json, lines
 
-    bench = read(options.overrides)
+    bench = replace(read(options.overrides), download=False)
     if bench.targets and bench.search == "dataset":
         raise ConfigError("search=dataset decides the settings while it runs; plan it with rate=, or use search=image")
     store = store_of(bench)

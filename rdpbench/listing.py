@@ -12,7 +12,7 @@ import yaml
 from rdpbench import registry
 from rdpbench.errors import ConfigError
 from rdpbench.needs import Need, package_version
-from rdpbench.paths import cache_folder, conf_folder, data_folders
+from rdpbench.paths import cache_folder, conf_folder
 
 
 def listing(what: str) -> list[str]:
@@ -74,8 +74,10 @@ def _state(name: str, kind: registry.Kind, use: str) -> list[str]:
 
 
 def _kodak() -> list[str]:
-    found = next((folder for folder in data_folders("kodak") if (folder / "kodim24.png").is_file()), None)
-    return [f"           kodak: {found or 'not here yet; the first run downloads 15 MB, or say data.path=FOLDER'}"]
+    from rdpbench.datasets.kodak import Kodak
+
+    missing = Kodak().missing()
+    return [f"           {missing}; the first run downloads it"] if missing else []
 
 
 def _gpu() -> str:

@@ -27,7 +27,11 @@ class Sample:
 
 @runtime_checkable
 class Dataset(Protocol):
-    """The contract: a frozen dataclass whose fields are its configuration."""
+    """The contract: a frozen dataclass whose fields are its configuration.
+
+    A set that can be downloaded also has ``missing() -> str | None``: None if it is here, else how to get it. Then
+    `plan` does not start the download, and ``download=false`` stops with that text.
+    """
 
     name: str
     protocol: str

@@ -39,6 +39,15 @@ class Kodak:
     source: str = SOURCE
     needs: ClassVar[tuple[Need, ...]] = ()
 
+    def missing(self) -> str | None:
+        """None if the set is here; else how to get it."""
+        if self.path is not None or self._found():
+            return None
+        return (
+            f"Kodak is not here ({BYTES / 1e6:.0f} MB in 24 files, free to use). Get {SOURCE} by hand and say "
+            f"data.path=FOLDER, or put the folder 'kodak' into $RDPBENCH_DATA, or the files into {_target()}"
+        )
+
     def samples(self) -> Iterator[Sample]:
         """Yield the images in order, each with its sha256 checked; downloads the set if it is nowhere."""
         manifest = Manifest.beside(__file__, "kodak.sha256")
@@ -55,16 +64,18 @@ class Kodak:
             if not folder.is_dir():
                 raise ImageError(f"no such folder: {folder}, named by data.path={self.path}")
             return folder
-        candidates = data_folders("kodak")
-        for folder in candidates:
-            if all((folder / name).is_file() for name in manifest.files):
-                return folder
-        target = candidates[-1]
-        hint = (
-            f"Kodak is not here ({BYTES / 1e6:.0f} MB in 24 files, free to use). Get {SOURCE} by hand and say "
-            f"data.path=FOLDER, or put the folder 'kodak' into $RDPBENCH_DATA, or the files into {target}"
-        )
+        if found := self._found():
+            return found
+        target, hint = _target(), self.missing() or ""
         for name, sha256 in manifest.files.items():
             if not (target / name).is_file() or file_sha256(target / name) != sha256:
                 download(self.source + name, target / name, sha256=sha256, size=BYTES // 24, hint=hint)
         return target
+
+    def _found(self) -> Path | None:
+        names = Manifest.beside(__file__, "kodak.sha256").files
+        return next((f for f in data_folders("kodak") if all((f / name).is_file() for name in names)), None)
+
+
+def _target() -> Path:
+    return data_folders("kodak")[-1]

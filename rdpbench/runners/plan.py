@@ -85,6 +85,20 @@ def check_needs(bench: Bench) -> None:
         raise MissingNeed("this run cannot start:\n" + "\n".join(lines) + "\n`rdpbench doctor` shows all of them")
 
 
+def check_downloads(bench: Bench) -> None:
+    """Stop if a dataset would have to be downloaded and may not be.
+
+    Raises:
+        MissingNeed: how to get each.
+    """
+    if bench.download:
+        return
+    for data in dict.fromkeys(data for _, data in bench.grid):
+        missing = getattr(dataset_of(data), "missing", None)
+        if missing and (text := missing()):
+            raise MissingNeed(f"{text}, or let `rdpbench run` download it (download=true, its default)")
+
+
 def check_device(device: str) -> None:
     """Stop if the device is not here: rows must not name one that was not used.
 
@@ -130,6 +144,7 @@ def make_plan(bench: Bench, store: Store) -> Plan:
         ImageError: images that cannot be read.
     """
     check_needs(bench)
+    check_downloads(bench)
     check_device(bench.device)
     metrics, left_out = choose_metrics(bench)
     tasks = tuple({task.key: task for task in list_tasks(bench)}.values())

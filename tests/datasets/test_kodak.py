@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as pil
 
+from rdpbench.cli import main
 from rdpbench.datasets.kodak import Kodak
 from rdpbench.errors import ImageError, MissingNeed
 
@@ -103,3 +104,13 @@ def test_a_missing_file_and_a_missing_folder_are_named(tmp_path: Path) -> None:
 def test_rdpbench_data_is_looked_into(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RDPBENCH_DATA", str(shared / "data"))
     assert len(list(Kodak(source="http://127.0.0.1:9/").samples())) == 24
+
+
+@pytest.mark.parametrize("typed", [["plan"], ["run", "download=false"]])
+def test_nothing_is_downloaded_where_it_may_not(typed: list[str], tmp_path: Path, capsys) -> None:
+    line = [*typed, "codec=jpeg", "data=kodak", "data.options.source=http://127.0.0.1:9/", f"root={tmp_path}/runs"]
+    assert main(line) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("rdpbench: Kodak is not here (15 MB")
+    assert "downloading" not in said
+    assert not (tmp_path / "runs").exists()
