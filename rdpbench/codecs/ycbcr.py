@@ -11,10 +11,11 @@ what ``astype`` does, costs 9 dB: an 8-bit BT.709 round trip of the Kodak images
 43.7 dB truncated. At 10 bits the rounded round trip is lossless for every 8-bit colour.
 
 CompressAI's conversion, from which most published VTM curves come, has the middle of chroma at ``s / 2`` (127.5)
-instead of ``2**(bits - 1)`` (128); grey then falls on a tie. ``middle="half"`` is that: 53.00 dB on Kodak when rounded.
+instead of ``2**(bits - 1)`` (128), so that grey falls on a tie. ``middle="half"`` is that conversion, in float64 and
+its order of operations, but rounded as numpy rounds (ties to even): 53.00 dB on Kodak.
 
-Computed in integers, exactly: with weights of four decimals some colours land on a half (BT.601 at 8 bits, both at 10),
-where float64 rounds one way or the other by its last bit, and one such sample changes the bitstream.
+All else is computed in integers, exactly: with weights of four decimals some colours land on a half (BT.601 at 8 bits,
+both at 10), where float64 rounds one way or the other by its last bit, and one such sample changes the bitstream.
 """
 
 from __future__ import annotations
@@ -47,15 +48,25 @@ def rgb_to_ycbcr(image: Image, bits: int = 8, matrix: Matrix = "bt709", middle: 
     [306, 339, 1023]
     """
     kr, kb = _weights(bits, matrix)
-    top, doubled = 2**bits - 1, _doubled_middle(bits, middle)
-    r, g, b = (image[:, :, channel].astype(np.int64) for channel in range(3))
-    y = kr * r + (ONE - kr - kb) * g + kb * b  # times 255 * ONE / top
+    top = 2**bits - 1
     height, width = image.shape[:2]
     planes: Planes = np.empty((3, height, width), np.uint8) if bits == 8 else np.empty((3, height, width), np.uint16)
+    if _doubled_middle(bits, middle) != 2**bits:
+        planes[:] = np.clip(np.rint(_compressai(image, kr / ONE, kb / ONE) * top), 0, top)
+        return planes
+    r, g, b = (image[:, :, channel].astype(np.int64) for channel in range(3))
+    y = kr * r + (ONE - kr - kb) * g + kb * b  # times 255 * ONE / top
     planes[0] = _divided(top * y, 255 * ONE, 0, top)
-    planes[1] = _divided(top * (ONE * b - y), 255 * 2 * (ONE - kb), doubled, top)
-    planes[2] = _divided(top * (ONE * r - y), 255 * 2 * (ONE - kr), doubled, top)
+    planes[1] = _divided(top * (ONE * b - y), 255 * 2 * (ONE - kb), 2**bits, top)
+    planes[2] = _divided(top * (ONE * r - y), 255 * 2 * (ONE - kr), 2**bits, top)
     return planes
+
+
+def _compressai(image: Image, kr: float, kb: float) -> NDArray[np.float64]:
+    """YCbCr in 0..1 with chroma around 0.5; the order of operations decides ties, so it must stay."""
+    r, g, b = (image[:, :, channel].astype(np.float64) / 255 for channel in range(3))
+    y = kr * r + (1 - kr - kb) * g + kb * b
+    return np.stack([y, 0.5 * (b - y) / (1 - kb) + 0.5, 0.5 * (r - y) / (1 - kr) + 0.5])
 
 
 def ycbcr_to_rgb(planes: Planes, bits: int = 8, matrix: Matrix = "bt709", middle: Middle = "h273") -> Image:
