@@ -122,15 +122,14 @@ def _console() -> Console:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from rdpbench.runners.server import start_early
+
+    start_early(options.overrides)  # it imports in another process what this one imports next
+
     from rdpbench.config import read
-    from rdpbench.runners.server import start_for
-
-    bench = read(options.overrides)
-    start_for(bench)  # imports in another process while this one imports the rest
-
     from rdpbench.runners.sweep import run
 
-    return run(bench, _console())
+    return run(read(options.overrides), _console())
 
 
 def _score(options: argparse.Namespace) -> int:

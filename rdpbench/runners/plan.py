@@ -24,6 +24,7 @@ from rdpbench.results.store import Contents, Store
 from rdpbench.runners.task import Task, Work, axis_of, build, device_of, identity, score_key, task_key, timing_key
 
 CHUNK = 32
+TAIL = 8
 TIMING_WARMUP, TIMING_REPEATS = 1, 5
 
 
@@ -234,15 +235,26 @@ def chunks(work: Sequence[Work]) -> list[list[Work]]:
     """Work in portions for one worker each, the largest first.
 
     Codecs with weights are kept together by rate point, so that these load once; for the others all that concerns one
-    image is, so that it is read, and what metrics need of the original is computed, once.
+    image is, so that it is read, and what metrics need of the original is computed, once. The last ones are cut small,
+    so that the workers end together.
     """
     groups: dict[object, list[Work]] = defaultdict(list)
     for one in work:
         task = one.task
-        heavy = getattr(registry.load("codec", task.codec.use), "heavy", False)
-        groups[(task.codec, task.rate, task.dataset) if heavy else task.entry.sha256].append(one)
+        groups[(task.codec, task.rate, task.dataset) if _heavy(one) else task.entry.sha256].append(one)
     portions = [group[at : at + CHUNK] for group in groups.values() for at in range(0, len(group), CHUNK)]
-    return sorted(portions, key=lambda portion: -sum(w.task.entry.height * w.task.entry.width for w in portion))
+    portions.sort(key=lambda portion: -sum(one.task.entry.height * one.task.entry.width for one in portion))
+    whole, last = portions[:-TAIL], portions[-TAIL:]
+    return whole + [piece for portion in last for piece in _pieces(portion)]
+
+
+def _pieces(portion: list[Work]) -> list[list[Work]]:
+    size = len(portion) if _heavy(portion[0]) else max(2, len(portion) // 4)
+    return [portion[at : at + size] for at in range(0, len(portion), size)]
+
+
+def _heavy(work: Work) -> bool:
+    return bool(getattr(registry.load("codec", work.task.codec.use), "heavy", False))
 
 
 def _expected(work: Sequence[Work], rows: Iterable[Row]) -> float | None:
