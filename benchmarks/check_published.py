@@ -51,7 +51,7 @@ BPG_POINTS = {
     17: (3.0579, 44.7031),
     12: (4.7031, 47.6325),
 }
-# VTM 19.2 on planes of CompressAI's truncating conversion, decoded with rounding; docs/checks.md has what that explains.
+# VTM 19.2 on planes of CompressAI's truncating conversion, decoded with rounding; see docs/checks.md.
 VTM_POINTS = {47: (0.0480, 26.13), 42: (0.1124, 28.49), 37: (0.2466, 31.19)}
 BY_HAND = "VTM 19.2, truncated planes"
 
