@@ -68,7 +68,6 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
         RdpbenchError: before anything ran if it cannot run; later only if the store cannot be written.
     """
     start_for(bench)
-    import_ahead()
     store = store_of(bench)
     workers = workers_of(bench)
     # Nothing is written, not even the folder with its lock, before a plan stands.
@@ -87,6 +86,7 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
             raise unwritable(store.folder, error) from error
         setup = Setup(Store(store.folder.resolve()), session, bench.device)
         portions = chunks(plan.work)
+        import_ahead()  # only now: a plan that fails ends this process, and must not end it amid an import
         with exclusive(bench):
             results = local.run_processes(portions, setup, workers) if workers else local.run_here(portions, setup)
             done = _write(results, Done(store, plan), session, bench.verify)

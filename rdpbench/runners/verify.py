@@ -138,4 +138,5 @@ def unlike(row: Row, answer: str) -> str:
 
 
 def _name(row: Row) -> str:
-    return f"{row.codec} {row.rate_field} {row.rate:g} {row.image}" if row.rate is not None else row.codec
+    point = f" {row.rate_field} {row.rate:g}" if row.rate is not None else ""
+    return f"{row.codec}{point} {row.image}"
