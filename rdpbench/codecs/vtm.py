@@ -14,7 +14,8 @@ Where this departs from the common wrapper (CompressAI's, from which most publis
 - Chroma is centred on 128 (512 at 10 bits), as ITU-T H.273 has it, where the wrapper has 127.5.
 - ``input_depth=10`` (the default) hands VTM 10-bit planes, at which the conversion is lossless; 8 is what papers did.
 - ``middle="half"`` centres chroma on 127.5 as the common wrapper does; with 8 bits that is the published protocol but
-  for the rounding: ``codec=vtm-8bit``.
+  for the rounding: ``codec=vtm-8bit``. ``truncate=true`` codes the truncated planes of the wrapper as well, so that its
+  streams come out; what is decoded is still rounded: ``codec=vtm-compressai``.
 - The decoder learns the size from the stream; the wrapper passes it from the encoder's side.
 """
 
@@ -73,6 +74,8 @@ class VTM:
     """Bits of the planes that VTM is given and gives back, 8 or 10; inside it computes with 10."""
     middle: Middle = "h273"
     """Value of colourless chroma: ``h273`` is 2^(bits-1), ``half`` is half the largest sample."""
+    truncate: bool = False
+    """Drop the fractions of the planes instead of rounding them, before encoding."""
     chroma: str = "4:4:4"
     timeout_s: float = 7200
 
@@ -81,6 +84,7 @@ class VTM:
         check_choice("vtm", "input_depth", self.input_depth, [10, 8])
         check_choice("vtm", "middle", self.middle, ["h273", "half"])
         check_choice("vtm", "chroma", self.chroma, ["4:4:4"])
+        check_choice("vtm", "truncate", self.truncate, [False, True] if self.middle == "half" else [False])
         check_timeout("vtm", self.timeout_s)
 
     def coder(self) -> dict[str, str]:
@@ -93,7 +97,7 @@ class VTM:
 
     def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002 - the contract's signature
         height, width = check_image(image).shape[:2]
-        planes = rgb_to_ycbcr(image, self.input_depth, "bt709", self.middle)
+        planes = rgb_to_ycbcr(image, self.input_depth, "bt709", self.middle, self.truncate)
         arguments: list[Argument] = ["-i", In("in.yuv", planes.astype(self._sample()).tobytes())]
         arguments += ["-c", In("encoder_intra_vtm.cfg", require(CONFIG).read_bytes())]
         arguments += ["-q", str(round(self.qp)), "-o", "/dev/null", "-b", Out("out.bin")]

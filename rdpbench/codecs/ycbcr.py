@@ -38,8 +38,12 @@ WEIGHTS: dict[str, tuple[int, int]] = {"bt709": (2126, 722), "bt601": (2990, 114
 """``(Kr, Kb)`` of each matrix, in units of ``1 / ONE``."""
 
 
-def rgb_to_ycbcr(image: Image, bits: int = 8, matrix: Matrix = "bt709", middle: Middle = "h273") -> Planes:
+def rgb_to_ycbcr(
+    image: Image, bits: int = 8, matrix: Matrix = "bt709", middle: Middle = "h273", truncate: bool = False
+) -> Planes:
     """Convert ``uint8 (H, W, 3)`` to full-range planes ``(3, H, W)`` of 8 to 16 bits.
+
+    ``truncate`` drops the fraction instead of rounding it, as CompressAI does; only with the middle at a half.
 
     >>> red = np.array([[[255, 0, 0]]], np.uint8)
     >>> rgb_to_ycbcr(red)[:, 0, 0].tolist()
@@ -52,8 +56,11 @@ def rgb_to_ycbcr(image: Image, bits: int = 8, matrix: Matrix = "bt709", middle: 
     height, width = image.shape[:2]
     planes: Planes = np.empty((3, height, width), np.uint8) if bits == 8 else np.empty((3, height, width), np.uint16)
     if _doubled_middle(bits, middle) != 2**bits:
-        planes[:] = np.clip(np.rint(_compressai(image, kr / ONE, kb / ONE) * top), 0, top)
+        cut = np.floor if truncate else np.rint
+        planes[:] = np.clip(cut(_compressai(image, kr / ONE, kb / ONE) * top), 0, top)
         return planes
+    if truncate:
+        raise ConfigError('truncated planes exist in one protocol only: with middle="half"')
     r, g, b = (image[:, :, channel].astype(np.int64) for channel in range(3))
     y = kr * r + (ONE - kr - kb) * g + kb * b  # times 255 * ONE / top
     planes[0] = _divided(top * y, 255 * ONE, 0, top)

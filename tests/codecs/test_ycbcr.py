@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from fractions import Fraction
 from pathlib import Path
 
@@ -92,3 +93,22 @@ def test_chroma_centred_on_half_is_the_textbook_formula(bits: int) -> None:
     # Float64 may round a tie the other way; grey is one.
     assert np.abs(planes - wanted).max() <= 0.5 + 1e-6
     assert np.abs(ycbcr_to_rgb(planes, bits, "bt709", "half").astype(int) - image).max() <= (1 if bits == 8 else 0)
+
+
+def test_truncated_planes_are_those_of_the_common_wrapper() -> None:
+    """CompressAI's own conversion, cut to 8 bits as its wrapper cuts it."""
+    torch = pytest.importorskip("torch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        from compressai.transforms.functional import rgb2ycbcr
+
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    theirs = rgb2ycbcr(torch.from_numpy(image.astype(np.float64) / 255).permute(2, 0, 1)[None])[0].numpy()
+    ours = rgb_to_ycbcr(image, middle="half", truncate=True)
+    assert np.array_equal(ours, (theirs * 255).astype(np.uint8))
+    assert (ours != rgb_to_ycbcr(image, middle="half")).mean() > 0.3
+
+
+def test_truncation_exists_in_one_protocol_only() -> None:
+    with pytest.raises(ConfigError, match="middle"):
+        rgb_to_ycbcr(np.zeros((2, 2, 3), np.uint8), truncate=True)
