@@ -48,6 +48,9 @@ class Loaded:
     pixels: Image
     mode: str
     """How the file stored it, as Pillow names it (``RGB``, ``L``, ``I;16``, ``CMYK`` ...), ``+icc`` if tagged."""
+    source_height: int
+    """Of the file, before any protocol."""
+    source_width: int
 
 
 def read_image(path: Path) -> Loaded:
@@ -71,14 +74,19 @@ def read_image(path: Path) -> Loaded:
                     raise ImageError(f"{path} is an animation of {frames} frames; give single images")
                 tagged = "+icc" if opened.info.get("icc_profile") else ""
                 if _is_deep_colour(path, opened):
-                    return Loaded(_deep_colour(path, opened), f"{opened.mode};16{tagged}")
+                    return _loaded(_deep_colour(path, opened), f"{opened.mode};16{tagged}")
                 mode = opened.mode
                 opened.load()
-                return Loaded(_to_rgb8(opened), mode + tagged)
+                return _loaded(_to_rgb8(opened), mode + tagged)
     except ImageError:
         raise
     except Exception as error:  # damage trips Pillow's parsers in many ways
         raise ImageError(f"cannot read {path} as an image: {type(error).__name__}: {error}") from error
+
+
+def _loaded(pixels: Image, mode: str) -> Loaded:
+    height, width = pixels.shape[:2]
+    return Loaded(pixels, mode, height, width)
 
 
 def _is_deep_colour(path: Path, opened: PIL.ImageFile.ImageFile) -> bool:

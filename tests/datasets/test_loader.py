@@ -1,0 +1,222 @@
+"""Loading ahead: order, errors at their place, bounded memory, threads that end; and batches of equal sizes."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rdpbench.datasets.folder import Folder
+from rdpbench.datasets.index import index
+from rdpbench.datasets.loader import ahead, buckets
+from rdpbench.datasets.protocols import load_under
+from rdpbench.errors import ImageError, OutOfRange
+from rdpbench.image import pixel_sha256
+
+
+def loading_threads() -> int:
+    return sum(thread.name.startswith("ahead") for thread in threading.enumerate())
+
+
+def all_threads_end() -> bool:
+    deadline = time.monotonic() + 5
+    while loading_threads() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return not loading_threads()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("depth", [1, 2, 5, 100])
+def test_results_come_in_order(depth: int, threads: int) -> None:
+    def slow_first(item: int) -> int:
+        time.sleep(0.003 * (3 - item % 4))
+        return 10 * item
+
+    assert list(ahead(range(20), slow_first, depth, threads=threads)) == [10 * item for item in range(20)]
+    assert all_threads_end()
+
+
+def test_nothing_to_load() -> None:
+    assert list(ahead([], pytest.fail)) == []
+
+
+def test_the_next_ones_are_loaded_while_the_consumer_works() -> None:
+    begun: list[int] = []
+    results = ahead(range(100), lambda item: begun.append(item) or item, depth=3)
+    assert next(results) == 0
+    deadline = time.monotonic() + 5
+    while len(begun) < 4 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(0.05)
+    assert begun == [0, 1, 2, 3]  # three ahead of the one that is out, and no more
+    results.close()
+
+
+def test_threads_load_at_once() -> None:
+    meeting = threading.Barrier(3, timeout=5)  # breaks unless three are in `load` together
+    assert sorted(ahead(range(6), lambda item: (meeting.wait(), item)[1], 3, threads=3)) == list(range(6))
+
+
+def test_an_error_comes_at_its_item_and_the_others_are_not_lost() -> None:
+    def load(item: int) -> int:
+        if item % 3 == 1:
+            raise ImageError(f"item {item}")
+        return item
+
+    results, seen = ahead(range(7), load), []
+    while True:
+        try:
+            seen.append(next(results))
+        except ImageError as error:
+            seen.append(str(error))
+        except StopIteration:
+            break
+    assert seen == [0, "item 1", 2, 3, "item 4", 5, 6]
+    assert list(results) == []
+    assert all_threads_end()
+
+
+def test_an_error_of_the_items_comes_after_those_before_it() -> None:
+    def items() -> Iterator[int]:
+        yield from (1, 2, 3)
+        raise ImageError("no more")
+
+    results, seen = ahead(items(), lambda item: item, depth=10), []
+    with pytest.raises(ImageError, match="no more"):
+        seen.extend(results)
+    with pytest.raises(StopIteration):
+        next(results)
+    again = ahead(items(), lambda item: item, depth=10)
+    assert [next(again), next(again), next(again)] == [1, 2, 3]
+
+
+def test_memory_is_constant() -> None:
+    alive: set[int] = set()
+    most = 0
+
+    def load(item: int) -> np.ndarray:
+        made = np.full((8, 8, 3), item % 256, np.uint8)
+        alive.add(item)
+        weakref.finalize(made, alive.discard, item)
+        return made
+
+    for item, image in enumerate(ahead(range(3000), load, depth=4, threads=2)):
+        assert image[0, 0, 0] == item % 256
+        most = max(most, len(alive))
+    del image
+    assert most <= 4 + 2  # those ahead, the one that is out, the one just handed over
+    assert len(alive) == 0
+
+
+@pytest.mark.parametrize("leave", ["break", "close", "with", "error"])
+def test_threads_end_when_the_consumer_stops(leave: str) -> None:
+    asked: list[int] = []
+
+    def items() -> Iterator[int]:
+        for item in range(1000):
+            asked.append(item)
+            yield item
+
+    results = ahead(items(), lambda item: item, depth=2, threads=2)
+    if leave == "break":
+        for item in results:
+            if item == 5:
+                break
+        del results
+        gc.collect()
+    elif leave == "close":
+        next(results)
+        results.close()
+        assert list(results) == []
+    elif leave == "with":
+        with results:
+            next(results)
+    else:
+        with pytest.raises(ZeroDivisionError), results:
+            raise ZeroDivisionError(next(results))  # of the consumer
+    assert all_threads_end()
+    assert len(asked) < 20
+
+
+def test_what_nobody_waits_for_is_not_loaded() -> None:
+    loaded: list[int] = []
+
+    def slow(item: int) -> int:
+        time.sleep(0.01)
+        loaded.append(item)
+        return item
+
+    results = ahead(range(1000), slow, depth=50)
+    next(results)
+    del results
+    assert all_threads_end()
+    assert len(loaded) < 10
+
+
+@pytest.mark.parametrize("setting", [{"depth": 0}, {"depth": -1}, {"threads": 0}])
+def test_depths_and_threads_that_cannot_be(setting: dict[str, int]) -> None:
+    with pytest.raises(OutOfRange, match="must be at least 1"):
+        ahead([], str, **setting)
+
+
+def test_images_are_those_of_the_index_and_a_broken_one_is_named(images, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
+    folder = Folder(str(images(6)))
+    entries = index(folder)
+    loaded = ahead(entries, lambda entry: load_under("as-is", entry.sample.path))
+    assert [pixel_sha256(one.pixels) for one in loaded] == [entry.sha256 for entry in entries]
+    entries[2].sample.path.write_bytes(b"no image")
+    results = ahead(entries, lambda entry: load_under("as-is", entry.sample.path))
+    next(results), next(results)
+    with pytest.raises(ImageError, match="image02"):
+        next(results)
+    assert len(list(results)) == 3
+
+
+# Batches
+
+SIZES = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3)), max_size=40)
+
+
+def entries_of(sizes: list[tuple[int, int]]) -> list[SimpleNamespace]:
+    return [SimpleNamespace(id=number, height=height, width=width) for number, (height, width) in enumerate(sizes)]
+
+
+@given(SIZES, st.integers(1, 6))
+def test_batches_hold_everything_once_in_order_and_are_as_few_as_can_be(sizes, batch) -> None:
+    entries = entries_of(sizes)
+    found = list(buckets(entries, batch))
+    assert sorted(entry.id for group in found for entry in group) == list(range(len(entries)))
+    for size in set(sizes):
+        groups = [group for group in found if (group[0].height, group[0].width) == size]
+        ids = [entry.id for group in groups for entry in group]
+        assert ids == [entry.id for entry in entries if (entry.height, entry.width) == size]
+        assert [len(group) for group in groups[:-1]] == [batch] * (len(groups) - 1)
+        assert 1 <= len(groups[-1]) <= batch
+    assert all(len({(entry.height, entry.width) for entry in group}) == 1 for group in found)
+    assert list(buckets(iter(entries), batch)) == found
+
+
+def test_full_batches_do_not_wait_for_the_end() -> None:
+    def endless() -> Iterator[SimpleNamespace]:
+        for number in itertools.count():
+            yield SimpleNamespace(id=number, height=number % 2, width=1)
+
+    batches = buckets(endless(), 2)
+    assert [entry.id for entry in next(batches)] == [0, 2]
+    assert [entry.id for entry in next(batches)] == [1, 3]
+
+
+def test_a_batch_holds_at_least_one() -> None:
+    with pytest.raises(OutOfRange, match="batch=0"):
+        buckets([], 0)
