@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rdpbench.datasets.command import add_arguments as data_arguments
 from rdpbench.errors import ConfigError, RdpbenchError, UnknownName
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     ls.add_argument(
         "what", nargs="?", default="codecs", choices=["codecs", "datasets", "metrics", "runs", "experiments"]
     )
+    data_arguments(add("data", _data, "datasets: what is here, fetch, verify, a manifest of your own"))
     add("doctor", _doctor, "what this machine can run, and how to get what is missing")
     show = add("show", _show, "print the tables of a run and draw its figures again")
     verify = add("verify", _verify, "check a run: files, images, and bitstreams decoded in a fresh process")
@@ -145,7 +147,7 @@ def _plan(options: argparse.Namespace) -> int:
     from rdpbench.runners.plan import make_plan
     from rdpbench.runners.report import as_json, lines
 
-    bench = replace(read(options.overrides), download=False)
+    bench = replace(read(options.overrides), download=False, dry=True)
     if bench.targets and bench.search == "dataset":
         raise ConfigError("search=dataset decides the settings while it runs; plan it with rate=, or use search=image")
     store = store_of(bench)
@@ -162,6 +164,12 @@ def _ls(options: argparse.Namespace) -> int:
 
     print("\n".join(listing(options.what)))
     return 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    from rdpbench.datasets.command import run
+
+    return run(options)
 
 
 def _doctor(_: argparse.Namespace) -> int:

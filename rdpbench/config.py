@@ -49,6 +49,8 @@ class Bench:
     targets: tuple[float, ...] | None
     search: str
     seeds: tuple[int, ...]
+    captions: tuple[str, ...]
+    """Sources of captions, for codecs that take one; empty means the dataset's own."""
     metrics: tuple[str, ...]
     metrics_available: bool
     limit: int | None
@@ -57,12 +59,15 @@ class Bench:
     keep: int | None
     """Images per rate point whose reconstruction is kept; None for all."""
     retry_failed: bool
+    allow_unreliable: bool
     verify: int
     download: bool
     timing: bool
     figures: bool
     workers: int | None
     device: str
+    dry: bool = False
+    """Only a plan: nothing is made, not even captions."""
     overrides: tuple[str, ...] = ()
     composed: Mapping[str, Any] | None = None
     """The first composed configuration, for the record."""
@@ -107,7 +112,8 @@ def _put(plain: dict[Any, Any], key: str, value: object) -> None:
 
 def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple[str, ...]) -> Bench:
     first, axes, metrics = composed[0], typed.axes, typed.metrics
-    grid = dict.fromkeys((_codec(one), _data(one["data"])) for one in composed)
+    partial = _flag(first, "allow_partial")
+    grid = dict.fromkeys((_codec(one), _data(one["data"], partial)) for one in composed)
     _check_labels({codec for codec, _ in grid})
     if axes.get("rate") and axes.get("bpp"):
         raise ConfigError("rate= gives native settings and bpp= searches them; give one of the two")
@@ -124,6 +130,7 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
         targets=tuple(axes["bpp"]) if axes.get("bpp") else None,
         search=first["search"],
         seeds=tuple(int(seed) for seed in axes.get("seed", [0])),
+        captions=tuple(dict.fromkeys(typed.captions)),
         metrics=names,
         metrics_available=metrics is None and bool(first["metrics"].get("available")),
         limit=_count(first, "limit", 1, "all"),
@@ -131,6 +138,7 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
         root=Path(first["root"] or "results/runs").expanduser(),
         keep=_keep(first["keep"]),
         retry_failed=_flag(first, "retry_failed"),
+        allow_unreliable=_flag(first, "allow_unreliable"),
         verify=_count(first, "verify", 0) or 0,
         download=_flag(first, "download"),
         timing=_flag(first, "timing"),
@@ -193,5 +201,10 @@ def _codec(one: Mapping[str, Any]) -> CodecSetting:
     )
 
 
-def _data(data: Mapping[str, Any]) -> DataSetting:
-    return DataSetting(data["name"], data["use"], tuple(sorted((data.get("options") or {}).items())))
+def _data(data: Mapping[str, Any], partial: bool) -> DataSetting:
+    options = dict(data.get("options") or {})
+    fields = getattr(registry.load("dataset", data["use"]), "__dataclass_fields__", {})
+    # A folder of the user's is whole as it is; only a set with a list of its images can be partial.
+    if partial and "allow_partial" in fields:
+        options["allow_partial"] = True
+    return DataSetting(data["name"], data["use"], tuple(sorted(options.items())))

@@ -24,9 +24,7 @@ def listing(what: str) -> list[str]:
         found = sorted(path for path in root.iterdir() if Store(path).exists()) if root.is_dir() else []
         return [str(path) for path in found] or [f"no runs in {root} yet; `rdpbench run` makes one"]
     if what == "metrics":
-        return _columns(
-            [(name, registry.BUILTIN["metric"].get(name, "entry point")) for name in registry.names("metric")]
-        )
+        return _columns([_metric(name) for name in registry.names("metric")])
     if what == "experiments":
         return _columns([(path.stem, _title(path)) for path in _files("experiment")])
     group = {"codecs": "codec", "datasets": "data"}[what]
@@ -35,6 +33,15 @@ def listing(what: str) -> list[str]:
     rows += [(name, "", "entry point of an installed package") for name in own]
     hint = "your own: codec=./mine.py:MyCodec" if group == "codec" else "any folder: data=folder:PATH"
     return [*_columns(rows), hint]
+
+
+def _metric(name: str) -> tuple[str, ...]:
+    if name not in registry.BUILTIN["metric"]:
+        return name, "", "", "entry point of an installed package"
+    cls: Any = registry.load("metric", name)
+    least = f"{cls.minimum_images} images" if getattr(cls, "kind", "pair") == "set" else "per image"
+    source = cls.source + (" (unverified)" if getattr(cls, "unverified", "") else "")
+    return name, "↑" if cls.higher_is_better else "↓", least, source
 
 
 def doctor() -> list[str]:
@@ -51,10 +58,9 @@ def doctor() -> list[str]:
         for record in _records(group):
             if record["use"]:
                 out += _state(record["name"], kind, record["use"])  # type: ignore[arg-type]
+                out += _absent(record) if kind == "dataset" else []
         entries = [name for name in registry.names(kind) if _is_entry(group, name)]  # type: ignore[arg-type]
         out += [line for name in entries for line in _state(name, kind, name)]  # type: ignore[arg-type]
-        if kind == "dataset":
-            out += _kodak()
     out += ["", "metrics"]
     for name in registry.names("metric"):
         out += _state(name, "metric", name)
@@ -73,11 +79,17 @@ def _state(name: str, kind: registry.Kind, use: str) -> list[str]:
     return [f"  missing  {name}: {first}", *(f"           {line.strip()}" for line in rest)]
 
 
-def _kodak() -> list[str]:
-    from rdpbench.datasets.kodak import Kodak
-
-    missing = Kodak().missing()
-    return [f"           {missing}; the first run downloads it"] if missing else []
+def _absent(record: dict[str, Any]) -> list[str]:
+    """Of a dataset that is not here, what the first run would download."""
+    try:
+        dataset: Any = registry.load("dataset", record["use"])(**(record.get("options") or {}))
+    except ConfigError:  # needs an option, such as a folder
+        return []
+    if not getattr(dataset, "missing", lambda: None)():
+        return []
+    size = getattr(dataset, "download_size", "of unknown size")
+    how = f"the first run downloads it, or type: rdpbench data fetch {record['name']}"
+    return [f"           not here, {size}; {how if hasattr(dataset, 'verify') else 'listed only'}"]
 
 
 def _gpu() -> str:

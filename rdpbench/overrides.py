@@ -5,7 +5,9 @@ What it would not understand, or would take apart, is rewritten before Hydra see
 
 ``codec=./mine.py:MyCodec``   a class of the user's, or of an entry point
 ``data=folder:PATH``          any folder
+``data=manifest:FILE``        any folder whose files a manifest pins
 ``metrics=psnr,lpips/alex``   a list, not a sweep
+``captions=human,file:PATH``  swept after composing, for codecs that take a caption
 """
 
 from __future__ import annotations
@@ -64,6 +66,7 @@ class Typed(NamedTuple):
     axes: dict[str, list[float]]
     """Numbers that are swept after composing."""
     metrics: list[str] | None
+    captions: list[str]
     literal: dict[str, str | None]
     """What is set as it was typed."""
 
@@ -83,6 +86,7 @@ def split(overrides: Sequence[str]) -> Typed:
     choices: list[list[str]] = []
     axes: dict[str, list[float]] = {}
     metrics: list[str] | None = None
+    captions: list[str] = []
     literal: dict[str, str | None] = {}
     for line in overrides:
         key, sign, value = line.partition("=")
@@ -90,6 +94,9 @@ def split(overrides: Sequence[str]) -> Typed:
             raise ConfigError(f"{line!r} is no override; write key=value, such as codec=webp or limit=4")
         if key == "metrics" and value not in available("metrics"):
             metrics = list(dict.fromkeys(name.strip() for name in value.strip("[]").split(",") if name.strip()))
+            continue
+        if key == "captions":
+            captions = [name for name in _names(key, value) if name != "null"]
             continue
         if key in ("codec", "data"):
             names = _names(key, value)
@@ -115,7 +122,7 @@ def split(overrides: Sequence[str]) -> Typed:
             raise ConfigError(f"{key} takes one value, found {value!r}; codec, data, rate, bpp and seed can be swept")
         else:
             choices.append([f"{key}={one}" for one in values])
-    return Typed([list(choice) for choice in itertools.product(*choices)], axes, metrics, literal)
+    return Typed([list(choice) for choice in itertools.product(*choices)], axes, metrics, captions, literal)
 
 
 def _names(key: str, value: str) -> list[str]:
@@ -132,8 +139,10 @@ def _names(key: str, value: str) -> list[str]:
 
 
 def _exists(key: str, name: str) -> bool:
-    if key == "data" and name.startswith("folder:"):
-        return Path(name.partition(":")[2]).expanduser().is_dir()
+    if key == "data" and name.startswith(("folder:", "manifest:")):
+        return Path(name.partition(":")[2]).expanduser().exists()
+    if key == "captions":
+        return name.startswith("file:") and Path(name.partition(":")[2]).expanduser().is_file()
     where, _, attribute = name.rpartition(":")
     return attribute.isidentifier() and Path(where).expanduser().is_file()
 
@@ -169,10 +178,13 @@ def rewrite(choice: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
         elif key == "data" and value.startswith("folder:"):
             words.append("data=folder")
             settings["data.options.path"] = value.partition(":")[2]
+        elif key == "data" and value.startswith("manifest:"):
+            words.append("data=manifest")
+            settings["data.options.file"] = value.partition(":")[2]
         elif key == "data" and value not in available("data"):
             if ":" not in value and value not in registry.names("dataset"):
                 known = {*available("data"), *registry.names("dataset")}
-                raise UnknownName("dataset", value, known, "any folder: data=folder:PATH")
+                raise UnknownName("dataset", value, known, "your own: data=folder:PATH or data=manifest:FILE")
             words += ["data=folder", "~data.options.path"]
             settings |= {"data.use": _absolute(value), "data.name": _label(value)}
         elif key.startswith(("codec.options.", "data.options.")):
@@ -208,6 +220,7 @@ def explain(message: str, overrides: Sequence[str]) -> ConfigError:
     """Hydra's message, with the nearest key of ours where a key was unknown."""
     keys = ["codec", "data", "metrics", "rate", "bpp", "seed", "limit", "points", "run", "root", "keep", "search"]
     keys += ["retry_failed", "verify", "download", "timing", "figures", "workers", "device", "experiment"]
+    keys += ["captions", "allow_partial", "allow_unreliable"]
     for line in overrides:
         key = line.partition("=")[0].lstrip("+~")
         if "." not in key and key not in keys:

@@ -5,6 +5,10 @@ cache. A file of the right name and the wrong bytes is an error, not a reason to
 
 Some files have no published hash. Their card says ``sha256=None``; the first use pins what was found in
 ``weights.lock`` in our cache, and their `identity` says ``unpinned``: another machine may have other bytes.
+
+A model of several files (a configuration and tensors) is a `Folder` of cards; it is found as a whole, in one place.
+Half the models of the Hugging Face hub call their file ``model.safetensors``: what comes from there lies below the
+card's id, so that two of them do not meet.
 """
 
 from __future__ import annotations
@@ -20,8 +24,9 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from rdpbench.download import Progress, download
+from rdpbench.download import download
 from rdpbench.errors import MissingNeed
+from rdpbench.meter import Progress
 from rdpbench.needs import Need
 from rdpbench.paths import cache_folder
 
@@ -36,13 +41,69 @@ class Card:
     revision: str
     """The publisher's name of this version."""
     file: str
-    """File name, as the publisher's own tools store it."""
+    """File name, as the publisher's own tools store it; on the hub, its path inside the repository."""
     sha256: str | None
     """None where none is published; it is then pinned on first use."""
     bytes: int
+    """0 where it is not known."""
     licence: str
     note: str
     """What it is and what it is for."""
+    folder: str = ""
+    """Id of the `Folder` that the file belongs to."""
+
+    @property
+    def place(self) -> str:
+        """Its path inside ``$RDPBENCH_WEIGHTS`` and our cache: the file's name, below an id if it is from the hub.
+
+        >>> CARDS["alexnet-imagenet"].place
+        'alexnet-owt-7be5be79.pth'
+        """
+        below = self.folder or (self.id if _on_hub(self) else "")
+        return f"{below}/{self.file}" if below else self.file
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A model of several files in one repository of the Hugging Face hub.
+
+    >>> model = Folder("tiny", "https://huggingface.co/me/tiny", "main", (("config.json", 70, None),), "MIT", "example")
+    >>> model.cards[0].source
+    'https://huggingface.co/me/tiny/resolve/main/config.json'
+    """
+
+    id: str
+    source: str
+    """Address of the repository's page."""
+    revision: str
+    """Commit or branch."""
+    parts: tuple[tuple[str, int, str | None], ...]
+    """Path inside the repository, bytes (0: not known) and sha256 (None: not published) of each file."""
+    licence: str
+    note: str
+
+    @property
+    def cards(self) -> tuple[Card, ...]:
+        """A card for each file."""
+        return tuple(
+            Card(
+                id=f"{self.id}/{file}",
+                source=f"{self.source}/resolve/{self.revision}/{file}",
+                revision=self.revision,
+                file=file,
+                sha256=sha256,
+                bytes=size,
+                licence=self.licence,
+                note=self.note,
+                folder=self.id,
+            )
+            for file, size, sha256 in self.parts
+        )
+
+    @property
+    def bytes(self) -> int:
+        """Of all files."""
+        return sum(size for _, size, _ in self.parts)
 
 
 CARDS = {
@@ -68,6 +129,19 @@ CARDS = {
             licence="torchvision is BSD-3-Clause; the weights state no licence of their own",
             note="VGG16, the trunk of LPIPS (vgg)",
         ),
+        Card(
+            id="inception-2015-12-05",
+            source=(
+                "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+                "pt_inception-2015-12-05-6726825d.pth"
+            ),
+            revision="pytorch-fid, release fid_weights; converted from TensorFlow's inception-2015-12-05",
+            file="pt_inception-2015-12-05-6726825d.pth",
+            sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+            bytes=95628359,
+            licence="Apache-2.0 (TensorFlow models)",
+            note="Inception-v3 of 2015-12-05, the network of FID and KID",
+        ),
     )
 }
 """The shipped cards, by id.
@@ -79,9 +153,9 @@ CARDS = {
 
 @dataclass(frozen=True)
 class Weights(Need):
-    """The need of a metric or codec for the file of a card."""
+    """The need of a metric or codec for the file of a card, or for a folder of them."""
 
-    card: Card
+    card: Card | Folder
 
     def missing(self) -> str | None:
         """None if the file is here with the right hash; else what, where from, how large, which licence, what to do."""
@@ -102,29 +176,35 @@ def candidates(card: Card) -> list[Path]:
     user_cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     places = []
     if given := os.environ.get("RDPBENCH_WEIGHTS"):
-        places.append(Path(given).expanduser() / card.file)
-    torch_home = Path(os.environ.get("TORCH_HOME", user_cache / "torch")).expanduser()
-    places.append(torch_home / "hub" / "checkpoints" / card.file)
-    address = urlsplit(card.source)
-    if address.hostname == "huggingface.co" and "/resolve/" in address.path:
-        repository, _, rest = address.path.strip("/").partition("/resolve/")
+        places.append(Path(given).expanduser() / card.place)
+    if _on_hub(card):
+        repository, _, rest = urlsplit(card.source).path.strip("/").partition("/resolve/")
         revision, _, inside = rest.partition("/")
         home = Path(os.environ.get("HF_HOME", user_cache / "huggingface")).expanduser()
-        hub = (
-            Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser() / f"models--{repository.replace('/', '--')}"
-        )
-        named = hub / "refs" / revision
+        hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
+        stored = hub / f"models--{repository.replace('/', '--')}"
+        named = stored / "refs" / revision
         commit = named.read_text().strip() if named.is_file() else revision
-        places.append(hub / "snapshots" / commit / inside)
-    return [*places, own_folder() / card.file]
+        places.append(stored / "snapshots" / commit / inside)
+    else:
+        torch_home = Path(os.environ.get("TORCH_HOME", user_cache / "torch")).expanduser()
+        places.append(torch_home / "hub" / "checkpoints" / card.file)
+    return [*places, own_folder() / card.place]
 
 
-def resolve(card: Card) -> Path:
-    """Path of the card's file, its hash checked (once for each path, size and time of change).
+def _on_hub(card: Card) -> bool:
+    address = urlsplit(card.source)
+    return address.hostname == "huggingface.co" and "/resolve/" in address.path
+
+
+def resolve(card: Card | Folder) -> Path:
+    """Path of the card's file, or of the folder that holds all files; hashes checked (once for each state of a file).
 
     Raises:
         MissingNeed: the file is nowhere, or it holds other bytes than the card or ``weights.lock`` says.
     """
+    if isinstance(card, Folder):
+        return _resolve_folder(card)
     for path in candidates(card):
         if path.is_file():
             _check(card, path)
@@ -132,30 +212,58 @@ def resolve(card: Card) -> Path:
     raise MissingNeed(f"weights {card.id!r} are not on this machine\n{how_to_get(card)}")
 
 
-def how_to_get(card: Card) -> str:
+def _resolve_folder(folder: Folder) -> Path:
+    """The first place where all files are; one where only some are is told, and passed by."""
+    halves = []
+    for root, paths in _places(folder):
+        absent = [card.file for card, path in zip(folder.cards, paths, strict=True) if not path.is_file()]
+        if not absent:
+            for card, path in zip(folder.cards, paths, strict=True):
+                _check(card, path)
+            return root
+        if len(absent) < len(paths):
+            halves.append(f"  {root} lacks {', '.join(absent)}\n")
+    raise MissingNeed(f"weights {folder.id!r} are not on this machine\n{''.join(halves)}{how_to_get(folder)}")
+
+
+def _places(folder: Folder) -> list[tuple[Path, tuple[Path, ...]]]:
+    """Each place where the folder may lie, with the path of each file there."""
+    depth = len(Path(folder.cards[0].file).parts) - 1
+    return [
+        (paths[0].parents[depth], paths) for paths in zip(*(candidates(card) for card in folder.cards), strict=True)
+    ]
+
+
+def how_to_get(card: Card | Folder) -> str:
     """Lines that say what the file is, where it comes from, how large it is, its licence and where to put it.
 
     >>> print(how_to_get(CARDS["alexnet-imagenet"]).splitlines()[2].strip())
     size     244 MB (244408911 bytes)
     """
-    return "\n".join(
-        [
-            f"  what     {card.note} ({card.revision})",
-            f"  from     {card.source}",
-            f"  size     {card.bytes / 1e6:.0f} MB ({card.bytes} bytes)",
-            f"  licence  {card.licence}",
-            f"  sha256   {card.sha256 or 'not published; pinned on first use'}",
-            f"  put it   at {own_folder() / card.file}",
-            "           or into a folder of yours and type: export RDPBENCH_WEIGHTS=/where/the/folder/is",
-            "           or let it be downloaded: rdpbench run ... download=true",
-        ]
-    )
+    size = f"{card.bytes / 1e6:.0f} MB ({card.bytes} bytes)" if card.bytes else "not known"
+    lines = [f"  what     {card.note} ({card.revision})", f"  from     {card.source}", f"  size     {size}"]
+    lines.append(f"  licence  {card.licence}")
+    if isinstance(card, Folder):
+        lines += [f"  file     {part.file}: sha256 {_said(part.sha256)}" for part in card.cards]
+        lines.append(f"  put them into {own_folder() / card.id}")
+        yours = f"$RDPBENCH_WEIGHTS/{card.id}"
+    else:
+        lines += [f"  sha256   {_said(card.sha256)}", f"  put it   at {own_folder() / card.place}"]
+        yours = f"$RDPBENCH_WEIGHTS/{card.place}"
+    lines.append("           or into a folder of yours and type: export RDPBENCH_WEIGHTS=/where/the/folder/is")
+    if "/" in yours.removeprefix("$RDPBENCH_WEIGHTS/") or isinstance(card, Folder):
+        lines.append(f"           (there as {yours})")
+    return "\n".join([*lines, "           or let it be downloaded: rdpbench run ... download=true"])
 
 
-def fetch(card: Card, progress: Progress | None = None) -> Path:
-    """Download the card's file into our cache unless it is here already; returns its path.
+def _said(sha256: str | None) -> str:
+    return sha256 or "not published; pinned on first use"
 
-    The file appears under its name only when it is whole and its hash is right.
+
+def fetch(card: Card | Folder, progress: Progress | None = None) -> Path:
+    """Download the card's file, or the folder's files, into our cache unless here already; returns the path.
+
+    A file appears under its name only when it is whole and its hash is right.
 
     Args:
         card: what to download.
@@ -165,39 +273,62 @@ def fetch(card: Card, progress: Progress | None = None) -> Path:
         MissingNeed: no network, a refusal, a cut connection, other bytes or too little disk; the message tells how to
             put the file there by hand.
     """
-    if any(path.is_file() for path in candidates(card)):
+    if isinstance(card, Folder):
+        if not any(all(path.is_file() for path in paths) for _, paths in _places(card)):
+            for part in card.cards:
+                if not (own_folder() / part.place).is_file():
+                    _download(part, how_to_get(card), progress)
         return resolve(card)
-    download(
-        card.source,
-        own_folder() / card.file,
-        sha256=card.sha256,
-        size=card.bytes,
-        hint=how_to_get(card),
-        progress=progress,
-    )
+    if not any(path.is_file() for path in candidates(card)):
+        _download(card, how_to_get(card), progress)
     return resolve(card)
 
 
-def identity(card: Card) -> str:
+def _download(card: Card, hint: str, progress: Progress | None) -> None:
+    target = own_folder() / card.place
+    download(card.source, target, sha256=card.sha256, size=card.bytes, hint=hint, progress=progress)
+
+
+def identity(card: Card | Folder) -> str:
     """What enters a score's key: the sha256, with ``unpinned:`` before it where only this machine vouches for it.
+
+    That of a folder is the sha256 over those of its files.
 
     >>> identity(CARDS["vgg16-imagenet"])[:8]
     '397923af'
     """
+    if isinstance(card, Folder):
+        files = [identity(part) for part in card.cards]
+        together = hashlib.sha256("\n".join(files).encode()).hexdigest()
+        return f"unpinned:{together}" if any(one.startswith("unpinned:") for one in files) else together
     return card.sha256 or f"unpinned:{_pins().get(card.id, 'unknown')}"
 
 
-def read_tensors(card: Card) -> dict[str, Any]:
-    """The file's tensors by name, on the CPU; ``torch.load`` without pickled code.
+def read_tensors(card: Card | Folder) -> dict[str, Any]:
+    """The tensors by name, on the CPU: of a ``.safetensors`` file, or by ``torch.load`` without pickled code.
+
+    Of a folder, those of all its ``.safetensors`` files.
 
     Raises:
         MissingNeed: see `resolve`.
     """
     import torch
 
-    loaded = torch.load(resolve(card), map_location="cpu", weights_only=True)
+    path = resolve(card)
+    if isinstance(card, Folder):
+        files = [path / part.file for part in card.cards if part.file.endswith(".safetensors")]
+        return {name: tensor for file in files for name, tensor in _safetensors(file).items()}
+    if path.suffix == ".safetensors":
+        return _safetensors(path)
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
     assert isinstance(loaded, dict), f"{card.file} holds a {type(loaded).__name__}, expected tensors by name"
     return loaded
+
+
+def _safetensors(path: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(path)
 
 
 def _check(card: Card, path: Path) -> None:

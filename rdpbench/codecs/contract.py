@@ -8,7 +8,8 @@ class data, read through the functions below, so that a codec of one's own stays
 ``seeded``   True if the encoder or decoder draws random numbers; only then is ``seed`` a sweep axis
 ``heavy``    True if building the codec is expensive (weights): its tasks are then grouped by rate point
 ``preload``  modules worth importing once for all workers, such as ``("torch",)``
-``uses_device``  True if it computes on ``device=``; rows of all others say ``cpu``
+``uses_device``  True if it computes on ``device=``, which is then a field of it; rows of all others say ``cpu``
+``uses_caption``  True if the encoder takes ``side.caption``; only then is ``captions`` a sweep axis, and given at all
 ``unkeyed``  names of fields that change no byte and no pixel, such as a timeout
 ``coder()``  what codes: library versions, or version and sha256 of a binary; enters the key of every result
 ``version``  raise it when the codec's own code changes what it writes

@@ -1,6 +1,6 @@
 """What a dataset is: an ordered list of images with stable ids, under one protocol.
 
-Planning looks at ids and pixel hashes; pixels are read in the worker, when they are coded.
+Planning looks at ids and hashes; pixels are read in the worker, when they are coded.
 """
 
 from __future__ import annotations
@@ -8,9 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from rdpbench.needs import Need
+
+PinKind = Literal["pinned", "recorded", "names", "made"]
+"""How far a set's bytes are known.
+
+``pinned``: a sha256 per file ships with rdpbench. ``recorded``: it was recorded when the official archive, itself
+verified, was unpacked. ``names``: names and geometry were checked, the bytes never compared with anything official.
+``made``: a folder or list of the user's own.
+"""
 
 
 @dataclass(frozen=True)
@@ -22,15 +30,50 @@ class Sample:
     path: Path
     tags: tuple[str, ...] = ()
     """Such as ``photo``, ``text``, ``medical``; tables can be split by tag."""
+    sha256: str | None = None
+    """Of the file's bytes, where the set's manifest knows it; `index` checks it."""
     caption: str | None = None
+    """The caption that conditions: the only one that an encoder may see."""
+    references: tuple[str, ...] = ()
+    """Captions that metrics score against."""
+    labels: Path | None = None
+    """Label map, an 8-bit PNG of the image's size: classes counted from 0, 255 where nothing is labelled.
+
+    It names its list of classes (`rdpbench.datasets.labels`).
+    """
+
+
+@dataclass(frozen=True)
+class Pin:
+    """What a row says of its dataset: which files these were, and how far that is known."""
+
+    sha256: str
+    """Of the set's manifest: names, order and, but for ``names``, the bytes of all files."""
+    kind: PinKind
+
+
+@dataclass(frozen=True)
+class Here:
+    """What of a set lies on this machine."""
+
+    images: int
+    kind: PinKind | None
+    """None where nothing is here."""
+    folder: Path | None = None
 
 
 @runtime_checkable
 class Dataset(Protocol):
     """The contract: a frozen dataclass whose fields are its configuration.
 
-    A set that can be downloaded also has ``missing() -> str | None``: None if it is here, else how to get it. Then
-    `plan` does not start the download, and ``download=false`` stops with that text.
+    Optional, looked up by name:
+
+    - ``missing() -> str | None``: None if the set is here; else how to get it. Then `plan` does not start the
+      download, and ``download=false`` stops with that text.
+    - ``pinned() -> Pin``: the manifest hash that travels with every row and curve.
+    - a field ``allow_partial: bool = False``: images missing from the folder are left out instead of refused.
+    - ``beside_missing(what) -> str``: how to get ``captions`` or ``labels`` for images that come without.
+    - ``here() -> Here``, ``fetch(beside)`` and ``verify() -> list[str]``: what `rdpbench data` does.
     """
 
     name: str
@@ -42,4 +85,6 @@ class Dataset(Protocol):
         """All samples in a fixed order; fetches what is missing, or raises `MissingNeed` that says how."""
         ...
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Images of the whole set, also when only part of it is here."""
+        ...

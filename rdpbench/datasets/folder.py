@@ -9,7 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from rdpbench.datasets.contract import Sample
+from rdpbench.datasets.contract import Pin, Sample
+from rdpbench.datasets.manifest import manifest_sha256
+from rdpbench.datasets.memory import file_facts
 from rdpbench.errors import ConfigError, ImageError
 from rdpbench.image import EXTENSIONS
 from rdpbench.needs import Need
@@ -53,6 +55,15 @@ class Folder:
         times = Counter(bare)
         for path, name in zip(self._files, bare, strict=True):
             yield Sample(name if times[name] == 1 else path.relative_to(self._root).as_posix(), path)
+
+    def pinned(self) -> Pin:
+        """Hash of all files, also under ``limit=``: a run of the first images of a folder is a run on that folder.
+
+        Bytes are read once, 30,000 images of COCO in half a minute, and remembered.
+        """
+        facts = file_facts(self._files)
+        named = ((path.relative_to(self._root).as_posix(), found.sha256) for path, found in facts)
+        return Pin(manifest_sha256(named), "made")
 
     def __len__(self) -> int:
         return len(self._files)

@@ -1,7 +1,7 @@
-"""What planning must know of each image without keeping its pixels: size and pixel hash.
+"""What planning must know of each image without keeping its pixels: sizes, and the hashes of file and pixels.
 
-Decoding 30,000 images takes minutes, so hashes are remembered by path, size, time of change and protocol. `verify`
-does not trust this memory: it reads the images again.
+Decoding 30,000 images takes minutes, so what was read is remembered (`rdpbench.datasets.memory`). `verify` does not
+trust this memory: it reads the images again.
 """
 
 from __future__ import annotations
@@ -15,17 +15,11 @@ from dataclasses import dataclass
 from itertools import islice
 
 from rdpbench.datasets.contract import Dataset, Sample
+from rdpbench.datasets.manifest import other_bytes
+from rdpbench.datasets.memory import file_facts, identity, open_memory
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import ImageError
 from rdpbench.image import pixel_sha256
-from rdpbench.paths import cache_folder
-
-READING = 2
-"""Raised when `read_image` gives other pixels for some file than before: what is remembered is then read anew."""
-
-# By the time of the last change of content or name (ctime), which no copying tool sets back as it does with mtime.
-_TABLE = """CREATE TABLE IF NOT EXISTS pixels (path TEXT, bytes INT, ctime_ns INT, protocol TEXT,
-    sha256 TEXT, height INT, width INT, mode TEXT, PRIMARY KEY (path, bytes, ctime_ns, protocol))"""
 
 
 @dataclass(frozen=True)
@@ -38,77 +32,119 @@ class Entry:
     height: int
     width: int
     mode: str
+    file_sha256: str
+    """Of the file's bytes."""
+    source_height: int
+    """Of the file's image, before the protocol."""
+    source_width: int
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    sha256: str
+    height: int
+    width: int
+    mode: str
+    source_height: int
+    source_width: int
 
 
 def index(dataset: Dataset, limit: int | None = None) -> list[Entry]:
-    """Size and pixel hash of each sample, in order.
+    """Sizes and hashes of each sample, in order; files whose hash the set's manifest knows are held against it.
 
     Raises:
-        ImageError: images that cannot be read, all of them named.
+        ImageError: images that are not those of the set, or that cannot be read, all of them named.
     """
     samples = list(islice(dataset.samples(), limit))
+    files = _checked(samples, dataset.name)
     known = _recall(samples, dataset.protocol)
-    unknown = [sample for sample, entry in zip(samples, known, strict=True) if entry is None]
-    read = list(_read(unknown, dataset.protocol))
+    read = list(_read([one for one, pixels in zip(samples, known, strict=True) if pixels is None], dataset.protocol))
     fresh = iter(read)
     entries: list[Entry] = []
     broken: list[str] = []
-    for entry in known:
-        found = entry or next(fresh)
-        if isinstance(found, Entry):
-            entries.append(found)
+    for sample, file_sha256, remembered in zip(samples, files, known, strict=True):
+        found = remembered or next(fresh)[1]
+        if isinstance(found, _Pixels):
+            pixels = (found.sha256, found.height, found.width, found.mode)
+            entries.append(Entry(sample, *pixels, file_sha256, found.source_height, found.source_width))
         else:
             broken.append(str(found))
+    _remember([(one, pixels) for one, pixels in read if isinstance(pixels, _Pixels)], dataset.protocol)
     if broken:
-        shown = "\n  ".join(broken[:20])
-        raise ImageError(f"{len(broken)} of {len(samples)} images of {dataset.name!r} cannot be read:\n  {shown}")
-    _remember([entry for entry in read if isinstance(entry, Entry)], dataset.protocol)
+        raise ImageError(f"{_count(broken, samples, dataset.name)} cannot be read:\n  {_shown(broken)}")
     return entries
 
 
-def _read(samples: Sequence[Sample], protocol: str) -> Iterator[Entry | ImageError]:
-    def one(sample: Sample) -> Entry | ImageError:
+def _checked(samples: Sequence[Sample], name: str) -> list[str]:
+    """The hash of each file, after all were held against what the set's manifest says."""
+    hashes: list[str] = []
+    wrong: list[str] = []
+    gone = [f"no such image: {sample.path}" for sample in samples if not sample.path.is_file()]
+    if gone:
+        raise ImageError(f"{_count(gone, samples, name)} cannot be read:\n  {_shown(gone)}")
+    facts = file_facts(sample.path for sample in samples)
+    for sample, (path, found) in zip(samples, facts, strict=True):
+        hashes.append(found.sha256)
+        if sample.sha256 and found.sha256 != sample.sha256:
+            wrong.append(other_bytes(path, found.sha256, sample.sha256))
+    if wrong:
+        raise ImageError(f"{_count(wrong, samples, name)} are not those of the set:\n  {_shown(wrong)}")
+    return hashes
+
+
+def _count(some: Sequence[object], samples: Sequence[Sample], name: str) -> str:
+    return f"{len(some)} of {len(samples)} images of {name!r}"
+
+
+def _shown(lines: Sequence[str]) -> str:
+    rest = [f"and {len(lines) - 20} more"] if len(lines) > 20 else []
+    return "\n  ".join([*lines[:20], *rest])
+
+
+def _read(samples: Sequence[Sample], protocol: str) -> Iterator[tuple[Sample, _Pixels | ImageError]]:
+    def one(sample: Sample) -> tuple[Sample, _Pixels | ImageError]:
         try:
             loaded = load_under(protocol, sample.path)
         except ImageError as error:
-            return error
+            return sample, error
         height, width = loaded.pixels.shape[:2]
-        return Entry(sample, pixel_sha256(loaded.pixels), height, width, loaded.mode)
+        digest = pixel_sha256(loaded.pixels)
+        return sample, _Pixels(digest, height, width, loaded.mode, loaded.source_height, loaded.source_width)
 
     # Pillow decodes without holding the interpreter lock, so threads do.
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         yield from pool.map(one, samples)
 
 
-def _identity(sample: Sample) -> tuple[str, int, int]:
-    stat = sample.path.stat()
-    return str(sample.path.resolve()), stat.st_size, stat.st_ctime_ns
-
-
-def _recall(samples: Sequence[Sample], protocol: str) -> list[Entry | None]:
-    query = "SELECT sha256, height, width, mode FROM pixels WHERE path=? AND bytes=? AND ctime_ns=? AND protocol=?"
+def _recall(samples: Sequence[Sample], protocol: str) -> list[_Pixels | None]:
+    query = """SELECT sha256, height, width, mode, source_height, source_width FROM pixels
+        WHERE path=? AND bytes=? AND ctime_ns=? AND protocol=?"""
     try:
-        with closing(_open()) as memory:
-            rows = [memory.execute(query, (*_identity(sample), protocol)).fetchone() for sample in samples]
+        with closing(open_memory()) as memory:
+            rows = [memory.execute(query, (*identity(sample.path), protocol)).fetchone() for sample in samples]
     except (sqlite3.Error, OSError):
         return [None] * len(samples)
-    return [Entry(sample, *row) if row else None for sample, row in zip(samples, rows, strict=True)]
+    return [_Pixels(*row) if row else None for row in rows]
 
 
-def _remember(entries: Sequence[Entry], protocol: str) -> None:
+def _remember(found: Sequence[tuple[Sample, _Pixels]], protocol: str) -> None:
     try:
-        with closing(_open()) as memory, memory:
+        with closing(open_memory()) as memory, memory:
             memory.executemany(
-                "INSERT OR REPLACE INTO pixels VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [(*_identity(e.sample), protocol, e.sha256, e.height, e.width, e.mode) for e in entries],
+                "INSERT OR REPLACE INTO pixels VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        *identity(one.path),
+                        protocol,
+                        p.sha256,
+                        p.height,
+                        p.width,
+                        p.mode,
+                        p.source_height,
+                        p.source_width,
+                    )
+                    for one, p in found
+                ],
             )
     except (sqlite3.Error, OSError):
         return  # only a memory: without it the next plan reads the images again
-
-
-def _open() -> sqlite3.Connection:
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(folder / f"pixels-{READING}.sqlite", timeout=5)
-    connection.execute(_TABLE)
-    return connection

@@ -1,30 +1,75 @@
-"""A manifest pins a dataset: one line a file, ``sha256  name`` as ``sha256sum`` writes it, in the order of the set."""
+"""A manifest pins a dataset: one line a file, ``sha256  name`` as ``sha256sum`` writes it, in the order of the set.
+
+Lines ``# key: value`` above say what the files are; ``sha256sum --check`` passes over them.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from pathlib import Path
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
-from rdpbench.errors import ImageError
+from rdpbench.errors import ConfigError, ImageError
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Names and hashes of the files of a set, in order."""
+    """Names and hashes of the files of a set, in order.
+
+    >>> Manifest({"a.png": "0" * 64}).sha256()[:12]
+    '215d311509f1'
+    """
 
     files: dict[str, str]
+    header: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def beside(cls, module_file: str, name: str) -> Manifest:
         """Read the manifest ``name`` that lies beside a dataset's module."""
-        lines = (Path(module_file).parent / name).read_text().splitlines()
-        pairs = (line.split(maxsplit=1) for line in lines if line and not line.startswith("#"))
-        return cls({file: sha for sha, file in pairs})
+        return cls.read(Path(module_file).parent / name)
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Read a manifest.
+
+        Raises:
+            ConfigError: no such file, or a line that is none of a manifest.
+        """
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read the manifest {path}: {error}") from error
+        files: dict[str, str] = {}
+        header: dict[str, str] = {}
+        for number, line in enumerate(lines, 1):
+            if line.startswith("#"):
+                key, colon, value = line.lstrip("# ").partition(": ")
+                if colon:
+                    header[key] = value
+            elif line.strip():
+                sha256, name = _entry(line, f"{path}, line {number}")
+                if name in files:
+                    raise ConfigError(f"{path}, line {number}: {name!r} is there twice")
+                files[name] = sha256
+        return cls(files, header)
+
+    def write(self, path: Path) -> None:
+        """Write the manifest in one step."""
+        text = "".join(f"# {key}: {value}\n" for key, value in self.header.items()) + self.lines()
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+
+    def lines(self) -> str:
+        """One line a file."""
+        return "".join(f"{sha}  {name}\n" for name, sha in self.files.items())
 
     def sha256(self) -> str:
-        """Hash of the whole manifest: pins names, order and contents."""
-        return hashlib.sha256("".join(f"{sha}  {name}\n" for name, sha in self.files.items()).encode()).hexdigest()
+        """Hash of the lines: pins names, order and contents, whatever the header says."""
+        return manifest_sha256(self.files.items())
 
     def check(self, folder: Path, name: str) -> Path:
         """Return ``folder / name`` if its bytes are the manifest's; raise `ImageError` that says what they are."""
@@ -33,11 +78,48 @@ class Manifest:
             raise ImageError(f"{name} is missing in {folder}")
         found = file_sha256(path)
         if found != self.files[name]:
-            raise ImageError(f"{path} is not the file of this set: sha256 {found}, expected {self.files[name]}")
+            raise ImageError(other_bytes(path, found, self.files[name]))
         return path
+
+
+def manifest_sha256(files: Iterable[tuple[str, str]]) -> str:
+    """Hash of a manifest with these names and hashes, in constant memory.
+
+    >>> manifest_sha256([("a.png", "0" * 64)])[:12]
+    '215d311509f1'
+    """
+    digest = hashlib.sha256()
+    for name, sha256 in files:
+        digest.update(f"{sha256}  {name}\n".encode())
+    return digest.hexdigest()
 
 
 def file_sha256(path: Path) -> str:
     """sha256 of a file's bytes, read in pieces."""
     with path.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def other_bytes(path: Path, found: str, expected: str) -> str:
+    """What to say of a file with other bytes than the manifest's."""
+    return f"{path} is not the file of this set: sha256 {found}, expected {expected}; it is {_describe(path)}"
+
+
+def _describe(path: Path) -> str:
+    from PIL import Image as pil
+
+    try:
+        with pil.open(path) as opened:
+            return f"a {opened.format} of {opened.width} x {opened.height} pixels"
+    except Exception:  # a damaged file trips Pillow in many ways, and what it is not is all that matters here
+        return f"no image, {path.stat().st_size} bytes"
+
+
+def _entry(line: str, where: str) -> tuple[str, str]:
+    sha256, _, name = line.partition(" ")
+    name = name.strip().removeprefix("*")  # as sha256sum marks binary files
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256) or not name:
+        raise ConfigError(f"{where}: {line[:80]!r} is no 'sha256  name'")
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise ConfigError(f"{where}: {name!r} leads out of the folder")
+    return sha256, name

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from rdpbench.datasets.contract import Sample
-from rdpbench.datasets.manifest import Manifest
+from rdpbench.datasets.contract import Here, Pin, Sample
+from rdpbench.datasets.manifest import Manifest, file_sha256, manifest_sha256
 from rdpbench.needs import Need, Package
 
 TAGS: dict[str, tuple[str, ...]] = {
@@ -46,17 +46,36 @@ class Samples:
     protocol: str = "as-is"
     tag: str | None = None
     """Only the images with this tag, such as ``photo``."""
+    licence: ClassVar[str] = "free to use, each as stated in samples.py"
+    download_size: ClassVar[str] = "in installed packages"
     needs: ClassVar[tuple[Need, ...]] = (Package("scikit-image", module="skimage"), Package("matplotlib"))
 
     def _names(self) -> list[str]:
         return [name for name, tags in TAGS.items() if self.tag is None or self.tag in tags]
 
     def samples(self) -> Iterator[Sample]:
-        """Yield the images in the order of `TAGS`, each checked against ``samples.sha256``."""
+        """Yield the images in the order of `TAGS`, each with its sha256 in ``samples.sha256``."""
         manifest = Manifest.beside(__file__, "samples.sha256")
         for name in self._names():
             folder = _folder("matplotlib" if name == "grace_hopper.jpg" else "skimage")
-            yield Sample(Path(name).stem, manifest.check(folder, name), TAGS[name])
+            yield Sample(Path(name).stem, folder / name, TAGS[name], manifest.files[name])
+
+    def pinned(self) -> Pin:
+        """Hash of the manifest's lines for the images that are asked for."""
+        files = Manifest.beside(__file__, "samples.sha256").files
+        return Pin(manifest_sha256((name, files[name]) for name in self._names()), "pinned")
+
+    def here(self) -> Here:
+        """All of it lies in installed packages."""
+        return Here(len(self), "pinned", _folder("skimage"))
+
+    def verify(self) -> list[str]:
+        """Read every byte and say what differs from the manifest."""
+        out = []
+        for sample in self.samples():
+            found = file_sha256(sample.path) if sample.path.is_file() else "missing"
+            out += [f"{sample.path}: sha256 {found}, expected {sample.sha256}"] if found != sample.sha256 else []
+        return out
 
     def __len__(self) -> int:
         return len(self._names())

@@ -1,23 +1,38 @@
-"""What a metric is: a number for a pair of images, with its meaning as class data.
+"""What a metric is: a number with its meaning as class data, from pairs of images or from two sets of them.
 
 A *pair* metric works in two steps, so that what depends on the original alone is computed once however many codecs and
 rates are scored against it: ``prepare(original)`` and then ``score(prepared, reconstruction)``. ``reduce`` turns the
 per-image values into the number of a table; the default is their mean.
+
+A *set* metric has two halves. Its `Features` turn each image into an array, which is stored; its ``reduce`` turns the
+arrays of two sets into an `Estimate`, is cheap, and can be repeated on any subset. Metrics whose features have one
+``id`` share the stored arrays.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+from numpy.typing import NDArray
 
 from rdpbench.image import Image
 from rdpbench.needs import Need
 
+Array = NDArray[Any]
+
 
 @runtime_checkable
 class Metric(Protocol):
-    """The contract of a pair metric. Images are ``uint8 (H, W, 3)`` of equal size."""
+    """The contract of a pair metric. Images are ``uint8 (H, W, 3)`` of equal size.
+
+    Optional class data: ``beside``, what ``prepare`` also takes of the sample's reference side, by keyword
+    (``"captions"``: ``tuple[str, ...]``; ``"labels"``: ``(H, W)`` under the dataset's protocol); and ``uses_device``,
+    with which the constructor takes ``device``. Optional method: ``remarks(prepared) -> tuple[str, ...]``, kept beside
+    the value.
+    """
 
     name: ClassVar[str]
     """Name with protocol, such as ``ms-ssim`` or ``lpips/alex``."""
@@ -37,6 +52,83 @@ class Metric(Protocol):
     def score(self, prepared: Any, reconstruction: Image) -> float: ...
 
     def reduce(self, values: Sequence[float]) -> float: ...
+
+
+def beside(metric: type) -> tuple[str, ...]:
+    """What a pair metric's ``prepare`` takes besides the original.
+
+    >>> from rdpbench.metrics.psnr import PSNR
+    >>> len(beside(PSNR))
+    0
+    """
+    names: tuple[str, ...] = getattr(metric, "beside", ())
+    return names
+
+
+@runtime_checkable
+class Features(Protocol):
+    """One array per image: what a set metric needs of it. Built without arguments, or with ``device``."""
+
+    id: ClassVar[str]
+    """Network and preprocessing, such as ``inception/legacy-tf``: arrays of two ids never meet."""
+    version: ClassVar[str]
+    """Raised when the code changes the arrays."""
+    needs: ClassVar[tuple[Need, ...]]
+    dim: ClassVar[int]
+    """Length of a row."""
+    beside: ClassVar[tuple[str, ...]]
+    """What ``extract`` also takes of the samples' reference side, by keyword, as lists as long as the images."""
+    uses_device: ClassVar[bool]
+
+    def extract(self, images: Sequence[Image], **beside: Any) -> list[Array]:
+        """One ``float32 (rows, dim)`` array per image, or ``int64 (K, K)`` confusion counts. Sizes may differ."""
+        ...
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A set metric's number.
+
+    >>> Estimate(4.19).value
+    4.19
+    """
+
+    value: float
+    spread: float | None = None
+    """Standard deviation over the method's own resampling: KID's subsets. Not an interval over images."""
+    reason: str = ""
+    """Why the value is NaN, or not to be relied on."""
+    extra: Mapping[str, float] = field(default_factory=dict)
+    """What belongs beside the number, such as ``originals``: the mIoU of the originals."""
+    reliable: bool = True
+    """False where there were fewer images or rows than the method needs, and the user insisted."""
+
+
+@runtime_checkable
+class SetMetric(Protocol):
+    """The contract of a set metric; what is declared as in `Metric` means the same.
+
+    Optional class data: ``unverified``, a sentence that says what of the protocol no source confirms; ``reference``,
+    the set that reconstructions are compared with where it is not ``originals``, as ``dataset@protocol``; and ``side``,
+    the length that the shorter side of every image must have.
+    """
+
+    name: ClassVar[str]
+    """Name with protocol, such as ``fid/hific-patch``."""
+    kind: ClassVar[Literal["set"]]
+    version: ClassVar[str]
+    higher_is_better: ClassVar[bool]
+    unit: ClassVar[str]
+    perceptual: ClassVar[bool]
+    source: ClassVar[str]
+    needs: ClassVar[tuple[Need, ...]]
+    features: ClassVar[type[Features]]
+    minimum_images: ClassVar[int]
+    """Below it a number is refused, or marked unreliable where the user insists."""
+
+    def reduce(self, reference: Sequence[Array], distorted: Sequence[Array]) -> Estimate:
+        """The number, from the arrays of two sets in the order of the image ids; pure, and repeatable on subsets."""
+        ...
 
 
 def mean(values: Sequence[float]) -> float:

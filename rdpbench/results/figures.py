@@ -105,6 +105,9 @@ def _label(axis: Axes, points: pd.DataFrame, metric: str) -> None:
 
     first = points.iloc[0]
     unit = f" ({first['unit']})" if first["unit"] else ""
+    if not points["reliable"].all():
+        axis.patch.set(hatch="///", edgecolor="0.85")
+        axis.text(0.5, 0.5, "too few images", transform=axis.transAxes, ha="center", color="0.5")
     axis.set_title(f"{metric}{unit} {'↑' if first['higher_is_better'] else '↓'}", loc="left")
     axis.set_xlabel("bits per pixel")
     low, high = points["bpp"].min(), points["bpp"].max()

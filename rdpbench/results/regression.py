@@ -137,8 +137,10 @@ def _names(images: list[str]) -> str:
 def _configuration(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[Finding]:
     """A curve of another configuration under the same name is another curve."""
     out = []
-    for what in ("codec", "dataset", "configuration", "seeds"):
+    for what in ("codec", "dataset", "manifest", "configuration", "seeds"):
         old, new = stored.get(what), now.get(what)
+        if what == "manifest" and old is None:
+            continue  # curves that were stored before datasets had one
         if old != new:
             out.append(Finding("curve", f"{what}: stored {_plain(old)}, now {_plain(new)}"))
     return out

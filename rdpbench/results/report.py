@@ -41,7 +41,7 @@ def report(store: Store, contents: Contents, metrics: Sequence[str]) -> Path:
         StoreUnwritable: the folder cannot be written.
     """
     rows = select(contents.rows.values(), None)
-    frame = summarise(rows, contents.scores.values(), metrics)
+    frame = summarise(rows, contents.scores.values(), metrics, contents.sets.values())
     path = store.folder / "report.html"
     beside = path.with_name(".report.html.tmp")
     try:

@@ -12,10 +12,25 @@ from typing import Any, Literal
 
 from rdpbench.errors import StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""From version n to n + 1, a function of one record. Empty: this is the first version."""
+
+def _with_provenance_of_data(record: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 knew neither manifests nor captions, the size of an image before the protocol, nor notes to scores."""
+    if "scores" in record:
+        record = {**record, "scores": [{**one, "note": ""} for one in record["scores"]]}
+    if "row" in record:
+        return {**record, "row": _with_provenance_of_data(record["row"])}
+    if "score_key" in record:
+        return {**record, "note": ""}
+    if "bits_kind" not in record:
+        return record  # a timing, alone in its Parquet file, or a line without a row
+    later = {"manifest": "", "manifest_kind": "", "source_height": None, "source_width": None}
+    return {**record, **later, "caption": "", "caption_source": "", "caption_s": None}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_provenance_of_data}
+"""From version n to n + 1, a function of one record: a line of a part, or a row, score or timing of Parquet."""
 
 Status = Literal["ok", "error", "out_of_range"]
 
@@ -46,6 +61,10 @@ class Row:
     dataset: str
     dataset_size: int
     """Images in the whole dataset: fewer rows than this make a partial point."""
+    manifest: str
+    """sha256 of the dataset's manifest: which files, in which order."""
+    manifest_kind: str
+    """How far their bytes are known: ``pinned``, ``recorded``, ``names`` or ``made``; see the datasets' contract."""
     protocol: str
     """What was done to the image between its file and the codec."""
     image: str
@@ -57,8 +76,18 @@ class Row:
     """Of the pixels that the codec and all metrics saw."""
     source_mode: str
     """How the file stored them, such as ``RGB``, ``L``, ``RGBA+icc``."""
+    source_height: int | None
+    """Of the file, before the protocol; the rate is never over these pixels."""
+    source_width: int | None
     height: int
+    """Of what the codec and all metrics see, as is ``width``."""
     width: int
+    caption: str
+    """What the encoder was given to transmit or to lean on; empty if the codec takes none."""
+    caption_source: str
+    """``human``, ``ofa``, ``blip2`` or ``file:NAME@SHA``; empty if the codec takes no caption."""
+    caption_s: float | None
+    """Seconds that a captioning model took for it; part of encoding."""
     status: Status
     error: str
     """Why it failed, or why the target is out of range."""
@@ -107,6 +136,8 @@ class Score:
     value: float | None
     """None where the metric refused the image; ``error`` says why."""
     error: str = ""
+    note: str = ""
+    """What one should know of the value, such as a caption that was cut."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +163,35 @@ class Timing:
     """Of the machine, in the minute before: above about 1 it was not exclusive."""
 
 
-def parse(kind: type[Row] | type[Score] | type[Timing], record: dict[str, Any], where: str) -> Any:
+@dataclass(frozen=True)
+class SetScore:
+    """A set metric's value for one point: a codec at one setting and seed over the images of a dataset."""
+
+    set_key: str
+    """sha256 over the metric (name, version, network, weights) and the pixels of both sides."""
+    point_key: str
+    """sha256 over the metric's name and the reconstructions; what a point of a curve is looked up by."""
+    metric: str
+    images: int
+    """In the value: those that the protocol takes and that have features on both sides."""
+    value: float | None
+    """None where there is none; ``reason`` says why."""
+    lo: float | None
+    """95 % interval over images: delete-a-block jackknife."""
+    hi: float | None
+    spread: float | None
+    """Of the method's own resampling, such as the standard deviation over KID's subsets."""
+    reliable: bool
+    """False: fewer images than the method needs, computed on the user's word."""
+    reason: str
+    extra: str
+    """What belongs beside the value, as JSON: the mIoU of the originals."""
+    reference: str
+    """The other side: ``originals``, or a set of its own."""
+    time: str
+
+
+def parse(kind: type[Row] | type[Score] | type[Timing] | type[SetScore], record: dict[str, Any], where: str) -> Any:
     """Turn a stored record back into its class; a record with other fields is refused with its place."""
     names = {field.name for field in fields(kind)}
     if record.keys() != names:

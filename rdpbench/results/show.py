@@ -36,7 +36,7 @@ def show(
     if len(rows) < len(contents.rows) and labels is None:
         older = len(contents.rows) - len(rows)
         console.print(f"{older} rows of earlier versions of codecs, or of images that changed since, are left out")
-    frame = summarise(rows, contents.scores.values(), metrics)
+    frame = summarise(rows, contents.scores.values(), metrics, contents.sets.values())
     drawn: list[tables.Table] = []
     written: list[Path] = []
     try:

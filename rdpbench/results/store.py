@@ -7,9 +7,11 @@
       rows.parquet           one row per task
       scores.parquet         task_key, metric, value
       timings.parquet        honest times, where asked for
-      parquet.sha256         of these three, as sha256sum writes it: a checksum inside Parquet covers a part of it only
+      sets.parquet           values of set metrics, one per point
+      parquet.sha256         of these four, as sha256sum writes it: a checksum inside Parquet covers a part of it only
       bitstreams/ab/abcd...  every bitstream, under its sha256
       reconstructions/       PNG, as far as keep= asks for them
+      features/              arrays that set metrics need, per image; see `rdpbench.results.features`
       sessions/*.json        provenance of each call
       tables/  figures/      what `show` makes of the above
 
@@ -28,8 +30,9 @@ from pathlib import Path
 from typing import Any
 
 from rdpbench.errors import StoreBusy, StoreCorrupt
+from rdpbench.results.features import FeatureStore
 from rdpbench.results.parts import Part, PartWriter, read_parts, unwritable
-from rdpbench.results.schema import SCHEMA_VERSION, Row, Score, Timing, migrate, parse
+from rdpbench.results.schema import SCHEMA_VERSION, Row, Score, SetScore, Timing, migrate, parse
 
 
 @dataclass
@@ -39,6 +42,7 @@ class Contents:
     rows: dict[str, Row] = field(default_factory=dict)
     scores: dict[str, Score] = field(default_factory=dict)
     timings: dict[str, Timing] = field(default_factory=dict)
+    sets: dict[str, SetScore] = field(default_factory=dict)
 
     def add(self, record: dict[str, Any], where: str) -> None:
         """Take in one record; a success replaces a failure of the same key, never the other way round."""
@@ -51,6 +55,9 @@ class Contents:
         if "timing" in record:
             timing: Timing = parse(Timing, record["timing"], where)
             self.timings[timing.timing_key] = timing
+        if "set" in record:
+            of_set: SetScore = parse(SetScore, record["set"], where)
+            self.sets[of_set.set_key] = of_set
         if "verified" in record and record["verified"] in self.rows:
             key = record["verified"]
             self.rows[key] = replace(self.rows[key], verified="fresh_process")
@@ -162,6 +169,11 @@ class Store:
         for part in parts:
             part.path.unlink()
 
+    @property
+    def features(self) -> FeatureStore:
+        """The arrays of this run's reconstructions."""
+        return FeatureStore(self.folder / "features")
+
     # Bitstreams
 
     def bitstream_path(self, sha256: str) -> Path:
@@ -222,6 +234,8 @@ class Store:
         }
         for record in self._read_parquet("timings"):
             contents.add({"timing": record}, str(self._parquet("timings")))
+        for record in self._read_parquet("sets"):
+            contents.add({"set": record}, str(self._parquet("sets")))
         return contents
 
     def _read_parquet(self, name: str) -> list[dict[str, Any]]:
@@ -308,4 +322,5 @@ def _tables(contents: Contents) -> dict[str, list[dict[str, Any]]]:
         "rows": ordered(contents.rows.values(), "dataset", "codec", "rate", "image", "task_key"),
         "scores": ordered(contents.scores.values(), "task_key", "metric", "score_key"),
         "timings": ordered(contents.timings.values(), "task_key", "timing_key"),
+        "sets": ordered(contents.sets.values(), "metric", "time", "set_key"),
     }

@@ -4,6 +4,8 @@ A point is a codec at one native setting (or one target rate) on one dataset. It
 images (several seeds of an image count as their mean); intervals are 95 % percentile bootstrap over images, with the
 same resamples everywhere, so that they can be compared. ``images`` names the set that a metric's mean is over: codecs
 are compared over the same images only.
+
+A set metric has one value per seed, computed before (`rdpbench.results.points`); several seeds count as their mean.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench import registry
-from rdpbench.results.schema import Row, Score
+from rdpbench.results.points import by_point, point_key
+from rdpbench.results.schema import Row, Score, SetScore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,12 +29,15 @@ RESAMPLES = 1000
 POINT = ["dataset", "protocol", "codec", "rate_field", "target_bpp", "rate"]
 
 
-def summarise(rows: Iterable[Row], scores: Iterable[Score], metrics: Sequence[str]) -> pd.DataFrame:
+def summarise(
+    rows: Iterable[Row], scores: Iterable[Score], metrics: Sequence[str], sets: Iterable[SetScore] = ()
+) -> pd.DataFrame:
     """One line per point and metric: ``codec, rate, n, bpp, metric, value`` with ``*_lo``/``*_hi``, in that order.
 
     ``n`` counts images; ``partial`` marks points of fewer than the dataset has; ``failed`` and ``out_of_range`` count
     what is not in the means; ``n_scored`` counts the images that the metric took, ``infinite`` those of them that are
-    lossless and left out of its mean; ``images`` is a fingerprint of the images in the mean.
+    lossless and left out of its mean; ``images`` is a fingerprint of the images in the mean; ``reliable`` is false for
+    a set metric on fewer images than it needs.
     """
     import pandas as pd
 
@@ -43,7 +49,8 @@ def summarise(rows: Iterable[Row], scores: Iterable[Score], metrics: Sequence[st
         rate = None if row.target_bpp is not None else row.rate
         key = (row.dataset, row.protocol, row.codec, row.rate_field, row.target_bpp, rate)
         groups.setdefault(key, []).append(row)
-    lines = [line for key, members in groups.items() for line in _point(key, members, by_task, metrics)]
+    of_sets = by_point(sets)
+    lines = [line for key, members in groups.items() for line in _point(key, members, by_task, metrics, of_sets)]
     frame = pd.DataFrame(lines, columns=[*POINT, *_COLUMNS]).astype({"target_bpp": float, "rate": float})
     order = list(dict.fromkeys((key[0], key[2]) for key in groups))
     frame["_codec"] = [order.index((d, c)) for d, c in zip(frame["dataset"], frame["codec"], strict=True)]
@@ -65,12 +72,17 @@ _COLUMNS = [
         "unit",
         "higher_is_better",
         "perceptual",
+        "reliable",
     ],
 ]
 
 
 def _point(
-    key: tuple[Any, ...], rows: Sequence[Row], scores: Mapping[str, Mapping[str, Score]], metrics: Sequence[str]
+    key: tuple[Any, ...],
+    rows: Sequence[Row],
+    scores: Mapping[str, Mapping[str, Score]],
+    metrics: Sequence[str],
+    sets: Mapping[str, SetScore],
 ) -> list[tuple[Any, ...]]:
     good = [row for row in rows if row.status == "ok"]
     failed = sum(row.status == "error" for row in rows)
@@ -80,10 +92,14 @@ def _point(
     head = (len(bpps), size, len(bpps) < size, failed, beyond, *with_interval(np.array([*bpps.values()])))
     lines: list[tuple[Any, ...]] = []
     for name in metrics or [""]:
-        meaning = registry.load("metric", name)() if name else None
-        if meaning is None:
-            lines.append((*key, *head, "", math.nan, math.nan, math.nan, 0, 0, "", "", True, False))
+        if not name:
+            lines.append((*key, *head, "", math.nan, math.nan, math.nan, 0, 0, "", "", True, False, True))
             continue
+        cls = registry.load("metric", name)
+        if getattr(cls, "kind", "pair") == "set":
+            lines.append((*key, *head, name, *_of_set(cls, name, good, sets)))
+            continue
+        meaning = cls()
         found = [scores.get(row.task_key, {}).get(name) for row in good]
         values = _per_image(good, [one.value if one else None for one in found])
         finite = {image: value for image, value in values.items() if math.isfinite(value)}
@@ -93,9 +109,29 @@ def _point(
             centre = low = high = math.inf
         low, high = min(low, high), max(low, high)
         counts = (len(values), len(values) - len(finite), _fingerprint(finite))
-        tail = (*counts, meaning.unit, meaning.higher_is_better, meaning.perceptual)
+        tail = (*counts, meaning.unit, meaning.higher_is_better, meaning.perceptual, True)
         lines.append((*key, *head, name, centre, low, high, *tail))
     return lines
+
+
+def _of_set(cls: Any, name: str, rows: Sequence[Row], sets: Mapping[str, SetScore]) -> tuple[Any, ...]:
+    """Value, interval and what belongs to them; the mean over seeds, and NaN if a seed has no value."""
+    by_seed: dict[int, list[Row]] = {}
+    for row in rows:
+        by_seed.setdefault(row.seed, []).append(row)
+    found = [one for members in by_seed.values() if (one := sets.get(point_key(name, members)))]
+    usual = (cls.unit, cls.higher_is_better, cls.perceptual)
+    if not found or len(found) < len(by_seed) or any(one.value is None for one in found):
+        return math.nan, math.nan, math.nan, 0, 0, "", *usual, True
+
+    def mean(values: Iterable[float | None]) -> float:
+        known = [math.nan if value is None else value for value in values]
+        return math.fsum(known) / len(known)
+
+    interval = mean(one.lo for one in found), mean(one.hi for one in found)
+    images = _fingerprint({row.image for row in rows})
+    reliable = all(one.reliable for one in found)
+    return mean(one.value for one in found), *interval, found[0].images, 0, images, *usual, reliable
 
 
 def _per_image(rows: Sequence[Row], values: Sequence[float | None]) -> dict[str, float]:

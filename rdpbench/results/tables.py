@@ -56,6 +56,8 @@ def measured(frame: pd.DataFrame) -> Table:
             cells.append(Cell(_value(one.iloc[0]) if len(one) else "–"))
             if len(one) and one.iloc[0]["infinite"]:
                 notes[f"{metric}: {one.iloc[0]['infinite']} lossless images are left out of a mean"] = None
+            if len(one) and not one.iloc[0]["reliable"]:
+                notes["† fewer images than this metric needs: not to be compared with anything"] = None
             if len(one) and one.iloc[0]["n_scored"] < first["n"]:
                 notes["(k of n): images that a metric could not score are left out of its mean; rows.csv says why"] = (
                     None
@@ -68,6 +70,7 @@ def at_equal_rates(frame: pd.DataFrame) -> list[Table]:
     """For each round rate that codecs share: their metrics there over the same images, best first in bold."""
     tables = []
     targets = sorted(frame["target_bpp"].dropna().unique())
+    frame = frame[frame["reliable"]]
     everything, frame = frame, comparable(frame)
     for bpp in targets or common_rates(frame):
         points = _at_target(frame, bpp) if targets else at_rate(frame, bpp)
@@ -249,7 +252,8 @@ def _value(line: Any) -> str:
         return "∞"
     if math.isnan(value):
         return "–"
-    text = _digits(value, line["unit"]) + _half(line["value_lo"], line["value_hi"], DIGITS.get(line["unit"], 4))
+    mark = "" if line["reliable"] else "†"
+    text = _digits(value, line["unit"]) + mark + _half(line["value_lo"], line["value_hi"], DIGITS.get(line["unit"], 4))
     return text if line["n_scored"] == line["n"] else f"{text} ({line['n_scored']} of {line['n']})"
 
 

@@ -17,9 +17,12 @@ from rdpbench.results.parts import PartWriter, unwritable
 from rdpbench.results.schema import Row
 from rdpbench.results.store import Store
 from rdpbench.runners import local
-from rdpbench.runners.plan import Plan, chunks, make_plan, run_name
+from rdpbench.runners.features import originals, set_metrics
+from rdpbench.runners.grid import run_name
+from rdpbench.runners.plan import Plan, chunks, make_plan
 from rdpbench.runners.progress import progress
 from rdpbench.runners.server import import_ahead, start_for
+from rdpbench.runners.sets import reduce_all
 from rdpbench.runners.verify import decode_elsewhere, unlike
 from rdpbench.runners.worker import Result, Setup
 
@@ -77,6 +80,7 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
         if announce:
             announce(plan, store)
         if not plan.work:
+            reduce_sets(store, plan, bench)
             store.compact()
             return Done(store, plan)
         session = new_session()
@@ -90,8 +94,22 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
         with exclusive(bench):
             results = local.run_processes(portions, setup, workers) if workers else local.run_here(portions, setup)
             done = _write(results, Done(store, plan), session, bench.verify)
+        reduce_sets(store, plan, bench)
         store.compact()
     return done
+
+
+def reduce_sets(store: Store, plan: Plan, bench: Bench) -> None:
+    """Compute and store the values of set metrics that are missing; the store is locked."""
+    if not set_metrics(plan.metrics):
+        return
+    contents = store.read()
+    writer: PartWriter | None = None
+    for value in reduce_all(store, contents, plan.tasks, plan.metrics, bench.device, unreliable=bench.allow_unreliable):
+        writer = writer or store.writer(new_session())
+        writer.append({"set": vars(value)})
+    if writer:
+        writer.close()
 
 
 def workers_of(bench: Bench) -> int:
@@ -108,10 +126,17 @@ def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> 
     errors: list[Row] = []
     chosen = _Reservoir(sample)
     writer: PartWriter = done.store.writer(session)
+    arrays, cached = done.store.features.writer(session), originals().writer(session)
     try:
         with progress(len(done.plan.work)) as shown, contextlib.closing(results) as stream:  # type: ignore[type-var]
             for result in stream:
-                writer.append(result.record())
+                # Arrays first: a row whose features were lost is scored again, the other way round is for nothing.
+                for made in result.features:
+                    arrays.append(made)
+                for made in result.originals:
+                    cached.append(made)
+                if record := result.record():
+                    writer.append(record)
                 bad = result.row is not None and result.row.status == "error"
                 if bad:
                     assert result.row is not None
@@ -122,6 +147,7 @@ def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> 
                     chosen.offer(result.row)
                 shown.advance(failed=bad)
                 if writer.lines % SYNC_EVERY == 0:
+                    arrays.sync()
                     writer.sync()
         answers = decode_elsewhere(done.store, chosen.rows)
         findings = []
@@ -133,6 +159,8 @@ def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> 
                 # Its number is not one of the bytes alone: it must not enter a mean.
                 writer.append({"refuted": row.task_key, "error": f"refuted: {findings[-1]}"})
     finally:
+        arrays.close()
+        cached.close()
         writer.close()
     return replace(
         done,

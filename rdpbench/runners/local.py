@@ -171,7 +171,7 @@ def _serve(pipe: Connection, setup: Setup) -> None:
 
 def one_thread() -> None:
     """Bind this process to one thread: threads change pixels, and workers share the cores."""
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENCV_FOR_THREADS_NUM"] = "1"
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)

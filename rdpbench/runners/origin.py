@@ -18,7 +18,7 @@ from rdpbench.overrides import available
 from rdpbench.results.schema import Row
 from rdpbench.results.store import Store
 from rdpbench.runners.execute import Done
-from rdpbench.runners.plan import dataset_of
+from rdpbench.runners.grid import dataset_of
 from rdpbench.runners.task import identity
 
 SWEEP = ("rate", "points", "bpp", "search", "seed")
@@ -34,6 +34,7 @@ def origin(bench: Bench, pair: Pair, rows: Sequence[Row], done: Done, again: str
     return {
         "codec": pair[0].name,
         "dataset": dataset_of(pair[1]).name,
+        "manifest": _manifest(rows),
         "configuration": {"use": made["use"], "options": made["options"]},
         "coder": {
             **made["coder"],
@@ -50,6 +51,12 @@ def origin(bench: Bench, pair: Pair, rows: Sequence[Row], done: Done, again: str
         "sweep": [line for line in bench.overrides if line.partition("=")[0] in SWEEP],
         "command": again,
     }
+
+
+def _manifest(rows: Sequence[Row]) -> dict[str, str]:
+    """Which files the dataset was, and how far their bytes are known."""
+    found = sorted({(row.manifest, row.manifest_kind) for row in rows if row.manifest})
+    return {"sha256": ", ".join(sha for sha, _ in found), "kind": ", ".join(dict.fromkeys(kind for _, kind in found))}
 
 
 def _metric(name: str) -> dict[str, Any]:
@@ -101,6 +108,7 @@ def command(bench: Bench, pair: Pair, root: Path | None) -> str:
     words = [f"codec={name if name in available('codec') else (own or [codec.use])[0]}"]
     folder = dict(data.options).get("path")
     asked = [one for one in typed["data"] if one.rpartition(":")[2] == data.name]
-    words.append(f"data=folder:{folder}" if data.use == "folder" else f"data={(asked or [data.name])[0]}")
+    own_files = {"folder": f"folder:{folder}", "manifest": f"manifest:{dict(data.options).get('file')}"}
+    words.append(f"data={own_files.get(data.use) or (asked or [data.name])[0]}")
     kept += [f"codec.options.{one}" for one in options.rstrip("]").split(",") if one]
     return shlex.join(["rdpbench", "curves", "update", *words, *kept, *(["--curves", str(root)] if root else [])])

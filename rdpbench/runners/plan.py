@@ -5,24 +5,31 @@ Pure but for reading: nothing is coded here, and no plan starts work.
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rdpbench import registry
 from rdpbench.codecs.contract import needs_of
-from rdpbench.config import Bench, CodecSetting, DataSetting
-from rdpbench.datasets.contract import Dataset
-from rdpbench.datasets.index import index
+from rdpbench.config import Bench
 from rdpbench.errors import ConfigError, MissingNeed
 from rdpbench.needs import Need
 from rdpbench.results.reconstructions import reconstruction_path
 from rdpbench.results.schema import Row
 from rdpbench.results.store import Contents, Store
-from rdpbench.runners.task import Task, Work, axis_of, build, device_of, identity, score_key, task_key, timing_key
+from rdpbench.runners.features import Stored, is_set, pair_metrics, set_metric, set_metrics
+from rdpbench.runners.grid import dataset_of, list_tasks
+from rdpbench.runners.reference import lacking as missing_reference
+from rdpbench.runners.task import (
+    Task,
+    Work,
+    device_of,
+    score_key,
+    timing_key,
+)
 
+LARGE = 1_000_000_000
+"""Bytes of a dataset above which only `rdpbench data fetch` downloads it: nobody expects 19 GB from a first run."""
 CHUNK = 32
 TAIL = 8
 TIMING_WARMUP, TIMING_REPEATS = 1, 5
@@ -49,28 +56,6 @@ class Plan:
         return len({(t.codec, t.rate, t.target, t.dataset, t.seed) for t in self.tasks})
 
 
-def dataset_of(setting: DataSetting) -> Dataset:
-    """Build a dataset from its setting."""
-    cls = registry.load("dataset", setting.use)
-    try:
-        dataset = cls(**dict(setting.options))
-    except TypeError as error:
-        raise ConfigError(f"dataset {setting.name!r} does not take {dict(setting.options)}: {error}") from error
-    if not isinstance(dataset, Dataset):
-        raise ConfigError(f"{setting.use!r} is no dataset: it needs name, protocol, needs, samples() and len()")
-    return dataset
-
-
-def run_name(bench: Bench) -> str:
-    """The run folder's name: as given, or the datasets' names."""
-    if bench.run:
-        if "/" in bench.run or bench.run.startswith("."):
-            raise ConfigError(f"run={bench.run!r} must be a plain name; root=FOLDER says where runs lie")
-        return bench.run
-    names = dict.fromkeys(dataset_of(data).name for _, data in bench.grid)
-    return "+".join(names)
-
-
 def check_needs(bench: Bench) -> None:
     """Stop with one message if a codec or dataset lacks something.
 
@@ -87,16 +72,18 @@ def check_needs(bench: Bench) -> None:
 
 
 def check_downloads(bench: Bench) -> None:
-    """Stop if a dataset would have to be downloaded and may not be.
+    """Stop if a dataset would have to be downloaded and may not be, or is too large to come unasked.
 
     Raises:
         MissingNeed: how to get each.
     """
-    if bench.download:
-        return
     for data in dict.fromkeys(data for _, data in bench.grid):
-        missing = getattr(dataset_of(data), "missing", None)
-        if missing and (text := missing()):
+        dataset = dataset_of(data)
+        missing = getattr(dataset, "missing", None)
+        text = missing() if missing else None
+        if text and getattr(dataset, "download_bytes", 0) > LARGE:
+            raise MissingNeed(text)
+        if text and not bench.download:
             raise MissingNeed(f"{text}, or let `rdpbench run` download it (download=true, its default)")
 
 
@@ -121,8 +108,12 @@ def choose_metrics(bench: Bench) -> tuple[tuple[str, ...], dict[str, str]]:
     """The metrics that can run, and those left out; missing ones stop the plan unless the user allowed leaving out."""
     lacking: dict[str, str] = {}
     for name in bench.metrics:
-        needs: Iterable[Need] = getattr(registry.load("metric", name), "needs", ())
-        if lacks := [missing for need in needs if (missing := need.missing())]:
+        cls = registry.load("metric", name)
+        needs: Iterable[Need] = getattr(cls, "needs", ())
+        lacks = [missing for need in needs if (missing := need.missing())]
+        if is_set(name) and (text := missing_reference(set_metric(name))):
+            lacks.append(text)
+        if lacks:
             lacking[name] = "; ".join(lacks)
     if lacking and not bench.metrics_available:
         lines = [f"  metric {name}: {why}" for name, why in lacking.items()]
@@ -130,6 +121,34 @@ def choose_metrics(bench: Bench) -> tuple[tuple[str, ...], dict[str, str]]:
             "this run cannot start:\n" + "\n".join(lines) + "\nor leave out what is missing: metrics=available"
         )
     return tuple(name for name in bench.metrics if name not in lacking), lacking
+
+
+def enough_images(
+    bench: Bench, metrics: Sequence[str], tasks: Sequence[Task]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The metrics without those that need more images than there are, and why these are left out.
+
+    Raises:
+        ConfigError: there are such metrics, and the user allowed neither leaving them out nor an unreliable number.
+    """
+    images: dict[str, set[str]] = defaultdict(set)
+    for task in tasks:
+        images[task.dataset].add(task.entry.sample.id)
+    fewest, dataset = min((len(ids), name) for name, ids in images.items())
+    lacking = {
+        name: f"needs at least {least} images, {dataset} has {fewest} here"
+        for name in set_metrics(metrics)
+        if (least := set_metric(name).minimum_images) > fewest
+    }
+    if not lacking or bench.allow_unreliable:
+        return tuple(metrics), {}
+    if not bench.metrics_available:
+        lines = [f"  metric {name} {why}" for name, why in lacking.items()]
+        raise ConfigError(
+            "too few images for a number that means anything:\n" + "\n".join(lines) + "\n"
+            "allow_unreliable=true computes it all the same, and marks it wherever it stands"
+        )
+    return tuple(name for name in metrics if name not in lacking), lacking
 
 
 def _lacks(what: str, needs: Iterable[Need]) -> list[str]:
@@ -149,7 +168,10 @@ def make_plan(bench: Bench, store: Store) -> Plan:
     check_device(bench.device)
     metrics, left_out = choose_metrics(bench)
     tasks = tuple({task.key: task for task in list_tasks(bench)}.values())
+    metrics, small = enough_images(bench, metrics, tasks)
+    left_out |= small
     stored = store.read() if store.exists() else Contents()
+    pairs, sets = pair_metrics(metrics), Stored.of(set_metrics(metrics), store.features)
     work: list[Work] = []
     failed = 0
     for task in tasks:
@@ -161,74 +183,26 @@ def make_plan(bench: Bench, store: Store) -> Plan:
             continue
         if row is not None and (row.status == "error" or not store.has_bitstream(row)):
             row = None
-        missing = tuple(name for name in metrics if _unscored(stored, score_key(task.key, name), bench.retry_failed))
+        missing = tuple(name for name in pairs if _unscored(stored, score_key(task, name), bench.retry_failed))
         key = timing_key(task.key, device_of(task.codec, bench.device), 1, TIMING_WARMUP, TIMING_REPEATS)
         timing = bench.timing and key not in stored.timings
         unkept = task.keep and row is not None and not reconstruction_path(store, row).is_file()
-        if row is None or missing or timing or unkept:
-            work.append(Work(task, missing if row else metrics, row, timing))
+        sample = task.entry.sample
+        features = sets.missing(row.reconstruction_sha256 if row else None, sample)
+        originals = sets.missing_original(task.entry.sha256, sample)
+        # Features that were refused once, as for an image below the size of a patch, are not tried again.
+        features, originals = (
+            tuple(name for name in names if _unscored(stored, score_key(task, name), bench.retry_failed))
+            for names in (features, originals)
+        )
+        if row is None or missing or timing or unkept or features or originals:
+            work.append(Work(task, missing if row else pairs, row, timing, features, originals))
     return Plan(tasks, tuple(work), metrics, left_out, failed, _expected(work, stored.rows.values()))
 
 
 def _unscored(stored: Contents, key: str, retry: bool) -> bool:
     score = stored.scores.get(key)
     return score is None or (retry and score.value is None)
-
-
-def list_tasks(bench: Bench) -> Iterator[Task]:
-    """Every task of a command, in the order of codecs, rates, seeds and images."""
-    sets: dict[DataSetting, tuple[Dataset, Sequence[Any]]] = {}
-    for _, data in bench.grid:
-        if data not in sets:
-            dataset = dataset_of(data)
-            if dataset.name in {other.name for other, _ in sets.values()}:
-                raise ConfigError(
-                    f"two datasets have the name {dataset.name!r}, and their means would mix; "
-                    "measure them in two runs, with run=NAME for each"
-                )
-            sets[data] = dataset, index(dataset, bench.limit)
-    for codec, data in bench.grid:
-        dataset, entries = sets[data]
-        made = identity(codec)
-        for rate, target, seed in _points(bench, codec):
-            if target is None:
-                build(codec, rate)  # a rate outside the range stops the plan, not the run
-            for number, entry in enumerate(entries):
-                key = task_key(made, rate, target, seed, dataset.protocol, entry)
-                keep = bench.keep is None or number < bench.keep
-                size = len(dataset)
-                yield Task(key, codec, made, rate, target, seed, dataset.name, size, dataset.protocol, entry, keep)
-
-
-def _points(bench: Bench, codec: CodecSetting) -> Iterator[tuple[float | None, float | None, int]]:
-    axis = axis_of(codec)
-    # Without random numbers another seed is the same result: it must not be another key.
-    seeds = bench.seeds if getattr(registry.load("codec", codec.use), "seeded", False) else (0,)
-    if axis is None:
-        if bench.targets or bench.rates:
-            raise ConfigError(f"codec {codec.name!r} has a single rate point; leave out rate= and bpp=")
-        yield from ((None, None, seed) for seed in seeds)
-    elif bench.targets:
-        yield from ((None, target, seed) for target, seed in itertools.product(bench.targets, seeds))
-    else:
-        rates = bench.rates or codec.rates or axis.points
-        if not rates:
-            raise ConfigError(f"codec {codec.name!r} lists no rate points; write rate=... ({axis.field})")
-        yield from ((float(rate), None, seed) for rate, seed in itertools.product(thin(rates, bench.points), seeds))
-
-
-def thin(values: Sequence[float], points: int | None) -> list[float]:
-    """At most ``points`` of the values, evenly chosen, both ends among them.
-
-    >>> thin([5, 10, 15, 20, 25], 3)
-    [5, 15, 25]
-    """
-    if points is None or points >= len(values):
-        return list(values)
-    if points == 1:
-        return [values[len(values) // 2]]
-    last = len(values) - 1
-    return [values[round(k * last / (points - 1))] for k in range(points)]
 
 
 def chunks(work: Sequence[Work]) -> list[list[Work]]:

@@ -23,8 +23,8 @@ from rdpbench.results.schema import Row
 from rdpbench.results.show import select
 from rdpbench.results.tolerances import Tolerances, read_tolerances
 from rdpbench.runners.execute import Done, execute
+from rdpbench.runners.grid import dataset_of
 from rdpbench.runners.origin import Pair, command, origin
-from rdpbench.runners.plan import dataset_of
 from rdpbench.runners.sweep import fetch_weights, search_dataset
 
 

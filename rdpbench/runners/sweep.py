@@ -103,9 +103,14 @@ def fetch_weights(bench: Bench) -> None:
     if not bench.download or bench.metrics_available:
         return
     for name in bench.metrics:
-        for need in getattr(registry.load("metric", name), "needs", ()):
-            if isinstance(need, weights.Weights) and need.missing():
-                weights.fetch(need.card)
+        needs = getattr(registry.load("metric", name), "needs", ())
+        wanted = [need for need in needs if isinstance(need, weights.Weights) and need.missing()]
+        others = [said for need in needs if not isinstance(need, weights.Weights) and (said := need.missing())]
+        # Nothing is downloaded for a metric that could not run with it, or whose licence was not agreed to.
+        if wanted and others:
+            raise MissingNeed(f"metric {name!r}: " + "\n".join(others))
+        for need in wanted:
+            weights.fetch(need.card)
 
 
 def search_dataset(bench: Bench) -> tuple[Bench, list[str]]:

@@ -12,10 +12,14 @@ from typing import Any
 from rdpbench import registry, weights
 from rdpbench.codecs.contract import Codec, Rate, coder_of, rate_of
 from rdpbench.config import CodecSetting
+from rdpbench.datasets.captions import Caption
+from rdpbench.datasets.contract import Pin
 from rdpbench.datasets.index import Entry
 from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.metrics.contract import Features, beside
 from rdpbench.needs import Package, package_version
 from rdpbench.results.schema import Row
+from rdpbench.runners.beside import identity as identity_beside
 
 KEY_VERSION = 1
 """Raised when the meaning of a key changes: all results are then made anew."""
@@ -35,8 +39,11 @@ class Task:
     seed: int
     dataset: str
     dataset_size: int
+    pin: Pin | None
     protocol: str
     entry: Entry
+    caption: Caption | None = None
+    """What the encoder is given; None for a codec that takes none."""
     keep: bool = False
     """Is the reconstruction to be kept as PNG?"""
 
@@ -47,14 +54,18 @@ class Work:
 
     task: Task
     metrics: tuple[str, ...]
-    """Metrics whose scores are missing."""
+    """Pair metrics whose scores are missing."""
     row: Row | None
     """The stored row, if it was coded before: its bitstream is decoded, never encoded again."""
     timing: bool = False
+    features: tuple[str, ...] = ()
+    """Set metrics, one for each kind of features that the reconstruction still lacks."""
+    originals: tuple[str, ...] = ()
+    """The same for the original; the first task of an image makes them for all."""
 
 
-def build(setting: CodecSetting, rate: float | None) -> Codec:
-    """A fresh codec object at a rate point.
+def build(setting: CodecSetting, rate: float | None, device: str = "cpu") -> Codec:
+    """A fresh codec object at a rate point; on the device, if it can compute there.
 
     Raises:
         UnknownName: an option that the codec does not have.
@@ -74,6 +85,8 @@ def build(setting: CodecSetting, rate: float | None) -> Codec:
         if axis.field in options:
             raise ConfigError(f"{axis.field} is the rate of codec {setting.name!r}; write rate={options[axis.field]}")
         options[axis.field] = axis.check(setting.name, rate)
+    if device_of(setting, device) != "cpu":
+        options["device"] = device
     try:
         codec = cls(**options)
     except TypeError as error:
@@ -90,7 +103,16 @@ def axis_of(setting: CodecSetting) -> Rate | None:
 
 def device_of(setting: CodecSetting, device: str) -> str:
     """Where a codec computes: on the device asked for if it can use one (``uses_device``), else on the CPU."""
-    return device if getattr(registry.load("codec", setting.use), "uses_device", False) else "cpu"
+    return device if _uses_device(setting) else "cpu"
+
+
+def _uses_device(setting: CodecSetting) -> bool:
+    return bool(getattr(registry.load("codec", setting.use), "uses_device", False))
+
+
+def uses_caption(setting: CodecSetting) -> bool:
+    """Does the codec's encoder take a caption?"""
+    return bool(getattr(registry.load("codec", setting.use), "uses_caption", False))
 
 
 @cache
@@ -98,7 +120,7 @@ def identity(setting: CodecSetting) -> str:
     """All of a codec that changes its result, but for the rate: class, version, options, source, coder; as JSON."""
     axis = axis_of(setting)
     codec = build(setting, axis.low if axis else None)
-    unkeyed = {*getattr(codec, "unkeyed", ()), axis.field if axis else ""}
+    unkeyed = {*getattr(codec, "unkeyed", ()), axis.field if axis else "", "device" if _uses_device(setting) else ""}
     # With all defaults spelled out: a default that changes must change the key.
     options = asdict(codec) if is_dataclass(codec) else dict(setting.options)
     return canonical(
@@ -112,7 +134,15 @@ def identity(setting: CodecSetting) -> str:
     )
 
 
-def task_key(codec: str, rate: float | None, target: float | None, seed: int, protocol: str, entry: Entry) -> str:
+def task_key(
+    codec: str,
+    rate: float | None,
+    target: float | None,
+    seed: int,
+    protocol: str,
+    entry: Entry,
+    caption: Caption | None = None,
+) -> str:
     """sha256 over all that changes the result of a task. Device and batch size do not enter: they are recorded.
 
     The image's id is in it too: a set that holds the same pixels twice counts them twice in its means.
@@ -126,26 +156,42 @@ def task_key(codec: str, rate: float | None, target: float | None, seed: int, pr
         "protocol": protocol,
         "image": entry.sample.id,
         "pixels": entry.sha256,
-        "caption": entry.sample.caption,
+        "caption": caption.text if caption else None,
     }
     return _sha256(record)
 
 
-def score_key(task: str, metric: str) -> str:
-    """sha256 over a task and all of a metric that changes its value: name, version, packages, weights, source."""
-    return _sha256({"task": task, "metric": _metric_identity(metric)})
+def score_key(task: Task, metric: str) -> str:
+    """sha256 over a task, all of a metric that changes its value, and what it takes beside the image."""
+    record = {"task": task.key, "metric": metric_identity(metric)}
+    if names := beside(registry.load("metric", metric)):
+        record["beside"] = identity_beside(names, task.entry.sample)
+    return _sha256(record)
 
 
 @cache
-def _metric_identity(name: str) -> Mapping[str, Any]:
+def metric_identity(name: str) -> Mapping[str, Any]:
+    """All of a metric that changes its value: name, version, packages, weights, source."""
     cls = registry.load("metric", name)
-    needs: Sequence[Any] = getattr(cls, "needs", ())
     return {
         "name": name.rpartition("/")[2] if ":" in name else name,
+        **_made_of(cls),
+        "source": registry.source_sha256("metric", name),
+    }
+
+
+@cache
+def features_key(features: type[Features]) -> str:
+    """sha256 over all of a kind of features that changes its arrays: name, version, packages, weights."""
+    return _sha256({"id": features.id, **_made_of(features)})
+
+
+def _made_of(cls: type) -> dict[str, Any]:
+    needs: Sequence[Any] = getattr(cls, "needs", ())
+    return {
         "version": str(getattr(cls, "version", "1")),
         "packages": {need.name: package_version(need.name) for need in needs if isinstance(need, Package)},
         "weights": [weights.identity(need.card) for need in needs if isinstance(need, weights.Weights)],
-        "source": registry.source_sha256("metric", name),
     }
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import shutil
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image as pil
 
 from rdpbench.cli import main
+from rdpbench.datasets.index import index
 from rdpbench.datasets.kodak import Kodak
 from rdpbench.errors import ImageError, MissingNeed
 
@@ -22,27 +19,6 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("RDPBENCH_DATA", raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
-@pytest.fixture
-def serve() -> Iterator[object]:
-    running: list[http.server.ThreadingHTTPServer] = []
-
-    def start(folder: Path) -> str:
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-        running.append(server)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        return f"http://127.0.0.1:{server.server_address[1]}/"
-
-    yield start
-    for server in running:
-        server.shutdown()
-        server.server_close()
 
 
 def test_without_network_one_message_says_what_to_do(tmp_path: Path) -> None:
@@ -91,11 +67,40 @@ def test_a_lookalike_folder_is_refused_by_name(shared: Path, tmp_path: Path) -> 
     pixels.putpixel((0, 0), (1, 2, 3))
     pixels.save(folder / "kodim07.png")
     with pytest.raises(ImageError, match=r"kodim07.png is not the file of this set: sha256 \w+, expected"):
-        list(Kodak(path=str(folder)).samples())
+        index(Kodak(path=str(folder)))
+
+
+def test_the_500_pixel_crops_are_refused_for_what_they_are(shared: Path, tmp_path: Path) -> None:
+    """Denoising papers use crops of Kodak under the same names."""
+    folder = tmp_path / "kodak"
+    folder.mkdir()
+    for path in sorted((shared / "data" / "kodak").glob("*.png")):
+        with pil.open(path) as opened:
+            opened.crop((0, 0, 500, 500)).save(folder / path.name, compress_level=0)
+    with pytest.raises(ImageError) as caught:
+        index(Kodak(path=str(folder)))
+    text = str(caught.value)
+    assert "24 of 24 images of 'kodak' are not those of the set" in text
+    assert "it is a PNG of 500 x 500 pixels" in text
+    assert "and 4 more" in text
+
+
+def test_a_part_of_kodak_counts_only_on_the_users_word(shared: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "kodak"
+    folder.mkdir()
+    for number in (3, 7):
+        shutil.copy(shared / "data" / "kodak" / f"kodim{number:02}.png", folder)
+    with pytest.raises(ImageError, match=r"22 of Kodak's 24 images are missing .*kodim01.png.*allow_partial=true"):
+        index(Kodak(path=str(folder)))
+    part = Kodak(path=str(folder), allow_partial=True)
+    assert [entry.sample.id for entry in index(part)] == ["kodim03", "kodim07"]
+    assert len(part) == 24
+    assert part.pinned() == Kodak().pinned()
+    assert part.pinned().kind == "pinned"
 
 
 def test_a_missing_file_and_a_missing_folder_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"kodim01.png is missing in"):
+    with pytest.raises(ImageError, match=r"24 of Kodak's 24 images are missing in .*: kodim01.png, kodim02.png"):
         list(Kodak(path=str(tmp_path)).samples())
     with pytest.raises(ImageError, match=r"no such folder: .*gone"):
         list(Kodak(path=str(tmp_path / "gone")).samples())

@@ -11,7 +11,7 @@ from rdpbench import registry
 from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.metrics import lpips as ours
 from rdpbench.metrics.contract import Metric
-from rdpbench.metrics.lpips import LPIPSVGG, LPIPSAlex, build
+from rdpbench.metrics.lpips import LPIPSVGG, LPIPSAlex, LPIPSSqueeze, TACOScript, build
 
 # torchvision's names and shapes of the convolutions that LPIPS uses, without its 58 to 124 million other parameters.
 SHAPES = {
@@ -24,15 +24,31 @@ SHAPES = {
 }  # fmt: skip
 
 
+# The same of SqueezeNet 1.1, whose blocks hold three convolutions each.
+FIRES = {3: (64, 16, 64), 4: (128, 16, 64), 6: (128, 32, 128), 7: (256, 32, 128), 9: (256, 48, 192),
+         10: (384, 48, 192), 11: (384, 64, 256), 12: (512, 64, 256)}  # fmt: skip
+NETS = ("alex", "vgg", "squeeze")
+
+
+def shapes(net):
+    if net != "squeeze":
+        return {f"features.{index}": shape for index, shape in SHAPES[net].items()}
+    named = {"features.0": (64, 3, 3)}
+    for index, (into, middle, out) in FIRES.items():
+        named[f"features.{index}.squeeze"] = (middle, into, 1)
+        named |= {f"features.{index}.expand{side}x{side}": (out, middle, side) for side in (1, 3)}
+    return named
+
+
 def random_trunk(net):
     import torch
 
     generator = torch.Generator().manual_seed(5)
     trunk = {"classifier.1.weight": torch.zeros(1)}
-    for index, (out, into, side) in SHAPES[net].items():
+    for name, (out, into, side) in shapes(net).items():
         scale = (2 / (into * side * side)) ** 0.5
-        trunk[f"features.{index}.weight"] = scale * torch.randn(out, into, side, side, generator=generator)
-        trunk[f"features.{index}.bias"] = 0.1 * torch.randn(out, generator=generator)
+        trunk[f"{name}.weight"] = scale * torch.randn(out, into, side, side, generator=generator)
+        trunk[f"{name}.bias"] = 0.1 * torch.randn(out, generator=generator)
     return trunk
 
 
@@ -42,31 +58,33 @@ def trunks():
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield {net: random_trunk(net) for net in SHAPES}
+    yield {net: random_trunk(net) for net in NETS}
     torch.set_num_threads(before)
 
 
 def their_module(net, trunk):
-    """The package's own constructor and loader, given the trunk by assignment."""
+    """The package's own constructor, given the trunk by torch's own loader."""
     import lpips
-    import torch
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
-    with torch.no_grad():
-        for part in (module.net.slice1, module.net.slice2, module.net.slice3, module.net.slice4, module.net.slice5):
-            for index, layer in part.named_children():
-                if hasattr(layer, "weight"):
-                    layer.weight.copy_(trunk[f"features.{index}.weight"])
-                    layer.bias.copy_(trunk[f"features.{index}.bias"])
+    for part in module.net.children():
+        for index, layer in part.named_children():
+            start = f"features.{index}."
+            layer.load_state_dict({name.removeprefix(start): trunk[name] for name in trunk if name.startswith(start)})
     return module
 
 
 @pytest.mark.parametrize(
     ("cls", "size"),
-    [(LPIPSAlex, (128, 160)), (LPIPSAlex, (71, 95)), pytest.param(LPIPSVGG, (64, 50), marks=pytest.mark.slow)],
-)  # fmt: skip
+    [
+        (LPIPSAlex, (128, 160)),
+        (LPIPSAlex, (71, 95)),
+        (LPIPSSqueeze, (64, 80)),
+        pytest.param(LPIPSVGG, (64, 50), marks=pytest.mark.slow),
+    ],
+)
 def test_equals_the_package(trunks, photograph, compress, cls, size):
     import lpips
     import torch
@@ -122,10 +140,12 @@ def test_the_heads_are_those_of_version_01():
     sums = {
         "alex": [2.349532, 16.143026, 39.26844, 27.197178, 20.317177],
         "vgg": [6.925992, 8.858334, 17.515005, 51.521324, 47.034855],
+        "squeeze": [5.690101, 1.18528, 16.326565, 71.012627, 37.370724, 24.262873, 17.590553],
     }
     for net, expected in sums.items():
         heads = torch.load(f"{lpips.__path__[0]}/weights/v0.1/{net}.pth", map_location="cpu", weights_only=True)
-        found = [heads[f"lin{index}.model.1.weight"].double().sum().item() for index in range(5)]
+        found = [heads[f"lin{index}.model.1.weight"].double().sum().item() for index in range(len(expected))]
+        assert len(heads) == len(expected)
         assert found == pytest.approx(expected, abs=1e-5)
 
 
@@ -147,6 +167,8 @@ def test_a_trunk_must_fit_exactly(trunks):
         build("alex", good | {"features.0.bias": torch.zeros(63)})
     with pytest.raises(MetricError, match="lacks features"):
         build("vgg", good)
+    with pytest.raises(MetricError, match="lacks features"):
+        build("squeeze", good)
 
 
 def test_building_draws_no_random_number_and_warns_of_nothing(trunks):
@@ -161,7 +183,7 @@ def test_building_draws_no_random_number_and_warns_of_nothing(trunks):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("cls", [LPIPSAlex, LPIPSVGG])
+@pytest.mark.parametrize("cls", [LPIPSAlex, LPIPSVGG, LPIPSSqueeze])
 def test_the_smallest_image(trunks, cls):
     rng = np.random.default_rng(0)
     side = cls.minimum_side
@@ -175,7 +197,7 @@ def test_the_smallest_image(trunks, cls):
         metric._features(x[1:])
 
 
-@pytest.mark.parametrize("cls", [LPIPSAlex, LPIPSVGG])
+@pytest.mark.parametrize("cls", [LPIPSAlex, LPIPSVGG, LPIPSSqueeze, TACOScript])
 def test_wrong_use_and_class_data(trunks, cls):
     metric = cls(trunks[cls.net])
     assert isinstance(metric, Metric)
@@ -199,7 +221,73 @@ def test_views_and_read_only_images_and_another_object_for_scoring(trunks, photo
     assert second.score(first.prepare(flipped), x) == first.score(first.prepare(flipped.copy()), x)
 
 
-@pytest.mark.parametrize("cls", [LPIPSAlex, LPIPSVGG])
+def test_tacos_script_feeds_the_unit_range(trunks, photograph, compress):
+    """The package's network on [0, 1] with its default ``normalize=False``, which is what that script computes."""
+    import torch
+
+    x = photograph[:96, 200:300]
+    module = their_module("alex", trunks["alex"])
+    right, script = LPIPSAlex(trunks["alex"]), TACOScript(trunks["alex"])
+    for quality in (10, 60):
+        y = compress(x, quality)
+        a, b = (torch.tensor(image).permute(2, 0, 1)[None] / 255 for image in (x, y))
+        with torch.no_grad():
+            theirs = module(a, b).item()
+            proper = module(a, b, normalize=True).item()
+        assert script.score(script.prepare(x), y) == pytest.approx(theirs, abs=1e-6, rel=1e-5)
+        assert right.score(right.prepare(x), y) == pytest.approx(proper, abs=1e-6, rel=1e-5)
+        assert theirs < 0.7 * proper
+
+
+@pytest.mark.parametrize("cls", [LPIPSAlex, LPIPSSqueeze])
+def test_eight_codecs_compute_the_originals_features_once(trunks, photograph, compress, cls):
+    x = photograph[:64, :64]
+    metric = cls(trunks[cls.net])
+    metric.prepare(x)  # the network is there
+    calls = []
+    metric._model.net.register_forward_hook(lambda module, given, made: calls.append(given[0].shape[0]))
+    prepared = metric.prepare(x)
+    reconstructions = [compress(x, quality) for quality in range(10, 90, 10)]
+    forth = [metric.score(prepared, y) for y in reconstructions]
+    assert calls == [1] * 9  # one original and eight reconstructions; the package computes sixteen
+    assert [metric.score(prepared, y) for y in reversed(reconstructions)] == forth[::-1]
+
+
+def test_weights_from_a_file_and_one_flipped_byte(trunks, photograph, compress, tmp_path, monkeypatch):
+    import hashlib
+    from dataclasses import replace
+
+    import torch
+
+    from rdpbench.weights import Weights
+
+    path = tmp_path / "given" / ours.SQUEEZENET.file
+    path.parent.mkdir()
+    torch.save(trunks["squeeze"], path)
+    for name in ("TORCH_HOME", "RDPBENCH_CACHE", "XDG_CACHE_HOME", "HF_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("RDPBENCH_WEIGHTS", str(path.parent))
+    card = replace(ours.SQUEEZENET, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(LPIPSSqueeze, "needs", (LPIPSSqueeze.needs[0], Weights(card)))
+    x = photograph[:40, :40]
+    y = compress(x, 30)
+    from_file, given = LPIPSSqueeze(), LPIPSSqueeze(trunks["squeeze"])
+    assert from_file.score(from_file.prepare(x), y) == given.score(given.prepare(x), y) > 0
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(MissingNeed, match=r"is not the file that its card names: sha256 \w+, expected"):
+        LPIPSSqueeze().prepare(x)
+
+
+def test_the_card_of_the_third_trunk():
+    card = ours.SQUEEZENET
+    assert card.sha256 is not None
+    assert card.sha256.startswith("b8a52dc0")
+    assert card.source.endswith(card.file)
+
+
+@pytest.mark.parametrize("cls", [LPIPSAlex, LPIPSVGG, LPIPSSqueeze])
 def test_without_weights_it_says_what_to_do(cls, tmp_path, monkeypatch):
     for name in ("TORCH_HOME", "RDPBENCH_CACHE", "XDG_CACHE_HOME", "HF_HOME"):
         monkeypatch.setenv(name, str(tmp_path))

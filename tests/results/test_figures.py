@@ -39,6 +39,7 @@ def curves(
             "partial": codec == "half",
             "unit": "dB" if metric == "psnr" else "",
             "higher_is_better": metric == "psnr",
+            "reliable": True,
         }
         for metric in metrics
         for number, codec in enumerate(codecs)

@@ -44,6 +44,7 @@ def line(codec: str, bpp: float, value: float, metric: str = "psnr", **changes: 
         "unit": "dB" if metric == "psnr" else "",
         "higher_is_better": metric != "lpips/alex",
         "perceptual": metric != "psnr",
+        "reliable": True,
         **changes,
     }
 

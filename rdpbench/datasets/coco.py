@@ -1,0 +1,324 @@
+"""MS-COCO: val2014, val2017, and the three sets that papers call "MS-COCO 30k", each under its own name.
+
+================  ======  =============  =======================================================================
+set               images  protocol       is
+================  ======  =============  =======================================================================
+coco-30k-taco     30,504  taco-256       Karpathy's restval of val2014, as TACO lists it
+coco-30k-perco    30,000  perco-512      a published uniform draw from train2017: PerCo, PerCo (SD)
+coco-30k-dalle    30,000  dalle-256      val2014, multi-realism and HFD; they published no list: this one is ours
+coco-val2014      40,504  as-is          all of val2014
+coco-val2017       5,000  as-is          all of val2017
+coco-100             100  as-is          ours, drawn from restval: latency and caption tables
+================  ======  =============  =======================================================================
+
+Beside the images, where they are here or asked for with ``rdpbench data fetch NAME --with captions,labels``:
+
+- Captions: the ``conditions``-th of an image's five or more is the one that an encoder sees, the others are what
+  metrics score against. ``captions=auto`` takes them where the annotations lie; ``human`` refuses to go on without,
+  ``karpathy`` takes those of his file, whose order differs, and ``none`` gives none.
+- Label maps: ``labels=stuff`` (COCO-Stuff, 171 classes) or ``labels=panoptic`` (133 classes), made from the publishers'
+  PNGs and kept in the cache (`rdpbench.datasets.labels`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+from rdpbench.datasets import coco_beside, lists
+from rdpbench.datasets.annotations import Annotations, image_number
+from rdpbench.datasets.contract import Sample
+from rdpbench.datasets.lookalikes import some
+from rdpbench.datasets.memory import file_facts
+from rdpbench.datasets.official import File, Official
+from rdpbench.datasets.releases import Archive, Drawn, Names, Part, Release
+from rdpbench.errors import ConfigError, MissingNeed
+from rdpbench.paths import data_folders
+
+_BASE = "http://images.cocodataset.org/"
+_VAL2014 = r"COCO_val2014_\d{12}\.jpg"
+_2017 = r"\d{12}\.jpg"
+_PERCO: Names = partial(lists.names, "coco-train2017-perco")
+
+
+def _geometry(height: int, width: int) -> str:
+    """Why an image is not of COCO.
+
+    >>> _geometry(768, 512)
+    'no side of a COCO image has more than 640 pixels'
+    """
+    return "no side of a COCO image has more than 640 pixels" if max(height, width) > 640 else ""
+
+
+class _Among:
+    """Is a name in a list? Read when it is first asked."""
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+        self.known: frozenset[str] | None = None
+
+    def __call__(self, name: str) -> bool:
+        if self.known is None:
+            self.known = frozenset(self.names())
+        return name in self.known
+
+
+VAL2014 = Part(
+    Archive(
+        _BASE + "zips/val2014.zip",
+        6_645_013_297,
+        "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0",
+        "a3d79f5ed8d289b7a7554ce06a5782b3",
+    ),
+    "val2014",
+    40_504,
+    rf"(?:val2014/)?({_VAL2014})",
+)
+VAL2017 = Part(
+    Archive(
+        _BASE + "zips/val2017.zip",
+        815_585_330,
+        "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
+        "442b8da7639aecaf257c1dceb8ba8c80",
+    ),
+    "val2017",
+    5_000,
+    rf"(?:val2017/)?({_2017})",
+)
+TRAIN2017_PERCO = Part(
+    Archive(
+        _BASE + "zips/train2017.zip",
+        19_336_861_798,
+        "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
+        "cced6f7f71b7629ddf16f17bbcfab6b2",
+    ),
+    "train2017",
+    30_000,
+    rf"(?:train2017/)?({_2017})",
+    wanted=_Among(_PERCO),  # the other 88,287 belong to no set here
+)
+
+
+_DALLE = Drawn(
+    "coco-30k-dalle",
+    last="be2861936fa449baf852e49e6a108d846a01f89bd189ff1172b595b04e185e30",
+    stand_ins=504,
+    last_stand_in="c16ee3c3340a6a5008c6cf7237c627e8f2225d8eae23866fac61a483cdaf590e",
+    short_side=256,
+)
+"""The first 30,000 names of val2014 in this order, and 504 that stand in for images whose short side is below 256.
+
+About 0.84 % are: a set that named them could not be run, since `dalle-256` refuses them.
+"""
+
+_VAL2014_NAMES = "76ff6ddadb5941b820da78b72faae7f83bf97053e2d290312ca204791c5f0fb3"
+"""Digest of the 40,504 names: restval and the 10,000 of Karpathy's val and test."""
+_VAL2017_NAMES = "09b3bbeda289610ec9fd4e4b5e6da32ec04f98a9a4111e99790de863be0f8f9e"
+
+
+def _release(
+    name: str,
+    title: str,
+    part: Part,
+    count: int,
+    protocol: str = "as-is",
+    listed: Names | None = None,
+    drawn: Drawn | None = None,
+    names_sha256: str = "",
+) -> Release:
+    return Release(
+        name=name,
+        title=title,
+        family="coco",
+        parts=(part,),
+        count=count,
+        pattern=_VAL2014 if part is VAL2014 else _2017,
+        licence="each image has its own Flickr licence, some non-commercial; annotations CC BY 4.0",
+        page="https://cocodataset.org/#download",
+        protocol=protocol,
+        listed=listed,
+        subset=listed is not None or drawn is not None,
+        drawn=drawn,
+        names_sha256=names_sha256,
+        geometry=_geometry,
+        varied=True,
+    )
+
+
+@dataclass(frozen=True)
+class COCO(Official):
+    """Sets of MS-COCO; ``split`` is ``30k-taco``, ``30k-perco``, ``30k-dalle``, ``val2014``, ``val2017`` or ``100``.
+
+    >>> len(COCO("30k-taco"))
+    30504
+    """
+
+    RELEASES: ClassVar[Mapping[str, Release]] = {
+        "30k-taco": _release(
+            "coco-30k-taco",
+            "MS-COCO 30k as TACO: 30,504 restval images of val2014, 256 x 256",
+            VAL2014,
+            30_504,
+            "taco-256",
+            partial(lists.names, "coco-restval"),
+        ),
+        "30k-perco": _release(
+            "coco-30k-perco",
+            "MS-COCO 30k as PerCo: 30,000 images of train2017, 512 x 512",
+            TRAIN2017_PERCO,
+            30_000,
+            "perco-512",
+            _PERCO,
+        ),
+        "30k-dalle": _release(
+            "coco-30k-dalle",
+            "MS-COCO 30k with DALL-E processing: 30,000 images of val2014 drawn by rdpbench, 256 x 256",
+            VAL2014,
+            30_000,
+            "dalle-256",
+            drawn=_DALLE,
+        ),
+        "100": _release(
+            "coco-100",
+            "100 images of MS-COCO restval drawn by rdpbench, for latency and caption tables",
+            VAL2014,
+            100,
+            listed=partial(lists.names, "coco-100"),
+        ),
+        "val2014": _release(
+            "coco-val2014", "MS-COCO val2014, 40,504 images", VAL2014, 40_504, names_sha256=_VAL2014_NAMES
+        ),
+        "val2017": _release(
+            "coco-val2017", "MS-COCO val2017, 5,000 images", VAL2017, 5_000, names_sha256=_VAL2017_NAMES
+        ),
+    }
+
+    captions: str = "auto"
+    conditions: int = 0
+    """Which of an image's captions an encoder sees; metrics score against the others."""
+    labels: str = "none"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for what, given, known in (
+            ("captions", self.captions, ("auto", "human", "karpathy", "none")),
+            ("labels", self.labels, ("none", *coco_beside.LABELS)),
+        ):
+            if given not in known:
+                raise ConfigError(f"{self.name}: {what}={given!r} is none of {', '.join(known)}")
+        if not 0 <= self.conditions < 5:
+            raise ConfigError(f"{self.name}: conditions={self.conditions}; an image has five captions, 0 to 4")
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield the images in the order of their names, with captions and label maps as configured.
+
+        Raises:
+            MissingNeed: no network, no disk; captions or label maps that were asked for are not here.
+            ImageError: images are missing, or they are not those of this set.
+        """
+        files = self._files()
+        names = [file.name for file in files]
+        with ExitStack() as opened:
+            captions = opened.enter_context(self._captions(names))
+            if self.labels == "none":
+                yield from (self._with(file, captions, None) for file in files)
+                return
+            maps = opened.enter_context(coco_beside.label_maps(self.labels, self._roots(), names, self._lacking))
+            for file, labels in zip(files, maps, strict=True):
+                yield self._with(file, captions, labels)
+
+    def beside_missing(self, what: str) -> str:
+        """How to get ``captions`` or ``labels``."""
+        return coco_beside.how(what, self.name, self._images, self.labels)
+
+    def fetch(self, beside: Sequence[str] = ()) -> None:
+        """Download, verify, unpack and record the images, and what lies beside them: ``captions``, ``labels``."""
+        parts = coco_beside.wanted(beside, self._images, self.captions, self.labels)
+        super().fetch()
+        for part, what in parts:
+            coco_beside.get(part, self.source, self.beside_missing(what))
+
+    def verify(self) -> list[str]:
+        """Read every byte again, also of the annotations and label maps that were unpacked here."""
+        return [*super().verify(), *coco_beside.verify()]
+
+    # Beside the images
+
+    @property
+    def _images(self) -> str:
+        return self.release.parts[0].folder
+
+    def _roots(self) -> list[Path]:
+        """Where annotations may lie: with the images, one folder up, and where downloads go."""
+        given = [Path(self.path).expanduser().absolute()] if self.path else []
+        return [*given, *(one.parent for one in given), *data_folders("coco")]
+
+    @contextmanager
+    def _captions(self, names: Sequence[str]) -> Iterator[Annotations | None]:
+        path = coco_beside.caption_file(self.captions, self._roots(), self._images)
+        if path is None:
+            if self.captions in ("human", "karpathy"):
+                how = self.beside_missing("captions")
+                raise MissingNeed(f"{self.name}: captions={self.captions} are not here\n{how}")
+            yield None
+            return
+        with closing(Annotations(path)) as annotations:
+            if self.captions != "auto":
+                without = [name for name in names if not annotations.captions(image_number(name))]
+                self._lacking("captions", without, len(names))
+            yield annotations
+
+    def _lacking(self, what: str, names: Sequence[str], whole: int) -> None:
+        if names and (not self.allow_partial or len(names) == whole):
+            raise MissingNeed(
+                f"{self.name}: {len(names)} images have no {what}: {some(names)}\n{self.beside_missing(what)}"
+            )
+
+    def _with(self, file: File, annotations: Annotations | None, labels: Path | None) -> Sample:
+        texts = annotations.captions(image_number(file.name)) if annotations else ()
+        caption = texts[self.conditions] if len(texts) > self.conditions else None
+        others = texts[: self.conditions] + texts[self.conditions + 1 :] if caption is not None else ()
+        return replace(self._sample(file), caption=caption, references=others, labels=labels)
+
+    # Which images
+
+    def _look(self, files: Sequence[File], *, whole: bool) -> str:
+        """Where annotations are here, the sizes that they state are what the images must have."""
+        if why := super()._look(files, whole=whole):
+            return why
+        path = coco_beside.caption_file("auto", self._roots(), self._images)
+        unknown = [file.path for file in files if file.sha256 is None]
+        if path is None or not unknown:
+            return ""
+        with closing(Annotations(path)) as annotations:
+            for image, found in file_facts(unknown):
+                stated = annotations.size(image_number(image.name))
+                if stated is None:
+                    return f"{image.name} is not among the images of {path}"
+                if stated != (found.height, found.width):
+                    height, width = stated
+                    return f"{image.name} is {found.width} x {found.height}, and {path.name} states {width} x {height}"
+        return ""
+
+    def _choose(self, files: list[File]) -> tuple[list[File], int, str]:
+        drawn = self.release.drawn
+        if drawn is None:
+            return super()._choose(files)
+        places = {file.name: drawn.place(file.name) for file in files}
+        candidates = sorted(
+            (file for file in files if places[file.name] <= drawn.last_stand_in), key=lambda file: places[file.name]
+        )
+        lacking = len(self) + drawn.stand_ins - len(candidates)
+        if lacking:  # which stand-ins would be needed cannot be told
+            candidates = [file for file in candidates if places[file.name] <= drawn.last]
+        facts = file_facts(file.path for file in candidates)
+        large = [
+            file
+            for file, (_, found) in zip(candidates, facts, strict=True)
+            if min(found.height, found.width) >= drawn.short_side
+        ]
+        return sorted(large[: len(self)], key=lambda file: file.name), lacking, ""

@@ -1,0 +1,184 @@
+"""The published CLIP networks: their files, their sizes, and how both become ``transformers``' classes.
+
+The networks are built from the sizes written here and loaded strictly from one checked file each, so no configuration
+has to be fetched beside it. Captions become tokens by OpenAI's byte-pair table, whose hash is known, instead of the
+tokenizer files of each model's page.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rdpbench.errors import MetricError
+from rdpbench.weights import Card
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of both transformers; a head is 64 wide in the text tower of all, and in the image towers of OpenAI."""
+
+    width: int
+    layers: int
+    heads: int
+    patch: int
+    side: int
+    text_width: int
+    text_layers: int
+    text_heads: int
+    dim: int
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+
+
+_OPENAI = "OpenAI's code is MIT; the model page states no licence of its own"
+
+TOKENS = Card(
+    id="clip-bpe",
+    source="https://github.com/openai/CLIP/raw/main/clip/bpe_simple_vocab_16e6.txt.gz",
+    revision="as in openai/CLIP since 2021",
+    file="bpe_simple_vocab_16e6.txt.gz",
+    sha256="924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a",
+    bytes=1356917,
+    licence="MIT",
+    note="byte-pair table of all CLIP models",
+)
+
+
+def _card(name: str, revision: str, file: str, sha256: str, size: int, licence: str, note: str) -> Card:
+    return Card(
+        id=name.partition("/")[2].casefold(),
+        source=f"https://huggingface.co/{name}/resolve/{revision}/{file}",
+        revision=revision,
+        file=file,
+        sha256=sha256,
+        bytes=size,
+        licence=licence,
+        note=note,
+    )
+
+
+# Hashes and sizes as public projects that pin these revisions state them, at least two of them for each file; the sizes
+# are those of the networks' float32 parameters and a header.
+B32 = _card(
+    "openai/clip-vit-base-patch32",
+    "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
+    "pytorch_model.bin",
+    "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f",
+    605247071,
+    _OPENAI,
+    "CLIP ViT-B/32, for the CLIP score of PerCo and of Hessel et al.",
+)
+L14 = _card(
+    "openai/clip-vit-large-patch14",
+    "32bd64288804d66eefd0ccbe215aa642df71cc41",
+    "model.safetensors",
+    "a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb",
+    1710540580,
+    _OPENAI,
+    "CLIP ViT-L/14, torchmetrics' default for the CLIP score",
+)
+L14_336 = _card(
+    "openai/clip-vit-large-patch14-336",
+    "ce19dc912ca5cd21c8a653c79e251e808ccabcd1",
+    "pytorch_model.bin",
+    "c6032c2e0caae3dc2d4fba35535fa6307dbb49df59c7e182b1bc4b3329b81801",
+    1711974081,
+    _OPENAI,
+    "CLIP ViT-L/14 at 336 pixels, for CMMD",
+)
+H14 = _card(
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+    "1c2b8495b28150b8a4922ee1c8edee224c284c0c",
+    "model.safetensors",
+    "036e6e2bd49697511f4f8b8cb5ee465f93025f7a69a145eadeb9a881ace9b18d",
+    3944552236,
+    "MIT",
+    "OpenCLIP ViT-H/14 of LAION, for the dCLIP of Text+Sketch",
+)
+SHAPES = {
+    B32.id: Shape(768, 12, 12, 32, 224, 512, 12, 8, 512),
+    L14.id: Shape(1024, 24, 16, 14, 224, 768, 12, 12, 768),
+    L14_336.id: Shape(1024, 24, 16, 14, 336, 768, 12, 12, 768),
+    H14.id: Shape(1280, 32, 16, 14, 224, 1024, 24, 16, 1024, "gelu"),
+}
+"""Sizes by card."""
+
+
+def build(shape: Shape, tensors: Mapping[str, Tensor], *, text: bool = True) -> Any:
+    """``transformers.CLIPModel`` (or the image tower alone) holding exactly ``tensors``.
+
+    Raises:
+        MetricError: a tensor is missing, left over or of another shape.
+    """
+    import torch
+    from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    sizes = configuration(shape)
+    with torch.device("meta"):
+        model: Any = (
+            CLIPModel(CLIPConfig(**sizes))
+            if text
+            else CLIPVisionModelWithProjection(CLIPVisionConfig(**sizes["vision_config"]))
+        )
+    # Files of before transformers 4.31 hold the positions' numbers too.
+    given = {name: tensor for name, tensor in tensors.items() if not name.endswith(".embeddings.position_ids")}
+    if not text:
+        given = {name: tensor for name, tensor in given.items() if name.startswith(("vision_model.", "visual_"))}
+    try:
+        model.load_state_dict({name: tensor.float() for name, tensor in given.items()}, strict=True, assign=True)
+    except RuntimeError as error:
+        raise MetricError(f"the file does not hold this CLIP network: {error}") from error
+    for name, numbers in list(model.named_buffers()):
+        # Not stored: numbers of the positions, which the meta device left without values.
+        owner = model.get_submodule(name.rpartition(".")[0])
+        owner.position_ids = torch.arange(numbers.shape[1])[None]
+    return model.eval().requires_grad_(False)
+
+
+def configuration(shape: Shape) -> dict[str, Any]:
+    """What ``transformers.CLIPConfig`` takes for a shape.
+
+    >>> configuration(SHAPES[B32.id])["vision_config"]["intermediate_size"]
+    3072
+    """
+    common = {"projection_dim": shape.dim, "hidden_act": shape.activation}
+    vision = {
+        "hidden_size": shape.width,
+        "intermediate_size": 4 * shape.width,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "patch_size": shape.patch,
+        "image_size": shape.side,
+    }
+    text = {
+        "hidden_size": shape.text_width,
+        "intermediate_size": 4 * shape.text_width,
+        "num_hidden_layers": shape.text_layers,
+        "num_attention_heads": shape.text_heads,
+    }
+    return {"projection_dim": shape.dim, "vision_config": common | vision, "text_config": common | text}
+
+
+@cache
+def read_tokens(path: Path) -> Any:
+    """``transformers.CLIPTokenizer`` from OpenAI's table: bytes (inside and ending a word), merges, two ends."""
+    from transformers import CLIPTokenizer
+
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        lines = file.read().split("\n")
+    merges = [(first, second) for first, second in map(str.split, lines[1:48895])]
+    # Bytes that print stand for themselves; the other 68 are letters from 256 on, and come last.
+    printed = [*range(ord("!"), 127), *range(0xA1, 0xAD), *range(0xAE, 256)]
+    letters = [chr(code) for code in (*printed, *range(256, 512 - len(printed)))]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges)]
+    ends = ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {word: number for number, word in enumerate([*words, *ends])}
+    # Declared as strings, but pairs are what its byte-pair model takes.
+    return CLIPTokenizer(vocab=vocabulary, merges=merges)  # type: ignore[arg-type]

@@ -1,0 +1,268 @@
+"""DISTS (Ding et al., "Image quality assessment: unifying structure and texture similarity", TPAMI 2022).
+
+VGG16 with L2 pooling in place of maximum pooling; in the image and in five layers, each channel's means and covariance
+are compared, weighed by learned factors. The factors are those in torchmetrics' wheel, checked; the trunk comes through
+its weight card. torchmetrics' own class downloads the trunk unverified while it is built, and builds it at every call.
+Here covariances are sums of centred products, which is exact for identical images where E[xy] - E[x]E[y] errs by 3e-7.
+
+The authors' script shrinks images to 256 pixels on the short side; libraries, and papers that use them, do not. Both
+are here: ``dists`` at full size, and ``dists/256`` as the script does (bilinear, antialiased, to 8 bits; smaller images
+stay as they are).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from rdpbench.errors import MetricError
+from rdpbench.image import Image
+from rdpbench.metrics import contract
+from rdpbench.metrics.checks import check_original, check_pair
+from rdpbench.metrics.precision import exact
+from rdpbench.needs import Need, Package
+from rdpbench.weights import CARDS, Weights, read_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FACTORS = "f5e65c96230b7f6ca995691647d482237e4cab8a50c5c4a5784f219ef0748218"
+"""sha256 of the learned factors in the wheel of torchmetrics 1.9.0: alpha for means, beta for covariances."""
+
+CHANNELS = (3, 64, 128, 256, 512, 512)
+"""Of the image and of the five layers."""
+STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
+"""torchvision's numbers of the convolutions up to relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3."""
+SHORT_SIDE = 256
+
+_MEAN = (0.485, 0.456, 0.406)
+_DEVIATION = (0.229, 0.224, 0.225)
+_C = 1e-6
+_TAPS = (0.5, 1.0, 0.5)
+"""Hann window of five taps without its two zeros, for the L2 pooling; made to sum to 1 in two dimensions."""
+
+
+def read_factors() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """alpha and beta of each of the six layers, ``float64 (channels,)``; all together sum to 1.
+
+    Raises:
+        MetricError: the installed torchmetrics carries other factors.
+
+    >>> alpha, beta = read_factors()
+    >>> round(float(sum(part.sum() for part in beta)), 6)
+    0.12395
+    """
+    import torch
+
+    found = importlib.util.find_spec("torchmetrics")
+    assert found is not None
+    assert found.origin is not None
+    file = Path(found.origin).parent / "functional" / "image" / "dists_models" / "weights.pt"
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    if sha256 != FACTORS:
+        raise MetricError(f"{file} holds other factors than DISTS published: sha256 {sha256}, not {FACTORS}")
+    stored = torch.load(file, map_location="cpu", weights_only=True)
+    both = [stored[name].flatten().double() for name in ("alpha", "beta")]
+    whole = sum(float(part.sum()) for part in both)
+    alpha, beta = ((part / whole).split(CHANNELS) for part in both)
+    return tuple(alpha), tuple(beta)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """One layer of one image: its channels without their mean, ``(channels, places)``, and both moments."""
+
+    centred: Tensor
+    mean: Tensor
+    variance: Tensor
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The original with its layers: 170 MB for 512 x 768."""
+
+    original: Image
+    layers: tuple[Moments, ...]
+
+
+class Network:
+    """VGG16's thirteen convolutions in five stages, with L2 pooling between them.
+
+    Args:
+        trunk: a state dict of torchvision's VGG16: every ``features.*`` is used, ``classifier.*`` is dropped.
+        device: where it runs.
+
+    Raises:
+        MetricError: a tensor is missing, left over or of another shape.
+    """
+
+    def __init__(self, trunk: Mapping[str, Tensor], device: str = "cpu") -> None:
+        import torch
+
+        self.stages = []
+        into = CHANNELS[0]
+        for numbers, out in zip(STAGES, CHANNELS[1:], strict=True):
+            stage = []
+            for number in numbers:
+                pair = tuple(trunk.get(f"features.{number}.{part}") for part in ("weight", "bias"))
+                shapes = tuple(None if tensor is None else tuple(tensor.shape) for tensor in pair)
+                if shapes != ((out, into, 3, 3), (out,)):
+                    raise MetricError(
+                        f"the trunk of dists: features.{number} has shapes {shapes}, not {((out, into, 3, 3), (out,))}"
+                    )
+                stage.append(tuple(tensor.to(device) for tensor in pair if tensor is not None))
+                into = out
+            self.stages.append(stage)
+        used = {f"features.{number}.{part}" for stage in STAGES for number in stage for part in ("weight", "bias")}
+        if left := sorted(name for name in trunk if name not in used and not name.startswith("classifier.")):
+            raise MetricError(f"the trunk of dists holds what the network has no place for: {', '.join(left)}")
+        taps = torch.tensor(_TAPS)
+        window = taps[:, None] * taps
+        self._window = (window / window.sum()).to(device)
+        self.factors = [[part.to(device) for part in parts] for parts in read_factors()]
+        self.device = device
+
+    def layers(self, image: Image) -> tuple[Moments, ...]:
+        """The image in [0, 1] and the five layers."""
+        import torch
+        from torch.nn.functional import conv2d
+
+        pixels = torch.tensor(np.ascontiguousarray(image), device=self.device)
+        planes = pixels.permute(2, 0, 1)[None] / 255
+        found = [planes]
+        values = (planes - _column(_MEAN, planes)) / _column(_DEVIATION, planes)
+        for number, stage in enumerate(self.stages):
+            values = self._pool(values) if number else values
+            for weight, bias in stage:
+                values = conv2d(values, weight, bias, padding=1).relu_()
+            found.append(values)
+        return tuple(_moments(layer[0].flatten(1)) for layer in found)
+
+    def distance(self, first: Sequence[Moments], second: Sequence[Moments]) -> float:
+        """1 minus the weighted similarities of means and covariances."""
+        unlike = 0.0
+        for x, y, alpha, beta in zip(first, second, *self.factors, strict=True):
+            means = (2 * x.mean * y.mean + _C) / (x.mean**2 + y.mean**2 + _C)
+            covariance = (x.centred * y.centred).mean(1).double()
+            structure = (2 * covariance + _C) / (x.variance + y.variance + _C)
+            unlike += float((alpha * (1 - means)).sum() + (beta * (1 - structure)).sum())
+        return unlike
+
+    def _pool(self, values: Tensor) -> Tensor:
+        from torch.nn.functional import conv2d
+
+        channels = values.shape[1]
+        window = self._window.expand(channels, 1, 3, 3)
+        return (conv2d(values**2, window, stride=2, padding=1, groups=channels) + 1e-12).sqrt_()
+
+
+def _column(values: Sequence[float], like: Tensor) -> Tensor:
+    import torch
+
+    return torch.tensor(values, device=like.device)[:, None, None]
+
+
+def _moments(values: Tensor) -> Moments:
+    mean = values.mean(1)
+    centred = values - mean[:, None]
+    return Moments(centred, mean.double(), (centred**2).mean(1).double())
+
+
+def shrink(image: Image) -> Image:
+    """The image with its short side at 256 pixels, bilinear and antialiased; a smaller one as it is.
+
+    >>> shrink(np.zeros((512, 768, 3), np.uint8)).shape
+    (256, 384, 3)
+    """
+    from PIL import Image as pil
+
+    height, width = image.shape[:2]
+    short = min(height, width)
+    if short <= SHORT_SIDE:
+        return image
+    size = (int(SHORT_SIDE * width / short), int(SHORT_SIDE * height / short))
+    return np.array(pil.fromarray(np.ascontiguousarray(image)).resize(size, pil.Resampling.BILINEAR))
+
+
+@cache
+def _shared(device: str) -> Network:
+    """One for both metrics of a process."""
+    return Network(read_tensors(CARDS["vgg16-imagenet"]), device)
+
+
+class DISTS:
+    """DISTS of 8-bit RGB at full size, 0 for identical images.
+
+    >>> DISTS().higher_is_better
+    False
+    >>> round(DISTS().needs[1].card.bytes / 1e6)
+    553
+    """
+
+    name: ClassVar[str] = "dists"
+    version: ClassVar[str] = "1"
+    higher_is_better: ClassVar[bool] = False
+    unit: ClassVar[str] = ""
+    perceptual: ClassVar[bool] = True
+    uses_device: ClassVar[bool] = True
+    source: ClassVar[str] = "Ding et al., TPAMI 2022; full size, RGB"
+    needs: ClassVar[tuple[Need, ...]] = (Package("torchmetrics"), Weights(CARDS["vgg16-imagenet"]))
+    preload: ClassVar[tuple[str, ...]] = ("torch",)
+
+    def __init__(self, trunk: Mapping[str, Tensor] | None = None, device: str = "cpu") -> None:
+        """Take the card's trunk, or the given state dict of torchvision's VGG16 in its place."""
+        self._network = Network(trunk, device) if trunk is not None else None
+        self._device = device
+
+    @property
+    def network(self) -> Network:
+        """Loaded at the first image. Raises `MissingNeed` if the trunk's weights are not on this machine."""
+        if self._network is None:
+            self._network = _shared(self._device)
+        return self._network
+
+    def prepare(self, original: Image) -> Prepared:
+        """The original's layers.
+
+        Raises:
+            MetricError: not ``uint8 (H, W, 3)``.
+            MissingNeed: the trunk's weights are not on this machine.
+        """
+        check_original(original, self.name)
+        return Prepared(original, self._layers(original))
+
+    def score(self, prepared: Prepared, reconstruction: Image) -> float:
+        """DISTS of the pair. Raises `MetricError` for another size or type."""
+        check_pair(prepared.original, reconstruction, self.name)
+        return self.network.distance(prepared.layers, self._layers(reconstruction))
+
+    def reduce(self, values: Sequence[float]) -> float:
+        """Mean over images."""
+        return contract.mean(values)
+
+    def _layers(self, image: Image) -> Any:
+        import torch
+
+        with torch.inference_mode(), exact():
+            return self.network.layers(image)
+
+
+class SmallDISTS(DISTS):
+    """DISTS as its authors' script computes it, with the short side shrunk to 256 pixels.
+
+    >>> SmallDISTS().name
+    'dists/256'
+    """
+
+    name: ClassVar[str] = "dists/256"
+    source: ClassVar[str] = "Ding et al., TPAMI 2022; short side 256 (bilinear, antialiased), RGB"
+
+    def _layers(self, image: Image) -> Any:
+        return super()._layers(shrink(image))

@@ -1,0 +1,201 @@
+"""Arrays that set metrics need of each image, kept so that a new subset, interval or preset needs no new decode.
+
+::
+
+    features/<id>-<key>/<session>.bin     arrays, one after the other: float32 as it is, counts compressed
+    features/<id>-<key>/<session>.jsonl   a line for each: subject, place, shape, type, sha256
+
+A *subject* is what was looked at: the sha256 of its pixels, and of what was beside them (a label map). Pixels that are
+equal share an array, whatever codec they come from. One writer a file; a line is written after its bytes, so that a
+kill leaves bytes without a line, never a line without bytes. Reading maps the files: 30,000 arrays of 2048 are 246 MB
+on the disk and none in memory until they are used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdpbench.errors import MetricError, StoreCorrupt
+from rdpbench.results.parts import unwritable
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Made:
+    """An array, and what it is of."""
+
+    kind: str
+    """Folder of its kind of features; see `kind_of`."""
+    subject: str
+    array: Array
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an array lies."""
+
+    path: Path
+    at: int
+    bytes: int
+    shape: tuple[int, ...]
+    dtype: str
+    packed: bool
+    sha256: str
+
+    def check(self) -> None:
+        """Raise `StoreCorrupt` if the bytes are not those that were written."""
+        with self.path.open("rb") as file:
+            file.seek(self.at)
+            found = hashlib.sha256(file.read(self.bytes)).hexdigest()
+        if found != self.sha256:
+            raise StoreCorrupt(
+                f"{self.path} changed after it was written: {self.bytes} bytes at {self.at} have sha256 {found}, "
+                f"not {self.sha256}. Delete the file and its .jsonl; `rdpbench score` makes them again"
+            )
+
+
+def kind_of(name: str, key: str) -> str:
+    """Folder name of a kind of features.
+
+    >>> kind_of("inception/legacy-tf", "0123456789abcdef")
+    'inception-legacy-tf-0123456789ab'
+    """
+    return f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}-{key[:12]}"
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """A folder of features: a run's, or the user's cache of those of originals."""
+
+    folder: Path
+
+    def places(self, kind: str) -> dict[str, Place]:
+        """Every array of a kind, by subject."""
+        found: dict[str, Place] = {}
+        for path in sorted((self.folder / kind).glob("*.jsonl")):
+            data = path.with_suffix(".bin")
+            size = data.stat().st_size if data.is_file() else 0
+            for line in path.read_bytes().split(b"\n")[:-1]:  # what follows the last line end was cut by a kill
+                place = _place(data, line, path)
+                if place[1].at + place[1].bytes <= size:
+                    found[place[0]] = place[1]
+        return found
+
+    def kinds(self) -> list[str]:
+        """The kinds that are here."""
+        return sorted(path.name for path in self.folder.iterdir() if path.is_dir()) if self.folder.is_dir() else []
+
+    def writer(self, session: str) -> FeatureWriter:
+        """A writer of files of its own."""
+        return FeatureWriter(self.folder, session)
+
+
+def _place(data: Path, line: bytes, path: Path) -> tuple[str, Place]:
+    try:
+        one = json.loads(line)
+        place = Place(data, one["at"], one["bytes"], tuple(one["shape"]), one["dtype"], one["packed"], one["sha256"])
+        return str(one["subject"]), place
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreCorrupt(f"{path} holds a line that is no record of features: {line[:80]!r}") from error
+
+
+@dataclass
+class FeatureWriter:
+    """Appends arrays; one pair of files for each kind."""
+
+    folder: Path
+    session: str
+    _open: dict[str, tuple[FileIO, FileIO, int]] = field(default_factory=dict)
+
+    def append(self, made: Made) -> None:
+        """Write an array and then its line.
+
+        Raises:
+            MetricError: an array that nobody could use: empty, or with values that are not finite.
+            StoreUnwritable: no space, or no permission.
+        """
+        array = np.ascontiguousarray(made.array)
+        if not array.size or not np.isfinite(array).all():
+            raise MetricError(f"features {made.kind} of {made.subject[:12]} are empty or not finite")
+        packed = array.dtype.kind in "iu"
+        data = zlib.compress(array.tobytes(), 1) if packed else array.tobytes()
+        try:
+            binary, lines, at = self._files(made.kind)
+            _write(binary, data)
+            record = {
+                "subject": made.subject,
+                "at": at,
+                "bytes": len(data),
+                "shape": array.shape,
+                "dtype": array.dtype.str,
+                "packed": packed,
+                "sha256": hashlib.sha256(data).hexdigest(),
+            }
+            _write(lines, json.dumps(record, separators=(",", ":")).encode() + b"\n")
+        except OSError as error:
+            raise unwritable(self.folder / made.kind, error) from error
+        self._open[made.kind] = binary, lines, at + len(data)
+
+    def _files(self, kind: str) -> tuple[FileIO, FileIO, int]:
+        if kind not in self._open:
+            folder = self.folder / kind
+            folder.mkdir(parents=True, exist_ok=True)
+            binary = FileIO(folder / f"{self.session}.bin", "a")
+            self._open[kind] = binary, FileIO(folder / f"{self.session}.jsonl", "a"), binary.seek(0, os.SEEK_END)
+        return self._open[kind]
+
+    def sync(self) -> None:
+        """Bring what was written to the disk, bytes before lines."""
+        for binary, lines, _ in self._open.values():
+            os.fsync(binary.fileno())
+            os.fsync(lines.fileno())
+
+    def close(self) -> None:
+        """Sync and close."""
+        self.sync()
+        for binary, lines, _ in self._open.values():
+            binary.close()
+            lines.close()
+        self._open.clear()
+
+
+def _write(file: FileIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def load(places: Mapping[str, Place], subjects: Sequence[str]) -> list[Array]:
+    """The arrays of subjects, in their order; what is not compressed is a view of the mapped file.
+
+    Raises:
+        MetricError: some are not there.
+    """
+    if missing := [subject for subject in subjects if subject not in places]:
+        number = f"{len(missing)} of {len(subjects)}"
+        raise MetricError(f"features of {number} images are missing; `rdpbench score` makes them")
+    # One map a file: each map holds a file descriptor, and there may be 30,000 arrays.
+    paths = {places[subject].path for subject in subjects}
+    maps = {path: np.memmap(path, np.uint8, "r") for path in paths}
+    return [_array(places[subject], maps[places[subject].path]) for subject in subjects]
+
+
+def _array(place: Place, file: NDArray[np.uint8]) -> Array:
+    data = file[place.at : place.at + place.bytes]
+    if place.packed:
+        return np.frombuffer(zlib.decompress(data.tobytes()), place.dtype).reshape(place.shape)
+    # The type's alignment is not the file's: counts of another kind may have gone before.
+    return np.ndarray(place.shape, place.dtype, data)

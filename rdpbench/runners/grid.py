@@ -1,0 +1,114 @@
+"""From settings to tasks: every image of every codec, rate point, seed and source of captions."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rdpbench import registry
+from rdpbench.config import Bench, CodecSetting, DataSetting
+from rdpbench.datasets.captions import Caption
+from rdpbench.datasets.contract import Dataset
+from rdpbench.datasets.index import Entry, index
+from rdpbench.errors import ConfigError
+from rdpbench.runners.task import Task, axis_of, build, identity, task_key, uses_caption
+
+
+def dataset_of(setting: DataSetting) -> Dataset:
+    """Build a dataset from its setting."""
+    cls = registry.load("dataset", setting.use)
+    try:
+        dataset = cls(**dict(setting.options))
+    except TypeError as error:
+        raise ConfigError(f"dataset {setting.name!r} does not take {dict(setting.options)}: {error}") from error
+    if not isinstance(dataset, Dataset):
+        raise ConfigError(f"{setting.use!r} is no dataset: it needs name, protocol, needs, samples() and len()")
+    return dataset
+
+
+def run_name(bench: Bench) -> str:
+    """The run folder's name: as given, or the datasets' names."""
+    if bench.run:
+        if "/" in bench.run or bench.run.startswith("."):
+            raise ConfigError(f"run={bench.run!r} must be a plain name; root=FOLDER says where runs lie")
+        return bench.run
+    names = dict.fromkeys(dataset_of(data).name for _, data in bench.grid)
+    return "+".join(names)
+
+
+def list_tasks(bench: Bench) -> Iterator[Task]:
+    """Every task of a command, in the order of codecs, rates, seeds and images."""
+    sets: dict[DataSetting, tuple[Dataset, Sequence[Any]]] = {}
+    for _, data in bench.grid:
+        if data not in sets:
+            dataset = dataset_of(data)
+            if dataset.name in {other.name for other, _ in sets.values()}:
+                raise ConfigError(
+                    f"two datasets have the name {dataset.name!r}, and their means would mix; "
+                    "measure them in two runs, with run=NAME for each"
+                )
+            sets[data] = dataset, index(dataset, bench.limit)
+    for codec, data in bench.grid:
+        dataset, entries = sets[data]
+        made, pinned = identity(codec), getattr(dataset, "pinned", None)
+        pin, size, protocol = pinned() if pinned else None, len(dataset), dataset.protocol
+        for labelled, captions in captioned(bench, codec, dataset, entries):
+            for rate, target, seed in _points(bench, codec):
+                if target is None:
+                    build(codec, rate)  # a rate outside the range stops the plan, not the run
+                for number, entry in enumerate(entries):
+                    caption = captions.get(entry.sample.id)
+                    key = task_key(made, rate, target, seed, protocol, entry, caption)
+                    keep = bench.keep is None or number < bench.keep
+                    what = (labelled, made, rate, target, seed, dataset.name, size, pin, protocol, entry, caption)
+                    yield Task(key, *what, keep)
+
+
+def captioned(
+    bench: Bench, codec: CodecSetting, dataset: Dataset, entries: Sequence[Entry]
+) -> Iterator[tuple[CodecSetting, Mapping[str, Caption]]]:
+    """The codec once for each source of captions, if it takes one; the source is part of the curve's label.
+
+    Captions are part of a task's key, so they are made here, before anything is coded.
+    """
+    if not uses_caption(codec):
+        yield codec, {}
+        return
+    from rdpbench.runners.captioning import captions_for
+
+    for source in bench.captions or ("human",):
+        label = codec.name + (f"[captions={source}]" if bench.captions else "")
+        yield replace(codec, name=label), captions_for(bench, source, dataset, entries)
+
+
+def _points(bench: Bench, codec: CodecSetting) -> Iterator[tuple[float | None, float | None, int]]:
+    axis = axis_of(codec)
+    # Without random numbers another seed is the same result: it must not be another key.
+    seeds = bench.seeds if getattr(registry.load("codec", codec.use), "seeded", False) else (0,)
+    if axis is None:
+        if bench.targets or bench.rates:
+            raise ConfigError(f"codec {codec.name!r} has a single rate point; leave out rate= and bpp=")
+        yield from ((None, None, seed) for seed in seeds)
+    elif bench.targets:
+        yield from ((None, target, seed) for target, seed in itertools.product(bench.targets, seeds))
+    else:
+        rates = bench.rates or codec.rates or axis.points
+        if not rates:
+            raise ConfigError(f"codec {codec.name!r} lists no rate points; write rate=... ({axis.field})")
+        yield from ((float(rate), None, seed) for rate, seed in itertools.product(thin(rates, bench.points), seeds))
+
+
+def thin(values: Sequence[float], points: int | None) -> list[float]:
+    """At most ``points`` of the values, evenly chosen, both ends among them.
+
+    >>> thin([5, 10, 15, 20, 25], 3)
+    [5, 15, 25]
+    """
+    if points is None or points >= len(values):
+        return list(values)
+    if points == 1:
+        return [values[len(values) // 2]]
+    last = len(values) - 1
+    return [values[round(k * last / (points - 1))] for k in range(points)]

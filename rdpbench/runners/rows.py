@@ -1,0 +1,77 @@
+"""A row before anything is measured: what the plan knows of a task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from rdpbench.results.schema import Row, Status
+from rdpbench.runners.task import Task, axis_of, device_of
+
+
+def new_row(task: Task, session: str, device: str, *, status: Status, error: str = "") -> Row:
+    """A row with all that is known before anything is coded."""
+    entry = task.entry
+    axis = axis_of(task.codec)
+    return Row(
+        task_key=task.key,
+        session=session,
+        codec=task.codec.name,
+        use=task.codec.use,
+        options=json.dumps(dict(task.codec.options)),
+        coder=_coder(task.identity),
+        rate_field=axis.field if axis else "",
+        rate=task.rate,
+        target_bpp=task.target,
+        seed=task.seed,
+        dataset=task.dataset,
+        dataset_size=task.dataset_size,
+        manifest=task.pin.sha256 if task.pin else "",
+        manifest_kind=task.pin.kind if task.pin else "",
+        protocol=task.protocol,
+        image=entry.sample.id,
+        tags=",".join(entry.sample.tags),
+        path=str(entry.sample.path),
+        pixel_sha256=entry.sha256,
+        source_mode=entry.mode,
+        source_height=entry.source_height,
+        source_width=entry.source_width,
+        height=entry.height,
+        width=entry.width,
+        caption=task.caption.text if task.caption else "",
+        caption_source=task.caption.source if task.caption else "",
+        caption_s=task.caption.seconds if task.caption else None,
+        status=status,
+        error=error,
+        bytes=None,
+        parts="{}",
+        bpp=None,
+        bits_kind="file",
+        bitstream_sha256="",
+        reconstruction_sha256="",
+        verified="",
+        encode_s=None,
+        decode_s=None,
+        score_s=None,
+        peak_memory_mb=None,
+        device=device_of(task.codec, device),
+        threads=1,
+        batch=1,
+        command="",
+        attempts=1,
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+@cache
+def _coder(identity: str) -> str:
+    """What codes, as JSON: libraries or programs, and what tells the codec from an earlier one of the same name.
+
+    That is its version, and its source if it is the user's.
+    """
+    made: Mapping[str, Any] = json.loads(identity)
+    own = {"version": made["version"], **({"source_sha256": made["source"]} if made["source"] else {})}
+    return json.dumps({**made["coder"], **own})

@@ -1,0 +1,140 @@
+"""Set metrics: from stored arrays to one value for each point. Cheap beside making the arrays, and done once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache, cached_property
+
+from rdpbench.errors import MetricError
+from rdpbench.metrics.contract import Estimate, SetMetric
+from rdpbench.results.features import Array, Place, load
+from rdpbench.results.points import jackknife, point_key, set_points
+from rdpbench.results.schema import Row, SetScore
+from rdpbench.results.store import Contents, Store
+from rdpbench.runners.features import kind, originals, set_metric, set_metrics, subject
+from rdpbench.runners.reference import ORIGINALS, reference_arrays, reference_of
+from rdpbench.runners.task import Task, canonical, metric_identity
+
+
+def reduce_all(
+    store: Store, contents: Contents, tasks: Sequence[Task], metrics: Iterable[str], device: str, *, unreliable: bool
+) -> Iterator[SetScore]:
+    """The values that are not stored yet, of every point of these tasks and every set metric."""
+    names = set_metrics(list(metrics))
+    if not names:
+        return
+    by_key = {task.key: task for task in tasks}
+    points = set_points(contents.rows[key] for key in by_key if key in contents.rows)
+    for name in names:
+        cls = set_metric(name)
+        side = _Sides(name, cls, by_key, store.features.places(kind(cls.features)), unreliable)
+        for rows in points.values():
+            key = _set_key(name, rows, by_key, unreliable)
+            if key not in contents.sets:
+                print(f"{name} of {rows[0].codec} {_setting(rows[0])}: {len(rows)} images", file=sys.stderr)
+                yield side.score(key, rows, device)
+
+
+@dataclass
+class _Sides:
+    """The arrays of both sides of a set metric."""
+
+    name: str
+    cls: type[SetMetric]
+    tasks: dict[str, Task]
+    here: dict[str, Place]
+    unreliable: bool
+
+    def score(self, key: str, rows: Sequence[Row], device: str) -> SetScore:
+        """The value of one point, or why there is none."""
+        theirs, ours = self._subjects(rows)
+        few = len(ours) < self.cls.minimum_images
+        interval = None
+        if few and not self.unreliable:
+            estimate = Estimate(math.nan, reason=f"needs at least {self.cls.minimum_images} images, has {len(ours)}")
+        else:
+            try:
+                reference = self.own_reference(device) if self._unpaired else load(self.there, theirs)
+                estimate, interval = self._reduce(reference, load(self.here, ours), few)
+            except MetricError as error:
+                estimate = Estimate(math.nan, reason=str(error))
+        good = math.isfinite(estimate.value)
+        return SetScore(
+            set_key=key,
+            point_key=point_key(self.name, rows),
+            metric=self.name,
+            images=len(ours),
+            value=estimate.value if good else None,
+            lo=interval[0] if interval else None,
+            hi=interval[1] if interval else None,
+            spread=estimate.spread,
+            reliable=good and estimate.reliable and not few,
+            reason=estimate.reason,
+            extra=json.dumps(dict(estimate.extra), sort_keys=True),
+            reference=reference_of(self.cls),
+            time=datetime.now(UTC).isoformat(timespec="microseconds"),
+        )
+
+    @property
+    def _unpaired(self) -> bool:
+        return reference_of(self.cls) != ORIGINALS
+
+    @cached_property
+    def there(self) -> dict[str, Place]:
+        """Arrays of originals."""
+        return originals().places(kind(self.cls.features))
+
+    @cache  # noqa: B019 (lives as long as the reduction of one metric)
+    def own_reference(self, device: str) -> list[Array]:
+        """Arrays of a reference set of the metric's own."""
+        return reference_arrays(self.name, self.cls, device)
+
+    def _subjects(self, rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+        """Images that have arrays on both sides."""
+        pairs = []
+        for row in rows:
+            sample = self.tasks[row.task_key].entry.sample
+            ours = subject(self.cls.features, row.reconstruction_sha256, sample)
+            theirs = subject(self.cls.features, row.pixel_sha256, sample)
+            if ours in self.here and (self._unpaired or theirs in self.there):
+                pairs.append((theirs, ours))
+        return [theirs for theirs, _ in pairs], [ours for _, ours in pairs]
+
+    def _reduce(
+        self, reference: Sequence[Array], distorted: Sequence[Array], few: bool
+    ) -> tuple[Estimate, tuple[float, float] | None]:
+        metric = self.cls()
+        estimate = metric.reduce(reference, distorted)
+        if few or not math.isfinite(estimate.value):
+            return estimate, None
+        least, paired = self.cls.minimum_images, not self._unpaired
+        return estimate, jackknife(metric.reduce, reference, distorted, paired=paired, least=least)
+
+
+def _set_key(name: str, rows: Sequence[Row], tasks: dict[str, Task], unreliable: bool) -> str:
+    """sha256 over the metric with its network, and the images with the pixels of both sides and what is beside them."""
+    cls = set_metric(name)
+    images = [
+        (
+            row.image,
+            subject(cls.features, row.pixel_sha256, tasks[row.task_key].entry.sample),
+            subject(cls.features, row.reconstruction_sha256, tasks[row.task_key].entry.sample),
+        )
+        for row in rows
+    ]
+    # What was refused for too few images is another answer once the user insists.
+    insisted = unreliable and len(rows) < cls.minimum_images
+    record = {"metric": metric_identity(name), "features": kind(cls.features), "images": images, "insisted": insisted}
+    return hashlib.sha256(canonical(record).encode()).hexdigest()
+
+
+def _setting(row: Row) -> str:
+    if row.target_bpp is not None:
+        return f"at {row.target_bpp:g} bpp"
+    return f"{row.rate_field} {row.rate:g}" if row.rate is not None else ""

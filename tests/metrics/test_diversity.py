@@ -1,0 +1,99 @@
+"""Diversity of several decodes: by hand, whatever their order, and with the real LPIPS on a random trunk."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from rdpbench.errors import MetricError
+from rdpbench.metrics.diversity import Diversity, diversity, pixel_deviation
+from rdpbench.metrics.lpips import LPIPSSqueeze
+from rdpbench.metrics.psnr import PooledPSNR
+
+
+def decodes(count, size=(20, 24), seed=0):
+    return list(np.random.default_rng(seed).integers(0, 256, (count, *size, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def lpips():
+    import torch
+    import torchvision
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        trunk = torchvision.models.squeezenet1_1(weights=None).state_dict()
+    yield LPIPSSqueeze(trunk)
+    torch.set_num_threads(before)
+
+
+def test_a_deterministic_decoder_has_none(lpips):
+    image = decodes(1)[0]
+    assert diversity([image, image.copy(), image.copy()], lpips) == Diversity(0.0, 0.0)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_all_pairs_count_once(lpips, count):
+    images = decodes(count)
+    pairs = list(itertools.combinations(images, 2))
+    assert len(pairs) == count * (count - 1) // 2
+    expected = np.mean([lpips.score(lpips.prepare(one), other) for one, other in pairs])
+    found = diversity(images, lpips)
+    assert found.mean_pairwise == pytest.approx(expected, rel=1e-12)
+    assert found.mean_pairwise > 0.01
+    again = diversity(images[::-1], lpips)
+    assert again.mean_pairwise == pytest.approx(found.mean_pairwise, rel=1e-6)
+    assert again.pixel_std == found.pixel_std
+
+
+def test_each_decode_is_prepared_once(lpips):
+    images = decodes(4)
+    prepared = []
+
+    class Counting(LPIPSSqueeze):
+        def prepare(self, original):
+            prepared.append(original)
+            return super().prepare(original)
+
+    counting = Counting(lpips._trunk)
+    assert diversity(images, counting) == diversity(images, lpips)
+    assert len(prepared) == 3
+
+
+def test_deviation_is_numpys(lpips):
+    images = decodes(6)
+    expected = np.std(np.stack(images).astype(np.float64), axis=0, ddof=1).mean(axis=2)
+    assert np.allclose(pixel_deviation(images), expected, rtol=1e-12)
+    assert diversity(images, lpips).pixel_std == pytest.approx(expected.mean(), rel=1e-12)
+    # Between 0 and 255 alone, the largest there is: no rounding makes a variance negative, none overflows.
+    black = np.zeros((4, 4, 3), np.uint8)
+    assert pixel_deviation([black, black + 255])[0, 0] == pytest.approx(255 / 2**0.5)
+    assert pixel_deviation([black + 255] * 7).max() == 0
+
+
+def test_the_estimate_does_not_grow_with_the_number_of_decodes():
+    noise = np.random.default_rng(1).normal(128, 10, (40, 64, 64, 1))
+    grey = [np.repeat(np.rint(plane), 3, axis=2).astype(np.uint8) for plane in noise]
+    for count in (2, 5, 20):
+        groups = [grey[start : start + count] for start in range(0, 40, count)]
+        variance = np.mean([pixel_deviation(group) ** 2 for group in groups])
+        assert variance == pytest.approx(100, rel=0.02), count
+
+
+def test_wrong_use(lpips):
+    one, other = decodes(2)
+    for few in ([], [one]):
+        with pytest.raises(MetricError, match=f"at least 2, found {len(few)}"):
+            diversity(few, lpips)
+        with pytest.raises(MetricError, match="at least 2"):
+            pixel_deviation(few)
+    with pytest.raises(MetricError, match="must be uint8"):
+        diversity([one, other / 255], lpips)
+    with pytest.raises(MetricError, match="must be uint8"):
+        pixel_deviation([np.full(one.shape, np.nan), other])
+    with pytest.raises(MetricError, match="the reconstruction 23 x 20"):
+        diversity([one, other[:, 1:]], PooledPSNR())

@@ -1,0 +1,182 @@
+"""Set metrics from the command line: arrays made once, values per point, refused on too few images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rdpbench.metrics.contract import Estimate
+from rdpbench.results.features import load
+from rdpbench.results.points import BLOCKS, jackknife
+from rdpbench.results.store import Store
+
+OWN = """
+import numpy as np
+from pathlib import Path
+from rdpbench.errors import MetricError
+from rdpbench.metrics.contract import Estimate
+
+class Colours:
+    id = "colours/mean"
+    version = "1"
+    needs = ()
+    dim = 3
+    beside = ()
+    uses_device = False
+
+    def extract(self, images):
+        with open("extracted.txt", "a") as log:
+            log.write(f"{len(images)}\\n")
+        if min(images[0].shape[:2]) < 32:
+            raise MetricError("smaller than a patch")
+        return [image.reshape(1, -1, 3).mean(axis=1).astype(np.float32) for image in images]
+
+class Distance:
+    name = "distance/colours"
+    kind = "set"
+    version = "1"
+    higher_is_better = False
+    unit = ""
+    perceptual = True
+    source = "test"
+    needs = ()
+    features = Colours
+    minimum_images = 4
+
+    def reduce(self, reference, distorted):
+        gap = np.concatenate(reference).mean(axis=0) - np.concatenate(distorted).mean(axis=0)
+        return Estimate(float(np.abs(gap.astype(float)).sum()), extra={"rows": len(distorted)})
+
+class Hungry(Distance):
+    name = "hungry"
+    minimum_images = 1000
+"""
+RUN = ["run", "codec=jpeg", "rate=5,30", "figures=false", "verify=0", "workers=1"]
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    (tmp_path / "own.py").write_text(OWN)
+    return "metrics=psnr,./own.py:Distance"
+
+
+def extracted(folder: Path) -> int:
+    path = folder / "extracted.txt"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def stored(folder: Path) -> Store:
+    return Store(folder / "results/runs/folder-pictures")
+
+
+def test_a_set_metric_end_to_end(tmp_path: Path, rdpbench: Any, images: Any, own: str) -> None:
+    folder = images(24)
+    done = rdpbench(*RUN, own, f"data=folder:{folder}", code=0)
+    assert "./own.py:Distance ↓" in done.stdout
+    assert extracted(tmp_path) == 24 + 2 * 24  # each original once, each reconstruction once
+
+    contents = stored(tmp_path).read()
+    low, high = sorted(contents.sets.values(), key=lambda one: one.value or 0, reverse=True)
+    assert low.images == high.images == 24
+    assert low.reliable
+    assert json.loads(low.extra) == {"rows": 24}
+    assert low.lo is not None
+    assert low.hi is not None
+    assert low.lo < (low.value or 0) < low.hi
+
+    # The value is what the images say, computed here by hand.
+    from rdpbench.image import read_image
+    from rdpbench.runners.worker import decode_row
+
+    for one, rate in ((low, 5), (high, 30)):
+        rows = [row for row in contents.rows.values() if row.rate == rate]
+        ours = np.mean([decode_row(stored(tmp_path), row).reshape(-1, 3).mean(axis=0) for row in rows], axis=0)
+        theirs = np.mean([read_image(Path(row.path)).pixels.reshape(-1, 3).mean(axis=0) for row in rows], axis=0)
+        assert one.value == pytest.approx(np.abs(ours - theirs).sum(), abs=1e-4)
+
+    again = rdpbench(*RUN, own, f"data=folder:{folder}", code=0)
+    assert "nothing to do" in again.stdout
+    assert "./own.py:Distance ↓" in again.stdout
+    assert extracted(tmp_path) == 72
+
+    # Another run of the same images takes the originals from the cache.
+    rdpbench(*RUN, own, f"data=folder:{folder}", "run=other", code=0)
+    assert extracted(tmp_path) == 72 + 48
+
+
+def test_a_metric_added_later_decodes_and_never_encodes(tmp_path: Path, rdpbench: Any, images: Any, own: str) -> None:
+    line = [f"data=folder:{images(6)}", "codec=jpeg", "rate=30", "figures=false", "verify=0"]
+    rdpbench("run", *line, "metrics=psnr", code=0)
+    before = {row.task_key: row.time for row in stored(tmp_path).read().rows.values()}
+    done = rdpbench("score", *line, own, code=0)
+    assert "0 tasks coded, 6 scored" in done.stdout
+    after = stored(tmp_path).read()
+    assert {row.task_key: row.time for row in after.rows.values()} == before
+    assert [one.images for one in after.sets.values()] == [6]
+
+
+def test_too_few_images_are_refused_or_marked(tmp_path: Path, rdpbench: Any, images: Any, own: str) -> None:
+    line = [*RUN, f"data=folder:{images(6)}", "metrics=psnr,./own.py:Hungry"]
+    refused = rdpbench(*line, code=2)
+    assert "./own.py:Hungry needs at least 1000 images, folder-pictures has 6 here" in refused.stderr
+    assert "allow_unreliable=true" in refused.stderr
+    assert not (tmp_path / "results").exists()
+    done = rdpbench(*line, "allow_unreliable=true", code=0)
+    assert "†" in done.stdout
+    assert "fewer images than this metric needs" in " ".join(done.stdout.split())
+    assert {one.reliable for one in stored(tmp_path).read().sets.values()} == {False}
+    assert all(one.lo is None for one in stored(tmp_path).read().sets.values())
+
+
+def test_images_that_the_protocol_refuses_are_told_and_counted(
+    tmp_path: Path, rdpbench: Any, images: Any, own: str
+) -> None:
+    folder = images(5)
+    images(1, name="pictures/small", size=(20, 56), seed=9)
+    done = rdpbench(*RUN, own, f"data=folder:{folder}", code=0)
+    assert "5 of 6" in done.stdout
+    contents = stored(tmp_path).read()
+    assert {one.images for one in contents.sets.values()} == {5}
+    errors = [one for one in contents.scores.values() if one.error]
+    assert {one.error for one in errors} == {"smaller than a patch"}
+    count = extracted(tmp_path)
+    assert "nothing to do" in rdpbench(*RUN, own, f"data=folder:{folder}", code=0).stdout
+    assert extracted(tmp_path) == count
+
+
+def test_lost_arrays_are_made_again(tmp_path: Path, rdpbench: Any, images: Any, own: str) -> None:
+    line = [*RUN, own, f"data=folder:{images(4)}"]
+    rdpbench(*line, code=0)
+    before = {one.point_key: one.value for one in stored(tmp_path).read().sets.values()}
+    [binary] = (tmp_path / "results/runs/folder-pictures/features").rglob("*.bin")
+    binary.write_bytes(binary.read_bytes()[:-5])
+    done = rdpbench(*line, code=0)
+    assert "1 scored" in done.stdout
+    assert {one.point_key: one.value for one in stored(tmp_path).read().sets.values()} == before
+    store = stored(tmp_path)
+    [kind] = store.features.kinds()
+    places = store.features.places(kind)
+    assert all(np.isfinite(array).all() for array in load(places, [*places]))
+
+
+def test_the_jackknife_covers_the_truth() -> None:
+    """Of 200 samples, about 95 % of the intervals hold the true mean: between 90 % and 99 %."""
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(200):
+        ours = [row[None] for row in rng.normal(3.0, 1.0, (60, 1))]
+        interval = jackknife(lambda _, x: Estimate(float(np.concatenate(x).mean())), ours, ours)
+        assert interval is not None
+        hits += interval[0] < 3.0 < interval[1]
+    assert 0.90 <= hits / 200 <= 0.99
+
+
+def test_the_jackknife_needs_images_enough() -> None:
+    ones = [np.ones((1, 1))] * (2 * BLOCKS - 1)
+    assert jackknife(lambda _, __: Estimate(1.0), ones, ones) is None
+    more = [np.ones((1, 1))] * 30
+    assert jackknife(lambda _, __: Estimate(1.0), more, more, least=28) is None
