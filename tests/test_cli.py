@@ -187,8 +187,9 @@ def test_available_metrics_say_what_is_left_out(rdpbench: Any, images: Any, tmp_
     plan = rdpbench("plan", *line, code=0, env=env)
     assert "left out  lpips/alex: weights 'alexnet-imagenet' are not on this machine" in plan.stdout
     made = json.loads(rdpbench("plan", *line, "--json", code=0, env=env).stdout)
-    assert set(made["left_out"]) == {"lpips/alex", "lpips/vgg"}
-    assert set(made["metrics"]) == {"psnr", "psnr-pooled", "ms-ssim", "flip"}
+    lacking = {"lpips/alex", "lpips/vgg", "dists", "clip-i/b32", "fid/clean", "kid/clean", "cmmd"}
+    assert set(made["left_out"]) == lacking
+    assert set(made["metrics"]) == {"psnr", "psnr-pooled", "ms-ssim", "flip", "edges/canny-f1"}
 
 
 def test_plan_counts_and_does_nothing(rdpbench: Any, here: Any, images: Any, tmp_path: Path) -> None:
