@@ -89,6 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     ls.add_argument(
         "what", nargs="?", default="codecs", choices=["codecs", "datasets", "metrics", "runs", "experiments"]
     )
+    metric = add("metric", _metric, "check: do metrics give the values that they must, on this machine?")
+    metric.add_argument("action", choices=["check"])
     data_arguments(add("data", _data, "datasets: what is here, fetch, verify, a manifest of your own"))
     add("doctor", _doctor, "what this machine can run, and how to get what is missing")
     show = add("show", _show, "print the tables of a run and draw its figures again")
@@ -164,6 +166,19 @@ def _ls(options: argparse.Namespace) -> int:
 
     print("\n".join(listing(options.what)))
     return 0
+
+
+def _metric(_: argparse.Namespace) -> int:
+    from rdpbench.metrics.self_check import deltas, run
+    from rdpbench.results.bd import bd_metric, bd_rate
+
+    checks = [*run(), *deltas(bd_rate, bd_metric)]
+    for one in checks:
+        state = "ok     " if one.ok else "DIFFERS"
+        print(f"{state}  {one.name:44}  expected {one.expected:<22.12g} found {one.found:<22.12g} {one.difference:.1e}")
+    wrong = sum(not one.ok for one in checks)
+    print(f"{len(checks) - wrong} of {len(checks)} as expected")
+    return 1 if wrong else 0
 
 
 def _data(options: argparse.Namespace) -> int:

@@ -30,8 +30,8 @@ def _parts(name: str, sample: Sample) -> Sequence[str]:
     return [_file_sha256(sample.labels)] if sample.labels else []
 
 
-def values(names: Sequence[str], sample: Sample, protocol: str) -> dict[str, Any]:
-    """The keyword arguments that a metric takes beside an image.
+def values(names: Sequence[str], sample: Sample, protocol: str, classes: str | None = None) -> dict[str, Any]:
+    """The keyword arguments that a metric takes beside an image; ``classes`` is the list that its labels must be of.
 
     Raises:
         MetricError: the dataset does not have it.
@@ -42,8 +42,11 @@ def values(names: Sequence[str], sample: Sample, protocol: str) -> dict[str, Any
             found[name] = _captions(sample)
         else:
             from rdpbench.datasets.labels import load_labels
+            from rdpbench.datasets.protocols import find
+            from rdpbench.image import read_image
 
-            found[name] = load_labels(_labels(sample), protocol)
+            image = read_image(sample.path).pixels if find(protocol).drawn else None
+            found[name] = load_labels(_labels(sample), protocol, image, classes)  # type: ignore[arg-type]  # a name
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rdpbench import registry
 from rdpbench.datasets.contract import Sample
@@ -99,8 +98,8 @@ class Extractor:
         """
         cls = set_metric(name).features
         features = self._of(cls)
-        beside: dict[str, list[Any]] = {key: [value] for key, value in values(cls.beside, sample, protocol).items()}
-        [array] = features.extract([image], **beside)
+        given = values(cls.beside, sample, protocol, getattr(set_metric(name), "classes", None))
+        [array] = features.extract([image], **{key: [value] for key, value in given.items()})
         return Made(kind(cls), subject(cls, pixels, sample), array)
 
     def _of(self, cls: type[Features]) -> Features:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from rdpbench import registry
 from rdpbench.codecs.contract import needs_of
 from rdpbench.config import Bench
-from rdpbench.errors import ConfigError, MissingNeed
+from rdpbench.errors import ConfigError, MetricError, MissingNeed
+from rdpbench.metrics.feature_sets import check_side
 from rdpbench.needs import Need
 from rdpbench.results.reconstructions import reconstruction_path
 from rdpbench.results.schema import Row
@@ -123,32 +124,48 @@ def choose_metrics(bench: Bench) -> tuple[tuple[str, ...], dict[str, str]]:
     return tuple(name for name in bench.metrics if name not in lacking), lacking
 
 
-def enough_images(
-    bench: Bench, metrics: Sequence[str], tasks: Sequence[Task]
-) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The metrics without those that need more images than there are, and why these are left out.
+def fitting(bench: Bench, metrics: Sequence[str], tasks: Sequence[Task]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The metrics without those that these images are too few for, or of another size, and why these are left out.
 
     Raises:
         ConfigError: there are such metrics, and the user allowed neither leaving them out nor an unreliable number.
     """
+    sizes = {(task.entry.height, task.entry.width) for task in tasks}
+    left_out = {name: why for name in set_metrics(metrics) if (why := _misfit(name, sizes))}
+    if left_out and not bench.metrics_available:
+        raise ConfigError("\n".join(left_out.values()))
+    if not bench.allow_unreliable:
+        few = _too_few(metrics, tasks)
+        if few and not bench.metrics_available:
+            lines = [f"  metric {name} {why}" for name, why in few.items()]
+            raise ConfigError(
+                "too few images for a number that means anything:\n" + "\n".join(lines) + "\n"
+                "allow_unreliable=true computes it all the same, and marks it wherever it stands"
+            )
+        left_out |= few
+    return tuple(name for name in metrics if name not in left_out), left_out
+
+
+def _too_few(metrics: Sequence[str], tasks: Sequence[Task]) -> dict[str, str]:
     images: dict[str, set[str]] = defaultdict(set)
     for task in tasks:
         images[task.dataset].add(task.entry.sample.id)
     fewest, dataset = min((len(ids), name) for name, ids in images.items())
-    lacking = {
+    return {
         name: f"needs at least {least} images, {dataset} has {fewest} here"
         for name in set_metrics(metrics)
         if (least := set_metric(name).minimum_images) > fewest
     }
-    if not lacking or bench.allow_unreliable:
-        return tuple(metrics), {}
-    if not bench.metrics_available:
-        lines = [f"  metric {name} {why}" for name, why in lacking.items()]
-        raise ConfigError(
-            "too few images for a number that means anything:\n" + "\n".join(lines) + "\n"
-            "allow_unreliable=true computes it all the same, and marks it wherever it stands"
-        )
-    return tuple(name for name in metrics if name not in lacking), lacking
+
+
+def _misfit(name: str, sizes: Iterable[tuple[int, int]]) -> str | None:
+    """Why a set metric is not for images of these sizes; None if it is."""
+    try:
+        for height, width in sizes:
+            check_side(set_metric(name), height, width)
+    except MetricError as error:
+        return str(error)
+    return None
 
 
 def _lacks(what: str, needs: Iterable[Need]) -> list[str]:
@@ -168,8 +185,8 @@ def make_plan(bench: Bench, store: Store) -> Plan:
     check_device(bench.device)
     metrics, left_out = choose_metrics(bench)
     tasks = tuple({task.key: task for task in list_tasks(bench)}.values())
-    metrics, small = enough_images(bench, metrics, tasks)
-    left_out |= small
+    metrics, unfit = fitting(bench, metrics, tasks)
+    left_out |= unfit
     stored = store.read() if store.exists() else Contents()
     pairs, sets = pair_metrics(metrics), Stored.of(set_metrics(metrics), store.features)
     work: list[Work] = []

@@ -35,7 +35,9 @@ def reduce_all(
         cls = set_metric(name)
         side = _Sides(name, cls, by_key, store.features.places(kind(cls.features)), unreliable)
         for rows in points.values():
-            key = _set_key(name, rows, by_key, unreliable)
+            key = _set_key(name, rows, by_key)
+            if unreliable and (refused := contents.sets.get(key)) and refused.value is None:
+                key = _set_key(name, rows, by_key, insisted=True)  # another answer, now that the user insists
             if key not in contents.sets:
                 print(f"{name} of {rows[0].codec} {_setting(rows[0])}: {len(rows)} images", file=sys.stderr)
                 yield side.score(key, rows, device)
@@ -111,13 +113,15 @@ class _Sides:
     ) -> tuple[Estimate, tuple[float, float] | None]:
         metric = self.cls()
         estimate = metric.reduce(reference, distorted)
+        if not estimate.reliable and not self.unreliable:
+            return Estimate(math.nan, reason=estimate.reason), None
         if few or not math.isfinite(estimate.value):
             return estimate, None
         least, paired = self.cls.minimum_images, not self._unpaired
         return estimate, jackknife(metric.reduce, reference, distorted, paired=paired, least=least)
 
 
-def _set_key(name: str, rows: Sequence[Row], tasks: dict[str, Task], unreliable: bool) -> str:
+def _set_key(name: str, rows: Sequence[Row], tasks: dict[str, Task], *, insisted: bool = False) -> str:
     """sha256 over the metric with its network, and the images with the pixels of both sides and what is beside them."""
     cls = set_metric(name)
     images = [
@@ -128,8 +132,6 @@ def _set_key(name: str, rows: Sequence[Row], tasks: dict[str, Task], unreliable:
         )
         for row in rows
     ]
-    # What was refused for too few images is another answer once the user insists.
-    insisted = unreliable and len(rows) < cls.minimum_images
     record = {"metric": metric_identity(name), "features": kind(cls.features), "images": images, "insisted": insisted}
     return hashlib.sha256(canonical(record).encode()).hexdigest()
 

@@ -1,0 +1,168 @@
+"""The contract of a network, and images to bitstreams and back with it.
+
+Where what is computed decides a symbol (`System.code`), one image is computed at a time, at one thread: the strings
+then depend neither on the batch nor on the threads of whoever decodes. Only the transforms, where nearly all time
+goes, see batches and all threads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rdpbench.codecs import legacy
+from rdpbench.codecs.container import pack, unpack
+from rdpbench.codecs.contract import Bitstream, Side
+from rdpbench.codecs.inprocess import decoding, encoding
+from rdpbench.codecs.learned.entropy import Coder, Reader, Writer
+from rdpbench.codecs.learned.frames import Frame, check_pixels, size_of, to_images, to_planes
+from rdpbench.errors import BitstreamError, UnsupportedImage
+from rdpbench.image import Image
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class System(Protocol):
+    """A network with its tables, ready to code. It is shared by codec objects: nothing in it may change."""
+
+    frame: Frame
+    device: str
+    portable: bool
+
+    def sections(self, height: int, width: int) -> dict[str, int]:
+        """The strings of the format, in order, with their numbers of symbols, for a padded size."""
+        ...
+
+    def analyse(self, planes: Tensor, sides: Sequence[Side]) -> dict[str, Tensor]:
+        """Latents ``(B, ...)`` of padded images: all that the encoder alone computes."""
+        ...
+
+    def code(self, coder: Coder, height: int, width: int, latents: Mapping[str, Tensor]) -> Tensor:
+        """Code the latents of one image of a padded size, or at the decoder (no latents) read them."""
+        ...
+
+    def synthesise(self, latents: Tensor) -> Tensor:
+        """Padded images ``(B, 3, H, W)`` of quantised latents."""
+        ...
+
+
+def encode_images(
+    name: str,
+    system: System,
+    images: Sequence[Image],
+    sides: Sequence[Side],
+    max_pixels: int,
+    printed: Callable[[Mapping[str, bytes], int, int], Mapping[str, float]] | None = None,
+) -> list[Bitstream]:
+    """A bitstream for each of several images of one size.
+
+    Args:
+        name: the codec's, for messages.
+        system: what codes.
+        images: of one size.
+        sides: what the encoder may see beside each.
+        max_pixels: larger images are refused.
+        printed: further legacy rates, in bits, from the strings by section and the image's height and width.
+
+    Raises:
+        UnsupportedImage: sizes differ or are too large.
+        CodecError: latents that no trained network makes.
+    """
+    import torch
+
+    for image in images:
+        check_pixels(*size_of(image), max_pixels, UnsupportedImage)
+    height, width = size_of(images[0])
+    padded = system.frame.padded(height, width)
+    out = []
+    with reproducible(), encoding(name):
+        planes = to_planes(images, system.device, torch.float64 if system.portable else torch.float32)
+        latents = system.analyse(system.frame.pad(planes), sides)
+        for number in range(len(images)):
+            writer = Writer(system.sections(*padded), portable=system.portable, device=system.device)
+            with one_thread():
+                system.code(writer, *padded, {key: value[number : number + 1] for key, value in latents.items()})
+            strings = writer.finish()
+            own = {key: value for key, value in strings.items() if key != "guard"}
+            bits = legacy.rates(own, (height, width), padded) | dict(printed(own, height, width) if printed else {})
+            out.append(pack(height, width, strings, legacy=json.dumps(bits)))
+    return out
+
+
+def decode_images(name: str, system: System, datas: Sequence[bytes], max_pixels: int) -> list[Image]:
+    """The images of several bitstreams, of one size.
+
+    Raises:
+        BitstreamError: damage; sizes differ, or are larger than the codec takes.
+    """
+    import torch
+
+    with reproducible(), decoding(name):
+        quantised, sizes = [], set()
+        for data in datas:
+            height, width, latents = _read(system, data, max_pixels)
+            quantised.append(latents)
+            sizes.add((height, width))
+        if len(sizes) != 1:
+            raise BitstreamError(f"a batch holds images of one size, found {sorted(sizes)}")
+        planes = system.synthesise(torch.cat(quantised))
+        return to_images(system.frame.crop(planes, height, width))
+
+
+def _read(system: System, data: bytes, max_pixels: int) -> tuple[int, int, Tensor]:
+    names = [*(["guard"] if system.portable else []), *system.sections(system.frame.multiple, system.frame.multiple)]
+    height, width, found = unpack(data, len(names))
+    check_pixels(height, width, max_pixels, BitstreamError)
+    padded = system.frame.padded(height, width)
+    strings = dict(zip(names, found, strict=True))
+    reader = Reader(system.sections(*padded), strings, portable=system.portable, device=system.device)
+    with one_thread():
+        latents = system.code(reader, *padded, {})
+    reader.finish()
+    return height, width, latents
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread inside operations, then as many as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def reproducible() -> Iterator[None]:
+    """No gradients, no TensorFloat-32, no choice of algorithm by speed; the settings before are put back."""
+    import torch
+
+    # cuBLAS reads it when it starts; without it its sums depend on what else runs.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    flags: list[tuple[Any, str, bool]] = [
+        (matmul, "allow_tf32", False),
+        (cudnn, "allow_tf32", False),
+        (cudnn, "deterministic", True),
+        (cudnn, "benchmark", False),
+        (torch.utils.deterministic, "fill_uninitialized_memory", False),  # for debugging, and takes time
+    ]
+    before = [getattr(place, flag) for place, flag, _ in flags]
+    strict, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    for place, flag, value in flags:
+        setattr(place, flag, value)
+    torch.use_deterministic_algorithms(True)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.use_deterministic_algorithms(strict, warn_only=warns)
+        for (place, flag, _), value in zip(flags, before, strict=True):
+            setattr(place, flag, value)

@@ -1,0 +1,108 @@
+"""Rates as publications printed them: what a bitstream would have counted with each calculator, in bits.
+
+Divide by the pixels of the image for bits per pixel. The true rate is the size of the file; these stand in columns of
+their own, so that a published point can be made again and its distance from the truth be seen.
+
+================  ===========================================================================================
+calculator        who counts so
+================  ===========================================================================================
+headerless        CompressAI's ``eval_model``, ELIC (the re-implementation), LIC-TCM with ``--real``: only strings
+padded            HiFiC's PyTorch port (``q_bpp``): divided by the pixels of the padded image
+getsizeof         Text+Sketch, its caption: ``sys.getsizeof`` of a bytes object, 33 bytes of Python's own in it
+binary-digits     Text+Sketch, its sketch: ``len(bin(int))``, without leading zeros, with the two of ``0b``
+pickle            MS-ILLM, PerCo: size of a pickled structure, class names and all
+nominal           PerCo, MS-ILLM, HiFiC: the rate in the model's name
+framed            TACO (28 bytes of header), HiFiC's ``.hfc`` (42 bytes): strings and a fixed header
+================  ===========================================================================================
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+PYTHON_OVERHEAD = 33
+"""Bytes that CPython adds to a bytes object on 64-bit machines."""
+
+
+def headerless(strings: Iterable[bytes]) -> int:
+    """Bits of the strings, without sizes, shapes and lengths.
+
+    >>> headerless([b"abc", b"de"])
+    40
+    """
+    return 8 * sum(map(len, strings))
+
+
+def padded(bits: float, size: tuple[int, int], padded_size: tuple[int, int]) -> float:
+    """Bits that, divided by the image's pixels, give what division by the padded image's pixels gave.
+
+    >>> padded(1200, (60, 64), (64, 64))
+    1125.0
+    """
+    return bits * (size[0] * size[1]) / (padded_size[0] * padded_size[1])
+
+
+def getsizeof(strings: Iterable[bytes]) -> int:
+    """Bits that ``sys.getsizeof`` makes of each string.
+
+    >>> getsizeof([b"abc"])
+    288
+    """
+    return 8 * sum(PYTHON_OVERHEAD + len(string) for string in strings)
+
+
+def binary_digits(strings: Iterable[bytes]) -> int:
+    """Characters of ``bin(int)`` of each string, read as a little-endian number: zeros at its end are not counted.
+
+    >>> binary_digits([b"abc\\x00"])
+    25
+    """
+    return sum(len(bin(int.from_bytes(string, "little"))) for string in strings)
+
+
+def pickled(structure: Any, protocol: int = 4) -> int:
+    """Bits of the pickled structure, the names of its classes inside. It is measured, never stored, nor ever loaded.
+
+    >>> pickled([[b"abc"], [b"de"], (8, 12)]) > headerless([b"abc", b"de"])
+    True
+    """
+    return 8 * len(pickle.dumps(structure, protocol))
+
+
+def nominal(bpp: float, size: tuple[int, int]) -> float:
+    """Bits of the rate that a model is named after.
+
+    >>> nominal(0.125, (512, 768))
+    49152.0
+    """
+    return bpp * size[0] * size[1]
+
+
+def framed(strings: Iterable[bytes], header: int) -> int:
+    """Bits of the strings after a header of so many bytes.
+
+    >>> framed([b"abc"], 28)
+    248
+    """
+    return headerless(strings) + 8 * header
+
+
+def rates(strings: Mapping[str, bytes], size: tuple[int, int], padded_size: tuple[int, int]) -> dict[str, float]:
+    """The calculators that need nothing but strings and sizes, by name; in bits.
+
+    The pickled structure is that of CompressAI's ``compress``: strings by latent and image, shape of the last latent
+    taken as that of the padded image.
+
+    >>> rates({"y": b"abc", "z": b"de"}, (60, 64), (64, 64))["headerless"]
+    40
+    """
+    own = list(strings.values())
+    return {
+        "headerless": headerless(own),
+        "padded": padded(headerless(own), size, padded_size),
+        "getsizeof": getsizeof(own),
+        "binary-digits": binary_digits(own),
+        "pickle": pickled({"strings": [[string] for string in own], "shape": padded_size}),
+    }

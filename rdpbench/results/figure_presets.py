@@ -1,0 +1,145 @@
+"""The figures and tables of papers as data, for what draws them and for the page that says what there is for them.
+
+Each ``conf/figure/<paper>-<figure>.yaml`` describes one of them::
+
+    paper: taco                     # one of PAPERS
+    figure: Figure 7                # as the paper counts
+    title: Kodak                    # ours
+    kind: curves                    # curves, scatter, heat-map, table, images or diagram
+    notes: [...]                    # what is not known of it, optional
+    panels:                         # none for a diagram
+      - dataset: kodak              # our name, and its protocol
+        protocol: as-is
+        x: bpp                      # or another metric, or a setting of the codec; a table has none
+        y: psnr                     # our metric; of a heat map a second setting, and value is the metric
+        accept: [psnr@unstated]     # published metrics that may stand in, said beside them; optional
+        accept_datasets: [...]      # published sets that may stand in; optional
+        at_bpp: 0.4                 # scatter: interpolated at this rate
+    series:                         # one line, row or example each
+      - codec: hific
+        label: HiFiC
+        variant: ""                 # only published curves of this variant; without it, all of the codec
+        added: true                 # ours, not in the paper; optional
+
+A diagram has neither panels nor series: it is listed, so that none is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rdpbench.errors import ConfigError
+from rdpbench.paths import conf_folder
+
+PAPERS = {
+    "text-sketch": "Text + Sketch (Lei et al., 2023, arXiv 2307.01944)",
+    "textual-inversion": "Textual inversion (Pan et al., 2022, arXiv 2211.07793)",
+    "taco": "TACO (Lee et al., ICML 2024, arXiv 2403.02944)",
+    "perco": "PerCo (Careil et al., ICLR 2024, arXiv 2310.10325)",
+}
+KINDS = ("curves", "scatter", "heat-map", "table", "images", "diagram")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One axis pair, one column of a table, or one set of example images."""
+
+    dataset: str
+    protocol: str
+    x: str = ""
+    y: str = ""
+    value: str = ""
+    accept: tuple[str, ...] = ()
+    accept_datasets: tuple[str, ...] = ()
+    at_bpp: float | None = None
+
+    @property
+    def metric(self) -> str:
+        """The metric that the panel is about; empty for images."""
+        return self.value or self.y
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The codec's settings on its axes.
+
+        >>> len(Panel("kodak", "as-is", "guidance", "strength", "psnr").settings)
+        2
+        """
+        if self.value:
+            return self.x, self.y
+        return () if self.x in ("", "bpp") or self.at_bpp is not None else (self.x,)
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve, row or column of examples."""
+
+    codec: str
+    label: str
+    variant: str | None = None
+    added: bool = False
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A figure or table of a paper."""
+
+    name: str
+    paper: str
+    figure: str
+    title: str
+    kind: str
+    notes: tuple[str, ...] = ()
+    panels: tuple[Panel, ...] = ()
+    series: tuple[Series, ...] = ()
+
+
+def presets(folder: Path | None = None) -> list[Preset]:
+    """All figures and tables, paper by paper.
+
+    Raises:
+        ConfigError: a file that is not one, with what it may hold.
+
+    >>> sum(preset.kind == "table" for preset in presets())
+    5
+    """
+    import yaml
+
+    folder = conf_folder() / "figure" if folder is None else folder
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, ten times as fast
+    paths = sorted(folder.glob("*.yaml"))
+    found = [_preset(path, yaml.load(path.read_text(), Loader=loader)) for path in paths]  # noqa: S506 (a safe loader)
+    return sorted(found, key=lambda preset: (list(PAPERS).index(preset.paper), preset.kind == "table"))
+
+
+def _preset(path: Path, record: Any) -> Preset:
+    known = _known(Preset, record, f"{path}")
+    for name, allowed in (("paper", tuple(PAPERS)), ("kind", KINDS)):
+        if known.get(name) not in allowed:
+            raise ConfigError(f"{path}: {name} is {known.get(name)!r}; it can be {', '.join(allowed)}")
+    for name, kind in (("panels", Panel), ("series", Series)):
+        parts = [_known(kind, one, f"{path}: {name}") for one in known.get(name, ())]
+        known[name] = tuple(_made(kind, part, f"{path}: {name}") for part in parts)
+    known |= {"name": path.stem, "notes": tuple(known.get("notes", ()))}
+    preset: Preset = _made(Preset, known, f"{path}")
+    if bool(preset.panels and preset.series) == (preset.kind == "diagram"):
+        raise ConfigError(f"{path}: a diagram has no panels and series, and everything else has both")
+    return preset
+
+
+def _known(kind: Any, record: Any, where: str) -> dict[str, Any]:
+    names = [field.name for field in fields(kind)]
+    if not isinstance(record, Mapping) or not record.keys() <= set(names):
+        odd = ", ".join(sorted(set(record) - set(names))) if isinstance(record, Mapping) else repr(record)
+        raise ConfigError(f"{where}: {odd} is not understood; what can stand there: {', '.join(names)}")
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+
+
+def _made(kind: Any, record: Mapping[str, Any], where: str) -> Any:
+    try:
+        return kind(**record)
+    except TypeError as error:
+        raise ConfigError(f"{where}: {str(error).partition('__init__() ')[2]}") from error

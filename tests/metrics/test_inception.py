@@ -1,0 +1,208 @@
+"""The network and the presets against torch-fidelity, torchmetrics, pytorch-fid and clean-fid, on the same weights."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+from rdpbench.errors import MetricError, MissingNeed
+from rdpbench.metrics import presets
+from rdpbench.metrics.contract import Features
+from rdpbench.metrics.inception import CARD, build, pool3
+from rdpbench.metrics.patches import hific
+from rdpbench.weights import Weights
+
+PRESETS = [
+    presets.Clean,
+    presets.LegacyTF,
+    presets.LegacyTorch,
+    presets.TorchMetrics,
+    presets.HiFiCPatches,
+    presets.HiFiCPatchesAsTheyAre,
+]
+WHOLE = PRESETS[:4]
+
+
+@pytest.fixture(scope="module")
+def images(photograph, compress):
+    """Three sizes; the last smaller than 299, the third noise."""
+    noise = np.random.default_rng(0).integers(0, 256, (120, 90, 3), dtype=np.uint8)
+    return [photograph[:400, :360], compress(photograph, 10)[100:300, 50:300], noise]
+
+
+@pytest.fixture(scope="module")
+def ours(inception_tensors, images):
+    return {cls: cls(inception_tensors).extract(images) for cls in WHOLE}
+
+
+def planes(image):
+    import torch
+
+    return torch.tensor(image).permute(2, 0, 1)[None]
+
+
+def test_legacy_tf_is_torch_fidelity(inception_file, images, ours):
+    """Bit for bit."""
+    import torch
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    theirs = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(inception_file))
+    for image, found in zip(images, ours[presets.LegacyTF], strict=True):
+        with torch.no_grad():
+            expected = theirs(planes(image))[0].numpy()
+        assert np.array_equal(found, expected)
+        assert expected.std() > 0.1
+
+
+@pytest.mark.parametrize(("cls", "antialias"), [(presets.TorchMetrics, True), (presets.LegacyTF, False)])
+def test_tm_is_torchmetrics(inception_file, images, ours, cls, antialias):
+    """Bit for bit; its ``antialias=False`` is legacy-tf."""
+    import torch
+    from torchmetrics.image.fid import NoTrainInceptionV3
+
+    theirs = NoTrainInceptionV3("x", ["2048"], feature_extractor_weights_path=str(inception_file), antialias=antialias)
+    for image, found in zip(images, ours[cls], strict=True):
+        with torch.no_grad():
+            expected = theirs(planes(image)).numpy()
+        assert np.array_equal(found[0], expected.reshape(-1))
+
+
+def test_legacy_torch_is_pytorch_fid(inception_tensors, images, ours, monkeypatch):
+    """Bit for bit, with its own class, its ToTensor and its loader given our weights."""
+    import torch
+    from pytorch_fid import inception
+    from torchvision.transforms.functional import to_tensor
+
+    monkeypatch.setattr(inception, "load_state_dict_from_url", lambda *_, **__: inception_tensors)
+    theirs = inception.InceptionV3([3]).eval()
+    for image, found in zip(images, ours[presets.LegacyTorch], strict=True):
+        with torch.no_grad():
+            expected = theirs(to_tensor(image.copy())[None])[0].reshape(1, -1).numpy()
+        assert np.array_equal(found, expected)
+
+
+def test_clean_is_clean_fid(inception_file, images, ours):
+    """clean-fid's resize and scaling, into the network that torch-fidelity brings: its own file is not needed."""
+    import torch
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*pkg_resources.*")
+        from cleanfid.resize import build_resizer
+    network = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(inception_file))
+    for image, found in zip(images, ours[presets.Clean], strict=True):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "'mode' parameter is deprecated", DeprecationWarning)
+            resized = torch.tensor(build_resizer("clean")(image)).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            expected = pool3(network, (resized - 128) / 128).numpy()
+        assert np.abs(found - expected).max() < 1e-5 * expected.max()
+        # It would notice the smallest mistake: rounding to 8 bits after the resize.
+        with torch.no_grad():
+            rounded = pool3(network, (resized.round() - 128) / 128).numpy()
+        assert np.abs(found - rounded).max() > 1e-4 * expected.max()
+
+
+def test_presets_differ(ours):
+    """By 1 % and more on photographs: no two names for one thing."""
+    for number, first in enumerate(WHOLE):
+        for second in WHOLE[number + 1 :]:
+            difference = np.linalg.norm(ours[first][0] - ours[second][0]) / np.linalg.norm(ours[first][0])
+            assert difference > 1e-3
+
+
+def test_patches_are_images_of_their_own(inception_tensors, photograph):
+    """One row for each patch, as if the patches had come one by one; two grids from 384 pixels on."""
+    image = photograph[:400, :512]
+    cut = list(hific(image))
+    assert len(cut) == 2 + 1
+    found = presets.HiFiCPatches(inception_tensors).extract([image])[0]
+    alone = presets.LegacyTF(inception_tensors).extract(cut)
+    assert found.shape == (3, 2048)
+    assert np.abs(found - np.concatenate(alone)).max() <= 1e-5 * found.max()
+    assert np.abs(found[0] - found[1]).max() > 1e-2
+
+
+def test_patches_without_resize(inception_tensors, photograph):
+    import torch
+
+    patch = photograph[:256, 100:356]
+    with torch.inference_mode():
+        expected = pool3(build(inception_tensors), (planes(patch).float() - 128) / 128).numpy()
+    found = presets.HiFiCPatchesAsTheyAre(inception_tensors).extract([patch])[0]
+    assert np.array_equal(found, expected)
+
+
+def test_one_at_a_time_and_eight_together(inception_tensors, pictures):
+    """Rounding only: 1e-5 of the largest feature, measured 2e-6."""
+    mixed = pictures(5, (70, 90)) + pictures(3, (100, 64), seed=1)
+    features = presets.LegacyTF(inception_tensors)
+    together = features.extract(mixed)
+    alone = [features.extract([image])[0] for image in mixed]
+    for first, second in zip(together, alone, strict=True):
+        assert first.shape == second.shape == (1, 2048)
+        assert first.dtype == np.float32
+        assert np.abs(first - second).max() <= 1e-5 * second.max()
+
+
+def test_views_and_read_only_images(inception_tensors, photograph):
+    flipped = photograph[:80:, 90:10:-1]
+    flipped.flags.writeable = False
+    features = presets.Clean(inception_tensors)
+    assert np.array_equal(features.extract([flipped])[0], features.extract([flipped.copy()])[0])
+    assert features.extract([]) == []
+
+
+@pytest.mark.parametrize("cls", PRESETS)
+def test_class_data(cls, inception_tensors):
+    assert isinstance(cls(), Features)
+    assert cls.dim == 2048
+    assert cls.needs[1] == Weights(CARD)
+    assert len({one.id for one in PRESETS}) == len(PRESETS)
+
+
+def test_wrong_images(inception_tensors, photograph):
+    features = presets.LegacyTF(inception_tensors)
+    unit = (photograph / 255).astype(np.float32)
+    for wrong in (unit, unit * 255, photograph[:, :, 0], photograph[:0]):
+        with pytest.raises(MetricError, match=r"inception/legacy-tf: the image (must be uint8|has no pixels)"):
+            features.extract([photograph[:80, :80], wrong])
+    with pytest.raises(MetricError, match="300 x 200"):
+        presets.HiFiCPatches(inception_tensors).extract([photograph[:200, :300]])
+
+
+def test_wrong_tensors(inception_tensors):
+    import torch
+
+    lacking = {name: tensor for name, tensor in inception_tensors.items() if name != "Mixed_7c.branch_pool.conv.weight"}
+    with pytest.raises(MetricError, match=r"Missing key.*Mixed_7c\.branch_pool\.conv\.weight"):
+        build(lacking)
+    with pytest.raises(MetricError, match=r"Unexpected key.*AuxLogits"):
+        build({**inception_tensors, "AuxLogits.fc.weight": torch.zeros(1)})
+    with pytest.raises(MetricError, match=r"size mismatch.*fc"):
+        build({**inception_tensors, "fc.weight": torch.zeros(1000, 2048)})
+
+
+def test_a_flipped_byte_in_the_file(inception_file, tmp_path, monkeypatch):
+    """The card's hash is that of the published file; anything else under its name is refused before it is loaded."""
+    monkeypatch.setenv("RDPBENCH_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
+    content = bytearray(inception_file.read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / CARD.file).write_bytes(content)
+    with pytest.raises(MissingNeed, match=f"expected {CARD.sha256}"):
+        presets.Clean().extract([np.zeros((80, 80, 3), np.uint8)])
+
+
+def test_importing_is_light():
+    import subprocess
+    import sys
+
+    modules = ", ".join(f"rdpbench.metrics.{name}" for name in ("fid", "kid", "cmmd", "miou", "self_check"))
+    program = (
+        f"import sys; import {modules}\n"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'torchvision', 'transformers', 'scipy')))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

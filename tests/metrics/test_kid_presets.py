@@ -1,0 +1,131 @@
+"""KID under FID's presets: seeded subsets, the full set, and clean-fid's own loop over a folder."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+from rdpbench import registry
+from rdpbench.errors import MetricError
+from rdpbench.metrics import fid, kid, mmd
+from rdpbench.metrics.contract import SetMetric
+from rdpbench.metrics.presets import Clean
+
+NAMES = sorted(name for name in registry.BUILTIN["metric"] if name.startswith("kid/"))
+
+
+class Few(kid.KIDLegacyTF):
+    """Subsets of 30."""
+
+    size = 30
+
+
+class FewFull(kid.KIDLegacyTF):
+    size = None
+
+
+def rows(count, shift=0.0, seed=0):
+    made = np.random.default_rng(seed).normal(shift, 1, (count, 2048)).astype(np.float32)
+    return [*made[:, None]]
+
+
+def test_every_preset_of_fid_has_both():
+    expected = {name.replace("fid/", "kid/", 1) for name in registry.BUILTIN["metric"] if name.startswith("fid/")}
+    assert set(NAMES) == expected | {f"{name}/full" for name in expected}
+    for name in NAMES:
+        cls = registry.load("metric", name)
+        partner = registry.load("metric", name.replace("kid/", "fid/", 1).removesuffix("/full"))
+        assert isinstance(cls(), SetMetric)
+        assert cls.name == name
+        assert cls.features is partner.features
+        assert (cls.reference, cls.unverified, cls.side) == (partner.reference, partner.unverified, partner.side)
+        assert cls.minimum_images > 24, "Kodak has 24 images: refused"
+        assert cls.subsets == 100
+        assert cls.size == (None if name.endswith("/full") else 100 if "text-sketch" in name else 1000)
+    assert kid.SEED == 2020
+
+
+def test_the_same_subsets_at_every_rate():
+    """Equal on two runs, and two rates that differ by little differ by little: the draw is the same."""
+    reference = rows(60)
+    first = Few().reduce(reference, rows(60, 0.1, seed=1))
+    assert first == Few().reduce(reference, rows(60, 0.1, seed=1))
+    assert first.spread > 0
+    other = Few().reduce(reference, [row + np.float32(1e-6) for row in rows(60, 0.1, seed=1)])
+    assert 0 < abs(other.value - first.value) < 1e-2 * first.spread
+
+
+def test_full_takes_all_pairs_in_any_order():
+    reference, distorted = rows(50), rows(45, 0.2, seed=1)
+    found = FewFull().reduce(reference, distorted)
+    assert found.spread is None
+    assert found.value == mmd.polynomial_mmd(np.concatenate(reference), np.concatenate(distorted))
+    shuffled = [reference[i] for i in np.random.default_rng(3).permutation(50)]
+    assert FewFull().reduce(shuffled, distorted).value == pytest.approx(found.value, rel=1e-9)
+    patches = FewFull().reduce([np.concatenate(reference[:20]), np.concatenate(reference[20:])], distorted)
+    assert patches.value == found.value
+
+
+def test_equal_distributions_may_give_less_than_zero():
+    values = [FewFull().reduce(rows(40, seed=seed), rows(40, seed=seed + 100)).value for seed in range(8)]
+    assert min(values) < 0 < max(values)
+
+
+def test_wrong_use():
+    with pytest.raises(MetricError, match=r"subsets of 30 needs as many rows in each set, found 29 and 40"):
+        Few().reduce(rows(29), rows(40))
+    with pytest.raises(MetricError, match="no image in the set"):
+        Few().reduce([], rows(40))
+    with pytest.raises(MetricError, match="at least 2 are needed"):
+        FewFull().reduce(rows(1), rows(40))
+    with pytest.raises(MetricError, match="another preset"):
+        Few().reduce([np.zeros((1, 768), np.float32)] * 40, rows(40))
+    broken = rows(40)
+    broken[7][0, 5] = np.inf
+    with pytest.raises(MetricError, match="image 7 hold NaN"):
+        Few().reduce(rows(40), broken)
+
+
+def test_kodak_is_refused_by_patches_too():
+    """24 images give 192 patches, fewer than a subset and than FID's 2048."""
+    assert kid.KIDHiFiCPatch.minimum_images == fid.FIDHiFiCPatch.minimum_images == 100
+    with pytest.raises(MetricError, match="found 192 and 192"):
+        kid.KIDHiFiCPatch().reduce(rows(192), rows(192, seed=1))
+
+
+@pytest.mark.slow
+def test_equals_clean_fid(inception_tensors, inception_file, pictures, tmp_path):
+    """Its folder loop, resize and kernel, with subsets as large as the sets: then its unseeded draw is no matter."""
+    import torch
+    from PIL import Image as pil
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    from rdpbench.metrics.inception import pool3
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*pkg_resources.*")
+        from cleanfid.fid import get_folder_features, kernel_distance
+    network = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(inception_file))
+    sets = [pictures(50), pictures(50, seed=5)]
+    theirs = []
+    for number, images in enumerate(sets):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for index, image in enumerate(images):
+            pil.fromarray(image).save(folder / f"{index:03}.png")
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.filterwarnings("ignore", "'mode' parameter is deprecated", DeprecationWarning)
+            theirs.append(
+                get_folder_features(
+                    str(folder), lambda x: pool3(network, (x - 128) / 128), num_workers=0, batch_size=10,
+                    device=torch.device("cpu"), mode="clean", verbose=False,
+                )
+            )  # fmt: skip
+    features = Clean(inception_tensors)
+    ours = [features.extract(images) for images in sets]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert np.abs(np.concatenate(mine) - other).max() < 1e-5 * other.max()
+    expected = kernel_distance(*theirs, num_subsets=3, max_subset_size=1000)
+    assert kid.KIDCleanFull().reduce(*ours).value == pytest.approx(expected, rel=1e-3)

@@ -1,0 +1,260 @@
+"""KID and CMMD: hand values, expectations, torch-fidelity's subsets, precision, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rdpbench.errors import MetricError
+from rdpbench.metrics import mmd, mmd_sums
+from rdpbench.metrics.mmd import cmmd, kid, polynomial_mmd
+from rdpbench.metrics.mmd_sums import cmmd_sums, kid_sums
+
+CORNERS = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[1.0, 1.0], [0.0, 0.0]])
+E4 = np.eye(4)
+
+
+@pytest.fixture
+def wavy():
+    """Two sets of 40 vectors of 64 entries; pure arithmetic, equal on all machines."""
+    i, j = np.meshgrid(np.arange(40), np.arange(64), indexing="ij")
+    x = np.sin(0.7 * i * (j + 1) + j) + ((7 * i + 11 * j) % 13) / 13
+    y = 1.1 * np.cos(0.9 * i * (j + 2) + j) + ((5 * i + 3 * j) % 17) / 17
+    return x, y
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def full_matrices(x, y, kernel, unbiased):
+    """MMD with the whole kernel matrices at once."""
+    own = [kernel(one, one)[~np.eye(len(one), dtype=bool) | (not unbiased)].mean() for one in (x, y)]
+    return sum(own) - 2 * kernel(x, y).mean()
+
+
+def test_kid_by_hand():
+    assert polynomial_mmd(*CORNERS) == -2.375
+    assert polynomial_mmd(*CORNERS, unbiased=False) == 0.5625
+
+
+def test_kid_over_the_full_set(wavy):
+    x, y = wavy
+    assert polynomial_mmd(x, y) == pytest.approx(0.4262034458, abs=1e-10)
+    assert polynomial_mmd(y, x) == pytest.approx(0.4262034458, abs=1e-10)
+
+
+@pytest.mark.parametrize(("dim", "square", "expected"), [(8, 2.0, 1.1171875), (64, 4.0, 0.2028503418)])
+def test_kid_is_unbiased(dim, square, expected):
+    """Of N(0, I) and N(mu, I) with |mu|^2 = m it is (m^3 + 6m^2 + 3md + 6m)/d^3 + 3m^2/d^2 + 3m/d on average."""
+    formula = (square**3 + 6 * square**2 + 3 * square * dim + 6 * square) / dim**3
+    assert formula + 3 * square**2 / dim**2 + 3 * square / dim == pytest.approx(expected, abs=1e-9)
+    rng = np.random.default_rng(7)
+    shift = np.full(dim, np.sqrt(square / dim))
+    found = [polynomial_mmd(rng.normal(size=(60, dim)), rng.normal(size=(50, dim)) + shift) for _ in range(400)]
+    error = np.std(found) / np.sqrt(len(found))
+    assert error < 0.03 * expected
+    assert np.mean(found) == pytest.approx(expected, abs=3 * error)
+
+
+def test_subsets_are_drawn_alike_each_time():
+    rng = np.random.default_rng(8)
+    x, y = rng.normal(size=(300, 16)), rng.normal(size=(280, 16)) + 0.2
+    found = kid(x, y, subsets=10, size=100)
+    assert found == kid(x, y, subsets=10, size=100)
+    assert found != kid(x, y, subsets=10, size=100, seed=1)
+    # The same indices at every rate: a copy of the set gives the same value, and all-row subsets the full set's.
+    assert kid(x, y.copy(), subsets=10, size=100) == found
+    whole = kid(x[:100], y[:100], subsets=3, size=100)
+    assert whole.value == pytest.approx(polynomial_mmd(x[:100], y[:100]), rel=1e-10)
+    assert whole.spread == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("subsets", "size"), [(10, 1000), (50, 200), (100, 60)])
+def test_equals_torch_fidelity(subsets, size):
+    """The same subsets, thus the same mean and deviation: 100 of them are ten times as long as 10."""
+    theirs = pytest.importorskip("torch_fidelity.metric_kid", reason="torch-fidelity is in the extra 'compare'")
+    import torch
+
+    rng = np.random.default_rng(9)
+    x, y = (rng.gamma(0.5, size=(n, 32)) for n in (1500, 1400))
+    expected = theirs.kid_features_to_metric(
+        torch.from_numpy(x), torch.from_numpy(1.1 * y), kid_subsets=subsets, kid_subset_size=size, verbose=False
+    )
+    found = kid(x, 1.1 * y, subsets=subsets, size=size)
+    assert found.value == pytest.approx(expected[theirs.KEY_METRIC_KID_MEAN], rel=1e-9)
+    assert found.spread == pytest.approx(expected[theirs.KEY_METRIC_KID_STD], rel=1e-9)
+
+
+def test_too_few_rows_for_a_subset():
+    rows = np.ones((24, 4))
+    with pytest.raises(
+        MetricError, match=r"subsets of 1000 needs as many rows in each set, found 24 and 24.*at most 24"
+    ):
+        kid(rows, rows)
+    with pytest.raises(MetricError, match="at least 2 rows, found 5 subsets of 1"):
+        kid(rows, rows, subsets=5, size=1)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "expected"),
+    [
+        (E4[:1], E4[1:2], 19.900332501663787),
+        (E4[:1], -E4[:1], 39.60265338648949),
+        (E4[:2], E4[2:], 9.950166250831893),
+        (E4[:2], E4[[0, 2]], 4.975083125415972),
+    ],
+)
+def test_cmmd_by_hand(x, y, expected):
+    assert cmmd(x, y) == pytest.approx(expected, abs=1e-9)
+    assert cmmd(y, x) == pytest.approx(expected, abs=1e-9)
+
+
+def test_cmmd_of_the_wavy_rows(wavy):
+    x, y = map(unit, wavy)
+    assert cmmd(x, y) == pytest.approx(1.1554674144, abs=1e-9)
+    # For unit vectors and sigma 10 it is ten times the squared distance of the means, within half a percent.
+    assert cmmd(x, y) == pytest.approx(10 * np.square(x.mean(0) - y.mean(0)).sum(), rel=5e-3)
+
+
+def test_cmmd_keeps_its_digits_where_it_is_small():
+    """Two nearly equal sets: float32, as published, is off by percents; here it agrees with 50-digit arithmetic."""
+    from fractions import Fraction
+
+    rng = np.random.default_rng(10)
+    x = unit(rng.normal(size=(12, 8)))
+    y = unit(x + 1e-4 * rng.normal(size=(12, 8)))
+
+    def series(a, b):
+        """exp(-d^2 / 200) - 1 by its series, in exact fractions."""
+        squared = sum((Fraction(float(p)) - Fraction(float(q))) ** 2 for p, q in zip(a, b, strict=True)) / 200
+        terms, term = Fraction(0), Fraction(1)
+        for order in range(1, 8):
+            term *= -squared / order
+            terms += term
+        return terms
+
+    def mean(first, second):
+        return sum(series(a, b) for a in first for b in second) / (len(first) * len(second))
+
+    exact = float(1000 * (mean(x, x) + mean(y, y) - 2 * mean(x, y)))
+    assert 0 < exact < 1e-6
+    assert cmmd(x, y) == pytest.approx(exact, abs=1e-12)
+
+
+def test_cmmd_variants(wavy):
+    x, y = map(unit, wavy)
+    biased, unbiased = cmmd(x, y), cmmd(x, y, unbiased=True)
+    assert unbiased < biased
+    assert cmmd(x, x) == pytest.approx(0, abs=1e-12)
+    assert cmmd(x, x, unbiased=True) < 0
+    assert cmmd(x, y, scale=1) == pytest.approx(biased / 1000, rel=1e-12)
+    gamma = 1 / (2 * 3.0**2)
+    direct = full_matrices(x, y, lambda a, b: np.exp(-gamma * ((a[:, None] - b) ** 2).sum(-1)), unbiased=True)
+    assert cmmd(x, y, sigma=3, unbiased=True) == pytest.approx(1000 * direct, rel=1e-10)
+
+
+def test_the_unbiased_variant_is_unbiased_and_the_biased_one_is_not():
+    rng = np.random.default_rng(11)
+    pairs = [(unit(rng.normal(size=(24, 32))), unit(rng.normal(size=(24, 32)))) for _ in range(300)]
+    unbiased = [cmmd(*pair, unbiased=True) for pair in pairs]
+    error = np.std(unbiased) / np.sqrt(len(unbiased))
+    assert np.mean(unbiased) == pytest.approx(0, abs=3 * error)
+    assert np.mean([cmmd(*pair) for pair in pairs]) > 20 * error
+
+
+@pytest.mark.parametrize("block", [7, 13, 40, 1000])
+def test_blocks_change_nothing(wavy, monkeypatch, block):
+    x, y = wavy[0], wavy[1][:33]
+    monkeypatch.setattr(mmd, "blocks", lambda rows: (rows[i : i + block] for i in range(0, len(rows), block)))
+    monkeypatch.setattr(mmd, "BLOCK", block)
+    for unbiased in (True, False):
+        expected = full_matrices(x, y, lambda a, b: (a @ b.T / 64 + 1) ** 3, unbiased)
+        assert polynomial_mmd(x, y, unbiased=unbiased) == pytest.approx(expected, abs=1e-12)
+
+
+def test_order_changes_nothing(wavy):
+    x, y = wavy
+    order = np.random.default_rng(12).permutation(40)
+    assert polynomial_mmd(x[order], y[order[::-1]]) == pytest.approx(polynomial_mmd(x, y), abs=1e-9)
+    x, y = unit(x), unit(y)
+    assert cmmd(x[order], y[order[::-1]]) == pytest.approx(cmmd(x, y), abs=1e-9)
+
+
+def test_rows_must_have_length_one(wavy):
+    x, y = wavy
+    with pytest.raises(MetricError, match=r"the reference: row 0 has length \d.*divide each row by its length"):
+        cmmd(x, y)
+    bad = unit(y)
+    bad[17] *= 1.001
+    with pytest.raises(MetricError, match=r"the distorted set: row 17 has length 1\.001"):
+        cmmd(unit(x), bad)
+    # Normalised in float32 is close enough.
+    x32, y32 = unit(x.astype(np.float32)), unit(y.astype(np.float32))
+    assert cmmd(x32, y32) == pytest.approx(1.1554674144, rel=1e-6)
+
+
+@pytest.mark.parametrize("metric", [polynomial_mmd, cmmd, lambda x, y: kid(x, y, subsets=2, size=2)])
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (E4, np.eye(3), "features of two presets"),
+        (E4[:0], E4, "no feature vector"),
+        (E4 * np.nan, E4, "NaN"),
+        (E4.astype(np.int64), E4, "found int64"),
+    ],
+)
+def test_what_is_refused(metric, x, y, message):
+    with pytest.raises(MetricError, match=message):
+        metric(x, y)
+
+
+def test_one_row_has_no_unbiased_estimate():
+    for metric in (polynomial_mmd, lambda x, y: cmmd(x, y, unbiased=True)):
+        with pytest.raises(MetricError, match="1 feature vector, and at least 2 are needed"):
+            metric(E4[:1], E4)
+    with pytest.raises(MetricError, match="sigma is a positive number, found 0"):
+        cmmd(E4, E4, sigma=0)
+
+
+def patches(seed, dim=6):
+    """Rows of length 1, several for each of nine images."""
+    rng = np.random.default_rng(seed)
+    return [unit(rng.normal(0.3, 1, (int(rng.integers(1, 6)), dim))) for _ in range(9)]
+
+
+@pytest.mark.parametrize("block", [1, 4, 7, 2048])
+@pytest.mark.parametrize("unbiased", [True, False])
+@pytest.mark.parametrize(("sums", "metric"), [(kid_sums, polynomial_mmd), (cmmd_sums, cmmd)])
+def test_resampled_sums_are_the_metric_of_resampled_rows(sums, metric, unbiased, block, monkeypatch):
+    monkeypatch.setattr(mmd_sums._blocks, "__defaults__", (block,))
+    reference, distorted = patches(1), patches(2)
+    draws = np.random.default_rng(3).integers(0, 9, (20, 9))
+    times = np.array([np.bincount(picks, minlength=9) for picks in draws], float)
+    found = sums(reference, distorted, unbiased=unbiased).estimate(times)
+    for value, picks in zip(found, draws, strict=True):
+        rows = (np.concatenate([side[image] for image in picks]) for side in (reference, distorted))
+        assert value == pytest.approx(metric(*rows, unbiased=unbiased), abs=1e-11)
+
+
+@pytest.mark.parametrize("sums", [kid_sums, cmmd_sums])
+def test_sums_that_are_refused(sums, monkeypatch):
+    reference, distorted = patches(1), patches(2)
+    with pytest.raises(MetricError, match="9 originals and 8 reconstructions are no pairs"):
+        sums(reference, distorted[1:])
+    with pytest.raises(MetricError, match="0 originals"):
+        sums([], [])
+    with pytest.raises(MetricError, match="features of two presets"):
+        sums(reference, patches(2, dim=5))
+    with pytest.raises(MetricError, match="no feature vector"):
+        sums(reference, [*distorted[1:], np.ones((0, 6))])
+    with pytest.raises(MetricError, match="NaN"):
+        sums(reference, [*distorted[1:], np.full((1, 6), np.nan)])
+    monkeypatch.setattr(mmd_sums, "MOST_IMAGES", 8)
+    with pytest.raises(MetricError, match="9 images, and sums over pairs are kept for 8 at most"):
+        sums(reference, distorted)
+
+
+def test_sums_need_rows_of_length_one_for_cmmd():
+    with pytest.raises(MetricError, match="the distorted set: row 0 has length 2"):
+        cmmd_sums([np.eye(2)], [2 * np.eye(2)])
