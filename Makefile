@@ -7,14 +7,14 @@ RUN     = $(BIN)/rdpbench run $(SETTINGS)
 # make bench CODEC=jpeg,webp DATA=kodak RATES=20,50,80 METRICS=psnr,ms-ssim LIMIT=4 DEVICE=cuda:0 WORKERS=2
 SETTINGS = $(if $(CODEC),codec=$(CODEC)) $(if $(DATA),data=$(DATA)) $(if $(RATES),rate=$(RATES)) $(if $(BPP),bpp=$(BPP)) \
            $(if $(METRICS),metrics=$(METRICS)) $(if $(LIMIT),limit=$(LIMIT)) $(if $(DEVICE),device=$(DEVICE)) \
-           $(if $(WORKERS),workers=$(WORKERS)) $(ARGS)
+           $(if $(WORKERS),workers=$(WORKERS)) $(if $(WEIGHTS),weights=$(WEIGHTS)) $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup bench plan test check figures report regress doctor
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  CODEC= DATA= RATES= BPP= METRICS= LIMIT= DEVICE= WORKERS= choose; ARGS='key=value ...' takes any setting"
+	@echo "  CODEC= DATA= RATES= BPP= METRICS= LIMIT= DEVICE= WORKERS= WEIGHTS= choose; ARGS='key=value ...' takes any setting"
 
 setup: $(VENV)/.ready ## install what is needed into .venv, pinned by hash
 

@@ -113,7 +113,8 @@ def _put(plain: dict[Any, Any], key: str, value: object) -> None:
 def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple[str, ...]) -> Bench:
     first, axes, metrics = composed[0], typed.axes, typed.metrics
     partial = _flag(first, "allow_partial")
-    grid = dict.fromkeys((_codec(one), _data(one["data"], partial)) for one in composed)
+    kind = _weights(first["weights"])
+    grid = dict.fromkeys((_codec(one, kind), _data(one["data"], partial)) for one in composed)
     _check_labels({codec for codec, _ in grid})
     if axes.get("rate") and axes.get("bpp"):
         raise ConfigError("rate= gives native settings and bpp= searches them; give one of the two")
@@ -188,17 +189,26 @@ def _keep(value: object) -> int | None:
     raise ConfigError(f"keep={value} must be all, none, or a number of images per rate point")
 
 
-def _codec(one: Mapping[str, Any]) -> CodecSetting:
+def _weights(value: object) -> str | None:
+    if value not in (None, "official", "random", "random-full"):
+        raise ConfigError(f"weights={value} must be official, random (tiny networks), or random-full")
+    return str(value) if value else None
+
+
+def _codec(one: Mapping[str, Any], weights: str | None) -> CodecSetting:
     codec = one["codec"]
     rates = codec.get("rates") or ()
     # Options that the user changed become part of the label: two curves of one codec must not share a name.
     typed = [line.lstrip("+") for line in one["_choice"]]
     changed = [line.partition("codec.options.")[2] for line in typed if line.startswith("codec.options.")]
     label = codec["name"] + (f"[{','.join(changed)}]" if changed else "")
-    options = tuple(sorted((codec.get("options") or {}).items()))
-    return CodecSetting(
-        label, codec["use"], options, tuple(map(float, rates)), codec.get("title") or label, codec.get("role", "codec")
-    )
+    options = dict(codec.get("options") or {})
+    if weights and "weights" in getattr(registry.load("codec", codec["use"]), "__dataclass_fields__", {}):
+        options["weights"] = weights
+        if weights != "official":  # never under the name of the real curve
+            label += f"[weights={weights}]"
+    title, role = codec.get("title") or label, codec.get("role", "codec")
+    return CodecSetting(label, codec["use"], tuple(sorted(options.items())), tuple(map(float, rates)), title, role)
 
 
 def _data(data: Mapping[str, Any], partial: bool) -> DataSetting:

@@ -26,12 +26,18 @@ Kind = Literal["codec", "dataset", "metric"]
 BUILTIN: dict[Kind, dict[str, str]] = {
     "codec": {
         "avif": "rdpbench.codecs.avif:AVIF",
+        "bmshj2018-factorized": "rdpbench.codecs.compressai_zoo:FactorizedPrior",
+        "bmshj2018-hyperprior": "rdpbench.codecs.compressai_zoo:ScaleHyperprior",
         "bpg": "rdpbench.codecs.bpg:BPG",
+        "cheng2020-anchor": "rdpbench.codecs.compressai_zoo:Cheng2020Anchor",
+        "cheng2020-attn": "rdpbench.codecs.compressai_zoo:Cheng2020Attention",
         "heif": "rdpbench.codecs.heif:HEIF",
         "hevc": "rdpbench.codecs.hevc:HEVC",
         "jpeg": "rdpbench.codecs.jpeg:JPEG",
         "jpeg2000": "rdpbench.codecs.jpeg2000:JPEG2000",
         "jpegxl": "rdpbench.codecs.jpegxl:JPEGXL",
+        "mbt2018": "rdpbench.codecs.compressai_zoo:Autoregressive",
+        "mbt2018-mean": "rdpbench.codecs.compressai_zoo:MeanScaleHyperprior",
         "mozjpeg": "rdpbench.codecs.mozjpeg:MozJPEG",
         "vtm": "rdpbench.codecs.vtm:VTM",
         "vvenc": "rdpbench.codecs.vvenc:VVenC",

@@ -13,6 +13,12 @@ class data, read through the functions below, so that a codec of one's own stays
 ``unkeyed``  names of fields that change no byte and no pixel, such as a timeout
 ``coder()``  what codes: library versions, or version and sha256 of a binary; enters the key of every result
 ``version``  raise it when the codec's own code changes what it writes
+
+Methods that a codec with weights also has:
+
+``weight_needs()``  the cards of this very configuration and rate point
+``weights_kind()``  ``official``, ``unpinned`` or ``random``: a column of every row, never mixed in a table
+``ready()``         loads the weights: called before a time is taken
 """
 
 from __future__ import annotations
@@ -108,6 +114,25 @@ def rate_of(codec: type) -> Rate | None:
 def needs_of(codec: type) -> tuple[Need, ...]:
     """What must be installed before a codec of this class can run."""
     return tuple(getattr(codec, "needs", ()))
+
+
+def needs_of_built(codec: Codec) -> tuple[Need, ...]:
+    """What this very configuration needs, the weights of its rate point included."""
+    own = getattr(codec, "weight_needs", None)
+    return (*needs_of(type(codec)), *(own() if callable(own) else ()))
+
+
+def weights_kind_of(codec: Codec) -> str:
+    """``official``, ``unpinned`` or ``random``; empty for a codec without weights."""
+    kind = getattr(codec, "weights_kind", None)
+    return str(kind()) if callable(kind) else ""
+
+
+def make_ready(codec: Codec) -> None:
+    """Load what a codec loads, so that it is not in a time."""
+    ready = getattr(codec, "ready", None)
+    if callable(ready):
+        ready()
 
 
 def coder_of(codec: Codec) -> dict[str, str]:

@@ -26,7 +26,8 @@ def _with_provenance_of_data(record: dict[str, Any]) -> dict[str, Any]:
     if "bits_kind" not in record:
         return record  # a timing, alone in its Parquet file, or a line without a row
     later = {"manifest": "", "manifest_kind": "", "source_height": None, "source_width": None}
-    return {**record, **later, "caption": "", "caption_source": "", "caption_s": None}
+    without = {"caption": "", "caption_source": "", "caption_s": None, "weights": "", "legacy": "{}"}
+    return {**record, **later, **without}
 
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_provenance_of_data}
@@ -99,6 +100,10 @@ class Row:
     """``8 * bytes / (height * width)``, of the image that the metrics see."""
     bits_kind: str
     """``file``: counted from bytes that were decoded. Estimates would say ``estimated``."""
+    legacy: str
+    """Bits that other publications' ways of counting would give, by their name, as JSON; see ``codecs/legacy.py``."""
+    weights: str
+    """``official``, ``unpinned`` (no hash is published) or ``random``; empty for a codec without weights."""
     bitstream_sha256: str
     reconstruction_sha256: str
     """Of the decoded 8-bit pixels."""

@@ -35,7 +35,7 @@ def summarise(
     """One line per point and metric: ``codec, rate, n, bpp, metric, value`` with ``*_lo``/``*_hi``, in that order.
 
     ``n`` counts images; ``partial`` marks points of fewer than the dataset has; ``failed`` and ``out_of_range`` count
-    what is not in the means; ``n_scored`` counts the images that the metric took, ``infinite`` those of them that are
+    what is not in the means; ``weights`` is ``random`` for networks that nobody trained; ``n_scored`` counts the images that the metric took, ``infinite`` those of them that are
     lossless and left out of its mean; ``images`` is a fingerprint of the images in the mean; ``reliable`` is false for
     a set metric on fewer images than it needs.
     """
@@ -60,7 +60,7 @@ def summarise(
 
 
 _COLUMNS = [
-    *["n", "dataset_size", "partial", "failed", "out_of_range", "bpp", "bpp_lo", "bpp_hi"],
+    *["n", "dataset_size", "partial", "failed", "out_of_range", "weights", "bpp", "bpp_lo", "bpp_hi"],
     *[
         "metric",
         "value",
@@ -89,7 +89,8 @@ def _point(
     beyond = sum(row.status == "out_of_range" for row in rows)
     bpps = _per_image(good, [row.bpp for row in good])
     size = max(row.dataset_size for row in rows)
-    head = (len(bpps), size, len(bpps) < size, failed, beyond, *with_interval(np.array([*bpps.values()])))
+    weights = ", ".join(sorted({row.weights for row in rows if row.weights}))
+    head = (len(bpps), size, len(bpps) < size, failed, beyond, weights, *with_interval(np.array([*bpps.values()])))
     lines: list[tuple[Any, ...]] = []
     for name in metrics or [""]:
         if not name:

@@ -13,7 +13,7 @@ from rdpbench.datasets.captions import Caption
 from rdpbench.datasets.contract import Dataset
 from rdpbench.datasets.index import Entry, index
 from rdpbench.errors import ConfigError
-from rdpbench.runners.task import Task, axis_of, build, identity, task_key, uses_caption
+from rdpbench.runners.task import Task, axis_of, identity, identity_of_all, task_key, uses_caption
 
 
 def dataset_of(setting: DataSetting) -> Dataset:
@@ -52,12 +52,12 @@ def list_tasks(bench: Bench) -> Iterator[Task]:
             sets[data] = dataset, index(dataset, bench.limit)
     for codec, data in bench.grid:
         dataset, entries = sets[data]
-        made, pinned = identity(codec), getattr(dataset, "pinned", None)
+        pinned = getattr(dataset, "pinned", None)
         pin, size, protocol = pinned() if pinned else None, len(dataset), dataset.protocol
         for labelled, captions in captioned(bench, codec, dataset, entries):
-            for rate, target, seed in _points(bench, codec):
-                if target is None:
-                    build(codec, rate)  # a rate outside the range stops the plan, not the run
+            for rate, target, seed in points(bench, codec):
+                # A rate outside the range stops the plan, not the run.
+                made = identity(codec, rate) if target is None else identity_of_all(codec)
                 for number, entry in enumerate(entries):
                     caption = captions.get(entry.sample.id)
                     key = task_key(made, rate, target, seed, protocol, entry, caption)
@@ -83,7 +83,7 @@ def captioned(
         yield replace(codec, name=label), captions_for(bench, source, dataset, entries)
 
 
-def _points(bench: Bench, codec: CodecSetting) -> Iterator[tuple[float | None, float | None, int]]:
+def points(bench: Bench, codec: CodecSetting) -> Iterator[tuple[float | None, float | None, int]]:
     axis = axis_of(codec)
     # Without random numbers another seed is the same result: it must not be another key.
     seeds = bench.seeds if getattr(registry.load("codec", codec.use), "seeded", False) else (0,)

@@ -10,17 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rdpbench import registry
-from rdpbench.codecs.contract import needs_of
 from rdpbench.config import Bench
-from rdpbench.errors import ConfigError, MetricError, MissingNeed
-from rdpbench.metrics.feature_sets import check_side
-from rdpbench.needs import Need
 from rdpbench.results.reconstructions import reconstruction_path
 from rdpbench.results.schema import Row
 from rdpbench.results.store import Contents, Store
-from rdpbench.runners.features import Stored, is_set, pair_metrics, set_metric, set_metrics
-from rdpbench.runners.grid import dataset_of, list_tasks
-from rdpbench.runners.reference import lacking as missing_reference
+from rdpbench.runners.features import Stored, pair_metrics, set_metrics
+from rdpbench.runners.grid import list_tasks
+from rdpbench.runners.preflight import check_device, check_downloads, check_needs, choose_metrics, fitting
 from rdpbench.runners.task import (
     Task,
     Work,
@@ -29,8 +25,6 @@ from rdpbench.runners.task import (
     timing_key,
 )
 
-LARGE = 1_000_000_000
-"""Bytes of a dataset above which only `rdpbench data fetch` downloads it: nobody expects 19 GB from a first run."""
 CHUNK = 32
 TAIL = 8
 TIMING_WARMUP, TIMING_REPEATS = 1, 5
@@ -55,121 +49,6 @@ class Plan:
     def cells(self) -> int:
         """Codec x rate point x dataset x seed."""
         return len({(t.codec, t.rate, t.target, t.dataset, t.seed) for t in self.tasks})
-
-
-def check_needs(bench: Bench) -> None:
-    """Stop with one message if a codec or dataset lacks something.
-
-    Raises:
-        MissingNeed: all that is missing, each with what to type.
-    """
-    lines: list[str] = []
-    for use in dict.fromkeys(codec.use for codec, _ in bench.grid):
-        lines += _lacks(f"codec {use}", needs_of(registry.load("codec", use)))
-    for use in dict.fromkeys(data.use for _, data in bench.grid):
-        lines += _lacks(f"dataset {use}", registry.load("dataset", use).needs)  # type: ignore[attr-defined]
-    if lines:
-        raise MissingNeed("this run cannot start:\n" + "\n".join(lines) + "\n`rdpbench doctor` shows all of them")
-
-
-def check_downloads(bench: Bench) -> None:
-    """Stop if a dataset would have to be downloaded and may not be, or is too large to come unasked.
-
-    Raises:
-        MissingNeed: how to get each.
-    """
-    for data in dict.fromkeys(data for _, data in bench.grid):
-        dataset = dataset_of(data)
-        missing = getattr(dataset, "missing", None)
-        text = missing() if missing else None
-        if text and getattr(dataset, "download_bytes", 0) > LARGE:
-            raise MissingNeed(text)
-        if text and not bench.download:
-            raise MissingNeed(f"{text}, or let `rdpbench run` download it (download=true, its default)")
-
-
-def check_device(device: str) -> None:
-    """Stop if the device is not here: rows must not name one that was not used.
-
-    >>> check_device("cpu")
-    """
-    if device == "cpu":
-        return
-    kind, _, number = device.partition(":")
-    if kind != "cuda" or not (number.isdigit() or not number):
-        raise ConfigError(f"device={device!r} is none of cpu, cuda, cuda:0, cuda:1, ...")
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if int(number or 0) >= count:
-        raise MissingNeed(f"device={device!r} is not here: torch {torch.__version__} sees {count} GPUs; use device=cpu")
-
-
-def choose_metrics(bench: Bench) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The metrics that can run, and those left out; missing ones stop the plan unless the user allowed leaving out."""
-    lacking: dict[str, str] = {}
-    for name in bench.metrics:
-        cls = registry.load("metric", name)
-        needs: Iterable[Need] = getattr(cls, "needs", ())
-        lacks = [missing for need in needs if (missing := need.missing())]
-        if is_set(name) and (text := missing_reference(set_metric(name))):
-            lacks.append(text)
-        if lacks:
-            lacking[name] = "; ".join(lacks)
-    if lacking and not bench.metrics_available:
-        lines = [f"  metric {name}: {why}" for name, why in lacking.items()]
-        raise MissingNeed(
-            "this run cannot start:\n" + "\n".join(lines) + "\nor leave out what is missing: metrics=available"
-        )
-    return tuple(name for name in bench.metrics if name not in lacking), lacking
-
-
-def fitting(bench: Bench, metrics: Sequence[str], tasks: Sequence[Task]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The metrics without those that these images are too few for, or of another size, and why these are left out.
-
-    Raises:
-        ConfigError: there are such metrics, and the user allowed neither leaving them out nor an unreliable number.
-    """
-    sizes = {(task.entry.height, task.entry.width) for task in tasks}
-    left_out = {name: why for name in set_metrics(metrics) if (why := _misfit(name, sizes))}
-    if left_out and not bench.metrics_available:
-        raise ConfigError("\n".join(left_out.values()))
-    if not bench.allow_unreliable:
-        few = _too_few(metrics, tasks)
-        if few and not bench.metrics_available:
-            lines = [f"  metric {name} {why}" for name, why in few.items()]
-            raise ConfigError(
-                "too few images for a number that means anything:\n" + "\n".join(lines) + "\n"
-                "allow_unreliable=true computes it all the same, and marks it wherever it stands"
-            )
-        left_out |= few
-    return tuple(name for name in metrics if name not in left_out), left_out
-
-
-def _too_few(metrics: Sequence[str], tasks: Sequence[Task]) -> dict[str, str]:
-    images: dict[str, set[str]] = defaultdict(set)
-    for task in tasks:
-        images[task.dataset].add(task.entry.sample.id)
-    fewest, dataset = min((len(ids), name) for name, ids in images.items())
-    return {
-        name: f"needs at least {least} images, {dataset} has {fewest} here"
-        for name in set_metrics(metrics)
-        if (least := set_metric(name).minimum_images) > fewest
-    }
-
-
-def _misfit(name: str, sizes: Iterable[tuple[int, int]]) -> str | None:
-    """Why a set metric is not for images of these sizes; None if it is."""
-    try:
-        for height, width in sizes:
-            check_side(set_metric(name), height, width)
-    except MetricError as error:
-        return str(error)
-    return None
-
-
-def _lacks(what: str, needs: Iterable[Need]) -> list[str]:
-    return [f"  {what}: {missing}" for need in needs if (missing := need.missing())]
 
 
 def make_plan(bench: Bench, store: Store) -> Plan:

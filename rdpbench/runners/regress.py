@@ -25,7 +25,8 @@ from rdpbench.results.tolerances import Tolerances, read_tolerances
 from rdpbench.runners.execute import Done, execute
 from rdpbench.runners.grid import dataset_of
 from rdpbench.runners.origin import Pair, command, origin
-from rdpbench.runners.sweep import fetch_weights, search_dataset
+from rdpbench.runners.preflight import fetch_weights
+from rdpbench.runners.sweep import search_dataset
 
 
 @dataclass(frozen=True)

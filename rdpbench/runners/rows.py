@@ -50,6 +50,8 @@ def new_row(task: Task, session: str, device: str, *, status: Status, error: str
         parts="{}",
         bpp=None,
         bits_kind="file",
+        legacy="{}",
+        weights=json.loads(task.identity).get("weights", ""),
         bitstream_sha256="",
         reconstruction_sha256="",
         verified="",

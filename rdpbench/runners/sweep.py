@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rdpbench import registry, weights
 from rdpbench.config import Bench, CodecSetting, DataSetting
 from rdpbench.errors import MissingNeed, StoreError
 from rdpbench.provenance import command
@@ -17,6 +16,7 @@ from rdpbench.results.show import select, show
 from rdpbench.results.store import Store
 from rdpbench.runners.execute import Done, execute, workers_of
 from rdpbench.runners.plan import Plan
+from rdpbench.runners.preflight import fetch_weights
 from rdpbench.runners.report import lines
 from rdpbench.runners.search import Found, search
 from rdpbench.runners.task import axis_of
@@ -96,21 +96,6 @@ def verify_store(store: Store, sample: int | None, seed: int) -> int:
         f"{found.bitstreams} bitstreams and {found.images} images checked, {len(found.findings)} findings"
     )
     return 1 if found.findings else 0
-
-
-def fetch_weights(bench: Bench) -> None:
-    """Download missing weights of the chosen metrics where that is allowed (``download=true``)."""
-    if not bench.download or bench.metrics_available:
-        return
-    for name in bench.metrics:
-        needs = getattr(registry.load("metric", name), "needs", ())
-        wanted = [need for need in needs if isinstance(need, weights.Weights) and need.missing()]
-        others = [said for need in needs if not isinstance(need, weights.Weights) and (said := need.missing())]
-        # Nothing is downloaded for a metric that could not run with it, or whose licence was not agreed to.
-        if wanted and others:
-            raise MissingNeed(f"metric {name!r}: " + "\n".join(others))
-        for need in wanted:
-            weights.fetch(need.card)
 
 
 def search_dataset(bench: Bench) -> tuple[Bench, list[str]]:

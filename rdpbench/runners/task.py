@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from rdpbench import registry, weights
-from rdpbench.codecs.contract import Codec, Rate, coder_of, rate_of
+from rdpbench.codecs.contract import Codec, Rate, coder_of, rate_of, weights_kind_of
 from rdpbench.config import CodecSetting
 from rdpbench.datasets.captions import Caption
 from rdpbench.datasets.contract import Pin
@@ -116,10 +116,14 @@ def uses_caption(setting: CodecSetting) -> bool:
 
 
 @cache
-def identity(setting: CodecSetting) -> str:
-    """All of a codec that changes its result, but for the rate: class, version, options, source, coder; as JSON."""
+def identity(setting: CodecSetting, rate: float | None = None) -> str:
+    """All of a codec that changes its result, but for the rate: class, version, options, source, coder; as JSON.
+
+    The checkpoint of a rate point is part of its coder; without a rate it is that of the lowest.
+    """
     axis = axis_of(setting)
-    codec = build(setting, axis.low if axis else None)
+    codec = build(setting, (axis.low if rate is None else rate) if axis else None)
+    kind = weights_kind_of(codec)
     unkeyed = {*getattr(codec, "unkeyed", ()), axis.field if axis else "", "device" if _uses_device(setting) else ""}
     # With all defaults spelled out: a default that changes must change the key.
     options = asdict(codec) if is_dataclass(codec) else dict(setting.options)
@@ -130,8 +134,26 @@ def identity(setting: CodecSetting) -> str:
             "options": {name: value for name, value in options.items() if name not in unkeyed},
             "source": registry.source_sha256("codec", setting.use),
             "coder": coder_of(codec),
+            **({"weights": kind} if kind else {}),
         }
     )
+
+
+def identity_of_all(setting: CodecSetting) -> str:
+    """For a search, which may take any rate point: what codes at each of those that are listed."""
+    axis = axis_of(setting)
+    assert axis is not None
+    every = {identity(setting, rate) for rate in setting.rates or axis.points}
+    return every.pop() if len(every) == 1 else _merged(sorted(every) or [identity(setting)])
+
+
+def _merged(identities: Sequence[str]) -> str:
+    records = [json.loads(one) for one in identities]
+    # One column names one kind; where checkpoints of several kinds serve, the least trusted does.
+    kinds = [one.get("weights", "") for one in records]
+    kind = next((name for name in ("random", "unpinned", "official") if name in kinds), "")
+    coders = {f"{name} ({n})": made for n, one in enumerate(records) for name, made in one["coder"].items()}
+    return canonical({**records[0], "coder": coders, **({"weights": kind} if kind else {})})
 
 
 def task_key(

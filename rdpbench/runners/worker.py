@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rdpbench import registry
-from rdpbench.codecs.contract import Bitstream, Codec, Side
+from rdpbench.codecs.contract import Bitstream, Codec, Side, make_ready
 from rdpbench.datasets.loader import ahead
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import BitstreamError, CodecError, ImageError, MetricError, StoreError
@@ -167,6 +167,7 @@ class Worker:
         codec: Codec
         if task.target is None:
             codec = build(task.codec, rate, device)
+            make_ready(codec)
             started = time.perf_counter()
             bitstream = _checked(codec.encode(original, side))
         else:
@@ -188,6 +189,7 @@ class Worker:
         # Where a model wrote the caption, its seconds are the encoder's.
         encode_s = (time.perf_counter() - started) / attempts + _captioning_s(task)
         decoder = build(task.codec, rate, device)
+        make_ready(decoder)
         started = time.perf_counter()
         # Plain bytes: an object that only looks like them could carry more than is counted.
         reconstruction = check_image(decoder.decode(bytes(bitstream.data)), "the decoded image")
@@ -201,6 +203,7 @@ class Worker:
             bytes=len(bitstream.data),
             parts=json.dumps({name: int(size) for name, size in bitstream.parts.items()}),
             bpp=8 * len(bitstream.data) / (original.shape[0] * original.shape[1]),
+            legacy=bitstream.info.get("legacy", "{}"),
             bitstream_sha256=self.setup.store.put_bitstream(bytes(bitstream.data)),
             reconstruction_sha256=pixel_sha256(reconstruction),
             verified="fresh_object",
@@ -254,6 +257,7 @@ class Worker:
         side = _side(task)
         started = time.perf_counter()
         codec = build(task.codec, row.rate, self.setup.device)
+        make_ready(codec)
         build_s = time.perf_counter() - started
         seconds: dict[str, list[float]] = {"encode": [], "decode": []}
         load = _load_average()
