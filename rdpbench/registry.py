@@ -54,6 +54,10 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "samples": "rdpbench.datasets.samples:Samples",
     },
     "metric": {
+        "caption/bleu-4/blip": "rdpbench.metrics.captioned:BLEU4BLIP",
+        "caption/bleu-4/blip2": "rdpbench.metrics.captioned:BLEU4BLIP2",
+        "caption/cider-d/blip": "rdpbench.metrics.captioned:CIDErDBLIP",
+        "caption/cider-d/blip2": "rdpbench.metrics.captioned:CIDErDBLIP2",
         "clip-i/b32": "rdpbench.metrics.clip:CLIPImage",
         "clip-score/b32": "rdpbench.metrics.clip:CLIPScore",
         "clip-score/b32/gt-max": "rdpbench.metrics.clip:CLIPScoreMax",

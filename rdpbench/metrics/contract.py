@@ -67,7 +67,10 @@ def beside(metric: type) -> tuple[str, ...]:
 
 @runtime_checkable
 class Features(Protocol):
-    """One array per image: what a set metric needs of it. Built without arguments, or with ``device``."""
+    """One array per image: what a set metric needs of it. Built without arguments, or with ``device``.
+
+    Optional: ``made_by()``, a class method that says what the arrays depend on beside what is declared here.
+    """
 
     id: ClassVar[str]
     """Network and preprocessing, such as ``inception/legacy-tf``: arrays of two ids never meet."""

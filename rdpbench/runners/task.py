@@ -210,7 +210,9 @@ def features_key(features: type[Features]) -> str:
 
 def _made_of(cls: type) -> dict[str, Any]:
     needs: Sequence[Any] = getattr(cls, "needs", ())
+    made_by = getattr(cls, "made_by", None)
     return {
+        **({"made_by": made_by()} if made_by else {}),
         "version": str(getattr(cls, "version", "1")),
         "packages": {need.name: package_version(need.name) for need in needs if isinstance(need, Package)},
         "weights": [weights.identity(need.card) for need in needs if isinstance(need, weights.Weights)],

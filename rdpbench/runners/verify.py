@@ -67,6 +67,7 @@ def verify(store: Store, sample: int | None, seed: int = 0) -> Verified:
         except StoreError as error:
             findings.append(f"{_name(row)}: {error}")
     images = _check_images(good, findings)
+    findings += _damaged_features(store)
     chosen = intact if sample is None else random.Random(seed).sample(intact, min(sample, len(intact)))  # noqa: S311
     decoded = decode_elsewhere(store, chosen)
     for row in chosen:
@@ -116,6 +117,17 @@ def _decode_all(pipe: Connection, store: Store, rows: Sequence[Row]) -> None:
         except Exception as error:
             answer = f"{type(error).__name__}: {error}"
         pipe.send(answer)
+
+
+def _damaged_features(store: Store) -> list[str]:
+    findings = []
+    for kind in store.features.kinds():
+        try:
+            for place in store.features.places(kind).values():
+                place.check()
+        except StoreError as error:
+            findings.append(str(error))
+    return findings
 
 
 def _check_images(rows: Iterable[Row], findings: list[str]) -> int:

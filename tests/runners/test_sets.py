@@ -163,6 +163,17 @@ def test_lost_arrays_are_made_again(tmp_path: Path, rdpbench: Any, images: Any, 
     assert all(np.isfinite(array).all() for array in load(places, [*places]))
 
 
+def test_verify_names_damaged_arrays(tmp_path: Path, rdpbench: Any, images: Any, own: str) -> None:
+    rdpbench(*RUN, own, f"data=folder:{images(4)}", code=0)
+    assert "0 findings" in rdpbench("verify", "folder-pictures", code=0).stdout
+    [binary] = (tmp_path / "results/runs/folder-pictures/features").rglob("*.bin")
+    data = bytearray(binary.read_bytes())
+    data[1] ^= 1
+    binary.write_bytes(data)
+    found = rdpbench("verify", "folder-pictures", code=1)
+    assert f"FOUND {binary.relative_to(tmp_path)} changed after it was written" in found.stdout
+
+
 def test_the_jackknife_covers_the_truth() -> None:
     """Of 200 samples, about 95 % of the intervals hold the true mean: between 90 % and 99 %."""
     rng = np.random.default_rng(0)
