@@ -20,6 +20,7 @@ from rdpbench.metrics import mmd
 from rdpbench.metrics.clip_tower import L14_336, Clip, load_clip, unit
 from rdpbench.metrics.contract import Array, Estimate, Features
 from rdpbench.metrics.feature_sets import stack
+from rdpbench.metrics.mmd_sums import cmmd_sums
 from rdpbench.needs import Need, Package
 from rdpbench.weights import Weights
 
@@ -104,6 +105,17 @@ class CMMD:
         """
         first, second = (unit(stack(arrays, self.name, self.features.dim)) for arrays in (reference, distorted))
         return Estimate(mmd.cmmd(first, second, unbiased=self.unbiased))
+
+    def left_out(
+        self, reference: Sequence[Array], distorted: Sequence[Array], blocks: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """The distances without each block of images, from one pass over all pairs."""
+        sides = [
+            [unit(stack([one[n] for n in block], self.name, self.features.dim)) for block in blocks]
+            for one in (reference, distorted)
+        ]
+        sums = cmmd_sums(*sides, unbiased=self.unbiased)
+        return [float(value) for value in sums.estimate(1 - np.eye(len(blocks)))]
 
 
 class CMMDNoProj(CMMD):

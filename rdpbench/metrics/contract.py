@@ -113,7 +113,9 @@ class SetMetric(Protocol):
 
     Optional class data: ``unverified``, a sentence that says what of the protocol no source confirms; ``reference``,
     the set that reconstructions are compared with where it is not ``originals``, as ``dataset@protocol``; and ``side``,
-    the length that the shorter side of every image must have.
+    the length that the shorter side of every image must have. Optional method: ``left_out(reference, distorted,
+    blocks) -> list[float]``, the values without each block of images (on both sides) from one pass, for intervals;
+    `reduce` once for each block does the same and takes ten times as long.
     """
 
     name: ClassVar[str]

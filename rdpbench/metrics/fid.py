@@ -57,6 +57,17 @@ class FIDMetric:
         few = f"{self.name}: {min(found.n)} feature vectors of {found.dim} entries give a singular covariance"
         return Estimate(found.value, reason="" if found.reliable else few, reliable=found.reliable)
 
+    def left_out(
+        self, reference: Sequence[Array], distorted: Sequence[Array], blocks: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """The distances without each block of images: moments of the blocks add up, so that rows are read once."""
+        dim = self.features.dim
+        sides = (
+            frechet.without_each([frechet.moments(stack([one[n] for n in block], self.name, dim)) for block in blocks])
+            for one in (reference, distorted)
+        )
+        return [frechet.distance(*pair).value for pair in zip(*sides, strict=True)]
+
 
 class FIDClean(FIDMetric):
     """clean-fid's default: what generative modelling reports.

@@ -21,7 +21,9 @@ Values are kept as they come out: two equal sets give some 1e-13, or -1e-13, and
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +122,16 @@ def merge(first: Moments, second: Moments) -> Moments:
     gap = second.mean - first.mean
     scatter = first.scatter + second.scatter + np.outer(gap, gap * (first.n * second.n / n))
     return Moments(n, first.mean + gap * (second.n / n), scatter)
+
+
+def without_each(shards: Sequence[Moments]) -> list[Moments]:
+    """The moments of all shards but one, for each of them.
+
+    >>> parts = [moments(np.array([[value], [value + 1]])) for value in (1.0, 5.0, 9.0)]
+    >>> [found.mean.tolist() for found in without_each(parts)]
+    [[7.5], [5.5], [3.5]]
+    """
+    return [reduce(merge, [*shards[:left], *shards[left + 1 :]]) for left in range(len(shards))]
 
 
 def distance(reference: Moments, distorted: Moments) -> Distance:

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,8 +178,37 @@ def _write(file: FileIO, data: bytes) -> None:
         view = view[file.write(view) :]
 
 
-def load(places: Mapping[str, Place], subjects: Sequence[str]) -> list[Array]:
-    """The arrays of subjects, in their order; what is not compressed is a view of the mapped file.
+class Arrays(Sequence[Array]):
+    """Arrays in an order; each is made when it is asked for: a view of the mapped file, or unpacked anew.
+
+    Counts of 30,000 images would be gigabytes unpacked, and one map a file is enough: each holds a file descriptor.
+    """
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        self._places = places
+        self._maps = {path: np.memmap(path, np.uint8, "r") for path in {place.path for place in places}}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Array: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Arrays: ...
+
+    def __getitem__(self, index: int | slice) -> Array | Arrays:
+        if isinstance(index, slice):
+            return Arrays(self._places[index])
+        place = self._places[index]
+        data = self._maps[place.path][place.at : place.at + place.bytes]
+        if place.packed:
+            return np.frombuffer(zlib.decompress(data.tobytes()), place.dtype).reshape(place.shape)
+        return np.ndarray(place.shape, place.dtype, data)
+
+
+def load(places: Mapping[str, Place], subjects: Sequence[str]) -> Arrays:
+    """The arrays of subjects, in their order.
 
     Raises:
         MetricError: some are not there.
@@ -187,15 +216,4 @@ def load(places: Mapping[str, Place], subjects: Sequence[str]) -> list[Array]:
     if missing := [subject for subject in subjects if subject not in places]:
         number = f"{len(missing)} of {len(subjects)}"
         raise MetricError(f"features of {number} images are missing; `rdpbench score` makes them")
-    # One map a file: each map holds a file descriptor, and there may be 30,000 arrays.
-    paths = {places[subject].path for subject in subjects}
-    maps = {path: np.memmap(path, np.uint8, "r") for path in paths}
-    return [_array(places[subject], maps[places[subject].path]) for subject in subjects]
-
-
-def _array(place: Place, file: NDArray[np.uint8]) -> Array:
-    data = file[place.at : place.at + place.bytes]
-    if place.packed:
-        return np.frombuffer(zlib.decompress(data.tobytes()), place.dtype).reshape(place.shape)
-    # The type's alignment is not the file's: counts of another kind may have gone before.
-    return np.ndarray(place.shape, place.dtype, data)
+    return Arrays([places[subject] for subject in subjects])

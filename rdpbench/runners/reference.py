@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rdpbench.datasets.command import dataset
@@ -39,7 +40,7 @@ def lacking(metric: type[SetMetric]) -> str | None:
     return f"compares with {name}: {text}" if text else None
 
 
-def reference_arrays(name: str, metric: type[SetMetric], device: str) -> list[Array]:
+def reference_arrays(name: str, metric: type[SetMetric], device: str) -> Sequence[Array]:
     """The arrays of a metric's own reference set; made once, and kept in the user's cache beside those of originals."""
     made = _dataset(reference_of(metric))
     entries = index(made)

@@ -93,7 +93,7 @@ class _Sides:
         return originals().places(kind(self.cls.features))
 
     @cache  # noqa: B019 (lives as long as the reduction of one metric)
-    def own_reference(self, device: str) -> list[Array]:
+    def own_reference(self, device: str) -> Sequence[Array]:
         """Arrays of a reference set of the metric's own."""
         return reference_arrays(self.name, self.cls, device)
 
@@ -118,7 +118,8 @@ class _Sides:
         if few or not math.isfinite(estimate.value):
             return estimate, None
         least, paired = self.cls.minimum_images, not self._unpaired
-        return estimate, jackknife(metric.reduce, reference, distorted, paired=paired, least=least)
+        value = estimate.value
+        return estimate, jackknife(metric, reference, distorted, value=value, paired=paired, least=least)
 
 
 def _set_key(name: str, rows: Sequence[Row], tasks: dict[str, Task], *, insisted: bool = False) -> str:

@@ -174,13 +174,20 @@ def test_verify_names_damaged_arrays(tmp_path: Path, rdpbench: Any, images: Any,
     assert f"FOUND {binary.relative_to(tmp_path)} changed after it was written" in found.stdout
 
 
+class Mean:
+    """The simplest set metric."""
+
+    def reduce(self, _: Any, arrays: Any) -> Estimate:
+        return Estimate(float(np.concatenate(list(arrays)).mean()))
+
+
 def test_the_jackknife_covers_the_truth() -> None:
     """Of 200 samples, about 95 % of the intervals hold the true mean: between 90 % and 99 %."""
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(200):
         ours = [row[None] for row in rng.normal(3.0, 1.0, (60, 1))]
-        interval = jackknife(lambda _, x: Estimate(float(np.concatenate(x).mean())), ours, ours)
+        interval = jackknife(Mean(), ours, ours, value=float(np.concatenate(ours).mean()))
         assert interval is not None
         hits += interval[0] < 3.0 < interval[1]
     assert 0.90 <= hits / 200 <= 0.99
@@ -188,6 +195,36 @@ def test_the_jackknife_covers_the_truth() -> None:
 
 def test_the_jackknife_needs_images_enough() -> None:
     ones = [np.ones((1, 1))] * (2 * BLOCKS - 1)
-    assert jackknife(lambda _, __: Estimate(1.0), ones, ones) is None
+    assert jackknife(Mean(), ones, ones, value=1.0) is None
     more = [np.ones((1, 1))] * 30
-    assert jackknife(lambda _, __: Estimate(1.0), more, more, least=28) is None
+    assert jackknife(Mean(), more, more, value=1.0, least=28) is None
+
+
+def slowly(metric: Any) -> Any:
+    """The same metric without its way of leaving out blocks in one pass."""
+
+    class Slow:
+        reduce = staticmethod(metric.reduce)
+
+    return Slow()
+
+
+@pytest.mark.parametrize("name", ["fid/clean", "kid/clean/full", "cmmd", "cmmd/unbiased", "miou/eomt-small"])
+def test_leaving_blocks_out_in_one_pass_is_leaving_them_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rdpbench.runners.features import set_metric
+
+    rng = np.random.default_rng(1)
+    cls: Any = set_metric(name)
+    if name.startswith("miou"):
+        ours, theirs = ([rng.integers(0, 9, (133, 133)) for _ in range(40)] for _ in range(2))
+    else:
+        monkeypatch.setattr(cls, "features", type("Small", (), {"dim": 12}))
+        # Images bring one to three rows each, as patches do.
+        ours, theirs = ([rng.normal(size=(1 + n % 3, 12)).astype(np.float32) for n in range(40)] for _ in range(2))
+    metric = cls()
+    value = metric.reduce(theirs, ours).value
+    quick = jackknife(metric, theirs, ours, value=value)
+    slow = jackknife(slowly(metric), theirs, ours, value=value)
+    assert quick is not None
+    assert quick == pytest.approx(slow, rel=1e-6)
+    assert quick[0] < value < quick[1]
