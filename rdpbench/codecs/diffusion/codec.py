@@ -1,0 +1,142 @@
+"""Fields and methods that generative codecs have: which base model, whose weights, how it samples."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+
+from rdpbench.codecs.contract import Bitstream, Side
+from rdpbench.codecs.diffusion import bases, folders, models, pixels, prompts, sampling
+from rdpbench.codecs.diffusion.models import Models
+from rdpbench.codecs.inprocess import check_choice
+from rdpbench.errors import ConfigError
+from rdpbench.image import Image
+from rdpbench.needs import Need, Package, package_version
+from rdpbench.weights import Card, Weights
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+Kind: TypeAlias = Literal["official", "unpinned", "random"]
+"""Where weights come from, as in `rdpbench.codecs.learned.codec`."""
+NEGATIVE = "disfigured, deformed, low quality, lowres, b&w, blurry, Photoshop, video game, bad art"
+"""Text+Sketch's words for what to keep away from."""
+
+
+@dataclass(frozen=True)
+class DiffusionCodec(ABC):
+    """Base of the codecs that Stable Diffusion decodes; its fields come before those of the codec."""
+
+    name: ClassVar[str]
+    heavy: ClassVar[bool] = True
+    seeded: ClassVar[bool] = True
+    uses_device: ClassVar[bool] = True
+    preload: ClassVar[tuple[str, ...]] = ("torch", "rdpbench.codecs.diffusion.library")
+    needs: ClassVar[tuple[Need, ...]] = (Package("diffusers"), Package("transformers"))
+    unkeyed: ClassVar[frozenset[str]] = frozenset({"max_pixels"})
+    version: ClassVar[str] = "1"
+
+    base: str = "sd-2.1-base"
+    """A model of `rdpbench.codecs.diffusion.bases`, or a folder that ``diffusers`` saved."""
+    weights: str = "official"
+    """``official``; ``random``: the same classes at a tiny width, seeded; ``random-full``: the same at full width."""
+    precision: str = "float32"
+    """Of the U-Net, its ControlNet and the text towers; the official code has ``float16``."""
+    sampler: str = "dpm-solver++"
+    steps: int = 25
+    guidance: float = 9.0
+    """Classifier-free guidance; 1 and below is none, as the Turbo models want it."""
+    negative: str = NEGATIVE
+    device: str = "cpu"
+    max_pixels: int = 1 << 22
+    """Larger images, and bitstreams that state larger ones, are refused; counted with sides padded to 64."""
+
+    def __post_init__(self) -> None:
+        check_choice(self.name, "weights", self.weights, models.WEIGHTS)
+        check_choice(self.name, "precision", self.precision, models.PRECISIONS)
+        check_choice(self.name, "sampler", self.sampler, sampling.SAMPLERS)
+        folders.check_known("base", self.base, bases.BASES)
+        check_count(self.name, "steps", self.steps, 1, 1000)
+        check_count(self.name, "max_pixels", self.max_pixels, 1)
+        if not 0 <= self.guidance < 1000:
+            raise ConfigError(f"{self.name}: guidance={self.guidance!r} must be a number from 0 to 1000")
+
+    @abstractmethod
+    def encode(self, image: Image, side: Side) -> Bitstream: ...
+
+    @abstractmethod
+    def decode(self, data: bytes) -> Image: ...
+
+    def weight_needs(self) -> tuple[Need, ...]:
+        """The files that this configuration needs beside ``needs``."""
+        return models.needs(self.base) if self.weights == "official" else ()
+
+    def weights_kind(self) -> Kind:
+        """What the rows of this codec must be marked with."""
+        if self.weights != "official":
+            return "random"
+        cards = [need.card for need in self.weight_needs() if isinstance(need, Weights)]
+        parts = [part for card in cards for part in ((card,) if isinstance(card, Card) else card.cards)]
+        whole = len(cards) == len(self.weight_needs()) and all(part.sha256 for part in parts)
+        return "official" if whole else "unpinned"
+
+    def coder(self) -> dict[str, str]:
+        """Versions of the libraries, and hashes of the weights by part."""
+        libraries = {name: package_version(name) for name in ("torch", "diffusers", "transformers")}
+        return {**libraries, **(self.hashes() if self.weights == "official" else {"weights": self.weights})}
+
+    def hashes(self) -> dict[str, str]:
+        """Of the official weights."""
+        return {"base": models.identity(self.base)}
+
+    def models(self) -> Models:
+        """The base model, loaded; must not be called where torch infers only, as its weights may be trained through."""
+        return models.load(self.base, self.weights, self.precision, self.device)
+
+    def generate(
+        self,
+        ready: Models,
+        seeds: Sequence[int],
+        ids: Sequence[int],
+        height: int,
+        width: int,
+        control: sampling.Control | None = None,
+        adjust: sampling.Adjust | None = None,
+    ) -> Iterator[Image]:
+        """Images for a prompt, one for each seed, denoised together."""
+        draws = sampling.generators(seeds)
+        start = sampling.noise(ready, draws, *pixels.FRAME.padded(height, width))
+        latents = self.denoised(ready, draws, start, ids, control, adjust)
+        return iter(pixels.decode(ready, latents, height, width))
+
+    def denoised(
+        self,
+        ready: Models,
+        draws: Sequence[Generator],
+        start: Tensor,
+        ids: Sequence[int],
+        control: sampling.Control | None = None,
+        adjust: sampling.Adjust | None = None,
+    ) -> Tensor:
+        """Clean latents from noise under a prompt and the codec's own negative words."""
+        return sampling.denoise(
+            ready,
+            sampling.scheduler(ready, self.sampler, self.steps),
+            start,
+            draws,
+            prompts.condition(ready, ids),
+            prompts.condition(ready, ready.vocabulary.encode(self.negative)),
+            self.guidance,
+            control=control,
+            adjust=adjust,
+        )
+
+
+def check_count(codec: str, option: str, value: object, least: int, most: int | None = None) -> None:
+    """Raise `ConfigError` unless an option is a whole number within bounds."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):  # type: ignore[operator]
+        bounds = f"from {least}" + (f" to {most}" if most is not None else "")
+        raise ConfigError(f"{codec}: {option}={value!r} must be a whole number {bounds}")

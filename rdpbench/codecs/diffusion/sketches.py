@@ -1,0 +1,261 @@
+"""Edge maps, and what codes them: the learned codec of Text+Sketch, CCITT Group 4, or any codec of rdpbench.
+
+A coder takes ``uint8 (H, W)`` and gives sections; back come values of [0, 1] as ``float32 (H, W)``, since the learned
+codec's are sharpened before they become 8 bits.
+
+``text-sketch`` is CompressAI's Cheng2020Attention whose first and last layers have one channel instead of three,
+trained for MS-SSIM on HED maps. ``ccitt-g4`` is fax coding (ITU-T T.6) of black and white, lossless; of JBIG2, which
+would be smaller, no coder is at hand. All else is a codec of rdpbench, which is shown a grey image; of what it gives
+back the three channels are averaged.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdpbench import registry
+from rdpbench.codecs.contract import Codec, Side, needs_of, rate_of
+from rdpbench.codecs.diffusion.loading import trainable
+from rdpbench.codecs.learned.checkpoints import Checkpoint, fit, identity_of, read
+from rdpbench.codecs.learned.entropy import Reader, Writer
+from rdpbench.codecs.learned.hyperprior import Hyperprior, network, random_network
+from rdpbench.codecs.learned.systems import one_thread
+from rdpbench.codecs.learned.tables import set_tables
+from rdpbench.errors import BitstreamError, CodecError, ConfigError
+from rdpbench.needs import Need
+from rdpbench.weights import Card
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Grey: TypeAlias = NDArray[np.uint8]
+Plane: TypeAlias = NDArray[np.float32]
+
+LAMBDAS = (0.5, 1.0)
+_HASHES = {
+    0.5: "4bdcf1259e3f6c30f6a6025f4c0758ccd139c2662b8a4209bcea4ada55f6dc7c",
+    1.0: "a42361fc154b9c2f621f212158e95ab8f5b89a851820b19d85393ddbafee62f9",
+}
+"""From the pointers to large files in the repository's history."""
+
+
+class SketchCoder(Protocol):
+    """What codes a sketch."""
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """Names of what `encode` gives, in order."""
+        ...
+
+    def encode(self, sketch: Grey) -> Mapping[str, bytes]: ...
+
+    def decode(self, found: Sequence[bytes], height: int, width: int) -> Plane: ...
+
+
+def checkpoint(trade_off: float) -> Checkpoint:
+    """The published sketch codec for a lambda of `LAMBDAS`.
+
+    >>> checkpoint(1.0).card.bytes
+    125953579
+    """
+    return Checkpoint(
+        Card(
+            id=f"text-sketch-ntc-{trade_off}",
+            source="https://upenn.box.com/shared/static/g1fzf9ctn0qvdn9exjpp8mkqh7aja4gm",
+            revision="the zip that Text+Sketch's README names; this file lies inside it",
+            file=f"Cheng2020AttentionFull_CLIC_HED_ms_ssim_lmbda{trade_off}.pt",
+            sha256=_HASHES[trade_off],
+            bytes=125953579,
+            licence="none is stated",
+            note=f"sketch codec of Text+Sketch, lambda {trade_off}",
+        )
+    )
+
+
+def one_channel(net: Any) -> Any:
+    """CompressAI's network for one channel: grey goes in as it would into all three, the first comes out."""
+    from torch import nn
+
+    def replaced(old: Any, weight: Tensor, bias: Tensor) -> Any:
+        sizes = (weight.shape[1], weight.shape[0], old.kernel_size)
+        new = nn.Conv2d(*sizes, stride=old.stride, padding=old.padding)
+        new.weight, new.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
+        return new
+
+    first, last = net.g_a[0], net.g_s[-1]
+    for name in ("conv1", "skip"):
+        layer = getattr(first, name)
+        setattr(first, name, replaced(layer, layer.weight.data.sum(1, keepdim=True), layer.bias.data))
+    layer = last[0]
+    share = layer.out_channels // 3
+    last[0] = replaced(layer, layer.weight.data[:share], layer.bias.data[:share])
+    return net
+
+
+class Learned:
+    """The sketch codec of Text+Sketch; its entropy model runs at one thread, in single or settled precision."""
+
+    def __init__(self, system: Hyperprior) -> None:
+        self.system = system
+        self.sections = ("guard", "z", "y") if system.portable else ("z", "y")
+
+    def encode(self, sketch: Grey) -> Mapping[str, bytes]:
+        import torch
+
+        system = self.system
+        height, width = sketch.shape
+        dtype = torch.float64 if system.portable else torch.float32
+        planes = torch.from_numpy(sketch.astype(np.float32) / 255)[None, None].to(system.device, dtype)
+        latents = system.analyse(planes, ())
+        writer = Writer(system.sections(height, width), portable=system.portable, device=system.device)
+        with one_thread():
+            system.code(writer, height, width, latents)
+        return writer.finish()
+
+    def decode(self, found: Sequence[bytes], height: int, width: int) -> Plane:
+        system = self.system
+        strings = dict(zip(self.sections, found, strict=True))
+        reader = Reader(system.sections(height, width), strings, portable=system.portable, device=system.device)
+        with one_thread():
+            latents = system.code(reader, height, width, {})
+        reader.finish()
+        plane: Plane = system.synthesise(latents)[0, 0].clamp(0, 1).float().cpu().numpy()
+        if not np.isfinite(plane).all():
+            raise BitstreamError("the sketch is not finite: the bitstream is damaged, or was made by other weights")
+        return plane
+
+
+def learned(trade_off: float, weights: str, portable: bool, device: str) -> Learned:
+    """The codec for a lambda; the same object as long as its file is the same.
+
+    Raises:
+        MissingNeed: the file is not on this machine.
+        CodecError: it does not hold this network.
+    """
+    known = identity_of(checkpoint(trade_off)) if weights == "official" else ""
+    return _learned(trade_off, weights, portable, device, known)
+
+
+@lru_cache(maxsize=2)
+@trainable
+def _learned(trade_off: float, weights: str, portable: bool, device: str, file: str) -> Learned:  # noqa: ARG001 - as elsewhere
+    if weights == "official":
+        net, what = one_channel(network("cheng2020-attn", (192,))), checkpoint(trade_off)
+        fit(net, read(what), what.card.id)
+    else:
+        channels, quality = (12,) if weights == "random" else (192,), round(10 * trade_off) - 4
+        net = one_channel(random_network("cheng2020-attn", channels, quality))
+        set_tables(net, {})
+    return Learned(Hyperprior(net, device=device, portable=portable))
+
+
+class Fax:
+    """CCITT Group 4, the bare code without TIFF around it: the decoder knows the size."""
+
+    sections = ("sketch",)
+
+    def encode(self, sketch: Grey) -> Mapping[str, bytes]:
+        from PIL import Image as pil
+
+        if not np.isin(sketch, (0, 255)).all():
+            raise CodecError("ccitt-g4 codes black and white; set sketch_threshold, or take canny sketches")
+        file = io.BytesIO()
+        whole = {278: sketch.shape[0]}  # rows per strip
+        pil.fromarray(sketch > 0).save(file, format="TIFF", compression="group4", tiffinfo=whole)
+        with pil.open(file) as opened:
+            tags: Any = opened
+            [start], [length] = tags.tag_v2[273], tags.tag_v2[279]
+        return {"sketch": file.getvalue()[start : start + length]}
+
+    def decode(self, found: Sequence[bytes], height: int, width: int) -> Plane:
+        from PIL import Image as pil
+
+        [code] = found
+        if not code:
+            raise BitstreamError("the sketch has no bytes")
+        # Width, height, one bit, Group 4, a set bit is white, one strip: what any reader of TIFF needs.
+        long, short = 4, 3
+        tags = [(256, long, width), (257, long, height), (258, short, 1), (259, short, 4), (262, short, 1)]
+        tags += [(273, long, 8), (278, long, height), (279, long, len(code))]
+        at = 8 + len(code) + len(code) % 2
+        entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+        file = struct.pack("<2sHI", b"II", 42, at) + code.ljust(at - 8, b"\0")
+        file += struct.pack("<H", len(tags)) + entries + bytes(4)
+        with pil.open(io.BytesIO(file), formats=["TIFF"]) as opened:
+            opened.load()
+            return np.array(opened.convert("L"), np.float32) / 255
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Any codec of rdpbench, shown a grey image."""
+
+    codec: Codec
+    sections = ("sketch",)
+
+    def encode(self, sketch: Grey) -> Mapping[str, bytes]:
+        image = np.ascontiguousarray(np.repeat(sketch[:, :, None], 3, axis=2))
+        return {"sketch": bytes(self.codec.encode(image, Side()).data)}
+
+    def decode(self, found: Sequence[bytes], height: int, width: int) -> Plane:
+        image = self.codec.decode(bytes(found[0]))
+        if image.shape != (height, width, 3):
+            raise BitstreamError(f"the sketch decodes to {image.shape}, where {(height, width, 3)} is due")
+        plane: Plane = (image.mean(axis=2) / 255).astype(np.float32)
+        return plane
+
+
+def registered(name: str, rate: float, weights: str, device: str) -> Codec:
+    """A codec of rdpbench at a native rate; 0 leaves its default. Weights and device are handed on where it has them.
+
+    Raises:
+        UnknownName, OutOfRange: no such codec, or it has no such rate.
+        ConfigError: it has no rate axis.
+    """
+    cls = registry.load("codec", name)
+    axis = rate_of(cls)
+    if rate and axis is None:
+        raise ConfigError(f"sketch_codec={name!r} has a single rate point; leave sketch_rate at 0")
+    options: dict[str, object] = {axis.field: axis.check(name, rate)} if rate and axis else {}
+    known = {field.name for field in fields(cls)} if is_dataclass(cls) else set()
+    options |= {key: value for key, value in {"weights": weights, "device": device}.items() if key in known}
+    codec: Codec = cls(**options)
+    return codec
+
+
+def codec_needs(codec: Codec) -> tuple[Need, ...]:
+    """What a registered codec needs."""
+    own = getattr(codec, "weight_needs", tuple)
+    return (*needs_of(type(codec)), *own())
+
+
+def canny(image: NDArray[np.uint8], low: int, high: int) -> Grey:
+    """OpenCV's Canny edges of a colour image, 0 or 255, as ControlNet's annotator draws them (100 and 200)."""
+    import cv2
+
+    return np.asarray(cv2.Canny(np.ascontiguousarray(image), low, high), np.uint8)
+
+
+def sharpened(plane: Plane, factor: float) -> Grey:
+    """A decoded sketch as ControlNet is shown it: torchvision's sharpness, then 8 bits by dropping fractions.
+
+    Both are the official code's. A factor of 1 changes nothing.
+
+    >>> sharpened(np.full((3, 3), 0.5, np.float32), 2.0)[1].tolist()
+    [127, 127, 127]
+    """
+    import torch
+    from torchvision.transforms.functional import adjust_sharpness
+
+    planes = torch.from_numpy(plane)[None]
+    if factor != 1:
+        planes = adjust_sharpness(planes, factor)
+    return np.asarray((255 * planes[0]).numpy().astype(np.uint8))

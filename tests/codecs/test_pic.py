@@ -1,0 +1,441 @@
+"""PIC on tiny networks of the real classes: every byte counted, the chosen candidate is what is decoded."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import runpy
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from rdpbench.codecs import pez, pic
+from rdpbench.codecs.container import unpack
+from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of
+from rdpbench.codecs.diffusion import bases, clips, fields, models, tiny
+from rdpbench.codecs.diffusion.library import diffusers
+from rdpbench.codecs.diffusion.unfinished import Unfinished
+from rdpbench.codecs.diffusion.vocabulary import byte_vocabulary
+from rdpbench.codecs.pic import PIC, with_seed
+from rdpbench.errors import (
+    BitstreamError,
+    CodecError,
+    ConfigError,
+    MissingNeed,
+    OutOfRange,
+    UnknownName,
+    UnsupportedImage,
+)
+from rdpbench.image import Image, pixel_sha256
+from rdpbench.metrics.clip_tower import unit
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+mutated = runpy.run_path(str(HERE / "hostile.py"))["mutated"]
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def tiny_pic(**options: Any) -> PIC:
+    return PIC(**{"weights": "random", "steps": 2, "search_steps": 5, "candidates": 3, **options})
+
+
+@pytest.fixture
+def small(photograph: Image) -> Image:
+    return np.ascontiguousarray(photograph[:70, :100])
+
+
+# What is in the bitstream
+
+
+@pytest.mark.parametrize("code", fields.CODES)
+def test_every_byte_is_counted_and_known_by_hand(code: str, photograph: Image) -> None:
+    image = np.ascontiguousarray(np.resize(photograph, (512, 768, 3)))
+    made = tiny_pic(tokens=code, candidates=1, search_steps=1).encode(image, Side())
+    height, width, (seed, prompt) = unpack(made.data, 2)
+    assert (height, width, seed) == (512, 768, b"\x00")
+    assert made.parts == {"header": 6, "seed": 1, "prompt": len(prompt)}
+    assert sum(made.parts.values()) == len(made.data)
+    if code == "fixed":
+        assert len(prompt) == 32
+        assert len(made.data) == 39
+    elif code == "rank":
+        assert len(prompt) == math.ceil(16 * math.log2(514) / 8) == 19
+    else:
+        assert zlib.decompress(prompt).decode() == made.info["prompt"]
+
+
+def test_the_published_rate_stands_beside_by_its_own_rules(small: Image) -> None:
+    made = tiny_pic(candidates=4, tokens="rank").encode(small, Side())
+    legacy = json.loads(made.info["legacy"])
+    text = zlib.compress(made.info["prompt"].encode())
+    assert legacy["text-sketch"] == sys.getsizeof(text) * 8 + math.log2(4)
+    assert legacy["tokens-fixed"] == 256
+    assert legacy["tokens-rank"] == math.ceil(16 * math.log2(514)) == 145
+    assert legacy["index"] == 2
+
+
+@pytest.mark.parametrize("length", [1, 16, 64])
+def test_the_rate_axis_is_the_length_of_the_prompt(length: int, small: Image) -> None:
+    made = tiny_pic(prompt_length=length, candidates=1).encode(small, Side())
+    assert made.parts["prompt"] == 2 * length
+    assert tiny_pic(prompt_length=length).decode(made.data).shape == small.shape
+    # Bytes tell the length: a codec set to another one decodes the same.
+    assert pixel_sha256(tiny_pic(prompt_length=5).decode(made.data)) == pixel_sha256(tiny_pic().decode(made.data))
+
+
+# The decoder
+
+
+@pytest.mark.parametrize("code", fields.CODES)
+@pytest.mark.parametrize("run", [0, 2])
+def test_what_is_decoded_is_the_candidate_that_was_chosen(code: str, run: int, small: Image) -> None:
+    codec = tiny_pic(tokens=code, candidates=5)
+    made = codec.encode(small, Side(seed=run))
+    [chosen] = unpack(made.data, 2)[2][0]
+    assert run * 5 <= chosen < run * 5 + 5
+    clip = clips.load(codec.clip, "random")
+    [target] = unit(clip.image([small]))
+    cosines = []
+    for seed in range(run * 5, run * 5 + 5):
+        painted = tiny_pic(tokens=code).decode(with_seed(made.data, seed))
+        cosines.append(float(unit(clip.image([painted]))[0] @ target))
+    assert len(set(cosines)) == 5
+    assert int(np.argmax(cosines)) == chosen - run * 5
+    assert float(made.info["candidate_cosine"]) == pytest.approx(max(cosines), abs=5e-5)
+    assert with_seed(made.data, chosen) == made.data
+
+
+def test_tokens_that_are_sent_as_ids_are_the_ones_that_were_found(small: Image) -> None:
+    found = {}
+    for code in fields.CODES:
+        section = unpack(tiny_pic(tokens=code).encode(small, Side(seed=4)).data, 2)[2][1]
+        found[code] = fields.unpack_tokens(section, code, byte_vocabulary())
+    clip = clips.load(tiny_pic().clip, "random")
+    [expected] = pez.invert(pez.PromptSpace(clip), [small], [4], pez.Search(16, 5))
+    assert found["fixed"] == found["rank"] == list(expected.ids)
+    # Text is taken apart differently: what comes back is what conditions the decoder, and nothing hides that.
+    assert found["zlib-text"] != list(expected.ids)
+    assert found["zlib-text"] == byte_vocabulary().encode(byte_vocabulary().decode(expected.ids))
+
+
+def test_prompt_suffix_and_negative_words_change_the_picture(small: Image) -> None:
+    data = tiny_pic().encode(small, Side()).data
+    other = tiny_pic(search_steps=6).encode(small, Side(seed=9)).data
+    pictures = [tiny_pic().decode(data), tiny_pic().decode(with_seed(other, data[3])), tiny_pic(suffix="").decode(data)]
+    pictures += [tiny_pic(negative="").decode(data), tiny_pic(guidance=1).decode(data), tiny_pic(steps=3).decode(data)]
+    assert len({pixel_sha256(one) for one in pictures}) == len(pictures)
+    assert all(one.std() > 10 for one in pictures)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (64, 64), (65, 63), (40, 300)])
+def test_any_size_comes_back(size: tuple[int, int], photograph: Image) -> None:
+    image = np.resize(photograph, (*size, 3))
+    made = tiny_pic(candidates=2).encode(image, Side())
+    assert tiny_pic().decode(made.data).shape == image.shape
+
+
+@pytest.mark.parametrize("base", ["sd-1.5", "sd-2.1", "sd-turbo", "sdxl"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_any_base_model_paints(base: str, precision: str, small: Image) -> None:
+    options = {"sampler": "euler-trailing", "guidance": 0, "steps": 1} if base == "sd-turbo" else {}
+    codec = tiny_pic(base=base, precision=precision, **options)
+    made = codec.encode(small, Side())
+    assert codec.decode(made.data).std() > 10
+
+
+def test_candidates_painted_together_differ_by_little(small: Image) -> None:
+    one, many = (tiny_pic(candidates=6, candidate_batch=batch) for batch in (1, 4))
+    ready = many.models()
+    with torch.inference_mode():
+        alone = [next(iter(one.generate(ready, [seed], [1, 2], 70, 100))) for seed in range(4)]
+        together = list(many.generate(ready, range(4), [1, 2], 70, 100))
+    assert max(np.abs(first.astype(int) - second).max() for first, second in zip(alone, together, strict=True)) <= 1
+    assert many.encode(small, Side()).parts == one.encode(small, Side()).parts
+
+
+def test_images_in_a_batch_have_the_prompts_that_they_have_alone(photograph: Image) -> None:
+    images = [np.ascontiguousarray(photograph[:70, :100]), np.ascontiguousarray(photograph[::-1])]
+    codec = tiny_pic(search_steps=3)
+    together = codec.encode_batch(images, [Side(seed=1), Side(seed=2)])
+    alone = [codec.encode(image, Side(seed=seed)) for image, seed in zip(images, (1, 2), strict=True)]
+    assert [one.data for one in together] == [one.data for one in alone]
+
+
+# Again, elsewhere
+
+
+def decoded_elsewhere(folder: Path, made: dict[str, tuple[str, dict[str, Any], bytes]]) -> dict[str, str]:
+    """Pixel hashes by name, from a fresh process that has nothing but classes, options and bytes."""
+    files = []
+    for name, (where, options, data) in made.items():
+        file = folder / f"{name}.bin"
+        file.write_bytes(data)
+        file.with_suffix(".json").write_text(json.dumps([where, options]))
+        files.append(str(file))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(HERE / "decode_elsewhere.py"), "1", *files],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(line.split() for line in done.stdout.splitlines())
+
+
+def test_a_fresh_process_decodes_the_same_pixels(tmp_path: Path, small: Image) -> None:
+    made, hashes = {}, {}
+    for name, options in {
+        "fixed": {},
+        "rank": {"tokens": "rank"},
+        "text": {"tokens": "zlib-text"},
+        "ancestral": {"sampler": "euler-ancestral-trailing"},
+        "sdxl": {"base": "sdxl"},
+    }.items():
+        options = {"weights": "random", "steps": 3, "search_steps": 5, "candidates": 3, **options}  # noqa: PLW2901 - filled up
+        data = PIC(**options).encode(small, Side(seed=1)).data
+        made[name] = ("rdpbench.codecs.pic:PIC", options, data)
+        hashes[name] = pixel_sha256(PIC(**options).decode(data))
+    assert decoded_elsewhere(tmp_path, made) == hashes
+    assert hashes["fixed"] == hashes["rank"]  # another code for the same prompt
+    assert len(set(hashes.values())) == 4
+
+
+def test_the_same_seed_writes_the_same_bytes(small: Image) -> None:
+    torch.manual_seed(1)
+    first = tiny_pic().encode(small, Side(seed=3)).data
+    torch.manual_seed(2)
+    assert tiny_pic().encode(small, Side(seed=3)).data == first
+    assert tiny_pic().encode(small, Side(seed=4)).data != first
+
+
+def test_other_thread_counts_move_pixels_by_little(small: Image) -> None:
+    data = tiny_pic().encode(small, Side()).data
+    pictures = []
+    for threads in (1, 2, 1):
+        torch.set_num_threads(threads)
+        pictures.append(tiny_pic().decode(data).astype(int))
+    assert np.array_equal(pictures[0], pictures[2])
+    assert np.abs(pictures[1] - pictures[0]).max() <= 2
+
+
+def test_several_samples_of_one_bitstream(small: Image) -> None:
+    data = tiny_pic().encode(small, Side()).data
+    pictures = [tiny_pic().decode(with_seed(data, seed)) for seed in (10, 11, 1000, 10)]
+    assert len({pixel_sha256(one) for one in pictures}) == 3
+    assert np.array_equal(pictures[0], pictures[3])
+
+
+def test_a_killed_encode_goes_on(
+    small: Image, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codec = tiny_pic(search_steps=12)
+    whole = codec.encode(small, Side()).data
+    assert not list(Unfinished({}).path.parent.glob("*"))
+    monkeypatch.setattr(pic, "Unfinished", partial(Unfinished, every_s=0))
+    monkeypatch.setattr(pic, "TOLD_EVERY_S", 0)
+    advance, steps = pez._State.advance, []
+
+    def killed(state: pez._State) -> None:
+        if state.step == 7 and len(steps) < 8:
+            raise KeyboardInterrupt
+        steps.append(state.step)
+        advance(state)
+
+    monkeypatch.setattr(pez._State, "advance", killed)
+    with pytest.raises(KeyboardInterrupt):
+        codec.encode(small, Side())
+    assert len(list(Unfinished({}).path.parent.glob("*.safetensors"))) == 1
+    steps.append(-1)
+    assert codec.encode(small, Side()).data == whole
+    assert steps == [*range(7), -1, *range(7, 12)]
+    assert not list(Unfinished({}).path.parent.glob("*"))
+    told = capsys.readouterr().err
+    assert "pic: prompt search, step 12 of 12, cosine 0." in told
+
+
+# Damage
+
+
+def test_mutated_bitstreams_end_in_an_error_or_an_image(photograph: Image) -> None:
+    image = np.ascontiguousarray(photograph[:64, :64])
+    outcomes = {"images": 0, "errors": 0}
+    for code in fields.CODES:
+        codec = tiny_pic(tokens=code, steps=1, candidates=1, max_pixels=1 << 14)
+        data = codec.encode(image, Side()).data
+        rng = np.random.default_rng(0)
+        for number in range(100):
+            try:
+                assert codec.decode(mutated(data, number, rng)).dtype == np.uint8
+                outcomes["images"] += 1
+            except BitstreamError:
+                outcomes["errors"] += 1
+    assert min(outcomes.values()) > 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", fields.CODES)
+def test_many_mutated_bitstreams_stay_within_time_and_memory(code: str) -> None:
+    options = {
+        "weights": "random",
+        "steps": 1,
+        "search_steps": 2,
+        "candidates": 1,
+        "tokens": code,
+        "max_pixels": 1 << 16,
+    }
+    hostile_outcome("rdpbench.codecs.pic:PIC", options)
+
+
+def hostile_outcome(where: str, options: dict[str, Any]) -> None:
+    done = subprocess.run(
+        [sys.executable, str(HERE / "hostile.py"), where, json.dumps(options), "2000", "1024"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    assert outcome["images"] + outcome["errors"] == 2000
+    assert min(outcome["images"], outcome["errors"]) > 30  # text carries a checksum: few damages pass
+    assert outcome["longest_s"] < 5
+
+
+def test_what_is_too_large_or_cut_is_refused(photograph: Image) -> None:
+    codec = tiny_pic(max_pixels=64 * 128, candidates=1)
+    data = codec.encode(photograph[:60, :70], Side()).data
+    with pytest.raises(UnsupportedImage, match="more than max_pixels"):
+        codec.encode(photograph[:65, :70], Side())
+    large = b"\xff\xff\x03\xff\xff\x03" + data[2:]
+    for damaged in (b"", data[:-1], data + b"\0", large, data[:2] + b"\x02\x81\x00" + data[4:]):
+        with pytest.raises(BitstreamError):
+            codec.decode(damaged)
+    with pytest.raises(CodecError, match="is not within 0 and"):
+        tiny_pic().encode(photograph, Side(seed=-1))
+
+
+# Configuration
+
+
+def test_published_settings_are_the_defaults() -> None:
+    codec = PIC()
+    assert (codec.base, codec.sampler, codec.steps, codec.guidance) == ("sd-2.1-base", "dpm-solver++", 25, 9.0)
+    assert (codec.prompt_length, codec.candidates, codec.search_steps) == (16, 4, 3000)
+    assert (codec.learning_rate, codec.weight_decay, codec.suffix) == (0.1, 0.1, ", high quality")
+    assert codec.clip == clips.H14.id
+    assert codec.negative.startswith("disfigured, deformed, low quality")
+
+
+def test_presets_can_be_built_and_their_rates_are_legal() -> None:
+    seen = set()
+    for file in sorted((ROOT / "conf" / "codec").glob("pic*.yaml")):
+        conf = yaml.safe_load(file.read_text())
+        if conf["use"] != "pic":
+            continue
+        seen.add(file.stem)
+        assert conf["name"] == file.stem
+        for rate in conf["rates"]:
+            codec = PIC(prompt_length=PIC.rate.check("pic", rate), **conf["options"])
+            assert codec.weights_kind() == "unpinned"
+            assert PIC(prompt_length=rate, **conf["options"] | {"weights": "random"}).weights_kind() == "random"
+    assert seen == {"pic", "pic-published", "pic-sdxl", "pic-turbo"}
+
+
+def test_the_contract_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: Image) -> None:
+    for name in ("RDPBENCH_WEIGHTS", "HF_HUB_CACHE", "TORCH_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    codec = PIC()
+    assert isinstance(codec, Codec)
+    assert all(need.missing() is None for need in needs_of(PIC))
+    told = "\n".join(str(need.missing()) for need in codec.weight_needs())
+    for file in ("unet/diffusion_pytorch_model.safetensors", "bpe_simple_vocab_16e6.txt.gz", "CLIP-ViT-H-14"):
+        assert file in told
+    with pytest.raises(MissingNeed, match=r"Stable Diffusion 2\.1 at 512 pixels"):
+        codec.encode(small, Side())
+    assert coder_of(codec)["base"].startswith("unpinned:")
+    assert coder_of(codec)["clip"] == "sha256:036e6e2bd49697511f4f8b8cb5ee465f93025f7a69a145eadeb9a881ace9b18d"
+    assert coder_of(tiny_pic())["weights"] == "random"
+    assert tiny_pic().weight_needs() == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tokens": "text"}, "tokens='text' is not legal"),
+        ({"sampler": "ddpm"}, "sampler='ddpm' is not legal"),
+        ({"candidates": 0}, "candidates=0 must be a whole number from 1"),
+        ({"candidates": True}, "candidates=True must be"),
+        ({"steps": 0}, "steps=0 must be"),
+        ({"guidance": -1}, "guidance=-1 must be"),
+        ({"learning_rate": 0}, "learning_rate=0 must be above 0"),
+        ({"precision": "float64"}, "precision='float64' is not legal"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PIC(**options)
+
+
+def test_names_that_are_not_known_are_refused() -> None:
+    with pytest.raises(OutOfRange, match=r"prompt_length 1\.\.64"):
+        PIC(prompt_length=65)
+    with pytest.raises(UnknownName, match=r"did you mean 'sd-2\.1-base'"):
+        PIC(base="sd-21-base")
+    with pytest.raises(UnknownName, match="clip-vit-h-14"):
+        PIC(clip="vit-h-14")
+
+
+def test_weights_of_the_users_own_run_from_end_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: Image
+) -> None:
+    """The way of official weights, with CLIP's whole vocabulary: folders, table, strict loading, hashes."""
+    package = pytest.importorskip("open_clip", reason="open_clip_torch carries the byte-pair table")
+    table = Path(package.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
+    monkeypatch.setenv("RDPBENCH_WEIGHTS", str(tmp_path))
+    (tmp_path / table.name).write_bytes(table.read_bytes())
+    narrow = models.layout("sd-2.1-base", "random")
+    sizes = bases.Layout(narrow.unet, narrow.vae, narrow.texts, (0,), narrow.schedule, 49408)
+    made = {
+        "unet": diffusers.UNet2DConditionModel.from_config(dict(sizes.unet)),
+        "vae": diffusers.AutoencoderKL.from_config(dict(sizes.vae)),
+        "text_encoder": models.text_tower(sizes, 0),
+    }
+    for seed, (part, network) in enumerate(made.items()):
+        tiny.draw(network, seed).save_pretrained(tmp_path / "base" / part)
+    diffusers.PNDMScheduler(prediction_type="v_prediction").save_pretrained(tmp_path / "base" / "scheduler")
+    ends = {"vocab_size": 49408, "bos_token_id": 49406, "eos_token_id": 49407}
+    both = {"projection_dim": 24, "text_config": {**tiny.CLIP_TEXT, **ends}, "vision_config": tiny.CLIP_VISION}
+    tiny.draw(clips.network(both), seed=9).save_pretrained(tmp_path / "clip")
+    options = {"base": str(tmp_path / "base"), "clip": str(tmp_path / "clip"), "steps": 2, "search_steps": 3}
+    for code, size in (("fixed", 32), ("rank", 32), ("zlib-text", None)):
+        codec = PIC(**options, tokens=code)
+        bitstream = codec.encode(small, Side())
+        assert size is None or bitstream.parts["prompt"] == size
+        assert json.loads(bitstream.info["legacy"])["tokens-rank"] == 250
+        assert codec.decode(bitstream.data).shape == small.shape
+        assert codec.weights_kind() == "unpinned"
+        assert coder_of(codec)["base"].startswith("sha256:")
+        assert coder_of(codec)["base"] != coder_of(codec)["clip"]
