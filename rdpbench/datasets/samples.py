@@ -31,6 +31,20 @@ TAGS: dict[str, tuple[str, ...]] = {
     "retina.jpg": ("medical", "jpeg-source"),  # Mikael Häggström, CC0
     "text.png": ("text",),  # Wikimedia, public domain
 }
+CAPTIONS: dict[str, str] = {
+    "astronaut.png": "a woman in an orange space suit smiles in front of a flag and a model of a space shuttle",
+    "chelsea.png": "the face of a tabby cat with green eyes",
+    "coffee.png": "a cup of coffee on a saucer with a spoon on a wooden table",
+    "grace_hopper.jpg": "an old woman in a navy uniform with glasses in front of a flag",
+    "rocket.jpg": "a rocket on its launch pad at dusk between two towers",
+    "hubble_deep_field.jpg": "hundreds of distant galaxies of many colours on a black sky",
+    "ihc.png": "stained tissue under a microscope, brown and blue",
+    "logo.png": "a round logo in green and orange with a white curve and the head of a snake",
+    "page.png": "a scanned page with printed text about segmentation, unevenly lit",
+    "retina.jpg": "the inside of an eye, orange with branching blood vessels",
+    "text.png": "mathematical formulas handwritten on squared paper",
+}
+"""Ours, for codecs that take a caption; not to score against."""
 FOLDERS = {"skimage": "data", "matplotlib": "mpl-data/sample_data"}
 
 
@@ -58,7 +72,8 @@ class Samples:
         manifest = Manifest.beside(__file__, "samples.sha256")
         for name in self._names():
             folder = _folder("matplotlib" if name == "grace_hopper.jpg" else "skimage")
-            yield Sample(Path(name).stem, folder / name, TAGS[name], manifest.files[name])
+            known = manifest.files[name]
+            yield Sample(Path(name).stem, folder / name, TAGS[name], known, caption=CAPTIONS[name])
 
     def pinned(self) -> Pin:
         """Hash of the manifest's lines for the images that are asked for."""

@@ -1,0 +1,485 @@
+"""TACO: the published keys, captions at the encoder alone, the published count of bits, decoded anywhere."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import struct
+import subprocess
+import sys
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch.nn import functional
+
+from rdpbench.codecs import taco, taco_text
+from rdpbench.codecs.container import unpack
+from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of_built
+from rdpbench.codecs.learned.checkpoints import fit
+from rdpbench.codecs.learned.frames import to_planes
+from rdpbench.codecs.learned.systems import decode_images, encode_images, reproducible
+from rdpbench.codecs.taco import TACO
+from rdpbench.codecs.taco_network import TINY, Extractor, Injector, Layout, Network, Taco, random_network
+from rdpbench.codecs.taco_text import LENGTH, Reader, byte_tokens, official_reader, random_reader
+from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange
+from rdpbench.image import Image, pixel_sha256
+from rdpbench.metrics.clip_weights import Shape, build
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+WHERE = "rdpbench.codecs.taco:TACO"
+SIDE = Side(caption="a woman in an orange suit")
+
+
+def tiny(**options: Any) -> TACO:
+    return TACO(**{"weights": "random", "quality": 3, **options})
+
+
+def cut(image: Image, height: int, width: int) -> Image:
+    return np.ascontiguousarray(image[:height, :width])
+
+
+def tiny_network(quality: int = 3) -> Network:
+    return random_network(TINY, quality, random_reader(TINY.text))
+
+
+# The published network
+
+
+def digest(shapes: dict[str, list[int]]) -> str:
+    return hashlib.sha256(json.dumps(sorted(shapes.items())).encode()).hexdigest()
+
+
+def full_shapes() -> dict[str, list[int]]:
+    """Nothing is allocated: tensors without storage."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        return {key: list(one.shape) for key, one in Network(Layout()).state_dict().items()}
+
+
+def test_full_width_keys_and_shapes_are_those_of_the_checkpoints() -> None:
+    """The digest is of keys and shapes as the official class has them; nothing is renamed or dropped."""
+    shapes = full_shapes()
+    assert len(shapes) == 441
+    assert digest(shapes) == "ac28f21e3c7932a7437695e0837758c818622986a4fb16eae9d173038645c10c"
+    trained = [one for key, one in shapes.items() if not key.endswith((".bound", ".target", "scale_bound"))]
+    assert sum(math.prod(one) for one in trained) == 38_579_275
+    assert abs(4 * 38_579_275 / taco.ABOUT - 1) < 0.01
+
+
+def test_the_keys_of_the_dossier_are_these(shared: Path) -> None:
+    assert full_shapes() == json.loads((shared / "dossier" / "keys" / "taco.json").read_text())
+
+
+def test_every_published_file_has_a_card() -> None:
+    cards = [taco.checkpoint(quality).card for quality in TACO.rate.points]
+    names = [f"{one:g}" for one in (4e-4, 8e-4, 16e-4, 40e-4, 90e-4, 150e-4)]
+    assert [card.id for card in cards] == [f"taco/lambda{name}" for name in names]
+    assert [card.place for card in cards] == [f"taco/{name}.pth.tar" for name in names]
+    assert TACO().weights_kind() == "unpinned"  # no hash is published
+
+
+def test_the_configuration_lists_every_rate() -> None:
+    conf = yaml.safe_load((ROOT / "conf" / "codec" / "taco.yaml").read_text())
+    assert (conf["name"], conf["use"]) == ("taco", "taco")
+    assert conf["rates"] == list(TACO.rate.points)
+    for rate in conf["rates"]:
+        TACO(quality=rate, **conf["options"])
+    with pytest.raises(OutOfRange, match=r"'taco' takes: quality 1\.\.6"):
+        TACO(quality=0)
+
+
+# Checkpoints
+
+
+def as_published(net: Network) -> dict[str, torch.Tensor]:
+    """With the names of an older CompressAI, trained in parallel."""
+    return {f"module.{aged(name)}": tensor.clone() for name, tensor in net.state_dict().items()}
+
+
+def aged(name: str) -> str:
+    for new, old in {"matrices.": "_matrix", "biases.": "_bias", "factors.": "_factor"}.items():
+        name = name.replace(f"entropy_bottleneck.{new}", f"entropy_bottleneck.{old}")
+    return name
+
+
+def test_old_names_prefixes_and_baked_tables_load_to_the_same_network() -> None:
+    net = tiny_network()
+    net.gaussian_conditional._quantized_cdf[3, 1] += 1  # as built on another machine
+    again = Network(TINY)
+    made = fit(again, as_published(net), "example")
+    assert made == {"gaussian_conditional": "baked", "entropy_bottleneck": "baked"}
+    for name, one in net.state_dict().items():
+        assert torch.equal(one, again.state_dict()[name]), name
+    empty = {key: one[:0] if "_cdf" in key or "_offset" in key else one for key, one in as_published(net).items()}
+    empty["module.gaussian_conditional.scale_table"] = torch.zeros(0)
+    assert set(fit(Network(TINY), empty, "example").values()) == {"rebuilt"}
+
+
+def test_what_does_not_fit_is_named() -> None:
+    tensors = as_published(tiny_network())
+    del tensors["module.g_a.analysis_transform.8.gamma"]
+    tensors["module.clip.logit_scale"] = torch.zeros(())
+    tensors["module.h_s.increase.4.weight"] = torch.zeros(30, 41, 3, 3)
+    with pytest.raises(CodecError) as caught:
+        fit(Network(TINY), tensors, "another")
+    for line in (
+        "g_a.analysis_transform.8.gamma (8,) is missing",
+        "clip.logit_scale () has no place",
+        "h_s.increase.4.weight is (30, 41, 3, 3), must be (30, 40, 3, 3)",
+    ):
+        assert line in str(caught.value)
+
+
+def test_a_published_file_is_asked_for_read_and_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photograph: Image
+) -> None:
+    """Width and text tower are narrowed so that the files are small; the way is the same."""
+    monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RDPBENCH_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr("rdpbench.codecs.taco_network.Layout", lambda: TINY)
+    codec = TACO(quality=1)
+    own, tower, tokens = [str(need.missing()) for need in codec.weight_needs()]
+    for line in ("lambda 0.0004", "from     https://drive.google.com/drive", "licence  none stated", "154 MB"):
+        assert line in own
+    assert "605 MB" in tower
+    assert "byte-pair table" in tokens
+    assert needs_of_built(codec)[2:] == codec.weight_needs()
+    with pytest.raises(MissingNeed, match=r"'taco/lambda0\.0004' are not on this machine"):
+        codec.encode(photograph, SIDE)
+    beside = {
+        "epoch": 50,
+        "args": argparse.Namespace(lmbda=0.0004),
+        "optimizer": {"state": {}, "param_groups": [{"lr": 1e-4}]},
+        "lr_scheduler": {"milestones": Counter([45, 48]), "gamma": 0.1},
+    }
+    file = tmp_path / "taco" / "0.0004.pth.tar"
+    file.parent.mkdir()
+    torch.save({**beside, "state_dict": as_published(tiny_network(1))}, file)
+    with pytest.raises(MissingNeed, match="'clip-vit-base-patch32' are not on this machine"):
+        codec.encode(photograph, SIDE)
+    # The file of the tower is 605 MB, and its card knows its hash.
+    monkeypatch.setattr(taco_text, "official_reader", partial(random_reader, TINY.text))
+    made = codec.encode(photograph, SIDE)
+    assert made.data == tiny(quality=1).encode(photograph, SIDE).data
+    assert codec.coder()["weights"].startswith("unpinned:")
+    assert codec.coder()["text"] == "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f"
+
+
+# Text
+
+
+def test_a_caption_is_38_tokens_and_padding_is_none_for_clip() -> None:
+    reader = random_reader(TINY.text)
+    states = reader(["a cat", "a cat on a mat", "x" * 200])
+    assert states.shape == (3, LENGTH, 32)
+    assert torch.equal(states, torch.cat([reader([one]) for one in ("a cat", "a cat on a mat", "x" * 200)]))
+    assert torch.equal(states[2:], reader(["x" * 300]))  # cut
+    ids = byte_tokens()(["a cat"], padding="max_length", max_length=LENGTH)["input_ids"][0]
+    assert ids == [512, byte_tokens().convert_tokens_to_ids("a</w>"), *ids[2:5], *[513] * 33]
+    # What comes after a token changes nothing about it, nor does padding about what it sees.
+    alone = reader.tower(input_ids=torch.tensor([ids[:6]])).last_hidden_state
+    assert float((states[0, :6] - alone[0]).abs().max()) < 1e-5
+    unmasked = reader.tower(input_ids=torch.tensor([ids])).last_hidden_state
+    assert float((states[0, 6:] - unmasked[0, 6:]).abs().max()) > 1e-3
+    # After the last norm, whose scale is 1 and offset 0 when untrained.
+    assert float(states.mean(-1).abs().max()) < 1e-5
+    assert float((states.std(-1, correction=0) - 1).abs().max()) < 1e-3
+
+
+def test_the_tower_of_the_published_file_gives_the_same_states() -> None:
+    """It comes out of CLIP's whole network; here a narrow one."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from rdpbench.codecs.learned.randomised import seeded
+    from rdpbench.metrics.clip_weights import configuration
+
+    shape = Shape(64, 1, 1, 32, 64, 32, 2, 2, 16)
+    sizes = configuration(shape)["text_config"]
+    small = seeded(lambda: CLIPTextModel(CLIPTextConfig(**sizes)))
+    whole = build_random(shape)
+    own = {name.removeprefix("text_model."): one for name, one in small.state_dict().items()}
+    tensors = {name: own.get(name.removeprefix("text_model."), one) for name, one in whole.items()}
+    assert sum(name.startswith("text_model.") for name in tensors) == len(own)
+    states = [Reader(tower, byte_tokens())(["a dog"]) for tower in (build(shape, tensors).text_model, small)]
+    assert torch.equal(*states)
+
+
+def build_random(shape: Shape) -> dict[str, torch.Tensor]:
+    from transformers import CLIPConfig, CLIPModel
+
+    from rdpbench.metrics.clip_weights import configuration
+
+    return dict(CLIPModel(CLIPConfig(**configuration(shape))).state_dict())
+
+
+def test_captions_change_what_the_encoder_sends_and_nothing_else(photograph: Image) -> None:
+    codec = tiny()
+    one, other = (codec.encode(photograph, Side(caption=text)) for text in ("a woman", "a rocket"))
+    assert one.data != other.data
+    pixels = [codec.decode(made.data).astype(int) for made in (one, other)]
+    assert 0 < np.abs(pixels[0] - pixels[1]).mean() < np.abs(pixels[0] - pixels[0].mean()).mean()
+    assert np.array_equal(codec.decode(codec.encode(photograph, Side(caption="a woman", seed=9)).data), pixels[0])
+    together = codec.encode_batch([photograph] * 2, [Side(caption="a rocket"), Side(caption="a woman")])
+    assert [made.data for made in together] == [other.data, one.data]
+    with pytest.raises(CodecError, match="taco encodes an image with its caption, and got none; type captions="):
+        codec.encode_batch([photograph] * 2, [SIDE, Side()])
+    assert TACO.uses_caption
+
+
+# What is computed
+
+
+def attend(layer: torch.nn.MultiheadAttention, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """Vaswani et al.'s formula with 8 heads; values are of the keys."""
+    q, k, v = (
+        functional.linear(given, weight, bias).unflatten(-1, (8, -1)).transpose(1, 2)
+        for given, weight, bias in zip(
+            (queries, keys, keys), layer.in_proj_weight.chunk(3), layer.in_proj_bias.chunk(3), strict=True
+        )
+    )
+    weights = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1)
+    return functional.linear((weights @ v).transpose(1, 2).flatten(2), layer.out_proj.weight, layer.out_proj.bias)
+
+
+def test_the_adapter_is_the_published_formula() -> None:
+    net, text = tiny_network(), random_reader(TINY.text)(["a cat", "a dog"])
+    injector, extractor = net.g_a["analysis_transform"][8], net.g_a["analysis_transform"][14]  # type: ignore[index]
+    assert isinstance(injector, Injector)
+    assert isinstance(extractor, Extractor)
+    planes = torch.randn(2, 8, 3, 5, generator=torch.Generator().manual_seed(0))
+    norm = functional.layer_norm
+    with torch.no_grad():
+        places = norm(planes.flatten(2).transpose(1, 2), (8,))
+        tokens = norm(injector.text_feature_dim_proj(text), (8,))
+        expected = places + injector.gamma * attend(injector.cross_attn, places, tokens)
+        assert float((injector(planes, text) - expected.transpose(1, 2).reshape(2, 8, 3, 5)).abs().max()) < 1e-5
+        injector.gamma.zero_()
+        # Closed, the gate still leaves the norm.
+        assert torch.equal(injector(planes, text), places.transpose(1, 2).reshape(2, 8, 3, 5))
+        seen = norm(extractor.image_feature_dim_proj(planes.flatten(2).transpose(1, 2)), (32,))
+        expected = norm(text, (32,)) + attend(extractor.cross_attn, norm(text, (32,)), seen)
+        assert float((extractor(planes, text) - expected).abs().max()) < 1e-5
+
+
+def test_the_decoder_gets_what_the_transforms_alone_give(photograph: Image) -> None:
+    """Against the network written out, whole planes with zeros on the other half of the checkerboard."""
+    image = cut(photograph, 100, 77)
+    net = tiny_network(5)
+    net.requires_grad_(False)
+    with reproducible():
+        planes = functional.pad(to_planes([image], "cpu", torch.float32), (0, 51, 0, 28))
+        y = net.analysis(planes, random_reader(TINY.text)([str(SIDE.caption)]))
+        medians = net.entropy_bottleneck.quantiles[:, 0, 1].reshape(1, -1, 1, 1)
+        z = torch.round(layers(net.h_a, "reduction")(y) - medians) + medians
+        hyper, done = layers(net.h_s, "increase")(z), []
+        odd = (torch.arange(8)[:, None] + torch.arange(8)) % 2  # anchors
+        for number, group in enumerate(torch.split(y, list(TINY.groups), 1)):
+            known = [hyper]
+            if number:
+                context = layers(net.channel_context[str(number)], "fushion")
+                known = [context(torch.cat(done, 1)), hyper]
+            head = layers(net.entropy_parameters_anchor[number], "fusion")
+            means = head(torch.cat(known, 1)).chunk(2, 1)[1]
+            anchors = odd * (torch.round(group - means) + means)
+            known = [net.local_context[number](anchors), *known]
+            head = layers(net.entropy_parameters_nonanchor[number], "fusion")
+            means = head(torch.cat(known, 1)).chunk(2, 1)[1]
+            done.append(anchors + (1 - odd) * (torch.round(group - means) + means))
+        expected = layers(net.g_s, "synthesis_transform")(torch.cat(done, 1))[0, :, :100, :77].clamp(0, 1)
+    found = tiny(quality=5).decode(tiny(quality=5).encode(image, SIDE).data)
+    assert np.abs(found / 255 - expected.permute(1, 2, 0).numpy()).max() <= 0.5 / 255 + 1e-5
+    assert found.std() > 20
+
+
+def layers(holder: Any, name: str) -> Any:
+    return holder[name]
+
+
+def test_bits_are_also_counted_as_the_official_file(photograph: Image) -> None:
+    image = cut(photograph, 100, 77)
+    made = tiny().encode(image, SIDE)
+    height, width, [z, y] = unpack(made.data, 2)
+    file = struct.pack(">2I", height, width) + struct.pack(">3I", 2, 2, 2)
+    for string in (y, z):
+        file += struct.pack(">I", len(string)) + string
+    printed = json.loads(made.info["legacy"])
+    assert printed["framed"] == 8 * len(file) == printed["headerless"] + 8 * 28
+    assert made.parts["header"] == len(made.data) - len(z) - len(y) <= 9
+
+
+# Round trips
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_a_fresh_object_decodes_any_size_from_bytes_alone(portable: bool, photograph: Image) -> None:
+    for height, width in ((64, 64), (61, 99), (1, 1), (65, 2)):
+        image = cut(photograph, height, width)
+        made = tiny(portable=portable).encode(image, SIDE)
+        assert tiny(portable=portable).decode(bytes(made.data)).shape == image.shape
+        assert sum(made.parts.values()) == len(made.data)
+        assert set(made.parts) == {"header", "z", "y"} | ({"guard"} if portable else set())
+
+
+def test_random_rates_grow_with_quality(photograph: Image) -> None:
+    sizes = [len(tiny(quality=quality).encode(photograph, SIDE).data) for quality in TACO.rate.points]
+    assert sizes == sorted(set(sizes))
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_threads_and_batches_change_no_symbol(portable: bool, photograph: Image) -> None:
+    codec = tiny(portable=portable)
+    images = [np.ascontiguousarray(photograph[at : at + 100, at : at + 77]) for at in (0, 30, 60)]
+    sides = [Side(caption=text) for text in ("a woman", "a face", "a smile")]
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        datas = [codec.encode(image, side).data for image, side in zip(images, sides, strict=True)]
+        alone = np.stack([codec.decode(data) for data in datas]).astype(int)
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            assert [one.data for one in codec.encode_batch(images, sides)] == datas
+            assert np.abs(np.stack(codec.decode_batch(datas)) - alone).max() <= 1
+        assert codec.encode(images[0], sides[0]).data == datas[0]
+        assert np.abs(codec.decode(datas[0]) - alone[0]).max() <= 1
+    finally:
+        torch.set_num_threads(threads)
+    with pytest.raises(BitstreamError, match="a batch holds images of one size"):
+        codec.decode_batch([datas[0], codec.encode(photograph, SIDE).data])
+
+
+def disturbed(portable: bool) -> Taco:
+    """As another machine may have it: every parameter of a distribution off by up to half the guard."""
+    net = tiny_network()
+    system = Taco(net, random_reader(TINY.text, portable=portable), portable=portable)
+    for heads in (net.entropy_parameters_anchor, net.entropy_parameters_nonanchor):
+        for head in heads:
+            layers(head, "fusion").register_forward_hook(
+                lambda _module, _given, values: shifted(values, 2.0**-33 if portable else 1e-4)
+            )
+    return system
+
+
+def shifted(values: torch.Tensor, amount: float) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(values.numel())
+    noise = 2 * torch.rand(values.shape, generator=generator, dtype=values.dtype) - 1
+    return values + noise * amount * values.abs().clamp(min=1)
+
+
+def test_portable_files_survive_a_machine_that_computes_otherwise(photograph: Image) -> None:
+    for portable in (True, False):
+        codec = tiny(portable=portable)
+        made = codec.encode(photograph, SIDE)
+        try:
+            [found] = decode_images("other", disturbed(portable), [made.data], 1 << 20)
+        except BitstreamError:  # noise may be no bitstream
+            assert not portable
+        else:
+            assert np.array_equal(found, codec.decode(made.data)) == portable
+    [made] = encode_images("other", disturbed(True), [photograph], [SIDE], 1 << 20)
+    [expected] = decode_images("other", disturbed(True), [made.data], 1 << 20)
+    assert np.array_equal(tiny(portable=True).decode(made.data), expected)
+
+
+# In other processes
+
+
+@pytest.mark.slow
+def test_a_fresh_process_decodes_the_same_pixels_at_full_width(tmp_path: Path) -> None:
+    """256 x 256 and an odd size, one thread and batch 1 against two threads and a batch."""
+    from skimage import data
+
+    picture: Image = np.ascontiguousarray(data.astronaut()[:256, 100:356])
+    threads = torch.get_num_threads()
+    hashes = {}
+    try:
+        for portable in (False, True):
+            options = {"weights": "random-full", "quality": 6, "portable": portable}
+            codec = TACO(**options)  # type: ignore[arg-type]
+            for image in (picture, cut(picture, 250, 171)):
+                torch.set_num_threads(1)
+                made = codec.encode(image, SIDE)
+                alone = codec.decode(made.data)
+                file = tmp_path / f"{len(hashes)}.bin"
+                file.write_bytes(made.data)
+                file.with_suffix(".json").write_text(json.dumps([WHERE, options]))
+                assert file.stat().st_size == sum(made.parts.values())
+                hashes[file.stem] = pixel_sha256(alone)
+                torch.set_num_threads(2)
+                if portable:
+                    assert [one.data for one in codec.encode_batch([image] * 2, [SIDE] * 2)] == [made.data] * 2
+                pair = codec.decode_batch([made.data] * 2)
+                assert max(np.abs(one.astype(int) - alone).max() for one in pair) <= 1
+    finally:
+        torch.set_num_threads(threads)
+    done = program("decode_elsewhere.py", "1", *(str(tmp_path / f"{name}.bin") for name in hashes))
+    assert dict(line.split() for line in done.splitlines()) == hashes
+
+
+def program(name: str, *arguments: str, path: str = "") -> str:
+    done = subprocess.run(
+        [sys.executable, str(HERE / name), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), path]), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+CAPTIONED = """
+from rdpbench.codecs.contract import Side
+from rdpbench.codecs.taco import TACO
+
+class Captioned(TACO):
+    def encode(self, image, side):
+        return super().encode(image, Side(caption="coloured squares"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("portable", "count"),
+    [(True, 300), pytest.param(False, 2000, marks=pytest.mark.slow), pytest.param(True, 2000, marks=pytest.mark.slow)],
+)
+def test_damaged_files_end_in_an_error_or_an_image(portable: bool, count: int, tmp_path: Path) -> None:
+    (tmp_path / "captioned.py").write_text(CAPTIONED)
+    options = json.dumps({"weights": "random", "quality": 4, "portable": portable, "max_pixels": 1 << 18})
+    told = program("hostile.py", "captioned:Captioned", options, str(count), "1024", path=str(tmp_path))
+    outcome = json.loads(told)
+    assert outcome["images"] + outcome["errors"] == count
+    assert outcome["errors"] > count // 2
+    assert outcome["longest_s"] < 5
+
+
+def test_the_contract_is_kept_and_planning_imports_no_torch() -> None:
+    coder = coder_of(tiny(portable=True))
+    assert isinstance(tiny(), Codec)
+    assert (coder["weights"], coder["entropy coding"], coder["text"]) == ("random", "portable", "random")
+    assert coder["transformers"]
+    lines = "import sys; from rdpbench.codecs.taco import TACO as T; T().coder(); T().weight_needs()"
+    lines += "; print(sorted({'torch', 'compressai', 'transformers', 'pandas'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_without_its_files_the_text_tower_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("RDPBENCH_CACHE", "RDPBENCH_WEIGHTS", "HF_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    with pytest.raises(MissingNeed, match="CLIP ViT-B/32"):
+        official_reader()
