@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from rdpbench.datasets.command import add_arguments as data_arguments
 from rdpbench.errors import ConfigError, RdpbenchError, UnknownName
+from rdpbench.results.bd_command import add_arguments as bd_arguments
+from rdpbench.results.figure_command import add_arguments as figure_arguments
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -96,9 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     show = add("show", _show, "print the tables of a run and draw its figures again")
     verify = add("verify", _verify, "check a run: files, images, and bitstreams decoded in a fresh process")
     report = add("report", _report, "one HTML file of a run: curves, tables, what failed, where it comes from")
-    for command in (show, verify, report):
+    bd = add("bd", _bd, "every codec of a run against an anchor: BD-rate, BD-metric, pairs of images")
+    bd_arguments(bd)
+    for command in (show, verify, report, bd):
         command.add_argument("name", help="the run's name, or its folder")
         command.add_argument("--root", default="results/runs", help="where runs lie (default: %(default)s)")
+    figure_arguments(add("figure", _figure, "a paper's figure or table, from published numbers, runs, or both"))
     show.add_argument("--by-tag", action="store_true", help="a table for each kind of image, such as photo and scan")
     verify.add_argument("--sample", type=_count, default=64, help="bitstreams to decode again (default: %(default)s)")
     verify.add_argument("--all", action="store_true", help="decode all of them")
@@ -219,6 +224,18 @@ def _report(options: argparse.Namespace) -> int:
     metrics = {score.metric for score in contents.scores.values()}
     print(report(store, contents, sorted(metrics, key=_metric_order)))
     return 0
+
+
+def _figure(options: argparse.Namespace) -> int:
+    from rdpbench.results.figure_command import run
+
+    return run(options, _console())
+
+
+def _bd(options: argparse.Namespace) -> int:
+    from rdpbench.results.bd_command import run
+
+    return run(options, _stored(options), _console())
 
 
 def _regress(options: argparse.Namespace) -> int:

@@ -35,9 +35,9 @@ def summarise(
     """One line per point and metric: ``codec, rate, n, bpp, metric, value`` with ``*_lo``/``*_hi``, in that order.
 
     ``n`` counts images; ``partial`` marks points of fewer than the dataset has; ``failed`` and ``out_of_range`` count
-    what is not in the means; ``weights`` is ``random`` for networks that nobody trained; ``n_scored`` counts the images that the metric took, ``infinite`` those of them that are
-    lossless and left out of its mean; ``images`` is a fingerprint of the images in the mean; ``reliable`` is false for
-    a set metric on fewer images than it needs.
+    what is not in the means; ``weights`` is ``random`` for networks that nobody trained; ``n_scored`` counts the images
+    that the metric took, ``infinite`` those of them that are lossless and left out of its mean; ``images`` is a
+    fingerprint of the images in the mean; ``reliable`` is false for a set metric on fewer images than it needs.
     """
     import pandas as pd
 

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rdpbench.results.latex import latex
 from rdpbench.results.summary import at_rate, common_rates, comparable
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table as RichTable
+
+__all__ = ["Cell", "Table", "at_equal_rates", "latency", "latex", "markdown", "measured", "terminal", "untrained"]
 
 DIGITS = {"dB": 2, "": 4}
 
@@ -39,6 +42,20 @@ class Table:
     header: tuple[str, ...]
     lines: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
+
+
+def untrained(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Which lines are of networks with random weights; frames of older runs do not say.
+
+    >>> import pandas as pd
+    >>> int(untrained(pd.DataFrame({"weights": ["official", "official, random", ""]})).sum())
+    1
+    """
+    import pandas as pd
+
+    if "weights" not in frame:
+        return pd.Series(False, index=frame.index)
+    return frame["weights"].fillna("").str.contains("random").astype(bool)
 
 
 def measured(frame: pd.DataFrame) -> Table:
@@ -63,14 +80,20 @@ def measured(frame: pd.DataFrame) -> Table:
                     None
                 )
         lines.append(tuple(cells))
+    if untrained(frame).any():
+        names = ", ".join(dict.fromkeys(frame[untrained(frame)]["codec"]))
+        notes[f"random weights, which are no results: {names}"] = None
     return Table(f"{_names(frame)}: means over images, ± half of the 95 % interval", header, tuple(lines), tuple(notes))
 
 
 def at_equal_rates(frame: pd.DataFrame) -> list[Table]:
-    """For each round rate that codecs share: their metrics there over the same images, best first in bold."""
+    """For each round rate that codecs share: their metrics there over the same images, best first in bold.
+
+    Networks with random weights do not compete.
+    """
     tables = []
     targets = sorted(frame["target_bpp"].dropna().unique())
-    frame = frame[frame["reliable"]]
+    frame = frame[frame["reliable"] & ~untrained(frame)]
     everything, frame = frame, comparable(frame)
     for bpp in targets or common_rates(frame):
         points = _at_target(frame, bpp) if targets else at_rate(frame, bpp)
@@ -147,59 +170,6 @@ def markdown(table: Table) -> str:
     rows += [[marks.get(cell.rank, "{}").format(_md(cell.text)) for cell in line] for line in table.lines]
     text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     return f"{_md(table.caption)}\n\n{text}\n" + "".join(f"\n{_md(note)}\n" for note in table.notes)
-
-
-def latex(table: Table) -> str:
-    """For LaTeX with booktabs."""
-    marks = {1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
-    body = []
-    previous = ""
-    for line in table.lines:
-        label = line[0].text
-        cells = ["" if label == previous else _tex(label)]
-        if previous and label != previous and len(table.lines) > len({one[0].text for one in table.lines}):
-            body.append(r"\midrule")
-        previous = label
-        cells += [marks.get(cell.rank, "{}").format(_tex(cell.text)) for cell in line[1:]]
-        body.append(" & ".join(cells) + r" \\")
-    return "\n".join(
-        [
-            r"% \usepackage{booktabs}",
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{_tex(' '.join((table.caption + '.', *table.notes)))}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
-            r"\toprule",
-            " & ".join(_tex(name) for name in table.header) + r" \\",
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
-_TEX = {
-    **{mark: f"\\{mark}" for mark in "%_&#${}"},
-    "\\": r"\textbackslash{}",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"$<$",
-    ">": r"$>$",
-    "±": r"$\pm$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "–": "--",
-    "∞": r"$\infty$",
-    "×": r"$\times$",
-}
-"""What LaTeX writes otherwise, letter by letter: a replacement must not be replaced again."""
-
-
-def _tex(text: str) -> str:
-    return "".join(_TEX.get(letter, letter) for letter in text)
 
 
 def _md(text: str) -> str:

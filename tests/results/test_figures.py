@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from rdpbench.results.figures import draw_all
+from rdpbench.results.style import log_ticks
 
 DRAW = """
 import sys
@@ -77,6 +78,24 @@ def test_names_are_text(tmp_path: Path) -> None:
     svg = draw_all(curves(names, dataset=r"$\frac$ _x"), tmp_path)[2].read_text()
     plain = draw_all(curves(["_hidden"] * 7), tmp_path / "one")[2].read_text()
     assert svg.count('<g id="text_') == plain.count('<g id="text_') + 6
+
+
+def test_random_weights_are_watermarked(tmp_path: Path) -> None:
+    frame = curves(["jpeg", "pic"])
+    plain = draw_all(frame.assign(weights=""), tmp_path / "plain")[2].read_text()
+    assert draw_all(frame, tmp_path / "older")[2].read_text() == plain
+    marked = frame.assign(weights=["official, random" if codec == "pic" else "" for codec in frame["codec"]])
+    svg = draw_all(marked, tmp_path / "marked")[2].read_text()
+    assert svg.count('id="watermark"') == 1
+    assert "watermark" not in plain
+
+
+@pytest.mark.parametrize(("low", "high", "most"), [(0.02, 3.0, 4), (0.001, 10.0, 4), (0.1, 0.9, 3), (0.004, 0.13, 4)])
+def test_ticks_of_rates_are_round_and_few(low: float, high: float, most: int) -> None:
+    ticks = log_ticks(low, high, most)
+    assert 1 <= len(ticks) <= most + 1
+    assert all(low <= tick <= high for tick in ticks)
+    assert {f"{tick:e}"[0] for tick in ticks} <= set("1235")
 
 
 def test_infinite_and_missing_values_are_not_drawn(tmp_path: Path) -> None:
