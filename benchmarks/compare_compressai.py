@@ -6,6 +6,9 @@ Same images, codec, qualities and metrics (PSNR and MS-SSIM). Every wall time is
 reading, coding, scoring and storing are in it; rdpbench's figures are timed apart. The contestants take turns, so that
 a drifting machine is fair to all; medians over the rounds are printed, and ratios of medians.
 
+``--dense`` takes five times as many qualities: what a command costs once fades, what a task costs stays. The cost of a
+task alone is the difference of both sweeps over the difference of their tasks.
+
 CompressAI is run at its settings ``-j 1``, ``-j 2`` and ``-j 2`` with one thread each. The bare loop uses rdpbench's
 codec and metric classes and as many worker processes, and does nothing else: no plan, no store, no hashes.
 """
@@ -86,9 +89,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--skip", action="append", default=[], help="a contestant to leave out, by its name")
+    parser.add_argument("--dense", action="store_true", help="every quality from 1 to 95 (jpeg, webp)")
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     folder, codec, workers = options.folder.resolve(), options.codec, options.workers
+    if options.dense:
+        QUALITIES[codec] = list(range(1, 96))
     if options.bare:
         bare(codec, folder, workers)
         return
@@ -103,6 +109,7 @@ def main() -> None:
             return timed([sys.executable, "-m", "rdpbench", "show", "timed", "--root", root])
 
     loop = [sys.executable, __file__, str(folder), "--codec", codec, "--workers", str(workers), "--bare"]
+    loop += ["--dense"] if options.dense else []
     contestants: dict[str, Callable[[], float]] = {
         "rdpbench": fresh,
         "rdpbench, verify=0": lambda: fresh("verify=0"),

@@ -188,8 +188,11 @@ class Store:
         try:
             # Compared, since a damaged file of this name is to be healed.
             if not path.is_file() or path.read_bytes() != data:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                beside.write_bytes(data)
+                try:
+                    beside.write_bytes(data)
+                except FileNotFoundError:  # the first one in its folder
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    beside.write_bytes(data)
                 beside.replace(path)
         except OSError as error:
             with contextlib.suppress(OSError):
