@@ -7,6 +7,8 @@ per-image values into the number of a table; the default is their mean.
 A *set* metric has two halves. Its `Features` turn each image into an array, which is stored; its ``reduce`` turns the
 arrays of two sets into an `Estimate`, is cheap, and can be repeated on any subset. Metrics whose features have one
 ``id`` share the stored arrays.
+
+A metric *over decodes* compares several decodes of one bitstream with each other. Its value is a score of the row.
 """
 
 from __future__ import annotations
@@ -134,6 +136,32 @@ class SetMetric(Protocol):
     def reduce(self, reference: Sequence[Array], distorted: Sequence[Array]) -> Estimate:
         """The number, from the arrays of two sets in the order of the image ids; pure, and repeatable on subsets."""
         ...
+
+
+@runtime_checkable
+class DecodesMetric(Protocol):
+    """The contract of a metric over several decodes of one bitstream; what is declared as in `Metric` means the same.
+
+    Optional class data: ``uses_device``, with which the constructor takes ``device``.
+    """
+
+    name: ClassVar[str]
+    """Name with protocol, which ends in the number of decodes: ``diversity/deviation/5``."""
+    kind: ClassVar[Literal["decodes"]]
+    decodes: ClassVar[int]
+    """How many it compares, the row's own reconstruction counted."""
+    version: ClassVar[str]
+    higher_is_better: ClassVar[bool]
+    unit: ClassVar[str]
+    perceptual: ClassVar[bool]
+    source: ClassVar[str]
+    needs: ClassVar[tuple[Need, ...]]
+
+    def score(self, decodes: Sequence[Image]) -> float:
+        """The number of one bitstream; the reconstruction comes first, 0 means that all decodes are equal."""
+        ...
+
+    def reduce(self, values: Sequence[float]) -> float: ...
 
 
 def mean(values: Sequence[float]) -> float:

@@ -5,7 +5,8 @@ where the paper has a mean. The layers are torchvision's, the blocks are put tog
 pytorch-fid and torch-fidelity both load fills them strictly. The features are those of torch-fidelity and torchmetrics
 bit for bit on a CPU; another number of images in a batch moves them by rounding (2e-6 of the largest).
 
-Everything runs in float32 with TF32 off. Presets differ in what they do before the network: see ``presets.py``.
+Everything runs in float32 with TF32 off, but for the presets of ``fast.py``. Presets differ in what they do before the
+network: see ``presets.py``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from rdpbench.errors import ImageError, MetricError
 from rdpbench.image import Image, check_image
-from rdpbench.metrics.precision import exact
+from rdpbench.metrics.precision import exact, quick
 from rdpbench.needs import Need, Package
 from rdpbench.weights import CARDS, Weights, read_tensors
 
@@ -130,6 +131,8 @@ class InceptionFeatures:
     uses_device: ClassVar[bool] = True
     preload: ClassVar[tuple[str, ...]] = ("torch", "torchvision")
     """Imported once, in the fork server, for all workers."""
+    fast: ClassVar[bool] = False
+    """Rounded by TF32 on a GPU, in whatever layout is fastest; only under an `id` that says so."""
 
     def __init__(self, tensors: Mapping[str, Tensor] | None = None, device: str = "cpu") -> None:
         """Take the card's file, or the given tensors in its place; the network is loaded at the first image."""
@@ -156,8 +159,9 @@ class InceptionFeatures:
         network = _shared(self._device) if self._network is None else self._network
         cut = [self.pieces(self._checked(image)) for image in images]
         rows = [np.empty((0, DIM), np.float32)]
-        with torch.inference_mode(), exact():
-            rows += [pool3(network, batch).cpu().numpy() for batch in self._batches(cut)]
+        layout = torch.channels_last if self.fast else torch.contiguous_format
+        with torch.inference_mode(), quick() if self.fast else exact():
+            rows += [pool3(network, batch.to(memory_format=layout)).cpu().numpy() for batch in self._batches(cut)]
         ends = np.cumsum([len(pieces) for pieces in cut])
         return np.split(np.concatenate(rows), ends[:-1]) if cut else []
 

@@ -7,11 +7,13 @@ import warnings
 import numpy as np
 import pytest
 
+from rdpbench import registry
 from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.metrics import presets
 from rdpbench.metrics.contract import Features
 from rdpbench.metrics.inception import CARD, build, pool3
 from rdpbench.metrics.patches import hific
+from rdpbench.runners.task import features_key
 from rdpbench.weights import Weights
 
 PRESETS = [
@@ -206,3 +208,16 @@ def test_importing_is_light():
         "sys.exit(any(name in sys.modules for name in ('torch', 'torchvision', 'transformers', 'scipy')))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["clean", "legacy-tf", "hific-patch"])
+def test_fast_has_names_of_its_own(name, inception_tensors, photograph):
+    """The same features up to rounding on a CPU; stored, cached and named apart, so that they never meet."""
+    usual, fast = (registry.load("metric", f"fid/{name}{end}") for end in ("", "/fast"))
+    assert (fast.name, registry.load("metric", f"kid/{name}/fast").features) == (f"fid/{name}/fast", fast.features)
+    assert features_key(fast.features) != features_key(usual.features)
+    assert fast.features.id != usual.features.id
+    image = np.ascontiguousarray(photograph[:256, :256])
+    [one] = usual.features(inception_tensors).extract([image])
+    [other] = fast.features(inception_tensors).extract([image])
+    assert np.abs(one - other).max() <= 1e-5 * np.abs(one).max()
