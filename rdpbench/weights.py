@@ -53,6 +53,15 @@ class Card:
     """Id of the `Folder` that the file belongs to."""
 
     @property
+    def by_hand(self) -> bool:
+        """Is its address a page for a browser? What such a page sends to a program is not the file.
+
+        >>> CARDS["alexnet-imagenet"].by_hand
+        False
+        """
+        return urlsplit(self.source).hostname == "drive.google.com"
+
+    @property
     def place(self) -> str:
         """Its path inside ``$RDPBENCH_WEIGHTS`` and our cache: the file's name, below an id if it is from the hub.
 
@@ -253,6 +262,8 @@ def how_to_get(card: Card | Folder) -> str:
     lines.append("           or into a folder of yours and type: export RDPBENCH_WEIGHTS=/where/the/folder/is")
     if "/" in yours.removeprefix("$RDPBENCH_WEIGHTS/") or isinstance(card, Folder):
         lines.append(f"           (there as {yours})")
+    if isinstance(card, Card) and card.by_hand:
+        return "\n".join([*lines, "           (only a browser gets it from that page)"])
     return "\n".join([*lines, "           or let it be downloaded: rdpbench run ... download=true"])
 
 
@@ -285,6 +296,8 @@ def fetch(card: Card | Folder, progress: Progress | None = None) -> Path:
 
 
 def _download(card: Card, hint: str, progress: Progress | None) -> None:
+    if card.by_hand:
+        raise MissingNeed(f"weights {card.id!r} are not on this machine\n{hint}")
     target = own_folder() / card.place
     download(card.source, target, sha256=card.sha256, size=card.bytes, hint=hint, progress=progress)
 

@@ -14,6 +14,9 @@ from PIL import Image as pil
 
 ROOT = Path(__file__).parents[1]
 
+# As in a worker: threads change pixels, and two test processes of two threads each fight over two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

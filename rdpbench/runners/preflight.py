@@ -11,6 +11,7 @@ from rdpbench.config import Bench, CodecSetting
 from rdpbench.errors import ConfigError, MetricError, MissingNeed
 from rdpbench.metrics.feature_sets import check_side
 from rdpbench.needs import Need
+from rdpbench.runners.decodes import decodes_of
 from rdpbench.runners.features import is_set, set_metric, set_metrics
 from rdpbench.runners.grid import dataset_of, points
 from rdpbench.runners.reference import lacking as missing_reference
@@ -81,9 +82,13 @@ def check_device(device: str) -> None:
 
 
 def choose_metrics(bench: Bench) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The metrics that can run, and those left out; missing ones stop the plan unless the user allowed leaving out."""
+    """The metrics that can run, and those left out; missing ones stop the plan unless the user allowed leaving out.
+
+    Nobody named those that ``decodes=`` brings: what is missing of them is told, and stops nothing.
+    """
     lacking: dict[str, str] = {}
-    for name in bench.metrics:
+    brought = brought_by_decodes(bench)
+    for name in (*bench.metrics, *brought):
         cls = registry.load("metric", name)
         needs: Iterable[Need] = getattr(cls, "needs", ())
         lacks = [missing for need in needs if (missing := need.missing())]
@@ -91,12 +96,19 @@ def choose_metrics(bench: Bench) -> tuple[tuple[str, ...], dict[str, str]]:
             lacks.append(text)
         if lacks:
             lacking[name] = "; ".join(lacks)
-    if lacking and not bench.metrics_available:
-        lines = [f"  metric {name}: {why}" for name, why in lacking.items()]
+    if set(lacking) - set(brought) and not bench.metrics_available:
+        lines = [f"  metric {name}: {why}" for name, why in lacking.items() if name not in brought]
         raise MissingNeed(
             "this run cannot start:\n" + "\n".join(lines) + "\nor leave out what is missing: metrics=available"
         )
-    return tuple(name for name in bench.metrics if name not in lacking), lacking
+    return tuple(name for name in (*bench.metrics, *brought) if name not in lacking), lacking
+
+
+def brought_by_decodes(bench: Bench) -> tuple[str, ...]:
+    """The metrics that ``decodes=`` stands for, unless the user named some of their kind."""
+    if bench.decodes == 1 or any(decodes_of(name) for name in bench.metrics):
+        return ()
+    return tuple(f"{name}/{bench.decodes}" for name in ("diversity/lpips-alex", "diversity/deviation"))
 
 
 def fitting(bench: Bench, metrics: Sequence[str], tasks: Sequence[Task]) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -148,22 +160,35 @@ def _lacks(what: str, needs: Iterable[Need]) -> list[str]:
 
 
 def fetch_weights(bench: Bench) -> None:
-    """Download missing weights of the chosen codecs and metrics where that is allowed (``download=true``)."""
+    """Download missing weights of the chosen codecs and metrics where that is allowed (``download=true``).
+
+    Raises:
+        MissingNeed: something is missing that no download brings (then nothing is downloaded), or a download failed;
+            all that is still missing is listed.
+    """
     if not bench.download:
         return
+    users: dict[str, list[Need]] = {}
     for codec in dict.fromkeys(codec for codec, _ in bench.grid):
-        _fetch(f"codec {codec.name!r}", [*needs_of(registry.load("codec", codec.use)), *weights_of(bench, codec)])
+        users[f"codec {codec.name}"] = [*needs_of(registry.load("codec", codec.use)), *weights_of(bench, codec)]
     if not bench.metrics_available:
-        for name in bench.metrics:
-            _fetch(f"metric {name!r}", getattr(registry.load("metric", name), "needs", ()))
-
-
-def _fetch(what: str, needs: Iterable[Need]) -> None:
-    needs = list(needs)
-    wanted = [need for need in needs if isinstance(need, weights.Weights) and need.missing()]
-    others = [said for need in needs if not isinstance(need, weights.Weights) and (said := need.missing())]
+        users |= {f"metric {name}": list(getattr(registry.load("metric", name), "needs", ())) for name in bench.metrics}
+    wanted = dict.fromkeys(need for needs in users.values() for need in needs if _downloadable(need) and need.missing())
     # Nothing is downloaded for what could not run with it, or whose licence was not agreed to.
-    if wanted and others:
-        raise MissingNeed(f"{what}: " + "\n".join(others))
+    if wanted and any(need.missing() for needs in users.values() for need in needs if need not in wanted):
+        raise MissingNeed(f"nothing was downloaded, because not all can be:\n{_missing(users)}")
     for need in wanted:
-        weights.fetch(need.card)
+        assert isinstance(need, weights.Weights)
+        try:
+            weights.fetch(need.card)
+        except MissingNeed as error:
+            why = str(error).partition("\n")[0]
+            raise MissingNeed(f"{why}\nthis run cannot start:\n{_missing(users)}") from error
+
+
+def _downloadable(need: Need) -> bool:
+    return isinstance(need, weights.Weights) and not getattr(need.card, "by_hand", False)
+
+
+def _missing(users: dict[str, list[Need]]) -> str:
+    return "\n".join(line for user, needs in users.items() for line in _lacks(user, needs))
