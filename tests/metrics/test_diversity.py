@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from rdpbench.errors import MetricError
-from rdpbench.metrics.diversity import Diversity, diversity, pixel_deviation
+from rdpbench.metrics.diversity import (
+    Deviation,
+    Diversity,
+    LPIPSSqueezeDiversity,
+    diversity,
+    pixel_deviation,
+)
 from rdpbench.metrics.lpips import LPIPSSqueeze
 from rdpbench.metrics.psnr import PooledPSNR
 
@@ -82,6 +88,19 @@ def test_the_estimate_does_not_grow_with_the_number_of_decodes():
         groups = [grey[start : start + count] for start in range(0, 40, count)]
         variance = np.mean([pixel_deviation(group) ** 2 for group in groups])
         assert variance == pytest.approx(100, rel=0.02), count
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_the_metrics_of_a_row_are_these_functions(lpips, count):
+    images = decodes(count)
+    found = diversity(images, lpips)
+    assert Deviation.over(count)().score(images) == found.pixel_std
+    metric = LPIPSSqueezeDiversity.over(count)(metric=lpips)
+    assert metric.score(images) == found.mean_pairwise
+    assert metric.reduce([1.0, 2.0]) == 1.5
+    assert metric.name == f"diversity/lpips-squeeze/{count}"
+    with pytest.raises(MetricError, match=f"compares {count} decodes, found {count + 1}"):
+        metric.score(decodes(count + 1))
 
 
 def test_wrong_use(lpips):

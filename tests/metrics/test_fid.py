@@ -37,7 +37,7 @@ def arrays(offset=0.0, count=40):
 def test_names_and_class_data():
     assert sorted(f"fid/{name}" for name in (
         "clean", "legacy-tf", "legacy-torch", "tm-1.8", "hific-patch", "hific-patch-noresize", "hfd-256", "perco-512",
-        "taco-299/whole", "taco-299/patch", "text-sketch",
+        "taco-299/whole", "taco-299/patch", "text-sketch", "clean/fast", "hific-patch/fast", "legacy-tf/fast",
     )) == NAMES  # fmt: skip
     for name in NAMES:
         cls = registry.load("metric", name)
@@ -65,7 +65,7 @@ def test_what_is_shared_and_what_is_said():
 def test_features_of_two_presets_are_stored_apart():
     """Vectors of all presets have 2048 entries: it is their kind that keeps them from meeting."""
     presets = {registry.load("metric", name).features for name in NAMES}
-    assert len({kind(features) for features in presets}) == len({features.id for features in presets}) == 6
+    assert len({kind(features) for features in presets}) == len({features.id for features in presets}) == 9
 
 
 def test_the_dossiers_value():
