@@ -42,13 +42,18 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "lic-tcm": "rdpbench.codecs.lic_tcm:Tcm",
         "mbt2018": "rdpbench.codecs.compressai_zoo:Autoregressive",
         "mbt2018-mean": "rdpbench.codecs.compressai_zoo:MeanScaleHyperprior",
+        "mini": "rdpbench.codecs.mini:Mini",
         "mozjpeg": "rdpbench.codecs.mozjpeg:MozJPEG",
         "msillm": "rdpbench.codecs.msillm:MSILLM",
         "msillm-nogan": "rdpbench.codecs.msillm:NoGAN",
+        "perco": "rdpbench.codecs.perco:PerCo",
+        "perco-image": "rdpbench.codecs.perco_image:PerCoImage",
         "pic": "rdpbench.codecs.pic:PIC",
         "pics": "rdpbench.codecs.pics:PICS",
         "pics-sketch": "rdpbench.codecs.pics:SketchPICS",
+        "sd-vae": "rdpbench.codecs.sd_vae:StableDiffusionVAE",
         "taco": "rdpbench.codecs.taco:TACO",
+        "textual-inversion": "rdpbench.codecs.textual_inversion:TextualInversion",
         "vtm": "rdpbench.codecs.vtm:VTM",
         "vvenc": "rdpbench.codecs.vvenc:VVenC",
         "webp": "rdpbench.codecs.webp:WebP",
@@ -84,6 +89,10 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "dclip/h14": "rdpbench.metrics.clip:DCLIP",
         "dists": "rdpbench.metrics.dists:DISTS",
         "dists/256": "rdpbench.metrics.dists:SmallDISTS",
+        "diversity/deviation": "rdpbench.metrics.diversity:Deviation",
+        "diversity/lpips-alex": "rdpbench.metrics.diversity:LPIPSAlexDiversity",
+        "diversity/lpips-squeeze": "rdpbench.metrics.diversity:LPIPSSqueezeDiversity",
+        "diversity/lpips-vgg": "rdpbench.metrics.diversity:LPIPSVGGDiversity",
         "edges/canny-f1": "rdpbench.metrics.edges:EdgeF1",
         "edges/canny-precision": "rdpbench.metrics.edges:EdgePrecision",
         "edges/canny-recall": "rdpbench.metrics.edges:EdgeRecall",
@@ -166,6 +175,8 @@ def load(kind: Kind, reference: str) -> type:
     if ":" in reference:
         return _load_own(reference, f"{kind}={reference}")
     target = BUILTIN[kind].get(reference) or _entry_points(kind).get(reference)
+    if target is None and (counted := _counted(kind, reference)):
+        return counted
     if target is None:
         raise UnknownName(kind, reference, names(kind), f"your own: {kind}=./my_{kind}.py:MyClass")
     if reference in BUILTIN[kind]:
@@ -180,10 +191,20 @@ def source_sha256(kind: Kind, reference: str) -> str:
 
     It enters the keys: an edited codec of one's own is another codec. What that file imports is not followed.
     """
-    if reference in BUILTIN[kind]:
+    if reference in BUILTIN[kind] or _counted(kind, reference):
         return ""
     file = sys.modules[load(kind, reference).__module__].__file__
     return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+
+
+def _counted(kind: Kind, reference: str) -> type | None:
+    """A metric of ours over several decodes, whose name ends in their number: ``diversity/deviation/5``."""
+    stem, _, number = reference.rpartition("/")
+    if kind != "metric" or stem not in BUILTIN[kind] or not number.isdecimal() or str(int(number)) != number:
+        return None
+    over = getattr(load(kind, stem), "over", None)
+    counted: type | None = over(int(number)) if over else None
+    return counted
 
 
 @cache

@@ -6,6 +6,10 @@ class data, read through the functions below, so that a codec of one's own stays
 
 ``needs``    what must be installed (`rdpbench.needs`); missing ones stop a plan, with the command to get them
 ``seeded``   True if the encoder or decoder draws random numbers; only then is ``seed`` a sweep axis
+``stochastic``  True if the decoder draws, and is ``decode(data, *, seed=None)``: another seed is another sample of the
+    same bitstream, None is the seed in the container; only then do ``decodes=`` and diversity mean anything
+``batches``  True if it has ``encode_batch(images, sides)`` for images of one size, each with a bitstream that decodes
+    alone; and, where its decoder can, ``decode_batch(datas)``; used where ``batch=`` is above 1
 ``heavy``    True if building the codec is expensive (weights): its tasks are then grouped by rate point
 ``preload``  modules worth importing once for all workers, such as ``("torch",)``
 ``uses_device``  True if it computes on ``device=``, which is then a field of it; rows of all others say ``cpu``
@@ -94,10 +98,15 @@ class Rate:
     """Do the bytes grow with the value? (Quality: yes. QP: no.)"""
     points: tuple[float, ...] = ()
     """The default sweep; those in ``conf/codec`` take precedence."""
+    listed: bool = False
+    """Are ``points`` all that is legal, as with networks for a few rates?"""
 
     def check(self, codec: str, value: float) -> float:
         """Return the value (an int where steps are whole), or raise `OutOfRange` that says what is legal."""
         legal = f"{self.low:g}..{self.high:g}" + (f" in steps of {self.step:g}" if self.step else "")
+        if self.listed and value not in self.points:
+            legal = ", ".join(f"{point:g}" for point in self.points)
+            raise OutOfRange(f"rate {value:g} is none that {codec!r} takes: {self.field} {legal}")
         off_grid = self.step and abs((value - self.low) / self.step - round((value - self.low) / self.step)) > 1e-9
         if not self.low <= value <= self.high or off_grid:
             raise OutOfRange(f"rate {value:g} is outside what {codec!r} takes: {self.field} {legal}")

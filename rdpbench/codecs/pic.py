@@ -21,7 +21,8 @@ after the prompt, negative words, N = 4, PEZ with 3000 steps in OpenCLIP ViT-H/1
 - The decoder paints one image, not N of which it drops N - 1.
 - Single precision by default, without xformers, whose sums differ between GPUs.
 - Any size is taken: painted at the next multiples of 64, and cut. The official code resizes its input, which here is
-  the protocol of a dataset: ``data=kodak@text-sketch-512``. Sizes far from the model's own paint badly.
+  the protocol of a dataset: ``data=kodak data.options.protocol=text-sketch-512``. Sizes far from the model's own paint
+  badly.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ from rdpbench.metrics.clip_tower import unit
 from rdpbench.needs import Need
 
 TOLD_EVERY_S = 30.0
+SEARCH_STEPS, RANDOM_SEARCH_STEPS = 3000, 30
+"""Of the search: the official number, and that for random weights at a tiny width, whose words mean nothing."""
 with_seed = fields.with_seed
 """Another sample of the same bitstream: nothing is encoded again."""
 
@@ -68,6 +71,7 @@ class PIC(DiffusionCodec):
 
     name: ClassVar[str] = "pic"
     rate: ClassVar[Rate] = Rate("prompt_length", 1, 64, points=(16,))
+    stochastic: ClassVar[bool] = True
 
     prompt_length: int = 16
     """Tokens."""
@@ -81,11 +85,15 @@ class PIC(DiffusionCodec):
     """Words after every prompt; not sent."""
     clip: str = "clip-vit-h-14-laion2b-s32b-b79k"
     """The network for the search and the choice: one of `clips.CLIPS`, or a folder with a ``CLIPModel``."""
-    search_steps: int = 3000
+    search_steps: int = 0
+    """0 is 3000, and 30 with ``weights=random``."""
     learning_rate: float = 0.1
     weight_decay: float = 0.1
 
     def __post_init__(self) -> None:
+        if self.search_steps == 0 and not isinstance(self.search_steps, bool):
+            # Spelled out, so that it stands in keys and rows.
+            object.__setattr__(self, "search_steps", RANDOM_SEARCH_STEPS if self.weights == "random" else SEARCH_STEPS)
         super().__post_init__()
         PIC.rate.check(self.name, self.prompt_length)
         check_choice(self.name, "tokens", self.tokens, fields.CODES)
@@ -125,15 +133,17 @@ class PIC(DiffusionCodec):
                 for image, side, prompt in zip(images, sides, found, strict=True)
             ]
 
-    def decode(self, data: bytes) -> Image:
+    def decode(self, data: bytes, *, seed: int | None = None) -> Image:
+        """The image, or with a seed of the caller's another sample of the same bitstream."""
         ready = self.models()
         with reproducible(), decoding(self.name):
+            data = data if seed is None else with_seed(data, seed)
             height, width, (first, prompt, *rest) = unpack(data, 2 + len(self.sketch_sections()))
             check_pixels(*pixels.FRAME.padded(height, width), self.max_pixels, BitstreamError)
-            seed = fields.unpack_seed(first)
+            drawn = fields.unpack_seed(first)
             ids = fields.unpack_tokens(prompt, self.tokens, ready.vocabulary, self.suffix)
             control = self.control(ready, rest, height, width)
-            [image] = self.generate(ready, [seed], ids, height, width, control)
+            [image] = self.generate(ready, [drawn], ids, height, width, control)
             return image
 
     def sketch_sections(self) -> tuple[str, ...]:

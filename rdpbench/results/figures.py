@@ -1,7 +1,7 @@
 """Rate-distortion and rate-perception curves as PNG, PDF and SVG; the same frame gives the same bytes.
 
 One panel per metric, rate on a log axis when it spans more than a factor of ten, an arrow towards better, bands for the
-95 % intervals. Points of fewer images than the dataset has are hollow.
+95 % intervals. Points of fewer images than the dataset has are hollow. What only bounds others is a level line.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rdpbench.results.roles import is_bound
 from rdpbench.results.style import (
     MARKERS,
     PALETTE,
@@ -68,6 +69,11 @@ def _panels(figure: Figure, frame: pd.DataFrame, metrics: Sequence[str]) -> None
 def _curve(axis: Axes, points: pd.DataFrame, codec: str, number: int) -> None:
     points = points.sort_values("bpp")
     colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
+    if is_bound(codec) and len(points):
+        # The value at its highest rate; the rate itself is no matter, and would squeeze the others' axis.
+        level = points["value"].iloc[-1]
+        axis.axhline(level, linestyle=":", color=colour, linewidth=1.2, label=f"{plain(codec)} (bound)")
+        return
     style = "-" if number < len(PALETTE) else "--"
     fill = "none" if points["partial"].any() else colour
     axis.plot(
@@ -95,4 +101,6 @@ def _label(axis: Axes, points: pd.DataFrame, metric: str) -> None:
         axis.text(0.5, 0.5, "too few images", transform=axis.transAxes, ha="center", color="0.5")
     axis.set_title(f"{metric}{unit} {'↑' if first['higher_is_better'] else '↓'}", loc="left")
     axis.set_xlabel("bits per pixel")
-    rate_axis(axis, points["bpp"].min(), points["bpp"].max())
+    curves = points[~points["codec"].map(is_bound)]
+    rates = (curves if len(curves) else points)["bpp"]
+    rate_axis(axis, rates.min(), rates.max())

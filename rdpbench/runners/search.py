@@ -31,9 +31,12 @@ class Found:
 def settings(axis: Rate) -> Callable[[int], float]:
     """The k-th setting in the order of rising bytes, k from 0 to ``count(axis) - 1``."""
     last = count(axis) - 1
+    listed = sorted(axis.points)
 
     def at(k: int) -> float:
         k = k if axis.rises else last - k
+        if axis.listed:
+            return listed[k]
         if axis.step:
             return axis.low + k * axis.step
         if k in (0, last):
@@ -51,6 +54,8 @@ def count(axis: Rate) -> int:
     >>> count(Rate("quality", 1, 95))
     95
     """
+    if axis.listed:
+        return len(axis.points)
     return round((axis.high - axis.low) / axis.step) + 1 if axis.step else CONTINUOUS_STEPS + 1
 
 
@@ -79,7 +84,7 @@ def search(axis: Rate, target: float, measure: Callable[[float], float]) -> Foun
             low = middle
         else:
             high = middle
-        if not axis.step and abs(math.log(rate(middle) / target)) < 0.002:
+        if not axis.step and not axis.listed and abs(math.log(rate(middle) / target)) < 0.002:
             break
     best = min(known, key=lambda k: (abs(math.log(known[k] / target)), k))
     return Found(at(best), known[best], len(known))

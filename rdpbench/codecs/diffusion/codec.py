@@ -91,6 +91,10 @@ class DiffusionCodec(ABC):
         """Of the official weights."""
         return {"base": models.identity(self.base)}
 
+    def ready(self) -> None:
+        """Load the base model, if this process has not yet: for whoever times the rest."""
+        self.models()
+
     def models(self) -> Models:
         """The base model, loaded; must not be called where torch infers only, as its weights may be trained through."""
         return models.load(self.base, self.weights, self.precision, self.device)

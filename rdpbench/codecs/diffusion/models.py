@@ -5,6 +5,7 @@ The VAE computes in single precision always: at half precision SDXL's overflows,
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("float32", "float16", "bfloat16")
 WEIGHTS = ("official", "random", "random-full")
+KEPT = 6
+"""VAEs and text towers that are kept beside the models that were loaded last: they are the same in many."""
+_KEPT: OrderedDict[tuple[str, ...], Any] = OrderedDict()
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,14 +123,33 @@ def _load(base: str, weights: str, precision: str, device: str, file: str) -> Mo
     dtype = type_of(precision)
     networks: Any = diffusers
     unet = make("unet", lambda: networks.UNet2DConditionModel.from_config(dict(sizes.unet)), base, weights, dtype)
-    single = type_of("float32")
-    vae = make("vae", lambda: networks.AutoencoderKL.from_config(dict(sizes.vae)), base, weights, single)
+
+    def shared(part: str, build: Callable[[], Any], kind: str) -> Any:
+        mark = part_identity(part, base) if weights == "official" else f"{weights} {base}"
+        return kept((part, mark, kind, device), lambda: make(part, build, base, weights, type_of(kind)).to(device))
+
+    vae = shared("vae", lambda: networks.AutoencoderKL.from_config(dict(sizes.vae)), "float32")
     builders = [lambda at=at: text_tower(sizes, at) for at in range(len(sizes.texts))]
-    texts = [make(part, build, base, weights, dtype) for part, build in zip(("text", "text 2"), builders, strict=False)]
+    texts = [shared(part, build, precision) for part, build in zip(("text", "text 2"), builders, strict=False)]
     words = clip_vocabulary() if weights == "official" else byte_vocabulary(sizes.tokens)
     if words.size != sizes.tokens:
         raise CodecError(f"{base} has {sizes.tokens} tokens, where CLIP's vocabulary has {words.size}")
-    return Models(sizes, unet.to(device), vae.to(device), tuple(one.to(device) for one in texts), words, device)
+    return Models(sizes, unet.to(device), vae, tuple(texts), words, device)
+
+
+def kept(key: tuple[str, ...], build: Callable[[], Any]) -> Any:
+    """What ``build`` made for this key, the last `KEPT` of them.
+
+    >>> kept(("example",), lambda: 3), kept(("example",), lambda: 4), _KEPT.pop(("example",))
+    (3, 3, 3)
+    """
+    if key not in _KEPT:
+        made = build()
+        while len(_KEPT) >= KEPT:
+            _KEPT.popitem(last=False)
+        _KEPT[key] = made
+    _KEPT.move_to_end(key)
+    return _KEPT[key]
 
 
 def text_tower(sizes: Layout, number: int) -> Any:
@@ -149,11 +172,23 @@ def make(part: str, build: Callable[[], Any], base: str, weights: str, dtype: to
 
 def read(part: str, base: str) -> tuple[Mapping[str, Tensor], str]:
     """The tensors of a part, and the name of their file."""
+    source = _source(part, base)
+    if isinstance(source, folders.Place):
+        return read_place(source)
+    return read_file(files.resolve(BASES[base].card) / source.file), source.id
+
+
+def part_identity(part: str, base: str) -> str:
+    """The hash of a part's file: the same bytes in two models are one network."""
+    source = _source(part, base)
+    return folders.identity([source]) if isinstance(source, folders.Place) else named(source)
+
+
+def _source(part: str, base: str) -> folders.Place | Card:
     if not folders.is_path(base):
-        card = next(one for one in BASES[base].card.cards if one.file == TENSORS[part])
-        return read_file(files.resolve(BASES[base].card) / card.file), card.id
+        return next(one for one in BASES[base].card.cards if one.file == TENSORS[part])
     where = {"text": "text_encoder", "text 2": "text_encoder_2"}.get(part, part)
-    return read_place(folders.Place(str(Path(base) / where)))
+    return folders.Place(str(Path(base) / where))
 
 
 def read_place(place: folders.Place) -> tuple[Mapping[str, Tensor], str]:

@@ -1,0 +1,477 @@
+"""PerCo on tiny networks of the real classes: every byte counted, the loop written out, what each setting changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import runpy
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from rdpbench.codecs import perco_fields, perco_models
+from rdpbench.codecs.container import pack, unpack
+from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of, weights_kind_of
+from rdpbench.codecs.diffusion import pixels, prompts, sampling
+from rdpbench.codecs.learned.frames import to_planes
+from rdpbench.codecs.learned.systems import reproducible
+from rdpbench.codecs.perco import PerCo, with_seed
+from rdpbench.codecs.perco_image import PerCoImage
+from rdpbench.codecs.perco_weights import POINTS
+from rdpbench.codecs.sd_vae import StableDiffusionVAE
+from rdpbench.errors import BitstreamError, CodecError, ConfigError, OutOfRange, UnsupportedImage
+from rdpbench.image import Image, pixel_sha256
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+CAPTION = "a woman in an orange space suit"
+SIDE = Side(caption=CAPTION)
+mutated = runpy.run_path(str(HERE / "hostile.py"))["mutated"]
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def perco(**options: Any) -> PerCo:
+    return PerCo(**{"weights": "random", "steps": 2, **options})
+
+
+@pytest.fixture
+def small(photograph: Image) -> Image:
+    return np.ascontiguousarray(photograph[:70, :100])
+
+
+# What is in the bitstream
+
+
+@pytest.mark.parametrize("rate", list(POINTS))
+def test_every_byte_is_counted_and_known_by_hand(rate: float, photograph: Image) -> None:
+    image = np.ascontiguousarray(np.resize(photograph, (512, 512, 3)))
+    made = perco(nominal=rate, posterior="mean").encode(image, SIDE)
+    height, width, (seed, caption, indices) = unpack(made.data, 3)
+    assert (height, width, seed) == (512, 512, b"\x00")
+    bits = {0.0019: 512, 0.0024: 640, 0.0098: 2560, 0.0313: 8192, 0.0507: 13313, 0.0937: 24576, 0.1250: 32768}[rate]
+    assert len(indices) == -(-bits // 8)
+    assert caption == zlib.compress(CAPTION.encode(), 9)
+    lengths = 3 + (len(indices) > 127)
+    assert made.parts == {"header": 4 + lengths, "seed": 1, "caption": len(caption), "indices": len(indices)}
+    assert sum(made.parts.values()) == len(made.data)
+    side = 64 // POINTS[rate].stride
+    found = perco_fields.unpack_indices(indices, side * side, POINTS[rate].entries)
+    assert len(np.unique(found)) > 5
+
+
+def test_published_rates_stand_beside_by_their_own_rules(small: Image) -> None:
+    made = perco(nominal=0.0098, caption_code="rank").encode(small, SIDE)
+    legacy = json.loads(made.info["legacy"])
+    text = zlib.compress(CAPTION.encode(), 9)
+    assert legacy["indices"] == 16 * 10  # 128 x 128 pixels inside, 4 x 4 indices of 10 bits
+    assert legacy["caption-zlib"] == 8 * len(text)
+    assert legacy["perco"] == 8 * (len(text) + 21)
+    parts = {0: pickle.dumps(text, 4), 1: pickle.dumps(bytes(21), 4), 2: pickle.dumps((70, 100), 4)}
+    assert legacy["pickle"] == 8 * len(pickle.dumps(parts, 4))
+    assert legacy["nominal"] == 0.0098 * 70 * 100
+    assert legacy["headerless"] == 8 * (made.parts["caption"] + made.parts["indices"])
+    assert made.parts["caption"] < len(text)
+    # Of what is not sent nothing is counted.
+    alone = json.loads(perco(nominal=0.0098, conditioning="spatial").encode(small, Side()).info["legacy"])
+    assert (alone["perco"], alone["caption-zlib"]) == (8 * 21, 0)
+    alone = json.loads(perco(nominal=0.0098, conditioning="text").encode(small, SIDE).info["legacy"])
+    assert (alone["perco"], alone["indices"]) == (8 * len(text), 0)
+    assert "nominal" not in alone
+
+
+def test_all_ways_to_code_a_caption_paint_the_same(small: Image) -> None:
+    made = {code: perco(caption_code=code).encode(small, SIDE) for code in perco_fields.CAPTION_CODES}
+    painted = {pixel_sha256(perco(caption_code=code).decode(one.data)) for code, one in made.items()}
+    assert len(painted) == 1
+    sizes = {code: one.parts["caption"] for code, one in made.items()}
+    assert sizes["deflate"] == sizes["zlib"] - 6
+    assert sizes["rank"] < sizes["fixed"]
+
+
+# The decoder
+
+
+def by_hand(codec: PerCo, data: bytes, caption: str, seed: int = 0) -> Image:
+    """The published decoder written out, two passes of the U-Net in each step."""
+    ready = codec.networks()
+    height, width, sections = unpack(data, 3 if codec.conditioning == "both" else 2)
+    rows, columns = pixels.FRAME.padded(height, width)
+    size = rows // 8, columns // 8
+    net = ready.models
+    with reproducible():
+        local = torch.zeros(1, 12, *size)
+        if codec.conditioning != "text":
+            own = POINTS[codec.nominal]
+            grid = size[0] // own.stride, size[1] // own.stride
+            indices = perco_fields.unpack_indices(sections[-1], grid[0] * grid[1], own.entries).reshape(grid)
+            book, out = ready.hyper.quantizer._codebook.embed[0], ready.hyper.quantizer.project_out
+            planes = (book[indices] @ out.weight.T + out.bias).permute(2, 0, 1)
+            local = planes.repeat_interleave(own.stride, 1).repeat_interleave(own.stride, 2)[None]
+        text = prompts.condition(net, net.vocabulary.encode(caption)).hidden
+        empty = prompts.condition(net, []).hidden
+        schedule = sampling.scheduler(net, codec.sampler, codec.steps)
+        latents = torch.randn(4, *size, generator=torch.Generator("cpu").manual_seed(seed))[None]
+        for time in schedule.timesteps:
+            found = net.unet(torch.cat([latents, local], 1), time, text).sample
+            if codec.guidance != "none":
+                beside = torch.zeros_like(local) if codec.guidance == "text+spatial" else local
+                away = net.unet(torch.cat([latents, beside], 1), time, empty).sample
+                found = away + codec.guidance_scale * (found - away)
+            latents = schedule.step(found, time, latents).prev_sample
+        [image] = pixels.decode(net, latents, height, width)
+    return image
+
+
+@pytest.mark.parametrize("guidance", ["none", "text", "text+spatial"])
+@pytest.mark.parametrize("conditioning", ["both", "spatial", "text"])
+def test_the_decoder_is_the_loop_written_out(guidance: str, conditioning: str, small: Image) -> None:
+    codec = perco(nominal=0.0098, guidance=guidance, conditioning=conditioning, steps=3)
+    data = codec.encode(small, SIDE).data
+    painted = codec.decode(data)
+    expected = by_hand(codec, data, "" if conditioning == "spatial" else CAPTION)
+    assert np.abs(painted.astype(int) - expected).max() <= 1
+    assert painted.std() > 5
+
+
+def test_settings_change_what_they_should(small: Image, photograph: Image) -> None:
+    data = perco().encode(small, SIDE).data
+    height, width, (seed, caption, indices) = unpack(data, 3)
+    others = unpack(perco().encode(np.ascontiguousarray(photograph[90:160, :100]), Side(caption="a red door")).data, 3)[
+        2
+    ]
+
+    def painted(text: bytes = caption, local: bytes = indices, **options: Any) -> str:
+        sections = {"caption": text, "indices": local}
+        if gone := {"spatial": "caption", "text": "indices"}.get(options.get("conditioning", "both")):
+            del sections[gone]
+        return pixel_sha256(perco(**options).decode(pack(height, width, {"seed": seed, **sections}).data))
+
+    ways = [{}, {"guidance": "none"}, {"guidance": "text+spatial"}, {"guidance_scale": 5.0}, {"steps": 3}]
+    ways += [{"conditioning": "spatial"}, {"conditioning": "text"}, {"sampler": "ddim-trailing"}]
+    assert len({painted(**options) for options in ways}) == len(ways)
+    # Each kind of conditioning looks at its own section, and both look at both.
+    assert len({painted(), painted(text=others[1]), painted(local=others[2])}) == 3
+    assert painted(conditioning="spatial", local=others[2]) != painted(conditioning="spatial")
+    assert painted(conditioning="text", text=others[1]) != painted(conditioning="text")
+    # A scale of 1 is no guidance; without a caption guidance by text has nothing to leave out.
+    assert painted(guidance_scale=1.0) == painted(guidance="none") == painted(guidance_scale=9.0, guidance="none")
+    assert painted(conditioning="spatial", guidance_scale=9.0) == painted(conditioning="spatial", guidance="none")
+    assert painted(conditioning="spatial", guidance="text+spatial") != painted(conditioning="spatial")
+
+
+def test_steps_are_those_of_the_rate(photograph: Image) -> None:
+    for rate, steps in ((0.0313, 20), (0.0507, 5)):
+        data = perco(nominal=rate).encode(photograph[:64, :64], SIDE).data
+        same = [pixel_sha256(perco(nominal=rate, steps=count).decode(data)) for count in (0, steps, steps + 1)]
+        assert same[0] == same[1] != same[2]
+
+
+def test_vectors_without_quantisation_are_closer_to_what_was_found(small: Image) -> None:
+    codec = perco(quantised=False)
+    made = codec.encode(small, SIDE)
+    assert made.parts["vectors"] == 4 * 8 * 8 * 8  # 8 x 8 vectors of 8 numbers
+    assert codec.decode(made.data).shape == small.shape
+    ready = codec.networks()
+    with reproducible():
+        planes = pixels.FRAME.pad(to_planes([small], "cpu", torch.float32))
+        mean = ready.hyper.directions(pixels.encode(ready.models, planes))
+    made = perco(quantised=False, posterior="mean").encode(small, SIDE)
+    sent = perco_fields.unpack_vectors(unpack(made.data, 3)[2][2], (1, 8, 8, 8))
+    assert np.array_equal(sent, mean.numpy())
+    assert np.allclose(np.linalg.norm(sent, axis=-1), 1, atol=1e-5)
+
+
+# Sizes, captions
+
+
+@pytest.mark.parametrize("rate", [0.0019, 0.0507, 0.1250])
+@pytest.mark.parametrize("size", [(1, 1), (64, 64), (65, 63), (40, 700)])
+def test_any_size_comes_back(rate: float, size: tuple[int, int], photograph: Image) -> None:
+    image = np.resize(photograph, (*size, 3))
+    for flat in (image, np.full_like(image, 90)):
+        made = perco(nominal=rate, steps=1).encode(flat, SIDE)
+        assert perco(nominal=rate, steps=1).decode(made.data).shape == flat.shape
+
+
+@pytest.mark.parametrize("caption", ["", "naïve café, 日本 😀", "on and on " * 300])
+@pytest.mark.parametrize("code", perco_fields.CAPTION_CODES)
+def test_any_caption_is_taken(code: str, caption: str, small: Image) -> None:
+    codec = perco(caption_code=code, steps=1)
+    made = codec.encode(small, Side(caption=caption))
+    assert codec.decode(made.data).shape == small.shape
+
+
+def test_no_caption_is_an_error_where_one_is_sent(small: Image) -> None:
+    with pytest.raises(CodecError, match="got none; type captions=human"):
+        perco().encode(small, Side())
+    assert perco(conditioning="spatial").encode(small, Side()).parts.keys() == {"header", "seed", "indices"}
+
+
+# Seeds, again elsewhere
+
+
+def test_random_draws_are_seeded(small: Image) -> None:
+    torch.manual_seed(1)
+    first = perco().encode(small, SIDE).data
+    torch.manual_seed(2)
+    assert perco().encode(small, SIDE).data == first
+    # Another run has other noise at the decoder, and another draw at the encoder.
+    found = [unpack(perco(nominal=0.125).encode(small, Side(CAPTION, seed)).data, 3)[2] for seed in (0, 7)]
+    assert [one[0] for one in found] == [b"\x00", b"\x07"]
+    assert found[0][2] != found[1][2]
+    means = [unpack(perco(posterior="mean").encode(small, Side(CAPTION, seed)).data, 3)[2] for seed in (0, 7)]
+    assert means[0][2] == means[1][2]
+    pictures = [perco().decode(with_seed(first, seed)) for seed in (0, 1, 1000, 0)]
+    assert len({pixel_sha256(one) for one in pictures}) == 3
+    assert np.array_equal(pictures[0], pictures[3])
+    with pytest.raises(CodecError, match="is not within 0 and"):
+        perco().encode(small, Side(CAPTION, -1))
+
+
+def test_a_fresh_process_decodes_the_same_pixels(tmp_path: Path, small: Image) -> None:
+    hashes, files = {}, []
+    for name, (cls, options) in {
+        "low": (PerCo, {"nominal": 0.0019}),
+        "high": (PerCo, {"nominal": 0.125, "caption_code": "rank", "guidance": "text+spatial"}),
+        "vectors": (PerCo, {"quantised": False, "sampler": "euler-ancestral-trailing"}),
+        "image": (PerCoImage, {"nominal": 0.0507}),
+        "vae": (StableDiffusionVAE, {"bits": 8}),
+    }.items():
+        whole = {"weights": "random", **options} | ({} if cls is StableDiffusionVAE else {"steps": 2})
+        data = cls(**whole).encode(small, Side(CAPTION, 3)).data
+        hashes[name] = pixel_sha256(cls(**whole).decode(data))
+        (tmp_path / f"{name}.bin").write_bytes(data)
+        (tmp_path / f"{name}.json").write_text(json.dumps([f"{cls.__module__}:{cls.__name__}", whole]))
+        files.append(str(tmp_path / f"{name}.bin"))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(HERE / "decode_elsewhere.py"), "1", *files],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert dict(line.split() for line in done.stdout.splitlines()) == hashes
+    assert len(set(hashes.values())) == 5
+
+
+def test_half_the_precision_paints_nearly_the_same(small: Image) -> None:
+    data = perco().encode(small, SIDE).data
+    painted = [perco(precision=kind).decode(data).astype(int) for kind in ("float32", "bfloat16")]
+    assert 0 < np.abs(painted[1] - painted[0]).mean() < 10
+
+
+@pytest.mark.slow  # for its second thread, which spins on a machine that is shared
+def test_other_thread_counts_move_pixels_by_little(small: Image) -> None:
+    data = perco().encode(small, SIDE).data
+    pictures = []
+    for threads in (1, 2, 1):
+        torch.set_num_threads(threads)
+        pictures.append(perco().decode(data).astype(int))
+    assert np.array_equal(pictures[0], pictures[2])
+    assert np.abs(pictures[1] - pictures[0]).max() <= 2
+
+
+# Damage
+
+HOSTILE: list[tuple[str, dict[str, Any]]] = [
+    ("rdpbench.codecs.perco:PerCo", {"nominal": 0.0313}),
+    ("rdpbench.codecs.perco:PerCo", {"nominal": 0.0507, "caption_code": "deflate"}),
+    ("rdpbench.codecs.perco:PerCo", {"nominal": 0.1250, "caption_code": "rank", "guidance": "text+spatial"}),
+    ("rdpbench.codecs.perco:PerCo", {"nominal": 0.0098, "quantised": False, "caption_code": "fixed"}),
+    ("rdpbench.codecs.perco_image:PerCoImage", {"nominal": 0.0024}),
+]
+
+
+@pytest.mark.parametrize("number", range(len(HOSTILE)))
+def test_mutated_bitstreams_end_in_an_error_or_an_image(number: int, photograph: Image) -> None:
+    cls = PerCoImage if "perco_image" in HOSTILE[number][0] else PerCo
+    codec = cls(**{"weights": "random", "steps": 1, "max_pixels": 1 << 14, **HOSTILE[number][1]})
+    data = codec.encode(np.ascontiguousarray(photograph[:64, :64]), SIDE).data
+    rng = np.random.default_rng(0)
+    outcomes = {"images": 0, "errors": 0}
+    for kind in range(42):
+        try:
+            assert codec.decode(mutated(data, kind, rng)).dtype == np.uint8
+            outcomes["images"] += 1
+        except BitstreamError:
+            outcomes["errors"] += 1
+    assert min(outcomes.values()) > 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("where", "options"), HOSTILE)
+def test_many_mutated_bitstreams_stay_within_time_and_memory(
+    where: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    whole = {"weights": "random", "steps": 1, "max_pixels": 1 << 16, **options}
+    # What hostile.py encodes has no caption.
+    program = (HERE / "hostile.py").read_text().replace("Side()", 'Side(caption="a red door in a white wall")')
+    (tmp_path / "hostile.py").write_text(program)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "hostile.py"), where, json.dumps(whole), "2000", "1024"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    assert outcome["images"] + outcome["errors"] == 2000
+    assert min(outcome["images"], outcome["errors"]) > 30
+    assert outcome["longest_s"] < 5
+
+
+def test_what_is_too_large_or_cut_is_refused(photograph: Image) -> None:
+    codec = perco(max_pixels=64 * 128)
+    data = codec.encode(photograph[:60, :70], SIDE).data
+    with pytest.raises(UnsupportedImage, match="more than max_pixels"):
+        codec.encode(photograph[:65, :70], SIDE)
+    large = b"\xff\xff\x03\xff\xff\x03" + data[2:]
+    for damaged in (b"", data[:-1], data + b"\0", large, data[:2] + b"\x02\x81\x00" + data[4:]):
+        with pytest.raises(BitstreamError):
+            codec.decode(damaged)
+    height, width, (seed, caption, indices) = unpack(data, 3)
+    with pytest.raises(BitstreamError, match="indices among 256 are 32 bytes, found 31"):
+        codec.decode(pack(height, width, {"seed": seed, "caption": caption, "indices": indices[1:]}).data)
+
+
+# Configuration
+
+
+def test_published_settings_are_the_defaults() -> None:
+    codec = PerCo()
+    assert (codec.guidance, codec.guidance_scale, codec.sampler, codec.conditioning) == ("text", 3.0, "ddim", "both")
+    assert (codec.caption_code, codec.posterior, codec.precision, codec.quantised) == (
+        "zlib",
+        "sample",
+        "float32",
+        True,
+    )
+    assert {rate: one.steps for rate, one in POINTS.items()} == {
+        **dict.fromkeys((0.0019, 0.0024, 0.0098, 0.0313), 20),
+        **dict.fromkeys((0.0507, 0.0937, 0.1250), 5),
+    }
+    assert PerCo.rate.points == tuple(POINTS)
+    assert [codec.rate.check("perco", rate) for rate in POINTS] == list(POINTS)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, None),
+        ({"guidance": "none"}, None),
+        ({"conditioning": "spatial"}, None),
+        ({"guidance": "text+spatial"}, "guidance=text+spatial"),
+        ({"conditioning": "text", "quantised": False}, "conditioning=text"),
+        ({"quantised": False, "guidance": "text+spatial"}, "guidance=text+spatial, quantised=false"),
+    ],
+)
+def test_modes_that_were_not_trained_are_marked_in_rows(options: dict[str, Any], said: str | None) -> None:
+    for weights in ("official", "random"):
+        assert coder_of(PerCo(weights=weights, **options)).get("untrained") == said
+
+
+def test_presets_can_be_built_and_their_rates_are_legal() -> None:
+    classes: dict[str, Any] = {"perco": PerCo, "perco-image": PerCoImage, "sd-vae": StableDiffusionVAE}
+    seen = {}
+    for file in [*(ROOT / "conf" / "codec").glob("perco*.yaml"), ROOT / "conf" / "codec" / "sd-vae.yaml"]:
+        conf = yaml.safe_load(file.read_text())
+        assert conf["name"] == file.stem
+        seen[file.stem] = conf
+        cls = classes[conf["use"]]
+        for rate in conf["rates"]:
+            codec = cls(**{cls.rate.field: cls.rate.check(file.stem, rate)}, **conf["options"])
+            assert weights_kind_of(codec) == "unpinned"
+            assert isinstance(codec, Codec)
+    assert set(seen) == {"perco", "perco-tokens", "perco-image", "sd-vae"}
+    assert seen["perco"]["rates"] == list(POINTS)
+    assert "public for 0.0019, 0.0313 and 0.1250 only" in seen["perco"]["title"]
+    assert seen["sd-vae"]["role"] == "bound"
+    assert seen["perco-image"]["fidelity"] == "paper"
+
+
+def test_the_contract_is_kept() -> None:
+    assert all(need.missing() is None for need in needs_of(PerCo))
+    assert PerCo.uses_caption
+    assert not getattr(PerCoImage, "uses_caption", False)
+    assert coder_of(perco())["weights"] == "random"
+    assert perco().weight_needs() == ()
+    assert weights_kind_of(perco()) == "random"
+    made = perco_models.load(0.0313, "random")
+    perco().ready()
+    assert perco_models.load(0.0313, "random") is made
+
+
+def test_planning_imports_no_torch() -> None:
+    lines = "import sys; from rdpbench.codecs import perco as a, perco_image as b, sd_vae as c; "
+    lines += "made = [a.PerCo(), b.PerCoImage(), c.StableDiffusionVAE()]; "
+    lines += (
+        "[(one.coder(), one.weight_needs(), one.weights_kind()) for one in made]; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", lines], check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"nominal": 0.0314}, OutOfRange, r"nominal=0\.0314 is none of PerCo's rates: 0\.0019"),
+        ({"guidance": "spatial"}, ConfigError, "guidance='spatial' is not legal; choose from 'none', 'text'"),
+        ({"conditioning": "image"}, ConfigError, "conditioning='image' is not legal"),
+        ({"caption_code": "gzip"}, ConfigError, "caption_code='gzip' is not legal"),
+        ({"steps": -1}, ConfigError, "steps=-1 must be a whole number from 0"),
+        ({"guidance_scale": -1}, ConfigError, "guidance_scale=-1 must be"),
+        ({"quantised": "yes"}, ConfigError, "quantised='yes' is not legal"),
+        ({"pipeline": "cmvl"}, ConfigError, "unknown pipeline 'cmvl'"),
+        ({"sampler": "ddpm"}, ConfigError, "sampler='ddpm' is not legal"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        PerCo(**options)
+
+
+@pytest.mark.slow
+def test_the_command_line_runs_all_rates(rdpbench: Callable[..., Any], tmp_path: Path) -> None:
+    """Encode, store, decode, score, decode again in a fresh process; captions are those of the samples."""
+    from rdpbench.results.store import Store
+
+    typed = ["run", "data=samples", "weights=random", "metrics=psnr", "workers=1", "run=perco"]
+    done = rdpbench(*typed, "codec=perco", "codec.options.steps=1", "limit=2", code=0)
+    assert "14 tasks coded" in done.stdout
+    assert "8 of them decoded again in a fresh process to the same pixels" in done.stdout
+    rdpbench(*typed, "codec=sd-vae", "limit=1", code=0)
+    rdpbench(*typed, "codec=perco-image", "codec.options.guidance=text+spatial", "rate=0.0507", "limit=1", code=0)
+    rows = list(Store(tmp_path / "results" / "runs" / "perco").read().rows.values())
+    assert {row.rate for row in rows if row.use == "perco"} == set(POINTS)
+    assert {row.rate for row in rows if row.use == "sd-vae"} == {8, 16, 32}
+    assert {row.weights for row in rows} == {"random"}
+    assert {json.loads(row.coder).get("untrained") for row in rows} == {None, "guidance=text+spatial"}
+    assert {row.codec for row in rows} == {
+        "perco[steps=1][weights=random]",
+        "sd-vae[weights=random]",
+        "perco-image[guidance=text+spatial][weights=random]",
+    }
