@@ -10,7 +10,7 @@ SETTINGS = $(if $(CODEC),codec=$(CODEC)) $(if $(DATA),data=$(DATA)) $(if $(RATES
            $(if $(WORKERS),workers=$(WORKERS)) $(if $(WEIGHTS),weights=$(WEIGHTS)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench plan test check figures report regress doctor
+.PHONY: help setup bench plan test check figures report regress doctor check-gpu
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ test: setup ## the tests, without the slow ones
 
 test-all: setup ## all tests
 	$(BIN)/python -m pytest -q -n 2 -m "slow or not slow"
+
+check-gpu: setup ## every neural codec and metric at full width on a GPU: time, memory, difference to the CPU
+	$(BIN)/python benchmarks/check_gpu.py $(ARGS)
 
 check: setup ## lint and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -12,8 +12,11 @@ from typing import Any
 
 from rdpbench import registry
 from rdpbench.errors import ConfigError, UnknownName
-from rdpbench.overrides import Typed, explain, rewrite, split, with_experiment
+from rdpbench.overrides import Typed, explain, rewrite, runs_of, split
 from rdpbench.paths import conf_folder
+
+OVER_DECODES = ("diversity/deviation", "diversity/lpips-alex", "diversity/lpips-squeeze", "diversity/lpips-vgg")
+"""Metrics over several decodes of one bitstream; in a run their names end in the number."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,10 @@ class Bench:
     figures: bool
     workers: int | None
     device: str
+    decodes: int = 1
+    """Of each bitstream, by codecs whose decoder draws random numbers."""
+    batch: int = 1
+    """Images of one size that are coded together, by codecs that can."""
     dry: bool = False
     """Only a plan: nothing is made, not even captions."""
     overrides: tuple[str, ...] = ()
@@ -74,18 +81,34 @@ class Bench:
 
 
 def read(overrides: Sequence[str]) -> Bench:
-    """Compose what the user typed; nothing typed means ``experiment=default``.
+    """Compose what the user typed, where it is one run; nothing typed means ``experiment=default``.
+
+    Raises:
+        ConfigError: an override that cannot be meant, with the nearest that can; or an experiment of several runs.
+    """
+    found = read_all(overrides)
+    if len(found) > 1:
+        told = "\n  ".join(" ".join(bench.overrides) for bench in found)
+        raise ConfigError(f"these are {len(found)} runs, and this command takes one; they are:\n  {told}")
+    return found[0]
+
+
+def read_all(overrides: Sequence[str]) -> list[Bench]:
+    """The runs of what the user typed: one, or as many as the experiment has.
 
     Raises:
         ConfigError: an override that cannot be meant, with the nearest that can.
     """
+    return [_read(run) for run in runs_of(overrides)]
+
+
+def _read(overrides: Sequence[str]) -> Bench:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    overrides = with_experiment(overrides)
     typed = split(overrides)
     composed: list[dict[str, Any]] = []
     GlobalHydra.instance().clear()
@@ -120,10 +143,8 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
         raise ConfigError("rate= gives native settings and bpp= searches them; give one of the two")
     if first["search"] not in ("image", "dataset"):
         raise ConfigError(f"search={first['search']} is neither image nor dataset")
-    names = tuple(metrics) if metrics is not None else tuple(first["metrics"]["names"])
-    for name in names:
-        if ":" not in name and name not in registry.names("metric"):
-            raise UnknownName("metric", name, registry.names("metric"), "or metrics=available")
+    decodes = _count(first, "decodes", 1) or 1
+    names = _metrics(tuple(metrics) if metrics is not None else tuple(first["metrics"]["names"]), decodes)
     return Bench(
         grid=tuple(grid),
         rates=tuple(axes["rate"]) if axes.get("rate") else None,
@@ -133,7 +154,7 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
         seeds=tuple(int(seed) for seed in axes.get("seed", [0])),
         captions=tuple(dict.fromkeys(typed.captions)),
         metrics=names,
-        metrics_available=metrics is None and bool(first["metrics"].get("available")),
+        metrics_available=bool(first["metrics"].get("available")),
         limit=_count(first, "limit", 1, "all"),
         run=first["run"],
         root=Path(first["root"] or "results/runs").expanduser(),
@@ -146,9 +167,29 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
         figures=_flag(first, "figures"),
         workers=_count(first["runner"], "workers", 0, "one per core; 0 means this process"),
         device=str(first["runner"]["device"]),
+        decodes=decodes,
+        batch=_count(first, "batch", 1) or 1,
         overrides=overrides,
         composed={key: value for key, value in first.items() if key != "_choice"},
     )
+
+
+def _metrics(names: Sequence[str], decodes: int) -> tuple[str, ...]:
+    """Names of metrics that exist; those over several decodes with their number, which is ``decodes`` unless typed."""
+    found = []
+    for name in names:
+        stem, _, number = name.rpartition("/")
+        counted = number.isdecimal() and stem in OVER_DECODES
+        if ":" not in name and name not in registry.names("metric") and not counted:
+            raise UnknownName("metric", name, registry.names("metric"), "or metrics=available")
+        if name in OVER_DECODES and decodes == 1:
+            raise ConfigError(f"{name} compares decodes of one bitstream: write {name}/5, or decodes=5")
+        if counted:
+            registry.load("metric", name)  # a number that cannot be meant is refused
+            if decodes > 1 and int(number) != decodes:
+                raise ConfigError(f"{name} compares {number} decodes, and decodes={decodes} says another number")
+        found.append(f"{name}/{decodes}" if name in OVER_DECODES else name)
+    return tuple(dict.fromkeys(found))
 
 
 def _check_labels(codecs: Iterable[CodecSetting]) -> None:

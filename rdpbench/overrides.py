@@ -38,24 +38,41 @@ def available(group: str) -> list[str]:
     return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
 
 
-def experiment(name: str) -> list[str]:
-    """The overrides that ``conf/experiment/NAME.yaml`` stands for."""
+def experiment(name: str) -> list[list[str]]:
+    """The runs that ``conf/experiment/NAME.yaml`` stands for, each as its overrides: a list of lines, or several.
+
+    >>> len(experiment("taco-a1"))
+    3
+    """
     import yaml
 
     if name not in available("experiment"):
         raise UnknownName("experiment", name, available("experiment"))
-    lines = yaml.safe_load((conf_folder() / "experiment" / f"{name}.yaml").read_text())
-    return [str(line) for line in lines]
+    path = conf_folder() / "experiment" / f"{name}.yaml"
+    try:
+        lines = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no YAML: {error}") from error
+    runs = lines if isinstance(lines, list) and lines and isinstance(lines[0], list) else [lines]
+    if not all(isinstance(run, list) and all(isinstance(line, str) for line in run) for run in runs):
+        raise ConfigError(f"{path}: it must be a list of key=value lines, or several such lists, one for each run")
+    return runs
 
 
-def with_experiment(overrides: Sequence[str]) -> list[str]:
-    """Put the overrides of ``experiment=NAME`` first; what the user typed beside it wins."""
+def runs_of(overrides: Sequence[str]) -> list[list[str]]:
+    """Put the overrides of ``experiment=NAME`` first, run by run; what the user typed beside it wins in each.
+
+    >>> len(runs_of(["experiment=taco-a1", "limit=2"])), len(runs_of(["codec=webp"]))
+    (3, 1)
+    """
     named = [line.partition("=")[2] for line in overrides if line.startswith("experiment=")]
     own = [line for line in overrides if not line.startswith("experiment=")]
-    chosen = named or ([] if any(line.startswith(("codec=", "data=")) for line in own) else ["default"])
-    base = [line for name in chosen for line in experiment(name)]
+    chosen = [name.strip() for names in named for name in names.split(",")]
+    if not chosen and not any(line.startswith(("codec=", "data=")) for line in own):
+        chosen = ["default"]
     typed = {line.partition("=")[0] for line in own}
-    return [line for line in base if line.partition("=")[0] not in typed] + own
+    bases: list[list[str]] = [run for name in chosen for run in experiment(name)] or [[]]
+    return [[line for line in base if line.partition("=")[0] not in typed] + own for base in bases]
 
 
 class Typed(NamedTuple):
@@ -220,7 +237,7 @@ def explain(message: str, overrides: Sequence[str]) -> ConfigError:
     """Hydra's message, with the nearest key of ours where a key was unknown."""
     keys = ["codec", "data", "metrics", "rate", "bpp", "seed", "limit", "points", "run", "root", "keep", "search"]
     keys += ["retry_failed", "verify", "download", "timing", "figures", "workers", "device", "experiment"]
-    keys += ["captions", "weights", "allow_partial", "allow_unreliable"]
+    keys += ["captions", "weights", "allow_partial", "allow_unreliable", "decodes", "batch"]
     for line in overrides:
         key = line.partition("=")[0].lstrip("+~")
         if "." not in key and key not in keys:

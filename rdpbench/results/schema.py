@@ -118,6 +118,7 @@ class Row:
     device: str
     threads: int
     batch: int
+    """Images that were coded together; beyond 1 the seconds are this one's share."""
     command: str
     """The command line, where a foreign program coded."""
     attempts: int

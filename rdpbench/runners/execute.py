@@ -6,7 +6,7 @@ import contextlib
 import os
 import random
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,14 +17,16 @@ from rdpbench.results.parts import PartWriter, unwritable
 from rdpbench.results.schema import Row
 from rdpbench.results.store import Store
 from rdpbench.runners import local
+from rdpbench.runners.coding import Setup
+from rdpbench.runners.decodes import refuted
 from rdpbench.runners.features import originals, set_metrics
 from rdpbench.runners.grid import run_name
 from rdpbench.runners.plan import Plan, chunks, make_plan
 from rdpbench.runners.progress import progress
 from rdpbench.runners.server import import_ahead, start_for
 from rdpbench.runners.sets import reduce_all
-from rdpbench.runners.verify import decode_elsewhere, unlike
-from rdpbench.runners.worker import Result, Setup
+from rdpbench.runners.verify import asked_of, decode_elsewhere, unlike
+from rdpbench.runners.worker import Result
 
 SYNC_EVERY = 32
 """Records between two syncs to the disk."""
@@ -88,8 +90,8 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
             write_session(store.folder, session, provenance(bench, len(plan.tasks)))
         except OSError as error:
             raise unwritable(store.folder, error) from error
-        setup = Setup(Store(store.folder.resolve()), session, bench.device)
-        portions = chunks(plan.work)
+        setup = Setup(Store(store.folder.resolve()), session, bench.device, batch_of(bench))
+        portions = chunks(plan.work, setup.batch)
         import_ahead()  # only now: a plan that fails ends this process, and must not end it amid an import
         with exclusive(bench):
             results = local.run_processes(portions, setup, workers) if workers else local.run_here(portions, setup)
@@ -110,6 +112,11 @@ def reduce_sets(store: Store, plan: Plan, bench: Bench) -> None:
         writer.append({"set": vars(value)})
     if writer:
         writer.close()
+
+
+def batch_of(bench: Bench) -> int:
+    """How many images of one size are coded together; one where anything is timed."""
+    return 1 if bench.timing else bench.batch
 
 
 def workers_of(bench: Bench) -> int:
@@ -144,20 +151,12 @@ def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> 
                 else:
                     counts[names[result.row.status] if result.row else "scored"] += 1
                 if result.row is not None and result.row.status == "ok":
-                    chosen.offer(result.row)
+                    chosen.offer(result)
                 shown.advance(failed=bad)
                 if writer.lines % SYNC_EVERY == 0:
                     arrays.sync()
                     writer.sync()
-        answers = decode_elsewhere(done.store, chosen.rows)
-        findings = []
-        for row in chosen.rows:
-            if answers[row.task_key] == row.reconstruction_sha256:
-                writer.append({"verified": row.task_key})
-            else:
-                findings.append(unlike(row, answers[row.task_key]))
-                # Its number is not one of the bytes alone: it must not enter a mean.
-                writer.append({"refuted": row.task_key, "error": f"refuted: {findings[-1]}"})
+        verified, findings = _decoded_again(done.store, chosen.results, writer)
     finally:
         arrays.close()
         cached.close()
@@ -169,24 +168,45 @@ def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> 
         out_of_range=counts["out_of_range"],
         errors=tuple(errors),
         findings=tuple(findings),
-        verified=len(chosen.rows) - len(findings),
+        verified=verified,
     )
 
 
+def _decoded_again(store: Store, results: Sequence[Result], writer: PartWriter) -> tuple[int, list[str]]:
+    """Decode bitstreams in a fresh process; returns how many gave the recorded pixels, and what else was found.
+
+    A number that is not one of the bytes alone must not enter a mean: the row becomes a failed one, or loses the
+    values that were made of further decodes.
+    """
+    verified, findings = 0, []
+    asked = {one: result for result in results if result.row for one in asked_of(result.row, result.scores)}
+    for one, answer in decode_elsewhere(store, list(asked)).items():
+        key, right = one.row.task_key, answer == one.expected
+        if not right:
+            findings.append(unlike(one, answer))
+        if one.decodes > 1 and not right:
+            writer.append({"scores": [vars(score) for score in refuted(asked[one].scores, findings[-1])]})
+        elif one.decodes == 1:
+            writer.append({"verified": key} if right else {"refuted": key, "error": f"refuted: {findings[-1]}"})
+            verified += right
+    return verified, findings
+
+
 class _Reservoir:
-    """A fair sample of rows, seeded, without keeping them all."""
+    """A fair sample of results, seeded, without keeping them all."""
 
     def __init__(self, size: int) -> None:
-        self.rows: list[Row] = []
+        self.results: list[Result] = []
         self._size, self._seen = size, 0
         self._random = random.Random(0)  # noqa: S311 (no secret)
 
-    def offer(self, row: Row) -> None:
+    def offer(self, result: Result) -> None:
         self._seen += 1
-        if len(self.rows) < self._size:
-            self.rows.append(row)
+        kept = replace(result, features=(), originals=())  # arrays are stored, and large
+        if len(self.results) < self._size:
+            self.results.append(kept)
         elif (place := self._random.randrange(self._seen)) < self._size:
-            self.rows[place] = row
+            self.results[place] = kept
 
 
 @contextlib.contextmanager

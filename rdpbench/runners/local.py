@@ -3,7 +3,8 @@
 Worker processes come from a *fork server*: a small process that has imported torch once and forks clean,
 single-threaded children from there. So a worker starts in milliseconds, each runs at one thread, and the parent stays
 light. A worker that dies (a native library may crash) costs one task, which becomes a failed row; the rest of its chunk
-goes to a new worker.
+goes to a new worker. If it coded images together, nobody knows over which it died: what is left of its chunk is done
+again one by one.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from typing import NamedTuple
 
 from rdpbench.errors import StoreError, WorkerError
+from rdpbench.runners.coding import Setup
 from rdpbench.runners.task import Work
-from rdpbench.runners.worker import Result, Setup, Worker, failed
+from rdpbench.runners.worker import Result, Worker, failed
 
 STILLBIRTHS = 3
 """Workers that may die before they are up; one may be killed by chance, all of them mean that none will start."""
@@ -37,12 +40,12 @@ def run_here(chunks: Sequence[Sequence[Work]], setup: Setup) -> Iterator[Result]
     one_thread()
     worker = Worker(setup)
     for chunk in chunks:
-        yield from worker.run(chunk)
+        yield from worker.run(chunk, setup.batch)
 
 
 def run_processes(chunks: Sequence[Sequence[Work]], setup: Setup, workers: int) -> Iterator[Result]:
     """All chunks over ``workers`` processes; results come as they are made."""
-    pool = _Pool(setup, deque(list(chunk) for chunk in chunks))
+    pool = _Pool(setup, deque(_Chunk(list(chunk), setup.batch) for chunk in chunks))
     try:
         for _ in range(min(workers, len(chunks))):
             pool.hire()
@@ -52,6 +55,13 @@ def run_processes(chunks: Sequence[Sequence[Work]], setup: Setup, workers: int) 
         pool.dismiss()
 
 
+class _Chunk(NamedTuple):
+    """What a worker is given, and how many images it may code together."""
+
+    work: list[Work]
+    batch: int
+
+
 @dataclass
 class _Hand:
     """One worker process, and what it was given."""
@@ -59,12 +69,13 @@ class _Hand:
     process: ForkServerProcess
     pipe: Connection
     left: deque[Work] = field(default_factory=deque)
+    batch: int = 1
     ready: bool = False
     """Has it come up? A worker that dies before that is no fault of a task."""
 
 
 class _Pool:
-    def __init__(self, setup: Setup, waiting: deque[list[Work]]) -> None:
+    def __init__(self, setup: Setup, waiting: deque[_Chunk]) -> None:
         self.setup = setup
         self.waiting = waiting
         self.busy: list[_Hand] = []
@@ -116,7 +127,7 @@ class _Pool:
     def _give(self, hand: _Hand) -> None:
         if self.waiting:
             chunk = self.waiting.popleft()
-            hand.left = deque(chunk)
+            hand.left, hand.batch = deque(chunk.work), chunk.batch
             # A worker that died since its last result is found out, and buried, when its pipe is read.
             with contextlib.suppress(ConnectionError):
                 hand.pipe.send(chunk)
@@ -128,7 +139,10 @@ class _Pool:
             self.busy.remove(hand)
 
     def _bury(self, hand: _Hand) -> Iterator[Result]:
-        """A worker died over the first task it had left: that one failed, the others go to a new worker."""
+        """A worker died over the first task it had left: that one failed, the others go to a new worker.
+
+        If it coded images together it may have been over another one: all of them go, one by one.
+        """
         hand.process.join()
         self.busy.remove(hand)
         how = _how(hand.process.exitcode)
@@ -136,11 +150,13 @@ class _Pool:
             self.stillborn += 1
             if self.stillborn >= STILLBIRTHS:
                 raise WorkerError(f"worker processes do not start: {how}. workers=0 runs in this process, and says why")
+        elif hand.batch > 1:
+            hand.batch = 1
         else:
             victim = hand.left.popleft()
             yield failed(victim.task, self.setup, f"the worker process died: {how}")
         if hand.left:
-            self.waiting.appendleft(list(hand.left))
+            self.waiting.appendleft(_Chunk(list(hand.left), hand.batch))
         self.hire()
 
 
@@ -160,7 +176,7 @@ def _serve(pipe: Connection, setup: Setup) -> None:
         pipe.send(None)
         while (chunk := pipe.recv()) is not None:
             try:
-                for result in worker.run(chunk):
+                for result in worker.run(*chunk):
                     pipe.send(result)
             except StoreError as error:
                 pipe.send(error)

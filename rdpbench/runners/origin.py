@@ -101,7 +101,7 @@ def command(bench: Bench, pair: Pair, root: Path | None) -> str:
         key, _, value = line.partition("=")
         if key in typed:
             typed[key] += value.split(",")
-        elif key in (*SWEEP, "metrics", "device") or key.lstrip("+").startswith(("data.", "metrics.")):
+        elif key in (*SWEEP, "metrics", "decodes", "device") or key.lstrip("+").startswith(("data.", "metrics.")):
             kept.append(line)
     name, _, options = codec.name.partition("[")
     own = [one for one in typed["codec"] if one.rpartition(":")[2] == name]

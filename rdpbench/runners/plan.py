@@ -101,8 +101,8 @@ def _unscored(stored: Contents, key: str, retry: bool) -> bool:
     return score is None or (retry and score.value is None)
 
 
-def chunks(work: Sequence[Work]) -> list[list[Work]]:
-    """Work in portions for one worker each, the largest first.
+def chunks(work: Sequence[Work], batch: int = 1) -> list[list[Work]]:
+    """Work in portions for one worker each, the largest first; for batches, images of one size stand together.
 
     Codecs with weights are kept together by rate point, so that these load once; for the others all that concerns one
     image is, so that it is read, and what metrics need of the original is computed, once. The last ones are cut small,
@@ -111,20 +111,25 @@ def chunks(work: Sequence[Work]) -> list[list[Work]]:
     groups: dict[object, list[Work]] = defaultdict(list)
     for one in work:
         task = one.task
-        groups[(task.codec, task.rate, task.dataset) if _heavy(one) else task.entry.sha256].append(one)
+        groups[(task.codec, task.rate, task.dataset) if _by_point(one, batch) else task.entry.sha256].append(one)
+    if batch > 1:
+        for group in groups.values():
+            group.sort(key=lambda one: (one.task.entry.height, one.task.entry.width))
     portions = [group[at : at + CHUNK] for group in groups.values() for at in range(0, len(group), CHUNK)]
     portions.sort(key=lambda portion: -sum(one.task.entry.height * one.task.entry.width for one in portion))
     whole, last = portions[:-TAIL], portions[-TAIL:]
-    return whole + [piece for portion in last for piece in _pieces(portion)]
+    return whole + [piece for portion in last for piece in _pieces(portion, batch)]
 
 
-def _pieces(portion: list[Work]) -> list[list[Work]]:
-    size = len(portion) if _heavy(portion[0]) else max(2, len(portion) // 4)
+def _pieces(portion: list[Work], batch: int) -> list[list[Work]]:
+    size = len(portion) if _by_point(portion[0], batch) else max(2, len(portion) // 4)
     return [portion[at : at + size] for at in range(0, len(portion), size)]
 
 
-def _heavy(work: Work) -> bool:
-    return bool(getattr(registry.load("codec", work.task.codec.use), "heavy", False))
+def _by_point(work: Work, batch: int) -> bool:
+    """Is a rate point's work kept together? What loads weights, or is coded in batches."""
+    cls = registry.load("codec", work.task.codec.use)
+    return bool(getattr(cls, "heavy", False) or (batch > 1 and getattr(cls, "batches", False)))
 
 
 def _expected(work: Sequence[Work], rows: Iterable[Row]) -> float | None:

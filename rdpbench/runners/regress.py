@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rdpbench.config import Bench, read
-from rdpbench.errors import ConfigError, MissingNeed, StoreError
+from rdpbench.errors import ConfigError, MissingNeed, RdpbenchError, StoreError, StoreUnwritable
 from rdpbench.paths import conf_folder, curves_folders
 from rdpbench.results import verdicts
 from rdpbench.results.curve_files import curve_path, load, write
@@ -68,11 +68,11 @@ def _say_changes(path: Path, one: _Measured, tolerances: Tolerances) -> None:
     try:
         stored = load(path, "")
     except StoreError:
-        print(f"{path} was of another version, or damaged; it is made anew")
+        print(f"{path} was of a newer version, or damaged; it is made anew")
         return
-    findings, notes = compare(stored, one.curve, tolerances)
+    found = compare(stored, one.curve, tolerances)
     names = tuple(name_of(point.setting) for point in one.curve.points)
-    verdict = Verdict(one.pair[0].name, one.dataset, path, names, tuple(findings), tuple(notes))
+    verdict = Verdict(one.pair[0].name, one.dataset, path, names, found.findings, found.notes, found.drifts)
     print("\n".join(verdicts.lines(verdict)))
 
 
@@ -81,14 +81,34 @@ def regress(
 ) -> int:
     """``rdpbench regress``: compare with the stored curves; 1 if anything is not as stored.
 
+    However it ends, the files for CI say so: they are written before it starts, and an error is an error in them.
+
     Raises:
         MissingNeed: no stored curve; the message has the command that makes it.
         StoreError: a stored curve that cannot be read.
     """
+    files = verdicts.Files(junit, markdown)
+    files.write([], "it did not finish")
+    found: list[Verdict] = []
+    try:
+        for verdict in _compared(overrides, root, fresh=fresh):
+            found.append(verdict)
+            print("\n".join(verdicts.lines(verdict)))
+    except BaseException as error:
+        with suppress(StoreUnwritable):  # the error that ends the command is the one to tell
+            files.write(found, str(error) if isinstance(error, RdpbenchError) else f"{type(error).__name__}: {error}")
+        raise
+    files.write(found)
+    bad = sum(bool(verdict.findings) for verdict in found)
+    print(f"{len(found) - bad} of {len(found)} curves are as stored")
+    return 1 if bad else 0
+
+
+def _compared(overrides: Sequence[str], root: Path | None, *, fresh: bool) -> Iterator[Verdict]:
+    """Run what each stored curve stands for, and compare; curves with the same settings run together."""
     bench = _whole(read(overrides))
     tolerances = read_tolerances(conf_folder() / "regress.yaml")
     stored = _stored(bench, root)
-    found: list[Verdict] = []
     with ExitStack() as stack:
         if fresh:
             # What older code has stored under the same keys must not be taken for what this code does.
@@ -101,16 +121,7 @@ def regress(
             measured = list(_measure(one, done, root))
             for pair in pairs:
                 match = next((each for each in measured if _same(each.pair, pair)), None)
-                found.append(_verdict(pair, *stored[pair], match, done, tolerances))
-    for verdict in found:
-        print("\n".join(verdicts.lines(verdict)))
-    if junit:
-        verdicts.write_file(junit, verdicts.junit(found))
-    if markdown:
-        verdicts.write_file(markdown, verdicts.markdown(found))
-    bad = sum(bool(verdict.findings) for verdict in found)
-    print(f"{len(found) - bad} of {len(found)} curves are as stored")
-    return 1 if bad else 0
+                yield _verdict(pair, *stored[pair], match, done, tolerances)
 
 
 def _verdict(
@@ -118,7 +129,8 @@ def _verdict(
 ) -> Verdict:
     codec, dataset = pair[0].name, dataset_of(pair[1]).name
     curve = now.curve if now else Curve((), (), stored.origin)
-    findings, notes = compare(stored, curve, tolerances)
+    told = compare(stored, curve, tolerances)
+    findings, notes = list(told.findings), list(told.notes)
     bad = {row.task_key: row for row in (*(now.rows if now else ()), *done.errors) if row.status != "ok"}
     bad = {key: row for key, row in bad.items() if (row.codec, row.dataset) == (codec, dataset)}
     findings += [Finding(name_of(setting_of(row)), f"{row.image}: {row.error}") for row in list(bad.values())[:SHOWN]]
@@ -126,7 +138,7 @@ def _verdict(
         notes.append("what failed is tried again with retry_failed=true")
     findings += [Finding("curve", line) for line in done.findings if line.startswith((f"{codec} ", f"{codec}:"))]
     names = dict.fromkeys(name_of(point.setting) for one in (stored, curve) for point in one.points)
-    return Verdict(codec, dataset, path, tuple(names), tuple(findings), tuple(notes))
+    return Verdict(codec, dataset, path, tuple(names), tuple(findings), tuple(notes), told.drifts)
 
 
 def _same(one: Pair, other: Pair) -> bool:
@@ -184,7 +196,7 @@ def _measure(bench: Bench, done: Done, root: Path | None) -> Iterator[_Measured]
         codec, dataset = pair[0], dataset_of(pair[1]).name
         labels = {t.key: codec.name for t in done.plan.tasks if t.codec == codec and t.dataset == dataset}
         rows = select(contents.rows.values(), labels)
-        points, images = measure(rows, contents.scores.values(), done.plan.metrics)
+        points, images = measure(rows, contents.scores.values(), done.plan.metrics, contents.sets.values())
         made = origin(bench, pair, rows, done, command(bench, pair, root))
         yield _Measured(pair, dataset, Curve(points, images, made), tuple(rows))
 

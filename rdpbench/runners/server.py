@@ -36,8 +36,8 @@ def start_early(overrides: Sequence[str]) -> None:
     uses: list[tuple[registry.Kind, str]] = []
     for line in overrides:
         key, _, value = line.partition("=")
-        if key == "experiment":
-            return
+        if key in ("experiment", "decodes"):
+            return  # they bring metrics, which may be heavy
         if key in ("codec", "metrics"):
             kind: registry.Kind = "codec" if key == "codec" else "metric"
             uses += [(kind, name.strip()) for name in value.strip("[]").split(",")]

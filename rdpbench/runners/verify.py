@@ -2,14 +2,14 @@
 
 Findings name the file, row or image. A run without findings has: no damaged part or Parquet file, every bitstream with
 the bytes that were counted, every image with the pixels that were coded, and bitstreams that decode to the recorded
-pixels from the bytes alone.
+pixels from the bytes alone; where values were made of several decodes of a bitstream, so do the further ones.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,11 +18,12 @@ from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import RdpbenchError, StoreError
 from rdpbench.image import pixel_sha256
 from rdpbench.results.parts import read_part
-from rdpbench.results.schema import Row
+from rdpbench.results.schema import Row, Score
 from rdpbench.results.store import Contents, Store
+from rdpbench.runners.coding import decode_row
+from rdpbench.runners.decodes import fingerprint, further_of, noted
 from rdpbench.runners.local import one_thread
 from rdpbench.runners.server import start_server
-from rdpbench.runners.worker import decode_row
 
 
 @dataclass(frozen=True)
@@ -69,24 +70,45 @@ def verify(store: Store, sample: int | None, seed: int = 0) -> Verified:
     images = _check_images(good, findings)
     findings += _damaged_features(store)
     chosen = intact if sample is None else random.Random(seed).sample(intact, min(sample, len(intact)))  # noqa: S311
-    decoded = decode_elsewhere(store, chosen)
-    for row in chosen:
-        answer = decoded.get(row.task_key, "the process ended before it was decoded")
-        if answer != row.reconstruction_sha256:
-            findings.append(unlike(row, answer))
-    true = tuple(row.task_key for row in chosen if decoded.get(row.task_key) == row.reconstruction_sha256)
+    by_task: dict[str, list[Score]] = {}
+    for score in contents.scores.values():
+        by_task.setdefault(score.task_key, []).append(score)
+    asked = [one for row in chosen for one in asked_of(row, by_task.get(row.task_key, ()))]
+    answers = decode_elsewhere(store, asked)
+    wrong = [one for one in asked if answers[one] != one.expected]
+    findings += [unlike(one, answers[one]) for one in wrong]
+    bad = {one.row.task_key for one in wrong if one.decodes == 1}
+    true = tuple(row.task_key for row in chosen if row.task_key not in bad)
     return Verified(tuple(findings), len(good), images, true)
 
 
-def decode_elsewhere(store: Store, rows: Sequence[Row]) -> dict[str, str]:
-    """Decode stored bitstreams in a fresh process; returns pixel hash, or what went wrong, by task key.
+@dataclass(frozen=True)
+class Asked:
+    """What is decoded in a fresh process, and what must come out."""
+
+    row: Row
+    decodes: int
+    """1: the reconstruction. Above: decodes 1 to ``decodes - 1``, drawn with other seeds."""
+    expected: str
+    """Hash of the pixels."""
+
+
+def asked_of(row: Row, scores: Iterable[Score]) -> Iterator[Asked]:
+    """What there is to check of a row: its reconstruction, and the further decodes that its values were made of."""
+    yield Asked(row, 1, row.reconstruction_sha256)
+    if further := noted(scores):
+        yield Asked(row, *further)
+
+
+def decode_elsewhere(store: Store, asked: Sequence[Asked]) -> dict[Asked, str]:
+    """Decode stored bitstreams in a fresh process; the hash of their pixels, or what went wrong, for each.
 
     The process is a new child of the fork server, which never saw an image: what is not in the bytes is not there.
     """
-    answers: dict[str, str] = {}
-    if not rows:
+    answers: dict[Asked, str] = {}
+    if not asked:
         return answers
-    left = list(rows)
+    left = list(asked)
     start_server()
     context = multiprocessing.get_context("forkserver")
     while left:
@@ -96,10 +118,10 @@ def decode_elsewhere(store: Store, rows: Sequence[Row]) -> dict[str, str]:
         far.close()
         while left:
             try:
-                answers[left[0].task_key] = near.recv()
+                answers[left[0]] = near.recv()
             except (EOFError, OSError):
                 process.join()
-                answers[left[0].task_key] = f"the decoding process died with exit code {process.exitcode}"
+                answers[left[0]] = f"the decoding process died with exit code {process.exitcode}"
                 left.pop(0)
                 break
             left.pop(0)
@@ -108,12 +130,15 @@ def decode_elsewhere(store: Store, rows: Sequence[Row]) -> dict[str, str]:
     return answers
 
 
-def _decode_all(pipe: Connection, store: Store, rows: Sequence[Row]) -> None:
-    """The fresh process: rows in, a pixel hash or an error for each out."""
+def _decode_all(pipe: Connection, store: Store, asked: Sequence[Asked]) -> None:
+    """The fresh process: a hash of pixels or an error for each of what is asked."""
     one_thread()
-    for row in rows:
+    for one in asked:
         try:
-            answer = pixel_sha256(decode_row(store, row))
+            if one.decodes == 1:
+                answer = pixel_sha256(decode_row(store, one.row))
+            else:
+                answer = fingerprint(further_of(store, one.row, one.decodes))
         except Exception as error:
             answer = f"{type(error).__name__}: {error}"
         pipe.send(answer)
@@ -144,9 +169,10 @@ def _check_images(rows: Iterable[Row], findings: list[str]) -> int:
     return len(seen)
 
 
-def unlike(row: Row, answer: str) -> str:
+def unlike(one: Asked, answer: str) -> str:
     """The finding for a bitstream that does not give the recorded pixels."""
-    return f"{_name(row)}: bitstream {row.bitstream_sha256[:12]} decodes to other pixels: {answer}"
+    which = "" if one.decodes == 1 else f", decodes 1 to {one.decodes - 1},"
+    return f"{_name(one.row)}: bitstream {one.row.bitstream_sha256[:12]}{which} decodes to other pixels: {answer}"
 
 
 def _name(row: Row) -> str:

@@ -28,6 +28,7 @@ class LearnedCodec(ABC):
     name: ClassVar[str]
     heavy: ClassVar[bool] = True
     uses_device: ClassVar[bool] = True
+    batches: ClassVar[bool] = True
     preload: ClassVar[tuple[str, ...]] = ("torch", "rdpbench.codecs.learned.library")
     needs: ClassVar[tuple[Need, ...]] = (Package("compressai"),)
     unkeyed: ClassVar[frozenset[str]] = frozenset({"max_pixels"})

@@ -1,0 +1,208 @@
+"""From an image to a row and back: encode, store, decode with a fresh object; alone, or images of one size together.
+
+Codecs that say ``batches`` have ``encode_batch(images, sides)``, and most of them ``decode_batch(datas)``. Every image
+keeps a bitstream of its own, which decodes alone. Transforms of a batch may sum in another order than those of one
+image, so that a decoded value may differ by 1: the row says how large the batch was, and `decode_row` finds its pixels
+again.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from rdpbench import registry
+from rdpbench.codecs.contract import Bitstream, Codec, Side, make_ready
+from rdpbench.config import CodecSetting
+from rdpbench.errors import CodecError
+from rdpbench.image import Image, check_image, pixel_sha256
+from rdpbench.results.reconstructions import put_reconstruction
+from rdpbench.results.schema import Row
+from rdpbench.results.store import Store
+from rdpbench.runners.rows import new_row
+from rdpbench.runners.search import search
+from rdpbench.runners.task import Task, Work, axis_of, build
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker needs to know, beside its chunks."""
+
+    store: Store
+    session: str
+    device: str
+    batch: int = 1
+    """Images of one size that are coded together, by codecs that can."""
+
+
+class Coded(NamedTuple):
+    """A row with its reconstruction; there is none where a target is out of range."""
+
+    row: Row
+    reconstruction: Image | None
+
+
+class _Encoded(NamedTuple):
+    """A bitstream, and what it took."""
+
+    bitstream: Bitstream
+    seconds: float
+    rate: float | None
+    attempts: int = 1
+
+
+def code(setup: Setup, task: Task, original: Image) -> Coded:
+    """Encode an image, at the task's rate or at the one that comes nearest to its target, and decode it again.
+
+    Raises:
+        CodecError: what comes back is no bitstream, or no image of this size; or whatever the codec raises.
+    """
+    if task.target is None:
+        codec = build(task.codec, task.rate, setup.device)
+        make_ready(codec)
+        started = time.perf_counter()
+        bitstream = _checked(codec.encode(original, side_of(task)))
+        encoded = _Encoded(bitstream, time.perf_counter() - started, task.rate)
+    else:
+        found = _searched(setup, task, original, task.target)
+        if isinstance(found, Row):
+            return Coded(found, None)
+        encoded = found
+    decoder = build(task.codec, encoded.rate, setup.device)
+    make_ready(decoder)
+    started = time.perf_counter()
+    # Plain bytes: an object that only looks like them could carry more than is counted.
+    decoded = decoder.decode(bytes(encoded.bitstream.data))
+    return _stored(setup, task, original, encoded, decoded, time.perf_counter() - started, 1)
+
+
+def code_batch(setup: Setup, tasks: Sequence[Task], originals: Sequence[Image]) -> list[Coded]:
+    """The same for images of one size at one rate point, together. Seconds are each image's share of the batch's.
+
+    Raises:
+        CodecError: as `code`, or another number of bitstreams or images than were given.
+    """
+    first, count = tasks[0], len(tasks)
+    codec: Any = build(first.codec, first.rate, setup.device)
+    make_ready(codec)
+    started = time.perf_counter()
+    bitstreams = [_checked(one) for one in codec.encode_batch(originals, [side_of(task) for task in tasks])]
+    encode_s = (time.perf_counter() - started) / count
+    decoder = build(first.codec, first.rate, setup.device)
+    make_ready(decoder)
+    started = time.perf_counter()
+    decoded = decode_all(decoder, [bytes(one.data) for one in bitstreams])
+    decode_s = (time.perf_counter() - started) / count
+    if len(bitstreams) != count or len(decoded) != count:
+        raise CodecError(f"a batch of {count} images gave {len(bitstreams)} bitstreams and {len(decoded)} images")
+    return [
+        _stored(setup, task, original, _Encoded(bitstream, encode_s, first.rate), image, decode_s, count)
+        for task, original, bitstream, image in zip(tasks, originals, bitstreams, decoded, strict=True)
+    ]
+
+
+def decode_all(codec: Codec, datas: Sequence[bytes]) -> Sequence[Image]:
+    """Decode bitstreams of images of one size, together where the codec can."""
+    together: Any = getattr(codec, "decode_batch", None)
+    decoded: Sequence[Image] = together(datas) if together else [codec.decode(data) for data in datas]
+    return decoded
+
+
+def go_together(one: Work, other: Work) -> bool:
+    """May two pieces of work be coded in one batch? They may if only size and rate point are to be equal, and are."""
+    if any(work.row is not None or work.timing or work.task.target is not None for work in (one, other)):
+        return False
+    if not getattr(registry.load("codec", one.task.codec.use), "batches", False):
+        return False
+    first, second = (
+        (task.codec, task.rate, task.dataset, task.protocol, task.entry.height, task.entry.width)
+        for task in (one.task, other.task)
+    )
+    return first == second
+
+
+def codec_of(row: Row) -> Codec:
+    """The codec that made a row, built from nothing but the row."""
+    setting = CodecSetting(row.codec, row.use, tuple(sorted(json.loads(row.options).items())), ())
+    return build(setting, row.rate, row.device)
+
+
+def decode_row(store: Store, row: Row) -> Image:
+    """Decode a row's stored bitstream as it was decoded, with a codec built from nothing but the row."""
+    codec, data = codec_of(row), store.get_bitstream(row.bitstream_sha256)
+    image = check_image(codec.decode(data), "the decoded image")
+    if row.batch > 1 and hasattr(codec, "decode_batch") and pixel_sha256(image) != row.reconstruction_sha256:
+        # What an image becomes in a batch depends on the batch's size and on its place, not on the other images.
+        copies = [check_image(copy, "the decoded image") for copy in decode_all(codec, [data] * row.batch)]
+        return next((copy for copy in copies if pixel_sha256(copy) == row.reconstruction_sha256), image)
+    return image
+
+
+def side_of(task: Task) -> Side:
+    """What the encoder sees beside the image."""
+    return Side(task.caption.text if task.caption else None, task.seed)
+
+
+def captioning_s(task: Task) -> float:
+    """Seconds that a model took for the caption: they are the encoder's."""
+    return (task.caption.seconds or 0) if task.caption else 0
+
+
+def _searched(setup: Setup, task: Task, original: Image, target: float) -> _Encoded | Row:
+    """The bitstream that comes nearest to a target; a row that says so where it is out of range."""
+    axis = axis_of(task.codec)
+    assert axis is not None
+    made: dict[float, Bitstream] = {}
+    started = time.perf_counter()
+
+    def measure(setting: float) -> float:
+        made[setting] = _checked(build(task.codec, setting, setup.device).encode(original, side_of(task)))
+        return 8 * len(made[setting].data) / (original.shape[0] * original.shape[1])
+
+    found = search(axis, target, measure)
+    if found.setting is None:
+        message = f"{target:g} bpp is out of range: {task.codec.name} comes no nearer than {found.bpp:.4g}"
+        row = new_row(task, setup.session, setup.device, status="out_of_range", error=message)
+        return replace(row, attempts=found.attempts)
+    seconds = (time.perf_counter() - started) / found.attempts
+    return _Encoded(made[found.setting], seconds, float(found.setting), found.attempts)
+
+
+def _stored(
+    setup: Setup, task: Task, original: Image, encoded: _Encoded, decoded: Image, decode_s: float, batch: int
+) -> Coded:
+    """Check the image, store the bitstream, and the image where it is kept; the row of both."""
+    reconstruction = check_image(decoded, "the decoded image")
+    if reconstruction.shape != original.shape:
+        raise CodecError(f"decoded to {reconstruction.shape}, but the image is {original.shape}")
+    bitstream = encoded.bitstream
+    row = replace(
+        new_row(task, setup.session, setup.device, status="ok"),
+        rate=encoded.rate,
+        bytes=len(bitstream.data),
+        parts=json.dumps({name: int(size) for name, size in bitstream.parts.items()}),
+        bpp=8 * len(bitstream.data) / (original.shape[0] * original.shape[1]),
+        legacy=bitstream.info.get("legacy", "{}"),
+        bitstream_sha256=setup.store.put_bitstream(bytes(bitstream.data)),
+        reconstruction_sha256=pixel_sha256(reconstruction),
+        verified="fresh_object",
+        encode_s=encoded.seconds + captioning_s(task),
+        decode_s=decode_s,
+        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        batch=batch,
+        command=bitstream.info.get("command", ""),
+        attempts=encoded.attempts,
+    )
+    if task.keep:
+        put_reconstruction(setup.store, row, reconstruction)
+    return Coded(row, reconstruction)
+
+
+def _checked(bitstream: object) -> Bitstream:
+    if not isinstance(bitstream, Bitstream):
+        raise CodecError(f"encode must return a Bitstream, found {type(bitstream).__name__}; see Bitstream.whole(data)")
+    return bitstream

@@ -1,0 +1,116 @@
+"""Several decodes of one bitstream: what a stochastic decoder invents differs, and `metrics.diversity` says how much.
+
+Decode 0 is the row's reconstruction, drawn with the seed in the container. The others are drawn with seeds that follow
+from the bitstream and their number, so that anybody who has the bytes can repeat them, and the first five of eight are
+those of five. They are not stored: their hash stands in the note of each value made of them, and `rdpbench verify`
+decodes them again.
+
+A deterministic decoder has a diversity of exactly 0: it is not asked again. A codec that draws random numbers
+(``seeded``), but whose ``decode`` takes no seed, is refused: its decodes would all be one, which says nothing of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rdpbench import registry
+from rdpbench.codecs.contract import Codec
+from rdpbench.config import CodecSetting
+from rdpbench.errors import CodecError, MetricError
+from rdpbench.image import Image, check_image, pixel_sha256
+from rdpbench.results.schema import Row, Score
+from rdpbench.results.store import Store
+from rdpbench.runners.coding import codec_of
+
+DETERMINISTIC = "not decoded again: this decoder draws no random numbers"
+_NOTE = re.compile(r"pixels of decodes 1 to (\d+): sha256 ([0-9a-f]{64})")
+
+
+def decodes_of(metric: str) -> int:
+    """How many decodes a metric compares; 0 for a metric of one reconstruction.
+
+    >>> decodes_of("psnr")
+    0
+    """
+    return int(getattr(registry.load("metric", metric), "decodes", 0))
+
+
+def is_stochastic(setting: CodecSetting) -> bool:
+    """Does the decoder draw random numbers with a seed that can be given? False: it is deterministic.
+
+    Raises:
+        MetricError: the codec draws random numbers, and its decoder takes no seed.
+    """
+    cls: Any = registry.load("codec", setting.use)
+    if getattr(cls, "stochastic", False):
+        return True
+    if getattr(cls, "seeded", False):
+        raise MetricError(
+            f"codec {setting.name!r} draws random numbers (seeded), but its decoder takes no seed: it needs "
+            "stochastic = True and decode(data, *, seed=None)"
+        )
+    return False
+
+
+def decode_seed(data: bytes, index: int) -> int:
+    """The seed of decode ``index``, from 1: 32 bits of the sha256 of the bitstream, its own seed in it, and the index.
+
+    >>> decode_seed(b"bitstream", 1)
+    2889982954
+    """
+    digest = hashlib.sha256(hashlib.sha256(data).digest() + index.to_bytes(4, "big"))
+    return int.from_bytes(digest.digest()[:4], "big")
+
+
+def decode_further(codec: Codec, data: bytes, count: int) -> list[Image]:
+    """Decodes 1 to ``count - 1`` of a bitstream.
+
+    Raises:
+        CodecError: or whatever the codec raises.
+    """
+    seeded: Any = codec
+    seeds = [decode_seed(data, index) for index in range(1, count)]
+    found = [check_image(seeded.decode(data, seed=seed), "a further decode") for seed in seeds]
+    if len({image.shape for image in found}) > 1:
+        raise CodecError(f"decodes of one bitstream have several sizes: {sorted({image.shape for image in found})}")
+    return found
+
+
+def further_of(store: Store, row: Row, count: int) -> list[Image]:
+    """Decodes 1 to ``count - 1`` of a row's stored bitstream, by a codec built from nothing but the row."""
+    return decode_further(codec_of(row), store.get_bitstream(row.bitstream_sha256), count)
+
+
+def fingerprint(images: Iterable[Image]) -> str:
+    """sha256 over the pixel hashes of images, in their order.
+
+    >>> len(fingerprint([]))
+    64
+    """
+    return hashlib.sha256("".join(pixel_sha256(image) for image in images).encode()).hexdigest()
+
+
+def note(further: Sequence[Image]) -> str:
+    """What stands beside a value made of these further decodes."""
+    return f"pixels of decodes 1 to {len(further)}: sha256 {fingerprint(further)}"
+
+
+def noted(scores: Iterable[Score]) -> tuple[int, str] | None:
+    """The most decodes that one of a row's values was made of, the reconstruction counted, and their fingerprint.
+
+    >>> noted([Score("", "", "diversity/deviation/5", 2.5, note=f"pixels of decodes 1 to 4: sha256 {'0' * 64}")])[0]
+    5
+    """
+    found = [match for score in scores if score.value is not None and (match := _NOTE.fullmatch(score.note))]
+    stated = [(int(match[1]) + 1, match[2]) for match in found]
+    return max(stated) if stated else None
+
+
+def refuted(scores: Iterable[Score], finding: str) -> list[Score]:
+    """Values made of further decodes that did not come out again, taken back."""
+    wrong = [score for score in scores if _NOTE.fullmatch(score.note)]
+    return [replace(score, value=None, error=f"refuted: {finding}", note="") for score in wrong]
