@@ -1,6 +1,7 @@
 """rdpbench: a reproducible benchmark of perceptual and generative image compression.
 
-The public surface for codecs, datasets and metrics of one's own; the command line is ``rdpbench --help``.
+The public surface for codecs, datasets and metrics of one's own, and for reading results; the command line is
+``rdpbench --help``.
 """
 
 from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side
@@ -9,6 +10,7 @@ from rdpbench.errors import RdpbenchError
 from rdpbench.image import Image, to_uint8
 from rdpbench.metrics.contract import Metric
 from rdpbench.needs import Binary, Package
+from rdpbench.results.read import read_results
 
 __all__ = [
     "Binary",
@@ -23,6 +25,7 @@ __all__ = [
     "Sample",
     "Side",
     "__version__",
+    "read_results",
     "to_uint8",
 ]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rdpbench.datasets.command import add_arguments as data_arguments
-from rdpbench.errors import ConfigError, RdpbenchError, UnknownName
+from rdpbench.errors import ConfigError, RdpbenchError
 from rdpbench.results.bd_command import add_arguments as bd_arguments
 from rdpbench.results.figure_command import add_arguments as figure_arguments
 
@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     show = add("show", _show, "print the tables of a run and draw its figures again")
     verify = add("verify", _verify, "check a run: files, images, and bitstreams decoded in a fresh process")
     report = add("report", _report, "one HTML file of a run: curves, tables, what failed, where it comes from")
-    bd = add("bd", _bd, "every codec of a run against an anchor: BD-rate, BD-metric, pairs of images")
+    bd = add("bd", _bd, "every codec of a run against an anchor: BD-rate, BD-metric, crossover rates, pairs of images")
     bd_arguments(bd)
     for command in (show, verify, report, bd):
         command.add_argument("name", help="the run's name, or its folder")
@@ -258,15 +258,9 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _stored(options: argparse.Namespace) -> Store:
-    from rdpbench.results.store import Store
+    from rdpbench.results.read import open_run
 
-    root = Path(options.root)
-    for folder in (root / options.name, Path(options.name)):
-        store = Store(folder)
-        if store.exists():
-            return store
-    runs = [path.name for path in root.iterdir() if Store(path).exists()] if root.is_dir() else []
-    raise UnknownName("run", options.name, runs, f"looked in {root}; --root FOLDER looks elsewhere")
+    return open_run(options.name, options.root)
 
 
 def _metric_order(name: str) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""``rdpbench bd``: every codec of a run against an anchor, by Bjøntegaard deltas and by pairs of images."""
+"""``rdpbench bd``: every codec of a run against an anchor: Bjøntegaard deltas, crossover rates, pairs of images."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", action="append", default=[], metavar="M", help="repeat for several (default: all)")
     parser.add_argument("--method", default="pchip", metavar="|".join(METHODS), help="(default: %(default)s)")
     parser.add_argument("--matched", action="store_true", help="also image by image, at each point of the anchor")
+    parser.add_argument("--crossover", action="store_true", help="also the rates at which a codec crosses the anchor")
     parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables for Markdown")
     parser.add_argument("--latex", type=Path, metavar="FILE", help="write the tables for LaTeX, with booktabs")
@@ -57,10 +58,14 @@ def run(options: argparse.Namespace, store: Store, console: Console) -> int:
 
 def _tables(found: Run, contents: Contents, options: argparse.Namespace) -> list[Table]:
     from rdpbench.results.bd_tables import bd_tables
+    from rdpbench.results.crossover import crossover_tables
 
     scores = list(contents.scores.values())
     how = {"method": options.method, "resamples": options.resamples}
-    made = bd_tables(found.frame, found.rows, scores, options.anchor, options.metric, **how)
+    what = found.frame, found.rows, scores, options.anchor, options.metric
+    made = bd_tables(*what, **how)
+    if options.crossover:
+        made += crossover_tables(*what, resamples=options.resamples)
     return made + (matched_tables(found, contents, options) if options.matched else [])
 
 

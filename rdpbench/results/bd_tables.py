@@ -8,7 +8,7 @@ values per image: its delta is of the points' values and has no interval.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,7 @@ def against(
     >>> round(against(first, second, "psnr", resamples=20).rate.value, 6)
     -10.0
     """
-    of = _meaning(metric)
+    of = meaning(metric)
     common = [image for image in anchor.complete if image in set(test.complete)]
     if not common:
         none = Delta(math.nan, method, "no image has all points of both curves")
@@ -64,10 +64,10 @@ def against(
 
     def rate(one: Points, other: Points) -> Delta:
         better = bool(of.higher_is_better)
-        return bd_rate(_reduced(of, one), _reduced(of, other), higher_is_better=better, method=method)
+        return bd_rate(reduced(of, one), reduced(of, other), higher_is_better=better, method=method)
 
     def value(one: Points, other: Points) -> Delta:
-        return bd_metric(_reduced(of, one), _reduced(of, other), method=method)
+        return bd_metric(reduced(of, one), reduced(of, other), method=method)
 
     def interval(found: Delta, delta: Callable[[Points, Points], Delta]) -> Interval | None:
         if found.reason:
@@ -76,21 +76,98 @@ def against(
             (first.rates, first.values), (second.rates, second.values), delta, resamples=resamples
         )
 
-    by_rate, by_value = (delta(_means(first), _means(second)) for delta in (rate, value))
+    by_rate, by_value = (delta(means(first), means(second)) for delta in (rate, value))
     return Against(test.codec, len(common), by_rate, by_value, interval(by_rate, rate), interval(by_value, value))
 
 
-def _meaning(metric: str) -> Any:
+def meaning(metric: str) -> Any:
+    """The metric's class, with its unit and direction.
+
+    >>> int(meaning("lpips/alex").higher_is_better)
+    0
+    """
     return registry.load("metric", metric)
 
 
-def _reduced(cls: Any, points: Points) -> Points:
-    """Means over images as the metric states them: of a pooled PSNR the decibels of the mean error."""
+def reduced(cls: Any, points: Points) -> Points:
+    """Means over images as the metric states them: of a pooled PSNR the decibels of the mean error.
+
+    >>> round(reduced(meaning("psnr-pooled"), [(0.5, 65.025)])[0][1], 9)
+    30.0
+    """
     return [(rate, cls().reduce([value])) for rate, value in points]
 
 
-def _means(curve: ImageCurve) -> Points:
+def means(curve: ImageCurve) -> Points:
+    """Rate and value of each point, as means over its images.
+
+    >>> import numpy as np
+    >>> one = ImageCurve("a", (("q", 1, None),), ("x", "y"), np.array([[0.1, 0.3]]), np.array([[30.0, 31.0]]))
+    >>> means(one)
+    [(0.2, 30.5)]
+    """
     return list(zip(curve.rates.mean(axis=1).tolist(), curve.values.mean(axis=1).tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The curves of one dataset under one metric, with the anchor's among them."""
+
+    where: str
+    metric: str
+    others: tuple[str, ...]
+    """The codecs but for the anchor, in the run's order."""
+    curves: Mapping[str, ImageCurve]
+    """Empty for a metric of sets."""
+    points: Mapping[str, Points] | None = None
+    """Of a metric of sets: it has no values per image."""
+
+
+def compared(
+    frame: pd.DataFrame, rows: Sequence[Row], scores: Iterable[Score], anchor: str, metrics: Sequence[str] = ()
+) -> Iterator[Compared]:
+    """What can be held against an anchor, by dataset and metric; nothing of random weights.
+
+    Args:
+        frame: points of `rdpbench.results.summary.summarise`.
+        rows: what they are means of.
+        scores: of these rows.
+        anchor: label of the curve that the others are held against.
+        metrics: those to compare by; empty for all that were measured.
+
+    Raises:
+        UnknownName: no such curve or metric.
+    """
+    trained = frame[~untrained(frame)]
+    codecs = list(dict.fromkeys(trained["codec"]))
+    if anchor not in codecs:
+        raise UnknownName("curve", anchor, codecs, "with trained weights in this run, that is")
+    known = [metric for metric in dict.fromkeys(trained["metric"]) if metric]
+    for metric in metrics:
+        if metric not in known:
+            raise UnknownName("metric", metric, known, "measured in this run, that is")
+    scores = list(scores)
+    for (dataset, protocol), points in trained.groupby(["dataset", "protocol"], sort=False):
+        here = [row for row in rows if (row.dataset, row.protocol) == (dataset, protocol)]
+        here = [row for row in here if row.weights != "random"]
+        if anchor not in set(points["codec"]):
+            continue
+        for metric in metrics or known:
+            where = f"{dataset} ({protocol})"
+            if getattr(meaning(metric), "kind", "pair") == "set":
+                of = _points_of_sets(points[points["metric"] == metric])
+                yield Compared(where, metric, tuple(name for name in of if name != anchor), {}, of)
+                continue
+            curves = image_curves(here, scores, metric)
+            if anchor in curves:
+                yield Compared(where, metric, tuple(name for name in curves if name != anchor), curves)
+
+
+def _points_of_sets(points: pd.DataFrame) -> dict[str, Points]:
+    """The points' own values, as far as they can be relied on."""
+    usable = points[points["reliable"] & points["value"].notna()]
+    curves = {str(codec): list(zip(of["bpp"], of["value"], strict=True)) for codec, of in usable.groupby("codec")}
+    return {codec: curves.get(codec, []) for codec in dict.fromkeys(points["codec"])}
 
 
 def bd_tables(
@@ -103,69 +180,33 @@ def bd_tables(
     method: str = "pchip",
     resamples: int = bootstrap.RESAMPLES,
 ) -> list[Table]:
-    """A table for each dataset and metric: every codec against the anchor.
-
-    Args:
-        frame: points of `rdpbench.results.summary.summarise`.
-        rows: what they are means of.
-        scores: of these rows.
-        anchor: label of the curve that the others are held against.
-        metrics: those to compare by; empty for all that were measured.
-        method: of interpolation, `rdpbench.results.bd.METHODS`.
-        resamples: for the intervals.
+    """A table for each dataset and metric: every codec against the anchor. Arguments as for `compared`.
 
     Raises:
-        UnknownName: no such curve, metric or method.
+        UnknownName: no such curve, metric or method (of interpolation, `rdpbench.results.bd.METHODS`).
     """
-    trained = frame[~untrained(frame)]
-    codecs = list(dict.fromkeys(trained["codec"]))
-    if anchor not in codecs:
-        raise UnknownName("curve", anchor, codecs, "with trained weights in this run, that is")
-    known = [metric for metric in dict.fromkeys(trained["metric"]) if metric]
-    for metric in metrics:
-        if metric not in known:
-            raise UnknownName("metric", metric, known, "measured in this run, that is")
-    scores = list(scores)
     out = []
-    for (dataset, protocol), points in trained.groupby(["dataset", "protocol"], sort=False):
-        here = [row for row in rows if (row.dataset, row.protocol) == (dataset, protocol)]
-        here = [row for row in here if row.weights != "random"]
-        if anchor not in set(points["codec"]):
-            continue
-        for metric in metrics or known:
-            of = points[points["metric"] == metric]
-            if getattr(_meaning(metric), "kind", "pair") == "set":
-                found = _of_sets(of, anchor, metric, method)
-            else:
-                curves = image_curves(here, scores, metric)
-                if anchor not in curves:
-                    continue
-                others = [curves[name] for name in curves if name != anchor]
-                found = [against(curves[anchor], one, metric, method=method, resamples=resamples) for one in others]
-            out.append(table(found, anchor, metric, f"{dataset} ({protocol})", method))
+    for one in compared(frame, rows, scores, anchor, metrics):
+        if one.points is not None:
+            found = [_of_points(one.points, anchor, name, one.metric, method) for name in one.others]
+        else:
+            base = one.curves[anchor]
+            how: dict[str, Any] = {"method": method, "resamples": resamples}
+            found = [against(base, one.curves[name], one.metric, **how) for name in one.others]
+        out.append(table(found, anchor, one.metric, one.where, method))
     return out
 
 
-def _of_sets(points: pd.DataFrame, anchor: str, metric: str, method: str) -> list[Against]:
-    """From the points' own values: a distance between sets has no value per image."""
-    usable = points[points["reliable"] & points["value"].notna()]
-    curves = {str(codec): list(zip(of["bpp"], of["value"], strict=True)) for codec, of in usable.groupby("codec")}
-    better = bool(_meaning(metric).higher_is_better)
-    out = []
-    for codec in dict.fromkeys(points["codec"]):
-        if codec != anchor:
-            pair = curves.get(anchor, []), curves.get(codec, [])
-            out.append(
-                Against(
-                    codec, 0, bd_rate(*pair, higher_is_better=better, method=method), bd_metric(*pair, method=method)
-                )
-            )
-    return out
+def _of_points(points: Mapping[str, Points], anchor: str, codec: str, metric: str, method: str) -> Against:
+    pair = points.get(anchor, []), points[codec]
+    better = bool(meaning(metric).higher_is_better)
+    rate = bd_rate(*pair, higher_is_better=better, method=method)
+    return Against(codec, 0, rate, bd_metric(*pair, method=method))
 
 
 def table(found: Sequence[Against], anchor: str, metric: str, where: str, method: str) -> Table:
     """Deltas as a table; a letter where there is no number leads to the reason below."""
-    cls = _meaning(metric)
+    cls = meaning(metric)
     unit = f" {cls.unit}" if cls.unit else ""
     header = (
         "codec",
@@ -202,17 +243,22 @@ def _number(
     codec: str, delta: Delta, interval: Interval | None, digits: int, rank: int, reasons: dict[str, str]
 ) -> Cell:
     if delta.reason:
-        return Cell(f"– ({_letter(reasons, f'{codec}: {delta.reason}')})")
+        return Cell(f"– ({letter(reasons, f'{codec}: {delta.reason}')})")
     text = f"{delta.value:+.{digits}f}"
     if interval is None:
         return Cell(text, rank)
     if interval.reason:
-        return Cell(f"{text} ({_letter(reasons, f'{codec}: no interval, {interval.reason}')})", rank)
+        return Cell(f"{text} ({letter(reasons, f'{codec}: no interval, {interval.reason}')})", rank)
     return Cell(f"{text} [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]", rank)
 
 
-def _letter(reasons: dict[str, str], reason: str) -> str:
-    """A letter for each reason; after z, aa."""
+def letter(reasons: dict[str, str], reason: str) -> str:
+    """A letter for each reason; after z, aa.
+
+    >>> reasons = {}
+    >>> [letter(reasons, why) for why in ("flat", "short", "flat")], len(reasons)
+    (['a', 'b', 'a'], 2)
+    """
     count = len(reasons)
     name = (chr(ord("a") + count // 26 - 1) if count >= 26 else "") + chr(ord("a") + count % 26)
     return reasons.setdefault(reason, name)

@@ -4,11 +4,12 @@
 
     results/curves/<dataset>/
       <codec>.csv          one line per rate point: images, bpp, the mean of each metric, a hash over all bitstreams
-      <codec>.images.csv   one line per image and point, for datasets of up to 100 images: which image moved
+      <codec>.images.csv   one line per image and point, for datasets of up to 500 images: which image moved
       <codec>.json         what made it: versions of the coder and the metrics, and the command
 
-Lines are sorted and digits fixed, so that a change in git is a change of a number. Each file states its version: one of
-another version is refused with what to type.
+Lines are sorted and digits fixed, so that a change in git is a change of a number. Each file states its version: an
+older one is brought up to this one while it is read (`rdpbench.results.curve_versions`), a newer one is refused with
+what to type.
 """
 
 from __future__ import annotations
@@ -18,19 +19,20 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rdpbench.errors import StoreCorrupt, StoreError
+from rdpbench.results import curve_versions
+from rdpbench.results.curve_versions import VERSION, Columns
 from rdpbench.results.curves import Curve, ImagePoint, Point, in_order, name_of, text
 from rdpbench.results.parts import unwritable
 
-VERSION = 1
 KIND, IMAGES_KIND = "rdpbench-curve", "rdpbench-curve-images"
-MOST_IMAGES = 100
-"""Datasets of more images are stored without their lines per image: git is no place for them."""
-FIRST = ("rate_field", "rate", "n", "dataset_size", "protocol", "bpp")
+MOST_IMAGES = 500
+"""Datasets of more images are stored without their lines per image: git is no place for megabytes of them."""
+FIRST = ("rate_field", "rate", "n", "dataset_size", "protocol", "bits_kind", "bpp")
 LAST = ("averaged", "bitstreams")
 IMAGE = ("rate_field", "rate", "image", "pixels", "bitstream", "bpp")
 
@@ -55,7 +57,8 @@ def write(path: Path, curve: Curve) -> list[Path]:
     metrics = list(curve.points[0].values) if curve.points else []
     lines: list[list[object]] = [
         [
-            *[point.setting[0], text(point.setting[1]), point.n, point.dataset_size, point.protocol, text(point.bpp)],
+            *[point.setting[0], text(point.setting[1]), point.n, point.dataset_size, point.protocol],
+            *[point.bits_kind, text(point.bpp)],
             *(text(point.values[metric]) for metric in metrics),
             *[";".join(f"{metric}={count}" for metric, count in point.averaged.items()), point.bitstreams],
         ]
@@ -72,7 +75,7 @@ def write(path: Path, curve: Curve) -> list[Path]:
             for one in curve.images
         ]
         files[images] = _csv(IMAGES_KIND, [*IMAGE, *metrics], lines)
-    origin = {"curve": KIND, "version": VERSION, **curve.origin}
+    origin = {"curve": KIND, "version": VERSION, **curve.origin} | {"version": VERSION}
     files[path.with_suffix(".json")] = json.dumps(origin, indent=1, ensure_ascii=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,10 +102,10 @@ def load(path: Path, again: str) -> Curve:
     """Read a curve; ``again`` is the command that makes it, for messages.
 
     Raises:
-        StoreError: a file of another version, with what to type.
+        StoreError: a file of a newer version, with what to type.
         StoreCorrupt: a file that was edited to something else, or is not complete.
     """
-    metrics, lines = _read(path, KIND, (FIRST, LAST), again)
+    metrics, lines = _read(path, KIND, (FIRST, LAST), curve_versions.POINTS, again)
     points = [_parsed(path, number, lambda one=one: _point(one, metrics), again) for number, one in lines]
     twice = {name_of(a.setting) for a in points for b in points if a is not b and a.setting == b.setting}
     if twice:
@@ -110,7 +113,7 @@ def load(path: Path, again: str) -> Curve:
     per_image: list[ImagePoint] = []
     images = path.with_name(f"{path.stem}.images.csv")
     if images.is_file():
-        named, lines = _read(images, IMAGES_KIND, (IMAGE, ()), again)
+        named, lines = _read(images, IMAGES_KIND, (IMAGE, ()), curve_versions.IMAGES, again)
         per_image = [_parsed(images, number, lambda one=one: _image(one, named), again) for number, one in lines]
     beside = path.with_suffix(".json")
     try:
@@ -120,12 +123,16 @@ def load(path: Path, again: str) -> Curve:
         raise StoreCorrupt(
             f"{beside}, which says what made {path.name}, cannot be read. Make it again: {again}"
         ) from error
-    _check(beside, version, again)
+    origin = curve_versions.origin(origin, _check(beside, version, again))
     return Curve(tuple(sorted(points, key=in_order)), tuple(per_image), origin)
 
 
 def _read(
-    path: Path, kind: str, fixed: tuple[Sequence[str], Sequence[str]], again: str
+    path: Path,
+    kind: str,
+    fixed: tuple[Sequence[str], Sequence[str]],
+    steps: Mapping[int, Callable[[Columns], Columns]],
+    again: str,
 ) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The metrics of a file, and its lines with their numbers."""
     first, last = fixed
@@ -134,27 +141,28 @@ def _read(
         stated = re.fullmatch(rf"# {kind} v(\d+)\s*", start)
         if stated is None:
             raise StoreCorrupt(f"{path}:1: found {start[:60]!r}, not '# {kind} v{VERSION}'. Make it again: {again}")
-        _check(path, int(stated[1]), again)
+        version = _check(path, int(stated[1]), again)
         reader = csv.reader(io.StringIO(rest), strict=True)
         header = next(reader, [])
-        lines = [(reader.line_num + 1, line) for line in reader if line]
+        numbered = [(reader.line_num + 1, line) for line in reader if line]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise StoreCorrupt(f"{path} cannot be read: {error}. Make it again: {again}") from error
+    header, lines = curve_versions.columns((header, [line for _, line in numbered]), version, steps)
     metrics = header[len(first) : len(header) - len(last)]
     if header != [*first, *metrics, *last]:
         raise StoreCorrupt(f"{path}:2: other columns than {', '.join((*first, '...', *last))}. Make it again: {again}")
-    return metrics, lines
+    return metrics, [(number, line) for (number, _), line in zip(numbered, lines, strict=True)]
 
 
-def _check(path: Path, version: object, again: str) -> None:
-    if version == VERSION:
-        return
+def _check(path: Path, version: object, again: str) -> int:
+    if isinstance(version, int) and 1 <= version <= VERSION:
+        return version
     if isinstance(version, int) and version > VERSION:
         raise StoreError(
-            f"{path} has version {version}, and this rdpbench reads {VERSION}: it was written by a newer one. "
+            f"{path} has version {version}, and this rdpbench reads up to {VERSION}: it was written by a newer one. "
             f"Type: pip install --upgrade rdpbench, or make it again with this one: {again}"
         )
-    raise StoreError(f"{path} has version {version}, and this rdpbench reads {VERSION}. Make it again: {again}")
+    raise StoreError(f"{path} has version {version}, which there never was. Make it again: {again}")
 
 
 def _parsed(path: Path, number: int, parse: Any, again: str) -> Any:
@@ -167,7 +175,7 @@ def _parsed(path: Path, number: int, parse: Any, again: str) -> Any:
 
 
 def _point(line: Sequence[str], metrics: Sequence[str]) -> Point:
-    name, rate, n, size, protocol, bpp, *values, averaged, bitstreams = line
+    name, rate, n, size, protocol, bits_kind, bpp, *values, averaged, bitstreams = line
     counts = (one.rpartition("=") for one in averaged.split(";") if one)
     return Point(
         (name, float(rate) if rate else None),
@@ -178,6 +186,7 @@ def _point(line: Sequence[str], metrics: Sequence[str]) -> Point:
         {metric: _number(value) for metric, value in zip(metrics, values, strict=True)},
         {metric: int(count) for metric, _, count in counts},
         bitstreams,
+        bits_kind,
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rdpbench.results.schema import Row, Score
+from rdpbench.results.schema import Row, Score, SetScore
 from rdpbench.results.summary import summarise
 
 DIGITS = 8
@@ -35,6 +35,8 @@ class Point:
     """Images in the mean of a metric, where they are fewer than ``n`` (refused, or lossless)."""
     bitstreams: str
     """sha256 over the sorted pairs of image id and bitstream sha256."""
+    bits_kind: str = ""
+    """What the rate counts (`rdpbench.results.schema.Row`); empty in curves of a version that did not say."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,12 @@ def name_of(setting: Setting) -> str:
 
 
 def measure(
-    rows: Sequence[Row], scores: Iterable[Score], metrics: Sequence[str]
+    rows: Sequence[Row], scores: Iterable[Score], metrics: Sequence[str], sets: Iterable[SetScore] = ()
 ) -> tuple[tuple[Point, ...], tuple[ImagePoint, ...]]:
-    """The points of the rows of one codec on one dataset, with the digits that files have; and the same per image."""
+    """The points of the rows of one codec on one dataset, with the digits that files have; and the same per image.
+
+    A metric of sets has no values per image.
+    """
     scores = list(scores)
     good: dict[Setting, list[Row]] = {}
     for row in rows:
@@ -81,7 +86,7 @@ def measure(
         if row.status == "ok":
             good[setting_of(row)].append(row)
     points = []
-    for _, of in summarise(rows, scores, metrics).groupby(["target_bpp", "rate"], sort=False, dropna=False):
+    for _, of in summarise(rows, scores, metrics, sets).groupby(["target_bpp", "rate"], sort=False, dropna=False):
         first = of.iloc[0]
         searched = not math.isnan(first["target_bpp"])
         rate = first["target_bpp"] if searched else first["rate"]
@@ -101,6 +106,7 @@ def measure(
                 {line["metric"]: rounded(line["value"]) for line in named},
                 {metric: count for metric, count in counts.items() if count != first["n"]},
                 _digest(sorted((row.image, row.bitstream_sha256) for row in good[setting])),
+                ",".join(sorted({row.bits_kind for row in good[setting]})),
             )
         )
     return tuple(sorted(points, key=in_order)), _per_image(good, scores, metrics)

@@ -1,4 +1,7 @@
-"""Does a run still give its stored curve? Point by point, within stated tolerances, bytes exactly; never times."""
+"""Does a run still give its stored curve? Point by point and as a whole, within stated tolerances, bytes exactly.
+
+Times are stored nowhere in a curve, and so are never compared.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rdpbench.results.curve_versions import VERSION
 from rdpbench.results.curves import Curve, ImagePoint, Point, Setting, in_order, name_of
+from rdpbench.results.drift import Drift, drifts
 from rdpbench.results.tolerances import Tolerance, Tolerances
 
+BD = "BD-rate and BD-metric"
+"""Where findings of the whole curve's rate and quality stand."""
 SHOWN = 3
 """Images that are named below a finding."""
 
@@ -20,7 +27,7 @@ class Finding:
     """One thing that is not as it was stored."""
 
     where: str
-    """The rate point, or ``curve``."""
+    """The rate point, ``curve``, or `BD`."""
     text: str
     images: tuple[str, ...] = ()
     """The images that moved most, with by how much; empty where nothing is stored per image."""
@@ -38,12 +45,28 @@ class Verdict:
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     """What one should know, but what is no regression."""
+    drifts: tuple[Drift, ...] = ()
+    """The curve as a whole, under each metric that both have."""
 
 
-def compare(stored: Curve, now: Curve, tolerances: Tolerances) -> tuple[list[Finding], list[str]]:
+@dataclass(frozen=True)
+class Comparison:
+    """What comparing a run with its stored curve gives; `Verdict` says of what."""
+
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    drifts: tuple[Drift, ...]
+
+
+def compare(stored: Curve, now: Curve, tolerances: Tolerances) -> Comparison:
     """All findings and notes. Metrics that only the stored curve has are left out with a note."""
-    findings = _configuration(stored.origin, now.origin) + _originals(stored, now)
+    findings = _configuration(stored.origin, now.origin) + _originals(stored, now) + _definitions(stored, now)
     exact, notes = _exactness(stored.origin, now.origin, tolerances)
+    if (version := stored.origin.get("version", VERSION)) != VERSION:
+        notes.append(
+            f"stored as version {version} of {VERSION}: what that did not say is not compared; what stores it anew: "
+            f"{now.origin.get('command', 'rdpbench curves update')}"
+        )
     metrics = {name: None for point in now.points for name in point.values}
     known = {name for point in stored.points for name in point.values}
     findings += [Finding("curve", f"{name} is not in the stored curve") for name in metrics if name not in known]
@@ -61,7 +84,23 @@ def compare(stored: Curve, now: Curve, tolerances: Tolerances) -> tuple[list[Fin
         else:
             images = _Images(stored, now, point.setting)
             findings += _point(before[point.setting], after[point.setting], shared, tolerances, exact, images)
-    return findings, notes
+    whole = drifts(stored, now, shared, tolerances.bd)
+    findings += [_drifted(one, stored, now) for one in whole if one.beyond]
+    return Comparison(tuple(findings), tuple(notes), tuple(whole))
+
+
+def _drifted(drift: Drift, stored: Curve, now: Curve) -> Finding:
+    """A curve that moved as a whole, with the point and the images that moved most: in the metric, or else in rate."""
+    after = {point.setting: point for point in now.points}
+    both = [(point, after[point.setting]) for point in stored.points if point.setting in after]
+    values = {old.setting: (old.values[drift.metric], new.values[drift.metric]) for old, new in both}
+    in_metric = any(old != new for old, new in values.values())
+    moved = values if in_metric else {old.setting: (old.bpp, new.bpp) for old, new in both}
+    most = max(moved, key=lambda setting: abs(moved[setting][1] - moved[setting][0]))
+    images = _Images(stored, now, most).moved(lambda one: one.values[drift.metric] if in_metric else one.bpp)
+    what = drift.metric if in_metric else "bpp"
+    text = f"{drift.metric}: {', '.join(drift.beyond)}; {what} most at {name_of(most)}: {change(*moved[most])}"
+    return Finding(BD, text, images)
 
 
 def _point(
@@ -73,6 +112,7 @@ def _point(
         ("images", before.n, after.n),
         ("size of the dataset", before.dataset_size, after.dataset_size),
         ("protocol", before.protocol, after.protocol),
+        ("what the rate counts", before.bits_kind or after.bits_kind, after.bits_kind or before.bits_kind),
     ):
         if old != new:
             out.append(Finding(where, f"{what}: stored {old}, now {new}"))
@@ -140,7 +180,7 @@ def _configuration(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[Fi
     for what in ("codec", "dataset", "manifest", "configuration", "seeds"):
         old, new = stored.get(what), now.get(what)
         if what == "manifest" and old is None:
-            continue  # curves that were stored before datasets had one
+            continue  # of version 1
         if old != new:
             out.append(Finding("curve", f"{what}: stored {_plain(old)}, now {_plain(new)}"))
     return out
@@ -172,9 +212,22 @@ def _exactness(stored: Mapping[str, Any], now: Mapping[str, Any], tolerances: To
         notes.append(f"{use} computes otherwise on another CPU: equal bytes are not expected, the tolerances apply")
     metrics = stored.get("metrics") or {}
     for name, made in (now.get("metrics") or {}).items():
-        if name in metrics and metrics[name] != made:
-            notes.append(f"{name} is computed by other versions ({_differences(metrics[name], made)})")
+        old, new = (one.get("packages") for one in (metrics.get(name, made), made))
+        if old != new:
+            notes.append(f"{name} is computed by other packages ({_differences(old, new)})")
     return exact, notes
+
+
+def _definitions(stored: Curve, now: Curve) -> list[Finding]:
+    """A metric of another version or other weights is another metric, whatever it is called."""
+    out = []
+    before = stored.origin.get("metrics") or {}
+    for name, made in (now.origin.get("metrics") or {}).items():
+        old, new = ({key: one[key] for key in one if key != "packages"} for one in (before.get(name, made), made))
+        if old != new:
+            text = f"{name}: stored under another definition ({_differences(old, new)}); store the curve anew"
+            out.append(Finding("curve", text))
+    return out
 
 
 def _differences(old: Any, new: Any) -> str:

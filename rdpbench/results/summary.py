@@ -1,43 +1,41 @@
 """From rows to points: means over images with their intervals, one tidy frame that tables and figures all draw from.
 
 A point is a codec at one native setting (or one target rate) on one dataset. Its rate and its metrics are means over
-images (several seeds of an image count as their mean); intervals are 95 % percentile bootstrap over images, with the
-same resamples everywhere, so that they can be compared. ``images`` names the set that a metric's mean is over: codecs
-are compared over the same images only.
+images (several seeds of an image count as their mean); intervals are 95 % bootstrap over images, with the same
+resamples everywhere, so that they can be compared (`rdpbench.results.bootstrap`). ``images`` names the set that a
+metric's mean is over: codecs are compared over the same images only.
 
 A set metric has one value per seed, computed before (`rdpbench.results.points`); several seeds count as their mean.
+How far the seeds of a stochastic codec are apart is not in the intervals: it stands beside them (``*_seed_sd``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench import registry
+from rdpbench.results import bootstrap
 from rdpbench.results.points import by_point, point_key
 from rdpbench.results.schema import Row, Score, SetScore
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RESAMPLES = 1000
 POINT = ["dataset", "protocol", "codec", "rate_field", "target_bpp", "rate"]
 
 
 def summarise(
     rows: Iterable[Row], scores: Iterable[Score], metrics: Sequence[str], sets: Iterable[SetScore] = ()
 ) -> pd.DataFrame:
-    """One line per point and metric: ``codec, rate, n, bpp, metric, value`` with ``*_lo``/``*_hi``, in that order.
+    """One line per point and metric; `rdpbench.results.fields.POINTS` says what each column means.
 
-    ``n`` counts images; ``partial`` marks points of fewer than the dataset has; ``failed`` and ``out_of_range`` count
-    what is not in the means; ``weights`` is ``random`` for networks that nobody trained; ``n_scored`` counts the images
-    that the metric took, ``infinite`` those of them that are lossless and left out of its mean; ``images`` is a
-    fingerprint of the images in the mean; ``reliable`` is false for a set metric on fewer images than it needs.
+    By rising rate within a codec; points without any (all failed, out of range) come last, by their setting.
     """
     import pandas as pd
 
@@ -54,18 +52,19 @@ def summarise(
     frame = pd.DataFrame(lines, columns=[*POINT, *_COLUMNS]).astype({"target_bpp": float, "rate": float})
     order = list(dict.fromkeys((key[0], key[2]) for key in groups))
     frame["_codec"] = [order.index((d, c)) for d, c in zip(frame["dataset"], frame["codec"], strict=True)]
-    # By rising rate within a codec; points without any (all failed, out of range) by their setting.
     frame = frame.sort_values(["_codec", "bpp", "target_bpp", "rate"], kind="stable", na_position="last")
     return frame.drop(columns="_codec").reset_index(drop=True)
 
 
 _COLUMNS = [
-    *["n", "dataset_size", "partial", "failed", "out_of_range", "weights", "bpp", "bpp_lo", "bpp_hi"],
+    *["n", "dataset_size", "partial", "failed", "out_of_range", "weights", "seeds"],
+    *["bpp", "bpp_lo", "bpp_hi", "bpp_seed_sd"],
     *[
         "metric",
         "value",
         "value_lo",
         "value_hi",
+        "value_seed_sd",
         "n_scored",
         "infinite",
         "images",
@@ -87,14 +86,24 @@ def _point(
     good = [row for row in rows if row.status == "ok"]
     failed = sum(row.status == "error" for row in rows)
     beyond = sum(row.status == "out_of_range" for row in rows)
-    bpps = _per_image(good, [row.bpp for row in good])
+    rates = [row.bpp for row in good]
+    bpps = _per_image(good, rates)
     size = max(row.dataset_size for row in rows)
     weights = ", ".join(sorted({row.weights for row in rows if row.weights}))
-    head = (len(bpps), size, len(bpps) < size, failed, beyond, weights, *with_interval(np.array([*bpps.values()])))
+    counts: tuple[Any, ...] = (
+        len(bpps),
+        size,
+        len(bpps) < size,
+        failed,
+        beyond,
+        weights,
+        len({row.seed for row in good}),
+    )
+    head = (*counts, *with_interval(np.array([*bpps.values()])), _spread(good, rates))
     lines: list[tuple[Any, ...]] = []
     for name in metrics or [""]:
         if not name:
-            lines.append((*key, *head, "", math.nan, math.nan, math.nan, 0, 0, "", "", True, False, True))
+            lines.append((*key, *head, "", *[math.nan] * 4, 0, 0, "", "", True, False, True))
             continue
         cls = registry.load("metric", name)
         if getattr(cls, "kind", "pair") == "set":
@@ -102,16 +111,18 @@ def _point(
             continue
         meaning = cls()
         found = [scores.get(row.task_key, {}).get(name) for row in good]
-        values = _per_image(good, [one.value if one else None for one in found])
+        scored = [one.value if one else None for one in found]
+        values = _per_image(good, scored)
         finite = {image: value for image, value in values.items() if math.isfinite(value)}
         interval = with_interval(np.array([*finite.values()]))
         centre, low, high = (one if math.isnan(one) else meaning.reduce([one]) for one in interval)
         if not finite and values:
             centre = low = high = math.inf
         low, high = min(low, high), max(low, high)
-        counts = (len(values), len(values) - len(finite), _fingerprint(finite))
-        tail = (*counts, meaning.unit, meaning.higher_is_better, meaning.perceptual, True)
-        lines.append((*key, *head, name, centre, low, high, *tail))
+        spread = _spread(good, scored, lambda mean, of=meaning: of.reduce([mean]))  # type: ignore[misc]
+        taken = (len(values), len(values) - len(finite), _fingerprint(finite))
+        tail = (*taken, meaning.unit, meaning.higher_is_better, meaning.perceptual, True)
+        lines.append((*key, *head, name, centre, low, high, spread, *tail))
     return lines
 
 
@@ -123,7 +134,7 @@ def _of_set(cls: Any, name: str, rows: Sequence[Row], sets: Mapping[str, SetScor
     found = [one for members in by_seed.values() if (one := sets.get(point_key(name, members)))]
     usual = (cls.unit, cls.higher_is_better, cls.perceptual)
     if not found or len(found) < len(by_seed) or any(one.value is None for one in found):
-        return math.nan, math.nan, math.nan, 0, 0, "", *usual, True
+        return math.nan, math.nan, math.nan, math.nan, 0, 0, "", *usual, True
 
     def mean(values: Iterable[float | None]) -> float:
         known = [math.nan if value is None else value for value in values]
@@ -132,7 +143,9 @@ def _of_set(cls: Any, name: str, rows: Sequence[Row], sets: Mapping[str, SetScor
     interval = mean(one.lo for one in found), mean(one.hi for one in found)
     images = _fingerprint({row.image for row in rows})
     reliable = all(one.reliable for one in found)
-    return mean(one.value for one in found), *interval, found[0].images, 0, images, *usual, reliable
+    values = [one.value for one in found if one.value is not None]
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    return mean(values), *interval, spread, found[0].images, 0, images, *usual, reliable
 
 
 def _per_image(rows: Sequence[Row], values: Sequence[float | None]) -> dict[str, float]:
@@ -144,12 +157,26 @@ def _per_image(rows: Sequence[Row], values: Sequence[float | None]) -> dict[str,
     return {image: math.fsum(ones) / len(ones) for image, ones in by_image.items()}
 
 
+def _spread(rows: Sequence[Row], values: Sequence[float | None], reduce: Callable[[float], float] = float) -> float:
+    """Standard deviation over seeds of the mean over the images that have a finite value at each; NaN for one seed."""
+    by_seed: dict[int, dict[str, float]] = {}
+    for row, value in zip(rows, values, strict=True):
+        if value is not None and math.isfinite(value):
+            by_seed.setdefault(row.seed, {})[row.image] = value
+    if len(by_seed) < 2:
+        return math.nan
+    common = sorted(set.intersection(*(set(one) for one in by_seed.values())))
+    if not common:
+        return math.nan
+    return bootstrap.over_seeds(np.array([[one[image] for image in common] for one in by_seed.values()]), reduce)[1]
+
+
 def _fingerprint(images: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(images)).encode()).hexdigest()[:8]
 
 
 def with_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Mean and 95 % percentile bootstrap interval over images (1,000 resamples, seeded).
+    """Mean and 95 % bootstrap interval over images (1,000 resamples, seeded).
 
     >>> mean, low, high = with_interval(np.array([1.0, 2.0, 3.0, 4.0]))
     >>> mean, low < mean < high
@@ -157,12 +184,8 @@ def with_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
     """
     if not len(values):
         return math.nan, math.nan, math.nan
-    mean = math.fsum(values) / len(values)
-    if len(values) == 1:
-        return mean, math.nan, math.nan
-    picks = np.random.default_rng(2026).integers(0, len(values), (RESAMPLES, len(values)))
-    low, high = np.percentile(values[picks].mean(axis=1), [2.5, 97.5])
-    return mean, float(low), float(high)
+    found = bootstrap.mean(values)
+    return math.fsum(values) / len(values), found.low, found.high
 
 
 def comparable(frame: pd.DataFrame) -> pd.DataFrame:

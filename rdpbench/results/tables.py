@@ -80,6 +80,8 @@ def measured(frame: pd.DataFrame) -> Table:
                     None
                 )
         lines.append(tuple(cells))
+    if "seeds" in frame and (frame["seeds"] > 1).any():
+        notes["s: standard deviation over the seeds of a stochastic codec, which the intervals do not hold"] = None
     if untrained(frame).any():
         names = ", ".join(dict.fromkeys(frame[untrained(frame)]["codec"]))
         notes[f"random weights, which are no results: {names}"] = None
@@ -213,7 +215,11 @@ def _count(point: Any, notes: dict[str, None]) -> str:
 def _bpp(point: Any) -> str:
     if not math.isfinite(point["bpp"]):
         return "–"
-    return f"{point['bpp']:.4f}" + _half(point["bpp_lo"], point["bpp_hi"], 4)
+    return (
+        f"{point['bpp']:.4f}"
+        + _half(point["bpp_lo"], point["bpp_hi"], 4)
+        + _seeds(point.get("bpp_seed_sd", math.nan), 4)
+    )
 
 
 def _value(line: Any) -> str:
@@ -223,7 +229,9 @@ def _value(line: Any) -> str:
     if math.isnan(value):
         return "–"
     mark = "" if line["reliable"] else "†"
-    text = _digits(value, line["unit"]) + mark + _half(line["value_lo"], line["value_hi"], DIGITS.get(line["unit"], 4))
+    places = DIGITS.get(line["unit"], 4)
+    text = _digits(value, line["unit"]) + mark + _half(line["value_lo"], line["value_hi"], places)
+    text += _seeds(line.get("value_seed_sd", math.nan), places)
     return text if line["n_scored"] == line["n"] else f"{text} ({line['n_scored']} of {line['n']})"
 
 
@@ -233,6 +241,10 @@ def _digits(value: float, unit: str) -> str:
 
 def _half(low: float, high: float, digits: int) -> str:
     return f" ±{(high - low) / 2:.{digits}f}" if math.isfinite(high - low) else ""
+
+
+def _seeds(spread: float, digits: int) -> str:
+    return f" s {spread:.{digits}f}" if math.isfinite(spread) else ""
 
 
 def _ranks(points: pd.DataFrame) -> dict[str, int]:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from rdpbench.errors import ConfigError
+from rdpbench.results.bd import METHODS
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,39 @@ class Tolerance:
         return " + ".join(filter(None, parts)) or "nothing"
 
 
+Bound: TypeAlias = Tolerance | str
+"""How far from zero a delta may be, or why there is none to compare."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How far a whole curve may be from the stored one, by Bjøntegaard deltas."""
+
+    method: str
+    """Of interpolation, `rdpbench.results.bd.METHODS`."""
+    rate: Mapping[str, Bound]
+    """Of BD-rate, in percent: ``absolute`` alone."""
+    metric: Mapping[str, Bound]
+    """Of BD-metric, in the metric's unit; ``relative`` is to the mean of the stored values."""
+
+    def of(self, metric: str) -> tuple[Bound, Bound]:
+        """Those of a metric's BD-rate and BD-metric: its own, or the default.
+
+        >>> half = Tolerance(0.5, 0)
+        >>> Bounds("pchip", {"default": half, "cmmd": "it is flat"}, {"default": half}).of("cmmd")
+        ('it is flat', Tolerance(absolute=0.5, relative=0))
+        """
+        rate, value = (one.get(metric, one["default"]) for one in (self.rate, self.metric))
+        return rate, value
+
+
 @dataclass(frozen=True)
 class Tolerances:
     """``conf/regress.yaml``."""
 
     bpp: Tolerance
     metrics: Mapping[str, Tolerance]
+    bd: Bounds
     cpu_dependent: tuple[str, ...]
 
     def of(self, metric: str) -> Tolerance:
@@ -57,14 +85,29 @@ def read_tolerances(path: Path) -> Tolerances:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
         metrics = {name: _tolerance(one) for name, one in raw["metrics"].items()}
-        found = Tolerances(_tolerance(raw["bpp"]), metrics, tuple(raw["cpu_dependent"]))
+        bd = _bounds(raw["bd"])
+        found = Tolerances(_tolerance(raw["bpp"]), metrics, bd, tuple(raw["cpu_dependent"]))
         found.of("")
+        bd.of("")
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(
-            f"{path}: {type(error).__name__}: {error}; it needs bpp, metrics with a default, and cpu_dependent; "
-            "a tolerance is {absolute: 0.01, relative: 0}, both 0 or more"
+            f"{path}: {type(error).__name__}: {error}; it needs bpp, metrics with a default, bd with a method and "
+            "with rate and metric, each with a default, and cpu_dependent; a tolerance is "
+            "{absolute: 0.01, relative: 0}, both 0 or more; in bd a sentence may stand in its place"
         ) from error
     return found
+
+
+def _bounds(raw: Mapping[str, Any]) -> Bounds:
+    if raw["method"] not in METHODS:
+        raise ValueError(f"{raw['method']} is none of {', '.join(METHODS)}")
+    rate, metric = (
+        {name: one if isinstance(one, str) and one else _tolerance(one) for name, one in raw[kind].items()}
+        for kind in ("rate", "metric")
+    )
+    if odd := [name for name, one in rate.items() if isinstance(one, Tolerance) and one.relative]:
+        raise ValueError(f"bd rate of {odd[0]}: it is in percent as it is, so relative must be 0")
+    return Bounds(raw["method"], rate, metric)
 
 
 def _tolerance(raw: Mapping[str, Any]) -> Tolerance:

@@ -11,22 +11,9 @@ import pytest
 
 from rdpbench.errors import MetricError, UnknownName
 from rdpbench.metrics.confusion import confusion, merge, scores
-from rdpbench.metrics.frechet import distance_of_rows
-from rdpbench.metrics.mmd import polynomial_mmd
-from rdpbench.metrics.mmd_sums import kid_sums
 from rdpbench.results import bootstrap
 from rdpbench.results.bd import bd_metric, bd_rate
-from rdpbench.results.bootstrap import (
-    clustered_mean,
-    draws,
-    mean,
-    of_curves,
-    of_means,
-    of_occurrences,
-    of_sets,
-    over_seeds,
-    paired,
-)
+from rdpbench.results.bootstrap import draws, mean, of_curves, of_means, over_seeds, paired, shares, student
 from rdpbench.results.summary import with_interval
 
 
@@ -37,9 +24,10 @@ def skewed(rng, n):
 @pytest.mark.parametrize(
     ("draw", "truth", "method", "least", "most"),
     [
+        (lambda rng, n: rng.normal(size=n), 0.0, "expanded", 0.93, 0.97),
         (lambda rng, n: rng.normal(size=n), 0.0, "percentile", 0.91, 0.96),
         (lambda rng, n: rng.normal(size=n), 0.0, "bca", 0.91, 0.96),
-        (lambda rng, n: rng.normal(size=n), 0.0, "centred", 0.91, 0.96),
+        (skewed, math.exp(0.32), "expanded", 0.88, 0.95),
         (skewed, math.exp(0.32), "percentile", 0.85, 0.93),
         (skewed, math.exp(0.32), "bca", 0.87, 0.95),
     ],
@@ -75,6 +63,30 @@ def test_equals_what_summaries_draw():
     values = np.random.default_rng(4).normal(size=24)
     found = mean(values)
     assert (found.value, found.low, found.high) == pytest.approx(with_interval(values), abs=1e-12)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 10, 23, 24, 199, 200, 427, 30000])
+@pytest.mark.parametrize("share", [0.6, 0.975, 0.995])
+def test_students_quantiles_are_scipy_s(freedom, share):
+    from scipy.stats import t
+
+    assert student(freedom, share) == pytest.approx(t.ppf(share, freedom), rel=1e-9 if freedom < 200 else 1e-6)
+
+
+def test_expanded_shares_undo_both_effects_of_few_images():
+    """A mean of normal values has Student's interval: the resamples' spread, times sqrt(n / (n - 1)), times t."""
+    from scipy.stats import norm, t
+
+    for n in (5, 24, 428):
+        low, high = shares(n)
+        assert norm.ppf(low) * math.sqrt((n - 1) / n) == pytest.approx(-t.ppf(0.975, n - 1), rel=1e-5)
+        assert low + high == 1
+    assert shares(24, 0.5)[0] > shares(24)[0]
+    values = np.random.default_rng(18).normal(size=24)
+    found = mean(values, resamples=100_000)
+    half = t.ppf(0.975, 23) * values.std(ddof=1) / math.sqrt(24)
+    # Resampled values of 24 images still have lighter tails than a normal distribution's.
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.03)
 
 
 def test_bca_equals_scipy():
@@ -143,25 +155,6 @@ def test_lossless_images_are_left_out_of_differences():
     assert (found.value, found.n) == (1.0, 3)
 
 
-def test_patches_of_an_image_stay_together():
-    """Nine equal patches per image are one image: the interval must be that of the images, not three times narrower."""
-    values = np.random.default_rng(10).normal(size=30)
-    names = [f"image{number:02d}" for number in range(30)]
-    found = clustered_mean(np.repeat(values, 9), np.repeat(names, 9))
-    alone = mean(values)
-    assert found.n == 30
-    assert (found.value, found.low, found.high) == pytest.approx((alone.value, alone.low, alone.high), abs=1e-12)
-    wrong = mean(np.repeat(values, 9))
-    assert wrong.high - wrong.low < (found.high - found.low) / 2.5
-
-
-def test_images_with_more_patches_weigh_more():
-    found = clustered_mean([1.0] * 8 + [10.0], ["big"] * 8 + ["small"])
-    assert found.value == 2.0
-    # Of two images, a quarter of the resamples hold only one of them: the ends are their means.
-    assert (found.low, found.high) == (1.0, 10.0)
-
-
 def test_miou_is_a_function_of_means():
     rng = np.random.default_rng(11)
     truths = rng.integers(0, 4, (20, 16, 16))
@@ -174,83 +167,9 @@ def test_miou_is_a_function_of_means():
         return (right / (matrices.sum(1) + matrices.sum(2) - right)).mean(axis=1)
 
     fast = of_means(np.array(counts).reshape(20, 16), miou, resamples=60)
-    slow = of_sets([None] * 20, counts, lambda _, some: scores(merge(some)).miou, resamples=60, method="percentile")
+    slow = [scores(merge([counts[n] for n in picks])).miou for block in draws(20, 60) for picks in block]
     assert fast.value == pytest.approx(scores(merge(counts)).miou, abs=1e-12)
-    assert (fast.low, fast.high) == pytest.approx((slow.low, slow.high), abs=1e-12)
-
-
-def patches(rng, images, shift=0.0):
-    """A few rows of two entries per image, alike within an image."""
-    return [rng.normal(rng.normal(shift, 1, 2), 0.3, (int(rng.integers(2, 5)), 2)) for _ in range(images)]
-
-
-def frechet(reference, distorted):
-    return distance_of_rows(np.concatenate(reference), np.concatenate(distorted)).value
-
-
-def test_set_distances_are_drawn_by_image():
-    rng = np.random.default_rng(12)
-    reference, distorted = patches(rng, 40), patches(rng, 40, shift=1.0)
-    found = of_sets(reference, distorted, frechet)
-    assert found.value == frechet(reference, distorted)
-    assert found.low < found.value < found.high
-    assert (found.n, found.resamples, found.failed, found.method) == (40, 200, 0, "centred")
-    assert found == of_sets(reference, distorted, frechet)
-    # By patches as if they were images it would be too narrow.
-    flat = [[row[None] for image in side for row in image] for side in (reference, distorted)]
-    loose = of_sets(*flat, frechet, pairs=False)
-    assert loose.high - loose.low < 0.8 * (found.high - found.low)
-
-
-def test_kid_over_resampled_images_needs_one_pass():
-    rng = np.random.default_rng(17)
-    reference, distorted = patches(rng, 30), patches(rng, 30, shift=1.0)
-    fast = of_occurrences(30, kid_sums(reference, distorted).estimate, resamples=100)
-    slow = of_sets(
-        reference, distorted, lambda x, y: polynomial_mmd(np.concatenate(x), np.concatenate(y)), resamples=100
-    )
-    assert (fast.value, fast.low, fast.high) == pytest.approx((slow.value, slow.low, slow.high), rel=1e-10)
-    assert fast.low < fast.value < fast.high
-    with pytest.raises(MetricError, match="no image"):
-        of_occurrences(0, lambda times: times[:, 0])
-    with pytest.raises(MetricError, match="not offered for sets"):
-        of_occurrences(3, lambda times: times[:, 0], method="bca")
-
-
-def test_resampling_raises_a_distance_and_centring_takes_that_out():
-    """Equal distributions and few images: all plain quantiles may lie above the value; centred ones hold it."""
-    rng = np.random.default_rng(13)
-    reference, distorted = ([rng.normal(size=(1, 12)) for _ in range(30)] for _ in "ab")
-    plain = of_sets(reference, distorted, frechet, pairs=False, method="percentile")
-    assert plain.low > plain.value
-    assert plain.shift > 0
-    centred = of_sets(reference, distorted, frechet, pairs=False)
-    assert centred.low < centred.value < centred.high
-    assert centred.high - centred.low == pytest.approx(plain.high - plain.low)
-    assert centred.shift == plain.shift
-
-
-def test_centred_intervals_cover_the_mean_of_sets_of_this_size():
-    """What the interval speaks of: where the distances of other sets of 40 images lie on average."""
-    rng = np.random.default_rng(14)
-
-    def sets():
-        return [[rng.normal(shift, 1, (1, 2)) for _ in range(40)] for shift in (0, 1)]
-
-    expected = np.mean([frechet(*sets()) for _ in range(800)])
-    found = [of_sets(*sets(), frechet, pairs=False, resamples=60) for _ in range(120)]
-    inside = sum(one.low <= expected <= one.high for one in found) / 120
-    assert 0.86 < inside < 0.99
-
-
-def test_a_set_that_is_no_pair_is_drawn_by_itself():
-    entries = list(range(10))
-    gaps = of_sets(entries, entries, lambda x, y: float(np.mean(y) - np.mean(x)))
-    assert (gaps.low, gaps.high) == (0, 0)
-    apart = of_sets(entries, entries, lambda x, y: float(np.mean(y) - np.mean(x)), pairs=False)
-    assert apart.low < -1
-    assert apart.high > 1
-    assert of_sets(entries, entries[:4], lambda x, y: float(np.mean(y)), pairs=False).n == 4
+    assert (fast.low, fast.high) == pytest.approx(np.quantile(slow, shares(20)), abs=1e-12)
 
 
 def curves(rng, images=24, gain=0.5):
@@ -296,13 +215,14 @@ def test_over_seeds():
     assert centre == 4.0
     assert spread == pytest.approx(np.std([2, 3, 7], ddof=1))
     assert math.isnan(over_seeds(values[:1])[1])
+    assert over_seeds(values, lambda mean: 10 * mean)[1] == pytest.approx(10 * spread)
     for wrong in (values[0], values[:0], values * np.nan):
         with pytest.raises(MetricError, match="seeds"):
             over_seeds(wrong)
 
 
 def test_one_image_has_no_interval():
-    for found in (mean([3.0]), mean([3.0], method="bca"), of_sets([1], [2], lambda x, y: 3.0)):
+    for found in (mean([3.0]), mean([3.0], method="bca")):
         assert found.value == 3.0
         assert math.isnan(found.low)
         assert math.isnan(found.high)
@@ -321,10 +241,6 @@ def test_equal_values_have_an_interval_of_no_width():
         (lambda: mean([]), "no image"),
         (lambda: mean([1.0, math.inf]), "NaN or infinite"),
         (lambda: mean([1.0, math.nan]), "NaN or infinite"),
-        (lambda: clustered_mean([1.0], ["a", "b"]), "1 values and 2 clusters"),
-        (lambda: of_sets([], [], lambda x, y: 0.0), "no image in the set"),
-        (lambda: of_sets([1, 2], [1], lambda x, y: 0.0), "2 originals and 1 reconstructions are no pairs"),
-        (lambda: of_sets([1, 2], [1, 2], lambda x, y: 0.0, method="bca"), "not offered for sets"),
         (lambda: of_curves((np.ones((4, 3)), np.ones((4, 2))), (np.ones((4, 3)),) * 2, bd_rate), "of one shape"),
         (lambda: of_curves((np.ones((4, 3)),) * 2, (np.ones((4, 2)),) * 2, bd_rate), "3 and 2 images, not of the same"),
     ],
@@ -335,5 +251,5 @@ def test_what_is_refused(call, message):
 
 
 def test_an_unknown_method():
-    with pytest.raises(UnknownName, match="methods that exist: bca, centred, percentile"):
+    with pytest.raises(UnknownName, match="methods that exist: bca, expanded, percentile"):
         of_means(np.ones((3, 1)), lambda means: means[:, 0], method="studentised")

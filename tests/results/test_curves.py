@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
+import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,13 +20,17 @@ from PIL import Image as pil
 from rdpbench.errors import ConfigError
 from rdpbench.paths import conf_folder
 from rdpbench.results.curve_files import curve_path, load, write
-from rdpbench.results.curves import Curve, ImagePoint, Point
-from rdpbench.results.regression import compare
+from rdpbench.results.curves import Curve, ImagePoint, Point, measure
+from rdpbench.results.points import point_key
+from rdpbench.results.regression import Finding, Verdict, compare
+from rdpbench.results.schema import Row, SetScore
 from rdpbench.results.tolerances import Tolerance, read_tolerances
+from rdpbench.results.verdicts import junit, markdown
 from rdpbench.runners.task import identity
 
 # JPEG whose quality is off by what shift.txt says: a change that neither its version nor its source tells.
 CODEC = """
+import time
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -44,6 +50,7 @@ class Mine:
         return {"library": (HERE / "library.txt").read_text()}
 
     def encode(self, image, side):
+        time.sleep(float((HERE / "pause.txt").read_text()))
         file = BytesIO()
         Image.fromarray(image).save(file, "JPEG", quality=self.quality + int((HERE / "shift.txt").read_text()))
         return Bitstream.whole(file.getvalue())
@@ -65,8 +72,9 @@ class Gate:
         (tmp_path / "mine.py").write_text(CODEC)
         self.behave(shift=0, library="1.0")
 
-    def behave(self, *, shift: int = 0, library: str = "1.0") -> None:
+    def behave(self, *, shift: int = 0, library: str = "1.0", pause: float = 0) -> None:
         (self.tmp_path / "shift.txt").write_text(str(shift))
+        (self.tmp_path / "pause.txt").write_text(str(pause))
         (self.tmp_path / "library.txt").write_text(library)
         identity.cache_clear()  # as in a new process
 
@@ -104,13 +112,14 @@ def test_unchanged_passes(gate: Gate) -> None:
     assert set(stored) == {"Mine.csv", "Mine.images.csv", "Mine.json"}
     assert b"\r" not in b"".join(stored.values())
     assert str(gate.tmp_path).encode() not in b"".join(stored.values())
-    assert stored["Mine.csv"].startswith(b"# rdpbench-curve v1\nrate_field,rate,n,dataset_size,protocol,bpp,psnr,")
+    header = b"rate_field,rate,n,dataset_size,protocol,bits_kind,bpp,psnr,"
+    assert stored["Mine.csv"].startswith(b"# rdpbench-curve v2\n" + header)
     report = gate.regress("--junit", "out/junit.xml", "--markdown", "out/summary.md", code=0)
     assert "8 tasks coded now, 0 taken" in report
     assert "Mine on folder-pictures: 2 points, as stored in results/curves/folder-pictures/Mine.csv" in report
     suite = ET.parse(gate.tmp_path / "out/junit.xml").getroot().find("testsuite")
     assert suite is not None
-    assert (suite.get("tests"), suite.get("failures")) == ("3", "0")
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("4", "0", "0")
     assert "1 of 1 curves as stored" in (gate.tmp_path / "out/summary.md").read_text()
     gate.type("curves", "update", *gate.what, "metrics=psnr", *QUICK, "root=elsewhere", code=0)
     assert {path.name: path.read_bytes() for path in gate.curve.parent.iterdir()} == stored
@@ -192,9 +201,10 @@ def test_the_tolerance_of_a_metric_is_its_own(gate: Gate) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("# rdpbench-curve v1", "# rdpbench-curve v0", "Make it again: rdpbench curves update"),
-        ("# rdpbench-curve v1", "# rdpbench-curve v2", "pip install --upgrade rdpbench"),
-        ("# rdpbench-curve v1", "<<<<<<< HEAD", "found '<<<<<<< HEAD', not '# rdpbench-curve v1'"),
+        ("# rdpbench-curve v2", "# rdpbench-curve v0", "Make it again: rdpbench curves update"),
+        ("# rdpbench-curve v2", "# rdpbench-curve v3", "pip install --upgrade rdpbench"),
+        ("# rdpbench-curve v2", "<<<<<<< HEAD", "found '<<<<<<< HEAD', not '# rdpbench-curve v2'"),
+        ("# rdpbench-curve v2", "# rdpbench-curve v1", "Mine.csv:2: other columns than rate_field"),
         ("quality,30,", "quality,thirty,", "Mine.csv:3: not a line of a stored curve"),
         ("quality,30,", "quality,60,", "holds points twice: quality 60"),
     ],
@@ -208,7 +218,7 @@ def test_a_file_that_is_not_this_version(gate: Gate, old: str, new: str, told: s
 
 def test_a_companion_of_another_version_or_none(gate: Gate) -> None:
     beside = gate.curve.with_suffix(".json")
-    beside.write_text(beside.read_text().replace('"version": 1', '"version": 7', 1))
+    beside.write_text(beside.read_text().replace('"version": 2', '"version": 7'))
     assert "has version 7" in gate.regress(code=2)
     beside.unlink()
     assert "Mine.json, which says what made Mine.csv, cannot be read" in gate.regress(code=2)
@@ -282,6 +292,238 @@ def test_the_gate_as_ci_calls_it(rdpbench: Any, images: Callable[..., Path], tmp
     assert "\\<b>" in (tmp_path / "s.md").read_text()
 
 
+METRIC = """
+from typing import ClassVar
+
+class Level:
+    name: ClassVar[str] = "level"
+    version: ClassVar[str] = "1"
+    higher_is_better: ClassVar[bool] = True
+    unit: ClassVar[str] = ""
+    perceptual: ClassVar[bool] = False
+    source: ClassVar[str] = "the mean of all values"
+    needs: ClassVar[tuple] = ()
+
+    def prepare(self, original):
+        return original
+
+    def score(self, prepared, reconstruction):
+        return float(reconstruction.mean())
+
+    def reduce(self, values):
+        return sum(values) / len(values)
+"""
+
+
+def test_a_metric_of_another_definition_is_named(rdpbench: Any, images: Callable[..., Path], tmp_path: Path) -> None:
+    """Its version says that it is another metric, even where no value moved; another metric is not what is stored."""
+    images(2)
+    (tmp_path / "metric.py").write_text(METRIC)
+    words = ["codec=jpeg", "data=folder:pictures", *QUICK]
+    rdpbench("curves", "update", *words, "rate=30", "metrics=./metric.py:Level", code=0)
+    (tmp_path / "metric.py").write_text(METRIC.replace('version: ClassVar[str] = "1"', 'version: ClassVar[str] = "2"'))
+    done = rdpbench("regress", *words, code=1)
+    told = "  curve: ./metric.py:Level: stored under another definition (version: 1 → 2); store the curve anew"
+    assert told in done.stdout
+    assert "quality 30: " not in done.stdout
+
+
+def test_another_preset_is_not_what_is_stored(gate: Gate) -> None:
+    report = gate.regress("metrics=psnr-pooled", code=1)
+    assert "curve: psnr-pooled is not in the stored curve" in report
+    assert "not measured now, and not compared: psnr" in report
+
+
+def test_a_real_curve_of_version_1(
+    here: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """As the first commit that stored curves wrote it: brought up while it is read, and then compared as any other."""
+    folder = tmp_path / "results/curves/samples"
+    shutil.copytree(Path(__file__).parent / "curves_v1/samples", folder)
+    before = (folder / "jpeg.csv").read_text()
+    assert before.startswith("# rdpbench-curve v1\nrate_field,rate,n,dataset_size,protocol,bpp,psnr,")
+    words = ["codec=jpeg", "data=samples", "metrics=psnr", *QUICK]
+
+    def regress(*more: str, code: int) -> str:
+        assert here("regress", *words, *more) == code
+        return capsys.readouterr().out
+
+    report = regress("--junit", "junit.xml", code=0)
+    assert "jpeg on samples: 5 points, as stored in results/curves/samples/jpeg.csv" in report
+    assert "note: stored as version 1 of 2: what that did not say is not compared" in report
+    assert "stored as version 1 of 2" in (tmp_path / "junit.xml").read_text()
+    # It is compared, not waved through.
+    (folder / "jpeg.csv").write_text(before.replace("33.012948", "33.112948"))
+    assert "quality 50: psnr: 33.1129 → 33.0129 (-0.1, " in regress(code=1)
+    assert here("curves", "update", "points=5", *words) == 0
+    assert (folder / "jpeg.csv").read_text().startswith("# rdpbench-curve v2\n")
+    capsys.readouterr()
+    assert "version 1" not in regress(code=0)
+
+
+def test_each_older_version_is_brought_up(gate: Gate) -> None:
+    """What version 1 did not say, what the rate counts and which files the dataset was, is not compared."""
+    new = load(gate.curve, "")
+    assert {point.bits_kind for point in new.points} == {"file"}
+    for path in gate.curve.parent.iterdir():
+        text = path.read_text().replace(" v2\n", " v1\n").replace("protocol,bits_kind,", "protocol,")
+        text = text.replace("as-is,file,", "as-is,").replace('"version": 2', '"version": 1')
+        path.write_text(re.sub(r'"manifest": \{[^}]*\},', "", text))
+    old = load(gate.curve, "")
+    assert [replace(one, bits_kind="") for one in new.points] == list(old.points)
+    assert old.images == new.images
+    assert old.origin == {**new.origin, "manifest": None, "version": 1}
+    report = gate.regress(code=0)
+    assert "note: stored as version 1 of 2" in report
+    assert "what stores it anew: rdpbench curves update codec=./mine.py:Mine data=folder:pictures" in report
+
+
+def test_what_the_rate_counts_is_compared(gate: Gate) -> None:
+    gate.edit("as-is,file,", "as-is,estimated,")
+    assert "quality 30: what the rate counts: stored estimated, now file" in gate.regress(code=1)
+
+
+# The whole curve
+
+
+@pytest.fixture
+def long(
+    tmp_path: Path, here: Callable[..., int], capsys: pytest.CaptureFixture[str], images: Callable[..., Path]
+) -> Gate:
+    """A curve of four points, which is what Bjøntegaard deltas need."""
+    images(3)
+    made = Gate(tmp_path, here, capsys)
+    (tmp_path / "mine.py").write_text(CODEC.replace("(30, 60)", "(20, 40, 60, 80)"))
+    made.store()
+    return made
+
+
+def test_a_curve_that_moved_within_each_point_s_tolerance(long: Gate) -> None:
+    """0.008 dB at every point is allowed at each, and as a drift of the curve it is not."""
+    report = long.regress("--junit", "junit.xml", "--markdown", "summary.md", code=0)
+    assert "  psnr: BD-rate +0 % (allowed ±0.1); BD-psnr +0 dB (allowed ±0.005)" in report
+    curve = load(long.curve, "")
+    for point in curve.points:
+        long.edit(f",{point.values['psnr']:.8g},", f",{point.values['psnr'] + 0.008:.8g},")
+    report = long.regress("--junit", "junit.xml", "--markdown", "summary.md", code=1)
+    assert "4 points, but not the curve that is stored" in report
+    told = next(line for line in report.splitlines() if line.startswith("  BD-rate and BD-metric: psnr: "))
+    assert "BD-psnr -0.008 dB (allowed ±0.005)" in told
+    assert "; psnr most at quality " in told
+    assert "quality 20: psnr" not in report
+    cases = ET.parse(long.tmp_path / "junit.xml").getroot().findall("testsuite/testcase")
+    failed = [case.get("name") for case in cases if case.find("failure") is not None]
+    assert failed == ["BD-rate and BD-metric"]
+    assert "| Mine on folder-pictures | psnr | " in (long.tmp_path / "summary.md").read_text()
+
+
+def test_a_rate_that_moved_within_each_point_s_tolerance(long: Gate) -> None:
+    """0.09 % of rate and 0.004 dB are allowed at each point; as a drift they are more than 0.1 % of rate together."""
+    long.behave(library="2.0")
+    curve = load(long.curve, "")
+    for point in curve.points:
+        long.edit(
+            f",{point.bpp:.8g},{point.values['psnr']:.8g},",
+            ",{:.8g},{:.8g},".format(point.bpp * 0.9991, point.values["psnr"] + 0.004),
+        )
+    report = long.regress(code=1)
+    assert "BD-rate and BD-metric: psnr: BD-rate +0.1" in report
+    assert "  quality 20: " not in report
+    # At equal quality it is named by the point whose rate moved most.
+    for point, now in zip(curve.points, load(long.curve, "").points, strict=True):
+        long.edit(f",{now.bpp:.8g},{now.values['psnr']:.8g},", f",{point.bpp / 1.0011:.8g},{point.values['psnr']:.8g},")
+    assert "BD-rate +0.11 % (allowed ±0.1), BD-psnr " in (report := long.regress(code=1))
+    assert "; bpp most at quality 80: " in report
+
+
+def test_two_points_have_no_delta_but_a_reason(gate: Gate) -> None:
+    report = gate.regress(code=0)
+    assert "psnr: BD-rate not told: stored: 2 points, and at least 4 needed; BD-psnr not told: stored: 2 po" in report
+
+
+def test_bounds_may_be_a_reason() -> None:
+    tolerances = read_tolerances(conf_folder() / "regress.yaml")
+    rates = (10.0, 20.0, 30.0, 40.0)
+    points = [point(rate, bpp=rate / 40, values={"edges/canny-f1": 0.5 + rate / 100}) for rate in rates]
+    moved = [replace(one, bpp=one.bpp * 1.0009) for one in points]
+    (drift,) = compare(Curve(tuple(points)), Curve(tuple(moved)), tolerances).drifts
+    assert drift.rate.reason == tolerances.bd.rate["edges/canny-f1"]
+    assert math.isnan(drift.rate_bound)
+    assert math.isfinite(drift.metric_delta.value)
+    assert drift.metric_bound == pytest.approx(0.0005 * 0.75)
+    assert drift.beyond == ()
+
+
+def test_only_shared_points_make_a_delta() -> None:
+    """A point that is missing is a finding of its own; the others have not moved."""
+    tolerances = read_tolerances(conf_folder() / "regress.yaml")
+    points = [point(float(q), bpp=q / 40, values={"psnr": 20.0 + q**0.5}) for q in (10, 20, 30, 40, 50)]
+    found = compare(Curve(tuple(points)), Curve(tuple(points[:2] + points[3:])), tolerances)
+    assert [one.where for one in found.findings] == ["quality 30"]
+    assert (found.drifts[0].rate.value, found.drifts[0].metric_delta.value) == (0, 0)
+
+
+# However it ends
+
+
+def test_an_error_is_in_the_files_for_ci(gate: Gate) -> None:
+    files = ["--junit", "out/junit.xml", "--markdown", "out/summary.md"]
+    for words, told in (
+        (["codec=jpgg"], "unknown codec 'jpgg'"),
+        (["codec=webp", "data=folder:pictures"], "no stored curve"),
+        ([*gate.what, "limit=2"], "leave out limit="),
+    ):
+        gate.type("regress", *words, *QUICK, *files, code=2)
+        root = ET.parse(gate.tmp_path / "out/junit.xml").getroot()
+        assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("1", "0", "1")
+        error = root.find("testsuite/testcase/error")
+        assert error is not None
+        assert told in (error.get("message") or "")
+        assert told in (gate.tmp_path / "out/summary.md").read_text()
+    gate.regress(*files, code=0)
+    assert "error" not in (gate.tmp_path / "out/summary.md").read_text()
+    gate.edit("# rdpbench-curve v2", "<<<<<<< HEAD")
+    gate.regress(*files, code=2)
+    assert "&lt;&lt;&lt;&lt;&lt;&lt;&lt; HEAD" in (gate.tmp_path / "out/junit.xml").read_text()
+    assert "    " in (gate.tmp_path / "out/summary.md").read_text()
+
+
+def test_files_that_cannot_be_written_stop_before_anything_runs(gate: Gate) -> None:
+    (gate.tmp_path / "out").write_text("a file")
+    report = gate.regress("--junit", "out/junit.xml", code=2)
+    assert "cannot write" in report
+    assert "tasks coded" not in report
+
+
+def test_killed_it_leaves_files_that_say_so(gate: Gate, rdpbench: Any) -> None:
+    """Not those of an earlier call that passed."""
+    files = ["--junit", "junit.xml", "--markdown", "summary.md"]
+    gate.regress(*files, code=0)
+    code = CODEC.replace("file = BytesIO()", "import os; os.kill(os.getpid(), 9)")
+    (gate.tmp_path / "mine.py").write_text(code)
+    rdpbench("regress", *gate.what, *QUICK, "--fresh", *files, code=-9)
+    assert "it did not finish" in (gate.tmp_path / "junit.xml").read_text()
+    assert "it did not finish" in (gate.tmp_path / "summary.md").read_text()
+
+
+def test_what_was_found_before_an_error_is_told() -> None:
+    verdict = Verdict("jpeg", "set", Path("x.csv"), ("quality 30",), (Finding("quality 30", "psnr: moved"),), ())
+    root = ET.fromstring(junit([verdict], "two\nlines"))
+    assert [suite.get("name") for suite in root] == ["rdpbench", "set/jpeg"]
+    assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("4", "1", "1")
+    text = markdown([verdict], "two\nlines")
+    assert "    two\n    lines\n" in text
+    assert "| jpeg on set | quality 30 | psnr: moved |" in text
+
+
+def test_a_slow_machine_is_no_regression(gate: Gate) -> None:
+    """No time is stored in a curve, and none is compared."""
+    stored = "".join(path.read_text() for path in gate.curve.parent.iterdir())
+    assert not re.search(r"encode_s|decode_s|seconds|\btime\b", stored)
+    gate.behave(pause=0.1)
+    assert "8 tasks coded now" in gate.regress(code=0)
+
+
 def point(rate: float = 30.0, **changes: Any) -> Point:
     return replace(Point(("quality", rate), 2, 2, "as-is", 0.5, {"psnr": 30.0}, {}, "aa"), **changes)
 
@@ -291,13 +533,13 @@ def test_a_coder_that_depends_on_the_cpu() -> None:
     origin = {"configuration": {"use": "jpegxl"}, "coder": {"libjxl": "1"}, "cpu": "x86_64 avx2"}
     stored = Curve((point(),), (), origin)
     same = Curve((point(bitstreams="bb"),), (), origin)
-    assert "bytes" in compare(stored, same, tolerances)[0][0].text
+    assert "bytes" in compare(stored, same, tolerances).findings[0].text
     elsewhere = Curve((point(bitstreams="bb"),), (), {**origin, "cpu": "x86_64 avx512"})
-    findings, notes = compare(stored, elsewhere, tolerances)
-    assert (findings, len(notes)) == ([], 1)
+    found = compare(stored, elsewhere, tolerances)
+    assert (found.findings, len(found.notes)) == ((), 1)
     jpeg = {"configuration": {"use": "jpeg"}}
     stored, elsewhere = (replace(one, origin={**one.origin, **jpeg}) for one in (stored, elsewhere))
-    assert len(compare(stored, elsewhere, tolerances)[0]) == 1
+    assert len(compare(stored, elsewhere, tolerances).findings) == 1
 
 
 def test_infinite_and_missing_values_survive_a_file_and_compare(tmp_path: Path) -> None:
@@ -313,19 +555,46 @@ def test_infinite_and_missing_values_survive_a_file_and_compare(tmp_path: Path) 
     again = load(path, "")
     assert repr(again.points) == repr(curve.points)
     assert repr(again.images) == repr(curve.images)
-    assert compare(again, curve, tolerances) == ([], [])
+    found = compare(again, curve, tolerances)
+    assert (found.findings, found.notes) == ((), ())
     other = replace(curve.points[0], averaged={"ms-ssim": 0, "flip": 3}, values={**values, "psnr": 99.0})
-    texts = [finding.text for finding in compare(again, Curve((other,), (), curve.origin), tolerances)[0]]
+    texts = [finding.text for finding in compare(again, Curve((other,), (), curve.origin), tolerances).findings]
     assert any("flip: stored as the mean of 2 images, now of 3" in text for text in texts)
     assert any(text.startswith("psnr: inf → 99") for text in texts)
+
+
+def test_a_metric_of_sets_is_stored_and_compared(tmp_path: Path) -> None:
+    """It has a value for each point and none for an image."""
+    known: dict[str, Any] = dict.fromkeys(Row.__dataclass_fields__, "")
+    known |= {"codec": "jpeg", "rate_field": "quality", "target_bpp": None, "seed": 0, "dataset": "set"}
+    known |= {"dataset_size": 2, "protocol": "as-is", "status": "ok", "bpp": 0.5, "bits_kind": "file"}
+    rows = [
+        Row(**known | {"task_key": f"{image}/{rate}", "image": image, "rate": rate, "reconstruction_sha256": f"{rate}"})
+        for rate in (10.0, 20.0)
+        for image in ("a", "b")
+    ]
+    at = [
+        SetScore(f"{k}", point_key("fid/clean", of), "fid/clean", 2, 50.0 - k, 45.0, 55.0, None, True, "", "{}", "", "")
+        for k, of in enumerate((rows[:2], rows[2:]))
+    ]
+    points, images = measure(rows, [], ["fid/clean"], at)
+    assert [one.values for one in points] == [{"fid/clean": 50.0}, {"fid/clean": 49.0}]
+    assert all(math.isnan(one.values["fid/clean"]) for one in images)
+    write(tmp_path / "jpeg.csv", Curve(points, images))
+    tolerances = read_tolerances(conf_folder() / "regress.yaml")
+    assert compare(load(tmp_path / "jpeg.csv", ""), Curve(points, images), tolerances).findings == ()
+    worse, _ = measure(rows, [], ["fid/clean"], [replace(one, value=51.0) for one in at])
+    (first, second) = compare(Curve(points, images), Curve(worse), tolerances).findings
+    assert first.text.startswith("fid/clean: 50 → 51 (+1, +2 %), allowed 0.1 %")
+    assert second.where == "quality 20"
 
 
 def test_large_datasets_go_without_lines_per_image(tmp_path: Path) -> None:
     path = curve_path(tmp_path, "large", "jpeg")
     one = ImagePoint(("quality", 30.0), "a", "00", "11", 0.1, {"psnr": 30.0})
-    write(path, Curve((point(n=100),), (one,), {}))
+    write(path, Curve((point(n=500),), (one,), {}))
     assert path.with_name("jpeg.images.csv").is_file()
-    write(path, Curve((point(n=101),), (one,), {}))
+    write(path, Curve((point(n=501),), (one,), {}))
     assert not path.with_name("jpeg.images.csv").is_file()
     assert load(path, "").images == ()
 

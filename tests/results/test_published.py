@@ -277,7 +277,7 @@ def test_the_frame_has_the_columns_of_measured_points(frame: pd.DataFrame) -> No
     assert frame["source"].str.contains(r"@[0-9a-f]{7,}:.|arXiv \d{4}\.\d{5}, .").all()
     assert set(frame["bits_kind"]) == set(BITS)
     assert frame[frame["bpp"].isna()]["bits_kind"].eq("none").all()
-    for column in ("value_lo", "value_hi", "bpp_lo", "bpp_hi", "target_bpp"):
+    for column in ("value_lo", "value_hi", "value_seed_sd", "bpp_lo", "bpp_hi", "bpp_seed_sd", "target_bpp"):
         assert frame[column].isna().all()
 
 

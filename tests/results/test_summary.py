@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rdpbench.results.bootstrap import RESAMPLES, shares
 from rdpbench.results.schema import Row, Score
 from rdpbench.results.show import by_tag, select
-from rdpbench.results.summary import RESAMPLES, at_rate, common_rates, comparable, summarise, with_interval
+from rdpbench.results.summary import at_rate, common_rates, comparable, summarise, with_interval
+from rdpbench.results.tables import measured
 
 
 def row(image: int, bpp: float | None = 1.0, **changes: Any) -> Row:
@@ -51,7 +53,7 @@ def test_means_are_over_images() -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30))
-def test_the_interval_is_the_percentile_bootstrap(values: list[float]) -> None:
+def test_the_interval_is_the_expanded_bootstrap(values: list[float]) -> None:
     """Against the definition, one resample at a time."""
     array = np.array(values)
     mean, low, high = with_interval(array)
@@ -65,8 +67,9 @@ def test_the_interval_is_the_percentile_bootstrap(values: list[float]) -> None:
         below = math.floor(place)
         return means[below] + (place - below) * (means[min(below + 1, RESAMPLES - 1)] - means[below])
 
-    assert low == pytest.approx(percentile(2.5), abs=spread)
-    assert high == pytest.approx(percentile(97.5), abs=spread)
+    below, above = shares(len(values))
+    assert low == pytest.approx(percentile(100 * below), abs=spread)
+    assert high == pytest.approx(percentile(100 * above), abs=spread)
 
 
 def test_one_image_has_no_interval() -> None:
@@ -127,6 +130,29 @@ def test_seeds_of_an_image_are_not_images() -> None:
     assert found["n"] == 3
     assert found["value"] == 41.0
     assert [found["value"], found["value_lo"], found["value_hi"]] == list(with_interval(np.array([31.0, 41.0, 51.0])))
+
+
+def test_the_spread_of_seeds_stands_beside_the_mean() -> None:
+    """Of each seed the mean over images; an image that a seed lacks is in no seed's mean."""
+    rows = [row(image, 1.0 + seed, seed=seed) for image in (0, 1, 2) for seed in (0, 1, 3)]
+    values: list[float | None] = [30.0, 32.0, 31.0, 40.0, 44.0, 41.0, 50.0, 50.0, None]
+    found = point(rows, values)
+    assert found["seeds"] == 3
+    assert found["value_seed_sd"] == pytest.approx(np.std([35, 38, 36], ddof=1))
+    assert found["bpp_seed_sd"] == pytest.approx(np.std([1, 2, 4], ddof=1))
+    alone = point([row(0), row(1)], [30.0, 31.0])
+    assert alone["seeds"] == 1
+    assert math.isnan(alone["value_seed_sd"])
+    assert math.isnan(alone["bpp_seed_sd"])
+    none = point([row(0, seed=0), row(1, seed=1)], [30.0, 31.0])
+    assert math.isnan(none["value_seed_sd"]), "the seeds have no image in common"
+
+
+def test_the_spread_of_a_pooled_psnr_is_of_its_decibels() -> None:
+    rows = [row(image, seed=seed) for seed in (0, 1) for image in (0, 1)]
+    found = point(rows, [10.0, 30.0, 40.0, 60.0], "psnr-pooled")
+    decibels = [10 * math.log10(255**2 / mse) for mse in (20, 50)]
+    assert found["value_seed_sd"] == pytest.approx(np.std(decibels, ddof=1))
 
 
 def curve(codec: str, points: dict[float, float], **changes: Any) -> tuple[list[Row], list[float | None]]:
@@ -204,3 +230,14 @@ def test_tables_split_by_tag() -> None:
     photo = [cell.text for cell in tables["set, photo"].lines[0]]
     assert photo[2] == "2", "all images of the tag are there, so the point is not partial"
     assert photo[-1].startswith("35.00")
+
+
+def test_tables_show_the_spread_of_seeds() -> None:
+    rows = [row(image, 1.0 + seed, seed=seed) for seed in (0, 1) for image in (0, 1, 2)]
+    made = measured(frame_of(rows, [30.0, 32.0, 34.0, 31.0, 33.0, 35.0]))
+    assert made.lines[0][3].text == "1.5000 ±0.0000 s 0.7071"
+    assert made.lines[0][4].text.endswith(" s 0.71")
+    assert made.notes == (
+        "s: standard deviation over the seeds of a stochastic codec, which the intervals do not hold",
+    )
+    assert " s " not in measured(frame_of([row(0), row(1)], [30.0, 31.0])).lines[0][4].text

@@ -1,0 +1,136 @@
+"""`rdpbench.read_results`: one frame of runs and published numbers, every column documented."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import rdpbench
+from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.results.fields import IMAGES, POINTS, markdown
+from rdpbench.results.published import OWN
+from rdpbench.results.schema import Row
+from rdpbench.results.summary import summarise
+
+PAGE = Path(__file__).parents[2] / "docs/results.md"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs: two codecs on three images, one of which MS-SSIM refuses; and one codec on two."""
+    from PIL import Image as pil
+
+    from rdpbench.cli import main
+
+    folder = tmp_path_factory.mktemp("read")
+    rng = np.random.default_rng(3)
+    for name, sizes in (("three", (176, 176, 40)), ("two", (64, 64))):
+        (folder / name).mkdir()
+        for number, size in enumerate(sizes):
+            coarse = pil.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8))
+            coarse.resize((size, size), pil.Resampling.BICUBIC).save(folder / name / f"i{number}.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("RDPBENCH_CACHE", str(folder / "cache"))
+        common = ["workers=0", "verify=0", "figures=false"]
+        first = ["run", "codec=jpeg,webp", "rate=30,80", "data=folder:three", "metrics=psnr,ms-ssim", *common]
+        assert main(first) == 0
+        assert main(["run", "codec=jpeg", "rate=50", "data=folder:two", "metrics=psnr", *common, "run=other"]) == 0
+    return folder / "results/runs"
+
+
+def test_a_line_for_each_point_and_metric(root: Path) -> None:
+    frame = rdpbench.read_results("folder-three", root=root)
+    assert list(frame.columns) == list(POINTS)
+    assert len(frame) == 2 * 2 * 2
+    assert set(frame["run"]) == {"folder-three"}
+    assert set(frame["bits_kind"]) == {"file"}
+    assert set(frame["source"]) == {"run folder-three"}
+    assert frame["family"].tolist() == frame["metric"].tolist()
+    by_metric = frame.groupby("metric")["n_scored"].unique()
+    assert (by_metric["psnr"].tolist(), by_metric["ms-ssim"].tolist()) == ([3], [2])
+    summary = pd.read_csv(root / "folder-three/tables/summary.csv", float_precision="round_trip")
+    keys = ["codec", "rate", "metric"]
+    stated = summary.set_index(keys)["value"].to_dict()
+    assert frame.set_index(keys)["value"].to_dict() == pytest.approx(stated, rel=1e-14)
+
+
+def test_a_line_for_each_image(root: Path) -> None:
+    frame = rdpbench.read_results("folder-three", root=root, per="image")
+    assert list(frame.columns) == list(IMAGES)
+    assert len(frame) == 2 * 2 * 3 * 2
+    refused = frame[frame["value"].isna()]
+    assert set(refused["image"]) == {"i2"}
+    assert refused["metric_error"].str.contains("pixels").all()
+    points = rdpbench.read_results("folder-three", root=root)
+    of = frame[(frame["metric"] == "psnr") & (frame["codec"] == "webp")].groupby("rate")["value"].mean()
+    stated = points[(points["metric"] == "psnr") & (points["codec"] == "webp")].set_index("rate")["value"]
+    assert of.to_dict() == pytest.approx(stated.to_dict(), rel=1e-14)
+
+
+def test_several_runs_and_published_numbers_in_one_frame(root: Path) -> None:
+    frame = rdpbench.read_results("folder-three", root / "other", published=True, root=root)
+    assert list(frame.columns) == list(POINTS)
+    own = frame[frame["run"] != ""]
+    assert own.groupby("run").size().to_dict() == {"folder-three": 8, "other": 1}
+    published = frame[frame["run"] == ""]
+    assert len(published) > 10_000
+    assert (published["source_id"] != "").all()
+    assert (own["source_id"] == "").all()
+    alone = rdpbench.read_results("folder-three", root=root)
+    pd.testing.assert_frame_equal(own[own["run"] == "folder-three"].reset_index(drop=True), alone)
+
+
+def test_columns_have_the_types_that_are_said(root: Path) -> None:
+    kinds = {"text": "O", "number": "f", "count": "i", "yes/no": "b"}
+    for per, known in (("point", POINTS), ("image", IMAGES)):
+        frame = rdpbench.read_results("folder-three", "other", root=root, per=per)  # type: ignore[arg-type]  # both
+        for name, field in known.items():
+            assert frame[name].dtype.kind == kinds[field.kind] or field.kind == "text", name
+            assert frame[name].notna().all() or field.kind == "number", name
+        text = frame[[name for name, field in known.items() if field.kind == "text"]]
+        assert all(isinstance(cell, str) for column in text for cell in text[column])
+
+
+def test_every_column_is_documented() -> None:
+    """A column that is added without a meaning, or a meaning whose column is gone, fails here."""
+    assert set(POINTS) == {"run", *summarise((), (), ()).columns, *OWN}
+    assert list(IMAGES) == ["run", *(field.name for field in fields(Row)), "metric", "value", "metric_error"]
+    for known in (POINTS, IMAGES):
+        for name, field in known.items():
+            assert field.kind in ("text", "number", "count", "yes/no"), name
+            assert len(field.meaning) > 8, name
+            assert field.meaning.endswith("."), name
+    assert PAGE.read_text() == markdown(), "print it again: python -m rdpbench.results.fields > docs/results.md"
+
+
+def test_what_cannot_be_meant(root: Path) -> None:
+    for call, error, told in (
+        (rdpbench.read_results, ConfigError, "name a run"),
+        (lambda: rdpbench.read_results("othr", root=root), UnknownName, "did you mean 'other'"),
+        (lambda: rdpbench.read_results("other", root=root, per="pixel"), UnknownName, "image, point"),
+        (lambda: rdpbench.read_results("other", root=root, per="image", published=True), ConfigError, "leave out"),
+        (lambda: rdpbench.read_results("other", root / "other", root=root), ConfigError, "named twice"),
+    ):
+        with pytest.raises(error, match=told):
+            call()
+
+
+def test_two_runs_of_one_name_are_told_apart(root: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "elsewhere/other"
+    shutil.copytree(root / "other", copy)
+    frame = rdpbench.read_results("other", copy, root=root)
+    assert set(frame["run"]) == {str(root / "other"), str(copy)}
+
+
+def test_importing_rdpbench_stays_light() -> None:
+    code = "import sys, rdpbench; sys.exit(bool({'pandas', 'pyarrow', 'torch', 'matplotlib'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
