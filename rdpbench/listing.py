@@ -53,12 +53,17 @@ def doctor() -> list[str]:
         f"torch {package_version('torch')}, {_gpu()}",
         f"configuration {conf_folder()}, cache {cache_folder()}",
     ]
-    for title, kind, group in (("codecs", "codec", "codec"), ("datasets", "dataset", "data")):
+    for title, kind, group in (
+        ("codecs (weights=random runs those that lack weights)", "codec", "codec"),
+        ("datasets", "dataset", "data"),
+    ):
         out += ["", title]
         for record in _records(group):
             if record["use"]:
-                out += _state(record["name"], kind, record["use"])  # type: ignore[arg-type]
-                out += _absent(record) if kind == "dataset" else []
+                state = _state(record["name"], kind, record["use"])  # type: ignore[arg-type]
+                if kind == "codec" and state[0].startswith("  ok"):
+                    state = _weights(record) or state
+                out += state + (_absent(record) if kind == "dataset" else [])
         entries = [name for name in registry.names(kind) if _is_entry(group, name)]  # type: ignore[arg-type]
         out += [line for name in entries for line in _state(name, kind, name)]  # type: ignore[arg-type]
     out += ["", "metrics"]
@@ -77,6 +82,22 @@ def _state(name: str, kind: registry.Kind, use: str) -> list[str]:
         return [f"  ok       {name}"]
     first, *rest = [line for text in lacks for line in text.splitlines()]
     return [f"  missing  {name}: {first}", *(f"           {line.strip()}" for line in rest)]
+
+
+def _weights(record: dict[str, Any]) -> list[str]:
+    """A line for a codec some of whose rate points lack weights; where to get them is a page, which `plan` prints."""
+    from rdpbench.codecs.contract import needs_of_built
+    from rdpbench.config import CodecSetting
+    from rdpbench.runners.task import build
+
+    options = tuple(sorted((record.get("options") or {}).items()))
+    setting = CodecSetting(record["name"], record["use"], options, ())
+    rates = record.get("rates") or [None]
+    lacking = [rate for rate in rates if any(need.missing() for need in needs_of_built(build(setting, rate)))]
+    if not lacking:
+        return []
+    which = f"{len(lacking)} of {len(rates)} rate points" if len(rates) > 1 else "its rate point"
+    return [f"  missing  {record['name']}: weights of {which}; `rdpbench plan codec={record['name']}` lists them"]
 
 
 def _absent(record: dict[str, Any]) -> list[str]:

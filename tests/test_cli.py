@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import rdpbench as package
 from rdpbench import registry
+from rdpbench.paths import conf_folder
 from rdpbench.results.store import Store
 
 QUICK = ("metrics=psnr", "figures=false", "verify=0", "workers=0")
@@ -40,10 +42,18 @@ def test_ls_answers_at_once(environment: dict[str, str]) -> None:
     assert statistics.median(seconds) < 1.5
 
 
+def _presets() -> dict[str, str]:
+    """Names under ``conf/codec``, and the codec that each uses."""
+    records = [yaml.safe_load(path.read_text()) for path in (conf_folder() / "codec").glob("*.yaml")]
+    return {record["name"]: record["use"] for record in records if record["use"]}
+
+
 def test_ls_names_everything(rdpbench: Any) -> None:
     listed = rdpbench("ls", "codecs", code=0).stdout
-    for name in registry.BUILTIN["codec"]:
+    presets = _presets()
+    for name in presets:
         assert any(line.startswith(f"{name} ") for line in listed.splitlines()), name
+    assert set(registry.BUILTIN["codec"]) <= set(presets.values()), "a codec that no preset names is not found"
     assert "codec=./mine.py:MyCodec" in listed
     assert "kodak" in rdpbench("ls", "datasets", code=0).stdout
     assert "ms-ssim" in rdpbench("ls", "metrics", code=0).stdout
@@ -270,9 +280,10 @@ def test_reconstructions_are_kept_as_asked(here: Any, images: Any, tmp_path: Pat
 def test_doctor_answers_for_everything(rdpbench: Any) -> None:
     text = rdpbench("doctor", code=0).stdout
     for kind in registry.BUILTIN:
-        for name in registry.BUILTIN[kind]:
+        for name in _presets() if kind == "codec" else registry.BUILTIN[kind]:
             assert f"  {name}" in text, name
     assert "ok       jpeg" in text
+    assert "missing  msillm: weights of 8 of 8 rate points; `rdpbench plan codec=msillm` lists them" in text
     assert f"rdpbench {package.__version__}, Python" in text
 
 
