@@ -10,7 +10,7 @@ SETTINGS = $(if $(CODEC),codec=$(CODEC)) $(if $(DATA),data=$(DATA)) $(if $(RATES
            $(if $(WORKERS),workers=$(WORKERS)) $(if $(WEIGHTS),weights=$(WEIGHTS)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench plan test check figures report regress doctor check-gpu
+.PHONY: help setup bench plan test check figures report regress reproduce doctor check-gpu
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ report: setup ## one HTML file of RUN_NAME (default: DATA or samples): curves, t
 
 regress: setup ## does a run still give the stored curves? (without CODEC and DATA: the offline default)
 	$(BIN)/rdpbench regress $(SETTINGS)
+
+reproduce: setup ## published numbers again (ARGS='webp data.path=/where/kodak/is')
+	$(BIN)/rdpbench reproduce $(ARGS)
 
 doctor: setup ## what this machine can run, and how to get what is missing
 	$(BIN)/rdpbench doctor

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from rdpbench.datasets.command import add_arguments as data_arguments
 from rdpbench.errors import ConfigError, RdpbenchError
+from rdpbench.reproduce import add_arguments as reproduce_arguments
 from rdpbench.results.bd_command import add_arguments as bd_arguments
 from rdpbench.results.figure_command import add_arguments as figure_arguments
+from rdpbench.study.command import add_arguments as study_arguments
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,6 +105,8 @@ def _parser() -> argparse.ArgumentParser:
     for command in (show, verify, report, bd):
         command.add_argument("name", help="the run's name, or its folder")
         command.add_argument("--root", default="results/runs", help="where runs lie (default: %(default)s)")
+    study_arguments(add("study", _study, "a human study: a pack of pairs for raters, and scores from their votes"))
+    reproduce_arguments(add("reproduce", _reproduce, "does this machine give published numbers again?"))
     figure_arguments(add("figure", _figure, "a paper's figure or table, from published numbers, runs, or both"))
     show.add_argument("--by-tag", action="store_true", help="a table for each kind of image, such as photo and scan")
     verify.add_argument("--sample", type=_count, default=64, help="bitstreams to decode again (default: %(default)s)")
@@ -135,34 +139,32 @@ def _run(options: argparse.Namespace) -> int:
 
     start_early(options.overrides)  # it imports in another process what this one imports next
 
-    from rdpbench.config import read
-    from rdpbench.runners.sweep import run
+    from rdpbench.experiments import run
 
-    return run(read(options.overrides), _console())
+    return run(options.overrides, _console())
 
 
 def _score(options: argparse.Namespace) -> int:
-    from rdpbench.config import read
-    from rdpbench.runners.sweep import run
+    from rdpbench.experiments import run
 
-    return run(read(options.overrides), _console(), encode=False)
+    return run(options.overrides, _console(), encode=False)
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from rdpbench.config import read
+    from rdpbench.config import read_all
     from rdpbench.runners.execute import store_of, workers_of
     from rdpbench.runners.plan import make_plan
     from rdpbench.runners.report import as_json, lines
 
-    bench = replace(read(options.overrides), download=False, dry=True)
-    if bench.targets and bench.search == "dataset":
+    benches = [replace(bench, download=False, dry=True) for bench in read_all(options.overrides)]
+    if any(bench.targets and bench.search == "dataset" for bench in benches):
         raise ConfigError("search=dataset decides the settings while it runs; plan it with rate=, or use search=image")
-    store = store_of(bench)
-    plan = make_plan(bench, store)
+    plans = [(bench, store, make_plan(bench, store)) for bench in benches for store in [store_of(bench)]]
     if options.json:
-        print(json.dumps(as_json(plan, store), indent=1))
+        found = [as_json(plan, store) for _, store, plan in plans]
+        print(json.dumps(found[0] if len(found) == 1 else found, indent=1))
     else:
-        print("\n".join(lines(plan, store, workers_of(bench))))
+        print("\n\n".join("\n".join(lines(plan, store, workers_of(bench))) for bench, store, plan in plans))
     return 0
 
 
@@ -228,6 +230,18 @@ def _report(options: argparse.Namespace) -> int:
 
 def _figure(options: argparse.Namespace) -> int:
     from rdpbench.results.figure_command import run
+
+    return run(options, _console())
+
+
+def _study(options: argparse.Namespace) -> int:
+    from rdpbench.study.command import run
+
+    return run(options, _console())
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from rdpbench.reproduce import run
 
     return run(options, _console())
 

@@ -13,6 +13,7 @@
     │   ├── UnsupportedImage   the format cannot hold this image
     │   └── CoderFailed        a foreign encoder or decoder crashed or timed out
     ├── MetricError            a metric was given what it must not accept
+    ├── VotesRefused           a file of votes of a human study that breaks a rule
     ├── WorkerError            worker processes do not start
     └── StoreError
         ├── StoreBusy          another rdpbench is writing there
@@ -86,6 +87,10 @@ class CoderFailed(CodecError):
 
 class MetricError(RdpbenchError):
     """A metric was given what it must not accept."""
+
+
+class VotesRefused(RdpbenchError):
+    """A file of votes of a human study that breaks a rule; the message says which."""
 
 
 class WorkerError(RdpbenchError):

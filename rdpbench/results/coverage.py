@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from rdpbench.overrides import available
 from rdpbench.results.figure_presets import PAPERS, Panel, Preset, Series, presets
 from rdpbench.results.published_files import family
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     Groups = dict[tuple[str, str], pd.DataFrame]
+
+
+EXPERIMENTS = "../conf/experiment"
+"""From the page in ``docs``."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,7 @@ def _measured(panel: Panel, series: Series, frame: pd.DataFrame) -> pd.DataFrame
         for name in panel.settings:
             points = points[(points["rate_field"] == name) | points["codec"].str.contains(f"{name}=", regex=False)]
     else:
-        label = f"{series.codec}[{series.variant}]" if series.variant else series.codec
-        points = points[points["codec"] == label]
+        points = points[points["codec"].isin(series.labels)]
     return _of_metrics(replace(panel, accept=()), points) if panel.metric else points
 
 
@@ -159,12 +163,18 @@ def _section(one: Covered) -> str:
     if preset.kind == "diagram":
         return "\n".join([*lines, "A diagram: nothing to measure."])
     header = ["", *(_heading(panel) for panel in preset.panels)]
-    lines += [f"`rdpbench figure {preset.name}`, {preset.kind}", ""]
+    lines += [f"`rdpbench figure {preset.name}`, {preset.kind}{_measured_by(preset)}", ""]
     lines += [f"| {' | '.join(header)} |", f"| {' | '.join(['---'] * len(header))} |"]
     for series, cells in zip(preset.series, one.cells, strict=True):
         label = _plain(series.label) + (" (not in the paper)" if series.added else "")
         lines.append(f"| {' | '.join([label, *map(_text, cells)])} |")
     return "\n".join([*lines, *(["", *(f"- {_plain(note)}" for note in preset.notes)] if preset.notes else [])])
+
+
+def _measured_by(preset: Preset) -> str:
+    """The experiment that measures it, if it has one."""
+    there = preset.name in available("experiment")
+    return f"; measured by [`rdpbench run experiment={preset.name}`]({EXPERIMENTS}/{preset.name}.yaml)" if there else ""
 
 
 def _heading(panel: Panel) -> str:
@@ -222,7 +232,8 @@ PAGE = """# Coverage: the figures and tables of four papers
 
 For every figure and table of the papers that this project was made for, what there is: points that were measured here,
 points that others published (`docs/published.md`), or nothing. A cell says how many points; "as" names the published
-metric where its protocol is not ours. Images are never copied. Made by
+metric where its protocol is not ours. Images are never copied. An experiment (`docs/experiments.md`) measures each; its
+file says what of it nobody can run. Made by
 
     python -m rdpbench.results.coverage > docs/coverage.md
 

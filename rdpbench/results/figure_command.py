@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
+from rdpbench.overrides import available, experiment
 from rdpbench.results.figure_presets import PAPERS, Panel, Preset, Series, presets
 from rdpbench.results.style import STYLES, paper_style
 from rdpbench.results.verdicts import write_file
@@ -45,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``rdpbench figure``."""
     parser.add_argument("names", nargs="*", metavar="NAME", help="a preset, several, all; or curves, or examples")
     parser.add_argument("--list", action="store_true", help="what there is")
-    parser.add_argument("--run", dest="runs", action="append", default=[], metavar="RUN", help="its points; repeat")
+    parser.add_argument(
+        "--run", dest="runs", action="append", default=[], metavar="RUN", help="its points, or those of an experiment"
+    )
     parser.add_argument("--root", default="results/runs", help="where runs lie (default: %(default)s)")
     side = parser.add_mutually_exclusive_group()
     side.add_argument("--published-only", action="store_true", help="nothing of runs")
@@ -81,7 +84,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         console.print("\n".join(listing()), highlight=False, markup=False, soft_wrap=True)
         return 0
     paper_style(options.style)
-    loaded = [] if options.published_only else [_load(name, options.root) for name in options.runs]
+    loaded = [] if options.published_only else [one for name in options.runs for one in _load(name, options.root)]
     if options.measured_only and not loaded:
         raise ConfigError("--measured-only needs runs: --run NAME")
     for preset in _chosen(options, loaded):
@@ -104,17 +107,34 @@ def listing() -> list[str]:
     return lines
 
 
-def _load(name: str, root: str) -> Loaded:
+def _load(name: str, root: str) -> list[Loaded]:
+    """A run by its name or folder, or the runs that an experiment of that name leaves, as far as they are there."""
     from rdpbench.results.figure_data import read_run
     from rdpbench.results.store import Store
 
-    for folder in (Path(root) / name, Path(name)):
-        store = Store(folder)
-        if store.exists():
-            contents = store.read()
-            return Loaded(store, contents, read_run(folder.resolve().name, contents))
+    places = [[Path(root) / name], [Path(name)]]
+    places += [[Path(root) / run for run in runs_named(name)]] if name in available("experiment") else []
+    for folders in places:
+        stores = [store for folder in folders if (store := Store(folder)).exists()]
+        if stores:
+            read = [(store, store.read()) for store in stores]
+            return [Loaded(store, of, read_run(store.folder.resolve().name, of)) for store, of in read]
     runs = [path.name for path in Path(root).iterdir() if Store(path).exists()] if Path(root).is_dir() else []
-    raise UnknownName("run", name, runs, f"looked in {root}; --root FOLDER looks elsewhere")
+    hint = f"; rdpbench run experiment={name} makes it" if len(places) > 2 else ""
+    raise UnknownName("run", name, runs, f"looked in {root}; --root FOLDER looks elsewhere{hint}")
+
+
+def runs_named(experiment_name: str) -> list[str]:
+    """The run folders that an experiment leaves: as it says, or named after its datasets.
+
+    >>> len(runs_named("taco-a1"))
+    3
+    """
+    found = []
+    for lines in experiment(experiment_name):
+        said = dict(line.split("=", 1) for line in lines)
+        found.append(said.get("run") or said.get("data", "").replace(",", "+"))
+    return list(dict.fromkeys(found))
 
 
 def _chosen(options: argparse.Namespace, loaded: Sequence[Loaded]) -> list[Preset]:
@@ -293,9 +313,8 @@ def _grid(preset: Preset, options: argparse.Namespace, one: Loaded, name: str) -
     labels: dict[str, str] = {}
     here = {(panel.dataset, panel.protocol) for panel in preset.panels}
     for series in preset.series:
-        wanted = f"{series.codec}[{series.variant}]" if series.variant else series.codec
         for row in one.run.rows:
-            same = (trained_label(row.codec) if options.random else row.codec) == wanted
+            same = (trained_label(row.codec) if options.random else row.codec) in series.labels
             if same and (row.dataset, row.protocol) in here and (options.random or row.weights != "random"):
                 labels[row.codec] = series.label
     if not labels:

@@ -18,6 +18,7 @@ import numpy as np
 
 from rdpbench import registry
 from rdpbench.results.figure_presets import Panel, Preset, Series
+from rdpbench.results.figure_times import times
 from rdpbench.results.published_files import FAMILIES, family
 from rdpbench.results.schema import Row
 from rdpbench.results.summary import summarise
@@ -101,6 +102,8 @@ class Run:
     frame: pd.DataFrame
     """Of `rdpbench.results.summary.summarise`."""
     rows: tuple[Row, ...]
+    times: pd.DataFrame | None = None
+    """Honest times as points, with the ``device`` that they are of."""
 
 
 def read_run(name: str, contents: Contents) -> Run:
@@ -110,7 +113,7 @@ def read_run(name: str, contents: Contents) -> Run:
     rows = select(contents.rows.values(), None)
     found = [one.metric for one in contents.scores.values()] + [one.metric for one in contents.sets.values()]
     frame = summarise(rows, contents.scores.values(), list(dict.fromkeys(found)), contents.sets.values())
-    return Run(name, frame, tuple(rows))
+    return Run(name, frame, tuple(rows), times(frame, rows, contents.timings.values()))
 
 
 def measured(runs: Iterable[Run], *, random: bool = False) -> pd.DataFrame:
@@ -119,15 +122,23 @@ def measured(runs: Iterable[Run], *, random: bool = False) -> pd.DataFrame:
 
     parts = []
     for run in runs:
-        kinds: dict[tuple[str, str, str], set[str]] = {}
-        for row in run.rows:
-            kinds.setdefault((row.dataset, row.protocol, row.codec), set()).add(row.bits_kind)
-        of = zip(run.frame["dataset"], run.frame["protocol"], run.frame["codec"], strict=True)
-        counted = [", ".join(sorted(kinds.get(key, {"unstated"}))) for key in of]
-        parts.append(run.frame.assign(run=run.name, bits_kind=counted))
+        parts.append(run.frame.assign(run=run.name, bits_kind=_counted(run.frame, run.rows)))
+        if run.times is not None and len(run.times):  # those of two devices are of two origins
+            origins = [f"{run.name}, {device}" for device in run.times["device"]]
+            of = run.times.assign(run=origins, bits_kind=_counted(run.times, run.rows))
+            parts.append(of.drop(columns="device"))
     empty = summarise((), (), ()).assign(run="", bits_kind="")
     frame = pd.concat(parts, ignore_index=True) if parts else empty
     return frame if random else frame[~untrained(frame)]
+
+
+def _counted(frame: pd.DataFrame, rows: Iterable[Row]) -> list[str]:
+    """What the rates of each point count."""
+    kinds: dict[tuple[str, str, str], set[str]] = {}
+    for row in rows:
+        kinds.setdefault((row.dataset, row.protocol, row.codec), set()).add(row.bits_kind)
+    of = zip(frame["dataset"], frame["protocol"], frame["codec"], strict=True)
+    return [", ".join(sorted(kinds.get(key, {"unstated"}))) for key in of]
 
 
 def fill(
@@ -181,7 +192,7 @@ def _preference(curve: Curve) -> tuple[Any, ...]:
 def options_of(label: str) -> dict[str, str]:
     """The settings in a curve's label.
 
-    >>> options_of("textual-inversion[guidance_scale=3,compression_guidance=10]")["guidance_scale"]
+    >>> options_of("textual-inversion[guidance=3,compression_guidance=10]")["guidance"]
     '3'
     >>> len(options_of("jpeg"))
     0
@@ -253,12 +264,12 @@ def _measured(panel: Panel, number: int, series: Series, frame: pd.DataFrame) ->
         points = points.assign(setting=np.array(settings, float))
         points = points[np.isfinite(points["setting"])]
     else:
-        wanted = f"{series.codec}[{series.variant}]" if series.variant else series.codec
-        points = points[points["codec"] == wanted]
-    of = points.assign(variant=series.variant or "", source_id=points["run"])
-    return _curves(
-        replace(panel, accept=()), number, series, of, ["dataset", "variant", "source_id", "bits_kind", "random"]
-    )
+        points = points[points["codec"].isin(series.labels)]
+    several = points["codec"].nunique() > 1
+    of = points.assign(variant=series.variant or "", source_id=points["run"], several=several)
+    # Points of two labels are two curves, but for settings, which are in the labels.
+    keys = ["dataset", "variant", "source_id", "bits_kind", "random", *([] if panel.settings else ["codec"])]
+    return _curves(replace(panel, accept=()), number, series, of, keys)
 
 
 def setting(line: dict[Any, Any], name: str) -> float:
@@ -338,6 +349,8 @@ def _curve(number: int, series: Series, lines: pd.DataFrame, points: Sequence[Po
     metric = " and ".join(names) if panel.at_bpp is not None else str(first["metric"])
     variant = str(first["variant"])
     unnamed = variant if series.variant is None and not own and variant.lower() != series.label.lower() else ""
+    if own and first["several"] and not panel.settings:
+        unnamed = str(first["codec"])
     return Curve(
         number,
         f"{series.label}, {unnamed}" if unnamed else series.label,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rdpbench.paths import conf_folder
-from rdpbench.results.figure_data import Curve, Filled
+from rdpbench.results.figure_data import Curve, Filled, base_name
 from rdpbench.results.figure_presets import PAPERS, Preset
 from rdpbench.results.published_files import BITS, read_sources
 from rdpbench.results.style import WATERMARK
@@ -136,25 +136,21 @@ def name(curve: Curve, numbers: dict[str, int], *, runs: bool = False) -> str:
 
 
 def to_run(preset: Preset, filled: Sequence[Filled]) -> list[str]:
-    """The command that would measure what is not measured; codecs and metrics that are not built yet are named."""
+    """The command that would measure what is not measured; codecs that are not built are named."""
     there = {(one.panel.dataset, curve.series) for one in filled for curve in one.curves if curve.measured}
     codecs = {path.stem for path in (conf_folder() / "codec").glob("*.yaml")}
-    out, missing = [], {one.codec for one in preset.series} - codecs
-    for dataset in dict.fromkeys(panel.dataset for panel in preset.panels):
-        panels = [panel for panel in preset.panels if panel.dataset == dataset]
-        left = dict.fromkeys(
-            one.codec
-            for number, one in enumerate(preset.series)
-            if (dataset, number) not in there and one.codec in codecs
-        )
-        words = ["rdpbench run", f"codec={','.join(left)}", f"data={dataset}"]
-        words += [f"codec.options.{setting}=A,B,C" for setting in dict.fromkeys(s for p in panels for s in p.settings)]
-        metrics = dict.fromkeys(name for p in panels for name in (p.x if p.at_bpp else "", p.metric) if name)
-        words += [f"metrics={','.join(metrics)}"] if metrics else ["keep=all"]
-        if left:
-            out.append(f"    {' '.join(words)}")
-    if out:
-        out = ["To measure what is missing:", "", *out, f"    rdpbench figure {preset.name} --run RUN", ""]
+    known = [number for number, one in enumerate(preset.series) if codecs & {base_name(label) for label in one.labels}]
+    missing = {one.codec for number, one in enumerate(preset.series) if number not in known}
+    sets = dict.fromkeys(panel.dataset for panel in preset.panels)
+    out: list[str] = []
+    left = [number for number in known if any((dataset, number) not in there for dataset in sets)]
+    if left:
+        names, run = dict.fromkeys(preset.series[number].codec for number in left), preset.name
+        what = f"experiment={preset.name}"
+        if not preset.paper:
+            what, run = f"codec={','.join(names)} data={','.join(sets)}", "RUN"
+        out = ["To measure what is missing:", "", f"    rdpbench run {what}"]
+        out += [f"    rdpbench figure {preset.name} --run {run}", ""]
     if missing:
         out += [f"Codecs that rdpbench does not have: {', '.join(sorted(missing))}.", ""]
     return out

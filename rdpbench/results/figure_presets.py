@@ -20,6 +20,7 @@ Each ``conf/figure/<paper>-<figure>.yaml`` describes one of them::
         label: HiFiC
         variant: ""                 # only published curves of this variant; without it, all of the codec
         added: true                 # ours, not in the paper; optional
+        measured: [hific-tfci]      # labels of our curves of it beside the codec's own name; optional
 
 A diagram has neither panels nor series: it is listed, so that none is missing.
 """
@@ -81,6 +82,18 @@ class Series:
     label: str
     variant: str | None = None
     added: bool = False
+    measured: tuple[str, ...] = ()
+    """Labels that curves of it have in runs, such as ``taco[captions=ofa]``."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels of our curves of it: the codec's name, with the variant if it is one, and those that are listed.
+
+        >>> Series("taco", "TACO", measured=("taco[captions=ofa]",)).labels
+        ('taco', 'taco[captions=ofa]')
+        """
+        own = f"{self.codec}[{self.variant}]" if self.variant else self.codec
+        return tuple(dict.fromkeys((own, *self.measured)))
 
 
 @dataclass(frozen=True)

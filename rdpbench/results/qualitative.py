@@ -187,8 +187,8 @@ def _example(
     values: Mapping[tuple[str, str], float | None],
     crop: str,
 ) -> Example:
-    original = _original(rows[0])
-    decoded = [_reconstruction(store, row) for row in rows]
+    original = original_of(rows[0])
+    decoded = [reconstruction_of(store, row) for row in rows]
     window = None
     if crop != "none":
         window = worst_window(original, decoded) if crop == "auto" else parse_crop(crop)
@@ -200,7 +200,13 @@ def _example(
     return Example(image, original, tuple(rows), tuple(decoded), window, crop == "auto", scores)
 
 
-def _original(row: Row) -> Image:
+def original_of(row: Row) -> Image:
+    """What a row's codec and metrics saw, checked against the hash in the row.
+
+    Raises:
+        MissingNeed: the file is no longer there.
+        StoreCorrupt: it changed since.
+    """
     path = Path(row.path)
     if not path.is_file():
         raise MissingNeed(f"the original of {row.image} is no longer at {path}; run the same command to fetch it")
@@ -210,7 +216,12 @@ def _original(row: Row) -> Image:
     return pixels
 
 
-def _reconstruction(store: Store, row: Row) -> Image:
+def reconstruction_of(store: Store, row: Row) -> Image:
+    """A row's reconstruction as it was kept, checked against the hash in the row.
+
+    Raises:
+        StoreCorrupt: it is not what was decoded.
+    """
     path = reconstruction_path(store, row)
     pixels = read_image(path).pixels
     if pixel_sha256(pixels) != row.reconstruction_sha256:

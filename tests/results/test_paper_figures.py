@@ -124,6 +124,18 @@ def test_origins_are_never_joined() -> None:
     assert one.empty == ("B",)
 
 
+def test_labels_of_a_series_are_its_curves() -> None:
+    """Runs name MS-ILLM as it is typed; two labels of a series are two curves, and then each says which it is."""
+    series = Series("a", "A", measured=("a[captions=ofa]", "aa"))
+    preset = Preset("two", "", "", "A title", "curves", (), (PANEL,), (series,))
+    (one,) = fill(preset, frame(*curve(ours, "aa"), *curve(ours, "b"), *curve(ours, "a[captions=blip]")), None)
+    assert [(each.label, len(each.points)) for each in one.curves] == [("A", 4)]
+    (one,) = fill(preset, frame(*curve(ours, "aa"), *curve(ours, "a[captions=ofa][weights=random]")), None)
+    assert [each.label for each in one.curves] == ["A, a[captions=ofa]", "A, aa"]
+    (covered,) = coverage(frame(*curve(ours, "aa")), published("kodak").iloc[:0], [preset])
+    assert covered.cells[0][0].measured == 4
+
+
 def test_one_published_curve_is_drawn_and_the_others_are_said() -> None:
     short = curve(theirs, "a", source_id="short")[:3]
     lines = [*short, *curve(theirs, "a", variant="retrained"), *curve(theirs, "a", source_id="bad", doubtful="why")]
@@ -194,9 +206,10 @@ def test_the_page_names_every_source_and_what_to_run(numbers: pd.DataFrame) -> N
     for one in filled:
         for each in (*one.curves, *one.others):
             assert each.source in page
-    (line,) = re.findall(r"rdpbench run codec=(\S+) data=kodak metrics=lpips/alex,psnr,cmmd/noproj", page)
-    assert {"vtm", "bpg"} <= set(line.split(","))
-    assert not {"ms-illm", "lic-tcm"} & set(line.split(","))  # there is no such codec in conf/codec
+    assert "    rdpbench run experiment=taco-7\n    rdpbench figure taco-7 --run taco-7\n" in page
+    assert "Codecs that rdpbench does not have" not in page
+    other = figure_notes.page(ALL["taco-8"], fill(ALL["taco-8"], None, numbers), style="icml", command="x")
+    assert "Codecs that rdpbench does not have: qin2023, tgic." in other
     assert "8 doubtful: against the original after 8-bit YCbCr" in page
 
 
@@ -383,7 +396,7 @@ def guided(**changes: Any) -> list[dict[str, Any]]:
     where = {"dataset": "kodak", "rate_field": "none", "rate": math.nan} | changes
     lines = []
     for scale, compression in ((1, 0), (1, 10), (3, 0)):
-        label = f"textual-inversion[guidance_scale={scale},compression_guidance={compression}]"
+        label = f"textual-inversion[guidance={scale},compression_guidance={compression}]"
         lines += [ours(label, 0.07, 20.0 + scale + compression, **where)]
         lines += [ours(label, 0.07, 0.5 + scale / 100, **where, metric="lpips/alex")]
     return lines

@@ -260,7 +260,7 @@ def test_examples_of_a_run(figure: Figure, tmp_path: Path) -> None:
 def test_a_preset_of_images_says_what_to_run(figure: Figure) -> None:
     text = figure("perco-1", "--run", "small")
     assert "run small has none of pics, vtm, ms-illm, perco on kodak" in text
-    assert "data=kodak keep=all" in text
+    assert "rdpbench run experiment=perco-1" in text
     assert "without a run" in figure("perco-1")
 
 

@@ -1,0 +1,134 @@
+"""``rdpbench study``: a pack of pairs for raters out of what runs kept, and scores out of what comes back."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rdpbench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rdpbench.results.store import Contents, Store
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of ``rdpbench study``."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="export|import")
+    made = actions.add_parser("export", help="a folder with a voting page, and a key apart from it")
+    made.add_argument("runs", nargs="+", metavar="RUN", help="runs that kept reconstructions (keep=all)")
+    made.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for raters; new or empty")
+    made.add_argument("--key", type=Path, metavar="FILE", help="what stays with you (default: FOLDER-key.json)")
+    made.add_argument("--root", default="results/runs", help="where runs lie (default: %(default)s)")
+    made.add_argument("--codec", default="", metavar="A,B", help="these curves (default: all that kept images)")
+    made.add_argument("--bpp", default="", metavar="R,S", help="rates (default: the lowest that all reach)")
+    made.add_argument("--tolerance", type=float, default=0.1, help="how far a mean rate may be off (%(default)s)")
+    made.add_argument("--dataset", default="", metavar="NAME", help="where runs have several")
+    made.add_argument("--image", default="", metavar="A,B", help="these images (default: all that were kept)")
+    made.add_argument("--sheets", type=int, default=8, help="one for each rater (%(default)s)")
+    made.add_argument("--trials", type=int, metavar="N", help="pairs on a sheet (default: all)")
+    made.add_argument("--catch", type=int, default=4, metavar="N", help="catch trials on a sheet (%(default)s)")
+    made.add_argument("--ties", action="store_true", help="raters may say that they cannot tell")
+    made.add_argument("--title", default="Which image is closer?", help="of the page")
+    made.add_argument("--question", default="Which copy is closer to the original?", help="what raters are asked")
+    made.add_argument("--seed", type=int, help="of order and names (default: drawn; it stands in the key)")
+    read = actions.add_parser("import", help="scores from votes")
+    read.add_argument("votes", nargs="+", type=Path, metavar="VOTES", help="files that the page saved, JSON or CSV")
+    read.add_argument("--key", type=Path, required=True, metavar="FILE", help="the key that export wrote")
+    read.add_argument("--out", type=Path, metavar="FOLDER", help="write study.md, scores.csv and raters.csv")
+    read.add_argument("--catch-share", type=float, default=0.75, metavar="S", help="right, to count (%(default)s)")
+    read.add_argument("--keep-failed", action="store_true", help="count raters who missed catch trials, too")
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Export or import; 1 if votes give no scores.
+
+    Raises:
+        RdpbenchError: what cannot be meant, is missing, or breaks a rule.
+    """
+    return _export(options, console) if options.action == "export" else _import(options, console)
+
+
+def _export(options: argparse.Namespace, console: Console) -> int:
+    from rdpbench.study.pack import Wanted, write
+    from rdpbench.study.stimuli import choose
+
+    seed = secrets.randbits(32) if options.seed is None else options.seed
+    chosen = choose(
+        [_stored(name, options.root) for name in options.runs],
+        targets=_rates(options.bpp),
+        codecs=_split(options.codec),
+        images=_split(options.image),
+        dataset=options.dataset,
+        tolerance=options.tolerance,
+    )
+    key = options.key or options.out.with_name(f"{options.out.name}-key.json")
+    numbers = {"sheets": options.sheets, "trials": options.trials, "catch": options.catch, "seed": seed}
+    wanted = Wanted(options.title, options.question, ties=options.ties, **numbers)
+    made = write(chosen, wanted, options.out, key, " ".join(_command(options, seed)))
+    lines = [*chosen.notes, f"{len(chosen.images)} images, {made.pairs} pairs, {made.sheets} sheets of {made.trials}"]
+    lines += [f"{made.alike} pairs are left out: both have the same pixels"] if made.alike else []
+    lines += [f"for raters: {made.page.parent} (open index.html; ?sheet=2&rater=ann chooses)"]
+    lines += [f"for you:    {made.key}", "then:       rdpbench study import VOTES... --key " + str(made.key)]
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _command(options: argparse.Namespace, seed: int) -> list[str]:
+    words = ["rdpbench study export", *options.runs]
+    for name in ("codec", "bpp", "tolerance", "dataset", "image", "sheets", "trials", "catch"):
+        value = getattr(options, name)
+        words += [f"--{name} {value}"] if value not in ("", None) else []
+    return [*words, *(["--ties"] if options.ties else []), f"--seed {seed}"]
+
+
+def _import(options: argparse.Namespace, console: Console) -> int:
+    from rdpbench.results import tables
+    from rdpbench.results.verdicts import write_file
+    from rdpbench.study import report
+    from rdpbench.study.key import read_key
+    from rdpbench.study.scores import score
+    from rdpbench.study.votes import read_votes
+
+    if not 0 <= options.catch_share <= 1:
+        raise ConfigError(f"--catch-share {options.catch_share:g} is no share, from 0 to 1")
+    key = read_key(options.key)
+    sheets = read_votes(options.votes, key)
+    found = score(key, sheets, least=options.catch_share, keep_failed=options.keep_failed)
+    for table in report.all_tables(found):
+        console.print(tables.terminal(table))
+    for line in report.remarks(found):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if options.out:
+        texts = {"study.md": report.markdown(found), "scores.csv": report.scores_csv(found)}
+        texts["raters.csv"] = report.raters_csv(found)
+        for name, text in texts.items():
+            write_file(options.out / name, text)
+            console.print(f"  {options.out / name}", highlight=False, soft_wrap=True)
+    return 1 if any(group.fit is None for group in found.groups) else 0
+
+
+def _stored(name: str, root: str) -> tuple[Store, Contents]:
+    from rdpbench.results.read import open_run
+
+    store = open_run(name, root)
+    return store, store.read()
+
+
+def _rates(text: str) -> Sequence[float]:
+    try:
+        found = [float(part) for part in _split(text)]
+    except ValueError:
+        found = [0.0]
+    if any(not 0 < rate < 100 for rate in found):
+        raise ConfigError(f"--bpp {text} must be rates above 0, such as --bpp 0.1,0.3")
+    return list(dict.fromkeys(found))
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

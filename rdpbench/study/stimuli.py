@@ -1,0 +1,186 @@
+"""Which reconstructions a study compares: those that runs kept, of each codec the setting nearest to a rate.
+
+Rates are matched as means over the study's images. A codec that is further from the rate than the tolerance is refused,
+not shown: a comparison at other rates says nothing. Runs with ``bpp=`` were searched image by image and match best.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rdpbench import registry
+from rdpbench.errors import ConfigError, MissingNeed, UnknownName
+from rdpbench.results.reconstructions import reconstruction_path
+from rdpbench.results.schema import Row
+from rdpbench.results.show import select
+from rdpbench.results.store import Contents, Store
+
+
+@dataclass(frozen=True)
+class Stimulus:
+    """A reconstruction with what is known of it."""
+
+    store: Store
+    row: Row
+    target: float
+    setting: str
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a study shows: for each rate and image, one reconstruction of each codec."""
+
+    dataset: str
+    protocol: str
+    codecs: tuple[str, ...]
+    targets: tuple[float, ...]
+    images: tuple[str, ...]
+    stimuli: tuple[Stimulus, ...]
+    better: dict[str, bool]
+    """Metrics that all stimuli have a value of: is higher better?"""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Kept:
+    store: Store
+    row: Row
+    scores: dict[str, float]
+
+
+def choose(
+    runs: Sequence[tuple[Store, Contents]],
+    *,
+    targets: Sequence[float] = (),
+    codecs: Sequence[str] = (),
+    images: Sequence[str] = (),
+    dataset: str = "",
+    tolerance: float = 0.1,
+) -> Chosen:
+    """Choose the stimuli.
+
+    Args:
+        runs: stores with their contents; a codec that two runs have is taken from the first.
+        targets: bits per pixel; without any, the lowest rate that all codecs reach.
+        codecs: labels of curves; without any, all that kept images.
+        images: ids; without any, all that each codec kept at each rate.
+        dataset: which, where the runs have several.
+        tolerance: how far a mean rate may be from the target, relative.
+
+    Raises:
+        MissingNeed: no kept reconstructions of a codec, or no image that all have.
+        ConfigError: a rate that a codec does not come near, random weights, or several datasets.
+        UnknownName: no such codec or image.
+    """
+    kept = _of_dataset([one for store, contents in runs for one in _kept(store, contents)], dataset)
+    known = list(dict.fromkeys(one.row.codec for one in kept))
+    for name in codecs:
+        if name not in known:
+            raise UnknownName("codec", name, known, "with kept reconstructions (keep=all), that is")
+    names = tuple(dict.fromkeys(codecs or known))
+    if random := sorted({one.row.codec for one in kept if one.row.codec in names and "random" in one.row.weights}):
+        raise ConfigError(f"what random weights paint is nothing to judge: {', '.join(random)}; --codec A,B leaves out")
+    if len(names) < 2:
+        raise ConfigError(f"a comparison needs two codecs; kept reconstructions are there of: {', '.join(known)}")
+    groups = {name: _settings([one for one in kept if one.row.codec == name]) for name in names}
+    rates = tuple(targets) or (_lowest(groups.values()),)
+    found = {(name, rate): _nearest(name, groups[name], rate, tolerance) for rate in rates for name in names}
+    shared = _images(found.values(), images)
+    stimuli = [
+        Stimulus(one.store, one.row, rate, _setting(one.row), one.scores)
+        for (_, rate), of in found.items()
+        for one in of
+        if one.row.image in shared
+    ]
+    first = stimuli[0].row
+    notes = [
+        f"{name} at {rate:g} bpp: {_setting(of[0].row)}, {_mean(of):.4f} bpp" for (name, rate), of in found.items()
+    ]
+    return Chosen(first.dataset, first.protocol, names, rates, shared, tuple(stimuli), _better(stimuli), tuple(notes))
+
+
+def _kept(store: Store, contents: Contents) -> list[_Kept]:
+    scores: dict[str, dict[str, float]] = {}
+    for one in contents.scores.values():
+        if one.value is not None and math.isfinite(one.value):
+            scores.setdefault(one.task_key, {})[one.metric] = one.value
+    rows = [row for row in select(contents.rows.values(), None) if row.status == "ok" and row.bpp]
+    rows = [row for row in rows if reconstruction_path(store, row).is_file()]
+    if not rows:
+        raise MissingNeed(
+            f"{store.folder} has no reconstructions. Type: rdpbench run codec=... keep=all "
+            "(what is coded already is only decoded again)"
+        )
+    return [_Kept(store, row, scores.get(row.task_key, {})) for row in rows]
+
+
+def _of_dataset(kept: Sequence[_Kept], dataset: str) -> list[_Kept]:
+    names = list(dict.fromkeys((one.row.dataset, one.row.protocol) for one in kept))
+    of = [pair for pair in names if dataset in ("", pair[0])]
+    if not of:
+        raise UnknownName("dataset", dataset, [name for name, _ in names], "with kept reconstructions, that is")
+    if len(of) > 1:
+        listed = ", ".join(f"{name} ({protocol})" for name, protocol in of)
+        raise ConfigError(f"a study is of one dataset under one protocol, and these are several: {listed}; --dataset")
+    here = [one for one in kept if (one.row.dataset, one.row.protocol) == of[0]]
+    first: dict[str, Store] = {}
+    for one in here:
+        first.setdefault(one.row.codec, one.store)
+    return [one for one in here if first[one.row.codec] is one.store]
+
+
+def _settings(kept: Iterable[_Kept]) -> list[list[_Kept]]:
+    """By setting or target; of several seeds the lowest."""
+    groups: dict[tuple[float | None, float | None], dict[str, _Kept]] = {}
+    for one in sorted(kept, key=lambda one: one.row.seed):
+        row = one.row
+        point = (row.rate if row.target_bpp is None else None, row.target_bpp)
+        groups.setdefault(point, {}).setdefault(row.image, one)
+    return [list(of.values()) for of in groups.values()]
+
+
+def _mean(kept: Sequence[_Kept]) -> float:
+    return math.fsum(one.row.bpp or math.nan for one in kept) / len(kept)
+
+
+def _lowest(groups: Iterable[Sequence[Sequence[_Kept]]]) -> float:
+    """The lowest rate that all codecs reach, with three digits."""
+    return float(f"{max(min(_mean(of) for of in settings) for settings in groups):.3g}")
+
+
+def _nearest(name: str, settings: Sequence[Sequence[_Kept]], rate: float, tolerance: float) -> Sequence[_Kept]:
+    best = min(settings, key=lambda of: abs(math.log(_mean(of) / rate)))
+    if abs(math.log(_mean(best) / rate)) > math.log1p(tolerance):
+        there = ", ".join(f"{_mean(of):.4g}" for of in sorted(settings, key=_mean))
+        raise ConfigError(
+            f"{name} has nothing within {100 * tolerance:g} % of {rate:g} bpp, only {there}. Make it: rdpbench run "
+            f"codec={name.partition('[')[0]} bpp={rate:g} keep=all; or allow more with --tolerance"
+        )
+    return best
+
+
+def _images(found: Iterable[Sequence[_Kept]], wanted: Sequence[str]) -> tuple[str, ...]:
+    """Ids that all have, of the same pixels."""
+    sets = [{(one.row.image, one.row.pixel_sha256) for one in of} for of in found]
+    shared = sorted(image for image, _ in set.intersection(*sets))
+    for image in wanted:
+        if image not in shared:
+            raise UnknownName("image", image, shared, "that all codecs kept at all rates")
+    if not shared:
+        raise MissingNeed("no image was kept for all codecs at all rates; run them on the same images with keep=all")
+    return tuple(dict.fromkeys(wanted)) or tuple(shared)
+
+
+def _setting(row: Row) -> str:
+    if row.target_bpp is not None:
+        return f"{row.rate_field} searched for {row.target_bpp:g} bpp"
+    return row.rate_field if row.rate is None else f"{row.rate_field} {row.rate:g}"
+
+
+def _better(stimuli: Sequence[Stimulus]) -> dict[str, bool]:
+    shared = set.intersection(*(set(one.scores) for one in stimuli))
+    classes = {name: registry.load("metric", name) for name in sorted(shared)}
+    return {name: bool(getattr(cls, "higher_is_better", True)) for name, cls in classes.items()}
