@@ -35,8 +35,8 @@ plan: setup ## what bench would do: tasks left, expected time, what is missing
 figures: setup ## tables and figures of RUN again (default: samples)
 	$(BIN)/rdpbench show $(or $(RUN_NAME),$(DATA),samples)
 
-report: setup ## one HTML file of RUN_NAME (default: DATA or samples): curves, tables, what failed, where it comes from
-	$(BIN)/rdpbench report $(or $(RUN_NAME),$(DATA),samples)
+report: setup ## a folder to open in a browser: curves, tables and images of RUN_NAME (default: DATA or samples)
+	$(BIN)/rdpbench report $(or $(RUN_NAME),$(DATA),samples) $(ARGS)
 
 regress: setup ## does a run still give the stored curves? (without CODEC and DATA: the offline default)
 	$(BIN)/rdpbench regress $(SETTINGS)

@@ -15,6 +15,7 @@ from rdpbench.errors import ConfigError, RdpbenchError
 from rdpbench.reproduce import add_arguments as reproduce_arguments
 from rdpbench.results.bd_command import add_arguments as bd_arguments
 from rdpbench.results.figure_command import add_arguments as figure_arguments
+from rdpbench.results.report.command import add_arguments as report_arguments
 from rdpbench.study.command import add_arguments as study_arguments
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     add("doctor", _doctor, "what this machine can run, and how to get what is missing")
     show = add("show", _show, "print the tables of a run and draw its figures again")
     verify = add("verify", _verify, "check a run: files, images, and bitstreams decoded in a fresh process")
-    report = add("report", _report, "one HTML file of a run: curves, tables, what failed, where it comes from")
+    report = add("report", _report, "a folder to open in a browser: a run's curves, tables, and the images themselves")
     bd = add("bd", _bd, "every codec of a run against an anchor: BD-rate, BD-metric, crossover rates, pairs of images")
     bd_arguments(bd)
     for command in (show, verify, report, bd):
@@ -107,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--root", default="results/runs", help="where runs lie (default: %(default)s)")
     study_arguments(add("study", _study, "a human study: a pack of pairs for raters, and scores from their votes"))
     reproduce_arguments(add("reproduce", _reproduce, "does this machine give published numbers again?"))
+    report_arguments(report)  # after the name: more names may follow
     figure_arguments(add("figure", _figure, "a paper's figure or table, from published numbers, runs, or both"))
     show.add_argument("--by-tag", action="store_true", help="a table for each kind of image, such as photo and scan")
     verify.add_argument("--sample", type=_count, default=64, help="bitstreams to decode again (default: %(default)s)")
@@ -219,13 +221,15 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from rdpbench.results.report import report
+    from rdpbench.results.report.command import run
+    from rdpbench.results.report.pictures import Decoding
+    from rdpbench.runners.coding import decode_row
+    from rdpbench.runners.local import one_thread
+    from rdpbench.runners.server import start_server
 
-    store = _stored(options)
-    contents = store.read()
-    metrics = {score.metric for score in contents.scores.values()}
-    print(report(store, contents, sorted(metrics, key=_metric_order)))
-    return 0
+    start_server()  # it imports what decodes while this process reads the run
+    stores = [_stored(argparse.Namespace(name=name, root=options.root)) for name in (options.name, *options.also)]
+    return run(options, stores, Decoding(decode_row, one_thread))
 
 
 def _figure(options: argparse.Namespace) -> int:

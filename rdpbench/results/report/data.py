@@ -1,0 +1,270 @@
+"""What the page reads: small scripts that hand over data, since a page from a file may not fetch any.
+
+``data/report.js`` has all points, tables and provenance, which the first view needs. Each set's images and each curve's
+rows are files of their own, read when they are looked at. Numbers keep seven digits; what is not there is null, and
+infinity the word ``inf``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any, TypeAlias
+
+from rdpbench import registry
+from rdpbench.results import tables
+from rdpbench.results.report.model import Point, Source, setting
+from rdpbench.results.report.pictures import ending, name_of
+from rdpbench.results.report.reproduce import command_of, sessions
+from rdpbench.results.schema import Row
+from rdpbench.results.show import latency
+from rdpbench.results.tables import Table
+
+Files: TypeAlias = dict[str, Any]
+"""What each script hands over, by its name without ending."""
+
+MOST = 200
+"""Failed tasks that are listed; rows.csv has all."""
+FIRST = ("psnr", "psnr-pooled", "ms-ssim")
+"""Distortion first, as tables show it."""
+
+
+def files(sources: Sequence[Source], pictures: Set[str], refused: Mapping[str, str]) -> Files:
+    """All data of a report; ``pictures`` are hashes of the images in the folder, ``refused`` of those that are not."""
+    out: Files = {}
+    sets: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
+    points: list[dict[str, Any]] = []
+    told: list[dict[str, Any]] = []
+    for source in sources:
+        records = sessions(source.store.folder)
+        by_name = {str(record["session"]): record for record in records}
+        values = _values(source)
+        for place in dict.fromkeys(point.place for point in source.points):
+            images = _images(source, place, pictures, refused)
+            out[f"images-{len(sets)}"] = images
+            index = {one["name"]: number for number, one in enumerate(images)}
+            of = [point for point in source.points if point.place == place]
+            for codec in dict.fromkeys(point.codec for point in of):
+                mine = [point for point in of if point.codec == codec]
+                out[f"rows-{len(curves)}"] = _rows(mine, index, values, source.metrics, pictures, refused)
+                for point in mine:
+                    command = command_of(point.rows, by_name)
+                    points.append({"curve": len(curves), **_point(point, command, pictures)})
+                random = any("random" in row.weights for point in mine for row in point.rows)
+                curves.append({"set": len(sets), "codec": codec, "random": random})
+            sets.append(dict(zip(("run", "dataset", "protocol"), place, strict=True)) | {"images": len(images)})
+        told.append(_run(source, records))
+    metrics = sorted({name for source in sources for name in source.metrics}, key=order)
+    title = ", ".join(source.name for source in sources)
+    main = {"title": title, "metrics": [_metric(name) for name in metrics], "sets": sets, "curves": curves}
+    return {"report": main | {"points": points, "runs": told}, **out}
+
+
+def script(name: str, value: Any) -> str:
+    """The text of a data file: ASCII, and without a letter that could end a script.
+
+    >>> text = script("a", {"b": "</script>\u00e9"})
+    >>> text.isascii(), text.count("<")
+    (True, 0)
+    """
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return f'rdpbench.put("{name}",{text});\n'.replace("<", "\\u003c")
+
+
+def order(name: str) -> tuple[int, str]:
+    """What metrics are sorted by.
+
+    >>> sorted(["lpips/alex", "ms-ssim", "fid/clean", "psnr"], key=order)[:2]
+    ['psnr', 'ms-ssim']
+    """
+    return FIRST.index(name) if name in FIRST else len(FIRST), name
+
+
+def number(value: float | None) -> float | str | None:
+    """As JSON has it.
+
+    >>> number(1 / 3), number(float("inf")), number(float("nan"))
+    (0.3333333, 'inf', None)
+    """
+    if value is None or math.isnan(value):
+        return None
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return float(f"{value:.7g}")
+
+
+def _metric(name: str) -> dict[str, Any]:
+    cls: Any = registry.load("metric", name)
+    digits = tables.DIGITS.get(cls.unit, 4)
+    kind = getattr(cls, "kind", "pair")
+    return {
+        "name": name,
+        "unit": cls.unit,
+        "higher": bool(cls.higher_is_better),
+        "digits": digits,
+        "set": kind == "set",
+    }
+
+
+def _point(point: Point, command: str, pictures: Set[str]) -> dict[str, Any]:
+    first = point.lines[0]
+    shown = point.shown()
+    seen = [row for row in shown if row.reconstruction_sha256 in pictures and row.pixel_sha256 in pictures]
+    values = {
+        str(line["metric"]): [
+            *(number(line[name]) for name in ("value", "value_lo", "value_hi")),
+            *(int(line["n_scored"]), int(line["infinite"]), int(line["reliable"])),
+        ]
+        for line in point.lines
+        if line["metric"]
+    }
+    return {
+        "id": point.id,
+        "setting": setting(point),
+        "rate": number(point.key[5]),
+        **{name: int(first[name]) for name in ("n", "dataset_size", "failed", "out_of_range")},
+        "weights": str(first["weights"]),
+        "bpp": [number(first[name]) for name in ("bpp", "bpp_lo", "bpp_hi")],
+        "values": values,
+        "parts": _mean_parts(shown),
+        "seeds": len({row.seed for row in point.rows}),
+        "verified": sum(row.verified == "fresh_process" for row in point.rows),
+        "pictures": len(seen),
+        "command": command,
+    }
+
+
+def _mean_parts(rows: Sequence[Row]) -> dict[str, float]:
+    sums: dict[str, int] = {}
+    for row in rows:
+        for name, size in json.loads(row.parts).items():
+            sums[name] = sums.get(name, 0) + size
+    return {name: round(size / len(rows), 1) for name, size in sums.items()}
+
+
+def _values(source: Source) -> dict[tuple[str, str], float | None]:
+    return {(one.task_key, one.metric): one.value for one in source.contents.scores.values()}
+
+
+def _images(
+    source: Source, place: tuple[str, str, str], pictures: Set[str], refused: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Originals by name, as the lines of a set refer to them."""
+    found: dict[str, Row] = {}
+    for row in source.rows:
+        here = (row.dataset, row.protocol) == place[1:] and row.status == "ok"
+        # Codecs that take no caption store none.
+        if here and (row.image not in found or (row.caption and not found[row.image].caption)):
+            found[row.image] = row
+    return [
+        {
+            "name": name,
+            "w": row.width,
+            "h": row.height,
+            "tags": row.tags,
+            "caption": row.caption,
+            "kind": ending(row),
+            **_picture(row.pixel_sha256, pictures, refused),
+        }
+        for name, row in sorted(found.items())
+    ]
+
+
+def _picture(sha256: str, pictures: Set[str], refused: Mapping[str, str]) -> dict[str, str]:
+    if sha256 in refused:
+        return {"why": refused[sha256]}
+    return {"picture": name_of(sha256)} if sha256 in pictures else {}
+
+
+def _rows(
+    points: Sequence[Point],
+    index: Mapping[str, int],
+    values: Mapping[tuple[str, str], float | None],
+    metrics: Sequence[str],
+    pictures: Set[str],
+    refused: Mapping[str, str],
+) -> dict[str, Any]:
+    """A curve's good rows, column by column: a page of many thousands stays small."""
+    rows = [(number, row) for number, point in enumerate(points) for row in point.rows if row.status == "ok"]
+    rows.sort(key=lambda one: (one[0], index[one[1].image], one[1].seed))
+    parts = [json.loads(row.parts) for _, row in rows]
+    names = dict.fromkeys(name for one in parts for name in one)
+    here = [_picture(row.reconstruction_sha256, pictures, refused) for _, row in rows]
+    scores = {name: [number(values.get((row.task_key, name))) for _, row in rows] for name in metrics}
+    return {
+        "point": [number for number, _ in rows],
+        "image": [index[row.image] for _, row in rows],
+        "seed": [row.seed for _, row in rows],
+        "bytes": [row.bytes for _, row in rows],
+        "bpp": [number(row.bpp) for _, row in rows],
+        "rate": [number(row.rate) for _, row in rows],
+        "picture": [one.get("picture", "") for one in here],
+        "why": {number: one["why"] for number, one in enumerate(here) if "why" in one},
+        "parts": {name: [one.get(name, 0) for one in parts] for name in names},
+        "scores": {name: column for name, column in scores.items() if any(one is not None for one in column)},
+    }
+
+
+def _run(source: Source, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is told of a run: counts, tables at equal rates, times, what failed, where it comes from."""
+    shown: list[Table] = []
+    sets = list(dict.fromkeys((row.dataset, row.protocol) for row in source.rows))
+    for dataset, protocol in sets:
+        frame = source.frame
+        shown += tables.at_equal_rates(frame[(frame["dataset"] == dataset) & (frame["protocol"] == protocol)])
+    timed = latency(source.rows, source.contents)
+    shown += [timed] if timed else []
+    failed, more = _failures(source)
+    return {
+        "name": source.name,
+        "counts": _counts(source.rows),
+        "older": len(source.contents.rows) - len(source.rows),
+        "tables": [_table(one) for one in shown],
+        "failures": failed,
+        "more": more,
+        "sessions": [[[key, _text(value)] for key, value in record.items()] for record in records],
+    }
+
+
+def _counts(rows: Sequence[Row]) -> str:
+    good = [row for row in rows if row.status == "ok"]
+    again = sum(row.verified == "fresh_process" for row in good)
+    curves, images = ({(row.dataset, getattr(row, what)) for row in rows} for what in ("codec", "image"))
+    return (
+        f"{len(curves)} curves, {len(images)} images, {len(good)} bitstreams: each was decoded by a second object "
+        f"from its bytes alone, {again} of them once more in a fresh process. "
+        f"Failed or out of range: {len(rows) - len(good)}."
+    )
+
+
+def _table(table: Table) -> dict[str, Any]:
+    lines = [[[cell.text, cell.rank] for cell in line] for line in table.lines]
+    return {"caption": table.caption, "header": table.header, "lines": lines, "notes": table.notes}
+
+
+def _failures(source: Source) -> tuple[list[list[str]], int]:
+    by_key = {row.task_key: row for row in source.rows}
+    lines = [[row.codec, _setting(row), row.image, row.status, row.error] for row in _failed(source.rows)]
+    for score in source.contents.scores.values():
+        row = by_key.get(score.task_key)
+        if row is not None and score.value is None:
+            lines.append([row.codec, _setting(row), row.image, score.metric, score.error])
+    return lines[:MOST], max(0, len(lines) - MOST)
+
+
+def _failed(rows: Iterable[Row]) -> Iterable[Row]:
+    return (row for row in rows if row.status != "ok")
+
+
+def _setting(row: Row) -> str:
+    if row.target_bpp is not None:
+        return f"target {row.target_bpp:g} bpp"
+    return f"{row.rate_field} {row.rate:g}" if row.rate is not None else "one setting"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "–"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list, bool)) else str(value)

@@ -1,0 +1,63 @@
+"use strict";
+// The report's data with what the views need beside it: labels, signs, what belongs to what.
+(() => {
+  const R = window.rdpbench;
+  const report = R.get("report");
+  const several = (key) => new Set(report.sets.map((one) => one[key])).size > 1;
+
+  R.report = report;
+  R.metrics = new Map(report.metrics.map((one) => [one.name, { ...one, head: `${one.name}${one.unit ? ` ${one.unit}` : ""}` }]));
+  R.sets = report.sets.map((one, index) => {
+    const words = [several("run") ? one.run : "", one.dataset, several("protocol") ? one.protocol : ""];
+    return { ...one, index, label: words.filter(Boolean).join(" · ") };
+  });
+
+  // A codec has one sign in all panels; the same codec of another run has its own.
+  const labels = new Map();
+  R.curves = report.curves.map((one, index) => {
+    const set = R.sets[one.set];
+    const label = several("run") ? `${one.codec} (${set.run})` : one.codec;
+    if (!labels.has(label)) labels.set(label, labels.size);
+    const number = labels.get(label);
+    const dash = ["solid", "dash", "dot"][Math.floor(number / R.COLOURS) % 3];
+    return { ...one, set, index, label, colour: number % R.COLOURS, symbol: number % R.SYMBOLS.length, dash, points: [] };
+  });
+  R.points = new Map();
+  for (const one of report.points) {
+    const curve = R.curves[one.curve];
+    const point = { ...one, curve, order: curve.points.length };
+    curve.points.push(point);
+    R.points.set(point.id, point);
+  }
+  R.value = (point, metric) => R.num(point.values[metric]?.[0]);
+  R.rate = (point) => R.num(point.bpp[0]);
+  R.partial = (point) => point.n < point.dataset_size;
+  R.reliable = (point, metric) => Boolean(point.values[metric]?.[5] ?? true);
+  R.arrow = (metric) => (metric.higher ? "↑" : "↓");
+
+  // What the filters leave. Nothing chosen means all.
+  const passes = (chosen, value) => chosen.length === 0 || chosen.includes(value);
+  R.shownSets = (state) => R.sets.filter((one) => passes(state.run, one.run) && passes(state.data, one.dataset) && passes(state.protocol, one.protocol));
+  R.shownCurves = (state) => {
+    const sets = new Set(R.shownSets(state));
+    return R.curves.filter((one) => sets.has(one.set) && passes(state.codec, one.codec));
+  };
+  R.shownMetrics = (state) => [...R.metrics.values()].filter((one) => passes(state.metric, one.name));
+
+  R.images = (set) => R.data(`images-${set.index}`);
+  const byImage = new Map();
+  // Rows of a curve: for an image its lines, the first seed of each point.
+  R.rows = async (curve) => {
+    const rows = await R.data(`rows-${curve.index}`);
+    if (!byImage.has(curve.index)) {
+      const lines = new Map();
+      rows.image.forEach((image, line) => {
+        if (!lines.has(image)) lines.set(image, new Map());
+        const of = lines.get(image);
+        if (!of.has(rows.point[line])) of.set(rows.point[line], line);
+      });
+      byImage.set(curve.index, lines);
+    }
+    return { ...rows, curve, at: (image) => byImage.get(curve.index).get(image) ?? new Map() };
+  };
+})();
