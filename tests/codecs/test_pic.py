@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,9 @@ def test_several_samples_of_one_bitstream(small: Image) -> None:
     pictures = [tiny_pic().decode(with_seed(data, seed)) for seed in (10, 11, 1000, 10)]
     assert len({pixel_sha256(one) for one in pictures}) == 3
     assert np.array_equal(pictures[0], pictures[3])
+    assert np.array_equal(tiny_pic().decode(data, seed=11), pictures[1])
+    assert np.array_equal(tiny_pic().decode(data, seed=None), tiny_pic().decode(data))
+    assert PIC.stochastic
 
 
 def test_a_killed_encode_goes_on(
@@ -347,6 +351,16 @@ def test_published_settings_are_the_defaults() -> None:
     assert (codec.learning_rate, codec.weight_decay, codec.suffix) == (0.1, 0.1, ", high quality")
     assert codec.clip == clips.H14.id
     assert codec.negative.startswith("disfigured, deformed, low quality")
+
+
+def test_random_weights_search_for_few_steps_unless_told() -> None:
+    assert PIC(weights="random").search_steps == 30
+    assert PIC(weights="random", search_steps=3000).search_steps == 3000
+    assert PIC(weights="random-full").search_steps == 3000
+    assert asdict(PIC(weights="random"))["search_steps"] == 30
+    assert replace(PIC(weights="random"), steps=2).search_steps == 30
+    with pytest.raises(ConfigError, match="search_steps=False must be"):
+        PIC(search_steps=False)
 
 
 def test_presets_can_be_built_and_their_rates_are_legal() -> None:
