@@ -180,10 +180,16 @@ def load(kind: Kind, reference: str) -> type:
     if target is None:
         raise UnknownName(kind, reference, names(kind), f"your own: {kind}=./my_{kind}.py:MyClass")
     if reference in BUILTIN[kind]:
-        module, _, attribute = target.partition(":")
-        builtin: type = getattr(importlib.import_module(module), attribute)
-        return builtin
+        return _builtin(target)
     return _load_own(target, f"entry point {reference!r} of an installed package")
+
+
+@cache
+def _builtin(target: str) -> type:
+    """A class that ships; asked for a dozen times in a task."""
+    module, _, attribute = target.partition(":")
+    builtin: type = getattr(importlib.import_module(module), attribute)
+    return builtin
 
 
 def source_sha256(kind: Kind, reference: str) -> str:

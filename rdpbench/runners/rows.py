@@ -51,7 +51,7 @@ def new_row(task: Task, session: str, device: str, *, status: Status, error: str
         bpp=None,
         bits_kind="file",
         legacy="{}",
-        weights=json.loads(task.identity).get("weights", ""),
+        weights=_weights(task.identity),
         bitstream_sha256="",
         reconstruction_sha256="",
         verified="",
@@ -66,6 +66,13 @@ def new_row(task: Task, session: str, device: str, *, status: Status, error: str
         attempts=1,
         time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+@cache
+def _weights(identity: str) -> str:
+    """The kind of weights that code, if any."""
+    kind: str = json.loads(identity).get("weights", "")
+    return kind
 
 
 @cache
