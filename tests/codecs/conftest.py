@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
 from rdpbench.image import Image
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+Made = dict[str, tuple[str, dict[str, Any], bytes]]
+"""Bitstreams by name, each with the ``module:Class`` that made it and its options."""
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +28,41 @@ def photograph() -> Image:
 
     picture: Image = data.astronaut()[20:212, 100:356]
     return np.ascontiguousarray(picture)
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One thread, and a cache of the test's own."""
+    import torch
+
+    monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def decoded_elsewhere(tmp_path: Path) -> Callable[[Made], dict[str, str]]:
+    """Pixel hashes by name, from a fresh process that has nothing but classes, options and bytes."""
+
+    def decode(made: Made) -> dict[str, str]:
+        files = []
+        for name, (where, options, data) in made.items():
+            file = tmp_path / f"{name}.bin"
+            file.write_bytes(data)
+            file.with_suffix(".json").write_text(json.dumps([where, options]))
+            files.append(str(file))
+        done = subprocess.run(
+            [sys.executable, "-W", "error", str(HERE / "decode_elsewhere.py"), "1", *files],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        assert done.returncode == 0, done.stderr
+        return dict(line.split() for line in done.stdout.splitlines())
+
+    return decode

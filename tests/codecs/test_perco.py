@@ -9,7 +9,7 @@ import runpy
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +31,13 @@ from rdpbench.codecs.sd_vae import StableDiffusionVAE
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, OutOfRange, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CAPTION = "a woman in an orange space suit"
 SIDE = Side(caption=CAPTION)
 mutated = runpy.run_path(str(HERE / "hostile.py"))["mutated"]
-
-
-@pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def perco(**options: Any) -> PerCo:
@@ -245,8 +238,8 @@ def test_random_draws_are_seeded(small: Image) -> None:
         perco().encode(small, Side(CAPTION, -1))
 
 
-def test_a_fresh_process_decodes_the_same_pixels(tmp_path: Path, small: Image) -> None:
-    hashes, files = {}, []
+def test_a_fresh_process_decodes_the_same_pixels(decoded_elsewhere: Any, small: Image) -> None:
+    hashes, made = {}, {}
     for name, (cls, options) in {
         "low": (PerCo, {"nominal": 0.0019}),
         "high": (PerCo, {"nominal": 0.125, "caption_code": "rank", "guidance": "text+spatial"}),
@@ -257,20 +250,8 @@ def test_a_fresh_process_decodes_the_same_pixels(tmp_path: Path, small: Image) -
         whole = {"weights": "random", **options} | ({} if cls is StableDiffusionVAE else {"steps": 2})
         data = cls(**whole).encode(small, Side(CAPTION, 3)).data
         hashes[name] = pixel_sha256(cls(**whole).decode(data))
-        (tmp_path / f"{name}.bin").write_bytes(data)
-        (tmp_path / f"{name}.json").write_text(json.dumps([f"{cls.__module__}:{cls.__name__}", whole]))
-        files.append(str(tmp_path / f"{name}.bin"))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(HERE / "decode_elsewhere.py"), "1", *files],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-    assert dict(line.split() for line in done.stdout.splitlines()) == hashes
+        made[name] = (f"{cls.__module__}:{cls.__name__}", whole, data)
+    assert decoded_elsewhere(made) == hashes
     assert len(set(hashes.values())) == 5
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from rdpbench.codecs import perco_fields, perco_models, perco_network, perco_product
 from rdpbench.codecs.container import pack, unpack
@@ -20,14 +18,7 @@ from rdpbench.errors import BitstreamError, CodecError, ConfigError
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.metrics.clip_tower import unit
 
-
-@pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def codec(**options: Any) -> PerCoImage:

@@ -9,7 +9,6 @@ import runpy
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -40,18 +39,11 @@ from rdpbench.errors import (
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.metrics.clip_tower import unit
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 mutated = runpy.run_path(str(HERE / "hostile.py"))["mutated"]
-
-
-@pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tiny_pic(**options: Any) -> PIC:
@@ -183,28 +175,7 @@ def test_images_in_a_batch_have_the_prompts_that_they_have_alone(photograph: Ima
 # Again, elsewhere
 
 
-def decoded_elsewhere(folder: Path, made: dict[str, tuple[str, dict[str, Any], bytes]]) -> dict[str, str]:
-    """Pixel hashes by name, from a fresh process that has nothing but classes, options and bytes."""
-    files = []
-    for name, (where, options, data) in made.items():
-        file = folder / f"{name}.bin"
-        file.write_bytes(data)
-        file.with_suffix(".json").write_text(json.dumps([where, options]))
-        files.append(str(file))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(HERE / "decode_elsewhere.py"), "1", *files],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-    return dict(line.split() for line in done.stdout.splitlines())
-
-
-def test_a_fresh_process_decodes_the_same_pixels(tmp_path: Path, small: Image) -> None:
+def test_a_fresh_process_decodes_the_same_pixels(decoded_elsewhere: Any, small: Image) -> None:
     made, hashes = {}, {}
     for name, options in {
         "fixed": {},
@@ -217,7 +188,7 @@ def test_a_fresh_process_decodes_the_same_pixels(tmp_path: Path, small: Image) -
         data = PIC(**options).encode(small, Side(seed=1)).data
         made[name] = ("rdpbench.codecs.pic:PIC", options, data)
         hashes[name] = pixel_sha256(PIC(**options).decode(data))
-    assert decoded_elsewhere(tmp_path, made) == hashes
+    assert decoded_elsewhere(made) == hashes
     assert hashes["fixed"] == hashes["rank"]  # another code for the same prompt
     assert len(set(hashes.values())) == 4
 

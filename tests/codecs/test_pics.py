@@ -8,7 +8,6 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +30,12 @@ from rdpbench.errors import BitstreamError, CodecError, ConfigError, OutOfRange,
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.metrics.clip_tower import unit
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 QUICK = {"weights": "random", "steps": 2, "search_steps": 3, "candidates": 2}
 mutated = runpy.run_path(str(HERE / "hostile.py"))["mutated"]
-
-
-@pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def pics(**options: Any) -> PICS:
@@ -261,9 +253,8 @@ def test_any_size_and_an_image_without_edges(codec: Any, size: tuple[int, int]) 
         assert codec.decode(codec.encode(image, Side()).data).shape == image.shape
 
 
-def test_a_fresh_process_decodes_the_same_pixels(tmp_path: Path, small: Image) -> None:
-    hashes = {}
-    files = []
+def test_a_fresh_process_decodes_the_same_pixels(decoded_elsewhere: Any, small: Image) -> None:
+    hashes, made = {}, {}
     for name, (cls, options) in {
         "half": (PICS, {"sketch_lambda": 0.5, "tokens": "rank"}),
         "one": (PICS, {"portable": True, "tokens": "zlib-text"}),
@@ -273,20 +264,8 @@ def test_a_fresh_process_decodes_the_same_pixels(tmp_path: Path, small: Image) -
         whole = {**QUICK, **options}
         data = cls(**whole).encode(small, Side(seed=1)).data
         hashes[name] = pixel_sha256(cls(**whole).decode(data))
-        (tmp_path / f"{name}.bin").write_bytes(data)
-        (tmp_path / f"{name}.json").write_text(json.dumps([f"rdpbench.codecs.pics:{cls.__name__}", whole]))
-        files.append(str(tmp_path / f"{name}.bin"))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(HERE / "decode_elsewhere.py"), "1", *files],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-    assert dict(line.split() for line in done.stdout.splitlines()) == hashes
+        made[name] = (f"rdpbench.codecs.pics:{cls.__name__}", whole, data)
+    assert decoded_elsewhere(made) == hashes
     assert len(set(hashes.values())) == 4
 
 

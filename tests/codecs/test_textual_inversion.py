@@ -248,28 +248,7 @@ def test_at_full_width_vectors_fill_their_bytes_and_the_pull_goes_through_the_de
 # Again, elsewhere
 
 
-def decoded_elsewhere(folder: Path, made: dict[str, tuple[str, dict[str, Any], bytes]]) -> dict[str, str]:
-    """Pixel hashes by name, from a fresh process that has nothing but classes, options and bytes."""
-    files = []
-    for name, (where, options, data) in made.items():
-        file = folder / f"{name}.bin"
-        file.write_bytes(data)
-        file.with_suffix(".json").write_text(json.dumps([where, options]))
-        files.append(str(file))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(HERE / "decode_elsewhere.py"), "1", *files],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-    return dict(line.split() for line in done.stdout.splitlines())
-
-
-def test_a_fresh_process_decodes_the_same_pixels(tmp_path: Path, small: Image) -> None:
+def test_a_fresh_process_decodes_the_same_pixels(decoded_elsewhere: Any, small: Image) -> None:
     made, hashes = {}, {}
     for name, options in {
         "plain": {},
@@ -281,7 +260,7 @@ def test_a_fresh_process_decodes_the_same_pixels(tmp_path: Path, small: Image) -
         data = TextualInversion(**options).encode(small, Side(seed=1)).data
         made[name] = (WHERE, options, data)
         hashes[name] = pixel_sha256(TextualInversion(**options).decode(data))
-    assert decoded_elsewhere(tmp_path, made) == hashes
+    assert decoded_elsewhere(made) == hashes
     assert len(set(hashes.values())) == 4
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,17 +23,10 @@ from rdpbench.codecs.textual_inversion_search import Objective, Search, conditio
 from rdpbench.errors import BitstreamError, CodecError, ConfigError
 from rdpbench.image import Image
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0)
 """Of compression guidance; for the tiny decoder, too, all are below overshoot."""
-
-
-@pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=["sd-1.5", "sd-2.1"])
