@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 INTRO = """\
 Measure image codecs on rate, distortion and perception.
 
-  rdpbench run                                       six codecs on embedded images, offline
+  rdpbench run                                       seven codecs on embedded images, offline
   rdpbench run codec=webp data=kodak                 a codec on Kodak, at the rate points of its curve
   rdpbench run codec=jpeg,webp rate=20,50,80         native settings
   rdpbench run codec=jpeg,webp bpp=0.25,0.5          target rates, searched per image (search=dataset: for the mean)
