@@ -19,7 +19,7 @@ def codecs(*overrides: str) -> list[CodecSetting]:
 
 def test_nothing_typed_is_the_default_experiment() -> None:
     bench = read([])
-    assert [codec.name for codec, _ in bench.grid] == ["jpeg", "jpeg2000", "webp", "avif", "hevc", "jpegxl"]
+    assert [codec.name for codec, _ in bench.grid] == ["jpeg", "jpeg2000", "webp", "avif", "hevc", "jpegxl", "mini"]
     assert {data.name for _, data in bench.grid} == {"samples"}
     assert bench.points == 5
     assert bench.metrics == ("psnr", "ms-ssim", "flip")
@@ -30,7 +30,7 @@ def test_what_is_typed_wins_over_the_experiment() -> None:
     assert [codec.name for codec, _ in bench.grid] == ["webp"]
     assert bench.points == 2
     assert read(["limit=3"]).limit == 3
-    assert len(read(["limit=3"]).grid) == 6
+    assert len(read(["limit=3"]).grid) == 7
 
 
 def test_sweeps_make_a_grid() -> None:
