@@ -7,24 +7,28 @@ FOLDER holds any images, at least one. Each set has as many squares as asked for
 stored as PNG; the second set is the first through JPEG. Weights are random ones of the real network, written once as
 ``.pth`` and loaded by all, so no download is needed and the times are those of the real thing.
 
-Each contestant reads both folders, and computes features and the distance. rdpbench does so under both presets,
-``legacy-tf`` against torch-fidelity and ``clean`` against clean-fid, with the time outside the network's forward pass
-apart; a thread reads ahead, and loading is the time that is waited for it. clean-fid's own file of weights is a
-TorchScript program under another licence; it is given torch-fidelity's class instead, which computes the same. All run
-in this process, in turns, in batches of 16; medians over the rounds are printed. Use a machine that does nothing else.
+Each contestant reads both folders, and computes features and the distance, in batches of 16. rdpbench does so under
+both presets, ``legacy-tf`` against torch-fidelity and ``clean`` against clean-fid, as its runs do: in as many worker
+processes of one thread as the others have threads. Its time outside the network's forward pass is everything that the
+workers did not spend in it, their waiting for each other and for the distance included. clean-fid's own file of weights
+is a TorchScript program under another licence; it is given torch-fidelity's class instead, which computes the same. The
+others run in this process. All take turns; medians over the rounds are printed. Use a machine that does nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
+import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,7 @@ import numpy as np
 from rdpbench.image import EXTENSIONS, Image, read_image
 from rdpbench.metrics import inception
 from rdpbench.metrics.fid import FIDClean, FIDLegacyTF, FIDMetric
+from rdpbench.runners.process import set_up
 
 BATCH = inception.BATCH
 
@@ -62,8 +67,8 @@ def cut_images(source: Path, root: Path, count: int, size: int) -> tuple[Path, P
     return folders
 
 
-def random_weights(path: Path) -> dict[str, Any]:
-    """Random numbers under the names of the published file, such that features stay near 1."""
+def random_weights(path: Path) -> None:
+    """A file of random numbers under the names of the published one, such that features stay near 1."""
     import torch
     from torchvision.models import inception_v3
 
@@ -72,54 +77,71 @@ def random_weights(path: Path) -> dict[str, Any]:
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight)
-    tensors: dict[str, Any] = network.state_dict()
-    torch.save(tensors, path)
-    return tensors
+    torch.save(network.state_dict(), path)
 
 
-def read(paths: list[Path]) -> list[Image]:
-    """Pixels of some files."""
-    return [read_image(path).pixels for path in paths]
+PRESETS: dict[str, type[FIDMetric]] = {"legacy-tf": FIDLegacyTF, "clean": FIDClean}
+PARTS = ("loading", "resizing and the rest", "forward")
 
 
 class Ours:
-    """rdpbench under one preset, the network's forward pass timed apart."""
+    """rdpbench under one preset, in worker processes."""
 
-    def __init__(self, metric: type[FIDMetric], tensors: dict[str, Any]) -> None:
-        self.metric = metric()
-        self.features: Any = metric.features(tensors)  # type: ignore[call-arg]
-        self.parts = {"loading": 0.0, "resizing and the rest": 0.0, "forward": 0.0, "distance": 0.0}
+    def __init__(self, preset: str, pool: ProcessPoolExecutor, workers: int) -> None:
+        self.preset, self.pool, self.workers = preset, pool, workers
+        self.parts: dict[str, float] = {}
+        """Seconds of each part, of all workers together over their number."""
 
     def __call__(self, folders: tuple[Path, ...]) -> float:
-        self.parts = dict.fromkeys(self.parts, 0.0)
-        sets = [self._extract(sorted(folder.iterdir())) for folder in folders]
-        return float(self._timed("distance", self.metric.reduce, *sets).value)
-
-    def _extract(self, paths: list[Path]) -> list[Any]:
-        found: list[Any] = []
-        real = inception.pool3
-        inception.pool3 = lambda *given: self._timed("forward", real, *given)
-        reader = ThreadPoolExecutor(1)
-        try:
-            batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
-            waiting = reader.submit(read, batches[0])
-            for following in [*batches[1:], []]:
-                images = self._timed("loading", waiting.result)
-                waiting = reader.submit(read, following)
-                start_s, forward_s = time.perf_counter(), self.parts["forward"]
-                found += self.features.extract(images)
-                whole_s = time.perf_counter() - start_s
-                self.parts["resizing and the rest"] += whole_s - (self.parts["forward"] - forward_s)
-        finally:
-            inception.pool3 = real
-            reader.shutdown()
-        return found
-
-    def _timed(self, part: str, function: Callable[..., Any], *given: Any) -> Any:
+        sets = [sorted(folder.iterdir()) for folder in folders]
+        shards = [(self.preset, paths[n :: self.workers]) for paths in sets for n in range(self.workers)]
+        done = list(self.pool.map(extract_shard, *zip(*shards, strict=True)))
+        self.parts = {part: sum(spent[part] for _, spent in done) / self.workers for part in PARTS}
+        arrays = [array for array, _ in done]
         start = time.perf_counter()
-        done = function(*given)
-        self.parts[part] += time.perf_counter() - start
+        sides = (chain(*arrays[: self.workers]), chain(*arrays[self.workers :]))
+        value = PRESETS[self.preset]().reduce(*map(list, sides)).value
+        self.parts["distance"] = time.perf_counter() - start
+        return float(value)
+
+
+_features: dict[str, Any] = {}
+"""A worker's networks, by preset."""
+
+
+def start_worker(weights: Path) -> None:
+    """Set a worker up as those of a run are."""
+    import torch
+
+    set_up()
+    tensors = torch.load(weights, weights_only=True)
+    for preset, metric in PRESETS.items():
+        _features[preset] = metric.features(tensors)  # type: ignore[call-arg]
+
+
+def extract_shard(preset: str, paths: list[Path]) -> tuple[list[Any], dict[str, float]]:
+    """Arrays of some files, and what they took."""
+    spent, found = dict.fromkeys(PARTS, 0.0), []
+    real = inception.pool3
+
+    def timed_pool3(*given: Any) -> Any:
+        start = time.perf_counter()
+        done = real(*given)
+        spent["forward"] += time.perf_counter() - start
         return done
+
+    inception.pool3 = timed_pool3
+    try:
+        for begin in range(0, len(paths), BATCH):
+            start = time.perf_counter()
+            images: list[Image] = [read_image(path).pixels for path in paths[begin : begin + BATCH]]
+            spent["loading"] += time.perf_counter() - start
+            start, forward = time.perf_counter(), spent["forward"]
+            found += _features[preset].extract(images)
+            spent["resizing and the rest"] += time.perf_counter() - start - (spent["forward"] - forward)
+    finally:
+        inception.pool3 = real
+    return found, spent
 
 
 def torch_fidelity(weights: Path) -> Callable[[tuple[Path, ...]], float]:
@@ -175,11 +197,12 @@ def main() -> None:
     warnings.simplefilter("ignore")  # of the libraries that are measured
     if options.threads:
         torch.set_num_threads(options.threads)
-    with tempfile.TemporaryDirectory() as temporary:
+    workers = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         root = Path(temporary)
         folders = cut_images(options.folder, root, options.images, options.size)
         weights = root / "random.pth"
-        tensors = random_weights(weights)
+        random_weights(weights)
         first = tuple(root / f"warm-up-{folder.name}" for folder in folders)
         for folder, source in zip(first, folders, strict=True):
             folder.mkdir()
@@ -187,11 +210,13 @@ def main() -> None:
                 (folder / path.name).write_bytes(path.read_bytes())
         contestants: dict[str, Callable[[tuple[Path, ...]], float]] = {}
         if "ours" in options.only:
-            contestants["rdpbench fid/legacy-tf"] = Ours(FIDLegacyTF, tensors)
+            context = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(ProcessPoolExecutor(workers, context, start_worker, (weights,)))
+            contestants["rdpbench fid/legacy-tf"] = Ours("legacy-tf", pool, workers)
         if "torch-fidelity" in options.only:
             contestants["torch-fidelity"] = torch_fidelity(weights)
         if "ours" in options.only:
-            contestants["rdpbench fid/clean"] = Ours(FIDClean, tensors)
+            contestants["rdpbench fid/clean"] = Ours("clean", pool, workers)
         if "clean-fid" in options.only:
             contestants["clean-fid"] = clean_fid(weights)
         print(f"{options.images} + {options.images} images of {options.size} x {options.size}", end=", ")

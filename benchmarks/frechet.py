@@ -1,6 +1,6 @@
 """The Fréchet distance at d = 2048 beside scipy's matrix square root, and what KID and CMMD of 30,000 rows take.
 
-    python benchmarks/frechet.py [--rounds 2] [--rows 30000] [--only speed|memory]
+    python benchmarks/frechet.py [--rounds 5] [--rows 30000] [--only speed|memory]
 
 *Speed*: both ways take turns, so that a drifting machine is fair to both; ratios of medians are printed, of wall and of
 CPU time. With 4,096 rows both start from the same moments. With 500 rows, where the covariances are singular, ours
@@ -116,7 +116,7 @@ def memory(rows: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=30000)
     parser.add_argument("--only", choices=["speed", "memory"])
     parser.add_argument("--measure", choices=STATISTICS, help=argparse.SUPPRESS)

@@ -8,7 +8,8 @@ Same images (squares and rectangles cut from the embedded samples), same random 
 tiny one), one process. The reference loop takes one image after the other: to a tensor, padded to multiples of 64,
 ``model.compress``, the bytes of the strings added up, ``model.decompress``, cut, clamped, rounded to 8 bits. rdpbench
 encodes to bytes with their container and decodes from these; that is what a run does for each image, without scores
-and store. All networks are CompressAI's classes, so that what differs is what is around them.
+and store. All networks are CompressAI's classes, so that what differs is what is around them. The process keeps its
+memory, as a run's workers do: that serves all contestants.
 
 The contestants take turns, forwards in one round and backwards in the next; medians of seconds per image are printed,
 and ratios of medians: above 1 is faster than CompressAI. ``symbols`` says for how many images the batch wrote the very
@@ -35,6 +36,7 @@ from rdpbench.codecs.contract import Side
 from rdpbench.codecs.learned.frames import to_images, to_planes
 from rdpbench.datasets.samples import Samples
 from rdpbench.image import Image, read_image
+from rdpbench.runners.process import reuse_memory
 from rdpbench.runners.timing import synchronise
 
 CODECS = ("bmshj2018-hyperprior", "mbt2018-mean", "mbt2018", "cheng2020-anchor", "elic")
@@ -193,6 +195,7 @@ def main() -> None:
 
     import torch
 
+    reuse_memory()
     torch.set_num_threads(options.threads)
     images = cut_images(options.images, *options.size)
     where = (

@@ -224,12 +224,12 @@ def _report(options: argparse.Namespace) -> int:
     from rdpbench.results.report.command import run
     from rdpbench.results.report.pictures import Decoding
     from rdpbench.runners.coding import decode_row
-    from rdpbench.runners.local import one_thread
+    from rdpbench.runners.process import set_up
     from rdpbench.runners.server import start_server
 
     start_server()  # it imports what decodes while this process reads the run
     stores = [_stored(argparse.Namespace(name=name, root=options.root)) for name in (options.name, *options.also)]
-    return run(options, stores, Decoding(decode_row, one_thread))
+    return run(options, stores, Decoding(decode_row, set_up))
 
 
 def _figure(options: argparse.Namespace) -> int:

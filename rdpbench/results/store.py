@@ -184,19 +184,19 @@ class Store:
         """Store a bitstream under its sha256; returns the hash."""
         sha256 = _sha256(data)
         path = self.bitstream_path(sha256)
-        beside = path.with_suffix(f".{os.getpid()}.tmp")
         try:
-            # Compared, since a damaged file of this name is to be healed.
-            if not path.is_file() or path.read_bytes() != data:
-                try:
-                    beside.write_bytes(data)
-                except FileNotFoundError:  # the first one in its folder
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    beside.write_bytes(data)
-                beside.replace(path)
+            try:
+                _write_new(path, data)
+            except FileNotFoundError:  # the first one in its folder
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _write_new(path, data)
+            except FileExistsError:
+                if path.read_bytes() != data:  # damaged, or another worker is writing the same: made whole either way
+                    beside = path.with_suffix(f".{os.getpid()}.tmp")
+                    beside.unlink(missing_ok=True)
+                    _write_new(beside, data)
+                    beside.replace(path)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
             raise unwritable(path, error) from error
         return sha256
 
@@ -306,6 +306,22 @@ class Store:
             beside.unlink(missing_ok=True)
             raise unwritable(self._parquet(name), error) from error
         return beside
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    """Write a new file in its place; one that a kill leaves unfinished is spoken of by no row, and made whole later.
+
+    Raises:
+        FileExistsError: there is one.
+    """
+    with path.open("xb", buffering=0) as file:
+        try:
+            written = 0
+            while written < len(data):
+                written += file.write(data[written:])
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _sha256(data: bytes) -> str:

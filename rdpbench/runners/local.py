@@ -13,7 +13,6 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from typing import NamedTuple
 
 from rdpbench.errors import StoreError, WorkerError
 from rdpbench.runners.coding import Setup
+from rdpbench.runners.process import set_up
 from rdpbench.runners.task import Work
 from rdpbench.runners.worker import Result, Worker, failed
 
@@ -37,7 +37,7 @@ def cores() -> int:
 
 def run_here(chunks: Sequence[Sequence[Work]], setup: Setup) -> Iterator[Result]:
     """All chunks in this process, one task after the other."""
-    one_thread()
+    set_up()
     worker = Worker(setup)
     for chunk in chunks:
         yield from worker.run(chunk, setup.batch)
@@ -170,7 +170,7 @@ def _how(exitcode: int | None) -> str:
 def _serve(pipe: Connection, setup: Setup) -> None:
     """A worker process: chunks in, results out, until None or the parent's end of the pipe is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
-    one_thread()
+    set_up()
     worker = Worker(setup)
     try:
         pipe.send(None)
@@ -183,11 +183,3 @@ def _serve(pipe: Connection, setup: Setup) -> None:
                 return
     except (EOFError, ConnectionError):
         return  # the parent is gone; what it did not receive is done again by the next run
-
-
-def one_thread() -> None:
-    """Bind this process to one thread: threads change pixels, and workers share the cores."""
-    os.environ["OMP_NUM_THREADS"] = os.environ["OPENCV_FOR_THREADS_NUM"] = "1"
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(1)

@@ -22,7 +22,7 @@ from rdpbench.results.schema import Row, Score
 from rdpbench.results.store import Contents, Store
 from rdpbench.runners.coding import decode_row
 from rdpbench.runners.decodes import fingerprint, further_of, noted
-from rdpbench.runners.local import one_thread
+from rdpbench.runners.process import set_up
 from rdpbench.runners.server import start_server
 
 
@@ -132,7 +132,7 @@ def decode_elsewhere(store: Store, asked: Sequence[Asked]) -> dict[Asked, str]:
 
 def _decode_all(pipe: Connection, store: Store, asked: Sequence[Asked]) -> None:
     """The fresh process: a hash of pixels or an error for each of what is asked."""
-    one_thread()
+    set_up()
     for one in asked:
         try:
             if one.decodes == 1:

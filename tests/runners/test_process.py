@@ -1,0 +1,49 @@
+"""How worker processes are set up; each case in a process of its own, which it changes for good."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import json, resource, sys
+from rdpbench.runners.process import reuse_memory
+import numpy as np
+
+kept = reuse_memory() if sys.argv[1] == "kept" else False
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    np.ones(int(sys.argv[2]) << 17)  # so many MiB
+print(json.dumps([kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before]))
+"""
+
+
+def faults(how: str, mebibytes: int) -> tuple[bool, int]:
+    """Was anything set, and how often the system had to bring a page while 20 blocks came and went?"""
+    line = [sys.executable, "-c", FAULTS, how, str(mebibytes)]
+    kept, found = json.loads(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
+    return kept, found
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's memory can be kept")
+def test_blocks_are_used_again_and_not_fetched_anew() -> None:
+    kept, few = faults("kept", 64)
+    _, many = faults("as it is", 64)
+    assert kept
+    assert many > 5 * few  # pages of 20 blocks against pages of one
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's memory can be kept")
+def test_what_is_larger_goes_back_to_the_system() -> None:
+    _, many = faults("kept", 300)
+    assert many > 19 * 300 / 2  # pages of 2 MB, which numpy asks for; there are more if they are smaller
+
+
+def test_one_thread() -> None:
+    code = "import torch, os; from rdpbench.runners.process import set_up; torch.set_num_threads(2); set_up(); "
+    line = [sys.executable, "-c", code + "print(torch.get_num_threads(), os.environ['OMP_NUM_THREADS'])"]
+    assert subprocess.run(line, capture_output=True, text=True, check=True).stdout.split() == ["1", "1"]
