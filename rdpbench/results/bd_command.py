@@ -39,6 +39,7 @@ def run(options: argparse.Namespace, store: Store, console: Console) -> int:
     """
     from rdpbench.results import tables
     from rdpbench.results.figure_data import read_run
+    from rdpbench.results.latex import latex
     from rdpbench.results.verdicts import write_file
 
     if options.resamples < 20:
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace, store: Store, console: Console) -> int:
     made = _tables(read_run(store.folder.resolve().name, contents), contents, options)
     for one in made:
         console.print(tables.terminal(one))
-    for path, how in ((options.markdown, tables.markdown), (options.latex, tables.latex)):
+    for path, how in ((options.markdown, tables.markdown), (options.latex, latex)):
         if path is not None:
             write_file(path, "\n".join(how(one) for one in made))
             console.print(f"  {path}", highlight=False, soft_wrap=True)

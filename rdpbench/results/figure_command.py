@@ -275,11 +275,12 @@ def _write_table(
     preset: Preset, options: argparse.Namespace, loaded: Sequence[Loaded], console: Console
 ) -> tuple[list[Path], list[str]]:
     from rdpbench.results import figure_tables, tables
+    from rdpbench.results.latex import latex
 
     made = figure_tables.table(preset, _filled(preset, options, loaded))
     console.print(tables.terminal(made))
     paths = [options.out / f"{preset.name}.{ending}" for ending in ("md", "tex")]
-    for path, text in zip(paths, (tables.markdown(made), tables.latex(made)), strict=True):
+    for path, text in zip(paths, (tables.markdown(made), latex(made)), strict=True):
         write_file(path, text)
     return paths, []
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rdpbench.results import tables
 from rdpbench.results.figures import draw_all
+from rdpbench.results.latex import latex
 from rdpbench.results.parts import unwritable
 from rdpbench.results.schema import Row, Score
 from rdpbench.results.store import Contents, Store
@@ -56,7 +57,7 @@ def show(
         folder = store.folder / "tables"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.md").write_text("\n".join(tables.markdown(one) for one in drawn))
-        (folder / "summary.tex").write_text("\n".join(tables.latex(one) for one in drawn))
+        (folder / "summary.tex").write_text("\n".join(latex(one) for one in drawn))
         frame.to_csv(folder / "summary.csv", index=False)
         tidy(rows, contents.scores.values(), metrics).to_csv(store.folder / "rows.csv", index=False)
     except OSError as error:

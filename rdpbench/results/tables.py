@@ -1,4 +1,4 @@
-"""The summary as a table: on the terminal, in Markdown and in LaTeX, all from the same frame.
+"""The summary as a table, on the terminal and in Markdown; `rdpbench.results.latex` writes the same tables for papers.
 
 Two tables: every point as it was measured, and codecs at equal rates (interpolated between measured points, with the
 best in bold and the second underlined). Arrows say which way is better.
@@ -13,14 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rdpbench.results.latex import latex
 from rdpbench.results.summary import at_rate, common_rates, comparable
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table as RichTable
-
-__all__ = ["Cell", "Table", "at_equal_rates", "latency", "latex", "markdown", "measured", "terminal", "untrained"]
 
 DIGITS = {"dB": 2, "": 4}
 

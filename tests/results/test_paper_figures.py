@@ -25,9 +25,10 @@ from rdpbench.results import figure_notes, figure_tables, heatmap, paper_figures
 from rdpbench.results.coverage import coverage
 from rdpbench.results.figure_data import Filled, between, fill, meaning
 from rdpbench.results.figure_presets import Panel, Preset, Series, presets
+from rdpbench.results.latex import latex
 from rdpbench.results.published import published
 from rdpbench.results.style import STYLES, drawing, paper_style
-from rdpbench.results.tables import latex, markdown
+from rdpbench.results.tables import markdown
 
 ALL = {one.name: one for one in presets()}
 DRAWN = [name for name, one in ALL.items() if one.kind in ("curves", "scatter")]

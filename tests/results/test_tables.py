@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rdpbench.results.tables import Cell, Table, at_equal_rates, latency, latex, markdown, measured, terminal
+from rdpbench.results.latex import latex
+from rdpbench.results.tables import Cell, Table, at_equal_rates, latency, markdown, measured, terminal
 
 NASTY = r"a_b%c&d#e$f{g}h~i^j\k|l<m>*n [o] `p`"
 
