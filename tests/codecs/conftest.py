@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -19,6 +19,14 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 Made = dict[str, tuple[str, dict[str, Any], bytes]]
 """Bitstreams by name, each with the ``module:Class`` that made it and its options."""
+
+
+class Attack(Protocol):
+    """How many mutations gave ``images`` and ``errors``, and ``longest_s``, by ``module:Class`` and its options."""
+
+    def __call__(
+        self, where: str, options: dict[str, Any], count: int = ..., megabytes: int = ..., caption: str | None = ...
+    ) -> dict[str, float]: ...
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +50,21 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def told(*arguments: str, **environment: str) -> str:
+    """What a Python program prints that has to end well."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.fixture
 def decoded_elsewhere(tmp_path: Path) -> Callable[[Made], dict[str, str]]:
     """Pixel hashes by name, from a fresh process that has nothing but classes, options and bytes."""
@@ -53,16 +76,23 @@ def decoded_elsewhere(tmp_path: Path) -> Callable[[Made], dict[str, str]]:
             file.write_bytes(data)
             file.with_suffix(".json").write_text(json.dumps([where, options]))
             files.append(str(file))
-        done = subprocess.run(
-            [sys.executable, "-W", "error", str(HERE / "decode_elsewhere.py"), "1", *files],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        assert done.returncode == 0, done.stderr
-        return dict(line.split() for line in done.stdout.splitlines())
+        lines = told("-W", "error", str(HERE / "decode_elsewhere.py"), "1", *files)
+        return dict(line.split() for line in lines.splitlines())
 
     return decode
+
+
+@pytest.fixture(scope="session")
+def attacked() -> Attack:
+    """Decodes damaged bitstreams of a codec with bounded memory: each ends soon, in an image or a clean error."""
+
+    def attack(
+        where: str, options: dict[str, Any], count: int = 2000, megabytes: int = 1024, caption: str | None = None
+    ) -> dict[str, float]:
+        arguments = [where, json.dumps(options), str(count), str(megabytes), *([] if caption is None else [caption])]
+        outcome: dict[str, float] = json.loads(told(str(HERE / "hostile.py"), *arguments, OMP_NUM_THREADS="1"))
+        assert outcome["images"] + outcome["errors"] == count
+        assert outcome["longest_s"] < 5
+        return outcome
+
+    return attack

@@ -1,7 +1,7 @@
 """Decodes mutations of a learned codec's bitstream with bounded memory; run as a program by the tests.
 
-``python hostile.py CLASS OPTIONS COUNT MEGABYTES``: the options are JSON. Prints one line: how many mutations gave an
-image, how many an error, the longest seconds.
+``python hostile.py CLASS OPTIONS COUNT MEGABYTES [CAPTION]``: the options are JSON, the caption goes to the encoder.
+Prints one line: how many mutations gave an image, how many an error, the longest seconds.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def mutated(data: bytes, number: int, rng: np.random.Generator) -> bytes:
 
 
 def main() -> None:
-    where, options, count, megabytes = sys.argv[1:]
+    where, options, count, megabytes, *caption = sys.argv[1:]
     module, _, name = where.partition(":")
     codec = getattr(importlib.import_module(module), name)(**json.loads(options))
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (8, 13, 3), dtype=np.uint8)
     image = np.ascontiguousarray(coarse.repeat(8, 0).repeat(8, 1)[:61, :99])
-    data = codec.encode(image, Side()).data
+    data = codec.encode(image, Side(*caption)).data
     assert codec.decode(data).shape == image.shape
     # What is here already, and so much more.
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10

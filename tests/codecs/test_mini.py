@@ -31,8 +31,8 @@ from rdpbench.metrics.msssim import MSSSIM
 from rdpbench.metrics.psnr import PSNR
 from rdpbench.results.bd import bd_rate
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).parents[2]
+WHERE = "rdpbench.codecs.mini:Mini"
 METRICS = pytest.mark.parametrize("metric", ["mse", "ms-ssim"])
 PORTABLE = pytest.mark.parametrize("portable", [False, True])
 
@@ -266,28 +266,8 @@ def test_a_portable_file_survives_other_arithmetic(photograph: Image) -> None:
     assert np.abs(found.astype(int) - codec.decode(data)).max() <= 1
 
 
-def elsewhere(folder: Path, codecs: dict[str, tuple[dict[str, Any], bytes]]) -> dict[str, str]:
-    """Hashes of what a process with one thread decodes."""
-    paths = []
-    for name, (options, data) in codecs.items():
-        (folder / f"{name}.json").write_text(json.dumps(["rdpbench.codecs.mini:Mini", options]))
-        (folder / f"{name}.bin").write_bytes(data)
-        paths.append(str(folder / f"{name}.bin"))
-    done = subprocess.run(
-        [sys.executable, str(HERE / "decode_elsewhere.py"), "1", *paths],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-    return dict(line.split() for line in done.stdout.splitlines())
-
-
 @pytest.mark.slow
-def test_a_fresh_process_decodes_the_same_pixels(tmp_path: Path) -> None:
+def test_a_fresh_process_decodes_the_same_pixels(decoded_elsewhere: Any) -> None:
     from skimage import data
 
     picture: Image = np.ascontiguousarray(data.astronaut()[:256, 100:356])
@@ -301,46 +281,23 @@ def test_a_fresh_process_decodes_the_same_pixels(tmp_path: Path) -> None:
                     options = {"metric": metric, "portable": portable, "quality": 4.3}
                     codec = Mini(**options)
                     name = f"{metric}-{portable}-{size}"
-                    made[name] = options, codec.encode(image, Side()).data
-                    hashes[name] = pixel_sha256(codec.decode(made[name][1]))
+                    coded = codec.encode(image, Side()).data
+                    made[name] = (WHERE, options, coded)
+                    hashes[name] = pixel_sha256(codec.decode(coded))
     finally:
         torch.set_num_threads(threads)
-    assert elsewhere(tmp_path, made) == hashes
+    assert decoded_elsewhere(made) == hashes
 
 
-def hostile(options: dict[str, Any], count: int) -> dict[str, float]:
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(HERE / "hostile.py"),
-            "rdpbench.codecs.mini:Mini",
-            json.dumps(options),
-            str(count),
-            "1024",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    outcome: dict[str, float] = json.loads(done.stdout)
-    assert outcome["images"] + outcome["errors"] == count
-    assert outcome["longest_s"] < 5
-    return outcome
-
-
-def test_a_few_damaged_files_end_in_an_error_or_an_image() -> None:
-    assert hostile({"weights": "random", "max_pixels": 1 << 18}, 300)["errors"] > 100
+def test_a_few_damaged_files_end_in_an_error_or_an_image(attacked: Any) -> None:
+    assert attacked(WHERE, {"weights": "random", "max_pixels": 1 << 18}, 300)["errors"] > 100
 
 
 @pytest.mark.slow
 @PORTABLE
 @pytest.mark.parametrize("weights", ["random", "official"])
-def test_damaged_files_end_in_an_error_or_an_image(weights: str, portable: bool) -> None:
-    assert hostile({"weights": weights, "portable": portable, "max_pixels": 1 << 18}, 2000)["errors"] > 400
+def test_damaged_files_end_in_an_error_or_an_image(weights: str, portable: bool, attacked: Any) -> None:
+    assert attacked(WHERE, {"weights": weights, "portable": portable, "max_pixels": 1 << 18})["errors"] > 400
 
 
 # The contract
