@@ -10,12 +10,14 @@ a drifting machine is fair to all; medians over the rounds are printed, and rati
 task alone is the difference of both sweeps over the difference of their tasks.
 
 CompressAI is run at its settings ``-j 1``, ``-j 2`` and ``-j 2`` with one thread each. The bare loop uses rdpbench's
-codec and metric classes and as many worker processes, and does nothing else: no plan, no store, no hashes.
+codec and metric classes and as many worker processes, and does nothing else: no plan, no store, no hashes. With
+``--codec jpeg`` a second one takes the libraries of CompressAI's benchmark, Pillow and pytorch-msssim.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import os
 import statistics
@@ -71,6 +73,35 @@ def _bare_image(codec: str, path: Path) -> list[tuple[float, float, float]]:
     return out
 
 
+def bare_with_libraries(folder: Path, workers: int) -> None:
+    """The same for JPEG, with nothing of rdpbench: Pillow and pytorch-msssim."""
+    with multiprocessing.get_context("fork").Pool(workers) as pool:
+        scores = pool.map(_bare_jpeg, sorted(folder.glob("*.png")), chunksize=1)
+    print(sum(map(len, scores)), "pairs scored")
+
+
+def _bare_jpeg(path: Path) -> list[tuple[float, float, float]]:
+    import io
+
+    import numpy as np
+    import torch
+    from PIL import Image as pil
+    from pytorch_msssim import ms_ssim
+
+    torch.set_num_threads(1)
+    image = pil.open(path).convert("RGB")
+    original = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
+    out = []
+    for quality in QUALITIES["jpeg"]:
+        stream = io.BytesIO()
+        image.save(stream, "JPEG", quality=quality)
+        decoded = torch.from_numpy(np.array(pil.open(stream).convert("RGB"))).permute(2, 0, 1)[None].float()
+        psnr = 10 * math.log10(255**2 / float((original - decoded).square().mean()))
+        msssim = float(ms_ssim(original, decoded, data_range=255))
+        out.append((8 * stream.tell() / image.width / image.height, psnr, msssim))
+    return out
+
+
 def timed(line: list[str], **environment: str) -> float:
     """Wall seconds of a process that must succeed."""
     started = time.perf_counter()
@@ -90,11 +121,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--skip", action="append", default=[], help="a contestant to leave out, by its name")
     parser.add_argument("--dense", action="store_true", help="every quality from 1 to 95 (jpeg, webp)")
-    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--bare", choices=["ours", "libraries"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     folder, codec, workers = options.folder.resolve(), options.codec, options.workers
     if options.dense:
         QUALITIES[codec] = list(range(1, 96))
+    if options.bare == "libraries":
+        bare_with_libraries(folder, workers)
+        return
     if options.bare:
         bare(codec, folder, workers)
         return
@@ -108,20 +142,25 @@ def main() -> None:
             timed(rdpbench(codec, folder, root, workers))
             return timed([sys.executable, "-m", "rdpbench", "show", "timed", "--root", root])
 
-    loop = [sys.executable, __file__, str(folder), "--codec", codec, "--workers", str(workers), "--bare"]
+    loop = [sys.executable, __file__, str(folder), "--codec", codec, "--workers", str(workers)]
     loop += ["--dense"] if options.dense else []
     contestants: dict[str, Callable[[], float]] = {
         "rdpbench": fresh,
         "rdpbench, verify=0": lambda: fresh("verify=0"),
-        "bare loop": lambda: timed(loop, OMP_NUM_THREADS="1"),
+        "bare loop": lambda: timed([*loop, "--bare", "ours"], OMP_NUM_THREADS="1"),
+        "bare loop, pytorch-msssim": lambda: timed([*loop, "--bare", "libraries"], OMP_NUM_THREADS="1"),
         "compressai -j 1": lambda: timed(compressai(codec, folder, 1)),
         "compressai -j 2, one thread each": lambda: timed(compressai(codec, folder, 2), OMP_NUM_THREADS="1"),
         "compressai -j 2": lambda: timed(compressai(codec, folder, 2)),
     }
+    if wrong := [name for name in options.skip if name not in contestants or name == "rdpbench"]:
+        parser.error(f"--skip {wrong[0]!r}: contestants that can be left out are {', '.join(list(contestants)[1:])}")
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(options.rounds):
         for name, contestant in contestants.items():
-            if name in options.skip or (turn and name == "compressai -j 2"):
+            if name in options.skip or (codec != "jpeg" and name.endswith("pytorch-msssim")):
+                continue
+            if turn and name == "compressai -j 2":
                 continue  # two processes of two threads each fight over two cores: many times slower, once is enough
             seconds[name].append(contestant())
             print(f"round {turn + 1}: {name}: {seconds[name][-1]:.2f} s", file=sys.stderr, flush=True)
