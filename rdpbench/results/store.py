@@ -187,9 +187,6 @@ class Store:
         try:
             try:
                 _write_new(path, data)
-            except FileNotFoundError:  # the first one in its folder
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _write_new(path, data)
             except FileExistsError:
                 if path.read_bytes() != data:  # damaged, or another worker is writing the same: made whole either way
                     beside = path.with_suffix(f".{os.getpid()}.tmp")
@@ -314,7 +311,12 @@ def _write_new(path: Path, data: bytes) -> None:
     Raises:
         FileExistsError: there is one.
     """
-    with path.open("xb", buffering=0) as file:
+    try:
+        opened = path.open("xb", buffering=0)
+    except FileNotFoundError:  # the first one in its folder
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("xb", buffering=0)
+    with opened as file:
         try:
             written = 0
             while written < len(data):

@@ -6,7 +6,6 @@ import collections
 import copy
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from functools import cache
@@ -427,20 +426,6 @@ def test_portable_bitstreams_survive_other_arithmetic(photograph: Image, monkeyp
 # In other processes
 
 
-def elsewhere(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.mark.slow
 def test_a_fresh_process_decodes_the_same_pixels_at_full_width(decoded_elsewhere: Any) -> None:
     """256 x 256 and an odd size; other threads and batches give the same bytes, and pixels within 1."""
@@ -496,4 +481,5 @@ def test_the_contract_is_kept() -> None:
 def test_planning_imports_neither_torch_nor_compressai() -> None:
     lines = "import sys; from rdpbench.codecs.lic_tcm import Tcm; Tcm(width=96).coder(); Tcm().weight_needs()"
     lines += "; print(sorted({'torch', 'compressai', 'scipy', 'pandas'} & set(sys.modules)))"
-    assert elsewhere("-c", lines).strip() == "[]"
+    done = subprocess.run([sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

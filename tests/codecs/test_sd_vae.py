@@ -24,12 +24,8 @@ from rdpbench.image import Image
 
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def nothing_loaded(alone: None) -> Iterator[None]:
     yield
-    torch.set_num_threads(before)
     perco_models.forget()
 
 

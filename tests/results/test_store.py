@@ -226,6 +226,23 @@ def test_bitstreams_lie_under_their_hash_and_heal(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*.tmp")] == []
 
 
+def test_workers_that_write_the_same_bytes_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    program = (
+        "from rdpbench.results.store import Store; from pathlib import Path; import sys, time\n"
+        "while time.time() < float(sys.argv[2]): pass\n"
+        "for n in range(300): Store(Path(sys.argv[1])).put_bitstream(n.to_bytes(2, 'big') * 5000)"
+    )
+    line = [sys.executable, "-c", program, str(tmp_path), str(time.time() + 2)]
+    workers = [subprocess.Popen(line, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    for worker in workers:
+        assert worker.communicate()[1] == ""
+    store = Store(tmp_path)
+    names = [path.stem for path in tmp_path.rglob("*.bin")]
+    assert len(names) == 300
+    assert sum(len(store.get_bitstream(name)) for name in names) == 300 * 10_000
+    assert [path.name for path in tmp_path.rglob("*.tmp")] == []
+
+
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     store = Store(tmp_path / "run")
     with store.lock():
