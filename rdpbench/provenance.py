@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,20 @@ import rdpbench
 from rdpbench.config import Bench
 
 
-def new_session() -> str:
-    """A name for this call: time and process, sortable.
+def new_session(latest: str = "") -> str:
+    """A name for this call: time and process. It sorts behind ``latest``, also after the clock was set back.
 
-    >>> len(new_session().split("-"))
-    3
+    >>> new_session("29991231T235959000000-host-1").partition("-")[0]
+    '29991231T235959000001'
     """
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{platform.node()[:20].replace('-', '')}-{os.getpid()}"
+    now = datetime.now(UTC).replace(tzinfo=None)
+    with contextlib.suppress(ValueError):
+        now = max(now, datetime.strptime(latest.partition("-")[0], _STAMP) + timedelta(microseconds=1))  # noqa: DTZ007
+    return f"{now:{_STAMP}}-{platform.node()[:20].replace('-', '')}-{os.getpid()}"
+
+
+_STAMP = "%Y%m%dT%H%M%S%f"
+"""Of UTC."""
 
 
 def provenance(bench: Bench, tasks: int) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from rdpbench.errors import StoreError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def _with_provenance_of_data(record: dict[str, Any]) -> dict[str, Any]:
@@ -30,7 +30,37 @@ def _with_provenance_of_data(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, **later, **without}
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_provenance_of_data}
+def _with_what_was_measured(record: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 did not say where a dataset lies, all options, what a codec told or opened, nor a metric's version."""
+    if "row" in record or "scores" in record or "set" in record:
+        parts: dict[str, Any] = {
+            name: _with_what_was_measured(record[name]) for name in ("row", "set") if name in record
+        }
+        if "scores" in record:
+            parts["scores"] = [_with_what_was_measured(score) for score in record["scores"]]
+        return {**record, **parts}
+    if "set_key" in record:
+        return {**record, "definition": "", "left_out": None, "note": ""}
+    if "score_key" in record:
+        return {**record, "definition": ""}
+    if "bits_kind" not in record:
+        return record
+    root = _root_of(record["path"], record["image"]) if record["manifest_kind"] in ("made", "") else ""
+    return {**record, "root": root, "configuration": "", "info": "{}", "files": "{}"}
+
+
+def _root_of(path: str, image: str) -> str:
+    """The folder of a set of the user's, from where an image lies and from its id, which is its path in there."""
+    for tail in (path, path.rpartition(".")[0]):
+        if tail.endswith(f"/{image}"):
+            return tail.removesuffix(f"/{image}")
+    return ""
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: _with_provenance_of_data,
+    2: _with_what_was_measured,
+}
 """From version n to n + 1, a function of one record: a line of a part, or a row, score or timing of Parquet."""
 
 Status = Literal["ok", "error", "out_of_range"]
@@ -49,7 +79,9 @@ class Row:
     use: str
     """What was loaded: registry name or ``file.py:Class``."""
     options: str
-    """The codec's configuration without the rate, as JSON."""
+    """The options that were chosen, without the rate, as JSON; what builds the codec again."""
+    configuration: str
+    """All options of the codec as they were, defaults too, without the rate, as JSON; empty if not known."""
     coder: str
     """Versions of the codec's class and of the libraries, or sha256 of the binaries, that coded, as JSON."""
     rate_field: str
@@ -66,6 +98,8 @@ class Row:
     """sha256 of the dataset's manifest: which files, in which order."""
     manifest_kind: str
     """How far their bytes are known: ``pinned``, ``recorded``, ``names`` or ``made``; see the datasets' contract."""
+    root: str
+    """The folder of a set of the user's, where two may have one name; empty for a set that is known by its name."""
     protocol: str
     """What was done to the image between its file and the codec."""
     image: str
@@ -121,6 +155,10 @@ class Row:
     """Images that were coded together; beyond 1 the seconds are this one's share."""
     command: str
     """The command line, where a foreign program coded."""
+    info: str
+    """What the codec said of this image beside its bytes, such as a prompt that it found, as JSON."""
+    files: str
+    """Other files of the user's that the codec opened, with their sha256, as JSON."""
     attempts: int
     """Encodes that a search took; else 1."""
     time: str
@@ -144,6 +182,47 @@ class Score:
     error: str = ""
     note: str = ""
     """What one should know of the value, such as a caption that was cut."""
+    definition: str = ""
+    """Which edition of the metric: its version and a hash of all that changes its value; empty if not known."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """That a row belongs to one more point than the one that it was coded for: another dataset, label or source.
+
+    A row is stored once however many points share it. What a point is called and which set it is of does not change a
+    result, so none of it is in a task's key; it is stored here, apart from the row.
+    """
+
+    member_key: str
+    """sha256 over all of the following but the session."""
+    task_key: str
+    codec: str
+    """The curve's label."""
+    dataset: str
+    dataset_size: int
+    manifest: str
+    manifest_kind: str
+    root: str
+    tags: str
+    caption_source: str
+    session: str
+    """Which call of rdpbench named it."""
+
+
+class Place(NamedTuple):
+    """To which curve a row or a member belongs, with the protocol, which is in the task's key."""
+
+    codec: str
+    dataset: str
+    manifest: str
+    root: str
+    caption_source: str
+
+    @classmethod
+    def of(cls, stated: Row | Member) -> Place:
+        """What a row or a member states."""
+        return cls(stated.codec, stated.dataset, stated.manifest, stated.root, stated.caption_source)
 
 
 @dataclass(frozen=True)
@@ -195,9 +274,17 @@ class SetScore:
     reference: str
     """The other side: ``originals``, or a set of its own."""
     time: str
+    definition: str = ""
+    """Which edition of the metric, as for a score."""
+    left_out: str | None = None
+    """Ids of images of the point that are not in the value, as a JSON list; None if that is not known."""
+    note: str = ""
+    """What one should know of the value or of its interval."""
 
 
-def parse(kind: type[Row] | type[Score] | type[Timing] | type[SetScore], record: dict[str, Any], where: str) -> Any:
+def parse(
+    kind: type[Row] | type[Score] | type[Timing] | type[SetScore] | type[Member], record: dict[str, Any], where: str
+) -> Any:
     """Turn a stored record back into its class; a record with other fields is refused with its place."""
     names = {field.name for field in fields(kind)}
     if record.keys() != names:

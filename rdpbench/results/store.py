@@ -8,7 +8,8 @@
       scores.parquet         task_key, metric, value
       timings.parquet        honest times, where asked for
       sets.parquet           values of set metrics, one per point
-      parquet.sha256         of these four, as sha256sum writes it: a checksum inside Parquet covers a part of it only
+      members.parquet        rows that belong to more points than the one they were coded for
+      parquet.sha256         of these five, as sha256sum writes it: a checksum inside Parquet covers a part of it only
       bitstreams/ab/abcd...  every bitstream, under its sha256
       reconstructions/       PNG, as far as keep= asks for them
       features/              arrays that set metrics need, per image; see `rdpbench.results.features`
@@ -32,7 +33,7 @@ from typing import Any
 from rdpbench.errors import StoreBusy, StoreCorrupt
 from rdpbench.results.features import FeatureStore
 from rdpbench.results.parts import Part, PartWriter, read_parts, unwritable
-from rdpbench.results.schema import SCHEMA_VERSION, Row, Score, SetScore, Timing, migrate, parse
+from rdpbench.results.schema import SCHEMA_VERSION, Member, Row, Score, SetScore, Timing, migrate, parse
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Contents:
     scores: dict[str, Score] = field(default_factory=dict)
     timings: dict[str, Timing] = field(default_factory=dict)
     sets: dict[str, SetScore] = field(default_factory=dict)
+    members: dict[str, Member] = field(default_factory=dict)
 
     def add(self, record: dict[str, Any], where: str) -> None:
         """Take in one record; a success replaces a failure of the same key, never the other way round."""
@@ -58,6 +60,9 @@ class Contents:
         if "set" in record:
             of_set: SetScore = parse(SetScore, record["set"], where)
             self.sets[of_set.set_key] = of_set
+        if "member" in record:
+            member: Member = parse(Member, record["member"], where)
+            self.members[member.member_key] = member
         if "verified" in record and record["verified"] in self.rows:
             key = record["verified"]
             self.rows[key] = replace(self.rows[key], verified="fresh_process")
@@ -143,6 +148,13 @@ class Store:
             yield
         finally:
             lock.release()
+
+    def new_session(self) -> str:
+        """A name for a call that writes here. It sorts behind all others, whatever the clock says: later is newer."""
+        from rdpbench.provenance import new_session
+
+        names = [path.stem for place in ("sessions/*.json", "parts/*.jsonl") for path in self.folder.glob(place)]
+        return new_session(max(names, default=""))
 
     def writer(self, session: str) -> PartWriter:
         """A new part; hold the lock."""
@@ -234,8 +246,9 @@ class Store:
         }
         for record in self._read_parquet("timings"):
             contents.add({"timing": record}, str(self._parquet("timings")))
-        for record in self._read_parquet("sets"):
-            contents.add({"set": record}, str(self._parquet("sets")))
+        for name in ("set", "member"):
+            for record in self._read_parquet(f"{name}s"):
+                contents.add({name: record}, str(self._parquet(f"{name}s")))
         return contents
 
     def _read_parquet(self, name: str) -> list[dict[str, Any]]:
@@ -344,4 +357,5 @@ def _tables(contents: Contents) -> dict[str, list[dict[str, Any]]]:
         "scores": ordered(contents.scores.values(), "task_key", "metric", "score_key"),
         "timings": ordered(contents.timings.values(), "task_key", "timing_key"),
         "sets": ordered(contents.sets.values(), "metric", "time", "set_key"),
+        "members": ordered(contents.members.values(), "dataset", "codec", "task_key", "member_key"),
     }

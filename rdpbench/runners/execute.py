@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rdpbench.config import Bench
 from rdpbench.errors import StoreBusy
-from rdpbench.provenance import new_session, provenance, write_session
+from rdpbench.provenance import provenance, write_session
 from rdpbench.results.parts import PartWriter, unwritable
 from rdpbench.results.schema import Row
 from rdpbench.results.store import Store
@@ -81,11 +81,11 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
         plan = ahead or make_plan(bench, store)
         if announce:
             announce(plan, store)
-        if not plan.work:
+        if not plan.work and not plan.members:
             reduce_sets(store, plan, bench)
             store.compact()
             return Done(store, plan)
-        session = new_session()
+        session = store.new_session()
         try:
             write_session(store.folder, session, provenance(bench, len(plan.tasks)))
         except OSError as error:
@@ -108,7 +108,7 @@ def reduce_sets(store: Store, plan: Plan, bench: Bench) -> None:
     contents = store.read()
     writer: PartWriter | None = None
     for value in reduce_all(store, contents, plan.tasks, plan.metrics, bench.device, unreliable=bench.allow_unreliable):
-        writer = writer or store.writer(new_session())
+        writer = writer or store.writer(store.new_session())
         writer.append({"set": vars(value)})
     if writer:
         writer.close()
@@ -133,6 +133,8 @@ def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> 
     errors: list[Row] = []
     chosen = _Reservoir(sample)
     writer: PartWriter = done.store.writer(session)
+    for member in done.plan.members:
+        writer.append({"member": vars(replace(member, session=session))})
     arrays, cached = done.store.features.writer(session), originals().writer(session)
     try:
         with progress(len(done.plan.work)) as shown, contextlib.closing(results) as stream:  # type: ignore[type-var]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from rdpbench import registry
 from rdpbench.config import Bench, CodecSetting, DataSetting
 from rdpbench.datasets.captions import Caption
-from rdpbench.datasets.contract import Dataset
+from rdpbench.datasets.contract import Dataset, Pin
 from rdpbench.datasets.index import Entry, index
+from rdpbench.datasets.manifest import manifest_sha256
+from rdpbench.datasets.memory import file_facts
 from rdpbench.errors import ConfigError
 from rdpbench.runners.task import Task, axis_of, identity, identity_of_all, task_key, uses_caption
 
@@ -26,6 +29,26 @@ def dataset_of(setting: DataSetting) -> Dataset:
     if not isinstance(dataset, Dataset):
         raise ConfigError(f"{setting.use!r} is no dataset: it needs name, protocol, needs, samples() and len()")
     return dataset
+
+
+def pin_of(dataset: Dataset) -> Pin:
+    """Which files a set is, in which order: what it says itself; for a class that does not say it, their hashes."""
+    pinned = getattr(dataset, "pinned", None)
+    if pinned:
+        pin: Pin = pinned()
+        return pin
+    samples = list(dataset.samples())
+    facts = file_facts(sample.path for sample in samples)
+    return Pin(
+        manifest_sha256((sample.id, fact.sha256) for sample, (_, fact) in zip(samples, facts, strict=True)), "made"
+    )
+
+
+def root_of(setting: DataSetting) -> str:
+    """Where a set of the user's lies: two folders may have one name."""
+    options = dict(setting.options)
+    place = options.get("path") or options.get("file")
+    return str(Path(str(place)).expanduser().absolute()) if place else ""
 
 
 def run_name(bench: Bench) -> str:
@@ -44,16 +67,11 @@ def list_tasks(bench: Bench) -> Iterator[Task]:
     for _, data in bench.grid:
         if data not in sets:
             dataset = dataset_of(data)
-            if dataset.name in {other.name for other, _ in sets.values()}:
-                raise ConfigError(
-                    f"two datasets have the name {dataset.name!r}, and their means would mix; "
-                    "measure them in two runs, with run=NAME for each"
-                )
             sets[data] = dataset, index(dataset, bench.limit)
     for codec, data in bench.grid:
         dataset, entries = sets[data]
-        pinned = getattr(dataset, "pinned", None)
-        pin, size, protocol = pinned() if pinned else None, len(dataset), dataset.protocol
+        pin, size, protocol = pin_of(dataset), len(dataset), dataset.protocol
+        root = root_of(data) if pin.kind == "made" else ""
         for labelled, captions in captioned(bench, codec, dataset, entries):
             for rate, target, seed in points(bench, codec):
                 # A rate outside the range stops the plan, not the run.
@@ -62,7 +80,7 @@ def list_tasks(bench: Bench) -> Iterator[Task]:
                     caption = captions.get(entry.sample.id)
                     key = task_key(made, rate, target, seed, protocol, entry, caption)
                     keep = bench.keep is None or number < bench.keep
-                    what = (labelled, made, rate, target, seed, dataset.name, size, pin, protocol, entry, caption)
+                    what = (labelled, made, rate, target, seed, dataset.name, size, pin, root, protocol, entry, caption)
                     yield Task(key, *what, keep)
 
 

@@ -6,24 +6,18 @@ Pure but for reading: nothing is coded here, and no plan starts work.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from rdpbench import registry
 from rdpbench.config import Bench
 from rdpbench.results.reconstructions import reconstruction_path
-from rdpbench.results.schema import Row
+from rdpbench.results.schema import Member, Place, Row
 from rdpbench.results.store import Contents, Store
 from rdpbench.runners.features import Stored, pair_metrics, set_metrics
 from rdpbench.runners.grid import list_tasks
 from rdpbench.runners.preflight import check_device, check_downloads, check_needs, choose_metrics, fitting
-from rdpbench.runners.task import (
-    Task,
-    Work,
-    device_of,
-    score_key,
-    timing_key,
-)
+from rdpbench.runners.task import Task, Work, device_of, member_of, place_of, score_key, timing_key
 
 CHUNK = 32
 TAIL = 8
@@ -35,8 +29,11 @@ class Plan:
     """What a command stands for."""
 
     tasks: tuple[Task, ...]
+    """All that the command's points consist of. Points may share a task, which is then here once for each of them."""
     work: tuple[Work, ...]
-    """What is left to do."""
+    """What is left to do, once for each key."""
+    members: tuple[Member, ...]
+    """What the store does not say yet of points that share rows."""
     metrics: tuple[str, ...]
     left_out: Mapping[str, str]
     """Metrics left out on the user's word (``metrics=available``), with what each lacks."""
@@ -63,14 +60,18 @@ def make_plan(bench: Bench, store: Store) -> Plan:
     check_downloads(bench)
     check_device(bench.device)
     metrics, left_out = choose_metrics(bench)
-    tasks = tuple({task.key: task for task in list_tasks(bench)}.values())
+    tasks = tuple(list_tasks(bench))
     metrics, unfit = fitting(bench, metrics, tasks)
     left_out |= unfit
     stored = store.read() if store.exists() else Contents()
     pairs, sets = pair_metrics(metrics), Stored.of(set_metrics(metrics), store.features)
     work: list[Work] = []
     failed = 0
+    distinct: dict[str, Task] = {}
     for task in tasks:
+        known = distinct.setdefault(task.key, task)
+        distinct[task.key] = replace(known, keep=known.keep or task.keep)
+    for task in distinct.values():
         row = stored.rows.get(task.key)
         if row is not None and row.status == "error" and not bench.retry_failed:
             failed += 1
@@ -93,7 +94,24 @@ def make_plan(bench: Bench, store: Store) -> Plan:
         )
         if row is None or missing or timing or unkept or features or originals:
             work.append(Work(task, missing if row else pairs, row, timing, features, originals))
-    return Plan(tasks, tuple(work), metrics, left_out, failed, _expected(work, stored.rows.values()))
+    members = tuple(_new_members(tasks, distinct, stored))
+    return Plan(tasks, tuple(work), members, metrics, left_out, failed, _expected(work, stored.rows.values()))
+
+
+def _new_members(tasks: Iterable[Task], distinct: Mapping[str, Task], stored: Contents) -> Iterator[Member]:
+    """What points the rows belong to beside the one that each row states itself, as far as that is not stored."""
+    named = set(stored.members)
+    for task in tasks:
+        row = stored.rows.get(task.key)
+        place = place_of(task)
+        if row is None:
+            itself = place == place_of(distinct[task.key])
+        else:  # those of earlier versions do not say where a folder lies
+            stated = Place.of(row)
+            itself = stated in (place, place._replace(root=""))
+        if not itself and (member := member_of(task)).member_key not in named:
+            named.add(member.member_key)
+            yield member
 
 
 def _unscored(stored: Contents, key: str, retry: bool) -> bool:

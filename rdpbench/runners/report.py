@@ -13,13 +13,12 @@ def lines(plan: Plan, store: Store, workers: int) -> list[str]:
     """The plan in a few lines."""
     codecs = dict.fromkeys(task.codec.name for task in plan.tasks)
     sets = dict.fromkeys(f"{task.dataset} ({_images(plan, task.dataset)} images)" for task in plan.tasks)
-    left = len(plan.work)
-    stored = len(plan.tasks) - left - plan.failed
+    left, every = len(plan.work), len({task.key for task in plan.tasks})
     out = [
         f"codecs    {', '.join(codecs)}",
         f"data      {', '.join(sets)}",
         f"metrics   {', '.join(plan.metrics) or 'none'}",
-        f"tasks     {len(plan.tasks)} in {plan.cells} cells: {stored} done, {left} left",
+        f"tasks     {every} in {plan.cells} cells: {every - left - plan.failed} done, {left} left",
         f"store     {store.folder}",
     ]
     if plan.failed:
@@ -40,7 +39,7 @@ def as_json(plan: Plan, store: Store) -> dict[str, Any]:
     return {
         "store": str(store.folder),
         "cells": plan.cells,
-        "tasks": len(plan.tasks),
+        "tasks": len({task.key for task in plan.tasks}),
         "left": len(plan.work),
         "failed": plan.failed,
         "metrics": list(plan.metrics),

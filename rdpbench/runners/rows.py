@@ -22,6 +22,7 @@ def new_row(task: Task, session: str, device: str, *, status: Status, error: str
         codec=task.codec.name,
         use=task.codec.use,
         options=json.dumps(dict(task.codec.options)),
+        configuration=_configuration(task.identity),
         coder=_coder(task.identity),
         rate_field=axis.field if axis else "",
         rate=task.rate,
@@ -29,8 +30,9 @@ def new_row(task: Task, session: str, device: str, *, status: Status, error: str
         seed=task.seed,
         dataset=task.dataset,
         dataset_size=task.dataset_size,
-        manifest=task.pin.sha256 if task.pin else "",
-        manifest_kind=task.pin.kind if task.pin else "",
+        manifest=task.pin.sha256,
+        manifest_kind=task.pin.kind,
+        root=task.root,
         protocol=task.protocol,
         image=entry.sample.id,
         tags=",".join(entry.sample.tags),
@@ -63,6 +65,8 @@ def new_row(task: Task, session: str, device: str, *, status: Status, error: str
         threads=1,
         batch=1,
         command="",
+        info="{}",
+        files="{}",
         attempts=1,
         time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -73,6 +77,12 @@ def _weights(identity: str) -> str:
     """The kind of weights that code, if any."""
     kind: str = json.loads(identity).get("weights", "")
     return kind
+
+
+@cache
+def _configuration(identity: str) -> str:
+    """All options, defaults too."""
+    return json.dumps(json.loads(identity)["options"])
 
 
 @cache

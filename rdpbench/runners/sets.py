@@ -19,7 +19,7 @@ from rdpbench.results.schema import Row, SetScore
 from rdpbench.results.store import Contents, Store
 from rdpbench.runners.features import kind, originals, set_metric, set_metrics, subject
 from rdpbench.runners.reference import ORIGINALS, reference_arrays, reference_of
-from rdpbench.runners.task import Task, canonical, metric_identity
+from rdpbench.runners.task import Task, canonical, definition, metric_identity
 
 
 def reduce_all(
@@ -55,7 +55,7 @@ class _Sides:
 
     def score(self, key: str, rows: Sequence[Row], device: str) -> SetScore:
         """The value of one point, or why there is none."""
-        theirs, ours = self._subjects(rows)
+        theirs, ours, left_out = self._subjects(rows)
         few = len(ours) < self.cls.minimum_images
         interval = None
         if few and not self.unreliable:
@@ -81,6 +81,8 @@ class _Sides:
             extra=json.dumps(dict(estimate.extra), sort_keys=True),
             reference=reference_of(self.cls),
             time=datetime.now(UTC).isoformat(timespec="microseconds"),
+            definition=definition(self.name),
+            left_out=json.dumps(left_out),
         )
 
     @property
@@ -97,16 +99,18 @@ class _Sides:
         """Arrays of a reference set of the metric's own."""
         return reference_arrays(self.name, self.cls, device)
 
-    def _subjects(self, rows: Sequence[Row]) -> tuple[list[str], list[str]]:
-        """Images that have arrays on both sides."""
-        pairs = []
+    def _subjects(self, rows: Sequence[Row]) -> tuple[list[str], list[str], list[str]]:
+        """Images that have arrays on both sides, and the ids of the others."""
+        pairs, left_out = [], []
         for row in rows:
             sample = self.tasks[row.task_key].entry.sample
             ours = subject(self.cls.features, row.reconstruction_sha256, sample)
             theirs = subject(self.cls.features, row.pixel_sha256, sample)
             if ours in self.here and (self._unpaired or theirs in self.there):
                 pairs.append((theirs, ours))
-        return [theirs for theirs, _ in pairs], [ours for _, ours in pairs]
+            else:
+                left_out.append(row.image)
+        return [theirs for theirs, _ in pairs], [ours for _, ours in pairs], left_out
 
     def _reduce(
         self, reference: Sequence[Array], distorted: Sequence[Array], few: bool
@@ -133,7 +137,9 @@ def _set_key(name: str, rows: Sequence[Row], tasks: dict[str, Task], *, insisted
         )
         for row in rows
     ]
-    record = {"metric": metric_identity(name), "features": kind(cls.features), "images": images, "insisted": insisted}
+    # Raised when what is stored beside a value changes: it is then made again from the arrays, which is cheap.
+    record = {"version": 2, "metric": metric_identity(name), "features": kind(cls.features)}
+    record |= {"images": images, "insisted": insisted}
     return hashlib.sha256(canonical(record).encode()).hexdigest()
 
 

@@ -77,11 +77,9 @@ def verify_store(store: Store, sample: int | None, seed: int) -> int:
     """Verify, record what was decoded in the fresh process, print findings; 1 if there are any."""
     found = verify(store, sample, seed)
     if found.decoded:
-        from rdpbench.provenance import new_session
-
         try:
             with store.lock():
-                writer = store.writer(new_session())
+                writer = store.writer(store.new_session())
                 for key in found.decoded:
                     writer.append({"verified": key})
                 writer.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -18,7 +18,7 @@ from rdpbench.datasets.index import Entry
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.metrics.contract import Features, beside
 from rdpbench.needs import Package, package_version
-from rdpbench.results.schema import Row
+from rdpbench.results.schema import Member, Place, Row
 from rdpbench.runners.beside import identity as identity_beside
 
 KEY_VERSION = 1
@@ -39,7 +39,9 @@ class Task:
     seed: int
     dataset: str
     dataset_size: int
-    pin: Pin | None
+    pin: Pin
+    root: str
+    """Where a set of the user's lies; empty for a set that is known by its name."""
     protocol: str
     entry: Entry
     caption: Caption | None = None
@@ -183,6 +185,26 @@ def task_key(
     return _sha256(record)
 
 
+def place_of(task: Task) -> Place:
+    """To which curve a task belongs."""
+    source = task.caption.source if task.caption else ""
+    return Place(task.codec.name, task.dataset, task.pin.sha256, task.root, source)
+
+
+def member_of(task: Task) -> Member:
+    """That a task belongs to its point; without the call that names it."""
+    member = Member(
+        member_key="",
+        task_key=task.key,
+        dataset_size=task.dataset_size,
+        manifest_kind=task.pin.kind,
+        tags=",".join(task.entry.sample.tags),
+        session="",
+        **place_of(task)._asdict(),
+    )
+    return replace(member, member_key=_sha256(vars(member)))
+
+
 def score_key(task: Task, metric: str) -> str:
     """sha256 over a task, all of a metric that changes its value, and what it takes beside the image."""
     record = {"task": task.key, "metric": metric_identity(metric)}
@@ -200,6 +222,17 @@ def metric_identity(name: str) -> Mapping[str, Any]:
         **_made_of(cls),
         "source": registry.source_sha256("metric", name),
     }
+
+
+@cache
+def definition(name: str) -> str:
+    """Which edition of a metric the installed code is: its version, and a hash of all that changes its value.
+
+    >>> definition("psnr").partition("-")[0]
+    '1'
+    """
+    made_of = metric_identity(name)
+    return f"{made_of['version']}-{_sha256(made_of)[:10]}"
 
 
 @cache

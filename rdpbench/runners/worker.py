@@ -32,7 +32,7 @@ from rdpbench.runners.coding import Setup, code, code_batch, decode_row, go_toge
 from rdpbench.runners.decodes import DETERMINISTIC, decodes_of, further_of, is_stochastic, note
 from rdpbench.runners.features import Extractor
 from rdpbench.runners.rows import new_row
-from rdpbench.runners.task import Task, Work, score_key
+from rdpbench.runners.task import Task, Work, definition, score_key
 from rdpbench.runners.timing import time_task
 
 REMEMBERED_ORIGINALS = 2
@@ -219,16 +219,16 @@ class Worker:
         except Exception as error:  # a metric of the user's; the row itself is good
             return _unscored(task, name, error)
         if math.isnan(value):
-            return Score(score_key(task, name), task.key, name, None, "the metric gave NaN")
+            return _scored_as(task, name, None, "the metric gave NaN")
         remarks = getattr(metric, "remarks", None)
         told = "; ".join(remarks(prepared[name])) if remarks else ""
-        return Score(score_key(task, name), task.key, name, value, note=told)
+        return _scored_as(task, name, value, note=told)
 
     def _score_decodes(self, counts: dict[str, int], task: Task, row: Row, reconstruction: Image) -> list[Score]:
         """Metrics over several decodes of the row's bitstream, by name with their numbers of decodes."""
         try:
             if not is_stochastic(task.codec):
-                return [Score(score_key(task, name), task.key, name, 0.0, note=DETERMINISTIC) for name in counts]
+                return [_scored_as(task, name, 0.0, note=DETERMINISTIC) for name in counts]
             further = further_of(self.setup.store, row, max(counts.values()))
         except StoreError:
             raise
@@ -242,7 +242,7 @@ class Worker:
             except Exception as error:
                 scores.append(_unscored(task, name, error))
             else:
-                scores.append(Score(score_key(task, name), task.key, name, value, note=note(some)))
+                scores.append(_scored_as(task, name, value, note=note(some)))
         return scores
 
     def _metric(self, name: str) -> Any:
@@ -276,7 +276,11 @@ def failed(task: Task, setup: Setup, message: str) -> Result:
 
 def _unscored(task: Task, name: str, error: Exception) -> Score:
     """A metric without a value: what it refuses in its own words, what breaks it with the place."""
-    return Score(score_key(task, name), task.key, name, None, _message(error, MetricError))
+    return _scored_as(task, name, None, _message(error, MetricError))
+
+
+def _scored_as(task: Task, name: str, value: float | None, error: str = "", note: str = "") -> Score:
+    return Score(score_key(task, name), task.key, name, value, error, note, definition(name))
 
 
 def _message(error: Exception, *plain: type[Exception]) -> str:
