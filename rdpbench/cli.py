@@ -204,18 +204,20 @@ def _doctor(_: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from rdpbench.results.show import by_tag, select, show
+    from rdpbench.results.show import by_tag, show
+    from rdpbench.results.stats.points import of_store
     from rdpbench.results.tables import terminal
 
     store = _stored(options)
     contents = store.read()
-    metrics = sorted({score.metric for score in contents.scores.values()}, key=_metric_order)
+    points = of_store(contents)
+    metrics = sorted(points.metrics, key=_metric_order)
     console = _console()
     if options.by_tag:
-        for table in by_tag(select(contents.rows.values(), None), contents.scores.values(), metrics):
+        for table in by_tag(points, metrics):
             console.print(terminal(table))
         return 0
-    for path in show(store, contents, None, metrics, console):
+    for path in show(store, contents, points, metrics, console):
         console.print(f"  {path}", highlight=False, soft_wrap=True)
     return 0
 

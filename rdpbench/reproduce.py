@@ -262,17 +262,16 @@ def _without_weights(bench: Bench) -> list[str]:
 
 def _measured(bench: Bench) -> tuple[pd.DataFrame, list[Row]]:
     """Points and rows of this run alone: others may lie in the same folder."""
-    from rdpbench.results.show import select
-    from rdpbench.results.summary import summarise
+    from rdpbench.results.stats.points import of_store
+    from rdpbench.results.summary import frame
     from rdpbench.runners.execute import store_of
     from rdpbench.runners.plan import make_plan
+    from rdpbench.runners.task import member_of
 
     store = store_of(bench)
     plan = make_plan(bench, store)
-    contents = store.read()
-    rows = select(contents.rows.values(), {task.key: task.codec.name for task in plan.tasks})
-    frame = summarise(rows, contents.scores.values(), plan.metrics, contents.sets.values())
-    return frame, [row for row in rows if row.status == "ok"]
+    points = of_store(store.read(), map(member_of, plan.tasks))
+    return frame(points, plan.metrics), [row for row in points.rows if row.status == "ok"]
 
 
 def _value(frame: pd.DataFrame, rows: Sequence[Row], rate: float, metric: str) -> tuple[float, int]:

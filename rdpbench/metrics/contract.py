@@ -1,8 +1,8 @@
 """What a metric is: a number with its meaning as class data, from pairs of images or from two sets of them.
 
 A *pair* metric works in two steps, so that what depends on the original alone is computed once however many codecs and
-rates are scored against it: ``prepare(original)`` and then ``score(prepared, reconstruction)``. ``reduce`` turns the
-per-image values into the number of a table; the default is their mean.
+rates are scored against it: ``prepare(original)`` and then ``score(prepared, reconstruction)``. A score is in the unit
+that the metric states. The number of a table is the mean of the scores, or what ``averaged`` says instead.
 
 A *set* metric has two halves. Its `Features` turn each image into an array, which is stored; its ``reduce`` turns the
 arrays of two sets into an `Estimate`, is cheap, and can be repeated on any subset. Metrics whose features have one
@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
+import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.image import Image
@@ -31,9 +32,9 @@ class Metric(Protocol):
     """The contract of a pair metric. Images are ``uint8 (H, W, 3)`` of equal size.
 
     Optional class data: ``beside``, what ``prepare`` also takes of the sample's reference side, by keyword
-    (``"captions"``: ``tuple[str, ...]``; ``"labels"``: ``(H, W)`` under the dataset's protocol); and ``uses_device``,
-    with which the constructor takes ``device``. Optional method: ``remarks(prepared) -> tuple[str, ...]``, kept beside
-    the value.
+    (``"captions"``: ``tuple[str, ...]``; ``"labels"``: ``(H, W)`` under the dataset's protocol); ``uses_device``, with
+    which the constructor takes ``device``; and ``averaged``, how a mean is taken (`Averaged`). Optional method:
+    ``remarks(prepared) -> tuple[str, ...]``, kept beside the value.
     """
 
     name: ClassVar[str]
@@ -54,6 +55,66 @@ class Metric(Protocol):
     def score(self, prepared: Any, reconstruction: Image) -> float: ...
 
     def reduce(self, values: Sequence[float]) -> float: ...
+
+
+Averaged = Literal["mean", "decibels"]
+"""``mean``: of the scores, without infinite ones. ``decibels``: scores are ``-10 log10`` of an error, and the number of
+a table is that of the mean error, in which a lossless image counts as 0."""
+
+
+def weighed(scores: Any, averaged: Averaged) -> NDArray[np.float64]:
+    """What of each score a mean is taken of; infinite for a score that no mean can hold.
+
+    >>> weighed([20.0, math.inf], "decibels").tolist()
+    [0.01, 0.0]
+    """
+    array = np.asarray(scores, np.float64)
+    return np.power(10.0, -array / 10) if averaged == "decibels" else array
+
+
+def stated(means: Any, averaged: Averaged) -> NDArray[np.float64]:
+    """Means of `weighed` scores, in the unit that the metric states.
+
+    >>> stated([0.01, 0.0], "decibels").tolist()
+    [20.0, inf]
+    """
+    array = np.asarray(means, np.float64)
+    if averaged != "decibels":
+        return array
+    with np.errstate(divide="ignore"):
+        return -10 * np.log10(array) + 0.0
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What must be known of a metric to read its values."""
+
+    kind: str
+    """``pair``, ``decodes`` or ``set``."""
+    unit: str
+    higher_is_better: bool
+    perceptual: bool
+    averaged: Averaged = "mean"
+
+    def usable(self, score: float | None) -> bool:
+        """Is a score a number that may be shown? NaN is not, nor what is infinitely bad: that is a fault of something.
+
+        >>> psnr = Meaning("pair", "dB", True, False)
+        >>> psnr.usable(math.inf), psnr.usable(-math.inf), psnr.usable(math.nan)
+        (True, False, False)
+        """
+        return score is not None and (math.isfinite(score) or (score == math.inf and self.higher_is_better))
+
+
+def meaning_of(metric: Any) -> Meaning:
+    """What a metric's class says of its values."""
+    return Meaning(
+        kind=str(getattr(metric, "kind", "pair")),
+        unit=str(getattr(metric, "unit", "")),
+        higher_is_better=bool(getattr(metric, "higher_is_better", True)),
+        perceptual=bool(getattr(metric, "perceptual", False)),
+        averaged=getattr(metric, "averaged", "mean"),
+    )
 
 
 def beside(metric: type) -> tuple[str, ...]:

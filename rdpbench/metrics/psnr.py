@@ -85,40 +85,25 @@ class PSNR:
         return contract.mean(values)
 
 
-class PooledPSNR:
+class PooledPSNR(PSNR):
     """PSNR of the mean squared error over all images, in dB, as torchmetrics computes it by default.
 
-    What is stored per image is its *mean squared error*, in squared 8-bit steps, where lower is better; only `reduce`
-    gives dB. Every image weighs the same, whatever its size: the mean is over images, not over pixels, and the two
-    differ for a dataset of mixed sizes.
+    What is stored per image is its PSNR in dB, as for `PSNR`; only the mean is taken of the squared errors, in which a
+    lossless image counts as 0. Every image weighs the same, whatever its size: the mean is over images, not over
+    pixels, and the two differ for a dataset of mixed sizes.
 
     >>> metric = PooledPSNR()
-    >>> grey = np.full((16, 24, 3), 100, np.uint8)
-    >>> metric.score(metric.prepare(grey), grey + 2)
-    4.0
+    >>> round(metric.reduce([psnr_of(1.0), psnr_of(100.0)]), 10)
+    31.0978898275
     """
 
     name: ClassVar[str] = "psnr-pooled"
-    version: ClassVar[str] = "1"
-    higher_is_better: ClassVar[bool] = True
-    unit: ClassVar[str] = "dB"
-    perceptual: ClassVar[bool] = False
+    version: ClassVar[str] = "2"  # in version 1 a score was the squared error, beside a unit of dB
     source: ClassVar[str] = "10 log10(255^2 / mean over images of MSE), 8-bit RGB"
-    needs: ClassVar[tuple[Need, ...]] = ()
-
-    def prepare(self, original: Image) -> Image:
-        """The original itself: ``uint8 (H, W, 3)``. Raises `MetricError` for anything else."""
-        return check_original(original, self.name)
-
-    def score(self, prepared: Image, reconstruction: Image) -> float:
-        """Mean squared error of the 8-bit values, 0 to 65025. Raises `MetricError` for another size or type."""
-        check_pair(prepared, reconstruction, self.name)
-        return squared_error(prepared, reconstruction) / prepared.size
+    averaged: ClassVar[contract.Averaged] = "decibels"
 
     def reduce(self, values: Sequence[float]) -> float:
-        """PSNR in dB of the mean of ``values``, which are squared errors; ``inf`` if all are 0, ``nan`` for none.
-
-        >>> round(PooledPSNR().reduce([1.0, 100.0]), 10)
-        31.0978898275
-        """
-        return psnr_of(math.fsum(values) / len(values)) if values else math.nan
+        """PSNR in dB of the mean squared error of images with these PSNRs; ``nan`` for none."""
+        if not values:
+            return math.nan
+        return float(contract.stated(math.fsum(contract.weighed(values, "decibels")) / len(values), "decibels"))

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from rdpbench.errors import UnknownName
 
 Floats = NDArray[np.float64]
-Points = Sequence[tuple[float, float]]
+RateValues = Sequence[tuple[float, float]]
 """``(rate, value)`` of each point, in any order; rates in bits per pixel or any other unit, above zero."""
 
 METHODS = ("pchip", "akima", "cubic")
@@ -61,7 +61,7 @@ class _NoNumber(Exception):
     """Why these curves have no delta."""
 
 
-def bd_rate(anchor: Points, test: Points, *, higher_is_better: bool = True, method: str = "pchip") -> Delta:
+def bd_rate(anchor: RateValues, test: RateValues, *, higher_is_better: bool = True, method: str = "pchip") -> Delta:
     """Mean difference in rate at equal quality, in percent; negative means that ``test`` needs less.
 
     NaN with a reason for: fewer than 4 points, values that are not finite, a rate of zero or below, two points at one
@@ -104,7 +104,7 @@ def bd_rate(anchor: Points, test: Points, *, higher_is_better: bool = True, meth
         return Delta(math.nan, method, str(why), known.overlap, known.fraction)
 
 
-def bd_metric(anchor: Points, test: Points, *, method: str = "pchip") -> Delta:
+def bd_metric(anchor: RateValues, test: RateValues, *, method: str = "pchip") -> Delta:
     """Mean difference in the metric at equal rate, over the common range of log rates; in the metric's unit.
 
     Positive means that ``test`` has higher values: better for PSNR, worse for LPIPS. The metric need not be monotone.
@@ -136,7 +136,7 @@ def bd_metric(anchor: Points, test: Points, *, method: str = "pchip") -> Delta:
         return Delta(math.nan, method, str(why), known.overlap, known.fraction)
 
 
-def _in_order(points: Points, who: str) -> tuple[Floats, Floats]:
+def _in_order(points: RateValues, who: str) -> tuple[Floats, Floats]:
     """Rates and values by rising rate."""
     if len(points) < MINIMUM_POINTS:
         raise _NoNumber(f"{who}: {len(points)} point{'s' * (len(points) != 1)}, and at least {MINIMUM_POINTS} needed")

@@ -12,8 +12,8 @@ from rdpbench.results.bd import METHODS
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rdpbench.results.figure_data import Run
-    from rdpbench.results.store import Contents, Store
+    from rdpbench.results.stats.points import Points
+    from rdpbench.results.store import Store
     from rdpbench.results.tables import Table
 
 
@@ -38,16 +38,18 @@ def run(options: argparse.Namespace, store: Store, console: Console) -> int:
         StoreUnwritable: a file cannot be written.
     """
     from rdpbench.results import tables
-    from rdpbench.results.figure_data import read_run
     from rdpbench.results.latex import latex
+    from rdpbench.results.stats.points import of_store
     from rdpbench.results.verdicts import write_file
 
     if options.resamples < 20:
         raise ConfigError(f"--resamples {options.resamples}: an interval of 95 % needs 20 at the least, better 1000")
     if options.method not in METHODS:
         raise UnknownName("method", options.method, METHODS)
-    contents = store.read()
-    made = _tables(read_run(store.folder.resolve().name, contents), contents, options)
+    points = of_store(store.read())
+    for note in points.notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    made = _tables(points, options)
     for one in made:
         console.print(tables.terminal(one))
     for path, how in ((options.markdown, tables.markdown), (options.latex, latex)):
@@ -57,35 +59,26 @@ def run(options: argparse.Namespace, store: Store, console: Console) -> int:
     return 0
 
 
-def _tables(found: Run, contents: Contents, options: argparse.Namespace) -> list[Table]:
+def _tables(points: Points, options: argparse.Namespace) -> list[Table]:
     from rdpbench.results.bd_tables import bd_tables
     from rdpbench.results.crossover import crossover_tables
 
-    scores = list(contents.scores.values())
-    how = {"method": options.method, "resamples": options.resamples}
-    what = found.frame, found.rows, scores, options.anchor, options.metric
-    made = bd_tables(*what, **how)
+    what = points, options.anchor, options.metric
+    made = bd_tables(*what, method=options.method, resamples=options.resamples)
     if options.crossover:
         made += crossover_tables(*what, resamples=options.resamples)
-    return made + (matched_tables(found, contents, options) if options.matched else [])
+    return made + (matched_tables(points, options) if options.matched else [])
 
 
-def matched_tables(found: Run, contents: Contents, options: argparse.Namespace) -> list[Table]:
-    """A table for each dataset, metric of pairs and codec."""
+def matched_tables(points: Points, options: argparse.Namespace) -> list[Table]:
+    """A table for each place, metric of pairs and codec."""
     from rdpbench.results import matched
-    from rdpbench.results.image_curves import image_curves
+    from rdpbench.results.bd_tables import compared
 
-    scores = list(contents.scores.values())
-    of_pairs = {one.metric for one in scores}
     out = []
-    for dataset, protocol in dict.fromkeys((row.dataset, row.protocol) for row in found.rows):
-        rows = [row for row in found.rows if (row.dataset, row.protocol) == (dataset, protocol)]
-        rows = [row for row in rows if row.weights != "random"]
-        for metric in options.metric or sorted(of_pairs):
-            curves = image_curves(rows, scores, metric) if metric in of_pairs else {}
-            anchor = curves.get(options.anchor)
-            for codec in curves if anchor is not None else ():
-                if anchor is not None and codec != options.anchor:
-                    pairs = matched.pairs(anchor, curves[codec], resamples=options.resamples)
-                    out.append(matched.table(pairs, anchor, curves[codec], metric, f"{dataset} ({protocol})"))
+    for one in compared(points, options.anchor, options.metric):
+        for codec in one.others if one.curves else ():
+            anchor, test = one.curves[options.anchor], one.curves[codec]
+            pairs = matched.pairs(anchor, test, resamples=options.resamples)
+            out.append(matched.table(pairs, anchor, test, one.metric, one.where))
     return out

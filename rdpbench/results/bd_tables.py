@@ -8,21 +8,18 @@ values per image: its delta is of the points' values and has no interval.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from rdpbench import registry
 from rdpbench.errors import UnknownName
+from rdpbench.metrics.contract import Meaning, stated, weighed
 from rdpbench.results import bootstrap
-from rdpbench.results.bd import Delta, Points, bd_metric, bd_rate
+from rdpbench.results.bd import Delta, RateValues, bd_metric, bd_rate
 from rdpbench.results.bootstrap import Interval
-from rdpbench.results.image_curves import ImageCurve, image_curves
-from rdpbench.results.schema import Row, Score
-from rdpbench.results.tables import Cell, Table, untrained
-
-if TYPE_CHECKING:
-    import pandas as pd
+from rdpbench.results.stats.points import ImageCurve, Points, common, image_curves, meaning, titles
+from rdpbench.results.summary import compared as over_common_images
+from rdpbench.results.tables import Cell, Table
 
 
 @dataclass(frozen=True)
@@ -30,8 +27,8 @@ class Against:
     """One codec against the anchor under one metric."""
 
     codec: str
-    images: int
-    """In both curves; 0 where that is not known."""
+    images: tuple[str, ...]
+    """In both curves; deltas over other images are not ranked with one another."""
     rate: Delta
     metric: Delta
     rate_interval: Interval | None = None
@@ -48,70 +45,71 @@ def against(
         UnknownName: no such method.
 
     >>> import numpy as np
+    >>> from rdpbench.setting import Setting
     >>> rates = np.outer([0.1, 0.2, 0.4, 0.8], [1.0, 1.5, 0.7])
     >>> values = 30 + 10 * np.log10(rates)
-    >>> first = ImageCurve("a", (("q", 1, None),) * 4, ("x", "y", "z"), rates, values)
-    >>> second = ImageCurve("b", (("q", 1, None),) * 4, ("x", "y", "z"), 0.9 * rates, values)
+    >>> settings = tuple(Setting("q", float(n)) for n in range(4))
+    >>> first = ImageCurve("a", settings, ("x", "y", "z"), rates, values)
+    >>> second = ImageCurve("b", settings, ("x", "y", "z"), 0.9 * rates, values)
     >>> round(against(first, second, "psnr", resamples=20).rate.value, 6)
     -10.0
     """
     of = meaning(metric)
-    common = [image for image in anchor.complete if image in set(test.complete)]
-    if not common:
+    images = common_images([anchor, test])
+    if not images:
         none = Delta(math.nan, method, "no image has all points of both curves")
-        return Against(test.codec, 0, none, none)
-    first, second = anchor.of(common), test.of(common)
+        return Against(test.codec, (), none, none)
+    first, second = anchor.of(images), test.of(images)
 
-    def rate(one: Points, other: Points) -> Delta:
-        better = bool(of.higher_is_better)
-        return bd_rate(reduced(of, one), reduced(of, other), higher_is_better=better, method=method)
+    def rate(one: RateValues, other: RateValues) -> Delta:
+        pair = in_unit(of, one), in_unit(of, other)
+        return bd_rate(*pair, higher_is_better=of.higher_is_better, method=method)
 
-    def value(one: Points, other: Points) -> Delta:
-        return bd_metric(reduced(of, one), reduced(of, other), method=method)
+    def value(one: RateValues, other: RateValues) -> Delta:
+        return bd_metric(in_unit(of, one), in_unit(of, other), method=method)
 
-    def interval(found: Delta, delta: Callable[[Points, Points], Delta]) -> Interval | None:
+    def interval(found: Delta, delta: Callable[[RateValues, RateValues], Delta]) -> Interval | None:
         if found.reason:
             return None
-        return bootstrap.of_curves(
-            (first.rates, first.values), (second.rates, second.values), delta, resamples=resamples
-        )
+        one, other = ((side.rates, weighed(side.values, of.averaged)) for side in (first, second))
+        return bootstrap.of_curves(one, other, delta, resamples=resamples)
 
-    by_rate, by_value = (delta(means(first), means(second)) for delta in (rate, value))
-    return Against(test.codec, len(common), by_rate, by_value, interval(by_rate, rate), interval(by_value, value))
-
-
-def meaning(metric: str) -> Any:
-    """The metric's class, with its unit and direction.
-
-    >>> int(meaning("lpips/alex").higher_is_better)
-    0
-    """
-    return registry.load("metric", metric)
+    by_rate, by_value = (delta(means(of, first), means(of, second)) for delta in (rate, value))
+    intervals = interval(by_rate, rate), interval(by_value, value)
+    return Against(test.codec, images, by_rate, by_value, *intervals)
 
 
-def reduced(cls: Any, points: Points) -> Points:
-    """Means over images as the metric states them: of a pooled PSNR the decibels of the mean error.
+def common_images(curves: Sequence[ImageCurve]) -> tuple[str, ...]:
+    """Images that are complete in all curves, in the order of their names."""
+    return tuple(sorted(set.intersection(*(set(curve.complete) for curve in curves))))
 
-    >>> round(reduced(meaning("psnr-pooled"), [(0.5, 65.025)])[0][1], 9)
+
+def in_unit(of: Meaning, points: RateValues) -> RateValues:
+    """Means of what is averaged, in the unit that the metric states.
+
+    >>> round(in_unit(meaning("psnr-pooled"), [(0.5, 0.001)])[0][1], 9)
     30.0
     """
-    return [(rate, cls().reduce([value])) for rate, value in points]
+    return [(rate, float(stated(value, of.averaged))) for rate, value in points]
 
 
-def means(curve: ImageCurve) -> Points:
-    """Rate and value of each point, as means over its images.
+def means(of: Meaning, curve: ImageCurve) -> RateValues:
+    """Rate of each point, and the mean of what is averaged (`in_unit` states it), over its images.
 
     >>> import numpy as np
-    >>> one = ImageCurve("a", (("q", 1, None),), ("x", "y"), np.array([[0.1, 0.3]]), np.array([[30.0, 31.0]]))
-    >>> means(one)
+    >>> from rdpbench.setting import Setting
+    >>> settings = (Setting("q", 1),)
+    >>> one = ImageCurve("a", settings, ("x", "y"), np.array([[0.1, 0.3]]), np.array([[30.0, 31.0]]))
+    >>> means(meaning("psnr"), one)
     [(0.2, 30.5)]
     """
-    return list(zip(curve.rates.mean(axis=1).tolist(), curve.values.mean(axis=1).tolist(), strict=True))
+    values = weighed(curve.values, of.averaged).mean(axis=1)
+    return list(zip(curve.rates.mean(axis=1).tolist(), values.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
 class Compared:
-    """The curves of one dataset under one metric, with the anchor's among them."""
+    """The curves of one place under one metric, with the anchor's among them."""
 
     where: str
     metric: str
@@ -119,92 +117,101 @@ class Compared:
     """The codecs but for the anchor, in the run's order."""
     curves: Mapping[str, ImageCurve]
     """Empty for a metric of sets."""
-    points: Mapping[str, Points] | None = None
-    """Of a metric of sets: it has no values per image."""
+    points: Mapping[str, RateValues] | None = None
+    """Of a metric of sets: it has no values per image. Those that are distances over the same images."""
+    images: tuple[str, ...] = ()
+    """Of these."""
+    notes: tuple[str, ...] = ()
 
 
-def compared(
-    frame: pd.DataFrame, rows: Sequence[Row], scores: Iterable[Score], anchor: str, metrics: Sequence[str] = ()
-) -> Iterator[Compared]:
-    """What can be held against an anchor, by dataset and metric; nothing of random weights.
+def compared(points: Points, anchor: str, metrics: Sequence[str] = ()) -> Iterator[Compared]:
+    """What can be held against an anchor, by place and metric; nothing of random weights.
 
     Args:
-        frame: points of `rdpbench.results.summary.summarise`.
-        rows: what they are means of.
-        scores: of these rows.
+        points: of any places.
         anchor: label of the curve that the others are held against.
         metrics: those to compare by; empty for all that were measured.
 
     Raises:
         UnknownName: no such curve or metric.
     """
-    trained = frame[~untrained(frame)]
-    codecs = list(dict.fromkeys(trained["codec"]))
+    trained = points.only(lambda point: not point.random)
+    codecs = list(dict.fromkeys(point.codec for point in trained.points))
     if anchor not in codecs:
         raise UnknownName("curve", anchor, codecs, "with trained weights in this run, that is")
-    known = [metric for metric in dict.fromkeys(trained["metric"]) if metric]
     for metric in metrics:
-        if metric not in known:
-            raise UnknownName("metric", metric, known, "measured in this run, that is")
-    scores = list(scores)
-    for (dataset, protocol), points in trained.groupby(["dataset", "protocol"], sort=False):
-        here = [row for row in rows if (row.dataset, row.protocol) == (dataset, protocol)]
-        here = [row for row in here if row.weights != "random"]
-        if anchor not in set(points["codec"]):
+        if metric not in trained.metrics:
+            raise UnknownName("metric", metric, trained.metrics, "measured in this run, that is")
+    for where, name in titles(trained.places).items():
+        here = trained.at(where)
+        there = list(dict.fromkeys(point.codec for point in here.points))
+        if anchor not in there:
             continue
-        for metric in metrics or known:
-            where = f"{dataset} ({protocol})"
-            if getattr(meaning(metric), "kind", "pair") == "set":
-                of = _points_of_sets(points[points["metric"] == metric])
-                yield Compared(where, metric, tuple(name for name in of if name != anchor), {}, of)
+        title = name if f"({where.protocol}" in name else f"{name} ({where.protocol})"
+        for metric in metrics or trained.metrics:
+            if meaning(metric).kind == "set":
+                of, images, notes = _points_of_sets(here, metric)
+                others = tuple(codec for codec in there if codec != anchor)
+                yield Compared(title, metric, others, {}, of, images, notes)
                 continue
-            curves = image_curves(here, scores, metric)
+            # A point that was tried on a few images must not narrow its curve to them.
+            shared = common({point: here.taken(point, metric).images for point in here.points})
+            whole = replace(here, points=tuple(point for point in here.points if point in shared.keys))
+            curves = image_curves(whole, metric)
+            said = [f"{p.codec}, {p.setting.words}: {why}; left out" for p, why in shared.left_out.items()]
             if anchor in curves:
-                yield Compared(where, metric, tuple(name for name in curves if name != anchor), curves)
+                others = tuple(codec for codec in curves if codec != anchor)
+                yield Compared(title, metric, others, curves, notes=tuple(said))
 
 
-def _points_of_sets(points: pd.DataFrame) -> dict[str, Points]:
-    """The points' own values, as far as they can be relied on."""
-    usable = points[points["reliable"] & points["value"].notna()]
-    curves = {str(codec): list(zip(of["bpp"], of["value"], strict=True)) for codec, of in usable.groupby("codec")}
-    return {codec: curves.get(codec, []) for codec in dict.fromkeys(points["codec"])}
+def _points_of_sets(points: Points, metric: str) -> tuple[dict[str, RateValues], tuple[str, ...], tuple[str, ...]]:
+    """The points' own values, as far as they can be relied on and are of the same images; these; and who is not."""
+    lines, notes = over_common_images(points, [metric])
+    lines = lines[lines["reliable"].astype(bool) & lines["value"].notna()]
+    curves = {str(codec): list(zip(of["bpp"], of["value"], strict=True)) for codec, of in lines.groupby("codec")}
+    there: dict[str, RateValues] = {
+        codec: curves.get(codec, []) for codec in dict.fromkeys(point.codec for point in points.points)
+    }
+    images = next((points.taken(point, metric).images for point in points.points if curves.get(point.codec)), ())
+    return there, images if len(lines) else (), tuple(notes)
 
 
 def bd_tables(
-    frame: pd.DataFrame,
-    rows: Sequence[Row],
-    scores: Iterable[Score],
+    points: Points,
     anchor: str,
     metrics: Sequence[str] = (),
     *,
     method: str = "pchip",
     resamples: int = bootstrap.RESAMPLES,
 ) -> list[Table]:
-    """A table for each dataset and metric: every codec against the anchor. Arguments as for `compared`.
+    """A table for each place and metric: every codec against the anchor. Arguments as for `compared`.
 
     Raises:
         UnknownName: no such curve, metric or method (of interpolation, `rdpbench.results.bd.METHODS`).
     """
     out = []
-    for one in compared(frame, rows, scores, anchor, metrics):
+    for one in compared(points, anchor, metrics):
         if one.points is not None:
-            found = [_of_points(one.points, anchor, name, one.metric, method) for name in one.others]
+            found = [_of_points(one, anchor, name, method) for name in one.others]
         else:
             base = one.curves[anchor]
             how: dict[str, Any] = {"method": method, "resamples": resamples}
             found = [against(base, one.curves[name], one.metric, **how) for name in one.others]
-        out.append(table(found, anchor, one.metric, one.where, method))
+        out.append(table(found, anchor, one.metric, one.where, method, one.notes))
     return out
 
 
-def _of_points(points: Mapping[str, Points], anchor: str, codec: str, metric: str, method: str) -> Against:
-    pair = points.get(anchor, []), points[codec]
-    better = bool(meaning(metric).higher_is_better)
+def _of_points(one: Compared, anchor: str, codec: str, method: str) -> Against:
+    assert one.points is not None
+    pair = one.points.get(anchor, []), one.points[codec]
+    better = meaning(one.metric).higher_is_better
     rate = bd_rate(*pair, higher_is_better=better, method=method)
-    return Against(codec, 0, rate, bd_metric(*pair, method=method))
+    return Against(codec, one.images, rate, bd_metric(*pair, method=method))
 
 
-def table(found: Sequence[Against], anchor: str, metric: str, where: str, method: str) -> Table:
+def table(
+    found: Sequence[Against], anchor: str, metric: str, where: str, method: str, said: Sequence[str] = ()
+) -> Table:
     """Deltas as a table; a letter where there is no number leads to the reason below."""
     cls = meaning(metric)
     unit = f" {cls.unit}" if cls.unit else ""
@@ -221,7 +228,7 @@ def table(found: Sequence[Against], anchor: str, metric: str, where: str, method
     places = 2 if cls.unit == "dB" else 4
     lines = []
     for one in found:
-        cells = [Cell(one.codec), Cell(str(one.images) if one.images else "–")]
+        cells = [Cell(one.codec), Cell(str(len(one.images) or "–"))]
         for delta, interval, digits, rank in (
             (one.rate, one.rate_interval, 1, ranks[0]),
             (one.metric, one.metric_interval, places, ranks[1]),
@@ -233,10 +240,10 @@ def table(found: Sequence[Against], anchor: str, metric: str, where: str, method
     notes = [f"({letter}) {reason}" for reason, letter in reasons.items()]
     if any(delta.narrow for one in found for delta in (one.rate, one.metric)):
         notes.append("† the curves share less than three quarters of their range")
-    if len({one.images for one in found}) > 1:
-        notes.append("Over different images: bold and underlined only among equal numbers of images")
+    if len({one.images for one in found if not one.rate.reason or not one.metric.reason}) > 1:
+        notes.append("Over different images: bold and underlined only among deltas over the same images")
     caption = f"{where}: Bjøntegaard deltas under {metric} against {anchor} ({method}), 95 % intervals over images"
-    return Table(caption, header, tuple(lines), tuple(notes))
+    return Table(caption, header, tuple(lines), (*notes, *said))
 
 
 def _number(
@@ -265,10 +272,13 @@ def letter(reasons: dict[str, str], reason: str) -> str:
 
 
 def _ranks(found: Sequence[Against], which: str, *, falls: bool) -> dict[str, int]:
-    """Best and second of the codecs that have a number over the most common count of images."""
+    """Best and second of the codecs that have a number over the images that most of them are compared over."""
     there = [(one.codec, one.images, getattr(one, which).value) for one in found if not getattr(one, which).reason]
-    counts = [images for _, images, _ in there]
-    values = {codec: value for codec, images, value in there if images == max(counts, key=counts.count)}
+    sets = [images for _, images, _ in there]
+    if not sets:
+        return {}
+    most = max(sets, key=lambda images: (sets.count(images), len(images), images))
+    values = {codec: value for codec, images, value in there if images == most}
     order = sorted(set(values.values()), reverse=not falls)[:2]
     return (
         {codec: order.index(value) + 1 for codec, value in values.items() if value in order} if len(values) > 1 else {}

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.errors import MetricError, UnknownName
-from rdpbench.results.bd import Delta, Points
+from rdpbench.results.bd import Delta, RateValues
 
 Floats: TypeAlias = NDArray[np.float64]
 Method: TypeAlias = Literal["expanded", "percentile", "bca"]
@@ -209,7 +209,7 @@ def of_means(
 def of_curves(
     anchor: tuple[Floats, Floats],
     test: tuple[Floats, Floats],
-    delta: Callable[[Points, Points], Delta],
+    delta: Callable[[RateValues, RateValues], Delta],
     *,
     method: Method = "expanded",
     resamples: int = RESAMPLES,

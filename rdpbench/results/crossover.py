@@ -15,22 +15,18 @@ interval. ``agree`` is the share of resamples that cross as the curves themselve
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rdpbench.metrics.contract import weighed
 from rdpbench.results import bootstrap
-from rdpbench.results.bd import Points
-from rdpbench.results.bd_tables import compared, letter, meaning, means, reduced
-from rdpbench.results.image_curves import Floats, ImageCurve
-from rdpbench.results.schema import Row, Score
+from rdpbench.results.bd import RateValues
+from rdpbench.results.bd_tables import common_images, compared, in_unit, letter, means
+from rdpbench.results.stats.points import Floats, ImageCurve, Points, meaning
 from rdpbench.results.tables import Cell, Table
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 EQUAL = 1e-12
 """Values nearer to each other, relative to the largest, are equal: interpolation rounds."""
@@ -67,7 +63,7 @@ class Crossover:
     """Why a single crossing has no interval."""
 
 
-def crossings(anchor: Points, test: Points, *, higher_is_better: bool = True) -> Crossings:
+def crossings(anchor: RateValues, test: RateValues, *, higher_is_better: bool = True) -> Crossings:
     """Where two curves cross, by rising rate.
 
     >>> anchor, test = [(0.1, 30.0), (1.6, 42.0)], [(0.1, 31.0), (1.6, 41.0)]
@@ -124,33 +120,36 @@ def _sign_changes(at: Floats, ahead: Floats) -> list[float]:
 def crossover(anchor: ImageCurve, test: ImageCurve, metric: str, *, resamples: int = bootstrap.RESAMPLES) -> Crossover:
     """The crossings of two codecs over the images that are complete in both, with the interval of a single one.
 
+    >>> from rdpbench.setting import Setting
+    >>> settings = tuple(Setting("q", float(n)) for n in range(3))
     >>> rates = np.outer([0.1, 0.4, 1.6], [1.0, 1.5, 0.7])
-    >>> first = ImageCurve("a", (("q", 1, None),) * 3, ("x", "y", "z"), rates, 30 + 10 * np.log10(rates))
-    >>> second = ImageCurve("b", (("q", 1, None),) * 3, ("x", "y", "z"), rates, 30 + 8 * np.log10(rates))
+    >>> first = ImageCurve("a", settings, ("x", "y", "z"), rates, 30 + 10 * np.log10(rates))
+    >>> second = ImageCurve("b", settings, ("x", "y", "z"), rates, 30 + 8 * np.log10(rates))
     >>> found = crossover(first, second, "psnr", resamples=50)
     >>> found.found.first, round(found.found.rates[0], 2)
     (1, 1.05)
     """
     of = meaning(metric)
-    common = [image for image in anchor.complete if image in set(test.complete)]
-    if not common:
+    images = common_images([anchor, test])
+    if not images:
         return Crossover(test.codec, 0, Crossings((), 0, reason="no image has all points of both curves"))
-    first, second = anchor.of(common), test.of(common)
+    first, second = anchor.of(images), test.of(images)
 
-    def cross(one: Points, other: Points) -> Crossings:
-        return crossings(reduced(of, one), reduced(of, other), higher_is_better=bool(of.higher_is_better))
+    def cross(one: RateValues, other: RateValues) -> Crossings:
+        return crossings(in_unit(of, one), in_unit(of, other), higher_is_better=of.higher_is_better)
 
-    found = cross(means(first), means(second))
-    if found.reason or len(common) < 2:
-        return Crossover(test.codec, len(common), found, reason=found.reason or "one image has no interval")
-    parts = np.concatenate([first.rates, first.values, second.rates, second.values])
+    found = cross(means(of, first), means(of, second))
+    if found.reason or len(images) < 2:
+        return Crossover(test.codec, len(images), found, reason=found.reason or "one image has no interval")
+    values = [weighed(curve.values, of.averaged) for curve in (first, second)]
+    parts = np.concatenate([first.rates, values[0], second.rates, values[1]])
     edges = np.cumsum([len(first.rates), len(first.values), len(second.rates)])
     tries = []
     for block in bootstrap.resampled(parts.T, resamples):
         for line in block:
             one = np.split(line, edges)
             tries.append(cross(_pairs(one[0], one[1]), _pairs(one[2], one[3])))
-    return _with_interval(test.codec, len(common), found, tries)
+    return _with_interval(test.codec, len(images), found, tries)
 
 
 def _pairs(rates: Floats, values: Floats) -> list[tuple[float, float]]:
@@ -183,31 +182,26 @@ def _place(one: Crossings, first: int) -> float:
 
 
 def crossover_tables(
-    frame: pd.DataFrame,
-    rows: Sequence[Row],
-    scores: Iterable[Score],
-    anchor: str,
-    metrics: Sequence[str] = (),
-    *,
-    resamples: int = bootstrap.RESAMPLES,
+    points: Points, anchor: str, metrics: Sequence[str] = (), *, resamples: int = bootstrap.RESAMPLES
 ) -> list[Table]:
-    """A table for each dataset and metric: where every codec crosses the anchor. Arguments and errors: `compared`."""
+    """A table for each place and metric: where every codec crosses the anchor. Arguments and errors: `compared`."""
     out = []
-    for one in compared(frame, rows, scores, anchor, metrics):
+    for one in compared(points, anchor, metrics):
         if one.points is not None:
-            better = bool(meaning(one.metric).higher_is_better)
-            base = one.points.get(anchor, [])
+            better = meaning(one.metric).higher_is_better
+            base, count = one.points.get(anchor, []), len(one.images)
             found = [
-                Crossover(name, 0, crossings(base, one.points[name], higher_is_better=better)) for name in one.others
+                Crossover(name, count, crossings(base, one.points[name], higher_is_better=better))
+                for name in one.others
             ]
         else:
             curves = one.curves
             found = [crossover(curves[anchor], curves[name], one.metric, resamples=resamples) for name in one.others]
-        out.append(table(found, anchor, one.metric, one.where))
+        out.append(table(found, anchor, one.metric, one.where, one.notes))
     return out
 
 
-def table(found: Sequence[Crossover], anchor: str, metric: str, where: str) -> Table:
+def table(found: Sequence[Crossover], anchor: str, metric: str, where: str, said: Sequence[str] = ()) -> Table:
     """Crossings as a table; a letter where there is no rate or no interval leads to the reason below."""
     arrow = "↑" if meaning(metric).higher_is_better else "↓"
     header = (
@@ -232,7 +226,9 @@ def table(found: Sequence[Crossover], anchor: str, metric: str, where: str) -> T
     if any(not math.isnan(one.agree) for one in found):
         notes.append("agree: resamples of the images in which the curves cross as often and in the same order")
     caption = f"{where}: where codecs cross {anchor} under {metric} (linear in log rate), 95 % intervals over images"
-    return Table(caption, header, tuple(lines), tuple(notes))
+    if len({one.images for one in found}) > 1:
+        notes.append("codecs are compared over other numbers of images with the anchor")
+    return Table(caption, header, tuple(lines), (*notes, *said))
 
 
 def _better(one: Crossover, anchor: str) -> tuple[str, str]:

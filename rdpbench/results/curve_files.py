@@ -26,7 +26,7 @@ from typing import Any
 from rdpbench.errors import StoreCorrupt, StoreError
 from rdpbench.results import curve_versions
 from rdpbench.results.curve_versions import VERSION, Columns
-from rdpbench.results.curves import Curve, ImagePoint, Point, in_order, name_of, text
+from rdpbench.results.curves import Curve, ImagePoint, Point, in_order, read_setting, text
 from rdpbench.results.parts import unwritable
 
 KIND, IMAGES_KIND = "rdpbench-curve", "rdpbench-curve-images"
@@ -57,7 +57,7 @@ def write(path: Path, curve: Curve) -> list[Path]:
     metrics = list(curve.points[0].values) if curve.points else []
     lines: list[list[object]] = [
         [
-            *[point.setting[0], text(point.setting[1]), point.n, point.dataset_size, point.protocol],
+            *[*_setting(point), point.n, point.dataset_size, point.protocol],
             *[point.bits_kind, text(point.bpp)],
             *(text(point.values[metric]) for metric in metrics),
             *[";".join(f"{metric}={count}" for metric, count in point.averaged.items()), point.bitstreams],
@@ -69,7 +69,7 @@ def write(path: Path, curve: Curve) -> list[Path]:
     if curve.images and curve.points[0].n <= MOST_IMAGES:
         lines = [
             [
-                *[one.setting[0], text(one.setting[1]), one.image, one.pixels, one.bitstream, text(one.bpp)],
+                *[*_setting(one), one.image, one.pixels, one.bitstream, text(one.bpp)],
                 *(text(one.values[metric]) for metric in metrics),
             ]
             for one in curve.images
@@ -90,6 +90,12 @@ def write(path: Path, curve: Curve) -> list[Path]:
     return list(files)
 
 
+def _setting(point: Point | ImagePoint) -> tuple[str, str]:
+    """Name and value of the native setting, ``target_bpp`` and the target, or neither for a single point."""
+    setting = point.setting
+    return setting.field, text(setting.rate if setting.target is None else setting.target)
+
+
 def _csv(kind: str, header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -107,7 +113,7 @@ def load(path: Path, again: str) -> Curve:
     """
     metrics, lines = _read(path, KIND, (FIRST, LAST), curve_versions.POINTS, again)
     points = [_parsed(path, number, lambda one=one: _point(one, metrics), again) for number, one in lines]
-    twice = {name_of(a.setting) for a in points for b in points if a is not b and a.setting == b.setting}
+    twice = {a.setting.words for a in points for b in points if a is not b and a.setting == b.setting}
     if twice:
         raise StoreCorrupt(f"{path} holds points twice: {', '.join(sorted(twice))}. Make it again: {again}")
     per_image: list[ImagePoint] = []
@@ -178,7 +184,7 @@ def _point(line: Sequence[str], metrics: Sequence[str]) -> Point:
     name, rate, n, size, protocol, bits_kind, bpp, *values, averaged, bitstreams = line
     counts = (one.rpartition("=") for one in averaged.split(";") if one)
     return Point(
-        (name, float(rate) if rate else None),
+        read_setting(name, float(rate) if rate else None),
         int(n),
         int(size),
         protocol,
@@ -193,7 +199,7 @@ def _point(line: Sequence[str], metrics: Sequence[str]) -> Point:
 def _image(line: Sequence[str], metrics: Sequence[str]) -> ImagePoint:
     name, rate, image, pixels, bitstream, bpp, *values = line
     found = {metric: _number(value) for metric, value in zip(metrics, values, strict=True)}
-    return ImagePoint((name, float(rate) if rate else None), image, pixels, bitstream, _number(bpp), found)
+    return ImagePoint(read_setting(name, float(rate) if rate else None), image, pixels, bitstream, _number(bpp), found)
 
 
 def _number(cell: str) -> float:

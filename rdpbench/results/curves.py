@@ -9,14 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rdpbench.results.schema import Row, Score, SetScore
-from rdpbench.results.summary import summarise
+from rdpbench.results.schema import Row
+from rdpbench.results.stats.points import Points
+from rdpbench.results.summary import POINT, frame
+from rdpbench.setting import Setting
 
 DIGITS = 8
 """Significant digits that are stored."""
 
-Setting = tuple[str, float | None]
-"""Name and value of the native setting; ``target_bpp`` where that was searched per image, empty for a single point."""
+SEARCHED = "target_bpp"
+"""What files call the setting of a point that was searched per image."""
 
 
 @dataclass(frozen=True)
@@ -63,82 +65,75 @@ class Curve:
     origin: Mapping[str, Any] = field(default_factory=dict)
 
 
-def name_of(setting: Setting) -> str:
-    """How people call a rate point.
+def measure(points: Points, metrics: Sequence[str]) -> tuple[tuple[Point, ...], tuple[ImagePoint, ...]]:
+    """The points of one codec on one dataset, with the digits that files have; and the same per image.
 
-    >>> name_of(("quality", 50.0)), name_of(("", None))
-    ('quality 50', 'the only point')
+    The rate is that of all images that were coded. A metric of sets has no values per image.
     """
-    return "the only point" if setting[1] is None else f"{setting[0].replace('_', ' ')} {setting[1]:.8g}"
-
-
-def measure(
-    rows: Sequence[Row], scores: Iterable[Score], metrics: Sequence[str], sets: Iterable[SetScore] = ()
-) -> tuple[tuple[Point, ...], tuple[ImagePoint, ...]]:
-    """The points of the rows of one codec on one dataset, with the digits that files have; and the same per image.
-
-    A metric of sets has no values per image.
-    """
-    scores = list(scores)
-    good: dict[Setting, list[Row]] = {}
-    for row in rows:
-        good.setdefault(setting_of(row), [])
-        if row.status == "ok":
-            good[setting_of(row)].append(row)
-    points = []
-    for _, of in summarise(rows, scores, metrics, sets).groupby(["target_bpp", "rate"], sort=False, dropna=False):
+    good: dict[Setting, list[Row]] = {setting_of(point.rows[0]): point.good for point in points.points}
+    curve = []
+    for _, of in frame(points, metrics).groupby(POINT, sort=False, dropna=False):
         first = of.iloc[0]
-        searched = not math.isnan(first["target_bpp"])
-        rate = first["target_bpp"] if searched else first["rate"]
-        setting = ("target_bpp" if searched else first["rate_field"], None if math.isnan(rate) else float(rate))
+        setting = _stored(Setting.of_line(first))
         named = [line for _, line in of.iterrows() if line["metric"]]
         counts = {line["metric"]: int(line["n_scored"]) for line in named}
         for line in named:
             if math.isfinite(line["value"]):
                 counts[line["metric"]] -= int(line["infinite"])
-        points.append(
+        curve.append(
             Point(
                 setting,
                 int(first["n"]),
                 int(first["dataset_size"]),
                 first["protocol"],
-                rounded(first["bpp"]),
+                rounded(first["bpp_all"]),
                 {line["metric"]: rounded(line["value"]) for line in named},
                 {metric: count for metric, count in counts.items() if count != first["n"]},
                 _digest(sorted((row.image, row.bitstream_sha256) for row in good[setting])),
                 ",".join(sorted({row.bits_kind for row in good[setting]})),
             )
         )
-    return tuple(sorted(points, key=in_order)), _per_image(good, scores, metrics)
+    return tuple(sorted(curve, key=in_order)), _per_image(points, metrics)
 
 
-def _per_image(
-    good: Mapping[Setting, Sequence[Row]], scores: Iterable[Score], metrics: Sequence[str]
-) -> tuple[ImagePoint, ...]:
-    values = {(one.task_key, one.metric): one.value for one in scores}
+def _per_image(points: Points, metrics: Sequence[str]) -> tuple[ImagePoint, ...]:
     out = []
-    for setting, rows in good.items():
+    for point in points.points:
         by_image: dict[str, list[Row]] = {}
-        for row in rows:
+        for row in point.good:
             by_image.setdefault(row.image, []).append(row)
         for image, seeds in by_image.items():
             hashes = sorted(row.bitstream_sha256 for row in seeds)
-            found = {metric: _mean(values.get((row.task_key, metric)) for row in seeds) for metric in metrics}
+            values = {metric: _mean(points.value(row, metric) for row in seeds) for metric in metrics}
             bitstream = (hashes[0] if len(hashes) == 1 else _digest(hashes))[:16]
             bpp = _mean(row.bpp for row in seeds)
-            out.append(ImagePoint(setting, image, seeds[0].pixel_sha256[:16], bitstream, bpp, found))
+            setting = setting_of(point.rows[0])
+            out.append(ImagePoint(setting, image, seeds[0].pixel_sha256[:16], bitstream, bpp, values))
     return tuple(sorted(out, key=lambda one: (*in_order(one), one.image)))
 
 
 def setting_of(row: Row) -> Setting:
-    """The rate point that a row belongs to."""
-    return ("target_bpp", row.target_bpp) if row.target_bpp is not None else (row.rate_field, row.rate)
+    """The setting that a row belongs to, as curves store it."""
+    return _stored(Setting.of(row))
+
+
+def _stored(setting: Setting) -> Setting:
+    """Files do not say which native setting a target was searched with."""
+    return setting if setting.target is None else Setting(SEARCHED, None, setting.target)
+
+
+def read_setting(name: str, value: float | None) -> Setting:
+    """A setting as a file states it.
+
+    >>> read_setting("target_bpp", 0.25).words, read_setting("quality", 50.0).words
+    ('target 0.25 bpp', 'quality 50')
+    """
+    return Setting(name, None, value) if name == SEARCHED else Setting(name, value)
 
 
 def in_order(point: Point | ImagePoint) -> tuple[str, float]:
     """Sorts points along their curve."""
-    name, rate = point.setting
-    return name, -math.inf if rate is None else rate
+    return point.setting.field, point.setting.order[0] if point.setting.field == SEARCHED else point.setting.order[1]
 
 
 def _mean(values: Iterable[float | None]) -> float:

@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from rdpbench import registry
-from rdpbench.results.bd import Delta, Points, bd_metric, bd_rate
-from rdpbench.results.curves import Curve
+from rdpbench.results.bd import Delta, RateValues, bd_metric, bd_rate
+from rdpbench.results.curves import Curve, Point
+from rdpbench.results.stats.points import meaning
 from rdpbench.results.tolerances import Bound, Bounds, Tolerance
 
 
@@ -64,25 +64,29 @@ def drifts(stored: Curve, now: Curve, metrics: Iterable[str], bounds: Bounds) ->
     both = [(point, after[point.setting]) for point in stored.points if point.setting in after]
     out = []
     for metric in metrics:
-        of = registry.load("metric", metric)
-        pair: list[Points] = [
-            [(point[side].bpp, point[side].values[metric]) for point in both if metric in point[side].values]
+        of = meaning(metric)
+        pair: list[RateValues] = [
+            # The rate is of all images: it is not that of a value over some of them.
+            [(point[side].bpp, point[side].values[metric]) for point in both if _whole(point, metric)]
             for side in (0, 1)
         ]
         rate_bound, metric_bound = bounds.of(metric)
-        better = bool(getattr(of, "higher_is_better", True))
         level = math.fsum(value for _, value in pair[0]) / len(pair[0]) if pair[0] else math.nan
         out.append(
             Drift(
                 metric,
-                str(getattr(of, "unit", "")),
-                _told(bd_rate(*pair, higher_is_better=better, method=bounds.method), rate_bound),
+                of.unit,
+                _told(bd_rate(*pair, higher_is_better=of.higher_is_better, method=bounds.method), rate_bound),
                 _told(bd_metric(*pair, method=bounds.method), metric_bound),
                 _width(rate_bound, 0.0),
                 _width(metric_bound, abs(level)),
             )
         )
     return out
+
+
+def _whole(pair: tuple[Point, Point], metric: str) -> bool:
+    return all(metric in point.values and metric not in point.averaged for point in pair)
 
 
 def _told(delta: Delta, bound: Bound) -> Delta:

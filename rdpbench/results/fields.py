@@ -38,6 +38,7 @@ def _flag(meaning: str) -> Field:
 POINTS: Mapping[str, Field] = {
     "run": _text("The run's name; empty for a published number."),
     "dataset": _text("The dataset; where a published one is another than ours, its name ends in `@` and whose it is."),
+    "manifest": _text("sha256 of the dataset's manifest: two sets of one name are two sets. Empty where published."),
     "protocol": _text("What was done to the images before the codec (`docs/protocols.md`)."),
     "codec": _text("The curve's label: the codec with the options that are not its own."),
     "rate_field": _text("Name of the native setting, such as `quality`; empty for a codec with a single point."),
@@ -52,10 +53,12 @@ POINTS: Mapping[str, Field] = {
         "`official`, `unpinned` (no hash is published) or `random` (never a result); empty without weights."
     ),
     "seeds": _count("Seeds of a stochastic codec that are in the means; 0 for a published number."),
-    "bpp": _number("Bits per pixel: mean over images of `8 * bytes / (height * width)`."),
+    "bpp": _number("Bits per pixel: mean over the images behind `value` of `8 * bytes / (height * width)`."),
     "bpp_lo": _number("Lower end of its 95 % interval over images; NaN for one image."),
     "bpp_hi": _number("Upper end."),
     "bpp_seed_sd": _number("Standard deviation of the mean over seeds; NaN for one seed."),
+    "bpp_pooled": _number("All bits of these images over all of their pixels."),
+    "bpp_all": _number("Mean over all images that were coded, also those that have no value."),
     "metric": _text("The metric with its protocol; empty if none was computed."),
     "value": _number("Mean over images, or the value of the set; infinite if all images are lossless."),
     "value_lo": _number("Lower end of its 95 % interval over images."),
@@ -64,12 +67,13 @@ POINTS: Mapping[str, Field] = {
     "n_scored": _count("Images that the metric took."),
     "infinite": _count("Of these, lossless ones, which are left out of the mean."),
     "images": _text(
-        "Fingerprint of the images in the mean: points of two are not compared. Empty for a published number."
+        "Fingerprint of the images behind `value` and `bpp`: points of two are not compared. Empty where published."
     ),
     "unit": _text("`dB`, another unit, or empty."),
     "higher_is_better": _flag("The direction of the metric."),
     "perceptual": _flag("Drawn on the perception axis."),
     "reliable": _flag("False for a distance between sets of fewer images than it needs."),
+    "note": _text("What one should know of the value of a set, or why there is none."),
     "family": _text("The metric without its protocol, such as `fid`."),
     "variant": _text("What tells two published curves of a codec apart; empty for a measured one."),
     "bits_kind": _text(
@@ -137,7 +141,9 @@ IMAGES: Mapping[str, Field] = {
     "attempts": _count("Encodes that a search took; else 1."),
     "time": _text("UTC, when the row was made."),
     "metric": POINTS["metric"],
-    "value": _number("The metric's value for this image; NaN where there is none, as for metrics of sets."),
+    "value": _number(
+        "The metric's value for this image, in its unit; NaN where there is none, as for metrics of sets."
+    ),
     "metric_error": _text("Why the metric refused the image."),
 }
 """Of a frame with a line for each image, point and metric, in this order."""

@@ -154,7 +154,7 @@ def _chosen(options: argparse.Namespace, loaded: Sequence[Loaded]) -> list[Prese
 
 def _curves(options: argparse.Namespace, loaded: Sequence[Loaded]) -> Preset:
     """A panel for each dataset and metric of the runs, a curve for each codec."""
-    rows = [row for one in loaded for row in one.run.rows]
+    rows = [row for one in loaded for row in one.run.points.rows]
     sets = list(dict.fromkeys((row.dataset, row.protocol) for row in rows)) or [(options.dataset, "as-is")]
     found = [str(name) for one in loaded for name in one.run.frame["metric"] if name]
     first = ["psnr", "psnr-pooled", "ms-ssim"]
@@ -169,7 +169,7 @@ def _curves(options: argparse.Namespace, loaded: Sequence[Loaded]) -> Preset:
 
 
 def _examples(options: argparse.Namespace, loaded: Sequence[Loaded]) -> Preset:
-    rows = [row for one in loaded for row in one.run.rows]
+    rows = [row for one in loaded for row in one.run.points.rows]
     if not rows:
         raise ConfigError("figure examples needs a run that kept its reconstructions: --run RUN, made with keep=all")
     sets = dict.fromkeys((row.dataset, row.protocol) for row in rows)
@@ -310,25 +310,26 @@ def _draw_images(
 def _grid(preset: Preset, options: argparse.Namespace, one: Loaded, name: str) -> tuple[list[Path], list[str]]:
     from rdpbench.results import qualitative
     from rdpbench.results.figure_data import trained_label
+    from rdpbench.results.stats.points import meaning as points_meaning
 
     labels: dict[str, str] = {}
     here = {(panel.dataset, panel.protocol) for panel in preset.panels}
     for series in preset.series:
-        for row in one.run.rows:
+        for row in one.run.points.rows:
             same = (trained_label(row.codec) if options.random else row.codec) in series.labels
             if same and (row.dataset, row.protocol) in here and (options.random or row.weights != "random"):
                 labels[row.codec] = series.label
     if not labels:
         wanted = ", ".join(series.codec for series in preset.series)
         raise MissingNeed(f"run {one.run.name} has none of {wanted} on {', '.join(sorted({d for d, _ in here}))}")
-    scored = sorted({score.metric for score in one.contents.scores.values()})
-    rows = qualitative.kept(one.store, one.contents, list(labels))
+    scored = [metric for metric in one.run.points.metrics if points_meaning(metric).kind != "set"]
+    rows = qualitative.kept(one.store, one.run.points, list(labels))
     rate = float(options.bpp) if options.bpp and options.bpp.replace(".", "", 1).isdigit() else None
     if options.bpp and not rate:
         raise ConfigError(f"--bpp {options.bpp}: for images it is one rate, such as --bpp 0.1")
     found = qualitative.examples(
         one.store,
-        one.contents,
+        one.run.points,
         qualitative.choose(rows, rate),
         images=_split(options.image),
         metrics=_split(options.metric) or scored[:MOST_SCORES],

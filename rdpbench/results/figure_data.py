@@ -20,8 +20,9 @@ from rdpbench import registry
 from rdpbench.results.figure_presets import Panel, Preset, Series
 from rdpbench.results.figure_times import times
 from rdpbench.results.published_files import FAMILIES, family
-from rdpbench.results.schema import Row
-from rdpbench.results.summary import summarise
+from rdpbench.results.read import bits_kinds
+from rdpbench.results.stats.points import Points, of_store
+from rdpbench.results.summary import PLACE, WIDE, gap, side_by_side, summarise, usable, value_at
 from rdpbench.results.tables import untrained
 
 if TYPE_CHECKING:
@@ -99,21 +100,21 @@ class Run:
     """What is read of a run: its points, and the rows that they are means of."""
 
     name: str
+    points: Points
     frame: pd.DataFrame
-    """Of `rdpbench.results.summary.summarise`."""
-    rows: tuple[Row, ...]
+    """Of `rdpbench.results.summary.frame`."""
     times: pd.DataFrame | None = None
     """Honest times as points, with the ``device`` that they are of."""
 
 
 def read_run(name: str, contents: Contents) -> Run:
-    """The current rows of a store and their points."""
-    from rdpbench.results.show import select
+    """The current points of a store."""
+    import pandas as pd
 
-    rows = select(contents.rows.values(), None)
-    found = [one.metric for one in contents.scores.values()] + [one.metric for one in contents.sets.values()]
-    frame = summarise(rows, contents.scores.values(), list(dict.fromkeys(found)), contents.sets.values())
-    return Run(name, frame, tuple(rows), times(frame, rows, contents.timings.values()))
+    points = of_store(contents)
+    sides = points.only(lambda point: not point.random), points.only(lambda point: point.random)
+    lines = pd.concat([side_by_side(side, points.metrics) for side in sides], ignore_index=True)
+    return Run(name, points, lines, times(lines, points.rows, contents.timings.values()))
 
 
 def measured(runs: Iterable[Run], *, random: bool = False) -> pd.DataFrame:
@@ -122,23 +123,20 @@ def measured(runs: Iterable[Run], *, random: bool = False) -> pd.DataFrame:
 
     parts = []
     for run in runs:
-        parts.append(run.frame.assign(run=run.name, bits_kind=_counted(run.frame, run.rows)))
+        parts.append(run.frame.assign(run=run.name, bits_kind=_counted(run.frame, run.points)))
         if run.times is not None and len(run.times):  # those of two devices are of two origins
             origins = [f"{run.name}, {device}" for device in run.times["device"]]
-            of = run.times.assign(run=origins, bits_kind=_counted(run.times, run.rows))
+            of = run.times.assign(run=origins, bits_kind=_counted(run.times, run.points))
             parts.append(of.drop(columns="device"))
-    empty = summarise((), (), ()).assign(run="", bits_kind="")
-    frame = pd.concat(parts, ignore_index=True) if parts else empty
-    return frame if random else frame[~untrained(frame)]
+    empty = summarise((), (), ()).assign(run="", bits_kind="", doubtful="")
+    lines = pd.concat(parts, ignore_index=True) if parts else empty
+    return lines if random else lines[~untrained(lines)]
 
 
-def _counted(frame: pd.DataFrame, rows: Iterable[Row]) -> list[str]:
-    """What the rates of each point count."""
-    kinds: dict[tuple[str, str, str], set[str]] = {}
-    for row in rows:
-        kinds.setdefault((row.dataset, row.protocol, row.codec), set()).add(row.bits_kind)
-    of = zip(frame["dataset"], frame["protocol"], frame["codec"], strict=True)
-    return [", ".join(sorted(kinds.get(key, {"unstated"}))) for key in of]
+def _counted(lines: pd.DataFrame, points: Points) -> list[str]:
+    kinds = bits_kinds(points)
+    of = zip(*(lines[name] for name in (*PLACE, "codec")), strict=True)
+    return [kinds.get(key) or "unstated" for key in of]
 
 
 def fill(
@@ -266,7 +264,10 @@ def _measured(panel: Panel, number: int, series: Series, frame: pd.DataFrame) ->
     else:
         points = points[points["codec"].isin(series.labels)]
     several = points["codec"].nunique() > 1
-    of = points.assign(variant=series.variant or "", source_id=points["run"], several=several)
+    several_sets = points.groupby("run")["manifest"].nunique() > 1
+    named = zip(points["run"], points["manifest"], strict=True)
+    origin = [f"{run}, files {manifest[:8]}" if several_sets[run] else run for run, manifest in named]
+    of = points.assign(variant=series.variant or "", source_id=origin, several=several)
     # Points of two labels are two curves, but for settings, which are in the labels.
     keys = ["dataset", "variant", "source_id", "bits_kind", "random", *([] if panel.settings else ["codec"])]
     return _curves(replace(panel, accept=()), number, series, of, keys)
@@ -334,9 +335,13 @@ def _at_rate(panel: Panel, lines: pd.DataFrame) -> list[Point]:
         of = lines[lines["metric"].isin(names)]
         # Points of two protocols are not of one curve: the panel's own, or else the first that may stand in.
         of = of[of["metric"] == min(of["metric"], key=names.index)] if len(of) else of
-        if not len(of) or not of["bpp"].iloc[0] <= panel.at_bpp <= of["bpp"].iloc[-1]:
+        rates, there = usable(of["bpp"].to_numpy(float), of["value"].to_numpy(float))
+        value = value_at(rates, there, panel.at_bpp)
+        if math.isnan(value):
             return []
-        values.append(float(np.interp(math.log(panel.at_bpp), np.log(of["bpp"]), of["value"])))
+        values.append(value)
+        if (factor := gap(rates, panel.at_bpp)) > WIDE:
+            doubts.add(f"interpolated between rates that differ by a factor of {factor:.2g}")
         doubts |= {why for record in of.to_dict("records") for why in _point(0, record).doubts}
     partial, digitised = (bool(lines[name].any()) if name in lines else False for name in ("partial", "digitised"))
     return [Point(values[0], values[1], bpp=panel.at_bpp, doubts=tuple(doubts), digitised=digitised, partial=partial)]

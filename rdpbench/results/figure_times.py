@@ -10,13 +10,14 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rdpbench.results.schema import Row, Timing
+from rdpbench.results.summary import PLACE, POINT
+from rdpbench.setting import Setting
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TIMES = ("encode-ms", "decode-ms", "total-ms")
 """What panels call them. Total is the median of the sums, not the sum of the medians."""
-POINT = ("dataset", "protocol", "codec", "target_bpp", "rate")
 
 
 def times(frame: pd.DataFrame, rows: Iterable[Row], timings: Iterable[Timing]) -> pd.DataFrame:
@@ -41,20 +42,14 @@ def times(frame: pd.DataFrame, rows: Iterable[Row], timings: Iterable[Timing]) -
     for one in timings:
         row = by_task.get(one.task_key)
         if row is not None:
-            rate = None if row.target_bpp is not None else row.rate
-            point = (row.dataset, row.protocol, row.codec, row.target_bpp, rate)
+            point = (row.dataset, row.manifest, row.protocol, row.codec, Setting.of(row))
             found.setdefault(point, {}).setdefault(one.device, []).append(one)
     lines = []
-    for head in frame.drop_duplicates(list(POINT)).to_dict("records"):
-        point = tuple(_known(head[name]) for name in POINT)
+    for head in frame.drop_duplicates(POINT).to_dict("records"):
+        point = (*(head[name] for name in (*PLACE, "codec")), Setting.of_line(head))
         for device, of in found.get(point, {}).items():
             lines += [{**head, **line, "device": device} for line in _lines(of)]
     return pd.DataFrame(lines, columns=[*frame.columns, "device"])
-
-
-def _known(value: Any) -> Any:
-    """A cell of a frame as rows have it: None where there is nothing."""
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _lines(of: Sequence[Timing]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ One panel per metric, rate on a log axis when it spans more than a factor of ten
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,8 +33,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw_all(frame: pd.DataFrame, folder: Path) -> list[Path]:
-    """Draw one figure per metric and one with all of them; returns the paths, overview first."""
+MOST_NOTES = 4
+"""Lines about left-out points above a figure."""
+
+
+def draw_all(frame: pd.DataFrame, folder: Path, title: str = "", notes: Iterable[str] = ()) -> list[Path]:
+    """Draw one figure per metric and one with all of them; returns the paths, overview first.
+
+    Args:
+        frame: points of one place; of each metric over the same images (`rdpbench.results.summary.compared`).
+        folder: where to; made if it is not there.
+        title: what the place is called; the dataset's name, if not given.
+        notes: what is not drawn, or over which images the rest is; written below the title.
+    """
+    notes = list(notes)
     usable = frame[np.isfinite(frame["bpp"]) & np.isfinite(frame["value"]) & (frame["metric"] != "")]
     metrics = list(dict.fromkeys(usable["metric"]))
     written: list[Path] = []
@@ -43,14 +56,15 @@ def draw_all(frame: pd.DataFrame, folder: Path) -> list[Path]:
             if not shown:
                 continue
             figure = new_figure(0.6 + 3.4 * len(shown), 3.5)
-            _panels(figure, usable, shown)
+            said = [note for note in notes if note.partition(":")[0] in shown]
+            _panels(figure, usable, shown, title, said)
             if untrained(usable).any():
                 watermark(figure)
             written += save(figure, folder / name)
     return written
 
 
-def _panels(figure: Figure, frame: pd.DataFrame, metrics: Sequence[str]) -> None:
+def _panels(figure: Figure, frame: pd.DataFrame, metrics: Sequence[str], title: str, notes: Sequence[str]) -> None:
     codecs = list(dict.fromkeys(frame["codec"]))
     axes: Iterable[Axes] = figure.subplots(1, len(metrics), squeeze=False)[0]
     for axis, metric in zip(axes, metrics, strict=True):
@@ -59,9 +73,14 @@ def _panels(figure: Figure, frame: pd.DataFrame, metrics: Sequence[str]) -> None
             _curve(axis, of[of["codec"] == codec], codec, number)
         _label(axis, of, metric)
     handles, labels = axis.get_legend_handles_labels()
-    title = plain(", ".join(dict.fromkeys(frame["dataset"])))
+    title = plain(title or ", ".join(dict.fromkeys(frame["dataset"])))
     if frame["partial"].any():
         title += " (hollow points: fewer images than the dataset has)"
+    room = max(40, int(11 * figure.get_figwidth()))
+    for note in notes[:MOST_NOTES]:
+        title += "\n" + textwrap.fill(plain(note), room)
+    if len(notes) > MOST_NOTES:
+        title += f"\nand {len(notes) - MOST_NOTES} more; the tables say which"
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(codecs), max(2, 3 * len(metrics))))
     figure.suptitle(title, fontsize=9)
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rdpbench import registry
 from rdpbench.errors import MetricError
 from rdpbench.results import bootstrap
 from rdpbench.results.bootstrap import Interval
-from rdpbench.results.image_curves import Floats, ImageCurve, setting_name
+from rdpbench.results.stats.points import Floats, ImageCurve, meaning
+from rdpbench.results.summary import usable, value_at
 from rdpbench.results.tables import Cell, Table
 
 
@@ -36,29 +36,14 @@ class Pair:
     """Difference in rate at equal quality, in percent: of the geometric mean over images of the ratios."""
 
 
-def value_at(rates: Floats, values: Floats, bpp: float) -> float:
-    """A curve's value at a rate, linear in log rate; NaN where its points do not reach it.
-
-    >>> value_at(np.array([0.1, 0.4]), np.array([30.0, 34.0]), 0.2)
-    32.0
-    """
-    good = np.isfinite(rates) & np.isfinite(values) & (rates > 0)
-    order = np.argsort(rates[good], kind="stable")
-    at, of = rates[good][order], values[good][order]
-    if len(at) == 0 or not at[0] <= bpp <= at[-1]:
-        return math.nan
-    return float(np.interp(math.log(bpp), np.log(at), of))
-
-
 def rate_at(rates: Floats, values: Floats, value: float) -> float:
     """The rate at which a curve passes a value, linear in log rate; NaN if it never does, or more than once.
 
     >>> rate_at(np.array([0.1, 0.4]), np.array([30.0, 34.0]), 32.0)
     0.2
     """
-    good = np.isfinite(rates) & np.isfinite(values) & (rates > 0)
-    order = np.argsort(rates[good], kind="stable")
-    at, of = np.log(rates[good][order]), values[good][order] - value
+    along, there = usable(rates, values)
+    at, of = np.log(along), there - value
     if (of == 0).any():
         exact = np.flatnonzero(of == 0)
         crossings = int((np.sign(of[of != 0])[:-1] * np.sign(of[of != 0])[1:] < 0).sum())
@@ -76,7 +61,8 @@ def pairs(anchor: ImageCurve, test: ImageCurve, *, resamples: int = bootstrap.RE
 
     >>> rates = np.outer([0.1, 0.2, 0.4, 0.8], [1.0, 1.5, 0.7])
     >>> values = 30 + 10 * np.log10(rates)
-    >>> settings = tuple(("q", float(n), None) for n in range(4))
+    >>> from rdpbench.setting import Setting
+    >>> settings = tuple(Setting("q", float(n)) for n in range(4))
     >>> first = ImageCurve("a", settings, ("x", "y", "z"), rates, values)
     >>> second = ImageCurve("b", settings, ("x", "y", "z"), rates, values + 1)
     >>> round(pairs(first, second)[1].at_rate.value, 9)
@@ -97,7 +83,7 @@ def pairs(anchor: ImageCurve, test: ImageCurve, *, resamples: int = bootstrap.RE
             column = second.rates[:, image], second.values[:, image]
             gains.append(value_at(*column, rate) - value)
             ratios.append(math.log(rate_at(*column, value) / rate))
-        out.append(Pair(setting_name(setting), there, _mean(gains, resamples), _percent(_mean(ratios, resamples))))
+        out.append(Pair(setting.words, there, _mean(gains, resamples), _percent(_mean(ratios, resamples))))
     return out
 
 
@@ -116,8 +102,7 @@ def _percent(logs: Interval | None) -> Interval | None:
 
 def table(found: list[Pair], anchor: ImageCurve, test: ImageCurve, metric: str, where: str) -> Table:
     """The pairs as a table, with how many images could be matched."""
-    cls = registry.load("metric", metric)
-    unit, better = getattr(cls, "unit", ""), getattr(cls, "higher_is_better", True)
+    unit, better = meaning(metric).unit, meaning(metric).higher_is_better
     header = (
         f"{anchor.codec} at",
         "images",

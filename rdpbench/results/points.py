@@ -1,17 +1,15 @@
-"""What a set metric's value belongs to: the reconstructions of one codec at one setting and seed."""
+"""Intervals of metrics of sets, by leaving out blocks of images."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.metrics.contract import Estimate
-from rdpbench.results.schema import Row, SetScore
 
 Array: TypeAlias = NDArray[Any]
 
@@ -26,23 +24,6 @@ BLOCKS = 10
 """Of the jackknife: a block of images is left out at a time."""
 HALF_WIDTH = 2.262
 """Standard errors: the 97.5 % point of Student's t with ``BLOCKS - 1`` degrees of freedom."""
-
-
-def set_points(rows: Iterable[Row]) -> dict[tuple[Any, ...], list[Row]]:
-    """Good rows by dataset, protocol, codec, setting and seed; within each by image."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        if row.status == "ok":
-            rate = None if row.target_bpp is not None else row.rate
-            key = (row.dataset, row.protocol, row.codec, row.rate_field, row.target_bpp, rate, row.seed)
-            groups.setdefault(key, []).append(row)
-    return {key: sorted(members, key=lambda row: row.image) for key, members in groups.items()}
-
-
-def point_key(metric: str, rows: Sequence[Row]) -> str:
-    """sha256 over a metric's name and the images with their reconstructions."""
-    lines = sorted(f"{row.image} {row.pixel_sha256} {row.reconstruction_sha256}" for row in rows)
-    return hashlib.sha256("\n".join([metric, *lines]).encode()).hexdigest()
 
 
 def jackknife(
@@ -99,8 +80,3 @@ def _without(
     kept = [number for number in range(len(distorted)) if number not in left]
     other = [reference[number] for number in kept] if paired else reference
     return metric.reduce(other, [distorted[number] for number in kept]).value
-
-
-def by_point(sets: Iterable[SetScore]) -> dict[str, SetScore]:
-    """The latest value of each point."""
-    return {one.point_key: one for one in sorted(sets, key=lambda one: one.time)}

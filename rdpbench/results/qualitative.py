@@ -22,8 +22,10 @@ from rdpbench.results.figure_data import meaning
 from rdpbench.results.paper_figures import below
 from rdpbench.results.reconstructions import reconstruction_path
 from rdpbench.results.schema import Row
-from rdpbench.results.store import Contents, Store
+from rdpbench.results.stats.points import Points
+from rdpbench.results.store import Store
 from rdpbench.results.style import PaperStyle, drawing, new_figure, plain, save, watermark
+from rdpbench.setting import Setting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,14 +111,14 @@ def worst_window(original: Image, decoded: Sequence[Image], share: float = SHARE
     return Crop(int(x), int(y), side, side)
 
 
-def kept(store: Store, contents: Contents, codecs: Sequence[str]) -> dict[str, list[Row]]:
+def kept(store: Store, points: Points, codecs: Sequence[str]) -> dict[str, list[Row]]:
     """Rows of these codecs whose reconstruction is on the disk, by codec.
 
     Raises:
         MissingNeed: there is none of any of them.
     """
     found: dict[str, list[Row]] = {}
-    for row in contents.rows.values():
+    for row in points.rows:
         if row.codec in codecs and row.status == "ok" and reconstruction_path(store, row).is_file():
             found.setdefault(row.codec, []).append(row)
     if not found:
@@ -133,11 +135,10 @@ def choose(rows: Mapping[str, Sequence[Row]], bpp: float | None = None) -> dict[
     Without a rate it is the lowest that all codecs reach. Settings are chosen for all images alike: an image's own rate
     may differ, and stands below it.
     """
-    means: dict[str, dict[tuple[float | None, float | None], list[Row]]] = {}
+    means: dict[str, dict[Setting, list[Row]]] = {}
     for codec, of in rows.items():
         for row in of:
-            means.setdefault(codec, {}).setdefault((row.rate if row.target_bpp is None else None, row.target_bpp), [])
-            means[codec][row.rate if row.target_bpp is None else None, row.target_bpp].append(row)
+            means.setdefault(codec, {}).setdefault(Setting.of(row), []).append(row)
     target = bpp or max(min(_rate(of) for of in settings.values()) for settings in means.values())
     return {
         codec: min(settings.values(), key=lambda of: abs(math.log(_rate(of) / target)))
@@ -151,7 +152,7 @@ def _rate(rows: Sequence[Row]) -> float:
 
 def examples(
     store: Store,
-    contents: Contents,
+    points: Points,
     chosen: Mapping[str, Sequence[Row]],
     *,
     images: Sequence[str] = (),
@@ -175,8 +176,7 @@ def examples(
         raise MissingNeed(f"no reconstruction by each codec of {', '.join(missing)}; there is of: {', '.join(whole)}")
     if not whole:
         raise MissingNeed(f"no image was kept for all of {', '.join(chosen)}; run them with keep=all")
-    values = {(one.task_key, one.metric): one.value for one in contents.scores.values()}
-    return [_example(store, image, by_image[image], metrics, values, crop) for image in images or whole[:most]]
+    return [_example(store, image, by_image[image], metrics, points, crop) for image in images or whole[:most]]
 
 
 def _example(
@@ -184,7 +184,7 @@ def _example(
     image: str,
     rows: Sequence[Row],
     metrics: Sequence[str],
-    values: Mapping[tuple[str, str], float | None],
+    points: Points,
     crop: str,
 ) -> Example:
     original = original_of(rows[0])
@@ -194,8 +194,7 @@ def _example(
         window = worst_window(original, decoded) if crop == "auto" else parse_crop(crop)
         window.of(original)
     scores = tuple(
-        tuple((name, value) for name in metrics if (value := values.get((row.task_key, name))) is not None)
-        for row in rows
+        tuple((name, value) for name in metrics if (value := points.value(row, name)) is not None) for row in rows
     )
     return Example(image, original, tuple(rows), tuple(decoded), window, crop == "auto", scores)
 

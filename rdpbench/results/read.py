@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from rdpbench.results.fields import Field
-    from rdpbench.results.schema import Row
+    from rdpbench.results.stats.points import Points
     from rdpbench.results.store import Contents, Store
 
 
@@ -86,17 +86,16 @@ def open_run(run: str | Path, root: str | Path = "results/runs") -> Store:
 
 def _points(name: str, contents: Contents) -> pd.DataFrame:
     from rdpbench.results.published_files import family
-    from rdpbench.results.show import select
-    from rdpbench.results.summary import summarise
+    from rdpbench.results.stats.points import of_store
+    from rdpbench.results.summary import frame
 
-    rows = select(contents.rows.values(), None)
-    of_pairs, of_sets = (sorted({one.metric for one in kind.values()}) for kind in (contents.scores, contents.sets))
-    frame = summarise(rows, contents.scores.values(), [*of_pairs, *of_sets], contents.sets.values())
-    kinds = _bits_kinds(rows)
-    of = zip(frame["dataset"], frame["protocol"], frame["codec"], strict=True)
-    return frame.assign(
+    points = of_store(contents)
+    lines = frame(points, points.metrics)
+    kinds = bits_kinds(points)
+    of = zip(lines["dataset"], lines["manifest"], lines["protocol"], lines["codec"], strict=True)
+    return lines.assign(
         run=name,
-        family=frame["metric"].map(family),
+        family=lines["metric"].map(family),
         variant="",
         bits_kind=[kinds.get(key, "") for key in of],
         source_id="",
@@ -106,20 +105,21 @@ def _points(name: str, contents: Contents) -> pd.DataFrame:
     )
 
 
-def _bits_kinds(rows: list[Row]) -> Mapping[tuple[str, str, str], str]:
-    found: dict[tuple[str, str, str], set[str]] = {}
-    for row in rows:
-        if row.bits_kind:
-            found.setdefault((row.dataset, row.protocol, row.codec), set()).add(row.bits_kind)
-    return {key: ", ".join(sorted(kinds)) for key, kinds in found.items()}
+def bits_kinds(points: Points) -> Mapping[tuple[str, str, str, str], str]:
+    """What the rates of each curve count, by dataset, manifest, protocol and codec."""
+    kinds: dict[tuple[str, str, str, str], set[str]] = {}
+    for point in points.points:
+        kinds.setdefault((*point.where, point.codec), set()).update(row.bits_kind for row in point.rows)
+    return {key: ", ".join(sorted(filter(None, of))) for key, of in kinds.items()}
 
 
 def _images(name: str, contents: Contents) -> pd.DataFrame:
-    from rdpbench.results.show import select, tidy
+    from rdpbench.results.show import tidy
+    from rdpbench.results.stats.points import meaning, of_store
 
-    rows = select(contents.rows.values(), None)
-    pairs = sorted({one.metric for one in contents.scores.values()})
-    return tidy(rows, contents.scores.values(), pairs).assign(run=name)
+    points = of_store(contents)
+    pairs = [metric for metric in points.metrics if meaning(metric).kind != "set"]
+    return tidy(points, pairs).assign(run=name)
 
 
 def _together(parts: list[pd.DataFrame], fields: Mapping[str, Field]) -> pd.DataFrame:

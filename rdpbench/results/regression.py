@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from rdpbench.results.curve_versions import VERSION
-from rdpbench.results.curves import Curve, ImagePoint, Point, Setting, in_order, name_of
+from rdpbench.results.curves import Curve, ImagePoint, Point, in_order
 from rdpbench.results.drift import Drift, drifts
 from rdpbench.results.tolerances import Tolerance, Tolerances
+from rdpbench.setting import Setting
 
 BD = "BD-rate and BD-metric"
 """Where findings of the whole curve's rate and quality stand."""
@@ -76,7 +77,7 @@ def compare(stored: Curve, now: Curve, tolerances: Tolerances) -> Comparison:
     after = {point.setting: point for point in now.points}
     shared = [name for name in metrics if name in known]
     for point in sorted({**before, **after}.values(), key=in_order):
-        where = name_of(point.setting)
+        where = point.setting.words
         if point.setting not in after:
             findings.append(Finding(where, "the point is stored, but the run does not have it"))
         elif point.setting not in before:
@@ -99,14 +100,14 @@ def _drifted(drift: Drift, stored: Curve, now: Curve) -> Finding:
     most = max(moved, key=lambda setting: abs(moved[setting][1] - moved[setting][0]))
     images = _Images(stored, now, most).moved(lambda one: one.values[drift.metric] if in_metric else one.bpp)
     what = drift.metric if in_metric else "bpp"
-    text = f"{drift.metric}: {', '.join(drift.beyond)}; {what} most at {name_of(most)}: {change(*moved[most])}"
+    text = f"{drift.metric}: {', '.join(drift.beyond)}; {what} most at {most.words}: {change(*moved[most])}"
     return Finding(BD, text, images)
 
 
 def _point(
     before: Point, after: Point, metrics: Iterable[str], tolerances: Tolerances, exact: bool, images: _Images
 ) -> list[Finding]:
-    where = name_of(before.setting)
+    where = before.setting.words
     out = []
     for what, old, new in (
         ("images", before.n, after.n),

@@ -42,7 +42,7 @@ def _with_what_was_measured(record: dict[str, Any]) -> dict[str, Any]:
     if "set_key" in record:
         return {**record, "definition": "", "left_out": None, "note": ""}
     if "score_key" in record:
-        return {**record, "definition": ""}
+        return {**record, "definition": "", "session": ""}
     if "bits_kind" not in record:
         return record
     root = _root_of(record["path"], record["image"]) if record["manifest_kind"] in ("made", "") else ""
@@ -184,6 +184,8 @@ class Score:
     """What one should know of the value, such as a caption that was cut."""
     definition: str = ""
     """Which edition of the metric: its version and a hash of all that changes its value; empty if not known."""
+    session: str = ""
+    """Which call of rdpbench scored it; empty if not known."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +11,12 @@ from rdpbench.results import tables
 from rdpbench.results.figures import draw_all
 from rdpbench.results.latex import latex
 from rdpbench.results.parts import unwritable
-from rdpbench.results.schema import Row, Score
+from rdpbench.results.schema import Row
+from rdpbench.results.stats.points import Point, Points, meaning, titles
 from rdpbench.results.store import Contents, Store
-from rdpbench.results.summary import summarise
+from rdpbench.results.style import safe
+from rdpbench.results.summary import compared, frame
+from rdpbench.setting import Setting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,98 +26,73 @@ if TYPE_CHECKING:
 def show(
     store: Store,
     contents: Contents,
-    labels: dict[str, str] | None,
+    points: Points,
     metrics: Sequence[str],
     console: Console,
     *,
     figures: bool = True,
 ) -> list[Path]:
-    """Print the summary and write all outputs; returns the files worth naming.
-
-    ``labels`` selects rows by task key and gives each the curve it belongs to; None takes the whole store.
-    """
-    rows = select(contents.rows.values(), labels)
-    if len(rows) < len(contents.rows) and labels is None:
-        older = len(contents.rows) - len(rows)
-        console.print(f"{older} rows of earlier versions of codecs, or of images that changed since, are left out")
-    frame = summarise(rows, contents.scores.values(), metrics, contents.sets.values())
+    """Print the summary of points and write all outputs; returns the files worth naming."""
+    for note in points.notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
     drawn: list[tables.Table] = []
     written: list[Path] = []
     try:
-        sets = list(dict.fromkeys(frame["dataset"]))
-        for dataset in sets:
-            part = frame[frame["dataset"] == dataset]
-            table = tables.measured(part)
-            timed = latency([row for row in rows if row.dataset == dataset], contents)
-            for one in (table, timed):
-                if one is not None:
-                    console.print(tables.terminal(one))
-            drawn += [table, *tables.at_equal_rates(part), *([timed] if timed else [])]
+        names = titles(points.places)
+        for where, name in names.items():
+            here = points.at(where)
+            table = tables.measured(frame(here, metrics), name)
+            timed = latency(here.rows, contents)
+            for shown in (table, timed):
+                if shown is not None:
+                    console.print(tables.terminal(shown))
+            drawn += [table, *tables.at_equal_rates(here, metrics, name), *([timed] if timed else [])]
             if figures:
-                # Curves of two datasets in one panel would be joined to one.
+                # Curves of two datasets, or of two protocols, in one panel would be joined to one.
                 folder = store.folder / "figures"
-                written += draw_all(part, folder if len(sets) == 1 else folder / dataset)[:3]
+                side_by_side, notes = compared(here, metrics)
+                place = folder if len(names) == 1 else folder / safe(name)
+                written += draw_all(side_by_side, place, name, notes)[:3]
         folder = store.folder / "tables"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.md").write_text("\n".join(tables.markdown(one) for one in drawn))
         (folder / "summary.tex").write_text("\n".join(latex(one) for one in drawn))
-        frame.to_csv(folder / "summary.csv", index=False)
-        tidy(rows, contents.scores.values(), metrics).to_csv(store.folder / "rows.csv", index=False)
+        frame(points, metrics).to_csv(folder / "summary.csv", index=False)
+        tidy(points, metrics).to_csv(store.folder / "rows.csv", index=False)
     except OSError as error:
         raise unwritable(store.folder, error) from error
     made = [store.folder / "rows.parquet", store.folder / "rows.csv"]
     return [*made, *(folder / f"summary.{ending}" for ending in ("csv", "md", "tex")), *written]
 
 
-def by_tag(rows: Sequence[Row], scores: Iterable[Score], metrics: Sequence[str]) -> Iterator[tables.Table]:
+def by_tag(points: Points, metrics: Sequence[str]) -> Iterator[tables.Table]:
     """One table for each tag of the images: a mean over photographs and scans together may be true of neither."""
-    scores = list(scores)
-    for tag in sorted({tag for row in rows for tag in row.tags.split(",") if tag}):
-        tagged = [row for row in rows if tag in row.tags.split(",")]
-        sizes = {row.dataset: len({one.image for one in tagged if one.dataset == row.dataset}) for row in tagged}
-        named = [replace(row, dataset=f"{row.dataset}, {tag}", dataset_size=sizes[row.dataset]) for row in tagged]
-        yield tables.measured(summarise(named, scores, metrics))
+    for tag in sorted({tag for row in points.rows for tag in row.tags.split(",") if tag}):
+        for where, name in titles(points.places).items():
+            here = [_tagged(point, tag) for point in points.at(where).points]
+            size = len({row.image for point in here for row in point.rows})
+            sized = [replace(p, rows=tuple(replace(row, dataset_size=size) for row in p.rows)) for p in here if p.rows]
+            if sized:
+                # A distance between sets is of all images; of those of a tag there is none.
+                of_pairs = [metric for metric in metrics if meaning(metric).kind != "set"]
+                yield tables.measured(frame(replace(points, points=tuple(sized)), of_pairs), f"{name}, {tag}")
 
 
-def select(rows: Iterable[Row], labels: dict[str, str] | None) -> list[Row]:
-    """The rows of a command in the order of its tasks, each under its curve's label; or what is current of a store."""
-    if labels is None:
-        return _current(list(rows))
-    by_key = {row.task_key: row for row in rows}
-    return [replace(by_key[key], codec=codec) for key, codec in labels.items() if key in by_key]
+def _tagged(point: Point, tag: str) -> Point:
+    return replace(point, rows=tuple(row for row in point.rows if tag in row.tags.split(",")))
 
 
-def _current(rows: Sequence[Row]) -> list[Row]:
-    """Without what a later row stands for: an earlier version of a codec, an image under the same name that changed.
-
-    A mean over both would be of neither.
-    """
-
-    def coder(row: Row) -> tuple[str, ...]:
-        return (row.use, row.options, row.coder)
-
-    newest: dict[tuple[str, str], Row] = {}
-    latest: dict[tuple[object, ...], Row] = {}
-    for row in sorted(rows, key=lambda row: (row.session, row.time)):
-        newest[row.dataset, row.codec] = row
-        native = row.rate if row.target_bpp is None else None
-        latest[row.dataset, row.protocol, row.codec, native, row.target_bpp, row.seed, row.image] = row
-    current = {row.task_key for row in latest.values() if coder(row) == coder(newest[row.dataset, row.codec])}
-    return [row for row in rows if row.task_key in current]
-
-
-def tidy(rows: Iterable[Row], scores: Iterable[Score], metrics: Sequence[str]) -> pd.DataFrame:
+def tidy(points: Points, metrics: Sequence[str]) -> pd.DataFrame:
     """One line per image, rate point and metric: the long form that plotting libraries want."""
     import pandas as pd
 
-    values = {(score.task_key, score.metric): score for score in scores}
     lines = []
-    for row in rows:
+    for row in points.rows:
         fixed = row.record()
         for metric in metrics or [""]:
-            score = values.get((row.task_key, metric))
-            found = {"value": score.value, "metric_error": score.error} if score else {}
-            lines.append({**fixed, "metric": metric, "value": None, "metric_error": "", **found})
+            score = points.score(row, metric)
+            error = score.error if score else ""
+            lines.append({**fixed, "metric": metric, "value": points.value(row, metric), "metric_error": error})
     return pd.DataFrame(lines)
 
 
@@ -127,6 +105,5 @@ def latency(rows: Sequence[Row], contents: Contents) -> tables.Table | None:
     for timing in contents.timings.values():
         row = by_key.get(timing.task_key)
         if row is not None:
-            point = f"{row.rate_field} {row.rate:g}" if row.rate is not None else "–"
-            lines.append({**vars(timing), "codec": row.codec, "setting": point})
+            lines.append({**vars(timing), "codec": row.codec, "setting": Setting.of(row).words})
     return tables.latency(pd.DataFrame(lines)) if lines else None

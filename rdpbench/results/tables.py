@@ -7,16 +7,19 @@ best in bold and the second underlined). Arrows say which way is better.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rdpbench.results.summary import at_rate, common_rates, comparable
+from rdpbench.results.stats.points import Points
+from rdpbench.results.summary import POINT, WIDE, at_rate, common_rates, compared
+from rdpbench.setting import Setting
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console, ConsoleOptions
     from rich.table import Table as RichTable
 
 DIGITS = {"dB": 2, "": 4}
@@ -55,74 +58,93 @@ def untrained(frame: pd.DataFrame) -> pd.Series[bool]:
     return frame["weights"].fillna("").str.contains("random").astype(bool)
 
 
-def measured(frame: pd.DataFrame) -> Table:
-    """Every point as it was measured, mean and half width of its 95 % interval."""
+def measured(frame: pd.DataFrame, name: str = "") -> Table:
+    """Every point as it was measured, mean and half width of its 95 % interval.
+
+    The rate of a line is that of all images that were coded. A value that is over fewer of them says over how many, and
+    the rate of those.
+    """
     metrics = _metrics(frame)
     header = ("codec", "setting", "n", "bpp", *(_heading(frame, metric) for metric in metrics))
+    if pooled := _mixed_sizes(frame):
+        header = (*header[:4], "pooled bpp", *header[4:])
     lines: list[tuple[Cell, ...]] = []
     notes: dict[str, None] = {}
-    keys = ["dataset", "codec", "target_bpp", "rate"]
-    for _, point in frame.groupby(keys, sort=False, dropna=False):
+    for _, point in frame.groupby(POINT, sort=False, dropna=False):
         first = point.iloc[0]
-        cells = [Cell(str(first["codec"])), Cell(_setting(first)), Cell(_count(first, notes)), Cell(_bpp(first))]
+        whole = _all_images(point)
+        cells = [Cell(str(first["codec"])), Cell(Setting.of_line(first).words), Cell(_count(first, notes))]
+        cells.append(Cell(_bpp(whole)))
+        cells += [Cell(f"{whole['bpp_pooled']:.4f}" if _covers_all(whole) else "–")] if pooled else []
         for metric in metrics:
-            one = point[point["metric"] == metric]
-            cells.append(Cell(_value(one.iloc[0]) if len(one) else "–"))
-            if len(one) and one.iloc[0]["infinite"]:
-                notes[f"{metric}: {one.iloc[0]['infinite']} lossless images are left out of a mean"] = None
-            if len(one) and not one.iloc[0]["reliable"]:
-                notes["† fewer images than this metric needs: not to be compared with anything"] = None
-            if len(one) and one.iloc[0]["n_scored"] < first["n"]:
-                notes["(k of n): images that a metric could not score are left out of its mean; rows.csv says why"] = (
-                    None
-                )
+            line = point[point["metric"] == metric]
+            cells.append(Cell(_value(line.iloc[0], notes) if len(line) else "–"))
         lines.append(tuple(cells))
-    if "seeds" in frame and (frame["seeds"] > 1).any():
+    if (frame["seeds"] > 1).any():
         notes["s: standard deviation over the seeds of a stochastic codec, which the intervals do not hold"] = None
+    if pooled:
+        notes["pooled bpp: all bits over all pixels; images of several sizes weigh by their pixels"] = None
     if untrained(frame).any():
         names = ", ".join(dict.fromkeys(frame[untrained(frame)]["codec"]))
         notes[f"random weights, which are no results: {names}"] = None
-    return Table(f"{_names(frame)}: means over images, ± half of the 95 % interval", header, tuple(lines), tuple(notes))
+    title = name or _names(frame)
+    return Table(f"{title}: means over images, ± half of the 95 % interval", header, tuple(lines), tuple(notes))
 
 
-def at_equal_rates(frame: pd.DataFrame) -> list[Table]:
+def _all_images(point: pd.DataFrame) -> pd.Series[Any]:
+    """The line of a point whose rate is over all that was coded, or any."""
+    whole = point[point["n_scored"] == point["n"]]
+    whole = whole[whole["infinite"] == 0]
+    return (whole if len(whole) else point).iloc[0]
+
+
+def _covers_all(line: Any) -> bool:
+    return bool(line["bpp"] == line["bpp_all"])
+
+
+def _mixed_sizes(frame: pd.DataFrame) -> bool:
+    """Do pixels and images weigh differently anywhere?"""
+    return bool((np.abs(frame["bpp_pooled"] / frame["bpp"] - 1) > 1e-9).any())
+
+
+def at_equal_rates(points: Points, metrics: Sequence[str], name: str = "") -> list[Table]:
     """For each round rate that codecs share: their metrics there over the same images, best first in bold.
 
-    Networks with random weights do not compete.
+    Points are of one place. Networks with random weights do not compete. Where rates were searched, their targets are
+    compared, each over the images that all codecs reach it on.
     """
+    trained = points.only(lambda point: not point.random)
+    targets = sorted({point.setting.target for point in trained.points if point.setting.target is not None})
+    if targets:
+        trained = trained.only(lambda point: point.setting.target is not None)
+    lines, told = compared(trained, metrics, per_setting=bool(targets))
+    lines = lines[lines["reliable"].astype(bool)]
     tables = []
-    targets = sorted(frame["target_bpp"].dropna().unique())
-    frame = frame[frame["reliable"] & ~untrained(frame)]
-    everything, frame = frame, comparable(frame)
-    for bpp in targets or common_rates(frame):
-        points = _at_target(frame, bpp) if targets else at_rate(frame, bpp)
-        metrics = _metrics(points)
-        if not metrics:
+    for bpp in targets or common_rates(lines):
+        there = _at_target(lines, bpp) if targets else at_rate(lines, bpp)
+        measured_there = _metrics(there)
+        if not measured_there:
             continue
-        header = ("codec", *(_heading(points, metric) for metric in metrics))
-        ranks = {metric: _ranks(points[points["metric"] == metric]) for metric in metrics}
-        lines = []
-        for codec in dict.fromkeys(points["codec"]):
-            of = points[points["codec"] == codec].set_index("metric")
+        header = ("codec", *(_heading(there, metric) for metric in measured_there))
+        ranks = {metric: _ranks(there[there["metric"] == metric]) for metric in measured_there}
+        notes = [note for note in told if not targets or f"target {bpp:g} bpp" in note or "compared over" in note]
+        rows = []
+        for codec in dict.fromkeys(there["codec"]):
+            of = there[there["codec"] == codec].set_index("metric")
             cells = [Cell(codec)]
-            for metric in metrics:
-                there = metric in of.index and math.isfinite(of.loc[metric, "value"])
-                text = _digits(of.loc[metric, "value"], of.loc[metric, "unit"]) if there else "–"
+            for metric in measured_there:
+                known = metric in of.index and not math.isnan(of.loc[metric, "value"])
+                text = _digits(of.loc[metric, "value"], of.loc[metric, "unit"]) if known else "–"
+                if known and of.loc[metric, "wide"]:
+                    text += "‡"
                 cells.append(Cell(text, ranks[metric].get(codec, 0)))
-            lines.append(tuple(cells))
+            rows.append(tuple(cells))
+        if there["wide"].any():
+            notes.append(f"‡ interpolated between rates that differ by more than a factor of {WIDE:g}")
         how = "searched per image" if targets else "interpolated between measured points"
-        notes = _left_out(everything, frame, bpp) if targets else _left_out(everything, frame)
-        tables.append(Table(f"{_names(frame)} at {bpp:g} bpp, {how}", header, tuple(lines), notes))
+        title = name or _names(lines)
+        tables.append(Table(f"{title} at {bpp:g} bpp, {how}", header, tuple(rows), tuple(notes)))
     return tables
-
-
-def _left_out(everything: pd.DataFrame, compared: pd.DataFrame, bpp: float | None = None) -> tuple[str, ...]:
-    out = everything.drop(compared.index)
-    out = out[np.isfinite(out["bpp"])]
-    if bpp is not None:
-        out = out[out["target_bpp"] == bpp]
-    names = ", ".join(dict.fromkeys(out["codec"]))
-    return (f"not compared, since their means are over other images: points of {names}",) if names else ()
 
 
 def latency(frame: pd.DataFrame) -> Table:
@@ -142,23 +164,50 @@ def latency(frame: pd.DataFrame) -> Table:
     return Table("Latency: median over images of the median of repeats", header, tuple(lines), (note,))
 
 
-def terminal(table: Table) -> RichTable:
+def terminal(table: Table) -> Terminal:
     """For a terminal."""
+    return Terminal(table)
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """A table that cuts no number: one that is too wide goes on below, with its first columns again."""
+
+    table: Table
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[RichTable]:
+        table = self.table
+        widths = [
+            max(map(len, [name, *(line[n].text for line in table.lines)])) + 3 for n, name in enumerate(table.header)
+        ]
+        fixed = 2 if "setting" in table.header else 1
+        room = options.max_width - sum(widths[:fixed]) - 1
+        parts: list[list[int]] = [[]]
+        for column in range(fixed, len(widths)):
+            if parts[-1] and sum(widths[n] for n in parts[-1]) + widths[column] > room:
+                parts.append([])
+            parts[-1].append(column)
+        for number, part in enumerate(parts):
+            yield _part(table, [*range(fixed), *part], first=number == 0, last=number == len(parts) - 1)
+
+
+def _part(table: Table, columns: Sequence[int], *, first: bool, last: bool) -> RichTable:
     from rich.markup import escape
     from rich.table import Table as Rich
 
-    rich = Rich(title=escape(table.caption), caption=escape("\n".join(table.notes)) or None, title_justify="left")
-    for number, name in enumerate(table.header):
-        rich.add_column(escape(name), justify="left" if number == 0 else "right", no_wrap=number == 0)
+    title, caption = (escape(table.caption) if first else None), (escape("\n".join(table.notes)) if last else None)
+    rich = Rich(title=title, caption=caption or None, title_justify="left")
+    for number in columns:
+        rich.add_column(escape(table.header[number]), justify="left" if number == 0 else "right", no_wrap=True)
     previous = ""
     for line in table.lines:
-        label, *rest = line
-        if previous and label.text != previous and len(table.lines) > len({one[0].text for one in table.lines}):
+        label = line[0].text
+        if previous and label != previous and len(table.lines) > len({other[0].text for other in table.lines}):
             rich.add_section()
-        shown = "" if label.text == previous else label.text
-        previous = label.text
         marks = {1: "[bold]{}[/bold]", 2: "[underline]{}[/underline]"}
-        rich.add_row(escape(shown), *(marks.get(cell.rank, "{}").format(escape(cell.text)) for cell in rest))
+        cells = [marks.get(line[n].rank, "{}").format(escape(line[n].text)) for n in columns[1:]]
+        rich.add_row(escape("" if label == previous else label), *cells)
+        previous = label
     return rich
 
 
@@ -189,12 +238,6 @@ def _heading(frame: pd.DataFrame, metric: str) -> str:
     return f"{metric} {'dB ' if one['unit'] == 'dB' else ''}{arrow}"
 
 
-def _setting(point: Any) -> str:
-    if not math.isnan(point["target_bpp"] or math.nan):
-        return f"target {point['target_bpp']:g} bpp"
-    return f"{point['rate_field']} {point['rate']:g}" if not math.isnan(point["rate"]) else "–"
-
-
 def _count(point: Any, notes: dict[str, None]) -> str:
     text = str(point["n"])
     if point["partial"] and point["n"]:
@@ -209,27 +252,38 @@ def _count(point: Any, notes: dict[str, None]) -> str:
     return text
 
 
-def _bpp(point: Any) -> str:
-    if not math.isfinite(point["bpp"]):
+def _bpp(line: Any) -> str:
+    """The rate of all images of a point; its interval where a line of it is over all of them."""
+    if not math.isfinite(line["bpp_all"]):
         return "–"
-    return (
-        f"{point['bpp']:.4f}"
-        + _half(point["bpp_lo"], point["bpp_hi"], 4)
-        + _seeds(point.get("bpp_seed_sd", math.nan), 4)
-    )
+    text = f"{line['bpp_all']:.4f}"
+    if not _covers_all(line):
+        return text
+    return text + _half(line["bpp_lo"], line["bpp_hi"], 4) + _seeds(line["bpp_seed_sd"], 4)
 
 
-def _value(line: Any) -> str:
-    value = line["value"]
+def _value(line: Any, notes: dict[str, None]) -> str:
+    value, metric = line["value"], line["metric"]
+    if math.isnan(value):
+        if line["note"]:
+            notes[f"{metric} of {line['codec']}: {line['note']}"] = None
+        return "–"
+    if line["infinite"]:
+        notes[f"{metric}: lossless images, whose value is infinite, are left out of a mean and of its rate"] = None
     if math.isinf(value):
         return "∞"
-    if math.isnan(value):
-        return "–"
-    mark = "" if line["reliable"] else "†"
+    if not line["reliable"]:
+        notes["† fewer images than this metric needs: not to be compared with anything"] = None
+    if line["note"]:
+        notes[f"{metric}: {line['note']}"] = None
     places = DIGITS.get(line["unit"], 4)
-    text = _digits(value, line["unit"]) + mark + _half(line["value_lo"], line["value_hi"], places)
-    text += _seeds(line.get("value_seed_sd", math.nan), places)
-    return text if line["n_scored"] == line["n"] else f"{text} ({line['n_scored']} of {line['n']})"
+    text = _digits(value, line["unit"]) + ("" if line["reliable"] else "†")
+    text += _half(line["value_lo"], line["value_hi"], places) + _seeds(line["value_seed_sd"], places)
+    taken = line["n_scored"] - line["infinite"]
+    if taken == line["n"]:
+        return text
+    notes["(k of n, r bpp): a mean over fewer images than were coded, and the rate of those; rows.csv says why"] = None
+    return f"{text} ({taken} of {line['n']}, {line['bpp']:.4f} bpp)"
 
 
 def _digits(value: float, unit: str) -> str:
@@ -254,7 +308,7 @@ def _ranks(points: pd.DataFrame) -> dict[str, int]:
     return {codec: order.index(value) + 1 for codec, value in shown.items() if order.index(value) < 2}
 
 
-def _at_target(frame: pd.DataFrame, bpp: float) -> pd.DataFrame:
-    """Points searched for one target; only complete ones compete."""
-    chosen = frame[(frame["target_bpp"] == bpp) & (frame["out_of_range"] == 0) & (frame["n"] > 0)]
-    return chosen[["dataset", "codec", "metric", "bpp", "value", "higher_is_better", "unit"]]
+def _at_target(lines: pd.DataFrame, bpp: float) -> pd.DataFrame:
+    """Points searched for one target."""
+    chosen = lines[(lines["target_bpp"] == bpp) & (lines["n"] > 0)]
+    return chosen[["dataset", "codec", "metric", "bpp", "value", "higher_is_better", "unit"]].assign(wide=False)

@@ -17,16 +17,17 @@ from rdpbench.errors import ConfigError, MissingNeed, RdpbenchError, StoreError,
 from rdpbench.paths import conf_folder, curves_folders
 from rdpbench.results import verdicts
 from rdpbench.results.curve_files import curve_path, load, write
-from rdpbench.results.curves import Curve, measure, name_of, setting_of
+from rdpbench.results.curves import Curve, measure, setting_of
 from rdpbench.results.regression import SHOWN, Finding, Verdict, compare
 from rdpbench.results.schema import Row
-from rdpbench.results.show import select
+from rdpbench.results.stats.points import of_store
 from rdpbench.results.tolerances import Tolerances, read_tolerances
 from rdpbench.runners.execute import Done, execute
 from rdpbench.runners.grid import dataset_of
 from rdpbench.runners.origin import Pair, command, origin
 from rdpbench.runners.preflight import fetch_weights
 from rdpbench.runners.sweep import search_dataset
+from rdpbench.runners.task import member_of
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def _say_changes(path: Path, one: _Measured, tolerances: Tolerances) -> None:
         print(f"{path} was of a newer version, or damaged; it is made anew")
         return
     found = compare(stored, one.curve, tolerances)
-    names = tuple(name_of(point.setting) for point in one.curve.points)
+    names = tuple(point.setting.words for point in one.curve.points)
     verdict = Verdict(one.pair[0].name, one.dataset, path, names, found.findings, found.notes, found.drifts)
     print("\n".join(verdicts.lines(verdict)))
 
@@ -133,11 +134,11 @@ def _verdict(
     findings, notes = list(told.findings), list(told.notes)
     bad = {row.task_key: row for row in (*(now.rows if now else ()), *done.errors) if row.status != "ok"}
     bad = {key: row for key, row in bad.items() if (row.codec, row.dataset) == (codec, dataset)}
-    findings += [Finding(name_of(setting_of(row)), f"{row.image}: {row.error}") for row in list(bad.values())[:SHOWN]]
+    findings += [Finding(setting_of(row).words, f"{row.image}: {row.error}") for row in list(bad.values())[:SHOWN]]
     if any(row.status == "error" for row in bad.values()):
         notes.append("what failed is tried again with retry_failed=true")
     findings += [Finding("curve", line) for line in done.findings if line.startswith((f"{codec} ", f"{codec}:"))]
-    names = dict.fromkeys(name_of(point.setting) for one in (stored, curve) for point in one.points)
+    names = dict.fromkeys(point.setting.words for one in (stored, curve) for point in one.points)
     return Verdict(codec, dataset, path, tuple(names), tuple(findings), tuple(notes), told.drifts)
 
 
@@ -194,9 +195,10 @@ def _measure(bench: Bench, done: Done, root: Path | None) -> Iterator[_Measured]
     contents = done.store.read()
     for pair in bench.grid:
         codec, dataset = pair[0], dataset_of(pair[1]).name
-        labels = {t.key: codec.name for t in done.plan.tasks if t.codec == codec and t.dataset == dataset}
-        rows = select(contents.rows.values(), labels)
-        points, images = measure(rows, contents.scores.values(), done.plan.metrics, contents.sets.values())
+        mine = [task for task in done.plan.tasks if task.codec == codec and task.dataset == dataset]
+        measured = of_store(contents, map(member_of, mine))
+        rows = measured.rows
+        points, images = measure(measured, done.plan.metrics)
         made = origin(bench, pair, rows, done, command(bench, pair, root))
         yield _Measured(pair, dataset, Curve(points, images, made), tuple(rows))
 
@@ -207,7 +209,7 @@ def _partial(one: _Measured) -> Iterator[str]:
         yield f"{named} has no points"
     for point in one.curve.points:
         if point.n < point.dataset_size:
-            yield f"{named}, {name_of(point.setting)}: {point.n} of {point.dataset_size} images"
+            yield f"{named}, {point.setting.words}: {point.n} of {point.dataset_size} images"
     for row in one.rows:
         if row.status != "ok":
             yield f"{named}, {row.image}: {row.status}: {row.error}"

@@ -14,12 +14,14 @@ from functools import cache, cached_property
 from rdpbench.errors import MetricError
 from rdpbench.metrics.contract import Estimate, SetMetric
 from rdpbench.results.features import Array, Place, load
-from rdpbench.results.points import jackknife, point_key, set_points
+from rdpbench.results.points import jackknife
 from rdpbench.results.schema import Row, SetScore
+from rdpbench.results.stats.points import of_store, point_key
 from rdpbench.results.store import Contents, Store
 from rdpbench.runners.features import kind, originals, set_metric, set_metrics, subject
 from rdpbench.runners.reference import ORIGINALS, reference_arrays, reference_of
-from rdpbench.runners.task import Task, canonical, definition, metric_identity
+from rdpbench.runners.task import Task, canonical, definition, member_of, metric_identity
+from rdpbench.setting import Setting
 
 
 def reduce_all(
@@ -30,16 +32,22 @@ def reduce_all(
     if not names:
         return
     by_key = {task.key: task for task in tasks}
-    points = set_points(contents.rows[key] for key in by_key if key in contents.rows)
+    points = of_store(contents, map(member_of, tasks))
+    by_seed: dict[tuple[str, ...], list[Row]] = {}
+    for point in points.points:
+        for row in sorted(point.good, key=lambda row: row.image):
+            by_seed.setdefault((*point.where, point.codec, point.setting.words, str(row.seed)), []).append(row)
+    known = set(contents.sets)
     for name in names:
         cls = set_metric(name)
         side = _Sides(name, cls, by_key, store.features.places(kind(cls.features)), unreliable)
-        for rows in points.values():
+        for rows in by_seed.values():
             key = _set_key(name, rows, by_key)
             if unreliable and (refused := contents.sets.get(key)) and refused.value is None:
                 key = _set_key(name, rows, by_key, insisted=True)  # another answer, now that the user insists
-            if key not in contents.sets:
-                print(f"{name} of {rows[0].codec} {_setting(rows[0])}: {len(rows)} images", file=sys.stderr)
+            if key not in known:
+                known.add(key)
+                print(f"{name} of {rows[0].codec}, {Setting.of(rows[0]).words}: {len(rows)} images", file=sys.stderr)
                 yield side.score(key, rows, device)
 
 
@@ -141,9 +149,3 @@ def _set_key(name: str, rows: Sequence[Row], tasks: dict[str, Task], *, insisted
     record = {"version": 2, "metric": metric_identity(name), "features": kind(cls.features)}
     record |= {"images": images, "insisted": insisted}
     return hashlib.sha256(canonical(record).encode()).hexdigest()
-
-
-def _setting(row: Row) -> str:
-    if row.target_bpp is not None:
-        return f"at {row.target_bpp:g} bpp"
-    return f"{row.rate_field} {row.rate:g}" if row.rate is not None else ""

@@ -12,15 +12,17 @@ from rdpbench.config import Bench, CodecSetting, DataSetting
 from rdpbench.errors import MissingNeed, StoreError
 from rdpbench.provenance import command
 from rdpbench.results.schema import Row
-from rdpbench.results.show import select, show
+from rdpbench.results.show import show
+from rdpbench.results.stats.points import of_store
 from rdpbench.results.store import Store
 from rdpbench.runners.execute import Done, execute, workers_of
 from rdpbench.runners.plan import Plan
 from rdpbench.runners.preflight import fetch_weights
 from rdpbench.runners.report import lines
 from rdpbench.runners.search import Found, search
-from rdpbench.runners.task import axis_of
+from rdpbench.runners.task import axis_of, member_of
 from rdpbench.runners.verify import verify
+from rdpbench.setting import Setting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,12 +49,12 @@ def run(bench: Bench, console: Console, *, encode: bool = True) -> int:
 
 def finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) -> int:
     """Verify a sample of what is new, print the summary, name the files."""
-    labels = {task.key: task.codec.name for task in done.plan.tasks}
     contents = done.store.read()
-    written = show(done.store, contents, labels, done.plan.metrics, console, figures=bench.figures)
+    points = of_store(contents, map(member_of, done.plan.tasks))
+    written = show(done.store, contents, points, done.plan.metrics, console, figures=bench.figures)
     for note in notes:
         console.print(note, highlight=False)
-    rows = select(contents.rows.values(), labels)
+    rows = points.rows
     bad = list({row.task_key: row for row in (*rows, *done.errors) if row.status == "error"}.values())
     for row in bad[:10]:
         console.print(f"failed: {_point(row)}: {row.error}", highlight=False, markup=False, soft_wrap=True)
@@ -69,7 +71,9 @@ def finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) -> 
         for line in done.findings:
             console.print(f"FOUND {line}", highlight=False, markup=False, soft_wrap=True)
     else:
-        console.print(f"nothing to do: all {len(done.plan.tasks)} tasks are stored in {done.store.folder}")
+        console.print(
+            f"nothing to do: all {len({task.key for task in done.plan.tasks})} tasks are stored in {done.store.folder}"
+        )
     return 1 if bad or done.findings else 0
 
 
@@ -140,8 +144,7 @@ def _search_mean(bench: Bench, codec: CodecSetting, data: DataSetting, target: f
             keep=0,
         )
         done = execute(one)
-        contents = done.store.read()
-        rows = select(contents.rows.values(), {task.key: codec.name for task in done.plan.tasks})
+        rows = of_store(done.store.read(), map(member_of, done.plan.tasks)).rows
         bpps = [row.bpp for row in rows if row.bpp is not None]
         if not bpps:
             raise MissingNeed(f"no image could be coded by {codec.name} at {axis.field} {setting:g}: {rows[0].error}")
@@ -151,5 +154,4 @@ def _search_mean(bench: Bench, codec: CodecSetting, data: DataSetting, target: f
 
 
 def _point(row: Row) -> str:
-    where = f"{row.target_bpp:g} bpp" if row.target_bpp is not None else f"{row.rate_field} {row.rate}"
-    return f"{row.codec}, {where}, {row.image}"
+    return f"{row.codec}, {Setting.of(row).words}, {row.image}"

@@ -171,6 +171,21 @@ def task_key(
 
     The image's id is in it too: a set that holds the same pixels twice counts them twice in its means.
     """
+    text = caption.text if caption else None
+    return key_of(codec, rate, target, seed, protocol, entry.sample.id, entry.sha256, text)
+
+
+def key_of(
+    codec: str,
+    rate: float | None,
+    target: float | None,
+    seed: int,
+    protocol: str,
+    image: str,
+    pixels: str,
+    caption: str | None,
+) -> str:
+    """The same of what a row states; ``codec`` is what `identity` gives, ``pixels`` their sha256."""
     record = {
         "key": KEY_VERSION,
         "codec": codec,
@@ -178,9 +193,9 @@ def task_key(
         "target_bpp": target,
         "seed": seed,
         "protocol": protocol,
-        "image": entry.sample.id,
-        "pixels": entry.sha256,
-        "caption": caption.text if caption else None,
+        "image": image,
+        "pixels": pixels,
+        "caption": caption,
     }
     return _sha256(record)
 
@@ -211,6 +226,11 @@ def score_key(task: Task, metric: str) -> str:
     if names := beside(registry.load("metric", metric)):
         record["beside"] = identity_beside(names, task.entry.sample)
     return _sha256(record)
+
+
+def score_key_alone(task: str, metric: str) -> str:
+    """The key of a score by the installed edition of a metric that takes nothing beside the image."""
+    return _sha256({"task": task, "metric": metric_identity(metric)})
 
 
 @cache

@@ -6,7 +6,6 @@ workers or of the store's rows; results go back to whoever runs the worker.
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 import traceback
@@ -23,7 +22,7 @@ from rdpbench.datasets.loader import ahead
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import BitstreamError, CodecError, ImageError, MetricError, StoreError
 from rdpbench.image import Image, pixel_sha256
-from rdpbench.metrics.contract import beside
+from rdpbench.metrics.contract import beside, meaning_of
 from rdpbench.results.features import Made
 from rdpbench.results.reconstructions import put_reconstruction
 from rdpbench.results.schema import Row, Score, Timing
@@ -176,7 +175,7 @@ class Worker:
             try:
                 made.append(self._extractor.extract(name, image, pixels, task.entry.sample, task.protocol))
             except Exception as error:  # a metric of the user's; the row itself is good
-                refused.append(_unscored(task, name, error))
+                refused.append(self._unscored(task, name, error))
         return tuple(made), refused
 
     def _original(self, task: Task) -> _Given:
@@ -217,33 +216,41 @@ class Worker:
                 prepared[name] = metric.prepare(given.pixels, **extra)
             value = float(metric.score(prepared[name], reconstruction))
         except Exception as error:  # a metric of the user's; the row itself is good
-            return _unscored(task, name, error)
-        if math.isnan(value):
-            return _scored_as(task, name, None, "the metric gave NaN")
+            return self._unscored(task, name, error)
         remarks = getattr(metric, "remarks", None)
         told = "; ".join(remarks(prepared[name])) if remarks else ""
-        return _scored_as(task, name, value, note=told)
+        return self._scored_as(task, name, value, note=told)
 
     def _score_decodes(self, counts: dict[str, int], task: Task, row: Row, reconstruction: Image) -> list[Score]:
         """Metrics over several decodes of the row's bitstream, by name with their numbers of decodes."""
         try:
             if not is_stochastic(task.codec):
-                return [_scored_as(task, name, 0.0, note=DETERMINISTIC) for name in counts]
+                return [self._scored_as(task, name, 0.0, note=DETERMINISTIC) for name in counts]
             further = further_of(self.setup.store, row, max(counts.values()))
         except StoreError:
             raise
         except Exception as error:
-            return [_unscored(task, name, error) for name in counts]
+            return [self._unscored(task, name, error) for name in counts]
         scores = []
         for name, count in counts.items():
             some = further[: count - 1]
             try:
                 value = float(self._metric(name).score([reconstruction, *some]))
             except Exception as error:
-                scores.append(_unscored(task, name, error))
+                scores.append(self._unscored(task, name, error))
             else:
-                scores.append(_scored_as(task, name, value, note=note(some)))
+                scores.append(self._scored_as(task, name, value, note=note(some)))
         return scores
+
+    def _scored_as(self, task: Task, name: str, value: float | None, error: str = "", note: str = "") -> Score:
+        if value is not None and not meaning_of(registry.load("metric", name)).usable(value):
+            value, error = None, f"the metric gave {value}, which is no score"
+        key = score_key(task, name)
+        return Score(key, task.key, name, value, error, note, definition(name), self.setup.session)
+
+    def _unscored(self, task: Task, name: str, error: Exception) -> Score:
+        """A metric without a value: what it refuses in its own words, what breaks it with the place."""
+        return self._scored_as(task, name, None, _message(error, MetricError))
 
     def _metric(self, name: str) -> Any:
         """A metric, built once."""
@@ -272,15 +279,6 @@ def _read(task: Task) -> _Read:
 def failed(task: Task, setup: Setup, message: str) -> Result:
     """The result for a task that could not be done, or whose worker died."""
     return Result(new_row(task, setup.session, setup.device, status="error", error=message))
-
-
-def _unscored(task: Task, name: str, error: Exception) -> Score:
-    """A metric without a value: what it refuses in its own words, what breaks it with the place."""
-    return _scored_as(task, name, None, _message(error, MetricError))
-
-
-def _scored_as(task: Task, name: str, value: float | None, error: str = "", note: str = "") -> Score:
-    return Score(score_key(task, name), task.key, name, value, error, note, definition(name))
 
 
 def _message(error: Exception, *plain: type[Exception]) -> str:

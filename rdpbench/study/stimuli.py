@@ -10,12 +10,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rdpbench import registry
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
 from rdpbench.results.reconstructions import reconstruction_path
 from rdpbench.results.schema import Row
-from rdpbench.results.show import select
+from rdpbench.results.stats.points import Where, meaning, of_store, titles
 from rdpbench.results.store import Contents, Store
+from rdpbench.setting import Setting
 
 
 @dataclass(frozen=True)
@@ -103,42 +103,44 @@ def choose(
 
 
 def _kept(store: Store, contents: Contents) -> list[_Kept]:
-    scores: dict[str, dict[str, float]] = {}
-    for one in contents.scores.values():
-        if one.value is not None and math.isfinite(one.value):
-            scores.setdefault(one.task_key, {})[one.metric] = one.value
-    rows = [row for row in select(contents.rows.values(), None) if row.status == "ok" and row.bpp]
+    points = of_store(contents)
+    rows = [row for row in points.rows if row.status == "ok" and row.bpp]
     rows = [row for row in rows if reconstruction_path(store, row).is_file()]
     if not rows:
         raise MissingNeed(
             f"{store.folder} has no reconstructions. Type: rdpbench run codec=... keep=all "
             "(what is coded already is only decoded again)"
         )
-    return [_Kept(store, row, scores.get(row.task_key, {})) for row in rows]
+    metrics = [metric for metric in points.metrics if meaning(metric).kind != "set"]
+    scored = [{name: value for name in metrics if (value := points.value(row, name)) is not None} for row in rows]
+    finite = [{name: value for name, value in of.items() if math.isfinite(value)} for of in scored]
+    return [_Kept(store, row, scores) for row, scores in zip(rows, finite, strict=True)]
 
 
 def _of_dataset(kept: Sequence[_Kept], dataset: str) -> list[_Kept]:
-    names = list(dict.fromkeys((one.row.dataset, one.row.protocol) for one in kept))
-    of = [pair for pair in names if dataset in ("", pair[0])]
+    names = titles(list(dict.fromkeys(_where(one.row) for one in kept)))
+    of = [where for where, name in names.items() if dataset in ("", where.dataset, name)]
     if not of:
-        raise UnknownName("dataset", dataset, [name for name, _ in names], "with kept reconstructions, that is")
+        raise UnknownName("dataset", dataset, names.values(), "with kept reconstructions, that is")
     if len(of) > 1:
-        listed = ", ".join(f"{name} ({protocol})" for name, protocol in of)
+        listed = ", ".join(repr(names[where]) for where in of)
         raise ConfigError(f"a study is of one dataset under one protocol, and these are several: {listed}; --dataset")
-    here = [one for one in kept if (one.row.dataset, one.row.protocol) == of[0]]
+    here = [one for one in kept if _where(one.row) == of[0]]
     first: dict[str, Store] = {}
     for one in here:
         first.setdefault(one.row.codec, one.store)
     return [one for one in here if first[one.row.codec] is one.store]
 
 
+def _where(row: Row) -> Where:
+    return Where(row.dataset, row.manifest, row.protocol)
+
+
 def _settings(kept: Iterable[_Kept]) -> list[list[_Kept]]:
     """By setting or target; of several seeds the lowest."""
-    groups: dict[tuple[float | None, float | None], dict[str, _Kept]] = {}
+    groups: dict[Setting, dict[str, _Kept]] = {}
     for one in sorted(kept, key=lambda one: one.row.seed):
-        row = one.row
-        point = (row.rate if row.target_bpp is None else None, row.target_bpp)
-        groups.setdefault(point, {}).setdefault(row.image, one)
+        groups.setdefault(Setting.of(one.row), {}).setdefault(one.row.image, one)
     return [list(of.values()) for of in groups.values()]
 
 
@@ -182,5 +184,4 @@ def _setting(row: Row) -> str:
 
 def _better(stimuli: Sequence[Stimulus]) -> dict[str, bool]:
     shared = set.intersection(*(set(one.scores) for one in stimuli))
-    classes = {name: registry.load("metric", name) for name in sorted(shared)}
-    return {name: bool(getattr(cls, "higher_is_better", True)) for name, cls in classes.items()}
+    return {name: meaning(name).higher_is_better for name in sorted(shared)}

@@ -6,12 +6,12 @@ import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import bjontegaard
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,13 +20,14 @@ from rdpbench.errors import UnknownName
 from rdpbench.results import bootstrap, matched
 from rdpbench.results.bd import Delta, bd_rate
 from rdpbench.results.bd_tables import Against, against, bd_tables, table
-from rdpbench.results.image_curves import Floats, ImageCurve, image_curves, setting_name
 from rdpbench.results.latex import escape, latex
 from rdpbench.results.schema import Row, Score, SetScore
-from rdpbench.results.summary import summarise
+from rdpbench.results.stats.points import Floats, ImageCurve, gather, image_curves, point_key
+from rdpbench.results.summary import frame
 from rdpbench.results.tables import Cell, Table, at_equal_rates, markdown, measured
+from rdpbench.setting import Setting
 
-SETTINGS = tuple(("quality", float(10 * k), None) for k in range(5))
+SETTINGS = tuple(Setting("quality", float(10 * k)) for k in range(5))
 METRIC = "psnr"
 
 
@@ -50,9 +51,10 @@ def rows_of(curve: ImageCurve, **changes: Any) -> tuple[list[Row], list[Score]]:
     for (point, image), bpp in np.ndenumerate(curve.rates):
         key = f"{curve.codec}-{point}-{image}"
         known: dict[str, Any] = dict.fromkeys(Row.__dataclass_fields__, "")
-        known |= {"task_key": key, "codec": curve.codec, "rate_field": "quality", "rate": curve.settings[point][1]}
+        known |= {"task_key": key, "codec": curve.codec, "rate_field": "quality", "rate": curve.settings[point].rate}
         known |= {"target_bpp": None, "seed": 0, "dataset": "set", "dataset_size": curve.rates.shape[1]}
         known |= {"protocol": "as-is", "image": curve.images[image], "status": "ok", "bpp": float(bpp)}
+        known |= {"height": 10, "width": 10}
         rows.append(Row(**known | {"bits_kind": "file"} | changes))
         scores.append(Score(f"{key}-{METRIC}", key, METRIC, float(curve.values[point, image])))
     return rows, scores
@@ -72,7 +74,7 @@ def three() -> tuple[list[Row], list[Score]]:
 def test_a_tenth_less_is_a_tenth_less() -> None:
     rates, values = arrays()
     found = against(a_curve("a", rates, values), a_curve("b", 0.9 * rates, values), METRIC, resamples=50)
-    assert found.images == 12
+    assert len(found.images) == 12
     assert found.rate.value == pytest.approx(-10, abs=1e-9)
     assert found.rate_interval is not None
     assert found.rate_interval.low == pytest.approx(-10, abs=1e-9) == found.rate_interval.high
@@ -100,7 +102,7 @@ def test_only_images_that_both_have_whole_are_compared() -> None:
     names = [f"image{n:02d}" for n in range(12)]
     other = a_curve("b", rates[:, ::-1], values[:, ::-1] + 1, names[::-1])
     found = against(a_curve("a", rates, holes), other, METRIC, resamples=20)
-    assert found.images == 10
+    assert len(found.images) == 10
     assert found.metric.value == pytest.approx(1, abs=1e-9)
     none = against(a_curve("a", rates, values), a_curve("b", rates, values, [f"x{n}" for n in range(12)]), METRIC)
     assert none.rate.reason == none.metric.reason == "no image has all points of both curves"
@@ -109,7 +111,7 @@ def test_only_images_that_both_have_whole_are_compared() -> None:
 
 def test_the_table_of_a_run() -> None:
     rows, scores = three()
-    (made,) = bd_tables(summarise(rows, scores, [METRIC]), rows, scores, "anchor", resamples=50)
+    (made,) = bd_tables(gather(rows, scores), "anchor", resamples=50)
     assert made.header == ("codec", "images", "BD-rate % ↓", "shared quality", "BD-psnr dB ↑", "shared rate")
     by_codec = {line[0].text: line for line in made.lines}
     assert by_codec["smaller"][1].text == "12"
@@ -140,70 +142,96 @@ def test_reasons_stand_where_numbers_do_not() -> None:
 
 
 def test_more_than_26_reasons_have_names() -> None:
-    found = [Against(f"c{n}", 1, Delta(math.nan, "pchip", f"why {n}"), Delta(1.0, "pchip")) for n in range(30)]
+    found = [Against(f"c{n}", ("x",), Delta(math.nan, "pchip", f"why {n}"), Delta(1.0, "pchip")) for n in range(30)]
     made = table(found, "a", METRIC, "set", "pchip")
     assert made.lines[25][2].text == "– (z)"
     assert made.lines[26][2].text == "– (aa)"
     assert len(made.notes) == 30
 
 
-def test_other_numbers_of_images_do_not_compete() -> None:
+def test_deltas_over_other_images_do_not_compete() -> None:
+    """Also where these are as many."""
+    images = tuple(f"image{n}" for n in range(24))
     good = [
-        Against(f"c{n}", 24, Delta(-float(n), "pchip", "", (1, 2), 1.0), Delta(float(n), "pchip")) for n in range(3)
+        Against(f"c{n}", images, Delta(-float(n), "pchip", "", (1, 2), 1.0), Delta(float(n), "pchip")) for n in range(3)
     ]
-    odd = Against("odd", 3, Delta(-99.0, "pchip", "", (1, 2), 1.0), Delta(99.0, "pchip"))
+    odd = Against("odd", (*images[1:], "x"), Delta(-99.0, "pchip", "", (1, 2), 1.0), Delta(99.0, "pchip"))
     made = table([*good, odd], "a", METRIC, "set", "pchip")
     assert {line[0].text: line[2].rank for line in made.lines} == {"c0": 0, "c1": 2, "c2": 1, "odd": 0}
     assert any(note.startswith("Over different images") for note in made.notes)
 
 
+def distances(rows: list[Row], left_out: dict[str, str] | None = None) -> list[SetScore]:
+    """A distance for each point, which falls with the rate; some are of fewer images."""
+    groups: dict[tuple[str, float | None], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.codec, row.rate), []).append(row)
+    scores = []
+    for (codec, _), of in groups.items():
+        value = 100 - 20 * math.log2(float(np.mean([row.bpp for row in of if row.bpp]))) - 3 * (codec == "better")
+        known: dict[str, Any] = dict.fromkeys(SetScore.__dataclass_fields__, "")
+        known |= {"set_key": point_key("fid/clean", of), "point_key": point_key("fid/clean", of), "metric": "fid/clean"}
+        known |= {"images": len(of), "value": value, "lo": None, "hi": None, "spread": None, "reliable": True}
+        scores.append(SetScore(**known | {"left_out": (left_out or {}).get(codec, "[]")}))
+    return scores
+
+
 def test_a_metric_of_sets_has_deltas_and_no_interval() -> None:
     rows, _ = three()
-    points = [(row.codec, row.rate) for row in rows]
-    lines = []
-    for codec, rate in dict.fromkeys(points):
-        bpp = float(np.mean([row.bpp for row in rows if (row.codec, row.rate) == (codec, rate) and row.bpp]))
-        value = 100 - 20 * math.log2(bpp) - 3 * (codec == "better")
-        known = {"dataset": "set", "protocol": "as-is", "codec": codec, "rate": rate, "bpp": bpp, "weights": ""}
-        lines.append({**known, "metric": "fid/clean", "value": value, "reliable": True})
-    (made,) = bd_tables(pd.DataFrame(lines), rows, [], "anchor", ["fid/clean"])
+    rows = [replace(row, reconstruction_sha256=row.task_key) for row in rows]
+    (made,) = bd_tables(gather(rows, [], distances(rows)), "anchor", ["fid/clean"])
     better = next(line for line in made.lines if line[0].text == "better")
-    assert better[1].text == "–"
+    assert better[1].text == "12"
     assert better[4].text == "-3.0000"  # no interval
     assert made.header[4] == "BD-fid/clean ↓"
-    assert isinstance(SetScore.__dataclass_fields__, dict)
+
+
+def test_distances_over_other_images_are_not_compared() -> None:
+    """Also where these are nearly as many: a distance cannot be taken of some of its images."""
+    rows, _ = three()
+    rows = [replace(row, reconstruction_sha256=row.task_key) for row in rows]
+    points = gather(rows, [], distances(rows, {"better": '["image03"]'}))
+    (made,) = bd_tables(points, "anchor", ["fid/clean"])
+    better = next(line for line in made.lines if line[0].text == "better")
+    assert better[4].text.startswith("–")
+    assert better[4].rank == 0
+    assert any("better, quality 0, is not compared" in note for note in made.notes)
+    line = frame(points, ["fid/clean"]).query("codec == 'better'").iloc[0]
+    taken = [row.bpp for row in rows if row.codec == "better" and row.rate == 0 and row.image != "image03"]
+    assert line["n_scored"] == 11
+    assert line["bpp"] == pytest.approx(np.mean(np.array(taken, float)), abs=1e-12)
 
 
 def test_random_weights_do_not_compete() -> None:
     rows, scores = three()
     extra, more = rows_of(a_curve("pic[weights=random]", *arrays(seed=5)), weights="random")
     rows, scores = rows + extra, scores + more
-    (made,) = bd_tables(summarise(rows, scores, [METRIC]), rows, scores, "anchor", resamples=20)
+    (made,) = bd_tables(gather(rows, scores), "anchor", resamples=20)
     assert [line[0].text for line in made.lines] == ["smaller", "better"]
     with pytest.raises(UnknownName, match="unknown curve 'pic"):
-        bd_tables(summarise(rows, scores, [METRIC]), rows, scores, "pic[weights=random]")
+        bd_tables(gather(rows, scores), "pic[weights=random]")
 
 
 def test_random_weights_have_no_rank_at_equal_rates() -> None:
     rows, scores = three()
     extra, more = rows_of(a_curve("pic[weights=random]", *arrays(seed=5)), weights="random")
-    frame = summarise(rows + extra, scores + more, [METRIC])
-    assert len(at_equal_rates(frame)) > 2
-    for made in at_equal_rates(frame):
+    points = gather(rows + extra, scores + more)
+    assert len(at_equal_rates(points, [METRIC])) > 2
+    for made in at_equal_rates(points, [METRIC]):
         assert "anchor" in {line[0].text for line in made.lines} <= {"anchor", "smaller", "better"}
-    assert "random weights, which are no results: pic[weights=random]" in measured(frame).notes
-    assert at_equal_rates(summarise(extra, more, [METRIC])) == []
+    assert "random weights, which are no results: pic[weights=random]" in measured(frame(points, [METRIC])).notes
+    assert at_equal_rates(gather(extra, more), [METRIC]) == []
 
 
 def test_unknown_names_are_answered() -> None:
     rows, scores = three()
-    frame = summarise(rows, scores, [METRIC])
+    points = gather(rows, scores)
     with pytest.raises(UnknownName, match="did you mean 'anchor'"):
-        bd_tables(frame, rows, scores, "anchr")
+        bd_tables(points, "anchr")
     with pytest.raises(UnknownName, match="unknown metric 'lpips/alex'"):
-        bd_tables(frame, rows, scores, "anchor", ["lpips/alex"])
+        bd_tables(points, "anchor", ["lpips/alex"])
     with pytest.raises(UnknownName, match="pchip"):
-        bd_tables(frame, rows, scores, "anchor", method="spline")
+        bd_tables(points, "anchor", method="spline")
 
 
 def test_several_seeds_count_as_their_mean() -> None:
@@ -213,7 +241,7 @@ def test_several_seeds_count_as_their_mean() -> None:
         Row(**{**vars(row), "task_key": f"{row.task_key}+", "seed": 1, "bpp": (row.bpp or 0) + 0.1}) for row in rows
     ]
     more = [Score(f"{one.score_key}+", f"{one.task_key}+", METRIC, (one.value or 0) + 2) for one in scores]
-    found = image_curves(rows + again, scores + more, METRIC)["a"]
+    found = image_curves(gather(rows + again, scores + more), METRIC)["a"]
     np.testing.assert_allclose(found.rates, rates + 0.05)
     np.testing.assert_allclose(found.values, values + 1)
     assert found.complete == found.images == ("image00", "image01", "image02")
@@ -222,10 +250,9 @@ def test_several_seeds_count_as_their_mean() -> None:
 def test_points_are_in_order_and_named() -> None:
     rates, values = arrays(images=2)
     rows, scores = rows_of(a_curve("a", rates[::-1], values[::-1]))
-    found = image_curves(rows, scores, METRIC)["a"]
+    found = image_curves(gather(rows, scores), METRIC)["a"]
     assert (np.diff(found.rates.mean(axis=1)) > 0).all()
-    assert [setting_name(at) for at in found.settings] == [f"quality {10 * k}" for k in (4, 3, 2, 1, 0)]
-    assert setting_name(("quality", None, 0.5)) == "target 0.5 bpp"
+    assert [setting.words for setting in found.settings] == [f"quality {10 * k}" for k in (4, 3, 2, 1, 0)]
 
 
 # Pairs of images
@@ -392,7 +419,7 @@ def test_any_text_is_well_formed(text: str) -> None:
 
 def test_deltas_are_well_formed_in_latex_and_markdown() -> None:
     rows, scores = three()
-    (made,) = bd_tables(summarise(rows, scores, [METRIC]), rows, scores, "anchor", resamples=20)
+    (made,) = bd_tables(gather(rows, scores), "anchor", resamples=20)
     text = latex(made)
     well_formed(text)
     assert r"BD-rate \% $\downarrow$" in text

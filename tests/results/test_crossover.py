@@ -11,7 +11,8 @@ import pytest
 
 from rdpbench.results.bootstrap import shares
 from rdpbench.results.crossover import Crossings, Crossover, crossings, crossover, table
-from rdpbench.results.image_curves import Floats, ImageCurve
+from rdpbench.results.stats.points import Floats, ImageCurve
+from rdpbench.setting import Setting
 
 RATES = (0.05, 0.1, 0.2, 0.4, 0.8)
 ANCHOR = [(rate, 30 + 4 * math.log2(rate / 0.05)) for rate in RATES]
@@ -104,7 +105,7 @@ def test_no_rate_but_a_reason(test: list[tuple[float, float]], reason: str) -> N
 
 
 def an_image_curve(codec: str, rates: Floats, values: Floats) -> ImageCurve:
-    settings = tuple(("quality", float(k), None) for k in range(len(rates)))
+    settings = tuple(Setting("quality", float(k)) for k in range(len(rates)))
     return ImageCurve(codec, settings, tuple(f"image{n:02d}" for n in range(rates.shape[1])), rates, values)
 
 
@@ -177,11 +178,12 @@ def test_crossing_all_over_has_no_interval() -> None:
 
 
 def test_pooled_psnr_crosses_where_its_decibels_do() -> None:
-    """What is stored per image is a squared error; the curve is of the decibels of its mean."""
+    """What is stored per image are decibels; the curve is of those of the mean squared error."""
     rates = np.outer(RATES, np.ones(3))
     of = [255**2 / 10 ** (np.array([value for _, value in curve])[:, None] / 10) for curve in (ANCHOR, bent(3, 0.13))]
     curves = [
-        an_image_curve(name, rates, errors * np.array([0.5, 1.0, 1.5])) for name, errors in zip("ab", of, strict=True)
+        an_image_curve(name, rates, 10 * np.log10(255**2 / (errors * np.array([0.5, 1.0, 1.5]))))
+        for name, errors in zip("ab", of, strict=True)
     ]
     found = crossover(*curves, "psnr-pooled", resamples=20)
     assert found.found.rates == pytest.approx([0.13], rel=1e-9)

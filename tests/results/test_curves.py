@@ -21,12 +21,13 @@ from rdpbench.errors import ConfigError
 from rdpbench.paths import conf_folder
 from rdpbench.results.curve_files import curve_path, load, write
 from rdpbench.results.curves import Curve, ImagePoint, Point, measure
-from rdpbench.results.points import point_key
 from rdpbench.results.regression import Finding, Verdict, compare
 from rdpbench.results.schema import Row, SetScore
+from rdpbench.results.stats.points import gather, point_key
 from rdpbench.results.tolerances import Tolerance, read_tolerances
 from rdpbench.results.verdicts import junit, markdown
 from rdpbench.runners.task import identity
+from rdpbench.setting import Setting
 
 # JPEG whose quality is off by what shift.txt says: a change that neither its version nor its source tells.
 CODEC = """
@@ -525,7 +526,7 @@ def test_a_slow_machine_is_no_regression(gate: Gate) -> None:
 
 
 def point(rate: float = 30.0, **changes: Any) -> Point:
-    return replace(Point(("quality", rate), 2, 2, "as-is", 0.5, {"psnr": 30.0}, {}, "aa"), **changes)
+    return replace(Point(Setting("quality", rate), 2, 2, "as-is", 0.5, {"psnr": 30.0}, {}, "aa"), **changes)
 
 
 def test_a_coder_that_depends_on_the_cpu() -> None:
@@ -546,8 +547,8 @@ def test_infinite_and_missing_values_survive_a_file_and_compare(tmp_path: Path) 
     """Lossless images have infinite PSNR, refused ones none; a mean over other images is a finding of its own."""
     tolerances = read_tolerances(conf_folder() / "regress.yaml")
     values = {"psnr": math.inf, "ms-ssim": math.nan, "flip": 0.25}
-    one = ImagePoint(("quality", 30.0), "a,b\n\"c'", "00", "11", 0.1, values)
-    only = Point(("", None), 3, 3, "as-is", 1 / 3, values, {"ms-ssim": 0, "flip": 2}, "aa")
+    one = ImagePoint(Setting("quality", 30.0), "a,b\n\"c'", "00", "11", 0.1, values)
+    only = Point(Setting(""), 3, 3, "as-is", 1 / 3, values, {"ms-ssim": 0, "flip": 2}, "aa")
     curve = Curve((replace(only, bpp=0.33333333),), (one,), {"seeds": [0]})
     path = curve_path(tmp_path, "my set/../x", ".hidden")
     assert path == tmp_path / "my_set_.._x" / "_hidden.csv"
@@ -568,6 +569,7 @@ def test_a_metric_of_sets_is_stored_and_compared(tmp_path: Path) -> None:
     known: dict[str, Any] = dict.fromkeys(Row.__dataclass_fields__, "")
     known |= {"codec": "jpeg", "rate_field": "quality", "target_bpp": None, "seed": 0, "dataset": "set"}
     known |= {"dataset_size": 2, "protocol": "as-is", "status": "ok", "bpp": 0.5, "bits_kind": "file"}
+    known |= {"height": 10, "width": 10}
     rows = [
         Row(**known | {"task_key": f"{image}/{rate}", "image": image, "rate": rate, "reconstruction_sha256": f"{rate}"})
         for rate in (10.0, 20.0)
@@ -577,13 +579,13 @@ def test_a_metric_of_sets_is_stored_and_compared(tmp_path: Path) -> None:
         SetScore(f"{k}", point_key("fid/clean", of), "fid/clean", 2, 50.0 - k, 45.0, 55.0, None, True, "", "{}", "", "")
         for k, of in enumerate((rows[:2], rows[2:]))
     ]
-    points, images = measure(rows, [], ["fid/clean"], at)
+    points, images = measure(gather(rows, [], at), ["fid/clean"])
     assert [one.values for one in points] == [{"fid/clean": 50.0}, {"fid/clean": 49.0}]
     assert all(math.isnan(one.values["fid/clean"]) for one in images)
     write(tmp_path / "jpeg.csv", Curve(points, images))
     tolerances = read_tolerances(conf_folder() / "regress.yaml")
     assert compare(load(tmp_path / "jpeg.csv", ""), Curve(points, images), tolerances).findings == ()
-    worse, _ = measure(rows, [], ["fid/clean"], [replace(one, value=51.0) for one in at])
+    worse, _ = measure(gather(rows, [], [replace(one, value=51.0) for one in at]), ["fid/clean"])
     (first, second) = compare(Curve(points, images), Curve(worse), tolerances).findings
     assert first.text.startswith("fid/clean: 50 → 51 (+1, +2 %), allowed 0.1 %")
     assert second.where == "quality 20"
@@ -591,7 +593,7 @@ def test_a_metric_of_sets_is_stored_and_compared(tmp_path: Path) -> None:
 
 def test_large_datasets_go_without_lines_per_image(tmp_path: Path) -> None:
     path = curve_path(tmp_path, "large", "jpeg")
-    one = ImagePoint(("quality", 30.0), "a", "00", "11", 0.1, {"psnr": 30.0})
+    one = ImagePoint(Setting("quality", 30.0), "a", "00", "11", 0.1, {"psnr": 30.0})
     write(path, Curve((point(n=500),), (one,), {}))
     assert path.with_name("jpeg.images.csv").is_file()
     write(path, Curve((point(n=501),), (one,), {}))

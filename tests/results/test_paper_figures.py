@@ -52,6 +52,7 @@ def theirs(codec: str, bpp: float, value: float, **changes: Any) -> dict[str, An
 def ours(codec: str, bpp: float, value: float, **changes: Any) -> dict[str, Any]:
     """A measured point."""
     known = {"dataset": "set", "protocol": "as-is", "codec": codec, "rate_field": "quality", "rate": 100 * bpp}
+    known |= {"manifest": "12ab"}
     known |= {"n": 3, "partial": False, "bpp": bpp, "metric": "psnr", "value": value, "value_lo": value - 1}
     known |= {"value_hi": value + 1, "weights": "", "run": "mine", "bits_kind": "file", "reliable": True}
     return known | changes

@@ -22,6 +22,7 @@ from rdpbench.results import figure_command, qualitative
 from rdpbench.results.figure_presets import presets
 from rdpbench.results.qualitative import Crop, parse_crop, worst_window
 from rdpbench.results.reconstructions import reconstruction_path
+from rdpbench.results.stats.points import of_store
 from rdpbench.results.store import Store
 from rdpbench.results.style import drawing, paper_style
 
@@ -54,9 +55,9 @@ def run(made: Path, tmp_path: Path) -> Store:
 
 
 def found(store: Store, bpp: float | None = None, **how: object) -> list[qualitative.Example]:
-    contents = store.read()
-    chosen = qualitative.choose(qualitative.kept(store, contents, CODECS), bpp)
-    return qualitative.examples(store, contents, chosen, metrics=["psnr"], **how)  # type: ignore[arg-type]
+    points = of_store(store.read())
+    chosen = qualitative.choose(qualitative.kept(store, points, CODECS), bpp)
+    return qualitative.examples(store, points, chosen, metrics=["psnr"], **how)  # type: ignore[arg-type]
 
 
 # Windows
@@ -135,8 +136,8 @@ def test_no_text_lies_on_another(columns: str, crop: str, run: Store) -> None:
 
 
 def test_rates_are_chosen_for_all_images_alike(run: Store) -> None:
-    contents = run.read()
-    rows = qualitative.kept(run, contents, CODECS)
+    points = of_store(run.read())
+    rows = qualitative.kept(run, points, CODECS)
     lowest = qualitative.choose(rows)
     means = {codec: np.mean([row.bpp or 0 for row in of]) for codec, of in lowest.items()}
     for codec, of in lowest.items():
@@ -185,8 +186,8 @@ def test_a_damaged_reconstruction_is_refused(run: Store) -> None:
 
 
 def test_an_original_that_changed_is_refused(run: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    contents = run.read()
-    rows = qualitative.kept(run, contents, CODECS)
+    points = of_store(run.read())
+    rows = qualitative.kept(run, points, CODECS)
     other = tmp_path / "other.png"
     pil.fromarray(np.zeros((72, 96, 3), np.uint8)).save(other)
     for path, error, kind in (
@@ -195,7 +196,7 @@ def test_an_original_that_changed_is_refused(run: Store, monkeypatch: pytest.Mon
     ):
         moved = {codec: [replace(row, path=str(path)) for row in of] for codec, of in rows.items()}
         with pytest.raises(kind, match=error):
-            qualitative.examples(run, contents, qualitative.choose(moved))
+            qualitative.examples(run, points, qualitative.choose(moved))
 
 
 def test_what_was_not_kept_is_named(run: Store) -> None:

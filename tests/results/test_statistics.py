@@ -19,7 +19,8 @@ from rdpbench.results import bootstrap, matched
 from rdpbench.results.bd import Points, bd_metric, bd_rate
 from rdpbench.results.bootstrap import Floats
 from rdpbench.results.crossover import crossings, crossover
-from rdpbench.results.image_curves import ImageCurve
+from rdpbench.results.stats.points import ImageCurve
+from rdpbench.setting import Setting
 
 BASE = np.array([0.1, 0.2, 0.4, 0.8])
 SPREAD = 0.4
@@ -59,7 +60,7 @@ class Population:
 
 
 def _curve(codec: str, rates: Floats, values: Floats) -> ImageCurve:
-    settings = tuple(("quality", float(k), None) for k in range(len(rates)))
+    settings = tuple(Setting("quality", float(k)) for k in range(len(rates)))
     return ImageCurve(codec, settings, tuple(f"image{n:03d}" for n in range(rates.shape[1])), rates, values)
 
 

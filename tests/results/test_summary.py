@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 
 from rdpbench.results.bootstrap import RESAMPLES, shares
 from rdpbench.results.schema import Row, Score
-from rdpbench.results.show import by_tag, select
-from rdpbench.results.summary import at_rate, common_rates, comparable, summarise, with_interval
+from rdpbench.results.show import by_tag
+from rdpbench.results.stats.points import Points, gather, of_store
+from rdpbench.results.store import Contents
+from rdpbench.results.summary import at_rate, common_rates, compared, summarise, with_interval
 from rdpbench.results.tables import measured
+from rdpbench.runners.task import definition
 
 
 def row(image: int, bpp: float | None = 1.0, **changes: Any) -> Row:
@@ -114,9 +117,9 @@ def test_images_that_a_metric_refused_are_counted() -> None:
 
 
 def test_pooled_psnr_is_of_the_mean_error() -> None:
-    """Its rows hold squared errors; the dB are of their mean, and so are the ends of the interval."""
+    """Its rows hold decibels; the mean is of their squared errors, and so are the ends of the interval."""
     errors = [10.0, 40.0, 100.0]
-    found = point([row(k) for k in range(3)], list(errors), "psnr-pooled")
+    found = point([row(k) for k in range(3)], [10 * math.log10(255**2 / mse) for mse in errors], "psnr-pooled")
     assert found["value"] == pytest.approx(10 * math.log10(255**2 / 50))
     _, low, high = with_interval(np.array(errors))
     assert [found["value_lo"], found["value_hi"]] == pytest.approx(
@@ -150,7 +153,7 @@ def test_the_spread_of_seeds_stands_beside_the_mean() -> None:
 
 def test_the_spread_of_a_pooled_psnr_is_of_its_decibels() -> None:
     rows = [row(image, seed=seed) for seed in (0, 1) for image in (0, 1)]
-    found = point(rows, [10.0, 30.0, 40.0, 60.0], "psnr-pooled")
+    found = point(rows, [10 * math.log10(255**2 / mse) for mse in (10, 30, 40, 60)], "psnr-pooled")
     decibels = [10 * math.log10(255**2 / mse) for mse in (20, 50)]
     assert found["value_seed_sd"] == pytest.approx(np.std(decibels, ddof=1))
 
@@ -191,25 +194,103 @@ def test_common_rates_are_reached_by_two_codecs() -> None:
     assert common_rates(frame_of(*first)) == []
 
 
-def test_points_over_other_images_are_not_compared() -> None:
-    """A codec that failed on one image, was run on fewer, or whose metric refused some, competes with nobody."""
+def points_of(rows: list[Row], values: list[float | None], metric: str = "psnr") -> Points:
+    return gather(rows, [score(one, value, metric) for one, value in zip(rows, values, strict=True)])
+
+
+def test_rate_and_value_are_over_the_same_images() -> None:
+    """An image that a metric refused, or that is lossless, is in neither; what was coded in all stands beside them."""
+    found = point([row(0, 1.0), row(1, 2.0), row(2, 6.0)], [30.0, 32.0, None])
+    assert (found["bpp"], found["value"], found["bpp_all"], found["n"], found["n_scored"]) == (1.5, 31.0, 3.0, 3, 2)
+    found = point([row(0, 1.0), row(1, 2.0), row(2, 6.0)], [30.0, 32.0, math.inf])
+    assert (found["bpp"], found["value"], found["bpp_all"], found["infinite"]) == (1.5, 31.0, 3.0, 1)
+
+
+def test_a_lossless_image_is_in_the_mean_error() -> None:
+    found = point([row(0, 1.0), row(1, 2.0)], [10 * math.log10(255**2 / 10), math.inf], "psnr-pooled")
+    assert (found["bpp"], found["infinite"]) == (1.5, 0)
+    assert found["value"] == pytest.approx(10 * math.log10(255**2 / 5))
+
+
+def test_what_is_infinitely_bad_is_no_value() -> None:
+    found = point([row(0), row(1), row(2)], [30.0, -math.inf, 34.0])
+    assert (found["value"], found["n_scored"], found["infinite"]) == (32.0, 2, 0)
+    found = point([row(0), row(1)], [0.1, math.inf], "lpips/alex")
+    assert (found["value"], found["n_scored"]) == (0.1, 1)
+
+
+def test_the_pooled_rate_is_of_all_bits_over_all_pixels() -> None:
+    rows = [row(0, 2.0, height=10, width=10), row(1, 0.5, height=30, width=10)]
+    found = point(rows, [30.0, 32.0])
+    assert (found["bpp"], found["bpp_pooled"]) == (1.25, 0.875)
+
+
+def test_points_are_compared_over_the_images_that_all_have() -> None:
+    """A codec that failed on one image, or whose metric refused one, must not win by it."""
     rows, values = curve("jpeg", {0.125: 30.0, 1.0: 40.0})
+    values = [value + k % 3 if value else value for k, value in enumerate(values)]
     fast_rows, fast_values = curve("fast", {0.125: 35.0, 1.0: 45.0})
     fast_rows[2] = replace(fast_rows[2], status="error", bpp=None)
     fast_values[2] = None
-    frame = frame_of(rows + fast_rows, values + fast_values)
-    kept = comparable(frame)
-    assert sorted(zip(kept["codec"], kept["bpp"], strict=True)) == [("fast", 1.0), ("jpeg", 0.125), ("jpeg", 1.0)]
-    refused = [*fast_values[:5], None]
-    kept = comparable(frame_of(rows + fast_rows, values + refused))
-    assert set(kept["codec"]) == {"jpeg"}
+    lines, notes = compared(points_of(rows + fast_rows, values + fast_values), ["psnr"])
+    assert lines["images"].nunique() == 1
+    assert list(zip(lines["codec"], lines["n"], lines["value"], strict=True)) == [
+        ("jpeg", 2, 30.5),
+        ("jpeg", 2, 40.5),
+        ("fast", 2, 35.0),
+        ("fast", 2, 45.0),
+    ]
+    assert list(notes) == ["psnr: compared over the 2 of 3 images that all have"]
 
 
-def test_earlier_versions_of_a_codec_are_not_mixed_in() -> None:
+def test_a_short_trial_does_not_narrow_the_comparison_of_others() -> None:
+    rows, values = curve("jpeg", {0.125: 30.0, 1.0: 40.0})
+    lines, notes = compared(points_of([*rows, row(0, 0.3, codec="trial")], [*values, 50.0]), ["psnr"])
+    assert set(lines["codec"]) == {"jpeg"}
+    assert (lines["n"] == 3).all()
+    assert list(notes) == ["psnr: trial, quality 30, is not compared: 1 of 3 images"]
+
+
+def test_editions_of_a_codec_are_never_mixed() -> None:
+    """Neither is installed: the one with all images stands; where both have them, there is no number, but a note."""
     old = [row(k, 1.0, session="1", task_key=f"old{k}", coder='{"lib": "1"}') for k in range(3)]
-    new = [row(k, 2.0, session="2", task_key=f"new{k}", coder='{"lib": "2"}') for k in range(2)]
+    new = [row(k, 2.0, session="2", task_key=f"new{k}", coder='{"lib": "2"}') for k in range(3)]
     other = [row(k, 3.0, session="1", codec="webp", task_key=f"webp{k}") for k in range(3)]
-    assert select([*old, *new, *other], None) == [*new, *other]
+    assert gather([*old, *new[:2], *other], []).rows == [*old, *other]
+    assert gather([*old[:2], *new, *other], []).rows == [*new, *other]
+    both = gather([*old, *new, *other], [])
+    assert both.rows == other
+    assert '"lib": "1"' in both.notes[0]
+    assert '"lib": "2"' in both.notes[0]
+    neither = gather([*old[:2], *new[1:]], [])
+    assert neither.rows == []
+
+
+def test_editions_of_a_metric_are_never_mixed() -> None:
+    """The installed one, for all points alike; else the one that all images have; else none, and both are named."""
+    rows = [row(k, rate=rate) for rate in (10.0, 20.0) for k in range(3)]
+
+    def scores(edition: str, value: float, of: list[Row]) -> list[Score]:
+        return [Score(f"{one.task_key}/{edition}", one.task_key, "psnr", value, definition=edition) for one in of]
+
+    now = definition("psnr")
+    found = gather(rows, [*scores("old", 1.0, rows), *scores(now, 35.0, rows[:2])])
+    assert [found.value(one, "psnr") for one in rows] == [35.0, 35.0, None, None, None, None]
+    assert "another edition than" in found.notes[0]
+    found = gather(rows, [*scores("old", 1.0, rows), *scores("older", 2.0, rows[:2])])
+    assert [found.value(one, "psnr") for one in rows] == [1.0] * 6
+    found = gather(rows, [*scores("old", 1.0, rows), *scores("older", 2.0, rows)])
+    assert [found.value(one, "psnr") for one in rows] == [None] * 6
+    assert "old of 6 images" in found.notes[0]
+    assert "older of 6 images" in found.notes[0]
+
+
+def test_scores_against_captions_that_changed_are_not_mixed() -> None:
+    rows = [row(k) for k in range(3)]
+    old = [Score(f"old{k}", one.task_key, "psnr", 1.0, definition="1", session="1") for k, one in enumerate(rows)]
+    new = [Score(f"new{k}", one.task_key, "psnr", 2.0, definition="1", session="2") for k, one in enumerate(rows[:2])]
+    found = gather(rows, [*new, *old])
+    assert [found.value(one, "psnr") for one in rows] == [2.0, 2.0, None]
 
 
 def test_a_changed_image_replaces_the_one_of_its_name() -> None:
@@ -218,14 +299,43 @@ def test_a_changed_image_replaces_the_one_of_its_name() -> None:
         row(1, 1.0, session="1"),
         row(0, 2.0, session="2", task_key="new"),
     ]
-    assert select(rows, None) == rows[1:]
+    assert gather(rows, []).rows == rows[1:]
+
+
+def test_images_of_one_name_and_other_pixels_are_not_compared() -> None:
+    first = [row(k, codec="a", pixel_sha256=f"{k}") for k in range(3)]
+    second = [row(k, codec="b", pixel_sha256="new" if k == 0 else f"{k}") for k in range(3)]
+    lines, _ = compared(points_of(first + second, [30.0, 31, 32, 40, 41, 42]), ["psnr"])
+    assert lines["value"].tolist() == [31.5, 41.5]
+
+
+def stored(rows: list[Row]) -> list[Row]:
+    contents = Contents({one.task_key: one for one in rows})
+    return of_store(contents).rows
+
+
+def test_two_folders_of_one_name_stay_two() -> None:
+    first = [row(k, manifest="m1", root="/x/imgs", session="1", task_key=f"x{k}") for k in range(2)]
+    second = [row(k + 2, manifest="m2", root="/y/imgs", session="2", task_key=f"y{k}") for k in range(2)]
+    points = of_store(Contents({one.task_key: one for one in first + second})).points
+    assert [len(point.rows) for point in points] == [2, 2]
+    assert len({point.where for point in points}) == 2
+
+
+def test_an_image_that_was_removed_from_a_folder_is_in_no_mean() -> None:
+    old = [row(k, manifest="m1", root="/x", session="1", task_key=f"old{k}") for k in range(3)]
+    new = [row(k, manifest="m2", root="/x", session="2", task_key=f"new{k}") for k in range(2)]
+    assert stored(old + new) == new
+    # Another curve was not measured on the new state: it stays what it was, apart.
+    webp = [row(k, manifest="m1", root="/x", session="1", codec="webp", task_key=f"webp{k}") for k in range(3)]
+    assert stored(old + webp + new) == [*webp, *new]
 
 
 def test_tables_split_by_tag() -> None:
     tags = ["photo", "photo,jpeg-source", "scan"]
     rows = [row(number, tags=tag) for number, tag in enumerate(tags)]
     scores = [score(one, value) for one, value in zip(rows, (30.0, 40.0, 90.0), strict=True)]
-    tables = {table.caption.split(":")[0]: table for table in by_tag(rows, scores, ["psnr"])}
+    tables = {table.caption.split(":")[0]: table for table in by_tag(gather(rows, scores), ["psnr"])}
     assert list(tables) == ["set, jpeg-source", "set, photo", "set, scan"]
     photo = [cell.text for cell in tables["set, photo"].lines[0]]
     assert photo[2] == "2", "all images of the tag are there, so the point is not partial"

@@ -14,6 +14,8 @@ import pandas as pd
 import pytest
 
 from rdpbench.results.latex import latex
+from rdpbench.results.schema import Row, Score
+from rdpbench.results.stats.points import Points, gather
 from rdpbench.results.tables import Cell, Table, at_equal_rates, latency, markdown, measured, terminal
 
 NASTY = r"a_b%c&d#e$f{g}h~i^j\k|l<m>*n [o] `p`"
@@ -22,6 +24,7 @@ NASTY = r"a_b%c&d#e$f{g}h~i^j\k|l<m>*n [o] `p`"
 def line(codec: str, bpp: float, value: float, metric: str = "psnr", **changes: Any) -> dict[str, Any]:
     return {
         "dataset": "set",
+        "manifest": "12ab",
         "protocol": "as-is",
         "codec": codec,
         "rate_field": "quality",
@@ -35,10 +38,16 @@ def line(codec: str, bpp: float, value: float, metric: str = "psnr", **changes: 
         "bpp": bpp,
         "bpp_lo": bpp - 0.01,
         "bpp_hi": bpp + 0.01,
+        "bpp_seed_sd": math.nan,
+        "bpp_pooled": bpp,
+        "bpp_all": bpp,
+        "seeds": 1,
+        "weights": "official",
         "metric": metric,
         "value": value,
         "value_lo": value - 0.5,
         "value_hi": value + 0.5,
+        "value_seed_sd": math.nan,
         "n_scored": 3,
         "infinite": 0,
         "images": "abc",
@@ -46,14 +55,32 @@ def line(codec: str, bpp: float, value: float, metric: str = "psnr", **changes: 
         "higher_is_better": metric != "lpips/alex",
         "perceptual": metric != "psnr",
         "reliable": True,
+        "note": "said",
         **changes,
     }
 
 
-def two_curves(metric: str = "psnr", **changes: Any) -> pd.DataFrame:
-    first = [line("jpeg", bpp, value, metric) for bpp, value in ((0.1, 0.30), (1.0, 0.40))]
-    second = [line("webp", bpp, value, metric, **changes) for bpp, value in ((0.05, 0.35), (1.0, 0.45))]
-    return pd.DataFrame(first + second)
+Curves = dict[str, dict[float, list[float | None]]]
+"""By codec and rate, the values of three images; None where the image failed."""
+
+
+def points_of(curves: Curves, metric: str = "psnr", **changes: Any) -> Points:
+    rows, scores = [], []
+    for codec, along in curves.items():
+        for bpp, values in along.items():
+            for image, value in enumerate(values):
+                key = f"{codec}-{bpp}-{image}"
+                known: dict[str, Any] = dict.fromkeys(Row.__dataclass_fields__, "")
+                known |= {"task_key": key, "codec": codec, "rate_field": "quality", "rate": bpp, "target_bpp": None}
+                known |= {"seed": 0, "dataset": "set", "dataset_size": 3, "protocol": "as-is", "image": f"{image}"}
+                known |= {"status": "error" if value is None else "ok", "bpp": None if value is None else bpp}
+                rows.append(Row(**known | {"height": 10, "width": 10} | changes))
+                scores += [] if value is None else [Score(key, key, metric, value)]
+    return gather(rows, scores)
+
+
+def two_curves() -> Curves:
+    return {"jpeg": {0.09: [0.30] * 3, 1.0: [0.40] * 3}, "webp": {0.05: [0.35] * 3, 1.0: [0.45] * 3}}
 
 
 def test_measured_points() -> None:
@@ -70,12 +97,19 @@ def test_measured_points() -> None:
         ({"n": 2, "partial": True, "n_scored": 2}, 2, "2*", "* partial: fewer images than the 3 of set"),
         ({"failed": 1}, 2, "3 (1 failed)", "failed images are not in the means"),
         ({"out_of_range": 2}, 2, "3 (2 out of range)", "nothing is extrapolated"),
-        ({"value": math.inf, "infinite": 3}, 4, "∞", "3 lossless images are left out"),
-        ({"value": math.nan, "n_scored": 0}, 4, "–", "could not score"),
-        ({"n_scored": 2}, 4, "31.00 ±0.50 (2 of 3)", "images that a metric could not score are left out of its mean"),
-        ({"bpp": math.nan}, 3, "–", ""),
+        ({"value": math.inf, "infinite": 3}, 4, "∞", "lossless images, whose value is infinite, are left out"),
+        ({"value": math.nan, "n_scored": 0, "note": "too few"}, 4, "–", "psnr of jpeg: too few"),
+        (
+            {"n_scored": 2, "bpp": 0.2, "bpp_pooled": 0.2},
+            4,
+            "31.00 ±0.50 (2 of 3, 0.2000 bpp)",
+            "and the rate of those",
+        ),
+        ({"infinite": 1, "bpp": 0.2, "bpp_pooled": 0.2}, 4, "31.00 ±0.50 (2 of 3, 0.2000 bpp)", "lossless"),
+        ({"bpp": 0.2, "n_scored": 2}, 3, "0.2500", ""),
+        ({"bpp": math.nan, "bpp_all": math.nan}, 3, "–", ""),
         ({"target_bpp": 0.5}, 1, "target 0.5 bpp", ""),
-        ({"rate": math.nan}, 1, "–", ""),
+        ({"rate": math.nan}, 1, "the only point", ""),
     ],
 )
 def test_what_a_point_is_not_is_marked(changes: dict[str, Any], column: int, text: str, note: str) -> None:
@@ -84,9 +118,15 @@ def test_what_a_point_is_not_is_marked(changes: dict[str, Any], column: int, tex
     assert note in " ".join(table.notes)
 
 
+def test_the_pooled_rate_stands_beside_a_mean_over_several_sizes() -> None:
+    table = measured(pd.DataFrame([line("jpeg", 0.25, 31.0, bpp_pooled=0.2)]))
+    assert table.header[4] == "pooled bpp"
+    assert table.lines[0][4].text == "0.2000"
+
+
 def test_best_is_by_direction() -> None:
     for metric, best in (("psnr", "webp"), ("lpips/alex", "jpeg")):
-        tables = at_equal_rates(two_curves(metric))
+        tables = at_equal_rates(points_of(two_curves(), metric), [metric])
         assert [table.caption.split(" at ")[1].split(",")[0] for table in tables] == [
             "0.1 bpp",
             "0.2 bpp",
@@ -98,35 +138,39 @@ def test_best_is_by_direction() -> None:
 
 
 def test_equal_digits_share_the_rank() -> None:
-    frame = two_curves("ms-ssim")
-    frame.loc[2:, "value"] = [0.3, 0.40004]
-    frame.loc[2, "bpp"] = 0.1
-    table = at_equal_rates(frame)[-1]
+    curves: Curves = {"jpeg": {0.1: [0.3] * 3, 1.0: [0.4] * 3}, "webp": {0.1: [0.3] * 3, 1.0: [0.40004] * 3}}
+    table = at_equal_rates(points_of(curves, "ms-ssim"), ["ms-ssim"])[-1]
     assert {cells[1].rank for cells in table.lines} == {1}
 
 
-def test_other_images_are_left_out_and_said() -> None:
-    tables = at_equal_rates(two_curves(images="other", n_scored=2))
-    assert tables == []  # one codec alone is no comparison
-    frame = pd.concat([two_curves(), two_curves(images="other", n_scored=2).assign(codec="third")])
-    frame = frame.reset_index(drop=True)
-    for table in at_equal_rates(frame):
-        assert {cells[0].text for cells in table.lines} <= {"jpeg", "webp", "third"}
-        assert "not compared, since their means are over other images: points of third" in table.notes
+def test_codecs_are_compared_over_the_images_that_all_have() -> None:
+    """One that fails where it is bad gains nothing by it: against the same codec without failures it draws."""
+    curves: Curves = {
+        "all": {0.1: [30, 31, 20], 1.0: [40, 41, 30]},
+        "fails": {0.1: [30, 31, None], 1.0: [40, 41, None]},
+    }
+    for table in at_equal_rates(points_of(curves), ["psnr"]):
+        assert {cells[1].rank for cells in table.lines} == {1}
+        assert table.notes[0] == "psnr: compared over the 2 of 3 images that all have"
 
 
-def test_targets_compete_only_where_they_were_met() -> None:
-    frame = pd.DataFrame(
-        [
-            line("jpeg", 0.5, 30.0, target_bpp=0.5),
-            line("webp", 0.5, 33.0, target_bpp=0.5),
-            line("avif", 0.5, 40.0, target_bpp=0.5, failed=1, n=2, n_scored=2, images="two"),
-            line("bpg", 0.5, 41.0, target_bpp=0.5, out_of_range=1, n=2, n_scored=2, images="two"),
-        ]
-    )
-    (table,) = at_equal_rates(frame)
+def test_wide_interpolation_is_marked() -> None:
+    curves: Curves = {"jpeg": {0.25: [30.0], 0.5: [32.0], 1.0: [34.0]}, "webp": {0.25: [31.0], 1.0: [35.0]}}
+    tables = at_equal_rates(points_of(curves), ["psnr"])
+    assert [cells[1].text for cells in tables[0].lines] == ["31.36", "32.36‡"]
+    assert tables[0].notes[-1] == "‡ interpolated between rates that differ by more than a factor of 2"
+
+
+def test_targets_compete_over_the_images_that_all_reach() -> None:
+    curves: Curves = {"jpeg": {0.5: [30.0, 31, 35]}, "webp": {0.5: [33.0, 34, 35]}, "bpg": {0.5: [29.0, 30, None]}}
+    (table,) = at_equal_rates(points_of(curves, target_bpp=0.5), ["psnr"])
     assert "searched per image" in table.caption
-    assert [(cells[0].text, cells[1].rank) for cells in table.lines] == [("jpeg", 2), ("webp", 1)]
+    assert [(cells[0].text, cells[1].text, cells[1].rank) for cells in table.lines] == [
+        ("jpeg", "30.50", 2),
+        ("webp", "33.50", 1),
+        ("bpg", "29.50", 0),
+    ]
+    assert "psnr: compared over the 2 of 3 images that all have" in table.notes
 
 
 def test_latency_is_the_median_of_medians() -> None:
@@ -186,6 +230,20 @@ def test_terminal_shows_names_as_they_are() -> None:
     assert NASTY in console.file.getvalue()
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_narrow_terminal_cuts_no_number(width: int) -> None:
+    from rich.console import Console
+
+    header = ("codec", "setting", *(f"metric{n}" for n in range(9)))
+    texts = [f"{n}.2345 ±0.0{n}†" for n in range(9)]
+    table = Table("caption", header, ((Cell("jpeg"), Cell("quality 50"), *map(Cell, texts)),), ("a note",))
+    console = Console(width=width, file=io.StringIO())
+    console.print(terminal(table))
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert all(text in shown for text in (*texts, *header, "caption", "a note"))
+
+
 def test_csv_round_trip(tmp_path: Path) -> None:
     """No digit is lost, and infinite and missing values come back as such."""
     rng = np.random.default_rng(3)
@@ -237,7 +295,21 @@ def test_two_datasets_are_two_tables(
     assert (folder / "figures/folder-two/curves.png").is_file() == figures
 
 
-def test_two_datasets_of_one_name_are_refused(here: Any, images: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    sets = f"data=folder:{images(1, 'a/same')},folder:{images(1, 'b/same', seed=9)}"
-    assert here("run", "codec=jpeg", sets, "metrics=psnr", "workers=0") == 2
-    assert "two datasets have the name 'folder-same'" in capsys.readouterr().err
+def test_two_folders_of_one_name_have_a_table_each(
+    here: Any, images: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Measured by one command or by two, shown by `run` or by `show`."""
+    first, second = images(2, "a/same"), images(1, "b/same", seed=9)
+    usual = ("codec=jpeg", "rate=50", "metrics=psnr", "workers=0", "figures=false")
+    assert here("run", f"data=folder:{first},folder:{second}", *usual, "run=together") == 0
+    for folder in (first, second):
+        assert here("run", f"data=folder:{folder}", *usual) == 0
+    capsys.readouterr()
+    for run in ("together", "folder-same"):
+        assert here("show", run) == 0
+        told = capsys.readouterr().out
+        assert str(first) in told
+        assert str(second) in told
+        summary = pd.read_csv(tmp_path / f"results/runs/{run}/tables/summary.csv")
+        assert sorted(summary["n"]) == [1, 2]
+        assert summary["manifest"].nunique() == 2

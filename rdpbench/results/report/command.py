@@ -93,9 +93,7 @@ def _read(store: Store) -> Source:
     from rdpbench.results.report.data import order
     from rdpbench.results.report.model import read
 
-    contents = store.read()
-    metrics = {one.metric for found in (contents.scores, contents.sets) for one in found.values()}
-    return read(store.folder.resolve().name, store, contents, sorted(metrics, key=order))
+    return read(store.folder.resolve().name, store, store.read(), order)
 
 
 def _warn(sources: Sequence[Source], asked: Sequence[Picture], say: Callable[[str], None]) -> None:

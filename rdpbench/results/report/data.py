@@ -12,14 +12,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, TypeAlias
 
-from rdpbench import registry
 from rdpbench.results import tables
-from rdpbench.results.report.model import Point, Source, setting
+from rdpbench.results.report.model import Shown, Source
 from rdpbench.results.report.pictures import ending, name_of
 from rdpbench.results.report.reproduce import command_of, sessions
 from rdpbench.results.schema import Row
 from rdpbench.results.show import latency
+from rdpbench.results.stats.points import Where, meaning, titles
 from rdpbench.results.tables import Table
+from rdpbench.setting import Setting
 
 Files: TypeAlias = dict[str, Any]
 """What each script hands over, by its name without ending."""
@@ -40,7 +41,6 @@ def files(sources: Sequence[Source], pictures: Set[str], refused: Mapping[str, s
     for source in sources:
         records = sessions(source.store.folder)
         by_name = {str(record["session"]): record for record in records}
-        values = _values(source)
         for place in dict.fromkeys(point.place for point in source.points):
             images = _images(source, place, pictures, refused)
             out[f"images-{len(sets)}"] = images
@@ -48,13 +48,14 @@ def files(sources: Sequence[Source], pictures: Set[str], refused: Mapping[str, s
             of = [point for point in source.points if point.place == place]
             for codec in dict.fromkeys(point.codec for point in of):
                 mine = [point for point in of if point.codec == codec]
-                out[f"rows-{len(curves)}"] = _rows(mine, index, values, source.metrics, pictures, refused)
+                out[f"rows-{len(curves)}"] = _rows(mine, index, source, pictures, refused)
                 for point in mine:
                     command = command_of(point.rows, by_name)
                     points.append({"curve": len(curves), **_point(point, command, pictures)})
                 random = any("random" in row.weights for point in mine for row in point.rows)
                 curves.append({"set": len(sets), "codec": codec, "random": random})
-            sets.append(dict(zip(("run", "dataset", "protocol"), place, strict=True)) | {"images": len(images)})
+            names = {"run": place[0], "dataset": place[1].dataset, "protocol": place[1].protocol}
+            sets.append(names | {"images": len(images)})
         told.append(_run(source, records))
     metrics = sorted({name for source in sources for name in source.metrics}, key=order)
     title = ", ".join(source.name for source in sources)
@@ -96,19 +97,18 @@ def number(value: float | None) -> float | str | None:
 
 
 def _metric(name: str) -> dict[str, Any]:
-    cls: Any = registry.load("metric", name)
-    digits = tables.DIGITS.get(cls.unit, 4)
-    kind = getattr(cls, "kind", "pair")
+    of = meaning(name)
+    digits = tables.DIGITS.get(of.unit, 4)
     return {
         "name": name,
-        "unit": cls.unit,
-        "higher": bool(cls.higher_is_better),
+        "unit": of.unit,
+        "higher": of.higher_is_better,
         "digits": digits,
-        "set": kind == "set",
+        "set": of.kind == "set",
     }
 
 
-def _point(point: Point, command: str, pictures: Set[str]) -> dict[str, Any]:
+def _point(point: Shown, command: str, pictures: Set[str]) -> dict[str, Any]:
     first = point.lines[0]
     shown = point.shown()
     seen = [row for row in shown if row.reconstruction_sha256 in pictures and row.pixel_sha256 in pictures]
@@ -116,17 +116,19 @@ def _point(point: Point, command: str, pictures: Set[str]) -> dict[str, Any]:
         str(line["metric"]): [
             *(number(line[name]) for name in ("value", "value_lo", "value_hi")),
             *(int(line["n_scored"]), int(line["infinite"]), int(line["reliable"])),
+            *(number(line["bpp"]), str(line["doubtful"])),
         ]
         for line in point.lines
         if line["metric"]
     }
     return {
         "id": point.id,
-        "setting": setting(point),
-        "rate": number(point.key[5]),
-        **{name: int(first[name]) for name in ("n", "dataset_size", "failed", "out_of_range")},
+        "setting": point.point.setting.words,
+        "rate": number(point.point.setting.rate),
+        "n": len({row.image for row in point.point.good}),
+        **{name: int(first[name]) for name in ("dataset_size", "failed", "out_of_range")},
         "weights": str(first["weights"]),
-        "bpp": [number(first[name]) for name in ("bpp", "bpp_lo", "bpp_hi")],
+        "bpp": [number(first["bpp_all"]), *_ends(point)],
         "values": values,
         "parts": _mean_parts(shown),
         "seeds": len({row.seed for row in point.rows}),
@@ -134,6 +136,12 @@ def _point(point: Point, command: str, pictures: Set[str]) -> dict[str, Any]:
         "pictures": len(seen),
         "command": command,
     }
+
+
+def _ends(point: Shown) -> list[float | str | None]:
+    """The interval of the rate, where a line is over all images that were coded."""
+    whole = next((line for line in point.lines if line["bpp"] == line["bpp_all"]), None)
+    return [number(whole[name] if whole else None) for name in ("bpp_lo", "bpp_hi")]
 
 
 def _mean_parts(rows: Sequence[Row]) -> dict[str, float]:
@@ -144,17 +152,13 @@ def _mean_parts(rows: Sequence[Row]) -> dict[str, float]:
     return {name: round(size / len(rows), 1) for name, size in sums.items()}
 
 
-def _values(source: Source) -> dict[tuple[str, str], float | None]:
-    return {(one.task_key, one.metric): one.value for one in source.contents.scores.values()}
-
-
 def _images(
-    source: Source, place: tuple[str, str, str], pictures: Set[str], refused: Mapping[str, str]
+    source: Source, place: tuple[str, Where], pictures: Set[str], refused: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """Originals by name, as the lines of a set refer to them."""
     found: dict[str, Row] = {}
     for row in source.rows:
-        here = (row.dataset, row.protocol) == place[1:] and row.status == "ok"
+        here = (row.dataset, row.manifest, row.protocol) == place[1] and row.status == "ok"
         # Codecs that take no caption store none.
         if here and (row.image not in found or (row.caption and not found[row.image].caption)):
             found[row.image] = row
@@ -179,10 +183,9 @@ def _picture(sha256: str, pictures: Set[str], refused: Mapping[str, str]) -> dic
 
 
 def _rows(
-    points: Sequence[Point],
+    points: Sequence[Shown],
     index: Mapping[str, int],
-    values: Mapping[tuple[str, str], float | None],
-    metrics: Sequence[str],
+    source: Source,
     pictures: Set[str],
     refused: Mapping[str, str],
 ) -> dict[str, Any]:
@@ -192,7 +195,8 @@ def _rows(
     parts = [json.loads(row.parts) for _, row in rows]
     names = dict.fromkeys(name for one in parts for name in one)
     here = [_picture(row.reconstruction_sha256, pictures, refused) for _, row in rows]
-    scores = {name: [number(values.get((row.task_key, name))) for _, row in rows] for name in metrics}
+    pairs = [name for name in source.metrics if meaning(name).kind != "set"]
+    scores = {name: [number(source.current.value(row, name)) for _, row in rows] for name in pairs}
     return {
         "point": [number for number, _ in rows],
         "image": [index[row.image] for _, row in rows],
@@ -210,17 +214,16 @@ def _rows(
 def _run(source: Source, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What is told of a run: counts, tables at equal rates, times, what failed, where it comes from."""
     shown: list[Table] = []
-    sets = list(dict.fromkeys((row.dataset, row.protocol) for row in source.rows))
-    for dataset, protocol in sets:
-        frame = source.frame
-        shown += tables.at_equal_rates(frame[(frame["dataset"] == dataset) & (frame["protocol"] == protocol)])
+    for where, name in titles(source.current.places).items():
+        shown += tables.at_equal_rates(source.current.at(where), source.metrics, name)
     timed = latency(source.rows, source.contents)
     shown += [timed] if timed else []
     failed, more = _failures(source)
     return {
         "name": source.name,
         "counts": _counts(source.rows),
-        "older": len(source.contents.rows) - len(source.rows),
+        "older": len(source.contents.rows) - len({row.task_key for row in source.rows}),
+        "notes": list(source.current.notes),
         "tables": [_table(one) for one in shown],
         "failures": failed,
         "more": more,
@@ -246,22 +249,16 @@ def _table(table: Table) -> dict[str, Any]:
 
 def _failures(source: Source) -> tuple[list[list[str]], int]:
     by_key = {row.task_key: row for row in source.rows}
-    lines = [[row.codec, _setting(row), row.image, row.status, row.error] for row in _failed(source.rows)]
-    for score in source.contents.scores.values():
-        row = by_key.get(score.task_key)
-        if row is not None and score.value is None:
-            lines.append([row.codec, _setting(row), row.image, score.metric, score.error])
+    lines = [[row.codec, Setting.of(row).words, row.image, row.status, row.error] for row in _failed(source.rows)]
+    for key, row in by_key.items():
+        for metric, score in source.current.scores.get(key, {}).items():
+            if score.value is None:
+                lines.append([row.codec, Setting.of(row).words, row.image, metric, score.error])
     return lines[:MOST], max(0, len(lines) - MOST)
 
 
 def _failed(rows: Iterable[Row]) -> Iterable[Row]:
     return (row for row in rows if row.status != "ok")
-
-
-def _setting(row: Row) -> str:
-    if row.target_bpp is not None:
-        return f"target {row.target_bpp:g} bpp"
-    return f"{row.rate_field} {row.rate:g}" if row.rate is not None else "one setting"
 
 
 def _text(value: Any) -> str:

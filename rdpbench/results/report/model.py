@@ -3,48 +3,50 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from rdpbench.results.reconstructions import reconstruction_path
 from rdpbench.results.schema import Row
-from rdpbench.results.show import select
+from rdpbench.results.stats.points import Point, Points, Where, of_store
 from rdpbench.results.store import Contents, Store
-from rdpbench.results.summary import POINT, summarise
+from rdpbench.results.summary import side_by_side
+from rdpbench.setting import Setting
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Key: TypeAlias = tuple[Any, ...]
-"""Dataset, protocol, codec, name of the setting, target and rate, as `rdpbench.results.summary` groups them."""
-
 
 @dataclass(frozen=True)
-class Point:
-    """One point of a curve: the summary's lines of it, one for each metric, and its rows."""
+class Shown:
+    """One point of a curve: its lines, one for each metric, and its rows."""
 
     id: str
     run: str
-    key: Key
+    point: Point
     lines: tuple[Mapping[str, Any], ...]
-    rows: tuple[Row, ...]
+    """Over the images that are compared; of a point that is not, over its own, and ``compared`` says so."""
 
     @property
-    def place(self) -> tuple[str, str, str]:
-        """Run, dataset and protocol: what may stand in one panel."""
-        return self.run, self.key[0], self.key[1]
+    def rows(self) -> tuple[Row, ...]:
+        """All seeds and images."""
+        return self.point.rows
+
+    @property
+    def place(self) -> tuple[str, Where]:
+        """Run and place: what may stand in one panel."""
+        return self.run, self.point.where
 
     @property
     def codec(self) -> str:
         """The curve's label."""
-        return str(self.key[2])
+        return self.point.codec
 
     @property
     def bpp(self) -> float:
-        """Mean rate; NaN if nothing was coded."""
-        return float(self.lines[0]["bpp"])
+        """Mean rate of all images that were coded; NaN if nothing was."""
+        return float(self.lines[0]["bpp_all"])
 
     def shown(self) -> list[Row]:
         """Good rows, the first seed of each image, by image."""
@@ -62,51 +64,43 @@ class Source:
     name: str
     store: Store
     contents: Contents
-    rows: tuple[Row, ...]
-    """What is current: neither of earlier versions of a codec, nor of images that changed since."""
+    current: Points
     frame: pd.DataFrame
     metrics: tuple[str, ...]
-    points: tuple[Point, ...] = field(default=())
+    points: tuple[Shown, ...] = field(default=())
+
+    @property
+    def rows(self) -> list[Row]:
+        """Those of all points."""
+        return self.current.rows
 
 
-def read(name: str, store: Store, contents: Contents, metrics: Sequence[str]) -> Source:
-    """A run with its points, in the order of the summary."""
-    rows = select(contents.rows.values(), None)
-    frame = summarise(rows, contents.scores.values(), metrics, contents.sets.values())
-    of: dict[Key, list[Row]] = {}
-    for row in rows:
-        of.setdefault(_key_of_row(row), []).append(row)
-    lines: dict[Key, list[Mapping[str, Any]]] = {}
-    for line in frame.to_dict("records"):
-        lines.setdefault(tuple(_none(line[name]) for name in POINT), []).append({str(k): v for k, v in line.items()})
-    points = [Point(point_id(name, key), name, key, tuple(some), tuple(of[key])) for key, some in lines.items()]
-    return Source(name, store, contents, tuple(rows), frame, tuple(metrics), tuple(points))
+def read(name: str, store: Store, contents: Contents, order: Callable[[str], Any]) -> Source:
+    """A run with its points, in the order of the summary; metrics sorted by ``order``."""
+    current = of_store(contents)
+    metrics = sorted(current.metrics, key=order)
+    lines = side_by_side(current, metrics)
+    of: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for line in lines.to_dict("records"):
+        place = Where(line["dataset"], line["manifest"], line["protocol"])
+        key = place, line["codec"], Setting.of_line(line)
+        of.setdefault(key, []).append({str(k): v for k, v in line.items()})
+    known = {(point.where, point.codec, point.setting): point for point in current.points}
+    points = [Shown(point_id(name, known[key]), name, known[key], tuple(some)) for key, some in of.items()]
+    return Source(name, store, contents, current, lines, tuple(metrics), tuple(points))
 
 
-def _key_of_row(row: Row) -> Key:
-    rate = None if row.target_bpp is not None else row.rate
-    return row.dataset, row.protocol, row.codec, row.rate_field, row.target_bpp, rate
-
-
-def _none(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def point_id(run: str, key: Key) -> str:
+def point_id(run: str, point: Point) -> str:
     """The same in every report of the run, so that a link stays good.
 
-    >>> len(point_id("kodak", ("kodak", "as-is", "jpeg", "quality", None, 50.0)))
+    >>> where = Where("kodak", "12", "as-is")
+    >>> len(point_id("kodak", Point(where, "jpeg", Setting("quality", 50.0), ())))
     10
     """
-    return hashlib.sha256("\n".join([run, *map(repr, key)]).encode()).hexdigest()[:10]
-
-
-def setting(point: Point) -> str:
-    """A point's setting in words."""
-    _, _, _, name, target, rate = point.key
-    if target is not None:
-        return f"target {target:g} bpp"
-    return f"{name} {rate:g}" if rate is not None else "one setting"
+    place, setting = point.where, point.setting
+    key = place.dataset, place.protocol, point.codec, setting.field, setting.target, setting.rate
+    more = [place.manifest[:8]] if place.manifest else []
+    return hashlib.sha256("\n".join([run, *map(repr, key), *more]).encode()).hexdigest()[:10]
 
 
 def kept(source: Source, row: Row) -> bool:

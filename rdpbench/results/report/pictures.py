@@ -24,7 +24,7 @@ from rdpbench.errors import RdpbenchError, StoreCorrupt, StoreUnwritable, Worker
 from rdpbench.image import Image, pixel_sha256, read_image
 from rdpbench.results.parts import unwritable
 from rdpbench.results.reconstructions import reconstruction_path
-from rdpbench.results.report.model import Point, Source
+from rdpbench.results.report.model import Shown, Source
 from rdpbench.results.schema import Row
 from rdpbench.results.store import Store
 from rdpbench.results.summary import common_rates
@@ -84,17 +84,17 @@ def ending(row: Row) -> str:
     return "png" if max(row.height, row.width) > LARGEST else "webp"
 
 
-def chosen(source: Source, which: Which) -> list[Point]:
+def chosen(source: Source, which: Which) -> list[Shown]:
     """The points whose images are made."""
     if which == "none":
         return []
     if which == "all":
         return list(source.points)
-    out: list[Point] = []
+    out: list[Shown] = []
     for place in dict.fromkeys(point.place for point in source.points):
         of = [point for point in source.points if point.place == place and point.bpp > 0]
-        here = (source.frame["dataset"] == place[1]) & (source.frame["protocol"] == place[2])
-        rates = _thin(common_rates(source.frame[here]), RATES)
+        here = [source.frame[name] == part for name, part in place[1]._asdict().items()]
+        rates = _thin(common_rates(source.frame[here[0] & here[1] & here[2]]), RATES)
         for codec in dict.fromkeys(point.codec for point in of):
             curve = [point for point in of if point.codec == codec]
             near = [min(curve, key=lambda one: abs(math.log(one.bpp / rate))) for rate in rates]
@@ -115,18 +115,18 @@ def wanted(sources: Iterable[Source], which: Which, limit: int) -> Iterator[Pict
     for source in sources:
         firsts = first_images(source, limit)
         rows = [row for point in chosen(source, which) for row in point.shown()]
-        rows = [row for row in rows if row.image in firsts[row.dataset, row.protocol]]
+        rows = [row for row in rows if row.image in firsts[row.dataset, row.manifest, row.protocol]]
         for picture in (Picture(source.store, row, original) for original in (True, False) for row in rows):
             if picture.sha256 not in seen:
                 seen.add(picture.sha256)
                 yield picture
 
 
-def first_images(source: Source, limit: int) -> dict[tuple[str, str], set[str]]:
+def first_images(source: Source, limit: int) -> dict[tuple[str, str, str], set[str]]:
     """The first images of each set, by name; 0 takes all."""
-    names: dict[tuple[str, str], set[str]] = {}
+    names: dict[tuple[str, str, str], set[str]] = {}
     for row in source.rows:
-        names.setdefault((row.dataset, row.protocol), set()).add(row.image)
+        names.setdefault((row.dataset, row.manifest, row.protocol), set()).add(row.image)
     return {place: set(sorted(of)[: limit or None]) for place, of in names.items()}
 
 
