@@ -9,7 +9,8 @@ difference in quality at equal rate, over the common range of log rates, which a
 Computed by the ``bjontegaard`` package (imported late, as it imports matplotlib). ``pchip`` is the method of the common
 test conditions and the default, ``cubic`` the polynomial of VCEG-M33, ``akima`` what "Beyond Bjøntegaard" recommends.
 Cubic and akima may turn round between points that do not: where the rate then falls by more than 1 % of its (log)
-range, BD-rate is refused, too.
+range, BD-rate is refused, too. BD-metric is, where the metric does not turn at its points and its interpolation turns
+by more than 5 % of its range.
 
 Sources: Bjøntegaard, VCEG-M33, 2001; JCTVC-L1100 (common test conditions); Herglotz et al., "Beyond Bjøntegaard: Limits
 of video compression performance comparisons", ICIP 2022.
@@ -36,6 +37,9 @@ NARROW = 0.75
 """A smaller share of common range makes a comparison that speaks of little of the curves."""
 TURN = 0.01
 """How far an interpolated rate may fall with rising quality, of its log range: published test data need 0.0002."""
+
+SWING = 0.05
+"""How far an interpolated metric may turn back with rising rate, of its range: published test data need 0.018."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +132,15 @@ def bd_metric(anchor: RateValues, test: RateValues, *, method: str = "pchip") ->
         (rates, values), (test_rates, test_values) = _in_order(anchor, "anchor"), _in_order(test, "test")
         (low, high), fraction = _overlap(np.log10(rates), np.log10(test_rates), "rate")
         known = Delta(math.nan, method, "", (10**low, 10**high), fraction)
-        delta = bjontegaard.bd_psnr(
-            *(rates, values, test_rates, test_values), method=method, require_matching_points=False, min_overlap=0
+        delta, first, second = bjontegaard.bd_psnr(
+            *(rates, values, test_rates, test_values),
+            method=method,
+            require_matching_points=False,
+            interpolators=True,
+            min_overlap=0,
         )
+        _check_swing(first, values, (low, high), method, "anchor")
+        _check_swing(second, test_values, (low, high), method, "test")
         return _found(float(delta), known)
     except _NoNumber as why:
         return Delta(math.nan, method, str(why), known.overlap, known.fraction)
@@ -184,6 +194,19 @@ def _check_interpolation(
     """Rates between the points must rise with quality, as those of the points do."""
     steps = np.diff(curve(np.linspace(*span, 201)))
     if -float(steps[steps < 0].sum()) > TURN * math.log10(rates[-1] / rates[0]):
+        raise _NoNumber(f"{who}: the {method} interpolation turns round between the points; take pchip")
+
+
+def _check_swing(
+    curve: Callable[[Floats], Floats], values: Floats, span: tuple[float, float], method: str, who: str
+) -> None:
+    """Where a metric does not turn at its points, it must not turn between them."""
+    steps = np.diff(values)
+    if (steps > 0).any() and (steps < 0).any():
+        return  # what a curve does that turns is not known; each method has a guess
+    between = np.diff(curve(np.linspace(*span, 201)))
+    back = between[between < 0] if steps.sum() > 0 else between[between > 0]
+    if abs(float(back.sum())) > SWING * float(values.max() - values.min()):
         raise _NoNumber(f"{who}: the {method} interpolation turns round between the points; take pchip")
 
 

@@ -6,6 +6,7 @@ a newer one stops with the instruction to upgrade. Field names are what ``rows.p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple
@@ -42,7 +43,10 @@ def _with_what_was_measured(record: dict[str, Any]) -> dict[str, Any]:
     if "set_key" in record:
         return {**record, "definition": "", "left_out": None, "note": ""}
     if "score_key" in record:
-        return {**record, "definition": "", "session": ""}
+        later: dict[str, Any] = {"definition": "", "session": ""}
+        if record["metric"] == "psnr-pooled" and record["value"] is not None:  # a squared error, beside a unit of dB
+            later["value"] = 10 * math.log10(255**2 / record["value"]) if record["value"] else math.inf
+        return {**record, **later}
     if "bits_kind" not in record:
         return record
     root = _root_of(record["path"], record["image"]) if record["manifest_kind"] in ("made", "") else ""

@@ -282,7 +282,8 @@ def _value(line: Any, notes: dict[str, None]) -> str:
     taken = line["n_scored"] - line["infinite"]
     if taken == line["n"]:
         return text
-    notes["(k of n, r bpp): a mean over fewer images than were coded, and the rate of those; rows.csv says why"] = None
+    said = "(k of n, r bpp): images that a metric could not score are left out of its mean, and of the rate beside it"
+    notes[f"{said}; rows.csv says why"] = None
     return f"{text} ({taken} of {line['n']}, {line['bpp']:.4f} bpp)"
 
 

@@ -5,19 +5,23 @@ Pure but for reading: nothing is coded here, and no plan starts work.
 
 from __future__ import annotations
 
-from collections import defaultdict
+import json
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rdpbench import registry
 from rdpbench.config import Bench
+from rdpbench.metrics.contract import beside
 from rdpbench.results.reconstructions import reconstruction_path
 from rdpbench.results.schema import Member, Place, Row
 from rdpbench.results.store import Contents, Store
 from rdpbench.runners.features import Stored, pair_metrics, set_metrics
 from rdpbench.runners.grid import list_tasks
 from rdpbench.runners.preflight import check_device, check_downloads, check_needs, choose_metrics, fitting
-from rdpbench.runners.task import Task, Work, device_of, member_of, place_of, score_key, timing_key
+from rdpbench.runners.rows import new_row
+from rdpbench.runners.task import Task, Work, axis_of, device_of, member_of, place_of, score_key, timing_key
+from rdpbench.setting import Setting
 
 CHUNK = 32
 TAIL = 8
@@ -39,6 +43,8 @@ class Plan:
     """Metrics left out on the user's word (``metrics=available``), with what each lacks."""
     failed: int
     """Tasks that failed before and are not tried again unless ``retry_failed=true``."""
+    again: tuple[str, ...]
+    """Why tasks are left that are stored of another edition of a codec, or of images that changed."""
     expected_s: float | None
     """Seconds of computing that earlier rows promise for what is left, over all workers; None without such rows."""
 
@@ -80,7 +86,7 @@ def make_plan(bench: Bench, store: Store) -> Plan:
             continue
         if row is not None and (row.status == "error" or not store.has_bitstream(row)):
             row = None
-        missing = tuple(name for name in pairs if _unscored(stored, score_key(task, name), bench.retry_failed))
+        missing = tuple(name for name in pairs if _without_score(stored, task, name, bench.retry_failed))
         key = timing_key(task.key, device_of(task.codec, bench.device), 1, TIMING_WARMUP, TIMING_REPEATS)
         timing = bench.timing and key not in stored.timings
         unkept = task.keep and row is not None and not reconstruction_path(store, row).is_file()
@@ -95,7 +101,45 @@ def make_plan(bench: Bench, store: Store) -> Plan:
         if row is None or missing or timing or unkept or features or originals:
             work.append(Work(task, missing if row else pairs, row, timing, features, originals))
     members = tuple(_new_members(tasks, distinct, stored))
-    return Plan(tasks, tuple(work), members, metrics, left_out, failed, _expected(work, stored.rows.values()))
+    again = tuple(_again([piece.task for piece in work if piece.row is None], stored))
+    expected = _expected(work, stored.rows.values())
+    return Plan(tasks, tuple(work), members, metrics, left_out, failed, again, expected)
+
+
+def _again(tasks: Sequence[Task], stored: Contents) -> Iterator[str]:
+    """What is otherwise than when the same image was coded at the same setting, with how many tasks it concerns."""
+    if not tasks or not stored.rows:
+        return
+    before = {_same(row.codec, Setting.of(row), row.seed, row.protocol, row.image): row for row in stored.rows.values()}
+    reasons: Counter[tuple[str, str]] = Counter()
+    for task in tasks:
+        axis = axis_of(task.codec)
+        setting = Setting(axis.field if axis else "", task.rate, task.target)
+        row = before.get(_same(task.codec.name, setting, task.seed, task.protocol, task.entry.sample.id))
+        if row is not None and row.task_key != task.key:
+            reasons[task.codec.name, _why(row, new_row(task, "", "cpu", status="ok"))] += 1
+    for (codec, why), count in reasons.items():
+        yield f"{codec}: {count} tasks are stored, but {why}"
+
+
+def _same(codec: str, setting: Setting, seed: int, protocol: str, image: str) -> tuple[object, ...]:
+    return codec, setting, seed, protocol, image
+
+
+def _why(old: Row, new: Row) -> str:
+    if old.pixel_sha256 != new.pixel_sha256:
+        return "the images have other pixels now"
+    if old.caption != new.caption:
+        return "the captions are others now"
+    parts = []
+    for was, now in ((old.coder, new.coder), (old.configuration or old.options, new.configuration)):
+        before, after = json.loads(was or "{}"), json.loads(now)
+        # Of a row of an earlier version only the options that were typed are known.
+        names = [name for name in after if name in before or old.configuration]
+        parts += [
+            f"{name} {before.get(name)} is now {after[name]}" for name in names if before.get(name) != after[name]
+        ]
+    return "; ".join(parts) or "a default of the codec is another now"
 
 
 def _new_members(tasks: Iterable[Task], distinct: Mapping[str, Task], stored: Contents) -> Iterator[Member]:
@@ -112,6 +156,14 @@ def _new_members(tasks: Iterable[Task], distinct: Mapping[str, Task], stored: Co
         if not itself and (member := member_of(task)).member_key not in named:
             named.add(member.member_key)
             yield member
+
+
+def _without_score(stored: Contents, task: Task, name: str, retry: bool) -> bool:
+    key = score_key(task, name)
+    score = stored.scores.get(key)
+    # An earlier version did not say which edition scored, and of this kind of metric the key does not tell it either.
+    unstated = score is not None and not score.definition and bool(beside(registry.load("metric", name)))
+    return unstated or _unscored(stored, key, retry)
 
 
 def _unscored(stored: Contents, key: str, retry: bool) -> bool:

@@ -23,6 +23,7 @@ def lines(plan: Plan, store: Store, workers: int) -> list[str]:
     ]
     if plan.failed:
         out.append(f"failed    {plan.failed} tasks failed before; retry_failed=true tries them again")
+    out += [f"again     {line}" for line in plan.again]
     out += [f"left out  {name}: {why}" for name, why in plan.left_out.items()]
     if plan.work:
         known = plan.expected_s is not None
@@ -44,6 +45,7 @@ def as_json(plan: Plan, store: Store) -> dict[str, Any]:
         "failed": plan.failed,
         "metrics": list(plan.metrics),
         "left_out": dict(plan.left_out),
+        "again": list(plan.again),
         "expected_cpu_s": plan.expected_s,
     }
 

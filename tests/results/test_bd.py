@@ -141,6 +141,17 @@ def test_the_unit_of_the_metric_does_not_matter(method):
     assert bd_rate(*moved, higher_is_better=False, method=method).value == pytest.approx(10, abs=1e-5)
 
 
+@pytest.mark.parametrize("side", ["anchor", "test"])
+def test_a_cubic_that_swings_out_between_points_has_no_metric(side: str) -> None:
+    """Through these points it reaches 47 dB, five more than any of them; pchip stays between them."""
+    steep = [(0.1, 30.0), (0.11, 40.0), (0.8, 41.0), (1.6, 41.5)]
+    curves = (steep, GOOD) if side == "anchor" else (GOOD, steep)
+    found = bd_metric(*curves, method="cubic")
+    assert math.isnan(found.value)
+    assert found.reason == f"{side}: the cubic interpolation turns round between the points; take pchip"
+    assert math.isfinite(bd_metric(*curves, method="pchip").value)
+
+
 def test_a_curve_that_turns_has_no_rate_but_a_metric():
     turns = [(0.1, 30.0), (0.2, 35.0), (0.4, 34.0), (0.8, 36.0)]
     import bjontegaard

@@ -103,7 +103,7 @@ def test_measured_points() -> None:
             {"n_scored": 2, "bpp": 0.2, "bpp_pooled": 0.2},
             4,
             "31.00 ±0.50 (2 of 3, 0.2000 bpp)",
-            "and the rate of those",
+            "left out of its mean, and of the rate beside it",
         ),
         ({"infinite": 1, "bpp": 0.2, "bpp_pooled": 0.2}, 4, "31.00 ±0.50 (2 of 3, 0.2000 bpp)", "lossless"),
         ({"bpp": 0.2, "n_scored": 2}, 3, "0.2500", ""),

@@ -91,7 +91,8 @@ def values(contents: Contents) -> dict[str, Any]:
         key: {name: value for name, value in row.record().items() if name not in VOLATILE}
         for key, row in contents.rows.items()
     }
-    return {"rows": rows, "scores": {key: vars(one) for key, one in contents.scores.items()}}
+    scores = {key: {**vars(score), "session": ""} for key, score in contents.scores.items()}
+    return {"rows": rows, "scores": scores}
 
 
 def check(runs: Runs, killed: str, whole: str, tasks: int) -> None:

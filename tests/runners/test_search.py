@@ -113,7 +113,7 @@ def test_targets_per_image(tmp_path: Path, rdpbench: Any, here: Any, images: Any
             highest = max(bpp for (image, _), bpp in table.items() if image == row.image)
             assert f"comes no nearer than {highest:.4g}" in row.error
             assert row.bpp is None
-    assert "out of range: jpeg, 900 bpp, image00" in done.stdout
+    assert "out of range: jpeg, target 900 bpp, image00" in done.stdout
     assert "(2 out of range)" in done.stdout
     again = rdpbench("run", "codec=jpeg", "bpp=0.9,900", f"data=folder:{folder}", *QUICK, code=0)
     assert "nothing to do: all 4 tasks" in again.stdout

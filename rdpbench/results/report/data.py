@@ -222,7 +222,6 @@ def _run(source: Source, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]
     return {
         "name": source.name,
         "counts": _counts(source.rows),
-        "older": len(source.contents.rows) - len({row.task_key for row in source.rows}),
         "notes": list(source.current.notes),
         "tables": [_table(one) for one in shown],
         "failures": failed,

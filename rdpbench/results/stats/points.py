@@ -38,7 +38,7 @@ Floats = NDArray[np.float64]
 K = TypeVar("K", bound=Hashable)
 
 LEAST = 0.5
-"""A point that lacks more than this share of the images that another has is not compared with it."""
+"""A point that has a smaller share of the images of the fullest is not compared with it."""
 
 
 class Where(NamedTuple):
@@ -278,13 +278,13 @@ def common(images: Mapping[K, Iterable[str]], *, fixed: bool = False) -> Common:
     if not there:
         return Common((), frozenset(), left_out)
     most = max(there.values(), key=len)
-    shared = frozenset.intersection(*(names for names in there.values() if len(names) > LEAST * len(most)))
+    shared = frozenset.intersection(*(names for names in there.values() if len(names) >= LEAST * len(most)))
     if fixed or not shared:
         count = Counter(there.values())
         most = shared = max(count, key=lambda names: (len(names), count[names], sorted(names)))
         keep = [key for key, names in there.items() if names == shared]
     else:
-        keep = [key for key, names in there.items() if len(names) > LEAST * len(most)]
+        keep = [key for key, names in there.items() if len(names) >= LEAST * len(most)]
     for key in there.keys() - set(keep):
         other = "" if len(there[key]) < len(most) else "other "
         left_out[key] = f"{len(there[key])} {other}images" if other else f"{len(there[key])} of {len(most)} images"

@@ -53,7 +53,7 @@
 
   // Along a curve by rate; what has no number on either axis is left out.
   const along = (curve, metric, x) => curve.points
-    .map((point) => ({ point, x: x === "bpp" ? R.rate(point) : R.value(point, x), y: R.value(point, metric) }))
+    .map((point) => ({ point, x: x === "bpp" ? R.rateOf(point, metric) : R.value(point, x), y: R.value(point, metric) }))
     .filter((one) => Number.isFinite(one.x) && Number.isFinite(one.y))
     .sort((a, b) => R.rate(a.point) - R.rate(b.point));
 
@@ -73,7 +73,7 @@
           fill: "toself", fillcolor: R.faded(colour, dim ? 0.02 : 0.1), line: { width: 0 }, mode: "lines", hoverinfo: "skip", type: "scatter",
         });
       }
-      const hollow = (point) => R.partial(point) || curve.random || !R.reliable(point, panel.metric.name);
+      const hollow = (point) => R.partial(point) || curve.random || !R.reliable(point, panel.metric.name) || R.remark(point, panel.metric.name) !== "";
       out.push({
         x: found.map((one) => one.x), y: found.map((one) => one.y), customdata: found.map((one) => one.point.id),
         type: "scatter", mode: "lines+markers", hoverinfo: "none", opacity: dim ? 0.15 : 1,
@@ -138,12 +138,13 @@
     const [value, low, high] = point.values[metric.name];
     const rows = [
       [metric.head, `${R.fixed(value, metric.digits)}${R.half(low, high, metric.digits)}`],
-      ["bpp", `${R.fixed(point.bpp[0], 4)}${R.half(point.bpp[1], point.bpp[2], 4)}`],
+      ["bpp", R.fixed(R.rateOf(point, metric.name), 4)],
     ];
     box.replaceChildren(
       el("b", {}, R.sign(point.curve), point.curve.label), el("span", { class: "faint" }, point.setting),
       el("dl", {}, rows.flatMap(([key, text]) => [el("dt", {}, key), el("dd", {}, text)])),
       R.partial(point) ? el("span", { class: "warn" }, `${point.n} of ${point.dataset_size} images`) : null,
+      R.remark(point, metric.name) ? el("span", { class: "warn" }, R.remark(point, metric.name)) : null,
     );
     box.hidden = false;
     const { width, height } = box.getBoundingClientRect();

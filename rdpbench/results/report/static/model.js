@@ -31,6 +31,16 @@
   }
   R.value = (point, metric) => R.num(point.values[metric]?.[0]);
   R.rate = (point) => R.num(point.bpp[0]);
+  // The rate of the images behind a metric's value, which may be fewer than were coded.
+  R.rateOf = (point, metric) => R.num(point.values[metric]?.[6] ?? point.bpp[0]);
+  // What is left out of a metric's value, or apart from the other curves, in words.
+  R.remark = (point, metric) => {
+    const one = point.values[metric];
+    if (!one) return "";
+    const taken = one[3] - one[4];
+    const few = taken < point.n && taken > 0 ? ` (${taken} of ${point.n} images, ${R.fixed(one[6], 4)} bpp)` : "";
+    return few + (one[4] ? `, ${one[4]} lossless left out` : "") + (one[7] ? `, ${one[7]}` : "");
+  };
   R.partial = (point) => point.n < point.dataset_size;
   R.reliable = (point, metric) => Boolean(point.values[metric]?.[5] ?? true);
   R.arrow = (metric) => (metric.higher ? "↑" : "↓");

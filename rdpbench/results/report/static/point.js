@@ -29,8 +29,7 @@
     for (const metric of R.metrics.values()) {
       const one = point.values[metric.name];
       if (!one) continue;
-      const left = one[4] ? `, ${one[4]} lossless left out` : "";
-      rows.push([`${metric.head} ${R.arrow(metric)}`, R.fixed(one[0], metric.digits) + R.half(one[1], one[2], metric.digits) + (one[5] ? "" : "†") + left]);
+      rows.push([`${metric.head} ${R.arrow(metric)}`, R.fixed(one[0], metric.digits) + R.half(one[1], one[2], metric.digits) + (one[5] ? "" : "†") + R.remark(point, metric.name)]);
     }
     return el("dl", { class: "numbers" }, rows.flatMap(([key, text]) => [el("dt", {}, key), el("dd", {}, text)]));
   };

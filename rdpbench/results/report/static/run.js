@@ -28,7 +28,7 @@
   R.buildRun = () => {
     R.byId("view-run").append(...R.report.runs.flatMap((run) => [
       el("h2", {}, run.name), el("p", {}, run.counts),
-      run.older ? el("p", { class: "note" }, `${run.older} rows of earlier versions of codecs or images are left out.`) : "",
+      ...run.notes.map((text) => el("p", { class: "note" }, text)),
       run.tables.length ? el("div", { class: "tables" }, run.tables.map(table)) : "",
       el("h3", {}, "What failed"), ...failures(run),
       el("h3", {}, "Where it comes from"), ...run.sessions.map(session),

@@ -27,7 +27,7 @@
       const text = (line) => {
         const one = line.values[metric.name];
         if (!one) return "–";
-        return R.fixed(one[0], metric.digits) + (one[5] ? "" : "†") + R.half(one[1], one[2], metric.digits);
+        return R.fixed(one[0], metric.digits) + (one[5] ? "" : "†") + R.half(one[1], one[2], metric.digits) + R.remark(line, metric.name);
       };
       columns.push({ id: metric.name, title: `${metric.head} ${R.arrow(metric)}`, number: true, value: (line) => R.value(line, metric.name), text });
     }

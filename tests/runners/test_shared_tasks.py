@@ -1,0 +1,117 @@
+"""Points that share tasks: a row is coded and stored once, and is in every point that it belongs to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from rdpbench.results.read import read_results
+from rdpbench.results.store import Store
+
+USUAL = ("metrics=psnr", "workers=0", "figures=false", "verify=0", "run=shared")
+RUNS = Path("results/runs")
+
+
+@pytest.fixture
+def two_sets(images: Any) -> tuple[Path, Path]:
+    """Folders of three and of four images, two of which are in both."""
+    first, second = images(3, "first"), images(4, "second", seed=5)
+    for name in ("image00.png", "image01.png"):
+        shutil.copy(first / name, second / name)
+    return first, second
+
+
+def counts(by: str) -> dict[str, int]:
+    lines = read_results("shared")
+    return dict(zip(lines[by], lines["n"], strict=True))
+
+
+def shown(by: str) -> dict[str, int]:
+    lines = pd.read_csv(RUNS / "shared/tables/summary.csv")
+    return dict(zip(lines[by], lines["n"], strict=True))
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_sets_that_share_images_are_both_whole(here: Any, two_sets: tuple[Path, Path], together: bool) -> None:
+    first, second = two_sets
+    if together:
+        assert here("run", "codec=jpeg", "rate=50", f"data=folder:{first},folder:{second}", *USUAL) == 0
+        assert shown("dataset") == {"folder-first": 3, "folder-second": 4}
+    else:
+        for folder in (first, second):
+            assert here("run", "codec=jpeg", "rate=50", f"data=folder:{folder}", *USUAL) == 0
+        assert shown("dataset") == {"folder-second": 4}
+    assert counts("dataset") == {"folder-first": 3, "folder-second": 4}
+    assert len(Store(RUNS / "shared").read().rows) == 5, "what both have is coded once"
+    # Again, and in the other order: there is nothing to do, and nothing moves.
+    before = read_results("shared")
+    assert here("run", "codec=jpeg", "rate=50", f"data=folder:{second},folder:{first}", *USUAL) == 0
+    assert len(Store(RUNS / "shared").read().members) == 2
+    pd.testing.assert_frame_equal(read_results("shared"), before)
+
+
+def test_a_limit_is_of_each_set(here: Any, two_sets: tuple[Path, Path]) -> None:
+    first, second = two_sets
+    sets = f"data=folder:{second},folder:{first}"
+    assert here("run", "codec=jpeg", "rate=50", sets, "limit=2", *USUAL) == 0
+    assert shown("dataset") == {"folder-first": 2, "folder-second": 2}
+
+
+def test_a_later_command_does_not_rename_a_curve(here: Any, two_sets: tuple[Path, Path]) -> None:
+    """An option that says what is the default anyway makes another label of the same rows."""
+    data = f"data=folder:{two_sets[0]}"
+    assert here("run", "codec=webp", "rate=50", data, *USUAL) == 0
+    assert here("run", "codec=webp", "rate=50", "codec.options.method=4", data, *USUAL) == 0
+    assert counts("codec") == {"webp": 3, "webp[method=4]": 3}
+    assert len(Store(RUNS / "shared").read().rows) == 3
+
+
+CAPTIONED = """
+import zlib
+from dataclasses import dataclass
+from typing import ClassVar
+import numpy as np
+from rdpbench import Bitstream
+
+@dataclass(frozen=True)
+class Told:
+    uses_caption: ClassVar[bool] = True
+
+    def encode(self, image, side):
+        text = side.caption.encode()
+        size = np.array([*image.shape[:2], len(text)], ">u2").tobytes()
+        return Bitstream.whole(size + text + zlib.compress(image.tobytes()))
+
+    def decode(self, data):
+        height, width, length = np.frombuffer(data[:6], ">u2")
+        return np.frombuffer(zlib.decompress(data[6 + length:]), "u1").reshape(height, width, 3)
+"""
+
+
+def test_sources_of_captions_that_agree_on_an_image_both_have_it(
+    here: Any, two_sets: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "told.py").write_text(CAPTIONED)
+    for name, texts in (("a", "a cat,a dog,a cow"), ("b", "a cat,a log,a cow")):
+        captions = {f"image{k:02d}": text for k, text in enumerate(texts.split(","))}
+        (tmp_path / f"{name}.json").write_text(json.dumps(captions))
+    sources = f"captions=file:{tmp_path / 'a.json'},file:{tmp_path / 'b.json'}"
+    assert here("run", f"codec={tmp_path / 'told.py'}:Told", f"data=folder:{two_sets[0]}", sources, *USUAL) == 0
+    assert sorted(counts("codec").values()) == [3, 3]
+    assert len(Store(RUNS / "shared").read().rows) == 4
+
+
+def test_an_image_that_was_removed_is_in_no_mean(here: Any, images: Any) -> None:
+    folder = images(3)
+    run = ("run", "codec=jpeg", "rate=50", f"data=folder:{folder}", *USUAL)
+    assert here(*run) == 0
+    (folder / "image01.png").unlink()
+    assert here(*run) == 0
+    assert counts("codec") == {"jpeg": 2}
+    assert here("show", "shared") == 0
+    assert shown("codec") == {"jpeg": 2}
