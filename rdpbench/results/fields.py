@@ -160,18 +160,18 @@ images = rdpbench.read_results("kodak", per="image")  # a line for each image
 
 Tables, figures, comparisons, the report, studies and the gate are made of these numbers.
 
-A point is one codec at one setting on one dataset under one protocol. A dataset is known by its manifest: two folders of
-one name are two datasets, and of a folder whose files changed the newest state stands. A row that several datasets or
-labels share is coded and stored once, and is in every point that it belongs to.
+A point is one codec at one setting on one dataset under one protocol. A dataset is known by its manifest: two folders
+of one name are two datasets, and of a folder whose files changed the newest state stands. A row that several datasets
+or labels share is coded and stored once, and is in every point that it belongs to.
 
 The value of a line and its rate are means over the same images: those that have a finite value. `n` says how many were
-coded, `n_scored` how many the metric took, `infinite` how many of these are lossless and left out, and `bpp_all` is the
-rate of all that were coded. Where codecs are compared, they are compared over the images that all of them have; one that
-lacks more than half of the images that the fullest has is left out, and named.
+coded, `n_scored` how many the metric took, `infinite` how many of these are lossless and left out, and `bpp_all` is
+the rate of all that were coded. Where codecs are compared, they are compared over the images that all of them have;
+one that lacks more than half of the images that the fullest has is left out, and named.
 
 No number is a mean over a mixture. Of a codec or a metric that a run holds in several editions (other versions,
-libraries, weights) the installed one stands; where none of them is installed, the one that has all images; where several
-have, there is no number, and a note names them. What an earlier version of a codec made is left out, and said.
+libraries, weights) the installed one stands; where none of them is installed, the one that has all images; where
+several have, there is no number, and a note names them. What an earlier version of a codec made is left out, and said.
 
 Points of random weights are in the frame and are no results: `weights` says so.
 Intervals are explained in `docs/statistics.md`. This page is printed by
