@@ -11,8 +11,9 @@ from rdpbench import registry
 from rdpbench.config import Bench, CodecSetting, DataSetting
 from rdpbench.datasets.captions import Caption
 from rdpbench.datasets.contract import Dataset
-from rdpbench.datasets.index import Entry, index
+from rdpbench.datasets.index import Entry, index, notes
 from rdpbench.errors import ConfigError
+from rdpbench.runners.progress import tell
 from rdpbench.runners.task import Task, axis_of, identity, identity_of_all, task_key, uses_caption
 
 
@@ -50,6 +51,8 @@ def list_tasks(bench: Bench) -> Iterator[Task]:
                     "measure them in two runs, with run=NAME for each"
                 )
             sets[data] = dataset, index(dataset, bench.limit)
+            for note in notes(dataset, sets[data][1]):
+                tell(note)
     for codec, data in bench.grid:
         dataset, entries = sets[data]
         pinned = getattr(dataset, "pinned", None)
