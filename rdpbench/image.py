@@ -86,8 +86,8 @@ def read_image(path: Path) -> Loaded:
         ImageError: the file is missing, empty, no image, of a format that is not read, damaged or animated.
     """
     with open_image(path) as (opened, data):
-        frames = getattr(opened, "n_frames", 1)
-        if frames > 1 and opened.format not in ("TIFF", "MPO"):
+        frames = getattr(opened, "n_frames", 1) if opened.format not in ("TIFF", "MPO") else 1
+        if frames > 1:
             raise ImageError(f"{path} is an animation of {frames} frames; give single images")
         if _is_deep_colour(path, opened, data):
             pixels, mode = _deep_colour(opened, data), f"{opened.mode};16"
@@ -112,20 +112,20 @@ def open_image(path: Path) -> Iterator[tuple[PIL.ImageFile.ImageFile, bytes]]:
 
     if not path.is_file():
         raise ImageError(f"no such image: {path}")
-    data = path.read_bytes()
-    if not data:
-        raise ImageError(f"{path} is empty (0 bytes)")
     try:
+        data = path.read_bytes()
+        if not data:
+            raise ImageError(f"{path} is empty (0 bytes)")
         with warnings.catch_warnings():
             warnings.simplefilter("error", pil.DecompressionBombWarning)
+            check(data)
             with _open_stored(data) as opened:
-                check(data, opened.format or "")
                 yield opened, data
     except ImageError:
         raise
     except Damaged as error:
         raise ImageError(
-            f"{path} is damaged: {error}; leave it out, get it again, or write what a viewer shows to a PNG"
+            f"cannot read {path}, it is damaged: {error}; get it again, leave it out, or save what is shown as PNG"
         ) from error
     except Exception as error:  # damage trips Pillow's parsers in many ways
         raise ImageError(f"cannot read {path} as an image: {type(error).__name__}: {error}") from error
@@ -169,6 +169,7 @@ def read_header(path: Path) -> tuple[str, int, int]:
 
 def _open_stored(source: bytes | Path) -> PIL.ImageFile.ImageFile:
     from PIL import Image as pil
+    from PIL import UnidentifiedImageError
 
     def opener() -> Path | BytesIO:
         return BytesIO(source) if isinstance(source, bytes) else source
@@ -180,7 +181,7 @@ def _open_stored(source: bytes | Path) -> PIL.ImageFile.ImageFile:
             opened.info.pop("xmp", None)  # which may hold the tag too
             return opened
         return pil.open(opener(), formats=FORMATS)
-    except pil.UnidentifiedImageError:
+    except UnidentifiedImageError:
         pass
     try:
         with pil.open(opener()) as other:

@@ -48,9 +48,10 @@ class Manifest:
             lines = raw.decode().replace("\r\n", "\n").split("\n")
         except UnicodeDecodeError as error:
             number = raw.count(b"\n", 0, error.start)
-            line = raw.split(b"\n")[number][:120]
+            wrong = raw.split(b"\n")[number][:120]
             raise ConfigError(
-                f"{path}, line {number + 1}: {line!r} is not UTF-8; rename the file, and list it again"
+                f"cannot read the manifest {path}: line {number + 1}, {wrong!r}, is not UTF-8; "
+                "rename the file that it names, and list it again"
             ) from error
         files: dict[str, str] = {}
         header: dict[str, str] = {}

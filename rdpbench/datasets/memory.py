@@ -47,7 +47,7 @@ def file_facts(paths: Iterable[Path], *, remembered: bool = True) -> Iterator[tu
     """Hash and size of each file, in order and in constant memory; what is not remembered is read by several threads.
 
     Raises:
-        OSError: a file cannot be read.
+        ImageError: a file cannot be read.
     """
     several = iter(paths)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -76,7 +76,10 @@ def open_memory() -> sqlite3.Connection:
 
 
 def _read(path: Path) -> FileFacts:
-    sha256 = file_sha256(path)
+    try:
+        sha256 = file_sha256(path)
+    except OSError as error:
+        raise ImageError(f"cannot read {path}: {error.strerror}") from error
     try:
         _, height, width = read_header(path)
         return FileFacts(sha256, height, width)
