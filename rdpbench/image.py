@@ -202,6 +202,9 @@ def _is_deep_colour(path: Path, opened: PIL.ImageFile.ImageFile, data: bytes) ->
         assert isinstance(opened, TiffImageFile)
         bits = set(opened.tag_v2.get(258, (1,)))
         photometric, channels = opened.tag_v2.get(262), opened.tag_v2.get(277, 1)
+        kinds = set(opened.tag_v2.get(339, (1,)))
+        if kinds - {1, 4}:  # Pillow takes signed bytes for unsigned ones
+            raise ImageError(f"{path} is a TIFF of signed numbers or floats (SampleFormat {kinds}): convert it to PNG")
         if max(bits) > 8 and (bits != {16} or (photometric, channels) not in ((1, 1), (2, 3))):
             raise ImageError(
                 f"{path} is a TIFF of {channels} channels of {'/'.join(map(str, sorted(bits)))} bits (photometric "

@@ -36,7 +36,8 @@ _TYPES = {1: "B", 3: "H", 4: "I", 7: "B", 13: "I", 16: "Q", 18: "Q"}
 _TAGS = frozenset({254, 256, 257, 259, 273, _ORIENTATION, 279, 324, 325, 330, 347})
 # In coded data a byte FF is followed by 0, or by D0 to D7, which mark restarts; more FF before a marker are filling.
 _MARKER = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
-_FRAME_HEADERS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+_FRAMES_OF_DCT = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _PNG_CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 
 
@@ -207,9 +208,9 @@ def _check_jpeg(data: bytes) -> None:
     that copy, since libjpeg also warns of harmless things, such as a version in a header.
     """
     copy, frame, components = _one_component_more(data)
-    if frame in (0xC0, 0xC1, 0xC2):
-        _check_scans(data, progressive=frame == 0xC2, components=components)
-    if warning := _warning("jpegload_buffer", copy, one_row=True):
+    if frame in _FRAMES_OF_DCT:
+        _check_scans(data, progressive=frame in (0xC2, 0xCA), components=components)
+    if warning := _warning("jpegload_buffer", copy, one_row=frame in _FRAMES_OF_DCT):
         raise Damaged(f"libjpeg warns: {warning}")
 
 
@@ -242,8 +243,9 @@ def _one_component_more(data: bytes) -> tuple[bytes, int, list[int]]:
             if not frame:
                 break
             return b"".join([*kept, data[begin:]]), frame, components
-        if kind in _FRAME_HEADERS and len(segment) > 10:
+        if kind in _FRAMES and len(segment) > 10:
             frame, components = kind, list(segment[10::3][: segment[9]])
+        if kind in _FRAMES_OF_DCT and components:
             # Of two components libvips makes nothing.
             more = [name for name in range(1, 256) if name not in components][: 2 if len(components) == 1 else 1]
             head = segment[:2] + struct.pack(">H", end - begin - 2 + 3 * len(more)) + segment[4:9]

@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -194,6 +195,12 @@ def test_a_whole_jpeg_is_read_as_pillow_reads_it(tmp_path: Path, kind: str, mode
         assert np.array_equal(read_bytes(tmp_path, data + trailer, "jpg"), by_pillow(data)), "what follows is not read"
     filled = data.replace(b"\xff\xda", b"\xff\xff\xff\xda", 1)
     assert np.array_equal(read_bytes(tmp_path, filled, "jpg"), by_pillow(data)), "FF before a marker is filling"
+
+
+@pytest.mark.parametrize("options", [{"lossless": True}, {"subsampling": "411"}, {"subsampling": "440"}])
+def test_a_whole_jpeg_of_another_writer(tmp_path: Path, options: dict[str, Any]) -> None:
+    data = imagecodecs.jpeg8_encode(np.asarray(noisy()), level=90, **options)
+    assert np.array_equal(read_bytes(tmp_path, data, "jpg"), by_pillow(data))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
