@@ -6,7 +6,7 @@ PNG, and turns a TIFF by its orientation tag. So files are looked at before.
 ====================  ==========================================================================================
 JPEG, also in TIFF    libjpeg (in libvips) reads all coded data and must not warn; all scans must be there
 PNG                   the CRC of each chunk, known critical chunks, an end
-WebP                  the length of the file and of its chunks; a flipped bit inside is seen by no decoder
+WebP                  lengths of the file and of its chunks; no decoder warns, but the last bytes must be needed
 TIFF                  sums of Deflate; warnings of libtiff (fax, PackBits)
 BMP, GIF, PPM, LZW    nothing but what Pillow refuses, such as a cut: they hold no sums
 ====================  ==========================================================================================
@@ -38,6 +38,7 @@ _TAGS = frozenset({254, 256, 257, 259, 273, _ORIENTATION, 279, 324, 325, 330, 34
 _MARKER = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _FRAMES_OF_DCT = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+_SPARE = 8
 _PNG_CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 
 
@@ -183,17 +184,40 @@ def png_chunks(data: bytes) -> list[PngChunk]:
 
 
 def _check_webp(data: bytes) -> None:
+    """Lengths, and whether the decoder needs all of the coded data.
+
+    libwebp notices damage only if it runs out of bytes. Out of step, it comes to the last pixel too late, or too early:
+    then it also decodes the file without its last bytes. Encoders end with 4 bytes at most that nobody needs.
+    """
     stated = struct.unpack_from("<I", data, 4)[0] + 8
     if stated != len(data) and stated + stated % 2 != len(data):
         raise Damaged(f"its header states {stated} bytes, the file has {len(data)}")
+    chunks: list[tuple[bytes, bytes]] = []
     at = 12
     while at < stated:
-        if at + 8 > stated:
-            raise Damaged(f"its last chunk, at byte {at}, is cut")
-        (length,) = struct.unpack_from("<I", data, at + 4)
+        length = struct.unpack_from("<I", data, at + 4)[0] if at + 8 <= stated else stated
         if at + 8 + length > stated:
-            raise Damaged(f"its chunk {data[at : at + 4]!r} at byte {at} is longer than the file")
+            raise Damaged(f"its chunk {data[at : at + 4]!r} at byte {at} is cut")
+        chunks.append((data[at : at + 4], data[at + 8 : at + 8 + length]))
         at += 8 + length + length % 2
+    for number, (name, body) in enumerate(chunks):
+        if name not in (b"VP8 ", b"VP8L", b"ALPH") or len(body) <= _SPARE:
+            continue
+        if _is_webp([*chunks[:number], (name, body[:-_SPARE]), *chunks[number + 1 :]]):
+            raise Damaged(f"its chunk {name!r} has more bytes than its pixels need")
+
+
+def _is_webp(chunks: list[tuple[bytes, bytes]]) -> bool:
+    from PIL import Image as pil
+
+    padded = (name + struct.pack("<I", len(body)) + body + bytes(len(body) % 2) for name, body in chunks)
+    body = b"WEBP" + b"".join(padded)
+    try:
+        with pil.open(io.BytesIO(b"RIFF" + struct.pack("<I", len(body)) + body), formats=["WEBP"]) as opened:
+            opened.load()
+    except Exception:  # whatever is wrong with it
+        return False
+    return True
 
 
 # JPEG

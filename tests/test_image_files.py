@@ -309,6 +309,54 @@ def test_a_webp_of_another_length_is_refused(tmp_path: Path, options: dict[str, 
             read_bytes(tmp_path, wrong, "webp")
 
 
+WEBPS: dict[str, dict[str, Any]] = {"lossy": {}, "coarse": {"quality": 5}, "fine": {"quality": 100, "method": 0}}
+
+
+@pytest.mark.parametrize("kind", WEBPS)
+def test_most_webps_with_a_flipped_bit_are_refused(tmp_path: Path, kind: str) -> None:
+    """libwebp says nothing, but comes out of step, and ends before or after the data does."""
+    file = BytesIO()
+    noisy(160, 208).save(file, "WEBP", **WEBPS[kind])
+    data, rng = file.getvalue(), np.random.default_rng(4)
+    refused = 0
+    for at in rng.integers(60, len(data) - 20, 30).tolist():
+        damaged = bytearray(data)
+        damaged[at] ^= 1 << int(rng.integers(8))
+        try:
+            refused += bool(np.array_equal(read_bytes(tmp_path, bytes(damaged), "webp"), by_pillow(data)))
+        except ImageError:
+            refused += 1
+    assert refused >= 27, f"{refused} of 30"
+
+
+@lenient
+@given(
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    content=st.sampled_from(["solid", "noise", "smooth", "step"]),
+    alpha=st.sampled_from(["none", "clear", "noise", "step"]),
+    options=st.fixed_dictionaries(
+        {"quality": st.integers(0, 100), "lossless": st.booleans(), "method": st.integers(0, 6)}
+    ),
+)
+def test_a_whole_webp_is_read_as_pillow_reads_it(
+    tmp_path: Path, height: int, width: int, content: str, alpha: str, options: dict[str, Any]
+) -> None:
+    rng = np.random.default_rng(height * 100 + width)
+    shape = (height, width)
+    step = np.broadcast_to(np.where(np.arange(width) < width // 2, 0, 255), shape)
+    grids = {"solid": np.full(shape, 90), "clear": np.zeros(shape), "noise": rng.integers(0, 256, shape), "step": step}
+    grids["smooth"] = np.asarray(noisy(height, width))[:, :, 0]
+    planes = [pil.fromarray(grids[content].astype(np.uint8))] * 3
+    if alpha != "none":
+        planes.append(pil.fromarray(grids[alpha].astype(np.uint8)))
+    file = BytesIO()
+    pil.merge("RGBA"[: len(planes)], planes).save(file, "WEBP", **options)
+    found = read_bytes(tmp_path, file.getvalue(), "webp")
+    if alpha == "none":
+        assert np.array_equal(found, by_pillow(file.getvalue()))
+
+
 def strip_of(data: bytes, compression: str) -> tuple[int, int]:
     with tifffile.TiffFile(BytesIO(data)) as opened:
         page: Any = opened.pages[0]
