@@ -118,8 +118,9 @@ def open_image(path: Path) -> Iterator[tuple[PIL.ImageFile.ImageFile, bytes]]:
             raise ImageError(f"{path} is empty (0 bytes)")
         with warnings.catch_warnings():
             warnings.simplefilter("error", pil.DecompressionBombWarning)
-            check(data)
+            # Pillow first: it refuses a size that no memory holds.
             with _open_stored(data) as opened:
+                check(data)
                 yield opened, data
     except ImageError:
         raise
@@ -182,7 +183,8 @@ def _open_stored(source: bytes | Path) -> PIL.ImageFile.ImageFile:
             return opened
         return pil.open(opener(), formats=FORMATS)
     except UnidentifiedImageError:
-        pass
+        if isinstance(source, bytes) and not source.startswith(b"\xff\xd8"):
+            check(source)  # it may say what Pillow does not; of a JPEG no size was refused yet
     try:
         with pil.open(opener()) as other:
             what = f"it is {other.format}"

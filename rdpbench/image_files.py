@@ -39,6 +39,7 @@ _MARKER = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _FRAMES_OF_DCT = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _SPARE = 8
+_MOST_PIXELS = 89_478_485  # as many as Pillow opens without a warning
 _PNG_CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 
 
@@ -269,6 +270,9 @@ def _one_component_more(data: bytes) -> tuple[bytes, int, list[int]]:
             return b"".join([*kept, data[begin:]]), frame, components
         if kind in _FRAMES and len(segment) > 10:
             frame, components = kind, list(segment[10::3][: segment[9]])
+            height, width = struct.unpack_from(">HH", segment, 5)
+            if height * width > _MOST_PIXELS:
+                raise Damaged(f"its JPEG states {width} x {height} pixels")
         if kind in _FRAMES_OF_DCT and components:
             # Of two components libvips makes nothing.
             more = [name for name in range(1, 256) if name not in components][: 2 if len(components) == 1 else 1]
@@ -362,8 +366,11 @@ def _check_tiff(data: bytes) -> None:
             _check_jpeg(tables[:-2] + piece[2:] if len(tables) > 4 else piece)
     elif compression in _DEFLATE:
         for number, piece in enumerate(pieces):
+            inflate, rest = zlib.decompressobj(), piece
             try:
-                zlib.decompressobj().decompress(piece)
+                while rest and not inflate.eof:  # in parts, whatever size comes out
+                    inflate.decompress(rest, 1 << 20)
+                    rest = inflate.unconsumed_tail
             except zlib.error as error:
                 raise Damaged(f"its strip or tile {number} of {len(pieces)}: {error}") from error
     elif compression in _FAX_AND_PACKBITS and (warning := _warning("tiffload_buffer", data)):

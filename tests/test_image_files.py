@@ -240,6 +240,15 @@ def test_most_jpegs_with_a_hole_are_refused(tmp_path: Path, kind: str, mode: str
     assert refused >= 17, f"{refused} of 20"
 
 
+@pytest.mark.parametrize("kind", ["4:2:0", "progressive"])
+def test_a_size_that_no_memory_holds_is_refused_before_anything_is_decoded(tmp_path: Path, kind: str) -> None:
+    data = bytearray(jpeg(kind, "RGB"))
+    frame = next(at for at in range(len(data)) if data[at] == 0xFF and data[at + 1] in (0xC0, 0xC2))
+    data[frame + 5 : frame + 9] = struct.pack(">HH", 65000, 65000)
+    with pytest.raises(ImageError, match="DecompressionBomb"):
+        read_bytes(tmp_path, bytes(data), "jpg")
+
+
 def test_restarts_out_of_order_are_refused(tmp_path: Path) -> None:
     data = bytearray(jpeg("restarts", "RGB"))
     places = [at for at in range(len(data) - 1) if data[at] == 0xFF and 0xD0 <= data[at + 1] <= 0xD7]
@@ -383,6 +392,16 @@ def test_damage_in_a_tiff_is_refused(tmp_path: Path, compression: str, mode: str
     fill = b"\x7f" if compression == "packbits" else b"\0"
     with pytest.raises(ImageError, match=r"damaged|cannot read"):
         read_bytes(tmp_path, data[:middle] + fill * size + data[middle + size :], "tif")
+
+
+def test_a_jpeg_in_a_tiff_states_no_size_that_no_memory_holds(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    noisy(64, 64).save(path, compression="jpeg")
+    data = bytearray(path.read_bytes())
+    frame = data.index(b"\xff\xc0\x00\x11")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", 65000, 65000)
+    with pytest.raises(ImageError, match="its JPEG states 65000 x 65000 pixels"):
+        read_bytes(tmp_path, bytes(data), "tif")
 
 
 @pytest.mark.parametrize("tables", [False, True])
