@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -40,6 +41,10 @@ Settings are Hydra overrides; conf/config.yaml explains each.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 good, 1 a finding or failed tasks, 2 an error."""
+    for word in sys.argv[1:] if arguments is None else arguments:
+        if not word.isascii() and word != word.encode(errors="replace").decode():
+            print(f"rdpbench: {os.fsencode(word)!r} is not UTF-8: rename the file or folder", file=sys.stderr)
+            return 2
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     # argparse gives up on settings that follow an option: `rdpbench plan codec=webp --json data=kodak`.

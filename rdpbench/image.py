@@ -12,17 +12,25 @@ alpha             dropped where opaque; elsewhere composited over white
 other depths      8 bit as they stand for (1, 2, 4 bits); 12 or 32 bits and floats refused
 CMYK, YCCK        Pillow's plain conversion, without a colour profile
 ICC profile       dropped: the stored values count as sRGB, as papers' loaders do
-EXIF orientation  ignored: the stored grid is the image
+orientation       ignored, whatever the format: the stored grid is the image
+PNG's gAMA, cICP  not applied: the stored values count as sRGB
 animation         refused; of a TIFF of several pages and of an MPO, the first image
+damage            refused as far as it can be seen, see `rdpbench.image_files`
+other formats     refused
 ================  =====================================================================
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import struct
 import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -30,6 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.errors import ImageError
+from rdpbench.image_files import Damaged, check, remarks, without_orientation
 
 if TYPE_CHECKING:
     import PIL.ImageFile
@@ -37,8 +46,25 @@ if TYPE_CHECKING:
 Image: TypeAlias = NDArray[np.uint8]
 """``uint8 (H, W, 3)``, sRGB."""
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif"})
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
+"""What is read, as Pillow names it; decided by a file's content, whatever its name says."""
+EXTENSIONS = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".gif"}
+)
 """File name endings (lower case) that a folder of images is searched for."""
+OTHER_EXTENSIONS = frozenset(
+    re.findall(
+        r"\.\w+",
+        """
+        .apng .mpo .dib .pam .pfm .avif .avifs .heic .heics .heif .heifs .hif .jxl .jp2 .j2k .j2c .jpc .jpf .jpx .jpm
+        .jph .jxr .wdp .hdp .jls .jif .jfi .svg .svgz .eps .psd .psb .xcf .kra .exr .hdr .pic .dds .tga .pcx .ico .icns
+        .cur .sgi .rgb .qoi .bpg .flif .fits .dcm .dng .cr2 .cr3 .nef .nrw .arw .srf .sr2 .orf .rw2 .raf .pef .srw .raw
+        .iiq .3fr .x3f
+        """,
+    )
+)
+"""Endings of images that are not read: a folder names them, so that nobody takes them for measured."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +73,7 @@ class Loaded:
 
     pixels: Image
     mode: str
-    """How the file stored it, as Pillow names it (``RGB``, ``L``, ``I;16``, ``CMYK`` ...), ``+icc`` if tagged."""
+    """How the file stored it, as Pillow names it (``RGB``, ``L``, ``I;16``, ``CMYK`` ...), and `remarks`."""
     source_height: int
     """Of the file, before any protocol."""
     source_width: int
@@ -57,42 +83,120 @@ def read_image(path: Path) -> Loaded:
     """Read an image file to ``uint8 (H, W, 3)`` by the rules at the top of this module.
 
     Raises:
-        ImageError: the file is missing, empty, no image, damaged or animated.
+        ImageError: the file is missing, empty, no image, of a format that is not read, damaged or animated.
+    """
+    with open_image(path) as (opened, data):
+        frames = getattr(opened, "n_frames", 1) if opened.format not in ("TIFF", "MPO") else 1
+        if frames > 1:
+            raise ImageError(f"{path} is an animation of {frames} frames; give single images")
+        if _is_deep_colour(path, opened, data):
+            pixels, mode = _deep_colour(opened, data), f"{opened.mode};16"
+        else:
+            mode = opened.mode
+            opened.load()
+            pixels = _to_rgb8(opened)
+        height, width = pixels.shape[:2]
+        return Loaded(pixels, mode + remarks(opened, data), height, width)
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[tuple[PIL.ImageFile.ImageFile, bytes]]:
+    """Open a file with Pillow as the grid that it stores, after a look for damage; gives its bytes as well.
+
+    Everything in rdpbench that wants a file's pixels opens it here, label maps too.
+
+    Raises:
+        ImageError: the file is missing, empty, no image, of a format that is not read or damaged; also from the body.
     """
     from PIL import Image as pil
 
     if not path.is_file():
         raise ImageError(f"no such image: {path}")
-    if path.stat().st_size == 0:
-        raise ImageError(f"{path} is empty (0 bytes)")
     try:
+        data = path.read_bytes()
+        if not data:
+            raise ImageError(f"{path} is empty (0 bytes)")
         with warnings.catch_warnings():
             warnings.simplefilter("error", pil.DecompressionBombWarning)
-            with pil.open(path) as opened:
-                frames = getattr(opened, "n_frames", 1)
-                if frames > 1 and opened.format not in ("TIFF", "MPO"):
-                    raise ImageError(f"{path} is an animation of {frames} frames; give single images")
-                tagged = "+icc" if opened.info.get("icc_profile") else ""
-                if _is_deep_colour(path, opened):
-                    return _loaded(_deep_colour(path, opened), f"{opened.mode};16{tagged}")
-                mode = opened.mode
-                opened.load()
-                return _loaded(_to_rgb8(opened), mode + tagged)
+            # Pillow first: it refuses a size that no memory holds.
+            with _open_stored(data) as opened:
+                check(data)
+                yield opened, data
     except ImageError:
         raise
+    except Damaged as error:
+        raise ImageError(
+            f"cannot read {path}, it is damaged: {error}; get it again, leave it out, or save what is shown as PNG"
+        ) from error
     except Exception as error:  # damage trips Pillow's parsers in many ways
         raise ImageError(f"cannot read {path} as an image: {type(error).__name__}: {error}") from error
 
 
-def _loaded(pixels: Image, mode: str) -> Loaded:
-    height, width = pixels.shape[:2]
-    return Loaded(pixels, mode, height, width)
+def check_names(paths: Iterable[Path]) -> None:
+    """Refuse paths that are not UTF-8: no manifest, row or report can hold them.
+
+    Raises:
+        ImageError: some are not; quotes their bytes.
+
+    >>> check_names([Path("café.png")])
+    """
+    wrong = [os.fsencode(path) for path in paths if not str(path).isascii() and _surrogates(str(path))]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ImageError(
+            f"the names of {len(wrong)} files are not UTF-8: {', '.join(map(repr, wrong[:3]))}{more}; "
+            "rename them, such as with `convmv -f latin1 -t utf8`"
+        )
 
 
-def _is_deep_colour(path: Path, opened: PIL.ImageFile.ImageFile) -> bool:
+def _surrogates(text: str) -> bool:
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def read_header(path: Path) -> tuple[str, int, int]:
+    """A file's format as Pillow names it, and the height and width of the grid that it stores; nothing is decoded.
+
+    Raises:
+        ImageError: no image of a format that is read.
+    """
+    try:
+        with path.open("rb") as file:
+            is_tiff = file.read(2) in (b"II", b"MM")
+        with _open_stored(path.read_bytes() if is_tiff else path) as opened:
+            return opened.format or "", opened.height, opened.width
+    except Exception as error:  # damage trips Pillow's parsers in many ways
+        raise ImageError(f"cannot read {path} as an image: {type(error).__name__}: {error}") from error
+
+
+def _open_stored(source: bytes | Path) -> PIL.ImageFile.ImageFile:
+    from PIL import Image as pil
+    from PIL import UnidentifiedImageError
+
+    def opener() -> Path | BytesIO:
+        return BytesIO(source) if isinstance(source, bytes) else source
+
+    try:
+        # Pillow turns a TIFF by its tag while it decodes, and scrambles it on some paths: the tag must not be there.
+        if isinstance(source, bytes) and source[:2] in (b"II", b"MM"):
+            opened = pil.open(BytesIO(without_orientation(source)), formats=FORMATS)
+            opened.info.pop("xmp", None)  # which may hold the tag too
+            return opened
+        return pil.open(opener(), formats=FORMATS)
+    except UnidentifiedImageError:
+        if isinstance(source, bytes) and not source.startswith(b"\xff\xd8"):
+            check(source)  # it may say what Pillow does not; of a JPEG no size was refused yet
+    try:
+        with pil.open(opener()) as other:
+            what = f"it is {other.format}"
+    except Exception:  # whatever it is, Pillow does not know it
+        what = "it is none that is known here"
+    raise ValueError(f"{what}, and read are {', '.join(FORMATS)}: convert it to PNG")
+
+
+def _is_deep_colour(path: Path, opened: PIL.ImageFile.ImageFile, data: bytes) -> bool:
     """Does a file hold more than one channel of 16 bits? Pillow would cut them to their high bytes without a word."""
     if opened.format == "PNG":
-        header = path.read_bytes()[24:26]  # of IHDR: bit depth and colour type
+        header = data[24:26]  # of IHDR: bit depth and colour type
         return header[0] == 16 and header[1] != 0
     if opened.format == "TIFF":
         from PIL.TiffImagePlugin import TiffImageFile
@@ -100,6 +204,9 @@ def _is_deep_colour(path: Path, opened: PIL.ImageFile.ImageFile) -> bool:
         assert isinstance(opened, TiffImageFile)
         bits = set(opened.tag_v2.get(258, (1,)))
         photometric, channels = opened.tag_v2.get(262), opened.tag_v2.get(277, 1)
+        kinds = set(opened.tag_v2.get(339, (1,)))
+        if kinds - {1, 4}:  # Pillow takes signed bytes for unsigned ones
+            raise ImageError(f"{path} is a TIFF of signed numbers or floats (SampleFormat {kinds}): convert it to PNG")
         if max(bits) > 8 and (bits != {16} or (photometric, channels) not in ((1, 1), (2, 3))):
             raise ImageError(
                 f"{path} is a TIFF of {channels} channels of {'/'.join(map(str, sorted(bits)))} bits (photometric "
@@ -109,16 +216,16 @@ def _is_deep_colour(path: Path, opened: PIL.ImageFile.ImageFile) -> bool:
     return False
 
 
-def _deep_colour(path: Path, opened: PIL.ImageFile.ImageFile) -> Image:
+def _deep_colour(opened: PIL.ImageFile.ImageFile, data: bytes) -> Image:
     import imagecodecs
     from PIL.TiffImagePlugin import TiffImageFile
 
     if isinstance(opened, TiffImageFile):
-        values = imagecodecs.tiff_decode(path.read_bytes(), index=0)
+        values = imagecodecs.tiff_decode(without_orientation(data), index=0)
         if opened.tag_v2.get(284) == 2:  # PlanarConfiguration: plane by plane
             values = np.moveaxis(values, 0, 2)
     else:
-        values = imagecodecs.png_decode(path.read_bytes())
+        values = imagecodecs.png_decode(data)
     assert values.dtype == np.uint16
     colour = values.astype(np.float64)
     if values.shape[2] in (2, 4):

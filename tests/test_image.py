@@ -11,6 +11,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image as pil
 from PIL import ImageCms
@@ -124,7 +125,6 @@ def test_colour_of_16_bits_ppm(tmp_path: Path) -> None:
 @pytest.mark.parametrize("planar", [False, True])
 @pytest.mark.parametrize("compression", [None, "zlib"])
 def test_colour_of_16_bits_tiff(tmp_path: Path, planar: bool, compression: str | None) -> None:
-    tifffile = pytest.importorskip("tifffile")
     colour = DEEP[:3, :3, :3]  # as many rows, columns and planes: a mix-up of axes cannot be seen from the shape
     stored = np.moveaxis(colour, 2, 0) if planar else colour
     config = "separate" if planar else "contig"
@@ -203,8 +203,16 @@ def test_first_page_of_a_tiff(tmp_path: Path) -> None:
 @pytest.mark.parametrize("array", [DEEP[:, :, 0].astype(np.float32), DEEP[:, :, 0].astype(np.int32)])
 def test_floats_and_32_bits_are_refused(tmp_path: Path, array: NDArray[np.float32]) -> None:
     """Nothing says which value is white."""
-    with pytest.raises(ImageError, match="32 bits"):
+    with pytest.raises(ImageError, match=r"32 bits|signed numbers or floats"):
         read_image(saved(tmp_path / "f.tif", pil.fromarray(array)))
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.float16, np.uint32])
+def test_signed_numbers_are_refused(tmp_path: Path, kind: type[np.generic]) -> None:
+    """Pillow reads -1 as 255."""
+    tifffile.imwrite(tmp_path / "s.tif", np.full((4, 4), 3, kind), photometric="minisblack")
+    with pytest.raises(ImageError, match=r"signed numbers or floats|32 bits|cannot read"):
+        read_image(tmp_path / "s.tif")
 
 
 def test_missing_empty_text_and_truncated(tmp_path: Path) -> None:

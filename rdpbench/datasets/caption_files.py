@@ -55,7 +55,7 @@ def read_captions(raw: bytes, what: str) -> dict[str, str]:
     listed = _from_coco(loaded, what) if is_coco else loaded
     if not listed:
         raise ConfigError(f"{what} holds no captions; {_FORMS}")
-    wrong = {name: why for name, given in listed.items() if (why := _fault(given))}
+    wrong = {name: why for name, given in listed.items() if (why := _fault(given) or _not_utf8(name, "its name has "))}
     if wrong:
         told = (f"{name!r}: {why}" for name, why in wrong.items())
         raise ConfigError(f"{what}: {len(wrong)} of {len(listed)} captions cannot be used: {_few(told)}; {_FORMS}")
@@ -159,10 +159,14 @@ def _fault(given: object) -> str:
         return f"a JSON {type(given).__name__}, not a text"
     if not given.strip():
         return "an empty text"
+    return _not_utf8(given)
+
+
+def _not_utf8(text: str, where: str = "") -> str:
     try:
-        given.encode()
+        text.encode()
     except UnicodeEncodeError:
-        return "half of a surrogate pair, which is no character"
+        return f"{where}half of a surrogate pair, which is no character"
     return ""
 
 

@@ -212,11 +212,11 @@ def _map_of_classes(kind: str, source: Path | None, segments: Segments) -> Path 
     if target.is_file():
         return target
     import numpy as np
-    from PIL import Image as pil
 
     from rdpbench.datasets.labels import from_panoptic, from_stuff, write_labels
+    from rdpbench.image import open_image
 
-    with pil.open(source) as opened:
+    with open_image(source) as (opened, _):
         stored = np.array(opened.convert("RGB") if kind == "panoptic" else opened)
     try:
         labels = from_panoptic(stored, segments) if kind == "panoptic" else from_stuff(stored)

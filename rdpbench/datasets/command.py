@@ -140,11 +140,14 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _manifest(options: argparse.Namespace) -> int:
+    from rdpbench.datasets.folder import Folder
     from rdpbench.datasets.listed import make_manifest
 
     name = options.name or options.folder.expanduser().absolute().name
     out = options.output or Path(f"{name}.sha256")
     manifest = make_manifest(options.folder, name, out)
+    for note in Folder(str(options.folder)).notes():
+        print(note, file=sys.stderr)
     print(f"{out}: {len(manifest.files):,} images; use it with data=manifest:{out}")
     print(f"manifest sha256 {manifest.sha256()}")
     return 0

@@ -73,6 +73,8 @@ class Dataset(Protocol):
     - ``pinned() -> Pin``: the manifest hash that travels with every row and curve.
     - a field ``allow_partial: bool = False``: images missing from the folder are left out instead of refused.
     - ``beside_missing(what) -> str``: how to get ``captions`` or ``labels`` for images that come without.
+    - ``notes() -> tuple[str, ...]``: what the user should know, such as images of a folder that are not read; a run
+      tells it once.
     - ``here() -> Here``, ``fetch(beside)`` and ``verify() -> list[str]``: what `rdpbench data` does.
     """
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 from rdpbench.datasets.contract import Pin, Sample
+from rdpbench.datasets.lookalikes import some
 from rdpbench.datasets.manifest import manifest_sha256
 from rdpbench.datasets.memory import file_facts
 from rdpbench.errors import ConfigError, ImageError
-from rdpbench.image import EXTENSIONS
+from rdpbench.image import EXTENSIONS, OTHER_EXTENSIONS, check_names
 from rdpbench.needs import Need
+
+
+@dataclass(frozen=True)
+class _Listing:
+    files: list[Path]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -38,16 +46,44 @@ class Folder:
         return Path(self.path).expanduser().absolute()
 
     @cached_property
-    def _files(self) -> list[Path]:
+    def _listing(self) -> _Listing:
         root = self._root
         if not root.is_dir():
             raise ConfigError(f"no such folder: {root}, named by data=folder:{self.path}")
-        found = (path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-        # Hidden files and folders are not the user's images, but the folder that was named may be hidden itself.
-        files = sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts))
+        files: list[Path] = []
+        unread: dict[str, list[str]] = {"hidden": [], "other": [], "links": []}
+        for folder, folders, names in os.walk(root, onerror=_unreadable):
+            links = (name for name in folders if Path(folder, name).is_symlink() and not name.startswith("."))
+            unread["links"] += [Path(folder, name).relative_to(root).as_posix() for name in links]
+            for name in names:
+                path = Path(folder, name)
+                relative, ending = path.relative_to(root), path.suffix.lower()
+                # Hidden files and folders are not the user's images, but the folder that was named may be hidden.
+                hidden = any(part.startswith(".") for part in relative.parts)
+                if ending in EXTENSIONS and not hidden:
+                    files.append(path)
+                elif ending in EXTENSIONS:
+                    unread["hidden"].append(relative.as_posix())
+                elif ending in OTHER_EXTENSIONS and not hidden:
+                    unread["other"].append(relative.as_posix())
         if not files:
-            raise ImageError(f"no images in {root}; looked for {', '.join(sorted(EXTENSIONS))}")
-        return files
+            raise ImageError(
+                "\n  ".join(
+                    [f"no images in {root}; looked for {', '.join(sorted(EXTENSIONS))}", *_notes(self.name, unread)]
+                )
+            )
+        check_names(files)
+        if gone := sorted(path.relative_to(root).as_posix() for path in files if not path.is_file()):
+            raise ImageError(f"{len(gone)} images in {root} are no files, such as links to nothing: {some(gone)}")
+        return _Listing(sorted(files), _notes(self.name, unread))
+
+    @property
+    def _files(self) -> list[Path]:
+        return self._listing.files
+
+    def notes(self) -> tuple[str, ...]:
+        """What of the folder is not read."""
+        return self._listing.notes
 
     def samples(self) -> Iterator[Sample]:
         """Yield the images, sorted by path."""
@@ -67,3 +103,20 @@ class Folder:
 
     def __len__(self) -> int:
         return len(self._files)
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise ImageError(f"cannot search the folder {error.filename}: {error.strerror}") from error
+
+
+def _notes(name: str, unread: Mapping[str, list[str]]) -> tuple[str, ...]:
+    texts = {
+        "other": "images of a format that is not read (convert them to PNG)",
+        "hidden": "hidden images, which are not read",
+        "links": "links to folders, which are not followed",
+    }
+    # Names that are not UTF-8 must not stop what only tells of them.
+    shown = {kind: [path.encode(errors="backslashreplace").decode() for path in sorted(unread[kind])] for kind in texts}
+    return tuple(
+        f"{name!r}: {len(shown[kind])} {text}: {some(shown[kind])}" for kind, text in texts.items() if shown[kind]
+    )

@@ -7,7 +7,9 @@ trust this memory: it reads the images again.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -15,11 +17,12 @@ from dataclasses import dataclass
 from itertools import islice
 
 from rdpbench.datasets.contract import Dataset, Sample
+from rdpbench.datasets.lookalikes import some
 from rdpbench.datasets.manifest import other_bytes
 from rdpbench.datasets.memory import file_facts, identity, open_memory
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import ImageError
-from rdpbench.image import pixel_sha256
+from rdpbench.image import check_names, pixel_sha256
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def index(dataset: Dataset, limit: int | None = None) -> list[Entry]:
         ImageError: images that are not those of the set, or that cannot be read, all of them named.
     """
     samples = list(islice(dataset.samples(), limit))
+    check_names([path for sample in samples for path in (sample.path, sample.labels) if path])
     files = _checked(samples, dataset.name)
     known = _recall(samples, dataset.protocol)
     read = list(_read([one for one, pixels in zip(samples, known, strict=True) if pixels is None], dataset.protocol))
@@ -75,6 +79,40 @@ def index(dataset: Dataset, limit: int | None = None) -> list[Entry]:
     return entries
 
 
+def notes(dataset: Dataset, entries: Sequence[Entry]) -> list[str]:
+    """What the user should know of the images that were read: what the set says itself, and what the files say.
+
+    >>> from types import SimpleNamespace
+    >>> len(notes(SimpleNamespace(name="mine"), []))
+    0
+    """
+    told = list(getattr(dataset, "notes", tuple)())
+    for mark, text in _REMARKS.items():
+        marked = [(entry, found) for entry in entries if (found := re.search(mark, entry.mode))]
+        shown = [f"{entry.sample.id} ({found[0].strip('+')})" for entry, found in marked]
+        if shown:
+            told.append(f"{_count(shown, entries, dataset.name)} {text}: {some(shown)}")
+    names: dict[str, list[str]] = defaultdict(list)
+    for entry in entries:
+        names[entry.sha256].append(entry.sample.id)
+    if equal := [" = ".join(ids) for ids in names.values() if len(ids) > 1]:
+        twice = sum(len(ids) for ids in names.values() if len(ids) > 1)
+        told.append(
+            f"{twice} of {len(entries)} images of {dataset.name!r} have equal pixels, and each counts: {some(equal)}"
+        )
+    return told
+
+
+# What `rdpbench.image_files.remarks` adds to a mode, and what it means; a gamma near sRGB's is nothing to tell.
+_REMARKS = {
+    r"\+(pages|images)=\d+": "hold more images than the first, which alone is read",
+    r"\+thumbnail": "begin with a thumbnail, which is what is read: a later page is larger, or the first one says so",
+    r"\+orientation=\d": "are shown turned by viewers; read is the grid that is stored",
+    r"\+(pq|hlg)": "are HDR, and their values are taken for sRGB",
+    r"\+gamma=(?!0\.4[56])[^+]+": "state a gamma that is not applied: their values are taken for sRGB",
+}
+
+
 def _checked(samples: Sequence[Sample], name: str) -> list[str]:
     """The hash of each file, after all were held against what the set's manifest says."""
     hashes: list[str] = []
@@ -92,8 +130,8 @@ def _checked(samples: Sequence[Sample], name: str) -> list[str]:
     return hashes
 
 
-def _count(some: Sequence[object], samples: Sequence[Sample], name: str) -> str:
-    return f"{len(some)} of {len(samples)} images of {name!r}"
+def _count(counted: Sequence[object], whole: Sequence[object], name: str) -> str:
+    return f"{len(counted)} of {len(whole)} images of {name!r}"
 
 
 def _shown(lines: Sequence[str]) -> str:

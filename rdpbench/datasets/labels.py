@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from rdpbench.datasets.protocols import labels_under
 from rdpbench.errors import ImageError
-from rdpbench.image import Image
+from rdpbench.image import Image, open_image
 from rdpbench.metrics.coco_labels import PANOPTIC_133, STUFF_171
 from rdpbench.metrics.confusion import IGNORE, remap
 
@@ -112,16 +112,15 @@ def load_labels(
         classes: the list that the metric predicts; None takes any.
 
     Raises:
-        ImageError: no such file, not 8-bit grey, of another list of classes than asked for, or refused by the protocol.
+        ImageError: no such file, damaged, not 8-bit grey, of another list of classes than asked for, or
+            refused by the protocol.
     """
-    from PIL import Image as pil
-
     try:
-        with pil.open(path) as opened:
+        with open_image(path) as (opened, _):
             opened.load()
             mode, named = opened.mode, opened.info.get(_FIELD)
             labels = np.array(opened)
-    except OSError as error:
+    except ImageError as error:
         raise ImageError(f"cannot read {path} as a label map: {error}") from error
     if mode not in ("L", "P"):
         raise ImageError(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from rdpbench.errors import ConfigError, ImageError
+from rdpbench.image import read_header
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,19 @@ class Manifest:
             ConfigError: no such file, or a line that is none of a manifest.
         """
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            raw = path.read_bytes()
+        except OSError as error:
             raise ConfigError(f"cannot read the manifest {path}: {error}") from error
+        try:
+            # Names may hold what else Python takes for the end of a line.
+            lines = raw.decode().replace("\r\n", "\n").split("\n")
+        except UnicodeDecodeError as error:
+            number = raw.count(b"\n", 0, error.start)
+            wrong = raw.split(b"\n")[number][:120]
+            raise ConfigError(
+                f"cannot read the manifest {path}: line {number + 1}, {wrong!r}, is not UTF-8; "
+                "rename the file that it names, and list it again"
+            ) from error
         files: dict[str, str] = {}
         header: dict[str, str] = {}
         for number, line in enumerate(lines, 1):
@@ -106,13 +117,11 @@ def other_bytes(path: Path, found: str, expected: str) -> str:
 
 
 def _describe(path: Path) -> str:
-    from PIL import Image as pil
-
     try:
-        with pil.open(path) as opened:
-            return f"a {opened.format} of {opened.width} x {opened.height} pixels"
-    except Exception:  # a damaged file trips Pillow in many ways, and what it is not is all that matters here
+        file_format, height, width = read_header(path)
+    except ImageError:
         return f"no image, {path.stat().st_size} bytes"
+    return f"a {file_format} of {width} x {height} pixels"
 
 
 def _entry(line: str, where: str) -> tuple[str, str]:

@@ -16,10 +16,12 @@ from itertools import islice
 from pathlib import Path
 
 from rdpbench.datasets.manifest import file_sha256
+from rdpbench.errors import ImageError
+from rdpbench.image import read_header
 from rdpbench.paths import cache_folder
 
-READING = 3
-"""Raised when `read_image` gives other pixels for some file than before, or a table changes: all is read anew."""
+READING = 4
+"""Raised when `read_image` gives other pixels for some file than before, or refuses it, or a table changes."""
 
 _BATCH = 512
 # The tables of `index`, and of the bytes of files whatever is done with their pixels.
@@ -45,7 +47,7 @@ def file_facts(paths: Iterable[Path], *, remembered: bool = True) -> Iterator[tu
     """Hash and size of each file, in order and in constant memory; what is not remembered is read by several threads.
 
     Raises:
-        OSError: a file cannot be read.
+        ImageError: a file cannot be read.
     """
     several = iter(paths)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -74,13 +76,14 @@ def open_memory() -> sqlite3.Connection:
 
 
 def _read(path: Path) -> FileFacts:
-    from PIL import Image as pil
-
-    sha256 = file_sha256(path)
     try:
-        with pil.open(path) as opened:
-            return FileFacts(sha256, opened.height, opened.width)
-    except Exception:  # damage trips Pillow's parsers in many ways; who wants the pixels will be told
+        sha256 = file_sha256(path)
+    except OSError as error:
+        raise ImageError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        _, height, width = read_header(path)
+        return FileFacts(sha256, height, width)
+    except ImageError:  # who wants the pixels will be told
         return FileFacts(sha256, 0, 0)
 
 

@@ -109,7 +109,9 @@ IMAGES: Mapping[str, Field] = {
     "tags": _text("Its tags, comma-separated."),
     "path": _text("Where it was read."),
     "pixel_sha256": _text("Of the pixels that the codec and all metrics saw."),
-    "source_mode": _text("How the file stored them, such as `RGB`, `L` or `RGBA+icc`."),
+    "source_mode": _text(
+        "How the file stored them, and what one should know of it (`docs/images.md`), such as `RGBA+icc`."
+    ),
     "source_height": _number("Of the file, before the protocol; the rate is never over these pixels."),
     "source_width": _number("As its height."),
     "height": _count("Of what the codec and all metrics see."),

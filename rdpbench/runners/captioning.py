@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 
 from rdpbench.config import Bench
 from rdpbench.datasets.caption_models import Settings
@@ -11,6 +10,7 @@ from rdpbench.datasets.captions import Caption, captions_of, parse, survey
 from rdpbench.datasets.contract import Dataset
 from rdpbench.datasets.index import Entry
 from rdpbench.errors import MissingNeed
+from rdpbench.runners.progress import tell
 
 NOT_MADE = "(a model has yet to make this caption)"
 """What stands for one in a plan that runs nothing: its task counts as left to do, which it is."""
@@ -32,13 +32,5 @@ def captions_for(bench: Bench, source: str, dataset: Dataset, entries: Sequence[
             return {entry.sample.id: Caption(NOT_MADE, None, source, "") for entry in entries}
     made = captions_of(parsed, entries, dataset=dataset.name, protocol=dataset.protocol, settings=settings)
     for note in made.notes:
-        _tell(note)
+        tell(note)
     return made.by_id
-
-
-@cache
-def _tell(note: str) -> None:
-    """Once, however often a plan is made."""
-    import sys
-
-    print(note, file=sys.stderr)

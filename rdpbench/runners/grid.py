@@ -12,10 +12,11 @@ from rdpbench import registry
 from rdpbench.config import Bench, CodecSetting, DataSetting
 from rdpbench.datasets.captions import Caption
 from rdpbench.datasets.contract import Dataset, Pin
-from rdpbench.datasets.index import Entry, index
+from rdpbench.datasets.index import Entry, index, notes
 from rdpbench.datasets.manifest import manifest_sha256
 from rdpbench.datasets.memory import file_facts
 from rdpbench.errors import ConfigError
+from rdpbench.runners.progress import tell
 from rdpbench.runners.task import Task, axis_of, identity, identity_of_all, task_key, uses_caption
 
 
@@ -68,6 +69,8 @@ def list_tasks(bench: Bench) -> Iterator[Task]:
         if data not in sets:
             dataset = dataset_of(data)
             sets[data] = dataset, index(dataset, bench.limit)
+            for note in notes(dataset, sets[data][1]):
+                tell(note)
     for codec, data in bench.grid:
         dataset, entries = sets[data]
         pin, size, protocol = pin_of(dataset), len(dataset), dataset.protocol

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import time
 from collections.abc import Iterator
 from typing import Protocol
 
 LINE_EVERY_S = 10.0
+
+
+@functools.cache
+def tell(note: str) -> None:
+    """Say something of the data on stderr: once, however often a plan is made."""
+    print(note, file=sys.stderr)
 
 
 class Progress(Protocol):
