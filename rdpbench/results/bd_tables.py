@@ -73,7 +73,9 @@ def against(
         if found.reason:
             return None
         return bootstrap.of_curves(
-            (first.rates, first.values), (second.rates, second.values), delta, resamples=resamples
+            *((first.rates, first.values), (second.rates, second.values), delta),
+            bounds=(-100, math.inf) if delta is rate else bootstrap.REAL,
+            resamples=resamples,
         )
 
     by_rate, by_value = (delta(means(first), means(second)) for delta in (rate, value))

@@ -107,7 +107,7 @@ def published(dataset: str | None = None, codec: str | None = None, metric: str 
     fewest = frame["metric"].map({name: _fewest(name) for name in frame["metric"].unique()})
     frame["reliable"] = (frame["n"] == 0) | (frame["n"] >= fewest)
     frame = frame.assign(n_scored=frame["n"], dataset_size=frame["n"], partial=False, failed=0, out_of_range=0)
-    frame = frame.assign(infinite=0, images="", weights="", seeds=0, **dict.fromkeys(_UNKNOWN, math.nan))
+    frame = frame.assign(infinite=0, images="", note="", weights="", seeds=0, **dict.fromkeys(_UNKNOWN, math.nan))
     columns = [*summarise((), (), ()).columns, *OWN]
     keys = ["dataset", "codec", "variant", "source_id", "metric", "bpp"]
     return frame[columns].sort_values(keys, kind="stable", na_position="last").reset_index(drop=True)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench import registry
+from rdpbench.metrics.contract import bounds_of
 from rdpbench.results import bootstrap
 from rdpbench.results.points import by_point, point_key
 from rdpbench.results.schema import Row, Score, SetScore
@@ -72,6 +73,7 @@ _COLUMNS = [
         "higher_is_better",
         "perceptual",
         "reliable",
+        "note",
     ],
 ]
 
@@ -99,11 +101,11 @@ def _point(
         weights,
         len({row.seed for row in good}),
     )
-    head = (*counts, *with_interval(np.array([*bpps.values()])), _spread(good, rates))
+    head = (*counts, *with_interval(np.array([*bpps.values()]), bounds=(0, math.inf)), _spread(good, rates))
     lines: list[tuple[Any, ...]] = []
     for name in metrics or [""]:
         if not name:
-            lines.append((*key, *head, "", *[math.nan] * 4, 0, 0, "", "", True, False, True))
+            lines.append((*key, *head, "", *[math.nan] * 4, 0, 0, "", "", True, False, True, ""))
             continue
         cls = registry.load("metric", name)
         if getattr(cls, "kind", "pair") == "set":
@@ -114,14 +116,14 @@ def _point(
         scored = [one.value if one else None for one in found]
         values = _per_image(good, scored)
         finite = {image: value for image, value in values.items() if math.isfinite(value)}
-        interval = with_interval(np.array([*finite.values()]))
-        centre, low, high = (one if math.isnan(one) else meaning.reduce([one]) for one in interval)
+        of_mean: Callable[[float], float] = lambda mean, of=meaning: of.reduce([mean])  # type: ignore[misc]  # noqa: E731
+        centre, low, high = with_interval(np.array([*finite.values()]), of_mean, bounds_of(cls))
         if not finite and values:
             centre = low = high = math.inf
         low, high = min(low, high), max(low, high)
-        spread = _spread(good, scored, lambda mean, of=meaning: of.reduce([mean]))  # type: ignore[misc]
+        spread = _spread(good, scored, of_mean)
         taken = (len(values), len(values) - len(finite), _fingerprint(finite))
-        tail = (*taken, meaning.unit, meaning.higher_is_better, meaning.perceptual, True)
+        tail = (*taken, meaning.unit, meaning.higher_is_better, meaning.perceptual, True, "")
         lines.append((*key, *head, name, centre, low, high, spread, *tail))
     return lines
 
@@ -134,7 +136,7 @@ def _of_set(cls: Any, name: str, rows: Sequence[Row], sets: Mapping[str, SetScor
     found = [one for members in by_seed.values() if (one := sets.get(point_key(name, members)))]
     usual = (cls.unit, cls.higher_is_better, cls.perceptual)
     if not found or len(found) < len(by_seed) or any(one.value is None for one in found):
-        return math.nan, math.nan, math.nan, math.nan, 0, 0, "", *usual, True
+        return math.nan, math.nan, math.nan, math.nan, 0, 0, "", *usual, True, _note(found)
 
     def mean(values: Iterable[float | None]) -> float:
         known = [math.nan if value is None else value for value in values]
@@ -145,7 +147,12 @@ def _of_set(cls: Any, name: str, rows: Sequence[Row], sets: Mapping[str, SetScor
     reliable = all(one.reliable for one in found)
     values = [one.value for one in found if one.value is not None]
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-    return mean(values), *interval, spread, found[0].images, 0, images, *usual, reliable
+    return mean(values), *interval, spread, found[0].images, 0, images, *usual, reliable, _note(found)
+
+
+def _note(found: Sequence[SetScore]) -> str:
+    """What must be known of the values of all seeds."""
+    return "; ".join(dict.fromkeys(one.reason for one in found if one.reason))
 
 
 def _per_image(rows: Sequence[Row], values: Sequence[float | None]) -> dict[str, float]:
@@ -175,8 +182,12 @@ def _fingerprint(images: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(images)).encode()).hexdigest()[:8]
 
 
-def with_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Mean and 95 % bootstrap interval over images (1,000 resamples, seeded).
+def with_interval(
+    values: NDArray[np.float64],
+    reduce: Callable[[float], float] | None = None,
+    bounds: bootstrap.Bounds = bootstrap.REAL,
+) -> tuple[float, float, float]:
+    """Mean and 95 % interval over images, as `bootstrap.mean` has them.
 
     >>> mean, low, high = with_interval(np.array([1.0, 2.0, 3.0, 4.0]))
     >>> mean, low < mean < high
@@ -184,8 +195,9 @@ def with_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
     """
     if not len(values):
         return math.nan, math.nan, math.nan
-    found = bootstrap.mean(values)
-    return math.fsum(values) / len(values), found.low, found.high
+    found = bootstrap.mean(values, reduce=reduce, bounds=bounds)
+    centre = math.fsum(values) / len(values)
+    return centre if reduce is None else reduce(centre), found.low, found.high
 
 
 def comparable(frame: pd.DataFrame) -> pd.DataFrame:

@@ -72,6 +72,8 @@ def measured(frame: pd.DataFrame) -> Table:
                 notes[f"{metric}: {one.iloc[0]['infinite']} lossless images are left out of a mean"] = None
             if len(one) and not one.iloc[0]["reliable"]:
                 notes["† fewer images than this metric needs: not to be compared with anything"] = None
+            if len(one) and one.iloc[0].get("note"):
+                notes[f"{metric}: {one.iloc[0]['note']}"] = None
             if len(one) and one.iloc[0]["n_scored"] < first["n"]:
                 notes["(k of n): images that a metric could not score are left out of its mean; rows.csv says why"] = (
                     None
