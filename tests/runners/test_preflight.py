@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +243,19 @@ def test_cards_of_pages_are_never_fetched() -> None:
     cards = [need.card for need in ELIC(quality=ELIC.rate.points[0]).weight_needs() if isinstance(need, Weights)]
     assert cards
     assert all(card.by_hand for card in cards)
+
+
+def test_what_the_images_cannot_serve_is_left_out_where_that_is_allowed(own: Path, monkeypatch: Any) -> None:
+    """As metrics=available does for the metrics of its list; the plan says what is left out, and why."""
+    from rdpbench.config import read
+    from rdpbench.runners.execute import store_of
+    from rdpbench.runners.plan import make_plan
+
+    monkeypatch.setenv("RDPBENCH_CACHE", str(own.parent / "cache"))
+    (own.parent / "maps" / "image03.png").unlink()
+    line = ["codec=jpeg", "rate=30", f"data=folder:{own}", "data.options.labels=maps", BOTH]
+    bench = replace(read(line), metrics_available=True)
+    plan = make_plan(bench, store_of(bench))
+    assert plan.metrics == ("psnr",)
+    assert "image00: it has no caption to score against" in plan.left_out["./own.py:Words"]
+    assert "1 of the 4 images of folder-pictures" in plan.left_out["./own.py:Labelled"]
