@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,27 @@ def write_session(folder: Path, session: str, record: dict[str, Any]) -> Path:
     """Write the provenance of a call below a run folder."""
     path = folder / "sessions" / f"{session}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1, default=str) + "\n")
+    path.write_text(to_json(record, indent=1) + "\n")
     return path
+
+
+def to_json(value: Any, **how: Any) -> str:
+    """JSON that every reader takes: what is not a number is null, infinities are the words ``inf`` and ``-inf``.
+
+    >>> to_json({"ratio": float("nan"), "psnr": [1.5, float("inf")]})
+    '{"ratio": null, "psnr": [1.5, "inf"]}'
+    """
+    return json.dumps(_finite(value), allow_nan=False, default=str, **how)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(float(value))
+    return value
 
 
 def command(overrides: Sequence[str]) -> str:

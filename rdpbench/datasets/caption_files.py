@@ -48,6 +48,20 @@ def read_captions(raw: bytes, what: str) -> dict[str, str]:
     >>> len(read_captions(b'{"a.png": "a red door", "b.png": ["a barn ", "a pond"]}', "names.json")["b.png"])
     6
     """
+    return {name: captions[0] for name, captions in _read(raw, what, 1).items()}
+
+
+def read_references(raw: bytes, what: str) -> dict[str, tuple[str, ...]]:
+    """All captions of each name, in the file's order. Arguments and errors as for `read_captions`.
+
+    >>> read_references(b'{"a.png": "a red door", "b.png": ["a barn ", "a pond"]}', "names.json")["b.png"]
+    ('a barn', 'a pond')
+    """
+    return _read(raw, what, None)
+
+
+def _read(raw: bytes, what: str, most: int | None) -> dict[str, tuple[str, ...]]:
+    """The first ``most`` captions of each name; only what is read is looked at."""
     loaded = _load(raw, what)
     if not isinstance(loaded, dict):
         raise ConfigError(f"{what} holds a JSON {type(loaded).__name__}; {_FORMS}")
@@ -55,18 +69,25 @@ def read_captions(raw: bytes, what: str) -> dict[str, str]:
     listed = _from_coco(loaded, what) if is_coco else loaded
     if not listed:
         raise ConfigError(f"{what} holds no captions; {_FORMS}")
-    wrong = {name: why for name, given in listed.items() if (why := _fault(given) or _not_utf8(name, "its name has "))}
+    several = {name: given[:most] if isinstance(given, list) else [given] for name, given in listed.items()}
+    faults = {
+        name: [_fault(text) for text in given] + [_not_utf8(name, "its name has ")] if given else ["an empty list"]
+        for name, given in several.items()
+    }
+    wrong = {name: why for name, whys in faults.items() if (why := next(filter(None, whys), ""))}
     if wrong:
         told = (f"{name!r}: {why}" for name, why in wrong.items())
         raise ConfigError(f"{what}: {len(wrong)} of {len(listed)} captions cannot be used: {_few(told)}; {_FORMS}")
-    return {name: (given if isinstance(given, str) else given[0]).strip() for name, given in listed.items()}
+    return {name: tuple(one.strip() for one in given) for name, given in several.items()}
 
 
-def match(captions: Mapping[str, str], samples: Sequence[Sample], what: str, dataset: str) -> dict[str, str]:
+def match(
+    captions: Mapping[str, object], samples: Sequence[Sample], what: str, dataset: str, *, partial: bool = False
+) -> dict[str, str]:
     """The name in ``captions`` of each sample, by the sample's id.
 
     A name is the image's id or file name, with or without its ending; below folders the path counts before the bare
-    file name.
+    file name. With ``partial``, images may be without a caption, but not all.
 
     Raises:
         ConfigError: images without a caption, an image under two names, or a name that stands for two images.
@@ -90,7 +111,7 @@ def match(captions: Mapping[str, str], samples: Sequence[Sample], what: str, dat
             continue
         found[sample.id] = hits[0]
         images_of[hits[0]].append(sample.id)
-    if missing:
+    if missing and not (partial and found):
         raise ConfigError(
             f"{what} has no caption for {len(missing)} of {len(samples)} images of {dataset!r}: {_few(missing)}; "
             f"it names {len(captions)}, such as {_few(list(captions)[:2])}"
@@ -101,7 +122,7 @@ def match(captions: Mapping[str, str], samples: Sequence[Sample], what: str, dat
     return found
 
 
-def _hits(captions: Mapping[str, str], by_bare: Mapping[str, list[str]], sample: Sample) -> list[str]:
+def _hits(captions: Mapping[str, object], by_bare: Mapping[str, list[str]], sample: Sample) -> list[str]:
     """The names that mean this image, by the first rule that finds any."""
     suffix = sample.path.suffix
     for exact, bare in (
@@ -151,10 +172,6 @@ def _load(raw: bytes, what: str) -> Any:
 
 def _fault(given: object) -> str:
     """Why a caption cannot be used; empty if it can."""
-    if isinstance(given, list):
-        if not given:
-            return "an empty list"
-        given = given[0]
     if not isinstance(given, str):
         return f"a JSON {type(given).__name__}, not a text"
     if not given.strip():

@@ -118,7 +118,8 @@ def how(what: str, name: str, images: str, labels: str) -> str:
     """How to get captions or label maps, by command and by hand."""
     [(part, _)] = wanted([what], images, "auto", labels)
     what = labels if what == "labels" and labels != "none" else what
-    ask = " and data.options.labels=panoptic (or stuff) asks for them" if what == "labels" and labels == "none" else ""
+    ask = {"labels": "panoptic (or stuff)", "stuff": "stuff", "panoptic": "panoptic"}.get(what, "")
+    ask = f" and data.options.labels={ask} asks for them" if ask and labels != what else ""
     return (
         f"type `rdpbench data fetch {name} --with {what}`{ask}; by hand: {part.archive.url} ({part.archive.size()}, "
         f"CC BY 4.0), unpacked into {data_folders('coco')[-1] / part.folder} or beside the images"

@@ -72,7 +72,8 @@ class Dataset(Protocol):
       download, and ``download=false`` stops with that text.
     - ``pinned() -> Pin``: the manifest hash that travels with every row and curve.
     - a field ``allow_partial: bool = False``: images missing from the folder are left out instead of refused.
-    - ``beside_missing(what) -> str``: how to get ``captions`` or ``labels`` for images that come without.
+    - ``beside_missing(what) -> str``: how to get ``captions`` or ``labels`` for images that come without; a metric that
+      knows one list of classes asks for ``panoptic`` or ``stuff``.
     - ``notes() -> tuple[str, ...]``: what the user should know, such as images of a folder that are not read; a run
       tells it once.
     - ``here() -> Here``, ``fetch(beside)`` and ``verify() -> list[str]``: what `rdpbench data` does.

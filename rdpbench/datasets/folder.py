@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
+from rdpbench.datasets.beside import how, place, with_beside
 from rdpbench.datasets.contract import Pin, Sample
 from rdpbench.datasets.lookalikes import some
 from rdpbench.datasets.manifest import manifest_sha256
@@ -32,6 +33,10 @@ class Folder:
     path: str
     name: str = ""
     protocol: str = "as-is"
+    references: str = ""
+    """JSON file of captions to score against."""
+    labels: str = ""
+    """Folder of label maps; if it lies among the images, it is none of them."""
     needs: ClassVar[tuple[Need, ...]] = ()
 
     def __post_init__(self) -> None:
@@ -50,6 +55,7 @@ class Folder:
         root = self._root
         if not root.is_dir():
             raise ConfigError(f"no such folder: {root}, named by data=folder:{self.path}")
+        maps = place(self.labels)
         files: list[Path] = []
         unread: dict[str, list[str]] = {"hidden": [], "other": [], "links": []}
         for folder, folders, names in os.walk(root, onerror=_unreadable):
@@ -60,6 +66,8 @@ class Folder:
                 relative, ending = path.relative_to(root), path.suffix.lower()
                 # Hidden files and folders are not the user's images, but the folder that was named may be hidden.
                 hidden = any(part.startswith(".") for part in relative.parts)
+                if maps is not None and maps in path.parents:
+                    continue
                 if ending in EXTENSIONS and not hidden:
                     files.append(path)
                 elif ending in EXTENSIONS:
@@ -89,8 +97,16 @@ class Folder:
         """Yield the images, sorted by path."""
         bare = [path.relative_to(self._root).with_suffix("").as_posix() for path in self._files]
         times = Counter(bare)
-        for path, name in zip(self._files, bare, strict=True):
-            yield Sample(name if times[name] == 1 else path.relative_to(self._root).as_posix(), path)
+        ids = (
+            name if times[name] == 1 else path.relative_to(self._root).as_posix()
+            for path, name in zip(self._files, bare, strict=True)
+        )
+        samples = [Sample(image, path) for image, path in zip(ids, self._files, strict=True)]
+        yield from with_beside(samples, self._root, self.name, place(self.references), place(self.labels))
+
+    def beside_missing(self, what: str) -> str:
+        """How to give ``captions`` to score against, or ``labels``."""
+        return how(what)
 
     def pinned(self) -> Pin:
         """Hash of all files, also under ``limit=``: a run of the first images of a folder is a run on that folder.

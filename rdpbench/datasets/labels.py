@@ -16,6 +16,7 @@ Panoptic segments that are crowds count as their category. Pixels of no segment 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -100,6 +101,48 @@ def write_labels(path: Path, labels: Labels, classes: Classes) -> None:
     pil.fromarray(labels).save(path, "PNG", pnginfo=info)
 
 
+@dataclass(frozen=True)
+class LabelFile:
+    """What a label map says of itself, without its pixels."""
+
+    height: int
+    width: int
+    classes: str | None
+    """Its list of classes; None if it names none."""
+
+
+def look_at(path: Path) -> LabelFile:
+    """Size and classes of a label map.
+
+    Raises:
+        ImageError: no such file, or not an 8-bit grey PNG.
+    """
+    from PIL import Image as pil
+
+    try:
+        with pil.open(path) as opened:
+            _check_mode(path, opened.mode)
+            return LabelFile(opened.height, opened.width, opened.info.get(_FIELD))
+    except OSError as error:
+        raise ImageError(f"cannot read {path} as a label map: {error}") from error
+
+
+def of_another_list(path: Path, named: str | None, classes: str) -> str:
+    """What to say of a label map that does not count the classes of a metric."""
+    return (
+        f"{path} counts {named or 'classes of a list that it does not name'}, and the metric {classes}: "
+        f"take the dataset's other label maps, or write it with rdpbench.datasets.labels.write_labels"
+    )
+
+
+def _check_mode(path: Path, mode: str) -> None:
+    if mode not in ("L", "P"):
+        raise ImageError(
+            f"{path} is no label map: an 8-bit grey PNG of class indices is, this is {mode}; "
+            "COCO's own panoptic PNGs hold segment ids, and are converted when the dataset is unpacked"
+        )
+
+
 def load_labels(
     path: Path, protocol: str = "as-is", image: Image | None = None, classes: Classes | None = None
 ) -> Labels:
@@ -122,14 +165,7 @@ def load_labels(
             labels = np.array(opened)
     except ImageError as error:
         raise ImageError(f"cannot read {path} as a label map: {error}") from error
-    if mode not in ("L", "P"):
-        raise ImageError(
-            f"{path} is no label map: an 8-bit grey PNG of class indices is, this is {mode}; "
-            "COCO's own panoptic PNGs hold segment ids, and are converted when the dataset is unpacked"
-        )
+    _check_mode(path, mode)
     if classes is not None and named != classes:
-        raise ImageError(
-            f"{path} counts {named or 'classes of a list that it does not name'}, and the metric {classes}: "
-            f"take the dataset's other label maps, or write it with rdpbench.datasets.labels.write_labels"
-        )
+        raise ImageError(of_another_list(path, named, classes))
     return labels_under(protocol, labels, image)

@@ -1,7 +1,8 @@
 """``manifest:FILE``: a set of one's own that a manifest pins, as `rdpbench data manifest FOLDER` writes it.
 
 Names in it are relative to the folder of the images: ``data.path=FOLDER``, or the one that its line ``# folder:`` names
-below the manifest's own, or that one. ``# name:`` and ``# protocol:`` name the set and what is done to its images.
+below the manifest's own, or that one. ``# name:`` and ``# protocol:`` name the set and what is done to its images,
+``# references:`` and ``# labels:`` what lies beside them (`rdpbench.datasets.beside`), below the manifest's folder.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
+from rdpbench.datasets.beside import how, place, with_beside
 from rdpbench.datasets.contract import Here, Pin, Sample
 from rdpbench.datasets.folder import Folder
 from rdpbench.datasets.lookalikes import some
@@ -34,6 +36,10 @@ class Listed:
     path: str | None = None
     """The folder that the names are relative to."""
     allow_partial: bool = False
+    references: str = ""
+    """JSON file of captions to score against."""
+    labels: str = ""
+    """Folder of label maps."""
     needs: ClassVar[tuple[Need, ...]] = ()
 
     def __post_init__(self) -> None:
@@ -56,9 +62,15 @@ class Listed:
     def _root(self) -> Path:
         if self.path:
             return Path(self.path).expanduser().absolute()
-        beside = PurePosixPath(self._manifest.header.get("folder", "."))
+        return self._named("folder", "data.path=FOLDER") or Path(self.file).expanduser().absolute().parent
+
+    def _named(self, key: str, instead: str) -> Path | None:
+        """What a line of the manifest names below its own folder; None if it has no such line."""
+        if key not in self._manifest.header:
+            return None
+        beside = PurePosixPath(self._manifest.header[key])
         if beside.is_absolute() or ".." in beside.parts:
-            raise ConfigError(f"{self.file}: its folder {str(beside)!r} leads elsewhere; say data.path=FOLDER")
+            raise ConfigError(f"{self.file}: its {key} {str(beside)!r} leads elsewhere; say {instead}")
         return Path(self.file).expanduser().absolute().parent / beside
 
     def samples(self) -> Iterator[Sample]:
@@ -76,9 +88,18 @@ class Listed:
             )
         gone = frozenset(missing)
         times = Counter(_bare(name) for name in files)
-        for name, sha256 in files.items():
-            if name not in gone:
-                yield Sample(_bare(name) if times[_bare(name)] == 1 else name, self._root / name, (), sha256)
+        samples = [
+            Sample(_bare(name) if times[_bare(name)] == 1 else name, self._root / name, (), sha256)
+            for name, sha256 in files.items()
+            if name not in gone
+        ]
+        references = place(self.references) or self._named("references", "data.options.references=FILE")
+        labels = place(self.labels) or self._named("labels", "data.options.labels=FOLDER")
+        yield from with_beside(samples, self._root, self.name, references, labels)
+
+    def beside_missing(self, what: str) -> str:
+        """How to give ``captions`` to score against, or ``labels``."""
+        return how(what)
 
     def __len__(self) -> int:
         return len(self._manifest.files)

@@ -110,6 +110,7 @@ class _Captioned:
     needs: ClassVar[tuple[Need, ...]]
     features: ClassVar[type[Features]]
     minimum_images: ClassVar[int] = 10
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def __init_subclass__(cls) -> None:
         """Take the needs of the captions."""
@@ -141,6 +142,7 @@ class _BLEU4(_Captioned):
 
 
 class _CIDErD(_Captioned):
+    bounds: ClassVar[tuple[float, float]] = (0.0, 10.0)
     source: ClassVar[str] = "CIDEr-D of captions, the original's as the reference (Lee et al., ICML 2024, Table 1)"
     features: ClassVar[type[Features]] = BLIP2Captions
 

@@ -120,6 +120,7 @@ class CLIPImage(_CLIP):
     """
 
     name: ClassVar[str] = "clip-i/b32"
+    bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     higher_is_better: ClassVar[bool] = True
     source: ClassVar[str] = "cosine of CLIP ViT-B/32 image embeddings; centre square at 224 pixels"
     # The table of tokens is not used, but with it the network is the same object as that of the CLIP scores.
@@ -150,6 +151,7 @@ class DCLIP(CLIPImage):
     """
 
     name: ClassVar[str] = "dclip/h14"
+    bounds: ClassVar[tuple[float, float]] = (0.0, 2.0)
     higher_is_better: ClassVar[bool] = False
     source: ClassVar[str] = "Lei et al. 2023 (Text+Sketch): 1 - cosine of OpenCLIP ViT-H/14 (laion2b_s32b_b79k)"
     needs: ClassVar[tuple[Need, ...]] = (Package("transformers"), Weights(H14))
@@ -180,6 +182,7 @@ class CLIPScore(_CLIP):
     """
 
     name: ClassVar[str] = "clip-score/b32"
+    bounds: ClassVar[tuple[float, float]] = (-100.0, 100.0)
     higher_is_better: ClassVar[bool] = True
     source: ClassVar[str] = "100 cos(image, caption), CLIP ViT-B/32 (Careil et al., ICLR 2024); first reference"
     beside: ClassVar[tuple[str, ...]] = ("captions",)
@@ -274,6 +277,7 @@ class HesselScore(CLIPScore):
     """
 
     name: ClassVar[str] = "clip-score/hessel-b32"
+    bounds: ClassVar[tuple[float, float]] = (0.0, 2.5)
     source: ClassVar[str] = (
         "2.5 max(cos, 0), CLIP ViT-B/32, 'A photo depicts' (Hessel et al., EMNLP 2021); first reference"
     )

@@ -33,8 +33,9 @@ class Metric(Protocol):
 
     Optional class data: ``beside``, what ``prepare`` also takes of the sample's reference side, by keyword
     (``"captions"``: ``tuple[str, ...]``; ``"labels"``: ``(H, W)`` under the dataset's protocol); ``uses_device``, with
-    which the constructor takes ``device``; and ``averaged``, how a mean is taken (`Averaged`). Optional method:
-    ``remarks(prepared) -> tuple[str, ...]``, kept beside the value.
+    which the constructor takes ``device``; ``averaged``, how a mean is taken (`Averaged`); and ``bounds``, the least
+    and the largest value that a mean can have, which intervals keep to. Optional method: ``remarks(prepared) ->
+    tuple[str, ...]``, kept beside the value.
     """
 
     name: ClassVar[str]
@@ -95,6 +96,7 @@ class Meaning:
     higher_is_better: bool
     perceptual: bool
     averaged: Averaged = "mean"
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     def usable(self, score: float | None) -> bool:
         """Is a score a number that may be shown? NaN is not, nor what is infinitely bad: that is a fault of something.
@@ -114,6 +116,7 @@ def meaning_of(metric: Any) -> Meaning:
         higher_is_better=bool(getattr(metric, "higher_is_better", True)),
         perceptual=bool(getattr(metric, "perceptual", False)),
         averaged=getattr(metric, "averaged", "mean"),
+        bounds=bounds_of(metric),
     )
 
 
@@ -126,6 +129,17 @@ def beside(metric: type) -> tuple[str, ...]:
     """
     names: tuple[str, ...] = getattr(metric, "beside", ())
     return names
+
+
+def bounds_of(metric: type) -> tuple[float, float]:
+    """The least and the largest value of a metric; infinite where it states none.
+
+    >>> from rdpbench.metrics.fid import FIDClean
+    >>> bounds_of(FIDClean)
+    (0.0, inf)
+    """
+    bounds: tuple[float, float] = getattr(metric, "bounds", (-math.inf, math.inf))
+    return bounds
 
 
 @runtime_checkable
@@ -163,7 +177,7 @@ class Estimate:
     spread: float | None = None
     """Standard deviation over the method's own resampling: KID's subsets. Not an interval over images."""
     reason: str = ""
-    """Why the value is NaN, or not to be relied on."""
+    """Why the value is NaN or not to be relied on, or what one must know to read it: tables say it below."""
     extra: Mapping[str, float] = field(default_factory=dict)
     """What belongs beside the number, such as ``originals``: the mIoU of the originals."""
     reliable: bool = True
@@ -175,10 +189,10 @@ class SetMetric(Protocol):
     """The contract of a set metric; what is declared as in `Metric` means the same.
 
     Optional class data: ``unverified``, a sentence that says what of the protocol no source confirms; ``reference``,
-    the set that reconstructions are compared with where it is not ``originals``, as ``dataset@protocol``; and ``side``,
-    the length that the shorter side of every image must have. Optional method: ``left_out(reference, distorted,
-    blocks) -> list[float]``, the values without each block of images (on both sides) from one pass, for intervals;
-    `reduce` once for each block does the same and takes ten times as long.
+    the set that reconstructions are compared with where it is not ``originals``, as ``dataset@protocol``; ``side``, the
+    length that the shorter side of every image must have; and ``classes``, the list that label maps must count.
+    Optional method: ``left_out(reference, distorted, blocks) -> list[float]``, the values without each block of images
+    (on both sides) from one pass, for intervals; `reduce` once for each block gives the same, slowly.
     """
 
     name: ClassVar[str]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -209,6 +210,7 @@ class DISTS:
     name: ClassVar[str] = "dists"
     version: ClassVar[str] = "1"
     higher_is_better: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
     unit: ClassVar[str] = ""
     perceptual: ClassVar[bool] = True
     uses_device: ClassVar[bool] = True

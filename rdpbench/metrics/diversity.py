@@ -101,6 +101,7 @@ class _Diversity:
     """0: not said yet, see ``over``."""
     version: ClassVar[str] = "1"
     higher_is_better: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
     perceptual: ClassVar[bool] = False
 
     @classmethod

@@ -109,6 +109,7 @@ class EdgeF1:
     name: ClassVar[str] = "edges/canny-f1"
     version: ClassVar[str] = "1"
     higher_is_better: ClassVar[bool] = True
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     unit: ClassVar[str] = ""
     perceptual: ClassVar[bool] = False
     source: ClassVar[str] = "F1 of Canny edges (OpenCV, luma, 100/200) within 2 pixels; a protocol of rdpbench"

@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.errors import MetricError
-from rdpbench.metrics.contract import Array, SetMetric
+from rdpbench.metrics.contract import Array, Estimate, SetMetric
+
+LOUD = 0.1
+"""How far pairs of an original with its own reconstruction may move an estimate before tables say it, of the value."""
 
 
 def stack(arrays: Sequence[Array], metric: str, dim: int) -> NDArray[np.float32]:
@@ -31,6 +34,38 @@ def stack(arrays: Sequence[Array], metric: str, dim: int) -> NDArray[np.float32]
         if not np.isfinite(array).all():
             raise MetricError(f"{metric}: the features of image {number} hold NaN or infinite values")
     return np.concatenate(list(arrays), axis=0)
+
+
+def owners(arrays: Sequence[Array]) -> NDArray[np.int64]:
+    """The number of the image that each row of `stack` is of.
+
+    >>> owners([np.zeros((2, 3)), np.ones((1, 3))]).tolist()
+    [0, 0, 1]
+    """
+    return np.repeat(np.arange(len(arrays)), [len(array) for array in arrays])
+
+
+def check_pairs(reference: Sequence[Array], distorted: Sequence[Array], metric: str) -> None:
+    """Raises `MetricError` unless both sides can be of the same images.
+
+    >>> check_pairs([np.ones((1, 3))], [np.ones((2, 3))], "cmmd/split")
+    """
+    if len(reference) != len(distorted):
+        raise MetricError(f"{metric}: {len(reference)} originals and {len(distorted)} reconstructions are no pairs")
+
+
+def of_pairs(value: float, apart: float | None, other: str) -> Estimate:
+    """An unbiased estimate, with what it is over pairs of different images, and a note where these are not alike.
+
+    >>> of_pairs(-0.05, 0.0006, "kid/clean/split").reason
+    'lowered by pairs of an original with its own reconstruction: for small distances take kid/clean/split'
+    """
+    if apart is None:
+        return Estimate(value)
+    told = "lowered" if value < apart else "raised"
+    far = abs(value - apart) > LOUD * max(abs(apart), 1e-12)
+    reason = f"{told} by pairs of an original with its own reconstruction: for small distances take {other}"
+    return Estimate(value, reason=reason if far else "", extra={"apart": apart})
 
 
 def check_side(metric: type[SetMetric], height: int, width: int) -> None:

@@ -7,6 +7,7 @@ set has fewer rows than a feature has entries (2048): the covariance is singular
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -45,6 +46,7 @@ class FIDMetric:
     reference: ClassVar[str] = "originals"
     unverified: ClassVar[str] = ""
     side: ClassVar[int | None] = None
+    bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
 
     def reduce(self, reference: Sequence[Array], distorted: Sequence[Array]) -> Estimate:
         """Fréchet distance of the rows of all images, in float64; the order of the images does not matter.

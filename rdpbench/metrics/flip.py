@@ -61,6 +61,7 @@ class FLIP:
     name: ClassVar[str] = "flip"
     version: ClassVar[str] = "1"
     higher_is_better: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     unit: ClassVar[str] = ""
     perceptual: ClassVar[bool] = True
     source: ClassVar[str] = "Andersson et al. 2020, LDR-FLIP at 67.02 pixels per degree, mean of the map"

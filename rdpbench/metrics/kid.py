@@ -3,23 +3,30 @@
 ``kid/<preset>`` is the mean over 100 subsets of 1000 feature vectors with the indices that torch-fidelity draws from
 its seed 2020: the same at every rate, as long as the images are the same. The spread is that over the subsets.
 ``kid/<preset>/full`` takes all pairs, and needs neither. Values are not scaled by 1000, and may be negative.
+
+Both are what papers print, and are lowered by the pairs of an original with its own reconstruction: a lossless codec is
+below zero, by 2/n of what two alike images have more in common than two others. ``kid/<preset>/split`` takes pairs of
+different images alone (`rdpbench.metrics.mmd`): zero for a lossless codec, and right on average.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from rdpbench.metrics import fid, mmd
 from rdpbench.metrics.contract import Array, Estimate, Features
-from rdpbench.metrics.feature_sets import stack
+from rdpbench.metrics.feature_sets import check_pairs, of_pairs, owners, stack
 from rdpbench.metrics.inception import InceptionFeatures
-from rdpbench.metrics.mmd_sums import kid_sums
+from rdpbench.metrics.mmd_sums import apart_without, kid_sums
 from rdpbench.needs import Need
 
 SEED = 2020
+SPLIT = ("kid/clean/split", "kid/hific-patch/split", "kid/legacy-tf/split")
+"""The presets over pairs of different images."""
 
 
 class KIDMetric:
@@ -43,6 +50,8 @@ class KIDMetric:
     subsets: ClassVar[int] = 100
     size: ClassVar[int | None] = 1000
     """Rows of a subset; None for the full set."""
+    split: ClassVar[bool] = False
+    """Pairs of different images alone, over the full set."""
 
     def __init_subclass__(cls) -> None:
         """Take the preset's data from FID's class: one place says what a preset is."""
@@ -50,6 +59,7 @@ class KIDMetric:
         cls.features, cls.reference = cls.fid.features, cls.fid.reference
         cls.unverified, cls.side = cls.fid.unverified, cls.fid.side
         cls.name = f"kid/{cls.fid.name.removeprefix('fid/')}" + ("" if cls.size else "/full")
+        cls.name = cls.name.replace("/full", "/split") if cls.split else cls.name
         patched = cls.fid.minimum_images == fid.PATCHED_IMAGES
         cls.minimum_images = fid.PATCHED_IMAGES if patched or cls.size is None else cls.size
 
@@ -60,16 +70,29 @@ class KIDMetric:
             MetricError: fewer rows than a subset has, an empty set, features of another length, NaN.
         """
         first, second = (stack(arrays, self.name, self.features.dim) for arrays in (reference, distorted))
-        if self.size is None:
+        if self.split:
+            check_pairs(reference, distorted, self.name)
+        # Image by image the same on both sides, unless the reference is another set.
+        paired = self.reference == "originals" and len(reference) == len(distorted) > 1
+        images = (owners(reference), owners(distorted)) if paired else None
+        other = f"{self.name.removesuffix('/full')}/split"
+        other = other if other in SPLIT else "kid/clean/split, or the stored `apart`"
+        if self.size is not None:
+            one = mmd.kid(first, second, subsets=self.subsets, size=self.size, seed=SEED, images=images)
+            return replace(of_pairs(one.value, one.apart, other), spread=one.spread)
+        if images is None:
             return Estimate(mmd.polynomial_mmd(first, second))
-        found = mmd.kid(first, second, subsets=self.subsets, size=self.size, seed=SEED)
-        return Estimate(found.value, spread=found.spread)
+        found = mmd.discrepancy(first, second, mmd.polynomial, images)
+        return Estimate(found.apart or 0.0) if self.split else of_pairs(found.value, found.apart, other)
 
     def left_out(
         self, reference: Sequence[Array], distorted: Sequence[Array], blocks: Sequence[Sequence[int]]
     ) -> list[float]:
         """The distances over all pairs without each block of images, from one pass; subsets estimate the same."""
         dim = self.features.dim
+        if self.split:
+            first, second = ([stack([rows], self.name, dim) for rows in one] for one in (reference, distorted))
+            return apart_without(first, second, blocks, mmd.polynomial)
         sides = [[stack([one[n] for n in block], self.name, dim) for block in blocks] for one in (reference, distorted)]
         return [float(value) for value in kid_sums(*sides).estimate(1 - np.eye(len(blocks)))]
 
@@ -90,6 +113,16 @@ class KIDCleanFull(KIDClean):
     size: ClassVar[int | None] = None
 
 
+class KIDCleanSplit(KIDCleanFull):
+    """Over pairs of different images.
+
+    >>> KIDCleanSplit.name
+    'kid/clean/split'
+    """
+
+    split: ClassVar[bool] = True
+
+
 class KIDLegacyTF(KIDMetric):
     """torch-fidelity's default, to the same indices.
 
@@ -104,6 +137,12 @@ class KIDLegacyTFFull(KIDLegacyTF):
     """The same over all pairs."""
 
     size: ClassVar[int | None] = None
+
+
+class KIDLegacyTFSplit(KIDLegacyTFFull):
+    """Over pairs of different images."""
+
+    split: ClassVar[bool] = True
 
 
 class KIDLegacyTorch(KIDMetric):
@@ -152,6 +191,12 @@ class KIDHiFiCPatchFull(KIDHiFiCPatch):
     """The same over all pairs."""
 
     size: ClassVar[int | None] = None
+
+
+class KIDHiFiCPatchSplit(KIDHiFiCPatchFull):
+    """Over pairs of patches of different images."""
+
+    split: ClassVar[bool] = True
 
 
 class KIDHiFiCPatchNoResize(KIDMetric):

@@ -11,6 +11,7 @@ script's tables; it is several times lower than LPIPS and comparable with no oth
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -110,6 +111,7 @@ class _LPIPS:
     name: ClassVar[str]
     version: ClassVar[str] = "1"
     higher_is_better: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
     unit: ClassVar[str] = ""
     perceptual: ClassVar[bool] = True
     uses_device: ClassVar[bool] = True

@@ -93,6 +93,45 @@ def cmmd_sums(
     return _pair_sums(reference, distorted, gaussian(sigma), "cmmd", unbiased, scale)
 
 
+def apart_without(
+    reference: Sequence[Rows],
+    distorted: Sequence[Rows],
+    blocks: Sequence[Sequence[int]],
+    kernel: Kernel,
+    scale: float = 1.0,
+) -> list[float]:
+    """The discrepancy over pairs of different images, without each block of images, from one pass over all pairs.
+
+    Args:
+        reference: rows of each image, ``(rows, d)``.
+        distorted: those of the same images.
+        blocks: numbers of images.
+        kernel: of two rows.
+        scale: what values are multiplied by.
+
+    >>> rows = [np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), np.array([[1.0, 1.0]])]
+    >>> apart_without(rows, rows, [[0], [1], [2]], polynomial)
+    [0.0, 0.0, 0.0]
+    """
+    times = 1 - np.eye(len(blocks))
+    sides = [[np.concatenate([side[n] for n in block]) for block in blocks] for side in (reference, distorted)]
+    rows = [np.array([len(block) for block in side]) for side in sides]
+    whole = [np.concatenate(side) for side in sides]
+    means = []
+    for first, second in ((0, 0), (1, 1), (0, 1)):
+        sums = _sums(whole[first], whole[second], rows[first], rows[second], kernel)
+        ones, others = (reference, distorted)[first], (reference, distorted)[second]
+        alike = [sum(float(kernel(_wide(ones[n]), _wide(others[n])).sum()) for n in block) for block in blocks]
+        pairs = [sum(len(ones[n]) * len(others[n]) for n in block) for block in blocks]
+        total = np.einsum("ki,ki->k", times @ sums, times) - times @ np.array(alike)
+        means.append(total / ((times @ rows[first]) * (times @ rows[second]) - times @ np.array(pairs)))
+    return [float(value) for value in scale * (means[0] + means[1] - 2 * means[2])]
+
+
+def _wide(rows: Rows) -> Floats:
+    return rows.astype(np.float64)
+
+
 def _pair_sums(
     reference: Sequence[Rows], distorted: Sequence[Rows], kernel: Kernel, metric: str, unbiased: bool, scale: float
 ) -> PairSums:

@@ -134,6 +134,7 @@ class MSSSIM:
     name: ClassVar[str] = "ms-ssim"
     version: ClassVar[str] = "1"
     higher_is_better: ClassVar[bool] = True
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     unit: ClassVar[str] = ""
     perceptual: ClassVar[bool] = False
     source: ClassVar[str] = "Wang, Simoncelli and Bovik 2003; 8-bit RGB, TensorFlow's padding of odd sizes"
@@ -186,6 +187,7 @@ class TorchmetricsMSSSIM:
     name: ClassVar[str] = "ms-ssim/torchmetrics"
     version: ClassVar[str] = "1"
     higher_is_better: ClassVar[bool] = True
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     unit: ClassVar[str] = ""
     perceptual: ClassVar[bool] = False
     source: ClassVar[str] = "torchmetrics' multiscale SSIM, 8-bit RGB as [0, 1] with data_range 1: PerCo(SD)"

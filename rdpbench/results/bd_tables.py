@@ -72,7 +72,8 @@ def against(
         if found.reason:
             return None
         one, other = ((side.rates, weighed(side.values, of.averaged)) for side in (first, second))
-        return bootstrap.of_curves(one, other, delta, resamples=resamples)
+        bounds = (-100, math.inf) if delta is rate else bootstrap.REAL
+        return bootstrap.of_curves(one, other, delta, bounds=bounds, resamples=resamples)
 
     by_rate, by_value = (delta(means(of, first), means(of, second)) for delta in (rate, value))
     intervals = interval(by_rate, rate), interval(by_value, value)

@@ -161,6 +161,9 @@ def _with_interval(codec: str, images: int, found: Crossings, tries: Sequence[Cr
     agree = alike / len(tries)
     if len(found.rates) != 1:
         return Crossover(codec, images, found, agree=agree)
+    if images < bootstrap.SMALL:
+        reason = f"{images} images, and resamples of fewer than {bootstrap.SMALL} tell too little"
+        return Crossover(codec, images, found, agree=agree, reason=reason)
     places = np.array([_place(one, found.first) for one in tries])
     silent = int(np.isnan(places).sum())
     if silent > bootstrap.FAILED * len(tries):

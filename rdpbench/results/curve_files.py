@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from rdpbench.errors import StoreCorrupt, StoreError
+from rdpbench.provenance import to_json
 from rdpbench.results import curve_versions
 from rdpbench.results.curve_versions import VERSION, Columns
 from rdpbench.results.curves import Curve, ImagePoint, Point, in_order, read_setting, text
@@ -76,7 +77,7 @@ def write(path: Path, curve: Curve) -> list[Path]:
         ]
         files[images] = _csv(IMAGES_KIND, [*IMAGE, *metrics], lines)
     origin = {"curve": KIND, "version": VERSION, **curve.origin} | {"version": VERSION}
-    files[path.with_suffix(".json")] = json.dumps(origin, indent=1, ensure_ascii=False) + "\n"
+    files[path.with_suffix(".json")] = to_json(origin, indent=1, ensure_ascii=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for file, content in files.items():

@@ -73,7 +73,7 @@ POINTS: Mapping[str, Field] = {
     "higher_is_better": _flag("The direction of the metric."),
     "perceptual": _flag("Drawn on the perception axis."),
     "reliable": _flag("False for a distance between sets of fewer images than it needs."),
-    "note": _text("What one should know of the value of a set, or why there is none."),
+    "note": _text("Of a metric of sets: why it has no value or no interval, or what to know of it; else empty."),
     "family": _text("The metric without its protocol, such as `fid`."),
     "variant": _text("What tells two published curves of a codec apart; empty for a measured one."),
     "bits_kind": _text(

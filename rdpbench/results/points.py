@@ -9,7 +9,9 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rdpbench.errors import MetricError
 from rdpbench.metrics.contract import Estimate
+from rdpbench.results.bootstrap import REAL, Bounds, jackknifed
 
 Array: TypeAlias = NDArray[Any]
 
@@ -22,8 +24,8 @@ class Reducing(Protocol):
 
 BLOCKS = 10
 """Of the jackknife: a block of images is left out at a time."""
-HALF_WIDTH = 2.262
-"""Standard errors: the 97.5 % point of Student's t with ``BLOCKS - 1`` degrees of freedom."""
+INTERVALS = 2
+"""Raised when the intervals of set metrics change: values are then reduced again from the stored arrays."""
 
 
 def jackknife(
@@ -33,23 +35,26 @@ def jackknife(
     *,
     value: float,
     paired: bool = True,
-    least: int = 2,
-) -> tuple[float, float] | None:
+    bounds: Bounds = REAL,
+) -> tuple[float, float] | str:
     """95 % interval of a set metric over images: delete-a-block jackknife (Shao and Tu, 1995).
 
     The bootstrap draws images twice, which biases distances between sets: an image equals itself. Leaving out a tenth
     does not. Blocks are drawn once, by a fixed seed.
 
+    A metric's least number of images is about its value. The values without a block serve only to see how far images
+    move it, and may be of fewer images.
+
     Args:
         metric: computes a value from two sets; with ``left_out``, all blocks in one pass.
         reference: arrays of the other side; image by image those of the same images, if ``paired``.
         distorted: arrays of the reconstructions; all rows of an image stay together.
-        value: the metric of all images; the middle of the interval.
+        value: the metric of all images; the middle of the interval, where the metric has no bounds.
         paired: leave the same images out of the reference.
-        least: images that the metric needs.
+        bounds: the range of the metric's values.
 
     Returns:
-        Both ends; None where there are too few images for it.
+        Both ends, or why there are none.
 
     >>> class Mean:
     ...     def reduce(self, _, arrays):
@@ -60,18 +65,22 @@ def jackknife(
     19.5
     """
     count = len(distorted)
-    if count < 2 * BLOCKS or count - math.ceil(count / BLOCKS) < least:
-        return None
+    if count < 2 * BLOCKS:
+        return f"an interval needs at least {2 * BLOCKS} images, and these are {count}"
     order = np.random.default_rng(2026).permutation(count)
     blocks = [np.sort(block).tolist() for block in np.array_split(order, BLOCKS)]
     fast = getattr(metric, "left_out", None)
-    if paired and fast:
-        values = np.array(fast(reference, distorted, blocks))
-    else:
-        values = np.array([_without(metric, reference, distorted, set(block), paired) for block in blocks])
-    spread = values - values.mean()
-    half = HALF_WIDTH * math.sqrt((BLOCKS - 1) / BLOCKS * float(spread @ spread))
-    return (value - half, value + half) if math.isfinite(half) else None
+    try:
+        if paired and fast:
+            values = np.array(fast(reference, distorted, blocks))
+        else:
+            values = np.array([_without(metric, reference, distorted, set(block), paired) for block in blocks])
+    except MetricError as error:
+        return f"without a tenth of the images there is no value: {error}"
+    if not np.isfinite(values).all():
+        return "without a tenth of the images there is no value"
+    low, high = jackknifed(value, values, bounds)
+    return (low, high) if math.isfinite(high - low) else "the value is at the end of its range"
 
 
 def _without(

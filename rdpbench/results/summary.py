@@ -9,7 +9,7 @@ is not in the intervals: it stands beside them (``*_seed_sd``).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -184,15 +184,16 @@ _NOTHING: dict[str, Any] = dict.fromkeys(["value", "value_lo", "value_hi", "valu
 
 
 def _rates(taken: Taken) -> dict[str, float]:
-    low, high = with_interval(taken.bpp)[1:]
+    low, high = with_interval(taken.bpp, bounds=(0, math.inf))[1:]
     pooled = float(np.dot(taken.bpp, taken.pixels) / taken.pixels.sum()) if len(taken.bpp) else math.nan
     spread = _spread(taken, 0, None)
     return {"bpp": _mean(taken.bpp), "bpp_lo": low, "bpp_hi": high, "bpp_seed_sd": spread, "bpp_pooled": pooled}
 
 
 def _of_pairs(taken: Taken, of: Meaning, images: str, lossless: int) -> dict[str, Any]:
-    ends = stated(np.array(with_interval(taken.weighed)), of.averaged).tolist()
-    centre, low, high = ends[0], min(ends[1:]), max(ends[1:])
+    reduce = None if of.averaged == "mean" else lambda mean: float(stated(mean, of.averaged))
+    centre, *ends = with_interval(taken.weighed, reduce, of.bounds)
+    low, high = min(ends), max(ends)
     count = {"n_scored": len(taken.images) + lossless, "infinite": lossless, "images": images}
     return {"value": centre, "value_lo": low, "value_hi": high, "value_seed_sd": _spread(taken, 1, of), **count}
 
@@ -229,8 +230,12 @@ def _spread(taken: Taken, part: int, of: Meaning | None) -> float:
     return float((stated(means, of.averaged) if of else means).std(ddof=1))
 
 
-def with_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Mean and 95 % interval over images.
+def with_interval(
+    values: NDArray[np.float64],
+    reduce: Callable[[float], float] | None = None,
+    bounds: bootstrap.Bounds = bootstrap.REAL,
+) -> tuple[float, float, float]:
+    """Mean and 95 % interval over images, as `bootstrap.mean` has them; ``reduce`` states a mean in its unit.
 
     >>> mean, low, high = with_interval(np.array([1.0, 2.0, 3.0, 4.0]))
     >>> mean, low < mean < high
@@ -238,8 +243,9 @@ def with_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
     """
     if not len(values) or not np.isfinite(values).all():
         return math.nan, math.nan, math.nan
-    found = bootstrap.mean(values)
-    return math.fsum(values) / len(values), found.low, found.high
+    found = bootstrap.mean(values, reduce=reduce, bounds=bounds)
+    centre = math.fsum(values) / len(values)
+    return centre if reduce is None else reduce(centre), found.low, found.high
 
 
 def value_at(rates: Floats, values: Floats, bpp: float) -> float:

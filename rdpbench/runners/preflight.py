@@ -8,12 +8,15 @@ from collections.abc import Iterable, Sequence
 from rdpbench import registry, weights
 from rdpbench.codecs.contract import needs_of, needs_of_built
 from rdpbench.config import Bench, CodecSetting
+from rdpbench.datasets.index import Entry
 from rdpbench.errors import ConfigError, MetricError, MissingNeed
+from rdpbench.metrics.contract import beside
 from rdpbench.metrics.feature_sets import check_side
 from rdpbench.needs import Need
+from rdpbench.runners.beside import lacking
 from rdpbench.runners.decodes import decodes_of
 from rdpbench.runners.features import is_set, set_metric, set_metrics
-from rdpbench.runners.grid import dataset_of, points
+from rdpbench.runners.grid import dataset_of, list_tasks, points
 from rdpbench.runners.reference import lacking as missing_reference
 from rdpbench.runners.task import Task, axis_of, build
 
@@ -86,22 +89,19 @@ def choose_metrics(bench: Bench) -> tuple[tuple[str, ...], dict[str, str]]:
 
     Nobody named those that ``decodes=`` brings: what is missing of them is told, and stops nothing.
     """
-    lacking: dict[str, str] = {}
+    lacks: dict[str, str] = {}
     brought = brought_by_decodes(bench)
     for name in (*bench.metrics, *brought):
         cls = registry.load("metric", name)
         needs: Iterable[Need] = getattr(cls, "needs", ())
-        lacks = [missing for need in needs if (missing := need.missing())]
-        if is_set(name) and (text := missing_reference(set_metric(name))):
-            lacks.append(text)
-        if lacks:
-            lacking[name] = "; ".join(lacks)
-    if set(lacking) - set(brought) and not bench.metrics_available:
-        lines = [f"  metric {name}: {why}" for name, why in lacking.items() if name not in brought]
-        raise MissingNeed(
-            "this run cannot start:\n" + "\n".join(lines) + "\nor leave out what is missing: metrics=available"
-        )
-    return tuple(name for name in (*bench.metrics, *brought) if name not in lacking), lacking
+        missing = [text for need in needs if (text := need.missing())]
+        if is_set(name) and (own := missing_reference(set_metric(name))):
+            missing.append(own)
+        if missing:
+            lacks[name] = "; ".join(missing)
+    if set(lacks) - set(brought) and not bench.metrics_available:
+        raise MissingNeed(_cannot_start(f"metric {name}: {why}" for name, why in lacks.items() if name not in brought))
+    return tuple(name for name in (*bench.metrics, *brought) if name not in lacks), lacks
 
 
 def brought_by_decodes(bench: Bench) -> tuple[str, ...]:
@@ -112,11 +112,17 @@ def brought_by_decodes(bench: Bench) -> tuple[str, ...]:
 
 
 def fitting(bench: Bench, metrics: Sequence[str], tasks: Sequence[Task]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The metrics without those that these images are too few for, or of another size, and why these are left out.
+    """The metrics without those that these images cannot serve, and why these are left out.
+
+    Images may lack the captions or label maps that a metric needs, be of another size, or too few.
 
     Raises:
         ConfigError: there are such metrics, and the user allowed neither leaving them out nor an unreliable number.
     """
+    unserved = _unserved(bench, metrics, tasks)
+    if unserved and not bench.metrics_available:
+        raise ConfigError(_cannot_start(f"metric {name}: {why}" for name, why in unserved.items()))
+    metrics = [name for name in metrics if name not in unserved]
     sizes = {(task.entry.height, task.entry.width) for task in tasks}
     left_out = {name: why for name in set_metrics(metrics) if (why := _misfit(name, sizes))}
     if left_out and not bench.metrics_available:
@@ -130,19 +136,69 @@ def fitting(bench: Bench, metrics: Sequence[str], tasks: Sequence[Task]) -> tupl
                 "allow_unreliable=true computes it all the same, and marks it wherever it stands"
             )
         left_out |= few
-    return tuple(name for name in metrics if name not in left_out), left_out
+    return tuple(name for name in metrics if name not in left_out), unserved | left_out
+
+
+def check_metrics(bench: Bench) -> None:
+    """Stop if a metric could not be computed, for commands that code before they plan with metrics.
+
+    Raises:
+        MissingNeed: a metric lacks packages, weights or its own reference set.
+        ConfigError: the images cannot serve it.
+    """
+    metrics, _ = choose_metrics(bench)
+    fitting(bench, metrics, tuple(list_tasks(bench)))
+
+
+def _unserved(bench: Bench, metrics: Sequence[str], tasks: Sequence[Task]) -> dict[str, str]:
+    """Metrics whose captions or label maps a dataset lacks, with what is missing and how to give it."""
+    takers = {
+        name: (taken, getattr(registry.load("metric", name), "classes", None))
+        for name in metrics
+        for taken in _beside(name)
+    }
+    if not takers:
+        return {}
+    entries: dict[str, dict[str, Entry]] = defaultdict(dict)
+    for task in tasks:
+        entries[task.dataset][task.entry.sample.id] = task.entry
+    sets = {
+        dataset.name: dataset
+        for data in dict.fromkeys(data for _, data in bench.grid)
+        for dataset in [dataset_of(data)]
+    }
+    partial = bool((bench.composed or {}).get("allow_partial"))
+    why = {
+        taken: "; ".join(
+            filter(None, (lacking(*taken, sets[name], [*of.values()], partial) for name, of in entries.items()))
+        )
+        for taken in dict.fromkeys(takers.values())
+    }
+    return {name: why[taken] for name, taken in takers.items() if why[taken]}
+
+
+def _beside(name: str) -> tuple[str, ...]:
+    """What a metric takes beside an image."""
+    return set_metric(name).features.beside if is_set(name) else beside(registry.load("metric", name))
+
+
+def _cannot_start(lines: Iterable[str]) -> str:
+    told = "\n".join(f"  {line}" for line in lines)
+    return f"this run cannot start:\n{told}\nor leave out what is missing: metrics=available"
 
 
 def _too_few(metrics: Sequence[str], tasks: Sequence[Task]) -> dict[str, str]:
-    images: dict[str, set[str]] = defaultdict(set)
-    for task in tasks:
-        images[task.dataset].add(task.entry.sample.id)
-    fewest, dataset = min((len(ids), name) for name, ids in images.items())
-    return {
-        name: f"needs at least {least} images, {dataset} has {fewest} here"
-        for name in set_metrics(metrics)
-        if (least := set_metric(name).minimum_images) > fewest
-    }
+    """Set metrics that have too few images in a dataset; what they need of label maps counts."""
+    out: dict[str, str] = {}
+    for name in set_metrics(metrics):
+        images: dict[str, set[str]] = {task.dataset: set() for task in tasks}
+        for task in tasks:
+            if task.entry.sample.labels is not None or "labels" not in _beside(name):
+                images[task.dataset].add(task.entry.sample.id)
+        fewest, dataset = min((len(ids), dataset) for dataset, ids in images.items())
+        if (least := set_metric(name).minimum_images) > fewest:
+            out[name] = f"needs at least {least} images, {dataset} has {fewest} here"
+    return out
 
 
 def _misfit(name: str, sizes: Iterable[tuple[int, int]]) -> str | None:

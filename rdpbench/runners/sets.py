@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, cached_property
+from typing import Any
 
 from rdpbench.errors import MetricError
-from rdpbench.metrics.contract import Estimate, SetMetric
+from rdpbench.metrics.contract import Estimate, SetMetric, bounds_of
+from rdpbench.provenance import to_json
 from rdpbench.results.features import Array, Place, load
-from rdpbench.results.points import jackknife
+from rdpbench.results.points import INTERVALS, jackknife
 from rdpbench.results.schema import Row, SetScore
 from rdpbench.results.stats.points import of_store, point_key
 from rdpbench.results.store import Contents, Store
@@ -65,7 +66,7 @@ class _Sides:
         """The value of one point, or why there is none."""
         theirs, ours, left_out = self._subjects(rows)
         few = len(ours) < self.cls.minimum_images
-        interval = None
+        interval: tuple[float, float] | str = ""
         if few and not self.unreliable:
             estimate = Estimate(math.nan, reason=f"needs at least {self.cls.minimum_images} images, has {len(ours)}")
         else:
@@ -75,22 +76,25 @@ class _Sides:
             except MetricError as error:
                 estimate = Estimate(math.nan, reason=str(error))
         good = math.isfinite(estimate.value)
+        told = [estimate.reason or ("" if good else f"the metric gave {estimate.value}")]
+        if good and isinstance(interval, str):
+            told.append(f"no interval: {interval}")
         return SetScore(
             set_key=key,
             point_key=point_key(self.name, rows),
             metric=self.name,
             images=len(ours),
             value=estimate.value if good else None,
-            lo=interval[0] if interval else None,
-            hi=interval[1] if interval else None,
-            spread=estimate.spread,
+            lo=None if isinstance(interval, str) else interval[0],
+            hi=None if isinstance(interval, str) else interval[1],
+            spread=estimate.spread if estimate.spread is not None and math.isfinite(estimate.spread) else None,
             reliable=good and estimate.reliable and not few,
-            reason=estimate.reason,
-            extra=json.dumps(dict(estimate.extra), sort_keys=True),
+            reason="; ".join(filter(None, told)),
+            extra=to_json(dict(estimate.extra), sort_keys=True),
             reference=reference_of(self.cls),
             time=datetime.now(UTC).isoformat(timespec="microseconds"),
             definition=definition(self.name),
-            left_out=json.dumps(left_out),
+            left_out=to_json(left_out),
         )
 
     @property
@@ -122,20 +126,27 @@ class _Sides:
 
     def _reduce(
         self, reference: Sequence[Array], distorted: Sequence[Array], few: bool
-    ) -> tuple[Estimate, tuple[float, float] | None]:
+    ) -> tuple[Estimate, tuple[float, float] | str]:
         metric = self.cls()
         estimate = metric.reduce(reference, distorted)
         if not estimate.reliable and not self.unreliable:
-            return Estimate(math.nan, reason=estimate.reason), None
-        if few or not math.isfinite(estimate.value):
-            return estimate, None
-        least, paired = self.cls.minimum_images, not self._unpaired
-        value = estimate.value
-        return estimate, jackknife(metric, reference, distorted, value=value, paired=paired, least=least)
+            return Estimate(math.nan, reason=estimate.reason), ""
+        if not math.isfinite(estimate.value):
+            return estimate, ""
+        if few:
+            return (
+                estimate,
+                f"{self.name} needs at least {self.cls.minimum_images} images, and these are {len(distorted)}",
+            )
+        how: Any = {"value": estimate.value, "paired": not self._unpaired, "bounds": bounds_of(self.cls)}
+        return estimate, jackknife(metric, reference, distorted, **how)
 
 
 def _set_key(name: str, rows: Sequence[Row], tasks: dict[str, Task], *, insisted: bool = False) -> str:
-    """sha256 over the metric with its network, and the images with the pixels of both sides and what is beside them."""
+    """sha256 over the metric with its network, how intervals are made, and the images with the pixels of both sides.
+
+    What is beside the images is in it, too.
+    """
     cls = set_metric(name)
     images = [
         (
@@ -145,7 +156,7 @@ def _set_key(name: str, rows: Sequence[Row], tasks: dict[str, Task], *, insisted
         )
         for row in rows
     ]
-    # Raised when what is stored beside a value changes: it is then made again from the arrays, which is cheap.
-    record = {"version": 2, "metric": metric_identity(name), "features": kind(cls.features)}
-    record |= {"images": images, "insisted": insisted}
+    # The version is raised when what is stored beside a value changes: it is then made again from the arrays.
+    made_by = {"version": 2, "metric": metric_identity(name), "features": kind(cls.features), "intervals": INTERVALS}
+    record = {**made_by, "images": images, "insisted": insisted}
     return hashlib.sha256(canonical(record).encode()).hexdigest()

@@ -17,7 +17,7 @@ from rdpbench.results.stats.points import of_store
 from rdpbench.results.store import Store
 from rdpbench.runners.execute import Done, execute, workers_of
 from rdpbench.runners.plan import Plan
-from rdpbench.runners.preflight import fetch_weights
+from rdpbench.runners.preflight import check_metrics, fetch_weights
 from rdpbench.runners.report import lines
 from rdpbench.runners.search import Found, search
 from rdpbench.runners.task import axis_of, member_of
@@ -33,6 +33,8 @@ def run(bench: Bench, console: Console, *, encode: bool = True) -> int:
     fetch_weights(bench)
     notes: list[str] = []
     if bench.targets and bench.search == "dataset":
+        # The search codes without metrics: what they lack must be known before.
+        check_metrics(bench)
         bench, notes = search_dataset(bench)
 
     def announce(plan: Plan, store: Store) -> None:

@@ -186,4 +186,4 @@ def _agreement(metric: str, choices: Iterable[Choice], better: bool) -> Interval
         by_image.setdefault(one.first.image, []).append(float(prefers_first == (one.outcome == FIRST)))
     if not by_image:
         return None
-    return mean([math.fsum(of) / len(of) for _, of in sorted(by_image.items())])
+    return mean([math.fsum(of) / len(of) for _, of in sorted(by_image.items())], bounds=(0, 1))

@@ -138,7 +138,12 @@ def test_one_and_eight_together_and_shards_in_any_order(projected, sets):
 
 
 def test_class_data():
-    for name, dim, minimum in (("cmmd", 768, 500), ("cmmd/noproj", 1024, 500), ("cmmd/unbiased", 768, 100)):
+    for name, dim, minimum in (
+        ("cmmd", 768, 500),
+        ("cmmd/noproj", 1024, 500),
+        ("cmmd/unbiased", 768, 100),
+        ("cmmd/split", 768, 100),
+    ):
         cls = registry.load("metric", name)
         assert isinstance(cls(), SetMetric)
         assert isinstance(cls.features(), Features)
@@ -147,6 +152,21 @@ def test_class_data():
         assert bool(cls.unverified) == (name == "cmmd/noproj")
     assert cmmd.CMMD.features is cmmd.CMMDUnbiased.features
     assert cmmd.CMMD.features.id != cmmd.CMMDNoProj.features.id
+
+
+class SmallSplit(cmmd.CMMDSplit):
+    features = SmallUnbiased.features
+
+
+def test_a_lossless_codec_is_below_zero_but_where_images_are_apart(projected, sets):
+    rows = projected.extract(sets[0])
+    found = SmallUnbiased().reduce(rows, rows)
+    assert found.value < 0
+    assert found.extra["apart"] == pytest.approx(0, abs=1e-9)
+    assert found.reason.endswith("for small distances take cmmd/split")
+    assert SmallSplit().reduce(rows, rows).value == pytest.approx(0, abs=1e-9)
+    with pytest.raises(MetricError, match="are no pairs"):
+        SmallSplit().reduce(rows, rows[1:])
 
 
 def test_wrong_use(projected, sets):

@@ -33,18 +33,40 @@ def rows(count, shift=0.0, seed=0):
 
 def test_every_preset_of_fid_has_both():
     expected = {name.replace("fid/", "kid/", 1) for name in registry.BUILTIN["metric"] if name.startswith("fid/")}
-    assert set(NAMES) == expected | {f"{name}/full" for name in expected if not name.endswith("/fast")}
+    full = {f"{name}/full" for name in expected if not name.endswith("/fast")}
+    assert set(NAMES) == expected | full | set(kid.SPLIT)
     for name in NAMES:
         cls = registry.load("metric", name)
-        partner = registry.load("metric", name.replace("kid/", "fid/", 1).removesuffix("/full"))
+        partner = registry.load("metric", name.replace("kid/", "fid/", 1).removesuffix("/full").removesuffix("/split"))
         assert isinstance(cls(), SetMetric)
         assert cls.name == name
         assert cls.features is partner.features
         assert (cls.reference, cls.unverified, cls.side) == (partner.reference, partner.unverified, partner.side)
         assert cls.minimum_images > 24, "Kodak has 24 images: refused"
         assert cls.subsets == 100
-        assert cls.size == (None if name.endswith("/full") else 100 if "text-sketch" in name else 1000)
+        assert cls.size == (None if name.endswith(("/full", "/split")) else 100 if "text-sketch" in name else 1000)
     assert kid.SEED == 2020
+
+
+class FewSplit(FewFull):
+    split = True
+
+
+def test_a_small_distance_says_what_lowers_it():
+    """Pairs of an original with its own reconstruction: a lossless codec is below zero, and the table says why."""
+    ours = rows(40)
+    for metric in (Few(), FewFull()):
+        found = metric.reduce(ours, ours)
+        assert found.value < -0.01
+        assert found.extra["apart"] == pytest.approx(0, abs=1e-9 if metric.size is None else 1e-3)  # subsets differ
+        assert found.reason.startswith("lowered by pairs of an original with its own reconstruction")
+        far = metric.reduce(ours, rows(40, 1.0, seed=1))
+        assert (far.reason, far.extra["apart"]) == ("", pytest.approx(far.value, rel=0.1))
+    assert FewSplit().reduce(ours, ours).value == pytest.approx(0, abs=1e-9)
+    other = rows(40, 0.1, seed=1)
+    assert FewSplit().reduce(ours, other).value == FewFull().reduce(ours, other).extra["apart"]
+    with pytest.raises(MetricError, match="40 originals and 39 reconstructions are no pairs"):
+        FewSplit().reduce(ours, other[1:])
 
 
 def test_the_same_subsets_at_every_rate():

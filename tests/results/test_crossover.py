@@ -179,16 +179,25 @@ def test_crossing_all_over_has_no_interval() -> None:
 
 def test_pooled_psnr_crosses_where_its_decibels_do() -> None:
     """What is stored per image are decibels; the curve is of those of the mean squared error."""
-    rates = np.outer(RATES, np.ones(3))
+    rates = np.outer(RATES, np.ones(9))
     of = [255**2 / 10 ** (np.array([value for _, value in curve])[:, None] / 10) for curve in (ANCHOR, bent(3, 0.13))]
     curves = [
-        an_image_curve(name, rates, 10 * np.log10(255**2 / (errors * np.array([0.5, 1.0, 1.5]))))
+        an_image_curve(name, rates, 10 * np.log10(255**2 / (errors * np.linspace(0.5, 1.5, 9))))
         for name, errors in zip("ab", of, strict=True)
     ]
     found = crossover(*curves, "psnr-pooled", resamples=20)
     assert found.found.rates == pytest.approx([0.13], rel=1e-9)
     assert found.found.first == 1
     assert (found.low, found.high) == pytest.approx((0.13, 0.13), rel=1e-9)
+
+
+def test_few_images_have_a_crossing_and_no_interval() -> None:
+    """Of three images, resamples lie between the smallest and the largest, whatever the truth."""
+    found = crossover(*two(np.random.default_rng(5), 7), "psnr", resamples=50)
+    assert len(found.found.rates) == 1
+    assert math.isnan(found.low)
+    assert found.reason == "7 images, and resamples of fewer than 8 tell too little"
+    assert math.isfinite(found.agree)
 
 
 def test_images_that_both_have_whole() -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from rdpbench.results import bootstrap, matched
 from rdpbench.results.bd import Points, bd_metric, bd_rate
-from rdpbench.results.bootstrap import Floats
+from rdpbench.results.bootstrap import Floats, jackknifed
 from rdpbench.results.crossover import crossings, crossover
 from rdpbench.results.stats.points import ImageCurve
 from rdpbench.setting import Setting
@@ -155,6 +155,137 @@ def test_intervals_hold_the_truth_at_the_nominal_rate(name: str, images: int) ->
     print(f"{name}, {images} images: {100 * share:.1f} %")
     error = 3 * math.sqrt(0.95 * 0.05 / sets)
     assert 0.95 - error - (0.02 if name == "mean rate" else 0) < share < 0.95 + error
+
+
+DISTRIBUTIONS: dict[str, tuple[float, tuple[float, float]]] = {
+    # Sigma of the logarithm, 0 for a normal distribution; and the bounds that the interval keeps to.
+    "normal": (0, bootstrap.REAL),
+    "log-normal 0.4": (0.4, bootstrap.REAL),
+    "log-normal 0.8": (0.8, bootstrap.REAL),
+    "log-normal 0.4, above 0": (0.4, (0, math.inf)),
+    "log-normal 0.8, above 0": (0.8, (0, math.inf)),
+}
+
+
+def held_mean(name: str, images: int, sets: int) -> float:
+    """The share of data sets whose interval of the mean holds it."""
+    sigma, bounds = DISTRIBUTIONS[name]
+    rng = np.random.default_rng(images)
+    inside = 0
+    for _ in range(sets):
+        values = rng.lognormal(0, sigma, images) if sigma else rng.normal(size=images)
+        found = bootstrap.mean(values, bounds=bounds)
+        inside += found.low <= (math.exp(sigma**2 / 2) if sigma else 0) <= found.high
+    return inside / sets
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("images", [2, 3, 4, 5, 6, 7, 8, 9, 10, 24, 100])
+@pytest.mark.parametrize("name", list(DISTRIBUTIONS))
+def test_intervals_of_any_number_of_images(name: str, images: int) -> None:
+    """Of a normal distribution 95 %; a skewed one is known less well than 2 or 100 images can tell."""
+    share = held_mean(name, images, 4000)
+    print(f"{name}, {images} images: {100 * share:.1f} %")
+    least = {"normal": 0.935, "log-normal 0.4": 0.91, "log-normal 0.8": 0.84}[name.partition(",")[0]]
+    assert least < share < 0.965
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("images", [2, 3, 4, 5, 6, 7])
+def test_deltas_of_few_images(images: int) -> None:
+    """BD-rate below eight images: Student's interval, from the curves without each image."""
+    share = held("BD-rate", images, 1000, 100)
+    print(f"BD-rate, {images} images: {100 * share:.1f} %")
+    assert 0.92 < share < 0.98
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("images", [100, 500])
+@pytest.mark.parametrize("loss", [0.05, 0.3])
+def test_distances_between_sets(images: int, loss: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the jackknife holds: the value that such a set has on average; and how far that is from the population's.
+
+    Features of 16 entries, of reconstructions that resemble their originals.
+    """
+    from rdpbench.metrics.contract import bounds_of
+    from rdpbench.results.points import jackknife
+    from rdpbench.runners.features import set_metric
+
+    wide, small = np.linspace(1, 0.3, 16), type("Small", (), {"dim": 16})
+
+    def draw(rng: np.random.Generator, count: int) -> tuple[list[Any], list[Any]]:
+        first = rng.normal(size=(count, 16)) * wide + 0.3
+        second = (1 - loss) * first + loss * (0.8 * rng.normal(size=(count, 16)) * wide + 0.3)
+        return [*first[:, None].astype(np.float32)], [*second[:, None].astype(np.float32)]
+
+    gap = 1 - math.sqrt((1 - loss) ** 2 + (0.8 * loss) ** 2)
+    whole = draw(np.random.default_rng(1), 24_000)
+    for name in ("fid/clean", "kid/clean/full", "kid/clean/split", "cmmd", "cmmd/unbiased", "cmmd/split"):
+        cls: Any = set_metric(name)
+        monkeypatch.setattr(cls, "features", small)
+        usual = set_metric("kid/clean/full" if name.startswith("kid") else "cmmd/unbiased")
+        monkeypatch.setattr(usual, "features", small)
+        # Originals of one half against reconstructions of the other: no pair of an image with itself.
+        truth = (
+            float(gap**2 * wide @ wide)
+            if name == "fid/clean"
+            else usual().reduce(whole[0][:12_000], whole[1][12_000:]).value
+        )
+        rng, values, ends = np.random.default_rng(2), [], []
+        for _ in range(200):
+            sides = draw(rng, images)
+            value = cls().reduce(*sides).value
+            interval = jackknife(cls(), *sides, value=value, bounds=bounds_of(cls))
+            assert not isinstance(interval, str)
+            values.append(value)
+            ends.append(interval)
+        centre = float(np.mean(values))
+        own, population = (np.mean([low <= of <= high for low, high in ends]) for of in (centre, truth))
+        print(f"{name}, {images} images, loss {loss}: mean {centre:.5f}, population {truth:.5f}, ", end="")
+        print(f"held: {100 * own:.1f} % and {100 * population:.1f} %")
+        assert 0.91 < own <= 0.995
+        if name.endswith("/split"):
+            assert centre == pytest.approx(truth, abs=4 * float(np.std(values)) / 14 + 0.02 * truth)
+            assert population > 0.85
+
+
+@pytest.mark.slow
+def test_miou_rises_with_the_number_of_images() -> None:
+    """133 classes of very different frequency, of which an image has a few: why few images have no mIoU."""
+    classes, rng = 133, np.random.default_rng(3)
+    often = 1 / np.arange(1, classes + 1)
+    often /= often.sum()
+    easy = np.random.default_rng(7).beta(6, 3, classes)
+    right, union = np.zeros((2, 20_000, classes))
+    for image in range(len(right)):
+        here = np.unique(rng.choice(classes, 1 + rng.poisson(6), p=often))
+        pixels = 10_000 * rng.dirichlet(np.ones(len(here)))
+        odds = np.log(easy[here] / (1 - easy[here])) + rng.normal(0, 0.5) + rng.normal(0, 0.7, len(here))
+        found = pixels / (1 + np.exp(-odds))
+        right[image, here], union[image, here] = found, pixels
+        for of, wrong in zip(rng.choice(classes, (2, len(here)), p=often), (0.7, 0.3), strict=True):
+            np.add.at(union[image], of, wrong * (pixels - found))
+
+    def miou(images: Any) -> float:
+        of, whole = right[images].sum(axis=0), union[images].sum(axis=0)
+        return float((of[whole > 0] / whole[whole > 0]).mean())
+
+    means = {}
+    for count in (3, 20, 100, 500):
+        values, inside = [], []
+        for _ in range(300):
+            images = rng.integers(0, len(right), count)
+            values.append(miou(images))
+            blocks = np.array_split(rng.permutation(count), 10)
+            without = np.array([miou(np.delete(images, block)) for block in blocks]) if count >= 20 else None
+            inside.append((math.nan, math.nan) if without is None else jackknifed(values[-1], without, (0, 1)))
+        means[count] = float(np.mean(values))
+        held_own = np.mean([low <= means[count] <= high for low, high in inside])
+        print(f"mIoU of {count} images: {means[count]:.3f}, held {100 * held_own:.1f} %")
+        assert count < 20 or 0.92 < held_own < 0.995
+    whole = miou(slice(None))
+    print(f"mIoU of the population: {whole:.3f}")
+    assert means[3] < 0.7 * whole < means[100] < means[500] < whole
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import fields, replace
 from typing import Any
 
@@ -11,8 +12,9 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import t
 
-from rdpbench.results.bootstrap import RESAMPLES, shares
+from rdpbench.results.bootstrap import FINE, SMALL, shares
 from rdpbench.results.schema import Row, Score
 from rdpbench.results.show import by_tag
 from rdpbench.results.stats.points import Points, gather, of_store
@@ -55,24 +57,33 @@ def test_means_are_over_images() -> None:
     assert found["value_lo"] < 34 < found["value_hi"]
 
 
-@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30))
+@given(st.lists(st.floats(-1e6, 1e6), min_size=SMALL, max_size=30))
 def test_the_interval_is_the_expanded_bootstrap(values: list[float]) -> None:
-    """Against the definition, one resample at a time."""
+    """Against the definition, with ten times the resamples at which statistics are evaluated."""
     array = np.array(values)
     mean, low, high = with_interval(array)
-    picks = np.random.default_rng(2026).integers(0, len(values), (RESAMPLES, len(values)))
-    means = sorted(sum(values[k] for k in picked) / len(values) for picked in picks.tolist())
+    picks = np.random.default_rng(2026).integers(0, len(values), (FINE, len(values)))
+    means = np.sort(array[picks].mean(axis=1))
     spread = 1e-9 * (1 + np.abs(array).max())
     assert mean == pytest.approx(sum(values) / len(values), abs=spread)
 
     def percentile(q: float) -> float:
-        place = q / 100 * (RESAMPLES - 1)
+        place = q * (FINE - 1)
         below = math.floor(place)
-        return means[below] + (place - below) * (means[min(below + 1, RESAMPLES - 1)] - means[below])
+        return float(means[below] + (place - below) * (means[min(below + 1, FINE - 1)] - means[below]))
 
     below, above = shares(len(values))
-    assert low == pytest.approx(percentile(100 * below), abs=spread)
-    assert high == pytest.approx(percentile(100 * above), abs=spread)
+    assert low == pytest.approx(percentile(below), abs=spread)
+    assert high == pytest.approx(percentile(above), abs=spread)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=SMALL - 1))
+def test_the_interval_of_few_images_is_student_s(values: list[float]) -> None:
+    """The interval of every textbook: mean and t times the standard error."""
+    mean, low, high = with_interval(np.array(values))
+    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    spread = 1e-7 * (1 + max(map(abs, values)))
+    assert (mean - half, mean + half) == pytest.approx((low, high), abs=spread)
 
 
 def test_one_image_has_no_interval() -> None:
@@ -121,10 +132,27 @@ def test_pooled_psnr_is_of_the_mean_error() -> None:
     errors = [10.0, 40.0, 100.0]
     found = point([row(k) for k in range(3)], [10 * math.log10(255**2 / mse) for mse in errors], "psnr-pooled")
     assert found["value"] == pytest.approx(10 * math.log10(255**2 / 50))
+    # Of three images the interval is Student's, of the decibels without each: in errors it would begin below zero.
+    without = [10 * math.log10(255**2 / of) for of in (70, 55, 25)]
+    half = 4.302653 * math.sqrt(2 / 3 * sum((one - sum(without) / 3) ** 2 for one in without))
+    assert [found["value_lo"], found["value_hi"]] == pytest.approx(
+        [found["value"] - half, found["value"] + half], rel=1e-6
+    )
+    many = [row(k, dataset_size=30) for k in range(30)]
+    errors = np.random.default_rng(0).lognormal(3, 1, 30).tolist()
+    found = point(many, errors, "psnr-pooled")
     _, low, high = with_interval(np.array(errors))
     assert [found["value_lo"], found["value_hi"]] == pytest.approx(
-        [10 * math.log10(255**2 / end) for end in (high, low)]
+        [10 * math.log10(255**2 / end) for end in (high, low)], abs=0.01
     )
+
+
+def test_intervals_stay_where_values_can_be() -> None:
+    """Rates are above zero, MS-SSIM is 1 at most, whatever three images say."""
+    rows = [row(0, 0.02), row(1, 0.5), row(2, 4.0)]
+    found = point(rows, [0.70, 0.999, 0.9999], "ms-ssim")
+    assert 0 < found["bpp_lo"] < found["bpp"] < found["bpp_hi"]
+    assert 0 < found["value_lo"] < found["value"] < found["value_hi"] < 1
 
 
 def test_seeds_of_an_image_are_not_images() -> None:
@@ -132,7 +160,8 @@ def test_seeds_of_an_image_are_not_images() -> None:
     found = point(rows, [30.0, 32.0, 40.0, 42.0, 50.0, 52.0])
     assert found["n"] == 3
     assert found["value"] == 41.0
-    assert [found["value"], found["value_lo"], found["value_hi"]] == list(with_interval(np.array([31.0, 41.0, 51.0])))
+    usual = with_interval(np.array([31.0, 41.0, 51.0]))
+    assert [found["value"], found["value_lo"], found["value_hi"]] == pytest.approx(usual)
 
 
 def test_the_spread_of_seeds_stands_beside_the_mean() -> None:
