@@ -159,8 +159,10 @@ def _plan(options: argparse.Namespace) -> int:
     from rdpbench.runners.report import as_json, lines
 
     benches = [replace(bench, download=False, dry=True) for bench in read_all(options.overrides)]
-    if any(bench.targets and bench.search == "dataset" for bench in benches):
-        raise ConfigError("search=dataset decides the settings while it runs; plan it with rate=, or use search=image")
+    if whole := [bench.search for bench in benches if bench.targets and bench.search != "image"]:
+        raise ConfigError(
+            f"search={whole[0]} decides the settings while it runs; plan it with rate=, or use search=image"
+        )
     plans = [(bench, store, make_plan(bench, store)) for bench in benches for store in [store_of(bench)]]
     if options.json:
         found = [as_json(plan, store) for _, store, plan in plans]
