@@ -29,7 +29,7 @@ Measure image codecs on rate, distortion and perception.
   rdpbench run                                       seven codecs on embedded images, offline
   rdpbench run codec=webp data=kodak                 a codec on Kodak, at the rate points of its curve
   rdpbench run codec=jpeg,webp rate=20,50,80         native settings
-  rdpbench run codec=jpeg,webp bpp=0.25,0.5          target rates, searched per image (search=dataset: for the mean)
+  rdpbench run codec=jpeg,webp bpp=0.25,0.5          target rates, searched per image; search=dataset, pooled: over all
   rdpbench run codec=./mine.py:MyCodec data=folder:pictures metrics=psnr,lpips/alex
   rdpbench run codec=webp data=kodak timing=true     honest latency: exclusive, warmed up, repeated
 

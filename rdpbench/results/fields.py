@@ -122,7 +122,10 @@ IMAGES: Mapping[str, Field] = {
     "error": _text("Why it failed, or why the target is out of range."),
     "bytes": _number("Size of the bitstream: every transmitted byte."),
     "parts": _text("Bytes by part, as JSON; they add up to `bytes`."),
-    "bpp": _number("`8 * bytes / (height * width)`, of the image that the metrics see."),
+    "bpp": _number(
+        "`8 * bytes / (height * width)`, of the image that the metrics see; where it is out of range, of the nearest "
+        "setting, and in no mean."
+    ),
     "bits_kind": POINTS["bits_kind"],
     "legacy": _text("Bits that other publications' ways of counting would give, by their name, as JSON."),
     "weights": POINTS["weights"],
