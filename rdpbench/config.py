@@ -150,6 +150,7 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
         raise ConfigError("rate= gives native settings and bpp= searches them; give one of the two")
     if first["search"] not in SEARCHES:
         raise ConfigError(f"search={first['search']} is none of {', '.join(SEARCHES)}")
+    tolerance = _tolerance(first["tolerance"])
     unused = [line for line in overrides if line.partition("=")[0] in ("search", "tolerance")]
     if unused and not axes.get("bpp"):
         raise ConfigError(f"{unused[0]} says how target rates are searched, and there are none; add bpp=0.25")
@@ -161,7 +162,7 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
         points=_count(first, "points", 1, "all"),
         targets=tuple(axes["bpp"]) if axes.get("bpp") else None,
         search=first["search"],
-        tolerance=_tolerance(first["tolerance"]),
+        tolerance=tolerance,
         seeds=tuple(int(seed) for seed in axes.get("seed", [0])),
         captions=tuple(dict.fromkeys(typed.captions)),
         metrics=names,

@@ -112,7 +112,7 @@ def search_dataset(bench: Bench) -> tuple[Bench, list[str]]:
     Raises:
         MissingNeed: no target is reached, or nothing could be coded at a setting.
     """
-    assert bench.targets
+    targets = bench.targets or ()
     bench = replace(bench, run=run_name(bench))  # parts of the grid alone would have other names
     grid: list[tuple[CodecSetting, DataSetting]] = []
     notes: list[str] = []
@@ -121,9 +121,10 @@ def search_dataset(bench: Bench) -> tuple[Bench, list[str]]:
         dataset = dataset_of(data).name
         # Captions cost bits, so each source of them is a curve of its own.
         several = bench.captions if uses_caption(codec) else ()
-        for captions in [(source,) for source in several] or [bench.captions]:
-            name = codec.name + "".join(f"[captions={source}]" for source in captions if several)
-            for target in bench.targets:
+        for source in several or ("",):
+            captions = (source,) if source else bench.captions
+            name = codec.name + (f"[captions={source}]" if source else "")
+            for target in targets:
                 found, field = _search_whole(replace(bench, grid=((codec, data),), captions=captions), target)
                 if is_near(found.bpp, target, bench.tolerance):
                     over = f"{found.bpp:.4f} bpp{' pooled' if bench.search == 'pooled' else ''}"

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image as pil
 
 from rdpbench.results.schema import Row
+from rdpbench.results.stats.points import is_installed
 from rdpbench.results.store import Store
 
 OWN = '''
@@ -123,7 +124,7 @@ def test_what_is_far_from_its_target_is_out_of_range(own: Path, told: Any) -> No
     why = "no setting of Networks is within 10 % of 0.7 bpp for image a; the nearest of 4 tried, q 1, gives 0.5"
     assert (row.status, row.error) == ("out_of_range", why)
     assert (row.rate, row.bpp, row.bytes, row.attempts) == (1, 0.5, 64, 4)
-    assert f"out of range: Networks, 0.7 bpp, a: {why}" in done.out
+    assert f"out of range: Networks, target 0.7 bpp, a: {why}" in done.out
     contents = Store(own / "results/runs/folder-set").read()
     assert not contents.scores
     assert sum(encodes(own).values()) == 4
@@ -141,7 +142,7 @@ def test_another_tolerance_judges_again_and_codes_nothing(own: Path, told: Any) 
     loose = told(*line, "tolerance=0.5", code=0)
     assert "0 tasks coded, 1 scored or timed from the store, 0 failed, 1 judged again by tolerance=" in loose.out
     row = only(own)
-    assert row == replace(strict, status="ok", error="")
+    assert row == replace(strict, status="ok", error="", tolerance=0.5)
     assert len(Store(own / "results/runs/folder-set").read().scores) == 1
     assert len(list((own / "results/runs/folder-set/reconstructions").rglob("*.png"))) == 1
     assert "nothing to do" in told(*line, "tolerance=0.5", code=0).out
@@ -161,6 +162,19 @@ def test_a_tighter_tolerance_is_a_task_of_its_own(own: Path, told: Any) -> None:
     rows = sorted(Store(own / "results/runs/folder-set").read().rows.values(), key=lambda row: row.status)
     assert [(row.status, row.rate, row.attempts) for row in rows] == [("ok", 2, 6), ("out_of_range", 2, 20)]
     assert sum(encodes(own).values()) == 26
+
+
+def test_a_row_says_by_which_tolerance(own: Path, told: Any) -> None:
+    """Or its key could not be made again from it, by which readers know whether what is installed made it."""
+    picture(own / "set", "a", 32, 32)
+    line = ["run", "codec=jpeg", "bpp=9", "data=folder:set", "metrics=psnr", *QUICK]
+    for tolerance in (0.5, 0.02):
+        told(*line, f"tolerance={tolerance}", f"run=by{tolerance}", code=0)
+        row = only(own, f"by{tolerance}")
+        assert row.tolerance == tolerance
+        assert is_installed(row)
+    again = told("plan", *line[1:], "run=by0.02", code=0).out
+    assert "again     jpeg: 1 tasks are stored, but a tolerance below 0.1 is searched for by itself" in again
 
 
 def test_what_an_earlier_version_did_not_look_for_is_searched_again(own: Path, told: Any) -> None:
