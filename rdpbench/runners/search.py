@@ -178,7 +178,8 @@ class _Search:
                 return
         # No rate of the grid has the target to its other side, so a dip or a peak between them may come near.
         beside = zip(marks, [0, *marks[:-1]], [*marks[1:], self._last], strict=True)
-        dips = [k for k, left, right in beside if self._off(k) <= min(self._off(left), self._off(right))]
+        sides = {k: sorted((self._off(left), self._off(right))) for k, left, right in beside}
+        dips = [k for k, (less, more) in sides.items() if self._off(k) <= less and self._off(k) < more]  # no plateau
         for k in sorted(dips, key=self._off):
             self._descend(k)
             if self._reached():

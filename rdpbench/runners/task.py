@@ -148,8 +148,8 @@ def identity_of_all(setting: CodecSetting) -> str:
     """For a search, which may take any rate point: what codes at each of those that are listed."""
     axis = axis_of(setting)
     assert axis is not None
-    every = {identity(setting, rate) for rate in setting.rates or axis.points}
-    return every.pop() if len(every) == 1 else _merged(sorted(every) or [identity(setting)])
+    every = {identity(setting, rate) for rate in setting.rates or axis.points} or {identity(setting)}
+    return every.pop() if len(every) == 1 else _merged(sorted(every))
 
 
 def _merged(identities: Sequence[str]) -> str:
