@@ -30,7 +30,7 @@ Measure image codecs on rate, distortion and perception.
   rdpbench run                                       seven codecs on embedded images, offline
   rdpbench run codec=webp data=kodak                 a codec on Kodak, at the rate points of its curve
   rdpbench run codec=jpeg,webp rate=20,50,80         native settings
-  rdpbench run codec=jpeg,webp bpp=0.25,0.5          target rates, searched per image (search=dataset: for the mean)
+  rdpbench run codec=jpeg,webp bpp=0.25,0.5          target rates, searched per image; search=dataset, pooled: over all
   rdpbench run codec=./mine.py:MyCodec data=folder:pictures metrics=psnr,lpips/alex
   rdpbench run codec=webp data=kodak timing=true     honest latency: exclusive, warmed up, repeated
 
@@ -164,8 +164,10 @@ def _plan(options: argparse.Namespace) -> int:
     from rdpbench.runners.report import as_json, lines
 
     benches = [replace(bench, download=False, dry=True) for bench in read_all(options.overrides)]
-    if any(bench.targets and bench.search == "dataset" for bench in benches):
-        raise ConfigError("search=dataset decides the settings while it runs; plan it with rate=, or use search=image")
+    if whole := [bench.search for bench in benches if bench.targets and bench.search != "image"]:
+        raise ConfigError(
+            f"search={whole[0]} decides the settings while it runs; plan it with rate=, or use search=image"
+        )
     plans = [(bench, store, make_plan(bench, store)) for bench in benches for store in [store_of(bench)]]
     if options.json:
         found = [as_json(plan, store) for _, store, plan in plans]

@@ -5,6 +5,7 @@ Hydra's own launcher is not used: it knows neither resume nor a plan.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from rdpbench.paths import conf_folder
 
 OVER_DECODES = ("diversity/deviation", "diversity/lpips-alex", "diversity/lpips-squeeze", "diversity/lpips-vgg")
 """Metrics over several decodes of one bitstream; in a run their names end in the number."""
+
+SEARCHES = ("image", "dataset", "pooled")
+"""What a target rate may be of: each image, the mean of bpp over the dataset, or all its bits over all its pixels."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,9 @@ class Bench:
     points: int | None
     targets: tuple[float, ...] | None
     search: str
+    """``image``, or what of the whole dataset is searched: ``dataset`` (the mean of bpp) or ``pooled``."""
+    tolerance: float
+    """How far from a target a rate may be, as a ratio: 0.1 is at most 1.1 times as much, or as little."""
     seeds: tuple[int, ...]
     captions: tuple[str, ...]
     """Sources of captions, for codecs that take one; empty means the dataset's own."""
@@ -141,8 +148,12 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
     _check_labels({codec for codec, _ in grid})
     if axes.get("rate") and axes.get("bpp"):
         raise ConfigError("rate= gives native settings and bpp= searches them; give one of the two")
-    if first["search"] not in ("image", "dataset"):
-        raise ConfigError(f"search={first['search']} is neither image nor dataset")
+    if first["search"] not in SEARCHES:
+        raise ConfigError(f"search={first['search']} is none of {', '.join(SEARCHES)}")
+    tolerance = _tolerance(first["tolerance"])
+    unused = [line for line in overrides if line.partition("=")[0] in ("search", "tolerance")]
+    if unused and not axes.get("bpp"):
+        raise ConfigError(f"{unused[0]} says how target rates are searched, and there are none; add bpp=0.25")
     decodes = _count(first, "decodes", 1) or 1
     names = _metrics(tuple(metrics) if metrics is not None else tuple(first["metrics"]["names"]), decodes)
     return Bench(
@@ -151,6 +162,7 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
         points=_count(first, "points", 1, "all"),
         targets=tuple(axes["bpp"]) if axes.get("bpp") else None,
         search=first["search"],
+        tolerance=tolerance,
         seeds=tuple(int(seed) for seed in axes.get("seed", [0])),
         captions=tuple(dict.fromkeys(typed.captions)),
         metrics=names,
@@ -211,6 +223,12 @@ def _count(config: Mapping[str, Any], key: str, least: int, none: str = "") -> i
         unless = f", or null for {none}" if none else ""
         raise ConfigError(f"{key}={value} must be a whole number from {least}{unless}")
     return value
+
+
+def _tolerance(value: object) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise ConfigError(f"tolerance={value} must be a number above 0; 0.1 takes rates within 10 % of bpp=")
+    return float(value)
 
 
 def _flag(config: Mapping[str, Any], key: str) -> bool:

@@ -237,7 +237,7 @@ def explain(message: str, overrides: Sequence[str]) -> ConfigError:
     """Hydra's message, with the nearest key of ours where a key was unknown."""
     keys = ["codec", "data", "metrics", "rate", "bpp", "seed", "limit", "points", "run", "root", "keep", "search"]
     keys += ["retry_failed", "verify", "download", "timing", "figures", "workers", "device", "experiment"]
-    keys += ["captions", "weights", "allow_partial", "allow_unreliable", "decodes", "batch"]
+    keys += ["captions", "weights", "allow_partial", "allow_unreliable", "decodes", "batch", "tolerance"]
     for line in overrides:
         key = line.partition("=")[0].lstrip("+~")
         if "." not in key and key not in keys:

@@ -56,7 +56,7 @@ class StableDiffusionVAE:
     """sd-vae."""
 
     name: ClassVar[str] = "sd-vae"
-    rate: ClassVar[Rate] = Rate("bits", 8, 32, step=8, points=BITS)
+    rate: ClassVar[Rate] = Rate("bits", 8, 32, step=8, points=BITS, listed=True)
     heavy: ClassVar[bool] = True
     uses_device: ClassVar[bool] = True
     preload: ClassVar[tuple[str, ...]] = ("torch", "rdpbench.codecs.diffusion.library")

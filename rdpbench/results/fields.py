@@ -48,7 +48,7 @@ POINTS: Mapping[str, Field] = {
     "dataset_size": _count("Images that the dataset has."),
     "partial": _flag("Fewer images than the dataset has."),
     "failed": _count("Tasks that failed; they are in no mean."),
-    "out_of_range": _count("Tasks whose target rate the codec cannot reach; they are in no mean."),
+    "out_of_range": _count("Tasks without a setting within the tolerance of their target rate; they are in no mean."),
     "weights": _text(
         "`official`, `unpinned` (no hash is published) or `random` (never a result); empty without weights."
     ),
@@ -96,8 +96,9 @@ IMAGES: Mapping[str, Field] = {
     "configuration": _text("All options as they were, defaults too, without the rate, as JSON; empty if not known."),
     "coder": _text("Versions of the codec's class and libraries, or sha256 of the binaries, that coded, as JSON."),
     "rate_field": POINTS["rate_field"],
-    "rate": _number("The native setting; where a target was searched, the one that was found."),
+    "rate": _number("The native setting; where a target was searched, the nearest to it."),
     "target_bpp": POINTS["target_bpp"],
+    "tolerance": _number("By which tolerance the target is in range or out of it; NaN without one, or if not known."),
     "seed": _count("The seed; 0 for a codec that draws no random numbers."),
     "dataset": _text("The dataset."),
     "dataset_size": POINTS["dataset_size"],
@@ -119,11 +120,14 @@ IMAGES: Mapping[str, Field] = {
     "caption": _text("What the encoder was given as text; empty if the codec takes none."),
     "caption_source": _text("`human`, `ofa`, `blip2` or `file:NAME@SHA`; empty if the codec takes no caption."),
     "caption_s": _number("Seconds that a captioning model took; part of encoding."),
-    "status": _text("`ok`, `error` or `out_of_range`."),
+    "status": _text("`ok`, `error`, or `out_of_range`: the nearest setting is too far from the target."),
     "error": _text("Why it failed, or why the target is out of range."),
     "bytes": _number("Size of the bitstream: every transmitted byte."),
     "parts": _text("Bytes by part, as JSON; they add up to `bytes`."),
-    "bpp": _number("`8 * bytes / (height * width)`, of the image that the metrics see."),
+    "bpp": _number(
+        "`8 * bytes / (height * width)`, of the image that the metrics see; where it is out of range, of the nearest "
+        "setting, and in no mean."
+    ),
     "bits_kind": POINTS["bits_kind"],
     "legacy": _text("Bits that other publications' ways of counting would give, by their name, as JSON."),
     "weights": POINTS["weights"],

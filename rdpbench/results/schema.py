@@ -50,7 +50,7 @@ def _with_what_was_measured(record: dict[str, Any]) -> dict[str, Any]:
     if "bits_kind" not in record:
         return record
     root = _root_of(record["path"], record["image"]) if record["manifest_kind"] in ("made", "") else ""
-    return {**record, "root": root, "configuration": "", "info": "{}", "files": "{}"}
+    return {**record, "root": root, "configuration": "", "info": "{}", "files": "{}", "tolerance": None}
 
 
 def _root_of(path: str, image: str) -> str:
@@ -91,9 +91,11 @@ class Row:
     rate_field: str
     """Name of the native setting, such as ``quality``."""
     rate: float | None
-    """The native setting; where a target was searched, the one that was found."""
+    """The native setting; where a target was searched, the nearest to it, also where it is out of range."""
     target_bpp: float | None
     """The target, where one was searched per image."""
+    tolerance: float | None
+    """By which tolerance the row is ``ok`` or ``out_of_range``; None without a target, or if it is not known."""
     seed: int
     dataset: str
     dataset_size: int

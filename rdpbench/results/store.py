@@ -47,7 +47,10 @@ class Contents:
     members: dict[str, Member] = field(default_factory=dict)
 
     def add(self, record: dict[str, Any], where: str) -> None:
-        """Take in one record; a success replaces a failure of the same key, never the other way round."""
+        """Take in one record; a success replaces a failure of the same key, never the other way round.
+
+        A target that is out of range is no failure: another tolerance says something else of the same bitstream.
+        """
         if "row" in record:
             row: Row = parse(Row, record["row"], where)
             self._add_row(row)
@@ -73,7 +76,7 @@ class Contents:
     def _add_row(self, row: Row) -> None:
         key = row.task_key
         old = self.rows.get(key)
-        if old is not None and old.status != "error" and row.status != "ok":
+        if old is not None and old.status != "error" and row.status == "error":
             return
         if old is not None and old == replace(row, verified=old.verified):
             return  # a part that is compacted already: what was verified since stays so

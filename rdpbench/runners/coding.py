@@ -23,7 +23,7 @@ from rdpbench.image import Image, check_image, pixel_sha256
 from rdpbench.results.reconstructions import put_reconstruction
 from rdpbench.results.schema import Row
 from rdpbench.results.store import Store
-from rdpbench.runners.rows import new_row
+from rdpbench.runners.rows import judged, new_row
 from rdpbench.runners.search import search
 from rdpbench.runners.task import Task, Work, axis_of, build
 
@@ -40,7 +40,7 @@ class Setup:
 
 
 class Coded(NamedTuple):
-    """A row with its reconstruction; there is none where a target is out of range."""
+    """A row with its reconstruction; nothing is done with one whose target is out of range, so there is none."""
 
     row: Row
     reconstruction: Image | None
@@ -68,10 +68,7 @@ def code(setup: Setup, task: Task, original: Image) -> Coded:
         bitstream = _checked(codec.encode(original, side_of(task)))
         encoded = _Encoded(bitstream, time.perf_counter() - started, task.rate)
     else:
-        found = _searched(setup, task, original, task.target)
-        if isinstance(found, Row):
-            return Coded(found, None)
-        encoded = found
+        encoded = _searched(setup, task, original, task.target)
     decoder = build(task.codec, encoded.rate, setup.device)
     make_ready(decoder)
     started = time.perf_counter()
@@ -152,8 +149,8 @@ def captioning_s(task: Task) -> float:
     return (task.caption.seconds or 0) if task.caption else 0
 
 
-def _searched(setup: Setup, task: Task, original: Image, target: float) -> _Encoded | Row:
-    """The bitstream that comes nearest to a target; a row that says so where it is out of range."""
+def _searched(setup: Setup, task: Task, original: Image, target: float) -> _Encoded:
+    """The bitstream that comes nearest to a target, however near that is."""
     axis = axis_of(task.codec)
     assert axis is not None
     made: dict[float, Bitstream] = {}
@@ -163,11 +160,7 @@ def _searched(setup: Setup, task: Task, original: Image, target: float) -> _Enco
         made[setting] = _checked(build(task.codec, setting, setup.device).encode(original, side_of(task)))
         return 8 * len(made[setting].data) / (original.shape[0] * original.shape[1])
 
-    found = search(axis, target, measure)
-    if found.setting is None:
-        message = f"{target:g} bpp is out of range: {task.codec.name} comes no nearer than {found.bpp:.4g}"
-        row = new_row(task, setup.session, setup.device, status="out_of_range", error=message)
-        return replace(row, attempts=found.attempts)
+    found = search(axis, target, measure, task.tolerance)
     seconds = (time.perf_counter() - started) / found.attempts
     return _Encoded(made[found.setting], seconds, float(found.setting), found.attempts)
 
@@ -197,6 +190,10 @@ def _stored(
         command=bitstream.info.get("command", ""),
         attempts=encoded.attempts,
     )
+    if task.target is not None:
+        row = judged(row, task.tolerance)
+    if row.status == "out_of_range":
+        return Coded(row, None)
     if task.keep:
         put_reconstruction(setup.store, row, reconstruction)
     return Coded(row, reconstruction)

@@ -56,7 +56,7 @@ class Done:
     @property
     def any(self) -> bool:
         """Was there anything to do?"""
-        return bool(self.coded or self.scored or self.failed or self.out_of_range)
+        return bool(self.coded or self.scored or self.failed or self.out_of_range or self.plan.judged)
 
 
 def store_of(bench: Bench) -> Store:
@@ -81,7 +81,7 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
         plan = ahead or make_plan(bench, store)
         if announce:
             announce(plan, store)
-        if not plan.work and not plan.members:
+        if not plan.work and not plan.members and not plan.judged:
             reduce_sets(store, plan, bench)
             store.compact()
             return Done(store, plan)
@@ -135,6 +135,8 @@ def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> 
     writer: PartWriter = done.store.writer(session)
     for member in done.plan.members:
         writer.append({"member": vars(replace(member, session=session))})
+    for row in done.plan.judged:
+        writer.append({"row": row.record()})
     arrays, cached = done.store.features.writer(session), originals().writer(session)
     try:
         with progress(len(done.plan.work)) as shown, contextlib.closing(results) as stream:  # type: ignore[type-var]

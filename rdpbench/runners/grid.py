@@ -81,10 +81,10 @@ def list_tasks(bench: Bench) -> Iterator[Task]:
                 made = identity(codec, rate) if target is None else identity_of_all(codec)
                 for number, entry in enumerate(entries):
                     caption = captions.get(entry.sample.id)
-                    key = task_key(made, rate, target, seed, protocol, entry, caption)
+                    key = task_key(made, rate, target, seed, protocol, entry, caption, bench.tolerance)
                     keep = bench.keep is None or number < bench.keep
                     what = (labelled, made, rate, target, seed, dataset.name, size, pin, root, protocol, entry, caption)
-                    yield Task(key, *what, keep)
+                    yield Task(key, *what, keep, bench.tolerance)
 
 
 def captioned(

@@ -21,7 +21,7 @@ from rdpbench.runners.execute import Done
 from rdpbench.runners.grid import dataset_of
 from rdpbench.runners.task import identity
 
-SWEEP = ("rate", "points", "bpp", "search", "seed")
+SWEEP = ("rate", "points", "bpp", "search", "tolerance", "seed")
 """Settings that choose the points; a stored curve brings them, unless they are typed."""
 
 Pair = tuple[CodecSetting, DataSetting]

@@ -19,7 +19,8 @@ from rdpbench.results.store import Contents, Store
 from rdpbench.runners.features import Stored, pair_metrics, set_metrics
 from rdpbench.runners.grid import list_tasks
 from rdpbench.runners.preflight import check_device, check_downloads, check_needs, choose_metrics, fitting
-from rdpbench.runners.rows import new_row
+from rdpbench.runners.rows import judged, new_row
+from rdpbench.runners.search import TOLERANCE, is_near, is_tight, is_whole
 from rdpbench.runners.task import Task, Work, axis_of, device_of, member_of, place_of, score_key, timing_key
 from rdpbench.setting import Setting
 
@@ -38,13 +39,15 @@ class Plan:
     """What is left to do, once for each key."""
     members: tuple[Member, ...]
     """What the store does not say yet of points that share rows."""
+    judged: tuple[Row, ...]
+    """Stored rows of targets that are in range, or no longer, by the tolerance of this command."""
     metrics: tuple[str, ...]
     left_out: Mapping[str, str]
     """Metrics left out on the user's word (``metrics=available``), with what each lacks."""
     failed: int
     """Tasks that failed before and are not tried again unless ``retry_failed=true``."""
     again: tuple[str, ...]
-    """Why tasks are left that are stored of another edition of a codec, or of images that changed."""
+    """Why tasks are left that are stored: of another edition of a codec, images that changed, or a shorter search."""
     expected_s: float | None
     """Seconds of computing that earlier rows promise for what is left, over all workers; None without such rows."""
 
@@ -73,6 +76,7 @@ def make_plan(bench: Bench, store: Store) -> Plan:
     pairs, sets = pair_metrics(metrics), Stored.of(set_metrics(metrics), store.features)
     work: list[Work] = []
     failed = 0
+    changed: list[Row] = []
     distinct: dict[str, Task] = {}
     for task in tasks:
         known = distinct.setdefault(task.key, task)
@@ -82,6 +86,10 @@ def make_plan(bench: Bench, store: Store) -> Plan:
         if row is not None and row.status == "error" and not bench.retry_failed:
             failed += 1
             continue
+        if row is not None and row.status != "error" and task.target is not None:
+            before, row = row, _judged(task, row)
+            if row is not None and row != before:
+                changed.append(row)
         if row is not None and row.status == "out_of_range":
             continue
         if row is not None and (row.status == "error" or not store.has_bitstream(row)):
@@ -103,7 +111,18 @@ def make_plan(bench: Bench, store: Store) -> Plan:
     members = tuple(_new_members(tasks, distinct, stored))
     again = tuple(_again([piece.task for piece in work if piece.row is None], stored))
     expected = _expected(work, stored.rows.values())
-    return Plan(tasks, tuple(work), members, metrics, left_out, failed, again, expected)
+    return Plan(tasks, tuple(work), members, tuple(changed), metrics, left_out, failed, again, expected)
+
+
+def _judged(task: Task, row: Row) -> Row | None:
+    """A stored row of a target by the task's tolerance; None where a setting that was not tried may come nearer."""
+    axis = axis_of(task.codec)
+    assert axis is not None
+    assert task.target is not None
+    if row.bpp is None:
+        return None
+    near = is_near(row.bpp, task.target, min(task.tolerance, TOLERANCE))
+    return judged(row, task.tolerance) if near or is_whole(axis, row.attempts) else None
 
 
 def _again(tasks: Sequence[Task], stored: Contents) -> Iterator[str]:
@@ -118,6 +137,8 @@ def _again(tasks: Sequence[Task], stored: Contents) -> Iterator[str]:
         row = before.get(_same(task.codec.name, setting, task.seed, task.protocol, task.entry.sample.id))
         if row is not None and row.task_key != task.key:
             reasons[task.codec.name, _why(row, new_row(task, "", "cpu", status="ok"))] += 1
+        elif row is not None and row.status != "error" and task.target is not None and _judged(task, row) is None:
+            reasons[task.codec.name, "their search did not look at all settings of the codec"] += 1
     for (codec, why), count in reasons.items():
         yield f"{codec}: {count} tasks are stored, but {why}"
 
@@ -131,6 +152,8 @@ def _why(old: Row, new: Row) -> str:
         return "the images have other pixels now"
     if old.caption != new.caption:
         return "the captions are others now"
+    if is_tight(old.tolerance) or is_tight(new.tolerance):
+        return f"a tolerance below {TOLERANCE:g} is searched for by itself"
     parts = []
     for was, now in ((old.coder, new.coder), (old.configuration or old.options, new.configuration)):
         before, after = json.loads(was or "{}"), json.loads(now)

@@ -185,7 +185,7 @@ def _whole(bench: Bench) -> Bench:
 
 def _run(bench: Bench) -> tuple[Bench, Done]:
     fetch_weights(bench)
-    if bench.targets and bench.search == "dataset":
+    if bench.targets and bench.search != "image":
         bench, notes = search_dataset(bench)
         print("\n".join(notes), file=sys.stderr)
     return bench, execute(bench)

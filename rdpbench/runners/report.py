@@ -21,6 +21,8 @@ def lines(plan: Plan, store: Store, workers: int) -> list[str]:
         f"tasks     {every} in {plan.cells} cells: {every - left - plan.failed} done, {left} left",
         f"store     {store.folder}",
     ]
+    if plan.judged:
+        out.append(f"judged    {len(plan.judged)} stored targets are in range, or out of it, by this tolerance=")
     if plan.failed:
         out.append(f"failed    {plan.failed} tasks failed before; retry_failed=true tries them again")
     out += [f"again     {line}" for line in plan.again]

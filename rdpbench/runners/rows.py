@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
 from rdpbench.results.schema import Row, Status
+from rdpbench.runners.search import Found, is_near, missed
 from rdpbench.runners.task import Task, axis_of, device_of
 
 
@@ -27,6 +29,7 @@ def new_row(task: Task, session: str, device: str, *, status: Status, error: str
         rate_field=axis.field if axis else "",
         rate=task.rate,
         target_bpp=task.target,
+        tolerance=None if task.target is None else task.tolerance,
         seed=task.seed,
         dataset=task.dataset,
         dataset_size=task.dataset_size,
@@ -70,6 +73,18 @@ def new_row(task: Task, session: str, device: str, *, status: Status, error: str
         attempts=1,
         time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def judged(row: Row, tolerance: float) -> Row:
+    """A row of a searched target, ``ok`` or ``out_of_range`` by the tolerance; the bitstream is the same either way."""
+    assert row.target_bpp is not None
+    assert row.rate is not None
+    assert row.bpp is not None
+    if is_near(row.bpp, row.target_bpp, tolerance):
+        return row if row.status == "ok" else replace(row, status="ok", error="", tolerance=tolerance)
+    nearest = Found(row.rate, row.bpp, row.attempts)
+    error = missed(row.codec, f"image {row.image}", row.rate_field, row.target_bpp, tolerance, nearest)
+    return replace(row, status="out_of_range", error=error, tolerance=tolerance)
 
 
 @cache

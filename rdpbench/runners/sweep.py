@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,12 @@ from rdpbench.results.show import show
 from rdpbench.results.stats.points import of_store
 from rdpbench.results.store import Store
 from rdpbench.runners.execute import Done, execute, workers_of
+from rdpbench.runners.grid import dataset_of, run_name
 from rdpbench.runners.plan import Plan
 from rdpbench.runners.preflight import check_metrics, fetch_weights
 from rdpbench.runners.report import lines
-from rdpbench.runners.search import Found, search
-from rdpbench.runners.task import axis_of, member_of
+from rdpbench.runners.search import Found, is_near, missed, search
+from rdpbench.runners.task import axis_of, member_of, uses_caption
 from rdpbench.runners.verify import verify
 from rdpbench.setting import Setting
 
@@ -32,7 +34,7 @@ def run(bench: Bench, console: Console, *, encode: bool = True) -> int:
     """Run a command to its tables and figures; 1 if tasks failed or verification found something."""
     fetch_weights(bench)
     notes: list[str] = []
-    if bench.targets and bench.search == "dataset":
+    if bench.targets and bench.search != "image":
         # The search codes without metrics: what they lack must be known before.
         check_metrics(bench)
         bench, notes = search_dataset(bench)
@@ -55,7 +57,7 @@ def finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) -> 
     points = of_store(contents, map(member_of, done.plan.tasks))
     written = show(done.store, contents, points, done.plan.metrics, console, figures=bench.figures)
     for note in notes:
-        console.print(note, highlight=False)
+        console.print(note, highlight=False, markup=False, soft_wrap=True)  # a label may end in [option=value]
     rows = points.rows
     bad = list({row.task_key: row for row in (*rows, *done.errors) if row.status == "error"}.values())
     for row in bad[:10]:
@@ -68,7 +70,9 @@ def finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) -> 
         console.print(f"  {path}", highlight=False, soft_wrap=True)
     if done.any:
         told = f"{done.coded} tasks coded, {done.scored} scored or timed from the store, {done.failed} failed"
-        console.print(told + (f", {done.out_of_range} out of range" if done.out_of_range else ""))
+        told += f", {done.out_of_range} out of range" if done.out_of_range else ""
+        told += f", {len(done.plan.judged)} judged again by tolerance=" if done.plan.judged else ""
+        console.print(told)
         console.print(f"{done.verified} of them decoded again in a fresh process to the same pixels")
         for line in done.findings:
             console.print(f"FOUND {line}", highlight=False, markup=False, soft_wrap=True)
@@ -103,26 +107,35 @@ def verify_store(store: Store, sample: int | None, seed: int) -> int:
 
 
 def search_dataset(bench: Bench) -> tuple[Bench, list[str]]:
-    """Find for each codec and target the native setting whose mean rate over the dataset is nearest.
+    """Find for each curve and target the native setting whose rate over the whole dataset is nearest.
 
     Every setting that is tried is an ordinary cell of the run: stored, resumed, and kept as a point of the curve.
+
+    Raises:
+        MissingNeed: no target is reached, or nothing could be coded at a setting.
     """
-    assert bench.targets
+    targets = bench.targets or ()
+    bench = replace(bench, run=run_name(bench))  # parts of the grid alone would have other names
     grid: list[tuple[CodecSetting, DataSetting]] = []
     notes: list[str] = []
     for codec, data in bench.grid:
         settings: list[float] = []
-        for target in bench.targets:
-            found = _search_mean(bench, codec, data, target)
-            if found.setting is None:
-                notes.append(
-                    f"out of range: {codec.name} on {data.name} cannot reach {target:g} bpp (nearest {found.bpp:.4g})"
-                )
-            else:
-                notes.append(
-                    f"{codec.name} on {data.name}: {target:g} bpp → setting {found.setting:g}, {found.bpp:.4f} bpp"
-                )
-                settings.append(found.setting)
+        dataset = dataset_of(data).name
+        # Captions cost bits, so each source of them is a curve of its own.
+        several = bench.captions if uses_caption(codec) else ()
+        for source in several or ("",):
+            captions = (source,) if source else bench.captions
+            name = codec.name + (f"[captions={source}]" if source else "")
+            for target in targets:
+                found, field = _search_whole(replace(bench, grid=((codec, data),), captions=captions), target)
+                if is_near(found.bpp, target, bench.tolerance):
+                    over = f"{found.bpp:.4f} bpp{' pooled' if bench.search == 'pooled' else ''}"
+                    notes.append(f"{name} on {dataset}: {target:g} bpp → setting {found.setting:g}, {over}")
+                    settings.append(found.setting)
+                else:
+                    over = "all pixels of" if bench.search == "pooled" else "the mean of"
+                    why = missed(name, f"{over} {dataset}", field, target, bench.tolerance, found)
+                    notes.append(f"out of range: {why}")
         if settings:
             grid.append((replace(codec, rates=tuple(dict.fromkeys(settings))), data))
     if not grid:
@@ -130,13 +143,15 @@ def search_dataset(bench: Bench) -> tuple[Bench, list[str]]:
     return replace(bench, grid=tuple(grid), targets=None, points=None), notes
 
 
-def _search_mean(bench: Bench, codec: CodecSetting, data: DataSetting, target: float) -> Found:
+def _search_whole(bench: Bench, target: float) -> tuple[Found, str]:
+    """Search for one codec on one dataset; with the name of its setting."""
+    ((codec, data),) = bench.grid
     axis = axis_of(codec)
     if axis is None:
         raise MissingNeed(f"codec {codec.name!r} has a single rate point; leave out bpp=")
 
-    def mean_bpp(setting: float) -> float:
-        one = replace(
+    def measure(setting: float) -> float:
+        at_setting = replace(
             bench,
             grid=((replace(codec, rates=(setting,)), data),),
             targets=None,
@@ -145,14 +160,25 @@ def _search_mean(bench: Bench, codec: CodecSetting, data: DataSetting, target: f
             points=None,
             keep=0,
         )
-        done = execute(one)
+        done = execute(at_setting)
         rows = of_store(done.store.read(), map(member_of, done.plan.tasks)).rows
-        bpps = [row.bpp for row in rows if row.bpp is not None]
-        if not bpps:
+        good = [row for row in rows if row.status == "ok"]
+        if not good:
             raise MissingNeed(f"no image could be coded by {codec.name} at {axis.field} {setting:g}: {rows[0].error}")
-        return math.fsum(bpps) / len(bpps)
+        return _rate_over(good, pooled=bench.search == "pooled")
 
-    return search(axis, target, mean_bpp)
+    return search(axis, target, measure, bench.tolerance), axis.field
+
+
+def _rate_over(rows: Iterable[Row], *, pooled: bool) -> float:
+    """Bits per pixel over images: their mean, or all bits over all pixels. Seeds of an image count as their mean."""
+    images: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        images[row.image].append(row)
+    pixels = [float(seeds[0].height * seeds[0].width) for seeds in images.values()]
+    bpps = [math.fsum(row.bpp or 0 for row in seeds) / len(seeds) for seeds in images.values()]
+    weights = pixels if pooled else [1.0] * len(bpps)
+    return math.fsum(bpp * weight for bpp, weight in zip(bpps, weights, strict=True)) / math.fsum(weights)
 
 
 def _point(row: Row) -> str:

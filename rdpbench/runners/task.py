@@ -20,6 +20,7 @@ from rdpbench.metrics.contract import Features, beside
 from rdpbench.needs import Package, package_version
 from rdpbench.results.schema import Member, Place, Row
 from rdpbench.runners.beside import identity as identity_beside
+from rdpbench.runners.search import TOLERANCE, is_tight
 
 KEY_VERSION = 1
 """Raised when the meaning of a key changes: all results are then made anew."""
@@ -48,6 +49,8 @@ class Task:
     """What the encoder is given; None for a codec that takes none."""
     keep: bool = False
     """Is the reconstruction to be kept as PNG?"""
+    tolerance: float = TOLERANCE
+    """How far from the target the rate may be, as a ratio."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +148,8 @@ def identity_of_all(setting: CodecSetting) -> str:
     """For a search, which may take any rate point: what codes at each of those that are listed."""
     axis = axis_of(setting)
     assert axis is not None
-    every = {identity(setting, rate) for rate in setting.rates or axis.points}
-    return every.pop() if len(every) == 1 else _merged(sorted(every) or [identity(setting)])
+    every = {identity(setting, rate) for rate in setting.rates or axis.points} or {identity(setting)}
+    return every.pop() if len(every) == 1 else _merged(sorted(every))
 
 
 def _merged(identities: Sequence[str]) -> str:
@@ -166,13 +169,15 @@ def task_key(
     protocol: str,
     entry: Entry,
     caption: Caption | None = None,
+    tolerance: float = TOLERANCE,
 ) -> str:
     """sha256 over all that changes the result of a task. Device and batch size do not enter: they are recorded.
 
-    The image's id is in it too: a set that holds the same pixels twice counts them twice in its means.
+    The image's id is in it too: a set that holds the same pixels twice counts them twice in its means. A tolerance is
+    in it where it is tighter than usual, as a search may then end elsewhere; a looser one finds the same.
     """
     text = caption.text if caption else None
-    return key_of(codec, rate, target, seed, protocol, entry.sample.id, entry.sha256, text)
+    return key_of(codec, rate, target, seed, protocol, entry.sample.id, entry.sha256, text, tolerance)
 
 
 def key_of(
@@ -184,6 +189,7 @@ def key_of(
     image: str,
     pixels: str,
     caption: str | None,
+    tolerance: float | None,
 ) -> str:
     """The same of what a row states; ``codec`` is what `identity` gives, ``pixels`` their sha256."""
     record = {
@@ -196,6 +202,7 @@ def key_of(
         "image": image,
         "pixels": pixels,
         "caption": caption,
+        **({"tolerance": tolerance} if target is not None and is_tight(tolerance) else {}),
     }
     return _sha256(record)
 

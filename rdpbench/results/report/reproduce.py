@@ -55,6 +55,8 @@ def narrowed(words: Sequence[str], row: Row) -> list[str]:
     """
     base, *groups = re.split(r"\[(.*?)\](?=\[|$)", row.codec)
     kept = [word for word in words if not _is_swept(word)]
+    if row.target_bpp is None:  # of a search over the dataset, whose settings are native ones
+        kept = [word for word in kept if not word.startswith("tolerance=")]
     own = [f"codec={base}"]
     if ":" in row.use:
         own = [f"codec={row.use}"]

@@ -523,7 +523,9 @@ def _key_now(row: Row) -> str:
     made = identity_of_all(setting) if row.target_bpp is not None else identity(setting, row.rate)
     rate = None if row.target_bpp is not None else row.rate
     caption = row.caption if row.caption_source else None
-    return key_of(made, rate, row.target_bpp, row.seed, row.protocol, row.image, row.pixel_sha256, caption)
+    return key_of(
+        made, rate, row.target_bpp, row.seed, row.protocol, row.image, row.pixel_sha256, caption, row.tolerance
+    )
 
 
 def _one_edition(points: Sequence[Point]) -> tuple[list[Point], list[str]]:

@@ -119,7 +119,12 @@ def test_what_a_label_says_becomes_settings_of_the_command() -> None:
     ]
     Labelled.codec, Labelled.use, Labelled.target_bpp = "Mine[weights=random][captions=ofa]", "/here/mine.py:Mine", 0.25
     typed = ["codec=./mine.py:Mine", "bpp=0.1,0.25", "captions=human,ofa", "weights=random", "search=image"]
-    assert narrowed(typed, row) == ["codec=/here/mine.py:Mine", "bpp=0.25", "captions=ofa", "weights=random"]
+    own = ["codec=/here/mine.py:Mine", "bpp=0.25", "captions=ofa", "weights=random"]
+    assert narrowed(typed, row) == own
+    # Without a target there is nothing to be near to, and the command would refuse it.
+    assert narrowed([*typed, "tolerance=0.5"], row) == [*own, "tolerance=0.5"]
+    Labelled.target_bpp = None
+    assert narrowed([*typed, "tolerance=0.5"], row) == [own[0], "rate=50", *own[2:]]
 
 
 def test_names_are_data_and_data_ends_no_script(site: Path) -> None:
