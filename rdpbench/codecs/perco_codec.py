@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -50,6 +50,7 @@ class PerCoCodec(ABC):
     """Name of the section that describes the image as a whole."""
     heavy: ClassVar[bool] = True
     seeded: ClassVar[bool] = True
+    stochastic: ClassVar[bool] = True
     uses_device: ClassVar[bool] = True
     preload: ClassVar[tuple[str, ...]] = (
         "torch",
@@ -137,6 +138,21 @@ class PerCoCodec(ABC):
         marked = {"untrained": ", ".join(self.untrained())} if self.untrained() else {}
         return {**libraries, **(self.hashes() if self.weights == "official" else {"weights": self.weights}), **marked}
 
+    def settings(self) -> dict[str, Any]:
+        """What follows from the rate, the base model, and what the sampler is set up with."""
+        point, sizes = perco_weights.POINTS[self.nominal], perco_models.layout(self.weights, self.pipeline)
+        scheduler, settings = sampling.scheduler_settings(sizes, self.sampler)
+        return {
+            "base": self.pipeline or perco_models.BASE,
+            "steps": self._steps(),
+            "index_stride": point.stride,
+            "index_entries": point.entries,
+            "scheduler": {"class": scheduler, **settings},
+        }
+
+    def _steps(self) -> int:
+        return self.steps or perco_weights.POINTS[self.nominal].steps
+
     def hashes(self) -> dict[str, str]:
         """Of the official weights."""
         return perco_models.identities(self.nominal, self.pipeline)
@@ -166,13 +182,14 @@ class PerCoCodec(ABC):
         if "indices" in strings:
             bits["nominal"] = legacy.nominal(self.nominal, (height, width))
         bits |= self.printed(strings, side, rows * columns, (height, width))
-        return pack(height, width, sections, legacy=json.dumps(bits))
+        return pack(height, width, sections, legacy=json.dumps(bits), seed=str(side.seed))
 
-    def decode(self, data: bytes) -> Image:
+    def decode(self, data: bytes, *, seed: int | None = None) -> Image:
+        """The image, or with a seed of the caller's another sample of the same bitstream."""
         ready = self.networks()
         with reproducible(), decoding(self.name):
             names = self._names()
-            height, width, found = unpack(data, len(names))
+            height, width, found = unpack(data if seed is None else fields.with_seed(data, seed), len(names))
             padded = pixels.FRAME.padded(height, width)
             check_pixels(*padded, self.max_pixels, BitstreamError)
             sections = dict(zip(names, found, strict=True))
@@ -236,7 +253,7 @@ class PerCoCodec(ABC):
             networks = replace(networks, unet=Blindfolded(networks.unet, ready.channels))
         return sampling.denoise(
             networks,
-            sampling.scheduler(networks, self.sampler, self.steps or perco_weights.POINTS[self.nominal].steps),
+            sampling.scheduler(networks, self.sampler, self._steps()),
             sampling.noise(networks, draws, height, width),
             draws,
             self.condition(ready, sections.get(self.described)),

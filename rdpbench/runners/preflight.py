@@ -11,7 +11,7 @@ from rdpbench.config import Bench, CodecSetting
 from rdpbench.errors import ConfigError, MetricError, MissingNeed
 from rdpbench.metrics.feature_sets import check_side
 from rdpbench.needs import Need
-from rdpbench.runners.decodes import decodes_of
+from rdpbench.runners.decodes import decodes_of, is_stochastic
 from rdpbench.runners.features import is_set, set_metric, set_metrics
 from rdpbench.runners.grid import dataset_of, points
 from rdpbench.runners.reference import lacking as missing_reference
@@ -85,9 +85,16 @@ def choose_metrics(bench: Bench) -> tuple[tuple[str, ...], dict[str, str]]:
     """The metrics that can run, and those left out; missing ones stop the plan unless the user allowed leaving out.
 
     Nobody named those that ``decodes=`` brings: what is missing of them is told, and stops nothing.
+
+    Raises:
+        MissingNeed: a metric lacks something.
+        ConfigError: decodes of one bitstream are compared, and a codec's decoder draws without a seed.
     """
     lacking: dict[str, str] = {}
     brought = brought_by_decodes(bench)
+    if any(decodes_of(name) for name in (*bench.metrics, *brought)):
+        for codec, _ in bench.grid:
+            is_stochastic(codec)  # one that cannot be asked again stops here, before hours of coding
     for name in (*bench.metrics, *brought):
         cls = registry.load("metric", name)
         needs: Iterable[Need] = getattr(cls, "needs", ())
