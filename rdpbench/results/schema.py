@@ -85,7 +85,9 @@ class Row:
     options: str
     """The options that were chosen, without the rate, as JSON; what builds the codec again."""
     configuration: str
-    """All options of the codec as they were, defaults too, without the rate, as JSON; empty if not known."""
+    """What the codec was set to, as JSON: all options, defaults too, without the rate; what it derives of them (with
+    ``steps=0`` the steps that were taken); where published weights are from. It may differ from rate to rate, and
+    identifies nothing: the task's key does. Empty if not known."""
     coder: str
     """Versions of the codec's class and of the libraries, or sha256 of the binaries, that coded, as JSON."""
     rate_field: str
@@ -160,7 +162,8 @@ class Row:
     command: str
     """The command line, where a foreign program coded."""
     info: str
-    """What the codec said of this image beside its bytes, such as a prompt that it found, as JSON."""
+    """What the codec told of this image beside its bytes, texts by name as JSON: a prompt that it found, the ``seed``
+    of its decoder's noise. Long texts are cut, with a mark."""
     files: str
     """Other files of the user's that the codec opened, with their sha256, as JSON."""
     attempts: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from rdpbench.codecs.contract import Bitstream, Side
 from rdpbench.codecs.diffusion import bases, folders, models, pixels, prompts, sampling
@@ -86,6 +86,11 @@ class DiffusionCodec(ABC):
         """Versions of the libraries, and hashes of the weights by part."""
         libraries = {name: package_version(name) for name in ("torch", "diffusers", "transformers")}
         return {**libraries, **(self.hashes() if self.weights == "official" else {"weights": self.weights})}
+
+    def settings(self) -> dict[str, Any]:
+        """What the sampler is set up with."""
+        scheduler, settings = sampling.scheduler_settings(models.layout(self.base, self.weights), self.sampler)
+        return {"scheduler": {"class": scheduler, **settings}}
 
     def hashes(self) -> dict[str, str]:
         """Of the official weights."""

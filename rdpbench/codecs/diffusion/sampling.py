@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from rdpbench.codecs.diffusion.bases import Layout
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.diffusion.prompts import Condition
 from rdpbench.errors import BitstreamError
@@ -57,10 +58,16 @@ def scheduler(models: Models, sampler: str, steps: int) -> Any:
     """A fresh scheduler of `SAMPLERS` with the model's own noise schedule, set to a number of steps."""
     from rdpbench.codecs.diffusion.library import diffusers
 
-    name, settings = SAMPLERS[sampler]
-    made = getattr(diffusers, name)(**{**models.layout.schedule, **settings})
+    name, settings = scheduler_settings(models.layout, sampler)
+    made = getattr(diffusers, name)(**settings)
     made.set_timesteps(steps, device=models.device)
     return made
+
+
+def scheduler_settings(layout: Layout, sampler: str) -> tuple[str, dict[str, Any]]:
+    """diffusers' class, and all that it is given: the model's own noise schedule, and what the sampler sets."""
+    name, settings = SAMPLERS[sampler]
+    return name, {**layout.schedule, **settings}
 
 
 def generators(seeds: Sequence[int]) -> list[Generator]:
