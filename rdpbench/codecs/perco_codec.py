@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -138,21 +138,6 @@ class PerCoCodec(ABC):
         marked = {"untrained": ", ".join(self.untrained())} if self.untrained() else {}
         return {**libraries, **(self.hashes() if self.weights == "official" else {"weights": self.weights}), **marked}
 
-    def settings(self) -> dict[str, Any]:
-        """What follows from the rate, the base model, and what the sampler is set up with."""
-        point, sizes = perco_weights.POINTS[self.nominal], perco_models.layout(self.weights, self.pipeline)
-        scheduler, settings = sampling.scheduler_settings(sizes, self.sampler)
-        return {
-            "base": self.pipeline or perco_models.BASE,
-            "steps": self._steps(),
-            "index_stride": point.stride,
-            "index_entries": point.entries,
-            "scheduler": {"class": scheduler, **settings},
-        }
-
-    def _steps(self) -> int:
-        return self.steps or perco_weights.POINTS[self.nominal].steps
-
     def hashes(self) -> dict[str, str]:
         """Of the official weights."""
         return perco_models.identities(self.nominal, self.pipeline)
@@ -164,6 +149,17 @@ class PerCoCodec(ABC):
         """The networks of this rate, loaded; must not be called where torch infers only."""
         where = (self.weights, self.precision, self.device, self.pipeline, self.embedding())
         return perco_models.load(self.nominal, *where)
+
+    def settings(self) -> dict[str, object]:
+        """What follows from the rate, the base model, and what the sampler is set up with."""
+        point, sizes = perco_weights.POINTS[self.nominal], perco_models.layout(self.weights, self.pipeline)
+        return {
+            "base": self.pipeline or perco_models.BASE,
+            "steps": self._steps(),
+            "index_stride": point.stride,
+            "index_entries": point.entries,
+            "scheduler": sampling.settings_of(sizes, self.sampler),
+        }
 
     def encode(self, image: Image, side: Side) -> Bitstream:
         height, width = size_of(image)
@@ -220,6 +216,9 @@ class PerCoCodec(ABC):
             vectors = torch.from_numpy(perco_fields.unpack_vectors(section, shape))
             planes = shown(quantiser.planes(vectors.to(ready.models.device)), *size)
         return planes.to(ready.models.device, ready.models.dtype)
+
+    def _steps(self) -> int:
+        return self.steps or perco_weights.POINTS[self.nominal].steps
 
     def _names(self) -> list[str]:
         both = [self.described, "indices" if self.quantised else "vectors"]

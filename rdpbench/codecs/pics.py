@@ -27,7 +27,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -102,10 +102,10 @@ class _Sketched(PIC):
         made = {**super().hashes(), "controlnet": models.source_identity(self._controlnet())}
         return made | ({"hed": models.named(hed.CARD)} if self.kind() == "hed" else {})
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         return {**super().settings(), "sketch_kind": self.kind(), "sketch": self.settings_of_sketch()}
 
-    def settings_of_sketch(self) -> dict[str, Any]:
+    def settings_of_sketch(self) -> dict[str, object]:
         """What the sketch's codec is set to, its rate too."""
         return {"codec": "text-sketch"}
 
@@ -224,7 +224,7 @@ class SketchPICS(_Sketched):
             return {**super().coder(), "pillow": package_version("pillow")}
         return {**super().coder(), **coder_inside("sketch", self._registered())}
 
-    def settings_of_sketch(self) -> dict[str, Any]:
+    def settings_of_sketch(self) -> dict[str, object]:
         if self.sketch_codec == "ccitt-g4":
             return {"codec": self.sketch_codec}
         if self.sketch_codec == "text-sketch":

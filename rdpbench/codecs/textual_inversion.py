@@ -36,7 +36,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from rdpbench.codecs import textual_inversion_coding as coding
 from rdpbench.codecs import textual_inversion_guide as guiding
@@ -133,7 +133,7 @@ class TextualInversion(DiffusionCodec):
         guide = self._guide_coder()
         return {**super().coder(), **(coder_inside("guide", guide.codec) if guide else {})}
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Beside the sampler's what the guide's codec is set to; a rate that is fitted stands with each image."""
         guide, found = self._guide_coder(), super().settings()
         if guide:

@@ -18,7 +18,14 @@ from rdpbench.results.schema import Member, Place, Row
 from rdpbench.results.store import Contents, Store
 from rdpbench.runners.features import Stored, pair_metrics, set_metrics
 from rdpbench.runners.grid import list_tasks
-from rdpbench.runners.preflight import check_device, check_downloads, check_needs, choose_metrics, fitting
+from rdpbench.runners.preflight import (
+    check_decodes,
+    check_device,
+    check_downloads,
+    check_needs,
+    choose_metrics,
+    fitting,
+)
 from rdpbench.runners.rows import new_row
 from rdpbench.runners.task import Task, Work, axis_of, device_of, member_of, place_of, score_key, timing_key
 from rdpbench.setting import Setting
@@ -65,6 +72,7 @@ def make_plan(bench: Bench, store: Store) -> Plan:
     check_needs(bench)
     check_downloads(bench)
     check_device(bench.device)
+    check_decodes(bench)
     metrics, left_out = choose_metrics(bench)
     tasks = tuple(list_tasks(bench))
     metrics, unfit = fitting(bench, metrics, tasks)

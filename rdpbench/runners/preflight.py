@@ -81,20 +81,24 @@ def check_device(device: str) -> None:
         raise MissingNeed(f"device={device!r} is not here: torch {torch.__version__} sees {count} GPUs; use device=cpu")
 
 
+def check_decodes(bench: Bench) -> None:
+    """Stop if decodes of one bitstream are to be compared, and a codec's decoder draws and takes no seed.
+
+    Raises:
+        ConfigError: which codec, why, and what to do.
+    """
+    if bench.decodes > 1 or any(decodes_of(name) for name in bench.metrics):
+        for codec in dict.fromkeys(codec for codec, _ in bench.grid):
+            is_stochastic(codec)
+
+
 def choose_metrics(bench: Bench) -> tuple[tuple[str, ...], dict[str, str]]:
     """The metrics that can run, and those left out; missing ones stop the plan unless the user allowed leaving out.
 
     Nobody named those that ``decodes=`` brings: what is missing of them is told, and stops nothing.
-
-    Raises:
-        MissingNeed: a metric lacks something.
-        ConfigError: decodes of one bitstream are compared, and a codec's decoder draws without a seed.
     """
     lacking: dict[str, str] = {}
     brought = brought_by_decodes(bench)
-    if any(decodes_of(name) for name in (*bench.metrics, *brought)):
-        for codec, _ in bench.grid:
-            is_stochastic(codec)  # one that cannot be asked again stops here, before hours of coding
     for name in (*bench.metrics, *brought):
         cls = registry.load("metric", name)
         needs: Iterable[Need] = getattr(cls, "needs", ())

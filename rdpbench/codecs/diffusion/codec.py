@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from rdpbench.codecs.contract import Bitstream, Side
 from rdpbench.codecs.diffusion import bases, folders, models, pixels, prompts, sampling
@@ -87,11 +87,6 @@ class DiffusionCodec(ABC):
         libraries = {name: package_version(name) for name in ("torch", "diffusers", "transformers")}
         return {**libraries, **(self.hashes() if self.weights == "official" else {"weights": self.weights})}
 
-    def settings(self) -> dict[str, Any]:
-        """What the sampler is set up with."""
-        scheduler, settings = sampling.scheduler_settings(models.layout(self.base, self.weights), self.sampler)
-        return {"scheduler": {"class": scheduler, **settings}}
-
     def hashes(self) -> dict[str, str]:
         """Of the official weights."""
         return {"base": models.identity(self.base)}
@@ -99,6 +94,10 @@ class DiffusionCodec(ABC):
     def ready(self) -> None:
         """Load the base model, if this process has not yet: for whoever times the rest."""
         self.models()
+
+    def settings(self) -> dict[str, object]:
+        """What the sampler is set up with."""
+        return {"scheduler": sampling.settings_of(models.layout(self.base, self.weights), self.sampler)}
 
     def models(self) -> Models:
         """The base model, loaded; must not be called where torch infers only, as its weights may be trained through."""

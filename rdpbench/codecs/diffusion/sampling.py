@@ -58,16 +58,10 @@ def scheduler(models: Models, sampler: str, steps: int) -> Any:
     """A fresh scheduler of `SAMPLERS` with the model's own noise schedule, set to a number of steps."""
     from rdpbench.codecs.diffusion.library import diffusers
 
-    name, settings = scheduler_settings(models.layout, sampler)
-    made = getattr(diffusers, name)(**settings)
+    name, settings = SAMPLERS[sampler]
+    made = getattr(diffusers, name)(**{**models.layout.schedule, **settings})
     made.set_timesteps(steps, device=models.device)
     return made
-
-
-def scheduler_settings(layout: Layout, sampler: str) -> tuple[str, dict[str, Any]]:
-    """diffusers' class, and all that it is given: the model's own noise schedule, and what the sampler sets."""
-    name, settings = SAMPLERS[sampler]
-    return name, {**layout.schedule, **settings}
 
 
 def generators(seeds: Sequence[int]) -> list[Generator]:
@@ -175,3 +169,14 @@ def _draws(schedule: Any) -> bool:
     import inspect
 
     return "generator" in inspect.signature(schedule.step).parameters
+
+
+def settings_of(layout: Layout, sampler: str) -> dict[str, Any]:
+    """What `scheduler` sets up, to be read: diffusers' class, and all that it is given.
+
+    >>> from rdpbench.codecs.diffusion.bases import SD21
+    >>> settings_of(SD21, "ddim")["steps_offset"]
+    1
+    """
+    name, settings = SAMPLERS[sampler]
+    return {"class": name, **layout.schedule, **settings}
