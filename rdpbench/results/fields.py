@@ -94,8 +94,8 @@ IMAGES: Mapping[str, Field] = {
     "use": _text("What was loaded: a registry name or `file.py:Class`."),
     "options": _text("The options that were chosen, without the rate, as JSON."),
     "configuration": _text(
-        "What the codec was set to, as JSON: all options but the rate, defaults too, what the codec derives of them "
-        "(steps, scheduler, words), and where published weights are from; empty if not known."
+        "What the codec was set to, as JSON: all options of its key but the rate, defaults too; under `as it ran` what "
+        "it derived of them (steps, scheduler) and where published weights are from. Empty if not known."
     ),
     "coder": _text("Versions of the codec's class and libraries, or sha256 of the binaries, that coded, as JSON."),
     "rate_field": POINTS["rate_field"],

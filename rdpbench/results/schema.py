@@ -67,6 +67,9 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 """From version n to n + 1, a function of one record: a line of a part, or a row, score or timing of Parquet."""
 
+AS_RAN = "as it ran"
+"""What in a row's configuration is apart from the options of the key; no option can have this name."""
+
 Status = Literal["ok", "error", "out_of_range"]
 
 
@@ -85,9 +88,9 @@ class Row:
     options: str
     """The options that were chosen, without the rate, as JSON; what builds the codec again."""
     configuration: str
-    """What the codec was set to, as JSON: all options, defaults too, without the rate; what it derives of them (with
-    ``steps=0`` the steps that were taken); where published weights are from. It may differ from rate to rate, and
-    identifies nothing: the task's key does. Empty if not known."""
+    """What the codec was set to, as JSON: all options of its key, defaults too, without the rate. Under `AS_RAN` what
+    else it was set to at this rate: what it derives (with ``steps=0`` the steps that were taken), what it hands to a
+    library, options that change nothing, where published weights are from. Empty if not known."""
     coder: str
     """Versions of the codec's class and of the libraries, or sha256 of the binaries, that coded, as JSON."""
     rate_field: str

@@ -14,7 +14,7 @@ from rdpbench import registry
 from rdpbench.config import Bench
 from rdpbench.metrics.contract import beside
 from rdpbench.results.reconstructions import reconstruction_path
-from rdpbench.results.schema import Member, Place, Row
+from rdpbench.results.schema import AS_RAN, Member, Place, Row
 from rdpbench.results.store import Contents, Store
 from rdpbench.runners.features import Stored, pair_metrics, set_metrics
 from rdpbench.runners.grid import list_tasks
@@ -143,7 +143,7 @@ def _why(old: Row, new: Row) -> str:
     for was, now in ((old.coder, new.coder), (old.configuration or old.options, new.configuration)):
         before, after = json.loads(was or "{}"), json.loads(now)
         # Of a row of an earlier version only the options that were typed are known.
-        names = [name for name in after if name in before or old.configuration]
+        names = [name for name in after if name != AS_RAN and (name in before or old.configuration)]
         parts += [
             f"{name} {before.get(name)} is now {after[name]}" for name in names if before.get(name) != after[name]
         ]

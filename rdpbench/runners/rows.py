@@ -12,9 +12,9 @@ from typing import Any
 from rdpbench import registry
 from rdpbench.codecs.contract import configuration_of
 from rdpbench.config import Bench, CodecSetting, DataSetting
-from rdpbench.results.schema import Row, Status
+from rdpbench.results.schema import AS_RAN, Row, Status
 from rdpbench.runners.grid import dataset_of, root_of
-from rdpbench.runners.task import Task, axis_of, build, definition, device_of, metric_identity
+from rdpbench.runners.task import Task, axis_of, build, definition, device_of, identity, metric_identity
 
 
 def new_row(task: Task, session: str, device: str, *, status: Status, error: str = "") -> Row:
@@ -86,10 +86,24 @@ def _weights(identity: str) -> str:
 
 @cache
 def configuration(setting: CodecSetting, rate: float | None) -> str:
-    """All that a codec is set to at a rate, defaults and what it derives too, as JSON; without a rate at its lowest."""
+    """The options that are in a codec's key, and apart from them, under `AS_RAN`, what else it is set to at a rate.
+
+    Only the first tell two editions of a codec from one another: a target that is searched may end at another rate, and
+    thus with other steps or weights, in each image. As JSON; without a rate at the lowest.
+    """
     axis = axis_of(setting)
     codec = build(setting, (axis.low if rate is None else rate) if axis else None)
-    return json.dumps({**dict(setting.options), **configuration_of(codec)}, default=str)
+    keyed: dict[str, Any] = json.loads(identity(setting, rate))["options"]
+    whole = json.loads(json.dumps(configuration_of(codec), default=str))
+    ran = {name: value for name, value in whole.items() if name not in keyed or keyed[name] != value}
+    return json.dumps({**keyed, **({AS_RAN: ran} if ran else {})})
+
+
+def _as_it_ran(told: str) -> dict[str, Any]:
+    """A row's configuration in one level: what was derived in the place of what was typed."""
+    options: dict[str, Any] = json.loads(told)
+    ran = options.pop(AS_RAN, {})
+    return {**options, **ran}
 
 
 @cache
@@ -121,7 +135,7 @@ def _codec(tasks: Sequence[Task]) -> dict[str, Any]:
     """A curve: what all of its points share, and what is a point's own."""
     axis, first = axis_of(tasks[0].codec), tasks[0].codec
     made = [
-        {"configuration": json.loads(configuration(first, task.rate)), "coder": json.loads(_coder(task.identity))}
+        {"configuration": _as_it_ran(configuration(first, task.rate)), "coder": json.loads(_coder(task.identity))}
         for task in tasks
     ]
     shared = {
