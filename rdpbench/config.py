@@ -6,8 +6,8 @@ Hydra's own launcher is not used: it knows neither resume nor a plan.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,9 @@ class Bench:
     """Only a plan: nothing is made, not even captions."""
     overrides: tuple[str, ...] = ()
     composed: Mapping[str, Any] | None = None
-    """The first composed configuration, for the record."""
+    """The first composed configuration, for the record, with interpolations such as ``${oc.env:X}`` as typed."""
+    interpolated: Mapping[tuple[str, Any], str] = field(default_factory=dict)
+    """What was typed in place of a value, by the option's name and that value, where an interpolation was typed."""
 
 
 def read(overrides: Sequence[str]) -> Bench:
@@ -123,11 +125,16 @@ def _read(overrides: Sequence[str]) -> Bench:
         with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
             for choice in typed.choices:
                 words, settings = rewrite(choice)
-                plain = OmegaConf.to_container(compose("config", overrides=words), resolve=True)
+                config = compose("config", overrides=words)
+                # What the environment holds may be a secret: a record of the command has what was typed.
+                plain, as_typed = (OmegaConf.to_container(config, resolve=resolve) for resolve in (True, False))
                 assert isinstance(plain, dict)
+                assert isinstance(as_typed, dict)
                 for key, value in (*typed.literal.items(), *settings.items()):
                     _put(plain, key, value)
-                composed.append({**{str(key): value for key, value in plain.items()}, "_choice": choice})
+                    _put(as_typed, key, value)
+                extra = {"_choice": choice, "_as_typed": as_typed}
+                composed.append({**{str(key): value for key, value in plain.items()}, **extra})
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(str(error), overrides) from error
     return _bench(composed, typed, tuple(overrides))
@@ -182,8 +189,22 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
         decodes=decodes,
         batch=_count(first, "batch", 1) or 1,
         overrides=overrides,
-        composed={key: value for key, value in first.items() if key != "_choice"},
+        # What Hydra does not see is put in: a record that shows defaults instead would be wrong.
+        composed=first["_as_typed"] | axes | {"captions": typed.captions or None, "metrics": {"names": list(names)}},
+        interpolated={key: text for one in composed for key, text in _interpolated(one, one["_as_typed"])},
     )
+
+
+def _interpolated(value: Any, typed: Any, name: str = "") -> Iterator[tuple[tuple[str, Any], str]]:
+    """Each value that came out of an interpolation, with the name of its option, and what was typed."""
+    if isinstance(typed, Mapping):
+        for key, inner in typed.items():
+            yield from _interpolated(value[key], inner, str(key))
+    elif isinstance(typed, list):
+        for one, inner in zip(value, typed, strict=True):
+            yield from _interpolated(one, inner, name)
+    elif isinstance(typed, str) and "${" in typed and value != typed:
+        yield (name, value), typed
 
 
 def _metrics(names: Sequence[str], decodes: int) -> tuple[str, ...]:

@@ -36,8 +36,12 @@ _STAMP = "%Y%m%dT%H%M%S%f"
 """Of UTC."""
 
 
-def provenance(bench: Bench, tasks: int) -> dict[str, Any]:
-    """Everything worth knowing about a call, as JSON-able data."""
+def provenance(bench: Bench, tasks: int, resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything worth knowing about a call, as JSON-able data.
+
+    ``resolved`` is what its codecs, data and metrics were set to (`rdpbench.runners.rows.resolved`). Values that came
+    out of an interpolation, such as ``${oc.env:TOKEN}``, are in none of it: the interpolation is.
+    """
     root = Path(__file__).parent.parent
     lock = root / "requirements.lock"
     return {
@@ -46,6 +50,7 @@ def provenance(bench: Bench, tasks: int) -> dict[str, Any]:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "tasks": tasks,
         "config": bench.composed,
+        **as_typed(resolved, bench.interpolated),
         "commit": _git(root, "rev-parse", "HEAD"),
         "dirty": bool(_git(root, "status", "--porcelain")) if (root / ".git").exists() else None,
         "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
@@ -57,6 +62,29 @@ def provenance(bench: Bench, tasks: int) -> dict[str, Any]:
         "gpu": _gpu(),
         "packages": _packages(),
     }
+
+
+def as_typed(value: Any, interpolated: Mapping[tuple[str, Any], str], name: str = "") -> Any:
+    """Data with what was typed in the place of values that came out of an interpolation; in texts too.
+
+    >>> as_typed({"path": "/secret/a", "told": ["in /secret/a"]}, {("path", "/secret/a"): "${oc.env:HERE}/a"})
+    {'path': '${oc.env:HERE}/a', 'told': ['in ${oc.env:HERE}/a']}
+    """
+    if isinstance(value, Mapping):
+        texts = {key: as_typed(str(key), interpolated) for key in value}
+        return {texts[key]: as_typed(inner, interpolated, str(key)) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_typed(inner, interpolated, name) for inner in value]
+    for (option, held), text in interpolated.items():
+        if name == option and value == held:
+            return text
+        if isinstance(value, (str, Path)) and isinstance(held, str) and len(held) > _TOO_SHORT:
+            value = str(value).replace(held, text)
+    return value
+
+
+_TOO_SHORT = 3
+"""Characters of a value that is looked for inside texts: shorter ones are in any text, and no secret."""
 
 
 def write_session(folder: Path, session: str, record: dict[str, Any]) -> Path:

@@ -16,6 +16,8 @@ class data, read through the functions below, so that a codec of one's own stays
 ``uses_caption``  True if the encoder takes ``side.caption``; only then is ``captions`` a sweep axis, and given at all
 ``unkeyed``  names of fields that change no byte and no pixel, such as a timeout
 ``coder()``  what codes: library versions, or version and sha256 of a binary; enters the key of every result
+``settings()``  what the class decides beside its fields, by name: a number of steps that depends on the rate, what it
+    hands to a library. It can be read beside each result and enters no key: ``version`` is raised where it changes
 ``version``  raise it when the codec's own code changes what it writes
 
 Methods that a codec with weights also has:
@@ -28,9 +30,9 @@ Methods that a codec with weights also has:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from rdpbench.errors import CodecError, OutOfRange
 from rdpbench.image import Image
@@ -57,9 +59,16 @@ class Bitstream:
     parts: Mapping[str, int]
     """Bytes by part; they add up to ``len(data)``."""
     info: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """What is worth a column but is not transmitted, such as the exact ``command`` of a binary."""
+    """What is worth reading beside the result but is not transmitted: texts by name, such as a prompt that was found.
+    The exact ``command`` of a binary and ``legacy`` rates have columns of their own."""
 
     def __post_init__(self) -> None:
+        if odd := {name: value for name, value in self.info.items() if not isinstance(value, str)}:
+            name, value = next(iter(odd.items()))
+            raise CodecError(
+                f"Bitstream.info holds texts by name, but {name!r} is {value!r:.80}, a {type(value).__name__}; "
+                f'write {name}=str(...), or f"{{...:.4f}}" for a number'
+            )
         if sum(self.parts.values()) != len(self.data):
             raise CodecError(f"parts {dict(self.parts)} do not add up to the {len(self.data)} bytes of the bitstream")
         if not self.data:
@@ -148,3 +157,45 @@ def coder_of(codec: Codec) -> dict[str, str]:
     """What codes, by name: part of the key, since another library version may write other bytes."""
     coder = getattr(codec, "coder", None)
     return dict(coder()) if callable(coder) else {}
+
+
+def coder_inside(what: str, codec: Codec) -> dict[str, str]:
+    """The same of a codec that another one uses for a part of its bitstream: its version is in it, from the second on.
+
+    >>> from rdpbench.codecs.webp import WebP
+    >>> sorted(coder_inside("guide", WebP()))
+    ['guide libwebp', 'guide pillow']
+    """
+    version = str(getattr(codec, "version", "1"))
+    inside = {**coder_of(codec), **({"version": version} if version != "1" else {})}
+    return {f"{what} {name}": made for name, made in inside.items()}
+
+
+def configuration_of(codec: Codec, *, with_rate: bool = False) -> dict[str, Any]:
+    """All that a codec is set to, to be read: its fields, over them what it derives (`settings`), and its weights.
+
+    Without the device and, unless it is asked for, the rate: these have columns of their own. Nothing is in a key.
+
+    >>> from rdpbench.codecs.jpeg import JPEG
+    >>> configuration_of(JPEG(quality=5), with_rate=True)
+    {'quality': 5, 'chroma': '4:2:0', 'optimize': False}
+    """
+    axis, cls = rate_of(type(codec)), type(codec)
+    apart = {axis.field if axis and not with_rate else "", "device" if getattr(cls, "uses_device", False) else ""}
+    own: tuple[Any, ...] = fields(cls) if is_dataclass(cls) else ()
+    found: dict[str, Any] = {one.name: getattr(codec, one.name) for one in own if one.name not in apart}
+    settings = getattr(codec, "settings", None)
+    try:
+        found |= dict(settings()) if callable(settings) else {}
+        found |= _weight_files(codec)
+    except Exception as error:  # what is only told must not fail what is coded
+        found["settings"] = f"not known: {type(error).__name__}: {error}"
+    return found
+
+
+def _weight_files(codec: Codec) -> dict[str, Any]:
+    """Where the published weights of a configuration are from, with their revision. Their hashes are in `coder`."""
+    own = getattr(codec, "weight_needs", None)
+    cards = [card for need in (own() if callable(own) else ()) if (card := getattr(need, "card", None))]
+    files = {str(card.id): f"{card.source}, revision {card.revision}" for card in cards}
+    return {"weight_files": files} if files else {}

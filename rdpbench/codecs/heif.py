@@ -21,6 +21,9 @@ from rdpbench.codecs.inprocess import check_choice, check_pixels, check_x265, de
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package
 
+X265 = {"x265:pools": "none", "x265:frame-threads": "1", "x265:wpp": "0"}
+"""What libheif hands to x265 itself. Without pools there is no wavefront either, so one thread codes."""
+
 
 @dataclass(frozen=True)
 class HEIF:
@@ -54,6 +57,9 @@ class HEIF:
             "decoder": ", ".join(info["decoders"].values()),
         }
 
+    def settings(self) -> dict[str, str]:
+        return {**X265, "matrix": "bt601, full range"}
+
     def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002
         import pillow_heif
 
@@ -68,8 +74,7 @@ class HEIF:
                 buffer,
                 quality=self.quality,
                 subsampling=self.chroma,
-                # x265:... goes to x265 itself. Without pools there is no wavefront either, so one thread codes.
-                enc_params={"x265:pools": "none", "x265:frame-threads": "1", "x265:wpp": "0"},
+                enc_params=X265,
             )
         return Bitstream.whole(buffer.getvalue())
 

@@ -33,6 +33,9 @@ from rdpbench.needs import Need, Package
 FORMATS = {8: "yuv444p", 10: "yuv444p10le"}
 """FFmpeg's pixel format for a bit depth; its own way to say so, read back by the decoder from the bits."""
 
+FIXED = {"tune": "psnr", "x265-params": "ipratio=1:keyint=1:pools=none:frame-threads=1:wpp=0:log-level=none"}
+"""What x265 is given at any QP."""
+
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
 
 
@@ -66,6 +69,9 @@ class HEVC:
         avcodec = ".".join(str(part) for part in av.library_versions["libavcodec"])
         return {"av": av.__version__, "libavcodec": avcodec, "x265": _x265_version()}
 
+    def settings(self) -> dict[str, str]:
+        return {**FIXED, "matrix": "bt709, full range"}
+
     def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002
         check_x265("hevc", image, 16)
         with encoding("hevc"):
@@ -86,8 +92,7 @@ def _encode(image: Image, qp: int, bits: int, preset: str, info: int = 0) -> byt
     context.pix_fmt = FORMATS[bits]
     context.time_base, context.framerate = Fraction(1), Fraction(1)
     context.thread_count = 1
-    parameters = f"qp={qp}:ipratio=1:keyint=1:info={info}:pools=none:frame-threads=1:wpp=0:log-level=none"
-    context.options = {"preset": preset, "tune": "psnr", "x265-params": parameters}
+    context.options = {"preset": preset, **FIXED, "x265-params": f"qp={qp}:info={info}:{FIXED['x265-params']}"}
 
     frame = av.VideoFrame(context.width, context.height, context.pix_fmt)
     frame.pts = 0

@@ -19,6 +19,9 @@ from rdpbench.codecs.inprocess import pillow_coder, pillow_decode, pillow_encode
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package
 
+FIXED = {"no_jp2": True, "quality_mode": "rates", "irreversible": True, "mct": 1}
+"""What OpenJPEG is given at any ratio."""
+
 
 @dataclass(frozen=True)
 class JPEG2000:
@@ -44,16 +47,16 @@ class JPEG2000:
         """Pillow, and OpenJPEG inside it."""
         return pillow_coder(openjpeg="jpg_2000")
 
+    def settings(self) -> dict[str, object]:
+        return FIXED
+
     def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002
         data = pillow_encode(
             "jpeg2000",
             "JPEG2000",
             image,
-            no_jp2=True,
-            quality_mode="rates",
             quality_layers=[float(self.ratio)],
-            irreversible=True,
-            mct=1,
+            **FIXED,
             comment=b"\0",  # an empty C string; without one OpenJPEG writes its name
         )
         return Bitstream.whole(data)

@@ -10,7 +10,7 @@ Bitstream: the bare codestream; the 40 bytes of an optional container are left o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from rdpbench.codecs.contract import Bitstream, Rate, Side
 from rdpbench.codecs.inprocess import check_choice, check_pixels, decoding, encoding
 from rdpbench.image import Image, check_image
 from rdpbench.needs import Need, Package
+
+FIXED: dict[str, Any] = {"lossless": False, "photometric": "rgb", "usecontainer": False, "numthreads": 1}
+"""What libjxl is given at any distance and effort."""
 
 
 @dataclass(frozen=True)
@@ -47,20 +50,15 @@ class JPEGXL:
 
         return {"imagecodecs": imagecodecs.__version__, "libjxl": imagecodecs.jpegxl_version().split()[-1]}
 
+    def settings(self) -> dict[str, Any]:
+        return FIXED
+
     def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002
         import imagecodecs
 
         pixels = np.ascontiguousarray(check_image(image))
         with encoding("jpegxl"):
-            data = imagecodecs.jpegxl_encode(
-                pixels,
-                distance=float(self.distance),
-                effort=self.effort,
-                lossless=False,
-                photometric="rgb",
-                usecontainer=False,
-                numthreads=1,
-            )
+            data = imagecodecs.jpegxl_encode(pixels, distance=float(self.distance), effort=self.effort, **FIXED)
         return Bitstream.whole(bytes(data))
 
     def decode(self, data: bytes) -> Image:

@@ -24,6 +24,17 @@ from rdpbench.image import Image
 from rdpbench.needs import Need, Package, package_version
 
 SUBSAMPLE = {"4:4:4": "off", "4:2:0": "on"}
+TABLE = 3
+"""N. Robidoux's quantiser table."""
+FIXED: dict[str, Any] = {
+    "trellis_quant": True,
+    "overshoot_deringing": True,
+    "optimize_scans": True,
+    "optimize_coding": True,
+    "interlace": True,
+    "keep": "none",
+}
+"""What mozjpeg is given at any quality."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +70,13 @@ class MozJPEG:
             **pillow_coder(libjpeg_turbo="libjpeg_turbo"),
         }
 
+    def settings(self) -> dict[str, Any]:
+        return {"quant_table": TABLE, **FIXED}
+
     def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002
         check_sides("mozjpeg", image, 1, LARGEST)
         with encoding("mozjpeg"):
-            return Bitstream.whole(_save(_vips(), image, self.quality, SUBSAMPLE[self.chroma], table=3))
+            return Bitstream.whole(_save(_vips(), image, self.quality, SUBSAMPLE[self.chroma], TABLE))
 
     def decode(self, data: bytes) -> Image:
         return pillow_decode("mozjpeg", "JPEG", data)
@@ -75,12 +89,7 @@ def _save(vips: Any, image: Image, quality: int, subsample: str, table: int) -> 
         Q=quality,
         subsample_mode=subsample,
         quant_table=table,
-        trellis_quant=True,
-        overshoot_deringing=True,
-        optimize_scans=True,
-        optimize_coding=True,
-        interlace=True,
-        keep="none",
+        **FIXED,
     )
     return saved
 

@@ -50,6 +50,7 @@ class PerCoCodec(ABC):
     """Name of the section that describes the image as a whole."""
     heavy: ClassVar[bool] = True
     seeded: ClassVar[bool] = True
+    stochastic: ClassVar[bool] = True
     uses_device: ClassVar[bool] = True
     preload: ClassVar[tuple[str, ...]] = (
         "torch",
@@ -149,6 +150,17 @@ class PerCoCodec(ABC):
         where = (self.weights, self.precision, self.device, self.pipeline, self.embedding())
         return perco_models.load(self.nominal, *where)
 
+    def settings(self) -> dict[str, object]:
+        """What follows from the rate, the base model, and what the sampler is set up with."""
+        point, sizes = perco_weights.POINTS[self.nominal], perco_models.layout(self.weights, self.pipeline)
+        return {
+            "base": self.pipeline or perco_models.BASE,
+            "steps": self._steps(),
+            "index_stride": point.stride,
+            "index_entries": point.entries,
+            "scheduler": sampling.settings_of(sizes, self.sampler),
+        }
+
     def encode(self, image: Image, side: Side) -> Bitstream:
         height, width = size_of(image)
         padded = pixels.FRAME.padded(height, width)
@@ -166,13 +178,14 @@ class PerCoCodec(ABC):
         if "indices" in strings:
             bits["nominal"] = legacy.nominal(self.nominal, (height, width))
         bits |= self.printed(strings, side, rows * columns, (height, width))
-        return pack(height, width, sections, legacy=json.dumps(bits))
+        return pack(height, width, sections, legacy=json.dumps(bits), seed=str(side.seed))
 
-    def decode(self, data: bytes) -> Image:
+    def decode(self, data: bytes, *, seed: int | None = None) -> Image:
+        """The image, or with a seed of the caller's another sample of the same bitstream."""
         ready = self.networks()
         with reproducible(), decoding(self.name):
             names = self._names()
-            height, width, found = unpack(data, len(names))
+            height, width, found = unpack(data if seed is None else fields.with_seed(data, seed), len(names))
             padded = pixels.FRAME.padded(height, width)
             check_pixels(*padded, self.max_pixels, BitstreamError)
             sections = dict(zip(names, found, strict=True))
@@ -203,6 +216,9 @@ class PerCoCodec(ABC):
             vectors = torch.from_numpy(perco_fields.unpack_vectors(section, shape))
             planes = shown(quantiser.planes(vectors.to(ready.models.device)), *size)
         return planes.to(ready.models.device, ready.models.dtype)
+
+    def _steps(self) -> int:
+        return self.steps or perco_weights.POINTS[self.nominal].steps
 
     def _names(self) -> list[str]:
         both = [self.described, "indices" if self.quantised else "vectors"]
@@ -236,7 +252,7 @@ class PerCoCodec(ABC):
             networks = replace(networks, unet=Blindfolded(networks.unet, ready.channels))
         return sampling.denoise(
             networks,
-            sampling.scheduler(networks, self.sampler, self.steps or perco_weights.POINTS[self.nominal].steps),
+            sampling.scheduler(networks, self.sampler, self._steps()),
             sampling.noise(networks, draws, height, width),
             draws,
             self.condition(ready, sections.get(self.described)),

@@ -205,7 +205,8 @@ class PIC(DiffusionCodec):
             seed, likeness = seeds[int(np.argmax(scores))], float(np.max(scores))
         bits = self.printed(prompt.ids, ready, sketch)
         told = {"legacy": json.dumps(bits), "prompt": ready.vocabulary.decode(prompt.ids)}
-        told |= {"prompt_cosine": f"{prompt.cosine:.4f}", "candidate_cosine": f"{likeness:.4f}"}
+        told |= {"prompt_cosine": f"{prompt.cosine:.4f}", "seed": str(seed)}
+        told |= {"candidate_cosine": f"{likeness:.4f}"} if self.candidates > 1 else {}
         return pack(height, width, {"seed": fields.pack_seed(seed), "prompt": section, **sketch}, **told)
 
     def _scores(

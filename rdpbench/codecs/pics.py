@@ -32,7 +32,7 @@ from typing import ClassVar
 import numpy as np
 
 from rdpbench.codecs import hed
-from rdpbench.codecs.contract import Codec, Rate, coder_of
+from rdpbench.codecs.contract import Codec, Rate, coder_inside, configuration_of
 from rdpbench.codecs.diffusion import models, pixels, sketches
 from rdpbench.codecs.diffusion.codec import check_count
 from rdpbench.codecs.diffusion.folders import Place
@@ -101,6 +101,13 @@ class _Sketched(PIC):
     def hashes(self) -> dict[str, str]:
         made = {**super().hashes(), "controlnet": models.source_identity(self._controlnet())}
         return made | ({"hed": models.named(hed.CARD)} if self.kind() == "hed" else {})
+
+    def settings(self) -> dict[str, object]:
+        return {**super().settings(), "sketch_kind": self.kind(), "sketch": self.settings_of_sketch()}
+
+    def settings_of_sketch(self) -> dict[str, object]:
+        """What the sketch's codec is set to, its rate too."""
+        return {"codec": "text-sketch"}
 
     def sketch_sections(self) -> tuple[str, ...]:
         return self.coder_of_sketch().sections
@@ -215,7 +222,14 @@ class SketchPICS(_Sketched):
     def coder(self) -> dict[str, str]:
         if self.sketch_codec in ("ccitt-g4", "text-sketch"):
             return {**super().coder(), "pillow": package_version("pillow")}
-        return {**super().coder(), **{f"sketch {name}": made for name, made in coder_of(self._registered()).items()}}
+        return {**super().coder(), **coder_inside("sketch", self._registered())}
+
+    def settings_of_sketch(self) -> dict[str, object]:
+        if self.sketch_codec == "ccitt-g4":
+            return {"codec": self.sketch_codec}
+        if self.sketch_codec == "text-sketch":
+            return {"codec": self.sketch_codec, "lambda": self._lambda()}
+        return {"codec": self.sketch_codec, **configuration_of(self._registered(), with_rate=True)}
 
     def hashes(self) -> dict[str, str]:
         if self.sketch_codec != "text-sketch":

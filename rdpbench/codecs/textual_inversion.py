@@ -41,7 +41,7 @@ from typing import ClassVar
 from rdpbench.codecs import textual_inversion_coding as coding
 from rdpbench.codecs import textual_inversion_guide as guiding
 from rdpbench.codecs.container import pack, unpack
-from rdpbench.codecs.contract import Bitstream, Rate, Side, coder_of, needs_of_built
+from rdpbench.codecs.contract import Bitstream, Rate, Side, coder_inside, configuration_of, needs_of_built
 from rdpbench.codecs.diffusion import fields, pixels, prompts, sampling
 from rdpbench.codecs.diffusion.codec import DiffusionCodec, check_count
 from rdpbench.codecs.diffusion.models import Models
@@ -131,8 +131,15 @@ class TextualInversion(DiffusionCodec):
 
     def coder(self) -> dict[str, str]:
         guide = self._guide_coder()
-        codes = coder_of(guide.codec) if guide else {}
-        return {**super().coder(), **{f"guide {name}": made for name, made in codes.items()}}
+        return {**super().coder(), **(coder_inside("guide", guide.codec) if guide else {})}
+
+    def settings(self) -> dict[str, object]:
+        """Beside the sampler's what the guide's codec is set to; a rate that is fitted stands with each image."""
+        guide, found = self._guide_coder(), super().settings()
+        if guide:
+            fixed = isinstance(guide, guiding.Fixed)
+            found["guide"] = {"codec": self.guide_codec, **configuration_of(guide.codec, with_rate=fixed)}
+        return found
 
     def encode(self, image: Image, side: Side) -> Bitstream:
         height, width = size_of(image)
@@ -144,6 +151,7 @@ class TextualInversion(DiffusionCodec):
             objective = self._objective(ready, image, side.seed)
             section = coding.pack(self._vectors(ready, objective, image, side.seed), self._budget(ready))
             told = _told(objective, section, width_of(ready))
+            told |= self._told_of_guide(guide) | {"seed": str(side.seed)}
         return pack(height, width, {"seed": seed, "vectors": section, "guide": guide}, **told)
 
     def decode(self, data: bytes, *, seed: int | None = None) -> Image:
@@ -190,6 +198,11 @@ class TextualInversion(DiffusionCodec):
         coder = self._guide_coder()
         budget = int(self.guide_bpp * image.shape[0] * image.shape[1] / 8)
         return coder.encode(guiding.small(image, self.guide_factor), side, budget) if coder else b""
+
+    def _told_of_guide(self, guide: bytes) -> dict[str, str]:
+        """The rate that was fitted for this image."""
+        coder = self._guide_coder()
+        return {"guide_rate": f"{coder.rate_of(guide):g}"} if isinstance(coder, guiding.Fitted) else {}
 
     def _decoded_guide(self, guide: bytes, height: int, width: int) -> Image | None:
         coder = self._guide_coder()

@@ -100,13 +100,20 @@ class Fitted:
             raise BitstreamError(f"the guide was coded at place {place} of {self.name}, which has {self._last() + 1}")
         return self._at(place).decode(section[at:])
 
+    def rate_of(self, section: bytes) -> float:
+        """The native rate that a guide was coded at."""
+        return self._rate(read_varint(section, 0)[0])
+
     def _coded(self, place: int, guide: Image, side: Side) -> bytes:
         return varint(place) + bytes(self._at(place).encode(guide, side).data)
 
     def _at(self, place: int) -> Codec:
+        return built(self.name, self._rate(place), "", self.device)
+
+    def _rate(self, place: int) -> float:
         """Places count from the lowest rate."""
         steps = place if self.axis.rises else self._last() - place
-        return built(self.name, self.axis.low + steps * self.axis.step, "", self.device)
+        return self.axis.low + steps * self.axis.step
 
     def _last(self) -> int:
         return round((self.axis.high - self.axis.low) / self.axis.step)

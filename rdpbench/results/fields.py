@@ -93,7 +93,10 @@ IMAGES: Mapping[str, Field] = {
     "codec": POINTS["codec"],
     "use": _text("What was loaded: a registry name or `file.py:Class`."),
     "options": _text("The options that were chosen, without the rate, as JSON."),
-    "configuration": _text("All options as they were, defaults too, without the rate, as JSON; empty if not known."),
+    "configuration": _text(
+        "What the codec was set to, as JSON: all options of its key but the rate, defaults too; under `as it ran` what "
+        "it derived of them (steps, scheduler) and where published weights are from. Empty if not known."
+    ),
     "coder": _text("Versions of the codec's class and libraries, or sha256 of the binaries, that coded, as JSON."),
     "rate_field": POINTS["rate_field"],
     "rate": _number("The native setting; where a target was searched, the nearest to it."),
@@ -142,7 +145,10 @@ IMAGES: Mapping[str, Field] = {
     "threads": _count("Of the worker."),
     "batch": _count("Images that were decoded together."),
     "command": _text("The command line, where a foreign program coded."),
-    "info": _text("What the codec said of this image beside its bytes, as JSON, such as a prompt that it found."),
+    "info": _text(
+        "What the codec told of this image beside its bytes, texts by name as JSON: a prompt that it found, the `seed` "
+        "of its decoder's noise, errors of a search. Long texts are cut, with a mark."
+    ),
     "files": _text("Other files of the user's that the codec opened, with their sha256, as JSON."),
     "attempts": _count("Encodes that a search took; else 1."),
     "time": _text("UTC, when the row was made."),

@@ -67,6 +67,9 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 """From version n to n + 1, a function of one record: a line of a part, or a row, score or timing of Parquet."""
 
+AS_RAN = "as it ran"
+"""What in a row's configuration is apart from the options of the key; no option can have this name."""
+
 Status = Literal["ok", "error", "out_of_range"]
 
 
@@ -85,7 +88,9 @@ class Row:
     options: str
     """The options that were chosen, without the rate, as JSON; what builds the codec again."""
     configuration: str
-    """All options of the codec as they were, defaults too, without the rate, as JSON; empty if not known."""
+    """What the codec was set to, as JSON: all options of its key, defaults too, without the rate. Under `AS_RAN` what
+    else it was set to at this rate: what it derives (with ``steps=0`` the steps that were taken), what it hands to a
+    library, options that change nothing, where published weights are from. Empty if not known."""
     coder: str
     """Versions of the codec's class and of the libraries, or sha256 of the binaries, that coded, as JSON."""
     rate_field: str
@@ -162,7 +167,8 @@ class Row:
     command: str
     """The command line, where a foreign program coded."""
     info: str
-    """What the codec said of this image beside its bytes, such as a prompt that it found, as JSON."""
+    """What the codec told of this image beside its bytes, texts by name as JSON: a prompt that it found, the ``seed``
+    of its decoder's noise. Long texts are cut, with a mark."""
     files: str
     """Other files of the user's that the codec opened, with their sha256, as JSON."""
     attempts: int

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from rdpbench.image import Image, check_image, pixel_sha256
 from rdpbench.results.reconstructions import put_reconstruction
 from rdpbench.results.schema import Row
 from rdpbench.results.store import Store
-from rdpbench.runners.rows import judged, new_row
+from rdpbench.runners.rows import configuration, judged, new_row
 from rdpbench.runners.search import search
 from rdpbench.runners.task import Task, Work, axis_of, build
 
@@ -37,6 +37,10 @@ class Setup:
     device: str
     batch: int = 1
     """Images of one size that are coded together, by codecs that can."""
+
+
+LONGEST_TEXT, MOST_TEXTS = 2000, 50
+"""Of what a codec tells beside an image: characters of a text, and texts; more is cut, with a mark."""
 
 
 class Coded(NamedTuple):
@@ -176,10 +180,11 @@ def _stored(
     row = replace(
         new_row(task, setup.session, setup.device, status="ok"),
         rate=encoded.rate,
+        configuration=configuration(task.codec, encoded.rate),
         bytes=len(bitstream.data),
         parts=json.dumps({name: int(size) for name, size in bitstream.parts.items()}),
         bpp=8 * len(bitstream.data) / (original.shape[0] * original.shape[1]),
-        legacy=bitstream.info.get("legacy", "{}"),
+        legacy=_legacy(bitstream.info.get("legacy", "{}")),
         bitstream_sha256=setup.store.put_bitstream(bytes(bitstream.data)),
         reconstruction_sha256=pixel_sha256(reconstruction),
         verified="fresh_object",
@@ -188,6 +193,7 @@ def _stored(
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         batch=batch,
         command=bitstream.info.get("command", ""),
+        info=_told(bitstream.info),
         attempts=encoded.attempts,
     )
     if task.target is not None:
@@ -203,3 +209,29 @@ def _checked(bitstream: object) -> Bitstream:
     if not isinstance(bitstream, Bitstream):
         raise CodecError(f"encode must return a Bitstream, found {type(bitstream).__name__}; see Bitstream.whole(data)")
     return bitstream
+
+
+def _legacy(text: str) -> str:
+    """Rates as other publications count them, if that is what they are: a column that readers add up."""
+    try:
+        bits = json.loads(text)
+    except ValueError:
+        bits = None
+    if not isinstance(bits, dict) or not all(isinstance(one, (int, float)) for one in bits.values()):
+        raise CodecError(f"Bitstream.info['legacy'] must be JSON of bits by name, found {text!r:.80}")
+    return text
+
+
+def _told(info: Mapping[str, str]) -> str:
+    """What a codec tells beside an image, as JSON; what has a column of its own is not in it."""
+    texts = {name: text for name, text in info.items() if name not in ("legacy", "command")}
+    kept = {_cut(name): _cut(text) for name, text in list(texts.items())[:MOST_TEXTS]}
+    if len(texts) > MOST_TEXTS:
+        kept["…"] = f"{len(texts) - MOST_TEXTS} more are not kept"
+    return json.dumps(kept)
+
+
+def _cut(text: str) -> str:
+    if len(text) <= LONGEST_TEXT:
+        return text
+    return f"{text[:LONGEST_TEXT]}… (cut here: {len(text):,} characters)"

@@ -6,12 +6,14 @@ those of five. They are not stored: their hash stands in the note of each value 
 decodes them again.
 
 A deterministic decoder has a diversity of exactly 0: it is not asked again. A codec that draws random numbers
-(``seeded``), but whose ``decode`` takes no seed, is refused: its decodes would all be one, which says nothing of it.
+(``seeded``), but whose ``decode`` takes no seed, stops the plan: its decodes would all be one, which says nothing of
+it. So does one that says neither or both: ``stochastic`` and the seed of ``decode`` belong together.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -20,7 +22,7 @@ from typing import Any
 from rdpbench import registry
 from rdpbench.codecs.contract import Codec
 from rdpbench.config import CodecSetting
-from rdpbench.errors import CodecError, MetricError
+from rdpbench.errors import CodecError, ConfigError
 from rdpbench.image import Image, check_image, pixel_sha256
 from rdpbench.results.schema import Row, Score
 from rdpbench.results.store import Store
@@ -43,17 +45,25 @@ def is_stochastic(setting: CodecSetting) -> bool:
     """Does the decoder draw random numbers with a seed that can be given? False: it is deterministic.
 
     Raises:
-        MetricError: the codec draws random numbers, and its decoder takes no seed.
+        ConfigError: it may draw random numbers, and nobody can give it a seed.
     """
     cls: Any = registry.load("codec", setting.use)
-    if getattr(cls, "stochastic", False):
+    stated, takes = bool(getattr(cls, "stochastic", False)), "seed" in inspect.signature(cls.decode).parameters
+    if stated and takes:
         return True
-    if getattr(cls, "seeded", False):
-        raise MetricError(
-            f"codec {setting.name!r} draws random numbers (seeded), but its decoder takes no seed: it needs "
-            "stochastic = True and decode(data, *, seed=None)"
-        )
-    return False
+    if stated:
+        why = "its class says stochastic, but its decode() takes no seed"
+    elif takes:
+        why = "its decode() takes a seed, but its class does not say stochastic = True"
+    elif getattr(cls, "seeded", False):
+        why = "it draws random numbers (seeded), but its decode() takes no seed"
+    else:
+        return False
+    raise ConfigError(
+        f"codec {setting.name!r} cannot decode one bitstream several times with other random numbers: {why}.\n"
+        "Leave it out of this command, or leave out decodes= and the metrics diversity/...; a codec of your own needs "
+        "both: stochastic = True, and decode(self, data, *, seed=None)"
+    )
 
 
 def decode_seed(data: bytes, index: int) -> int:

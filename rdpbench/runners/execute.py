@@ -23,6 +23,7 @@ from rdpbench.runners.features import originals, set_metrics
 from rdpbench.runners.grid import run_name
 from rdpbench.runners.plan import Plan, chunks, make_plan
 from rdpbench.runners.progress import progress
+from rdpbench.runners.rows import resolved
 from rdpbench.runners.server import import_ahead, start_for
 from rdpbench.runners.sets import reduce_all
 from rdpbench.runners.verify import asked_of, decode_elsewhere, unlike
@@ -87,7 +88,8 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
             return Done(store, plan)
         session = store.new_session()
         try:
-            write_session(store.folder, session, provenance(bench, len(plan.tasks)))
+            made_of = resolved(bench, plan.tasks, plan.metrics)
+            write_session(store.folder, session, provenance(bench, len(plan.tasks), made_of))
         except OSError as error:
             raise unwritable(store.folder, error) from error
         setup = Setup(Store(store.folder.resolve()), session, bench.device, batch_of(bench))

@@ -14,11 +14,18 @@ from rdpbench import registry
 from rdpbench.config import Bench
 from rdpbench.metrics.contract import beside
 from rdpbench.results.reconstructions import reconstruction_path
-from rdpbench.results.schema import Member, Place, Row
+from rdpbench.results.schema import AS_RAN, Member, Place, Row
 from rdpbench.results.store import Contents, Store
 from rdpbench.runners.features import Stored, pair_metrics, set_metrics
 from rdpbench.runners.grid import list_tasks
-from rdpbench.runners.preflight import check_device, check_downloads, check_needs, choose_metrics, fitting
+from rdpbench.runners.preflight import (
+    check_decodes,
+    check_device,
+    check_downloads,
+    check_needs,
+    choose_metrics,
+    fitting,
+)
 from rdpbench.runners.rows import judged, new_row
 from rdpbench.runners.search import TOLERANCE, is_near, is_tight, is_whole
 from rdpbench.runners.task import Task, Work, axis_of, device_of, member_of, place_of, score_key, timing_key
@@ -68,6 +75,7 @@ def make_plan(bench: Bench, store: Store) -> Plan:
     check_needs(bench)
     check_downloads(bench)
     check_device(bench.device)
+    check_decodes(bench)
     metrics, left_out = choose_metrics(bench)
     tasks = tuple(list_tasks(bench))
     metrics, unfit = fitting(bench, metrics, tasks)
@@ -158,7 +166,7 @@ def _why(old: Row, new: Row) -> str:
     for was, now in ((old.coder, new.coder), (old.configuration or old.options, new.configuration)):
         before, after = json.loads(was or "{}"), json.loads(now)
         # Of a row of an earlier version only the options that were typed are known.
-        names = [name for name in after if name in before or old.configuration]
+        names = [name for name in after if name != AS_RAN and (name in before or old.configuration)]
         parts += [
             f"{name} {before.get(name)} is now {after[name]}" for name in names if before.get(name) != after[name]
         ]

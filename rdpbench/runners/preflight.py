@@ -14,7 +14,7 @@ from rdpbench.metrics.contract import beside
 from rdpbench.metrics.feature_sets import check_side
 from rdpbench.needs import Need
 from rdpbench.runners.beside import lacking
-from rdpbench.runners.decodes import decodes_of
+from rdpbench.runners.decodes import decodes_of, is_stochastic
 from rdpbench.runners.features import is_set, set_metric, set_metrics
 from rdpbench.runners.grid import dataset_of, list_tasks, points
 from rdpbench.runners.reference import lacking as missing_reference
@@ -82,6 +82,17 @@ def check_device(device: str) -> None:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(number or 0) >= count:
         raise MissingNeed(f"device={device!r} is not here: torch {torch.__version__} sees {count} GPUs; use device=cpu")
+
+
+def check_decodes(bench: Bench) -> None:
+    """Stop if decodes of one bitstream are to be compared, and a codec's decoder draws and takes no seed.
+
+    Raises:
+        ConfigError: which codec, why, and what to do.
+    """
+    if bench.decodes > 1 or any(decodes_of(name) for name in bench.metrics):
+        for codec in dict.fromkeys(codec for codec, _ in bench.grid):
+            is_stochastic(codec)
 
 
 def choose_metrics(bench: Bench) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from rdpbench.results.schema import Row, Status
+from rdpbench import registry
+from rdpbench.codecs.contract import configuration_of
+from rdpbench.config import Bench, CodecSetting, DataSetting
+from rdpbench.results.schema import AS_RAN, Row, Status
+from rdpbench.runners.grid import dataset_of, root_of
 from rdpbench.runners.search import Found, is_near, missed
-from rdpbench.runners.task import Task, axis_of, device_of
+from rdpbench.runners.task import Task, axis_of, build, definition, device_of, identity, metric_identity
 
 
 def new_row(task: Task, session: str, device: str, *, status: Status, error: str = "") -> Row:
@@ -24,7 +28,7 @@ def new_row(task: Task, session: str, device: str, *, status: Status, error: str
         codec=task.codec.name,
         use=task.codec.use,
         options=json.dumps(dict(task.codec.options)),
-        configuration=_configuration(task.identity),
+        configuration=configuration(task.codec, task.rate),
         coder=_coder(task.identity),
         rate_field=axis.field if axis else "",
         rate=task.rate,
@@ -95,9 +99,25 @@ def _weights(identity: str) -> str:
 
 
 @cache
-def _configuration(identity: str) -> str:
-    """All options, defaults too."""
-    return json.dumps(json.loads(identity)["options"])
+def configuration(setting: CodecSetting, rate: float | None) -> str:
+    """The options that are in a codec's key, and apart from them, under `AS_RAN`, what else it is set to at a rate.
+
+    Only the first tell two editions of a codec from one another: a target that is searched may end at another rate, and
+    thus with other steps or weights, in each image. As JSON; without a rate at the lowest.
+    """
+    axis = axis_of(setting)
+    codec = build(setting, (axis.low if rate is None else rate) if axis else None)
+    keyed: dict[str, Any] = json.loads(identity(setting, rate))["options"]
+    whole = json.loads(json.dumps(configuration_of(codec), default=str))
+    ran = {name: value for name, value in whole.items() if name not in keyed or keyed[name] != value}
+    return json.dumps({**keyed, **({AS_RAN: ran} if ran else {})})
+
+
+def _as_it_ran(told: str) -> dict[str, Any]:
+    """A row's configuration in one level: what was derived in the place of what was typed."""
+    options: dict[str, Any] = json.loads(told)
+    ran = options.pop(AS_RAN, {})
+    return {**options, **ran}
 
 
 @cache
@@ -109,3 +129,60 @@ def _coder(identity: str) -> str:
     made: Mapping[str, Any] = json.loads(identity)
     own = {"version": made["version"], **({"source_sha256": made["source"]} if made["source"] else {})}
     return json.dumps({**made["coder"], **own})
+
+
+def resolved(bench: Bench, tasks: Iterable[Task], metrics: Iterable[str]) -> dict[str, Any]:
+    """What the codecs, data and metrics of a command were set to, for its record."""
+    points: dict[str, dict[tuple[float | None, float | None], Task]] = {}
+    sets: dict[tuple[str, str, str], Task] = {}
+    for task in tasks:
+        points.setdefault(task.codec.name, {}).setdefault((task.rate, task.target), task)
+        sets.setdefault((task.dataset, task.protocol, task.root), task)
+    return {
+        "codecs": {label: _codec(list(of.values())) for label, of in points.items()},
+        "data": [_data(data, sets) for data in dict.fromkeys(data for _, data in bench.grid)],
+        "metrics": {name: _metric(name) for name in metrics},
+    }
+
+
+def _codec(tasks: Sequence[Task]) -> dict[str, Any]:
+    """A curve: what all of its points share, and what is a point's own."""
+    axis, first = axis_of(tasks[0].codec), tasks[0].codec
+    made = [
+        {"configuration": _as_it_ran(configuration(first, task.rate)), "coder": json.loads(_coder(task.identity))}
+        for task in tasks
+    ]
+    shared = {
+        part: {
+            name: value
+            for name, value in made[0][part].items()
+            if all(one[part].get(name, _ABSENT) == value for one in made)
+        }
+        for part in made[0]
+    }
+    points: list[dict[str, Any]] = []
+    for task, one in zip(tasks, made, strict=True):
+        own = {part: {k: v for k, v in of.items() if k not in shared[part]} for part, of in one.items()}
+        where: dict[str, Any] = {axis.field: task.rate} if axis and task.rate is not None else {}
+        where |= {"target_bpp": task.target} if task.target is not None else {}
+        points.append(where | {part: of for part, of in own.items() if of})
+    return {"use": first.use, "options": dict(first.options), **shared, "points": points}
+
+
+_ABSENT = object()
+
+
+def _data(setting: DataSetting, sets: Mapping[tuple[str, str, str], Task]) -> dict[str, Any]:
+    dataset: Any = dataset_of(setting)
+    options = asdict(dataset) if is_dataclass(type(dataset)) else dict(setting.options)
+    told: dict[str, Any] = {"name": dataset.name, "use": setting.use, "options": options, "protocol": dataset.protocol}
+    places = [(dataset.name, dataset.protocol, root) for root in (root_of(setting), "")]
+    if task := next((sets[place] for place in places if place in sets), None):
+        told |= {"images": task.dataset_size, "manifest": task.pin.sha256, "manifest_kind": task.pin.kind}
+    return told
+
+
+def _metric(name: str) -> dict[str, Any]:
+    features = getattr(registry.load("metric", name), "features", None)
+    of_images = {"features": {"id": features.id, "version": str(features.version)}} if features else {}
+    return {"definition": definition(name), **metric_identity(name), **of_images}

@@ -238,6 +238,21 @@ def test_random_draws_are_seeded(small: Image) -> None:
         perco().encode(small, Side(CAPTION, -1))
 
 
+@pytest.mark.parametrize("cls", [PerCo, PerCoImage])
+@pytest.mark.parametrize("conditioning", ["both", "spatial"])
+def test_a_seed_of_ones_own_is_another_sample(cls: type[PerCo | PerCoImage], conditioning: str, small: Image) -> None:
+    codec = cls(weights="random", steps=2, conditioning=conditioning)
+    made = codec.encode(small, Side(CAPTION, 3))
+    assert made.info["seed"] == "3"
+    pictures = [codec.decode(made.data, seed=seed) for seed in (None, 3, 4, 2**40, 4)]
+    assert [pixel_sha256(one) for one in pictures] == [
+        pixel_sha256(codec.decode(with_seed(made.data, seed))) for seed in (3, 3, 4, 2**40, 4)
+    ]
+    assert len({pixel_sha256(one) for one in pictures}) == 3
+    with pytest.raises(CodecError, match="is not within 0 and"):
+        codec.decode(made.data, seed=-1)
+
+
 def test_a_fresh_process_decodes_the_same_pixels(decoded_elsewhere: Any, small: Image) -> None:
     hashes, made = {}, {}
     for name, (cls, options) in {

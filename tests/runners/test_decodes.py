@@ -66,6 +66,27 @@ class NoSeed(Grain):
 
     def decode(self, data):
         return super().decode(data)
+
+class SaysSo(NoSeed):
+    seeded = False
+    stochastic = True
+
+class SaysNothing(Grain):
+    seeded = False
+    stochastic = False
+"""
+SPREAD = """
+import numpy as np
+class Spread:
+    decodes = 3
+    higher_is_better = False
+    unit = ''
+    perceptual = False
+    def score(self, decodes):
+        assert len(decodes) == 3
+        return float(np.ptp(np.stack(decodes).astype(float), axis=0).mean())
+    def reduce(self, values):
+        return sum(values) / len(values)
 """
 
 
@@ -204,14 +225,38 @@ def test_a_deterministic_decoder_has_none(tmp_path: Path, here: Any, line: list[
     assert len(scores(tmp_path, "diversity/deviation/2")) == 4
 
 
-@named
-def test_a_codec_that_draws_and_takes_no_seed_is_refused(tmp_path: Path, here: Any, line: list[str]) -> None:
-    assert here(*line, "codec=./grain.py:NoSeed", "rate=32", "metrics=psnr", "decodes=3") == 0
-    found = scores(tmp_path, "diversity/deviation/3")
-    assert [one.value for one in found] == [None, None]
-    assert "codec 'NoSeed' draws random numbers (seeded), but its decoder takes no seed" in found[0].error
-    with pytest.raises(MetricError, match="stochastic = True"):
-        is_stochastic(CodecSetting("NoSeed", f"{tmp_path}/grain.py:NoSeed", (), ()))
+@pytest.mark.parametrize(
+    ("codec", "why"),
+    [
+        ("NoSeed", "it draws random numbers (seeded), but its decode() takes no seed"),
+        ("SaysSo", "its class says stochastic, but its decode() takes no seed"),
+        ("SaysNothing", "its decode() takes a seed, but its class does not say stochastic = True"),
+    ],
+)
+@pytest.mark.parametrize("asked", ["decodes=3", "metrics=diversity/deviation/3", "metrics=./own.py:Spread"])
+def test_a_decoder_that_cannot_be_given_a_seed_stops_the_plan(
+    tmp_path: Path, here: Any, line: list[str], capsys: pytest.CaptureFixture[str], codec: str, why: str, asked: str
+) -> None:
+    (tmp_path / "own.py").write_text(SPREAD)
+    line = [*line, f"codec=jpeg,./grain.py:{codec}", "rate=32"]
+    assert here(*line, asked) == 2
+    said = capsys.readouterr().err
+    assert f"codec {codec!r} cannot decode one bitstream several times with other random numbers: {why}" in said
+    assert "leave out decodes= and the metrics diversity/" in said
+    assert not (tmp_path / "results").exists(), "nothing was coded"
+    assert here(*line, "metrics=psnr") == 0
+
+
+def test_every_codec_that_draws_can_be_asked_again() -> None:
+    """All that are shipped, so that none is refused after hours of coding."""
+    seeded = [
+        name
+        for name in registry.names("codec")
+        if getattr(cls := registry.load("codec", name), "seeded", False) or getattr(cls, "stochastic", False)
+    ]
+    assert {"pic", "pics", "pics-sketch", "textual-inversion", "perco", "perco-image"} <= set(seeded)
+    for name in registry.names("codec"):
+        assert is_stochastic(CodecSetting(name, name, (), ())) == (name in seeded)
 
 
 @named
@@ -265,13 +310,22 @@ def test_through_worker_processes(tmp_path: Path, rdpbench: Any, line: list[str]
     assert "diversity/deviation/3" in rdpbench("show", "folder-pictures", code=0).stdout
 
 
+QUICK = {
+    "pic": ("rate=8", "steps=2", "search_steps=3", "candidates=1"),
+    "perco": ("rate=0.0313", "steps=1", "conditioning=spatial"),
+    "perco-image": ("rate=0.0313", "steps=1"),
+}
+
+
 @named
 @pytest.mark.slow
-def test_pic_through_random_networks(tmp_path: Path, here: Any, line: list[str]) -> None:
-    if not getattr(registry.load("codec", "pic"), "stochastic", False):
-        pytest.skip("PIC's decoder takes no seed")
-    quick = [f"codec.options.{one}" for one in ("steps=2", "search_steps=3", "candidates=1")]
-    assert here(*line, "codec=pic", "weights=random", "rate=8", "limit=1", *quick, "metrics=psnr", "decodes=3") == 0
+@pytest.mark.parametrize("codec", QUICK)
+def test_generative_codecs_through_random_networks(tmp_path: Path, here: Any, line: list[str], codec: str) -> None:
+    rate, *options = QUICK[codec]
+    quick = [f"codec.options.{one}" for one in options]
+    line += [f"codec={codec}", "weights=random", rate, "limit=1", "captions=file:none.json", *quick]
+    (tmp_path / "none.json").write_text('{"image00": "a red door"}')
+    assert here(*line, "metrics=psnr", "decodes=3") == 0
     [found] = scores(tmp_path, "diversity/deviation/3")
     assert found.value is not None
     assert found.value > 0.5
@@ -279,15 +333,7 @@ def test_pic_through_random_networks(tmp_path: Path, here: Any, line: list[str])
 
 
 def test_a_metric_of_ones_own(tmp_path: Path, here: Any, line: list[str]) -> None:
-    (tmp_path / "own.py").write_text(
-        "import numpy as np\n"
-        "class Spread:\n"
-        "    decodes = 3\n    higher_is_better = False\n    unit = ''\n    perceptual = False\n"
-        "    def score(self, decodes):\n"
-        "        assert len(decodes) == 3\n"
-        "        return float(np.ptp(np.stack(decodes).astype(float), axis=0).mean())\n"
-        "    def reduce(self, values):\n        return sum(values) / len(values)\n"
-    )
+    (tmp_path / "own.py").write_text(SPREAD)
     line += ["codec=./grain.py:Grain,jpeg", "rate=32", "metrics=psnr,./own.py:Spread"]
     assert here(*line, "verify=9") == 0
     contents = store(tmp_path).read()

@@ -95,6 +95,10 @@ class DiffusionCodec(ABC):
         """Load the base model, if this process has not yet: for whoever times the rest."""
         self.models()
 
+    def settings(self) -> dict[str, object]:
+        """What the sampler is set up with."""
+        return {"scheduler": sampling.settings_of(models.layout(self.base, self.weights), self.sampler)}
+
     def models(self) -> Models:
         """The base model, loaded; must not be called where torch infers only, as its weights may be trained through."""
         return models.load(self.base, self.weights, self.precision, self.device)

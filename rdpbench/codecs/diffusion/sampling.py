@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from rdpbench.codecs.diffusion.bases import Layout
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.diffusion.prompts import Condition
 from rdpbench.errors import BitstreamError
@@ -168,3 +169,14 @@ def _draws(schedule: Any) -> bool:
     import inspect
 
     return "generator" in inspect.signature(schedule.step).parameters
+
+
+def settings_of(layout: Layout, sampler: str) -> dict[str, Any]:
+    """What `scheduler` sets up, to be read: diffusers' class, and all that it is given.
+
+    >>> from rdpbench.codecs.diffusion.bases import SD21
+    >>> settings_of(SD21, "ddim")["steps_offset"]
+    1
+    """
+    name, settings = SAMPLERS[sampler]
+    return {"class": name, **layout.schedule, **settings}

@@ -197,6 +197,7 @@ def _rows(
     here = [_picture(row.reconstruction_sha256, pictures, refused) for _, row in rows]
     pairs = [name for name in source.metrics if meaning(name).kind != "set"]
     scores = {name: [number(source.current.value(row, name)) for _, row in rows] for name in pairs}
+    told = [_told(row) for _, row in rows]
     return {
         "point": [number for number, _ in rows],
         "image": [index[row.image] for _, row in rows],
@@ -207,8 +208,17 @@ def _rows(
         "picture": [one.get("picture", "") for one in here],
         "why": {number: one["why"] for number, one in enumerate(here) if "why" in one},
         "parts": {name: [one.get(name, 0) for one in parts] for name in names},
+        "info": {
+            name: [one.get(name, "") for one in told] for name in dict.fromkeys(name for one in told for name in one)
+        },
         "scores": {name: column for name, column in scores.items() if any(one is not None for one in column)},
     }
+
+
+def _told(row: Row) -> dict[str, str]:
+    """What the codec told of an image, and the command of a program."""
+    told = {str(name): _text(text) for name, text in json.loads(row.info).items()}
+    return {**told, **({"command": row.command} if row.command else {})}
 
 
 def _run(source: Source, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from rdpbench import registry
 from rdpbench.errors import RdpbenchError
 from rdpbench.metrics.contract import Meaning, meaning_of, stated, weighed
-from rdpbench.results.schema import Member, Place, Row, Score, SetScore
+from rdpbench.results.schema import AS_RAN, Member, Place, Row, Score, SetScore
 from rdpbench.results.store import Contents
 from rdpbench.setting import Setting
 
@@ -462,7 +462,15 @@ def _once(rows: Sequence[Row]) -> list[Row]:
 
 def edition_of(row: Row) -> tuple[str, ...]:
     """What coded a row."""
-    return row.use, row.configuration or row.options, row.coder, row.weights
+    return row.use, _keyed(row.configuration) or row.options, row.coder, row.weights
+
+
+@lru_cache(maxsize=1024)
+def _keyed(configuration: str) -> str:
+    """Of a configuration what is in the codec's key: the rest may differ from rate to rate, or tells nothing."""
+    if AS_RAN not in configuration:
+        return configuration
+    return json.dumps({name: value for name, value in json.loads(configuration).items() if name != AS_RAN})
 
 
 def _current(rows: Sequence[Row]) -> tuple[list[Row], str]:

@@ -27,6 +27,7 @@ from rdpbench.runners.coding import decode_row
 HOSTILE = "<td><script>alert(1)<img src=x onerror=alert(2)>&amp;"
 CODEC = "jpeg<img src=x onerror=alert(3)>"
 CAPTION = "</script><script>alert(4)</script>\u2028 a \"caption\" 'of' it"
+PROMPT = "</script><img src=x onerror=alert(5)> a 'prompt'\u2028\nin two lines"
 QUICK = ("workers=0", "verify=0", "figures=false")
 
 
@@ -58,6 +59,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+TOLD = {"info": json.dumps({"prompt": PROMPT, HOSTILE: "0.5"}), "command": "paint <b>"}
+"""What that codec told of each image."""
+
+
 def add_hostile(store: Store) -> None:
     """A codec whose label is HTML, with captions, and a failure of it."""
     contents = store.read()
@@ -68,7 +73,7 @@ def add_hostile(store: Store) -> None:
         lines.append(
             {
                 "v": SCHEMA_VERSION,
-                "row": replace(row, codec=CODEC, task_key=key, caption=CAPTION).record(),
+                "row": replace(row, codec=CODEC, task_key=key, caption=CAPTION, **TOLD).record(),
                 "scores": [{**vars(one), "task_key": key, "score_key": f"{key}{one.metric}"} for one in scores],
             }
         )
@@ -80,7 +85,7 @@ def add_hostile(store: Store) -> None:
 @pytest.fixture(scope="session")
 def hostile() -> dict[str, str]:
     """Names that would be HTML, if they were not text."""
-    return {"image": HOSTILE, "codec": CODEC, "caption": CAPTION}
+    return {"image": HOSTILE, "codec": CODEC, "caption": CAPTION, "prompt": PROMPT}
 
 
 Report = Callable[..., Path]

@@ -8,7 +8,7 @@ import json
 import shlex
 import shutil
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,18 @@ def test_bytes_and_their_parts_are_of_each_image(made: Path, data: Data) -> None
     of = {(row.image, row.bytes) for row in Store(made).read().rows.values() if row.codec == "jpeg2000"}
     assert {(images[n]["name"], size) for n, size in zip(rows["image"], rows["bytes"], strict=True)} <= of
     assert [sum(sizes) for sizes in zip(*rows["parts"].values(), strict=True)] == rows["bytes"]
+
+
+def test_what_a_codec_told_is_beside_each_image(data: Data, hostile: Mapping[str, str]) -> None:
+    curves = data("report")["curves"]
+    for number, curve in enumerate(curves):
+        rows = data(f"rows-{number}")
+        if curve["codec"] != hostile["codec"]:
+            assert rows["info"] == {}
+            continue
+        assert rows["info"].keys() == {"prompt", hostile["image"], "command"}
+        assert rows["info"]["prompt"] == [hostile["prompt"]] * len(rows["image"])
+        assert rows["info"]["command"] == ["paint <b>"] * len(rows["image"])
 
 
 def test_each_command_makes_its_point_again(made: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -284,6 +284,10 @@ def test_names_are_shown_as_they_are(page: Page, hostile: Mapping[str, str]) -> 
     page.until(lambda: hostile["image"] in page.text("#image"))
     page.until(lambda: "alert(4)" in page.text("#view-viewer > p"))
     assert hostile["caption"].split("\u2028")[0] in page.text("#view-viewer > p")
+    page.until(lambda: "alert(5)" in page.text("#told"))
+    told = page.js("return [...document.querySelectorAll('#told dd')].map((one) => one.textContent)")
+    assert hostile["prompt"] in told
+    assert "paint <b>" in told
     page.press("r")
     page.until(lambda: hostile["image"] in page.text("#view-run"))
     page.press("t")

@@ -103,10 +103,18 @@
     const bytes = panes.map((one) => (one.line < 0 ? null : el("div", { class: "share" },
       el("h4", {}, R.sign(one.point.curve), one.point.curve.label),
       R.breakdown(Object.fromEntries(Object.entries(one.rows.parts).map(([name, of]) => [name, of[one.line]])), Math.max(...sizes)))));
+    // What a codec told beside its bytes: a prompt that it found, the seed of its noise. The codec's words, so text.
+    const told = panes.map((one) => {
+      const texts = one.line < 0 ? [] : Object.entries(one.rows.info ?? {}).map(([name, of]) => [name, of[one.line]]).filter(([, text]) => text);
+      if (!texts.length) return null;
+      return el("div", { class: "share told" }, el("h4", {}, R.sign(one.point.curve), one.point.curve.label),
+        el("dl", {}, texts.flatMap(([name, text]) => [el("dt", {}, name.replaceAll("_", " ")), el("dd", {}, text)])));
+    }).filter(Boolean);
     const again = panes.map((one) => R.command(one.point.command, `${one.point.curve.label}, ${one.point.setting}`));
     parts.scores.replaceChildren(
       el("div", { class: "wide", tabindex: "0" }, el("table", { class: "scores", id: "scores" }, el("thead", {}, head), el("tbody", {}, body))),
       el("div", { class: "card" }, el("h3", {}, "Bytes of this image"), bytes),
+      ...(told.length ? [el("div", { class: "card", id: "told" }, el("h3", {}, "What the codec told of this image"), told)] : []),
       el("details", { class: "card" }, el("summary", {}, "Make these points again"), again));
   };
 
