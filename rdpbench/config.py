@@ -141,7 +141,7 @@ def _read(overrides: Sequence[str]) -> Bench:
 def _check_files(composed: Mapping[Any, Any], words: Sequence[str]) -> None:
     """Raise `ConfigError` if a file of ``conf`` says what nothing reads, or leaves out what is needed."""
     chosen = dict(word.partition("=")[::2] for word in words)
-    parts = [("config.yaml", composed, SETTINGS)]
+    parts: list[tuple[str, object, tuple[str, ...]]] = [("config.yaml", composed, SETTINGS)]
     parts += [(f"{group}/{chosen.get(group, '')}.yaml", composed.get(group), keys) for group, keys in KEYS.items()]
     for file, record, keys in parts:
         where = f"in {conf_folder() / file}".replace("/.yaml", ", in the file that config.yaml names")

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from io import BytesIO
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,12 +79,12 @@ class AVIF:
         return {**encoder, "av": av.__version__, "libavcodec": avcodec}
 
     def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002
-        check_sides("avif", image, 1, 32768)  # more is written, but not read again
+        check_sides("avif", image, 1, 32768)  # libavif writes more, and does not read it again
         data = pillow_encode(
             "avif",
             "AVIF",
             image,
-            mode="RGBA",
+            "RGBA",
             quality=self.quality,
             subsampling=self.chroma,
             speed=self.speed,
@@ -111,14 +111,14 @@ def _av1(data: bytes) -> bytes:
     import av
 
     # FFmpeg decodes a picture already while it opens a file.
-    with av.open(BytesIO(data), format="mov", stream_options=[PICTURE_OPTIONS]) as container:
+    with av.open(BytesIO(data), "r", format="mov", options=PICTURE_OPTIONS) as container:
         pictures = [bytes(packet) for packet in container.demux(video=0) if packet.size]
     if len(pictures) != 1:
         raise BitstreamError(f"an avif bitstream of ours holds one picture; here are {len(pictures)}")
     return pictures[0]
 
 
-def _upsampled(plane: NDArray[np.integer], height: int, width: int) -> NDArray[np.integer]:
+def _upsampled(plane: NDArray[np.integer[Any]], height: int, width: int) -> NDArray[np.integer[Any]]:
     """Interpolate a plane of chroma to the size of luma, bilinearly: its samples lie midway between those of luma.
 
     >>> _upsampled(np.array([[0, 100]]), 1, 4).tolist()

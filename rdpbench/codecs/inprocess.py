@@ -90,11 +90,11 @@ def check_pixels(codec: str, pixels: NDArray[Any]) -> Image:
     return pixels
 
 
-def pillow_encode(codec: str, file_format: str, image: Image, /, *, mode: str = "RGB", **options: object) -> bytes:
+def pillow_encode(codec: str, file_format: str, image: Image, mode: str = "RGB", /, **options: object) -> bytes:
     """The bytes of a file that Pillow writes.
 
     The Pillow image is made from the array: nothing of the source file's ICC profile, EXIF or alpha can come along.
-    ``mode="RGBA"`` hands an opaque image over.
+    Mode "RGBA" hands an opaque image over.
     """
     from PIL import Image as pil
 
@@ -121,7 +121,7 @@ PICTURE_OPTIONS = {"max_pixels": str(1 << 27), "err_detect": "explode"}
 """For FFmpeg's decoders: a damaged size must not become an allocation; errors that they notice shall be errors."""
 
 
-def decode_picture(codec: str, decoder: str, stream: bytes) -> tuple[str, list[NDArray[np.integer]]]:
+def decode_picture(codec: str, decoder: str, stream: bytes) -> tuple[str, list[NDArray[np.integer[Any]]]]:
     """FFmpeg's pixel format of the one picture in a stream, and its planes: ``uint8``, or ``uint16`` above 8 bits.
 
     ``decoder`` is FFmpeg's name of one, such as ``hevc``; it runs with one thread.
@@ -129,6 +129,7 @@ def decode_picture(codec: str, decoder: str, stream: bytes) -> tuple[str, list[N
     import av
 
     context = av.VideoCodecContext.create(decoder, "r")
+    assert isinstance(context, av.VideoCodecContext)
     context.thread_count = 1
     context.options = PICTURE_OPTIONS
     frames = [*context.decode(av.Packet(stream)), *context.decode(None)]
