@@ -2,7 +2,7 @@
 
 8 bit, full range, 4:4:4 by default where Pillow's own default is 4:2:0. One thread and no automatic tiles: with more,
 libaom writes other bytes, and Pillow's default is as many threads as the machine has cores. ``tune`` is passed on to
-libaom: ``iq`` is libavif's default, made for the eye, ``psnr`` is the one for rate-distortion curves (8 % fewer bits
+libaom: ``iq`` is libavif's default, made for the eye, ``psnr`` is the one for rate-distortion curves (6 % fewer bits
 at equal PSNR, and another quality scale). imagecodecs' libavif takes no ``tune``, and is biased at 4:2:0.
 
 Colour: BT.601, full range, rounded in both directions. libavif has two conversions. The fast one is libyuv's: on the
