@@ -341,6 +341,11 @@ def test_every_command_with_settings_refuses_what_nothing_reads(
     assert not (tmp_path / "results").exists()
 
 
+def test_a_download_that_is_neither_true_nor_false_is_refused(here: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert here("reproduce", "webp", "download=yes") == 2
+    assert "download=yes must be true or false" in capsys.readouterr().err
+
+
 def test_score_adds_a_metric_and_never_encodes(rdpbench: Any, images: Any, tmp_path: Path) -> None:
     line = ["codec=jpeg", "rate=30", f"data=folder:{images(2)}", "figures=false", "workers=0", "verify=0"]
     early = rdpbench("score", *line, "metrics=psnr", code=2)
