@@ -619,5 +619,5 @@ def test_a_key_of_the_tolerances_that_nothing_reads_is_refused(tmp_path: Path, e
     (tmp_path / "regress.yaml").write_text(
         "\n".join([*(line for line in lines if not line.startswith(f"{key}:")), extra])
     )
-    with pytest.raises(ConfigError, match="'(bdd|relativ)' is none of"):
+    with pytest.raises(ConfigError, match=r"'(bdd|relativ)' is none of"):
         read_tolerances(tmp_path / "regress.yaml")
