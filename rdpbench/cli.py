@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from rdpbench.datasets.command import add_arguments as data_arguments
 from rdpbench.errors import ConfigError, RdpbenchError
+from rdpbench.overrides import SETTINGS, plain
+from rdpbench.paths import RUNS, check_variables
 from rdpbench.reproduce import add_arguments as reproduce_arguments
 from rdpbench.results.bd_command import add_arguments as bd_arguments
 from rdpbench.results.figure_command import add_arguments as figure_arguments
@@ -35,24 +37,32 @@ Measure image codecs on rate, distortion and perception.
   rdpbench run codec=webp data=kodak timing=true     honest latency: exclusive, warmed up, repeated
 
 Running the same command again is resume: what is stored is not done again.
-Settings are Hydra overrides; conf/config.yaml explains each.
+Settings are Hydra overrides; conf/config.yaml explains each. Runs lie in results/runs; every command that makes or
+reads some takes root=FOLDER, or --root FOLDER.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 good, 1 a finding or failed tasks, 2 an error."""
-    for word in sys.argv[1:] if arguments is None else arguments:
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    for word in typed:
         if not word.isascii() and word != word.encode(errors="replace").decode():
             print(f"rdpbench: {os.fsencode(word)!r} is not UTF-8: rename the file or folder", file=sys.stderr)
             return 2
-    parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
+    words, root = _take_root(typed)
+    options, rest = _parser().parse_known_args(words)
     # argparse gives up on settings that follow an option: `rdpbench plan codec=webp --json data=kodak`.
     if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
-        options.overrides += rest
+        options.parser.error(f"unrecognized arguments: {' '.join(rest)}{_meant(rest, options)}")
+    if hasattr(options, "overrides"):
+        options.overrides = plain([*options.overrides, *rest, *([f"root={root}"] if root is not None else [])])
+    elif root is not None and (not hasattr(options, "root") or getattr(options, "what", "runs") != "runs"):
+        options.parser.error(f"root={root} means nothing here: this command neither makes nor reads runs")
+    elif hasattr(options, "root"):
+        given = root or options.root
+        options.root = Path(RUNS if given in (None, "", "null") else given).expanduser()
     try:
+        check_variables()
         code: int = options.run(options)
         return code
     except RdpbenchError as error:
@@ -68,6 +78,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
+def _take_root(words: Sequence[str]) -> tuple[list[str], str | None]:
+    """The words without ``root=FOLDER``, ``--root FOLDER`` or ``--root=FOLDER``, and that folder: the last one counts.
+
+    >>> _take_root(["show", "kodak", "root=/big/runs", "--by-tag"])
+    (['show', 'kodak', '--by-tag'], '/big/runs')
+    """
+    left: list[str] = []
+    root = None
+    for word in words:
+        if left and left[-1] == "--root":
+            left.pop()
+            root = word
+        elif word.lstrip("+-").startswith("root="):
+            root = word.partition("=")[2]
+        else:
+            left.append(word)
+    return left, root
+
+
+def _meant(words: Sequence[str], options: argparse.Namespace) -> str:
+    """What to type instead of an option or setting that a command does not have."""
+    names = [word.strip("-").partition("=")[0].replace("-", "_") for word in words]
+    settings = [name for name in names if name in SETTINGS]
+    if not settings:
+        return ""
+    if hasattr(options, "overrides"):
+        return f"; settings are written without dashes: {settings[0]}=VALUE"
+    return f"; {settings[0]}= is a setting of what makes a run, such as `rdpbench run`"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rdpbench", description=INTRO, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -77,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(name: str, run: object, text: str, *, overrides: bool = False) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, parser=command)
         if overrides:
             command.add_argument("overrides", nargs="*", metavar="key=value", help="settings, as in `rdpbench run`")
         return command
@@ -99,6 +139,9 @@ def _parser() -> argparse.ArgumentParser:
     ls.add_argument(
         "what", nargs="?", default="codecs", choices=["codecs", "datasets", "metrics", "runs", "experiments"]
     )
+    ls.add_argument(
+        "--root", metavar="FOLDER", default=RUNS, help="where runs lie; or root=FOLDER (default: %(default)s)"
+    )
     metric = add("metric", _metric, "check: do metrics give the values that they must, on this machine?")
     metric.add_argument("action", choices=["check"])
     data_arguments(add("data", _data, "datasets: what is here, fetch, verify, a manifest of your own"))
@@ -110,7 +153,9 @@ def _parser() -> argparse.ArgumentParser:
     bd_arguments(bd)
     for command in (show, verify, report, bd):
         command.add_argument("name", help="the run's name, or its folder")
-        command.add_argument("--root", default="results/runs", help="where runs lie (default: %(default)s)")
+        command.add_argument(
+            "--root", metavar="FOLDER", default=RUNS, help="where runs lie; or root=FOLDER (default: %(default)s)"
+        )
     study_arguments(add("study", _study, "a human study: a pack of pairs for raters, and scores from their votes"))
     reproduce_arguments(add("reproduce", _reproduce, "does this machine give published numbers again?"))
     report_arguments(report)  # after the name: more names may follow
@@ -180,7 +225,7 @@ def _plan(options: argparse.Namespace) -> int:
 def _ls(options: argparse.Namespace) -> int:
     from rdpbench.listing import listing
 
-    print("\n".join(listing(options.what)))
+    print("\n".join(listing(options.what, options.root)))
     return 0
 
 

@@ -5,6 +5,7 @@ Hydra's own launcher is not used: it knows neither resume nor a plan.
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +14,22 @@ from typing import Any
 
 from rdpbench import registry
 from rdpbench.errors import ConfigError, UnknownName
-from rdpbench.overrides import Typed, explain, rewrite, runs_of, split
-from rdpbench.paths import conf_folder
+from rdpbench.overrides import SETTINGS, Typed, explain, option_names, rewrite, runs_of, set_elsewhere, split
+from rdpbench.paths import RUNS, conf_folder
 
 OVER_DECODES = ("diversity/deviation", "diversity/lpips-alex", "diversity/lpips-squeeze", "diversity/lpips-vgg")
 """Metrics over several decodes of one bitstream; in a run their names end in the number."""
 
 SEARCHES = ("image", "dataset", "pooled")
 """What a target rate may be of: each image, the mean of bpp over the dataset, or all its bits over all its pixels."""
+KEYS = {
+    "codec": ("name", "title", "use", "options", "rates", "role", "paper", "fidelity"),
+    "data": ("name", "title", "use", "options"),
+    "metrics": ("names", "available"),
+    "runner": ("name", "workers", "device"),
+}
+"""What a file of each group of ``conf`` can say."""
+NEEDED = ("name", "use", "names")
 
 
 @dataclass(frozen=True)
@@ -117,6 +126,7 @@ def _read(overrides: Sequence[str]) -> Bench:
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     typed = split(overrides)
     composed: list[dict[str, Any]] = []
@@ -130,14 +140,48 @@ def _read(overrides: Sequence[str]) -> Bench:
                 plain, as_typed = (OmegaConf.to_container(config, resolve=resolve) for resolve in (True, False))
                 assert isinstance(plain, dict)
                 assert isinstance(as_typed, dict)
+                _check_files(plain, words)
                 for key, value in (*typed.literal.items(), *settings.items()):
                     _put(plain, key, value)
                     _put(as_typed, key, value)
                 extra = {"_choice": choice, "_as_typed": as_typed}
                 composed.append({**{str(key): value for key, value in plain.items()}, **extra})
-    except (HydraException, OmegaConfBaseException) as error:
-        raise explain(str(error), overrides) from error
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise explain(str(error)) from error
     return _bench(composed, typed, tuple(overrides))
+
+
+def _check_files(composed: Mapping[Any, Any], words: Sequence[str]) -> None:
+    """Raise `ConfigError` if a file of ``conf`` says what nothing reads, or leaves out what is needed."""
+    chosen = dict(word.partition("=")[::2] for word in words)
+    parts: list[tuple[str, object, tuple[str, ...]]] = [("config.yaml", composed, SETTINGS)]
+    parts += [(f"{group}/{chosen.get(group, '')}.yaml", composed.get(group), keys) for group, keys in KEYS.items()]
+    for file, record, keys in parts:
+        where = f"in {conf_folder() / file}".replace("/.yaml", ", in the file that config.yaml names")
+        if not isinstance(record, Mapping):
+            raise ConfigError(f"{record!r} {where} is no list of keys; it can hold {', '.join(keys)}")
+        if odd := [str(key) for key in record if key not in keys]:
+            raise UnknownName("key", odd[0], keys, where)
+        if lacking := [key for key in NEEDED if file != "config.yaml" and key in keys and record.get(key) is None]:
+            raise ConfigError(f"{where.removeprefix('in ')} has no {lacking[0]}; it can hold {', '.join(keys)}")
+
+
+def check_options(setting: CodecSetting | DataSetting) -> None:
+    """Raise `ConfigError` if a codec or dataset is given an option that it does not have, or one set elsewhere."""
+    kind: registry.Kind = "codec" if isinstance(setting, CodecSetting) else "dataset"
+    group = "codec" if kind == "codec" else "data"
+    cls = registry.load(kind, setting.use)
+    legal = option_names(cls)
+    elsewhere = set_elsewhere(cls)
+    whose = f"{kind} {setting.name.partition('[')[0]!r}"
+    for name, value in setting.options:
+        if name in elsewhere:
+            raise ConfigError(f"{name} is the {elsewhere[name]} of {whose}; write {elsewhere[name]}={value}")
+        if legal is not None and name not in legal:
+            typed = {one: elsewhere.get(one, f"{group}.options.{one}") for one in legal}
+            near = difflib.get_close_matches(name, typed, n=1, cutoff=0.5)
+            meant = typed[near[0]] if near else ""
+            raise UnknownName("option", f"{group}.options.{name}", typed.values(), f"of {whose}", near=meant)
 
 
 def _put(plain: dict[Any, Any], key: str, value: object) -> None:
@@ -176,7 +220,7 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
         metrics_available=bool(first["metrics"].get("available")),
         limit=_count(first, "limit", 1, "all"),
         run=first["run"],
-        root=Path(first["root"] or "results/runs").expanduser(),
+        root=Path(first["root"] or RUNS).expanduser(),
         keep=_keep(first["keep"]),
         retry_failed=_flag(first, "retry_failed"),
         allow_unreliable=_flag(first, "allow_unreliable"),
@@ -279,8 +323,7 @@ def _codec(one: Mapping[str, Any], weights: str | None) -> CodecSetting:
     codec = one["codec"]
     rates = codec.get("rates") or ()
     # Options that the user changed become part of the label: two curves of one codec must not share a name.
-    typed = [line.lstrip("+") for line in one["_choice"]]
-    changed = [line.partition("codec.options.")[2] for line in typed if line.startswith("codec.options.")]
+    changed = [line.partition("codec.options.")[2] for line in one["_choice"] if line.startswith("codec.options.")]
     label = codec["name"] + (f"[{','.join(changed)}]" if changed else "")
     options = dict(codec.get("options") or {})
     if weights and "weights" in getattr(registry.load("codec", codec["use"]), "__dataclass_fields__", {}):
@@ -288,7 +331,9 @@ def _codec(one: Mapping[str, Any], weights: str | None) -> CodecSetting:
         if weights != "official":  # never under the name of the real curve
             label += f"[weights={weights}]"
     title, role = codec.get("title") or label, codec.get("role", "codec")
-    return CodecSetting(label, codec["use"], tuple(sorted(options.items())), tuple(map(float, rates)), title, role)
+    setting = CodecSetting(label, codec["use"], tuple(sorted(options.items())), tuple(map(float, rates)), title, role)
+    check_options(setting)
+    return setting
 
 
 def _data(data: Mapping[str, Any], partial: bool) -> DataSetting:
@@ -297,4 +342,6 @@ def _data(data: Mapping[str, Any], partial: bool) -> DataSetting:
     # A folder of the user's is whole as it is; only a set with a list of its images can be partial.
     if partial and "allow_partial" in fields:
         options["allow_partial"] = True
-    return DataSetting(data["name"], data["use"], tuple(sorted(options.items())))
+    setting = DataSetting(data["name"], data["use"], tuple(sorted(options.items())))
+    check_options(setting)
+    return setting

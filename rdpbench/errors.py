@@ -45,11 +45,16 @@ class UnknownName(ConfigError):
       codecs that exist: jpeg, webp
     """
 
-    def __init__(self, kind: str, given: str, available: Iterable[str], hint: str = "") -> None:
+    def __init__(
+        self, kind: str, given: str, available: Iterable[str], hint: str = "", *, near: str | None = None
+    ) -> None:
+        """``near`` is the suggestion; None looks for the nearest by its letters, and an empty one suggests nothing."""
         known = sorted(available)
-        folded = {name.casefold(): name for name in known}
-        near = difflib.get_close_matches(given.casefold(), folded, n=1, cutoff=0.5)
-        guess = f": did you mean {folded[near[0]]!r}?" if near else ""
+        if near is None:
+            folded = {name.casefold(): name for name in known}
+            close = difflib.get_close_matches(given.casefold(), folded, n=1, cutoff=0.5)
+            near = folded[close[0]] if close else ""
+        guess = f": did you mean {near!r}?" if near else ""
         plural = {"class": "classes", "metrics": "metrics"}.get(kind, f"{kind}s")
         lines = [f"unknown {kind} {given!r}{guess}", f"  {plural} that exist: {', '.join(known) or 'none'}"]
         if hint:

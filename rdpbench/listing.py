@@ -12,17 +12,16 @@ import yaml
 from rdpbench import registry
 from rdpbench.errors import ConfigError
 from rdpbench.needs import Need, package_version
-from rdpbench.paths import cache_folder, conf_folder
+from rdpbench.paths import RUNS, cache_folder, conf_folder
 
 
-def listing(what: str) -> list[str]:
+def listing(what: str, runs: Path = Path(RUNS)) -> list[str]:
     """Lines of ``rdpbench ls``: names and titles, without importing a codec."""
     if what == "runs":
         from rdpbench.results.store import Store
 
-        root = Path("results/runs")
-        found = sorted(path for path in root.iterdir() if Store(path).exists()) if root.is_dir() else []
-        return [str(path) for path in found] or [f"no runs in {root} yet; `rdpbench run` makes one"]
+        found = sorted(path for path in runs.iterdir() if Store(path).exists()) if runs.is_dir() else []
+        return [str(path) for path in found] or [f"no runs in {runs} yet; `rdpbench run` makes one"]
     if what == "metrics":
         return _columns([_metric(name) for name in registry.names("metric")])
     if what == "experiments":

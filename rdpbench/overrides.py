@@ -8,19 +8,47 @@ What it would not understand, or would take apart, is rewritten before Hydra see
 ``data=manifest:FILE``        any folder whose files a manifest pins
 ``metrics=psnr,lpips/alex``   a list, not a sweep
 ``captions=human,file:PATH``  swept after composing, for codecs that take a caption
+``+key=value``                as without plus signs, which are needed for no key
+
+A key that nothing reads is refused, with the nearest one that is; Hydra would add it with a plus sign, and ignore it.
 """
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rdpbench import registry
+from rdpbench.codecs.contract import rate_of
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.paths import conf_folder
+
+SETTINGS = (
+    *(
+        "codec",
+        "data",
+        "metrics",
+        "experiment",
+        "rate",
+        "points",
+        "bpp",
+        "search",
+        "tolerance",
+        "seed",
+        "decodes",
+        "captions",
+    ),
+    *("weights", "limit", "allow_partial", "allow_unreliable", "run", "root", "keep", "retry_failed", "verify"),
+    *("download", "figures", "batch", "timing", "workers", "device", "runner", "runner.workers", "runner.device"),
+    *("data.path", "metrics.names", "metrics.available"),
+)
+"""All that can be typed, but for ``codec.options.*`` and ``data.options.*``, which the classes at hand decide."""
 
 AXES = ("rate", "bpp", "seed")
 """Expanded after composing, since one compose takes 28 ms."""
@@ -59,19 +87,29 @@ def experiment(name: str) -> list[list[str]]:
     return runs
 
 
+def plain(overrides: Iterable[str]) -> list[str]:
+    """Overrides without Hydra's plus signs: a key that is read needs none, and no other is taken.
+
+    >>> plain(["+limit=2", "++codec.options.step=3"])
+    ['limit=2', 'codec.options.step=3']
+    """
+    return [line[line.startswith("+") + line.startswith("++") :] for line in overrides]
+
+
 def runs_of(overrides: Sequence[str]) -> list[list[str]]:
     """Put the overrides of ``experiment=NAME`` first, run by run; what the user typed beside it wins in each.
 
     >>> len(runs_of(["experiment=taco-a1", "limit=2"])), len(runs_of(["codec=webp"]))
     (3, 1)
     """
+    overrides = plain(overrides)
     named = [line.partition("=")[2] for line in overrides if line.startswith("experiment=")]
     own = [line for line in overrides if not line.startswith("experiment=")]
     chosen = [name.strip() for names in named for name in names.split(",")]
     if not chosen and not any(line.startswith(("codec=", "data=")) for line in own):
         chosen = ["default"]
     typed = {line.partition("=")[0] for line in own}
-    bases: list[list[str]] = [run for name in chosen for run in experiment(name)] or [[]]
+    bases: list[list[str]] = [plain(run) for name in chosen for run in experiment(name)] or [[]]
     return [[line for line in base if line.partition("=")[0] not in typed] + own for base in bases]
 
 
@@ -106,9 +144,8 @@ def split(overrides: Sequence[str]) -> Typed:
     captions: list[str] = []
     literal: dict[str, str | None] = {}
     for line in overrides:
-        key, sign, value = line.partition("=")
-        if not sign:
-            raise ConfigError(f"{line!r} is no override; write key=value, such as codec=webp or limit=4")
+        key, _, value = line.partition("=")
+        _check_key(line, overrides)
         if key == "metrics" and value not in available("metrics"):
             metrics = list(dict.fromkeys(name.strip() for name in value.strip("[]").split(",") if name.strip()))
             continue
@@ -135,7 +172,9 @@ def split(overrides: Sequence[str]) -> Typed:
         if key in AXES:
             if values != ["null"]:
                 axes[key] = [_number(key, one) for value in values for one in value.strip("[]").split(",")]
-        elif len(values) > 1 and not key.lstrip("+~").startswith(("codec.", "data.")):
+        elif key == "runner" and values[0] not in available("runner"):
+            raise UnknownName("runner", values[0], available("runner"))
+        elif len(values) > 1 and not key.startswith(("codec.", "data.")):
             raise ConfigError(f"{key} takes one value, found {value!r}; codec, data, rate, bpp and seed can be swept")
         else:
             choices.append([f"{key}={one}" for one in values])
@@ -233,13 +272,80 @@ def _absolute(reference: str) -> str:
     return f"{Path(where).expanduser().resolve()}:{name}" if where.endswith(".py") else reference
 
 
-def explain(message: str, overrides: Sequence[str]) -> ConfigError:
-    """Hydra's message, with the nearest key of ours where a key was unknown."""
-    keys = ["codec", "data", "metrics", "rate", "bpp", "seed", "limit", "points", "run", "root", "keep", "search"]
-    keys += ["retry_failed", "verify", "download", "timing", "figures", "workers", "device", "experiment"]
-    keys += ["captions", "weights", "allow_partial", "allow_unreliable", "decodes", "batch", "tolerance"]
-    for line in overrides:
-        key = line.partition("=")[0].lstrip("+~")
-        if "." not in key and key not in keys:
-            return UnknownName("setting", key, keys, "each is explained in conf/config.yaml")
-    return ConfigError(message)
+def option_names(cls: type) -> list[str] | None:
+    """Names of the options of a codec or dataset class; None if it takes any.
+
+    >>> from rdpbench.codecs.webp import WebP
+    >>> option_names(WebP)
+    ['quality', 'method']
+    """
+    if is_dataclass(cls):
+        return [field.name for field in fields(cls) if field.init]
+    try:
+        takes = inspect.signature(cls).parameters.values()
+    except ValueError:  # a class that is not written in Python
+        return None
+    return None if any(one.kind is one.VAR_KEYWORD for one in takes) else [one.name for one in takes]
+
+
+def _check_key(line: str, overrides: Sequence[str]) -> None:
+    """Raise `ConfigError`, with the nearest key there is, unless something reads this override."""
+    key, sign, _ = line.partition("=")
+    if key.startswith("~"):
+        raise ConfigError(f"{line!r}: nothing can be taken away; write {key.strip('~')}=VALUE")
+    if not sign:
+        raise ConfigError(f"{line!r} is no override; write key=value, such as codec=webp or limit=4")
+    *group, last = key.split(".")
+    if key in SETTINGS or (group in (["codec", "options"], ["data", "options"]) and last):
+        return
+    options = [name for kind in ("codec", "data") for name in _options_typed(kind, overrides)]
+    if group:
+        options = [name for name in options if name.startswith(f"{group[0]}.")]
+    # What stands after the dots is what was meant: data.protocol is data.options.protocol.
+    meant = group[2] if len(group) > 2 else last
+    settings = [name for name in SETTINGS if not group or "." not in name or name.startswith(f"{group[0]}.")]
+    first, second = (options, settings) if group else (settings, options)
+    near = _nearest(meant, first) or _nearest(meant, second)
+    hint = "each is explained in conf/config.yaml; options are written codec.options.NAME= and data.options.NAME="
+    raise UnknownName("setting", key, {*SETTINGS, *(options if group else ())}, hint, near=near)
+
+
+def _nearest(last: str, names: Iterable[str]) -> str:
+    by_last = {name.rpartition(".")[2]: name for name in names}
+    near = difflib.get_close_matches(last, by_last, n=1, cutoff=0.6) if last != "options" else []
+    return by_last[near[0]] if near else ""
+
+
+def _options_typed(kind: Literal["codec", "data"], overrides: Sequence[str]) -> Iterator[str]:
+    """What the codecs or datasets that were typed can be given, as far as these exist: ``codec.options.chroma``."""
+    import yaml
+
+    typed = [line.partition("=")[2] for line in overrides if line.startswith(f"{kind}=")]
+    for name in (name for value in typed for name in _names(kind, value)):
+        path = conf_folder() / kind / f"{name.partition(':')[0]}.yaml"
+        try:
+            use = yaml.safe_load(path.read_text())["use"] if path.is_file() else name
+            cls = registry.load("codec" if kind == "codec" else "dataset", use)
+        except (ConfigError, yaml.YAMLError, KeyError, TypeError):  # another message is about these
+            continue
+        yield from (f"{kind}.options.{one}" for one in option_names(cls) or () if one not in set_elsewhere(cls))
+
+
+def set_elsewhere(cls: type) -> dict[str, str]:
+    """The settings that fill an option of a codec class: what was typed for the option itself would be ignored.
+
+    >>> from rdpbench.codecs.webp import WebP
+    >>> set_elsewhere(WebP)
+    {'quality': 'rate'}
+    """
+    axis = rate_of(cls)
+    return {
+        **({axis.field: "rate"} if axis else {}),
+        **({"device": "device"} if getattr(cls, "uses_device", 0) else {}),
+    }
+
+
+def explain(message: str) -> ConfigError:
+    """Hydra's message without its advice: a plus sign adds what nothing reads."""
+    lines = [line for line in message.splitlines() if not line.startswith(("To append to your config", "Or add a"))]
+    return ConfigError("\n".join(lines).strip())

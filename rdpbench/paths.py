@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
+
+from rdpbench.errors import UnknownName
+
+RUNS = "results/runs"
+"""Where runs lie, unless ``root=`` says otherwise."""
+
+VARIABLES = (
+    *("RDPBENCH_CACHE", "RDPBENCH_DATA", "RDPBENCH_WEIGHTS", "RDPBENCH_ACCEPT", "RDPBENCH_TFCI", "RDPBENCH_BPGENC"),
+    *("RDPBENCH_BPGDEC", "RDPBENCH_VTM_ENCODER", "RDPBENCH_VTM_DECODER", "RDPBENCH_VTM_CFG"),
+)
+"""Environment variables that are read; a codec of the user's may read others."""
+
+
+def check_variables() -> None:
+    """Raise `UnknownName` for an environment variable that is nearly one of ours: it would be ignored."""
+    known = {name.removeprefix("RDPBENCH_"): name for name in VARIABLES}
+    for name in sorted(os.environ):
+        if name.startswith("RDPBENCH_") and name not in VARIABLES:
+            near = difflib.get_close_matches(name.removeprefix("RDPBENCH_"), known, n=1, cutoff=0.82)
+            if near:
+                raise UnknownName("environment variable", name, VARIABLES, f"type: unset {name}", near=known[near[0]])
 
 
 def conf_folder() -> Path:

@@ -350,8 +350,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
     for name in names:
         if name not in known:
             raise UnknownName("check", name, known, "rdpbench reproduce --list says what each is")
-    download = "download=true" in overrides
-    overrides = [word for word in overrides if not word.startswith("download=")]
+    said = [word for word in overrides if word.startswith("download=")]
+    if odd := [word for word in said if word not in ("download=true", "download=false")]:
+        raise ConfigError(f"{odd[0]} must be true or false")
+    download = said[-1:] == ["download=true"]
+    overrides = [word for word in overrides if word not in said]
     chosen = [known[name] for name in names] or list(known.values())
     if options.list:
         for check in chosen:

@@ -225,6 +225,127 @@ def test_show_draws_again_and_an_unknown_run_lists_runs(rdpbench: Any, here: Any
     assert rdpbench("ls", "runs", code=0).stdout == "results/runs/first\n"
 
 
+READ_A_RUN = [
+    ("show", "first"),
+    ("show", "first", "--by-tag"),
+    ("verify", "first", "--sample", "1"),
+    ("report", "first", "--images", "none"),
+    ("bd", "first", "--anchor", "jpeg"),
+    ("bd", "first", "--anchor", "jpeg", "--matched", "--crossover"),
+    ("figure", "curves", "--run", "first", "--out", "figures"),
+    ("study", "export", "first", "--out", "pack", "--catch", "0"),
+    ("ls", "runs"),
+]
+MAKE_A_RUN = [
+    ("run",),
+    ("plan",),
+    ("score",),
+    ("curves", "update", "--curves", "stored"),
+    ("regress", "--curves", "stored"),
+]
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A folder of runs that is not the usual one, and the settings that made its run ``first``."""
+    import numpy as np
+    from PIL import Image as pil
+
+    from rdpbench.cli import main
+
+    place = tmp_path_factory.mktemp("elsewhere")
+    (place / "pictures").mkdir()
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        pil.fromarray(pixels).save(place / "pictures" / f"{number}.png")
+    line = ["codec=jpeg,webp", "rate=20,40,60,80", f"data=folder:{place / 'pictures'}", "run=first", *QUICK]
+    assert main(["run", *line, "keep=all", f"root={place / 'runs'}"]) == 0
+    return place / "runs", line
+
+
+@pytest.mark.parametrize("command", READ_A_RUN + MAKE_A_RUN, ids=" ".join)
+def test_every_command_on_runs_takes_root_in_both_forms(
+    here: Any, elsewhere: tuple[Path, list[str]], command: tuple[str, ...], tmp_path: Path, capsys: Any
+) -> None:
+    runs, line = elsewhere
+    words = [*command, *(line if command in MAKE_A_RUN else [])]
+    if command[0] == "regress":
+        assert here("curves", "update", *words[1:], f"root={runs}") == 0
+    for typed in ([*words, f"root={runs}"], ["--root", str(runs), *words]):
+        for made in ("pack", "pack-key.json"):  # a study goes into a new folder
+            if (tmp_path / made).exists():
+                (tmp_path / made).rename(tmp_path / f"first-{made}")
+        capsys.readouterr()
+        assert here(*typed) == 0, capsys.readouterr().err
+        printed = capsys.readouterr()
+        if command[0] in ("run", "score"):
+            assert "nothing to do" in printed.out + printed.err
+        if command[0] == "plan":
+            assert "16 done, 0 left" in printed.out
+    assert not (tmp_path / "results" / "runs").exists(), "it looked or wrote at the usual place"
+
+
+@pytest.mark.parametrize("form", ["root=a/b", "--root=a/b", "--root a/b", "+root=a/b"])
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_root_may_stand_anywhere(form: str, place: int) -> None:
+    from rdpbench.cli import _take_root
+
+    words = ["show", "first", "--by-tag"]
+    assert _take_root([*words[:place], *form.split(), *words[place:]]) == (words, "a/b")
+
+
+@pytest.mark.parametrize("command", [("ls",), ("ls", "codecs"), ("metric", "check"), ("data", "ls"), ("doctor",)])
+def test_root_is_refused_where_it_means_nothing(here: Any, command: tuple[str, ...], capsys: Any) -> None:
+    for words in (["root=x"], ["--root", "x"]):
+        with pytest.raises(SystemExit, match="2"):
+            here(*command, *words)
+        assert "root=x means nothing here: this command neither makes nor reads runs" in capsys.readouterr().err
+
+
+def test_a_home_folder_is_found_in_every_command(here: Any, monkeypatch: pytest.MonkeyPatch, elsewhere: Any) -> None:
+    monkeypatch.setenv("HOME", str(elsewhere[0].parent))
+    assert here("show", "first", "root=~/runs") == 0
+    assert here("plan", *elsewhere[1], "root=~/runs") == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("run", "--limit", "3"), "settings are written without dashes: limit=VALUE"),
+        (("run", "--retry-failed=true"), "settings are written without dashes: retry_failed=VALUE"),
+        (("show", "first", "limit=3"), "limit= is a setting of what makes a run, such as `rdpbench run`"),
+        (("show", "first", "--by-tags"), "[--by-tag]"),
+    ],
+)
+def test_a_word_of_another_command_is_told_what_is_possible(
+    here: Any, words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        here(*words)
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("run",), ("plan",), ("score",), ("regress",), ("curves", "update"), ("reproduce", "webp")],
+    ids=" ".join,
+)
+def test_every_command_with_settings_refuses_what_nothing_reads(
+    here: Any, command: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for typed in ("+nonsense=1", "+metric=psnr", "data.protocol=as-is", "~limit=2"):
+        words = [] if command[0] == "reproduce" else ["codec=jpeg", "data=samples"]
+        assert here(*command, *words, typed) == 2
+        printed = capsys.readouterr()
+        assert "unknown setting" in printed.err or "nothing can be taken away" in printed.err
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_download_that_is_neither_true_nor_false_is_refused(here: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert here("reproduce", "webp", "download=yes") == 2
+    assert "download=yes must be true or false" in capsys.readouterr().err
+
+
 def test_score_adds_a_metric_and_never_encodes(rdpbench: Any, images: Any, tmp_path: Path) -> None:
     line = ["codec=jpeg", "rate=30", f"data=folder:{images(2)}", "figures=false", "workers=0", "verify=0"]
     early = rdpbench("score", *line, "metrics=psnr", code=2)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
-from rdpbench.config import CodecSetting, read
+from rdpbench import config, overrides
+from rdpbench.config import KEYS, CodecSetting, read
 from rdpbench.errors import ConfigError, UnknownName
-from rdpbench.overrides import available
+from rdpbench.overrides import SETTINGS, available
+from rdpbench.paths import VARIABLES, check_variables, conf_folder
 
-MINE = "class Mine:\n    def encode(self, image, side): ...\n    def decode(self, data): ...\n"
+MINE = (
+    "from dataclasses import dataclass\n@dataclass\nclass Mine:\n    depth: int = 1\n"
+    "    def encode(self, image, side): ...\n    def decode(self, data): ...\n"
+)
 
 
 def codecs(*overrides: str) -> list[CodecSetting]:
@@ -94,6 +102,134 @@ def test_metrics_are_a_list() -> None:
 def test_unknown_names(typed: str, message: str) -> None:
     with pytest.raises(UnknownName, match=message):
         read(["codec=jpeg", "data=samples", typed] if not typed.startswith(("codec", "data")) else [typed])
+
+
+@pytest.mark.parametrize("plus", ["", "+", "++"])
+@pytest.mark.parametrize(
+    ("typed", "nearest"),
+    [
+        ("data.protocol=taco-256", "data.options.protocol"),
+        ("protocol=taco-256", "data.options.protocol"),
+        ("metric=psnr", "metrics"),
+        ("nonsense=1", None),
+        ("limt=3", "limit"),
+        ("codec.nonsense=1", None),
+        ("codec.chroma=4:4:4", "codec.options.chroma"),
+        ("codec.options=3", None),
+        ("codec.options.chroma.low=3", "codec.options.chroma"),
+        ("codec.rates=[1,2]", "rate"),
+        ("codec.use=webp", None),
+        ("codec.name=webp", None),
+        ("data.nonsense=1", None),
+        ("data.pth=x", "data.path"),
+        ("metrics.options=3", None),
+        ("metrics.name=[psnr]", "metrics.names"),
+        ("runner.worker=2", "runner.workers"),
+        ("hydra.run.dir=x", None),
+        ("codec@other=webp", "codec"),
+        ("codec.options.qualty=3", "rate"),
+        ("codec.options.optimise=true", "codec.options.optimize"),
+        ("codec.options.nonsense=true", None),
+        ("data.options.protocl=x", "data.options.protocol"),
+        ("data.options.nonsense=x", None),
+        ("data.path=x", None),
+    ],
+)
+def test_a_key_that_nothing_reads_is_refused_with_or_without_a_plus(plus: str, typed: str, nearest: str | None) -> None:
+    """Hydra takes any key with a plus, and its message and habit lead there; what it adds is read by nobody."""
+    with pytest.raises(UnknownName) as caught:
+        read(["codec=jpeg", "data=samples", f"{plus}{typed}"])
+    message = str(caught.value)
+    assert f"did you mean {nearest!r}?" in message if nearest else "did you mean" not in message
+    assert "+" not in message
+
+
+@pytest.mark.parametrize("plus", ["+", "++"])
+def test_a_plus_before_a_key_that_is_read_changes_nothing(plus: str) -> None:
+    typed = [
+        "codec=jpeg",
+        "data=samples",
+        "rate=5",
+        "metrics=psnr",
+        "limit=2",
+        "root=here",
+        "codec.options.optimize=true",
+    ]
+    bench = read([f"{plus}{line}" for line in typed])
+    assert bench == read(typed)
+    assert (bench.rates, bench.metrics, bench.limit, bench.root) == ((5,), ("psnr",), 2, Path("here"))
+    assert read([f"{plus}experiment=default"]) == read(["experiment=default"])
+
+
+@pytest.mark.parametrize(
+    "typed", ["~limit", "~limit=3", "~codec.options.chroma", "~codec.options.chroma=4:2:0", "~codec"]
+)
+def test_nothing_can_be_taken_away(typed: str) -> None:
+    with pytest.raises(ConfigError, match=r"nothing can be taken away; write \w+"):
+        read(["codec=jpeg", "data=samples", typed])
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["codec=jpeg", "codec.options.quality=50"], "quality is the rate of codec 'jpeg'; write rate=50"),
+        (["codec=mini", "codec.options.device=cuda"], "device is the device of codec 'mini'; write device=cuda"),
+        (["codec=jpeg", "runner=slurm"], "unknown runner 'slurm'"),
+    ],
+)
+def test_what_another_setting_would_overwrite_is_refused(typed: list[str], told: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        read(typed)
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "told"),
+    [
+        ("config.yaml", "limits: 3", "unknown key 'limits': did you mean 'limit'?"),
+        ("codec/webp.yaml", "rate: [1, 2]", "unknown key 'rate': did you mean 'rates'?"),
+        ("data/samples.yaml", "protocol: as-is", "unknown key 'protocol'"),
+        ("metrics/default.yaml", "availble: true", "unknown key 'availble': did you mean 'available'?"),
+        ("runner/local.yaml", "worker: 2", "unknown key 'worker': did you mean 'workers'?"),
+        (
+            "codec/webp.yaml",
+            "options: {metod: 4}",
+            "unknown option 'codec.options.metod': did you mean 'codec.options.method'?",
+        ),
+        ("data/samples.yaml", "options: {protocl: x}", "unknown option 'data.options.protocl'"),
+        ("experiment/default.yaml", "- limt=3", "unknown setting 'limt': did you mean 'limit'?"),
+        ("codec/webp.yaml", "use:", "webp.yaml has no use; it can hold name"),
+    ],
+)
+def test_a_file_of_the_users_is_held_to_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, line: str, told: str
+) -> None:
+    conf = tmp_path / "conf"
+    shutil.copytree(conf_folder(), conf)
+    for module in (config, overrides):
+        monkeypatch.setattr(module, "conf_folder", lambda: conf)
+    key = line.partition(":")[0]
+    kept = [one for one in (conf / file).read_text().splitlines() if not one.startswith(f"{key}:")]
+    (conf / file).write_text("\n".join([*kept, line]) + "\n")
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        read(["experiment=default", "codec=webp", "data=samples"])
+
+
+def test_the_lists_of_what_is_read_are_those_of_the_files() -> None:
+    record = yaml.safe_load((conf_folder() / "config.yaml").read_text())
+    groups = {next(iter(entry)) for entry in record.pop("defaults") if isinstance(entry, dict)}
+    top = {name for name in SETTINGS if "." not in name} - {"experiment", "workers", "device"}
+    assert record.keys() | groups == top
+    assert groups == KEYS.keys()
+    source = "".join(path.read_text() for path in Path(config.__file__).parent.rglob("*.py"))
+    assert set(re.findall(r"\bRDPBENCH_[A-Z_]+[A-Z]\b", source)) == set(VARIABLES)
+
+
+def test_a_misspelt_variable_is_refused_and_another_codecs_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RDPBENCH_MYENCODER", "x")
+    check_variables()
+    monkeypatch.setenv("RDPBENCH_WEIGTHS", "x")
+    with pytest.raises(UnknownName, match="'RDPBENCH_WEIGTHS': did you mean 'RDPBENCH_WEIGHTS'"):
+        check_variables()
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from typing import ClassVar
 import numpy as np
 
 from rdpbench.codecs.contract import Bitstream, Rate, Side
-from rdpbench.codecs.inprocess import check_choice, check_x265, decoding, encoding
+from rdpbench.codecs.inprocess import check_choice, check_x265, decode_picture, decoding, encoding
 from rdpbench.codecs.ycbcr import Planes, rgb_to_ycbcr, ycbcr_to_rgb
 from rdpbench.errors import BitstreamError
 from rdpbench.image import Image
@@ -104,23 +104,12 @@ def _encode(image: Image, qp: int, bits: int, preset: str, info: int = 0) -> byt
 
 
 def _decode(data: bytes) -> tuple[Planes, int]:
-    import av
-
-    context = av.VideoCodecContext.create("hevc", "r")
-    context.thread_count = 1
-    # A damaged size must not become an allocation; errors that FFmpeg notices shall be errors.
-    context.options = {"max_pixels": str(1 << 27), "err_detect": "explode"}
-    frames = [*context.decode(av.Packet(data)), *context.decode(None)]
-    if len(frames) != 1:
-        raise BitstreamError(f"an hevc bitstream of ours holds one picture; here are {len(frames)}")
-    frame = frames[0]
+    pixels, planes = decode_picture("hevc", "hevc", data)
     depths = {name: bits for bits, name in FORMATS.items()}
-    if frame.format.name not in depths:
-        raise BitstreamError(f"not an hevc bitstream of ours: its pixels are {frame.format.name}")
-    bits = depths[frame.format.name]
-    sample = np.dtype(np.uint8 if bits == 8 else np.uint16)
-    planes = [np.frombuffer(bytes(plane), sample).reshape(plane.height, -1)[:, : plane.width] for plane in frame.planes]
-    return np.stack(planes), bits
+    if pixels not in depths:
+        raise BitstreamError(f"not an hevc bitstream of ours: its pixels are {pixels}")
+    bits = depths[pixels]
+    return np.stack(planes).astype(np.uint8 if bits == 8 else np.uint16, copy=False), bits
 
 
 @cache

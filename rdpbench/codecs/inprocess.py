@@ -90,16 +90,17 @@ def check_pixels(codec: str, pixels: NDArray[Any]) -> Image:
     return pixels
 
 
-def pillow_encode(codec: str, file_format: str, image: Image, /, **options: object) -> bytes:
+def pillow_encode(codec: str, file_format: str, image: Image, mode: str = "RGB", /, **options: object) -> bytes:
     """The bytes of a file that Pillow writes.
 
     The Pillow image is made from the array: nothing of the source file's ICC profile, EXIF or alpha can come along.
+    Mode "RGBA" hands an opaque image over.
     """
     from PIL import Image as pil
 
     buffer = BytesIO()
     with encoding(codec):
-        pil.fromarray(check_image(image)).save(buffer, format=file_format, **options)
+        pil.fromarray(check_image(image)).convert(mode).save(buffer, format=file_format, **options)
     return buffer.getvalue()
 
 
@@ -114,6 +115,31 @@ def pillow_decode(codec: str, file_format: str, data: bytes) -> Image:
         with pil.open(BytesIO(data), formats=[file_format]) as opened:
             opened.load()
             return check_pixels(codec, np.array(opened))
+
+
+PICTURE_OPTIONS = {"max_pixels": str(1 << 27), "err_detect": "explode"}
+"""For FFmpeg's decoders: a damaged size must not become an allocation; errors that they notice shall be errors."""
+
+
+def decode_picture(codec: str, decoder: str, stream: bytes) -> tuple[str, list[NDArray[np.integer[Any]]]]:
+    """FFmpeg's pixel format of the one picture in a stream, and its planes: ``uint8``, or ``uint16`` above 8 bits.
+
+    ``decoder`` is FFmpeg's name of one, such as ``hevc``; it runs with one thread.
+    """
+    import av
+
+    context = av.VideoCodecContext.create(decoder, "r")
+    assert isinstance(context, av.VideoCodecContext)
+    context.thread_count = 1
+    context.options = PICTURE_OPTIONS
+    frames = [*context.decode(av.Packet(stream)), *context.decode(None)]
+    if len(frames) != 1:
+        raise BitstreamError(f"a bitstream of {codec} holds one picture; here are {len(frames)}")
+    frame = frames[0]
+    sample = np.dtype("u1" if frame.format.components[0].bits == 8 else "<u2")
+    return frame.format.name, [
+        np.frombuffer(bytes(plane), sample).reshape(plane.height, -1)[:, : plane.width] for plane in frame.planes
+    ]
 
 
 def pillow_coder(**libraries: str) -> dict[str, str]:

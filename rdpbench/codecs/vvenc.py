@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Bitstream, Rate, Side
-from rdpbench.codecs.inprocess import check_choice, decoding
+from rdpbench.codecs.inprocess import check_choice, decode_picture, decoding
 from rdpbench.codecs.program import Argument, In, Out, check_timeout, identity, probe, run
 from rdpbench.codecs.ycbcr import rgb_to_ycbcr, ycbcr_to_rgb
 from rdpbench.errors import BitstreamError, MissingNeed
@@ -133,23 +133,11 @@ def coded_side(side: int) -> int:
 
 def decode_420(stream: bytes, height: int, width: int) -> list[NDArray[np.int64]]:
     """Y, Cb, Cr of the one picture in a VVC stream, the chroma planes at half size."""
-    import av
-
-    context = av.VideoCodecContext.create("vvc", "r")
-    context.thread_count = 1
-    # A damaged size must not become an allocation; errors that FFmpeg notices shall be errors.
-    context.options = {"max_pixels": str(1 << 27), "err_detect": "explode"}
-    frames = [*context.decode(av.Packet(stream)), *context.decode(None)]
-    if len(frames) != 1:
-        raise BitstreamError(f"a vvenc bitstream of ours holds one picture; here are {len(frames)}")
-    frame = frames[0]
-    if (frame.format.name, frame.height, frame.width) != ("yuv420p10le", height, width):
-        found = f"{frame.format.name} of {frame.height} x {frame.width}"
+    pixels, planes = decode_picture("vvenc", "vvc", stream)
+    if (pixels, *planes[0].shape) != ("yuv420p10le", height, width):
+        found = f"{pixels} of {planes[0].shape[0]} x {planes[0].shape[1]}"
         raise BitstreamError(f"the container says 4:2:0, 10 bits, {height} x {width}; the stream is {found}")
-    return [
-        np.frombuffer(bytes(plane), "<u2").reshape(plane.height, -1)[:, : plane.width].astype(np.int64)
-        for plane in frame.planes
-    ]
+    return [plane.astype(np.int64) for plane in planes]
 
 
 def halve(plane: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
 from rdpbench.overrides import available, experiment
+from rdpbench.paths import RUNS
 from rdpbench.results.figure_presets import PAPERS, Panel, Preset, Series, presets
 from rdpbench.results.style import STYLES, paper_style
 from rdpbench.results.verdicts import write_file
@@ -49,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run", dest="runs", action="append", default=[], metavar="RUN", help="its points, or those of an experiment"
     )
-    parser.add_argument("--root", default="results/runs", help="where runs lie (default: %(default)s)")
+    parser.add_argument(
+        "--root", metavar="FOLDER", default=RUNS, help="where runs lie; or root=FOLDER (default: %(default)s)"
+    )
     side = parser.add_mutually_exclusive_group()
     side.add_argument("--published-only", action="store_true", help="nothing of runs")
     side.add_argument("--measured-only", action="store_true", help="nothing that was published")
@@ -121,7 +124,7 @@ def _load(name: str, root: str) -> list[Loaded]:
             return [Loaded(store, of, read_run(store.folder.resolve().name, of)) for store, of in read]
     runs = [path.name for path in Path(root).iterdir() if Store(path).exists()] if Path(root).is_dir() else []
     hint = f"; rdpbench run experiment={name} makes it" if len(places) > 2 else ""
-    raise UnknownName("run", name, runs, f"looked in {root}; --root FOLDER looks elsewhere{hint}")
+    raise UnknownName("run", name, runs, f"looked in {root}; root=FOLDER looks elsewhere{hint}")
 
 
 def runs_named(experiment_name: str) -> list[str]:
@@ -229,6 +232,7 @@ def _page(
     from rdpbench.results import figure_notes
 
     words = ["rdpbench figure", preset.name, *(f"--run {name}" for name in options.runs)]
+    words += [f"root={options.root}"] if options.runs and str(options.root) != RUNS else []
     words += [f"--bpp {options.bpp}"] if options.bpp else []
     words += [f"--{flag.replace('_', '-')}" for flag in _FLAGS if getattr(options, flag)]
     usual = ("", "auto", "default")

@@ -81,7 +81,7 @@ def open_run(run: str | Path, root: str | Path = "results/runs") -> Store:
         if store.exists():
             return store
     found = [path.name for path in root.iterdir() if Store(path).exists()] if root.is_dir() else []
-    raise UnknownName("run", str(run), found, f"looked in {root}; root=, or --root, looks elsewhere")
+    raise UnknownName("run", str(run), found, f"looked in {root}; root=FOLDER looks elsewhere")
 
 
 def _points(name: str, contents: Contents) -> pd.DataFrame:

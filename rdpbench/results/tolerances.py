@@ -84,6 +84,7 @@ def read_tolerances(path: Path) -> Tolerances:
 
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        _only(raw, "bpp", "metrics", "bd", "cpu_dependent")
         metrics = {name: _tolerance(one) for name, one in raw["metrics"].items()}
         bd = _bounds(raw["bd"])
         found = Tolerances(_tolerance(raw["bpp"]), metrics, bd, tuple(raw["cpu_dependent"]))
@@ -99,6 +100,7 @@ def read_tolerances(path: Path) -> Tolerances:
 
 
 def _bounds(raw: Mapping[str, Any]) -> Bounds:
+    _only(raw, "method", "rate", "metric")
     if raw["method"] not in METHODS:
         raise ValueError(f"{raw['method']} is none of {', '.join(METHODS)}")
     rate, metric = (
@@ -110,7 +112,13 @@ def _bounds(raw: Mapping[str, Any]) -> Bounds:
     return Bounds(raw["method"], rate, metric)
 
 
+def _only(raw: Mapping[str, Any], *keys: str) -> None:
+    if odd := [key for key in raw if key not in keys]:
+        raise ValueError(f"{odd[0]!r} is none of {', '.join(keys)}")
+
+
 def _tolerance(raw: Mapping[str, Any]) -> Tolerance:
+    _only(raw, "absolute", "relative")
     found = Tolerance(float(raw["absolute"]), float(raw["relative"]))
     if not (0 <= found.absolute < math.inf and 0 <= found.relative < math.inf):
         raise ValueError(f"{dict(raw)} is no tolerance")

@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import cache
 from typing import Any
 
 from rdpbench import registry, weights
 from rdpbench.codecs.contract import Codec, Rate, coder_of, rate_of, weights_kind_of
-from rdpbench.config import CodecSetting
+from rdpbench.config import CodecSetting, check_options
 from rdpbench.datasets.captions import Caption
 from rdpbench.datasets.contract import Pin
 from rdpbench.datasets.index import Entry
-from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.errors import ConfigError
 from rdpbench.metrics.contract import Features, beside
 from rdpbench.needs import Package, package_version
 from rdpbench.results.schema import Member, Place, Row
@@ -77,18 +77,12 @@ def build(setting: CodecSetting, rate: float | None, device: str = "cpu") -> Cod
         OutOfRange: a rate outside what it takes.
     """
     cls = registry.load("codec", setting.use)
+    check_options(setting)
     options = dict(setting.options)
     axis = rate_of(cls)
-    if is_dataclass(cls):
-        legal = {field.name for field in fields(cls) if field.init}
-        for name in options:
-            if name not in legal:
-                raise UnknownName(f"option of codec {setting.name!r}:", name, legal)
     if rate is not None:
         if axis is None:
             raise ConfigError(f"codec {setting.name!r} has a single rate point; leave out rate= and bpp=")
-        if axis.field in options:
-            raise ConfigError(f"{axis.field} is the rate of codec {setting.name!r}; write rate={options[axis.field]}")
         options[axis.field] = axis.check(setting.name, rate)
     if device_of(setting, device) != "cpu":
         options["device"] = device

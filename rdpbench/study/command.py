@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rdpbench.errors import ConfigError
+from rdpbench.paths import RUNS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     made.add_argument("runs", nargs="+", metavar="RUN", help="runs that kept reconstructions (keep=all)")
     made.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for raters; new or empty")
     made.add_argument("--key", type=Path, metavar="FILE", help="what stays with you (default: FOLDER-key.json)")
-    made.add_argument("--root", default="results/runs", help="where runs lie (default: %(default)s)")
+    made.add_argument(
+        "--root", metavar="FOLDER", default=RUNS, help="where runs lie; or root=FOLDER (default: %(default)s)"
+    )
     made.add_argument("--codec", default="", metavar="A,B", help="these curves (default: all that kept images)")
     made.add_argument("--bpp", default="", metavar="R,S", help="rates (default: the lowest that all reach)")
     made.add_argument("--tolerance", type=float, default=0.1, help="how far a mean rate may be off (%(default)s)")
@@ -81,6 +84,7 @@ def _export(options: argparse.Namespace, console: Console) -> int:
 
 def _command(options: argparse.Namespace, seed: int) -> list[str]:
     words = ["rdpbench study export", *options.runs]
+    words += [f"root={options.root}"] if str(options.root) != RUNS else []
     for name in ("codec", "bpp", "tolerance", "dataset", "image", "sheets", "trials", "catch"):
         value = getattr(options, name)
         words += [f"--{name} {value}"] if value not in ("", None) else []

@@ -612,3 +612,14 @@ def test_tolerances_add_up_and_bad_ones_are_refused(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(ConfigError, match="both 0 or more"):
             read_tolerances(path)
+
+
+@pytest.mark.parametrize("extra", ["bdd: {}", "bpp: {absolute: 0, relative: 0, relativ: 1}"])
+def test_a_key_of_the_tolerances_that_nothing_reads_is_refused(tmp_path: Path, extra: str) -> None:
+    key = extra.partition(":")[0]
+    lines = (conf_folder() / "regress.yaml").read_text().splitlines()
+    (tmp_path / "regress.yaml").write_text(
+        "\n".join([*(line for line in lines if not line.startswith(f"{key}:")), extra])
+    )
+    with pytest.raises(ConfigError, match=r"'(bdd|relativ)' is none of"):
+        read_tolerances(tmp_path / "regress.yaml")

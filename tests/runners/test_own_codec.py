@@ -291,6 +291,6 @@ def test_what_is_kept_in_the_process_is_found_by_verification(tmp_path: Path, rd
 
 def test_the_rate_is_not_an_option(rdpbench: Any, folder: Path) -> None:
     done = rdpbench("run", "codec=jpeg", "codec.options.quality=5", f"data=folder:{folder}", *QUICK, code=2)
-    assert "quality is the rate of codec 'jpeg[quality=5]'; write rate=5" in done.stderr
+    assert "quality is the rate of codec 'jpeg'; write rate=5" in done.stderr
     done = rdpbench("run", "codec=jpeg", "codec.options.optimise=true", f"data=folder:{folder}", *QUICK, code=2)
-    assert "'optimise': did you mean 'optimize'?" in done.stderr
+    assert "'codec.options.optimise': did you mean 'codec.options.optimize'?" in done.stderr
