@@ -8,8 +8,8 @@ quality 5, 0.0005 at 75; below 400 pixels up to 0.04 and 0.0008; for images that
 
 All sums are float64, since a variance is the small difference of two large numbers: in float32, and with the float32
 window of the libraries (its taps add up to 1 - 3e-8), areas that are white or far from the original lose the fifth
-digit (black against white: .29289 instead of .29295), and which digits are lost depends on the processor. With ``E`` the
-window's mean,
+digit (black against white: .29289 instead of .29295), and what is lost depends on the processor. With ``E`` the mean
+over the window,
 
     cs = (2 cov(x, y) + C2) / (var x + var y + C2) = 1 - (var x + var y - 2 cov) / (var x + var y + C2)
     l  = (2 Ex Ey + C1) / (Ex^2 + Ey^2 + C1)       = 1 - (Ex - Ey)^2 / (Ex^2 + Ey^2 + C1)

@@ -77,7 +77,7 @@ def test_two_items_have_the_odds_of_their_votes() -> None:
 
 
 def test_the_search_ends_at_the_maximum_and_not_near_it() -> None:
-    """Whatever the rounding of the likelihood's sum, which differs between processors: all odds of up to 25 votes each."""
+    """However the likelihood's sum is rounded, which differs between processors: all odds of up to 25 votes each."""
     off = []
     for wins, losses in itertools.product(range(1, 26), repeat=2):
         lines = [(0, 1, FIRST if k < wins else SECOND, k, k) for k in range(wins + losses)]
