@@ -4,7 +4,7 @@ Five scales, a Gaussian window of 11 taps and sigma 1.5 without padding, K = (.0
 scales is taken per channel, then the mean over channels. Between scales 2 x 2 means; a side of odd length first
 repeats its last row or column, as TensorFlow's ``image.ssim_multiscale`` does. pytorch-msssim pads zeros there, on both
 sides, and gives another number wherever a side cannot be halved four times: at 1365 x 2048 up to 0.02 more for JPEG of
-quality 5, 0.0005 at 75; below 400 pixels up to 0.04 and 0.0008; for images that have nothing in common up to 0.12.
+quality 5, 0.0005 at 75; below 300 pixels up to 0.04 and 0.0008; for images that have nothing in common up to 0.12.
 
 All sums are float64, since a variance is the small difference of two large numbers: in float32, and with the float32
 window of the libraries (its taps add up to 1 - 3e-8), areas that are white or far from the original lose the fifth
