@@ -10,10 +10,10 @@ SETTINGS = $(if $(CODEC),codec=$(CODEC)) $(if $(DATA),data=$(DATA)) $(if $(RATES
            $(if $(WORKERS),workers=$(WORKERS)) $(if $(WEIGHTS),weights=$(WEIGHTS)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench plan test check figures report regress reproduce doctor check-gpu
+.PHONY: help setup bench plan test check figures report regress reproduce doctor check-gpu test-kernels
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  CODEC= DATA= RATES= BPP= METRICS= LIMIT= DEVICE= WORKERS= WEIGHTS= choose; ARGS='key=value ...' takes any setting"
 
 setup: $(VENV)/.ready ## install what is needed into .venv, pinned by hash
@@ -49,6 +49,14 @@ doctor: setup ## what this machine can run, and how to get what is missing
 
 test: setup ## the tests, without the slow ones
 	$(BIN)/python -m pytest -q -n 2
+
+# What numpy, scipy and torch take on an old processor, and on one without AVX-512. The tests that hold numbers to digits.
+KERNELS = "OPENBLAS_CORETYPE=Prescott ONEDNN_MAX_CPU_ISA=SSE41" "OPENBLAS_CORETYPE=HASWELL ONEDNN_MAX_CPU_ISA=AVX2"
+DIGITS  = $(addprefix tests/,$(addsuffix .py,$(addprefix metrics/test_,msssim psnr frechet mmd self_check confusion edges) \
+          study/test_bradley_terry $(addprefix results/test_,bd bootstrap crossover)))
+
+test-kernels: setup ## the same numbers under the arithmetic of other processors?
+	for kernels in $(KERNELS); do echo "$$kernels"; env $$kernels $(BIN)/python -m pytest -q -n 2 $(DIGITS) || exit 1; done
 
 test-all: setup ## all tests
 	$(BIN)/python -m pytest -q -n 2 -m "slow or not slow"

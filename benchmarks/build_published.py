@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from published_origins import DATASETS, DOUBTS, LEVELS, NAMES, ORIGINS, PROTOCOLS, SCALE, Origin, Rule
+from published_origins import DATASETS, DOUBTS, LEVELS, METRICS, NAMES, ORIGINS, PROTOCOLS, SCALE, Origin, Rule
 
 from rdpbench.results.curves import rounded
 from rdpbench.results.published_files import (
@@ -65,6 +65,7 @@ def number(row: Mapping[str, str]) -> Number:
         dataset = "tecnick@diffeic"
     codec, variant = (template.format(**groups).strip() for template in (rule.codec, rule.variant))
     metric = _metric(source, origin, rule, row["metric"])
+    metric = METRICS.get((source, dataset, metric), metric)
     bits = rule.bits or origin.bits
     one = Number(
         dataset=dataset,

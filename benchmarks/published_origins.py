@@ -392,3 +392,9 @@ SCALE = {"miou": 0.01}
 PROTOCOLS = {("diffeic", f"{name}@diffeic"): "unstated" for name in ("clic2020", "tecnick")}
 PROTOCOLS |= {("taco", "clic2020-test"): "as-is"}
 """Where it is not that of the rest of the source."""
+
+ZERO_PADDED = {("compressai", f"clic2020-{part}@compressai") for part in ("mobile", "professional")}
+"""Sources and sets of sizes that cannot be halved four times, scored by pytorch-msssim: its padding of odd sides by
+zeros is not the one of our `ms-ssim`. Kodak and Tecnick are halved without padding."""
+METRICS = {(*where, "ms-ssim"): "ms-ssim@pytorch-msssim" for where in ZERO_PADDED}
+"""Where a metric's protocol depends on the set: source, dataset and metric of the source's rules, and its name."""

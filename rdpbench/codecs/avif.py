@@ -41,6 +41,14 @@ from rdpbench.needs import Need, Package
 
 FORMATS = {"yuv444p": "4:4:4", "yuv422p": "4:2:2", "yuv420p": "4:2:0"}
 """Chroma by FFmpeg's name of the pixel format."""
+FIXED: dict[str, Any] = {
+    "codec": "aom",
+    "range": "full",
+    "max_threads": 1,
+    "autotiling": False,
+    "alpha_premultiplied": True,  # with RGBA: libavif's exact conversion; see above
+}
+"""What Pillow is told whatever the options are."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,9 @@ class AVIF:
         encoder = {**pillow_coder(libavif="avif"), "aom": str(AvifImagePlugin.get_codec_version("aom"))}
         return {**encoder, "av": av.__version__, "libavcodec": avcodec}
 
+    def settings(self) -> dict[str, Any]:
+        return FIXED
+
     def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002
         check_sides("avif", image, 1, 32768)  # libavif writes more, and does not read it again
         data = pillow_encode(
@@ -88,11 +99,7 @@ class AVIF:
             quality=self.quality,
             subsampling=self.chroma,
             speed=self.speed,
-            codec="aom",
-            range="full",
-            max_threads=1,
-            autotiling=False,
-            alpha_premultiplied=True,  # with RGBA: libavif's exact conversion; see above
+            **FIXED,
             advanced={"tune": self.tune},
         )
         return Bitstream.whole(data)

@@ -13,6 +13,9 @@ class data, read through the functions below, so that a codec of one's own stays
 ``heavy``    True if building the codec is expensive (weights): its tasks are then grouped by rate point
 ``preload``  modules worth importing once for all workers, such as ``("torch",)``
 ``uses_device``  True if it computes on ``device=``, which is then a field of it; rows of all others say ``cpu``
+``depends_on_cpu``  what of the processor decides the bytes, beside the library: ``("instructions",)``, or
+    `FLOAT_LIBRARIES`, which is what ``uses_device`` alone means; the regression gate expects equal bytes only where
+    these are equal, and of all other codecs everywhere
 ``uses_caption``  True if the encoder takes ``side.caption``; only then is ``captions`` a sweep axis, and given at all
 ``unkeyed``  names of fields that change no byte and no pixel, such as a timeout
 ``coder()``  what codes: library versions, or version and sha256 of a binary; enters the key of every result
@@ -37,6 +40,22 @@ from typing import Any, Protocol, runtime_checkable
 from rdpbench.errors import CodecError, OutOfRange
 from rdpbench.image import Image
 from rdpbench.needs import Need
+
+FLOAT_LIBRARIES = (
+    "instructions",
+    "vendor",
+    "ATEN_CPU_CAPABILITY",
+    "DNNL_MAX_CPU_ISA",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "OPENBLAS_CORETYPE",
+    "NPY_DISABLE_CPU_FEATURES",
+)
+"""What numpy, torch and TensorFlow choose their code by: the processor, and variables that tell them to take another.
+Their sums then have another order, and a latent next to .5 is rounded to the other side."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +157,17 @@ def needs_of_built(codec: Codec) -> tuple[Need, ...]:
     """What this very configuration needs, the weights of its rate point included."""
     own = getattr(codec, "weight_needs", None)
     return (*needs_of(type(codec)), *(own() if callable(own) else ()))
+
+
+def depends_on_cpu(codec: type) -> tuple[str, ...]:
+    """What of the processor decides a codec's bytes; empty for one that writes the same on all.
+
+    >>> from rdpbench.codecs.jpegxl import JPEGXL
+    >>> depends_on_cpu(JPEGXL), depends_on_cpu(type("Mine", (), {"uses_device": True})) == FLOAT_LIBRARIES
+    (('instructions',), True)
+    """
+    default = FLOAT_LIBRARIES if getattr(codec, "uses_device", False) else ()
+    return tuple(getattr(codec, "depends_on_cpu", default))
 
 
 def weights_kind_of(codec: Codec) -> str:

@@ -31,7 +31,7 @@ from typing import ClassVar
 
 from rdpbench import weights
 from rdpbench.codecs.container import read_varint
-from rdpbench.codecs.contract import Bitstream, Rate, Side
+from rdpbench.codecs.contract import FLOAT_LIBRARIES, Bitstream, Rate, Side
 from rdpbench.codecs.hific import TARGETS, check_target
 from rdpbench.codecs.inprocess import pillow_decode, pillow_encode
 from rdpbench.codecs.learned.checkpoints import Checkpoint, identity_of
@@ -77,6 +77,7 @@ class HiFiCTensorFlow:
     rate: ClassVar[Rate] = TARGETS
     heavy: ClassVar[bool] = True
     needs: ClassVar[tuple[Need, ...]] = (PROGRAM,)
+    depends_on_cpu: ClassVar[tuple[str, ...]] = FLOAT_LIBRARIES
     unkeyed: ClassVar[frozenset[str]] = frozenset({"timeout_s"})
     version: ClassVar[str] = "1"
 

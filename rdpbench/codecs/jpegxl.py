@@ -2,7 +2,7 @@
 
 The rate axis is the Butteraugli ``distance``: 1 is about where a difference becomes visible, 25 is the largest libjxl
 takes. Pictures are coded in XYB, a colour space of the eye: at equal PSNR others need fewer bits. The lowest rate is
-about 0.14 bpp. One thread (libjxl writes the same bytes with more).
+about 0.14 bpp. One thread (libjxl writes the same bytes with more); with other vector instructions it writes others.
 
 Bitstream: the bare codestream; the 40 bytes of an optional container are left out.
 """
@@ -38,6 +38,7 @@ class JPEGXL:
 
     rate: ClassVar[Rate] = Rate("distance", 0.1, 25, step=0, rises=False)
     needs: ClassVar[tuple[Need, ...]] = (Package("imagecodecs"),)
+    depends_on_cpu: ClassVar[tuple[str, ...]] = ("instructions",)
     version: ClassVar[str] = "1"
 
     def __post_init__(self) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rdpbench import registry
+from rdpbench.codecs.contract import depends_on_cpu
 from rdpbench.results.curve_versions import VERSION
 from rdpbench.results.curves import Curve, ImagePoint, Point, in_order
 from rdpbench.results.drift import Drift, drifts
@@ -62,7 +64,7 @@ class Comparison:
 def compare(stored: Curve, now: Curve, tolerances: Tolerances) -> Comparison:
     """All findings and notes. Metrics that only the stored curve has are left out with a note."""
     findings = _configuration(stored.origin, now.origin) + _originals(stored, now) + _definitions(stored, now)
-    exact, notes = _exactness(stored.origin, now.origin, tolerances)
+    exact, notes = _exactness(stored.origin, now.origin)
     if (version := stored.origin.get("version", VERSION)) != VERSION:
         notes.append(
             f"stored as version {version} of {VERSION}: what that did not say is not compared; what stores it anew: "
@@ -200,7 +202,7 @@ def _originals(stored: Curve, now: Curve) -> list[Finding]:
     return [Finding("curve", f"images: {_names(names)}: {what}") for what, names in kinds.items() if names]
 
 
-def _exactness(stored: Mapping[str, Any], now: Mapping[str, Any], tolerances: Tolerances) -> tuple[bool, list[str]]:
+def _exactness(stored: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[bool, list[str]]:
     """Are equal bytes expected? With what differs and is no finding by itself."""
     notes = []
     exact = stored.get("coder") == now.get("coder")
@@ -208,9 +210,17 @@ def _exactness(stored: Mapping[str, Any], now: Mapping[str, Any], tolerances: To
         what = _differences(stored.get("coder"), now.get("coder"))
         notes.append(f"the coder is another one ({what}): equal bytes are not expected, the tolerances apply")
     use = (now.get("configuration") or {}).get("use")
-    if use in tolerances.cpu_dependent and stored.get("cpu") != now.get("cpu"):
+    codec = registry.load("codec", use) if use else object
+    # Of a codec that takes no device, "device" is the setting of the run, which says nothing.
+    places = ["cpu", "device"] if getattr(codec, "uses_device", False) else ["cpu"]
+    elsewhere = [place for place in places if stored.get(place) != now.get(place)]
+    if depends_on_cpu(codec) and elsewhere:
         exact = False
-        notes.append(f"{use} computes otherwise on another CPU: equal bytes are not expected, the tolerances apply")
+        what = "; ".join(_apart(str(stored.get(place)), str(now.get(place))) for place in elsewhere)
+        notes.append(
+            f"{use} computes otherwise on another processor ({what}): equal bytes are not expected, "
+            "the tolerances apply"
+        )
     metrics = stored.get("metrics") or {}
     for name, made in (now.get("metrics") or {}).items():
         old, new = (one.get("packages") for one in (metrics.get(name, made), made))
@@ -235,6 +245,17 @@ def _differences(old: Any, new: Any) -> str:
     old, new = (one if isinstance(one, dict) else {} for one in (old, new))
     names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
     return "; ".join(f"{name}: {_plain(old.get(name))} → {_plain(new.get(name))}" for name in names)
+
+
+def _apart(stored: str, now: str) -> str:
+    """The words that only one of two has.
+
+    >>> _apart("x86_64 avx avx2", "x86_64 avx MKL_CBWR=AVX")
+    'stored avx2, now MKL_CBWR=AVX'
+    """
+    old, new = stored.split(), now.split()
+    only = [[word for word in one if word not in other] for one, other in ((old, new), (new, old))]
+    return f"stored {' '.join(only[0]) or 'nothing'}, now {' '.join(only[1]) or 'nothing'}"
 
 
 def _plain(value: Any) -> str:

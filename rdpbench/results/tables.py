@@ -248,7 +248,7 @@ def _count(point: Any, notes: dict[str, None]) -> str:
         notes["failed images are not in the means; retry_failed=true tries them again"] = None
     if point["out_of_range"]:
         text += f" ({point['out_of_range']} out of range)"
-        notes["out of range: the codec cannot reach the target for that image; nothing is extrapolated"] = None
+        notes["out of range: no setting is within the tolerance of the target; nothing is extrapolated"] = None
     return text
 
 

@@ -67,7 +67,6 @@ class Tolerances:
     bpp: Tolerance
     metrics: Mapping[str, Tolerance]
     bd: Bounds
-    cpu_dependent: tuple[str, ...]
 
     def of(self, metric: str) -> Tolerance:
         """A metric's own, or the default."""
@@ -84,16 +83,18 @@ def read_tolerances(path: Path) -> Tolerances:
 
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        _only(raw, "bpp", "metrics", "bd", "cpu_dependent")
+        if "cpu_dependent" in raw:
+            raise ValueError("cpu_dependent: nothing reads that; it is the codec's class's to say (depends_on_cpu)")
+        _only(raw, "bpp", "metrics", "bd")
         metrics = {name: _tolerance(one) for name, one in raw["metrics"].items()}
         bd = _bounds(raw["bd"])
-        found = Tolerances(_tolerance(raw["bpp"]), metrics, bd, tuple(raw["cpu_dependent"]))
+        found = Tolerances(_tolerance(raw["bpp"]), metrics, bd)
         found.of("")
         bd.of("")
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"{path}: {type(error).__name__}: {error}; it needs bpp, metrics with a default, bd with a method and "
-            "with rate and metric, each with a default, and cpu_dependent; a tolerance is "
+            "with rate and metric, each with a default; a tolerance is "
             "{absolute: 0.01, relative: 0}, both 0 or more; in bd a sentence may stand in its place"
         ) from error
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 import rdpbench
 from rdpbench import registry, weights
-from rdpbench.codecs.contract import needs_of
+from rdpbench.codecs.contract import depends_on_cpu, needs_of
 from rdpbench.config import Bench, CodecSetting, DataSetting
 from rdpbench.needs import Package, package_version
 from rdpbench.overrides import available
@@ -30,7 +31,8 @@ Pair = tuple[CodecSetting, DataSetting]
 def origin(bench: Bench, pair: Pair, rows: Sequence[Row], done: Done, again: str) -> dict[str, Any]:
     """What made a curve. Without times and machine names: the same curve made again is the same file."""
     made = json.loads(identity(pair[0]))
-    packages = [need.name for need in needs_of(registry.load("codec", pair[0].use)) if isinstance(need, Package)]
+    codec = registry.load("codec", pair[0].use)
+    packages = [need.name for need in needs_of(codec) if isinstance(need, Package)]
     return {
         "codec": pair[0].name,
         "dataset": dataset_of(pair[1]).name,
@@ -45,7 +47,7 @@ def origin(bench: Bench, pair: Pair, rows: Sequence[Row], done: Done, again: str
         "metrics": {name: _metric(name) for name in done.plan.metrics},
         "seeds": list(bench.seeds),
         "device": bench.device,
-        "cpu": _cpu(),
+        "cpu": _cpu(depends_on_cpu(codec)),
         "rdpbench": rdpbench.__version__,
         "commits": sorted({commit for commit in _commits(done.store, {row.session for row in rows}) if commit}),
         "sweep": [line for line in bench.overrides if line.partition("=")[0] in SWEEP],
@@ -80,15 +82,20 @@ def _commits(store: Store, sessions: Iterable[str]) -> Iterator[str | None]:
             yield None
 
 
-def _cpu() -> str:
-    """The vector instructions: what libraries choose their code by."""
+def _cpu(matters: Sequence[str]) -> str:
+    """The vector instructions, and whatever else ``matters`` to the codec: what libraries choose their code by."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
-    flags = next(
-        (line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "features"))), []
-    )
+    fields = {name.strip().lower(): value.split() for name, _, value in (line.partition(":") for line in lines)}
+    flags = fields.get("flags") or fields.get("features") or []
+    vendor = fields.get("vendor_id") or fields.get("cpu implementer") or []
     return " ".join(
-        [platform.machine(), *sorted(one for one in flags if one.startswith(("avx", "fma", "asimd", "sve")))]
+        [
+            platform.machine(),
+            *sorted(flag for flag in flags if flag.startswith(("avx", "fma", "asimd", "sve"))),
+            *(vendor if "vendor" in matters else ()),
+            *(f"{name}={os.environ[name]}" for name in matters if os.environ.get(name)),
+        ]
     )
 
 

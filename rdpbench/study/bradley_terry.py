@@ -179,19 +179,22 @@ def _newton(items: int, design: Floats, chosen: Integers, weights: Floats) -> Fl
     """The largest likelihood; it is concave, so that there is one, and steps that overshoot are halved."""
     theta = np.zeros(design.shape[2])
     at = _likelihood(design, chosen, weights, theta)
+    # A step of 1e-8 changes the likelihood by less than its sum is rounded, in either direction: such a fall is no
+    # overshoot. Halving the step for it would end the search where the scores are still 1e-9 off.
+    rounding = len(chosen) * np.finfo(np.float64).eps
     for _ in range(200):
         probabilities = _probabilities(design, theta)
         expected = np.einsum("nk,nkp->np", probabilities, design)
         gradient = weights @ (design[np.arange(len(chosen)), chosen] - expected)
         step = _inverse(_information(design, probabilities, weights)) @ gradient
         step[:items] -= step[:items].mean()
-        while _likelihood(design, chosen, weights, theta + step) < at and np.abs(step).max() > 1e-12:
+        if np.abs(step).max() < 1e-10:
+            made: Floats = theta + step
+            return made
+        while _likelihood(design, chosen, weights, theta + step) < at * (1 + rounding) and np.abs(step).max() > 1e-12:
             step /= 2
         theta = theta + step
         at = _likelihood(design, chosen, weights, theta)
-        if np.abs(step).max() < 1e-10:
-            made: Floats = theta
-            return made
     raise MetricError("no scores: the likelihood has no maximum within reach")  # pragma: no cover (it is concave)
 
 

@@ -227,6 +227,19 @@ def test_clean_sources_are_not_doubted(frame: pd.DataFrame) -> None:
         assert (frame[frame["source_id"] == source]["doubtful"] == "").all()
 
 
+def test_ms_ssim_is_ours_only_where_sides_are_padded_as_ours(frame: pd.DataFrame) -> None:
+    """TensorFlow's padding, or sizes without any: Kodak, Tecnick at 1200 x 1200, crops of 768."""
+    ours = frame[frame["metric"] == "ms-ssim"]
+    no_padding = {"kodak", "tecnick", "tecnick@diffeic", "clic2020@diffeic"}
+    padded = ours[~ours["dataset"].isin(no_padding)]
+    assert set(padded["source_id"]) == {"hific", "neuralcompression", "shallow-ntc"}
+    theirs = frame[frame["metric"] == "ms-ssim@pytorch-msssim"]
+    assert dict(theirs.groupby("dataset").size()) == {
+        "clic2020-mobile@compressai": 137,
+        "clic2020-professional@compressai": 93,
+    }
+
+
 # Numbers that are known from elsewhere
 
 

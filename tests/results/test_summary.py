@@ -140,7 +140,7 @@ def test_pooled_psnr_is_of_the_mean_error() -> None:
     )
     many = [row(k, dataset_size=30) for k in range(30)]
     errors = np.random.default_rng(0).lognormal(3, 1, 30).tolist()
-    found = point(many, errors, "psnr-pooled")
+    found = point(many, [10 * math.log10(255**2 / mse) for mse in errors], "psnr-pooled")
     _, low, high = with_interval(np.array(errors))
     assert [found["value_lo"], found["value_hi"]] == pytest.approx(
         [10 * math.log10(255**2 / end) for end in (high, low)], abs=0.01

@@ -76,6 +76,31 @@ def test_two_items_have_the_odds_of_their_votes() -> None:
     assert found.tie is None
 
 
+def test_the_search_ends_at_the_maximum_and_not_near_it() -> None:
+    """However the likelihood's sum is rounded, which differs between processors: all odds of up to 25 votes each."""
+    off = []
+    for wins, losses in itertools.product(range(1, 26), repeat=2):
+        lines = [(0, 1, FIRST if k < wins else SECOND, k, k) for k in range(wins + losses)]
+        scores = fit(2, votes(*lines)).scores
+        off.append(abs(scores[0] - scores[1] - math.log(wins / losses)))
+    assert max(off) < 1e-13
+
+
+@pytest.mark.parametrize("tie", [None, -0.5])
+def test_no_vote_pulls_at_the_scores_that_are_found(tie: float | None) -> None:
+    """Where the likelihood is largest, each item is chosen as often as the scores expect."""
+    for seed in range(20):
+        data = population(seed, raters=7, images=5, tie=tie)
+        found = fit(4, data)
+        chance = _chances(found.scores[data.first], found.scores[data.second], found.tie)
+        pull = np.zeros(4)
+        for outcome, gain in ((FIRST, (1, 0)), (SECOND, (0, 1)), (TIE, (0.5, 0.5))):
+            happened = (data.outcome == outcome) - chance[:, outcome]
+            np.add.at(pull, data.first, gain[0] * happened)
+            np.add.at(pull, data.second, gain[1] * happened)
+        assert np.abs(pull).max() < 1e-11
+
+
 def test_two_items_with_ties_have_davidsons_solution() -> None:
     """Of w, l and t votes: odds w / l, and exp(t) is the ties over the geometric mean of the other two."""
     lines = [(0, 1, outcome, k, k) for k, outcome in enumerate([FIRST] * 8 + [SECOND] * 2 + [TIE] * 5)]
