@@ -28,6 +28,11 @@ AXES = ("rate", "bpp", "seed")
 LITERAL = ("root", "run", "data.path")
 """Taken as they are typed: folder names may hold spaces, commas, quotes and ``${``, which mean something to Hydra."""
 
+OWN_WEIGHTS = tuple(
+    f"codec.options.{name}" for name in ("checkpoint", "base", "pipeline", "controlnet", "clip", "codebooks")
+)
+"""Options that may name files of the user's: as they are typed, too (``epoch=3-step=200.ckpt``); commas sweep."""
+
 
 def available(group: str) -> list[str]:
     """Names in a group of ``conf``.
@@ -121,6 +126,9 @@ def split(overrides: Sequence[str]) -> Typed:
                 raise ConfigError(f"{line!r} names nothing; choose from {', '.join(_shown(key))}")
             choices.append([f"{key}={name}" for name in names])
             continue
+        if key in OWN_WEIGHTS:
+            choices.append([f"{key}={name}" for name in _names(key, value)] or [f"{key}="])
+            continue
         if key in LITERAL:
             literal["data.options.path" if key == "data.path" else key] = None if value in ("", "null") else value
             continue
@@ -160,6 +168,8 @@ def _exists(key: str, name: str) -> bool:
         return Path(name.partition(":")[2]).expanduser().exists()
     if key == "captions":
         return name.startswith("file:") and Path(name.partition(":")[2]).expanduser().is_file()
+    if key in OWN_WEIGHTS:
+        return Path(name).expanduser().exists()
     where, _, attribute = name.rpartition(":")
     return attribute.isidentifier() and Path(where).expanduser().is_file()
 
@@ -204,6 +214,8 @@ def rewrite(choice: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
                 raise UnknownName("dataset", value, known, "your own: data=folder:PATH or data=manifest:FILE")
             words += ["data=folder", "~data.options.path"]
             settings |= {"data.use": _absolute(value), "data.name": _label(value)}
+        elif key in OWN_WEIGHTS:
+            settings[key] = value
         elif key.startswith(("codec.options.", "data.options.")):
             words.append(f"++{line}")
         elif key in ("workers", "device"):

@@ -21,7 +21,11 @@ class data, read through the functions below, so that a codec of one's own stays
 Methods that a codec with weights also has:
 
 ``weight_needs()``  the cards of this very configuration and rate point
-``weights_kind()``  ``official``, ``unpinned`` or ``random``: a column of every row, never mixed in a table
+``weights_kind()``  ``official``, ``unpinned``, ``own`` or ``random``: a column of every row, never mixed in a table
+``takes_own``  options that may name a file or folder of the user's weights, each with the published names that it also
+    takes; the path itself is no part of a key, but what ``own_identity()`` says of its content is
+``own_rates(options)``  a class method: the rates that own weights serve, none where they are a single rate point; None
+    is all
 ``ready()``         loads the weights: called before a time is taken
 """
 
@@ -30,7 +34,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from rdpbench.errors import CodecError, OutOfRange
 from rdpbench.image import Image
@@ -132,9 +136,24 @@ def needs_of_built(codec: Codec) -> tuple[Need, ...]:
 
 
 def weights_kind_of(codec: Codec) -> str:
-    """``official``, ``unpinned`` or ``random``; empty for a codec without weights."""
+    """``official``, ``unpinned``, ``own`` or ``random``; empty for a codec without weights."""
     kind = getattr(codec, "weights_kind", None)
     return str(kind()) if callable(kind) else ""
+
+
+def own_options(codec: type[Codec], options: Mapping[str, Any]) -> dict[str, str]:
+    """The options that name weights of the user's, each with the path."""
+    known: Mapping[str, frozenset[str]] = getattr(codec, "takes_own", {})
+    if options.get("weights", "official") != "official":
+        return {}
+    given = {name: str(options.get(name) or "") for name in known}
+    return {name: path for name, path in given.items() if path and path not in known[name]}
+
+
+def own_identity_of(codec: Codec) -> str:
+    """The content of the user's own weights; empty for a codec without such."""
+    own = getattr(codec, "own_identity", None)
+    return str(own()) if callable(own) else ""
 
 
 def make_ready(codec: Codec) -> None:
