@@ -120,14 +120,11 @@ def split(overrides: Sequence[str]) -> Typed:
         if key == "captions":
             captions = [name for name in _names(key, value) if name != "null"]
             continue
-        if key in ("codec", "data"):
-            names = _names(key, value)
+        if key in ("codec", "data", *OWN_WEIGHTS):
+            names = _names(key, value) or [""] * (key in OWN_WEIGHTS)
             if not names:
                 raise ConfigError(f"{line!r} names nothing; choose from {', '.join(_shown(key))}")
             choices.append([f"{key}={name}" for name in names])
-            continue
-        if key in OWN_WEIGHTS:
-            choices.append([f"{key}={name}" for name in _names(key, value)] or [f"{key}="])
             continue
         if key in LITERAL:
             literal["data.options.path" if key == "data.path" else key] = None if value in ("", "null") else value

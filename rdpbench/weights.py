@@ -397,16 +397,17 @@ def read_file(path: Path, *, inert: bool = False) -> Any:
     try:
         # Only new files can be asked what they hold, or be read where they lie.
         strange = set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) if modern else set()
-        if more := sorted(strange - HARMLESS):
-            if not inert:
-                raise _more_than_tensors(path, ", ".join(more))
+        if (more := sorted(strange - HARMLESS)) and not inert:
+            raise _more_than_tensors(path, ", ".join(more))
         with torch.serialization.safe_globals([(Inert, name) for name in sorted(HARMLESS.union(more))]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=modern and inert)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError, AttributeError) as error:
         # torch's own words advise to run what is in the file.
         if named := re.search(r"(?:GLOBAL|[Uu]nsupported class|function) `?([A-Za-z_][\w.]+)", str(error)):
             raise _more_than_tensors(path, named[1]) from error
-        raise CodecError(f"{path} is damaged or no file of weights, and was not opened: {type(error).__name__}") from error
+        raise CodecError(
+            f"{path} is damaged or no file of weights, and was not opened: {type(error).__name__}"
+        ) from error
 
 
 def _more_than_tensors(path: Path, names: str) -> CodecError:

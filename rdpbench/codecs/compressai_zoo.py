@@ -119,9 +119,9 @@ def own_widths(loaded: object, count: int) -> list[int]:
     >>> own_widths({}, 2)
     []
     """
-    shapes = [shape_of(loaded, name) for name in ("g_a.0.weight", "g_a.6.weight")[:count]]
-    if count == 1:  # residual blocks, all of one width
-        shapes = [shape_of(loaded, "g_a.0.conv1.weight")]
+    # One width where blocks are residual; else that of the first layer and that of the last.
+    layers = ["g_a.0.conv1"] if count == 1 else ["g_a.0", "g_a.6"]
+    shapes = [shape_of(loaded, f"{layer}.weight") or shape_of(loaded, f"{layer}.bias") for layer in layers]
     return [shape[0] for shape in shapes if shape] if all(shapes) else []
 
 

@@ -108,7 +108,7 @@ class PerCoCodec(ABC):
 
     @classmethod
     def own_rates(cls, options: Mapping[str, Any]) -> tuple[float, ...] | None:
-        """The rate that a folder of the user's states; all of them where there is a folder for each, or it states none."""
+        """The rate that a folder of the user's states; all where there is a folder for each, or it states none."""
         folder = str(options.get("checkpoint") or options.get("pipeline") or "")
         rate = None if "{nominal}" in folder or not folder else perco_models.rate_of(folder)
         return None if rate is None else (rate,)

@@ -106,7 +106,11 @@ def axis_of(setting: CodecSetting) -> Rate | None:
 def single_point(setting: CodecSetting) -> str:
     """What to say where a codec has no rate axis, and a rate was asked for."""
     axis = rate_of(registry.load("codec", setting.use))
-    how = f"; own weights for several: write {{{axis.field}}} in their name, such as net-{{{axis.field}}}.pt" if axis else ""
+    how = (
+        f"; own weights for several: write {{{axis.field}}} in their name, such as net-{{{axis.field}}}.pt"
+        if axis
+        else ""
+    )
     return f"codec {setting.name!r} has a single rate point; leave out rate= and bpp={how}"
 
 

@@ -162,7 +162,9 @@ def test_files_are_read_without_code_and_unwrapped(tmp_path: Path, monkeypatch: 
         fitted(checkpoints.read(place(folder, content, monkeypatch)))
     other = tmp_path / "other"
     other.mkdir()
-    with pytest.raises(CodecError, match=r"holds more than tensors and was not opened: .*Settings.* torch.save\(") as error:
+    with pytest.raises(
+        CodecError, match=r"holds more than tensors and was not opened: .*Settings.* torch.save\("
+    ) as error:
         checkpoints.read(place(other, {"args": Settings(), **tensors}, monkeypatch))
     assert "weights_only" not in str(error.value), "torch's advice, which is to run what is in the file"
     with pytest.raises(CodecError, match=r"example holds no tensors by name; it holds: epoch, weights"):

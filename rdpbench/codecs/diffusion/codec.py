@@ -164,7 +164,9 @@ def adopt(codec: Any, option: str) -> None:
     if other not in (default, codec.checkpoint):
         raise ConfigError(f"{codec.name}: checkpoint={codec.checkpoint!r} and {option}={other!r}: give one of them")
     if codec.weights != "official":
-        raise ConfigError(f"{codec.name}: checkpoint={codec.checkpoint!r} and weights={codec.weights}: give one of them")
+        raise ConfigError(
+            f"{codec.name}: checkpoint={codec.checkpoint!r} and weights={codec.weights}: give one of them"
+        )
     # A bare name is a folder here, too.
     place = codec.checkpoint if folders.is_path(codec.checkpoint) else f"./{codec.checkpoint}"
     object.__setattr__(codec, option, place)

@@ -108,7 +108,9 @@ def configured(schedule: Mapping[str, Any], sampler: str) -> Any:
     if stated["prediction_type"] not in PREDICTED:
         odd.append(f"prediction_type={stated['prediction_type']!r}")
     if odd:
-        raise ConfigError(f"scheduler_config.json: diffusers does not know {', '.join(odd)}; nothing is left out unsaid")
+        raise ConfigError(
+            f"scheduler_config.json: diffusers does not know {', '.join(odd)}; nothing is left out unsaid"
+        )
     if lost:
         able = [one for one, (other, _) in SAMPLERS.items() if all(key in takes[other] for key in lost)]
         told = ", ".join(f"{key}={stated[key]!r}" for key in lost)

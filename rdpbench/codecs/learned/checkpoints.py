@@ -347,7 +347,10 @@ def _check_numbers(given: Mapping[str, Tensor], what: str) -> None:
     bad = [
         f"{name} ({int((~torch.isfinite(one)).sum())} of {one.numel()})"
         for name, one in given.items()
-        if one.is_floating_point() and _last(name) not in CONSTANTS and not bool(torch.isfinite(one).all())
+        if one.is_floating_point()
+        and not one.is_meta
+        and _last(name) not in CONSTANTS
+        and not bool(torch.isfinite(one).all())
     ]
     if bad:
         more = f" and {len(bad) - 3} tensors more" if len(bad) > 3 else ""

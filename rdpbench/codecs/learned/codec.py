@@ -60,7 +60,9 @@ class LearnedCodec(ABC):
         if self.weights_key and not self.checkpoint:
             raise ConfigError(f"{self.name}: weights_key={self.weights_key!r} is of no use without checkpoint=FILE")
         if self.checkpoint and self.weights != "official":
-            raise ConfigError(f"{self.name}: checkpoint={self.checkpoint!r} and weights={self.weights}: give one of them")
+            raise ConfigError(
+                f"{self.name}: checkpoint={self.checkpoint!r} and weights={self.weights}: give one of them"
+            )
 
     @classmethod
     def own_rates(cls, options: Mapping[str, Any]) -> tuple[float, ...] | None:
