@@ -49,7 +49,8 @@ POINTS: Mapping[str, Field] = {
     "failed": _count("Tasks that failed; they are in no mean."),
     "out_of_range": _count("Tasks whose target rate the codec cannot reach; they are in no mean."),
     "weights": _text(
-        "`official`, `unpinned` (no hash is published) or `random` (never a result); empty without weights."
+        "`official`, `unpinned` (no hash is published), `own` (a file of the user's) or `random` (never a result); "
+        "empty without weights."
     ),
     "seeds": _count("Seeds of a stochastic codec that are in the means; 0 for a published number."),
     "bpp": _number("Bits per pixel: mean over images of `8 * bytes / (height * width)`."),

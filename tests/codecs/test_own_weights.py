@@ -23,6 +23,8 @@ from rdpbench.codecs.learned.hyperprior import random_network
 from rdpbench.codecs.learned.tables import set_tables
 from rdpbench.errors import CodecError, ConfigError
 from rdpbench.image import Image
+from rdpbench.results.store import Store
+from rdpbench.runners.coding import decode_row
 from rdpbench.runners.task import build, identity
 
 Write = Callable[[str, Any], Path]
@@ -230,6 +232,54 @@ def test_one_own_file_says_how_wide_its_network_is(write: Write, photograph: Ima
         )
 
 
+def small(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What stands beside the tensors in a codec's files; its full width is made the tiny one."""
+    from rdpbench.codecs import elic_network, lic_tcm_system, msillm_network, taco_network, taco_text
+    from rdpbench.codecs.hific_network import Widths
+
+    at = "rdpbench.codecs."
+    if name == "elic":
+        monkeypatch.setattr(f"{at}elic_network.Layout", lambda: elic_network.TINY)
+    elif name == "taco":
+        monkeypatch.setattr(f"{at}taco_network.Layout", lambda: taco_network.TINY)
+        monkeypatch.setattr(
+            f"{at}taco_text.official_reader", lambda *_, **__: taco_text.random_reader(taco_network.TINY.text)
+        )
+    elif name == "lic-tcm":
+        monkeypatch.setattr(f"{at}lic_tcm_network.Layout", lambda *_: lic_tcm_system.TINY)
+    elif name.startswith("msillm"):
+        monkeypatch.setattr(f"{at}msillm_network.FULL", msillm_network.TINY)
+    elif name == "hific":
+        monkeypatch.setattr(f"{at}hific_network.Widths", lambda *_, **__: Widths((6, 8, 8, 12, 16), 12, 8, 2))
+        args = {"regime": "mine", "latent_channels": 220, "likelihood_type": "gaussian"}
+        args |= {"normalize_input_image": True, "n_residual_blocks": 2, "use_channel_norm": True}
+        return {"args": argparse.Namespace(**args)}
+    return {}
+
+
+@pytest.mark.parametrize("name", [name for name in LEARNED if registry.load("codec", name) not in Zoo.__subclasses__()])
+def test_every_codec_codes_with_the_network_of_its_own_file(
+    name: str, write: Write, monkeypatch: pytest.MonkeyPatch, photograph: Image
+) -> None:
+    cls: Any = registry.load("codec", name)
+    random = cls(weights="random" if name != "mini" else "random-full")
+    net = random._system().net
+    image = np.ascontiguousarray(photograph[:128, :128])
+    side = Side(caption="a photograph")
+    expected = random.encode(image, side)
+    beside = small(name, monkeypatch)
+    path = write(
+        f"{name}.ckpt", {**beside, "epoch": 1, "params": {f"net.{key}": one for key, one in net.state_dict().items()}}
+    )
+    codec = cls(checkpoint=str(path))
+    assert weights_kind_of(codec) == "own"
+    assert codec.weight_needs()[0].missing() is None
+    made = codec.encode(image, side)
+    assert made.data == expected.data
+    assert "nominal" not in json.loads(made.info["legacy"]), "what it was trained for is not known"
+    assert np.array_equal(cls(checkpoint=str(path)).decode(made.data), random.decode(made.data))
+
+
 # Keys, labels and rate points
 
 
@@ -304,6 +354,27 @@ def test_a_folder_of_a_generative_codec_is_own(tmp_path: Path, write: Write) -> 
         assert weights_kind_of(cls()) == "unpinned"
         with pytest.raises(ConfigError, match="give one of them"):
             cls(checkpoint=str(tmp_path / "model"), weights="random")
+
+
+def test_a_run_marks_codes_again_and_never_mixes(write: Write, here: Callable[..., int], tmp_path: Path) -> None:
+    """As an author does it: one training, a second under another name, then the first file trained further."""
+    line = ["run", "codec=mbt2018-mean", "data=samples", "limit=1", "metrics=psnr", "figures=false", "workers=0"]
+    first, second = write("one/best.pt", state(2)), write("two/best.pt", state(4))
+    assert here(*line, f"codec.options.checkpoint={first},{second}", "verify=2") == 0
+    [store] = [Store(path) for path in (tmp_path / "results" / "runs").iterdir()]
+    rows = list(store.read().rows.values())
+    assert len({row.codec for row in rows}) == len({row.bpp for row in rows}) == 2
+    assert {(row.weights, row.rate, row.rate_field) for row in rows} == {("own", None, "")}
+    assert all("best.pt" in row.codec and "official" not in row.coder + row.codec for row in rows)
+    write("one/best.pt", state(3))
+    [old] = [row for row in rows if json.loads(row.options)["checkpoint"] == str(first)]
+    with pytest.raises(CodecError, match="hold other weights now"):
+        decode_row(store, old)
+    assert here(*line, f"codec.options.checkpoint={first}") == 0
+    again = list(store.read().rows.values())
+    assert len(again) == 3
+    assert len({row.codec for row in again}) == 3, "another curve"
+    assert here(*line, "codec.options.checkpoint=three.pt") != 0
 
 
 def test_stale_tables_of_a_published_file_stop(write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

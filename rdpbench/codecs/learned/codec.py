@@ -13,7 +13,7 @@ from rdpbench.codecs.contract import Bitstream, Rate, Side
 from rdpbench.codecs.inprocess import check_choice
 from rdpbench.codecs.learned.checkpoints import Checkpoint, Own, fit, read
 from rdpbench.codecs.learned.systems import System, decode_images, encode_images
-from rdpbench.errors import CodecError, ConfigError
+from rdpbench.errors import CodecError, ConfigError, MissingNeed
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package, package_version
 
@@ -159,7 +159,10 @@ class Fits(Need):
 
     def missing(self) -> str | None:
         """None if they do; else why not."""
-        return self.codec.source().missing() or _misfit(self.codec, self.codec.weights_identity())
+        try:
+            return self.codec.source().missing() or _misfit(self.codec, self.codec.weights_identity())
+        except MissingNeed:  # of something beside, such as a text encoder: a need of its own tells
+            return None
 
 
 @lru_cache(maxsize=64)
