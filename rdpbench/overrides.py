@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -120,8 +121,8 @@ def split(overrides: Sequence[str]) -> Typed:
         if key == "captions":
             captions = [name for name in _names(key, value) if name != "null"]
             continue
-        if key in ("codec", "data", *OWN_WEIGHTS):
-            names = _names(key, value) or [""] * (key in OWN_WEIGHTS)
+        if key in ("codec", "data") or _is_path(key, value):
+            names = _names(key, value)
             if not names:
                 raise ConfigError(f"{line!r} names nothing; choose from {', '.join(_shown(key))}")
             choices.append([f"{key}={name}" for name in names])
@@ -158,6 +159,16 @@ def _names(key: str, value: str) -> list[str]:
         names.append(",".join(pieces[:end]).strip())
         del pieces[:end]
     return [name for name in names if name]
+
+
+def _is_path(key: str, value: str) -> bool:
+    """Is it a path to weights, with signs that mean something to Hydra? Plain words and Hydra's own forms are not.
+
+    >>> _is_path("codec.options.checkpoint", "runs/epoch=3.ckpt"), _is_path("codec.options.base", "sd-1.5")
+    (True, False)
+    """
+    plain = re.fullmatch(r"[\w.+-]*|\[.*|['\"].*|\w+\(.*|\{.*\}", value)
+    return key in OWN_WEIGHTS and not plain
 
 
 def _exists(key: str, name: str) -> bool:
@@ -211,7 +222,7 @@ def rewrite(choice: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
                 raise UnknownName("dataset", value, known, "your own: data=folder:PATH or data=manifest:FILE")
             words += ["data=folder", "~data.options.path"]
             settings |= {"data.use": _absolute(value), "data.name": _label(value)}
-        elif key in OWN_WEIGHTS:
+        elif _is_path(key, value):
             settings[key] = value
         elif key.startswith(("codec.options.", "data.options.")):
             words.append(f"++{line}")

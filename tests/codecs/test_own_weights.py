@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rdpbench import config, registry
+from rdpbench import config, overrides, registry
 from rdpbench.codecs.compressai_zoo import MeanScaleHyperprior, Zoo
 from rdpbench.codecs.contract import Side, coder_of, own_options, weights_kind_of
 from rdpbench.codecs.learned.codec import LearnedCodec
@@ -95,6 +95,9 @@ WRAPS: dict[str, Callable[[dict[str, torch.Tensor]], Any]] = {
     },
     "nested.pt": lambda tensors: {
         "nets": {"codec": {"state": tensors}, "discriminator": {"conv.weight": torch.ones(2)}}
+    },
+    "averaged.pt": lambda tensors: {
+        "ema": {"n_averaged": torch.tensor(9), **{f"module.{k}": v for k, v in tensors.items()}}
     },
     "plain.safetensors": dict,
 }
@@ -341,6 +344,10 @@ def test_a_name_may_hold_what_hydra_would_take_apart(write: Write) -> None:
     codec = setting("codec=mbt2018-mean", f"codec.options.checkpoint={path}")
     assert dict(codec.options)["checkpoint"] == str(path)
     assert "epoch=3-step=20 (best).ckpt@" in codec.name
+    # What is no path is Hydra's, as for any option.
+    assert overrides.split(["codec.options.base=0.5"]).choices == [["codec.options.base=0.5"]]
+    assert overrides.rewrite(["codec.options.base=0.5"]) == (["++codec.options.base=0.5"], {})
+    assert overrides.split(["codec.options.clip=[1,2]"]).choices == [["codec.options.clip=[1,2]"]]
 
 
 def test_a_folder_of_a_generative_codec_is_own(tmp_path: Path, write: Write) -> None:

@@ -149,7 +149,7 @@ def learned(trade_off: float, weights: str, portable: bool, device: str) -> Lear
 def _learned(trade_off: float, weights: str, portable: bool, device: str, file: str) -> Learned:  # noqa: ARG001 - as elsewhere
     if weights == "official":
         net, what = one_channel(network("cheng2020-attn", (192,))), checkpoint(trade_off)
-        fit(net, read(what), what.card.id)
+        fit(net, read(what), what.card.id, stale="keep")
     else:
         channels, quality = (12,) if weights == "random" else (192,), round(10 * trade_off) - 4
         net = one_channel(random_network("cheng2020-attn", channels, quality))

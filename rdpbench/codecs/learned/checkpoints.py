@@ -237,7 +237,7 @@ def _choose(loaded: Any, wanted: Collection[str], what: str, key: str, rename: C
         names = [one.name for one in whole]
         raise CodecError(
             f"{what} holds {len(names)} sets of weights for this network: {', '.join(names)}; "
-            f"say which, such as codec.options.weights_key={names[-1]}"
+            f"say which: codec.options.checkpoint=FILE codec.options.weights_key={names[-1]}"
         )
     if sets:
         return sets[0]
@@ -290,6 +290,8 @@ def match(
         if any(fnmatchcase(old, pattern) for pattern in drop):
             continue
         name = rename(old)
+        if name not in wanted and _last(name) == "n_averaged":  # torch's averaged models count their steps
+            continue
         twice += [f"{name} is there twice"] if name in given else []
         given[name] = tensor
     _check_fit(wanted, given, twice, what)
