@@ -142,12 +142,12 @@ def weights_kind_of(codec: Codec) -> str:
 
 
 def own_options(codec: type[Codec], options: Mapping[str, Any]) -> dict[str, str]:
-    """The options that name weights of the user's, each with the path."""
+    """The options that name weights of the user's, each with the path; a word that is no path is a published name."""
     known: Mapping[str, frozenset[str]] = getattr(codec, "takes_own", {})
     if options.get("weights", "official") != "official":
         return {}
     given = {name: str(options.get(name) or "") for name in known}
-    return {name: path for name, path in given.items() if path and path not in known[name]}
+    return {name: path for name, path in given.items() if path and (not known[name] or "/" in path or path[0] in ".~")}
 
 
 def own_identity_of(codec: Codec) -> str:

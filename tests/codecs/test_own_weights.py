@@ -358,6 +358,7 @@ def test_a_folder_of_a_generative_codec_is_own(tmp_path: Path, write: Write) -> 
         assert coder_of(codecs[0]) == coder_of(codecs[1])
         assert own_options(cls, vars(codecs[0]))
         assert weights_kind_of(cls(weights="random")) == "random"
+        assert not own_options(cls, {option: "sd-2.1-bas"} if option == "base" else {})
         assert weights_kind_of(cls()) == "unpinned"
         with pytest.raises(ConfigError, match="give one of them"):
             cls(checkpoint=str(tmp_path / "model"), weights="random")

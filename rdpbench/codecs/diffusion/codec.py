@@ -155,13 +155,12 @@ def adopt(codec: Any, option: str) -> None:
     """Let ``checkpoint=`` stand for the option of a codec that takes a folder of the user's.
 
     Raises:
-        ConfigError: both are given, or random weights.
+        ConfigError: two folders are given, or random weights.
     """
     if not codec.checkpoint:
         return
     other = getattr(codec, option)
-    default = type(codec).__dataclass_fields__[option].default
-    if other not in (default, codec.checkpoint):
+    if folders.is_path(other) and other != codec.checkpoint:
         raise ConfigError(f"{codec.name}: checkpoint={codec.checkpoint!r} and {option}={other!r}: give one of them")
     if codec.weights != "official":
         raise ConfigError(
