@@ -157,6 +157,13 @@ def test_two_sets_behind_prefixes_of_one_dictionary_are_two_as_well(write: Write
     path = write("prefixes.ckpt", {"state_dict": both})
     assert "2 sets of weights for this network: state_dict.ema, state_dict.model" in refused(path)
     assert torch.equal(loaded(path, "state_dict.ema")["g_a.0.weight"], second["g_a.0.weight"])
+    averaged = dict(trained(quality=5).named_parameters())  # parameters alone, without dots in their names
+    named = {f"model_ema.{key.replace('.', '')}": one for key, one in averaged.items()} | {
+        "model_ema.decay": torch.ones(())
+    }
+    latent = write("latent.ckpt", {"state_dict": {f"model.{key}": one for key, one in first.items()} | named})
+    assert "2 sets of weights for this network: state_dict.model, state_dict.model_ema" in refused(latent)
+    assert torch.equal(loaded(latent, "state_dict.model_ema")["g_a.0.weight"], second["g_a.0.weight"])
     bare = write("bare.pt", first | {f"ema.{key}": one for key, one in second.items()})
     assert "2 sets of weights for this network: ., ema" in refused(bare)
     assert torch.equal(loaded(bare, ".")["g_a.0.weight"], first["g_a.0.weight"])

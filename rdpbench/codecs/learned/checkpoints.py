@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 CONSTANTS = frozenset({"bound", "mask", "pedestal", "scale_bound", "target"})
 TABLES = frozenset({*NAMES, "scale_table"})
+COUNTERS = frozenset({"n_averaged", "num_updates", "decay"})
+"""What an average of weights keeps beside them."""
 SHOWN = 20
 
 
@@ -190,13 +192,15 @@ class _Set:
 
 def _sets(loaded: Any, wanted: Collection[str], rename: Callable[[str], str]) -> list[_Set]:
     """Every set of a file that has a name of the network's, those with most of them first."""
+    # Averages of latent diffusion's trainers have names without dots.
+    dotless = {name.replace(".", ""): name for name in wanted}
     found = []
     for path, held in _nested(loaded):
         hits: dict[str, set[str]] = {}
         for full in held:
             name = modern(full)
             for at in (0, *(dot.end() for dot in re.finditer(r"\.", name))):
-                if rename(modern(name[at:])) in wanted:
+                if rename(modern(name[at:])) in wanted or name[at:] in dotless:
                     hits.setdefault(name[:at], set()).add(full)
         whole = [prefix for prefix, names in hits.items() if 2 * len(names) >= len(wanted)]
         seen: set[str] = set()
@@ -211,6 +215,7 @@ def _sets(loaded: Any, wanted: Collection[str], rename: Callable[[str], str]) ->
             for full, tensor in held.items():
                 if (name := modern(full)).startswith(prefix) and not name.startswith(others):
                     name = modern(name.removeprefix(prefix))
+                    name = dotless.get(name, name)
                     twice += [name] if name in tensors else []
                     tensors[name] = tensor
             shown = ".".join(part for part in (path, prefix.rstrip(".")) if part) or "."
@@ -290,7 +295,7 @@ def match(
         if any(fnmatchcase(old, pattern) for pattern in drop):
             continue
         name = rename(old)
-        if name not in wanted and _last(name) == "n_averaged":  # torch's averaged models count their steps
+        if name not in wanted and _last(name) in COUNTERS:
             continue
         twice += [f"{name} is there twice"] if name in given else []
         given[name] = tensor
