@@ -6,14 +6,17 @@ Hydra's own launcher is not used: it knows neither resume nor a plan.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rdpbench import registry
-from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.codecs.contract import own_identity_of, own_options, rate_of
+from rdpbench.errors import ConfigError, RdpbenchError, UnknownName
 from rdpbench.overrides import SETTINGS, Typed, explain, option_names, rewrite, runs_of, set_elsewhere, split
 from rdpbench.paths import RUNS, conf_folder
 
@@ -274,6 +277,9 @@ def _check_labels(codecs: Iterable[CodecSetting]) -> None:
     seen: dict[str, CodecSetting] = {}
     for codec in codecs:
         other = seen.setdefault(codec.name, codec)
+        cls = registry.load("codec", codec.use)
+        if other != codec and other.use == codec.use and own_options(cls, dict(codec.options)) and "@" in codec.name:
+            raise ConfigError(f"two files of weights have equal content, and are one curve, {codec.name!r}; name one")
         if other != codec:
             raise ConfigError(
                 f"two curves would have the name {codec.name!r}: {other.use} and {codec.use}; rename one of the classes"
@@ -321,19 +327,42 @@ def _weights(value: object) -> str | None:
 
 def _codec(one: Mapping[str, Any], weights: str | None) -> CodecSetting:
     codec = one["codec"]
-    rates = codec.get("rates") or ()
+    rates: Sequence[float] = codec.get("rates") or ()
     # Options that the user changed become part of the label: two curves of one codec must not share a name.
     changed = [line.partition("codec.options.")[2] for line in one["_choice"] if line.startswith("codec.options.")]
-    label = codec["name"] + (f"[{','.join(changed)}]" if changed else "")
     options = dict(codec.get("options") or {})
-    if weights and "weights" in getattr(registry.load("codec", codec["use"]), "__dataclass_fields__", {}):
+    cls = registry.load("codec", codec["use"])
+    if weights and "weights" in getattr(cls, "__dataclass_fields__", {}):
         options["weights"] = weights
-        if weights != "official":  # never under the name of the real curve
-            label += f"[weights={weights}]"
+    own = own_options(cls, options)
+    # With the full path: rows outlive the folder that a command was typed in.
+    options |= {name: os.path.abspath(Path(path).expanduser()) for name, path in own.items()}  # noqa: PTH100 - keeps links
+    stated = cls.own_rates(options) if own and hasattr(cls, "own_rates") else None
+    rates = tuple(map(float, rates if stated is None else stated))
+    if own:
+        digest = _own_digest(cls, options, rates)
+        changed = [line for line in changed if line.partition("=")[0] not in own]
+        changed += [f"{name}={Path(path).name}{digest}" for name, path in own.items()]
+    label = codec["name"] + (f"[{','.join(changed)}]" if changed else "")
+    if options.get("weights", "official") != "official" and weights:  # never under the name of the real curve
+        label += f"[weights={weights}]"
     title, role = codec.get("title") or label, codec.get("role", "codec")
-    setting = CodecSetting(label, codec["use"], tuple(sorted(options.items())), tuple(map(float, rates)), title, role)
+    setting = CodecSetting(label, codec["use"], tuple(sorted(options.items())), rates, title, role)
     check_options(setting)
     return setting
+
+
+def _own_digest(cls: type, options: Mapping[str, Any], rates: Sequence[float]) -> str:
+    """``@`` and the first digits of a hash over own weights of all rate points: a network that is trained further keeps
+    its file's name, and is another curve. Empty where they cannot be read yet, which the plan tells."""
+    axis = rate_of(cls)
+    points: list[dict[str, Any]] = [{axis.field: rate} for rate in rates] if axis and rates else [{}]
+    try:
+        found = [own_identity_of(cls(**{**options, **point})) for point in points]
+    except (TypeError, OSError, RdpbenchError):
+        return ""
+    content = [identity for identity in found if identity and "missing" not in identity]
+    return f"@{hashlib.sha256(' '.join(content).encode()).hexdigest()[:8]}" if content else ""
 
 
 def _data(data: Mapping[str, Any], partial: bool) -> DataSetting:

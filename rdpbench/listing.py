@@ -87,11 +87,11 @@ def _weights(record: dict[str, Any]) -> list[str]:
     """A line for a codec some of whose rate points lack weights; where to get them is a page, which `plan` prints."""
     from rdpbench.codecs.contract import needs_of_built
     from rdpbench.config import CodecSetting
-    from rdpbench.runners.task import build
+    from rdpbench.runners.task import axis_of, build
 
     options = tuple(sorted((record.get("options") or {}).items()))
     setting = CodecSetting(record["name"], record["use"], options, ())
-    rates = record.get("rates") or [None]
+    rates = (record.get("rates") or [None]) if axis_of(setting) else [None]
     lacking = [rate for rate in rates if any(need.missing() for need in needs_of_built(build(setting, rate)))]
     if not lacking:
         return []

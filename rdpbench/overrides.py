@@ -19,6 +19,7 @@ import difflib
 import inspect
 import itertools
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -55,6 +56,11 @@ AXES = ("rate", "bpp", "seed")
 
 LITERAL = ("root", "run", "data.path")
 """Taken as they are typed: folder names may hold spaces, commas, quotes and ``${``, which mean something to Hydra."""
+
+OWN_WEIGHTS = tuple(
+    f"codec.options.{name}" for name in ("checkpoint", "base", "pipeline", "controlnet", "clip", "codebooks")
+)
+"""Options that may name files of the user's: as they are typed, too (``epoch=3-step=200.ckpt``); commas sweep."""
 
 
 def available(group: str) -> list[str]:
@@ -152,7 +158,7 @@ def split(overrides: Sequence[str]) -> Typed:
         if key == "captions":
             captions = [name for name in _names(key, value) if name != "null"]
             continue
-        if key in ("codec", "data"):
+        if key in ("codec", "data") or _is_path(key, value):
             names = _names(key, value)
             if not names:
                 raise ConfigError(f"{line!r} names nothing; choose from {', '.join(_shown(key))}")
@@ -194,11 +200,23 @@ def _names(key: str, value: str) -> list[str]:
     return [name for name in names if name]
 
 
+def _is_path(key: str, value: str) -> bool:
+    """Is it a path to weights, with signs that mean something to Hydra? Plain words and Hydra's own forms are not.
+
+    >>> _is_path("codec.options.checkpoint", "runs/epoch=3.ckpt"), _is_path("codec.options.base", "sd-1.5")
+    (True, False)
+    """
+    plain = re.fullmatch(r"[\w.+-]*|\[.*|['\"].*|\w+\(.*|\{.*\}", value)
+    return key in OWN_WEIGHTS and not plain
+
+
 def _exists(key: str, name: str) -> bool:
     if key == "data" and name.startswith(("folder:", "manifest:")):
         return Path(name.partition(":")[2]).expanduser().exists()
     if key == "captions":
         return name.startswith("file:") and Path(name.partition(":")[2]).expanduser().is_file()
+    if key in OWN_WEIGHTS:
+        return Path(name).expanduser().exists()
     where, _, attribute = name.rpartition(":")
     return attribute.isidentifier() and Path(where).expanduser().is_file()
 
@@ -243,6 +261,8 @@ def rewrite(choice: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
                 raise UnknownName("dataset", value, known, "your own: data=folder:PATH or data=manifest:FILE")
             words += ["data=folder", "~data.options.path"]
             settings |= {"data.use": _absolute(value), "data.name": _label(value)}
+        elif _is_path(key, value):
+            settings[key] = value
         elif key.startswith(("codec.options.", "data.options.")):
             words.append(f"++{line}")
         elif key in ("workers", "device"):

@@ -9,6 +9,9 @@ Some files have no published hash. Their card says ``sha256=None``; the first us
 A model of several files (a configuration and tensors) is a `Folder` of cards; it is found as a whole, in one place.
 Half the models of the Hugging Face hub call their file ``model.safetensors``: what comes from there lies below the
 card's id, so that two of them do not meet.
+
+Whatever opens a file of weights does it by `read_file`, and whatever asks for its hash by `sha256_of`: published files
+and those of the user's alike.
 """
 
 from __future__ import annotations
@@ -16,7 +19,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
+import re
 import sys
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +31,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from rdpbench.download import download
-from rdpbench.errors import MissingNeed
+from rdpbench.errors import CodecError, MissingNeed
 from rdpbench.meter import Progress
 from rdpbench.needs import Need
 from rdpbench.paths import cache_folder
@@ -325,43 +331,121 @@ def read_tensors(card: Card | Folder) -> dict[str, Any]:
     Raises:
         MissingNeed: see `resolve`.
     """
-    import torch
-
     path = resolve(card)
     if isinstance(card, Folder):
         files = [path / part.file for part in card.cards if part.file.endswith(".safetensors")]
-        return {name: tensor for file in files for name, tensor in _safetensors(file).items()}
-    if path.suffix == ".safetensors":
-        return _safetensors(path)
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: tensor for file in files for name, tensor in read_file(file).items()}
+    loaded = read_file(path)
     assert isinstance(loaded, dict), f"{card.file} holds a {type(loaded).__name__}, expected tensors by name"
     return loaded
 
 
-def _safetensors(path: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
+class Inert:
+    """Stands for an object of any class in a file: keeps its attributes, and calls nothing."""
 
-    return load_file(path)
+    def __new__(cls, *_: object, **__: object) -> Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        """Take and forget what the class would have been called with."""
+
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, dict):
+            self.__dict__.update({str(name): value for name, value in state.items()})
+
+    def __setitem__(self, name: object, value: object) -> None:
+        self.__dict__[str(name)] = value
+
+
+HARMLESS = frozenset(
+    {
+        "argparse.Namespace",
+        "types.SimpleNamespace",
+        *(f"pathlib.{part}{kind}Path" for part in ("", "_local.") for kind in ("", "Posix", "Windows", "PurePosix")),
+        *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+        "numpy.dtype",
+        "numpy.ndarray",
+        "lightning_fabric.utilities.data.AttributeDict",
+        "lightning.fabric.utilities.data.AttributeDict",
+        "pytorch_lightning.utilities.parsing.AttributeDict",
+    }
+)
+"""Classes of what training scripts leave beside tensors, settings and a best loss. They are read as `Inert`."""
+
+
+def read_file(path: Path, *, inert: bool = False) -> Any:
+    """What a file of weights holds, on the CPU: tensors by name, or what they are nested in. No code of it runs.
+
+    Args:
+        path: of safetensors if its name ends so, else of torch's format.
+        inert: read objects of any class as `Inert`, not only those that are `HARMLESS`; such a large file is mapped.
+
+    Raises:
+        CodecError: damage, or objects that are more than tensors and settings.
+    """
+    import torch
+
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise CodecError(f"{path} is damaged, or no safetensors file: {error}") from error
+    modern = zipfile.is_zipfile(path)
+    try:
+        # Only new files can be asked what they hold, or be read where they lie.
+        strange = set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) if modern else set()
+        if (more := sorted(strange - HARMLESS)) and not inert:
+            raise _more_than_tensors(path, ", ".join(more))
+        with torch.serialization.safe_globals([(Inert, name) for name in sorted(HARMLESS.union(more))]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=modern and inert)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError, AttributeError) as error:
+        # torch's own words advise to run what is in the file.
+        if named := re.search(r"(?:GLOBAL|[Uu]nsupported class|function) `?([A-Za-z_][\w.]+)", str(error)):
+            raise _more_than_tensors(path, named[1]) from error
+        raise CodecError(
+            f"{path} is damaged or no file of weights, and was not opened: {type(error).__name__}"
+        ) from error
+
+
+def _more_than_tensors(path: Path, names: str) -> CodecError:
+    return CodecError(
+        f"{path} holds more than tensors and was not opened: {names}. Loading such objects can run code; save the "
+        "tensors alone, where the training ran: torch.save(network.state_dict(), FILE)"
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, read once for each state of it (size and times), on this machine."""
+    state = path.stat()
+    # The time of the last change of any kind is in it: who copies a file over another may set the other one.
+    mark = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+    known = _read("checked.json").get(str(path.resolve()))
+    if known and known[:-1] == mark:
+        return str(known[-1])
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    _remember("checked.json", str(path.resolve()), [*mark, found])
+    return found
 
 
 def _check(card: Card, path: Path) -> None:
-    state = path.stat()
-    mark = [state.st_size, state.st_mtime_ns]
-    known = _read("checked.json").get(str(path.resolve()))
-    if known and known[:2] == mark:
-        found = str(known[2])
-    else:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        _remember("checked.json", str(path.resolve()), [*mark, found])
+    found = sha256_of(path)
     expected = card.sha256 or _pins().get(card.id)
     if expected is None:
-        _remember("weights.lock", card.id, {"sha256": found, "bytes": state.st_size, "source": card.source})
+        _remember("weights.lock", card.id, {"sha256": found, "bytes": path.stat().st_size, "source": card.source})
     elif found != expected:
-        vouches = "its card" if card.sha256 else str(own_folder() / "weights.lock")
+        lock = own_folder() / "weights.lock"
+        told = "remove or replace it"
+        if not card.sha256:
+            told += f"; if the publisher's file is another now, take {card.id!r} out of {lock}"
+        if not card.folder and path.suffix != ".metagraph":
+            told += "; a file of your own is named, and nothing is replaced: codec.options.checkpoint=PATH"
         raise MissingNeed(
-            f"{path} ({state.st_size} bytes) is not the file that {vouches} names: "
-            f"sha256 {found}, expected {expected}; remove or replace it\n{how_to_get(card)}"
+            f"{path} ({path.stat().st_size} bytes) is not the file that {'its card' if card.sha256 else lock} names: "
+            f"sha256 {found}, expected {expected}; {told}\n{how_to_get(card)}"
         )
 
 

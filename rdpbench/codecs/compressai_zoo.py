@@ -32,7 +32,7 @@ from typing import ClassVar
 
 from rdpbench.codecs.contract import Rate
 from rdpbench.codecs.inprocess import check_choice
-from rdpbench.codecs.learned.checkpoints import Checkpoint, fit, read
+from rdpbench.codecs.learned.checkpoints import Checkpoint, read, shape_of
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.hyperprior import Hyperprior, network, random_network
 from rdpbench.codecs.learned.systems import System
@@ -113,6 +113,18 @@ def widths(architecture: str, quality: int) -> tuple[int, ...]:
     return narrow if quality <= last else wide
 
 
+def own_widths(loaded: object, count: int) -> list[int]:
+    """Channel counts (N, and M where there are two) of a file of the user's, from its analysis transform.
+
+    >>> own_widths({}, 2)
+    []
+    """
+    # One width where blocks are residual; else that of the first layer and that of the last.
+    layers = ["g_a.0.conv1"] if count == 1 else ["g_a.0", "g_a.6"]
+    shapes = [shape_of(loaded, f"{layer}.weight") or shape_of(loaded, f"{layer}.bias") for layer in layers]
+    return [shape[0] for shape in shapes if shape] if all(shapes) else []
+
+
 @dataclass(frozen=True)
 class Zoo(LearnedCodec):
     """What the six share."""
@@ -129,15 +141,18 @@ class Zoo(LearnedCodec):
         self.rate.check(self.name, self.quality)
         check_choice(self.name, "metric", self.metric, ["mse", "ms-ssim"])
 
-    def checkpoint(self) -> Checkpoint:
+    def published(self) -> Checkpoint:
         return checkpoint(self.name, self.metric, self.quality)
 
     def make(self) -> System:
         channels = widths(self.name, self.quality)
         if self.weights == "official":
-            net = network(self.name, channels)
-            what = self.checkpoint()
-            fit(net, read(what), what.card.id, rename=lambda name: name.replace(".downsample.", ".skip."))
+            loaded = read(self.source())
+            if self.checkpoint:
+                channels = tuple(stated) if (stated := own_widths(loaded, len(channels))) else channels
+            net = self.load(
+                network(self.name, channels), loaded, rename=lambda name: name.replace(".downsample.", ".skip.")
+            )
         else:
             narrow = (12,) if len(channels) == 1 else (8, 12)
             net = random_network(self.name, narrow if self.weights == "random" else channels, self.quality)

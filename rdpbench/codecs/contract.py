@@ -26,7 +26,11 @@ class data, read through the functions below, so that a codec of one's own stays
 Methods that a codec with weights also has:
 
 ``weight_needs()``  the cards of this very configuration and rate point
-``weights_kind()``  ``official``, ``unpinned`` or ``random``: a column of every row, never mixed in a table
+``weights_kind()``  ``official``, ``unpinned``, ``own`` or ``random``: a column of every row, never mixed in a table
+``takes_own``  options that may name a file or folder of the user's weights, each with the published names that it also
+    takes; the path itself is no part of a key, but what ``own_identity()`` says of its content is
+``own_rates(options)``  a class method: the rates that own weights serve, none where they are a single rate point; None
+    is all
 ``ready()``         loads the weights: called before a time is taken
 """
 
@@ -171,9 +175,24 @@ def depends_on_cpu(codec: type) -> tuple[str, ...]:
 
 
 def weights_kind_of(codec: Codec) -> str:
-    """``official``, ``unpinned`` or ``random``; empty for a codec without weights."""
+    """``official``, ``unpinned``, ``own`` or ``random``; empty for a codec without weights."""
     kind = getattr(codec, "weights_kind", None)
     return str(kind()) if callable(kind) else ""
+
+
+def own_options(codec: type[Codec], options: Mapping[str, Any]) -> dict[str, str]:
+    """The options that name weights of the user's, each with the path; a word that is no path is a published name."""
+    known: Mapping[str, frozenset[str]] = getattr(codec, "takes_own", {})
+    if options.get("weights", "official") != "official":
+        return {}
+    given = {name: str(options.get(name) or "") for name in known}
+    return {name: path for name, path in given.items() if path and (not known[name] or "/" in path or path[0] in ".~")}
+
+
+def own_identity_of(codec: Codec) -> str:
+    """The content of the user's own weights; empty for a codec without such."""
+    own = getattr(codec, "own_identity", None)
+    return str(own()) if callable(own) else ""
 
 
 def make_ready(codec: Codec) -> None:

@@ -44,7 +44,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rdpbench.codecs.contract import Rate
-from rdpbench.codecs.learned.checkpoints import Checkpoint, fit, modern, read
+from rdpbench.codecs.learned.checkpoints import Checkpoint, modern
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.systems import System
 from rdpbench.weights import Card
@@ -133,16 +133,14 @@ class ELIC(LearnedCodec):
         super().__post_init__()
         self.rate.check(self.name, self.quality)
 
-    def checkpoint(self) -> Checkpoint:
+    def published(self) -> Checkpoint:
         return checkpoint(self.quality)
 
     def make(self) -> System:
         from rdpbench.codecs.elic_network import TINY, Elic, Layout, network, random_network
 
         if self.weights == "official":
-            what = self.checkpoint()
-            net = network(Layout())
-            fit(net, spread(read(what)), what.card.id, rename=renamed)
+            net = self.load(network(Layout()), spread=spread, rename=renamed)
         else:
             net = random_network(TINY if self.weights == "random" else Layout(), self.quality)
         return Elic(net, device=self.device, portable=self.portable)

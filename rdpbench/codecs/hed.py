@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from rdpbench.codecs.diffusion import tiny
 from rdpbench.codecs.diffusion.loading import fill, on_meta, trainable
-from rdpbench.codecs.diffusion.models import named, read_file, require, type_of
+from rdpbench.codecs.diffusion.models import named, require, type_of
 from rdpbench.image import Image, check_image
-from rdpbench.weights import Card, Weights, resolve
+from rdpbench.weights import Card, Weights, read_file, resolve
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -24,13 +24,11 @@ Where this departs from the port, and why:
 
 A checkpoint is training's: discriminator and optimisers are dropped by name. It holds Python values beside tensors. As
 the port writes them they pass torch's ``weights_only``; should a published file hold objects of other classes, these
-become inert placeholders (`Held`), and no code of the file runs.
+become inert placeholders (`rdpbench.weights.Inert`), and no code of the file runs.
 """
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +36,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rdpbench import weights
 from rdpbench.codecs.contract import Rate, Side
-from rdpbench.codecs.learned.checkpoints import Checkpoint, fit, state_dict
+from rdpbench.codecs.learned.checkpoints import Checkpoint
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.entropy import Coder
 from rdpbench.codecs.learned.frames import Frame
@@ -57,8 +55,6 @@ DROPPED = ("Discriminator.*", "Hyperprior.hyperprior_entropy_model.*", "Hyperpri
 """Training's discriminator; in files of evaluation also the density a second time, and tables, which are built anew."""
 SMALLEST = 65
 """Below this side some reflection inside the port's networks is wider than what it reflects."""
-HARMLESS = frozenset({"argparse.Namespace", "numpy.core.multiarray.scalar", "numpy.dtype", "src.helpers.utils.Struct"})
-"""What settings may hold in files of before torch 1.6, which cannot be asked."""
 FRAMING = 42
 """Bytes around the strings in the port's file: 11 sizes of 2, 3 marks of 4, 2 lengths of 4."""
 
@@ -71,20 +67,6 @@ class Settings:
     likelihood: str = "gaussian"
     symmetric: bool = True
     """Do the networks see [-1, 1] and end in a tanh?"""
-
-
-class Held:
-    """Stands for an object of any class in a pickle: keeps its attributes, and calls nothing."""
-
-    def __new__(cls, *_: object, **__: object) -> Held:
-        return super().__new__(cls)
-
-    def __init__(self, *_: object, **__: object) -> None:
-        """Take and forget what the class would have been called with."""
-
-    def __setstate__(self, state: object) -> None:
-        if isinstance(state, dict):
-            self.__dict__.update({str(name): value for name, value in state.items()})
 
 
 def check_target(codec: str, target: float) -> None:
@@ -113,44 +95,33 @@ def checkpoint(target: float) -> Checkpoint:
             bytes=0,
             licence="Apache-2.0, as the port; the weights state no licence of their own",
             note=f"HiFiC, PyTorch port, {regime}: trained for {target:g} bit per pixel; about 2 GB with its optimisers",
-        )
+        ),
+        key="model_state_dict",
     )
 
 
-def read_port(path: Path, regime: str) -> tuple[dict[str, Tensor], Settings]:
-    """Tensors by name and settings of a checkpoint as the port's training writes them.
+def read_port(path: Path, regime: str = "") -> tuple[Mapping[str, Any], Settings]:
+    """What a checkpoint holds as the port's training writes it, and its settings.
+
+    Args:
+        path: the file.
+        regime: what its settings must say of it; empty takes any, for own weights.
 
     Raises:
         CodecError: not such a file, settings of another model, or of another regime.
     """
-    import torch
-
-    modern = zipfile.is_zipfile(path)
-    try:
-        # Only new files can be asked what they hold, or be read where they lie.
-        strange = set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) if modern else set()
-        with torch.serialization.safe_globals([(Held, name) for name in sorted(strange | HARMLESS)]):
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=modern)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise CodecError(f"{path.name} is damaged or would run code, and was not opened: {_said(error)}") from error
+    loaded = weights.read_file(path, inert=True)
     if not isinstance(loaded, Mapping):
         raise CodecError(f"{path.name} holds a {type(loaded).__name__}, expected the port's entries by name")
-    tensors = state_dict(loaded, path.name, "model_state_dict")
-    return tensors, _settings(loaded.get("args"), path.name, regime)
-
-
-def _said(error: Exception) -> str:
-    """What torch found, without its advice, which is to run the code all the same."""
-    parts = [part for part in str(error).split("\n\n") if not part.startswith("Check the documentation")]
-    return parts[-1].rpartition("WeightsUnpickler error: ")[2].partition(" Please ")[0].strip() or type(error).__name__
+    return loaded, _settings(loaded.get("args"), path.name, regime)
 
 
 def _settings(args: object, what: str, regime: str) -> Settings:
-    given = vars(args) if isinstance(args, Held) else args
+    given = vars(args) if isinstance(args, weights.Inert) else args
     if not isinstance(given, Mapping):
         raise CodecError(f"{what} holds no settings ('args'), without which its likelihood and range are not known")
     expected: dict[str, list[object]] = {
-        "regime": [regime],
+        **({"regime": [regime]} if regime else {}),
         "latent_channels": [220],
         "likelihood_type": ["gaussian", "logistic"],
         "normalize_input_image": [False, True],
@@ -161,7 +132,8 @@ def _settings(args: object, what: str, regime: str) -> Settings:
     expected |= {name: [False] for name in ("use_latent_mixture_model", "sample_noise") if name in given}
     wrong = [f"{name}={given.get(name)!r}" for name, legal in expected.items() if given.get(name) not in legal]
     if wrong:
-        raise CodecError(f"{what} is no checkpoint of HiFiC's regime {regime!r}: its settings say {', '.join(wrong)}")
+        of = f"HiFiC's regime {regime!r}" if regime else "HiFiC"
+        raise CodecError(f"{what} is no checkpoint of {of}: its settings say {', '.join(wrong)}")
     blocks, likelihood = int(given["n_residual_blocks"]), str(given["likelihood_type"])
     return Settings(blocks, likelihood, bool(given["normalize_input_image"]))
 
@@ -276,19 +248,18 @@ class HiFiC(LearnedCodec):
         super().__post_init__()
         check_target(self.name, self.target)
 
-    def checkpoint(self) -> Checkpoint:
+    def published(self) -> Checkpoint:
         return checkpoint(self.target)
 
     def make(self) -> System:
         from rdpbench.codecs.hific_network import Network, Widths
 
         if self.weights == "official":
-            what = self.checkpoint()
-            if text := what.missing():
+            source = self.source()
+            if text := source.missing():
                 raise MissingNeed(text)
-            tensors, settings = read_port(weights.resolve(what.card), REGIMES[self.target][0])
-            net = Network(Widths(blocks=settings.blocks))
-            fit(net, tensors, what.card.id, drop=DROPPED)
+            loaded, settings = read_port(source.path, "" if self.checkpoint else REGIMES[self.target][0])
+            net = self.load(Network(Widths(blocks=settings.blocks)), loaded, drop=DROPPED)
         else:
             settings = Settings(likelihood="logistic", symmetric=False) if self.target == 0.3 else Settings()
             widths = Widths((6, 8, 8, 12, 16), 12, 8, 2) if self.weights == "random" else Widths()
@@ -298,4 +269,5 @@ class HiFiC(LearnedCodec):
     def printed(self, strings: Mapping[str, bytes], height: int, width: int) -> Mapping[str, float]:
         """The port's file, but for its 540 coder states; and the target."""
         own = strings.values()
-        return {"framed": framed(own, FRAMING), "nominal": nominal(self.target, (height, width))}
+        target = {} if self.checkpoint else {"nominal": nominal(self.target, (height, width))}
+        return {"framed": framed(own, FRAMING), **target}

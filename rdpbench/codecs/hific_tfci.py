@@ -34,7 +34,7 @@ from rdpbench.codecs.container import read_varint
 from rdpbench.codecs.contract import FLOAT_LIBRARIES, Bitstream, Rate, Side
 from rdpbench.codecs.hific import TARGETS, check_target
 from rdpbench.codecs.inprocess import pillow_decode, pillow_encode
-from rdpbench.codecs.learned.checkpoints import Checkpoint, identity_of
+from rdpbench.codecs.learned.checkpoints import Checkpoint
 from rdpbench.codecs.learned.codec import Kind
 from rdpbench.codecs.learned.frames import size_of
 from rdpbench.codecs.legacy import nominal
@@ -103,7 +103,7 @@ class HiFiCTensorFlow:
     def coder(self) -> dict[str, str]:
         # A script has no version, and TensorFlow's cannot be asked through it.
         program = f"sha256:{sha256_of(require(PROGRAM))}"
-        return {"tfci": program, "weights": identity_of(metagraph(self.model)), "entropy coding": "device-bound"}
+        return {"tfci": program, "weights": metagraph(self.model).identity, "entropy coding": "device-bound"}
 
     def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002 - the contract's signature
         png = pillow_encode("hific-tfci", "PNG", image, compress_level=1)

@@ -31,7 +31,7 @@ from typing import ClassVar
 
 from rdpbench.codecs.contract import Bitstream, Rate, Side
 from rdpbench.codecs.inprocess import check_choice
-from rdpbench.codecs.learned.checkpoints import Checkpoint, fit, read
+from rdpbench.codecs.learned.checkpoints import Checkpoint, read, shape_of
 from rdpbench.codecs.learned.codec import Kind, LearnedCodec
 from rdpbench.codecs.learned.systems import System, encode_images
 from rdpbench.codecs.learned.tables import set_tables
@@ -99,7 +99,7 @@ class Unpublished(Need):
             f"no weights of LIC-TCM with {which} are public\n"
             "  there are those of N = 64 (qualities 1 to 6: codec=lic-tcm-64) and of N = 128 (quality 6: "
             "codec=lic-tcm-128)\n"
-            "  this network runs untrained only: weights=random"
+            "  yours: codec.options.checkpoint=/your/file.pth; untrained: weights=random"
         )
 
 
@@ -120,7 +120,7 @@ class Tcm(LearnedCodec):
         self.rate.check(self.name, self.quality)
         check_choice(self.name, "width", self.width, list(WIDTHS))
 
-    def checkpoint(self) -> Checkpoint:
+    def published(self) -> Checkpoint:
         return checkpoint(self.width, self.quality)
 
     def weight_needs(self) -> tuple[Need, ...]:
@@ -137,9 +137,11 @@ class Tcm(LearnedCodec):
         from rdpbench.codecs.lic_tcm_system import TINY, Mixture, random_network
 
         if self.weights == "official":
-            what = self.checkpoint()
-            net = Network(Layout(self.width))
-            fit(net, read(what), what.card.id)
+            loaded = read(self.source())
+            # Own weights say themselves how wide they are: a block's first layer has 2 N channels.
+            first = shape_of(loaded, "g_a.0.conv1.weight") if self.checkpoint else None
+            stated = first[0] // 2 if first and first[0] // 2 in WIDTHS else self.width
+            net = self.load(Network(Layout(stated)), loaded)
         else:
             net = random_network(TINY if self.weights == "random" else Layout(self.width), self.quality)
             set_tables(net, {})
@@ -157,7 +159,7 @@ class Tcm(LearnedCodec):
             assert estimates
             return {"estimated": round(estimates[-1], 3)}
 
-        return encode_images(self.name, system, images, sides, self.max_pixels, printed)
+        return self.noted(encode_images(self.name, system, images, sides, self.max_pixels, printed))
 
     def _unpublished(self) -> bool:
-        return self.weights == "official" and (self.width, self.quality) not in PUBLIC
+        return self.weights == "official" and not self.checkpoint and (self.width, self.quality) not in PUBLIC

@@ -109,17 +109,23 @@ class Mini(LearnedCodec):
         self.rate.check(self.name, self.quality)
         check_choice(self.name, "metric", self.metric, list(FILES))
 
-    def checkpoint(self) -> Checkpoint:
+    def published(self) -> Checkpoint:
         return Checkpoint(card(self.metric))
 
+    @classmethod
+    def own_rates(cls, options: Mapping[str, Any]) -> tuple[float, ...] | None:  # noqa: ARG003 - any file serves all
+        return None
+
     def weight_needs(self) -> tuple[Need, ...]:
-        return (Shipped(card(self.metric)),) if self.weights == "official" else ()
+        shipped = self.weights == "official" and not self.checkpoint
+        return (Shipped(card(self.metric)),) if shipped else super().weight_needs()
 
     def make(self) -> System:
         from rdpbench.codecs.mini_network import TINY, Widths, random_network
+        from rdpbench.codecs.mini_network import Mini as Network
 
         if self.weights == "official":
-            net = trained(self.metric)
+            net = self.load(Network()) if self.checkpoint else trained(self.metric)
         else:
             net = random_network(TINY if self.weights == "random" else Widths())
             set_tables(net, {})

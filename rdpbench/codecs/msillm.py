@@ -38,7 +38,7 @@ from typing import ClassVar, NamedTuple
 
 from rdpbench.codecs import legacy
 from rdpbench.codecs.contract import Rate
-from rdpbench.codecs.learned.checkpoints import Checkpoint, fit, read
+from rdpbench.codecs.learned.checkpoints import Checkpoint
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.systems import System
 from rdpbench.codecs.learned.tables import set_tables
@@ -112,16 +112,14 @@ class MSILLM(LearnedCodec):
         super().__post_init__()
         self.rate.check(self.name, self.quality)
 
-    def checkpoint(self) -> Checkpoint:
+    def published(self) -> Checkpoint:
         return checkpoint(self.family, self.quality)
 
     def make(self) -> System:
         from rdpbench.codecs.msillm_network import FULL, TINY, Autoencoder, MeanScale, random_network
 
         if self.weights == "official":
-            net = Autoencoder(FULL)
-            what = self.checkpoint()
-            fit(net, read(what), what.card.id)
+            net = self.load(Autoencoder(FULL))
         else:
             net = random_network(TINY if self.weights == "random" else FULL, self.quality)
             set_tables(net, {})
@@ -130,10 +128,8 @@ class MSILLM(LearnedCodec):
     def printed(self, strings: Mapping[str, bytes], height: int, width: int) -> Mapping[str, float]:
         size = (height, width)
         padded = (-(-height // 64) * 64, -(-width // 64) * 64)
-        return {
-            "pickle": pickled(strings["y"], strings["z"], size, padded),
-            "nominal": legacy.nominal(float(TARGETS[self.quality]), size),
-        }
+        target = {} if self.checkpoint else {"nominal": legacy.nominal(float(TARGETS[self.quality]), size)}
+        return {"pickle": pickled(strings["y"], strings["z"], size, padded), **target}
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,18 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from rdpbench.codecs import legacy, perco_fields, perco_models, perco_weights
 from rdpbench.codecs.container import pack, unpack
-from rdpbench.codecs.contract import Bitstream, Rate, Side
+from rdpbench.codecs.contract import Bitstream, Rate, Side, own_options
 from rdpbench.codecs.diffusion import fields, folders, models, pixels, sampling
-from rdpbench.codecs.diffusion.codec import Kind, check_count
+from rdpbench.codecs.diffusion.codec import adopt, check_count
 from rdpbench.codecs.diffusion.prompts import Condition
 from rdpbench.codecs.inprocess import check_choice, decoding, encoding
+from rdpbench.codecs.learned.codec import Kind
 from rdpbench.codecs.learned.frames import check_pixels, size_of, to_planes
 from rdpbench.codecs.learned.systems import reproducible
 from rdpbench.codecs.perco_models import Pipeline
@@ -58,7 +59,8 @@ class PerCoCodec(ABC):
         "rdpbench.codecs.learned.library",
     )
     needs: ClassVar[tuple[Need, ...]] = (Package("diffusers"), Package("transformers"), Package("compressai"))
-    unkeyed: ClassVar[frozenset[str]] = frozenset({"max_pixels"})
+    unkeyed: ClassVar[frozenset[str]] = frozenset({"max_pixels", "checkpoint"})
+    takes_own: ClassVar[Mapping[str, frozenset[str]]] = {"pipeline": frozenset(), "checkpoint": frozenset()}
     version: ClassVar[str] = "1"
 
     nominal: float = 0.0313
@@ -66,7 +68,8 @@ class PerCoCodec(ABC):
     weights: str = "official"
     """``official``; ``random``: the same classes at a tiny width, seeded; ``random-full``: the same at full width."""
     pipeline: str = ""
-    """A folder of yours, as the official code saves a pipeline, instead of the published one of the rate."""
+    """A folder of yours, as the official code saves a pipeline, instead of the published one of the rate. ``{nominal}``
+    in it stands for the rate, where there is a folder for each."""
     precision: str = "float32"
     """Of the U-Net and the text tower."""
     sampler: str = "ddim"
@@ -84,12 +87,15 @@ class PerCoCodec(ABC):
     device: str = "cpu"
     max_pixels: int = 1 << 22
     """Larger images, and bitstreams that state larger ones, are refused; counted with sides padded to 64."""
+    checkpoint: str = ""
+    """Another word for `pipeline`, the same as that of all codecs with weights."""
 
     def __post_init__(self) -> None:
+        adopt(self, "pipeline")
         perco_weights.point(self.nominal)
         check_choice(self.name, "weights", self.weights, models.WEIGHTS)
         check_choice(self.name, "precision", self.precision, models.PRECISIONS)
-        check_choice(self.name, "sampler", self.sampler, sampling.SAMPLERS)
+        check_choice(self.name, "sampler", self.sampler, [*sampling.SAMPLERS, sampling.SAVED])
         check_choice(self.name, "guidance", self.guidance, GUIDANCE)
         check_choice(self.name, "conditioning", self.conditioning, CONDITIONING)
         check_choice(self.name, "quantised", self.quantised, [True, False])
@@ -100,6 +106,18 @@ class PerCoCodec(ABC):
             raise ConfigError(f"{self.name}: guidance_scale={self.guidance_scale!r} must be a number from 0 to 1000")
         if self.pipeline:
             folders.check_known("pipeline", self.pipeline, ())
+
+    @classmethod
+    def own_rates(cls, options: Mapping[str, Any]) -> tuple[float, ...] | None:
+        """The rate that a folder of the user's states; all where there is a folder for each, or it states none."""
+        folder = str(options.get("checkpoint") or options.get("pipeline") or "")
+        rate = None if "{nominal}" in folder or not folder else perco_models.rate_of(folder)
+        return None if rate is None else (rate,)
+
+    @property
+    def folder(self) -> str:
+        """The user's pipeline of this rate; empty for the published one."""
+        return self.pipeline.replace("{nominal}", f"{self.nominal:g}")
 
     @abstractmethod
     def describe(self, ready: Pipeline, image: Image, side: Side) -> bytes:
@@ -127,10 +145,22 @@ class PerCoCodec(ABC):
         return [mode for mode, chosen in modes.items() if chosen]
 
     def weight_needs(self) -> tuple[Need, ...]:
-        return perco_models.needs(self.nominal, self.pipeline) if self.weights == "official" else ()
+        if self.weights != "official":
+            return ()
+        own = (sampling.Schedule(self.folder, self.sampler, self._steps()),) if self.pipeline else ()
+        return (*perco_models.needs(self.nominal, self.folder), *own)
 
     def weights_kind(self) -> Kind:
-        return "unpinned" if self.weights == "official" else "random"
+        if self.weights != "official":
+            return "random"
+        return "own" if own_options(type(self), vars(self)) else "unpinned"
+
+    def own_identity(self) -> str:
+        """Of the user's own weights alone; empty without."""
+        own = own_options(type(self), vars(self))
+        if "pipeline" in own:
+            own |= dict.fromkeys(perco_weights.TENSORS, "")
+        return " ".join(made for part, made in self.hashes().items() if part in own)
 
     def coder(self) -> dict[str, str]:
         """Versions of the libraries, hashes of the weights by part, and what the networks were not trained for."""
@@ -140,21 +170,21 @@ class PerCoCodec(ABC):
 
     def hashes(self) -> dict[str, str]:
         """Of the official weights."""
-        return perco_models.identities(self.nominal, self.pipeline)
+        return perco_models.identities(self.nominal, self.folder)
 
     def ready(self) -> None:
         self.networks()
 
     def networks(self) -> Pipeline:
         """The networks of this rate, loaded; must not be called where torch infers only."""
-        where = (self.weights, self.precision, self.device, self.pipeline, self.embedding())
+        where = (self.weights, self.precision, self.device, self.folder, self.embedding())
         return perco_models.load(self.nominal, *where)
 
     def settings(self) -> dict[str, object]:
         """What follows from the rate, the base model, and what the sampler is set up with."""
-        point, sizes = perco_weights.POINTS[self.nominal], perco_models.layout(self.weights, self.pipeline)
+        point, sizes = perco_weights.POINTS[self.nominal], perco_models.layout(self.weights, self.folder)
         return {
-            "base": self.pipeline or perco_models.BASE,
+            "base": self.folder or perco_models.BASE,
             "steps": self._steps(),
             "index_stride": point.stride,
             "index_entries": point.entries,

@@ -17,7 +17,6 @@ In the bitstream: height, width, seed, 20 bytes of embedding, the indices as in 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,6 +38,7 @@ from rdpbench.image import Image
 from rdpbench.metrics.clip_tower import unit
 from rdpbench.metrics.clip_weights import H14, SHAPES
 from rdpbench.needs import Need
+from rdpbench.weights import sha256_of
 
 with_seed = fields.with_seed
 """Another sample of the same bitstream: nothing is encoded again."""
@@ -74,6 +74,11 @@ class PerCoImage(PerCoCodec):
 
     name: ClassVar[str] = "perco-image"
     described: ClassVar[str] = "embedding"
+    takes_own: ClassVar[Mapping[str, frozenset[str]]] = {
+        **PerCoCodec.takes_own,
+        "codebooks": frozenset(),
+        "clip": frozenset(clips.CLIPS),
+    }
 
     parts: int = 16
     """M."""
@@ -156,10 +161,7 @@ class PerCoImage(PerCoCodec):
 
 def _sha256(path: str) -> str:
     place = Path(path).expanduser()
-    if not path or not place.is_file():
-        return "missing"
-    with place.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    return f"sha256:{sha256_of(place)}" if path and place.is_file() else "missing"
 
 
 @lru_cache(maxsize=2)

@@ -19,7 +19,7 @@ from rdpbench.codecs.diffusion.folders import Place
 from rdpbench.codecs.diffusion.loading import fill, on_meta, text_name, trainable, vae_name
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.diffusion.vocabulary import byte_vocabulary, clip_vocabulary
-from rdpbench.errors import CodecError
+from rdpbench.errors import CodecError, RdpbenchError
 from rdpbench.metrics.clip_weights import TOKENS
 from rdpbench.needs import Need
 from rdpbench.weights import Card, Weights
@@ -170,6 +170,17 @@ def widths_of(rate: float, weights: str, pipeline: str = "") -> Widths:
     return Widths(**{name: int(config.get(theirs, getattr(FULL, name))) for name, theirs in names.items()})
 
 
+def rate_of(pipeline: str) -> float | None:
+    """The rate of PerCo's that a folder's hyper-encoder is for; None if it does not say."""
+    try:
+        config = folders.read_config(str(Path(pipeline) / perco_weights.TENSORS["hyper"][0]))
+    except RdpbenchError:
+        return None  # the plan tells
+    stated = config.get("cfg_ss"), config.get("cfg_cs")
+    points = perco_weights.POINTS.items()
+    return next((rate for rate, point in points if stated == (64 // point.stride, point.entries)), None)
+
+
 def unet_of(sizes: Layout, widths: Widths, embedding: int = 0) -> Any:
     """diffusers' U-Net with input channels for hyper-latents, conditioned on text or on an image embedding."""
     from rdpbench.codecs.diffusion.library import diffusers
@@ -215,4 +226,4 @@ def read(source: Place | Weights) -> tuple[Mapping[str, Tensor], str]:
     if isinstance(source, Place):
         return models.read_place(source)
     assert isinstance(source.card, Card)
-    return models.read_file(files.resolve(source.card)), source.card.id
+    return files.read_file(files.resolve(source.card)), source.card.id

@@ -72,6 +72,7 @@ class PIC(DiffusionCodec):
     name: ClassVar[str] = "pic"
     rate: ClassVar[Rate] = Rate("prompt_length", 1, 64, points=(16,))
     stochastic: ClassVar[bool] = True
+    takes_own: ClassVar[Mapping[str, frozenset[str]]] = {**DiffusionCodec.takes_own, "clip": frozenset(clips.CLIPS)}
 
     prompt_length: int = 16
     """Tokens."""

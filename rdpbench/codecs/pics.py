@@ -40,7 +40,6 @@ from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.diffusion.sampling import Control
 from rdpbench.codecs.diffusion.sketches import Grey, SketchCoder
 from rdpbench.codecs.inprocess import check_choice
-from rdpbench.codecs.learned.checkpoints import identity_of
 from rdpbench.codecs.learned.frames import size_of
 from rdpbench.codecs.pic import PIC, with_seed
 from rdpbench.errors import ConfigError
@@ -57,6 +56,7 @@ class _Sketched(PIC):
 
     needs: ClassVar[tuple[Need, ...]] = (*PIC.needs, Package("compressai"), Package("opencv-python-headless", "cv2"))
     preload: ClassVar[tuple[str, ...]] = (*PIC.preload, "rdpbench.codecs.learned.library")
+    takes_own: ClassVar[Mapping[str, frozenset[str]]] = {**PIC.takes_own, "controlnet": frozenset()}
 
     sampler: str = "unipc"
     controlnet: str = ""
@@ -158,7 +158,7 @@ class PICS(_Sketched):
         return (*super().weight_needs(), *own)
 
     def hashes(self) -> dict[str, str]:
-        return {**super().hashes(), "sketch codec": identity_of(sketches.checkpoint(self.sketch_lambda))}
+        return {**super().hashes(), "sketch codec": sketches.checkpoint(self.sketch_lambda).identity}
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ class SketchPICS(_Sketched):
     def hashes(self) -> dict[str, str]:
         if self.sketch_codec != "text-sketch":
             return super().hashes()
-        return {**super().hashes(), "sketch codec": identity_of(sketches.checkpoint(self._lambda()))}
+        return {**super().hashes(), "sketch codec": sketches.checkpoint(self._lambda()).identity}
 
     def _lambda(self) -> float:
         return self.sketch_rate or sketches.LAMBDAS[-1]

@@ -21,6 +21,7 @@ VAE is that of `bases` or of a folder; Stable Diffusion 2.1's is PerCo's, and is
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -32,11 +33,12 @@ from rdpbench.codecs import perco_models
 from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Bitstream, Rate, Side
 from rdpbench.codecs.diffusion import bases, folders, models, pixels, tiny
-from rdpbench.codecs.diffusion.codec import Kind, check_count
+from rdpbench.codecs.diffusion.codec import adopt, check_count
 from rdpbench.codecs.diffusion.loading import fill, on_meta, trainable, vae_name
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.diffusion.vocabulary import byte_vocabulary
 from rdpbench.codecs.inprocess import check_choice, decoding, encoding
+from rdpbench.codecs.learned.codec import Kind
 from rdpbench.codecs.learned.frames import check_pixels, size_of, to_planes
 from rdpbench.codecs.learned.systems import reproducible
 from rdpbench.errors import BitstreamError, OutOfRange, UnsupportedImage
@@ -61,7 +63,8 @@ class StableDiffusionVAE:
     uses_device: ClassVar[bool] = True
     preload: ClassVar[tuple[str, ...]] = ("torch", "rdpbench.codecs.diffusion.library")
     needs: ClassVar[tuple[Need, ...]] = (Package("diffusers"), Package("transformers"))
-    unkeyed: ClassVar[frozenset[str]] = frozenset({"max_pixels"})
+    unkeyed: ClassVar[frozenset[str]] = frozenset({"max_pixels", "checkpoint"})
+    takes_own: ClassVar[Mapping[str, frozenset[str]]] = {"base": frozenset(bases.BASES), "checkpoint": frozenset()}
     version: ClassVar[str] = "1"
 
     bits: int = 16
@@ -73,8 +76,11 @@ class StableDiffusionVAE:
     device: str = "cpu"
     max_pixels: int = 1 << 22
     """Larger images, and bitstreams that state larger ones, are refused; counted with sides padded to 64."""
+    checkpoint: str = ""
+    """A folder of yours; another word for `base`, the same as that of all codecs with weights."""
 
     def __post_init__(self) -> None:
+        adopt(self, "base")
         if self.bits not in BITS:
             raise OutOfRange(f"{self.name}: bits={self.bits!r} is not legal; choose from {', '.join(map(str, BITS))}")
         check_choice(self.name, "weights", self.weights, models.WEIGHTS)
@@ -85,7 +91,12 @@ class StableDiffusionVAE:
         return (source(self.base),) if self.weights == "official" else ()
 
     def weights_kind(self) -> Kind:
-        return "unpinned" if self.weights == "official" else "random"
+        if self.weights != "official":
+            return "random"
+        return "own" if folders.is_path(self.base) else "unpinned"
+
+    def own_identity(self) -> str:
+        return models.source_identity(source(self.base)) if self.weights_kind() == "own" else ""
 
     def coder(self) -> dict[str, str]:
         libraries = {name: package_version(name) for name in ("torch", "diffusers")}

@@ -28,14 +28,13 @@ Where this departs from the official scripts, and why:
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from rdpbench.codecs import legacy
 from rdpbench.codecs.contract import Rate
-from rdpbench.codecs.learned.checkpoints import Checkpoint, fit, read
+from rdpbench.codecs.learned.checkpoints import Checkpoint
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.systems import System
 from rdpbench.metrics.clip_weights import B32, TOKENS
@@ -89,7 +88,7 @@ class TACO(LearnedCodec):
         super().__post_init__()
         self.rate.check(self.name, self.quality)
 
-    def checkpoint(self) -> Checkpoint:
+    def published(self) -> Checkpoint:
         return checkpoint(self.quality)
 
     def weight_needs(self) -> tuple[Need, ...]:
@@ -106,9 +105,7 @@ class TACO(LearnedCodec):
         from rdpbench.codecs.taco_text import official_reader, random_reader
 
         if self.weights == "official":
-            what = self.checkpoint()
-            net = Network(Layout())
-            fit(net, read(what, allow=[argparse.Namespace]), what.card.id)
+            net = self.load(Network(Layout()))
             reader = official_reader(self.device, portable=self.portable)
         else:
             layout = TINY if self.weights == "random" else Layout()

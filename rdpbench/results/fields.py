@@ -50,7 +50,8 @@ POINTS: Mapping[str, Field] = {
     "failed": _count("Tasks that failed; they are in no mean."),
     "out_of_range": _count("Tasks without a setting within the tolerance of their target rate; they are in no mean."),
     "weights": _text(
-        "`official`, `unpinned` (no hash is published) or `random` (never a result); empty without weights."
+        "`official`, `unpinned` (no hash is published), `own` (a file of the user's) or `random` (never a result); "
+        "empty without weights."
     ),
     "seeds": _count("Seeds of a stochastic codec that are in the means; 0 for a published number."),
     "bpp": _number("Bits per pixel: mean over the images behind `value` of `8 * bytes / (height * width)`."),

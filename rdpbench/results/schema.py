@@ -148,7 +148,8 @@ class Row:
     legacy: str
     """Bits that other publications' ways of counting would give, by their name, as JSON; see ``codecs/legacy.py``."""
     weights: str
-    """``official``, ``unpinned`` (no hash is published) or ``random``; empty for a codec without weights."""
+    """``official``, ``unpinned`` (no hash is published), ``own`` (a file of the user's, whose hash is in ``coder``) or
+    ``random``; empty for a codec without weights."""
     bitstream_sha256: str
     reconstruction_sha256: str
     """Of the decoded 8-bit pixels."""

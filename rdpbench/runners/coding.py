@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from rdpbench import registry
-from rdpbench.codecs.contract import Bitstream, Codec, Side, make_ready
+from rdpbench.codecs.contract import Bitstream, Codec, Side, coder_of, make_ready, weights_kind_of
 from rdpbench.config import CodecSetting
 from rdpbench.errors import CodecError
 from rdpbench.image import Image, check_image, pixel_sha256
@@ -68,6 +68,7 @@ def code(setup: Setup, task: Task, original: Image) -> Coded:
     if task.target is None:
         codec = build(task.codec, task.rate, setup.device)
         make_ready(codec)
+        check_own(codec, json.loads(task.identity)["coder"])
         started = time.perf_counter()
         bitstream = _checked(codec.encode(original, side_of(task)))
         encoded = _Encoded(bitstream, time.perf_counter() - started, task.rate)
@@ -90,6 +91,7 @@ def code_batch(setup: Setup, tasks: Sequence[Task], originals: Sequence[Image]) 
     first, count = tasks[0], len(tasks)
     codec: Any = build(first.codec, first.rate, setup.device)
     make_ready(codec)
+    check_own(codec, json.loads(first.identity)["coder"])
     started = time.perf_counter()
     bitstreams = [_checked(one) for one in codec.encode_batch(originals, [side_of(task) for task in tasks])]
     encode_s = (time.perf_counter() - started) / count
@@ -135,12 +137,24 @@ def codec_of(row: Row) -> Codec:
 def decode_row(store: Store, row: Row) -> Image:
     """Decode a row's stored bitstream as it was decoded, with a codec built from nothing but the row."""
     codec, data = codec_of(row), store.get_bitstream(row.bitstream_sha256)
+    check_own(codec, json.loads(row.coder))
     image = check_image(codec.decode(data), "the decoded image")
     if row.batch > 1 and hasattr(codec, "decode_batch") and pixel_sha256(image) != row.reconstruction_sha256:
         # What an image becomes in a batch depends on the batch's size and on its place, not on the other images.
         copies = [check_image(copy, "the decoded image") for copy in decode_all(codec, [data] * row.batch)]
         return next((copy for copy in copies if pixel_sha256(copy) == row.reconstruction_sha256), image)
     return image
+
+
+def check_own(codec: Codec, then: Mapping[str, str]) -> None:
+    """Raise `CodecError` if own weights are not those that a row or plan names: such files change under one name."""
+    if weights_kind_of(codec) != "own":
+        return
+    hashes = {name: made for name, made in coder_of(codec).items() if made.startswith(("own:", "sha256:", "missing"))}
+    if changed := [name for name, made in hashes.items() if made != then.get(name, made)]:
+        raise CodecError(
+            f"the user's files of {', '.join(changed)} hold other weights now than were planned or coded with"
+        )
 
 
 def side_of(task: Task) -> Side:

@@ -17,7 +17,7 @@ from rdpbench.datasets.manifest import manifest_sha256
 from rdpbench.datasets.memory import file_facts
 from rdpbench.errors import ConfigError
 from rdpbench.runners.progress import tell
-from rdpbench.runners.task import Task, axis_of, identity, identity_of_all, task_key, uses_caption
+from rdpbench.runners.task import Task, axis_of, identity, identity_of_all, single_point, task_key, uses_caption
 
 
 def dataset_of(setting: DataSetting) -> Dataset:
@@ -110,7 +110,7 @@ def points(bench: Bench, codec: CodecSetting) -> Iterator[tuple[float | None, fl
     seeds = bench.seeds if getattr(registry.load("codec", codec.use), "seeded", False) else (0,)
     if axis is None:
         if bench.targets or bench.rates:
-            raise ConfigError(f"codec {codec.name!r} has a single rate point; leave out rate= and bpp=")
+            raise ConfigError(single_point(codec))
         yield from ((None, None, seed) for seed in seeds)
     elif bench.targets:
         yield from ((None, target, seed) for target, seed in itertools.product(bench.targets, seeds))

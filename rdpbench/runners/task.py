@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from rdpbench import registry, weights
-from rdpbench.codecs.contract import Codec, Rate, coder_of, rate_of, weights_kind_of
+from rdpbench.codecs.contract import Codec, Rate, coder_of, own_identity_of, own_options, rate_of, weights_kind_of
 from rdpbench.config import CodecSetting, check_options
 from rdpbench.datasets.captions import Caption
 from rdpbench.datasets.contract import Pin
@@ -79,10 +79,10 @@ def build(setting: CodecSetting, rate: float | None, device: str = "cpu") -> Cod
     cls = registry.load("codec", setting.use)
     check_options(setting)
     options = dict(setting.options)
-    axis = rate_of(cls)
+    axis = axis_of(setting)
     if rate is not None:
         if axis is None:
-            raise ConfigError(f"codec {setting.name!r} has a single rate point; leave out rate= and bpp=")
+            raise ConfigError(single_point(setting))
         options[axis.field] = axis.check(setting.name, rate)
     if device_of(setting, device) != "cpu":
         options["device"] = device
@@ -96,8 +96,21 @@ def build(setting: CodecSetting, rate: float | None, device: str = "cpu") -> Cod
 
 
 def axis_of(setting: CodecSetting) -> Rate | None:
-    """The rate axis of a codec setting."""
-    return rate_of(registry.load("codec", setting.use))
+    """The rate axis of a codec setting; own weights may be a single rate point where the published have an axis."""
+    cls = registry.load("codec", setting.use)
+    own_rates = getattr(cls, "own_rates", None)
+    return None if own_rates and own_rates(dict(setting.options)) == () else rate_of(cls)
+
+
+def single_point(setting: CodecSetting) -> str:
+    """What to say where a codec has no rate axis, and a rate was asked for."""
+    axis = rate_of(registry.load("codec", setting.use))
+    how = (
+        f"; own weights for several: write {{{axis.field}}} in their name, such as net-{{{axis.field}}}.pt"
+        if axis
+        else ""
+    )
+    return f"codec {setting.name!r} has a single rate point; leave out rate= and bpp={how}"
 
 
 def device_of(setting: CodecSetting, device: str) -> str:
@@ -114,16 +127,28 @@ def uses_caption(setting: CodecSetting) -> bool:
     return bool(getattr(registry.load("codec", setting.use), "uses_caption", False))
 
 
-@cache
 def identity(setting: CodecSetting, rate: float | None = None) -> str:
     """All of a codec that changes its result, but for the rate: class, version, options, source, coder; as JSON.
 
-    The checkpoint of a rate point is part of its coder; without a rate it is that of the lowest.
+    The checkpoint of a rate point is part of its coder; without a rate it is that of the lowest. Own weights are there
+    by their content alone.
     """
+    own = own_options(registry.load("codec", setting.use), dict(setting.options))
+    # What a file of the user's holds may change while this process runs.
+    return _identity(setting, rate, own_identity_of(_built_at(setting, rate)) if own else "")
+
+
+def _built_at(setting: CodecSetting, rate: float | None) -> Codec:
     axis = axis_of(setting)
-    codec = build(setting, (axis.low if rate is None else rate) if axis else None)
+    return build(setting, (axis.low if rate is None else rate) if axis else None)
+
+
+@cache
+def _identity(setting: CodecSetting, rate: float | None, own: str) -> str:  # noqa: ARG001 - other files, other identity
+    axis, codec = axis_of(setting), _built_at(setting, rate)
     kind = weights_kind_of(codec)
     unkeyed = {*getattr(codec, "unkeyed", ()), axis.field if axis else "", "device" if _uses_device(setting) else ""}
+    unkeyed |= own_options(type(codec), dict(setting.options)).keys()
     # With all defaults spelled out: a default that changes must change the key.
     options = asdict(codec) if is_dataclass(codec) else dict(setting.options)
     return canonical(
@@ -150,7 +175,7 @@ def _merged(identities: Sequence[str]) -> str:
     records = [json.loads(one) for one in identities]
     # One column names one kind; where checkpoints of several kinds serve, the least trusted does.
     kinds = [one.get("weights", "") for one in records]
-    kind = next((name for name in ("random", "unpinned", "official") if name in kinds), "")
+    kind = next((name for name in ("random", "own", "unpinned", "official") if name in kinds), "")
     coders = {f"{name} ({n})": made for n, one in enumerate(records) for name, made in one["coder"].items()}
     return canonical({**records[0], "coder": coders, **({"weights": kind} if kind else {})})
 

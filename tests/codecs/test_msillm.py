@@ -71,7 +71,7 @@ def test_the_keys_of_the_dossier_are_these(shared: Path) -> None:
 
 def test_files_are_those_of_torch_hub() -> None:
     files = {
-        (name, quality): cls(quality=quality).checkpoint().card
+        (name, quality): cls(quality=quality).published().card
         for name, cls in CLASSES.items()
         for quality in cls.rate.points
     }

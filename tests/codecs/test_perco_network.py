@@ -323,7 +323,10 @@ def saved(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
             save_file(dict(state), root / part / "diffusion_pytorch_model.safetensors")
             (root / part / "config.json").write_text(json.dumps(settings))
         betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-        diffusers.DDIMScheduler(prediction_type="v_prediction", **betas).save_pretrained(root / "scheduler")
+        published = sampling.SAMPLERS["ddim"][1]
+        diffusers.DDIMScheduler(prediction_type="v_prediction", **betas, **published).save_pretrained(
+            root / "scheduler"
+        )
         return root
 
     return write

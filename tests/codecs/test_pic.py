@@ -403,6 +403,6 @@ def test_weights_of_the_users_own_run_from_end_to_end(
         assert size is None or bitstream.parts["prompt"] == size
         assert json.loads(bitstream.info["legacy"])["tokens-rank"] == 250
         assert codec.decode(bitstream.data).shape == small.shape
-        assert codec.weights_kind() == "unpinned"
+        assert codec.weights_kind() == "own"
         assert coder_of(codec)["base"].startswith("sha256:")
         assert coder_of(codec)["base"] != coder_of(codec)["clip"]

@@ -117,9 +117,9 @@ def test_an_official_file_is_found_checked_loaded_and_marked(
     digits = hashlib.sha256((tmp_path / "bmshj2018-factorized-prior-1-446d5c7f.pth.tar").read_bytes()).hexdigest()[:8]
     names = zoo.FILES["bmshj2018-factorized"]
     monkeypatch.setitem(names, "mse", names["mse"].replace("446d5c7f", digits))
-    (tmp_path / "bmshj2018-factorized-prior-1-446d5c7f.pth.tar").rename(tmp_path / codec.checkpoint().card.file)
+    (tmp_path / "bmshj2018-factorized-prior-1-446d5c7f.pth.tar").rename(tmp_path / codec.published().card.file)
     (weights.own_folder() / "weights.lock").unlink()  # it pinned the wrong file
-    assert codec.checkpoint().missing() is None
+    assert codec.published().missing() is None
     made = codec.encode(photograph, Side())
     full = zoo.FactorizedPrior(quality=1, weights="random-full")
     assert made.data == full.encode(photograph, Side()).data

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from rdpbench.codecs.contract import Bitstream, Side
+from rdpbench.codecs.contract import Bitstream, Side, own_options
 from rdpbench.codecs.diffusion import bases, folders, models, pixels, prompts, sampling
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.inprocess import check_choice
+from rdpbench.codecs.learned.codec import Kind
 from rdpbench.errors import ConfigError
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package, package_version
@@ -19,8 +20,6 @@ from rdpbench.weights import Card, Weights
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-Kind: TypeAlias = Literal["official", "unpinned", "random"]
-"""Where weights come from, as in `rdpbench.codecs.learned.codec`."""
 NEGATIVE = "disfigured, deformed, low quality, lowres, b&w, blurry, Photoshop, video game, bad art"
 """Text+Sketch's words for what to keep away from."""
 
@@ -35,7 +34,8 @@ class DiffusionCodec(ABC):
     uses_device: ClassVar[bool] = True
     preload: ClassVar[tuple[str, ...]] = ("torch", "rdpbench.codecs.diffusion.library")
     needs: ClassVar[tuple[Need, ...]] = (Package("diffusers"), Package("transformers"))
-    unkeyed: ClassVar[frozenset[str]] = frozenset({"max_pixels"})
+    unkeyed: ClassVar[frozenset[str]] = frozenset({"max_pixels", "checkpoint"})
+    takes_own: ClassVar[Mapping[str, frozenset[str]]] = {"base": frozenset(bases.BASES), "checkpoint": frozenset()}
     version: ClassVar[str] = "1"
 
     base: str = "sd-2.1-base"
@@ -52,11 +52,14 @@ class DiffusionCodec(ABC):
     device: str = "cpu"
     max_pixels: int = 1 << 22
     """Larger images, and bitstreams that state larger ones, are refused; counted with sides padded to 64."""
+    checkpoint: str = ""
+    """A folder of yours; another word for `base`, the same as that of all codecs with weights."""
 
     def __post_init__(self) -> None:
+        adopt(self, "base")
         check_choice(self.name, "weights", self.weights, models.WEIGHTS)
         check_choice(self.name, "precision", self.precision, models.PRECISIONS)
-        check_choice(self.name, "sampler", self.sampler, sampling.SAMPLERS)
+        check_choice(self.name, "sampler", self.sampler, [*sampling.SAMPLERS, sampling.SAVED])
         folders.check_known("base", self.base, bases.BASES)
         check_count(self.name, "steps", self.steps, 1, 1000)
         check_count(self.name, "max_pixels", self.max_pixels, 1)
@@ -71,12 +74,17 @@ class DiffusionCodec(ABC):
 
     def weight_needs(self) -> tuple[Need, ...]:
         """The files that this configuration needs beside ``needs``."""
-        return models.needs(self.base) if self.weights == "official" else ()
+        if self.weights != "official":
+            return ()
+        own = (sampling.Schedule(self.base, self.sampler, self.steps),) if folders.is_path(self.base) else ()
+        return (*models.needs(self.base), *own)
 
     def weights_kind(self) -> Kind:
         """What the rows of this codec must be marked with."""
         if self.weights != "official":
             return "random"
+        if own_options(type(self), vars(self)):
+            return "own"
         cards = [need.card for need in self.weight_needs() if isinstance(need, Weights)]
         parts = [part for card in cards for part in ((card,) if isinstance(card, Card) else card.cards)]
         whole = len(cards) == len(self.weight_needs()) and all(part.sha256 for part in parts)
@@ -90,6 +98,11 @@ class DiffusionCodec(ABC):
     def hashes(self) -> dict[str, str]:
         """Of the official weights."""
         return {"base": models.identity(self.base)}
+
+    def own_identity(self) -> str:
+        """Of the user's own weights alone; empty without."""
+        own = own_options(type(self), vars(self))
+        return " ".join(made for part, made in self.hashes().items() if part in own)
 
     def ready(self) -> None:
         """Load the base model, if this process has not yet: for whoever times the rest."""
@@ -140,6 +153,26 @@ class DiffusionCodec(ABC):
             control=control,
             adjust=adjust,
         )
+
+
+def adopt(codec: Any, option: str) -> None:
+    """Let ``checkpoint=`` stand for the option of a codec that takes a folder of the user's.
+
+    Raises:
+        ConfigError: two folders are given, or random weights.
+    """
+    if not codec.checkpoint:
+        return
+    other = getattr(codec, option)
+    if folders.is_path(other) and other != codec.checkpoint:
+        raise ConfigError(f"{codec.name}: checkpoint={codec.checkpoint!r} and {option}={other!r}: give one of them")
+    if codec.weights != "official":
+        raise ConfigError(
+            f"{codec.name}: checkpoint={codec.checkpoint!r} and weights={codec.weights}: give one of them"
+        )
+    # A bare name is a folder here, too.
+    place = codec.checkpoint if folders.is_path(codec.checkpoint) else f"./{codec.checkpoint}"
+    object.__setattr__(codec, option, place)
 
 
 def check_count(codec: str, option: str, value: object, least: int, most: int | None = None) -> None:

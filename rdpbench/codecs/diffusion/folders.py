@@ -1,8 +1,8 @@
 """A Stable Diffusion model in a folder of the user's, as ``diffusers`` saves it: one folder for each part.
 
 Read are ``unet``, ``vae``, ``text_encoder`` (``text_encoder_2``) with ``config.json`` and tensors, and
-``scheduler/scheduler_config.json`` for the noise schedule. The tokenizer is that of CLIP and is not read; nothing of
-the folder is executed.
+``scheduler/scheduler_config.json``, which is obeyed whole (`rdpbench.codecs.diffusion.sampling`). The tokenizer is that
+of CLIP and is not read; nothing of the folder is executed.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rdpbench.codecs.diffusion.bases import SCHEDULE, Layout
+from rdpbench.codecs.diffusion.bases import Layout
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
 from rdpbench.needs import Need
+from rdpbench.weights import sha256_of
 
 NAMES = (
     "diffusion_pytorch_model.safetensors",
@@ -77,8 +77,8 @@ def read_config(folder: str) -> dict[str, Any]:
         MissingNeed: it is not there.
         ConfigError: it is no JSON object.
     """
-    path = Path(folder).expanduser() / "config.json"
-    return _json(path)
+    config = _json(Path(folder).expanduser() / "config.json")
+    return {key: value for key, value in config.items() if key != "_class_name"}
 
 
 def layout_of(folder: str) -> Layout:
@@ -89,13 +89,12 @@ def layout_of(folder: str) -> Layout:
     """
     root = Path(folder).expanduser()
     texts = tuple(read_config(part.folder) for part in parts_of(folder)[2:])
-    schedule = _json(root / "scheduler" / "scheduler_config.json")
-    kept = {key: schedule.get(key, value) for key, value in SCHEDULE.items()}
+    schedule = {"prediction_type": "epsilon", "_class_name": "", **_json(root / "scheduler" / "scheduler_config.json")}
     tokens = int(texts[0].get("vocab_size", 49408))
     # OpenCLIP's towers, which have another activation, are filled up with "!".
     pads = tuple(0 if one.get("hidden_act") == "gelu" else tokens - 1 for one in texts)
     unet, vae = read_config(str(root / "unet")), read_config(str(root / "vae"))
-    return Layout(unet, vae, texts, pads, kept, tokens)
+    return Layout(unet, vae, texts, pads, schedule, tokens)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -107,7 +106,7 @@ def _json(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is damaged: {error}") from error
     if not isinstance(loaded, Mapping):
         raise ConfigError(f"{path} holds no JSON object")
-    return {str(key): value for key, value in loaded.items() if not str(key).startswith("_")}
+    return {str(key): value for key, value in loaded.items() if key == "_class_name" or not str(key).startswith("_")}
 
 
 def identity(places: Collection[Place]) -> str:
@@ -117,15 +116,8 @@ def identity(places: Collection[Place]) -> str:
         path = place.find()
         if path is None:
             return "missing"
-        state = path.stat()
-        digests.append(_sha256(path, state.st_size, state.st_mtime_ns))
+        digests.append(sha256_of(path))
         for name in ("config.json", "../scheduler/scheduler_config.json"):
             beside = path.parent / name
             digests.append(hashlib.sha256(beside.read_bytes() if beside.is_file() else b"").hexdigest())
     return f"sha256:{hashlib.sha256(' '.join(digests).encode()).hexdigest()}"
-
-
-@lru_cache(maxsize=64)
-def _sha256(path: Path, size: int, changed: int) -> str:  # noqa: ARG001 - another state is another file
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

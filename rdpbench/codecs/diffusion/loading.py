@@ -1,8 +1,8 @@
 """Tensors of a file into the classes of diffusers and transformers, strictly.
 
-Networks are made without storage and then given the file's tensors, so that a model is never in memory twice. Every
-tensor must be used or be named as dropped, none may be missing, and every shape must be equal. What the years changed
-is put right by name:
+Networks are made without storage and then given the file's tensors, so that a model is never in memory twice. Which
+tensors these are, and that they fit, is decided where it is for all codecs (`rdpbench.codecs.learned.checkpoints`).
+What the years changed is put right by name:
 
 - transformers 5 lost the ``text_model.`` in front of the text tower's names (not where there is a projection);
 - text towers of before 4.31 hold the numbers of their positions, which are dropped;
@@ -14,16 +14,14 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Collection, Mapping
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from rdpbench.errors import CodecError
+from rdpbench.codecs.learned.checkpoints import match
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-SHOWN = 20
 DROPPED = ("*position_ids",)
 """Patterns of names that are left out of every file."""
 _ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -94,27 +92,9 @@ def fill(
         drop: patterns of names in the file that are left out on purpose, beside `DROPPED`.
 
     Raises:
-        CodecError: tensors that are missing, left over, there twice or of another shape; all are named.
+        CodecError: see `rdpbench.codecs.learned.checkpoints.match`.
     """
-    given: dict[str, Tensor] = {}
-    problems: list[str] = []
-    for old, tensor in tensors.items():
-        if any(fnmatchcase(old, pattern) for pattern in (*DROPPED, *drop)):
-            continue
-        name = rename(old)
-        problems += [f"{name} is there twice"] if name in given else []
-        given[name] = tensor
-    wanted = network.state_dict()
-    problems += [f"{name} {tuple(one.shape)} is missing" for name, one in wanted.items() if name not in given]
-    problems += [f"{name} {tuple(one.shape)} has no place" for name, one in given.items() if name not in wanted]
-    problems += [
-        f"{name} is {tuple(given[name].shape)}, must be {tuple(one.shape)}"
-        for name, one in wanted.items()
-        if name in given and given[name].shape != one.shape
-    ]
-    if problems:
-        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-        raise CodecError("\n  ".join([f"the tensors of {what} do not fit its network:", *problems[:SHOWN], *more]))
+    given = match(network, tensors, what, rename=rename, drop=(*DROPPED, *drop)).tensors
     network.load_state_dict({name: one.to(dtype) for name, one in given.items()}, strict=True, assign=True)
     return settle(network)
 

@@ -175,7 +175,7 @@ def read(part: str, base: str) -> tuple[Mapping[str, Tensor], str]:
     source = _source(part, base)
     if isinstance(source, folders.Place):
         return read_place(source)
-    return read_file(files.resolve(BASES[base].card) / source.file), source.id
+    return files.read_file(files.resolve(BASES[base].card) / source.file), source.id
 
 
 def part_identity(part: str, base: str) -> str:
@@ -196,20 +196,7 @@ def read_place(place: folders.Place) -> tuple[Mapping[str, Tensor], str]:
     path = place.find()
     if path is None:
         raise CodecError(str(place.missing()))
-    return read_file(path), str(path)
-
-
-def read_file(path: Path) -> Mapping[str, Tensor]:
-    """Tensors by name: of safetensors, or of torch's format without pickled code."""
-    import torch
-    from safetensors.torch import load_file
-
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(loaded, Mapping):
-        raise CodecError(f"{path} holds a {type(loaded).__name__}, expected tensors by name")
-    return loaded
+    return files.read_file(path), str(path)
 
 
 def controlnet_source(controlnet: str, base: str, sketch: str) -> folders.Place | Weights:
@@ -260,7 +247,7 @@ def _controlnet(models: Models, source: folders.Place | Weights | None, precisio
         tensors, what = read_place(source)
     else:
         assert isinstance(source.card, Card)
-        tensors, what = read_file(files.resolve(source.card)), source.card.id
+        tensors, what = files.read_file(files.resolve(source.card)), source.card.id
     return fill(on_meta(build), tensors, what, type_of(precision)).to(models.device)
 
 

@@ -6,18 +6,27 @@ a generator of its own, so that its noise does not depend on the batch.
 The schedulers are those of diffusers, set up as the versions of 2023 computed, for which the systems were made: the
 last step ends at the smallest noise of training, not at none (``final_sigmas_type``, which came later), and steps are
 spread evenly from end to end (``linspace``), but for DDIM, whose steps lead.
+
+**A folder of the user's** says in its ``scheduler_config.json`` how its model was trained and is sampled. The codec's
+``sampler`` names the class, as diffusers' ``from_config`` does; all that the folder states is obeyed, as there: betas,
+prediction, spacing and offset of steps, zero terminal SNR, thresholding, where the last step ends. What the folder does
+not state is diffusers' default where it was saved by the same class, else as above. Names that end in ``-trailing``
+keep that spacing. ``sampler=saved`` takes the folder's own class, too. What the named class cannot obey, and what
+diffusers does not know, is refused by name, and so is a class whose models are of another kind (flow matching).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from rdpbench.codecs.diffusion import folders
 from rdpbench.codecs.diffusion.bases import Layout
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.diffusion.prompts import Condition
-from rdpbench.errors import BitstreamError
+from rdpbench.errors import BitstreamError, ConfigError, RdpbenchError
+from rdpbench.needs import Need
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -39,6 +48,15 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "pndm": ("PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1}),
 }
 """By name: diffusers' class and its settings. The trailing ones are for the Turbo models."""
+SAVED = "saved"
+"""The sampler that a folder of the user's was saved with."""
+DECIDING = (
+    *("rescale_betas_zero_snr", "trained_betas", "thresholding", "use_flow_sigmas"),
+    *("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"),
+)
+"""What changes the noise or the prediction, so that no class may leave it out. The rest that a class does not take are
+settings of another solver, such as ``skip_prk_steps``."""
+PREDICTED = ("epsilon", "v_prediction", "sample")
 
 Adjust: TypeAlias = Callable[[int, "Tensor", "Tensor", "Tensor"], "Tensor"]
 """Called with step, time, latents and the guided prediction of the U-Net; returns the prediction to go on with."""
@@ -56,12 +74,86 @@ class Control:
 
 def scheduler(models: Models, sampler: str, steps: int) -> Any:
     """A fresh scheduler of `SAMPLERS` with the model's own noise schedule, set to a number of steps."""
-    from rdpbench.codecs.diffusion.library import diffusers
-
-    name, settings = SAMPLERS[sampler]
-    made = getattr(diffusers, name)(**{**models.layout.schedule, **settings})
+    made = configured(models.layout.schedule, sampler)
     made.set_timesteps(steps, device=models.device)
     return made
+
+
+def configured(schedule: Mapping[str, Any], sampler: str) -> Any:
+    """A scheduler of `SAMPLERS` for the noise schedule of a published model, or for the configuration of a folder.
+
+    Raises:
+        ConfigError: a configuration that diffusers does not know, or that the sampler cannot obey; each value is named.
+    """
+    from rdpbench.codecs.diffusion.library import diffusers
+
+    name, settings = SAMPLERS.get(sampler, ("", {}))
+    stated = {key: value for key, value in schedule.items() if key != "_class_name"}
+    if "_class_name" not in schedule:
+        if not name:
+            raise ConfigError(f"sampler={sampler}: a folder of yours has saved one; choose from {', '.join(SAMPLERS)}")
+        return getattr(diffusers, name)(**{**stated, **settings})
+    saved = str(schedule["_class_name"]) or name
+    name = name or saved
+    own, cls = getattr(diffusers, saved, None), getattr(diffusers, name, None)
+    known = {*getattr(diffusers.DDIMScheduler, "_compatibles", ()), "DDIMScheduler"}
+    if own is None or saved not in known or cls is None:
+        raise ConfigError(
+            f"scheduler_config.json: _class_name={saved!r} is no scheduler that Stable Diffusion is sampled with here; "
+            f"known: {', '.join(sorted(known))}"
+        )
+    classes = (own, cls, *(getattr(diffusers, one) for one, _ in SAMPLERS.values()))
+    takes = {at.__name__: _parameters(at) for at in classes}
+    odd = [f"{key}={value!r}" for key, value in stated.items() if not any(key in names for names in takes.values())]
+    lost = [key for key in DECIDING if stated.get(key) and key in takes[saved] and key not in takes[name]]
+    if stated["prediction_type"] not in PREDICTED:
+        odd.append(f"prediction_type={stated['prediction_type']!r}")
+    if odd:
+        raise ConfigError(
+            f"scheduler_config.json: diffusers does not know {', '.join(odd)}; nothing is left out unsaid"
+        )
+    if lost:
+        able = [one for one, (other, _) in SAMPLERS.items() if all(key in takes[other] for key in lost)]
+        told = ", ".join(f"{key}={stated[key]!r}" for key in lost)
+        raise ConfigError(
+            f"scheduler_config.json: {told} is not for sampler={sampler} ({name}); "
+            f"those that obey it: {', '.join([*able, SAVED])}"
+        )
+    given = stated if saved == name else {**settings, **stated}
+    if sampler.endswith("-trailing"):
+        given = {**given, "timestep_spacing": settings["timestep_spacing"]}
+    try:
+        return cls(**{key: value for key, value in given.items() if key in takes[name]})
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise ConfigError(f"scheduler_config.json does not make a {name}: {error}") from error
+
+
+def _parameters(cls: Any) -> set[str]:
+    import inspect
+
+    return set(inspect.signature(cls.__init__).parameters) - {"self", "args", "kwargs"}
+
+
+@dataclass(frozen=True)
+class Schedule(Need):
+    """The need for a folder's scheduler configuration that a sampler obeys: it is tried before anything is coded."""
+
+    folder: str
+    sampler: str
+    steps: int
+
+    def missing(self) -> str | None:
+        """None if it does; else what it cannot."""
+        import torch
+
+        try:
+            made = configured(folders.layout_of(self.folder).schedule, self.sampler)
+            made.set_timesteps(self.steps)
+            nothing = torch.zeros(1, 4, 2, 2)
+            made.step(nothing, made.timesteps[0], nothing)
+        except (RdpbenchError, ValueError, NotImplementedError, IndexError) as error:
+            return f"{self.folder}: {error}"
+        return None
 
 
 def generators(seeds: Sequence[int]) -> list[Generator]:
@@ -172,11 +264,14 @@ def _draws(schedule: Any) -> bool:
 
 
 def settings_of(layout: Layout, sampler: str) -> dict[str, Any]:
-    """What `scheduler` sets up, to be read: diffusers' class, and all that it is given.
+    """What `scheduler` sets up, to be read: diffusers' class, and what it is given; of a folder, what that states, too.
 
     >>> from rdpbench.codecs.diffusion.bases import SD21
     >>> settings_of(SD21, "ddim")["steps_offset"]
     1
     """
-    name, settings = SAMPLERS[sampler]
-    return {"class": name, **layout.schedule, **settings}
+    name, settings = SAMPLERS.get(sampler, ("", {}))
+    if "_class_name" not in layout.schedule:
+        return {"class": name, **layout.schedule, **settings}
+    saved = str(layout.schedule["_class_name"]) or name
+    return {"class": name or saved, **settings, **{k: v for k, v in layout.schedule.items() if k != "_class_name"}}

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rdpbench import registry
 from rdpbench.codecs.contract import Codec, Side, needs_of, rate_of
 from rdpbench.codecs.diffusion.loading import trainable
-from rdpbench.codecs.learned.checkpoints import Checkpoint, fit, identity_of, read
+from rdpbench.codecs.learned.checkpoints import Checkpoint, fit, read
 from rdpbench.codecs.learned.entropy import Reader, Writer
 from rdpbench.codecs.learned.hyperprior import Hyperprior, network, random_network
 from rdpbench.codecs.learned.systems import one_thread
@@ -140,7 +140,7 @@ def learned(trade_off: float, weights: str, portable: bool, device: str) -> Lear
         MissingNeed: the file is not on this machine.
         CodecError: it does not hold this network.
     """
-    known = identity_of(checkpoint(trade_off)) if weights == "official" else ""
+    known = checkpoint(trade_off).identity if weights == "official" else ""
     return _learned(trade_off, weights, portable, device, known)
 
 
@@ -149,7 +149,7 @@ def learned(trade_off: float, weights: str, portable: bool, device: str) -> Lear
 def _learned(trade_off: float, weights: str, portable: bool, device: str, file: str) -> Learned:  # noqa: ARG001 - as elsewhere
     if weights == "official":
         net, what = one_channel(network("cheng2020-attn", (192,))), checkpoint(trade_off)
-        fit(net, read(what), what.card.id)
+        fit(net, read(what), what.card.id, stale="keep")
     else:
         channels, quality = (12,) if weights == "random" else (192,), round(10 * trade_off) - 4
         net = one_channel(random_network("cheng2020-attn", channels, quality))

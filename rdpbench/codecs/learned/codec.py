@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
-from rdpbench.codecs.contract import Bitstream, Side
+from rdpbench.codecs.contract import Bitstream, Rate, Side
 from rdpbench.codecs.inprocess import check_choice
-from rdpbench.codecs.learned.checkpoints import Checkpoint, identity_of
+from rdpbench.codecs.learned.checkpoints import Checkpoint, Own, fit, read
 from rdpbench.codecs.learned.systems import System, decode_images, encode_images
-from rdpbench.errors import ConfigError
+from rdpbench.errors import CodecError, ConfigError, MissingNeed
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package, package_version
 
-Kind: TypeAlias = Literal["official", "unpinned", "random"]
+Kind: TypeAlias = Literal["official", "unpinned", "own", "random"]
 """Where weights come from: ``official`` have a hash (or its first digits) published with them, ``unpinned`` only the
-one that this machine found first, ``random`` were never trained. Tables, gates and rankings never mix them."""
+one that this machine found first, ``own`` are the user's, ``random`` were never trained. Tables, gates and rankings
+never mix them."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +28,23 @@ class LearnedCodec(ABC):
     """Base of the learned codecs; its fields come before those of the codec, which are given by name."""
 
     name: ClassVar[str]
+    rate: ClassVar[Rate]
     heavy: ClassVar[bool] = True
     uses_device: ClassVar[bool] = True
     batches: ClassVar[bool] = True
     preload: ClassVar[tuple[str, ...]] = ("torch", "rdpbench.codecs.learned.library")
     needs: ClassVar[tuple[Need, ...]] = (Package("compressai"),)
-    unkeyed: ClassVar[frozenset[str]] = frozenset({"max_pixels"})
+    unkeyed: ClassVar[frozenset[str]] = frozenset({"max_pixels", "checkpoint", "weights_key"})
+    takes_own: ClassVar[Mapping[str, frozenset[str]]] = {"checkpoint": frozenset()}
     version: ClassVar[str] = "1"
 
     weights: str = "official"
     """``official``; ``random``: the same classes at a tiny width, seeded; ``random-full``: the same at full width."""
+    checkpoint: str = ""
+    """A file of your own weights in place of the published ones. It is one rate point; where the name of the rate's
+    field stands in braces, as in ``elic-{quality}.pt``, there is a file for each rate."""
+    weights_key: str = ""
+    """Which set of weights in that file, where it holds several, such as ``ema_state_dict``."""
     portable: bool = False
     """Bitstreams that any machine decodes (`rdpbench.codecs.learned.portable`), for more time; else ``device-bound``:
     only the kind of device and the library that encoded are sure to decode."""
@@ -48,10 +57,36 @@ class LearnedCodec(ABC):
         check_choice(self.name, "portable", self.portable, [False, True])
         if isinstance(self.max_pixels, bool) or not isinstance(self.max_pixels, int) or self.max_pixels < 1:
             raise ConfigError(f"{self.name}: max_pixels={self.max_pixels!r} must be a whole number from 1")
+        if self.weights_key and not self.checkpoint:
+            raise ConfigError(f"{self.name}: weights_key={self.weights_key!r} is of no use without checkpoint=FILE")
+        if self.checkpoint and self.weights != "official":
+            raise ConfigError(
+                f"{self.name}: checkpoint={self.checkpoint!r} and weights={self.weights}: give one of them"
+            )
+
+    @classmethod
+    def own_rates(cls, options: Mapping[str, Any]) -> tuple[float, ...] | None:
+        """The rates that own weights serve: none of the axis if they are a single file; None for all of it."""
+        given = str(options.get("checkpoint") or "")
+        return () if given and f"{{{cls.rate.field}}}" not in given else None
 
     @abstractmethod
-    def checkpoint(self) -> Checkpoint:
+    def published(self) -> Checkpoint:
         """The official checkpoint of this rate point."""
+
+    def source(self) -> Checkpoint | Own:
+        """Where the weights of this rate point come from, unless they are random."""
+        if not self.checkpoint:
+            return self.published()
+        field = self.rate.field
+        return Own(self.checkpoint.replace(f"{{{field}}}", f"{getattr(self, field):g}"), self.weights_key)
+
+    def load(self, network: Any, loaded: Any = None, **options: Any) -> Any:
+        """A network with the weights of this rate point, strictly (`rdpbench.codecs.learned.checkpoints.fit`)."""
+        source = self.source()
+        stale = "rebuild" if isinstance(source, Own) else "keep" if source.published else "refuse"
+        fit(network, read(source) if loaded is None else loaded, source.id, key=source.key, stale=stale, **options)
+        return network
 
     @abstractmethod
     def make(self) -> System:
@@ -65,15 +100,21 @@ class LearnedCodec(ABC):
         """What the rows of this codec must be marked with."""
         if self.weights != "official":
             return "random"
-        return "official" if self.checkpoint().published else "unpinned"
+        return "own" if self.checkpoint else "official" if self.published().published else "unpinned"
 
     def weight_needs(self) -> tuple[Need, ...]:
         """The files that this configuration needs beside ``needs``."""
-        return (self.checkpoint(),) if self.weights == "official" else ()
+        if self.checkpoint:
+            return (Fits(self),)
+        return (self.published(),) if self.weights == "official" else ()
 
     def weights_identity(self) -> str:
         """What enters keys: the hash of the checkpoint, or how the weights were drawn."""
-        return identity_of(self.checkpoint()) if self.weights == "official" else self.weights
+        return self.source().identity if self.weights == "official" else self.weights
+
+    def own_identity(self) -> str:
+        """Of the user's own weights alone; empty without."""
+        return self.weights_identity() if self.checkpoint else ""
 
     def coder(self) -> dict[str, str]:
         return {
@@ -92,7 +133,12 @@ class LearnedCodec(ABC):
 
     def encode_batch(self, images: Sequence[Image], sides: Sequence[Side]) -> list[Bitstream]:
         """Encode images of one size together; each bitstream decodes alone."""
-        return encode_images(self.name, self._system(), images, sides, self.max_pixels, self.printed)
+        return self.noted(encode_images(self.name, self._system(), images, sides, self.max_pixels, self.printed))
+
+    def noted(self, bitstreams: list[Bitstream]) -> list[Bitstream]:
+        """Bitstreams that say what was done to the weights when they were loaded, if anything was."""
+        notes = notes_of(self._system())
+        return [replace(one, info={**one.info, "weights": notes}) for one in bitstreams] if notes else bitstreams
 
     def decode(self, data: bytes) -> Image:
         return self.decode_batch([data])[0]
@@ -103,6 +149,36 @@ class LearnedCodec(ABC):
 
     def _system(self) -> System:
         return _loaded(self, self.weights_identity())
+
+
+@dataclass(frozen=True)
+class Fits(Need):
+    """The need for own weights that fit: they are loaded once before anything is coded."""
+
+    codec: LearnedCodec
+
+    def missing(self) -> str | None:
+        """None if they do; else why not."""
+        try:
+            return self.codec.source().missing() or _misfit(self.codec, self.codec.weights_identity())
+        except MissingNeed:  # of something beside, such as a text encoder: a need of its own tells
+            return None
+
+
+@lru_cache(maxsize=64)
+def _misfit(codec: LearnedCodec, file: str) -> str | None:  # noqa: ARG001 - another file may fit
+    try:
+        notes = notes_of(codec.make())
+    except CodecError as error:
+        return str(error)
+    if notes:
+        print(f"rdpbench: {codec.source().id}: {notes}", file=sys.stderr)
+    return None
+
+
+def notes_of(system: object) -> str:
+    """What was done to a system's weights when they were loaded; empty if they are as in their file."""
+    return "; ".join(getattr(getattr(system, "net", None), "notes", ()))
 
 
 @lru_cache(maxsize=2)

@@ -8,6 +8,11 @@ are there, they are used, as CompressAI's own loader does. Others carry none (or
 double precision. CompressAI's ``update()`` builds them in single precision, so that the integers depend, now and then
 by one, on the processor's vector instructions. The difference changes a file by bytes at most; two machines that
 disagree on it cannot read each other's files at all.
+
+**Stale.** A network that is trained further after its tables were made keeps the old ones, and codes with distributions
+that are not its own. So baked tables are held against those that their parameters give (`excess`): not count by count,
+since single precision moves counts by one or two of 65536, but by the bits that it costs. CompressAI's own tables, made
+in single precision, cost 3e-6 bits for a symbol in the widest row; `NEAR` is forty times that.
 """
 
 from __future__ import annotations
@@ -108,16 +113,25 @@ def entropy_models(network: Any) -> dict[str, Any]:
     }
 
 
-def set_tables(network: Any, given: Mapping[str, Tensor], *, rebuild: bool = False) -> dict[str, str]:
-    """Give each entropy model its tables; returns ``baked`` or ``rebuilt`` for each.
+NEAR = 1e-4
+"""Bits for a symbol that baked tables may lose: a ten-thousandth of the rate, where a symbol takes one bit."""
+
+
+def set_tables(
+    network: Any, given: Mapping[str, Tensor], *, rebuild: bool = False, stale: str = "refuse", what: str = ""
+) -> dict[str, str]:
+    """Give each entropy model its tables; returns ``baked`` or ``rebuilt`` for each, with what is odd about it.
 
     Args:
         network: its parameters are loaded already.
         given: buffers by full name, from a checkpoint.
         rebuild: do not use those of the checkpoint, for a system whose own decoder builds them always.
+        stale: what happens where those of the checkpoint are not those of its parameters: ``refuse``; ``rebuild``, as
+            for a network of the user's, whose training goes on; or ``keep``, where its publisher vouches for the file.
+        what: the checkpoint, for messages.
 
     Raises:
-        CodecError: a checkpoint has a part of a model's tables, or what is no distribution.
+        CodecError: a checkpoint has a part of a model's tables, what is no distribution, or stale ones.
     """
     made: dict[str, str] = {}
     for name, model in entropy_models(network).items():
@@ -125,17 +139,58 @@ def set_tables(network: Any, given: Mapping[str, Tensor], *, rebuild: bool = Fal
         here = {part: given[f"{name}.{part}"] for part in names if given.get(f"{name}.{part}", _EMPTY).numel()}
         if here and len(here) < len(names):
             raise CodecError(f"the checkpoint holds {', '.join(here)} of {name}, but not the other tables")
-        made[name] = "baked" if here and not rebuild else "rebuilt"
-        if made[name] == "baked":
-            for part, tensor in here.items():
-                setattr(model, part, tensor.clone() if part == "scale_table" else tensor.int())
-        elif hasattr(model, "quantiles"):
+        if hasattr(model, "quantiles"):
             _rebuild_factorized(model)
         else:
-            model.scale_table = here.get("scale_table", default_scales())
+            model.scale_table = here["scale_table"].float() if here else default_scales()
             _rebuild_gaussian(model)
-        tables_of(model)
+        made[name] = "rebuilt"
+        own = tables_of(model)
+        if here and not rebuild:
+            built = {part: getattr(model, part) for part in NAMES}
+            for part in NAMES:
+                setattr(model, part, here[part].int())
+            made[name] = "baked"
+            lost = excess(own, tables_of(model))
+            if lost > NEAR:
+                told = f"those of the file are not of its parameters ({lost:.2g} bits lost for a symbol)"
+                if stale == "refuse":
+                    raise CodecError(
+                        f"the tables of {name} in {what or 'the checkpoint'} were made for other parameters than it "
+                        f"holds: {lost:.2g} bits are lost for a symbol. If it is a network of yours, name it, and "
+                        "they are built: codec.options.checkpoint=PATH"
+                    )
+                if stale == "rebuild":
+                    for part, tensor in built.items():
+                        setattr(model, part, tensor)
+                made[name] = f"rebuilt, since {told}" if stale == "rebuild" else f"baked, though {told}"
     return made
+
+
+def excess(true: Tables, coded: Tables) -> float:
+    """Bits that a symbol takes more, in the worst row, if it is coded with other tables than it is distributed by.
+
+    That is the Kullback-Leibler divergence; what only one of the rows reaches counts as part of its escape.
+
+    >>> round(excess(Tables([[0, 32768, 65536]], [3], [0]), Tables([[0, 16384, 65536]], [3], [0])), 6)
+    0.207519
+    """
+    if len(true.rows) != len(coded.rows):
+        return math.inf
+    worst = 0.0
+    rows = zip(true.rows, true.offsets, coded.rows, coded.offsets, strict=True)
+    for true_row, true_first, coded_row, coded_first in rows:
+        first, last = max(true_first, coded_first), min(true_first + len(true_row), coded_first + len(coded_row)) - 2
+        if last <= first:
+            return math.inf
+        counts = []
+        for row, start in ((true_row, true_first), (coded_row, coded_first)):
+            inside = np.diff(np.asarray(row[first - start : last - start + 1], np.float64))
+            # At least one: the escape has a place of its own.
+            counts.append(np.append(inside, max(65536 - inside.sum(), 1)) / 65536)
+        here, there = counts
+        worst = max(worst, float(np.sum(here * np.log2(here / there))))
+    return worst
 
 
 class _Empty:

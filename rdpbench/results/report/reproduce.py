@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rdpbench.overrides import OWN_WEIGHTS
 from rdpbench.results.schema import Row
 
 NARROWED = ("codec", "rate", "bpp", "points", "search", "experiment")
@@ -62,6 +63,8 @@ def narrowed(words: Sequence[str], row: Row) -> list[str]:
         own = [f"codec={row.use}"]
     for option in (part for group in groups if group for part in re.split(r",(?=\w+=)", group)):
         key = option.partition("=")[0]
+        if f"codec.options.{key}" in OWN_WEIGHTS:  # the label has the name of a file, and what is in it
+            option = f"{key}={json.loads(row.options)[key]}"  # noqa: PLW2901
         typed = next((number for number, word in enumerate(kept) if word.startswith(f"{key}=")), None)
         if key in ("captions", "weights") and typed is not None:
             kept[typed] = option

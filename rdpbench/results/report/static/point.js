@@ -39,6 +39,7 @@
     point.failed ? `${point.failed} failed` : "",
     point.out_of_range ? `${point.out_of_range} out of range` : "",
     point.weights.includes("random") ? "random weights: no result" : "",
+    point.weights.includes("own") ? "weights of the user's own" : "",
     `${point.verified} decoded again in a fresh process`,
   ].filter(Boolean);
 
