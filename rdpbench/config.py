@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rdpbench import registry
+from rdpbench import own, registry
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.overrides import Typed, explain, rewrite, runs_of, split
 from rdpbench.paths import conf_folder
@@ -248,6 +248,11 @@ def _codec(one: Mapping[str, Any], weights: str | None) -> CodecSetting:
         options["weights"] = weights
         if weights != "official":  # never under the name of the real curve
             label += f"[weights={weights}]"
+    if registry.own_place("codec", codec["use"]):
+        try:  # rows outlive the folder that a command was typed in
+            options = own.absolute(registry.load("codec", codec["use"]), options)
+        except OSError as error:
+            raise ConfigError(f"codec {label!r}: {error}") from error
     title, role = codec.get("title") or label, codec.get("role", "codec")
     return CodecSetting(label, codec["use"], tuple(sorted(options.items())), tuple(map(float, rates)), title, role)
 

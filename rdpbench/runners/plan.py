@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from rdpbench import registry
 from rdpbench.config import Bench
+from rdpbench.datasets.memory import files_now
 from rdpbench.results.reconstructions import reconstruction_path
 from rdpbench.results.schema import Member, Place, Row
 from rdpbench.results.store import Contents, Store
 from rdpbench.runners.features import Stored, pair_metrics, set_metrics
 from rdpbench.runners.grid import list_tasks
 from rdpbench.runners.preflight import check_device, check_downloads, check_needs, choose_metrics, fitting
-from rdpbench.runners.task import Task, Work, device_of, member_of, place_of, score_key, timing_key
+from rdpbench.runners.task import Task, Work, device_of, forget, member_of, place_of, score_key, timing_key
 
 CHUNK = 32
 TAIL = 8
@@ -39,6 +41,8 @@ class Plan:
     """Metrics left out on the user's word (``metrics=available``), with what each lacks."""
     failed: int
     """Tasks that failed before and are not tried again unless ``retry_failed=true``."""
+    changed: frozenset[str]
+    """Keys of stored rows that are no longer true: a file of the user's that their codec opened changed, or is gone."""
     expected_s: float | None
     """Seconds of computing that earlier rows promise for what is left, over all workers; None without such rows."""
 
@@ -56,6 +60,7 @@ def make_plan(bench: Bench, store: Store) -> Plan:
         ConfigError: a rate, option or name that cannot be meant.
         ImageError: images that cannot be read.
     """
+    forget()
     check_needs(bench)
     check_downloads(bench)
     check_device(bench.device)
@@ -67,12 +72,17 @@ def make_plan(bench: Bench, store: Store) -> Plan:
     pairs, sets = pair_metrics(metrics), Stored.of(set_metrics(metrics), store.features)
     work: list[Work] = []
     failed = 0
+    same = cache(files_now)
+    changed: set[str] = set()
     distinct: dict[str, Task] = {}
     for task in tasks:
         known = distinct.setdefault(task.key, task)
         distinct[task.key] = replace(known, keep=known.keep or task.keep)
     for task in distinct.values():
         row = stored.rows.get(task.key)
+        if row is not None and not same(row.files):
+            changed.add(task.key)
+            row = None
         if row is not None and row.status == "error" and not bench.retry_failed:
             failed += 1
             continue
@@ -95,7 +105,8 @@ def make_plan(bench: Bench, store: Store) -> Plan:
         if row is None or missing or timing or unkept or features or originals:
             work.append(Work(task, missing if row else pairs, row, timing, features, originals))
     members = tuple(_new_members(tasks, distinct, stored))
-    return Plan(tasks, tuple(work), members, metrics, left_out, failed, _expected(work, stored.rows.values()))
+    expected = _expected(work, stored.rows.values())
+    return Plan(tasks, tuple(work), members, metrics, left_out, failed, frozenset(changed), expected)
 
 
 def _new_members(tasks: Iterable[Task], distinct: Mapping[str, Task], stored: Contents) -> Iterator[Member]:

@@ -7,14 +7,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from rdpbench import registry, weights
+from rdpbench import own, registry, weights
 from rdpbench.codecs.contract import Codec, Rate, coder_of, rate_of, weights_kind_of
 from rdpbench.config import CodecSetting
 from rdpbench.datasets.captions import Caption
 from rdpbench.datasets.contract import Pin
 from rdpbench.datasets.index import Entry
+from rdpbench.datasets.memory import content_sha256
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.metrics.contract import Features, beside
 from rdpbench.needs import Package, package_version
@@ -89,6 +91,11 @@ def build(setting: CodecSetting, rate: float | None, device: str = "cpu") -> Cod
         options[axis.field] = axis.check(setting.name, rate)
     if device_of(setting, device) != "cpu":
         options["device"] = device
+    if registry.own_place("codec", setting.use):
+        try:
+            options = own.as_paths(cls, own.absolute(cls, options))
+        except OSError as error:
+            raise ConfigError(f"codec {setting.name!r}: {error}") from error
     try:
         codec = cls(**options)
     except TypeError as error:
@@ -123,9 +130,11 @@ def identity(setting: CodecSetting, rate: float | None = None) -> str:
 
     The checkpoint of a rate point is part of its coder; without a rate it is that of the lowest.
     """
+    source = registry.source_sha256("codec", setting.use)  # first: what is built then is of this state
     axis = axis_of(setting)
     codec = build(setting, (axis.low if rate is None else rate) if axis else None)
     kind = weights_kind_of(codec)
+    files = own_files(setting, codec)
     unkeyed = {*getattr(codec, "unkeyed", ()), axis.field if axis else "", "device" if _uses_device(setting) else ""}
     # With all defaults spelled out: a default that changes must change the key.
     options = asdict(codec) if is_dataclass(codec) else dict(setting.options)
@@ -133,12 +142,44 @@ def identity(setting: CodecSetting, rate: float | None = None) -> str:
         {
             "use": setting.use.rpartition("/")[2],
             "version": str(getattr(codec, "version", "1")),
-            "options": {name: value for name, value in options.items() if name not in unkeyed},
-            "source": registry.source_sha256("codec", setting.use),
-            "coder": coder_of(codec),
+            "options": {name: value for name, value in options.items() if name not in unkeyed and name not in files},
+            "source": source,
+            # By what is in them: a file that is trained again under its name is another one.
+            "coder": {**coder_of(codec), **{f"file {name}": hashes for name, hashes in files.items()}},
             **({"weights": kind} if kind else {}),
         }
     )
+
+
+def own_files(setting: CodecSetting, codec: Codec) -> dict[str, Any]:
+    """Hashes of the files and folders that a codec of the user's has as fields of type ``Path``, by field.
+
+    Raises:
+        ConfigError: one of them is not there.
+    """
+    if not registry.own_place("codec", setting.use):
+        return {}
+    return _hashes(own.paths_of(codec), f"codec {setting.name!r}")
+
+
+def file_hashes(codec: Codec) -> dict[str, str]:
+    """Hashes of a codec's files and folders by absolute path, for a row."""
+    paths = own.paths_of(codec)
+    return {str(path): content_sha256(path) for path in own.leaves(list(paths.values())) if isinstance(path, Path)}
+
+
+def _hashes(paths: Mapping[str, Any], of: str) -> dict[str, Any]:
+    try:
+        return {name: own.mapped(value, content_sha256) for name, value in paths.items()}
+    except OSError as error:
+        raise ConfigError(f"{of}: cannot read {error.filename}: {error.strerror}") from error
+
+
+def forget() -> None:
+    """A new command: the user's files are looked at again."""
+    registry.forget()
+    for remembered in (identity, metric_identity, definition, features_key):
+        remembered.cache_clear()
 
 
 def identity_of_all(setting: CodecSetting) -> str:
@@ -215,13 +256,21 @@ def score_key(task: Task, metric: str) -> str:
 
 @cache
 def metric_identity(name: str) -> Mapping[str, Any]:
-    """All of a metric that changes its value: name, version, packages, weights, source."""
+    """All of a metric that changes its value: name, version, packages, weights, source, files."""
+    source = registry.source_sha256("metric", name)  # first: the class is of this state
     cls = registry.load("metric", name)
     return {
         "name": name.rpartition("/")[2] if ":" in name else name,
         **_made_of(cls),
-        "source": registry.source_sha256("metric", name),
+        "source": source,
+        **(_own_files_of(cls, f"metric {name!r}") if registry.own_place("metric", name) else {}),
     }
+
+
+def _own_files_of(cls: type, of: str) -> dict[str, Any]:
+    """Hashes of the files of a class of the user's that is built as it is by default."""
+    files = _hashes(own.paths_of(cls), of)
+    return {"files": files} if files else {}
 
 
 @cache
@@ -237,8 +286,10 @@ def definition(name: str) -> str:
 
 @cache
 def features_key(features: type[Features]) -> str:
-    """sha256 over all of a kind of features that changes its arrays: name, version, packages, weights."""
-    return _sha256({"id": features.id, **_made_of(features)})
+    """sha256 over all of a kind of features that changes its arrays: name, version, packages, weights, source."""
+    source = registry.source_of(features)
+    own_parts = {"source": source, **_own_files_of(features, f"features {features.id!r}")} if source else {}
+    return _sha256({"id": features.id, **_made_of(features), **own_parts})
 
 
 def _made_of(cls: type) -> dict[str, Any]:
