@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from types import FrameType
 from typing import Any, NamedTuple
 
 CARRIED = 32
@@ -95,6 +96,7 @@ def watch(where: str, tops: Iterable[str], sources: Mapping[str, bytes]) -> None
     """From now on, note what modules of these first names open."""
     if not _owners:
         sys.addaudithook(_hook)
+        threading.Thread.start = _start  # type: ignore[method-assign, assignment]  # not audited before Python 3.12
     for top in tops:
         _owners.setdefault(top, set()).add(where)
     _opened.setdefault(where, Opened(sources)).sources = sources
@@ -177,10 +179,14 @@ def _on_program(executable: Any, arguments: Any, folder: Any, *_: object) -> Non
             each.note(name, program=True)
 
 
-def _on_thread(function: Any, *_: object) -> None:
-    thread = getattr(function, "__self__", None)
-    if isinstance(thread, threading.Thread) and (names := _who_names()):
+_start_thread = threading.Thread.start
+
+
+def _start(thread: threading.Thread) -> None:
+    """A thread is of whoever starts it, also where nothing but a library's function runs in it."""
+    if names := _who_names():
         _threads[thread] = names
+    _start_thread(thread)
 
 
 _EVENTS: dict[str, Callable[..., None]] = {
@@ -191,8 +197,6 @@ _EVENTS: dict[str, Callable[..., None]] = {
     "tempfile.mkdtemp": _on_folder,
     "os.rename": _on_rename,
     "subprocess.Popen": _on_program,
-    "_thread.start_new_thread": _on_thread,
-    "_thread.start_joinable_thread": _on_thread,
 }
 
 
@@ -204,10 +208,10 @@ def _who_names() -> set[str]:
     """Whose code is running: that of the modules on the stack, or of whoever started the thread."""
     thread = threading._active.get(threading.get_ident())  # type: ignore[attr-defined]  # current_thread() may make one
     names = set(_threads.get(thread, ())) if thread is not None else set()
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         names |= _owners.get(str(frame.f_globals.get("__name__", "")).partition(".")[0], set())
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return names
 
 

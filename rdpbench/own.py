@@ -100,32 +100,33 @@ def read_file(path: Path) -> Source:
 
 def read_module(name: str) -> Source | None:
     """The source of a class in a module that Python finds by its name; None if it finds none, or one without a file."""
-    top, _, rest = name.partition(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
-    if spec is None:
-        return None
-    locations = spec.submodule_search_locations
-    first = spec.origin if spec.has_location else next(iter(locations or ()), None)
+    top = name.partition(".")[0]
+    spec = _global(top)
+    locations = list(spec.submodule_search_locations or ()) if spec else []
+    first = spec.origin if spec and spec.has_location else next(iter(locations), None)
     if first is None:
         return None
-    root = Path(first).parents[1 if locations is not None and spec.has_location else 0]
+    root = Path(first).parents[1 if locations and spec and spec.has_location else 0]
     reader = _Reader(root, ("",), _distribution(top, root))
-    if locations is not None:
-        reader.places[top] = list(locations)
-    for part in rest.split(".") if rest else ():
-        if top not in reader.places or (spec := _find(f"{top}.{part}", reader.places[top])) is None:
+    full = ""
+    for part in name.split("."):
+        if full:
+            spec = _find(f"{full}.{part}", reader.places.get(full, ()))
+        if spec is None:
             return None
+        full = f"{full}.{part}" if full else part
         if spec.submodule_search_locations is not None:
-            reader.places[spec.name] = list(spec.submodule_search_locations)
-        top = spec.name
-    if not spec.has_location or spec.origin is None:
-        return None
+            reader.places[full] = list(spec.submodule_search_locations)
+    with contextlib.suppress(OSError):
+        return reader.read(name, Path(spec.origin)) if spec and spec.has_location and spec.origin else None
+    return None
+
+
+def _global(top: str) -> ModuleSpec | None:
+    """Where Python finds a module by its first name; it is not imported."""
     try:
-        return reader.read(name, Path(spec.origin))
-    except OSError:
+        return importlib.util.find_spec(top)
+    except (ImportError, ValueError):
         return None
 
 
@@ -323,6 +324,15 @@ _aliases: dict[str, str] = {}
 """Modules that are known by their bare names too, since something imported them by name; to the tree they are of."""
 
 
+def enter(module: ModuleType) -> ModuleType:
+    """What is known by a bare name is of another file's modules: it is not this one's."""
+    prefix = module.__name__.partition(".")[0]
+    for name in [name for name, of in _aliases.items() if of != prefix]:
+        sys.modules.pop(name, None)
+        del _aliases[name]
+    return module
+
+
 def load(path: Path, source: Source) -> ModuleType:
     """The module of a file of the user's, imported once in a process for each state of its sources.
 
@@ -332,9 +342,6 @@ def load(path: Path, source: Source) -> ModuleType:
     # The name depends on the place, so that two files called codec.py do not meet.
     text = f"{path} {source.sha256}"
     prefix = PREFIX + hashlib.sha256(text.encode()).hexdigest()[:12]
-    for name in [name for name, of in _aliases.items() if of != prefix]:
-        sys.modules.pop(name, None)
-        del _aliases[name]
     full = f"{prefix}.{source.name}"
     if full in sys.modules:
         return sys.modules[full]
@@ -444,7 +451,7 @@ def _alias_spec(name: str, full: str, prefix: str) -> ModuleSpec | None:
 
 
 def _alias(name: str, module: ModuleType, prefix: str) -> None:
-    if name not in sys.modules:
+    if name not in sys.modules or name in _aliases:
         sys.modules[name] = module
         _aliases[name] = prefix
 
@@ -520,7 +527,8 @@ def paths_of(built: object) -> dict[str, Any]:
     So do attributes of the class that name a file.
     """
     cls = built if isinstance(built, type) else type(built)
-    typed, held = path_fields(cls), {}
+    typed = path_fields(cls)
+    held: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         held |= {name: value for name, value in vars(base).items() if isinstance(value, PurePath) and _is_file(value)}
     for each in fields(cls) if is_dataclass(cls) else ():
@@ -541,14 +549,13 @@ def mapped(value: Any, change: Callable[[Any], Any], *, text: Callable[[str], An
         return change(value)
     if isinstance(value, str):
         return text(value) if text else value
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {each.name: getattr(value, each.name) for each in fields(value)}
     if isinstance(value, Mapping):
         return {key: mapped(part, change, text=text) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [mapped(part, change, text=text) for part in value]
-    if isinstance(value, set | frozenset):
-        return sorted((mapped(part, change, text=text) for part in value), key=str)
-    if is_dataclass(value) and not isinstance(value, type):
-        return {each.name: mapped(getattr(value, each.name), change, text=text) for each in fields(value)}
+    if isinstance(value, list | tuple | set | frozenset):
+        parts = [mapped(part, change, text=text) for part in value]
+        return parts if isinstance(value, list | tuple) else sorted(parts, key=str)
     return value
 
 

@@ -205,6 +205,7 @@ def source_sha256(kind: Kind, reference: str) -> str:
         loaded = _files.get(str(_path_of(where)))
         if loaded and not loaded[1].is_still():
             del _files[str(_path_of(where))]
+            own.unload(_path_of(where))
     load(kind, reference)
     source = _source_of(where)
     return source.sha256 if source else ""
@@ -329,4 +330,4 @@ def _module_from_file(path: Path, named_by: str) -> ModuleType:
             _files[str(path)] = own.load(path, source), source
         except Exception as error:
             raise ConfigError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
-    return _files[str(path)][0]
+    return own.enter(_files[str(path)][0])

@@ -108,3 +108,185 @@ def test_a_broken_entry_point_is_a_message_not_a_crash(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "cannot import 'broken_package', named by entry point 'broken' of an installed package" in done.stdout
+
+
+FILES = {
+    "early.py": "VALUE = 1\n",
+    "late.py": "VALUE = 2\n",
+    "pack/__init__.py": "from . import inner\nfrom .deep import *\n",
+    "pack/inner.py": "from ..pack.deep.leaf import VALUE\n",
+    "pack/deep/__init__.py": "__all__ = ['starred', 'leaf']\n",
+    "pack/deep/leaf.py": "VALUE = 3\n",
+    "pack/deep/starred.py": "VALUE = 4\n",
+    "space/module.py": "VALUE = 5\n",
+    "named.py": "VALUE = 6\n",
+    "typed.py": "import early, json as early_json\nVALUE = early.VALUE\n",
+}
+MINE = """
+import importlib
+import json, numpy
+import early
+import pack.inner as inner
+from space import module
+class Mine:
+    def values(self):
+        import late
+        from pack.deep import starred
+        named = importlib.import_module("named")
+        typed = __import__("typed")
+        return [early.VALUE, late.VALUE, inner.VALUE, starred.VALUE, module.VALUE, named.VALUE, typed.VALUE]
+"""
+
+
+def write(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_what_a_file_imports_from_its_folder_is_imported_and_hashed(tmp_path: Path) -> None:
+    write(tmp_path, {**FILES, "mine.py": MINE, "unused.py": "", "json.txt": ""})
+    reference = f"{tmp_path}/mine.py:Mine"
+    first = registry.source_sha256("codec", reference)
+    assert registry.load("codec", reference)().values() == [1, 2, 3, 4, 5, 6, 1]
+    assert registry.source_now("codec", reference) == first
+    for name in FILES:
+        before = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(before + "# another line\n")
+        assert registry.source_now("codec", reference) != first, name
+        (tmp_path / name).write_text(before)
+    (tmp_path / "unused.py").write_text("VALUE = 7")
+    assert registry.source_now("codec", reference) == first
+    # Of the same size, in the same second: no .pyc is believed, and late imports are of the state that was hashed.
+    (tmp_path / "late.py").write_text("VALUE = 8\n")
+    assert registry.load("codec", reference)().values()[1] == 2
+    assert registry.source_sha256("codec", reference) == registry.source_now("codec", reference) != first
+    assert registry.load("codec", reference)().values()[1] == 8
+    (tmp_path / "mine.py").unlink()
+    assert registry.source_now("codec", reference) == ""
+
+
+def test_the_source_is_read_without_executing_it(tmp_path: Path) -> None:
+    write(tmp_path, {"mine.py": "import helper\nraise SystemExit\n", "helper.py": "raise SystemExit\n"})
+    (tmp_path / "pack").mkdir()
+    write(tmp_path / "pack", {"__init__.py": "raise SystemExit\n", "codec.py": "from . import __init__, gone\n"})
+    assert len(registry.source_now("codec", f"{tmp_path}/mine.py:Mine")) == 64
+    program = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from rdpbench import registry\n"
+        "print(registry.source_now('codec', 'pack.codec:Mine'), registry.source_now('codec', 'no_such:Mine'))\n"
+        "assert 'pack' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert len(done.stdout.strip()) == 64
+
+
+def test_folders_do_not_get_modules_of_one_another(tmp_path: Path) -> None:
+    text = "import helper\nclass Mine:\n    def value(self):\n        import later.part as part\n"
+    text += "        return helper.VALUE, part.VALUE, helper.pickled()\n"
+    helper = "import pickle\nVALUE = {0}\nclass Net:\n    value = {0}\n"
+    helper += "def pickled():\n    return pickle.loads(b'chelper\\nNet\\n.').value\n"
+    classes = []
+    for number in (1, 2):
+        files = {"mine.py": text, "helper.py": helper.format(number), "later/part.py": f"VALUE = {number}\n"}
+        write(tmp_path / str(number), files)
+        classes.append(registry.load("codec", f"{tmp_path}/{number}/mine.py:Mine"))
+    values = [registry.load("codec", f"{tmp_path}/{number}/mine.py:Mine")().value() for number in (1, 2, 1)]
+    assert values == [(1, 1, 1), (2, 2, 2), (1, 1, 1)]
+    assert [cls().value()[:2] for cls in classes] == [(1, 1), (2, 2)]
+
+
+def test_relative_imports_of_a_file_in_a_package(tmp_path: Path) -> None:
+    files = {
+        "mypack/__init__.py": "from .top import START\n",
+        "mypack/top.py": "START = 1\n",
+        "mypack/codecs/__init__.py": "",
+        "mypack/codecs/mine.py": "from ..top import START\nfrom . import near\nimport near as same\n"
+        "from mypack.top import START as whole\nclass Mine:\n    value = START + near.VALUE, same is near, whole\n",
+        "mypack/codecs/near.py": "VALUE = 1\n",
+        "beside/mine.py": "from .near import VALUE\nclass Mine:\n    value = VALUE\n",
+        "beside/near.py": "VALUE = 9\n",
+    }
+    write(tmp_path, files)
+    reference = f"{tmp_path}/mypack/codecs/mine.py:Mine"
+    assert registry.load("codec", reference).value == (2, True, 1)  # type: ignore[attr-defined]
+    assert registry.load("codec", f"{tmp_path}/beside/mine.py:Mine").value == 9  # type: ignore[attr-defined]
+    first = registry.source_now("codec", reference)
+    for name in ("__init__", "top", "codecs/__init__", "codecs/near"):
+        before = (tmp_path / f"mypack/{name}.py").read_text()
+        (tmp_path / f"mypack/{name}.py").write_text(before + "#\n")
+        assert registry.source_now("codec", reference) != first, name
+        (tmp_path / f"mypack/{name}.py").write_text(before)
+
+
+def test_names_of_installed_packages_and_of_pythons_core_are_theirs(tmp_path: Path) -> None:
+    """A folder of data called numpy is no package, a file utils.py is; ours is never another's."""
+    files = {
+        "numpy/a.txt": "",
+        "sys.py": "raise OSError",
+        "os.py": "raise OSError",
+        "rdpbench/__init__.py": "raise OSError",
+    }
+    text = "import numpy, sys, os, rdpbench, statistics\nfrom rdpbench import Bitstream\nclass Mine:\n"
+    text += "    value = numpy.float32(1), os.sep, statistics.VALUE\n"
+    write(tmp_path, {**files, "mine.py": text, "statistics.py": "VALUE = 2"})
+    reference = f"{tmp_path}/mine.py:Mine"
+    assert registry.load("codec", reference).value == (1, "/", 2)  # type: ignore[attr-defined]
+    import statistics
+
+    assert statistics.mean([1, 3]) == 2
+    first = registry.source_now("codec", reference)
+    (tmp_path / "rdpbench/__init__.py").write_text("another")
+    assert registry.source_now("codec", reference) == first
+
+
+def test_a_file_alone_keeps_its_hash_and_a_folder_may_move(tmp_path: Path) -> None:
+    """The key of a codec in one file is what it was before imports were followed."""
+    import hashlib
+
+    (tmp_path / "mine.py").write_text(CODEC.format(default=3))
+    alone = registry.source_now("codec", f"{tmp_path}/mine.py:Mine")
+    assert alone == hashlib.sha256((tmp_path / "mine.py").read_bytes()).hexdigest()
+    hashes = set()
+    for name in ("one", "other"):
+        write(tmp_path / name, {**FILES, "mine.py": MINE})
+        hashes.add(registry.source_now("codec", f"{tmp_path}/{name}/mine.py:Mine"))
+    assert len(hashes) == 1
+
+
+def test_what_an_installed_package_imports_of_its_own_is_hashed(tmp_path: Path) -> None:
+    site = tmp_path / "site-packages"
+    write(
+        site,
+        {
+            "mine/__init__.py": "from .codec import Mine\n",
+            "mine/codec.py": "import helper, other, numpy\nclass Mine: ...\n",
+        },
+    )
+    write(site, {"helper.py": "", "other.py": ""})
+    for name, tops in (("mine", "mine\nhelper\n"), ("other", "other\n")):
+        write(
+            site / f"{name}-1.dist-info",
+            {"METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n", "top_level.txt": tops},
+        )
+    write(site / "mine-1.dist-info", {"entry_points.txt": "[rdpbench.codecs]\nmine = mine:Mine\n"})
+    program = (
+        f"import sys; sys.path.insert(0, {str(site)!r})\n"
+        "from rdpbench import registry\n"
+        "now = registry.source_now('codec', 'mine')\n"
+        "assert registry.source_sha256('codec', 'mine') == now and len(now) == 64\n"
+        "print(now)\n"
+    )
+
+    def now() -> str:
+        return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+    first = now()
+    (site / "other.py").write_text("another = 1\n")
+    assert now() == first
+    for name in ("helper", "mine/codec", "mine/__init__"):
+        with (site / f"{name}.py").open("a") as file:
+            file.write("# more\n")
+        first, before = now(), first
+        assert first != before, name

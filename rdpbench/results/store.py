@@ -78,7 +78,7 @@ class Contents:
         if old is not None and old == replace(row, verified=old.verified):
             return  # a part that is compacted already: what was verified since stays so
         if old is not None and old.reconstruction_sha256 and _made(old) != _made(row):
-            # Coded again, to other pixels or bytes or from other files: scores and times of the old are not of this row.
+            # Coded again, to other pixels or bytes, or from other files: scores and times of the old ones are not its.
             self.scores = {name: one for name, one in self.scores.items() if one.task_key != key}
             self.timings = {name: one for name, one in self.timings.items() if one.task_key != key}
         self.rows[key] = row

@@ -21,6 +21,8 @@ def lines(plan: Plan, store: Store, workers: int) -> list[str]:
         f"tasks     {every} in {plan.cells} cells: {every - left - plan.failed} done, {left} left",
         f"store     {store.folder}",
     ]
+    if plan.changed:
+        out.append(f"again     {len(plan.changed)} tasks: a file that their codec opened changed, or is gone")
     if plan.failed:
         out.append(f"failed    {plan.failed} tasks failed before; retry_failed=true tries them again")
     out += [f"left out  {name}: {why}" for name, why in plan.left_out.items()]
