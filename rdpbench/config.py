@@ -99,6 +99,7 @@ def read_all(overrides: Sequence[str]) -> list[Bench]:
     Raises:
         ConfigError: an override that cannot be meant, with the nearest that can.
     """
+    registry.forget()
     return [_read(run) for run in runs_of(overrides)]
 
 

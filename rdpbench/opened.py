@@ -103,8 +103,9 @@ def watch(where: str, tops: Iterable[str], sources: Mapping[str, bytes]) -> None
 
 
 def forget_opened(where: str) -> None:
-    """Its modules are gone, with all that they remembered."""
-    _opened[where] = Opened(opened(where).sources)
+    """Its modules are gone, with all that they remembered; those that it imported from elsewhere are not."""
+    before = opened(where)
+    _opened[where] = Opened(before.sources, {name: seen for name, seen in before.files.items() if name.endswith(".py")})
 
 
 def opened(where: str) -> Opened:
@@ -150,8 +151,9 @@ def _on_library(*arguments: Any) -> None:
 
 
 def _on_folder(path: Any, *_: object) -> None:
-    for each in _who():
-        each.folders.add(os.path.join(os.path.abspath(os.fsdecode(path)), ""))  # noqa: PTH100, PTH118
+    name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100
+    for each in () if Path(name).is_dir() else _who():  # it is told before it is made, or is there already
+        each.folders.add(f"{name}/")
 
 
 def _on_rename(source: Any, target: Any, *_: object) -> None:
@@ -194,7 +196,6 @@ _EVENTS: dict[str, Callable[..., None]] = {
     "ctypes.dlopen": _on_library,
     "import": _on_library,
     "os.mkdir": _on_folder,
-    "tempfile.mkdtemp": _on_folder,
     "os.rename": _on_rename,
     "subprocess.Popen": _on_program,
 }

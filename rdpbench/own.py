@@ -515,9 +515,9 @@ def as_paths(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
 
             value = mapped(given[name], full_path, text=change)
             hint = _hint(cls, cls.__dataclass_fields__[name])  # type: ignore[attr-defined]
-            kind = re.search(r"\b(tuple|frozenset|set)\[", hint, re.IGNORECASE)
-            several = {"tuple": tuple, "frozenset": frozenset, "set": set}
-            given[name] = several[kind[1].lower()](value) if kind and isinstance(value, list) else value
+            kind = re.search(r"\b(list|frozenset|set)\[", hint, re.IGNORECASE)
+            several = {"list": list, "frozenset": frozenset, "set": set}
+            given[name] = several[kind[1].lower()](value) if kind and isinstance(value, tuple) else value
     return given
 
 
@@ -544,7 +544,7 @@ def paths_of(built: object) -> dict[str, Any]:
 
 
 def mapped(value: Any, change: Callable[[Any], Any], *, text: Callable[[str], Any] | None = None) -> Any:
-    """A value with the paths in it changed, and the text in it where ``text`` says how; several become a list."""
+    """A value with the paths in it changed, and the text in it where ``text`` says how; several become a tuple."""
     if isinstance(value, PurePath):
         return change(value)
     if isinstance(value, str):
@@ -554,14 +554,14 @@ def mapped(value: Any, change: Callable[[Any], Any], *, text: Callable[[str], An
     if isinstance(value, Mapping):
         return {key: mapped(part, change, text=text) for key, part in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        parts = [mapped(part, change, text=text) for part in value]
-        return parts if isinstance(value, list | tuple) else sorted(parts, key=str)
+        parts = tuple(mapped(part, change, text=text) for part in value)
+        return parts if isinstance(value, list | tuple) else tuple(sorted(parts, key=str))
     return value
 
 
 def leaves(value: Any) -> Iterator[Any]:
     """The single values in a mapped one."""
-    if isinstance(value, Mapping | list):
+    if isinstance(value, Mapping | tuple):
         for part in value.values() if isinstance(value, Mapping) else value:
             yield from leaves(part)
     else:

@@ -258,19 +258,14 @@ _modules: dict[str, own.Source | None] = {}
 """What was loaded of the user's, with its source as it was then."""
 
 
-_earlier: set[str] = set()
-
-
 def forget() -> None:
-    """A new command: files of the user's that an earlier one in this process loaded are loaded again.
+    """A new command: what an earlier one in this process loaded of files of the user's is loaded again.
 
     Such a module may remember what was in the files that it opened then.
     """
-    for path in _earlier:
-        _files.pop(path, None)
+    for path in _files:
         own.unload(Path(path))
-    _earlier.clear()
-    _earlier.update(_files)
+    _files.clear()
 
 
 def _source_of(where: str) -> own.Source | None:

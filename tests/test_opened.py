@@ -55,6 +55,7 @@ READS = {
     "to a shell": "subprocess.run(f'cat {HERE}/w.txt', shell=True, capture_output=True, check=True)",
     "a program": "subprocess.run([HERE / 'w.sh'], check=True)",
     "imported by name": "import importlib; importlib.import_module('h' + 'elper')",
+    "below a folder that is there": "os.makedirs('inner', exist_ok=True); open('inner/w.bin').read()",
     "executed": "exec((HERE / 'w.txt').read_text())",
 }
 
@@ -73,6 +74,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.save(tmp_path / "w.npy", np.arange(4))
     torch.save({"w": torch.zeros(2)}, tmp_path / "w.pt")
     pil.new("RGB", (4, 4)).save(tmp_path / "w.png")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner/w.bin").write_text("1")
     (tmp_path / "w.sh").write_text("#!/bin/sh\n")
     (tmp_path / "w.sh").chmod(0o755)
     return tmp_path
@@ -81,7 +84,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.filterwarnings(CARELESS)
 @pytest.mark.parametrize("how", READS)
 def test_files_are_seen_however_they_are_opened(folder: Path, how: str) -> None:
-    wanted = {name for path in folder.iterdir() if (name := path.name) in READS[how]} or {"helper.py"}
+    wanted = (
+        {"inner/w.bin"}
+        if "inner" in READS[how]
+        else {name for path in folder.iterdir() if (name := path.name) in READS[how]} or {"helper.py"}
+    )
     assert files_of(folder, READS[how]) == wanted
 
 
@@ -170,3 +177,20 @@ def test_recorded_files_are_compared_with_the_disk(folder: Path) -> None:
     assert not files_now(recorded)
     assert not files_now('{"/": ""}')
     assert not files_now("no JSON")
+
+
+def test_a_module_that_is_imported_from_elsewhere_is_a_file_that_is_opened(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the folders of PYTHONPATH, say: its source counts, though Python opens a .pyc; and it stays imported."""
+    import subprocess
+    import sys
+
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "rdpbench_test_elsewhere.py").write_text("VALUE = 1\n")
+    subprocess.run([sys.executable, "-m", "compileall", "-q", elsewhere], check=True)
+    monkeypatch.syspath_prepend(elsewhere)
+    wanted = {os.path.relpath(elsewhere / "rdpbench_test_elsewhere.py", folder)}
+    assert files_of(folder, "import rdpbench_test_elsewhere") == wanted
+    registry.forget()
+    assert files_of(folder, "import rdpbench_test_elsewhere") == wanted

@@ -15,6 +15,7 @@ class data, read through the functions below, so that a codec of one's own stays
 ``uses_device``  True if it computes on ``device=``, which is then a field of it; rows of all others say ``cpu``
 ``uses_caption``  True if the encoder takes ``side.caption``; only then is ``captions`` a sweep axis, and given at all
 ``unkeyed``  names of fields that change no byte and no pixel, such as a timeout
+``Path``     a field of this type is a file or folder that is part of a codec of one's own: it is in the key by content
 ``coder()``  what codes: library versions, or version and sha256 of a binary; enters the key of every result
 ``version``  raise it when the codec's own code changes what it writes
 

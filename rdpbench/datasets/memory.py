@@ -88,12 +88,29 @@ def files_now(recorded: str) -> bool:
     >>> files_now("{}"), files_now('{"/gone.pt": "00"}')
     (True, False)
     """
+    return not files_changed(recorded)
+
+
+def files_changed(recorded: str) -> tuple[str, ...]:
+    """The hashes that a row names of files that are not so now; empty text for one that was not known.
+
+    >>> files_changed('{"/gone.pt": "00", "/changed/meanwhile.pt": ""}')
+    ('00', '')
+    """
     if recorded == "{}":
-        return True
+        return ()
     try:
-        return all(sha256 and content_sha256(Path(path)) == sha256 for path, sha256 in json.loads(recorded).items())
-    except (OSError, ValueError, AttributeError):
-        return False
+        files = {Path(path): sha256 for path, sha256 in json.loads(recorded).items()}
+    except (ValueError, AttributeError, TypeError):
+        return ("",)
+    return tuple(sha256 for path, sha256 in files.items() if not sha256 or _content(path) != sha256)
+
+
+def _content(path: Path) -> str:
+    try:
+        return content_sha256(path)
+    except (OSError, ValueError):
+        return ""
 
 
 def hashes_of(files: Mapping[str, tuple[int, int]]) -> dict[str, str]:

@@ -133,7 +133,7 @@ IMAGES: Mapping[str, Field] = {
     "batch": _count("Images that were decoded together."),
     "command": _text("The command line, where a foreign program coded."),
     "info": _text("What the codec said of this image beside its bytes, as JSON, such as a prompt that it found."),
-    "files": _text("Other files of the user's that the codec opened, with their sha256, as JSON."),
+    "files": _text("Files of the user's that their codec has as fields or opened, with their sha256, as JSON."),
     "attempts": _count("Encodes that a search took; else 1."),
     "time": _text("UTC, when the row was made."),
     "metric": POINTS["metric"],

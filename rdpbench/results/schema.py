@@ -158,7 +158,7 @@ class Row:
     info: str
     """What the codec said of this image beside its bytes, such as a prompt that it found, as JSON."""
     files: str
-    """Other files of the user's that the codec opened, with their sha256, as JSON."""
+    """Files of the user's that their codec has as fields or opened, path to sha256, as JSON."""
     attempts: int
     """Encodes that a search took; else 1."""
     time: str

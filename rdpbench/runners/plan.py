@@ -12,7 +12,7 @@ from functools import cache
 
 from rdpbench import registry
 from rdpbench.config import Bench
-from rdpbench.datasets.memory import files_now
+from rdpbench.datasets.memory import files_changed
 from rdpbench.results.reconstructions import reconstruction_path
 from rdpbench.results.schema import Member, Place, Row
 from rdpbench.results.store import Contents, Store
@@ -72,7 +72,7 @@ def make_plan(bench: Bench, store: Store) -> Plan:
     pairs, sets = pair_metrics(metrics), Stored.of(set_metrics(metrics), store.features)
     work: list[Work] = []
     failed = 0
-    same = cache(files_now)
+    unlike = cache(files_changed)
     changed: set[str] = set()
     distinct: dict[str, Task] = {}
     for task in tasks:
@@ -80,7 +80,8 @@ def make_plan(bench: Bench, store: Store) -> Plan:
         distinct[task.key] = replace(known, keep=known.keep or task.keep)
     for task in distinct.values():
         row = stored.rows.get(task.key)
-        if row is not None and not same(row.files):
+        # Fields of type Path are in the key by what is in them: such a file may have moved.
+        if row is not None and any(not sha256 or sha256 not in task.identity for sha256 in unlike(row.files)):
             changed.add(task.key)
             row = None
         if row is not None and row.status == "error" and not bench.retry_failed:

@@ -165,7 +165,7 @@ def own_files(setting: CodecSetting, codec: Codec) -> dict[str, Any]:
 def file_hashes(codec: Codec) -> dict[str, str]:
     """Hashes of a codec's files and folders by absolute path, for a row."""
     paths = own.paths_of(codec)
-    return {str(path): content_sha256(path) for path in own.leaves(list(paths.values())) if isinstance(path, Path)}
+    return {str(path): content_sha256(path) for path in own.leaves(paths) if isinstance(path, Path)}
 
 
 def _hashes(paths: Mapping[str, Any], of: str) -> dict[str, Any]:
@@ -177,7 +177,6 @@ def _hashes(paths: Mapping[str, Any], of: str) -> dict[str, Any]:
 
 def forget() -> None:
     """A new command: the user's files are looked at again."""
-    registry.forget()
     for remembered in (identity, metric_identity, definition, features_key):
         remembered.cache_clear()
 
