@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, NamedTuple
 
 CARRIED = 32
@@ -105,7 +105,9 @@ def watch(where: str, tops: Iterable[str], sources: Mapping[str, bytes]) -> None
 def forget_opened(where: str) -> None:
     """Its modules are gone, with all that they remembered; those that it imported from elsewhere are not."""
     before = opened(where)
-    _opened[where] = Opened(before.sources, {name: seen for name, seen in before.files.items() if name.endswith(".py")})
+    modules = [module for module in sys.modules.values() if isinstance(module, ModuleType)]
+    loaded = {vars(module).get("__file__") for module in modules}
+    _opened[where] = Opened(before.sources, {name: seen for name, seen in before.files.items() if name in loaded})
 
 
 def opened(where: str) -> Opened:
@@ -211,7 +213,10 @@ def _who_names() -> set[str]:
     names = set(_threads.get(thread, ())) if thread is not None else set()
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        names |= _owners.get(str(frame.f_globals.get("__name__", "")).partition(".")[0], set())
+        module = str(frame.f_globals.get("__name__", ""))
+        if module == "linecache":  # lines of sources, for a warning or a traceback
+            return set()
+        names |= _owners.get(module.partition(".")[0], set())
         frame = frame.f_back
     return names
 
@@ -222,11 +227,12 @@ def _ignored() -> tuple[str, ...]:
 
     prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix}
     own = [f"{prefix}/{folder}" for prefix in prefixes for folder in ("lib", "lib64", "include", "share", "etc")]
-    system = ["/proc", "/sys", "/dev", "/etc", "/lib", "/lib64", "/bin", "/usr/bin", "/usr/lib", "/usr/lib64"]
+    system = ["/proc", "/sys", "/dev", "/etc", "/lib", "/lib64", "/bin", "/sbin"]
+    system += [f"/usr/{folder}" for folder in ("bin", "sbin", "lib", "lib64", "libexec", "share")]
     paths = [*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()]
     scripts = sysconfig.get_path("scripts")
     kept = [path for path in paths if path not in (scripts, *prefixes)]
-    return tuple(f"{path}/" for path in dict.fromkeys([*own, *system, "/usr/share", *kept, str(Path(__file__).parent)]))
+    return tuple(f"{path}/" for path in dict.fromkeys([*own, *system, *kept, str(Path(__file__).parent)]))
 
 
 _IGNORED = _ignored()

@@ -106,6 +106,7 @@ def test_files_are_seen_however_they_are_opened(folder: Path, how: str) -> None:
         "import colorsys, html.entities, rdpbench.codecs.webp; open(np.__file__); open('/proc/self/stat')",
         "open('/etc/hostname').read(); open(sys.executable, 'rb').read(9); open(__file__).read()",
         "Path('w.txt').exists(); Path('w.txt').stat(); os.listdir('.'); open('.') if 0 else None",
+        "import linecache; linecache.checkcache(); linecache.getlines(str(HERE / 'helper.py'))",
         "import contextlib\nwith contextlib.suppress(OSError): open('gone.txt')",
     ],
 )

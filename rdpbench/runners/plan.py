@@ -93,7 +93,7 @@ def make_plan(bench: Bench, store: Store) -> Plan:
             row = None
         missing = tuple(name for name in pairs if _unscored(stored, score_key(task, name), bench.retry_failed))
         key = timing_key(task.key, device_of(task.codec, bench.device), 1, TIMING_WARMUP, TIMING_REPEATS)
-        timing = bench.timing and key not in stored.timings
+        timing = bench.timing and (key not in stored.timings or task.key in changed)
         unkept = task.keep and row is not None and not reconstruction_path(store, row).is_file()
         sample = task.entry.sample
         features = sets.missing(row.reconstruction_sha256 if row else None, sample)

@@ -604,3 +604,24 @@ def test_weights_that_a_module_remembers_are_not_those_of_the_next_command(
         assert all(json.loads(row.files) == wanted for row in rows)
         seen.append(sorted(row.reconstruction_sha256 for row in rows))
     assert seen[0] == seen[2] == seen[3] != seen[1]
+
+
+def test_what_is_coded_again_is_timed_again(tmp_path: Path, here: Any, images: Any) -> None:
+    """Its batches, too, are of files that it opens."""
+    text = GOOD.replace("data[2] // 2", "int(open('w.txt').read())").replace(
+        "    step: int", "    batches = True\n    step: int"
+    )
+    text += (
+        "    def encode_batch(self, given, sides):\n        return [self.encode(*pair) for pair in zip(given, sides)]\n"
+    )
+    (tmp_path / "mine.py").write_text(text)
+    line = ["run", "codec=./mine.py:MyCodec", "rate=16", f"data=folder:{images(2)}", *QUICK]
+    keys = []
+    for number, how in ((8, "timing=true"), (4, "timing=true"), (2, "batch=2"), (2, "timing=true")):
+        (tmp_path / "w.txt").write_text(str(number))
+        assert here(*line, how) == 0
+        contents = Store(tmp_path / "results/runs/folder-pictures").read()
+        assert all(files_now(row.files) and row.files != "{}" for row in contents.rows.values())
+        assert {row.batch for row in contents.rows.values()} == {2 if how == "batch=2" else 1}
+        keys.append({timing.task_key for timing in contents.timings.values()})
+    assert keys == [{*contents.rows}, {*contents.rows}, set(), {*contents.rows}]
