@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rdpbench import registry
+from rdpbench.config import read
 from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.runners.task import build, definition, features_key, forget, identity
 
 CODEC = """
 from dataclasses import dataclass
@@ -290,3 +293,86 @@ def test_what_an_installed_package_imports_of_its_own_is_hashed(tmp_path: Path) 
             file.write("# more\n")
         first, before = now(), first
         assert first != before, name
+
+
+FIELDS = {
+    "path": ("from pathlib import Path", "Path", "Path('w.bin')"),
+    "optional": ("from pathlib import Path\nfrom typing import Optional", "Optional[Path]", "Path('w.bin')"),
+    "text": ("from __future__ import annotations\nfrom pathlib import Path", "Path | None", "Path('w.bin')"),
+    "renamed": ("from __future__ import annotations\nfrom pathlib import Path as P", "P", "P('w.bin')"),
+    "unimported": ("from __future__ import annotations\nimport pathlib as p", "Path", "p.Path('w.bin')"),
+    "tuple": ("from pathlib import Path", "tuple[Path, ...]", "(Path('v.bin'), Path('w.bin'))"),
+    "list": (
+        "from pathlib import Path\nfrom dataclasses import field",
+        "list[Path]",
+        "field(default_factory=lambda: [Path('w.bin')])",
+    ),
+    "folder": ("from pathlib import Path", "Path", "Path('inner')"),
+    "or text": ("from pathlib import Path", "str | Path", "'w.bin'"),
+    "any": ("from pathlib import Path", "object", "Path('w.bin')"),
+}
+
+
+@pytest.mark.parametrize("how", FIELDS)
+def test_fields_of_type_path_are_in_the_key_by_content(tmp_path: Path, monkeypatch: Any, how: str) -> None:
+    """However they are declared, and though nothing that Python sees opens them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
+    imports, hint, default = FIELDS[how]
+    body = (
+        f"from dataclasses import dataclass\n@dataclass(frozen=True)\nclass MyCodec:\n    weights: {hint} = {default}\n"
+    )
+    body += "    def encode(self, image, side): ...\n    def decode(self, data): ...\n"
+    (tmp_path / "mine.py").write_text(f"{imports}\n{body}")
+    for name in ("v.bin", "w.bin", "inner/w.bin"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+
+    def key(*typed: str) -> str:
+        bench = read(["codec=./mine.py:MyCodec", "data=samples", *typed])
+        forget()
+        return identity(bench.grid[0][0])
+
+    first = key()
+    assert key() == first
+    assert str(tmp_path) not in first
+    for name in ("w.bin", "inner/w.bin"):
+        (tmp_path / name).write_text("another")
+    assert key() != first
+    if how in ("path", "optional", "text", "renamed", "or text"):
+        (tmp_path / "deep").mkdir()
+        (tmp_path / "deep/moved.bin").write_text("w.bin")
+        assert key("codec.options.weights=deep/moved.bin") == first
+        (tmp_path / "deep/moved.bin").write_text("another")
+        assert key(f"codec.options.weights={tmp_path}/deep/moved.bin") == key()
+        setting = read(["codec=./mine.py:MyCodec", "data=samples", "codec.options.weights=deep/moved.bin"]).grid[0][0]
+        assert str(build(setting, None).weights) == f"{tmp_path}/deep/moved.bin"  # type: ignore[attr-defined]
+        monkeypatch.chdir(tmp_path / "deep")  # a row is decoded wherever one is
+        assert str(build(setting, None).weights) == f"{tmp_path}/deep/moved.bin"  # type: ignore[attr-defined]
+
+
+def test_a_metric_of_ones_own_is_what_it_imports_and_has_as_fields(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "own.py").write_text(
+        "from dataclasses import dataclass\nfrom pathlib import Path\nimport helper\n"
+        "@dataclass\nclass Field:\n    weights: Path = Path('w.bin')\n"
+        "class Attribute:\n    weights = Path('w.bin')\n"
+        "class Features:\n    id = 'mine'\n    version = '1'\n"
+    )
+    (tmp_path / "helper.py").write_text("VALUE = 1\n")
+    (tmp_path / "w.bin").write_text("one")
+
+    def keys() -> tuple[str, ...]:
+        registry.forget()
+        forget()
+        features = features_key(registry.load("metric", "./own.py:Features"))
+        return definition("./own.py:Field"), definition("./own.py:Attribute"), features
+
+    first = keys()
+    assert keys() == first
+    (tmp_path / "w.bin").write_text("two")
+    second = keys()
+    assert [old == new for old, new in zip(first, second, strict=True)] == [False, False, True]
+    (tmp_path / "helper.py").write_text("VALUE = 2\n")
+    assert not {*second} & {*keys()}
