@@ -128,9 +128,8 @@ _WRITES = os.O_WRONLY | os.O_TRUNC | os.O_APPEND | os.O_CREAT
 
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    noted = _EVENTS.get(event)
-    if noted is not None:
-        with contextlib.suppress(Exception):  # whatever it is that was opened, opening it goes on
+    with contextlib.suppress(Exception):  # whatever it is that was opened, opening it goes on
+        if noted := _EVENTS.get(event):
             noted(*arguments)
 
 

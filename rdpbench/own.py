@@ -524,12 +524,12 @@ def as_paths(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
 def paths_of(built: object) -> dict[str, Any]:
     """What an object, or a class as it is by default, holds of paths: its fields, with absolute ones in them.
 
-    So do attributes of the class that name a file.
+    Of a class also attributes that name a file: such a class may be no dataclass, and nobody notes what it opens.
     """
     cls = built if isinstance(built, type) else type(built)
     typed = path_fields(cls)
     held: dict[str, Any] = {}
-    for base in reversed(cls.__mro__):
+    for base in reversed(cls.__mro__) if isinstance(built, type) else ():
         held |= {name: value for name, value in vars(base).items() if isinstance(value, PurePath) and _is_file(value)}
     for each in fields(cls) if is_dataclass(cls) else ():
         value = _default(cls, each.name) if isinstance(built, type) else getattr(built, each.name, None)

@@ -173,7 +173,7 @@ def _check_images(rows: Iterable[Row], findings: list[str]) -> int:
 def unlike(one: Asked, answer: str) -> str:
     """The finding for a bitstream that does not give the recorded pixels."""
     which = "" if one.decodes == 1 else f", decodes 1 to {one.decodes - 1},"
-    why = "" if files_now(one.row.files) else "; a file that its codec opened changed since, or is gone"
+    why = "" if files_now(one.row.files) else "; a file of its codec changed since, or is gone"
     return f"{_name(one.row)}: bitstream {one.row.bitstream_sha256[:12]}{which} decodes to other pixels: {answer}{why}"
 
 
