@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rdpbench import registry
+from rdpbench import own, registry
 from rdpbench.codecs.contract import own_identity_of, own_options, rate_of
 from rdpbench.errors import ConfigError, RdpbenchError, UnknownName
 from rdpbench.overrides import SETTINGS, Typed, explain, option_names, rewrite, runs_of, set_elsewhere, split
@@ -120,6 +120,7 @@ def read_all(overrides: Sequence[str]) -> list[Bench]:
     Raises:
         ConfigError: an override that cannot be meant, with the nearest that can.
     """
+    registry.forget()
     return [_read(run) for run in runs_of(overrides)]
 
 
@@ -334,18 +335,23 @@ def _codec(one: Mapping[str, Any], weights: str | None) -> CodecSetting:
     cls = registry.load("codec", codec["use"])
     if weights and "weights" in getattr(cls, "__dataclass_fields__", {}):
         options["weights"] = weights
-    own = own_options(cls, options)
+    weights_typed = own_options(cls, options)
     # With the full path: rows outlive the folder that a command was typed in.
-    options |= {name: os.path.abspath(Path(path).expanduser()) for name, path in own.items()}  # noqa: PTH100 - keeps links
-    stated = cls.own_rates(options) if own and hasattr(cls, "own_rates") else None
+    options |= {name: os.path.abspath(Path(path).expanduser()) for name, path in weights_typed.items()}  # noqa: PTH100 - keeps links
+    stated = cls.own_rates(options) if weights_typed and hasattr(cls, "own_rates") else None
     rates = tuple(map(float, rates if stated is None else stated))
-    if own:
+    if weights_typed:
         digest = _own_digest(cls, options, rates)
-        changed = [line for line in changed if line.partition("=")[0] not in own]
-        changed += [f"{name}={Path(path).name}{digest}" for name, path in own.items()]
+        changed = [line for line in changed if line.partition("=")[0] not in weights_typed]
+        changed += [f"{name}={Path(path).name}{digest}" for name, path in weights_typed.items()]
     label = codec["name"] + (f"[{','.join(changed)}]" if changed else "")
     if options.get("weights", "official") != "official" and weights:  # never under the name of the real curve
         label += f"[weights={weights}]"
+    if registry.own_place("codec", codec["use"]):
+        try:  # rows outlive the folder that a command was typed in
+            options = own.absolute(registry.load("codec", codec["use"]), options)
+        except OSError as error:
+            raise ConfigError(f"codec {label!r}: {error}") from error
     title, role = codec.get("title") or label, codec.get("role", "codec")
     setting = CodecSetting(label, codec["use"], tuple(sorted(options.items())), rates, title, role)
     check_options(setting)

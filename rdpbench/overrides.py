@@ -279,7 +279,7 @@ def _check_own(reference: str) -> None:
     if ":" not in reference and reference not in registry.names("codec"):
         known = {*_shown("codec"), *registry.names("codec")}
         raise UnknownName("codec", reference, known, "your own: codec=./my_codec.py:MyCodec")
-    registry.load("codec", reference)
+    registry.source_sha256("codec", reference)  # loads it as it is now
 
 
 def _label(reference: str) -> str:

@@ -9,17 +9,16 @@ Three ways in, looked up in this order:
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.metadata
-import importlib.util
-import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
+from rdpbench import own
 from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.opened import watch
 
 Kind = Literal["codec", "dataset", "metric"]
 
@@ -197,14 +196,84 @@ def _builtin(target: str) -> type:
 
 
 def source_sha256(kind: Kind, reference: str) -> str:
-    """Hash of the file that a class of the user's or of an entry point comes from; empty for what ships.
+    """Hash of the files that a class of the user's or of an entry point is made of; empty for what ships.
 
-    It enters the keys: an edited codec of one's own is another codec. What that file imports is not followed.
+    It enters the keys: an edited codec of one's own is another codec. The files are the one that holds the class, and
+    what it imports from its folder, early or late. What this process loads from now on is of the state that was hashed.
     """
-    if reference in BUILTIN[kind] or _counted(kind, reference):
+    target = _own_target(kind, reference)
+    if target is None:
         return ""
-    file = sys.modules[load(kind, reference).__module__].__file__
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+    where = target.rpartition(":")[0]
+    if where.endswith(".py"):
+        loaded = _files.get(str(_path_of(where)))
+        if loaded and not loaded[1].is_still():
+            del _files[str(_path_of(where))]
+            own.unload(_path_of(where))
+    load(kind, reference)
+    source = _source_of(where)
+    return source.sha256 if source else ""
+
+
+def source_now(kind: Kind, reference: str) -> str:
+    """What `source_sha256` would be of the files as they lie on the disk now; nothing is imported or executed.
+
+    Empty for what ships, and for what is not here.
+
+    >>> source_now("codec", "jpeg"), source_now("codec", "./gone.py:Gone")
+    ('', '')
+    """
+    target = _own_target(kind, reference)
+    where = (target or "").rpartition(":")[0]
+    try:
+        source = own.read_file(_path_of(where)) if where.endswith(".py") else own.read_module(where)
+    except OSError:
+        return ""
+    return source.sha256 if source else ""
+
+
+def source_of(cls: type) -> str:
+    """The same hash for a class that was loaded, of a kind that has no names."""
+    source = own.source_of(cls.__module__)
+    return source.sha256 if source else ""
+
+
+def own_place(kind: Kind, reference: str) -> str:
+    """The file or module of the user's or of an entry point that holds a class; empty for what ships.
+
+    >>> own_place("codec", "jpeg"), own_place("codec", "/home/me/mine.py:Mine")
+    ('', '/home/me/mine.py')
+    """
+    where = (_own_target(kind, reference) or "").rpartition(":")[0]
+    return str(_path_of(where)) if where.endswith(".py") else where
+
+
+def _own_target(kind: Kind, reference: str) -> str | None:
+    """``file.py:Class`` or ``module:Class``; None for what ships, or what there is not."""
+    if ":" in reference:
+        return reference
+    if reference in BUILTIN[kind]:
+        return None
+    return _entry_points(kind).get(reference)
+
+
+_files: dict[str, tuple[ModuleType, own.Source]] = {}
+_modules: dict[str, own.Source | None] = {}
+"""What was loaded of the user's, with its source as it was then."""
+
+
+def forget() -> None:
+    """A new command: what an earlier one in this process loaded of files of the user's is loaded again.
+
+    Such a module may remember what was in the files that it opened then.
+    """
+    for path in _files:
+        own.unload(Path(path))
+    _files.clear()
+
+
+def _source_of(where: str) -> own.Source | None:
+    return _files[str(_path_of(where))][1] if where.endswith(".py") else _modules[where]
 
 
 def _counted(kind: Kind, reference: str) -> type | None:
@@ -234,28 +303,30 @@ def _load_own(reference: str, named_by: str) -> type:
 
 
 def _module(name: str, named_by: str) -> ModuleType:
+    if name not in _modules:
+        source = own.read_module(name)
+        if source:
+            watch(name, source.tops - {"rdpbench"}, source.files)
+        _modules[name] = source
     try:
         return importlib.import_module(name)
     except Exception as error:  # whatever a module of the user's may raise
+        del _modules[name]
         raise ConfigError(f"cannot import {name!r}, named by {named_by}: {type(error).__name__}: {error}") from error
 
 
+def _path_of(where: str) -> Path:
+    return Path(where).expanduser().resolve()
+
+
 def _module_from_file(path: Path, named_by: str) -> ModuleType:
-    path = path.expanduser().resolve()
-    if not path.is_file():
-        raise ConfigError(f"no such file: {path}, named by {named_by}")
-    # The name depends on the place, so that two files called codec.py do not meet; dataclasses need it in sys.modules.
-    name = f"rdpbench_own_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise ConfigError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
-    return module
+    path = _path_of(str(path))
+    if str(path) not in _files:
+        if not path.is_file():
+            raise ConfigError(f"no such file: {path}, named by {named_by}")
+        try:
+            source = own.read_file(path)
+            _files[str(path)] = own.load(path, source), source
+        except Exception as error:
+            raise ConfigError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
+    return own.enter(_files[str(path)][0])

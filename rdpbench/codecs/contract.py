@@ -18,6 +18,7 @@ class data, read through the functions below, so that a codec of one's own stays
     these are equal, and of all other codecs everywhere
 ``uses_caption``  True if the encoder takes ``side.caption``; only then is ``captions`` a sweep axis, and given at all
 ``unkeyed``  names of fields that change no byte and no pixel, such as a timeout
+``Path``     a field of this type is a file or folder that is part of a codec of one's own: it is in the key by content
 ``coder()``  what codes: library versions, or version and sha256 of a binary; enters the key of every result
 ``settings()``  what the class decides beside its fields, by name: a number of steps that depends on the rate, what it
     hands to a library. It can be read beside each result and enters no key: ``version`` is raised where it changes

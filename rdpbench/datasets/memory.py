@@ -6,9 +6,12 @@ trust this memory.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -57,6 +60,86 @@ def file_facts(paths: Iterable[Path], *, remembered: bool = True) -> Iterator[tu
             fresh = dict(zip(unknown, pool.map(_read, unknown), strict=True))
             _remember(fresh)
             yield from ((path, known.get(path) or fresh[path]) for path in batch)
+
+
+def content_sha256(path: Path) -> str:
+    """Hash of a file's bytes; for a folder, of the names and bytes of all files in it, below it too.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+    """
+    if not path.is_dir():
+        return _sha256s([path])[0]
+    files: list[Path] = []
+    seen: set[str] = set()
+    for folder, inner, names in os.walk(path, followlinks=True):
+        inner[:] = sorted(name for name in inner if name != "__pycache__")
+        if (real := os.path.realpath(folder)) in seen:  # a link that leads back
+            inner.clear()
+            continue
+        seen.add(real)
+        files += [Path(folder, name) for name in sorted(names)]
+    files = [file for file in files if file.is_file()]
+    listed = [(str(file.relative_to(path)), sha256) for file, sha256 in zip(files, _sha256s(files), strict=True)]
+    return hashlib.sha256(json.dumps(sorted(listed)).encode()).hexdigest()
+
+
+def files_now(recorded: str) -> bool:
+    """Do all files that a row names (its column ``files``) still have the hashes that it names?
+
+    >>> files_now("{}"), files_now('{"/gone.pt": "00"}')
+    (True, False)
+    """
+    return not files_changed(recorded)
+
+
+def files_changed(recorded: str) -> tuple[str, ...]:
+    """The hashes that a row names of files that are not so now; empty text for one that was not known.
+
+    >>> files_changed('{"/gone.pt": "00", "/changed/meanwhile.pt": ""}')
+    ('00', '')
+    """
+    if recorded == "{}":
+        return ()
+    try:
+        files = {Path(path): sha256 for path, sha256 in json.loads(recorded).items()}
+    except (ValueError, AttributeError, TypeError):
+        return ("",)
+    return tuple(sha256 for path, sha256 in files.items() if not sha256 or _content(path) != sha256)
+
+
+def _content(path: Path) -> str:
+    try:
+        return content_sha256(path)
+    except (OSError, ValueError):
+        return ""
+
+
+def hashes_of(files: Mapping[str, tuple[int, int]]) -> dict[str, str]:
+    """Hashes of files that had these sizes and times of change (ctime, in ns) when they were opened.
+
+    Empty for one that is another now: what was read of it is not known.
+    """
+    found = {}
+    for name, seen in files.items():
+        found[name] = ""
+        with contextlib.suppress(OSError):
+            path = Path(name)
+            sha256 = content_sha256(path)
+            if identity(path)[1:] == tuple(seen):
+                found[name] = sha256
+    return found
+
+
+_hashes: dict[tuple[str, int, int], str] = {}
+"""What this process hashed: many rows name the same few files."""
+
+
+def _sha256s(paths: Sequence[Path]) -> list[str]:
+    keys = {path: identity(path) for path in paths}
+    for path, facts in file_facts(path for path, key in keys.items() if key not in _hashes):
+        _hashes[keys[path]] = facts.sha256
+    return [_hashes[keys[path]] for path in paths]
 
 
 def identity(path: Path) -> tuple[str, int, int]:

@@ -150,7 +150,7 @@ IMAGES: Mapping[str, Field] = {
         "What the codec told of this image beside its bytes, texts by name as JSON: a prompt that it found, the `seed` "
         "of its decoder's noise, errors of a search. Long texts are cut, with a mark."
     ),
-    "files": _text("Other files of the user's that the codec opened, with their sha256, as JSON."),
+    "files": _text("Files of the user's that their codec has as fields or opened, with their sha256, as JSON."),
     "attempts": _count("Encodes that a search took; else 1."),
     "time": _text("UTC, when the row was made."),
     "metric": POINTS["metric"],

@@ -171,7 +171,7 @@ class Row:
     """What the codec told of this image beside its bytes, texts by name as JSON: a prompt that it found, the ``seed``
     of its decoder's noise. Long texts are cut, with a mark."""
     files: str
-    """Other files of the user's that the codec opened, with their sha256, as JSON."""
+    """Files of the user's that their codec has as fields or opened, path to sha256, as JSON."""
     attempts: int
     """Encodes that a search took; else 1."""
     time: str

@@ -80,8 +80,8 @@ class Contents:
             return
         if old is not None and old == replace(row, verified=old.verified):
             return  # a part that is compacted already: what was verified since stays so
-        if old is not None and old.reconstruction_sha256 not in ("", row.reconstruction_sha256):
-            # Coded again to other pixels: scores and times of the old ones are not of this row.
+        if old is not None and old.reconstruction_sha256 and _made(old) != _made(row):
+            # Coded again, to other pixels or bytes, or from other files: scores and times of the old ones are not its.
             self.scores = {name: one for name, one in self.scores.items() if one.task_key != key}
             self.timings = {name: one for name, one in self.timings.items() if one.task_key != key}
         self.rows[key] = row
@@ -319,6 +319,11 @@ class Store:
             beside.unlink(missing_ok=True)
             raise unwritable(self._parquet(name), error) from error
         return beside
+
+
+def _made(row: Row) -> tuple[str, ...]:
+    """What scores and times are of: several decodes of a bitstream depend on its bytes and on the codec's files."""
+    return row.reconstruction_sha256, row.bitstream_sha256, row.files
 
 
 def _write_new(path: Path, data: bytes) -> None:

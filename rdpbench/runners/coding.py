@@ -18,14 +18,16 @@ from typing import Any, NamedTuple
 from rdpbench import registry
 from rdpbench.codecs.contract import Bitstream, Codec, Side, coder_of, make_ready, weights_kind_of
 from rdpbench.config import CodecSetting
+from rdpbench.datasets.memory import hashes_of
 from rdpbench.errors import CodecError
 from rdpbench.image import Image, check_image, pixel_sha256
+from rdpbench.opened import opened
 from rdpbench.results.reconstructions import put_reconstruction
 from rdpbench.results.schema import Row
 from rdpbench.results.store import Store
 from rdpbench.runners.rows import configuration, judged, new_row
 from rdpbench.runners.search import search
-from rdpbench.runners.task import Task, Work, axis_of, build
+from rdpbench.runners.task import Task, Work, axis_of, build, file_hashes
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def code(setup: Setup, task: Task, original: Image) -> Coded:
     Raises:
         CodecError: what comes back is no bitstream, or no image of this size; or whatever the codec raises.
     """
+    begin(task)
     if task.target is None:
         codec = build(task.codec, task.rate, setup.device)
         make_ready(codec)
@@ -79,7 +82,8 @@ def code(setup: Setup, task: Task, original: Image) -> Coded:
     started = time.perf_counter()
     # Plain bytes: an object that only looks like them could carry more than is counted.
     decoded = decoder.decode(bytes(encoded.bitstream.data))
-    return _stored(setup, task, original, encoded, decoded, time.perf_counter() - started, 1)
+    seconds = time.perf_counter() - started
+    return _stored(setup, task, original, encoded, decoded, seconds, 1, files_of(task, decoder))
 
 
 def code_batch(setup: Setup, tasks: Sequence[Task], originals: Sequence[Image]) -> list[Coded]:
@@ -89,6 +93,7 @@ def code_batch(setup: Setup, tasks: Sequence[Task], originals: Sequence[Image]) 
         CodecError: as `code`, or another number of bitstreams or images than were given.
     """
     first, count = tasks[0], len(tasks)
+    begin(first)
     codec: Any = build(first.codec, first.rate, setup.device)
     make_ready(codec)
     check_own(codec, json.loads(first.identity)["coder"])
@@ -102,8 +107,9 @@ def code_batch(setup: Setup, tasks: Sequence[Task], originals: Sequence[Image]) 
     decode_s = (time.perf_counter() - started) / count
     if len(bitstreams) != count or len(decoded) != count:
         raise CodecError(f"a batch of {count} images gave {len(bitstreams)} bitstreams and {len(decoded)} images")
+    files = files_of(first, decoder)
     return [
-        _stored(setup, task, original, _Encoded(bitstream, encode_s, first.rate), image, decode_s, count)
+        _stored(setup, task, original, _Encoded(bitstream, encode_s, first.rate), image, decode_s, count, files)
         for task, original, bitstream, image in zip(tasks, originals, bitstreams, decoded, strict=True)
     ]
 
@@ -157,6 +163,40 @@ def check_own(codec: Codec, then: Mapping[str, str]) -> None:
         )
 
 
+def begin(task: Task) -> None:
+    """From here on, what a codec of the user's opens is noted as of this task."""
+    if place := registry.own_place("codec", task.codec.use):
+        opened(place).begin()
+
+
+def files_of(task: Task, codec: Codec | None = None) -> str:
+    """The files that the result of a codec of the user's depends on, with their sha256, as JSON.
+
+    Those that it opened in this process, and those that it has as fields. None are noted of codecs that ship: their
+    keys say what they are made of.
+
+    Raises:
+        CodecError: it is not what was planned any more, so what it made is not the result of this task.
+    """
+    place = registry.own_place("codec", task.codec.use)
+    if not place:
+        return "{}"
+    declared = file_hashes(codec) if codec else {}
+    now = [registry.source_sha256("codec", task.codec.use), *declared.values()]
+    if any(sha256 not in task.identity for sha256 in now):
+        raise CodecError(
+            f"{place}, what it imports, or a file that it has as a field, changed since this run was planned; "
+            "run the command again"
+        )
+    return json.dumps({**json.loads(opened_by(task)), **declared}, sort_keys=True)
+
+
+def opened_by(task: Task) -> str:
+    """The files that a codec of the user's opened in this process, with their sha256, as JSON."""
+    place = registry.own_place("codec", task.codec.use)
+    return json.dumps(hashes_of(opened(place).now()), sort_keys=True) if place else "{}"
+
+
 def side_of(task: Task) -> Side:
     """What the encoder sees beside the image."""
     return Side(task.caption.text if task.caption else None, task.seed)
@@ -184,7 +224,14 @@ def _searched(setup: Setup, task: Task, original: Image, target: float) -> _Enco
 
 
 def _stored(
-    setup: Setup, task: Task, original: Image, encoded: _Encoded, decoded: Image, decode_s: float, batch: int
+    setup: Setup,
+    task: Task,
+    original: Image,
+    encoded: _Encoded,
+    decoded: Image,
+    decode_s: float,
+    batch: int,
+    files: str,
 ) -> Coded:
     """Check the image, store the bitstream, and the image where it is kept; the row of both."""
     reconstruction = check_image(decoded, "the decoded image")
@@ -209,6 +256,7 @@ def _stored(
         command=bitstream.info.get("command", ""),
         info=_told(bitstream.info),
         attempts=encoded.attempts,
+        files=files,
     )
     if task.target is not None:
         row = judged(row, task.tolerance)

@@ -148,6 +148,9 @@ def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> 
                     arrays.append(made)
                 for made in result.originals:
                     cached.append(made)
+                if result.row and result.row.status != "ok" and result.row.task_key in done.plan.changed:
+                    # What was true before is not: a failure, too, takes its place.
+                    writer.append({"refuted": result.row.task_key, "error": "a file that its codec opened changed"})
                 if record := result.record():
                     writer.append(record)
                 bad = result.row is not None and result.row.status == "error"

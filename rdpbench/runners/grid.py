@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rdpbench import registry
+from rdpbench import own, registry
 from rdpbench.config import Bench, CodecSetting, DataSetting
 from rdpbench.datasets.captions import Caption
 from rdpbench.datasets.contract import Dataset, Pin
@@ -23,8 +23,11 @@ from rdpbench.runners.task import Task, axis_of, identity, identity_of_all, sing
 def dataset_of(setting: DataSetting) -> Dataset:
     """Build a dataset from its setting."""
     cls = registry.load("dataset", setting.use)
+    options = dict(setting.options)
+    if registry.own_place("dataset", setting.use):
+        options = own.as_paths(cls, options)
     try:
-        dataset = cls(**dict(setting.options))
+        dataset = cls(**options)
     except TypeError as error:
         raise ConfigError(f"dataset {setting.name!r} does not take {dict(setting.options)}: {error}") from error
     if not isinstance(dataset, Dataset):

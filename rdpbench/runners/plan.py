@@ -9,9 +9,11 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from rdpbench import registry
 from rdpbench.config import Bench
+from rdpbench.datasets.memory import files_changed
 from rdpbench.metrics.contract import beside
 from rdpbench.results.reconstructions import reconstruction_path
 from rdpbench.results.schema import AS_RAN, Member, Place, Row
@@ -28,7 +30,7 @@ from rdpbench.runners.preflight import (
 )
 from rdpbench.runners.rows import judged, new_row
 from rdpbench.runners.search import TOLERANCE, is_near, is_tight, is_whole
-from rdpbench.runners.task import Task, Work, axis_of, device_of, member_of, place_of, score_key, timing_key
+from rdpbench.runners.task import Task, Work, axis_of, device_of, forget, member_of, place_of, score_key, timing_key
 from rdpbench.setting import Setting
 
 CHUNK = 32
@@ -55,6 +57,8 @@ class Plan:
     """Tasks that failed before and are not tried again unless ``retry_failed=true``."""
     again: tuple[str, ...]
     """Why tasks are left that are stored: of another edition of a codec, images that changed, or a shorter search."""
+    changed: frozenset[str]
+    """Keys of stored rows that are no longer true: a file of the user's that their codec opened changed, or is gone."""
     expected_s: float | None
     """Seconds of computing that earlier rows promise for what is left, over all workers; None without such rows."""
 
@@ -72,6 +76,7 @@ def make_plan(bench: Bench, store: Store) -> Plan:
         ConfigError: a rate, option or name that cannot be meant.
         ImageError: images that cannot be read.
     """
+    forget()
     check_needs(bench)
     check_downloads(bench)
     check_device(bench.device)
@@ -84,27 +89,33 @@ def make_plan(bench: Bench, store: Store) -> Plan:
     pairs, sets = pair_metrics(metrics), Stored.of(set_metrics(metrics), store.features)
     work: list[Work] = []
     failed = 0
-    changed: list[Row] = []
+    judged_again: list[Row] = []
+    unlike = cache(files_changed)
+    changed: set[str] = set()
     distinct: dict[str, Task] = {}
     for task in tasks:
         known = distinct.setdefault(task.key, task)
         distinct[task.key] = replace(known, keep=known.keep or task.keep)
     for task in distinct.values():
         row = stored.rows.get(task.key)
+        # Fields of type Path are in the key by what is in them: such a file may have moved.
+        if row is not None and any(not sha256 or sha256 not in task.identity for sha256 in unlike(row.files)):
+            changed.add(task.key)
+            row = None
         if row is not None and row.status == "error" and not bench.retry_failed:
             failed += 1
             continue
         if row is not None and row.status != "error" and task.target is not None:
             before, row = row, _judged(task, row)
             if row is not None and row != before:
-                changed.append(row)
+                judged_again.append(row)
         if row is not None and row.status == "out_of_range":
             continue
         if row is not None and (row.status == "error" or not store.has_bitstream(row)):
             row = None
         missing = tuple(name for name in pairs if _without_score(stored, task, name, bench.retry_failed))
         key = timing_key(task.key, device_of(task.codec, bench.device), 1, TIMING_WARMUP, TIMING_REPEATS)
-        timing = bench.timing and key not in stored.timings
+        timing = bench.timing and (key not in stored.timings or task.key in changed)
         unkept = task.keep and row is not None and not reconstruction_path(store, row).is_file()
         sample = task.entry.sample
         features = sets.missing(row.reconstruction_sha256 if row else None, sample)
@@ -119,7 +130,10 @@ def make_plan(bench: Bench, store: Store) -> Plan:
     members = tuple(_new_members(tasks, distinct, stored))
     again = tuple(_again([piece.task for piece in work if piece.row is None], stored))
     expected = _expected(work, stored.rows.values())
-    return Plan(tasks, tuple(work), members, tuple(changed), metrics, left_out, failed, again, expected)
+    unlike_now = frozenset(changed)
+    return Plan(
+        tasks, tuple(work), members, tuple(judged_again), metrics, left_out, failed, again, unlike_now, expected
+    )
 
 
 def _judged(task: Task, row: Row) -> Row | None:

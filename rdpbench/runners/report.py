@@ -23,6 +23,8 @@ def lines(plan: Plan, store: Store, workers: int) -> list[str]:
     ]
     if plan.judged:
         out.append(f"judged    {len(plan.judged)} stored targets are in range, or out of it, by this tolerance=")
+    if plan.changed:
+        out.append(f"again     {len(plan.changed)} tasks: a file that their codec opened changed, or is gone")
     if plan.failed:
         out.append(f"failed    {plan.failed} tasks failed before; retry_failed=true tries them again")
     out += [f"again     {line}" for line in plan.again]

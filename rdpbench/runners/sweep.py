@@ -42,9 +42,10 @@ def run(bench: Bench, console: Console, *, encode: bool = True) -> int:
     def announce(plan: Plan, store: Store) -> None:
         uncoded = [work for work in plan.work if work.row is None]
         if not encode and uncoded:
+            changed = f", or a file changed that their codec opened ({len(plan.changed)})" if plan.changed else ""
             raise MissingNeed(
-                f"score never encodes, but {len(uncoded)} of {len(plan.tasks)} tasks are not in {store.folder}. "
-                f"Code them first: {command(bench.overrides)}"
+                f"score never encodes, but {len(uncoded)} of {len(plan.tasks)} tasks are not in {store.folder}{changed}"
+                f". Code them first: {command(bench.overrides)}"
             )
         print("\n".join(lines(plan, store, workers_of(bench))), file=sys.stderr)
 

@@ -7,14 +7,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from rdpbench import registry, weights
+from rdpbench import own, registry, weights
 from rdpbench.codecs.contract import Codec, Rate, coder_of, own_identity_of, own_options, rate_of, weights_kind_of
 from rdpbench.config import CodecSetting, check_options
 from rdpbench.datasets.captions import Caption
 from rdpbench.datasets.contract import Pin
 from rdpbench.datasets.index import Entry
+from rdpbench.datasets.memory import content_sha256
 from rdpbench.errors import ConfigError
 from rdpbench.metrics.contract import Features, beside
 from rdpbench.needs import Package, package_version
@@ -86,6 +88,11 @@ def build(setting: CodecSetting, rate: float | None, device: str = "cpu") -> Cod
         options[axis.field] = axis.check(setting.name, rate)
     if device_of(setting, device) != "cpu":
         options["device"] = device
+    if registry.own_place("codec", setting.use):
+        try:
+            options = own.as_paths(cls, own.absolute(cls, options))
+        except OSError as error:
+            raise ConfigError(f"codec {setting.name!r}: {error}") from error
     try:
         codec = cls(**options)
     except TypeError as error:
@@ -133,9 +140,9 @@ def identity(setting: CodecSetting, rate: float | None = None) -> str:
     The checkpoint of a rate point is part of its coder; without a rate it is that of the lowest. Own weights are there
     by their content alone.
     """
-    own = own_options(registry.load("codec", setting.use), dict(setting.options))
+    typed = own_options(registry.load("codec", setting.use), dict(setting.options))
     # What a file of the user's holds may change while this process runs.
-    return _identity(setting, rate, own_identity_of(_built_at(setting, rate)) if own else "")
+    return _identity(setting, rate, own_identity_of(_built_at(setting, rate)) if typed else "")
 
 
 def _built_at(setting: CodecSetting, rate: float | None) -> Codec:
@@ -144,9 +151,11 @@ def _built_at(setting: CodecSetting, rate: float | None) -> Codec:
 
 
 @cache
-def _identity(setting: CodecSetting, rate: float | None, own: str) -> str:  # noqa: ARG001 - other files, other identity
+def _identity(setting: CodecSetting, rate: float | None, weights_of_own: str) -> str:  # noqa: ARG001 - in the cache's key
+    source = registry.source_sha256("codec", setting.use)  # first: what is built then is of this state
     axis, codec = axis_of(setting), _built_at(setting, rate)
     kind = weights_kind_of(codec)
+    files = own_files(setting, codec)
     unkeyed = {*getattr(codec, "unkeyed", ()), axis.field if axis else "", "device" if _uses_device(setting) else ""}
     unkeyed |= own_options(type(codec), dict(setting.options)).keys()
     # With all defaults spelled out: a default that changes must change the key.
@@ -155,12 +164,43 @@ def _identity(setting: CodecSetting, rate: float | None, own: str) -> str:  # no
         {
             "use": setting.use.rpartition("/")[2],
             "version": str(getattr(codec, "version", "1")),
-            "options": {name: value for name, value in options.items() if name not in unkeyed},
-            "source": registry.source_sha256("codec", setting.use),
-            "coder": coder_of(codec),
+            "options": {name: value for name, value in options.items() if name not in unkeyed and name not in files},
+            "source": source,
+            # By what is in them: a file that is trained again under its name is another one.
+            "coder": {**coder_of(codec), **{f"file {name}": hashes for name, hashes in files.items()}},
             **({"weights": kind} if kind else {}),
         }
     )
+
+
+def own_files(setting: CodecSetting, codec: Codec) -> dict[str, Any]:
+    """Hashes of the files and folders that a codec of the user's has as fields of type ``Path``, by field.
+
+    Raises:
+        ConfigError: one of them is not there.
+    """
+    if not registry.own_place("codec", setting.use):
+        return {}
+    return _hashes(own.paths_of(codec), f"codec {setting.name!r}")
+
+
+def file_hashes(codec: Codec) -> dict[str, str]:
+    """Hashes of a codec's files and folders by absolute path, for a row."""
+    paths = own.paths_of(codec)
+    return {str(path): content_sha256(path) for path in own.leaves(paths) if isinstance(path, Path)}
+
+
+def _hashes(paths: Mapping[str, Any], of: str) -> dict[str, Any]:
+    try:
+        return {name: own.mapped(value, content_sha256) for name, value in paths.items()}
+    except OSError as error:
+        raise ConfigError(f"{of}: cannot read {error.filename}: {error.strerror}") from error
+
+
+def forget() -> None:
+    """A new command: the user's files are looked at again."""
+    for remembered in (_identity, metric_identity, definition, features_key):
+        remembered.cache_clear()
 
 
 def identity_of_all(setting: CodecSetting) -> str:
@@ -261,13 +301,21 @@ def score_key_alone(task: str, metric: str) -> str:
 
 @cache
 def metric_identity(name: str) -> Mapping[str, Any]:
-    """All of a metric that changes its value: name, version, packages, weights, source."""
+    """All of a metric that changes its value: name, version, packages, weights, source, files."""
+    source = registry.source_sha256("metric", name)  # first: the class is of this state
     cls = registry.load("metric", name)
     return {
         "name": name.rpartition("/")[2] if ":" in name else name,
         **_made_of(cls),
-        "source": registry.source_sha256("metric", name),
+        "source": source,
+        **(_own_files_of(cls, f"metric {name!r}") if registry.own_place("metric", name) else {}),
     }
+
+
+def _own_files_of(cls: type, of: str) -> dict[str, Any]:
+    """Hashes of the files of a class of the user's that is built as it is by default."""
+    files = _hashes(own.paths_of(cls), of)
+    return {"files": files} if files else {}
 
 
 @cache
@@ -283,8 +331,10 @@ def definition(name: str) -> str:
 
 @cache
 def features_key(features: type[Features]) -> str:
-    """sha256 over all of a kind of features that changes its arrays: name, version, packages, weights."""
-    return _sha256({"id": features.id, **_made_of(features)})
+    """sha256 over all of a kind of features that changes its arrays: name, version, packages, weights, source."""
+    source = registry.source_of(features)
+    own_parts = {"source": source, **_own_files_of(features, f"features {features.id!r}")} if source else {}
+    return _sha256({"id": features.id, **_made_of(features), **own_parts})
 
 
 def _made_of(cls: type) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from rdpbench.datasets.memory import files_now
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import RdpbenchError, StoreError
 from rdpbench.image import pixel_sha256
@@ -172,7 +173,8 @@ def _check_images(rows: Iterable[Row], findings: list[str]) -> int:
 def unlike(one: Asked, answer: str) -> str:
     """The finding for a bitstream that does not give the recorded pixels."""
     which = "" if one.decodes == 1 else f", decodes 1 to {one.decodes - 1},"
-    return f"{_name(one.row)}: bitstream {one.row.bitstream_sha256[:12]}{which} decodes to other pixels: {answer}"
+    why = "" if files_now(one.row.files) else "; a file of its codec changed since, or is gone"
+    return f"{_name(one.row)}: bitstream {one.row.bitstream_sha256[:12]}{which} decodes to other pixels: {answer}{why}"
 
 
 def _name(row: Row) -> str:

@@ -27,7 +27,7 @@ from rdpbench.results.features import Made
 from rdpbench.results.reconstructions import put_reconstruction
 from rdpbench.results.schema import Row, Score, Timing
 from rdpbench.runners.beside import values
-from rdpbench.runners.coding import Setup, code, code_batch, decode_row, go_together
+from rdpbench.runners.coding import Setup, code, code_batch, decode_row, go_together, opened_by
 from rdpbench.runners.decodes import DETERMINISTIC, decodes_of, further_of, is_stochastic, note
 from rdpbench.runners.features import Extractor
 from rdpbench.runners.rows import new_row
@@ -141,7 +141,9 @@ class Worker:
         except StoreError:
             raise
         except Exception as error:
-            return failed(task, self.setup, _message(error))
+            result = failed(task, self.setup, _message(error))
+            # What it failed over may be a file of the user's: the task is tried again when that changes.
+            return replace(result, row=replace(result.row, files=opened_by(task))) if result.row else result
         return self._scored(work, given, row, reconstruction, timing)
 
     def _scored(

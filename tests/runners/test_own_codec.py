@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
+import shlex
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rdpbench.datasets.memory import files_now
 from rdpbench.results.schema import Row
 from rdpbench.results.store import Store
 
@@ -294,3 +301,244 @@ def test_the_rate_is_not_an_option(rdpbench: Any, folder: Path) -> None:
     assert "quality is the rate of codec 'jpeg'; write rate=5" in done.stderr
     done = rdpbench("run", "codec=jpeg", "codec.options.optimise=true", f"data=folder:{folder}", *QUICK, code=2)
     assert "'codec.options.optimise': did you mean 'codec.options.optimize'?" in done.stderr
+
+
+def readme_example(folder: Path) -> list[list[str]]:
+    """Write the README's codec as it is printed; the commands below it, as words."""
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    section = text[text.index("## A codec of your own") :]
+    code, commands = re.findall(r"```(?:python)?\n(.*?)```", section, re.DOTALL)[:2]
+    (folder / "mine.py").write_text(code)
+    return [shlex.split(line) for line in commands.splitlines()]
+
+
+def test_the_readmes_codec_and_commands_as_printed(tmp_path: Path, rdpbench: Any) -> None:
+    train, run = readme_example(tmp_path)
+    subprocess.run([sys.executable, *train[1:]], cwd=tmp_path, check=True)
+    done = rdpbench(*run[1:], code=0)
+    assert "88 tasks coded, 0 scored or timed from the store, 0 failed" in done.stdout
+    assert "8 of them decoded again in a fresh process to the same pixels" in done.stdout
+    old = {row.task_key: row for row in rows_of(tmp_path, "samples") if row.codec == "MyCodec"}
+    assert {*map(str, (json.loads(row.files).popitem()[0] for row in old.values()))} == {f"{tmp_path}/weights.npy"}
+    # Trained again under the same name, it is another codec; the other one is what it was.
+    subprocess.run([sys.executable, "-c", train[2].replace("[1, 2, 2]", "[1, 3, 3]")], cwd=tmp_path, check=True)
+    assert "44 tasks coded, 0 scored or timed from the store, 0 failed" in rdpbench(*run[1:], code=0).stdout
+    new = {row.task_key: row for row in rows_of(tmp_path, "samples") if row.codec == "MyCodec"}
+    assert len(new) == 88
+    assert len({row.files for row in new.values()}) == 2
+    assert new.keys() > old.keys()
+    # It is known by what is in it, not by its name.
+    (tmp_path / "weights.npy").rename(tmp_path / "moved.npy")
+    named = [*run[1:], "codec.options.weights=moved.npy"]
+    assert "nothing to do" in rdpbench(*(word.replace(",jpeg", "") for word in named), code=0).stdout
+
+
+OPENS = (
+    HEAD
+    + """
+from pathlib import Path
+class Opens:
+    def encode(self, image, side):
+        import helper
+        step = int(Path("w.txt").read_text()) * helper.GAIN
+        return Bitstream.whole(bytes([*image.shape[:2], step]) + zlib.compress((image // step).tobytes()))
+
+    def decode(self, data):
+        levels = np.frombuffer(zlib.decompress(data[3:]), np.uint8).reshape(data[0], data[1], 3).astype(int)
+        return np.clip(levels * data[2], 0, 255).astype(np.uint8)
+"""
+)
+
+
+def opens(folder: Path) -> Path:
+    (folder / "opens.py").write_text(OPENS)
+    (folder / "helper.py").write_text("GAIN = 1\n")
+    (folder / "w.txt").write_text("16")
+    return folder
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_a_codec_imports_or_opens_is_measured_again(
+    tmp_path: Path, rdpbench: Any, images: Any, workers: int
+) -> None:
+    opens(tmp_path)
+    line = ["run", "codec=./opens.py:Opens", f"data=folder:{images(3)}", "metrics=psnr", "figures=false"]
+    line.append(f"workers={workers}")
+    assert "3 of them decoded again in a fresh process to the same pixels" in rdpbench(*line, code=0).stdout
+    first = rows_of(tmp_path)
+    assert {row.files for row in first} == {json.dumps({f"{tmp_path}/w.txt": hashlib.sha256(b"16").hexdigest()})}
+    assert "nothing to do" in rdpbench(*line, code=0).stdout
+    (tmp_path / "w.txt").write_text("64")
+    done = rdpbench(*line, code=0)
+    assert "again     3 tasks: a file that their codec opened changed, or is gone" in done.stderr
+    assert "3 tasks coded" in done.stdout
+    second = rows_of(tmp_path)
+    assert [row.task_key for row in second] == [row.task_key for row in first]
+    assert all(new.bytes < old.bytes for new, old in zip(second, first, strict=True))  # type: ignore[operator]
+    values = {
+        score.task_key: score.value for score in Store(tmp_path / "results/runs/folder-pictures").read().scores.values()
+    }
+    assert len(values) == 3
+    assert max(value or 0 for value in values.values()) < 25
+    (tmp_path / "helper.py").write_text("GAIN = 2\n")
+    assert "3 tasks coded" in rdpbench(*line, code=0).stdout
+    assert "nothing to do" in rdpbench(*line, code=0).stdout
+
+
+def test_rows_whose_files_are_gone_do_not_stay_as_they_were(tmp_path: Path, here: Any, images: Any) -> None:
+    opens(tmp_path)
+    line = ["run", "codec=./opens.py:Opens", f"data=folder:{images(2)}", *QUICK, "workers=0"]
+    assert here(*line) == 0
+    (tmp_path / "w.txt").rename(tmp_path / "elsewhere.txt")
+    assert here(*line) == 1
+    contents = Store(tmp_path / "results/runs/folder-pictures").read()
+    assert {(row.status, row.error[:17]) for row in contents.rows.values()} == {("error", "FileNotFoundError")}
+    assert not contents.scores
+    # A file that is there and wrong: when it changes, the task is tried again without being asked to.
+    (tmp_path / "w.txt").write_text("no number")
+    assert here(*line, "retry_failed=true") == 1
+    (tmp_path / "w.txt").write_text("16")
+    assert here(*line) == 0
+    assert {row.status for row in rows_of(tmp_path)} == {"ok"}
+
+
+def test_the_same_pixels_made_again_are_scored_again(tmp_path: Path, here: Any, images: Any) -> None:
+    (tmp_path / "mine.py").write_text(
+        GOOD.replace("return Bitstream", "Path('note.txt').read_text(); return Bitstream")
+    )
+    with (tmp_path / "mine.py").open("a") as file:
+        file.write("\nfrom pathlib import Path\n")
+    (tmp_path / "note.txt").write_text("one")
+    line = [
+        "run",
+        "codec=./mine.py:MyCodec",
+        "rate=4",
+        f"data=folder:{images(2)}",
+        "figures=false",
+        "verify=0",
+        "workers=0",
+    ]
+    assert here(*line, "metrics=psnr,ms-ssim/torchmetrics") in (0, 1)
+    store = Store(tmp_path / "results/runs/folder-pictures")
+    before = store.read()
+    (tmp_path / "note.txt").write_text("two")
+    assert here(*line, "metrics=psnr") == 0
+    after = store.read()
+    assert after.rows.keys() == before.rows.keys()
+    assert all(row.files != before.rows[key].files for key, row in after.rows.items())
+    assert all(row.reconstruction_sha256 == before.rows[key].reconstruction_sha256 for key, row in after.rows.items())
+    assert {score.metric for score in after.scores.values()} == {"psnr"}
+    assert len(after.scores) == 2
+
+
+def test_a_missing_file_stops_the_plan(tmp_path: Path, rdpbench: Any, images: Any) -> None:
+    readme_example(tmp_path)
+    line = ["codec=./mine.py:MyCodec", f"data=folder:{images(1)}"]
+    done = rdpbench("run", *line, code=2)
+    message = f"codec 'MyCodec': weights=weights.npy: no such file or folder: {tmp_path}/weights.npy"
+    assert message in done.stderr
+    done = rdpbench("plan", *line, "codec.options.weights=gone/w.npy", code=2)
+    assert f"weights=gone/w.npy: no such file or folder: {tmp_path}/gone/w.npy" in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_two_folders_with_a_module_of_one_name_in_one_command(tmp_path: Path, rdpbench: Any, images: Any) -> None:
+    """In worker processes and in the process that verifies, too; which runs in another folder, on files typed here."""
+    for number, name in ((4, "One"), (16, "Other")):
+        folder = tmp_path / name
+        folder.mkdir()
+        text = "from pathlib import Path\nimport helper\n" + GOOD.replace("MyCodec", name).replace(
+            "int = 8", "int = 8\n    add: Path = Path('add.txt')"
+        )
+        text = text.replace("data[2] // 2", "helper.add(self)").replace(", points=(4, 16)", ", points=(8,)")
+        (folder / "mine.py").write_text(text)
+        (folder / "helper.py").write_text(f"def add(codec):\n    return int(codec.add.read_text()) + {number}\n")
+    (tmp_path / "add.txt").write_text("1")
+    line = ["run", "codec=One/mine.py:One,./Other/mine.py:Other", f"data=folder:{images(2)}", "metrics=psnr"]
+    done = rdpbench(*line, "figures=false", "workers=1", "verify=9", code=0)
+    assert "4 of them decoded again in a fresh process to the same pixels" in done.stdout
+    values: dict[str, set[float]] = {}
+    contents = Store(tmp_path / "results/runs/folder-pictures").read()
+    for score in contents.scores.values():
+        values.setdefault(contents.rows[score.task_key].codec, set()).add(score.value or 0)
+    assert min(values["One"]) > max(values["Other"]) + 3
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    line = ["verify", f"{tmp_path}/results/runs/folder-pictures", "--all"]
+    done = rdpbench(*line, cwd=elsewhere)
+    assert "FOUND" not in done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_code_that_changes_while_a_run_is_going_on_is_not_stored_under_the_planned_key(
+    tmp_path: Path, here: Any, images: Any
+) -> None:
+    """A long run whose codec is edited, or trained, meanwhile."""
+    for name, change in (("mine.py", "open('mine.py', 'a').write('#')"), ("w.txt", "open('w.txt', 'w').write('2')")):
+        text = GOOD.replace("int = 8", "int = 8\n    weights: Path = Path('w.txt')")
+        text = text.replace(
+            "    def encode(self, image, side):", f"    def encode(self, image, side):\n        {change}"
+        )
+        (tmp_path / "mine.py").write_text("from pathlib import Path\n" + text)
+        (tmp_path / "w.txt").write_text("1")
+        pictures = images(2, name=f"of {name}")
+        line = [
+            "run",
+            "codec=./mine.py:MyCodec",
+            "rate=4",
+            f"data=folder:{pictures}",
+            f"run={name}",
+            *QUICK,
+            "workers=0",
+        ]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert here(*line) == 1
+        rows = rows_of(tmp_path, name)
+        assert {row.status for row in rows} == {"error"}
+        assert all("changed since this run was planned; run the command again" in row.error for row in rows)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_weights_that_a_module_remembers_are_not_those_of_the_next_command(
+    tmp_path: Path, here: Any, images: Any, *, declared: bool
+) -> None:
+    """Several commands in one process, as in a notebook; and a file that only the first image opens."""
+    text = "from functools import cache\nfrom pathlib import Path\n" + GOOD
+    text = text.replace("int = 8", "int = 8\n    weights: Path = Path('w.txt')" if declared else "int = 8")
+    text += "@cache\ndef offset(path):\n    return int(Path(path).read_text())\n"
+    text = text.replace("data[2] // 2", f"offset({'self.weights' if declared else repr('w.txt')})")
+    (tmp_path / "mine.py").write_text(text)
+    line = ["run", "codec=./mine.py:MyCodec", "rate=16", f"data=folder:{images(3)}", *QUICK, "workers=0"]
+    seen = []
+    for offset in ("8", "0", "8", "8"):
+        (tmp_path / "w.txt").write_text(offset)
+        assert here(*line) == 0
+        contents = Store(tmp_path / "results/runs/folder-pictures").read()
+        rows = [row for row in contents.rows.values() if files_now(row.files)]
+        assert len(rows) == 3
+        wanted = {str(tmp_path / "w.txt"): hashlib.sha256(offset.encode()).hexdigest()}
+        assert all(json.loads(row.files) == wanted for row in rows)
+        seen.append(sorted(row.reconstruction_sha256 for row in rows))
+    assert seen[0] == seen[2] == seen[3] != seen[1]
+
+
+def test_what_is_coded_again_is_timed_again(tmp_path: Path, here: Any, images: Any) -> None:
+    """Its batches, too, are of files that it opens."""
+    text = GOOD.replace("data[2] // 2", "int(open('w.txt').read())").replace(
+        "    step: int", "    batches = True\n    step: int"
+    )
+    text += (
+        "    def encode_batch(self, given, sides):\n        return [self.encode(*pair) for pair in zip(given, sides)]\n"
+    )
+    (tmp_path / "mine.py").write_text(text)
+    line = ["run", "codec=./mine.py:MyCodec", "rate=16", f"data=folder:{images(2)}", *QUICK]
+    keys = []
+    for number, how in ((8, "timing=true"), (4, "timing=true"), (2, "batch=2"), (2, "timing=true")):
+        (tmp_path / "w.txt").write_text(str(number))
+        assert here(*line, how) == 0
+        contents = Store(tmp_path / "results/runs/folder-pictures").read()
+        assert all(files_now(row.files) and row.files != "{}" for row in contents.rows.values())
+        assert {row.batch for row in contents.rows.values()} == {2 if number == 2 else 1}
+        keys.append({timing.task_key for timing in contents.timings.values()})
+    assert keys == [{*contents.rows}, {*contents.rows}, set(), {*contents.rows}]

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench import registry
+from rdpbench.datasets.memory import files_now
 from rdpbench.errors import RdpbenchError
 from rdpbench.metrics.contract import Meaning, meaning_of, stated, weighed
 from rdpbench.results.schema import AS_RAN, Member, Place, Row, Score, SetScore
@@ -509,7 +510,9 @@ def is_installed(row: Row) -> bool | None:
     try:
         if row.use in registry.BUILTIN["codec"]:
             return _key_now(row) == row.task_key
-        return bool(stated_source(row)) and registry.source_sha256("codec", row.use) == stated_source(row)
+        # Of a codec of the user's the sources are read, and never executed: a row may come from anywhere.
+        same = bool(stated_source(row)) and registry.source_now("codec", row.use) == stated_source(row)
+        return same and files_now(row.files)
     except (RdpbenchError, ImportError, OSError, ValueError):
         return None
 
@@ -616,7 +619,6 @@ def _with_definition(score: Score, now: str) -> Score:
     return replace(score, definition=now if same else "not stated")
 
 
-@cache
 def _definition_now(metric: str) -> str:
     """The installed edition of a metric; empty if it is not here."""
     from rdpbench.runners.task import definition
