@@ -60,6 +60,7 @@ def verify(store: Store, sample: int | None, seed: int = 0) -> Verified:
         if str(error) not in findings:
             findings.append(str(error))
         contents = Contents()
+    findings += [line for line in store.damaged_notes(contents.sessions) if not any(line in told for told in findings)]
     good = [row for row in contents.rows.values() if row.status == "ok"]
     intact: list[Row] = []
     for row in good:
