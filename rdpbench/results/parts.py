@@ -116,13 +116,13 @@ class PartWriter:
         self._broken = True
         if held.st_nlink:
             try:
-                place = f"now {os.readlink(f'/proc/self/fd/{self._file.fileno()}')}"
+                place = f"now {Path(f'/proc/self/fd/{self._file.fileno()}').readlink()}"
             except OSError:
                 place = "wherever it is now"
             raise StoreUnwritable(
-                f"{self.path} was moved or renamed while this run wrote to it. The {self.lines} records of this run are "
-                f"in that file, {place}; move its folder back, or name the new one with run= and root=, and run the "
-                "same command again: it goes on where it stopped"
+                f"{self.path} was moved or renamed while this run wrote to it. The {self.lines} records of this run "
+                f"are in that file, {place}; move its folder back, or name the new one with run= and root=, and run "
+                "the same command again: it goes on where it stopped"
             )
         raise StoreUnwritable(
             f"{self.path} was deleted while this run wrote to it. {self._saved()}; run the same command again: it goes "

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
 
 from rdpbench.errors import StoreCorrupt, StoreError
@@ -299,6 +299,9 @@ class SetScore:
     """What one should know of the value or of its interval."""
 
 
+OF_THE_MACHINE = "machine, not codec: "
+"""How an error begins that says nothing of the codec or metric: the next call tries such a task again by itself."""
+
 LONGEST_ERROR = 4000
 """Characters of an error text; more is cut, with a mark."""
 
@@ -332,7 +335,6 @@ _JSON = {"options", "configuration", "coder", "parts", "legacy", "info", "files"
 """Fields that hold an object as JSON, or nothing."""
 
 
-@cache
 def _fields(kind: type) -> dict[str, tuple[tuple[type, ...], bool]]:
     """The types that each field can have, and whether it holds JSON."""
     known: dict[str, tuple[tuple[type, ...], bool]] = {}
@@ -340,6 +342,11 @@ def _fields(kind: type) -> dict[str, tuple[tuple[type, ...], bool]]:
         first, _, none = str(one.type).replace("Status", "str").partition(" | ")
         known[one.name] = (*_TYPES[first], *((type(None),) if none else ())), one.name in _JSON
     return known
+
+
+_FIELDS: dict[type, dict[str, tuple[tuple[type, ...], bool]]] = {
+    kind: _fields(kind) for kind in (Row, Score, Timing, SetScore, Member)
+}
 
 
 @lru_cache(8192)
@@ -350,15 +357,13 @@ def _is_object(text: str) -> bool:
         return False
 
 
-def parse(
-    kind: type[Row] | type[Score] | type[Timing] | type[SetScore] | type[Member], record: Any, where: str
-) -> Any:
+def parse(kind: type[Row] | type[Score] | type[Timing] | type[SetScore] | type[Member], record: Any, where: str) -> Any:
     """Turn a stored record back into its class.
 
     Raises:
         StoreCorrupt: other fields, or values of another kind than is written, with the place.
     """
-    known = _fields(kind)
+    known = _FIELDS[kind]
     if not isinstance(record, dict):
         raise StoreCorrupt(f"{where}: found {record!r:.80} where a {kind.__name__} should be")
     if record.keys() != known.keys():

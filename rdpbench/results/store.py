@@ -232,7 +232,7 @@ class Store:
         path = self.bitstream_path(sha256)
         try:
             try:
-                if not path.parent.is_dir() and not self.folder.is_dir():  # deleted or renamed while this runs: stays so
+                if not path.parent.is_dir() and not self.folder.is_dir():  # deleted or renamed meanwhile: stays so
                     raise FileNotFoundError(errno.ENOENT, "gone", str(self.folder))
                 _write_new(path, data)
             except FileExistsError:
@@ -325,16 +325,16 @@ class Store:
                 f"{notes.name} back from a copy; or take the Parquet files as they are, and type: {again}"
             )
         damaged = (
-            f"{path} was damaged or cut after writing: its sha256 is {found}, not as noted in {notes.name}. Put it back "
-            "from a copy; or move it away, and the command that made it measures again"
+            f"{path} was damaged or cut after writing: its sha256 is {found}, not as noted in {notes.name}. Put it "
+            "back from a copy; or move it away, and the command that made it measures again"
         )
         if state:
             return f"{damaged}. {notes} {state}, too"
         if reads and state is None:
             return (
-                f"{path} was changed after writing, or {notes} was: the file's sha256 is {found}, not as noted there. The "
-                f"checksums inside {path.name} are right, but do not cover all of it. Put back whichever changed from a "
-                f"copy; if you know that the Parquet files are good, type: {again}"
+                f"{path} was changed after writing, or {notes} was: the file's sha256 is {found}, not as noted there. "
+                f"The checksums inside {path.name} are right, but do not cover all of it. Put back whichever changed "
+                f"from a copy; if you know that the Parquet files are good, type: {again}"
             )
         return damaged
 

@@ -15,7 +15,7 @@ from rdpbench.config import Bench
 from rdpbench.errors import StoreBusy, StoreCorrupt
 from rdpbench.provenance import provenance, write_session
 from rdpbench.results.parts import PartWriter, unwritable
-from rdpbench.results.schema import Row
+from rdpbench.results.schema import OF_THE_MACHINE, Row, error_text
 from rdpbench.results.store import Contents, Store
 from rdpbench.runners import local
 from rdpbench.runners.coding import Setup
@@ -98,7 +98,11 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
         portions = chunks(plan.work, setup.batch)
         import_ahead()  # only now: a plan that fails ends this process, and must not end it amid an import
         with exclusive(bench):
-            results = local.run_processes(portions, setup, workers) if workers else local.run_here(portions, setup)
+            results = (
+                local.run_processes(portions, setup, workers, bench.timeout)
+                if workers
+                else local.run_here(portions, setup)
+            )
             done = _write(results, Done(store, plan), noted, bench.verify)
         reduce_sets(store, plan, bench)
         _check_stored(store, store.compact() or store.read(), done)
@@ -111,8 +115,8 @@ def _check_stored(store: Store, contents: Contents, done: Done) -> None:
     every = len({task.key for task in done.plan.tasks})
     if held < every:
         raise StoreCorrupt(
-            f"{store.folder} holds {held} of the {every} tasks of this run: its files were deleted or replaced while it "
-            "ran. What is there is whole; run the same command again: it does the others"
+            f"{store.folder} holds {held} of the {every} tasks of this run: its files were deleted or replaced while "
+            "it ran. What is there is whole; run the same command again: it does the others"
         )
 
 
@@ -211,7 +215,10 @@ def _decoded_again(store: Store, results: Sequence[Result], writer: PartWriter) 
         if one.decodes > 1 and not right:
             writer.append({"scores": [vars(score) for score in refuted(asked[one].scores, findings[-1])]})
         elif one.decodes == 1:
-            writer.append({"verified": key} if right else {"refuted": key, "error": f"refuted: {findings[-1]}"})
+            # A file that is gone, or a process that the system killed, says nothing of the codec.
+            prefix = OF_THE_MACHINE if answer.startswith(OF_THE_MACHINE) else "refuted: "
+            wrong = {} if right else {"refuted": key, "error": error_text(prefix + findings[-1])}
+            writer.append(wrong or {"verified": key})
             verified += right
     return verified, findings
 
