@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -35,4 +36,10 @@ def put_reconstruction(store: Store, row: Row, pixels: Image) -> None:
 
 
 def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._+=,\[\]-]", "_", name)
+    safe = re.sub(r"[^A-Za-z0-9._+=,\[\]-]", "_", name)
+    # File systems take 255 bytes, and more is added to this one.
+    return safe if len(safe) <= LONGEST else f"{safe[:LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+LONGEST = 200
+"""Characters of a name that its file has, too."""

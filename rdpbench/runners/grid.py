@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -60,9 +61,22 @@ def run_name(bench: Bench) -> str:
     if bench.run:
         if "/" in bench.run or bench.run.startswith("."):
             raise ConfigError(f"run={bench.run!r} must be a plain name; root=FOLDER says where runs lie")
-        return bench.run
+        return _fitting(bench.run)
     names = dict.fromkeys(dataset_of(data).name for _, data in bench.grid)
-    return "+".join(names)
+    return _fitting("+".join(names))
+
+
+def _fitting(name: str) -> str:
+    if (size := len(os.fsencode(name))) > LONGEST_NAME:
+        raise ConfigError(
+            f"a run's folder cannot have the name {name[:40]}…: it is {size} bytes long, and a file system takes "
+            f"{LONGEST_NAME}. Give it a shorter one: run=NAME"
+        )
+    return name
+
+
+LONGEST_NAME = 255
+"""Bytes of a folder's name."""
 
 
 def list_tasks(bench: Bench) -> Iterator[Task]:

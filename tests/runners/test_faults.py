@@ -526,6 +526,43 @@ def test_a_codec_or_metric_is_hostile(bench: Bench, what: str, place: str, seed:
     bench.finish(run, *(["retry_failed=true"] if kind == 1 else []))
 
 
+def test_a_codec_that_forks_inside_the_command_itself(bench: Bench) -> None:
+    """With workers=0 its child is a second run of the same command: it ends, and stores nothing."""
+    with bench.started("forks-here", "workers=0", FAULT=f"forks encode {bench.sums[1]} -") as process:
+        code, told = bench.outcome(process)
+    assert code == 0, told
+    assert told.count(f"{TASKS} tasks coded") == 1
+    bench.check("forks-here")
+
+
+def test_a_worker_whose_command_is_killed_does_not_hang_on(bench: Bench) -> None:
+    """Nobody is there to end it; it has an alarm of its own."""
+    with bench.started("orphan", "timeout=1", FAULT=f"hangs encode {bench.sums[0]} -") as process:
+        bench.wait_for_records("orphan", 3, process)
+        left = workers_of(process)
+        process.kill()
+        process.wait()
+        ends = time.monotonic() + LONGEST_S
+        while any(Path(f"/proc/{pid}").exists() for pid in left):
+            assert time.monotonic() < ends
+            time.sleep(0.2)
+    bench.finish("orphan", "retry_failed=true")
+
+
+@pytest.mark.parametrize("size", [240, 300])
+def test_long_names(tmp_path: Path, rdpbench: Any, size: int) -> None:
+    """Of a run, a set, an image: they are taken, or refused before anything is coded."""
+    name, word = "n" * size, "ä" * (size // 2)
+    (tmp_path / "pictures").mkdir()
+    pil.effect_noise((40, 24), 50).convert("RGB").save(tmp_path / f"pictures/{'n' * 240}.png")
+    line = ["run", "codec=jpeg", "rate=30", "data=folder:pictures", "metrics=psnr", "figures=false", "workers=0"]
+    for run in (name, word):
+        done = rdpbench(*line, f"run={run}", "keep=all", code=0 if size < 256 else 2)
+        assert size < 256 or "shorter one: run=NAME" in done.stderr
+    kept = list((tmp_path / "results").rglob("reconstructions/**/*.png"))
+    assert len(kept) == (2 if size < 256 else 0)
+
+
 def _readable(path: Path) -> bool:
     with contextlib.suppress(OSError):
         path.read_bytes()
