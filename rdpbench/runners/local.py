@@ -233,7 +233,8 @@ def _pid(hand: _Hand) -> int:
 
 
 def _of_machine(result: Result) -> bool:
-    return result.row is not None and result.row.error.startswith(OF_THE_MACHINE)
+    errors = [score.error for score in result.scores] + ([result.row.error] if result.row else [])
+    return any(error.startswith(OF_THE_MACHINE) for error in errors)
 
 
 def _limit(left: Sequence[Work], batch: int, timeout: float | None) -> float:

@@ -161,6 +161,7 @@ class Bench:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=_listen,  # noqa: PLW1509 - it only sets signals
         )
         try:
             yield process
@@ -194,6 +195,12 @@ class Bench:
         code, told = self.here(run, *more)
         assert code == 0, told
         self.check(run)
+
+
+def _listen() -> None:
+    """What nohup or a shell ignores is inherited: here each signal does what it does by default."""
+    for name in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(name, signal.SIG_DFL)
 
 
 def values(contents: Contents) -> dict[str, Any]:
