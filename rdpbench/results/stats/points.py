@@ -367,15 +367,21 @@ def of_store(contents: Contents, members: Iterable[Member] | None = None) -> Poi
     if members is not None:
         rows = [_as(contents.rows[one.task_key], one) for one in members if one.task_key in contents.rows]
         return gather(rows, contents.scores.values(), contents.sets.values())
-    pairs = [(row.session, row) for row in contents.rows.values()]
-    named = [
-        (one.session, _as(contents.rows[one.task_key], one))
-        for one in contents.members.values()
-        if one.task_key in contents.rows
-    ]
-    rows, notes = _newest([*pairs, *named])
+    rows, notes = _newest(_placed(contents))
     notes += _where_they_lie(rows)
     return gather(rows, contents.scores.values(), contents.sets.values(), notes)
+
+
+def standing(contents: Contents) -> set[tuple[str, Place]]:
+    """Task keys with the places whose state is the newest of their set: a folder may go back to an earlier one."""
+    return {(row.task_key, Place.of(row)) for row in _newest(_placed(contents))[0]}
+
+
+def _placed(contents: Contents) -> list[tuple[str, Row]]:
+    """Rows at all places that they belong to, each with the session that named it."""
+    named = [one for one in contents.members.values() if one.task_key in contents.rows]
+    members = [(one.session, _as(contents.rows[one.task_key], one)) for one in named]
+    return [*((row.session, row) for row in contents.rows.values()), *members]
 
 
 def _where_they_lie(rows: Sequence[Row]) -> list[str]:
