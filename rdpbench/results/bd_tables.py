@@ -55,7 +55,7 @@ def against(
     -10.0
     """
     of = meaning(metric)
-    images = common_images([anchor, test])
+    images = common_images([anchor, test], of)
     if not images:
         none = Delta(math.nan, method, "no image has all points of both curves")
         return Against(test.codec, (), none, none)
@@ -80,9 +80,9 @@ def against(
     return Against(test.codec, images, by_rate, by_value, *intervals)
 
 
-def common_images(curves: Sequence[ImageCurve]) -> tuple[str, ...]:
+def common_images(curves: Sequence[ImageCurve], of: Meaning) -> tuple[str, ...]:
     """Images that are complete in all curves, in the order of their names."""
-    return tuple(sorted(set.intersection(*(set(curve.complete) for curve in curves))))
+    return tuple(sorted(set.intersection(*(set(curve.complete(of)) for curve in curves))))
 
 
 def in_unit(of: Meaning, points: RateValues) -> RateValues:

@@ -130,7 +130,7 @@ def crossover(anchor: ImageCurve, test: ImageCurve, metric: str, *, resamples: i
     (1, 1.05)
     """
     of = meaning(metric)
-    images = common_images([anchor, test])
+    images = common_images([anchor, test], of)
     if not images:
         return Crossover(test.codec, 0, Crossings((), 0, reason="no image has all points of both curves"))
     first, second = anchor.of(images), test.of(images)

@@ -264,9 +264,12 @@ def _bpp(line: Any) -> str:
 
 def _value(line: Any, notes: dict[str, None]) -> str:
     value, metric = line["value"], line["metric"]
+    left_out = "images that a metric could not score are left out of its mean"
     if math.isnan(value):
         if line["note"]:
             notes[f"{metric} of {line['codec']}: {line['note']}"] = None
+        elif line["n"]:
+            notes[f"{left_out}; rows.csv says why"] = None
         return "–"
     if line["infinite"]:
         notes[f"{metric}: lossless images, whose value is infinite, are left out of a mean and of its rate"] = None
@@ -282,8 +285,7 @@ def _value(line: Any, notes: dict[str, None]) -> str:
     taken = line["n_scored"] - line["infinite"]
     if taken == line["n"]:
         return text
-    said = "(k of n, r bpp): images that a metric could not score are left out of its mean, and of the rate beside it"
-    notes[f"{said}; rows.csv says why"] = None
+    notes[f"(k of n, r bpp): {left_out}, and of the rate beside it; rows.csv says why"] = None
     return f"{text} ({taken} of {line['n']}, {line['bpp']:.4f} bpp)"
 
 

@@ -17,6 +17,7 @@ from rdpbench.datasets.memory import files_changed
 from rdpbench.metrics.contract import beside
 from rdpbench.results.reconstructions import reconstruction_path
 from rdpbench.results.schema import AS_RAN, Member, Place, Row
+from rdpbench.results.stats.points import standing
 from rdpbench.results.store import Contents, Store
 from rdpbench.runners.features import Stored, pair_metrics, set_metrics
 from rdpbench.runners.grid import list_tasks
@@ -188,8 +189,12 @@ def _why(old: Row, new: Row) -> str:
 
 
 def _new_members(tasks: Iterable[Task], distinct: Mapping[str, Task], stored: Contents) -> Iterator[Member]:
-    """What points the rows belong to beside the one that each row states itself, as far as that is not stored."""
-    named = set(stored.members)
+    """What points the rows belong to beside the one that each row states itself, as far as that is not stored.
+
+    And what they belong to again: of a set that went back to an earlier state, that state is now the newest.
+    """
+    current = standing(stored)
+    named = {key for key, one in stored.members.items() if (one.task_key, Place.of(one)) in current}
     for task in tasks:
         row = stored.rows.get(task.key)
         place = place_of(task)
@@ -197,7 +202,7 @@ def _new_members(tasks: Iterable[Task], distinct: Mapping[str, Task], stored: Co
             itself = place == place_of(distinct[task.key])
         else:  # those of earlier versions do not say where a folder lies
             stated = Place.of(row)
-            itself = stated in (place, place._replace(root=""))
+            itself = stated in (place, place._replace(root="")) and (task.key, stated) in current
         if not itself and (member := member_of(task)).member_key not in named:
             named.add(member.member_key)
             yield member

@@ -259,8 +259,8 @@ def _table(table: Table) -> dict[str, Any]:
 def _failures(source: Source) -> tuple[list[list[str]], int]:
     by_key = {row.task_key: row for row in source.rows}
     lines = [[row.codec, Setting.of(row).words, row.image, row.status, row.error] for row in _failed(source.rows)]
-    for key, row in by_key.items():
-        for metric, score in source.current.scores.get(key, {}).items():
+    for row in by_key.values():
+        for metric, score in source.current.scores_of(row).items():
             if score.value is None:
                 lines.append([row.codec, Setting.of(row).words, row.image, metric, score.error])
     return lines[:MOST], max(0, len(lines) - MOST)
