@@ -315,6 +315,8 @@ def delta(anchor: Sequence[tuple[float, float]], test: Sequence[tuple[float, flo
         if len(points) < 4 or not np.isfinite(np.array(points)).all():
             return math.nan
         rates, values = np.log10([rate for rate, _ in points]), np.array([value for _, value in points])
+        if (np.diff(rates) <= 0).any():
+            return math.nan
         if of == "metric":
             sides.append((rates, values))
             continue

@@ -78,6 +78,8 @@ class Story:
         self.random = random.Random(seed)
         self.contents = Contents()
         self.session = 0
+        self.unsaid = 0 if self.chance(0.7) else self.random.randint(1, 2)
+        """Up to this session an earlier version ran, which did not say where a folder lies."""
         self.last: dict[Any, str] = {}
         """Of each curve in a folder, the state that it was measured on last."""
         self.aside: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -148,7 +150,7 @@ class Story:
             "dataset_size": len(images),
             "manifest": sha256(listed),
             "manifest_kind": "made" if root else "pinned",
-            "root": root,
+            "root": root if self.session > self.unsaid else "",
         }
         limit = self.random.randint(1, len(images)) if self.chance(0.2) else len(images)
         for protocol in ["as-is"] if self.chance(0.7) else ["as-is", "crop"]:
@@ -157,15 +159,24 @@ class Story:
                 for rate, target in steps:
                     for seed in range(codec.seeds if self.chance(0.8) else 1):
                         rows = [
-                            self.task(codec, rate, target, seed, protocol, name, state) for name in list(images)[:limit]
+                            self.task(codec, rate, target, seed, protocol, name, state, root)
+                            for name in list(images)[:limit]
                         ]
                         self.score(codec, [self.contents.rows[key] for key in rows])
                 self.last[root, protocol, codec.label] = state["manifest"]
 
     def task(
-        self, codec: Codec, rate: Any, target: Any, seed: int, protocol: str, image: str, state: Mapping[str, Any]
+        self,
+        codec: Codec,
+        rate: float | None,
+        target: float | None,
+        seed: int,
+        protocol: str,
+        image: str,
+        state: Mapping[str, Any],
+        root: str,
     ) -> str:
-        pixels, height, width = self.folders[state["root"]][image]
+        pixels, height, width = self.folders[root][image]
         key = "/".join(map(str, (codec.use, codec.version, rate, target, seed, protocol, image, pixels)))
         place = (codec.label, state["dataset"], state["manifest"], state["root"])
         session = f"{self.session:03}"
@@ -190,8 +201,8 @@ class Story:
             self.contents._add_row(Row(**{**plain, **state, **said}))
         row = self.contents.rows[key]
         name = "/".join([key, *place])
-        itself = place == (row.codec, row.dataset, row.manifest, row.root)
-        back = row.session != session and self.last.get((state["root"], protocol, codec.label)) != state["manifest"]
+        itself = place[:3] == (row.codec, row.dataset, row.manifest) and row.root in ("", state["root"])
+        back = row.session != session and self.last.get((root, protocol, codec.label)) != state["manifest"]
         if back or not (itself or name in self.contents.members):
             said = {"tags": "", "caption_source": "", "session": session}
             self.contents.members[name] = Member(name, key, codec.label, **state, **said)
