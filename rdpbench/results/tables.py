@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 DIGITS = {"dB": 2, "": 4}
+SKEWED = 0.4
+"""An interval whose middle is further from the value than this share of its half is written with both ends."""
 
 
 @dataclass(frozen=True)
@@ -259,7 +261,7 @@ def _bpp(line: Any) -> str:
     text = f"{line['bpp_all']:.4f}"
     if not _covers_all(line):
         return text
-    return text + _half(line["bpp_lo"], line["bpp_hi"], 4) + _seeds(line["bpp_seed_sd"], 4)
+    return text + _half(line["bpp_all"], line["bpp_lo"], line["bpp_hi"], 4) + _seeds(line["bpp_seed_sd"], 4)
 
 
 def _value(line: Any, notes: dict[str, None]) -> str:
@@ -281,7 +283,7 @@ def _value(line: Any, notes: dict[str, None]) -> str:
         notes[f"{metric}: {line['note']}"] = None
     places = DIGITS.get(line["unit"], 4)
     text = _digits(value, line["unit"]) + ("" if line["reliable"] else "†")
-    text += _half(line["value_lo"], line["value_hi"], places) + _seeds(line["value_seed_sd"], places)
+    text += _half(value, line["value_lo"], line["value_hi"], places) + _seeds(line["value_seed_sd"], places)
     taken = line["n_scored"] - line["infinite"]
     if taken == line["n"]:
         return text
@@ -293,8 +295,13 @@ def _digits(value: float, unit: str) -> str:
     return f"{value:.{DIGITS.get(unit, 4)}f}"
 
 
-def _half(low: float, high: float, digits: int) -> str:
-    return f" ±{(high - low) / 2:.{digits}f}" if math.isfinite(high - low) else ""
+def _half(value: float, low: float, high: float, digits: int) -> str:
+    """Half of an interval; both ends where the value is not near its middle, as near the end of a metric's range."""
+    if not math.isfinite(high - low):
+        return ""
+    if abs(high + low - 2 * value) > SKEWED * (high - low):
+        return f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return f" ±{(high - low) / 2:.{digits}f}"
 
 
 def _seeds(spread: float, digits: int) -> str:
