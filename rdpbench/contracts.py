@@ -82,7 +82,7 @@ def needs_in(cls: Any) -> Iterator[str]:
 def abstract_in(cls: type) -> Iterator[str]:
     """A fault if a class cannot be built, since methods of its base are left open."""
     if inspect.isabstract(cls):
-        open_ = ", ".join(sorted(cls.__abstractmethods__))
+        open_ = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
         yield f"it is abstract; write its methods {open_}"
 
 

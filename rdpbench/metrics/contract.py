@@ -348,7 +348,7 @@ def faults_of(metric: type) -> list[str]:
     else:
         faults += [*_faults_of_building(metric), *_faults_of_beside(metric, "prepare", ("original",))]
         faults += shape_of(metric, "score", ("prepared", "reconstruction"))
-    averaged = getattr(metric, "averaged", "mean")
+    averaged: Any = getattr(metric, "averaged", "mean")
     if averaged not in get_args(Averaged):
         faults.append(f'averaged is {averaged!r:.60}; write averaged = "mean", or "decibels" for -10 log10 of an error')
     if kind != "set" and not faults and hasattr(metric, "reduce"):
@@ -408,7 +408,7 @@ def _faults_of_reduce(metric: type, averaged: Averaged) -> list[str]:
         try:
             found = reduce(object.__new__(metric), scores)  # a network is not loaded for this
         except Exception:
-            found = metric().reduce(scores)  # type: ignore[attr-defined]
+            found = metric().reduce(scores)
         same = math.isclose(number_of(found), expected, rel_tol=1e-6)
     except (Exception, SystemExit) as error:
         found, same = f"{type(error).__name__}: {error}", False

@@ -61,7 +61,7 @@ class Place:
             with self.path.open("rb") as file:
                 file.seek(self.at)
                 data = np.frombuffer(file.read(self.bytes), np.uint8)
-        found = hashlib.sha256(data).hexdigest()
+        found = hashlib.sha256(data.data).hexdigest()
         if found != self.sha256:
             raise StoreCorrupt(
                 f"{self.path} changed after it was written: {self.bytes} bytes at {self.at} have sha256 {found}, "

@@ -199,7 +199,7 @@ def _serve(pipe: Connection, setup: Setup) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
     set_up()
     worker = Worker(setup)
-    worker.announce = pipe.send  # type: ignore[method-assign]
+    worker.announce = pipe.send
     try:
         pipe.send(None)
         while (chunk := pipe.recv()) is not None:
