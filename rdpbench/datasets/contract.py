@@ -109,5 +109,5 @@ def faults_of(dataset: object) -> list[str]:
     faults += shape_of(type(dataset), "samples", ())
     faults += shape_of(type(dataset), "__len__", ())
     for method in ("missing", "pinned", "notes", "here"):
-        faults += shape_of(type(dataset), method, ()) if hasattr(dataset, method) else ()
+        faults += shape_of(type(dataset), method, ()) if getattr(dataset, method, None) is not None else ()
     return faults

@@ -292,7 +292,7 @@ def test_what_is_kept_in_the_process_is_found_by_verification(tmp_path: Path, rd
         assert done.stdout.count("FOUND KeepsItInTheModule") == 4
         assert "decodes to other pixels: KeyError" in done.stdout
         # Its numbers are not of the bytes alone: they are failed rows, in no mean, now and when asked again.
-        assert {(row.status, row.verified) for row in rows_of(tmp_path, f"w{workers}")} == {("error", "fresh_object")}
+        assert {(row.status, row.verified) for row in rows_of(tmp_path, f"w{workers}")} == {("error", "refuted")}
         again = rdpbench(*line, f"workers={workers}", f"run=w{workers}", code=1)
         assert "(4 failed)" in again.stdout
         assert "∞" not in again.stdout
