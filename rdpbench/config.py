@@ -17,7 +17,17 @@ from typing import Any
 from rdpbench import own, registry
 from rdpbench.codecs.contract import own_identity_of, own_options, rate_of
 from rdpbench.errors import ConfigError, RdpbenchError, UnknownName
-from rdpbench.overrides import SETTINGS, Typed, explain, option_names, rewrite, runs_of, set_elsewhere, split
+from rdpbench.overrides import (
+    SETTINGS,
+    Typed,
+    explain,
+    full_reference,
+    option_names,
+    rewrite,
+    runs_of,
+    set_elsewhere,
+    split,
+)
 from rdpbench.paths import RUNS, conf_folder
 
 OVER_DECODES = ("diversity/deviation", "diversity/lpips-alex", "diversity/lpips-squeeze", "diversity/lpips-vgg")
@@ -258,7 +268,7 @@ def _interpolated(value: Any, typed: Any, name: str = "") -> Iterator[tuple[tupl
 def _metrics(names: Sequence[str], decodes: int) -> tuple[str, ...]:
     """Names of metrics that exist; those over several decodes with their number, which is ``decodes`` unless typed."""
     found = []
-    for name in names:
+    for name in map(full_reference, names):
         stem, _, number = name.rpartition("/")
         counted = number.isdecimal() and stem in OVER_DECODES
         if ":" not in name and name not in registry.names("metric") and not counted:

@@ -70,6 +70,9 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
 AS_RAN = "as it ran"
 """What in a row's configuration is apart from the options of the key; no option can have this name."""
 
+REFUTED = "refuted: "
+"""How the error of a row begins whose bitstream did not give its pixels in a fresh process."""
+
 Status = Literal["ok", "error", "out_of_range"]
 
 
@@ -154,7 +157,8 @@ class Row:
     reconstruction_sha256: str
     """Of the decoded 8-bit pixels."""
     verified: str
-    """``fresh_object``: decoded by a second codec object; ``fresh_process``: decoded again elsewhere, same pixels."""
+    """``fresh_object``: decoded by a second codec object; ``fresh_process``: decoded again elsewhere, same pixels;
+    ``refuted``: decoded again elsewhere, other pixels or none."""
     encode_s: float | None
     """Seconds under throughput conditions: for planning, not for latency tables."""
     decode_s: float | None

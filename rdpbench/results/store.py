@@ -33,7 +33,7 @@ from typing import Any
 from rdpbench.errors import StoreBusy, StoreCorrupt
 from rdpbench.results.features import FeatureStore
 from rdpbench.results.parts import Part, PartWriter, read_parts, unwritable
-from rdpbench.results.schema import SCHEMA_VERSION, Member, Row, Score, SetScore, Timing, migrate, parse
+from rdpbench.results.schema import REFUTED, SCHEMA_VERSION, Member, Row, Score, SetScore, Timing, migrate, parse
 
 
 @dataclass
@@ -72,6 +72,11 @@ class Contents:
         if "refuted" in record and record["refuted"] in self.rows:
             key = record["refuted"]
             self.rows[key] = replace(self.rows[key], status="error", error=record["error"])
+            if record["error"].startswith(REFUTED):
+                self.rows[key] = replace(self.rows[key], verified="refuted")
+        if "suspect" in record and record["suspect"] in self.rows:
+            key = record["suspect"]
+            self.rows[key] = replace(self.rows[key], verified="refuted")
 
     def _add_row(self, row: Row) -> None:
         key = row.task_key
@@ -80,6 +85,8 @@ class Contents:
             return
         if old is not None and old == replace(row, verified=old.verified):
             return  # a part that is compacted already: what was verified since stays so
+        if old is not None and old.verified == "refuted" and row.verified == "fresh_object":
+            row = replace(row, verified="refuted")  # coded again: nobody has decoded it elsewhere yet
         if old is not None and old.reconstruction_sha256 and _made(old) != _made(row):
             # Coded again, to other pixels or bytes, or from other files: scores and times of the old ones are not its.
             self.scores = {name: one for name, one in self.scores.items() if one.task_key != key}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rdpbench.metrics.contract import short_name
 from rdpbench.results.stats.points import Points
 from rdpbench.results.summary import POINT, WIDE, at_rate, common_rates, compared
 from rdpbench.setting import Setting
@@ -237,7 +238,7 @@ def _names(frame: pd.DataFrame) -> str:
 def _heading(frame: pd.DataFrame, metric: str) -> str:
     one = frame[frame["metric"] == metric].iloc[0]
     arrow = "↑" if one["higher_is_better"] else "↓"
-    return f"{metric} {'dB ' if one['unit'] == 'dB' else ''}{arrow}"
+    return f"{short_name(metric)} {'dB ' if one['unit'] == 'dB' else ''}{arrow}"
 
 
 def _count(point: Any, notes: dict[str, None]) -> str:

@@ -20,7 +20,7 @@ from rdpbench.codecs.contract import Bitstream, Codec, Side, coder_of, make_read
 from rdpbench.config import CodecSetting
 from rdpbench.datasets.memory import hashes_of
 from rdpbench.errors import CodecError
-from rdpbench.image import Image, check_image, pixel_sha256
+from rdpbench.image import Image, check_image, is_untouched, lent, pixel_sha256
 from rdpbench.opened import opened
 from rdpbench.results.reconstructions import put_reconstruction
 from rdpbench.results.schema import Row
@@ -72,16 +72,13 @@ def code(setup: Setup, task: Task, original: Image) -> Coded:
         codec = build(task.codec, task.rate, setup.device)
         make_ready(codec)
         check_own(codec, json.loads(task.identity)["coder"])
-        started = time.perf_counter()
-        bitstream = _checked(codec.encode(original, side_of(task)))
-        encoded = _Encoded(bitstream, time.perf_counter() - started, task.rate)
+        encoded = _Encoded(*encode(codec, original, side_of(task)), task.rate)
     else:
         encoded = _searched(setup, task, original, task.target)
     decoder = build(task.codec, encoded.rate, setup.device)
     make_ready(decoder)
     started = time.perf_counter()
-    # Plain bytes: an object that only looks like them could carry more than is counted.
-    decoded = decoder.decode(bytes(encoded.bitstream.data))
+    decoded = decoder.decode(encoded.bitstream.data)
     seconds = time.perf_counter() - started
     return _stored(setup, task, original, encoded, decoded, seconds, 1, files_of(task, decoder))
 
@@ -97,13 +94,16 @@ def code_batch(setup: Setup, tasks: Sequence[Task], originals: Sequence[Image]) 
     codec: Any = build(first.codec, first.rate, setup.device)
     make_ready(codec)
     check_own(codec, json.loads(first.identity)["coder"])
+    copies, sides = [lent(original) for original in originals], [side_of(task) for task in tasks]
     started = time.perf_counter()
-    bitstreams = [_checked(one) for one in codec.encode_batch(originals, [side_of(task) for task in tasks])]
+    bitstreams = [_checked(bitstream) for bitstream in codec.encode_batch([*copies], sides)]
     encode_s = (time.perf_counter() - started) / count
+    for copy, original in zip(copies, originals, strict=True):
+        check_untouched(copy, original, "encode_batch()")
     decoder = build(first.codec, first.rate, setup.device)
     make_ready(decoder)
     started = time.perf_counter()
-    decoded = decode_all(decoder, [bytes(one.data) for one in bitstreams])
+    decoded = decode_all(decoder, [bitstream.data for bitstream in bitstreams])
     decode_s = (time.perf_counter() - started) / count
     if len(bitstreams) != count or len(decoded) != count:
         raise CodecError(f"a batch of {count} images gave {len(bitstreams)} bitstreams and {len(decoded)} images")
@@ -114,11 +114,37 @@ def code_batch(setup: Setup, tasks: Sequence[Task], originals: Sequence[Image]) 
     ]
 
 
+def encode(codec: Codec, original: Image, side: Side) -> tuple[Bitstream, float]:
+    """The bitstream of an image, and the seconds that it took. The codec gets a copy of its own.
+
+    Raises:
+        CodecError: it wrote into its image, or what comes back is no bitstream; or whatever the codec raises.
+    """
+    copy = lent(original)
+    started = time.perf_counter()
+    bitstream = codec.encode(copy, side)
+    seconds = time.perf_counter() - started
+    check_untouched(copy, original, "encode()")
+    return _checked(bitstream), seconds
+
+
+def check_untouched(copy: Image, original: Image, by: str) -> None:
+    """Raise `CodecError` if a codec wrote into the image that it was lent: what it coded may not be that image."""
+    if not is_untouched(copy, original):
+        raise CodecError(
+            f"{by} wrote into the image that it was given, so nobody knows what it coded. Let it work on a copy: "
+            "image.copy(), or torch.from_numpy(image).clone(), since torch does not see that the image is read-only"
+        )
+
+
 def decode_all(codec: Codec, datas: Sequence[bytes]) -> Sequence[Image]:
     """Decode bitstreams of images of one size, together where the codec can."""
     together: Any = getattr(codec, "decode_batch", None)
-    decoded: Sequence[Image] = together(datas) if together else [codec.decode(data) for data in datas]
-    return decoded
+    if together:
+        decoded: Sequence[Image] = together(datas)
+        return decoded
+    # Copies: a decoder may use one buffer for all that it decodes.
+    return [check_image(codec.decode(data), "the decoded image").copy() for data in datas]
 
 
 def go_together(one: Work, other: Work) -> bool:
@@ -215,7 +241,7 @@ def _searched(setup: Setup, task: Task, original: Image, target: float) -> _Enco
     started = time.perf_counter()
 
     def measure(setting: float) -> float:
-        made[setting] = _checked(build(task.codec, setting, setup.device).encode(original, side_of(task)))
+        made[setting], _ = encode(build(task.codec, setting, setup.device), original, side_of(task))
         return 8 * len(made[setting].data) / (original.shape[0] * original.shape[1])
 
     found = search(axis, target, measure, task.tolerance)
@@ -243,10 +269,10 @@ def _stored(
         rate=encoded.rate,
         configuration=configuration(task.codec, encoded.rate),
         bytes=len(bitstream.data),
-        parts=json.dumps({name: int(size) for name, size in bitstream.parts.items()}),
+        parts=json.dumps(dict(bitstream.parts)),
         bpp=8 * len(bitstream.data) / (original.shape[0] * original.shape[1]),
         legacy=_legacy(bitstream.info.get("legacy", "{}")),
-        bitstream_sha256=setup.store.put_bitstream(bytes(bitstream.data)),
+        bitstream_sha256=setup.store.put_bitstream(bitstream.data),
         reconstruction_sha256=pixel_sha256(reconstruction),
         verified="fresh_object",
         encode_s=encoded.seconds + captioning_s(task),
@@ -270,7 +296,8 @@ def _stored(
 def _checked(bitstream: object) -> Bitstream:
     if not isinstance(bitstream, Bitstream):
         raise CodecError(f"encode must return a Bitstream, found {type(bitstream).__name__}; see Bitstream.whole(data)")
-    return bitstream
+    # One of a class of the codec's own is made plain: its length might be another each time.
+    return bitstream if type(bitstream) is Bitstream else Bitstream(bitstream.data, bitstream.parts, bitstream.info)
 
 
 def _legacy(text: str) -> str:

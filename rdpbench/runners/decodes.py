@@ -84,7 +84,8 @@ def decode_further(codec: Codec, data: bytes, count: int) -> list[Image]:
     """
     seeded: Any = codec
     seeds = [decode_seed(data, index) for index in range(1, count)]
-    found = [check_image(seeded.decode(data, seed=seed), "a further decode") for seed in seeds]
+    # Copies: a decoder may use one buffer for all that it decodes.
+    found = [check_image(seeded.decode(data, seed=seed), "a further decode").copy() for seed in seeds]
     if len({image.shape for image in found}) > 1:
         raise CodecError(f"decodes of one bitstream have several sizes: {sorted({image.shape for image in found})}")
     return found

@@ -14,7 +14,7 @@ from rdpbench.config import Bench
 from rdpbench.errors import StoreBusy
 from rdpbench.provenance import provenance, write_session
 from rdpbench.results.parts import PartWriter, unwritable
-from rdpbench.results.schema import Row
+from rdpbench.results.schema import REFUTED, Row
 from rdpbench.results.store import Store
 from rdpbench.runners import local
 from rdpbench.runners.coding import Setup
@@ -22,6 +22,7 @@ from rdpbench.runners.decodes import refuted
 from rdpbench.runners.features import originals, set_metrics
 from rdpbench.runners.grid import run_name
 from rdpbench.runners.plan import Plan, chunks, make_plan
+from rdpbench.runners.preflight import check_contracts
 from rdpbench.runners.progress import progress
 from rdpbench.runners.rows import resolved
 from rdpbench.runners.server import import_ahead, start_for
@@ -61,7 +62,12 @@ class Done:
 
 
 def store_of(bench: Bench) -> Store:
-    """The run folder of a command."""
+    """The run folder of a command.
+
+    Raises:
+        ConfigError: a codec, metric or dataset of the user's is not what it must be.
+    """
+    check_contracts(bench)
     return Store(bench.root / run_name(bench))
 
 
@@ -73,8 +79,8 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
     Raises:
         RdpbenchError: before anything ran if it cannot run; later only if the store cannot be written.
     """
-    start_for(bench)
     store = store_of(bench)
+    start_for(bench)
     workers = workers_of(bench)
     # Nothing is written, not even the folder with its lock, before a plan stands.
     ahead = None if store.folder.exists() else make_plan(bench, store)
@@ -196,7 +202,7 @@ def _decoded_again(store: Store, results: Sequence[Result], writer: PartWriter) 
         if one.decodes > 1 and not right:
             writer.append({"scores": [vars(score) for score in refuted(asked[one].scores, findings[-1])]})
         elif one.decodes == 1:
-            writer.append({"verified": key} if right else {"refuted": key, "error": f"refuted: {findings[-1]}"})
+            writer.append({"verified": key} if right else {"refuted": key, "error": f"{REFUTED}{findings[-1]}"})
             verified += right
     return verified, findings
 

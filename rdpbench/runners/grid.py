@@ -11,7 +11,7 @@ from typing import Any
 from rdpbench import own, registry
 from rdpbench.config import Bench, CodecSetting, DataSetting
 from rdpbench.datasets.captions import Caption
-from rdpbench.datasets.contract import Dataset, Pin
+from rdpbench.datasets.contract import Dataset, Pin, faults_of
 from rdpbench.datasets.index import Entry, index, notes
 from rdpbench.datasets.manifest import manifest_sha256
 from rdpbench.datasets.memory import file_facts
@@ -30,9 +30,10 @@ def dataset_of(setting: DataSetting) -> Dataset:
         dataset = cls(**options)
     except TypeError as error:
         raise ConfigError(f"dataset {setting.name!r} does not take {dict(setting.options)}: {error}") from error
-    if not isinstance(dataset, Dataset):
-        raise ConfigError(f"{setting.use!r} is no dataset: it needs name, protocol, needs, samples() and len()")
-    return dataset
+    if faults := faults_of(dataset):
+        raise ConfigError(f"{setting.use!r} is no dataset: {'; '.join(faults)}")
+    made: Dataset = dataset
+    return made
 
 
 def pin_of(dataset: Dataset) -> Pin:

@@ -15,7 +15,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from rdpbench.errors import StoreError, WorkerError
 from rdpbench.runners.coding import Setup
 from rdpbench.runners.process import set_up
 from rdpbench.runners.task import Work
-from rdpbench.runners.worker import Result, Worker, failed
+from rdpbench.runners.worker import Result, Scoring, Worker, failed
 
 STILLBIRTHS = 3
 """Workers that may die before they are up; one may be killed by chance, all of them mean that none will start."""
@@ -72,6 +72,8 @@ class _Hand:
     batch: int = 1
     ready: bool = False
     """Has it come up? A worker that dies before that is no fault of a task."""
+    scoring: Scoring | None = None
+    """What it had of the first piece of work that is left, when code of the user's began to score it."""
 
 
 class _Pool:
@@ -110,6 +112,10 @@ class _Pool:
             if message is None:
                 hand.ready = True
                 continue
+            if isinstance(message, Scoring):
+                hand.scoring = message
+                continue
+            hand.scoring = None
             hand.left.popleft()
             yield message
             if not hand.left:
@@ -150,6 +156,10 @@ class _Pool:
             self.stillborn += 1
             if self.stillborn >= STILLBIRTHS:
                 raise WorkerError(f"worker processes do not start: {how}. workers=0 runs in this process, and says why")
+        elif hand.scoring:
+            yield _kept(hand.scoring, how)
+            if rest := _rest(hand.left.popleft(), hand.scoring):
+                hand.left.appendleft(rest)
         elif hand.batch > 1:
             hand.batch = 1
         else:
@@ -158,6 +168,23 @@ class _Pool:
         if hand.left:
             self.waiting.appendleft(_Chunk(list(hand.left), hand.batch))
         self.hire()
+
+
+def _kept(scoring: Scoring, how: str) -> Result:
+    """What is known of a task whose worker died over a metric of the user's: the metric has no value, the row stays."""
+    unscored = replace(scoring.unscored, error=f"the process died over this metric: {how}")
+    return replace(scoring.sofar, scores=(*scoring.sofar.scores, unscored))
+
+
+def _rest(work: Work, scoring: Scoring) -> Work | None:
+    """What is left to do for that task: the other metrics, from its stored bitstream."""
+    done = {scoring.unscored.metric, *(score.metric for score in scoring.sofar.scores)}
+    metrics, features, originals = (
+        tuple(name for name in names if name not in done) for names in (work.metrics, work.features, work.originals)
+    )
+    if scoring.coded.status != "ok" or not (metrics or features or originals):
+        return None
+    return Work(work.task, metrics, scoring.coded, False, features, originals)
 
 
 def _how(exitcode: int | None) -> str:
@@ -172,6 +199,7 @@ def _serve(pipe: Connection, setup: Setup) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
     set_up()
     worker = Worker(setup)
+    worker.announce = pipe.send
     try:
         pipe.send(None)
         while (chunk := pipe.recv()) is not None:

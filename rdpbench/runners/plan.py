@@ -213,6 +213,8 @@ def _without_score(stored: Contents, task: Task, name: str, retry: bool) -> bool
     score = stored.scores.get(key)
     # An earlier version did not say which edition scored, and of this kind of metric the key does not tell it either.
     unstated = score is not None and not score.definition and bool(beside(registry.load("metric", name)))
+    # An earlier version stored a metric of the user's under its path as it was typed.
+    unstated = unstated or (score is not None and score.metric != name)
     return unstated or _unscored(stored, key, retry)
 
 

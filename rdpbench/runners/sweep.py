@@ -87,12 +87,14 @@ def finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) -> 
 def verify_store(store: Store, sample: int | None, seed: int) -> int:
     """Verify, record what was decoded in the fresh process, print findings; 1 if there are any."""
     found = verify(store, sample, seed)
-    if found.decoded:
+    if found.decoded or found.refuted:
         try:
             with store.lock():
                 writer = store.writer(store.new_session())
                 for key in found.decoded:
                     writer.append({"verified": key})
+                for key in found.refuted:  # not an error: another library or machine may be the reason
+                    writer.append({"suspect": key})
                 writer.close()
                 if not found.findings:
                     store.compact()

@@ -36,6 +36,8 @@ class Verified:
     images: int
     decoded: tuple[str, ...]
     """Task keys whose bitstream gave the recorded pixels in a fresh process."""
+    refuted: tuple[str, ...] = ()
+    """Those whose bitstream gave others, or none."""
 
 
 def verify(store: Store, sample: int | None, seed: int = 0) -> Verified:
@@ -78,9 +80,9 @@ def verify(store: Store, sample: int | None, seed: int = 0) -> Verified:
     answers = decode_elsewhere(store, asked)
     wrong = [one for one in asked if answers[one] != one.expected]
     findings += [unlike(one, answers[one]) for one in wrong]
-    bad = {one.row.task_key for one in wrong if one.decodes == 1}
+    bad = dict.fromkeys(one.row.task_key for one in wrong if one.decodes == 1)
     true = tuple(row.task_key for row in chosen if row.task_key not in bad)
-    return Verified(tuple(findings), len(good), images, true)
+    return Verified(tuple(findings), len(good), images, true, tuple(bad))
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ def decode_elsewhere(store: Store, asked: Sequence[Asked]) -> dict[Asked, str]:
     answers: dict[Asked, str] = {}
     if not asked:
         return answers
-    left = list(asked)
+    # Last first: a bitstream that needs what an earlier one left in its decoder does not find it.
+    left = list(reversed(asked))
     start_server()
     context = multiprocessing.get_context("forkserver")
     while left:

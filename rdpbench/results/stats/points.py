@@ -455,11 +455,31 @@ def gather(
             older += len(members) - len(once)
             points.append(Point(where, codec, setting, tuple(once)))
     points, stale = _one_edition(points)
+    points, suspect = _proven(points)
     if older:
         notes.append(f"{older} rows of earlier versions of codecs, or of images that changed since, are left out")
-    notes += stale
+    notes += [*stale, *suspect]
     current_scores, current_sets = _current_scores(points, scores, notes), _current_sets(points, sets, notes)
     return Points(tuple(points), tuple(notes), current_scores, current_sets, _names(points))
+
+
+def _proven(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
+    """Without points of a codec if one of its bitstreams did not give its pixels in a fresh process, until others do.
+
+    What it hides between encoding and decoding it may hide for the others, too.
+    """
+    refuted = Counter(point.codec for point in points for row in point.rows if row.verified == "refuted")
+    doubted = [
+        point for point in points if refuted[point.codec] and any(row.verified != "fresh_process" for row in point.good)
+    ]
+    notes = [
+        f"{codec}: {number} of its bitstreams did not give their pixels in a fresh process, so "
+        f"{', '.join(point.setting.words for point in doubted if point.codec == codec)} has no mean until all others "
+        "do; type: rdpbench verify RUN --all"
+        for codec, number in refuted.items()
+        if any(point.codec == codec for point in doubted)
+    ]
+    return [point for point in points if point not in doubted], notes
 
 
 def _names(points: Iterable[Point]) -> dict[tuple[Where, str], str]:
