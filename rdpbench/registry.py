@@ -9,8 +9,11 @@ Three ways in, looked up in this order:
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
+from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -176,6 +179,8 @@ def load(kind: Kind, reference: str) -> type:
     True
     """
     if ":" in reference:
+        if _from_results.get():
+            raise ConfigError(f"{kind} {reference!r} is named by results, and is not loaded: it is no installed name")
         return _load_own(reference, f"{kind}={reference}")
     target = BUILTIN[kind].get(reference) or _entry_points(kind).get(reference)
     if target is None and (counted := _counted(kind, reference)):
@@ -185,6 +190,26 @@ def load(kind: Kind, reference: str) -> type:
     if reference in BUILTIN[kind]:
         return _builtin(target)
     return _load_own(target, f"entry point {reference!r} of an installed package")
+
+
+_from_results: ContextVar[bool] = ContextVar("from_results", default=False)
+
+
+@contextlib.contextmanager
+def installed_only() -> Iterator[None]:
+    """Inside, names come from results, which anybody may have written: `load` imports no file or module that they name.
+
+    Options of codecs that ship may name a codec, too, so this holds while one is built and while it decodes.
+
+    >>> with installed_only():
+    ...     print(load("metric", "psnr").unit)
+    dB
+    """
+    before = _from_results.set(True)
+    try:
+        yield
+    finally:
+        _from_results.reset(before)
 
 
 @cache
@@ -226,8 +251,12 @@ def source_now(kind: Kind, reference: str) -> str:
     target = _own_target(kind, reference)
     where = (target or "").rpartition(":")[0]
     try:
-        source = own.read_file(_path_of(where)) if where.endswith(".py") else own.read_module(where)
-    except OSError:
+        if where.endswith(".py"):
+            # A row may name anything: a pipe, of which a read never ends, is no file.
+            source = own.read_file(_path_of(where)) if _path_of(where).is_file() else None
+        else:
+            source = own.read_module(where)
+    except (OSError, ValueError):  # ValueError: a path with a NUL in it
         return ""
     return source.sha256 if source else ""
 

@@ -6,11 +6,11 @@ import contextlib
 import os
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rdpbench.config import Bench
+from rdpbench.config import Bench, CodecSetting
 from rdpbench.errors import StoreBusy
 from rdpbench.provenance import provenance, write_session
 from rdpbench.results.parts import PartWriter, unwritable
@@ -165,7 +165,8 @@ def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> 
                 if writer.lines % SYNC_EVERY == 0:
                     arrays.sync()
                     writer.sync()
-        verified, findings = _decoded_again(done.store, chosen.results, writer)
+        codecs = {work.task.key: work.task.codec for work in done.plan.work}
+        verified, findings = _decoded_again(done.store, chosen.results, codecs, writer)
     finally:
         arrays.close()
         cached.close()
@@ -181,14 +182,21 @@ def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> 
     )
 
 
-def _decoded_again(store: Store, results: Sequence[Result], writer: PartWriter) -> tuple[int, list[str]]:
+def _decoded_again(
+    store: Store, results: Sequence[Result], codecs: Mapping[str, CodecSetting], writer: PartWriter
+) -> tuple[int, list[str]]:
     """Decode bitstreams in a fresh process; returns how many gave the recorded pixels, and what else was found.
 
     A number that is not one of the bytes alone must not enter a mean: the row becomes a failed one, or loses the
     values that were made of further decodes.
     """
     verified, findings = 0, []
-    asked = {one: result for result in results if result.row for one in asked_of(result.row, result.scores)}
+    asked = {
+        one: result
+        for result in results
+        if result.row
+        for one in asked_of(result.row, result.scores, codecs[result.row.task_key])
+    }
     for one, answer in decode_elsewhere(store, list(asked)).items():
         key, right = one.row.task_key, answer == one.expected
         if not right:

@@ -22,7 +22,7 @@ SLOW = 30.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``rdpbench report NAME``, without the run itself."""
-    parser.add_argument("also", nargs="*", metavar="NAME", help="more runs for the same report")
+    parser.add_argument("also", nargs="*", metavar="NAME", help="more runs for it; codec=FILE:CLASS, a codec of yours")
     parser.add_argument(
         "--out",
         type=Path,

@@ -509,7 +509,8 @@ def is_installed(row: Row) -> bool | None:
     """Would what is installed here make this row? None if that cannot be told, as of a codec that is not here."""
     try:
         if row.use in registry.BUILTIN["codec"]:
-            return _key_now(row) == row.task_key
+            with registry.installed_only():  # options name codecs, too
+                return _key_now(row) == row.task_key
         # Of a codec of the user's the sources are read, and never executed: a row may come from anywhere.
         same = bool(stated_source(row)) and registry.source_now("codec", row.use) == stated_source(row)
         return same and files_now(row.files)
@@ -521,7 +522,7 @@ def stated_source(row: Row) -> str:
     """Hash of the file that a codec of the user's was, when it made a row."""
     try:
         return str(json.loads(row.coder).get("source_sha256", ""))
-    except ValueError:
+    except (ValueError, AttributeError):
         return ""
 
 
