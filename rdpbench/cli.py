@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rdpbench import registry
 from rdpbench.datasets.command import add_arguments as data_arguments
 from rdpbench.errors import ConfigError, RdpbenchError
 from rdpbench.overrides import SETTINGS, plain
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif hasattr(options, "root"):
         given = root or options.root
         options.root = Path(RUNS if given in (None, "", "null") else given).expanduser()
+    registry.forget()
     try:
         check_variables()
         code: int = options.run(options)

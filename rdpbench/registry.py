@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 from rdpbench import own
 from rdpbench.errors import ConfigError, UnknownName
@@ -291,6 +291,10 @@ _modules: dict[str, own.Source | None] = {}
 """What was loaded of the user's, with its source as it was then."""
 
 
+meanings: dict[str, Any] = {}
+"""What the runs that a command reads say of metrics that are not installed here (`rdpbench.results.stats.points`)."""
+
+
 def forget() -> None:
     """A new command: what an earlier one in this process loaded of files of the user's is loaded again.
 
@@ -299,6 +303,7 @@ def forget() -> None:
     for path in _files:
         own.unload(Path(path))
     _files.clear()
+    meanings.clear()
 
 
 def _source_of(where: str) -> own.Source | None:

@@ -12,7 +12,8 @@ from rdpbench.results.figures import draw_all
 from rdpbench.results.latex import latex
 from rdpbench.results.parts import unwritable
 from rdpbench.results.schema import Row
-from rdpbench.results.stats.points import Point, Points, meaning, titles
+from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.stats.points import Point, Points, titles
 from rdpbench.results.store import Contents, Store
 from rdpbench.results.style import safe
 from rdpbench.results.summary import compared, frame

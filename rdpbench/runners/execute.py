@@ -82,7 +82,7 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
         plan = ahead or make_plan(bench, store)
         if announce:
             announce(plan, store)
-        if not plan.work and not plan.members and not plan.judged:
+        if not plan.work and not plan.members and not plan.measures and not plan.judged:
             reduce_sets(store, plan, bench)
             store.compact()
             return Done(store, plan)
@@ -135,8 +135,9 @@ def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> 
     errors: list[Row] = []
     chosen = _Reservoir(sample)
     writer: PartWriter = done.store.writer(session)
-    for member in done.plan.members:
-        writer.append({"member": vars(replace(member, session=session))})
+    told = [("member", member) for member in done.plan.members] + [("measure", one) for one in done.plan.measures]
+    for kind, record in told:
+        writer.append({kind: vars(replace(record, session=session))})
     for row in done.plan.judged:
         writer.append({"row": row.record()})
     arrays, cached = done.store.features.writer(session), originals().writer(session)

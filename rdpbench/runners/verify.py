@@ -91,9 +91,7 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
     return Verified(tuple(findings), len(good), images, true, tuple(undecoded))
 
 
-def _asked(
-    rows: Iterable[Row], by_task: Mapping[str, Sequence[Score]], named: Named
-) -> tuple[list[Asked], list[str]]:
+def _asked(rows: Iterable[Row], by_task: Mapping[str, Sequence[Score]], named: Named) -> tuple[list[Asked], list[str]]:
     """What is decoded, and why the rest is not."""
     asked: list[Asked] = []
     undecoded: Counter[str] = Counter()
