@@ -32,7 +32,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rdpbench.errors import StoreBusy, StoreCorrupt
+from rdpbench.errors import StoreBusy, StoreCorrupt, StoreUnwritable
 from rdpbench.results.features import FeatureStore
 from rdpbench.results.parts import Part, PartWriter, read_parts, unwritable
 from rdpbench.results.schema import SCHEMA_VERSION, Measure, Member, Row, Score, SetScore, Timing, migrate, parse
@@ -132,6 +132,21 @@ class Store:
         """The parts that are not compacted yet."""
         return read_parts(self.parts)
 
+    def check_links(self, *names: str) -> None:
+        """Refuse to write through links of the run's folder that lead out of it: who made the folder made them.
+
+        Raises:
+            StoreUnwritable: one of the names is such a link.
+        """
+        home = self.folder.resolve()
+        for name in names:
+            path = self.folder / name
+            if path.is_symlink() and not path.resolve().is_relative_to(home):
+                raise StoreUnwritable(
+                    f"{path} is a link to {path.readlink()}, out of the run's folder, where nothing is written. "
+                    "Put a folder in its place"
+                )
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for writing.
@@ -142,6 +157,9 @@ class Store:
         """
         from filelock import FileLock, Timeout
 
+        self.check_links("parts", "sessions", ".lock", "reconstructions", "features")
+        for path in [*self.folder.glob("*.tmp"), *self.folder.glob("*.parquet"), self.folder / "parquet.sha256"]:
+            self.check_links(path.name)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / ".lock", timeout=0)

@@ -133,6 +133,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
         beside = path.with_name(f".{path.name}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            beside.unlink(missing_ok=True)  # a link in a folder from elsewhere is not followed
             figure.savefig(beside, format=ending, **options)
             beside.replace(path)
         except OSError as error:

@@ -163,6 +163,7 @@ def setting_of(row: Row, named: Named = NOBODY) -> CodecSetting:
     options = json.loads(row.options)
     if not isinstance(options, dict):
         raise CodecError(f"the options of the row are no list of names: {row.options!r:.80}")
+    options = {name: _typed(row, name, value, named) for name, value in options.items()}
     use = _named_use(row, named) if ":" in row.use else row.use
     if use not in registry.BUILTIN["codec"]:
         fields = getattr(registry.load("codec", use), "__dataclass_fields__", {})
@@ -176,6 +177,22 @@ def setting_of(row: Row, named: Named = NOBODY) -> CodecSetting:
                     f"type it if it is yours: codec.options.{name}=..."
                 )
     return CodecSetting(row.codec, use, tuple(sorted(options.items())), ())
+
+
+def _typed(row: Row, name: str, value: object, named: Named) -> object:
+    """A value as it is, or as the user types it where the row has only that it is out of somebody's environment."""
+    if not (isinstance(value, str) and "${" in value):
+        return value
+    typed = [text for option, text in named.options if option == name]
+    if not typed:
+        raise CodecError(
+            f"not decoded: option {name} of {row.use:.80} was {value!r:.80} in the environment of who coded; "
+            f"type its value: codec.options.{name}=..."
+        )
+    try:
+        return json.loads(typed[0])
+    except ValueError:
+        return typed[0]
 
 
 def _shortened(value: object) -> str:

@@ -23,7 +23,7 @@ from rdpbench.runners.features import originals, set_metrics
 from rdpbench.runners.grid import run_name
 from rdpbench.runners.plan import Plan, chunks, make_plan
 from rdpbench.runners.progress import progress
-from rdpbench.runners.rows import resolved
+from rdpbench.runners.rows import resolved, without_environment
 from rdpbench.runners.server import import_ahead, start_for
 from rdpbench.runners.sets import reduce_all
 from rdpbench.runners.verify import asked_of, decode_elsewhere, unlike
@@ -140,10 +140,15 @@ def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> 
         writer.append({kind: vars(replace(record, session=session))})
     for row in done.plan.judged:
         writer.append({"row": row.record()})
+    codecs = {work.task.key: work.task.codec for work in done.plan.work}
     arrays, cached = done.store.features.writer(session), originals().writer(session)
     try:
         with progress(len(done.plan.work)) as shown, contextlib.closing(results) as stream:  # type: ignore[type-var]
-            for result in stream:
+            for made_now in stream:
+                result = made_now
+                if result.row:
+                    row = without_environment(result.row, codecs[result.row.task_key])
+                    result = replace(result, row=row)
                 # Arrays first: a row whose features were lost is scored again, the other way round is for nothing.
                 for made in result.features:
                     arrays.append(made)
@@ -166,7 +171,6 @@ def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> 
                 if writer.lines % SYNC_EVERY == 0:
                     arrays.sync()
                     writer.sync()
-        codecs = {work.task.key: work.task.codec for work in done.plan.work}
         verified, findings = _decoded_again(done.store, chosen.results, codecs, writer)
     finally:
         arrays.close()
