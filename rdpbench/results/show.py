@@ -62,9 +62,9 @@ def show(
         for path, how in ((folder / "summary.md", tables.markdown), (folder / "summary.tex", latex)):
             path.unlink(missing_ok=True)
             path.write_text("\n".join(map(how, drawn)))
-        for made, path in ((frame(points, metrics), summary), (tidy(points, metrics), rows)):
+        for lines, path in ((frame(points, metrics), summary), (tidy(points, metrics), rows)):
             path.unlink(missing_ok=True)  # a link in a folder from elsewhere is replaced, not followed
-            for_spreadsheets(made).to_csv(path, index=False)
+            for_spreadsheets(lines).to_csv(path, index=False)
     except OSError as error:
         raise unwritable(store.folder, error) from error
     made = [store.folder / "rows.parquet", store.folder / "rows.csv"]

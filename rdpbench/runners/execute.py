@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import tempfile
@@ -14,7 +15,7 @@ from rdpbench.config import Bench, CodecSetting
 from rdpbench.errors import StoreBusy
 from rdpbench.provenance import provenance, write_session
 from rdpbench.results.parts import PartWriter, unwritable
-from rdpbench.results.schema import Row
+from rdpbench.results.schema import Measure, Member, Row
 from rdpbench.results.store import Store
 from rdpbench.runners import local
 from rdpbench.runners.coding import Setup
@@ -135,20 +136,16 @@ def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> 
     errors: list[Row] = []
     chosen = _Reservoir(sample)
     writer: PartWriter = done.store.writer(session)
-    told = [("member", member) for member in done.plan.members] + [("measure", one) for one in done.plan.measures]
-    for kind, record in told:
-        writer.append({kind: vars(replace(record, session=session))})
+    stated: list[tuple[str, Member | Measure]] = [("member", member) for member in done.plan.members]
+    for kind, one in [*stated, *(("measure", measure) for measure in done.plan.measures)]:
+        writer.append({kind: vars(replace(one, session=session))})
     for row in done.plan.judged:
         writer.append({"row": row.record()})
     codecs = {work.task.key: work.task.codec for work in done.plan.work}
     arrays, cached = done.store.features.writer(session), originals().writer(session)
     try:
         with progress(len(done.plan.work)) as shown, contextlib.closing(results) as stream:  # type: ignore[type-var]
-            for made_now in stream:
-                result = made_now
-                if result.row:
-                    row = without_environment(result.row, codecs[result.row.task_key])
-                    result = replace(result, row=row)
+            for result in map(_public, stream, itertools.repeat(codecs)):
                 # Arrays first: a row whose features were lost is scored again, the other way round is for nothing.
                 for made in result.features:
                     arrays.append(made)
@@ -185,6 +182,12 @@ def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> 
         findings=tuple(findings),
         verified=verified,
     )
+
+
+def _public(result: Result, codecs: Mapping[str, CodecSetting]) -> Result:
+    """A result without what the environment holds."""
+    row = result.row
+    return replace(result, row=without_environment(row, codecs[row.task_key])) if row else result
 
 
 def _decoded_again(

@@ -85,21 +85,14 @@ def without_environment(row: Row, setting: CodecSetting) -> Row:
     if not setting.typed:
         return row
     held = dict(setting.typed)
-    told = {name: json.dumps(as_typed(json.loads(getattr(row, name)), held)) for name in _OF_OPTIONS}
+    told: dict[str, Any] = {name: json.dumps(as_typed(json.loads(getattr(row, name)), held)) for name in _OF_OPTIONS}
     # An option that is a path is made absolute, so that the value is a part of it, or is written otherwise.
-    options = {
-        **json.loads(told["options"]),
-        **{name: text for (name, _), text in setting.typed if name in _names(row)},
-    }
-    told["options"] = json.dumps(options)
+    options = json.loads(told["options"])
+    told["options"] = json.dumps(options | {name: text for (name, _), text in setting.typed if name in options})
     return replace(row, **told, **{name: as_typed(getattr(row, name), held) for name in ("error", "command")})
 
 
 _OF_OPTIONS = ("options", "configuration", "coder", "info")
-
-
-def _names(row: Row) -> set[str]:
-    return set(json.loads(row.options))
 
 
 def judged(row: Row, tolerance: float) -> Row:

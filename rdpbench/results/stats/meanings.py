@@ -81,7 +81,7 @@ def is_told(metric: str) -> bool:
 
 def readable(contents: Contents, notes: list[str]) -> tuple[list[Score], list[SetScore]]:
     """The values of a run whose meaning is known; ``notes`` gets what is left out, and why."""
-    metrics = {score.metric for score in (*contents.scores.values(), *contents.sets.values())}
+    metrics = {score.metric for score in contents.scores.values()} | {score.metric for score in contents.sets.values()}
     metrics |= {measure.metric for measure in contents.measures.values()}
     of: dict[str, dict[str, str]] = {}
     for metric in sorted(metrics):
@@ -117,8 +117,8 @@ def _read(metric: str, contents: Contents) -> dict[str, str]:
     known = {measure.definition: (measure, means) for measure in of if (means := _stated(measure))}
     if not known:
         return {}
-    now = registry.source_now("metric", metric)
     # The edition that lies here; else the one that was stored last.
+    now = registry.source_now("metric", metric) if len({stated for _, stated in known.values()}) > 1 else ""
     means = max(known.values(), key=lambda pair: (bool(now) and pair[0].source == now, pair[0].session))[1]
     before = registry.meanings.get(metric)
     if isinstance(before, Told) and before.meaning != means:
