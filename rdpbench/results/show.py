@@ -12,7 +12,7 @@ from rdpbench.results.figures import draw_all
 from rdpbench.results.latex import latex
 from rdpbench.results.parts import unwritable
 from rdpbench.results.schema import Row
-from rdpbench.results.spreadsheets import for_spreadsheets
+from rdpbench.results.spreadsheets import to_csv
 from rdpbench.results.stats.meanings import meaning
 from rdpbench.results.stats.points import Point, Points, titles
 from rdpbench.results.store import Contents, Store
@@ -62,9 +62,8 @@ def show(
         for path, how in ((folder / "summary.md", tables.markdown), (folder / "summary.tex", latex)):
             path.unlink(missing_ok=True)
             path.write_text("\n".join(map(how, drawn)))
-        for lines, path in ((frame(points, metrics), summary), (tidy(points, metrics), rows)):
-            path.unlink(missing_ok=True)  # a link in a folder from elsewhere is replaced, not followed
-            for_spreadsheets(lines).to_csv(path, index=False)
+        to_csv(frame(points, metrics), summary)
+        to_csv(tidy(points, metrics), rows)
     except OSError as error:
         raise unwritable(store.folder, error) from error
     made = [store.folder / "rows.parquet", store.folder / "rows.csv"]

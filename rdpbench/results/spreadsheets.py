@@ -5,6 +5,8 @@ A quote is put before such a text. Numbers stay numbers. `read_cell` takes the q
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,16 +36,27 @@ def read_cell(text: str) -> str:
     return text[1:] if text[:1] == "'" and text.lstrip("'")[:1] in tuple(_STARTS) else text
 
 
-def for_spreadsheets(frame: pd.DataFrame) -> pd.DataFrame:
-    """A frame whose texts are cells; other columns are as they were.
+def to_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write a frame whose texts are cells; other columns are as they were.
 
-    >>> import pandas as pd
-    >>> for_spreadsheets(pd.DataFrame({"image": ["@a", "b"], "bpp": [-1.5, 2.0]})).to_csv(index=False).split()
+    What lies at the path is replaced, not written into: in a folder from elsewhere it may be a link out of it.
+
+    Raises:
+        OSError: it cannot be written.
+
+    >>> import pandas as pd, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     to_csv(pd.DataFrame({"image": ["@a", "b"], "bpp": [-1.5, 2.0]}), Path(folder, "a.csv"))
+    ...     Path(folder, "a.csv").read_text().split()
     ['image,bpp', "'@a,-1.5", 'b,2.0']
     """
     texts = [name for name in frame.columns if frame[name].map(lambda value: isinstance(value, str)).any()]
     made = {name: frame[name].map(lambda value: cell(value) if isinstance(value, str) else value) for name in texts}
-    return frame.assign(**made)
+    # Python's writer leaves a carriage return bare, where readers see the end of a line.
+    bare = any("\r" in value for column in made.values() for value in column if isinstance(value, str))
+    path.unlink(missing_ok=True)
+    quoting = csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL
+    frame.assign(**made).to_csv(path, index=False, quoting=quoting)
 
 
 def _is_number(text: str) -> bool:

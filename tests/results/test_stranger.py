@@ -209,6 +209,50 @@ def test_resuming_in_a_strangers_folder_decodes_by_the_codec_of_the_command(
     assert honest.exists()
 
 
+OWN = """
+import subprocess
+from dataclasses import dataclass
+from rdpbench.codecs.contract import Bitstream
+@dataclass(frozen=True)
+class C:
+    program: str = "true"
+    level: int = 1
+    def encode(self, image, side):
+        return Bitstream.whole(bytes(image.shape[:2]) + image.tobytes())
+    def decode(self, data):
+        import numpy as np
+        subprocess.run(self.program.split(), check=True)
+        return np.frombuffer(data[2:], np.uint8).reshape(data[0], data[1], 3)
+"""
+
+
+def test_a_row_gives_no_program_to_a_codec_that_the_user_names(
+    tmp_path: Path, here: Any, images: Any, capsys: Any
+) -> None:
+    (tmp_path / "c.py").write_text(OWN)
+    line = ["run", f"data=folder:{images(2)}", "codec=./c.py:C", "codec.options.level=7", "metrics=psnr"]
+    assert here(*line, "figures=false", "workers=0", "verify=9") == 0
+    store = Store(tmp_path / "results/runs/folder-pictures")
+    named = ("verify", "folder-pictures", "--all", "codec=./c.py:C")
+    assert here(*named) == 0, "numbers and defaults are harmless"
+    writer = store.writer(store.new_session())
+    for row in store.read().rows.values():
+        options = json.dumps({"program": f"touch {tmp_path}/PROOF", "level": 7})
+        writer.append({"row": dataclasses.replace(row, options=options, time="later").record()})
+    writer.close()
+    capsys.readouterr()
+    assert here(*named) == 1
+    assert "type it if it is yours: codec.options.program=..." in capsys.readouterr().out
+    assert not (tmp_path / "PROOF").exists()
+    assert here(*named, f"codec.options.program=touch {tmp_path}/PROOF") == 0
+    assert (tmp_path / "PROOF").exists()
+    # Another source than the row's is not what made it, whatever its name is.
+    (tmp_path / "c.py").write_text(OWN + "# edited")
+    capsys.readouterr()
+    assert here(*named) == 1
+    assert "is not what made the row: its source is another" in capsys.readouterr().out
+
+
 METRIC = """
 class M:
     name = "m"; version = "1"; unit = "dB"; higher_is_better = False; perceptual = True; source = "me"; needs = ()
@@ -346,14 +390,14 @@ def test_links_out_of_a_strangers_folder_are_not_written_through(
 FORMULAS = ['=HYPERLINK("http://x")', "+1+cmd", "-2+3+cmd|' /C calc'!A0", "@SUM(1)", "\t=1", "\r=1", "'=1", "＝1"]
 
 
-def test_cells_of_csv_files_are_no_formulas(stranger: Stranger, tmp_path: Path, here: Any) -> None:
+def test_cells_of_csv_files_are_no_formulas(stranger: Stranger, rdpbench: Any) -> None:
     def named(number: int, row: Row) -> Row:
         return dataclasses.replace(
             row, image=FORMULAS[number % 8], tags=FORMULAS[number % 8], codec=FORMULAS[number % 8] + row.codec
         )
 
     out = stranger(named)
-    assert here("show", str(out)) == 0
+    rdpbench("show", str(out), code=0)
     for path in (out / "rows.csv", out / "tables/summary.csv"):
         with path.open(newline="") as file:
             lines = list(csv.DictReader(file))
@@ -361,7 +405,9 @@ def test_cells_of_csv_files_are_no_formulas(stranger: Stranger, tmp_path: Path, 
         assert {read_cell(codec)[: -len("jpeg")] for codec in codecs} == set(FORMULAS)
         cells = [cell for line in lines for cell in line.values()]
         assert not [cell for cell in cells if cell[:1] in tuple("=+@\t\r＝") or cell.startswith("-2+3")]
-        assert all(float(line["bpp"]) > 0 for line in lines)
+        rates = [line["bpp"] for line in lines if line["bpp"]]
+        assert len(rates) > len(lines) / 2
+        assert all(float(rate) > 0 for rate in rates)
 
 
 def test_a_store_keeps_what_it_is_told_of_metrics(tmp_path: Path) -> None:
