@@ -406,7 +406,7 @@ def test_cells_of_csv_files_are_no_formulas(stranger: Stranger, rdpbench: Any) -
         cells = [cell for line in lines for cell in line.values()]
         assert not [cell for cell in cells if cell[:1] in tuple("=+@\t\r＝") or cell.startswith("-2+3")]
         rates = [line["bpp"] for line in lines if line["bpp"]]
-        assert len(rates) > len(lines) / 2
+        assert len(rates) >= len(lines) / 2
         assert all(float(rate) > 0 for rate in rates)
 
 
