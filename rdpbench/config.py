@@ -57,6 +57,8 @@ class CodecSetting:
     """The default sweep."""
     title: str = ""
     role: str = "codec"
+    typed: tuple[tuple[tuple[str, Any], str], ...] = ()
+    """What was typed in the place of a value that is out of the environment, by the option's name and that value."""
 
 
 @dataclass(frozen=True)
@@ -363,7 +365,9 @@ def _codec(one: Mapping[str, Any], weights: str | None) -> CodecSetting:
         except OSError as error:
             raise ConfigError(f"codec {label!r}: {error}") from error
     title, role = codec.get("title") or label, codec.get("role", "codec")
-    setting = CodecSetting(label, codec["use"], tuple(sorted(options.items())), rates, title, role)
+    held = _interpolated(codec.get("options") or {}, one["_as_typed"]["codec"].get("options") or {})
+    typed = tuple(pair for pair in held if "oc.env" in pair[1])
+    setting = CodecSetting(label, codec["use"], tuple(sorted(options.items())), rates, title, role, typed)
     check_options(setting)
     return setting
 

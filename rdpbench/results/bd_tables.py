@@ -17,7 +17,8 @@ from rdpbench.metrics.contract import Meaning, stated, weighed
 from rdpbench.results import bootstrap
 from rdpbench.results.bd import Delta, RateValues, bd_metric, bd_rate
 from rdpbench.results.bootstrap import Interval
-from rdpbench.results.stats.points import ImageCurve, Points, common, image_curves, meaning, titles
+from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.stats.points import ImageCurve, Points, common, image_curves, titles
 from rdpbench.results.summary import compared as over_common_images
 from rdpbench.results.tables import Cell, Table
 

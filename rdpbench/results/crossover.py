@@ -25,7 +25,8 @@ from rdpbench.metrics.contract import weighed
 from rdpbench.results import bootstrap
 from rdpbench.results.bd import RateValues
 from rdpbench.results.bd_tables import common_images, compared, in_unit, letter, means
-from rdpbench.results.stats.points import Floats, ImageCurve, Points, meaning
+from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.stats.points import Floats, ImageCurve, Points
 from rdpbench.results.tables import Cell, Table
 
 EQUAL = 1e-12

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from rdpbench.image import Image
+from rdpbench.paths import ODD, file_name
 from rdpbench.results.parts import unwritable
 from rdpbench.results.schema import Row
 from rdpbench.results.store import Store
@@ -17,7 +17,8 @@ def reconstruction_path(store: Store, row: Row) -> Path:
     point = "none" if row.rate is None else f"{row.rate:g}"
     if row.target_bpp is not None:
         point = f"bpp{row.target_bpp:g}"
-    return store.folder / "reconstructions" / _safe(row.codec) / point / f"{_safe(row.image)}-{row.task_key[:8]}.png"
+    stem = file_name(f"{file_name(row.image, ODD)}-{row.task_key[:8]}", ODD)
+    return store.folder / "reconstructions" / file_name(row.codec, ODD) / point / f"{stem}.png"
 
 
 def put_reconstruction(store: Store, row: Row, pixels: Image) -> None:
@@ -32,7 +33,3 @@ def put_reconstruction(store: Store, row: Row, pixels: Image) -> None:
         beside.replace(path)
     except OSError as error:
         raise unwritable(path, error) from error
-
-
-def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._+=,\[\]-]", "_", name)

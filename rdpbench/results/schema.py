@@ -229,6 +229,32 @@ class Member:
     """Which call of rdpbench named it."""
 
 
+@dataclass(frozen=True)
+class Measure:
+    """What must be known to read the values of a metric that does not ship, as it was when it scored.
+
+    It is stored, since who reads a run does not import what the run names. Fields are as in
+    `rdpbench.metrics.contract.Meaning`; ``low`` and ``high`` are its bounds.
+    """
+
+    measure_key: str
+    """The metric's name and its edition."""
+    metric: str
+    definition: str
+    """Which edition of the metric, as for a score."""
+    source: str
+    """sha256 of the source of its class; empty if it is not known."""
+    kind: str
+    unit: str
+    higher_is_better: bool
+    perceptual: bool
+    averaged: str
+    low: float
+    high: float
+    session: str
+    """Which call of rdpbench stored it."""
+
+
 class Place(NamedTuple):
     """To which curve a row or a member belongs, with the protocol, which is in the task's key."""
 
@@ -302,7 +328,9 @@ class SetScore:
 
 
 def parse(
-    kind: type[Row] | type[Score] | type[Timing] | type[SetScore] | type[Member], record: dict[str, Any], where: str
+    kind: type[Row] | type[Score] | type[Timing] | type[SetScore] | type[Member] | type[Measure],
+    record: dict[str, Any],
+    where: str,
 ) -> Any:
     """Turn a stored record back into its class; a record with other fields is refused with its place."""
     names = {field.name for field in fields(kind)}

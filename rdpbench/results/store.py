@@ -9,7 +9,8 @@
       timings.parquet        honest times, where asked for
       sets.parquet           values of set metrics, one per point
       members.parquet        rows that belong to more points than the one they were coded for
-      parquet.sha256         of these five, as sha256sum writes it: a checksum inside Parquet covers a part of it only
+      measures.parquet       units and directions of metrics that do not ship
+      parquet.sha256         of these six, as sha256sum writes it: a checksum inside Parquet covers a part of it only
       bitstreams/ab/abcd...  every bitstream, under its sha256
       reconstructions/       PNG, as far as keep= asks for them
       features/              arrays that set metrics need, per image; see `rdpbench.results.features`
@@ -25,15 +26,27 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rdpbench.errors import StoreBusy, StoreCorrupt
+from rdpbench.errors import StoreBusy, StoreCorrupt, StoreUnwritable
 from rdpbench.results.features import FeatureStore
 from rdpbench.results.parts import Part, PartWriter, read_parts, unwritable
-from rdpbench.results.schema import REFUTED, SCHEMA_VERSION, Member, Row, Score, SetScore, Timing, migrate, parse
+from rdpbench.results.schema import (
+    REFUTED,
+    SCHEMA_VERSION,
+    Measure,
+    Member,
+    Row,
+    Score,
+    SetScore,
+    Timing,
+    migrate,
+    parse,
+)
 
 
 @dataclass
@@ -45,6 +58,7 @@ class Contents:
     timings: dict[str, Timing] = field(default_factory=dict)
     sets: dict[str, SetScore] = field(default_factory=dict)
     members: dict[str, Member] = field(default_factory=dict)
+    measures: dict[str, Measure] = field(default_factory=dict)
 
     def add(self, record: dict[str, Any], where: str) -> None:
         """Take in one record; a success replaces a failure of the same key, never the other way round.
@@ -66,6 +80,9 @@ class Contents:
         if "member" in record:
             member: Member = parse(Member, record["member"], where)
             self.members[member.member_key] = member
+        if "measure" in record:
+            measure: Measure = parse(Measure, record["measure"], where)
+            self.measures[measure.measure_key] = measure
         if "verified" in record and record["verified"] in self.rows:
             key = record["verified"]
             self.rows[key] = replace(self.rows[key], verified="fresh_process")
@@ -133,6 +150,21 @@ class Store:
         """The parts that are not compacted yet."""
         return read_parts(self.parts)
 
+    def check_links(self, *names: str) -> None:
+        """Refuse to write through links of the run's folder that lead out of it: who made the folder made them.
+
+        Raises:
+            StoreUnwritable: one of the names is such a link.
+        """
+        home = self.folder.resolve()
+        for name in names:
+            path = self.folder / name
+            if path.is_symlink() and not path.resolve().is_relative_to(home):
+                raise StoreUnwritable(
+                    f"{path} is a link to {path.readlink()}, out of the run's folder, where nothing is written. "
+                    "Put a folder in its place"
+                )
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for writing.
@@ -143,6 +175,9 @@ class Store:
         """
         from filelock import FileLock, Timeout
 
+        self.check_links("parts", "sessions", ".lock", "reconstructions", "features")
+        for path in [*self.folder.glob("*.tmp"), *self.folder.glob("*.parquet"), self.folder / "parquet.sha256"]:
+            self.check_links(path.name)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / ".lock", timeout=0)
@@ -199,7 +234,13 @@ class Store:
     # Bitstreams
 
     def bitstream_path(self, sha256: str) -> Path:
-        """Where the bitstream with this hash lies."""
+        """Where the bitstream with this hash lies.
+
+        Raises:
+            StoreCorrupt: it is no hash; a row may say anything, and nothing else is read.
+        """
+        if not is_sha256(sha256):
+            raise StoreCorrupt(f"{sha256!r:.80} is no sha256, and names no bitstream")
         return self.folder / "bitstreams" / sha256[:2] / f"{sha256}.bin"
 
     def put_bitstream(self, data: bytes) -> str:
@@ -239,6 +280,8 @@ class Store:
 
     def has_bitstream(self, row: Row) -> bool:
         """Is a row's bitstream there, with its size? (Cheap; `verify` checks the bytes.)"""
+        if not is_sha256(row.bitstream_sha256):
+            return False
         path = self.bitstream_path(row.bitstream_sha256)
         return path.is_file() and path.stat().st_size == row.bytes
 
@@ -256,7 +299,7 @@ class Store:
         }
         for record in self._read_parquet("timings"):
             contents.add({"timing": record}, str(self._parquet("timings")))
-        for name in ("set", "member"):
+        for name in ("set", "member", "measure"):
             for record in self._read_parquet(f"{name}s"):
                 contents.add({name: record}, str(self._parquet(f"{name}s")))
         return contents
@@ -354,6 +397,15 @@ def _write_new(path: Path, data: bytes) -> None:
             raise
 
 
+def is_sha256(text: object) -> bool:
+    """Is it a sha256, as hashes of bitstreams and pixels are written?
+
+    >>> is_sha256("ab" * 32), is_sha256("../../etc/passwd")
+    (True, False)
+    """
+    return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{64}", text) is not None
+
+
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -373,4 +425,5 @@ def _tables(contents: Contents) -> dict[str, list[dict[str, Any]]]:
         "timings": ordered(contents.timings.values(), "task_key", "timing_key"),
         "sets": ordered(contents.sets.values(), "metric", "time", "set_key"),
         "members": ordered(contents.members.values(), "dataset", "codec", "task_key", "member_key"),
+        "measures": ordered(contents.measures.values(), "metric", "measure_key"),
     }

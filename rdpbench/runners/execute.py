@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rdpbench.config import Bench
+from rdpbench.config import Bench, CodecSetting
 from rdpbench.errors import StoreBusy
 from rdpbench.provenance import provenance, write_session
 from rdpbench.results.parts import PartWriter, unwritable
-from rdpbench.results.schema import REFUTED, Row
+from rdpbench.results.schema import REFUTED, Measure, Member, Row
 from rdpbench.results.store import Store
 from rdpbench.runners import local
 from rdpbench.runners.coding import Setup
@@ -24,7 +25,7 @@ from rdpbench.runners.grid import run_name
 from rdpbench.runners.plan import Plan, chunks, make_plan
 from rdpbench.runners.preflight import check_contracts
 from rdpbench.runners.progress import progress
-from rdpbench.runners.rows import resolved
+from rdpbench.runners.rows import resolved, without_environment
 from rdpbench.runners.server import import_ahead, start_for
 from rdpbench.runners.sets import reduce_all
 from rdpbench.runners.verify import asked_of, decode_elsewhere, unlike
@@ -88,7 +89,7 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
         plan = ahead or make_plan(bench, store)
         if announce:
             announce(plan, store)
-        if not plan.work and not plan.members and not plan.judged:
+        if not plan.work and not plan.members and not plan.measures and not plan.judged:
             reduce_sets(store, plan, bench)
             store.compact()
             return Done(store, plan)
@@ -141,14 +142,16 @@ def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> 
     errors: list[Row] = []
     chosen = _Reservoir(sample)
     writer: PartWriter = done.store.writer(session)
-    for member in done.plan.members:
-        writer.append({"member": vars(replace(member, session=session))})
+    stated: list[tuple[str, Member | Measure]] = [("member", member) for member in done.plan.members]
+    for kind, one in [*stated, *(("measure", measure) for measure in done.plan.measures)]:
+        writer.append({kind: vars(replace(one, session=session))})
     for row in done.plan.judged:
         writer.append({"row": row.record()})
+    codecs = {work.task.key: work.task.codec for work in done.plan.work}
     arrays, cached = done.store.features.writer(session), originals().writer(session)
     try:
         with progress(len(done.plan.work)) as shown, contextlib.closing(results) as stream:  # type: ignore[type-var]
-            for result in stream:
+            for result in map(_public, stream, itertools.repeat(codecs)):
                 # Arrays first: a row whose features were lost is scored again, the other way round is for nothing.
                 for made in result.features:
                     arrays.append(made)
@@ -171,7 +174,7 @@ def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> 
                 if writer.lines % SYNC_EVERY == 0:
                     arrays.sync()
                     writer.sync()
-        verified, findings = _decoded_again(done.store, chosen.results, writer)
+        verified, findings = _decoded_again(done.store, chosen.results, codecs, writer)
     finally:
         arrays.close()
         cached.close()
@@ -187,14 +190,27 @@ def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> 
     )
 
 
-def _decoded_again(store: Store, results: Sequence[Result], writer: PartWriter) -> tuple[int, list[str]]:
+def _public(result: Result, codecs: Mapping[str, CodecSetting]) -> Result:
+    """A result without what the environment holds."""
+    row = result.row
+    return replace(result, row=without_environment(row, codecs[row.task_key])) if row else result
+
+
+def _decoded_again(
+    store: Store, results: Sequence[Result], codecs: Mapping[str, CodecSetting], writer: PartWriter
+) -> tuple[int, list[str]]:
     """Decode bitstreams in a fresh process; returns how many gave the recorded pixels, and what else was found.
 
     A number that is not one of the bytes alone must not enter a mean: the row becomes a failed one, or loses the
     values that were made of further decodes.
     """
     verified, findings = 0, []
-    asked = {one: result for result in results if result.row for one in asked_of(result.row, result.scores)}
+    asked = {
+        one: result
+        for result in results
+        if result.row
+        for one in asked_of(result.row, result.scores, codecs[result.row.task_key])
+    }
     for one, answer in decode_elsewhere(store, list(asked)).items():
         key, right = one.row.task_key, answer == one.expected
         if not right:

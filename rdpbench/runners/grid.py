@@ -16,6 +16,7 @@ from rdpbench.datasets.index import Entry, index, notes
 from rdpbench.datasets.manifest import manifest_sha256
 from rdpbench.datasets.memory import file_facts
 from rdpbench.errors import ConfigError
+from rdpbench.paths import file_name
 from rdpbench.runners.progress import tell
 from rdpbench.runners.task import Task, axis_of, identity, identity_of_all, single_point, task_key, uses_caption
 
@@ -59,11 +60,11 @@ def root_of(setting: DataSetting) -> str:
 def run_name(bench: Bench) -> str:
     """The run folder's name: as given, or the datasets' names."""
     if bench.run:
-        if "/" in bench.run or bench.run.startswith("."):
-            raise ConfigError(f"run={bench.run!r} must be a plain name; root=FOLDER says where runs lie")
+        if file_name(bench.run) != bench.run:
+            raise ConfigError(f"run={bench.run!r} must be a plain name of one folder; root=FOLDER says where runs lie")
         return bench.run
     names = dict.fromkeys(dataset_of(data).name for _, data in bench.grid)
-    return "+".join(names)
+    return file_name("+".join(names))
 
 
 def list_tasks(bench: Bench) -> Iterator[Task]:

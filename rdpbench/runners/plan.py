@@ -16,7 +16,7 @@ from rdpbench.config import Bench
 from rdpbench.datasets.memory import files_changed
 from rdpbench.metrics.contract import beside
 from rdpbench.results.reconstructions import reconstruction_path
-from rdpbench.results.schema import AS_RAN, Member, Place, Row
+from rdpbench.results.schema import AS_RAN, Measure, Member, Place, Row
 from rdpbench.results.stats.points import standing
 from rdpbench.results.store import Contents, Store
 from rdpbench.runners.features import Stored, pair_metrics, set_metrics
@@ -31,7 +31,18 @@ from rdpbench.runners.preflight import (
 )
 from rdpbench.runners.rows import judged, new_row
 from rdpbench.runners.search import TOLERANCE, is_near, is_tight, is_whole
-from rdpbench.runners.task import Task, Work, axis_of, device_of, forget, member_of, place_of, score_key, timing_key
+from rdpbench.runners.task import (
+    Task,
+    Work,
+    axis_of,
+    device_of,
+    forget,
+    measure_of,
+    member_of,
+    place_of,
+    score_key,
+    timing_key,
+)
 from rdpbench.setting import Setting
 
 CHUNK = 32
@@ -49,6 +60,8 @@ class Plan:
     """What is left to do, once for each key."""
     members: tuple[Member, ...]
     """What the store does not say yet of points that share rows."""
+    measures: tuple[Measure, ...]
+    """What it does not say yet of metrics that do not ship."""
     judged: tuple[Row, ...]
     """Stored rows of targets that are in range, or no longer, by the tolerance of this command."""
     metrics: tuple[str, ...]
@@ -133,8 +146,24 @@ def make_plan(bench: Bench, store: Store) -> Plan:
     expected = _expected(work, stored.rows.values())
     unlike_now = frozenset(changed)
     return Plan(
-        tasks, tuple(work), members, tuple(judged_again), metrics, left_out, failed, again, unlike_now, expected
+        tasks,
+        tuple(work),
+        members,
+        _new_measures(metrics, stored),
+        tuple(judged_again),
+        metrics,
+        left_out,
+        failed,
+        again,
+        unlike_now,
+        expected,
     )
+
+
+def _new_measures(metrics: Iterable[str], stored: Contents) -> tuple[Measure, ...]:
+    """What the store does not say yet of metrics that do not ship."""
+    measures = [measure_of(name) for name in metrics if registry.own_place("metric", name)]
+    return tuple(measure for measure in measures if measure.measure_key not in stored.measures)
 
 
 def _judged(task: Task, row: Row) -> Row | None:

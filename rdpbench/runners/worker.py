@@ -152,7 +152,7 @@ class Worker:
             if work.row is None:
                 row, reconstruction = code(self.setup, task, given.pixels)
             elif work.metrics or work.features or task.keep:
-                reconstruction = self._decode_stored(work.row)
+                reconstruction = self._decode_stored(task, work.row)
                 if task.keep:
                     put_reconstruction(self.setup.store, work.row, reconstruction)
             timed = row or work.row
@@ -233,9 +233,10 @@ class Worker:
                 self._originals.popitem(last=False)
         return self._originals[key]
 
-    def _decode_stored(self, row: Row) -> Image:
+    def _decode_stored(self, task: Task, row: Row) -> Image:
         """Decode a stored bitstream again; pixels that are not the recorded ones are not scored under its row."""
-        reconstruction = decode_row(self.setup.store, row)
+        # By the codec of the command: the row has its key, but who wrote the row may have named anything beside it.
+        reconstruction = decode_row(self.setup.store, row, task.codec)
         found = pixel_sha256(reconstruction)
         if found != row.reconstruction_sha256:
             point = "" if row.rate is None else f" {row.rate:g}"
@@ -280,7 +281,7 @@ class Worker:
             if not is_stochastic(task.codec):
                 scores += [self._scored_as(task, name, 0.0, note=DETERMINISTIC) for name in counts]
                 return
-            further = further_of(self.setup.store, row, max(counts.values()))
+            further = further_of(self.setup.store, row, max(counts.values()), task.codec)
         except StoreError:
             raise
         except FAULTS as error:

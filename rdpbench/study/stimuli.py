@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
 from rdpbench.results.reconstructions import reconstruction_path
 from rdpbench.results.schema import Row
-from rdpbench.results.stats.points import Where, meaning, of_store, titles
+from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.stats.points import Where, of_store, titles
 from rdpbench.results.store import Contents, Store
 from rdpbench.setting import Setting
 

@@ -467,6 +467,11 @@ def test_two_folders_with_a_module_of_one_name_in_one_command(tmp_path: Path, rd
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     line = ["verify", f"{tmp_path}/results/runs/folder-pictures", "--all"]
+    unnamed = rdpbench(*line, cwd=elsewhere, code=1)
+    assert unnamed.stdout.count("NOT DECODED") == 2
+    assert "0 bitstreams decoded" in unnamed.stdout
+    line += [f"codec={tmp_path}/One/mine.py:One", f"codec={tmp_path}/Other/mine.py:Other"]
+    line += [f"codec.options.add={tmp_path}/add.txt"]
     done = rdpbench(*line, cwd=elsewhere)
     assert "FOUND" not in done.stdout
     assert done.returncode == 0, done.stdout + done.stderr

@@ -18,7 +18,8 @@ from rdpbench.results.report.pictures import ending, name_of
 from rdpbench.results.report.reproduce import command_of, sessions
 from rdpbench.results.schema import Row
 from rdpbench.results.show import latency
-from rdpbench.results.stats.points import Where, meaning, titles
+from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.stats.points import Where, titles
 from rdpbench.results.tables import Table
 from rdpbench.setting import Setting
 

@@ -21,7 +21,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 from rdpbench import registry
 from rdpbench.datasets.memory import files_now
 from rdpbench.errors import RdpbenchError
-from rdpbench.metrics.contract import Meaning, meaning_of, stated, weighed
+from rdpbench.metrics.contract import Meaning, stated, weighed
 from rdpbench.results.schema import AS_RAN, Member, Place, Row, Score, SetScore
+from rdpbench.results.stats.meanings import definition_now, is_told, meaning, readable
 from rdpbench.results.store import Contents
 from rdpbench.setting import Setting
 
@@ -240,16 +241,6 @@ def _taken(
     return Taken(images, array[:, 0], size, array[:, 1], by_seed, lossless)
 
 
-@cache
-def meaning(metric: str) -> Meaning:
-    """What must be known of a metric to read its values.
-
-    >>> meaning("psnr-pooled").averaged
-    'decibels'
-    """
-    return meaning_of(registry.load("metric", metric))
-
-
 def fingerprint(images: Iterable[str]) -> str:
     """What two means must share to be compared: their images.
 
@@ -365,12 +356,14 @@ def _image_curve(codec: str, along: Sequence[tuple[Setting, Taken]], means: Mean
 
 def of_store(contents: Contents, members: Iterable[Member] | None = None) -> Points:
     """The points of a whole store; or those that a command's plan names, in its order."""
+    unread: list[str] = []
+    scores, sets = readable(contents, unread)
     if members is not None:
         rows = [_as(contents.rows[one.task_key], one) for one in members if one.task_key in contents.rows]
-        return gather(rows, contents.scores.values(), contents.sets.values())
+        return gather(rows, scores, sets, unread)
     rows, notes = _newest(_placed(contents))
     notes += _where_they_lie(rows)
-    return gather(rows, contents.scores.values(), contents.sets.values(), notes)
+    return gather(rows, scores, sets, [*notes, *unread])
 
 
 def standing(contents: Contents) -> set[tuple[str, Place]]:
@@ -553,7 +546,8 @@ def is_installed(row: Row) -> bool | None:
     """Would what is installed here make this row? None if that cannot be told, as of a codec that is not here."""
     try:
         if row.use in registry.BUILTIN["codec"]:
-            return _key_now(row) == row.task_key
+            with registry.installed_only():  # options name codecs, too
+                return _key_now(row) == row.task_key
         # Of a codec of the user's the sources are read, and never executed: a row may come from anywhere.
         same = bool(stated_source(row)) and registry.source_now("codec", row.use) == stated_source(row)
         return same and files_now(row.files)
@@ -565,7 +559,7 @@ def stated_source(row: Row) -> str:
     """Hash of the file that a codec of the user's was, when it made a row."""
     try:
         return str(json.loads(row.coder).get("source_sha256", ""))
-    except ValueError:
+    except (ValueError, AttributeError):
         return ""
 
 
@@ -631,9 +625,9 @@ def _edition_of_scores(metric: str, scores: Sequence[Score]) -> tuple[list[Score
     if len(editions) == 1:
         chosen = next(iter(editions))
     else:
-        if editions.get("") and (now := _definition_now(metric)):  # of a store that did not say
+        if editions.get("") and not is_told(metric) and (now := definition_now(metric)):  # of a store that did not say
             return _edition_of_scores(metric, [_with_definition(score, now) for score in scores])
-        now = _definition_now(metric)
+        now = definition_now(metric)
         found = _chosen(tasks, [now] if now in editions else [])
         if found is None:
             told = "; ".join(f"{name or 'not stated'} of {len(of)} images" for name, of in tasks.items())
@@ -668,16 +662,6 @@ def _with_definition(score: Score, now: str) -> Score:
     return replace(score, definition=now if same else "not stated")
 
 
-def _definition_now(metric: str) -> str:
-    """The installed edition of a metric; empty if it is not here."""
-    from rdpbench.runners.task import definition
-
-    try:
-        return definition(metric)
-    except (RdpbenchError, ImportError, OSError):
-        return ""
-
-
 def _current_sets(
     points: Sequence[Point], sets: Iterable[SetScore], notes: list[str]
 ) -> dict[tuple[Where, str], SetScore]:
@@ -696,7 +680,7 @@ def _current_sets(
         editions: dict[str, set[str]] = defaultdict(set)
         for score in scores:
             editions[score.definition].add(score.point_key)
-        now = _definition_now(metric) if len(editions) > 1 else ""
+        now = definition_now(metric) if len(editions) > 1 else ""
         chosen = _chosen(editions, [now] if now in editions else [])
         if chosen is None and scores:
             told = ", ".join(sorted(editions))
