@@ -11,7 +11,8 @@ from typing import Any
 
 from rdpbench.metrics.contract import stated, weighed
 from rdpbench.results.schema import Row
-from rdpbench.results.stats.points import Points, meaning
+from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.stats.points import Points
 from rdpbench.results.summary import POINT, frame
 from rdpbench.setting import Setting
 

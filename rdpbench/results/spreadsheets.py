@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +55,7 @@ def to_csv(frame: pd.DataFrame, path: Path) -> None:
     # Python's writer leaves a carriage return bare, where readers see the end of a line.
     bare = any("\r" in value for column in made.values() for value in column if isinstance(value, str))
     path.unlink(missing_ok=True)
-    quoting = csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL
+    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL
     frame.assign(**made).to_csv(path, index=False, quoting=quoting)
 
 

@@ -13,7 +13,7 @@ from rdpbench import registry
 from rdpbench.errors import MetricError
 from rdpbench.metrics.contract import stated, weighed
 from rdpbench.results.bootstrap import Interval, mean
-from rdpbench.results.stats.points import meaning
+from rdpbench.results.stats.meanings import meaning
 from rdpbench.study.bradley_terry import FIRST, SECOND, TIE, Comparisons, Fit, fit, groups
 from rdpbench.study.key import Asked, Key, Shown
 from rdpbench.study.votes import Sheet, Vote
