@@ -8,9 +8,11 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rdpbench import registry
 from rdpbench.datasets.command import add_arguments as data_arguments
 from rdpbench.errors import ConfigError, RdpbenchError
 from rdpbench.overrides import SETTINGS, plain
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rdpbench.results.store import Store
+    from rdpbench.runners.coding import Named
 
 INTRO = """\
 Measure image codecs on rate, distortion and perception.
@@ -42,6 +45,9 @@ reads some takes root=FOLDER, or --root FOLDER.
 """
 
 
+OWN_CODECS = "a codec of your own whose bitstreams are decoded: rows start none that you do not name"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 good, 1 a finding or failed tasks, 2 an error."""
     typed = list(sys.argv[1:] if arguments is None else arguments)
@@ -51,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
     words, root = _take_root(typed)
     options, rest = _parser().parse_known_args(words)
+    if hasattr(options, "named"):
+        options.named += [word for word in rest if _is_of_codec(word)]
+        rest = [word for word in rest if not _is_of_codec(word)]
     # argparse gives up on settings that follow an option: `rdpbench plan codec=webp --json data=kodak`.
     if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
         options.parser.error(f"unrecognized arguments: {' '.join(rest)}{_meant(rest, options)}")
@@ -61,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif hasattr(options, "root"):
         given = root or options.root
         options.root = Path(RUNS if given in (None, "", "null") else given).expanduser()
+    registry.forget()
     try:
         check_variables()
         code: int = options.run(options)
@@ -76,6 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # `rdpbench show | head`: nobody is reading any more
         return 0
+
+
+def _is_of_codec(word: str) -> bool:
+    return word.startswith(("codec=", "codec.options."))
 
 
 def _take_root(words: Sequence[str]) -> tuple[list[str], str | None]:
@@ -158,11 +172,13 @@ def _parser() -> argparse.ArgumentParser:
         )
     study_arguments(add("study", _study, "a human study: a pack of pairs for raters, and scores from their votes"))
     reproduce_arguments(add("reproduce", _reproduce, "does this machine give published numbers again?"))
+    report.set_defaults(named=[])
     report_arguments(report)  # after the name: more names may follow
     figure_arguments(add("figure", _figure, "a paper's figure or table, from published numbers, runs, or both"))
     show.add_argument("--by-tag", action="store_true", help="a table for each kind of image, such as photo and scan")
     verify.add_argument("--sample", type=_count, default=64, help="bitstreams to decode again (default: %(default)s)")
     verify.add_argument("--all", action="store_true", help="decode all of them")
+    verify.add_argument("named", nargs="*", metavar="codec=FILE:CLASS", help=OWN_CODECS)
     verify.add_argument("--seed", type=int, default=0, help="which ones are chosen")
     return parser
 
@@ -282,8 +298,10 @@ def _report(options: argparse.Namespace) -> int:
     from rdpbench.runners.server import start_server
 
     start_server()  # it imports what decodes while this process reads the run
+    named = _named([*options.named, *(word for word in options.also if _is_of_codec(word))])
+    options.also = [word for word in options.also if not _is_of_codec(word)]
     stores = [_stored(argparse.Namespace(name=name, root=options.root)) for name in (options.name, *options.also)]
-    return run(options, stores, Decoding(decode_row, set_up))
+    return run(options, stores, Decoding(partial(decode_row, codec=named), set_up))
 
 
 def _figure(options: argparse.Namespace) -> int:
@@ -326,7 +344,25 @@ def _curves(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from rdpbench.runners.sweep import verify_store
 
-    return verify_store(_stored(options), None if options.all else options.sample, options.seed)
+    return verify_store(_stored(options), None if options.all else options.sample, options.seed, _named(options.named))
+
+
+def _named(words: Sequence[str]) -> Named:
+    """What is typed of codecs of one's own: ``codec=./mine.py:MyCodec``, ``codec.options.NAME=VALUE``."""
+    from rdpbench.runners.coding import Named
+
+    uses, typed = [], []
+    for word in words:
+        key, _, value = word.partition("=")
+        if key == "codec" and ":" in value:
+            uses.append(value)
+        elif key.startswith("codec.options.") and value:
+            typed.append((key.removeprefix("codec.options."), value))
+        else:
+            raise ConfigError(
+                f"{word!r} says nothing of a codec of one's own; type codec=FILE.py:CLASS, or codec.options.NAME=VALUE"
+            )
+    return Named(tuple(uses), frozenset(typed))
 
 
 def _stored(options: argparse.Namespace) -> Store:

@@ -17,7 +17,17 @@ from typing import Any
 from rdpbench import own, registry
 from rdpbench.codecs.contract import own_identity_of, own_options, rate_of
 from rdpbench.errors import ConfigError, RdpbenchError, UnknownName
-from rdpbench.overrides import SETTINGS, Typed, explain, option_names, rewrite, runs_of, set_elsewhere, split
+from rdpbench.overrides import (
+    SETTINGS,
+    Typed,
+    explain,
+    full_reference,
+    option_names,
+    rewrite,
+    runs_of,
+    set_elsewhere,
+    split,
+)
 from rdpbench.paths import RUNS, conf_folder
 
 OVER_DECODES = ("diversity/deviation", "diversity/lpips-alex", "diversity/lpips-squeeze", "diversity/lpips-vgg")
@@ -47,6 +57,8 @@ class CodecSetting:
     """The default sweep."""
     title: str = ""
     role: str = "codec"
+    typed: tuple[tuple[tuple[str, Any], str], ...] = ()
+    """What was typed in the place of a value that is out of the environment, by the option's name and that value."""
 
 
 @dataclass(frozen=True)
@@ -261,7 +273,7 @@ def _interpolated(value: Any, typed: Any, name: str = "") -> Iterator[tuple[tupl
 def _metrics(names: Sequence[str], decodes: int) -> tuple[str, ...]:
     """Names of metrics that exist; those over several decodes with their number, which is ``decodes`` unless typed."""
     found = []
-    for name in names:
+    for name in map(full_reference, names):
         stem, _, number = name.rpartition("/")
         counted = number.isdecimal() and stem in OVER_DECODES
         if ":" not in name and name not in registry.names("metric") and not counted:
@@ -367,7 +379,9 @@ def _codec(one: Mapping[str, Any], weights: str | None) -> CodecSetting:
         except OSError as error:
             raise ConfigError(f"codec {label!r}: {error}") from error
     title, role = codec.get("title") or label, codec.get("role", "codec")
-    setting = CodecSetting(label, codec["use"], tuple(sorted(options.items())), rates, title, role)
+    held = _interpolated(codec.get("options") or {}, one["_as_typed"]["codec"].get("options") or {})
+    typed = tuple(pair for pair in held if "oc.env" in pair[1])
+    setting = CodecSetting(label, codec["use"], tuple(sorted(options.items())), rates, title, role, typed)
     check_options(setting)
     return setting
 

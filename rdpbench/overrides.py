@@ -249,7 +249,7 @@ def rewrite(choice: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
         if key == "codec" and value not in _shown("codec"):
             _check_own(value)
             words.append(f"codec={_OWN}")
-            settings |= {"codec.name": _label(value), "codec.use": _absolute(value)}
+            settings |= {"codec.name": _label(value), "codec.use": full_reference(value)}
         elif key == "data" and value.startswith("folder:"):
             words.append("data=folder")
             settings["data.options.path"] = value.partition(":")[2]
@@ -261,7 +261,7 @@ def rewrite(choice: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
                 known = {*available("data"), *registry.names("dataset")}
                 raise UnknownName("dataset", value, known, "your own: data=folder:PATH or data=manifest:FILE")
             words += ["data=folder", "~data.options.path"]
-            settings |= {"data.use": _absolute(value), "data.name": _label(value)}
+            settings |= {"data.use": full_reference(value), "data.name": _label(value)}
         elif _is_path(key, value):
             settings[key] = value
         elif key.startswith(("codec.options.", "data.options.")):
@@ -287,7 +287,7 @@ def _label(reference: str) -> str:
     return reference.rpartition(":")[2]
 
 
-def _absolute(reference: str) -> str:
+def full_reference(reference: str) -> str:
     """With the full path of a file: rows outlive the folder that a command was typed in."""
     where, _, name = reference.rpartition(":")
     return f"{Path(where).expanduser().resolve()}:{name}" if where.endswith(".py") else reference

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
+import re
 from pathlib import Path
 
 from rdpbench.errors import UnknownName
@@ -16,6 +18,36 @@ VARIABLES = (
     *("RDPBENCH_BPGDEC", "RDPBENCH_VTM_ENCODER", "RDPBENCH_VTM_DECODER", "RDPBENCH_VTM_CFG"),
 )
 """Environment variables that are read; a codec of the user's may read others."""
+
+
+ODD = r"[^A-Za-z0-9._+=,\[\]-]"
+"""What names of files are without, where nobody types them."""
+_NEVER = r"[/\\\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+"""Separators, and letters that cannot be seen or encoded."""
+LONGEST_NAME = 160
+"""Bytes: what is written beside a file has a longer name, and most systems take 255."""
+
+
+def file_name(text: str, odd: str = "", fill: str = "_") -> str:
+    """A name out of a run, a row or an option as the name of one file or folder: it never leads anywhere else.
+
+    Separators, what cannot be seen, and a dot in front are replaced, and what is too long is cut, with a hash at the
+    end; ``odd`` is a pattern of more that is replaced. Other names stay as they are.
+
+    >>> file_name("kodak"), file_name("../../etc/passwd"), file_name("..")
+    ('kodak', '_._.._etc_passwd', '_.')
+    >>> len(file_name("x" * 300))
+    160
+    """
+    name = re.sub(_NEVER, fill, text)
+    name = re.sub(odd, fill, name) if odd else name
+    if name.startswith(".") or not name:
+        name = fill + name[1:]
+    whole = name.encode(errors="replace")
+    if len(whole) > LONGEST_NAME:
+        mark = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
+        name = f"{whole[: LONGEST_NAME - 9].decode(errors='ignore')}-{mark}"
+    return name
 
 
 def check_variables() -> None:

@@ -9,12 +9,15 @@ Three ways in, looked up in this order:
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
+from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 from rdpbench import own
 from rdpbench.errors import ConfigError, UnknownName
@@ -176,6 +179,8 @@ def load(kind: Kind, reference: str) -> type:
     True
     """
     if ":" in reference:
+        if _from_results.get():
+            raise ConfigError(f"{kind} {reference!r} is named by results, and is not loaded: it is no installed name")
         return _load_own(reference, f"{kind}={reference}")
     target = BUILTIN[kind].get(reference) or _entry_points(kind).get(reference)
     if target is None and (counted := _counted(kind, reference)):
@@ -185,6 +190,26 @@ def load(kind: Kind, reference: str) -> type:
     if reference in BUILTIN[kind]:
         return _builtin(target)
     return _load_own(target, f"entry point {reference!r} of an installed package")
+
+
+_from_results: ContextVar[bool] = ContextVar("from_results", default=False)
+
+
+@contextlib.contextmanager
+def installed_only() -> Iterator[None]:
+    """Inside, names come from results, which anybody may have written: `load` imports no file or module that they name.
+
+    Options of codecs that ship may name a codec, too, so this holds while one is built and while it decodes.
+
+    >>> with installed_only():
+    ...     print(load("metric", "psnr").unit)
+    dB
+    """
+    before = _from_results.set(True)
+    try:
+        yield
+    finally:
+        _from_results.reset(before)
 
 
 @cache
@@ -226,8 +251,12 @@ def source_now(kind: Kind, reference: str) -> str:
     target = _own_target(kind, reference)
     where = (target or "").rpartition(":")[0]
     try:
-        source = own.read_file(_path_of(where)) if where.endswith(".py") else own.read_module(where)
-    except OSError:
+        if where.endswith(".py"):
+            # A row may name anything: a pipe, of which a read never ends, is no file.
+            source = own.read_file(_path_of(where)) if _path_of(where).is_file() else None
+        else:
+            source = own.read_module(where)
+    except (OSError, ValueError):  # ValueError: a path with a NUL in it
         return ""
     return source.sha256 if source else ""
 
@@ -262,6 +291,10 @@ _modules: dict[str, own.Source | None] = {}
 """What was loaded of the user's, with its source as it was then."""
 
 
+meanings: dict[str, Any] = {}
+"""What the runs that a command reads say of metrics that are not installed here (`rdpbench.results.stats.points`)."""
+
+
 def forget() -> None:
     """A new command: what an earlier one in this process loaded of files of the user's is loaded again.
 
@@ -270,6 +303,7 @@ def forget() -> None:
     for path in _files:
         own.unload(Path(path))
     _files.clear()
+    meanings.clear()
 
 
 def _source_of(where: str) -> own.Source | None:

@@ -39,9 +39,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from inspect import signature
+from math import isfinite
+from operator import index
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
+from rdpbench.contracts import abstract_in, needs_in, refusal, shape_of, texts_in, type_of
 from rdpbench.errors import CodecError, OutOfRange
 from rdpbench.image import Image
 from rdpbench.needs import Need
@@ -80,6 +84,7 @@ class Bitstream:
     """
 
     data: bytes
+    """Anything of 8-bit items is copied to plain ``bytes``: ``bytearray``, ``memoryview``, ``uint8`` arrays."""
     parts: Mapping[str, int]
     """Bytes by part; they add up to ``len(data)``."""
     info: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -87,12 +92,18 @@ class Bitstream:
     The exact ``command`` of a binary and ``legacy`` rates have columns of their own."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "data", _plain_bytes(self.data))
+        object.__setattr__(self, "parts", _counted(self.parts))
+        if not isinstance(self.info, Mapping):
+            raise CodecError(f"Bitstream.info holds texts by name, but is a {type(self.info).__name__}; write a dict")
         if odd := {name: value for name, value in self.info.items() if not isinstance(value, str)}:
             name, value = next(iter(odd.items()))
             raise CodecError(
                 f"Bitstream.info holds texts by name, but {name!r} is {value!r:.80}, a {type(value).__name__}; "
                 f'write {name}=str(...), or f"{{...:.4f}}" for a number'
             )
+        if unnamed := [name for name in self.info if not isinstance(name, str)]:
+            raise CodecError(f"Bitstream.info holds texts by name, but one of its names is {unnamed[0]!r:.80}, no text")
         if sum(self.parts.values()) != len(self.data):
             raise CodecError(f"parts {dict(self.parts)} do not add up to the {len(self.data)} bytes of the bitstream")
         if not self.data:
@@ -101,7 +112,52 @@ class Bitstream:
     @classmethod
     def whole(cls, data: bytes, **info: str) -> Bitstream:
         """A format of its own, counted as its file."""
-        return cls(bytes(data), {"file": len(data)}, info)
+        plain = _plain_bytes(data)
+        return cls(plain, {"file": len(plain)}, info)
+
+
+def _plain_bytes(data: object) -> bytes:
+    """A copy as plain ``bytes``: what is of other items has another length than it has bytes.
+
+    Raises:
+        CodecError: it is no sequence of bytes; the message says what to write.
+    """
+    if type(data) is bytes:
+        return data
+    try:
+        view = memoryview(data)  # type: ignore[arg-type]  # what has no buffer is told below
+    except (TypeError, ValueError):
+        how = "text.encode()" if isinstance(data, str) else "bytes(...)"
+        raise CodecError(f"a bitstream is bytes, found {type(data).__name__}; write {how}") from None
+    if view.itemsize != 1:
+        raise CodecError(
+            f"a bitstream is bytes, found {type(data).__name__} of {view.itemsize}-byte items, whose length is not "
+            "the number of bytes; write words.tobytes()"
+        )
+    return view.tobytes()
+
+
+def _counted(parts: object) -> dict[str, int]:
+    """Bytes by part as plain numbers.
+
+    Raises:
+        CodecError: a part without a name, or a number of bytes that nothing can have.
+    """
+    if not isinstance(parts, Mapping):
+        raise CodecError(f'Bitstream.parts holds bytes by part, found {type(parts).__name__}; write {{"payload": 5}}')
+    plain = {}
+    for name, size in parts.items():
+        if not isinstance(name, str) or not name.strip():
+            raise CodecError(f'Bitstream.parts has a part without a name, {name!r:.80}; write such as "payload"')
+        # `index` takes the whole numbers of numpy, too, and no fraction.
+        whole = hasattr(size, "__index__") and not type(size).__name__.startswith("bool")
+        if not whole or (count := index(size)) < 0:
+            raise CodecError(
+                f"Bitstream.parts[{name!r}] is {size!r:.80} ({type(size).__name__}), and no whole number of bytes from "
+                "0; write len(section)"
+            )
+        plain[str(name)] = count
+    return plain
 
 
 @runtime_checkable
@@ -145,6 +201,68 @@ class Rate:
             raise OutOfRange(f"rate {value:g} is outside what {codec!r} takes: {self.field} {legal}")
         whole = self.step and float(self.step).is_integer() and float(self.low).is_integer()
         return round(value) if whole else float(value)
+
+
+def faults_of(codec: type) -> list[str]:
+    """What a class lacks, or states oddly, that is to be a codec; empty if nothing.
+
+    >>> from rdpbench.codecs.jpeg import JPEG
+    >>> len(faults_of(JPEG)), len(faults_of(dict))
+    (0, 2)
+    """
+    faults = [*abstract_in(codec), *shape_of(codec, "encode", ("image", "side")), *shape_of(codec, "decode", ("data",))]
+    faults += _faults_of_rate(codec)
+    for flag in ("seeded", "stochastic", "batches", "heavy", "uses_device", "uses_caption"):
+        faults += type_of(codec, flag, bool, f"{flag} = True or False")
+    if getattr(codec, "batches", False) is True:
+        faults += shape_of(codec, "encode_batch", ("images", "sides"))
+    if getattr(codec, "decode_batch", None) is not None:
+        faults += shape_of(codec, "decode_batch", ("datas",))
+    if getattr(codec, "uses_device", False) is True and (why := refusal(codec, (), ("device",))):
+        faults.append(f'uses_device is True, but it cannot be built with device="cuda": {why}')
+    faults += type_of(codec, "version", (str, int), 'version = "1"')
+    faults += needs_in(codec)
+    faults += texts_in(codec, "preload", 'preload = ("torch",)')
+    faults += texts_in(codec, "unkeyed", 'unkeyed = ("timeout",)')
+    faults += texts_in(codec, "depends_on_cpu", 'depends_on_cpu = ("instructions",)')
+    # `settings` is only told; what it raises is told in its place.
+    for method in ("coder", "ready", "weight_needs", "weights_kind", "own_identity"):
+        faults += shape_of(codec, method, ()) if getattr(codec, method, None) is not None else ()
+    return faults
+
+
+def _faults_of_rate(codec: type) -> list[str]:
+    own = [one.name for one in fields(codec)] if is_dataclass(codec) else []
+    rate = getattr(codec, "rate", None)
+    if rate is None or "rate" in own:
+        return []
+    if not isinstance(rate, Rate):
+        return [f'rate is {rate!r:.60}, and no Rate; write rate = Rate("quality", 1, 95)']
+    numbers = {"low": rate.low, "high": rate.high, "step": rate.step}
+    odd = [f"{name} {value!r:.40}" for name, value in numbers.items() if not _is_number(value)]
+    odd += [f"point {point!r:.40}" for point in rate.points if not _is_number(point)]
+    if odd:
+        return [f"rate has {', '.join(odd)}, which is no number"]
+    faults = []
+    try:
+        takes = signature(codec).parameters
+    except (TypeError, ValueError):  # of compiled code: not known
+        takes = None
+    if takes is not None and rate.field not in takes and not any(one.kind is one.VAR_KEYWORD for one in takes.values()):
+        has = f"its fields are {', '.join(takes)}" if takes else f"it has none; write {rate.field}: int = {rate.low:g}"
+        faults.append(f"rate names the field {rate.field!r}, and {has}")
+    if rate.low > rate.high or rate.step < 0:
+        faults.append(f"rate goes from {rate.low:g} to {rate.high:g} in steps of {rate.step:g}; write the least first")
+    for point in rate.points:
+        try:
+            rate.check(codec.__name__, point)
+        except OutOfRange as error:
+            faults.append(str(error))
+    return faults
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
 
 
 def rate_of(codec: type) -> Rate | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from rdpbench.contracts import needs_in, shape_of, type_of
 from rdpbench.needs import Need
 
 PinKind = Literal["pinned", "recorded", "names", "made"]
@@ -91,3 +92,22 @@ class Dataset(Protocol):
     def __len__(self) -> int:
         """Images of the whole set, also when only part of it is here."""
         ...
+
+
+def faults_of(dataset: object) -> list[str]:
+    """What an object lacks, or states oddly, that is to be a dataset; empty if nothing.
+
+    >>> from rdpbench.datasets.kodak import Kodak
+    >>> faults_of(Kodak()), len(faults_of({}))
+    ([], 4)
+    """
+    faults = list(type_of(dataset, "name", str, 'name = "mine"', required=True))
+    faults += type_of(dataset, "protocol", str, 'protocol = "as-is"', required=True)
+    if not hasattr(dataset, "needs"):
+        faults.append("needs is missing; write needs = ()")
+    faults += needs_in(dataset)
+    faults += shape_of(type(dataset), "samples", ())
+    faults += shape_of(type(dataset), "__len__", ())
+    for method in ("missing", "pinned", "notes", "here"):
+        faults += shape_of(type(dataset), method, ()) if getattr(dataset, method, None) is not None else ()
+    return faults

@@ -14,14 +14,17 @@ A metric *over decodes* compares several decodes of one bitstream with each othe
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rdpbench.image import Image
+from rdpbench.contracts import abstract_in, needs_in, refusal, shape_of, texts_in, type_of
+from rdpbench.errors import MetricError
+from rdpbench.image import Image, is_untouched, lent
 from rdpbench.needs import Need
 
 Array = NDArray[Any]
@@ -118,6 +121,15 @@ def meaning_of(metric: Any) -> Meaning:
         averaged=getattr(metric, "averaged", "mean"),
         bounds=bounds_of(metric),
     )
+
+
+def short_name(metric: str) -> str:
+    """A metric's name for the head of a column: one of the user's without its folder.
+
+    >>> short_name("/home/me/own.py:Error"), short_name("lpips/alex")
+    ('own.py:Error', 'lpips/alex')
+    """
+    return metric.rpartition("/")[2] if ":" in metric else metric
 
 
 def beside(metric: type) -> tuple[str, ...]:
@@ -249,3 +261,162 @@ def mean(values: Sequence[float]) -> float:
     if finite:
         return math.fsum(finite) / len(finite)
     return values[0] if values else math.nan
+
+
+def number_of(score: Any) -> float:
+    """A score as a plain number; may be infinite or NaN.
+
+    Raises:
+        MetricError: it is none, but text, a complex number, an array, or larger than any float.
+
+    >>> number_of(np.float32(0.5))
+    0.5
+    """
+    no_number = isinstance(score, str | bytes | bytearray | complex | np.complexfloating)
+    if (
+        no_number
+        or getattr(score, "shape", ()) != ()
+        or not (hasattr(score, "__float__") or hasattr(score, "__index__"))
+    ):
+        raise MetricError(f"the metric gave {score!r:.80} ({type(score).__name__}), which is no score; return a float")
+    try:
+        return float(score)
+    except OverflowError:
+        raise MetricError("the metric gave a number that is larger than any float, which is no score") from None
+
+
+class Lender:
+    """Lends copies of an image to code that is not ours, and looks afterwards whether it wrote into them."""
+
+    def __init__(self, image: Image, what: str) -> None:
+        self._image, self._what = image, what
+        self._copy: Image | None = None
+
+    @contextmanager
+    def lending(self, by: str, own: bool) -> Iterator[Image]:
+        """The image itself for a metric that ships; for one of the user's a copy, the same until it is written into.
+
+        Raises:
+            MetricError: it was.
+        """
+        if not own:
+            yield self._image
+            return
+        if self._copy is None:
+            self._copy = lent(self._image)
+        try:
+            yield self._copy
+        finally:
+            if not is_untouched(self._copy, self._image):
+                self._copy = None
+                raise MetricError(
+                    f"{by} wrote into the {self._what} that it was given, so the value is of other pixels than the "
+                    "codec's; let it work on a copy"
+                )
+
+
+KINDS = ("pair", "set", "decodes")
+BESIDE = ("captions", "labels")
+
+
+def faults_of(metric: type) -> list[str]:
+    """What a class lacks, or states oddly, that is to be a metric; empty if nothing.
+
+    >>> from rdpbench.metrics.psnr import PSNR
+    >>> len(faults_of(PSNR)), faults_of(type("Mine", (PSNR,), {"unit": 3}))[0]
+    (0, 'unit is 3 (int); write unit = "dB", or unit = ""')
+    """
+    kind = getattr(metric, "kind", "decodes" if hasattr(metric, "decodes") else "pair")
+    if kind not in KINDS:
+        return [f"kind is {kind!r:.60}; write one of kind = {', '.join(map(repr, KINDS))}"]
+    faults = list(abstract_in(metric))
+    faults += type_of(metric, "unit", str, 'unit = "dB", or unit = ""', required=True)
+    for flag in ("higher_is_better", "perceptual"):
+        faults += type_of(metric, flag, bool, f"{flag} = True or False", required=True)
+    faults += type_of(metric, "name", str, 'name = "mine"')
+    faults += type_of(metric, "version", (str, int), 'version = "1"')
+    faults += type_of(metric, "source", str, 'source = "the paper"')
+    faults += needs_in(metric)
+    faults += _faults_of_bounds(metric)
+    if kind == "set":
+        faults += _faults_of_set(metric)
+    elif kind == "decodes":
+        faults += [*_faults_of_building(metric), *shape_of(metric, "score", ("decodes",))]
+        faults += type_of(metric, "decodes", int, "decodes = 5", required=True)
+        if isinstance(number := getattr(metric, "decodes", 2), int) and number < 2:
+            faults.append(f"decodes is {number}; write 2 or more")
+    else:
+        faults += [*_faults_of_building(metric), *_faults_of_beside(metric, "prepare", ("original",))]
+        faults += shape_of(metric, "score", ("prepared", "reconstruction"))
+    averaged: Any = getattr(metric, "averaged", "mean")
+    if averaged not in get_args(Averaged):
+        faults.append(f'averaged is {averaged!r:.60}; write averaged = "mean", or "decibels" for -10 log10 of an error')
+    if kind != "set" and not faults and hasattr(metric, "reduce"):
+        faults += _faults_of_reduce(metric, averaged)
+    return faults
+
+
+def _faults_of_building(cls: type) -> list[str]:
+    uses_device = getattr(cls, "uses_device", False)
+    faults = list(type_of(cls, "uses_device", bool, "uses_device = True or False"))
+    if why := refusal(cls, (), ("device",) if uses_device is True else ()):
+        words = 'device="cpu"' if uses_device is True else ""
+        faults.append(f"it cannot be built as {cls.__name__}({words}): {why}")
+    return faults
+
+
+def _faults_of_beside(cls: type, method: str, arguments: tuple[str, ...]) -> list[str]:
+    taken = getattr(cls, "beside", ())
+    faults = list(texts_in(cls, "beside", 'beside = ("captions",)'))
+    if faults:
+        return faults
+    if unknown := [name for name in taken if name not in BESIDE]:
+        faults.append(f"beside names {unknown[0]!r}, and what there is are {', '.join(BESIDE)}")
+    return [*faults, *shape_of(cls, method, arguments, taken)]
+
+
+def _faults_of_bounds(metric: type) -> list[str]:
+    bounds = getattr(metric, "bounds", (-math.inf, math.inf))
+    pair = isinstance(bounds, (tuple, list)) and len(bounds) == 2
+    real = pair and all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in bounds)
+    if not real or not bounds[0] < bounds[1]:
+        return [f"bounds is {bounds!r:.60}; write the least and the largest value, such as bounds = (0.0, 1.0)"]
+    return []
+
+
+def _faults_of_set(metric: type) -> list[str]:
+    faults = [*_faults_of_building(metric), *shape_of(metric, "reduce", ("reference", "distorted"))]
+    faults += type_of(metric, "minimum_images", int, "minimum_images = 2", required=True)
+    features = getattr(metric, "features", None)
+    if not isinstance(features, type):
+        return [*faults, f"features is {features!r:.60}, and no class; write features = MyFeatures"]
+    told = list(type_of(features, "id", str, 'id = "network/preprocessing"', required=True))
+    told += type_of(features, "version", (str, int), 'version = "1"', required=True)
+    told += type_of(features, "dim", int, "dim = 2048", required=True)
+    told += type_of(features, "uses_device", bool, "uses_device = True or False", required=True)
+    told += type_of(features, "beside", (tuple, list), "beside = ()", required=True)
+    told += [*needs_in(features), *_faults_of_building(features), *_faults_of_beside(features, "extract", ("images",))]
+    return [*faults, *(f"its features {features.__name__}: {fault}" for fault in dict.fromkeys(told))]
+
+
+def _faults_of_reduce(metric: type, averaged: Averaged) -> list[str]:
+    """A mean of its own would be shown nowhere: tables and intervals take the one that ``averaged`` names."""
+    scores = [1.0, 3.0]
+    expected = float(stated(weighed(scores, averaged).mean(), averaged))
+    reduce: Any = getattr(metric, "reduce")  # noqa: B009 (mypy knows of no such method)
+    try:
+        try:
+            found = reduce(object.__new__(metric), scores)  # a network is not loaded for this
+        except Exception:
+            found = metric().reduce(scores)
+        same = math.isclose(number_of(found), expected, rel_tol=1e-6)
+    except (Exception, SystemExit) as error:
+        found, same = f"{type(error).__name__}: {error}", False
+    if same:
+        return []
+    return [
+        f"reduce([1.0, 3.0]) gives {found!r:.80}, and the mean of tables would be {expected:.6g}, since values are "
+        f"averaged as {averaged!r}; leave reduce out, or write averaged = "
+        + ('"decibels"' if averaged == "mean" else '"mean"')
+        + " if that is what is meant"
+    ]

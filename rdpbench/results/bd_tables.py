@@ -17,7 +17,8 @@ from rdpbench.metrics.contract import Meaning, stated, weighed
 from rdpbench.results import bootstrap
 from rdpbench.results.bd import Delta, RateValues, bd_metric, bd_rate
 from rdpbench.results.bootstrap import Interval
-from rdpbench.results.stats.points import ImageCurve, Points, common, image_curves, meaning, titles
+from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.stats.points import ImageCurve, Points, common, image_curves, titles
 from rdpbench.results.summary import compared as over_common_images
 from rdpbench.results.tables import Cell, Table
 
@@ -55,7 +56,7 @@ def against(
     -10.0
     """
     of = meaning(metric)
-    images = common_images([anchor, test])
+    images = common_images([anchor, test], of)
     if not images:
         none = Delta(math.nan, method, "no image has all points of both curves")
         return Against(test.codec, (), none, none)
@@ -80,9 +81,9 @@ def against(
     return Against(test.codec, images, by_rate, by_value, *intervals)
 
 
-def common_images(curves: Sequence[ImageCurve]) -> tuple[str, ...]:
+def common_images(curves: Sequence[ImageCurve], of: Meaning) -> tuple[str, ...]:
     """Images that are complete in all curves, in the order of their names."""
-    return tuple(sorted(set.intersection(*(set(curve.complete) for curve in curves))))
+    return tuple(sorted(set.intersection(*(set(curve.complete(of)) for curve in curves))))
 
 
 def in_unit(of: Meaning, points: RateValues) -> RateValues:

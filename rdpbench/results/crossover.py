@@ -25,7 +25,8 @@ from rdpbench.metrics.contract import weighed
 from rdpbench.results import bootstrap
 from rdpbench.results.bd import RateValues
 from rdpbench.results.bd_tables import common_images, compared, in_unit, letter, means
-from rdpbench.results.stats.points import Floats, ImageCurve, Points, meaning
+from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.stats.points import Floats, ImageCurve, Points
 from rdpbench.results.tables import Cell, Table
 
 EQUAL = 1e-12
@@ -130,7 +131,7 @@ def crossover(anchor: ImageCurve, test: ImageCurve, metric: str, *, resamples: i
     (1, 1.05)
     """
     of = meaning(metric)
-    images = common_images([anchor, test])
+    images = common_images([anchor, test], of)
     if not images:
         return Crossover(test.codec, 0, Crossings((), 0, reason="no image has all points of both curves"))
     first, second = anchor.of(images), test.of(images)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from rdpbench.errors import StoreCorrupt, StoreError
+from rdpbench.paths import ODD, file_name
 from rdpbench.provenance import to_json
 from rdpbench.results import curve_versions
 from rdpbench.results.curve_versions import VERSION, Columns
@@ -44,9 +45,7 @@ def curve_path(root: Path, dataset: str, codec: str) -> Path:
     >>> curve_path(Path("curves"), "kodak", "jpeg[chroma=4:4:4]").as_posix()
     'curves/kodak/jpeg[chroma=4_4_4].csv'
     """
-    safe = (re.sub(r"[^A-Za-z0-9._+=,\[\]-]", "_", name) for name in (dataset, codec))
-    folder, stem = (f"_{name[1:]}" if name.startswith(".") else name for name in safe)
-    return root / folder / f"{stem}.csv"
+    return root / file_name(dataset, ODD) / f"{file_name(codec, ODD)}.csv"
 
 
 def write(path: Path, curve: Curve) -> list[Path]:

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rdpbench.metrics.contract import stated, weighed
 from rdpbench.results.schema import Row
+from rdpbench.results.stats.meanings import meaning
 from rdpbench.results.stats.points import Points
 from rdpbench.results.summary import POINT, frame
 from rdpbench.setting import Setting
@@ -104,12 +106,19 @@ def _per_image(points: Points, metrics: Sequence[str]) -> tuple[ImagePoint, ...]
             by_image.setdefault(row.image, []).append(row)
         for image, seeds in by_image.items():
             hashes = sorted(row.bitstream_sha256 for row in seeds)
-            values = {metric: _mean(points.value(row, metric) for row in seeds) for metric in metrics}
+            values = {metric: _of_seeds(metric, [points.value(row, metric) for row in seeds]) for metric in metrics}
             bitstream = (hashes[0] if len(hashes) == 1 else _digest(hashes))[:16]
             bpp = _mean(row.bpp for row in seeds)
             setting = setting_of(point.rows[0])
             out.append(ImagePoint(setting, image, seeds[0].pixel_sha256[:16], bitstream, bpp, values))
     return tuple(sorted(out, key=lambda one: (*in_order(one), one.image)))
+
+
+def _of_seeds(metric: str, values: Sequence[float | None]) -> float:
+    """Of an image, the mean over its seeds of what the metric averages."""
+    averaged = meaning(metric).averaged
+    there = weighed([value for value in values if value is not None], averaged)
+    return rounded(float(stated(there.mean(), averaged))) if len(there) else math.nan
 
 
 def setting_of(row: Row) -> Setting:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from rdpbench.results.bd import Delta, RateValues, bd_metric, bd_rate
 from rdpbench.results.curves import Curve, Point
-from rdpbench.results.stats.points import meaning
+from rdpbench.results.stats.meanings import meaning
 from rdpbench.results.tolerances import Bound, Bounds, Tolerance
 
 

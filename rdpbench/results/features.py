@@ -55,11 +55,13 @@ class Place:
     packed: bool
     sha256: str
 
-    def check(self) -> None:
-        """Raise `StoreCorrupt` if the bytes are not those that were written."""
-        with self.path.open("rb") as file:
-            file.seek(self.at)
-            found = hashlib.sha256(file.read(self.bytes)).hexdigest()
+    def check(self, data: Array | None = None) -> None:
+        """Raise `StoreCorrupt` if the bytes are not those that were written; ``data`` are they, if they were read."""
+        if data is None:
+            with self.path.open("rb") as file:
+                file.seek(self.at)
+                data = np.frombuffer(file.read(self.bytes), np.uint8)
+        found = hashlib.sha256(data.data).hexdigest()
         if found != self.sha256:
             raise StoreCorrupt(
                 f"{self.path} changed after it was written: {self.bytes} bytes at {self.at} have sha256 {found}, "
@@ -194,7 +196,8 @@ class Arrays(Sequence[Array]):
 
     def __init__(self, places: Sequence[Place]) -> None:
         self._places = places
-        self._maps = {path: np.memmap(path, np.uint8, "r") for path in {place.path for place in places}}
+        # Copies on writing: what code of the user's writes there, past the read-only flag too, ends no process.
+        self._maps = {path: np.memmap(path, np.uint8, "c") for path in {place.path for place in places}}
 
     def __len__(self) -> int:
         return len(self._places)
@@ -209,10 +212,20 @@ class Arrays(Sequence[Array]):
         if isinstance(index, slice):
             return Arrays(self._places[index])
         place = self._places[index]
-        data = self._maps[place.path][place.at : place.at + place.bytes]
+        data = self._data(place)
         if place.packed:
             return np.frombuffer(zlib.decompress(data.tobytes()), place.dtype).reshape(place.shape)
-        return np.ndarray(place.shape, place.dtype, data)
+        array: Array = np.ndarray(place.shape, place.dtype, data)
+        array.flags.writeable = False
+        return array
+
+    def _data(self, place: Place) -> Array:
+        return self._maps[place.path][place.at : place.at + place.bytes]
+
+    def check(self) -> None:
+        """Raise `StoreCorrupt` if the bytes of an array are not those that were written: once, before they are used."""
+        for place in set(self._places):
+            place.check(self._data(place))
 
 
 def load(places: Mapping[str, Place], subjects: Sequence[str]) -> Arrays:
@@ -220,8 +233,11 @@ def load(places: Mapping[str, Place], subjects: Sequence[str]) -> Arrays:
 
     Raises:
         MetricError: some are not there.
+        StoreCorrupt: the bytes of one changed after they were written.
     """
     if missing := [subject for subject in subjects if subject not in places]:
         number = f"{len(missing)} of {len(subjects)}"
         raise MetricError(f"features of {number} images are missing; `rdpbench score` makes them")
-    return Arrays([places[subject] for subject in subjects])
+    arrays = Arrays([places[subject] for subject in subjects])
+    arrays.check()
+    return arrays

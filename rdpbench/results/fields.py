@@ -137,7 +137,9 @@ IMAGES: Mapping[str, Field] = {
     "weights": POINTS["weights"],
     "bitstream_sha256": _text("Of the bitstream, which lies under this name in the run's folder."),
     "reconstruction_sha256": _text("Of the decoded 8-bit pixels."),
-    "verified": _text("`fresh_object` or `fresh_process`: who decoded it again to the same pixels."),
+    "verified": _text(
+        "`fresh_object` or `fresh_process`: who decoded it again to the same pixels; `refuted`: it gave others."
+    ),
     "encode_s": _number("Seconds under throughput conditions: for planning, not for latency tables."),
     "decode_s": _number("As encoding."),
     "score_s": _number("As encoding, of all metrics together."),

@@ -314,7 +314,7 @@ def _draw_images(
 def _grid(preset: Preset, options: argparse.Namespace, one: Loaded, name: str) -> tuple[list[Path], list[str]]:
     from rdpbench.results import qualitative
     from rdpbench.results.figure_data import trained_label
-    from rdpbench.results.stats.points import meaning as points_meaning
+    from rdpbench.results.stats.meanings import meaning as points_meaning
 
     labels: dict[str, str] = {}
     here = {(panel.dataset, panel.protocol) for panel in preset.panels}

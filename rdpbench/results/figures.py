@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rdpbench.metrics.contract import short_name
 from rdpbench.results.roles import is_bound
 from rdpbench.results.style import (
     MARKERS,
@@ -118,7 +119,7 @@ def _label(axis: Axes, points: pd.DataFrame, metric: str) -> None:
     if not points["reliable"].all():
         axis.patch.set(hatch="///", edgecolor="0.85")
         axis.text(0.5, 0.5, "too few images", transform=axis.transAxes, ha="center", color="0.5")
-    axis.set_title(f"{metric}{unit} {'↑' if first['higher_is_better'] else '↓'}", loc="left")
+    axis.set_title(f"{short_name(metric)}{unit} {'↑' if first['higher_is_better'] else '↓'}", loc="left")
     axis.set_xlabel("bits per pixel")
     curves = points[~points["codec"].map(is_bound)]
     rates = (curves if len(curves) else points)["bpp"]

@@ -17,7 +17,8 @@ import numpy as np
 from rdpbench.errors import MetricError
 from rdpbench.results import bootstrap
 from rdpbench.results.bootstrap import Interval
-from rdpbench.results.stats.points import Floats, ImageCurve, meaning
+from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.stats.points import Floats, ImageCurve
 from rdpbench.results.summary import usable, value_at
 from rdpbench.results.tables import Cell, Table
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from rdpbench import registry
 from rdpbench.errors import ConfigError, UnknownName
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def read_results(
     """
     from rdpbench.results.fields import IMAGES, POINTS  # not above: `python -m rdpbench.results.fields` runs it
 
+    registry.meanings.clear()  # of runs that were read before
     if per not in ("point", "image"):
         raise UnknownName("kind of line", per, ["point", "image"])
     if published and per == "image":
@@ -115,7 +117,8 @@ def bits_kinds(points: Points) -> Mapping[tuple[str, str, str, str], str]:
 
 def _images(name: str, contents: Contents) -> pd.DataFrame:
     from rdpbench.results.show import tidy
-    from rdpbench.results.stats.points import meaning, of_store
+    from rdpbench.results.stats.meanings import meaning
+    from rdpbench.results.stats.points import of_store
 
     points = of_store(contents)
     pairs = [metric for metric in points.metrics if meaning(metric).kind != "set"]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 from pathlib import Path
 
 from rdpbench.image import Image
+from rdpbench.paths import ODD, file_name
 from rdpbench.results.parts import unwritable
 from rdpbench.results.schema import Row
 from rdpbench.results.store import Store
@@ -18,7 +17,8 @@ def reconstruction_path(store: Store, row: Row) -> Path:
     point = "none" if row.rate is None else f"{row.rate:g}"
     if row.target_bpp is not None:
         point = f"bpp{row.target_bpp:g}"
-    return store.folder / "reconstructions" / _safe(row.codec) / point / f"{_safe(row.image)}-{row.task_key[:8]}.png"
+    stem = file_name(f"{file_name(row.image, ODD)}-{row.task_key[:8]}", ODD)
+    return store.folder / "reconstructions" / file_name(row.codec, ODD) / point / f"{stem}.png"
 
 
 def put_reconstruction(store: Store, row: Row, pixels: Image) -> None:
@@ -33,13 +33,3 @@ def put_reconstruction(store: Store, row: Row, pixels: Image) -> None:
         beside.replace(path)
     except OSError as error:
         raise unwritable(path, error) from error
-
-
-def _safe(name: str) -> str:
-    safe = re.sub(r"[^A-Za-z0-9._+=,\[\]-]", "_", name)
-    # File systems take 255 bytes, and more is added to this one.
-    return safe if len(safe) <= LONGEST else f"{safe[:LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
-
-
-LONGEST = 200
-"""Characters of a name that its file has, too."""

@@ -72,6 +72,9 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
 AS_RAN = "as it ran"
 """What in a row's configuration is apart from the options of the key; no option can have this name."""
 
+REFUTED = "refuted: "
+"""How the error of a row begins whose bitstream did not give its pixels in a fresh process."""
+
 Status = Literal["ok", "error", "out_of_range"]
 
 
@@ -156,7 +159,8 @@ class Row:
     reconstruction_sha256: str
     """Of the decoded 8-bit pixels."""
     verified: str
-    """``fresh_object``: decoded by a second codec object; ``fresh_process``: decoded again elsewhere, same pixels."""
+    """``fresh_object``: decoded by a second codec object; ``fresh_process``: decoded again elsewhere, same pixels;
+    ``refuted``: decoded again elsewhere, other pixels or none."""
     encode_s: float | None
     """Seconds under throughput conditions: for planning, not for latency tables."""
     decode_s: float | None
@@ -225,6 +229,32 @@ class Member:
     caption_source: str
     session: str
     """Which call of rdpbench named it."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What must be known to read the values of a metric that does not ship, as it was when it scored.
+
+    It is stored, since who reads a run does not import what the run names. Fields are as in
+    `rdpbench.metrics.contract.Meaning`; ``low`` and ``high`` are its bounds.
+    """
+
+    measure_key: str
+    """The metric's name and its edition."""
+    metric: str
+    definition: str
+    """Which edition of the metric, as for a score."""
+    source: str
+    """sha256 of the source of its class; empty if it is not known."""
+    kind: str
+    unit: str
+    higher_is_better: bool
+    perceptual: bool
+    averaged: str
+    low: float
+    high: float
+    session: str
+    """Which call of rdpbench stored it."""
 
 
 class Place(NamedTuple):
@@ -345,7 +375,7 @@ def _fields(kind: type) -> dict[str, tuple[tuple[type, ...], bool]]:
 
 
 _FIELDS: dict[type, dict[str, tuple[tuple[type, ...], bool]]] = {
-    kind: _fields(kind) for kind in (Row, Score, Timing, SetScore, Member)
+    kind: _fields(kind) for kind in (Row, Score, Timing, SetScore, Member, Measure)
 }
 
 
@@ -357,7 +387,11 @@ def _is_object(text: str) -> bool:
         return False
 
 
-def parse(kind: type[Row] | type[Score] | type[Timing] | type[SetScore] | type[Member], record: Any, where: str) -> Any:
+def parse(
+    kind: type[Row] | type[Score] | type[Timing] | type[SetScore] | type[Member] | type[Measure],
+    record: Any,
+    where: str,
+) -> Any:
     """Turn a stored record back into its class.
 
     Raises:

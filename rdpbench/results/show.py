@@ -12,7 +12,9 @@ from rdpbench.results.figures import draw_all
 from rdpbench.results.latex import latex
 from rdpbench.results.parts import unwritable
 from rdpbench.results.schema import Row
-from rdpbench.results.stats.points import Point, Points, meaning, titles
+from rdpbench.results.spreadsheets import to_csv
+from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.stats.points import Point, Points, titles
 from rdpbench.results.store import Contents, Store
 from rdpbench.results.style import safe
 from rdpbench.results.summary import compared, frame
@@ -35,6 +37,7 @@ def show(
     """Print the summary of points and write all outputs; returns the files worth naming."""
     for note in points.notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
+    store.check_links("tables", "figures")
     drawn: list[tables.Table] = []
     written: list[Path] = []
     try:
@@ -55,10 +58,12 @@ def show(
                 written += draw_all(side_by_side, place, name, notes)[:3]
         folder = store.folder / "tables"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "summary.md").write_text("\n".join(tables.markdown(one) for one in drawn))
-        (folder / "summary.tex").write_text("\n".join(latex(one) for one in drawn))
-        frame(points, metrics).to_csv(folder / "summary.csv", index=False)
-        tidy(points, metrics).to_csv(store.folder / "rows.csv", index=False)
+        summary, rows = folder / "summary.csv", store.folder / "rows.csv"
+        for path, how in ((folder / "summary.md", tables.markdown), (folder / "summary.tex", latex)):
+            path.unlink(missing_ok=True)
+            path.write_text("\n".join(map(how, drawn)))
+        to_csv(frame(points, metrics), summary)
+        to_csv(tidy(points, metrics), rows)
     except OSError as error:
         raise unwritable(store.folder, error) from error
     made = [store.folder / "rows.parquet", store.folder / "rows.csv"]

@@ -9,7 +9,8 @@
       timings.parquet        honest times, where asked for
       sets.parquet           values of set metrics, one per point
       members.parquet        rows that belong to more points than the one they were coded for
-      parquet.sha256         of these five and of the sessions, as sha256sum writes it: a checksum inside Parquet covers
+      measures.parquet       units and directions of metrics that do not ship
+      parquet.sha256         of these six and of the sessions, as sha256sum writes it: a checksum inside Parquet covers
                              a part of it only; its first line is a comment with the sha256 of the others
       bitstreams/ab/abcd...  every bitstream, under its sha256
       reconstructions/       PNG, as far as keep= asks for them
@@ -34,10 +35,21 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rdpbench.errors import StoreBusy, StoreCorrupt
+from rdpbench.errors import StoreBusy, StoreCorrupt, StoreUnwritable
 from rdpbench.results.features import FeatureStore
 from rdpbench.results.parts import Part, PartWriter, read_parts, unwritable
-from rdpbench.results.schema import SCHEMA_VERSION, Member, Row, Score, SetScore, Timing, migrate, parse
+from rdpbench.results.schema import (
+    REFUTED,
+    SCHEMA_VERSION,
+    Measure,
+    Member,
+    Row,
+    Score,
+    SetScore,
+    Timing,
+    migrate,
+    parse,
+)
 
 
 @dataclass
@@ -49,6 +61,7 @@ class Contents:
     timings: dict[str, Timing] = field(default_factory=dict)
     sets: dict[str, SetScore] = field(default_factory=dict)
     members: dict[str, Member] = field(default_factory=dict)
+    measures: dict[str, Measure] = field(default_factory=dict)
     sessions: dict[str, str] = field(default_factory=dict)
     """The sha256 of the file of each call, as far as it was noted."""
 
@@ -74,12 +87,20 @@ class Contents:
         if "member" in record:
             member: Member = parse(Member, record["member"], where)
             self.members[member.member_key] = member
+        if "measure" in record:
+            measure: Measure = parse(Measure, record["measure"], where)
+            self.measures[measure.measure_key] = measure
         if "session" in record:
             self.sessions[_text(record, "session", where)] = _text(record, "sha256", where)
         if "verified" in record and (key := _text(record, "verified", where)) in self.rows:
             self.rows[key] = replace(self.rows[key], verified="fresh_process")
         if "refuted" in record and (key := _text(record, "refuted", where)) in self.rows:
-            self.rows[key] = replace(self.rows[key], status="error", error=_text(record, "error", where))
+            error = _text(record, "error", where)
+            self.rows[key] = replace(self.rows[key], status="error", error=error)
+            if error.startswith(REFUTED):
+                self.rows[key] = replace(self.rows[key], verified="refuted")
+        if "suspect" in record and (key := _text(record, "suspect", where)) in self.rows:
+            self.rows[key] = replace(self.rows[key], verified="refuted")
 
     def _add_row(self, row: Row) -> None:
         key = row.task_key
@@ -88,6 +109,8 @@ class Contents:
             return
         if old is not None and old == replace(row, verified=old.verified):
             return  # a part that is compacted already: what was verified since stays so
+        if old is not None and old.verified == "refuted" and row.verified == "fresh_object":
+            row = replace(row, verified="refuted")  # coded again: nobody has decoded it elsewhere yet
         if old is not None and old.reconstruction_sha256 and _made(old) != _made(row):
             # Coded again, to other pixels or bytes, or from other files: scores and times of the old ones are not its.
             self.scores = {name: one for name, one in self.scores.items() if one.task_key != key}
@@ -95,7 +118,8 @@ class Contents:
         self.rows[key] = row
 
 
-_KNOWN = {"v", "row", "scores", "timing", "set", "member", "session", "sha256", "verified", "refuted", "error"}
+_KNOWN = {"v", "row", "scores", "timing", "set", "member", "measure", "session", "sha256"}
+_KNOWN |= {"verified", "refuted", "suspect", "error"}
 """What a record can have."""
 
 
@@ -152,6 +176,21 @@ class Store:
         """The parts that are not compacted yet."""
         return read_parts(self.parts)
 
+    def check_links(self, *names: str) -> None:
+        """Refuse to write through links of the run's folder that lead out of it: who made the folder made them.
+
+        Raises:
+            StoreUnwritable: one of the names is such a link.
+        """
+        home = self.folder.resolve()
+        for name in names:
+            path = self.folder / name
+            if path.is_symlink() and not path.resolve().is_relative_to(home):
+                raise StoreUnwritable(
+                    f"{path} is a link to {path.readlink()}, out of the run's folder, where nothing is written. "
+                    "Put a folder in its place"
+                )
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for writing.
@@ -162,6 +201,9 @@ class Store:
         """
         from filelock import FileLock, Timeout
 
+        self.check_links("parts", "sessions", ".lock", "reconstructions", "features")
+        for path in [*self.folder.glob("*.tmp"), *self.folder.glob("*.parquet"), self.folder / "parquet.sha256"]:
+            self.check_links(path.name)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / ".lock", timeout=0)
@@ -223,7 +265,13 @@ class Store:
     # Bitstreams
 
     def bitstream_path(self, sha256: str) -> Path:
-        """Where the bitstream with this hash lies."""
+        """Where the bitstream with this hash lies.
+
+        Raises:
+            StoreCorrupt: it is no hash; a row may say anything, and nothing else is read.
+        """
+        if not is_sha256(sha256):
+            raise StoreCorrupt(f"{sha256!r:.80} is no sha256, and names no bitstream")
         return self.folder / "bitstreams" / sha256[:2] / f"{sha256}.bin"
 
     def put_bitstream(self, data: bytes) -> str:
@@ -265,6 +313,8 @@ class Store:
 
     def has_bitstream(self, row: Row) -> bool:
         """Is a row's bitstream there, with its size? (Cheap; `verify` checks the bytes.)"""
+        if not is_sha256(row.bitstream_sha256):
+            return False
         path = self.bitstream_path(row.bitstream_sha256)
         return path.is_file() and path.stat().st_size == row.bytes
 
@@ -275,7 +325,7 @@ class Store:
 
     def _compacted(self) -> Contents:
         contents = Contents()
-        for name in ("row", "timing", "set", "member"):
+        for name in ("row", "timing", "set", "member", "measure"):
             where = str(self._parquet(f"{name}s"))
             for record in self._read_parquet(f"{name}s"):
                 contents.add({name: record}, where)
@@ -400,7 +450,7 @@ class Store:
 
 
 _SESSIONS = "sessions/"
-_FILES = tuple(f"{name}.parquet" for name in ("rows", "scores", "timings", "sets", "members"))
+_FILES = tuple(f"{name}.parquet" for name in ("rows", "scores", "timings", "sets", "members", "measures"))
 
 
 def _own_line(rest: bytes) -> bytes:
@@ -450,6 +500,15 @@ def _write_new(path: Path, data: bytes) -> None:
             raise
 
 
+def is_sha256(text: object) -> bool:
+    """Is it a sha256, as hashes of bitstreams and pixels are written?
+
+    >>> is_sha256("ab" * 32), is_sha256("../../etc/passwd")
+    (True, False)
+    """
+    return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{64}", text) is not None
+
+
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -469,4 +528,5 @@ def _tables(contents: Contents) -> dict[str, list[dict[str, Any]]]:
         "timings": ordered(contents.timings.values(), "task_key", "timing_key"),
         "sets": ordered(contents.sets.values(), "metric", "time", "set_key"),
         "members": ordered(contents.members.values(), "dataset", "codec", "task_key", "member_key"),
+        "measures": ordered(contents.measures.values(), "metric", "measure_key"),
     }

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdpbench.errors import UnknownName
+from rdpbench.paths import file_name
 from rdpbench.results.parts import unwritable
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
         beside = path.with_name(f".{path.name}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            beside.unlink(missing_ok=True)  # a link in a folder from elsewhere is not followed
             figure.savefig(beside, format=ending, **options)
             beside.replace(path)
         except OSError as error:
@@ -155,7 +157,7 @@ def safe(name: str) -> str:
     >>> safe("fid/taco-299/whole"), len(safe("a/b"))
     ('fid-taco-299-whole', 3)
     """
-    return "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in name)
+    return file_name("".join(letter if letter.isalnum() or letter in "-." else "-" for letter in name), fill="-")
 
 
 def log_ticks(low: float, high: float, most: int = 99) -> list[float]:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from rdpbench.metrics.contract import Meaning, stated
 from rdpbench.results import bootstrap
 from rdpbench.results.schema import Row, Score, SetScore
-from rdpbench.results.stats.points import Floats, Point, Points, Taken, common, fingerprint, gather, meaning
+from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.stats.points import Floats, Point, Points, Taken, common, fingerprint, gather
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,7 +144,8 @@ def _line(points: Points, point: Point, metric: str, images: Collection[str] | N
     of_metric = meaning(metric) if metric else Meaning("pair", "", True, False)
     value: dict[str, Any]
     if not taken.images and taken.lossless and images is None:  # all lossless: the rate is theirs
-        taken, value = every.of(taken.lossless), {"value": math.inf, "value_lo": math.inf, "value_hi": math.inf}
+        taken = points.taken(point, metric, infinite=True)
+        value = {"value": math.inf, "value_lo": math.inf, "value_hi": math.inf}
         value |= {"value_seed_sd": math.nan, "n_scored": len(taken.images), "infinite": len(taken.images), "images": ""}
     elif of_metric.kind == "set":
         value = _of_set(points, point, metric, taken, whole)
@@ -227,7 +229,8 @@ def _spread(taken: Taken, part: int, of: Meaning | None) -> float:
     if not shared:
         return math.nan
     means = np.array([[names[image][part] for image in shared] for names in seeds]).mean(axis=1)
-    return float((stated(means, of.averaged) if of else means).std(ddof=1))
+    means = stated(means, of.averaged) if of else means
+    return float(means.std(ddof=1)) if np.isfinite(means).all() else math.nan  # decibels of no error are infinite
 
 
 def with_interval(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rdpbench.metrics.contract import short_name
 from rdpbench.results.stats.points import Points
 from rdpbench.results.summary import POINT, WIDE, at_rate, common_rates, compared
 from rdpbench.setting import Setting
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 DIGITS = {"dB": 2, "": 4}
+SKEWED = 0.4
+"""An interval whose middle is further from the value than this share of its half is written with both ends."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +238,7 @@ def _names(frame: pd.DataFrame) -> str:
 def _heading(frame: pd.DataFrame, metric: str) -> str:
     one = frame[frame["metric"] == metric].iloc[0]
     arrow = "↑" if one["higher_is_better"] else "↓"
-    return f"{metric} {'dB ' if one['unit'] == 'dB' else ''}{arrow}"
+    return f"{short_name(metric)} {'dB ' if one['unit'] == 'dB' else ''}{arrow}"
 
 
 def _count(point: Any, notes: dict[str, None]) -> str:
@@ -259,14 +262,17 @@ def _bpp(line: Any) -> str:
     text = f"{line['bpp_all']:.4f}"
     if not _covers_all(line):
         return text
-    return text + _half(line["bpp_lo"], line["bpp_hi"], 4) + _seeds(line["bpp_seed_sd"], 4)
+    return text + _half(line["bpp_all"], line["bpp_lo"], line["bpp_hi"], 4) + _seeds(line["bpp_seed_sd"], 4)
 
 
 def _value(line: Any, notes: dict[str, None]) -> str:
     value, metric = line["value"], line["metric"]
+    left_out = "images that a metric could not score are left out of its mean"
     if math.isnan(value):
         if line["note"]:
             notes[f"{metric} of {line['codec']}: {line['note']}"] = None
+        elif line["n"]:
+            notes[f"{left_out}; rows.csv says why"] = None
         return "–"
     if line["infinite"]:
         notes[f"{metric}: lossless images, whose value is infinite, are left out of a mean and of its rate"] = None
@@ -278,12 +284,11 @@ def _value(line: Any, notes: dict[str, None]) -> str:
         notes[f"{metric}: {line['note']}"] = None
     places = DIGITS.get(line["unit"], 4)
     text = _digits(value, line["unit"]) + ("" if line["reliable"] else "†")
-    text += _half(line["value_lo"], line["value_hi"], places) + _seeds(line["value_seed_sd"], places)
+    text += _half(value, line["value_lo"], line["value_hi"], places) + _seeds(line["value_seed_sd"], places)
     taken = line["n_scored"] - line["infinite"]
     if taken == line["n"]:
         return text
-    said = "(k of n, r bpp): images that a metric could not score are left out of its mean, and of the rate beside it"
-    notes[f"{said}; rows.csv says why"] = None
+    notes[f"(k of n, r bpp): {left_out}, and of the rate beside it; rows.csv says why"] = None
     return f"{text} ({taken} of {line['n']}, {line['bpp']:.4f} bpp)"
 
 
@@ -291,8 +296,13 @@ def _digits(value: float, unit: str) -> str:
     return f"{value:.{DIGITS.get(unit, 4)}f}"
 
 
-def _half(low: float, high: float, digits: int) -> str:
-    return f" ±{(high - low) / 2:.{digits}f}" if math.isfinite(high - low) else ""
+def _half(value: float, low: float, high: float, digits: int) -> str:
+    """Half of an interval; both ends where the value is not near its middle, as near the end of a metric's range."""
+    if not math.isfinite(high - low):
+        return ""
+    if abs(high + low - 2 * value) > SKEWED * (high - low):
+        return f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return f" ±{(high - low) / 2:.{digits}f}"
 
 
 def _seeds(spread: float, digits: int) -> str:

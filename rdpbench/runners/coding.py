@@ -8,10 +8,12 @@ again.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -20,10 +22,11 @@ from rdpbench.codecs.contract import Bitstream, Codec, Side, coder_of, make_read
 from rdpbench.config import CodecSetting
 from rdpbench.datasets.memory import hashes_of
 from rdpbench.errors import CodecError
-from rdpbench.image import Image, check_image, pixel_sha256
+from rdpbench.image import Image, check_image, is_untouched, lent, pixel_sha256
 from rdpbench.opened import opened
 from rdpbench.results.reconstructions import put_reconstruction
 from rdpbench.results.schema import Row
+from rdpbench.results.stats.points import stated_source
 from rdpbench.results.store import Store
 from rdpbench.runners.rows import configuration, judged, new_row
 from rdpbench.runners.search import search
@@ -72,16 +75,13 @@ def code(setup: Setup, task: Task, original: Image) -> Coded:
         codec = build(task.codec, task.rate, setup.device)
         make_ready(codec)
         check_own(codec, json.loads(task.identity)["coder"])
-        started = time.perf_counter()
-        bitstream = _checked(codec.encode(original, side_of(task)))
-        encoded = _Encoded(bitstream, time.perf_counter() - started, task.rate)
+        encoded = _Encoded(*encode(codec, original, side_of(task)), task.rate)
     else:
         encoded = _searched(setup, task, original, task.target)
     decoder = build(task.codec, encoded.rate, setup.device)
     make_ready(decoder)
     started = time.perf_counter()
-    # Plain bytes: an object that only looks like them could carry more than is counted.
-    decoded = decoder.decode(bytes(encoded.bitstream.data))
+    decoded = decoder.decode(encoded.bitstream.data)
     seconds = time.perf_counter() - started
     return _stored(setup, task, original, encoded, decoded, seconds, 1, files_of(task, decoder))
 
@@ -97,13 +97,16 @@ def code_batch(setup: Setup, tasks: Sequence[Task], originals: Sequence[Image]) 
     codec: Any = build(first.codec, first.rate, setup.device)
     make_ready(codec)
     check_own(codec, json.loads(first.identity)["coder"])
+    copies, sides = [lent(original) for original in originals], [side_of(task) for task in tasks]
     started = time.perf_counter()
-    bitstreams = [_checked(one) for one in codec.encode_batch(originals, [side_of(task) for task in tasks])]
+    bitstreams = [_checked(bitstream) for bitstream in codec.encode_batch([*copies], sides)]
     encode_s = (time.perf_counter() - started) / count
+    for copy, original in zip(copies, originals, strict=True):
+        check_untouched(copy, original, "encode_batch()")
     decoder = build(first.codec, first.rate, setup.device)
     make_ready(decoder)
     started = time.perf_counter()
-    decoded = decode_all(decoder, [bytes(one.data) for one in bitstreams])
+    decoded = decode_all(decoder, [bitstream.data for bitstream in bitstreams])
     decode_s = (time.perf_counter() - started) / count
     if len(bitstreams) != count or len(decoded) != count:
         raise CodecError(f"a batch of {count} images gave {len(bitstreams)} bitstreams and {len(decoded)} images")
@@ -114,11 +117,37 @@ def code_batch(setup: Setup, tasks: Sequence[Task], originals: Sequence[Image]) 
     ]
 
 
+def encode(codec: Codec, original: Image, side: Side) -> tuple[Bitstream, float]:
+    """The bitstream of an image, and the seconds that it took. The codec gets a copy of its own.
+
+    Raises:
+        CodecError: it wrote into its image, or what comes back is no bitstream; or whatever the codec raises.
+    """
+    copy = lent(original)
+    started = time.perf_counter()
+    bitstream = codec.encode(copy, side)
+    seconds = time.perf_counter() - started
+    check_untouched(copy, original, "encode()")
+    return _checked(bitstream), seconds
+
+
+def check_untouched(copy: Image, original: Image, by: str) -> None:
+    """Raise `CodecError` if a codec wrote into the image that it was lent: what it coded may not be that image."""
+    if not is_untouched(copy, original):
+        raise CodecError(
+            f"{by} wrote into the image that it was given, so nobody knows what it coded. Let it work on a copy: "
+            "image.copy(), or torch.from_numpy(image).clone(), since torch does not see that the image is read-only"
+        )
+
+
 def decode_all(codec: Codec, datas: Sequence[bytes]) -> Sequence[Image]:
     """Decode bitstreams of images of one size, together where the codec can."""
     together: Any = getattr(codec, "decode_batch", None)
-    decoded: Sequence[Image] = together(datas) if together else [codec.decode(data) for data in datas]
-    return decoded
+    if together:
+        decoded: Sequence[Image] = together(datas)
+        return decoded
+    # Copies: a decoder may use one buffer for all that it decodes.
+    return [check_image(codec.decode(data), "the decoded image").copy() for data in datas]
 
 
 def go_together(one: Work, other: Work) -> bool:
@@ -134,15 +163,110 @@ def go_together(one: Work, other: Work) -> bool:
     return first == second
 
 
-def codec_of(row: Row) -> Codec:
-    """The codec that made a row, built from nothing but the row."""
-    setting = CodecSetting(row.codec, row.use, tuple(sorted(json.loads(row.options).items())), ())
-    return build(setting, row.rate, row.device)
+@dataclass(frozen=True)
+class Named:
+    """What the user says of codecs that are not ours, to decode rows that anybody may have written."""
+
+    uses: tuple[str, ...] = ()
+    """Classes of one's own, as ``./mine.py:MyCodec``."""
+    options: frozenset[tuple[str, str]] = frozenset()
+    """Options and their values, as they were typed."""
 
 
-def decode_row(store: Store, row: Row) -> Image:
-    """Decode a row's stored bitstream as it was decoded, with a codec built from nothing but the row."""
-    codec, data = codec_of(row), store.get_bitstream(row.bitstream_sha256)
+NOBODY = Named()
+
+
+def setting_of(row: Row, named: Named = NOBODY) -> CodecSetting:
+    """The codec setting that made a row, as far as the row may say it.
+
+    A row says which codec that ships or is installed, and its options. A class of one's own is taken from ``named``
+    alone: the one of the row's class name and source. What is no number or yes/no may name a program or a file, so a
+    codec that does not ship gets texts only as its defaults and as the user typed them.
+
+    Raises:
+        CodecError: the user must name the codec or the option first.
+    """
+    options = json.loads(row.options)
+    if not isinstance(options, dict):
+        raise CodecError(f"the options of the row are no list of names: {row.options!r:.80}")
+    options = {name: _typed(row, name, value, named) for name, value in options.items()}
+    use = _named_use(row, named) if ":" in row.use else row.use
+    if use not in registry.BUILTIN["codec"]:
+        fields = getattr(registry.load("codec", use), "__dataclass_fields__", {})
+        for name, value in options.items():
+            harmless = value is None or isinstance(value, (bool, int, float))
+            by_default = name in fields and fields[name].default == value
+            typed = {text for option, text in named.options if option == name}
+            if not harmless and not by_default and not typed & {str(value), _shortened(value)}:
+                raise CodecError(
+                    f"not decoded: option {name} of {use} may name a program or a file, and a row says {value!r:.80}; "
+                    f"type it if it is yours: codec.options.{name}=..."
+                )
+    return CodecSetting(row.codec, use, tuple(sorted(options.items())), ())
+
+
+def _typed(row: Row, name: str, value: object, named: Named) -> object:
+    """A value as it is, or as the user types it where the row has only that it is out of somebody's environment."""
+    if not (isinstance(value, str) and "${" in value):
+        return value
+    typed = [text for option, text in named.options if option == name]
+    if not typed:
+        raise CodecError(
+            f"not decoded: option {name} of {row.use:.80} was {value!r:.80} in the environment of who coded; "
+            f"type its value: codec.options.{name}=..."
+        )
+    try:
+        return json.loads(typed[0])
+    except ValueError:
+        return typed[0]
+
+
+def _shortened(value: object) -> str:
+    """A path below this folder as one types it; rows have it in full."""
+    path = os.path.relpath(value) if isinstance(value, str) and os.path.isabs(value) else ""  # noqa: PTH117
+    return path if not path.startswith("..") else ""
+
+
+def _named_use(row: Row, named: Named) -> str:
+    """The user's class of a row's name and source."""
+    name, then = row.use.rpartition(":")[2], stated_source(row)
+    of_name = [use for use in named.uses if use.rpartition(":")[2] == name]
+    for use in of_name:
+        if then and registry.source_sha256("codec", use) == then:
+            return use
+    if of_name:
+        raise CodecError(f"not decoded: {of_name[0]} is not what made the row: its source is another")
+    raise CodecError(
+        f"not decoded: {name!r:.80} is a codec of one's own, and a row starts none; "
+        f"name yours: codec=FILE.py:{name:.80}"
+    )
+
+
+@contextlib.contextmanager
+def codec_of(row: Row, codec: CodecSetting | Named) -> Iterator[Codec]:
+    """The codec that made a row, to decode with inside; ``codec`` as for `decode_row`."""
+    if isinstance(codec, CodecSetting):  # typed by the user in this command
+        yield build(codec, row.rate, row.device)
+    elif (setting := setting_of(row, codec)).use in registry.BUILTIN["codec"]:
+        with registry.installed_only():
+            yield build(setting, row.rate, row.device)
+    else:
+        yield build(setting, row.rate, row.device)
+
+
+def decode_row(store: Store, row: Row, codec: CodecSetting | Named = NOBODY) -> Image:
+    """Decode a row's stored bitstream as it was decoded.
+
+    Args:
+        store: where the bitstream lies.
+        row: which.
+        codec: the setting, where the command at hand names it; else what the user says of codecs (`setting_of`).
+    """
+    with codec_of(row, codec) as decoder:
+        return _decode_as(decoder, row, store.get_bitstream(row.bitstream_sha256))
+
+
+def _decode_as(codec: Codec, row: Row, data: bytes) -> Image:
     check_own(codec, json.loads(row.coder))
     image = check_image(codec.decode(data), "the decoded image")
     if row.batch > 1 and hasattr(codec, "decode_batch") and pixel_sha256(image) != row.reconstruction_sha256:
@@ -157,7 +281,7 @@ def check_own(codec: Codec, then: Mapping[str, str]) -> None:
     if weights_kind_of(codec) != "own":
         return
     hashes = {name: made for name, made in coder_of(codec).items() if made.startswith(("own:", "sha256:", "missing"))}
-    if changed := [name for name, made in hashes.items() if made != then.get(name, made)]:
+    if changed := [name for name, made in hashes.items() if made != then.get(name)]:
         raise CodecError(
             f"the user's files of {', '.join(changed)} hold other weights now than were planned or coded with"
         )
@@ -215,7 +339,7 @@ def _searched(setup: Setup, task: Task, original: Image, target: float) -> _Enco
     started = time.perf_counter()
 
     def measure(setting: float) -> float:
-        made[setting] = _checked(build(task.codec, setting, setup.device).encode(original, side_of(task)))
+        made[setting], _ = encode(build(task.codec, setting, setup.device), original, side_of(task))
         return 8 * len(made[setting].data) / (original.shape[0] * original.shape[1])
 
     found = search(axis, target, measure, task.tolerance)
@@ -243,10 +367,10 @@ def _stored(
         rate=encoded.rate,
         configuration=configuration(task.codec, encoded.rate),
         bytes=len(bitstream.data),
-        parts=json.dumps({name: int(size) for name, size in bitstream.parts.items()}),
+        parts=json.dumps(dict(bitstream.parts)),
         bpp=8 * len(bitstream.data) / (original.shape[0] * original.shape[1]),
         legacy=_legacy(bitstream.info.get("legacy", "{}")),
-        bitstream_sha256=setup.store.put_bitstream(bytes(bitstream.data)),
+        bitstream_sha256=setup.store.put_bitstream(bitstream.data),
         reconstruction_sha256=pixel_sha256(reconstruction),
         verified="fresh_object",
         encode_s=encoded.seconds + captioning_s(task),
@@ -270,7 +394,8 @@ def _stored(
 def _checked(bitstream: object) -> Bitstream:
     if not isinstance(bitstream, Bitstream):
         raise CodecError(f"encode must return a Bitstream, found {type(bitstream).__name__}; see Bitstream.whole(data)")
-    return bitstream
+    # One of a class of the codec's own is made plain: its length might be another each time.
+    return bitstream if type(bitstream) is Bitstream else Bitstream(bitstream.data, bitstream.parts, bitstream.info)
 
 
 def _legacy(text: str) -> str:

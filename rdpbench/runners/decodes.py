@@ -26,7 +26,7 @@ from rdpbench.errors import CodecError, ConfigError
 from rdpbench.image import Image, check_image, pixel_sha256
 from rdpbench.results.schema import Row, Score
 from rdpbench.results.store import Store
-from rdpbench.runners.coding import codec_of
+from rdpbench.runners.coding import NOBODY, Named, codec_of
 
 DETERMINISTIC = "not decoded again: this decoder draws no random numbers"
 _NOTE = re.compile(r"pixels of decodes 1 to (\d+): sha256 ([0-9a-f]{64})")
@@ -84,15 +84,17 @@ def decode_further(codec: Codec, data: bytes, count: int) -> list[Image]:
     """
     seeded: Any = codec
     seeds = [decode_seed(data, index) for index in range(1, count)]
-    found = [check_image(seeded.decode(data, seed=seed), "a further decode") for seed in seeds]
+    # Copies: a decoder may use one buffer for all that it decodes.
+    found = [check_image(seeded.decode(data, seed=seed), "a further decode").copy() for seed in seeds]
     if len({image.shape for image in found}) > 1:
         raise CodecError(f"decodes of one bitstream have several sizes: {sorted({image.shape for image in found})}")
     return found
 
 
-def further_of(store: Store, row: Row, count: int) -> list[Image]:
-    """Decodes 1 to ``count - 1`` of a row's stored bitstream, by a codec built from nothing but the row."""
-    return decode_further(codec_of(row), store.get_bitstream(row.bitstream_sha256), count)
+def further_of(store: Store, row: Row, count: int, codec: CodecSetting | Named = NOBODY) -> list[Image]:
+    """Decodes 1 to ``count - 1`` of a row's stored bitstream; ``codec`` as for `decode_row`."""
+    with codec_of(row, codec) as decoder:
+        return decode_further(decoder, store.get_bitstream(row.bitstream_sha256), count)
 
 
 def fingerprint(images: Iterable[Image]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import random
 import tempfile
@@ -11,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rdpbench.config import Bench
+from rdpbench.config import Bench, CodecSetting
 from rdpbench.errors import StoreBusy, StoreCorrupt
 from rdpbench.provenance import provenance, write_session
 from rdpbench.results.parts import PartWriter, unwritable
-from rdpbench.results.schema import OF_THE_MACHINE, Row, error_text
+from rdpbench.results.schema import OF_THE_MACHINE, REFUTED, Measure, Member, Row, error_text
 from rdpbench.results.store import Contents, Store
 from rdpbench.runners import local
 from rdpbench.runners.coding import Setup
@@ -23,8 +24,9 @@ from rdpbench.runners.decodes import refuted
 from rdpbench.runners.features import originals, set_metrics
 from rdpbench.runners.grid import run_name
 from rdpbench.runners.plan import Plan, chunks, make_plan
+from rdpbench.runners.preflight import check_contracts
 from rdpbench.runners.progress import progress
-from rdpbench.runners.rows import resolved
+from rdpbench.runners.rows import resolved, without_environment
 from rdpbench.runners.server import import_ahead, start_for
 from rdpbench.runners.sets import reduce_all
 from rdpbench.runners.verify import asked_of, decode_elsewhere, unlike
@@ -62,7 +64,12 @@ class Done:
 
 
 def store_of(bench: Bench) -> Store:
-    """The run folder of a command."""
+    """The run folder of a command.
+
+    Raises:
+        ConfigError: a codec, metric or dataset of the user's is not what it must be.
+    """
+    check_contracts(bench)
     return Store(bench.root / run_name(bench))
 
 
@@ -74,8 +81,8 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
     Raises:
         RdpbenchError: before anything ran if it cannot run; later only if the store cannot be written.
     """
-    start_for(bench)
     store = store_of(bench)
+    start_for(bench)
     workers = workers_of(bench)
     # Nothing is written, not even the folder with its lock, before a plan stands.
     ahead = None if store.folder.exists() else make_plan(bench, store)
@@ -83,7 +90,7 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
         plan = ahead or make_plan(bench, store)
         if announce:
             announce(plan, store)
-        if not plan.work and not plan.members and not plan.judged:
+        if not plan.work and not plan.members and not plan.measures and not plan.judged:
             reduce_sets(store, plan, bench)
             store.compact()
             return Done(store, plan)
@@ -154,10 +161,12 @@ def _write(results: Iterator[Result], done: Done, noted: Mapping[str, str], samp
     session = noted["session"]
     writer: PartWriter = done.store.writer(session)
     writer.append(dict(noted))
-    for member in done.plan.members:
-        writer.append({"member": vars(replace(member, session=session))})
+    stated: list[tuple[str, Member | Measure]] = [("member", member) for member in done.plan.members]
+    for kind, one in [*stated, *(("measure", measure) for measure in done.plan.measures)]:
+        writer.append({kind: vars(replace(one, session=session))})
     for row in done.plan.judged:
         writer.append({"row": row.record()})
+    codecs = {work.task.key: work.task.codec for work in done.plan.work}
     arrays, cached = done.store.features.writer(session), originals().writer(session)
     # Closed in this order, and all of them, whatever goes wrong with one.
     closing = (contextlib.closing(file) for file in (writer, cached, arrays))
@@ -165,7 +174,7 @@ def _write(results: Iterator[Result], done: Done, noted: Mapping[str, str], samp
         for file in closing:
             files.enter_context(file)
         with progress(len(done.plan.work)) as shown, contextlib.closing(results) as stream:  # type: ignore[type-var]
-            for result in stream:
+            for result in map(_public, stream, itertools.repeat(codecs)):
                 # Arrays first: a row whose features were lost is scored again, the other way round is for nothing.
                 for made in result.features:
                     arrays.append(made)
@@ -188,7 +197,7 @@ def _write(results: Iterator[Result], done: Done, noted: Mapping[str, str], samp
                 if writer.lines % SYNC_EVERY == 0:
                     arrays.sync()
                     writer.sync()
-        verified, findings = _decoded_again(done.store, chosen.results, writer)
+        verified, findings = _decoded_again(done.store, chosen.results, codecs, writer)
     return replace(
         done,
         coded=counts["coded"],
@@ -200,14 +209,27 @@ def _write(results: Iterator[Result], done: Done, noted: Mapping[str, str], samp
     )
 
 
-def _decoded_again(store: Store, results: Sequence[Result], writer: PartWriter) -> tuple[int, list[str]]:
+def _public(result: Result, codecs: Mapping[str, CodecSetting]) -> Result:
+    """A result without what the environment holds."""
+    row = result.row
+    return replace(result, row=without_environment(row, codecs[row.task_key])) if row else result
+
+
+def _decoded_again(
+    store: Store, results: Sequence[Result], codecs: Mapping[str, CodecSetting], writer: PartWriter
+) -> tuple[int, list[str]]:
     """Decode bitstreams in a fresh process; returns how many gave the recorded pixels, and what else was found.
 
     A number that is not one of the bytes alone must not enter a mean: the row becomes a failed one, or loses the
     values that were made of further decodes.
     """
     verified, findings = 0, []
-    asked = {one: result for result in results if result.row for one in asked_of(result.row, result.scores)}
+    asked = {
+        one: result
+        for result in results
+        if result.row
+        for one in asked_of(result.row, result.scores, codecs[result.row.task_key])
+    }
     for one, answer in decode_elsewhere(store, list(asked)).items():
         key, right = one.row.task_key, answer == one.expected
         if not right:
@@ -216,7 +238,7 @@ def _decoded_again(store: Store, results: Sequence[Result], writer: PartWriter) 
             writer.append({"scores": [vars(score) for score in refuted(asked[one].scores, findings[-1])]})
         elif one.decodes == 1:
             # A file that is gone, or a process that the system killed, says nothing of the codec.
-            prefix = OF_THE_MACHINE if answer.startswith(OF_THE_MACHINE) else "refuted: "
+            prefix = OF_THE_MACHINE if answer.startswith(OF_THE_MACHINE) else REFUTED
             wrong = {} if right else {"refuted": key, "error": error_text(prefix + findings[-1])}
             writer.append(wrong or {"verified": key})
             verified += right

@@ -6,12 +6,15 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from rdpbench import registry
 from rdpbench.datasets.contract import Sample
+from rdpbench.errors import MetricError
 from rdpbench.image import Image
-from rdpbench.metrics.contract import Features, SetMetric
+from rdpbench.metrics.contract import Features, Lender, SetMetric
 from rdpbench.paths import cache_folder
-from rdpbench.results.features import FeatureStore, Made, kind_of
+from rdpbench.results.features import Array, FeatureStore, Made, kind_of
 from rdpbench.runners.beside import identity, values
 from rdpbench.runners.task import features_key
 
@@ -99,13 +102,29 @@ class Extractor:
         cls = set_metric(name).features
         features = self._of(cls)
         given = values(cls.beside, sample, protocol, getattr(set_metric(name), "classes", None))
-        [array] = features.extract([image], **{key: [value] for key, value in given.items()})
-        return Made(kind(cls), subject(cls, pixels, sample), array)
+        beside = {key: [value] for key, value in given.items()}
+        with Lender(image, "image").lending("extract()", bool(registry.own_place("metric", name))) as copy:
+            [array] = features.extract([copy], **beside)
+        return Made(kind(cls), subject(cls, pixels, sample), _usable(name, array))
 
     def _of(self, cls: type[Features]) -> Features:
         if cls.id not in self._built:
             self._built[cls.id] = cls(device=self._device) if cls.uses_device else cls()  # type: ignore[call-arg]
         return self._built[cls.id]
+
+
+def _usable(name: str, array: object) -> Array:
+    """An array of its own, since features may use one buffer for all images.
+
+    Raises:
+        MetricError: it is no array of finite numbers.
+    """
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        found = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise MetricError(f"{name}: features are an array of real numbers for each image, found {found}")
+    if not array.size or not np.isfinite(array).all():
+        raise MetricError(f"{name}: the features of this image are empty or not finite")
+    return np.array(array)
 
 
 def pair_metrics(metrics: Sequence[str]) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +11,12 @@ from typing import Any
 from rdpbench import own, registry
 from rdpbench.config import Bench, CodecSetting, DataSetting
 from rdpbench.datasets.captions import Caption
-from rdpbench.datasets.contract import Dataset, Pin
+from rdpbench.datasets.contract import Dataset, Pin, faults_of
 from rdpbench.datasets.index import Entry, index, notes
 from rdpbench.datasets.manifest import manifest_sha256
 from rdpbench.datasets.memory import file_facts
 from rdpbench.errors import ConfigError
+from rdpbench.paths import file_name
 from rdpbench.runners.progress import tell
 from rdpbench.runners.task import Task, axis_of, identity, identity_of_all, single_point, task_key, uses_caption
 
@@ -31,9 +31,10 @@ def dataset_of(setting: DataSetting) -> Dataset:
         dataset = cls(**options)
     except TypeError as error:
         raise ConfigError(f"dataset {setting.name!r} does not take {dict(setting.options)}: {error}") from error
-    if not isinstance(dataset, Dataset):
-        raise ConfigError(f"{setting.use!r} is no dataset: it needs name, protocol, needs, samples() and len()")
-    return dataset
+    if faults := faults_of(dataset):
+        raise ConfigError(f"{setting.use!r} is no dataset: {'; '.join(faults)}")
+    made: Dataset = dataset
+    return made
 
 
 def pin_of(dataset: Dataset) -> Pin:
@@ -59,24 +60,11 @@ def root_of(setting: DataSetting) -> str:
 def run_name(bench: Bench) -> str:
     """The run folder's name: as given, or the datasets' names."""
     if bench.run:
-        if "/" in bench.run or bench.run.startswith("."):
-            raise ConfigError(f"run={bench.run!r} must be a plain name; root=FOLDER says where runs lie")
-        return _fitting(bench.run)
+        if file_name(bench.run) != bench.run:
+            raise ConfigError(f"run={bench.run!r} must be a plain name of one folder; root=FOLDER says where runs lie")
+        return bench.run
     names = dict.fromkeys(dataset_of(data).name for _, data in bench.grid)
-    return _fitting("+".join(names))
-
-
-def _fitting(name: str) -> str:
-    if (size := len(os.fsencode(name))) > LONGEST_NAME:
-        raise ConfigError(
-            f"a run's folder cannot have the name {name[:40]}…: it is {size} bytes long, and a file system takes "
-            f"{LONGEST_NAME}. Give it a shorter one: run=NAME"
-        )
-    return name
-
-
-LONGEST_NAME = 255
-"""Bytes of a folder's name."""
+    return file_name("+".join(names))
 
 
 def list_tasks(bench: Bench) -> Iterator[Task]:

@@ -20,7 +20,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import NamedTuple
@@ -30,7 +30,7 @@ from rdpbench.results.schema import OF_THE_MACHINE
 from rdpbench.runners.coding import Setup
 from rdpbench.runners.process import START_S, died, end, limit_s, sender, set_up, set_up_apart, was_killed
 from rdpbench.runners.task import Work
-from rdpbench.runners.worker import Result, Worker, failed
+from rdpbench.runners.worker import Result, Scoring, Worker, failed
 
 TIMED = 7
 """How often a timed task codes its image, about."""
@@ -89,6 +89,8 @@ class _Hand:
     batch: int = 1
     ready: bool = False
     """Has it come up? A worker that dies before that is no fault of a task."""
+    scoring: Scoring | None = None
+    """What it had of the first piece of work that is left, when code of the user's began to score it."""
     leaving: bool = False
     """There is no more work for it."""
     received: int = 0
@@ -148,7 +150,7 @@ class _Pool:
         """A message of a worker."""
         try:
             pid, number, message = hand.pipe.recv()
-            known = message is None or isinstance(message, (Result, StoreError))
+            known = message is None or isinstance(message, (Result, Scoring, StoreError))
             if (pid, number) != (_pid(hand), hand.received) or not known:
                 raise ValueError("not what this worker sends")
         except Exception as error:  # EOFError, OSError: it died; all others: a codec wrote into the pipe
@@ -157,9 +159,13 @@ class _Pool:
         hand.received += 1
         if isinstance(message, StoreError):
             raise message
+        if isinstance(message, Scoring):
+            hand.scoring = message
+            return
         if message is None:
             hand.ready = True
         else:
+            hand.scoring = None
             work = hand.left.popleft()
             if _of_machine(message) and work.task.key not in self.tried:
                 self.tried.add(work.task.key)
@@ -204,20 +210,27 @@ class _Pool:
         exitcode = hand.process.exitcode
         self._let_go(hand)
         hand.pipe.close()
-        how = f"the worker process died: {died(exitcode)}"
-        if late or exitcode == -signal.SIGALRM:
+        late = late or exitcode == -signal.SIGALRM
+        outside = not late and not odd and was_killed(exitcode)
+        how = f"the {'process' if hand.scoring else 'worker process'} died"
+        how += f"{' over this metric' if hand.scoring else ''}: {died(exitcode)}"
+        if late:
             how = _late(_limit(hand.left, 1, self.timeout) if hand.ready else START_S)
         elif odd:
             how = f"something else than results came from the worker process: {odd}"
-        outside = not late and not odd and exitcode != -signal.SIGALRM and was_killed(exitcode)
         if not hand.ready:
             self.stillborn += 1
             if self.stillborn >= STILLBIRTHS:
                 raise WorkerError(f"worker processes do not start: {how}. workers=0 runs in this process, and says why")
-        elif hand.batch > 1:
-            hand.batch = 1
         elif outside and hand.left[0].task.key not in self.tried:
             self.tried.add(hand.left[0].task.key)
+            hand.batch = 1
+        elif hand.scoring:
+            yield _kept(hand.scoring, f"{OF_THE_MACHINE}{how}" if outside else how)
+            if rest := _rest(hand.left.popleft(), hand.scoring):
+                hand.left.appendleft(rest)
+        elif hand.batch > 1:
+            hand.batch = 1
         else:
             victim = hand.left.popleft()
             again = f"{OF_THE_MACHINE}{how}, twice over this image; the next call tries it again"
@@ -230,6 +243,22 @@ class _Pool:
 def _pid(hand: _Hand) -> int:
     assert hand.process.pid is not None
     return hand.process.pid
+
+
+def _kept(scoring: Scoring, error: str) -> Result:
+    """What is known of a task whose worker died over a metric of the user's: that has no value, the row stays."""
+    return replace(scoring.sofar, scores=(*scoring.sofar.scores, replace(scoring.unscored, error=error)))
+
+
+def _rest(work: Work, scoring: Scoring) -> Work | None:
+    """What is left to do for that task: the other metrics, from its stored bitstream."""
+    done = {scoring.unscored.metric, *(score.metric for score in scoring.sofar.scores)}
+    metrics, features, originals = (
+        tuple(name for name in names if name not in done) for names in (work.metrics, work.features, work.originals)
+    )
+    if scoring.coded.status != "ok" or not (metrics or features or originals):
+        return None
+    return Work(work.task, metrics, scoring.coded, False, features, originals)
 
 
 def _of_machine(result: Result) -> bool:
@@ -256,6 +285,7 @@ def _serve(pipe: Connection, setup: Setup, timeout: float | None) -> None:
     set_up_apart()
     send = sender(pipe)
     worker = Worker(setup)
+    worker.announce = send
     try:
         send(None)
         while (chunk := pipe.recv()) is not None:

@@ -16,7 +16,8 @@ from rdpbench.config import Bench
 from rdpbench.datasets.memory import files_changed
 from rdpbench.metrics.contract import beside
 from rdpbench.results.reconstructions import reconstruction_path
-from rdpbench.results.schema import AS_RAN, OF_THE_MACHINE, Member, Place, Row
+from rdpbench.results.schema import AS_RAN, OF_THE_MACHINE, Measure, Member, Place, Row
+from rdpbench.results.stats.points import standing
 from rdpbench.results.store import Contents, Store
 from rdpbench.runners.features import Stored, pair_metrics, set_metrics
 from rdpbench.runners.grid import list_tasks
@@ -30,7 +31,18 @@ from rdpbench.runners.preflight import (
 )
 from rdpbench.runners.rows import judged, new_row
 from rdpbench.runners.search import TOLERANCE, is_near, is_tight, is_whole
-from rdpbench.runners.task import Task, Work, axis_of, device_of, forget, member_of, place_of, score_key, timing_key
+from rdpbench.runners.task import (
+    Task,
+    Work,
+    axis_of,
+    device_of,
+    forget,
+    measure_of,
+    member_of,
+    place_of,
+    score_key,
+    timing_key,
+)
 from rdpbench.setting import Setting
 
 CHUNK = 32
@@ -48,6 +60,8 @@ class Plan:
     """What is left to do, once for each key."""
     members: tuple[Member, ...]
     """What the store does not say yet of points that share rows."""
+    measures: tuple[Measure, ...]
+    """What it does not say yet of metrics that do not ship."""
     judged: tuple[Row, ...]
     """Stored rows of targets that are in range, or no longer, by the tolerance of this command."""
     metrics: tuple[str, ...]
@@ -133,8 +147,24 @@ def make_plan(bench: Bench, store: Store) -> Plan:
     expected = _expected(work, stored.rows.values())
     unlike_now = frozenset(changed)
     return Plan(
-        tasks, tuple(work), members, tuple(judged_again), metrics, left_out, failed, again, unlike_now, expected
+        tasks,
+        tuple(work),
+        members,
+        _new_measures(metrics, stored),
+        tuple(judged_again),
+        metrics,
+        left_out,
+        failed,
+        again,
+        unlike_now,
+        expected,
     )
+
+
+def _new_measures(metrics: Iterable[str], stored: Contents) -> tuple[Measure, ...]:
+    """What the store does not say yet of metrics that do not ship."""
+    measures = [measure_of(name) for name in metrics if registry.own_place("metric", name)]
+    return tuple(measure for measure in measures if measure.measure_key not in stored.measures)
 
 
 def _judged(task: Task, row: Row) -> Row | None:
@@ -189,8 +219,12 @@ def _why(old: Row, new: Row) -> str:
 
 
 def _new_members(tasks: Iterable[Task], distinct: Mapping[str, Task], stored: Contents) -> Iterator[Member]:
-    """What points the rows belong to beside the one that each row states itself, as far as that is not stored."""
-    named = set(stored.members)
+    """What points the rows belong to beside the one that each row states itself, as far as that is not stored.
+
+    And what they belong to again: of a set that went back to an earlier state, that state is now the newest.
+    """
+    current = standing(stored)
+    named = {key for key, one in stored.members.items() if (one.task_key, Place.of(one)) in current}
     for task in tasks:
         row = stored.rows.get(task.key)
         place = place_of(task)
@@ -198,7 +232,7 @@ def _new_members(tasks: Iterable[Task], distinct: Mapping[str, Task], stored: Co
             itself = place == place_of(distinct[task.key])
         else:  # those of earlier versions do not say where a folder lies
             stated = Place.of(row)
-            itself = stated in (place, place._replace(root=""))
+            itself = stated in (place, place._replace(root="")) and (task.key, stated) in current
         if not itself and (member := member_of(task)).member_key not in named:
             named.add(member.member_key)
             yield member
@@ -209,6 +243,8 @@ def _without_score(stored: Contents, task: Task, name: str, retry: bool) -> bool
     score = stored.scores.get(key)
     # An earlier version did not say which edition scored, and of this kind of metric the key does not tell it either.
     unstated = score is not None and not score.definition and bool(beside(registry.load("metric", name)))
+    # An earlier version stored a metric of the user's under its path as it was typed.
+    unstated = unstated or (score is not None and score.metric != name)
     return unstated or _unscored(stored, key, retry)
 
 

@@ -6,11 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from rdpbench import registry, weights
+from rdpbench.codecs.contract import faults_of as codec_faults
 from rdpbench.codecs.contract import needs_of, needs_of_built
 from rdpbench.config import Bench, CodecSetting
 from rdpbench.datasets.index import Entry
 from rdpbench.errors import ConfigError, MetricError, MissingNeed
 from rdpbench.metrics.contract import beside
+from rdpbench.metrics.contract import faults_of as metric_faults
 from rdpbench.metrics.feature_sets import check_side
 from rdpbench.needs import Need
 from rdpbench.runners.beside import lacking
@@ -24,6 +26,29 @@ LARGE = 1_000_000_000
 """Bytes of a dataset above which only `rdpbench data fetch` downloads it: nobody expects 19 GB from a first run."""
 
 
+def check_contracts(bench: Bench) -> None:
+    """Stop with one message if a codec, metric or dataset of the user's is not what it must be.
+
+    Raises:
+        ConfigError: all that is missing or odd, each with what to write.
+    """
+    faults: list[str] = []
+    for codec in dict.fromkeys(codec.use for codec, _ in bench.grid):
+        if registry.own_place("codec", codec):
+            faults += [f"codec {codec}: {fault}" for fault in codec_faults(registry.load("codec", codec))]
+    for metric in dict.fromkeys(bench.metrics):
+        if registry.own_place("metric", metric):
+            faults += [f"metric {metric}: {fault}" for fault in metric_faults(registry.load("metric", metric))]
+    for data in dict.fromkeys(data for _, data in bench.grid):
+        if registry.own_place("dataset", data.use):
+            try:
+                dataset_of(data)
+            except ConfigError as error:
+                faults.append(str(error))
+    if faults:
+        raise ConfigError("this run cannot start:\n" + "\n".join(f"  {fault}" for fault in faults))
+
+
 def check_needs(bench: Bench) -> None:
     """Stop with one message if a codec or dataset lacks something.
 
@@ -35,7 +60,7 @@ def check_needs(bench: Bench) -> None:
         needs = needs_of(registry.load("codec", codec.use))
         lines += _lacks(f"codec {codec.name}", needs) or _lacks(f"codec {codec.name}", weights_of(bench, codec))
     for use in dict.fromkeys(data.use for _, data in bench.grid):
-        lines += _lacks(f"dataset {use}", registry.load("dataset", use).needs)  # type: ignore[attr-defined]
+        lines += _lacks(f"dataset {use}", getattr(registry.load("dataset", use), "needs", ()))
     if lines:
         raise MissingNeed("this run cannot start:\n" + "\n".join(lines) + "\n`rdpbench doctor` shows all of them")
 
@@ -233,6 +258,7 @@ def fetch_weights(bench: Bench) -> None:
         MissingNeed: something is missing that no download brings (then nothing is downloaded), or a download failed;
             all that is still missing is listed.
     """
+    check_contracts(bench)
     if not bench.download:
         return
     users: dict[str, list[Need]] = {}

@@ -12,6 +12,7 @@ from typing import Any
 from rdpbench import registry
 from rdpbench.codecs.contract import configuration_of
 from rdpbench.config import Bench, CodecSetting, DataSetting
+from rdpbench.provenance import as_typed
 from rdpbench.results.schema import AS_RAN, Row, Status
 from rdpbench.runners.grid import dataset_of, root_of
 from rdpbench.runners.search import Found, is_near, missed
@@ -77,6 +78,21 @@ def new_row(task: Task, session: str, device: str, *, status: Status, error: str
         attempts=1,
         time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def without_environment(row: Row, setting: CodecSetting) -> Row:
+    """A row with what was typed, such as ``${oc.env:TOKEN}``, in the place of what the environment held."""
+    if not setting.typed:
+        return row
+    held = dict(setting.typed)
+    told: dict[str, Any] = {name: json.dumps(as_typed(json.loads(getattr(row, name)), held)) for name in _OF_OPTIONS}
+    # An option that is a path is made absolute, so that the value is a part of it, or is written otherwise.
+    options = json.loads(told["options"])
+    told["options"] = json.dumps(options | {name: text for (name, _), text in setting.typed if name in options})
+    return replace(row, **told, **{name: as_typed(getattr(row, name), held) for name in ("error", "command")})
+
+
+_OF_OPTIONS = ("options", "configuration", "coder", "info")
 
 
 def judged(row: Row, tolerance: float) -> Row:

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from functools import cache, cached_property
 from typing import Any
 
-from rdpbench.errors import MetricError
-from rdpbench.metrics.contract import Estimate, SetMetric, bounds_of
+from rdpbench.errors import MetricError, StoreError
+from rdpbench.metrics.contract import Estimate, SetMetric, bounds_of, number_of, short_name
 from rdpbench.provenance import to_json
 from rdpbench.results.features import Array, Place, load
 from rdpbench.results.points import INTERVALS, jackknife
@@ -38,7 +38,7 @@ def reduce_all(
     for point in points.points:
         for row in sorted(point.good, key=lambda row: row.image):
             by_seed.setdefault((*point.where, point.codec, point.setting.words, str(row.seed)), []).append(row)
-    known = set(contents.sets)
+    known = {(key, score.metric) for key, score in contents.sets.items()}
     for name in names:
         cls = set_metric(name)
         side = _Sides(name, cls, by_key, store.features.places(kind(cls.features)), unreliable)
@@ -46,8 +46,8 @@ def reduce_all(
             key = _set_key(name, rows, by_key)
             if unreliable and (refused := contents.sets.get(key)) and refused.value is None:
                 key = _set_key(name, rows, by_key, insisted=True)  # another answer, now that the user insists
-            if key not in known:
-                known.add(key)
+            if (key, name) not in known:
+                known.add((key, name))
                 print(f"{name} of {rows[0].codec}, {Setting.of(rows[0]).words}: {len(rows)} images", file=sys.stderr)
                 yield side.score(key, rows, device)
 
@@ -73,8 +73,12 @@ class _Sides:
             try:
                 reference = self.own_reference(device) if self._unpaired else load(self.there, theirs)
                 estimate, interval = self._reduce(reference, load(self.here, ours), few)
+            except StoreError:
+                raise
             except MetricError as error:
                 estimate = Estimate(math.nan, reason=str(error))
+            except (Exception, SystemExit) as error:  # a metric of the user's; the other values go on
+                estimate = Estimate(math.nan, reason=f"{type(error).__name__}: {error}")
         good = math.isfinite(estimate.value)
         told = [estimate.reason or ("" if good else f"the metric gave {estimate.value}")]
         if good and isinstance(interval, str):
@@ -129,17 +133,29 @@ class _Sides:
     ) -> tuple[Estimate, tuple[float, float] | str]:
         metric = self.cls()
         estimate = metric.reduce(reference, distorted)
+        if not isinstance(estimate, Estimate):
+            raise MetricError(f"reduce() must return an Estimate, found {type(estimate).__name__}; see Estimate(value)")
+        estimate = _plain(estimate)
         if not estimate.reliable and not self.unreliable:
             return Estimate(math.nan, reason=estimate.reason), ""
         if not math.isfinite(estimate.value):
             return estimate, ""
         if few:
-            return (
-                estimate,
-                f"{self.name} needs at least {self.cls.minimum_images} images, and these are {len(distorted)}",
-            )
+            least = f"needs at least {self.cls.minimum_images} images, and these are {len(distorted)}"
+            return estimate, f"{short_name(self.name)} {least}"
         how: Any = {"value": estimate.value, "paired": not self._unpaired, "bounds": bounds_of(self.cls)}
         return estimate, jackknife(metric, reference, distorted, **how)
+
+
+def _plain(estimate: Estimate) -> Estimate:
+    """An estimate of plain numbers and text, which can be stored.
+
+    Raises:
+        MetricError: a number in it is none.
+    """
+    spread = None if estimate.spread is None else number_of(estimate.spread)
+    extra = {str(name): value if type(value) is int else number_of(value) for name, value in estimate.extra.items()}
+    return Estimate(number_of(estimate.value), spread, str(estimate.reason), extra, bool(estimate.reliable))
 
 
 def _set_key(name: str, rows: Sequence[Row], tasks: dict[str, Task], *, insisted: bool = False) -> str:

@@ -16,6 +16,7 @@ from rdpbench.results.schema import Row
 from rdpbench.results.show import show
 from rdpbench.results.stats.points import of_store
 from rdpbench.results.store import Store
+from rdpbench.runners.coding import Named
 from rdpbench.runners.execute import Done, execute, workers_of
 from rdpbench.runners.grid import dataset_of, run_name
 from rdpbench.runners.plan import Plan
@@ -84,15 +85,20 @@ def finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) -> 
     return 1 if bad or done.findings else 0
 
 
-def verify_store(store: Store, sample: int | None, seed: int) -> int:
-    """Verify, record what was decoded in the fresh process, print findings; 1 if there are any."""
-    found = verify(store, sample, seed)
-    if found.decoded:
+def verify_store(store: Store, sample: int | None, seed: int, named: Named) -> int:
+    """Verify, record what was decoded in the fresh process, print findings.
+
+    Returns the exit code: 1 if there are any, or if bitstreams were not decoded.
+    """
+    found = verify(store, sample, seed, named)
+    if found.decoded or found.refuted:
         try:
             with store.lock():
                 writer = store.writer(store.new_session())
                 for key in found.decoded:
                     writer.append({"verified": key})
+                for key in found.refuted:  # not an error: another library or machine may be the reason
+                    writer.append({"suspect": key})
                 writer.close()
                 if not found.findings:
                     store.compact()
@@ -100,11 +106,13 @@ def verify_store(store: Store, sample: int | None, seed: int) -> int:
             print(f"rdpbench: what was verified cannot be noted in the rows: {error}", file=sys.stderr)
     for line in found.findings:
         print(f"FOUND {line}")
+    for line in found.undecoded:
+        print(f"NOT DECODED {line}")
     print(
         f"verified {store.folder}: {len(found.decoded)} bitstreams decoded in a fresh process to the recorded pixels, "
         f"{found.bitstreams} bitstreams and {found.images} images checked, {len(found.findings)} findings"
     )
-    return 1 if found.findings else 0
+    return 1 if found.findings or found.undecoded else 0
 
 
 def search_dataset(bench: Bench) -> tuple[Bench, list[str]]:

@@ -18,9 +18,9 @@ from rdpbench.datasets.contract import Pin
 from rdpbench.datasets.index import Entry
 from rdpbench.datasets.memory import content_sha256
 from rdpbench.errors import ConfigError
-from rdpbench.metrics.contract import Features, beside
+from rdpbench.metrics.contract import Features, beside, meaning_of
 from rdpbench.needs import Package, package_version
-from rdpbench.results.schema import Member, Place, Row
+from rdpbench.results.schema import Measure, Member, Place, Row
 from rdpbench.runners.beside import identity as identity_beside
 from rdpbench.runners.search import TOLERANCE, is_tight
 
@@ -327,6 +327,25 @@ def definition(name: str) -> str:
     """
     made_of = metric_identity(name)
     return f"{made_of['version']}-{_sha256(made_of)[:10]}"
+
+
+def measure_of(name: str) -> Measure:
+    """What a run stores of a metric that does not ship, so that its values are read without it."""
+    means = meaning_of(registry.load("metric", name))
+    return Measure(
+        measure_key=f"{name} {definition(name)}",
+        metric=name,
+        definition=definition(name),
+        source=registry.source_sha256("metric", name),
+        kind=means.kind,
+        unit=means.unit,
+        higher_is_better=means.higher_is_better,
+        perceptual=means.perceptual,
+        averaged=means.averaged,
+        low=float(means.bounds[0]),
+        high=float(means.bounds[1]),
+        session="",
+    )
 
 
 @cache

@@ -10,9 +10,9 @@ import time
 from collections.abc import Mapping, Sequence
 
 from rdpbench.codecs.contract import make_ready
-from rdpbench.image import Image
+from rdpbench.image import Image, lent
 from rdpbench.results.schema import Row, Timing
-from rdpbench.runners.coding import captioning_s, side_of
+from rdpbench.runners.coding import captioning_s, check_untouched, side_of
 from rdpbench.runners.plan import TIMING_REPEATS, TIMING_WARMUP
 from rdpbench.runners.task import Task, build, device_of, timing_key
 
@@ -30,14 +30,16 @@ def time_task(task: Task, row: Row, original: Image, device: str) -> Timing:
     gc.disable()
     try:
         for turn in range(TIMING_WARMUP + TIMING_REPEATS):
+            copy = lent(original)
             synchronise()
             at = time.perf_counter()
-            data = codec.encode(original, side).data
+            data = codec.encode(copy, side).data
             synchronise()
             encoded = time.perf_counter()
             codec.decode(data)
             synchronise()
             decoded = time.perf_counter()
+            check_untouched(copy, original, "encode()")
             if turn >= TIMING_WARMUP:
                 seconds["encode"].append(encoded - at + captioning_s(task))
                 seconds["decode"].append(decoded - encoded)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import multiprocessing
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from rdpbench import registry
+from rdpbench.config import CodecSetting
 from rdpbench.datasets.memory import files_now
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import RdpbenchError, StoreError
@@ -21,7 +24,7 @@ from rdpbench.image import pixel_sha256
 from rdpbench.results.parts import read_part
 from rdpbench.results.schema import OF_THE_MACHINE, Row, Score, error_text
 from rdpbench.results.store import Contents, Store
-from rdpbench.runners.coding import decode_row
+from rdpbench.runners.coding import NOBODY, Named, decode_row, setting_of
 from rdpbench.runners.decodes import fingerprint, further_of, noted
 from rdpbench.runners.process import START_S, died, end, limit_s, sender, set_up_apart, was_killed
 from rdpbench.runners.server import start_server
@@ -36,10 +39,17 @@ class Verified:
     images: int
     decoded: tuple[str, ...]
     """Task keys whose bitstream gave the recorded pixels in a fresh process."""
+    refuted: tuple[str, ...] = ()
+    """Those whose bitstream gave others, or none."""
+    undecoded: tuple[str, ...] = ()
+    """Why bitstreams were not decoded: by codecs or options that the user must name first."""
 
 
-def verify(store: Store, sample: int | None, seed: int = 0) -> Verified:
-    """Check a store; ``sample`` bitstreams are decoded (None: all), chosen by ``seed``."""
+def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBODY) -> Verified:
+    """Check a store; ``sample`` bitstreams are decoded (None: all), chosen by ``seed``.
+
+    No class of one's own is taken from rows, which anybody may have written: ``named`` says which are the user's.
+    """
     findings: list[str] = []
     for path in sorted(store.parts.glob("*.jsonl")):
         try:
@@ -75,13 +85,28 @@ def verify(store: Store, sample: int | None, seed: int = 0) -> Verified:
     by_task: dict[str, list[Score]] = {}
     for score in contents.scores.values():
         by_task.setdefault(score.task_key, []).append(score)
-    asked = [one for row in chosen for one in asked_of(row, by_task.get(row.task_key, ()))]
+    asked, undecoded = _asked(chosen, by_task, named)
     answers = decode_elsewhere(store, asked)
     wrong = [one for one in asked if answers[one] != one.expected]
     findings += [unlike(one, answers[one]) for one in wrong]
-    bad = {one.row.task_key for one in wrong if one.decodes == 1}
-    true = tuple(row.task_key for row in chosen if row.task_key not in bad)
-    return Verified(tuple(findings), len(good), images, true)
+    bad = dict.fromkeys(one.row.task_key for one in wrong if one.decodes == 1)
+    true = tuple(one.row.task_key for one in asked if one.decodes == 1 and one.row.task_key not in bad)
+    return Verified(tuple(findings), len(good), images, true, tuple(bad), tuple(undecoded))
+
+
+def _asked(rows: Iterable[Row], by_task: Mapping[str, Sequence[Score]], named: Named) -> tuple[list[Asked], list[str]]:
+    """What is decoded, and why the rest is not."""
+    asked: list[Asked] = []
+    undecoded: Counter[str] = Counter()
+    for row in rows:
+        try:
+            setting = setting_of(row, named)
+        except (RdpbenchError, ValueError) as error:
+            undecoded[f"{row.codec}: {error}"] += 1
+        else:
+            typed = setting if setting.use not in registry.BUILTIN["codec"] else named
+            asked += asked_of(row, by_task.get(row.task_key, ()), typed)
+    return asked, [f"{count} bitstreams of {why}" for why, count in undecoded.items()]
 
 
 @dataclass(frozen=True)
@@ -93,13 +118,15 @@ class Asked:
     """1: the reconstruction. Above: decodes 1 to ``decodes - 1``, drawn with other seeds."""
     expected: str
     """Hash of the pixels."""
+    codec: CodecSetting | Named = field(default=NOBODY, compare=False)
+    """What decodes it, as for `decode_row`."""
 
 
-def asked_of(row: Row, scores: Iterable[Score]) -> Iterator[Asked]:
+def asked_of(row: Row, scores: Iterable[Score], codec: CodecSetting | Named = NOBODY) -> Iterator[Asked]:
     """What there is to check of a row: its reconstruction, and the further decodes that its values were made of."""
-    yield Asked(row, 1, row.reconstruction_sha256)
+    yield Asked(row, 1, row.reconstruction_sha256, codec)
     if further := noted(scores):
-        yield Asked(row, *further)
+        yield Asked(row, *further, codec)
 
 
 def decode_elsewhere(store: Store, asked: Sequence[Asked]) -> dict[Asked, str]:
@@ -110,7 +137,8 @@ def decode_elsewhere(store: Store, asked: Sequence[Asked]) -> dict[Asked, str]:
     answers: dict[Asked, str] = {}
     if not asked:
         return answers
-    left, tried = list(asked), set()
+    # Last first: a bitstream that needs what an earlier one left in its decoder does not find it.
+    left, tried = list(reversed(asked)), set()
     start_server()
     context = multiprocessing.get_context("forkserver")
     while left:
@@ -159,9 +187,9 @@ def _decode_all(pipe: Connection, store: Store, asked: Sequence[Asked]) -> None:
     for one in asked:
         try:
             if one.decodes == 1:
-                answer = pixel_sha256(decode_row(store, one.row))
+                answer = pixel_sha256(decode_row(store, one.row, one.codec))
             else:
-                answer = fingerprint(further_of(store, one.row, one.decodes))
+                answer = fingerprint(further_of(store, one.row, one.decodes, one.codec))
         except StoreError as error:
             answer = f"{OF_THE_MACHINE}{error}"
         except Exception as error:

@@ -11,8 +11,9 @@ import sys
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from rdpbench.datasets.loader import ahead
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import BitstreamError, CodecError, ImageError, MetricError, StoreCorrupt, StoreError
 from rdpbench.image import Image, pixel_sha256
-from rdpbench.metrics.contract import beside, meaning_of
+from rdpbench.metrics.contract import Lender, beside, meaning_of, number_of
 from rdpbench.results.features import Made
 from rdpbench.results.reconstructions import put_reconstruction
 from rdpbench.results.schema import OF_THE_MACHINE, Row, Score, Timing, error_text
@@ -61,15 +62,35 @@ class Result:
         return record
 
 
-class _Given(NamedTuple):
+class Scoring(NamedTuple):
+    """What there is of a piece of work when code of the user's begins to score it: it may end the process."""
+
+    sofar: Result
+    """Without arrays, which are made again."""
+    coded: Row
+    unscored: Score
+    """What the metric gets if the process ends."""
+
+
+@dataclass
+class _Given:
     """An original, and what metrics prepared of it."""
 
     pixels: Image
-    prepared: dict[str, Any]
+    copies: Lender
+    """For metrics of the user's."""
+    prepared: dict[str, Any] = field(default_factory=dict)
+
+
+FAULTS = (Exception, SystemExit)
+"""What code of the user's may raise over one image or score, and the next ones go on."""
 
 
 class Worker:
     """Does pieces of work, one after the other."""
+
+    announce: Callable[[Scoring], object] = staticmethod(lambda _: None)
+    """Told before code of the user's scores; whoever survives this process may thus go on."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
@@ -110,7 +131,7 @@ class Worker:
             coded = code_batch(self.setup, [work.task for work in batch], [one.pixels for one in given])
         except StoreError:
             raise
-        except Exception as error:
+        except FAULTS as error:
             print(f"a batch of {len(batch)} images failed, one by one now: {_message(error)}", file=sys.stderr)
             if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the second is torch's
                 self._most = max(1, len(batch) // 2)
@@ -132,7 +153,7 @@ class Worker:
             if work.row is None:
                 row, reconstruction = code(self.setup, task, given.pixels)
             elif work.metrics or work.features or task.keep:
-                reconstruction = self._decode_stored(work.row)
+                reconstruction = self._decode_stored(task, work.row)
                 if task.keep:
                     put_reconstruction(self.setup.store, work.row, reconstruction)
             timed = row or work.row
@@ -144,7 +165,7 @@ class Worker:
             if work.row is None or not isinstance(error, StoreCorrupt) or self.setup.store.has_bitstream(work.row):
                 raise
             return failed(task, self.setup, OF_THE_MACHINE + _message(error))
-        except Exception as error:
+        except FAULTS as error:
             result = failed(task, self.setup, _message(error))
             # What it failed over may be a file of the user's: the task is tried again when that changes.
             return replace(result, row=replace(result.row, files=opened_by(task))) if result.row else result
@@ -156,33 +177,48 @@ class Worker:
         """Everything that is measured on a reconstruction, and on its original; ``row`` is there if it is new."""
         task = work.task
         started = time.perf_counter()
-        of_original, refused = self._features(work.originals, task, given.pixels, task.entry.sha256)
-        scores: list[Score] = list(refused)
-        made: tuple[Made, ...] = ()
         coded = row or work.row
+        scores: list[Score] = []
+
+        def begin(name: str) -> None:
+            if coded is not None and registry.own_place("metric", name):
+                unscored = self._scored_as(task, name, None)
+                self.announce(Scoring(Result(row, tuple(scores), timing), coded, unscored))
+
+        of_original = self._features(work.originals, task, given.pixels, task.entry.sha256, scores, begin)
+        made: tuple[Made, ...] = ()
         if reconstruction is not None and coded is not None:
             counts = {name: decodes_of(name) for name in work.metrics}
-            scores += [self._score(name, task, given, reconstruction) for name in work.metrics if not counts[name]]
+            copies = Lender(reconstruction, "reconstruction")
+            for name in work.metrics:
+                if not counts[name]:
+                    begin(name)
+                    scores.append(self._score(name, task, given, copies))
             if several := {name: count for name, count in counts.items() if count}:
-                scores += self._score_decodes(several, task, coded, reconstruction)
-            made, refused = self._features(work.features, task, reconstruction, coded.reconstruction_sha256)
-            scores += refused
+                self._score_decodes(several, task, coded, reconstruction, scores, begin)
+            made = self._features(work.features, task, reconstruction, coded.reconstruction_sha256, scores, begin)
         if row is not None and row.status == "ok":
             row = replace(row, score_s=time.perf_counter() - started)
         return Result(row, tuple({one.score_key: one for one in scores}.values()), timing, made, of_original)
 
     def _features(
-        self, names: Sequence[str], task: Task, image: Image, pixels: str
-    ) -> tuple[tuple[Made, ...], list[Score]]:
+        self,
+        names: Sequence[str],
+        task: Task,
+        image: Image,
+        pixels: str,
+        scores: list[Score],
+        begin: Callable[[str], None],
+    ) -> tuple[Made, ...]:
         """Arrays for set metrics; what is refused is told as an empty score of the metric."""
         made: list[Made] = []
-        refused: list[Score] = []
         for name in names:
+            begin(name)
             try:
                 made.append(self._extractor.extract(name, image, pixels, task.entry.sample, task.protocol))
-            except Exception as error:  # a metric of the user's; the row itself is good
-                refused.append(self._unscored(task, name, error))
-        return tuple(made), refused
+            except FAULTS as error:  # a metric of the user's; the row itself is good
+                scores.append(self._unscored(task, name, error))
+        return tuple(made)
 
     def _original(self, task: Task) -> _Given:
         """The image and what metrics prepared of it; refused if it is no longer the image that was planned."""
@@ -195,15 +231,16 @@ class Worker:
             pixels = read.pixels
             if pixel_sha256(pixels) != key:
                 raise ImageError(f"{task.entry.sample.path} changed since it was planned; run the command again")
-            pixels.flags.writeable = False  # a codec that writes into its input would spoil the next rate point
-            self._originals[key] = _Given(pixels, {})
+            pixels.flags.writeable = False
+            self._originals[key] = _Given(pixels, Lender(pixels, "original"))
             if len(self._originals) > REMEMBERED_ORIGINALS:
                 self._originals.popitem(last=False)
         return self._originals[key]
 
-    def _decode_stored(self, row: Row) -> Image:
+    def _decode_stored(self, task: Task, row: Row) -> Image:
         """Decode a stored bitstream again; pixels that are not the recorded ones are not scored under its row."""
-        reconstruction = decode_row(self.setup.store, row)
+        # By the codec of the command: the row has its key, but who wrote the row may have named anything beside it.
+        reconstruction = decode_row(self.setup.store, row, task.codec)
         found = pixel_sha256(reconstruction)
         if found != row.reconstruction_sha256:
             point = "" if row.rate is None else f" {row.rate:g}"
@@ -213,40 +250,59 @@ class Worker:
             )
         return reconstruction
 
-    def _score(self, name: str, task: Task, given: _Given, reconstruction: Image) -> Score:
+    def _score(self, name: str, task: Task, given: _Given, reconstruction: Lender) -> Score:
+        own = bool(registry.own_place("metric", name))
         prepared = given.prepared
         try:
             metric = self._metric(name)
             if name not in prepared:
                 extra = values(beside(type(metric)), task.entry.sample, task.protocol)
-                prepared[name] = metric.prepare(given.pixels, **extra)
-            value = float(metric.score(prepared[name], reconstruction))
-        except Exception as error:  # a metric of the user's; the row itself is good
+                with given.copies.lending("prepare()", own) as original:
+                    prepared[name] = metric.prepare(original, **extra)
+            # What was prepared may be the original itself.
+            with given.copies.lending("score()", own), reconstruction.lending("score()", own) as image:
+                value = number_of(metric.score(prepared[name], image))
+            remarks = getattr(metric, "remarks", None)
+            told = "; ".join(remarks(prepared[name])) if remarks else ""
+        except FAULTS as error:  # a metric of the user's; the row itself is good
+            if own:  # what was prepared is of no use if it holds the copy that was written into
+                for other in [other for other in prepared if registry.own_place("metric", other)]:
+                    del prepared[other]
             return self._unscored(task, name, error)
-        remarks = getattr(metric, "remarks", None)
-        told = "; ".join(remarks(prepared[name])) if remarks else ""
         return self._scored_as(task, name, value, note=told)
 
-    def _score_decodes(self, counts: dict[str, int], task: Task, row: Row, reconstruction: Image) -> list[Score]:
+    def _score_decodes(
+        self,
+        counts: dict[str, int],
+        task: Task,
+        row: Row,
+        reconstruction: Image,
+        scores: list[Score],
+        begin: Callable[[str], None],
+    ) -> None:
         """Metrics over several decodes of the row's bitstream, by name with their numbers of decodes."""
         try:
             if not is_stochastic(task.codec):
-                return [self._scored_as(task, name, 0.0, note=DETERMINISTIC) for name in counts]
-            further = further_of(self.setup.store, row, max(counts.values()))
+                scores += [self._scored_as(task, name, 0.0, note=DETERMINISTIC) for name in counts]
+                return
+            further = further_of(self.setup.store, row, max(counts.values()), task.codec)
         except StoreError:
             raise
-        except Exception as error:
-            return [self._unscored(task, name, error) for name in counts]
-        scores = []
+        except FAULTS as error:
+            scores += [self._unscored(task, name, error) for name in counts]
+            return
         for name, count in counts.items():
+            begin(name)
+            own = bool(registry.own_place("metric", name))
             some = further[: count - 1]
             try:
-                value = float(self._metric(name).score([reconstruction, *some]))
-            except Exception as error:
+                with ExitStack() as stack:
+                    copies = [Lender(image, "decodes").lending("score()", own) for image in (reconstruction, *some)]
+                    value = number_of(self._metric(name).score([stack.enter_context(copy) for copy in copies]))
+            except FAULTS as error:
                 scores.append(self._unscored(task, name, error))
             else:
                 scores.append(self._scored_as(task, name, value, note=note(some)))
-        return scores
 
     def _scored_as(self, task: Task, name: str, value: float | None, error: str = "", note: str = "") -> Score:
         if value is not None and not meaning_of(registry.load("metric", name)).usable(value):
@@ -254,7 +310,7 @@ class Worker:
         key = score_key(task, name)
         return Score(key, task.key, name, value, error, note, definition(name), self.setup.session)
 
-    def _unscored(self, task: Task, name: str, error: Exception) -> Score:
+    def _unscored(self, task: Task, name: str, error: BaseException) -> Score:
         """A metric without a value: what it refuses in its own words, what breaks it with the place."""
         return self._scored_as(task, name, None, _message(error, MetricError))
 
@@ -287,7 +343,7 @@ def failed(task: Task, setup: Setup, message: str) -> Result:
     return Result(new_row(task, setup.session, setup.device, status="error", error=message))
 
 
-def _message(error: Exception, *plain: type[Exception]) -> str:
+def _message(error: BaseException, *plain: type[Exception]) -> str:
     """What a row says of a failure: our own errors as they are, others with the place they came from."""
     return error_text((OF_THE_MACHINE if _of_machine(error) else "") + _told(error, *plain))
 
@@ -299,7 +355,7 @@ def _of_machine(error: BaseException | None) -> bool:
     return error is not None and _of_machine(error.__cause__)
 
 
-def _told(error: Exception, *plain: type[Exception]) -> str:
+def _told(error: BaseException, *plain: type[Exception]) -> str:
     if plain and isinstance(error, plain):
         return str(error)
     if isinstance(error, (CodecError, ImageError, StoreError)):

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from rdpbench.results import tables
 from rdpbench.results.bootstrap import Interval
+from rdpbench.results.spreadsheets import cell
 from rdpbench.results.tables import Cell, Table
 from rdpbench.study.bradley_terry import share
 from rdpbench.study.scores import Group, Scored
@@ -159,13 +160,5 @@ def raters_csv(found: Scored) -> str:
 
 def _csv(lines: Iterable[Sequence[object]]) -> str:
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([_safe(cell) for cell in line] for line in lines)
+    csv.writer(out, lineterminator="\n").writerows(map(cell, line) for line in lines)
     return out.getvalue()
-
-
-def _safe(cell: object) -> str:
-    """A rater's name must not become a formula where a spreadsheet opens it."""
-    text = str(cell)
-    return (
-        f"'{text}" if text[:1] in ("=", "@", "+", "\t", "\r") or (text[:1] == "-" and not text[1:2].isdigit()) else text
-    )

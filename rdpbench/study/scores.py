@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from rdpbench import registry
 from rdpbench.errors import MetricError
+from rdpbench.metrics.contract import stated, weighed
 from rdpbench.results.bootstrap import Interval, mean
+from rdpbench.results.stats.meanings import meaning
 from rdpbench.study.bradley_terry import FIRST, SECOND, TIE, Comparisons, Fit, fit, groups
 from rdpbench.study.key import Asked, Key, Shown
 from rdpbench.study.votes import Sheet, Vote
@@ -157,8 +160,14 @@ def _group(key: Key, target: float, choices: Sequence[Choice]) -> Group:
     of = [[shown for shown in key.shown.values() if (shown.codec, shown.target) == (name, target)] for name in codecs]
     wins, losses, ties = (tuple(tally[name][what] for name in codecs) for what in (FIRST, SECOND, TIE))
     bpp = tuple(math.fsum(one.bpp for one in shown) / len(shown) for shown in of)
-    metrics = {m: tuple(math.fsum(one.scores[m] for one in shown) / len(shown) for shown in of) for m in key.better}
+    metrics = {m: tuple(_mean([one.scores[m] for one in shown], m) for shown in of) for m in key.better}
     return Group(target, codecs, wins, losses, ties, found, why, bpp, metrics)
+
+
+def _mean(scores: Sequence[float], metric: str) -> float:
+    """Mean of scores as their metric takes it; the plain one for a metric that does not ship."""
+    averaged = meaning(metric).averaged if metric in registry.BUILTIN["metric"] else "mean"
+    return float(stated(math.fsum(weighed(scores, averaged)) / len(scores), averaged))
 
 
 def _fitted(codecs: Sequence[str], votes: Comparisons) -> tuple[Fit | None, str]:

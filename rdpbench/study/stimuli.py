@@ -7,13 +7,14 @@ not shown: a comparison at other rates says nothing. Runs with ``bpp=`` were sea
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
 from rdpbench.results.reconstructions import reconstruction_path
 from rdpbench.results.schema import Row
-from rdpbench.results.stats.points import Where, meaning, of_store, titles
+from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.stats.points import Where, of_store, titles
 from rdpbench.results.store import Contents, Store
 from rdpbench.setting import Setting
 
@@ -86,9 +87,7 @@ def choose(
     if len(names) < 2:
         raise ConfigError(f"a comparison needs two codecs; kept reconstructions are there of: {', '.join(known)}")
     groups = {name: _settings([one for one in kept if one.row.codec == name]) for name in names}
-    rates = tuple(targets) or (_lowest(groups.values()),)
-    found = {(name, rate): _nearest(name, groups[name], rate, tolerance) for rate in rates for name in names}
-    shared = _images(found.values(), images)
+    rates, found, shared = _matched(groups, targets, images, tolerance)
     stimuli = [
         Stimulus(one.store, one.row, rate, _setting(one.row), one.scores)
         for (_, rate), of in found.items()
@@ -97,7 +96,8 @@ def choose(
     ]
     first = stimuli[0].row
     notes = [
-        f"{name} at {rate:g} bpp: {_setting(of[0].row)}, {_mean(of):.4f} bpp" for (name, rate), of in found.items()
+        f"{name} at {rate:g} bpp: {_setting(of[0].row)}, {_mean(_of_images(of, shared)):.4f} bpp"
+        for (name, rate), of in found.items()
     ]
     return Chosen(first.dataset, first.protocol, names, rates, shared, tuple(stimuli), _better(stimuli), tuple(notes))
 
@@ -146,6 +146,32 @@ def _settings(kept: Iterable[_Kept]) -> list[list[_Kept]]:
 
 def _mean(kept: Sequence[_Kept]) -> float:
     return math.fsum(one.row.bpp or math.nan for one in kept) / len(kept)
+
+
+def _matched(
+    groups: Mapping[str, Sequence[Sequence[_Kept]]],
+    targets: Sequence[float],
+    wanted: Sequence[str],
+    tolerance: float,
+) -> tuple[tuple[float, ...], dict[tuple[str, float], Sequence[_Kept]], tuple[str, ...]]:
+    """Rates, the setting of each codec at each of them, and the study's images.
+
+    Which images all have depends on the settings, and the nearest setting on the images that its rate is a mean over:
+    the images only become fewer until both agree.
+    """
+    shared = _images([[one for of in every for one in of] for every in groups.values()], wanted)
+    while True:
+        of_images = {name: [_of_images(of, shared) for of in every] for name, every in groups.items()}
+        there = {name: [of for of in every if of] for name, every in of_images.items()}
+        rates = tuple(targets) or (_lowest(there.values()),)
+        found = {(name, rate): _nearest(name, there[name], rate, tolerance) for rate in rates for name in groups}
+        known, shared = shared, _images(found.values(), wanted)
+        if shared == known:
+            return rates, found, shared
+
+
+def _of_images(kept: Sequence[_Kept], images: Sequence[str]) -> Sequence[_Kept]:
+    return [one for one in kept if one.row.image in images]
 
 
 def _lowest(groups: Iterable[Sequence[Sequence[_Kept]]]) -> float:

@@ -118,7 +118,10 @@ def test_official_names_load_and_others_are_named() -> None:
     made = fill(on_meta(lambda: hed.network(16)), official, "hed", torch.float32, rename=hed.official_name)
     assert all(torch.equal(one, net.state_dict()[name]) for name, one in made.state_dict().items())
     official["moduleVggSix.0.weight"] = official.pop("moduleVggOne.0.weight")
-    with pytest.raises(CodecError, match=r"netVggOne.0.weight .* is missing\n  netVggSix.0.weight .* has no place"):
+    with pytest.raises(
+        CodecError,
+        match=r"netVggOne.0.weight .* is missing; nearest: netVggSix.*\n  netVggSix.0.weight .* has no place",
+    ):
         fill(on_meta(lambda: hed.network(16)), official, "hed", torch.float32, rename=hed.official_name)
 
 

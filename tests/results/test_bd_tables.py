@@ -22,7 +22,7 @@ from rdpbench.results.bd import Delta, bd_rate
 from rdpbench.results.bd_tables import Against, against, bd_tables, table
 from rdpbench.results.latex import escape, latex
 from rdpbench.results.schema import Row, Score, SetScore
-from rdpbench.results.stats.points import Floats, ImageCurve, gather, image_curves, point_key
+from rdpbench.results.stats.points import Floats, ImageCurve, gather, image_curves, meaning, point_key
 from rdpbench.results.summary import frame
 from rdpbench.results.tables import Cell, Table, at_equal_rates, markdown, measured
 from rdpbench.setting import Setting
@@ -244,7 +244,17 @@ def test_several_seeds_count_as_their_mean() -> None:
     found = image_curves(gather(rows + again, scores + more), METRIC)["a"]
     np.testing.assert_allclose(found.rates, rates + 0.05)
     np.testing.assert_allclose(found.values, values + 1)
-    assert found.complete == found.images == ("image00", "image01", "image02")
+    assert found.complete(meaning(METRIC)) == found.images == ("image00", "image01", "image02")
+
+
+def test_a_lossless_image_is_in_the_curve_of_a_pooled_error() -> None:
+    """As in its table: the error of the image is 0 at that point."""
+    rates, values = arrays(images=3)
+    values[3, 1] = math.inf
+    rows, scores = rows_of(a_curve("a", rates, values))
+    for metric, images in (("psnr", ("image00", "image02")), ("psnr-pooled", ("image00", "image01", "image02"))):
+        curve = image_curves(gather(rows, [replace(score, metric=metric) for score in scores]), metric)["a"]
+        assert against(curve, curve, metric, resamples=2).images == images
 
 
 def test_points_are_in_order_and_named() -> None:

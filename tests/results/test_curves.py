@@ -26,7 +26,7 @@ from rdpbench.results.schema import Row, SetScore
 from rdpbench.results.stats.points import gather, point_key
 from rdpbench.results.tolerances import Tolerance, read_tolerances
 from rdpbench.results.verdicts import junit, markdown
-from rdpbench.runners.task import identity
+from rdpbench.runners.task import forget
 from rdpbench.setting import Setting
 
 # JPEG whose quality is off by what shift.txt says: a change that neither its version nor its source tells.
@@ -77,7 +77,7 @@ class Gate:
         (self.tmp_path / "shift.txt").write_text(str(shift))
         (self.tmp_path / "pause.txt").write_text(str(pause))
         (self.tmp_path / "library.txt").write_text(library)
-        identity.cache_clear()  # as in a new process
+        forget()  # as in a new process
 
     def type(self, *words: str, code: int) -> str:
         assert self._here(*words) == code, self.capsys.readouterr()

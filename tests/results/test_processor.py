@@ -14,10 +14,11 @@ from rdpbench.results.curves import Curve, Point
 from rdpbench.results.regression import compare
 from rdpbench.results.tolerances import read_tolerances
 from rdpbench.runners.origin import _cpu
+from rdpbench.setting import Setting
 
 
 def point(**changes: Any) -> Point:
-    return replace(Point(("quality", 30.0), 2, 2, "as-is", 0.5, {"psnr": 30.0}, {}, "aa"), **changes)
+    return replace(Point(Setting("quality", 30.0), 2, 2, "as-is", 0.5, {"psnr": 30.0}, {}, "aa"), **changes)
 
 
 def test_a_coder_that_depends_on_the_cpu() -> None:

@@ -246,7 +246,8 @@ def test_curves_of_a_run(figure: Figure, tmp_path: Path) -> None:
     page = (tmp_path / "out/curves.md").read_text()
     assert "| jpeg (measured) | 2 | file | psnr |  | run small |" in page
     assert "Only points of 0.01 to 5 bpp are drawn." in page
-    assert "`rdpbench figure curves --run small --bpp 0.01,5 --width single`" in page
+    assert "`rdpbench figure curves --run small root=" in page
+    assert " --bpp 0.01,5 --width single`" in page
 
 
 def test_examples_of_a_run(figure: Figure, tmp_path: Path) -> None:

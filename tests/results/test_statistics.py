@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from rdpbench.results import bootstrap, matched
-from rdpbench.results.bd import Points, bd_metric, bd_rate
+from rdpbench.results.bd import RateValues, bd_metric, bd_rate
 from rdpbench.results.bootstrap import Floats, jackknifed
 from rdpbench.results.crossover import crossings, crossover
 from rdpbench.results.stats.points import ImageCurve
@@ -54,7 +54,7 @@ class Population:
         doublings = np.log2(BASE / BASE[0])
         return (BASE, 30 + 4 * doublings), (BASE, 30 + self.gain + self.slope * doublings)
 
-    def points(self) -> tuple[Points, Points]:
+    def points(self) -> tuple[RateValues, RateValues]:
         anchor, test = (list(zip(*map(list, one), strict=True)) for one in self.curves())
         return anchor, test
 

@@ -482,7 +482,10 @@ def test_a_full_disk(tmp_path: Path, rdpbench: Any, images: Any) -> None:
         assert set(store.read().rows) > stored
         assert len(store.read().rows) == 8
         assert list(store.folder.rglob("*.tmp")) == []
-        assert "0 findings" in rdpbench("verify", "folder-pictures", f"--root={place}", "--all", code=0).stdout
+        assert (
+            "0 findings"
+            in rdpbench("verify", "folder-pictures", f"--root={place}", "--all", "codec=./slow.py:Slow", code=0).stdout
+        )
     finally:
         subprocess.run(["umount", str(place)], check=True)
 

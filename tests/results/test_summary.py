@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from scipy.stats import t
 
 from rdpbench.results.bootstrap import FINE, SMALL, shares
-from rdpbench.results.schema import Row, Score
+from rdpbench.results.curves import measure
+from rdpbench.results.schema import Member, Row, Score, SetScore
 from rdpbench.results.show import by_tag
-from rdpbench.results.stats.points import Points, gather, of_store
+from rdpbench.results.stats.points import Points, gather, of_store, point_key
 from rdpbench.results.store import Contents
-from rdpbench.results.summary import at_rate, common_rates, compared, summarise, with_interval
+from rdpbench.results.summary import at_rate, common_rates, compared, frame, summarise, with_interval
 from rdpbench.results.tables import measured
 from rdpbench.runners.task import definition
 
@@ -141,7 +142,8 @@ def test_pooled_psnr_is_of_the_mean_error() -> None:
     many = [row(k, dataset_size=30) for k in range(30)]
     errors = np.random.default_rng(0).lognormal(3, 1, 30).tolist()
     found = point(many, [10 * math.log10(255**2 / mse) for mse in errors], "psnr-pooled")
-    _, low, high = with_interval(np.array(errors))
+    by_name = sorted(range(30), key=lambda k: many[k].image)
+    _, low, high = with_interval(np.array(errors)[by_name])
     assert [found["value_lo"], found["value_hi"]] == pytest.approx(
         [10 * math.log10(255**2 / end) for end in (high, low)], abs=0.01
     )
@@ -358,6 +360,102 @@ def test_an_image_that_was_removed_from_a_folder_is_in_no_mean() -> None:
     # Another curve was not measured on the new state: it stays what it was, apart.
     webp = [row(k, manifest="m1", root="/x", session="1", codec="webp", task_key=f"webp{k}") for k in range(3)]
     assert stored(old + webp + new) == [*webp, *new]
+
+
+def test_a_copy_of_a_folder_is_not_gone_with_the_state_of_the_other() -> None:
+    """Two folders with the same files have one manifest; one of them changes, the other does not."""
+    first = [row(k, manifest="m1", root="/x", session="1") for k in range(3)]
+    changed = [row(k, manifest="m2", root="/x", session="3", task_key=f"new{k}") for k in range(2)]
+    for session in "24":
+        contents = Contents({one.task_key: one for one in first + changed})
+        for one in first:
+            place = {"codec": "jpeg", "dataset": "set", "manifest": "m1", "root": "/y", "session": session}
+            said = {"dataset_size": 3, "manifest_kind": "made", "tags": "", "caption_source": ""}
+            contents.members[one.task_key] = Member(one.task_key, one.task_key, **place, **said)
+        points = of_store(contents).points
+        assert sorted((point.where.manifest, len(point.rows)) for point in points) == [("m1", 3), ("m2", 2)]
+
+
+def test_two_folders_with_the_same_files_count_a_row_once() -> None:
+    first = [row(k, root="/x", status="error" if k == 0 else "ok") for k in range(3)]
+    found = gather(first + [replace(one, root="/y") for one in first], [])
+    assert [len(point.rows) for point in found.points] == [3]
+
+
+def test_the_pixels_of_an_image_are_the_newest_for_all_seeds() -> None:
+    old = [row(0, 1.0, seed=seed, session="1", pixel_sha256="old", task_key=f"old{seed}") for seed in (0, 1)]
+    new = row(0, 2.0, seed=1, session="2", pixel_sha256="new", task_key="new1")
+    assert gather([*old, new], []).rows == [new]
+
+
+def shared() -> tuple[list[Row], list[Row]]:
+    """A set, and one that has its first two tasks and others."""
+    first = [row(k) for k in range(3)]
+    part = [replace(one, dataset="part", manifest="m2") for one in first[:2]]
+    return first, part
+
+
+def test_editions_are_chosen_set_by_set_where_sets_share_tasks() -> None:
+    """The old edition is all that the whole set has; of the part of it both are there, and that has no number."""
+    whole, part = shared()
+    old = [Score(f"old{k}", one.task_key, "psnr", 1.0, definition="1-old") for k, one in enumerate(whole)]
+    older = [Score(f"older{k}", one.task_key, "psnr", 2.0, definition="1-older") for k, one in enumerate(part)]
+    for rows in (whole + part, part + whole):
+        found = gather(rows, [*old, *older])
+        assert [found.value(one, "psnr") for one in whole] == [1.0, 1.0, 1.0]
+        assert [found.value(one, "psnr") for one in part] == [None, None]
+        told = "2 editions of it are stored, and none is the installed one: 1-old of 2 images; 1-older of 2 images"
+        assert [note for note in found.notes if "No number" in note] == [f"psnr on part: {told}. No number"]
+
+
+def test_images_are_named_set_by_set_where_sets_share_tasks() -> None:
+    """In one set an image has two states; in the other it has one, and all codecs have it."""
+    whole, part = shared()
+    whole.append(replace(whole[0], codec="webp", task_key="other", pixel_sha256="other"))
+    part.append(replace(part[0], codec="webp", task_key="same", seed=0))
+    for rows in (whole + part, part + whole):
+        found = gather(rows, [])
+        assert [found.name(one) for one in part] == ["image0", "image1", "image0"]
+        assert len({found.name(one) for one in whole}) == 4
+
+
+def test_editions_of_a_metric_of_sets() -> None:
+    """Those of points that are gone do not count; where it cannot be told which is current, a note says so."""
+    rows = [row(k, reconstruction_sha256=f"{rate} {k}", rate=rate) for rate in (10.0, 20.0) for k in range(3)]
+    keys = {rate: point_key("fid/clean", [one for one in rows if one.rate == rate]) for rate in (10.0, 20.0)}
+
+    def scored(edition: str, key: str) -> SetScore:
+        told = {"reliable": True, "reason": "", "extra": "{}", "reference": "originals", "time": "1"}
+        return SetScore(f"{edition}{key}", key, "fid/clean", 3, 5.0, None, None, None, definition=edition, **told)
+
+    def values(*scores: SetScore) -> list[float]:
+        return frame(gather(rows, [], scores), ["fid/clean"])["value"].fillna(0).tolist()
+
+    one = [scored("a", keys[10.0]), scored("a", keys[20.0])]
+    assert values(*one, scored("b", "of a point that is gone")) == [5.0, 5.0]
+    assert values(*one, scored("b", keys[10.0])) == [5.0, 5.0]
+    assert values(scored("a", keys[10.0]), scored("b", keys[20.0])) == [0.0, 0.0]
+    assert (
+        "fid/clean on set: 2 editions"
+        in gather(rows, [], [*one, scored("b", keys[10.0]), scored("b", keys[20.0])]).notes[0]
+    )
+
+
+def test_the_rate_of_lossless_images_is_of_the_seeds_that_were_scored() -> None:
+    found = point([row(0, 1.0, seed=0), row(0, 3.0, seed=1)], [math.inf, None])
+    assert (found["value"], found["bpp"], found["bpp_all"]) == (math.inf, 1.0, 2.0)
+
+
+def test_seeds_without_an_error_have_no_spread() -> None:
+    rows = [row(k, 1.0 + seed, seed=seed) for k in range(2) for seed in (0, 1)]
+    assert math.isnan(point(rows, [math.inf] * 4, "psnr-pooled")["value_seed_sd"])
+
+
+def test_the_gate_averages_the_errors_of_seeds() -> None:
+    found = gather([row(0, seed=0), row(0, seed=1)], [])
+    scores = [score(one, value, "psnr-pooled") for one, value in zip(found.rows, (20.0, math.inf), strict=True)]
+    _, images = measure(gather(found.rows, scores), ["psnr-pooled"])
+    assert images[0].values["psnr-pooled"] == pytest.approx(20 + 10 * math.log10(2))
 
 
 def test_tables_split_by_tag() -> None:

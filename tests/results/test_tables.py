@@ -107,6 +107,7 @@ def test_measured_points() -> None:
         ),
         ({"infinite": 1, "bpp": 0.2, "bpp_pooled": 0.2}, 4, "31.00 ±0.50 (2 of 3, 0.2000 bpp)", "lossless"),
         ({"bpp": 0.2, "n_scored": 2}, 3, "0.2500", ""),
+        ({"bpp_lo": 0.05, "bpp_hi": 1.85}, 3, "0.2500 [0.0500, 1.8500]", ""),
         ({"bpp": math.nan, "bpp_all": math.nan}, 3, "–", ""),
         ({"target_bpp": 0.5}, 1, "target 0.5 bpp", ""),
         ({"rate": math.nan}, 1, "the only point", ""),

@@ -16,7 +16,7 @@ from rdpbench.config import read
 from rdpbench.errors import ConfigError
 from rdpbench.results.schema import Row
 from rdpbench.results.store import Store
-from rdpbench.runners.coding import decode_row
+from rdpbench.runners.coding import Named, decode_row
 from rdpbench.runners.verify import verify
 
 CODEC = """
@@ -99,6 +99,9 @@ def folder(tmp_path: Path, images: Any) -> Path:
     return made
 
 
+MINE = Named(("./own.py:Together",))
+
+
 def rows(tmp_path: Path, run: str = "folder-pictures") -> list[Row]:
     return sorted(
         Store(tmp_path / "results/runs" / run).read().rows.values(), key=lambda row: (row.rate or 0, row.image)
@@ -155,14 +158,14 @@ def test_pixels_of_a_batch_are_found_again(tmp_path: Path, here: Any, folder: Pa
     store = Store(tmp_path / "results/runs/folder-pictures")
     for row in made:
         image = np.array(pil.open(row.path))
-        assert decode_row(store, row)[0, 0, 1] == image[0, 0, 1] + row.batch - 1
-    assert verify(store, None).findings == ()
+        assert decode_row(store, row, MINE)[0, 0, 1] == image[0, 0, 1] + row.batch - 1
+    assert not (found := verify(store, None, named=MINE)).findings + found.undecoded
     assert here(*line(folder, "./own.py:Together", "metrics=psnr,psnr-pooled")) == 0
     assert all(one.value is not None for one in store.read().scores.values())
     assert len(store.read().scores) == 14
     # What comes out of no place of a batch is found.
     wrong = next(row for row in made if row.batch == 4)
-    assert decode_row(store, Row(**{**vars(wrong), "batch": 3}))[0, 0, 1] == 100
+    assert decode_row(store, Row(**{**vars(wrong), "batch": 3}), MINE)[0, 0, 1] == 100
 
 
 def test_resume_goes_on_with_what_is_left(tmp_path: Path, here: Any, folder: Path, capsys: Any) -> None:

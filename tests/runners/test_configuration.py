@@ -363,7 +363,7 @@ def test_the_record_has_every_codec_set_and_metric(tmp_path: Path, here: Any, im
 
 
 def test_what_the_environment_holds_is_not_in_the_record(
-    tmp_path: Path, here: Any, images: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, here: Any, images: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     secret = images(1, name="a-secret-place")
     monkeypatch.setenv("PLACE", str(tmp_path))
@@ -380,5 +380,15 @@ def test_what_the_environment_holds_is_not_in_the_record(
     assert record["config"]["codec"]["options"]["chroma"] == "${oc.env:CHROMA}"
     assert record["data"][0]["options"]["path"] == "${oc.env:PLACE}/a-secret-place"
     assert "data.options.path=${oc.env:PLACE}/a-secret-place" in record["command"]
-    # What ran is what it stood for.
-    assert {as_it_ran(row.configuration)["chroma"] for row in rows_of(tmp_path)} == {"4:4:4"}
+    # Rows have what was typed, too, and the bitstream is that of what it stood for.
+    [row] = rows_of(tmp_path)
+    assert "4:4:4" not in json.dumps(row.record())
+    assert as_it_ran(row.configuration)["chroma"] == json.loads(row.options)["chroma"] == "${oc.env:CHROMA}"
+    assert here(*line[:-1], "codec.options.chroma='4:4:4'", "run=literal") == 0
+    [literal] = Store(tmp_path / "results/runs/literal").read().rows.values()
+    assert (row.task_key, row.bitstream_sha256) == (literal.task_key, literal.bitstream_sha256)
+    # So it is decoded with the value that the user types, and not with what the environment holds here.
+    capsys.readouterr()
+    assert here("verify", "r") == 1
+    assert "type its value: codec.options.chroma=..." in capsys.readouterr().out
+    assert here("verify", "r", "codec.options.chroma=4:4:4") == 0

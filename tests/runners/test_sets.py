@@ -83,7 +83,7 @@ def stored(folder: Path) -> Store:
 def test_a_set_metric_end_to_end(tmp_path: Path, rdpbench: Any, images: Any, own: str) -> None:
     folder = images(24)
     done = rdpbench(*RUN, own, f"data=folder:{folder}", code=0)
-    assert "./own.py:Distance ↓" in done.stdout
+    assert "own.py:Distance ↓" in done.stdout
     assert extracted(tmp_path) == 24 + 2 * 24  # each original once, each reconstruction once
 
     contents = stored(tmp_path).read()
@@ -107,7 +107,7 @@ def test_a_set_metric_end_to_end(tmp_path: Path, rdpbench: Any, images: Any, own
 
     again = rdpbench(*RUN, own, f"data=folder:{folder}", code=0)
     assert "nothing to do" in again.stdout
-    assert "./own.py:Distance ↓" in again.stdout
+    assert "own.py:Distance ↓" in again.stdout
     assert extracted(tmp_path) == 72
 
     # Another run of the same images takes the originals from the cache.
@@ -129,7 +129,7 @@ def test_a_metric_added_later_decodes_and_never_encodes(tmp_path: Path, rdpbench
 def test_too_few_images_are_refused_or_marked(tmp_path: Path, rdpbench: Any, images: Any, own: str) -> None:
     line = [*RUN, f"data=folder:{images(6)}", "metrics=psnr,./own.py:Hungry"]
     refused = rdpbench(*line, code=2)
-    assert "./own.py:Hungry needs at least 1000 images, folder-pictures has 6 here" in refused.stderr
+    assert "/own.py:Hungry needs at least 1000 images, folder-pictures has 6 here" in refused.stderr
     assert "allow_unreliable=true" in refused.stderr
     assert not (tmp_path / "results").exists()
     done = rdpbench(*line, "allow_unreliable=true", code=0)
@@ -137,7 +137,7 @@ def test_too_few_images_are_refused_or_marked(tmp_path: Path, rdpbench: Any, ima
     assert "fewer images than this metric needs" in " ".join(done.stdout.split())
     assert {one.reliable for one in stored(tmp_path).read().sets.values()} == {False}
     assert all(one.lo is None for one in stored(tmp_path).read().sets.values())
-    assert "no interval: ./own.py:Hungry needs at least 1000 images" in " ".join(done.stdout.split())
+    assert "no interval: own.py:Hungry needs at least 1000 images" in " ".join(done.stdout.split())
 
 
 def test_what_is_no_number_is_json_and_a_remark_is_in_the_table(
@@ -151,7 +151,7 @@ def test_what_is_no_number_is_json_and_a_remark_is_in_the_table(
 
     assert [strict(one.extra) for one in stored(tmp_path).read().sets.values()] == [{"ratio": None, "most": "inf"}] * 2
     told = " ".join(done.stdout.split())
-    assert "./own.py:Odd: it is odd; no interval: an interval needs at least 20 images, and these are 6" in told
+    assert "/own.py:Odd: it is odd; no interval: an interval needs at least 20 images, and these are 6" in told
     for path in (tmp_path / "results").rglob("*.json"):
         strict(path.read_text())
 

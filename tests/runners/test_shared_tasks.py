@@ -115,3 +115,17 @@ def test_an_image_that_was_removed_is_in_no_mean(here: Any, images: Any) -> None
     assert counts("codec") == {"jpeg": 2}
     assert here("show", "shared") == 0
     assert shown("codec") == {"jpeg": 2}
+
+
+def test_a_folder_that_goes_back_to_an_earlier_state_is_in_that_state(here: Any, images: Any, tmp_path: Path) -> None:
+    """Nothing is coded then: no row tells that the earlier state is the newest."""
+    folder = images(3)
+    image, aside = folder / "image01.png", tmp_path / "aside.png"
+    for count in (3, 2, 3, 2, 2, 3):
+        if image.exists() and count == 2:
+            image.rename(aside)
+        if aside.exists() and count == 3:
+            aside.rename(image)
+        assert here("run", "codec=jpeg", "rate=50", f"data=folder:{folder}", *USUAL) == 0
+        assert counts("codec") == {"jpeg": count}
+    assert len(Store(RUNS / "shared").read().rows) == 3

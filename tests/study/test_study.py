@@ -10,6 +10,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from rdpbench.image import pixel_sha256, read_image
 from rdpbench.results.store import Store
 from rdpbench.study.key import Key, read_key
 from rdpbench.study.scores import score
+from rdpbench.study.stimuli import choose
 from rdpbench.study.votes import read_votes
 
 Study = Callable[..., str]
@@ -185,6 +187,22 @@ def test_a_damaged_reconstruction_is_not_shown(run: Path, study: Study) -> None:
             study("export", "small", "--root", str(run), "--tolerance", "0.5", "--out", "new")
     finally:
         path.write_bytes(good)
+
+
+def test_rates_are_means_over_the_images_that_are_shown(run: Path, study: Study, tmp_path: Path) -> None:
+    """One codec did not keep the image whose rate is far from the others'."""
+    store = Store(run / "small")
+    contents = store.read()
+    far = {row.task_key: 6.0 for row in contents.rows.values() if row.image.startswith("d")}
+    contents.rows = {key: replace(row, bpp=far.get(key, 0.6)) for key, row in contents.rows.items()}
+    kept = next(path for path in (run / "small/reconstructions/webp").rglob("d-*.png"))
+    aside = kept.rename(tmp_path / "aside.png")
+    try:
+        chosen = choose([(store, contents)], targets=[0.6])
+    finally:
+        aside.rename(kept)
+    assert len(chosen.images) == 3
+    assert all("0.6000 bpp" in note for note in chosen.notes)
 
 
 def test_a_run_without_images_says_what_to_type(images: Any, here: Callable[..., int], study: Study) -> None:

@@ -22,7 +22,7 @@ SLOW = 30.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``rdpbench report NAME``, without the run itself."""
-    parser.add_argument("also", nargs="*", metavar="NAME", help="more runs for the same report")
+    parser.add_argument("also", nargs="*", metavar="NAME", help="more runs for it; codec=FILE:CLASS, a codec of yours")
     parser.add_argument(
         "--out",
         type=Path,
@@ -59,6 +59,8 @@ def run(options: argparse.Namespace, stores: Sequence[Store], how: Decoding, say
     if len(set(names)) < len(names):
         raise ConfigError(f"two runs have the name {next(name for name in names if names.count(name) > 1)!r}")
     usual = stores[0].folder / "report" if len(stores) == 1 else Path(options.root) / "reports" / "+".join(names)
+    if len(stores) == 1 and not options.out:
+        stores[0].check_links("report")
     say(str(build(sources, options.out or usual, options.images, options.limit, how, say)))
     return 0
 

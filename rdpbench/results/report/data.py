@@ -18,7 +18,8 @@ from rdpbench.results.report.pictures import ending, name_of
 from rdpbench.results.report.reproduce import command_of, sessions
 from rdpbench.results.schema import Row
 from rdpbench.results.show import latency
-from rdpbench.results.stats.points import Where, meaning, titles
+from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.stats.points import Where, titles
 from rdpbench.results.tables import Table
 from rdpbench.setting import Setting
 
@@ -259,8 +260,8 @@ def _table(table: Table) -> dict[str, Any]:
 def _failures(source: Source) -> tuple[list[list[str]], int]:
     by_key = {row.task_key: row for row in source.rows}
     lines = [[row.codec, Setting.of(row).words, row.image, row.status, row.error] for row in _failed(source.rows)]
-    for key, row in by_key.items():
-        for metric, score in source.current.scores.get(key, {}).items():
+    for row in by_key.values():
+        for metric, score in source.current.scores_of(row).items():
             if score.value is None:
                 lines.append([row.codec, Setting.of(row).words, row.image, metric, score.error])
     return lines[:MOST], max(0, len(lines) - MOST)

@@ -29,6 +29,8 @@ def check(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise ConfigError(f"--out {folder} is a file; name a folder")
+    if links := [name for name in ("images", "thumbs", "data", "static") if (folder / name).is_symlink()]:
+        raise ConfigError(f"{folder / links[0]} is a link, and nothing is written through it; put a folder there")
     page = folder / "index.html"
     ours = page.is_file() and MARK in page.read_text(encoding="utf-8", errors="replace")
     if not ours and any(one.name not in ("images", "thumbs", "data", "static") for one in folder.iterdir()):

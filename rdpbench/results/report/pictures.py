@@ -8,6 +8,7 @@ differences; only thumbnails are lossy.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import os
@@ -26,7 +27,7 @@ from rdpbench.results.parts import unwritable
 from rdpbench.results.reconstructions import reconstruction_path
 from rdpbench.results.report.model import Shown, Source
 from rdpbench.results.schema import Row
-from rdpbench.results.store import Store
+from rdpbench.results.store import Store, is_sha256
 from rdpbench.results.summary import common_rates
 
 T = TypeVar("T")
@@ -68,10 +69,11 @@ class Picture:
 def name_of(sha256: str) -> str:
     """An image's name in the folder.
 
-    >>> len(name_of("ab" * 32))
-    20
+    >>> len(name_of("ab" * 32)), name_of("../../x") == name_of("../../x" + 57 * "0")
+    (20, False)
     """
-    return sha256[:20]
+    # What a row says may be no hash.
+    return (sha256 if is_sha256(sha256) else hashlib.sha256(repr(sha256).encode()).hexdigest())[:20]
 
 
 def ending(row: Row) -> str:

@@ -21,7 +21,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 from rdpbench import registry
 from rdpbench.datasets.memory import files_now
 from rdpbench.errors import RdpbenchError
-from rdpbench.metrics.contract import Meaning, meaning_of, stated, weighed
+from rdpbench.metrics.contract import Meaning, stated, weighed
 from rdpbench.results.schema import AS_RAN, Member, Place, Row, Score, SetScore
+from rdpbench.results.stats.meanings import definition_now, is_told, meaning, readable
 from rdpbench.results.store import Contents
 from rdpbench.setting import Setting
 
@@ -48,6 +49,11 @@ class Where(NamedTuple):
     dataset: str
     manifest: str
     protocol: str
+
+    @classmethod
+    def of(cls, row: Row) -> Where:
+        """What a row states."""
+        return cls(row.dataset, row.manifest, row.protocol)
 
 
 def titles(places: Sequence[Where]) -> dict[Where, str]:
@@ -81,6 +87,14 @@ class Point:
     def good(self) -> list[Row]:
         """Rows that were coded."""
         return [row for row in self.rows if row.status == "ok"]
+
+    @property
+    def by_seed(self) -> dict[int, list[Row]]:
+        """Rows that were coded, of each seed."""
+        seeds: dict[int, list[Row]] = defaultdict(list)
+        for row in self.good:
+            seeds[row.seed].append(row)
+        return seeds
 
     @property
     def random(self) -> bool:
@@ -119,12 +133,12 @@ class Points:
     points: tuple[Point, ...]
     notes: tuple[str, ...] = ()
     """What is left out, and why."""
-    scores: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
-    """By task key and metric: those of the metric's current edition."""
-    sets: Mapping[str, SetScore] = field(default_factory=dict)
-    """By `point_key`."""
-    names: Mapping[str, str] = field(default_factory=dict)
-    """By task key, the name of an image; images under one id whose pixels differ have two names."""
+    scores: Mapping[tuple[Where, str], Mapping[str, Score]] = field(default_factory=dict)
+    """By place, task key and metric: those of the edition that is current there. Places may share tasks."""
+    sets: Mapping[tuple[Where, str], SetScore] = field(default_factory=dict)
+    """By place and `point_key`."""
+    names: Mapping[tuple[Where, str], str] = field(default_factory=dict)
+    """By place and task key, the name of an image; images under one id whose pixels differ have two names."""
 
     @property
     def rows(self) -> list[Row]:
@@ -134,7 +148,7 @@ class Points:
     @property
     def metrics(self) -> list[str]:
         """What was measured, in the order of names."""
-        of_pairs = {name for row in self.rows for name in self.scores.get(row.task_key, ())}
+        of_pairs = {name for row in self.rows for name in self.scores_of(row)}
         return sorted(of_pairs | {score.metric for score in self.sets.values()})
 
     @property
@@ -152,19 +166,29 @@ class Points:
 
     def name(self, row: Row) -> str:
         """An image's name."""
-        return self.names.get(row.task_key, row.image)
+        return self.names.get((Where.of(row), row.task_key), row.image)
+
+    def scores_of(self, row: Row) -> Mapping[str, Score]:
+        """A row's current scores, by metric."""
+        return self.scores.get((Where.of(row), row.task_key), {})
 
     def score(self, row: Row, metric: str) -> Score | None:
         """A row's current score, if it has one."""
-        return self.scores.get(row.task_key, {}).get(metric)
+        return self.scores_of(row).get(metric)
 
     def value(self, row: Row, metric: str) -> float | None:
         """A row's current value in the unit of the metric; None where there is none that is a number."""
         score = self.score(row, metric)
         return score.value if score is not None and meaning(metric).usable(score.value) else None
 
-    def taken(self, point: Point, metric: str) -> Taken:
-        """The images that a metric's value of a point is made of; without a metric, all that were coded."""
+    def taken(self, point: Point, metric: str, *, infinite: bool = False) -> Taken:
+        """The images that a metric's value of a point is made of; without a metric, all that were coded.
+
+        Args:
+            point: of any place.
+            metric: of pairs or of sets.
+            infinite: instead of these the images that are left out of the mean, since they are lossless.
+        """
         if metric and meaning(metric).kind == "set":
             return self._taken_by_set(point, metric)
         values: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
@@ -176,7 +200,7 @@ class Points:
                 values[self.name(row)][row.seed] = row.bpp, weight
                 pixels[self.name(row)] = float(row.height * row.width)
         lossless = tuple(sorted(name for name, of in values.items() if any(math.isinf(w) for _, w in of.values())))
-        return _taken({name: of for name, of in values.items() if name not in lossless}, pixels, lossless)
+        return _taken({name: of for name, of in values.items() if (name in lossless) == infinite}, pixels, lossless)
 
     def _taken_by_set(self, point: Point, metric: str) -> Taken:
         """The images of a distance; nothing if a seed has no value, or it is not known which images it is of."""
@@ -198,10 +222,7 @@ class Points:
 
     def set_scores(self, point: Point, metric: str) -> dict[int, SetScore | None]:
         """Of each seed the value of a metric of sets."""
-        by_seed: dict[int, list[Row]] = defaultdict(list)
-        for row in point.good:
-            by_seed[row.seed].append(row)
-        return {seed: self.sets.get(point_key(metric, rows)) for seed, rows in by_seed.items()}
+        return {seed: self.sets.get((point.where, point_key(metric, rows))) for seed, rows in point.by_seed.items()}
 
 
 def _taken(
@@ -218,16 +239,6 @@ def _taken(
             by_seed[seed][image] = pair
     size = np.array([pixels[image] for image in images], np.float64)
     return Taken(images, array[:, 0], size, array[:, 1], by_seed, lossless)
-
-
-@cache
-def meaning(metric: str) -> Meaning:
-    """What must be known of a metric to read its values.
-
-    >>> meaning("psnr-pooled").averaged
-    'decibels'
-    """
-    return meaning_of(registry.load("metric", metric))
 
 
 def fingerprint(images: Iterable[str]) -> str:
@@ -308,10 +319,9 @@ class ImageCurve:
         columns = [self.images.index(image) for image in images]
         return ImageCurve(self.codec, self.settings, tuple(images), self.rates[:, columns], self.values[:, columns])
 
-    @property
-    def complete(self) -> tuple[str, ...]:
-        """Images that have a rate and a finite value at every point."""
-        good = np.isfinite(self.rates).all(axis=0) & np.isfinite(self.values).all(axis=0)
+    def complete(self, of: Meaning) -> tuple[str, ...]:
+        """Images that have a rate at every point, and a value that the metric's mean can hold."""
+        good = np.isfinite(self.rates).all(axis=0) & np.isfinite(weighed(self.values, of.averaged)).all(axis=0)
         return tuple(image for image, whole in zip(self.images, good, strict=True) if whole)
 
 
@@ -346,18 +356,26 @@ def _image_curve(codec: str, along: Sequence[tuple[Setting, Taken]], means: Mean
 
 def of_store(contents: Contents, members: Iterable[Member] | None = None) -> Points:
     """The points of a whole store; or those that a command's plan names, in its order."""
+    unread: list[str] = []
+    scores, sets = readable(contents, unread)
     if members is not None:
         rows = [_as(contents.rows[one.task_key], one) for one in members if one.task_key in contents.rows]
-        return gather(rows, contents.scores.values(), contents.sets.values())
-    pairs = [(row.session, row) for row in contents.rows.values()]
-    named = [
-        (one.session, _as(contents.rows[one.task_key], one))
-        for one in contents.members.values()
-        if one.task_key in contents.rows
-    ]
-    rows, notes = _newest([*pairs, *named])
+        return gather(rows, scores, sets, unread)
+    rows, notes = _newest(_placed(contents))
     notes += _where_they_lie(rows)
-    return gather(rows, contents.scores.values(), contents.sets.values(), notes)
+    return gather(rows, scores, sets, [*notes, *unread])
+
+
+def standing(contents: Contents) -> set[tuple[str, Place]]:
+    """Task keys with the places whose state is the newest of their set: a folder may go back to an earlier one."""
+    return {(row.task_key, Place.of(row)) for row in _newest(_placed(contents))[0]}
+
+
+def _placed(contents: Contents) -> list[tuple[str, Row]]:
+    """Rows at all places that they belong to, each with the session that named it."""
+    named = [one for one in contents.members.values() if one.task_key in contents.rows]
+    members = [(one.session, _as(contents.rows[one.task_key], one)) for one in named]
+    return [*((row.session, row) for row in contents.rows.values()), *members]
 
 
 def _where_they_lie(rows: Sequence[Row]) -> list[str]:
@@ -382,33 +400,34 @@ def _newest(pairs: Sequence[tuple[str, Row]]) -> tuple[list[Row], list[str]]:
 
     A session's name sorts behind all that were in its store before, so the newest is told without a clock.
     """
-    roots: dict[tuple[str, str], set[str]] = defaultdict(set)
-    latest: dict[tuple[str, str, str], dict[tuple[str, str], str]] = defaultdict(dict)
-    for session, row in pairs:
+    stated: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for _, row in pairs:
         if row.root:
-            roots[row.dataset, row.manifest].add(row.root)
-        states = latest[row.dataset, row.protocol, row.codec]
-        state = row.manifest, row.caption_source
-        states[state] = max(states.get(state, ""), session)
+            stated[row.dataset, row.manifest].add(row.root)
 
-    def gone(row: Row) -> bool:
+    def roots(row: Row) -> set[str]:
+        """Where a row's set lies, which earlier versions did not say; two folders of one name are two sets."""
+        return {row.root} if row.root else stated[row.dataset, row.manifest] or {""}
+
+    latest: dict[tuple[str, str, str], dict[tuple[str, str, str], str]] = defaultdict(dict)
+    for session, row in pairs:
+        states = latest[row.dataset, row.protocol, row.codec]
+        for root in roots(row):
+            state = row.manifest, row.caption_source, root
+            states[state] = max(states.get(state, ""), session)
+
+    def stands(row: Row, root: str) -> bool:
         states = latest[row.dataset, row.protocol, row.codec]
         mine = row.manifest, row.caption_source
-        return any(
-            session > states[mine] and _same_set(roots[row.dataset, mine[0]], roots[row.dataset, manifest])
-            for (manifest, source), session in states.items()
-            if (manifest, source) != mine
+        return all(
+            session <= states[*mine, root] or (manifest, source) == mine or not (other == root or "" in (other, root))
+            for (manifest, source, other), session in states.items()
         )
 
-    rows = [row for _, row in pairs if not gone(row)]
+    rows = [row for _, row in pairs if any(stands(row, root) for root in roots(row))]
     number = len(pairs) - len(rows)
     note = f"{number} rows are of files or captions of a dataset that changed since, and are left out"
     return rows, [note] if number else []
-
-
-def _same_set(first: set[str], second: set[str]) -> bool:
-    """May two manifests be two states of one set? Two folders of one name are two sets."""
-    return not first or not second or bool(first & second)
 
 
 def gather(
@@ -416,13 +435,12 @@ def gather(
 ) -> Points:
     """Points out of rows, each of which states its place, with the scores and values that are current."""
     notes = list(notes)
-    groups: dict[tuple[Where, str, Setting], list[Row]] = {}
-    for row in rows:
-        place = Where(row.dataset, row.manifest, row.protocol)
-        groups.setdefault((place, row.codec, Setting.of(row)), []).append(row)
+    groups: dict[tuple[Where, str, Setting], dict[str, Row]] = {}
+    for row in rows:  # two folders with the same files are one set, and name a row twice
+        groups.setdefault((Where.of(row), row.codec, Setting.of(row)), {}).setdefault(row.task_key, row)
     points, older = [], 0
     for (where, codec, setting), members in groups.items():
-        current, note = _current(members)
+        current, note = _current(list(members.values()))
         if note:
             notes.append(f"{codec}, {setting.words}, on {where.dataset}: {note}")
         else:
@@ -430,22 +448,41 @@ def gather(
             older += len(members) - len(once)
             points.append(Point(where, codec, setting, tuple(once)))
     points, stale = _one_edition(points)
+    points, suspect = _proven(points)
     if older:
         notes.append(f"{older} rows of earlier versions of codecs, or of images that changed since, are left out")
-    notes += stale
-    wanted = {row.task_key: point.where for point in points for row in point.rows}
-    current_scores = _current_scores([score for score in scores if score.task_key in wanted], wanted, notes)
-    return Points(tuple(points), tuple(notes), current_scores, _current_sets(sets, notes), _names(points))
+    notes += [*stale, *suspect]
+    current_scores, current_sets = _current_scores(points, scores, notes), _current_sets(points, sets, notes)
+    return Points(tuple(points), tuple(notes), current_scores, current_sets, _names(points))
 
 
-def _names(points: Iterable[Point]) -> dict[str, str]:
+def _proven(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
+    """Without points of a codec if one of its bitstreams did not give its pixels in a fresh process, until others do.
+
+    What it hides between encoding and decoding it may hide for the others, too.
+    """
+    refuted = Counter(point.codec for point in points for row in point.rows if row.verified == "refuted")
+    doubted = [
+        point for point in points if refuted[point.codec] and any(row.verified != "fresh_process" for row in point.good)
+    ]
+    notes = [
+        f"{codec}: {number} of its bitstreams did not give their pixels in a fresh process, so "
+        f"{', '.join(point.setting.words for point in doubted if point.codec == codec)} has no mean until all others "
+        "do; type: rdpbench verify RUN --all"
+        for codec, number in refuted.items()
+        if any(point.codec == codec for point in doubted)
+    ]
+    return [point for point in points if point not in doubted], notes
+
+
+def _names(points: Iterable[Point]) -> dict[tuple[Where, str], str]:
     """Names of images that are under one id, and not the same pixels."""
     pixels: dict[tuple[Where, str], set[str]] = defaultdict(set)
     for point in points:
         for row in point.good:
             pixels[point.where, row.image].add(row.pixel_sha256)
     return {
-        row.task_key: f"{row.image} ({row.pixel_sha256[:8]})"
+        (point.where, row.task_key): f"{row.image} ({row.pixel_sha256[:8]})"
         for point in points
         for row in point.good
         if len(pixels[point.where, row.image]) > 1
@@ -453,11 +490,11 @@ def _names(points: Iterable[Point]) -> dict[str, str]:
 
 
 def _once(rows: Sequence[Row]) -> list[Row]:
-    """Of an image that was read with other pixels, or got another text, the newest."""
-    newest: dict[tuple[str, int], Row] = {}
-    for row in sorted(rows, key=lambda row: (row.session, row.time)):
-        newest[row.image, row.seed] = row
-    keys = {row.task_key for row in newest.values()}
+    """Of an image that was read with other pixels, or got another text, the newest, for all seeds alike."""
+    ordered = sorted(rows, key=lambda row: (row.session, row.time))
+    state = {row.image: (row.pixel_sha256, row.caption) for row in ordered}
+    of_state = [row for row in ordered if (row.pixel_sha256, row.caption) == state[row.image]]
+    keys = set({(row.image, row.seed): row.task_key for row in of_state}.values())
     return [row for row in rows if row.task_key in keys]
 
 
@@ -509,7 +546,8 @@ def is_installed(row: Row) -> bool | None:
     """Would what is installed here make this row? None if that cannot be told, as of a codec that is not here."""
     try:
         if row.use in registry.BUILTIN["codec"]:
-            return _key_now(row) == row.task_key
+            with registry.installed_only():  # options name codecs, too
+                return _key_now(row) == row.task_key
         # Of a codec of the user's the sources are read, and never executed: a row may come from anywhere.
         same = bool(stated_source(row)) and registry.source_now("codec", row.use) == stated_source(row)
         return same and files_now(row.files)
@@ -521,7 +559,7 @@ def stated_source(row: Row) -> str:
     """Hash of the file that a codec of the user's was, when it made a row."""
     try:
         return str(json.loads(row.coder).get("source_sha256", ""))
-    except ValueError:
+    except (ValueError, AttributeError):
         return ""
 
 
@@ -558,19 +596,24 @@ def _one_edition(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
 
 
 def _current_scores(
-    scores: Sequence[Score], wanted: Mapping[str, Where], notes: list[str]
-) -> dict[str, dict[str, Score]]:
+    points: Iterable[Point], scores: Iterable[Score], notes: list[str]
+) -> dict[tuple[Where, str], dict[str, Score]]:
     """One edition of each metric for all points of a place."""
+    places: dict[str, dict[Where, None]] = defaultdict(dict)
+    for point in points:
+        for row in point.rows:
+            places[row.task_key][point.where] = None
     groups: dict[tuple[Where, str], list[Score]] = defaultdict(list)
     for score in scores:
-        groups[wanted[score.task_key], score.metric].append(score)
-    current: dict[str, dict[str, Score]] = defaultdict(dict)
+        for where in places.get(score.task_key, ()):
+            groups[where, score.metric].append(score)
+    current: dict[tuple[Where, str], dict[str, Score]] = defaultdict(dict)
     for (where, metric), of in groups.items():
         chosen, note = _edition_of_scores(metric, of)
         if note:
             notes.append(f"{metric} on {where.dataset}: {note}")
         for score in chosen:
-            current[score.task_key][metric] = score
+            current[where, score.task_key][metric] = score
     return current
 
 
@@ -582,9 +625,9 @@ def _edition_of_scores(metric: str, scores: Sequence[Score]) -> tuple[list[Score
     if len(editions) == 1:
         chosen = next(iter(editions))
     else:
-        if editions.get("") and (now := _definition_now(metric)):  # of a store that did not say
+        if editions.get("") and not is_told(metric) and (now := definition_now(metric)):  # of a store that did not say
             return _edition_of_scores(metric, [_with_definition(score, now) for score in scores])
-        now = _definition_now(metric)
+        now = definition_now(metric)
         found = _chosen(tasks, [now] if now in editions else [])
         if found is None:
             told = "; ".join(f"{name or 'not stated'} of {len(of)} images" for name, of in tasks.items())
@@ -619,36 +662,29 @@ def _with_definition(score: Score, now: str) -> Score:
     return replace(score, definition=now if same else "not stated")
 
 
-def _definition_now(metric: str) -> str:
-    """The installed edition of a metric; empty if it is not here."""
-    from rdpbench.runners.task import definition
-
-    try:
-        return definition(metric)
-    except (RdpbenchError, ImportError, OSError):
-        return ""
-
-
-def _current_sets(sets: Iterable[SetScore], notes: list[str]) -> dict[str, SetScore]:
-    """Of each point one value of a metric of sets: the installed edition's, or the only one there is."""
-    groups: dict[str, list[SetScore]] = defaultdict(list)
-    for score in sets:
-        groups[score.point_key].append(score)
-    by_metric: dict[str, set[str]] = defaultdict(set)
-    for of in groups.values():
-        for score in of:
-            by_metric[score.metric].add(score.definition)
-    chosen: dict[str, str] = {}
-    for metric, editions in by_metric.items():
-        now = _definition_now(metric) if len(editions) > 1 else next(iter(editions))
-        if now in editions:
-            chosen[metric] = now
-        else:
+def _current_sets(
+    points: Sequence[Point], sets: Iterable[SetScore], notes: list[str]
+) -> dict[tuple[Where, str], SetScore]:
+    """Values of metrics of sets: one edition of each for all points of a place."""
+    stored: dict[str, list[SetScore]] = defaultdict(list)
+    for score in sorted(sets, key=lambda score: (score.time, score.set_key)):
+        stored[score.point_key].append(score)
+    metrics = sorted({score.metric for of in stored.values() for score in of})
+    groups: dict[tuple[Where, str], list[SetScore]] = defaultdict(list)
+    for point in points if metrics else ():
+        for rows in point.by_seed.values():
+            for metric in metrics:
+                groups[point.where, metric] += stored.get(point_key(metric, rows), ())
+    current: dict[tuple[Where, str], SetScore] = {}
+    for (where, metric), scores in groups.items():
+        editions: dict[str, set[str]] = defaultdict(set)
+        for score in scores:
+            editions[score.definition].add(score.point_key)
+        now = definition_now(metric) if len(editions) > 1 else ""
+        chosen = _chosen(editions, [now] if now in editions else [])
+        if chosen is None and scores:
             told = ", ".join(sorted(editions))
-            notes.append(f"{metric}: {len(editions)} editions of it are stored ({told}), none installed. No number")
-    current = {}
-    for key, of in groups.items():
-        same = [score for score in of if score.definition == chosen.get(score.metric)]
-        if same:
-            current[key] = max(same, key=lambda score: (score.time, score.set_key))
+            told = f"{len(editions)} editions of it are stored ({told}), none installed. No number"
+            notes.append(f"{metric} on {where.dataset}: {told}")
+        current |= {(where, score.point_key): score for score in scores if score.definition == chosen}
     return current

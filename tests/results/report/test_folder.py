@@ -205,7 +205,7 @@ def test_images_are_made_one_at_a_time(made: Path, tmp_path: Path) -> None:
         return pixels
 
     store = Store(made)
-    source = read_source("both", store, store.read(), ["psnr"])
+    source = read_source("both", store, store.read(), str)
     build([source], tmp_path / "out", "all", 0, Decoding(decode), workers=0)
     assert len(list((tmp_path / "out").rglob("*.webp"))) > 40
     assert 1 <= most <= 2
@@ -214,7 +214,7 @@ def test_images_are_made_one_at_a_time(made: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_processes_make_the_same_files(made: Path, tmp_path: Path) -> None:
     store = Store(made)
-    source = read_source("both", store, store.read(), ["psnr"])
+    source = read_source("both", store, store.read(), str)
     for workers in (0, 2):
         build([source], tmp_path / str(workers), "all", 0, Decoding(decode_row), workers=workers)
     assert hashes(tmp_path / "0") == hashes(tmp_path / "2")
