@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +54,14 @@ def images(tmp_path: Path) -> Images:
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """What a command runs with: a cache of its own, none of the user's settings."""
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """What a command runs with: a cache and temporary files of its own, none of the user's settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RDPBENCH_", "PYTEST_"))}
     paths = [str(ROOT), *filter(None, [kept.get("PYTHONPATH")])]
-    return {**kept, "RDPBENCH_CACHE": str(tmp_path / "cache"), "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "200"}
+    own = {"RDPBENCH_CACHE": str(tmp_path / "cache"), "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "200"}
+    # Of a short name: sockets lie there. Tests that time run beside others, which time too.
+    with tempfile.TemporaryDirectory(prefix="rdp", ignore_cleanup_errors=True) as temporary:
+        yield {**kept, **own, "TMPDIR": temporary}
 
 
 @pytest.fixture
@@ -96,4 +100,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
+    # Tests that time run beside others, which time too.
+    monkeypatch.setattr("rdpbench.runners.execute.lock_folder", lambda: tmp_path)
     return lambda *arguments: main(arguments)

@@ -262,6 +262,11 @@ class _Reservoir:
             self.results[place] = kept
 
 
+def lock_folder() -> Path:
+    """Where timings of this machine find one another."""
+    return Path(tempfile.gettempdir())
+
+
 @contextlib.contextmanager
 def exclusive(bench: Bench) -> Iterator[None]:
     """While timing, keep other timings of this user off the machine's device; the load average tells of the rest.
@@ -276,7 +281,7 @@ def exclusive(bench: Bench) -> Iterator[None]:
 
     # Each user's own: a lock file of another user's cannot be opened.
     name = f"rdpbench-timing-{os.getuid()}-{bench.device.replace(':', '-').replace('/', '-')}.lock"
-    lock = FileLock(Path(tempfile.gettempdir()) / name, timeout=0)
+    lock = FileLock(lock_folder() / name, timeout=0)
     try:
         lock.acquire()
     except Timeout:

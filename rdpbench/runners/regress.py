@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from rdpbench.config import Bench, read
 from rdpbench.errors import ConfigError, MissingNeed, RdpbenchError, StoreError, StoreUnwritable
+from rdpbench.overrides import full_reference
 from rdpbench.paths import conf_folder, curves_folders
 from rdpbench.results import verdicts
 from rdpbench.results.curve_files import curve_path, load, write
@@ -28,6 +30,8 @@ from rdpbench.runners.origin import Pair, command, origin
 from rdpbench.runners.preflight import fetch_weights
 from rdpbench.runners.sweep import search_dataset
 from rdpbench.runners.task import member_of
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -60,14 +64,14 @@ def update(overrides: Sequence[str], root: Path | None) -> int:
         path = curve_path(root or curves_folders()[0], one.dataset, one.pair[0].name)
         if path.is_file():
             _say_changes(path, one, tolerances)
-        write(path, one.curve)
+        write(path, _renamed(one.curve, _from_here))
         print(f"stored {path}: {len(one.curve.points)} points of {one.pair[0].name} on {one.dataset}")
     return 0
 
 
 def _say_changes(path: Path, one: _Measured, tolerances: Tolerances) -> None:
     try:
-        stored = load(path, "")
+        stored = _renamed(load(path, ""), full_reference)
     except StoreError:
         print(f"{path} was of a newer version, or damaged; it is made anew")
         return
@@ -125,6 +129,26 @@ def _compared(overrides: Sequence[str], root: Path | None, *, fresh: bool) -> It
                 yield _verdict(pair, *stored[pair], match, done, tolerances)
 
 
+def _renamed(curve: Curve, rename: Callable[[str], str]) -> Curve:
+    """With other names of metrics of the user's: in a file they are as seen from here, and name nobody's folders."""
+    origin = dict(curve.origin)
+    if isinstance(metrics := origin.get("metrics"), dict):
+        origin["metrics"] = {rename(name): of for name, of in metrics.items()}
+
+    def named(values: Mapping[str, T]) -> dict[str, T]:
+        return {rename(name): value for name, value in values.items()}
+
+    points = (replace(one, values=named(one.values), averaged=named(one.averaged)) for one in curve.points)
+    images = (replace(one, values=named(one.values)) for one in curve.images)
+    return Curve(tuple(points), tuple(images), origin)
+
+
+def _from_here(metric: str) -> str:
+    where, _, name = metric.rpartition(":")
+    inside = where.endswith(".py") and Path(where).is_relative_to(Path.cwd())
+    return f"./{Path(where).relative_to(Path.cwd()).as_posix()}:{name}" if inside else metric
+
+
 def _verdict(
     pair: Pair, path: Path, stored: Curve, now: _Measured | None, done: Done, tolerances: Tolerances
 ) -> Verdict:
@@ -158,7 +182,7 @@ def _stored(bench: Bench, root: Path | None) -> dict[Pair, tuple[Path, Curve]]:
         if path is None:
             missing.append(f"  {pair[0].name} on {dataset_of(pair[1]).name}: {again}")
         else:
-            out[pair] = path, load(path, again)
+            out[pair] = path, _renamed(load(path, again), full_reference)
     if missing:
         looked = ", ".join(map(str, dict.fromkeys(folders)))
         raise MissingNeed("\n".join([f"no stored curve (looked in {looked}); what makes it:", *missing]))

@@ -324,7 +324,12 @@ def test_a_metric_of_another_definition_is_named(rdpbench: Any, images: Callable
     rdpbench("curves", "update", *words, "rate=30", "metrics=./metric.py:Level", code=0)
     (tmp_path / "metric.py").write_text(METRIC.replace('version: ClassVar[str] = "1"', 'version: ClassVar[str] = "2"'))
     done = rdpbench("regress", *words, code=1)
-    told = "  curve: ./metric.py:Level: stored under another definition (version: 1 → 2); store the curve anew"
+    stored = (tmp_path / "results/curves/folder-pictures/jpeg.json").read_text()
+    assert '"./metric.py:Level"' in stored
+    assert str(tmp_path / "metric.py") not in stored
+    told = (
+        f"  curve: {tmp_path}/metric.py:Level: stored under another definition (version: 1 → 2); store the curve anew"
+    )
     assert told in done.stdout
     assert "quality 30: " not in done.stdout
 

@@ -259,7 +259,6 @@ class M:
     averaged = "decibels"; bounds = (-5.0, 90.0)
     def prepare(self, original): return original
     def score(self, prepared, reconstruction): return float(abs(prepared.astype(float) - reconstruction).mean())
-    def reduce(self, values): return sum(values) / len(values)
 """
 
 
@@ -275,14 +274,15 @@ def test_values_of_a_metric_of_ones_own_are_read_without_it(
     (tmp_path / "mine.py").write_text("raise SystemExit('executed')")
     after = read_results(folder)
     assert after.equals(before)
-    of = after[after["metric"] == "./mine.py:M"]
+    metric = f"{tmp_path}/mine.py:M"
+    of = after[after["metric"] == metric]
     assert len(of) == 4
     assert set(of["unit"]) == {"dB"}
     assert set(of["higher_is_better"]) == {False}
     assert set(of["perceptual"]) == {True}
     capsys.readouterr()
     assert here("show", "folder-pictures") == 0
-    assert "./mine.py:M dB ↓" in capsys.readouterr().out
+    assert "mine.py:M dB ↓" in capsys.readouterr().out
     # A store that does not say it, as those of before: left out with a note; scoring again stores it.
     store = Store(folder)
     contents = store.read()
@@ -295,7 +295,7 @@ def test_values_of_a_metric_of_ones_own_are_read_without_it(
         writer.append({"scores": [vars(score)]})
     writer.close()
     assert here("show", "folder-pictures") == 0
-    assert "'./mine.py:M': 12 values are left out: it is not installed here" in capsys.readouterr().out
+    assert f"{metric!r:.120}: 12 values are left out: it is not installed here" in capsys.readouterr().out
     (tmp_path / "mine.py").write_text(METRIC)
     assert here("score", "codec=jpeg,webp", "rate=30,60", *line) == 0
     assert read_results(folder).equals(before)

@@ -245,7 +245,8 @@ def test_a_codec_with_a_refuted_bitstream_has_no_mean_until_all_others_are_verif
     first = rows_of(store, "SideFile")[0]
     name = store.get_bitstream(first.bitstream_sha256).decode()
     shutil.move(side / name, tmp_path / name)
-    assert here("verify", "side", "--all") == 1
+    verify = "verify", "side", "codec=./codecs.py:SideFile", "codec=./codecs.py:Honest", "--all"
+    assert here(*verify) == 1
     refuted = [row for row in rows_of(store, "SideFile") if row.verified == "refuted"]
     assert [row.task_key for row in refuted] == [first.task_key]
     shown = table(here, capsys, "side")
@@ -254,7 +255,7 @@ def test_a_codec_with_a_refuted_bitstream_has_no_mean_until_all_others_are_verif
     assert "SideFile: 1 of its bitstreams did not give their pixels in a fresh process, so step 16 has no mean" in shown
     assert "rdpbench verify RUN --all" in shown
     shutil.move(tmp_path / name, side / name)
-    assert here("verify", "side", "--all") == 0
+    assert here(*verify) == 0
     assert "│ SideFile" in table(here, capsys, "side")
     assert {row.verified for row in store.read().rows.values()} == {"fresh_process"}
 
