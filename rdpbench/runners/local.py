@@ -115,10 +115,15 @@ class _Pool:
             return
         pipe, far = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(far, self.setup, self.timeout), daemon=True)
-        process.start()
-        far.close()
-        hand = _Hand(process, pipe)
-        self.busy.append(hand)
+        # Ctrl-C waits until this is done: a worker that is given up amid its start says so in a traceback.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+            far.close()
+            hand = _Hand(process, pipe)
+            self.busy.append(hand)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._give(hand)
 
     def collect(self) -> Iterator[Result]:

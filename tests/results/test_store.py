@@ -18,7 +18,7 @@ import pytest
 
 from rdpbench.errors import StoreBusy, StoreCorrupt, StoreError, StoreUnwritable
 from rdpbench.results.parts import PartWriter, read_part
-from rdpbench.results.schema import SCHEMA_VERSION, Row, Score, Timing
+from rdpbench.results.schema import SCHEMA_VERSION, Measure, Row, Score, Timing
 from rdpbench.results.store import Store
 
 QUICK = ("metrics=psnr", "figures=false", "verify=0", "workers=0")
@@ -183,6 +183,12 @@ MISTYPED: list[Any] = [
     {"scores": [[]]},
     {"scores": [{**vars(score("a")), "value": {"psnr": 30}}]},
     {"timing": {**vars(timing("a")), "encode_s": None}},
+    {
+        "measure": {
+            **vars(Measure("m 1", "m", "1", "", "pair", "", True, True, "mean", 0.0, 1.0, "s")),
+            "perceptual": "no",
+        }
+    },
     {"verified": ["a"]},
     {"refuted": "a"},
     {"session": 1},

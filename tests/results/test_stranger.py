@@ -164,7 +164,7 @@ def test_reading_executes_nothing_that_results_name(
 ) -> None:
     out = tmp_path / "stranger"
     path = f"{out}/bitstreams/m.py:M"
-    odd = ({"unit": "\n"}, {"averaged": "exec"}, {"higher_is_better": "no"}, {"low": float("nan")}, {"kind": path})
+    odd = ({"unit": "\n"}, {"averaged": "exec"}, {"low": float("nan")}, {"kind": path})
     more = tuple(told(path, measure_key=f"{path} {number}", **one) for number, one in enumerate(odd))
     stranger(lambda *of: hostile(out, *of), lambda *of: scored(out, *of), more)
     assert executed(out, *COMMANDS[name]) == ""

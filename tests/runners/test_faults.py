@@ -463,7 +463,7 @@ def test_a_signal_to_a_worker(bench: Bench, name: str, seed: int) -> None:
     """What the system did is tried again by the same call; a crash, and a worker that stands still, is a failed row."""
     rng, run = random.Random(f"{name} {seed}"), f"worker-{name}-{seed}"
     with bench.started(run, "timeout=6", PAUSE="0.1") as process:
-        bench.wait_for_records(run, rng.randrange(2, TASKS - 4), process)
+        bench.wait_for_records(run, rng.randrange(4, TASKS - 2), process)
         time.sleep(rng.random() * 0.05)
         os.kill(rng.choice(workers_of(process)), getattr(signal, name))
         code, told = bench.outcome(process)
