@@ -465,10 +465,11 @@ def _proven(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
     doubted = [
         point for point in points if refuted[point.codec] and any(row.verified != "fresh_process" for row in point.good)
     ]
+    shipped = {point.codec for point in points if point.rows[0].use in registry.BUILTIN["codec"]}
     notes = [
         f"{codec}: {number} of its bitstreams did not give their pixels in a fresh process, so "
         f"{', '.join(point.setting.words for point in doubted if point.codec == codec)} has no mean until all others "
-        "do; type: rdpbench verify RUN --all"
+        "do; type: rdpbench verify RUN --all" + ("" if codec in shipped else " codec=FILE:CLASS, which is your own")
         for codec, number in refuted.items()
         if any(point.codec == codec for point in doubted)
     ]
