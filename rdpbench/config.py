@@ -102,6 +102,8 @@ class Bench:
     device: str
     decodes: int = 1
     """Of each bitstream, by codecs whose decoder draws random numbers."""
+    timeout: float | None = None
+    """Seconds for each task; 0 for no limit, None for one that grows with the image."""
     batch: int = 1
     """Images of one size that are coded together, by codecs that can."""
     dry: bool = False
@@ -248,6 +250,7 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
         device=str(first["runner"]["device"]),
         decodes=decodes,
         batch=_count(first, "batch", 1) or 1,
+        timeout=_timeout(first),
         overrides=overrides,
         # What Hydra does not see is put in: a record that shows defaults instead would be wrong.
         composed=first["_as_typed"] | axes | {"captions": typed.captions or None, "metrics": {"names": list(names)}},
@@ -307,6 +310,17 @@ def _count(config: Mapping[str, Any], key: str, least: int, none: str = "") -> i
         unless = f", or null for {none}" if none else ""
         raise ConfigError(f"{key}={value} must be a whole number from {least}{unless}")
     return value
+
+
+def _timeout(config: Mapping[str, Any]) -> float | None:
+    value = config["timeout"]
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
+        raise ConfigError(f"timeout={value} must be seconds for each task, 0 for no limit, or null for a generous one")
+    if value and config["runner"]["workers"] == 0:
+        raise ConfigError(f"timeout={value} needs a worker process that can be ended, and workers=0 has none")
+    return float(value)
 
 
 def _tolerance(value: object) -> float:

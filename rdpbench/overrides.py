@@ -45,7 +45,8 @@ SETTINGS = (
         "decodes",
         "captions",
     ),
-    *("weights", "limit", "allow_partial", "allow_unreliable", "run", "root", "keep", "retry_failed", "verify"),
+    *("weights", "limit", "allow_partial", "allow_unreliable", "run", "root", "keep", "retry_failed"),
+    *("timeout", "verify"),
     *("download", "figures", "batch", "timing", "workers", "device", "runner", "runner.workers", "runner.device"),
     *("data.path", "metrics.names", "metrics.available"),
 )

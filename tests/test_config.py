@@ -313,6 +313,20 @@ def test_a_comma_still_separates_where_no_such_folder_is(tmp_path: Path) -> None
     assert [dict(data.options)["path"] for _, data in bench.grid] == [f"{tmp_path}/a", f"{tmp_path}/b"]
 
 
+@pytest.mark.parametrize("typed", ["timeout=-1", "timeout=true", "timeout=inf", "timeout=[1]", "timeout=ever"])
+def test_a_limit_that_is_no_number_of_seconds(typed: str) -> None:
+    with pytest.raises(ConfigError, match=r"timeout=.* must be seconds for each task"):
+        read(["codec=jpeg", typed])
+
+
+def test_a_limit_needs_a_process_that_can_be_ended() -> None:
+    assert read(["codec=jpeg", "timeout=0.5"]).timeout == 0.5
+    assert read(["codec=jpeg", "timeout=0", "workers=0"]).timeout == 0
+    assert read(["codec=jpeg"]).timeout is None
+    with pytest.raises(ConfigError, match=r"timeout=3 needs a worker process.* workers=0 has none"):
+        read(["codec=jpeg", "timeout=3", "workers=0"])
+
+
 def test_two_curves_must_not_share_a_name(tmp_path: Path) -> None:
     for name in ("a.py", "b.py"):
         (tmp_path / name).write_text(MINE)

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.errors import MetricError, StoreCorrupt
-from rdpbench.results.parts import unwritable
+from rdpbench.results.parts import check_open, unwritable
 
 Array = NDArray[Any]
 
@@ -161,17 +161,25 @@ class FeatureWriter:
 
     def sync(self) -> None:
         """Bring what was written to the disk, bytes before lines."""
-        for binary, lines, _ in self._open.values():
-            os.fsync(binary.fileno())
-            os.fsync(lines.fileno())
+        for kind, (binary, lines, _) in self._open.items():
+            folder = self.folder / kind
+            check_open(binary, folder / f"{self.session}.bin")
+            check_open(lines, folder / f"{self.session}.jsonl")
+            try:
+                os.fsync(binary.fileno())
+                os.fsync(lines.fileno())
+            except OSError as error:
+                raise unwritable(folder, error) from error
 
     def close(self) -> None:
         """Sync and close."""
-        self.sync()
-        for binary, lines, _ in self._open.values():
-            binary.close()
-            lines.close()
-        self._open.clear()
+        try:
+            self.sync()
+        finally:
+            for binary, lines, _ in self._open.values():
+                binary.close()
+                lines.close()
+            self._open.clear()
 
 
 def _write(file: FileIO, data: bytes) -> None:

@@ -6,12 +6,14 @@ a newer one stops with the instruction to upgrade. Field names are what ``rows.p
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Literal, NamedTuple
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple, get_args
 
-from rdpbench.errors import StoreError
+from rdpbench.errors import StoreCorrupt, StoreError
 
 SCHEMA_VERSION = 3
 
@@ -327,16 +329,87 @@ class SetScore:
     """What one should know of the value or of its interval."""
 
 
+OF_THE_MACHINE = "machine, not codec: "
+"""How an error begins that says nothing of the codec or metric: the next call tries such a task again by itself."""
+
+LONGEST_ERROR = 4000
+"""Characters of an error text; more is cut, with a mark."""
+
+
+def error_text(text: str) -> str:
+    """An error as it is stored and printed: not endless, and of characters that every file can hold.
+
+    >>> len(error_text("x" * 10_000))
+    4038
+    """
+    if len(text) > LONGEST_ERROR:
+        text = f"{text[:LONGEST_ERROR]}… (cut here: {len(text):,} characters in all)"
+    return text.encode(errors="backslashreplace").decode()
+
+
+def encodable(value: Any) -> Any:
+    """Data with what is no character, such as half of a pair of surrogates, spelled out in all of its texts.
+
+    >>> encodable({"error": ["\\ud800", 1]})
+    {'error': ['\\\\ud800', 1]}
+    """
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {encodable(name): encodable(inner) for name, inner in value.items()}
+    return [encodable(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+_TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
+_JSON = {"options", "configuration", "coder", "parts", "legacy", "info", "files", "extra"}
+"""Fields that hold an object as JSON, or nothing."""
+
+
+def _fields(kind: type) -> dict[str, tuple[tuple[type, ...], bool]]:
+    """The types that each field can have, and whether it holds JSON."""
+    known: dict[str, tuple[tuple[type, ...], bool]] = {}
+    for one in fields(kind):
+        first, _, none = str(one.type).replace("Status", "str").partition(" | ")
+        known[one.name] = (*_TYPES[first], *((type(None),) if none else ())), one.name in _JSON
+    return known
+
+
+_FIELDS: dict[type, dict[str, tuple[tuple[type, ...], bool]]] = {
+    kind: _fields(kind) for kind in (Row, Score, Timing, SetScore, Member, Measure)
+}
+
+
+@lru_cache(8192)
+def _is_object(text: str) -> bool:
+    try:
+        return text == "" or isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def parse(
     kind: type[Row] | type[Score] | type[Timing] | type[SetScore] | type[Member] | type[Measure],
-    record: dict[str, Any],
+    record: Any,
     where: str,
 ) -> Any:
-    """Turn a stored record back into its class; a record with other fields is refused with its place."""
-    names = {field.name for field in fields(kind)}
-    if record.keys() != names:
-        odd = sorted(record.keys() ^ names)
-        raise StoreError(f"{where}: a {kind.__name__} with unexpected or missing fields: {', '.join(odd)}")
+    """Turn a stored record back into its class.
+
+    Raises:
+        StoreCorrupt: other fields, or values of another kind than is written, with the place.
+    """
+    known = _FIELDS[kind]
+    if not isinstance(record, dict):
+        raise StoreCorrupt(f"{where}: found {record!r:.80} where a {kind.__name__} should be")
+    if record.keys() != known.keys():
+        odd = sorted(map(repr, record.keys() ^ known.keys()))
+        told = ", ".join(name.strip("'") for name in odd)
+        raise StoreCorrupt(f"{where}: a {kind.__name__} with unexpected or missing fields: {told:.400}")
+    for name, (types, is_json) in known.items():
+        value = record[name]
+        if type(value) not in types or (is_json and not _is_object(value)):
+            raise StoreCorrupt(f"{where}: {value!r:.80} cannot be the {name} of a {kind.__name__}")
+    if kind is Row and record["status"] not in get_args(Status):
+        raise StoreCorrupt(f"{where}: {record['status']!r:.80} cannot be the status of a Row")
     return kind(**record)
 
 
@@ -345,6 +418,7 @@ def migrate(record: dict[str, Any], version: object, where: str) -> dict[str, An
 
     Raises:
         StoreError: written by a newer rdpbench, or no version at all.
+        StoreCorrupt: it is not what that version wrote.
     """
     if not isinstance(version, int) or version < 1:
         raise StoreError(f"{where} states no schema version; it was not written by rdpbench")
@@ -353,6 +427,9 @@ def migrate(record: dict[str, Any], version: object, where: str) -> dict[str, An
             f"{where} has schema version {version}; this rdpbench reads up to {SCHEMA_VERSION}. "
             "It was written by a newer rdpbench; type: pip install --upgrade rdpbench"
         )
-    for step in range(version, SCHEMA_VERSION):
-        record = MIGRATIONS[step](record)
+    try:
+        for step in range(version, SCHEMA_VERSION):
+            record = MIGRATIONS[step](record)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreCorrupt(f"{where} is no record of version {version}: {type(error).__name__} {error}") from error
     return record

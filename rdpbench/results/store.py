@@ -10,7 +10,8 @@
       sets.parquet           values of set metrics, one per point
       members.parquet        rows that belong to more points than the one they were coded for
       measures.parquet       units and directions of metrics that do not ship
-      parquet.sha256         of these six, as sha256sum writes it: a checksum inside Parquet covers a part of it only
+      parquet.sha256         of these six and of the sessions, as sha256sum writes it: a checksum inside Parquet covers
+                             a part of it only; its first line is a comment with the sha256 of the others
       bitstreams/ab/abcd...  every bitstream, under its sha256
       reconstructions/       PNG, as far as keep= asks for them
       features/              arrays that set metrics need, per image; see `rdpbench.results.features`
@@ -23,11 +24,13 @@ Rows exist once however often a command is repeated: what is in the store is not
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -59,16 +62,20 @@ class Contents:
     sets: dict[str, SetScore] = field(default_factory=dict)
     members: dict[str, Member] = field(default_factory=dict)
     measures: dict[str, Measure] = field(default_factory=dict)
+    sessions: dict[str, str] = field(default_factory=dict)
+    """The sha256 of the file of each call, as far as it was noted."""
 
     def add(self, record: dict[str, Any], where: str) -> None:
         """Take in one record; a success replaces a failure of the same key, never the other way round.
 
         A target that is out of range is no failure: another tolerance says something else of the same bitstream.
         """
+        if odd := sorted(record.keys() - _KNOWN):
+            raise StoreCorrupt(f"{where}: {', '.join(odd):.80} is not of a record")
         if "row" in record:
             row: Row = parse(Row, record["row"], where)
             self._add_row(row)
-        for one in record.get("scores", ()):
+        for one in _list_of(record, "scores", where):
             score: Score = parse(Score, one, where)
             self.scores[score.score_key] = score
         if "timing" in record:
@@ -83,16 +90,16 @@ class Contents:
         if "measure" in record:
             measure: Measure = parse(Measure, record["measure"], where)
             self.measures[measure.measure_key] = measure
-        if "verified" in record and record["verified"] in self.rows:
-            key = record["verified"]
+        if "session" in record:
+            self.sessions[_text(record, "session", where)] = _text(record, "sha256", where)
+        if "verified" in record and (key := _text(record, "verified", where)) in self.rows:
             self.rows[key] = replace(self.rows[key], verified="fresh_process")
-        if "refuted" in record and record["refuted"] in self.rows:
-            key = record["refuted"]
-            self.rows[key] = replace(self.rows[key], status="error", error=record["error"])
-            if record["error"].startswith(REFUTED):
+        if "refuted" in record and (key := _text(record, "refuted", where)) in self.rows:
+            error = _text(record, "error", where)
+            self.rows[key] = replace(self.rows[key], status="error", error=error)
+            if error.startswith(REFUTED):
                 self.rows[key] = replace(self.rows[key], verified="refuted")
-        if "suspect" in record and record["suspect"] in self.rows:
-            key = record["suspect"]
+        if "suspect" in record and (key := _text(record, "suspect", where)) in self.rows:
             self.rows[key] = replace(self.rows[key], verified="refuted")
 
     def _add_row(self, row: Row) -> None:
@@ -109,6 +116,25 @@ class Contents:
             self.scores = {name: one for name, one in self.scores.items() if one.task_key != key}
             self.timings = {name: one for name, one in self.timings.items() if one.task_key != key}
         self.rows[key] = row
+
+
+_KNOWN = {"v", "row", "scores", "timing", "set", "member", "measure", "session", "sha256"}
+_KNOWN |= {"verified", "refuted", "suspect", "error"}
+"""What a record can have."""
+
+
+def _text(record: dict[str, Any], name: str, where: str) -> str:
+    text = record.get(name)
+    if not isinstance(text, str):
+        raise StoreCorrupt(f"{where}: {text!r:.80} cannot be the {name} of a record")
+    return text
+
+
+def _list_of(record: dict[str, Any], name: str, where: str) -> list[Any]:
+    values = record.get(name, [])
+    if not isinstance(values, list):
+        raise StoreCorrupt(f"{where}: {values!r:.80} cannot be the {name} of a record")
+    return values
 
 
 @dataclass(frozen=True)
@@ -205,18 +231,22 @@ class Store:
         """A new part; hold the lock."""
         return PartWriter(self.parts / f"{session}.jsonl")
 
-    def compact(self) -> None:
-        """Move the parts into Parquet: written beside, checked, swapped in, and only then are the parts deleted."""
+    def compact(self) -> Contents | None:
+        """Move the parts into Parquet: written beside, checked, swapped in, and only then are the parts deleted.
+
+        Returns what is stored then, or None where there was no part: nothing was read.
+        """
         parts = list(self.read_parts())
         if not parts:
-            return
+            return None
         contents = self.read()
         tables = _tables(contents).items()
         written = [self._write_parquet(name, made) for name, made in tables if made or self._parquet(name).is_file()]
         # A kill between these steps leaves both checksums, so whichever file is there is known.
         names = {one.with_suffix(".parquet").name for one in written}
-        kept = [(sha, name) for sha, name in self._checksums() if (self.folder / name).is_file()]
+        kept = [(sha, name) for sha, name in self._checksums() if name in _FILES and (self.folder / name).is_file()]
         new = [(_sha256(one.read_bytes()), one.with_suffix(".parquet").name) for one in written]
+        new += [(sha, f"{_SESSIONS}{session}.json") for session, sha in sorted(contents.sessions.items())]
         self._write_checksums(sorted({*kept, *new}, key=lambda line: line[::-1]))
         for one in written:
             one.replace(one.with_suffix(".parquet"))
@@ -224,7 +254,8 @@ class Store:
         if self._compacted() != contents:
             raise StoreCorrupt(f"{self._parquet('rows')} does not hold what was just written; the parts are kept")
         for part in parts:
-            part.path.unlink()
+            part.path.unlink(missing_ok=True)
+        return contents
 
     @property
     def features(self) -> FeatureStore:
@@ -249,6 +280,8 @@ class Store:
         path = self.bitstream_path(sha256)
         try:
             try:
+                if not path.parent.is_dir() and not self.folder.is_dir():  # deleted or renamed meanwhile: stays so
+                    raise FileNotFoundError(errno.ENOENT, "gone", str(self.folder))
                 _write_new(path, data)
             except FileExistsError:
                 if path.read_bytes() != data:  # damaged, or another worker is writing the same: made whole either way
@@ -292,32 +325,26 @@ class Store:
 
     def _compacted(self) -> Contents:
         contents = Contents()
-        for record in self._read_parquet("rows"):
-            contents.add({"row": record}, str(self._parquet("rows")))
-        contents.scores = {
-            one["score_key"]: parse(Score, one, str(self._parquet("scores"))) for one in self._read_parquet("scores")
-        }
-        for record in self._read_parquet("timings"):
-            contents.add({"timing": record}, str(self._parquet("timings")))
-        for name in ("set", "member", "measure"):
+        for name in ("row", "timing", "set", "member", "measure"):
+            where = str(self._parquet(f"{name}s"))
             for record in self._read_parquet(f"{name}s"):
-                contents.add({name: record}, str(self._parquet(f"{name}s")))
+                contents.add({name: record}, where)
+        where = str(self._parquet("scores"))
+        scores: Iterator[Score] = (parse(Score, record, where) for record in self._read_parquet("scores"))
+        contents.scores = {score.score_key: score for score in scores}
+        stems = [(name.removeprefix(_SESSIONS), sha) for sha, name in self._checksums() if name.startswith(_SESSIONS)]
+        contents.sessions = {stem.removesuffix(".json"): sha for stem, sha in stems}
         return contents
 
     def _read_parquet(self, name: str) -> list[dict[str, Any]]:
         path = self._parquet(name)
         if not path.is_file():
             return []
-        import pyarrow as pa
-        from pyarrow import parquet
-
         data = self._checked(path)
         try:
-            table = parquet.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
-        except (pa.ArrowException, OSError, ValueError) as error:
+            version, records = _records(data)
+        except _UNREADABLE as error:
             raise StoreCorrupt(f"{path} cannot be read: {error}") from error
-        version = json.loads((table.schema.metadata or {}).get(b"schema_version", b"null"))
-        records: list[dict[str, Any]] = table.to_pylist()
         return [migrate(record, version, str(path)) for record in records]
 
     def _checked(self, path: Path) -> bytes:
@@ -329,26 +356,77 @@ class Store:
             if found in known:
                 return data
             if (found, known) == before:  # not just swapped by another process between the two reads
-                raise StoreCorrupt(
-                    f"{path} was damaged or cut after writing: its sha256 is {found}, not as noted in parquet.sha256. "
-                    "Put it back from a copy; or delete it, and the command that made it measures again"
-                )
+                raise StoreCorrupt(self._which(path, data, found))
             before = found, known
+
+    def _which(self, path: Path, data: bytes, found: str) -> str:
+        """Which is damaged, a Parquet file or the checksum that was noted of it? Each has checksums of its own."""
+        notes = self.folder / "parquet.sha256"
+        state = self._notes_damaged()
+        try:
+            _records(data)
+            reads = True
+        except _UNREADABLE:
+            reads = False
+        again = f"(cd {shlex.quote(str(self.folder))} && sha256sum *.parquet > parquet.sha256)"
+        if state and reads:
+            return (
+                f"{notes} {state}. {path} itself can be read, and the checksums inside it are right: keep it. Put "
+                f"{notes.name} back from a copy; or take the Parquet files as they are, and type: {again}"
+            )
+        damaged = (
+            f"{path} was damaged or cut after writing: its sha256 is {found}, not as noted in {notes.name}. Put it "
+            "back from a copy; or move it away, and the command that made it measures again"
+        )
+        if state:
+            return f"{damaged}. {notes} {state}, too"
+        if reads and state is None:
+            return (
+                f"{path} was changed after writing, or {notes} was: the file's sha256 is {found}, not as noted there. "
+                f"The checksums inside {path.name} are right, but do not cover all of it. Put back whichever changed "
+                f"from a copy; if you know that the Parquet files are good, type: {again}"
+            )
+        return damaged
+
+    def _notes_damaged(self) -> str | None:
+        """What is wrong with the file of checksums; empty if nothing is, None if it was written without its own."""
+        path = self.folder / "parquet.sha256"
+        if not path.is_file():
+            return "is missing"
+        first, _, rest = path.read_bytes().partition(b"\n")
+        if first.startswith(b"# "):
+            return "" if first == _own_line(rest) else "was damaged after writing"
+        lines = path.read_text(errors="replace").splitlines()
+        whole = all(re.fullmatch(rf"[0-9a-f]{{64}}  ({'|'.join(_FILES)}|{_SESSIONS}\S+)", line) for line in lines)
+        return None if whole and lines else "was damaged after writing"
+
+    def damaged_notes(self, sessions: Mapping[str, str]) -> list[str]:
+        """What is wrong with the file of checksums, and which files of calls are gone or not what was written."""
+        state = self._notes_damaged() if any((self.folder / name).is_file() for name in _FILES) else ""
+        told = [f"{self.folder / 'parquet.sha256'} {state}"] if state else []
+        for session, sha256 in sorted(sessions.items()):
+            path = self.folder / f"{_SESSIONS}{session}.json"
+            if not path.is_file():
+                told.append(f"{path} is missing: it says how the rows of that call were made. Put it back from a copy")
+            elif _sha256(path.read_bytes()) != sha256:
+                told.append(f"{path} changed after it was written: it says how the rows of that call were made")
+        return told
 
     def missing_files(self) -> list[Path]:
         """Parquet files that were written and are no longer here."""
-        return [path for _, name in self._checksums() if not (path := self.folder / name).is_file()]
+        return [path for _, name in self._checksums() if name in _FILES and not (path := self.folder / name).is_file()]
 
     def _checksums(self) -> list[tuple[str, str]]:
         path = self.folder / "parquet.sha256"
         lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
-        return [(sha, name) for sha, _, name in (line.partition("  ") for line in lines)]
+        return [(sha, name) for sha, _, name in (line.partition("  ") for line in lines if not line.startswith("#"))]
 
     def _write_checksums(self, lines: Iterable[tuple[str, str]]) -> None:
         path = self.folder / "parquet.sha256"
         beside = path.with_suffix(".tmp")
         try:
-            beside.write_text("".join(f"{sha}  {name}\n" for sha, name in lines))
+            text = "".join(f"{sha}  {name}\n" for sha, name in dict.fromkeys(lines))
+            beside.write_text(f"{_own_line(text.encode()).decode()}\n{text}")
             _sync(beside)
             beside.replace(path)
         except OSError as error:
@@ -369,6 +447,31 @@ class Store:
             beside.unlink(missing_ok=True)
             raise unwritable(self._parquet(name), error) from error
         return beside
+
+
+_SESSIONS = "sessions/"
+_FILES = tuple(f"{name}.parquet" for name in ("rows", "scores", "timings", "sets", "members", "measures"))
+
+
+def _own_line(rest: bytes) -> bytes:
+    """The first line of the file of checksums, a comment to ``sha256sum``."""
+    return f"# sha256 of the lines below: {_sha256(rest)}".encode()
+
+
+def _records(data: bytes) -> tuple[object, list[dict[str, Any]]]:
+    """The version and the records of a Parquet file, if the checksums inside it are right."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
+        records: list[dict[str, Any]] = table.to_pylist()
+        return json.loads((table.schema.metadata or {}).get(b"schema_version", b"null")), records
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from error
+
+
+_UNREADABLE = (OSError, ValueError, RecursionError)
 
 
 def _made(row: Row) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
 import random
@@ -12,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rdpbench.config import Bench, CodecSetting
-from rdpbench.errors import StoreBusy
+from rdpbench.errors import StoreBusy, StoreCorrupt
 from rdpbench.provenance import provenance, write_session
 from rdpbench.results.parts import PartWriter, unwritable
-from rdpbench.results.schema import REFUTED, Measure, Member, Row
-from rdpbench.results.store import Store
+from rdpbench.results.schema import OF_THE_MACHINE, REFUTED, Measure, Member, Row, error_text
+from rdpbench.results.store import Contents, Store
 from rdpbench.runners import local
 from rdpbench.runners.coding import Setup
 from rdpbench.runners.decodes import refuted
@@ -96,18 +97,34 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
         session = store.new_session()
         try:
             made_of = resolved(bench, plan.tasks, plan.metrics)
-            write_session(store.folder, session, provenance(bench, len(plan.tasks), made_of))
+            path = write_session(store.folder, session, provenance(bench, len(plan.tasks), made_of))
+            noted = {"session": session, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         except OSError as error:
             raise unwritable(store.folder, error) from error
         setup = Setup(Store(store.folder.resolve()), session, bench.device, batch_of(bench))
         portions = chunks(plan.work, setup.batch)
         import_ahead()  # only now: a plan that fails ends this process, and must not end it amid an import
         with exclusive(bench):
-            results = local.run_processes(portions, setup, workers) if workers else local.run_here(portions, setup)
-            done = _write(results, Done(store, plan), session, bench.verify)
+            results = (
+                local.run_processes(portions, setup, workers, bench.timeout)
+                if workers
+                else local.run_here(portions, setup)
+            )
+            done = _write(results, Done(store, plan), noted, bench.verify)
         reduce_sets(store, plan, bench)
-        store.compact()
+        _check_stored(store, store.compact() or store.read(), done)
     return done
+
+
+def _check_stored(store: Store, contents: Contents, done: Done) -> None:
+    """Raise `StoreCorrupt` unless the store holds a row for each task that this call, or one before it, has done."""
+    held = sum(task.key in contents.rows for task in {task.key: task for task in done.plan.tasks}.values())
+    every = len({task.key for task in done.plan.tasks})
+    if held < every:
+        raise StoreCorrupt(
+            f"{store.folder} holds {held} of the {every} tasks of this run: its files were deleted or replaced while "
+            "it ran. What is there is whole; run the same command again: it does the others"
+        )
 
 
 def reduce_sets(store: Store, plan: Plan, bench: Bench) -> None:
@@ -135,13 +152,15 @@ def workers_of(bench: Bench) -> int:
     return local.cores() if bench.workers is None else bench.workers
 
 
-def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> Done:
+def _write(results: Iterator[Result], done: Done, noted: Mapping[str, str], sample: int) -> Done:
     """Store results as they come, decode a sample of what was coded in a fresh process; says what became of all."""
     counts = {"coded": 0, "scored": 0, "out_of_range": 0}
     names = {"ok": "coded", "out_of_range": "out_of_range"}
     errors: list[Row] = []
     chosen = _Reservoir(sample)
+    session = noted["session"]
     writer: PartWriter = done.store.writer(session)
+    writer.append(dict(noted))
     stated: list[tuple[str, Member | Measure]] = [("member", member) for member in done.plan.members]
     for kind, one in [*stated, *(("measure", measure) for measure in done.plan.measures)]:
         writer.append({kind: vars(replace(one, session=session))})
@@ -149,7 +168,11 @@ def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> 
         writer.append({"row": row.record()})
     codecs = {work.task.key: work.task.codec for work in done.plan.work}
     arrays, cached = done.store.features.writer(session), originals().writer(session)
-    try:
+    # Closed in this order, and all of them, whatever goes wrong with one.
+    closing = (contextlib.closing(file) for file in (writer, cached, arrays))
+    with contextlib.ExitStack() as files:
+        for file in closing:
+            files.enter_context(file)
         with progress(len(done.plan.work)) as shown, contextlib.closing(results) as stream:  # type: ignore[type-var]
             for result in map(_public, stream, itertools.repeat(codecs)):
                 # Arrays first: a row whose features were lost is scored again, the other way round is for nothing.
@@ -175,10 +198,6 @@ def _write(results: Iterator[Result], done: Done, session: str, sample: int) -> 
                     arrays.sync()
                     writer.sync()
         verified, findings = _decoded_again(done.store, chosen.results, codecs, writer)
-    finally:
-        arrays.close()
-        cached.close()
-        writer.close()
     return replace(
         done,
         coded=counts["coded"],
@@ -218,7 +237,10 @@ def _decoded_again(
         if one.decodes > 1 and not right:
             writer.append({"scores": [vars(score) for score in refuted(asked[one].scores, findings[-1])]})
         elif one.decodes == 1:
-            writer.append({"verified": key} if right else {"refuted": key, "error": f"{REFUTED}{findings[-1]}"})
+            # A file that is gone, or a process that the system killed, says nothing of the codec.
+            prefix = OF_THE_MACHINE if answer.startswith(OF_THE_MACHINE) else REFUTED
+            wrong = {} if right else {"refuted": key, "error": error_text(prefix + findings[-1])}
+            writer.append(wrong or {"verified": key})
             verified += right
     return verified, findings
 

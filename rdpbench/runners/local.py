@@ -2,17 +2,22 @@
 
 Worker processes come from a *fork server*: a small process that has imported torch once and forks clean,
 single-threaded children from there. So a worker starts in milliseconds, each runs at one thread, and the parent stays
-light. A worker that dies (a native library may crash) costs one task, which becomes a failed row; the rest of its chunk
-goes to a new worker. If it coded images together, nobody knows over which it died: what is left of its chunk is done
-again one by one.
+light. A worker that dies (a native library may crash) or takes longer than a task may costs one task, which becomes a
+failed row; the rest of its chunk goes to a new worker. If it coded images together, nobody knows over which it died:
+what is left of its chunk is done again one by one. Where the machine is to blame - the system killed the worker, the
+disk is full - a task is tried once more before it fails, and again by the next call.
+
+A worker leads a process group. What its codecs start is killed with it, so that nothing outlives a run.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,11 +26,18 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import NamedTuple
 
 from rdpbench.errors import StoreError, WorkerError
+from rdpbench.results.schema import OF_THE_MACHINE
 from rdpbench.runners.coding import Setup
-from rdpbench.runners.process import set_up
+from rdpbench.runners.process import START_S, died, end, limit_s, sender, set_up, set_up_apart, was_killed
 from rdpbench.runners.task import Work
 from rdpbench.runners.worker import Result, Scoring, Worker, failed
 
+TIMED = 7
+"""How often a timed task codes its image, about."""
+LEAVING_S = 10.0
+"""Seconds that a worker without work may take to end; threads of a codec may keep it."""
+GRACE_S = 30.0
+"""By how much a worker's own alarm is later than its parent, which may be gone."""
 STILLBIRTHS = 3
 """Workers that may die before they are up; one may be killed by chance, all of them mean that none will start."""
 
@@ -36,16 +48,21 @@ def cores() -> int:
 
 
 def run_here(chunks: Sequence[Sequence[Work]], setup: Setup) -> Iterator[Result]:
-    """All chunks in this process, one task after the other."""
+    """All chunks in this process, one task after the other; no task has a limit."""
     set_up()
-    worker = Worker(setup)
+    worker, pid = Worker(setup), os.getpid()
     for chunk in chunks:
-        yield from worker.run(chunk, setup.batch)
+        for work, result in zip(chunk, worker.run(chunk, setup.batch), strict=True):
+            if os.getpid() != pid:  # a codec forked and returned twice: one run is enough
+                os._exit(1)
+            yield next(Worker(setup).run([work])) if _of_machine(result) else result
 
 
-def run_processes(chunks: Sequence[Sequence[Work]], setup: Setup, workers: int) -> Iterator[Result]:
-    """All chunks over ``workers`` processes; results come as they are made."""
-    pool = _Pool(setup, deque(_Chunk(list(chunk), setup.batch) for chunk in chunks))
+def run_processes(
+    chunks: Sequence[Sequence[Work]], setup: Setup, workers: int, timeout: float | None = None
+) -> Iterator[Result]:
+    """All chunks over ``workers`` processes; results come as they are made. ``timeout`` is as `limit_s` takes it."""
+    pool = _Pool(setup, deque(_Chunk(list(chunk), setup.batch) for chunk in chunks), timeout)
     try:
         for _ in range(min(workers, len(chunks))):
             pool.hire()
@@ -74,14 +91,22 @@ class _Hand:
     """Has it come up? A worker that dies before that is no fault of a task."""
     scoring: Scoring | None = None
     """What it had of the first piece of work that is left, when code of the user's began to score it."""
+    leaving: bool = False
+    """There is no more work for it."""
+    received: int = 0
+    due: float = math.inf
+    """When it must have sent its next result, by the monotonic clock."""
 
 
 class _Pool:
-    def __init__(self, setup: Setup, waiting: deque[_Chunk]) -> None:
+    def __init__(self, setup: Setup, waiting: deque[_Chunk], timeout: float | None) -> None:
         self.setup = setup
         self.waiting = waiting
+        self.timeout = timeout
         self.busy: list[_Hand] = []
         self.stillborn = 0
+        self.tried: set[str] = set()
+        """Tasks that failed once through the machine."""
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
 
     def hire(self) -> None:
@@ -89,7 +114,7 @@ class _Pool:
         if not self.waiting:
             return
         pipe, far = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(far, self.setup), daemon=True)
+        process = self._context.Process(target=_serve, args=(far, self.setup, self.timeout), daemon=True)
         process.start()
         far.close()
         hand = _Hand(process, pipe)
@@ -97,83 +122,132 @@ class _Pool:
         self._give(hand)
 
     def collect(self) -> Iterator[Result]:
-        """Wait for a result or a death."""
-        pipes = {hand.pipe: hand for hand in self.busy}
-        for ready in wait(list(pipes)):
-            assert isinstance(ready, Connection)
-            hand = pipes[ready]
-            try:
-                message = hand.pipe.recv()
-            except (EOFError, OSError):  # OSError: killed in the middle of a message
-                yield from self._bury(hand)
-                continue
-            if isinstance(message, StoreError):
-                raise message
-            if message is None:
-                hand.ready = True
-                continue
-            if isinstance(message, Scoring):
-                hand.scoring = message
-                continue
-            hand.scoring = None
-            hand.left.popleft()
-            yield message
-            if not hand.left:
-                self._give(hand)
+        """Wait for a result, a death, or the end of a task's time."""
+        places: list[Connection | int] = [hand.process.sentinel for hand in self.busy]
+        places += [hand.pipe for hand in self.busy if not hand.leaving]
+        due = min(hand.due for hand in self.busy)
+        ready = wait(places, None if due == math.inf else max(0.0, due - time.monotonic()))
+        for hand in list(self.busy):
+            ended = hand.process.sentinel in ready
+            if ended:  # its children may hold its end of the pipe
+                end(_pid(hand))
+            late = not ended and time.monotonic() >= hand.due
+            if hand.leaving:
+                if ended or late:
+                    self._let_go(hand)
+            elif hand.pipe in ready or (ended and hand.pipe.poll()):
+                yield from self._take(hand)
+            elif ended or late:
+                yield from self._bury(hand, late=late)
 
     def dismiss(self) -> None:
         """End all workers."""
-        for hand in self.busy:
+        for hand in list(self.busy):
             hand.pipe.close()
-            hand.process.terminate()
-        for hand in self.busy:
-            hand.process.join()
-        self.busy.clear()
+            self._let_go(hand)
+
+    def _take(self, hand: _Hand) -> Iterator[Result]:
+        """A message of a worker."""
+        try:
+            pid, number, message = hand.pipe.recv()
+            known = message is None or isinstance(message, (Result, Scoring, StoreError))
+            if (pid, number) != (_pid(hand), hand.received) or not known:
+                raise ValueError("not what this worker sends")
+        except Exception as error:  # EOFError, OSError: it died; all others: a codec wrote into the pipe
+            yield from self._bury(hand, odd="" if isinstance(error, (EOFError, OSError)) else f"{error!r:.80}")
+            return
+        hand.received += 1
+        if isinstance(message, StoreError):
+            raise message
+        if isinstance(message, Scoring):
+            hand.scoring = message
+            return
+        if message is None:
+            hand.ready = True
+        else:
+            hand.scoring = None
+            work = hand.left.popleft()
+            if _of_machine(message) and work.task.key not in self.tried:
+                self.tried.add(work.task.key)
+                self.waiting.append(_Chunk([work], 1))
+            else:
+                yield message
+        if hand.left:
+            self._expect(hand)
+        else:
+            self._give(hand)
+
+    def _expect(self, hand: _Hand) -> None:
+        """From now on its next task takes its time."""
+        limit = _limit(hand.left, hand.batch, self.timeout) if hand.ready else START_S
+        hand.due = time.monotonic() + limit if limit else math.inf
 
     def _give(self, hand: _Hand) -> None:
-        if self.waiting:
-            chunk = self.waiting.popleft()
+        chunk = self.waiting.popleft() if self.waiting else None
+        # A worker that died since its last result is found out, and buried, when its pipe is read.
+        with contextlib.suppress(ConnectionError):
+            hand.pipe.send(chunk)
+        if chunk:
             hand.left, hand.batch = deque(chunk.work), chunk.batch
-            # A worker that died since its last result is found out, and buried, when its pipe is read.
-            with contextlib.suppress(ConnectionError):
-                hand.pipe.send(chunk)
+            self._expect(hand)
         else:
-            with contextlib.suppress(ConnectionError):
-                hand.pipe.send(None)
             hand.pipe.close()
-            hand.process.join()
-            self.busy.remove(hand)
+            hand.leaving, hand.due = True, time.monotonic() + LEAVING_S
 
-    def _bury(self, hand: _Hand) -> Iterator[Result]:
+    def _let_go(self, hand: _Hand) -> None:
+        end(_pid(hand))
+        hand.process.join()
+        self.busy.remove(hand)
+
+    def _bury(self, hand: _Hand, *, late: bool = False, odd: str = "") -> Iterator[Result]:
         """A worker died over the first task it had left: that one failed, the others go to a new worker.
 
         If it coded images together it may have been over another one: all of them go, one by one.
         """
-        hand.process.join()
-        self.busy.remove(hand)
-        how = _how(hand.process.exitcode)
+        if late or odd:
+            end(_pid(hand))
+        hand.process.join(LEAVING_S)
+        exitcode = hand.process.exitcode
+        self._let_go(hand)
+        hand.pipe.close()
+        late = late or exitcode == -signal.SIGALRM
+        outside = not late and not odd and was_killed(exitcode)
+        how = f"the {'process' if hand.scoring else 'worker process'} died"
+        how += f"{' over this metric' if hand.scoring else ''}: {died(exitcode)}"
+        if late:
+            how = _late(_limit(hand.left, 1, self.timeout) if hand.ready else START_S)
+        elif odd:
+            how = f"something else than results came from the worker process: {odd}"
         if not hand.ready:
             self.stillborn += 1
             if self.stillborn >= STILLBIRTHS:
                 raise WorkerError(f"worker processes do not start: {how}. workers=0 runs in this process, and says why")
+        elif outside and hand.left[0].task.key not in self.tried:
+            self.tried.add(hand.left[0].task.key)
+            hand.batch = 1
         elif hand.scoring:
-            yield _kept(hand.scoring, how)
+            yield _kept(hand.scoring, f"{OF_THE_MACHINE}{how}" if outside else how)
             if rest := _rest(hand.left.popleft(), hand.scoring):
                 hand.left.appendleft(rest)
         elif hand.batch > 1:
             hand.batch = 1
         else:
             victim = hand.left.popleft()
-            yield failed(victim.task, self.setup, f"the worker process died: {how}")
+            again = f"{OF_THE_MACHINE}{how}, twice over this image; the next call tries it again"
+            yield failed(victim.task, self.setup, again if outside else how)
         if hand.left:
             self.waiting.appendleft(_Chunk(list(hand.left), hand.batch))
         self.hire()
 
 
-def _kept(scoring: Scoring, how: str) -> Result:
-    """What is known of a task whose worker died over a metric of the user's: the metric has no value, the row stays."""
-    unscored = replace(scoring.unscored, error=f"the process died over this metric: {how}")
-    return replace(scoring.sofar, scores=(*scoring.sofar.scores, unscored))
+def _pid(hand: _Hand) -> int:
+    assert hand.process.pid is not None
+    return hand.process.pid
+
+
+def _kept(scoring: Scoring, error: str) -> Result:
+    """What is known of a task whose worker died over a metric of the user's: that has no value, the row stays."""
+    return replace(scoring.sofar, scores=(*scoring.sofar.scores, replace(scoring.unscored, error=error)))
 
 
 def _rest(work: Work, scoring: Scoring) -> Work | None:
@@ -187,27 +261,49 @@ def _rest(work: Work, scoring: Scoring) -> Work | None:
     return Work(work.task, metrics, scoring.coded, False, features, originals)
 
 
-def _how(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
-        return f"{name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-    return f"exit code {exitcode}"
+def _of_machine(result: Result) -> bool:
+    errors = [score.error for score in result.scores] + ([result.row.error] if result.row else [])
+    return any(error.startswith(OF_THE_MACHINE) for error in errors)
 
 
-def _serve(pipe: Connection, setup: Setup) -> None:
+def _limit(left: Sequence[Work], batch: int, timeout: float | None) -> float:
+    """Seconds until the next result must be there; 0 for no limit. Those of a batch come together."""
+    work = left[0]
+    pixels = work.task.entry.height * work.task.entry.width
+    return limit_s(timeout, pixels, TIMED if work.timing else 1) * min(batch, len(left))
+
+
+def _late(limit: float) -> str:
+    return (
+        f"no result within {limit:g} seconds: its worker, and what that had started, was ended. timeout=SECONDS gives "
+        "each task more, or less; retry_failed=true tries it again"
+    )
+
+
+def _serve(pipe: Connection, setup: Setup, timeout: float | None) -> None:
     """A worker process: chunks in, results out, until None or the parent's end of the pipe is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
-    set_up()
+    set_up_apart()
+    send = sender(pipe)
     worker = Worker(setup)
-    worker.announce = pipe.send
+    worker.announce = send
     try:
-        pipe.send(None)
+        send(None)
         while (chunk := pipe.recv()) is not None:
             try:
+                left = deque(chunk.work)
+                _set_alarm(left, chunk.batch, timeout)
                 for result in worker.run(*chunk):
-                    pipe.send(result)
+                    send(result)
+                    left.popleft()
+                    _set_alarm(left, chunk.batch, timeout)
             except StoreError as error:
-                pipe.send(error)
+                send(error)
                 return
     except (EOFError, ConnectionError):
         return  # the parent is gone; what it did not receive is done again by the next run
+
+
+def _set_alarm(left: Sequence[Work], batch: int, timeout: float | None) -> None:
+    """End this process if it hangs: its parent would, but may be gone."""
+    limit = _limit(left, batch, timeout) if left else 0
+    signal.setitimer(signal.ITIMER_REAL, limit and limit + GRACE_S)

@@ -16,7 +16,7 @@ from rdpbench.config import Bench
 from rdpbench.datasets.memory import files_changed
 from rdpbench.metrics.contract import beside
 from rdpbench.results.reconstructions import reconstruction_path
-from rdpbench.results.schema import AS_RAN, Measure, Member, Place, Row
+from rdpbench.results.schema import AS_RAN, OF_THE_MACHINE, Measure, Member, Place, Row
 from rdpbench.results.stats.current import standing
 from rdpbench.results.store import Contents, Store
 from rdpbench.runners.features import Stored, pair_metrics, set_metrics
@@ -116,7 +116,8 @@ def make_plan(bench: Bench, store: Store) -> Plan:
         if row is not None and any(not sha256 or sha256 not in task.identity for sha256 in unlike(row.files)):
             changed.add(task.key)
             row = None
-        if row is not None and row.status == "error" and not bench.retry_failed:
+        of_machine = row is not None and row.error.startswith(OF_THE_MACHINE)
+        if row is not None and row.status == "error" and not (bench.retry_failed or of_machine):
             failed += 1
             continue
         if row is not None and row.status != "error" and task.target is not None:
@@ -249,7 +250,7 @@ def _without_score(stored: Contents, task: Task, name: str, retry: bool) -> bool
 
 def _unscored(stored: Contents, key: str, retry: bool) -> bool:
     score = stored.scores.get(key)
-    return score is None or (retry and score.value is None)
+    return score is None or (score.value is None and (retry or score.error.startswith(OF_THE_MACHINE)))
 
 
 def chunks(work: Sequence[Work], batch: int = 1) -> list[list[Work]]:

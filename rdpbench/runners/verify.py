@@ -12,7 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from rdpbench import registry
@@ -22,11 +22,11 @@ from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import RdpbenchError, StoreError
 from rdpbench.image import pixel_sha256
 from rdpbench.results.parts import read_part
-from rdpbench.results.schema import Row, Score
+from rdpbench.results.schema import OF_THE_MACHINE, Row, Score, error_text
 from rdpbench.results.store import Contents, Store
 from rdpbench.runners.coding import NOBODY, Named, decode_row, setting_of
 from rdpbench.runners.decodes import fingerprint, further_of, noted
-from rdpbench.runners.process import set_up
+from rdpbench.runners.process import START_S, died, end, limit_s, sender, set_up_apart, was_killed
 from rdpbench.runners.server import start_server
 
 
@@ -70,6 +70,7 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
         if str(error) not in findings:
             findings.append(str(error))
         contents = Contents()
+    findings += [line for line in store.damaged_notes(contents.sessions) if not any(line in told for told in findings)]
     good = [row for row in contents.rows.values() if row.status == "ok"]
     intact: list[Row] = []
     for row in good:
@@ -137,7 +138,7 @@ def decode_elsewhere(store: Store, asked: Sequence[Asked]) -> dict[Asked, str]:
     if not asked:
         return answers
     # Last first: a bitstream that needs what an earlier one left in its decoder does not find it.
-    left = list(reversed(asked))
+    left, tried = list(reversed(asked)), set()
     start_server()
     context = multiprocessing.get_context("forkserver")
     while left:
@@ -147,30 +148,53 @@ def decode_elsewhere(store: Store, asked: Sequence[Asked]) -> dict[Asked, str]:
         far.close()
         while left:
             try:
-                answers[left[0]] = near.recv()
+                limit = START_S + limit_s(None, left[0].row.height * left[0].row.width, left[0].decodes)
+                ready = wait([near, process.sentinel], limit)
+                assert process.pid is not None
+                if near not in ready:  # dead, or late
+                    end(process.pid)
+                if near not in ready and not near.poll():
+                    raise EOFError
+                answers[left[0]] = near.recv()[2]
             except (EOFError, OSError):
                 process.join()
-                answers[left[0]] = f"the decoding process died with exit code {process.exitcode}"
+                killed = bool(ready) and was_killed(process.exitcode)
+                if killed and left[0] not in tried:  # the system did that; once more
+                    tried.add(left[0])
+                    break
+                how = f"the decoding process died: {died(process.exitcode)}"
+                how = how if ready else f"no answer within {limit:g} seconds"
+                answers[left[0]] = f"{OF_THE_MACHINE}{how}" if killed else how
                 left.pop(0)
                 break
             left.pop(0)
         near.close()
-        process.join()
+        process.join(LEAVING_S)
+        if process.is_alive() and process.pid is not None:  # threads of a codec keep it
+            end(process.pid)
+            process.join()
     return answers
+
+
+LEAVING_S = 10.0
+"""Seconds that a process may take to end when it has answered all."""
 
 
 def _decode_all(pipe: Connection, store: Store, asked: Sequence[Asked]) -> None:
     """The fresh process: a hash of pixels or an error for each of what is asked."""
-    set_up()
+    set_up_apart()
+    send = sender(pipe)
     for one in asked:
         try:
             if one.decodes == 1:
                 answer = pixel_sha256(decode_row(store, one.row, one.codec))
             else:
                 answer = fingerprint(further_of(store, one.row, one.decodes, one.codec))
+        except StoreError as error:
+            answer = f"{OF_THE_MACHINE}{error}"
         except Exception as error:
-            answer = f"{type(error).__name__}: {error}"
-        pipe.send(answer)
+            answer = error_text(f"{type(error).__name__}: {error}")
+        send(answer)
 
 
 def _damaged_features(store: Store) -> list[str]:

@@ -6,6 +6,7 @@ workers or of the store's rows; results go back to whoever runs the worker.
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 import traceback
@@ -21,12 +22,12 @@ import numpy as np
 from rdpbench import registry
 from rdpbench.datasets.loader import ahead
 from rdpbench.datasets.protocols import load_under
-from rdpbench.errors import BitstreamError, CodecError, ImageError, MetricError, StoreError
+from rdpbench.errors import BitstreamError, CodecError, ImageError, MetricError, StoreCorrupt, StoreError
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.metrics.contract import Lender, beside, meaning_of, number_of
 from rdpbench.results.features import Made
 from rdpbench.results.reconstructions import put_reconstruction
-from rdpbench.results.schema import Row, Score, Timing
+from rdpbench.results.schema import OF_THE_MACHINE, Row, Score, Timing, error_text
 from rdpbench.runners.beside import values
 from rdpbench.runners.coding import Setup, code, code_batch, decode_row, go_together, opened_by
 from rdpbench.runners.decodes import DETERMINISTIC, decodes_of, further_of, is_stochastic, note
@@ -160,8 +161,11 @@ class Worker:
             timing: Timing | None = None
             if work.timing and timed is not None and timed.status == "ok":  # there is none to time out of range
                 timing = time_task(task, timed, given.pixels, self.setup.device)
-        except StoreError:
-            raise
+        except StoreError as error:
+            # Deleted since the plan was made: the next call codes it again. One that changed stops the run.
+            if work.row is None or not isinstance(error, StoreCorrupt) or self.setup.store.has_bitstream(work.row):
+                raise
+            return failed(task, self.setup, OF_THE_MACHINE + _message(error))
         except FAULTS as error:
             result = failed(task, self.setup, _message(error))
             # What it failed over may be a file of the user's: the task is tried again when that changes.
@@ -350,9 +354,20 @@ def failed(task: Task, setup: Setup, message: str) -> Result:
 
 def _message(error: BaseException, *plain: type[Exception]) -> str:
     """What a row says of a failure: our own errors as they are, others with the place they came from."""
+    return error_text((OF_THE_MACHINE if _of_machine(error) else "") + _told(error, *plain))
+
+
+def _of_machine(error: BaseException | None) -> bool:
+    """Is a full disk, or too many open files, at the bottom of an error? No codec or metric is to blame for that."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):
+        return True
+    return error is not None and _of_machine(error.__cause__)
+
+
+def _told(error: BaseException, *plain: type[Exception]) -> str:
     if plain and isinstance(error, plain):
         return str(error)
-    if isinstance(error, (CodecError, ImageError)):
+    if isinstance(error, (CodecError, ImageError, StoreError)):
         return f"{type(error).__name__}: {error}"
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} (in {place.filename}:{place.lineno})"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -137,6 +139,113 @@ def test_a_damaged_part_is_not_read(tmp_path: Path, damage: Callable[[bytes], by
     path = write(store, "1", record("a"), record("b"))
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(StoreCorrupt, match=r"1\.jsonl"):
+        store.read()
+
+
+def test_no_flipped_bit_of_an_open_part_changes_a_number(tmp_path: Path) -> None:
+    """A run that was killed leaves such a part; each of its lines has a checksum."""
+    store = Store(tmp_path)
+    path = write(store, "1", record("a"), record("b", 12.25), record("c", float("inf")))
+    data = b"".join(path.read_bytes().splitlines(keepends=True)[:-1])
+    path.write_bytes(data)
+    before, rng = store.read(), random.Random(1)
+    for at in [*range(40), *rng.sample(range(len(data)), 560)]:
+        damaged = bytearray(data)
+        damaged[at] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        with contextlib.suppress(StoreCorrupt):
+            found = store.read()  # only the last line end may go: that line is not finished then
+            assert at == len(data) - 1
+            assert found.rows.items() < before.rows.items()
+
+
+@pytest.mark.parametrize("change", ["lost", "repeated", "swapped"])
+def test_a_lost_line_in_the_middle_of_an_open_part_is_found(tmp_path: Path, change: str) -> None:
+    store = Store(tmp_path)
+    path = write(store, "1", record("a"), record("b"), record("c"))
+    first, second, third, _ = path.read_bytes().splitlines(keepends=True)
+    kept = {"lost": [first, third], "repeated": [first, second, second], "swapped": [second, first, third]}[change]
+    path.write_bytes(b"".join(kept))
+    with pytest.raises(StoreCorrupt, match=r"1\.jsonl:[123]: it, or a line before it, is not what was written"):
+        store.read()
+
+
+MISTYPED: list[Any] = [
+    {"row": 5},
+    {"row": {**record("a")["row"], "bpp": "0.5"}},
+    {"row": {**record("a")["row"], "bytes": True}},
+    {"row": {**record("a")["row"], "codec": None}},
+    {"row": {**record("a")["row"], "image": [["a"]]}},
+    {"row": {**record("a")["row"], "status": "good"}},
+    {"row": {**record("a")["row"], "options": "[1]"}},
+    {"row": {**record("a")["row"], "parts": "{" * 50_000}},
+    {"scores": {"value": 1}},
+    {"scores": [[]]},
+    {"scores": [{**vars(score("a")), "value": {"psnr": 30}}]},
+    {"timing": {**vars(timing("a")), "encode_s": None}},
+    {"verified": ["a"]},
+    {"refuted": "a"},
+    {"session": 1},
+    {"surprise": 1},
+    {"end": {"deep": 1}},
+]
+
+
+@pytest.mark.parametrize("strange", MISTYPED, ids=range(len(MISTYPED)))
+def test_a_record_that_is_none_is_named(tmp_path: Path, strange: Any) -> None:
+    """Written as ours is, with all checksums: no traceback, nor a value that breaks something later."""
+    store = Store(tmp_path)
+    path = write(store, "1", record("a"), strange)
+    with pytest.raises(StoreCorrupt, match=r"1\.jsonl"):
+        store.read()
+    path.unlink()
+    if "row" in strange and isinstance(strange["row"], dict):
+        pa = pytest.importorskip("pyarrow")
+        table = pa.Table.from_pylist([strange["row"]]).replace_schema_metadata({"schema_version": str(SCHEMA_VERSION)})
+        parquet = pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(table, tmp_path / "rows.parquet")
+        subprocess.run("sha256sum *.parquet > parquet.sha256", cwd=tmp_path, shell=True, check=True)
+        with pytest.raises(StoreCorrupt, match=r"rows\.parquet"):
+            store.read()
+
+
+def test_a_line_that_is_nested_without_end_is_named(tmp_path: Path) -> None:
+    (tmp_path / "1.jsonl").write_bytes(b'{"v":3,"row":' + b"[" * 200_000 + b"\n")
+    with pytest.raises(StoreCorrupt, match=r"1\.jsonl:1: not a record"):
+        read_part(tmp_path / "1.jsonl")
+
+
+def test_half_a_pair_of_surrogates_is_spelled_out(tmp_path: Path) -> None:
+    """JSON takes it, Parquet and a terminal do not."""
+    store = Store(tmp_path)
+    write(store, "1", record("a", status="error", error="half \ud800 of 😀"))
+    assert store.read().rows["a"].error == "half \\ud800 of 😀"
+    store.compact()
+    assert store.read().rows["a"].error == "half \\ud800 of 😀"
+
+
+def test_it_says_which_is_damaged_and_gives_up_no_good_file(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    write(store, "1", record("a"))
+    store.compact()
+    before, notes, rows = store.read(), tmp_path / "parquet.sha256", tmp_path / "rows.parquet"
+    good, rng = notes.read_bytes(), random.Random(2)
+    for at in rng.sample(range(good.index(b"\n") + 1, len(good)), 30):
+        damaged = bytearray(good)
+        damaged[at] ^= 1
+        notes.write_bytes(damaged)
+        assert store.damaged_notes({}) == [f"{notes} was damaged after writing"]
+        try:
+            store.read()
+        except StoreCorrupt as error:
+            told = str(error)
+            assert "parquet.sha256 was damaged" in told
+            assert "itself can be read, and the checksums inside it are right: keep it" in told
+    subprocess.run(told.rpartition("type: ")[2], shell=True, check=True)
+    assert store.read() == before
+    rows.write_bytes(rows.read_bytes()[:-1])
+    notes.write_bytes(damaged)
+    with pytest.raises(StoreCorrupt, match=r"rows\.parquet was damaged or cut .*parquet\.sha256 was damaged .*, too"):
         store.read()
 
 

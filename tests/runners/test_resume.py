@@ -170,19 +170,13 @@ def test_the_parent_alone_is_killed_and_run_again_at_once(
 
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_sigkill_of_one_worker(tmp_path: Path, images: Any, environment: dict[str, str], seed: int) -> None:
-    """One task fails and says so; the rest is finished by a new worker; retry_failed=true makes it whole."""
+    """No codec is to blame for that: a new worker does its task, and all others."""
     runs, rng = Runs(tmp_path, images(6), environment), random.Random(seed)
     with runs.started("killed") as process:
         runs.wait_for_records("killed", rng.randrange(1, 8), process)
         victim = rng.choice(children(process))
         os.kill(victim, signal.SIGKILL)
-        assert process.wait(120) == 1
-    rows = runs.store("killed").read().rows
-    failed = [row for row in rows.values() if row.status == "error"]
-    assert len(rows) == 24
-    assert [row.error for row in failed] == ["the worker process died: SIGKILL (out of memory?)"]
-    assert runs.finish("killed") == 1, "a failed task is not tried again unless asked for"
-    assert runs.finish("killed", "retry_failed=true") == 0
+        assert process.wait(120) == 0
     assert runs.finish("whole") == 0
     check(runs, "killed", "whole", 24)
 

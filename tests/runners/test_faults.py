@@ -1,0 +1,577 @@
+"""The fault campaign: damage, signals and hostile codes at seeded places; nothing is lost, nothing waits for ever.
+
+Whatever was injected: the command ends in time, its exit status says whether all is well, damage is named, and once
+what the message advises is done, the same command finishes with each task exactly once and the values of an undisturbed
+run. The fast cases are a sample of the slow ones, which are more than 250.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as pil
+
+from rdpbench.cli import main
+from rdpbench.results.schema import OF_THE_MACHINE
+from rdpbench.results.store import Contents, Store
+from rdpbench.runners.verify import verify
+
+ROOT = Path(__file__).parents[2]
+IMAGES, STEPS = 4, (4, 8, 16)
+TASKS = IMAGES * len(STEPS)
+VOLATILE = {"session", "time", "encode_s", "decode_s", "score_s", "peak_memory_mb", "verified"}
+LONGEST_S = 90
+"""No command of the campaign takes longer; one that does waits for ever."""
+
+# Misbehaves where the environment says so; what it codes does not depend on that.
+CODE = """
+import contextlib, errno, os, signal, subprocess, sys, time, zlib
+from dataclasses import dataclass
+from typing import ClassVar
+import numpy as np
+from rdpbench.codecs.contract import Bitstream, Rate
+
+def misbehave(where, image):
+    what, place, number, once = os.environ.get("FAULT", "none - 0 -").split()
+    if place != where or int(image.sum()) != int(number):
+        return
+    if once != "-":
+        try:
+            os.mkdir(once)
+        except FileExistsError:
+            return
+    if what == "forks":
+        os.fork()
+    elif what == "forks-and-dies":
+        if not os.fork():
+            time.sleep(1000)
+        os._exit(3)
+    elif what == "hangs":
+        time.sleep(1000)
+    elif what == "ignores-and-hangs":
+        for name in (signal.SIGTERM, signal.SIGALRM, signal.SIGHUP):
+            signal.signal(name, signal.SIG_IGN)
+        subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        while True:
+            time.sleep(1)
+    elif what == "leaves-a-child":
+        subprocess.Popen(["sleep", f"1000.{os.environ['MARK']}"])
+    elif what == "exits":
+        os._exit(0)
+    elif what == "sys-exits":
+        sys.exit(0)
+    elif what.startswith("SIG"):
+        os.kill(os.getpid(), getattr(signal, what))
+    elif what == "surrogate":
+        raise RuntimeError("half of a pair \\udcff\\ud800")
+    elif what == "endless":
+        raise RuntimeError("x" * 3_000_000)
+    elif what == "no-space":
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+@dataclass(frozen=True)
+class Steps:
+    step: int = 8
+    rate: ClassVar[Rate] = Rate("step", 1, 64, rises=False, points=(4, 8, 16))
+
+    def encode(self, image, side):
+        time.sleep(float(os.environ.get("PAUSE", 0)))
+        misbehave("encode", image)
+        return Bitstream.whole(bytes([*image.shape[:2], self.step]) + zlib.compress((image // self.step).tobytes()))
+
+    def decode(self, data):
+        levels = np.frombuffer(zlib.decompress(data[3:]), np.uint8).reshape(data[0], data[1], 3).astype(int)
+        return np.clip(levels * data[2] + data[2] // 2, 0, 255).astype(np.uint8)
+
+class Error:
+    higher_is_better = False
+    unit = ""
+    perceptual = False
+
+    def prepare(self, original):
+        misbehave("metric", original)
+        return original.astype(np.float32)
+
+    def score(self, prepared, reconstruction):
+        return float(np.abs(prepared - reconstruction).mean())
+
+    def reduce(self, values):
+        return sum(values) / len(values)
+"""
+
+
+class Bench:
+    """A folder with images, a codec and a metric, an undisturbed run, and runs that are disturbed."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        (base / "pictures").mkdir()
+        rng = np.random.default_rng(7)
+        self.sums = []
+        for number in range(IMAGES):
+            coarse = pil.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8))
+            image = coarse.resize((40, 24), pil.Resampling.BICUBIC)
+            image.save(base / f"pictures/image{number}.png")
+            self.sums.append(int(np.asarray(image).sum()))
+        (base / "steps.py").write_text(CODE)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("RDPBENCH_", "PYTEST_"))}
+        paths = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
+        self.environment = {**kept, "RDPBENCH_CACHE": str(base / "cache"), "PYTHONPATH": paths}
+        self.line = ["run", "codec=./steps.py:Steps", f"data=folder:{base}/pictures", "metrics=psnr,./steps.py:Error"]
+        self.line += ["figures=false", "verify=0"]
+        code, told = self.here("whole")
+        assert code == 0, told
+        self.whole = values(self.store("whole").read())
+        with self.started("cut", PAUSE="0.1") as process:
+            self.wait_for_records("cut", 7, process)
+            os.killpg(process.pid, signal.SIGKILL)
+        time.sleep(0.3)  # its workers notice
+
+    def store(self, run: str) -> Store:
+        return Store(self.base / "results/runs" / run)
+
+    def here(self, run: str, *more: str) -> tuple[int, str]:
+        """The command inside this process, and what it printed."""
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
+            code = main([*self.line, f"run={run}", "workers=0", *more])
+        return code, out.getvalue()
+
+    @contextlib.contextmanager
+    def started(self, run: str, *more: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rdpbench", *self.line, f"run={run}", "workers=2", *more],
+            cwd=self.base,
+            env={**self.environment, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            preexec_fn=_listen,  # noqa: PLW1509 - it only sets signals
+        )
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+    def outcome(self, process: subprocess.Popen[str]) -> tuple[int, str]:
+        told = process.communicate(timeout=LONGEST_S)[0]
+        assert "Traceback" not in told, told
+        return process.returncode, told
+
+    def wait_for_records(self, run: str, count: int, process: subprocess.Popen[str]) -> None:
+        parts = self.store(run).parts
+        while sum(path.read_bytes().count(b"\n") for path in parts.glob("*.jsonl")) < count:
+            assert process.poll() is None, "the run ended before anything was injected"
+            time.sleep(0.002)
+
+    def check(self, run: str) -> None:
+        """Each task once, with the values of the undisturbed run, and no file that says otherwise."""
+        from pyarrow import parquet
+
+        store = self.store(run)
+        assert values(store.read()) == self.whole
+        assert list(store.read_parts()) == []
+        keys = parquet.read_table(store.folder / "rows.parquet", columns=["task_key"])["task_key"].to_pylist()
+        assert len(keys) == len(set(keys)) == TASKS
+
+    def finish(self, run: str, *more: str) -> None:
+        code, told = self.here(run, *more)
+        assert code == 0, told
+        self.check(run)
+
+
+def _listen() -> None:
+    """What nohup or a shell ignores is inherited: here each signal does what it does by default."""
+    for name in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(name, signal.SIG_DFL)
+
+
+def values(contents: Contents) -> dict[str, Any]:
+    """All that must be equal."""
+    rows = {
+        key: {name: value for name, value in row.record().items() if name not in VOLATILE}
+        for key, row in contents.rows.items()
+    }
+    scores = {key: {**vars(score), "session": ""} for key, score in contents.scores.items()}
+    return {"rows": rows, "scores": scores}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    base = tmp_path_factory.mktemp("campaign")
+    before, cache = Path.cwd(), os.environ.get("RDPBENCH_CACHE")
+    os.chdir(base)
+    os.environ["RDPBENCH_CACHE"] = str(base / "cache")
+    yield Bench(base)
+    os.chdir(before)
+    if cache is None:
+        del os.environ["RDPBENCH_CACHE"]
+    else:
+        os.environ["RDPBENCH_CACHE"] = cache
+
+
+@pytest.fixture
+def bench(prepared: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.chdir(prepared.base)
+    monkeypatch.setenv("RDPBENCH_CACHE", str(prepared.base / "cache"))
+    return prepared
+
+
+def cases(fast: int, *axes: Any) -> list[Any]:
+    """All combinations; every so many of them is fast, the others are slow."""
+    every = list(itertools.product(*axes))
+    quick = {every[number * len(every) // fast] for number in range(fast)}
+    return [pytest.param(*case, marks=() if case in quick else pytest.mark.slow) for case in every]
+
+
+# Storage, between runs
+
+
+def flip(data: bytes, rng: random.Random) -> bytes:
+    damaged = bytearray(data)
+    damaged[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    return bytes(damaged)
+
+
+def cut(data: bytes, rng: random.Random) -> bytes:
+    return data[: rng.randrange(len(data))]
+
+
+def replaced(data: bytes, rng: random.Random) -> bytes:
+    return rng.randbytes(len(data))
+
+
+def inserted(data: bytes, rng: random.Random) -> bytes:
+    at = rng.randrange(len(data))
+    return data[:at] + rng.randbytes(3) + data[at:]
+
+
+def line_lost(data: bytes, rng: random.Random) -> bytes:
+    lines = data.splitlines(keepends=True)
+    del lines[rng.randrange(len(lines) - 1)]
+    return b"".join(lines)
+
+
+def line_repeated(data: bytes, rng: random.Random) -> bytes:
+    lines = data.splitlines(keepends=True)
+    lines.insert(at := rng.randrange(len(lines) - 1), lines[at])
+    return b"".join(lines)
+
+
+def lines_swapped(data: bytes, rng: random.Random) -> bytes:
+    lines = data.splitlines(keepends=True)
+    at = rng.randrange(len(lines) - 2)
+    lines[at : at + 2] = lines[at + 1], lines[at]
+    return b"".join(lines)
+
+
+DAMAGES: dict[str, Callable[[bytes, random.Random], bytes]] = {
+    damage.__name__: damage for damage in (flip, cut, replaced, inserted, line_lost, line_repeated, lines_swapped)
+}
+FILES = {
+    "rows": "rows.parquet",
+    "scores": "scores.parquet",
+    "checksums": "parquet.sha256",
+    "session": "sessions/*.json",
+    "bitstream": "bitstreams/*/*.bin",
+    "part": "parts/*.jsonl",
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "seed"),
+    [
+        *cases(9, FILES, ("flip", "cut", "replaced", "inserted", "deleted"), range(5)),
+        *cases(1, ("part",), ("line_lost", "line_repeated", "lines_swapped"), range(5)),
+    ],
+)
+def test_a_stored_file_is_damaged(bench: Bench, file: str, damage: str, seed: int) -> None:
+    """It is named; no good file is given up; the same command finishes once the damaged one is out of the way."""
+    rng, run = random.Random(f"{file} {damage} {seed}"), f"{file}-{damage}-{seed}"
+    store = bench.store(run)
+    shutil.copytree(bench.store("cut" if file == "part" else "whole").folder, store.folder)
+    path = rng.choice(sorted(store.folder.glob(FILES[file])))
+    good = path.read_bytes()
+    if damage == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(DAMAGES[damage](good, rng))
+        assert path.read_bytes() != good or damage == "lines_swapped"
+    found = "\n".join(verify(store, None).findings)
+    if file != "part" or damage != "deleted":  # of a run that was killed nobody knows what it had
+        assert path.name in found
+    if file == "checksums":
+        assert "rows.parquet was damaged" not in found
+    code, told = bench.here(run)
+    if code:
+        assert (code, path.name in told) == (2, True), told
+        assert "elete" not in told.replace("deleted", ""), "good data may be in it"
+        if file == "checksums":
+            assert "can be read" in told or "was changed after writing, or" in told
+            told = subprocess.run("sha256sum *.parquet > parquet.sha256", cwd=store.folder, shell=True, check=True).args
+        else:
+            path.rename(bench.base / f"{run}.aside")
+    elif file == "bitstream":
+        path.unlink(missing_ok=True)
+    bench.finish(run)
+    left = [line for line in verify(store, None).findings if "/sessions/" not in line and file != "checksums"]
+    assert left == []
+
+
+# Storage, while a run writes to it
+
+
+def lose_parts(store: Store, rng: random.Random) -> None:
+    shutil.rmtree(store.parts)
+
+
+def lose_a_part(store: Store, rng: random.Random) -> None:
+    next(store.parts.glob("*.jsonl")).unlink()
+
+
+def lose_the_folder(store: Store, rng: random.Random) -> None:
+    store.folder.rename(store.folder.with_name(f"{store.folder.name}-trash"))
+    shutil.rmtree(store.folder.with_name(f"{store.folder.name}-trash"))
+
+
+def rename_the_folder(store: Store, rng: random.Random) -> None:
+    store.folder.rename(store.folder.with_name(f"{store.folder.name}-renamed"))
+
+
+def rename_parts(store: Store, rng: random.Random) -> None:
+    store.parts.rename(store.folder / "moved")
+
+
+def replace_a_part(store: Store, rng: random.Random) -> None:
+    path = next(store.parts.glob("*.jsonl"))
+    beside = path.with_suffix(".tmp")
+    beside.write_bytes(rng.randbytes(2000))
+    beside.replace(path)
+
+
+def cut_a_part(store: Store, rng: random.Random) -> None:
+    path = next(store.parts.glob("*.jsonl"))
+    os.truncate(path, rng.randrange(path.stat().st_size))
+
+
+def flip_a_part(store: Store, rng: random.Random) -> None:
+    path = next(store.parts.glob("*.jsonl"))
+    with path.open("r+b") as file:
+        at = rng.randrange(path.stat().st_size)
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 1 << rng.randrange(8)]))
+
+
+def lose_bitstreams(store: Store, rng: random.Random) -> None:
+    shutil.rmtree(store.folder / "bitstreams")
+
+
+def lose_sessions(store: Store, rng: random.Random) -> None:
+    shutil.rmtree(store.folder / "sessions")
+
+
+_IN_PARTS = (lose_parts, lose_a_part, rename_parts, replace_a_part, cut_a_part, flip_a_part)
+_AROUND = (lose_the_folder, rename_the_folder, lose_bitstreams, lose_sessions)
+ACCIDENTS = {accident.__name__: accident for accident in (*_IN_PARTS, *_AROUND)}
+
+
+@pytest.mark.parametrize(("accident", "seed"), cases(3, ACCIDENTS, range(3)))
+def test_storage_changes_while_a_run_writes(bench: Bench, accident: str, seed: int) -> None:
+    """The run ends with an error that says so, or well; what it had is saved where that can be."""
+    rng, run = random.Random(f"{accident} {seed}"), f"{accident}-{seed}"
+    store = bench.store(run)
+    with bench.started(run, "verify=4", PAUSE="0.1") as process:
+        bench.wait_for_records(run, rng.randrange(4, TASKS - 1), process)  # two are of the call and the metric
+        ACCIDENTS[accident](store, rng)
+        code, told = bench.outcome(process)
+    if accident in ("lose_bitstreams", "lose_sessions"):
+        assert code in (0, 1), told
+        assert code == 0 or "is missing" in told
+    else:
+        assert code == 2, told
+        assert any(word in told for word in ("deleted", "moved", "renamed", "gone", "changed", "not what was written"))
+    if accident == "rename_the_folder":
+        shutil.rmtree(store.folder, ignore_errors=True)
+        store.folder.with_name(f"{run}-renamed").rename(store.folder)
+    if accident == "rename_parts":
+        shutil.rmtree(store.parts, ignore_errors=True)
+        (store.folder / "moved").rename(store.parts)
+    if accident in ("cut_a_part", "flip_a_part", "replace_a_part"):
+        for path in store.parts.glob("*.jsonl"):
+            with contextlib.suppress(FileNotFoundError):
+                if "-saved" not in path.name:
+                    path.rename(bench.base / f"{run}.aside")
+    if accident not in ("lose_sessions", "cut_a_part", "flip_a_part"):
+        assert store.read().rows, "what was measured is saved"
+    bench.finish(run)
+    left = [line for line in verify(store, None).findings if "/sessions/" not in line]
+    assert left == []
+    if accident == "lose_sessions":
+        assert "sessions" in "\n".join(verify(store, None).findings)
+
+
+# Signals
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """Worker processes: those of its session whose parent is the fork server."""
+    stats = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            pid, rest = path.read_text().split(" ", 1)[0], path.read_text().rpartition(")")[2].split()
+            stats.append((int(pid), int(rest[1]), int(rest[3])))
+    session = [(pid, parent) for pid, parent, session in stats if session == process.pid]
+    servers = {pid for pid, parent in session if parent == process.pid}
+    return [pid for pid, parent in session if parent in servers]
+
+
+@pytest.mark.parametrize(("name", "seed"), cases(1, ("SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"), range(4)))
+def test_a_signal_to_the_command(bench: Bench, name: str, seed: int) -> None:
+    rng, run = random.Random(f"{name} {seed}"), f"command-{name}-{seed}"
+    with bench.started(run, PAUSE="0.05") as process:
+        bench.wait_for_records(run, rng.randrange(1, TASKS - 3), process)
+        time.sleep(rng.random() * 0.05)
+        process.send_signal(getattr(signal, name))
+        code, told = bench.outcome(process)
+    assert code == (130 if name == "SIGINT" else -getattr(signal, name)), told
+    stored = values(bench.store(run).read())["rows"]
+    assert stored.items() <= bench.whole["rows"].items()
+    bench.finish(run)
+
+
+@pytest.mark.parametrize(("name", "seed"), cases(2, ("SIGKILL", "SIGTERM", "SIGHUP", "SIGSEGV", "SIGSTOP"), range(4)))
+def test_a_signal_to_a_worker(bench: Bench, name: str, seed: int) -> None:
+    """What the system did is tried again by the same call; a crash, and a worker that stands still, is a failed row."""
+    rng, run = random.Random(f"{name} {seed}"), f"worker-{name}-{seed}"
+    with bench.started(run, "timeout=6", PAUSE="0.1") as process:
+        bench.wait_for_records(run, rng.randrange(2, TASKS - 4), process)
+        time.sleep(rng.random() * 0.05)
+        os.kill(rng.choice(workers_of(process)), getattr(signal, name))
+        code, told = bench.outcome(process)
+    if name in ("SIGSEGV", "SIGSTOP"):
+        assert code in (0, 1), told  # 0: it had nothing left to do
+        failed = [row.error for row in bench.store(run).read().rows.values() if row.status == "error"]
+        assert len(failed) == code
+        assert all("SIGSEGV" in error or "no result within 6 seconds" in error for error in failed)
+    else:
+        assert code == 0, told
+        bench.check(run)
+    bench.finish(run, "retry_failed=true")
+
+
+# Hostile codecs and metrics
+
+HOSTILE = {
+    "forks": 0,
+    "leaves-a-child": 0,
+    "no-space once": 0,
+    "SIGTERM once": 0,
+    "SIGKILL once": 0,
+    "forks-and-dies": 1,
+    "hangs": 1,
+    "ignores-and-hangs": 1,
+    "exits": 1,
+    "sys-exits": 1,
+    "SIGABRT": 1,
+    "surrogate": 1,
+    "endless": 1,
+    "SIGKILL": 2,
+    "no-space": 2,
+}
+"""0: as if nothing had been; 1: a row that fails until retry_failed; 2: one that the next call tries by itself."""
+
+
+@pytest.mark.parametrize(
+    ("what", "place", "seed"),
+    [
+        *cases(4, HOSTILE, ("encode",), range(2)),
+        *cases(1, ("forks", "hangs", "exits", "surrogate", "no-space once"), ("metric",), range(2)),
+    ],
+)
+def test_a_codec_or_metric_is_hostile(bench: Bench, what: str, place: str, seed: int) -> None:
+    run = f"{what.replace(' ', '-')}-{place}-{seed}"
+    fault, _, once = what.partition(" ")
+    victim, mark = random.Random(run).choice(bench.sums), str(random.Random(run).randrange(10**9))
+    fault = f"{fault} {place} {victim} {bench.base / f'{run}.once' if once else '-'}"
+    with bench.started(run, "timeout=4", FAULT=fault, MARK=mark) as process:
+        code, told = bench.outcome(process)
+    contents = bench.store(run).read()
+    assert len(contents.rows) == TASKS
+    errors = [row.error for row in contents.rows.values() if row.status == "error"]
+    errors += [score.error for score in contents.scores.values() if score.value is None]
+    assert all(len(error) < 5000 and error.encode() for error in errors)
+    kind = HOSTILE[what]
+    if kind == 0:
+        assert code == 0, told
+        assert errors == []
+    elif place == "encode":
+        assert code == 1, told
+        assert Counter(error.startswith(OF_THE_MACHINE) for error in errors) == {kind == 2: len(STEPS)}
+    else:
+        assert errors
+    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if _readable(path)]
+    assert not any(mark.encode() in command for command in commands), "a child of the codec lives on"
+    bench.finish(run, *(["retry_failed=true"] if kind == 1 else []))
+
+
+def test_a_codec_that_forks_inside_the_command_itself(bench: Bench) -> None:
+    """With workers=0 its child is a second run of the same command: it ends, and stores nothing."""
+    with bench.started("forks-here", "workers=0", FAULT=f"forks encode {bench.sums[1]} -") as process:
+        code, told = bench.outcome(process)
+    assert code == 0, told
+    assert told.count(f"{TASKS} tasks coded") == 1
+    bench.check("forks-here")
+
+
+def test_a_worker_whose_command_is_killed_does_not_hang_on(bench: Bench) -> None:
+    """Nobody is there to end it; it has an alarm of its own."""
+    with bench.started("orphan", "timeout=1", FAULT=f"hangs encode {bench.sums[0]} -") as process:
+        bench.wait_for_records("orphan", 3, process)
+        left = workers_of(process)
+        process.kill()
+        process.wait()
+        ends = time.monotonic() + LONGEST_S
+        while any(Path(f"/proc/{pid}").exists() for pid in left):
+            assert time.monotonic() < ends
+            time.sleep(0.2)
+    bench.finish("orphan", "retry_failed=true")
+
+
+@pytest.mark.parametrize("size", [240, 300])
+def test_long_names(tmp_path: Path, rdpbench: Any, size: int) -> None:
+    """Of a run: refused before anything is coded. Of an image: cut, where its reconstruction is kept."""
+    name, word = "n" * size, "ä" * (size // 2)
+    (tmp_path / "pictures").mkdir()
+    pil.effect_noise((40, 24), 50).convert("RGB").save(tmp_path / f"pictures/{'n' * 240}.png")
+    line = ["run", "codec=jpeg", "rate=30", "data=folder:pictures", "metrics=psnr", "figures=false", "workers=0"]
+    for run in (name, word):
+        done = rdpbench(*line, f"run={run}", "keep=all", code=2)
+        assert "must be a plain name of one folder" in done.stderr
+    rdpbench(*line, "run=short", "keep=all", code=0)
+    assert len(list((tmp_path / "results").rglob("reconstructions/**/*.png"))) == 1
+
+
+def _readable(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        path.read_bytes()
+        return True
+    return False
