@@ -273,7 +273,7 @@ def _doctor(_: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     from rdpbench.results.show import by_tag, show
-    from rdpbench.results.stats.points import of_store
+    from rdpbench.results.stats.current import of_store
     from rdpbench.results.tables import terminal
 
     store = _stored(options)

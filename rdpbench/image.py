@@ -22,6 +22,7 @@ other formats     refused
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import re
@@ -297,10 +298,14 @@ def is_untouched(copy: Image, image: Image) -> bool:
     """
     if copy.shape != image.shape or copy.dtype != image.dtype:
         return False
-    if copy.size % 8 or not (copy.flags.c_contiguous and image.flags.c_contiguous):
+    if not (copy.flags.c_contiguous and image.flags.c_contiguous):
         return np.array_equal(copy, image)
-    # Eight bytes at a time, which takes half as long.
-    return np.array_equal(copy.reshape(-1).view(np.uint64), image.reshape(-1).view(np.uint64))
+    # A third of the time of `array_equal`, and this is asked several times for each image.
+    return int(_memcmp(copy.ctypes.data, image.ctypes.data, image.nbytes)) == 0
+
+
+_memcmp = ctypes.CDLL(None).memcmp
+_memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 
 def pixel_sha256(image: Image) -> str:

@@ -262,7 +262,7 @@ def _without_weights(bench: Bench) -> list[str]:
 
 def _measured(bench: Bench) -> tuple[pd.DataFrame, list[Row]]:
     """Points and rows of this run alone: others may lie in the same folder."""
-    from rdpbench.results.stats.points import of_store
+    from rdpbench.results.stats.current import of_store
     from rdpbench.results.summary import frame
     from rdpbench.runners.execute import store_of
     from rdpbench.runners.plan import make_plan

@@ -14,6 +14,7 @@ A metric *over decodes* compares several decodes of one bitstream with each othe
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -304,15 +305,31 @@ class Lender:
             return
         if self._copy is None:
             self._copy = lent(self._image)
-        try:
+        with self.guarding(by):
             yield self._copy
+
+    @contextmanager
+    def guarding(self, by: str) -> Iterator[None]:
+        """Look after a call whether the copy that was lent before was written into; nothing if nobody holds one.
+
+        Raises:
+            MetricError: it was.
+        """
+        try:
+            yield
         finally:
-            if not is_untouched(self._copy, self._image):
+            if self._copy is not None and not is_untouched(self._copy, self._image):
                 self._copy = None
                 raise MetricError(
                     f"{by} wrote into the {self._what} that it was given, so the value is of other pixels than the "
                     "codec's; let it work on a copy"
                 )
+
+    def release(self) -> None:
+        """Forget the copy, unless somebody holds on to it: then every later call may write into it."""
+        held = weakref.ref(self._copy) if self._copy is not None else None
+        self._copy = None
+        self._copy = held() if held else None
 
 
 KINDS = ("pair", "set", "decodes")

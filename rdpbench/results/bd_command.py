@@ -39,7 +39,7 @@ def run(options: argparse.Namespace, store: Store, console: Console) -> int:
     """
     from rdpbench.results import tables
     from rdpbench.results.latex import latex
-    from rdpbench.results.stats.points import of_store
+    from rdpbench.results.stats.current import of_store
     from rdpbench.results.verdicts import write_file
 
     if options.resamples < 20:

@@ -21,7 +21,8 @@ from rdpbench.results.figure_presets import Panel, Preset, Series
 from rdpbench.results.figure_times import times
 from rdpbench.results.published_files import FAMILIES, family
 from rdpbench.results.read import bits_kinds
-from rdpbench.results.stats.points import Points, of_store
+from rdpbench.results.stats.current import of_store
+from rdpbench.results.stats.points import Points
 from rdpbench.results.summary import PLACE, WIDE, gap, side_by_side, summarise, usable, value_at
 from rdpbench.results.tables import untrained
 

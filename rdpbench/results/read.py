@@ -88,7 +88,7 @@ def open_run(run: str | Path, root: str | Path = "results/runs") -> Store:
 
 def _points(name: str, contents: Contents) -> pd.DataFrame:
     from rdpbench.results.published_files import family
-    from rdpbench.results.stats.points import of_store
+    from rdpbench.results.stats.current import of_store
     from rdpbench.results.summary import frame
 
     points = of_store(contents)
@@ -117,8 +117,8 @@ def bits_kinds(points: Points) -> Mapping[tuple[str, str, str, str], str]:
 
 def _images(name: str, contents: Contents) -> pd.DataFrame:
     from rdpbench.results.show import tidy
+    from rdpbench.results.stats.current import of_store
     from rdpbench.results.stats.meanings import meaning
-    from rdpbench.results.stats.points import of_store
 
     points = of_store(contents)
     pairs = [metric for metric in points.metrics if meaning(metric).kind != "set"]

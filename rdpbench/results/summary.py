@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from rdpbench.metrics.contract import Meaning, stated
 from rdpbench.results import bootstrap
 from rdpbench.results.schema import Row, Score, SetScore
+from rdpbench.results.stats.current import gather
 from rdpbench.results.stats.meanings import meaning
-from rdpbench.results.stats.points import Floats, Point, Points, Taken, common, fingerprint, gather
+from rdpbench.results.stats.points import Floats, Point, Points, Taken, common, fingerprint
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -26,7 +26,7 @@ from rdpbench.image import Image, check_image, is_untouched, lent, pixel_sha256
 from rdpbench.opened import opened
 from rdpbench.results.reconstructions import put_reconstruction
 from rdpbench.results.schema import Row
-from rdpbench.results.stats.points import stated_source
+from rdpbench.results.stats.current import stated_source
 from rdpbench.results.store import Store
 from rdpbench.runners.rows import configuration, judged, new_row
 from rdpbench.runners.search import search

@@ -17,7 +17,7 @@ from rdpbench.datasets.memory import files_changed
 from rdpbench.metrics.contract import beside
 from rdpbench.results.reconstructions import reconstruction_path
 from rdpbench.results.schema import AS_RAN, OF_THE_MACHINE, Measure, Member, Place, Row
-from rdpbench.results.stats.points import standing
+from rdpbench.results.stats.current import standing
 from rdpbench.results.store import Contents, Store
 from rdpbench.runners.features import Stored, pair_metrics, set_metrics
 from rdpbench.runners.grid import list_tasks

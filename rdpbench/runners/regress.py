@@ -22,7 +22,7 @@ from rdpbench.results.curve_files import curve_path, load, write
 from rdpbench.results.curves import Curve, measure, setting_of
 from rdpbench.results.regression import SHOWN, Finding, Verdict, compare
 from rdpbench.results.schema import Row
-from rdpbench.results.stats.points import of_store
+from rdpbench.results.stats.current import of_store
 from rdpbench.results.tolerances import Tolerances, read_tolerances
 from rdpbench.runners.execute import Done, execute
 from rdpbench.runners.grid import dataset_of

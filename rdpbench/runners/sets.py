@@ -17,7 +17,8 @@ from rdpbench.provenance import to_json
 from rdpbench.results.features import Array, Place, load
 from rdpbench.results.points import INTERVALS, jackknife
 from rdpbench.results.schema import Row, SetScore
-from rdpbench.results.stats.points import of_store, point_key
+from rdpbench.results.stats.current import of_store
+from rdpbench.results.stats.points import point_key
 from rdpbench.results.store import Contents, Store
 from rdpbench.runners.features import kind, originals, set_metric, set_metrics, subject
 from rdpbench.runners.reference import ORIGINALS, reference_arrays, reference_of

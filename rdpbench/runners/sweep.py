@@ -14,7 +14,7 @@ from rdpbench.errors import MissingNeed, StoreError
 from rdpbench.provenance import command
 from rdpbench.results.schema import Row
 from rdpbench.results.show import show
-from rdpbench.results.stats.points import of_store
+from rdpbench.results.stats.current import of_store
 from rdpbench.results.store import Store
 from rdpbench.runners.coding import Named
 from rdpbench.runners.execute import Done, execute, workers_of

@@ -89,8 +89,8 @@ FAULTS = (Exception, SystemExit)
 class Worker:
     """Does pieces of work, one after the other."""
 
-    announce: Callable[[Scoring], object] = staticmethod(lambda _: None)
-    """Told before code of the user's scores; whoever survives this process may thus go on."""
+    announce: Callable[[Scoring], object] | None = None
+    """Told before code of the user's scores, if anybody survives this process to go on."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
@@ -98,6 +98,7 @@ class Worker:
         """Images that fit into memory together; learned from what did not."""
         self._originals: OrderedDict[str, _Given] = OrderedDict()
         self._metrics: dict[str, Any] = {}
+        self._own: dict[str, bool] = {}
         self._extractor = Extractor(setup.device)
         self._ahead: Iterator[_Read] = iter(())
 
@@ -181,7 +182,7 @@ class Worker:
         scores: list[Score] = []
 
         def begin(name: str) -> None:
-            if coded is not None and registry.own_place("metric", name):
+            if self.announce is not None and coded is not None and self._is_own(name):
                 unscored = self._scored_as(task, name, None)
                 self.announce(Scoring(Result(row, tuple(scores), timing), coded, unscored))
 
@@ -251,7 +252,7 @@ class Worker:
         return reconstruction
 
     def _score(self, name: str, task: Task, given: _Given, reconstruction: Lender) -> Score:
-        own = bool(registry.own_place("metric", name))
+        own = self._is_own(name)
         prepared = given.prepared
         try:
             metric = self._metric(name)
@@ -259,14 +260,16 @@ class Worker:
                 extra = values(beside(type(metric)), task.entry.sample, task.protocol)
                 with given.copies.lending("prepare()", own) as original:
                     prepared[name] = metric.prepare(original, **extra)
+                del original
+                given.copies.release()
             # What was prepared may be the original itself.
-            with given.copies.lending("score()", own), reconstruction.lending("score()", own) as image:
+            with given.copies.guarding("score()"), reconstruction.lending("score()", own) as image:
                 value = number_of(metric.score(prepared[name], image))
             remarks = getattr(metric, "remarks", None)
             told = "; ".join(remarks(prepared[name])) if remarks else ""
         except FAULTS as error:  # a metric of the user's; the row itself is good
             if own:  # what was prepared is of no use if it holds the copy that was written into
-                for other in [other for other in prepared if registry.own_place("metric", other)]:
+                for other in filter(self._is_own, list(prepared)):
                     del prepared[other]
             return self._unscored(task, name, error)
         return self._scored_as(task, name, value, note=told)
@@ -293,7 +296,7 @@ class Worker:
             return
         for name, count in counts.items():
             begin(name)
-            own = bool(registry.own_place("metric", name))
+            own = self._is_own(name)
             some = further[: count - 1]
             try:
                 with ExitStack() as stack:
@@ -313,6 +316,12 @@ class Worker:
     def _unscored(self, task: Task, name: str, error: BaseException) -> Score:
         """A metric without a value: what it refuses in its own words, what breaks it with the place."""
         return self._scored_as(task, name, None, _message(error, MetricError))
+
+    def _is_own(self, name: str) -> bool:
+        """Is it a metric of the user's? Asked several times for each score."""
+        if name not in self._own:
+            self._own[name] = bool(registry.own_place("metric", name))
+        return self._own[name]
 
     def _metric(self, name: str) -> Any:
         """A metric, built once."""

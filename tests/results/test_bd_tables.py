@@ -22,7 +22,8 @@ from rdpbench.results.bd import Delta, bd_rate
 from rdpbench.results.bd_tables import Against, against, bd_tables, table
 from rdpbench.results.latex import escape, latex
 from rdpbench.results.schema import Row, Score, SetScore
-from rdpbench.results.stats.points import Floats, ImageCurve, gather, image_curves, meaning, point_key
+from rdpbench.results.stats.current import gather
+from rdpbench.results.stats.points import Floats, ImageCurve, image_curves, meaning, point_key
 from rdpbench.results.summary import frame
 from rdpbench.results.tables import Cell, Table, at_equal_rates, markdown, measured
 from rdpbench.setting import Setting

@@ -32,7 +32,8 @@ from rdpbench.results.read import read_results
 from rdpbench.results.report import model
 from rdpbench.results.schema import Member, Row, Score, SetScore
 from rdpbench.results.show import tidy
-from rdpbench.results.stats.points import Points, of_store, point_key
+from rdpbench.results.stats.current import of_store
+from rdpbench.results.stats.points import Points, point_key
 from rdpbench.results.store import Contents, Store
 from rdpbench.results.summary import at_rate, compared, frame
 from rdpbench.results.tables import at_equal_rates

@@ -23,7 +23,8 @@ from rdpbench.results.curve_files import curve_path, load, write
 from rdpbench.results.curves import Curve, ImagePoint, Point, measure
 from rdpbench.results.regression import Finding, Verdict, compare
 from rdpbench.results.schema import Row, SetScore
-from rdpbench.results.stats.points import gather, point_key
+from rdpbench.results.stats.current import gather
+from rdpbench.results.stats.points import point_key
 from rdpbench.results.tolerances import Tolerance, read_tolerances
 from rdpbench.results.verdicts import junit, markdown
 from rdpbench.runners.task import forget

@@ -22,7 +22,7 @@ from rdpbench.results import figure_command, qualitative
 from rdpbench.results.figure_presets import presets
 from rdpbench.results.qualitative import Crop, parse_crop, worst_window
 from rdpbench.results.reconstructions import reconstruction_path
-from rdpbench.results.stats.points import of_store
+from rdpbench.results.stats.current import of_store
 from rdpbench.results.store import Store
 from rdpbench.results.style import drawing, paper_style
 

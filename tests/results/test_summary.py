@@ -18,7 +18,8 @@ from rdpbench.results.bootstrap import FINE, SMALL, shares
 from rdpbench.results.curves import measure
 from rdpbench.results.schema import Member, Row, Score, SetScore
 from rdpbench.results.show import by_tag
-from rdpbench.results.stats.points import Points, gather, of_store, point_key
+from rdpbench.results.stats.current import gather, of_store
+from rdpbench.results.stats.points import Points, point_key
 from rdpbench.results.store import Contents
 from rdpbench.results.summary import at_rate, common_rates, compared, frame, summarise, with_interval
 from rdpbench.results.tables import measured

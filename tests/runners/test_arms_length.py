@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -83,7 +82,7 @@ class OneBuffer(Honest):
         return cls.buffer
 
 class Subclass(np.ndarray):
-    def __sub__(self, other):
+    def __array_ufunc__(self, ufunc, method, *inputs, **options):
         return np.zeros(self.shape)
 
 class Lies(Honest):
@@ -253,7 +252,7 @@ def test_a_codec_with_a_refuted_bitstream_has_no_mean_until_all_others_are_verif
     assert "│ SideFile" not in shown
     assert "│ Honest" in shown
     assert "SideFile: 1 of its bitstreams did not give their pixels in a fresh process, so step 16 has no mean" in shown
-    assert "rdpbench verify RUN --all" in shown
+    assert "rdpbench verify RUN --all codec=FILE:CLASS" in shown
     shutil.move(tmp_path / name, side / name)
     assert here(*verify) == 0
     assert "│ SideFile" in table(here, capsys, "side")
@@ -294,6 +293,28 @@ def table(here: Any, capsys: pytest.CaptureFixture[str], name: str) -> str:
 
 
 # Metrics
+
+
+def test_what_nobody_holds_is_not_looked_at_again_and_what_is_held_is() -> None:
+    from rdpbench.errors import MetricError
+    from rdpbench.metrics.contract import Lender
+
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    for keeps in (False, True):
+        lender = Lender(pixels, "original")
+        with lender.lending("prepare()", own=True) as image:
+            view = image[1:] if keeps else None
+        del image
+        lender.release()
+        if view is None:
+            with lender.guarding("score()"):
+                pass
+            continue
+        view.base.flags.writeable = True
+        with pytest.raises(MetricError, match=r"score\(\) wrote into the original"), lender.guarding("score()"):
+            view.base[0] = 1
+    assert not pixels.any()
+
 
 WRITERS = {
     "BlankReconstruction": "score() wrote into the reconstruction",
@@ -467,8 +488,3 @@ def test_a_metric_of_ones_own_is_stored_with_its_whole_path(
     capsys.readouterr()
     assert here("show", str(store.folder)) == 0
     assert "odd.py:Good ↑" in capsys.readouterr().out
-
-
-def test_parts_are_plain_numbers_in_the_store(run: Callable[..., Store]) -> None:
-    store = run("parts", "codec=./codecs.py:Honest", "rate=16", "workers=0", "metrics=psnr")
-    assert all(json.loads(row.parts) == {"file": row.bytes} for row in store.read().rows.values())

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image as pil
 
 from rdpbench.results.schema import Row
-from rdpbench.results.stats.points import is_installed
+from rdpbench.results.stats.current import is_installed
 from rdpbench.results.store import Store
 
 OWN = '''

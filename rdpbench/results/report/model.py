@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rdpbench.results.reconstructions import reconstruction_path
 from rdpbench.results.schema import Row
-from rdpbench.results.stats.points import Point, Points, Where, of_store
+from rdpbench.results.stats.current import of_store
+from rdpbench.results.stats.points import Point, Points, Where
 from rdpbench.results.store import Contents, Store
 from rdpbench.results.summary import side_by_side
 from rdpbench.setting import Setting

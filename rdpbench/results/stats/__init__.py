@@ -1,1 +1,1 @@
-"""From rows to numbers. Read `points` first: what a point is, and which rows, scores and images are in its numbers."""
+"""From rows to numbers: `points` says what a point is, `current` which rows are in it, `meanings` what values mean."""
