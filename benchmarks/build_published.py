@@ -24,18 +24,8 @@ from pathlib import Path
 
 from published_origins import DATASETS, DOUBTS, LEVELS, METRICS, NAMES, ORIGINS, PROTOCOLS, SCALE, Origin, Rule
 
-from rdpbench.results.curves import rounded
-from rdpbench.results.published_files import (
-    Number,
-    Source,
-    check,
-    family,
-    in_order,
-    read,
-    read_sources,
-    write,
-    write_sources,
-)
+from rdpbench.gate.curves import rounded
+from rdpbench.results.published import Number, Source, check, family, in_order, read, read_sources, write, write_sources
 
 DROPPED = ("reason", "codec", "variant", "dataset", "protocol", "bpp", "metric", "value", "source", "digitised")
 

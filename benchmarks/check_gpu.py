@@ -41,7 +41,7 @@ from rdpbench.codecs.contract import make_ready, rate_of
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.datasets.samples import Samples
 from rdpbench.image import Image, read_image
-from rdpbench.runners.timing import synchronise
+from rdpbench.runners.worker import synchronise
 
 METRICS = (
     *(

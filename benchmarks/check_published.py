@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rdpbench.codecs.bpg import BPG
+from rdpbench.codecs.classical.bpg import BPG
+from rdpbench.codecs.classical.vtm import VTM
 from rdpbench.codecs.contract import Side, coder_of
-from rdpbench.codecs.vtm import VTM
 from rdpbench.image import Image, read_image
 
 FIELDS = ["codec", "qp", "image", "bytes", "bpp", "psnr", "encode_s", "decode_s", "sha256", "command", "coder"]

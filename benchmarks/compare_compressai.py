@@ -56,9 +56,9 @@ def bare(codec: str, folder: Path, workers: int) -> None:
 def _bare_image(codec: str, path: Path) -> list[tuple[float, float, float]]:
     from rdpbench import registry
     from rdpbench.codecs.contract import Side
-    from rdpbench.config import CodecSetting
     from rdpbench.image import read_image
     from rdpbench.runners.task import build
+    from rdpbench.setting import CodecSetting
 
     original = read_image(path).pixels
     metrics = [registry.load("metric", name)() for name in ("psnr", "ms-ssim")]

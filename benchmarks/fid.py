@@ -35,9 +35,9 @@ from typing import Any
 import numpy as np
 
 from rdpbench.image import EXTENSIONS, Image, read_image
-from rdpbench.metrics import inception
 from rdpbench.metrics.fid import FIDClean, FIDLegacyTF, FIDMetric
-from rdpbench.runners.process import set_up
+from rdpbench.networks import inception
+from rdpbench.runners.pool import set_up
 
 BATCH = inception.BATCH
 

@@ -28,7 +28,7 @@ Build = Callable[[str], Use]
 
 def seeded(network: Any) -> Any:
     """A network with random weights that differ from another one's by their seed alone."""
-    from rdpbench.codecs.diffusion.tiny import draw
+    from rdpbench.codecs.diffusion.models import draw
 
     return draw(network, 3)
 
@@ -89,7 +89,7 @@ def fid(name: str, tiny: bool, folder: Path) -> tuple[Build, str]:  # noqa: ARG0
 
     network = seeded(inception_v3(weights=None, num_classes=1008, aux_logits=False, init_weights=False))
     cls: Any = registry.load("metric", name)
-    return (lambda device: cls.features(network.state_dict(), device=device).extract), "rdpbench.metrics.inception"
+    return (lambda device: cls.features(network.state_dict(), device=device).extract), "rdpbench.networks.inception"
 
 
 def clip(name: str, tiny: bool, folder: Path) -> tuple[Build, str]:
@@ -97,8 +97,7 @@ def clip(name: str, tiny: bool, folder: Path) -> tuple[Build, str]:
     import torch
     from transformers import CLIPConfig, CLIPModel
 
-    from rdpbench.metrics.clip_tower import Clip
-    from rdpbench.metrics.clip_weights import L14_336, SHAPES, Shape, configuration, read_tokens
+    from rdpbench.networks.clip import L14_336, SHAPES, Clip, Shape, configuration, read_tokens
 
     cls: Any = registry.load("metric", name)
     card = L14_336 if name == "cmmd" else cls.card
@@ -120,7 +119,7 @@ def clip(name: str, tiny: bool, folder: Path) -> tuple[Build, str]:
             return lambda images: [*pair_metric(metric)(images)]
         return lambda images: [metric.score(metric.prepare(one, captions=(str(SIDE.caption),)), one) for one in images]
 
-    return build, "rdpbench.metrics.clip_tower" if name == "cmmd" else ""
+    return build, "rdpbench.networks.clip" if name == "cmmd" else ""
 
 
 def miou(name: str, tiny: bool, folder: Path) -> tuple[Build, str]:  # noqa: ARG001 - as all builders
@@ -135,7 +134,7 @@ def miou(name: str, tiny: bool, folder: Path) -> tuple[Build, str]:  # noqa: ARG
         ResNetConfig,
     )
 
-    from rdpbench.metrics.segmentation import Segmenter, processor_for
+    from rdpbench.networks.segmentation import Segmenter, processor_for
 
     cls: Any = registry.load("metric", name).features  # type: ignore[attr-defined]
     network: Any

@@ -36,8 +36,8 @@ from rdpbench.codecs.contract import Side
 from rdpbench.codecs.learned.frames import to_images, to_planes
 from rdpbench.datasets.samples import Samples
 from rdpbench.image import Image, read_image
-from rdpbench.runners.process import reuse_memory
-from rdpbench.runners.timing import synchronise
+from rdpbench.runners.pool import reuse_memory
+from rdpbench.runners.worker import synchronise
 
 CODECS = ("bmshj2018-hyperprior", "mbt2018-mean", "mbt2018", "cheng2020-anchor", "elic")
 """Those whose network CompressAI has, each with another way of coding."""

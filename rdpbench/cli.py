@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rdpbench import registry
+from rdpbench.config.typed import SETTINGS, plain
 from rdpbench.datasets.command import add_arguments as data_arguments
 from rdpbench.errors import ConfigError, RdpbenchError
-from rdpbench.overrides import SETTINGS, plain
+from rdpbench.figures.command import add_arguments as figure_arguments
+from rdpbench.gate.reproduce import add_arguments as reproduce_arguments
 from rdpbench.paths import RUNS, check_variables
-from rdpbench.reproduce import add_arguments as reproduce_arguments
-from rdpbench.results.bd_command import add_arguments as bd_arguments
-from rdpbench.results.figure_command import add_arguments as figure_arguments
-from rdpbench.results.report.command import add_arguments as report_arguments
+from rdpbench.report.command import add_arguments as report_arguments
+from rdpbench.results.stats.bd import METHODS
 from rdpbench.study.command import add_arguments as study_arguments
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rdpbench.results.store import Store
+    from rdpbench.results.store.store import Store
     from rdpbench.runners.coding import Named
 
 INTRO = """\
@@ -203,26 +203,25 @@ def _console() -> Console:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from rdpbench.runners.server import start_early
+    from rdpbench.runners.pool import start_early
 
     start_early(options.overrides)  # it imports in another process what this one imports next
 
-    from rdpbench.experiments import run
+    from rdpbench.config.experiments import run
 
     return run(options.overrides, _console())
 
 
 def _score(options: argparse.Namespace) -> int:
-    from rdpbench.experiments import run
+    from rdpbench.config.experiments import run
 
     return run(options.overrides, _console(), encode=False)
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from rdpbench.config import read_all
+    from rdpbench.config.bench import read_all
     from rdpbench.runners.execute import store_of, workers_of
-    from rdpbench.runners.plan import make_plan
-    from rdpbench.runners.report import as_json, lines
+    from rdpbench.runners.plan import as_json, lines, make_plan
 
     benches = [replace(bench, download=False, dry=True) for bench in read_all(options.overrides)]
     if whole := [bench.search for bench in benches if bench.targets and bench.search != "image"]:
@@ -239,7 +238,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _ls(options: argparse.Namespace) -> int:
-    from rdpbench.listing import listing
+    from rdpbench.config.listing import listing
 
     print("\n".join(listing(options.what, options.root)))
     return 0
@@ -247,7 +246,7 @@ def _ls(options: argparse.Namespace) -> int:
 
 def _metric(_: argparse.Namespace) -> int:
     from rdpbench.metrics.self_check import deltas, run
-    from rdpbench.results.bd import bd_metric, bd_rate
+    from rdpbench.results.stats.bd import bd_metric, bd_rate
 
     checks = [*run(), *deltas(bd_rate, bd_metric)]
     for one in checks:
@@ -265,14 +264,14 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _doctor(_: argparse.Namespace) -> int:
-    from rdpbench.listing import doctor
+    from rdpbench.config.listing import doctor
 
     print("\n".join(doctor()))
     return 0
 
 
 def _show(options: argparse.Namespace) -> int:
-    from rdpbench.results.show import by_tag, show
+    from rdpbench.figures.show import by_tag, show
     from rdpbench.results.stats.current import of_store
     from rdpbench.results.tables import terminal
 
@@ -291,11 +290,10 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from rdpbench.results.report.command import run
-    from rdpbench.results.report.pictures import Decoding
+    from rdpbench.report.command import run
+    from rdpbench.report.pictures import Decoding
     from rdpbench.runners.coding import decode_row
-    from rdpbench.runners.process import set_up
-    from rdpbench.runners.server import start_server
+    from rdpbench.runners.pool import set_up, start_server
 
     start_server()  # it imports what decodes while this process reads the run
     named = _named([*options.named, *(word for word in options.also if _is_of_codec(word))])
@@ -305,7 +303,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _figure(options: argparse.Namespace) -> int:
-    from rdpbench.results.figure_command import run
+    from rdpbench.figures.command import run
 
     return run(options, _console())
 
@@ -317,26 +315,26 @@ def _study(options: argparse.Namespace) -> int:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from rdpbench.reproduce import run
+    from rdpbench.gate.reproduce import run
 
     return run(options, _console())
 
 
 def _bd(options: argparse.Namespace) -> int:
-    from rdpbench.results.bd_command import run
+    from rdpbench.figures.show import run
 
     return run(options, _stored(options), _console())
 
 
 def _regress(options: argparse.Namespace) -> int:
-    from rdpbench.runners.regress import regress
+    from rdpbench.gate.command import regress
 
     files = {"junit": options.junit, "markdown": options.markdown}
     return regress(options.overrides, options.curves, **files, fresh=options.fresh)
 
 
 def _curves(options: argparse.Namespace) -> int:
-    from rdpbench.runners.regress import update
+    from rdpbench.gate.command import update
 
     return update(options.overrides, options.curves)
 
@@ -375,3 +373,15 @@ def _metric_order(name: str) -> tuple[int, str]:
     """Distortion first, as tables show it."""
     first = ["psnr", "psnr-pooled", "ms-ssim"]
     return (first.index(name) if name in first else len(first), name)
+
+
+def bd_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of ``rdpbench bd RUN --anchor CODEC``, without the run itself."""
+    parser.add_argument("--anchor", required=True, metavar="CODEC", help="the curve that the others are held against")
+    parser.add_argument("--metric", action="append", default=[], metavar="M", help="repeat for several (default: all)")
+    parser.add_argument("--method", default="pchip", metavar="|".join(METHODS), help="(default: %(default)s)")
+    parser.add_argument("--matched", action="store_true", help="also image by image, at each point of the anchor")
+    parser.add_argument("--crossover", action="store_true", help="also the rates at which a codec crosses the anchor")
+    parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="(default: %(default)s)")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables for Markdown")
+    parser.add_argument("--latex", type=Path, metavar="FILE", help="write the tables for LaTeX, with booktabs")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import hashlib
 import os
 import re
 from pathlib import Path
 
-from rdpbench.errors import UnknownName
+from rdpbench.errors import StoreUnwritable, UnknownName
 
 RUNS = "results/runs"
 """Where runs lie, unless ``root=`` says otherwise."""
@@ -91,3 +92,40 @@ def data_folders(name: str) -> list[Path]:
     given = os.environ.get("RDPBENCH_DATA")
     own = [Path(given).expanduser() / name] if given else []
     return [*own, cache_folder() / "data" / name]
+
+
+def unwritable(path: Path, error: OSError) -> StoreUnwritable:
+    """The error for a store that cannot be written, with what to do."""
+    if error.errno == errno.ENOENT:
+        return StoreUnwritable(
+            f"cannot write {path}: its folder is gone; it was deleted or renamed while this ran. Put it back if it was "
+            "renamed, and run the same command again: it goes on from what is there"
+        )
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreUnwritable(
+            f"no space left to write {path} ({error.strerror or error}). What was measured so far is safe; "
+            "free some space and run the same command again: it goes on where it stopped"
+        )
+    return StoreUnwritable(f"cannot write {path} ({error.strerror or error}); choose another folder with root=FOLDER")
+
+
+def write_file(path: Path, content: str) -> None:
+    """Write what CI asked for.
+
+    Raises:
+        StoreUnwritable: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def available(group: str) -> list[str]:
+    """Names in a group of ``conf``.
+
+    >>> "kodak" in available("data")
+    True
+    """
+    return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))

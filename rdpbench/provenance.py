@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import rdpbench
-from rdpbench.config import Bench
+from rdpbench.setting import Bench
 
 
 def new_session(latest: str = "") -> str:

@@ -5,6 +5,12 @@ Three ways in, looked up in this order:
 1. ``./mine.py:MyCodec`` (or ``package.module:MyCodec``): a class in a file of the user's;
 2. what ships, as lazy strings below;
 3. entry points ``rdpbench.codecs``, ``rdpbench.datasets``, ``rdpbench.metrics`` of installed packages.
+
+Does a class of the user's do what a codec, metric or dataset must? Asked before anything is coded.
+
+A function for each kind of class lives beside its contract (`faults_of` in ``codecs/contract.py``,
+``metrics/contract.py`` and ``datasets/contract.py``); here is what these three share. A fault is a sentence that says
+what is missing or odd, and what to write.
 """
 
 from __future__ import annotations
@@ -12,7 +18,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
@@ -27,38 +34,38 @@ Kind = Literal["codec", "dataset", "metric"]
 
 BUILTIN: dict[Kind, dict[str, str]] = {
     "codec": {
-        "avif": "rdpbench.codecs.avif:AVIF",
-        "bmshj2018-factorized": "rdpbench.codecs.compressai_zoo:FactorizedPrior",
-        "bmshj2018-hyperprior": "rdpbench.codecs.compressai_zoo:ScaleHyperprior",
-        "bpg": "rdpbench.codecs.bpg:BPG",
-        "cheng2020-anchor": "rdpbench.codecs.compressai_zoo:Cheng2020Anchor",
-        "cheng2020-attn": "rdpbench.codecs.compressai_zoo:Cheng2020Attention",
-        "elic": "rdpbench.codecs.elic:ELIC",
-        "heif": "rdpbench.codecs.heif:HEIF",
-        "hevc": "rdpbench.codecs.hevc:HEVC",
-        "hific": "rdpbench.codecs.hific:HiFiC",
-        "hific-tfci": "rdpbench.codecs.hific_tfci:HiFiCTensorFlow",
-        "jpeg": "rdpbench.codecs.jpeg:JPEG",
-        "jpeg2000": "rdpbench.codecs.jpeg2000:JPEG2000",
-        "jpegxl": "rdpbench.codecs.jpegxl:JPEGXL",
-        "lic-tcm": "rdpbench.codecs.lic_tcm:Tcm",
-        "mbt2018": "rdpbench.codecs.compressai_zoo:Autoregressive",
-        "mbt2018-mean": "rdpbench.codecs.compressai_zoo:MeanScaleHyperprior",
-        "mini": "rdpbench.codecs.mini:Mini",
-        "mozjpeg": "rdpbench.codecs.mozjpeg:MozJPEG",
-        "msillm": "rdpbench.codecs.msillm:MSILLM",
-        "msillm-nogan": "rdpbench.codecs.msillm:NoGAN",
-        "perco": "rdpbench.codecs.perco:PerCo",
-        "perco-image": "rdpbench.codecs.perco_image:PerCoImage",
-        "pic": "rdpbench.codecs.pic:PIC",
-        "pics": "rdpbench.codecs.pics:PICS",
-        "pics-sketch": "rdpbench.codecs.pics:SketchPICS",
-        "sd-vae": "rdpbench.codecs.sd_vae:StableDiffusionVAE",
-        "taco": "rdpbench.codecs.taco:TACO",
-        "textual-inversion": "rdpbench.codecs.textual_inversion:TextualInversion",
-        "vtm": "rdpbench.codecs.vtm:VTM",
-        "vvenc": "rdpbench.codecs.vvenc:VVenC",
-        "webp": "rdpbench.codecs.webp:WebP",
+        "avif": "rdpbench.codecs.classical.avif:AVIF",
+        "bmshj2018-factorized": "rdpbench.codecs.learned.zoo:FactorizedPrior",
+        "bmshj2018-hyperprior": "rdpbench.codecs.learned.zoo:ScaleHyperprior",
+        "bpg": "rdpbench.codecs.classical.bpg:BPG",
+        "cheng2020-anchor": "rdpbench.codecs.learned.zoo:Cheng2020Anchor",
+        "cheng2020-attn": "rdpbench.codecs.learned.zoo:Cheng2020Attention",
+        "elic": "rdpbench.codecs.learned.elic:ELIC",
+        "heif": "rdpbench.codecs.classical.heif:HEIF",
+        "hevc": "rdpbench.codecs.classical.hevc:HEVC",
+        "hific": "rdpbench.codecs.learned.hific.codec:HiFiC",
+        "hific-tfci": "rdpbench.codecs.learned.hific.tfci:HiFiCTensorFlow",
+        "jpeg": "rdpbench.codecs.classical.jpeg:JPEG",
+        "jpeg2000": "rdpbench.codecs.classical.jpeg2000:JPEG2000",
+        "jpegxl": "rdpbench.codecs.classical.jpegxl:JPEGXL",
+        "lic-tcm": "rdpbench.codecs.learned.lic_tcm.codec:Tcm",
+        "mbt2018": "rdpbench.codecs.learned.zoo:Autoregressive",
+        "mbt2018-mean": "rdpbench.codecs.learned.zoo:MeanScaleHyperprior",
+        "mini": "rdpbench.codecs.learned.mini:Mini",
+        "mozjpeg": "rdpbench.codecs.classical.jpeg:MozJPEG",
+        "msillm": "rdpbench.codecs.learned.msillm:MSILLM",
+        "msillm-nogan": "rdpbench.codecs.learned.msillm:NoGAN",
+        "perco": "rdpbench.codecs.diffusion.perco.codec:PerCo",
+        "perco-image": "rdpbench.codecs.diffusion.perco.image:PerCoImage",
+        "pic": "rdpbench.codecs.diffusion.pic.codec:PIC",
+        "pics": "rdpbench.codecs.diffusion.pic.codec:PICS",
+        "pics-sketch": "rdpbench.codecs.diffusion.pic.codec:SketchPICS",
+        "sd-vae": "rdpbench.codecs.diffusion.sd_vae:StableDiffusionVAE",
+        "taco": "rdpbench.codecs.learned.taco.codec:TACO",
+        "textual-inversion": "rdpbench.codecs.diffusion.textual_inversion.codec:TextualInversion",
+        "vtm": "rdpbench.codecs.classical.vtm:VTM",
+        "vvenc": "rdpbench.codecs.classical.vvenc:VVenC",
+        "webp": "rdpbench.codecs.classical.webp:WebP",
     },
     "dataset": {
         "clic": "rdpbench.datasets.clic:CLIC",
@@ -66,7 +73,7 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "div2k": "rdpbench.datasets.div2k:DIV2K",
         "folder": "rdpbench.datasets.folder:Folder",
         "kodak": "rdpbench.datasets.kodak:Kodak",
-        "manifest": "rdpbench.datasets.listed:Listed",
+        "manifest": "rdpbench.datasets.folder:Listed",
         "openimages": "rdpbench.datasets.openimages:OpenImages",
         "samples": "rdpbench.datasets.samples:Samples",
     },
@@ -364,3 +371,82 @@ def _module_from_file(path: Path, named_by: str) -> ModuleType:
         except Exception as error:
             raise ConfigError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
     return own.enter(_files[str(path)][0])
+
+
+MISSING = object()
+
+
+def shape_of(cls: type, method: str, arguments: tuple[str, ...], keywords: Iterable[str] = ()) -> Iterator[str]:
+    """A fault if a class has no such method, or one that cannot be called so.
+
+    >>> list(shape_of(type("Mine", (), {"decode": lambda self: 0}), "decode", ("data",)))
+    ['decode() cannot be called with (data): too many positional arguments; write def decode(self, data)']
+    """
+    by_name = tuple(keywords)
+    words = ", ".join([*arguments, *([f"*, {', '.join(by_name)}"] if by_name else [])])
+    write = f"write def {method}(self{', ' if words else ''}{words})"
+    function = inspect.getattr_static(cls, method, None)
+    if function is None:
+        yield f"{method}({words}) is missing; {write}"
+        return
+    if not callable(getattr(cls, method)):
+        yield f"{method} is {getattr(cls, method)!r:.60}, and no method; {write}"
+        return
+    bound = () if isinstance(function, (staticmethod, classmethod)) else (None,)
+    why = refusal(getattr(cls, method), (*bound, *arguments), by_name)
+    if why:
+        yield f"{method}() cannot be called with ({words}): {why}; {write}"
+
+
+def refusal(function: Callable[..., Any], arguments: tuple[Any, ...], keywords: Iterable[str] = ()) -> str:
+    """Why a function cannot be called with these arguments; empty if it can, or if nobody knows."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return ""  # of compiled code
+    try:
+        signature.bind(*arguments, **dict.fromkeys(keywords))
+    except TypeError as error:
+        return str(error)
+    return ""
+
+
+def type_of(
+    cls: Any, name: str, types: type | tuple[type, ...], write: str, *, required: bool = False
+) -> Iterator[str]:
+    """A fault if what a class states is of another type, or if it must state it and does not.
+
+    >>> list(type_of(type("Mine", (), {"unit": 3}), "unit", str, 'unit = "dB"'))
+    ['unit is 3 (int); write unit = "dB"']
+    """
+    value = getattr(cls, name, MISSING)
+    if value is MISSING:
+        if required:
+            yield f"{name} is missing; write {write}"
+    elif not isinstance(value, types) or (isinstance(value, bool) and types is not bool):
+        yield f"{name} is {value!r:.60} ({type(value).__name__}); write {write}"
+
+
+def texts_in(cls: Any, name: str, write: str) -> Iterator[str]:
+    """A fault if what a class states is no list of texts."""
+    value = getattr(cls, name, ())
+    if isinstance(value, str) or not _all(value, lambda text: isinstance(text, str)):
+        yield f"{name} is {value!r:.60}; write {write}"
+
+
+def needs_in(cls: Any) -> Iterator[str]:
+    """A fault if what a class needs is no list of what `rdpbench.needs` has."""
+    value = getattr(cls, "needs", ())
+    if not _all(value, lambda need: callable(getattr(need, "missing", None))):
+        yield f'needs is {value!r:.60}; write needs = (), or such as needs = (rdpbench.needs.Package("scipy"),)'
+
+
+def abstract_in(cls: type) -> Iterator[str]:
+    """A fault if a class cannot be built, since methods of its base are left open."""
+    if inspect.isabstract(cls):
+        open_ = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
+        yield f"it is abstract; write its methods {open_}"
+
+
+def _all(value: object, fits: Callable[[Any], bool]) -> bool:
+    return isinstance(value, (tuple, list, set, frozenset)) and all(map(fits, value))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 
 class _Row(Protocol):
-    """What a row says of its setting, such as `rdpbench.results.schema.Row`."""
+    """What a row says of its setting, such as `rdpbench.results.store.schema.Row`."""
 
     @property
     def rate_field(self) -> str: ...
@@ -63,3 +65,73 @@ class Setting:
         """Sorts the settings of a codec."""
         known = (-math.inf if value is None else value for value in (self.target, self.rate))
         return (*known, self.field)  # type: ignore[return-value]  # of two floats and a text
+
+
+@dataclass(frozen=True)
+class CodecSetting:
+    """One codec with its options, as a curve's label and as what builds it."""
+
+    name: str
+    use: str
+    """Registry name, entry point, or ``file.py:Class``."""
+    options: tuple[tuple[str, Any], ...]
+    rates: tuple[float, ...]
+    """The default sweep."""
+    title: str = ""
+    role: str = "codec"
+    typed: tuple[tuple[tuple[str, Any], str], ...] = ()
+    """What was typed in the place of a value that is out of the environment, by the option's name and that value."""
+
+
+@dataclass(frozen=True)
+class DataSetting:
+    """One dataset with its options."""
+
+    name: str
+    use: str
+    options: tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything that a command asked for."""
+
+    grid: tuple[tuple[CodecSetting, DataSetting], ...]
+    rates: tuple[float, ...] | None
+    points: int | None
+    targets: tuple[float, ...] | None
+    search: str
+    """``image``, or what of the whole dataset is searched: ``dataset`` (the mean of bpp) or ``pooled``."""
+    tolerance: float
+    """How far from a target a rate may be, as a ratio: 0.1 is at most 1.1 times as much, or as little."""
+    seeds: tuple[int, ...]
+    captions: tuple[str, ...]
+    """Sources of captions, for codecs that take one; empty means the dataset's own."""
+    metrics: tuple[str, ...]
+    metrics_available: bool
+    limit: int | None
+    run: str | None
+    root: Path
+    keep: int | None
+    """Images per rate point whose reconstruction is kept; None for all."""
+    retry_failed: bool
+    allow_unreliable: bool
+    verify: int
+    download: bool
+    timing: bool
+    figures: bool
+    workers: int | None
+    device: str
+    decodes: int = 1
+    """Of each bitstream, by codecs whose decoder draws random numbers."""
+    timeout: float | None = None
+    """Seconds for each task; 0 for no limit, None for one that grows with the image."""
+    batch: int = 1
+    """Images of one size that are coded together, by codecs that can."""
+    dry: bool = False
+    """Only a plan: nothing is made, not even captions."""
+    overrides: tuple[str, ...] = ()
+    composed: Mapping[str, Any] | None = None
+    """The first composed configuration, for the record, with interpolations such as ``${oc.env:X}`` as typed."""
+    interpolated: Mapping[tuple[str, Any], str] = field(default_factory=dict)
+    """What was typed in place of a value, by the option's name and that value, where an interpolation was typed."""

@@ -16,7 +16,7 @@ import yaml
 import rdpbench as package
 from rdpbench import registry
 from rdpbench.paths import conf_folder
-from rdpbench.results.store import Store
+from rdpbench.results.store.store import Store
 
 QUICK = ("metrics=psnr", "figures=false", "verify=0", "workers=0")
 HEAVY = ("torch", "pandas", "matplotlib", "hydra", "PIL", "rich", "pyarrow", "imagecodecs")

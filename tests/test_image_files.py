@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image as pil
 
+from rdpbench.assets.hashes import file_facts
 from rdpbench.datasets.labels import load_labels, write_labels
-from rdpbench.datasets.memory import file_facts
 from rdpbench.errors import ImageError
 from rdpbench.image import EXTENSIONS, pixel_sha256, read_image
 

@@ -4,7 +4,7 @@
 
     python training/mini.py train --photos FOLDER --work WORK --steps 20000
     python training/mini.py train --photos FOLDER --work WORK2 --metric ms-ssim --begin WORK/last.pt --steps 2000
-    python training/mini.py export --work WORK --to rdpbench/codecs/mini_weights/mse.safetensors
+    python training/mini.py export --work WORK --to rdpbench/codecs/learned/mini_weights/mse.safetensors
 
 One network is trained for all rates: each crop of a batch has a rate drawn for it, and its loss is weighted so that
 rates count alike. Batches follow from the seed and the number of the step. A checkpoint is written every two minutes
@@ -30,8 +30,8 @@ from images import Batches, photographs, synthetic
 from start import components, steps
 from torch import Tensor
 
+from rdpbench.codecs.learned.mini_network import Mini
 from rdpbench.codecs.learned.tables import set_tables
-from rdpbench.codecs.mini_network import Mini
 
 LAMBDAS = {
     # Times 255^2 MSE, and times 1 - MS-SSIM, both of values in [0, 1].

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from rdpbench.codecs.mini_network import Mini, Normaliser, Residual
+from rdpbench.codecs.learned.mini_network import Mini, Normaliser, Residual
 
 SMALL = 0.01
 """Of the random weights, the part that stays."""

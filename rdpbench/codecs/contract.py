@@ -37,6 +37,8 @@ Methods that a codec with weights also has:
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from inspect import signature
@@ -45,10 +47,11 @@ from operator import index
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
-from rdpbench.contracts import abstract_in, needs_in, refusal, shape_of, texts_in, type_of
-from rdpbench.errors import CodecError, OutOfRange
+from rdpbench.errors import CodecError, ConfigError, OutOfRange, UnknownName
 from rdpbench.image import Image
 from rdpbench.needs import Need
+from rdpbench.registry import Kind, abstract_in, load, needs_in, refusal, shape_of, texts_in, type_of
+from rdpbench.setting import CodecSetting, DataSetting
 
 FLOAT_LIBRARIES = (
     "instructions",
@@ -206,7 +209,7 @@ class Rate:
 def faults_of(codec: type) -> list[str]:
     """What a class lacks, or states oddly, that is to be a codec; empty if nothing.
 
-    >>> from rdpbench.codecs.jpeg import JPEG
+    >>> from rdpbench.codecs.classical.jpeg import JPEG
     >>> len(faults_of(JPEG)), len(faults_of(dict))
     (0, 2)
     """
@@ -285,7 +288,7 @@ def needs_of_built(codec: Codec) -> tuple[Need, ...]:
 def depends_on_cpu(codec: type) -> tuple[str, ...]:
     """What of the processor decides a codec's bytes; empty for one that writes the same on all.
 
-    >>> from rdpbench.codecs.jpegxl import JPEGXL
+    >>> from rdpbench.codecs.classical.jpegxl import JPEGXL
     >>> depends_on_cpu(JPEGXL), depends_on_cpu(type("Mine", (), {"uses_device": True})) == FLOAT_LIBRARIES
     (('instructions',), True)
     """
@@ -330,7 +333,7 @@ def coder_of(codec: Codec) -> dict[str, str]:
 def coder_inside(what: str, codec: Codec) -> dict[str, str]:
     """The same of a codec that another one uses for a part of its bitstream: its version is in it, from the second on.
 
-    >>> from rdpbench.codecs.webp import WebP
+    >>> from rdpbench.codecs.classical.webp import WebP
     >>> sorted(coder_inside("guide", WebP()))
     ['guide libwebp', 'guide pillow']
     """
@@ -344,7 +347,7 @@ def configuration_of(codec: Codec, *, with_rate: bool = False) -> dict[str, Any]
 
     Without the device and, unless it is asked for, the rate: these have columns of their own. Nothing is in a key.
 
-    >>> from rdpbench.codecs.jpeg import JPEG
+    >>> from rdpbench.codecs.classical.jpeg import JPEG
     >>> configuration_of(JPEG(quality=5), with_rate=True)
     {'quality': 5, 'chroma': '4:2:0', 'optimize': False}
     """
@@ -367,3 +370,57 @@ def _weight_files(codec: Codec) -> dict[str, Any]:
     cards = [card for need in (own() if callable(own) else ()) if (card := getattr(need, "card", None))]
     files = {str(card.id): f"{card.source}, revision {card.revision}" for card in cards}
     return {"weight_files": files} if files else {}
+
+
+def check_options(setting: CodecSetting | DataSetting) -> None:
+    """Raise `ConfigError` if a codec or dataset is given an option that it does not have, or one set elsewhere."""
+    kind: Kind = "codec" if isinstance(setting, CodecSetting) else "dataset"
+    group = "codec" if kind == "codec" else "data"
+    cls = load(kind, setting.use)
+    legal = option_names(cls)
+    elsewhere = set_elsewhere(cls)
+    whose = f"{kind} {setting.name.partition('[')[0]!r}"
+    for name, value in setting.options:
+        if name in elsewhere:
+            raise ConfigError(f"{name} is the {elsewhere[name]} of {whose}; write {elsewhere[name]}={value}")
+        if legal is not None and name not in legal:
+            typed = {one: elsewhere.get(one, f"{group}.options.{one}") for one in legal}
+            near = difflib.get_close_matches(name, typed, n=1, cutoff=0.5)
+            meant = typed[near[0]] if near else ""
+            raise UnknownName("option", f"{group}.options.{name}", typed.values(), f"of {whose}", near=meant)
+
+
+OWN_WEIGHTS = tuple(
+    f"codec.options.{name}" for name in ("checkpoint", "base", "pipeline", "controlnet", "clip", "codebooks")
+)
+"""Options that may name files of the user's: as they are typed, too (``epoch=3-step=200.ckpt``); commas sweep."""
+
+
+def option_names(cls: type) -> list[str] | None:
+    """Names of the options of a codec or dataset class; None if it takes any.
+
+    >>> from rdpbench.codecs.classical.webp import WebP
+    >>> option_names(WebP)
+    ['quality', 'method']
+    """
+    if is_dataclass(cls):
+        return [field.name for field in fields(cls) if field.init]
+    try:
+        takes = inspect.signature(cls).parameters.values()
+    except ValueError:  # a class that is not written in Python
+        return None
+    return None if any(one.kind is one.VAR_KEYWORD for one in takes) else [one.name for one in takes]
+
+
+def set_elsewhere(cls: type) -> dict[str, str]:
+    """The settings that fill an option of a codec class: what was typed for the option itself would be ignored.
+
+    >>> from rdpbench.codecs.classical.webp import WebP
+    >>> set_elsewhere(WebP)
+    {'quality': 'rate'}
+    """
+    axis = rate_of(cls)
+    return {
+        **({axis.field: "rate"} if axis else {}),
+        **({"device": "device"} if getattr(cls, "uses_device", 0) else {}),
+    }

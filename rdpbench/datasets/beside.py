@@ -5,8 +5,8 @@
     data=folder:pictures data.options.references=captions.json data.options.labels=maps
     data=manifest:mine.sha256      # whose lines "# references: captions.json" and "# labels: maps" name them
 
-``references`` is a JSON file in the forms of ``captions=file:`` (`rdpbench.datasets.caption_files`); all captions of an
-image are scored against, and none is given to an encoder. ``labels`` is a folder of PNGs as
+``references`` is a JSON file in the forms of ``captions=file:`` (`rdpbench.datasets.captions.files`); all captions of
+an image are scored against, and none is given to an encoder. ``labels`` is a folder of PNGs as
 `rdpbench.datasets.labels.write_labels` writes them, with the images' names: ``maps/a/b.png`` for ``pictures/a/b.jpg``.
 Images without either are told by the plan, where a metric needs it.
 """
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rdpbench.datasets import caption_files
+from rdpbench.datasets.captions import files
 from rdpbench.datasets.contract import Sample
 from rdpbench.errors import ConfigError
 
@@ -52,8 +52,8 @@ def with_beside(
             raw = references.read_bytes()
         except OSError as error:
             raise ConfigError(f"cannot read the references {references}: {error.strerror}") from error
-        listed = caption_files.read_references(raw, str(references))
-        names = caption_files.match(listed, samples, str(references), dataset, partial=True)
+        listed = files.read_references(raw, str(references))
+        names = files.match(listed, samples, str(references), dataset, partial=True)
         captions = {image: listed[name] for image, name in names.items()}
     maps = _maps(samples, root, dataset, labels) if labels else {}
     for sample in samples:

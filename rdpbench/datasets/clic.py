@@ -24,8 +24,8 @@ from functools import partial
 from typing import ClassVar
 
 from rdpbench.datasets import lists
+from rdpbench.datasets.fetching import Archive, Names, Part, Release
 from rdpbench.datasets.official import Official
-from rdpbench.datasets.releases import Archive, Names, Part, Release
 
 _ETH = "https://data.vision.ee.ethz.ch/cvl/clic/"
 _GOOGLE = "https://storage.googleapis.com/"

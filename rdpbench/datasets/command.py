@@ -140,8 +140,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _manifest(options: argparse.Namespace) -> int:
-    from rdpbench.datasets.folder import Folder
-    from rdpbench.datasets.listed import make_manifest
+    from rdpbench.datasets.folder import Folder, make_manifest
 
     name = options.name or options.folder.expanduser().absolute().name
     out = options.output or Path(f"{name}.sha256")

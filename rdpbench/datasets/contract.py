@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from rdpbench.contracts import needs_in, shape_of, type_of
 from rdpbench.needs import Need
+from rdpbench.registry import needs_in, shape_of, type_of
 
 PinKind = Literal["pinned", "recorded", "names", "made"]
 """How far a set's bytes are known.

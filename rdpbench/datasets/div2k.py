@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
+from rdpbench.datasets.fetching import Archive, Part, Release
 from rdpbench.datasets.official import Official
-from rdpbench.datasets.releases import Archive, Part, Release
 
 _BASE = "https://data.vision.ee.ethz.ch/cvl/DIV2K/"
 

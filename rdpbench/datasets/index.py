@@ -1,6 +1,6 @@
 """What planning must know of each image without keeping its pixels: sizes, and the hashes of file and pixels.
 
-Decoding 30,000 images takes minutes, so what was read is remembered (`rdpbench.datasets.memory`). `verify` does not
+Decoding 30,000 images takes minutes, so what was read is remembered (`rdpbench.assets.hashes`). `verify` does not
 trust this memory: it reads the images again.
 """
 
@@ -16,10 +16,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
+from rdpbench.assets.hashes import file_facts, identity, open_memory
 from rdpbench.datasets.contract import Dataset, Sample
-from rdpbench.datasets.lookalikes import some
+from rdpbench.datasets.fetching import some
 from rdpbench.datasets.manifest import other_bytes
-from rdpbench.datasets.memory import file_facts, identity, open_memory
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import ImageError
 from rdpbench.image import check_names, pixel_sha256

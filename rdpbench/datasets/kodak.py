@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from rdpbench.assets.download import download
+from rdpbench.assets.hashes import file_sha256
 from rdpbench.datasets.contract import Here, Pin, Sample
-from rdpbench.datasets.lookalikes import some
-from rdpbench.datasets.manifest import Manifest, file_sha256, other_bytes
-from rdpbench.download import download
+from rdpbench.datasets.fetching import some
+from rdpbench.datasets.manifest import Manifest, other_bytes
 from rdpbench.errors import ConfigError, ImageError
 from rdpbench.needs import Need
 from rdpbench.paths import data_folders

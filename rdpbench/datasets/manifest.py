@@ -1,4 +1,10 @@
-"""A manifest pins a dataset: one line a file, ``sha256  name`` as ``sha256sum`` writes it, in the order of the set.
+"""``manifest:FILE``: a set of one's own that a manifest pins, as `rdpbench data manifest FOLDER` writes it.
+
+Names in it are relative to the folder of the images: ``data.path=FOLDER``, or the one that its line ``# folder:`` names
+below the manifest's own, or that one. ``# name:`` and ``# protocol:`` name the set and what is done to its images,
+``# references:`` and ``# labels:`` what lies beside them (`rdpbench.datasets.beside`), below the manifest's folder.
+
+A manifest pins a dataset: one line a file, ``sha256  name`` as ``sha256sum`` writes it, in the order of the set.
 
 Lines ``# key: value`` above say what the files are; ``sha256sum --check`` passes over them.
 """
@@ -12,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from rdpbench.assets.hashes import file_sha256
 from rdpbench.errors import ConfigError, ImageError
 from rdpbench.image import read_header
 
@@ -103,12 +110,6 @@ def manifest_sha256(files: Iterable[tuple[str, str]]) -> str:
     for name, sha256 in files:
         digest.update(f"{sha256}  {name}\n".encode())
     return digest.hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes, read in pieces."""
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def other_bytes(path: Path, found: str, expected: str) -> str:

@@ -4,6 +4,11 @@ A part of a set is looked for in ``data.path=FOLDER``, in ``$RDPBENCH_DATA`` and
 its archives; a folder that holds the images themselves will do. Files that rdpbench unpacked from a verified archive
 have a manifest beside them, and every byte is held against it (``recorded``). Of others names, counts and sizes are
 checked (``names``): enough to refuse crops and mix-ups, no proof.
+
+What is known of an official release: its archives, the names in them, and what its images look like.
+
+Only facts, no files: `rdpbench.datasets.official` finds them on this machine, `rdpbench.datasets.fetching` gets them.
+No hash here is invented: where nobody published one, the field is None, and rows say that nothing was compared.
 """
 
 from __future__ import annotations
@@ -14,12 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from rdpbench.assets.hashes import file_facts
 from rdpbench.datasets.contract import Here, Pin, PinKind, Sample
-from rdpbench.datasets.fetching import fetch, hint, recorded
-from rdpbench.datasets.lookalikes import foreign, some, wrong_count, wrong_sizes
+from rdpbench.datasets.fetching import Part, Release, fetch, foreign, hint, recorded, some, wrong_count, wrong_sizes
 from rdpbench.datasets.manifest import Manifest, manifest_sha256
-from rdpbench.datasets.memory import file_facts
-from rdpbench.datasets.releases import Part, Release
 from rdpbench.errors import ConfigError, ImageError, UnknownName
 from rdpbench.image import EXTENSIONS
 from rdpbench.needs import Need

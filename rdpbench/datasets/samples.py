@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from rdpbench.assets.hashes import file_sha256
 from rdpbench.datasets.contract import Here, Pin, Sample
-from rdpbench.datasets.manifest import Manifest, file_sha256, manifest_sha256
+from rdpbench.datasets.manifest import Manifest, manifest_sha256
 from rdpbench.needs import Need, Package
 
 TAGS: dict[str, tuple[str, ...]] = {

@@ -28,13 +28,13 @@ from typing import ClassVar, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rdpbench.assets.weights import Card, Weights
 from rdpbench.errors import MetricError
 from rdpbench.image import Image
 from rdpbench.metrics import contract
-from rdpbench.metrics.checks import check_original, check_pair
-from rdpbench.metrics.clip_tower import B32, H14, L14, TOKENS, Clip, load_clip, unit
+from rdpbench.metrics.contract import check_original, check_pair
 from rdpbench.needs import Need, Package
-from rdpbench.weights import Card, Weights
+from rdpbench.networks.clip import B32, H14, L14, TOKENS, Clip, load_clip, unit
 
 Vector: TypeAlias = NDArray[np.float64]
 

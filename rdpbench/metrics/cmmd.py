@@ -18,14 +18,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rdpbench.assets.weights import Weights
 from rdpbench.image import Image
 from rdpbench.metrics import mmd
-from rdpbench.metrics.clip_tower import L14_336, Clip, load_clip, unit
 from rdpbench.metrics.contract import Array, Estimate, Features
-from rdpbench.metrics.feature_sets import check_pairs, of_pairs, owners, stack
-from rdpbench.metrics.mmd_sums import apart_without, cmmd_sums
+from rdpbench.metrics.mmd import apart_without, cmmd_sums
+from rdpbench.metrics.sets import check_pairs, of_pairs, owners, stack
 from rdpbench.needs import Need, Package
-from rdpbench.weights import Weights
+from rdpbench.networks.clip import L14_336, Clip, load_clip, unit
 
 SIGMA, SCALE = 10.0, 1000.0
 """Of the published metric."""

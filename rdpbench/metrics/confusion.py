@@ -12,20 +12,18 @@ challenge", IJCV 2010; Long et al., "Fully convolutional networks", CVPR 2015, f
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rdpbench.datasets.labels import IGNORE
 from rdpbench.errors import MetricError
 
 Counts = NDArray[np.int64]
 """``(K, K)``: pixels by true class (rows) and predicted class (columns)."""
-
-IGNORE = 255
-"""Label of pixels without ground truth, in COCO-Stuff and Pascal alike."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,43 +109,6 @@ def scores(counts: Counts) -> Scores:
         accuracy=int(right.sum()) / total if total else math.nan,
         classes=len(there),
     )
-
-
-def table(classes: Mapping[int, int], other: int = IGNORE, size: int = 256) -> NDArray[np.uint8]:
-    """A look-up table from a dataset's labels to class indices, for `remap`.
-
-    Labels that are not named, 255 among them, become ``other``.
-
-    Raises:
-        MetricError: a label outside 0 to ``size`` - 1, or a class outside 0 to 255.
-
-    >>> table({1: 0, 3: 1}, size=4).tolist()
-    [255, 0, 255, 1]
-    """
-    found = np.full(size, other, np.uint8)
-    for label, index in classes.items():
-        if not 0 <= label < size or not 0 <= index <= 255:
-            raise MetricError(f"label table: {label} -> {index}: labels are 0 to {size - 1}, classes 0 to 255")
-        found[label] = index
-    return found
-
-
-def remap(labels: NDArray[Any], lookup: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A label map in a model's class indices.
-
-    Raises:
-        MetricError: a label that the table does not reach.
-
-    >>> remap(np.array([[1, 3, 0]], np.uint8), table({1: 0, 3: 1})).tolist()
-    [[0, 1, 255]]
-    """
-    if labels.size and (int(labels.min()) < 0 or int(labels.max()) >= len(lookup)):
-        raise MetricError(
-            f"labels {int(labels.min())} to {int(labels.max())} are given to a table of {len(lookup)} labels: "
-            "is the map of another dataset?"
-        )
-    found: NDArray[np.uint8] = lookup[labels]
-    return found
 
 
 def _check_classes(found: NDArray[Any], classes: int, what: str) -> None:

@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from rdpbench.assets.weights import CARDS, Weights, read_tensors
 from rdpbench.errors import MetricError
 from rdpbench.image import Image
 from rdpbench.metrics import contract
-from rdpbench.metrics.checks import check_original, check_pair
-from rdpbench.metrics.precision import exact
+from rdpbench.metrics.contract import check_original, check_pair
 from rdpbench.needs import Need, Package
-from rdpbench.weights import CARDS, Weights, read_tensors
+from rdpbench.networks.precision import exact
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 from rdpbench.errors import MetricError, OutOfRange
 from rdpbench.image import Image
 from rdpbench.metrics import contract
-from rdpbench.metrics.checks import check_original, check_pair
-from rdpbench.metrics.contract import Metric
+from rdpbench.metrics.contract import Metric, check_original, check_pair
 from rdpbench.metrics.lpips import LPIPSVGG, LPIPSAlex, LPIPSSqueeze
 from rdpbench.needs import Need
 

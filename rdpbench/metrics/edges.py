@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from rdpbench.image import Image
 from rdpbench.metrics import contract
-from rdpbench.metrics.checks import check_original, check_pair
+from rdpbench.metrics.contract import check_original, check_pair
 from rdpbench.needs import Need, Package
 
 Mask: TypeAlias = NDArray[np.bool_]

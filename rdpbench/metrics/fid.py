@@ -13,8 +13,6 @@ from typing import ClassVar, Literal
 
 from rdpbench.metrics import frechet
 from rdpbench.metrics.contract import Array, Estimate, Features
-from rdpbench.metrics.feature_sets import stack
-from rdpbench.metrics.inception import InceptionFeatures
 from rdpbench.metrics.presets import (
     Clean,
     HiFiCPatches,
@@ -23,7 +21,9 @@ from rdpbench.metrics.presets import (
     LegacyTorch,
     TorchMetrics,
 )
+from rdpbench.metrics.sets import stack
 from rdpbench.needs import Need
+from rdpbench.networks.inception import InceptionFeatures
 
 PATCHED_IMAGES = 100
 """Fewest images of a metric over patches: as many as DIV2K's validation set has, the smallest it is printed for."""

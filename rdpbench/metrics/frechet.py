@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.errors import MetricError
-from rdpbench.metrics.rows import Rows, blocks, check_rows, check_sets, same_length
+from rdpbench.metrics.sets import Rows, blocks, check_rows, check_sets, same_length
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,10 +19,10 @@ import numpy as np
 
 from rdpbench.metrics import fid, mmd
 from rdpbench.metrics.contract import Array, Estimate, Features
-from rdpbench.metrics.feature_sets import check_pairs, of_pairs, owners, stack
-from rdpbench.metrics.inception import InceptionFeatures
-from rdpbench.metrics.mmd_sums import apart_without, kid_sums
+from rdpbench.metrics.mmd import apart_without, kid_sums
+from rdpbench.metrics.sets import check_pairs, of_pairs, owners, stack
 from rdpbench.needs import Need
+from rdpbench.networks.inception import InceptionFeatures
 
 SEED = 2020
 SPLIT = ("kid/clean/split", "kid/hific-patch/split", "kid/legacy-tf/split")

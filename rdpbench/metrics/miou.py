@@ -17,13 +17,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rdpbench.assets.weights import Weights
 from rdpbench.errors import MetricError
 from rdpbench.image import Image
-from rdpbench.metrics import segmentation
 from rdpbench.metrics.confusion import confusion, merge, scores
 from rdpbench.metrics.contract import Array, Estimate, Features
 from rdpbench.needs import Need, Package
-from rdpbench.weights import Weights
+from rdpbench.networks import segmentation
 
 
 @cache

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from rdpbench.image import Image
 from rdpbench.metrics import contract
-from rdpbench.metrics.checks import check_original, check_pair
+from rdpbench.metrics.contract import check_original, check_pair
 from rdpbench.needs import Need, Package
 
 Floats: TypeAlias = NDArray[np.float64]

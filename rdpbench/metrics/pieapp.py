@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from rdpbench.assets.weights import Card, Weights, read_tensors
 from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.image import Image
 from rdpbench.metrics import contract
-from rdpbench.metrics.checks import check_original, check_pair
-from rdpbench.metrics.precision import exact
+from rdpbench.metrics.contract import check_original, check_pair
 from rdpbench.needs import Need
-from rdpbench.weights import Card, Weights, read_tensors
+from rdpbench.networks.precision import exact
 
 if TYPE_CHECKING:
     from torch import Tensor

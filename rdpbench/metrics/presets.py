@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from rdpbench.image import Image
-from rdpbench.metrics import resizing
-from rdpbench.metrics.inception import InceptionFeatures
 from rdpbench.metrics.patches import hific
+from rdpbench.networks import inception
+from rdpbench.networks.inception import InceptionFeatures
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +28,7 @@ class Clean(InceptionFeatures):
     id: ClassVar[str] = "inception/clean"
 
     def prepare(self, images: Tensor) -> Tensor:
-        return resizing.around_128(resizing.clean(images))
+        return inception.around_128(inception.clean(images))
 
 
 class LegacyTF(InceptionFeatures):
@@ -41,7 +41,7 @@ class LegacyTF(InceptionFeatures):
     id: ClassVar[str] = "inception/legacy-tf"
 
     def prepare(self, images: Tensor) -> Tensor:
-        return resizing.around_128(resizing.tf1(images))
+        return inception.around_128(inception.tf1(images))
 
 
 class LegacyTorch(InceptionFeatures):
@@ -54,7 +54,7 @@ class LegacyTorch(InceptionFeatures):
     id: ClassVar[str] = "inception/legacy-torch"
 
     def prepare(self, images: Tensor) -> Tensor:
-        return 2 * resizing.plain(images / 255) - 1
+        return 2 * inception.plain(images / 255) - 1
 
 
 class TorchMetrics(InceptionFeatures):
@@ -67,7 +67,7 @@ class TorchMetrics(InceptionFeatures):
     id: ClassVar[str] = "inception/tm-1.8"
 
     def prepare(self, images: Tensor) -> Tensor:
-        return resizing.around_128(resizing.antialiased(images))
+        return inception.around_128(inception.antialiased(images))
 
 
 class HiFiCPatches(LegacyTF):
@@ -94,4 +94,4 @@ class HiFiCPatchesAsTheyAre(HiFiCPatches):
     id: ClassVar[str] = "inception/hific-patch-noresize"
 
     def prepare(self, images: Tensor) -> Tensor:
-        return resizing.around_128(images.float())
+        return inception.around_128(images.float())

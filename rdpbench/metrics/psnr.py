@@ -14,7 +14,7 @@ import numpy as np
 
 from rdpbench.image import Image
 from rdpbench.metrics import contract
-from rdpbench.metrics.checks import check_original, check_pair
+from rdpbench.metrics.contract import check_original, check_pair
 from rdpbench.needs import Need
 
 _BLOCK = 65536

@@ -56,7 +56,7 @@ def run() -> list[Check]:
 def deltas(bd_rate: Callable[..., Any], bd_metric: Callable[..., Any]) -> list[Check]:
     """Checks of BD-rate and BD-metric, which are handed over: metrics do not import results.
 
-    >>> from rdpbench.results.bd import bd_metric, bd_rate
+    >>> from rdpbench.results.stats.bd import bd_metric, bd_rate
     >>> len([check for check in deltas(bd_rate, bd_metric) if check.ok])
     14
     """
@@ -215,7 +215,7 @@ def _resize() -> Iterator[Check]:
     import torch
     from PIL import Image as pil
 
-    from rdpbench.metrics.resizing import clean
+    from rdpbench.networks.inception import clean
 
     image = synthetic(512, 768)[0]
     planes = clean(torch.from_numpy(image).permute(2, 0, 1)[None].float())[0].numpy()

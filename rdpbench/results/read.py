@@ -1,8 +1,15 @@
-"""Results for one's own analysis: runs and published numbers as one tidy frame."""
+"""Results for one's own analysis: runs and published numbers as one tidy frame.
+
+What each column of `rdpbench.read_results` means; ``docs/results.md`` is printed from it:
+
+python -m rdpbench.results.read > docs/results.md
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,9 +19,8 @@ from rdpbench.errors import ConfigError, UnknownName
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rdpbench.results.fields import Field
     from rdpbench.results.stats.points import Points
-    from rdpbench.results.store import Contents, Store
+    from rdpbench.results.store.store import Contents, Store
 
 
 def read_results(
@@ -25,7 +31,7 @@ def read_results(
 ) -> pd.DataFrame:
     """Runs as one tidy frame: a line for each point and metric, or for each image, point and metric.
 
-    ``docs/results.md`` says what each column means (`rdpbench.results.fields`); all of them are always there.
+    ``docs/results.md`` says what each column means (`rdpbench.results.read`); all of them are always there.
 
     Args:
         runs: names of runs below ``root``, or their folders.
@@ -43,7 +49,7 @@ def read_results(
     >>> round(float(of[of["source_id"] == "neuralcompression"]["value"].min()), 4)
     0.018
     """
-    from rdpbench.results.fields import IMAGES, POINTS  # not above: `python -m rdpbench.results.fields` runs it
+    # not above: `python -m rdpbench.results.read` runs it
 
     registry.meanings.clear()  # of runs that were read before
     if per not in ("point", "image"):
@@ -75,7 +81,7 @@ def open_run(run: str | Path, root: str | Path = "results/runs") -> Store:
     Raises:
         UnknownName: nothing is stored there.
     """
-    from rdpbench.results.store import Store
+    from rdpbench.results.store.store import Store
 
     root = Path(root)
     for folder in (root / run, Path(run)):
@@ -87,9 +93,9 @@ def open_run(run: str | Path, root: str | Path = "results/runs") -> Store:
 
 
 def _points(name: str, contents: Contents) -> pd.DataFrame:
-    from rdpbench.results.published_files import family
+    from rdpbench.results.published import family
     from rdpbench.results.stats.current import of_store
-    from rdpbench.results.summary import frame
+    from rdpbench.results.stats.summary import frame
 
     points = of_store(contents)
     lines = frame(points, points.metrics)
@@ -116,9 +122,9 @@ def bits_kinds(points: Points) -> Mapping[tuple[str, str, str, str], str]:
 
 
 def _images(name: str, contents: Contents) -> pd.DataFrame:
-    from rdpbench.results.show import tidy
     from rdpbench.results.stats.current import of_store
     from rdpbench.results.stats.meanings import meaning
+    from rdpbench.results.stats.summary import tidy
 
     points = of_store(contents)
     pairs = [metric for metric in points.metrics if meaning(metric).kind != "set"]
@@ -135,3 +141,204 @@ def _together(parts: list[pd.DataFrame], fields: Mapping[str, Field]) -> pd.Data
         whole = part.reindex(columns=list(fields))
         typed.append(whole.astype({name: types[field.kind] for name, field in fields.items()}))
     return pd.concat(typed, ignore_index=True)
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column."""
+
+    kind: str
+    """``text``, ``number``, ``count`` or ``yes/no``; a number may be NaN."""
+    meaning: str
+
+
+def _text(meaning: str) -> Field:
+    return Field("text", meaning)
+
+
+def _number(meaning: str) -> Field:
+    return Field("number", meaning)
+
+
+def _count(meaning: str) -> Field:
+    return Field("count", meaning)
+
+
+def _flag(meaning: str) -> Field:
+    return Field("yes/no", meaning)
+
+
+POINTS: Mapping[str, Field] = {
+    "run": _text("The run's name; empty for a published number."),
+    "dataset": _text("The dataset; where a published one is another than ours, its name ends in `@` and whose it is."),
+    "manifest": _text("sha256 of the dataset's manifest: two sets of one name are two sets. Empty where published."),
+    "protocol": _text("What was done to the images before the codec (`docs/protocols.md`)."),
+    "codec": _text("The curve's label: the codec with the options that are not its own."),
+    "rate_field": _text("Name of the native setting, such as `quality`; empty for a codec with a single point."),
+    "target_bpp": _number("The rate that was searched for image by image; NaN where settings were given."),
+    "rate": _number("The native setting; NaN for a searched target or a single point."),
+    "n": _count("Images that were coded; 0 for a published number whose images are not known."),
+    "dataset_size": _count("Images that the dataset has."),
+    "partial": _flag("Fewer images than the dataset has."),
+    "failed": _count("Tasks that failed; they are in no mean."),
+    "out_of_range": _count("Tasks without a setting within the tolerance of their target rate; they are in no mean."),
+    "weights": _text(
+        "`official`, `unpinned` (no hash is published), `own` (a file of the user's) or `random` (never a result); "
+        "empty without weights."
+    ),
+    "seeds": _count("Seeds of a stochastic codec that are in the means; 0 for a published number."),
+    "bpp": _number("Bits per pixel: mean over the images behind `value` of `8 * bytes / (height * width)`."),
+    "bpp_lo": _number("Lower end of its 95 % interval over images; NaN for one image."),
+    "bpp_hi": _number("Upper end."),
+    "bpp_seed_sd": _number("Standard deviation of the mean over seeds; NaN for one seed."),
+    "bpp_pooled": _number("All bits of these images over all of their pixels."),
+    "bpp_all": _number("Mean over all images that were coded, also those that have no value."),
+    "metric": _text("The metric with its protocol; empty if none was computed."),
+    "value": _number("Mean over images, or the value of the set; infinite if all images are lossless."),
+    "value_lo": _number("Lower end of its 95 % interval over images."),
+    "value_hi": _number("Upper end."),
+    "value_seed_sd": _number("Standard deviation of the value over seeds; NaN for one seed."),
+    "n_scored": _count("Images that the metric took."),
+    "infinite": _count("Of these, lossless ones, which are left out of the mean."),
+    "images": _text(
+        "Fingerprint of the images behind `value` and `bpp`: points of two are not compared. Empty where published."
+    ),
+    "unit": _text("`dB`, another unit, or empty."),
+    "higher_is_better": _flag("The direction of the metric."),
+    "perceptual": _flag("Drawn on the perception axis."),
+    "reliable": _flag("False for a distance between sets of fewer images than it needs."),
+    "note": _text("Of a metric of sets: why it has no value or no interval, or what to know of it; else empty."),
+    "family": _text("The metric without its protocol, such as `fid`."),
+    "variant": _text("What tells two published curves of a codec apart; empty for a measured one."),
+    "bits_kind": _text(
+        "What the rate counts (`docs/published.md`); `file` for measured points: every byte of a bitstream."
+    ),
+    "source_id": _text("Short name of the published source; empty for a measured point."),
+    "source": _text("The source in full, down to the file or table; for a measured point `run` and its name."),
+    "digitised": _flag("Read off a plot."),
+    "doubtful": _text("Why a published number cannot be relied on; empty if nothing is known against it."),
+}
+"""Of a frame with a line for each point and metric, in this order."""
+
+IMAGES: Mapping[str, Field] = {
+    "run": POINTS["run"],
+    "task_key": _text("sha256 over all that changes the result."),
+    "session": _text("Which call of rdpbench wrote it; `sessions/<session>.json` holds its provenance."),
+    "codec": POINTS["codec"],
+    "use": _text("What was loaded: a registry name or `file.py:Class`."),
+    "options": _text("The options that were chosen, without the rate, as JSON."),
+    "configuration": _text(
+        "What the codec was set to, as JSON: all options of its key but the rate, defaults too; under `as it ran` what "
+        "it derived of them (steps, scheduler) and where published weights are from. Empty if not known."
+    ),
+    "coder": _text("Versions of the codec's class and libraries, or sha256 of the binaries, that coded, as JSON."),
+    "rate_field": POINTS["rate_field"],
+    "rate": _number("The native setting; where a target was searched, the nearest to it."),
+    "target_bpp": POINTS["target_bpp"],
+    "tolerance": _number("By which tolerance the target is in range or out of it; NaN without one, or if not known."),
+    "seed": _count("The seed; 0 for a codec that draws no random numbers."),
+    "dataset": _text("The dataset."),
+    "dataset_size": POINTS["dataset_size"],
+    "manifest": _text("sha256 of the dataset's manifest: which files, in which order."),
+    "manifest_kind": _text("How far their bytes are known: `pinned`, `recorded`, `names` or `made`."),
+    "root": _text("The folder of a set of the user's; empty for a set that is known by its name."),
+    "protocol": POINTS["protocol"],
+    "image": _text("The image's id."),
+    "tags": _text("Its tags, comma-separated."),
+    "path": _text("Where it was read."),
+    "pixel_sha256": _text("Of the pixels that the codec and all metrics saw."),
+    "source_mode": _text(
+        "How the file stored them, and what one should know of it (`docs/images.md`), such as `RGBA+icc`."
+    ),
+    "source_height": _number("Of the file, before the protocol; the rate is never over these pixels."),
+    "source_width": _number("As its height."),
+    "height": _count("Of what the codec and all metrics see."),
+    "width": _count("As its height."),
+    "caption": _text("What the encoder was given as text; empty if the codec takes none."),
+    "caption_source": _text("`human`, `ofa`, `blip2` or `file:NAME@SHA`; empty if the codec takes no caption."),
+    "caption_s": _number("Seconds that a captioning model took; part of encoding."),
+    "status": _text("`ok`, `error`, or `out_of_range`: the nearest setting is too far from the target."),
+    "error": _text("Why it failed, or why the target is out of range."),
+    "bytes": _number("Size of the bitstream: every transmitted byte."),
+    "parts": _text("Bytes by part, as JSON; they add up to `bytes`."),
+    "bpp": _number(
+        "`8 * bytes / (height * width)`, of the image that the metrics see; where it is out of range, of the nearest "
+        "setting, and in no mean."
+    ),
+    "bits_kind": POINTS["bits_kind"],
+    "legacy": _text("Bits that other publications' ways of counting would give, by their name, as JSON."),
+    "weights": POINTS["weights"],
+    "bitstream_sha256": _text("Of the bitstream, which lies under this name in the run's folder."),
+    "reconstruction_sha256": _text("Of the decoded 8-bit pixels."),
+    "verified": _text(
+        "`fresh_object` or `fresh_process`: who decoded it again to the same pixels; `refuted`: it gave others."
+    ),
+    "encode_s": _number("Seconds under throughput conditions: for planning, not for latency tables."),
+    "decode_s": _number("As encoding."),
+    "score_s": _number("As encoding, of all metrics together."),
+    "peak_memory_mb": _number("Highest resident memory of the worker process so far."),
+    "device": _text("Where it was computed."),
+    "threads": _count("Of the worker."),
+    "batch": _count("Images that were decoded together."),
+    "command": _text("The command line, where a foreign program coded."),
+    "info": _text(
+        "What the codec told of this image beside its bytes, texts by name as JSON: a prompt that it found, the `seed` "
+        "of its decoder's noise, errors of a search. Long texts are cut, with a mark."
+    ),
+    "files": _text("Files of the user's that their codec has as fields or opened, with their sha256, as JSON."),
+    "attempts": _count("Encodes that a search took; else 1."),
+    "time": _text("UTC, when the row was made."),
+    "metric": POINTS["metric"],
+    "value": _number(
+        "The metric's value for this image, in its unit; NaN where there is none, as for metrics of sets."
+    ),
+    "metric_error": _text("Why the metric refused the image."),
+}
+"""Of a frame with a line for each image, point and metric, in this order."""
+
+PAGE = """# Results as one frame
+
+```python
+import rdpbench
+
+frame = rdpbench.read_results("kodak")  # a run's name below results/runs, or its folder; several give one frame
+frame = rdpbench.read_results("kodak", published=True)  # and what others published, in the same columns
+images = rdpbench.read_results("kodak", per="image")  # a line for each image
+```
+
+Tables, figures, comparisons, the report, studies and the gate are made of these numbers.
+
+A point is one codec at one setting on one dataset under one protocol. A dataset is known by its manifest: two folders
+of one name are two datasets, and of a folder whose files changed the newest state stands. A row that several datasets
+or labels share is coded and stored once, and is in every point that it belongs to.
+
+The value of a line and its rate are means over the same images: those that have a finite value. `n` says how many were
+coded, `n_scored` how many the metric took, `infinite` how many of these are lossless and left out, and `bpp_all` is
+the rate of all that were coded. Where codecs are compared, they are compared over the images that all of them have;
+one that lacks more than half of the images that the fullest has is left out, and named.
+
+No number is a mean over a mixture. Of a codec or a metric that a run holds in several editions (other versions,
+libraries, weights) the installed one stands; where none of them is installed, the one that has all images; where
+several have, there is no number, and a note names them. What an earlier version of a codec made is left out, and said.
+
+Points of random weights are in the frame and are no results: `weights` says so.
+Intervals are explained in `docs/statistics.md`. This page is printed by
+
+    python -m rdpbench.results.read > docs/results.md
+"""
+
+
+def markdown() -> str:
+    """The page: a table for each kind of frame."""
+    parts = [PAGE]
+    for title, fields in (
+        ("A line for each point and metric", POINTS),
+        ('A line for each image (`per="image"`)', IMAGES),
+    ):
+        rows = [f"| `{name}` | {field.kind} | {field.meaning} |" for name, field in fields.items()]
+        parts.append("\n".join([f"## {title}", "", "| column | kind | meaning |", "| --- | --- | --- |", *rows]) + "\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())

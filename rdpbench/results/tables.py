@@ -1,21 +1,36 @@
-"""The summary as a table, on the terminal and in Markdown; `rdpbench.results.latex` writes the same tables for papers.
+"""The summary as a table, on the terminal and in Markdown; `rdpbench.results.tables` writes the same tables for papers.
 
 Two tables: every point as it was measured, and codecs at equal rates (interpolated between measured points, with the
 best in bold and the second underlined). Arrows say which way is better.
+
+Tables for LaTeX with booktabs: the best in bold, the second underlined, intervals and arrows in math mode.
+
+Whatever a name holds comes out as text. Letters that LaTeX's usual encodings lack are written as their code point, so
+that a table never stops a document from compiling.
+
+CSV files that people open in a spreadsheet, which takes a text that begins with ``=`` for a formula and runs it.
+
+A quote is put before such a text. Numbers stay numbers. `read_cell` takes the quote off again, so nothing is lost.
 """
 
 from __future__ import annotations
 
+import csv
 import math
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
 
 from rdpbench.metrics.contract import short_name
 from rdpbench.results.stats.points import Points
-from rdpbench.results.summary import POINT, WIDE, at_rate, common_rates, compared
+from rdpbench.results.stats.summary import POINT, WIDE, at_rate, common_rates, compared
+from rdpbench.results.store.schema import Row
+from rdpbench.results.store.store import Contents
 from rdpbench.setting import Setting
 
 if TYPE_CHECKING:
@@ -323,3 +338,188 @@ def _at_target(lines: pd.DataFrame, bpp: float) -> pd.DataFrame:
     """Points searched for one target."""
     chosen = lines[(lines["target_bpp"] == bpp) & (lines["n"] > 0)]
     return chosen[["dataset", "codec", "metric", "bpp", "value", "higher_is_better", "unit"]].assign(wide=False)
+
+
+_MARKS = {1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
+_TEX = {
+    **{mark: f"\\{mark}" for mark in "%_&#${}"},
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"$<$",
+    ">": r"$>$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "°": r"$^{\circ}$",
+    "−": r"$-$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "→": r"$\rightarrow$",
+    "←": r"$\leftarrow$",
+    "∞": r"$\infty$",
+    "Δ": r"$\Delta$",
+    "λ": r"$\lambda$",
+    "σ": r"$\sigma$",
+    "µ": r"$\mu$",
+    "μ": r"$\mu$",
+    "†": r"\dag{}",
+    "‡": r"\ddag{}",
+    "§": r"\S{}",
+    "–": "--",
+    "—": "---",
+    "…": r"\dots{}",
+    "\u2018": "`",
+    "\u2019": "'",
+    "\u201c": "``",
+    "\u201d": "''",
+    "\N{NO-BREAK SPACE}": "~",
+}
+"""What LaTeX writes otherwise, letter by letter: a replacement must not be replaced again."""
+
+
+def latex(table: Table) -> str:
+    r"""A ``table`` environment; the first column holds labels, and equal ones are written once.
+
+    >>> from rdpbench.results.tables import Cell, Table
+    >>> text = latex(Table("Rates", ("codec", "psnr ↑"), ((Cell("a_b"), Cell("31.2 ±0.1", 1)),)))
+    >>> r"a\_b & \textbf{31.2 $\pm$0.1} \\" in text, text.count(r"\toprule")
+    (True, 1)
+    """
+    return "\n".join(
+        [
+            r"% \usepackage{booktabs}",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{escape(' '.join((table.caption + '.', *table.notes)))}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
+            r"\toprule",
+            _line([escape(name) for name in table.header]),
+            r"\midrule",
+            *_body(table),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _body(table: Table) -> Iterator[str]:
+    """The rows, with a rule between groups of equal labels."""
+    labels = [line[0].text for line in table.lines]
+    grouped = len(set(labels)) < len(labels)
+    previous = None
+    for line in table.lines:
+        label = line[0].text
+        if grouped and previous not in (None, label):
+            yield r"\midrule"
+        yield _line(["" if label == previous else _cell(line[0]), *(_cell(cell) for cell in line[1:])])
+        previous = label
+
+
+def _cell(cell: Cell) -> str:
+    return _MARKS.get(cell.rank, "{}").format(escape(cell.text))
+
+
+def _line(cells: list[str]) -> str:
+    row = " & ".join(cells)
+    # After the line break above, a bracket would be read as its length, and a star as its form.
+    return f"{'{}' if row[:1] in ('[', '*') else ''}{row} \\\\"
+
+
+def escape(text: str) -> str:
+    r"""Text as LaTeX writes it.
+
+    >>> escape("50 % of a_b, 3±1")
+    '50 \\% of a\\_b, 3$\\pm$1'
+    >>> escape("é, 中"), len(escape("$"))
+    ('é, \\texttt{U+4E2D}', 2)
+    """
+    return "".join(_TEX.get(letter) or _letter(letter) for letter in " ".join(text.split("\n")))
+
+
+def _letter(letter: str) -> str:
+    """A letter of the encodings that LaTeX loads by itself (ASCII and Latin), or its code point."""
+    if "\x20" <= letter <= "\x7e" or ("À" <= letter <= "ž" and unicodedata.category(letter)[0] == "L"):
+        return letter
+    return rf"\texttt{{U+{ord(letter):04X}}}"
+
+
+_STARTS = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
+"""What a formula may begin with; the last four are the wide forms, which some spreadsheets read as the others."""
+
+
+def cell(value: object) -> str:
+    """A value as the text of a cell that is no formula.
+
+    >>> cell("=1+1"), cell(-5.5), cell("-5.5"), cell("kodak"), cell("-1+cmd")
+    ("'=1+1", '-5.5', '-5.5', 'kodak', "'-1+cmd")
+    """
+    text = str(value)
+    # Of a text that has quotes before such a letter already, one more: so that taking one off is always right.
+    return f"'{text}" if text.lstrip("'")[:1] in tuple(_STARTS) and not _is_number(text) else text
+
+
+def read_cell(text: str) -> str:
+    """What `cell` was given, as text.
+
+    >>> [read_cell(cell(text)) for text in ("=1+1", "'=1", "'quoted'", "-5")]
+    ['=1+1', "'=1", "'quoted'", '-5']
+    """
+    return text[1:] if text[:1] == "'" and text.lstrip("'")[:1] in tuple(_STARTS) else text
+
+
+def to_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write a frame whose texts are cells; other columns are as they were.
+
+    What lies at the path is replaced, not written into: in a folder from elsewhere it may be a link out of it.
+
+    Raises:
+        OSError: it cannot be written.
+
+    >>> import pandas as pd, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     to_csv(pd.DataFrame({"image": ["@a", "b"], "bpp": [-1.5, 2.0]}), Path(folder, "a.csv"))
+    ...     Path(folder, "a.csv").read_text().split()
+    ['image,bpp', "'@a,-1.5", 'b,2.0']
+    """
+    texts = [name for name in frame.columns if frame[name].map(lambda value: isinstance(value, str)).any()]
+    made = {name: frame[name].map(lambda value: cell(value) if isinstance(value, str) else value) for name in texts}
+    # Python's writer leaves a carriage return bare, where readers see the end of a line.
+    bare = any("\r" in value for column in made.values() for value in column if isinstance(value, str))
+    path.unlink(missing_ok=True)
+    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL
+    frame.assign(**made).to_csv(path, index=False, quoting=quoting)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "\n" not in text and "\r" not in text and "\t" not in text
+
+
+def text(value: float | None) -> str:
+    """A number as it is stored; empty where there is none."""
+    return "" if value is None or math.isnan(value) else f"{value:.{STORED_DIGITS}g}"
+
+
+def times(rows: Sequence[Row], contents: Contents) -> Table | None:
+    """The honest times of these rows as a table; None where none were measured."""
+    import pandas as pd
+
+    by_key = {row.task_key: row for row in rows}
+    lines = []
+    for timing in contents.timings.values():
+        row = by_key.get(timing.task_key)
+        if row is not None:
+            lines.append({**vars(timing), "codec": row.codec, "setting": Setting.of(row).words})
+    return latency(pd.DataFrame(lines)) if lines else None
+
+
+STORED_DIGITS = 8
+"""Significant digits that are stored."""

@@ -1,4 +1,7 @@
-"""What metrics take beside an image: captions to score against, label maps; and what of it enters a key."""
+"""What metrics take beside an image: captions to score against, label maps; and what of it enters a key.
+
+The other side of set metrics that do not compare with the originals, such as ``clic2020-train@text-sketch-512``.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rdpbench.datasets.contract import Dataset, Sample
+from rdpbench.datasets.command import dataset
+from rdpbench.datasets.contract import Sample
 from rdpbench.datasets.index import Entry
 from rdpbench.errors import ImageError, MetricError
+from rdpbench.metrics.contract import SetMetric
 
 
 def identity(names: Sequence[str], sample: Sample) -> str:
@@ -49,33 +54,6 @@ def values(names: Sequence[str], sample: Sample, protocol: str, classes: str | N
             image = read_image(sample.path).pixels if find(protocol).drawn else None
             found[name] = load_labels(_labels(sample), protocol, image, classes)  # type: ignore[arg-type]  # a name
     return found
-
-
-def lacking(what: str, classes: str | None, dataset: Dataset, entries: Sequence[Entry], partial: bool) -> str:
-    """Why a dataset's images cannot serve a metric that takes something beside them, and how to give it.
-
-    Args:
-        what: ``captions`` or ``labels``.
-        classes: the list that label maps must count; None takes any.
-        dataset: the set.
-        entries: its images.
-        partial: are images without it left out of the metric? Wrong label maps never are.
-
-    Returns:
-        One line; empty if the metric can be computed.
-    """
-    faults = {one.sample.id: why for one in entries if (why := _fault(what, one, classes))}
-    absent = [image for image, why in faults.items() if why in ABSENT]
-    some = len(absent) == len(faults) < len(entries)
-    if not faults or (partial and some):
-        return ""
-    first = next((image for image in faults if image not in absent), absent[0] if absent else "")
-    number = f"{len(faults)} of the {len(entries)}"
-    told = f"{number} images of {dataset.name} do not serve it, such as {first}: {faults[first]}"
-    how = getattr(dataset, "beside_missing", None)
-    asked = KINDS.get(classes or "", what) if what == "labels" else what
-    told += f"; {how(asked)}" if how else "; the sets of MS-COCO bring it, and folders and manifests can"
-    return told + ("; allow_partial=true scores the others" if some else "")
 
 
 ABSENT = ("it has no caption to score against", "it has no label map")
@@ -122,3 +100,31 @@ def _labels(sample: Sample) -> Path:
 @cache
 def _file_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def lacking_reference(metric: type[SetMetric]) -> str | None:
+    """What is missing of a metric's own reference set; None if nothing is, or if it has none."""
+    name = reference_of(metric)
+    if name == ORIGINALS:
+        return None
+    missing = getattr(_dataset(name), "missing", None)
+    text: str | None = missing() if missing else None
+    return f"compares with {name}: {text}" if text else None
+
+
+ORIGINALS = "originals"
+
+
+def reference_of(metric: type[SetMetric]) -> str:
+    """The other side of a set metric: ``originals``, or a dataset with its protocol.
+
+    >>> from rdpbench.metrics.fid import FIDClean
+    >>> reference_of(FIDClean) == ORIGINALS
+    True
+    """
+    return str(getattr(metric, "reference", ORIGINALS))
+
+
+def _dataset(reference: str) -> Any:
+    name, _, protocol = reference.partition("@")
+    return dataset(name, protocol=protocol)

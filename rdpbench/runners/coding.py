@@ -18,19 +18,18 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from rdpbench import registry
+from rdpbench.assets.hashes import hashes_of
 from rdpbench.codecs.contract import Bitstream, Codec, Side, coder_of, make_ready, weights_kind_of
-from rdpbench.config import CodecSetting
-from rdpbench.datasets.memory import hashes_of
 from rdpbench.errors import CodecError
 from rdpbench.image import Image, check_image, is_untouched, lent, pixel_sha256
 from rdpbench.opened import opened
-from rdpbench.results.reconstructions import put_reconstruction
-from rdpbench.results.schema import Row
 from rdpbench.results.stats.current import stated_source
-from rdpbench.results.store import Store
+from rdpbench.results.store.schema import Row
+from rdpbench.results.store.store import Store, put_reconstruction
 from rdpbench.runners.rows import configuration, judged, new_row
 from rdpbench.runners.search import search
 from rdpbench.runners.task import Task, Work, axis_of, build, file_hashes
+from rdpbench.setting import CodecSetting
 
 
 @dataclass(frozen=True)

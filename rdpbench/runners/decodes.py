@@ -21,12 +21,12 @@ from typing import Any
 
 from rdpbench import registry
 from rdpbench.codecs.contract import Codec
-from rdpbench.config import CodecSetting
 from rdpbench.errors import CodecError, ConfigError
 from rdpbench.image import Image, check_image, pixel_sha256
-from rdpbench.results.schema import Row, Score
-from rdpbench.results.store import Store
+from rdpbench.results.store.schema import Row, Score
+from rdpbench.results.store.store import Store
 from rdpbench.runners.coding import NOBODY, Named, codec_of
+from rdpbench.setting import CodecSetting
 
 DETERMINISTIC = "not decoded again: this decoder draws no random numbers"
 _NOTE = re.compile(r"pixels of decodes 1 to (\d+): sha256 ([0-9a-f]{64})")

@@ -12,25 +12,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rdpbench.config import Bench, CodecSetting
 from rdpbench.errors import StoreBusy, StoreCorrupt
+from rdpbench.paths import unwritable
+from rdpbench.progress import progress
 from rdpbench.provenance import provenance, write_session
-from rdpbench.results.parts import PartWriter, unwritable
-from rdpbench.results.schema import OF_THE_MACHINE, REFUTED, Measure, Member, Row, error_text
-from rdpbench.results.store import Contents, Store
-from rdpbench.runners import local
+from rdpbench.results.store.parts import PartWriter
+from rdpbench.results.store.schema import OF_THE_MACHINE, REFUTED, Measure, Member, Row, error_text
+from rdpbench.results.store.store import Contents, Store
+from rdpbench.runners import pool
 from rdpbench.runners.coding import Setup
 from rdpbench.runners.decodes import refuted
-from rdpbench.runners.features import originals, set_metrics
 from rdpbench.runners.grid import run_name
 from rdpbench.runners.plan import Plan, chunks, make_plan
+from rdpbench.runners.pool import import_ahead, start_for
 from rdpbench.runners.preflight import check_contracts
-from rdpbench.runners.progress import progress
 from rdpbench.runners.rows import resolved, without_environment
-from rdpbench.runners.server import import_ahead, start_for
-from rdpbench.runners.sets import reduce_all
+from rdpbench.runners.sets import originals, reduce_all, set_metrics
 from rdpbench.runners.verify import asked_of, decode_elsewhere, unlike
 from rdpbench.runners.worker import Result
+from rdpbench.setting import Bench, CodecSetting
 
 SYNC_EVERY = 32
 """Records between two syncs to the disk."""
@@ -106,9 +106,9 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
         import_ahead()  # only now: a plan that fails ends this process, and must not end it amid an import
         with exclusive(bench):
             results = (
-                local.run_processes(portions, setup, workers, bench.timeout)
+                pool.run_processes(portions, setup, workers, bench.timeout)
                 if workers
-                else local.run_here(portions, setup)
+                else pool.run_here(portions, setup)
             )
             done = _write(results, Done(store, plan), noted, bench.verify)
         reduce_sets(store, plan, bench)
@@ -149,7 +149,7 @@ def workers_of(bench: Bench) -> int:
     """How many worker processes; 0 means this one. Timing takes one process alone."""
     if bench.timing:
         return 1
-    return local.cores() if bench.workers is None else bench.workers
+    return pool.cores() if bench.workers is None else bench.workers
 
 
 def _write(results: Iterator[Result], done: Done, noted: Mapping[str, str], sample: int) -> Done:

@@ -1,4 +1,7 @@
-"""From settings to tasks: every image of every codec, rate point, seed and source of captions."""
+"""From settings to tasks: every image of every codec, rate point, seed and source of captions.
+
+Captions of a dataset for a plan: they are part of a task's key, so a model makes them before anything is coded.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from rdpbench import own, registry
-from rdpbench.config import Bench, CodecSetting, DataSetting
-from rdpbench.datasets.captions import Caption
+from rdpbench.assets.hashes import file_facts
+from rdpbench.datasets.captions.files import Caption, captions_of, parse, survey
+from rdpbench.datasets.captions.models import Settings
 from rdpbench.datasets.contract import Dataset, Pin, faults_of
 from rdpbench.datasets.index import Entry, index, notes
 from rdpbench.datasets.manifest import manifest_sha256
-from rdpbench.datasets.memory import file_facts
-from rdpbench.errors import ConfigError
+from rdpbench.errors import ConfigError, MissingNeed
 from rdpbench.paths import file_name
-from rdpbench.runners.progress import tell
+from rdpbench.progress import tell
 from rdpbench.runners.task import Task, axis_of, identity, identity_of_all, single_point, task_key, uses_caption
+from rdpbench.setting import Bench, CodecSetting, DataSetting
 
 
 def dataset_of(setting: DataSetting) -> Dataset:
@@ -102,7 +106,6 @@ def captioned(
     if not uses_caption(codec):
         yield codec, {}
         return
-    from rdpbench.runners.captioning import captions_for
 
     for source in bench.captions or ("human",):
         label = codec.name + (f"[captions={source}]" if bench.captions else "")
@@ -138,3 +141,27 @@ def thin(values: Sequence[float], points: int | None) -> list[float]:
         return [values[len(values) // 2]]
     last = len(values) - 1
     return [values[round(k * last / (points - 1))] for k in range(points)]
+
+
+NOT_MADE = "(a model has yet to make this caption)"
+"""What stands for one in a plan that runs nothing: its task counts as left to do, which it is."""
+
+
+def captions_for(bench: Bench, source: str, dataset: Dataset, entries: Sequence[Entry]) -> Mapping[str, Caption]:
+    """The caption of each image, by its id.
+
+    Raises:
+        ConfigError: no such source, or images without a caption.
+        MissingNeed: a list or a model that is not here, and may not or cannot be downloaded.
+    """
+    parsed, settings = parse(source), Settings(device=bench.device)
+    if bench.dry or not bench.download:
+        cost = survey(parsed, entries, dataset=dataset.name, settings=settings)
+        if cost.lacks:
+            raise MissingNeed(cost.lacks)
+        if bench.dry and cost.to_make:
+            return {entry.sample.id: Caption(NOT_MADE, None, source, "") for entry in entries}
+    made = captions_of(parsed, entries, dataset=dataset.name, protocol=dataset.protocol, settings=settings)
+    for note in made.notes:
+        tell(note)
+    return made.by_id

@@ -1,6 +1,8 @@
 """Planning: which tasks a command stands for, minus what the store holds, and whether what is left can run.
 
 Pure but for reading: nothing is coded here, and no plan starts work.
+
+What a plan says, for people and for machines.
 """
 
 from __future__ import annotations
@@ -10,16 +12,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 from rdpbench import registry
-from rdpbench.config import Bench
-from rdpbench.datasets.memory import files_changed
+from rdpbench.assets.hashes import files_changed
 from rdpbench.metrics.contract import beside
-from rdpbench.results.reconstructions import reconstruction_path
-from rdpbench.results.schema import AS_RAN, OF_THE_MACHINE, Measure, Member, Place, Row
+from rdpbench.progress import duration
 from rdpbench.results.stats.current import standing
-from rdpbench.results.store import Contents, Store
-from rdpbench.runners.features import Stored, pair_metrics, set_metrics
+from rdpbench.results.store.schema import AS_RAN, OF_THE_MACHINE, Measure, Member, Place, Row
+from rdpbench.results.store.store import Contents, Store, reconstruction_path
 from rdpbench.runners.grid import list_tasks
 from rdpbench.runners.preflight import (
     check_decodes,
@@ -31,6 +32,7 @@ from rdpbench.runners.preflight import (
 )
 from rdpbench.runners.rows import judged, new_row
 from rdpbench.runners.search import TOLERANCE, is_near, is_tight, is_whole
+from rdpbench.runners.sets import Stored, pair_metrics, set_metrics
 from rdpbench.runners.task import (
     Task,
     Work,
@@ -43,7 +45,7 @@ from rdpbench.runners.task import (
     score_key,
     timing_key,
 )
-from rdpbench.setting import Setting
+from rdpbench.setting import Bench, Setting
 
 CHUNK = 32
 TAIL = 8
@@ -295,3 +297,54 @@ def _expected(work: Sequence[Work], rows: Iterable[Row]) -> float | None:
         return None
     mean = {codec: sum(values) / len(values) for codec, values in seen.items()}
     return sum(mean[one.task.codec.name] * one.task.entry.height * one.task.entry.width for one in work)
+
+
+def lines(plan: Plan, store: Store, workers: int) -> list[str]:
+    """The plan in a few lines."""
+    codecs = dict.fromkeys(task.codec.name for task in plan.tasks)
+    sets = dict.fromkeys(f"{task.dataset} ({_images(plan, task.dataset)} images)" for task in plan.tasks)
+    left, every = len(plan.work), len({task.key for task in plan.tasks})
+    out = [
+        f"codecs    {', '.join(codecs)}",
+        f"data      {', '.join(sets)}",
+        f"metrics   {', '.join(plan.metrics) or 'none'}",
+        f"tasks     {every} in {plan.cells} cells: {every - left - plan.failed} done, {left} left",
+        f"store     {store.folder}",
+    ]
+    if plan.judged:
+        out.append(f"judged    {len(plan.judged)} stored targets are in range, or out of it, by this tolerance=")
+    if plan.changed:
+        out.append(f"again     {len(plan.changed)} tasks: a file that their codec opened changed, or is gone")
+    if plan.failed:
+        out.append(f"failed    {plan.failed} tasks failed before; retry_failed=true tries them again")
+    out += [f"again     {line}" for line in plan.again]
+    out += [f"left out  {name}: {why}" for name, why in plan.left_out.items()]
+    if plan.work:
+        known = plan.expected_s is not None
+        share = (plan.expected_s or 0) / max(1, workers)
+        text = (
+            f"about {duration(share)} on {max(1, workers)} workers, from earlier rows" if known else "no earlier rows"
+        )
+        out.append(f"time      {text}")
+    return out
+
+
+def as_json(plan: Plan, store: Store) -> dict[str, Any]:
+    """The plan as data."""
+    return {
+        "store": str(store.folder),
+        "cells": plan.cells,
+        "tasks": len({task.key for task in plan.tasks}),
+        "left": len(plan.work),
+        "failed": plan.failed,
+        "metrics": list(plan.metrics),
+        "left_out": dict(plan.left_out),
+        "again": list(plan.again),
+        "expected_cpu_s": plan.expected_s,
+    }
+
+
+def _images(plan: Plan, dataset: str) -> str:
+    images = {task.entry.sample.id: task.dataset_size for task in plan.tasks if task.dataset == dataset}
+    size = max(images.values())
+    return str(len(images)) if len(images) == size else f"{len(images)} of {size}"

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from rdpbench import registry, weights
+from rdpbench import registry
+from rdpbench.assets import weights
 from rdpbench.codecs.contract import faults_of as codec_faults
 from rdpbench.codecs.contract import needs_of, needs_of_built
-from rdpbench.config import Bench, CodecSetting
 from rdpbench.datasets.index import Entry
 from rdpbench.errors import ConfigError, MetricError, MissingNeed
 from rdpbench.metrics.contract import beside
 from rdpbench.metrics.contract import faults_of as metric_faults
-from rdpbench.metrics.feature_sets import check_side
+from rdpbench.metrics.sets import check_side
 from rdpbench.needs import Need
-from rdpbench.runners.beside import lacking
+from rdpbench.runners.beside import lacking_reference as missing_reference
 from rdpbench.runners.decodes import decodes_of, is_stochastic
-from rdpbench.runners.features import is_set, set_metric, set_metrics
 from rdpbench.runners.grid import dataset_of, list_tasks, points
-from rdpbench.runners.reference import lacking as missing_reference
+from rdpbench.runners.sets import is_set, lacking, set_metric, set_metrics
 from rdpbench.runners.task import Task, axis_of, build
+from rdpbench.setting import Bench, CodecSetting
 
 LARGE = 1_000_000_000
 """Bytes of a dataset above which only `rdpbench data fetch` downloads it: nobody expects 19 GB from a first run."""

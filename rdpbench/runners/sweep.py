@@ -9,23 +9,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rdpbench.config import Bench, CodecSetting, DataSetting
 from rdpbench.errors import MissingNeed, StoreError
+from rdpbench.figures.show import show
 from rdpbench.provenance import command
-from rdpbench.results.schema import Row
-from rdpbench.results.show import show
 from rdpbench.results.stats.current import of_store
-from rdpbench.results.store import Store
+from rdpbench.results.store.schema import Row
+from rdpbench.results.store.store import Store
 from rdpbench.runners.coding import Named
 from rdpbench.runners.execute import Done, execute, workers_of
 from rdpbench.runners.grid import dataset_of, run_name
-from rdpbench.runners.plan import Plan
+from rdpbench.runners.plan import Plan, lines
 from rdpbench.runners.preflight import check_metrics, fetch_weights
-from rdpbench.runners.report import lines
 from rdpbench.runners.search import Found, is_near, missed, search
 from rdpbench.runners.task import axis_of, member_of, uses_caption
 from rdpbench.runners.verify import verify
-from rdpbench.setting import Setting
+from rdpbench.setting import Bench, CodecSetting, DataSetting, Setting
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,19 +10,29 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rdpbench import own, registry, weights
-from rdpbench.codecs.contract import Codec, Rate, coder_of, own_identity_of, own_options, rate_of, weights_kind_of
-from rdpbench.config import CodecSetting, check_options
-from rdpbench.datasets.captions import Caption
+from rdpbench import own, registry
+from rdpbench.assets import weights
+from rdpbench.assets.hashes import content_sha256
+from rdpbench.codecs.contract import (
+    Codec,
+    Rate,
+    check_options,
+    coder_of,
+    own_identity_of,
+    own_options,
+    rate_of,
+    weights_kind_of,
+)
+from rdpbench.datasets.captions.files import Caption
 from rdpbench.datasets.contract import Pin
 from rdpbench.datasets.index import Entry
-from rdpbench.datasets.memory import content_sha256
 from rdpbench.errors import ConfigError
 from rdpbench.metrics.contract import Features, beside, meaning_of
 from rdpbench.needs import Package, package_version
-from rdpbench.results.schema import Measure, Member, Place, Row
+from rdpbench.results.store.schema import Measure, Member, Place, Row
 from rdpbench.runners.beside import identity as identity_beside
 from rdpbench.runners.search import TOLERANCE, is_tight
+from rdpbench.setting import CodecSetting
 
 KEY_VERSION = 1
 """Raised when the meaning of a key changes: all results are then made anew."""

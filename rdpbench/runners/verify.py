@@ -16,18 +16,17 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from rdpbench import registry
-from rdpbench.config import CodecSetting
-from rdpbench.datasets.memory import files_now
+from rdpbench.assets.hashes import files_now
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import RdpbenchError, StoreError
 from rdpbench.image import pixel_sha256
-from rdpbench.results.parts import read_part
-from rdpbench.results.schema import OF_THE_MACHINE, Row, Score, error_text
-from rdpbench.results.store import Contents, Store
+from rdpbench.results.store.parts import read_part
+from rdpbench.results.store.schema import OF_THE_MACHINE, Row, Score, error_text
+from rdpbench.results.store.store import Contents, Store
 from rdpbench.runners.coding import NOBODY, Named, decode_row, setting_of
 from rdpbench.runners.decodes import fingerprint, further_of, noted
-from rdpbench.runners.process import START_S, died, end, limit_s, sender, set_up_apart, was_killed
-from rdpbench.runners.server import start_server
+from rdpbench.runners.pool import START_S, died, end, limit_s, sender, set_up_apart, start_server, was_killed
+from rdpbench.setting import CodecSetting
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,21 @@
 
 Runs at one thread: threads change pixels, and with some encoders bytes (``conf/runner``). Nothing here knows of other
 workers or of the store's rows; results go back to whoever runs the worker.
+
+Honest seconds of one row: alone on the device, warmed up, repeated, one image at a time.
 """
 
 from __future__ import annotations
 
 import errno
+import gc
+import os
+import statistics
 import sys
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -20,21 +25,89 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rdpbench import registry
+from rdpbench.codecs.contract import make_ready
 from rdpbench.datasets.loader import ahead
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import BitstreamError, CodecError, ImageError, MetricError, StoreCorrupt, StoreError
-from rdpbench.image import Image, pixel_sha256
+from rdpbench.image import Image, lent, pixel_sha256
 from rdpbench.metrics.contract import Lender, beside, meaning_of, number_of
-from rdpbench.results.features import Made
-from rdpbench.results.reconstructions import put_reconstruction
-from rdpbench.results.schema import OF_THE_MACHINE, Row, Score, Timing, error_text
+from rdpbench.results.store.features import Made
+from rdpbench.results.store.schema import OF_THE_MACHINE, Row, Score, Timing, error_text
+from rdpbench.results.store.store import put_reconstruction
 from rdpbench.runners.beside import values
-from rdpbench.runners.coding import Setup, code, code_batch, decode_row, go_together, opened_by
+from rdpbench.runners.coding import (
+    Setup,
+    captioning_s,
+    check_untouched,
+    code,
+    code_batch,
+    decode_row,
+    go_together,
+    opened_by,
+    side_of,
+)
 from rdpbench.runners.decodes import DETERMINISTIC, decodes_of, further_of, is_stochastic, note
-from rdpbench.runners.features import Extractor
+from rdpbench.runners.plan import TIMING_REPEATS, TIMING_WARMUP
 from rdpbench.runners.rows import new_row
-from rdpbench.runners.task import Task, Work, definition, score_key
-from rdpbench.runners.timing import time_task
+from rdpbench.runners.sets import Extractor
+from rdpbench.runners.task import Task, Work, build, definition, device_of, score_key, timing_key
+
+
+def time_task(task: Task, row: Row, original: Image, device: str) -> Timing:
+    """Repeat encode and decode at the row's setting after a warm-up; garbage collection is off while timing."""
+    side = side_of(task)
+    started = time.perf_counter()
+    codec = build(task.codec, row.rate, device)
+    make_ready(codec)
+    build_s = time.perf_counter() - started
+    seconds: dict[str, list[float]] = {"encode": [], "decode": []}
+    load = os.getloadavg()[0]
+    gc.collect()
+    gc.disable()
+    try:
+        for turn in range(TIMING_WARMUP + TIMING_REPEATS):
+            copy = lent(original)
+            synchronise()
+            at = time.perf_counter()
+            data = codec.encode(copy, side).data
+            synchronise()
+            encoded = time.perf_counter()
+            codec.decode(data)
+            synchronise()
+            decoded = time.perf_counter()
+            check_untouched(copy, original, "encode()")
+            if turn >= TIMING_WARMUP:
+                seconds["encode"].append(encoded - at + captioning_s(task))
+                seconds["decode"].append(decoded - encoded)
+    finally:
+        gc.enable()
+    used = device_of(task.codec, device)
+    return Timing(
+        timing_key=timing_key(task.key, used, 1, TIMING_WARMUP, TIMING_REPEATS),
+        task_key=task.key,
+        device=used,
+        threads=1,
+        warmup=TIMING_WARMUP,
+        repeats=TIMING_REPEATS,
+        build_s=build_s,
+        load_average=load,
+        **_spread(seconds),
+    )
+
+
+def synchronise() -> None:
+    """Wait for the accelerator, if torch is loaded and has one: asynchronous work must not escape a timing."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def _spread(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    out: dict[str, float] = {}
+    for what, ones in seconds.items():
+        out |= {f"{what}_s": statistics.median(ones), f"{what}_min_s": min(ones), f"{what}_max_s": max(ones)}
+    return out
+
 
 REMEMBERED_ORIGINALS = 2
 """Originals kept with what metrics computed of them: chunks hold the rate points of an image together."""

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.errors import ConfigError, MetricError
-from rdpbench.results.bootstrap import LEVEL, student
+from rdpbench.results.stats.bootstrap import LEVEL, student
 
 Floats: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]

@@ -14,7 +14,7 @@ from rdpbench.paths import RUNS
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rdpbench.results.store import Contents, Store
+    from rdpbench.results.store.store import Contents, Store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,12 +92,11 @@ def _command(options: argparse.Namespace, seed: int) -> list[str]:
 
 
 def _import(options: argparse.Namespace, console: Console) -> int:
+    from rdpbench.paths import write_file
     from rdpbench.results import tables
-    from rdpbench.results.verdicts import write_file
     from rdpbench.study import report
-    from rdpbench.study.key import read_key
     from rdpbench.study.scores import score
-    from rdpbench.study.votes import read_votes
+    from rdpbench.study.votes import read_key, read_votes
 
     if not 0 <= options.catch_share <= 1:
         raise ConfigError(f"--catch-share {options.catch_share:g} is no share, from 0 to 1")

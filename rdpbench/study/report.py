@@ -8,9 +8,8 @@ import math
 from collections.abc import Iterable, Sequence
 
 from rdpbench.results import tables
-from rdpbench.results.bootstrap import Interval
-from rdpbench.results.spreadsheets import cell
-from rdpbench.results.tables import Cell, Table
+from rdpbench.results.stats.bootstrap import Interval
+from rdpbench.results.tables import Cell, Table, cell
 from rdpbench.study.bradley_terry import share
 from rdpbench.study.scores import Group, Scored
 

@@ -12,11 +12,10 @@ import numpy as np
 from rdpbench import registry
 from rdpbench.errors import MetricError
 from rdpbench.metrics.contract import stated, weighed
-from rdpbench.results.bootstrap import Interval, mean
+from rdpbench.results.stats.bootstrap import Interval, mean
 from rdpbench.results.stats.meanings import meaning
 from rdpbench.study.bradley_terry import FIRST, SECOND, TIE, Comparisons, Fit, fit, groups
-from rdpbench.study.key import Asked, Key, Shown
-from rdpbench.study.votes import Sheet, Vote
+from rdpbench.study.votes import Asked, Key, Sheet, Shown, Vote
 
 CAUGHT = 0.75
 """Share of the catch trials that a rater must have right."""

@@ -11,12 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
-from rdpbench.results.reconstructions import reconstruction_path
-from rdpbench.results.schema import Row
 from rdpbench.results.stats.current import of_store
 from rdpbench.results.stats.meanings import meaning
 from rdpbench.results.stats.points import Where, titles
-from rdpbench.results.store import Contents, Store
+from rdpbench.results.store.schema import Row
+from rdpbench.results.store.store import Contents, Store, reconstruction_path
 from rdpbench.setting import Setting
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from rdpbench import weights
+from rdpbench.assets import weights
 from rdpbench.codecs.learned import checkpoints
 from rdpbench.codecs.learned.hyperprior import network, random_network
 from rdpbench.codecs.learned.tables import check, set_tables

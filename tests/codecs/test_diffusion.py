@@ -12,14 +12,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rdpbench.assets.weights import how_to_get
 from rdpbench.codecs.container import pack, unpack
-from rdpbench.codecs.diffusion import bases, clips, fields, folders, loading, models, pixels, prompts, sampling
+from rdpbench.codecs.diffusion import bases, fields, models, prompts, sampling
+from rdpbench.codecs.diffusion.bases import Vocabulary, byte_vocabulary, clip_vocabulary
 from rdpbench.codecs.diffusion.library import diffusers
-from rdpbench.codecs.diffusion.vocabulary import Vocabulary, byte_vocabulary, clip_vocabulary
 from rdpbench.codecs.learned.systems import reproducible
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, MissingNeed, UnknownName
 from rdpbench.image import Image
-from rdpbench.weights import how_to_get
 
 MODELS = ("sd-1.5", "sd-2.1-base", "sd-2.1", "sdxl")
 
@@ -55,12 +55,12 @@ def table(bpe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def parts(base: str) -> dict[str, Any]:
     sizes = bases.BASES[base].layout
     made = {
-        "unet": loading.on_meta(lambda: diffusers.UNet2DConditionModel.from_config(dict(sizes.unet))),
-        "vae": loading.on_meta(lambda: diffusers.AutoencoderKL.from_config(dict(sizes.vae))),
+        "unet": models.on_meta(lambda: diffusers.UNet2DConditionModel.from_config(dict(sizes.unet))),
+        "vae": models.on_meta(lambda: diffusers.AutoencoderKL.from_config(dict(sizes.vae))),
     }
     for number in range(len(sizes.texts)):
-        made[f"text {number + 1}"] = loading.on_meta(lambda at=number: models.text_tower(sizes, at))
-    made["controlnet"] = loading.on_meta(
+        made[f"text {number + 1}"] = models.on_meta(lambda at=number: models.text_tower(sizes, at))
+    made["controlnet"] = models.on_meta(
         lambda: diffusers.ControlNetModel.from_unet(made["unet"], load_weights_from_unet=False)
     )
     return made
@@ -128,7 +128,7 @@ def test_old_names_load_and_all_that_does_not_fit_is_named() -> None:
     fresh = lambda: models.text_tower(models.layout("sd-2.1-base", "random"), 0)  # noqa: E731 - two uses below
     old = {f"text_model.{name}": one for name, one in tower.state_dict().items()}
     old["text_model.embeddings.position_ids"] = torch.arange(77)[None]
-    made = loading.fill(loading.on_meta(fresh), old, "old", torch.float32, rename=loading.text_name)
+    made = models.fill(models.on_meta(fresh), old, "old", torch.float32, rename=models.text_name)
     ids = torch.tensor([[512, 3, 513]])
     assert torch.equal(made(ids).last_hidden_state, tower(ids).last_hidden_state)
 
@@ -142,7 +142,7 @@ def test_old_names_load_and_all_that_does_not_fit_is_named() -> None:
     assert "encoder.mid_block.attentions.0.proj_attn.weight" in aged
     config = dict(models.layout("sd-2.1-base", "random").vae)
     build = lambda: diffusers.AutoencoderKL.from_config(config)  # noqa: E731 - as above
-    again = loading.fill(loading.on_meta(build), aged, "old", torch.float32, rename=loading.vae_name)
+    again = models.fill(models.on_meta(build), aged, "old", torch.float32, rename=models.vae_name)
     planes = torch.rand(1, 4, 4, 4)
     assert torch.equal(again.decode(planes).sample, vae.decode(planes).sample)
 
@@ -150,7 +150,7 @@ def test_old_names_load_and_all_that_does_not_fit_is_named() -> None:
     aged["decoder.conv_in.weight"] = aged["decoder.conv_in.weight"][:3]
     aged["loss.logvar"] = torch.zeros(1)
     with pytest.raises(CodecError) as error:
-        loading.fill(loading.on_meta(build), aged, "that file", torch.float32, rename=loading.vae_name)
+        models.fill(models.on_meta(build), aged, "that file", torch.float32, rename=models.vae_name)
     for line in (
         "tensors of that file do not fit",
         "decoder.conv_in.bias (8,) is missing",
@@ -159,7 +159,7 @@ def test_old_names_load_and_all_that_does_not_fit_is_named() -> None:
     ):
         assert line in str(error.value)
     aged = {name: one for name, one in vae.state_dict().items() if name != "loss.logvar"} | {"loss.x": torch.zeros(1)}
-    loading.fill(loading.on_meta(build), aged, "dropped", torch.float32, drop=["loss.*"])
+    models.fill(models.on_meta(build), aged, "dropped", torch.float32, drop=["loss.*"])
 
 
 def test_weights_loaded_where_torch_infers_can_be_trained_through() -> None:
@@ -186,16 +186,14 @@ def test_random_weights_are_the_same_everywhere_and_shared() -> None:
 
 def saved(folder: Path, base: str = "sd-2.1-base") -> Path:
     """A tiny model with CLIP's whole vocabulary, as diffusers and transformers save it."""
-    from rdpbench.codecs.diffusion import tiny
-
     sizes = models.layout(base, "random")
     sizes = bases.Layout(sizes.unet, sizes.vae, sizes.texts, (0,), sizes.schedule, 49408)
-    unet = tiny.draw(diffusers.UNet2DConditionModel.from_config(dict(sizes.unet)), seed=1)
+    unet = models.draw(diffusers.UNet2DConditionModel.from_config(dict(sizes.unet)), seed=1)
     unet.save_pretrained(folder / "unet")
-    tiny.draw(diffusers.AutoencoderKL.from_config(dict(sizes.vae)), seed=2).save_pretrained(folder / "vae")
-    tiny.draw(models.text_tower(sizes, 0), seed=3).save_pretrained(folder / "text_encoder")
+    models.draw(diffusers.AutoencoderKL.from_config(dict(sizes.vae)), seed=2).save_pretrained(folder / "vae")
+    models.draw(models.text_tower(sizes, 0), seed=3).save_pretrained(folder / "text_encoder")
     control = diffusers.ControlNetModel.from_unet(unet, load_weights_from_unet=False)
-    tiny.draw(control, seed=4).save_pretrained(folder / "controlnet")
+    models.draw(control, seed=4).save_pretrained(folder / "controlnet")
     scheduler = diffusers.PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     scheduler.save_pretrained(folder / "scheduler")
     return folder
@@ -233,13 +231,13 @@ def test_a_controlnet_in_a_folder_fits_strictly(tmp_path: Path, table: Path) -> 
 
 def test_unknown_names_and_pairs_are_told(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="did you mean 'sd-2"):
-        folders.check_known("base", "sd-2.1-bas", bases.BASES)
+        bases.check_known("base", "sd-2.1-bas", bases.BASES)
     with pytest.raises(ConfigError, match="no ControlNet for 'hed' sketches is known that fits base='sdxl'"):
         models.controlnet_source("", "sdxl", "hed")
     with pytest.raises(MissingNeed, match=r"no such file: .*config\.json"):
-        folders.layout_of(str(tmp_path))
-    for clip in clips.CLIPS:
-        assert clips.needs(clip)
+        bases.layout_of(str(tmp_path))
+    for clip in prompts.CLIPS:
+        assert prompts.needs(clip)
 
 
 # The denoising loop is diffusers'
@@ -329,9 +327,7 @@ def test_predictions_can_be_adjusted_and_channels_added() -> None:
     assert not torch.equal(run(), quiet)
 
     wide = dict(ready.layout.unet, in_channels=6)
-    from rdpbench.codecs.diffusion import tiny
-
-    unet = tiny.draw(diffusers.UNet2DConditionModel.from_config(wide), seed=1)
+    unet = models.draw(diffusers.UNet2DConditionModel.from_config(wide), seed=1)
     wider = models.Models(ready.layout, unet, ready.vae, ready.texts, ready.vocabulary, "cpu")
     shown = [run(extra=torch.full((1, 2, 8, 8), value), using=wider) for value in (0.0, 1.0)]
     assert not torch.allclose(shown[0], shown[1], atol=1e-2)
@@ -378,16 +374,16 @@ def test_pixels_follow_the_one_rounding_rule_and_latents_come_back(photograph: I
     ready = models.load("sd-2.1-base", "random")
     latents = torch.randn(2, 4, 8, 16, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        made = list(pixels.decode(ready, latents, 60, 100))
+        made = list(prompts.decode(ready, latents, 60, 100))
         planes = ready.vae.decode(latents[1:] / 0.18215).sample[0, :, :60, :100].double().numpy()
     expected = np.floor(255 * np.clip(planes / 2 + 0.5, 0, 1) + 0.5).transpose(1, 2, 0)
     assert np.array_equal(made[1], expected)
     assert made[0].shape == (60, 100, 3)
     from rdpbench.codecs.learned.frames import to_planes
 
-    shown = pixels.FRAME.pad(to_planes([photograph[:60, :100]], "cpu", torch.float32))
+    shown = prompts.FRAME.pad(to_planes([photograph[:60, :100]], "cpu", torch.float32))
     with torch.inference_mode():
-        mean, first, again = (pixels.encode(ready, shown, seed) for seed in (None, 1, 1))
+        mean, first, again = (prompts.encode(ready, shown, seed) for seed in (None, 1, 1))
     assert mean.shape == (1, 4, 8, 16)
     assert torch.equal(first, again)
     assert not torch.equal(mean, first)
@@ -404,7 +400,7 @@ def test_the_published_widths_compute() -> None:
         noise = sampling.noise(ready, draws, 256, 256)
         schedule = sampling.scheduler(ready, "dpm-solver++", 1)
         latents = sampling.denoise(ready, schedule, noise, draws, seen, seen, 9.0)
-        [picture] = pixels.decode(ready, latents, 256, 256)
+        [picture] = prompts.decode(ready, latents, 256, 256)
     models._load.cache_clear()
     assert picture.shape == (256, 256, 3)
     assert picture.std() > 5

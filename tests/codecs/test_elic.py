@@ -15,11 +15,11 @@ import pytest
 import torch
 import yaml
 
-from rdpbench.codecs import elic
 from rdpbench.codecs.contract import Codec, Side, coder_of
-from rdpbench.codecs.elic import ELIC
-from rdpbench.codecs.elic_network import TINY, Elic, Layout, network, put, random_network, take
+from rdpbench.codecs.learned import elic
 from rdpbench.codecs.learned.checkpoints import fit
+from rdpbench.codecs.learned.elic import ELIC
+from rdpbench.codecs.learned.elic_network import TINY, Elic, Layout, network, put, random_network, take
 from rdpbench.codecs.learned.frames import to_images, to_planes
 from rdpbench.codecs.learned.library import compressai
 from rdpbench.codecs.learned.systems import decode_images, encode_images, reproducible
@@ -27,7 +27,7 @@ from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
 
 ROOT = Path(__file__).parents[2]
-WHERE = "rdpbench.codecs.elic:ELIC"
+WHERE = "rdpbench.codecs.learned.elic:ELIC"
 
 
 def tiny(**options: Any) -> ELIC:
@@ -162,7 +162,7 @@ def test_a_published_file_is_asked_for_read_and_marked(
     """The width is narrowed so that the file is small; the way is the same."""
     monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("RDPBENCH_WEIGHTS", str(tmp_path))
-    monkeypatch.setattr("rdpbench.codecs.elic_network.Layout", lambda: TINY)
+    monkeypatch.setattr("rdpbench.codecs.learned.elic_network.Layout", lambda: TINY)
     codec = ELIC(quality=6)
     [need] = codec.weight_needs()
     for line in ("lambda 0.45", "from     https://drive.google.com/file", "licence  none stated", "135 MB"):
@@ -328,7 +328,7 @@ def test_the_contract_is_kept_and_planning_imports_no_torch() -> None:
     coder = coder_of(tiny(portable=True))
     assert isinstance(tiny(), Codec)
     assert (coder["weights"], coder["entropy coding"]) == ("random", "portable")
-    lines = "import sys; from rdpbench.codecs.elic import ELIC as E; E().coder(); E().weight_needs()"
+    lines = "import sys; from rdpbench.codecs.learned.elic import ELIC as E; E().coder(); E().weight_needs()"
     lines += "; print(sorted({'torch', 'compressai', 'scipy', 'pandas'} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image as pil
 
 from rdpbench.codecs.contract import Side
-from rdpbench.config import read
+from rdpbench.config.bench import read
 from rdpbench.image import Image
 from rdpbench.runners.task import build
 
@@ -41,7 +41,7 @@ def test_jpeg_and_webp_are_pillow_with_its_defaults(name: str, file_format: str,
 
 
 def test_optimised_jpeg_is_smaller_for_the_same_pixels(photograph: Image) -> None:
-    from rdpbench.codecs.jpeg import JPEG
+    from rdpbench.codecs.classical.jpeg import JPEG
 
     plain, optimised = (JPEG(60, "4:4:4", optimize).encode(photograph, Side()).data for optimize in (False, True))
     assert len(optimised) < 0.97 * len(plain)
@@ -77,7 +77,7 @@ def test_nothing_is_paid_for_that_a_decoder_does_not_need(photograph: Image) -> 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 64), (191, 255)])
 def test_an_avif_file_is_one_that_others_read(chroma: str, size: tuple[int, int], photograph: Image) -> None:
     """Nothing of the alpha that the image was handed over with is written; Pillow's decoder is off by a little."""
-    from rdpbench.codecs.avif import AVIF
+    from rdpbench.codecs.classical.avif import AVIF
 
     image = np.ascontiguousarray(photograph[: size[0], : size[1]])
     data = AVIF(90, chroma).encode(image, Side()).data
@@ -122,7 +122,7 @@ def test_x265_codes_without_threads(name: str) -> None:
 
 
 def test_ten_bit_hevc_goes_beyond_the_rounding_of_eight(photograph: Image) -> None:
-    from rdpbench.codecs.hevc import HEVC
+    from rdpbench.codecs.classical.hevc import HEVC
 
     for qp, gain in ((1, 1.0), (32, -0.3)):
         eight, ten = (HEVC(qp, bits).encode(photograph, Side()).data for bits in (8, 10))
@@ -141,11 +141,11 @@ def test_a_library_that_fails_to_encode_is_quoted(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_libvips_without_mozjpeg_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rdpbench.codecs import mozjpeg
+    from rdpbench.codecs.classical import jpeg
     from rdpbench.errors import MissingNeed
 
-    monkeypatch.setattr(mozjpeg, "_save", lambda *_, **__: b"the same whatever the table")
-    mozjpeg._vips.cache_clear()
+    monkeypatch.setattr(jpeg, "_save", lambda *_, **__: b"the same whatever the table")
+    jpeg._vips.cache_clear()
     with pytest.raises(MissingNeed, match="mozjpeg"):
         encode("mozjpeg", np.full((16, 16, 3), 90, np.uint8))
-    mozjpeg._vips.cache_clear()
+    jpeg._vips.cache_clear()

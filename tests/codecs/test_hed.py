@@ -9,8 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from rdpbench.codecs import hed
-from rdpbench.codecs.diffusion.loading import fill, on_meta
+from rdpbench.codecs.diffusion.models import fill, on_meta
+from rdpbench.codecs.diffusion.pic import sketches
 from rdpbench.errors import CodecError, MissingNeed
 from rdpbench.image import Image
 
@@ -36,9 +36,9 @@ def layout() -> dict[str, tuple[int, ...]]:
 
 
 def test_keys_and_shapes_are_the_official_ones() -> None:
-    net = on_meta(hed.network)
+    net = on_meta(sketches.hed_network)
     own = {name: tuple(one.shape) for name, one in net.state_dict().items()}
-    assert own == {hed.official_name(name): shape for name, shape in layout().items()}
+    assert own == {sketches.official_name(name): shape for name, shape in layout().items()}
     assert len(own) == 38
     assert sum(one.numel() for one in net.parameters()) == 14_716_171
 
@@ -72,10 +72,10 @@ def enlarged(plane: NDArray[np.float64], height: int, width: int) -> NDArray[np.
 
 
 def test_the_map_is_what_a_plain_computation_gives(photograph: Image) -> None:
-    net = hed.load("random")
+    net = sketches.load("random")
     image = np.ascontiguousarray(photograph[:50, :71])  # odd sides: blocks drop a row
     tensors = {name: one.double().numpy() for name, one in net.state_dict().items()}
-    planes = np.stack([image[:, :, channel] - mean for channel, mean in zip((2, 1, 0), hed.MEANS, strict=True)])
+    planes = np.stack([image[:, :, channel] - mean for channel, mean in zip((2, 1, 0), sketches.MEANS, strict=True)])
     scores = []
     for block, layers in OFFICIAL.items():
         if block != "One":
@@ -90,7 +90,7 @@ def test_the_map_is_what_a_plain_computation_gives(photograph: Image) -> None:
     combined = np.tensordot(tensors["netCombine.0.weight"][0, :, 0, 0], np.stack(scores), axes=1)
     expected = 255 / (1 + np.exp(-combined - tensors["netCombine.0.bias"][0]))
     with torch.inference_mode():
-        found = hed.edges(net, image)
+        found = sketches.edges(net, image)
     assert found.shape == (50, 71)
     assert found.dtype == np.uint8
     # Fractions are dropped; where one is within an error of single precision, the neighbour is right too.
@@ -101,35 +101,37 @@ def test_the_map_is_what_a_plain_computation_gives(photograph: Image) -> None:
 
 
 def test_blue_comes_first(photograph: Image) -> None:
-    net = hed.load("random")
+    net = sketches.load("random")
     swapped = np.ascontiguousarray(photograph[:, :, ::-1])
-    assert not np.array_equal(hed.edges(net, photograph), hed.edges(net, swapped))
+    assert not np.array_equal(sketches.edges(net, photograph), sketches.edges(net, swapped))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 40), (16, 16), (200, 7)])
 def test_any_size_has_a_map(size: tuple[int, int], photograph: Image) -> None:
     height, width = size
-    assert hed.edges(hed.load("random"), np.resize(photograph, (height, width, 3))).shape == size
+    assert sketches.edges(sketches.load("random"), np.resize(photograph, (height, width, 3))).shape == size
 
 
 def test_official_names_load_and_others_are_named() -> None:
-    net = hed.load("random")
+    net = sketches.load("random")
     official = {name.replace("net", "module", 1): one for name, one in net.state_dict().items()}
-    made = fill(on_meta(lambda: hed.network(16)), official, "hed", torch.float32, rename=hed.official_name)
+    made = fill(
+        on_meta(lambda: sketches.hed_network(16)), official, "hed", torch.float32, rename=sketches.official_name
+    )
     assert all(torch.equal(one, net.state_dict()[name]) for name, one in made.state_dict().items())
     official["moduleVggSix.0.weight"] = official.pop("moduleVggOne.0.weight")
     with pytest.raises(
         CodecError,
         match=r"netVggOne.0.weight .* is missing; nearest: netVggSix.*\n  netVggSix.0.weight .* has no place",
     ):
-        fill(on_meta(lambda: hed.network(16)), official, "hed", torch.float32, rename=hed.official_name)
+        fill(on_meta(lambda: sketches.hed_network(16)), official, "hed", torch.float32, rename=sketches.official_name)
 
 
 def test_without_the_file_the_message_says_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RDPBENCH_CACHE", "RDPBENCH_WEIGHTS", "HF_HUB_CACHE"):
         monkeypatch.setenv(name, str(tmp_path))
     with pytest.raises(MissingNeed, match="network-bsds500"):
-        hed.load()
+        sketches.load()
 
 
 @pytest.mark.slow
@@ -138,8 +140,8 @@ def test_an_official_file_is_found_and_loaded(
 ) -> None:
     monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("RDPBENCH_WEIGHTS", str(tmp_path))
-    full = hed.load("random-full")
-    file = tmp_path / hed.CARD.place
+    full = sketches.load("random-full")
+    file = tmp_path / sketches.CARD.place
     file.parent.mkdir(parents=True)
     torch.save({name.replace("net", "module", 1): one for name, one in full.state_dict().items()}, file)
-    assert np.array_equal(hed.edges(hed.load(), photograph), hed.edges(full, photograph))
+    assert np.array_equal(sketches.edges(sketches.load(), photograph), sketches.edges(full, photograph))

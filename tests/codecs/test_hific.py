@@ -18,23 +18,30 @@ import pytest
 import torch
 import yaml
 
-from rdpbench.codecs import hific
+from rdpbench.assets.weights import Inert
 from rdpbench.codecs.contract import Side
-from rdpbench.codecs.hific import DROPPED, HiFiC, HiFiCSystem, Settings, read_port
-from rdpbench.codecs.hific_network import ChannelNorm, Density, Network, Widths
-from rdpbench.codecs.hific_tables import TAIL, density_tables, scale_tables
-from rdpbench.codecs.learned import portable as portability
+from rdpbench.codecs.learned import entropy as portability
 from rdpbench.codecs.learned.checkpoints import fit
 from rdpbench.codecs.learned.frames import to_images
+from rdpbench.codecs.learned.hific import codec as hific
+from rdpbench.codecs.learned.hific.codec import (
+    DROPPED,
+    TAIL,
+    HiFiC,
+    HiFiCSystem,
+    Settings,
+    density_tables,
+    read_port,
+    scale_tables,
+)
+from rdpbench.codecs.learned.hific.network import ChannelNorm, Density, Network, Widths
 from rdpbench.codecs.learned.library import compressai
-from rdpbench.codecs.learned.randomised import seeded
-from rdpbench.codecs.learned.systems import decode_images, encode_images
+from rdpbench.codecs.learned.systems import decode_images, encode_images, seeded
 from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
-from rdpbench.weights import Inert
 
 ROOT = Path(__file__).parents[2]
-WHERE = "rdpbench.codecs.hific:HiFiC"
+WHERE = "rdpbench.codecs.learned.hific.codec:HiFiC"
 NARROW = Widths((6, 8, 8, 12, 16), 12, 8, 2)
 ARGS: dict[str, Any] = {
     "regime": "low",
@@ -481,9 +488,8 @@ def test_configuration_lists_every_rate() -> None:
 
 
 def test_planning_imports_no_torch() -> None:
-    lines = (
-        "import sys; from rdpbench.codecs.hific import HiFiC; HiFiC().weight_needs(); HiFiC(weights='random').coder()"
-    )
+    lines = "import sys; from rdpbench.codecs.learned.hific.codec import HiFiC; HiFiC().weight_needs()"
+    lines += "; HiFiC(weights='random').coder()"
     lines += "; print(sorted({'torch', 'compressai', 'scipy'} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from rdpbench.codecs.contract import Side, coder_of, needs_of, needs_of_built, weights_kind_of
-from rdpbench.codecs.hific_tfci import HiFiCTensorFlow, check_model
+from rdpbench.codecs.learned.hific.tfci import HiFiCTensorFlow, check_model
 from rdpbench.errors import BitstreamError, CoderFailed, ConfigError, MissingNeed, OutOfRange
 from rdpbench.image import Image
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from rdpbench.codecs.compressai_zoo import MeanScaleHyperprior
 from rdpbench.codecs.contract import Side
-from rdpbench.codecs.learned import portable
+from rdpbench.codecs.learned import entropy
 from rdpbench.codecs.learned.entropy import MAX_SYMBOL, Reader, Writer
 from rdpbench.codecs.learned.frames import Frame, to_images, to_planes
 from rdpbench.codecs.learned.hyperprior import Hyperprior, random_network
 from rdpbench.codecs.learned.systems import decode_images, encode_images, one_thread, reproducible
 from rdpbench.codecs.learned.tables import default_scales, set_tables, tables_of
+from rdpbench.codecs.learned.zoo import MeanScaleHyperprior
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, UnsupportedImage
 from rdpbench.image import Image
 
@@ -57,38 +57,38 @@ def test_indexes_are_compressais() -> None:
 def near_edges(rng: np.random.Generator, edges: np.ndarray) -> torch.Tensor:
     """Values on, beside, and far from edges."""
     on = rng.choice(edges, 300)
-    beside = rng.choice(edges, 3000) + rng.normal(0, 2 * portable.GUARD, 3000)
+    beside = rng.choice(edges, 3000) + rng.normal(0, 2 * entropy.GUARD, 3000)
     return torch.from_numpy(rng.permutation(np.concatenate([on, beside, rng.normal(0, 9, 3000)])))
 
 
 def test_two_machines_settle_alike() -> None:
     rng = np.random.default_rng(0)
-    steps = (np.arange(-500, 500) + 0.5) * portable.STEP
+    steps = (np.arange(-500, 500) + 0.5) * entropy.STEP
     edges = default_scales().double()
     for values, settle in (
         (near_edges(rng, steps), lambda decisions, given: decisions.snap(given)),
         (near_edges(rng, edges.numpy()), lambda decisions, given: decisions.index(given, edges)),
     ):
-        encoder = portable.Decisions()
+        encoder = entropy.Decisions()
         first = settle(encoder, values)
-        noise = torch.from_numpy(rng.uniform(-0.9, 0.9, len(values))) * portable.GUARD
+        noise = torch.from_numpy(rng.uniform(-0.9, 0.9, len(values))) * entropy.GUARD
         elsewhere = values + noise * values.abs().clamp(min=1)
-        assert not torch.equal(settle(portable.Decisions(), elsewhere), first), "without the list they differ"
-        decoder = portable.Decisions(encoder.listing())
+        assert not torch.equal(settle(entropy.Decisions(), elsewhere), first), "without the list they differ"
+        decoder = entropy.Decisions(encoder.listing())
         assert torch.equal(settle(decoder, elsewhere), first)
         decoder.check_used()
         assert len(encoder.listing()) > 300
 
 
 def test_the_list_is_one_over_several_calls() -> None:
-    halves = torch.tensor([[0.5, 1.5, 0.2], [2.5, 0.1, -0.5]], dtype=torch.float64) * portable.STEP
-    encoder = portable.Decisions()
+    halves = torch.tensor([[0.5, 1.5, 0.2], [2.5, 0.1, -0.5]], dtype=torch.float64) * entropy.STEP
+    encoder = entropy.Decisions()
     made = [encoder.snap(halves), encoder.snap(halves[:, :2]), encoder.snap(halves[:1, 2:])]
-    decoder = portable.Decisions(encoder.listing())
-    lower = halves - portable.GUARD / 2
+    decoder = entropy.Decisions(encoder.listing())
+    lower = halves - entropy.GUARD / 2
     again = [decoder.snap(lower), decoder.snap(lower[:, :2]), decoder.snap(lower[:1, 2:])]
     assert all(torch.equal(one, two) for one, two in zip(made, again, strict=True))
-    assert made[0].tolist() == [[s * portable.STEP for s in row] for row in ([1, 2, 0], [3, 0, 0])]
+    assert made[0].tolist() == [[s * entropy.STEP for s in row] for row in ([1, 2, 0], [3, 0, 0])]
 
 
 @pytest.mark.parametrize(
@@ -96,12 +96,12 @@ def test_the_list_is_one_over_several_calls() -> None:
 )
 def test_damaged_lists_are_refused(listed: bytes) -> None:
     with pytest.raises(BitstreamError):
-        portable.Decisions(listed).check_used()
+        entropy.Decisions(listed).check_used()
 
 
 def test_a_case_that_is_clear_here_is_no_doubt() -> None:
     with pytest.raises(BitstreamError, match="is clear here"):
-        portable.Decisions(b"\x01").snap(torch.tensor([0.1 * portable.STEP], dtype=torch.float64))
+        entropy.Decisions(b"\x01").snap(torch.tensor([0.1 * entropy.STEP], dtype=torch.float64))
 
 
 class Shaky(torch.nn.Module):
@@ -121,8 +121,8 @@ def test_portable_bitstreams_survive_other_arithmetic(
     architecture: str, photograph: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every parameter of every symbol is disturbed; without the guard that ends in another picture."""
-    monkeypatch.setattr(portable, "GUARD", 2.0**-12)
-    monkeypatch.setattr(portable, "STEP", 2.0**-6)
+    monkeypatch.setattr(entropy, "GUARD", 2.0**-12)
+    monkeypatch.setattr(entropy, "STEP", 2.0**-6)
     worst = {}
     torch.manual_seed(1)
     for exact in (True, False):

@@ -18,22 +18,30 @@ import torch
 import yaml
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from rdpbench import weights
-from rdpbench.codecs import lic_tcm_network
+from rdpbench.assets import weights
 from rdpbench.codecs.contract import Codec, Side, coder_of, weights_kind_of
-from rdpbench.codecs.learned import portable
+from rdpbench.codecs.learned import entropy
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.entropy import Writer
+from rdpbench.codecs.learned.lic_tcm import network
+from rdpbench.codecs.learned.lic_tcm.codec import LAMBDAS, PUBLIC, Tcm, checkpoint
+from rdpbench.codecs.learned.lic_tcm.network import (
+    TINY,
+    Layout,
+    MixedBlock,
+    Mixture,
+    Network,
+    SqueezedAttention,
+    WindowAttention,
+    random_network,
+)
 from rdpbench.codecs.learned.systems import decode_images, encode_images, one_thread, reproducible
 from rdpbench.codecs.learned.tables import set_tables
-from rdpbench.codecs.lic_tcm import LAMBDAS, PUBLIC, Tcm, checkpoint
-from rdpbench.codecs.lic_tcm_network import Layout, MixedBlock, Network, SqueezedAttention, WindowAttention
-from rdpbench.codecs.lic_tcm_system import TINY, Mixture, random_network
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
 
 ROOT = Path(__file__).parents[2]
-WHERE = "rdpbench.codecs.lic_tcm:Tcm"
+WHERE = "rdpbench.codecs.learned.lic_tcm.codec:Tcm"
 DIGESTS = {64: "80c5097359b98c8a", 96: "4a21f4db7a138ca2", 128: "e56e46b59c308f87"}
 """Of the names and shapes of the official networks, sorted; the lists themselves are in ../shared."""
 
@@ -150,7 +158,7 @@ def placed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the file of N = 64, quality 3 goes, with the narrow network in place of the published one."""
     monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("RDPBENCH_WEIGHTS", str(tmp_path))
-    monkeypatch.setattr(lic_tcm_network, "Layout", lambda _: TINY)
+    monkeypatch.setattr(network, "Layout", lambda _: TINY)
     return tmp_path / checkpoint(64, 3).card.file
 
 
@@ -399,8 +407,8 @@ class Shaky(torch.nn.Module):
 
 def test_portable_bitstreams_survive_other_arithmetic(photograph: Image, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every mean, scale and residual is disturbed; without the guard that ends in another picture."""
-    monkeypatch.setattr(portable, "GUARD", 2.0**-12)
-    monkeypatch.setattr(portable, "STEP", 2.0**-6)
+    monkeypatch.setattr(entropy, "GUARD", 2.0**-12)
+    monkeypatch.setattr(entropy, "STEP", 2.0**-6)
     image = np.ascontiguousarray(photograph[:90, :120])
     torch.manual_seed(1)
     worst = {True: 0, False: 0}
@@ -479,7 +487,9 @@ def test_the_contract_is_kept() -> None:
 
 
 def test_planning_imports_neither_torch_nor_compressai() -> None:
-    lines = "import sys; from rdpbench.codecs.lic_tcm import Tcm; Tcm(width=96).coder(); Tcm().weight_needs()"
+    lines = (
+        "import sys; from rdpbench.codecs.learned.lic_tcm.codec import Tcm; Tcm(width=96).coder(); Tcm().weight_needs()"
+    )
     lines += "; print(sorted({'torch', 'compressai', 'scipy', 'pandas'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

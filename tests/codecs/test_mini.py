@@ -18,21 +18,21 @@ import yaml
 from PIL import Image as pil
 from safetensors.torch import load_file
 
-from rdpbench.codecs import mini
+from rdpbench.codecs.classical.jpeg import JPEG
 from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of_built, weights_kind_of
-from rdpbench.codecs.jpeg import JPEG
+from rdpbench.codecs.learned import mini
 from rdpbench.codecs.learned.checkpoints import fit
-from rdpbench.codecs.mini import Mini
-from rdpbench.codecs.mini_network import TINY, Widths, between
-from rdpbench.codecs.mini_network import Mini as Network
+from rdpbench.codecs.learned.mini import Mini
+from rdpbench.codecs.learned.mini_network import TINY, Widths, between
+from rdpbench.codecs.learned.mini_network import Mini as Network
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.metrics.msssim import MSSSIM
 from rdpbench.metrics.psnr import PSNR
-from rdpbench.results.bd import bd_rate
+from rdpbench.results.stats.bd import bd_rate
 
 ROOT = Path(__file__).parents[2]
-WHERE = "rdpbench.codecs.mini:Mini"
+WHERE = "rdpbench.codecs.learned.mini:Mini"
 METRICS = pytest.mark.parametrize("metric", ["mse", "ms-ssim"])
 PORTABLE = pytest.mark.parametrize("portable", [False, True])
 
@@ -69,14 +69,14 @@ def test_the_shipped_file_is_the_one_of_its_card(metric: str) -> None:
 
 
 def test_all_weights_are_at_most_8_mib() -> None:
-    folder = files("rdpbench.codecs") / "mini_weights"
+    folder = files("rdpbench.codecs.learned") / "mini_weights"
     sizes = {file.name: len(file.read_bytes()) for file in folder.iterdir() if file.name.endswith(".safetensors")}
     assert sizes == {name: size for name, size, _ in mini.FILES.values()}
     assert sum(sizes.values()) <= 8 << 20
 
 
 def test_transforms_are_stored_in_half_precision_and_z_has_its_tables() -> None:
-    tensors = load_file(str(files("rdpbench.codecs") / "mini_weights" / "mse.safetensors"))
+    tensors = load_file(str(files("rdpbench.codecs.learned") / "mini_weights" / "mse.safetensors"))
     for name, one in tensors.items():
         if name.startswith(("g_", "h_")):
             assert one.dtype is torch.float16, name
@@ -92,7 +92,7 @@ def test_other_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(mini, "files", lambda _: tmp_path)
     [need] = Mini(metric="mse").weight_needs()
     assert "is not there; install rdpbench again" in str(need.missing())
-    shutil.copy(ROOT / "rdpbench/codecs/mini_weights/mse.safetensors", copied / "mse.safetensors")
+    shutil.copy(ROOT / "rdpbench/codecs/learned/mini_weights/mse.safetensors", copied / "mse.safetensors")
     assert need.missing() is None
     with (copied / "mse.safetensors").open("r+b") as file:
         file.seek(-1, os.SEEK_END)
@@ -317,7 +317,7 @@ def test_random_rates_grow_with_quality(photograph: Image) -> None:
 
 def test_planning_imports_no_torch() -> None:
     lines = (
-        "import sys; from rdpbench.codecs.mini import Mini as A; A().coder(); "
+        "import sys; from rdpbench.codecs.learned.mini import Mini as A; A().coder(); "
         "print([n.missing() for n in A().weight_needs()], sorted({'torch', 'compressai', 'scipy'} & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -16,18 +16,18 @@ import pytest
 import torch
 import yaml
 
-from rdpbench.codecs import msillm
 from rdpbench.codecs.contract import Codec, Side, coder_of
+from rdpbench.codecs.learned import msillm
 from rdpbench.codecs.learned.checkpoints import fit
 from rdpbench.codecs.learned.frames import to_planes
+from rdpbench.codecs.learned.msillm_network import FULL, TINY, Autoencoder, MeanScale, random_network
 from rdpbench.codecs.learned.systems import decode_images, encode_images, reproducible
 from rdpbench.codecs.learned.tables import set_tables
-from rdpbench.codecs.msillm_network import FULL, TINY, Autoencoder, MeanScale, random_network
 from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
 
 ROOT = Path(__file__).parents[2]
-WHERE = "rdpbench.codecs.msillm:MSILLM"
+WHERE = "rdpbench.codecs.learned.msillm:MSILLM"
 CLASSES: dict[str, type[msillm.MSILLM]] = {cls.name: cls for cls in (msillm.MSILLM, msillm.NoGAN)}
 
 
@@ -142,7 +142,7 @@ def test_an_official_file_is_asked_for_read_and_marked(
     """The widths are narrowed so that the file is small; the way is the same."""
     monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("RDPBENCH_WEIGHTS", str(tmp_path))
-    monkeypatch.setattr("rdpbench.codecs.msillm_network.FULL", TINY)
+    monkeypatch.setattr("rdpbench.codecs.learned.msillm_network.FULL", TINY)
     codec = msillm.MSILLM(quality=-1)
     [need] = codec.weight_needs()
     for line in ("msillm_quality_vlo1", "from     https://dl.fba", "licence  CC-BY-NC 4.0", "726 MB"):
@@ -333,7 +333,7 @@ def test_the_contract_is_kept() -> None:
 
 
 def test_planning_imports_neither_torch_nor_compressai() -> None:
-    lines = "import sys; from rdpbench.codecs.msillm import MSILLM as M; M().coder(); M().weight_needs()"
+    lines = "import sys; from rdpbench.codecs.learned.msillm import MSILLM as M; M().coder(); M().weight_needs()"
     lines += "; print(sorted({'torch', 'compressai', 'scipy', 'pandas'} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True

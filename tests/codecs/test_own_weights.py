@@ -15,17 +15,20 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rdpbench import config, overrides, registry
-from rdpbench.codecs.compressai_zoo import MeanScaleHyperprior, Zoo
+from rdpbench import registry
 from rdpbench.codecs.contract import Side, coder_of, own_options, weights_kind_of
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.hyperprior import random_network
 from rdpbench.codecs.learned.tables import set_tables
+from rdpbench.codecs.learned.zoo import MeanScaleHyperprior, Zoo
+from rdpbench.config import bench
+from rdpbench.config import typed as overrides
 from rdpbench.errors import CodecError, ConfigError
 from rdpbench.image import Image
-from rdpbench.results.store import Store
+from rdpbench.results.store.store import Store
 from rdpbench.runners.coding import decode_row
 from rdpbench.runners.task import build, identity
+from rdpbench.setting import CodecSetting
 
 Write = Callable[[str, Any], Path]
 LEARNED = sorted(name for name in registry.BUILTIN["codec"] if issubclass(registry.load("codec", name), LearnedCodec))
@@ -244,23 +247,26 @@ def test_one_own_file_says_how_wide_its_network_is(write: Write, photograph: Ima
 
 def small(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What stands beside the tensors in a codec's files; its full width is made the tiny one."""
-    from rdpbench.codecs import elic_network, lic_tcm_system, msillm_network, taco_network, taco_text
-    from rdpbench.codecs.hific_network import Widths
+    from rdpbench.codecs.learned import elic_network, msillm_network
+    from rdpbench.codecs.learned.hific.network import Widths
+    from rdpbench.codecs.learned.lic_tcm import network as lic_tcm_network
+    from rdpbench.codecs.learned.taco import codec as taco_codec
+    from rdpbench.codecs.learned.taco import network as taco_network
 
-    at = "rdpbench.codecs."
+    at = "rdpbench.codecs.learned."
     if name == "elic":
         monkeypatch.setattr(f"{at}elic_network.Layout", lambda: elic_network.TINY)
     elif name == "taco":
-        monkeypatch.setattr(f"{at}taco_network.Layout", lambda: taco_network.TINY)
+        monkeypatch.setattr(f"{at}taco.network.Layout", lambda: taco_network.TINY)
         monkeypatch.setattr(
-            f"{at}taco_text.official_reader", lambda *_, **__: taco_text.random_reader(taco_network.TINY.text)
+            f"{at}taco.codec.official_reader", lambda *_, **__: taco_codec.random_reader(taco_network.TINY.text)
         )
     elif name == "lic-tcm":
-        monkeypatch.setattr(f"{at}lic_tcm_network.Layout", lambda *_: lic_tcm_system.TINY)
+        monkeypatch.setattr(f"{at}lic_tcm.network.Layout", lambda *_: lic_tcm_network.TINY)
     elif name.startswith("msillm"):
         monkeypatch.setattr(f"{at}msillm_network.FULL", msillm_network.TINY)
     elif name == "hific":
-        monkeypatch.setattr(f"{at}hific_network.Widths", lambda *_, **__: Widths((6, 8, 8, 12, 16), 12, 8, 2))
+        monkeypatch.setattr(f"{at}hific.network.Widths", lambda *_, **__: Widths((6, 8, 8, 12, 16), 12, 8, 2))
         args = {"regime": "mine", "latent_channels": 220, "likelihood_type": "gaussian"}
         args |= {"normalize_input_image": True, "n_residual_blocks": 2, "use_channel_norm": True}
         return {"args": argparse.Namespace(**args)}
@@ -293,8 +299,8 @@ def test_every_codec_codes_with_the_network_of_its_own_file(
 # Keys, labels and rate points
 
 
-def setting(*overrides: str) -> config.CodecSetting:
-    [(codec, _)] = config.read([*overrides, "data=samples"]).grid
+def setting(*overrides: str) -> CodecSetting:
+    [(codec, _)] = bench.read([*overrides, "data=samples"]).grid
     return codec
 
 
@@ -332,7 +338,7 @@ def test_keys_are_of_the_content(write: Write, tmp_path: Path) -> None:
 
 def test_a_file_is_one_point_and_braces_are_a_curve(write: Write, tmp_path: Path) -> None:
     files = {quality: write(f"q{quality}.pt", state(quality)) for quality in (2, 4)}
-    sweep = config.read(["codec=mbt2018-mean", f"codec.options.checkpoint={files[2]},{files[4]}", "data=samples"]).grid
+    sweep = bench.read(["codec=mbt2018-mean", f"codec.options.checkpoint={files[2]},{files[4]}", "data=samples"]).grid
     assert len({codec.name for codec, _ in sweep}) == 2
     alone = sweep[0][0]
     assert alone.rates == ()
@@ -394,11 +400,11 @@ def test_a_run_marks_codes_again_and_never_mixes(write: Write, here: Callable[..
 
 def test_stale_tables_of_a_published_file_stop(write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """ELIC's files have no published hash: nobody says that these tables are its authors'."""
-    from rdpbench.codecs.elic import ELIC
-    from rdpbench.codecs.elic_network import TINY
-    from rdpbench.codecs.elic_network import random_network as elic
+    from rdpbench.codecs.learned.elic import ELIC
+    from rdpbench.codecs.learned.elic_network import TINY
+    from rdpbench.codecs.learned.elic_network import random_network as elic
 
-    monkeypatch.setattr("rdpbench.codecs.elic_network.Layout", lambda: TINY)
+    monkeypatch.setattr("rdpbench.codecs.learned.elic_network.Layout", lambda: TINY)
     monkeypatch.setenv("RDPBENCH_WEIGHTS", str(tmp_path))
     net = elic(TINY, 3)
     tensors = {name: one.clone() for name, one in net.state_dict().items()}

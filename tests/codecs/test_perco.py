@@ -18,16 +18,16 @@ import pytest
 import torch
 import yaml
 
-from rdpbench.codecs import perco_fields, perco_models
 from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of, weights_kind_of
-from rdpbench.codecs.diffusion import pixels, prompts, sampling
+from rdpbench.codecs.diffusion import prompts, sampling
+from rdpbench.codecs.diffusion.perco import bitstream, pipeline
+from rdpbench.codecs.diffusion.perco.codec import PerCo, with_seed
+from rdpbench.codecs.diffusion.perco.image import PerCoImage
+from rdpbench.codecs.diffusion.perco.pipeline import POINTS
+from rdpbench.codecs.diffusion.sd_vae import StableDiffusionVAE
 from rdpbench.codecs.learned.frames import to_planes
 from rdpbench.codecs.learned.systems import reproducible
-from rdpbench.codecs.perco import PerCo, with_seed
-from rdpbench.codecs.perco_image import PerCoImage
-from rdpbench.codecs.perco_weights import POINTS
-from rdpbench.codecs.sd_vae import StableDiffusionVAE
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, OutOfRange, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
 
@@ -65,7 +65,7 @@ def test_every_byte_is_counted_and_known_by_hand(rate: float, photograph: Image)
     assert made.parts == {"header": 4 + lengths, "seed": 1, "caption": len(caption), "indices": len(indices)}
     assert sum(made.parts.values()) == len(made.data)
     side = 64 // POINTS[rate].stride
-    found = perco_fields.unpack_indices(indices, side * side, POINTS[rate].entries)
+    found = bitstream.unpack_indices(indices, side * side, POINTS[rate].entries)
     assert len(np.unique(found)) > 5
 
 
@@ -90,7 +90,7 @@ def test_published_rates_stand_beside_by_their_own_rules(small: Image) -> None:
 
 
 def test_all_ways_to_code_a_caption_paint_the_same(small: Image) -> None:
-    made = {code: perco(caption_code=code).encode(small, SIDE) for code in perco_fields.CAPTION_CODES}
+    made = {code: perco(caption_code=code).encode(small, SIDE) for code in bitstream.CAPTION_CODES}
     painted = {pixel_sha256(perco(caption_code=code).decode(one.data)) for code, one in made.items()}
     assert len(painted) == 1
     sizes = {code: one.parts["caption"] for code, one in made.items()}
@@ -105,7 +105,7 @@ def by_hand(codec: PerCo, data: bytes, caption: str, seed: int = 0) -> Image:
     """The published decoder written out, two passes of the U-Net in each step."""
     ready = codec.networks()
     height, width, sections = unpack(data, 3 if codec.conditioning == "both" else 2)
-    rows, columns = pixels.FRAME.padded(height, width)
+    rows, columns = prompts.FRAME.padded(height, width)
     size = rows // 8, columns // 8
     net = ready.models
     with reproducible():
@@ -113,7 +113,7 @@ def by_hand(codec: PerCo, data: bytes, caption: str, seed: int = 0) -> Image:
         if codec.conditioning != "text":
             own = POINTS[codec.nominal]
             grid = size[0] // own.stride, size[1] // own.stride
-            indices = perco_fields.unpack_indices(sections[-1], grid[0] * grid[1], own.entries).reshape(grid)
+            indices = bitstream.unpack_indices(sections[-1], grid[0] * grid[1], own.entries).reshape(grid)
             book, out = ready.hyper.quantizer._codebook.embed[0], ready.hyper.quantizer.project_out
             planes = (book[indices] @ out.weight.T + out.bias).permute(2, 0, 1)
             local = planes.repeat_interleave(own.stride, 1).repeat_interleave(own.stride, 2)[None]
@@ -128,7 +128,7 @@ def by_hand(codec: PerCo, data: bytes, caption: str, seed: int = 0) -> Image:
                 away = net.unet(torch.cat([latents, beside], 1), time, empty).sample
                 found = away + codec.guidance_scale * (found - away)
             latents = schedule.step(found, time, latents).prev_sample
-        [image] = pixels.decode(net, latents, height, width)
+        [image] = prompts.decode(net, latents, height, width)
     return image
 
 
@@ -183,10 +183,10 @@ def test_vectors_without_quantisation_are_closer_to_what_was_found(small: Image)
     assert codec.decode(made.data).shape == small.shape
     ready = codec.networks()
     with reproducible():
-        planes = pixels.FRAME.pad(to_planes([small], "cpu", torch.float32))
-        mean = ready.hyper.directions(pixels.encode(ready.models, planes))
+        planes = prompts.FRAME.pad(to_planes([small], "cpu", torch.float32))
+        mean = ready.hyper.directions(prompts.encode(ready.models, planes))
     made = perco(quantised=False, posterior="mean").encode(small, SIDE)
-    sent = perco_fields.unpack_vectors(unpack(made.data, 3)[2][2], (1, 8, 8, 8))
+    sent = bitstream.unpack_vectors(unpack(made.data, 3)[2][2], (1, 8, 8, 8))
     assert np.array_equal(sent, mean.numpy())
     assert np.allclose(np.linalg.norm(sent, axis=-1), 1, atol=1e-5)
 
@@ -204,7 +204,7 @@ def test_any_size_comes_back(rate: float, size: tuple[int, int], photograph: Ima
 
 
 @pytest.mark.parametrize("caption", ["", "naïve café, 日本 😀", "on and on " * 300])
-@pytest.mark.parametrize("code", perco_fields.CAPTION_CODES)
+@pytest.mark.parametrize("code", bitstream.CAPTION_CODES)
 def test_any_caption_is_taken(code: str, caption: str, small: Image) -> None:
     codec = perco(caption_code=code, steps=1)
     made = codec.encode(small, Side(caption=caption))
@@ -290,11 +290,14 @@ def test_other_thread_counts_move_pixels_by_little(small: Image) -> None:
 # Damage
 
 HOSTILE: list[tuple[str, dict[str, Any]]] = [
-    ("rdpbench.codecs.perco:PerCo", {"nominal": 0.0313}),
-    ("rdpbench.codecs.perco:PerCo", {"nominal": 0.0507, "caption_code": "deflate"}),
-    ("rdpbench.codecs.perco:PerCo", {"nominal": 0.1250, "caption_code": "rank", "guidance": "text+spatial"}),
-    ("rdpbench.codecs.perco:PerCo", {"nominal": 0.0098, "quantised": False, "caption_code": "fixed"}),
-    ("rdpbench.codecs.perco_image:PerCoImage", {"nominal": 0.0024}),
+    ("rdpbench.codecs.diffusion.perco.codec:PerCo", {"nominal": 0.0313}),
+    ("rdpbench.codecs.diffusion.perco.codec:PerCo", {"nominal": 0.0507, "caption_code": "deflate"}),
+    (
+        "rdpbench.codecs.diffusion.perco.codec:PerCo",
+        {"nominal": 0.1250, "caption_code": "rank", "guidance": "text+spatial"},
+    ),
+    ("rdpbench.codecs.diffusion.perco.codec:PerCo", {"nominal": 0.0098, "quantised": False, "caption_code": "fixed"}),
+    ("rdpbench.codecs.diffusion.perco.image:PerCoImage", {"nominal": 0.0024}),
 ]
 
 
@@ -400,13 +403,14 @@ def test_the_contract_is_kept() -> None:
     assert coder_of(perco())["weights"] == "random"
     assert perco().weight_needs() == ()
     assert weights_kind_of(perco()) == "random"
-    made = perco_models.load(0.0313, "random")
+    made = pipeline.load(0.0313, "random")
     perco().ready()
-    assert perco_models.load(0.0313, "random") is made
+    assert pipeline.load(0.0313, "random") is made
 
 
 def test_planning_imports_no_torch() -> None:
-    lines = "import sys; from rdpbench.codecs import perco as a, perco_image as b, sd_vae as c; "
+    lines = "import sys; from rdpbench.codecs.diffusion import sd_vae as c; "
+    lines += "from rdpbench.codecs.diffusion.perco import codec as a, image as b; "
     lines += "made = [a.PerCo(), b.PerCoImage(), c.StableDiffusionVAE()]; "
     lines += (
         "[(one.coder(), one.weight_needs(), one.weights_kind()) for one in made]; assert 'torch' not in sys.modules"
@@ -438,7 +442,7 @@ def test_options_that_cannot_be_meant_are_refused(
 @pytest.mark.slow
 def test_the_command_line_runs_all_rates(rdpbench: Callable[..., Any], tmp_path: Path) -> None:
     """Encode, store, decode, score, decode again in a fresh process; captions are those of the samples."""
-    from rdpbench.results.store import Store
+    from rdpbench.results.store.store import Store
 
     typed = ["run", "data=samples", "weights=random", "metrics=psnr", "workers=1", "run=perco"]
     done = rdpbench(*typed, "codec=perco", "codec.options.steps=1", "limit=2", code=0)

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rdpbench.codecs import perco_fields, perco_models, perco_network, perco_product
 from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Side, coder_of
-from rdpbench.codecs.diffusion import bases, clips, loading, tiny
-from rdpbench.codecs.perco_image import PerCoImage
+from rdpbench.codecs.diffusion import bases, models, prompts
+from rdpbench.codecs.diffusion.perco import bitstream, network, pipeline
+from rdpbench.codecs.diffusion.perco import image as perco_product
+from rdpbench.codecs.diffusion.perco.image import PerCoImage
 from rdpbench.errors import BitstreamError, CodecError, ConfigError
 from rdpbench.image import Image, pixel_sha256
-from rdpbench.metrics.clip_tower import unit
+from rdpbench.networks.clip import unit
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -44,8 +45,8 @@ def test_an_embedding_is_160_bits(photograph: Image) -> None:
 def test_what_is_sent_is_the_nearest_entry_of_each_part(small: Image) -> None:
     one = codec()
     section = unpack(one.encode(small, Side()).data, 3)[2][1]
-    found = perco_fields.unpack_indices(section, 16, 1024)
-    vector = unit(clips.load(one.clip, "random").image([small]))[0]
+    found = bitstream.unpack_indices(section, 16, 1024)
+    vector = unit(prompts.load(one.clip, "random").image([small]))[0]
     books = one.quantizer().codebooks
     assert books.shape == (16, 1024, 2)  # 24 numbers filled up to 32
     parts = np.concatenate([vector, np.zeros(8)]).reshape(16, 2)
@@ -76,10 +77,9 @@ def test_the_embedding_conditions_the_decoder(small: Image, photograph: Image) -
 
 
 def test_the_u_net_takes_an_embedding_through_a_layer_of_its_own() -> None:
-    sizes = tiny.narrow(bases.SD21)
+    sizes = models.narrow(bases.SD21)
     made = {
-        width: loading.on_meta(lambda at=width: perco_models.unet_of(sizes, perco_network.TINY, embedding=at))
-        for width in (0, 24)
+        width: models.on_meta(lambda at=width: pipeline.unet_of(sizes, network.TINY, embedding=at)) for width in (0, 24)
     }
     shapes = {width: {name: tuple(one.shape) for name, one in net.state_dict().items()} for width, net in made.items()}
     layer = {"encoder_hid_proj.weight": (32, 24), "encoder_hid_proj.bias": (32,)}

@@ -17,16 +17,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdpbench.codecs import perco_fields, perco_models, perco_network, perco_weights
+from rdpbench.assets.weights import how_to_get
 from rdpbench.codecs.contract import Side
-from rdpbench.codecs.diffusion import bases, loading, models, prompts, sampling, tiny
+from rdpbench.codecs.diffusion import bases, models, prompts, sampling
+from rdpbench.codecs.diffusion.bases import byte_vocabulary
 from rdpbench.codecs.diffusion.library import diffusers
-from rdpbench.codecs.diffusion.vocabulary import byte_vocabulary
-from rdpbench.codecs.perco import PerCo
-from rdpbench.codecs.perco_weights import POINTS
+from rdpbench.codecs.diffusion.perco import bitstream, pipeline
+from rdpbench.codecs.diffusion.perco import network as perco_network
+from rdpbench.codecs.diffusion.perco.codec import PerCo
+from rdpbench.codecs.diffusion.perco.pipeline import POINTS
 from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
-from rdpbench.weights import how_to_get
 
 RATES = list(POINTS)
 
@@ -34,7 +35,7 @@ RATES = list(POINTS)
 @pytest.fixture(autouse=True)
 def nothing_loaded(alone: None) -> Iterator[None]:
     yield
-    perco_models.forget()
+    pipeline.forget()
 
 
 # Published layouts, without storage
@@ -56,7 +57,7 @@ def shapes(network: Any) -> dict[str, list[int]]:
 
 
 def hyper_encoder(rate: float) -> Any:
-    return loading.on_meta(lambda: perco_models.hyper_of(rate, perco_network.PUBLISHED))
+    return models.on_meta(lambda: pipeline.hyper_of(rate, perco_network.PUBLISHED))
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -77,7 +78,7 @@ def test_the_digests_are_those_of_the_official_classes(rate: float, shared: Path
 
 def test_the_u_net_has_the_official_layout() -> None:
     """Stable Diffusion 2.1's, with 320 further channels in the first layer, which has another name in the file."""
-    unet = loading.on_meta(lambda: perco_models.unet_of(bases.SD21, perco_network.PUBLISHED))
+    unet = models.on_meta(lambda: pipeline.unet_of(bases.SD21, perco_network.PUBLISHED))
     own = shapes(unet)
     assert own["conv_in.weight"] == [320, 324, 3, 3]
     theirs = {**own, "conv_in.weight": [320, 4, 3, 3]}
@@ -86,9 +87,9 @@ def test_the_u_net_has_the_official_layout() -> None:
     file = {**theirs, "conv_in_extended.weight": [320, 324, 3, 3], "conv_in_extended.bias": [320]}
     assert sum(map(math.prod, file.values())) == 866_844_164
     tensors = {name: torch.empty(shape, device="meta") for name, shape in file.items()}
-    loading.fill(unet, tensors, "file", torch.float32, rename=perco_models.unet_name, drop=perco_models.DROPPED)
+    models.fill(unet, tensors, "file", torch.float32, rename=pipeline.unet_name, drop=pipeline.DROPPED)
     with pytest.raises(CodecError, match=r"conv_in\.weight is \(320, 4, 3, 3\), must be \(320, 324, 3, 3\)"):
-        loading.fill(
+        models.fill(
             unet, {name: torch.empty(shape, device="meta") for name, shape in theirs.items()}, "x", torch.float32
         )
 
@@ -97,7 +98,7 @@ def test_the_u_net_has_the_official_layout() -> None:
 def test_latents_become_a_grid(rate: float) -> None:
     """A 512 x 768 image at every rate, without storage."""
     with torch.device("meta"):
-        net = perco_models.hyper_of(rate, perco_network.PUBLISHED)
+        net = pipeline.hyper_of(rate, perco_network.PUBLISHED)
         found = net.directions(torch.empty(1, 4, 64, 96))
     rows, columns = POINTS[rate].grid(512, 768)
     assert found.shape == (1, rows, columns, 32)
@@ -108,7 +109,7 @@ def test_latents_become_a_grid(rate: float) -> None:
 
 
 def test_the_nearest_entry_is_the_one_with_the_largest_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
-    net = perco_models.seeded(perco_models.hyper_of(0.0313, perco_network.TINY), 1)
+    net = pipeline.seeded(pipeline.hyper_of(0.0313, perco_network.TINY), 1)
     latents = torch.randn(2, 4, 16, 24, generator=torch.Generator().manual_seed(0))
     quantiser, book = net.quantizer, net.quantizer._codebook.embed[0]
     assert torch.allclose(book.norm(dim=-1), torch.ones(256))
@@ -140,50 +141,50 @@ def test_rates_by_hand(rate: float, bits: int) -> None:
     rows, columns = POINTS[rate].grid(512, 512)
     entries = POINTS[rate].entries
     assert bits == math.ceil(rows * columns * math.log2(entries) - 1e-9)
-    assert perco_fields.index_bits(rows * columns, entries) == bits
+    assert bitstream.index_bits(rows * columns, entries) == bits
     assert bits / 512**2 == pytest.approx(rate, abs=1e-4)
-    packed = perco_fields.pack_indices([entries - 1] * (rows * columns), entries)
+    packed = bitstream.pack_indices([entries - 1] * (rows * columns), entries)
     assert len(packed) == math.ceil(bits / 8)
-    assert perco_fields.unpack_indices(packed, rows * columns, entries).tolist() == [entries - 1] * (rows * columns)
+    assert bitstream.unpack_indices(packed, rows * columns, entries).tolist() == [entries - 1] * (rows * columns)
 
 
 @given(st.sampled_from([2, 64, 256, 1024, 8196]), st.data())
 def test_indices_survive_as_one_number(entries: int, data: st.DataObject) -> None:
     indices = data.draw(st.lists(st.integers(0, entries - 1), min_size=1, max_size=40))
-    packed = perco_fields.pack_indices(indices, entries)
+    packed = bitstream.pack_indices(indices, entries)
     number = 0
     for one in indices:
         number = number * entries + one
     assert int.from_bytes(packed, "big") == number
-    assert perco_fields.unpack_indices(packed, len(indices), entries).tolist() == indices
+    assert bitstream.unpack_indices(packed, len(indices), entries).tolist() == indices
 
 
 @given(st.sampled_from([64, 256, 1024, 8196]), st.integers(1, 40), st.data())
 def test_any_bytes_are_indices_or_refused(entries: int, count: int, data: st.DataObject) -> None:
-    size = perco_fields.index_bytes(count, entries)
+    size = bitstream.index_bytes(count, entries)
     section = data.draw(st.binary(min_size=size - 1, max_size=size + 1))
     try:
-        found = perco_fields.unpack_indices(section, count, entries)
+        found = bitstream.unpack_indices(section, count, entries)
     except BitstreamError:
         return
     assert 0 <= found.min() <= found.max() < entries
-    assert perco_fields.pack_indices(found, entries) == section
+    assert bitstream.pack_indices(found, entries) == section
 
 
 def test_what_is_no_index_is_refused() -> None:
     for wrong in ([-1], [256]):
         with pytest.raises(CodecError, match="are not of a codebook of 256 entries"):
-            perco_fields.pack_indices(wrong, 256)
+            bitstream.pack_indices(wrong, 256)
     with pytest.raises(BitstreamError, match="3 indices among 64 are 3 bytes, found 2"):
-        perco_fields.unpack_indices(b"ab", 3, 64)
+        bitstream.unpack_indices(b"ab", 3, 64)
     with pytest.raises(BitstreamError, match="bits before 3 indices among 64 are not zero"):
-        perco_fields.unpack_indices(b"\xff\0\0", 3, 64)
+        bitstream.unpack_indices(b"\xff\0\0", 3, 64)
     with pytest.raises(BitstreamError, match="are no 1 indices among 8196"):
-        perco_fields.unpack_indices((8196).to_bytes(2, "big"), 1, 8196)
+        bitstream.unpack_indices((8196).to_bytes(2, "big"), 1, 8196)
     with pytest.raises(BitstreamError, match="not finite"):
-        perco_fields.unpack_vectors(np.array([np.nan], "<f4").tobytes(), (1, 1))
+        bitstream.unpack_vectors(np.array([np.nan], "<f4").tobytes(), (1, 1))
     with pytest.raises(BitstreamError, match="2 numbers are 8 bytes, found 4"):
-        perco_fields.unpack_vectors(bytes(4), (1, 2))
+        bitstream.unpack_vectors(bytes(4), (1, 2))
 
 
 @pytest.mark.parametrize(
@@ -205,7 +206,7 @@ def test_published_rates_are_those_of_the_official_code(
 ) -> None:
     """Bytes that its arithmetic coder and its pickle were found to have, outside the project."""
     caption = "a red door in a white wall"
-    bits = perco_fields.printed(caption, count, entries, (512, width))
+    bits = bitstream.printed(caption, count, entries, (512, width))
     assert bits["perco"] == 8 * (coded + len(zlib.compress(caption.encode(), 9)))
     assert bits["pickle"] == 8 * file
 
@@ -215,12 +216,12 @@ def test_published_rates_are_those_of_the_official_code(
 TEXTS = ["", "a red door in a white wall", "naïve café, 日本 😀", "a very long caption, which goes on and on " * 40]
 
 
-@pytest.mark.parametrize("code", perco_fields.CAPTION_CODES)
+@pytest.mark.parametrize("code", bitstream.CAPTION_CODES)
 @pytest.mark.parametrize("text", TEXTS)
 def test_captions_come_back_as_what_the_text_tower_reads(code: str, text: str) -> None:
     words = byte_vocabulary()
-    section = perco_fields.pack_caption(text, code, words)
-    found = perco_fields.unpack_caption(section, code, words)
+    section = bitstream.pack_caption(text, code, words)
+    found = bitstream.unpack_caption(section, code, words)
     assert found[:75] == words.encode(text)[:75]
     ready = models.load("sd-2.1", "random")
     with torch.no_grad():
@@ -232,20 +233,20 @@ def test_sizes_of_captions_by_hand() -> None:
     full = byte_vocabulary(49408)
     text = "a red door"
     deflated = zlib.compress(text.encode(), 9)
-    assert perco_fields.pack_caption(text, "zlib", full) == deflated
-    assert perco_fields.pack_caption(text, "deflate", full) == deflated[2:-4]
-    assert len(perco_fields.pack_caption(text, "fixed", full)) == 2 * len(full.encode(text))
+    assert bitstream.pack_caption(text, "zlib", full) == deflated
+    assert bitstream.pack_caption(text, "deflate", full) == deflated[2:-4]
+    assert len(bitstream.pack_caption(text, "fixed", full)) == 2 * len(full.encode(text))
     bits = math.ceil(len(full.encode(text)) * math.log2(49408))
-    assert len(perco_fields.pack_caption(text, "rank", full)) == math.ceil(bits / 8)
-    assert len(perco_fields.pack_caption(TEXTS[3], "fixed", full)) == 150
-    assert perco_fields.pack_caption("", "rank", full) == b""
+    assert len(bitstream.pack_caption(text, "rank", full)) == math.ceil(bits / 8)
+    assert len(bitstream.pack_caption(TEXTS[3], "fixed", full)) == 150
+    assert bitstream.pack_caption("", "rank", full) == b""
 
 
-@given(st.binary(max_size=100), st.sampled_from(perco_fields.CAPTION_CODES))
+@given(st.binary(max_size=100), st.sampled_from(bitstream.CAPTION_CODES))
 def test_any_bytes_are_a_caption_or_refused(section: bytes, code: str) -> None:
     words = byte_vocabulary()
     try:
-        ids = perco_fields.unpack_caption(section, code, words)
+        ids = bitstream.unpack_caption(section, code, words)
     except BitstreamError:
         return
     assert all(0 <= one < words.size for one in ids)
@@ -256,11 +257,11 @@ def test_texts_that_inflate_without_bound_are_refused(code: str) -> None:
     kind = zlib.MAX_WBITS if code == "zlib" else -zlib.MAX_WBITS
     for text in (bytes(10**7), b"\xff\xfe"):
         with pytest.raises(BitstreamError, match="the caption"):
-            perco_fields.unpack_caption(zlib.compress(text, 9, kind), code, byte_vocabulary())
+            bitstream.unpack_caption(zlib.compress(text, 9, kind), code, byte_vocabulary())
     with pytest.raises(BitstreamError, match="does not end with its section"):
-        perco_fields.unpack_caption(zlib.compress(b"x", 9, kind) + b"y", code, byte_vocabulary())
+        bitstream.unpack_caption(zlib.compress(b"x", 9, kind) + b"y", code, byte_vocabulary())
     with pytest.raises(CodecError, match="a caption of 20000 bytes; at most 16384 are taken"):
-        perco_fields.pack_caption("x" * 20000, code, byte_vocabulary())
+        bitstream.pack_caption("x" * 20000, code, byte_vocabulary())
 
 
 # Files
@@ -280,9 +281,9 @@ def saved(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
     monkeypatch.setenv("RDPBENCH_WEIGHTS", str(tmp_path / "weights"))
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / table.name).write_bytes(table.read_bytes())
-    narrow = tiny.narrow(bases.SD21)
+    narrow = models.narrow(bases.SD21)
     sizes = bases.Layout(narrow.unet, narrow.vae, narrow.texts, (0,), narrow.schedule, 49408)
-    monkeypatch.setattr(perco_models, "PUBLISHED", sizes)
+    monkeypatch.setattr(pipeline, "PUBLISHED", sizes)
     monkeypatch.setattr(perco_network, "PUBLISHED", perco_network.TINY)
 
     beside = {
@@ -290,19 +291,19 @@ def saved(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
         "text_encoder": models.text_tower(sizes, 0),
     }
     for part, network in beside.items():
-        tiny.draw(network, 3).save_pretrained(tmp_path / part)
+        models.draw(network, 3).save_pretrained(tmp_path / part)
 
     def write(rate: float) -> Path:
         root = tmp_path / "weights" / "perco" / f"{rate:.4f}"
         seed = round(rate * 10000)
         for part in beside:
             shutil.copytree(tmp_path / part, root / part, dirs_exist_ok=True)
-        unet = tiny.draw(perco_models.unet_of(sizes, perco_network.TINY), seed)
+        unet = models.draw(pipeline.unet_of(sizes, perco_network.TINY), seed)
         tensors = {name.replace("conv_in.", "conv_in_extended."): one for name, one in unet.state_dict().items()}
-        plain = tiny.draw(diffusers.UNet2DConditionModel.from_config(dict(sizes.unet)), seed).conv_in
+        plain = models.draw(diffusers.UNet2DConditionModel.from_config(dict(sizes.unet)), seed).conv_in
         tensors |= {"conv_in.weight": plain.weight, "conv_in.bias": plain.bias}
         config = {**dict(unet.config), "in_channels": 4}
-        hyper = perco_models.seeded(perco_models.hyper_of(rate, perco_network.TINY), seed)
+        hyper = pipeline.seeded(pipeline.hyper_of(rate, perco_network.TINY), seed)
         for part, state, settings in (
             ("unet", tensors, {name: one for name, one in config.items() if not name.startswith("_")}),
             (
@@ -344,8 +345,8 @@ def test_a_sweep_loads_vae_and_text_tower_once(
     """All seven rates from folders of their own, whose files of both parts have the same bytes."""
     folders_of = {rate: saved(rate) for rate in RATES}
     opened: list[str] = []
-    read = perco_models.read
-    monkeypatch.setattr(perco_models, "read", lambda one: opened.append(Path(one.folder).name) or read(one))
+    read = pipeline.read
+    monkeypatch.setattr(pipeline, "read", lambda one: opened.append(Path(one.folder).name) or read(one))
     pictures = set()
     for rate, folder in folders_of.items():
         for guidance in ("none", "text") if rate < 0.01 else ("text",):
@@ -355,14 +356,14 @@ def test_a_sweep_loads_vae_and_text_tower_once(
     assert {part: opened.count(part) for part in opened} == {"vae": 1, "text_encoder": 1, "unet": 7, "hyper_enc": 7}
     # Other bytes are another network.
     other = saved(0.0019)
-    tiny.draw(diffusers.AutoencoderKL.from_config(dict(perco_models.PUBLISHED.vae)), 4).save_pretrained(other / "vae")
+    models.draw(diffusers.AutoencoderKL.from_config(dict(pipeline.PUBLISHED.vae)), 4).save_pretrained(other / "vae")
     coded(photograph[:64, :64], nominal=0.0019, pipeline=str(other))
     assert opened.count("vae") == 2
 
 
 def test_public_rates_are_found_by_their_cards(saved: Callable[[float], Path], photograph: Image) -> None:
     image = np.ascontiguousarray(photograph[:70, :100])
-    for rate in perco_weights.public():
+    for rate in pipeline.public():
         codec = PerCo(nominal=rate)
         assert "perco/" in str(codec.weight_needs()[0].missing())
         folder = saved(rate)
@@ -384,7 +385,7 @@ def test_the_files_tensors_are_where_they_belong(saved: Callable[[float], Path])
     from safetensors.torch import load_file
 
     folder = saved(0.0313)
-    ready = perco_models.load(0.0313, pipeline=str(folder))
+    ready = pipeline.load(0.0313, pipeline=str(folder))
     tensors = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
     assert torch.equal(ready.models.unet.conv_in.weight, tensors["conv_in_extended.weight"])
     assert ready.models.unet.conv_in.weight.shape == (8, 16, 3, 3)
@@ -397,14 +398,14 @@ def test_the_files_tensors_are_where_they_belong(saved: Callable[[float], Path])
 def test_files_of_another_rate_are_refused_by_name(saved: Callable[[float], Path]) -> None:
     folder = saved(0.0019)
     with pytest.raises(CodecError, match=r"is for 8 x 8 indices of 256 entries; at nominally 0\.0313 bpp"):
-        perco_models.load(0.0313, pipeline=str(folder))
+        pipeline.load(0.0313, pipeline=str(folder))
     config = folder / "hyper_enc" / "config.json"
     known = json.loads(config.read_text())
     config.write_text(json.dumps({name: one for name, one in known.items() if not name.startswith("cfg")}))
     with pytest.raises(CodecError, match=r"embed is \(1, 256, 8\), must be \(1, 1024, 8\)"):
-        perco_models.load(0.0024, pipeline=str(folder))
+        pipeline.load(0.0024, pipeline=str(folder))
     with pytest.raises(CodecError, match=r"backbone\.4\.weight is \(16, 16, 5, 5\), must be \(16, 16, 1, 1\)"):
-        perco_models.load(0.0313, pipeline=str(folder))
+        pipeline.load(0.0313, pipeline=str(folder))
 
 
 def test_damaged_files_are_refused_by_name(saved: Callable[[float], Path]) -> None:
@@ -419,21 +420,21 @@ def test_damaged_files_are_refused_by_name(saved: Callable[[float], Path]) -> No
         whole = load_file(file)
         save_file({name: one for name, one in whole.items() if name != gone}, file)
         with pytest.raises(CodecError, match=rf"{odd} \([0-9, ]+\) is missing"):
-            perco_models.load(0.1250, pipeline=str(folder))
+            pipeline.load(0.1250, pipeline=str(folder))
         save_file({**whole, "stray": torch.zeros(2)}, file)
         with pytest.raises(CodecError, match=r"stray \(2,\) has no place"):
-            perco_models.load(0.1250, pipeline=str(folder))
+            pipeline.load(0.1250, pipeline=str(folder))
         save_file(whole, file)
-    perco_models.load(0.1250, pipeline=str(folder))
+    pipeline.load(0.1250, pipeline=str(folder))
 
 
 def test_what_is_not_public_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RDPBENCH_WEIGHTS", "HF_HUB_CACHE", "TORCH_HOME"):
         monkeypatch.setenv(name, str(tmp_path))
-    assert perco_weights.public() == [0.0019, 0.0313, 0.125]
+    assert pipeline.public() == [0.0019, 0.0313, 0.125]
     for rate in RATES:
         told = "\n".join(str(need.missing()) for need in PerCo(nominal=rate).weight_needs())
-        if rate in perco_weights.public():
+        if rate in pipeline.public():
             for part in ("unet", "vae", "text_encoder", "hyper_enc"):
                 assert f"perco/{rate:.4f}/{part}" in told
             assert "11xHN61L7GqrJqEQbdtagbKBwMj1KZMf5" in told
@@ -442,10 +443,10 @@ def test_what_is_not_public_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert f"no weights of PerCo at nominally {rate:.4f} bpp are public" in told
             assert "rate=0.0019,0.0313,0.125" in told
         with pytest.raises(MissingNeed):
-            perco_models.load(rate)
+            pipeline.load(rate)
     with pytest.raises(OutOfRange, match=r"nominal=0\.02 is none of PerCo's rates: 0\.0019, 0\.0024"):
         PerCo(nominal=0.02)
-    assert "3467 MB" in how_to_get(perco_weights.card(0.125, "unet"))
+    assert "3467 MB" in how_to_get(pipeline.card(0.125, "unet"))
 
 
 @pytest.mark.slow

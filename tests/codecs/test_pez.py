@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from rdpbench.codecs.diffusion import clips, tiny
-from rdpbench.codecs.diffusion.unfinished import Unfinished
+from rdpbench.codecs.diffusion import models, prompts
+from rdpbench.codecs.diffusion.pic.pez import Found, PromptSpace, Search, invert
+from rdpbench.codecs.diffusion.sampling import Unfinished
 from rdpbench.codecs.learned.systems import reproducible
-from rdpbench.codecs.pez import Found, PromptSpace, Search, invert
 from rdpbench.errors import CodecError
 from rdpbench.image import Image
-from rdpbench.metrics.clip_tower import Clip, unit
+from rdpbench.networks.clip import Clip, unit
 
 QUICK = Search(length=6, steps=25)
 
@@ -29,15 +29,19 @@ def one_thread() -> Any:
 
 @pytest.fixture(scope="module")
 def space() -> PromptSpace:
-    return PromptSpace(clips.load("clip-vit-h-14-laion2b-s32b-b79k", "random"))
+    return PromptSpace(prompts.load("clip-vit-h-14-laion2b-s32b-b79k", "random"))
 
 
 @pytest.fixture(scope="module")
 def double() -> PromptSpace:
     """The same network in double precision, where sums in another order do not end in other words."""
-    ends = {"vocab_size": tiny.TOKENS, "bos_token_id": tiny.TOKENS - 2, "eos_token_id": tiny.TOKENS - 1}
-    sizes = {"projection_dim": 24, "text_config": {**tiny.CLIP_TEXT, **ends}, "vision_config": tiny.CLIP_VISION}
-    network = tiny.draw(clips.network(sizes), seed=5).double()
+    ends = {
+        "vocab_size": models.TINY_TOKENS,
+        "bos_token_id": models.TINY_TOKENS - 2,
+        "eos_token_id": models.TINY_TOKENS - 1,
+    }
+    sizes = {"projection_dim": 24, "text_config": {**models.CLIP_TEXT, **ends}, "vision_config": models.CLIP_VISION}
+    network = models.draw(prompts.network(sizes), seed=5).double()
     network.vision_model.float()
     network.visual_projection.float()
     return PromptSpace(Clip(network))
@@ -49,7 +53,7 @@ def images(photograph: Image) -> list[Image]:
 
 
 def random_cosines(space: PromptSpace, image: Image, count: int, length: int) -> torch.Tensor:
-    ids = torch.randint(tiny.TOKENS, (count, length), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(models.TINY_TOKENS, (count, length), generator=torch.Generator().manual_seed(0))
     target = torch.from_numpy(unit(space.clip.image([image]))[0]).float()
     with torch.no_grad():
         return space.embed(space.words[ids]) @ target
@@ -67,7 +71,7 @@ def test_the_search_finds_what_no_random_prompt_is(space: PromptSpace, images: l
 
 def test_the_cosine_is_that_of_the_ids_that_are_sent(space: PromptSpace, images: list[Image]) -> None:
     """Through the class's own way for ids: no vectors, no hook, filled up to 77."""
-    from rdpbench.codecs.diffusion.vocabulary import byte_vocabulary
+    from rdpbench.codecs.diffusion.bases import byte_vocabulary
 
     words = byte_vocabulary()
     model = space.clip.model
@@ -82,7 +86,7 @@ def test_the_cosine_is_that_of_the_ids_that_are_sent(space: PromptSpace, images:
 
 def plain(space: PromptSpace, image: Image, seed: int, search: Search) -> tuple[list[list[int]], list[Any], Found]:
     """The loop as the paper states it: one image, 77 places, AdamW written out, no hook: words get new rows."""
-    model, size, length = space.clip.model, tiny.TOKENS, search.length
+    model, size, length = space.clip.model, models.TINY_TOKENS, search.length
     table = model.text_model.embeddings.token_embedding.weight.detach()
     target = torch.from_numpy(unit(space.clip.image([image]))[0])
     start = torch.randint(size, (length,), generator=torch.Generator().manual_seed(seed))
@@ -116,7 +120,7 @@ def plain(space: PromptSpace, image: Image, seed: int, search: Search) -> tuple[
 
 def test_every_step_is_that_of_the_paper(double: PromptSpace, images: list[Image]) -> None:
     """The gradient is taken at the words and applied to the free vectors; both are followed step by step."""
-    from rdpbench.codecs.pez import _State
+    from rdpbench.codecs.diffusion.pic.pez import _State
 
     projections, vectors, best = plain(double, images[0], 7, QUICK)
     target = torch.from_numpy(unit(double.clip.image(images[:1])))

@@ -17,14 +17,15 @@ import pytest
 import torch
 import yaml
 
-from rdpbench.codecs import pez, pic
 from rdpbench.codecs.container import unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of
-from rdpbench.codecs.diffusion import bases, clips, fields, models, tiny
+from rdpbench.codecs.diffusion import bases, fields, models, prompts
+from rdpbench.codecs.diffusion.bases import byte_vocabulary
 from rdpbench.codecs.diffusion.library import diffusers
-from rdpbench.codecs.diffusion.unfinished import Unfinished
-from rdpbench.codecs.diffusion.vocabulary import byte_vocabulary
-from rdpbench.codecs.pic import PIC, with_seed
+from rdpbench.codecs.diffusion.pic import codec as pic
+from rdpbench.codecs.diffusion.pic import pez
+from rdpbench.codecs.diffusion.pic.codec import PIC, with_seed
+from rdpbench.codecs.diffusion.sampling import Unfinished
 from rdpbench.errors import (
     BitstreamError,
     CodecError,
@@ -35,7 +36,7 @@ from rdpbench.errors import (
     UnsupportedImage,
 )
 from rdpbench.image import Image, pixel_sha256
-from rdpbench.metrics.clip_tower import unit
+from rdpbench.networks.clip import unit
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -102,7 +103,7 @@ def test_what_is_decoded_is_the_candidate_that_was_chosen(code: str, run: int, s
     made = codec.encode(small, Side(seed=run))
     [chosen] = unpack(made.data, 2)[2][0]
     assert run * 5 <= chosen < run * 5 + 5
-    clip = clips.load(codec.clip, "random")
+    clip = prompts.load(codec.clip, "random")
     [target] = unit(clip.image([small]))
     cosines = []
     for seed in range(run * 5, run * 5 + 5):
@@ -119,7 +120,7 @@ def test_tokens_that_are_sent_as_ids_are_the_ones_that_were_found(small: Image) 
     for code in fields.CODES:
         section = unpack(tiny_pic(tokens=code).encode(small, Side(seed=4)).data, 2)[2][1]
         found[code] = fields.unpack_tokens(section, code, byte_vocabulary())
-    clip = clips.load(tiny_pic().clip, "random")
+    clip = prompts.load(tiny_pic().clip, "random")
     [expected] = pez.invert(pez.PromptSpace(clip), [small], [4], pez.Search(16, 5))
     assert found["fixed"] == found["rank"] == list(expected.ids)
     # Text is taken apart differently: what comes back is what conditions the decoder, and nothing hides that.
@@ -184,7 +185,7 @@ def test_a_fresh_process_decodes_the_same_pixels(decoded_elsewhere: Any, small: 
     }.items():
         options = {"weights": "random", "steps": 3, "search_steps": 5, "candidates": 3, **options}  # noqa: PLW2901 - filled up
         data = PIC(**options).encode(small, Side(seed=1)).data
-        made[name] = ("rdpbench.codecs.pic:PIC", options, data)
+        made[name] = ("rdpbench.codecs.diffusion.pic.codec:PIC", options, data)
         hashes[name] = pixel_sha256(PIC(**options).decode(data))
     assert decoded_elsewhere(made) == hashes
     assert hashes["fixed"] == hashes["rank"]  # another code for the same prompt
@@ -277,7 +278,7 @@ def test_many_mutated_bitstreams_stay_within_time_and_memory(code: str, attacked
         "tokens": code,
         "max_pixels": 1 << 16,
     }
-    outcome = attacked("rdpbench.codecs.pic:PIC", options)
+    outcome = attacked("rdpbench.codecs.diffusion.pic.codec:PIC", options)
     assert min(outcome["images"], outcome["errors"]) > 30  # text carries a checksum: few damages pass
 
 
@@ -302,7 +303,7 @@ def test_published_settings_are_the_defaults() -> None:
     assert (codec.base, codec.sampler, codec.steps, codec.guidance) == ("sd-2.1-base", "dpm-solver++", 25, 9.0)
     assert (codec.prompt_length, codec.candidates, codec.search_steps) == (16, 4, 3000)
     assert (codec.learning_rate, codec.weight_decay, codec.suffix) == (0.1, 0.1, ", high quality")
-    assert codec.clip == clips.H14.id
+    assert codec.clip == prompts.H14.id
     assert codec.negative.startswith("disfigured, deformed, low quality")
 
 
@@ -391,11 +392,11 @@ def test_weights_of_the_users_own_run_from_end_to_end(
         "text_encoder": models.text_tower(sizes, 0),
     }
     for seed, (part, network) in enumerate(made.items()):
-        tiny.draw(network, seed).save_pretrained(tmp_path / "base" / part)
+        models.draw(network, seed).save_pretrained(tmp_path / "base" / part)
     diffusers.PNDMScheduler(prediction_type="v_prediction").save_pretrained(tmp_path / "base" / "scheduler")
     ends = {"vocab_size": 49408, "bos_token_id": 49406, "eos_token_id": 49407}
-    both = {"projection_dim": 24, "text_config": {**tiny.CLIP_TEXT, **ends}, "vision_config": tiny.CLIP_VISION}
-    tiny.draw(clips.network(both), seed=9).save_pretrained(tmp_path / "clip")
+    both = {"projection_dim": 24, "text_config": {**models.CLIP_TEXT, **ends}, "vision_config": models.CLIP_VISION}
+    models.draw(prompts.network(both), seed=9).save_pretrained(tmp_path / "clip")
     options = {"base": str(tmp_path / "base"), "clip": str(tmp_path / "clip"), "steps": 2, "search_steps": 3}
     for code, size in (("fixed", 32), ("rank", 32), ("zlib-text", None)):
         codec = PIC(**options, tokens=code)

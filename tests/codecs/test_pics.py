@@ -15,18 +15,18 @@ import torch
 import yaml
 
 from rdpbench import registry
-from rdpbench.codecs import hed
 from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Side, coder_of, needs_of
-from rdpbench.codecs.diffusion import clips, models, sketches
+from rdpbench.codecs.diffusion import models, prompts
+from rdpbench.codecs.diffusion.pic import sketches
+from rdpbench.codecs.diffusion.pic.codec import PICS, SketchPICS, with_seed
 from rdpbench.codecs.learned.checkpoints import fit
 from rdpbench.codecs.learned.hyperprior import Hyperprior, network, random_network
 from rdpbench.codecs.learned.systems import reproducible
 from rdpbench.codecs.learned.tables import set_tables
-from rdpbench.codecs.pics import PICS, SketchPICS, with_seed
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, OutOfRange, UnknownName
 from rdpbench.image import Image, pixel_sha256
-from rdpbench.metrics.clip_tower import unit
+from rdpbench.networks.clip import unit
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -93,7 +93,7 @@ def test_cards_carry_the_published_hashes() -> None:
 
 def test_strings_and_planes_are_compressais(photograph: Image) -> None:
     """In double precision, where the order of sums does not decide; y in another order has the same length."""
-    sketch = hed.edges(hed.load("random"), photograph[:128, :128])
+    sketch = sketches.edges(sketches.load("random"), photograph[:128, :128])
     net = sketches.one_channel(random_network("cheng2020-attn", (12,), 3))
     set_tables(net, {})
     coder = sketches.Learned(Hyperprior(net, portable=True))
@@ -211,7 +211,7 @@ def test_every_byte_is_counted(small: Image) -> None:
 def test_what_is_decoded_is_the_candidate_that_was_chosen(cls: Any, small: Image) -> None:
     codec = cls(**{**QUICK, "candidates": 4})
     made = codec.encode(small, Side())
-    clip = clips.load(codec.clip, "random")
+    clip = prompts.load(codec.clip, "random")
     [target] = unit(clip.image([small]))
     painted = [cls(**QUICK).decode(with_seed(made.data, seed)) for seed in range(4)]
     cosines = [float(one @ target) for one in unit(clip.image(painted))]
@@ -262,7 +262,7 @@ def test_a_fresh_process_decodes_the_same_pixels(decoded_elsewhere: Any, small: 
         whole = {**QUICK, **options}
         data = cls(**whole).encode(small, Side(seed=1)).data
         hashes[name] = pixel_sha256(cls(**whole).decode(data))
-        made[name] = (f"rdpbench.codecs.pics:{cls.__name__}", whole, data)
+        made[name] = (f"rdpbench.codecs.diffusion.pic.codec:{cls.__name__}", whole, data)
     assert decoded_elsewhere(made) == hashes
     assert len(set(hashes.values())) == 4
 
@@ -297,7 +297,7 @@ def test_mutated_bitstreams_end_in_an_error_or_an_image(photograph: Image) -> No
 )
 def test_many_mutated_bitstreams_stay_within_time_and_memory(name: str, options: dict[str, Any], attacked: Any) -> None:
     whole = {"weights": "random", "steps": 1, "search_steps": 2, "candidates": 1, "max_pixels": 1 << 16, **options}
-    outcome = attacked(f"rdpbench.codecs.pics:{name}", whole)
+    outcome = attacked(f"rdpbench.codecs.diffusion.pic.codec:{name}", whole)
     assert min(outcome["images"], outcome["errors"]) > 200
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from rdpbench.codecs import program
-from rdpbench.codecs.program import In, Out, Ran, identity, run
+from rdpbench.codecs.classical import program
+from rdpbench.codecs.classical.program import In, Out, Ran, identity, run
 from rdpbench.errors import (
     CoderFailed,
 )

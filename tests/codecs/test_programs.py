@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from rdpbench import registry
-from rdpbench.codecs import program
-from rdpbench.codecs.bpg import BPG, read_ppm
+from rdpbench.codecs.classical import program
+from rdpbench.codecs.classical.bpg import BPG, read_ppm
+from rdpbench.codecs.classical.program import In, Out, run
+from rdpbench.codecs.classical.vtm import CONFIG, VTM
+from rdpbench.codecs.classical.vvenc import VVenC, decode_420, double, halve
 from rdpbench.codecs.contract import Side, needs_of, rate_of
-from rdpbench.codecs.program import In, Out, run
-from rdpbench.codecs.vtm import CONFIG, VTM
-from rdpbench.codecs.vvenc import VVenC, decode_420, double, halve
 from rdpbench.errors import (
     BitstreamError,
     CodecError,
@@ -285,8 +285,8 @@ def test_vvenc_determinism_and_damage() -> None:
 def test_vvenc_and_vtm_decode_the_same_samples() -> None:
     need_all(VVenC)
     need_all(VTM)
+    from rdpbench.codecs.classical.vtm import DECODER
     from rdpbench.codecs.container import unpack
-    from rdpbench.codecs.vtm import DECODER
 
     (stream,) = unpack(VVenC(qp=22).encode(picture(64, 96), Side()).data, 1)[2]
     ours = b"".join(plane.astype("<u2").tobytes() for plane in decode_420(stream, 64, 96))

@@ -8,15 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rdpbench.codecs.avif import AVIF
+from rdpbench.codecs.classical.avif import AVIF
+from rdpbench.codecs.classical.heif import HEIF
+from rdpbench.codecs.classical.hevc import HEVC
+from rdpbench.codecs.classical.jpeg import JPEG, MozJPEG
+from rdpbench.codecs.classical.jpeg2000 import JPEG2000
+from rdpbench.codecs.classical.jpegxl import JPEGXL
+from rdpbench.codecs.classical.webp import WebP
 from rdpbench.codecs.contract import Codec, Side
-from rdpbench.codecs.heif import HEIF
-from rdpbench.codecs.hevc import HEVC
-from rdpbench.codecs.jpeg import JPEG
-from rdpbench.codecs.jpeg2000 import JPEG2000
-from rdpbench.codecs.jpegxl import JPEGXL
-from rdpbench.codecs.mozjpeg import MozJPEG
-from rdpbench.codecs.webp import WebP
 from rdpbench.image import Image, read_image
 
 QUALITIES = range(5, 100, 5)

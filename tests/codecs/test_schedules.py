@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from rdpbench.codecs.diffusion import folders, sampling
+from rdpbench.codecs.diffusion import bases, sampling
 from rdpbench.codecs.diffusion.bases import BASES
 from rdpbench.codecs.diffusion.library import diffusers
-from rdpbench.codecs.pic import PIC
+from rdpbench.codecs.diffusion.pic.codec import PIC
 from rdpbench.errors import ConfigError
 
 STABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -108,7 +108,7 @@ def written(folder: Path, **values: Any) -> str:
 def test_another_class_takes_all_that_the_folder_states(tmp_path: Path) -> None:
     """As diffusers' ``from_config``: a zero-SNR model starts at the last step, whichever class samples it."""
     folder = written(tmp_path, _class_name="EulerDiscreteScheduler", **STABLE, **ZERO)
-    stated = folders.layout_of(folder).schedule
+    stated = bases.layout_of(folder).schedule
     for sampler, cls in (("ddim", diffusers.DDIMScheduler), ("dpm-solver++", diffusers.DPMSolverMultistepScheduler)):
         made = sampling.configured(stated, sampler)
         made.set_timesteps(20)
@@ -117,10 +117,10 @@ def test_another_class_takes_all_that_the_folder_states(tmp_path: Path) -> None:
         assert torch.equal(made.alphas_cumprod, cls.from_config(own).alphas_cumprod)
     # What it does not state is as the systems were published, where another class was saved.
     plain = written(tmp_path / "plain", _class_name="PNDMScheduler", **STABLE, steps_offset=1, clip_sample=False)
-    made = sampling.configured(folders.layout_of(plain).schedule, "dpm-solver++")
+    made = sampling.configured(bases.layout_of(plain).schedule, "dpm-solver++")
     assert made.config.final_sigmas_type == "sigma_min"
-    assert sampling.configured(folders.layout_of(plain).schedule, "ddim-trailing").config.timestep_spacing == "trailing"
-    assert type(sampling.configured(folders.layout_of(plain).schedule, sampling.SAVED)).__name__ == "PNDMScheduler"
+    assert sampling.configured(bases.layout_of(plain).schedule, "ddim-trailing").config.timestep_spacing == "trailing"
+    assert type(sampling.configured(bases.layout_of(plain).schedule, sampling.SAVED)).__name__ == "PNDMScheduler"
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from rdpbench.codecs import perco_models, sd_vae
 from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of
-from rdpbench.codecs.diffusion import models, pixels, tiny
+from rdpbench.codecs.diffusion import models, prompts, sd_vae
 from rdpbench.codecs.diffusion.library import diffusers
+from rdpbench.codecs.diffusion.perco import pipeline
+from rdpbench.codecs.diffusion.sd_vae import StableDiffusionVAE
 from rdpbench.codecs.learned.frames import to_planes
 from rdpbench.codecs.learned.systems import reproducible
-from rdpbench.codecs.sd_vae import StableDiffusionVAE
 from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange, UnknownName, UnsupportedImage
 from rdpbench.image import Image
 
@@ -26,7 +26,7 @@ from rdpbench.image import Image
 @pytest.fixture(autouse=True)
 def nothing_loaded(alone: None) -> Iterator[None]:
     yield
-    perco_models.forget()
+    pipeline.forget()
 
 
 def vae(**options: Any) -> StableDiffusionVAE:
@@ -47,8 +47,8 @@ def test_what_is_decoded_are_the_latents(bits: int, photograph: Image) -> None:
     image = np.ascontiguousarray(photograph[:70, :100])
     ready = models.load("sd-2.1", "random")
     with reproducible():
-        latents = pixels.encode(ready, pixels.FRAME.pad(to_planes([image], "cpu", torch.float32)))
-        [expected] = pixels.decode(ready, latents, 70, 100)
+        latents = prompts.encode(ready, prompts.FRAME.pad(to_planes([image], "cpu", torch.float32)))
+        [expected] = prompts.decode(ready, latents, 70, 100)
     data = vae(bits=bits).encode(image, Side()).data
     found = sd_vae.unpack_latents(unpack(data, 1)[2][0], (4, 16, 16), bits)
     span = np.ptp(latents[0].numpy(), axis=(1, 2)).max()
@@ -105,7 +105,7 @@ def test_a_folder_of_the_users_own(tmp_path: Path, photograph: Image) -> None:
     """Loaded strictly, known by its hash, and shared with whatever loads the same bytes."""
     narrow = models.layout("sd-1.5", "random")
     for seed, name in ((1, "one"), (1, "same"), (2, "other")):
-        made = tiny.draw(diffusers.AutoencoderKL.from_config(dict(narrow.vae)), seed)
+        made = models.draw(diffusers.AutoencoderKL.from_config(dict(narrow.vae)), seed)
         made.save_pretrained(tmp_path / name / "vae")
     codecs = {name: StableDiffusionVAE(base=str(tmp_path / name)) for name in ("one", "same", "other")}
     data = {name: codec.encode(photograph, Side()).data for name, codec in codecs.items()}

@@ -20,21 +20,21 @@ import torch
 import yaml
 from torch.nn import functional
 
-from rdpbench.codecs import taco, taco_text
 from rdpbench.codecs.container import unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of_built
 from rdpbench.codecs.learned.checkpoints import fit
 from rdpbench.codecs.learned.frames import to_planes
 from rdpbench.codecs.learned.systems import decode_images, encode_images, reproducible
-from rdpbench.codecs.taco import TACO
-from rdpbench.codecs.taco_network import TINY, Extractor, Injector, Layout, Network, Taco, random_network
-from rdpbench.codecs.taco_text import LENGTH, Reader, byte_tokens, official_reader, random_reader
+from rdpbench.codecs.learned.taco import codec as taco
+from rdpbench.codecs.learned.taco import codec as taco_text
+from rdpbench.codecs.learned.taco.codec import LENGTH, TACO, Reader, byte_tokens, official_reader, random_reader
+from rdpbench.codecs.learned.taco.network import TINY, Extractor, Injector, Layout, Network, Taco, random_network
 from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
-from rdpbench.metrics.clip_weights import Shape, build
+from rdpbench.networks.clip import Shape, build
 
 ROOT = Path(__file__).parents[2]
-WHERE = "rdpbench.codecs.taco:TACO"
+WHERE = "rdpbench.codecs.learned.taco.codec:TACO"
 SIDE = Side(caption="a woman in an orange suit")
 
 
@@ -146,7 +146,7 @@ def test_a_published_file_is_asked_for_read_and_marked(
     monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("RDPBENCH_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
-    monkeypatch.setattr("rdpbench.codecs.taco_network.Layout", lambda: TINY)
+    monkeypatch.setattr("rdpbench.codecs.learned.taco.network.Layout", lambda: TINY)
     codec = TACO(quality=1)
     own, tower, tokens = [str(need.missing()) for need in codec.weight_needs()]
     for line in ("lambda 0.0004", "from     https://drive.google.com/drive", "licence  none stated", "154 MB"):
@@ -200,8 +200,8 @@ def test_the_tower_of_the_published_file_gives_the_same_states() -> None:
     """It comes out of CLIP's whole network; here a narrow one."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from rdpbench.codecs.learned.randomised import seeded
-    from rdpbench.metrics.clip_weights import configuration
+    from rdpbench.codecs.learned.systems import seeded
+    from rdpbench.networks.clip import configuration
 
     shape = Shape(64, 1, 1, 32, 64, 32, 2, 2, 16)
     sizes = configuration(shape)["text_config"]
@@ -217,7 +217,7 @@ def test_the_tower_of_the_published_file_gives_the_same_states() -> None:
 def build_random(shape: Shape) -> dict[str, torch.Tensor]:
     from transformers import CLIPConfig, CLIPModel
 
-    from rdpbench.metrics.clip_weights import configuration
+    from rdpbench.networks.clip import configuration
 
     return dict(CLIPModel(CLIPConfig(**configuration(shape))).state_dict())
 
@@ -437,7 +437,7 @@ def test_the_contract_is_kept_and_planning_imports_no_torch() -> None:
     assert isinstance(tiny(), Codec)
     assert (coder["weights"], coder["entropy coding"], coder["text"]) == ("random", "portable", "random")
     assert coder["transformers"]
-    lines = "import sys; from rdpbench.codecs.taco import TACO as T; T().coder(); T().weight_needs()"
+    lines = "import sys; from rdpbench.codecs.learned.taco.codec import TACO as T; T().coder(); T().weight_needs()"
     lines += "; print(sorted({'torch', 'compressai', 'transformers', 'pandas'} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True

@@ -19,16 +19,16 @@ import torch
 import yaml
 from PIL import Image as pil
 
-from rdpbench.codecs import textual_inversion as codec_module
-from rdpbench.codecs import textual_inversion_coding as coding
-from rdpbench.codecs import textual_inversion_guide as guiding
-from rdpbench.codecs import textual_inversion_kept as kept_module
-from rdpbench.codecs import textual_inversion_search as searching
+from rdpbench.codecs.classical.webp import WebP
 from rdpbench.codecs.container import unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of
-from rdpbench.codecs.diffusion.unfinished import Unfinished
-from rdpbench.codecs.textual_inversion import TextualInversion, with_seed
-from rdpbench.codecs.webp import WebP
+from rdpbench.codecs.diffusion.sampling import Unfinished
+from rdpbench.codecs.diffusion.textual_inversion import codec as codec_module
+from rdpbench.codecs.diffusion.textual_inversion import codec as kept_module
+from rdpbench.codecs.diffusion.textual_inversion import coding
+from rdpbench.codecs.diffusion.textual_inversion import search as guiding
+from rdpbench.codecs.diffusion.textual_inversion import search as searching
+from rdpbench.codecs.diffusion.textual_inversion.codec import TextualInversion, with_seed
 from rdpbench.errors import (
     BitstreamError,
     CodecError,
@@ -42,7 +42,7 @@ from rdpbench.image import Image, pixel_sha256
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-WHERE = "rdpbench.codecs.textual_inversion:TextualInversion"
+WHERE = "rdpbench.codecs.diffusion.textual_inversion.codec:TextualInversion"
 KODAK = 512 * 768
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0)
 mutated = runpy.run_path(str(HERE / "hostile.py"))["mutated"]
@@ -314,12 +314,12 @@ import sys
 from functools import partial
 import numpy as np
 import torch
-from rdpbench.codecs import textual_inversion as codec_module, textual_inversion_kept as kept_module
+from rdpbench.codecs.diffusion.textual_inversion import codec as codec_module
 from rdpbench.codecs.contract import Side
 
 torch.set_num_threads(1)
 codec_module.Unfinished = partial(codec_module.Unfinished, every_s=0)
-kept_module.TOLD_EVERY_S = 0
+codec_module.TOLD_EVERY_S = 0
 codec = codec_module.TextualInversion(weights="random", steps=2, search_steps=40)
 data = codec.encode(np.load(sys.argv[1]), Side(seed=1)).data
 sys.stdout.write(data.hex())

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from rdpbench.codecs import textual_inversion_coding as coding
-from rdpbench.codecs import textual_inversion_guide as guiding
-from rdpbench.codecs import textual_inversion_search as searching
-from rdpbench.codecs.diffusion import models, pixels, sampling
+from rdpbench.codecs.diffusion import models, prompts, sampling
 from rdpbench.codecs.diffusion.library import diffusers
 from rdpbench.codecs.diffusion.models import Models
-from rdpbench.codecs.diffusion.unfinished import Unfinished
+from rdpbench.codecs.diffusion.sampling import Unfinished
+from rdpbench.codecs.diffusion.textual_inversion import coding
+from rdpbench.codecs.diffusion.textual_inversion import search as guiding
+from rdpbench.codecs.diffusion.textual_inversion import search as searching
+from rdpbench.codecs.diffusion.textual_inversion.search import Objective, Search, condition, empty_prompt, search
 from rdpbench.codecs.learned.frames import to_planes
-from rdpbench.codecs.textual_inversion_search import Objective, Search, condition, empty_prompt, search
 from rdpbench.errors import BitstreamError, CodecError, ConfigError
 from rdpbench.image import Image
 
@@ -254,9 +254,9 @@ def test_guides_of_a_wrong_size_and_unknown_predictions_are_refused(small: Image
 
 
 def objective_of(ready: Models, image: Image, seed: int = 0) -> Objective:
-    planes = pixels.FRAME.pad(to_planes([image], "cpu", torch.float32))
+    planes = prompts.FRAME.pad(to_planes([image], "cpu", torch.float32))
     with torch.inference_mode():
-        return Objective(ready, pixels.encode(ready, planes), seed)
+        return Objective(ready, prompts.encode(ready, planes), seed)
 
 
 def test_the_objective_falls_below_that_of_no_words_and_of_any_words(ready: Models, square: Image) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rdpbench import registry
 from rdpbench.codecs.contract import Side, needs_of, rate_of
-from rdpbench.config import read
+from rdpbench.config.bench import read
 from rdpbench.image import Image, read_image
 
 PLANES, COLOURS = 0.1, 0.25

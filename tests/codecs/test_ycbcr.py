@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rdpbench.codecs.ycbcr import Matrix, rgb_to_ycbcr, ycbcr_to_rgb
+from rdpbench.codecs.classical.ycbcr import Matrix, rgb_to_ycbcr, ycbcr_to_rgb
 from rdpbench.errors import ConfigError
 from rdpbench.image import Image, read_image
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 import yaml
 
-from rdpbench import weights
-from rdpbench.codecs import compressai_zoo as zoo
+from rdpbench.assets import weights
 from rdpbench.codecs.contract import Side
+from rdpbench.codecs.learned import zoo
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.frames import to_images, to_planes
 from rdpbench.codecs.learned.hyperprior import Hyperprior, network, random_network
@@ -28,7 +28,7 @@ from rdpbench.image import Image, pixel_sha256
 
 CLASSES: dict[str, type[zoo.Zoo]] = {cls.name: cls for cls in zoo.Zoo.__subclasses__()}
 ROOT = Path(__file__).parents[2]
-WHERE = {name: f"rdpbench.codecs.compressai_zoo:{cls.__name__}" for name, cls in CLASSES.items()}
+WHERE = {name: f"rdpbench.codecs.learned.zoo:{cls.__name__}" for name, cls in CLASSES.items()}
 EVERY = pytest.mark.parametrize("name", sorted(CLASSES))
 
 
@@ -279,9 +279,7 @@ def test_the_contract_is_kept() -> None:
 
 
 def test_planning_imports_neither_torch_nor_compressai() -> None:
-    lines = (
-        "import sys; from rdpbench.codecs.compressai_zoo import Autoregressive as A; A().coder(); A().weight_needs()"
-    )
+    lines = "import sys; from rdpbench.codecs.learned.zoo import Autoregressive as A; A().coder(); A().weight_needs()"
     lines += "; print(sorted({'torch', 'compressai', 'scipy', 'pandas'} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True

@@ -17,10 +17,12 @@ import pytest
 import torch
 from PIL import Image as pil
 
-from rdpbench.datasets import caption_cache, caption_models, captioning
-from rdpbench.datasets.caption_cache import Made
-from rdpbench.datasets.caption_models import CARDS, ModelCard, Settings, identity, label, locate, revision
-from rdpbench.datasets.captions import Caption, captions_of, parse, survey
+from rdpbench.datasets.captions import cache
+from rdpbench.datasets.captions import models as caption_models
+from rdpbench.datasets.captions import models as captioning
+from rdpbench.datasets.captions.cache import Made
+from rdpbench.datasets.captions.files import Caption, captions_of, parse, survey
+from rdpbench.datasets.captions.models import CARDS, ModelCard, Settings, identity, label, locate, revision
 from rdpbench.datasets.folder import Folder
 from rdpbench.datasets.index import Entry, index
 from rdpbench.errors import ConfigError, ImageError, MissingNeed
@@ -288,8 +290,8 @@ def test_another_process_uses_what_was_remembered_without_importing_torch(
     script = f"""
 import json, sys
 from pathlib import Path
-from rdpbench.datasets.caption_models import Settings
-from rdpbench.datasets.captions import captions_of, parse
+from rdpbench.datasets.captions.models import Settings
+from rdpbench.datasets.captions.files import captions_of, parse
 from rdpbench.datasets.folder import Folder
 from rdpbench.datasets.index import index
 entries = index(Folder({str(entries[0].sample.path.parent)!r}))
@@ -391,7 +393,7 @@ def test_a_damaged_blob_of_the_hugging_face_cache_is_refused(models: dict[str, P
     repository = tmp_path / "hub" / "models--Salesforce--blip-image-captioning-large"
     snapshot = shutil.copytree(models["blip"], repository / "snapshots" / card.revision)
     weights = snapshot / "model.safetensors"
-    blob = repository / "blobs" / caption_cache.file_sha256(weights)
+    blob = repository / "blobs" / cache.file_sha256(weights)
     blob.parent.mkdir()
     weights.rename(blob)
     weights.symlink_to(blob)
@@ -520,13 +522,13 @@ def test_half_precision_runs_through_both_models(models: dict[str, Path]) -> Non
 
 WRITER = """
 import sys, time
-from rdpbench.datasets import caption_cache
-from rdpbench.datasets.caption_cache import Made
+from rdpbench.datasets.captions import cache
+from rdpbench.datasets.captions.cache import Made
 worker, begin = int(sys.argv[1]), float(sys.argv[2])
 time.sleep(max(0.0, begin - time.time()))
 for k in range(15):
-    print(caption_cache.put(f"pixels{k}", "model", Made(f"by {worker}", worker + 1.0, "cpu", "")))
-    caption_cache.put(f"own {worker} {k}", "model", Made("", 0.5, "cpu", ""))
+    print(cache.put(f"pixels{k}", "model", Made(f"by {worker}", worker + 1.0, "cpu", "")))
+    cache.put(f"own {worker} {k}", "model", Made("", 0.5, "cpu", ""))
 """
 
 
@@ -541,7 +543,7 @@ def test_writers_at_once_lose_nothing_and_agree() -> None:
     told = [writer.communicate(timeout=120) for writer in writers]
     assert [writer.returncode for writer in writers] == [0] * 4, told
     wanted = [f"pixels{k}" for k in range(15)]
-    found = caption_cache.get([*wanted, *(f"own {w} {k}" for w in range(4) for k in range(15))], "model")
+    found = cache.get([*wanted, *(f"own {w} {k}" for w in range(4) for k in range(15))], "model")
     assert len(found) == 75
     # All were told the same, which is what stayed: text and seconds of one writer.
     stayed = "".join(f"{found[name]}\n" for name in wanted)
@@ -551,12 +553,12 @@ def test_writers_at_once_lose_nothing_and_agree() -> None:
 
 def test_the_first_caption_of_a_key_stays() -> None:
     first, second = Made("a red door", 2.5, "cpu, 1 thread", "torch 2"), Made("a barn", 0.1, "cuda: x", "torch 3")
-    assert caption_cache.put("pixels", "model", first) == first
-    assert caption_cache.put("pixels", "model", second) == first
-    assert caption_cache.put("pixels", "other model", second) == second
-    assert caption_cache.get(["pixels", "unknown"], "model") == {"pixels": first}
-    assert caption_cache.mean_seconds("model", "cpu") == 2.5
-    assert caption_cache.mean_seconds("model", "cuda") is None
+    assert cache.put("pixels", "model", first) == first
+    assert cache.put("pixels", "model", second) == first
+    assert cache.put("pixels", "other model", second) == second
+    assert cache.get(["pixels", "unknown"], "model") == {"pixels": first}
+    assert cache.mean_seconds("model", "cpu") == 2.5
+    assert cache.mean_seconds("model", "cuda") is None
 
 
 def test_images_are_resized_as_when_the_models_were_published(models: dict[str, Path]) -> None:
@@ -574,11 +576,11 @@ def test_images_are_resized_as_when_the_models_were_published(models: dict[str, 
 def test_a_memory_that_cannot_be_used_costs_time_and_is_told(
     models: dict[str, Path], entries: list[Entry], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    caption_cache.cache_file().write_bytes(b"this is no database" * 50)
+    cache.cache_file().write_bytes(b"this is no database" * 50)
     settings = Settings(path=str(models["blip"]))
     first = _captions("blip", entries[:1], settings)
     assert "captions cannot be remembered in" in capfd.readouterr().err
-    caption_cache.cache_file().unlink()
+    cache.cache_file().unlink()
     assert [one.text for one in _captions("blip", entries[:1], settings).values()] == [
         one.text for one in first.values()
     ]

@@ -13,11 +13,10 @@ import pytest
 import tifffile
 from PIL import Image as pil
 
-from rdpbench.datasets.caption_files import read_captions
+from rdpbench.datasets.captions.files import read_captions
 from rdpbench.datasets.contract import Sample
-from rdpbench.datasets.folder import Folder
+from rdpbench.datasets.folder import Folder, Listed, make_manifest
 from rdpbench.datasets.index import index, notes
-from rdpbench.datasets.listed import Listed, make_manifest
 from rdpbench.datasets.manifest import Manifest
 from rdpbench.errors import ConfigError, ImageError
 

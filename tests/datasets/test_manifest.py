@@ -11,12 +11,11 @@ import pytest
 from PIL import Image as pil
 
 import rdpbench.datasets.kodak as kodak_module
-from rdpbench.datasets.folder import Folder
+from rdpbench.assets.hashes import file_facts
+from rdpbench.datasets.folder import Folder, Listed, make_manifest
 from rdpbench.datasets.index import index
 from rdpbench.datasets.kodak import Kodak
-from rdpbench.datasets.listed import Listed, make_manifest
 from rdpbench.datasets.manifest import Manifest
-from rdpbench.datasets.memory import file_facts
 from rdpbench.datasets.samples import Samples
 from rdpbench.errors import ConfigError, ImageError
 

@@ -12,8 +12,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image as pil
 
-from rdpbench.datasets.geometry import Crop, Resize, Step, apply, apply_to_labels
-from rdpbench.datasets.protocols import LARGEST, PROTOCOLS, find, labels_under, load_under
+from rdpbench.datasets.protocols import (
+    LARGEST,
+    PROTOCOLS,
+    Crop,
+    Resize,
+    Step,
+    apply,
+    apply_to_labels,
+    find,
+    labels_under,
+    load_under,
+)
 from rdpbench.errors import ImageError, UnknownName
 from rdpbench.image import Image, pixel_sha256, read_image
 

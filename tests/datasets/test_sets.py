@@ -22,16 +22,17 @@ import numpy as np
 import pytest
 from PIL import Image as pil
 
-from rdpbench.datasets import coco_beside, lists
+from rdpbench.datasets import coco as coco_beside
+from rdpbench.datasets import lists
 from rdpbench.datasets.clic import CLIC
 from rdpbench.datasets.coco import COCO
 from rdpbench.datasets.div2k import DIV2K
+from rdpbench.datasets.fetching import MANIFEST, Part, Release, hific_patches, names_sha256
 from rdpbench.datasets.index import index
 from rdpbench.datasets.labels import load_labels
 from rdpbench.datasets.manifest import Manifest
 from rdpbench.datasets.official import Official
 from rdpbench.datasets.openimages import OpenImages
-from rdpbench.datasets.releases import MANIFEST, Part, Release, hific_patches, names_sha256
 from rdpbench.errors import ConfigError, ImageError, MissingNeed, UnknownName
 
 NOWHERE = "http://127.0.0.1:9/"

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from rdpbench.errors import MetricError, MissingNeed
-from rdpbench.metrics import caption_similarity
-from rdpbench.metrics.caption_similarity import bleu4, bleu_counts, bleu_of, cider_d, spice
-from rdpbench.metrics.caption_tokens import tokens
+from rdpbench.metrics import captioned
+from rdpbench.metrics.captioned import bleu4, bleu_counts, bleu_of, cider_d, spice, tokens
 
 # Left: a caption. Right: what PTBTokenizer of CoreNLP 3.4.1 (-preserveLines -lowerCase) gave for it, less the
 # punctuation that coco-caption drops.
@@ -202,10 +201,10 @@ def test_cider_needs_two_images():
 
 
 def test_spice_says_what_it_needs(monkeypatch):
-    monkeypatch.setattr(caption_similarity.shutil, "which", lambda _: None)
+    monkeypatch.setattr(captioned.shutil, "which", lambda _: None)
     with pytest.raises(MissingNeed) as raised:
         spice(["a dog"], [["a dog"]])
     message = str(raised.value)
     assert "program 'java' is not on PATH" in message
     assert "BLEU-4 and CIDEr-D need neither" in message
-    assert ("pip install pycocoevalcap" in message) == (caption_similarity.SPICE_NEEDS[0].missing() is not None)
+    assert ("pip install pycocoevalcap" in message) == (captioned.SPICE_NEEDS[0].missing() is not None)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from rdpbench.errors import MetricError
-from rdpbench.metrics.caption_similarity import bleu4, cider_d
-from rdpbench.metrics.captioned import BLEU4BLIP2, BLIP2Captions, CIDErDBLIP2
+from rdpbench.metrics.captioned import BLEU4BLIP2, BLIP2Captions, CIDErDBLIP2, bleu4, cider_d
 
 TRUE = ["a dog on the beach", "two men ride a red bus", "a plate of food on a table"]
 FOUND = ["a dog on the sand", "two men on a bus", "a plate of food"]

@@ -11,12 +11,28 @@ import pytest
 
 from rdpbench import registry
 from rdpbench.errors import MetricError, MissingNeed
-from rdpbench.metrics import clip, clip_tower
+from rdpbench.metrics import clip as clip_metrics
 from rdpbench.metrics.clip import DCLIP, CLIPImage, CLIPScore, CLIPScoreL14, HesselScore, clip_score, hessel_score
-from rdpbench.metrics.clip_tower import B32, H14, L14, L14_336, TOKENS, Clip, load_clip, normalise, prepare, unit
-from rdpbench.metrics.clip_weights import SHAPES, Shape, build, configuration, read_tokens
 from rdpbench.metrics.contract import Metric
-from rdpbench.metrics.precision import exact
+from rdpbench.networks import clip
+from rdpbench.networks.clip import (
+    B32,
+    H14,
+    L14,
+    L14_336,
+    SHAPES,
+    TOKENS,
+    Clip,
+    Shape,
+    build,
+    configuration,
+    load_clip,
+    normalise,
+    prepare,
+    read_tokens,
+    unit,
+)
+from rdpbench.networks.precision import exact
 
 TINY = Shape(width=48, layers=2, heads=2, patch=8, side=32, text_width=32, text_layers=2, text_heads=2, dim=24)
 SCORES = [registry.load("metric", name) for name in registry.BUILTIN["metric"] if name.startswith("clip-score/")]
@@ -170,11 +186,11 @@ def test_image_similarity_equals_plain_transformers(model, tower, photograph, co
 
 def test_batch_and_order_change_nothing(tower, images, monkeypatch):
     many = [*images, *(image[::-1] for image in images), *(image[:, ::-1] for image in images)]
-    assert len(many) > clip_tower.BATCH
+    assert len(many) > clip.BATCH
     whole = tower.image(many)
     single = np.concatenate([tower.image([image]) for image in many])
     turned = tower.image(many[::-1])[::-1]
-    monkeypatch.setattr(clip_tower, "BATCH", 8)
+    monkeypatch.setattr(clip, "BATCH", 8)
     for other in (single, turned, tower.image(many)):
         assert np.abs(unit(whole) - unit(other)).max() < 1e-6
     assert np.abs(unit(tower.text(CAPTIONS)) - unit(tower.text(CAPTIONS[::-1]))[::-1]).max() == 0
@@ -365,7 +381,7 @@ def test_without_weights_it_says_what_to_do(cls, tmp_path, monkeypatch):
     for name in ("TORCH_HOME", "RDPBENCH_CACHE", "XDG_CACHE_HOME", "HF_HOME"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.delenv("RDPBENCH_WEIGHTS", raising=False)
-    clip._network.cache_clear()
+    clip_metrics._network.cache_clear()
     beside = {"captions": CAPTIONS} if cls in SCORES else {}
     with pytest.raises(MissingNeed, match=r"'clip-.*' are not on this machine"):
         cls().prepare(np.zeros((64, 64, 3), np.uint8), **beside)

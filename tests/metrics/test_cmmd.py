@@ -10,8 +10,8 @@ import pytest
 from rdpbench import registry
 from rdpbench.errors import MetricError
 from rdpbench.metrics import cmmd
-from rdpbench.metrics.clip_tower import DEVIATION, MEAN, Clip
 from rdpbench.metrics.contract import Features, SetMetric
+from rdpbench.networks.clip import DEVIATION, MEAN, Clip
 
 
 @pytest.fixture(scope="module")

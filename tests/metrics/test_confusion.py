@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 
+from rdpbench.datasets.labels import PANOPTIC_133, STUFF_171, STUFF_TO_PANOPTIC, remap, table
 from rdpbench.errors import MetricError
-from rdpbench.metrics.coco_labels import PANOPTIC_133, STUFF_171, STUFF_TO_PANOPTIC
-from rdpbench.metrics.confusion import confusion, merge, remap, scores, table
+from rdpbench.metrics.confusion import confusion, merge, scores
 
 TRUTHS = np.array([[0, 0, 1, 1], [0, 0, 1, 255]]), np.array([[2, 2, 2, 2], [0, 0, 0, 0]])
 PREDICTIONS = np.array([[0, 0, 1, 1], [0, 1, 1, 0]]), np.array([[2, 2, 0, 0], [0, 0, 0, 0]])

@@ -148,7 +148,7 @@ def test_weights_from_a_file_and_one_flipped_byte(trunk, photograph, compress, t
 
     import torch
 
-    from rdpbench.weights import CARDS
+    from rdpbench.assets.weights import CARDS
 
     card = CARDS["vgg16-imagenet"]
     path = tmp_path / card.file

@@ -9,9 +9,9 @@ from rdpbench import registry
 from rdpbench.errors import MetricError
 from rdpbench.metrics import fid
 from rdpbench.metrics.contract import SetMetric
-from rdpbench.metrics.feature_sets import check_side
 from rdpbench.metrics.presets import Clean, HiFiCPatches, LegacyTF, TorchMetrics
-from rdpbench.runners.features import kind
+from rdpbench.metrics.sets import check_side
+from rdpbench.runners.sets import kind
 
 NAMES = sorted(name for name in registry.BUILTIN["metric"] if name.startswith("fid/"))
 

@@ -7,7 +7,7 @@ import pytest
 
 from rdpbench.errors import MetricError
 from rdpbench.metrics.frechet import Moments, distance, distance_of_rows, merge, moments
-from rdpbench.metrics.rows import check_rows
+from rdpbench.metrics.sets import check_rows
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from rdpbench import registry
+from rdpbench.assets.weights import Weights
 from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.metrics import presets
 from rdpbench.metrics.contract import Features
-from rdpbench.metrics.inception import CARD, build, pool3
 from rdpbench.metrics.patches import hific
+from rdpbench.networks.inception import CARD, build, pool3
 from rdpbench.runners.task import features_key
-from rdpbench.weights import Weights
 
 PRESETS = [
     presets.Clean,

@@ -124,7 +124,7 @@ def test_equals_clean_fid(inception_tensors, inception_file, pictures, tmp_path)
     from PIL import Image as pil
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    from rdpbench.metrics.inception import pool3
+    from rdpbench.networks.inception import pool3
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*pkg_resources.*")

@@ -259,7 +259,7 @@ def test_weights_from_a_file_and_one_flipped_byte(trunks, photograph, compress, 
 
     import torch
 
-    from rdpbench.weights import Weights
+    from rdpbench.assets.weights import Weights
 
     path = tmp_path / "given" / ours.SQUEEZENET.file
     path.parent.mkdir()
@@ -303,7 +303,7 @@ def test_importing_is_light():
     import sys
 
     program = (
-        "import sys; import rdpbench.metrics.lpips, rdpbench.metrics.flip, rdpbench.weights as w\n"
+        "import sys; import rdpbench.metrics.lpips, rdpbench.metrics.flip, rdpbench.assets.weights as w\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'torchvision', 'lpips')))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

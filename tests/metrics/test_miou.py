@@ -9,9 +9,10 @@ import pytest
 
 from rdpbench import registry
 from rdpbench.errors import MetricError, MissingNeed
-from rdpbench.metrics import miou, segmentation
+from rdpbench.metrics import miou
 from rdpbench.metrics.contract import Features, SetMetric
-from rdpbench.metrics.segmentation import EOMT_LARGE, MASKFORMER_STUFF, Model, Segmenter
+from rdpbench.networks import segmentation
+from rdpbench.networks.segmentation import EOMT_LARGE, MASKFORMER_STUFF, Model, Segmenter
 
 SIDE = 64
 SMALL = Model(EOMT_LARGE.card, "eomt", "coco-panoptic-133", side=SIDE)

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from rdpbench.errors import MetricError
-from rdpbench.metrics import mmd, mmd_sums
-from rdpbench.metrics.mmd import cmmd, gaussian, kid, polynomial, polynomial_mmd
-from rdpbench.metrics.mmd_sums import apart_without, cmmd_sums, kid_sums
+from rdpbench.metrics import mmd
+from rdpbench.metrics.mmd import apart_without, cmmd, cmmd_sums, gaussian, kid, kid_sums, polynomial, polynomial_mmd
 
 CORNERS = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[1.0, 1.0], [0.0, 0.0]])
 E4 = np.eye(4)
@@ -229,7 +228,7 @@ def patches(seed, dim=6):
 @pytest.mark.parametrize("unbiased", [True, False])
 @pytest.mark.parametrize(("sums", "metric"), [(kid_sums, polynomial_mmd), (cmmd_sums, cmmd)])
 def test_resampled_sums_are_the_metric_of_resampled_rows(sums, metric, unbiased, block, monkeypatch):
-    monkeypatch.setattr(mmd_sums._blocks, "__defaults__", (block,))
+    monkeypatch.setattr(mmd._blocks, "__defaults__", (block,))
     reference, distorted = patches(1), patches(2)
     draws = np.random.default_rng(3).integers(0, 9, (20, 9))
     times = np.array([np.bincount(picks, minlength=9) for picks in draws], float)
@@ -252,7 +251,7 @@ def test_sums_that_are_refused(sums, monkeypatch):
         sums(reference, [*distorted[1:], np.ones((0, 6))])
     with pytest.raises(MetricError, match="NaN"):
         sums(reference, [*distorted[1:], np.full((1, 6), np.nan)])
-    monkeypatch.setattr(mmd_sums, "MOST_IMAGES", 8)
+    monkeypatch.setattr(mmd, "MOST_IMAGES", 8)
     with pytest.raises(MetricError, match="9 images, and sums over pairs are kept for 8 at most"):
         sums(reference, distorted)
 

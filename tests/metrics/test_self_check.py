@@ -20,7 +20,7 @@ def test_every_value_holds():
 
 
 def test_deltas_hold():
-    from rdpbench.results.bd import bd_metric, bd_rate
+    from rdpbench.results.stats.bd import bd_metric, bd_rate
 
     found = self_check.deltas(bd_rate, bd_metric)
     assert not [check for check in found if not check.ok]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rdpbench.errors import UnknownName
-from rdpbench.results.bd import METHODS, bd_metric, bd_rate
+from rdpbench.results.stats.bd import METHODS, bd_metric, bd_rate
 
 T1 = (
     [(9487.76, 40.037), (4593.60, 38.615), (2486.44, 36.845), (1358.24, 34.851)],
@@ -235,5 +235,5 @@ def test_an_unknown_method():
 
 
 def test_importing_it_imports_no_matplotlib():
-    code = "import sys, rdpbench.results.bd; sys.exit('matplotlib' in sys.modules or 'scipy' in sys.modules)"
+    code = "import sys, rdpbench.results.stats.bd; sys.exit('matplotlib' in sys.modules or 'scipy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

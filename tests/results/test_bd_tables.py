@@ -16,16 +16,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rdpbench.cli import bd_arguments
 from rdpbench.errors import UnknownName
-from rdpbench.results import bootstrap, matched
-from rdpbench.results.bd import Delta, bd_rate
-from rdpbench.results.bd_tables import Against, against, bd_tables, table
-from rdpbench.results.latex import escape, latex
-from rdpbench.results.schema import Row, Score, SetScore
+from rdpbench.figures import show
+from rdpbench.results.stats import bd_tables as matched
+from rdpbench.results.stats import bootstrap
+from rdpbench.results.stats.bd import Delta, bd_rate
+from rdpbench.results.stats.bd_tables import Against, against, bd_tables, table
 from rdpbench.results.stats.current import gather
 from rdpbench.results.stats.points import Floats, ImageCurve, image_curves, meaning, point_key
-from rdpbench.results.summary import frame
-from rdpbench.results.tables import Cell, Table, at_equal_rates, markdown, measured
+from rdpbench.results.stats.summary import frame
+from rdpbench.results.store.schema import Row, Score, SetScore
+from rdpbench.results.tables import Cell, Table, at_equal_rates, escape, latex, markdown, measured
 from rdpbench.setting import Setting
 
 SETTINGS = tuple(Setting("quality", float(10 * k)) for k in range(5))
@@ -301,7 +303,7 @@ def test_images_that_cannot_be_matched_are_counted() -> None:
     rates, values = arrays(images=4)
     far = rates.copy()
     far[:, 0] *= 100
-    made = matched.table(
+    made = matched.matched_table(
         matched.pairs(a_curve("a", rates, values), a_curve("b", far, values + 1), resamples=20),
         a_curve("a", rates, values),
         a_curve("b", far, values),
@@ -479,10 +481,8 @@ def a_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _options(*words: str) -> Any:
     import argparse
 
-    from rdpbench.results import bd_command
-
     parser = argparse.ArgumentParser()
-    bd_command.add_arguments(parser)
+    bd_arguments(parser)
     return parser.parse_args(list(words))
 
 
@@ -491,13 +491,12 @@ def test_the_command(a_store: Path, tmp_path: Path) -> None:
 
     from rich.console import Console
 
-    from rdpbench.results import bd_command
-    from rdpbench.results.store import Store
+    from rdpbench.results.store.store import Store
 
     console = Console(file=io.StringIO(), width=200)
     words = ["--anchor", "jpeg", "--matched", "--resamples", "50", "--metric", "psnr"]
     options = _options(*words, "--latex", str(tmp_path / "a/bd.tex"), "--markdown", str(tmp_path / "bd.md"))
-    assert bd_command.run(options, Store(a_store), console) == 0
+    assert show.run(options, Store(a_store), console) == 0
     text = (tmp_path / "a/bd.tex").read_text()
     for part in text.split("% \\usepackage{booktabs}\n")[1:]:
         well_formed(part.strip())
@@ -512,8 +511,7 @@ def test_the_command_s_errors(a_store: Path) -> None:
     from rich.console import Console
 
     from rdpbench.errors import ConfigError
-    from rdpbench.results import bd_command
-    from rdpbench.results.store import Store
+    from rdpbench.results.store.store import Store
 
     for words, error in (
         (["--anchor", "jpg"], "did you mean 'jpeg'"),
@@ -522,4 +520,4 @@ def test_the_command_s_errors(a_store: Path) -> None:
         (["--anchor", "jpeg", "--metric", "lpips/alex"], "unknown metric"),
     ):
         with pytest.raises(ConfigError, match=error):
-            bd_command.run(_options(*words), Store(a_store), Console(quiet=True))
+            show.run(_options(*words), Store(a_store), Console(quiet=True))

@@ -11,10 +11,10 @@ import pytest
 
 from rdpbench.errors import MetricError, UnknownName
 from rdpbench.metrics.confusion import confusion, merge, scores
-from rdpbench.results import bootstrap
-from rdpbench.results.bd import bd_metric, bd_rate
-from rdpbench.results.bootstrap import draws, mean, of_curves, of_means, over_seeds, paired, shares, student
-from rdpbench.results.summary import with_interval
+from rdpbench.results.stats import bootstrap
+from rdpbench.results.stats.bd import bd_metric, bd_rate
+from rdpbench.results.stats.bootstrap import draws, mean, of_curves, of_means, over_seeds, paired, shares, student
+from rdpbench.results.stats.summary import with_interval
 
 
 def skewed(rng, n):

@@ -26,16 +26,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rdpbench.errors import UnknownName
-from rdpbench.results import curves
-from rdpbench.results.bd_tables import bd_tables
+from rdpbench.gate import curves
+from rdpbench.report import model
 from rdpbench.results.read import read_results
-from rdpbench.results.report import model
-from rdpbench.results.schema import Member, Row, Score, SetScore
-from rdpbench.results.show import tidy
+from rdpbench.results.stats.bd_tables import bd_tables
 from rdpbench.results.stats.current import of_store
 from rdpbench.results.stats.points import Points, point_key
-from rdpbench.results.store import Contents, Store
-from rdpbench.results.summary import at_rate, compared, frame
+from rdpbench.results.stats.summary import at_rate, compared, frame, tidy
+from rdpbench.results.store.schema import Member, Row, Score, SetScore
+from rdpbench.results.store.store import Contents, Store
 from rdpbench.results.tables import at_equal_rates
 from rdpbench.runners.task import definition
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rdpbench.results.bootstrap import shares
-from rdpbench.results.crossover import Crossings, Crossover, crossings, crossover, table
+from rdpbench.results.stats.bootstrap import shares
+from rdpbench.results.stats.crossover import Crossings, Crossover, crossings, crossover, table
 from rdpbench.results.stats.points import Floats, ImageCurve
 from rdpbench.setting import Setting
 

@@ -13,10 +13,10 @@ import pytest
 
 import rdpbench
 from rdpbench.errors import ConfigError, UnknownName
-from rdpbench.results.fields import IMAGES, POINTS, markdown
 from rdpbench.results.published import OWN
-from rdpbench.results.schema import Row
-from rdpbench.results.summary import summarise
+from rdpbench.results.read import IMAGES, POINTS, markdown
+from rdpbench.results.stats.summary import summarise
+from rdpbench.results.store.schema import Row
 
 PAGE = Path(__file__).parents[2] / "docs/results.md"
 
@@ -107,7 +107,7 @@ def test_every_column_is_documented() -> None:
             assert field.kind in ("text", "number", "count", "yes/no"), name
             assert len(field.meaning) > 8, name
             assert field.meaning.endswith("."), name
-    assert PAGE.read_text() == markdown(), "print it again: python -m rdpbench.results.fields > docs/results.md"
+    assert PAGE.read_text() == markdown(), "print it again: python -m rdpbench.results.read > docs/results.md"
 
 
 def test_what_cannot_be_meant(root: Path) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rdpbench.results import bootstrap, matched
-from rdpbench.results.bd import RateValues, bd_metric, bd_rate
-from rdpbench.results.bootstrap import Floats, jackknifed
-from rdpbench.results.crossover import crossings, crossover
+from rdpbench.results.stats import bd_tables, bootstrap
+from rdpbench.results.stats.bd import RateValues, bd_metric, bd_rate
+from rdpbench.results.stats.bootstrap import Floats, jackknifed
+from rdpbench.results.stats.crossover import crossings, crossover
 from rdpbench.results.stats.points import ImageCurve
 from rdpbench.setting import Setting
 
@@ -100,7 +100,7 @@ def of_crossover(anchor: ImageCurve, test: ImageCurve, resamples: int) -> Ends:
 
 
 def of_pairs(anchor: ImageCurve, test: ImageCurve, resamples: int) -> Ends:
-    found = matched.pairs(anchor, test, resamples=resamples)[1].at_rate
+    found = bd_tables.pairs(anchor, test, resamples=resamples)[1].at_rate
     assert found is not None
     return found.low, found.high
 
@@ -208,8 +208,7 @@ def test_distances_between_sets(images: int, loss: float, monkeypatch: pytest.Mo
     Features of 16 entries, of reconstructions that resemble their originals.
     """
     from rdpbench.metrics.contract import bounds_of
-    from rdpbench.results.points import jackknife
-    from rdpbench.runners.features import set_metric
+    from rdpbench.runners.sets import jackknife, set_metric
 
     wide, small = np.linspace(1, 0.3, 16), type("Small", (), {"dim": 16})
 

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from rdpbench.errors import StoreBusy, StoreCorrupt, StoreError, StoreUnwritable
-from rdpbench.results.parts import PartWriter, read_part
-from rdpbench.results.schema import SCHEMA_VERSION, Measure, Row, Score, Timing
-from rdpbench.results.store import Store
+from rdpbench.results.store.parts import PartWriter, read_part
+from rdpbench.results.store.schema import SCHEMA_VERSION, Measure, Row, Score, Timing
+from rdpbench.results.store.store import Store
 
 QUICK = ("metrics=psnr", "figures=false", "verify=0", "workers=0")
 
@@ -266,7 +266,7 @@ def test_a_newer_version_says_to_upgrade(tmp_path: Path, where: str, monkeypatch
     store = Store(tmp_path)
     for module in ("parts", "store"):
         monkeypatch.setattr(f"rdpbench.results.{module}.SCHEMA_VERSION", SCHEMA_VERSION + 1)
-    monkeypatch.setattr("rdpbench.results.schema.SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    monkeypatch.setattr("rdpbench.results.store.schema.SCHEMA_VERSION", SCHEMA_VERSION + 1)
     write(store, "1", record("a"))
     if where == "parquet":
         store.compact()
@@ -343,7 +343,7 @@ def test_bitstreams_lie_under_their_hash_and_heal(tmp_path: Path) -> None:
 
 def test_workers_that_write_the_same_bytes_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
     program = (
-        "from rdpbench.results.store import Store; from pathlib import Path; import sys, time\n"
+        "from rdpbench.results.store.store import Store; from pathlib import Path; import sys, time\n"
         "while time.time() < float(sys.argv[2]): pass\n"
         "for n in range(300): Store(Path(sys.argv[1])).put_bitstream(n.to_bytes(2, 'big') * 5000)"
     )
@@ -362,7 +362,7 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
     store = Store(tmp_path / "run")
     with store.lock():
         program = (
-            "from rdpbench.results.store import Store; from pathlib import Path; import sys\n"
+            "from rdpbench.results.store.store import Store; from pathlib import Path; import sys\n"
             "with Store(Path(sys.argv[1])).lock(): pass"
         )
         done = subprocess.run(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rdpbench.results.read import read_results
-from rdpbench.results.store import Store
+from rdpbench.results.store.store import Store
 
 STORED = Path(__file__).parent / "store_v2"
 RUN = ("data=folder:pictures", "codec=jpeg,avif", "rate=30,60", "run=old", "workers=0", "figures=false", "verify=0")

@@ -20,12 +20,11 @@ import pytest
 
 from rdpbench import registry
 from rdpbench.paths import LONGEST_NAME, file_name
+from rdpbench.report.pictures import name_of
 from rdpbench.results.read import read_results
-from rdpbench.results.reconstructions import reconstruction_path
-from rdpbench.results.report.pictures import name_of
-from rdpbench.results.schema import Measure, Row, Score
-from rdpbench.results.spreadsheets import read_cell
-from rdpbench.results.store import Contents, Store
+from rdpbench.results.store.schema import Measure, Row, Score
+from rdpbench.results.store.store import Contents, Store, reconstruction_path
+from rdpbench.results.tables import read_cell
 
 NOTES = """
 import os, sys

@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from rdpbench.results.bootstrap import FINE, SMALL, shares
-from rdpbench.results.curves import measure
-from rdpbench.results.schema import Member, Row, Score, SetScore
-from rdpbench.results.show import by_tag
+from rdpbench.figures.show import by_tag
+from rdpbench.gate.curves import measure
+from rdpbench.results.stats.bootstrap import FINE, SMALL, shares
 from rdpbench.results.stats.current import gather, of_store
 from rdpbench.results.stats.points import Points, point_key
-from rdpbench.results.store import Contents
-from rdpbench.results.summary import at_rate, common_rates, compared, frame, summarise, with_interval
+from rdpbench.results.stats.summary import at_rate, common_rates, compared, frame, summarise, with_interval
+from rdpbench.results.store.schema import Member, Row, Score, SetScore
+from rdpbench.results.store.store import Contents
 from rdpbench.results.tables import measured
 from rdpbench.runners.task import definition
 

@@ -13,11 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rdpbench.results.latex import latex
-from rdpbench.results.schema import Row, Score
 from rdpbench.results.stats.current import gather
 from rdpbench.results.stats.points import Points
-from rdpbench.results.tables import Cell, Table, at_equal_rates, latency, markdown, measured, terminal
+from rdpbench.results.store.schema import Row, Score
+from rdpbench.results.tables import Cell, Table, at_equal_rates, latency, latex, markdown, measured, terminal
 
 NASTY = r"a_b%c&d#e$f{g}h~i^j\k|l<m>*n [o] `p`"
 

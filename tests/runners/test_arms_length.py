@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rdpbench.results.schema import Row, Score
-from rdpbench.results.store import Store
+from rdpbench.results.store.schema import Row, Score
+from rdpbench.results.store.store import Store
 
 CODECS = """
 import ctypes, os, warnings, zlib

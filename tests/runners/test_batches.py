@@ -12,10 +12,10 @@ import pytest
 from PIL import Image as pil
 
 from rdpbench.codecs.learned.codec import LearnedCodec
-from rdpbench.config import read
+from rdpbench.config.bench import read
 from rdpbench.errors import ConfigError
-from rdpbench.results.schema import Row
-from rdpbench.results.store import Store
+from rdpbench.results.store.schema import Row
+from rdpbench.results.store.store import Store
 from rdpbench.runners.coding import Named, decode_row
 from rdpbench.runners.verify import verify
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rdpbench.results.store import Store
+from rdpbench.results.store.store import Store
 
 OWN = """
 from dataclasses import dataclass

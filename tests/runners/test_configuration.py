@@ -13,18 +13,21 @@ from PIL import Image as pil
 
 import rdpbench
 from rdpbench import registry
-from rdpbench.codecs import mozjpeg, pic, textual_inversion
+from rdpbench.codecs.classical import jpeg as mozjpeg
+from rdpbench.codecs.classical.webp import WebP
 from rdpbench.codecs.contract import Bitstream, Side, coder_inside, configuration_of
 from rdpbench.codecs.diffusion import sampling
-from rdpbench.codecs.diffusion.vocabulary import Vocabulary
-from rdpbench.codecs.webp import WebP
-from rdpbench.config import CodecSetting, read
+from rdpbench.codecs.diffusion.bases import Vocabulary
+from rdpbench.codecs.diffusion.pic import codec as pic
+from rdpbench.codecs.diffusion.textual_inversion import codec as textual_inversion
+from rdpbench.config.bench import read
 from rdpbench.errors import CodecError, MissingNeed
-from rdpbench.overrides import available
-from rdpbench.results.schema import AS_RAN, Row
-from rdpbench.results.store import Store
+from rdpbench.paths import available
+from rdpbench.results.store.schema import AS_RAN, Row
+from rdpbench.results.store.store import Store
 from rdpbench.runners.rows import configuration
 from rdpbench.runners.task import axis_of, build, definition, identity
+from rdpbench.setting import CodecSetting
 
 PAINTERS = {
     "pic": (16.0, []),

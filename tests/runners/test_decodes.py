@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 
 from rdpbench import registry
-from rdpbench.codecs.jpeg import JPEG
-from rdpbench.config import CodecSetting, read
+from rdpbench.codecs.classical.jpeg import JPEG
+from rdpbench.config.bench import read
 from rdpbench.errors import CodecError, ConfigError, MetricError, OutOfRange, UnknownName
 from rdpbench.metrics.contract import DecodesMetric
 from rdpbench.metrics.diversity import Deviation, LPIPSAlexDiversity, pixel_deviation
-from rdpbench.results.schema import Score
-from rdpbench.results.store import Store
+from rdpbench.results.store.schema import Score
+from rdpbench.results.store.store import Store
 from rdpbench.runners.coding import Named
 from rdpbench.runners.decodes import DETERMINISTIC, decode_further, decode_seed, fingerprint, is_stochastic, note, noted
 from rdpbench.runners.verify import verify
+from rdpbench.setting import CodecSetting
 
 NAMED = "diversity/deviation" in registry.BUILTIN["metric"]
 named = pytest.mark.skipif(not NAMED, reason="the registry does not name the metrics over decodes")

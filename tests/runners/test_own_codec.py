@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from rdpbench.datasets.memory import files_now
-from rdpbench.results.schema import Row
-from rdpbench.results.store import Store
+from rdpbench.assets.hashes import files_now
+from rdpbench.results.store.schema import Row
+from rdpbench.results.store.store import Store
 
 HEAD = """
 import os, signal, sys, zlib

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image as pil
 
 from rdpbench import registry
-from rdpbench.codecs.elic import ELIC
+from rdpbench.assets.weights import Weights
+from rdpbench.codecs.learned.elic import ELIC
 from rdpbench.datasets.labels import write_labels
-from rdpbench.results.store import Store
-from rdpbench.weights import Weights
+from rdpbench.results.store.store import Store
 
 OWN = """
 import numpy as np
@@ -96,7 +96,7 @@ def test_a_folder_brings_captions_and_label_maps(tmp_path: Path, rdpbench: Any, 
 
 
 def test_a_manifest_brings_captions_and_label_maps(tmp_path: Path, rdpbench: Any, own: Path) -> None:
-    from rdpbench.datasets.listed import make_manifest
+    from rdpbench.datasets.folder import make_manifest
     from rdpbench.datasets.manifest import Manifest
 
     made = make_manifest(own, "folder-pictures", tmp_path / "mine.sha256")
@@ -246,7 +246,7 @@ def test_cards_of_pages_are_never_fetched() -> None:
 
 def test_what_the_images_cannot_serve_is_left_out_where_that_is_allowed(own: Path, monkeypatch: Any) -> None:
     """As metrics=available does for the metrics of its list; the plan says what is left out, and why."""
-    from rdpbench.config import read
+    from rdpbench.config.bench import read
     from rdpbench.runners.execute import store_of
     from rdpbench.runners.plan import make_plan
 

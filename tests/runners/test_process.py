@@ -11,7 +11,7 @@ import pytest
 
 FAULTS = """
 import json, resource, sys
-from rdpbench.runners.process import reuse_memory
+from rdpbench.runners.pool import reuse_memory
 import numpy as np
 
 kept = reuse_memory() if sys.argv[1] == "kept" else False
@@ -44,6 +44,6 @@ def test_what_is_larger_goes_back_to_the_system() -> None:
 
 
 def test_one_thread() -> None:
-    code = "import torch, os; from rdpbench.runners.process import set_up; torch.set_num_threads(2); set_up(); "
+    code = "import torch, os; from rdpbench.runners.pool import set_up; torch.set_num_threads(2); set_up(); "
     line = [sys.executable, "-c", code + "print(torch.get_num_threads(), os.environ['OMP_NUM_THREADS'])"]
     assert subprocess.run(line, capture_output=True, text=True, check=True).stdout.split() == ["1", "1"]

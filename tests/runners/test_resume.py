@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from rdpbench.results.parts import read_parts
-from rdpbench.results.store import Contents, Store
+from rdpbench.results.store.parts import read_parts
+from rdpbench.results.store.store import Contents, Store
 
 VOLATILE = {"session", "time", "encode_s", "decode_s", "score_s", "peak_memory_mb", "verified"}
 """What may differ between two runs of the same: clocks, memory, and whether verification has seen a row."""

@@ -15,9 +15,9 @@ from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
 from rdpbench.codecs.contract import Rate
-from rdpbench.config import read
-from rdpbench.overrides import available
-from rdpbench.results.store import Store
+from rdpbench.config.bench import read
+from rdpbench.paths import available
+from rdpbench.results.store.store import Store
 from rdpbench.runners.search import FEW, MOST, TOLERANCE, Found, count, is_near, is_whole, search, settings
 from rdpbench.runners.task import axis_of, build
 

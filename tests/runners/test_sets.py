@@ -11,9 +11,9 @@ import pytest
 
 from rdpbench.errors import MetricError
 from rdpbench.metrics.contract import Estimate
-from rdpbench.results.features import load
-from rdpbench.results.points import BLOCKS, jackknife
-from rdpbench.results.store import Store
+from rdpbench.results.store.features import load
+from rdpbench.results.store.store import Store
+from rdpbench.runners.sets import BLOCKS, jackknife
 
 OWN = """
 import numpy as np
@@ -251,7 +251,7 @@ def test_a_hundred_images_have_an_interval_that_holds(name: str, monkeypatch: py
     reconstruction, that is the distance of the two populations.
     """
     from rdpbench.metrics.contract import bounds_of
-    from rdpbench.runners.features import set_metric
+    from rdpbench.runners.sets import set_metric
 
     cls: Any = set_metric(name)
     monkeypatch.setattr(cls, "features", type("Small", (), {"dim": 12}))
@@ -273,7 +273,7 @@ def test_a_hundred_images_have_an_interval_that_holds(name: str, monkeypatch: py
 def test_few_images_of_a_hundred_classes_have_no_miou(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three images counted as reliable; the interval of those near zero or one stays between."""
     from rdpbench.metrics.contract import bounds_of
-    from rdpbench.runners.features import set_metric
+    from rdpbench.runners.sets import set_metric
 
     cls: Any = set_metric("miou/eomt-small")
     assert cls.minimum_images == 100
@@ -300,7 +300,7 @@ def slowly(metric: Any) -> Any:
 
 @pytest.mark.parametrize("name", METRICS)
 def test_leaving_blocks_out_in_one_pass_is_leaving_them_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rdpbench.runners.features import set_metric
+    from rdpbench.runners.sets import set_metric
 
     rng = np.random.default_rng(1)
     cls: Any = set_metric(name)

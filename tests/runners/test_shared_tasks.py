@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from rdpbench.results.read import read_results
-from rdpbench.results.store import Store
+from rdpbench.results.store.store import Store
 
 USUAL = ("metrics=psnr", "workers=0", "figures=false", "verify=0", "run=shared")
 RUNS = Path("results/runs")

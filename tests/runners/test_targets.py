@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image as pil
 
-from rdpbench.results.schema import Row
 from rdpbench.results.stats.current import is_installed
-from rdpbench.results.store import Store
+from rdpbench.results.store.schema import Row
+from rdpbench.results.store.store import Store
 
 OWN = '''
 from dataclasses import dataclass
@@ -294,7 +294,7 @@ def test_sets_seeds_and_captions_are_searched_once(own: Path, told: Any, search:
 
 
 def test_keys_of_targets_hold_only_what_changes_them(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rdpbench.config import read
+    from rdpbench.config.bench import read
     from rdpbench.runners.grid import list_tasks
 
     monkeypatch.chdir(own)

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image as pil
 
 from rdpbench.errors import StoreError
-from rdpbench.results.schema import Row
-from rdpbench.results.store import Store
+from rdpbench.results.store.schema import Row
+from rdpbench.results.store.store import Store
 from rdpbench.runners.verify import verify
 
 SETTINGS = ("codec=jpeg", "rate=30,60", "metrics=psnr", "figures=false", "verify=0", "workers=0")

@@ -19,11 +19,10 @@ import pytest
 
 from rdpbench.errors import ConfigError, MissingNeed, StoreCorrupt, UnknownName, VotesRefused
 from rdpbench.image import pixel_sha256, read_image
-from rdpbench.results.store import Store
-from rdpbench.study.key import Key, read_key
+from rdpbench.results.store.store import Store
 from rdpbench.study.scores import score
 from rdpbench.study.stimuli import choose
-from rdpbench.study.votes import read_votes
+from rdpbench.study.votes import Key, read_key, read_votes
 
 Study = Callable[..., str]
 QUIET = ("workers=0", "verify=0", "figures=false", "metrics=")

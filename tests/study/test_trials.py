@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from rdpbench.errors import ConfigError
-from rdpbench.study.trials import Trial, pairs, sheets
+from rdpbench.study.pack import Trial, pairs, sheets
 
 KNOWN = pairs([f"image{n}" for n in range(6)], [0.1, 0.3], ["a", "b", "c", "d"])
 

@@ -6,15 +6,31 @@ beside the tensors. Captions become ids by OpenAI's byte-pair table, which all t
 No hash of these files was published in a form that can be cited: the first use pins what it finds, and rows say
 ``unpinned``. Stability AI removed Stable Diffusion 2.x from the hub in November 2025; the cards name mirrors, whose
 files nobody vouches for. A folder with the original files is better: ``codec.options.base=/where/it/is``.
+
+A Stable Diffusion model in a folder of the user's, as ``diffusers`` saves it: one folder for each part.
+
+Read are ``unet``, ``vae``, ``text_encoder`` (``text_encoder_2``) with ``config.json`` and tensors, and
+``scheduler/scheduler_config.json``, which is obeyed whole (`rdpbench.codecs.diffusion.sampling`). The tokenizer is that
+of CLIP and is not read; nothing of the folder is executed.
+
+CLIP's tokens: text to ids and back. All CLIP networks and Stable Diffusion's text towers share them.
+
+Ids do not survive a trip through text: most sequences of ids spell a text that is cut into other ids (`survives`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from rdpbench.weights import Card, Folder
+from rdpbench.assets.weights import Card, Folder, sha256_of
+from rdpbench.errors import ConfigError, MissingNeed, UnknownName
+from rdpbench.needs import Need
 
 Family: TypeAlias = Literal["sd15", "sd21", "sdxl"]
 HUB = "https://huggingface.co"
@@ -228,3 +244,197 @@ CONTROLNETS: dict[tuple[Family, str], Card] = {
     ("sdxl", "canny"): _control("diffusers/controlnet-canny-sdxl-1.0", _SAFE, "ControlNet for Canny edges, SDXL"),
 }
 """The known ControlNets, by the family that they fit and the kind of sketch that they were trained on."""
+
+
+NAMES = (
+    "diffusion_pytorch_model.safetensors",
+    "model.safetensors",
+    "diffusion_pytorch_model.fp16.safetensors",
+    "model.fp16.safetensors",
+    "diffusion_pytorch_model.bin",
+    "pytorch_model.bin",
+)
+"""Of the tensors in a part's folder; the first that exists is read."""
+
+
+def is_path(given: str) -> bool:
+    """Does an option name a folder, rather than something known?
+
+    >>> is_path("sd-2.1-base"), is_path("./mine")
+    (False, True)
+    """
+    return "/" in given or given.startswith((".", "~"))
+
+
+def check_known(option: str, given: str, known: Collection[str]) -> None:
+    """Raise `UnknownName` unless ``given`` is known or a path."""
+    if not is_path(given) and given not in known:
+        raise UnknownName(option, given, known, f"or a folder of yours: codec.options.{option}=/where/it/is")
+
+
+@dataclass(frozen=True)
+class Place(Need):
+    """The need for tensors in a part's folder."""
+
+    folder: str
+
+    def find(self) -> Path | None:
+        """The file."""
+        places = (Path(self.folder).expanduser() / name for name in NAMES)
+        return next((place for place in places if place.is_file()), None)
+
+    def missing(self) -> str | None:
+        if self.find():
+            return None
+        return f"{self.folder} holds no tensors; it must hold one of {', '.join(NAMES)}"
+
+
+def parts_of(folder: str) -> tuple[Place, ...]:
+    """What a model's folder must hold."""
+    names = ["unet", "vae", "text_encoder"]
+    if (Path(folder).expanduser() / "text_encoder_2").is_dir():
+        names.append("text_encoder_2")
+    return tuple(Place(str(Path(folder) / name)) for name in names)
+
+
+def read_config(folder: str) -> dict[str, Any]:
+    """The ``config.json`` of a part.
+
+    Raises:
+        MissingNeed: it is not there.
+        ConfigError: it is no JSON object.
+    """
+    config = _json(Path(folder).expanduser() / "config.json")
+    return {key: value for key, value in config.items() if key != "_class_name"}
+
+
+def layout_of(folder: str) -> Layout:
+    """The sizes that the folder's configurations state.
+
+    Raises:
+        MissingNeed, ConfigError: a configuration is missing or damaged.
+    """
+    root = Path(folder).expanduser()
+    texts = tuple(read_config(part.folder) for part in parts_of(folder)[2:])
+    schedule = {"prediction_type": "epsilon", "_class_name": "", **_json(root / "scheduler" / "scheduler_config.json")}
+    tokens = int(texts[0].get("vocab_size", 49408))
+    # OpenCLIP's towers, which have another activation, are filled up with "!".
+    pads = tuple(0 if one.get("hidden_act") == "gelu" else tokens - 1 for one in texts)
+    unet, vae = read_config(str(root / "unet")), read_config(str(root / "vae"))
+    return Layout(unet, vae, texts, pads, schedule, tokens)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise MissingNeed(f"no such file: {path}; the folder must hold a model as diffusers saves it")
+    try:
+        loaded = json.loads(path.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged: {error}") from error
+    if not isinstance(loaded, Mapping):
+        raise ConfigError(f"{path} holds no JSON object")
+    return {str(key): value for key, value in loaded.items() if key == "_class_name" or not str(key).startswith("_")}
+
+
+def identity(places: Collection[Place]) -> str:
+    """sha256 over the files that are read, for keys; ``missing`` where one is not there."""
+    digests = []
+    for place in places:
+        path = place.find()
+        if path is None:
+            return "missing"
+        digests.append(sha256_of(path))
+        for name in ("config.json", "../scheduler/scheduler_config.json"):
+            beside = path.parent / name
+            digests.append(hashlib.sha256(beside.read_bytes() if beside.is_file() else b"").hexdigest())
+    return f"sha256:{hashlib.sha256(' '.join(digests).encode()).hexdigest()}"
+
+
+ENDS = ("<|startoftext|>", "<|endoftext|>")
+SPELLED = {"<|startoftext|>": "<start_of_text>", "<|endoftext|>": "<end_of_text>"}
+"""OpenCLIP's names of the ends, which stand in texts that Text+Sketch sends."""
+PRINTED = 188
+"""Bytes that stand for themselves."""
+
+
+def letters() -> list[str]:
+    """The printable stand-ins of the 256 bytes, in the order of the vocabulary.
+
+    >>> len(set(letters())), letters()[0]
+    (256, '!')
+    """
+    return [chr(byte if at < PRINTED else 256 + at - PRINTED) for at, byte in enumerate(_order())]
+
+
+def _order() -> list[int]:
+    """Bytes that print come first."""
+    printed = [*range(ord("!"), 127), *range(0xA1, 0xAD), *range(0xAE, 256)]
+    return printed + sorted(set(range(256)) - set(printed))
+
+
+class Vocabulary:
+    """A CLIP tokenizer and the size of the embedding that goes with it."""
+
+    def __init__(self, tokenizer: Any, size: int = 0) -> None:
+        """Take a ``CLIPTokenizer``; with ``size`` beyond its own, the two ends are the last ids of that size."""
+        self._tokenizer = tokenizer
+        words = tokenizer.get_vocab()
+        self.size = size or len(words)
+        """Ids are below it."""
+        self.begin, self.end = self.size - 2, self.size - 1
+        self._words = {number: word for word, number in words.items() if word not in ENDS}
+        self._words |= dict(zip((self.begin, self.end), map(SPELLED.__getitem__, ENDS), strict=True))
+        self._bytes = dict(zip(letters(), _order(), strict=True))
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without its ends."""
+        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [int(one) for one in ids]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text that ids spell, as OpenCLIP has it: bytes that are no UTF-8 become U+FFFD, words end in a space."""
+        out = bytearray()
+        for number in ids:
+            word = self._words.get(number, f"<{number}>")
+            if number >= self.begin or number not in self._words:
+                out += word.encode()
+            else:
+                out += bytes(self._bytes[letter] for letter in word.removesuffix("</w>"))
+                out += b" " if word.endswith("</w>") else b""
+        return out.decode("utf-8", errors="replace")
+
+    def survives(self, ids: Sequence[int]) -> bool:
+        """Does the text of these ids become the same ids again?"""
+        return self.encode(self.decode(ids)) == list(ids)
+
+    def sequence(self, ids: Sequence[int], pad: int, length: int = 77) -> list[int]:
+        """Ids between both ends, cut or filled up with ``pad`` to what a text tower reads."""
+        held = [self.begin, *list(ids)[: length - 2], self.end]
+        return held + [pad] * (length - len(held))
+
+
+@cache
+def byte_vocabulary(size: int = 0) -> Vocabulary:
+    """A vocabulary of single bytes, 514 ids with both ends: what needs no file.
+
+    >>> words = byte_vocabulary()
+    >>> words.size, words.decode(words.encode("a cat"))
+    (514, 'a cat ')
+    """
+    from rdpbench.codecs.diffusion.library import transformers
+
+    single = letters()
+    words = [*single, *(f"{letter}</w>" for letter in single), *ENDS]
+    return Vocabulary(transformers.CLIPTokenizer(vocab={word: at for at, word in enumerate(words)}, merges=[]), size)
+
+
+def clip_vocabulary() -> Vocabulary:
+    """The published one, from OpenAI's byte-pair table.
+
+    Raises:
+        MissingNeed: the table is not on this machine.
+    """
+    from rdpbench.assets.weights import resolve
+    from rdpbench.networks.clip import TOKENS, read_tokens
+
+    return Vocabulary(read_tokens(resolve(TOKENS)))

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rdpbench.assets.weights import Card, Weights
+from rdpbench.codecs.classical.inprocess import check_choice
 from rdpbench.codecs.contract import Bitstream, Side, own_options
-from rdpbench.codecs.diffusion import bases, folders, models, pixels, prompts, sampling
+from rdpbench.codecs.diffusion import bases, models, prompts, sampling
 from rdpbench.codecs.diffusion.models import Models
-from rdpbench.codecs.inprocess import check_choice
 from rdpbench.codecs.learned.codec import Kind
 from rdpbench.errors import ConfigError
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package, package_version
-from rdpbench.weights import Card, Weights
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -60,7 +60,7 @@ class DiffusionCodec(ABC):
         check_choice(self.name, "weights", self.weights, models.WEIGHTS)
         check_choice(self.name, "precision", self.precision, models.PRECISIONS)
         check_choice(self.name, "sampler", self.sampler, [*sampling.SAMPLERS, sampling.SAVED])
-        folders.check_known("base", self.base, bases.BASES)
+        bases.check_known("base", self.base, bases.BASES)
         check_count(self.name, "steps", self.steps, 1, 1000)
         check_count(self.name, "max_pixels", self.max_pixels, 1)
         if not 0 <= self.guidance < 1000:
@@ -76,7 +76,7 @@ class DiffusionCodec(ABC):
         """The files that this configuration needs beside ``needs``."""
         if self.weights != "official":
             return ()
-        own = (sampling.Schedule(self.base, self.sampler, self.steps),) if folders.is_path(self.base) else ()
+        own = (sampling.Schedule(self.base, self.sampler, self.steps),) if bases.is_path(self.base) else ()
         return (*models.needs(self.base), *own)
 
     def weights_kind(self) -> Kind:
@@ -128,9 +128,9 @@ class DiffusionCodec(ABC):
     ) -> Iterator[Image]:
         """Images for a prompt, one for each seed, denoised together."""
         draws = sampling.generators(seeds)
-        start = sampling.noise(ready, draws, *pixels.FRAME.padded(height, width))
+        start = sampling.noise(ready, draws, *prompts.FRAME.padded(height, width))
         latents = self.denoised(ready, draws, start, ids, control, adjust)
-        return iter(pixels.decode(ready, latents, height, width))
+        return iter(prompts.decode(ready, latents, height, width))
 
     def denoised(
         self,
@@ -164,14 +164,14 @@ def adopt(codec: Any, option: str) -> None:
     if not codec.checkpoint:
         return
     other = getattr(codec, option)
-    if folders.is_path(other) and other != codec.checkpoint:
+    if bases.is_path(other) and other != codec.checkpoint:
         raise ConfigError(f"{codec.name}: checkpoint={codec.checkpoint!r} and {option}={other!r}: give one of them")
     if codec.weights != "official":
         raise ConfigError(
             f"{codec.name}: checkpoint={codec.checkpoint!r} and weights={codec.weights}: give one of them"
         )
     # A bare name is a folder here, too.
-    place = codec.checkpoint if folders.is_path(codec.checkpoint) else f"./{codec.checkpoint}"
+    place = codec.checkpoint if bases.is_path(codec.checkpoint) else f"./{codec.checkpoint}"
     object.__setattr__(codec, option, place)
 
 

@@ -24,7 +24,7 @@ import zlib
 from collections.abc import Sequence
 
 from rdpbench.codecs.container import read_varint, varint
-from rdpbench.codecs.diffusion.vocabulary import Vocabulary
+from rdpbench.codecs.diffusion.bases import Vocabulary
 from rdpbench.errors import BitstreamError, CodecError
 
 CODES = ("fixed", "rank", "zlib-text")

@@ -1,30 +1,206 @@
 """The networks of a Stable Diffusion model on a device, loaded once for a process and shared by all its codecs.
 
 The VAE computes in single precision always: at half precision SDXL's overflows, and a few values of all others flip.
+
+Tensors of a file into the classes of diffusers and transformers, strictly.
+
+Networks are made without storage and then given the file's tensors, so that a model is never in memory twice. Which
+tensors these are, and that they fit, is decided where it is for all codecs (`rdpbench.codecs.learned.checkpoints`).
+What the years changed is put right by name:
+
+- transformers 5 lost the ``text_model.`` in front of the text tower's names (not where there is a projection);
+- text towers of before 4.31 hold the numbers of their positions, which are dropped;
+- VAEs of 2022 call the parts of their attention ``query``, ``key``, ``value`` and ``proj_attn``.
+
+Seeded random weights in the real classes: every pipeline runs without a download, and never gives a picture.
+
+``random`` keeps the blocks of the published network and makes them narrow; ``random-full`` keeps their width. What
+training starts at zero (ControlNet's last layers) is drawn too, as it would otherwise not be there.
 """
 
 from __future__ import annotations
 
+import functools
+import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from rdpbench import weights as files
-from rdpbench.codecs.diffusion import folders, tiny
-from rdpbench.codecs.diffusion.bases import BASES, CONTROLNETS, TENSORS, Family, Layout
-from rdpbench.codecs.diffusion.loading import fill, on_meta, text_name, trainable, vae_name
-from rdpbench.codecs.diffusion.vocabulary import Vocabulary, byte_vocabulary, clip_vocabulary
+from rdpbench.assets import weights as files
+from rdpbench.assets.weights import Card, Weights
+from rdpbench.codecs.diffusion import bases
+from rdpbench.codecs.diffusion.bases import (
+    BASES,
+    CONTROLNETS,
+    TENSORS,
+    Family,
+    Layout,
+    Vocabulary,
+    byte_vocabulary,
+    clip_vocabulary,
+)
+from rdpbench.codecs.learned.checkpoints import match
+from rdpbench.codecs.learned.systems import seeded
 from rdpbench.errors import CodecError, ConfigError, MissingNeed
-from rdpbench.metrics.clip_weights import TOKENS
 from rdpbench.needs import Need
-from rdpbench.weights import Card, Weights
+from rdpbench.networks.clip import TOKENS
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
+
+DROPPED = ("*position_ids",)
+"""Patterns of names that are left out of every file."""
+_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
+
+
+def trainable(load: Callable[Given, Made]) -> Callable[Given, Made]:
+    """Let a loader make ordinary tensors even where torch infers only: others cannot be differentiated through."""
+
+    @functools.wraps(load)
+    def outside(*args: Given.args, **options: Given.kwargs) -> Made:
+        import torch
+
+        with torch.inference_mode(False), torch.no_grad():
+            return load(*args, **options)
+
+    return outside
+
+
+def vae_name(name: str) -> str:
+    """Today's name of a tensor of a VAE.
+
+    >>> vae_name("encoder.mid_block.attentions.0.proj_attn.bias")
+    'encoder.mid_block.attentions.0.to_out.0.bias'
+    """
+    return re.sub(
+        r"(\.attentions\.\d+\.)(query|key|value|proj_attn)(?=\.)", lambda old: old[1] + _ATTENTION[old[2]], name
+    )
+
+
+def text_name(name: str) -> str:
+    """Today's name of a tensor of a text tower without projection.
+
+    >>> text_name("text_model.final_layer_norm.bias")
+    'final_layer_norm.bias'
+    """
+    return name.removeprefix("text_model.")
+
+
+def on_meta(build: Callable[[], Any]) -> Any:
+    """The network that ``build`` makes, without storage."""
+    import torch
+
+    with torch.device("meta"):
+        return build()
+
+
+def fill(
+    network: Any,
+    tensors: Mapping[str, Tensor],
+    what: str,
+    dtype: torch.dtype,
+    *,
+    rename: Callable[[str], str] = str,
+    drop: Collection[str] = (),
+) -> Any:
+    """Give a network made `on_meta` its tensors; returns it in evaluation mode and without gradients.
+
+    Args:
+        network: without storage.
+        tensors: by the names of the file, in any floating-point format.
+        what: the file, for messages.
+        dtype: of the network.
+        rename: from a name in the file to the network's.
+        drop: patterns of names in the file that are left out on purpose, beside `DROPPED`.
+
+    Raises:
+        CodecError: see `rdpbench.codecs.learned.checkpoints.match`.
+    """
+    given = match(network, tensors, what, rename=rename, drop=(*DROPPED, *drop)).tensors
+    network.load_state_dict({name: one.to(dtype) for name, one in given.items()}, strict=True, assign=True)
+    return settle(network)
+
+
+def settle(network: Any) -> Any:
+    """Evaluation mode, no gradients, and the numbers of positions where the meta device left them without values."""
+    import torch
+
+    for name, buffer in list(network.named_buffers()):
+        if buffer.is_meta:
+            owner, _, last = name.rpartition(".")
+            assert last == "position_ids", f"{name} has no values and is in no file"
+            network.get_submodule(owner).position_ids = torch.arange(buffer.shape[-1])[None]
+    return network.eval().requires_grad_(False)
+
+
+TINY_TOKENS = 514
+"""Bytes inside and at the end of a word, and both ends."""
+_TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+CLIP_TEXT = {**_TEXT, "projection_dim": 24}
+CLIP_VISION = {**CLIP_TEXT, "patch_size": 8, "image_size": 32}
+
+
+def narrow(layout: Layout) -> Layout:
+    """The same kind of model at a tiny width, with a vocabulary of bytes.
+
+    >>> from rdpbench.codecs.diffusion.bases import SD15
+    >>> narrow(SD15).unet["cross_attention_dim"]
+    32
+    """
+    blocks = len(layout.unet.get("down_block_types", ())) or 4
+    towers = len(layout.texts)
+    unet: Mapping[str, Any] = {
+        **layout.unet,
+        "block_out_channels": (8, 8, 16, 16)[:blocks],
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "cross_attention_dim": 32 * towers,
+        "attention_head_dim": 2,
+    }
+    if layout.pooled:
+        unet = {
+            **unet,
+            "transformer_layers_per_block": 1,
+            "addition_time_embed_dim": 8,
+            "projection_class_embeddings_input_dim": 6 * 8 + 24,
+        }
+    vae = {**layout.vae, "block_out_channels": (8, 8, 8, 8), "layers_per_block": 1, "norm_num_groups": 4}
+    texts = tuple({**one, **_TEXT, "projection_dim": 24} for one in layout.texts)
+    pads = tuple(pad and TINY_TOKENS - 1 for pad in layout.pads)
+    return replace(layout, unet=unet, vae=vae, texts=texts, pads=pads, tokens=TINY_TOKENS)
+
+
+def draw(network: nn.Module, seed: int, gain: float = 1.0) -> Any:
+    """Give a network its seeded weights: deviation ``gain / sqrt(inputs)`` for matrices and kernels.
+
+    Scales of normalisations stay one. The networks' own start, 0.02 for CLIP, leaves all embeddings nearly equal.
+    """
+    import torch
+
+    def values() -> None:
+        for name, parameter in network.named_parameters():
+            inputs = parameter[0].numel() if parameter.dim() > 1 else 0
+            if "embedding" in name and parameter.dim() == 2:
+                parameter.data.normal_(0, gain)
+            elif inputs:
+                parameter.data.normal_(0, gain * inputs**-0.5)
+            elif not name.endswith("weight"):
+                parameter.data.normal_(0, 0.1 * gain)
+            elif not torch.equal(parameter.data, torch.ones_like(parameter)):
+                parameter.data.fill_(1)
+
+    with torch.no_grad():
+        seeded(values, seed)
+    return network.eval().requires_grad_(False)
+
 
 PRECISIONS = ("float32", "float16", "bfloat16")
 WEIGHTS = ("official", "random", "random-full")
@@ -58,15 +234,15 @@ class Models:
 
 def layout(base: str, weights: str) -> Layout:
     """The sizes of a base model: published, of a folder, or narrow."""
-    found = folders.layout_of(base) if folders.is_path(base) else BASES[base].layout
-    return tiny.narrow(found) if weights == "random" else found
+    found = bases.layout_of(base) if bases.is_path(base) else BASES[base].layout
+    return narrow(found) if weights == "random" else found
 
 
 def family(base: str) -> Family:
     """Which ControlNets fit."""
-    if not folders.is_path(base):
+    if not bases.is_path(base):
         return BASES[base].family
-    width = folders.layout_of(base).unet.get("cross_attention_dim")
+    width = bases.layout_of(base).unet.get("cross_attention_dim")
     known: dict[Any, Family] = {768: "sd15", 1024: "sd21", 2048: "sdxl"}
     if width not in known:
         raise ConfigError(f"{base} has prompts of width {width}, which no known ControlNet takes")
@@ -75,13 +251,13 @@ def family(base: str) -> Family:
 
 def needs(base: str) -> tuple[Need, ...]:
     """The files of a base model, and the table of tokens."""
-    own: tuple[Need, ...] = folders.parts_of(base) if folders.is_path(base) else (Weights(BASES[base].card),)
+    own: tuple[Need, ...] = bases.parts_of(base) if bases.is_path(base) else (Weights(BASES[base].card),)
     return (*own, Weights(TOKENS))
 
 
 def identity(base: str) -> str:
     """What enters keys: the hash of the model's files."""
-    return folders.identity(folders.parts_of(base)) if folders.is_path(base) else named(BASES[base].card)
+    return bases.identity(bases.parts_of(base)) if bases.is_path(base) else named(BASES[base].card)
 
 
 def named(card: Card | files.Folder) -> str:
@@ -164,7 +340,7 @@ def text_tower(sizes: Layout, number: int) -> Any:
 def make(part: str, build: Callable[[], Any], base: str, weights: str, dtype: torch.dtype) -> Any:
     """One part of a model with its weights, on the CPU."""
     if weights != "official":
-        return tiny.draw(build(), seed=sum(map(ord, part))).to(dtype)
+        return draw(build(), seed=sum(map(ord, part))).to(dtype)
     rename = {"vae": vae_name, "text": text_name}.get(part, str)
     tensors, what = read(part, base)
     return fill(on_meta(build), tensors, what, dtype, rename=rename)
@@ -173,7 +349,7 @@ def make(part: str, build: Callable[[], Any], base: str, weights: str, dtype: to
 def read(part: str, base: str) -> tuple[Mapping[str, Tensor], str]:
     """The tensors of a part, and the name of their file."""
     source = _source(part, base)
-    if isinstance(source, folders.Place):
+    if isinstance(source, bases.Place):
         return read_place(source)
     return files.read_file(files.resolve(BASES[base].card) / source.file), source.id
 
@@ -181,17 +357,17 @@ def read(part: str, base: str) -> tuple[Mapping[str, Tensor], str]:
 def part_identity(part: str, base: str) -> str:
     """The hash of a part's file: the same bytes in two models are one network."""
     source = _source(part, base)
-    return folders.identity([source]) if isinstance(source, folders.Place) else named(source)
+    return bases.identity([source]) if isinstance(source, bases.Place) else named(source)
 
 
-def _source(part: str, base: str) -> folders.Place | Card:
-    if not folders.is_path(base):
+def _source(part: str, base: str) -> bases.Place | Card:
+    if not bases.is_path(base):
         return next(one for one in BASES[base].card.cards if one.file == TENSORS[part])
     where = {"text": "text_encoder", "text 2": "text_encoder_2"}.get(part, part)
-    return folders.Place(str(Path(base) / where))
+    return bases.Place(str(Path(base) / where))
 
 
-def read_place(place: folders.Place) -> tuple[Mapping[str, Tensor], str]:
+def read_place(place: bases.Place) -> tuple[Mapping[str, Tensor], str]:
     """The tensors of a folder of the user's, and the name of their file."""
     path = place.find()
     if path is None:
@@ -199,14 +375,14 @@ def read_place(place: folders.Place) -> tuple[Mapping[str, Tensor], str]:
     return files.read_file(path), str(path)
 
 
-def controlnet_source(controlnet: str, base: str, sketch: str) -> folders.Place | Weights:
+def controlnet_source(controlnet: str, base: str, sketch: str) -> bases.Place | Weights:
     """Where the ControlNet of a base model and kind of sketch comes from.
 
     Raises:
         ConfigError: none is known for them, and none was given.
     """
     if controlnet:
-        return folders.Place(controlnet)
+        return bases.Place(controlnet)
     card = CONTROLNETS.get((family(base), sketch))
     if card is None:
         known = ", ".join(f"{kind} for {other}" for other, kind in CONTROLNETS)
@@ -228,22 +404,22 @@ def load_controlnet(
     return _controlnet(models, source, precision, source_identity(source))
 
 
-def source_identity(source: folders.Place | Weights) -> str:
+def source_identity(source: bases.Place | Weights) -> str:
     """What enters keys for a single file."""
-    return folders.identity([source]) if isinstance(source, folders.Place) else named(source.card)
+    return bases.identity([source]) if isinstance(source, bases.Place) else named(source.card)
 
 
 @lru_cache(maxsize=2)
 @trainable
-def _controlnet(models: Models, source: folders.Place | Weights | None, precision: str, file: str) -> Any:  # noqa: ARG001 - as above
+def _controlnet(models: Models, source: bases.Place | Weights | None, precision: str, file: str) -> Any:  # noqa: ARG001 - as above
     from rdpbench.codecs.diffusion.library import diffusers
 
     def build() -> Any:
         return diffusers.ControlNetModel.from_unet(models.unet, load_weights_from_unet=False)
 
     if source is None:
-        return tiny.draw(build(), seed=7).to(models.device, models.dtype)
-    if isinstance(source, folders.Place):
+        return draw(build(), seed=7).to(models.device, models.dtype)
+    if isinstance(source, bases.Place):
         tensors, what = read_place(source)
     else:
         assert isinstance(source.card, Card)

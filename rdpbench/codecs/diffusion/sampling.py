@@ -13,20 +13,32 @@ prediction, spacing and offset of steps, zero terminal SNR, thresholding, where 
 not state is diffusers' default where it was saved by the same class, else as above. Names that end in ``-trailing``
 keep that spacing. ``sampler=saved`` takes the folder's own class, too. What the named class cannot obey, and what
 diffusers does not know, is refused by name, and so is a class whose models are of another kind (flow matching).
+
+Long encodes that survive a kill: their state is written now and then, and taken up by the same work.
+
+The state lies in the cache, under a hash of all that decides the result; it is gone when the work is done. A state
+that cannot be read counts as none, and a cache that cannot be written costs time, not the encode.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from rdpbench.codecs.diffusion import folders
+from rdpbench.codecs.diffusion import bases
 from rdpbench.codecs.diffusion.bases import Layout
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.diffusion.prompts import Condition
 from rdpbench.errors import BitstreamError, ConfigError, RdpbenchError
 from rdpbench.needs import Need
+from rdpbench.paths import cache_folder
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -147,7 +159,7 @@ class Schedule(Need):
         import torch
 
         try:
-            made = configured(folders.layout_of(self.folder).schedule, self.sampler)
+            made = configured(bases.layout_of(self.folder).schedule, self.sampler)
             made.set_timesteps(self.steps)
             nothing = torch.zeros(1, 4, 2, 2)
             made.step(nothing, made.timesteps[0], nothing)
@@ -211,18 +223,18 @@ def denoise(
     beside = None if extra is None else torch.cat([extra] * rounds)
     latents = latents * schedule.init_noise_sigma
     options = {"generator": list(draws)} if _draws(schedule) else {}
-    for step, time in enumerate(schedule.timesteps):
-        seen = schedule.scale_model_input(torch.cat([latents] * rounds), time)
-        hints = {} if control is None else _hints(control, seen, time, hidden, added)
+    for step, moment in enumerate(schedule.timesteps):
+        seen = schedule.scale_model_input(torch.cat([latents] * rounds), moment)
+        hints = {} if control is None else _hints(control, seen, moment, hidden, added)
         if beside is not None:
             seen = torch.cat([seen, beside], dim=1)
-        found = models.unet(seen, time, encoder_hidden_states=hidden, added_cond_kwargs=added, **hints).sample
+        found = models.unet(seen, moment, encoder_hidden_states=hidden, added_cond_kwargs=added, **hints).sample
         if guided:
             away, towards = found.chunk(2)
             found = away + guidance * (towards - away)
         if adjust is not None:
-            found = adjust(step, time, latents, found)
-        latents = schedule.step(found, time, latents, return_dict=False, **options)[0]
+            found = adjust(step, moment, latents, found)
+        latents = schedule.step(found, moment, latents, return_dict=False, **options)[0]
     if not bool(torch.isfinite(latents).all()):
         raise BitstreamError("the latents are not finite: the bitstream is damaged, or was made by other weights")
     return latents
@@ -275,3 +287,48 @@ def settings_of(layout: Layout, sampler: str) -> dict[str, Any]:
         return {"class": name, **layout.schedule, **settings}
     saved = str(layout.schedule["_class_name"]) or name
     return {"class": name or saved, **settings, **{k: v for k, v in layout.schedule.items() if k != "_class_name"}}
+
+
+EVERY_S = 60.0
+"""Between two writes; work that takes less leaves no trace."""
+
+
+class Unfinished:
+    """The state of one piece of work."""
+
+    def __init__(self, what: Mapping[str, object], every_s: float = EVERY_S) -> None:
+        """Take all that decides the result, as JSON can hold it."""
+        key = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
+        self.path: Path = cache_folder() / "unfinished" / f"{key}.safetensors"
+        self._every_s = every_s
+        self._written = time.monotonic()
+
+    def load(self) -> dict[str, Tensor] | None:
+        """The state of a run that was killed; None if there is none."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(self.path)
+        except (OSError, SafetensorError):
+            return None
+
+    def due(self) -> bool:
+        """Is it time to `save`?"""
+        return time.monotonic() - self._written >= self._every_s
+
+    def save(self, state: Mapping[str, Tensor]) -> None:
+        """Write the state, whole or not at all."""
+        from safetensors.torch import save_file
+
+        self._written = time.monotonic()
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            part = self.path.with_suffix(f".{os.getpid()}.part")
+            save_file({name: one.detach().cpu().contiguous() for name, one in state.items()}, part)
+            part.replace(self.path)
+
+    def done(self) -> None:
+        """Forget the state."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()

@@ -21,11 +21,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rdpbench import weights
+from rdpbench.assets import weights
+from rdpbench.assets.weights import Card, Weights
 from rdpbench.codecs.learned.tables import NAMES, set_tables
 from rdpbench.errors import CodecError, MissingNeed
 from rdpbench.needs import Need
-from rdpbench.weights import Card, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -130,7 +130,9 @@ class Own(Need):
 
 
 def read(source: Checkpoint | Own) -> Any:
-    """What the file of a source holds: tensors by name, or what these are nested in (`rdpbench.weights.read_file`).
+    """What the file of a source holds: tensors by name, or what these are nested in.
+
+    See `rdpbench.assets.weights.read_file`.
 
     Raises:
         MissingNeed: the file is not here, or not the one its card or name says.

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, TypeAlias
 
+from rdpbench.codecs.classical.inprocess import check_choice
 from rdpbench.codecs.contract import Bitstream, Rate, Side
-from rdpbench.codecs.inprocess import check_choice
 from rdpbench.codecs.learned.checkpoints import Checkpoint, Own, fit, read
 from rdpbench.codecs.learned.systems import System, decode_images, encode_images
 from rdpbench.errors import CodecError, ConfigError, MissingNeed
@@ -46,7 +46,7 @@ class LearnedCodec(ABC):
     weights_key: str = ""
     """Which set of weights in that file, where it holds several, such as ``ema_state_dict``."""
     portable: bool = False
-    """Bitstreams that any machine decodes (`rdpbench.codecs.learned.portable`), for more time; else ``device-bound``:
+    """Bitstreams that any machine decodes (`rdpbench.codecs.learned.entropy`), for more time; else ``device-bound``:
     only the kind of device and the library that encoded are sure to decode."""
     device: str = "cpu"
     max_pixels: int = 1 << 25

@@ -43,7 +43,7 @@ def random_network(architecture: str, channels: Sequence[int], quality: int) -> 
     import torch
 
     from rdpbench.codecs.learned.library import compressai
-    from rdpbench.codecs.learned.randomised import last_layer, picture, rescale, seeded
+    from rdpbench.codecs.learned.systems import last_layer, picture, rescale, seeded
 
     net = seeded(lambda: network(architecture, channels)).eval()
     deviation = 2.0 ** (quality / 2 - 1)

@@ -20,12 +20,12 @@ from functools import lru_cache
 from typing import Any
 
 from rdpbench import registry
-from rdpbench.datasets.memory import files_now
+from rdpbench.assets.hashes import files_now
 from rdpbench.errors import RdpbenchError
-from rdpbench.results.schema import AS_RAN, Member, Place, Row, Score, SetScore
 from rdpbench.results.stats.meanings import definition_now, is_told, readable
 from rdpbench.results.stats.points import K, Point, Points, Where, point_key
-from rdpbench.results.store import Contents
+from rdpbench.results.store.schema import AS_RAN, Member, Place, Row, Score, SetScore
+from rdpbench.results.store.store import Contents
 from rdpbench.setting import Setting
 
 
@@ -241,8 +241,8 @@ def stated_source(row: Row) -> str:
 
 def _key_now(row: Row) -> str:
     # Keys are made by the runners, a layer above; they are asked only where editions contradict one another.
-    from rdpbench.config import CodecSetting
     from rdpbench.runners.task import identity, identity_of_all, key_of
+    from rdpbench.setting import CodecSetting
 
     setting = CodecSetting(row.codec, row.use, tuple(sorted(json.loads(row.options).items())), ())
     made = identity_of_all(setting) if row.target_bpp is not None else identity(setting, row.rate)

@@ -1,7 +1,8 @@
 """What the values of metrics mean. Reading a run imports nothing that the run names, so it says that itself.
 
 Of a metric that ships or is installed, its class says unit, direction and averaging. Of any other the run does
-(`rdpbench.results.schema.Measure`), as it was when it scored; where it does not, its values are left out, with a note.
+(`rdpbench.results.store.schema.Measure`), as it was when it scored; where it does not, its values are left out, with a
+note.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from functools import cache
 from rdpbench import registry
 from rdpbench.errors import RdpbenchError
 from rdpbench.metrics.contract import Averaged, Meaning, meaning_of
-from rdpbench.results.schema import Measure, Score, SetScore
-from rdpbench.results.store import Contents
+from rdpbench.results.store.schema import Measure, Score, SetScore
+from rdpbench.results.store.store import Contents
 
 LONGEST_UNIT = 20
 """Letters."""

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.metrics.contract import Meaning, stated, weighed
-from rdpbench.results.schema import Row, Score, SetScore
 from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.store.schema import Row, Score, SetScore
 from rdpbench.setting import Setting
 
 Floats = NDArray[np.float64]

@@ -1,0 +1,198 @@
+"""What was once read of a file is remembered by its path, size and time of change.
+
+That is the ctime, of content or name, which no copying tool sets back as it does with mtime. `data verify` does not
+trust this memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from rdpbench.errors import ImageError
+from rdpbench.image import read_header
+from rdpbench.paths import cache_folder
+
+READING = 4
+"""Raised when `read_image` gives other pixels for some file than before, or refuses it, or a table changes."""
+
+_BATCH = 512
+# The tables of `index`, and of the bytes of files whatever is done with their pixels.
+_TABLES = (
+    """CREATE TABLE IF NOT EXISTS pixels (path TEXT, bytes INT, ctime_ns INT, protocol TEXT,
+    sha256 TEXT, height INT, width INT, mode TEXT, source_height INT, source_width INT,
+    PRIMARY KEY (path, bytes, ctime_ns, protocol))""",
+    """CREATE TABLE IF NOT EXISTS files (path TEXT, bytes INT, ctime_ns INT,
+    sha256 TEXT, height INT, width INT, PRIMARY KEY (path, bytes, ctime_ns))""",
+)
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """A file's bytes, and the size that its header states; 0 x 0 if it is no image."""
+
+    sha256: str
+    height: int
+    width: int
+
+
+def file_facts(paths: Iterable[Path], *, remembered: bool = True) -> Iterator[tuple[Path, FileFacts]]:
+    """Hash and size of each file, in order and in constant memory; what is not remembered is read by several threads.
+
+    Raises:
+        ImageError: a file cannot be read.
+    """
+    several = iter(paths)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        while batch := list(islice(several, _BATCH)):
+            known = _recall(batch) if remembered else {}
+            unknown = [path for path in batch if path not in known]
+            fresh = dict(zip(unknown, pool.map(_read, unknown), strict=True))
+            _remember(fresh)
+            yield from ((path, known.get(path) or fresh[path]) for path in batch)
+
+
+def content_sha256(path: Path) -> str:
+    """Hash of a file's bytes; for a folder, of the names and bytes of all files in it, below it too.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+    """
+    if not path.is_dir():
+        return _sha256s([path])[0]
+    files: list[Path] = []
+    seen: set[str] = set()
+    for folder, inner, names in os.walk(path, followlinks=True):
+        inner[:] = sorted(name for name in inner if name != "__pycache__")
+        if (real := os.path.realpath(folder)) in seen:  # a link that leads back
+            inner.clear()
+            continue
+        seen.add(real)
+        files += [Path(folder, name) for name in sorted(names)]
+    files = [file for file in files if file.is_file()]
+    listed = [(str(file.relative_to(path)), sha256) for file, sha256 in zip(files, _sha256s(files), strict=True)]
+    return hashlib.sha256(json.dumps(sorted(listed)).encode()).hexdigest()
+
+
+def files_now(recorded: str) -> bool:
+    """Do all files that a row names (its column ``files``) still have the hashes that it names?
+
+    >>> files_now("{}"), files_now('{"/gone.pt": "00"}')
+    (True, False)
+    """
+    return not files_changed(recorded)
+
+
+def files_changed(recorded: str) -> tuple[str, ...]:
+    """The hashes that a row names of files that are not so now; empty text for one that was not known.
+
+    >>> files_changed('{"/gone.pt": "00", "/changed/meanwhile.pt": ""}')
+    ('00', '')
+    """
+    if recorded == "{}":
+        return ()
+    try:
+        files = {Path(path): sha256 for path, sha256 in json.loads(recorded).items()}
+    except (ValueError, AttributeError, TypeError):
+        return ("",)
+    return tuple(sha256 for path, sha256 in files.items() if not sha256 or _content(path) != sha256)
+
+
+def _content(path: Path) -> str:
+    try:
+        return content_sha256(path)
+    except (OSError, ValueError):
+        return ""
+
+
+def hashes_of(files: Mapping[str, tuple[int, int]]) -> dict[str, str]:
+    """Hashes of files that had these sizes and times of change (ctime, in ns) when they were opened.
+
+    Empty for one that is another now: what was read of it is not known.
+    """
+    found = {}
+    for name, seen in files.items():
+        found[name] = ""
+        with contextlib.suppress(OSError):
+            path = Path(name)
+            sha256 = content_sha256(path)
+            if identity(path)[1:] == tuple(seen):
+                found[name] = sha256
+    return found
+
+
+_hashes: dict[tuple[str, int, int], str] = {}
+"""What this process hashed: many rows name the same few files."""
+
+
+def _sha256s(paths: Sequence[Path]) -> list[str]:
+    keys = {path: identity(path) for path in paths}
+    for path, facts in file_facts(path for path, key in keys.items() if key not in _hashes):
+        _hashes[keys[path]] = facts.sha256
+    return [_hashes[keys[path]] for path in paths]
+
+
+def identity(path: Path) -> tuple[str, int, int]:
+    """What a file is remembered by."""
+    stat = path.stat()
+    return str(path.resolve()), stat.st_size, stat.st_ctime_ns
+
+
+def open_memory() -> sqlite3.Connection:
+    """The memory, with its tables."""
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(folder / f"pixels-{READING}.sqlite", timeout=5)
+    for table in _TABLES:
+        connection.execute(table)
+    return connection
+
+
+def _read(path: Path) -> FileFacts:
+    try:
+        sha256 = file_sha256(path)
+    except OSError as error:
+        raise ImageError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        _, height, width = read_header(path)
+        return FileFacts(sha256, height, width)
+    except ImageError:  # who wants the pixels will be told
+        return FileFacts(sha256, 0, 0)
+
+
+def _recall(paths: Sequence[Path]) -> dict[Path, FileFacts]:
+    query = "SELECT sha256, height, width FROM files WHERE path=? AND bytes=? AND ctime_ns=?"
+    try:
+        with closing(open_memory()) as memory:
+            rows = [(path, memory.execute(query, identity(path)).fetchone()) for path in paths]
+    except (sqlite3.Error, OSError):
+        return {}
+    return {path: FileFacts(*row) for path, row in rows if row}
+
+
+def _remember(found: dict[Path, FileFacts]) -> None:
+    if not found:
+        return
+    try:
+        with closing(open_memory()) as memory, memory:
+            memory.executemany(
+                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
+                [(*identity(path), facts.sha256, facts.height, facts.width) for path, facts in found.items()],
+            )
+    except (sqlite3.Error, OSError):
+        return  # only a memory: without it the files are read again
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, read in pieces."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

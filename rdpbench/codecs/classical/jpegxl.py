@@ -1,0 +1,69 @@
+"""JPEG XL (ISO/IEC 18181-1), VarDCT mode, by libjxl through imagecodecs.
+
+The rate axis is the Butteraugli ``distance``: 1 is about where a difference becomes visible, 25 is the largest libjxl
+takes. Pictures are coded in XYB, a colour space of the eye: at equal PSNR others need fewer bits. The lowest rate is
+about 0.14 bpp. One thread (libjxl writes the same bytes with more); with other vector instructions it writes others.
+
+Bitstream: the bare codestream; the 40 bytes of an optional container are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rdpbench.codecs.classical.inprocess import check_choice, check_pixels, decoding, encoding
+from rdpbench.codecs.contract import Bitstream, Rate, Side
+from rdpbench.image import Image, check_image
+from rdpbench.needs import Need, Package
+
+FIXED: dict[str, Any] = {"lossless": False, "photometric": "rgb", "usecontainer": False, "numthreads": 1}
+"""What libjxl is given at any distance and effort."""
+
+
+@dataclass(frozen=True)
+class JPEGXL:
+    """JPEG XL through imagecodecs.
+
+    >>> stream = JPEGXL(distance=1).encode(np.full((16, 16, 3), 128, np.uint8), Side())
+    >>> JPEGXL(distance=1).decode(stream.data).shape[2]
+    3
+    """
+
+    distance: float = 1.0
+    effort: int = 7
+    """1 (fastest) to 9; 7 is libjxl's default."""
+
+    rate: ClassVar[Rate] = Rate("distance", 0.1, 25, step=0, rises=False)
+    needs: ClassVar[tuple[Need, ...]] = (Package("imagecodecs"),)
+    depends_on_cpu: ClassVar[tuple[str, ...]] = ("instructions",)
+    version: ClassVar[str] = "1"
+
+    def __post_init__(self) -> None:
+        self.rate.check("jpegxl", self.distance)
+        check_choice("jpegxl", "effort", self.effort, range(1, 10))
+
+    def coder(self) -> dict[str, str]:
+        """imagecodecs, and libjxl inside it."""
+        import imagecodecs
+
+        return {"imagecodecs": imagecodecs.__version__, "libjxl": imagecodecs.jpegxl_version().split()[-1]}
+
+    def settings(self) -> dict[str, Any]:
+        return FIXED
+
+    def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002
+        import imagecodecs
+
+        pixels = np.ascontiguousarray(check_image(image))
+        with encoding("jpegxl"):
+            data = imagecodecs.jpegxl_encode(pixels, distance=float(self.distance), effort=self.effort, **FIXED)
+        return Bitstream.whole(bytes(data))
+
+    def decode(self, data: bytes) -> Image:
+        import imagecodecs
+
+        with decoding("jpegxl"):
+            return check_pixels("jpegxl", np.asarray(imagecodecs.jpegxl_decode(data, numthreads=1)))

@@ -1,0 +1,296 @@
+"""PerCo-Image: PerCo with an embedding of the image in place of a caption, in 160 bits.
+
+Careil et al., ICLR 2024, section 4.3, "Conditioning on global image features": an embedding from an image backbone is
+divided into M = 16 parts, and each is quantised by a codebook of V = 1024 entries of its own (Jégou et al., 2011). At
+512 x 512 these are 0.00061 bpp, where BLIP-2's captions take 0.0022.
+
+Fidelity: paper. There is no code and there are no weights; the paper says neither which backbone it was nor how the
+embedding entered the U-Net. Here the backbone is a CLIP network (OpenCLIP's ViT-H/14 unless another is given), whose
+embedding of length one goes as a single token through a linear layer (diffusers' ``encoder_hid_proj``) into cross
+attention. What guidance keeps away from is a token of zeros, after that layer a constant vector, as in the paper.
+
+With weights of your own: ``pipeline=`` is a folder as for PerCo, whose U-Net was made with ``encoder_hid_dim``, and
+``codebooks=`` a file that `perco_product.learned` made and saved. Nothing here says how good the paper's variant is.
+
+In the bitstream: height, width, seed, 20 bytes of embedding, the indices as in `rdpbench.codecs.diffusion.perco.codec`.
+
+Product quantisation of an embedding (Jégou et al., TPAMI 2011): M parts, each to the nearest of its own V entries.
+
+The codebooks are learned by Lloyd's algorithm from embeddings of a set of images, part by part, seeded. A width that M
+does not divide is filled up with zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdpbench.assets.weights import sha256_of
+from rdpbench.codecs.contract import Side
+from rdpbench.codecs.diffusion import bases, fields, models, prompts
+from rdpbench.codecs.diffusion.codec import check_count
+from rdpbench.codecs.diffusion.perco import bitstream, pipeline
+from rdpbench.codecs.diffusion.perco.codec import PerCoCodec
+from rdpbench.codecs.diffusion.perco.pipeline import Pipeline
+from rdpbench.codecs.diffusion.prompts import Condition
+from rdpbench.errors import CodecError
+from rdpbench.image import Image
+from rdpbench.needs import Need
+from rdpbench.networks.clip import H14, SHAPES, unit
+
+Vectors: TypeAlias = NDArray[np.float32]
+Numbers: TypeAlias = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class ProductQuantizer:
+    """M codebooks.
+
+    >>> ProductQuantizer(np.eye(4, dtype=np.float32).reshape(2, 2, 4), 8).indices(np.arange(8.0)).tolist()
+    [1, 1]
+    """
+
+    codebooks: Vectors
+    """``(M, V, ceil(width / M))``."""
+    width: int
+    """Of the embeddings."""
+
+    def indices(self, vector: Numbers) -> NDArray[np.int64]:
+        """``(M,)``: the nearest entry of each part of ``(width,)``, the first of equals."""
+        parts = split(vector[None], len(self.codebooks))[0]
+        return np.array([int(_distances(part[None], book)[0].argmin()) for part, book in zip(parts, self.codebooks)])  # noqa: B905 - split makes as many
+
+    def vector(self, indices: NDArray[np.int64]) -> Vectors:
+        """``(width,)`` of indices ``(M,)``."""
+        found: Vectors = self.codebooks[np.arange(len(self.codebooks)), indices].ravel()[: self.width]
+        return found
+
+    def save(self, path: Path) -> None:
+        """Write a file that `read` reads."""
+        from safetensors.numpy import save_file
+
+        save_file({"codebooks": self.codebooks, "width": np.array([self.width], np.int64)}, path)
+
+
+def read(path: Path) -> ProductQuantizer:
+    """The codebooks of a file.
+
+    Raises:
+        CodecError: it holds something else.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        held = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CodecError(f"{path} holds no codebooks: {error}") from error
+    books, width = held.get("codebooks"), held.get("width")
+    if books is None or width is None or books.ndim != 3 or width.size != 1 or not np.isfinite(books).all():
+        raise CodecError(f"{path} holds {', '.join(held)}; it must hold finite codebooks (M, V, d) and a width")
+    return ProductQuantizer(books.astype(np.float32), int(width[0]))
+
+
+def drawn(parts: int, entries: int, width: int, seed: int) -> ProductQuantizer:
+    """Random codebooks for embeddings of length one.
+
+    >>> drawn(16, 1024, 1024, 0).codebooks.shape
+    (16, 1024, 64)
+    """
+    each = -(-width // parts)
+    books = np.random.default_rng(seed).standard_normal((parts, entries, each)) / np.sqrt(width)
+    return ProductQuantizer(books.astype(np.float32), width)
+
+
+def learned(vectors: Vectors, parts: int, entries: int, seed: int = 0, rounds: int = 25) -> ProductQuantizer:
+    """Codebooks with small squared error on these embeddings ``(n, width)``.
+
+    Raises:
+        CodecError: fewer embeddings than entries.
+    """
+    if len(vectors) < entries:
+        raise CodecError(f"{len(vectors)} embeddings are too few to learn {entries} entries from")
+    rng = np.random.default_rng(seed)
+    shares = split(vectors, parts)
+    books = np.stack([_lloyd(shares[:, part], entries, rng, rounds) for part in range(parts)])
+    return ProductQuantizer(books, vectors.shape[1])
+
+
+def split(vectors: Numbers, parts: int) -> Vectors:
+    """``(n, width)`` as ``(n, parts, ceil(width / parts))``, filled up with zeros.
+
+    >>> split(np.ones((2, 5)), 2)[0, 1].tolist()
+    [1.0, 1.0, 0.0]
+    """
+    filled = np.pad(vectors, ((0, 0), (0, -vectors.shape[1] % parts)))
+    return filled.reshape(len(vectors), parts, -1).astype(np.float32)
+
+
+def _lloyd(vectors: Vectors, entries: int, rng: np.random.Generator, rounds: int) -> Vectors:
+    book = _spread(vectors, entries, rng)
+    for _ in range(rounds):
+        distances = _distances(vectors, book)
+        nearest = distances.argmin(1)
+        counts = np.bincount(nearest, minlength=entries)
+        sums = np.zeros(book.shape)
+        np.add.at(sums, nearest, vectors)
+        used = counts > 0
+        book[used] = sums[used] / counts[used, None]
+        # An entry that nobody chose goes where the error is largest.
+        far = np.argsort(distances.min(1))[::-1][: int((~used).sum())]
+        book[~used] = vectors[far]
+    return book
+
+
+def _spread(vectors: Vectors, entries: int, rng: np.random.Generator) -> Vectors:
+    """A start whose entries are far apart: each is drawn with the squared distance to those before (k-means++)."""
+    chosen = [int(rng.integers(len(vectors)))]
+    nearest = np.full(len(vectors), np.inf)
+    for _ in range(entries - 1):
+        nearest = np.minimum(nearest, ((vectors - vectors[chosen[-1]]) ** 2).sum(1))
+        total = float(nearest.sum())
+        # Where all that are left equal an entry, any does.
+        chosen.append(int(rng.choice(len(vectors), p=nearest / total if total > 0 else None)))
+    found: Vectors = vectors[chosen]
+    return found
+
+
+def _distances(vectors: Vectors, book: Vectors) -> Vectors:
+    """Squared, less what is the same for all entries."""
+    found: Vectors = (book**2).sum(1) - 2 * vectors @ book.T
+    return found
+
+
+with_seed = fields.with_seed
+"""Another sample of the same bitstream: nothing is encoded again."""
+
+
+@dataclass(frozen=True)
+class NoWeights(Need):
+    """The need for weights that nobody published."""
+
+    def missing(self) -> str:
+        return (
+            "no weights of PerCo-Image are public; with yours: codec.options.pipeline=/a/folder and "
+            "codec.options.codebooks=/a/file; untrained: weights=random"
+        )
+
+
+@dataclass(frozen=True)
+class Codebooks(Need):
+    """The need for a file of codebooks."""
+
+    path: str
+
+    def missing(self) -> str | None:
+        if self.path and Path(self.path).expanduser().is_file():
+            return None
+        told = f"no such file: {self.path}" if self.path else "no codebooks of PerCo-Image are public"
+        return (
+            f"{told}; make some with rdpbench.codecs.diffusion.perco.image and type codec.options.codebooks=/the/file"
+        )
+
+
+@dataclass(frozen=True)
+class PerCoImage(PerCoCodec):
+    """Indices and an embedding."""
+
+    name: ClassVar[str] = "perco-image"
+    described: ClassVar[str] = "embedding"
+    takes_own: ClassVar[Mapping[str, frozenset[str]]] = {
+        **PerCoCodec.takes_own,
+        "codebooks": frozenset(),
+        "clip": frozenset(prompts.CLIPS),
+    }
+
+    parts: int = 16
+    """M."""
+    entries: int = 1024
+    """V, of each part's codebook."""
+    codebooks: str = ""
+    """A file of yours."""
+    clip: str = H14.id
+    """The backbone: one of `clips.CLIPS`, or a folder with a ``CLIPModel``."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count(self.name, "parts", self.parts, 1, 4096)
+        check_count(self.name, "entries", self.entries, 2, 1 << 16)
+        bases.check_known("clip", self.clip, prompts.CLIPS)
+
+    def weight_needs(self) -> tuple[Need, ...]:
+        if self.weights != "official":
+            return ()
+        own = super().weight_needs() if self.pipeline else (NoWeights(),)
+        return (*own, Codebooks(self.codebooks), *prompts.needs(self.clip))
+
+    def hashes(self) -> dict[str, str]:
+        return {**super().hashes(), "clip": prompts.identity(self.clip), "codebooks": _sha256(self.codebooks)}
+
+    def embedding(self) -> int:
+        if self.weights == "official":
+            return self.quantizer().width
+        if self.weights == "random":
+            return models.CLIP_TEXT["projection_dim"]
+        if bases.is_path(self.clip):
+            return int(bases.read_config(self.clip)["projection_dim"])
+        return SHAPES[self.clip].dim
+
+    def quantizer(self) -> ProductQuantizer:
+        """The codebooks of this configuration.
+
+        Raises:
+            MissingNeed: the file is not here.
+            CodecError: it holds no codebooks, or others than these.
+        """
+        if self.weights != "official":
+            return drawn(self.parts, self.entries, self.embedding(), seed=9)
+        models.require([Codebooks(self.codebooks)])
+        found = _read(self.codebooks, _sha256(self.codebooks))
+        if found.codebooks.shape[:2] != (self.parts, self.entries):
+            held = " x ".join(map(str, found.codebooks.shape[:2]))
+            raise CodecError(
+                f"{self.codebooks} holds {held} entries, where parts x entries is {self.parts} x {self.entries}"
+            )
+        return found
+
+    def describe(self, ready: Pipeline, image: Image, side: Side) -> bytes:  # noqa: ARG002 - nothing stands beside the image
+        clip = prompts.load(self.clip, self.weights, ready.models.device)
+        quantizer = self.quantizer()
+        vector = unit(clip.image([image]))[0]
+        if vector.size != quantizer.width:
+            raise CodecError(
+                f"{self.clip} has embeddings of {vector.size} numbers, the codebooks are for {quantizer.width}"
+            )
+        return bitstream.pack_indices(quantizer.indices(vector), self.entries)
+
+    def condition(self, ready: Pipeline, section: bytes | None) -> Condition:
+        import torch
+
+        quantizer = self.quantizer()
+        vector = np.zeros(quantizer.width, np.float32)
+        if section is not None:
+            vector = quantizer.vector(bitstream.unpack_indices(section, self.parts, self.entries))
+        return Condition(torch.from_numpy(vector)[None, None].to(ready.models.device, ready.models.dtype))
+
+    def printed(self, sections: Mapping[str, bytes], side: Side, count: int, size: tuple[int, int]) -> dict[str, float]:  # noqa: ARG002 - it prints indices alone
+        """The paper's rate: indices of fixed length, without any header."""
+        local = bitstream.index_bits(count, pipeline.POINTS[self.nominal].entries) if "indices" in sections else 0
+        embedding = bitstream.index_bits(self.parts, self.entries) if self.described in sections else 0
+        return {} if "vectors" in sections else {"perco": embedding + local, "embedding": embedding, "indices": local}
+
+
+def _sha256(path: str) -> str:
+    place = Path(path).expanduser()
+    return f"sha256:{sha256_of(place)}" if path and place.is_file() else "missing"
+
+
+@lru_cache(maxsize=2)
+def _read(path: str, sha256: str) -> ProductQuantizer:  # noqa: ARG001 - another file is another quantiser
+    return read(Path(path).expanduser())

@@ -1,0 +1,371 @@
+"""Edge maps, and what codes them: the learned codec of Text+Sketch, CCITT Group 4, or any codec of rdpbench.
+
+A coder takes ``uint8 (H, W)`` and gives sections; back come values of [0, 1] as ``float32 (H, W)``, since the learned
+codec's are sharpened before they become 8 bits.
+
+``text-sketch`` is CompressAI's Cheng2020Attention whose first and last layers have one channel instead of three,
+trained for MS-SSIM on HED maps. ``ccitt-g4`` is fax coding (ITU-T T.6) of black and white, lossless; of JBIG2, which
+would be smaller, no coder is at hand. All else is a codec of rdpbench, which is shown a grey image; of what it gives
+back the three channels are averaged.
+
+HED, holistically-nested edge detection: an image to a map of how sure a network is of an edge at each pixel.
+
+Xie and Tu, ICCV 2015. The network is VGG16 without its head, a score after each of its five blocks, and their weighted
+sum; the weights are those of the re-implementation that ControlNet's annotators use, trained on BSDS500.
+
+The checkpoint calls ``moduleVggOne`` what the network calls ``netVggOne``. It wants 8-bit values in the order blue,
+green, red with the mean colour of ImageNet taken out. The map is neither thinned nor thresholded, and made 8 bits by
+dropping fractions: that is how ControlNet's training data was made, so the project's rounding does not apply.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdpbench import registry
+from rdpbench.assets.weights import Card, Weights, read_file, resolve
+from rdpbench.codecs.contract import Codec, Side, needs_of, rate_of
+from rdpbench.codecs.diffusion import models
+from rdpbench.codecs.diffusion.models import fill, named, on_meta, require, trainable, type_of
+from rdpbench.codecs.learned.checkpoints import Checkpoint, fit, read
+from rdpbench.codecs.learned.entropy import Reader, Writer
+from rdpbench.codecs.learned.hyperprior import Hyperprior, network, random_network
+from rdpbench.codecs.learned.systems import one_thread
+from rdpbench.codecs.learned.tables import set_tables
+from rdpbench.errors import BitstreamError, CodecError, ConfigError
+from rdpbench.image import Image, check_image
+from rdpbench.needs import Need
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Grey: TypeAlias = NDArray[np.uint8]
+Plane: TypeAlias = NDArray[np.float32]
+
+LAMBDAS = (0.5, 1.0)
+_HASHES = {
+    0.5: "4bdcf1259e3f6c30f6a6025f4c0758ccd139c2662b8a4209bcea4ada55f6dc7c",
+    1.0: "a42361fc154b9c2f621f212158e95ab8f5b89a851820b19d85393ddbafee62f9",
+}
+"""From the pointers to large files in the repository's history."""
+
+
+class SketchCoder(Protocol):
+    """What codes a sketch."""
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """Names of what `encode` gives, in order."""
+        ...
+
+    def encode(self, sketch: Grey) -> Mapping[str, bytes]: ...
+
+    def decode(self, found: Sequence[bytes], height: int, width: int) -> Plane: ...
+
+
+def checkpoint(trade_off: float) -> Checkpoint:
+    """The published sketch codec for a lambda of `LAMBDAS`.
+
+    >>> checkpoint(1.0).card.bytes
+    125953579
+    """
+    return Checkpoint(
+        Card(
+            id=f"text-sketch-ntc-{trade_off}",
+            source="https://upenn.box.com/shared/static/g1fzf9ctn0qvdn9exjpp8mkqh7aja4gm",
+            revision="the zip that Text+Sketch's README names; this file lies inside it",
+            file=f"Cheng2020AttentionFull_CLIC_HED_ms_ssim_lmbda{trade_off}.pt",
+            sha256=_HASHES[trade_off],
+            bytes=125953579,
+            licence="none is stated",
+            note=f"sketch codec of Text+Sketch, lambda {trade_off}",
+        )
+    )
+
+
+def one_channel(net: Any) -> Any:
+    """CompressAI's network for one channel: grey goes in as it would into all three, the first comes out."""
+    from torch import nn
+
+    def replaced(old: Any, weight: Tensor, bias: Tensor) -> Any:
+        sizes = (weight.shape[1], weight.shape[0], old.kernel_size)
+        new = nn.Conv2d(*sizes, stride=old.stride, padding=old.padding)
+        new.weight, new.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
+        return new
+
+    first, last = net.g_a[0], net.g_s[-1]
+    for name in ("conv1", "skip"):
+        layer = getattr(first, name)
+        setattr(first, name, replaced(layer, layer.weight.data.sum(1, keepdim=True), layer.bias.data))
+    layer = last[0]
+    share = layer.out_channels // 3
+    last[0] = replaced(layer, layer.weight.data[:share], layer.bias.data[:share])
+    return net
+
+
+class Learned:
+    """The sketch codec of Text+Sketch; its entropy model runs at one thread, in single or settled precision."""
+
+    def __init__(self, system: Hyperprior) -> None:
+        self.system = system
+        self.sections = ("guard", "z", "y") if system.portable else ("z", "y")
+
+    def encode(self, sketch: Grey) -> Mapping[str, bytes]:
+        import torch
+
+        system = self.system
+        height, width = sketch.shape
+        dtype = torch.float64 if system.portable else torch.float32
+        planes = torch.from_numpy(sketch.astype(np.float32) / 255)[None, None].to(system.device, dtype)
+        latents = system.analyse(planes, ())
+        writer = Writer(system.sections(height, width), portable=system.portable, device=system.device)
+        with one_thread():
+            system.code(writer, height, width, latents)
+        return writer.finish()
+
+    def decode(self, found: Sequence[bytes], height: int, width: int) -> Plane:
+        system = self.system
+        strings = dict(zip(self.sections, found, strict=True))
+        reader = Reader(system.sections(height, width), strings, portable=system.portable, device=system.device)
+        with one_thread():
+            latents = system.code(reader, height, width, {})
+        reader.finish()
+        plane: Plane = system.synthesise(latents)[0, 0].clamp(0, 1).float().cpu().numpy()
+        if not np.isfinite(plane).all():
+            raise BitstreamError("the sketch is not finite: the bitstream is damaged, or was made by other weights")
+        return plane
+
+
+def learned(trade_off: float, weights: str, portable: bool, device: str) -> Learned:
+    """The codec for a lambda; the same object as long as its file is the same.
+
+    Raises:
+        MissingNeed: the file is not on this machine.
+        CodecError: it does not hold this network.
+    """
+    known = checkpoint(trade_off).identity if weights == "official" else ""
+    return _learned(trade_off, weights, portable, device, known)
+
+
+@lru_cache(maxsize=2)
+@trainable
+def _learned(trade_off: float, weights: str, portable: bool, device: str, file: str) -> Learned:  # noqa: ARG001 - as elsewhere
+    if weights == "official":
+        net, what = one_channel(network("cheng2020-attn", (192,))), checkpoint(trade_off)
+        fit(net, read(what), what.card.id, stale="keep")
+    else:
+        channels, quality = (12,) if weights == "random" else (192,), round(10 * trade_off) - 4
+        net = one_channel(random_network("cheng2020-attn", channels, quality))
+        set_tables(net, {})
+    return Learned(Hyperprior(net, device=device, portable=portable))
+
+
+class Fax:
+    """CCITT Group 4, the bare code without TIFF around it: the decoder knows the size."""
+
+    sections = ("sketch",)
+
+    def encode(self, sketch: Grey) -> Mapping[str, bytes]:
+        from PIL import Image as pil
+
+        if not np.isin(sketch, (0, 255)).all():
+            raise CodecError("ccitt-g4 codes black and white; set sketch_threshold, or take canny sketches")
+        file = io.BytesIO()
+        whole = {278: sketch.shape[0]}  # rows per strip
+        pil.fromarray(sketch > 0).save(file, format="TIFF", compression="group4", tiffinfo=whole)
+        with pil.open(file) as opened:
+            tags: Any = opened
+            [start], [length] = tags.tag_v2[273], tags.tag_v2[279]
+        return {"sketch": file.getvalue()[start : start + length]}
+
+    def decode(self, found: Sequence[bytes], height: int, width: int) -> Plane:
+        from PIL import Image as pil
+
+        [code] = found
+        if not code:
+            raise BitstreamError("the sketch has no bytes")
+        # Width, height, one bit, Group 4, a set bit is white, one strip: what any reader of TIFF needs.
+        long, short = 4, 3
+        tags = [(256, long, width), (257, long, height), (258, short, 1), (259, short, 4), (262, short, 1)]
+        tags += [(273, long, 8), (278, long, height), (279, long, len(code))]
+        at = 8 + len(code) + len(code) % 2
+        entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+        file = struct.pack("<2sHI", b"II", 42, at) + code.ljust(at - 8, b"\0")
+        file += struct.pack("<H", len(tags)) + entries + bytes(4)
+        with pil.open(io.BytesIO(file), formats=["TIFF"]) as opened:
+            opened.load()
+            return np.array(opened.convert("L"), np.float32) / 255
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Any codec of rdpbench, shown a grey image."""
+
+    codec: Codec
+    sections = ("sketch",)
+
+    def encode(self, sketch: Grey) -> Mapping[str, bytes]:
+        image = np.ascontiguousarray(np.repeat(sketch[:, :, None], 3, axis=2))
+        return {"sketch": bytes(self.codec.encode(image, Side()).data)}
+
+    def decode(self, found: Sequence[bytes], height: int, width: int) -> Plane:
+        image = self.codec.decode(bytes(found[0]))
+        if image.shape != (height, width, 3):
+            raise BitstreamError(f"the sketch decodes to {image.shape}, where {(height, width, 3)} is due")
+        plane: Plane = (image.mean(axis=2) / 255).astype(np.float32)
+        return plane
+
+
+def registered(name: str, rate: float, weights: str, device: str) -> Codec:
+    """A codec of rdpbench at a native rate; 0 leaves its default. Weights and device are handed on where it has them.
+
+    Raises:
+        UnknownName, OutOfRange: no such codec, or it has no such rate.
+        ConfigError: it has no rate axis.
+    """
+    cls = registry.load("codec", name)
+    axis = rate_of(cls)
+    if rate and axis is None:
+        raise ConfigError(f"sketch_codec={name!r} has a single rate point; leave sketch_rate at 0")
+    options: dict[str, object] = {axis.field: axis.check(name, rate)} if rate and axis else {}
+    known = {field.name for field in fields(cls)} if is_dataclass(cls) else set()
+    options |= {key: value for key, value in {"weights": weights, "device": device}.items() if key in known}
+    codec: Codec = cls(**options)
+    return codec
+
+
+def codec_needs(codec: Codec) -> tuple[Need, ...]:
+    """What a registered codec needs."""
+    own = getattr(codec, "weight_needs", tuple)
+    return (*needs_of(type(codec)), *own())
+
+
+def canny(image: NDArray[np.uint8], low: int, high: int) -> Grey:
+    """OpenCV's Canny edges of a colour image, 0 or 255, as ControlNet's annotator draws them (100 and 200)."""
+    import cv2
+
+    return np.asarray(cv2.Canny(np.ascontiguousarray(image), low, high), np.uint8)
+
+
+def sharpened(plane: Plane, factor: float) -> Grey:
+    """A decoded sketch as ControlNet is shown it: torchvision's sharpness, then 8 bits by dropping fractions.
+
+    Both are the official code's. A factor of 1 changes nothing.
+
+    >>> sharpened(np.full((3, 3), 0.5, np.float32), 2.0)[1].tolist()
+    [127, 127, 127]
+    """
+    import torch
+    from torchvision.transforms.functional import adjust_sharpness
+
+    planes = torch.from_numpy(plane)[None]
+    if factor != 1:
+        planes = adjust_sharpness(planes, factor)
+    return np.asarray((255 * planes[0]).numpy().astype(np.uint8))
+
+
+HedGrey: TypeAlias = NDArray[np.uint8]
+"""``uint8 (H, W)``."""
+
+CARD = Card(
+    id="hed-bsds500",
+    source="https://huggingface.co/lllyasviel/ControlNet/resolve/main/annotator/ckpts/network-bsds500.pth",
+    revision="main",
+    file="annotator/ckpts/network-bsds500.pth",
+    sha256=None,
+    bytes=0,
+    licence="the page states OpenRAIL for ControlNet, and none for this file",
+    note="HED trained on BSDS500, the edge maps of ControlNet and of Text+Sketch",
+)
+BLOCKS = (("One", 2, 64), ("Two", 2, 128), ("Thr", 3, 256), ("Fou", 3, 512), ("Fiv", 3, 512))
+"""Name, convolutions and channels of each block."""
+MEANS = (104.00698793, 116.66876762, 122.67891434)
+"""Of blue, green and red."""
+
+
+def hed_network(narrow: int = 1) -> Any:
+    """The modules, by the official names; their channels divided by ``narrow``."""
+    from torch import nn
+
+    made: dict[str, nn.Module] = {}
+    before = 3
+    for number, (name, count, width) in enumerate(BLOCKS):
+        channels = width // narrow
+        layers: list[nn.Module] = [nn.MaxPool2d(2, 2)] if number else []
+        for _ in range(count):
+            layers += [nn.Conv2d(before, channels, 3, padding=1), nn.ReLU()]
+            before = channels
+        made[f"netVgg{name}"] = nn.Sequential(*layers)
+        made[f"netScore{name}"] = nn.Conv2d(channels, 1, 1)
+    made["netCombine"] = nn.Sequential(nn.Conv2d(len(BLOCKS), 1, 1), nn.Sigmoid())
+    return nn.ModuleDict(made)
+
+
+def forward(net: Any, planes: Tensor) -> Tensor:
+    """Edges ``(B, 1, H, W)`` of [0, 1] for ``(B, 3, H, W)``: blue, green, red, of [0, 255], means taken out."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    size = planes.shape[2:]
+    scores = []
+    for name, _, _ in BLOCKS:
+        planes = net[f"netVgg{name}"](planes)
+        scores.append(interpolate(net[f"netScore{name}"](planes), size, mode="bilinear", align_corners=False))
+    edges: Tensor = net["netCombine"](torch.cat(scores, dim=1))
+    return edges
+
+
+def edges(net: Any, image: Image) -> HedGrey:
+    """The edge map ``uint8 (H, W)`` of an image; a side below 16 pixels is continued, as four blocks halve it."""
+    import torch
+
+    height, width = check_image(image, "HED: the image").shape[:2]
+    pad = [(0, max(0, 16 - side)) for side in (height, width)]
+    padded = np.pad(image, (*pad, (0, 0)), mode="edge")
+    planes = torch.from_numpy(np.ascontiguousarray(padded[:, :, ::-1].transpose(2, 0, 1))).float()
+    planes = planes - torch.tensor(MEANS)[:, None, None]
+    device = next(net.parameters()).device
+    found: NDArray[np.float32] = forward(net, planes[None].to(device))[0, 0].cpu().numpy()
+    return (found[:height, :width] * 255).clip(0, 255).astype(np.uint8)
+
+
+def load(weights: str = "official", device: str = "cpu") -> Any:
+    """The network; the same object as long as its file is the same.
+
+    Raises:
+        MissingNeed: the file is not on this machine.
+        CodecError: it does not hold this network.
+    """
+    if weights == "official":
+        require([Weights(CARD)])
+    return _load(weights, device, named(CARD) if weights == "official" else "")
+
+
+@lru_cache(maxsize=1)
+@trainable
+def _load(weights: str, device: str, file: str) -> Any:  # noqa: ARG001 - another file is another network
+    if weights == "official":
+        net = on_meta(hed_network)
+        return fill(net, read_file(resolve(CARD)), CARD.id, type_of("float32"), rename=official_name).to(device)
+    net = models.draw(hed_network(1 if weights == "random-full" else 16), seed=9, gain=2**0.5)
+    # Scores of a size at which the sigmoid neither stays at a half nor at its ends.
+    for name, _, _ in BLOCKS:
+        net[f"netScore{name}"].weight.data /= 64
+    return net.to(device)
+
+
+def official_name(name: str) -> str:
+    """A tensor's name in our network.
+
+    >>> official_name("moduleVggOne.0.weight")
+    'netVggOne.0.weight'
+    """
+    return "net" + name.removeprefix("module") if name.startswith("module") else name

@@ -1,0 +1,167 @@
+"""HiFiC as its authors published it: TensorFlow models through ``tfci``, a program of the user's.
+
+Paper: Mentzer et al., "High-Fidelity Generative Image Compression", NeurIPS 2020. Models: tensorflow/compression,
+``hific-lo``, ``hific-mi`` and ``hific-hi`` (Apache-2.0), trained for 0.14, 0.3 and 0.45 bit per pixel on OpenImages; on
+Kodak they take 0.183, 0.351 and 0.538.
+
+``tfci`` is ``models/tfci.py`` of that repository. It needs tensorflow 2.14 and tensorflow-compression 2.14 on Python
+3.11, in an environment of its own; a two-line script makes a program of it::
+
+    #!/bin/sh
+    exec /where/tfci/lives/bin/python /where/tfci/lives/tfci.py "$@"
+
+    export RDPBENCH_TFCI=/where/that/script/is
+
+In the bitstream: the ``.tfci`` file as it is, with the model's name inside.
+
+The model (a metagraph) is weights like any other here: its card is in the plan, its hash is pinned, and ``tfci`` is
+told to take this file; else it would download one, and decode a damaged name with whatever it finds at that address.
+So a bitstream that names another model than this codec's is refused before the program sees it.
+
+Padding, coding and rounding are the model's. Its entropy decoder depends on floating point sums: decode where you
+encoded. What the program allocates for a damaged size inside the file is not bounded here, its time is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rdpbench.assets import weights
+from rdpbench.assets.weights import Card
+from rdpbench.codecs.classical.inprocess import pillow_decode, pillow_encode
+from rdpbench.codecs.classical.program import Argument, In, Out, Ran, check_timeout, require, run, sha256_of
+from rdpbench.codecs.container import read_varint
+from rdpbench.codecs.contract import FLOAT_LIBRARIES, Bitstream, Rate, Side
+from rdpbench.codecs.learned.checkpoints import Checkpoint
+from rdpbench.codecs.learned.codec import Kind
+from rdpbench.codecs.learned.frames import size_of
+from rdpbench.codecs.learned.hific.codec import TARGETS, check_target
+from rdpbench.codecs.legacy import nominal
+from rdpbench.errors import BitstreamError, MissingNeed
+from rdpbench.image import Image
+from rdpbench.needs import Binary, Need
+
+PAGE = "https://github.com/tensorflow/compression/blob/master/models/tfci.py"
+PROGRAM = Binary("tfci", "RDPBENCH_TFCI", PAGE)
+MODELS = {0.14: "hific-lo", 0.3: "hific-mi", 0.45: "hific-hi"}
+
+
+def metagraph(model: str) -> Checkpoint:
+    """The need for a published model.
+
+    >>> metagraph("hific-lo").card.file
+    'hific-lo.metagraph'
+    """
+    file = f"{model}.metagraph"
+    return Checkpoint(
+        Card(
+            id=f"tfci/{model}",
+            source=f"https://storage.googleapis.com/tensorflow_compression/metagraphs/{file}",
+            revision="metagraphs",
+            file=file,
+            sha256=None,
+            bytes=0,
+            licence="Apache-2.0, as tensorflow/compression; the models state no licence of their own",
+            note=f"HiFiC, official TensorFlow model {model}",
+        )
+    )
+
+
+@dataclass(frozen=True)
+class HiFiCTensorFlow:
+    """HiFiC's official models."""
+
+    rate: ClassVar[Rate] = TARGETS
+    heavy: ClassVar[bool] = True
+    needs: ClassVar[tuple[Need, ...]] = (PROGRAM,)
+    depends_on_cpu: ClassVar[tuple[str, ...]] = FLOAT_LIBRARIES
+    unkeyed: ClassVar[frozenset[str]] = frozenset({"timeout_s"})
+    version: ClassVar[str] = "1"
+
+    target: float = 0.14
+    """Bits per pixel asked for in training: 0.14, 0.3 or 0.45."""
+    timeout_s: float = 1800
+
+    def __post_init__(self) -> None:
+        check_target("hific-tfci", self.target)
+        check_timeout("hific-tfci", self.timeout_s)
+
+    @property
+    def model(self) -> str:
+        """Name of the model in ``tfci``."""
+        return MODELS[self.target]
+
+    def weight_needs(self) -> tuple[Need, ...]:
+        return (metagraph(self.model),)
+
+    def weights_kind(self) -> Kind:
+        return "unpinned"
+
+    def coder(self) -> dict[str, str]:
+        # A script has no version, and TensorFlow's cannot be asked through it.
+        program = f"sha256:{sha256_of(require(PROGRAM))}"
+        return {"tfci": program, "weights": metagraph(self.model).identity, "entropy coding": "device-bound"}
+
+    def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002 - the contract's signature
+        png = pillow_encode("hific-tfci", "PNG", image, compress_level=1)
+        ran = self._tfci(["compress", self.model, In("in.png", png), Out("out.tfci")])
+        data = ran.outputs["out.tfci"]
+        check_model(data, self.model)
+        bits = {"nominal": nominal(self.target, size_of(image))}
+        return Bitstream.whole(data, command=ran.command, legacy=json.dumps(bits))
+
+    def decode(self, data: bytes) -> Image:
+        check_model(data, self.model)
+        ran = self._tfci(["decompress", In("in.tfci", data), Out("out.png")])
+        return pillow_decode("hific-tfci", "PNG", ran.outputs["out.png"])
+
+    def _tfci(self, arguments: list[Argument]) -> Ran:
+        need = metagraph(self.model)
+        if text := need.missing():
+            raise MissingNeed(text)
+        folder = str(weights.resolve(need.card).parent)
+        ran = run(require(PROGRAM), ["--metagraph_cache", folder, *arguments], self.timeout_s)
+        return Ran(ran.command.replace(folder, "metagraphs"), ran.outputs, ran.stdout, ran.stderr)
+
+
+def check_model(data: bytes, expected: str) -> None:
+    """Raise `BitstreamError` unless a ``.tfci`` file names the expected model, and no other.
+
+    The file is a ``tf.train.Example``: features by name, the model's is ``MD``.
+
+    >>> check_model(bytes.fromhex("0a130a110a024d44120b0a090a0768696669632d78"), "hific-x")
+    """
+    names = []
+    for features in _fields(data, 1):
+        for entry in _fields(features, 1):
+            if [bytes(key) for key in _fields(entry, 1)] == [b"MD"]:
+                names += [
+                    bytes(value)
+                    for feature in _fields(entry, 2)
+                    for values in _fields(feature, 1)
+                    for value in _fields(values, 1)
+                ]
+    if names != [expected.encode()]:
+        raise BitstreamError(f"not a tfci bitstream of {expected!r}: it names {names or 'no model'}")
+
+
+def _fields(message: bytes, number: int) -> Iterator[bytes]:
+    """The values of a length-delimited field of a protobuf message; all fields are walked, so damage is found."""
+    at = 0
+    while at < len(message):
+        tag, at = read_varint(message, at)
+        kind = tag & 7
+        if kind == 0:
+            _, at = read_varint(message, at)
+            continue
+        if kind not in (1, 2, 5):
+            raise BitstreamError(f"not a tfci bitstream: field of wire type {kind}")
+        length, at = read_varint(message, at) if kind == 2 else ({1: 8, 5: 4}[kind], at)
+        if at + length > len(message):
+            raise BitstreamError(f"not a tfci bitstream: a field of {length} bytes ends after the file")
+        if kind == 2 and tag >> 3 == number:
+            yield message[at : at + length]
+        at += length

@@ -1,0 +1,334 @@
+"""The network of LIC-TCM: blocks that send half of their channels through convolutions, half through window attention.
+
+Written from the paper and the layout of the published checkpoints. What these leave open was looked up in the authors'
+code: which half of the channels goes where, the order of queries, keys and values, what a window sees across the edge.
+Convolutional blocks, divisive normalisation and entropy models are CompressAI's classes. This module imports torch, and
+is imported where a network is made.
+
+LIC-TCM's network as a system: what is coded in which order, with real weights or random ones.
+
+Imports torch; imported where a system is made.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rdpbench.codecs.contract import Side
+from rdpbench.codecs.learned.entropy import Coder
+from rdpbench.codecs.learned.frames import Frame
+from rdpbench.codecs.learned.library import compressai
+from rdpbench.codecs.learned.systems import last_layer, picture, rescale, seeded
+from rdpbench.codecs.learned.tables import tables_of
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Channel counts; the defaults are the published ones."""
+
+    width: int
+    """N: what each branch of a block gets. The paper's C is twice that."""
+    latent: int = 320
+    hyper: int = 192
+    slices: int = 5
+    heads: tuple[int, ...] = (8, 16, 32, 32, 16, 8)
+    """Channels of one head in the three stages of the analysis and of the synthesis."""
+    hyper_head: int = 32
+    attention: int = 128
+    """Channels inside the attention on the latents."""
+    attention_head: int = 16
+    hidden: tuple[int, int] = (224, 128)
+    """Channels between the layers that predict means, scales and residuals."""
+
+
+WINDOW = 8
+HYPER_WINDOW = 4
+
+
+class WindowAttention(nn.Module):
+    """Self-attention inside square windows, with a learned bias for each offset between two places."""
+
+    offset: Tensor
+    strange_rows: Tensor
+    strange_columns: Tensor
+
+    def __init__(self, channels: int, per_head: int, window: int, shifted: bool) -> None:
+        """``shifted`` moves the windows by half their side, around the edge of the planes."""
+        super().__init__()
+        self.heads, self.window, self.shifted = channels // per_head, window, shifted
+        span = 2 * window - 1
+        self.relative_position_params = nn.Parameter(torch.empty(self.heads, span, span))
+        nn.init.normal_(self.relative_position_params, std=0.02)
+        self.embedding_layer = nn.Linear(channels, 3 * channels)
+        self.linear = nn.Linear(channels, channels)
+        place = torch.arange(window * window)
+        rows, columns = place // window, place % window
+        offset = (rows[:, None] - rows + window - 1) * span + columns[:, None] - columns + window - 1
+        self.register_buffer("offset", offset, persistent=False)
+        # In a shifted window, what lies on the two sides of the planes' edge are strangers.
+        for name, along in (("strange_rows", rows), ("strange_columns", columns)):
+            late = along >= window - window // 2
+            self.register_buffer(name, late[:, None] != late, persistent=False)
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """``(B, H, W, C)``; H and W are multiples of the window's side."""
+        half, side = self.window // 2, self.window
+        batch, height, width, channels = planes.shape
+        rows, columns = height // side, width // side
+        if self.shifted:
+            planes = planes.roll((-half, -half), (1, 2))
+        # A row of windows, times heads, stands where attention has its heads: masks then need not grow with the rows.
+        split = self.embedding_layer(planes).view(batch, rows, side, columns, side, 3, self.heads, -1)
+        query, key, value = split.permute(5, 1, 0, 3, 6, 2, 4, 7).reshape(
+            3, rows * batch, columns * self.heads, side * side, channels // self.heads
+        )
+        found = []
+        for start, stop, mask in self._masks(rows, columns, batch):
+            parts = (query[start:stop], key[start:stop], value[start:stop])
+            added = mask.flatten(0, 1).expand(stop - start, -1, -1, -1)
+            found.append(functional.scaled_dot_product_attention(*parts, attn_mask=added))
+        joined = torch.cat(found).view(rows, batch, columns, self.heads, side, side, -1)
+        out: Tensor = self.linear(joined.permute(1, 0, 4, 2, 5, 3, 6).reshape(planes.shape))
+        return out.roll((half, half), (1, 2)) if self.shifted else out
+
+    def _masks(self, rows: int, columns: int, batch: int) -> Iterable[tuple[int, int, Tensor]]:
+        """First and last window row (times batch) and what is added to their scores, ``(columns, heads, P, P)``."""
+        bias = self.relative_position_params.flatten(1)[:, self.offset]
+        mask = bias.expand(columns, -1, -1, -1)
+        if not self.shifted:
+            return [(0, rows * batch, mask)]
+        mask = mask.clone()
+        mask[-1].masked_fill_(self.strange_columns, float("-inf"))
+        last = mask.masked_fill(self.strange_rows, float("-inf"))
+        upper = [(0, (rows - 1) * batch, mask)] if rows > 1 else []
+        return [*upper, ((rows - 1) * batch, rows * batch, last)]
+
+
+class TransformerBlock(nn.Module):
+    """Window attention, then a perceptron for each place; both are added to what came in. ``(B, H, W, C)``."""
+
+    def __init__(self, channels: int, per_head: int, window: int, shifted: bool) -> None:
+        super().__init__()
+        self.ln1 = nn.LayerNorm(channels)
+        self.msa = WindowAttention(channels, per_head, window, shifted)
+        self.ln2 = nn.LayerNorm(channels)
+        self.mlp = nn.Sequential(nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels))
+
+    def forward(self, planes: Tensor) -> Tensor:
+        planes = planes + self.msa(self.ln1(planes))
+        out: Tensor = planes + self.mlp(self.ln2(planes))
+        return out
+
+
+class MixedBlock(nn.Module):
+    """TCM block: one half of the channels convolved, the other attended to, then mixed and added. ``(B, 2N, H, W)``."""
+
+    def __init__(self, width: int, per_head: int, window: int, shifted: bool) -> None:
+        super().__init__()
+        self.trans_block = TransformerBlock(width, per_head, window, shifted)
+        self.conv1_1 = nn.Conv2d(2 * width, 2 * width, 1)
+        self.conv1_2 = nn.Conv2d(2 * width, 2 * width, 1)
+        self.conv_block = compressai.layers.ResidualBlock(width, width)
+
+    def forward(self, planes: Tensor) -> Tensor:
+        near, far = self.conv1_1(planes).chunk(2, 1)
+        # The residual block has its own shortcut: `near` is added twice.
+        near = near + self.conv_block(near)
+        far = self.trans_block(far.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        out: Tensor = planes + self.conv1_2(torch.cat([near, far], 1))
+        return out
+
+
+class SqueezedAttention(nn.Module):
+    """SWAtten: fewer channels, convolutions weighted by a mask from two transformer blocks, and all channels again."""
+
+    def __init__(self, channels: int, layout: Layout) -> None:
+        super().__init__()
+        inner = layout.attention
+        self.in_conv, self.out_conv = nn.Conv2d(channels, inner, 1), nn.Conv2d(inner, channels, 1)
+        convolutional = compressai.layers.AttentionBlock(inner)
+        self.conv_a, self.conv_b = convolutional.conv_a, convolutional.conv_b
+        blocks = [TransformerBlock(inner, layout.attention_head, WINDOW, shifted) for shifted in (False, True)]
+        self.non_local_block = nn.Sequential(OrderedDict(block_1=blocks[0], block_2=blocks[1]))
+
+    def forward(self, planes: Tensor) -> Tensor:
+        planes = self.in_conv(planes)
+        far = self.non_local_block(planes.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        out: Tensor = self.out_conv(planes + self.conv_a(planes) * torch.sigmoid(self.conv_b(far)))
+        return out
+
+
+class Network(nn.Module):
+    """All parts under the names of the published checkpoints."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self.layout = layout
+        layers = compressai.layers
+        double, latent, hyper = 2 * layout.width, layout.latent, layout.hyper
+        down, up = layers.ResidualBlockWithStride, layers.ResidualBlockUpsample
+        self.g_a = nn.Sequential(
+            down(3, double, 2),
+            *_mixed(layout.width, layout.heads[0], WINDOW),
+            down(double, double, 2),
+            *_mixed(layout.width, layout.heads[1], WINDOW),
+            down(double, double, 2),
+            *_mixed(layout.width, layout.heads[2], WINDOW),
+            layers.conv3x3(double, latent, stride=2),
+        )
+        self.g_s = nn.Sequential(
+            up(latent, double, 2),
+            *_mixed(layout.width, layout.heads[3], WINDOW),
+            up(double, double, 2),
+            *_mixed(layout.width, layout.heads[4], WINDOW),
+            up(double, double, 2),
+            *_mixed(layout.width, layout.heads[5], WINDOW),
+            layers.subpel_conv3x3(double, 3, 2),
+        )
+        self.h_a = nn.Sequential(
+            down(latent, double, 2),
+            *_mixed(layout.width, layout.hyper_head, HYPER_WINDOW),
+            layers.conv3x3(double, hyper, stride=2),
+        )
+        self.h_mean_s, self.h_scale_s = (
+            nn.Sequential(
+                up(hyper, double, 2),
+                *_mixed(layout.width, layout.hyper_head, HYPER_WINDOW),
+                layers.subpel_conv3x3(double, latent, 2),
+            )
+            for _ in range(2)
+        )
+        share = latent // layout.slices
+        sizes = [latent + share * number for number in range(layout.slices)]
+        self.atten_mean, self.atten_scale = (
+            nn.ModuleList([nn.Sequential(SqueezedAttention(size, layout)) for size in sizes]) for _ in range(2)
+        )
+        self.cc_mean_transforms, self.cc_scale_transforms, self.lrp_transforms = (
+            nn.ModuleList([_predictor(size + extra, share, layout.hidden) for size in sizes]) for extra in (0, 0, share)
+        )
+        self.entropy_bottleneck = compressai.entropy_models.EntropyBottleneck(hyper)
+        self.gaussian_conditional = compressai.entropy_models.GaussianConditional(None)
+
+
+def _mixed(width: int, per_head: int, window: int) -> list[MixedBlock]:
+    return [MixedBlock(width, per_head, window, shifted) for shifted in (False, True)]
+
+
+def _predictor(channels: int, out: int, hidden: tuple[int, int]) -> nn.Sequential:
+    first, second = hidden
+    return nn.Sequential(
+        nn.Conv2d(channels, first, 3, padding=1),
+        nn.GELU(),
+        nn.Conv2d(first, second, 3, padding=1),
+        nn.GELU(),
+        nn.Conv2d(second, out, 3, padding=1),
+    )
+
+
+TINY = Layout(8, 20, 8, 5, (4, 8, 8, 8, 8, 4), 4, 8, 4, (12, 8))
+"""The same network, narrow enough for tests."""
+
+
+def random_network(layout: Layout, quality: int) -> Network:
+    """The network with seeded weights; its latents, and with them its rate, grow with the quality."""
+    net = seeded(lambda: Network(layout)).eval()
+    deviation = 2.0 ** (quality / 2 - 1)
+    with torch.no_grad():
+        planes = picture()
+        _rescale(net.g_a, planes, deviation)
+        y = net.g_a(planes)
+        _rescale(net.h_a, y, 2)
+        z = torch.round(net.h_a(y))
+        hypers = {}
+        for side in ("mean", "scale"):
+            transform = getattr(net, f"h_{side}_s")
+            _rescale(transform, z, 1)
+            hypers[side] = transform(z)
+        done = torch.round(y).chunk(layout.slices, 1)
+        for number in range(layout.slices):
+            supports = {}
+            for side, hyper in hypers.items():
+                supports[side] = getattr(net, f"atten_{side}")[number](torch.cat([hyper, *done[:number]], 1))
+                _rescale(getattr(net, f"cc_{side}_transforms")[number], supports[side], deviation / 2)
+            net.cc_scale_transforms[number][-1].bias += deviation  # type: ignore[index]
+            _rescale(net.lrp_transforms[number], torch.cat([supports["mean"], done[number]], 1), 0.5)
+        _rescale(net.g_s, torch.round(y), 0.25)
+        pixels: Any = last_layer(net.g_s)
+        pixels.bias += 0.5
+    return net
+
+
+def _rescale(transform: nn.Module, given: Tensor, target: float) -> None:
+    rescale(last_layer(transform), lambda: transform(given), target)
+
+
+class Mixture:
+    """The network, ready to code (`rdpbench.codecs.learned.systems.System`)."""
+
+    frame = Frame(128)
+
+    def __init__(self, net: Network, *, device: str = "cpu", portable: bool = False) -> None:
+        """Take the module over: it is moved to the device, and with ``portable`` to double precision but for g_s."""
+        self.device, self.portable, self.layout = device, portable, net.layout
+        self.bottleneck, self.gaussian = tables_of(net.entropy_bottleneck), tables_of(net.gaussian_conditional)
+        net = net.eval().requires_grad_(False).to(device)
+        if portable:
+            net.double()
+            net.g_s.float()
+        self.net = net
+        self.estimates: list[float] | None = None
+
+    def estimating(self) -> Mixture:
+        """The same network, with a list of its own that gets the estimated bits of each image it encodes."""
+        other = copy.copy(self)
+        other.estimates = []
+        return other
+
+    def sections(self, height: int, width: int) -> dict[str, int]:
+        """See `System`; z is a quarter of y in both directions, all slices of y are in one string."""
+        return {"z": self.layout.hyper * height * width // 4096, "y": self.layout.latent * height * width // 256}
+
+    def analyse(self, planes: Tensor, sides: Sequence[Side]) -> dict[str, Tensor]:  # noqa: ARG002 - for those with text
+        """See `System`."""
+        y = self.net.g_a(planes)
+        return {"y": y, "z": self.net.h_a(y)}
+
+    def code(self, coder: Coder, height: int, width: int, latents: Mapping[str, Tensor]) -> Tensor:
+        """See `System`: z, then y in slices of channels, each predicted from z and the slices before."""
+        net, count = self.net, self.layout.slices
+        z = coder.factorized("z", self.bottleneck, (self.layout.hyper, height // 64, width // 64), latents.get("z"))
+        hyper_means, hyper_scales = net.h_mean_s(z), net.h_scale_s(z)
+        slices = latents["y"].chunk(count, 1) if latents else [None] * count
+        bits = 0.0 if self.estimates is None else _bits(net.entropy_bottleneck(z))
+        done: list[Tensor] = []
+        for number, given in enumerate(slices):
+            support = net.atten_mean[number](torch.cat([hyper_means, *done], 1))
+            means = net.cc_mean_transforms[number](support)
+            scales = net.atten_scale[number](torch.cat([hyper_scales, *done], 1))
+            scales = net.cc_scale_transforms[number](scales)
+            quantised = coder.gaussian("y", self.gaussian, scales, means, given)
+            if self.estimates is not None:
+                bits += _bits(net.gaussian_conditional(quantised, scales, means))
+            residual = 0.5 * torch.tanh(net.lrp_transforms[number](torch.cat([support, quantised], 1)))
+            done.append(quantised + coder.exact(residual))
+        if self.estimates is not None:
+            self.estimates.append(bits)
+        return torch.cat(done, 1)
+
+    def synthesise(self, latents: Tensor) -> Tensor:
+        """See `System`."""
+        planes: Tensor = self.net.g_s(latents.float())
+        return planes
+
+
+def _bits(modelled: tuple[Tensor, Tensor]) -> float:
+    """Of what an entropy model returns: values and their probabilities."""
+    return -float(modelled[1].double().log2().sum())

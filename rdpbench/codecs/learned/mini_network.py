@@ -1,0 +1,172 @@
+"""The network of `mini`: a mean-scale hyperprior of 2.0 million parameters whose latents are scaled for each rate.
+
+Made to be cheap on a CPU: the image is folded to a quarter of its sides first, most channels live at an eighth, and
+residual blocks are narrow in the middle. About 9,000 multiplications for each pixel and direction.
+
+=======  ==========================================================================================================
+g_a      fold 4 x 4 pixels, 3 x 3 to 96; 4 x 4 down to 128 at 1/8; two residual blocks; 4 x 4 down to 192 at 1/16
+h_a      1 x 1 to 96; 3 x 3 down twice, to 64 at 1/64
+h_s      4 x 4 up twice, 96; 1 x 1 to the logarithm of a scale and a mean for each latent
+g_s      the mirror of g_a
+gain     for each rate and channel the logarithm of what a latent is multiplied by before it is coded
+inverse  the same for what it is multiplied by after
+=======  ==========================================================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rdpbench.codecs.learned.library import compressai
+from rdpbench.codecs.learned.systems import last_layer, picture, rescale, seeded
+
+LARGEST = 6.0
+"""Scales are at most ``exp`` of this, 403: the highest of the tables is 256."""
+EPSILON = 1e-3
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Channels at a quarter, an eighth and a sixteenth of the sides, inside the hyperprior, and of z; rates."""
+
+    quarter: int = 96
+    eighth: int = 128
+    latents: int = 192
+    hyper: int = 96
+    z: int = 64
+    rates: int = 6
+
+
+TINY = Widths(8, 8, 12, 8, 6)
+
+
+class Normaliser(nn.Module):
+    """Divisive normalisation of magnitudes, ``x / (beta + gamma |x|)`` (Johnston et al. 2019), or its inverse."""
+
+    def __init__(self, channels: int, *, inverse: bool = False) -> None:
+        """Begin as nearly the identity; parameters are square roots, so that beta and gamma stay positive."""
+        super().__init__()
+        self.inverse = inverse
+        self.beta = nn.Parameter(torch.ones(channels))
+        self.gamma = nn.Parameter(0.03 * torch.ones(channels, channels) + 0.3 * torch.eye(channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same shape."""
+        gamma = self.gamma.square()[:, :, None, None]
+        norm = nn.functional.conv2d(features.abs(), gamma, self.beta.square() + EPSILON)
+        return features * norm if self.inverse else features / norm
+
+
+class Residual(nn.Module):
+    """A residual block, half as wide inside."""
+
+    def __init__(self, channels: int) -> None:
+        """Take the number of channels outside."""
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels // 2, 1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(channels // 2, channels // 2, 3, padding=1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(channels // 2, channels, 1),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same shape."""
+        out: Tensor = features + self.body(features)
+        return out
+
+
+class Mini(nn.Module):
+    """The four transforms, the gains and CompressAI's two entropy models."""
+
+    def __init__(self, widths: Widths = Widths()) -> None:
+        """Untrained; gains are set for rates about a factor of 1.5 apart."""
+        super().__init__()
+        a, b, m, h, z = widths.quarter, widths.eighth, widths.latents, widths.hyper, widths.z
+        self.widths = widths
+        self.g_a = nn.Sequential(
+            nn.PixelUnshuffle(4),
+            nn.Conv2d(48, a, 3, padding=1),
+            Normaliser(a),
+            nn.Conv2d(a, b, 4, stride=2, padding=1),
+            Residual(b),
+            Normaliser(b),
+            Residual(b),
+            nn.Conv2d(b, m, 4, stride=2, padding=1),
+        )
+        self.g_s = nn.Sequential(
+            nn.ConvTranspose2d(m, b, 4, stride=2, padding=1),
+            Residual(b),
+            Normaliser(b, inverse=True),
+            Residual(b),
+            nn.ConvTranspose2d(b, a, 4, stride=2, padding=1),
+            Normaliser(a, inverse=True),
+            nn.Conv2d(a, 48, 3, padding=1),
+            nn.PixelShuffle(4),
+        )
+        self.h_a = nn.Sequential(
+            nn.Conv2d(m, h, 1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(h, h, 3, stride=2, padding=1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(h, z, 3, stride=2, padding=1),
+        )
+        self.h_s = nn.Sequential(
+            nn.ConvTranspose2d(z, h, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.1),
+            nn.ConvTranspose2d(h, h, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(h, 2 * m, 1),
+        )
+        steps = 0.4 * (torch.arange(widths.rates) - (widths.rates - 1) / 2) + math.log(8)
+        self.gain = nn.Parameter(steps[:, None].repeat(1, m))
+        self.inverse = nn.Parameter(-steps[:, None].repeat(1, m))
+        self.entropy_bottleneck = compressai.entropy_models.EntropyBottleneck(z)
+        self.gaussian_conditional = compressai.entropy_models.GaussianConditional(None)
+
+    def analyse(self, planes: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents as they are coded, and z, of images ``(B, 3, H, W)``; a quality for each, ``(B,)``."""
+        y = self.g_a(planes - 0.5) * between(self.gain, quality)
+        return y, self.h_a(y)
+
+    def parameters_of(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Scales and means of the latents."""
+        logarithms, means = self.h_s(z).chunk(2, 1)
+        return logarithms.clamp(max=LARGEST).exp(), means
+
+    def synthesise(self, latents: Tensor, quality: Tensor) -> Tensor:
+        """Images of quantised latents ``(B, M, H, W)``."""
+        planes: Tensor = self.g_s(latents * between(self.inverse, quality).to(latents.dtype))
+        return planes.float() + 0.5
+
+
+def between(logarithms: Tensor, quality: Tensor) -> Tensor:
+    """Gains ``(B, C, 1, 1)`` at qualities ``(B,)`` from 1, geometrically between those of whole ones (Cui et al. 2021).
+
+    >>> round(float(between(torch.tensor([[0.0], [2.0]]), torch.tensor([1.5]))), 3)
+    2.718
+    """
+    place = quality - 1
+    below = place.floor().long().clamp(0, len(logarithms) - 2)
+    part = (place - below)[:, None].to(logarithms.dtype)
+    mixed = logarithms[below] * (1 - part) + logarithms[below + 1] * part
+    return mixed.exp()[:, :, None, None]
+
+
+def random_network(widths: Widths) -> Any:
+    """The module with seeded weights; its rate grows with the quality through the gains."""
+    net = seeded(lambda: Mini(widths)).eval()
+    middle = torch.tensor([3.0])
+    with torch.no_grad():
+        planes = picture()
+        rescale(last_layer(net.g_a), lambda: net.analyse(planes, middle)[0], 2)
+        y = net.analyse(planes, middle)[0]
+        rescale(last_layer(net.h_a), lambda: net.h_a(y), 2)
+        rescale(last_layer(net.g_s), lambda: net.synthesise(torch.round(y), middle), 0.25)
+    return net

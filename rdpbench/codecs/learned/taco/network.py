@@ -1,0 +1,236 @@
+"""TACO's network: ELIC, whose encoder also looks at a caption, through a text adapter between its layers.
+
+Names of modules are those of the published files (``fushion`` is theirs). What the files do not tell, and the official
+code does: activations are ReLU; the injector continues from the *normalised* features, so that even with its gate at
+zero it changes what goes on; anchors are where row and column differ in parity; padding tokens take part in attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rdpbench.codecs.contract import Side
+from rdpbench.codecs.learned.elic_network import Grouped, tame
+from rdpbench.codecs.learned.library import compressai
+from rdpbench.codecs.learned.systems import seeded
+from rdpbench.codecs.learned.tables import set_tables
+from rdpbench.codecs.learned.taco.codec import Reader
+from rdpbench.errors import CodecError
+
+HEADS = 8
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Channels of the transforms (N), of the latents by group (M in all), of the text, and between context layers."""
+
+    width: int = 192
+    groups: tuple[int, ...] = (16, 16, 32, 64, 192)
+    text: int = 512
+    between: tuple[int, int] = (224, 128)
+
+    @property
+    def latents(self) -> int:
+        """M."""
+        return sum(self.groups)
+
+
+TINY = Layout(8, (2, 2, 4, 4, 8), 32, (8, 8))
+
+
+class Residual(nn.Module):
+    """Residual bottleneck (He et al. 2016): 1 x 1, 3 x 3 and 1 x 1 with half the channels between."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        layers = nn.Conv2d(channels, half, 1), nn.Conv2d(half, half, 3, padding=1), nn.Conv2d(half, channels, 1)
+        self.branch = _activated(*layers)
+
+    def forward(self, planes: Tensor) -> Tensor:
+        added: Tensor = self.branch(planes)
+        return planes + added
+
+
+class Injector(nn.Module):
+    """Text into image: each place attends to the tokens, ``LN(x) + gamma * attention``."""
+
+    def __init__(self, channels: int, text: int) -> None:
+        super().__init__()
+        self.text_feature_dim_proj = nn.Linear(text, channels)
+        self.image_norm, self.text_norm = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.cross_attn = nn.MultiheadAttention(channels, HEADS, batch_first=True)
+        self.gamma = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, planes: Tensor, text: Tensor) -> Tensor:
+        """``(B, C, H, W)`` and ``(B, T, D)``."""
+        places = self.image_norm(planes.flatten(2).transpose(1, 2))
+        tokens = self.text_norm(self.text_feature_dim_proj(text))
+        found, _ = self.cross_attn(places, tokens, tokens, need_weights=False)
+        injected: Tensor = places + self.gamma * found
+        return injected.transpose(1, 2).reshape(planes.shape)
+
+
+class Extractor(nn.Module):
+    """Image into text: each token attends to the places, ``LN(t) + attention``."""
+
+    def __init__(self, channels: int, text: int) -> None:
+        super().__init__()
+        self.image_feature_dim_proj = nn.Linear(channels, text)
+        self.image_norm, self.text_norm = nn.LayerNorm(text), nn.LayerNorm(text)
+        self.cross_attn = nn.MultiheadAttention(text, HEADS, batch_first=True)
+
+    def forward(self, planes: Tensor, text: Tensor) -> Tensor:
+        """``(B, C, H, W)`` and ``(B, T, D)``."""
+        places = self.image_norm(self.image_feature_dim_proj(planes.flatten(2).transpose(1, 2)))
+        tokens: Tensor = self.text_norm(text)
+        found: Tensor = self.cross_attn(tokens, places, places, need_weights=False)[0]
+        return tokens + found
+
+
+class Network(nn.Module):
+    """The whole of it; `Taco` codes with it."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        n, m = layout.width, layout.latents
+        attention = compressai.layers.AttentionBlock
+        adapters = Injector(n, layout.text), Extractor(n, layout.text), Injector(n, layout.text)
+        down = [_down(3, n), *_three(n), _down(n, n), *_three(n), adapters[0], attention(n), _down(n, n), *_three(n)]
+        down += [*adapters[1:], _down(n, m), attention(m)]
+        up = [attention(m), _up(m, n), *_three(n), _up(n, n), attention(n), *_three(n)]
+        up += [_up(n, n), *_three(n), _up(n, 3)]
+        self.g_a = nn.ModuleDict({"analysis_transform": nn.Sequential(*down)})
+        self.g_s = nn.ModuleDict({"synthesis_transform": nn.Sequential(*up)})
+        self.h_a = nn.ModuleDict({"reduction": _activated(nn.Conv2d(m, n, 3, padding=1), _down(n, n), _down(n, n))})
+        last = nn.ConvTranspose2d(m * 3 // 2, 2 * m, 3, padding=1)
+        self.h_s = nn.ModuleDict({"increase": _activated(_up(n, m), _up(m, m * 3 // 2), last)})
+        self.groups = layout.groups
+        self.local_context = nn.ModuleList(_context(count, 2 * count) for count in self.groups)
+        self.channel_context = nn.ModuleDict()
+        self.entropy_parameters_anchor, self.entropy_parameters_nonanchor = nn.ModuleList(), nn.ModuleList()
+        first, second = layout.between
+        for number, count in enumerate(self.groups):
+            known = 2 * m
+            if number:
+                sizes = [sum(self.groups[:number]), first, second, 2 * count]
+                layers = _activated(*(_context(*pair) for pair in pairwise(sizes)))
+                self.channel_context[str(number)] = nn.ModuleDict({"fushion": layers})
+                known += 2 * count
+            self.entropy_parameters_anchor.append(_parameters(known, 2 * count))
+            self.entropy_parameters_nonanchor.append(_parameters(known + 2 * count, 2 * count))
+        self.gaussian_conditional = compressai.entropy_models.GaussianConditional(None)
+        self.entropy_bottleneck = compressai.entropy_models.EntropyBottleneck(n)
+
+    def analysis(self, planes: Tensor, text: Tensor) -> Tensor:
+        """y, ``(B, M, H / 16, W / 16)``, of images and the hidden states of their captions ``(B, T, D)``."""
+        for layer in _layer(self.g_a, "analysis_transform"):
+            if isinstance(layer, Extractor):
+                text = layer(planes, text)
+            else:
+                planes = layer(planes, text) if isinstance(layer, Injector) else layer(planes)
+        return planes
+
+
+class Taco(Grouped):
+    """TACO as a `System`: one string for y, each group predicted from all before."""
+
+    anchors = 1
+
+    def __init__(self, net: Network, reader: Reader, *, device: str = "cpu", portable: bool = False) -> None:
+        models = net.entropy_bottleneck, net.gaussian_conditional
+        super().__init__(net, *models, net.groups, device=device, portable=portable)
+        self.reader = reader
+
+    def analyse(self, planes: Tensor, sides: Sequence[Side]) -> dict[str, Tensor]:
+        captions = [side.caption for side in sides if side.caption is not None]
+        if len(captions) != len(planes):
+            raise CodecError("taco encodes an image with its caption, and got none; type captions=human, captions=ofa")
+        y = self.net.analysis(planes, self.reader(captions).to(planes.dtype))
+        return {"y": y, "z": _layer(self.net.h_a, "reduction")(y)}
+
+    def synthesise(self, latents: Tensor) -> Tensor:
+        planes: Tensor = _layer(self.net.g_s, "synthesis_transform")(latents.float())
+        return planes
+
+    def section(self, number: int, half: int) -> str:  # noqa: ARG002 - all in one string
+        return "y"
+
+    def hyper(self, z: Tensor) -> Tensor:
+        params: Tensor = _layer(self.net.h_s, "increase")(z)
+        return params
+
+    def support(self, number: int, done: Sequence[Tensor], hyper: Tensor) -> Tensor:
+        if not done:
+            return hyper
+        context = _layer(self.net.channel_context[str(number)], "fushion")(torch.cat(list(done), 1))
+        return torch.cat([context, hyper], 1)
+
+    def local(self, number: int, anchors: Tensor) -> Tensor:
+        context: Tensor = self.net.local_context[number](anchors)
+        return context
+
+    def parameters(self, number: int, local: Tensor | None, support: Tensor) -> tuple[Tensor, Tensor]:
+        if local is None:
+            both = _layer(self.net.entropy_parameters_anchor[number], "fusion")(support)
+        else:
+            head = _layer(self.net.entropy_parameters_nonanchor[number], "fusion")
+            both = head(torch.cat([local, support], 1))
+        scales, means = both.chunk(2, 1)
+        return scales, means
+
+
+def random_network(layout: Layout, quality: int, reader: Reader) -> Network:
+    """The module with seeded weights and tables; its rate grows with the quality, and captions matter."""
+    net = seeded(lambda: Network(layout)).eval()
+    for layer in net.modules():
+        if isinstance(layer, Injector):
+            nn.init.ones_(layer.gamma)
+    set_tables(net, {})
+    system = Taco(net, reader)
+    ends = zip(net.entropy_parameters_anchor, net.entropy_parameters_nonanchor, strict=True)
+    heads = [[(one, 0), (other, 0)] for one, other in ends]
+    side = Side(caption="a photograph of colours")
+    transforms = net.g_a["analysis_transform"], (net.h_a, net.h_s), heads, net.g_s
+    tame(system, quality, *transforms, side, leave_out=(Injector, Extractor))
+    return net
+
+
+def _layer(holder: Any, name: str) -> Any:
+    return holder[name]
+
+
+def _activated(*layers: nn.Module) -> nn.Sequential:
+    """Layers with ReLU between them."""
+    out: list[nn.Module] = [layers[0]]
+    for layer in layers[1:]:
+        out += [nn.ReLU(), layer]
+    return nn.Sequential(*out)
+
+
+def _three(channels: int) -> list[nn.Module]:
+    return [Residual(channels) for _ in range(3)]
+
+
+def _down(before: int, after: int) -> nn.Conv2d:
+    return nn.Conv2d(before, after, 5, stride=2, padding=2)
+
+
+def _up(before: int, after: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(before, after, 5, stride=2, padding=2, output_padding=1)
+
+
+def _context(before: int, after: int) -> nn.Conv2d:
+    return nn.Conv2d(before, after, 5, padding=2)
+
+
+def _parameters(known: int, channels: int) -> nn.ModuleDict:
+    sizes = [known, channels * 5 // 3, channels * 4 // 3, channels]
+    layers = _activated(*(nn.Conv2d(*pair, 1) for pair in pairwise(sizes)))
+    return nn.ModuleDict({"fusion": layers})

@@ -1,0 +1,319 @@
+"""From what the user typed to a list of cells: Hydra composes one configuration per codec and dataset.
+
+Hydra's own launcher is not used: it knows neither resume nor a plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rdpbench import own, registry
+from rdpbench.codecs.contract import check_options, own_identity_of, own_options, rate_of
+from rdpbench.config.typed import (
+    SETTINGS,
+    Typed,
+    explain,
+    full_reference,
+    rewrite,
+    runs_of,
+    split,
+)
+from rdpbench.errors import ConfigError, RdpbenchError, UnknownName
+from rdpbench.paths import RUNS, conf_folder
+from rdpbench.setting import Bench, CodecSetting, DataSetting
+
+OVER_DECODES = ("diversity/deviation", "diversity/lpips-alex", "diversity/lpips-squeeze", "diversity/lpips-vgg")
+"""Metrics over several decodes of one bitstream; in a run their names end in the number."""
+
+SEARCHES = ("image", "dataset", "pooled")
+"""What a target rate may be of: each image, the mean of bpp over the dataset, or all its bits over all its pixels."""
+KEYS = {
+    "codec": ("name", "title", "use", "options", "rates", "role", "paper", "fidelity"),
+    "data": ("name", "title", "use", "options"),
+    "metrics": ("names", "available"),
+    "runner": ("name", "workers", "device"),
+}
+"""What a file of each group of ``conf`` can say."""
+NEEDED = ("name", "use", "names")
+
+
+def read(overrides: Sequence[str]) -> Bench:
+    """Compose what the user typed, where it is one run; nothing typed means ``experiment=default``.
+
+    Raises:
+        ConfigError: an override that cannot be meant, with the nearest that can; or an experiment of several runs.
+    """
+    found = read_all(overrides)
+    if len(found) > 1:
+        told = "\n  ".join(" ".join(bench.overrides) for bench in found)
+        raise ConfigError(f"these are {len(found)} runs, and this command takes one; they are:\n  {told}")
+    return found[0]
+
+
+def read_all(overrides: Sequence[str]) -> list[Bench]:
+    """The runs of what the user typed: one, or as many as the experiment has.
+
+    Raises:
+        ConfigError: an override that cannot be meant, with the nearest that can.
+    """
+    registry.forget()
+    return [_read(run) for run in runs_of(overrides)]
+
+
+def _read(overrides: Sequence[str]) -> Bench:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    typed = split(overrides)
+    composed: list[dict[str, Any]] = []
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
+            for choice in typed.choices:
+                words, settings = rewrite(choice)
+                config = compose("config", overrides=words)
+                # What the environment holds may be a secret: a record of the command has what was typed.
+                plain, as_typed = (OmegaConf.to_container(config, resolve=resolve) for resolve in (True, False))
+                assert isinstance(plain, dict)
+                assert isinstance(as_typed, dict)
+                _check_files(plain, words)
+                for key, value in (*typed.literal.items(), *settings.items()):
+                    _put(plain, key, value)
+                    _put(as_typed, key, value)
+                extra = {"_choice": choice, "_as_typed": as_typed}
+                composed.append({**{str(key): value for key, value in plain.items()}, **extra})
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise explain(str(error)) from error
+    return _bench(composed, typed, tuple(overrides))
+
+
+def _check_files(composed: Mapping[Any, Any], words: Sequence[str]) -> None:
+    """Raise `ConfigError` if a file of ``conf`` says what nothing reads, or leaves out what is needed."""
+    chosen = dict(word.partition("=")[::2] for word in words)
+    parts: list[tuple[str, object, tuple[str, ...]]] = [("config.yaml", composed, SETTINGS)]
+    parts += [(f"{group}/{chosen.get(group, '')}.yaml", composed.get(group), keys) for group, keys in KEYS.items()]
+    for file, record, keys in parts:
+        where = f"in {conf_folder() / file}".replace("/.yaml", ", in the file that config.yaml names")
+        if not isinstance(record, Mapping):
+            raise ConfigError(f"{record!r} {where} is no list of keys; it can hold {', '.join(keys)}")
+        if odd := [str(key) for key in record if key not in keys]:
+            raise UnknownName("key", odd[0], keys, where)
+        if lacking := [key for key in NEEDED if file != "config.yaml" and key in keys and record.get(key) is None]:
+            raise ConfigError(f"{where.removeprefix('in ')} has no {lacking[0]}; it can hold {', '.join(keys)}")
+
+
+def _put(plain: dict[Any, Any], key: str, value: object) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        plain = plain.setdefault(part, {})
+    plain[last] = value
+
+
+def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple[str, ...]) -> Bench:
+    first, axes, metrics = composed[0], typed.axes, typed.metrics
+    partial = _flag(first, "allow_partial")
+    kind = _weights(first["weights"])
+    grid = dict.fromkeys((_codec(one, kind), _data(one["data"], partial)) for one in composed)
+    _check_labels({codec for codec, _ in grid})
+    if axes.get("rate") and axes.get("bpp"):
+        raise ConfigError("rate= gives native settings and bpp= searches them; give one of the two")
+    if first["search"] not in SEARCHES:
+        raise ConfigError(f"search={first['search']} is none of {', '.join(SEARCHES)}")
+    tolerance = _tolerance(first["tolerance"])
+    unused = [line for line in overrides if line.partition("=")[0] in ("search", "tolerance")]
+    if unused and not axes.get("bpp"):
+        raise ConfigError(f"{unused[0]} says how target rates are searched, and there are none; add bpp=0.25")
+    decodes = _count(first, "decodes", 1) or 1
+    names = _metrics(tuple(metrics) if metrics is not None else tuple(first["metrics"]["names"]), decodes)
+    return Bench(
+        grid=tuple(grid),
+        rates=tuple(axes["rate"]) if axes.get("rate") else None,
+        points=_count(first, "points", 1, "all"),
+        targets=tuple(axes["bpp"]) if axes.get("bpp") else None,
+        search=first["search"],
+        tolerance=tolerance,
+        seeds=tuple(int(seed) for seed in axes.get("seed", [0])),
+        captions=tuple(dict.fromkeys(typed.captions)),
+        metrics=names,
+        metrics_available=bool(first["metrics"].get("available")),
+        limit=_count(first, "limit", 1, "all"),
+        run=first["run"],
+        root=Path(first["root"] or RUNS).expanduser(),
+        keep=_keep(first["keep"]),
+        retry_failed=_flag(first, "retry_failed"),
+        allow_unreliable=_flag(first, "allow_unreliable"),
+        verify=_count(first, "verify", 0) or 0,
+        download=_flag(first, "download"),
+        timing=_flag(first, "timing"),
+        figures=_flag(first, "figures"),
+        workers=_count(first["runner"], "workers", 0, "one per core; 0 means this process"),
+        device=str(first["runner"]["device"]),
+        decodes=decodes,
+        batch=_count(first, "batch", 1) or 1,
+        timeout=_timeout(first),
+        overrides=overrides,
+        # What Hydra does not see is put in: a record that shows defaults instead would be wrong.
+        composed=first["_as_typed"] | axes | {"captions": typed.captions or None, "metrics": {"names": list(names)}},
+        interpolated={key: text for one in composed for key, text in _interpolated(one, one["_as_typed"])},
+    )
+
+
+def _interpolated(value: Any, typed: Any, name: str = "") -> Iterator[tuple[tuple[str, Any], str]]:
+    """Each value that came out of an interpolation, with the name of its option, and what was typed."""
+    if isinstance(typed, Mapping):
+        for key, inner in typed.items():
+            yield from _interpolated(value[key], inner, str(key))
+    elif isinstance(typed, list):
+        for one, inner in zip(value, typed, strict=True):
+            yield from _interpolated(one, inner, name)
+    elif isinstance(typed, str) and "${" in typed and value != typed:
+        yield (name, value), typed
+
+
+def _metrics(names: Sequence[str], decodes: int) -> tuple[str, ...]:
+    """Names of metrics that exist; those over several decodes with their number, which is ``decodes`` unless typed."""
+    found = []
+    for name in map(full_reference, names):
+        stem, _, number = name.rpartition("/")
+        counted = number.isdecimal() and stem in OVER_DECODES
+        if ":" not in name and name not in registry.names("metric") and not counted:
+            raise UnknownName("metric", name, registry.names("metric"), "or metrics=available")
+        if name in OVER_DECODES and decodes == 1:
+            raise ConfigError(f"{name} compares decodes of one bitstream: write {name}/5, or decodes=5")
+        if counted:
+            registry.load("metric", name)  # a number that cannot be meant is refused
+            if decodes > 1 and int(number) != decodes:
+                raise ConfigError(f"{name} compares {number} decodes, and decodes={decodes} says another number")
+        found.append(f"{name}/{decodes}" if name in OVER_DECODES else name)
+    return tuple(dict.fromkeys(found))
+
+
+def _check_labels(codecs: Iterable[CodecSetting]) -> None:
+    """Two codecs under one name would be one curve, with the means of both."""
+    seen: dict[str, CodecSetting] = {}
+    for codec in codecs:
+        other = seen.setdefault(codec.name, codec)
+        cls = registry.load("codec", codec.use)
+        if other != codec and other.use == codec.use and own_options(cls, dict(codec.options)) and "@" in codec.name:
+            raise ConfigError(f"two files of weights have equal content, and are one curve, {codec.name!r}; name one")
+        if other != codec:
+            raise ConfigError(
+                f"two curves would have the name {codec.name!r}: {other.use} and {codec.use}; rename one of the classes"
+            )
+
+
+def _count(config: Mapping[str, Any], key: str, least: int, none: str = "") -> int | None:
+    value = config[key]
+    if value is None and none:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        unless = f", or null for {none}" if none else ""
+        raise ConfigError(f"{key}={value} must be a whole number from {least}{unless}")
+    return value
+
+
+def _timeout(config: Mapping[str, Any]) -> float | None:
+    value = config["timeout"]
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
+        raise ConfigError(f"timeout={value} must be seconds for each task, 0 for no limit, or null for a generous one")
+    if value and config["runner"]["workers"] == 0:
+        raise ConfigError(f"timeout={value} needs a worker process that can be ended, and workers=0 has none")
+    return float(value)
+
+
+def _tolerance(value: object) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise ConfigError(f"tolerance={value} must be a number above 0; 0.1 takes rates within 10 % of bpp=")
+    return float(value)
+
+
+def _flag(config: Mapping[str, Any], key: str) -> bool:
+    value = config[key]
+    if not isinstance(value, bool):
+        raise ConfigError(f"{key}={value} must be true or false")
+    return value
+
+
+def _keep(value: object) -> int | None:
+    if value == "all":
+        return None
+    if value == "none":
+        return 0
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise ConfigError(f"keep={value} must be all, none, or a number of images per rate point")
+
+
+def _weights(value: object) -> str | None:
+    if value not in (None, "official", "random", "random-full"):
+        raise ConfigError(f"weights={value} must be official, random (tiny networks), or random-full")
+    return str(value) if value else None
+
+
+def _codec(one: Mapping[str, Any], weights: str | None) -> CodecSetting:
+    codec = one["codec"]
+    rates: Sequence[float] = codec.get("rates") or ()
+    # Options that the user changed become part of the label: two curves of one codec must not share a name.
+    changed = [line.partition("codec.options.")[2] for line in one["_choice"] if line.startswith("codec.options.")]
+    options = dict(codec.get("options") or {})
+    cls = registry.load("codec", codec["use"])
+    if weights and "weights" in getattr(cls, "__dataclass_fields__", {}):
+        options["weights"] = weights
+    weights_typed = own_options(cls, options)
+    # With the full path: rows outlive the folder that a command was typed in.
+    options |= {name: os.path.abspath(Path(path).expanduser()) for name, path in weights_typed.items()}  # noqa: PTH100 - keeps links
+    stated = cls.own_rates(options) if weights_typed and hasattr(cls, "own_rates") else None
+    rates = tuple(map(float, rates if stated is None else stated))
+    if weights_typed:
+        digest = _own_digest(cls, options, rates)
+        changed = [line for line in changed if line.partition("=")[0] not in weights_typed]
+        changed += [f"{name}={Path(path).name}{digest}" for name, path in weights_typed.items()]
+    label = codec["name"] + (f"[{','.join(changed)}]" if changed else "")
+    if options.get("weights", "official") != "official" and weights:  # never under the name of the real curve
+        label += f"[weights={weights}]"
+    if registry.own_place("codec", codec["use"]):
+        try:  # rows outlive the folder that a command was typed in
+            options = own.absolute(registry.load("codec", codec["use"]), options)
+        except OSError as error:
+            raise ConfigError(f"codec {label!r}: {error}") from error
+    title, role = codec.get("title") or label, codec.get("role", "codec")
+    held = _interpolated(codec.get("options") or {}, one["_as_typed"]["codec"].get("options") or {})
+    typed = tuple(pair for pair in held if "oc.env" in pair[1])
+    setting = CodecSetting(label, codec["use"], tuple(sorted(options.items())), rates, title, role, typed)
+    check_options(setting)
+    return setting
+
+
+def _own_digest(cls: type, options: Mapping[str, Any], rates: Sequence[float]) -> str:
+    """``@`` and the first digits of a hash over own weights of all rate points: a network that is trained further keeps
+    its file's name, and is another curve. Empty where they cannot be read yet, which the plan tells."""
+    axis = rate_of(cls)
+    points: list[dict[str, Any]] = [{axis.field: rate} for rate in rates] if axis and rates else [{}]
+    try:
+        found = [own_identity_of(cls(**{**options, **point})) for point in points]
+    except (TypeError, OSError, RdpbenchError):
+        return ""
+    content = [identity for identity in found if identity and "missing" not in identity]
+    return f"@{hashlib.sha256(' '.join(content).encode()).hexdigest()[:8]}" if content else ""
+
+
+def _data(data: Mapping[str, Any], partial: bool) -> DataSetting:
+    options = dict(data.get("options") or {})
+    fields = getattr(registry.load("dataset", data["use"]), "__dataclass_fields__", {})
+    # A folder of the user's is whole as it is; only a set with a list of its images can be partial.
+    if partial and "allow_partial" in fields:
+        options["allow_partial"] = True
+    setting = DataSetting(data["name"], data["use"], tuple(sorted(options.items())))
+    check_options(setting)
+    return setting

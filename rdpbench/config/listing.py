@@ -1,0 +1,148 @@
+"""What exists (`rdpbench ls`) and what this machine can run (`rdpbench doctor`)."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rdpbench import registry
+from rdpbench.errors import ConfigError
+from rdpbench.needs import Need, package_version
+from rdpbench.paths import RUNS, cache_folder, conf_folder
+
+
+def listing(what: str, runs: Path = Path(RUNS)) -> list[str]:
+    """Lines of ``rdpbench ls``: names and titles, without importing a codec."""
+    if what == "runs":
+        from rdpbench.results.store.store import Store
+
+        found = sorted(path for path in runs.iterdir() if Store(path).exists()) if runs.is_dir() else []
+        return [str(path) for path in found] or [f"no runs in {runs} yet; `rdpbench run` makes one"]
+    if what == "metrics":
+        return _columns([_metric(name) for name in registry.names("metric")])
+    if what == "experiments":
+        return _columns([(path.stem, _title(path)) for path in _files("experiment")])
+    group = {"codecs": "codec", "datasets": "data"}[what]
+    rows = [(record["name"], _rates(record), record["title"]) for record in _records(group) if record["use"]]
+    own = [name for name in registry.names("codec" if group == "codec" else "dataset") if _is_entry(group, name)]
+    rows += [(name, "", "entry point of an installed package") for name in own]
+    hint = "your own: codec=./mine.py:MyCodec" if group == "codec" else "any folder: data=folder:PATH"
+    return [*_columns(rows), hint]
+
+
+def _metric(name: str) -> tuple[str, ...]:
+    if name not in registry.BUILTIN["metric"]:
+        return name, "", "", "entry point of an installed package"
+    cls: Any = registry.load("metric", name)
+    least = f"{cls.minimum_images} images" if getattr(cls, "kind", "pair") == "set" else "per image"
+    source = cls.source + (" (unverified)" if getattr(cls, "unverified", "") else "")
+    return name, "↑" if cls.higher_is_better else "↓", least, source
+
+
+def doctor() -> list[str]:
+    """Lines of ``rdpbench doctor``: for each codec, dataset and metric whether it can run, and what to type if not."""
+    import rdpbench
+
+    out = [
+        f"rdpbench {rdpbench.__version__}, Python {platform.python_version()}, {platform.platform()}",
+        f"torch {package_version('torch')}, {_gpu()}",
+        f"configuration {conf_folder()}, cache {cache_folder()}",
+    ]
+    for title, kind, group in (
+        ("codecs (weights=random runs those that lack weights)", "codec", "codec"),
+        ("datasets", "dataset", "data"),
+    ):
+        out += ["", title]
+        for record in _records(group):
+            if record["use"]:
+                state = _state(record["name"], kind, record["use"])  # type: ignore[arg-type]
+                if kind == "codec" and state[0].startswith("  ok"):
+                    state = _weights(record) or state
+                out += state + (_absent(record) if kind == "dataset" else [])
+        entries = [name for name in registry.names(kind) if _is_entry(group, name)]  # type: ignore[arg-type]
+        out += [line for name in entries for line in _state(name, kind, name)]  # type: ignore[arg-type]
+    out += ["", "metrics"]
+    for name in registry.names("metric"):
+        out += _state(name, "metric", name)
+    return out
+
+
+def _state(name: str, kind: registry.Kind, use: str) -> list[str]:
+    try:
+        needs: Iterable[Need] = getattr(registry.load(kind, use), "needs", ())
+    except ConfigError as error:  # an installed package whose entry point is broken
+        return [f"  broken   {name}: {error}"]
+    lacks = [missing for need in needs if (missing := need.missing())]
+    if not lacks:
+        return [f"  ok       {name}"]
+    first, *rest = [line for text in lacks for line in text.splitlines()]
+    return [f"  missing  {name}: {first}", *(f"           {line.strip()}" for line in rest)]
+
+
+def _weights(record: dict[str, Any]) -> list[str]:
+    """A line for a codec some of whose rate points lack weights; where to get them is a page, which `plan` prints."""
+    from rdpbench.codecs.contract import needs_of_built
+    from rdpbench.runners.task import axis_of, build
+    from rdpbench.setting import CodecSetting
+
+    options = tuple(sorted((record.get("options") or {}).items()))
+    setting = CodecSetting(record["name"], record["use"], options, ())
+    rates = (record.get("rates") or [None]) if axis_of(setting) else [None]
+    lacking = [rate for rate in rates if any(need.missing() for need in needs_of_built(build(setting, rate)))]
+    if not lacking:
+        return []
+    which = f"{len(lacking)} of {len(rates)} rate points" if len(rates) > 1 else "its rate point"
+    return [f"  missing  {record['name']}: weights of {which}; `rdpbench plan codec={record['name']}` lists them"]
+
+
+def _absent(record: dict[str, Any]) -> list[str]:
+    """Of a dataset that is not here, what the first run would download."""
+    try:
+        dataset: Any = registry.load("dataset", record["use"])(**(record.get("options") or {}))
+    except ConfigError:  # needs an option, such as a folder
+        return []
+    if not getattr(dataset, "missing", lambda: None)():
+        return []
+    size = getattr(dataset, "download_size", "of unknown size")
+    how = f"the first run downloads it, or type: rdpbench data fetch {record['name']}"
+    return [f"           not here, {size}; {how if hasattr(dataset, 'verify') else 'listed only'}"]
+
+
+def _gpu() -> str:
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU that torch can use"
+
+
+def _files(group: str) -> list[Path]:
+    return sorted((conf_folder() / group).glob("*.yaml"))
+
+
+def _records(group: str) -> list[dict[str, Any]]:
+    # The C loader reads the thirty small files in a few milliseconds.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return [yaml.load(path.read_text(), Loader=loader) for path in _files(group)]  # noqa: S506 (a safe loader)
+
+
+def _title(path: Path) -> str:
+    first = path.read_text().splitlines()[0]
+    return first.lstrip("# ") if first.startswith("#") else ""
+
+
+def _rates(record: dict[str, Any]) -> str:
+    rates = record.get("rates") or []
+    return f"{len(rates)} points, {rates[0]:g} to {rates[-1]:g}" if rates else ""
+
+
+def _is_entry(group: str, name: str) -> bool:
+    kind = "codec" if group == "codec" else "dataset"
+    return name not in registry.BUILTIN[kind]  # type: ignore[index]
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)] if rows else []
+    return ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows]

@@ -1,0 +1,326 @@
+"""What the user typed, in the words of Hydra's groups.
+
+Hydra's override grammar is the user's, so ``codec=jpeg,webp rate=range(10,100,10)`` means what a Hydra user expects.
+What it would not understand, or would take apart, is rewritten before Hydra sees it:
+
+``codec=./mine.py:MyCodec``   a class of the user's, or of an entry point
+``data=folder:PATH``          any folder
+``data=manifest:FILE``        any folder whose files a manifest pins
+``metrics=psnr,lpips/alex``   a list, not a sweep
+``captions=human,file:PATH``  swept after composing, for codecs that take a caption
+``+key=value``                as without plus signs, which are needed for no key
+
+A key that nothing reads is refused, with the nearest one that is; Hydra would add it with a plus sign, and ignore it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from rdpbench import registry
+from rdpbench.codecs.contract import OWN_WEIGHTS, option_names, set_elsewhere
+from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.paths import available, conf_folder
+
+SETTINGS = (
+    *(
+        "codec",
+        "data",
+        "metrics",
+        "experiment",
+        "rate",
+        "points",
+        "bpp",
+        "search",
+        "tolerance",
+        "seed",
+        "decodes",
+        "captions",
+    ),
+    *("weights", "limit", "allow_partial", "allow_unreliable", "run", "root", "keep", "retry_failed"),
+    *("timeout", "verify"),
+    *("download", "figures", "batch", "timing", "workers", "device", "runner", "runner.workers", "runner.device"),
+    *("data.path", "metrics.names", "metrics.available"),
+)
+"""All that can be typed, but for ``codec.options.*`` and ``data.options.*``, which the classes at hand decide."""
+
+AXES = ("rate", "bpp", "seed")
+"""Expanded after composing, since one compose takes 28 ms."""
+
+LITERAL = ("root", "run", "data.path")
+"""Taken as they are typed: folder names may hold spaces, commas, quotes and ``${``, which mean something to Hydra."""
+
+
+def experiment(name: str) -> list[list[str]]:
+    """The runs that ``conf/experiment/NAME.yaml`` stands for, each as its overrides: a list of lines, or several.
+
+    >>> len(experiment("taco-a1"))
+    3
+    """
+    import yaml
+
+    if name not in available("experiment"):
+        raise UnknownName("experiment", name, available("experiment"))
+    path = conf_folder() / "experiment" / f"{name}.yaml"
+    try:
+        lines = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no YAML: {error}") from error
+    runs = lines if isinstance(lines, list) and lines and isinstance(lines[0], list) else [lines]
+    if not all(isinstance(run, list) and all(isinstance(line, str) for line in run) for run in runs):
+        raise ConfigError(f"{path}: it must be a list of key=value lines, or several such lists, one for each run")
+    return runs
+
+
+def plain(overrides: Iterable[str]) -> list[str]:
+    """Overrides without Hydra's plus signs: a key that is read needs none, and no other is taken.
+
+    >>> plain(["+limit=2", "++codec.options.step=3"])
+    ['limit=2', 'codec.options.step=3']
+    """
+    return [line[line.startswith("+") + line.startswith("++") :] for line in overrides]
+
+
+def runs_of(overrides: Sequence[str]) -> list[list[str]]:
+    """Put the overrides of ``experiment=NAME`` first, run by run; what the user typed beside it wins in each.
+
+    >>> len(runs_of(["experiment=taco-a1", "limit=2"])), len(runs_of(["codec=webp"]))
+    (3, 1)
+    """
+    overrides = plain(overrides)
+    named = [line.partition("=")[2] for line in overrides if line.startswith("experiment=")]
+    own = [line for line in overrides if not line.startswith("experiment=")]
+    chosen = [name.strip() for names in named for name in names.split(",")]
+    if not chosen and not any(line.startswith(("codec=", "data=")) for line in own):
+        chosen = ["default"]
+    typed = {line.partition("=")[0] for line in own}
+    bases: list[list[str]] = [plain(run) for name in chosen for run in experiment(name)] or [[]]
+    return [[line for line in base if line.partition("=")[0] not in typed] + own for base in bases]
+
+
+class Typed(NamedTuple):
+    """What the user typed, taken apart."""
+
+    choices: list[list[str]]
+    """What Hydra composes, one list per combination."""
+    axes: dict[str, list[float]]
+    """Numbers that are swept after composing."""
+    metrics: list[str] | None
+    captions: list[str]
+    literal: dict[str, str | None]
+    """What is set as it was typed."""
+
+
+def split(overrides: Sequence[str]) -> Typed:
+    """Take overrides apart.
+
+    Raises:
+        ConfigError: a line that is no override, or a sweep of what cannot be swept.
+
+    >>> split(["codec=jpeg,webp", "rate=10,20"])[:2]
+    ([['codec=jpeg'], ['codec=webp']], {'rate': [10.0, 20.0]})
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    choices: list[list[str]] = []
+    axes: dict[str, list[float]] = {}
+    metrics: list[str] | None = None
+    captions: list[str] = []
+    literal: dict[str, str | None] = {}
+    for line in overrides:
+        key, _, value = line.partition("=")
+        _check_key(line, overrides)
+        if key == "metrics" and value not in available("metrics"):
+            metrics = list(dict.fromkeys(name.strip() for name in value.strip("[]").split(",") if name.strip()))
+            continue
+        if key == "captions":
+            captions = [name for name in _names(key, value) if name != "null"]
+            continue
+        if key in ("codec", "data") or _is_path(key, value):
+            names = _names(key, value)
+            if not names:
+                raise ConfigError(f"{line!r} names nothing; choose from {', '.join(_shown(key))}")
+            choices.append([f"{key}={name}" for name in names])
+            continue
+        if key in LITERAL:
+            literal["data.options.path" if key == "data.path" else key] = None if value in ("", "null") else value
+            continue
+        try:
+            parsed = OverridesParser.create().parse_overrides([line])[0]
+        except OverrideParseException as error:
+            raise ConfigError(f"cannot read {line!r}: {str(error).splitlines()[0]}") from error
+        swept = parsed.is_sweep_override()
+        values = list(parsed.sweep_string_iterator()) if swept else [parsed.get_value_element_as_str()]
+        # Hydra writes a swept true as True; one setting must not have two labels.
+        values = [value.lower() if value in ("True", "False") else value for value in values]
+        if key in AXES:
+            if values != ["null"]:
+                axes[key] = [_number(key, one) for value in values for one in value.strip("[]").split(",")]
+        elif key == "runner" and values[0] not in available("runner"):
+            raise UnknownName("runner", values[0], available("runner"))
+        elif len(values) > 1 and not key.startswith(("codec.", "data.")):
+            raise ConfigError(f"{key} takes one value, found {value!r}; codec, data, rate, bpp and seed can be swept")
+        else:
+            choices.append([f"{key}={one}" for one in values])
+    return Typed([list(choice) for choice in itertools.product(*choices)], axes, metrics, captions, literal)
+
+
+def _names(key: str, value: str) -> list[str]:
+    """Split ``codec=`` and ``data=`` at commas by hand; a comma in the path of a file or folder that exists stays."""
+    pieces = value.split(",")
+    names: list[str] = []
+    while pieces:
+        # The longest run of pieces that is an existing place; else a single piece.
+        ends = (end for end in range(len(pieces), 1, -1) if _exists(key, ",".join(pieces[:end]).strip()))
+        end = next(ends, 1)
+        names.append(",".join(pieces[:end]).strip())
+        del pieces[:end]
+    return [name for name in names if name]
+
+
+def _is_path(key: str, value: str) -> bool:
+    """Is it a path to weights, with signs that mean something to Hydra? Plain words and Hydra's own forms are not.
+
+    >>> _is_path("codec.options.checkpoint", "runs/epoch=3.ckpt"), _is_path("codec.options.base", "sd-1.5")
+    (True, False)
+    """
+    plain = re.fullmatch(r"[\w.+-]*|\[.*|['\"].*|\w+\(.*|\{.*\}", value)
+    return key in OWN_WEIGHTS and not plain
+
+
+def _exists(key: str, name: str) -> bool:
+    if key == "data" and name.startswith(("folder:", "manifest:")):
+        return Path(name.partition(":")[2]).expanduser().exists()
+    if key == "captions":
+        return name.startswith("file:") and Path(name.partition(":")[2]).expanduser().is_file()
+    if key in OWN_WEIGHTS:
+        return Path(name).expanduser().exists()
+    where, _, attribute = name.rpartition(":")
+    return attribute.isidentifier() and Path(where).expanduser().is_file()
+
+
+def _shown(key: str) -> list[str]:
+    return [name for name in available(key) if name != _OWN]
+
+
+def _number(key: str, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigError(f"{key} takes numbers, found {text!r}; write {key}=10,20,30")
+    if key == "bpp" and number <= 0:
+        raise ConfigError(f"bpp={text} must be above 0")
+    if key == "seed" and not (number.is_integer() and number >= 0):
+        raise ConfigError(f"seed={text} must be a whole number from 0")
+    return number
+
+
+def rewrite(choice: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
+    """One combination in the words of Hydra's groups, and what is set after composing."""
+    words: list[str] = []
+    settings: dict[str, Any] = {}
+    for line in choice:
+        key, _, value = line.partition("=")
+        if key == "codec" and value not in _shown("codec"):
+            _check_own(value)
+            words.append(f"codec={_OWN}")
+            settings |= {"codec.name": _label(value), "codec.use": full_reference(value)}
+        elif key == "data" and value.startswith("folder:"):
+            words.append("data=folder")
+            settings["data.options.path"] = value.partition(":")[2]
+        elif key == "data" and value.startswith("manifest:"):
+            words.append("data=manifest")
+            settings["data.options.file"] = value.partition(":")[2]
+        elif key == "data" and value not in available("data"):
+            if ":" not in value and value not in registry.names("dataset"):
+                known = {*available("data"), *registry.names("dataset")}
+                raise UnknownName("dataset", value, known, "your own: data=folder:PATH or data=manifest:FILE")
+            words += ["data=folder", "~data.options.path"]
+            settings |= {"data.use": full_reference(value), "data.name": _label(value)}
+        elif _is_path(key, value):
+            settings[key] = value
+        elif key.startswith(("codec.options.", "data.options.")):
+            words.append(f"++{line}")
+        elif key in ("workers", "device"):
+            words.append(f"runner.{line}")
+        else:
+            words.append(line)
+    return words, settings
+
+
+_OWN = "own"
+
+
+def _check_own(reference: str) -> None:
+    if ":" not in reference and reference not in registry.names("codec"):
+        known = {*_shown("codec"), *registry.names("codec")}
+        raise UnknownName("codec", reference, known, "your own: codec=./my_codec.py:MyCodec")
+    registry.source_sha256("codec", reference)  # loads it as it is now
+
+
+def _label(reference: str) -> str:
+    return reference.rpartition(":")[2]
+
+
+def full_reference(reference: str) -> str:
+    """With the full path of a file: rows outlive the folder that a command was typed in."""
+    where, _, name = reference.rpartition(":")
+    return f"{Path(where).expanduser().resolve()}:{name}" if where.endswith(".py") else reference
+
+
+def _check_key(line: str, overrides: Sequence[str]) -> None:
+    """Raise `ConfigError`, with the nearest key there is, unless something reads this override."""
+    key, sign, _ = line.partition("=")
+    if key.startswith("~"):
+        raise ConfigError(f"{line!r}: nothing can be taken away; write {key.strip('~')}=VALUE")
+    if not sign:
+        raise ConfigError(f"{line!r} is no override; write key=value, such as codec=webp or limit=4")
+    *group, last = key.split(".")
+    if key in SETTINGS or (group in (["codec", "options"], ["data", "options"]) and last):
+        return
+    options = [name for kind in ("codec", "data") for name in _options_typed(kind, overrides)]
+    if group:
+        options = [name for name in options if name.startswith(f"{group[0]}.")]
+    # What stands after the dots is what was meant: data.protocol is data.options.protocol.
+    meant = group[2] if len(group) > 2 else last
+    settings = [name for name in SETTINGS if not group or "." not in name or name.startswith(f"{group[0]}.")]
+    first, second = (options, settings) if group else (settings, options)
+    near = _nearest(meant, first) or _nearest(meant, second)
+    hint = "each is explained in conf/config.yaml; options are written codec.options.NAME= and data.options.NAME="
+    raise UnknownName("setting", key, {*SETTINGS, *(options if group else ())}, hint, near=near)
+
+
+def _nearest(last: str, names: Iterable[str]) -> str:
+    by_last = {name.rpartition(".")[2]: name for name in names}
+    near = difflib.get_close_matches(last, by_last, n=1, cutoff=0.6) if last != "options" else []
+    return by_last[near[0]] if near else ""
+
+
+def _options_typed(kind: Literal["codec", "data"], overrides: Sequence[str]) -> Iterator[str]:
+    """What the codecs or datasets that were typed can be given, as far as these exist: ``codec.options.chroma``."""
+    import yaml
+
+    typed = [line.partition("=")[2] for line in overrides if line.startswith(f"{kind}=")]
+    for name in (name for value in typed for name in _names(kind, value)):
+        path = conf_folder() / kind / f"{name.partition(':')[0]}.yaml"
+        try:
+            use = yaml.safe_load(path.read_text())["use"] if path.is_file() else name
+            cls = registry.load("codec" if kind == "codec" else "dataset", use)
+        except (ConfigError, yaml.YAMLError, KeyError, TypeError):  # another message is about these
+            continue
+        yield from (f"{kind}.options.{one}" for one in option_names(cls) or () if one not in set_elsewhere(cls))
+
+
+def explain(message: str) -> ConfigError:
+    """Hydra's message without its advice: a plus sign adds what nothing reads."""
+    lines = [line for line in message.splitlines() if not line.startswith(("To append to your config", "Or add a"))]
+    return ConfigError("\n".join(lines).strip())

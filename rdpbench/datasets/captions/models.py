@@ -1,0 +1,472 @@
+"""Captions by BLIP and BLIP-2, the classes of `transformers`: each image once on this machine.
+
+Models: BLIP-2 with OPT 2.7b, which PerCo (SD) uses, and BLIP large, an eighth of its size; see `caption_models`.
+Greedy decoding of at most 32 tokens (PerCo, section 4), in fp32, one image at a time; fp16 on a GPU on request.
+
+Departures from PerCo (SD):
+
+- It says ``max_length=32``, which versions of `transformers` count differently: at most 32 new tokens here.
+- Since version 5 `transformers` wants an image token, which this checkpoint's configuration does not name. The prompt
+  is written out here, with the padding token in the places that the image's features take: the same numbers, and no
+  embedding is added to the checkpoint.
+- Pillow resizes the image, as `transformers` did when these models were published; its new default is torchvision.
+
+No code of a checkpoint runs, and only safetensors are read.
+
+Which captioning models there are, where they lie on this machine, and what of them changes a caption.
+
+Looked for, in this order: the folder ``caption_path``; ``$RDPBENCH_WEIGHTS/NAME``; the Hugging Face cache, at the
+pinned revision only. A folder of the user's own is known by the sha256 of its files, never taken for the pinned model.
+Nothing is downloaded here: these models have gigabytes, and ``hf download`` resumes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from rdpbench.datasets.captions import cache
+from rdpbench.datasets.captions.cache import Made, file_sha256
+from rdpbench.datasets.index import Entry
+from rdpbench.datasets.protocols import load_under
+from rdpbench.errors import ConfigError, ImageError, MissingNeed
+from rdpbench.image import Image, pixel_sha256
+from rdpbench.needs import package_version
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_NEW_TOKENS = 32
+CODE = 1
+"""Raised when our own code changes what a model says: its captions are then made anew."""
+
+# What `transformers` reads of a folder; a README or another framework's weights change no caption.
+_READ = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "generation_config.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+)
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is known about a captioning model: a repository of several files at one revision."""
+
+    name: str
+    repository: str
+    revision: str
+    """A commit of the repository: it pins all files."""
+    architecture: Literal["blip", "blip-2"]
+    """``model_type`` in its ``config.json``."""
+    bytes: int
+    """Of the safetensors, as far as the repository's page tells: two or three digits."""
+    licence: str
+    note: str
+
+
+CARDS = {
+    card.name: card
+    for card in (
+        ModelCard(
+            name="blip",
+            repository="Salesforce/blip-image-captioning-large",
+            revision="353689b859fcf0523410b1806dace5fb46ecdf41",
+            architecture="blip",
+            bytes=1_880_000_000,
+            licence="BSD-3-Clause",
+            note="BLIP large (ViT-L), fine-tuned on COCO captions",
+        ),
+        ModelCard(
+            name="blip2",
+            repository="Salesforce/blip2-opt-2.7b-coco",
+            revision="b73fb748045e06eb59d3cd69f1a35a182c19256b",
+            architecture="blip-2",
+            bytes=15_500_000_000,
+            licence="MIT, says the repository; the OPT language model inside has a licence of Meta's own",
+            note="BLIP-2 with OPT 2.7b, fine-tuned on COCO captions; the captions of PerCo (SD)",
+        ),
+    )
+}
+"""The models, by the name of their caption source.
+
+>>> CARDS["blip2"].bytes
+15500000000
+"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How captions are made. All but device and folder is part of what a caption is remembered under."""
+
+    device: str = "cpu"
+    dtype: Literal["fp32", "fp16"] = "fp32"
+    """fp16 on a GPU only; another word for the same image is then possible."""
+    batch: int = 1
+    """Images at once; sums in another order, so it may change a word."""
+    max_new_tokens: int = MAX_NEW_TOKENS
+    path: str | None = None
+    """A folder of the user's own with a model of the same architecture."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("fp32", "fp16"):
+            raise ConfigError(f"captions are made in fp32 or fp16, not in {self.dtype!r}")
+        if self.dtype == "fp16" and self.device == "cpu":
+            raise ConfigError("fp16 captions need a GPU: write device=cuda, or leave the captions at fp32")
+        if self.batch < 1 or self.max_new_tokens < 1:
+            raise ConfigError(f"batch {self.batch} and max_new_tokens {self.max_new_tokens} must be at least 1")
+
+
+def identity(card: ModelCard, settings: Settings) -> str:
+    """All that changes what the model says of given pixels, as JSON.
+
+    >>> json.loads(identity(CARDS["blip2"], Settings()))["max_new_tokens"]
+    32
+    """
+    record = {
+        "model": card.repository if _own_folder(card, settings) is None else card.architecture,
+        "revision": revision(card, settings),
+        "decoding": "greedy",
+        "max_new_tokens": settings.max_new_tokens,
+        "batch": settings.batch,
+        "dtype": settings.dtype,
+        "resize": "pillow",
+        "code": CODE,
+    }
+    return json.dumps(record, sort_keys=True, separators=(",", ":"))
+
+
+def label(card: ModelCard, settings: Settings) -> str:
+    """How a row names the source: the bare name only for the pinned model with the default settings.
+
+    >>> label(CARDS["blip2"], Settings(device="cuda", dtype="fp16", batch=8))
+    'blip2-fp16-batch8'
+    """
+    parts = [card.name]
+    if settings.dtype != "fp32":
+        parts.append(settings.dtype)
+    if settings.batch != 1:
+        parts.append(f"batch{settings.batch}")
+    if settings.max_new_tokens != MAX_NEW_TOKENS:
+        parts.append(f"{settings.max_new_tokens}tokens")
+    known = revision(card, settings)
+    own = f"@{known.removeprefix('sha256:')[:12]}" if known.startswith("sha256:") else ""
+    return "-".join(parts) + own
+
+
+def revision(card: ModelCard, settings: Settings) -> str:
+    """The pinned commit, or ``sha256:`` over the files of the user's own folder.
+
+    It does not need the pinned model to be here: captions that it made earlier are found without it.
+
+    Raises:
+        MissingNeed: the user's folder lacks files.
+    """
+    folder = _own_folder(card, settings)
+    if folder is None:
+        return card.revision
+    _check_files(card, folder)
+    names = sorted({path.name for pattern in _READ for path in folder.glob(pattern)})
+    listing = "".join(f"{file_sha256(folder / name)}  {name}\n" for name in names)
+    return f"sha256:{hashlib.sha256(listing.encode()).hexdigest()}"
+
+
+def locate(card: ModelCard, settings: Settings) -> Path:
+    """The folder that `transformers` loads the model from, its files complete.
+
+    Raises:
+        MissingNeed: it is nowhere, or files of it are missing or damaged; says what to get, from where and how.
+    """
+    own = _own_folder(card, settings)
+    folder = own or _hub_folder(card)
+    if not folder.is_dir():
+        raise MissingNeed(f"the captioning model {card.name!r} is not on this machine\n{how_to_get(card)}")
+    _check_files(card, folder)
+    if own is None:
+        _check_blobs(card, folder)
+    return folder
+
+
+def how_to_get(card: ModelCard) -> str:
+    """Lines that say what the model is, where it comes from, how large it is, its licence and what to type.
+
+    >>> print(how_to_get(CARDS["blip"]).splitlines()[2].strip())
+    size     about 1.9 GB
+    """
+    short = card.repository.partition("/")[2]
+    return "\n".join(
+        [
+            f"  what     {card.note}",
+            f"  from     https://huggingface.co/{card.repository}/tree/{card.revision}",
+            f"  size     about {card.bytes / 1e9:.1f} GB",
+            f"  licence  {card.licence}",
+            f'  type     hf download {card.repository} --revision {card.revision} --exclude "*.bin" "*.h5"',
+            f"  or       put its files into a folder {short!r} and type: export RDPBENCH_WEIGHTS=/what/holds/it",
+            "  or       name any folder with such a model: caption_path=/where/it/is",
+        ]
+    )
+
+
+def _own_folder(card: ModelCard, settings: Settings) -> Path | None:
+    if settings.path is not None:
+        folder = Path(settings.path).expanduser()
+        if not folder.is_dir():
+            raise ConfigError(f"no such folder: {folder}, named by caption_path={settings.path}")
+        return folder
+    given = os.environ.get("RDPBENCH_WEIGHTS")
+    folder = Path(given or ".").expanduser() / card.repository.partition("/")[2]
+    return folder if given and folder.is_dir() else None
+
+
+def _hub_folder(card: ModelCard) -> Path:
+    user_cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    home = Path(os.environ.get("HF_HOME", user_cache / "huggingface")).expanduser()
+    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
+    return hub / f"models--{card.repository.replace('/', '--')}" / "snapshots" / card.revision
+
+
+def _check_files(card: ModelCard, folder: Path) -> None:
+    """A download that was cut leaves a folder without some files; `transformers` would say so at the very end."""
+    wanted = ["config.json"]
+    if not (folder / "processor_config.json").is_file():
+        wanted.append("preprocessor_config.json")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
+        wanted.append("tokenizer.json")
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file() or not index.is_file():
+        wanted.append("model.safetensors")
+    else:
+        wanted += sorted(set(_json(index, card)["weight_map"].values()))
+    if missing := [name for name in wanted if not (folder / name).is_file()]:
+        raise MissingNeed(f"{folder} lacks {', '.join(missing)} of {card.name!r}\n{how_to_get(card)}")
+    found = _json(folder / "config.json", card).get("model_type")
+    if found != card.architecture:
+        raise ConfigError(f"{folder} holds a model of type {found!r}; captions={card.name} needs {card.architecture!r}")
+
+
+def _json(path: Path, card: ModelCard) -> dict[str, Any]:
+    try:
+        loaded = json.loads(path.read_text())
+    except ValueError as error:
+        raise MissingNeed(f"{path} is damaged: {error}\n{how_to_get(card)}") from error
+    assert isinstance(loaded, dict), f"{path} holds no JSON object"
+    return loaded
+
+
+def _check_blobs(card: ModelCard, folder: Path) -> None:
+    """The Hugging Face cache names large files by their sha256."""
+    for path in sorted(folder.glob("*.safetensors")):
+        name = path.resolve().name
+        if re.fullmatch("[0-9a-f]{64}", name) and (found := file_sha256(path)) != name:
+            raise MissingNeed(
+                f"{path.name} of {card.name!r} is damaged: sha256 {found}, expected {name}; remove {path.resolve()}\n"
+                f"{how_to_get(card)}"
+            )
+
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with the images that have a caption and the images in all, after each batch."""
+
+_LINE_EVERY_S = 10.0
+
+
+def describe(
+    card: ModelCard, entries: Sequence[Entry], protocol: str, settings: Settings, progress: Progress | None = None
+) -> dict[str, Made]:
+    """A caption for each image, by pixel hash: remembered, or made now.
+
+    The model is loaded only if a caption is not remembered. Each new one is stored at once, so that a run that was
+    stopped goes on where it was.
+
+    Args:
+        card: the model.
+        entries: images with the hash of the pixels that the codec will see; the model sees the same.
+        protocol: what the pixels are read under.
+        settings: how captions are made.
+        progress: by default a line on stderr now and then.
+
+    Raises:
+        MissingNeed: the model is not here, and captions are missing.
+        ImageError: an image has changed since it was indexed.
+    """
+    made_by = identity(card, settings)
+    made = cache.get({entry.sha256 for entry in entries}, made_by)
+    left = {entry.sha256: entry for entry in entries if entry.sha256 not in made}  # equal pixels: once
+    if not left:
+        return made
+    folder = locate(card, settings)
+    told = progress or _tell(len(left), label(card, settings), settings.device)
+    captioner = Captioner(card, folder, settings)
+    waiting = iter(left.values())
+    done = 0
+    while batch := list(islice(waiting, settings.batch)):
+        made |= _describe_batch(captioner, batch, protocol, made_by)
+        done += len(batch)
+        told(done, len(left))
+    return made
+
+
+def _describe_batch(captioner: Captioner, batch: Sequence[Entry], protocol: str, made_by: str) -> dict[str, Made]:
+    # Another process may have been at it since we looked.
+    here = cache.get([entry.sha256 for entry in batch], made_by)
+    if len(here) == len(batch):
+        return here
+    texts, seconds = captioner([_pixels(entry, protocol) for entry in batch])
+    versions = ", ".join(f"{name} {package_version(name)}" for name in ("torch", "transformers"))
+    return {
+        entry.sha256: cache.put(entry.sha256, made_by, Made(text, seconds / len(batch), captioner.made_on, versions))
+        for entry, text in zip(batch, texts, strict=True)
+    }
+
+
+def _pixels(entry: Entry, protocol: str) -> Image:
+    pixels = load_under(protocol, entry.sample.path).pixels
+    if pixel_sha256(pixels) != entry.sha256:
+        raise ImageError(f"{entry.sample.path} has changed since this command began")
+    return pixels
+
+
+class Captioner:
+    """A loaded model: images to texts.
+
+    Args:
+        card: which architecture it is.
+        folder: its files.
+        settings: how captions are made.
+
+    Raises:
+        MissingNeed: files that are damaged, or that do not fill the model.
+    """
+
+    def __init__(self, card: ModelCard, folder: Path, settings: Settings) -> None:
+        import torch
+        from transformers import AutoTokenizer, BlipImageProcessorPil
+
+        self._settings = settings
+        self._device = torch.device(settings.device)
+        try:
+            # trust_remote_code is spelled out: left open, it asks on a terminal.
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            self._prepare = BlipImageProcessorPil.from_pretrained(folder, local_files_only=True)
+            self._model = _load_model(card, folder, settings).to(self._device).eval()
+        except MissingNeed:
+            raise
+        except Exception as error:  # damage trips parsers of JSON, tokenizers and safetensors in many ways
+            raise MissingNeed(
+                f"cannot load {card.name!r} from {folder}: {type(error).__name__}: {error}\n{how_to_get(card)}"
+            ) from error
+        self._prompt = _prompt(self._model) if card.architecture == "blip-2" else None
+        self._warm = False
+
+    @property
+    def made_on(self) -> str:
+        """Device and threads, for a row."""
+        import torch
+
+        if self._device.type == "cuda":
+            return f"cuda: {torch.cuda.get_device_name(self._device)}"
+        threads = torch.get_num_threads()
+        return f"{self._device.type}, {threads} thread{'s' if threads > 1 else ''}"
+
+    def __call__(self, images: Sequence[Image]) -> tuple[list[str], float]:
+        """A text for each image, uint8 (H, W, 3) of any sizes; and the seconds from pixels to texts.
+
+        The first call runs the model for two tokens before, off the clock: it is slower than all that follow.
+        """
+        if not self._warm:
+            self._generate(images, 2)
+            self._warm = True
+        started = time.perf_counter()
+        texts = self._generate(images, self._settings.max_new_tokens)
+        return texts, time.perf_counter() - started
+
+    def _generate(self, images: Sequence[Image], tokens: int) -> list[str]:
+        import torch
+
+        inputs = self._prepare(images=list(images), input_data_format="channels_last", return_tensors="pt")
+        pixels = inputs["pixel_values"].to(self._device, _float(self._settings))
+        options: dict[str, Any] = {"max_new_tokens": tokens, "do_sample": False, "num_beams": 1}
+        start = 1  # BLIP writes its own first token
+        if self._prompt is not None:
+            ids = self._prompt.to(self._device).repeat(len(images), 1)
+            start = ids.shape[1]
+            options |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        # TF32 would make a GPU's fp32 another fp32; the choice among convolutions must not be by stopwatch.
+        exact = torch.backends.cudnn.flags(allow_tf32=False, benchmark=False, deterministic=True)
+        with torch.inference_mode(), exact:
+            written = self._model.generate(pixel_values=pixels, **options)
+        # Reading the texts waits for the device.
+        texts = self._tokenizer.batch_decode(written[:, start:].cpu(), skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+
+def _load_model(card: ModelCard, folder: Path, settings: Settings) -> Any:
+    from transformers import Blip2ForConditionalGeneration, BlipForConditionalGeneration
+
+    cls: Any = Blip2ForConditionalGeneration if card.architecture == "blip-2" else BlipForConditionalGeneration
+    model, report = cls.from_pretrained(
+        folder,
+        local_files_only=True,
+        use_safetensors=True,
+        dtype=_float(settings),
+        output_loading_info=True,
+    )
+    # Tensors that the files lack would be random numbers, and the captions too.
+    if lacking := [*report["missing_keys"], *report["mismatched_keys"]]:
+        raise MissingNeed(
+            f"{folder} does not fill {cls.__name__}: {len(lacking)} tensors are missing or of another shape, such as "
+            f"{lacking[0]}\n{how_to_get(card)}"
+        )
+    return model
+
+
+def _float(settings: Settings) -> torch.dtype:
+    import torch
+
+    return torch.float16 if settings.dtype == "fp16" else torch.float32
+
+
+def _prompt(model: Any) -> Any:
+    """Ids (1, queries + 1): places for the image's features, which `generate` puts there, and the first token."""
+    import torch
+
+    config = model.config
+    if model.language_model.config.is_encoder_decoder:
+        raise ConfigError("captions=blip2 needs a language model without an encoder, such as OPT")
+    first = config.text_config.bos_token_id
+    if config.image_token_index is None:
+        # Any id but the first token's: its embedding is overwritten.
+        padding = config.text_config.pad_token_id
+        config.image_token_index = padding if padding not in (None, first) else int(first == 0)
+    return torch.tensor([[config.image_token_index] * config.num_query_tokens + [first]])
+
+
+def _tell(total: int, name: str, device: str) -> Progress:
+    print(f"captioning {total} images with {name} on {device}; captions are remembered", file=sys.stderr, flush=True)
+    started = shown = time.monotonic()
+
+    def progress(done: int, whole: int) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - shown >= _LINE_EVERY_S or done == whole:
+            shown = now
+            left = (now - started) / done * (whole - done)
+            print(f"  {done}/{whole} captions, about {left:.0f} s left", file=sys.stderr, flush=True)
+
+    return progress

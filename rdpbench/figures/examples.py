@@ -1,0 +1,363 @@
+"""Example images as papers show them: the original, and beside it what codecs made of it, with bpp and scores below.
+
+Taken from the reconstructions that a run kept (``keep=all``). A crop is shown enlarged, the same for all codecs: one
+that the user names, or the window in which the codecs differ most from the original, and which one it is is said. Every
+image is checked against the hash in its row before it is shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rdpbench.datasets.protocols import load_under
+from rdpbench.errors import ConfigError, MissingNeed, StoreCorrupt
+from rdpbench.figures.curves import below
+from rdpbench.figures.data import meaning
+from rdpbench.figures.style import PaperStyle, drawing, new_figure, plain, save, watermark
+from rdpbench.image import Image, pixel_sha256, read_image
+from rdpbench.results.stats.points import Points
+from rdpbench.results.store.schema import Row
+from rdpbench.results.store.store import Store, reconstruction_path
+from rdpbench.setting import Setting
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+SHARE = 0.3
+"""Side of the automatic window, of the image's shorter side."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A window of an image, in pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def of(self, image: Image) -> Image:
+        """The window's pixels.
+
+        Raises:
+            ConfigError: it is not inside the image.
+
+        >>> Crop(1, 2, 3, 4).of(np.zeros((10, 10, 3), np.uint8)).shape
+        (4, 3, 3)
+        """
+        tall, wide = image.shape[:2]
+        if not (self.x >= 0 <= self.y and 0 < self.width <= wide - self.x and 0 < self.height <= tall - self.y):
+            raise ConfigError(f"crop {self} is not inside an image of {wide} x {tall}: x,y,width,height in pixels")
+        return image[self.y : self.y + self.height, self.x : self.x + self.width]
+
+    def __str__(self) -> str:
+        return f"{self.x},{self.y},{self.width},{self.height}"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image: what codecs made of it, the most compressed first as asked."""
+
+    image: str
+    original: Image
+    rows: tuple[Row, ...]
+    decoded: tuple[Image, ...]
+    crop: Crop | None
+    automatic: bool
+    scores: tuple[tuple[tuple[str, float], ...], ...]
+    """Of each reconstruction the metrics that were asked for, where there is a value."""
+
+
+def parse_crop(text: str) -> Crop:
+    """A window as it is typed.
+
+    Raises:
+        ConfigError: not four whole numbers.
+
+    >>> parse_crop("10,20,64,48").width
+    64
+    """
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts):
+        raise ConfigError(f"--crop {text} is not x,y,width,height in pixels, such as 100,50,128,128; or auto, or none")
+    return Crop(*(int(part) for part in parts))
+
+
+def worst_window(original: Image, decoded: Sequence[Image], share: float = SHARE) -> Crop:
+    """The square in which the mean squared error, over all reconstructions, is largest; the upper left of equals.
+
+    >>> flat = np.zeros((40, 60, 3), np.uint8)
+    >>> other = flat.copy()
+    >>> other[20:26, 41:47] = 255
+    >>> worst_window(flat, [other], share=0.25).width
+    10
+    """
+    side = max(1, round(share * min(original.shape[:2])))
+    base = original.astype(np.float64)
+    error = sum((np.square(base - one).mean(axis=2) for one in decoded), np.zeros(original.shape[:2]))
+    sums = np.pad(error, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
+    windows = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    # Rounded, so that the order of additions does not choose between equal windows.
+    y, x = np.unravel_index(int(np.round(windows, 3).argmax()), windows.shape)
+    return Crop(int(x), int(y), side, side)
+
+
+def kept(store: Store, points: Points, codecs: Sequence[str]) -> dict[str, list[Row]]:
+    """Rows of these codecs whose reconstruction is on the disk, by codec.
+
+    Raises:
+        MissingNeed: there is none of any of them.
+    """
+    found: dict[str, list[Row]] = {}
+    for row in points.rows:
+        if row.codec in codecs and row.status == "ok" and reconstruction_path(store, row).is_file():
+            found.setdefault(row.codec, []).append(row)
+    if not found:
+        raise MissingNeed(
+            f"{store.folder} has no reconstructions of {', '.join(codecs)}. Type: rdpbench run codec=... keep=all "
+            "(what is coded already is only decoded again)"
+        )
+    return {codec: found[codec] for codec in codecs if codec in found}
+
+
+def choose(rows: Mapping[str, Sequence[Row]], bpp: float | None = None) -> dict[str, list[Row]]:
+    """Of each codec and seed the setting whose mean rate is nearest to a rate on a log axis.
+
+    Without a rate it is the lowest that all codecs reach. Settings are chosen for all images alike: an image's own rate
+    may differ, and stands below it.
+    """
+    means: dict[str, dict[Setting, list[Row]]] = {}
+    for codec, of in rows.items():
+        for row in of:
+            means.setdefault(codec, {}).setdefault(Setting.of(row), []).append(row)
+    target = bpp or max(min(_rate(of) for of in settings.values()) for settings in means.values())
+    return {
+        codec: min(settings.values(), key=lambda of: abs(math.log(_rate(of) / target)))
+        for codec, settings in means.items()
+    }
+
+
+def _rate(rows: Sequence[Row]) -> float:
+    return math.fsum(row.bpp or math.nan for row in rows) / len(rows)
+
+
+def examples(
+    store: Store,
+    points: Points,
+    chosen: Mapping[str, Sequence[Row]],
+    *,
+    images: Sequence[str] = (),
+    most: int = 3,
+    metrics: Sequence[str] = (),
+    crop: str = "auto",
+) -> list[Example]:
+    """Read the images: those named, or the first that all codecs have.
+
+    Raises:
+        MissingNeed: an image is not here, or no image is there for all codecs.
+        StoreCorrupt: a kept reconstruction is not what was decoded.
+        ConfigError: a crop that is none, or lies outside.
+    """
+    by_image: dict[str, list[Row]] = {}
+    for rows in chosen.values():
+        for row in sorted(rows, key=lambda row: row.seed):
+            by_image.setdefault(row.image, []).append(row)
+    whole = [image for image, rows in sorted(by_image.items()) if {row.codec for row in rows} == set(chosen)]
+    if missing := [image for image in images if image not in whole]:
+        raise MissingNeed(f"no reconstruction by each codec of {', '.join(missing)}; there is of: {', '.join(whole)}")
+    if not whole:
+        raise MissingNeed(f"no image was kept for all of {', '.join(chosen)}; run them with keep=all")
+    return [_example(store, image, by_image[image], metrics, points, crop) for image in images or whole[:most]]
+
+
+def _example(
+    store: Store,
+    image: str,
+    rows: Sequence[Row],
+    metrics: Sequence[str],
+    points: Points,
+    crop: str,
+) -> Example:
+    original = original_of(rows[0])
+    decoded = [reconstruction_of(store, row) for row in rows]
+    window = None
+    if crop != "none":
+        window = worst_window(original, decoded) if crop == "auto" else parse_crop(crop)
+        window.of(original)
+    scores = tuple(
+        tuple((name, value) for name in metrics if (value := points.value(row, name)) is not None) for row in rows
+    )
+    return Example(image, original, tuple(rows), tuple(decoded), window, crop == "auto", scores)
+
+
+def original_of(row: Row) -> Image:
+    """What a row's codec and metrics saw, checked against the hash in the row.
+
+    Raises:
+        MissingNeed: the file is no longer there.
+        StoreCorrupt: it changed since.
+    """
+    path = Path(row.path)
+    if not path.is_file():
+        raise MissingNeed(f"the original of {row.image} is no longer at {path}; run the same command to fetch it")
+    pixels = load_under(row.protocol, path).pixels
+    if pixel_sha256(pixels) != row.pixel_sha256:
+        raise StoreCorrupt(f"{path} changed since it was coded; run the same command again to code it anew")
+    return pixels
+
+
+def reconstruction_of(store: Store, row: Row) -> Image:
+    """A row's reconstruction as it was kept, checked against the hash in the row.
+
+    Raises:
+        StoreCorrupt: it is not what was decoded.
+    """
+    path = reconstruction_path(store, row)
+    pixels = read_image(path).pixels
+    if pixel_sha256(pixels) != row.reconstruction_sha256:
+        raise StoreCorrupt(f"{path} is not what was decoded; delete it, and the run with keep=all makes it again")
+    return pixels
+
+
+def draw(
+    found: Sequence[Example], labels: Mapping[str, str], stem: Path, style: PaperStyle, *, columns: str = "double"
+) -> list[Path]:
+    """Draw the grid as PNG, PDF and SVG.
+
+    Raises:
+        UnknownName: no such width.
+        StoreUnwritable: the folder cannot be written.
+    """
+    with drawing(style):
+        return save(compose(found, labels, style, columns=columns), stem)
+
+
+def compose(
+    found: Sequence[Example], labels: Mapping[str, str], style: PaperStyle, *, columns: str = "double"
+) -> Figure:
+    """The figure itself, a row for each image; call it inside `rdpbench.figures.style.drawing`."""
+    width = style.width(columns)
+    whole = [[one.original] if one.crop is None else [one.original, one.crop.of(one.original)] for one in found]
+    wide = [[*shown, *(_shown(one, pixels) for pixels in one.decoded)] for one, shown in zip(found, whole, strict=True)]
+    across = max(len(row) for row in wide)
+    lines = 1 + max((len(scores) for one in found for scores in one.scores), default=0)
+    ratios = [_shape(wide, column) for column in range(across)]
+    text = lines * style.small * 1.25 / 72 + 0.05
+    gap = 0.03
+    free = (width - gap * (across - 1)) / sum(ratios)
+    head = style.size * 1.5 / 72
+    heights = [max(free * ratios[n] * image.shape[0] / image.shape[1] for n, image in enumerate(row)) for row in wide]
+    tall = head + sum(heights) + len(found) * text
+    figure = new_figure(width, tall, layout=None)
+    top = tall - head
+    texts: list[list[Text]] = []
+    for number, (one, row, height) in enumerate(zip(found, wide, heights, strict=True)):
+        left = 0.0
+        for column, pixels in enumerate(row):
+            place = (left / width, (top - height) / tall, free * ratios[column] / width, height / tall)
+            axis = figure.add_axes(place)
+            _image(axis, pixels)
+            which = column - len(row) + len(one.rows)
+            texts.append(_words(axis, one, which, style, labels, head=number == 0, column=column))
+            left += free * ratios[column] + gap
+        top -= height + text
+    _fit(texts, ratios, free)
+    below(figure, {}, notes(found), style)
+    if any(row.weights == "random" for one in found for row in one.rows):
+        watermark(figure)
+    return figure
+
+
+def _shown(one: Example, pixels: Image) -> Image:
+    return pixels if one.crop is None else one.crop.of(pixels)
+
+
+def _shape(rows: Sequence[Sequence[Image]], column: int) -> float:
+    """Width over height of a column's widest image."""
+    return max(row[column].shape[1] / row[column].shape[0] for row in rows if column < len(row))
+
+
+def _image(axis: Axes, pixels: Image) -> None:
+    axis.imshow(pixels, interpolation="nearest")
+    axis.set_anchor("N")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for side in axis.spines.values():
+        side.set_visible(False)
+
+
+def _words(
+    axis: Axes, one: Example, which: int, style: PaperStyle, labels: Mapping[str, str], *, head: bool, column: int
+) -> list[Text]:
+    """The name above the first row, rate and scores below each image; the frame of the window in the original."""
+    from matplotlib.patches import Rectangle
+
+    title, lines = "original" if column == 0 else "", [one.image] if column == 0 else []
+    if column == 0 and one.crop is not None:
+        corner = (one.crop.x - 0.5, one.crop.y - 0.5)
+        axis.add_patch(Rectangle(corner, one.crop.width, one.crop.height, fill=False, edgecolor="white", linewidth=1.4))
+        axis.add_patch(Rectangle(corner, one.crop.width, one.crop.height, fill=False, edgecolor="black", linewidth=0.7))
+    if column == 1 and which < 0 and one.crop is not None:
+        title, lines = "its window", [str(one.crop)]
+    if which >= 0:
+        row = one.rows[which]
+        several = len({other.seed for other in one.rows if other.codec == row.codec}) > 1
+        title = labels.get(row.codec, row.codec) + (f", seed {row.seed}" if several else "")
+        lines = [f"{row.bpp:.4f} bpp", *(_score(name, value) for name, value in one.scores[which])]
+    above = axis.set_title(plain(title) if head else "", fontsize=style.small, pad=3)
+    beneath = axis.text(
+        *(0.5, -0.02, plain("\n".join(lines))),
+        transform=axis.transAxes,
+        ha="center",
+        va="top",
+        fontsize=style.small,
+        linespacing=1.15,
+    )
+    return [above, beneath]
+
+
+def _fit(texts: Sequence[Sequence[Text]], ratios: Sequence[float], height: float) -> None:
+    """Make all letters as small as the narrowest column asks for."""
+    across = len(ratios)
+    shares = [1.0]
+    for number, pair in enumerate(texts):
+        room = 0.97 * ratios[number % across] * height
+        for text in pair:
+            figure = text.get_figure(root=True)
+            assert figure is not None
+            shares.append(room / max(text.get_window_extent().width / figure.dpi, 1e-6))
+    for pair in texts:
+        for text in pair:
+            text.set_fontsize(float(text.get_fontsize()) * min(shares))
+
+
+def _score(name: str, value: float) -> str:
+    of = meaning(name)
+    shown = f"{value:.2f} dB" if of.unit == "dB" else f"{value:.4f}"
+    return f"{name} {shown}"
+
+
+def notes(found: Sequence[Example]) -> list[str]:
+    """What the windows are, and what the settings were."""
+    lines = []
+    if any(one.crop is not None and one.automatic for one in found):
+        lines.append("Window (x,y,width,height): where the mean squared error over the codecs shown is largest.")
+    settings = {
+        (row.codec, f"{row.rate_field} {row.rate:g}" if row.rate is not None else "one setting")
+        if row.target_bpp is None
+        else (row.codec, f"searched for {row.target_bpp:g} bpp")
+        for one in found
+        for row in one.rows
+    }
+    lines.append(f"Settings: {'; '.join(f'{codec} at {point}' for codec, point in sorted(settings))}.")
+    sets = dict.fromkeys(f"{row.dataset}, {row.protocol}" for one in found for row in one.rows)
+    lines.append(f"Images: {'; '.join(sets)}. Rates are of the image shown, scores of all of it.")
+    return lines

@@ -1,0 +1,225 @@
+"""How figures look and how they are written: colours, paper styles, column widths, the same bytes on each run.
+
+A paper style sets the font, its size and the widths of a column and of the page as the venue's author kit has them, so
+that a figure is included at its size and its letters are those of the text.
+
+What a codec is drawn as: a curve, or, for what only bounds others, a line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from rdpbench.errors import UnknownName
+from rdpbench.paths import conf_folder, file_name, unwritable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
+"""Okabe and Ito's colours for all kinds of vision, darker ones first, without the yellow that white paper swallows."""
+MARKERS = "osD^vP*X"
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,  # TrueType: publishers refuse type 3 fonts
+    "svg.hashsalt": "rdpbench",  # ids in SVG are random without it
+    "svg.fonttype": "path",
+}
+FORMATS: dict[str, dict[str, Any]] = {
+    "png": {"dpi": 200, "metadata": {"Software": None}},
+    "pdf": {"metadata": {"CreationDate": None, "ModDate": None, "Producer": None, "Creator": "rdpbench"}},
+    "svg": {"metadata": {"Date": None, "Creator": "rdpbench"}},
+}
+WATERMARK = "random weights: not results"
+
+
+@dataclass(frozen=True)
+class PaperStyle:
+    """Widths in inches, letters in points (1/72 inch)."""
+
+    single: float
+    """One column."""
+    double: float
+    """The page between its margins."""
+    fonts: tuple[str, ...] = ("DejaVu Sans",)
+    """The first that has a letter draws it; all of them come with matplotlib, so that no machine draws others."""
+    size: float = 8.0
+    small: float = 6.0
+    """Legends and notes."""
+
+    def width(self, columns: str) -> float:
+        """Of a figure as wide as ``single`` or ``double`` says.
+
+        >>> STYLES["icml"].width("single")
+        3.25
+        """
+        if columns not in ("single", "double"):
+            raise UnknownName("width", columns, ("single", "double"))
+        return self.single if columns == "single" else self.double
+
+
+_TIMES = ("STIXGeneral", "DejaVu Sans")
+STYLES = {
+    "default": PaperStyle(3.5, 7.2),
+    "icml": PaperStyle(3.25, 6.75, _TIMES, 8.0, 6.5),
+    "neurips": PaperStyle(2.7, 5.5, _TIMES, 8.0, 6.5),
+    "cvpr": PaperStyle(3.25, 6.875, _TIMES, 8.0, 6.5),
+}
+"""By venue: text of 6.75, 5.5 and 6.875 inches; NeurIPS has one column, whose half is ``single``."""
+
+
+def paper_style(name: str) -> PaperStyle:
+    """The style of that name.
+
+    Raises:
+        UnknownName: no such style.
+
+    >>> paper_style("neurips").double
+    5.5
+    """
+    if name not in STYLES:
+        raise UnknownName("style", name, STYLES)
+    return STYLES[name]
+
+
+@contextlib.contextmanager
+def drawing(style: PaperStyle | None = None) -> Iterator[None]:
+    """matplotlib as figures of rdpbench need it, whatever the user's own settings; without a style that of runs."""
+    import matplotlib as mpl
+
+    own = dict(STYLE)
+    if style is not None:
+        small = dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), style.small)
+        own |= {"font.family": list(style.fonts), "font.size": style.size, "axes.titlesize": style.size, **small}
+        own |= {"axes.labelsize": style.size, "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6}
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(own)  # type: ignore[arg-type]  # keys are a closed set of literals in the stubs
+        yield
+
+
+def new_figure(width: float, height: float, *, layout: str | None = "constrained") -> Figure:
+    """An empty figure of so many inches, apart from pyplot and its windows."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as New
+
+    figure = New(figsize=(width, height), layout=layout, dpi=FORMATS["png"]["dpi"])  # type: ignore[arg-type]  # a closed set of literals
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write PNG, PDF and SVG without dates; each is swapped in whole.
+
+    Raises:
+        StoreUnwritable: the folder cannot be written.
+    """
+    paths = []
+    for ending, options in FORMATS.items():
+        path = stem.with_name(f"{stem.name}.{ending}")
+        beside = path.with_name(f".{path.name}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside.unlink(missing_ok=True)  # a link in a folder from elsewhere is not followed
+            figure.savefig(beside, format=ending, **options)
+            beside.replace(path)
+        except OSError as error:
+            raise unwritable(path, error) from error
+        paths.append(path)
+    return paths
+
+
+def plain(name: str) -> str:
+    """A name as it is: matplotlib reads dollars as formulas, and hides what begins with an underscore.
+
+    >>> plain("5$"), len(plain("_a"))
+    ('5\\\\$', 3)
+    """
+    return name.replace("$", r"\$") if not name.startswith("_") else f" {name}".replace("$", r"\$")
+
+
+def safe(name: str) -> str:
+    """As part of a file's name.
+
+    >>> safe("fid/taco-299/whole"), len(safe("a/b"))
+    ('fid-taco-299-whole', 3)
+    """
+    return file_name("".join(letter if letter.isalnum() or letter in "-." else "-" for letter in name), fill="-")
+
+
+def log_ticks(low: float, high: float, most: int = 99) -> list[float]:
+    """Round numbers between two rates for a logarithmic axis, as dense as ``most`` allows.
+
+    >>> log_ticks(0.02, 3.0, most=5)
+    [0.03, 0.1, 0.3, 1.0, 3.0]
+    """
+    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    found: list[float] = []
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        found = [float(f"{m}e{d}") for d in decades for m in digits if low <= float(f"{m}e{d}") <= high]
+        if len(found) <= most:
+            break
+    return found
+
+
+def rate_axis(axis: Axes, low: float, high: float, most: int = 99) -> None:
+    """Label the axis of rates: logarithmic where they span more than a factor of ten, else linear from zero."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+
+    if high > 10 * low > 0:
+        axis.set_xscale("log")
+        axis.set_xlim(low / 1.25, high * 1.25)
+        axis.xaxis.set_major_locator(FixedLocator(log_ticks(low / 1.25, high * 1.25, most)))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axis.set_xlim(0, high * 1.08)
+        axis.xaxis.set_major_locator(MaxNLocator(min(most, 6)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def watermark(figure: Figure) -> None:
+    """Say across the figure that it shows networks that nobody trained."""
+    figure.text(
+        *(0.5, 0.5, WATERMARK),
+        ha="center",
+        va="center",
+        rotation=25,
+        fontsize=min(40.0, 4.2 * figure.get_figwidth()),
+        color="#D00000",  # seen on white and on the dark end of a colour scale
+        alpha=0.3,
+        zorder=10,
+        gid="watermark",
+    )
+
+
+def is_bound(label: str) -> bool:
+    """Does the preset behind a label say ``role: bound``? Such a codec says how good others can get, at any rate.
+
+    >>> is_bound("sd-vae[weights=random]"), is_bound("jpeg")
+    (True, False)
+    """
+    return label.partition("[")[0] in _bounds()
+
+
+@cache
+def _bounds() -> frozenset[str]:
+    records = (yaml.safe_load(path.read_text()) for path in sorted((conf_folder() / "codec").glob("*.yaml")))
+    return frozenset(str(record["name"]) for record in records if record.get("role") == "bound")

@@ -1,0 +1,386 @@
+"""``rdpbench reproduce``: does this machine give published numbers again?
+
+Each check of ``conf/reproduce.yaml`` is an ordinary run, stored and resumed like any other, whose means are held
+against published ones with a tolerance that was set beforehand. What cannot run yet, for want of weights, a program or
+images, is named with what is missing, and is no failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rdpbench import registry
+from rdpbench.config.bench import read
+from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.needs import Need, Package
+from rdpbench.paths import conf_folder
+from rdpbench.setting import Bench
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+    from rdpbench.results.store.schema import Row
+    from rdpbench.results.tables import Table
+
+AGREES, DIFFERS, NOT_RUN = "agrees", "DIFFERS", "not run"
+
+
+@dataclass(frozen=True)
+class Published:
+    """Which published numbers a check is about."""
+
+    dataset: str
+    codec: str
+    source: str
+    variant: str = ""
+    lowest: int | None = None
+    """Only so many points, of the lowest rates."""
+
+
+@dataclass(frozen=True)
+class Within:
+    """How far a mean may be off."""
+
+    absolute: float = 0.0
+    relative: float = 0.0
+
+    def of(self, expected: float) -> float:
+        """In the metric's own unit.
+
+        >>> Within(0.25, 0.5).of(-1)
+        0.75
+        """
+        return self.absolute + self.relative * abs(expected)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A run and the numbers that it must give."""
+
+    name: str
+    title: str
+    run: tuple[str, ...]
+    rates: tuple[float, ...]
+    published: Published
+    within: Mapping[str, Within]
+    why: str
+    asked: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One number, published and measured."""
+
+    check: str
+    point: str
+    metric: str
+    expected: float
+    measured: float
+    """NaN where nothing ran."""
+    tolerance: float
+    verdict: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A check with what came of it."""
+
+    check: Check
+    lines: tuple[Line, ...]
+    why: str = ""
+    """Why it did not run, or not whole."""
+    missing: tuple[str, ...] = field(default=())
+    """Files and programs that it lacks."""
+
+    @property
+    def verdict(self) -> str:
+        """``DIFFERS`` if any number does, ``agrees`` if all that ran do."""
+        found = {line.verdict for line in self.lines}
+        return next((one for one in (DIFFERS, AGREES) if one in found), NOT_RUN)
+
+
+def checks(path: Path | None = None) -> dict[str, Check]:
+    """All checks.
+
+    Raises:
+        ConfigError: a file that is not one, with what it may hold.
+
+    >>> len(checks()["webp"].rates)
+    19
+    """
+    import yaml
+
+    path = path or conf_folder() / "reproduce.yaml"
+    try:
+        return {name: _check(name, record) for name, record in yaml.safe_load(path.read_text()).items()}
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _check(name: str, record: Mapping[str, Any]) -> Check:
+    known = {one.name for one in fields(Check)} - {"name"}
+    if odd := record.keys() - known:
+        raise ValueError(f"{name}: {', '.join(sorted(odd))} is not understood; what can stand there: {sorted(known)}")
+    within = {metric: Within(**limits) for metric, limits in record["within"].items()}
+    made = dict(record) | {"within": within, "published": Published(**record["published"])}
+    made |= {"run": tuple(record["run"]), "rates": tuple(map(float, record["rates"]))}
+    return Check(name, **made)
+
+
+def expected(check: Check) -> list[dict[str, tuple[float, str]]]:
+    """For each rate point the published numbers by metric, ``bpp`` among them, with their source.
+
+    Raises:
+        ConfigError: the collection has another number of points than the check has rates.
+
+    >>> round(expected(checks()["ms-illm"])[0]["psnr"][0], 2)
+    24.73
+    """
+    from rdpbench.results.published import published
+
+    wanted = check.published
+    frame = published(wanted.dataset, wanted.codec)
+    frame = frame[(frame["source_id"] == wanted.source) & (frame["variant"] == wanted.variant)]
+    own = frame[frame["metric"].isin(check.within)]
+    rates = sorted(own["bpp"].unique())[: wanted.lowest]
+    if len(rates) != len(check.rates):
+        raise ConfigError(f"{check.name} has {len(check.rates)} rates, and {len(rates)} points are published of it")
+    rate_name = next(name for name in check.within if name.partition(":")[0] == "bpp")
+    out = []
+    for rate in rates:
+        of = own[own["bpp"] == rate]
+        point = {str(one["metric"]): (float(one["value"]), str(one["source"])) for one in of.to_dict("records")}
+        out.append({rate_name: (float(rate), str(of["source"].iloc[0])), **point})
+    return out
+
+
+def lacking(bench: Bench) -> tuple[str, list[str]]:
+    """Why a run cannot start, and each thing that is missing; empty if it can."""
+    from rdpbench.codecs.contract import needs_of
+    from rdpbench.runners.grid import dataset_of
+    from rdpbench.runners.preflight import weights_of
+
+    found: list[tuple[str, str]] = []
+    for codec in dict.fromkeys(codec for codec, _ in bench.grid):
+        needs: list[Need] = [*needs_of(registry.load("codec", codec.use)), *weights_of(bench, codec)]
+        found += [(_kind(need), _named(need)) for need in needs if need.missing()]
+    for data in dict.fromkeys(data for _, data in bench.grid):
+        dataset = dataset_of(data)
+        missing = getattr(dataset, "missing", lambda: None)()
+        if missing and not bench.download:
+            found.append(("data", f"dataset {dataset.name}: rdpbench data fetch {dataset.name}, or download=true"))
+    kinds = list(dict.fromkeys(kind for kind, _ in found))
+    return (f"{' and '.join(kinds)} missing" if kinds else "", list(dict.fromkeys(text for _, text in found)))
+
+
+def _kind(need: Need) -> str:
+    from rdpbench.assets.weights import Weights
+
+    return "weights" if isinstance(need, Weights) else "package" if isinstance(need, Package) else "program"
+
+
+def _named(need: Need) -> str:
+    from rdpbench.assets.weights import Card, Weights
+
+    if isinstance(need, Weights):
+        size = f"{need.card.bytes / 1e6:.0f} MB, " if need.card.bytes else ""
+        name = need.card.place if isinstance(need.card, Card) else f"{need.card.id}, {len(need.card.parts)} files"
+        return f"{name} ({size}{need.card.source})"
+    return str(need.missing()).splitlines()[0]
+
+
+def reproduce(check: Check, overrides: Sequence[str], console: Console, *, download: bool = False) -> Outcome:
+    """Run a check and compare; what was typed beside it wins over the check's own settings, but for codec and rate.
+
+    Raises:
+        ConfigError: settings that would make it another check.
+    """
+    from rdpbench.runners import sweep
+    from rdpbench.runners.grid import dataset_of
+    from rdpbench.runners.preflight import fetch_weights
+
+    points = expected(check)
+    for line in overrides:
+        if line.partition("=")[0].lstrip("+~").startswith(("codec", "rate", "bpp", "points", "experiment", "weights")):
+            raise ConfigError(
+                f"{line} would make it another check; what can be set: limit, data.path, workers, root, ..."
+            )
+    rates = ",".join(f"{rate:g}" for rate in check.rates)
+    typed = {line.partition("=")[0] for line in overrides}
+    own = [line for line in (*check.run, f"rate={rates}", "figures=false") if line.partition("=")[0] not in typed]
+    bench = replace(read([*own, *overrides]), metrics_available=True, download=download)
+    if download:
+        fetch_weights(bench)
+    why, missing = lacking(bench)
+    if why:
+        return Outcome(check, _without(check, points, why), why, tuple(missing))
+    done = sweep.run(bench, console)
+    frame, rows = _measured(bench)
+    whole = len(dataset_of(bench.grid[0][1]))
+    lines, reasons = [], []
+    for rate, numbers in zip(check.rates, points, strict=True):
+        for metric, (value, source) in numbers.items():
+            measured, images = _value(frame, rows, rate, metric)
+            verdict, reason = _verdict(measured, images, whole, value, check.within[metric])
+            reasons += [f"{metric}: {reason}"] if reason else []
+            point = f"{rows[0].rate_field} {rate:g}" if rows else f"{rate:g}"
+            limit = check.within[metric].of(value)
+            lines.append(Line(check.name, point, metric, value, measured, limit, verdict, source))
+    reasons += ["tasks failed, or bitstreams did not decode again: see above"] if done else []
+    return Outcome(check, tuple(lines), "; ".join(dict.fromkeys(reasons)), tuple(_without_weights(bench)))
+
+
+def _without(check: Check, points: Sequence[Mapping[str, tuple[float, str]]], why: str) -> tuple[Line, ...]:
+    return tuple(
+        Line(
+            check.name,
+            f"{rate:g}",
+            metric,
+            value,
+            math.nan,
+            check.within[metric].of(value),
+            f"{NOT_RUN}: {why}",
+            source,
+        )
+        for rate, numbers in zip(check.rates, points, strict=True)
+        for metric, (value, source) in numbers.items()
+    )
+
+
+def _without_weights(bench: Bench) -> list[str]:
+    """What metrics lack that were left out."""
+    needs = [need for name in bench.metrics for need in getattr(registry.load("metric", name), "needs", ())]
+    return list(dict.fromkeys(_named(need) for need in needs if need.missing()))
+
+
+def _measured(bench: Bench) -> tuple[pd.DataFrame, list[Row]]:
+    """Points and rows of this run alone: others may lie in the same folder."""
+    from rdpbench.results.stats.current import of_store
+    from rdpbench.results.stats.summary import frame
+    from rdpbench.runners.execute import store_of
+    from rdpbench.runners.plan import make_plan
+    from rdpbench.runners.task import member_of
+
+    store = store_of(bench)
+    plan = make_plan(bench, store)
+    points = of_store(store.read(), map(member_of, plan.tasks))
+    return frame(points, plan.metrics), [row for row in points.rows if row.status == "ok"]
+
+
+def _value(frame: pd.DataFrame, rows: Sequence[Row], rate: float, metric: str) -> tuple[float, int]:
+    """A mean and how many images it is over."""
+    name, _, legacy = metric.partition(":")
+    if name == "bpp":
+        of = [row for row in rows if row.rate == rate]
+        bits = [float(json.loads(row.legacy).get(legacy, math.nan)) if legacy else 8.0 * (row.bytes or 0) for row in of]
+        each = [one / (row.height * row.width) for one, row in zip(bits, of, strict=True)]
+        return (math.fsum(each) / len(each) if each else math.nan), len({row.image for row in of})
+    lines = frame[(frame["rate"] == rate) & (frame["metric"] == metric)]
+    return (float(lines["value"].iloc[0]), int(lines["n_scored"].iloc[0])) if len(lines) else (math.nan, 0)
+
+
+def _verdict(measured: float, images: int, whole: int, value: float, within: Within) -> tuple[str, str]:
+    """The verdict, and why there is none."""
+    if not images or math.isnan(measured):
+        return f"{NOT_RUN}: weights missing", "not computed: its weights or its images are not here"
+    if images < whole:
+        return f"{NOT_RUN}: {images} of {whole} images", f"over {images} of {whole} images, which is not comparable"
+    # Digits beyond the tolerance are those of floating point.
+    return (AGREES if abs(measured - value) <= within.of(value) * (1 + 1e-9) else DIFFERS), ""
+
+
+def table(outcomes: Sequence[Outcome]) -> Table:
+    """All numbers, one line each."""
+    from rdpbench.results.tables import Cell, Table
+
+    header = ("check", "point", "metric", "published", "measured", "difference", "may be", "verdict")
+    lines = []
+    for outcome in outcomes:
+        for one in outcome.lines:
+            texts = [one.check, one.point, one.metric, f"{one.expected:.6g}"]
+            there = not math.isnan(one.measured)
+            texts += [f"{one.measured:.6g}", f"{one.measured - one.expected:+.1e}"] if there else ["–", "–"]
+            lines.append(tuple(Cell(text) for text in (*texts, f"{one.tolerance:.1e}", one.verdict)))
+    sources = dict.fromkeys(f"{one.check}: {one.source}" for outcome in outcomes for one in outcome.lines)
+    whys = [f"{one.check.name}: {one.check.why}" for one in outcomes]
+    return Table("Published numbers again", header, tuple(lines), (*sources, *whys))
+
+
+def summary(outcomes: Sequence[Outcome]) -> list[str]:
+    """A line for each check, and what the ones that did not run lack."""
+    out = []
+    for one in outcomes:
+        ran = [line for line in one.lines if line.verdict in (AGREES, DIFFERS)]
+        differ = sum(line.verdict == DIFFERS for line in ran)
+        told = f"{len(ran) - differ} of {len(ran)} numbers agree" if ran else f"{NOT_RUN}: {one.why}"
+        out.append(f"{one.check.name:22} {told}" + (f"; {one.why}" if ran and one.why else ""))
+        out += [f"    {text}" for text in one.missing]
+    return out
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of ``rdpbench reproduce``."""
+    parser.add_argument(
+        "overrides", nargs="*", metavar="NAME|key=value", help="checks (default: all), and settings of runs"
+    )
+    parser.add_argument("--list", action="store_true", help="what there is, and what each lacks here")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table")
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Run checks and print the table; 0 if all that ran agree, 1 if a number differs.
+
+    Raises:
+        UnknownName: no such check.
+        RdpbenchError: settings that cannot be meant.
+    """
+    from rdpbench.paths import write_file
+    from rdpbench.results import tables
+
+    known = checks()
+    names = [word for word in options.overrides if "=" not in word]
+    overrides = [word for word in options.overrides if "=" in word]
+    for name in names:
+        if name not in known:
+            raise UnknownName("check", name, known, "rdpbench reproduce --list says what each is")
+    said = [word for word in overrides if word.startswith("download=")]
+    if odd := [word for word in said if word not in ("download=true", "download=false")]:
+        raise ConfigError(f"{odd[0]} must be true or false")
+    download = said[-1:] == ["download=true"]
+    overrides = [word for word in overrides if word not in said]
+    chosen = [known[name] for name in names] or list(known.values())
+    if options.list:
+        for check in chosen:
+            console.print(
+                f"{check.name:22} {check.title}{_state(check)}", highlight=False, markup=False, soft_wrap=True
+            )
+        return 0
+    outcomes = []
+    for check in chosen:
+        if check.asked and check.name not in names:
+            why = f"takes hours; type: rdpbench reproduce {check.name}"
+            outcomes.append(Outcome(check, (), why))
+        else:
+            outcomes.append(reproduce(check, overrides, console, download=download))
+    made = table(outcomes)
+    console.print(tables.terminal(made))
+    for line in summary(outcomes):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if options.markdown:
+        write_file(options.markdown, tables.markdown(made))
+    return 1 if any(one.verdict == DIFFERS for one in outcomes) else 0
+
+
+def _state(check: Check) -> str:
+    why, _ = lacking(
+        replace(read([*check.run, f"rate={','.join(f'{rate:g}' for rate in check.rates)}"]), download=False)
+    )
+    return f" ({why})" if why else ""

@@ -1,0 +1,149 @@
+"""What every set metric refuses, said once: an empty set, features of another length, NaN, images of another size.
+
+What every statistic over feature vectors refuses, said once; and rows in float64, a block at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdpbench.errors import MetricError
+from rdpbench.metrics.contract import Array, Estimate, SetMetric
+
+LOUD = 0.1
+"""How far pairs of an original with its own reconstruction may move an estimate before tables say it, of the value."""
+
+
+def stack(arrays: Sequence[Array], metric: str, dim: int) -> NDArray[np.float32]:
+    """The rows of all images below each other, in float32 as stored; an image may have several (patches).
+
+    Raises:
+        MetricError: no image, rows of another length, or a value that is not finite.
+
+    >>> stack([np.zeros((2, 3), np.float32), np.ones((1, 3), np.float32)], "fid/clean", 3).shape
+    (3, 3)
+    """
+    if not arrays:
+        raise MetricError(f"{metric}: no image in the set")
+    for number, array in enumerate(arrays):
+        if array.ndim != 2 or array.shape[1] != dim or not np.issubdtype(array.dtype, np.floating):
+            raise MetricError(
+                f"{metric} takes features (rows, {dim}) of floats, found {array.dtype} {array.shape} for image "
+                f"{number}: are they of another preset?"
+            )
+        if not np.isfinite(array).all():
+            raise MetricError(f"{metric}: the features of image {number} hold NaN or infinite values")
+    return np.concatenate(list(arrays), axis=0)
+
+
+def owners(arrays: Sequence[Array]) -> NDArray[np.int64]:
+    """The number of the image that each row of `stack` is of.
+
+    >>> owners([np.zeros((2, 3)), np.ones((1, 3))]).tolist()
+    [0, 0, 1]
+    """
+    return np.repeat(np.arange(len(arrays)), [len(array) for array in arrays])
+
+
+def check_pairs(reference: Sequence[Array], distorted: Sequence[Array], metric: str) -> None:
+    """Raises `MetricError` unless both sides can be of the same images.
+
+    >>> check_pairs([np.ones((1, 3))], [np.ones((2, 3))], "cmmd/split")
+    """
+    if len(reference) != len(distorted):
+        raise MetricError(f"{metric}: {len(reference)} originals and {len(distorted)} reconstructions are no pairs")
+
+
+def of_pairs(value: float, apart: float | None, other: str) -> Estimate:
+    """An unbiased estimate, with what it is over pairs of different images, and a note where these are not alike.
+
+    >>> of_pairs(-0.05, 0.0006, "kid/clean/split").reason
+    'lowered by pairs of an original with its own reconstruction: for small distances take kid/clean/split'
+    """
+    if apart is None:
+        return Estimate(value)
+    told = "lowered" if value < apart else "raised"
+    far = abs(value - apart) > LOUD * max(abs(apart), 1e-12)
+    reason = f"{told} by pairs of an original with its own reconstruction: for small distances take {other}"
+    return Estimate(value, reason=reason if far else "", extra={"apart": apart})
+
+
+def check_side(metric: type[SetMetric], height: int, width: int) -> None:
+    """Raises `MetricError` if the metric's preset is for images of another size than ``height`` x ``width``.
+
+    >>> from rdpbench.metrics.fid import FIDHFD
+    >>> check_side(FIDHFD, 256, FIDHFD.side)
+    """
+    side = getattr(metric, "side", None)
+    if side is not None and min(height, width) != side:
+        raise MetricError(
+            f"{metric.name} is for images whose shorter side is {side}, found {width} x {height} (width x height): "
+            "choose the dataset's protocol to fit, or a preset without a size"
+        )
+
+
+Rows = NDArray[Any]
+"""``(n, d)`` floats, one feature vector per row; stored as float32, computed with as float64."""
+
+BLOCK = 2048
+"""Rows at a time: 32 MB in float64 at d = 2048."""
+
+
+def check_rows(rows: Rows, what: str, minimum: int = 1) -> Rows:
+    """Return ``rows`` if they are at least ``minimum`` finite float vectors, ``(n, d)``.
+
+    Raises:
+        MetricError: another shape or type, too few rows, NaN or infinite values.
+
+    >>> check_rows(np.zeros((3, 8), np.float32), "fid: the reference").shape
+    (3, 8)
+    """
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or not np.issubdtype(rows.dtype, np.floating):
+        found = f"{rows.dtype} {rows.shape}" if isinstance(rows, np.ndarray) else type(rows).__name__
+        raise MetricError(f"{what}: features are an array (n, d) of floats, found {found}")
+    if rows.shape[1] == 0:
+        raise MetricError(f"{what}: the feature vectors have no entries")
+    if len(rows) < minimum:
+        number = "no feature vector" if not len(rows) else f"{len(rows)} feature vector{'s' * (len(rows) > 1)}"
+        raise MetricError(f"{what}: {number}, and at least {minimum} are needed")
+    for start in range(0, len(rows), BLOCK):
+        bad = ~np.isfinite(rows[start : start + BLOCK]).all(axis=1)
+        if bad.any():
+            raise MetricError(f"{what}: row {start + int(bad.argmax())} holds NaN or infinite values")
+    return rows
+
+
+def check_sets(reference: Rows, distorted: Rows, metric: str, minimum: int = 1) -> None:
+    """Two sets that can be compared: both pass `check_rows`, with vectors of one length.
+
+    Raises:
+        MetricError: one of them does not pass, or the lengths differ (features of two presets).
+
+    >>> check_sets(np.zeros((3, 8)), np.ones((2, 8)), "fid")
+    """
+    check_rows(reference, f"{metric}: the reference", minimum)
+    check_rows(distorted, f"{metric}: the distorted set", minimum)
+    same_length(reference.shape[1], distorted.shape[1], metric)
+
+
+def same_length(reference: int, distorted: int, metric: str) -> None:
+    """Raises `MetricError` if feature vectors of two lengths are about to be compared."""
+    if reference != distorted:
+        raise MetricError(
+            f"{metric}: the reference has vectors of {reference} entries and the distorted set of {distorted}; "
+            "features of two presets are never compared"
+        )
+
+
+def blocks(rows: Rows, size: int = BLOCK) -> Iterator[NDArray[np.float64]]:
+    """``rows`` in float64, at most ``size`` at a time.
+
+    >>> [len(block) for block in blocks(np.zeros((5, 2), np.float32), size=2)]
+    [2, 2, 1]
+    """
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size].astype(np.float64)

@@ -1,0 +1,344 @@
+"""CLIP's two towers (Radford et al., ICML 2021): images and captions to the vectors whose cosine scores compare.
+
+Images enter as 8 bits: the usual preprocessor takes float images too, rescales those of [0, 1] a second time, and
+answers with a plausible number. They are prepared in one of two ways, which see different pixels:
+
+- ``openai``: short side to the network's size (bicubic, antialiased, 8-bit result), then the centre square;
+- ``cmmd``: the centre square first, then bicubic to the network's size, as google-research's CMMD does.
+
+A caption longer than 77 tokens with both ends is cut there, as OpenAI's ``truncate=True`` does; `Clip.truncated` tells
+which. Captions are taken as they stand: OpenAI's own script also repairs broken Unicode and HTML entities.
+
+The published CLIP networks: their files, their sizes, and how both become ``transformers``' classes.
+
+The networks are built from the sizes written here and loaded strictly from one checked file each, so no configuration
+has to be fetched beside it. Captions become tokens by OpenAI's byte-pair table, whose hash is known, instead of the
+tokenizer files of each model's page.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdpbench.assets.weights import Card, read_tensors, resolve
+from rdpbench.errors import ImageError, MetricError
+from rdpbench.image import Image, check_image
+from rdpbench.networks.precision import exact
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of both transformers; a head is 64 wide in the text tower of all, and in the image towers of OpenAI."""
+
+    width: int
+    layers: int
+    heads: int
+    patch: int
+    side: int
+    text_width: int
+    text_layers: int
+    text_heads: int
+    dim: int
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+
+
+_OPENAI = "OpenAI's code is MIT; the model page states no licence of its own"
+
+TOKENS = Card(
+    id="clip-bpe",
+    source="https://github.com/openai/CLIP/raw/main/clip/bpe_simple_vocab_16e6.txt.gz",
+    revision="as in openai/CLIP since 2021",
+    file="bpe_simple_vocab_16e6.txt.gz",
+    sha256="924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a",
+    bytes=1356917,
+    licence="MIT",
+    note="byte-pair table of all CLIP models",
+)
+
+
+def _card(name: str, revision: str, file: str, sha256: str, size: int, licence: str, note: str) -> Card:
+    return Card(
+        id=name.partition("/")[2].casefold(),
+        source=f"https://huggingface.co/{name}/resolve/{revision}/{file}",
+        revision=revision,
+        file=file,
+        sha256=sha256,
+        bytes=size,
+        licence=licence,
+        note=note,
+    )
+
+
+# Hashes and sizes as public projects that pin these revisions state them, at least two of them for each file; the sizes
+# are those of the networks' float32 parameters and a header.
+B32 = _card(
+    "openai/clip-vit-base-patch32",
+    "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
+    "pytorch_model.bin",
+    "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f",
+    605247071,
+    _OPENAI,
+    "CLIP ViT-B/32, for the CLIP score of PerCo and of Hessel et al.",
+)
+L14 = _card(
+    "openai/clip-vit-large-patch14",
+    "32bd64288804d66eefd0ccbe215aa642df71cc41",
+    "model.safetensors",
+    "a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb",
+    1710540580,
+    _OPENAI,
+    "CLIP ViT-L/14, torchmetrics' default for the CLIP score",
+)
+L14_336 = _card(
+    "openai/clip-vit-large-patch14-336",
+    "ce19dc912ca5cd21c8a653c79e251e808ccabcd1",
+    "pytorch_model.bin",
+    "c6032c2e0caae3dc2d4fba35535fa6307dbb49df59c7e182b1bc4b3329b81801",
+    1711974081,
+    _OPENAI,
+    "CLIP ViT-L/14 at 336 pixels, for CMMD",
+)
+H14 = _card(
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+    "1c2b8495b28150b8a4922ee1c8edee224c284c0c",
+    "model.safetensors",
+    "036e6e2bd49697511f4f8b8cb5ee465f93025f7a69a145eadeb9a881ace9b18d",
+    3944552236,
+    "MIT",
+    "OpenCLIP ViT-H/14 of LAION, for the dCLIP of Text+Sketch",
+)
+SHAPES = {
+    B32.id: Shape(768, 12, 12, 32, 224, 512, 12, 8, 512),
+    L14.id: Shape(1024, 24, 16, 14, 224, 768, 12, 12, 768),
+    L14_336.id: Shape(1024, 24, 16, 14, 336, 768, 12, 12, 768),
+    H14.id: Shape(1280, 32, 16, 14, 224, 1024, 24, 16, 1024, "gelu"),
+}
+"""Sizes by card."""
+
+
+def build(shape: Shape, tensors: Mapping[str, Tensor], *, text: bool = True) -> Any:
+    """``transformers.CLIPModel`` (or the image tower alone) holding exactly ``tensors``.
+
+    Raises:
+        MetricError: a tensor is missing, left over or of another shape.
+    """
+    import torch
+    from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    sizes = configuration(shape)
+    with torch.device("meta"):
+        model: Any = (
+            CLIPModel(CLIPConfig(**sizes))
+            if text
+            else CLIPVisionModelWithProjection(CLIPVisionConfig(**sizes["vision_config"]))
+        )
+    # Files of before transformers 4.31 hold the positions' numbers too.
+    given = {name: tensor for name, tensor in tensors.items() if not name.endswith(".embeddings.position_ids")}
+    if not text:
+        given = {name: tensor for name, tensor in given.items() if name.startswith(("vision_model.", "visual_"))}
+    try:
+        model.load_state_dict({name: tensor.float() for name, tensor in given.items()}, strict=True, assign=True)
+    except RuntimeError as error:
+        raise MetricError(f"the file does not hold this CLIP network: {error}") from error
+    for name, numbers in list(model.named_buffers()):
+        # Not stored: numbers of the positions, which the meta device left without values.
+        owner = model.get_submodule(name.rpartition(".")[0])
+        owner.position_ids = torch.arange(numbers.shape[1])[None]
+    return model.eval().requires_grad_(False)
+
+
+def configuration(shape: Shape) -> dict[str, Any]:
+    """What ``transformers.CLIPConfig`` takes for a shape.
+
+    >>> configuration(SHAPES[B32.id])["vision_config"]["intermediate_size"]
+    3072
+    """
+    common = {"projection_dim": shape.dim, "hidden_act": shape.activation}
+    vision = {
+        "hidden_size": shape.width,
+        "intermediate_size": 4 * shape.width,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "patch_size": shape.patch,
+        "image_size": shape.side,
+    }
+    text = {
+        "hidden_size": shape.text_width,
+        "intermediate_size": 4 * shape.text_width,
+        "num_hidden_layers": shape.text_layers,
+        "num_attention_heads": shape.text_heads,
+    }
+    return {"projection_dim": shape.dim, "vision_config": common | vision, "text_config": common | text}
+
+
+@cache
+def read_tokens(path: Path) -> Any:
+    """``transformers.CLIPTokenizer`` from OpenAI's table: bytes (inside and ending a word), merges, two ends."""
+    from transformers import CLIPTokenizer
+
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        lines = file.read().split("\n")
+    merges = [(first, second) for first, second in map(str.split, lines[1:48895])]
+    # Bytes that print stand for themselves; the other 68 are letters from 256 on, and come last.
+    printed = [*range(ord("!"), 127), *range(0xA1, 0xAD), *range(0xAE, 256)]
+    letters = [chr(code) for code in (*printed, *range(256, 512 - len(printed)))]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges)]
+    ends = ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {word: number for number, word in enumerate([*words, *ends])}
+    # Declared as strings, but pairs are what its byte-pair model takes.
+    return CLIPTokenizer(vocab=vocabulary, merges=merges)  # type: ignore[arg-type]
+
+
+__all__ = ["B32", "H14", "L14", "L14_336", "TOKENS", "Clip", "load_clip", "unit"]
+
+Crop: TypeAlias = Literal["openai", "cmmd"]
+Rows: TypeAlias = NDArray[np.float32]
+
+BATCH = 16
+"""Images in the network at once."""
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+
+
+def load_clip(card: Card, device: str = "cpu", *, text: bool = True) -> Clip:
+    """The network of a card in evaluation mode, float32, with its tokens if ``text``.
+
+    Args:
+        card: ``B32``, ``L14``, ``L14_336`` or ``H14``.
+        device: where the network runs.
+        text: False leaves the text tower unloaded, a third to a quarter of the memory.
+
+    Raises:
+        MissingNeed: a file is not on this machine.
+        MetricError: the file's tensors are not those of the network.
+    """
+    tokens = read_tokens(resolve(TOKENS)) if text else None
+    return Clip(build(SHAPES[card.id], read_tensors(card), text=text), tokens, device)
+
+
+class Clip:
+    """Both towers of a ``transformers`` model on a device; see `load_clip` for the published ones.
+
+    Args:
+        model: ``CLIPModel``, or ``CLIPVisionModelWithProjection`` for images alone.
+        tokens: a ``CLIPTokenizer``; None if no captions come.
+        device: where the network runs.
+    """
+
+    def __init__(self, model: Any, tokens: Any = None, device: str = "cpu") -> None:
+        self.model = model.to(device).eval().requires_grad_(False)
+        self.tokens = tokens
+        self.device = device
+        self.side: int = model.vision_model.config.image_size
+        self._last: tuple[Image, NDArray[np.float64]] | None = None
+
+    def image(self, images: Sequence[Image], *, crop: Crop = "openai", projected: bool = True) -> Rows:
+        """Embeddings ``float32 (images, dim)``, not normalised (see `unit`); images may differ in size.
+
+        Args:
+            images: ``uint8 (H, W, 3)`` each.
+            crop: which pixels the network sees; see the top of this module.
+            projected: False gives the pooled class token before the projection (1024 numbers for L/14).
+
+        Raises:
+            MetricError: an image is not ``uint8 (H, W, 3)``.
+        """
+        import torch
+
+        rows = []
+        with torch.inference_mode(), exact():
+            for start in range(0, len(images), BATCH):
+                squares = [prepare(image, self.side, crop) for image in images[start : start + BATCH]]
+                pooled = self.model.vision_model(normalise(squares).to(self.device)).pooler_output
+                rows.append((self.model.visual_projection(pooled) if projected else pooled).cpu().numpy())
+        width = self.model.visual_projection
+        empty = np.empty((0, width.out_features if projected else width.in_features), np.float32)
+        return np.concatenate([empty, *rows])
+
+    def one(self, image: Image) -> NDArray[np.float64]:
+        """The projected embedding of one image, of length 1, ``(dim,)``, by OpenAI's crop.
+
+        The last image is remembered, pixels and all: several metrics ask for the same reconstruction in turn.
+        """
+        if self._last is None or not np.array_equal(self._last[0], image):
+            self._last = image.copy(), unit(self.image([image]))[0]
+        return self._last[1]
+
+    def text(self, captions: Sequence[str]) -> Rows:
+        """Projected embeddings ``float32 (captions, dim)``, not normalised; longer captions are cut at 77 tokens."""
+        import torch
+
+        rows = []
+        with torch.inference_mode(), exact():
+            for caption in captions:
+                # One at a time: without padding there is nothing to mask.
+                taken = self.tokens([caption], truncation=True, max_length=self._longest, return_tensors="pt")
+                pooled = self.model.text_model(taken["input_ids"].to(self.device)).pooler_output
+                rows.append(self.model.text_projection(pooled).cpu().numpy())
+        return np.concatenate([np.empty((0, self.model.text_projection.out_features), np.float32), *rows])
+
+    def truncated(self, captions: Sequence[str]) -> tuple[bool, ...]:
+        """For each caption, whether it is longer than what the network reads (77 tokens with both ends)."""
+        return tuple(len(self.tokens(caption)["input_ids"]) > self._longest for caption in captions)
+
+    @property
+    def _longest(self) -> int:
+        return int(self.model.text_model.config.max_position_embeddings)
+
+
+def unit(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """Rows of length 1, in float64.
+
+    >>> unit(np.array([[3.0, 4.0]])).tolist()
+    [[0.6, 0.8]]
+    """
+    wide = np.asarray(rows, np.float64)
+    lengths = np.linalg.norm(wide, axis=-1, keepdims=True)
+    if not np.all(np.isfinite(lengths) & (lengths > 0)):
+        raise MetricError("an embedding is zero or not a number: the network's weights or its input are broken")
+    return np.asarray(wide / lengths)
+
+
+def prepare(image: Image, side: int, crop: Crop) -> Image:
+    """The square ``uint8 (side, side, 3)`` that the network sees of an image.
+
+    >>> prepare(np.zeros((50, 90, 3), np.uint8), 32, "cmmd").shape
+    (32, 32, 3)
+    """
+    from PIL import Image as pil
+
+    try:
+        check_image(image, "CLIP: the image")
+    except ImageError as error:
+        raise MetricError(str(error)) from error
+    height, width = image.shape[:2]
+    whole = pil.fromarray(np.ascontiguousarray(image))
+    if crop == "cmmd":
+        short = min(height, width)
+        left, top = (width - short) // 2, (height - short) // 2
+        square = whole.crop((left, top, left + short, top + short))
+        return np.array(square.resize((side, side), pil.Resampling.BICUBIC))
+    # As torchvision's Resize and CenterCrop: the long side rounds down, the middle to even.
+    size = (side, int(side * height / width)) if width <= height else (int(side * width / height), side)
+    resized = np.array(whole.resize(size, pil.Resampling.BICUBIC)) if size != (width, height) else np.array(whole)
+    top, left = round((size[1] - side) / 2), round((size[0] - side) / 2)
+    return resized[top : top + side, left : left + side]
+
+
+def normalise(squares: Sequence[Image]) -> Tensor:
+    """``float32 (n, 3, side, side)`` with CLIP's mean and deviation taken out."""
+    import torch
+
+    planes = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).float() / 255
+    return (planes - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[:, None, None]

@@ -1,0 +1,287 @@
+"""Inception-v3 as TensorFlow published it on 2015-12-05: the network of FID and KID, up to its last pooling (2048).
+
+It is not torchvision's Inception: average pools leave the padding out of the mean, and the last block has a maximum
+where the paper has a mean. The layers are torchvision's, the blocks are put together here, and the file that
+pytorch-fid and torch-fidelity both load fills them strictly. The features are those of torch-fidelity and torchmetrics
+bit for bit on a CPU; another number of images in a batch moves them by rounding (2e-6 of the largest).
+
+Everything runs in float32 with TF32 off, but for the presets of ``fast.py``. Presets differ in what they do before the
+network: see ``presets.py``.
+
+The resizes to 299 x 299 that FID's implementations differ by: on the same images they give different FIDs.
+
+All take grey levels of [0, 255] as ``(n, 3, H, W)``, 8-bit or float32, give float32 on the tensor's device, and do not
+round in between. Measured on photographs, they lie 1 to 8 grey levels apart on average; none is a detail.
+
+================  ====================================================================================
+resize            is that of
+================  ====================================================================================
+``clean``         clean-fid: Pillow's bicubic on float images, widened when shrinking, clipped to [0, 255]
+``antialiased``   torchmetrics from 1.8 on: bilinear, widened when shrinking
+``plain``         pytorch-fid: bilinear between the nearest four pixels, pixel centres aligned
+``tf1``           TensorFlow 1, torch-fidelity, torchmetrics before 1.8: bilinear, corners not centres
+================  ====================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdpbench.assets.weights import CARDS, Weights, read_tensors
+from rdpbench.errors import ImageError, MetricError
+from rdpbench.image import Image, check_image
+from rdpbench.needs import Need, Package
+from rdpbench.networks.precision import exact, quick
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CARD = CARDS["inception-2015-12-05"]
+DIM = 2048
+BATCH = 16
+"""Images, or patches, in the network at once."""
+
+
+def build(tensors: Mapping[str, Tensor]) -> Any:
+    """torchvision's layers filled with the file's tensors, in evaluation mode on the CPU; run it with `pool3`.
+
+    Raises:
+        MetricError: a tensor is missing, left over or of another shape.
+    """
+    import torch
+    from torchvision.models import inception_v3
+
+    with torch.device("meta"):
+        network = inception_v3(weights=None, num_classes=1008, aux_logits=False, init_weights=False)
+    try:
+        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=True, assign=True)
+    except RuntimeError as error:
+        raise MetricError(f"the file does not hold the Inception network of FID: {error}") from error
+    return network.eval().requires_grad_(False)
+
+
+def pool3(network: Any, images: Tensor) -> Tensor:
+    """The last pooling layer ``(n, 2048)`` for images ``(n, 3, H, W)`` that are scaled already; 75 pixels at least."""
+    from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
+
+    x = network.Conv2d_2b_3x3(network.Conv2d_2a_3x3(network.Conv2d_1a_3x3(images)))
+    x = max_pool2d(x, 3, 2)
+    x = network.Conv2d_4a_3x3(network.Conv2d_3b_1x1(x))
+    x = max_pool2d(x, 3, 2)
+    for block in (network.Mixed_5b, network.Mixed_5c, network.Mixed_5d):
+        x = _block_35(block, x)
+    x = network.Mixed_6a(x)
+    for block in (network.Mixed_6b, network.Mixed_6c, network.Mixed_6d, network.Mixed_6e):
+        x = _block_17(block, x)
+    x = network.Mixed_7a(x)
+    x = _block_8(network.Mixed_7b, x, _mean(x))
+    # Inception's authors meant a mean here too; the graph that they published, and thus FID, has the maximum.
+    x = _block_8(network.Mixed_7c, x, max_pool2d(x, 3, 1, 1))
+    return adaptive_avg_pool2d(x, (1, 1)).flatten(1)
+
+
+def _mean(x: Tensor) -> Tensor:
+    """Of each 3 x 3 neighbourhood, without the padding."""
+    from torch.nn.functional import avg_pool2d
+
+    return avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+
+
+def _block_35(block: Any, x: Tensor) -> Tensor:
+    """At 35 x 35 (for 299 x 299 images)."""
+    import torch
+
+    small = block.branch5x5_2(block.branch5x5_1(x))
+    double = block.branch3x3dbl_3(block.branch3x3dbl_2(block.branch3x3dbl_1(x)))
+    return torch.cat([block.branch1x1(x), small, double, block.branch_pool(_mean(x))], 1)
+
+
+def _block_17(block: Any, x: Tensor) -> Tensor:
+    """At 17 x 17."""
+    import torch
+
+    cross = block.branch7x7_3(block.branch7x7_2(block.branch7x7_1(x)))
+    double = block.branch7x7dbl_3(block.branch7x7dbl_2(block.branch7x7dbl_1(x)))
+    double = block.branch7x7dbl_5(block.branch7x7dbl_4(double))
+    return torch.cat([block.branch1x1(x), cross, double, block.branch_pool(_mean(x))], 1)
+
+
+def _block_8(block: Any, x: Tensor, pooled: Tensor) -> Tensor:
+    """At 8 x 8."""
+    import torch
+
+    single = block.branch3x3_1(x)
+    double = block.branch3x3dbl_2(block.branch3x3dbl_1(x))
+    parts = [
+        block.branch1x1(x),
+        block.branch3x3_2a(single),
+        block.branch3x3_2b(single),
+        block.branch3x3dbl_3a(double),
+        block.branch3x3dbl_3b(double),
+        block.branch_pool(pooled),
+    ]
+    return torch.cat(parts, 1)
+
+
+@cache
+def _shared(device: str) -> Any:
+    """One network on each device for all presets of a process: 95 MB."""
+    return build(read_tensors(CARD)).to(device)
+
+
+class InceptionFeatures:
+    """What the presets share: a preset says how images become the network's input, and whether they are cut first."""
+
+    id: ClassVar[str]
+    version: ClassVar[str] = "1"
+    needs: ClassVar[tuple[Need, ...]] = (Package("torchvision"), Weights(CARD))
+    dim: ClassVar[int] = DIM
+    beside: ClassVar[tuple[str, ...]] = ()
+    uses_device: ClassVar[bool] = True
+    preload: ClassVar[tuple[str, ...]] = ("torch", "torchvision")
+    """Imported once, in the fork server, for all workers."""
+    fast: ClassVar[bool] = False
+    """Rounded by TF32 on a GPU, in whatever layout is fastest; only under an `id` that says so."""
+
+    def __init__(self, tensors: Mapping[str, Tensor] | None = None, device: str = "cpu") -> None:
+        """Take the card's file, or the given tensors in its place; the network is loaded at the first image."""
+        self._network = None if tensors is None else build(tensors).to(device)
+        self._device = device
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """The network's input, of images ``uint8 (n, 3, H, W)``."""
+        raise NotImplementedError
+
+    def pieces(self, image: Image) -> Sequence[Image]:
+        """What of an image the network sees, all of one size: the whole, or patches."""
+        return (image,)
+
+    def extract(self, images: Sequence[Image], **_: Any) -> list[NDArray[np.float32]]:
+        """One array ``float32 (rows, 2048)`` per image: one row, or one for each patch. Sizes may differ.
+
+        Raises:
+            MetricError: an image is not ``uint8 (H, W, 3)``, or too small for a patch.
+            MissingNeed: the weights are not on this machine.
+        """
+        import torch
+
+        network = _shared(self._device) if self._network is None else self._network
+        cut = [self.pieces(self._checked(image)) for image in images]
+        rows = [np.empty((0, DIM), np.float32)]
+        layout = torch.channels_last if self.fast else torch.contiguous_format
+        with torch.inference_mode(), quick() if self.fast else exact():
+            rows += [pool3(network, batch.to(memory_format=layout)).cpu().numpy() for batch in self._batches(cut)]
+        ends = np.cumsum([len(pieces) for pieces in cut])
+        return np.split(np.concatenate(rows), ends[:-1]) if cut else []
+
+    def _checked(self, image: Image) -> Image:
+        try:
+            return check_image(image, f"{self.id}: the image")
+        except ImageError as error:
+            raise MetricError(str(error)) from error
+
+    def _batches(self, cut: Sequence[Sequence[Image]]) -> Iterator[Tensor]:
+        """The network's inputs, `BATCH` at a time; prepared image by image, so that grouping does not touch them."""
+        import torch
+
+        waiting: list[Tensor] = []
+        for pieces in cut:
+            for start in range(0, len(pieces), BATCH):
+                stacked = np.stack(pieces[start : start + BATCH])
+                planes = torch.from_numpy(stacked).to(self._device).permute(0, 3, 1, 2).contiguous()
+                waiting.extend(self.prepare(planes))
+            while len(waiting) >= BATCH:
+                yield torch.stack(waiting[:BATCH])
+                del waiting[:BATCH]
+        if waiting:
+            yield torch.stack(waiting)
+
+
+Resize: TypeAlias = "Callable[[Tensor, int], Tensor]"
+"""Of a batch and the new side."""
+
+
+def clean(images: Tensor, side: int = 299) -> Tensor:
+    """Bicubic (a = -0.5) and antialiased, in float64: Pillow's on float images, within 0.00002 grey levels.
+
+    Pillow's weights are float64; with torch's of float32, photographs come out up to 0.004 grey levels away.
+
+    >>> import torch
+    >>> round(float(clean(torch.tensor([[[[0.0, 255.0]]]]).expand(1, 3, 2, 2), 3)[0, 0, 1, 1]), 3)
+    127.5
+    """
+    from torch.nn.functional import interpolate
+
+    resized = interpolate(images.double(), (side, side), mode="bicubic", align_corners=False, antialias=True)
+    return resized.clamp_(0, 255).float()  # bicubic weights overshoot at edges
+
+
+def antialiased(images: Tensor, side: int = 299) -> Tensor:
+    """Bilinear, antialiased; bit for bit torchmetrics' default from 1.8 on.
+
+    >>> import torch
+    >>> round(float(antialiased(torch.arange(8.0).expand(1, 3, 8, 8), 2)[0, 0, 0, 0]), 4)
+    1.8929
+    """
+    from torch.nn.functional import interpolate
+
+    return interpolate(images.float(), (side, side), mode="bilinear", align_corners=False, antialias=True)
+
+
+def plain(images: Tensor, side: int = 299) -> Tensor:
+    """Bilinear without antialiasing: most pixels of a large image are never read.
+
+    >>> import torch
+    >>> float(plain(torch.arange(8.0).expand(1, 3, 8, 8), 2)[0, 0, 0, 0])
+    1.5
+    """
+    from torch.nn.functional import interpolate
+
+    return interpolate(images.float(), (side, side), mode="bilinear", align_corners=False)
+
+
+def tf1(images: Tensor, side: int = 299) -> Tensor:
+    """TensorFlow 1's bilinear: output pixel i is read at ``i * in / out``, which shifts the image; no antialiasing.
+
+    >>> import torch
+    >>> tf1(torch.arange(8.0).expand(1, 3, 8, 8), 2)[0, 0, 0].tolist()
+    [0.0, 4.0]
+    """
+    import torch
+
+    top, bottom, down = _positions(images, images.shape[2], side)
+    left, right, across = _positions(images, images.shape[3], side)
+    # Same order of operations as in TensorFlow's kernel: across first, then down. Most images become smaller, thus rows
+    # are picked before anything is computed, and each once.
+    unique: Any = torch.unique(torch.cat([top, bottom]), return_inverse=True)
+    needed, place = unique
+    rows = images.index_select(2, needed)
+    first = rows.index_select(3, left).float()
+    lines = first.add_((rows.index_select(3, right).float() - first) * across)
+    upper, lower = lines.index_select(2, place[:side]), lines.index_select(2, place[side:])
+    return upper + (lower - upper) * down[:, None]
+
+
+def _positions(images: Tensor, length: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The two pixels that each output pixel lies between, and how far it is from the first."""
+    import torch
+
+    # The factor is rounded to float32 before it multiplies, as in TensorFlow.
+    places = torch.arange(side, dtype=torch.float32, device=images.device) * torch.tensor(length / side)
+    first = places.long()
+    return first, (first + 1).clamp_max(length - 1), places - first
+
+
+def around_128(images: Tensor) -> Tensor:
+    """``(x - 128) / 128``: the input of the 2015 graph, as TensorFlow, torch-fidelity and clean-fid scale it.
+
+    >>> import torch
+    >>> around_128(torch.tensor([0.0, 128.0, 255.0])).tolist()
+    [-1.0, 0.0, 0.9921875]
+    """
+    return (images - 128) / 128

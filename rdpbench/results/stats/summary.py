@@ -1,0 +1,326 @@
+"""From points to one tidy frame that tables, figures and the report all draw from.
+
+A line is a point under a metric: means over images with their 95 % intervals (`rdpbench.results.stats.bootstrap`). The
+rate and the value of a line are over the same images, whose fingerprint stands in ``images``; ``bpp_all`` is the rate
+of all images that were coded. Several seeds of an image count as their mean; how far the seeds of a stochastic codec
+are apart is not in the intervals: it stands beside them (``*_seed_sd``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdpbench.metrics.contract import Meaning, stated
+from rdpbench.results.stats import bootstrap
+from rdpbench.results.stats.current import gather
+from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.stats.points import Floats, Point, Points, Taken, common, fingerprint
+from rdpbench.results.store.schema import Row, Score, SetScore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PLACE = ["dataset", "manifest", "protocol"]
+POINT = [*PLACE, "codec", "rate_field", "target_bpp", "rate"]
+OTHER_IMAGES = "over other images than the rest"
+WIDE = 2.0
+"""Interpolating between two points whose rates differ by more than this factor is marked."""
+
+
+def summarise(
+    rows: Iterable[Row], scores: Iterable[Score], metrics: Sequence[str], sets: Iterable[SetScore] = ()
+) -> pd.DataFrame:
+    """One line per point and metric, of rows that state their place; see `frame`."""
+    return frame(gather(rows, scores, sets), metrics)
+
+
+def frame(points: Points, metrics: Sequence[str]) -> pd.DataFrame:
+    """One line per point and metric; `rdpbench.results.read.POINTS` says what each column means.
+
+    By rising rate within a codec; points without any (all failed, out of range) come last, by their setting.
+    """
+    lines = [_line(points, point, metric) for point in points.points for metric in metrics or [""]]
+    return _framed(lines, points)
+
+
+def compared(
+    points: Points, metrics: Sequence[str], *, per_setting: bool = False
+) -> tuple[pd.DataFrame, dict[str, None]]:
+    """The same over the images that all points have which are put side by side, and who is left out.
+
+    Args:
+        points: of any places; only those of one place are compared.
+        metrics: each is compared over its own images.
+        per_setting: compare targets with one another, each over its own images.
+
+    Returns:
+        The frame, and in words what is not in it and over how many images the others are, as keys.
+    """
+    lines: list[dict[str, Any]] = []
+    notes: dict[str, None] = {}
+    for where in points.places:
+        here = points.at(where)
+        groups: dict[float | None, list[Point]] = {}
+        for point in here.points:
+            groups.setdefault(point.setting.target if per_setting else None, []).append(point)
+        for members in groups.values():
+            for metric in metrics:
+                lines += _compared(here, members, metric, notes)
+    order = {id(point): number for number, point in enumerate(points.points)}
+    return _framed(sorted(lines, key=lambda line: order[line["_point"]]), points), notes
+
+
+def _compared(points: Points, members: Sequence[Point], metric: str, notes: dict[str, None]) -> list[dict[str, Any]]:
+    taken = {point: points.taken(point, metric) for point in members}
+    fixed = meaning(metric).kind == "set"
+    there = {point: of.images for point, of in taken.items() if of.images}
+    shared = common(there, fixed=fixed)
+    for point, why in shared.left_out.items():
+        notes[f"{metric}: {point.codec}, {point.setting.words}, is not compared: {why}"] = None
+    coded = {points.name(row) for point in shared.keys for row in point.good}
+    if shared.keys and len(shared.images) < len(coded):
+        notes[f"{metric}: compared over the {len(shared.images)} of {len(coded)} images that all have"] = None
+    return [_line(points, point, metric, shared.images) | {"_point": id(point)} for point in shared.keys]
+
+
+def side_by_side(points: Points, metrics: Sequence[str]) -> pd.DataFrame:
+    """All points as they may stand in one picture: over the images that all have.
+
+    A point that is not compared is over its own images, and the column ``doubtful`` says so.
+    """
+    import pandas as pd
+
+    lines, _ = compared(points, metrics)
+    alone = frame(points, metrics)
+    keys = [*POINT, "metric"]
+    there = set(map(tuple, lines[keys].astype(str).to_numpy()))
+    other = alone[np.array([tuple(key) not in there for key in alone[keys].astype(str).to_numpy()], bool)]
+    doubts = np.where(np.isfinite(other["value"].to_numpy(float)), OTHER_IMAGES, "")
+    both = pd.concat([lines.assign(doubtful=""), other.assign(doubtful=doubts)], ignore_index=True)
+    place = {tuple(key): number for number, key in enumerate(alone[keys].astype(str).to_numpy())}
+    both["_order"] = [place[tuple(key)] for key in both[keys].astype(str).to_numpy()]
+    return both.sort_values("_order").drop(columns="_order").reset_index(drop=True)
+
+
+def _framed(lines: Sequence[Mapping[str, Any]], points: Points) -> pd.DataFrame:
+    import pandas as pd
+
+    table = pd.DataFrame(list(lines), columns=[*POINT, *_COLUMNS])
+    table = table.astype(_KINDS)  # also where there is no line
+    order = {key: n for n, key in enumerate(dict.fromkeys((*p.where, p.codec) for p in points.points))}
+    names = zip(*(table[name] for name in (*PLACE, "codec")), strict=True)
+    table["_codec"] = [order[dataset, manifest, protocol, codec] for dataset, manifest, protocol, codec in names]
+    table = table.sort_values(["_codec", "bpp_all", "target_bpp", "rate"], kind="stable", na_position="last")
+    return table.drop(columns="_codec").reset_index(drop=True)
+
+
+_COLUMNS = [
+    *["n", "dataset_size", "partial", "failed", "out_of_range", "weights", "seeds"],
+    *["bpp", "bpp_lo", "bpp_hi", "bpp_seed_sd", "bpp_pooled", "bpp_all"],
+    *["metric", "value", "value_lo", "value_hi", "value_seed_sd", "n_scored", "infinite", "images"],
+    *["unit", "higher_is_better", "perceptual", "reliable", "note"],
+]
+
+
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(["target_bpp", "rate", "bpp", "bpp_lo", "bpp_hi", "bpp_seed_sd", "bpp_pooled", "bpp_all"], float),
+    **dict.fromkeys(["value", "value_lo", "value_hi", "value_seed_sd"], float),
+    **dict.fromkeys(["n", "dataset_size", "failed", "out_of_range", "seeds", "n_scored", "infinite"], int),
+    **dict.fromkeys(["partial", "higher_is_better", "perceptual", "reliable"], bool),
+}
+
+
+def _line(points: Points, point: Point, metric: str, images: Collection[str] | None = None) -> dict[str, Any]:
+    """A point under a metric, over the images that have a value, or over some of them."""
+    taken, every = points.taken(point, metric), points.taken(point, "")
+    whole = fingerprint(taken.images) if images is None or len(images) == len(taken.images) else fingerprint(images)
+    if images is not None:
+        taken = taken.of(images)
+    size = max(row.dataset_size for row in point.rows)
+    of_metric = meaning(metric) if metric else Meaning("pair", "", True, False)
+    value: dict[str, Any]
+    if not taken.images and taken.lossless and images is None:  # all lossless: the rate is theirs
+        taken = points.taken(point, metric, infinite=True)
+        value = {"value": math.inf, "value_lo": math.inf, "value_hi": math.inf}
+        value |= {"value_seed_sd": math.nan, "n_scored": len(taken.images), "infinite": len(taken.images), "images": ""}
+    elif of_metric.kind == "set":
+        value = _of_set(points, point, metric, taken, whole)
+    else:
+        value = _of_pairs(taken, of_metric, whole, len(taken.lossless) if images is None else 0)
+    coded = len(every.images) if images is None else len(taken.images)
+    setting = point.setting
+    return {
+        **point.where._asdict(),
+        "codec": point.codec,
+        "rate_field": setting.field,
+        "target_bpp": setting.target,
+        "rate": setting.rate,
+        "n": coded,
+        "dataset_size": size,
+        "partial": coded < size,
+        "failed": sum(row.status == "error" for row in point.rows),
+        "out_of_range": sum(row.status == "out_of_range" for row in point.rows),
+        "weights": ", ".join(sorted({row.weights for row in point.rows if row.weights})),
+        "seeds": len({row.seed for row in point.good}),
+        **_rates(taken if metric else every),
+        "bpp_all": _mean(every.bpp),
+        "metric": metric,
+        "reliable": True,
+        "note": "",
+        "unit": of_metric.unit,
+        "higher_is_better": of_metric.higher_is_better,
+        "perceptual": of_metric.perceptual,
+        **(value if metric else _NOTHING),
+    }
+
+
+_NOTHING: dict[str, Any] = dict.fromkeys(["value", "value_lo", "value_hi", "value_seed_sd"], math.nan) | {
+    "n_scored": 0,
+    "infinite": 0,
+    "images": "",
+}
+
+
+def _rates(taken: Taken) -> dict[str, float]:
+    low, high = with_interval(taken.bpp, bounds=(0, math.inf))[1:]
+    pooled = float(np.dot(taken.bpp, taken.pixels) / taken.pixels.sum()) if len(taken.bpp) else math.nan
+    spread = _spread(taken, 0, None)
+    return {"bpp": _mean(taken.bpp), "bpp_lo": low, "bpp_hi": high, "bpp_seed_sd": spread, "bpp_pooled": pooled}
+
+
+def _of_pairs(taken: Taken, of: Meaning, images: str, lossless: int) -> dict[str, Any]:
+    reduce = None if of.averaged == "mean" else lambda mean: float(stated(mean, of.averaged))
+    centre, *ends = with_interval(taken.weighed, reduce, of.bounds)
+    low, high = min(ends), max(ends)
+    count = {"n_scored": len(taken.images) + lossless, "infinite": lossless, "images": images}
+    return {"value": centre, "value_lo": low, "value_hi": high, "value_seed_sd": _spread(taken, 1, of), **count}
+
+
+def _of_set(points: Points, point: Point, metric: str, taken: Taken, images: str) -> dict[str, Any]:
+    """The mean over seeds of the value of a set; nothing, with the reason, if a seed has none."""
+    scores = list(points.set_scores(point, metric).values())
+    known = [score for score in scores if score is not None]
+    notes = "; ".join(dict.fromkeys(text for score in known for text in (score.reason, score.note) if text))
+    values = [score.value for score in known if score.value is not None]
+    if not taken.images or len(values) < len(scores):
+        return {**_NOTHING, "note": notes}
+    ends = [
+        _mean([math.nan if end is None else end for end in of])
+        for of in zip(*((k.lo, k.hi) for k in known), strict=True)
+    ]
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    value = {"value": _mean(values), "value_lo": ends[0], "value_hi": ends[1], "value_seed_sd": spread}
+    count = {"n_scored": len(taken.images), "infinite": 0, "images": images}
+    return {**value, **count, "reliable": all(score.reliable for score in known), "note": notes}
+
+
+def _mean(values: Sequence[float] | Floats) -> float:
+    return math.fsum(values) / len(values) if len(values) else math.nan
+
+
+def _spread(taken: Taken, part: int, of: Meaning | None) -> float:
+    """Standard deviation over seeds of the mean over the images that each of them has; NaN for one seed."""
+    seeds = [names for names in taken.by_seed.values() if names]
+    shared = sorted(set.intersection(*map(set, seeds))) if len(seeds) > 1 else []
+    if not shared:
+        return math.nan
+    means = np.array([[names[image][part] for image in shared] for names in seeds]).mean(axis=1)
+    means = stated(means, of.averaged) if of else means
+    return float(means.std(ddof=1)) if np.isfinite(means).all() else math.nan  # decibels of no error are infinite
+
+
+def with_interval(
+    values: NDArray[np.float64],
+    reduce: Callable[[float], float] | None = None,
+    bounds: bootstrap.Bounds = bootstrap.REAL,
+) -> tuple[float, float, float]:
+    """Mean and 95 % interval over images, as `bootstrap.mean` has them; ``reduce`` states a mean in its unit.
+
+    >>> mean, low, high = with_interval(np.array([1.0, 2.0, 3.0, 4.0]))
+    >>> mean, low < mean < high
+    (2.5, True)
+    """
+    if not len(values) or not np.isfinite(values).all():
+        return math.nan, math.nan, math.nan
+    found = bootstrap.mean(values, reduce=reduce, bounds=bounds)
+    centre = math.fsum(values) / len(values)
+    return centre if reduce is None else reduce(centre), found.low, found.high
+
+
+def value_at(rates: Floats, values: Floats, bpp: float) -> float:
+    """A curve's value at a rate, linear in log rate; NaN where its points do not reach it from both sides.
+
+    >>> value_at(np.array([0.1, 0.4]), np.array([30.0, 34.0]), 0.2)
+    32.0
+    """
+    along, there = usable(rates, values)
+    if len(along) == 0 or not along[0] <= bpp <= along[-1]:
+        return math.nan
+    return float(np.interp(math.log(bpp), np.log(along), there))
+
+
+def usable(rates: Floats, values: Floats) -> tuple[Floats, Floats]:
+    """The points of a curve that can be interpolated, by rising rate."""
+    good = np.isfinite(rates) & np.isfinite(values) & (rates > 0)
+    order = np.argsort(rates[good], kind="stable")
+    return rates[good][order], values[good][order]
+
+
+def gap(rates: Floats, bpp: float) -> float:
+    """By which factor the rates differ between which a value at ``bpp`` is interpolated; 1 at a point itself.
+
+    >>> gap(np.array([0.1, 0.4, 0.8]), 0.2)
+    4.0
+    """
+    below, above = rates[rates <= bpp].max(), rates[rates >= bpp].min()
+    return float(above / below)
+
+
+def at_rate(lines: pd.DataFrame, bpp: float) -> pd.DataFrame:
+    """Each codec's metrics at one rate, interpolated between its points, linear in log rate.
+
+    A codec whose points do not reach the rate is left out: nothing is extrapolated. ``wide`` says that the points
+    beside the rate are more than a factor of `WIDE` apart.
+    """
+    import pandas as pd
+
+    out = []
+    for (*place, codec, metric), points in lines.groupby([*PLACE, "codec", "metric"], sort=False):
+        rates, values = usable(points["bpp"].to_numpy(float), points["value"].to_numpy(float))
+        value = value_at(rates, values, bpp)
+        if len(rates) < 2 or math.isnan(value):
+            continue
+        first = points.iloc[0]
+        known = [value, bool(first["higher_is_better"]), first["unit"], gap(rates, bpp) > WIDE]
+        out.append((*place, codec, metric, bpp, *known))
+    columns = [*PLACE, "codec", "metric", "bpp", "value", "higher_is_better", "unit", "wide"]
+    return pd.DataFrame(out, columns=columns)
+
+
+def common_rates(lines: pd.DataFrame) -> list[float]:
+    """Round rates that at least two codecs' measured points reach from both sides."""
+    spans = lines[np.isfinite(lines["bpp"])].groupby("codec")["bpp"].agg(["min", "max"])
+    candidates = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+    return [rate for rate in candidates if ((spans["min"] <= rate) & (spans["max"] >= rate)).sum() >= 2]
+
+
+def tidy(points: Points, metrics: Sequence[str]) -> pd.DataFrame:
+    """One line per image, rate point and metric: the long form that plotting libraries want."""
+    import pandas as pd
+
+    lines = []
+    for row in points.rows:
+        fixed = row.record()
+        for metric in metrics or [""]:
+            score = points.score(row, metric)
+            error = score.error if score else ""
+            lines.append({**fixed, "metric": metric, "value": points.value(row, metric), "metric_error": error})
+    return pd.DataFrame(lines)

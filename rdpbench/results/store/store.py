@@ -1,0 +1,559 @@
+"""A run's folder, and how it is read and written.
+
+::
+
+    results/runs/<run>/
+      parts/*.jsonl          records as they are made, until they are compacted
+      rows.parquet           one row per task
+      scores.parquet         task_key, metric, value
+      timings.parquet        honest times, where asked for
+      sets.parquet           values of set metrics, one per point
+      members.parquet        rows that belong to more points than the one they were coded for
+      measures.parquet       units and directions of metrics that do not ship
+      parquet.sha256         of these six and of the sessions, as sha256sum writes it: a checksum inside Parquet covers
+                             a part of it only; its first line is a comment with the sha256 of the others
+      bitstreams/ab/abcd...  every bitstream, under its sha256
+      reconstructions/       PNG, as far as keep= asks for them
+      features/              arrays that set metrics need, per image; see `rdpbench.results.store.features`
+      sessions/*.json        provenance of each call
+      tables/  figures/      what `show` makes of the above
+
+Rows exist once however often a command is repeated: what is in the store is not done again.
+
+Decoded images on disk, as far as ``keep=`` asks for them: lossless PNG, named by codec, rate and image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rdpbench.errors import StoreBusy, StoreCorrupt, StoreUnwritable
+from rdpbench.image import Image
+from rdpbench.paths import ODD, file_name, unwritable
+from rdpbench.results.store.features import FeatureStore
+from rdpbench.results.store.parts import Part, PartWriter, read_parts
+from rdpbench.results.store.schema import (
+    REFUTED,
+    SCHEMA_VERSION,
+    Measure,
+    Member,
+    Row,
+    Score,
+    SetScore,
+    Timing,
+    migrate,
+    parse,
+)
+
+
+@dataclass
+class Contents:
+    """All that a store holds, by key."""
+
+    rows: dict[str, Row] = field(default_factory=dict)
+    scores: dict[str, Score] = field(default_factory=dict)
+    timings: dict[str, Timing] = field(default_factory=dict)
+    sets: dict[str, SetScore] = field(default_factory=dict)
+    members: dict[str, Member] = field(default_factory=dict)
+    measures: dict[str, Measure] = field(default_factory=dict)
+    sessions: dict[str, str] = field(default_factory=dict)
+    """The sha256 of the file of each call, as far as it was noted."""
+
+    def add(self, record: dict[str, Any], where: str) -> None:
+        """Take in one record; a success replaces a failure of the same key, never the other way round.
+
+        A target that is out of range is no failure: another tolerance says something else of the same bitstream.
+        """
+        if odd := sorted(record.keys() - _KNOWN):
+            raise StoreCorrupt(f"{where}: {', '.join(odd):.80} is not of a record")
+        if "row" in record:
+            row: Row = parse(Row, record["row"], where)
+            self._add_row(row)
+        for one in _list_of(record, "scores", where):
+            score: Score = parse(Score, one, where)
+            self.scores[score.score_key] = score
+        if "timing" in record:
+            timing: Timing = parse(Timing, record["timing"], where)
+            self.timings[timing.timing_key] = timing
+        if "set" in record:
+            of_set: SetScore = parse(SetScore, record["set"], where)
+            self.sets[of_set.set_key] = of_set
+        if "member" in record:
+            member: Member = parse(Member, record["member"], where)
+            self.members[member.member_key] = member
+        if "measure" in record:
+            measure: Measure = parse(Measure, record["measure"], where)
+            self.measures[measure.measure_key] = measure
+        if "session" in record:
+            self.sessions[_text(record, "session", where)] = _text(record, "sha256", where)
+        if "verified" in record and (key := _text(record, "verified", where)) in self.rows:
+            self.rows[key] = replace(self.rows[key], verified="fresh_process")
+        if "refuted" in record and (key := _text(record, "refuted", where)) in self.rows:
+            error = _text(record, "error", where)
+            self.rows[key] = replace(self.rows[key], status="error", error=error)
+            if error.startswith(REFUTED):
+                self.rows[key] = replace(self.rows[key], verified="refuted")
+        if "suspect" in record and (key := _text(record, "suspect", where)) in self.rows:
+            self.rows[key] = replace(self.rows[key], verified="refuted")
+
+    def _add_row(self, row: Row) -> None:
+        key = row.task_key
+        old = self.rows.get(key)
+        if old is not None and old.status != "error" and row.status == "error":
+            return
+        if old is not None and old == replace(row, verified=old.verified):
+            return  # a part that is compacted already: what was verified since stays so
+        if old is not None and old.verified == "refuted" and row.verified == "fresh_object":
+            row = replace(row, verified="refuted")  # coded again: nobody has decoded it elsewhere yet
+        if old is not None and old.reconstruction_sha256 and _made(old) != _made(row):
+            # Coded again, to other pixels or bytes, or from other files: scores and times of the old ones are not its.
+            self.scores = {name: one for name, one in self.scores.items() if one.task_key != key}
+            self.timings = {name: one for name, one in self.timings.items() if one.task_key != key}
+        self.rows[key] = row
+
+
+_KNOWN = {"v", "row", "scores", "timing", "set", "member", "measure", "session", "sha256"}
+_KNOWN |= {"verified", "refuted", "suspect", "error"}
+"""What a record can have."""
+
+
+def _text(record: dict[str, Any], name: str, where: str) -> str:
+    text = record.get(name)
+    if not isinstance(text, str):
+        raise StoreCorrupt(f"{where}: {text!r:.80} cannot be the {name} of a record")
+    return text
+
+
+def _list_of(record: dict[str, Any], name: str, where: str) -> list[Any]:
+    values = record.get(name, [])
+    if not isinstance(values, list):
+        raise StoreCorrupt(f"{where}: {values!r:.80} cannot be the {name} of a record")
+    return values
+
+
+@dataclass(frozen=True)
+class Store:
+    """One run's folder."""
+
+    folder: Path
+
+    @property
+    def parts(self) -> Path:
+        return self.folder / "parts"
+
+    def exists(self) -> bool:
+        """Has anything been stored here?"""
+        return self.folder.is_dir() and (self._parquet("rows").is_file() or any(self.parts.glob("*.jsonl")))
+
+    def read(self) -> Contents:
+        """Everything, compacted or not.
+
+        Raises:
+            StoreCorrupt: a file is not what was written.
+            StoreError: a file of a newer version.
+        """
+        # Parts first: if another process compacts meanwhile, what leaves the parts is found in Parquet.
+        while True:
+            try:
+                parts = list(self.read_parts())
+                break
+            except FileNotFoundError:
+                continue
+        contents = self._compacted()
+        for part in parts:
+            for number, record in enumerate(part.records, start=1):
+                where = f"{part.path}:{number}"
+                contents.add(migrate(record, record.get("v"), where), where)
+        return contents
+
+    def read_parts(self) -> Iterator[Part]:
+        """The parts that are not compacted yet."""
+        return read_parts(self.parts)
+
+    def check_links(self, *names: str) -> None:
+        """Refuse to write through links of the run's folder that lead out of it: who made the folder made them.
+
+        Raises:
+            StoreUnwritable: one of the names is such a link.
+        """
+        home = self.folder.resolve()
+        for name in names:
+            path = self.folder / name
+            if path.is_symlink() and not path.resolve().is_relative_to(home):
+                raise StoreUnwritable(
+                    f"{path} is a link to {path.readlink()}, out of the run's folder, where nothing is written. "
+                    "Put a folder in its place"
+                )
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for writing.
+
+        Raises:
+            StoreBusy: another rdpbench holds it.
+            StoreUnwritable: it cannot be made or written.
+        """
+        from filelock import FileLock, Timeout
+
+        self.check_links("parts", "sessions", ".lock", "reconstructions", "features")
+        for path in [*self.folder.glob("*.tmp"), *self.folder.glob("*.parquet"), self.folder / "parquet.sha256"]:
+            self.check_links(path.name)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / ".lock", timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise StoreBusy(
+                f"another rdpbench is writing to {self.folder}. Wait for it, or give this one a folder of its own: "
+                "run=ANOTHER_NAME"
+            ) from None
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def new_session(self) -> str:
+        """A name for a call that writes here. It sorts behind all others, whatever the clock says: later is newer."""
+        from rdpbench.provenance import new_session
+
+        names = [path.stem for place in ("sessions/*.json", "parts/*.jsonl") for path in self.folder.glob(place)]
+        return new_session(max(names, default=""))
+
+    def writer(self, session: str) -> PartWriter:
+        """A new part; hold the lock."""
+        return PartWriter(self.parts / f"{session}.jsonl")
+
+    def compact(self) -> Contents | None:
+        """Move the parts into Parquet: written beside, checked, swapped in, and only then are the parts deleted.
+
+        Returns what is stored then, or None where there was no part: nothing was read.
+        """
+        parts = list(self.read_parts())
+        if not parts:
+            return None
+        contents = self.read()
+        tables = _tables(contents).items()
+        written = [self._write_parquet(name, made) for name, made in tables if made or self._parquet(name).is_file()]
+        # A kill between these steps leaves both checksums, so whichever file is there is known.
+        names = {one.with_suffix(".parquet").name for one in written}
+        kept = [(sha, name) for sha, name in self._checksums() if name in _FILES and (self.folder / name).is_file()]
+        new = [(_sha256(one.read_bytes()), one.with_suffix(".parquet").name) for one in written]
+        new += [(sha, f"{_SESSIONS}{session}.json") for session, sha in sorted(contents.sessions.items())]
+        self._write_checksums(sorted({*kept, *new}, key=lambda line: line[::-1]))
+        for one in written:
+            one.replace(one.with_suffix(".parquet"))
+        self._write_checksums([*[line for line in kept if line[1] not in names], *new])
+        if self._compacted() != contents:
+            raise StoreCorrupt(f"{self._parquet('rows')} does not hold what was just written; the parts are kept")
+        for part in parts:
+            part.path.unlink(missing_ok=True)
+        return contents
+
+    @property
+    def features(self) -> FeatureStore:
+        """The arrays of this run's reconstructions."""
+        return FeatureStore(self.folder / "features")
+
+    # Bitstreams
+
+    def bitstream_path(self, sha256: str) -> Path:
+        """Where the bitstream with this hash lies.
+
+        Raises:
+            StoreCorrupt: it is no hash; a row may say anything, and nothing else is read.
+        """
+        if not is_sha256(sha256):
+            raise StoreCorrupt(f"{sha256!r:.80} is no sha256, and names no bitstream")
+        return self.folder / "bitstreams" / sha256[:2] / f"{sha256}.bin"
+
+    def put_bitstream(self, data: bytes) -> str:
+        """Store a bitstream under its sha256; returns the hash."""
+        sha256 = _sha256(data)
+        path = self.bitstream_path(sha256)
+        try:
+            try:
+                if not path.parent.is_dir() and not self.folder.is_dir():  # deleted or renamed meanwhile: stays so
+                    raise FileNotFoundError(errno.ENOENT, "gone", str(self.folder))
+                _write_new(path, data)
+            except FileExistsError:
+                if path.read_bytes() != data:  # damaged, or another worker is writing the same: made whole either way
+                    beside = path.with_suffix(f".{os.getpid()}.tmp")
+                    beside.unlink(missing_ok=True)
+                    _write_new(beside, data)
+                    beside.replace(path)
+        except OSError as error:
+            raise unwritable(path, error) from error
+        return sha256
+
+    def get_bitstream(self, sha256: str) -> bytes:
+        """The stored bytes, checked against their name.
+
+        Raises:
+            StoreCorrupt: the file is missing or its bytes changed.
+        """
+        path = self.bitstream_path(sha256)
+        if not path.is_file():
+            raise StoreCorrupt(f"bitstream {path} is missing; the command that made it makes it again")
+        data = path.read_bytes()
+        found = _sha256(data)
+        if found != sha256:
+            raise StoreCorrupt(
+                f"bitstream {path} changed after it was stored: its sha256 is now {found}. "
+                "Delete it, and the command that made it makes it again"
+            )
+        return data
+
+    def has_bitstream(self, row: Row) -> bool:
+        """Is a row's bitstream there, with its size? (Cheap; `verify` checks the bytes.)"""
+        if not is_sha256(row.bitstream_sha256):
+            return False
+        path = self.bitstream_path(row.bitstream_sha256)
+        return path.is_file() and path.stat().st_size == row.bytes
+
+    # Parquet
+
+    def _parquet(self, name: str) -> Path:
+        return self.folder / f"{name}.parquet"
+
+    def _compacted(self) -> Contents:
+        contents = Contents()
+        for name in ("row", "timing", "set", "member", "measure"):
+            where = str(self._parquet(f"{name}s"))
+            for record in self._read_parquet(f"{name}s"):
+                contents.add({name: record}, where)
+        where = str(self._parquet("scores"))
+        scores: Iterator[Score] = (parse(Score, record, where) for record in self._read_parquet("scores"))
+        contents.scores = {score.score_key: score for score in scores}
+        stems = [(name.removeprefix(_SESSIONS), sha) for sha, name in self._checksums() if name.startswith(_SESSIONS)]
+        contents.sessions = {stem.removesuffix(".json"): sha for stem, sha in stems}
+        return contents
+
+    def _read_parquet(self, name: str) -> list[dict[str, Any]]:
+        path = self._parquet(name)
+        if not path.is_file():
+            return []
+        data = self._checked(path)
+        try:
+            version, records = _records(data)
+        except _UNREADABLE as error:
+            raise StoreCorrupt(f"{path} cannot be read: {error}") from error
+        return [migrate(record, version, str(path)) for record in records]
+
+    def _checked(self, path: Path) -> bytes:
+        """A Parquet file's bytes, if they have the checksum that was noted when they were written."""
+        before = None
+        while True:
+            data = path.read_bytes()
+            found, known = _sha256(data), [sha for sha, name in self._checksums() if name == path.name]
+            if found in known:
+                return data
+            if (found, known) == before:  # not just swapped by another process between the two reads
+                raise StoreCorrupt(self._which(path, data, found))
+            before = found, known
+
+    def _which(self, path: Path, data: bytes, found: str) -> str:
+        """Which is damaged, a Parquet file or the checksum that was noted of it? Each has checksums of its own."""
+        notes = self.folder / "parquet.sha256"
+        state = self._notes_damaged()
+        try:
+            _records(data)
+            reads = True
+        except _UNREADABLE:
+            reads = False
+        again = f"(cd {shlex.quote(str(self.folder))} && sha256sum *.parquet > parquet.sha256)"
+        if state and reads:
+            return (
+                f"{notes} {state}. {path} itself can be read, and the checksums inside it are right: keep it. Put "
+                f"{notes.name} back from a copy; or take the Parquet files as they are, and type: {again}"
+            )
+        damaged = (
+            f"{path} was damaged or cut after writing: its sha256 is {found}, not as noted in {notes.name}. Put it "
+            "back from a copy; or move it away, and the command that made it measures again"
+        )
+        if state:
+            return f"{damaged}. {notes} {state}, too"
+        if reads and state is None:
+            return (
+                f"{path} was changed after writing, or {notes} was: the file's sha256 is {found}, not as noted there. "
+                f"The checksums inside {path.name} are right, but do not cover all of it. Put back whichever changed "
+                f"from a copy; if you know that the Parquet files are good, type: {again}"
+            )
+        return damaged
+
+    def _notes_damaged(self) -> str | None:
+        """What is wrong with the file of checksums; empty if nothing is, None if it was written without its own."""
+        path = self.folder / "parquet.sha256"
+        if not path.is_file():
+            return "is missing"
+        first, _, rest = path.read_bytes().partition(b"\n")
+        if first.startswith(b"# "):
+            return "" if first == _own_line(rest) else "was damaged after writing"
+        lines = path.read_text(errors="replace").splitlines()
+        whole = all(re.fullmatch(rf"[0-9a-f]{{64}}  ({'|'.join(_FILES)}|{_SESSIONS}\S+)", line) for line in lines)
+        return None if whole and lines else "was damaged after writing"
+
+    def damaged_notes(self, sessions: Mapping[str, str]) -> list[str]:
+        """What is wrong with the file of checksums, and which files of calls are gone or not what was written."""
+        state = self._notes_damaged() if any((self.folder / name).is_file() for name in _FILES) else ""
+        told = [f"{self.folder / 'parquet.sha256'} {state}"] if state else []
+        for session, sha256 in sorted(sessions.items()):
+            path = self.folder / f"{_SESSIONS}{session}.json"
+            if not path.is_file():
+                told.append(f"{path} is missing: it says how the rows of that call were made. Put it back from a copy")
+            elif _sha256(path.read_bytes()) != sha256:
+                told.append(f"{path} changed after it was written: it says how the rows of that call were made")
+        return told
+
+    def missing_files(self) -> list[Path]:
+        """Parquet files that were written and are no longer here."""
+        return [path for _, name in self._checksums() if name in _FILES and not (path := self.folder / name).is_file()]
+
+    def _checksums(self) -> list[tuple[str, str]]:
+        path = self.folder / "parquet.sha256"
+        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+        return [(sha, name) for sha, _, name in (line.partition("  ") for line in lines if not line.startswith("#"))]
+
+    def _write_checksums(self, lines: Iterable[tuple[str, str]]) -> None:
+        path = self.folder / "parquet.sha256"
+        beside = path.with_suffix(".tmp")
+        try:
+            text = "".join(f"{sha}  {name}\n" for sha, name in dict.fromkeys(lines))
+            beside.write_text(f"{_own_line(text.encode()).decode()}\n{text}")
+            _sync(beside)
+            beside.replace(path)
+        except OSError as error:
+            raise unwritable(path, error) from error
+
+    def _write_parquet(self, name: str, records: list[dict[str, Any]]) -> Path:
+        """Write a table beside its place; returns where."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        table = pa.Table.from_pylist(records)
+        table = table.replace_schema_metadata({"schema_version": json.dumps(SCHEMA_VERSION)})
+        beside = self._parquet(name).with_suffix(".tmp")
+        try:
+            parquet.write_table(table, beside, compression="zstd", write_page_checksum=True)
+            _sync(beside)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise unwritable(self._parquet(name), error) from error
+        return beside
+
+
+_SESSIONS = "sessions/"
+_FILES = tuple(f"{name}.parquet" for name in ("rows", "scores", "timings", "sets", "members", "measures"))
+
+
+def _own_line(rest: bytes) -> bytes:
+    """The first line of the file of checksums, a comment to ``sha256sum``."""
+    return f"# sha256 of the lines below: {_sha256(rest)}".encode()
+
+
+def _records(data: bytes) -> tuple[object, list[dict[str, Any]]]:
+    """The version and the records of a Parquet file, if the checksums inside it are right."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
+        records: list[dict[str, Any]] = table.to_pylist()
+        return json.loads((table.schema.metadata or {}).get(b"schema_version", b"null")), records
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from error
+
+
+_UNREADABLE = (OSError, ValueError, RecursionError)
+
+
+def _made(row: Row) -> tuple[str, ...]:
+    """What scores and times are of: several decodes of a bitstream depend on its bytes and on the codec's files."""
+    return row.reconstruction_sha256, row.bitstream_sha256, row.files
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    """Write a new file in its place; one that a kill leaves unfinished is spoken of by no row, and made whole later.
+
+    Raises:
+        FileExistsError: there is one.
+    """
+    try:
+        opened = path.open("xb", buffering=0)
+    except FileNotFoundError:  # the first one in its folder
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("xb", buffering=0)
+    with opened as file:
+        try:
+            written = 0
+            while written < len(data):
+                written += file.write(data[written:])
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def is_sha256(text: object) -> bool:
+    """Is it a sha256, as hashes of bitstreams and pixels are written?
+
+    >>> is_sha256("ab" * 32), is_sha256("../../etc/passwd")
+    (True, False)
+    """
+    return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{64}", text) is not None
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
+
+
+def _tables(contents: Contents) -> dict[str, list[dict[str, Any]]]:
+    def ordered(items: Iterable[Any], *keys: str) -> list[dict[str, Any]]:
+        return [asdict(one) for one in sorted(items, key=lambda one: [str(getattr(one, key)) for key in keys])]
+
+    return {
+        "rows": ordered(contents.rows.values(), "dataset", "codec", "rate", "image", "task_key"),
+        "scores": ordered(contents.scores.values(), "task_key", "metric", "score_key"),
+        "timings": ordered(contents.timings.values(), "task_key", "timing_key"),
+        "sets": ordered(contents.sets.values(), "metric", "time", "set_key"),
+        "members": ordered(contents.members.values(), "dataset", "codec", "task_key", "member_key"),
+        "measures": ordered(contents.measures.values(), "metric", "measure_key"),
+    }
+
+
+def reconstruction_path(store: Store, row: Row) -> Path:
+    """Where a row's reconstruction lies, if it was kept."""
+    point = "none" if row.rate is None else f"{row.rate:g}"
+    if row.target_bpp is not None:
+        point = f"bpp{row.target_bpp:g}"
+    stem = file_name(f"{file_name(row.image, ODD)}-{row.task_key[:8]}", ODD)
+    return store.folder / "reconstructions" / file_name(row.codec, ODD) / point / f"{stem}.png"
+
+
+def put_reconstruction(store: Store, row: Row, pixels: Image) -> None:
+    """Write the PNG."""
+    from PIL import Image as pil
+
+    path = reconstruction_path(store, row)
+    beside = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pil.fromarray(pixels).save(beside, format="PNG", compress_level=1)
+        beside.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error

@@ -1,0 +1,490 @@
+"""Run chunks on this machine: in this process, or in one process per core.
+
+Worker processes come from a *fork server*: a small process that has imported torch once and forks clean,
+single-threaded children from there. So a worker starts in milliseconds, each runs at one thread, and the parent stays
+light. A worker that dies (a native library may crash) or takes longer than a task may costs one task, which becomes a
+failed row; the rest of its chunk goes to a new worker. If it coded images together, nobody knows over which it died:
+what is left of its chunk is done again one by one. Where the machine is to blame - the system killed the worker, the
+disk is full - a task is tried once more before it fails, and again by the next call.
+
+A worker leads a process group. What its codecs start is killed with it, so that nothing outlives a run.
+
+How a process that codes and scores is set up and ended: one thread, memory that is used again, its own group.
+
+The fork server: a small process that imports what workers share, once, and forks clean children from there.
+
+It is started as early as a command allows, so that it is ready when the plan is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+from typing import NamedTuple
+
+from rdpbench import registry
+from rdpbench.errors import StoreError, WorkerError
+from rdpbench.results.store.schema import OF_THE_MACHINE
+from rdpbench.runners.coding import Setup
+from rdpbench.runners.task import Work
+from rdpbench.runners.worker import Result, Scoring, Worker, failed
+from rdpbench.setting import Bench
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's ``mallopt``, as ``malloc.h`` numbers them."""
+_BLOCK = 256 << 20
+"""Blocks up to this size, in bytes, come from memory that the process keeps; twice as much of it may lie idle."""
+
+
+def set_up() -> None:
+    """Bind this process to one thread, and keep its memory; before anything is coded."""
+    one_thread()
+    reuse_memory()
+
+
+def set_up_apart() -> None:
+    """Set up a worker process: what its codecs start belongs to its group, and is ended with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+    os.setpgid(0, 0)
+    set_up()
+
+
+def sender(pipe: Connection) -> Callable[[object], None]:
+    """Sends over a pipe from this process alone, each message with its number.
+
+    A codec may fork, and return twice. The child has no end of the pipe: it cannot answer, nor keep the pipe open when
+    its parent is gone; and if it comes to send, it ends.
+    """
+    pid, number = os.getpid(), 0
+    os.register_at_fork(after_in_child=pipe.close)
+
+    def send(message: object) -> None:
+        nonlocal number
+        if os.getpid() != pid:
+            os._exit(1)
+        pipe.send((pid, number, message))
+        number += 1
+
+    return send
+
+
+def end(pid: int) -> None:
+    """Kill a worker that is alive or has ended just now, and all that its codecs started."""
+    for child in [*_descendants(pid), pid]:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(child, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    """Programs have sessions of their own; so they are found by their parents, as long as these live."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            parent = int(path.read_text(errors="replace").rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(path.parent.name))
+    left = [pid]
+    while left:
+        found = children.pop(left.pop(), [])
+        yield from found
+        left += found
+
+
+HOUR_S, PIXELS = 3600, 1_000_000
+START_S = 600.0
+"""Seconds that a worker may take to come up; it imports torch, and maybe from a slow disk."""
+
+
+def limit_s(timeout: float | None, pixels: int, codings: int = 1) -> float:
+    """Seconds that a task may take: as typed, 0 for no limit; unless typed an hour, and another for each megapixel.
+
+    >>> limit_s(None, 512 * 768, codings=1)
+    5015.5776
+    """
+    return codings * HOUR_S * (1 + pixels / PIXELS) if timeout is None else timeout
+
+
+_NAMES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS", "SIGPIPE")
+CRASHES = {getattr(signal, name) for name in _NAMES}
+"""Signals that a program brings upon itself. All others come from outside: the system is short of memory, or ends."""
+
+
+def died(exitcode: int | None) -> str:
+    """How a process ended: a signal by its name, or its exit code.
+
+    >>> died(-9), len(died(3))
+    ('SIGKILL (out of memory?)', 11)
+    """
+    if exitcode is None or exitcode >= 0:
+        return f"exit code {exitcode}"
+    known = {number.value: number.name for number in signal.Signals}
+    return known.get(-exitcode, f"signal {-exitcode}") + (" (out of memory?)" if exitcode == -signal.SIGKILL else "")
+
+
+def was_killed(exitcode: int | None) -> bool:
+    """Did a signal from outside end a process?"""
+    return exitcode is not None and exitcode < 0 and -exitcode not in CRASHES
+
+
+def one_thread() -> None:
+    """Bind this process to one thread: threads change pixels, and workers share the cores."""
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENCV_FOR_THREADS_NUM"] = "1"
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+
+
+def reuse_memory() -> bool:
+    """Keep freed blocks in the process; False where the C library is not glibc, and nothing was changed.
+
+    By default every block above 32 MB goes back to the system when it is freed, and its pages are cleared and mapped
+    again for the next one. A network's activations are such blocks: Inception takes a sixth longer for 16 images.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return bool(mallopt(_MMAP_THRESHOLD, _BLOCK) and mallopt(_TRIM_THRESHOLD, 2 * _BLOCK))
+
+
+TIMED = 7
+"""How often a timed task codes its image, about."""
+LEAVING_S = 10.0
+"""Seconds that a worker without work may take to end; threads of a codec may keep it."""
+GRACE_S = 30.0
+"""By how much a worker's own alarm is later than its parent, which may be gone."""
+STILLBIRTHS = 3
+"""Workers that may die before they are up; one may be killed by chance, all of them mean that none will start."""
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def run_here(chunks: Sequence[Sequence[Work]], setup: Setup) -> Iterator[Result]:
+    """All chunks in this process, one task after the other; no task has a limit."""
+    set_up()
+    worker, pid = Worker(setup), os.getpid()
+    for chunk in chunks:
+        for work, result in zip(chunk, worker.run(chunk, setup.batch), strict=True):
+            if os.getpid() != pid:  # a codec forked and returned twice: one run is enough
+                os._exit(1)
+            yield next(Worker(setup).run([work])) if _of_machine(result) else result
+
+
+def run_processes(
+    chunks: Sequence[Sequence[Work]], setup: Setup, workers: int, timeout: float | None = None
+) -> Iterator[Result]:
+    """All chunks over ``workers`` processes; results come as they are made. ``timeout`` is as `limit_s` takes it."""
+    pool = _Pool(setup, deque(_Chunk(list(chunk), setup.batch) for chunk in chunks), timeout)
+    try:
+        for _ in range(min(workers, len(chunks))):
+            pool.hire()
+        while pool.busy:
+            yield from pool.collect()
+    finally:
+        pool.dismiss()
+
+
+class _Chunk(NamedTuple):
+    """What a worker is given, and how many images it may code together."""
+
+    work: list[Work]
+    batch: int
+
+
+@dataclass
+class _Hand:
+    """One worker process, and what it was given."""
+
+    process: ForkServerProcess
+    pipe: Connection
+    left: deque[Work] = field(default_factory=deque)
+    batch: int = 1
+    ready: bool = False
+    """Has it come up? A worker that dies before that is no fault of a task."""
+    scoring: Scoring | None = None
+    """What it had of the first piece of work that is left, when code of the user's began to score it."""
+    leaving: bool = False
+    """There is no more work for it."""
+    received: int = 0
+    due: float = math.inf
+    """When it must have sent its next result, by the monotonic clock."""
+
+
+class _Pool:
+    def __init__(self, setup: Setup, waiting: deque[_Chunk], timeout: float | None) -> None:
+        self.setup = setup
+        self.waiting = waiting
+        self.timeout = timeout
+        self.busy: list[_Hand] = []
+        self.stillborn = 0
+        self.tried: set[str] = set()
+        """Tasks that failed once through the machine."""
+        self._context: ForkServerContext = multiprocessing.get_context("forkserver")
+
+    def hire(self) -> None:
+        """Start a worker and give it a chunk."""
+        if not self.waiting:
+            return
+        pipe, far = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(far, self.setup, self.timeout), daemon=True)
+        # Ctrl-C waits until this is done: a worker that is given up amid its start says so in a traceback.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+            far.close()
+            hand = _Hand(process, pipe)
+            self.busy.append(hand)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._give(hand)
+
+    def collect(self) -> Iterator[Result]:
+        """Wait for a result, a death, or the end of a task's time."""
+        places: list[Connection | int] = [hand.process.sentinel for hand in self.busy]
+        places += [hand.pipe for hand in self.busy if not hand.leaving]
+        due = min(hand.due for hand in self.busy)
+        ready = wait(places, None if due == math.inf else max(0.0, due - time.monotonic()))
+        for hand in list(self.busy):
+            ended = hand.process.sentinel in ready
+            if ended:  # its children may hold its end of the pipe
+                end(_pid(hand))
+            late = not ended and time.monotonic() >= hand.due
+            if hand.leaving:
+                if ended or late:
+                    self._let_go(hand)
+            elif hand.pipe in ready or (ended and hand.pipe.poll()):
+                yield from self._take(hand)
+            elif ended or late:
+                yield from self._bury(hand, late=late)
+
+    def dismiss(self) -> None:
+        """End all workers."""
+        for hand in list(self.busy):
+            hand.pipe.close()
+            self._let_go(hand)
+
+    def _take(self, hand: _Hand) -> Iterator[Result]:
+        """A message of a worker."""
+        try:
+            pid, number, message = hand.pipe.recv()
+            known = message is None or isinstance(message, (Result, Scoring, StoreError))
+            if (pid, number) != (_pid(hand), hand.received) or not known:
+                raise ValueError("not what this worker sends")
+        except Exception as error:  # EOFError, OSError: it died; all others: a codec wrote into the pipe
+            yield from self._bury(hand, odd="" if isinstance(error, (EOFError, OSError)) else f"{error!r:.80}")
+            return
+        hand.received += 1
+        if isinstance(message, StoreError):
+            raise message
+        if isinstance(message, Scoring):
+            hand.scoring = message
+            return
+        if message is None:
+            hand.ready = True
+        else:
+            hand.scoring = None
+            work = hand.left.popleft()
+            if _of_machine(message) and work.task.key not in self.tried:
+                self.tried.add(work.task.key)
+                self.waiting.append(_Chunk([work], 1))
+            else:
+                yield message
+        if hand.left:
+            self._expect(hand)
+        else:
+            self._give(hand)
+
+    def _expect(self, hand: _Hand) -> None:
+        """From now on its next task takes its time."""
+        limit = _limit(hand.left, hand.batch, self.timeout) if hand.ready else START_S
+        hand.due = time.monotonic() + limit if limit else math.inf
+
+    def _give(self, hand: _Hand) -> None:
+        chunk = self.waiting.popleft() if self.waiting else None
+        # A worker that died since its last result is found out, and buried, when its pipe is read.
+        with contextlib.suppress(ConnectionError):
+            hand.pipe.send(chunk)
+        if chunk:
+            hand.left, hand.batch = deque(chunk.work), chunk.batch
+            self._expect(hand)
+        else:
+            hand.pipe.close()
+            hand.leaving, hand.due = True, time.monotonic() + LEAVING_S
+
+    def _let_go(self, hand: _Hand) -> None:
+        end(_pid(hand))
+        hand.process.join()
+        self.busy.remove(hand)
+
+    def _bury(self, hand: _Hand, *, late: bool = False, odd: str = "") -> Iterator[Result]:
+        """A worker died over the first task it had left: that one failed, the others go to a new worker.
+
+        If it coded images together it may have been over another one: all of them go, one by one.
+        """
+        if late or odd:
+            end(_pid(hand))
+        hand.process.join(LEAVING_S)
+        exitcode = hand.process.exitcode
+        self._let_go(hand)
+        hand.pipe.close()
+        late = late or exitcode == -signal.SIGALRM
+        outside = not late and not odd and was_killed(exitcode)
+        how = f"the {'process' if hand.scoring else 'worker process'} died"
+        how += f"{' over this metric' if hand.scoring else ''}: {died(exitcode)}"
+        if late:
+            how = _late(_limit(hand.left, 1, self.timeout) if hand.ready else START_S)
+        elif odd:
+            how = f"something else than results came from the worker process: {odd}"
+        if not hand.ready:
+            self.stillborn += 1
+            if self.stillborn >= STILLBIRTHS:
+                raise WorkerError(f"worker processes do not start: {how}. workers=0 runs in this process, and says why")
+        elif outside and hand.left[0].task.key not in self.tried:
+            self.tried.add(hand.left[0].task.key)
+            hand.batch = 1
+        elif hand.scoring:
+            yield _kept(hand.scoring, f"{OF_THE_MACHINE}{how}" if outside else how)
+            if rest := _rest(hand.left.popleft(), hand.scoring):
+                hand.left.appendleft(rest)
+        elif hand.batch > 1:
+            hand.batch = 1
+        else:
+            victim = hand.left.popleft()
+            again = f"{OF_THE_MACHINE}{how}, twice over this image; the next call tries it again"
+            yield failed(victim.task, self.setup, again if outside else how)
+        if hand.left:
+            self.waiting.appendleft(_Chunk(list(hand.left), hand.batch))
+        self.hire()
+
+
+def _pid(hand: _Hand) -> int:
+    assert hand.process.pid is not None
+    return hand.process.pid
+
+
+def _kept(scoring: Scoring, error: str) -> Result:
+    """What is known of a task whose worker died over a metric of the user's: that has no value, the row stays."""
+    return replace(scoring.sofar, scores=(*scoring.sofar.scores, replace(scoring.unscored, error=error)))
+
+
+def _rest(work: Work, scoring: Scoring) -> Work | None:
+    """What is left to do for that task: the other metrics, from its stored bitstream."""
+    done = {scoring.unscored.metric, *(score.metric for score in scoring.sofar.scores)}
+    metrics, features, originals = (
+        tuple(name for name in names if name not in done) for names in (work.metrics, work.features, work.originals)
+    )
+    if scoring.coded.status != "ok" or not (metrics or features or originals):
+        return None
+    return Work(work.task, metrics, scoring.coded, False, features, originals)
+
+
+def _of_machine(result: Result) -> bool:
+    errors = [score.error for score in result.scores] + ([result.row.error] if result.row else [])
+    return any(error.startswith(OF_THE_MACHINE) for error in errors)
+
+
+def _limit(left: Sequence[Work], batch: int, timeout: float | None) -> float:
+    """Seconds until the next result must be there; 0 for no limit. Those of a batch come together."""
+    work = left[0]
+    pixels = work.task.entry.height * work.task.entry.width
+    return limit_s(timeout, pixels, TIMED if work.timing else 1) * min(batch, len(left))
+
+
+def _late(limit: float) -> str:
+    return (
+        f"no result within {limit:g} seconds: its worker, and what that had started, was ended. timeout=SECONDS gives "
+        "each task more, or less; retry_failed=true tries it again"
+    )
+
+
+def _serve(pipe: Connection, setup: Setup, timeout: float | None) -> None:
+    """A worker process: chunks in, results out, until None or the parent's end of the pipe is gone."""
+    set_up_apart()
+    send = sender(pipe)
+    worker = Worker(setup)
+    worker.announce = send
+    try:
+        send(None)
+        while (chunk := pipe.recv()) is not None:
+            try:
+                left = deque(chunk.work)
+                _set_alarm(left, chunk.batch, timeout)
+                for result in worker.run(*chunk):
+                    send(result)
+                    left.popleft()
+                    _set_alarm(left, chunk.batch, timeout)
+            except StoreError as error:
+                send(error)
+                return
+    except (EOFError, ConnectionError):
+        return  # the parent is gone; what it did not receive is done again by the next run
+
+
+def _set_alarm(left: Sequence[Work], batch: int, timeout: float | None) -> None:
+    """End this process if it hangs: its parent would, but may be gone."""
+    limit = _limit(left, batch, timeout) if left else 0
+    signal.setitimer(signal.ITIMER_REAL, limit and limit + GRACE_S)
+
+
+PRELOAD = ("PIL.Image", "rdpbench.runners.worker")
+"""What every worker imports; heavier modules come from the ``preload`` of the codecs and metrics at hand."""
+
+
+def start_server(preload: Sequence[str] = ()) -> None:
+    """Start the fork server if it is not running."""
+    from multiprocessing import forkserver
+
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*preload, *PRELOAD])
+    forkserver.ensure_running()
+
+
+def start_for(bench: Bench) -> None:
+    """Start the fork server with what the codecs and metrics of a command want imported for all workers."""
+    uses: list[tuple[registry.Kind, str]] = [("metric", name) for name in bench.metrics]
+    uses += [("codec", codec.use) for codec, _ in bench.grid]
+    start_server(_preload(uses))
+
+
+def start_early(overrides: Sequence[str]) -> None:
+    """Start the fork server before the configuration is composed, if it is certain that nothing heavy is wanted."""
+    uses: list[tuple[registry.Kind, str]] = []
+    for line in overrides:
+        key, _, value = line.partition("=")
+        if key in ("experiment", "decodes"):
+            return  # they bring metrics, which may be heavy
+        if key in ("codec", "metrics"):
+            kind: registry.Kind = "codec" if key == "codec" else "metric"
+            uses += [(kind, name.strip()) for name in value.strip("[]").split(",")]
+    if all(name in registry.BUILTIN[kind] for kind, name in uses) and not _preload(uses):
+        start_server()
+
+
+def _preload(uses: Iterable[tuple[registry.Kind, str]]) -> list[str]:
+    classes = [registry.load(kind, name) for kind, name in uses]
+    return list(dict.fromkeys(module for cls in classes for module in getattr(cls, "preload", ())))
+
+
+def import_ahead() -> None:
+    """Import what the end of a run needs while this process waits for others."""
+
+    def work() -> None:
+        import pandas  # noqa: F401, ICN001
+        import rich.table  # noqa: F401
+
+    threading.Thread(target=work, daemon=True).start()

@@ -1,0 +1,471 @@
+"""Figures of papers: what is chosen is what there is, origins stay apart, nothing is silent, no text covers another."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import re
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image as pil
+
+from rdpbench.errors import StoreUnwritable, UnknownName
+from rdpbench.figures import curves, heatmap, notes, tables
+from rdpbench.figures.coverage import coverage
+from rdpbench.figures.data import Filled, between, fill, meaning
+from rdpbench.figures.presets import Panel, Preset, Series, presets
+from rdpbench.figures.style import STYLES, drawing, paper_style
+from rdpbench.results.published import published
+from rdpbench.results.tables import latex, markdown
+
+ALL = {one.name: one for one in presets()}
+DRAWN = [name for name, one in ALL.items() if one.kind in ("curves", "scatter")]
+PANEL = Panel("set", "as-is", "bpp", "psnr", accept=("psnr@unstated",))
+TWO = Preset("two", "", "", "A title", "curves", (), (PANEL,), (Series("a", "A"), Series("b", "B")))
+
+
+@pytest.fixture(scope="module")
+def numbers() -> pd.DataFrame:
+    return published()
+
+
+def theirs(codec: str, bpp: float, value: float, **changes: Any) -> dict[str, Any]:
+    """A published point."""
+    known = {"dataset": "set", "protocol": "as-is", "codec": codec, "variant": "", "source_id": "first"}
+    known |= {"source": "first/one@1:file", "bits_kind": "file", "bpp": bpp, "metric": "psnr", "value": value}
+    known |= {"value_lo": math.nan, "value_hi": math.nan, "n": 3, "digitised": False, "doubtful": ""}
+    return known | {"partial": False, "reliable": True} | changes
+
+
+def ours(codec: str, bpp: float, value: float, **changes: Any) -> dict[str, Any]:
+    """A measured point."""
+    known = {"dataset": "set", "protocol": "as-is", "codec": codec, "rate_field": "quality", "rate": 100 * bpp}
+    known |= {"manifest": "12ab"}
+    known |= {"n": 3, "partial": False, "bpp": bpp, "metric": "psnr", "value": value, "value_lo": value - 1}
+    known |= {"value_hi": value + 1, "weights": "", "run": "mine", "bits_kind": "file", "reliable": True}
+    return known | changes
+
+
+def frame(*lines: dict[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame(lines)
+
+
+def curve(make: Callable[..., dict[str, Any]], codec: str, **changes: Any) -> list[dict[str, Any]]:
+    return [make(codec, 0.1 * 2**k, 30.0 + 2 * k, **changes) for k in range(4)]
+
+
+def synthetic(preset: Preset) -> pd.DataFrame:
+    """Points of random weights for every series and panel."""
+    lines = []
+    for panel, (number, series), k in itertools.product(preset.panels, enumerate(preset.series), range(5)):
+        for metric in {panel.x, panel.y} if panel.at_bpp is not None else {panel.metric}:
+            label, rate = (f"{series.codec}[{series.variant}]" if series.variant else series.codec), 10.0 * k
+            bpp = 0.02 * 2.2**k * (1 + 0.1 * number)
+            if panel.settings:
+                label = series.codec + "[" + ",".join(f"{name}={5 * k + 1}" for name in panel.settings) + "]"
+                named = re.search(r"[0-9.]+", series.variant or "")
+                bpp = rate = float(named[0]) if named else 0.1
+            better = meaning(metric).higher_is_better
+            value = 30 + k + 0.1 * number if better else 0.5 - 0.05 * k + 0.1 * number
+            where = {"dataset": panel.dataset, "protocol": panel.protocol, "metric": metric, "rate": rate}
+            lines.append(ours(f"{label}[weights=random]", bpp, value, weights="random", **where))
+    return pd.DataFrame(lines).drop_duplicates(ignore_index=True)
+
+
+# What is drawn
+
+
+def test_points_are_those_of_the_coverage_page(numbers: pd.DataFrame) -> None:
+    for covered in coverage(None, numbers):
+        if covered.preset.kind not in ("curves", "scatter", "table"):
+            continue
+        filled = fill(covered.preset, None, numbers, every=True)
+        for column, one in enumerate(filled):
+            for row, cells in enumerate(covered.cells):
+                found = sum(len(curve.points) for curve in one.curves if curve.series == row)
+                assert found == cells[column].published, (covered.preset.name, one.panel, row)
+
+
+@pytest.mark.parametrize("name", ["taco-7", "perco-7", "perco-8", "taco-table-3", "textual-inversion-3"])
+def test_measured_points_are_those_of_the_coverage_page(name: str) -> None:
+    rows = synthetic(ALL[name])
+    rows["codec"] = rows["codec"].str.removesuffix("[weights=random]")
+    (covered,) = coverage(rows, published("kodak").iloc[:0], [ALL[name]])
+    for column, one in enumerate(fill(ALL[name], rows, None)):
+        for row, cells in enumerate(covered.cells):
+            found = sum(len(curve.points) for curve in one.curves if curve.series == row)
+            nominal = "nominal" in (ALL[name].series[row].variant or "")
+            # A series of one nominal rate takes the points of that rate alone; the page counts them all.
+            assert found == (5 if nominal else cells[column].measured), (one.panel, row)
+
+
+def test_origins_are_never_joined() -> None:
+    lines = [*curve(theirs, "a"), *curve(theirs, "a", bits_kind="payload"), *curve(theirs, "a", source_id="second")]
+    lines += [*curve(theirs, "a", variant="v2"), *curve(theirs, "a", metric="psnr@unstated")]
+    lines += [*curve(theirs, "a", protocol="512"), *curve(theirs, "a", metric="psnr@float"), *curve(theirs, "z")]
+    (one,) = fill(TWO, frame(*curve(ours, "a"), *curve(ours, "a", run="other")), frame(*lines), every=True)
+    assert [len(curve.points) for curve in one.curves] == [4] * 7
+    alike = {(c.bits_kind, c.origin, c.variant, c.metric, c.measured) for c in one.curves}
+    assert len(alike) == 7
+    with drawing(paper_style("default")):
+        figure = curves.compose(TWO, [one], paper_style("default"))
+    drawn = [line for line in figure.axes[0].lines if line.get_gid()]
+    assert [len(np.asarray(line.get_xdata())) for line in drawn] == [4] * 7
+    assert one.empty == ("B",)
+
+
+def test_labels_of_a_series_are_its_curves() -> None:
+    """Runs name MS-ILLM as it is typed; two labels of a series are two curves, and then each says which it is."""
+    series = Series("a", "A", measured=("a[captions=ofa]", "aa"))
+    preset = Preset("two", "", "", "A title", "curves", (), (PANEL,), (series,))
+    (one,) = fill(preset, frame(*curve(ours, "aa"), *curve(ours, "b"), *curve(ours, "a[captions=blip]")), None)
+    assert [(each.label, len(each.points)) for each in one.curves] == [("A", 4)]
+    (one,) = fill(preset, frame(*curve(ours, "aa"), *curve(ours, "a[captions=ofa][weights=random]")), None)
+    assert [each.label for each in one.curves] == ["A, a[captions=ofa]", "A, aa"]
+    (covered,) = coverage(frame(*curve(ours, "aa")), published("kodak").iloc[:0], [preset])
+    assert covered.cells[0][0].measured == 4
+
+
+def test_one_published_curve_is_drawn_and_the_others_are_said() -> None:
+    short = curve(theirs, "a", source_id="short")[:3]
+    lines = [*short, *curve(theirs, "a", variant="retrained"), *curve(theirs, "a", source_id="bad", doubtful="why")]
+    (one,) = fill(TWO, None, frame(*lines))
+    assert [(curve.origin, len(curve.points)) for curve in one.curves] == [("short", 3)]
+    assert {curve.origin for curve in one.others} == {"first", "bad"}
+    assert "Published, too, and not drawn: 2 more curves (two.md lists them)." in notes.short(TWO, [one])
+    page = notes.page(TWO, [one], style="default", command="x")
+    assert page.count("not drawn") == 3
+
+
+def test_rates_outside_are_left_out() -> None:
+    (one,) = between(fill(TWO, frame(*curve(ours, "a")), None), 0.2, 0.4)
+    assert [point.bpp for point in one.curves[0].points] == [0.2, 0.4]
+
+
+def test_a_scatter_is_interpolated_and_reaches_the_rate_from_both_sides() -> None:
+    panel = Panel("set", "as-is", "lpips/alex", "psnr", at_bpp=0.2, accept=("lpips@taco",))
+    preset = Preset("s", "", "", "", "scatter", (), (panel,), (Series("a", "A"), Series("b", "B")))
+    lines = [ours("a", bpp, value) for bpp, value in ((0.1, 30.0), (0.4, 34.0))]
+    lines += [ours("a", bpp, value, metric="lpips/alex") for bpp, value in ((0.1, 0.4), (0.4, 0.2))]
+    lines += [ours("b", bpp, 30.0, metric=metric) for bpp in (0.3, 0.4) for metric in ("psnr", "lpips/alex")]
+    (one,) = fill(preset, frame(*lines), None)
+    (point,) = one.curves[0].points
+    assert (round(point.x, 12), round(point.y, 12)) == (0.3, 32.0)
+    assert one.empty == ("B",)
+
+
+# How it is drawn
+
+
+def test_measured_is_filled_and_published_hollow_and_marked() -> None:
+    doubtful = [theirs("b", 0.1, 31.0, doubtful="why"), theirs("b", 0.2, 32.0, digitised=True, bits_kind="file")]
+    filled = fill(TWO, frame(*curve(ours, "a", partial=True)), frame(*doubtful))
+    with drawing(paper_style("icml")):
+        figure = curves.compose(TWO, filled, paper_style("icml"))
+    axis = figure.axes[0]
+    named = {line.get_gid(): line for line in axis.lines if line.get_gid()}
+    assert named["published"].get_markerfacecolor() == "white"
+    assert named["measured"].get_markerfacecolor() == named["measured"].get_color()
+    assert named["measured"].get_fillstyle() == "left"
+    marks = {str(line.get_marker()): np.asarray(line.get_xdata()).tolist() for line in axis.lines if not line.get_gid()}
+    assert marks == {"x": [0.1], ".": [0.2]}
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["A (measured)", "B [1]", "doubtful", "read off a plot", "fewer images"]
+
+
+def test_what_must_be_said_is_below_the_figure(numbers: pd.DataFrame) -> None:
+    filled = fill(ALL["taco-7"], None, numbers)
+    with drawing(paper_style("icml")):
+        figure = curves.compose(ALL["taco-7"], filled, paper_style("icml"), sides=(False, True))
+    note = next(text.get_text() for text in figure.texts if text.get_gid() == "note").replace("\n", " ")
+    assert "facebookresearch/NeuralCompression" in note
+    assert "Rates count different things, which matters most below 0.05 bpp" in note
+    assert "object: MS-ILLM" in note
+    assert "* Not the panel's own: psnr@unstated for psnr." in note
+    assert "No data: TACO; LIC-TCM for lpips/alex on kodak." in note
+    assert [text.get_text() for text in figure.axes[2].texts] == ["no published data"]
+    starred = [text.get_text() for text in figure.legends[0].get_texts() if text.get_text().endswith("*")]
+    assert any(text.startswith("VTM, 18.0") for text in starred)
+    styles = {line.get_linestyle() for line in figure.axes[0].lines}
+    assert len(styles) >= 2
+
+
+def test_the_page_names_every_source_and_what_to_run(numbers: pd.DataFrame) -> None:
+    filled = fill(ALL["taco-7"], None, numbers)
+    page = notes.page(ALL["taco-7"], filled, style="icml", command="rdpbench figure taco-7")
+    for one in filled:
+        for each in (*one.curves, *one.others):
+            assert each.source in page
+    assert "    rdpbench run experiment=taco-7\n    rdpbench figure taco-7 --run taco-7\n" in page
+    assert "Codecs that rdpbench does not have" not in page
+    other = notes.page(ALL["taco-8"], fill(ALL["taco-8"], None, numbers), style="icml", command="x")
+    assert "Codecs that rdpbench does not have: qin2023, tgic." in other
+    assert "8 doubtful: against the original after 8-bit YCbCr" in page
+
+
+def test_random_weights_are_watermarked() -> None:
+    filled = fill(TWO, frame(*curve(ours, "a[weights=random]", weights="random")), None)
+    for one, expected in ((filled, 1), (fill(TWO, frame(*curve(ours, "a")), None), 0)):
+        with drawing(paper_style("default")):
+            figure = curves.compose(TWO, one, paper_style("default"))
+        assert sum(text.get_gid() == "watermark" for text in figure.texts) == expected
+        assert any("random weights" in line for line in notes.short(TWO, one)) == bool(expected)
+
+
+def _texts(figure: Figure) -> Iterator[Any]:
+    """What is written, without what lies outside the axes' limits and is not drawn, and without the watermark."""
+    for axis in figure.axes:
+        yield from (axis.xaxis.label, axis.yaxis.label, axis.title, *axis.texts)
+        yield from (child for child in axis.get_children() if getattr(child, "get_text", None) and child.get_text())
+        for along, limits in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, axis.get_ylim())):
+            for tick in along.get_major_ticks():
+                if min(limits) <= tick.get_loc() <= max(limits):
+                    yield tick.label1
+    for legend in figure.legends:
+        yield from legend.get_texts()
+    yield from (text for text in figure.texts if text.get_gid() != "watermark")
+
+
+def overlaps(figure: Figure) -> list[str]:
+    """Pairs of texts that lie on one another, and texts that leave the figure."""
+    figure.canvas.draw()
+    texts = {id(text): text for text in _texts(figure) if text.get_visible() and text.get_text().strip()}
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts.values()]
+    wide, high = figure.bbox.width, figure.bbox.height
+    out = [
+        f"{text!r} leaves the figure"
+        for text, b in boxes
+        if b.x0 < -1 or b.y0 < -1 or b.x1 > wide + 1 or b.y1 > high + 1
+    ]
+    for (one, a), (other, b) in itertools.combinations(boxes, 2):
+        if min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1:
+            out.append(f"{one!r} on {other!r}")
+    return out
+
+
+def _composed(name: str, style: str, columns: str, numbers: pd.DataFrame, random: bool) -> Figure:
+    preset, paper = ALL[name], paper_style(style)
+    rows = synthetic(preset)
+    with drawing(paper):
+        if preset.kind == "heat-map":
+            figure = heatmap.compose(
+                preset, heatmap.maps(preset, rows if random else rows.iloc[:0]), paper, columns=columns
+            )
+        else:
+            filled = fill(preset, rows, None) if random else fill(preset, None, numbers)
+            figure = curves.compose(preset, filled, paper, columns=columns, sides=(random, not random))
+        assert overlaps(figure) == []
+    return figure
+
+
+@pytest.mark.parametrize("random", [False, True])
+@pytest.mark.parametrize("name", ["perco-3", "textual-inversion-3"])
+def test_no_text_lies_on_another(name: str, random: bool, numbers: pd.DataFrame) -> None:
+    figure = _composed(name, "icml", "double", numbers, random)
+    assert len(figure.axes) == len(ALL[name].panels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("columns", ["single", "double"])
+def test_no_text_lies_on_another_in_any_preset(style: str, columns: str, numbers: pd.DataFrame) -> None:
+    for name, random in itertools.product([*DRAWN, "textual-inversion-3"], (False, True)):
+        figure = _composed(name, style, columns, numbers, random)
+        assert figure.get_figwidth() == paper_style(style).width(columns)
+
+
+def test_the_check_of_overlaps_finds_one() -> None:
+    with drawing(paper_style("default")):
+        figure = curves.compose(TWO, fill(TWO, frame(*curve(ours, "a")), None), paper_style("default"))
+        assert overlaps(figure) == []
+        figure.text(0.5, 0.02, "A long text across the note and what else is there")
+        figure.text(-0.2, 0.5, "outside")
+        found = overlaps(figure)
+    assert any("leaves the figure" in line for line in found)
+
+
+def test_a_legend_never_covers_data(numbers: pd.DataFrame) -> None:
+    with drawing(paper_style("neurips")):
+        figure = curves.compose(ALL["taco-6"], fill(ALL["taco-6"], None, numbers), paper_style("neurips"))
+        figure.canvas.draw()
+        (legend,) = figure.legends
+        top = legend.get_window_extent().y1
+        bottoms = [axis.get_tightbbox().y0 for axis in figure.axes if isinstance(axis, Axes)]
+    assert top < min(bottoms) + 1
+
+
+def test_names_are_text(tmp_path: Path) -> None:
+    series = (Series("a", r"$\frac$ _x & %"), Series("b", "_hidden"))
+    preset = Preset("odd", "", "", "", "curves", (), (PANEL,), series)
+    filled = fill(preset, frame(*curve(ours, "a"), *curve(ours, "b")), None)
+    assert len(curves.draw(preset, filled, tmp_path / "odd", paper_style("cvpr"))) == 3
+    with drawing(paper_style("cvpr")):
+        assert overlaps(curves.compose(preset, filled, paper_style("cvpr"))) == []
+
+
+# Files
+
+
+@pytest.mark.parametrize(("style", "font"), [("icml", "STIXGeneral"), ("default", "DejaVuSans")])
+def test_fonts_are_embedded_and_sizes_are_the_column_s(style: str, font: str, tmp_path: Path) -> None:
+    filled = fill(TWO, frame(*curve(ours, "a")), frame(*curve(theirs, "b")))
+    paths = curves.draw(TWO, filled, tmp_path / "two", paper_style(style), columns="single")
+    assert [path.suffix for path in paths] == [".png", ".pdf", ".svg"]
+    data = (tmp_path / "two.pdf").read_bytes()
+    fonts = set(re.findall(rb"/FontName /[A-Z]{6}\+([A-Za-z-]+)", data))
+    assert any(name.decode().startswith(font) for name in fonts)
+    assert data.count(b"/FontFile2") == len(re.findall(rb"/Type /FontDescriptor", data)) >= 1
+    assert b"/Type3" not in data
+    box = re.search(rb"/MediaBox \[ 0 0 ([0-9.]+) ", data)
+    assert box is not None
+    assert float(box[1]) == pytest.approx(72 * STYLES[style].single)
+    with pil.open(tmp_path / "two.png") as image:
+        assert image.width == int(200 * STYLES[style].single)
+
+
+def test_no_dates(tmp_path: Path) -> None:
+    filled = fill(TWO, frame(*curve(ours, "a")), None)
+    curves.draw(TWO, filled, tmp_path / "two", paper_style("icml"))
+    pdf = (tmp_path / "two.pdf").read_bytes()
+    streams = b"".join(_inflated(part) for part in re.findall(rb"stream\r?\n(.*?)endstream", pdf, re.DOTALL))
+    for data in (pdf, streams, (tmp_path / "two.svg").read_bytes(), (tmp_path / "two.png").read_bytes()):
+        assert b"Date" not in data
+        assert b"Matplotlib v" not in data or b"<!-- Created with matplotlib" in data
+
+
+def _inflated(part: bytes) -> bytes:
+    try:
+        return zlib.decompress(part)
+    except zlib.error:
+        return b""
+
+
+AGAIN = """
+import sys
+from pathlib import Path
+from rich.console import Console
+import argparse
+from rdpbench.figures import command
+parser = argparse.ArgumentParser()
+command.add_arguments(parser)
+command.run(parser.parse_args(sys.argv[1:]), Console(quiet=True))
+"""
+
+
+@pytest.mark.slow
+def test_the_same_bytes_in_separate_processes(tmp_path: Path, environment: dict[str, str]) -> None:
+    hashes = []
+    for number in range(2):
+        out = tmp_path / "out"
+        line = [sys.executable, "-c", AGAIN, "taco-7", "textual-inversion-3", "--style", "icml", "--out", str(out)]
+        subprocess.run(line, check=True, env={**environment, "PYTHONHASHSEED": str(number), "TZ": f"UTC+{number}"})
+        hashes.append({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in out.iterdir()})
+        for path in out.iterdir():
+            path.unlink()
+    assert hashes[0] == hashes[1]
+    assert len(hashes[0]) == 8
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreUnwritable, match="two"):
+        curves.draw(TWO, fill(TWO, None, None), tmp_path / "file" / "two", paper_style("icml"))
+
+
+def test_unknown_styles_and_widths() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'icml'"):
+        paper_style("icmll")
+    with pytest.raises(UnknownName, match="single"):
+        paper_style("icml").width("triple")
+
+
+# Heat maps
+
+
+def guided(**changes: Any) -> list[dict[str, Any]]:
+    where = {"dataset": "kodak", "rate_field": "none", "rate": math.nan} | changes
+    lines = []
+    for scale, compression in ((1, 0), (1, 10), (3, 0)):
+        label = f"textual-inversion[guidance={scale},compression_guidance={compression}]"
+        lines += [ours(label, 0.07, 20.0 + scale + compression, **where)]
+        lines += [ours(label, 0.07, 0.5 + scale / 100, **where, metric="lpips/alex")]
+    return lines
+
+
+def test_a_heat_map_has_each_value_in_its_place() -> None:
+    (row,) = heatmap.maps(ALL["textual-inversion-3"], frame(*guided()))
+    first = row[0]
+    assert (first.xs, first.ys) == ((1.0, 3.0), (0.0, 10.0))
+    assert first.values.tolist()[0] == [21.0, 23.0]
+    assert first.values[1, 0] == 31.0
+    assert math.isnan(first.values[1, 1])
+    with drawing(paper_style("icml")):
+        figure = heatmap.compose(ALL["textual-inversion-3"], [row], paper_style("icml"))
+    assert sorted(text.get_text() for text in figure.axes[0].texts) == ["21.00", "23.00", "31.00"]
+    assert figure.axes[0].images[0].get_cmap().name == "cividis"
+    assert figure.axes[2].images[0].get_cmap().name == "cividis_r"  # LPIPS: lower is better, and bright
+    assert [text.get_text() for text in figure.axes[1].texts] == ["not measured"]
+
+
+def test_heat_maps_of_two_runs_are_two_rows() -> None:
+    lines = [*guided(), *guided(run="other", weights="random")]
+    rows = heatmap.maps(ALL["textual-inversion-3"], frame(*lines))
+    assert [row[0].title for row in rows] == [f"Textual inversion, {run}, 0.0700 bpp" for run in ("mine", "other")]
+    assert [row[0].random for row in rows] == [False, True]
+    assert heatmap.notes(ALL["textual-inversion-3"], rows)[0] == "random weights: not results."
+
+
+# Tables
+
+
+def test_a_table_ranks_only_what_may_be_compared() -> None:
+    columns = (Panel("set", "as-is", y="psnr"), Panel("set", "as-is", y="lpips/alex"))
+    preset = Preset(
+        "t", "", "", "A table", "table", (), columns, (Series("a", "A"), Series("b", "B"), Series("c", "C"))
+    )
+    lines = [ours("a", 0.1, 30.0), ours("b", 0.1, 31.0)]
+    lines += [ours(codec, 0.1, value, metric="lpips/alex") for codec, value in (("a", 0.1), ("b", 0.2))]
+    table = tables.table(preset, fill(preset, frame(*lines), None))
+    assert table.header == ("", "from", "bpp", "psnr dB ↑", "lpips/alex ↓")
+    assert [[cell.text for cell in line] for line in table.lines] == [
+        ["A", "run mine", "0.1000", "30.00 ±1.00", "0.1000 ±1.0000"],
+        ["B", "run mine", "0.1000", "31.00 ±1.00", "0.2000 ±1.0000"],
+        ["C", "–", "–", "–", "–"],
+    ]
+    assert [[cell.rank for cell in line[3:]] for line in table.lines] == [[2, 1], [1, 2], [0, 0]]
+    for other in ({"run": "other"}, {"bpp": 0.2}, {"weights": "random"}):
+        mixed = fill(preset, frame(lines[0], lines[1] | other), None)
+        assert {cell.rank for line in tables.table(preset, mixed).lines for cell in line} == {0}
+    doubtful = frame(theirs("a", 0.1, 30.0), theirs("b", 0.1, 31.0, doubtful="why"))
+    table = tables.table(preset, fill(preset, None, doubtful))
+    assert [line[3].text for line in table.lines] == ["30", "31†", "–"]
+    assert {cell.rank for line in table.lines for cell in line} == {0}
+    assert "† doubtful: why." in table.notes
+
+
+def test_the_papers_tables_have_the_digits_of_their_sources(numbers: pd.DataFrame) -> None:
+    table = tables.table(ALL["perco-table-1"], fill(ALL["perco-table-1"], None, numbers))
+    texts = [[cell.text for cell in line[2:]] for line in table.lines]
+    assert texts[2] == ["0.0112", "4.42", "0.39*", "0.58*†", "0.4664*", "29.05"]
+    assert texts[3][0] == "–"
+    for write in (markdown, latex):
+        assert "PerCo, arXiv 2310.10325" in write(table).replace("~", " ").replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_every_preset_is_filled_without_numbers() -> None:
+    for preset in ALL.values():
+        filled = fill(preset, None, None)
+        assert all(not one.curves and len(one.empty) == len(preset.series) for one in filled)
+        assert isinstance(notes.page(preset, filled, style="icml", command="x"), str)
+        assert all(isinstance(one, Filled) for one in filled)
