@@ -17,6 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rdpbench.assets.load import load_strictly, on_meta
 from rdpbench.assets.weights import how_to_get
 from rdpbench.codecs.contract import Side
 from rdpbench.codecs.diffusion import bases, models, prompts, sampling
@@ -78,7 +79,8 @@ def test_the_digests_are_those_of_the_official_classes(rate: float, shared: Path
 
 def test_the_u_net_has_the_official_layout() -> None:
     """Stable Diffusion 2.1's, with 320 further channels in the first layer, which has another name in the file."""
-    unet = models.on_meta(lambda: pipeline.unet_of(bases.SD21, perco_network.PUBLISHED))
+    build = lambda: pipeline.unet_of(bases.SD21, perco_network.PUBLISHED)  # noqa: E731 - three uses below
+    unet = on_meta(build)
     own = shapes(unet)
     assert own["conv_in.weight"] == [320, 324, 3, 3]
     theirs = {**own, "conv_in.weight": [320, 4, 3, 3]}
@@ -87,11 +89,9 @@ def test_the_u_net_has_the_official_layout() -> None:
     file = {**theirs, "conv_in_extended.weight": [320, 324, 3, 3], "conv_in_extended.bias": [320]}
     assert sum(map(math.prod, file.values())) == 866_844_164
     tensors = {name: torch.empty(shape, device="meta") for name, shape in file.items()}
-    models.fill(unet, tensors, "file", torch.float32, rename=pipeline.unet_name, drop=pipeline.DROPPED)
+    load_strictly(build, tensors, "file", rename=pipeline.unet_name, drop=pipeline.DROPPED)
     with pytest.raises(CodecError, match=r"conv_in\.weight is \(320, 4, 3, 3\), must be \(320, 324, 3, 3\)"):
-        models.fill(
-            unet, {name: torch.empty(shape, device="meta") for name, shape in theirs.items()}, "x", torch.float32
-        )
+        load_strictly(build, {name: torch.empty(shape, device="meta") for name, shape in theirs.items()}, "x")
 
 
 @pytest.mark.parametrize("rate", RATES)

@@ -16,10 +16,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from rdpbench.codecs.classical.inprocess import check_choice, check_pixels, check_x265, decoding, encoding, one_thread
+from rdpbench.codecs.classical.inprocess import check_choice, check_pixels, check_x265, decoding, encoding
 from rdpbench.codecs.contract import Bitstream, Rate, Side
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package
+from rdpbench.networks.precision import switched
 
 X265 = {"x265:pools": "none", "x265:frame-threads": "1", "x265:wpp": "0"}
 """What libheif hands to x265 itself. Without pools there is no wavefront either, so one thread codes."""
@@ -82,5 +83,5 @@ class HEIF:
         import pillow_heif
         from pillow_heif import options
 
-        with decoding("heif"), one_thread(options, "DECODE_THREADS"):
+        with decoding("heif"), switched((options, "DECODE_THREADS", 1)):
             return check_pixels("heif", np.array(pillow_heif.read_heif(BytesIO(data))))

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -70,17 +69,6 @@ def decoding(codec: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise BitstreamError(f"not a {codec} bitstream, or damaged: {type(error).__name__}: {error}") from error
-
-
-@contextmanager
-def one_thread(module: ModuleType, name: str) -> Iterator[None]:
-    """Set a library's global number of threads to one for a moment, where a call does not take it as an argument."""
-    before = getattr(module, name)
-    setattr(module, name, 1)
-    try:
-        yield
-    finally:
-        setattr(module, name, before)
 
 
 def check_pixels(codec: str, pixels: NDArray[Any]) -> Image:

@@ -56,10 +56,10 @@ from rdpbench.codecs.diffusion.perco.pipeline import Pipeline
 from rdpbench.codecs.diffusion.prompts import Condition
 from rdpbench.codecs.learned.codec import Kind
 from rdpbench.codecs.learned.frames import check_pixels, size_of, to_planes
-from rdpbench.codecs.learned.systems import reproducible
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, UnsupportedImage
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package, package_version
+from rdpbench.networks.precision import reproducible
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -67,10 +67,10 @@ from rdpbench.codecs.diffusion.textual_inversion.search import (
     width_of,
 )
 from rdpbench.codecs.learned.frames import check_pixels, size_of, to_planes
-from rdpbench.codecs.learned.systems import reproducible
 from rdpbench.errors import BitstreamError, ConfigError, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.needs import Need
+from rdpbench.networks.precision import reproducible
 
 TOLD_EVERY_S = 30.0
 

@@ -45,9 +45,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from rdpbench.assets import weights
-from rdpbench.assets.weights import Card
+from rdpbench.assets.weights import Card, Weights
 from rdpbench.codecs.contract import Rate, Side
-from rdpbench.codecs.learned.checkpoints import Checkpoint
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.entropy import Coder
 from rdpbench.codecs.learned.frames import Frame
@@ -89,14 +88,14 @@ def check_target(codec: str, target: float) -> None:
         raise OutOfRange(f"rate {target:g}: {codec!r} was trained for the targets {', '.join(map(str, REGIMES))} only")
 
 
-def checkpoint(target: float) -> Checkpoint:
+def checkpoint(target: float) -> Weights:
     """The published checkpoint.
 
     >>> checkpoint(0.45).card.file
     'hific_hi.pt'
     """
     regime, file = REGIMES[target]
-    return Checkpoint(
+    return Weights(
         Card(
             id=f"hific-port/{regime}",
             source=f"https://zenodo.org/record/4026003/files/{file}",
@@ -258,7 +257,7 @@ class HiFiC(LearnedCodec):
         super().__post_init__()
         check_target(self.name, self.target)
 
-    def published(self) -> Checkpoint:
+    def published(self) -> Weights:
         return checkpoint(self.target)
 
     def make(self) -> System:

@@ -30,12 +30,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rdpbench.assets import weights
-from rdpbench.assets.weights import Card
+from rdpbench.assets.weights import Card, Weights
 from rdpbench.codecs.classical.inprocess import pillow_decode, pillow_encode
 from rdpbench.codecs.classical.program import Argument, In, Out, Ran, check_timeout, require, run, sha256_of
 from rdpbench.codecs.container import read_varint
 from rdpbench.codecs.contract import FLOAT_LIBRARIES, Bitstream, Rate, Side
-from rdpbench.codecs.learned.checkpoints import Checkpoint
 from rdpbench.codecs.learned.codec import Kind
 from rdpbench.codecs.learned.frames import size_of
 from rdpbench.codecs.learned.hific.codec import TARGETS, check_target
@@ -49,14 +48,14 @@ PROGRAM = Binary("tfci", "RDPBENCH_TFCI", PAGE)
 MODELS = {0.14: "hific-lo", 0.3: "hific-mi", 0.45: "hific-hi"}
 
 
-def metagraph(model: str) -> Checkpoint:
+def metagraph(model: str) -> Weights:
     """The need for a published model.
 
     >>> metagraph("hific-lo").card.file
     'hific-lo.metagraph'
     """
     file = f"{model}.metagraph"
-    return Checkpoint(
+    return Weights(
         Card(
             id=f"tfci/{model}",
             source=f"https://storage.googleapis.com/tensorflow_compression/metagraphs/{file}",
