@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rdpbench.assets.load import load_strictly, on_meta
-from rdpbench.assets.weights import how_to_get
+from rdpbench.assets.weights import OwnFolder, how_to_get
 from rdpbench.codecs.contract import Side
 from rdpbench.codecs.diffusion import bases, models, prompts, sampling
 from rdpbench.codecs.diffusion.bases import byte_vocabulary
@@ -58,7 +58,7 @@ def shapes(network: Any) -> dict[str, list[int]]:
 
 
 def hyper_encoder(rate: float) -> Any:
-    return models.on_meta(lambda: pipeline.hyper_of(rate, perco_network.PUBLISHED))
+    return on_meta(lambda: pipeline.hyper_of(rate, perco_network.PUBLISHED))
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -345,8 +345,8 @@ def test_a_sweep_loads_vae_and_text_tower_once(
     """All seven rates from folders of their own, whose files of both parts have the same bytes."""
     folders_of = {rate: saved(rate) for rate in RATES}
     opened: list[str] = []
-    read = pipeline.read
-    monkeypatch.setattr(pipeline, "read", lambda one: opened.append(Path(one.folder).name) or read(one))
+    read = OwnFolder.read
+    monkeypatch.setattr(OwnFolder, "read", lambda folder: opened.append(Path(folder.folder).name) or read(folder))
     pictures = set()
     for rate, folder in folders_of.items():
         for guidance in ("none", "text") if rate < 0.01 else ("text",):
