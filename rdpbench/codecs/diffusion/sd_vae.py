@@ -30,9 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.assets.weights import Weights
-from rdpbench.codecs.classical.inprocess import check_choice, decoding, encoding
 from rdpbench.codecs.container import pack, unpack
-from rdpbench.codecs.contract import Bitstream, Rate, Side
+from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice, decoding, encoding
 from rdpbench.codecs.diffusion import bases, models, prompts
 from rdpbench.codecs.diffusion.bases import byte_vocabulary
 from rdpbench.codecs.diffusion.codec import adopt, check_count

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from rdpbench.codecs.classical.inprocess import check_choice
-from rdpbench.codecs.contract import Bitstream, Rate, Side
+from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice
 from rdpbench.codecs.learned.checkpoints import Checkpoint, Own, fit, read
 from rdpbench.codecs.learned.systems import System, decode_images, encode_images
 from rdpbench.errors import CodecError, ConfigError, MissingNeed

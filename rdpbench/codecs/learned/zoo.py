@@ -31,8 +31,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rdpbench.assets.weights import Card
-from rdpbench.codecs.classical.inprocess import check_choice
-from rdpbench.codecs.contract import Rate
+from rdpbench.codecs.contract import Rate, check_choice
 from rdpbench.codecs.learned.checkpoints import Checkpoint, read, shape_of
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.hyperprior import Hyperprior, network, random_network

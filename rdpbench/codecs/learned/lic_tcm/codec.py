@@ -30,8 +30,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rdpbench.assets.weights import Card
-from rdpbench.codecs.classical.inprocess import check_choice
-from rdpbench.codecs.contract import Bitstream, Rate, Side
+from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice
 from rdpbench.codecs.learned.checkpoints import Checkpoint, read, shape_of
 from rdpbench.codecs.learned.codec import Kind, LearnedCodec
 from rdpbench.codecs.learned.systems import System, encode_images
