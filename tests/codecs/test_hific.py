@@ -476,7 +476,7 @@ def test_rates_never_trained_are_refused() -> None:
     for target in (0.2, 0.1, 0.5):
         with pytest.raises(OutOfRange):
             HiFiC(target=target)
-    with pytest.raises(OutOfRange, match=r"'hific' was trained for the targets 0\.14, 0\.3, 0\.45 only"):
+    with pytest.raises(OutOfRange, match=r"'hific' has target 0\.14, 0\.3, 0\.45 only"):
         HiFiC(target=0.31)
 
 

@@ -31,9 +31,8 @@ from numpy.typing import NDArray
 
 from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import OwnFolder, Weights, require
-from rdpbench.codecs.classical.inprocess import check_choice, decoding, encoding
 from rdpbench.codecs.container import pack, unpack
-from rdpbench.codecs.contract import Bitstream, Rate, Side
+from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice, decoding, encoding
 from rdpbench.codecs.diffusion import bases, models, prompts
 from rdpbench.codecs.diffusion.bases import byte_vocabulary
 from rdpbench.codecs.diffusion.codec import adopt, check_count

@@ -10,8 +10,7 @@ from functools import lru_cache
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from rdpbench.assets.weights import OwnFile, Weights
-from rdpbench.codecs.classical.inprocess import check_choice
-from rdpbench.codecs.contract import Bitstream, Rate, Side
+from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice
 from rdpbench.codecs.learned.systems import System, decode_images, encode_images
 from rdpbench.codecs.learned.tables import fit
 from rdpbench.errors import CodecError, ConfigError, MissingNeed

@@ -23,8 +23,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rdpbench.assets.weights import Card, Weights
-from rdpbench.codecs.classical.inprocess import check_choice
-from rdpbench.codecs.contract import Rate, Side
+from rdpbench.codecs.contract import Rate, Side, check_choice
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.entropy import Coder
 from rdpbench.codecs.learned.frames import Frame

@@ -19,9 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rdpbench.codecs import legacy
-from rdpbench.codecs.classical.inprocess import decoding, encoding
 from rdpbench.codecs.container import pack, unpack
-from rdpbench.codecs.contract import Bitstream, Side
+from rdpbench.codecs.contract import Bitstream, Side, decoding, encoding
 from rdpbench.codecs.learned.entropy import Coder, Reader, Writer
 from rdpbench.codecs.learned.frames import Frame, check_pixels, size_of, to_images, to_planes
 from rdpbench.errors import BitstreamError, UnsupportedImage

@@ -32,8 +32,7 @@ from typing import ClassVar
 
 from rdpbench.assets.load import shape_of
 from rdpbench.assets.weights import Card, Weights
-from rdpbench.codecs.classical.inprocess import check_choice
-from rdpbench.codecs.contract import Rate
+from rdpbench.codecs.contract import Rate, check_choice
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.hyperprior import Hyperprior, network, random_network
 from rdpbench.codecs.learned.systems import System

@@ -44,9 +44,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from rdpbench.codecs import legacy
-from rdpbench.codecs.classical.inprocess import check_choice, decoding, encoding
 from rdpbench.codecs.container import pack, unpack
-from rdpbench.codecs.contract import Bitstream, Rate, Side, own_options
+from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice, decoding, encoding, own_options
 from rdpbench.codecs.diffusion import bases, fields, models, prompts, sampling
 from rdpbench.codecs.diffusion.codec import adopt, check_count
 from rdpbench.codecs.diffusion.perco import bitstream, pipeline

@@ -66,9 +66,18 @@ import numpy as np
 
 from rdpbench.assets.weights import OwnFolder, Weights
 from rdpbench.codecs import legacy
-from rdpbench.codecs.classical.inprocess import check_choice, decoding, encoding
 from rdpbench.codecs.container import pack, unpack
-from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, coder_inside, configuration_of
+from rdpbench.codecs.contract import (
+    Bitstream,
+    Codec,
+    Rate,
+    Side,
+    check_choice,
+    coder_inside,
+    configuration_of,
+    decoding,
+    encoding,
+)
 from rdpbench.codecs.diffusion import bases, fields, models, prompts
 from rdpbench.codecs.diffusion.codec import DiffusionCodec, check_count
 from rdpbench.codecs.diffusion.models import Models

@@ -48,9 +48,18 @@ from typing import ClassVar
 
 import numpy as np
 
-from rdpbench.codecs.classical.inprocess import check_choice, decoding, encoding
 from rdpbench.codecs.container import pack, unpack
-from rdpbench.codecs.contract import Bitstream, Rate, Side, coder_inside, configuration_of, needs_of_built
+from rdpbench.codecs.contract import (
+    Bitstream,
+    Rate,
+    Side,
+    check_choice,
+    coder_inside,
+    configuration_of,
+    decoding,
+    encoding,
+    needs_of_built,
+)
 from rdpbench.codecs.diffusion import fields, prompts, sampling
 from rdpbench.codecs.diffusion.codec import DiffusionCodec, check_count
 from rdpbench.codecs.diffusion.models import Models

@@ -53,7 +53,7 @@ from rdpbench.codecs.learned.frames import Frame
 from rdpbench.codecs.learned.systems import System
 from rdpbench.codecs.learned.tables import Tables, check, default_scales
 from rdpbench.codecs.legacy import framed, nominal
-from rdpbench.errors import CodecError, MissingNeed, OutOfRange
+from rdpbench.errors import CodecError, MissingNeed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,15 +77,6 @@ class Settings:
     likelihood: str = "gaussian"
     symmetric: bool = True
     """Do the networks see [-1, 1] and end in a tanh?"""
-
-
-def check_target(codec: str, target: float) -> None:
-    """Raise `OutOfRange` unless there are weights for the target.
-
-    >>> check_target("hific", 0.3)
-    """
-    if target not in REGIMES:
-        raise OutOfRange(f"rate {target:g}: {codec!r} was trained for the targets {', '.join(map(str, REGIMES))} only")
 
 
 def checkpoint(target: float) -> Weights:
@@ -255,7 +246,7 @@ class HiFiC(LearnedCodec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_target(self.name, self.target)
+        self.rate.check(self.name, self.target)
 
     def published(self) -> Weights:
         return checkpoint(self.target)

@@ -31,8 +31,7 @@ from typing import ClassVar
 
 from rdpbench.assets.load import shape_of
 from rdpbench.assets.weights import Card, Weights
-from rdpbench.codecs.classical.inprocess import check_choice
-from rdpbench.codecs.contract import Bitstream, Rate, Side
+from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice
 from rdpbench.codecs.learned.codec import Kind, LearnedCodec
 from rdpbench.codecs.learned.systems import System, encode_images
 from rdpbench.codecs.learned.tables import set_tables
