@@ -43,7 +43,7 @@ from rdpbench.datasets.index import ahead
 from rdpbench.datasets.manifest import differences
 from rdpbench.datasets.official import Drawn, Official, Release, Unpacked, listed_names, published_list
 from rdpbench.errors import ConfigError, ImageError, MissingNeed
-from rdpbench.paths import cache_folder, data_folders
+from rdpbench.paths import cache_folder, data_folders, written_whole
 
 _BASE = "http://images.cocodataset.org/"
 _NAME_2014 = r"COCO_val2014_\d{12}\.jpg"
@@ -438,10 +438,8 @@ def _map_of_classes(png: Path | None, segments: Segments | None) -> Path | None:
         labels = from_stuff(stored) if segments is None else from_panoptic(stored, segments)
     except ImageError as error:
         raise ImageError(f"{png}: {error}") from error
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    write_labels(part, labels, "coco-stuff-171" if segments is None else "coco-panoptic-133")
-    part.replace(target)
+    with written_whole(target) as part:
+        write_labels(part, labels, "coco-stuff-171" if segments is None else "coco-panoptic-133")
     return target
 
 

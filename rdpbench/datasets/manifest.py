@@ -6,7 +6,6 @@ Lines ``# key: value`` above say what the files are; ``sha256sum --check`` passe
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from rdpbench.assets.hashes import file_facts
 from rdpbench.datasets.contract import few
 from rdpbench.errors import ConfigError, ImageError
 from rdpbench.image import EXTENSIONS, read_header
+from rdpbench.paths import write_file
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,7 @@ class Manifest:
         """Write the manifest in one step."""
         text = "".join(f"# {key}: {value}\n" for key, value in self.header.items())
         text += "".join(f"{sha256}  {name}\n" for name, sha256 in self.files.items())
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        write_file(path, text)
 
     def sha256(self) -> str:
         """Hash of the lines: pins names, order and contents, whatever the header says."""
