@@ -4,8 +4,9 @@ A protocol's name travels with every row: the same codec on the same files under
 ``docs/protocols.md`` says which papers use which, and what they leave open. ``centre-crop-N`` exists for every N.
 
 Protocols are made of crops and resizes. A step says where pixels come from, so that an image and its label map cannot
-drift apart: the image is filtered, the label map takes the nearest label of the same grid. Filters are the libraries' own, since "bicubic" alone names no
-numbers; each gives 8 bits, rounded as that library rounds (Pillow after each of its two passes).
+drift apart: the image is filtered, the label map takes the nearest label of the same grid. Filters are the libraries'
+own, since "bicubic" alone names no numbers; each gives 8 bits, rounded as that library rounds (Pillow after each of its
+two passes).
 
 ================  ===================================================================================
 filter            is
