@@ -22,7 +22,7 @@ from rdpbench.errors import ConfigError, MissingNeed
 from rdpbench.paths import file_name
 from rdpbench.progress import tell
 from rdpbench.runners.task import Task, axis_of, identity, identity_of_all, single_point, task_key, uses_caption
-from rdpbench.setting import Bench, CodecSetting, DataSetting
+from rdpbench.setting import Bench, CodecSetting, DataSetting, thin
 
 
 def pin_of(dataset: Dataset) -> Pin:
@@ -111,20 +111,6 @@ def points(bench: Bench, codec: CodecSetting) -> Iterator[tuple[float | None, fl
         if not rates:
             raise ConfigError(f"codec {codec.name!r} lists no rate points; write rate=... ({axis.field})")
         yield from ((float(rate), None, seed) for rate, seed in itertools.product(thin(rates, bench.points), seeds))
-
-
-def thin(values: Sequence[float], points: int | None) -> list[float]:
-    """At most ``points`` of the values, evenly chosen, both ends among them.
-
-    >>> thin([5, 10, 15, 20, 25], 3)
-    [5, 15, 25]
-    """
-    if points is None or points >= len(values):
-        return list(values)
-    if points == 1:
-        return [values[len(values) // 2]]
-    last = len(values) - 1
-    return [values[round(k * last / (points - 1))] for k in range(points)]
 
 
 NOT_MADE = "(a model has yet to make this caption)"
