@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.assets.weights import Card, read_tensors, resolve
-from rdpbench.errors import ImageError, MetricError
+from rdpbench.errors import MetricError
 from rdpbench.image import Image, check_image
 from rdpbench.networks.precision import exact
 
@@ -318,11 +318,7 @@ def prepare(image: Image, side: int, crop: Crop) -> Image:
     """
     from PIL import Image as pil
 
-    try:
-        check_image(image, "CLIP: the image")
-    except ImageError as error:
-        raise MetricError(str(error)) from error
-    height, width = image.shape[:2]
+    height, width = check_image(image, "CLIP: the image", MetricError).shape[:2]
     whole = pil.fromarray(np.ascontiguousarray(image))
     if crop == "cmmd":
         short = min(height, width)
