@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import CARDS
 from rdpbench.errors import MetricError
 
@@ -41,16 +42,12 @@ def build(tensors: Mapping[str, Tensor]) -> Any:
     Raises:
         MetricError: a tensor is missing, left over or of another shape.
     """
-    import torch
     from torchvision.models import inception_v3
 
-    with torch.device("meta"):
-        network = inception_v3(weights=None, num_classes=1008, aux_logits=False, init_weights=False)
-    try:
-        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=True, assign=True)
-    except RuntimeError as error:
-        raise MetricError(f"the file does not hold the Inception network of FID: {error}") from error
-    return network.eval().requires_grad_(False)
+    def empty() -> Any:
+        return inception_v3(weights=None, num_classes=1008, aux_logits=False, init_weights=False)
+
+    return load_strictly(empty, tensors, CARD.id, error=MetricError)
 
 
 def pool3(network: Any, images: Tensor) -> Tensor:
