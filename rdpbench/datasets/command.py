@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.paths import records
 
 if TYPE_CHECKING:
     from rdpbench.datasets.contract import Here
@@ -56,7 +56,7 @@ def dataset(name: str, **options: Any) -> Any:
     """
     from rdpbench import registry
 
-    known = {record["name"]: record for record in _records()}
+    known = {record["name"]: record for record in records("data")}
     if name.startswith("manifest:"):
         known[name] = {"use": "manifest", "options": {"file": name.partition(":")[2]}}
     if name not in known:
@@ -69,18 +69,9 @@ def dataset(name: str, **options: Any) -> Any:
         raise ConfigError(f"{name} does not take {', '.join(asked)}: {error}") from error
 
 
-def _records() -> Iterator[dict[str, Any]]:
-    import yaml
-
-    from rdpbench.paths import conf_folder
-
-    for path in sorted((conf_folder() / "data").glob("*.yaml")):
-        yield yaml.safe_load(path.read_text())
-
-
 def _ls(_: argparse.Namespace) -> int:
     rows = [("set", "images", "protocol", "download", "here", "licence")]
-    for record in _records():
+    for record in records("data"):
         try:
             found = dataset(record["name"])
         except ConfigError:  # any folder, any manifest: they need an option
