@@ -13,8 +13,8 @@ from typing import Any
 
 from rdpbench import registry
 from rdpbench.assets.hashes import file_facts
-from rdpbench.datasets.captions.files import Caption, captions_of, parse, survey
 from rdpbench.datasets.captions.models import Settings
+from rdpbench.datasets.captions.sources import Caption, captions_of, parse, survey
 from rdpbench.datasets.contract import Dataset, Pin, dataset_of
 from rdpbench.datasets.index import Entry, index, notes
 from rdpbench.datasets.manifest import manifest_sha256
