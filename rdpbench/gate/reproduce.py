@@ -19,7 +19,7 @@ from rdpbench import registry
 from rdpbench.config.bench import read
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.needs import Need, Package
-from rdpbench.paths import conf_folder
+from rdpbench.paths import conf_folder, read_yaml
 from rdpbench.setting import Bench
 
 if TYPE_CHECKING:
@@ -116,12 +116,10 @@ def checks(path: Path | None = None) -> dict[str, Check]:
     >>> len(checks()["webp"].rates)
     19
     """
-    import yaml
-
     path = path or conf_folder() / "reproduce.yaml"
     try:
-        return {name: _check(name, record) for name, record in yaml.safe_load(path.read_text()).items()}
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
+        return {name: _check(name, record) for name, record in read_yaml(path).items()}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
 
 

@@ -116,12 +116,7 @@ ORIGINALS = "originals"
 
 
 def reference_of(metric: type[SetMetric]) -> str:
-    """The other side of a set metric: ``originals``, or a dataset with its protocol.
-
-    >>> from rdpbench.metrics.fid import FIDClean
-    >>> reference_of(FIDClean) == ORIGINALS
-    True
-    """
+    """The other side of a set metric: ``originals``, or a dataset with its protocol."""
     return str(getattr(metric, "reference", ORIGINALS))
 
 
