@@ -24,11 +24,12 @@ from rdpbench.errors import CodecError
 from rdpbench.image import Image, check_image, is_untouched, lent, pixel_sha256
 from rdpbench.opened import opened
 from rdpbench.results.stats.current import stated_source
+from rdpbench.results.store.keys import axis_of, build, file_hashes
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store, put_reconstruction
 from rdpbench.runners.rows import configuration, judged, new_row
 from rdpbench.runners.search import search
-from rdpbench.runners.task import Task, Work, axis_of, build, file_hashes
+from rdpbench.runners.task import Task, Work
 from rdpbench.setting import CodecSetting
 
 

@@ -21,7 +21,8 @@ from rdpbench.datasets.manifest import manifest_sha256
 from rdpbench.errors import ConfigError, MissingNeed
 from rdpbench.paths import file_name
 from rdpbench.progress import tell
-from rdpbench.runners.task import Task, axis_of, identity, identity_of_all, single_point, task_key, uses_caption
+from rdpbench.results.store.keys import axis_of, identity, identity_of_all, single_point, uses_caption
+from rdpbench.runners.task import Task, task_key
 from rdpbench.setting import Bench, CodecSetting, DataSetting
 
 

@@ -12,10 +12,11 @@ from typing import Any
 from rdpbench import registry
 from rdpbench.codecs.contract import configuration_of
 from rdpbench.provenance import as_typed
+from rdpbench.results.store.keys import axis_of, build, definition, device_of, identity, metric_identity
 from rdpbench.results.store.schema import AS_RAN, Row, Status
 from rdpbench.runners.grid import dataset_of, root_of
 from rdpbench.runners.search import Found, is_near, missed
-from rdpbench.runners.task import Task, axis_of, build, definition, device_of, identity, metric_identity
+from rdpbench.runners.task import Task
 from rdpbench.setting import Bench, CodecSetting, DataSetting
 
 

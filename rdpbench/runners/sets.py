@@ -34,10 +34,11 @@ from rdpbench.results.stats.bootstrap import REAL, Bounds, jackknifed
 from rdpbench.results.stats.current import of_store
 from rdpbench.results.stats.points import point_key
 from rdpbench.results.store.features import FeatureStore, Made, Place, kind_of, load
+from rdpbench.results.store.keys import canonical, definition, features_key, metric_identity
 from rdpbench.results.store.schema import Row, SetScore
 from rdpbench.results.store.store import Contents, Store
 from rdpbench.runners.beside import ABSENT, KINDS, ORIGINALS, _dataset, _fault, identity, reference_of, values
-from rdpbench.runners.task import Task, canonical, definition, features_key, member_of, metric_identity
+from rdpbench.runners.task import Task, member_of
 from rdpbench.setting import Setting
 
 

@@ -13,6 +13,7 @@ from rdpbench.errors import MissingNeed, StoreError
 from rdpbench.figures.show import show
 from rdpbench.provenance import command
 from rdpbench.results.stats.current import of_store
+from rdpbench.results.store.keys import axis_of, uses_caption
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
 from rdpbench.runners.coding import Named
@@ -21,7 +22,7 @@ from rdpbench.runners.grid import dataset_of, run_name
 from rdpbench.runners.plan import Plan, lines
 from rdpbench.runners.preflight import check_metrics, fetch_weights
 from rdpbench.runners.search import Found, is_near, missed, search
-from rdpbench.runners.task import axis_of, member_of, uses_caption
+from rdpbench.runners.task import member_of
 from rdpbench.runners.verify import verify
 from rdpbench.setting import Bench, CodecSetting, DataSetting, Setting
 

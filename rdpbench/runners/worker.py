@@ -32,6 +32,7 @@ from rdpbench.errors import BitstreamError, CodecError, ImageError, MetricError,
 from rdpbench.image import Image, lent, pixel_sha256
 from rdpbench.metrics.contract import Lender, beside, meaning_of, number_of
 from rdpbench.results.store.features import Made
+from rdpbench.results.store.keys import build, definition, device_of, timing_key
 from rdpbench.results.store.schema import OF_THE_MACHINE, Row, Score, Timing, error_text
 from rdpbench.results.store.store import put_reconstruction
 from rdpbench.runners.beside import values
@@ -50,7 +51,7 @@ from rdpbench.runners.decodes import DETERMINISTIC, decodes_of, further_of, is_s
 from rdpbench.runners.plan import TIMING_REPEATS, TIMING_WARMUP
 from rdpbench.runners.rows import new_row
 from rdpbench.runners.sets import Extractor
-from rdpbench.runners.task import Task, Work, build, definition, device_of, score_key, timing_key
+from rdpbench.runners.task import Task, Work, score_key
 
 
 def time_task(task: Task, row: Row, original: Image, device: str) -> Timing:

@@ -28,12 +28,12 @@ from rdpbench.figures.presets import Preset, Series, presets
 from rdpbench.figures.style import WATERMARK
 from rdpbench.needs import Binary
 from rdpbench.paths import available, conf_folder
+from rdpbench.results.store.keys import uses_caption
 from rdpbench.results.store.store import Store
 from rdpbench.runners.execute import store_of
 from rdpbench.runners.grid import dataset_of, run_name
 from rdpbench.runners.plan import make_plan
 from rdpbench.runners.sets import is_set, set_metric
-from rdpbench.runners.task import uses_caption
 from rdpbench.setting import Bench
 
 PRESETS = {one.name: one for one in presets() if one.kind != "diagram"}

@@ -14,7 +14,7 @@ from rdpbench.metrics import presets
 from rdpbench.metrics.contract import Features
 from rdpbench.metrics.patches import hific
 from rdpbench.networks.inception import CARD, build, pool3
-from rdpbench.runners.task import features_key
+from rdpbench.results.store.keys import features_key
 
 PRESETS = [
     presets.Clean,

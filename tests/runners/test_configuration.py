@@ -23,10 +23,10 @@ from rdpbench.codecs.diffusion.textual_inversion import codec as textual_inversi
 from rdpbench.config.bench import read
 from rdpbench.errors import CodecError, MissingNeed
 from rdpbench.paths import available
+from rdpbench.results.store.keys import axis_of, build, definition, identity
 from rdpbench.results.store.schema import AS_RAN, Row
 from rdpbench.results.store.store import Store
 from rdpbench.runners.rows import configuration
-from rdpbench.runners.task import axis_of, build, definition, identity
 from rdpbench.setting import CodecSetting
 
 PAINTERS = {

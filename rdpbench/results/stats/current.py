@@ -241,7 +241,7 @@ def stated_source(row: Row) -> str:
 
 def _key_now(row: Row) -> str:
     # Keys are made by the runners, a layer above; they are asked only where editions contradict one another.
-    from rdpbench.runners.task import identity, identity_of_all, key_of
+    from rdpbench.results.store.keys import identity, identity_of_all, key_of
     from rdpbench.setting import CodecSetting
 
     setting = CodecSetting(row.codec, row.use, tuple(sorted(json.loads(row.options).items())), ())
@@ -330,7 +330,7 @@ def _one_reference(scores: Sequence[Score]) -> tuple[list[Score], bool]:
 
 def _with_definition(score: Score, now: str) -> Score:
     """A score that does not say its edition is of the installed one if it has its key."""
-    from rdpbench.runners.task import score_key_alone
+    from rdpbench.results.store.keys import score_key_alone
 
     if score.definition:
         return score

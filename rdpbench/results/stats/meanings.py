@@ -61,7 +61,7 @@ def _is_installed(metric: str) -> bool:
 
 def definition_now(metric: str) -> str:
     """The edition of a metric that is here; empty if there is none, or if it cannot be told without importing it."""
-    from rdpbench.runners.task import definition
+    from rdpbench.results.store.keys import definition
 
     told = registry.meanings.get(metric)
     if isinstance(told, Told):  # its source is read and hashed, never executed
