@@ -340,7 +340,7 @@ def _curves(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from rdpbench.runners.sweep import verify_store
+    from rdpbench.runners.execute import verify_store
 
     return verify_store(_stored(options), None if options.all else options.sample, options.seed, _named(options.named))
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from rdpbench import registry
+
 
 class _Row(Protocol):
     """What a row says of its setting, such as `rdpbench.results.store.schema.Row`."""
@@ -82,6 +84,11 @@ class CodecSetting:
     typed: tuple[tuple[tuple[str, Any], str], ...] = ()
     """What was typed in the place of a value that is out of the environment, by the option's name and that value."""
 
+    @property
+    def cls(self) -> Any:
+        """Its class; another one once a file of the user's was edited."""
+        return registry.load("codec", self.use)
+
 
 @dataclass(frozen=True)
 class DataSetting:
@@ -90,6 +97,11 @@ class DataSetting:
     name: str
     use: str
     options: tuple[tuple[str, Any], ...]
+
+    @property
+    def cls(self) -> Any:
+        """Its class; another one once a file of the user's was edited."""
+        return registry.load("dataset", self.use)
 
 
 @dataclass(frozen=True)

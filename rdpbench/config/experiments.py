@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rdpbench.config.bench import read_all
 from rdpbench.figures.presets import presets
-from rdpbench.runners import sweep
+from rdpbench.runners import execute
 from rdpbench.runners.execute import store_of
 from rdpbench.runners.preflight import fetch_weights
 from rdpbench.setting import Bench
@@ -28,12 +28,12 @@ def run(overrides: Sequence[str], console: Console, *, encode: bool = True) -> i
     What a later run lacks is fetched, or stops the command, before the first one starts.
 
     Raises:
-        RdpbenchError: what `rdpbench.runners.sweep.run` raises.
+        RdpbenchError: what `rdpbench.runners.execute.run` raises.
     """
     benches = read_all(overrides)
     for bench in benches[1:]:
         fetch_weights(bench)
-    codes = [sweep.run(bench, console, encode=encode) for bench in benches]
+    codes = [execute.run(bench, console, encode=encode) for bench in benches]
     if all(bench.figures for bench in benches):
         for name in names(overrides):
             draw(name, benches, console)

@@ -165,8 +165,8 @@ def expected(check: Check) -> list[dict[str, tuple[float, str]]]:
 def lacking(bench: Bench) -> tuple[str, list[str]]:
     """Why a run cannot start, and each thing that is missing; empty if it can."""
     from rdpbench.codecs.contract import needs_of
-    from rdpbench.runners.grid import dataset_of
     from rdpbench.runners.preflight import weights_of
+    from rdpbench.runners.task import dataset_of
 
     found: list[tuple[str, str]] = []
     for codec in dict.fromkeys(codec for codec, _ in bench.grid):
@@ -203,9 +203,9 @@ def reproduce(check: Check, overrides: Sequence[str], console: Console, *, downl
     Raises:
         ConfigError: settings that would make it another check.
     """
-    from rdpbench.runners import sweep
-    from rdpbench.runners.grid import dataset_of
+    from rdpbench.runners import execute
     from rdpbench.runners.preflight import fetch_weights
+    from rdpbench.runners.task import dataset_of
 
     points = expected(check)
     for line in overrides:
@@ -222,7 +222,7 @@ def reproduce(check: Check, overrides: Sequence[str], console: Console, *, downl
     why, missing = lacking(bench)
     if why:
         return Outcome(check, _without(check, points, why), why, tuple(missing))
-    done = sweep.run(bench, console)
+    done = execute.run(bench, console)
     frame, rows = _measured(bench)
     whole = len(dataset_of(bench.grid[0][1]))
     lines, reasons = [], []

@@ -22,7 +22,6 @@ from rdpbench.results.stats.current import standing
 from rdpbench.results.store.keys import TOLERANCE, axis_of, device_of, forget, is_tight, timing_key
 from rdpbench.results.store.schema import AS_RAN, OF_THE_MACHINE, Measure, Member, Place, Row
 from rdpbench.results.store.store import Contents, Store, reconstruction_path
-from rdpbench.runners.grid import list_tasks
 from rdpbench.runners.preflight import (
     check_decodes,
     check_device,
@@ -31,10 +30,9 @@ from rdpbench.runners.preflight import (
     choose_metrics,
     fitting,
 )
-from rdpbench.runners.rows import judged, new_row
 from rdpbench.runners.search import is_near, is_whole
 from rdpbench.runners.sets import Stored, pair_metrics, set_metrics
-from rdpbench.runners.task import Task, Work, measure_of, member_of, place_of, score_key
+from rdpbench.runners.task import Task, Work, judged, list_tasks, measure_of, member_of, new_row, place_of, score_key
 from rdpbench.setting import Bench, Setting
 
 CHUNK = 32

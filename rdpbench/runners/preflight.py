@@ -16,11 +16,10 @@ from rdpbench.metrics.contract import faults_of as metric_faults
 from rdpbench.metrics.sets import check_side
 from rdpbench.needs import Need
 from rdpbench.results.store.keys import axis_of, build
-from rdpbench.runners.beside import lacking_reference as missing_reference
-from rdpbench.runners.decodes import decodes_of, is_stochastic
-from rdpbench.runners.grid import dataset_of, list_tasks, points
+from rdpbench.runners.coding import decodes_of, is_stochastic
 from rdpbench.runners.sets import is_set, lacking, set_metric, set_metrics
-from rdpbench.runners.task import Task
+from rdpbench.runners.sets import lacking_reference as missing_reference
+from rdpbench.runners.task import Task, dataset_of, list_tasks, points
 from rdpbench.setting import Bench, CodecSetting
 
 LARGE = 1_000_000_000

@@ -20,11 +20,10 @@ from rdpbench.assets.hashes import files_now
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import RdpbenchError, StoreError
 from rdpbench.image import pixel_sha256
-from rdpbench.results.store.parts import read_part
+from rdpbench.results.store.log import read_part
 from rdpbench.results.store.schema import OF_THE_MACHINE, Row, Score, error_text
 from rdpbench.results.store.store import Contents, Store
-from rdpbench.runners.coding import NOBODY, Named, decode_row, setting_of
-from rdpbench.runners.decodes import fingerprint, further_of, noted
+from rdpbench.runners.coding import NOBODY, Named, decode_row, fingerprint, further_of, noted, setting_of
 from rdpbench.runners.pool import START_S, died, end, limit_s, sender, set_up_apart, start_server, was_killed
 from rdpbench.setting import CodecSetting
 

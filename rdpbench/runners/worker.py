@@ -31,27 +31,29 @@ from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import BitstreamError, CodecError, ImageError, MetricError, StoreCorrupt, StoreError
 from rdpbench.image import Image, lent, pixel_sha256
 from rdpbench.metrics.contract import Lender, beside, meaning_of, number_of
-from rdpbench.results.store.features import Made
 from rdpbench.results.store.keys import build, definition, device_of, timing_key
+from rdpbench.results.store.log import Made
 from rdpbench.results.store.schema import OF_THE_MACHINE, Row, Score, Timing, error_text
 from rdpbench.results.store.store import put_reconstruction
-from rdpbench.runners.beside import values
 from rdpbench.runners.coding import (
+    DETERMINISTIC,
     Setup,
     captioning_s,
     check_untouched,
     code,
     code_batch,
     decode_row,
+    decodes_of,
+    further_of,
     go_together,
+    is_stochastic,
+    note,
     opened_by,
     side_of,
 )
-from rdpbench.runners.decodes import DETERMINISTIC, decodes_of, further_of, is_stochastic, note
 from rdpbench.runners.plan import TIMING_REPEATS, TIMING_WARMUP
-from rdpbench.runners.rows import new_row
-from rdpbench.runners.sets import Extractor
-from rdpbench.runners.task import Task, Work, score_key
+from rdpbench.runners.sets import Extractor, values
+from rdpbench.runners.task import Task, Work, new_row, score_key
 
 
 def time_task(task: Task, row: Row, original: Image, device: str) -> Timing:

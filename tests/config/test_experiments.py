@@ -31,9 +31,9 @@ from rdpbench.paths import available, conf_folder
 from rdpbench.results.store.keys import uses_caption
 from rdpbench.results.store.store import Store
 from rdpbench.runners.execute import store_of
-from rdpbench.runners.grid import dataset_of, run_name
 from rdpbench.runners.plan import make_plan
 from rdpbench.runners.sets import is_set, set_metric
+from rdpbench.runners.task import dataset_of, run_name
 from rdpbench.setting import Bench
 
 PRESETS = {one.name: one for one in presets() if one.kind != "diagram"}

@@ -16,7 +16,7 @@ from rdpbench.config.bench import read
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.gate import reproduce
 from rdpbench.gate.reproduce import AGREES, DIFFERS, Check, Outcome, Within, checks, expected
-from rdpbench.runners.grid import dataset_of
+from rdpbench.runners.task import dataset_of
 
 KNOWN = checks()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rdpbench.errors import MetricError, StoreCorrupt
-from rdpbench.results.store.features import FeatureStore, Made, kind_of, load
+from rdpbench.results.store.log import FeatureStore, Made, kind_of, load
 
 KIND = kind_of("inception/test", "0" * 64)
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from rdpbench.errors import StoreBusy, StoreCorrupt, StoreError, StoreUnwritable
-from rdpbench.results.store.parts import PartWriter, read_part
+from rdpbench.results.store.log import PartWriter, read_part
 from rdpbench.results.store.schema import SCHEMA_VERSION, Measure, Row, Score, Timing
 from rdpbench.results.store.store import Store
 

@@ -26,7 +26,7 @@ from rdpbench.paths import available
 from rdpbench.results.store.keys import axis_of, build, definition, identity
 from rdpbench.results.store.schema import AS_RAN, Row
 from rdpbench.results.store.store import Store
-from rdpbench.runners.rows import configuration
+from rdpbench.runners.task import configuration
 from rdpbench.setting import CodecSetting
 
 PAINTERS = {

@@ -17,8 +17,16 @@ from rdpbench.metrics.contract import DecodesMetric
 from rdpbench.metrics.diversity import Deviation, LPIPSAlexDiversity, pixel_deviation
 from rdpbench.results.store.schema import Score
 from rdpbench.results.store.store import Store
-from rdpbench.runners.coding import Named
-from rdpbench.runners.decodes import DETERMINISTIC, decode_further, decode_seed, fingerprint, is_stochastic, note, noted
+from rdpbench.runners.coding import (
+    DETERMINISTIC,
+    Named,
+    decode_further,
+    decode_seed,
+    fingerprint,
+    is_stochastic,
+    note,
+    noted,
+)
 from rdpbench.runners.verify import verify
 from rdpbench.setting import CodecSetting
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from rdpbench.results.store.parts import read_parts
+from rdpbench.results.store.log import read_parts
 from rdpbench.results.store.store import Contents, Store
 
 VOLATILE = {"session", "time", "encode_s", "decode_s", "score_s", "peak_memory_mb", "verified"}

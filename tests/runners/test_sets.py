@@ -11,7 +11,7 @@ import pytest
 
 from rdpbench.errors import MetricError
 from rdpbench.metrics.contract import Estimate
-from rdpbench.results.store.features import load
+from rdpbench.results.store.log import load
 from rdpbench.results.store.store import Store
 from rdpbench.runners.sets import BLOCKS, jackknife
 

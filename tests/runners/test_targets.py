@@ -295,7 +295,7 @@ def test_sets_seeds_and_captions_are_searched_once(own: Path, told: Any, search:
 
 def test_keys_of_targets_hold_only_what_changes_them(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rdpbench.config.bench import read
-    from rdpbench.runners.grid import list_tasks
+    from rdpbench.runners.task import list_tasks
 
     monkeypatch.chdir(own)
     picture(own / "set", "a", 32, 32)

@@ -14,7 +14,7 @@
                              a part of it only; its first line is a comment with the sha256 of the others
       bitstreams/ab/abcd...  every bitstream, under its sha256
       reconstructions/       PNG, as far as keep= asks for them
-      features/              arrays that set metrics need, per image; see `rdpbench.results.store.features`
+      features/              arrays that set metrics need, per image; see `rdpbench.results.store.log`
       sessions/*.json        provenance of each call
       tables/  figures/      what `show` makes of the above
 
@@ -40,8 +40,7 @@ from typing import Any
 from rdpbench.errors import StoreBusy, StoreCorrupt, StoreUnwritable
 from rdpbench.image import Image
 from rdpbench.paths import ODD, file_name, unwritable
-from rdpbench.results.store.features import FeatureStore
-from rdpbench.results.store.parts import Part, PartWriter, read_parts
+from rdpbench.results.store.log import FeatureStore, Part, PartWriter, read_parts
 from rdpbench.results.store.schema import (
     REFUTED,
     SCHEMA_VERSION,
