@@ -147,3 +147,13 @@ class Bench:
     """The first composed configuration, for the record, with interpolations such as ``${oc.env:X}`` as typed."""
     interpolated: Mapping[tuple[str, Any], str] = field(default_factory=dict)
     """What was typed in place of a value, by the option's name and that value, where an interpolation was typed."""
+
+    @property
+    def codecs(self) -> list[CodecSetting]:
+        """Each codec of the grid once."""
+        return list(dict.fromkeys(codec for codec, _ in self.grid))
+
+    @property
+    def datasets(self) -> list[DataSetting]:
+        """Each dataset of the grid once."""
+        return list(dict.fromkeys(data for _, data in self.grid))

@@ -99,9 +99,9 @@ def _descendants(pid: int) -> Iterator[int]:
             children.setdefault(parent, []).append(int(path.parent.name))
     left = [pid]
     while left:
-        found = children.pop(left.pop(), [])
-        yield from found
-        left += found
+        own = children.pop(left.pop(), [])
+        yield from own
+        left += own
 
 
 HOUR_S, PIXELS = 3600, 1_000_000
@@ -402,8 +402,7 @@ def _of_machine(result: Result) -> bool:
 def _limit(left: Sequence[Work], batch: int, timeout: float | None) -> float:
     """Seconds until the next result must be there; 0 for no limit. Those of a batch come together."""
     work = left[0]
-    pixels = work.task.entry.height * work.task.entry.width
-    return limit_s(timeout, pixels, TIMED if work.timing else 1) * min(batch, len(left))
+    return limit_s(timeout, work.task.pixels, TIMED if work.timing else 1) * min(batch, len(left))
 
 
 def _late(limit: float) -> str:

@@ -1,4 +1,4 @@
-"""Tasks: every image of every codec, setting, seed and source of captions, and the row of each before it is measured."""
+"""Tasks: every image of every codec, setting, seed and source of captions; and their rows before they are measured."""
 
 from __future__ import annotations
 
@@ -134,19 +134,18 @@ def run_name(bench: Bench) -> str:
         if file_name(bench.run) != bench.run:
             raise ConfigError(f"run={bench.run!r} must be a plain name of one folder; root=FOLDER says where runs lie")
         return bench.run
-    names = dict.fromkeys(dataset_of(data).name for _, data in bench.grid)
+    names = dict.fromkeys(dataset_of(data).name for data in bench.datasets)
     return file_name("+".join(names))
 
 
 def list_tasks(bench: Bench) -> Iterator[Task]:
     """Every task of a command, in the order of codecs, rates, seeds and images."""
     sets: dict[DataSetting, tuple[Dataset, Sequence[Entry]]] = {}
-    for _, data in bench.grid:
-        if data not in sets:
-            dataset = dataset_of(data)
-            sets[data] = dataset, index(dataset, bench.limit)
-            for note in notes(dataset, sets[data][1]):
-                tell(note)
+    for data in bench.datasets:
+        dataset = dataset_of(data)
+        sets[data] = dataset, index(dataset, bench.limit)
+        for note in notes(dataset, sets[data][1]):
+            tell(note)
     for codec, data in bench.grid:
         dataset, entries = sets[data]
         pin, size, protocol = _pin_of(dataset), len(dataset), dataset.protocol
@@ -377,7 +376,7 @@ def resolved(bench: Bench, tasks: Iterable[Task], metrics: Iterable[str]) -> dic
         sets.setdefault((task.dataset, task.protocol, task.root), task)
     return {
         "codecs": {label: _codec(list(curve.values())) for label, curve in curves.items()},
-        "data": [_data(data, sets) for data in dict.fromkeys(data for _, data in bench.grid)],
+        "data": [_data(data, sets) for data in bench.datasets],
         "metrics": {name: _metric(name) for name in metrics},
     }
 

@@ -1,9 +1,7 @@
-"""What one worker does with a chunk: read, code, store, score; images of one size together where ``batch=`` says so.
+"""What one worker does with a chunk: read, code, score, time; images of one size together where ``batch=`` says so.
 
 Runs at one thread: threads change pixels, and with some encoders bytes (``conf/runner``). Nothing here knows of other
 workers or of the store's rows; results go back to whoever runs the worker.
-
-Honest seconds of one row: alone on the device, warmed up, repeated, one image at a time.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ import sys
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -31,8 +29,17 @@ from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import BitstreamError, CodecError, ImageError, MetricError, StoreCorrupt, StoreError
 from rdpbench.image import Image, lent, pixel_sha256
 from rdpbench.metrics.contract import Lender, beside, meaning_of, number_of
-from rdpbench.results.store.keys import build, definition, device_of, timing_key
-from rdpbench.results.store.log import Made
+from rdpbench.results.store.keys import (
+    TIMING_REPEATS,
+    TIMING_WARMUP,
+    build,
+    definition,
+    device_of,
+    facts,
+    score_key,
+    timing_key,
+)
+from rdpbench.results.store.log import Extracted
 from rdpbench.results.store.schema import OF_THE_MACHINE, Row, Score, Timing, error_text
 from rdpbench.results.store.store import put_reconstruction
 from rdpbench.runners.coding import (
@@ -45,19 +52,17 @@ from rdpbench.runners.coding import (
     decode_row,
     decodes_of,
     further_of,
-    go_together,
     is_stochastic,
-    note,
+    note_of,
     opened_by,
     side_of,
 )
-from rdpbench.runners.plan import TIMING_REPEATS, TIMING_WARMUP
 from rdpbench.runners.sets import Extractor, values
-from rdpbench.runners.task import Task, Work, new_row, score_key
+from rdpbench.runners.task import Task, Work, new_row
 
 
 def time_task(task: Task, row: Row, original: Image, device: str) -> Timing:
-    """Repeat encode and decode at the row's setting after a warm-up; garbage collection is off while timing."""
+    """Repeat encode and decode at the row's setting after a warm-up, alone; garbage collection is off while timing."""
     side = side_of(task)
     started = time.perf_counter()
     codec = build(task.codec, row.rate, device)
@@ -71,7 +76,7 @@ def time_task(task: Task, row: Row, original: Image, device: str) -> Timing:
         for turn in range(TIMING_WARMUP + TIMING_REPEATS):
             copy = lent(original)
             synchronise()
-            at = time.perf_counter()
+            started = time.perf_counter()
             data = codec.encode(copy, side).data
             synchronise()
             encoded = time.perf_counter()
@@ -80,13 +85,17 @@ def time_task(task: Task, row: Row, original: Image, device: str) -> Timing:
             decoded = time.perf_counter()
             check_untouched(copy, original, "encode()")
             if turn >= TIMING_WARMUP:
-                seconds["encode"].append(encoded - at + captioning_s(task))
+                seconds["encode"].append(encoded - started + captioning_s(task))
                 seconds["decode"].append(decoded - encoded)
     finally:
         gc.enable()
+    spread: dict[str, float] = {}
+    for what, values_s in seconds.items():
+        median = statistics.median(values_s)
+        spread |= {f"{what}_s": median, f"{what}_min_s": min(values_s), f"{what}_max_s": max(values_s)}
     used = device_of(task.codec, device)
     return Timing(
-        timing_key=timing_key(task.key, used, 1, TIMING_WARMUP, TIMING_REPEATS),
+        timing_key=timing_key(task.key, used),
         task_key=task.key,
         device=used,
         threads=1,
@@ -94,7 +103,7 @@ def time_task(task: Task, row: Row, original: Image, device: str) -> Timing:
         repeats=TIMING_REPEATS,
         build_s=build_s,
         load_average=load,
-        **_spread(seconds),
+        **spread,
     )
 
 
@@ -103,13 +112,6 @@ def synchronise() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
-
-
-def _spread(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    out: dict[str, float] = {}
-    for what, ones in seconds.items():
-        out |= {f"{what}_s": statistics.median(ones), f"{what}_min_s": min(ones), f"{what}_max_s": max(ones)}
-    return out
 
 
 REMEMBERED_ORIGINALS = 2
@@ -123,14 +125,14 @@ class Result:
     row: Row | None
     scores: tuple[Score, ...] = ()
     timing: Timing | None = None
-    features: tuple[Made, ...] = ()
+    features: tuple[Extracted, ...] = ()
     """Arrays of the reconstruction, for set metrics."""
-    originals: tuple[Made, ...] = ()
+    originals: tuple[Extracted, ...] = ()
     """Arrays of the original."""
 
     def record(self) -> dict[str, Any]:
         """As stored: one line, so that a row is never without the scores that were made with it."""
-        record: dict[str, Any] = {"row": self.row.record()} if self.row else {}
+        record: dict[str, Any] = {"row": dict(vars(self.row))} if self.row else {}
         if self.scores:
             record["scores"] = [vars(score) for score in self.scores]
         if self.timing:
@@ -183,7 +185,7 @@ class Worker:
 
         Neighbours that may be coded together are, up to ``batch`` of them.
         """
-        images = [next(tasks) for _, tasks in groupby((one.task for one in chunk), lambda task: task.entry.sha256)]
+        images = [next(tasks) for _, tasks in groupby((work.task for work in chunk), lambda task: task.entry.sha256)]
         if len(images) > 1 and not any(work.timing for work in chunk):  # nothing runs beside what is timed
             # Chunks of heavy codecs go through images at one rate point: the next is decoded while one is coded.
             with ahead(images, _read, depth=1) as self._ahead:
@@ -193,19 +195,19 @@ class Worker:
         self._ahead = iter(())
 
     def _run(self, chunk: Sequence[Work], batch: int) -> Iterator[Result]:
-        at = 0
-        while at < len(chunk):
-            end = at + 1
-            while end < min(len(chunk), at + min(batch, self._most)) and go_together(chunk[at], chunk[end]):
+        start = 0
+        while start < len(chunk):
+            end = start + 1
+            while end < min(len(chunk), start + min(batch, self._most)) and _go_together(chunk[start], chunk[end]):
                 end += 1
-            yield from self._together(chunk[at:end]) if end - at > 1 else map(self.do, chunk[at:end])
-            at = end
+            yield from self._together(chunk[start:end]) if end - start > 1 else map(self.do, chunk[start:end])
+            start = end
 
     def _together(self, batch: Sequence[Work]) -> Iterator[Result]:
         """Code images of one size together; where that fails, one by one: each has its own row or error."""
         try:
             given = [self._original(work.task) for work in batch]
-            coded = code_batch(self.setup, [work.task for work in batch], [one.pixels for one in given])
+            coded = code_batch(self.setup, [work.task for work in batch], [original.pixels for original in given])
         except StoreError:
             raise
         except FAULTS as error:
@@ -216,9 +218,9 @@ class Worker:
         if coded is None:  # not where it is caught: the error holds on to all that the batch took
             yield from map(self.do, batch)
             return
-        for work, one, (row, reconstruction) in zip(batch, given, coded, strict=True):
-            yield self._scored(work, one, row, reconstruction)
-            one.prepared.clear()  # features of a whole batch would be gigabytes
+        for work, original, (row, reconstruction) in zip(batch, given, coded, strict=True):
+            yield self._scored(work, original, row, reconstruction)
+            original.prepared.clear()  # features of a whole batch would be gigabytes
 
     def do(self, work: Work) -> Result:
         """Do one piece of work; what goes wrong in a codec or an image becomes a row with ``status=error``."""
@@ -263,7 +265,7 @@ class Worker:
                 self.announce(Scoring(Result(row, tuple(scores), timing), coded, unscored))
 
         of_original = self._features(work.originals, task, given.pixels, task.entry.sha256, scores, begin)
-        made: tuple[Made, ...] = ()
+        features: tuple[Extracted, ...] = ()
         if reconstruction is not None and coded is not None:
             counts = {name: decodes_of(name) for name in work.metrics}
             copies = Lender(reconstruction, "reconstruction")
@@ -273,10 +275,10 @@ class Worker:
                     scores.append(self._score(name, task, given, copies))
             if several := {name: count for name, count in counts.items() if count}:
                 self._score_decodes(several, task, coded, reconstruction, scores, begin)
-            made = self._features(work.features, task, reconstruction, coded.reconstruction_sha256, scores, begin)
+            features = self._features(work.features, task, reconstruction, coded.reconstruction_sha256, scores, begin)
         if row is not None and row.status == "ok":
             row = replace(row, score_s=time.perf_counter() - started)
-        return Result(row, tuple({one.score_key: one for one in scores}.values()), timing, made, of_original)
+        return Result(row, tuple({score.score_key: score for score in scores}.values()), timing, features, of_original)
 
     def _features(
         self,
@@ -286,23 +288,23 @@ class Worker:
         pixels: str,
         scores: list[Score],
         begin: Callable[[str], None],
-    ) -> tuple[Made, ...]:
+    ) -> tuple[Extracted, ...]:
         """Arrays for set metrics; what is refused is told as an empty score of the metric."""
-        made: list[Made] = []
+        arrays: list[Extracted] = []
         for name in names:
             begin(name)
             try:
-                made.append(self._extractor.extract(name, image, pixels, task.entry.sample, task.protocol))
+                arrays.append(self._extractor.extract(name, image, pixels, task.entry.sample, task.protocol))
             except FAULTS as error:  # a metric of the user's; the row itself is good
                 scores.append(self._unscored(task, name, error))
-        return tuple(made)
+        return tuple(arrays)
 
     def _original(self, task: Task) -> _Given:
         """The image and what metrics prepared of it; refused if it is no longer the image that was planned."""
         key = task.entry.sha256
         if key not in self._originals:
             # What was read ahead and is not this image is one that was still remembered.
-            read = next((one for one in self._ahead if one.key == key), None) or _read(task)
+            read = next((image for image in self._ahead if image.key == key), None) or _read(task)
             if read.error:
                 raise read.error
             pixels = read.pixels
@@ -318,11 +320,10 @@ class Worker:
         """Decode a stored bitstream again; pixels that are not the recorded ones are not scored under its row."""
         # By the codec of the command: the row has its key, but who wrote the row may have named anything beside it.
         reconstruction = decode_row(self.setup.store, row, task.codec)
-        found = pixel_sha256(reconstruction)
-        if found != row.reconstruction_sha256:
-            point = "" if row.rate is None else f" {row.rate:g}"
+        sha256 = pixel_sha256(reconstruction)
+        if sha256 != row.reconstruction_sha256:
             raise BitstreamError(
-                f"the stored bitstream of {row.codec}{point} {row.image} decodes to other pixels here ({found}) "
+                f"the stored bitstream of {row.point}, {row.image} decodes to other pixels here ({sha256}) "
                 f"than when it was made ({row.reconstruction_sha256}); it is not scored. Another device or library?"
             )
         return reconstruction
@@ -342,13 +343,13 @@ class Worker:
             with given.copies.guarding("score()"), reconstruction.lending("score()", own) as image:
                 value = number_of(metric.score(prepared[name], image))
             remarks = getattr(metric, "remarks", None)
-            told = "; ".join(remarks(prepared[name])) if remarks else ""
+            note = "; ".join(remarks(prepared[name])) if remarks else ""
         except FAULTS as error:  # a metric of the user's; the row itself is good
             if own:  # what was prepared is of no use if it holds the copy that was written into
                 for other in filter(self._is_own, list(prepared)):
                     del prepared[other]
             return self._unscored(task, name, error)
-        return self._scored_as(task, name, value, note=told)
+        return self._scored_as(task, name, value, note=note)
 
     def _score_decodes(
         self,
@@ -381,12 +382,12 @@ class Worker:
             except FAULTS as error:
                 scores.append(self._unscored(task, name, error))
             else:
-                scores.append(self._scored_as(task, name, value, note=note(some)))
+                scores.append(self._scored_as(task, name, value, note=note_of(some)))
 
     def _scored_as(self, task: Task, name: str, value: float | None, error: str = "", note: str = "") -> Score:
         if value is not None and not meaning_of(registry.load("metric", name)).usable(value):
             value, error = None, f"the metric gave {value}, which is no score"
-        key = score_key(task, name)
+        key = score_key(task.key, name, task.entry.sample)
         return Score(key, task.key, name, value, error, note, definition(name), self.setup.session)
 
     def _unscored(self, task: Task, name: str, error: BaseException) -> Score:
@@ -428,9 +429,27 @@ def failed(task: Task, setup: Setup, message: str) -> Result:
     return Result(new_row(task, setup.session, setup.device, status="error", error=message))
 
 
+def _go_together(first: Work, second: Work) -> bool:
+    """May two pieces of work be coded in one batch? They may if only size and rate point are to be equal, and are."""
+    if any(work.row is not None or work.timing or work.task.setting.target is not None for work in (first, second)):
+        return False
+    alike = [
+        (task.codec, task.setting, task.dataset, task.protocol, task.entry.height, task.entry.width)
+        for task in (first.task, second.task)
+    ]
+    return alike[0] == alike[1] and facts(first.task.codec).batches
+
+
 def _message(error: BaseException, *plain: type[Exception]) -> str:
     """What a row says of a failure: our own errors as they are, others with the place they came from."""
-    return error_text((OF_THE_MACHINE if _of_machine(error) else "") + _told(error, *plain))
+    if plain and isinstance(error, plain):
+        text = str(error)
+    else:
+        text = f"{type(error).__name__}: {error}"
+        if not isinstance(error, (CodecError, ImageError, StoreError)):
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            text += f" (in {place.filename}:{place.lineno})"
+    return error_text((OF_THE_MACHINE if _of_machine(error) else "") + text)
 
 
 def _of_machine(error: BaseException | None) -> bool:
@@ -438,12 +457,3 @@ def _of_machine(error: BaseException | None) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):
         return True
     return error is not None and _of_machine(error.__cause__)
-
-
-def _told(error: BaseException, *plain: type[Exception]) -> str:
-    if plain and isinstance(error, plain):
-        return str(error)
-    if isinstance(error, (CodecError, ImageError, StoreError)):
-        return f"{type(error).__name__}: {error}"
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} (in {place.filename}:{place.lineno})"

@@ -24,7 +24,7 @@ from rdpbench.runners.coding import (
     decode_seed,
     fingerprint,
     is_stochastic,
-    note,
+    note_of,
     noted,
 )
 from rdpbench.runners.verify import verify
@@ -127,7 +127,7 @@ def test_seeds_follow_from_the_bitstream_and_the_number() -> None:
 
 def test_notes_are_read_again() -> None:
     images = [np.full((4, 5, 3), value, np.uint8) for value in (1, 2, 3)]
-    values = [Score(str(k), "t", f"diversity/deviation/{k}", 1.0, note=note(images[: k - 1])) for k in (2, 4)]
+    values = [Score(str(k), "t", f"diversity/deviation/{k}", 1.0, note=note_of(images[: k - 1])) for k in (2, 4)]
     assert noted(values) == (4, fingerprint(images))
     assert noted([*values, Score("p", "t", "psnr", 30.0, note="a caption was cut")]) == (4, fingerprint(images))
     assert noted([Score("d", "t", "diversity/deviation/3", 0.0, note=DETERMINISTIC)]) is None

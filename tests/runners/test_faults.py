@@ -188,7 +188,7 @@ class Bench:
 
         store = self.store(run)
         assert values(store.read()) == self.whole
-        assert list(store.read_parts()) == []
+        assert list(store.parts.glob("*.jsonl")) == []
         keys = parquet.read_table(store.folder / "rows.parquet", columns=["task_key"])["task_key"].to_pylist()
         assert len(keys) == len(set(keys)) == TASKS
 
