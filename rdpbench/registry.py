@@ -63,8 +63,8 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "sd-vae": "rdpbench.codecs.diffusion.sd_vae:StableDiffusionVAE",
         "taco": "rdpbench.codecs.learned.taco.codec:TACO",
         "textual-inversion": "rdpbench.codecs.diffusion.textual_inversion.codec:TextualInversion",
-        "vtm": "rdpbench.codecs.classical.vtm:VTM",
-        "vvenc": "rdpbench.codecs.classical.vvenc:VVenC",
+        "vtm": "rdpbench.codecs.classical.vvc:VTM",
+        "vvenc": "rdpbench.codecs.classical.vvc:VVenC",
         "webp": "rdpbench.codecs.classical.webp:WebP",
     },
     "dataset": {

@@ -39,15 +39,16 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from inspect import signature
 from math import isfinite
 from operator import index
 from types import MappingProxyType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from rdpbench.errors import CodecError, ConfigError, OutOfRange, UnknownName
+from rdpbench.errors import BitstreamError, CodecError, CoderFailed, ConfigError, OutOfRange, RdpbenchError, UnknownName
 from rdpbench.image import Image
 from rdpbench.needs import Need
 from rdpbench.registry import Kind, abstract_in, load, needs_in, refusal, shape_of, texts_in, type_of
@@ -189,21 +190,81 @@ class Rate:
     rises: bool = True
     """Do the bytes grow with the value? (Quality: yes. QP: no.)"""
     points: tuple[float, ...] = ()
-    """The default sweep; those in ``conf/codec`` take precedence."""
+    """The default sweep. Of a codec that ships it stands in ``conf/codec``, which `rdpbench ls` reads alone."""
     listed: bool = False
     """Are ``points`` all that is legal, as with networks for a few rates?"""
 
+    @property
+    def values(self) -> tuple[float, ...]:
+        """All values that are legal; ``points`` where that is a continuum.
+
+        >>> Rate("quality", 1, 3).values
+        (1, 2, 3)
+        """
+        if self.listed or not self.step:
+            return self.points
+        return tuple(self.low + number * self.step for number in range(round((self.high - self.low) / self.step) + 1))
+
     def check(self, codec: str, value: float) -> float:
         """Return the value (an int where steps are whole), or raise `OutOfRange` that says what is legal."""
-        legal = f"{self.low:g}..{self.high:g}" + (f" in steps of {self.step:g}" if self.step else "")
         if self.listed and value not in self.points:
             legal = ", ".join(f"{point:g}" for point in self.points)
-            raise OutOfRange(f"rate {value:g} is none that {codec!r} takes: {self.field} {legal}")
+            raise OutOfRange(f"rate {value:g}: {codec!r} has {self.field} {legal} only")
+        legal = f"{self.low:g}..{self.high:g}" + (f" in steps of {self.step:g}" if self.step else "")
         off_grid = self.step and abs((value - self.low) / self.step - round((value - self.low) / self.step)) > 1e-9
         if not self.low <= value <= self.high or off_grid:
             raise OutOfRange(f"rate {value:g} is outside what {codec!r} takes: {self.field} {legal}")
         whole = self.step and float(self.step).is_integer() and float(self.low).is_integer()
         return round(value) if whole else float(value)
+
+
+def check_choice(codec: str, option: str, value: object, choices: Collection[object]) -> None:
+    """Raise `ConfigError` that lists the choices, unless ``value`` is one of them.
+
+    >>> check_choice("jpeg", "chroma", "4:1:1", ["4:4:4", "4:2:0"])
+    Traceback (most recent call last):
+    rdpbench.errors.ConfigError: jpeg: chroma='4:1:1' is not legal; choose from '4:4:4', '4:2:0'
+    """
+    if value not in list(choices):  # a list that was typed has no hash
+        legal = ", ".join(map(repr, choices))
+        raise ConfigError(f"{codec}: {option}={value!r} is not legal; choose from {legal}")
+
+
+class CheckedOptions:
+    """Base of the codecs that ship: rate and options are checked when one is built."""
+
+    name: ClassVar[str]
+    """Of the class, in messages."""
+    rate: ClassVar[Rate]
+    choices: ClassVar[Mapping[str, Collection[Any]]] = {}
+    """The legal values of fields, by name."""
+
+    def __post_init__(self) -> None:
+        self.rate.check(self.name, getattr(self, self.rate.field))
+        for option, legal in self.choices.items():
+            check_choice(self.name, option, getattr(self, option), legal)
+
+
+@contextmanager
+def encoding(codec: str) -> Iterator[None]:
+    """Whatever a library raises while it encodes is a `CoderFailed` that quotes it."""
+    try:
+        yield
+    except RdpbenchError:
+        raise
+    except Exception as error:
+        raise CoderFailed(f"{codec} could not encode: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def decoding(codec: str) -> Iterator[None]:
+    """Whatever a library raises while it decodes is a `BitstreamError`: damage trips parsers in many ways."""
+    try:
+        yield
+    except RdpbenchError:
+        raise
+    except Exception as error:
+        raise BitstreamError(f"not a {codec} bitstream, or damaged: {type(error).__name__}: {error}") from error
 
 
 def faults_of(codec: type) -> list[str]:

@@ -41,7 +41,7 @@ from rdpbench.datasets.labels import Annotations, Segments, image_number
 from rdpbench.datasets.loader import ahead
 from rdpbench.datasets.official import File, Official
 from rdpbench.errors import ConfigError, ImageError, MissingNeed
-from rdpbench.paths import cache_folder, data_folders
+from rdpbench.paths import cache_folder, data_folders, written_whole
 
 _ANNOTATIONS_BASE = "http://images.cocodataset.org/annotations/"
 
@@ -250,10 +250,8 @@ def _map_of_classes(kind: str, source: Path | None, segments: Segments) -> Path 
         labels = from_panoptic(stored, segments) if kind == "panoptic" else from_stuff(stored)
     except ImageError as error:
         raise ImageError(f"{source}: {error}") from error
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    write_labels(part, labels, "coco-panoptic-133" if kind == "panoptic" else "coco-stuff-171")
-    part.replace(target)
+    with written_whole(target) as beside:
+        write_labels(beside, labels, "coco-panoptic-133" if kind == "panoptic" else "coco-stuff-171")
     return target
 
 

@@ -12,7 +12,6 @@ Lines ``# key: value`` above say what the files are; ``sha256sum --check`` passe
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from rdpbench.assets.hashes import file_sha256
 from rdpbench.errors import ConfigError, ImageError
 from rdpbench.image import read_header
+from rdpbench.paths import write_file
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,7 @@ class Manifest:
     def write(self, path: Path) -> None:
         """Write the manifest in one step."""
         text = "".join(f"# {key}: {value}\n" for key, value in self.header.items()) + self.lines()
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        write_file(path, text)
 
     def lines(self) -> str:
         """One line a file."""

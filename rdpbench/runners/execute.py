@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rdpbench.errors import MissingNeed, StoreBusy, StoreCorrupt, StoreError
 from rdpbench.figures.show import show
 from rdpbench.paths import unwritable
-from rdpbench.progress import progress
+from rdpbench.progress import show_progress
 from rdpbench.provenance import command, provenance, write_session
 from rdpbench.results.stats.current import of_store
 from rdpbench.results.stats.points import Points
@@ -176,7 +176,8 @@ def _write(results: Iterator[Result], done: Done, noted: Mapping[str, str], samp
     with contextlib.ExitStack() as files:
         for file in (writer, cached, arrays):  # closed in the other order, and all of them, whatever goes wrong
             files.enter_context(contextlib.closing(file))
-        with progress(len(plan.work)) as shown, contextlib.closing(results) as stream:  # type: ignore[type-var]
+        shows = show_progress("", len(plan.work), "tasks")
+        with shows as shown, contextlib.closing(results) as stream:  # type: ignore[type-var]
             for result in map(_public, stream, itertools.repeat(codecs)):
                 # Arrays first: a row whose features were lost is scored again, the other way round is for nothing.
                 for extracted in result.features:

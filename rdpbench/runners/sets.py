@@ -28,7 +28,7 @@ from rdpbench.errors import ImageError, MetricError, StoreError
 from rdpbench.image import Image, pixel_sha256, read_image
 from rdpbench.metrics.contract import Estimate, Features, Lender, SetMetric, bounds_of, number_of, short_name
 from rdpbench.paths import cache_folder
-from rdpbench.progress import progress
+from rdpbench.progress import show_progress
 from rdpbench.provenance import new_session, to_json
 from rdpbench.results.stats.bootstrap import REAL, Bounds, jackknifed
 from rdpbench.results.stats.current import of_store
@@ -195,10 +195,13 @@ def reference_arrays(name: str, metric: type[SetMetric], device: str) -> Sequenc
     if todo:
         extractor, writer = Extractor(device), store.writer(new_session())
         try:
-            with progress(len(todo)) as shown, ahead(todo, lambda entry: _pixels(entry, reference.protocol)) as images:
+            with (
+                show_progress("", len(todo), "images") as shown,
+                ahead(todo, lambda entry: _pixels(entry, reference.protocol)) as images,
+            ):
                 for entry, image in zip(todo, images, strict=True):
                     writer.append(extractor.extract(name, image, entry.sha256, entry.sample, reference.protocol))
-                    shown.advance(failed=False)
+                    shown.advance()
         finally:
             writer.close()
     return load_arrays(store.places(kind(metric.features)), subjects)
