@@ -55,7 +55,7 @@ def test_a_flipped_byte_in_a_bitstream(run: Store, rdpbench: Any, here: Any) -> 
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     done = rdpbench("verify", "folder-pictures", code=1)
-    assert f"FOUND jpeg quality {row.rate:g} {row.image}: bitstream" in done.stdout
+    assert f"FOUND jpeg, quality {row.rate:g}, {row.image}: bitstream" in done.stdout
     assert row.bitstream_sha256 in done.stdout
     assert "1 findings" in done.stdout
     # A run that needs these bytes stops and says what to do; once they are deleted, it makes them again.

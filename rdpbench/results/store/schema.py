@@ -63,108 +63,64 @@ Status = Literal["ok", "error", "out_of_range"]
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One image coded by one codec at one rate point. What has a default here is known once it is coded."""
+    """One image coded by one codec at one rate point; what has a default is known once it is coded.
+
+    Each column is explained in docs/results.md, which is made of `rdpbench.results.read.IMAGES`.
+    """
 
     task_key: str
-    """sha256 over all that changes the result; see `rdpbench.runners.plan`."""
     session: str
-    """Which call of rdpbench wrote it; ``sessions/<session>.json`` holds its provenance."""
     codec: str
-    """The curve's label."""
     use: str
-    """What was loaded: registry name or ``file.py:Class``."""
     options: str
-    """The options that were chosen, without the rate, as JSON; what builds the codec again."""
     configuration: str
-    """What the codec was set to, as JSON: all options of its key, defaults too, without the rate. Under `AS_RAN` what
-    else it was set to at this rate: what it derives (with ``steps=0`` the steps that were taken), what it hands to a
-    library, options that change nothing, where published weights are from. Empty if not known."""
     coder: str
-    """Versions of the codec's class and of the libraries, or sha256 of the binaries, that coded, as JSON."""
     rate_field: str
-    """Name of the native setting, such as ``quality``."""
     rate: float | None
-    """The native setting; where a target was searched, the nearest to it, also where it is out of range."""
     target_bpp: float | None
-    """The target, where one was searched per image."""
     tolerance: float | None
-    """By which tolerance the row is ``ok`` or ``out_of_range``; None without a target, or if it is not known."""
     seed: int
     dataset: str
     dataset_size: int
-    """Images in the whole dataset: fewer rows than this make a partial point."""
     manifest: str
-    """sha256 of the dataset's manifest: which files, in which order."""
     manifest_kind: str
-    """How far their bytes are known: ``pinned``, ``recorded``, ``names`` or ``made``; see the datasets' contract."""
     root: str
-    """The folder of a set of the user's, where two may have one name; empty for a set that is known by its name."""
     protocol: str
-    """What was done to the image between its file and the codec."""
     image: str
     tags: str
-    """The image's tags, comma-separated."""
     path: str
-    """Where the image was read."""
     pixel_sha256: str
-    """Of the pixels that the codec and all metrics saw."""
     source_mode: str
-    """How the file stored them, such as ``RGB``, ``L``, ``RGBA+icc``."""
     source_height: int | None
-    """Of the file, before the protocol; the rate is never over these pixels."""
     source_width: int | None
     height: int
-    """Of what the codec and all metrics see, as is ``width``."""
     width: int
     caption: str
-    """What the encoder was given to transmit or to lean on; empty if the codec takes none."""
     caption_source: str
-    """``human``, ``ofa``, ``blip2`` or ``file:NAME@SHA``; empty if the codec takes no caption."""
     caption_s: float | None
-    """Seconds that a captioning model took for it; part of encoding."""
     status: Status
     error: str = ""
-    """Why it failed, or why the target is out of range."""
     bytes: int | None = None
-    """Size of the bitstream: every transmitted byte."""
     parts: str = "{}"
-    """Bytes by part, as JSON; they add up to ``bytes``."""
     bpp: float | None = None
-    """``8 * bytes / (height * width)``, of the image that the metrics see."""
     bits_kind: str = "file"
-    """``file``: counted from bytes that were decoded. Estimates would say ``estimated``."""
     legacy: str = "{}"
-    """Bits that other publications' ways of counting would give, by their name, as JSON; see ``codecs/legacy.py``."""
     weights: str
-    """``official``, ``unpinned`` (no hash is published), ``own`` (a file of the user's, whose hash is in ``coder``) or
-    ``random``; empty for a codec without weights."""
     bitstream_sha256: str = ""
     reconstruction_sha256: str = ""
-    """Of the decoded 8-bit pixels."""
     verified: str = ""
-    """``fresh_object``: decoded by a second codec object; ``fresh_process``: decoded again elsewhere, same pixels;
-    ``refuted``: decoded again elsewhere, other pixels or none."""
     encode_s: float | None = None
-    """Seconds under throughput conditions: for planning, not for latency tables."""
     decode_s: float | None = None
     score_s: float | None = None
     peak_memory_mb: float | None = None
-    """Highest resident memory of the worker process so far."""
     device: str
     threads: int = 1
     batch: int = 1
-    """Images that were coded together; beyond 1 the seconds are this one's share."""
     command: str = ""
-    """The command line, where a foreign program coded."""
     info: str = "{}"
-    """What the codec told of this image beside its bytes, texts by name as JSON: a prompt that it found, the ``seed``
-    of its decoder's noise. Long texts are cut, with a mark."""
     files: str = "{}"
-    """Files of the user's that their codec has as fields or opened, path to sha256, as JSON."""
     attempts: int = 1
-    """Encodes that a search took; else 1."""
     time: str
-    """UTC, when the row was made."""
 
     @property
     def setting(self) -> Setting:
