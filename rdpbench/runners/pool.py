@@ -1,19 +1,12 @@
 """Run chunks on this machine: in this process, or in one process per core.
 
-Worker processes come from a *fork server*: a small process that has imported torch once and forks clean,
-single-threaded children from there. So a worker starts in milliseconds, each runs at one thread, and the parent stays
-light. A worker that dies (a native library may crash) or takes longer than a task may costs one task, which becomes a
-failed row; the rest of its chunk goes to a new worker. If it coded images together, nobody knows over which it died:
-what is left of its chunk is done again one by one. Where the machine is to blame - the system killed the worker, the
-disk is full - a task is tried once more before it fails, and again by the next call.
+Worker processes come from a *fork server*: a small process that imports what workers share, once, and forks clean,
+single-threaded children. A worker that dies (a native library may crash) or takes longer than a task may costs one
+task, which becomes a failed row; the rest of its chunk goes to a new worker. If it coded images together, nobody knows
+over which it died: what is left of its chunk is done again one by one. Where the machine is to blame - the system
+killed the worker, the disk is full - a task is tried once more before it fails, and again by the next call.
 
 A worker leads a process group. What its codecs start is killed with it, so that nothing outlives a run.
-
-How a process that codes and scores is set up and ended: one thread, memory that is used again, its own group.
-
-The fork server: a small process that imports what workers share, once, and forks clean children from there.
-
-It is started as early as a command allows, so that it is ready when the plan is.
 """
 
 from __future__ import annotations
@@ -50,8 +43,10 @@ _BLOCK = 256 << 20
 
 
 def set_up() -> None:
-    """Bind this process to one thread, and keep its memory; before anything is coded."""
-    one_thread()
+    """Bind this process to one thread, as threads change pixels, and keep its memory; before anything is coded."""
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENCV_FOR_THREADS_NUM"] = "1"
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
     reuse_memory()
 
 
@@ -138,14 +133,6 @@ def died(exitcode: int | None) -> str:
 def was_killed(exitcode: int | None) -> bool:
     """Did a signal from outside end a process?"""
     return exitcode is not None and exitcode < 0 and -exitcode not in CRASHES
-
-
-def one_thread() -> None:
-    """Bind this process to one thread: threads change pixels, and workers share the cores."""
-    os.environ["OMP_NUM_THREADS"] = os.environ["OPENCV_FOR_THREADS_NUM"] = "1"
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(1)
 
 
 def reuse_memory() -> bool:

@@ -190,7 +190,7 @@ def test_it_plans_with_random_weights(name: str, standin: Path) -> None:
     for words in stand_in(name, standin):
         bench = replace(read(words), download=False, dry=True)
         plan = make_plan(bench, store_of(bench))
-        points = {(task.codec.name, task.rate) for task in plan.tasks}
+        points = {(task.codec.name, task.setting.rate) for task in plan.tasks}
         assert len(plan.work) == len(plan.tasks) >= 2 * len(points)  # two images, each seed
         assert {task.codec.name.partition("[")[0] for task in plan.tasks} == {
             codec.name.partition("[")[0] for codec, _ in bench.grid

@@ -385,7 +385,7 @@ def test_what_the_environment_holds_is_not_in_the_record(
     assert "data.options.path=${oc.env:PLACE}/a-secret-place" in record["command"]
     # Rows have what was typed, too, and the bitstream is that of what it stood for.
     [row] = rows_of(tmp_path)
-    assert "4:4:4" not in json.dumps(row.record())
+    assert "4:4:4" not in json.dumps(vars(row))
     assert as_it_ran(row.configuration)["chroma"] == json.loads(row.options)["chroma"] == "${oc.env:CHROMA}"
     assert here(*line[:-1], "codec.options.chroma='4:4:4'", "run=literal") == 0
     [literal] = Store(tmp_path / "results/runs/literal").read().rows.values()

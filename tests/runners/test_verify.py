@@ -158,7 +158,7 @@ def part_of(run: Store) -> Path:
     writer = run.writer("20260101T000000-here-1")
     for row in contents.rows.values():
         scores = [vars(one) for one in contents.scores.values() if one.task_key == row.task_key]
-        writer.append({"row": row.record(), "scores": scores})
+        writer.append({"row": vars(row), "scores": scores})
     writer.close()
     return writer.path
 

@@ -37,7 +37,7 @@ from typing import Any
 
 from rdpbench.errors import StoreBusy, StoreCorrupt, StoreUnwritable
 from rdpbench.image import Image
-from rdpbench.paths import ODD, file_name, unwritable
+from rdpbench.paths import ODD, file_name, unwritable, write_file, written_whole
 from rdpbench.results.store.log import FeatureStore, PartWriter, read_part
 from rdpbench.results.store.schema import (
     KINDS,
@@ -294,14 +294,8 @@ class Store:
                 raise FileNotFoundError(errno.ENOENT, "gone", str(self.folder))
             _write_new(path, data)
         except FileExistsError:
-            try:
-                if path.read_bytes() != data:  # damaged, or another worker is writing the same: made whole either way
-                    beside = path.with_suffix(f".{os.getpid()}.tmp")
-                    beside.unlink(missing_ok=True)
-                    _write_new(beside, data)
-                    beside.replace(path)
-            except OSError as error:
-                raise unwritable(path, error) from error
+            if path.read_bytes() != data:  # damaged, or another worker is writing the same: made whole either way
+                write_file(path, data)
         except OSError as error:
             raise unwritable(path, error) from error
         return sha256
@@ -426,15 +420,10 @@ class Store:
         return [(sha, name) for sha, _, name in (line.partition("  ") for line in lines if not line.startswith("#"))]
 
     def _write_checksums(self, lines: Iterable[tuple[str, str]]) -> None:
-        path = self.folder / "parquet.sha256"
-        beside = path.with_suffix(".tmp")
-        try:
-            text = "".join(f"{sha}  {name}\n" for sha, name in dict.fromkeys(lines))
+        text = "".join(f"{sha}  {name}\n" for sha, name in dict.fromkeys(lines))
+        with written_whole(self.folder / "parquet.sha256") as beside:
             beside.write_text(f"{_own_line(text.encode()).decode()}\n{text}")
             _sync(beside)
-            beside.replace(path)
-        except OSError as error:
-            raise unwritable(path, error) from error
 
     def _write_parquet(self, kind: str, records: list[dict[str, Any]]) -> tuple[Path, str]:
         """Write a table beside its place; returns where, and its sha256."""
@@ -526,9 +515,9 @@ def _sync(path: Path) -> None:
 
 def reconstruction_path(store: Store, row: Row) -> Path:
     """Where a row's reconstruction lies, if it was kept."""
-    point = "none" if row.rate is None else f"{row.rate:g}"
-    if row.target_bpp is not None:
-        point = f"bpp{row.target_bpp:g}"
+    setting = row.setting
+    point = f"bpp{setting.target:g}" if setting.target is not None else "none"
+    point = point if setting.rate is None else f"{setting.rate:g}"
     stem = file_name(f"{file_name(row.image, ODD)}-{row.task_key[:8]}", ODD)
     return store.folder / "reconstructions" / file_name(row.codec, ODD) / point / f"{stem}.png"
 
@@ -537,11 +526,5 @@ def put_reconstruction(store: Store, row: Row, pixels: Image) -> None:
     """Write the PNG."""
     from PIL import Image as pil
 
-    path = reconstruction_path(store, row)
-    beside = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(reconstruction_path(store, row)) as beside:
         pil.fromarray(pixels).save(beside, format="PNG", compress_level=1)
-        beside.replace(path)
-    except OSError as error:
-        raise unwritable(path, error) from error
