@@ -25,6 +25,7 @@ from rdpbench.assets import weights
 from rdpbench.codecs.contract import depends_on_cpu, needs_of
 from rdpbench.config.bench import read
 from rdpbench.config.typed import full_reference
+from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import ConfigError, MissingNeed, RdpbenchError, StoreError, StoreUnwritable
 from rdpbench.gate import verdicts
 from rdpbench.gate.compare import SHOWN, Finding, Tolerances, Verdict, compare, read_tolerances
@@ -37,7 +38,7 @@ from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
 from rdpbench.runners.execute import Done, execute, search_dataset
 from rdpbench.runners.preflight import fetch_weights
-from rdpbench.runners.task import dataset_of, member_of
+from rdpbench.runners.task import member_of
 from rdpbench.setting import Bench, CodecSetting, DataSetting
 
 SWEEP = ("rate", "points", "bpp", "search", "tolerance", "seed")

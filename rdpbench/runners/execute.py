@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import MissingNeed, StoreBusy, StoreCorrupt, StoreError
 from rdpbench.figures.show import show
 from rdpbench.paths import unwritable
@@ -33,7 +34,7 @@ from rdpbench.runners.plan import Plan, chunks, lines, make_plan
 from rdpbench.runners.preflight import check_contracts, check_metrics, fetch_weights
 from rdpbench.runners.search import Found, is_near, missed, search
 from rdpbench.runners.sets import originals, reduce_all
-from rdpbench.runners.task import dataset_of, member_of, resolved, run_name, without_environment
+from rdpbench.runners.task import member_of, resolved, run_name, without_environment
 from rdpbench.runners.verify import asked_of, decode_elsewhere, unlike, verify
 from rdpbench.runners.worker import Result
 from rdpbench.setting import Bench, CodecSetting, DataSetting

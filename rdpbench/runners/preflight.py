@@ -10,6 +10,7 @@ from rdpbench import registry
 from rdpbench.assets import weights
 from rdpbench.codecs.contract import faults_of as codec_faults
 from rdpbench.codecs.contract import needs_of_built
+from rdpbench.datasets.contract import dataset_of
 from rdpbench.datasets.index import Entry
 from rdpbench.errors import ConfigError, MetricError, MissingNeed
 from rdpbench.metrics.contract import beside
@@ -19,7 +20,7 @@ from rdpbench.needs import Need
 from rdpbench.results.store.keys import axis_of, build, facts
 from rdpbench.runners.coding import decodes_of, is_stochastic
 from rdpbench.runners.sets import is_set, lacking, lacking_reference, set_metric, set_metrics
-from rdpbench.runners.task import Task, dataset_of, list_tasks, points
+from rdpbench.runners.task import Task, list_tasks, points
 from rdpbench.setting import Bench, CodecSetting
 
 LARGE = 1_000_000_000

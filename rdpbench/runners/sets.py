@@ -19,10 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench import registry
-from rdpbench.datasets.command import dataset
+from rdpbench.datasets.command import named_dataset
 from rdpbench.datasets.contract import Dataset, Sample
-from rdpbench.datasets.index import Entry, index
-from rdpbench.datasets.loader import ahead
+from rdpbench.datasets.index import Entry, ahead, index
 from rdpbench.datasets.protocols import find, load_under
 from rdpbench.errors import ImageError, MetricError, StoreError
 from rdpbench.image import Image, pixel_sha256, read_image
@@ -172,7 +171,7 @@ def reference_of(metric: type[SetMetric]) -> str:
 
 def _reference_set(metric: type[SetMetric]) -> Any:
     name, _, protocol = reference_of(metric).partition("@")
-    return dataset(name, protocol=protocol)
+    return named_dataset(name, protocol=protocol)
 
 
 def lacking_reference(metric: type[SetMetric]) -> str | None:

@@ -14,9 +14,9 @@ from typing import Any
 from rdpbench import own, registry
 from rdpbench.assets.hashes import file_facts
 from rdpbench.codecs.contract import configuration_of
-from rdpbench.datasets.captions.files import Caption, captions_of, parse, survey
+from rdpbench.datasets.captions.sources import Caption, captions_of, parse, survey
 from rdpbench.datasets.captions.models import Settings
-from rdpbench.datasets.contract import Dataset, Pin, faults_of
+from rdpbench.datasets.contract import Dataset, Pin, dataset_of
 from rdpbench.datasets.index import Entry, index, notes
 from rdpbench.datasets.manifest import manifest_sha256
 from rdpbench.errors import ConfigError, MissingNeed
@@ -93,21 +93,6 @@ class Work:
     """Set metrics, one for each kind of features that the reconstruction still lacks."""
     originals: tuple[str, ...] = ()
     """The same for the original; the first task of an image makes them for all."""
-
-
-def dataset_of(setting: DataSetting) -> Dataset:
-    """Build a dataset from its setting."""
-    cls = setting.cls
-    options = dict(setting.options)
-    if registry.own_place("dataset", setting.use):
-        options = own.as_paths(cls, options)
-    try:
-        dataset: Dataset = cls(**options)
-    except TypeError as error:
-        raise ConfigError(f"dataset {setting.name!r} does not take {dict(setting.options)}: {error}") from error
-    if faults := faults_of(dataset):
-        raise ConfigError(f"{setting.use!r} is no dataset: {'; '.join(faults)}")
-    return dataset
 
 
 def _pin_of(dataset: Dataset) -> Pin:
