@@ -6,20 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rdpbench import registry
-
-
-class _Row(Protocol):
-    """What a row says of its setting, such as `rdpbench.results.store.schema.Row`."""
-
-    @property
-    def rate_field(self) -> str: ...
-    @property
-    def rate(self) -> float | None: ...
-    @property
-    def target_bpp(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -36,18 +25,6 @@ class Setting:
     """Its value; None where a target was searched, since each image then has its own."""
     target: float | None = None
     """Bits per pixel."""
-
-    @classmethod
-    def of(cls, row: _Row) -> Setting:
-        """The setting that a row was coded at.
-
-        >>> from types import SimpleNamespace
-        >>> Setting.of(SimpleNamespace(rate_field="quality", rate=37.0, target_bpp=0.25)).rate is None
-        True
-        """
-        if row.target_bpp is not None:
-            return cls(row.rate_field, None, row.target_bpp)
-        return cls(row.rate_field, row.rate)
 
     @classmethod
     def of_line(cls, line: Any) -> Setting:

@@ -28,7 +28,6 @@ from rdpbench.results.stats.meanings import meaning
 from rdpbench.results.stats.points import Where, titles
 from rdpbench.results.store.schema import Row
 from rdpbench.results.tables import Table, times
-from rdpbench.setting import Setting
 
 if TYPE_CHECKING:
     from rdpbench.report.pictures import Picture
@@ -348,11 +347,11 @@ def _table(table: Table) -> dict[str, Any]:
 
 def _failures(source: Source) -> tuple[list[list[str]], int]:
     by_key = {row.task_key: row for row in source.rows}
-    lines = [[row.codec, Setting.of(row).words, row.image, row.status, row.error] for row in _failed(source.rows)]
+    lines = [[row.codec, row.setting.words, row.image, row.status, row.error] for row in _failed(source.rows)]
     for row in by_key.values():
         for metric, score in source.current.scores_of(row).items():
             if score.value is None:
-                lines.append([row.codec, Setting.of(row).words, row.image, metric, score.error])
+                lines.append([row.codec, row.setting.words, row.image, metric, score.error])
     return lines[:MOST], max(0, len(lines) - MOST)
 
 

@@ -31,7 +31,7 @@ from rdpbench.runners.preflight import (
 from rdpbench.runners.search import is_near, is_whole
 from rdpbench.runners.sets import StoredArrays, pair_metrics, set_metrics
 from rdpbench.runners.task import Task, Work, judged, list_tasks, measure_of, member_of, new_row
-from rdpbench.setting import Bench, Setting
+from rdpbench.setting import Bench
 
 CHUNK = 32
 TAIL = 8
@@ -190,7 +190,7 @@ def _again(tasks: Sequence[Task], stored: Contents) -> Iterator[str]:
     if not tasks or not stored.rows:
         return
     rows = stored.rows.values()
-    before = {(row.codec, Setting.of(row), row.seed, row.protocol, row.image): row for row in rows}
+    before = {(row.codec, row.setting, row.seed, row.protocol, row.image): row for row in rows}
     reasons: Counter[tuple[str, str]] = Counter()
     for task in tasks:
         row = before.get((task.codec.name, task.setting, task.seed, task.protocol, task.entry.sample.id))

@@ -113,8 +113,8 @@ def limit_s(timeout: float | None, pixels: int, codings: int = 1) -> float:
     return codings * HOUR_S * (1 + pixels / PIXELS) if timeout is None else timeout
 
 
-_NAMES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS", "SIGPIPE")
-CRASHES = {getattr(signal, name) for name in _NAMES}
+_S = signal.Signals
+CRASHES = {_S.SIGSEGV, _S.SIGABRT, _S.SIGBUS, _S.SIGFPE, _S.SIGILL, _S.SIGTRAP, _S.SIGSYS, _S.SIGPIPE}
 """Signals that a program brings upon itself. All others come from outside: the system is short of memory, or ends."""
 
 
@@ -126,8 +126,8 @@ def died(exitcode: int | None) -> str:
     """
     if exitcode is None or exitcode >= 0:
         return f"exit code {exitcode}"
-    known = {number.value: number.name for number in signal.Signals}
-    return known.get(-exitcode, f"signal {-exitcode}") + (" (out of memory?)" if exitcode == -signal.SIGKILL else "")
+    name = next((number.name for number in signal.Signals if number == -exitcode), f"signal {-exitcode}")
+    return name + (" (out of memory?)" if exitcode == -signal.SIGKILL else "")
 
 
 def was_killed(exitcode: int | None) -> bool:
@@ -184,7 +184,9 @@ def run_processes(
         while pool.busy:
             yield from pool.collect()
     finally:
-        pool.dismiss()
+        for hand in list(pool.busy):
+            hand.pipe.close()
+            pool.let_go(hand)
 
 
 class _Chunk(NamedTuple):
@@ -211,6 +213,11 @@ class _Hand:
     received: int = 0
     due: float = math.inf
     """When it must have sent its next result, by the monotonic clock."""
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
 
 
 class _Pool:
@@ -250,28 +257,22 @@ class _Pool:
         for hand in list(self.busy):
             ended = hand.process.sentinel in ready
             if ended:  # its children may hold its end of the pipe
-                end(_pid(hand))
+                end(hand.pid)
             late = not ended and time.monotonic() >= hand.due
             if hand.leaving:
                 if ended or late:
-                    self._let_go(hand)
+                    self.let_go(hand)
             elif hand.pipe in ready or (ended and hand.pipe.poll()):
                 yield from self._take(hand)
             elif ended or late:
                 yield from self._bury(hand, late=late)
-
-    def dismiss(self) -> None:
-        """End all workers."""
-        for hand in list(self.busy):
-            hand.pipe.close()
-            self._let_go(hand)
 
     def _take(self, hand: _Hand) -> Iterator[Result]:
         """A message of a worker."""
         try:
             pid, number, message = hand.pipe.recv()
             known = message is None or isinstance(message, (Result, Scoring, StoreError))
-            if (pid, number) != (_pid(hand), hand.received) or not known:
+            if (pid, number) != (hand.pid, hand.received) or not known:
                 raise ValueError("not what this worker sends")
         except Exception as error:  # EOFError, OSError: it died; all others: a codec wrote into the pipe
             yield from self._bury(hand, odd="" if isinstance(error, (EOFError, OSError)) else f"{error!r:.80}")
@@ -314,8 +315,9 @@ class _Pool:
             hand.pipe.close()
             hand.leaving, hand.due = True, time.monotonic() + LEAVING_S
 
-    def _let_go(self, hand: _Hand) -> None:
-        end(_pid(hand))
+    def let_go(self, hand: _Hand) -> None:
+        """End a worker."""
+        end(hand.pid)
         hand.process.join()
         self.busy.remove(hand)
 
@@ -325,17 +327,21 @@ class _Pool:
         If it coded images together it may have been over another one: all of them go, one by one.
         """
         if late or odd:
-            end(_pid(hand))
+            end(hand.pid)
         hand.process.join(LEAVING_S)
         exitcode = hand.process.exitcode
-        self._let_go(hand)
+        self.let_go(hand)
         hand.pipe.close()
         late = late or exitcode == -signal.SIGALRM
         outside = not late and not odd and was_killed(exitcode)
         how = f"the {'process' if hand.scoring else 'worker process'} died"
         how += f"{' over this metric' if hand.scoring else ''}: {died(exitcode)}"
         if late:
-            how = _late(_limit(hand.left, 1, self.timeout) if hand.ready else START_S)
+            limit = _limit(hand.left, 1, self.timeout) if hand.ready else START_S
+            how = (
+                f"no result within {limit:g} seconds: its worker, and what that had started, was ended. "
+                "timeout=SECONDS gives each task more, or less; retry_failed=true tries it again"
+            )
         elif odd:
             how = f"something else than results came from the worker process: {odd}"
         if not hand.ready:
@@ -346,7 +352,9 @@ class _Pool:
             self.tried.add(hand.left[0].task.key)
             hand.batch = 1
         elif hand.scoring:
-            yield _kept(hand.scoring, f"{OF_THE_MACHINE}{how}" if outside else how)
+            # The metric of the user's that it died over has no value, and the row stays.
+            unscored = replace(hand.scoring.unscored, error=f"{OF_THE_MACHINE}{how}" if outside else how)
+            yield replace(hand.scoring.sofar, scores=(*hand.scoring.sofar.scores, unscored))
             if rest := _rest(hand.left.popleft(), hand.scoring):
                 hand.left.appendleft(rest)
         elif hand.batch > 1:
@@ -358,16 +366,6 @@ class _Pool:
         if hand.left:
             self.waiting.appendleft(_Chunk(list(hand.left), hand.batch))
         self.hire()
-
-
-def _pid(hand: _Hand) -> int:
-    assert hand.process.pid is not None
-    return hand.process.pid
-
-
-def _kept(scoring: Scoring, error: str) -> Result:
-    """What is known of a task whose worker died over a metric of the user's: that has no value, the row stays."""
-    return replace(scoring.sofar, scores=(*scoring.sofar.scores, replace(scoring.unscored, error=error)))
 
 
 def _rest(work: Work, scoring: Scoring) -> Work | None:
@@ -390,13 +388,6 @@ def _limit(left: Sequence[Work], batch: int, timeout: float | None) -> float:
     """Seconds until the next result must be there; 0 for no limit. Those of a batch come together."""
     work = left[0]
     return limit_s(timeout, work.task.pixels, TIMED if work.timing else 1) * min(batch, len(left))
-
-
-def _late(limit: float) -> str:
-    return (
-        f"no result within {limit:g} seconds: its worker, and what that had started, was ended. timeout=SECONDS gives "
-        "each task more, or less; retry_failed=true tries it again"
-    )
 
 
 def _serve(pipe: Connection, setup: Setup, timeout: float | None) -> None:

@@ -37,7 +37,6 @@ from rdpbench.results.store.log import ArrayPlace, Extracted, FeatureStore, kind
 from rdpbench.results.store.schema import Row, SetScore
 from rdpbench.results.store.store import Contents, Store
 from rdpbench.runners.task import Task, member_of
-from rdpbench.setting import Setting
 
 Array: TypeAlias = NDArray[Any]
 
@@ -391,7 +390,7 @@ def reduce_all(
                 key = sides.key(rows, insisted=True)  # another answer, now that the user insists
             if (key, name) not in known:
                 known.add((key, name))
-                words = Setting.of(rows[0]).words
+                words = rows[0].setting.words
                 print(f"{name} of {rows[0].codec}, {words}: {len(rows)} images", file=sys.stderr)
                 yield sides.score(key, rows)
 

@@ -11,11 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rdpbench import own, registry
+from rdpbench import registry
 from rdpbench.assets.hashes import file_facts
 from rdpbench.codecs.contract import configuration_of
-from rdpbench.datasets.captions.sources import Caption, captions_of, parse, survey
 from rdpbench.datasets.captions.models import Settings
+from rdpbench.datasets.captions.sources import Caption, captions_of, parse, survey
 from rdpbench.datasets.contract import Dataset, Pin, dataset_of
 from rdpbench.datasets.index import Entry, index, notes
 from rdpbench.datasets.manifest import manifest_sha256

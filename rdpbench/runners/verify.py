@@ -20,7 +20,7 @@ from rdpbench.assets.hashes import files_now
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import RdpbenchError, StoreError
 from rdpbench.image import pixel_sha256
-from rdpbench.results.store.log import read_part
+from rdpbench.results.store.log import load_arrays, read_part
 from rdpbench.results.store.schema import OF_THE_MACHINE, Row, Score, error_text
 from rdpbench.results.store.store import Contents, Store
 from rdpbench.runners.coding import NOBODY, Named, decode_row, fingerprint, further_of, noted, setting_of
@@ -201,8 +201,8 @@ def _damaged_features(store: Store) -> list[str]:
     findings = []
     for kind in store.features.kinds():
         try:
-            for place in store.features.places(kind).values():
-                place.check()
+            places = store.features.places(kind)
+            load_arrays(places, [*places])  # checks them
         except StoreError as error:
             findings.append(str(error))
     return findings

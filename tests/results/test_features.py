@@ -35,8 +35,6 @@ def test_arrays_of_several_sessions_come_back_in_any_order(tmp_path: Path) -> No
     for number, array in zip(order, load_arrays(places, [f"s{n}" for n in order]), strict=True):
         assert array.dtype == np.float32
         assert np.array_equal(array, made[number])
-    for place in places.values():
-        place.check()
     assert store.kinds() == [KIND]
 
 
@@ -86,9 +84,9 @@ def test_a_changed_byte_is_found_and_named(tmp_path: Path) -> None:
     data[40] ^= 1
     binary.write_bytes(data)
     places = store.places(KIND)
-    places["s0"].check()
+    load_arrays(places, ["s0"])
     with pytest.raises(StoreCorrupt, match=r"a\.bin changed after it was written"):
-        places["s1"].check()
+        load_arrays(places, ["s1"])
     (tmp_path / KIND / "a.jsonl").write_text('{"subject": 1}\n')
     with pytest.raises(StoreCorrupt, match="no record of features"):
         store.places(KIND)

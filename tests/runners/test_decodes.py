@@ -292,7 +292,7 @@ def test_decodes_that_cannot_be_repeated_are_found(
     assert len(found.decoded) == 2, "the reconstructions themselves are right"
     # Found at the end of a run, such a value is taken back; the row is good.
     assert here(*line, "verify=9", "run=again") == 1
-    assert capsys.readouterr().out.count("FOUND Unrepeatable step 32") == 2
+    assert capsys.readouterr().out.count("FOUND Unrepeatable, step 32") == 2
     contents = Store(tmp_path / "results/runs/again").read()
     assert {(row.status, row.verified) for row in contents.rows.values()} == {("ok", "fresh_process")}
     refuted = [one for one in contents.scores.values() if one.metric == "diversity/deviation/3"]

@@ -113,7 +113,7 @@ def gather(
     notes = list(notes)
     groups: dict[tuple[Where, str, Setting], dict[str, Row]] = {}
     for row in rows:  # two folders with the same files are one set, and name a row twice
-        groups.setdefault((Where.of(row), row.codec, Setting.of(row)), {}).setdefault(row.task_key, row)
+        groups.setdefault((Where.of(row), row.codec, row.setting), {}).setdefault(row.task_key, row)
     points, older = [], 0
     for (where, codec, setting), members in groups.items():
         current, note = _current(list(members.values()))

@@ -257,19 +257,6 @@ class ArrayPlace:
     packed: bool
     sha256: str
 
-    def check(self, data: Array | None = None) -> None:
-        """Raise `StoreCorrupt` if the bytes are not those that were written; ``data`` are they, if they were read."""
-        if data is None:
-            with self.path.open("rb") as file:
-                file.seek(self.offset)
-                data = np.frombuffer(file.read(self.bytes), np.uint8)
-        sha256 = hashlib.sha256(data.data).hexdigest()
-        if sha256 != self.sha256:
-            raise StoreCorrupt(
-                f"{self.path} changed after it was written: {self.bytes} bytes at {self.offset} have sha256 {sha256}, "
-                f"not {self.sha256}. Delete the file and its .jsonl; `rdpbench score` makes them again"
-            )
-
 
 def kind_of(name: str, key: str) -> str:
     """Folder name of a kind of features.
@@ -411,7 +398,12 @@ class Arrays(Sequence[Array]):
     def check(self) -> None:
         """Raise `StoreCorrupt` if the bytes of an array are not those that were written: once, before they are used."""
         for place in set(self._places):
-            place.check(self._data(place))
+            sha256 = hashlib.sha256(self._data(place).data).hexdigest()
+            if sha256 != place.sha256:
+                raise StoreCorrupt(
+                    f"{place.path} changed after it was written: {place.bytes} bytes at {place.offset} have sha256 "
+                    f"{sha256}, not {place.sha256}. Delete the file and its .jsonl; `rdpbench score` makes them again"
+                )
 
 
 def load_arrays(places: Mapping[str, ArrayPlace], subjects: Sequence[str]) -> Arrays:

@@ -124,8 +124,9 @@ class Row:
 
     @property
     def setting(self) -> Setting:
-        """What it was coded at: the target, where one was searched."""
-        return Setting.of(self)
+        """What it was coded at: the target, where one was searched, since each image then has a rate of its own."""
+        rate = self.rate if self.target_bpp is None else None
+        return Setting(self.rate_field, rate, self.target_bpp)
 
     @property
     def point(self) -> str:
