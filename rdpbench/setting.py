@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rdpbench import registry
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,19 @@ class Setting:
         """Sorts the settings of a codec."""
         known = (-math.inf if value is None else value for value in (self.target, self.rate))
         return (*known, self.field)  # type: ignore[return-value]  # of two floats and a text
+
+
+def thin(values: Sequence[T], most: int | None) -> list[T]:
+    """At most so many of the values, evenly chosen, both ends among them.
+
+    >>> thin([5, 10, 15, 20, 25], 3)
+    [5, 15, 25]
+    """
+    if most is None or most >= len(values):
+        return list(values)
+    if most == 1:
+        return [values[len(values) // 2]]
+    return [values[round(number * (len(values) - 1) / (most - 1))] for number in range(most)]
 
 
 @dataclass(frozen=True)

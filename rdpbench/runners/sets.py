@@ -160,11 +160,7 @@ ORIGINALS = "originals"
 
 
 def reference_of(metric: type[SetMetric]) -> str:
-    """The other side of a set metric: ``originals``, or a dataset with its protocol.
-
-    >>> reference_of(set_metric("fid/clean"))
-    'originals'
-    """
+    """The other side of a set metric: ``originals``, or a dataset with its protocol."""
     return str(getattr(metric, "reference", ORIGINALS))
 
 

@@ -39,7 +39,7 @@ from rdpbench.results.store.keys import (
 )
 from rdpbench.results.store.schema import AS_RAN, Measure, Member, Place, Row, Status
 from rdpbench.runners.search import Found, is_near, missed
-from rdpbench.setting import Bench, CodecSetting, DataSetting, Setting
+from rdpbench.setting import Bench, CodecSetting, DataSetting, Setting, thin
 
 
 @dataclass(frozen=True)
@@ -164,22 +164,8 @@ def points(bench: Bench, codec: CodecSetting) -> Iterator[tuple[Setting, int]]:
         rates = bench.rates or codec.rates or axis.points
         if not rates:
             raise ConfigError(f"codec {codec.name!r} lists no rate points; write rate=... ({axis.field})")
-        settings = [Setting(axis.field, float(rate)) for rate in _thin(rates, bench.points)]
+        settings = [Setting(axis.field, float(rate)) for rate in thin(rates, bench.points)]
     yield from itertools.product(settings, seeds)
-
-
-def _thin(values: Sequence[float], points: int | None) -> list[float]:
-    """At most ``points`` of the values, evenly chosen, both ends among them.
-
-    >>> _thin([5, 10, 15, 20, 25], 3)
-    [5, 15, 25]
-    """
-    if points is None or points >= len(values):
-        return list(values)
-    if points == 1:
-        return [values[len(values) // 2]]
-    last = len(values) - 1
-    return [values[round(k * last / (points - 1))] for k in range(points)]
 
 
 NOT_MADE = "(a model has yet to make this caption)"
