@@ -6,20 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
+
+from rdpbench import registry
 
 T = TypeVar("T")
-
-
-class _Row(Protocol):
-    """What a row says of its setting, such as `rdpbench.results.store.schema.Row`."""
-
-    @property
-    def rate_field(self) -> str: ...
-    @property
-    def rate(self) -> float | None: ...
-    @property
-    def target_bpp(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -36,18 +27,6 @@ class Setting:
     """Its value; None where a target was searched, since each image then has its own."""
     target: float | None = None
     """Bits per pixel."""
-
-    @classmethod
-    def of(cls, row: _Row) -> Setting:
-        """The setting that a row was coded at.
-
-        >>> from types import SimpleNamespace
-        >>> Setting.of(SimpleNamespace(rate_field="quality", rate=37.0, target_bpp=0.25)).rate is None
-        True
-        """
-        if row.target_bpp is not None:
-            return cls(row.rate_field, None, row.target_bpp)
-        return cls(row.rate_field, row.rate)
 
     @classmethod
     def of_line(cls, line: Any) -> Setting:
@@ -97,6 +76,11 @@ class CodecSetting:
     typed: tuple[tuple[tuple[str, Any], str], ...] = ()
     """What was typed in the place of a value that is out of the environment, by the option's name and that value."""
 
+    @property
+    def cls(self) -> Any:
+        """Its class; another one once a file of the user's was edited."""
+        return registry.load("codec", self.use)
+
 
 @dataclass(frozen=True)
 class DataSetting:
@@ -105,6 +89,11 @@ class DataSetting:
     name: str
     use: str
     options: tuple[tuple[str, Any], ...]
+
+    @property
+    def cls(self) -> Any:
+        """Its class; another one once a file of the user's was edited."""
+        return registry.load("dataset", self.use)
 
 
 @dataclass(frozen=True)
@@ -150,3 +139,13 @@ class Bench:
     """The first composed configuration, for the record, with interpolations such as ``${oc.env:X}`` as typed."""
     interpolated: Mapping[tuple[str, Any], str] = field(default_factory=dict)
     """What was typed in place of a value, by the option's name and that value, where an interpolation was typed."""
+
+    @property
+    def codecs(self) -> list[CodecSetting]:
+        """Each codec of the grid once."""
+        return list(dict.fromkeys(codec for codec, _ in self.grid))
+
+    @property
+    def datasets(self) -> list[DataSetting]:
+        """Each dataset of the grid once."""
+        return list(dict.fromkeys(data for _, data in self.grid))

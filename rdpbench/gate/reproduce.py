@@ -202,7 +202,7 @@ def reproduce(check: Check, overrides: Sequence[str], console: Console, *, downl
         ConfigError: settings that would make it another check.
     """
     from rdpbench.datasets.contract import dataset_of
-    from rdpbench.runners import sweep
+    from rdpbench.runners import execute
     from rdpbench.runners.preflight import fetch_weights
 
     points = expected(check)
@@ -220,7 +220,7 @@ def reproduce(check: Check, overrides: Sequence[str], console: Console, *, downl
     why, missing = lacking(bench)
     if why:
         return Outcome(check, _without(check, points, why), why, tuple(missing))
-    done = sweep.run(bench, console)
+    done = execute.run(bench, console)
     frame, rows = _measured(bench)
     whole = len(dataset_of(bench.grid[0][1]))
     lines, reasons = [], []

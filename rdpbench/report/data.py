@@ -421,7 +421,7 @@ def _run(run: ReportedRun) -> dict[str, Any]:
     for row in {row.task_key: row for row in rows}.values():
         scores = run.current.scores_of(row).items()
         faults += [(row, metric, score.error) for metric, score in scores if score.value is None]
-    failures = [[row.codec, Setting.of(row).words, row.image, what, error] for row, what, error in faults]
+    failures = [[row.codec, row.setting.words, row.image, what, error] for row, what, error in faults]
     again = sum(row.verified == "fresh_process" for row in good)
     curves, images = ({(row.dataset, getattr(row, what)) for row in rows} for what in ("codec", "image"))
     return {

@@ -122,7 +122,7 @@ def choose(
     chosen = {(one.row.image, rate, name): one for (name, rate), setting in nearest.items() for one in setting}
     where = Where.of(stimuli[0].row)
     notes = [
-        f"{name} at {rate:g} bpp: {Setting.of(setting[0].row).words}, {_mean(setting):.4f} bpp"
+        f"{name} at {rate:g} bpp: {setting[0].row.setting.words}, {_mean(setting):.4f} bpp"
         for (name, rate), setting in nearest.items()
     ]
     return Chosen(where.dataset, where.protocol, names, rates, shared, chosen, tuple(notes))
@@ -167,7 +167,7 @@ def _by_setting(stimuli: Iterable[Stimulus]) -> list[list[Stimulus]]:
     """By setting or target; of several seeds the lowest."""
     groups: dict[Setting, dict[str, Stimulus]] = {}
     for stimulus in sorted(stimuli, key=lambda stimulus: stimulus.row.seed):
-        groups.setdefault(Setting.of(stimulus.row), {}).setdefault(stimulus.row.image, stimulus)
+        groups.setdefault(stimulus.row.setting, {}).setdefault(stimulus.row.image, stimulus)
     return [list(images.values()) for images in groups.values()]
 
 
@@ -437,7 +437,7 @@ def _key(
     for place, stimulus in chosen.stimuli.items():
         row, (image, target, codec) = stimulus.row, place
         scores = {name: stimulus.scores[name] for name in better}
-        shown[files[place]] = Shown(codec, target, Setting.of(row).words, image, float(row.bpp or 0), scores)
+        shown[files[place]] = Shown(codec, target, row.setting.words, image, float(row.bpp or 0), scores)
     trials: dict[str, Asked] = {}
     numbered = ((number, trial) for number, sheet in enumerate(plan, start=1) for trial in sheet)
     for name, (number, trial) in zip(names, numbered, strict=True):

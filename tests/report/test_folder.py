@@ -24,7 +24,7 @@ from rdpbench.report.pictures import Decoding
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store, put_reconstruction, reconstruction_path
 from rdpbench.runners.coding import decode_row
-from rdpbench.runners.grid import list_tasks
+from rdpbench.runners.task import list_tasks
 
 Report = Callable[..., Path]
 Data = Callable[[str], Any]

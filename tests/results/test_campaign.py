@@ -33,10 +33,10 @@ from rdpbench.results.stats.bd_tables import bd_tables
 from rdpbench.results.stats.current import of_store
 from rdpbench.results.stats.points import Points, point_key
 from rdpbench.results.stats.summary import at_rate, compared, frame, tidy
+from rdpbench.results.store.keys import definition
 from rdpbench.results.store.schema import Member, Row, Score, SetScore
 from rdpbench.results.store.store import Contents, Store
 from rdpbench.results.tables import at_equal_rates
-from rdpbench.runners.task import definition
 
 ORACLE = Path(__file__).with_name("oracle.py")
 oracle = SimpleNamespace(**runpy.run_path(str(ORACLE)))
