@@ -24,7 +24,7 @@ from functools import partial
 from typing import ClassVar
 
 from rdpbench.datasets.fetching import OfficialArchive
-from rdpbench.datasets.official import Official, Release, published_list
+from rdpbench.datasets.official import Official, Release, listed_names
 
 _ETH = "https://data.vision.ee.ethz.ch/cvl/clic/"
 _GOOGLE = "https://storage.googleapis.com/"
@@ -90,7 +90,7 @@ _TEST_2021 = _archive(
 )
 _TEST_2022 = _archive(_GOOGLE + "clic2022_public/test_sets/image_test_30.zip", "test-2022", 30)
 
-_LISTED = published_list("clic2020-test")
+_LISTED = partial(listed_names, "clic2020-test")
 _release = partial(
     Release,
     family="clic",

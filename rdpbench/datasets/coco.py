@@ -41,7 +41,7 @@ from rdpbench.datasets.contract import Sample, few
 from rdpbench.datasets.fetching import OfficialArchive, megabytes
 from rdpbench.datasets.index import ahead
 from rdpbench.datasets.manifest import differences
-from rdpbench.datasets.official import Drawn, Official, Release, Unpacked, listed_names, published_list
+from rdpbench.datasets.official import Drawn, Official, Release, Unpacked, listed_names
 from rdpbench.errors import ConfigError, ImageError, MissingNeed
 from rdpbench.paths import cache_folder, data_folders, written_whole
 
@@ -171,7 +171,7 @@ class COCO(Official):
             "MS-COCO 30k as TACO: 30,504 restval images of val2014, 256 x 256",
             30_504,
             protocol="taco-256",
-            listed=published_list("coco-restval"),
+            listed=partial(listed_names, "coco-restval"),
         ),
         "30k-perco": _release(
             "coco-30k-perco",
@@ -180,7 +180,7 @@ class COCO(Official):
             (TRAIN2017_PERCO,),
             pattern=_NAME_2017,
             protocol="perco-512",
-            listed=published_list("coco-train2017-perco"),
+            listed=partial(listed_names, "coco-train2017-perco"),
         ),
         "30k-dalle": _of_2014(
             "coco-30k-dalle",
@@ -193,7 +193,7 @@ class COCO(Official):
             "coco-100",
             "100 images of MS-COCO restval drawn by rdpbench, for latency and caption tables",
             100,
-            listed=published_list("coco-100"),
+            listed=partial(listed_names, "coco-100"),
         ),
         "val2014": _of_2014(
             "coco-val2014",

@@ -12,9 +12,9 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
 from rdpbench.assets.hashes import file_facts
 from rdpbench.datasets.contract import Here, Pin, PinKind, Sample, few
@@ -25,31 +25,20 @@ from rdpbench.image import EXTENSIONS
 from rdpbench.needs import Need
 from rdpbench.paths import data_folders
 
-Names: TypeAlias = Callable[[], Iterable[str]]
-"""File names; a function, as most commands never ask for them."""
 
+@cache
+def listed_names(name: str) -> tuple[str, ...]:
+    """File names of a published list in ``lists/``, in its order; the file's header names the source.
 
-def listed_names(name: str) -> Iterator[str]:
-    """File names of a published list in ``lists/``, in its order.
+    ``# name: COCO_val2014_%012d.jpg`` in it turns numbers into file names; without it a line is a name.
 
-    The file's header names the source. ``# name: COCO_val2014_%012d.jpg`` in it turns numbers into file names; without
-    it a line is a name.
-
-    >>> next(listed_names("coco-restval"))
+    >>> listed_names("coco-restval")[0]
     'COCO_val2014_000000000073.jpg'
     """
-    pattern = ""
-    with Path(__file__).with_name("lists").joinpath(f"{name}.txt").open(encoding="utf-8") as lines:
-        for line in map(str.strip, lines):
-            if line.startswith("#"):
-                pattern = line.removeprefix("# name: ") if line.startswith("# name: ") else pattern
-            elif line:
-                yield pattern % int(line) if pattern else line
-
-
-def published_list(name: str) -> Names:
-    """A list in ``lists/``, read when it is asked for."""
-    return partial(listed_names, name)
+    lines = Path(__file__).with_name("lists").joinpath(f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    patterns = [line.removeprefix("# name: ") for line in lines if line.startswith("# name: ")]
+    names = (line for line in lines if line and not line.startswith("#"))
+    return tuple(patterns[0] % int(name) for name in names) if patterns else tuple(names)
 
 
 @dataclass(frozen=True)
@@ -85,7 +74,6 @@ class Release:
     name: str
     title: str
     count: int
-    """Images in the set."""
     archives: tuple[OfficialArchive, ...]
     family: str
     """Folder in ``$RDPBENCH_DATA`` and in the cache that holds the archives' files of all its sets."""
@@ -95,9 +83,9 @@ class Release:
     page: str
     """Where a person gets it."""
     protocol: str = "as-is"
-    listed: Names | None = None
+    listed: Callable[[], Iterable[str]] | None = None
     """Its published names; None means that all files of the archives are the set."""
-    among: Names | None = None
+    among: Callable[[], Iterable[str]] | None = None
     """A published list that every image of its archives is in."""
     names_sha256: str = ""
     """Of the sorted names, a line each, where they are known but not listed here."""
@@ -111,10 +99,10 @@ class Release:
     """Do its images differ in size, so that many equal squares are a cropped or resized copy?"""
 
     @property
-    def download_bytes(self) -> int | None:
-        """Bytes of all archives; None if one does not state its size."""
-        sizes = [archive.bytes for archive in self.archives]
-        return None if None in sizes else sum(filter(None, sizes))
+    def download_bytes(self) -> int:
+        """Bytes of all archives; 0 if one does not state its size."""
+        sizes = [archive.bytes or 0 for archive in self.archives]
+        return sum(sizes) if all(sizes) else 0
 
     @property
     def download_size(self) -> str:
@@ -134,25 +122,19 @@ class Release:
         return "\n".join(lines)
 
     def foreign(self, names: Sequence[str], strange: Sequence[str], others: Iterable[Release]) -> str:
-        """Why the images in a folder are not of this set's archives; empty if they may be.
+        """Why images are not of this set's archives, by names that match `pattern` and strange ones; empty if they may.
 
-        Args:
-            names: those that match `pattern`.
-            strange: the other images there.
-            others: of the family; one that has as many images is named.
+        Of ``others``, the family, one that has as many images is named.
         """
         if strange:
-            return (
-                f"{len(strange)} of the images there have names that {self.name} does not use: {few(sorted(strange))}"
-            )
+            several = f"{len(strange)} of the images there have names that {self.name} does not use"
+            return f"{several}: {few(sorted(strange))}"
         unknown = sorted(set(names).difference(self.among())) if self.among else []
         if not unknown:
             return ""
         are = "none of them is" if len(unknown) == len(names) else f"{len(unknown)} are not"
-        return (
-            f"of the {len(names)} images there {are} in the list of {self.name}: {few(unknown)}"
-            f"{self._as_many(len(names), others)}"
-        )
+        several = f"of the {len(names)} images there {are} in the list of {self.name}: {few(unknown)}"
+        return several + self._as_many(len(names), others)
 
     def wrong_count(self, names: Sequence[str], others: Iterable[Release], *, partial: bool) -> str:
         """Why the number or names of the images are not the set's, where no list says it; empty if they are."""
@@ -206,8 +188,8 @@ class Unpacked:
     tag: str
     manifest: Manifest | None
     """Recorded when the files were unpacked."""
-    published: bool
-    """Was the archive held against a published hash?"""
+    proven: bool
+    """Recorded, and of an archive that had its published hash."""
 
     def sha256(self, name: str) -> str | None:
         """The recorded hash of a file."""
@@ -263,7 +245,7 @@ class Official:
     @property
     def download_bytes(self) -> int:
         """The same as a number; 0 where nobody states it."""
-        return self.release.download_bytes or 0
+        return self.release.download_bytes
 
     def __len__(self) -> int:
         return self.release.count
@@ -345,10 +327,8 @@ class Official:
                 raise ImageError(f"no such folder: {roots[0]}, named by data.path={self.path}")
         else:
             roots, images = data_folders(self.release.family), data_folders(self.release.name)
-        return [
-            next(filter(_holds_images, [*_below(roots, archive.folder), *images]), None)
-            for archive in self.release.archives
-        ]
+        folders = ([*(root / archive.folder for root in roots), *images] for archive in self.release.archives)
+        return [next(filter(_holds_images, several), None) for several in folders]
 
     def _folders(self) -> list[Unpacked]:
         """The folders that hold files of the set."""
@@ -359,9 +339,8 @@ class Official:
                 # A folder that holds the files of several archives has no manifest that is of one.
                 alone = places.count(place) == 1
                 manifest = archive.record(place) if alone else None
-                folders[place] = Unpacked(
-                    place, archive.tag if alone else "", manifest, manifest is not None and bool(archive.published)
-                )
+                proven = manifest is not None and bool(archive.published)
+                folders[place] = Unpacked(place, archive.tag if alone else "", manifest, proven)
         return list(folders.values())
 
     def _files(self) -> dict[str, Unpacked]:
@@ -386,18 +365,18 @@ class Official:
             raise self._refusal(why, where)
         names, missing = self._choose(files)
         files = {name: files[name] for name in names}
-        whole = not missing and len(files) == len(self)
-        why = self._wrong_sizes(files, whole=whole)
+        why = self._wrong_sizes(files, whole=not missing and len(files) == len(self))
         if not why and not self.release.listed and not self.release.drawn:
             why = self.release.wrong_count(names, family, partial=self.allow_partial)
+        if not why and (not files or (missing and not self.allow_partial)):
+            listed = self.release.listed
+            which = f": {few(sorted(set(listed()).difference(names)))}" if listed else ""
+            why = (
+                f"{missing} of its {len(self)} images are missing{which}; allow_partial=true goes on with the "
+                f"{len(files)} that are here, and marks the results"
+            )
         if why:
             raise self._refusal(why, where)
-        if not files or (missing and not self.allow_partial):
-            raise self._refusal(
-                f"{missing} of its {len(self)} images are missing{self._unlisted(names)}; allow_partial=true goes on "
-                f"with the {len(files)} that are here, and marks the results",
-                where,
-            )
         return files
 
     def _choose(self, files: Mapping[str, Unpacked]) -> tuple[list[str], int]:
@@ -407,10 +386,6 @@ class Official:
         names = set(self.release.listed())
         chosen = [name for name in files if name in names]
         return chosen, len(names) - len(chosen)
-
-    def _unlisted(self, names: Sequence[str]) -> str:
-        """The missing names, where a list says which."""
-        return f": {few(sorted(set(self.release.listed()).difference(names)))}" if self.release.listed else ""
 
     def _wrong_sizes(self, files: Mapping[str, Unpacked], *, whole: bool) -> str:
         """What is wrong with the sizes of the files that no manifest vouches for; empty if nothing."""
@@ -425,13 +400,7 @@ class Official:
 
 
 def _kind(folders: Iterable[Unpacked]) -> PinKind:
-    return "recorded" if all(folder.manifest and folder.published for folder in folders) else "names"
-
-
-def _below(roots: Sequence[Path], folder: str) -> Iterator[Path]:
-    for root in roots:
-        yield root / folder
-        yield root / Path(folder).name
+    return "recorded" if all(folder.proven for folder in folders) else "names"
 
 
 def _holds_images(folder: Path) -> bool:

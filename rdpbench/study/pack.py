@@ -119,7 +119,7 @@ def choose(
     settings = {name: _by_setting(of_codec[name]) for name in names}
     rates, nearest, shared = _match(settings, targets, images, tolerance)
     nearest = {place: _of_images(setting, shared) for place, setting in nearest.items()}
-    chosen = {(one.row.image, rate, name): one for (name, rate), setting in nearest.items() for one in setting}
+    chosen = {(s.row.image, rate, name): s for (name, rate), setting in nearest.items() for s in setting}
     where = Where.of(stimuli[0].row)
     notes = [
         f"{name} at {rate:g} bpp: {setting[0].row.setting.words}, {_mean(setting):.4f} bpp"

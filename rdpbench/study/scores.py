@@ -157,9 +157,9 @@ def _group(key: Key, target: float, choices: Sequence[Choice]) -> Group:
         tally[choice.first.codec][choice.outcome] += 1
         tally[choice.second.codec][_TURNED[choice.outcome]] += 1
     wins, losses, ties = (tuple(tally[name][what] for name in codecs) for what in (FIRST, SECOND, TIE))
-    shown = [[one for one in key.shown.values() if (one.codec, one.target) == (name, target)] for name in codecs]
-    bpp = tuple(math.fsum(one.bpp for one in images) / len(images) for images in shown)
-    metrics = {m: tuple(_mean([one.scores[m] for one in images], m) for images in shown) for m in key.better}
+    of_codec = [[shown for shown in key.shown.values() if (shown.codec, shown.target) == (c, target)] for c in codecs]
+    bpp = tuple(math.fsum(shown.bpp for shown in images) / len(images) for images in of_codec)
+    metrics = {m: tuple(_mean([shown.scores[m] for shown in images], m) for images in of_codec) for m in key.better}
     return Group(target, codecs, wins, losses, ties, fitted, why, bpp, metrics)
 
 
