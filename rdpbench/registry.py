@@ -96,7 +96,7 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "clic": "rdpbench.datasets.clic:CLIC",
         "coco": "rdpbench.datasets.coco:COCO",
         "div2k": "rdpbench.datasets.div2k:DIV2K",
-        "folder": "rdpbench.datasets.folder:Folder",
+        "folder": "rdpbench.datasets.folder:ImageFolder",
         "kodak": "rdpbench.datasets.pinned:Kodak",
         "manifest": "rdpbench.datasets.folder:Listed",
         "samples": "rdpbench.datasets.pinned:Samples",

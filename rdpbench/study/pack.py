@@ -41,7 +41,7 @@ from rdpbench.results.stats.points import Where, titles
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Contents, Store, reconstruction_path
 from rdpbench.setting import Setting
-from rdpbench.study.votes import Asked, Key, Shown, write_key
+from rdpbench.study.votes import Key, ShownImage, ShownTrial, write_key
 
 # Which reconstructions
 
@@ -433,18 +433,18 @@ def _key(
     chosen: Chosen, wanted: Wanted, plan: Sequence[Sequence[Trial]], files: Mapping[Any, str], names: Sequence[str]
 ) -> Key:
     better = chosen.better
-    shown: dict[str, Shown] = {}
+    shown: dict[str, ShownImage] = {}
     for place, stimulus in chosen.stimuli.items():
         row, (image, target, codec) = stimulus.row, place
         scores = {name: stimulus.scores[name] for name in better}
-        shown[files[place]] = Shown(codec, target, row.setting.words, image, float(row.bpp or 0), scores)
-    trials: dict[str, Asked] = {}
+        shown[files[place]] = ShownImage(codec, target, row.setting.words, image, float(row.bpp or 0), scores)
+    trials: dict[str, ShownTrial] = {}
     numbered = ((number, trial) for number, sheet in enumerate(plan, start=1) for trial in sheet)
     for name, (number, trial) in zip(names, numbered, strict=True):
         both = trial.pair.places if trial.pair else (("copy", trial.image), ("spoiled", trial.image))
         left, right = (files[subject] for subject in (reversed(both) if trial.swapped else both))
         catch = ("right" if trial.swapped else "left") if trial.catch else ""
-        trials[name] = Asked(number, trial.image, left, right, catch)
+        trials[name] = ShownTrial(number, trial.image, left, right, catch)
     key = Key(
         study="",
         title=wanted.title,

@@ -19,11 +19,8 @@ from rdpbench.results import tables
 from rdpbench.results.stats.bootstrap import Interval, mean
 from rdpbench.results.stats.meanings import meaning
 from rdpbench.results.tables import Cell, Table, cell
-from rdpbench.study.bradley_terry import FIRST, SECOND, TIE, Comparisons, Fit, fit, groups, share
-from rdpbench.study.votes import Key, Sheet, Shown, Vote
-
-CAUGHT = 0.75
-"""Share of the catch trials that a rater must have right."""
+from rdpbench.study.bradley_terry import FIRST, SECOND, TIE, Comparisons, Fit, fit, groups
+from rdpbench.study.votes import Key, Sheet, ShownImage, Vote
 
 
 @dataclass(frozen=True)
@@ -52,8 +49,8 @@ class Choice:
     """A vote on a pair, with what the key knows of both."""
 
     rater: str
-    first: Shown
-    second: Shown
+    first: ShownImage
+    second: ShownImage
     outcome: int
 
 
@@ -88,7 +85,7 @@ class Scored:
     """Share of votes for the left side, of raters who passed."""
 
 
-def score(key: Key, sheets: Sequence[Sheet], *, least: float = CAUGHT, keep_failed: bool = False) -> Scored:
+def score(key: Key, sheets: Sequence[Sheet], *, least: float = 0.75, keep_failed: bool = False) -> Scored:
     """Score a study.
 
     Args:
@@ -253,7 +250,7 @@ def _score_table(result: Scored, group: Group) -> Table:
         score, chance = "–", "–"
         if fitted is not None:
             score = f"{fitted.scores[item]:+.2f} [{fitted.low[item]:+.2f}, {fitted.high[item]:+.2f}]"
-            chance = f"{100 * share([float(fitted.scores[item]), 0.0], 0, 1):.0f}"
+            chance = f"{100 / (1 + math.exp(-fitted.scores[item])):.0f}"
         counts = [str(count[item]) for count in (group.wins, group.ties, group.losses)]
         metrics = [f"{group.metrics[name][item]:.4f}" for name in key.better]
         lines.append([group.codecs[item], f"{group.bpp[item]:.4f}", score, chance, *counts, *metrics])
