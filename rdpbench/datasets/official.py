@@ -10,35 +10,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rdpbench.assets.hashes import file_facts
 from rdpbench.datasets.contract import Here, Pin, PinKind, Sample, few
-from rdpbench.datasets.fetching import OfficialArchive, megabytes
+from rdpbench.datasets.fetching import OfficialArchive, listed_names, megabytes
 from rdpbench.datasets.manifest import Manifest, differences, manifest_sha256
 from rdpbench.errors import ConfigError, ImageError, UnknownName
 from rdpbench.image import EXTENSIONS
 from rdpbench.needs import Need
 from rdpbench.paths import data_folders
-
-
-@cache
-def listed_names(name: str) -> tuple[str, ...]:
-    """File names of a published list in ``lists/``, in its order; the file's header names the source.
-
-    ``# name: COCO_val2014_%012d.jpg`` in it turns numbers into file names; without it a line is a name.
-
-    >>> listed_names("coco-restval")[0]
-    'COCO_val2014_000000000073.jpg'
-    """
-    lines = Path(__file__).with_name("lists").joinpath(f"{name}.txt").read_text(encoding="utf-8").splitlines()
-    patterns = [line.removeprefix("# name: ") for line in lines if line.startswith("# name: ")]
-    names = (line for line in lines if line and not line.startswith("#"))
-    return tuple(patterns[0] % int(name) for name in names) if patterns else tuple(names)
 
 
 @dataclass(frozen=True)
@@ -77,26 +63,35 @@ class Release:
     archives: tuple[OfficialArchive, ...]
     family: str
     """Folder in ``$RDPBENCH_DATA`` and in the cache that holds the archives' files of all its sets."""
-    pattern: str
-    """Regular expression of the file names that these archives hold."""
     licence: str
     page: str
     """Where a person gets it."""
     protocol: str = "as-is"
-    listed: Callable[[], Iterable[str]] | None = None
-    """Its published names; None means that all files of the archives are the set."""
-    among: Callable[[], Iterable[str]] | None = None
+    listed: str = ""
+    """The published list of its names; without a list or numbers, all files of the archives are the set."""
+    numbers: tuple[int, int] | None = None
+    """The first and the last, where its images are numbered with four digits."""
+    among: str = ""
     """A published list that every image of its archives is in."""
     names_sha256: str = ""
     """Of the sorted names, a line each, where they are known but not listed here."""
     drawn: Drawn | None = None
     """How its names are drawn from those of the archives, where rdpbench does that."""
-    geometry: Callable[[int, int], str] | None = None
-    """From height and width to why an image cannot be of this set; empty if it can."""
+    longest_side: tuple[int, int] | None = None
+    """The least and most pixels that the longer side of an image has."""
+    otherwise: str = ""
+    """What an image of another size is."""
     patches: int | None = None
     """Patches of 256 pixels in HiFiC's two grids over the whole set, where published."""
     varied: bool = False
     """Do its images differ in size, so that many equal squares are a cropped or resized copy?"""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The names of its images, where they are known."""
+        if self.numbers:
+            return [f"{number:04d}.png" for number in range(self.numbers[0], self.numbers[1] + 1)]
+        return listed_names(self.listed) if self.listed else ()
 
     @property
     def download_bytes(self) -> int:
@@ -122,14 +117,15 @@ class Release:
         return "\n".join(lines)
 
     def foreign(self, names: Sequence[str], strange: Sequence[str], others: Iterable[Release]) -> str:
-        """Why images are not of this set's archives, by names that match `pattern` and strange ones; empty if they may.
+        """Why images are not of this set's archives, by their names and those of strange files; empty if they may be.
 
         Of ``others``, the family, one that has as many images is named.
         """
         if strange:
             several = f"{len(strange)} of the images there have names that {self.name} does not use"
             return f"{several}: {few(sorted(strange))}"
-        unknown = sorted(set(names).difference(self.among())) if self.among else []
+        known = listed_names(self.among) if self.among else self.names if self.numbers else names
+        unknown = sorted(set(names).difference(known))
         if not unknown:
             return ""
         are = "none of them is" if len(unknown) == len(names) else f"{len(unknown)} are not"
@@ -155,6 +151,7 @@ class Release:
         wrong: list[str] = []
         sizes: set[tuple[int, int]] = set()
         count = patches = 0
+        side = self.longest_side
         for path, facts in file_facts(paths):
             count += 1
             if len(sizes) < 2:
@@ -162,8 +159,8 @@ class Release:
             patches += hific_patches(facts.height, facts.width)
             if not facts.height:
                 wrong.append(f"{path.name} is no image")
-            elif self.geometry and (why := self.geometry(facts.height, facts.width)):
-                wrong.append(f"{path.name} is {facts.width} x {facts.height}: {why}")
+            elif side and not side[0] <= max(facts.height, facts.width) <= side[1]:
+                wrong.append(f"{path.name} is {facts.width} x {facts.height}: {self.otherwise}")
         if wrong:
             return wrong[0] + (f", and {len(wrong) - 1} more of {count}" if len(wrong) > 1 else "")
         width, height = next(iter(sizes), (0, 0))
@@ -178,6 +175,35 @@ class Release:
                 f"hold {self.patches}: they were cropped or resized"
             )
         return ""
+
+
+@cache
+def _published() -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_name("official.toml").read_text(encoding="utf-8"))
+
+
+def archives_of(family: str) -> dict[str, OfficialArchive]:
+    """The archives of a family in ``official.toml``, by their folders.
+
+    >>> archives_of("coco")["val2017"].count
+    5000
+    """
+    record = _published()[family]
+    shared = {"names": record["names"]} if "names" in record else {}
+    return {folder: OfficialArchive(folder=folder, **shared | fields) for folder, fields in record["archives"].items()}
+
+
+def releases_of(family: str) -> dict[str, Release]:
+    """The sets of a family in ``official.toml``, by their splits."""
+    record, archives = _published()[family], archives_of(family)
+    shared = {name: record[name] for name in record if name not in ("prefix", "names", "archives", "sets")}
+    releases = {}
+    for split, own in record["sets"].items():
+        fields = {"name": record["prefix"] + split, "family": family, **shared, **own}
+        fields["archives"] = tuple(archives[folder] for folder in own["archives"])
+        fields["drawn"] = Drawn(**own["drawn"]) if "drawn" in own else None
+        releases[split] = Release(**fields)
+    return releases
 
 
 @dataclass(frozen=True)
@@ -197,7 +223,7 @@ class Unpacked:
 
     def images(self, release: Release) -> tuple[list[str], list[str]]:
         """Names that the release uses, and names of other images; hidden files are not looked at."""
-        pattern = re.compile(release.pattern)
+        pattern = re.compile(release.archives[0].names)
         names = [path.name for path in self.path.iterdir()]
         ours = [name for name in names if pattern.fullmatch(name)]
         others = [name for name in names if Path(name).suffix.lower() in EXTENSIONS and not name.startswith(".")]
@@ -206,7 +232,7 @@ class Unpacked:
 
 @dataclass(frozen=True)
 class Official:
-    """The official sets of one publisher; `CLIC`, `DIV2K` and `COCO` say which there are."""
+    """The official sets of one family: `CLIC`, `DIV2K`, `COCO`."""
 
     RELEASES: ClassVar[Mapping[str, Release]] = {}
     needs: ClassVar[tuple[Need, ...]] = ()
@@ -285,8 +311,8 @@ class Official:
             return Here(0, None)
         release = self.release
         names = {name for folder in folders for name in folder.images(release)[0]}
-        if release.listed:
-            names &= set(release.listed())
+        if release.names:
+            names &= set(release.names)
         elif drawn := release.drawn:
             names = {name for name in names if drawn.place(name) <= drawn.last}
         return Here(min(len(names), len(self)), _kind(folders), folders[0].path)
@@ -366,11 +392,10 @@ class Official:
         names, missing = self._choose(files)
         files = {name: files[name] for name in names}
         why = self._wrong_sizes(files, whole=not missing and len(files) == len(self))
-        if not why and not self.release.listed and not self.release.drawn:
+        if not why and not self.release.names and not self.release.drawn:
             why = self.release.wrong_count(names, family, partial=self.allow_partial)
         if not why and (not files or (missing and not self.allow_partial)):
-            listed = self.release.listed
-            which = f": {few(sorted(set(listed()).difference(names)))}" if listed else ""
+            which = f": {few(sorted(set(self.release.names).difference(names)))}" if self.release.names else ""
             why = (
                 f"{missing} of its {len(self)} images are missing{which}; allow_partial=true goes on with the "
                 f"{len(files)} that are here, and marks the results"
@@ -381,9 +406,9 @@ class Official:
 
     def _choose(self, files: Mapping[str, Unpacked]) -> tuple[list[str], int]:
         """The set's names among those of the files, in order, and how many are missing."""
-        if self.release.listed is None:
+        names = set(self.release.names)
+        if not names:
             return list(files), 0
-        names = set(self.release.listed())
         chosen = [name for name in files if name in names]
         return chosen, len(names) - len(chosen)
 
@@ -397,6 +422,30 @@ class Official:
 
     def _refusal(self, why: str, where: object) -> ImageError:
         return ImageError(f"{where} is not {self.name} ({self.release.title}): {why}\n{self.release.hint}")
+
+
+@dataclass(frozen=True)
+class CLIC(Official):
+    """The Challenge on Learned Image Compression: at least five sets that papers call by this one name.
+
+    ``split`` is a set's name without ``clic``; ``official.toml`` says which papers use which.
+
+    >>> len(CLIC("2020-test"))
+    428
+    """
+
+    RELEASES: ClassVar[Mapping[str, Release]] = releases_of("clic")
+
+
+@dataclass(frozen=True)
+class DIV2K(Official):
+    """DIV2K, high resolution; ``split`` is ``valid``, images 0801 to 0900, or ``train``, 0001 to 0800.
+
+    >>> len(DIV2K("valid"))
+    100
+    """
+
+    RELEASES: ClassVar[Mapping[str, Release]] = releases_of("div2k")
 
 
 def _kind(folders: Iterable[Unpacked]) -> PinKind:
