@@ -13,7 +13,6 @@ Images pass one at a time, so that no map depends on its neighbours.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Classes: TypeAlias = Literal["coco-panoptic-133", "coco-stuff-171"]
+Kind: TypeAlias = Literal["eomt", "maskformer"]
 
 NAMES: dict[Classes, dict[int, str]] = {
     "coco-panoptic-133": {0: "person", 80: "banner", 132: "rug"},
@@ -44,54 +44,41 @@ class Model:
     """A published network."""
 
     card: Folder
-    kind: Literal["eomt", "maskformer"]
+    kind: Kind
     classes: Classes
     side: int = 0
     """Of the square that the network sees; 0 where ``preprocessor_config.json`` says it."""
 
 
-def _folder(name: str, files: Sequence[str], licence: str, note: str) -> Folder:
-    return Folder(
-        id=name.partition("/")[2],
-        source=f"https://huggingface.co/{name}",
-        revision="main",
-        parts=tuple((file, 0, None) for file in files),
-        licence=licence,
-        note=note,
-    )
+def _model(kind: Kind, classes: Classes, name: str, licence: str, note: str, *more: str, side: int = 0) -> Model:
+    files = tuple((file, 0, None) for file in ("config.json", "model.safetensors", *more))
+    card = Folder(name.partition("/")[2], f"https://huggingface.co/{name}", "main", files, licence, note)
+    return Model(card, kind, classes, side)
 
 
-EOMT_LARGE = Model(
-    _folder(
-        "tue-mps/coco_panoptic_eomt_large_640",
-        ("config.json", "model.safetensors"),
-        "MIT",
-        "EoMT (DINOv2 ViT-L) for COCO panoptic, 133 classes",
-    ),
+EOMT_LARGE = _model(
     "eomt",
     "coco-panoptic-133",
+    "tue-mps/coco_panoptic_eomt_large_640",
+    "MIT",
+    "EoMT (DINOv2 ViT-L) for COCO panoptic, 133 classes",
     side=640,
 )
-EOMT_SMALL = Model(
-    _folder(
-        "tue-mps/coco_panoptic_eomt_small_640_2x",
-        ("config.json", "model.safetensors"),
-        "MIT",
-        "EoMT (DINOv2 ViT-S) for COCO panoptic, 133 classes: quick trials",
-    ),
+EOMT_SMALL = _model(
     "eomt",
     "coco-panoptic-133",
+    "tue-mps/coco_panoptic_eomt_small_640_2x",
+    "MIT",
+    "EoMT (DINOv2 ViT-S) for COCO panoptic, 133 classes: quick trials",
     side=640,
 )
-MASKFORMER_STUFF = Model(
-    _folder(
-        "facebook/maskformer-resnet101-coco-stuff",
-        ("config.json", "model.safetensors", "preprocessor_config.json"),
-        "the page states none",
-        "MaskFormer (ResNet-101) for COCO-Stuff, 171 classes",
-    ),
+MASKFORMER_STUFF = _model(
     "maskformer",
     "coco-stuff-171",
+    "facebook/maskformer-resnet101-coco-stuff",
+    "the page states none",
+    "MaskFormer (ResNet-101) for COCO-Stuff, 171 classes",
+    "preprocessor_config.json",
 )
 
 
@@ -163,7 +150,7 @@ def load(model: Model, device: str = "cpu") -> Segmenter:
     return Segmenter(network, processor_for(model, folder), device)
 
 
-def read_network(folder: Path, kind: Literal["eomt", "maskformer"]) -> Any:
+def read_network(folder: Path, kind: Kind) -> Any:
     """The network of a folder with ``config.json`` and ``model.safetensors``, float32, all tensors used and none made.
 
     Raises:

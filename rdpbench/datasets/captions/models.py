@@ -54,16 +54,8 @@ CODE = 1
 
 # What `transformers` reads of a folder; a README or another framework's weights change no caption.
 _READ = (
-    "config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "generation_config.json",
-    "tokenizer*.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "model*.safetensors",
+    *("config.json", "preprocessor_config.json", "processor_config.json", "generation_config.json", "tokenizer*.json"),
+    *("special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "model*.safetensors"),
     "model.safetensors.index.json",
 )
 
@@ -179,13 +171,7 @@ def label(card: ModelCard, settings: Settings) -> str:
 
 
 def revision(card: ModelCard, settings: Settings) -> str:
-    """The pinned commit, or ``sha256:`` over the files of the user's own folder.
-
-    It does not need the pinned model to be here: captions that it made earlier are found without it.
-
-    Raises:
-        MissingNeed: the user's folder lacks files.
-    """
+    """The pinned commit, whether the model is here or not, or ``sha256:`` over the files of the user's own folder."""
     folder = _own_folder(card, settings)
     if folder is None:
         return card.card.revision
@@ -196,11 +182,7 @@ def revision(card: ModelCard, settings: Settings) -> str:
 
 
 def locate(card: ModelCard, settings: Settings) -> Path:
-    """The folder that `transformers` loads the model from, its files complete.
-
-    Raises:
-        MissingNeed: it is nowhere, or files of it are missing or damaged; says what to get, from where and how.
-    """
+    """The folder that `transformers` loads the model from; `MissingNeed` if it is not here, whole and undamaged."""
     own = _own_folder(card, settings)
     folder = own or hub_folder(card.repository, card.card.revision)
     if not folder.is_dir():
@@ -283,10 +265,10 @@ def describe(
 
     Args:
         card: the model.
-        entries: images with the hash of the pixels that the codec will see; the model sees the same.
+        entries: images with the hash of the pixels that the codec, and the model, will see.
         protocol: what the pixels are read under.
         settings: how captions are made.
-        progress: called with the images that have a caption and all images, in place of a bar or lines.
+        progress: called with what is done and all, in place of a bar or lines.
 
     Raises:
         MissingNeed: the model is not here, and captions are missing.
@@ -332,20 +314,16 @@ def _pixels(entry: Entry, protocol: str) -> Image:
 
 
 class Captioner:
-    """A loaded model: images to texts.
-
-    Args:
-        card: which architecture it is.
-        folder: its files.
-        settings: how captions are made.
-
-    Raises:
-        MissingNeed: files that are damaged, or that do not fill the model.
-    """
+    """A model loaded from a folder: images to texts; `MissingNeed` for files that are damaged or do not fill it."""
 
     def __init__(self, card: ModelCard, folder: Path, settings: Settings) -> None:
         import torch
-        from transformers import AutoTokenizer, BlipImageProcessorPil
+        from transformers import (
+            AutoTokenizer,
+            Blip2ForConditionalGeneration,
+            BlipForConditionalGeneration,
+            BlipImageProcessorPil,
+        )
 
         self._settings = settings
         self._device = torch.device(settings.device)
@@ -353,7 +331,9 @@ class Captioner:
             # trust_remote_code is spelled out: left open, it asks on a terminal.
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             self._prepare = BlipImageProcessorPil.from_pretrained(folder, local_files_only=True)
-            self._model = _load_model(card, folder, settings).to(self._device).eval()
+            cls: Any = Blip2ForConditionalGeneration if card.architecture == "blip-2" else BlipForConditionalGeneration
+            model = load_pretrained(cls, folder, _float(settings), leftovers=True, error=MissingNeed)
+            self._model = model.to(self._device).eval()
         except Exception as error:  # damage trips parsers of JSON, tokenizers and safetensors in many ways
             raise MissingNeed(
                 f"cannot load {card.name!r} from {folder}: {type(error).__name__}: {error}\n{how_to_get(card)}"
@@ -399,13 +379,6 @@ class Captioner:
         # Reading the texts waits for the device.
         texts = self._tokenizer.batch_decode(written[:, start:].cpu(), skip_special_tokens=True)
         return [text.strip() for text in texts]
-
-
-def _load_model(card: ModelCard, folder: Path, settings: Settings) -> Any:
-    from transformers import Blip2ForConditionalGeneration, BlipForConditionalGeneration
-
-    cls: Any = Blip2ForConditionalGeneration if card.architecture == "blip-2" else BlipForConditionalGeneration
-    return load_pretrained(cls, folder, _float(settings), leftovers=True, error=MissingNeed)
 
 
 def _float(settings: Settings) -> torch.dtype:
