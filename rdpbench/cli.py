@@ -259,8 +259,8 @@ def _plan(options: argparse.Namespace) -> int:
         )
     plans = [(bench, store, make_plan(bench, store)) for bench in benches for store in [store_of(bench)]]
     if options.json:
-        found = [as_json(plan, store) for _, store, plan in plans]
-        print(json.dumps(found[0] if len(found) == 1 else found, indent=1))
+        shown = [as_json(plan, store) for _, store, plan in plans]
+        print(json.dumps(shown[0] if len(shown) == 1 else shown, indent=1))
     else:
         print("\n\n".join("\n".join(lines(plan, store, workers_of(bench))) for bench, store, plan in plans))
     return 0

@@ -104,18 +104,17 @@ class Segmenter:
         with torch.inference_mode(), exact():
             planes = torch.from_numpy(np.array(image.transpose(2, 0, 1)))  # a copy: images may be read-only
             prepared = self.processor(images=planes, return_tensors="pt", device=self.device)
-            found = self.network(prepared["pixel_values"].to(self.device))
-            scores = self._scores(found, image.shape[:2])
+            scores = self._scores(self.network(prepared["pixel_values"].to(self.device)), image.shape[:2])
             classes: NDArray[np.int64] = scores.argmax(dim=0).cpu().numpy()
             return classes
 
-    def _scores(self, found: Any, size: tuple[int, ...]) -> Tensor:
+    def _scores(self, output: Any, size: tuple[int, ...]) -> Tensor:
         """Of each class at each pixel of the image, ``(classes, H, W)``."""
         import torch
         from torch.nn.functional import interpolate
 
-        odds = found.class_queries_logits[0].softmax(dim=-1)[:, :-1]  # the last is "no object"
-        masks = found.masks_queries_logits
+        odds = output.class_queries_logits[0].softmax(dim=-1)[:, :-1]  # the last is "no object"
+        masks = output.masks_queries_logits
         if self.network.config.model_type == "eomt":
             side = self.processor.size["shortest_edge"]
             masks = interpolate(masks, (side, side), mode="bilinear")
@@ -133,8 +132,8 @@ def content(height: int, width: int, side: int) -> tuple[int, int]:
     """
     from transformers.image_transforms import get_size_with_aspect_ratio
 
-    found = get_size_with_aspect_ratio((height, width), side, side)
-    return int(found[0]), int(found[1])
+    inner_height, inner_width = get_size_with_aspect_ratio((height, width), side, side)
+    return int(inner_height), int(inner_width)
 
 
 def load(model: Model, device: str = "cpu") -> Segmenter:
@@ -181,6 +180,6 @@ def check_classes(config: Any, model: Model) -> None:
     if config.num_labels != count:
         raise MetricError(f"{model.card.id} has {config.num_labels} classes, and {model.classes} counts {count}")
     for index, name in NAMES[model.classes].items():
-        found = str(config.id2label.get(index, ""))
-        if found and not found.startswith("LABEL_") and not found.startswith(name):
-            raise MetricError(f"{model.card.id} calls class {index} {found!r}, and {model.classes} {name!r}")
+        label = str(config.id2label.get(index, ""))
+        if label and not label.startswith(("LABEL_", name)):
+            raise MetricError(f"{model.card.id} calls class {index} {label!r}, and {model.classes} {name!r}")

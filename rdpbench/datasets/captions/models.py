@@ -230,9 +230,9 @@ def _check_files(card: ModelCard, folder: Path) -> None:
         wanted += sorted(set(_json(index, card)["weight_map"].values()))
     if missing := [name for name in wanted if not (folder / name).is_file()]:
         raise MissingNeed(f"{folder} lacks {', '.join(missing)} of {card.name!r}\n{how_to_get(card)}")
-    found = _json(folder / "config.json", card).get("model_type")
-    if found != card.architecture:
-        raise ConfigError(f"{folder} holds a model of type {found!r}; captions={card.name} needs {card.architecture!r}")
+    kind = _json(folder / "config.json", card).get("model_type")
+    if kind != card.architecture:
+        raise ConfigError(f"{folder} holds a model of type {kind!r}; captions={card.name} needs {card.architecture!r}")
 
 
 def _json(path: Path, card: ModelCard) -> dict[str, Any]:
@@ -248,9 +248,9 @@ def _check_blobs(card: ModelCard, folder: Path) -> None:
     """The Hugging Face cache names large files by their sha256."""
     for path in sorted(folder.glob("*.safetensors")):
         name = path.resolve().name
-        if re.fullmatch("[0-9a-f]{64}", name) and (found := content_sha256(path)) != name:
+        if re.fullmatch("[0-9a-f]{64}", name) and (sha256 := content_sha256(path)) != name:
             raise MissingNeed(
-                f"{path.name} of {card.name!r} is damaged: sha256 {found}, expected {name}; remove {path.resolve()}\n"
+                f"{path.name} of {card.name!r} is damaged: sha256 {sha256}, expected {name}; remove {path.resolve()}\n"
                 f"{how_to_get(card)}"
             )
 
@@ -275,10 +275,10 @@ def describe(
         ImageError: an image has changed since it was indexed.
     """
     made_by = identity(card, settings)
-    made = cache.get({entry.sha256 for entry in entries}, made_by)
-    left = {entry.sha256: entry for entry in entries if entry.sha256 not in made}  # equal pixels: once
+    captions = cache.get({entry.sha256 for entry in entries}, made_by)
+    left = {entry.sha256: entry for entry in entries if entry.sha256 not in captions}  # equal pixels: once
     if not left:
-        return made
+        return captions
     folder, name = locate(card, settings), label(card, settings)
     if progress is None:
         print(f"captioning {len(left)} images with {name} on {settings.device}; captions are cached", file=sys.stderr)
@@ -287,10 +287,10 @@ def describe(
     with show_progress("", len(left), "captions", progress) as shown:
         done = 0
         while batch := list(islice(waiting, settings.batch)):
-            made |= _describe_batch(captioner, batch, protocol, made_by)
+            captions |= _describe_batch(captioner, batch, protocol, made_by)
             done += len(batch)
             shown(done, len(left))
-    return made
+    return captions
 
 
 def _describe_batch(captioner: Captioner, batch: Sequence[Entry], protocol: str, made_by: str) -> dict[str, Made]:
