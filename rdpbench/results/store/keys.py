@@ -191,15 +191,8 @@ def key_of(
 ) -> str:
     """sha256 over all that changes the result of a task. Device and batch size do not enter: they are recorded.
 
-    Args:
-        codec: what `identity` gives.
-        setting: the rate, or the target of a search.
-        seed: of the codec's random numbers.
-        protocol: what is done to the image before it is coded.
-        image: its id: a set that holds the same pixels twice counts them twice in its means.
-        pixels: their sha256.
-        caption: what the encoder is given.
-        tolerance: of a search; it counts where it is tighter than usual, as a looser one finds the same.
+    ``codec`` is what `identity` gives, ``pixels`` are a sha256. ``image`` is an id: a set that holds the same pixels
+    twice counts them twice in its means. A tolerance counts where it is tighter than usual.
     """
     record = {
         "key": KEY_VERSION,
