@@ -220,7 +220,7 @@ def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = Tr
     that has an experiment's name is drawn beside the first run, from these runs and from published numbers.
 
     Raises:
-        RdpbenchError: what `rdpbench.runners.execute.run` raises.
+        RdpbenchError: what `rdpbench.runners.execute.run_bench` raises.
     """
     from rdpbench.config.bench import read_all
     from rdpbench.figures import command
@@ -231,7 +231,7 @@ def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = Tr
     benches = read_all(overrides)
     for bench in benches[1:]:
         fetch_weights(bench)
-    codes = [execute.run(bench, console, encode=encode) for bench in benches]
+    codes = [execute.run_bench(bench, console, encode=encode) for bench in benches]
     typed = [line.partition("=")[2] for line in overrides if line.startswith("experiment=")]
     wanted = dict.fromkeys(name.strip() for line in typed for name in line.split(","))
     stores = list(dict.fromkeys(store_of(bench).folder for bench in benches))

@@ -33,7 +33,7 @@ from rdpbench.gate.curves import Curve, curve_path, load, measure, setting_of, w
 from rdpbench.needs import Package, package_version
 from rdpbench.paths import available, conf_folder, curves_folders
 from rdpbench.results.stats.current import of_store
-from rdpbench.results.store.keys import identity
+from rdpbench.results.store.keys import codec_identity
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
 from rdpbench.runners.execute import Done, execute, search_dataset
@@ -49,7 +49,7 @@ Pair = tuple[CodecSetting, DataSetting]
 
 def origin(bench: Bench, pair: Pair, rows: Sequence[Row], done: Done, again: str) -> dict[str, Any]:
     """What made a curve. Without times and machine names: the same curve made again is the same file."""
-    made = json.loads(identity(pair[0]))
+    made = json.loads(codec_identity(pair[0]))
     codec = registry.load("codec", pair[0].use)
     packages = [need.name for need in needs_of(codec) if isinstance(need, Package)]
     return {

@@ -220,7 +220,7 @@ def reproduce(check: Check, overrides: Sequence[str], console: Console, *, downl
     why, missing = lacking(bench)
     if why:
         return Outcome(check, _without(check, points, why), why, tuple(missing))
-    done = execute.run(bench, console)
+    done = execute.run_bench(bench, console)
     frame, rows = _measured(bench)
     whole = len(dataset_of(bench.grid[0][1]))
     lines, reasons = [], []

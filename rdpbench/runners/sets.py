@@ -180,7 +180,7 @@ def reference_arrays(name: str, metric: type[SetMetric], device: str) -> Sequenc
     here = store.places(kind(metric.features))
     todo = [entry for entry, of_entry in zip(entries, subjects, strict=True) if of_entry not in here]
     if todo:
-        extractor, writer = Extractor(device), store.writer(new_session())
+        extractor, writer = FeatureExtractor(device), store.writer(new_session())
         try:
             with (
                 show_progress("", len(todo), "images") as shown,
@@ -251,7 +251,7 @@ class StoredArrays:
         return {key: subject(set_metric(name).features, pixels, sample) for key, name in self.names.items()}
 
 
-class Extractor:
+class FeatureExtractor:
     """Networks of a worker, each built at its first image."""
 
     def __init__(self, device: str) -> None:

@@ -24,7 +24,7 @@ from rdpbench.assets.hashes import files_now
 from rdpbench.errors import RdpbenchError
 from rdpbench.results.stats.meanings import definition_now, is_told, readable
 from rdpbench.results.stats.points import K, Point, Points, Where, point_key
-from rdpbench.results.store.keys import identity, identity_of_all, key_of, score_key
+from rdpbench.results.store.keys import codec_identity, codec_identity_of_all, key_of, score_key
 from rdpbench.results.store.schema import AS_RAN, Member, Place, Row, Score, SetScore
 from rdpbench.results.store.store import Contents
 from rdpbench.setting import CodecSetting, Setting
@@ -242,7 +242,7 @@ def stated_source(row: Row) -> str:
 
 def _key_now(row: Row) -> str:
     codec = CodecSetting(row.codec, row.use, tuple(sorted(json.loads(row.options).items())), ())
-    coder = identity_of_all(codec) if row.target_bpp is not None else identity(codec, row.rate)
+    coder = codec_identity_of_all(codec) if row.target_bpp is not None else codec_identity(codec, row.rate)
     caption = row.caption if row.caption_source else None
     image = row.protocol, row.image, row.pixel_sha256
     return key_of(coder, row.setting, row.seed, *image, caption, row.tolerance)
