@@ -273,16 +273,17 @@ def _doctor(_: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     from rdpbench.figures.show import by_tag, show
     from rdpbench.results.stats.current import of_store
-    from rdpbench.results.tables import terminal
+    from rdpbench.results.stats.points import metric_order
+    from rdpbench.results.tables import Terminal
 
     store = _stored(options)
     contents = store.read()
     points = of_store(contents)
-    metrics = sorted(points.metrics, key=_metric_order)
+    metrics = sorted(points.metrics, key=metric_order)
     console = _console()
     if options.by_tag:
         for table in by_tag(points, metrics):
-            console.print(terminal(table))
+            console.print(Terminal(table))
         return 0
     for path in show(store, contents, points, metrics, console):
         console.print(f"  {path}", highlight=False, soft_wrap=True)
@@ -303,9 +304,10 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _figure(options: argparse.Namespace) -> int:
+    from rdpbench.config.experiments import runs_named
     from rdpbench.figures.command import run
 
-    return run(options, _console())
+    return run(options, _console(), runs_named)
 
 
 def _study(options: argparse.Namespace) -> int:
@@ -321,9 +323,9 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 
 def _bd(options: argparse.Namespace) -> int:
-    from rdpbench.figures.show import run
+    from rdpbench.figures.show import bd
 
-    return run(options, _stored(options), _console())
+    return bd(options, _stored(options), _console())
 
 
 def _regress(options: argparse.Namespace) -> int:
@@ -367,12 +369,6 @@ def _stored(options: argparse.Namespace) -> Store:
     from rdpbench.results.read import open_run
 
     return open_run(options.name, options.root)
-
-
-def _metric_order(name: str) -> tuple[int, str]:
-    """Distortion first, as tables show it."""
-    first = ["psnr", "psnr-pooled", "ms-ssim"]
-    return (first.index(name) if name in first else len(first), name)
 
 
 def bd_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,11 +7,11 @@ alone under a watermark.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rdpbench.config.bench import read_all
+from rdpbench.config.typed import experiment
 from rdpbench.figures.presets import presets
 from rdpbench.runners import sweep
 from rdpbench.runners.execute import store_of
@@ -52,15 +52,23 @@ def names(overrides: Sequence[str]) -> list[str]:
     return [name for name in dict.fromkeys(wanted) if name in known]
 
 
+def runs_named(experiment_name: str) -> list[str]:
+    """The run folders that an experiment leaves: as it says, or named after its datasets.
+
+    >>> len(runs_named("taco-a1"))
+    3
+    """
+    settings = [dict(line.split("=", 1) for line in lines) for lines in experiment(experiment_name)]
+    return list(dict.fromkeys(each.get("run") or each.get("data", "").replace(",", "+") for each in settings))
+
+
 def draw(name: str, benches: Sequence[Bench], console: Console) -> None:
     """Draw an experiment's figure from these runs, beside the first of them."""
-    from rdpbench.figures import command
+    from rdpbench.figures.command import FigureOptions, make_figures
 
-    stores = list(dict.fromkeys(store_of(bench).folder for bench in benches))
-    words = [name, *(f"--run={folder}" for folder in stores), f"--out={stores[0] / 'figures'}"]
-    if any(dict(codec.options).get("weights", "").startswith("random") for bench in benches for codec, _ in bench.grid):
-        words.append("--random")
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    folders = list(dict.fromkeys(store_of(bench).folder for bench in benches))
+    codecs = [dict(codec.options) for bench in benches for codec, _ in bench.grid]
+    random = any(str(options.get("weights", "")).startswith("random") for options in codecs)
+    options = FigureOptions(runs=tuple(map(str, folders)), out=folders[0] / "figures", random=random)
     console.print(f"{name}:", highlight=False)
-    command.run(parser.parse_args(words), console)
+    make_figures([name], options, console, runs_named)

@@ -95,10 +95,10 @@ def build(
 
 
 def _read(store: Store) -> Source:
-    from rdpbench.report.data import order
     from rdpbench.report.model import read
+    from rdpbench.results.stats.points import metric_order
 
-    return read(store.folder.resolve().name, store, store.read(), order)
+    return read(store.folder.resolve().name, store, store.read(), metric_order)
 
 
 def _warn(sources: Sequence[Source], asked: Sequence[Picture], say: Callable[[str], None]) -> None:

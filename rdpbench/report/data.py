@@ -25,8 +25,7 @@ from rdpbench.paths import unwritable
 from rdpbench.report.model import Shown, Source
 from rdpbench.report.pictures import ending, name_of
 from rdpbench.results import tables
-from rdpbench.results.stats.meanings import meaning
-from rdpbench.results.stats.points import Where, titles
+from rdpbench.results.stats.points import Where, meaning, metric_order, titles
 from rdpbench.results.store.schema import Row
 from rdpbench.results.tables import Table, times
 from rdpbench.setting import Setting
@@ -118,8 +117,6 @@ Files: TypeAlias = dict[str, Any]
 
 MOST = 200
 """Failed tasks that are listed; rows.csv has all."""
-FIRST = ("psnr", "psnr-pooled", "ms-ssim")
-"""Distortion first, as tables show it."""
 
 
 def files(sources: Sequence[Source], pictures: Set[str], refused: Mapping[str, str]) -> Files:
@@ -148,7 +145,7 @@ def files(sources: Sequence[Source], pictures: Set[str], refused: Mapping[str, s
             names = {"run": place[0], "dataset": place[1].dataset, "protocol": place[1].protocol}
             sets.append(names | {"images": len(images)})
         told.append(_run(source, records))
-    metrics = sorted({name for source in sources for name in source.metrics}, key=order)
+    metrics = sorted({name for source in sources for name in source.metrics}, key=metric_order)
     title = ", ".join(source.name for source in sources)
     main = {"title": title, "metrics": [_metric(name) for name in metrics], "sets": sets, "curves": curves}
     return {"report": main | {"points": points, "runs": told}, **out}
@@ -163,15 +160,6 @@ def script(name: str, value: Any) -> str:
     """
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return f'rdpbench.put("{name}",{text});\n'.replace("<", "\\u003c")
-
-
-def order(name: str) -> tuple[int, str]:
-    """What metrics are sorted by.
-
-    >>> sorted(["lpips/alex", "ms-ssim", "fid/clean", "psnr"], key=order)[:2]
-    ['psnr', 'ms-ssim']
-    """
-    return FIRST.index(name) if name in FIRST else len(FIRST), name
 
 
 def number(value: float | None) -> float | str | None:

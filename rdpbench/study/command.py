@@ -104,7 +104,7 @@ def _import(options: argparse.Namespace, console: Console) -> int:
     sheets = read_votes(options.votes, key)
     found = score(key, sheets, least=options.catch_share, keep_failed=options.keep_failed)
     for table in report.all_tables(found):
-        console.print(tables.terminal(table))
+        console.print(tables.Terminal(table))
     for line in report.remarks(found):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if options.out:

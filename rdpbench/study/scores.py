@@ -13,7 +13,7 @@ from rdpbench import registry
 from rdpbench.errors import MetricError
 from rdpbench.metrics.contract import stated, weighed
 from rdpbench.results.stats.bootstrap import Interval, mean
-from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.stats.points import meaning
 from rdpbench.study.bradley_terry import FIRST, SECOND, TIE, Comparisons, Fit, fit, groups
 from rdpbench.study.votes import Asked, Key, Sheet, Shown, Vote
 

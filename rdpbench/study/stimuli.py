@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
 from rdpbench.results.stats.current import of_store
-from rdpbench.results.stats.meanings import meaning
-from rdpbench.results.stats.points import Where, titles
+from rdpbench.results.stats.points import Where, meaning, titles
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Contents, Store, reconstruction_path
 from rdpbench.setting import Setting

@@ -19,10 +19,10 @@ from rdpbench import registry
 from rdpbench.codecs.contract import needs_of
 from rdpbench.config import experiments
 from rdpbench.config.bench import read, read_all
+from rdpbench.config.experiments import runs_named
 from rdpbench.config.typed import experiment, runs_of
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.figures import command
-from rdpbench.figures.command import runs_named
 from rdpbench.figures.data import TIMES
 from rdpbench.figures.presets import Preset, Series, presets
 from rdpbench.figures.style import WATERMARK
@@ -238,10 +238,10 @@ def test_a_table_of_random_weights_says_so(standin: Path) -> None:
     command.add_arguments(parser)
     console = Console(file=io.StringIO(), width=200)
     words = ["taco-table-3", "--run=taco-table-3", "--random", f"--root={standin / 'runs'}", f"--out={standin / 'out'}"]
-    assert command.run(parser.parse_args(words), console) == 0  # by the experiment's name
+    assert command.run(parser.parse_args(words), console, runs_named) == 0  # by the experiment's name
     assert line in (standin / "out/taco-table-3.md").read_text()
     with pytest.raises(UnknownName, match="rdpbench run experiment=taco-5 makes it"):
-        command.run(parser.parse_args(["taco-5", "--run=taco-5", f"--root={standin / 'runs'}"]), console)
+        command.run(parser.parse_args(["taco-5", "--run=taco-5", f"--root={standin / 'runs'}"]), console, runs_named)
 
 
 @pytest.mark.slow
