@@ -7,7 +7,7 @@ published of the same, and ``examples``, images that a run kept.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
 from rdpbench.figures.presets import PAPERS, Panel, Preset, Series, presets
 from rdpbench.figures.style import STYLES, paper_style
-from rdpbench.paths import RUNS, available, write_file
+from rdpbench.paths import RUNS, available, experiment, write_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,18 +93,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", default=getattr(usual, name), metavar=metavar, help=text)
 
 
-RunsNamed = Callable[[str], Sequence[str]]
-"""The runs that an experiment of that name leaves."""
-
-
-def run(options: argparse.Namespace, console: Console, runs_named: RunsNamed) -> int:
+def run(options: argparse.Namespace, console: Console) -> int:
     """Draw what was typed, or list what there is; returns the exit code. Raises as `make_figures`."""
     if options.list or not options.names:
         console.print("\n".join(listing()), highlight=False, markup=False, soft_wrap=True)
         return 0
     given = {field.name: getattr(options, field.name) for field in fields(FigureOptions)}
     given |= {"runs": tuple(options.runs), "root": str(options.root)}
-    make_figures(options.names, FigureOptions(**given), console, runs_named)
+    make_figures(options.names, FigureOptions(**given), console)
     return 0
 
 
@@ -126,7 +122,7 @@ def listing() -> list[str]:
     return [*lines, "Of no paper", *(f"  {name:28} {'':14} {'':9} {text}" for name, text in OWN.items())]
 
 
-def make_figures(names: Sequence[str], options: FigureOptions, console: Console, runs_named: RunsNamed) -> None:
+def make_figures(names: Sequence[str], options: FigureOptions, console: Console) -> None:
     """Draw figures and write tables, and say where they are.
 
     Raises:
@@ -136,7 +132,7 @@ def make_figures(names: Sequence[str], options: FigureOptions, console: Console,
     """
     paper_style(options.style)
     asked = [] if options.published_only else options.runs
-    runs = [run for name in asked for run in _load(name, options.root, runs_named)]
+    runs = [run for name in asked for run in _load(name, options.root)]
     if options.measured_only and not runs:
         raise ConfigError("--measured-only needs runs: --run NAME")
     known = {preset.name: preset for preset in presets()}
@@ -155,7 +151,7 @@ def make_figures(names: Sequence[str], options: FigureOptions, console: Console,
             console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _load(name: str, root: str, runs_named: RunsNamed) -> list[Run]:
+def _load(name: str, root: str) -> list[Run]:
     """A run by its name or folder, or the runs that an experiment of that name leaves, as far as they are there."""
     from rdpbench.figures.data import read_run
     from rdpbench.results.read import open_run
@@ -166,6 +162,16 @@ def _load(name: str, root: str, runs_named: RunsNamed) -> list[Run]:
         stores = [store for folder in runs_named(name) if (store := Store(Path(root) / folder)).exists()]
     hint = f"; rdpbench run experiment={name} makes it" if name in available("experiment") else ""
     return [read_run(store) for store in stores or [open_run(name, root, hint)]]
+
+
+def runs_named(experiment_name: str) -> list[str]:
+    """The run folders that an experiment leaves: as it says, or named after its datasets.
+
+    >>> len(runs_named("taco-a1"))
+    3
+    """
+    settings = [dict(line.split("=", 1) for line in lines) for lines in experiment(experiment_name)]
+    return list(dict.fromkeys(each.get("run") or each.get("data", "").replace(",", "+") for each in settings))
 
 
 def _own(name: str, options: FigureOptions, runs: Sequence[Run]) -> Preset:

@@ -80,7 +80,8 @@ def _cell(panel: Panel, series: Series, measured: pd.DataFrame | None, groups: G
     if measured is not None:
         points = measured_points(panel, series, measured)
         for name in panel.settings:
-            known = [math.isfinite(setting(line, name)) for line in points.to_dict("records")]
+            lines = points.to_dict("records")
+            known = [line["rate_field"] == name or math.isfinite(setting(line, name)) for line in lines]
             points = points[np.array(known, bool)]
         own = len(_of_metrics(replace(panel, accept=()), points) if panel.metric else points)
     theirs = published_points(panel, series, groups)

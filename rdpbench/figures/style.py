@@ -14,10 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from rdpbench.errors import UnknownName
-from rdpbench.paths import conf_folder, file_name, unwritable
+from rdpbench.paths import file_name, records, written_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -132,14 +130,8 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     paths = []
     for ending, options in FORMATS.items():
         path = stem.with_name(f"{stem.name}.{ending}")
-        beside = path.with_name(f".{path.name}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside.unlink(missing_ok=True)  # a link in a folder from elsewhere is not followed
+        with written_whole(path) as beside:
             figure.savefig(beside, format=ending, **options)
-            beside.replace(path)
-        except OSError as error:
-            raise unwritable(path, error) from error
         paths.append(path)
     return paths
 
@@ -233,5 +225,4 @@ def is_bound(label: str) -> bool:
 
 @cache
 def _bounds() -> frozenset[str]:
-    records = (yaml.safe_load(path.read_text()) for path in sorted((conf_folder() / "codec").glob("*.yaml")))
-    return frozenset(str(record["name"]) for record in records if record.get("role") == "bound")
+    return frozenset(str(record["name"]) for record in records("codec") if record.get("role") == "bound")

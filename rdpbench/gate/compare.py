@@ -17,13 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import yaml
-
 from rdpbench import registry
 from rdpbench.codecs.contract import depends_on_cpu
 from rdpbench.errors import ConfigError
 from rdpbench.gate.curves import VERSION, StoredCurve, StoredImage, StoredPoint, in_order
-from rdpbench.paths import write_file
+from rdpbench.paths import read_yaml, write_file
 from rdpbench.results import tables
 from rdpbench.results.stats.bd import METHODS, Delta, bd_metric, bd_rate
 from rdpbench.results.stats.points import meaning
@@ -100,7 +98,7 @@ def read_tolerances(path: Path) -> Tolerances:
         ConfigError: something in it is no tolerance.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(path)
         if "cpu_dependent" in raw:
             raise ValueError("cpu_dependent: nothing reads that; it is the codec's class's to say (depends_on_cpu)")
         _only(raw, "bpp", "metrics", "bd")
@@ -117,7 +115,7 @@ def read_tolerances(path: Path) -> Tolerances:
         if not all("default" in part for part in (metrics, rate, metric)):
             raise KeyError("default")
         return Tolerances(_tolerance(raw["bpp"]), metrics, Bounds(raw["bd"]["method"], rate, metric))
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"{path}: {type(error).__name__}: {error}; it needs bpp, metrics with a default, bd with a method and "
             "with rate and metric, each with a default; a tolerance is "

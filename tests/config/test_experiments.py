@@ -16,21 +16,22 @@ from PIL import Image as pil
 from rich.console import Console
 
 from rdpbench import registry
+from rdpbench.cli import run_benches
 from rdpbench.codecs.contract import needs_of
-from rdpbench.config import experiments
 from rdpbench.config.bench import read, read_all
-from rdpbench.config.experiments import runs_named
-from rdpbench.config.typed import experiment, runs_of
+from rdpbench.config.typed import runs_of
+from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.figures import command
+from rdpbench.figures.command import runs_named
 from rdpbench.figures.data import TIMES
 from rdpbench.figures.presets import Preset, Series, presets
 from rdpbench.figures.style import WATERMARK
 from rdpbench.needs import Binary
-from rdpbench.paths import available, conf_folder
+from rdpbench.paths import available, conf_folder, experiment
 from rdpbench.results.store.store import Store
 from rdpbench.runners.execute import store_of
-from rdpbench.runners.grid import dataset_of, run_name
+from rdpbench.runners.grid import run_name
 from rdpbench.runners.plan import make_plan
 from rdpbench.runners.sets import is_set, set_metric
 from rdpbench.runners.task import uses_caption
@@ -206,7 +207,7 @@ def random_run(name: str, folder: Path, *more: str) -> tuple[str, Path]:
     words += [f"data.options.name={panel.dataset}", f"data.options.protocol={panel.protocol}", "captions=human"]
     words += ["weights=random", "metrics.available=true", f"root={folder / 'runs'}", "workers=0", "verify=0", "limit=1"]
     console = Console(file=io.StringIO(), width=200)
-    assert experiments.run([*words, *more], console) == 0
+    assert run_benches([*words, *more], console) == 0
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue(), folder / "runs" / panel.dataset / "figures"
 
@@ -238,10 +239,10 @@ def test_a_table_of_random_weights_says_so(standin: Path) -> None:
     command.add_arguments(parser)
     console = Console(file=io.StringIO(), width=200)
     words = ["taco-table-3", "--run=taco-table-3", "--random", f"--root={standin / 'runs'}", f"--out={standin / 'out'}"]
-    assert command.run(parser.parse_args(words), console, runs_named) == 0  # by the experiment's name
+    assert command.run(parser.parse_args(words), console) == 0  # by the experiment's name
     assert line in (standin / "out/taco-table-3.md").read_text()
     with pytest.raises(UnknownName, match="rdpbench run experiment=taco-5 makes it"):
-        command.run(parser.parse_args(["taco-5", "--run=taco-5", f"--root={standin / 'runs'}"]), console, runs_named)
+        command.run(parser.parse_args(["taco-5", "--run=taco-5", f"--root={standin / 'runs'}"]), console)
 
 
 @pytest.mark.slow

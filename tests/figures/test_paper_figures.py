@@ -359,7 +359,7 @@ import argparse
 from rdpbench.figures import command
 parser = argparse.ArgumentParser()
 command.add_arguments(parser)
-command.run(parser.parse_args(sys.argv[1:]), Console(quiet=True), lambda name: [])
+command.run(parser.parse_args(sys.argv[1:]), Console(quiet=True))
 """
 
 

@@ -226,7 +226,7 @@ def figure(made: Path, tmp_path: Path) -> Figure:
         command.add_arguments(parser)
         where = ["--root", str(made / "results/runs"), "--out", str(tmp_path / "out")]
         console = Console(file=io.StringIO(), width=200)
-        assert command.run(parser.parse_args([*words, *where]), console, lambda name: []) == 0
+        assert command.run(parser.parse_args([*words, *where]), console) == 0
         assert isinstance(console.file, io.StringIO)
         return console.file.getvalue()
 

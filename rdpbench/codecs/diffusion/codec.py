@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rdpbench.assets.weights import Card, Weights
-from rdpbench.codecs.classical.inprocess import check_choice
-from rdpbench.codecs.contract import Bitstream, Side, own_options
+from rdpbench.codecs.contract import Bitstream, Side, check_choice, own_options
 from rdpbench.codecs.diffusion import bases, models, prompts, sampling
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.learned.codec import Kind

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from rdpbench.assets.weights import Weights, read_tensors
+from rdpbench.assets.load import load_strictly
+from rdpbench.assets.weights import OwnFolder, Weights, read_tensors, require
 from rdpbench.codecs.diffusion import bases, models
-from rdpbench.codecs.diffusion.models import Models, fill, named, on_meta, read_place, require, trainable, type_of
+from rdpbench.codecs.diffusion.models import Models, trainable
 from rdpbench.codecs.learned.frames import Frame, to_images
 from rdpbench.errors import CodecError, MetricError
 from rdpbench.image import Image
@@ -60,12 +61,17 @@ CLIPS = {card.id: card for card in (H14, L14, L14_336, B32)}
 
 def needs(clip: str) -> tuple[Need, ...]:
     """The files of a CLIP network: of `CLIPS`, or of a folder with ``config.json`` and tensors."""
-    return (bases.Place(clip),) if bases.is_path(clip) else (Weights(CLIPS[clip]),)
+    return (source(clip),)
+
+
+def source(clip: str) -> OwnFolder | Weights:
+    """Where its tensors come from."""
+    return OwnFolder(clip) if bases.is_path(clip) else Weights(CLIPS[clip])
 
 
 def identity(clip: str) -> str:
     """What enters keys."""
-    return bases.identity([bases.Place(clip)]) if bases.is_path(clip) else named(CLIPS[clip])
+    return source(clip).named_identity
 
 
 def load(clip: str, weights: str = "official", device: str = "cpu") -> Clip:
@@ -89,10 +95,8 @@ def _load(clip: str, weights: str, device: str, file: str) -> Clip:  # noqa: ARG
         except MetricError as error:
             raise CodecError(str(error)) from error
     if weights == "official":
-        tensors, what = read_place(bases.Place(clip))
-        return Clip(
-            fill(on_meta(lambda: network(bases.read_config(clip))), tensors, what, type_of("float32")), None, device
-        )
+        own = OwnFolder(clip)
+        return Clip(load_strictly(lambda: network(bases.read_config(clip)), own.read(), own.id), None, device)
     if weights == "random-full":
         return Clip(models.draw(network(configuration(SHAPES[CLIPS[clip].id])), seed=5), None, device)
     ends = {

@@ -25,7 +25,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,9 +35,9 @@ from rdpbench.codecs.diffusion import bases
 from rdpbench.codecs.diffusion.bases import Layout
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.diffusion.prompts import Condition
-from rdpbench.errors import BitstreamError, ConfigError, RdpbenchError
+from rdpbench.errors import BitstreamError, ConfigError, RdpbenchError, StoreUnwritable
 from rdpbench.needs import Need
-from rdpbench.paths import cache_folder
+from rdpbench.paths import cache_folder, written_whole
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -322,11 +321,8 @@ class Unfinished:
         from safetensors.torch import save_file
 
         self._written = time.monotonic()
-        with contextlib.suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            part = self.path.with_suffix(f".{os.getpid()}.part")
-            save_file({name: one.detach().cpu().contiguous() for name, one in state.items()}, part)
-            part.replace(self.path)
+        with contextlib.suppress(StoreUnwritable), written_whole(self.path) as beside:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, beside)
 
     def done(self) -> None:
         """Forget the state."""

@@ -29,21 +29,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rdpbench.assets.weights import Weights
-from rdpbench.codecs.classical.inprocess import check_choice, decoding, encoding
+from rdpbench.assets.load import load_strictly
+from rdpbench.assets.weights import OwnFolder, Weights, require
 from rdpbench.codecs.container import pack, unpack
-from rdpbench.codecs.contract import Bitstream, Rate, Side
+from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice, decoding, encoding
 from rdpbench.codecs.diffusion import bases, models, prompts
 from rdpbench.codecs.diffusion.bases import byte_vocabulary
 from rdpbench.codecs.diffusion.codec import adopt, check_count
-from rdpbench.codecs.diffusion.models import Models, fill, on_meta, trainable, vae_name
+from rdpbench.codecs.diffusion.models import Models, trainable, vae_name
 from rdpbench.codecs.diffusion.perco import pipeline
 from rdpbench.codecs.learned.codec import Kind
 from rdpbench.codecs.learned.frames import check_pixels, size_of, to_planes
-from rdpbench.codecs.learned.systems import reproducible
 from rdpbench.errors import BitstreamError, OutOfRange, UnsupportedImage
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package, package_version
+from rdpbench.networks.precision import reproducible
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,11 +95,11 @@ class StableDiffusionVAE:
         return "own" if bases.is_path(self.base) else "unpinned"
 
     def own_identity(self) -> str:
-        return models.source_identity(source(self.base)) if self.weights_kind() == "own" else ""
+        return source(self.base).named_identity if self.weights_kind() == "own" else ""
 
     def coder(self) -> dict[str, str]:
         libraries = {name: package_version(name) for name in ("torch", "diffusers")}
-        made = models.source_identity(source(self.base)) if self.weights == "official" else self.weights
+        made = source(self.base).named_identity if self.weights == "official" else self.weights
         return {**libraries, "vae": made}
 
     def ready(self) -> None:
@@ -167,10 +167,10 @@ def unpack_latents(section: bytes, shape: tuple[int, int, int], bits: int) -> ND
     return found.astype(np.float32)
 
 
-def source(base: str) -> bases.Place | Weights:
+def source(base: str) -> OwnFolder | Weights:
     """The file of a model's VAE alone."""
     if bases.is_path(base):
-        return bases.Place(str(Path(base) / "vae"))
+        return OwnFolder(str(Path(base) / "vae"))
     return Weights(next(one for one in bases.BASES[base].card.cards if one.file == bases.TENSORS["vae"]))
 
 
@@ -184,8 +184,8 @@ def load(base: str, weights: str = "official", device: str = "cpu") -> Models:
     wanted = source(base)
     mark = f"{weights} {base}"
     if weights == "official":
-        models.require([wanted])
-        mark = models.source_identity(wanted)
+        require([wanted])
+        mark = wanted.named_identity
     sizes = layout(base, weights)
     vae = models.kept(("vae", mark, "float32", device), lambda: _built(wanted, sizes, weights, device))
     return Models(sizes, None, vae, (), byte_vocabulary(), device)
@@ -203,7 +203,7 @@ def layout(base: str, weights: str) -> bases.Layout:
 
 
 @trainable
-def _built(wanted: bases.Place | Weights, sizes: bases.Layout, weights: str, device: str) -> Any:
+def _built(wanted: OwnFolder | Weights, sizes: bases.Layout, weights: str, device: str) -> Any:
     from rdpbench.codecs.diffusion.library import diffusers
 
     def build() -> Any:
@@ -212,5 +212,4 @@ def _built(wanted: bases.Place | Weights, sizes: bases.Layout, weights: str, dev
 
     if weights != "official":
         return pipeline.seeded(build(), sum(map(ord, "vae"))).to(device)
-    tensors, what = pipeline.read(wanted)
-    return fill(on_meta(build), tensors, what, models.type_of("float32"), rename=vae_name).to(device)
+    return load_strictly(build, wanted.read(), wanted.id, rename=vae_name).to(device)

@@ -44,9 +44,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from rdpbench.codecs import legacy
-from rdpbench.codecs.classical.inprocess import check_choice, decoding, encoding
 from rdpbench.codecs.container import pack, unpack
-from rdpbench.codecs.contract import Bitstream, Rate, Side, own_options
+from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice, decoding, encoding, own_options
 from rdpbench.codecs.diffusion import bases, fields, models, prompts, sampling
 from rdpbench.codecs.diffusion.codec import adopt, check_count
 from rdpbench.codecs.diffusion.perco import bitstream, pipeline
@@ -56,10 +55,10 @@ from rdpbench.codecs.diffusion.perco.pipeline import Pipeline
 from rdpbench.codecs.diffusion.prompts import Condition
 from rdpbench.codecs.learned.codec import Kind
 from rdpbench.codecs.learned.frames import check_pixels, size_of, to_planes
-from rdpbench.codecs.learned.systems import reproducible
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, UnsupportedImage
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package, package_version
+from rdpbench.networks.precision import reproducible
 
 if TYPE_CHECKING:
     from torch import Tensor

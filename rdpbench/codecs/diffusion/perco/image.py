@@ -31,7 +31,8 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rdpbench.assets.weights import sha256_of
+from rdpbench.assets.hashes import content_sha256
+from rdpbench.assets.weights import require
 from rdpbench.codecs.contract import Side
 from rdpbench.codecs.diffusion import bases, fields, models, prompts
 from rdpbench.codecs.diffusion.codec import check_count
@@ -251,7 +252,7 @@ class PerCoImage(PerCoCodec):
         """
         if self.weights != "official":
             return drawn(self.parts, self.entries, self.embedding(), seed=9)
-        models.require([Codebooks(self.codebooks)])
+        require([Codebooks(self.codebooks)])
         found = _read(self.codebooks, _sha256(self.codebooks))
         if found.codebooks.shape[:2] != (self.parts, self.entries):
             held = " x ".join(map(str, found.codebooks.shape[:2]))
@@ -288,7 +289,7 @@ class PerCoImage(PerCoCodec):
 
 def _sha256(path: str) -> str:
     place = Path(path).expanduser()
-    return f"sha256:{sha256_of(place)}" if path and place.is_file() else "missing"
+    return f"sha256:{content_sha256(place)}" if path and place.is_file() else "missing"
 
 
 @lru_cache(maxsize=2)

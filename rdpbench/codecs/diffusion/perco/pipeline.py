@@ -17,19 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rdpbench.assets import weights as files
-from rdpbench.assets.weights import Card, Weights
+from rdpbench.assets.load import load_strictly
+from rdpbench.assets.weights import Card, OwnFolder, Weights, require
 from rdpbench.codecs.diffusion import bases, models
 from rdpbench.codecs.diffusion import models as tiny
-from rdpbench.codecs.diffusion.bases import Layout, Place, byte_vocabulary, clip_vocabulary
-from rdpbench.codecs.diffusion.models import Models, fill, on_meta, text_name, trainable, vae_name
+from rdpbench.codecs.diffusion.bases import Layout, byte_vocabulary, clip_vocabulary
+from rdpbench.codecs.diffusion.models import Models, text_name, trainable, vae_name
 from rdpbench.errors import CodecError, OutOfRange, RdpbenchError
 from rdpbench.needs import Need
 from rdpbench.networks.clip import TOKENS
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from rdpbench.codecs.diffusion.perco.network import HyperEncoder, Widths
 
 
@@ -154,7 +152,7 @@ class Unpublished(Need):
         )
 
 
-def sources(rate: float, pipeline: str = "") -> dict[str, Place | Weights]:
+def sources(rate: float, pipeline: str = "") -> dict[str, OwnFolder | Weights]:
     """Where each part of a rate's pipeline comes from; of a rate without public weights, where it would.
 
     Args:
@@ -162,7 +160,7 @@ def sources(rate: float, pipeline: str = "") -> dict[str, Place | Weights]:
         pipeline: a folder of the user's.
     """
     if pipeline:
-        return {part: Place(str(Path(pipeline) / folder)) for part, (folder, _, _) in TENSORS.items()}
+        return {part: OwnFolder(str(Path(pipeline) / folder)) for part, (folder, _, _) in TENSORS.items()}
     return {part: Weights(card(rate, part)) for part in TENSORS}
 
 
@@ -202,7 +200,7 @@ def needs(rate: float, pipeline: str = "") -> tuple[Need, ...]:
 
 def identities(rate: float, pipeline: str = "") -> dict[str, str]:
     """What enters keys: the hash of each part's file."""
-    return {part: models.source_identity(one) for part, one in sources(rate, pipeline).items()}
+    return {part: one.named_identity for part, one in sources(rate, pipeline).items()}
 
 
 def load(
@@ -229,7 +227,7 @@ def load(
     """
     hashes: dict[str, str] = {}
     if weights == "official":
-        models.require(needs(rate, pipeline))
+        require(needs(rate, pipeline))
         hashes = identities(rate, pipeline)
     key = (rate, weights, precision, device, pipeline, embedding, *hashes.values())
     if key not in _LOADED:
@@ -265,9 +263,9 @@ def _load(
         if weights != "official":
             seed = sum(map(ord, name))  # that of all generative codecs
             return seeded(build(), seed).to(device, dtype)
-        tensors, what = read(found[name])
         drop = DROPPED if name == "unet" else ()
-        return fill(on_meta(build), tensors, what, dtype, rename=rename, drop=drop).to(device)
+        source = found[name]
+        return load_strictly(build, source.read(), source.id, dtype, rename=rename, drop=drop).to(device)
 
     def shared(name: str, build: Callable[[], Any], kind: str, rename: Callable[[str], str]) -> Any:
         key = (name, hashes.get(name, f"{weights} {pipeline or BASE}"), kind, device)
@@ -363,11 +361,3 @@ def seeded(network: Any, seed: int) -> Any:
             entries = torch.randn(buffer.shape, generator=torch.Generator("cpu").manual_seed(seed))
             buffer.copy_(torch.nn.functional.normalize(entries, dim=-1))
     return drawn
-
-
-def read(source: Place | Weights) -> tuple[Mapping[str, Tensor], str]:
-    """The tensors of a part, and the name of their file."""
-    if isinstance(source, Place):
-        return models.read_place(source)
-    assert isinstance(source.card, Card)
-    return files.read_file(files.resolve(source.card)), source.card.id

@@ -64,13 +64,21 @@ from typing import ClassVar
 
 import numpy as np
 
-from rdpbench.assets.weights import Weights
+from rdpbench.assets.weights import OwnFolder, Weights
 from rdpbench.codecs import legacy
-from rdpbench.codecs.classical.inprocess import check_choice, decoding, encoding
 from rdpbench.codecs.container import pack, unpack
-from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, coder_inside, configuration_of
+from rdpbench.codecs.contract import (
+    Bitstream,
+    Codec,
+    Rate,
+    Side,
+    check_choice,
+    coder_inside,
+    configuration_of,
+    decoding,
+    encoding,
+)
 from rdpbench.codecs.diffusion import bases, fields, models, prompts
-from rdpbench.codecs.diffusion.bases import Place
 from rdpbench.codecs.diffusion.codec import DiffusionCodec, check_count
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.diffusion.pic import sketches
@@ -78,11 +86,11 @@ from rdpbench.codecs.diffusion.pic.pez import Found, PromptSpace, Search, invert
 from rdpbench.codecs.diffusion.pic.sketches import Grey, SketchCoder
 from rdpbench.codecs.diffusion.sampling import Control, Unfinished
 from rdpbench.codecs.learned.frames import check_pixels, size_of
-from rdpbench.codecs.learned.systems import reproducible
 from rdpbench.errors import BitstreamError, ConfigError, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.needs import Need, Package, package_version
 from rdpbench.networks.clip import unit
+from rdpbench.networks.precision import reproducible
 
 TOLD_EVERY_S = 30.0
 SEARCH_STEPS, RANDOM_SEARCH_STEPS = 3000, 30
@@ -311,8 +319,8 @@ class _Sketched(PIC):
         return {**super().coder(), **versions}
 
     def hashes(self) -> dict[str, str]:
-        made = {**super().hashes(), "controlnet": models.source_identity(self._controlnet())}
-        return made | ({"hed": models.named(sketches.CARD)} if self.kind() == "hed" else {})
+        made = {**super().hashes(), "controlnet": self._controlnet().named_identity}
+        return made | ({"hed": Weights(sketches.CARD).named_identity} if self.kind() == "hed" else {})
 
     def settings(self) -> dict[str, object]:
         return {**super().settings(), "sketch_kind": self.kind(), "sketch": self.settings_of_sketch()}
@@ -338,7 +346,7 @@ class _Sketched(PIC):
         net = models.load_controlnet(ready, self.controlnet, self.base, self.kind(), self.weights, self.precision)
         return Control(net, grey.expand(1, 3, -1, -1), self.control_scale)
 
-    def _controlnet(self) -> Place | Weights:
+    def _controlnet(self) -> OwnFolder | Weights:
         return models.controlnet_source(self.controlnet, self.base, self.kind())
 
 

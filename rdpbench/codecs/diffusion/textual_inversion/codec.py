@@ -48,9 +48,18 @@ from typing import ClassVar
 
 import numpy as np
 
-from rdpbench.codecs.classical.inprocess import check_choice, decoding, encoding
 from rdpbench.codecs.container import pack, unpack
-from rdpbench.codecs.contract import Bitstream, Rate, Side, coder_inside, configuration_of, needs_of_built
+from rdpbench.codecs.contract import (
+    Bitstream,
+    Rate,
+    Side,
+    check_choice,
+    coder_inside,
+    configuration_of,
+    decoding,
+    encoding,
+    needs_of_built,
+)
 from rdpbench.codecs.diffusion import fields, prompts, sampling
 from rdpbench.codecs.diffusion.codec import DiffusionCodec, check_count
 from rdpbench.codecs.diffusion.models import Models
@@ -67,10 +76,10 @@ from rdpbench.codecs.diffusion.textual_inversion.search import (
     width_of,
 )
 from rdpbench.codecs.learned.frames import check_pixels, size_of, to_planes
-from rdpbench.codecs.learned.systems import reproducible
 from rdpbench.errors import BitstreamError, ConfigError, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.needs import Need
+from rdpbench.networks.precision import reproducible
 
 TOLD_EVERY_S = 30.0
 
