@@ -220,18 +220,18 @@ def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = Tr
     that has an experiment's name is drawn beside the first run, from these runs and from published numbers.
 
     Raises:
-        RdpbenchError: what `rdpbench.runners.sweep.run` raises.
+        RdpbenchError: what `rdpbench.runners.execute.run` raises.
     """
     from rdpbench.config.bench import read_all
     from rdpbench.figures.command import FigureOptions, make_figures
-    from rdpbench.runners import sweep
+    from rdpbench.runners import execute
     from rdpbench.runners.execute import store_of
     from rdpbench.runners.preflight import fetch_weights
 
     benches = read_all(overrides)
     for bench in benches[1:]:
         fetch_weights(bench)
-    codes = [sweep.run(bench, console, encode=encode) for bench in benches]
+    codes = [execute.run(bench, console, encode=encode) for bench in benches]
     typed = [line.partition("=")[2] for line in overrides if line.startswith("experiment=")]
     wanted = dict.fromkeys(name.strip() for line in typed for name in line.split(","))
     stores = list(dict.fromkeys(store_of(bench).folder for bench in benches))
@@ -367,7 +367,7 @@ def _curves(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from rdpbench.runners.sweep import verify_store
+    from rdpbench.runners.execute import verify_store
 
     return verify_store(_stored(options), None if options.all else options.sample, options.seed, _named(options.named))
 

@@ -84,7 +84,7 @@ def _state(name: str, kind: registry.Kind, use: str) -> list[str]:
 def _weights(record: dict[str, Any]) -> list[str]:
     """A line for a codec some of whose rate points lack weights; where to get them is a page, which `plan` prints."""
     from rdpbench.codecs.contract import needs_of_built
-    from rdpbench.runners.task import axis_of, build
+    from rdpbench.results.store.keys import axis_of, build
     from rdpbench.setting import CodecSetting
 
     options = tuple(sorted((record.get("options") or {}).items()))

@@ -164,7 +164,7 @@ def times(frame: pd.DataFrame, rows: Iterable[Row], timings: Iterable[Timing]) -
     for timing in timings:
         row = by_task.get(timing.task_key)
         if row is not None:
-            point = (row.dataset, row.manifest, row.protocol, row.codec, Setting.of(row))
+            point = (row.dataset, row.manifest, row.protocol, row.codec, row.setting)
             by_point.setdefault(point, {}).setdefault(timing.device, []).append(timing)
     usual = {"value_lo": math.nan, "value_hi": math.nan, "infinite": 0, "images": ""}
     usual |= {"unit": "ms", "higher_is_better": False, "perceptual": False, "reliable": True}

@@ -136,7 +136,7 @@ def choose(rows: Mapping[str, Sequence[Row]], bpp: float | None = None) -> dict[
     groups: dict[str, dict[Setting, list[Row]]] = {}
     for codec, along in rows.items():
         for row in along:
-            groups.setdefault(codec, {}).setdefault(Setting.of(row), []).append(row)
+            groups.setdefault(codec, {}).setdefault(row.setting, []).append(row)
     target = bpp or max(min(map(_rate, settings.values())) for settings in groups.values())
     return {
         codec: min(settings.values(), key=lambda group: abs(math.log(_rate(group) / target)))

@@ -188,7 +188,7 @@ def reproduce(check: Check, overrides: Sequence[str], console: Console, *, downl
         ConfigError: settings that would make it another check.
     """
     from rdpbench.datasets.contract import dataset_of
-    from rdpbench.runners import sweep
+    from rdpbench.runners import execute
     from rdpbench.runners.preflight import fetch_weights
 
     points = expected(check)
@@ -209,7 +209,7 @@ def reproduce(check: Check, overrides: Sequence[str], console: Console, *, downl
             for rate, metric, value, tolerance, source in _numbers(check, points)
         ]
         return Outcome(check, tuple(lines), why, tuple(missing))
-    failed = sweep.run(bench, console)
+    failed = execute.run(bench, console)
     frame, rows = _measured(bench)
     whole = len(dataset_of(bench.grid[0][1]))
     lines, reasons = [], []

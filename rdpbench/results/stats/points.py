@@ -29,6 +29,7 @@ from rdpbench import registry
 from rdpbench.errors import RdpbenchError
 from rdpbench.metrics.contract import Averaged, Meaning, meaning_of, stated, weighed
 from rdpbench.results.stats.bd import Floats
+from rdpbench.results.store.keys import definition
 from rdpbench.results.store.schema import Measure, Row, Score, SetScore
 from rdpbench.results.store.store import Contents
 from rdpbench.setting import Setting
@@ -394,8 +395,6 @@ def metric_order(metric: str) -> tuple[int, str]:
 
 def definition_now(metric: str) -> str:
     """The edition of a metric that is here; empty if there is none, or if it cannot be told without importing it."""
-    from rdpbench.runners.task import definition
-
     told = registry.meanings.get(metric)
     if isinstance(told, Told):  # its source is read and hashed, never executed
         now = registry.source_now("metric", metric)
