@@ -16,8 +16,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import rdpbench
 from rdpbench.setting import Bench
+
+VERSION = "0.1.0"
 
 
 def new_session(latest: str = "") -> str:
@@ -45,7 +46,7 @@ def provenance(bench: Bench, tasks: int, resolved: Mapping[str, Any]) -> dict[st
     root = Path(__file__).parent.parent
     lock = root / "requirements.lock"
     return {
-        "rdpbench": rdpbench.__version__,
+        "rdpbench": VERSION,
         "command": command(bench.overrides),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "tasks": tasks,

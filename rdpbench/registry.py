@@ -243,7 +243,7 @@ _modules: dict[str, own.Source | None] = {}
 
 
 meanings: dict[str, Any] = {}
-"""What the runs that a command reads say of metrics that are not installed here (`rdpbench.results.stats.meanings`)."""
+"""What the runs that a command reads say of metrics that are not installed here (`rdpbench.results.stats.points`)."""
 
 
 def forget() -> None:
