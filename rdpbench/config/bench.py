@@ -189,7 +189,7 @@ def _check_labels(codecs: Iterable[CodecSetting]) -> None:
     seen: dict[str, CodecSetting] = {}
     for codec in codecs:
         other = seen.setdefault(codec.name, codec)
-        cls = registry.load("codec", codec.use)
+        cls = codec.cls
         if other != codec and other.use == codec.use and own_options(cls, dict(codec.options)) and "@" in codec.name:
             raise ConfigError(f"two files of weights have equal content, and are one curve, {codec.name!r}; name one")
         if other != codec:

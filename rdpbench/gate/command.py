@@ -57,7 +57,7 @@ Pair = tuple[CodecSetting, DataSetting]
 def origin(bench: Bench, pair: Pair, rows: Sequence[Row], done: Done, again: str) -> dict[str, Any]:
     """What made a curve. Without times and machine names: the same curve made again is the same file."""
     coded_by = json.loads(codec_identity(pair[0]))
-    codec = registry.load("codec", pair[0].use)
+    codec = pair[0].cls
     manifests = sorted({(row.manifest, row.manifest_kind) for row in rows if row.manifest})
     kinds = ", ".join(dict.fromkeys(kind for _, kind in manifests))
     source = {"source": coded_by["source"]} if coded_by["source"] else {}

@@ -154,7 +154,7 @@ def lacking(bench: Bench) -> tuple[str, list[str]]:
 
     lacks: list[tuple[str, str]] = []
     for codec in dict.fromkeys(codec for codec, _ in bench.grid):
-        needs: list[Need] = [*needs_of(registry.load("codec", codec.use)), *weights_of(bench, codec)]
+        needs: list[Need] = [*needs_of(codec.cls), *weights_of(bench, codec)]
         lacks += [(_kind(need), _named(need)) for need in needs if need.missing()]
     for data in dict.fromkeys(data for _, data in bench.grid):
         dataset = dataset_of(data)
