@@ -222,13 +222,13 @@ def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = Tr
     Raises:
         RdpbenchError: what `rdpbench.runners.execute.run_bench` raises.
     """
-    from rdpbench.config.bench import read_all
+    from rdpbench.config.bench import read_benches
     from rdpbench.figures.command import FigureOptions, make_figures
     from rdpbench.runners import execute
     from rdpbench.runners.execute import store_of
     from rdpbench.runners.preflight import fetch_weights
 
-    benches = read_all(overrides)
+    benches = read_benches(overrides)
     for bench in benches[1:]:
         fetch_weights(bench)
     codes = [execute.run_bench(bench, console, encode=encode) for bench in benches]
@@ -245,11 +245,11 @@ def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = Tr
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from rdpbench.config.bench import read_all
+    from rdpbench.config.bench import read_benches
     from rdpbench.runners.execute import store_of, workers_of
     from rdpbench.runners.plan import as_json, lines, make_plan
 
-    benches = [replace(bench, download=False, dry=True) for bench in read_all(options.overrides)]
+    benches = [replace(bench, download=False, dry=True) for bench in read_benches(options.overrides)]
     if whole := [bench.search for bench in benches if bench.targets and bench.search != "image"]:
         raise ConfigError(
             f"search={whole[0]} decides the settings while it runs; plan it with rate=, or use search=image"
