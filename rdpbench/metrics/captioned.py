@@ -36,11 +36,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rdpbench.datasets.captions.models import CARDS, Captioner, Settings, identity, locate
+from rdpbench.datasets.captions.models import CARDS, Captioner, Settings, captioner_identity, locate
 from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.image import Image
-from rdpbench.metrics.contract import Array, Estimate, MetricOfSets, WithNetwork, by_name, variant
-from rdpbench.needs import Need, Package
+from rdpbench.metrics.contract import Array, Estimate, MetricOfSets, NetworkFeatures, by_name, variant
+from rdpbench.needs import Package
 
 _SAME = str.maketrans({"“": '"', "”": '"', "‘": "`", "’": "'", "–": "--", "—": "--", "…": " ... ", "€": "$", "£": "#"})
 _DROPPED = {"''", "'", "``", "`", '"', ".", "?", "!", ",", ":", "-", "--", "...", ";"}
@@ -269,14 +269,10 @@ def _captioner(name: str, device: str) -> Captioner:
     return Captioner(CARDS[name], locate(CARDS[name], settings), settings)
 
 
-class CaptionFeatures(WithNetwork):
+class CaptionFeatures(NetworkFeatures):
     """The caption of an image, as the bytes of its UTF-8 text; ``given`` is a `Captioner`."""
 
-    id: ClassVar[str]
-    version: ClassVar[str] = "1"
-    needs: ClassVar[tuple[Need, ...]]
-    dim: ClassVar[int] = 1
-    beside: ClassVar[tuple[str, ...]] = ()
+    dim = 1
     preload = ("torch", "transformers")
     model: ClassVar[str]
 
@@ -286,7 +282,7 @@ class CaptionFeatures(WithNetwork):
     @classmethod
     def made_by(cls) -> str:
         """What captions depend on beside the pixels: model, revision, how they are decoded; part of the arrays' key."""
-        return identity(CARDS[cls.model], Settings())
+        return captioner_identity(CARDS[cls.model], Settings())
 
     def extract(self, images: Sequence[Image], **_: Any) -> list[Array]:
         """The bytes of each caption, ``uint8 (length,)``; one image at a time, since a batch may change a word."""

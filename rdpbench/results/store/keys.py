@@ -292,7 +292,7 @@ def _made_of(cls: type) -> dict[str, Any]:
         **({"made_by": made_by()} if made_by else {}),
         "version": str(getattr(cls, "version", "1")),
         "packages": {need.name: package_version(need.name) for need in needs if isinstance(need, Package)},
-        "weights": [weights.identity(need.card) for need in needs if isinstance(need, weights.Weights)],
+        "weights": [weights.card_identity(need.card) for need in needs if isinstance(need, weights.Weights)],
     }
 
 
