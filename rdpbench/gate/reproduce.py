@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdpbench import registry
-from rdpbench.config.bench import read
+from rdpbench.config.bench import read_bench
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.needs import Need, Package
 from rdpbench.paths import conf_folder, read_yaml
@@ -154,7 +154,7 @@ def lacking(bench: Bench) -> tuple[str, list[str]]:
 
     lacks: list[tuple[str, str]] = []
     for codec in dict.fromkeys(codec for codec, _ in bench.grid):
-        needs: list[Need] = [*needs_of(registry.load("codec", codec.use)), *weights_of(bench, codec)]
+        needs: list[Need] = [*needs_of(codec.cls), *weights_of(bench, codec)]
         lacks += [(_kind(need), _named(need)) for need in needs if need.missing()]
     for data in dict.fromkeys(data for _, data in bench.grid):
         dataset = dataset_of(data)
@@ -199,7 +199,7 @@ def reproduce(check: Check, overrides: Sequence[str], console: Console, *, downl
             )
     typed = {line.partition("=")[0] for line in overrides}
     own = [line for line in (*_overrides(check), "figures=false") if line.partition("=")[0] not in typed]
-    bench = replace(read([*own, *overrides]), metrics_available=True, download=download)
+    bench = replace(read_bench([*own, *overrides]), metrics_available=True, download=download)
     if download:
         fetch_weights(bench)
     why, missing = lacking(bench)
@@ -342,7 +342,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     outcomes = []
     for check in chosen:
         if options.list:
-            why, _ = lacking(replace(read(_overrides(check)), download=False))
+            why, _ = lacking(replace(read_bench(_overrides(check)), download=False))
             line = f"{check.name:22} {check.title}{f' ({why})' if why else ''}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         elif check.asked and check.name not in names:

@@ -36,7 +36,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rdpbench.datasets.captions.models import CARDS, Captioner, Settings, identity, locate
+from rdpbench.datasets.captions.models import CARDS, Captioner, Settings, captioner_identity, locate
 from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.image import Image
 from rdpbench.metrics.contract import Array, Estimate, MetricOfSets, NetworkFeatures, by_name, variant
@@ -282,7 +282,7 @@ class CaptionFeatures(NetworkFeatures):
     @classmethod
     def made_by(cls) -> str:
         """What captions depend on beside the pixels: model, revision, how they are decoded; part of the arrays' key."""
-        return identity(CARDS[cls.model], Settings())
+        return captioner_identity(CARDS[cls.model], Settings())
 
     def extract(self, images: Sequence[Image], **_: Any) -> list[Array]:
         """The bytes of each caption, ``uint8 (length,)``; one image at a time, since a batch may change a word."""
