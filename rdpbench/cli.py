@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import rdpbench
 from rdpbench import registry
 from rdpbench.config.typed import SETTINGS, plain
 from rdpbench.datasets.command import add_arguments as data_arguments
@@ -126,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rdpbench", description=INTRO, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("--version", action="version", version=f"rdpbench {rdpbench.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, run: object, text: str, *, overrides: bool = False) -> argparse.ArgumentParser:
@@ -150,12 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     for command in (regress, curves):
         command.add_argument("--curves", type=Path, metavar="FOLDER", help="where they lie (default: results/curves)")
     ls = add("ls", _ls, "what exists")
-    ls.add_argument(
-        "what", nargs="?", default="codecs", choices=["codecs", "datasets", "metrics", "runs", "experiments"]
-    )
-    ls.add_argument(
-        "--root", metavar="FOLDER", default=RUNS, help="where runs lie; or root=FOLDER (default: %(default)s)"
-    )
+    kinds = ["codecs", "datasets", "metrics", "runs", "experiments"]
+    ls.add_argument("what", nargs="?", default="codecs", choices=kinds)
     metric = add("metric", _metric, "check: do metrics give the values that they must, on this machine?")
     metric.add_argument("action", choices=["check"])
     data_arguments(add("data", _data, "datasets: what is here, fetch, verify, a manifest of your own"))
@@ -165,11 +162,11 @@ def _parser() -> argparse.ArgumentParser:
     report = add("report", _report, "a folder to open in a browser: a run's curves, tables, and the images themselves")
     bd = add("bd", _bd, "every codec of a run against an anchor: BD-rate, BD-metric, crossover rates, pairs of images")
     bd_arguments(bd)
-    for command in (show, verify, report, bd):
-        command.add_argument("name", help="the run's name, or its folder")
-        command.add_argument(
-            "--root", metavar="FOLDER", default=RUNS, help="where runs lie; or root=FOLDER (default: %(default)s)"
-        )
+    for command in (ls, show, verify, report, bd):
+        if command is not ls:
+            command.add_argument("name", help="the run's name, or its folder")
+        where = "where runs lie; or root=FOLDER (default: %(default)s)"
+        command.add_argument("--root", metavar="FOLDER", default=RUNS, help=where)
     study_arguments(add("study", _study, "a human study: a pack of pairs for raters, and scores from their votes"))
     reproduce_arguments(add("reproduce", _reproduce, "does this machine give published numbers again?"))
     report.set_defaults(named=[])
@@ -187,12 +184,6 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
     return int(text)
-
-
-def _version() -> str:
-    import rdpbench
-
-    return f"rdpbench {rdpbench.__version__}"
 
 
 def _console() -> Console:
@@ -220,47 +211,44 @@ def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = Tr
     that has an experiment's name is drawn beside the first run, from these runs and from published numbers.
 
     Raises:
-        RdpbenchError: what `rdpbench.runners.execute.run` raises.
+        RdpbenchError: what `rdpbench.runners.execute.run_bench` raises.
     """
-    from rdpbench.config.bench import read_all
-    from rdpbench.figures import command
+    from rdpbench.config.bench import read_benches
+    from rdpbench.figures.command import FigureOptions, make_figures
     from rdpbench.runners import execute
     from rdpbench.runners.execute import store_of
     from rdpbench.runners.preflight import fetch_weights
 
-    benches = read_all(overrides)
+    benches = read_benches(overrides)
     for bench in benches[1:]:
         fetch_weights(bench)
-    codes = [execute.run(bench, console, encode=encode) for bench in benches]
+    codes = [execute.run_bench(bench, console, encode=encode) for bench in benches]
     typed = [line.partition("=")[2] for line in overrides if line.startswith("experiment=")]
     wanted = dict.fromkeys(name.strip() for line in typed for name in line.split(","))
     stores = list(dict.fromkeys(store_of(bench).folder for bench in benches))
     weights = [str(dict(codec.options).get("weights", "")) for bench in benches for codec, _ in bench.grid]
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    random = any(kind.startswith("random") for kind in weights)  # then under a watermark
+    options = FigureOptions(tuple(map(str, stores)), random=random, out=stores[0] / "figures")
     for name in [name for name in wanted if name in available("figure") and all(bench.figures for bench in benches)]:
         console.print(f"{name}:", highlight=False)
-        options = parser.parse_args([])
-        options.names, options.runs, options.out = [name], list(map(str, stores)), stores[0] / "figures"
-        options.random = any(kind.startswith("random") for kind in weights)  # then under a watermark
-        command.run(options, console)
+        make_figures([name], options, console)
     return max(codes)
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from rdpbench.config.bench import read_all
+    from rdpbench.config.bench import read_benches
     from rdpbench.runners.execute import store_of, workers_of
     from rdpbench.runners.plan import as_json, lines, make_plan
 
-    benches = [replace(bench, download=False, dry=True) for bench in read_all(options.overrides)]
+    benches = [replace(bench, download=False, dry=True) for bench in read_benches(options.overrides)]
     if whole := [bench.search for bench in benches if bench.targets and bench.search != "image"]:
         raise ConfigError(
             f"search={whole[0]} decides the settings while it runs; plan it with rate=, or use search=image"
         )
     plans = [(bench, store, make_plan(bench, store)) for bench in benches for store in [store_of(bench)]]
     if options.json:
-        found = [as_json(plan, store) for _, store, plan in plans]
-        print(json.dumps(found[0] if len(found) == 1 else found, indent=1))
+        shown = [as_json(plan, store) for _, store, plan in plans]
+        print(json.dumps(shown[0] if len(shown) == 1 else shown, indent=1))
     else:
         print("\n\n".join("\n".join(lines(plan, store, workers_of(bench))) for bench, store, plan in plans))
     return 0
@@ -302,16 +290,17 @@ def _doctor(_: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     from rdpbench.figures.show import by_tag, show
     from rdpbench.results.stats.current import of_store
-    from rdpbench.results.tables import terminal
+    from rdpbench.results.stats.points import metric_order
+    from rdpbench.results.tables import Terminal
 
     store = _stored(options)
     contents = store.read()
     points = of_store(contents)
-    metrics = sorted(points.metrics, key=_metric_order)
+    metrics = sorted(points.metrics, key=metric_order)
     console = _console()
     if options.by_tag:
         for table in by_tag(points, metrics):
-            console.print(terminal(table))
+            console.print(Terminal(table))
         return 0
     for path in show(store, contents, points, metrics, console):
         console.print(f"  {path}", highlight=False, soft_wrap=True)
@@ -350,9 +339,9 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 
 def _bd(options: argparse.Namespace) -> int:
-    from rdpbench.figures.show import run
+    from rdpbench.figures.show import bd
 
-    return run(options, _stored(options), _console())
+    return bd(options, _stored(options), _console())
 
 
 def _regress(options: argparse.Namespace) -> int:
@@ -396,12 +385,6 @@ def _stored(options: argparse.Namespace) -> Store:
     from rdpbench.results.read import open_run
 
     return open_run(options.name, options.root)
-
-
-def _metric_order(name: str) -> tuple[int, str]:
-    """Distortion first, as tables show it."""
-    first = ["psnr", "psnr-pooled", "ms-ssim"]
-    return (first.index(name) if name in first else len(first), name)
 
 
 def bd_arguments(parser: argparse.ArgumentParser) -> None:

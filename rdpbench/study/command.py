@@ -104,7 +104,7 @@ def _import(options: argparse.Namespace, console: Console) -> int:
     sheets = read_votes(options.votes, key)
     result = scores.score(key, sheets, least=options.catch_share, keep_failed=options.keep_failed)
     for table in scores.all_tables(result):
-        console.print(tables.terminal(table))
+        console.print(tables.Terminal(table))
     for line in scores.remarks(result):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if options.out:

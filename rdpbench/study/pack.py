@@ -36,8 +36,7 @@ from rdpbench.figures.examples import original_of, reconstruction_of
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.paths import unwritable, write_file
 from rdpbench.results.stats.current import of_store
-from rdpbench.results.stats.meanings import meaning
-from rdpbench.results.stats.points import Where, titles
+from rdpbench.results.stats.points import Where, meaning, titles
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Contents, Store, reconstruction_path
 from rdpbench.setting import Setting

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rdpbench.config.bench import read
+from rdpbench.config.bench import read_bench
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.gate import reproduce
-from rdpbench.gate.reproduce import AGREES, DIFFERS, Check, Outcome, Within, checks, expected
+from rdpbench.gate.compare import Tolerance
+from rdpbench.gate.reproduce import AGREES, DIFFERS, Check, Outcome, checks, expected
 
 KNOWN = checks()
 
@@ -58,7 +59,7 @@ def test_ms_illm_is_held_against_its_authors_table() -> None:
 @pytest.mark.parametrize("name", KNOWN)
 def test_a_check_is_a_run_of_what_was_published(name: str) -> None:
     check = KNOWN[name]
-    bench = read([*check.run, f"rate={','.join(f'{rate:g}' for rate in check.rates)}"])
+    bench = read_bench([*check.run, f"rate={','.join(f'{rate:g}' for rate in check.rates)}"])
     ((codec, data),) = bench.grid
     assert bench.rates == check.rates
     assert set(check.rates) <= set(codec.rates)
@@ -145,8 +146,8 @@ def test_what_cannot_be_meant(small: Check) -> None:
 
 
 def test_the_tolerance_is_absolute_and_relative() -> None:
-    within = Within(absolute=0.1, relative=0.01)
-    assert within.of(10) == pytest.approx(0.2)
+    within = Tolerance(absolute=0.1, relative=0.01)
+    assert within.width(10) == pytest.approx(0.2)
     verdicts = [reproduce._verdict(value, 24, 24, 10, within) for value in (9.8, 10.2, 9.79, 10.21, math.nan)]
     assert [verdict for verdict, _ in verdicts] == [AGREES, AGREES, DIFFERS, DIFFERS, "not run: weights missing"]
 
