@@ -22,10 +22,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from published_files import check, in_order, write, write_sources
 from published_origins import DATASETS, DOUBTS, LEVELS, METRICS, NAMES, ORIGINS, PROTOCOLS, SCALE, Origin, Rule
 
 from rdpbench.gate.curves import rounded
-from rdpbench.results.published import Number, Source, check, family, in_order, read, read_sources, write, write_sources
+from rdpbench.results.published import Number, Source, family, read, read_sources
 
 DROPPED = ("reason", "codec", "variant", "dataset", "protocol", "bpp", "metric", "value", "source", "digitised")
 

@@ -18,7 +18,7 @@ from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import ConfigError, MissingNeed, StoreCorrupt
 from rdpbench.figures.curves import below
 from rdpbench.figures.data import meaning
-from rdpbench.figures.style import PaperStyle, drawing, new_figure, plain, save, watermark
+from rdpbench.figures.style import PaperStyle, drawer, new_figure, plain, watermark
 from rdpbench.image import Image, pixel_sha256, read_image
 from rdpbench.results.stats.points import Points
 from rdpbench.results.store.schema import Row
@@ -217,23 +217,10 @@ def reconstruction_of(store: Store, row: Row) -> Image:
     return pixels
 
 
-def draw(
-    shown: Sequence[Example], labels: Mapping[str, str], stem: Path, style: PaperStyle, *, columns: str = "double"
-) -> list[Path]:
-    """Draw the grid as PNG, PDF and SVG.
-
-    Raises:
-        UnknownName: no such width.
-        StoreUnwritable: the folder cannot be written.
-    """
-    with drawing(style):
-        return save(compose(shown, labels, style, columns=columns), stem)
-
-
 def compose(
     shown: Sequence[Example], labels: Mapping[str, str], style: PaperStyle, *, columns: str = "double"
 ) -> Figure:
-    """The figure itself, a row for each image; call it inside `rdpbench.figures.style.drawing`."""
+    """A row for each image, under the ``labels`` of the codecs; call it inside `drawing`, or `draw`."""
     width = style.width(columns)
     grid: list[list[Image]] = []
     for example in shown:
@@ -272,6 +259,10 @@ def compose(
     if any(row.weights == "random" for example in shown for row in example.rows):
         watermark(figure)
     return figure
+
+
+draw = drawer(compose)
+"""``draw(shown, labels, stem, style, ...)`` writes the figure."""
 
 
 def _words(
