@@ -16,14 +16,14 @@ from rdpbench.results.published import (
     KIND,
     SOURCES_KIND,
     VERSION,
-    Number,
-    Source,
+    PublishedNumber,
+    PublishedSource,
     family,
 )
 from rdpbench.results.tables import csv_text, text
 
 
-def in_order(number: Number) -> tuple[Any, ...]:
+def in_order(number: PublishedNumber) -> tuple[Any, ...]:
     """Sorts the lines of a file: curve by curve, along the rate."""
     blank = -math.inf if number.bpp is None else number.bpp
     setting = -math.inf if number.rate is None else number.rate
@@ -31,7 +31,7 @@ def in_order(number: Number) -> tuple[Any, ...]:
     return (*names, blank, setting, number.rate_field, number.value)
 
 
-def write(path: Path, numbers: Iterable[Number]) -> None:
+def write(path: Path, numbers: Iterable[PublishedNumber]) -> None:
     """Write one file, ``<dataset>/<source>.csv``; the dataset and the source are the path's.
 
     Raises:
@@ -45,21 +45,19 @@ def write(path: Path, numbers: Iterable[Number]) -> None:
     write_file(path, csv_text(KIND, VERSION, [CELLS, *lines]))
 
 
-def write_sources(path: Path, about: Iterable[Source]) -> None:
+def write_sources(path: Path, about: Iterable[PublishedSource]) -> None:
     """Write ``sources.csv``. Raises `StoreUnwritable` if it cannot be written."""
     lines = [list(vars(source).values()) for source in sorted(about, key=lambda source: source.id)]
     write_file(path, csv_text(SOURCES_KIND, VERSION, [ABOUT, *lines]))
 
 
-def check(numbers: Sequence[Number], about: Mapping[str, Source]) -> list[str]:
+def check(numbers: Sequence[PublishedNumber], about: Mapping[str, PublishedSource]) -> list[str]:
     """What is wrong with a collection, one line each; empty if nothing is.
 
-    >>> number = Number("kodak", "x", "vtm", "", "", None, "as-is", 0.1, "file", "psnr", 280.0, "Table 1", False, "")
-    >>> check([number], {"x": Source("x", "a paper", "A title", "files")})
-    ['kodak/x: vtm psnr 280 at 0.1 bpp: the value is outside 8 to 60']
+    Such as ``kodak/x: vtm psnr 280 at 0.1 bpp: the value is outside 8 to 60``.
     """
     problems = []
-    seen: dict[tuple[Any, ...], Number] = {}
+    seen: dict[tuple[Any, ...], PublishedNumber] = {}
     for number in numbers:
         words = f"{number.codec} {number.metric} {text(number.value)} at {text(number.bpp)} bpp"
         name = f"{number.dataset}/{number.source}: {words}"
@@ -71,7 +69,7 @@ def check(numbers: Sequence[Number], about: Mapping[str, Source]) -> list[str]:
     return problems
 
 
-def _problems(number: Number, about: Mapping[str, Source]) -> Iterable[str]:
+def _problems(number: PublishedNumber, about: Mapping[str, PublishedSource]) -> Iterable[str]:
     if number.source not in about:
         yield "its source is not in sources.csv"
     if not (number.place and number.codec and number.protocol):

@@ -220,7 +220,7 @@ def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = Tr
     that has an experiment's name is drawn beside the first run, from these runs and from published numbers.
 
     Raises:
-        RdpbenchError: what `rdpbench.runners.execute.run` raises.
+        RdpbenchError: what `rdpbench.runners.execute.run_bench` raises.
     """
     from rdpbench.config.bench import read_all
     from rdpbench.figures.command import FigureOptions, make_figures
@@ -231,7 +231,7 @@ def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = Tr
     benches = read_all(overrides)
     for bench in benches[1:]:
         fetch_weights(bench)
-    codes = [execute.run(bench, console, encode=encode) for bench in benches]
+    codes = [execute.run_bench(bench, console, encode=encode) for bench in benches]
     typed = [line.partition("=")[2] for line in overrides if line.startswith("experiment=")]
     wanted = dict.fromkeys(name.strip() for line in typed for name in line.split(","))
     stores = list(dict.fromkeys(store_of(bench).folder for bench in benches))
@@ -256,8 +256,8 @@ def _plan(options: argparse.Namespace) -> int:
         )
     plans = [(bench, store, make_plan(bench, store)) for bench in benches for store in [store_of(bench)]]
     if options.json:
-        found = [as_json(plan, store) for _, store, plan in plans]
-        print(json.dumps(found[0] if len(found) == 1 else found, indent=1))
+        shown = [as_json(plan, store) for _, store, plan in plans]
+        print(json.dumps(shown[0] if len(shown) == 1 else shown, indent=1))
     else:
         print("\n\n".join("\n".join(lines(plan, store, workers_of(bench))) for bench, store, plan in plans))
     return 0

@@ -21,7 +21,7 @@ import numpy as np
 
 from rdpbench.figures import notes
 from rdpbench.figures.data import DrawnCurve, Filled, axis_name
-from rdpbench.figures.presets import Panel, Preset
+from rdpbench.figures.presets import FigurePreset, Panel
 from rdpbench.figures.style import (
     MARKERS,
     PALETTE,
@@ -167,7 +167,7 @@ MARGIN = 0.06
 
 
 def compose(
-    preset: Preset,
+    preset: FigurePreset,
     filled: Sequence[Filled],
     style: PaperStyle,
     *,

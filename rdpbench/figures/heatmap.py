@@ -14,7 +14,7 @@ import numpy as np
 
 from rdpbench.figures.curves import below
 from rdpbench.figures.data import base_name, meaning, setting, trained_label
-from rdpbench.figures.presets import Panel, Preset
+from rdpbench.figures.presets import FigurePreset, Panel
 from rdpbench.figures.style import WATERMARK, PaperStyle, drawer, new_figure, placeholder, plain, watermark
 from rdpbench.results.stats.bd import Floats
 from rdpbench.results.tables import arrow, untrained
@@ -42,7 +42,7 @@ class HeatMap:
     random: bool = False
 
 
-def maps(preset: Preset, own: pd.DataFrame) -> list[list[HeatMap]]:
+def maps(preset: FigurePreset, own: pd.DataFrame) -> list[list[HeatMap]]:
     """A list for each series, run and rate, with a map for each panel; empty where nothing was measured."""
     first = preset.panels[0]
     here = (own["dataset"] == first.dataset) & (own["protocol"] == first.protocol) & (own["n"] > 0)
@@ -70,7 +70,9 @@ def _map(panel: Panel, title: str, points: pd.DataFrame, random: bool) -> HeatMa
     return HeatMap(panel, title, xs, ys, values, random)
 
 
-def compose(preset: Preset, rows: Sequence[Sequence[HeatMap]], style: PaperStyle, *, columns: str = "double") -> Figure:
+def compose(
+    preset: FigurePreset, rows: Sequence[Sequence[HeatMap]], style: PaperStyle, *, columns: str = "double"
+) -> Figure:
     """A preset of kind ``heat-map``; without rows, panels that say so. Call it inside `drawing`, or `draw`."""
     width = style.width(columns)
     shown = rows or [[HeatMap(panel, "", (), (), np.empty((0, 0))) for panel in preset.panels]]
@@ -95,7 +97,7 @@ draw = drawer(compose)
 """``draw(preset, rows, stem, style, ...)`` writes the figure."""
 
 
-def notes(preset: Preset, rows: Sequence[Sequence[HeatMap]]) -> list[str]:
+def notes(preset: FigurePreset, rows: Sequence[Sequence[HeatMap]]) -> list[str]:
     """What must be said of the maps."""
     if not rows:
         lacking = ", ".join(series.label for series in preset.series)

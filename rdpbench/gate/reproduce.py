@@ -46,7 +46,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Check:
+class PublishedCheck:
     """A run and the numbers that it must give."""
 
     name: str
@@ -78,7 +78,7 @@ class Line:
 class Outcome:
     """A check with what came of it."""
 
-    check: Check
+    check: PublishedCheck
     lines: tuple[Line, ...]
     why: str = ""
     """Why it did not run, or not whole."""
@@ -92,7 +92,7 @@ class Outcome:
         return next((verdict for verdict in (DIFFERS, AGREES) if verdict in verdicts), NOT_RUN)
 
 
-def checks(path: Path | None = None) -> dict[str, Check]:
+def checks(path: Path | None = None) -> dict[str, PublishedCheck]:
     """All checks.
 
     Raises:
@@ -108,18 +108,18 @@ def checks(path: Path | None = None) -> dict[str, Check]:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _check(name: str, record: Mapping[str, Any]) -> Check:
+def _check(name: str, record: Mapping[str, Any]) -> PublishedCheck:
     from rdpbench.gate.compare import Tolerance
 
-    known = {field.name for field in fields(Check)} - {"name"}
+    known = {field.name for field in fields(PublishedCheck)} - {"name"}
     if odd := record.keys() - known:
         raise ValueError(f"{name}: {', '.join(sorted(odd))} is not understood; what can stand there: {sorted(known)}")
     within = {metric: Tolerance(**limits) for metric, limits in record["within"].items()}
     parsed = dict(record) | {"within": within, "published": Published(**record["published"])}
-    return Check(name, **parsed | {"run": tuple(record["run"]), "rates": tuple(map(float, record["rates"]))})
+    return PublishedCheck(name, **parsed | {"run": tuple(record["run"]), "rates": tuple(map(float, record["rates"]))})
 
 
-def expected(check: Check) -> list[dict[str, tuple[float, str]]]:
+def expected(check: PublishedCheck) -> list[dict[str, tuple[float, str]]]:
     """For each rate point the published numbers by metric, ``bpp`` among them, with their source.
 
     Raises:
@@ -178,7 +178,7 @@ def _named(need: Need) -> str:
     return str(need.missing()).splitlines()[0]
 
 
-def reproduce(check: Check, overrides: Sequence[str], console: Console, *, download: bool = False) -> Outcome:
+def reproduce(check: PublishedCheck, overrides: Sequence[str], console: Console, *, download: bool = False) -> Outcome:
     """Run a check and compare; what was typed beside it wins over the check's own settings, but for codec and rate.
 
     Raises:
@@ -207,7 +207,7 @@ def reproduce(check: Check, overrides: Sequence[str], console: Console, *, downl
     why, missing = lacking(bench)
     failed, rows = False, []
     if not why:
-        failed = bool(execute.run(bench, console))
+        failed = bool(execute.run_bench(bench, console))
         # Of this run alone: others may lie in the same folder.
         plan = make_plan(bench, store_of(bench))
         current = of_store(store_of(bench).read(), map(member_of, plan.tasks))
@@ -231,7 +231,7 @@ def reproduce(check: Check, overrides: Sequence[str], console: Console, *, downl
     return Outcome(check, tuple(lines), "; ".join(dict.fromkeys(reasons)), tuple(missing))
 
 
-def _overrides(check: Check) -> tuple[str, ...]:
+def _overrides(check: PublishedCheck) -> tuple[str, ...]:
     return *check.run, f"rate={','.join(f'{rate:g}' for rate in check.rates)}"
 
 

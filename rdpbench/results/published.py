@@ -100,7 +100,7 @@ def family(metric: str) -> str:
 
 
 @dataclass(frozen=True)
-class Number:
+class PublishedNumber:
     """One published number; the order of the fields is the order of the lines' cells, but for the first two."""
 
     dataset: str
@@ -126,7 +126,7 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Source:
+class PublishedSource:
     """Where numbers come from."""
 
     id: str
@@ -137,11 +137,11 @@ class Source:
     """What its rates count, in words."""
 
 
-CELLS = tuple(field.name for field in fields(Number))[2:]
-ABOUT = tuple(field.name for field in fields(Source))
+CELLS = tuple(field.name for field in fields(PublishedNumber))[2:]
+ABOUT = tuple(field.name for field in fields(PublishedSource))
 
 
-def read(path: Path) -> list[Number]:
+def read(path: Path) -> list[PublishedNumber]:
     """The numbers of one file.
 
     Raises:
@@ -155,15 +155,15 @@ def read(path: Path) -> list[Number]:
                 raise ValueError(f"digitised is {cells['digitised']!r}, not 'yes' or empty")
             known: dict[str, Any] = {name: float(cells[name]) if cells[name] else None for name in ("rate", "bpp")}
             known |= {"value": float(cells["value"]), "digitised": cells["digitised"] == "yes"}
-            numbers.append(Number(dataset=path.parent.name, source=path.stem, **(cells | known)))
+            numbers.append(PublishedNumber(dataset=path.parent.name, source=path.stem, **(cells | known)))
         except ValueError as error:
             raise StoreCorrupt(f"{path}:{line}: not a published number ({error}). {AGAIN}") from error
     return numbers
 
 
-def read_sources(path: Path) -> dict[str, Source]:
+def read_sources(path: Path) -> dict[str, PublishedSource]:
     """The sources by their id. Raises as `read` does."""
-    return {cells["id"]: Source(**cells) for _, cells in _read(path, SOURCES_KIND, ABOUT)}
+    return {cells["id"]: PublishedSource(**cells) for _, cells in _read(path, SOURCES_KIND, ABOUT)}
 
 
 def _read(path: Path, kind: str, columns: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
@@ -200,7 +200,7 @@ def folder() -> Path:
     return inside if inside.is_dir() else package.parent / "results" / "published"
 
 
-def numbers(dataset: str | None = None, root: Path | None = None) -> list[Number]:
+def numbers(dataset: str | None = None, root: Path | None = None) -> list[PublishedNumber]:
     """All published numbers, or those on one dataset.
 
     Raises:

@@ -26,8 +26,8 @@ from rdpbench.results.published import (
     CURVE,
     FAMILIES,
     OWN,
-    Number,
-    Source,
+    PublishedNumber,
+    PublishedSource,
     family,
     folder,
     not_monotone,
@@ -54,12 +54,12 @@ BY_HAND = {
     "tecnick/lossy-vae",
 }
 """Files that the shared table has nothing of."""
-ONE = Number("kodak", "x", "vtm", "", "qp", 32.0, "as-is", 0.49, "file", "psnr", 34.26, "Table 1", False, "")
-ABOUT = {"x": Source("x", "someone/somewhere@0123456", "A title", "files")}
+ONE = PublishedNumber("kodak", "x", "vtm", "", "qp", 32.0, "as-is", 0.49, "file", "psnr", 34.26, "Table 1", False, "")
+ABOUT = {"x": PublishedSource("x", "someone/somewhere@0123456", "A title", "files")}
 
 
 @pytest.fixture(scope="module")
-def everything() -> list[Number]:
+def everything() -> list[PublishedNumber]:
     return numbers()
 
 
@@ -71,7 +71,7 @@ def frame() -> pd.DataFrame:
 # What is stored
 
 
-def test_nothing_shipped_is_wrong(everything: list[Number]) -> None:
+def test_nothing_shipped_is_wrong(everything: list[PublishedNumber]) -> None:
     """Each has a source and a place, a rate or none on purpose, a plausible value, and stands there once."""
     assert files.check(everything, read_sources(folder() / "sources.csv")) == []
     assert len(everything) > 11_000
@@ -94,7 +94,7 @@ digits = st.floats(1e-6, 1e6).map(rounded)
 @given(
     st.lists(
         st.builds(
-            Number,
+            PublishedNumber,
             dataset=st.just("set"),
             source=st.just("x"),
             codec=words,
@@ -113,7 +113,7 @@ digits = st.floats(1e-6, 1e6).map(rounded)
         max_size=5,
     )
 )
-def test_what_is_written_reads_back(tmp_path_factory: pytest.TempPathFactory, some: list[Number]) -> None:
+def test_what_is_written_reads_back(tmp_path_factory: pytest.TempPathFactory, some: list[PublishedNumber]) -> None:
     path = tmp_path_factory.mktemp("round") / "set" / "x.csv"
     files.write(path, some)
     assert read(path) == sorted(some, key=files.in_order)
@@ -174,7 +174,7 @@ def test_a_number_that_stands_there_twice_is_named() -> None:
 # What the names mean
 
 
-def test_a_name_of_ours_is_ours(everything: list[Number]) -> None:
+def test_a_name_of_ours_is_ours(everything: list[PublishedNumber]) -> None:
     """Without an ``@`` a dataset, protocol or metric is one that this project has, but for three that it lacks."""
     metrics = {one.metric for one in everything if "@" not in one.metric}
     assert metrics <= set(registry.names("metric"))
@@ -182,7 +182,7 @@ def test_a_name_of_ours_is_ours(everything: list[Number]) -> None:
     assert {one.protocol for one in everything} - {"unstated", "512@gencodec"} <= set(PROTOCOLS)
 
 
-def test_units_and_directions_are_those_of_our_metrics(everything: list[Number]) -> None:
+def test_units_and_directions_are_those_of_our_metrics(everything: list[PublishedNumber]) -> None:
     for name in {one.metric for one in everything} & set(registry.names("metric")):
         ours, theirs = registry.load("metric", name), FAMILIES[family(name)]
         assert (ours.unit, ours.higher_is_better) == (theirs.unit, theirs.higher_is_better), name  # type: ignore[attr-defined]
@@ -334,7 +334,7 @@ def test_where_a_higher_rate_is_worse(frame: pd.DataFrame) -> None:
     assert not_monotone(cut).empty
 
 
-def test_sources_are_counted(everything: list[Number]) -> None:
+def test_sources_are_counted(everything: list[PublishedNumber]) -> None:
     table = sources().set_index("id")
     assert table["numbers"].sum() == len(everything)
     assert (table["counted"] != "").all()
@@ -358,7 +358,7 @@ def test_what_was_dropped_has_a_reason() -> None:
     }
 
 
-def test_nothing_is_lost(shared: Path, everything: list[Number]) -> None:
+def test_nothing_is_lost(shared: Path, everything: list[PublishedNumber]) -> None:
     """Every row of the shared table is stored once or dropped once, with its rate and its value."""
     with (shared / "curves" / "published_curves.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
