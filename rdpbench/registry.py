@@ -307,7 +307,7 @@ def _module_from_file(path: Path, named_by: str) -> ModuleType:
             raise ConfigError(f"no such file: {path}, named by {named_by}")
         try:
             source = own.read_file(path)
-            _files[str(path)] = own.load(path, source), source
+            _files[str(path)] = own.load_module(path, source), source
         except Exception as error:
             raise ConfigError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
     return own.enter(_files[str(path)][0])

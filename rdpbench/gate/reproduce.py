@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdpbench import registry
-from rdpbench.config.bench import read
+from rdpbench.config.bench import read_bench
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.needs import Need, Package
 from rdpbench.paths import conf_folder, read_yaml
@@ -155,7 +155,7 @@ def lacking(bench: Bench) -> tuple[str, list[str]]:
 
     lacks: list[tuple[str, str]] = []
     for codec in dict.fromkeys(codec for codec, _ in bench.grid):
-        needs: list[Need] = [*needs_of(registry.load("codec", codec.use)), *weights_of(bench, codec)]
+        needs: list[Need] = [*needs_of(codec.cls), *weights_of(bench, codec)]
         for need in [need for need in needs if need.missing()]:
             kind = "package" if isinstance(need, Package) else "program"
             lacks.append(("weights" if isinstance(need, Weights) else kind, _named(need)))
@@ -201,7 +201,7 @@ def reproduce(check: PublishedCheck, overrides: Sequence[str], console: Console,
             )
     typed = {line.partition("=")[0] for line in overrides}
     own = [line for line in (*_overrides(check), "figures=false") if line.partition("=")[0] not in typed]
-    bench = replace(read([*own, *overrides]), metrics_available=True, download=download)
+    bench = replace(read_bench([*own, *overrides]), metrics_available=True, download=download)
     if download:
         fetch_weights(bench)
     why, missing = lacking(bench)
@@ -321,7 +321,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     outcomes = []
     for check in chosen:
         if options.list:
-            why, _ = lacking(replace(read(_overrides(check)), download=False))
+            why, _ = lacking(replace(read_bench(_overrides(check)), download=False))
             line = f"{check.name:22} {check.title}{f' ({why})' if why else ''}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         elif check.asked and check.name not in names:

@@ -22,7 +22,7 @@ from rdpbench.datasets.captions import cache
 from rdpbench.datasets.captions import models as caption_models
 from rdpbench.datasets.captions import models as captioning
 from rdpbench.datasets.captions.cache import Made
-from rdpbench.datasets.captions.models import CARDS, ModelCard, Settings, identity, label, locate, revision
+from rdpbench.datasets.captions.models import CARDS, ModelCard, Settings, captioner_identity, label, locate, revision
 from rdpbench.datasets.captions.sources import Caption, captions_of, parse, survey
 from rdpbench.datasets.folder import Folder
 from rdpbench.datasets.index import Entry, index
@@ -491,10 +491,10 @@ def test_settings_that_cannot_be_meant_are_refused() -> None:
 
 def test_only_what_changes_the_words_is_part_of_the_identity() -> None:
     card = CARDS["blip2"]
-    assert identity(card, Settings(device="cuda:1")) == identity(card, Settings())
+    assert captioner_identity(card, Settings(device="cuda:1")) == captioner_identity(card, Settings())
     kinds = [Settings(), Settings(device="cuda", dtype="fp16"), Settings(batch=2), Settings(max_new_tokens=20)]
-    assert len({identity(card, one) for one in kinds} | {identity(CARDS["blip"], Settings())}) == 5
-    assert len({identity(replace(card, revision=one), Settings()) for one in ("a", "b")}) == 2
+    assert len({captioner_identity(card, one) for one in kinds} | {captioner_identity(CARDS["blip"], Settings())}) == 5
+    assert len({captioner_identity(replace(card, revision=one), Settings()) for one in ("a", "b")}) == 2
     assert caption_models.label(card, Settings(device="cuda")) == "blip2"
 
 

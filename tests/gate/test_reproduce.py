@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rdpbench.config.bench import read
+from rdpbench.config.bench import read_bench
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.gate import reproduce
@@ -59,7 +59,7 @@ def test_ms_illm_is_held_against_its_authors_table() -> None:
 @pytest.mark.parametrize("name", KNOWN)
 def test_a_check_is_a_run_of_what_was_published(name: str) -> None:
     check = KNOWN[name]
-    bench = read([*check.run, f"rate={','.join(f'{rate:g}' for rate in check.rates)}"])
+    bench = read_bench([*check.run, f"rate={','.join(f'{rate:g}' for rate in check.rates)}"])
     ((codec, data),) = bench.grid
     assert bench.rates == check.rates
     assert set(check.rates) <= set(codec.rates)

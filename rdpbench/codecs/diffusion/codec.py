@@ -96,7 +96,7 @@ class DiffusionCodec(ABC):
 
     def hashes(self) -> dict[str, str]:
         """Of the official weights."""
-        return {"base": models.identity(self.base)}
+        return {"base": models.base_identity(self.base)}
 
     def own_identity(self) -> str:
         """Of the user's own weights alone; empty without."""
@@ -113,7 +113,7 @@ class DiffusionCodec(ABC):
 
     def models(self) -> Models:
         """The base model, loaded; must not be called where torch infers only, as its weights may be trained through."""
-        return models.load(self.base, self.weights, self.precision, self.device)
+        return models.load_models(self.base, self.weights, self.precision, self.device)
 
     def generate(
         self,

@@ -23,7 +23,7 @@ from rdpbench import registry
 from rdpbench.assets.hashes import files_now
 from rdpbench.errors import RdpbenchError
 from rdpbench.results.stats.points import K, Point, Points, Where, definition_now, grouped, point_key, readable
-from rdpbench.results.store.keys import codec_identity, codec_identity_of_all, key_of, score_key
+from rdpbench.results.store.keys import identity_at, key_of, score_key
 from rdpbench.results.store.schema import AS_RAN, Member, Place, Row, Score, SetScore
 from rdpbench.results.store.store import Contents
 from rdpbench.setting import CodecSetting, Setting
@@ -230,10 +230,9 @@ def stated_source(row: Row) -> str:
 
 def _key_now(row: Row) -> str:
     codec = CodecSetting(row.codec, row.use, tuple(sorted(json.loads(row.options).items())), ())
-    coder = codec_identity_of_all(codec) if row.target_bpp is not None else codec_identity(codec, row.rate)
     caption = row.caption if row.caption_source else None
     image = row.protocol, row.image, row.pixel_sha256
-    return key_of(coder, row.setting, row.seed, *image, caption, row.tolerance)
+    return key_of(identity_at(codec, row.setting), row.setting, row.seed, *image, caption, row.tolerance)
 
 
 def _one_edition(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
