@@ -93,10 +93,10 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "webp": "rdpbench.codecs.classical.webp:WebP",
     },
     "dataset": {
-        "clic": "rdpbench.datasets.clic:CLIC",
+        "clic": "rdpbench.datasets.official:CLIC",
         "coco": "rdpbench.datasets.coco:COCO",
-        "div2k": "rdpbench.datasets.div2k:DIV2K",
-        "folder": "rdpbench.datasets.folder:Folder",
+        "div2k": "rdpbench.datasets.official:DIV2K",
+        "folder": "rdpbench.datasets.folder:ImageFolder",
         "kodak": "rdpbench.datasets.pinned:Kodak",
         "manifest": "rdpbench.datasets.folder:Listed",
         "samples": "rdpbench.datasets.pinned:Samples",

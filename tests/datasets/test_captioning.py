@@ -32,7 +32,7 @@ from rdpbench.datasets.captions.models import (
     revision,
 )
 from rdpbench.datasets.captions.sources import Caption, captions_of, parse, survey
-from rdpbench.datasets.folder import Folder
+from rdpbench.datasets.folder import ImageFolder
 from rdpbench.datasets.index import Entry, index
 from rdpbench.errors import ConfigError, ImageError, MissingNeed
 from rdpbench.image import Image, read_image
@@ -134,7 +134,7 @@ def entries(clean: None, images: Callable[..., Path]) -> list[Entry]:
     """Four images of the same size, one of another."""
     folder = images(4)
     pil.fromarray(np.full((90, 33, 3), 120, np.uint8)).save(folder / "plain.png")
-    return index(Folder(str(folder)))
+    return index(ImageFolder(str(folder)))
 
 
 def _captions(name: str, entries: list[Entry], settings: CaptionSettings) -> dict[str, Caption]:
@@ -304,9 +304,9 @@ import json, sys
 from pathlib import Path
 from rdpbench.datasets.captions.models import CaptionSettings
 from rdpbench.datasets.captions.sources import captions_of, parse
-from rdpbench.datasets.folder import Folder
+from rdpbench.datasets.folder import ImageFolder
 from rdpbench.datasets.index import index
-entries = index(Folder({str(entries[0].sample.path.parent)!r}))
+entries = index(ImageFolder({str(entries[0].sample.path.parent)!r}))
 found = captions_of(parse("blip2"), entries, dataset="pictures", protocol="as-is",
                     settings=CaptionSettings(path={str(models["blip2"])!r}))
 assert "torch" not in sys.modules
@@ -336,7 +336,7 @@ def test_another_revision_another_setting_and_another_pixel_are_made_anew(
     pixels[0, 0, 0] ^= 1
     (tmp_path / "flipped").mkdir()
     pil.fromarray(pixels).save(tmp_path / "flipped" / "image00.png")
-    flipped = index(Folder(str(tmp_path / "flipped")))
+    flipped = index(ImageFolder(str(tmp_path / "flipped")))
     known = survey(parse("blip"), flipped, dataset="pictures", settings=settings)
     assert known.to_make == 1
     assert known.lacks is None
@@ -345,7 +345,7 @@ def test_another_revision_another_setting_and_another_pixel_are_made_anew(
 def test_equal_pixels_are_captioned_once(models: dict[str, Path], entries: list[Entry], tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     shutil.copy(entries[0].sample.path, tmp_path / "more" / "twin.png")
-    twins = [entries[0], *index(Folder(str(tmp_path / "more")))]
+    twins = [entries[0], *index(ImageFolder(str(tmp_path / "more")))]
     told: list[tuple[int, int]] = []
     found = captions_of(
         parse("blip"),
@@ -619,5 +619,5 @@ def test_progress_is_told_on_stderr(
 
 
 def test_the_index_of_a_folder_feeds_it(models: dict[str, Path], images: Callable[..., Path]) -> None:
-    entries = index(Folder(str(images(2, name="others"))))
+    entries = index(ImageFolder(str(images(2, name="others"))))
     assert set(_captions("blip2", entries, CaptionSettings(path=str(models["blip2"])))) == {"image00", "image01"}

@@ -188,10 +188,15 @@ def captions_of(
         return Captions(_human(entries, dataset))
     if source.kind in CARDS:
         card, settings = CARDS[source.kind], settings or CaptionSettings()
-        made = describe(card, entries, protocol, settings, progress)
+        captions = describe(card, entries, protocol, settings, progress)
         shown, made_by = label(card, settings), captioner_identity(card, settings)
-        texts = ((entry.sample.id, made[entry.sha256]) for entry in entries)
-        return Captions({id_: Caption(one.text, one.seconds, shown, made_by, one.made_on) for id_, one in texts})
+        return Captions(
+            {
+                entry.sample.id: Caption(caption.text, caption.seconds, shown, made_by, caption.made_on)
+                for entry in entries
+                for caption in [captions[entry.sha256]]
+            }
+        )
     if source.kind == "ofa":
         raw, what = _ofa_list(dataset).read(), f"OFA's list for {dataset!r}"
     else:
