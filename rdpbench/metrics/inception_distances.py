@@ -54,7 +54,7 @@ BATCH = 16
 @cache
 def _shared(device: str) -> Any:
     """One network on each device for all presets of a process: 95 MB."""
-    return inception.build(read_tensors(inception.CARD)).to(device)
+    return inception.build_inception(read_tensors(inception.CARD)).to(device)
 
 
 class InceptionFeatures(NetworkFeatures):
@@ -74,7 +74,7 @@ class InceptionFeatures(NetworkFeatures):
         raise NotImplementedError
 
     def load(self, given: Mapping[str, Tensor] | None) -> Any:
-        return _shared(self.device) if given is None else inception.build(given).to(self.device)
+        return _shared(self.device) if given is None else inception.build_inception(given).to(self.device)
 
     def extract(self, images: Sequence[Image], **_: Any) -> list[NDArray[np.float32]]:
         """One array ``float32 (rows, 2048)`` per image: one row, or one for each patch. Sizes may differ.
