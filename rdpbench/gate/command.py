@@ -173,9 +173,9 @@ def update(overrides: Sequence[str], root: Path | None) -> int:
         path = curve_path(root or curves_folders()[0], now.dataset, codec)
         if path.is_file():
             try:
-                found = compare(_renamed(load(path, ""), full_reference), now.curve, tolerances)
+                comparison = compare(_renamed(load(path, ""), full_reference), now.curve, tolerances)
                 names = tuple(point.setting.words for point in now.curve.points)
-                print("\n".join(lines(Verdict(codec, now.dataset, path, names, found))))
+                print("\n".join(lines(Verdict(codec, now.dataset, path, names, comparison))))
             except StoreError:
                 print(f"{path} was of a newer version, or damaged; it is made anew")
         write(path, _renamed(now.curve, _from_here))
@@ -207,7 +207,7 @@ def regress(
             files.write(verdicts, said)
         raise
     files.write(verdicts)
-    bad = sum(bool(verdict.found.findings) for verdict in verdicts)
+    bad = sum(bool(verdict.comparison.findings) for verdict in verdicts)
     print(f"{len(verdicts) - bad} of {len(verdicts)} curves are as stored")
     return 1 if bad else 0
 
@@ -257,7 +257,7 @@ def _verdict(
 ) -> Verdict:
     codec, dataset = pair[0].name, dataset_of(pair[1]).name
     curve = now.curve if now else StoredCurve((), (), stored.origin)
-    found = compare(stored, curve, tolerances)
+    comparison = compare(stored, curve, tolerances)
     bad = {row.task_key: row for row in (*(now.rows if now else ()), *done.errors) if row.status != "ok"}
     rows = [row for row in bad.values() if (row.codec, row.dataset) == (codec, dataset)]
     findings = [Finding(setting_of(row).words, f"{row.image}: {row.error}") for row in rows[:SHOWN]]
@@ -265,8 +265,8 @@ def _verdict(
     failed = any(row.status == "error" for row in rows)
     notes = ("what failed is tried again with retry_failed=true",) if failed else ()
     names = dict.fromkeys(point.setting.words for part in (stored, curve) for point in part.points)
-    found = Comparison((*found.findings, *findings), found.notes + notes, found.drifts)
-    return Verdict(codec, dataset, path, tuple(names), found)
+    comparison = Comparison((*comparison.findings, *findings), comparison.notes + notes, comparison.drifts)
+    return Verdict(codec, dataset, path, tuple(names), comparison)
 
 
 def _stored(bench: Bench, root: Path | None) -> dict[Pair, tuple[Path, StoredCurve]]:

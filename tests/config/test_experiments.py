@@ -25,7 +25,7 @@ from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.figures import command
 from rdpbench.figures.command import runs_named
 from rdpbench.figures.data import TIMES
-from rdpbench.figures.presets import Preset, Series, presets
+from rdpbench.figures.presets import FigurePreset, Series, presets
 from rdpbench.figures.style import WATERMARK
 from rdpbench.needs import Binary
 from rdpbench.paths import available, conf_folder, experiment
@@ -85,7 +85,7 @@ def said(name: str) -> str:
     return " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
 
 
-def measured(series: Series, preset: Preset, benches: Sequence[Bench]) -> bool:
+def measured(series: Series, preset: FigurePreset, benches: Sequence[Bench]) -> bool:
     """Does an experiment measure this series?"""
     labels = set().union(*(label_of(bench) for bench in benches))
     if any(panel.settings for panel in preset.panels):

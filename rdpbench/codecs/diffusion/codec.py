@@ -76,7 +76,7 @@ class DiffusionCodec(ABC):
         if self.weights != "official":
             return ()
         own = (sampling.Schedule(self.base, self.sampler, self.steps),) if bases.is_path(self.base) else ()
-        return (*models.needs(self.base), *own)
+        return (*models.base_needs(self.base), *own)
 
     def weights_kind(self) -> Kind:
         """What the rows of this codec must be marked with."""

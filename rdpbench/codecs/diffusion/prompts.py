@@ -20,7 +20,7 @@ from rdpbench.codecs.learned.frames import Frame, to_images
 from rdpbench.errors import CodecError, MetricError
 from rdpbench.image import Image
 from rdpbench.needs import Need
-from rdpbench.networks.clip import B32, H14, L14, L14_336, SHAPES, Clip, build, configuration
+from rdpbench.networks.clip import B32, H14, L14, L14_336, SHAPES, Clip, build_clip, configuration
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,21 +91,21 @@ def load(clip: str, weights: str = "official", device: str = "cpu") -> Clip:
 def _load(clip: str, weights: str, device: str, file: str) -> Clip:  # noqa: ARG001 - another file is another network
     if weights == "official" and not bases.is_path(clip):
         try:
-            return Clip(build(SHAPES[CLIPS[clip].id], read_tensors(CLIPS[clip])), None, device)
+            return Clip(build_clip(SHAPES[CLIPS[clip].id], read_tensors(CLIPS[clip])), None, device)
         except MetricError as error:
             raise CodecError(str(error)) from error
     if weights == "official":
         own = OwnFolder(clip)
         return Clip(load_strictly(lambda: network(bases.read_config(clip)), own.read(), own.id), None, device)
     if weights == "random-full":
-        return Clip(models.draw(network(configuration(SHAPES[CLIPS[clip].id])), seed=5), None, device)
+        return Clip(models.draw_weights(network(configuration(SHAPES[CLIPS[clip].id])), seed=5), None, device)
     ends = {
         "vocab_size": models.TINY_TOKENS,
         "bos_token_id": models.TINY_TOKENS - 2,
         "eos_token_id": models.TINY_TOKENS - 1,
     }
     sizes = {"projection_dim": 24, "text_config": {**models.CLIP_TEXT, **ends}, "vision_config": models.CLIP_VISION}
-    return Clip(models.draw(network(sizes), seed=5), None, device)
+    return Clip(models.draw_weights(network(sizes), seed=5), None, device)
 
 
 def network(sizes: dict[str, Any]) -> Any:

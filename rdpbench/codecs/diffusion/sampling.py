@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rdpbench.codecs.diffusion import bases
-from rdpbench.codecs.diffusion.bases import Layout
+from rdpbench.codecs.diffusion.bases import BaseSizes
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.diffusion.prompts import Condition
 from rdpbench.errors import BitstreamError, ConfigError, RdpbenchError, StoreUnwritable
@@ -274,7 +274,7 @@ def _draws(schedule: Any) -> bool:
     return "generator" in inspect.signature(schedule.step).parameters
 
 
-def settings_of(layout: Layout, sampler: str) -> dict[str, Any]:
+def settings_of(layout: BaseSizes, sampler: str) -> dict[str, Any]:
     """What `scheduler` sets up, to be read: diffusers' class, and what it is given; of a folder, what that states, too.
 
     >>> from rdpbench.codecs.diffusion.bases import SD21

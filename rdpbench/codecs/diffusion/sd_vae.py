@@ -191,19 +191,19 @@ def load(base: str, weights: str = "official", device: str = "cpu") -> Models:
     return Models(sizes, None, vae, (), byte_vocabulary(), device)
 
 
-def layout(base: str, weights: str) -> bases.Layout:
+def layout(base: str, weights: str) -> bases.BaseSizes:
     """The sizes of a model; of a folder nothing but the VAE's is read."""
     if not bases.is_path(base):
         return models.layout(base, weights)
     known = bases.SD21
-    found = bases.Layout(
+    found = bases.BaseSizes(
         known.unet, bases.read_config(str(Path(base) / "vae")), known.texts, known.pads, known.schedule
     )
     return models.narrow(found) if weights == "random" else found
 
 
 @trainable
-def _built(wanted: OwnFolder | Weights, sizes: bases.Layout, weights: str, device: str) -> Any:
+def _built(wanted: OwnFolder | Weights, sizes: bases.BaseSizes, weights: str, device: str) -> Any:
     from rdpbench.codecs.diffusion.library import diffusers
 
     def build() -> Any:

@@ -21,7 +21,7 @@ from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import Card, OwnFolder, Weights, require
 from rdpbench.codecs.diffusion import bases, models
 from rdpbench.codecs.diffusion import models as tiny
-from rdpbench.codecs.diffusion.bases import Layout, byte_vocabulary, clip_vocabulary
+from rdpbench.codecs.diffusion.bases import BaseSizes, byte_vocabulary, clip_vocabulary
 from rdpbench.codecs.diffusion.models import Models, text_name, trainable, vae_name
 from rdpbench.errors import CodecError, OutOfRange, RdpbenchError
 from rdpbench.needs import Need
@@ -281,7 +281,7 @@ def _load(
     return Pipeline(Models(sizes, unet, vae, (text,), words, device), hyper)
 
 
-def layout(weights: str, pipeline: str = "") -> Layout:
+def layout(weights: str, pipeline: str = "") -> BaseSizes:
     """The sizes of Stable Diffusion inside: published, of a folder, or narrow."""
     found = bases.layout_of(pipeline) if pipeline else PUBLISHED
     return tiny.narrow(found) if weights == "random" else found
@@ -323,7 +323,7 @@ def rate_of(pipeline: str) -> float | None:
     return next((rate for rate, point in points if stated == (64 // point.stride, point.entries)), None)
 
 
-def unet_of(sizes: Layout, widths: Widths, embedding: int = 0) -> Any:
+def unet_of(sizes: BaseSizes, widths: Widths, embedding: int = 0) -> Any:
     """diffusers' U-Net with input channels for hyper-latents, conditioned on text or on an image embedding."""
     from rdpbench.codecs.diffusion.library import diffusers
 
@@ -355,7 +355,7 @@ def seeded(network: Any, seed: int) -> Any:
     """A network with its seeded random weights, a codebook's entries of length one among them."""
     import torch
 
-    drawn = tiny.draw(network, seed)
+    drawn = tiny.draw_weights(network, seed)
     for name, buffer in drawn.named_buffers():
         if name.endswith(("embed", "embed_avg")):
             entries = torch.randn(buffer.shape, generator=torch.Generator("cpu").manual_seed(seed))
