@@ -23,7 +23,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -146,6 +146,11 @@ TINY_TOKENS = 514
 _TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 CLIP_TEXT = {**_TEXT, "projection_dim": 24}
 CLIP_VISION = {**CLIP_TEXT, "patch_size": 8, "image_size": 32}
+
+
+def ends(tokens: int) -> dict[str, int]:
+    """A vocabulary's size and its last two ids, as CLIP's configurations have them."""
+    return {"vocab_size": tokens, "bos_token_id": tokens - 2, "eos_token_id": tokens - 1}
 
 
 def narrow(layout: Layout) -> Layout:
@@ -332,8 +337,7 @@ def text_tower(sizes: Layout, number: int) -> Any:
     """A text tower; the second has a projection, as SDXL's."""
     from rdpbench.codecs.diffusion.library import transformers
 
-    ends = {"vocab_size": sizes.tokens, "bos_token_id": sizes.tokens - 2, "eos_token_id": sizes.tokens - 1}
-    config = transformers.CLIPTextConfig.from_dict({**sizes.texts[number], **ends})
+    config = transformers.CLIPTextConfig.from_dict({**sizes.texts[number], **ends(sizes.tokens)})
     return transformers.CLIPTextModelWithProjection(config) if number else transformers.CLIPTextModel(config)
 
 
@@ -400,13 +404,32 @@ def load_controlnet(
     if weights != "official":
         return _controlnet(models, None, precision, weights)
     source = controlnet_source(controlnet, base, sketch)
-    require([source])
-    return _controlnet(models, source, precision, source_identity(source))
+    return _controlnet(models, source, precision, mark(weights, [source]))
 
 
 def source_identity(source: bases.Place | Weights) -> str:
     """What enters keys for a single file."""
     return bases.identity([source]) if isinstance(source, bases.Place) else named(source.card)
+
+
+def mark(weights: str, sources: Sequence[bases.Place | Weights]) -> str:
+    """The hashes of official files, for caches; empty for random weights.
+
+    Raises:
+        MissingNeed: a file is not on this machine.
+    """
+    if weights != "official":
+        return ""
+    require(sources)
+    return " ".join(map(source_identity, sources))
+
+
+def read_source(source: bases.Place | Weights) -> tuple[Mapping[str, Tensor], str]:
+    """The tensors of a single file, and its name."""
+    if isinstance(source, bases.Place):
+        return read_place(source)
+    assert isinstance(source.card, Card)
+    return files.read_file(files.resolve(source.card)), source.card.id
 
 
 @lru_cache(maxsize=2)
@@ -419,11 +442,7 @@ def _controlnet(models: Models, source: bases.Place | Weights | None, precision:
 
     if source is None:
         return draw(build(), seed=7).to(models.device, models.dtype)
-    if isinstance(source, bases.Place):
-        tensors, what = read_place(source)
-    else:
-        assert isinstance(source.card, Card)
-        tensors, what = files.read_file(files.resolve(source.card)), source.card.id
+    tensors, what = read_source(source)
     return fill(on_meta(build), tensors, what, type_of(precision)).to(models.device)
 
 

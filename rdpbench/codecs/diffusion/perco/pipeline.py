@@ -1,13 +1,8 @@
-"""PerCo's pipeline on a device. What is the same in several rates is loaded once, whatever folders it lies in.
+"""PerCo's rates, their published files, and the networks of a rate on a device.
 
-The VAE and the text tower are Stable Diffusion's and were not trained further, so each rate's folder holds the same
-bytes. They are kept by the hash of these bytes. The U-Net is another one for each rate; one is kept at a time.
-
-PerCo's rates, and where their weights are: a folder for each, as the open implementation's pipeline is saved.
-
-Public are three of the seven, in one folder on Google Drive. Each is a whole pipeline: the U-Net and the hyper-encoder
-that were trained, and Stable Diffusion 2.1's VAE and text tower beside them, so that the removal of Stable Diffusion
-2.x from the hub does not matter here. Nobody published hashes; the first use pins what it finds.
+Public are three of the seven rates, in one folder on Google Drive. Each is a whole pipeline: the U-Net and the
+hyper-encoder that were trained, and Stable Diffusion 2.1's VAE and text tower beside them, so that the removal of
+Stable Diffusion 2.x from the hub does not matter here. Nobody published hashes; the first use pins what it finds.
 """
 
 from __future__ import annotations
@@ -17,19 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rdpbench.assets import weights as files
 from rdpbench.assets.weights import Card, Weights
 from rdpbench.codecs.diffusion import bases, models
-from rdpbench.codecs.diffusion import models as tiny
-from rdpbench.codecs.diffusion.bases import Layout, Place, byte_vocabulary, clip_vocabulary
-from rdpbench.codecs.diffusion.models import Models, fill, on_meta, text_name, trainable, vae_name
+from rdpbench.codecs.diffusion.bases import Layout, Place
+from rdpbench.codecs.diffusion.models import Models
 from rdpbench.errors import CodecError, OutOfRange, RdpbenchError
 from rdpbench.needs import Need
 from rdpbench.networks.clip import TOKENS
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from rdpbench.codecs.diffusion.perco.network import HyperEncoder, Widths
 
 
@@ -60,25 +51,29 @@ POINTS = {
     0.0024: Point(8, 1024, 20),
     0.0098: Point(4, 1024, 20),
     0.0313: Point(2, 256, 20, public=True),
-    0.0507: Point(2, 8196, 5),
+    0.0507: Point(2, 8196, 5),  # 8196 is no slip of ours
     0.0937: Point(1, 64, 5),
     0.1250: Point(1, 256, 5, public=True),
 }
-"""By name: bits per pixel of the indices at 512 x 512, without the caption. 8196 is no slip of ours."""
+"""By name: bits per pixel of the indices at 512 x 512, without the caption."""
+PUBLIC = [rate for rate, point in POINTS.items() if point.public]
+"""The rates that there are weights of."""
 DRIVE = "https://drive.google.com/drive/folders/11xHN61L7GqrJqEQbdtagbKBwMj1KZMf5"
-TENSORS = {
-    "unet": ("unet", "diffusion_pytorch_model.safetensors", 866_844_164),
-    "vae": ("vae", "diffusion_pytorch_model.safetensors", 83_653_863),
-    "text": ("text_encoder", "model.safetensors", 340_387_840),
-    "hyper": ("hyper_enc", "diffusion_pytorch_model.safetensors", 5_905_505),
+_SAFE = "diffusion_pytorch_model.safetensors"
+PARTS = {
+    "unet": ("unet", _SAFE, 866_844_164, "the U-Net with channels for hyper-latents"),
+    "vae": ("vae", _SAFE, 83_653_863, "the VAE of Stable Diffusion 2.1"),
+    "text": ("text_encoder", "model.safetensors", 340_387_840, "the text tower of Stable Diffusion 2.1"),
+    "hyper": ("hyper_enc", _SAFE, 5_905_505, "the hyper-encoder and its codebook"),
 }
-"""Parts of a pipeline: folder, file and about how many numbers, of 4 bytes each."""
-_WHAT = {
-    "unet": "the U-Net with channels for hyper-latents",
-    "vae": "the VAE of Stable Diffusion 2.1",
-    "text": "the text tower of Stable Diffusion 2.1",
-    "hyper": "the hyper-encoder and its codebook",
-}
+"""Of a pipeline: folder, file, about how many numbers, of 4 bytes each, and what it is."""
+BASE = "sd-2.1"
+"""The model that the published pipelines were made of."""
+PUBLISHED = bases.BASES[BASE].layout
+"""Its sizes."""
+DROPPED = ("conv_in.*",)
+"""Of the U-Net's file: the layer for latents alone, which is kept there and not used."""
+_LOADED: dict[tuple[object, ...], Pipeline] = {}
 
 
 def point(rate: float) -> Point:
@@ -91,26 +86,9 @@ def point(rate: float) -> Point:
     1024
     """
     if rate not in POINTS:
-        raise OutOfRange(f"nominal={rate!r} is none of PerCo's rates: {listed(POINTS)}")
+        legal = ", ".join(f"{nominal:.4f}" for nominal in POINTS)
+        raise OutOfRange(f"nominal={rate!r} is none of PerCo's rates: {legal}")
     return POINTS[rate]
-
-
-def listed(rates: Mapping[float, Point] | list[float]) -> str:
-    """Rates as the official code writes them.
-
-    >>> listed([0.125])
-    '0.1250'
-    """
-    return ", ".join(f"{rate:.4f}" for rate in rates)
-
-
-def public() -> list[float]:
-    """The rates that there are weights of.
-
-    >>> len(public())
-    3
-    """
-    return [rate for rate, one in POINTS.items() if one.public]
 
 
 def card(rate: float, part: str) -> Card:
@@ -119,7 +97,7 @@ def card(rate: float, part: str) -> Card:
     >>> card(0.125, "unet").place
     'perco/0.1250/unet/diffusion_pytorch_model.safetensors'
     """
-    folder, file, numbers = TENSORS[part]
+    folder, file, numbers, what = PARTS[part]
     return Card(
         id=f"perco/{rate:.4f}/{folder}",
         source=DRIVE,
@@ -129,7 +107,7 @@ def card(rate: float, part: str) -> Card:
         bytes=4 * numbers,
         licence="Apache-2.0, as the repository; derived from Stable Diffusion 2.1 (CreativeML OpenRAIL++-M)",
         note=(
-            f"PerCo (SD) at nominally {rate:.4f} bpp: {_WHAT[part]}; the folder there ends in {f'{rate:.4f}'[1:]}bpp, "
+            f"PerCo (SD) at nominally {rate:.4f} bpp: {what}; the folder there ends in {f'{rate:.4f}'[1:]}bpp, "
             "and the size is that of the numbers inside"
         ),
         folder=f"perco/{rate:.4f}",
@@ -137,72 +115,48 @@ def card(rate: float, part: str) -> Card:
 
 
 @dataclass(frozen=True)
-class Unpublished(Need):
-    """The need for weights that nobody can get.
+class NotPublic(Need):
+    """The need for weights that nobody can get."""
 
-    >>> Unpublished(0.0098).missing().splitlines()[0]
-    'no weights of PerCo at nominally 0.0098 bpp are public'
-    """
-
-    rate: float
+    what: str
+    instead: str
 
     def missing(self) -> str:
-        return (
-            f"no weights of PerCo at nominally {self.rate:.4f} bpp are public\n"
-            f"  there are those of {listed(public())}: rate={','.join(f'{one:g}' for one in public())}\n"
-            "  yours: codec.options.pipeline=/a/folder/as/the/official/code/saves/it; untrained: weights=random"
-        )
+        return f"no weights of {self.what} are public\n  {self.instead}; untrained: weights=random"
 
 
 def sources(rate: float, pipeline: str = "") -> dict[str, Place | Weights]:
-    """Where each part of a rate's pipeline comes from; of a rate without public weights, where it would.
-
-    Args:
-        rate: one of `POINTS`.
-        pipeline: a folder of the user's.
-    """
+    """Where each part of a rate's pipeline comes from: a folder of the user's, or the published files."""
     if pipeline:
-        return {part: Place(str(Path(pipeline) / folder)) for part, (folder, _, _) in TENSORS.items()}
-    return {part: Weights(card(rate, part)) for part in TENSORS}
+        return {part: Place(str(Path(pipeline) / folder)) for part, (folder, *_) in PARTS.items()}
+    return {part: Weights(card(rate, part)) for part in PARTS}
 
 
-def weights_needed(rate: float, pipeline: str = "") -> tuple[Need, ...]:
-    """The files of a rate, or the need for what is not public."""
-    if not pipeline and not POINTS[rate].public:
-        return (Unpublished(rate),)
-    return tuple(sources(rate, pipeline).values())
+def needs(rate: float, pipeline: str = "") -> tuple[Need, ...]:
+    """The files of a rate, or the need for what is not public; and the table of tokens."""
+    if pipeline or POINTS[rate].public:
+        return (*sources(rate, pipeline).values(), Weights(TOKENS))
+    public = f"there are those of {', '.join(f'{nominal:.4f}' for nominal in PUBLIC)}: rate="
+    own = "yours: codec.options.pipeline=/a/folder/as/the/official/code/saves/it"
+    instead = f"{public}{','.join(f'{nominal:g}' for nominal in PUBLIC)}\n  {own}"
+    return (NotPublic(f"PerCo at nominally {rate:.4f} bpp", instead), Weights(TOKENS))
 
 
-BASE = "sd-2.1"
-"""The model that the published pipelines were made of."""
-PUBLISHED = bases.BASES[BASE].layout
-"""Its sizes."""
-DROPPED = ("conv_in.*",)
-"""Of the U-Net's file: the layer for latents alone, which is kept there and not used."""
-_LOADED: dict[tuple[object, ...], Pipeline] = {}
+def identities(rate: float, pipeline: str = "") -> dict[str, str]:
+    """What enters keys: the hash of each part's file."""
+    return {part: models.source_identity(source) for part, source in sources(rate, pipeline).items()}
 
 
 @dataclass(frozen=True, eq=False)
-class Pipeline:
+class Pipeline(Models):
     """All networks of a rate."""
 
-    models: Models
     hyper: HyperEncoder
 
     @property
     def channels(self) -> int:
         """Of the latents, which come before the hyper-latents in the U-Net's input."""
-        return int(self.models.vae.config.latent_channels)
-
-
-def needs(rate: float, pipeline: str = "") -> tuple[Need, ...]:
-    """The files of a rate, and the table of tokens."""
-    return (*weights_needed(rate, pipeline), Weights(TOKENS))
-
-
-def identities(rate: float, pipeline: str = "") -> dict[str, str]:
-    """What enters keys: the hash of each part's file."""
-    return {part: models.source_identity(one) for part, one in sources(rate, pipeline).items()}
+        return int(self.vae.config.latent_channels)
 
 
 def load(
@@ -216,7 +170,7 @@ def load(
     """The networks of a rate; the same object as long as its files are the same.
 
     Args:
-        rate: one of `perco_weights.POINTS`.
+        rate: one of `POINTS`.
         weights: ``official``, ``random`` or ``random-full``.
         precision: of the U-Net and the text tower.
         device: where they compute.
@@ -244,7 +198,7 @@ def forget() -> None:
     models._KEPT.clear()
 
 
-@trainable
+@models.trainable
 def _load(
     rate: float,
     weights: str,
@@ -258,35 +212,36 @@ def _load(
 
     networks: Any = diffusers
     sizes, widths = layout(weights, pipeline), widths_of(rate, weights, pipeline)
-    found = sources(rate, pipeline)
+    rename = {"unet": unet_name, "vae": models.vae_name, "text": models.text_name}
 
-    def part(name: str, build: Callable[[], Any], kind: str, rename: Callable[[str], str] = str) -> Any:
+    def part(name: str, build: Callable[[], Any], kind: str) -> Any:
         dtype = models.type_of(kind)
         if weights != "official":
-            seed = sum(map(ord, name))  # that of all generative codecs
-            return seeded(build(), seed).to(device, dtype)
-        tensors, what = read(found[name])
+            return seeded(build(), sum(map(ord, name))).to(device, dtype)  # the seed of all generative codecs
+        tensors, what = models.read_source(sources(rate, pipeline)[name])
         drop = DROPPED if name == "unet" else ()
-        return fill(on_meta(build), tensors, what, dtype, rename=rename, drop=drop).to(device)
+        empty = models.on_meta(build)
+        return models.fill(empty, tensors, what, dtype, rename=rename.get(name, str), drop=drop).to(device)
 
-    def shared(name: str, build: Callable[[], Any], kind: str, rename: Callable[[str], str]) -> Any:
+    def shared(name: str, build: Callable[[], Any], kind: str) -> Any:
+        # VAE and text tower were not trained further: the same bytes in each rate's folder are loaded once.
         key = (name, hashes.get(name, f"{weights} {pipeline or BASE}"), kind, device)
-        return models.kept(key, lambda: part(name, build, kind, rename))
+        return models.kept(key, lambda: part(name, build, kind))
 
-    vae = shared("vae", lambda: networks.AutoencoderKL.from_config(dict(sizes.vae)), "float32", vae_name)
-    text = shared("text", lambda: models.text_tower(sizes, 0), precision, text_name)
-    unet = part("unet", lambda: unet_of(sizes, widths, embedding), precision, unet_name)
+    vae = shared("vae", lambda: networks.AutoencoderKL.from_config(dict(sizes.vae)), "float32")
+    text = shared("text", lambda: models.text_tower(sizes, 0), precision)
+    unet = part("unet", lambda: unet_of(sizes, widths, embedding), precision)
     hyper = part("hyper", lambda: hyper_of(rate, widths), "float32")
-    words = clip_vocabulary() if weights == "official" else byte_vocabulary(sizes.tokens)
+    words = bases.clip_vocabulary() if weights == "official" else bases.byte_vocabulary(sizes.tokens)
     if words.size != sizes.tokens:
         raise CodecError(f"{pipeline} has {sizes.tokens} tokens, where CLIP's vocabulary has {words.size}")
-    return Pipeline(Models(sizes, unet, vae, (text,), words, device), hyper)
+    return Pipeline(sizes, unet, vae, (text,), words, device, hyper)
 
 
 def layout(weights: str, pipeline: str = "") -> Layout:
     """The sizes of Stable Diffusion inside: published, of a folder, or narrow."""
-    found = bases.layout_of(pipeline) if pipeline else PUBLISHED
-    return tiny.narrow(found) if weights == "random" else found
+    sizes = bases.layout_of(pipeline) if pipeline else PUBLISHED
+    return models.narrow(sizes) if weights == "random" else sizes
 
 
 def widths_of(rate: float, weights: str, pipeline: str = "") -> Widths:
@@ -295,34 +250,33 @@ def widths_of(rate: float, weights: str, pipeline: str = "") -> Widths:
     Raises:
         CodecError: the folder's is for another rate.
     """
-    from rdpbench.codecs.diffusion.perco.network import PUBLISHED as FULL
-    from rdpbench.codecs.diffusion.perco.network import TINY, Widths
+    from rdpbench.codecs.diffusion.perco import network
 
     if weights == "random":
-        return TINY
+        return network.TINY
+    full = network.PUBLISHED
     if not pipeline:
-        return FULL
-    folder = str(Path(pipeline) / TENSORS["hyper"][0])
+        return full
+    folder = str(Path(pipeline) / PARTS["hyper"][0])
     config, own = bases.read_config(folder), POINTS[rate]
-    stated = config.get("cfg_ss", 64 // own.stride), config.get("cfg_cs", own.entries)
-    if stated != (64 // own.stride, own.entries):
+    side, entries = config.get("cfg_ss", 64 // own.stride), config.get("cfg_cs", own.entries)
+    if (side, entries) != (64 // own.stride, own.entries):
         raise CodecError(
-            f"{folder} is for {stated[0]} x {stated[0]} indices of {stated[1]} entries; at nominally {rate:.4f} bpp "
+            f"{folder} is for {side} x {side} indices of {entries} entries; at nominally {rate:.4f} bpp "
             f"there are {64 // own.stride} x {64 // own.stride} of {own.entries}"
         )
     names = {"inside": "N", "out": "M", "entry": "codebook_dim", "latents": "in_channels"}
-    return Widths(**{name: int(config.get(theirs, getattr(FULL, name))) for name, theirs in names.items()})
+    return network.Widths(**{name: int(config.get(theirs, getattr(full, name))) for name, theirs in names.items()})
 
 
 def rate_of(pipeline: str) -> float | None:
     """The rate of PerCo's that a folder's hyper-encoder is for; None if it does not say."""
     try:
-        config = bases.read_config(str(Path(pipeline) / TENSORS["hyper"][0]))
+        config = bases.read_config(str(Path(pipeline) / PARTS["hyper"][0]))
     except RdpbenchError:
         return None  # the plan tells
     stated = config.get("cfg_ss"), config.get("cfg_cs")
-    points = POINTS.items()
-    return next((rate for rate, point in points if stated == (64 // point.stride, point.entries)), None)
+    return next((rate for rate, own in POINTS.items() if stated == (64 // own.stride, own.entries)), None)
 
 
 def unet_of(sizes: Layout, widths: Widths, embedding: int = 0) -> Any:
@@ -330,14 +284,14 @@ def unet_of(sizes: Layout, widths: Widths, embedding: int = 0) -> Any:
     from rdpbench.codecs.diffusion.library import diffusers
 
     networks: Any = diffusers
-    own = {**sizes.unet, "in_channels": widths.latents + widths.out}
+    config = {**sizes.unet, "in_channels": widths.latents + widths.out}
     if embedding:
-        own |= {"encoder_hid_dim": embedding, "encoder_hid_dim_type": "text_proj"}
-    return networks.UNet2DConditionModel.from_config(own)
+        config |= {"encoder_hid_dim": embedding, "encoder_hid_dim_type": "text_proj"}
+    return networks.UNet2DConditionModel.from_config(config)
 
 
 def unet_name(name: str) -> str:
-    """The name in diffusers' U-Net of a tensor in the file.
+    """The name in diffusers' U-Net of a tensor in the file, whose layer for latents and hyper-latents has another.
 
     >>> unet_name("conv_in_extended.bias")
     'conv_in.bias'
@@ -349,25 +303,16 @@ def hyper_of(rate: float, widths: Widths) -> HyperEncoder:
     """The hyper-encoder of a rate."""
     from rdpbench.codecs.diffusion.perco.network import HyperEncoder
 
-    own = POINTS[rate]
-    return HyperEncoder(own.stride, own.entries, widths)
+    return HyperEncoder(POINTS[rate].stride, POINTS[rate].entries, widths)
 
 
 def seeded(network: Any, seed: int) -> Any:
     """A network with its seeded random weights, a codebook's entries of length one among them."""
     import torch
 
-    drawn = tiny.draw(network, seed)
-    for name, buffer in drawn.named_buffers():
+    network = models.draw(network, seed)
+    for name, buffer in network.named_buffers():
         if name.endswith(("embed", "embed_avg")):
             entries = torch.randn(buffer.shape, generator=torch.Generator("cpu").manual_seed(seed))
             buffer.copy_(torch.nn.functional.normalize(entries, dim=-1))
-    return drawn
-
-
-def read(source: Place | Weights) -> tuple[Mapping[str, Tensor], str]:
-    """The tensors of a part, and the name of their file."""
-    if isinstance(source, Place):
-        return models.read_place(source)
-    assert isinstance(source.card, Card)
-    return files.read_file(files.resolve(source.card)), source.card.id
+    return network
