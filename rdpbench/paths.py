@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import hashlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from rdpbench.errors import StoreUnwritable, UnknownName
@@ -109,17 +111,38 @@ def unwritable(path: Path, error: OSError) -> StoreUnwritable:
     return StoreUnwritable(f"cannot write {path} ({error.strerror or error}); choose another folder with root=FOLDER")
 
 
-def write_file(path: Path, content: str) -> None:
-    """Write what CI asked for.
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A place beside a file; what is written there gets the file's name at the end, whole or not at all.
 
     Raises:
-        StoreUnwritable: the file cannot be written.
+        StoreUnwritable: it cannot be written.
     """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
+        beside.unlink(missing_ok=True)  # a link in a folder from elsewhere is not followed
+        yield beside
+        beside.replace(path)
     except OSError as error:
         raise unwritable(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file whole, in UTF-8.
+
+    Raises:
+        StoreUnwritable: it cannot be written.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    if path.exists() and not path.is_file():  # such as /dev/stdout
+        path.write_bytes(data)
+        return
+    with written_whole(path) as beside:
+        beside.write_bytes(data)
 
 
 def available(group: str) -> list[str]:

@@ -1,7 +1,4 @@
-"""How far a long transfer of bytes is: a bar on a terminal, a line now and then elsewhere; both on stderr.
-
-Progress with the time left: a bar on a terminal, a plain line now and then elsewhere.
-"""
+"""How far something long is, with the time left: a bar on a terminal, a line now and then elsewhere; both on stderr."""
 
 from __future__ import annotations
 
@@ -11,182 +8,149 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
-Progress: TypeAlias = Callable[[int, int], None]
-"""Called with the bytes that are here and the bytes of the whole; 0 where nobody knows the whole."""
-
+Report: TypeAlias = Callable[[int, int], None]
+"""What a caller wants called in place of a bar or lines: with what is done and the whole, 0 where nobody knows it."""
 LINE_EVERY_S = 10.0
-"""Of plain lines at first; in a long transfer a tenth of the time that went by."""
+"""Of plain lines at first; later a tenth of the time that went by, ten minutes at most."""
 
 
-class Meter(Protocol):
-    """Told of bytes as they come."""
+class Progress:
+    """Lines on stderr. It is called with what is done (and the whole, where that was not known at the start).
 
-    def __call__(self, here: int, whole: int) -> None: ...
+    Args:
+        name: stands in front of each line.
+        total: of what is counted; 0 where it is not known yet.
+        unit: of what is counted, in the plural; empty for bytes, of which the speed is shown too.
+    """
+
+    def __init__(self, name: str, total: int = 0, unit: str = "") -> None:
+        self.name, self.total, self.unit = name, total, unit
+        self.done = self.failures = 0
+        self.spoke = False
+        self.started = self.shown = time.monotonic()
+        self.first: int | None = None
+
+    def __call__(self, done: int, total: int = 0, note: str = "") -> None:
+        now = time.monotonic()
+        if self.first is None or done < self.done:  # what was here before says nothing about the speed
+            self.first = done - bool(self.unit)
+            self.started = self.started if self.unit else now
+        self.done, self.total = done, total or self.total
+        self.update(note)
+        due = now - self.shown >= max(LINE_EVERY_S, min((now - self.started) / 10, 600))
+        if done > self.first and (due or (self.spoke and done == self.total)):
+            self.shown, self.spoke = now, True
+            self.line(describe(done, self.total, self.first, now - self.started, self.unit, self._noted(note)))
+
+    def advance(self, *, failed: bool = False) -> None:
+        """One more is done."""
+        self.failures += failed
+        self(self.done + 1)
 
     def say(self, text: str) -> None:
         """Print a line without tearing the bar."""
-        ...
+        print(text, file=sys.stderr, flush=True)
+
+    def update(self, note: str) -> None:
+        """Move the bar."""
+
+    def line(self, text: str) -> None:
+        """Print how far it is, where there is no bar."""
+        self.say(f"  {self.name}: {text}" if self.name else text)
+
+    def _noted(self, note: str) -> str:
+        return ", ".join(part for part in (f"{self.failures} failed" if self.failures else "", note) if part)
 
 
-@contextlib.contextmanager
-def meter(name: str, progress: Progress | None = None) -> Iterator[Meter]:
-    """Show on stderr how far ``name`` is; a caller's own ``progress`` is called instead, and lines are left out."""
-    if progress is not None:
-        yield _Own(progress)
-    elif sys.stderr.isatty():
-        with _bar(name) as bar:
-            yield bar
-    else:
-        yield _Lines(name)
+class _Reported(Progress):
+    """Of a caller that shows it in its own way."""
 
+    def __init__(self, report: Report) -> None:
+        super().__init__("")
+        self.report = report
 
-class _Own:
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-
-    def __call__(self, here: int, whole: int) -> None:
-        self.progress(here, whole)
+    def __call__(self, done: int, total: int = 0, note: str = "") -> None:  # noqa: ARG002 - a caller gets numbers
+        self.report(done, total)
 
     def say(self, text: str) -> None:
         pass
 
 
-class _Lines:
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.first: int | None = None
-        self.last = 0
-        self.told = False
-        self.started = self.shown = time.monotonic()
+class _Bar(Progress):
+    def __init__(self, name: str, total: int, unit: str) -> None:
+        from rich import progress as bars
+        from rich.console import Console
 
-    def __call__(self, here: int, whole: int) -> None:
-        now = time.monotonic()
-        if self.first is None or here < self.last:  # what was here before says nothing about the speed
-            self.first, self.started = here, now
-        self.last = here
-        due = now - self.shown >= max(LINE_EVERY_S, (now - self.started) / 10)
-        if here > self.first and (due or (self.told and here == whole)):
-            self.shown, self.told = now, True
-            self.say(f"  {self.name}: {describe(here, whole, (here - self.first) / max(now - self.started, 1e-9))}")
+        super().__init__(name, total, unit)
+        counted = [bars.MofNCompleteColumn(), bars.TextColumn(unit, markup=False), bars.TimeElapsedColumn()]
+        moved = [bars.DownloadColumn(), bars.TransferSpeedColumn()]
+        text = bars.TextColumn("{task.description}", markup=False)
+        columns = (text, bars.BarColumn(), *(counted if unit else moved), bars.TimeRemainingColumn())
+        self.bar = bars.Progress(*columns, console=Console(stderr=True))
+        self.task = self.bar.add_task(name, total=total or None)
+        self.shows = -1
+
+    def update(self, note: str) -> None:
+        if not self.unit and (self.shows < 0 or self.done < self.shows):
+            self.bar.reset(self.task, total=self.total or None, completed=self.done)
+        said = " ".join(part for part in (self.name, self._noted(note)) if part)
+        self.bar.update(self.task, total=self.total or None, completed=self.done, description=said)
+        self.shows = self.done
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        self.bar.console.print(text, markup=False, highlight=False)
 
-
-def describe(here: int, whole: int, rate: float) -> str:
-    """Words for ``here`` of ``whole`` bytes at ``rate`` bytes per second.
-
-    >>> describe(400_000_000, 1_000_000_000, 5e6)
-    '40 %, 400.0 of 1000.0 MB, 5.0 MB/s, 0:02:00 left'
-    >>> describe(400_000_000, 0, 5e6)
-    '400.0 MB, 5.0 MB/s'
-    """
-    speed = f"{rate / 1e6:.1f} MB/s"
-    if not whole:
-        return f"{here / 1e6:.1f} MB, {speed}"
-    left = f", {timedelta(seconds=round((whole - here) / rate))} left" if rate >= 1 else ""
-    return f"{100 * here // whole} %, {here / 1e6:.1f} of {whole / 1e6:.1f} MB, {speed}{left}"
+    def line(self, text: str) -> None:
+        pass
 
 
 @contextlib.contextmanager
-def _bar(name: str) -> Iterator[Meter]:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-    from rich.progress import Progress as Rich
+def show_progress(name: str, total: int = 0, unit: str = "", report: Report | None = None) -> Iterator[Progress]:
+    """Show on stderr how far ``name`` is, or ``report`` it to the caller; see `Progress`."""
+    if report is not None:
+        yield _Reported(report)
+    elif sys.stderr.isatty():
+        shown = _Bar(name, total, unit)
+        with shown.bar:
+            yield shown
+    else:
+        lines = Progress(name, total, unit)
+        lines.spoke = bool(unit)  # of what a command counts, the end is shown even if it took no time
+        yield lines
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Rich(*columns, console=Console(stderr=True)) as rich:
-        task = rich.add_task(name, total=None)
-        last = -1
 
-        class Bar:
-            def __call__(self, here: int, whole: int) -> None:
-                nonlocal last
-                if last < 0 or here < last:
-                    rich.reset(task, total=whole or None, completed=here)
-                else:
-                    rich.update(task, total=whole or None, completed=here)
-                last = here
+def describe(done: int, total: int, first: int, seconds: float, unit: str = "", note: str = "") -> str:
+    """How far it is and how long the rest takes, where ``first`` were done ``seconds`` ago.
 
-            def say(self, text: str) -> None:
-                rich.console.print(text, markup=False, highlight=False)
-
-        yield Bar()
+    >>> describe(400_000_000, 1_000_000_000, 0, 80)
+    '40 %, 400.0 of 1000.0 MB, 5.0 MB/s, 0:02:00 left'
+    >>> describe(400_000_000, 0, 0, 80)
+    '400.0 MB, 5.0 MB/s'
+    >>> describe(30, 40, 0, 75, "tasks", "2 failed")
+    '30/40 tasks, 2 failed, 1 min 15 s elapsed, 25 s left'
+    """
+    rate = (done - first) / max(seconds, 1e-9)
+    if unit:
+        parts = [
+            f"{done}/{total} {unit}",
+            note,
+            f"{duration(seconds)} elapsed",
+            f"{duration((total - done) / rate)} left",
+        ]
+        return ", ".join(part for part in parts if part)
+    speed = f"{rate / 1e6:.1f} MB/s"
+    if not total:
+        return f"{done / 1e6:.1f} MB, {speed}"
+    left = f", {timedelta(seconds=round((total - done) / rate))} left" if rate >= 1 else ""
+    return f"{100 * done // total} %, {done / 1e6:.1f} of {total / 1e6:.1f} MB, {speed}{left}"
 
 
 @functools.cache
 def tell(note: str) -> None:
     """Say something of the data on stderr: once, however often a plan is made."""
     print(note, file=sys.stderr)
-
-
-class TaskProgress(Protocol):
-    """Told of each finished task."""
-
-    def advance(self, failed: bool) -> None: ...
-
-
-@contextlib.contextmanager
-def progress(total: int) -> Iterator[TaskProgress]:
-    """Show progress over ``total`` tasks on stderr."""
-    if sys.stderr.isatty():
-        with _task_bar(total) as bar:
-            yield bar
-    else:
-        yield _TaskLines(total)
-
-
-class _TaskLines:
-    def __init__(self, total: int) -> None:
-        self.total, self.done, self.failures = total, 0, 0
-        self.started = self.shown = time.monotonic()
-
-    def advance(self, failed: bool) -> None:
-        self.done += 1
-        self.failures += failed
-        now = time.monotonic()
-        if now - self.shown >= LINE_EVERY_S or self.done == self.total:
-            self.shown = now
-            left = (now - self.started) / self.done * (self.total - self.done)
-            failures = f", {self.failures} failed" if self.failures else ""
-            spent = duration(now - self.started)
-            text = f"{self.done}/{self.total} tasks{failures}, {spent} elapsed, {duration(left)} left"
-            print(text, file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def _task_bar(total: int) -> Iterator[TaskProgress]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Rich
-
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Rich(*columns, console=Console(stderr=True)) as rich:
-        task = rich.add_task("", total=total)
-        failures = 0
-
-        class Bar:
-            def advance(self, failed: bool) -> None:
-                nonlocal failures
-                failures += failed
-                rich.update(task, advance=1, description=f"[red]{failures} failed" if failures else "")
-
-        yield Bar()
 
 
 def duration(seconds: float) -> str:

@@ -63,8 +63,8 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "sd-vae": "rdpbench.codecs.diffusion.sd_vae:StableDiffusionVAE",
         "taco": "rdpbench.codecs.learned.taco.codec:TACO",
         "textual-inversion": "rdpbench.codecs.diffusion.textual_inversion.codec:TextualInversion",
-        "vtm": "rdpbench.codecs.classical.vtm:VTM",
-        "vvenc": "rdpbench.codecs.classical.vvenc:VVenC",
+        "vtm": "rdpbench.codecs.classical.vvc:VTM",
+        "vvenc": "rdpbench.codecs.classical.vvc:VVenC",
         "webp": "rdpbench.codecs.classical.webp:WebP",
     },
     "dataset": {
@@ -72,10 +72,9 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "coco": "rdpbench.datasets.coco:COCO",
         "div2k": "rdpbench.datasets.div2k:DIV2K",
         "folder": "rdpbench.datasets.folder:Folder",
-        "kodak": "rdpbench.datasets.kodak:Kodak",
+        "kodak": "rdpbench.datasets.pinned:Kodak",
         "manifest": "rdpbench.datasets.folder:Listed",
-        "openimages": "rdpbench.datasets.openimages:OpenImages",
-        "samples": "rdpbench.datasets.samples:Samples",
+        "samples": "rdpbench.datasets.pinned:Samples",
     },
     "metric": {
         "caption/bleu-4/blip": "rdpbench.metrics.captioned:BLEU4BLIP",

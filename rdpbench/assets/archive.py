@@ -32,7 +32,7 @@ from filelock import FileLock
 
 from rdpbench.assets.hashes import file_sha256
 from rdpbench.errors import ImageError, MissingNeed
-from rdpbench.progress import Meter, Progress, meter
+from rdpbench.progress import Progress, Report, show_progress
 
 _RATIO = 250
 """Most bytes out of one; photographs give 1, annotations about 10, a bomb of deflate up to 1032."""
@@ -255,7 +255,7 @@ def unpack(
     limit_bytes: int,
     limit_files: int = 200_000,
     limit_file_bytes: int | None = None,
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> dict[str, str]:
     """Write the wanted files of an archive below ``folder``, which must not hold anything yet.
 
@@ -320,7 +320,7 @@ def _telling(path: Path) -> Iterator[None]:
 
 
 def _unpack(
-    path: Path, part: Path, wanted: Callable[[str], str | None], limits: Limits, progress: Progress | None
+    path: Path, part: Path, wanted: Callable[[str], str | None], limits: Limits, progress: Report | None
 ) -> dict[str, str]:
     found: dict[str, str] = {}
     with open_archive(path, limits) as archive:
@@ -331,7 +331,7 @@ def _unpack(
             raise MissingNeed(f"{needs} and {part.parent} has {free / 1e6:.0f} MB left")
         part.mkdir()
         done = 0
-        with meter(path.name, progress) as told:
+        with show_progress(path.name, report=progress) as told:
             for name, content in archive.contents(set(chosen)):
                 entry, target = chosen[name]
                 found[target] = _write(path, entry, content, part / target, _Shift(told, done, whole))
@@ -412,7 +412,7 @@ def _is_litter(name: str) -> bool:
 class _Shift:
     """Progress of one file as progress of all."""
 
-    told: Meter
+    told: Progress
     done: int
     whole: int
 

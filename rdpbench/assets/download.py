@@ -33,7 +33,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from rdpbench.errors import MissingNeed
-from rdpbench.progress import Meter, Progress, meter
+from rdpbench.progress import Progress, Report, show_progress
 
 TIMEOUT_S = 30
 
@@ -190,7 +190,7 @@ def download(
     sha256: str | None,
     size: int | None,
     hint: str,
-    progress: Progress | None = None,
+    progress: Report | None = None,
     md5: str | None = None,
     exact: bool = False,
 ) -> None:
@@ -252,7 +252,7 @@ def _alone(target: Path, part: _Part) -> Iterator[None]:
         lock.release()
 
 
-def _fetch(job: _Job, part: _Part, progress: Progress | None) -> None:
+def _fetch(job: _Job, part: _Part, progress: Report | None) -> None:
     """Bring the part to its full length, in as many tries as that is worth."""
     here = part.size()
     _check_disk(job, (job.size or 0) - here)
@@ -262,7 +262,7 @@ def _fetch(job: _Job, part: _Part, progress: Progress | None) -> None:
         said = f" ({', '.join(sizes)})" if sizes else ""
         print(f"downloading {job.url}{said}", file=sys.stderr, flush=True)
     farthest, failures, reached = here, 0, False
-    with meter(job.target.name, progress) as told:
+    with show_progress(job.target.name, report=progress) as told:
         while True:
             try:
                 _try(job, part, told)
@@ -298,7 +298,7 @@ def _wait(error: Exception, planned: float) -> float:
     return max(planned, min(float(asked), _LONGEST_WAIT_S)) if asked.isdecimal() else planned
 
 
-def _try(job: _Job, part: _Part, told: Meter) -> None:
+def _try(job: _Job, part: _Part, told: Progress) -> None:
     """One request for what is missing, and its answer."""
     here, known = part.size(), part.version()
     if known is None or not _may_go_on(job, here, known):
@@ -341,7 +341,7 @@ def _check_announced(job: _Job, answer: http.client.HTTPResponse, version: Versi
         raise Refused("it does not say how long the file is, and no hash is known: a cut would not be noticed")
 
 
-def _receive(job: _Job, answer: http.client.HTTPResponse, part: _Part, here: int, length: int, told: Meter) -> None:
+def _receive(job: _Job, answer: http.client.HTTPResponse, part: _Part, here: int, length: int, told: Progress) -> None:
     whole = length or (job.size if job.exact and job.size else 0)
     cut = None
     with part.path.open("ab") as out:

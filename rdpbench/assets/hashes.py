@@ -21,6 +21,7 @@ from pathlib import Path
 from rdpbench.errors import ImageError
 from rdpbench.image import read_header
 from rdpbench.paths import cache_folder
+from rdpbench.progress import tell
 
 READING = 4
 """Raised when `read_image` gives other pixels for some file than before, or refuses it, or a table changes."""
@@ -188,8 +189,8 @@ def _remember(found: dict[Path, FileFacts]) -> None:
                 "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
                 [(*identity(path), facts.sha256, facts.height, facts.width) for path, facts in found.items()],
             )
-    except (sqlite3.Error, OSError):
-        return  # only a memory: without it the files are read again
+    except (sqlite3.Error, OSError) as error:  # only a cache: without it the files are read again
+        tell(f"cannot write {cache_folder()}: {error}; hashes of files are not cached")
 
 
 def file_sha256(path: Path) -> str:

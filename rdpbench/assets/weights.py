@@ -3,19 +3,17 @@
 Looked for, in this order: ``$RDPBENCH_WEIGHTS`` (a folder), PyTorch's hub folder, the Hugging Face cache, our own
 cache. A file of the right name and the wrong bytes is an error, not a reason to look further.
 
-Some files have no published hash. Their card says ``sha256=None``; the first use pins what was found in
-``weights.lock`` in our cache, and their `identity` says ``unpinned``: another machine may have other bytes.
+Some files have no published hash. Their card says ``sha256=None``; the first use pins what is there in ``weights.lock``
+in our cache, and their `identity` says ``unpinned``: another machine may have other bytes. A file name that ends in
+the first digits of its hash, as torch.hub's do (``name-7eb97409.pth.tar``), is held against them.
 
 A model of several files (a configuration and tensors) is a `Folder` of cards; it is found as a whole, in one place.
-Half the models of the Hugging Face hub call their file ``model.safetensors``: what comes from there lies below the
-card's id, so that two of them do not meet.
-
-Whatever opens a file of weights does it by `read_file`, and whatever asks for its hash by `sha256_of`: published files
-and those of the user's alike.
+Weights of the user's own are an `OwnFile`, or an `OwnFolder` that ``diffusers`` saved.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -23,6 +21,7 @@ import pickle
 import re
 import sys
 import zipfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +30,13 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from rdpbench.assets.download import download
-from rdpbench.errors import CodecError, MissingNeed
+from rdpbench.assets.hashes import content_sha256
+from rdpbench.errors import CodecError, MissingNeed, StoreUnwritable
 from rdpbench.needs import Need
-from rdpbench.paths import cache_folder
-from rdpbench.progress import Progress
+from rdpbench.paths import cache_folder, write_file
+from rdpbench.progress import Report
+
+SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -60,22 +62,30 @@ class Card:
 
     @property
     def by_hand(self) -> bool:
-        """Is its address a page for a browser? What such a page sends to a program is not the file.
-
-        >>> CARDS["alexnet-imagenet"].by_hand
-        False
-        """
+        """Is its address a page for a browser? What such a page sends to a program is not the file."""
         return urlsplit(self.source).hostname == "drive.google.com"
 
     @property
     def place(self) -> str:
         """Its path inside ``$RDPBENCH_WEIGHTS`` and our cache: the file's name, below an id if it is from the hub.
 
+        Half the models of the hub call their file ``model.safetensors``.
+
         >>> CARDS["alexnet-imagenet"].place
         'alexnet-owt-7be5be79.pth'
         """
         below = self.folder or (self.id if _on_hub(self) else "")
         return f"{below}/{self.file}" if below else self.file
+
+    @property
+    def digits(self) -> str:
+        """First hex digits of the sha256, from the file's name; empty if it has none.
+
+        >>> Card("q1", "", "", "mbt2018-1-3f36cd77.pth.tar", None, 0, "", "").digits
+        '3f36cd77'
+        """
+        digits = re.search(r"-([0-9a-f]{8,64})\.", self.file)
+        return digits[1] if digits else ""
 
 
 @dataclass(frozen=True)
@@ -100,18 +110,10 @@ class Folder:
     @property
     def cards(self) -> tuple[Card, ...]:
         """A card for each file."""
+        address = f"{self.source}/resolve/{self.revision}"
+        rest = (self.licence, self.note, self.id)
         return tuple(
-            Card(
-                id=f"{self.id}/{file}",
-                source=f"{self.source}/resolve/{self.revision}/{file}",
-                revision=self.revision,
-                file=file,
-                sha256=sha256,
-                bytes=size,
-                licence=self.licence,
-                note=self.note,
-                folder=self.id,
-            )
+            Card(f"{self.id}/{file}", f"{address}/{file}", self.revision, file, sha256, size, *rest)
             for file, size, sha256 in self.parts
         )
 
@@ -168,17 +170,168 @@ CARDS = {
 
 @dataclass(frozen=True)
 class Weights(Need):
-    """The need of a metric or codec for the file of a card, or for a folder of them."""
+    """The need for the file of a card, or for a folder of them."""
 
     card: Card | Folder
+    key: str = ""
+    """Which set of weights in the file, where it holds several."""
+
+    @property
+    def id(self) -> str:
+        """The card's, for messages."""
+        return self.card.id
+
+    @property
+    def path(self) -> Path:
+        """Where it is. Raises `MissingNeed`, see `resolve`."""
+        return resolve(self.card)
+
+    @property
+    def published(self) -> bool:
+        """Does the publisher say which bytes these are?"""
+        return all(card.sha256 or card.digits for card in _files(self.card))
+
+    @property
+    def identity(self) -> str:
+        """What enters keys: the sha256, ``unpinned:`` before it where only this machine vouches for it."""
+        hashed = identity(self.card)
+        digits = getattr(self.card, "digits", "")
+        # The digits in the name are published: whatever passes them is no news on another machine.
+        return f"sha256:{digits}" if digits and hashed.startswith("unpinned:") else hashed
+
+    @property
+    def named_identity(self) -> str:
+        """What enters keys of generative codecs: the same for a card, with ``sha256:`` before a published hash."""
+        hashed = identity(self.card)
+        return hashed if hashed.startswith("unpinned:") else f"sha256:{hashed}"
 
     def missing(self) -> str | None:
-        """None if the file is here with the right hash; else what, where from, how large, which licence, what to do."""
+        """None if it is here with the right hash; else what, where from, how large, which licence, what to do."""
         try:
             resolve(self.card)
         except MissingNeed as error:
             return str(error)
         return None
+
+    def read(self) -> Any:
+        """What the file holds; of a folder, the tensors of all its ``.safetensors`` files.
+
+        Raises:
+            MissingNeed: it is not here, or not the one that its card or name says.
+            CodecError: it is damaged, or holds more than tensors.
+        """
+        if isinstance(self.card, Card):
+            return read_file(self.path)
+        files = [self.path / card.file for card in self.card.cards if card.file.endswith(".safetensors")]
+        return {name: tensor for file in files for name, tensor in read_file(file).items()}
+
+
+@dataclass(frozen=True)
+class OwnFile(Need):
+    """The need for a file of the user's own weights."""
+
+    file: str
+    key: str = ""
+    """Which set of weights in it, where it holds several."""
+    published = False
+
+    @property
+    def id(self) -> str:
+        """Its path, for messages."""
+        return str(self.path)
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return Path(self.file).expanduser()
+
+    @property
+    def identity(self) -> str:
+        """What enters keys: the sha256 of the content and what is taken of it, never a name of the file."""
+        if not self.path.is_file():
+            return "missing"
+        return f"own:{content_sha256(self.path)}" + (f":{self.key}" if self.key else "")
+
+    def missing(self) -> str | None:
+        """None if it is there."""
+        if self.path.is_file():
+            return None
+        if self.path.is_dir():
+            held = ", ".join(sorted(path.name for path in self.path.iterdir())[:SHOWN])
+            return f"{self.path} is a folder, where one file of weights is needed; it holds {held or 'nothing'}"
+        beside = [path.name for path in self.path.parent.iterdir()] if self.path.parent.is_dir() else []
+        near = difflib.get_close_matches(self.path.name, beside, 1)
+        return f"no such file: {self.path}" + (f"; did you mean {self.path.with_name(near[0])}?" if near else "")
+
+    def read(self) -> Any:
+        """What the file holds; see `Weights.read`."""
+        require([self])
+        return read_file(self.path)
+
+
+@dataclass(frozen=True)
+class OwnFolder(Need):
+    """The need for a folder of the user's with the tensors of one network, as ``diffusers`` saves it."""
+
+    folder: str
+
+    @property
+    def id(self) -> str:
+        """The path of the tensors, for messages."""
+        return str(self.find())
+
+    @property
+    def named_identity(self) -> str:
+        """What enters keys."""
+        return folders_identity([self])
+
+    def find(self) -> Path | None:
+        """The file of tensors."""
+        places = (Path(self.folder).expanduser() / name for name in OWN_TENSORS)
+        return next((place for place in places if place.is_file()), None)
+
+    def missing(self) -> str | None:
+        if self.find():
+            return None
+        return f"{self.folder} holds no tensors; it must hold one of {', '.join(OWN_TENSORS)}"
+
+    def read(self) -> Any:
+        """The tensors; see `Weights.read`."""
+        path = self.find()
+        if path is None:
+            raise CodecError(str(self.missing()))
+        return read_file(path)
+
+
+OWN_TENSORS = (
+    "diffusion_pytorch_model.safetensors",
+    "model.safetensors",
+    "diffusion_pytorch_model.fp16.safetensors",
+    "model.fp16.safetensors",
+    "diffusion_pytorch_model.bin",
+    "pytorch_model.bin",
+)
+"""Names of tensors in an `OwnFolder`; the first that exists is read."""
+
+
+def folders_identity(folders: Iterable[OwnFolder]) -> str:
+    """sha256 over the files that are read of folders, for keys; ``missing`` where tensors are not there."""
+    digests = []
+    for folder in folders:
+        path = folder.find()
+        if path is None:
+            return "missing"
+        digests.append(content_sha256(path))
+        for name in ("config.json", "../scheduler/scheduler_config.json"):
+            beside = path.parent / name
+            digests.append(hashlib.sha256(beside.read_bytes() if beside.is_file() else b"").hexdigest())
+    return f"sha256:{hashlib.sha256(' '.join(digests).encode()).hexdigest()}"
+
+
+def require(needs: Iterable[Need]) -> None:
+    """Raise `MissingNeed` that names everything that is missing; hashes of what is here are pinned by it."""
+    if lines := [text for need in needs if (text := need.missing())]:
+        raise MissingNeed("\n".join(lines))
 
 
 def own_folder() -> Path:
@@ -188,23 +341,30 @@ def own_folder() -> Path:
 
 def candidates(card: Card) -> list[Path]:
     """Every place where the file may lie, best first; the last is where `fetch` puts it."""
-    user_cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     places = []
     if given := os.environ.get("RDPBENCH_WEIGHTS"):
         places.append(Path(given).expanduser() / card.place)
     if _on_hub(card):
         repository, _, rest = urlsplit(card.source).path.strip("/").partition("/resolve/")
         revision, _, inside = rest.partition("/")
-        home = Path(os.environ.get("HF_HOME", user_cache / "huggingface")).expanduser()
-        hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
-        stored = hub / f"models--{repository.replace('/', '--')}"
-        named = stored / "refs" / revision
-        commit = named.read_text().strip() if named.is_file() else revision
-        places.append(stored / "snapshots" / commit / inside)
+        places.append(hub_folder(repository, revision) / inside)
     else:
-        torch_home = Path(os.environ.get("TORCH_HOME", user_cache / "torch")).expanduser()
+        torch_home = Path(os.environ.get("TORCH_HOME", _user_cache() / "torch")).expanduser()
         places.append(torch_home / "hub" / "checkpoints" / card.file)
     return [*places, own_folder() / card.place]
+
+
+def hub_folder(repository: str, revision: str) -> Path:
+    """Where the Hugging Face cache has a repository at a commit, or at the commit that a branch last had."""
+    home = Path(os.environ.get("HF_HOME", _user_cache() / "huggingface")).expanduser()
+    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
+    stored = hub / f"models--{repository.replace('/', '--')}"
+    named = stored / "refs" / revision
+    return stored / "snapshots" / (named.read_text().strip() if named.is_file() else revision)
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
 
 
 def _on_hub(card: Card) -> bool:
@@ -212,100 +372,84 @@ def _on_hub(card: Card) -> bool:
     return address.hostname == "huggingface.co" and "/resolve/" in address.path
 
 
+def _files(card: Card | Folder) -> Sequence[Card]:
+    return card.cards if isinstance(card, Folder) else (card,)
+
+
 def resolve(card: Card | Folder) -> Path:
-    """Path of the card's file, or of the folder that holds all files; hashes checked (once for each state of a file).
+    """Path of the card's file, or of the first folder that holds all files; hashes are checked.
 
     Raises:
-        MissingNeed: the file is nowhere, or it holds other bytes than the card or ``weights.lock`` says.
+        MissingNeed: it is nowhere, or holds other bytes than the card, its name or ``weights.lock`` says.
     """
-    if isinstance(card, Folder):
-        return _resolve_folder(card)
-    for path in candidates(card):
-        if path.is_file():
-            _check(card, path)
-            return path
-    raise MissingNeed(f"weights {card.id!r} are not on this machine\n{how_to_get(card)}")
-
-
-def _resolve_folder(folder: Folder) -> Path:
-    """The first place where all files are; one where only some are is told, and passed by."""
+    files = _files(card)
     halves = []
-    for root, paths in _places(folder):
-        absent = [card.file for card, path in zip(folder.cards, paths, strict=True) if not path.is_file()]
+    for paths in zip(*map(candidates, files), strict=True):
+        absent = [file.file for file, path in zip(files, paths, strict=True) if not path.is_file()]
+        root: Path = paths[0].parents[len(Path(files[0].file).parts) - 1] if isinstance(card, Folder) else paths[0]
         if not absent:
-            for card, path in zip(folder.cards, paths, strict=True):
-                _check(card, path)
+            for file, path in zip(files, paths, strict=True):
+                _check(file, path)
             return root
         if len(absent) < len(paths):
             halves.append(f"  {root} lacks {', '.join(absent)}\n")
-    raise MissingNeed(f"weights {folder.id!r} are not on this machine\n{''.join(halves)}{how_to_get(folder)}")
+    raise MissingNeed(f"weights {card.id!r} are not on this machine\n{''.join(halves)}{how_to_get(card)}")
 
 
-def _places(folder: Folder) -> list[tuple[Path, tuple[Path, ...]]]:
-    """Each place where the folder may lie, with the path of each file there."""
-    depth = len(Path(folder.cards[0].file).parts) - 1
-    return [
-        (paths[0].parents[depth], paths) for paths in zip(*(candidates(card) for card in folder.cards), strict=True)
-    ]
+def facts(card: Card | Folder) -> list[str]:
+    """Lines that say what it is, where it comes from, how large it is, and its licence.
+
+    >>> facts(CARDS["alexnet-imagenet"])[2].strip()
+    'size     244 MB (244408911 bytes)'
+    """
+    size = f"{card.bytes / 1e6:.0f} MB ({card.bytes} bytes)" if card.bytes else "not known"
+    what, source = f"{card.note} ({card.revision})", card.source
+    return [f"  what     {what}", f"  from     {source}", f"  size     {size}", f"  licence  {card.licence}"]
 
 
 def how_to_get(card: Card | Folder) -> str:
-    """Lines that say what the file is, where it comes from, how large it is, its licence and where to put it.
-
-    >>> print(how_to_get(CARDS["alexnet-imagenet"]).splitlines()[2].strip())
-    size     244 MB (244408911 bytes)
-    """
-    size = f"{card.bytes / 1e6:.0f} MB ({card.bytes} bytes)" if card.bytes else "not known"
-    lines = [f"  what     {card.note} ({card.revision})", f"  from     {card.source}", f"  size     {size}"]
-    lines.append(f"  licence  {card.licence}")
+    """Its `facts`, and lines that say where to put it."""
+    lines = facts(card)
+    hashes = [file.sha256 or "not published; pinned on first use" for file in _files(card)]
     if isinstance(card, Folder):
-        lines += [f"  file     {part.file}: sha256 {_said(part.sha256)}" for part in card.cards]
+        lines += [f"  file     {file.file}: sha256 {sha256}" for file, sha256 in zip(card.cards, hashes, strict=True)]
         lines.append(f"  put them into {own_folder() / card.id}")
-        yours = f"$RDPBENCH_WEIGHTS/{card.id}"
+        place, by_hand = card.id, False
     else:
-        lines += [f"  sha256   {_said(card.sha256)}", f"  put it   at {own_folder() / card.place}"]
-        yours = f"$RDPBENCH_WEIGHTS/{card.place}"
+        lines += [f"  sha256   {hashes[0]}", f"  put it   at {own_folder() / card.place}"]
+        place, by_hand = card.place, card.by_hand
     lines.append("           or into a folder of yours and type: export RDPBENCH_WEIGHTS=/where/the/folder/is")
-    if "/" in yours.removeprefix("$RDPBENCH_WEIGHTS/") or isinstance(card, Folder):
-        lines.append(f"           (there as {yours})")
-    if isinstance(card, Card) and card.by_hand:
-        return "\n".join([*lines, "           (only a browser gets it from that page)"])
-    return "\n".join([*lines, "           or let it be downloaded: rdpbench run ... download=true"])
+    if "/" in place or isinstance(card, Folder):
+        lines.append(f"           (there as $RDPBENCH_WEIGHTS/{place})")
+    if by_hand:
+        lines.append("           (only a browser gets it from that page)")
+    else:
+        lines.append("           or let it be downloaded: rdpbench run ... download=true")
+    return "\n".join(lines)
 
 
-def _said(sha256: str | None) -> str:
-    return sha256 or "not published; pinned on first use"
-
-
-def fetch(card: Card | Folder, progress: Progress | None = None) -> Path:
+def fetch(card: Card | Folder, progress: Report | None = None) -> Path:
     """Download the card's file, or the folder's files, into our cache unless here already; returns the path.
 
     A file appears under its name only when it is whole and its hash is right.
 
     Args:
         card: what to download.
-        progress: called after each block; by default every fifth is told on stderr.
+        progress: called after each block, in place of a bar or lines.
 
     Raises:
         MissingNeed: no network, a refusal, a cut connection, other bytes or too little disk; the message tells how to
             put the file there by hand.
     """
-    if isinstance(card, Folder):
-        if not any(all(path.is_file() for path in paths) for _, paths in _places(card)):
-            for part in card.cards:
-                if not (own_folder() / part.place).is_file():
-                    _download(part, how_to_get(card), progress)
-        return resolve(card)
-    if not any(path.is_file() for path in candidates(card)):
-        _download(card, how_to_get(card), progress)
+    files, hint = _files(card), how_to_get(card)
+    if not any(all(path.is_file() for path in paths) for paths in zip(*map(candidates, files), strict=True)):
+        for file in files:
+            target = own_folder() / file.place
+            if file.by_hand:
+                raise MissingNeed(f"weights {file.id!r} are not on this machine\n{hint}")
+            if not target.is_file():
+                download(file.source, target, sha256=file.sha256, size=file.bytes, hint=hint, progress=progress)
     return resolve(card)
-
-
-def _download(card: Card, hint: str, progress: Progress | None) -> None:
-    if card.by_hand:
-        raise MissingNeed(f"weights {card.id!r} are not on this machine\n{hint}")
-    target = own_folder() / card.place
-    download(card.source, target, sha256=card.sha256, size=card.bytes, hint=hint, progress=progress)
 
 
 def identity(card: Card | Folder) -> str:
@@ -316,27 +460,22 @@ def identity(card: Card | Folder) -> str:
     >>> identity(CARDS["vgg16-imagenet"])[:8]
     '397923af'
     """
-    if isinstance(card, Folder):
-        files = [identity(part) for part in card.cards]
-        together = hashlib.sha256("\n".join(files).encode()).hexdigest()
-        return f"unpinned:{together}" if any(one.startswith("unpinned:") for one in files) else together
-    return card.sha256 or f"unpinned:{_pins().get(card.id, 'unknown')}"
+    hashes = [file.sha256 or f"unpinned:{_pins().get(file.id, 'unknown')}" for file in _files(card)]
+    if isinstance(card, Card):
+        return hashes[0]
+    together = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    return f"unpinned:{together}" if any(sha256.startswith("unpinned:") for sha256 in hashes) else together
 
 
 def read_tensors(card: Card | Folder) -> dict[str, Any]:
-    """The tensors by name, on the CPU: of a ``.safetensors`` file, or by ``torch.load`` without pickled code.
-
-    Of a folder, those of all its ``.safetensors`` files.
+    """The tensors by name of a card's file, or of all ``.safetensors`` files of a folder, on the CPU.
 
     Raises:
         MissingNeed: see `resolve`.
+        CodecError: see `read_file`.
     """
-    path = resolve(card)
-    if isinstance(card, Folder):
-        files = [path / part.file for part in card.cards if part.file.endswith(".safetensors")]
-        return {name: tensor for file in files for name, tensor in read_file(file).items()}
-    loaded = read_file(path)
-    assert isinstance(loaded, dict), f"{card.file} holds a {type(loaded).__name__}, expected tensors by name"
+    loaded = Weights(card).read()
+    assert isinstance(loaded, dict), f"{card.id} holds a {type(loaded).__name__}, expected tensors by name"
     return loaded
 
 
@@ -417,59 +556,44 @@ def _more_than_tensors(path: Path, names: str) -> CodecError:
     )
 
 
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, read once for each state of it (size and times), on this machine."""
-    state = path.stat()
-    # The time of the last change of any kind is in it: who copies a file over another may set the other one.
-    mark = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
-    known = _read("checked.json").get(str(path.resolve()))
-    if known and known[:-1] == mark:
-        return str(known[-1])
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    _remember("checked.json", str(path.resolve()), [*mark, found])
-    return found
-
-
 def _check(card: Card, path: Path) -> None:
-    found = sha256_of(path)
+    sha256 = content_sha256(path)
     expected = card.sha256 or _pins().get(card.id)
+    if not card.sha256 and not sha256.startswith(card.digits):
+        raise MissingNeed(f"{path} is not the file that its name says: its sha256 is {sha256}\n{how_to_get(card)}")
     if expected is None:
-        _remember("weights.lock", card.id, {"sha256": found, "bytes": path.stat().st_size, "source": card.source})
-    elif found != expected:
+        _pin(card, {"sha256": sha256, "bytes": path.stat().st_size, "source": card.source})
+    elif sha256 != expected:
         lock = own_folder() / "weights.lock"
-        told = "remove or replace it"
+        advice = "remove or replace it"
         if not card.sha256:
-            told += f"; if the publisher's file is another now, take {card.id!r} out of {lock}"
+            advice += f"; if the publisher's file is another now, take {card.id!r} out of {lock}"
         if not card.folder and path.suffix != ".metagraph":
-            told += "; a file of your own is named, and nothing is replaced: codec.options.checkpoint=PATH"
+            advice += "; a file of your own is named, and nothing is replaced: codec.options.checkpoint=PATH"
         raise MissingNeed(
             f"{path} ({path.stat().st_size} bytes) is not the file that {'its card' if card.sha256 else lock} names: "
-            f"sha256 {found}, expected {expected}; {told}\n{how_to_get(card)}"
+            f"sha256 {sha256}, expected {expected}; {advice}\n{how_to_get(card)}"
         )
 
 
 def _pins() -> dict[str, str]:
-    return {card: str(pin["sha256"]) for card, pin in _read("weights.lock").items()}
+    return {card: str(pin["sha256"]) for card, pin in _lock().items()}
 
 
-def _read(name: str) -> dict[str, Any]:
+def _lock() -> dict[str, Any]:
     try:
-        content = json.loads((own_folder() / name).read_text())
+        content = json.loads((own_folder() / "weights.lock").read_text())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
-def _remember(name: str, key: str, value: object) -> None:
-    """Add an entry to a JSON file of our cache. A cache that cannot be written costs time, not the run."""
+def _pin(card: Card, pin: dict[str, Any]) -> None:
+    """Add an entry to ``weights.lock``. A cache that cannot be written does not stop the run."""
+    folder = own_folder()
     try:
-        folder = own_folder()
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f".{name}.lock"):
-            content = _read(name) | {key: value}
-            part = folder / f".{name}.{os.getpid()}.part"
-            part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-            part.replace(folder / name)
-    except OSError as error:
-        print(f"cannot write {own_folder() / name}: {error}", file=sys.stderr)
+        with FileLock(folder / ".weights.lock.lock"):
+            write_file(folder / "weights.lock", json.dumps(_lock() | {card.id: pin}, indent=1, sort_keys=True) + "\n")
+    except (OSError, StoreUnwritable) as error:
+        print(f"cannot write {folder / 'weights.lock'}: {error}", file=sys.stderr)

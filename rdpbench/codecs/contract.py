@@ -39,15 +39,16 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from inspect import signature
 from math import isfinite
 from operator import index
 from types import MappingProxyType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from rdpbench.errors import CodecError, ConfigError, OutOfRange, UnknownName
+from rdpbench.errors import BitstreamError, CodecError, CoderFailed, ConfigError, OutOfRange, RdpbenchError, UnknownName
 from rdpbench.image import Image
 from rdpbench.needs import Need
 from rdpbench.registry import Kind, abstract_in, load, needs_in, refusal, shape_of, texts_in, type_of
@@ -189,21 +190,81 @@ class Rate:
     rises: bool = True
     """Do the bytes grow with the value? (Quality: yes. QP: no.)"""
     points: tuple[float, ...] = ()
-    """The default sweep; those in ``conf/codec`` take precedence."""
+    """The default sweep. Of a codec that ships it stands in ``conf/codec``, which `rdpbench ls` reads alone."""
     listed: bool = False
     """Are ``points`` all that is legal, as with networks for a few rates?"""
 
+    @property
+    def values(self) -> tuple[float, ...]:
+        """All values that are legal; ``points`` where that is a continuum.
+
+        >>> Rate("quality", 1, 3).values
+        (1, 2, 3)
+        """
+        if self.listed or not self.step:
+            return self.points
+        return tuple(self.low + number * self.step for number in range(round((self.high - self.low) / self.step) + 1))
+
     def check(self, codec: str, value: float) -> float:
         """Return the value (an int where steps are whole), or raise `OutOfRange` that says what is legal."""
-        legal = f"{self.low:g}..{self.high:g}" + (f" in steps of {self.step:g}" if self.step else "")
         if self.listed and value not in self.points:
             legal = ", ".join(f"{point:g}" for point in self.points)
-            raise OutOfRange(f"rate {value:g} is none that {codec!r} takes: {self.field} {legal}")
+            raise OutOfRange(f"rate {value:g}: {codec!r} has {self.field} {legal} only")
+        legal = f"{self.low:g}..{self.high:g}" + (f" in steps of {self.step:g}" if self.step else "")
         off_grid = self.step and abs((value - self.low) / self.step - round((value - self.low) / self.step)) > 1e-9
         if not self.low <= value <= self.high or off_grid:
             raise OutOfRange(f"rate {value:g} is outside what {codec!r} takes: {self.field} {legal}")
         whole = self.step and float(self.step).is_integer() and float(self.low).is_integer()
         return round(value) if whole else float(value)
+
+
+def check_choice(codec: str, option: str, value: object, choices: Collection[object]) -> None:
+    """Raise `ConfigError` that lists the choices, unless ``value`` is one of them.
+
+    >>> check_choice("jpeg", "chroma", "4:1:1", ["4:4:4", "4:2:0"])
+    Traceback (most recent call last):
+    rdpbench.errors.ConfigError: jpeg: chroma='4:1:1' is not legal; choose from '4:4:4', '4:2:0'
+    """
+    if value not in list(choices):  # a list that was typed has no hash
+        legal = ", ".join(map(repr, choices))
+        raise ConfigError(f"{codec}: {option}={value!r} is not legal; choose from {legal}")
+
+
+class CheckedOptions:
+    """Base of the codecs that ship: rate and options are checked when one is built."""
+
+    name: ClassVar[str]
+    """Of the class, in messages."""
+    rate: ClassVar[Rate]
+    choices: ClassVar[Mapping[str, Collection[Any]]] = {}
+    """The legal values of fields, by name."""
+
+    def __post_init__(self) -> None:
+        self.rate.check(self.name, getattr(self, self.rate.field))
+        for option, legal in self.choices.items():
+            check_choice(self.name, option, getattr(self, option), legal)
+
+
+@contextmanager
+def encoding(codec: str) -> Iterator[None]:
+    """Whatever a library raises while it encodes is a `CoderFailed` that quotes it."""
+    try:
+        yield
+    except RdpbenchError:
+        raise
+    except Exception as error:
+        raise CoderFailed(f"{codec} could not encode: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def decoding(codec: str) -> Iterator[None]:
+    """Whatever a library raises while it decodes is a `BitstreamError`: damage trips parsers in many ways."""
+    try:
+        yield
+    except RdpbenchError:
+        raise
+    except Exception as error:
+        raise BitstreamError(f"not a {codec} bitstream, or damaged: {type(error).__name__}: {error}") from error
 
 
 def faults_of(codec: type) -> list[str]:
@@ -215,13 +276,14 @@ def faults_of(codec: type) -> list[str]:
     """
     faults = [*abstract_in(codec), *shape_of(codec, "encode", ("image", "side")), *shape_of(codec, "decode", ("data",))]
     faults += _faults_of_rate(codec)
-    for flag in ("seeded", "stochastic", "batches", "heavy", "uses_device", "uses_caption"):
+    facts = facts_of(codec)
+    for flag in FLAGS:
         faults += type_of(codec, flag, bool, f"{flag} = True or False")
-    if getattr(codec, "batches", False) is True:
+    if facts.batches:
         faults += shape_of(codec, "encode_batch", ("images", "sides"))
-    if getattr(codec, "decode_batch", None) is not None:
+    if facts.decodes_batches:
         faults += shape_of(codec, "decode_batch", ("datas",))
-    if getattr(codec, "uses_device", False) is True and (why := refusal(codec, (), ("device",))):
+    if facts.uses_device and (why := refusal(codec, (), ("device",))):
         faults.append(f'uses_device is True, but it cannot be built with device="cuda": {why}')
     faults += type_of(codec, "version", (str, int), 'version = "1"')
     faults += needs_in(codec)
@@ -268,43 +330,93 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
 
 
+FLAGS = ("seeded", "stochastic", "batches", "heavy", "uses_device", "uses_caption")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a codec class states, with the default of all that it leaves out. The head of this module explains each."""
+
+    rate: Rate | None
+    """None for a codec with a single rate point."""
+    needs: tuple[Need, ...]
+    version: str
+    seeded: bool
+    stochastic: bool
+    batches: bool
+    decodes_batches: bool
+    heavy: bool
+    uses_device: bool
+    uses_caption: bool
+    preload: tuple[str, ...]
+    unkeyed: frozenset[str]
+    depends_on_cpu: tuple[str, ...]
+    """Empty for a codec that writes the same bytes on all processors."""
+    takes_own: Mapping[str, frozenset[str]]
+
+
+def facts_of(codec: type) -> Facts:
+    """The facts of a codec class; what is stated wrongly (`faults_of`) counts as left out.
+
+    >>> from rdpbench.codecs.classical.jpegxl import JPEGXL
+    >>> facts_of(JPEGXL).depends_on_cpu, facts_of(JPEGXL).seeded
+    (('instructions',), False)
+    >>> facts_of(type("Mine", (), {"uses_device": True})).depends_on_cpu == FLOAT_LIBRARIES
+    True
+    """
+
+    def stated(name: str, default: Any, types: Any = (tuple, list, set, frozenset)) -> Any:
+        value = getattr(codec, name, default)
+        return value if isinstance(value, types) else default
+
+    flags: dict[str, Any] = {flag: bool(getattr(codec, flag, False)) for flag in FLAGS}
+    return Facts(
+        rate=stated("rate", None, Rate),
+        needs=tuple(stated("needs", ())),
+        version=str(getattr(codec, "version", "1")),
+        decodes_batches=getattr(codec, "decode_batch", None) is not None,
+        preload=tuple(stated("preload", ())),
+        unkeyed=frozenset(stated("unkeyed", ())),
+        depends_on_cpu=tuple(stated("depends_on_cpu", FLOAT_LIBRARIES if flags["uses_device"] else ())),
+        takes_own=stated("takes_own", {}, Mapping),
+        **flags,
+    )
+
+
+def _answer(codec: object, method: str, default: Any) -> Any:
+    """What a method says that a codec need not have."""
+    function = getattr(codec, method, None)
+    return function() if callable(function) else default
+
+
 def rate_of(codec: type) -> Rate | None:
     """The rate axis of a codec class, or None for a codec with a single rate point."""
-    rate = getattr(codec, "rate", None)
-    return rate if isinstance(rate, Rate) else None
+    return facts_of(codec).rate
 
 
 def needs_of(codec: type) -> tuple[Need, ...]:
     """What must be installed before a codec of this class can run."""
-    return tuple(getattr(codec, "needs", ()))
+    return facts_of(codec).needs
 
 
 def needs_of_built(codec: Codec) -> tuple[Need, ...]:
     """What this very configuration needs, the weights of its rate point included."""
-    own = getattr(codec, "weight_needs", None)
-    return (*needs_of(type(codec)), *(own() if callable(own) else ()))
+    return (*facts_of(type(codec)).needs, *_answer(codec, "weight_needs", ()))
 
 
 def depends_on_cpu(codec: type) -> tuple[str, ...]:
-    """What of the processor decides a codec's bytes; empty for one that writes the same on all.
-
-    >>> from rdpbench.codecs.classical.jpegxl import JPEGXL
-    >>> depends_on_cpu(JPEGXL), depends_on_cpu(type("Mine", (), {"uses_device": True})) == FLOAT_LIBRARIES
-    (('instructions',), True)
-    """
-    default = FLOAT_LIBRARIES if getattr(codec, "uses_device", False) else ()
-    return tuple(getattr(codec, "depends_on_cpu", default))
+    """What of the processor decides a codec's bytes; empty for one that writes the same on all."""
+    return facts_of(codec).depends_on_cpu
 
 
 def weights_kind_of(codec: Codec) -> str:
     """``official``, ``unpinned``, ``own`` or ``random``; empty for a codec without weights."""
-    kind = getattr(codec, "weights_kind", None)
-    return str(kind()) if callable(kind) else ""
+    return str(_answer(codec, "weights_kind", ""))
 
 
 def own_options(codec: type[Codec], options: Mapping[str, Any]) -> dict[str, str]:
     """The options that name weights of the user's, each with the path; a word that is no path is a published name."""
-    known: Mapping[str, frozenset[str]] = getattr(codec, "takes_own", {})
+    known = facts_of(codec).takes_own
     if options.get("weights", "official") != "official":
         return {}
     given = {name: str(options.get(name) or "") for name in known}
@@ -313,21 +425,17 @@ def own_options(codec: type[Codec], options: Mapping[str, Any]) -> dict[str, str
 
 def own_identity_of(codec: Codec) -> str:
     """The content of the user's own weights; empty for a codec without such."""
-    own = getattr(codec, "own_identity", None)
-    return str(own()) if callable(own) else ""
+    return str(_answer(codec, "own_identity", ""))
 
 
 def make_ready(codec: Codec) -> None:
     """Load what a codec loads, so that it is not in a time."""
-    ready = getattr(codec, "ready", None)
-    if callable(ready):
-        ready()
+    _answer(codec, "ready", None)
 
 
 def coder_of(codec: Codec) -> dict[str, str]:
     """What codes, by name: part of the key, since another library version may write other bytes."""
-    coder = getattr(codec, "coder", None)
-    return dict(coder()) if callable(coder) else {}
+    return dict(_answer(codec, "coder", {}))
 
 
 def coder_inside(what: str, codec: Codec) -> dict[str, str]:
@@ -337,7 +445,7 @@ def coder_inside(what: str, codec: Codec) -> dict[str, str]:
     >>> sorted(coder_inside("guide", WebP()))
     ['guide libwebp', 'guide pillow']
     """
-    version = str(getattr(codec, "version", "1"))
+    version = facts_of(type(codec)).version
     inside = {**coder_of(codec), **({"version": version} if version != "1" else {})}
     return {f"{what} {name}": made for name, made in inside.items()}
 
@@ -351,25 +459,20 @@ def configuration_of(codec: Codec, *, with_rate: bool = False) -> dict[str, Any]
     >>> configuration_of(JPEG(quality=5), with_rate=True)
     {'quality': 5, 'chroma': '4:2:0', 'optimize': False}
     """
-    axis, cls = rate_of(type(codec)), type(codec)
-    apart = {axis.field if axis and not with_rate else "", "device" if getattr(cls, "uses_device", False) else ""}
-    own: tuple[Any, ...] = fields(cls) if is_dataclass(cls) else ()
-    found: dict[str, Any] = {one.name: getattr(codec, one.name) for one in own if one.name not in apart}
-    settings = getattr(codec, "settings", None)
+    cls: Any = type(codec)
+    facts = facts_of(cls)
+    apart = {facts.rate.field if facts.rate and not with_rate else "", "device" if facts.uses_device else ""}
+    names = [field.name for field in fields(cls) if field.name not in apart] if is_dataclass(cls) else []
+    configuration: dict[str, Any] = {name: getattr(codec, name) for name in names}
     try:
-        found |= dict(settings()) if callable(settings) else {}
-        found |= _weight_files(codec)
+        configuration |= dict(_answer(codec, "settings", {}))
+        # Where published weights are from. Their hashes are in `coder`.
+        cards = [card for need in _answer(codec, "weight_needs", ()) if (card := getattr(need, "card", None))]
+        files = {str(card.id): f"{card.source}, revision {card.revision}" for card in cards}
+        configuration |= {"weight_files": files} if files else {}
     except Exception as error:  # what is only told must not fail what is coded
-        found["settings"] = f"not known: {type(error).__name__}: {error}"
-    return found
-
-
-def _weight_files(codec: Codec) -> dict[str, Any]:
-    """Where the published weights of a configuration are from, with their revision. Their hashes are in `coder`."""
-    own = getattr(codec, "weight_needs", None)
-    cards = [card for need in (own() if callable(own) else ()) if (card := getattr(need, "card", None))]
-    files = {str(card.id): f"{card.source}, revision {card.revision}" for card in cards}
-    return {"weight_files": files} if files else {}
+        configuration["settings"] = f"not known: {type(error).__name__}: {error}"
+    return configuration
 
 
 def check_options(setting: CodecSetting | DataSetting) -> None:
@@ -419,8 +522,6 @@ def set_elsewhere(cls: type) -> dict[str, str]:
     >>> set_elsewhere(WebP)
     {'quality': 'rate'}
     """
-    axis = rate_of(cls)
-    return {
-        **({axis.field: "rate"} if axis else {}),
-        **({"device": "device"} if getattr(cls, "uses_device", 0) else {}),
-    }
+    facts = facts_of(cls)
+    axis = {facts.rate.field: "rate"} if facts.rate else {}
+    return {**axis, **({"device": "device"} if facts.uses_device else {})}

@@ -101,15 +101,17 @@ def _weights(record: dict[str, Any]) -> list[str]:
 
 def _absent(record: dict[str, Any]) -> list[str]:
     """Of a dataset that is not here, what the first run would download."""
+    from rdpbench.datasets.command import named_dataset
+
     try:
-        dataset: Any = registry.load("dataset", record["use"])(**(record.get("options") or {}))
+        dataset = named_dataset(record["name"])
     except ConfigError:  # needs an option, such as a folder
         return []
     if not getattr(dataset, "missing", lambda: None)():
         return []
     size = getattr(dataset, "download_size", "of unknown size")
     how = f"the first run downloads it, or type: rdpbench data fetch {record['name']}"
-    return [f"           not here, {size}; {how if hasattr(dataset, 'verify') else 'listed only'}"]
+    return [f"           not here, {size}; {how}"]
 
 
 def _gpu() -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from rdpbench.errors import UnknownName
-from rdpbench.paths import conf_folder, file_name, unwritable
+from rdpbench.paths import conf_folder, file_name, written_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -134,14 +134,8 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     paths = []
     for ending, options in FORMATS.items():
         path = stem.with_name(f"{stem.name}.{ending}")
-        beside = path.with_name(f".{path.name}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside.unlink(missing_ok=True)  # a link in a folder from elsewhere is not followed
+        with written_whole(path) as beside:
             figure.savefig(beside, format=ending, **options)
-            beside.replace(path)
-        except OSError as error:
-            raise unwritable(path, error) from error
         paths.append(path)
     return paths
 

@@ -38,7 +38,7 @@ from typing import Any, TypeAlias
 
 from rdpbench.errors import StoreCorrupt, StoreError
 from rdpbench.metrics.contract import stated, weighed
-from rdpbench.paths import ODD, file_name, unwritable
+from rdpbench.paths import ODD, file_name, write_file
 from rdpbench.provenance import to_json
 from rdpbench.results.stats.meanings import meaning
 from rdpbench.results.stats.points import Points
@@ -281,16 +281,10 @@ def write(path: Path, curve: Curve) -> list[Path]:
         files[images] = _csv(IMAGES_KIND, [*IMAGE, *metrics], lines)
     origin = {"curve": KIND, "version": VERSION, **curve.origin} | {"version": VERSION}
     files[path.with_suffix(".json")] = to_json(origin, indent=1, ensure_ascii=False) + "\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for file, content in files.items():
-            beside = file.with_name(f".{file.name}.tmp")
-            beside.write_bytes(content.encode())
-            beside.replace(file)
-        if images not in files:
-            images.unlink(missing_ok=True)
-    except OSError as error:
-        raise unwritable(path, error) from error
+    for file, content in files.items():
+        write_file(file, content)
+    if images not in files:
+        images.unlink(missing_ok=True)
     return list(files)
 
 

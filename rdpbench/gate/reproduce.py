@@ -165,7 +165,7 @@ def expected(check: Check) -> list[dict[str, tuple[float, str]]]:
 def lacking(bench: Bench) -> tuple[str, list[str]]:
     """Why a run cannot start, and each thing that is missing; empty if it can."""
     from rdpbench.codecs.contract import needs_of
-    from rdpbench.runners.grid import dataset_of
+    from rdpbench.datasets.contract import dataset_of
     from rdpbench.runners.preflight import weights_of
 
     found: list[tuple[str, str]] = []
@@ -203,8 +203,8 @@ def reproduce(check: Check, overrides: Sequence[str], console: Console, *, downl
     Raises:
         ConfigError: settings that would make it another check.
     """
+    from rdpbench.datasets.contract import dataset_of
     from rdpbench.runners import sweep
-    from rdpbench.runners.grid import dataset_of
     from rdpbench.runners.preflight import fetch_weights
 
     points = expected(check)

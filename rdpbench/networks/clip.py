@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import Card, read_tensors, resolve
 from rdpbench.errors import ImageError, MetricError
 from rdpbench.image import Image, check_image
@@ -133,29 +134,14 @@ def build(shape: Shape, tensors: Mapping[str, Tensor], *, text: bool = True) -> 
     Raises:
         MetricError: a tensor is missing, left over or of another shape.
     """
-    import torch
     from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
     sizes = configuration(shape)
-    with torch.device("meta"):
-        model: Any = (
-            CLIPModel(CLIPConfig(**sizes))
-            if text
-            else CLIPVisionModelWithProjection(CLIPVisionConfig(**sizes["vision_config"]))
-        )
-    # Files of before transformers 4.31 hold the positions' numbers too.
-    given = {name: tensor for name, tensor in tensors.items() if not name.endswith(".embeddings.position_ids")}
-    if not text:
-        given = {name: tensor for name, tensor in given.items() if name.startswith(("vision_model.", "visual_"))}
-    try:
-        model.load_state_dict({name: tensor.float() for name, tensor in given.items()}, strict=True, assign=True)
-    except RuntimeError as error:
-        raise MetricError(f"the file does not hold this CLIP network: {error}") from error
-    for name, numbers in list(model.named_buffers()):
-        # Not stored: numbers of the positions, which the meta device left without values.
-        owner = model.get_submodule(name.rpartition(".")[0])
-        owner.position_ids = torch.arange(numbers.shape[1])[None]
-    return model.eval().requires_grad_(False)
+    if text:
+        return load_strictly(lambda: CLIPModel(CLIPConfig(**sizes)), tensors, "the CLIP file", error=MetricError)
+    images = {name: tensor for name, tensor in tensors.items() if name.startswith(("vision_model.", "visual_"))}
+    vision = CLIPVisionConfig(**sizes["vision_config"])
+    return load_strictly(lambda: CLIPVisionModelWithProjection(vision), images, "the CLIP file", error=MetricError)
 
 
 def configuration(shape: Shape) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import CARDS, Weights, read_tensors
 from rdpbench.errors import ImageError, MetricError
 from rdpbench.image import Image, check_image
@@ -53,16 +54,12 @@ def build(tensors: Mapping[str, Tensor]) -> Any:
     Raises:
         MetricError: a tensor is missing, left over or of another shape.
     """
-    import torch
     from torchvision.models import inception_v3
 
-    with torch.device("meta"):
-        network = inception_v3(weights=None, num_classes=1008, aux_logits=False, init_weights=False)
-    try:
-        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=True, assign=True)
-    except RuntimeError as error:
-        raise MetricError(f"the file does not hold the Inception network of FID: {error}") from error
-    return network.eval().requires_grad_(False)
+    def empty() -> Any:
+        return inception_v3(weights=None, num_classes=1008, aux_logits=False, init_weights=False)
+
+    return load_strictly(empty, tensors, CARD.id, error=MetricError)
 
 
 def pool3(network: Any, images: Tensor) -> Tensor:

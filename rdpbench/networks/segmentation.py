@@ -12,9 +12,8 @@ Images pass one at a time, so that no map depends on its neighbours.
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rdpbench.assets.load import load_pretrained
 from rdpbench.assets.weights import Folder, resolve
 from rdpbench.errors import ImageError, MetricError
 from rdpbench.image import Image, check_image
@@ -176,17 +176,7 @@ def read_network(folder: Path, kind: Literal["eomt", "maskformer"]) -> Any:
     from transformers import EomtForUniversalSegmentation, MaskFormerForInstanceSegmentation
 
     cls: Any = {"eomt": EomtForUniversalSegmentation, "maskformer": MaskFormerForInstanceSegmentation}[kind]
-    with _quiet():
-        try:
-            network, told = cls.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-            )
-        except (RuntimeError, ValueError) as error:
-            raise MetricError(f"{folder} does not hold this network: {error}") from error
-    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if told[what]:
-            raise MetricError(f"{folder}: {what.replace('_', ' ')}: {', '.join(map(str, sorted(told[what])[:5]))}")
-    return network
+    return load_pretrained(cls, folder, torch.float32, leftovers=False, error=MetricError)
 
 
 def processor_for(model: Model, folder: Path | None = None) -> Any:
@@ -210,18 +200,3 @@ def check_classes(config: Any, model: Model) -> None:
         found = str(config.id2label.get(index, ""))
         if found and not found.startswith("LABEL_") and not found.startswith(name):
             raise MetricError(f"{model.card.id} calls class {index} {found!r}, and {model.classes} {name!r}")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bar for a file that is read in a second."""
-    from transformers.utils import logging as untyped
-
-    logging: Any = untyped
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rdpbench.codecs.contract import OWN_WEIGHTS
 from rdpbench.errors import ConfigError, MissingNeed
-from rdpbench.paths import unwritable
+from rdpbench.paths import write_file
 from rdpbench.report.model import Shown, Source
 from rdpbench.report.pictures import ending, name_of
 from rdpbench.results import tables
@@ -448,12 +447,5 @@ def tidy(folder: Path, pictures: Iterable[Picture], refused: Set[str]) -> int:
 
 def _put(path: Path, content: bytes) -> None:
     """Write a file whole; one that is the same already stays as it is."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        if path.is_file() and path.read_bytes() == content:
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(content)
-        beside.replace(path)
-    except OSError as error:
-        raise unwritable(path, error) from error
+    if not path.is_file() or path.read_bytes() != content:
+        write_file(path, content)

@@ -23,7 +23,7 @@ from typing import Literal, TypeAlias, TypeVar
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import RdpbenchError, StoreCorrupt, StoreUnwritable, WorkerError
 from rdpbench.image import Image, pixel_sha256, read_image
-from rdpbench.paths import unwritable
+from rdpbench.paths import unwritable, written_whole
 from rdpbench.report.model import Shown, Source
 from rdpbench.results.stats.summary import common_rates
 from rdpbench.results.store.schema import Row
@@ -208,9 +208,5 @@ def _write(pixels: Image, thumb: Path, path: Path) -> None:
         (image.reduce(step), thumb, "JPEG", {"quality": 80}),
         (image, path, path.suffix[1:].upper(), options),
     ):
-        beside = where.with_suffix(f".{os.getpid()}.tmp")
-        try:
+        with written_whole(where) as beside:
             made.save(beside, format=kind, **how)
-            beside.replace(where)
-        except OSError as error:
-            raise unwritable(where, error) from error

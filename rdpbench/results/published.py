@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from rdpbench import registry
 from rdpbench.errors import StoreCorrupt, StoreError, UnknownName
-from rdpbench.paths import unwritable
+from rdpbench.paths import write_file
 from rdpbench.results.stats.summary import summarise
 from rdpbench.results.tables import text
 
@@ -175,13 +175,7 @@ def _write(path: Path, kind: str, header: Sequence[str], lines: Iterable[Sequenc
     out = io.StringIO()
     out.write(f"# {kind} v{VERSION}\n")
     csv.writer(out, lineterminator="\n").writerows([header, *lines])
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.tmp")
-        beside.write_bytes(out.getvalue().encode())
-        beside.replace(path)
-    except OSError as error:
-        raise unwritable(path, error) from error
+    write_file(path, out.getvalue())
 
 
 def read(path: Path) -> list[Number]:

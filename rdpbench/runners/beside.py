@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rdpbench.datasets.command import dataset
+from rdpbench.datasets.command import named_dataset
 from rdpbench.datasets.contract import Sample
 from rdpbench.datasets.index import Entry
 from rdpbench.errors import ImageError, MetricError
@@ -127,4 +127,4 @@ def reference_of(metric: type[SetMetric]) -> str:
 
 def _dataset(reference: str) -> Any:
     name, _, protocol = reference.partition("@")
-    return dataset(name, protocol=protocol)
+    return named_dataset(name, protocol=protocol)

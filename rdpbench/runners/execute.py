@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rdpbench.errors import StoreBusy, StoreCorrupt
 from rdpbench.paths import unwritable
-from rdpbench.progress import progress
+from rdpbench.progress import show_progress
 from rdpbench.provenance import provenance, write_session
 from rdpbench.results.store.parts import PartWriter
 from rdpbench.results.store.schema import OF_THE_MACHINE, REFUTED, Measure, Member, Row, error_text
@@ -173,7 +173,7 @@ def _write(results: Iterator[Result], done: Done, noted: Mapping[str, str], samp
     with contextlib.ExitStack() as files:
         for file in closing:
             files.enter_context(file)
-        with progress(len(done.plan.work)) as shown, contextlib.closing(results) as stream:  # type: ignore[type-var]
+        with show_progress("", len(done.plan.work), "tasks") as shown, contextlib.closing(results) as stream:  # type: ignore[type-var]
             for result in map(_public, stream, itertools.repeat(codecs)):
                 # Arrays first: a row whose features were lost is scored again, the other way round is for nothing.
                 for made in result.features:

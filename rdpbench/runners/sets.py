@@ -21,14 +21,13 @@ from numpy.typing import NDArray
 
 from rdpbench import registry
 from rdpbench.datasets.contract import Dataset, Sample
-from rdpbench.datasets.index import Entry, index
-from rdpbench.datasets.loader import ahead
+from rdpbench.datasets.index import Entry, ahead, index
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import ImageError, MetricError, StoreError
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.metrics.contract import Estimate, Features, Lender, SetMetric, bounds_of, number_of, short_name
 from rdpbench.paths import cache_folder
-from rdpbench.progress import progress
+from rdpbench.progress import show_progress
 from rdpbench.provenance import new_session, to_json
 from rdpbench.results.stats.bootstrap import REAL, Bounds, jackknifed
 from rdpbench.results.stats.current import of_store
@@ -428,10 +427,13 @@ def reference_arrays(name: str, metric: type[SetMetric], device: str) -> Sequenc
     if todo:
         extractor, writer = Extractor(device), store.writer(new_session())
         try:
-            with progress(len(todo)) as shown, ahead(todo, lambda entry: _pixels(entry, made.protocol)) as images:
+            with (
+                show_progress("", len(todo), "images") as shown,
+                ahead(todo, lambda entry: _pixels(entry, made.protocol)) as images,
+            ):
                 for entry, image in zip(todo, images, strict=True):
                     writer.append(extractor.extract(name, image, entry.sha256, entry.sample, made.protocol))
-                    shown.advance(failed=False)
+                    shown.advance()
         finally:
             writer.close()
     return load(store.places(kind(metric.features)), subjects)

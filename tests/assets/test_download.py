@@ -672,7 +672,7 @@ def test_plain_lines_tell_rate_and_time_left(site, target, monkeypatch, capsys):
 def test_lines_become_rarer_and_bytes_that_were_here_make_no_speed(monkeypatch, capsys):
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    with progress.meter("big") as told:
+    with progress.show_progress("big") as told:
         for second in range(3601):
             clock[0] = float(second)
             told(10**9 + second * 10**6, 10**10)

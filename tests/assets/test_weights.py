@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from rdpbench.assets import weights
+from rdpbench.assets.hashes import READING
 from rdpbench.assets.weights import CARDS, Card, Weights, fetch, identity, resolve
 from rdpbench.errors import CodecError, MissingNeed
 
@@ -174,7 +175,7 @@ def test_a_file_is_hashed_once_and_again_when_it_changes(home, monkeypatch):
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"x": 1}'])
 def test_a_damaged_memory_of_hashes_is_ignored(home, content):
     put(home / "given" / CARD.file)
-    put(home / "own" / "weights" / "checked.json", content.encode())
+    put(home / "own" / f"pixels-{READING}.sqlite", content.encode())
     assert resolve(CARD).is_file()
 
 
@@ -194,7 +195,7 @@ def test_download(home, server, capsys):
     assert path.read_bytes() == BYTES
     assert progress[-1] == (len(BYTES), len(BYTES))
     assert len(progress) > 1
-    assert left_over(home) == ["checked.json", CARD.file]
+    assert left_over(home) == [f"pixels-{READING}.sqlite", CARD.file]
     asked = server.asked
     assert fetch(at(server, "good")) == path
     assert server.asked == asked

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from rdpbench.assets import weights
-from rdpbench.codecs.learned import checkpoints
+from rdpbench.assets import load, weights
 from rdpbench.codecs.learned.hyperprior import network, random_network
-from rdpbench.codecs.learned.tables import check, set_tables
+from rdpbench.codecs.learned.tables import check, fit, set_tables
 from rdpbench.errors import CodecError, MissingNeed
 
 NARROW = (8, 12)
@@ -41,7 +40,7 @@ def copy(net: Any) -> dict[str, torch.Tensor]:
 
 def fitted(tensors: dict[str, torch.Tensor], **options: Any) -> Any:
     net = network("mbt2018-mean", NARROW)
-    net.tables = checkpoints.fit(net, tensors, "example", **options)
+    net.tables = fit(net, tensors, "example", **options)
     return net.eval()
 
 
@@ -108,9 +107,7 @@ def test_drops_and_renames_are_those_of_the_codec() -> None:
 
 
 def test_constants_may_be_absent() -> None:
-    tensors = {
-        name: one for name, one in copy(trained()).items() if name.rpartition(".")[2] not in checkpoints.CONSTANTS
-    }
+    tensors = {name: one for name, one in copy(trained()).items() if name.rpartition(".")[2] not in load.CONSTANTS}
     assert "gaussian_conditional.scale_bound" not in tensors
     fitted(tensors)
 
@@ -134,7 +131,7 @@ def test_tables_that_are_no_distributions_are_refused() -> None:
         check(np.array([[0, 5, 65536], [0, 5, 65535]]), [3, 3], [0, 0])
 
 
-def place(folder: Path, content: Any, monkeypatch: pytest.MonkeyPatch, digits: str = "") -> checkpoints.Checkpoint:
+def place(folder: Path, content: Any, monkeypatch: pytest.MonkeyPatch, digits: str = "") -> weights.Weights:
     """A file as a publisher names it, with the digits of its hash in the name, unless others are given."""
     file = folder / "part.pth"
     torch.save(content, file)
@@ -142,7 +139,7 @@ def place(folder: Path, content: Any, monkeypatch: pytest.MonkeyPatch, digits: s
     file.rename(folder / f"example-{digits}.pth")
     monkeypatch.setenv("RDPBENCH_WEIGHTS", str(folder))
     monkeypatch.setenv("RDPBENCH_CACHE", str(folder / "cache"))
-    return checkpoints.Checkpoint(
+    return weights.Weights(
         weights.Card("example", "https://example.org/x.pth", "1", f"example-{digits}.pth", None, 0, "MIT", "example")
     )
 
@@ -159,13 +156,13 @@ def test_files_are_read_without_code_and_unwrapped(tmp_path: Path, monkeypatch: 
     ):
         folder = tmp_path / str(number)
         folder.mkdir()
-        fitted(checkpoints.read(place(folder, content, monkeypatch)))
+        fitted(place(folder, content, monkeypatch).read())
     other = tmp_path / "other"
     other.mkdir()
     with pytest.raises(
         CodecError, match=r"holds more than tensors and was not opened: .*Settings.* torch.save\("
     ) as error:
-        checkpoints.read(place(other, {"args": Settings(), **tensors}, monkeypatch))
+        place(other, {"args": Settings(), **tensors}, monkeypatch).read()
     assert "weights_only" not in str(error.value), "torch's advice, which is to run what is in the file"
     with pytest.raises(CodecError, match=r"example holds no tensors by name; it holds: epoch, weights"):
         fitted({"epoch": 1, "weights": {}})
@@ -175,8 +172,8 @@ def test_a_file_must_have_the_hash_that_its_name_begins_with(tmp_path: Path, mon
     good = place(tmp_path, {"a": torch.zeros(1)}, monkeypatch)
     assert good.missing() is None
     assert good.published
-    assert good.identity == f"sha256:{good.digits}"
+    assert good.identity == f"sha256:{good.card.digits}"
     bad = place(tmp_path, {"a": torch.zeros(1)}, monkeypatch, digits="00000000")
     assert "is not the file that its name says: its sha256 is " in str(bad.missing())
     with pytest.raises(MissingNeed, match="00000000"):
-        checkpoints.read(bad)
+        bad.read()

@@ -12,14 +12,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rdpbench.assets.load import load_strictly, on_meta
 from rdpbench.assets.weights import how_to_get
 from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.diffusion import bases, fields, models, prompts, sampling
 from rdpbench.codecs.diffusion.bases import Vocabulary, byte_vocabulary, clip_vocabulary
 from rdpbench.codecs.diffusion.library import diffusers
-from rdpbench.codecs.learned.systems import reproducible
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, MissingNeed, UnknownName
 from rdpbench.image import Image
+from rdpbench.networks.precision import reproducible
 
 MODELS = ("sd-1.5", "sd-2.1-base", "sd-2.1", "sdxl")
 
@@ -55,12 +56,12 @@ def table(bpe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def parts(base: str) -> dict[str, Any]:
     sizes = bases.BASES[base].layout
     made = {
-        "unet": models.on_meta(lambda: diffusers.UNet2DConditionModel.from_config(dict(sizes.unet))),
-        "vae": models.on_meta(lambda: diffusers.AutoencoderKL.from_config(dict(sizes.vae))),
+        "unet": on_meta(lambda: diffusers.UNet2DConditionModel.from_config(dict(sizes.unet))),
+        "vae": on_meta(lambda: diffusers.AutoencoderKL.from_config(dict(sizes.vae))),
     }
     for number in range(len(sizes.texts)):
-        made[f"text {number + 1}"] = models.on_meta(lambda at=number: models.text_tower(sizes, at))
-    made["controlnet"] = models.on_meta(
+        made[f"text {number + 1}"] = on_meta(lambda at=number: models.text_tower(sizes, at))
+    made["controlnet"] = on_meta(
         lambda: diffusers.ControlNetModel.from_unet(made["unet"], load_weights_from_unet=False)
     )
     return made
@@ -128,7 +129,7 @@ def test_old_names_load_and_all_that_does_not_fit_is_named() -> None:
     fresh = lambda: models.text_tower(models.layout("sd-2.1-base", "random"), 0)  # noqa: E731 - two uses below
     old = {f"text_model.{name}": one for name, one in tower.state_dict().items()}
     old["text_model.embeddings.position_ids"] = torch.arange(77)[None]
-    made = models.fill(models.on_meta(fresh), old, "old", torch.float32, rename=models.text_name)
+    made = load_strictly(fresh, old, "old", torch.float32, rename=models.text_name)
     ids = torch.tensor([[512, 3, 513]])
     assert torch.equal(made(ids).last_hidden_state, tower(ids).last_hidden_state)
 
@@ -142,7 +143,7 @@ def test_old_names_load_and_all_that_does_not_fit_is_named() -> None:
     assert "encoder.mid_block.attentions.0.proj_attn.weight" in aged
     config = dict(models.layout("sd-2.1-base", "random").vae)
     build = lambda: diffusers.AutoencoderKL.from_config(config)  # noqa: E731 - as above
-    again = models.fill(models.on_meta(build), aged, "old", torch.float32, rename=models.vae_name)
+    again = load_strictly(build, aged, "old", torch.float32, rename=models.vae_name)
     planes = torch.rand(1, 4, 4, 4)
     assert torch.equal(again.decode(planes).sample, vae.decode(planes).sample)
 
@@ -150,7 +151,7 @@ def test_old_names_load_and_all_that_does_not_fit_is_named() -> None:
     aged["decoder.conv_in.weight"] = aged["decoder.conv_in.weight"][:3]
     aged["loss.logvar"] = torch.zeros(1)
     with pytest.raises(CodecError) as error:
-        models.fill(models.on_meta(build), aged, "that file", torch.float32, rename=models.vae_name)
+        load_strictly(build, aged, "that file", torch.float32, rename=models.vae_name)
     for line in (
         "tensors of that file do not fit",
         "decoder.conv_in.bias (8,) is missing",
@@ -159,7 +160,7 @@ def test_old_names_load_and_all_that_does_not_fit_is_named() -> None:
     ):
         assert line in str(error.value)
     aged = {name: one for name, one in vae.state_dict().items() if name != "loss.logvar"} | {"loss.x": torch.zeros(1)}
-    models.fill(models.on_meta(build), aged, "dropped", torch.float32, drop=["loss.*"])
+    load_strictly(build, aged, "dropped", torch.float32, drop=["loss.*"])
 
 
 def test_weights_loaded_where_torch_infers_can_be_trained_through() -> None:

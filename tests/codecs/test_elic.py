@@ -17,14 +17,15 @@ import yaml
 
 from rdpbench.codecs.contract import Codec, Side, coder_of
 from rdpbench.codecs.learned import elic
-from rdpbench.codecs.learned.checkpoints import fit
 from rdpbench.codecs.learned.elic import ELIC
 from rdpbench.codecs.learned.elic_network import TINY, Elic, Layout, network, put, random_network, take
 from rdpbench.codecs.learned.frames import to_images, to_planes
 from rdpbench.codecs.learned.library import compressai
-from rdpbench.codecs.learned.systems import decode_images, encode_images, reproducible
+from rdpbench.codecs.learned.systems import decode_images, encode_images
+from rdpbench.codecs.learned.tables import fit
 from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
+from rdpbench.networks.precision import reproducible
 
 ROOT = Path(__file__).parents[2]
 WHERE = "rdpbench.codecs.learned.elic:ELIC"

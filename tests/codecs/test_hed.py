@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from rdpbench.codecs.diffusion.models import fill, on_meta
+from rdpbench.assets.load import load_strictly, on_meta
 from rdpbench.codecs.diffusion.pic import sketches
 from rdpbench.errors import CodecError, MissingNeed
 from rdpbench.image import Image
@@ -115,16 +115,15 @@ def test_any_size_has_a_map(size: tuple[int, int], photograph: Image) -> None:
 def test_official_names_load_and_others_are_named() -> None:
     net = sketches.load_hed("random")
     official = {name.replace("net", "module", 1): one for name, one in net.state_dict().items()}
-    made = fill(
-        on_meta(lambda: sketches.hed_network(16)), official, "hed", torch.float32, rename=sketches.official_name
-    )
+    build = lambda: sketches.hed_network(16)  # noqa: E731 - two uses below
+    made = load_strictly(build, official, "hed", rename=sketches.official_name)
     assert all(torch.equal(one, net.state_dict()[name]) for name, one in made.state_dict().items())
     official["moduleVggSix.0.weight"] = official.pop("moduleVggOne.0.weight")
     with pytest.raises(
         CodecError,
         match=r"netVggOne.0.weight .* is missing; nearest: netVggSix.*\n  netVggSix.0.weight .* has no place",
     ):
-        fill(on_meta(lambda: sketches.hed_network(16)), official, "hed", torch.float32, rename=sketches.official_name)
+        load_strictly(build, official, "hed", rename=sketches.official_name)
 
 
 def test_without_the_file_the_message_says_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,6 @@ import yaml
 from rdpbench.assets.weights import Inert
 from rdpbench.codecs.contract import Side
 from rdpbench.codecs.learned import entropy as portability
-from rdpbench.codecs.learned.checkpoints import fit
 from rdpbench.codecs.learned.frames import to_images
 from rdpbench.codecs.learned.hific import codec as hific
 from rdpbench.codecs.learned.hific.codec import (
@@ -37,6 +36,7 @@ from rdpbench.codecs.learned.hific.codec import (
 from rdpbench.codecs.learned.hific.network import ChannelNorm, Density, Network, Widths
 from rdpbench.codecs.learned.library import compressai
 from rdpbench.codecs.learned.systems import decode_images, encode_images, seeded
+from rdpbench.codecs.learned.tables import fit
 from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
 
@@ -476,7 +476,7 @@ def test_rates_never_trained_are_refused() -> None:
     for target in (0.2, 0.1, 0.5):
         with pytest.raises(OutOfRange):
             HiFiC(target=target)
-    with pytest.raises(OutOfRange, match=r"'hific' was trained for the targets 0\.14, 0\.3, 0\.45 only"):
+    with pytest.raises(OutOfRange, match=r"'hific' has target 0\.14, 0\.3, 0\.45 only"):
         HiFiC(target=0.31)
 
 

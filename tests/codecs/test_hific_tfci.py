@@ -152,7 +152,7 @@ def test_plan_and_provenance(tfci: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_illegal_options_are_refused() -> None:
-    with pytest.raises(OutOfRange, match=r"'hific-tfci' was trained for the targets 0\.14, 0\.3, 0\.45 only"):
+    with pytest.raises(OutOfRange, match=r"'hific-tfci' has target 0\.14, 0\.3, 0\.45 only"):
         HiFiCTensorFlow(target=0.2)
     with pytest.raises(ConfigError, match="more than 0"):
         HiFiCTensorFlow(timeout_s=0)

@@ -13,11 +13,12 @@ from rdpbench.codecs.learned import entropy
 from rdpbench.codecs.learned.entropy import MAX_SYMBOL, Reader, Writer
 from rdpbench.codecs.learned.frames import Frame, to_images, to_planes
 from rdpbench.codecs.learned.hyperprior import Hyperprior, random_network
-from rdpbench.codecs.learned.systems import decode_images, encode_images, one_thread, reproducible
+from rdpbench.codecs.learned.systems import decode_images, encode_images
 from rdpbench.codecs.learned.tables import default_scales, set_tables, tables_of
 from rdpbench.codecs.learned.zoo import MeanScaleHyperprior
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, UnsupportedImage
 from rdpbench.image import Image
+from rdpbench.networks.precision import one_thread, reproducible
 
 NARROW = (8, 12)
 

@@ -35,10 +35,11 @@ from rdpbench.codecs.learned.lic_tcm.network import (
     WindowAttention,
     random_network,
 )
-from rdpbench.codecs.learned.systems import decode_images, encode_images, one_thread, reproducible
+from rdpbench.codecs.learned.systems import decode_images, encode_images
 from rdpbench.codecs.learned.tables import set_tables
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
+from rdpbench.networks.precision import one_thread, reproducible
 
 ROOT = Path(__file__).parents[2]
 WHERE = "rdpbench.codecs.learned.lic_tcm.codec:Tcm"

@@ -21,10 +21,10 @@ from safetensors.torch import load_file
 from rdpbench.codecs.classical.jpeg import JPEG
 from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of_built, weights_kind_of
 from rdpbench.codecs.learned import mini
-from rdpbench.codecs.learned.checkpoints import fit
 from rdpbench.codecs.learned.mini import Mini
 from rdpbench.codecs.learned.mini_network import TINY, Widths, between
 from rdpbench.codecs.learned.mini_network import Mini as Network
+from rdpbench.codecs.learned.tables import fit
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.metrics.msssim import MSSSIM

@@ -18,13 +18,13 @@ import yaml
 
 from rdpbench.codecs.contract import Codec, Side, coder_of
 from rdpbench.codecs.learned import msillm
-from rdpbench.codecs.learned.checkpoints import fit
 from rdpbench.codecs.learned.frames import to_planes
 from rdpbench.codecs.learned.msillm_network import FULL, TINY, Autoencoder, MeanScale, random_network
-from rdpbench.codecs.learned.systems import decode_images, encode_images, reproducible
-from rdpbench.codecs.learned.tables import set_tables
+from rdpbench.codecs.learned.systems import decode_images, encode_images
+from rdpbench.codecs.learned.tables import fit, set_tables
 from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
+from rdpbench.networks.precision import reproducible
 
 ROOT = Path(__file__).parents[2]
 WHERE = "rdpbench.codecs.learned.msillm:MSILLM"

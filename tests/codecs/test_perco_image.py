@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rdpbench.assets.load import on_meta
 from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Side, coder_of
 from rdpbench.codecs.diffusion import bases, fields, models, prompts
@@ -78,9 +79,7 @@ def test_the_embedding_conditions_the_decoder(small: Image, photograph: Image) -
 
 def test_the_u_net_takes_an_embedding_through_a_layer_of_its_own() -> None:
     sizes = models.narrow(bases.SD21)
-    made = {
-        width: models.on_meta(lambda at=width: pipeline.unet_of(sizes, network.TINY, embedding=at)) for width in (0, 24)
-    }
+    made = {width: on_meta(lambda at=width: pipeline.unet_of(sizes, network.TINY, embedding=at)) for width in (0, 24)}
     shapes = {width: {name: tuple(one.shape) for name, one in net.state_dict().items()} for width, net in made.items()}
     layer = {"encoder_hid_proj.weight": (32, 24), "encoder_hid_proj.bias": (32,)}
     assert shapes[24] == {**shapes[0], **layer}

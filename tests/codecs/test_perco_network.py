@@ -17,7 +17,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdpbench.assets.weights import how_to_get
+from rdpbench.assets.load import load_strictly, on_meta
+from rdpbench.assets.weights import OwnFolder, how_to_get
 from rdpbench.codecs.contract import Side
 from rdpbench.codecs.diffusion import bases, fields, models, prompts, sampling
 from rdpbench.codecs.diffusion.bases import byte_vocabulary
@@ -57,7 +58,7 @@ def shapes(network: Any) -> dict[str, list[int]]:
 
 
 def hyper_encoder(rate: float) -> Any:
-    return models.on_meta(lambda: pipeline.hyper_of(rate, perco_network.PUBLISHED))
+    return on_meta(lambda: pipeline.hyper_of(rate, perco_network.PUBLISHED))
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -78,7 +79,8 @@ def test_the_digests_are_those_of_the_official_classes(rate: float, shared: Path
 
 def test_the_u_net_has_the_official_layout() -> None:
     """Stable Diffusion 2.1's, with 320 further channels in the first layer, which has another name in the file."""
-    unet = models.on_meta(lambda: pipeline.unet_of(bases.SD21, perco_network.PUBLISHED))
+    build = lambda: pipeline.unet_of(bases.SD21, perco_network.PUBLISHED)  # noqa: E731 - three uses below
+    unet = on_meta(build)
     own = shapes(unet)
     assert own["conv_in.weight"] == [320, 324, 3, 3]
     theirs = {**own, "conv_in.weight": [320, 4, 3, 3]}
@@ -87,11 +89,9 @@ def test_the_u_net_has_the_official_layout() -> None:
     file = {**theirs, "conv_in_extended.weight": [320, 324, 3, 3], "conv_in_extended.bias": [320]}
     assert sum(map(math.prod, file.values())) == 866_844_164
     tensors = {name: torch.empty(shape, device="meta") for name, shape in file.items()}
-    models.fill(unet, tensors, "file", torch.float32, rename=pipeline.unet_name, drop=pipeline.DROPPED)
+    load_strictly(build, tensors, "file", rename=pipeline.unet_name, drop=pipeline.DROPPED)
     with pytest.raises(CodecError, match=r"conv_in\.weight is \(320, 4, 3, 3\), must be \(320, 324, 3, 3\)"):
-        models.fill(
-            unet, {name: torch.empty(shape, device="meta") for name, shape in theirs.items()}, "x", torch.float32
-        )
+        load_strictly(build, {name: torch.empty(shape, device="meta") for name, shape in theirs.items()}, "x")
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -345,8 +345,8 @@ def test_a_sweep_loads_vae_and_text_tower_once(
     """All seven rates from folders of their own, whose files of both parts have the same bytes."""
     folders_of = {rate: saved(rate) for rate in RATES}
     opened: list[str] = []
-    read = models.read_source
-    monkeypatch.setattr(models, "read_source", lambda one: opened.append(Path(one.folder).name) or read(one))
+    read = OwnFolder.read
+    monkeypatch.setattr(OwnFolder, "read", lambda folder: opened.append(Path(folder.folder).name) or read(folder))
     pictures = set()
     for rate, folder in folders_of.items():
         for guidance in ("none", "text") if rate < 0.01 else ("text",):

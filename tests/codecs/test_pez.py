@@ -11,10 +11,10 @@ import torch
 from rdpbench.codecs.diffusion import models, prompts
 from rdpbench.codecs.diffusion.pic.pez import Prompt, PromptSearch, PromptSpace, invert
 from rdpbench.codecs.diffusion.prompts import Unfinished
-from rdpbench.codecs.learned.systems import reproducible
 from rdpbench.errors import CodecError
 from rdpbench.image import Image
 from rdpbench.networks.clip import Clip, unit
+from rdpbench.networks.precision import reproducible
 
 QUICK = PromptSearch(length=6, steps=25)
 

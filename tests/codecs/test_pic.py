@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 
+from rdpbench import progress
 from rdpbench.codecs.container import unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of
 from rdpbench.codecs.diffusion import bases, fields, models, prompts
@@ -227,7 +228,7 @@ def test_a_killed_encode_goes_on(
     whole = codec.encode(small, Side()).data
     assert not list(Unfinished({}).path.parent.glob("*"))
     monkeypatch.setattr(pic, "Unfinished", partial(Unfinished, every_s=0))
-    monkeypatch.setattr(pic, "TOLD_EVERY_S", 0)
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0)
     advance, steps = pez.SearchedPrompts.advance, []
 
     def killed(state: pez.SearchedPrompts) -> None:
@@ -245,7 +246,7 @@ def test_a_killed_encode_goes_on(
     assert steps == [*range(7), -1, *range(7, 12)]
     assert not list(Unfinished({}).path.parent.glob("*"))
     told = capsys.readouterr().err
-    assert "pic: prompt search, step 12 of 12, cosine 0." in told
+    assert "pic: prompt search: 12/12 steps, cosine 0." in told
 
 
 # Damage

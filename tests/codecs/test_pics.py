@@ -20,13 +20,12 @@ from rdpbench.codecs.contract import Side, coder_of, needs_of
 from rdpbench.codecs.diffusion import models, prompts
 from rdpbench.codecs.diffusion.pic import sketches
 from rdpbench.codecs.diffusion.pic.codec import PICS, SketchPICS, with_seed
-from rdpbench.codecs.learned.checkpoints import fit
 from rdpbench.codecs.learned.hyperprior import Hyperprior, network, random_network
-from rdpbench.codecs.learned.systems import reproducible
-from rdpbench.codecs.learned.tables import set_tables
+from rdpbench.codecs.learned.tables import fit, set_tables
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, OutOfRange, UnknownName
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.networks.clip import unit
+from rdpbench.networks.precision import reproducible
 
 pytestmark = pytest.mark.usefixtures("alone")
 

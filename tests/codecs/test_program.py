@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rdpbench.codecs.classical import program
-from rdpbench.codecs.classical.program import In, Out, Ran, identity, run
+from rdpbench.codecs.classical.program import In, Out, Ran, program_identity, run_program
 from rdpbench.errors import (
     CoderFailed,
 )
@@ -22,7 +22,7 @@ PYTHON = Path(sys.executable)
 
 
 def python(code: str, *arguments: str | In | Out, timeout_s: float = 30) -> Ran:
-    return run(PYTHON, ["-c", code, *arguments], timeout_s)
+    return run_program(PYTHON, ["-c", code, *arguments], timeout_s)
 
 
 def is_running(pid: int) -> bool:
@@ -79,7 +79,7 @@ def test_failures_quote_command_and_last_words(files: Path, code: str, says: lis
 
 def test_removed_output_is_an_empty_one(files: Path) -> None:
     with pytest.raises(CoderFailed, match="wrote nothing to out"):
-        run(Path("/bin/sh"), ["-c", 'rm -f "$0"; exit 0', Out("out")], 5)
+        run_program(Path("/bin/sh"), ["-c", 'rm -f "$0"; exit 0', Out("out")], 5)
 
 
 def test_timeout_leaves_no_child(files: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -92,7 +92,7 @@ def test_timeout_leaves_no_child(files: Path, tmp_path_factory: pytest.TempPathF
     )
     start = time.monotonic()
     with pytest.raises(CoderFailed, match=r"(?s)timeout_s=1\.5 seconds.*working"):
-        run(PYTHON, ["-c", code, Out("out.bin")], 1.5, [str(litter)])
+        run_program(PYTHON, ["-c", code, Out("out.bin")], 1.5, [str(litter)])
     assert time.monotonic() - start < 20
     for _ in range(100):
         if not is_running(int(note.read_text())):
@@ -112,7 +112,7 @@ def test_interrupt_ends_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(Path("/bin/sleep"), ["60"], 60)
+        run_program(Path("/bin/sleep"), ["60"], 60)
     assert not is_running(started[0])
 
 
@@ -121,9 +121,9 @@ def test_not_a_program(tmp_path: Path) -> None:
     text.write_text("hello")
     text.chmod(0o755)
     with pytest.raises(CoderFailed, match="coder did not start"):
-        run(text, [], 5)
+        run_program(text, [], 5)
     with pytest.raises(CoderFailed, match="gone did not start"):
-        run(tmp_path / "gone", [], 5)
+        run_program(tmp_path / "gone", [], 5)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits are set on Linux only")
@@ -158,7 +158,7 @@ def test_identity_follows_the_file(tmp_path: Path) -> None:
         coder.write_text(f"#!/bin/sh\necho Coder version {version}\nexit 1\n")
         coder.chmod(0o755)
         os.utime(coder, ns=(0, len(seen)))
-        seen.append(identity(coder))
+        seen.append(program_identity(coder))
     assert [text.split()[0] for text in seen] == ["1.2", "1.3"]
     assert seen[0].split("sha256:")[1] != seen[1].split("sha256:")[1]
     assert all(len(text.split("sha256:")[1]) == 64 for text in seen)

@@ -11,9 +11,8 @@ import yaml
 from rdpbench import registry
 from rdpbench.codecs.classical import program
 from rdpbench.codecs.classical.bpg import BPG, read_ppm
-from rdpbench.codecs.classical.program import In, Out, run
-from rdpbench.codecs.classical.vtm import CONFIG, VTM
-from rdpbench.codecs.classical.vvenc import VVenC, decode_420, double, halve
+from rdpbench.codecs.classical.program import In, Out, run_program
+from rdpbench.codecs.classical.vvc import CONFIG, VTM, VVenC, decode_420, double, halve
 from rdpbench.codecs.contract import Side, needs_of, rate_of
 from rdpbench.errors import (
     BitstreamError,
@@ -285,12 +284,12 @@ def test_vvenc_determinism_and_damage() -> None:
 def test_vvenc_and_vtm_decode_the_same_samples() -> None:
     need_all(VVenC)
     need_all(VTM)
-    from rdpbench.codecs.classical.vtm import DECODER
+    from rdpbench.codecs.classical.vvc import DECODER
     from rdpbench.codecs.container import unpack
 
     (stream,) = unpack(VVenC(qp=22).encode(picture(64, 96), Side()).data, 1)[2]
     ours = b"".join(plane.astype("<u2").tobytes() for plane in decode_420(stream, 64, 96))
-    theirs = run(program.require(DECODER), ["-b", In("i", stream), "-o", Out("o"), "-d", "0"], 60).outputs["o"]
+    theirs = run_program(program.require(DECODER), ["-b", In("i", stream), "-o", Out("o"), "-d", "0"], 60).outputs["o"]
     assert ours == theirs
 
 

@@ -16,9 +16,9 @@ from rdpbench.codecs.diffusion import models, sampling, sd_vae
 from rdpbench.codecs.diffusion.library import diffusers
 from rdpbench.codecs.diffusion.perco import pipeline
 from rdpbench.codecs.diffusion.sd_vae import StableDiffusionVAE
-from rdpbench.codecs.learned.systems import reproducible
 from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange, UnknownName, UnsupportedImage
 from rdpbench.image import Image
+from rdpbench.networks.precision import reproducible
 
 
 @pytest.fixture(autouse=True)

@@ -22,9 +22,9 @@ from torch.nn import functional
 
 from rdpbench.codecs.container import unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of_built
-from rdpbench.codecs.learned.checkpoints import fit
 from rdpbench.codecs.learned.frames import to_planes
-from rdpbench.codecs.learned.systems import decode_images, encode_images, reproducible
+from rdpbench.codecs.learned.systems import decode_images, encode_images
+from rdpbench.codecs.learned.tables import fit
 from rdpbench.codecs.learned.taco import codec as taco
 from rdpbench.codecs.learned.taco import codec as taco_text
 from rdpbench.codecs.learned.taco.codec import LENGTH, TACO, Reader, byte_tokens, official_reader, random_reader
@@ -32,6 +32,7 @@ from rdpbench.codecs.learned.taco.network import TINY, Extractor, Injector, Layo
 from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.networks.clip import Shape, build
+from rdpbench.networks.precision import reproducible
 
 ROOT = Path(__file__).parents[2]
 WHERE = "rdpbench.codecs.learned.taco.codec:TACO"

@@ -19,13 +19,13 @@ import torch
 import yaml
 from PIL import Image as pil
 
+from rdpbench import progress
 from rdpbench.codecs.classical.webp import WebP
 from rdpbench.codecs.container import unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of
 from rdpbench.codecs.diffusion.prompts import Unfinished
 from rdpbench.codecs.diffusion.textual_inversion import codec as codec_module
 from rdpbench.codecs.diffusion.textual_inversion import codec as guiding
-from rdpbench.codecs.diffusion.textual_inversion import codec as kept_module
 from rdpbench.codecs.diffusion.textual_inversion import vectors as coding
 from rdpbench.codecs.diffusion.textual_inversion import vectors as searching
 from rdpbench.codecs.diffusion.textual_inversion.codec import TextualInversion, with_seed
@@ -289,7 +289,7 @@ def test_a_killed_encode_goes_on_to_the_same_bytes(
     whole = codec.encode(small, Side(seed=2)).data
     assert not list(Unfinished({}).path.parent.glob("*"))
     monkeypatch.setattr(codec_module, "Unfinished", partial(Unfinished, every_s=0))
-    monkeypatch.setattr(kept_module, "TOLD_EVERY_S", 0)
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0)
     advance, steps = searching.SearchedVectors.advance, []
 
     def killed(state: searching.SearchedVectors) -> None:
@@ -306,7 +306,7 @@ def test_a_killed_encode_goes_on_to_the_same_bytes(
     assert tiny(search_steps=8, compression_guidance=2.0).encode(small, Side(seed=2)).data == whole
     assert steps == [0, 1, 2, 3, 4, -1, 5, 6, 7]
     assert not list(Unfinished({}).path.parent.glob("*"))
-    assert "textual-inversion: vectors, step 8 of 8, error " in capsys.readouterr().err
+    assert "textual-inversion: vectors: 8/8 steps, error " in capsys.readouterr().err
 
 
 ENCODE = """
@@ -319,7 +319,15 @@ from rdpbench.codecs.contract import Side
 
 torch.set_num_threads(1)
 codec_module.Unfinished = partial(codec_module.Unfinished, every_s=0)
-codec_module.TOLD_EVERY_S = 0
+
+
+
+class EveryStep(codec_module.Progress):
+    def __call__(self, done, total=0, note=""):
+        self.say(f"vectors, step {done} of {self.total}")
+
+
+codec_module.Progress = EveryStep
 codec = codec_module.TextualInversion(weights="random", steps=2, search_steps=40)
 data = codec.encode(np.load(sys.argv[1]), Side(seed=1)).data
 sys.stdout.write(data.hex())

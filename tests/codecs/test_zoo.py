@@ -14,17 +14,17 @@ import pytest
 import torch
 import yaml
 
-from rdpbench.assets import weights
 from rdpbench.codecs.contract import Side
 from rdpbench.codecs.learned import zoo
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.frames import to_images, to_planes
 from rdpbench.codecs.learned.hyperprior import Hyperprior, network, random_network
 from rdpbench.codecs.learned.library import compressai
-from rdpbench.codecs.learned.systems import decode_images, encode_images, reproducible
+from rdpbench.codecs.learned.systems import decode_images, encode_images
 from rdpbench.codecs.learned.tables import set_tables
 from rdpbench.errors import BitstreamError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
+from rdpbench.networks.precision import reproducible
 
 CLASSES: dict[str, type[zoo.Zoo]] = {cls.name: cls for cls in zoo.Zoo.__subclasses__()}
 ROOT = Path(__file__).parents[2]
@@ -118,7 +118,6 @@ def test_an_official_file_is_found_checked_loaded_and_marked(
     names = zoo.FILES["bmshj2018-factorized"]
     monkeypatch.setitem(names, "mse", names["mse"].replace("446d5c7f", digits))
     (tmp_path / "bmshj2018-factorized-prior-1-446d5c7f.pth.tar").rename(tmp_path / codec.published().card.file)
-    (weights.own_folder() / "weights.lock").unlink()  # it pinned the wrong file
     assert codec.published().missing() is None
     made = codec.encode(photograph, Side())
     full = zoo.FactorizedPrior(quality=1, weights="random-full")

@@ -20,6 +20,7 @@ from rdpbench.codecs.contract import needs_of
 from rdpbench.config import experiments
 from rdpbench.config.bench import read, read_all
 from rdpbench.config.typed import experiment, runs_of
+from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.figures import command
 from rdpbench.figures.command import runs_named
@@ -30,7 +31,7 @@ from rdpbench.needs import Binary
 from rdpbench.paths import available, conf_folder
 from rdpbench.results.store.store import Store
 from rdpbench.runners.execute import store_of
-from rdpbench.runners.grid import dataset_of, run_name
+from rdpbench.runners.grid import run_name
 from rdpbench.runners.plan import make_plan
 from rdpbench.runners.sets import is_set, set_metric
 from rdpbench.runners.task import uses_caption

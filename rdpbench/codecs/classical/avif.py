@@ -17,6 +17,7 @@ Bitstream: the file as written, of which 275 to 285 bytes are boxes (0.006 bpp o
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, ClassVar
@@ -24,17 +25,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rdpbench.codecs.classical.inprocess import (
-    PICTURE_OPTIONS,
-    check_choice,
-    check_sides,
-    decode_picture,
-    decoding,
-    pillow_coder,
-    pillow_encode,
-)
-from rdpbench.codecs.classical.ycbcr import ycbcr_to_rgb
-from rdpbench.codecs.contract import Bitstream, Rate, Side
+from rdpbench.codecs.classical.inprocess import PillowCodec
+from rdpbench.codecs.classical.ycbcr import PICTURE_OPTIONS, av_coder, decode_picture, ycbcr_to_rgb
+from rdpbench.codecs.contract import Rate, decoding
 from rdpbench.errors import BitstreamError
 from rdpbench.image import Image, check_image
 from rdpbench.needs import Need, Package
@@ -52,13 +45,28 @@ FIXED: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class AVIF:
+class AVIF(PillowCodec):
     """AVIF through Pillow.
 
+    >>> from rdpbench import Side
     >>> stream = AVIF(quality=50).encode(np.full((16, 16, 3), 128, np.uint8), Side())
-    >>> AVIF(quality=50).decode(stream.data).shape[2]
-    3
+    >>> int(AVIF(quality=50).decode(stream.data)[0, 0, 0])
+    128
     """
+
+    name: ClassVar[str] = "avif"
+    rate: ClassVar[Rate] = Rate("quality", 0, 99)  # libaom refuses to tune a lossless picture
+    choices: ClassVar[Mapping[str, Collection[Any]]] = {
+        "chroma": FORMATS.values(),
+        "tune": ("iq", "ssimulacra2", "psnr", "ssim"),
+        "speed": range(11),
+    }
+    needs: ClassVar[tuple[Need, ...]] = (*PillowCodec.needs, Package("av"))
+    version: ClassVar[str] = "2"  # 1 had Cb and Cr low by 0.44
+    format: ClassVar[str] = "AVIF"
+    libraries: ClassVar[Mapping[str, str]] = {"libavif": "avif"}
+    largest: ClassVar[int] = 32768  # libavif writes more, and does not read it again
+    mode: ClassVar[str] = "RGBA"
 
     quality: int = 50
     chroma: str = "4:4:4"
@@ -67,42 +75,18 @@ class AVIF:
     speed: int = 6
     """0 (slowest) to 10. Two instead of six saves 10 to 15 % and takes fifteen times as long."""
 
-    rate: ClassVar[Rate] = Rate("quality", 0, 99)  # libaom refuses to tune a lossless picture
-    needs: ClassVar[tuple[Need, ...]] = (Package("pillow", module="PIL"), Package("av"))
-    version: ClassVar[str] = "2"  # 1 had Cb and Cr low by 0.44
-
-    def __post_init__(self) -> None:
-        self.rate.check("avif", self.quality)
-        check_choice("avif", "chroma", self.chroma, FORMATS.values())
-        check_choice("avif", "tune", self.tune, ["iq", "ssimulacra2", "psnr", "ssim"])
-        check_choice("avif", "speed", self.speed, range(11))
-
     def coder(self) -> dict[str, str]:
         """Pillow, libavif and the AV1 encoder inside it; PyAV and FFmpeg's codecs, through which dav1d decodes."""
-        import av
         from PIL import AvifImagePlugin
 
-        avcodec = ".".join(str(part) for part in av.library_versions["libavcodec"])
-        encoder = {**pillow_coder(libavif="avif"), "aom": str(AvifImagePlugin.get_codec_version("aom"))}
-        return {**encoder, "av": av.__version__, "libavcodec": avcodec}
+        return {**super().coder(), "aom": str(AvifImagePlugin.get_codec_version("aom")), **av_coder()}
 
     def settings(self) -> dict[str, Any]:
         return FIXED
 
-    def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002
-        check_sides("avif", image, 1, 32768)  # libavif writes more, and does not read it again
-        data = pillow_encode(
-            "avif",
-            "AVIF",
-            image,
-            "RGBA",
-            quality=self.quality,
-            subsampling=self.chroma,
-            speed=self.speed,
-            **FIXED,
-            advanced={"tune": self.tune},
-        )
-        return Bitstream.whole(data)
+    def saved(self) -> dict[str, Any]:
+        options = {"quality": self.quality, "subsampling": self.chroma, "speed": self.speed}
+        return {**options, **FIXED, "advanced": {"tune": self.tune}}
 
     def decode(self, data: bytes) -> Image:
         with decoding("avif"):

@@ -18,14 +18,22 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from rdpbench.codecs.classical.inprocess import check_choice
-from rdpbench.codecs.classical.program import Argument, In, Out, check_timeout, identity, require, run
-from rdpbench.codecs.contract import Bitstream, Rate, Side
+from rdpbench.codecs.classical.program import (
+    Argument,
+    In,
+    Out,
+    ProgramCodec,
+    program_identity,
+    require,
+    run_program,
+)
+from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice
 from rdpbench.errors import BitstreamError, CoderFailed, ConfigError, UnsupportedImage
 from rdpbench.image import Image, check_image
 from rdpbench.needs import Binary, Need
@@ -41,17 +49,22 @@ DEPTHS = {"x265": [8, 10, 12], "jctvc": [8, 9, 10, 11, 12]}
 
 
 @dataclass(frozen=True)
-class BPG:
+class BPG(ProgramCodec):
     """HEVC intra by bpgenc.
 
     ``encoder="jctvc"`` is HEVC's reference software: slower, and smaller files at the same QP. It writes two files to
     the system's temporary folder by itself.
     """
 
-    rate: ClassVar[Rate] = Rate("qp", 0, 51, rises=False, points=(47, 42, 37, 32, 27, 22, 17, 12))
+    name: ClassVar[str] = "bpg"
+    rate: ClassVar[Rate] = Rate("qp", 0, 51, rises=False)
+    choices: ClassVar[Mapping[str, Collection[Any]]] = {
+        "chroma": ("4:4:4", "4:2:2", "4:2:0"),
+        "encoder": DEPTHS,
+        "colour": ("ycbcr", "rgb", "ycgco", "ycbcr_bt709", "ycbcr_bt2020"),
+        "level": range(1, 10),
+    }
     needs: ClassVar[tuple[Need, ...]] = (ENCODER, DECODER)
-    unkeyed: ClassVar[frozenset[str]] = frozenset({"timeout_s"})
-    version: ClassVar[str] = "1"
 
     qp: int = 37
     chroma: str = "4:4:4"
@@ -64,18 +77,13 @@ class BPG:
     timeout_s: float = 600
 
     def __post_init__(self) -> None:
-        self.rate.check("bpg", self.qp)
-        check_choice("bpg", "chroma", self.chroma, ["4:4:4", "4:2:2", "4:2:0"])
-        check_choice("bpg", "encoder", self.encoder, list(DEPTHS))
+        super().__post_init__()
         check_choice("bpg", "bit_depth", self.bit_depth, DEPTHS[self.encoder])
-        check_choice("bpg", "colour", self.colour, ["ycbcr", "rgb", "ycgco", "ycbcr_bt709", "ycbcr_bt2020"])
-        check_choice("bpg", "level", self.level, range(1, 10))
-        check_timeout("bpg", self.timeout_s)
         if self.colour == "rgb" and self.chroma != "4:4:4":
             raise ConfigError("codec 'bpg': colour='rgb' has no chroma to subsample; it needs chroma='4:4:4'")
 
     def coder(self) -> dict[str, str]:
-        return {"bpgenc": identity(require(ENCODER)), "bpgdec": identity(require(DECODER))}
+        return {"bpgenc": program_identity(require(ENCODER)), "bpgdec": program_identity(require(DECODER))}
 
     def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002 - the contract's signature
         from PIL import Image as pil
@@ -93,14 +101,14 @@ class BPG:
         arguments: list[Argument] = [*options.split(), Out("out.bpg"), In("in.png", png.getvalue())]
         # These are the temporary files of its jctvc encoder, under names that it cannot be talked out of.
         litter = ["/tmp/out{pid}-1.yuv", "/tmp/out{pid}-1.bin"]  # noqa: S108
-        ran = run(require(ENCODER), arguments, self.timeout_s, litter)
+        ran = run_program(require(ENCODER), arguments, self.timeout_s, litter)
         return Bitstream.whole(ran.outputs["out.bpg"], command=ran.command)
 
     def decode(self, data: bytes) -> Image:
         if not data.startswith(MAGIC):
             raise BitstreamError(f"these {len(data)} bytes are not a BPG file: they start with {data[:4]!r}")
         # Without an ending in the name bpgdec writes PPM; in a temporary folder, "ppm" says so.
-        ran = run(require(DECODER), ["-o", Out("out.ppm"), In("in.bpg", data)], self.timeout_s)
+        ran = run_program(require(DECODER), ["-o", Out("out.ppm"), In("in.bpg", data)], self.timeout_s)
         return read_ppm(ran.outputs["out.ppm"])
 
 

@@ -10,40 +10,40 @@ Bitstream: the file as written: 359 to 379 bytes of boxes (0.0077 bpp on a 768 x
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from io import BytesIO
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from rdpbench.codecs.classical.inprocess import check_choice, check_pixels, check_x265, decoding, encoding, one_thread
-from rdpbench.codecs.contract import Bitstream, Rate, Side
+from rdpbench.codecs.classical.inprocess import check_pixels, check_x265
+from rdpbench.codecs.contract import Bitstream, CheckedOptions, Rate, Side, decoding, encoding
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package
+from rdpbench.networks.precision import switched
 
 X265 = {"x265:pools": "none", "x265:frame-threads": "1", "x265:wpp": "0"}
 """What libheif hands to x265 itself. Without pools there is no wavefront either, so one thread codes."""
 
 
 @dataclass(frozen=True)
-class HEIF:
+class HEIF(CheckedOptions):
     """HEIC through pillow-heif.
 
     >>> stream = HEIF(quality=50).encode(np.full((64, 64, 3), 128, np.uint8), Side())
-    >>> HEIF(quality=50).decode(stream.data).shape[2]
-    3
+    >>> int(HEIF(quality=50).decode(stream.data)[0, 0, 0])
+    128
     """
 
-    quality: int = 50
-    chroma: str = "4:4:4"
-
+    name: ClassVar[str] = "heif"
     rate: ClassVar[Rate] = Rate("quality", 0, 100)
+    choices: ClassVar[Mapping[str, Collection[Any]]] = {"chroma": ("4:4:4", "4:2:2", "4:2:0")}
     needs: ClassVar[tuple[Need, ...]] = (Package("pillow-heif"),)
     version: ClassVar[str] = "1"
 
-    def __post_init__(self) -> None:
-        self.rate.check("heif", self.quality)
-        check_choice("heif", "chroma", self.chroma, ["4:4:4", "4:2:2", "4:2:0"])
+    quality: int = 50
+    chroma: str = "4:4:4"
 
     def coder(self) -> dict[str, str]:
         """pillow-heif, libheif inside it, and the HEVC encoder and decoder inside that."""
@@ -60,27 +60,20 @@ class HEIF:
     def settings(self) -> dict[str, str]:
         return {**X265, "matrix": "bt601, full range"}
 
-    def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002
+    def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002 - the contract's signature
         import pillow_heif
 
         check_x265("heif", image, 1)
         height, width = image.shape[:2]
-        buffer = BytesIO()
+        pixels, buffer = np.ascontiguousarray(image).tobytes(), BytesIO()
+        options = {"quality": self.quality, "subsampling": self.chroma, "enc_params": X265}
         with encoding("heif"):
-            pillow_heif.encode(
-                "RGB",
-                (width, height),
-                np.ascontiguousarray(image).tobytes(),
-                buffer,
-                quality=self.quality,
-                subsampling=self.chroma,
-                enc_params=X265,
-            )
+            pillow_heif.encode("RGB", (width, height), pixels, buffer, **options)
         return Bitstream.whole(buffer.getvalue())
 
     def decode(self, data: bytes) -> Image:
         import pillow_heif
         from pillow_heif import options
 
-        with decoding("heif"), one_thread(options, "DECODE_THREADS"):
+        with decoding("heif"), switched((options, "DECODE_THREADS", 1)):
             return check_pixels("heif", np.array(pillow_heif.read_heif(BytesIO(data))))

@@ -16,16 +16,17 @@ x265 refuses pictures of less than 16 pixels on a side. FFmpeg's decoder conceal
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from rdpbench.codecs.classical.inprocess import check_choice, check_x265, decode_picture, decoding, encoding
-from rdpbench.codecs.classical.ycbcr import Planes, rgb_to_ycbcr, ycbcr_to_rgb
-from rdpbench.codecs.contract import Bitstream, Rate, Side
+from rdpbench.codecs.classical.inprocess import check_x265
+from rdpbench.codecs.classical.ycbcr import av_coder, decode_picture, rgb_to_ycbcr, ycbcr_to_rgb
+from rdpbench.codecs.contract import Bitstream, CheckedOptions, Rate, Side, decoding, encoding
 from rdpbench.errors import BitstreamError
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package
@@ -40,7 +41,7 @@ PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "sl
 
 
 @dataclass(frozen=True)
-class HEVC:
+class HEVC(CheckedOptions):
     """HEVC intra through PyAV.
 
     >>> stream = HEVC(qp=30).encode(np.full((16, 16, 3), 128, np.uint8), Side())
@@ -48,39 +49,36 @@ class HEVC:
     128
     """
 
+    name: ClassVar[str] = "hevc"
+    rate: ClassVar[Rate] = Rate("qp", 1, 51, rises=False)
+    choices: ClassVar[Mapping[str, Collection[Any]]] = {"bit_depth": FORMATS, "preset": PRESETS}
+    needs: ClassVar[tuple[Need, ...]] = (Package("av"),)
+    version: ClassVar[str] = "1"
+
     qp: int = 32
     bit_depth: int = 8
     """8 as BPG's default, or 10: both for the planes that are coded."""
     preset: str = "slow"
 
-    rate: ClassVar[Rate] = Rate("qp", 1, 51, rises=False)
-    needs: ClassVar[tuple[Need, ...]] = (Package("av"),)
-    version: ClassVar[str] = "1"
-
-    def __post_init__(self) -> None:
-        self.rate.check("hevc", self.qp)
-        check_choice("hevc", "bit_depth", self.bit_depth, FORMATS)
-        check_choice("hevc", "preset", self.preset, PRESETS)
-
     def coder(self) -> dict[str, str]:
         """PyAV, FFmpeg's codecs inside it, and x265 inside these."""
-        import av
-
-        avcodec = ".".join(str(part) for part in av.library_versions["libavcodec"])
-        return {"av": av.__version__, "libavcodec": avcodec, "x265": _x265_version()}
+        return {**av_coder(), "x265": _x265_version()}
 
     def settings(self) -> dict[str, str]:
         return {**FIXED, "matrix": "bt709, full range"}
 
-    def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002
+    def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002 - the contract's signature
         check_x265("hevc", image, 16)
         with encoding("hevc"):
             return Bitstream.whole(_encode(image, self.qp, self.bit_depth, self.preset))
 
     def decode(self, data: bytes) -> Image:
         with decoding("hevc"):
-            planes, bits = _decode(data)
-        return ycbcr_to_rgb(planes, bits)
+            pixels, planes = decode_picture("hevc", "hevc", data)
+            depths = {name: bits for bits, name in FORMATS.items()}
+            if pixels not in depths:
+                raise BitstreamError(f"not an hevc bitstream of ours: its pixels are {pixels}")
+            return ycbcr_to_rgb(np.stack(planes), depths[pixels])
 
 
 def _encode(image: Image, qp: int, bits: int, preset: str, info: int = 0) -> bytes:
@@ -103,19 +101,9 @@ def _encode(image: Image, qp: int, bits: int, preset: str, info: int = 0) -> byt
     return b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
 
 
-def _decode(data: bytes) -> tuple[Planes, int]:
-    pixels, planes = decode_picture("hevc", "hevc", data)
-    depths = {name: bits for bits, name in FORMATS.items()}
-    if pixels not in depths:
-        raise BitstreamError(f"not an hevc bitstream of ours: its pixels are {pixels}")
-    bits = depths[pixels]
-    return np.stack(planes).astype(np.uint8 if bits == 8 else np.uint16, copy=False), bits
-
-
 @cache
 def _x265_version() -> str:
     """x265 tells its version only in the SEI that it writes when asked."""
-    found = re.search(
-        rb"x265 \(build \d+\) - ([^:\s]+)", _encode(np.zeros((16, 16, 3), np.uint8), 51, 8, "fast", info=1)
-    )
-    return found[1].decode() if found else "unknown"
+    black = _encode(np.zeros((16, 16, 3), np.uint8), 51, 8, "fast", info=1)
+    match = re.search(rb"x265 \(build \d+\) - ([^:\s]+)", black)
+    return match[1].decode() if match else "unknown"

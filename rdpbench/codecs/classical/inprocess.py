@@ -1,32 +1,19 @@
-"""What the in-process codecs share: checked options, clean Pillow images, library errors turned into ours."""
+"""What codecs inside Python libraries share: Pillow's files, and which sizes and pixels are taken."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from io import BytesIO
-from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rdpbench.errors import BitstreamError, CoderFailed, ConfigError, RdpbenchError, UnsupportedImage
+from rdpbench.codecs.contract import Bitstream, CheckedOptions, Side, decoding, encoding
+from rdpbench.errors import BitstreamError, UnsupportedImage
 from rdpbench.image import Image, check_image
-
-
-def check_choice(codec: str, option: str, value: object, choices: Iterable[object]) -> None:
-    """Raise `ConfigError` that lists the choices, unless ``value`` is one of them.
-
-    >>> check_choice("jpeg", "chroma", "4:1:1", ["4:4:4", "4:2:0"])
-    Traceback (most recent call last):
-    rdpbench.errors.ConfigError: jpeg: chroma='4:1:1' is not legal; choose from '4:4:4', '4:2:0'
-    """
-    known = list(choices)
-    if value not in known:
-        legal = ", ".join(repr(choice) for choice in known)
-        raise ConfigError(f"{codec}: {option}={value!r} is not legal; choose from {legal}")
+from rdpbench.needs import Need, Package
 
 
 def check_sides(codec: str, image: Image, low: int, high: int) -> None:
@@ -37,50 +24,14 @@ def check_sides(codec: str, image: Image, low: int, high: int) -> None:
 
 
 def check_x265(codec: str, image: Image, low: int) -> None:
-    """Raise `UnsupportedImage` unless x265 takes these sides.
-
-    The decoders in use stop at 16384 or a little above. Under 32 pixels x265 codes with trees of 16 x 16, which the
-    levels of HEVC that allow more than 4222 pixels on the other side forbid.
-    """
+    """Raise `UnsupportedImage` unless x265 takes these sides, and HEVC's decoders, which stop at 16384 or above."""
     check_sides(codec, image, low, 16384)
     height, width = image.shape[:2]
+    # Under 32 pixels x265 codes with trees of 16 x 16, which the levels of HEVC for more than 4222 pixels forbid.
     if min(height, width) < 32 and max(height, width) > 4096:
         raise UnsupportedImage(
             f"{codec} holds strips narrower than 32 only up to 4096; the image is {width} x {height}"
         )
-
-
-@contextmanager
-def encoding(codec: str) -> Iterator[None]:
-    """Whatever a library raises while it encodes is a `CoderFailed` that quotes it."""
-    try:
-        yield
-    except RdpbenchError:
-        raise
-    except Exception as error:
-        raise CoderFailed(f"{codec} could not encode: {type(error).__name__}: {error}") from error
-
-
-@contextmanager
-def decoding(codec: str) -> Iterator[None]:
-    """Whatever a library raises while it decodes is a `BitstreamError`: damage trips parsers in many ways."""
-    try:
-        yield
-    except RdpbenchError:
-        raise
-    except Exception as error:
-        raise BitstreamError(f"not a {codec} bitstream, or damaged: {type(error).__name__}: {error}") from error
-
-
-@contextmanager
-def one_thread(module: ModuleType, name: str) -> Iterator[None]:
-    """Set a library's global number of threads to one for a moment, where a call does not take it as an argument."""
-    before = getattr(module, name)
-    setattr(module, name, 1)
-    try:
-        yield
-    finally:
-        setattr(module, name, before)
 
 
 def check_pixels(codec: str, pixels: NDArray[Any]) -> Image:
@@ -117,39 +68,32 @@ def pillow_decode(codec: str, file_format: str, data: bytes) -> Image:
             return check_pixels(codec, np.array(opened))
 
 
-PICTURE_OPTIONS = {"max_pixels": str(1 << 27), "err_detect": "explode"}
-"""For FFmpeg's decoders: a damaged size must not become an allocation; errors that they notice shall be errors."""
+class PillowCodec(CheckedOptions):
+    """A format that Pillow writes and reads; its bitstream is the file as written."""
 
+    needs: ClassVar[tuple[Need, ...]] = (Package("pillow", module="PIL"),)
+    version: ClassVar[str] = "1"
+    format: ClassVar[str]
+    """Pillow's name of it."""
+    libraries: ClassVar[Mapping[str, str]]
+    """What codes inside Pillow, with the name that ``PIL.features`` has for it."""
+    largest: ClassVar[int] = (1 << 32) - 1
+    mode: ClassVar[str] = "RGB"
 
-def decode_picture(codec: str, decoder: str, stream: bytes) -> tuple[str, list[NDArray[np.integer[Any]]]]:
-    """FFmpeg's pixel format of the one picture in a stream, and its planes: ``uint8``, or ``uint16`` above 8 bits.
+    def saved(self) -> dict[str, Any]:
+        """What Pillow is told when it writes."""
+        return {}
 
-    ``decoder`` is FFmpeg's name of one, such as ``hevc``; it runs with one thread.
-    """
-    import av
+    def coder(self) -> dict[str, str]:
+        import PIL
+        from PIL import features
 
-    context = av.VideoCodecContext.create(decoder, "r")
-    assert isinstance(context, av.VideoCodecContext)
-    context.thread_count = 1
-    context.options = PICTURE_OPTIONS
-    frames = [*context.decode(av.Packet(stream)), *context.decode(None)]
-    if len(frames) != 1:
-        raise BitstreamError(f"a bitstream of {codec} holds one picture; here are {len(frames)}")
-    frame = frames[0]
-    sample = np.dtype("u1" if frame.format.components[0].bits == 8 else "<u2")
-    return frame.format.name, [
-        np.frombuffer(bytes(plane), sample).reshape(plane.height, -1)[:, : plane.width] for plane in frame.planes
-    ]
+        versions = {name: str(features.version(feature)) for name, feature in self.libraries.items()}
+        return {"pillow": PIL.__version__, **versions}
 
+    def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002 - the contract's signature
+        check_sides(self.name, image, 1, self.largest)
+        return Bitstream.whole(pillow_encode(self.name, self.format, image, self.mode, **self.saved()))
 
-def pillow_coder(**libraries: str) -> dict[str, str]:
-    """Versions of Pillow and of the libraries inside it, by the names that ``PIL.features`` has for them.
-
-    >>> sorted(pillow_coder(libwebp="webp"))
-    ['libwebp', 'pillow']
-    """
-    import PIL
-    from PIL import features
-
-    versions = {name: str(features.version(feature)) for name, feature in libraries.items()}
-    return {"pillow": PIL.__version__, **versions}
+    def decode(self, data: bytes) -> Image:
+        return pillow_decode(self.name, self.format, data)

@@ -1,56 +1,49 @@
-"""JPEG, baseline, 8 bit (ITU-T T.81 | ISO/IEC 10918-1) by libjpeg-turbo through Pillow.
+"""JPEG, baseline, 8 bit (ITU-T T.81 | ISO/IEC 10918-1): by libjpeg-turbo through Pillow, and by mozjpeg.
 
-Bitstream: the JFIF file as written, with its quantiser and Huffman tables (about 600 bytes, all counted).
+Bitstream: the JFIF file as written, with its quantiser and Huffman tables (about 600 bytes) and without metadata.
 
-With the defaults the bytes are those of CompressAI's benchmark: ``Image.save(format="JPEG", quality=q)``, that is 4:2:0
-and the standard Huffman tables. ``optimize`` computes the tables for the image and writes a progressive file: 4 % fewer
-bytes for the same pixels at quality 75, 40 % at quality 1. ``chroma="4:4:4"`` is the fairer choice against codecs that
-keep full colour.
+``jpeg``, with its defaults, writes the bytes of CompressAI's benchmark: ``Image.save(format="JPEG", quality=q)``, that
+is 4:2:0 and the standard Huffman tables. ``optimize`` computes the tables for the image and writes a progressive file:
+4 % fewer bytes for the same pixels at quality 75, 40 % at quality 1. ``chroma="4:4:4"`` is the fairer choice against
+codecs that keep full colour.
 
-JPEG as mozjpeg writes it: the same format (ITU-T T.81), a slower encoder, about half the bytes at low rate.
-
-Library: mozjpeg inside libvips, through pyvips. Trellis quantisation, progressive scans chosen by size
-(``optimize_scans``), deringing at clipped edges, Huffman tables made for the image, and the quantiser table
-``quant_table=3`` (N. Robidoux's, mozjpeg's own default), which is flat enough to reach 0.06 bpp where the standard
-tables stop at 0.18. Decoded by Pillow: any JPEG decoder will do.
-
-Bitstream: the JFIF file as written, without metadata. The quality scale is not that of plain JPEG: compare curves.
+``mozjpeg`` is a slower encoder of the same format, inside libvips, through pyvips: about half the bytes at low rate, by
+trellis quantisation, progressive scans chosen by size, deringing at clipped edges, Huffman tables made for the image,
+and N. Robidoux's quantiser table (mozjpeg's own default), which is flat enough to reach 0.06 bpp where the standard
+tables stop at 0.18. Pillow decodes. Its quality scale is not that of plain JPEG: compare curves.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
 
-from rdpbench.codecs.classical.inprocess import (
-    check_choice,
-    check_sides,
-    encoding,
-    pillow_coder,
-    pillow_decode,
-    pillow_encode,
-)
-from rdpbench.codecs.contract import Bitstream, Rate, Side
+from rdpbench.codecs.classical.inprocess import PillowCodec, check_sides
+from rdpbench.codecs.contract import Bitstream, Rate, Side, encoding
 from rdpbench.errors import MissingNeed
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package, package_version
 
-LARGEST = 65500
-"""JPEG_MAX_DIMENSION of libjpeg: a little below the 65535 of the format."""
-
 
 @dataclass(frozen=True)
-class JPEG:
+class JPEG(PillowCodec):
     """JPEG through Pillow.
 
-    >>> import numpy as np
     >>> stream = JPEG(quality=50).encode(np.full((16, 16, 3), 128, np.uint8), Side())
     >>> int(JPEG(quality=50).decode(stream.data)[0, 0, 0])
     128
     """
+
+    name: ClassVar[str] = "jpeg"
+    rate: ClassVar[Rate] = Rate("quality", 1, 100)
+    choices: ClassVar[Mapping[str, Collection[Any]]] = {"chroma": ("4:4:4", "4:2:2", "4:2:0")}
+    format: ClassVar[str] = "JPEG"
+    libraries: ClassVar[Mapping[str, str]] = {"libjpeg_turbo": "libjpeg_turbo"}
+    largest: ClassVar[int] = 65500  # JPEG_MAX_DIMENSION of libjpeg: a little below the 65535 of the format
 
     quality: int = 75
     """IJG quality; below 25 or so blocks and colour bands show."""
@@ -58,27 +51,9 @@ class JPEG:
     optimize: bool = False
     """Huffman tables made for the image, and progressive scans."""
 
-    rate: ClassVar[Rate] = Rate("quality", 1, 100)
-    needs: ClassVar[tuple[Need, ...]] = (Package("pillow", module="PIL"),)
-    version: ClassVar[str] = "1"
-
-    def __post_init__(self) -> None:
-        self.rate.check("jpeg", self.quality)
-        check_choice("jpeg", "chroma", self.chroma, ["4:4:4", "4:2:2", "4:2:0"])
-
-    def coder(self) -> dict[str, str]:
-        """Pillow, and the JPEG library inside it."""
-        return pillow_coder(libjpeg_turbo="libjpeg_turbo")
-
-    def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002
-        check_sides("jpeg", image, 1, LARGEST)
+    def saved(self) -> dict[str, Any]:
         extra = {"optimize": True, "progressive": True} if self.optimize else {}
-        return Bitstream.whole(
-            pillow_encode("jpeg", "JPEG", image, quality=self.quality, subsampling=self.chroma, **extra)
-        )
-
-    def decode(self, data: bytes) -> Image:
-        return pillow_decode("jpeg", "JPEG", data)
+        return {"quality": self.quality, "subsampling": self.chroma, **extra}
 
 
 SUBSAMPLE = {"4:4:4": "off", "4:2:0": "on"}
@@ -96,7 +71,7 @@ FIXED: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class MozJPEG:
+class MozJPEG(PillowCodec):
     """JPEG by mozjpeg through pyvips.
 
     >>> stream = MozJPEG(quality=50).encode(np.full((16, 16, 3), 128, np.uint8), Side())
@@ -104,66 +79,52 @@ class MozJPEG:
     128
     """
 
-    quality: int = 75
-    chroma: str = "4:2:0"
-
-    rate: ClassVar[Rate] = Rate("quality", 1, 100)
+    name: ClassVar[str] = "mozjpeg"
+    rate: ClassVar[Rate] = JPEG.rate
+    choices: ClassVar[Mapping[str, Collection[Any]]] = {"chroma": SUBSAMPLE}
     needs: ClassVar[tuple[Need, ...]] = (
         Package("pyvips"),
         Package("pyvips-binary", module="_libvips"),  # a system libvips seldom has mozjpeg
-        Package("pillow", module="PIL"),
+        *PillowCodec.needs,
     )
-    version: ClassVar[str] = "1"
+    format: ClassVar[str] = "JPEG"
+    libraries: ClassVar[Mapping[str, str]] = JPEG.libraries
 
-    def __post_init__(self) -> None:
-        self.rate.check("mozjpeg", self.quality)
-        check_choice("mozjpeg", "chroma", self.chroma, SUBSAMPLE)
+    quality: int = 75
+    chroma: str = "4:2:0"
 
     def coder(self) -> dict[str, str]:
         """The wheel that holds libvips and mozjpeg (which cannot be asked its version), and the decoder."""
         vips = _vips()
-        return {
-            "pyvips-binary": package_version("pyvips-binary"),
-            "libvips": ".".join(str(vips.version(part)) for part in range(3)),
-            **pillow_coder(libjpeg_turbo="libjpeg_turbo"),
-        }
+        libvips = ".".join(str(vips.version(part)) for part in range(3))
+        return {"pyvips-binary": package_version("pyvips-binary"), "libvips": libvips, **super().coder()}
 
     def settings(self) -> dict[str, Any]:
         return {"quant_table": TABLE, **FIXED}
 
-    def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002
-        check_sides("mozjpeg", image, 1, LARGEST)
+    def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002 - the contract's signature
+        check_sides("mozjpeg", image, 1, JPEG.largest)
         with encoding("mozjpeg"):
             return Bitstream.whole(_save(_vips(), image, self.quality, SUBSAMPLE[self.chroma], TABLE))
-
-    def decode(self, data: bytes) -> Image:
-        return pillow_decode("mozjpeg", "JPEG", data)
 
 
 def _save(vips: Any, image: Image, quality: int, subsample: str, table: int) -> bytes:
     height, width = image.shape[:2]
     picture = vips.Image.new_from_memory(np.ascontiguousarray(image).tobytes(), width, height, 3, "uchar")
-    saved: bytes = picture.copy(interpretation="srgb").jpegsave_buffer(
-        Q=quality,
-        subsample_mode=subsample,
-        quant_table=table,
-        **FIXED,
-    )
+    picture = picture.copy(interpretation="srgb")
+    saved: bytes = picture.jpegsave_buffer(Q=quality, subsample_mode=subsample, quant_table=table, **FIXED)
     return saved
 
 
 @cache
 def _vips() -> Any:
-    """The pyvips module, with one thread and without its cache of results.
-
-    Raises:
-        MissingNeed: this libvips has another JPEG library: it takes mozjpeg's options and silently ignores them.
-    """
+    """The pyvips module, with one thread and without its cache of results."""
     import pyvips
 
     pyvips.concurrency_set(1)
     pyvips.cache_set_max(0)
     grey = np.full((8, 8, 3), 90, np.uint8)
+    # A libvips with another JPEG library takes mozjpeg's options and silently ignores them.
     if _save(pyvips, grey, 50, "off", table=0) == _save(pyvips, grey, 50, "off", table=3):
         raise MissingNeed("this libvips was built without mozjpeg; type: pip install pyvips-binary")
     return pyvips

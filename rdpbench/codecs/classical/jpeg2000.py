@@ -11,55 +11,39 @@ more bytes than they asked for.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from rdpbench.codecs.classical.inprocess import pillow_coder, pillow_decode, pillow_encode
-from rdpbench.codecs.contract import Bitstream, Rate, Side
-from rdpbench.image import Image
-from rdpbench.needs import Need, Package
+from rdpbench.codecs.classical.inprocess import PillowCodec
+from rdpbench.codecs.contract import Rate
 
-FIXED = {"no_jp2": True, "quality_mode": "rates", "irreversible": True, "mct": 1}
+FIXED: dict[str, Any] = {"no_jp2": True, "quality_mode": "rates", "irreversible": True, "mct": 1}
 """What OpenJPEG is given at any ratio."""
 
 
 @dataclass(frozen=True)
-class JPEG2000:
+class JPEG2000(PillowCodec):
     """JPEG 2000 through Pillow.
 
     >>> import numpy as np
+    >>> from rdpbench import Side
     >>> stream = JPEG2000(ratio=24).encode(np.full((16, 16, 3), 128, np.uint8), Side())
     >>> int(JPEG2000(ratio=24).decode(stream.data)[0, 0, 0])
     128
     """
 
+    name: ClassVar[str] = "jpeg2000"
+    rate: ClassVar[Rate] = Rate("ratio", 1, 5000, step=0, rises=False)
+    format: ClassVar[str] = "JPEG2000"
+    libraries: ClassVar[Mapping[str, str]] = {"openjpeg": "jpg_2000"}
+
     ratio: float = 24.0
     """Raw bytes (3 per pixel) over coded bytes."""
 
-    rate: ClassVar[Rate] = Rate("ratio", 1, 5000, step=0, rises=False)
-    needs: ClassVar[tuple[Need, ...]] = (Package("pillow", module="PIL"),)
-    version: ClassVar[str] = "1"
-
-    def __post_init__(self) -> None:
-        self.rate.check("jpeg2000", self.ratio)
-
-    def coder(self) -> dict[str, str]:
-        """Pillow, and OpenJPEG inside it."""
-        return pillow_coder(openjpeg="jpg_2000")
-
-    def settings(self) -> dict[str, object]:
+    def settings(self) -> dict[str, Any]:
         return FIXED
 
-    def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002
-        data = pillow_encode(
-            "jpeg2000",
-            "JPEG2000",
-            image,
-            quality_layers=[float(self.ratio)],
-            **FIXED,
-            comment=b"\0",  # an empty C string; without one OpenJPEG writes its name
-        )
-        return Bitstream.whole(data)
-
-    def decode(self, data: bytes) -> Image:
-        return pillow_decode("jpeg2000", "JPEG2000", data)
+    def saved(self) -> dict[str, Any]:
+        # The comment is an empty C string; without one OpenJPEG writes its name.
+        return {"quality_layers": [float(self.ratio)], "comment": b"\0", **FIXED}

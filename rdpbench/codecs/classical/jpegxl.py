@@ -9,13 +9,14 @@ Bitstream: the bare codestream; the 40 bytes of an optional container are left o
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from rdpbench.codecs.classical.inprocess import check_choice, check_pixels, decoding, encoding
-from rdpbench.codecs.contract import Bitstream, Rate, Side
+from rdpbench.codecs.classical.inprocess import check_pixels
+from rdpbench.codecs.contract import Bitstream, CheckedOptions, Rate, Side, decoding, encoding
 from rdpbench.image import Image, check_image
 from rdpbench.needs import Need, Package
 
@@ -24,29 +25,26 @@ FIXED: dict[str, Any] = {"lossless": False, "photometric": "rgb", "usecontainer"
 
 
 @dataclass(frozen=True)
-class JPEGXL:
+class JPEGXL(CheckedOptions):
     """JPEG XL through imagecodecs.
 
     >>> stream = JPEGXL(distance=1).encode(np.full((16, 16, 3), 128, np.uint8), Side())
-    >>> JPEGXL(distance=1).decode(stream.data).shape[2]
-    3
+    >>> int(JPEGXL(distance=1).decode(stream.data)[0, 0, 0])
+    128
     """
+
+    name: ClassVar[str] = "jpegxl"
+    rate: ClassVar[Rate] = Rate("distance", 0.1, 25, step=0, rises=False)
+    choices: ClassVar[Mapping[str, Collection[Any]]] = {"effort": range(1, 10)}
+    needs: ClassVar[tuple[Need, ...]] = (Package("imagecodecs"),)
+    depends_on_cpu: ClassVar[tuple[str, ...]] = ("instructions",)
+    version: ClassVar[str] = "1"
 
     distance: float = 1.0
     effort: int = 7
     """1 (fastest) to 9; 7 is libjxl's default."""
 
-    rate: ClassVar[Rate] = Rate("distance", 0.1, 25, step=0, rises=False)
-    needs: ClassVar[tuple[Need, ...]] = (Package("imagecodecs"),)
-    depends_on_cpu: ClassVar[tuple[str, ...]] = ("instructions",)
-    version: ClassVar[str] = "1"
-
-    def __post_init__(self) -> None:
-        self.rate.check("jpegxl", self.distance)
-        check_choice("jpegxl", "effort", self.effort, range(1, 10))
-
     def coder(self) -> dict[str, str]:
-        """imagecodecs, and libjxl inside it."""
         import imagecodecs
 
         return {"imagecodecs": imagecodecs.__version__, "libjxl": imagecodecs.jpegxl_version().split()[-1]}
@@ -54,7 +52,7 @@ class JPEGXL:
     def settings(self) -> dict[str, Any]:
         return FIXED
 
-    def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002
+    def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002 - the contract's signature
         import imagecodecs
 
         pixels = np.ascontiguousarray(check_image(image))

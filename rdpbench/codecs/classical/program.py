@@ -12,7 +12,6 @@ into the bitstream that way, about 110 bytes of them).
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import shlex
@@ -23,8 +22,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
+from rdpbench.assets.hashes import content_sha256
+from rdpbench.codecs.contract import CheckedOptions
 from rdpbench.errors import CoderFailed, ConfigError, MissingNeed
 from rdpbench.needs import Binary, File
 
@@ -60,7 +61,7 @@ class Ran:
     stderr: str
 
 
-def run(program: Path, arguments: Sequence[Argument], timeout_s: float, litter: Sequence[str] = ()) -> Ran:
+def run_program(program: Path, arguments: Sequence[Argument], timeout_s: float, litter: Sequence[str] = ()) -> Ran:
     """Run a program to its end and return what it wrote; ``arguments`` never pass through a shell.
 
     Args:
@@ -70,7 +71,8 @@ def run(program: Path, arguments: Sequence[Argument], timeout_s: float, litter: 
     Raises:
         CoderFailed: it did not start, crashed, returned other than 0, ran too long or left an output empty.
 
-    >>> run(Path("/bin/sh"), ["-c", 'tr a-z A-Z <"$0" >"$1"', In("in.txt", b"bits"), Out("out.txt")], 10).outputs
+    >>> arguments = ["-c", 'tr a-z A-Z <"$0" >"$1"', In("in.txt", b"bits"), Out("out.txt")]
+    >>> run_program(Path("/bin/sh"), arguments, timeout_s=10).outputs
     {'out.txt': b'BITS'}
     """
     command = shlex.join([program.name, *(a if isinstance(a, str) else a.name for a in arguments)])
@@ -108,28 +110,17 @@ def require(need: Binary | File) -> Path:
     return path
 
 
-def identity(program: Path, arguments: Sequence[str] = (), pattern: str = r"[Vv]ersion (\S+)") -> str:
+def program_identity(program: Path, arguments: Sequence[str] = (), pattern: str = r"[Vv]ersion (\S+)") -> str:
     """Version and sha256 of a program, for ``coder()``: ``"0.9.8 sha256:..."``.
 
     The version is the first match of ``pattern`` in what the program prints for ``arguments``, whatever it returns.
     """
-    return f"{probe(program, arguments, pattern)} sha256:{sha256_of(program)}"
+    return f"{probe(program, arguments, pattern)} sha256:{content_sha256(program)}"
 
 
 def probe(program: Path, arguments: Sequence[str], pattern: str) -> str:
     """First group of ``pattern`` in what the program prints, ``"unknown"`` without a match; asked once per file."""
-    return _probe(*_stamp(program), tuple(arguments), pattern)
-
-
-def sha256_of(path: Path) -> str:
-    """Hash of a file, computed once as long as its size and time of change stay the same."""
-    return _sha256(*_stamp(path))
-
-
-def check_timeout(codec: str, timeout_s: float) -> None:
-    """Raise `ConfigError` unless the timeout is a positive number."""
-    if not timeout_s > 0:
-        raise ConfigError(f"codec {codec!r}: timeout_s={timeout_s!r} must be more than 0 seconds")
+    return _probe(program, program.stat().st_size, program.stat().st_mtime_ns, tuple(arguments), pattern)
 
 
 def _memory_files() -> bool:
@@ -205,24 +196,26 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "replace")
 
 
-def _stamp(path: Path) -> tuple[str, int, int]:
-    status = path.stat()
-    return str(path), status.st_size, status.st_mtime_ns
-
-
 @cache
-def _sha256(path: str, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - they are there to key the cache
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@cache
-def _probe(path: str, size: int, mtime_ns: int, arguments: tuple[str, ...], pattern: str) -> str:  # noqa: ARG001
+def _probe(program: Path, size: int, mtime_ns: int, arguments: tuple[str, ...], pattern: str) -> str:  # noqa: ARG001 - a file that changed is asked again
+    command = [str(program), *arguments]
     try:
-        ended = subprocess.run(
-            [path, *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
-        )
+        ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
-    found = re.search(pattern, _text(ended.stdout + ended.stderr))
-    return found.group(1) if found else "unknown"
+    match = re.search(pattern, _text(ended.stdout + ended.stderr))
+    return match[1] if match else "unknown"
+
+
+class ProgramCodec(CheckedOptions):
+    """Base of the codecs that run a program of the user's, for at most ``timeout_s`` seconds a call."""
+
+    unkeyed: ClassVar[frozenset[str]] = frozenset({"timeout_s"})
+    version: ClassVar[str] = "1"
+
+    timeout_s: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.timeout_s > 0:
+            raise ConfigError(f"codec {self.name!r}: timeout_s={self.timeout_s!r} must be more than 0 seconds")

@@ -1,4 +1,4 @@
-"""RGB to full-range YCbCr and back, for coders that take planes (HEVC, VVC).
+"""RGB to full-range YCbCr and back, for coders that take planes (AV1, HEVC, VVC), and planes from FFmpeg's decoders.
 
 With ``s = 2**bits - 1`` and RGB in 0..1, as ITU-T H.273 (equations 22 to 29, full range) has it::
 
@@ -20,12 +20,12 @@ both at 10), where float64 rounds one way or the other by its last bit, and one 
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rdpbench.errors import ConfigError
+from rdpbench.errors import BitstreamError, ConfigError
 from rdpbench.image import Image
 
 Matrix: TypeAlias = Literal["bt709", "bt601"]
@@ -100,8 +100,7 @@ def _doubled_middle(bits: int, middle: str) -> int:
     """Twice the value of colourless chroma."""
     if middle not in get_args(Middle):
         raise ConfigError(f"unknown middle of chroma {middle!r}: legal are {', '.join(get_args(Middle))}")
-    whole: int = 2**bits
-    return whole if middle == "h273" else whole - 1
+    return (1 << bits) - (middle == "half")
 
 
 def _weights(bits: int, matrix: str) -> tuple[int, int]:
@@ -117,3 +116,35 @@ def _divided(numerator: NDArray[np.int64], denominator: int, halves: int, top: i
     rounded: NDArray[np.int64] = (2 * numerator + (1 + halves) * denominator) // (2 * denominator)
     rounded.clip(0, top, out=rounded)
     return rounded
+
+
+PICTURE_OPTIONS = {"max_pixels": str(1 << 27), "err_detect": "explode"}
+"""For FFmpeg's decoders: a damaged size must not become an allocation; errors that they notice shall be errors."""
+
+
+def decode_picture(codec: str, decoder: str, stream: bytes) -> tuple[str, list[NDArray[np.integer[Any]]]]:
+    """FFmpeg's pixel format of the one picture in a stream, and its planes: ``uint8``, or ``uint16`` above 8 bits.
+
+    ``decoder`` is FFmpeg's name of one, such as ``hevc``; it runs with one thread.
+    """
+    import av
+
+    context = av.VideoCodecContext.create(decoder, "r")
+    assert isinstance(context, av.VideoCodecContext)
+    context.thread_count = 1
+    context.options = PICTURE_OPTIONS
+    frames = [*context.decode(av.Packet(stream)), *context.decode(None)]
+    if len(frames) != 1:
+        raise BitstreamError(f"a bitstream of {codec} holds one picture; here are {len(frames)}")
+    frame = frames[0]
+    sample = np.dtype("u1" if frame.format.components[0].bits == 8 else "<u2")
+    return frame.format.name, [
+        np.frombuffer(bytes(plane), sample).reshape(plane.height, -1)[:, : plane.width] for plane in frame.planes
+    ]
+
+
+def av_coder() -> dict[str, str]:
+    """Versions of PyAV and of FFmpeg's codecs inside it, for ``coder()``."""
+    import av
+
+    return {"av": av.__version__, "libavcodec": ".".join(map(str, av.library_versions["libavcodec"]))}

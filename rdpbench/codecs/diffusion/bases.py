@@ -20,7 +20,6 @@ Ids do not survive a trip through text: most sequences of ids spell a text that 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,9 +27,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from rdpbench.assets.weights import Card, Folder, sha256_of
+from rdpbench.assets.weights import Card, Folder, OwnFolder
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
-from rdpbench.needs import Need
 
 Family: TypeAlias = Literal["sd15", "sd21", "sdxl"]
 HUB = "https://huggingface.co"
@@ -246,17 +244,6 @@ CONTROLNETS: dict[tuple[Family, str], Card] = {
 """The known ControlNets, by the family that they fit and the kind of sketch that they were trained on."""
 
 
-NAMES = (
-    "diffusion_pytorch_model.safetensors",
-    "model.safetensors",
-    "diffusion_pytorch_model.fp16.safetensors",
-    "model.fp16.safetensors",
-    "diffusion_pytorch_model.bin",
-    "pytorch_model.bin",
-)
-"""Of the tensors in a part's folder; the first that exists is read."""
-
-
 def is_path(given: str) -> bool:
     """Does an option name a folder, rather than something known?
 
@@ -272,29 +259,12 @@ def check_known(option: str, given: str, known: Collection[str]) -> None:
         raise UnknownName(option, given, known, f"or a folder of yours: codec.options.{option}=/where/it/is")
 
 
-@dataclass(frozen=True)
-class Place(Need):
-    """The need for tensors in a part's folder."""
-
-    folder: str
-
-    def find(self) -> Path | None:
-        """The file."""
-        places = (Path(self.folder).expanduser() / name for name in NAMES)
-        return next((place for place in places if place.is_file()), None)
-
-    def missing(self) -> str | None:
-        if self.find():
-            return None
-        return f"{self.folder} holds no tensors; it must hold one of {', '.join(NAMES)}"
-
-
-def parts_of(folder: str) -> tuple[Place, ...]:
+def parts_of(folder: str) -> tuple[OwnFolder, ...]:
     """What a model's folder must hold."""
     names = ["unet", "vae", "text_encoder"]
     if (Path(folder).expanduser() / "text_encoder_2").is_dir():
         names.append("text_encoder_2")
-    return tuple(Place(str(Path(folder) / name)) for name in names)
+    return tuple(OwnFolder(str(Path(folder) / name)) for name in names)
 
 
 def read_config(folder: str) -> dict[str, Any]:
@@ -334,20 +304,6 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(loaded, Mapping):
         raise ConfigError(f"{path} holds no JSON object")
     return {str(key): value for key, value in loaded.items() if key == "_class_name" or not str(key).startswith("_")}
-
-
-def identity(places: Collection[Place]) -> str:
-    """sha256 over the files that are read, for keys; ``missing`` where one is not there."""
-    digests = []
-    for place in places:
-        path = place.find()
-        if path is None:
-            return "missing"
-        digests.append(sha256_of(path))
-        for name in ("config.json", "../scheduler/scheduler_config.json"):
-            beside = path.parent / name
-            digests.append(hashlib.sha256(beside.read_bytes() if beside.is_file() else b"").hexdigest())
-    return f"sha256:{hashlib.sha256(' '.join(digests).encode()).hexdigest()}"
 
 
 ENDS = ("<|startoftext|>", "<|endoftext|>")

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rdpbench import registry
 from rdpbench.assets.weights import Card, Weights
-from rdpbench.codecs.classical.inprocess import check_choice, decoding
 from rdpbench.codecs.container import unpack
 from rdpbench.codecs.contract import (
     Bitstream,
     Codec,
     Side,
+    check_choice,
     coder_inside,
+    decoding,
     needs_of_built,
     own_options,
     rate_of,
@@ -25,10 +26,10 @@ from rdpbench.codecs.diffusion.fields import with_seed
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.learned.codec import Kind
 from rdpbench.codecs.learned.frames import check_pixels
-from rdpbench.codecs.learned.systems import reproducible
 from rdpbench.errors import BitstreamError, ConfigError
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package, package_version
+from rdpbench.networks.precision import reproducible
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

@@ -23,14 +23,14 @@ from __future__ import annotations
 import functools
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from rdpbench.assets import weights as files
-from rdpbench.assets.weights import Card, Weights
+from rdpbench.assets.load import load_strictly
+from rdpbench.assets.weights import OwnFolder, Weights, folders_identity, require
 from rdpbench.codecs.diffusion import bases
 from rdpbench.codecs.diffusion.bases import (
     BASES,
@@ -42,18 +42,15 @@ from rdpbench.codecs.diffusion.bases import (
     byte_vocabulary,
     clip_vocabulary,
 )
-from rdpbench.codecs.learned.checkpoints import match
 from rdpbench.codecs.learned.systems import seeded
-from rdpbench.errors import CodecError, ConfigError, MissingNeed
+from rdpbench.errors import CodecError, ConfigError
 from rdpbench.needs import Need
 from rdpbench.networks.clip import TOKENS
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 
-DROPPED = ("*position_ids",)
-"""Patterns of names that are left out of every file."""
 _ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
@@ -92,53 +89,6 @@ def text_name(name: str) -> str:
     'final_layer_norm.bias'
     """
     return name.removeprefix("text_model.")
-
-
-def on_meta(build: Callable[[], Any]) -> Any:
-    """The network that ``build`` makes, without storage."""
-    import torch
-
-    with torch.device("meta"):
-        return build()
-
-
-def fill(
-    network: Any,
-    tensors: Mapping[str, Tensor],
-    what: str,
-    dtype: torch.dtype,
-    *,
-    rename: Callable[[str], str] = str,
-    drop: Collection[str] = (),
-) -> Any:
-    """Give a network made `on_meta` its tensors; returns it in evaluation mode and without gradients.
-
-    Args:
-        network: without storage.
-        tensors: by the names of the file, in any floating-point format.
-        what: the file, for messages.
-        dtype: of the network.
-        rename: from a name in the file to the network's.
-        drop: patterns of names in the file that are left out on purpose, beside `DROPPED`.
-
-    Raises:
-        CodecError: see `rdpbench.codecs.learned.checkpoints.match`.
-    """
-    given = match(network, tensors, what, rename=rename, drop=(*DROPPED, *drop)).tensors
-    network.load_state_dict({name: one.to(dtype) for name, one in given.items()}, strict=True, assign=True)
-    return settle(network)
-
-
-def settle(network: Any) -> Any:
-    """Evaluation mode, no gradients, and the numbers of positions where the meta device left them without values."""
-    import torch
-
-    for name, buffer in list(network.named_buffers()):
-        if buffer.is_meta:
-            owner, _, last = name.rpartition(".")
-            assert last == "position_ids", f"{name} has no values and is in no file"
-            network.get_submodule(owner).position_ids = torch.arange(buffer.shape[-1])[None]
-    return network.eval().requires_grad_(False)
 
 
 TINY_TOKENS = 514
@@ -262,13 +212,7 @@ def needs(base: str) -> tuple[Need, ...]:
 
 def identity(base: str) -> str:
     """What enters keys: the hash of the model's files."""
-    return bases.identity(bases.parts_of(base)) if bases.is_path(base) else named(BASES[base].card)
-
-
-def named(card: Card | files.Folder) -> str:
-    """The hash of a card's files as keys have it."""
-    found = files.identity(card)
-    return found if found.startswith("unpinned:") else f"sha256:{found}"
+    return folders_identity(bases.parts_of(base)) if bases.is_path(base) else Weights(BASES[base].card).named_identity
 
 
 def load(base: str, weights: str = "official", precision: str = "float32", device: str = "cpu") -> Models:
@@ -289,12 +233,6 @@ def load(base: str, weights: str = "official", precision: str = "float32", devic
     return _load(base, weights, precision, device, identity(base) if weights == "official" else "")
 
 
-def require(wanted: Iterable[Need]) -> None:
-    """Raise `MissingNeed` that tells of everything that is missing; hashes of what is here are pinned by it."""
-    if lines := [text for need in wanted if (text := need.missing())]:
-        raise MissingNeed("\n".join(lines))
-
-
 @lru_cache(maxsize=2)
 @trainable
 def _load(base: str, weights: str, precision: str, device: str, file: str) -> Models:  # noqa: ARG001 - other files, other model
@@ -306,7 +244,7 @@ def _load(base: str, weights: str, precision: str, device: str, file: str) -> Mo
     unet = make("unet", lambda: networks.UNet2DConditionModel.from_config(dict(sizes.unet)), base, weights, dtype)
 
     def shared(part: str, build: Callable[[], Any], kind: str) -> Any:
-        mark = part_identity(part, base) if weights == "official" else f"{weights} {base}"
+        mark = source_of(part, base).named_identity if weights == "official" else f"{weights} {base}"
         return kept((part, mark, kind, device), lambda: make(part, build, base, weights, type_of(kind)).to(device))
 
     vae = shared("vae", lambda: networks.AutoencoderKL.from_config(dict(sizes.vae)), "float32")
@@ -346,47 +284,26 @@ def make(part: str, build: Callable[[], Any], base: str, weights: str, dtype: to
     if weights != "official":
         return draw(build(), seed=sum(map(ord, part))).to(dtype)
     rename = {"vae": vae_name, "text": text_name}.get(part, str)
-    tensors, what = read(part, base)
-    return fill(on_meta(build), tensors, what, dtype, rename=rename)
+    source = source_of(part, base)
+    return load_strictly(build, source.read(), source.id, dtype, rename=rename)
 
 
-def read(part: str, base: str) -> tuple[Mapping[str, Tensor], str]:
-    """The tensors of a part, and the name of their file."""
-    source = _source(part, base)
-    if isinstance(source, bases.Place):
-        return read_place(source)
-    return files.read_file(files.resolve(BASES[base].card) / source.file), source.id
-
-
-def part_identity(part: str, base: str) -> str:
-    """The hash of a part's file: the same bytes in two models are one network."""
-    source = _source(part, base)
-    return bases.identity([source]) if isinstance(source, bases.Place) else named(source)
-
-
-def _source(part: str, base: str) -> bases.Place | Card:
+def source_of(part: str, base: str) -> OwnFolder | Weights:
+    """Where a part of a model comes from; the same bytes in two models are one network."""
     if not bases.is_path(base):
-        return next(one for one in BASES[base].card.cards if one.file == TENSORS[part])
+        return Weights(next(card for card in BASES[base].card.cards if card.file == TENSORS[part]))
     where = {"text": "text_encoder", "text 2": "text_encoder_2"}.get(part, part)
-    return bases.Place(str(Path(base) / where))
+    return OwnFolder(str(Path(base) / where))
 
 
-def read_place(place: bases.Place) -> tuple[Mapping[str, Tensor], str]:
-    """The tensors of a folder of the user's, and the name of their file."""
-    path = place.find()
-    if path is None:
-        raise CodecError(str(place.missing()))
-    return files.read_file(path), str(path)
-
-
-def controlnet_source(controlnet: str, base: str, sketch: str) -> bases.Place | Weights:
+def controlnet_source(controlnet: str, base: str, sketch: str) -> OwnFolder | Weights:
     """Where the ControlNet of a base model and kind of sketch comes from.
 
     Raises:
         ConfigError: none is known for them, and none was given.
     """
     if controlnet:
-        return bases.Place(controlnet)
+        return OwnFolder(controlnet)
     card = CONTROLNETS.get((family(base), sketch))
     if card is None:
         known = ", ".join(f"{kind} for {other}" for other, kind in CONTROLNETS)
@@ -404,37 +321,24 @@ def load_controlnet(
     if weights != "official":
         return _controlnet(models, None, precision, weights)
     source = controlnet_source(controlnet, base, sketch)
-    return _controlnet(models, source, precision, mark(weights, [source]))
+    return _controlnet(models, source, precision, mark(weights, source))
 
 
-def source_identity(source: bases.Place | Weights) -> str:
-    """What enters keys for a single file."""
-    return bases.identity([source]) if isinstance(source, bases.Place) else named(source.card)
-
-
-def mark(weights: str, sources: Sequence[bases.Place | Weights]) -> str:
-    """The hashes of official files, for caches; empty for random weights.
+def mark(weights: str, source: OwnFolder | Weights) -> str:
+    """The hash of an official or own file, for caches; empty for random weights.
 
     Raises:
-        MissingNeed: a file is not on this machine.
+        MissingNeed: the file is not on this machine.
     """
     if weights != "official":
         return ""
-    require(sources)
-    return " ".join(map(source_identity, sources))
-
-
-def read_source(source: bases.Place | Weights) -> tuple[Mapping[str, Tensor], str]:
-    """The tensors of a single file, and its name."""
-    if isinstance(source, bases.Place):
-        return read_place(source)
-    assert isinstance(source.card, Card)
-    return files.read_file(files.resolve(source.card)), source.card.id
+    require([source])
+    return source.named_identity
 
 
 @lru_cache(maxsize=2)
 @trainable
-def _controlnet(models: Models, source: bases.Place | Weights | None, precision: str, file: str) -> Any:  # noqa: ARG001 - as above
+def _controlnet(models: Models, source: OwnFolder | Weights | None, precision: str, file: str) -> Any:  # noqa: ARG001 - as above
     from rdpbench.codecs.diffusion.library import diffusers
 
     def build() -> Any:
@@ -442,8 +346,7 @@ def _controlnet(models: Models, source: bases.Place | Weights | None, precision:
 
     if source is None:
         return draw(build(), seed=7).to(models.device, models.dtype)
-    tensors, what = read_source(source)
-    return fill(on_meta(build), tensors, what, type_of(precision)).to(models.device)
+    return load_strictly(build, source.read(), source.id, type_of(precision)).to(models.device)
 
 
 def type_of(precision: str) -> torch.dtype:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -14,12 +13,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from rdpbench.assets.weights import Weights, read_tensors
+from rdpbench.assets.load import load_strictly
+from rdpbench.assets.weights import OwnFolder, Weights, read_tensors
 from rdpbench.codecs.diffusion import bases, models
 from rdpbench.codecs.diffusion.models import Models
-from rdpbench.errors import CodecError, MetricError
+from rdpbench.errors import CodecError, MetricError, StoreUnwritable
 from rdpbench.networks.clip import B32, H14, L14, L14_336, SHAPES, Clip, build, configuration
-from rdpbench.paths import cache_folder
+from rdpbench.paths import cache_folder, written_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,9 +58,9 @@ CLIPS = {card.id: card for card in (H14, L14, L14_336, B32)}
 """The published ones, by id; the first is that of Text+Sketch."""
 
 
-def source(clip: str) -> bases.Place | Weights:
+def source(clip: str) -> OwnFolder | Weights:
     """Where a CLIP network comes from: one of `CLIPS`, or a folder with ``config.json`` and tensors."""
-    return bases.Place(clip) if bases.is_path(clip) else Weights(CLIPS[clip])
+    return OwnFolder(clip) if bases.is_path(clip) else Weights(CLIPS[clip])
 
 
 def load(clip: str, weights: str = "official", device: str = "cpu") -> Clip:
@@ -70,7 +70,7 @@ def load(clip: str, weights: str = "official", device: str = "cpu") -> Clip:
         MissingNeed: a file is not on this machine.
         CodecError: it does not hold this network.
     """
-    return _load(clip, weights, device, models.mark(weights, [source(clip)]))
+    return _load(clip, weights, device, models.mark(weights, source(clip)))
 
 
 @lru_cache(maxsize=1)
@@ -85,9 +85,8 @@ def _load(clip: str, weights: str, device: str, file: str) -> Clip:  # noqa: ARG
         sizes = tiny if weights == "random" else configuration(SHAPES[CLIPS[clip].id])
         return Clip(models.draw(network(sizes), seed=5), None, device)
     if bases.is_path(clip):
-        tensors, what = models.read_place(bases.Place(clip))
-        model = models.on_meta(lambda: network(bases.read_config(clip)))
-        return Clip(models.fill(model, tensors, what, models.type_of("float32")), None, device)
+        own = OwnFolder(clip)
+        return Clip(load_strictly(lambda: network(bases.read_config(clip)), own.read(), own.id), None, device)
     try:
         return Clip(build(SHAPES[CLIPS[clip].id], read_tensors(CLIPS[clip])), None, device)
     except MetricError as error:
@@ -133,11 +132,8 @@ class Unfinished:
         from safetensors.torch import save_file
 
         self._written = time.monotonic()
-        with contextlib.suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            part = self.path.with_suffix(f".{os.getpid()}.part")
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, part)
-            part.replace(self.path)
+        with contextlib.suppress(StoreUnwritable), written_whole(self.path) as beside:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, beside)
 
     def done(self) -> None:
         """Delete the state."""

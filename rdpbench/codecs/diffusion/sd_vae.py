@@ -28,18 +28,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rdpbench.assets.weights import Weights
-from rdpbench.codecs.classical.inprocess import encoding
 from rdpbench.codecs.container import pack
-from rdpbench.codecs.contract import Bitstream, Rate, Side
+from rdpbench.codecs.contract import Bitstream, Rate, Side, encoding
 from rdpbench.codecs.diffusion import bases, fields, models, sampling
 from rdpbench.codecs.diffusion.codec import DiffusionCodec
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.learned.frames import size_of
-from rdpbench.codecs.learned.systems import reproducible
 from rdpbench.errors import BitstreamError, OutOfRange, UnsupportedImage
 from rdpbench.image import Image
 from rdpbench.needs import Need, package_version
+from rdpbench.networks.precision import reproducible
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,10 +69,12 @@ class StableDiffusionVAE(DiffusionCodec):
         bases.check_known("base", self.base, bases.BASES)
 
     def files(self) -> tuple[Need, ...]:
-        return (source(self.base),)
+        return (models.source_of("vae", self.base),)
 
     def hashes(self) -> dict[str, str]:
-        return {"vae": models.source_identity(source(self.base)) if self.weights == "official" else self.weights}
+        return {
+            "vae": models.source_of("vae", self.base).named_identity if self.weights == "official" else self.weights
+        }
 
     def versions(self) -> dict[str, str]:
         return {**{name: package_version(name) for name in self.libraries}, **self.hashes()}
@@ -135,13 +135,6 @@ def unpack_latents(section: bytes, shape: tuple[int, int, int], bits: int) -> ND
     return latents
 
 
-def source(base: str) -> bases.Place | Weights:
-    """The file of a model's VAE alone."""
-    if bases.is_path(base):
-        return bases.Place(str(Path(base) / "vae"))
-    return Weights(next(card for card in bases.BASES[base].card.cards if card.file == bases.TENSORS["vae"]))
-
-
 def load(base: str, weights: str = "official", device: str = "cpu") -> Models:
     """A model of which there is nothing but the VAE.
 
@@ -149,7 +142,7 @@ def load(base: str, weights: str = "official", device: str = "cpu") -> Models:
         MissingNeed: the file is not on this machine.
         CodecError: it does not hold this network.
     """
-    file = models.mark(weights, [source(base)]) or f"{weights} {base}"
+    file = models.mark(weights, models.source_of("vae", base)) or f"{weights} {base}"
     if not bases.is_path(base):
         sizes = models.layout(base, weights)
     else:  # of a folder nothing but the VAE's configuration is read

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from rdpbench.codecs.classical.inprocess import check_choice
-from rdpbench.codecs.contract import Bitstream, Rate, Side
-from rdpbench.codecs.learned.checkpoints import Checkpoint, Own, fit, read
+from rdpbench.assets.weights import OwnFile, Weights
+from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice
 from rdpbench.codecs.learned.systems import System, decode_images, encode_images
+from rdpbench.codecs.learned.tables import fit
 from rdpbench.errors import CodecError, ConfigError, MissingNeed
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package, package_version
@@ -71,21 +71,21 @@ class LearnedCodec(ABC):
         return () if given and f"{{{cls.rate.field}}}" not in given else None
 
     @abstractmethod
-    def published(self) -> Checkpoint:
+    def published(self) -> Weights:
         """The official checkpoint of this rate point."""
 
-    def source(self) -> Checkpoint | Own:
+    def source(self) -> Weights | OwnFile:
         """Where the weights of this rate point come from, unless they are random."""
         if not self.checkpoint:
             return self.published()
         field = self.rate.field
-        return Own(self.checkpoint.replace(f"{{{field}}}", f"{getattr(self, field):g}"), self.weights_key)
+        return OwnFile(self.checkpoint.replace(f"{{{field}}}", f"{getattr(self, field):g}"), self.weights_key)
 
     def load(self, network: Any, loaded: Any = None, **options: Any) -> Any:
-        """A network with the weights of this rate point, strictly (`rdpbench.codecs.learned.checkpoints.fit`)."""
+        """A network with the weights of this rate point, strictly (`rdpbench.codecs.learned.tables.fit`)."""
         source = self.source()
-        stale = "rebuild" if isinstance(source, Own) else "keep" if source.published else "refuse"
-        fit(network, read(source) if loaded is None else loaded, source.id, key=source.key, stale=stale, **options)
+        stale = "rebuild" if isinstance(source, OwnFile) else "keep" if source.published else "refuse"
+        fit(network, source.read() if loaded is None else loaded, source.id, key=source.key, stale=stale, **options)
         return network
 
     @abstractmethod

@@ -43,9 +43,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from rdpbench.assets.weights import Card
+from rdpbench.assets.load import modern
+from rdpbench.assets.weights import Card, Weights
 from rdpbench.codecs.contract import Rate
-from rdpbench.codecs.learned.checkpoints import Checkpoint, modern
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.systems import System
 
@@ -69,7 +69,7 @@ GROUPS = 5
 GAUSSIAN = "gaussian_conditional."
 
 
-def checkpoint(quality: int) -> Checkpoint:
+def checkpoint(quality: int) -> Weights:
     """The published checkpoint.
 
     >>> checkpoint(6).card.file
@@ -77,7 +77,7 @@ def checkpoint(quality: int) -> Checkpoint:
     """
     trade_off = LAMBDAS[quality - 1]
     said = "; the readme's link to it says 0.0016" if trade_off == 0.016 else ""
-    return Checkpoint(
+    return Weights(
         Card(
             id=f"elic/lambda{trade_off:g}",
             source=f"https://drive.google.com/file/d/{FILES[quality - 1]}/view",
@@ -133,7 +133,7 @@ class ELIC(LearnedCodec):
         super().__post_init__()
         self.rate.check(self.name, self.quality)
 
-    def published(self) -> Checkpoint:
+    def published(self) -> Weights:
         return checkpoint(self.quality)
 
     def make(self) -> System:

@@ -22,15 +22,13 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rdpbench.assets.weights import Card
-from rdpbench.codecs.classical.inprocess import check_choice
-from rdpbench.codecs.contract import Rate, Side
-from rdpbench.codecs.learned.checkpoints import Checkpoint, fit
+from rdpbench.assets.weights import Card, Weights
+from rdpbench.codecs.contract import Rate, Side, check_choice
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.entropy import Coder
 from rdpbench.codecs.learned.frames import Frame
 from rdpbench.codecs.learned.systems import System
-from rdpbench.codecs.learned.tables import set_tables, tables_of
+from rdpbench.codecs.learned.tables import fit, set_tables, tables_of
 from rdpbench.errors import MissingNeed
 from rdpbench.needs import Need
 
@@ -109,8 +107,8 @@ class Mini(LearnedCodec):
         self.rate.check(self.name, self.quality)
         check_choice(self.name, "metric", self.metric, list(FILES))
 
-    def published(self) -> Checkpoint:
-        return Checkpoint(card(self.metric))
+    def published(self) -> Weights:
+        return Weights(card(self.metric))
 
     @classmethod
     def own_rates(cls, options: Mapping[str, Any]) -> tuple[float, ...] | None:  # noqa: ARG003 - any file serves all

@@ -36,10 +36,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from rdpbench.assets.weights import Card
+from rdpbench.assets.weights import Card, Weights
 from rdpbench.codecs import legacy
 from rdpbench.codecs.contract import Rate
-from rdpbench.codecs.learned.checkpoints import Checkpoint
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.systems import System
 from rdpbench.codecs.learned.tables import set_tables
@@ -74,7 +73,7 @@ def pickled(y: bytes, z: bytes, size: tuple[int, int], padded: tuple[int, int]) 
     return own + 8 * (len(OFFICIAL_MODULE) - len(HyperpriorCompressedOutput.__module__))
 
 
-def checkpoint(family: str, quality: int) -> Checkpoint:
+def checkpoint(family: str, quality: int) -> Weights:
     """The published checkpoint of ``msillm`` or ``noganms``.
 
     >>> checkpoint("msillm", 6).card.bytes
@@ -82,7 +81,7 @@ def checkpoint(family: str, quality: int) -> Checkpoint:
     """
     file = f"{family}_target_{TARGETS[quality]}bpp.ckpt"
     hub = f"{family}_quality_{quality if quality > 0 else f'vlo{quality + 2}'}"
-    return Checkpoint(
+    return Weights(
         Card(
             id=f"msillm/{hub}",
             source=f"{ROOT}/{file}",
@@ -112,7 +111,7 @@ class MSILLM(LearnedCodec):
         super().__post_init__()
         self.rate.check(self.name, self.quality)
 
-    def published(self) -> Checkpoint:
+    def published(self) -> Weights:
         return checkpoint(self.family, self.quality)
 
     def make(self) -> System:

@@ -15,19 +15,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rdpbench.codecs import legacy
-from rdpbench.codecs.classical.inprocess import decoding, encoding
 from rdpbench.codecs.container import pack, unpack
-from rdpbench.codecs.contract import Bitstream, Side
+from rdpbench.codecs.contract import Bitstream, Side, decoding, encoding
 from rdpbench.codecs.learned.entropy import Coder, Reader, Writer
 from rdpbench.codecs.learned.frames import Frame, check_pixels, size_of, to_images, to_planes
 from rdpbench.errors import BitstreamError, UnsupportedImage
 from rdpbench.image import Image
+from rdpbench.networks.precision import one_thread, reproducible
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -131,48 +129,6 @@ def _read(system: System, data: bytes, max_pixels: int) -> tuple[int, int, Tenso
         latents = system.code(reader, *padded, {})
     reader.finish()
     return height, width, latents
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread inside operations, then as many as before."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def reproducible() -> Iterator[None]:
-    """No gradients, no TensorFloat-32, no choice of algorithm by speed; the settings before are put back."""
-    import torch
-
-    # cuBLAS reads it when it starts; without it its sums depend on what else runs.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    flags: list[tuple[Any, str, bool]] = [
-        (matmul, "allow_tf32", False),
-        (cudnn, "allow_tf32", False),
-        (cudnn, "deterministic", True),
-        (cudnn, "benchmark", False),
-        (torch.utils.deterministic, "fill_uninitialized_memory", False),  # for debugging, and takes time
-    ]
-    before = [getattr(place, flag) for place, flag, _ in flags]
-    strict, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    for place, flag, value in flags:
-        setattr(place, flag, value)
-    torch.use_deterministic_algorithms(True)
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        torch.use_deterministic_algorithms(strict, warn_only=warns)
-        for (place, flag, _), value in zip(flags, before, strict=True):
-            setattr(place, flag, value)
 
 
 Network = TypeVar("Network")

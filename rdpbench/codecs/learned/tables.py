@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rdpbench.assets.load import CONSTANTS, TABLES, match
 from rdpbench.errors import CodecError
 
 if TYPE_CHECKING:
@@ -234,3 +235,46 @@ def _rebuild_gaussian(model: Any) -> None:
 def _below(deviations: float) -> float:
     """Probability that a normal variable is below so many standard deviations."""
     return math.erfc(-deviations / math.sqrt(2)) / 2
+
+
+def fit(
+    network: Any,
+    loaded: Any,
+    what: str,
+    *,
+    key: str = "",
+    rename: Callable[[str], str] = str,
+    drop: Collection[str] = (),
+    spread: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict,
+    rebuild: bool = False,
+    stale: str = "refuse",
+) -> dict[str, str]:
+    """Load a state dict into a network, in place; returns where its tables come from (`set_tables`).
+
+    What was done on the way is left as ``network.notes``.
+
+    Args:
+        network: a module on the CPU in single precision.
+        loaded: what a file holds.
+        what: the file, for messages.
+        key: see `rdpbench.assets.load.match`, as for ``rename``, ``drop`` and ``spread``.
+        rename: see there.
+        drop: see there.
+        spread: see there.
+        rebuild: build the tables even where the file has some.
+        stale: what happens to tables of the file that are not those of its parameters; see `set_tables`.
+
+    Raises:
+        CodecError: see `match`; tables that are none, or not those of the parameters.
+    """
+    import torch
+
+    tensors, notes = match(network, loaded, what, key=key, rename=rename, drop=drop, spread=spread)
+    last = {name: name.rpartition(".")[2] for name in tensors}
+    own = {name: tensor for name, tensor in tensors.items() if last[name] not in TABLES | CONSTANTS}
+    torch.nn.Module.load_state_dict(network, {**network.state_dict(), **own}, strict=True)
+    tables = {name: tensor for name, tensor in tensors.items() if last[name] in TABLES}
+    sources = set_tables(network, tables, rebuild=rebuild, stale=stale, what=what)
+    odd = [f"tables of {name} {how}" for name, how in sources.items() if how not in ("baked", "rebuilt")]
+    network.notes = (*notes, *odd)
+    return {name: how.partition(",")[0] for name, how in sources.items()}

@@ -30,10 +30,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rdpbench.assets.weights import Card
-from rdpbench.codecs.classical.inprocess import check_choice
-from rdpbench.codecs.contract import Rate
-from rdpbench.codecs.learned.checkpoints import Checkpoint, read, shape_of
+from rdpbench.assets.load import shape_of
+from rdpbench.assets.weights import Card, Weights
+from rdpbench.codecs.contract import Rate, check_choice
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.hyperprior import Hyperprior, network, random_network
 from rdpbench.codecs.learned.systems import System
@@ -81,7 +80,7 @@ WIDTHS = {
 """By architecture: up to which quality the first channel counts (N, M) hold, and those beyond."""
 
 
-def checkpoint(architecture: str, metric: str, quality: int) -> Checkpoint:
+def checkpoint(architecture: str, metric: str, quality: int) -> Weights:
     """The published checkpoint.
 
     >>> checkpoint("mbt2018", "mse", 1).digits
@@ -89,7 +88,7 @@ def checkpoint(architecture: str, metric: str, quality: int) -> Checkpoint:
     """
     stem, *digits = FILES[architecture][metric].split()
     file = f"{stem}-{quality}-{digits[quality - 1]}.pth.tar"
-    return Checkpoint(
+    return Weights(
         Card(
             id=f"compressai/{architecture}-{metric}-{quality}",
             source=f"{ROOT}/{file}",
@@ -141,13 +140,13 @@ class Zoo(LearnedCodec):
         self.rate.check(self.name, self.quality)
         check_choice(self.name, "metric", self.metric, ["mse", "ms-ssim"])
 
-    def published(self) -> Checkpoint:
+    def published(self) -> Weights:
         return checkpoint(self.name, self.metric, self.quality)
 
     def make(self) -> System:
         channels = widths(self.name, self.quality)
         if self.weights == "official":
-            loaded = read(self.source())
+            loaded = self.source().read()
             if self.checkpoint:
                 channels = tuple(stated) if (stated := own_widths(loaded, len(channels))) else channels
             net = self.load(

@@ -45,6 +45,7 @@ from rdpbench.datasets.index import Entry
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
 from rdpbench.image import EXTENSIONS
 from rdpbench.paths import data_folders
+from rdpbench.progress import Report
 
 _SHOWN = 5
 _FORMS = 'write {"image name": "caption"}, {"image name": ["caption", ...]} or the annotations format of COCO'
@@ -361,7 +362,7 @@ def captions_of(
     dataset: str,
     protocol: str,
     settings: Settings | None = None,
-    progress: models.Progress | None = None,
+    progress: Report | None = None,
 ) -> Captions:
     """The caption of each image; downloads a published list, and runs a model for images that it has not seen yet.
 
@@ -438,7 +439,7 @@ def _human(entries: Sequence[Entry], dataset: str) -> dict[str, Caption]:
 
 
 def _from_model(
-    name: str, entries: Sequence[Entry], protocol: str, settings: Settings, progress: models.Progress | None
+    name: str, entries: Sequence[Entry], protocol: str, settings: Settings, progress: Report | None
 ) -> dict[str, Caption]:
     card = CARDS[name]
     made = models.describe(card, entries, protocol, settings, progress)

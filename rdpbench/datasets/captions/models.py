@@ -1,7 +1,7 @@
 """Captions by BLIP and BLIP-2, the classes of `transformers`: each image once on this machine.
 
-Models: BLIP-2 with OPT 2.7b, which PerCo (SD) uses, and BLIP large, an eighth of its size; see `caption_models`.
-Greedy decoding of at most 32 tokens (PerCo, section 4), in fp32, one image at a time; fp16 on a GPU on request.
+Models: BLIP-2 with OPT 2.7b, which PerCo (SD) uses, and BLIP large, an eighth of its size. Greedy decoding of at most
+32 tokens (PerCo, section 4), in fp32, one image at a time; fp16 on a GPU on request.
 
 Departures from PerCo (SD):
 
@@ -11,13 +11,10 @@ Departures from PerCo (SD):
   embedding is added to the checkpoint.
 - Pillow resizes the image, as `transformers` did when these models were published; its new default is torchvision.
 
-No code of a checkpoint runs, and only safetensors are read.
-
-Which captioning models there are, where they lie on this machine, and what of them changes a caption.
-
 Looked for, in this order: the folder ``caption_path``; ``$RDPBENCH_WEIGHTS/NAME``; the Hugging Face cache, at the
 pinned revision only. A folder of the user's own is known by the sha256 of its files, never taken for the pinned model.
-Nothing is downloaded here: these models have gigabytes, and ``hf download`` resumes.
+Nothing is downloaded: these models have gigabytes, and ``hf download`` resumes. No code of a checkpoint runs, and only
+safetensors are read.
 """
 
 from __future__ import annotations
@@ -28,19 +25,25 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
+from rdpbench.assets.hashes import content_sha256
+from rdpbench.assets.load import load_pretrained
+from rdpbench.assets.weights import Card, facts, hub_folder
 from rdpbench.datasets.captions import cache
-from rdpbench.datasets.captions.cache import Made, file_sha256
+from rdpbench.datasets.captions.cache import Made
 from rdpbench.datasets.index import Entry
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import ConfigError, ImageError, MissingNeed
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.needs import package_version
+from rdpbench.networks.precision import exact
+from rdpbench.progress import Report, show_progress
 
 if TYPE_CHECKING:
     import torch
@@ -67,46 +70,51 @@ _READ = (
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What is known about a captioning model: a repository of several files at one revision."""
+    """A captioning model: a repository of the Hugging Face hub at one commit, which pins all its files."""
 
     name: str
-    repository: str
-    revision: str
-    """A commit of the repository: it pins all files."""
+    """Of its caption source."""
     architecture: Literal["blip", "blip-2"]
     """``model_type`` in its ``config.json``."""
-    bytes: int
-    """Of the safetensors, as far as the repository's page tells: two or three digits."""
-    licence: str
-    note: str
+    card: Card
+    """Of the whole repository; bytes are those of the safetensors, in two or three digits."""
+
+    @property
+    def repository(self) -> str:
+        return urlsplit(self.card.source).path.strip("/")
 
 
+def _model(name: str, architecture: Literal["blip", "blip-2"], page: str, commit: str, *rest: Any) -> ModelCard:
+    return ModelCard(name, architecture, Card(page.partition("/")[2], f"{HUB}/{page}", commit, "", None, *rest))
+
+
+HUB = "https://huggingface.co"
 CARDS = {
-    card.name: card
-    for card in (
-        ModelCard(
-            name="blip",
-            repository="Salesforce/blip-image-captioning-large",
-            revision="353689b859fcf0523410b1806dace5fb46ecdf41",
-            architecture="blip",
-            bytes=1_880_000_000,
-            licence="BSD-3-Clause",
-            note="BLIP large (ViT-L), fine-tuned on COCO captions",
+    model.name: model
+    for model in (
+        _model(
+            "blip",
+            "blip",
+            "Salesforce/blip-image-captioning-large",
+            "353689b859fcf0523410b1806dace5fb46ecdf41",
+            1_880_000_000,
+            "BSD-3-Clause",
+            "BLIP large (ViT-L), fine-tuned on COCO captions",
         ),
-        ModelCard(
-            name="blip2",
-            repository="Salesforce/blip2-opt-2.7b-coco",
-            revision="b73fb748045e06eb59d3cd69f1a35a182c19256b",
-            architecture="blip-2",
-            bytes=15_500_000_000,
-            licence="MIT, says the repository; the OPT language model inside has a licence of Meta's own",
-            note="BLIP-2 with OPT 2.7b, fine-tuned on COCO captions; the captions of PerCo (SD)",
+        _model(
+            "blip2",
+            "blip-2",
+            "Salesforce/blip2-opt-2.7b-coco",
+            "b73fb748045e06eb59d3cd69f1a35a182c19256b",
+            15_500_000_000,
+            "MIT, says the repository; the OPT language model inside has a licence of Meta's own",
+            "BLIP-2 with OPT 2.7b, fine-tuned on COCO captions; the captions of PerCo (SD)",
         ),
     )
 }
 """The models, by the name of their caption source.
 
->>> CARDS["blip2"].bytes
+>>> CARDS["blip2"].card.bytes
 15500000000
 """
 
@@ -180,10 +188,10 @@ def revision(card: ModelCard, settings: Settings) -> str:
     """
     folder = _own_folder(card, settings)
     if folder is None:
-        return card.revision
+        return card.card.revision
     _check_files(card, folder)
     names = sorted({path.name for pattern in _READ for path in folder.glob(pattern)})
-    listing = "".join(f"{file_sha256(folder / name)}  {name}\n" for name in names)
+    listing = "".join(f"{content_sha256(folder / name)}  {name}\n" for name in names)
     return f"sha256:{hashlib.sha256(listing.encode()).hexdigest()}"
 
 
@@ -194,7 +202,7 @@ def locate(card: ModelCard, settings: Settings) -> Path:
         MissingNeed: it is nowhere, or files of it are missing or damaged; says what to get, from where and how.
     """
     own = _own_folder(card, settings)
-    folder = own or _hub_folder(card)
+    folder = own or hub_folder(card.repository, card.card.revision)
     if not folder.is_dir():
         raise MissingNeed(f"the captioning model {card.name!r} is not on this machine\n{how_to_get(card)}")
     _check_files(card, folder)
@@ -204,20 +212,12 @@ def locate(card: ModelCard, settings: Settings) -> Path:
 
 
 def how_to_get(card: ModelCard) -> str:
-    """Lines that say what the model is, where it comes from, how large it is, its licence and what to type.
-
-    >>> print(how_to_get(CARDS["blip"]).splitlines()[2].strip())
-    size     about 1.9 GB
-    """
-    short = card.repository.partition("/")[2]
+    """Lines that say what the model is, where it comes from, how large it is, its licence and what to type."""
     return "\n".join(
         [
-            f"  what     {card.note}",
-            f"  from     https://huggingface.co/{card.repository}/tree/{card.revision}",
-            f"  size     about {card.bytes / 1e9:.1f} GB",
-            f"  licence  {card.licence}",
-            f'  type     hf download {card.repository} --revision {card.revision} --exclude "*.bin" "*.h5"',
-            f"  or       put its files into a folder {short!r} and type: export RDPBENCH_WEIGHTS=/what/holds/it",
+            *facts(card.card),
+            f'  type     hf download {card.repository} --revision {card.card.revision} --exclude "*.bin" "*.h5"',
+            f"  or       put its files into a folder {card.card.id!r} and type: export RDPBENCH_WEIGHTS=/what/holds/it",
             "  or       name any folder with such a model: caption_path=/where/it/is",
         ]
     )
@@ -230,15 +230,8 @@ def _own_folder(card: ModelCard, settings: Settings) -> Path | None:
             raise ConfigError(f"no such folder: {folder}, named by caption_path={settings.path}")
         return folder
     given = os.environ.get("RDPBENCH_WEIGHTS")
-    folder = Path(given or ".").expanduser() / card.repository.partition("/")[2]
+    folder = Path(given or ".").expanduser() / card.card.id
     return folder if given and folder.is_dir() else None
-
-
-def _hub_folder(card: ModelCard) -> Path:
-    user_cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    home = Path(os.environ.get("HF_HOME", user_cache / "huggingface")).expanduser()
-    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
-    return hub / f"models--{card.repository.replace('/', '--')}" / "snapshots" / card.revision
 
 
 def _check_files(card: ModelCard, folder: Path) -> None:
@@ -273,33 +266,27 @@ def _check_blobs(card: ModelCard, folder: Path) -> None:
     """The Hugging Face cache names large files by their sha256."""
     for path in sorted(folder.glob("*.safetensors")):
         name = path.resolve().name
-        if re.fullmatch("[0-9a-f]{64}", name) and (found := file_sha256(path)) != name:
+        if re.fullmatch("[0-9a-f]{64}", name) and (found := content_sha256(path)) != name:
             raise MissingNeed(
                 f"{path.name} of {card.name!r} is damaged: sha256 {found}, expected {name}; remove {path.resolve()}\n"
                 f"{how_to_get(card)}"
             )
 
 
-Progress: TypeAlias = Callable[[int, int], None]
-"""Called with the images that have a caption and the images in all, after each batch."""
-
-_LINE_EVERY_S = 10.0
-
-
 def describe(
-    card: ModelCard, entries: Sequence[Entry], protocol: str, settings: Settings, progress: Progress | None = None
+    card: ModelCard, entries: Sequence[Entry], protocol: str, settings: Settings, progress: Report | None = None
 ) -> dict[str, Made]:
-    """A caption for each image, by pixel hash: remembered, or made now.
+    """A caption for each image, by pixel hash: from the cache, or made now.
 
-    The model is loaded only if a caption is not remembered. Each new one is stored at once, so that a run that was
-    stopped goes on where it was.
+    The model is loaded only if a caption is not cached. Each new one is cached at once, so that a run that was stopped
+    goes on where it was.
 
     Args:
         card: the model.
         entries: images with the hash of the pixels that the codec will see; the model sees the same.
         protocol: what the pixels are read under.
         settings: how captions are made.
-        progress: by default a line on stderr now and then.
+        progress: called with the images that have a caption and all images, in place of a bar or lines.
 
     Raises:
         MissingNeed: the model is not here, and captions are missing.
@@ -310,15 +297,17 @@ def describe(
     left = {entry.sha256: entry for entry in entries if entry.sha256 not in made}  # equal pixels: once
     if not left:
         return made
-    folder = locate(card, settings)
-    told = progress or _tell(len(left), label(card, settings), settings.device)
+    folder, name = locate(card, settings), label(card, settings)
+    if progress is None:
+        print(f"captioning {len(left)} images with {name} on {settings.device}; captions are cached", file=sys.stderr)
     captioner = Captioner(card, folder, settings)
     waiting = iter(left.values())
-    done = 0
-    while batch := list(islice(waiting, settings.batch)):
-        made |= _describe_batch(captioner, batch, protocol, made_by)
-        done += len(batch)
-        told(done, len(left))
+    with show_progress("", len(left), "captions", progress) as shown:
+        done = 0
+        while batch := list(islice(waiting, settings.batch)):
+            made |= _describe_batch(captioner, batch, protocol, made_by)
+            done += len(batch)
+            shown(done, len(left))
     return made
 
 
@@ -365,8 +354,6 @@ class Captioner:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             self._prepare = BlipImageProcessorPil.from_pretrained(folder, local_files_only=True)
             self._model = _load_model(card, folder, settings).to(self._device).eval()
-        except MissingNeed:
-            raise
         except Exception as error:  # damage trips parsers of JSON, tokenizers and safetensors in many ways
             raise MissingNeed(
                 f"cannot load {card.name!r} from {folder}: {type(error).__name__}: {error}\n{how_to_get(card)}"
@@ -407,9 +394,7 @@ class Captioner:
             ids = self._prompt.to(self._device).repeat(len(images), 1)
             start = ids.shape[1]
             options |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        # TF32 would make a GPU's fp32 another fp32; the choice among convolutions must not be by stopwatch.
-        exact = torch.backends.cudnn.flags(allow_tf32=False, benchmark=False, deterministic=True)
-        with torch.inference_mode(), exact:
+        with torch.inference_mode(), exact():
             written = self._model.generate(pixel_values=pixels, **options)
         # Reading the texts waits for the device.
         texts = self._tokenizer.batch_decode(written[:, start:].cpu(), skip_special_tokens=True)
@@ -420,20 +405,7 @@ def _load_model(card: ModelCard, folder: Path, settings: Settings) -> Any:
     from transformers import Blip2ForConditionalGeneration, BlipForConditionalGeneration
 
     cls: Any = Blip2ForConditionalGeneration if card.architecture == "blip-2" else BlipForConditionalGeneration
-    model, report = cls.from_pretrained(
-        folder,
-        local_files_only=True,
-        use_safetensors=True,
-        dtype=_float(settings),
-        output_loading_info=True,
-    )
-    # Tensors that the files lack would be random numbers, and the captions too.
-    if lacking := [*report["missing_keys"], *report["mismatched_keys"]]:
-        raise MissingNeed(
-            f"{folder} does not fill {cls.__name__}: {len(lacking)} tensors are missing or of another shape, such as "
-            f"{lacking[0]}\n{how_to_get(card)}"
-        )
-    return model
+    return load_pretrained(cls, folder, _float(settings), leftovers=True, error=MissingNeed)
 
 
 def _float(settings: Settings) -> torch.dtype:
@@ -455,18 +427,3 @@ def _prompt(model: Any) -> Any:
         padding = config.text_config.pad_token_id
         config.image_token_index = padding if padding not in (None, first) else int(first == 0)
     return torch.tensor([[config.image_token_index] * config.num_query_tokens + [first]])
-
-
-def _tell(total: int, name: str, device: str) -> Progress:
-    print(f"captioning {total} images with {name} on {device}; captions are remembered", file=sys.stderr, flush=True)
-    started = shown = time.monotonic()
-
-    def progress(done: int, whole: int) -> None:
-        nonlocal shown
-        now = time.monotonic()
-        if now - shown >= _LINE_EVERY_S or done == whole:
-            shown = now
-            left = (now - started) / done * (whole - done)
-            print(f"  {done}/{whole} captions, about {left:.0f} s left", file=sys.stderr, flush=True)
-
-    return progress

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from rdpbench.codecs import legacy
-from rdpbench.codecs.classical.inprocess import check_choice, encoding
 from rdpbench.codecs.container import pack
-from rdpbench.codecs.contract import Bitstream, Rate, Side
+from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice, encoding
 from rdpbench.codecs.diffusion import bases, fields, prompts, sampling
 from rdpbench.codecs.diffusion.codec import DiffusionCodec, check_range, check_sampling
 from rdpbench.codecs.diffusion.fields import with_seed
@@ -22,10 +21,10 @@ from rdpbench.codecs.diffusion.perco import pipeline
 from rdpbench.codecs.diffusion.perco.pipeline import POINTS, Pipeline, Point
 from rdpbench.codecs.diffusion.prompts import Condition
 from rdpbench.codecs.learned.frames import size_of
-from rdpbench.codecs.learned.systems import reproducible
 from rdpbench.errors import CodecError, UnsupportedImage
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package
+from rdpbench.networks.precision import reproducible
 
 if TYPE_CHECKING:
     from torch import Tensor

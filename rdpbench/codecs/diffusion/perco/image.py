@@ -27,7 +27,8 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rdpbench.assets.weights import sha256_of
+from rdpbench.assets.hashes import content_sha256
+from rdpbench.assets.weights import require
 from rdpbench.codecs.contract import Side
 from rdpbench.codecs.diffusion import bases, fields, models, prompts
 from rdpbench.codecs.diffusion.codec import check_count
@@ -77,7 +78,7 @@ class PerCoImage(PerCoCodec):
         return (*networks, Codebooks(self.codebooks), prompts.source(self.clip))
 
     def hashes(self) -> dict[str, str]:
-        clip = models.source_identity(prompts.source(self.clip))
+        clip = prompts.source(self.clip).named_identity
         return {**super().hashes(), "clip": clip, "codebooks": _sha256(self.codebooks)}
 
     def embedding(self) -> int:
@@ -98,7 +99,7 @@ class PerCoImage(PerCoCodec):
         """
         if self.weights != "official":
             return drawn(self.parts, self.entries, self.embedding(), seed=9)
-        models.require([Codebooks(self.codebooks)])
+        require([Codebooks(self.codebooks)])
         quantizer = _read(self.codebooks, _sha256(self.codebooks))
         parts, entries, _ = quantizer.codebooks.shape
         if (parts, entries) != (self.parts, self.entries):
@@ -146,7 +147,7 @@ class Codebooks(Need):
 
 def _sha256(path: str) -> str:
     place = Path(path).expanduser()
-    return f"sha256:{sha256_of(place)}" if path and place.is_file() else "missing"
+    return f"sha256:{content_sha256(place)}" if path and place.is_file() else "missing"
 
 
 @lru_cache(maxsize=2)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rdpbench.assets.weights import Card, Weights
+from rdpbench.assets.load import load_strictly
+from rdpbench.assets.weights import Card, OwnFolder, Weights, require
 from rdpbench.codecs.diffusion import bases, models
-from rdpbench.codecs.diffusion.bases import Layout, Place
+from rdpbench.codecs.diffusion.bases import Layout
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.errors import CodecError, OutOfRange, RdpbenchError
 from rdpbench.needs import Need
@@ -125,10 +126,10 @@ class NotPublic(Need):
         return f"no weights of {self.what} are public\n  {self.instead}; untrained: weights=random"
 
 
-def sources(rate: float, pipeline: str = "") -> dict[str, Place | Weights]:
+def sources(rate: float, pipeline: str = "") -> dict[str, OwnFolder | Weights]:
     """Where each part of a rate's pipeline comes from: a folder of the user's, or the published files."""
     if pipeline:
-        return {part: Place(str(Path(pipeline) / folder)) for part, (folder, *_) in PARTS.items()}
+        return {part: OwnFolder(str(Path(pipeline) / folder)) for part, (folder, *_) in PARTS.items()}
     return {part: Weights(card(rate, part)) for part in PARTS}
 
 
@@ -144,7 +145,7 @@ def needs(rate: float, pipeline: str = "") -> tuple[Need, ...]:
 
 def identities(rate: float, pipeline: str = "") -> dict[str, str]:
     """What enters keys: the hash of each part's file."""
-    return {part: models.source_identity(source) for part, source in sources(rate, pipeline).items()}
+    return {part: source.named_identity for part, source in sources(rate, pipeline).items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +184,7 @@ def load(
     """
     hashes: dict[str, str] = {}
     if weights == "official":
-        models.require(needs(rate, pipeline))
+        require(needs(rate, pipeline))
         hashes = identities(rate, pipeline)
     key = (rate, weights, precision, device, pipeline, embedding, *hashes.values())
     if key not in _LOADED:
@@ -218,10 +219,9 @@ def _load(
         dtype = models.type_of(kind)
         if weights != "official":
             return seeded(build(), sum(map(ord, name))).to(device, dtype)  # the seed of all generative codecs
-        tensors, what = models.read_source(sources(rate, pipeline)[name])
-        drop = DROPPED if name == "unet" else ()
-        empty = models.on_meta(build)
-        return models.fill(empty, tensors, what, dtype, rename=rename.get(name, str), drop=drop).to(device)
+        source, drop = sources(rate, pipeline)[name], DROPPED if name == "unet" else ()
+        network = load_strictly(build, source.read(), source.id, dtype, rename=rename.get(name, str), drop=drop)
+        return network.to(device)
 
     def shared(name: str, build: Callable[[], Any], kind: str) -> Any:
         # VAE and text tower were not trained further: the same bytes in each rate's folder are loaded once.

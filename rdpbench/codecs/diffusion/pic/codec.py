@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-import time
 import zlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,11 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from rdpbench.assets.weights import Weights
+from rdpbench.assets.weights import OwnFolder, Weights
 from rdpbench.codecs import legacy
-from rdpbench.codecs.classical.inprocess import check_choice, encoding
 from rdpbench.codecs.container import pack
-from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, configuration_of
+from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, check_choice, configuration_of, encoding
 from rdpbench.codecs.diffusion import bases, fields, models, prompts, sampling
 from rdpbench.codecs.diffusion.codec import PromptCodec, check_count, check_range, codec_inside
 from rdpbench.codecs.diffusion.fields import with_seed
@@ -29,18 +26,18 @@ from rdpbench.codecs.diffusion.pic.sketches import Grey, SketchCoder
 from rdpbench.codecs.diffusion.prompts import Unfinished
 from rdpbench.codecs.diffusion.sampling import Control
 from rdpbench.codecs.learned.frames import size_of
-from rdpbench.codecs.learned.systems import reproducible
 from rdpbench.errors import ConfigError, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.needs import Need, Package, package_version
 from rdpbench.networks.clip import unit
+from rdpbench.networks.precision import reproducible
+from rdpbench.progress import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["PIC", "PICS", "SketchPICS", "with_seed"]
 
-TOLD_EVERY_S = 30.0
 SEARCH_STEPS, RANDOM_SEARCH_STEPS = 3000, 30
 """Of the search: the official number, and that for random weights at a tiny width, whose words mean nothing."""
 
@@ -93,7 +90,7 @@ class PIC(PromptCodec):
         return (*super().files(), prompts.source(self.clip))
 
     def hashes(self) -> dict[str, str]:
-        return {**super().hashes(), "clip": models.source_identity(prompts.source(self.clip))}
+        return {**super().hashes(), "clip": prompts.source(self.clip).named_identity}
 
     def encode(self, image: Image, side: Side) -> Bitstream:
         return self.encode_batch([image], [side])[0]
@@ -150,18 +147,12 @@ class PIC(PromptCodec):
         search = PromptSearch(self.prompt_length, self.search_steps, self.learning_rate, self.weight_decay)
         decides = {"of": "pez 1", "clip": self.coder(), "search": vars(search), "seeds": list(seeds)}
         unfinished = Unfinished({**decides, "images": [pixel_sha256(image) for image in images]})
-        told = started = time.monotonic()
+        progress = Progress(f"{self.name}: prompt search", self.search_steps, "steps")
 
-        def tell(step: int, cosine: float) -> None:
-            nonlocal told
-            now = time.monotonic()
-            if now - told >= TOLD_EVERY_S:
-                told = now
-                left = (now - started) / step * (self.search_steps - step)
-                line = f"{self.name}: prompt search, step {step} of {self.search_steps}, cosine {cosine:.3f}"
-                print(f"{line}, about {left:.0f} s left", file=sys.stderr)
+        def show(step: int, cosine: float) -> None:
+            progress(step, note=f"cosine {cosine:.3f}")
 
-        return invert(space, images, seeds, search, on_step=tell, unfinished=unfinished)
+        return invert(space, images, seeds, search, on_step=show, unfinished=unfinished)
 
     def _encoded(self, ready: Models, space: PromptSpace, image: Image, run: int, prompt: Prompt) -> Bitstream:
         height, width = size_of(image)
@@ -267,9 +258,9 @@ class SketchedPIC(PIC):
         return (*super().files(), self._controlnet(), *hed, *learned)
 
     def hashes(self) -> dict[str, str]:
-        hed = {"hed": models.named(sketches.HED)} if self.kind == "hed" else {}
+        hed = {"hed": Weights(sketches.HED).named_identity} if self.kind == "hed" else {}
         learned = {"sketch codec": sketches.checkpoint(self.trade_off).identity} if self.trade_off else {}
-        return {**super().hashes(), "controlnet": models.source_identity(self._controlnet()), **hed, **learned}
+        return {**super().hashes(), "controlnet": self._controlnet().named_identity, **hed, **learned}
 
     def settings(self) -> dict[str, object]:
         return {**super().settings(), "sketch_kind": self.kind, "sketch": self.settings_of_sketch()}
@@ -297,7 +288,7 @@ class SketchedPIC(PIC):
         net = models.load_controlnet(ready, self.controlnet, self.base, self.kind, self.weights, self.precision)
         return Control(net, grey.expand(1, 3, -1, -1), self.control_scale)
 
-    def _controlnet(self) -> bases.Place | Weights:
+    def _controlnet(self) -> OwnFolder | Weights:
         return models.controlnet_source(self.controlnet, self.base, self.kind)
 
 

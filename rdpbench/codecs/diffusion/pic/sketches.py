@@ -28,16 +28,16 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import Card, Weights
 from rdpbench.codecs.contract import Codec, Side
 from rdpbench.codecs.diffusion import models
-from rdpbench.codecs.learned.checkpoints import Checkpoint, fit, read
 from rdpbench.codecs.learned.entropy import Reader, Writer
 from rdpbench.codecs.learned.hyperprior import Hyperprior, network, random_network
-from rdpbench.codecs.learned.systems import one_thread
-from rdpbench.codecs.learned.tables import set_tables
+from rdpbench.codecs.learned.tables import fit, set_tables
 from rdpbench.errors import BitstreamError, CodecError
 from rdpbench.image import Image, check_image
+from rdpbench.networks.precision import one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,13 +66,13 @@ class SketchCoder(Protocol):
     def decode(self, strings: Mapping[str, bytes], height: int, width: int) -> Plane: ...
 
 
-def checkpoint(trade_off: float) -> Checkpoint:
+def checkpoint(trade_off: float) -> Weights:
     """The published sketch codec for a lambda of `LAMBDAS`.
 
     >>> checkpoint(1.0).card.bytes
     125953579
     """
-    return Checkpoint(
+    return Weights(
         Card(
             id=f"text-sketch-ntc-{trade_off}",
             source="https://upenn.box.com/shared/static/g1fzf9ctn0qvdn9exjpp8mkqh7aja4gm",
@@ -154,7 +154,7 @@ def learned(trade_off: float, weights: str, portable: bool, device: str) -> Lear
 def _learned(trade_off: float, weights: str, portable: bool, device: str, file: str) -> Learned:  # noqa: ARG001 - as elsewhere
     if weights == "official":
         net, what = one_channel(network("cheng2020-attn", (192,))), checkpoint(trade_off)
-        fit(net, read(what), what.card.id, stale="keep")
+        fit(net, what.read(), what.id, stale="keep")
     else:
         channels, quality = (12,) if weights == "random" else (192,), round(10 * trade_off) - 4
         net = one_channel(random_network("cheng2020-attn", channels, quality))
@@ -302,16 +302,14 @@ def load_hed(weights: str = "official", device: str = "cpu") -> Any:
         MissingNeed: the file is not on this machine.
         CodecError: it does not hold this network.
     """
-    return _load_hed(weights, device, models.mark(weights, [Weights(HED)]))
+    return _load_hed(weights, device, models.mark(weights, Weights(HED)))
 
 
 @lru_cache(maxsize=1)
 @models.trainable
 def _load_hed(weights: str, device: str, file: str) -> Any:  # noqa: ARG001 - another file is another network
     if weights == "official":
-        tensors, what = models.read_source(Weights(HED))
-        net = models.on_meta(hed_network)
-        return models.fill(net, tensors, what, models.type_of("float32"), rename=official_name).to(device)
+        return load_strictly(hed_network, Weights(HED).read(), HED.id, rename=official_name).to(device)
     net = models.draw(hed_network(1 if weights == "random-full" else 16), seed=9, gain=2**0.5)
     # Scores of a size at which the sigmoid neither stays at a half nor at its ends.
     for name, _, _ in BLOCKS:

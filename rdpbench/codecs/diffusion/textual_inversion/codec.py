@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench import registry
-from rdpbench.codecs.classical.inprocess import check_choice, encoding
 from rdpbench.codecs.container import pack, read_varint, varint
-from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, configuration_of, rate_of
+from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, check_choice, configuration_of, encoding, rate_of
 from rdpbench.codecs.diffusion import fields, sampling
 from rdpbench.codecs.diffusion.codec import PromptCodec, check_count, check_range, codec_inside
 from rdpbench.codecs.diffusion.fields import with_seed
@@ -35,9 +32,10 @@ from rdpbench.codecs.diffusion.textual_inversion.vectors import (
     width_of,
 )
 from rdpbench.codecs.learned.frames import size_of
-from rdpbench.codecs.learned.systems import reproducible
 from rdpbench.errors import BitstreamError, ConfigError, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
+from rdpbench.networks.precision import reproducible
+from rdpbench.progress import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,28 +47,6 @@ FACTORS = (1, 2, 4, 8, 16, 32, 64)
 STEPS, RANDOM_STEPS = 50, 4
 """Of the sampler, for weights of a model and for random ones at a tiny width, where nothing is to be seen."""
 SEARCH_STEPS, RANDOM_SEARCH_STEPS = 1000, 5
-TOLD_EVERY_S = 30.0
-
-
-class Teller:
-    """Tells where a search is, now and then."""
-
-    def __init__(self, codec: str, steps: int) -> None:
-        self._codec, self._steps = codec, steps
-        self._told = self._started = time.monotonic()
-        self._first: int | None = None
-
-    def __call__(self, step: int, error: float) -> None:
-        """Called after each step, with the mean error of the last ones."""
-        now = time.monotonic()
-        if self._first is None:
-            self._first = step - 1  # a search that goes on after a kill does not start at none
-        if now - self._told < TOLD_EVERY_S:
-            return
-        self._told = now
-        left = (now - self._started) / (step - self._first) * (self._steps - step)
-        line = f"{self._codec}: vectors, step {step} of {self._steps}, error {error:.4f}, about {left:.0f} s left"
-        print(line, file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -225,8 +201,13 @@ class TextualInversion(PromptCodec):
         if cached is not None and cached.shape == (settings.vectors, width):
             vectors: Vectors = cached.numpy().astype(np.float32)
             return vectors
-        on_step, unfinished = Teller(self.name, settings.steps), Unfinished(decides)
-        vectors = search(objective, width, settings, device=ready.device, on_step=on_step, unfinished=unfinished)
+        progress = Progress(f"{self.name}: vectors", settings.steps, "steps")
+
+        def show(step: int, error: float) -> None:
+            progress(step, note=f"error {error:.4f}")
+
+        unfinished = Unfinished(decides)
+        vectors = search(objective, width, settings, device=ready.device, on_step=show, unfinished=unfinished)
         if self.reuse:
             cache.save({"vectors": torch.from_numpy(vectors)})
         return vectors

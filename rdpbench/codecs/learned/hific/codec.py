@@ -45,16 +45,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from rdpbench.assets import weights
-from rdpbench.assets.weights import Card
+from rdpbench.assets.weights import Card, Weights
 from rdpbench.codecs.contract import Rate, Side
-from rdpbench.codecs.learned.checkpoints import Checkpoint
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.entropy import Coder
 from rdpbench.codecs.learned.frames import Frame
 from rdpbench.codecs.learned.systems import System
 from rdpbench.codecs.learned.tables import Tables, check, default_scales
 from rdpbench.codecs.legacy import framed, nominal
-from rdpbench.errors import CodecError, MissingNeed, OutOfRange
+from rdpbench.errors import CodecError, MissingNeed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,23 +79,14 @@ class Settings:
     """Do the networks see [-1, 1] and end in a tanh?"""
 
 
-def check_target(codec: str, target: float) -> None:
-    """Raise `OutOfRange` unless there are weights for the target.
-
-    >>> check_target("hific", 0.3)
-    """
-    if target not in REGIMES:
-        raise OutOfRange(f"rate {target:g}: {codec!r} was trained for the targets {', '.join(map(str, REGIMES))} only")
-
-
-def checkpoint(target: float) -> Checkpoint:
+def checkpoint(target: float) -> Weights:
     """The published checkpoint.
 
     >>> checkpoint(0.45).card.file
     'hific_hi.pt'
     """
     regime, file = REGIMES[target]
-    return Checkpoint(
+    return Weights(
         Card(
             id=f"hific-port/{regime}",
             source=f"https://zenodo.org/record/4026003/files/{file}",
@@ -256,9 +246,9 @@ class HiFiC(LearnedCodec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_target(self.name, self.target)
+        self.rate.check(self.name, self.target)
 
-    def published(self) -> Checkpoint:
+    def published(self) -> Weights:
         return checkpoint(self.target)
 
     def make(self) -> System:

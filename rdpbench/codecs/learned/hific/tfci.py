@@ -30,15 +30,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rdpbench.assets import weights
-from rdpbench.assets.weights import Card
+from rdpbench.assets.hashes import content_sha256
+from rdpbench.assets.weights import Card, Weights
 from rdpbench.codecs.classical.inprocess import pillow_decode, pillow_encode
-from rdpbench.codecs.classical.program import Argument, In, Out, Ran, check_timeout, require, run, sha256_of
+from rdpbench.codecs.classical.program import Argument, In, Out, ProgramCodec, Ran, require, run_program
 from rdpbench.codecs.container import read_varint
 from rdpbench.codecs.contract import FLOAT_LIBRARIES, Bitstream, Rate, Side
-from rdpbench.codecs.learned.checkpoints import Checkpoint
 from rdpbench.codecs.learned.codec import Kind
 from rdpbench.codecs.learned.frames import size_of
-from rdpbench.codecs.learned.hific.codec import TARGETS, check_target
+from rdpbench.codecs.learned.hific.codec import TARGETS
 from rdpbench.codecs.legacy import nominal
 from rdpbench.errors import BitstreamError, MissingNeed
 from rdpbench.image import Image
@@ -49,14 +49,14 @@ PROGRAM = Binary("tfci", "RDPBENCH_TFCI", PAGE)
 MODELS = {0.14: "hific-lo", 0.3: "hific-mi", 0.45: "hific-hi"}
 
 
-def metagraph(model: str) -> Checkpoint:
+def metagraph(model: str) -> Weights:
     """The need for a published model.
 
     >>> metagraph("hific-lo").card.file
     'hific-lo.metagraph'
     """
     file = f"{model}.metagraph"
-    return Checkpoint(
+    return Weights(
         Card(
             id=f"tfci/{model}",
             source=f"https://storage.googleapis.com/tensorflow_compression/metagraphs/{file}",
@@ -71,23 +71,18 @@ def metagraph(model: str) -> Checkpoint:
 
 
 @dataclass(frozen=True)
-class HiFiCTensorFlow:
+class HiFiCTensorFlow(ProgramCodec):
     """HiFiC's official models."""
 
+    name: ClassVar[str] = "hific-tfci"
     rate: ClassVar[Rate] = TARGETS
     heavy: ClassVar[bool] = True
     needs: ClassVar[tuple[Need, ...]] = (PROGRAM,)
     depends_on_cpu: ClassVar[tuple[str, ...]] = FLOAT_LIBRARIES
-    unkeyed: ClassVar[frozenset[str]] = frozenset({"timeout_s"})
-    version: ClassVar[str] = "1"
 
     target: float = 0.14
     """Bits per pixel asked for in training: 0.14, 0.3 or 0.45."""
     timeout_s: float = 1800
-
-    def __post_init__(self) -> None:
-        check_target("hific-tfci", self.target)
-        check_timeout("hific-tfci", self.timeout_s)
 
     @property
     def model(self) -> str:
@@ -102,7 +97,7 @@ class HiFiCTensorFlow:
 
     def coder(self) -> dict[str, str]:
         # A script has no version, and TensorFlow's cannot be asked through it.
-        program = f"sha256:{sha256_of(require(PROGRAM))}"
+        program = f"sha256:{content_sha256(require(PROGRAM))}"
         return {"tfci": program, "weights": metagraph(self.model).identity, "entropy coding": "device-bound"}
 
     def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002 - the contract's signature
@@ -123,7 +118,7 @@ class HiFiCTensorFlow:
         if text := need.missing():
             raise MissingNeed(text)
         folder = str(weights.resolve(need.card).parent)
-        ran = run(require(PROGRAM), ["--metagraph_cache", folder, *arguments], self.timeout_s)
+        ran = run_program(require(PROGRAM), ["--metagraph_cache", folder, *arguments], self.timeout_s)
         return Ran(ran.command.replace(folder, "metagraphs"), ran.outputs, ran.stdout, ran.stderr)
 
 

@@ -29,10 +29,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rdpbench.assets.weights import Card
-from rdpbench.codecs.classical.inprocess import check_choice
-from rdpbench.codecs.contract import Bitstream, Rate, Side
-from rdpbench.codecs.learned.checkpoints import Checkpoint, read, shape_of
+from rdpbench.assets.load import shape_of
+from rdpbench.assets.weights import Card, Weights
+from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice
 from rdpbench.codecs.learned.codec import Kind, LearnedCodec
 from rdpbench.codecs.learned.systems import System, encode_images
 from rdpbench.codecs.learned.tables import set_tables
@@ -56,7 +55,7 @@ PUBLIC = {
 """By width and quality, the id on Google Drive that the repository's readme links."""
 
 
-def checkpoint(width: int, quality: int) -> Checkpoint:
+def checkpoint(width: int, quality: int) -> Weights:
     """The published checkpoint.
 
     Raises:
@@ -68,7 +67,7 @@ def checkpoint(width: int, quality: int) -> Checkpoint:
     if (width, quality) not in PUBLIC:
         raise MissingNeed(str(Unpublished(width, quality).missing()))
     trade_off = LAMBDAS[quality - 1]
-    return Checkpoint(
+    return Weights(
         Card(
             id=f"lic-tcm/n{width}-lambda{trade_off:g}",
             source=f"https://drive.google.com/file/d/{PUBLIC[width, quality]}/view",
@@ -120,7 +119,7 @@ class Tcm(LearnedCodec):
         self.rate.check(self.name, self.quality)
         check_choice(self.name, "width", self.width, list(WIDTHS))
 
-    def published(self) -> Checkpoint:
+    def published(self) -> Weights:
         return checkpoint(self.width, self.quality)
 
     def weight_needs(self) -> tuple[Need, ...]:
@@ -136,7 +135,7 @@ class Tcm(LearnedCodec):
         from rdpbench.codecs.learned.lic_tcm.network import TINY, Layout, Mixture, Network, random_network
 
         if self.weights == "official":
-            loaded = read(self.source())
+            loaded = self.source().read()
             # Own weights say themselves how wide they are: a block's first layer has 2 N channels.
             first = shape_of(loaded, "g_a.0.conv1.weight") if self.checkpoint else None
             stated = first[0] // 2 if first and first[0] // 2 in WIDTHS else self.width

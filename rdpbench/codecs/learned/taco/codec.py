@@ -38,12 +38,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rdpbench.assets.weights import Card, Weights, identity, read_tensors, resolve
 from rdpbench.codecs import legacy
 from rdpbench.codecs.contract import Rate
-from rdpbench.codecs.learned.checkpoints import Checkpoint
 from rdpbench.codecs.learned.codec import LearnedCodec
-from rdpbench.codecs.learned.systems import System, one_thread, seeded
+from rdpbench.codecs.learned.systems import System, seeded
 from rdpbench.errors import CodecError, MetricError, MissingNeed
 from rdpbench.needs import Need, Package, package_version
 from rdpbench.networks.clip import B32, SHAPES, TOKENS, build, configuration, read_tokens
+from rdpbench.networks.precision import one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,7 +56,7 @@ HEADER = 28
 """Bytes that the official file has before its strings: seven numbers of 4."""
 
 
-def checkpoint(quality: int) -> Checkpoint:
+def checkpoint(quality: int) -> Weights:
     """The published checkpoint.
 
     >>> checkpoint(1).card.place
@@ -64,7 +64,7 @@ def checkpoint(quality: int) -> Checkpoint:
     """
     trade_off = LAMBDAS[quality - 1]
     said = "" if quality == 1 else "; its name is assumed after that of the first"
-    return Checkpoint(
+    return Weights(
         Card(
             id=f"taco/lambda{trade_off:g}",
             source="https://drive.google.com/drive/folders/1zOLRtr3AMJ2KChCDjCeBicI871Pzw28K",
@@ -95,7 +95,7 @@ class TACO(LearnedCodec):
         super().__post_init__()
         self.rate.check(self.name, self.quality)
 
-    def published(self) -> Checkpoint:
+    def published(self) -> Weights:
         return checkpoint(self.quality)
 
     def weight_needs(self) -> tuple[Need, ...]:
