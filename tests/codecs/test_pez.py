@@ -192,7 +192,7 @@ def test_a_killed_search_goes_on_to_the_same_prompt(
     found = invert(space, images, [1, 2, 3], QUICK, on_step=lambda step, _: steps.append(step), unfinished=again)
     assert found == whole
     assert steps == list(range(17, 26))
-    assert again.load() is None
+    assert not again.load()
     # What is no state of this work is not looked at.
     again.path.write_bytes(b"damaged")
     assert invert(space, images, [1, 2, 3], QUICK, unfinished=again) == whole

@@ -125,7 +125,7 @@ def kodak_guides(shared: Path) -> list[tuple[int, int]]:
     found = []
     for file in files:
         image = np.asarray(pil.open(file).convert("RGB"))
-        section = codec._guide(image, Side())
+        section = codec.coded_guide(image, Side())
         assert coder.decode(section).shape == guiding.small(image, 4).shape
         found.append((image.shape[0] * image.shape[1], len(section)))
     return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,9 +13,9 @@ from rdpbench.assets.weights import Card, Weights
 from rdpbench.codecs.container import unpack
 from rdpbench.codecs.contract import (
     Bitstream,
+    CheckedOptions,
     Codec,
     Side,
-    check_choice,
     coder_inside,
     decoding,
     needs_of_built,
@@ -34,15 +35,16 @@ from rdpbench.networks.precision import reproducible
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+SAMPLING = {"precision": models.PRECISIONS, "sampler": (*sampling.SAMPLERS, sampling.SAVED)}
+"""Legal values of the options of codecs that sample."""
 NEGATIVE = "disfigured, deformed, low quality, lowres, b&w, blurry, Photoshop, video game, bad art"
 """Text+Sketch's words for what to keep away from."""
 
 
 @dataclass(frozen=True)
-class DiffusionCodec(ABC):
+class DiffusionCodec(CheckedOptions, ABC):
     """Base of the codecs in the latents of Stable Diffusion; its fields come before those of the codec."""
 
-    name: ClassVar[str]
     heavy: ClassVar[bool] = True
     seeded: ClassVar[bool] = True
     stochastic: ClassVar[bool] = True
@@ -57,6 +59,12 @@ class DiffusionCodec(ABC):
     parts_of_own: ClassVar[Mapping[str, Sequence[str]]] = {}
     """Names in `hashes` of what an option for a folder of the user's brings, where they differ from the option's."""
     libraries: ClassVar[tuple[str, ...]] = ("torch", "diffusers", "transformers")
+    choices: ClassVar[Mapping[str, Collection[Any]]] = {"weights": models.WEIGHTS}
+    numbers: ClassVar[Mapping[str, tuple[float, float]]] = {"max_pixels": (1, math.inf)}
+    """The least and most of fields, by name; an ``int`` as the least asks for whole numbers."""
+    zeros: ClassVar[Mapping[str, tuple[int, int]]] = {}
+    """What a 0 stands for, by name of the field: with a model's weights, and with ``weights=random``, where no picture
+    is to be seen. It is spelled out, so that it is in keys and rows."""
 
     weights: str = "official"
     """``official``; ``random``: the same classes at a tiny width, seeded; ``random-full``: the same at full width."""
@@ -67,9 +75,16 @@ class DiffusionCodec(ABC):
     """A folder of yours; another word for `base` or `pipeline`, the same as that of all codecs with weights."""
 
     def __post_init__(self) -> None:
+        for option, (trained, tiny) in self.zeros.items():
+            if getattr(self, option) == 0 and not isinstance(getattr(self, option), bool):
+                object.__setattr__(self, option, tiny if self.weights == "random" else trained)
         self._adopt_checkpoint()
-        check_choice(self.name, "weights", self.weights, models.WEIGHTS)
-        check_count(self.name, "max_pixels", self.max_pixels, 1)
+        super().__post_init__()
+        for option, (least, most) in self.numbers.items():
+            check_number(self.name, option, getattr(self, option), least, most)
+        for option, known in self.takes_own.items():
+            if known:
+                bases.check_known(option, getattr(self, option), known)
 
     def _adopt_checkpoint(self) -> None:
         if not self.checkpoint:
@@ -81,11 +96,8 @@ class DiffusionCodec(ABC):
         if self.weights != "official":
             raise ConfigError(f"{given} weights={self.weights}: give one of them")
         # A bare name is a folder here, too.
-        self.spell_out(option, self.checkpoint if bases.is_path(self.checkpoint) else f"./{self.checkpoint}")
-
-    def spell_out(self, option: str, value: object) -> None:
-        """Set a field to what it stands for, so that this is in keys and rows."""
-        object.__setattr__(self, option, value)
+        folder = self.checkpoint if bases.is_path(self.checkpoint) else f"./{self.checkpoint}"
+        object.__setattr__(self, option, folder)
 
     @abstractmethod
     def files(self) -> tuple[Need, ...]:
@@ -175,6 +187,13 @@ class DiffusionCodec(ABC):
 class PromptCodec(DiffusionCodec):
     """Base of the codecs that paint with a whole Stable Diffusion as it was published."""
 
+    choices: ClassVar[Mapping[str, Collection[Any]]] = {**DiffusionCodec.choices, **SAMPLING}
+    numbers: ClassVar[Mapping[str, tuple[float, float]]] = {
+        **DiffusionCodec.numbers,
+        "steps": (1, 1000),
+        "guidance": (0.0, 1000),
+    }
+
     base: str = "sd-2.1-base"
     """A model of `rdpbench.codecs.diffusion.bases`, or a folder that ``diffusers`` saved."""
     precision: str = "float32"
@@ -184,12 +203,6 @@ class PromptCodec(DiffusionCodec):
     guidance: float = 9.0
     """Classifier-free guidance; 1 and below is none, as the Turbo models want it."""
     negative: str = NEGATIVE
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_sampling(self, least_steps=1)
-        bases.check_known("base", self.base, bases.BASES)
-        check_range(self.name, "guidance", self.guidance, 0, 1000)
 
     def files(self) -> tuple[Need, ...]:
         own = (sampling.Schedule(self.base, self.sampler, self.steps),) if bases.is_path(self.base) else ()
@@ -225,28 +238,15 @@ class PromptCodec(DiffusionCodec):
         )
 
 
-def check_sampling(codec: Any, least_steps: int) -> None:
-    """Raise `ConfigError` unless a codec's precision, sampler and steps are legal."""
-    check_choice(codec.name, "precision", codec.precision, models.PRECISIONS)
-    check_choice(codec.name, "sampler", codec.sampler, [*sampling.SAMPLERS, sampling.SAVED])
-    check_count(codec.name, "steps", codec.steps, least_steps, 1000)
+def check_number(codec: str, option: str, value: float, least: float, most: float = math.inf) -> None:
+    """Raise `ConfigError` unless an option is within bounds, and a whole number if its least value is an ``int``."""
+    whole = isinstance(least, int)
+    if (whole and (isinstance(value, bool) or not isinstance(value, int))) or not least <= value <= most:
+        bounds = f"from {least:g}" + (f" to {most:.10g}" if most < math.inf else "")
+        raise ConfigError(f"{codec}: {option}={value!r} must be {'a whole number ' if whole else ''}{bounds}")
 
 
-def check_count(codec: str, option: str, value: object, least: int, most: int | None = None) -> None:
-    """Raise `ConfigError` unless an option is a whole number within bounds."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):  # type: ignore[operator]
-        bounds = f"from {least}" + (f" to {most}" if most is not None else "")
-        raise ConfigError(f"{codec}: {option}={value!r} must be a whole number {bounds}")
-
-
-def check_range(codec: str, option: str, value: float, least: float, most: float) -> None:
-    """Raise `ConfigError` unless an option is within bounds."""
-    if not least <= value <= most:
-        raise ConfigError(f"{codec}: {option}={value!r} must be from {least:g} to {most:g}")
-
-
-def codec_inside(part: str, name: str, rate: float | None, weights: str, device: str) -> Codec:
+def codec_inside(part: str, name: str, weights: str, device: str, rate: float | None) -> Codec:
     """The codec of rdpbench that codes a ``part`` of a bitstream, at a native rate or with None at its default.
 
     Weights and device are handed on where it has them.

@@ -23,11 +23,11 @@ from __future__ import annotations
 import functools
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import OwnFolder, Weights, folders_identity, require
@@ -238,22 +238,61 @@ def load(base: str, weights: str = "official", precision: str = "float32", devic
 def _load(base: str, weights: str, precision: str, device: str, file: str) -> Models:  # noqa: ARG001 - other files, other model
     from rdpbench.codecs.diffusion.library import diffusers
 
-    sizes = layout(base, weights)
+    sizes, named, networks = layout(base, weights), f"{weights} {base}", cast("Any", diffusers)
+    towers = {"text": lambda: text_tower(sizes, 0), "text 2": lambda: text_tower(sizes, 1)}
+    parts = ("unet", "vae", *tuple(towers)[: len(sizes.texts)])
+    sources = {part: source_of(part, base) if weights == "official" else None for part in parts}
+    build = lambda: networks.UNet2DConditionModel.from_config(dict(sizes.unet))  # noqa: E731 - as the towers
+    unet = make("unet", build, sources["unet"], precision, device)
+    vae = load_vae(sizes, sources["vae"], device, named)
+    texts = [shared(part, towers[part], sources[part], precision, device, named) for part in parts[2:]]
+    return Models(sizes, unet, vae, tuple(texts), vocabulary_of(sizes, weights, base), device)
+
+
+def make(
+    part: str,
+    build: Callable[[], Any],
+    source: OwnFolder | Weights | None,
+    precision: str,
+    device: str,
+    rename: Callable[[str], str] = str,
+    drop: Collection[str] = (),
+) -> Any:
+    """One part of a model on a device, with the tensors of a file, or without one with seeded random weights."""
     dtype = type_of(precision)
+    if source is None:
+        return draw(build(), seed=sum(map(ord, part))).to(device, dtype)
+    return load_strictly(build, source.read(), source.id, dtype, rename=rename, drop=drop).to(device)
+
+
+def shared(
+    part: str,
+    build: Callable[[], Any],
+    source: OwnFolder | Weights | None,
+    precision: str,
+    device: str,
+    base: str,
+) -> Any:
+    """A VAE or text tower: the same bytes in several models are loaded once. ``base`` tells random ones apart."""
+    rename = {"vae": vae_name, "text": text_name}.get(part, str)
+    key = (part, source.named_identity if source else base, precision, device)
+    return kept(key, lambda: make(part, build, source, precision, device, rename))
+
+
+def load_vae(sizes: Layout, source: OwnFolder | Weights | None, device: str, base: str) -> Any:
+    """The VAE of a model, in single precision."""
+    from rdpbench.codecs.diffusion.library import diffusers
+
     networks: Any = diffusers
-    unet = make("unet", lambda: networks.UNet2DConditionModel.from_config(dict(sizes.unet)), base, weights, dtype)
+    return shared("vae", lambda: networks.AutoencoderKL.from_config(dict(sizes.vae)), source, "float32", device, base)
 
-    def shared(part: str, build: Callable[[], Any], kind: str) -> Any:
-        mark = source_of(part, base).named_identity if weights == "official" else f"{weights} {base}"
-        return kept((part, mark, kind, device), lambda: make(part, build, base, weights, type_of(kind)).to(device))
 
-    vae = shared("vae", lambda: networks.AutoencoderKL.from_config(dict(sizes.vae)), "float32")
-    builders = [lambda at=at: text_tower(sizes, at) for at in range(len(sizes.texts))]
-    texts = [shared(part, build, precision) for part, build in zip(("text", "text 2"), builders, strict=False)]
+def vocabulary_of(sizes: Layout, weights: str, base: str) -> Vocabulary:
+    """CLIP's, or of random weights one of bytes. Raises `CodecError` where the model has another size."""
     words = clip_vocabulary() if weights == "official" else byte_vocabulary(sizes.tokens)
     if words.size != sizes.tokens:
         raise CodecError(f"{base} has {sizes.tokens} tokens, where CLIP's vocabulary has {words.size}")
-    return Models(sizes, unet.to(device), vae, tuple(texts), words, device)
+    return words
 
 
 def kept(key: tuple[str, ...], build: Callable[[], Any]) -> Any:
@@ -277,15 +316,6 @@ def text_tower(sizes: Layout, number: int) -> Any:
 
     config = transformers.CLIPTextConfig.from_dict({**sizes.texts[number], **ends(sizes.tokens)})
     return transformers.CLIPTextModelWithProjection(config) if number else transformers.CLIPTextModel(config)
-
-
-def make(part: str, build: Callable[[], Any], base: str, weights: str, dtype: torch.dtype) -> Any:
-    """One part of a model with its weights, on the CPU."""
-    if weights != "official":
-        return draw(build(), seed=sum(map(ord, part))).to(dtype)
-    rename = {"vae": vae_name, "text": text_name}.get(part, str)
-    source = source_of(part, base)
-    return load_strictly(build, source.read(), source.id, dtype, rename=rename)
 
 
 def source_of(part: str, base: str) -> OwnFolder | Weights:

@@ -23,18 +23,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rdpbench.assets.weights import require
 from rdpbench.codecs.container import pack
 from rdpbench.codecs.contract import Bitstream, Rate, Side, encoding
 from rdpbench.codecs.diffusion import bases, fields, models, sampling
 from rdpbench.codecs.diffusion.codec import DiffusionCodec
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.learned.frames import size_of
-from rdpbench.errors import BitstreamError, OutOfRange, UnsupportedImage
+from rdpbench.errors import BitstreamError, UnsupportedImage
 from rdpbench.image import Image
 from rdpbench.needs import Need, package_version
 from rdpbench.networks.precision import reproducible
@@ -61,12 +62,6 @@ class StableDiffusionVAE(DiffusionCodec):
     """Of each of the four numbers for 8 x 8 pixels."""
     base: str = "sd-2.1"
     """A model of `rdpbench.codecs.diffusion.bases`, or a folder with ``vae`` as ``diffusers`` saved it."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.bits not in BITS:
-            raise OutOfRange(f"{self.name}: bits={self.bits!r} is not legal; choose from {', '.join(map(str, BITS))}")
-        bases.check_known("base", self.base, bases.BASES)
 
     def files(self) -> tuple[Need, ...]:
         return (models.source_of("vae", self.base),)
@@ -142,21 +137,13 @@ def load(base: str, weights: str = "official", device: str = "cpu") -> Models:
         MissingNeed: the file is not on this machine.
         CodecError: it does not hold this network.
     """
-    file = models.mark(weights, models.source_of("vae", base)) or f"{weights} {base}"
+    source = models.source_of("vae", base) if weights == "official" else None
+    if source:
+        require([source])
     if not bases.is_path(base):
         sizes = models.layout(base, weights)
     else:  # of a folder nothing but the VAE's configuration is read
         sizes = replace(bases.SD21, vae=bases.read_config(str(Path(base) / "vae")))
         sizes = models.narrow(sizes) if weights == "random" else sizes
-    vae = models.kept(("vae", file, "float32", device), lambda: _vae(base, sizes, weights).to(device))
+    vae = models.trainable(models.load_vae)(sizes, source, device, f"{weights} {base}")
     return Models(sizes, None, vae, (), bases.byte_vocabulary(), device)
-
-
-@models.trainable
-def _vae(base: str, sizes: bases.Layout, weights: str) -> Any:
-    from rdpbench.codecs.diffusion.library import diffusers
-
-    networks: Any = diffusers
-    return models.make(
-        "vae", lambda: networks.AutoencoderKL.from_config(dict(sizes.vae)), base, weights, models.type_of("float32")
-    )

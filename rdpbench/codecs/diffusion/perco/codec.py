@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,9 +13,9 @@ import numpy as np
 
 from rdpbench.codecs import legacy
 from rdpbench.codecs.container import pack
-from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice, encoding
+from rdpbench.codecs.contract import Bitstream, Rate, Side, encoding
 from rdpbench.codecs.diffusion import bases, fields, prompts, sampling
-from rdpbench.codecs.diffusion.codec import DiffusionCodec, check_range, check_sampling
+from rdpbench.codecs.diffusion.codec import SAMPLING, DiffusionCodec
 from rdpbench.codecs.diffusion.fields import with_seed
 from rdpbench.codecs.diffusion.perco import pipeline
 from rdpbench.codecs.diffusion.perco.pipeline import POINTS, Pipeline, Point
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PerCo", "PerCoCodec", "with_seed"]
 
-GUIDANCE = ("none", "text", "text+spatial")
-CONDITIONING = ("both", "spatial", "text")
 _OTHER_DRAW = 0x9E3779B9
 """What the encoder's draw is seeded apart from the decoder's by."""
 
@@ -50,6 +48,19 @@ class PerCoCodec(DiffusionCodec):
     checkpoint_is: ClassVar[str] = "pipeline"
     parts_of_own: ClassVar[Mapping[str, Sequence[str]]] = {"pipeline": tuple(pipeline.PARTS)}
     libraries: ClassVar[tuple[str, ...]] = (*DiffusionCodec.libraries, "compressai")
+    choices: ClassVar[Mapping[str, Collection[Any]]] = {
+        **DiffusionCodec.choices,
+        **SAMPLING,
+        "guidance": ("none", "text", "text+spatial"),
+        "conditioning": ("both", "spatial", "text"),
+        "quantised": (True, False),
+        "posterior": ("sample", "mean"),
+    }
+    numbers: ClassVar[Mapping[str, tuple[float, float]]] = {
+        **DiffusionCodec.numbers,
+        "steps": (0, 1000),
+        "guidance_scale": (0.0, 1000),
+    }
 
     nominal: float = 0.0313
     """Which of the seven networks: the rate that it is named after, one of `pipeline.POINTS`."""
@@ -73,13 +84,6 @@ class PerCoCodec(DiffusionCodec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        pipeline.point(self.nominal)
-        check_sampling(self, least_steps=0)
-        check_choice(self.name, "guidance", self.guidance, GUIDANCE)
-        check_choice(self.name, "conditioning", self.conditioning, CONDITIONING)
-        check_choice(self.name, "quantised", self.quantised, [True, False])
-        check_choice(self.name, "posterior", self.posterior, ["sample", "mean"])
-        check_range(self.name, "guidance_scale", self.guidance_scale, 0, 1000)
         if self.pipeline:
             bases.check_known("pipeline", self.pipeline, ())
 
@@ -233,13 +237,13 @@ class PerCo(PerCoCodec):
     name: ClassVar[str] = "perco"
     described: ClassVar[str] = "caption"
     uses_caption: ClassVar[bool] = True
+    choices: ClassVar[Mapping[str, Collection[Any]]] = {
+        **PerCoCodec.choices,
+        "caption_code": fields.CAPTION_CODES,
+    }
 
     caption_code: str = "zlib"
     """How the caption is coded: ``zlib``, ``deflate``, ``fixed`` or ``rank``; all paint the same."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self.name, "caption_code", self.caption_code, fields.CAPTION_CODES)
 
     def describe(self, ready: Pipeline, image: Image, side: Side) -> bytes:  # noqa: ARG002 - the caption is made before
         if side.caption is None:

@@ -31,7 +31,6 @@ from rdpbench.assets.hashes import content_sha256
 from rdpbench.assets.weights import require
 from rdpbench.codecs.contract import Side
 from rdpbench.codecs.diffusion import bases, fields, models, prompts
-from rdpbench.codecs.diffusion.codec import check_count
 from rdpbench.codecs.diffusion.perco import pipeline
 from rdpbench.codecs.diffusion.perco.codec import PerCoCodec
 from rdpbench.codecs.diffusion.perco.pipeline import Pipeline
@@ -56,6 +55,11 @@ class PerCoImage(PerCoCodec):
         "codebooks": frozenset(),
         "clip": frozenset(prompts.CLIPS),
     }
+    numbers: ClassVar[Mapping[str, tuple[float, float]]] = {
+        **PerCoCodec.numbers,
+        "parts": (1, 4096),
+        "entries": (2, 1 << 16),
+    }
 
     parts: int = 16
     """M."""
@@ -65,12 +69,6 @@ class PerCoImage(PerCoCodec):
     """A file of yours."""
     clip: str = H14.id
     """The backbone: one of `prompts.CLIPS`, or a folder with a ``CLIPModel``."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_count(self.name, "parts", self.parts, 1, 4096)
-        check_count(self.name, "entries", self.entries, 2, 1 << 16)
-        bases.check_known("clip", self.clip, prompts.CLIPS)
 
     def files(self) -> tuple[Need, ...]:
         own = "yours: codec.options.pipeline=/a/folder and codec.options.codebooks=/a/file"

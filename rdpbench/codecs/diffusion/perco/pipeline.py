@@ -7,17 +7,15 @@ Stable Diffusion 2.x from the hub does not matter here. Nobody published hashes;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import Card, OwnFolder, Weights, require
 from rdpbench.codecs.diffusion import bases, models
 from rdpbench.codecs.diffusion.bases import Layout
 from rdpbench.codecs.diffusion.models import Models
-from rdpbench.errors import CodecError, OutOfRange, RdpbenchError
+from rdpbench.errors import CodecError, RdpbenchError
 from rdpbench.needs import Need
 from rdpbench.networks.clip import TOKENS
 
@@ -75,21 +73,6 @@ PUBLISHED = bases.BASES[BASE].layout
 DROPPED = ("conv_in.*",)
 """Of the U-Net's file: the layer for latents alone, which is kept there and not used."""
 _LOADED: dict[tuple[object, ...], Pipeline] = {}
-
-
-def point(rate: float) -> Point:
-    """The rate of that name.
-
-    Raises:
-        OutOfRange: there is none.
-
-    >>> point(0.0098).entries
-    1024
-    """
-    if rate not in POINTS:
-        legal = ", ".join(f"{nominal:.4f}" for nominal in POINTS)
-        raise OutOfRange(f"nominal={rate!r} is none of PerCo's rates: {legal}")
-    return POINTS[rate]
 
 
 def card(rate: float, part: str) -> Card:
@@ -160,6 +143,7 @@ class Pipeline(Models):
         return int(self.vae.config.latent_channels)
 
 
+@models.trainable
 def load(
     rate: float,
     weights: str = "official",
@@ -182,14 +166,27 @@ def load(
         MissingNeed: a file is not on this machine, or not public.
         CodecError: a file does not hold this network.
     """
-    hashes: dict[str, str] = {}
+    files: dict[str, OwnFolder | Weights] = {}
     if weights == "official":
         require(needs(rate, pipeline))
-        hashes = identities(rate, pipeline)
-    key = (rate, weights, precision, device, pipeline, embedding, *hashes.values())
-    if key not in _LOADED:
-        _LOADED.clear()  # first: two U-Nets at once are 7 GB
-        _LOADED[key] = _load(rate, weights, precision, device, pipeline, embedding, hashes)
+        files = sources(rate, pipeline)
+    hashes = [source.named_identity for source in files.values()]
+    key = (rate, weights, precision, device, pipeline, embedding, *hashes)
+    if key in _LOADED:
+        return _LOADED[key]
+    _LOADED.clear()  # first: two U-Nets at once are 7 GB
+    sizes, widths, base = layout(weights, pipeline), widths_of(rate, weights, pipeline), f"{weights} {pipeline or BASE}"
+    # VAE and text tower were not trained further: the same bytes in each rate's folder are loaded once.
+    vae = models.load_vae(sizes, files.get("vae"), device, base)
+    text = models.shared("text", lambda: models.text_tower(sizes, 0), files.get("text"), precision, device, base)
+    build = lambda: unet_of(sizes, widths, embedding)  # noqa: E731 - as the others
+    unet = models.make("unet", build, files.get("unet"), precision, device, unet_name, DROPPED)
+    if files:
+        hyper = models.make("hyper", lambda: hyper_of(rate, widths), files["hyper"], "float32", device)
+    else:
+        hyper = seeded(hyper_of(rate, widths), sum(map(ord, "hyper"))).to(device)
+    words = models.vocabulary_of(sizes, weights, pipeline)
+    _LOADED[key] = Pipeline(sizes, unet, vae, (text,), words, device, hyper)
     return _LOADED[key]
 
 
@@ -197,45 +194,6 @@ def forget() -> None:
     """Let go of all networks."""
     _LOADED.clear()
     models._KEPT.clear()
-
-
-@models.trainable
-def _load(
-    rate: float,
-    weights: str,
-    precision: str,
-    device: str,
-    pipeline: str,
-    embedding: int,
-    hashes: Mapping[str, str],
-) -> Pipeline:
-    from rdpbench.codecs.diffusion.library import diffusers
-
-    networks: Any = diffusers
-    sizes, widths = layout(weights, pipeline), widths_of(rate, weights, pipeline)
-    rename = {"unet": unet_name, "vae": models.vae_name, "text": models.text_name}
-
-    def part(name: str, build: Callable[[], Any], kind: str) -> Any:
-        dtype = models.type_of(kind)
-        if weights != "official":
-            return seeded(build(), sum(map(ord, name))).to(device, dtype)  # the seed of all generative codecs
-        source, drop = sources(rate, pipeline)[name], DROPPED if name == "unet" else ()
-        network = load_strictly(build, source.read(), source.id, dtype, rename=rename.get(name, str), drop=drop)
-        return network.to(device)
-
-    def shared(name: str, build: Callable[[], Any], kind: str) -> Any:
-        # VAE and text tower were not trained further: the same bytes in each rate's folder are loaded once.
-        key = (name, hashes.get(name, f"{weights} {pipeline or BASE}"), kind, device)
-        return models.kept(key, lambda: part(name, build, kind))
-
-    vae = shared("vae", lambda: networks.AutoencoderKL.from_config(dict(sizes.vae)), "float32")
-    text = shared("text", lambda: models.text_tower(sizes, 0), precision)
-    unet = part("unet", lambda: unet_of(sizes, widths, embedding), precision)
-    hyper = part("hyper", lambda: hyper_of(rate, widths), "float32")
-    words = bases.clip_vocabulary() if weights == "official" else bases.byte_vocabulary(sizes.tokens)
-    if words.size != sizes.tokens:
-        raise CodecError(f"{pipeline} has {sizes.tokens} tokens, where CLIP's vocabulary has {words.size}")
-    return Pipeline(sizes, unet, vae, (text,), words, device, hyper)
 
 
 def layout(weights: str, pipeline: str = "") -> Layout:

@@ -6,7 +6,7 @@ import json
 import math
 import zlib
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,8 +16,8 @@ from rdpbench.assets.weights import OwnFolder, Weights
 from rdpbench.codecs import legacy
 from rdpbench.codecs.container import pack
 from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, check_choice, configuration_of, encoding
-from rdpbench.codecs.diffusion import bases, fields, models, prompts, sampling
-from rdpbench.codecs.diffusion.codec import PromptCodec, check_count, check_range, codec_inside
+from rdpbench.codecs.diffusion import fields, models, prompts, sampling
+from rdpbench.codecs.diffusion.codec import PromptCodec, check_number, codec_inside
 from rdpbench.codecs.diffusion.fields import with_seed
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.diffusion.pic import sketches
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PIC", "PICS", "SketchPICS", "with_seed"]
 
-SEARCH_STEPS, RANDOM_SEARCH_STEPS = 3000, 30
-"""Of the search: the official number, and that for random weights at a tiny width, whose words mean nothing."""
-
 
 @dataclass(frozen=True)
 class PIC(PromptCodec):
@@ -52,6 +49,14 @@ class PIC(PromptCodec):
     name: ClassVar[str] = "pic"
     rate: ClassVar[Rate] = Rate("prompt_length", 1, 64, points=(16,))
     takes_own: ClassVar[Mapping[str, frozenset[str]]] = {**PromptCodec.takes_own, "clip": frozenset(prompts.CLIPS)}
+    choices: ClassVar[Mapping[str, Collection[Any]]] = {**PromptCodec.choices, "tokens": fields.CODES}
+    numbers: ClassVar[Mapping[str, tuple[float, float]]] = {
+        **PromptCodec.numbers,
+        "candidates": (1, 4096),
+        "candidate_batch": (1, math.inf),
+        "search_steps": (1, math.inf),
+    }
+    zeros: ClassVar[Mapping[str, tuple[int, int]]] = {"search_steps": (3000, 30)}
 
     prompt_length: int = 16
     """Tokens."""
@@ -71,15 +76,8 @@ class PIC(PromptCodec):
     weight_decay: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.search_steps == 0 and not isinstance(self.search_steps, bool):
-            self.spell_out("search_steps", RANDOM_SEARCH_STEPS if self.weights == "random" else SEARCH_STEPS)
         super().__post_init__()
         PIC.rate.check(self.name, self.prompt_length)
-        check_choice(self.name, "tokens", self.tokens, fields.CODES)
-        check_count(self.name, "candidates", self.candidates, 1, 4096)
-        check_count(self.name, "candidate_batch", self.candidate_batch, 1)
-        check_count(self.name, "search_steps", self.search_steps, 1)
-        bases.check_known("clip", self.clip, prompts.CLIPS)
         if self.learning_rate <= 0 or not 0 <= self.weight_decay < 1 / self.learning_rate:
             raise ConfigError(
                 f"{self.name}: learning_rate={self.learning_rate!r} must be above 0, and weight_decay="
@@ -215,6 +213,12 @@ class SketchedPIC(PIC):
     preload: ClassVar[tuple[str, ...]] = (*PIC.preload, "rdpbench.codecs.learned.library")
     takes_own: ClassVar[Mapping[str, frozenset[str]]] = {**PIC.takes_own, "controlnet": frozenset()}
     libraries: ClassVar[tuple[str, ...]] = (*PIC.libraries, "compressai", "opencv-python-headless")
+    choices: ClassVar[Mapping[str, Collection[Any]]] = {**PIC.choices, "portable": (False, True)}
+    numbers: ClassVar[Mapping[str, tuple[float, float]]] = {
+        **PIC.numbers,
+        "sharpness": (0.0, 100),
+        "control_scale": (0.0, 100),
+    }
 
     sampler: str = "unipc"
     controlnet: str = ""
@@ -228,9 +232,6 @@ class SketchedPIC(PIC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(self.name, "portable", self.portable, [False, True])
-        check_range(self.name, "sharpness", self.sharpness, 0, 100)
-        check_range(self.name, "control_scale", self.control_scale, 0, 100)
         if self.weights == "official":
             self._controlnet()
 
@@ -303,10 +304,6 @@ class PICS(SketchedPIC):
     sketch_lambda: float = 1.0
     """Trade-off that the sketch codec was trained for: 0.5 aims at 0.015 bpp, 1 at 0.025."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.rate.check(self.name, self.sketch_lambda)
-
     @property
     def trade_off(self) -> float:
         return self.sketch_lambda
@@ -318,6 +315,12 @@ class SketchPICS(SketchedPIC):
 
     name: ClassVar[str] = "pics-sketch"
     rate: ClassVar[Rate] = Rate("sketch_rate", 0, 100000, step=0)
+    choices: ClassVar[Mapping[str, Collection[Any]]] = {**SketchedPIC.choices, "sketch_kind": ("canny", "hed")}
+    numbers: ClassVar[Mapping[str, tuple[float, float]]] = {
+        **SketchedPIC.numbers,
+        "sketch_threshold": (0, 255),
+        "canny_low": (0, 10000),
+    }
 
     sketch_kind: str = "canny"
     """``canny`` or ``hed``."""
@@ -331,11 +334,8 @@ class SketchPICS(SketchedPIC):
     canny_high: int = 200
 
     def __post_init__(self) -> None:
-        check_choice(self.name, "sketch_kind", self.sketch_kind, ["canny", "hed"])
         super().__post_init__()
-        check_count(self.name, "sketch_threshold", self.sketch_threshold, 0, 255)
-        check_count(self.name, "canny_low", self.canny_low, 0, 10000)
-        check_count(self.name, "canny_high", self.canny_high, self.canny_low, 10000)
+        check_number(self.name, "canny_high", self.canny_high, self.canny_low, 10000)
         if self.sketch_codec == "ccitt-g4":
             check_choice(self.name, "sketch_rate", self.sketch_rate, [0])
             if self.sketch_kind == "hed" and not self.sketch_threshold:
@@ -362,7 +362,7 @@ class SketchPICS(SketchedPIC):
         if self.sketch_codec in ("ccitt-g4", "text-sketch"):
             return {}
         return {
-            "sketch": codec_inside("sketch", self.sketch_codec, self.sketch_rate or None, self.weights, self.device)
+            "sketch": codec_inside("sketch", self.sketch_codec, self.weights, self.device, self.sketch_rate or None)
         }
 
     def coder_of_sketch(self) -> SketchCoder:

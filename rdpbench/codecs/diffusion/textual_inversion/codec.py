@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from rdpbench import registry
 from rdpbench.codecs.container import pack, read_varint, varint
-from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, check_choice, configuration_of, encoding, rate_of
+from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, configuration_of, encoding, rate_of
 from rdpbench.codecs.diffusion import fields, sampling
-from rdpbench.codecs.diffusion.codec import PromptCodec, check_count, check_range, codec_inside
+from rdpbench.codecs.diffusion.codec import PromptCodec, codec_inside
 from rdpbench.codecs.diffusion.fields import with_seed
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.diffusion.prompts import Unfinished
@@ -42,12 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TextualInversion", "with_seed"]
 
-FACTORS = (1, 2, 4, 8, 16, 32, 64)
-"""Of the guide; they divide the sides of what is generated."""
-STEPS, RANDOM_STEPS = 50, 4
-"""Of the sampler, for weights of a model and for random ones at a tiny width, where nothing is to be seen."""
-SEARCH_STEPS, RANDOM_SEARCH_STEPS = 1000, 5
-
 
 @dataclass(frozen=True)
 class TextualInversion(PromptCodec):
@@ -59,6 +53,21 @@ class TextualInversion(PromptCodec):
     name: ClassVar[str] = "textual-inversion"
     rate: ClassVar[Rate] = Rate("vectors", 1, coding.MOST, points=(16,))
     unkeyed: ClassVar[frozenset[str]] = PromptCodec.unkeyed | {"reuse"}
+    choices: ClassVar[Mapping[str, Collection[Any]]] = {
+        **PromptCodec.choices,
+        "guide_factor": (1, 2, 4, 8, 16, 32, 64),  # they divide the sides of what is generated
+        "reuse": (False, True),
+    }
+    numbers: ClassVar[Mapping[str, tuple[float, float]]] = {
+        **PromptCodec.numbers,
+        "bits": (0.01, 16),
+        "search_steps": (1, 1_000_000),
+        "search_batch": (1, 1000),
+        "learning_rate": (1e-9, 1e3),
+        "compression_guidance": (0.0, 1e6),
+        "guide_bpp": (0.0, 24),
+    }
+    zeros: ClassVar[Mapping[str, tuple[int, int]]] = {"steps": (50, 4), "search_steps": (1000, 5)}
 
     base: str = "sd-1.5"
     sampler: str = "ddim"
@@ -91,25 +100,10 @@ class TextualInversion(PromptCodec):
     alone. The times of such encodes are without the search; a second encode by the same object is a whole one."""
 
     def __post_init__(self) -> None:
-        tiny = self.weights == "random"
-        defaults = {"steps": RANDOM_STEPS if tiny else STEPS}
-        defaults |= {"search_steps": RANDOM_SEARCH_STEPS if tiny else SEARCH_STEPS}
-        for option, value in defaults.items():
-            if not getattr(self, option) and not isinstance(getattr(self, option), bool):
-                self.spell_out(option, value)
         super().__post_init__()
-        self.rate.check(self.name, self.vectors)
-        check_count(self.name, "search_steps", self.search_steps, 1, 1_000_000)
-        check_count(self.name, "search_batch", self.search_batch, 1, 1000)
-        check_choice(self.name, "guide_factor", self.guide_factor, FACTORS)
-        check_choice(self.name, "reuse", self.reuse, [False, True])
-        check_range(self.name, "bits", self.bits, 0.01, 16)
-        check_range(self.name, "compression_guidance", self.compression_guidance, 0, 1e6)
-        check_range(self.name, "learning_rate", self.learning_rate, 1e-9, 1e3)
-        check_range(self.name, "guide_bpp", self.guide_bpp, 0, 24)
         self.guide_coder()
 
-    def guide_coder(self) -> FixedGuide | FittedGuide | None:
+    def guide_coder(self) -> GuideCoder | None:
         """What codes the guide: at `guide_rate`, or with 0 at a rate fitted for each image; None if none is sent.
 
         Raises:
@@ -120,14 +114,14 @@ class TextualInversion(PromptCodec):
             return None
         cls = registry.load("codec", self.guide_codec)
         axis = rate_of(cls)
-        if self.guide_rate or axis is None:
-            rate = self.guide_rate or None
-            return FixedGuide(codec_inside("guide", self.guide_codec, rate, self.weights, self.device))
-        if not axis.step or hasattr(cls, "weight_needs"):
-            raise ConfigError(
-                f"guide_codec={self.guide_codec!r} cannot be fitted to guide_bpp; set guide_rate, its {axis.field}"
-            )
-        return FittedGuide(self.guide_codec, axis, self.device)
+        rates: list[float | None] = [self.guide_rate or None]
+        if axis and not self.guide_rate:
+            if not axis.step or hasattr(cls, "weight_needs"):
+                how = f"set guide_rate, its {axis.field}"
+                raise ConfigError(f"guide_codec={self.guide_codec!r} cannot be fitted to guide_bpp; {how}")
+            rates = [axis.low + step * axis.step for step in range(round((axis.high - axis.low) / axis.step) + 1)]
+            rates = rates if axis.rises else rates[::-1]
+        return GuideCoder(rates, partial(codec_inside, "guide", self.guide_codec, self.weights, self.device))
 
     def codecs_inside(self) -> dict[str, Codec]:
         coder = self.guide_coder()
@@ -137,7 +131,7 @@ class TextualInversion(PromptCodec):
         """Beside the sampler's what the guide's codec is set to; a rate that is fitted stands with each image."""
         coder, settings = self.guide_coder(), super().settings()
         if coder:
-            options = configuration_of(coder.codec, with_rate=isinstance(coder, FixedGuide))
+            options = configuration_of(coder.codec, with_rate=not coder.fitted)
             settings["guide"] = {"codec": self.guide_codec, **options}
         return settings
 
@@ -145,10 +139,9 @@ class TextualInversion(PromptCodec):
         height, width = size_of(image)
         self.padded(height, width, UnsupportedImage)
         seed, info = fields.pack_seed(side.seed), {"seed": str(side.seed)}  # refused now, not after the search
-        coder, guide = self.guide_coder(), b""
-        if coder:
-            guide = coder.encode(small(image, self.guide_factor), side, int(self.guide_bpp * height * width / 8))
-            info |= {"guide_rate": f"{coder.rate_of(guide):g}"} if isinstance(coder, FittedGuide) else {}
+        coder, guide = self.guide_coder(), self.coded_guide(image, side)
+        if coder and coder.fitted:
+            info["guide_rate"] = f"{coder.rates[read_varint(guide, 0)[0]]:g}"
         ready = self.models()
         with reproducible(), encoding(self.name):
             objective = Objective(ready, sampling.latents_of(ready, image), side.seed)
@@ -156,6 +149,12 @@ class TextualInversion(PromptCodec):
             section = coding.pack(free, self._search().budget(width_of(ready)))
             info |= _measured(objective, section, width_of(ready))
         return pack(height, width, {"seed": seed, "vectors": section, "guide": guide}, **info)
+
+    def coded_guide(self, image: Image, side: Side) -> bytes:
+        """The section of the guide."""
+        coder, (height, width) = self.guide_coder(), size_of(image)
+        budget = int(self.guide_bpp * height * width / 8)
+        return coder.encode(small(image, self.guide_factor), side, budget) if coder else b""
 
     def section_names(self) -> Sequence[str]:
         return ["seed", "vectors", "guide"]
@@ -230,36 +229,28 @@ def _measured(objective: Objective, section: bytes, width: int) -> dict[str, str
 
 
 @dataclass(frozen=True)
-class FixedGuide:
-    """Codes a guide at one rate; the budget is not looked at."""
+class GuideCoder:
+    """Codes a guide at the best of several rates that keeps a budget, or at the lowest where none does.
 
-    codec: Codec
-
-    def encode(self, guide: Image, side: Side, budget: int) -> bytes:  # noqa: ARG002 - as the docstring says
-        return self.codec.encode(guide, side).data
-
-    def decode(self, section: bytes) -> Image:
-        return self.codec.decode(section)
-
-
-@dataclass(frozen=True)
-class FittedGuide:
-    """Codes a guide at the best rate that keeps the budget; the lowest where none does.
-
-    The place of the rate among all of the codec's is sent before its bytes: a codec may need it to decode.
+    The place of the rate among all is sent before the codec's bytes, which may need it to decode; of a single rate not.
     """
 
-    name: str
-    axis: Rate
-    device: str
+    rates: Sequence[float | None]
+    """From few bytes to many; None is the codec's default."""
+    codec_at: Callable[[float | None], Codec]
 
     @property
     def codec(self) -> Codec:
         """At the lowest rate, for what it needs and what codes."""
-        return self._codec(0)
+        return self.codec_at(self.rates[0])
+
+    @property
+    def fitted(self) -> bool:
+        """Are there several?"""
+        return len(self.rates) > 1
 
     def encode(self, guide: Image, side: Side, budget: int) -> bytes:
-        low, high = 0, self._last()
+        low, high = 0, len(self.rates) - 1
         best = self._coded(0, guide, side)
         while low < high:
             middle = (low + high + 1) // 2
@@ -270,29 +261,15 @@ class FittedGuide:
                 high = middle - 1
         return best
 
-    def decode(self, section: bytes) -> Image:
-        place, start = read_varint(section, 0)
-        if place > self._last():
-            raise BitstreamError(f"the guide was coded at place {place} of {self.name}, which has {self._last() + 1}")
-        return self._codec(place).decode(section[start:])
-
-    def rate_of(self, section: bytes) -> float:
-        """The native rate that a guide was coded at."""
-        return self._rate(read_varint(section, 0)[0])
-
     def _coded(self, place: int, guide: Image, side: Side) -> bytes:
-        return varint(place) + self._codec(place).encode(guide, side).data
+        head = varint(place) if self.fitted else b""
+        return head + self.codec_at(self.rates[place]).encode(guide, side).data
 
-    def _codec(self, place: int) -> Codec:
-        return codec_inside("guide", self.name, self._rate(place), "", self.device)
-
-    def _rate(self, place: int) -> float:
-        """Places count from the lowest rate."""
-        steps = place if self.axis.rises else self._last() - place
-        return self.axis.low + steps * self.axis.step
-
-    def _last(self) -> int:
-        return round((self.axis.high - self.axis.low) / self.axis.step)
+    def decode(self, section: bytes) -> Image:
+        place, start = read_varint(section, 0) if self.fitted else (0, 0)
+        if place >= len(self.rates):
+            raise BitstreamError(f"the guide was coded at place {place} of its codec's {len(self.rates)} rates")
+        return self.codec_at(self.rates[place]).decode(section[start:])
 
 
 def small(image: Image, factor: int) -> Image:
