@@ -301,7 +301,7 @@ HOSTILE: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize("number", range(len(HOSTILE)))
 def test_mutated_bitstreams_end_in_an_error_or_an_image(number: int, photograph: Image) -> None:
-    cls = PerCoImage if "perco_image" in HOSTILE[number][0] else PerCo
+    cls = PerCoImage if "perco.image" in HOSTILE[number][0] else PerCo
     codec = cls(**{"weights": "random", "steps": 1, "max_pixels": 1 << 14, **HOSTILE[number][1]})
     data = codec.encode(np.ascontiguousarray(photograph[:64, :64]), SIDE).data
     rng = np.random.default_rng(0)

@@ -16,9 +16,8 @@ bits.
                other tokens; these are what the decoder, and thus the encoder's choice of a candidate, goes by
 =============  ======================================================================================================
 
-**Captions** are coded as tokens (``fixed``, ``rank``; at most 75, all that the text tower reads), as deflated text
-(``zlib``, as PerCo has it), or without zlib's 6 bytes of header and checksum (``deflate``). All paint the same: the
-decoder is shown tokens, and text goes through the same table at either end.
+**Captions** are coded as tokens (``fixed``, ``rank``; at most 75, all that the text tower reads) or as deflated text
+(``zlib``, as PerCo has it; ``deflate`` without zlib's 6 bytes of header and checksum). All paint the same.
 """
 
 from __future__ import annotations
@@ -94,11 +93,7 @@ def index_bits(count: int, entries: int) -> int:
 
 
 def index_bytes(count: int, entries: int) -> int:
-    """Bytes of so many indices.
-
-    >>> index_bytes(64, 256)
-    64
-    """
+    """Bytes of so many indices."""
     return -(-index_bits(count, entries) // 8)
 
 
@@ -154,11 +149,7 @@ def unpack_indices(section: bytes, count: int, entries: int) -> NDArray[np.int64
 
 
 def pack_tokens(ids: Sequence[int], code: str, words: Vocabulary) -> bytes:
-    """Token ids as bytes.
-
-    Raises:
-        CodecError: an id that is not in the vocabulary, or more ids than a text tower reads.
-    """
+    """Token ids as bytes; raises `CodecError` for ids that are not in the vocabulary, or more than a tower reads."""
     if len(ids) > MOST or not all(0 <= token < words.size for token in ids):
         raise CodecError(f"{len(ids)} ids up to {max(ids, default=0)} are no prompt of at most {MOST} tokens")
     if code == "zlib-text":
@@ -167,11 +158,7 @@ def pack_tokens(ids: Sequence[int], code: str, words: Vocabulary) -> bytes:
 
 
 def unpack_tokens(section: bytes, code: str, words: Vocabulary, suffix: str = "") -> list[int]:
-    """The ids of a prompt as the decoder reads them, those of a suffix after them.
-
-    Raises:
-        BitstreamError: bytes that are no prompt.
-    """
+    """The ids of a prompt as the decoder reads them, those of a suffix after them; raises `BitstreamError`."""
     if code == "zlib-text":
         return words.encode(inflate(section) + suffix)
     if code == "fixed":
@@ -190,11 +177,7 @@ def unpack_tokens(section: bytes, code: str, words: Vocabulary, suffix: str = ""
 
 
 def pack_caption(caption: str, code: str, words: Vocabulary) -> bytes:
-    """A caption; what the text tower would not read of a long one is left out where tokens are sent.
-
-    Raises:
-        CodecError: a text of more than `MOST_TEXT` bytes.
-    """
+    """A caption; of a long one, only what the text tower reads is sent as tokens, and a long text is a `CodecError`."""
     if code in CODES:
         return pack_tokens(words.encode(caption)[:MOST], code, words)
     text = caption.encode()
@@ -204,11 +187,7 @@ def pack_caption(caption: str, code: str, words: Vocabulary) -> bytes:
 
 
 def unpack_caption(section: bytes, code: str, words: Vocabulary) -> list[int]:
-    """The tokens of a caption.
-
-    Raises:
-        BitstreamError: bytes that are no caption.
-    """
+    """The tokens of a caption; raises `BitstreamError` for bytes that are none."""
     if code in CODES:
         return unpack_tokens(section, code, words)
     return words.encode(inflate(section, "caption", _wbits(code)))

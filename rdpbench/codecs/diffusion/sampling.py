@@ -1,11 +1,9 @@
 """Noise to images: seeded draws, schedulers, the one denoising loop of all generative codecs, and the VAE at its end.
 
-Noise is drawn on the CPU in single precision, whatever computes: a seed means the same noise on a GPU. Every image has
-a generator of its own, so that its noise does not depend on the batch.
-
-The schedulers are those of diffusers, set up as the versions of 2023 computed, for which the systems were made: the
-last step ends at the smallest noise of training, not at none (``final_sigmas_type``, which came later), and steps are
-spread evenly from end to end (``linspace``), but for DDIM, whose steps lead.
+Noise is drawn on the CPU in single precision, by a generator for each image: a seed means the same noise on a GPU and
+in a batch. The schedulers are those of diffusers, set up as the versions of 2023 computed, for which the systems were
+made: the last step ends at the smallest noise of training, not at none (``final_sigmas_type``, which came later), and
+steps are spread evenly from end to end (``linspace``), but for DDIM, whose steps lead.
 
 **A folder of the user's** says in its ``scheduler_config.json`` how its model was trained and is sampled. The codec's
 ``sampler`` names the class, as diffusers' ``from_config`` does; all that the folder states is obeyed. What it does not
@@ -205,11 +203,11 @@ def denoise(
         latents: noise of deviation one, ``(B, 4, h, w)``.
         draws: the generators that drew it, for schedulers that add noise on the way.
         positive: of the prompt.
-        negative: of what to keep away from; not looked at without guidance.
-        guidance: classifier-free guidance; there is none at 1 and below.
+        negative: of what classifier-free guidance keeps away from.
+        guidance: its scale; there is none at 1 and below.
         control: a ControlNet's input.
         extra: channels ``(B, C, h, w)`` that go in beside the latents.
-        adjust: changes predictions, such as by a gradient towards a guide.
+        adjust: changes predictions.
 
     Raises:
         BitstreamError: latents that are not finite.

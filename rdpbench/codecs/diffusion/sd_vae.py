@@ -51,12 +51,12 @@ BITS = (8, 16, 32)
 class StableDiffusionVAE(DiffusionCodec):
     """sd-vae."""
 
-    name: ClassVar[str] = "sd-vae"
+    name = "sd-vae"
     rate: ClassVar[Rate] = Rate("bits", 8, 32, step=8, points=BITS, listed=True)
     seeded: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
-    libraries: ClassVar[tuple[str, ...]] = ("torch", "diffusers")
-    parts_of_own: ClassVar[Mapping[str, Sequence[str]]] = {"base": ("vae",)}
+    libraries: ClassVar = ("torch", "diffusers")
+    parts_of_own: ClassVar = {"base": ("vae",)}
 
     bits: int = 16
     """Of each of the four numbers for 8 x 8 pixels."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -42,13 +42,13 @@ class PerCoCodec(DiffusionCodec):
     rate: ClassVar[Rate] = Rate("nominal", min(POINTS), max(POINTS), 0, points=tuple(POINTS), listed=True)
     described: ClassVar[str]
     """Name of the section that describes the image as a whole."""
-    preload: ClassVar[tuple[str, ...]] = (*DiffusionCodec.preload, "rdpbench.codecs.learned.library")
-    needs: ClassVar[tuple[Need, ...]] = (*DiffusionCodec.needs, Package("compressai"))
-    takes_own: ClassVar[Mapping[str, frozenset[str]]] = {"pipeline": frozenset(), "checkpoint": frozenset()}
-    checkpoint_is: ClassVar[str] = "pipeline"
-    parts_of_own: ClassVar[Mapping[str, Sequence[str]]] = {"pipeline": tuple(pipeline.PARTS)}
-    libraries: ClassVar[tuple[str, ...]] = (*DiffusionCodec.libraries, "compressai")
-    choices: ClassVar[Mapping[str, Collection[Any]]] = {
+    preload: ClassVar = (*DiffusionCodec.preload, "rdpbench.codecs.learned.library")
+    needs: ClassVar = (*DiffusionCodec.needs, Package("compressai"))
+    takes_own: ClassVar = {"pipeline": frozenset(), "checkpoint": frozenset()}
+    checkpoint_is = "pipeline"
+    parts_of_own: ClassVar = {"pipeline": tuple(pipeline.PARTS)}
+    libraries: ClassVar = (*DiffusionCodec.libraries, "compressai")
+    choices: ClassVar = {
         **DiffusionCodec.choices,
         **SAMPLING,
         "guidance": ("none", "text", "text+spatial"),
@@ -56,7 +56,7 @@ class PerCoCodec(DiffusionCodec):
         "quantised": (True, False),
         "posterior": ("sample", "mean"),
     }
-    numbers: ClassVar[Mapping[str, tuple[float, float]]] = {
+    numbers: ClassVar = {
         **DiffusionCodec.numbers,
         "steps": (0, 1000),
         "guidance_scale": (0.0, 1000),
@@ -138,7 +138,8 @@ class PerCoCodec(DiffusionCodec):
         return {**super().versions(), **({"untrained": ", ".join(self.untrained())} if self.untrained() else {})}
 
     def hashes(self) -> dict[str, str]:
-        return pipeline.identities(self.nominal, self.folder)
+        sources = pipeline.sources(self.nominal, self.folder)
+        return {part: source.named_identity for part, source in sources.items()}
 
     def models(self) -> Pipeline:
         where = (self.weights, self.precision, self.device, self.folder)
@@ -234,13 +235,10 @@ class PerCoCodec(DiffusionCodec):
 class PerCo(PerCoCodec):
     """Indices and a caption."""
 
-    name: ClassVar[str] = "perco"
-    described: ClassVar[str] = "caption"
+    name = "perco"
+    described = "caption"
     uses_caption: ClassVar[bool] = True
-    choices: ClassVar[Mapping[str, Collection[Any]]] = {
-        **PerCoCodec.choices,
-        "caption_code": fields.CAPTION_CODES,
-    }
+    choices: ClassVar = {**PerCoCodec.choices, "caption_code": fields.CAPTION_CODES}
 
     caption_code: str = "zlib"
     """How the caption is coded: ``zlib``, ``deflate``, ``fixed`` or ``rank``; all paint the same."""
@@ -263,13 +261,9 @@ class PerCo(PerCoCodec):
 
 
 def printed_bits(caption: str | None, count: int, entries: int, size: tuple[int, int]) -> dict[str, float]:
-    """Bits as PerCo (SD) prints them: ``perco`` for a dataset, ``pickle`` for a file, with what is in them.
+    """Bits as PerCo (SD) prints them of a caption, if one is sent, and of ``count`` indices among ``entries``.
 
-    Args:
-        caption: None if none is sent.
-        count: of the indices; 0 if none are sent.
-        entries: V.
-        size: height and width.
+    ``perco`` is its rate of a dataset, ``pickle`` that of a file.
 
     >>> printed_bits("a red door", 64, 256, (512, 512))["indices"]
     512

@@ -48,18 +48,14 @@ Numbers: TypeAlias = NDArray[np.floating[Any]]
 class PerCoImage(PerCoCodec):
     """Indices and an embedding."""
 
-    name: ClassVar[str] = "perco-image"
-    described: ClassVar[str] = "embedding"
-    takes_own: ClassVar[Mapping[str, frozenset[str]]] = {
+    name = "perco-image"
+    described = "embedding"
+    takes_own: ClassVar = {
         **PerCoCodec.takes_own,
         "codebooks": frozenset(),
         "clip": frozenset(prompts.CLIPS),
     }
-    numbers: ClassVar[Mapping[str, tuple[float, float]]] = {
-        **PerCoCodec.numbers,
-        "parts": (1, 4096),
-        "entries": (2, 1 << 16),
-    }
+    numbers: ClassVar = {**PerCoCodec.numbers, "parts": (1, 4096), "entries": (2, 1 << 16)}
 
     parts: int = 16
     """M."""

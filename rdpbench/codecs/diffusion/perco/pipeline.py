@@ -32,17 +32,16 @@ class Point:
     entries: int
     """V, the size of the codebook."""
     steps: int
-    """Of denoising, as published: 20 below 0.05 bpp, 5 above."""
+    """Of denoising."""
     public: bool = False
 
-    def grid(self, height: int, width: int, factor: int = 8) -> tuple[int, int]:
+    def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of indices for a padded size.
 
         >>> POINTS[0.0313].grid(512, 768)
         (32, 48)
         """
-        side = factor * self.stride
-        return height // side, width // side
+        return height // (8 * self.stride), width // (8 * self.stride)
 
 
 POINTS = {
@@ -90,10 +89,8 @@ def card(rate: float, part: str) -> Card:
         sha256=None,
         bytes=4 * numbers,
         licence="Apache-2.0, as the repository; derived from Stable Diffusion 2.1 (CreativeML OpenRAIL++-M)",
-        note=(
-            f"PerCo (SD) at nominally {rate:.4f} bpp: {what}; the folder there ends in {f'{rate:.4f}'[1:]}bpp, "
-            "and the size is that of the numbers inside"
-        ),
+        note=f"PerCo (SD) at nominally {rate:.4f} bpp: {what}; the folder there ends in {f'{rate:.4f}'[1:]}bpp, "
+        "and the size is that of the numbers inside",
         folder=f"perco/{rate:.4f}",
     )
 
@@ -120,15 +117,10 @@ def needs(rate: float, pipeline: str = "") -> tuple[Need, ...]:
     """The files of a rate, or the need for what is not public; and the table of tokens."""
     if pipeline or POINTS[rate].public:
         return (*sources(rate, pipeline).values(), Weights(TOKENS))
-    public = f"there are those of {', '.join(f'{nominal:.4f}' for nominal in PUBLIC)}: rate="
+    typed = ",".join(f"{nominal:g}" for nominal in PUBLIC)
+    public = f"there are those of {', '.join(f'{nominal:.4f}' for nominal in PUBLIC)}: rate={typed}"
     own = "yours: codec.options.pipeline=/a/folder/as/the/official/code/saves/it"
-    instead = f"{public}{','.join(f'{nominal:g}' for nominal in PUBLIC)}\n  {own}"
-    return (NotPublic(f"PerCo at nominally {rate:.4f} bpp", instead), Weights(TOKENS))
-
-
-def identities(rate: float, pipeline: str = "") -> dict[str, str]:
-    """What enters keys: the hash of each part's file."""
-    return {part: source.named_identity for part, source in sources(rate, pipeline).items()}
+    return (NotPublic(f"PerCo at nominally {rate:.4f} bpp", f"{public}\n  {own}"), Weights(TOKENS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,15 +144,7 @@ def load(
     pipeline: str = "",
     embedding: int = 0,
 ) -> Pipeline:
-    """The networks of a rate; the same object as long as its files are the same.
-
-    Args:
-        rate: one of `POINTS`.
-        weights: ``official``, ``random`` or ``random-full``.
-        precision: of the U-Net and the text tower.
-        device: where they compute.
-        pipeline: a folder of the user's, instead of the published one.
-        embedding: width of an image embedding that the U-Net is conditioned on; 0 is a caption.
+    """The networks of a rate; the same object as long as its files are the same. Arguments are those of the codec.
 
     Raises:
         MissingNeed: a file is not on this machine, or not public.
@@ -212,9 +196,8 @@ def widths_of(rate: float, weights: str, pipeline: str = "") -> Widths:
 
     if weights == "random":
         return network.TINY
-    full = network.PUBLISHED
     if not pipeline:
-        return full
+        return network.PUBLISHED
     folder = str(Path(pipeline) / PARTS["hyper"][0])
     config, own = bases.read_config(folder), POINTS[rate]
     side, entries = config.get("cfg_ss", 64 // own.stride), config.get("cfg_cs", own.entries)
@@ -223,8 +206,8 @@ def widths_of(rate: float, weights: str, pipeline: str = "") -> Widths:
             f"{folder} is for {side} x {side} indices of {entries} entries; at nominally {rate:.4f} bpp "
             f"there are {64 // own.stride} x {64 // own.stride} of {own.entries}"
         )
-    names = {"inside": "N", "out": "M", "entry": "codebook_dim", "latents": "in_channels"}
-    return network.Widths(**{name: int(config.get(theirs, getattr(full, name))) for name, theirs in names.items()})
+    names = zip(("N", "M", "codebook_dim", "in_channels"), network.PUBLISHED, strict=True)
+    return network.Widths(*(int(config.get(name, width)) for name, width in names))
 
 
 def rate_of(pipeline: str) -> float | None:

@@ -6,7 +6,7 @@ import json
 import math
 import zlib
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -46,17 +46,17 @@ class PIC(PromptCodec):
     An encode takes minutes on a GPU; on a CPU an hour for the search, and a quarter of an hour for each candidate.
     """
 
-    name: ClassVar[str] = "pic"
+    name = "pic"
     rate: ClassVar[Rate] = Rate("prompt_length", 1, 64, points=(16,))
-    takes_own: ClassVar[Mapping[str, frozenset[str]]] = {**PromptCodec.takes_own, "clip": frozenset(prompts.CLIPS)}
-    choices: ClassVar[Mapping[str, Collection[Any]]] = {**PromptCodec.choices, "tokens": fields.CODES}
-    numbers: ClassVar[Mapping[str, tuple[float, float]]] = {
+    takes_own: ClassVar = {**PromptCodec.takes_own, "clip": frozenset(prompts.CLIPS)}
+    choices: ClassVar = {**PromptCodec.choices, "tokens": fields.CODES}
+    numbers: ClassVar = {
         **PromptCodec.numbers,
         "candidates": (1, 4096),
         "candidate_batch": (1, math.inf),
         "search_steps": (1, math.inf),
     }
-    zeros: ClassVar[Mapping[str, tuple[int, int]]] = {"search_steps": (3000, 30)}
+    zeros: ClassVar = {"search_steps": (3000, 30)}
 
     prompt_length: int = 16
     """Tokens."""
@@ -209,16 +209,12 @@ class PIC(PromptCodec):
 class SketchedPIC(PIC):
     """Base of PIC with a sketch."""
 
-    needs: ClassVar[tuple[Need, ...]] = (*PIC.needs, Package("compressai"), Package("opencv-python-headless", "cv2"))
-    preload: ClassVar[tuple[str, ...]] = (*PIC.preload, "rdpbench.codecs.learned.library")
-    takes_own: ClassVar[Mapping[str, frozenset[str]]] = {**PIC.takes_own, "controlnet": frozenset()}
-    libraries: ClassVar[tuple[str, ...]] = (*PIC.libraries, "compressai", "opencv-python-headless")
-    choices: ClassVar[Mapping[str, Collection[Any]]] = {**PIC.choices, "portable": (False, True)}
-    numbers: ClassVar[Mapping[str, tuple[float, float]]] = {
-        **PIC.numbers,
-        "sharpness": (0.0, 100),
-        "control_scale": (0.0, 100),
-    }
+    needs: ClassVar = (*PIC.needs, Package("compressai"), Package("opencv-python-headless", "cv2"))
+    preload: ClassVar = (*PIC.preload, "rdpbench.codecs.learned.library")
+    takes_own: ClassVar = {**PIC.takes_own, "controlnet": frozenset()}
+    libraries: ClassVar = (*PIC.libraries, "compressai", "opencv-python-headless")
+    choices: ClassVar = {**PIC.choices, "portable": (False, True)}
+    numbers: ClassVar = {**PIC.numbers, "sharpness": (0.0, 100), "control_scale": (0.0, 100)}
 
     sampler: str = "unipc"
     controlnet: str = ""
@@ -297,9 +293,9 @@ class SketchedPIC(PIC):
 class PICS(SketchedPIC):
     """The published system."""
 
-    name: ClassVar[str] = "pics"
+    name = "pics"
     rate: ClassVar[Rate] = Rate("sketch_lambda", 0.5, 1.0, step=0.5, points=sketches.LAMBDAS)
-    kind: ClassVar[str] = "hed"
+    kind = "hed"
 
     sketch_lambda: float = 1.0
     """Trade-off that the sketch codec was trained for: 0.5 aims at 0.015 bpp, 1 at 0.025."""
@@ -313,10 +309,10 @@ class PICS(SketchedPIC):
 class SketchPICS(SketchedPIC):
     """PICS with another sketch, or another codec for it."""
 
-    name: ClassVar[str] = "pics-sketch"
+    name = "pics-sketch"
     rate: ClassVar[Rate] = Rate("sketch_rate", 0, 100000, step=0)
-    choices: ClassVar[Mapping[str, Collection[Any]]] = {**SketchedPIC.choices, "sketch_kind": ("canny", "hed")}
-    numbers: ClassVar[Mapping[str, tuple[float, float]]] = {
+    choices: ClassVar = {**SketchedPIC.choices, "sketch_kind": ("canny", "hed")}
+    numbers: ClassVar = {
         **SketchedPIC.numbers,
         "sketch_threshold": (0, 255),
         "canny_low": (0, 10000),

@@ -39,10 +39,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromptSearch:
-    """How the search runs; the defaults are the official ones."""
+    """How the search runs; the defaults are the official ones, ``length`` counts tokens."""
 
     length: int = 16
-    """Tokens of the prompt."""
     steps: int = 3000
     learning_rate: float = 0.1
     weight_decay: float = 0.1
@@ -50,11 +49,10 @@ class PromptSearch:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a search ends with."""
+    """What a search ends with: token ids, and their cosine with the image in CLIP's space."""
 
     ids: tuple[int, ...]
     cosine: float
-    """With the image, in CLIP's space."""
 
 
 class PromptSpace:
@@ -65,12 +63,8 @@ class PromptSpace:
         self.clip = clip
         self.words: Tensor = clip.model.text_model.get_input_embeddings().weight
         self.begin, self.end = len(self.words) - 2, len(self.words) - 1
+        self.longest = int(clip.model.text_model.config.max_position_embeddings) - 2
         self._directions = _unit(self.words)
-
-    @property
-    def longest(self) -> int:
-        """Tokens that fit between the ends."""
-        return int(self.clip.model.text_model.config.max_position_embeddings) - 2
 
     def nearest(self, vectors: Tensor) -> Tensor:
         """Ids ``(B, L)`` of the words with the largest cosine to vectors ``(B, L, D)``."""
@@ -99,15 +93,9 @@ def invert(
     on_step: OnStep | None = None,
     unfinished: Unfinished | None = None,
 ) -> list[Prompt]:
-    """The best prompt for each image.
+    """The best prompt for each image, whose sizes may differ.
 
-    Args:
-        space: the CLIP network.
-        images: ``uint8 (H, W, 3)`` each; sizes may differ.
-        seeds: one for each image.
-        search: length, steps and step size.
-        on_step: called with the steps that are done and the mean over images of the best cosine so far.
-        unfinished: where the state of a long search lies, to go on from after a kill.
+    ``on_step`` is called with the steps that are done and the mean over images of the best cosine so far.
 
     Raises:
         CodecError: a prompt longer than the network reads, or embeddings that are not finite.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -50,15 +50,15 @@ class TextualInversion(PromptCodec):
     An encode takes a thousand passes through the U-Net and back, a decode one through the VAE and back for each step.
     """
 
-    name: ClassVar[str] = "textual-inversion"
+    name = "textual-inversion"
     rate: ClassVar[Rate] = Rate("vectors", 1, coding.MOST, points=(16,))
-    unkeyed: ClassVar[frozenset[str]] = PromptCodec.unkeyed | {"reuse"}
-    choices: ClassVar[Mapping[str, Collection[Any]]] = {
+    unkeyed: ClassVar = PromptCodec.unkeyed | {"reuse"}
+    choices: ClassVar = {
         **PromptCodec.choices,
         "guide_factor": (1, 2, 4, 8, 16, 32, 64),  # they divide the sides of what is generated
         "reuse": (False, True),
     }
-    numbers: ClassVar[Mapping[str, tuple[float, float]]] = {
+    numbers: ClassVar = {
         **PromptCodec.numbers,
         "bits": (0.01, 16),
         "search_steps": (1, 1_000_000),
@@ -67,7 +67,7 @@ class TextualInversion(PromptCodec):
         "compression_guidance": (0.0, 1e6),
         "guide_bpp": (0.0, 24),
     }
-    zeros: ClassVar[Mapping[str, tuple[int, int]]] = {"steps": (50, 4), "search_steps": (1000, 5)}
+    zeros: ClassVar = {"steps": (50, 4), "search_steps": (1000, 5)}
 
     base: str = "sd-1.5"
     sampler: str = "ddim"

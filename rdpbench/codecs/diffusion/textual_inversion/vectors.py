@@ -1,29 +1,20 @@
 """Vectors that make a frozen U-Net predict the noise in an image's latents: how they are searched, and sent as bytes.
 
-**Search.** Gal et al., "An image is worth one word", ICLR 2023, as Pan et al. use it: the vectors do not go into the
-text tower but stand for what it gives out. The U-Net sees the empty prompt's 77 states, to the K that follow the first
-of which the vectors are added: zeros are the empty prompt.
-
-One step, for free vectors ``v`` (K x D) that start at zero, and latents z of the image:
+**Search** (Gal et al., "An image is worth one word", ICLR 2023, as Pan et al. use it). The vectors stand for what the
+text tower gives out: the U-Net sees the empty prompt's 77 states, to the K that follow the first of which they are
+added. One step, for free vectors ``v`` (K x D) that start at zero, and latents z of the image:
 
 1. quantise ``v`` to what would be sent, with the step that fits the budget;
 2. draw times t and noise e, make ``z_t = sqrt(a_t) z + sqrt(1 - a_t) e``, and take the squared error between what the
    U-Net predicts under the *quantised* vectors and what it should (e, or v where the model predicts that);
 3. take the gradient at the quantised vectors, and let Adam apply it to the free ones. Its rate falls linearly to zero.
 
-So the search knows the quantiser, as prompt inversion (`rdpbench.codecs.diffusion.pic.pez`) knows the words. The times
-of a step are spread: each of B draws falls into a B-th part of the schedule of its own. All draws of a step follow from
-seed and number, on the CPU, so that a search that was killed goes on with the same ones.
-
 **Code.** A coefficient x becomes the whole number ``sign(x) floor(|x| / step + 1/3)`` and comes back as that number
-times the step. The offset 1/3 widens the zone of zero, as video encoders do; at about one bit a coefficient the values
-of a normal distribution then come back near the means of their cells. The step is the smallest half-precision number at
-which the section fits the budget, so that the length hardly depends on the image.
-
-In the section: the number of vectors (a byte), the step (2 bytes, half precision, big endian), the code. Of each number
-the magnitude comes first, in unary up to 15 with a count of zeros and ones for each place, which both sides learn from
-what was coded before; then, of 15 and more, the rest as Exp-Golomb bits; then the sign. Nothing is fitted or assumed
-before: the counts start at one. All arithmetic is that of whole numbers, so that any machine reads the same.
+times the step, which is the smallest half-precision number at which the section fits the budget. In the section: the
+number of vectors (a byte), the step (2 bytes, big endian), the code. Of each number the magnitude comes first, in unary
+up to 15 with a count of zeros and ones for each place, which both sides learn from what was coded before; then, of 15
+and more, the rest as Exp-Golomb bits; then the sign. All arithmetic is that of whole numbers, so that any machine reads
+the same.
 """
 
 from __future__ import annotations
@@ -61,7 +52,8 @@ PLACES = 15
 LARGEST = PLACES + (1 << 16) - 2
 """Larger magnitudes are cut to it."""
 OFFSET = 1 / 3
-"""Of the quantiser: 1/2 would be plain rounding."""
+"""Of the quantiser, as of video encoders: at a bit a coefficient, values of a normal distribution then come back near
+the means of their cells. 1/2 would be plain rounding."""
 HEAD = 3
 """Bytes before the code."""
 _EVEN = 1 << 15
@@ -72,15 +64,12 @@ _LARGEST_STEP = 0x7BFF
 
 @dataclass(frozen=True)
 class VectorSearch:
-    """How vectors are searched."""
+    """How vectors are searched; the fields are those of the codec."""
 
     vectors: int = 16
-    """K."""
     bits: float = 1.0
-    """For each coefficient, on average."""
     steps: int = 1000
     batch: int = 2
-    """Times and noises drawn for a step."""
     learning_rate: float = 0.01
 
     def budget(self, width: int) -> float:
@@ -115,11 +104,7 @@ def condition(empty: Condition, offsets: Tensor) -> Condition:
 
 
 def check_prediction(models: Models) -> str:
-    """What the U-Net predicts.
-
-    Raises:
-        ConfigError: something else than is known.
-    """
+    """What the U-Net predicts, one of `PREDICTIONS`; anything else raises `ConfigError`."""
     kind = str(models.layout.schedule["prediction_type"])
     if kind not in PREDICTIONS:
         raise ConfigError(f"the model predicts {kind!r}; textual inversion knows {' and '.join(PREDICTIONS)}")
@@ -147,6 +132,7 @@ class Objective:
         import torch
 
         draw = self._draw(step)
+        # Each of B times falls into a B-th part of the schedule of its own.
         spread = (torch.rand(batch, generator=draw) + torch.arange(batch)) / batch
         noise = torch.randn(batch, *self._latents.shape[1:], generator=draw)
         return self._error(offsets, (spread * len(self._alphas)).long(), noise)
@@ -164,6 +150,7 @@ class Objective:
         return float(np.mean(errors))
 
     def _draw(self, number: int) -> Generator:
+        """All draws of a step follow from seed and number: a search that was killed goes on with the same ones."""
         import torch
 
         return torch.Generator("cpu").manual_seed((self._seed * _STRIDE + number) % (1 << 63))
@@ -196,13 +183,7 @@ def search(
 ) -> Vectors:
     """The free vectors ``(K, width)`` at the end of a search; quantised, they are what is sent.
 
-    Args:
-        objective: the loss.
-        width: D.
-        settings: how many vectors, bits and steps.
-        device: where vectors are kept.
-        on_step: called with the steps that are done and the mean error of the last ones.
-        unfinished: where the state of a long search lies, to go on from after a kill.
+    ``on_step`` is called with the steps that are done and the mean error of the last ones.
 
     Raises:
         CodecError: a loss that is not finite.
@@ -230,10 +211,9 @@ class SearchedVectors(Searched):
         self.free = torch.zeros(settings.vectors, width, device=device, requires_grad=True)
         self.optimiser = torch.optim.Adam([self.free], lr=settings.learning_rate)
         self.error = float("nan")
-        """Of the last steps, for telling."""
 
     def shown(self) -> float:
-        """The error of the last steps."""
+        """The mean error of the last steps."""
         return float(self.error)
 
     def advance(self) -> None:
@@ -349,11 +329,7 @@ def pack(values: Vectors, budget: float) -> bytes:
 
 
 def unpack(section: bytes, width: int) -> Vectors:
-    """The vectors ``(K, width)`` of a section.
-
-    Raises:
-        BitstreamError: bytes that are no such section.
-    """
+    """The vectors ``(K, width)`` of a section; raises as `read_section`."""
     return values_of(*read_section(section, width))
 
 
