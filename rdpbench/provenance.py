@@ -39,7 +39,7 @@ _STAMP = "%Y%m%dT%H%M%S%f"
 def provenance(bench: Bench, tasks: int, resolved: Mapping[str, Any]) -> dict[str, Any]:
     """Everything worth knowing about a call, as JSON-able data.
 
-    ``resolved`` is what its codecs, data and metrics were set to (`rdpbench.runners.rows.resolved`). Values that came
+    ``resolved`` is what its codecs, data and metrics were set to (`rdpbench.runners.task.resolved`). Values that came
     out of an interpolation, such as ``${oc.env:TOKEN}``, are in none of it: the interpolation is.
     """
     root = Path(__file__).parent.parent

@@ -12,7 +12,7 @@ import pytest
 from rdpbench import registry
 from rdpbench.config.bench import read
 from rdpbench.errors import ConfigError, UnknownName
-from rdpbench.runners.task import build, definition, features_key, forget, identity
+from rdpbench.results.store.keys import build, definition, features_key, forget, identity
 
 CODEC = """
 from dataclasses import dataclass

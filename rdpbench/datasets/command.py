@@ -9,6 +9,7 @@ from typing import Any
 
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.paths import available, records
 from rdpbench.setting import DataSetting
 
 KINDS = {
@@ -52,26 +53,18 @@ def named_dataset(name: str, **options: Any) -> Any:
         UnknownName: no such set.
         ConfigError: it cannot be built so.
     """
-    records = _records()
+    sets = {record["name"]: record for record in records("data")}
     if name.startswith("manifest:"):
-        records[name] = {"use": "manifest", "options": {"file": name.partition(":")[2]}}
-    if name not in records:
-        raise UnknownName("dataset", name, records, "your own: manifest:FILE")
-    given = (records[name].get("options") or {}) | {key: value for key, value in options.items() if value}
-    return dataset_of(DataSetting(name, records[name]["use"], tuple(given.items())))
-
-
-def _records() -> dict[str, dict[str, Any]]:
-    import yaml
-
-    from rdpbench.paths import conf_folder
-
-    return {path.stem: yaml.safe_load(path.read_text()) for path in sorted((conf_folder() / "data").glob("*.yaml"))}
+        sets[name] = {"use": "manifest", "options": {"file": name.partition(":")[2]}}
+    if name not in sets:
+        raise UnknownName("dataset", name, sets, "your own: manifest:FILE")
+    given = (sets[name].get("options") or {}) | {key: value for key, value in options.items() if value}
+    return dataset_of(DataSetting(name, sets[name]["use"], tuple(given.items())))
 
 
 def _ls(_: argparse.Namespace) -> int:
     rows = [("set", "images", "protocol", "download", "here", "licence")]
-    for name in _records():
+    for name in available("data"):
         try:
             dataset = named_dataset(name)
         except ConfigError:  # any folder, any manifest: they need an option

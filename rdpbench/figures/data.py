@@ -62,7 +62,7 @@ def times(frame: pd.DataFrame, rows: Iterable[Row], timings: Iterable[Timing]) -
     for one in timings:
         row = by_task.get(one.task_key)
         if row is not None:
-            point = (row.dataset, row.manifest, row.protocol, row.codec, Setting.of(row))
+            point = (row.dataset, row.manifest, row.protocol, row.codec, row.setting)
             found.setdefault(point, {}).setdefault(one.device, []).append(one)
     lines = []
     for head in frame.drop_duplicates(POINT).to_dict("records"):

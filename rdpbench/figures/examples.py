@@ -137,7 +137,7 @@ def choose(rows: Mapping[str, Sequence[Row]], bpp: float | None = None) -> dict[
     means: dict[str, dict[Setting, list[Row]]] = {}
     for codec, of in rows.items():
         for row in of:
-            means.setdefault(codec, {}).setdefault(Setting.of(row), []).append(row)
+            means.setdefault(codec, {}).setdefault(row.setting, []).append(row)
     target = bpp or max(min(_rate(of) for of in settings.values()) for settings in means.values())
     return {
         codec: min(settings.values(), key=lambda of: abs(math.log(_rate(of) / target)))

@@ -33,12 +33,12 @@ from rdpbench.gate.curves import Curve, curve_path, load, measure, setting_of, w
 from rdpbench.needs import Package, package_version
 from rdpbench.paths import available, conf_folder, curves_folders
 from rdpbench.results.stats.current import of_store
+from rdpbench.results.store.keys import identity
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
-from rdpbench.runners.execute import Done, execute
+from rdpbench.runners.execute import Done, execute, search_dataset
 from rdpbench.runners.preflight import fetch_weights
-from rdpbench.runners.sweep import search_dataset
-from rdpbench.runners.task import identity, member_of
+from rdpbench.runners.task import member_of
 from rdpbench.setting import Bench, CodecSetting, DataSetting
 
 SWEEP = ("rate", "points", "bpp", "search", "tolerance", "seed")

@@ -151,7 +151,7 @@ def _of_seeds(metric: str, values: Sequence[float | None]) -> float:
 
 def setting_of(row: Row) -> Setting:
     """The setting that a row belongs to, as curves store it."""
-    return _stored(Setting.of(row))
+    return _stored(row.setting)
 
 
 def _stored(setting: Setting) -> Setting:

@@ -19,7 +19,7 @@ from rdpbench import registry
 from rdpbench.config.bench import read
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.needs import Need, Package
-from rdpbench.paths import conf_folder
+from rdpbench.paths import conf_folder, read_yaml
 from rdpbench.setting import Bench
 
 if TYPE_CHECKING:
@@ -116,12 +116,10 @@ def checks(path: Path | None = None) -> dict[str, Check]:
     >>> len(checks()["webp"].rates)
     19
     """
-    import yaml
-
     path = path or conf_folder() / "reproduce.yaml"
     try:
-        return {name: _check(name, record) for name, record in yaml.safe_load(path.read_text()).items()}
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
+        return {name: _check(name, record) for name, record in read_yaml(path).items()}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
@@ -204,7 +202,7 @@ def reproduce(check: Check, overrides: Sequence[str], console: Console, *, downl
         ConfigError: settings that would make it another check.
     """
     from rdpbench.datasets.contract import dataset_of
-    from rdpbench.runners import sweep
+    from rdpbench.runners import execute
     from rdpbench.runners.preflight import fetch_weights
 
     points = expected(check)
@@ -222,7 +220,7 @@ def reproduce(check: Check, overrides: Sequence[str], console: Console, *, downl
     why, missing = lacking(bench)
     if why:
         return Outcome(check, _without(check, points, why), why, tuple(missing))
-    done = sweep.run(bench, console)
+    done = execute.run(bench, console)
     frame, rows = _measured(bench)
     whole = len(dataset_of(bench.grid[0][1]))
     lines, reasons = [], []

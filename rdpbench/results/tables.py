@@ -517,7 +517,7 @@ def times(rows: Sequence[Row], contents: Contents) -> Table | None:
     for timing in contents.timings.values():
         row = by_key.get(timing.task_key)
         if row is not None:
-            lines.append({**vars(timing), "codec": row.codec, "setting": Setting.of(row).words})
+            lines.append({**vars(timing), "codec": row.codec, "setting": row.setting.words})
     return latency(pd.DataFrame(lines)) if lines else None
 
 

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from rdpbench.codecs.contract import Rate
+from rdpbench.results.store.keys import TOLERANCE
 
-TOLERANCE = 0.1
-"""How far from its target a rate may be, as a ratio, unless ``tolerance=`` says something else."""
 CONTINUOUS_STEPS = 4096
 """Settings that a continuous axis is divided into: each a factor, or a step, of equal size."""
 FEW = 128
@@ -76,15 +75,6 @@ def is_near(bpp: float, target: float, tolerance: float) -> bool:
     (True, False)
     """
     return _distance(bpp, target) <= math.log1p(tolerance) + 1e-12
-
-
-def is_tight(tolerance: float | None) -> bool:
-    """May a search end elsewhere by this tolerance than by the usual one?
-
-    >>> is_tight(0.01), is_tight(0.5), is_tight(None)
-    (True, False, False)
-    """
-    return tolerance is not None and tolerance < TOLERANCE
 
 
 def is_whole(axis: Rate, attempts: int) -> bool:

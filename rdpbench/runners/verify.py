@@ -20,11 +20,10 @@ from rdpbench.assets.hashes import files_now
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import RdpbenchError, StoreError
 from rdpbench.image import pixel_sha256
-from rdpbench.results.store.parts import read_part
+from rdpbench.results.store.log import load_arrays, read_part
 from rdpbench.results.store.schema import OF_THE_MACHINE, Row, Score, error_text
 from rdpbench.results.store.store import Contents, Store
-from rdpbench.runners.coding import NOBODY, Named, decode_row, setting_of
-from rdpbench.runners.decodes import fingerprint, further_of, noted
+from rdpbench.runners.coding import NOBODY, Named, decode_row, fingerprint, further_of, noted, setting_of
 from rdpbench.runners.pool import START_S, died, end, limit_s, sender, set_up_apart, start_server, was_killed
 from rdpbench.setting import CodecSetting
 
@@ -77,7 +76,7 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
             store.get_bitstream(row.bitstream_sha256)
             intact.append(row)
         except StoreError as error:
-            findings.append(f"{_name(row)}: {error}")
+            findings.append(f"{row.point}, {row.image}: {error}")
     images = _check_images(good, findings)
     findings += _damaged_features(store)
     chosen = intact if sample is None else random.Random(seed).sample(intact, min(sample, len(intact)))  # noqa: S311
@@ -86,11 +85,12 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
         by_task.setdefault(score.task_key, []).append(score)
     asked, undecoded = _asked(chosen, by_task, named)
     answers = decode_elsewhere(store, asked)
-    wrong = [one for one in asked if answers[one] != one.expected]
-    findings += [unlike(one, answers[one]) for one in wrong]
-    bad = dict.fromkeys(one.row.task_key for one in wrong if one.decodes == 1)
-    true = tuple(one.row.task_key for one in asked if one.decodes == 1 and one.row.task_key not in bad)
-    return Verified(tuple(findings), len(good), images, true, tuple(bad), tuple(undecoded))
+    wrong = [question for question in asked if answers[question] != question.expected]
+    findings += [unlike(question, answers[question]) for question in wrong]
+    refuted = dict.fromkeys(question.row.task_key for question in wrong if question.decodes == 1)
+    keys = (question.row.task_key for question in asked if question.decodes == 1)
+    decoded = tuple(key for key in keys if key not in refuted)
+    return Verified(tuple(findings), len(good), images, decoded, tuple(refuted), tuple(undecoded))
 
 
 def _asked(rows: Iterable[Row], by_task: Mapping[str, Sequence[Score]], named: Named) -> tuple[list[Asked], list[str]]:
@@ -183,12 +183,13 @@ def _decode_all(pipe: Connection, store: Store, asked: Sequence[Asked]) -> None:
     """The fresh process: a hash of pixels or an error for each of what is asked."""
     set_up_apart()
     send = sender(pipe)
-    for one in asked:
+    for question in asked:
+        row, codec = question.row, question.codec
         try:
-            if one.decodes == 1:
-                answer = pixel_sha256(decode_row(store, one.row, one.codec))
+            if question.decodes == 1:
+                answer = pixel_sha256(decode_row(store, row, codec))
             else:
-                answer = fingerprint(further_of(store, one.row, one.decodes, one.codec))
+                answer = fingerprint(further_of(store, row, question.decodes, codec))
         except StoreError as error:
             answer = f"{OF_THE_MACHINE}{error}"
         except Exception as error:
@@ -200,34 +201,30 @@ def _damaged_features(store: Store) -> list[str]:
     findings = []
     for kind in store.features.kinds():
         try:
-            for place in store.features.places(kind).values():
-                place.check()
+            places = store.features.places(kind)
+            load_arrays(places, [*places])  # checks them
         except StoreError as error:
             findings.append(str(error))
     return findings
 
 
 def _check_images(rows: Iterable[Row], findings: list[str]) -> int:
-    seen: dict[tuple[str, str, str], Row] = {(row.path, row.protocol, row.pixel_sha256): row for row in rows}
-    for row in seen.values():
+    images = {(row.path, row.protocol, row.pixel_sha256): row for row in rows}
+    for row in images.values():
         try:
-            found = pixel_sha256(load_under(row.protocol, Path(row.path)).pixels)
+            sha256 = pixel_sha256(load_under(row.protocol, Path(row.path)).pixels)
         except RdpbenchError as error:
             findings.append(f"image {row.image}: {error}")
             continue
-        if found != row.pixel_sha256:
+        if sha256 != row.pixel_sha256:
             was = row.pixel_sha256[:12]
-            findings.append(f"image {row.image} changed: {row.path} has pixels {found[:12]}, coded were {was}")
-    return len(seen)
+            findings.append(f"image {row.image} changed: {row.path} has pixels {sha256[:12]}, coded were {was}")
+    return len(images)
 
 
-def unlike(one: Asked, answer: str) -> str:
+def unlike(question: Asked, answer: str) -> str:
     """The finding for a bitstream that does not give the recorded pixels."""
-    which = "" if one.decodes == 1 else f", decodes 1 to {one.decodes - 1},"
-    why = "" if files_now(one.row.files) else "; a file of its codec changed since, or is gone"
-    return f"{_name(one.row)}: bitstream {one.row.bitstream_sha256[:12]}{which} decodes to other pixels: {answer}{why}"
-
-
-def _name(row: Row) -> str:
-    point = f" {row.rate_field} {row.rate:g}" if row.rate is not None else ""
-    return f"{row.codec}{point} {row.image}"
+    row, last = question.row, question.decodes - 1
+    which = f"{row.bitstream_sha256[:12]}{f', decodes 1 to {last},' if last else ''}"
+    why = "" if files_now(row.files) else "; a file of its codec changed since, or is gone"
+    return f"{row.point}, {row.image}: bitstream {which} decodes to other pixels: {answer}{why}"

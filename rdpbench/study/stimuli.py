@@ -140,7 +140,7 @@ def _settings(kept: Iterable[_Kept]) -> list[list[_Kept]]:
     """By setting or target; of several seeds the lowest."""
     groups: dict[Setting, dict[str, _Kept]] = {}
     for one in sorted(kept, key=lambda one: one.row.seed):
-        groups.setdefault(Setting.of(one.row), {}).setdefault(one.row.image, one)
+        groups.setdefault(one.row.setting, {}).setdefault(one.row.image, one)
     return [list(of.values()) for of in groups.values()]
 
 

@@ -24,8 +24,8 @@ from rdpbench.gate.verdicts import junit, markdown
 from rdpbench.paths import conf_folder
 from rdpbench.results.stats.current import gather
 from rdpbench.results.stats.points import point_key
+from rdpbench.results.store.keys import forget
 from rdpbench.results.store.schema import Row, SetScore
-from rdpbench.runners.task import forget
 from rdpbench.setting import Setting
 
 # JPEG whose quality is off by what shift.txt says: a change that neither its version nor its source tells.

@@ -10,7 +10,7 @@ import pytest
 
 from rdpbench.datasets.labels import PANOPTIC_133, STUFF_171
 from rdpbench.errors import MetricError
-from rdpbench.metrics.confusion import confusion, merge, scores
+from rdpbench.metrics.miou import confusion, merge, scores
 
 TRUTHS = np.array([[0, 0, 1, 1], [0, 0, 1, 255]]), np.array([[2, 2, 2, 2], [0, 0, 0, 0]])
 PREDICTIONS = np.array([[0, 0, 1, 1], [0, 1, 1, 0]]), np.array([[2, 2, 0, 0], [0, 0, 0, 0]])

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from rdpbench.codecs.contract import Rate
 from rdpbench.config.bench import read
 from rdpbench.paths import available
+from rdpbench.results.store.keys import TOLERANCE, axis_of, build
 from rdpbench.results.store.store import Store
-from rdpbench.runners.search import FEW, MOST, TOLERANCE, Found, count, is_near, is_whole, search, settings
-from rdpbench.runners.task import axis_of, build
+from rdpbench.runners.search import FEW, MOST, Found, count, is_near, is_whole, search, settings
 
 QUICK = ("metrics=psnr", "figures=false", "verify=0", "workers=0")
 

@@ -11,7 +11,7 @@ import pytest
 
 from rdpbench.errors import MetricError
 from rdpbench.metrics.contract import Estimate
-from rdpbench.results.store.features import load
+from rdpbench.results.store.log import load_arrays
 from rdpbench.results.store.store import Store
 from rdpbench.runners.sets import BLOCKS, jackknife
 
@@ -184,7 +184,7 @@ def test_lost_arrays_are_made_again(tmp_path: Path, rdpbench: Any, images: Any, 
     store = stored(tmp_path)
     [kind] = store.features.kinds()
     places = store.features.places(kind)
-    assert all(np.isfinite(array).all() for array in load(places, [*places]))
+    assert all(np.isfinite(array).all() for array in load_arrays(places, [*places]))
 
 
 def test_verify_names_damaged_arrays(tmp_path: Path, rdpbench: Any, images: Any, own: str) -> None:

@@ -24,9 +24,10 @@ from rdpbench.assets.hashes import files_now
 from rdpbench.errors import RdpbenchError
 from rdpbench.results.stats.meanings import definition_now, is_told, readable
 from rdpbench.results.stats.points import K, Point, Points, Where, point_key
+from rdpbench.results.store.keys import identity, identity_of_all, key_of, score_key
 from rdpbench.results.store.schema import AS_RAN, Member, Place, Row, Score, SetScore
 from rdpbench.results.store.store import Contents
-from rdpbench.setting import Setting
+from rdpbench.setting import CodecSetting, Setting
 
 
 def of_store(contents: Contents, members: Iterable[Member] | None = None) -> Points:
@@ -112,7 +113,7 @@ def gather(
     notes = list(notes)
     groups: dict[tuple[Where, str, Setting], dict[str, Row]] = {}
     for row in rows:  # two folders with the same files are one set, and name a row twice
-        groups.setdefault((Where.of(row), row.codec, Setting.of(row)), {}).setdefault(row.task_key, row)
+        groups.setdefault((Where.of(row), row.codec, row.setting), {}).setdefault(row.task_key, row)
     points, older = [], 0
     for (where, codec, setting), members in groups.items():
         current, note = _current(list(members.values()))
@@ -240,17 +241,11 @@ def stated_source(row: Row) -> str:
 
 
 def _key_now(row: Row) -> str:
-    # Keys are made by the runners, a layer above; they are asked only where editions contradict one another.
-    from rdpbench.runners.task import identity, identity_of_all, key_of
-    from rdpbench.setting import CodecSetting
-
-    setting = CodecSetting(row.codec, row.use, tuple(sorted(json.loads(row.options).items())), ())
-    made = identity_of_all(setting) if row.target_bpp is not None else identity(setting, row.rate)
-    rate = None if row.target_bpp is not None else row.rate
+    codec = CodecSetting(row.codec, row.use, tuple(sorted(json.loads(row.options).items())), ())
+    coder = identity_of_all(codec) if row.target_bpp is not None else identity(codec, row.rate)
     caption = row.caption if row.caption_source else None
-    return key_of(
-        made, rate, row.target_bpp, row.seed, row.protocol, row.image, row.pixel_sha256, caption, row.tolerance
-    )
+    image = row.protocol, row.image, row.pixel_sha256
+    return key_of(coder, row.setting, row.seed, *image, caption, row.tolerance)
 
 
 def _one_edition(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
@@ -330,11 +325,9 @@ def _one_reference(scores: Sequence[Score]) -> tuple[list[Score], bool]:
 
 def _with_definition(score: Score, now: str) -> Score:
     """A score that does not say its edition is of the installed one if it has its key."""
-    from rdpbench.runners.task import score_key_alone
-
     if score.definition:
         return score
-    same = score_key_alone(score.task_key, score.metric) == score.score_key
+    same = score_key(score.task_key, score.metric) == score.score_key
     return replace(score, definition=now if same else "not stated")
 
 

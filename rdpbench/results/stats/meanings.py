@@ -15,6 +15,7 @@ from functools import cache
 from rdpbench import registry
 from rdpbench.errors import RdpbenchError
 from rdpbench.metrics.contract import Averaged, Meaning, meaning_of
+from rdpbench.results.store.keys import definition
 from rdpbench.results.store.schema import Measure, Score, SetScore
 from rdpbench.results.store.store import Contents
 
@@ -61,8 +62,6 @@ def _is_installed(metric: str) -> bool:
 
 def definition_now(metric: str) -> str:
     """The edition of a metric that is here; empty if there is none, or if it cannot be told without importing it."""
-    from rdpbench.runners.task import definition
-
     told = registry.meanings.get(metric)
     if isinstance(told, Told):  # its source is read and hashed, never executed
         now = registry.source_now("metric", metric)

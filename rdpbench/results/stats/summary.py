@@ -318,7 +318,7 @@ def tidy(points: Points, metrics: Sequence[str]) -> pd.DataFrame:
 
     lines = []
     for row in points.rows:
-        fixed = row.record()
+        fixed = dict(vars(row))
         for metric in metrics or [""]:
             score = points.score(row, metric)
             error = score.error if score else ""

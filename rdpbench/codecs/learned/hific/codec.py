@@ -24,7 +24,7 @@ Where this departs from the port, and why:
 
 A checkpoint is training's: discriminator and optimisers are dropped by name. It holds Python values beside tensors. As
 the port writes them they pass torch's ``weights_only``; should a published file hold objects of other classes, these
-become inert placeholders (`rdpbench.assets.weights.Inert`), and no code of the file runs.
+become inert placeholders (`rdpbench.assets.load.Inert`), and no code of the file runs.
 
 The tables that HiFiC's PyTorch port codes with, built in double precision.
 
@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from rdpbench.assets import weights
+from rdpbench.assets.load import Inert, read_file
 from rdpbench.assets.weights import Card, Weights
 from rdpbench.codecs.contract import Rate, Side
 from rdpbench.codecs.learned.codec import LearnedCodec
@@ -111,14 +111,14 @@ def read_port(path: Path, regime: str = "") -> tuple[Mapping[str, Any], Settings
     Raises:
         CodecError: not such a file, settings of another model, or of another regime.
     """
-    loaded = weights.read_file(path, inert=True)
+    loaded = read_file(path, inert=True)
     if not isinstance(loaded, Mapping):
         raise CodecError(f"{path.name} holds a {type(loaded).__name__}, expected the port's entries by name")
     return loaded, _settings(loaded.get("args"), path.name, regime)
 
 
 def _settings(args: object, what: str, regime: str) -> Settings:
-    given = vars(args) if isinstance(args, weights.Inert) else args
+    given = vars(args) if isinstance(args, Inert) else args
     if not isinstance(given, Mapping):
         raise CodecError(f"{what} holds no settings ('args'), without which its likelihood and range are not known")
     expected: dict[str, list[object]] = {
