@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -73,7 +72,7 @@ class PerCoImage(PerCoCodec):
 
     def hashes(self) -> dict[str, str]:
         clip = prompts.source(self.clip).named_identity
-        return {**super().hashes(), "clip": clip, "codebooks": _sha256(self.codebooks)}
+        return {**super().hashes(), "clip": clip, "codebooks": Codebooks(self.codebooks).identity}
 
     def embedding(self) -> int:
         if self.weights == "official":
@@ -93,8 +92,7 @@ class PerCoImage(PerCoCodec):
         """
         if self.weights != "official":
             return drawn(self.parts, self.entries, self.embedding(), seed=9)
-        require([Codebooks(self.codebooks)])
-        quantizer = _read(self.codebooks, _sha256(self.codebooks))
+        quantizer = Codebooks(self.codebooks).read()
         parts, entries, _ = quantizer.codebooks.shape
         if (parts, entries) != (self.parts, self.entries):
             due = f"parts x entries is {self.parts} x {self.entries}"
@@ -130,33 +128,39 @@ class PerCoImage(PerCoCodec):
 class Codebooks(Need):
     """The need for a file of codebooks."""
 
-    path: str
+    file: str
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return Path(self.file).expanduser()
+
+    @property
+    def identity(self) -> str:
+        """What enters keys."""
+        return "missing" if self.missing() else f"sha256:{content_sha256(self.path)}"
 
     def missing(self) -> str | None:
-        if self.path and Path(self.path).expanduser().is_file():
+        if self.file and self.path.is_file():
             return None
-        lacks = f"no such file: {self.path}" if self.path else "no codebooks of PerCo-Image are public"
+        lacks = f"no such file: {self.file}" if self.file else "no codebooks of PerCo-Image are public"
         return f"{lacks}; make some with {__name__}.learned and type codec.options.codebooks=/the/file"
 
+    def read(self) -> ProductQuantizer:
+        """The quantizer; raises `MissingNeed`, and `CodecError` if the file holds no codebooks."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
 
-def _sha256(path: str) -> str:
-    place = Path(path).expanduser()
-    return f"sha256:{content_sha256(place)}" if path and place.is_file() else "missing"
-
-
-@lru_cache(maxsize=2)
-def _read(path: str, sha256: str) -> ProductQuantizer:  # noqa: ARG001 - another file is another quantiser
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        tensors = load_file(Path(path).expanduser())
-    except (OSError, SafetensorError) as error:
-        raise CodecError(f"{path} holds no codebooks: {error}") from error
-    books, width = tensors.get("codebooks"), tensors.get("width")
-    if books is None or width is None or books.ndim != 3 or width.size != 1 or not np.isfinite(books).all():
-        raise CodecError(f"{path} holds {', '.join(tensors)}; it must hold finite codebooks (M, V, d) and a width")
-    return ProductQuantizer(books.astype(np.float32), int(width[0]))
+        require([self])
+        try:
+            tensors = load_file(self.path)
+        except (OSError, SafetensorError) as error:
+            raise CodecError(f"{self.file} holds no codebooks: {error}") from error
+        books, width = tensors.get("codebooks"), tensors.get("width")
+        if books is None or width is None or books.ndim != 3 or width.size != 1 or not np.isfinite(books).all():
+            held = f"{self.file} holds {', '.join(tensors)}"
+            raise CodecError(f"{held}; it must hold finite codebooks (M, V, d) and a width")
+        return ProductQuantizer(books.astype(np.float32), int(width[0]))
 
 
 @dataclass(frozen=True, eq=False)

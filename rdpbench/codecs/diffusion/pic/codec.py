@@ -103,12 +103,19 @@ class PIC(PromptCodec):
         for side in sides:
             fields.pack_seed(side.seed * self.candidates)  # refused now, not after the search
         ready, space = self.models(), PromptSpace(prompts.load(self.clip, self.weights, self.device))
+        seeds = [side.seed for side in sides]
+        search = PromptSearch(self.prompt_length, self.search_steps, self.learning_rate, self.weight_decay)
+        decides = {"of": "pez 1", "clip": self.coder(), "search": vars(search), "seeds": seeds}
+        unfinished = Unfinished({**decides, "images": [pixel_sha256(image) for image in images]})
+        progress = Progress(f"{self.name}: prompt search", self.search_steps, "steps")
+
+        def show(step: int, cosine: float) -> None:
+            progress(step, note=f"cosine {cosine:.3f}")
+
         with reproducible(), encoding(self.name):
-            texts = self._prompts(space, images, [side.seed for side in sides])
-            return [
-                self._encoded(ready, space, image, side.seed, prompt)
-                for image, side, prompt in zip(images, sides, texts, strict=True)
-            ]
+            texts = invert(space, images, seeds, search, on_step=show, unfinished=unfinished)
+            parts = zip(images, seeds, texts, strict=True)
+            return [self._encoded(ready, space, image, seed, prompt) for image, seed, prompt in parts]
 
     def section_names(self) -> Sequence[str]:
         return ["seed", "prompt"]
@@ -141,55 +148,24 @@ class PIC(PromptCodec):
         latents = self.denoised(ready, sampling.generators(seeds), condition, height, width, control)
         return iter(sampling.images_of(ready, latents, height, width))
 
-    def _prompts(self, space: PromptSpace, images: Sequence[Image], seeds: Sequence[int]) -> list[Prompt]:
-        search = PromptSearch(self.prompt_length, self.search_steps, self.learning_rate, self.weight_decay)
-        decides = {"of": "pez 1", "clip": self.coder(), "search": vars(search), "seeds": list(seeds)}
-        unfinished = Unfinished({**decides, "images": [pixel_sha256(image) for image in images]})
-        progress = Progress(f"{self.name}: prompt search", self.search_steps, "steps")
-
-        def show(step: int, cosine: float) -> None:
-            progress(step, note=f"cosine {cosine:.3f}")
-
-        return invert(space, images, seeds, search, on_step=show, unfinished=unfinished)
-
     def _encoded(self, ready: Models, space: PromptSpace, image: Image, run: int, prompt: Prompt) -> Bitstream:
         height, width = size_of(image)
         section = fields.pack_tokens(prompt.ids, self.tokens, ready.vocabulary)
         ids = fields.unpack_tokens(section, self.tokens, ready.vocabulary, self.suffix)
         sketch = self.sketch(image)
         seeds = range(run * self.candidates, (run + 1) * self.candidates)
-        seed, chosen = seeds[0], {}
+        seed, info = seeds[0], {"prompt_cosine": f"{prompt.cosine:.4f}"}
         if self.candidates > 1:
             control = self.control(ready, sketch, height, width)
-            cosines = self._cosines(ready, space, image, seeds, ids, control)
-            seed, chosen = seeds[int(np.argmax(cosines))], {"candidate_cosine": f"{max(cosines):.4f}"}
-        info = {
-            "legacy": json.dumps(self._printed(prompt.ids, ready, sketch)),
-            "prompt": ready.vocabulary.decode(prompt.ids),
-            "prompt_cosine": f"{prompt.cosine:.4f}",
-            "seed": str(seed),
-            **chosen,
-        }
+            target, cosines = unit(space.clip.image([image]))[0], []
+            for start in range(0, len(seeds), self.candidate_batch):
+                batch = seeds[start : start + self.candidate_batch]
+                candidates = list(self.generate(ready, batch, ids, height, width, control))
+                cosines += [float(embedding @ target) for embedding in unit(space.clip.image(candidates))]
+            seed, info["candidate_cosine"] = seeds[int(np.argmax(cosines))], f"{max(cosines):.4f}"
+        info |= {"prompt": ready.vocabulary.decode(prompt.ids), "seed": str(seed)}
+        info["legacy"] = json.dumps(self._printed(prompt.ids, ready, sketch))
         return pack(height, width, {"seed": fields.pack_seed(seed), "prompt": section, **sketch}, **info)
-
-    def _cosines(
-        self,
-        ready: Models,
-        space: PromptSpace,
-        image: Image,
-        seeds: Sequence[int],
-        ids: Sequence[int],
-        control: Control | None,
-    ) -> list[float]:
-        """Of each candidate with the image, in CLIP's space."""
-        height, width = size_of(image)
-        target = unit(space.clip.image([image]))[0]
-        cosines: list[float] = []
-        for start in range(0, len(seeds), self.candidate_batch):
-            batch = seeds[start : start + self.candidate_batch]
-            candidates = list(self.generate(ready, batch, ids, height, width, control))
-            cosines += [float(embedding @ target) for embedding in unit(space.clip.image(candidates))]
-        return cosines
 
     def _printed(self, ids: Sequence[int], ready: Models, sketch: Mapping[str, bytes]) -> dict[str, float]:
         """Bits by calculator: as the publication counts them, and what the parts hold without containers."""
