@@ -21,8 +21,9 @@ import yaml
 from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of, weights_kind_of
 from rdpbench.codecs.diffusion import fields, prompts, sampling
+from rdpbench.codecs.diffusion.fields import with_seed
 from rdpbench.codecs.diffusion.perco import pipeline
-from rdpbench.codecs.diffusion.perco.codec import PerCo, with_seed
+from rdpbench.codecs.diffusion.perco.codec import PerCo
 from rdpbench.codecs.diffusion.perco.image import PerCoImage
 from rdpbench.codecs.diffusion.perco.pipeline import POINTS
 from rdpbench.codecs.diffusion.sd_vae import StableDiffusionVAE
@@ -419,7 +420,7 @@ def test_planning_imports_no_torch() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"nominal": 0.0314}, OutOfRange, r"nominal=0\.0314 is none of PerCo's rates: 0\.0019"),
+        ({"nominal": 0.0314}, OutOfRange, r"rate 0\.0314: 'perco' has nominal 0\.0019"),
         ({"guidance": "spatial"}, ConfigError, "guidance='spatial' is not legal; choose from 'none', 'text'"),
         ({"conditioning": "image"}, ConfigError, "conditioning='image' is not legal"),
         ({"caption_code": "gzip"}, ConfigError, "caption_code='gzip' is not legal"),

@@ -444,7 +444,7 @@ def test_what_is_not_public_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert "rate=0.0019,0.0313,0.125" in told
         with pytest.raises(MissingNeed):
             pipeline.load(rate)
-    with pytest.raises(OutOfRange, match=r"nominal=0\.02 is none of PerCo's rates: 0\.0019, 0\.0024"):
+    with pytest.raises(OutOfRange, match=r"rate 0\.02: 'perco' has nominal 0\.0019, 0\.0024"):
         PerCo(nominal=0.02)
     assert "3467 MB" in how_to_get(pipeline.card(0.125, "unet"))
 

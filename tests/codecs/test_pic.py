@@ -22,10 +22,11 @@ from rdpbench.codecs.container import unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of
 from rdpbench.codecs.diffusion import bases, fields, models, prompts
 from rdpbench.codecs.diffusion.bases import byte_vocabulary
+from rdpbench.codecs.diffusion.fields import with_seed
 from rdpbench.codecs.diffusion.library import diffusers
 from rdpbench.codecs.diffusion.pic import codec as pic
 from rdpbench.codecs.diffusion.pic import pez
-from rdpbench.codecs.diffusion.pic.codec import PIC, with_seed
+from rdpbench.codecs.diffusion.pic.codec import PIC
 from rdpbench.codecs.diffusion.prompts import Unfinished
 from rdpbench.errors import (
     BitstreamError,

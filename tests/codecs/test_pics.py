@@ -18,8 +18,9 @@ from rdpbench import registry
 from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Side, coder_of, needs_of
 from rdpbench.codecs.diffusion import models, prompts
+from rdpbench.codecs.diffusion.fields import with_seed
 from rdpbench.codecs.diffusion.pic import sketches
-from rdpbench.codecs.diffusion.pic.codec import PICS, SketchPICS, with_seed
+from rdpbench.codecs.diffusion.pic.codec import PICS, SketchPICS
 from rdpbench.codecs.learned.hyperprior import Hyperprior, network, random_network
 from rdpbench.codecs.learned.tables import fit, set_tables
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, OutOfRange, UnknownName

@@ -131,7 +131,7 @@ def test_the_published_file_alone_is_needed(tmp_path: Path, monkeypatch: pytest.
     assert vae().weights_kind() == "random"
     for base in ("sd-1.5", "sdxl"):
         assert base in str(StableDiffusionVAE(base=base).weight_needs()[0].missing())
-    with pytest.raises(OutOfRange, match=r"bits=24 is not legal; choose from 8, 16, 32"):
+    with pytest.raises(OutOfRange, match=r"rate 24: 'sd-vae' has bits 8, 16, 32 only"):
         StableDiffusionVAE(bits=24)
     with pytest.raises(UnknownName, match=r"did you mean 'sd-2\.1'"):
         StableDiffusionVAE(base="sd-2-1")

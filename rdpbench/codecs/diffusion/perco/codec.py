@@ -16,7 +16,6 @@ from rdpbench.codecs.container import pack
 from rdpbench.codecs.contract import Bitstream, Rate, Side, encoding
 from rdpbench.codecs.diffusion import bases, fields, prompts, sampling
 from rdpbench.codecs.diffusion.codec import SAMPLING, DiffusionCodec
-from rdpbench.codecs.diffusion.fields import with_seed
 from rdpbench.codecs.diffusion.perco import pipeline
 from rdpbench.codecs.diffusion.perco.pipeline import POINTS, Pipeline, Point
 from rdpbench.codecs.diffusion.prompts import Condition
@@ -28,8 +27,6 @@ from rdpbench.networks.precision import reproducible
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-__all__ = ["PerCo", "PerCoCodec", "with_seed"]
 
 _OTHER_DRAW = 0x9E3779B9
 """What the encoder's draw is seeded apart from the decoder's by."""

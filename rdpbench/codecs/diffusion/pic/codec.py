@@ -18,7 +18,6 @@ from rdpbench.codecs.container import pack
 from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, check_choice, configuration_of, encoding
 from rdpbench.codecs.diffusion import fields, models, prompts, sampling
 from rdpbench.codecs.diffusion.codec import PromptCodec, check_number, codec_inside
-from rdpbench.codecs.diffusion.fields import with_seed
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.diffusion.pic import sketches
 from rdpbench.codecs.diffusion.pic.pez import Prompt, PromptSearch, PromptSpace, invert
@@ -35,8 +34,6 @@ from rdpbench.progress import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-__all__ = ["PIC", "PICS", "SketchPICS", "with_seed"]
 
 
 @dataclass(frozen=True)

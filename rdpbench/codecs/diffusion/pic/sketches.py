@@ -23,7 +23,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,24 +46,13 @@ Grey: TypeAlias = NDArray[np.uint8]
 Plane: TypeAlias = NDArray[np.float32]
 
 LAMBDAS = (0.5, 1.0)
+SketchCoder: TypeAlias = "Learned | Fax | Registered"
+"""What codes a sketch; ``sections`` are the names of what it sends, in order."""
 _HASHES = {
     0.5: "4bdcf1259e3f6c30f6a6025f4c0758ccd139c2662b8a4209bcea4ada55f6dc7c",
     1.0: "a42361fc154b9c2f621f212158e95ab8f5b89a851820b19d85393ddbafee62f9",
 }
 """From the pointers to large files in the repository's history."""
-
-
-class SketchCoder(Protocol):
-    """What codes a sketch."""
-
-    @property
-    def sections(self) -> tuple[str, ...]:
-        """Names of what `encode` gives, in order."""
-        ...
-
-    def encode(self, sketch: Grey) -> dict[str, bytes]: ...
-
-    def decode(self, strings: Mapping[str, bytes], height: int, width: int) -> Plane: ...
 
 
 def checkpoint(trade_off: float) -> Weights:

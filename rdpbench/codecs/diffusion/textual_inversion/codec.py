@@ -17,7 +17,6 @@ from rdpbench.codecs.container import pack, read_varint, varint
 from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, configuration_of, encoding, rate_of
 from rdpbench.codecs.diffusion import fields, sampling
 from rdpbench.codecs.diffusion.codec import PromptCodec, codec_inside
-from rdpbench.codecs.diffusion.fields import with_seed
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.diffusion.prompts import Unfinished
 from rdpbench.codecs.diffusion.textual_inversion import vectors as coding
@@ -39,8 +38,6 @@ from rdpbench.progress import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-__all__ = ["TextualInversion", "with_seed"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ class TextualInversion(PromptCodec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.guide_coder()
+        self.codecs_inside()
 
     def guide_coder(self) -> GuideCoder | None:
         """What codes the guide: at `guide_rate`, or with 0 at a rate fitted for each image; None if none is sent.
