@@ -116,6 +116,11 @@ def names(kind: Kind) -> list[str]:
     return sorted({*BUILTIN[kind], *_entry_points(kind)})
 
 
+def installed(kind: Kind) -> list[str]:
+    """The names of entry points alone."""
+    return [name for name in names(kind) if name not in BUILTIN[kind]]
+
+
 def load(kind: Kind, reference: str) -> type:
     """Import the class that a reference names.
 
@@ -238,7 +243,7 @@ _modules: dict[str, own.Source | None] = {}
 
 
 meanings: dict[str, Any] = {}
-"""What the runs that a command reads say of metrics that are not installed here (`rdpbench.results.stats.meanings`)."""
+"""What the runs that a command reads say of metrics that are not installed here (`rdpbench.results.stats.points`)."""
 
 
 def forget() -> None:

@@ -21,8 +21,7 @@ from rdpbench.codecs.contract import OWN_WEIGHTS
 from rdpbench.report.pictures import Picture, ending, name_of
 from rdpbench.results import tables
 from rdpbench.results.stats.current import of_store
-from rdpbench.results.stats.meanings import meaning
-from rdpbench.results.stats.points import Point, Points, Where, titles
+from rdpbench.results.stats.points import Point, Points, Where, meaning, metric_order, titles
 from rdpbench.results.stats.summary import common_rates, side_by_side
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Contents, Store
@@ -36,19 +35,8 @@ RATES = 4
 """Of ``matched``: so many rates that codecs share, and of each codec its points next to these."""
 MOST = 200
 """Failed tasks that are listed; rows.csv has all."""
-FIRST = ("psnr", "psnr-pooled", "ms-ssim")
-"""Distortion first, as tables show it."""
 NARROWED = ("codec", "rate", "bpp", "points", "search", "experiment")
 """Settings that say which points; those of one point take their place."""
-
-
-def order(name: str) -> tuple[int, str]:
-    """What metrics are sorted by.
-
-    >>> sorted(["lpips/alex", "ms-ssim", "fid/clean", "psnr"], key=order)[:2]
-    ['psnr', 'ms-ssim']
-    """
-    return FIRST.index(name) if name in FIRST else len(FIRST), name
 
 
 # Runs as the page shows them
@@ -98,7 +86,7 @@ class ReportedRun:
 def read_run(name: str, store: Store, contents: Contents) -> ReportedRun:
     """A run with its points, in the order of the summary."""
     current = of_store(contents)
-    metrics = sorted(current.metrics, key=order)
+    metrics = sorted(current.metrics, key=metric_order)
     frame = side_by_side(current, metrics)
     lines: dict[tuple[Where, str, Setting], list[Mapping[str, Any]]] = {}
     for line in frame.to_dict("records"):
@@ -255,7 +243,7 @@ def scripts(runs: Sequence[ReportedRun], pictures: Set[str], refused: Mapping[st
                 random = any(point.point.random for point in curve)
                 curves.append({"set": len(sets), "codec": curve[0].point.codec, "random": random})
             sets.append({"run": name, "dataset": where.dataset, "protocol": where.protocol, "images": len(images)})
-    metrics = sorted({name for run in runs for name in run.metrics}, key=order)
+    metrics = sorted({name for run in runs for name in run.metrics}, key=metric_order)
     title = ", ".join(run.name for run in runs)
     main = {"title": title, "metrics": [_metric(name) for name in metrics], "sets": sets, "curves": curves}
     return {"report": main | {"points": points, "runs": [_run(run) for run in runs]}, **files}

@@ -32,10 +32,10 @@ from rdpbench.runners import pool
 from rdpbench.runners.coding import Named, Setup, refuted
 from rdpbench.runners.plan import Plan, chunks, lines, make_plan
 from rdpbench.runners.preflight import check_contracts, check_metrics, fetch_weights
-from rdpbench.runners.search import Found, is_near, missed, search
+from rdpbench.runners.search import Nearest, is_near, missed, search
 from rdpbench.runners.sets import originals, reduce_all
 from rdpbench.runners.task import member_of, resolved, run_name, without_environment
-from rdpbench.runners.verify import asked_of, decode_elsewhere, unlike, verify
+from rdpbench.runners.verify import decode_elsewhere, decodings_of, unlike, verify
 from rdpbench.runners.worker import Result
 from rdpbench.setting import Bench, CodecSetting, DataSetting
 
@@ -220,19 +220,19 @@ def _decoded_again(
     values that were made of further decodes.
     """
     verified, findings = 0, []
-    asked = {
-        question: result
+    decodings = {
+        decoding: result
         for result in results
         if result.row
-        for question in asked_of(result.row, result.scores, codecs[result.row.task_key])
+        for decoding in decodings_of(result.row, result.scores, codecs[result.row.task_key])
     }
-    for question, answer in decode_elsewhere(store, list(asked)).items():
-        key, right = question.row.task_key, answer == question.expected
+    for decoding, answer in decode_elsewhere(store, list(decodings)).items():
+        key, right = decoding.row.task_key, answer == decoding.expected
         if not right:
-            findings.append(unlike(question, answer))
-        if question.decodes > 1 and not right:
-            writer.append({"scores": [vars(score) for score in refuted(asked[question].scores, findings[-1])]})
-        elif question.decodes == 1:
+            findings.append(unlike(decoding, answer))
+        if decoding.decodes > 1 and not right:
+            writer.append({"scores": [vars(score) for score in refuted(decodings[decoding].scores, findings[-1])]})
+        elif decoding.decodes == 1:
             # A file that is gone, or a process that the system killed, says nothing of the codec.
             prefix = OF_THE_MACHINE if answer.startswith(OF_THE_MACHINE) else REFUTED
             wrong = {} if right else {"refuted": key, "error": error_text(prefix + findings[-1])}
@@ -291,7 +291,7 @@ def exclusive(bench: Bench) -> Iterator[None]:
 # Commands
 
 
-def run(bench: Bench, console: Console, *, encode: bool = True) -> int:
+def run_bench(bench: Bench, console: Console, *, encode: bool = True) -> int:
     """Run a command to its tables and figures; 1 if tasks failed or verification found something."""
     fetch_weights(bench)
     notes: list[str] = []
@@ -413,7 +413,7 @@ def search_dataset(bench: Bench) -> tuple[Bench, list[str]]:
     return replace(bench, grid=tuple(grid), targets=None, points=None), notes
 
 
-def _search_whole(bench: Bench, target: float) -> tuple[Found, str]:
+def _search_whole(bench: Bench, target: float) -> tuple[Nearest, str]:
     """Search for one codec on one dataset; with the name of its setting."""
     ((codec, data),) = bench.grid
     axis = axis_of(codec)

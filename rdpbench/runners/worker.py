@@ -55,7 +55,7 @@ from rdpbench.runners.coding import (
     opened_by,
     side_of,
 )
-from rdpbench.runners.sets import Extractor, values
+from rdpbench.runners.sets import FeatureExtractor, values
 from rdpbench.runners.task import Task, Work, new_row
 
 
@@ -170,7 +170,7 @@ class Worker:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.extractor = Extractor(setup.device)
+        self.extractor = FeatureExtractor(setup.device)
         self._most = sys.maxsize
         """Images that fit into memory together; learned from what did not."""
         self._originals: OrderedDict[str, _Original] = OrderedDict()

@@ -29,7 +29,7 @@ from rdpbench.errors import UnknownName
 from rdpbench.gate import curves
 from rdpbench.report.data import read_run
 from rdpbench.results.read import read_results
-from rdpbench.results.stats.bd_tables import bd_tables
+from rdpbench.results.stats.against import bd_tables
 from rdpbench.results.stats.current import of_store
 from rdpbench.results.stats.points import Points, point_key
 from rdpbench.results.stats.summary import at_rate, compared, frame, tidy

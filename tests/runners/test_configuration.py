@@ -23,7 +23,7 @@ from rdpbench.codecs.diffusion.textual_inversion import codec as textual_inversi
 from rdpbench.config.bench import read
 from rdpbench.errors import CodecError, MissingNeed
 from rdpbench.paths import available
-from rdpbench.results.store.keys import axis_of, build, definition, identity
+from rdpbench.results.store.keys import axis_of, build, codec_identity, definition
 from rdpbench.results.store.schema import AS_RAN, Row
 from rdpbench.results.store.store import Store
 from rdpbench.runners.task import configuration
@@ -123,7 +123,7 @@ def test_no_option_is_left_out_and_no_key_moves(name: str) -> None:
     axis = axis_of(setting)
     rate = (setting.rates or axis.points)[0] if axis else None
     try:
-        keyed = json.loads(identity(setting, rate))
+        keyed = json.loads(codec_identity(setting, rate))
     except MissingNeed as error:
         pytest.skip(f"a program is missing: {error}")
     stated, codec = as_it_ran(configuration(setting, rate)), build(setting, rate)
