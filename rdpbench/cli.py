@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import rdpbench
 from rdpbench import registry
 from rdpbench.config.typed import SETTINGS, plain
 from rdpbench.datasets.command import add_arguments as data_arguments
@@ -126,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rdpbench", description=INTRO, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("--version", action="version", version=f"rdpbench {rdpbench.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, run: object, text: str, *, overrides: bool = False) -> argparse.ArgumentParser:
@@ -150,12 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     for command in (regress, curves):
         command.add_argument("--curves", type=Path, metavar="FOLDER", help="where they lie (default: results/curves)")
     ls = add("ls", _ls, "what exists")
-    ls.add_argument(
-        "what", nargs="?", default="codecs", choices=["codecs", "datasets", "metrics", "runs", "experiments"]
-    )
-    ls.add_argument(
-        "--root", metavar="FOLDER", default=RUNS, help="where runs lie; or root=FOLDER (default: %(default)s)"
-    )
+    kinds = ["codecs", "datasets", "metrics", "runs", "experiments"]
+    ls.add_argument("what", nargs="?", default="codecs", choices=kinds)
     metric = add("metric", _metric, "check: do metrics give the values that they must, on this machine?")
     metric.add_argument("action", choices=["check"])
     data_arguments(add("data", _data, "datasets: what is here, fetch, verify, a manifest of your own"))
@@ -165,11 +162,11 @@ def _parser() -> argparse.ArgumentParser:
     report = add("report", _report, "a folder to open in a browser: a run's curves, tables, and the images themselves")
     bd = add("bd", _bd, "every codec of a run against an anchor: BD-rate, BD-metric, crossover rates, pairs of images")
     bd_arguments(bd)
-    for command in (show, verify, report, bd):
-        command.add_argument("name", help="the run's name, or its folder")
-        command.add_argument(
-            "--root", metavar="FOLDER", default=RUNS, help="where runs lie; or root=FOLDER (default: %(default)s)"
-        )
+    for command in (ls, show, verify, report, bd):
+        if command is not ls:
+            command.add_argument("name", help="the run's name, or its folder")
+        where = "where runs lie; or root=FOLDER (default: %(default)s)"
+        command.add_argument("--root", metavar="FOLDER", default=RUNS, help=where)
     study_arguments(add("study", _study, "a human study: a pack of pairs for raters, and scores from their votes"))
     reproduce_arguments(add("reproduce", _reproduce, "does this machine give published numbers again?"))
     report.set_defaults(named=[])
@@ -187,12 +184,6 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
     return int(text)
-
-
-def _version() -> str:
-    import rdpbench
-
-    return f"rdpbench {rdpbench.__version__}"
 
 
 def _console() -> Console:
@@ -222,13 +213,13 @@ def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = Tr
     Raises:
         RdpbenchError: what `rdpbench.runners.execute.run_bench` raises.
     """
-    from rdpbench.config.bench import read_all
+    from rdpbench.config.bench import read_benches
     from rdpbench.figures.command import FigureOptions, make_figures
     from rdpbench.runners import execute
     from rdpbench.runners.execute import store_of
     from rdpbench.runners.preflight import fetch_weights
 
-    benches = read_all(overrides)
+    benches = read_benches(overrides)
     for bench in benches[1:]:
         fetch_weights(bench)
     codes = [execute.run_bench(bench, console, encode=encode) for bench in benches]
@@ -245,11 +236,11 @@ def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = Tr
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from rdpbench.config.bench import read_all
+    from rdpbench.config.bench import read_benches
     from rdpbench.runners.execute import store_of, workers_of
     from rdpbench.runners.plan import as_json, lines, make_plan
 
-    benches = [replace(bench, download=False, dry=True) for bench in read_all(options.overrides)]
+    benches = [replace(bench, download=False, dry=True) for bench in read_benches(options.overrides)]
     if whole := [bench.search for bench in benches if bench.targets and bench.search != "image"]:
         raise ConfigError(
             f"search={whole[0]} decides the settings while it runs; plan it with rate=, or use search=image"

@@ -323,7 +323,7 @@ def enter(module: ModuleType) -> ModuleType:
     return module
 
 
-def load(path: Path, source: Source) -> ModuleType:
+def load_module(path: Path, source: Source) -> ModuleType:
     """The module of a file of the user's, imported once in a process for each state of its sources.
 
     Raises:

@@ -3,7 +3,7 @@
 Looked for, in this order: ``$RDPBENCH_WEIGHTS`` (a folder), PyTorch's hub folder or the Hugging Face cache, our own
 cache. A file of the right name and the wrong bytes is an error, not a reason to look further.
 
-Where no hash is published, the first use pins what is there in ``weights.lock`` in our cache, and the `identity` says
+Where no hash is published, the first use pins what is there in ``weights.lock`` in our cache, and keys say
 ``unpinned``: another machine may have other bytes. A name that ends in the first digits of its hash, as torch.hub's do
 (``name-7eb97409.pth.tar``), is held against them.
 """
@@ -183,7 +183,7 @@ class Weights(Need):
     @property
     def identity(self) -> str:
         """What enters keys: the sha256, ``unpinned:`` before it where only this machine vouches for it."""
-        hashed = identity(self.card)
+        hashed = card_identity(self.card)
         digits = getattr(self.card, "digits", "")
         # The digits in the name are published: whatever passes them is no news on another machine.
         return f"sha256:{digits}" if digits and hashed.startswith("unpinned:") else hashed
@@ -191,7 +191,7 @@ class Weights(Need):
     @property
     def named_identity(self) -> str:
         """What enters keys of generative codecs: the same for a card, with ``sha256:`` before a published hash."""
-        hashed = identity(self.card)
+        hashed = card_identity(self.card)
         return hashed if hashed.startswith("unpinned:") else f"sha256:{hashed}"
 
     def missing(self) -> str | None:
@@ -414,12 +414,12 @@ def fetch(card: Card | Folder, progress: Report | None = None) -> Path:
     return resolve(card)
 
 
-def identity(card: Card | Folder) -> str:
+def card_identity(card: Card | Folder) -> str:
     """What enters a score's key: the sha256, with ``unpinned:`` before it where only this machine vouches for it.
 
     That of a folder is the sha256 over those of its files.
 
-    >>> identity(CARDS["vgg16-imagenet"])[:8]
+    >>> card_identity(CARDS["vgg16-imagenet"])[:8]
     '397923af'
     """
     hashes = [file.sha256 or f"unpinned:{_pins().get(file.id, 'unknown')}" for file in _files(card)]

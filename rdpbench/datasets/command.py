@@ -113,12 +113,12 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _manifest(options: argparse.Namespace) -> int:
-    from rdpbench.datasets.folder import Folder, make_manifest
+    from rdpbench.datasets.folder import ImageFolder, make_manifest
 
     name = options.name or options.folder.expanduser().absolute().name
     out = options.output or Path(f"{name}.sha256")
     manifest = make_manifest(options.folder, name, out)
-    for note in Folder(str(options.folder)).notes():
+    for note in ImageFolder(str(options.folder)).notes():
         print(note, file=sys.stderr)
     print(f"{out}: {len(manifest.files):,} images; use it with data=manifest:{out}")
     print(f"manifest sha256 {manifest.sha256()}")

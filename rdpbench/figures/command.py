@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
-from rdpbench.figures.presets import PAPERS, Panel, Preset, Series, presets
+from rdpbench.figures.presets import PAPERS, FigurePreset, Panel, Series, presets
 from rdpbench.figures.style import STYLES, paper_style
 from rdpbench.paths import RUNS, available, experiment, write_file
 
@@ -136,7 +136,7 @@ def make_figures(names: Sequence[str], options: FigureOptions, console: Console)
     if options.measured_only and not runs:
         raise ConfigError("--measured-only needs runs: --run NAME")
     known = {preset.name: preset for preset in presets()}
-    chosen: list[Preset] = []
+    chosen: list[FigurePreset] = []
     for name in names:
         if name not in (*known, *OWN, "all"):
             raise UnknownName("figure", name, [*known, *OWN, "all"], "rdpbench figure --list says what each is")
@@ -174,7 +174,7 @@ def runs_named(experiment_name: str) -> list[str]:
     return list(dict.fromkeys(each.get("run") or each.get("data", "").replace(",", "+") for each in settings))
 
 
-def _own(name: str, options: FigureOptions, runs: Sequence[Run]) -> Preset:
+def _own(name: str, options: FigureOptions, runs: Sequence[Run]) -> FigurePreset:
     """A figure of no paper: a panel for each dataset (and metric) of the runs, a series for each codec."""
     from rdpbench.results.stats.points import metric_order
 
@@ -188,7 +188,7 @@ def _own(name: str, options: FigureOptions, runs: Sequence[Run]) -> Preset:
                 "figure examples needs a run that kept its reconstructions: --run RUN, made with keep=all"
             )
         title, panels = "Reconstructions beside the original", [Panel(*where) for where in sets]
-        return Preset(name, "", "", title, "images", (), tuple(panels), series)
+        return FigurePreset(name, "", "", title, "images", (), tuple(panels), series)
     sets = sets or [(options.dataset, "as-is")]
     there = {str(metric) for run in runs for metric in run.frame["metric"] if metric}
     metrics = _split(options.metric) or sorted(there, key=metric_order)
@@ -196,14 +196,14 @@ def _own(name: str, options: FigureOptions, runs: Sequence[Run]) -> Preset:
         raise ConfigError("figure curves needs --run RUN; or without one --dataset NAME --metric M --codec A,B")
     panels = [Panel(*where, "bpp", metric) for where in sets for metric in metrics]
     title = ", ".join(dict.fromkeys(dataset for dataset, _ in sets))
-    return Preset(name, "", "", title, "curves", (), tuple(panels), series)
+    return FigurePreset(name, "", "", title, "curves", (), tuple(panels), series)
 
 
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _filled(preset: Preset, options: FigureOptions, runs: Sequence[Run]) -> list[Filled]:
+def _filled(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run]) -> list[Filled]:
     """Measured and published points, as far as they were asked for; random weights never beside published ones."""
     from rdpbench.figures.data import between, fill, measured
     from rdpbench.results.published import published
@@ -222,7 +222,9 @@ def _filled(preset: Preset, options: FigureOptions, runs: Sequence[Run]) -> list
     return between(filled, low, high)
 
 
-def _page(preset: Preset, filled: Sequence[Filled], options: FigureOptions, *lines: str, drawn: bool = False) -> Path:
+def _page(
+    preset: FigurePreset, filled: Sequence[Filled], options: FigureOptions, *lines: str, drawn: bool = False
+) -> Path:
     """Write the notes beside the figure."""
     from rdpbench.figures import notes
 
@@ -236,7 +238,7 @@ Made = tuple[list[Path], list[str]]
 """Files, and what is said below them."""
 
 
-def _draw_curves(preset: Preset, options: FigureOptions, runs: Sequence[Run], _: Console) -> Made:
+def _draw_curves(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run], _: Console) -> Made:
     from rdpbench.figures import curves
 
     filled = _filled(preset, options, runs)
@@ -248,7 +250,7 @@ def _draw_curves(preset: Preset, options: FigureOptions, runs: Sequence[Run], _:
     return [*drawn, _page(preset, filled, options, *lines)], []
 
 
-def _draw_maps(preset: Preset, options: FigureOptions, runs: Sequence[Run], _: Console) -> Made:
+def _draw_maps(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run], _: Console) -> Made:
     from rdpbench.figures import heatmap
     from rdpbench.figures.data import measured
 
@@ -260,13 +262,13 @@ def _draw_maps(preset: Preset, options: FigureOptions, runs: Sequence[Run], _: C
     return [*drawn, page], [] if rows else _to_run(preset, filled)
 
 
-def _to_run(preset: Preset, filled: Sequence[Filled]) -> list[str]:
+def _to_run(preset: FigurePreset, filled: Sequence[Filled]) -> list[str]:
     from rdpbench.figures import notes
 
     return [line.strip() for line in notes.to_run(preset, filled) if line]
 
 
-def _write_table(preset: Preset, options: FigureOptions, runs: Sequence[Run], console: Console) -> Made:
+def _write_table(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run], console: Console) -> Made:
     from rdpbench.figures.notes import paper_table
     from rdpbench.results import tables
 
@@ -278,7 +280,7 @@ def _write_table(preset: Preset, options: FigureOptions, runs: Sequence[Run], co
     return paths, []
 
 
-def _draw_images(preset: Preset, options: FigureOptions, runs: Sequence[Run], _: Console) -> Made:
+def _draw_images(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run], _: Console) -> Made:
     """A figure from each run that kept images of the preset's codecs; else what to run."""
     filled = _filled(preset, replace(options, bpp=""), runs)
     written: list[Path] = []
@@ -294,7 +296,7 @@ def _draw_images(preset: Preset, options: FigureOptions, runs: Sequence[Run], _:
     return [*written, _page(preset, filled, options, *notes, drawn=bool(written))], lines
 
 
-def _draw_examples(preset: Preset, options: FigureOptions, run: Run, suffix: str) -> Made:
+def _draw_examples(preset: FigurePreset, options: FigureOptions, run: Run, suffix: str) -> Made:
     from rdpbench.figures import examples
     from rdpbench.figures.data import trained_label
     from rdpbench.results.stats.points import meaning

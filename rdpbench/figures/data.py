@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from rdpbench import registry
-from rdpbench.figures.presets import Panel, Preset, Series
+from rdpbench.figures.presets import FigurePreset, Panel, Series
 from rdpbench.results.published import FAMILIES, family
 from rdpbench.results.read import bits_kinds
 from rdpbench.results.stats.bd import gap, usable, value_at
@@ -183,7 +183,7 @@ def times(frame: pd.DataFrame, rows: Iterable[Row], timings: Iterable[Timing]) -
 
 
 def fill(
-    preset: Preset, own: pd.DataFrame | None, published: pd.DataFrame | None, *, every: bool = False
+    preset: FigurePreset, own: pd.DataFrame | None, published: pd.DataFrame | None, *, every: bool = False
 ) -> list[Filled]:
     """The curves of each panel: those that were measured, and of each series one that was published.
 
@@ -191,7 +191,7 @@ def fill(
     the others are listed. ``every`` draws them all.
     """
     codecs = {series.codec for series in preset.series}
-    groups = {} if published is None else grouped(published[published["codec"].isin(codecs)])
+    groups = {} if published is None else by_codec(published[published["codec"].isin(codecs)])
     panels = []
     for panel in preset.panels:
         curves: list[DrawnCurve] = []
@@ -223,7 +223,7 @@ def between(filled: Iterable[Filled], low: float, high: float) -> list[Filled]:
     return panels
 
 
-def grouped(published: pd.DataFrame) -> Groups:
+def by_codec(published: pd.DataFrame) -> Groups:
     """Published points by dataset and codec."""
     return {(str(dataset), str(codec)): rows for (dataset, codec), rows in published.groupby(["dataset", "codec"])}
 

@@ -188,7 +188,7 @@ FEATURES |= {f"{name}/fast": variant(FEATURES[name], f"inception/{name}/fast", f
 
 
 @dataclass(frozen=True)
-class Preset:
+class InceptionPreset:
     """Data and pixels of a FID and a KID."""
 
     source: str
@@ -202,38 +202,38 @@ class Preset:
 
 
 PRESETS = {
-    "clean": Preset("Parmar et al., CVPR 2022 (clean-fid), whole images", "clean"),
-    "legacy-tf": Preset("Heusel et al., NeurIPS 2017 (torch-fidelity), whole images", "legacy-tf"),
-    "legacy-torch": Preset("pytorch-fid 0.3, whole images", "legacy-torch"),
-    "tm-1.8": Preset("torchmetrics 1.8 and later, whole images", "tm-1.8"),
+    "clean": InceptionPreset("Parmar et al., CVPR 2022 (clean-fid), whole images", "clean"),
+    "legacy-tf": InceptionPreset("Heusel et al., NeurIPS 2017 (torch-fidelity), whole images", "legacy-tf"),
+    "legacy-torch": InceptionPreset("pytorch-fid 0.3, whole images", "legacy-torch"),
+    "tm-1.8": InceptionPreset("torchmetrics 1.8 and later, whole images", "tm-1.8"),
     # What compression papers report on CLIC2020 and DIV2K: 28,650 patches of the 428 images of CLIC2020 test.
-    "hific-patch": Preset(
+    "hific-patch": InceptionPreset(
         "Mentzer et al., NeurIPS 2020 (HiFiC), as in MS-ILLM's code: 256 px patches, two grids", "hific-patch"
     ),
     # Another number by 0.01 to 0.1 on CLIC2020.
-    "hific-patch-noresize": Preset(
+    "hific-patch-noresize": InceptionPreset(
         "as fid/hific-patch, the network fed 256 px (NeuralCompression, issue 223)", "hific-patch-noresize"
     ),
-    "hfd-256": Preset(
+    "hfd-256": InceptionPreset(
         "Hoogeboom et al., 2023 (HFD): 30,000 images of COCO at 256 px",
         "legacy-tf",
         side=256,
         unverified="the paper could not be read in full; the resize to 299 is taken to be TensorFlow 1's",
     ),
-    "perco-512": Preset(
+    "perco-512": InceptionPreset(
         "Careil et al., ICLR 2024 (PerCo): 30,000 images of COCO at 512 px",
         "clean",
         side=512,
         unverified="PerCo's own code is not public; the implementation is that of PerCo (SD), clean-fid",
     ),
-    "taco-299/whole": Preset(
+    "taco-299/whole": InceptionPreset(
         "Lee et al., ICML 2024 (TACO): 30,504 images of COCO val2014",
         "legacy-tf",
         unverified="the released code has no FID, and the paper is said to resize to 299 without saying whether whole "
         "images or patches; the filter is taken to be TensorFlow 1's",
     ),
     # Reconstructions against another set of images, resized as the paper does.
-    "text-sketch": Preset(
+    "text-sketch": InceptionPreset(
         "Lei et al., 2023 (Text+Sketch), by torch-fidelity against CLIC2020's training set",
         "legacy-tf",
         reference="clic2020-train@text-sketch-512",
@@ -282,18 +282,18 @@ class KID(KernelMetric):
         return kid(reference, distorted, subsets=self.subsets, size=self.size, images=images)
 
 
-def _distance(base: type[T], name: str, preset: Preset, **data: Any) -> type[T]:
+def _distance(base: type[T], name: str, preset: InceptionPreset, **data: Any) -> type[T]:
     data |= {"needs": InceptionFeatures.needs, "preload": InceptionFeatures.preload}
     data |= {"side": preset.side, "reference": preset.reference, "unverified": preset.unverified}
     return variant(base, name, features=FEATURES[preset.features], **data)
 
 
-def _fid(name: str, preset: Preset) -> type[FID]:
+def _fid(name: str, preset: InceptionPreset) -> type[FID]:
     images = PATCHED_IMAGES if FEATURES[preset.features].patched else FID.minimum_images
     return _distance(FID, f"fid/{name}", preset, source=preset.source, minimum_images=images)
 
 
-def _kid(name: str, preset: Preset, end: str = "") -> type[KID]:
+def _kid(name: str, preset: InceptionPreset, end: str = "") -> type[KID]:
     size = None if end else 100 if name == "text-sketch" else 1000  # text-sketch: as the paper's scripts for CLIC2020
     data = {
         "source": f"Binkowski et al., ICLR 2018; images as fid/{name}: {preset.source}",

@@ -136,7 +136,7 @@ def content(height: int, width: int, side: int) -> tuple[int, int]:
     return int(inner_height), int(inner_width)
 
 
-def load(model: Model, device: str = "cpu") -> Segmenter:
+def load_segmenter(model: Model, device: str = "cpu") -> Segmenter:
     """The published network from its checked files.
 
     Raises:

@@ -130,7 +130,7 @@ def measured(frame: pd.DataFrame, name: str = "") -> Table:
     if untrained(frame).any():
         names = ", ".join(dict.fromkeys(frame[untrained(frame)]["codec"]))
         notes[f"random weights, which are no results: {names}"] = None
-    title = name or _names(frame)
+    title = name or ", ".join(dict.fromkeys(frame["dataset"]))
     return Table(f"{title}: means over images, ± half of the 95 % interval", header, tuple(lines), tuple(notes))
 
 
@@ -175,7 +175,7 @@ def at_equal_rates(points: Points, metrics: Sequence[str], name: str = "") -> li
         if there["wide"].any():
             notes.append(f"‡ interpolated between rates that differ by more than a factor of {WIDE:g}")
         how = "searched per image" if targets else "interpolated between measured points"
-        title = name or _names(lines)
+        title = name or ", ".join(dict.fromkeys(lines["dataset"]))
         tables.append(Table(f"{title} at {bpp:g} bpp, {how}", header, tuple(rows), tuple(notes)))
     return tables
 
@@ -184,9 +184,9 @@ def latency(frame: pd.DataFrame) -> Table:
     """Honest times: medians over images of the median of repeats."""
     header = ("codec", "setting", "n", "encode ms", "decode ms", "device")
     lines = []
-    for (codec, setting, device), of in frame.groupby(["codec", "setting", "device"], sort=False):
-        encode, decode = (1000 * of[name].median() for name in ("encode_s", "decode_s"))
-        texts = (codec, setting, len(of), f"{encode:.2f}", f"{decode:.2f}", device)
+    for (codec, setting, device), timed in frame.groupby(["codec", "setting", "device"], sort=False):
+        encode, decode = (f"{1000 * timed[name].median():.2f}" for name in ("encode_s", "decode_s"))
+        texts = (codec, setting, len(timed), encode, decode, device)
         lines.append(tuple(Cell(str(text)) for text in texts))
     loads = frame["load_average"]
     first = frame.iloc[0]
@@ -259,10 +259,6 @@ def markdown_text(text: str) -> str:
 
 def _metrics(frame: pd.DataFrame) -> list[str]:
     return [name for name in dict.fromkeys(frame["metric"]) if name]
-
-
-def _names(frame: pd.DataFrame) -> str:
-    return ", ".join(dict.fromkeys(frame["dataset"]))
 
 
 def _heading(frame: pd.DataFrame, metric: str) -> str:
@@ -345,42 +341,18 @@ def _ranks(points: pd.DataFrame) -> dict[str, int]:
 
 
 _MARKS = {1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
-_TEX = {
-    **{mark: f"\\{mark}" for mark in "%_&#${}"},
-    "\\": r"\textbackslash{}",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"$<$",
-    ">": r"$>$",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "·": r"$\cdot$",
-    "°": r"$^{\circ}$",
-    "−": r"$-$",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "→": r"$\rightarrow$",
-    "←": r"$\leftarrow$",
-    "∞": r"$\infty$",
-    "Δ": r"$\Delta$",
-    "λ": r"$\lambda$",
-    "σ": r"$\sigma$",
-    "µ": r"$\mu$",
-    "μ": r"$\mu$",
-    "†": r"\dag{}",
-    "‡": r"\ddag{}",
-    "§": r"\S{}",
-    "–": "--",
-    "—": "---",
-    "…": r"\dots{}",
-    "\u2018": "`",
-    "\u2019": "'",
-    "\u201c": "``",
-    "\u201d": "''",
-    "\N{NO-BREAK SPACE}": "~",
-}
+_SYMBOLS = r"""
+^ \textasciicircum{}  ~ \textasciitilde{}  < $<$  > $>$  ± $\pm$  × $\times$  · $\cdot$  ° $^{\circ}$  − $-$  ≤ $\leq$
+≥ $\geq$  ↑ $\uparrow$  ↓ $\downarrow$  → $\rightarrow$  ← $\leftarrow$  ∞ $\infty$  Δ $\Delta$  λ $\lambda$
+σ $\sigma$  µ $\mu$  μ $\mu$  † \dag{}  ‡ \ddag{}  § \S{}  – --  — ---  … \dots{}
+"""
+_QUOTES = {"\u2018": "`", "\u2019": "'", "\u201c": "``", "\u201d": "''", "\N{NO-BREAK SPACE}": "~"}
+_TEX = (
+    dict(zip(_SYMBOLS.split()[::2], _SYMBOLS.split()[1::2], strict=True))
+    | _QUOTES
+    | {mark: f"\\{mark}" for mark in "%_&#${}"}
+)
+_TEX["\\"] = r"\textbackslash{}"
 """What LaTeX writes otherwise, letter by letter: a replacement must not be replaced again."""
 
 
@@ -394,29 +366,13 @@ def latex(table: Table) -> str:
     """
     rows: list[str] = []
     for line, label, new_group in _grouped(table):
-        first = _cell(line[0]) if label else ""
-        rows += [r"\midrule"] * new_group + [_line([first, *map(_cell, line[1:])])]
-    return "\n".join(
-        [
-            r"% \usepackage{booktabs}",
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{escape(' '.join((table.caption + '.', *table.notes)))}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
-            r"\toprule",
-            _line([escape(name) for name in table.header]),
-            r"\midrule",
-            *rows,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
-def _cell(cell: Cell) -> str:
-    return _MARKS.get(cell.rank, "{}").format(escape(cell.text))
+        cells = [_MARKS.get(cell.rank, "{}").format(escape(cell.text)) for cell in line]
+        rows += [r"\midrule"] * new_group + [_line([cells[0] if label else "", *cells[1:]])]
+    head = [r"% \usepackage{booktabs}", r"\begin{table}", r"\centering"]
+    head += [rf"\caption{{{escape(' '.join((table.caption + '.', *table.notes)))}}}"]
+    head += [rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}", r"\toprule"]
+    head += [_line([escape(name) for name in table.header]), r"\midrule"]
+    return "\n".join([*head, *rows, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
 def _line(cells: list[str]) -> str:
@@ -433,14 +389,14 @@ def escape(text: str) -> str:
     >>> escape("é, 中"), len(escape("$"))
     ('é, \\texttt{U+4E2D}', 2)
     """
-    return "".join(_TEX.get(letter) or _letter(letter) for letter in " ".join(text.split("\n")))
+    return "".join(map(_letter, text.replace("\n", " ")))
 
 
 def _letter(letter: str) -> str:
-    """A letter of the encodings that LaTeX loads by itself (ASCII and Latin), or its code point."""
-    if "\x20" <= letter <= "\x7e" or ("À" <= letter <= "ž" and unicodedata.category(letter)[0] == "L"):
-        return letter
-    return rf"\texttt{{U+{ord(letter):04X}}}"
+    """As LaTeX writes it; what none of the encodings has that it loads by itself (ASCII, Latin) as its code point."""
+    latin = "À" <= letter <= "ž" and unicodedata.category(letter)[0] == "L"
+    plain = letter if "\x20" <= letter <= "\x7e" or latin else rf"\texttt{{U+{ord(letter):04X}}}"
+    return _TEX.get(letter, plain)
 
 
 _STARTS = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"

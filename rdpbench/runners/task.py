@@ -28,10 +28,10 @@ from rdpbench.results.store.keys import (
     axis_of,
     build_at,
     codec_identity,
-    codec_identity_of_all,
     definition,
     device_of,
     facts,
+    identity_at,
     key_of,
     metric_identity,
     sha256_of,
@@ -138,7 +138,7 @@ def list_tasks(bench: Bench) -> Iterator[Task]:
         for labelled, captions in _captioned(bench, codec, dataset, entries):
             for setting, seed in points(bench, codec):
                 # A rate outside the range stops the plan, not the run.
-                coder = codec_identity(codec, setting.rate) if setting.target is None else codec_identity_of_all(codec)
+                coder = identity_at(codec, setting)
                 for number, entry in enumerate(entries):
                     caption = captions.get(entry.sample.id)
                     text = caption.text if caption else None

@@ -125,7 +125,7 @@ def test_cards_say_where_from_and_what_is_gone() -> None:
 
 
 def test_old_names_load_and_all_that_does_not_fit_is_named() -> None:
-    tower = models.load("sd-2.1-base", "random").texts[0]
+    tower = models.load_models("sd-2.1-base", "random").texts[0]
     fresh = lambda: models.text_tower(models.layout("sd-2.1-base", "random"), 0)  # noqa: E731 - two uses below
     old = {f"text_model.{name}": one for name, one in tower.state_dict().items()}
     old["text_model.embeddings.position_ids"] = torch.arange(77)[None]
@@ -133,7 +133,7 @@ def test_old_names_load_and_all_that_does_not_fit_is_named() -> None:
     ids = torch.tensor([[512, 3, 513]])
     assert torch.equal(made(ids).last_hidden_state, tower(ids).last_hidden_state)
 
-    vae = models.load("sd-2.1-base", "random").vae
+    vae = models.load_models("sd-2.1-base", "random").vae
     names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     aged = {}
     for name, one in vae.state_dict().items():
@@ -166,19 +166,19 @@ def test_old_names_load_and_all_that_does_not_fit_is_named() -> None:
 def test_weights_loaded_where_torch_infers_can_be_trained_through() -> None:
     models._load.cache_clear()
     with reproducible():
-        ready = models.load("sd-1.5", "random")
+        ready = models.load_models("sd-1.5", "random")
     latents = torch.zeros(1, 4, 2, 2, requires_grad=True)
     [gradient] = torch.autograd.grad(ready.vae.decode(latents).sample.sum(), [latents])
     assert gradient.abs().sum() > 0
 
 
 def test_random_weights_are_the_same_everywhere_and_shared() -> None:
-    first = models.load("sd-2.1-base", "random")
-    assert models.load("sd-2.1-base", "random") is first
+    first = models.load_models("sd-2.1-base", "random")
+    assert models.load_models("sd-2.1-base", "random") is first
     tensors = {name: one.clone() for name, one in first.unet.state_dict().items()}
     models._load.cache_clear()
     torch.manual_seed(3)
-    again = models.load("sd-2.1-base", "random").unet.state_dict()
+    again = models.load_models("sd-2.1-base", "random").unet.state_dict()
     assert all(torch.equal(one, again[name]) for name, one in tensors.items())
 
 
@@ -202,7 +202,7 @@ def saved(folder: Path, base: str = "sd-2.1-base") -> Path:
 
 def test_a_folder_that_diffusers_saved_is_a_model(tmp_path: Path, table: Path) -> None:
     folder = str(saved(tmp_path / "mine"))
-    ready = models.load(folder)
+    ready = models.load_models(folder)
     assert ready.layout.schedule["beta_schedule"] == "scaled_linear"
     assert ready.vocabulary.encode("a cat") == [320, 2368]
     assert ready.layout.pads == (0,)
@@ -210,19 +210,19 @@ def test_a_folder_that_diffusers_saved_is_a_model(tmp_path: Path, table: Path) -
         seen = prompts.condition(ready, [320, 2368]).hidden
         theirs = ready.texts[0](torch.tensor([[49406, 320, 2368, 49407, *[0] * 73]])).last_hidden_state
     assert torch.equal(seen, theirs)
-    before = models.identity(folder)
+    before = models.base_identity(folder)
     assert before.startswith("sha256:")
     config = tmp_path / "mine" / "scheduler" / "scheduler_config.json"
     config.write_text(config.read_text().replace("scaled_linear", "linear"))
-    assert models.identity(folder) != before
+    assert models.base_identity(folder) != before
     (tmp_path / "mine" / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(MissingNeed, match="holds no tensors; it must hold one of"):
-        models.load(folder)
+        models.load_models(folder)
 
 
 def test_a_controlnet_in_a_folder_fits_strictly(tmp_path: Path, table: Path) -> None:
     folder = saved(tmp_path / "mine")
-    ready = models.load(str(folder))
+    ready = models.load_models(str(folder))
     net = models.load_controlnet(ready, str(folder / "controlnet"), str(folder), "hed", "official")
     expected = diffusers.ControlNetModel.from_pretrained(folder / "controlnet").state_dict()
     assert all(torch.equal(one, expected[name]) for name, one in net.state_dict().items())
@@ -263,7 +263,7 @@ def pipeline(ready: models.Models, sampler: str, steps: int, control: Any = None
 @pytest.mark.parametrize("controlled", [False, True])
 @pytest.mark.parametrize("guidance", [9.0, 1.0])
 def test_latents_are_those_of_diffusers_pipelines(base: str, controlled: bool, guidance: float) -> None:
-    ready = models.load(base, "random")
+    ready = models.load_models(base, "random")
     plain = base == "sd-1.5" and not controlled
     for sampler in sampling.SAMPLERS if plain else ("dpm-solver++", "unipc", "euler-ancestral-trailing"):
         draws = sampling.generators([3, 4])
@@ -291,19 +291,19 @@ def test_latents_are_those_of_diffusers_pipelines(base: str, controlled: bool, g
 
 
 def test_noise_depends_on_nothing_but_its_seed() -> None:
-    ready = models.load("sd-2.1-base", "random")
+    ready = models.load_models("sd-2.1-base", "random")
     three = sampling.noise(ready, sampling.generators([5, 6, 7]), 128, 64)
     assert three.shape == (3, 4, 16, 8)
     for at, seed in enumerate((5, 6, 7)):
         assert torch.equal(sampling.noise(ready, sampling.generators([seed]), 128, 64)[0], three[at])
-    half = models.load("sd-2.1-base", "random", "bfloat16")
+    half = models.load_models("sd-2.1-base", "random", "bfloat16")
     assert torch.equal(sampling.noise(half, sampling.generators([5]), 128, 64), three[:1].bfloat16())
     plain = torch.randn(4, 16, 8, generator=torch.Generator("cpu").manual_seed(5))
     assert torch.equal(three[0], plain)
 
 
 def test_predictions_can_be_adjusted_and_channels_added() -> None:
-    ready = models.load("sd-2.1-base", "random")
+    ready = models.load_models("sd-2.1-base", "random")
     positive = prompts.condition(ready, [1])
     heard: list[tuple[int, int]] = []
 
@@ -336,7 +336,7 @@ def test_predictions_can_be_adjusted_and_channels_added() -> None:
 
 def test_a_gradient_can_steer_where_torch_infers() -> None:
     """What compression guidance needs: a gradient through the VAE inside the loop, at the codecs' own settings."""
-    ready = models.load("sd-2.1-base", "random")
+    ready = models.load_models("sd-2.1-base", "random")
     alphas = sampling.scheduler(ready, "ddim", 5).alphas_cumprod
     target = torch.linspace(-0.3, 0.3, 64).expand(1, 3, 64, 64)
 
@@ -363,7 +363,7 @@ def test_a_gradient_can_steer_where_torch_infers() -> None:
 
 
 def test_latents_that_are_no_numbers_are_refused() -> None:
-    ready = models.load("sd-2.1-base", "random")
+    ready = models.load_models("sd-2.1-base", "random")
     draws = sampling.generators([1])
     noise = sampling.noise(ready, draws, 64, 64) * torch.inf
     seen = prompts.condition(ready, [])
@@ -372,7 +372,7 @@ def test_latents_that_are_no_numbers_are_refused() -> None:
 
 
 def test_pixels_follow_the_one_rounding_rule_and_latents_come_back(photograph: Image) -> None:
-    ready = models.load("sd-2.1-base", "random")
+    ready = models.load_models("sd-2.1-base", "random")
     latents = torch.randn(2, 4, 8, 16, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         made = list(sampling.images_of(ready, latents, 60, 100))
@@ -391,7 +391,7 @@ def test_pixels_follow_the_one_rounding_rule_and_latents_come_back(photograph: I
 @pytest.mark.slow
 def test_the_published_widths_compute() -> None:
     """One guided step of the full U-Net of SD 2.1, its text tower and its VAE, with random weights: 6 GB."""
-    ready = models.load("sd-2.1-base", "random-full")
+    ready = models.load_models("sd-2.1-base", "random-full")
     with torch.inference_mode():
         seen = prompts.condition(ready, [1, 2, 3])
         assert seen.hidden.shape == (1, 77, 1024)

@@ -223,7 +223,7 @@ def test_captions_come_back_as_what_the_text_tower_reads(code: str, text: str) -
     section = fields.pack_caption(text, code, words)
     found = fields.unpack_caption(section, code, words)
     assert found[:75] == words.encode(text)[:75]
-    ready = models.load("sd-2.1", "random")
+    ready = models.load_models("sd-2.1", "random")
     with torch.no_grad():
         expected = prompts.condition(ready, words.encode(text)).hidden
         assert torch.equal(prompts.condition(ready, found).hidden, expected)

@@ -367,7 +367,7 @@ def test_lambdas_that_were_never_trained_are_refused() -> None:
 
 def test_a_random_controlnet_is_not_silent() -> None:
     """Training starts a ControlNet's last layers at zero; left there, a test would not see it."""
-    ready = models.load("sd-2.1-base", "random")
+    ready = models.load_models("sd-2.1-base", "random")
     net = models.load_controlnet(ready, "", "sd-2.1-base", "hed", "random")
     assert all(float(layer.weight.abs().max()) > 0 for layer in net.controlnet_down_blocks)
     assert float(net.controlnet_cond_embedding.conv_out.weight.abs().max()) > 0

@@ -43,7 +43,7 @@ def test_rates_by_hand(bits: int, size: int, photograph: Image) -> None:
 @pytest.mark.parametrize("bits", sd_vae.BITS)
 def test_what_is_decoded_are_the_latents(bits: int, photograph: Image) -> None:
     image = np.ascontiguousarray(photograph[:70, :100])
-    ready = models.load("sd-2.1", "random")
+    ready = models.load_models("sd-2.1", "random")
     with reproducible():
         latents = sampling.latents_of(ready, image)
         [expected] = sampling.images_of(ready, latents, 70, 100)

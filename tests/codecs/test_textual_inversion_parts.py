@@ -31,7 +31,7 @@ STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0)
 @pytest.fixture(params=["sd-1.5", "sd-2.1"])
 def ready(request: pytest.FixtureRequest) -> Models:
     """One model that predicts noise, and one that predicts v."""
-    return models.load(request.param, "random")
+    return models.load_models(request.param, "random")
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def in_double(ready: Models) -> Models:
 @pytest.mark.parametrize("factor", [2, 4, 16])
 def test_the_pull_is_the_gradient_of_the_stated_distance(small: Image, factor: int) -> None:
     """Against the formula written out in NumPy, and against its differences in double precision."""
-    ready = models.load("sd-1.5", "random")
+    ready = models.load_models("sd-1.5", "random")
     pull = pull_of(ready, small, factor=factor)
     latents = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     gradient = pull.gradient(latents)
@@ -231,7 +231,7 @@ def test_one_step_goes_nearer_the_stronger_it_is_until_it_overshoots(ready: Mode
 
 
 def test_each_image_of_a_batch_is_pulled_alone(small: Image) -> None:
-    ready = models.load("sd-1.5", "random")
+    ready = models.load_models("sd-1.5", "random")
     pull = pull_of(ready, small)
     latents = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     together = pull.gradient(latents)
@@ -241,7 +241,7 @@ def test_each_image_of_a_batch_is_pulled_alone(small: Image) -> None:
 def test_guides_of_a_wrong_size_and_unknown_predictions_are_refused(small: Image) -> None:
     with pytest.raises(BitstreamError, match=r"\(70, 100, 3\), where \(18, 25, 3\) is due"):
         guiding.check_guide(small, 70, 100, 4)
-    ready = models.load("sd-1.5", "random")
+    ready = models.load_models("sd-1.5", "random")
     other = replace(
         ready, layout=replace(ready.layout, schedule={**ready.layout.schedule, "prediction_type": "sample"})
     )
@@ -325,7 +325,7 @@ def test_every_step_is_the_stated_one(ready: Models, square: Image) -> None:
 
 
 def test_zeros_are_the_empty_prompt_and_vectors_stand_behind_its_first_state() -> None:
-    ready = models.load("sdxl", "random")
+    ready = models.load_models("sdxl", "random")
     empty = empty_prompt(ready)
     assert torch.equal(condition(empty, torch.zeros(5, 64)).hidden, empty.hidden)
     moved = condition(empty, torch.ones(5, 64)).hidden - empty.hidden
@@ -334,7 +334,7 @@ def test_zeros_are_the_empty_prompt_and_vectors_stand_behind_its_first_state() -
 
 @pytest.mark.parametrize("seed", [0, 2**62])
 def test_a_search_that_was_killed_ends_where_it_would_have(square: Image, seed: int) -> None:
-    ready = models.load("sd-1.5", "random")
+    ready = models.load_models("sd-1.5", "random")
     settings = VectorSearch(vectors=2, steps=6, batch=1)
     whole = search(objective_of(ready, square, seed), 32, settings)
     unfinished = Unfinished({"of": "test"}, every_s=0)
@@ -358,7 +358,7 @@ def test_a_search_that_was_killed_ends_where_it_would_have(square: Image, seed: 
 
 
 def test_a_network_that_is_broken_is_told(square: Image) -> None:
-    ready = models.load("sd-1.5", "random")
+    ready = models.load_models("sd-1.5", "random")
     broken = replace(ready, unet=copy.deepcopy(ready.unet))
     broken.unet.conv_out.bias.data.fill_(torch.nan)
     with pytest.raises(CodecError, match="loss is not finite"):

@@ -22,9 +22,9 @@ from rdpbench.datasets.captions import cache
 from rdpbench.datasets.captions import models as caption_models
 from rdpbench.datasets.captions import models as captioning
 from rdpbench.datasets.captions.cache import Made
-from rdpbench.datasets.captions.models import CARDS, ModelCard, Settings, identity, label, locate, revision
+from rdpbench.datasets.captions.models import CARDS, ModelCard, Settings, captioner_identity, label, locate, revision
 from rdpbench.datasets.captions.sources import Caption, captions_of, parse, survey
-from rdpbench.datasets.folder import Folder
+from rdpbench.datasets.folder import ImageFolder
 from rdpbench.datasets.index import Entry, index
 from rdpbench.errors import ConfigError, ImageError, MissingNeed
 from rdpbench.image import Image, read_image
@@ -126,7 +126,7 @@ def entries(clean: None, images: Callable[..., Path]) -> list[Entry]:
     """Four images of the same size, one of another."""
     folder = images(4)
     pil.fromarray(np.full((90, 33, 3), 120, np.uint8)).save(folder / "plain.png")
-    return index(Folder(str(folder)))
+    return index(ImageFolder(str(folder)))
 
 
 def _captions(name: str, entries: list[Entry], settings: Settings) -> dict[str, Caption]:
@@ -293,9 +293,9 @@ import json, sys
 from pathlib import Path
 from rdpbench.datasets.captions.models import Settings
 from rdpbench.datasets.captions.sources import captions_of, parse
-from rdpbench.datasets.folder import Folder
+from rdpbench.datasets.folder import ImageFolder
 from rdpbench.datasets.index import index
-entries = index(Folder({str(entries[0].sample.path.parent)!r}))
+entries = index(ImageFolder({str(entries[0].sample.path.parent)!r}))
 found = captions_of(parse("blip2"), entries, dataset="pictures", protocol="as-is",
                     settings=Settings(path={str(models["blip2"])!r}))
 assert "torch" not in sys.modules
@@ -325,7 +325,7 @@ def test_another_revision_another_setting_and_another_pixel_are_made_anew(
     pixels[0, 0, 0] ^= 1
     (tmp_path / "flipped").mkdir()
     pil.fromarray(pixels).save(tmp_path / "flipped" / "image00.png")
-    flipped = index(Folder(str(tmp_path / "flipped")))
+    flipped = index(ImageFolder(str(tmp_path / "flipped")))
     known = survey(parse("blip"), flipped, dataset="pictures", settings=settings)
     assert known.to_make == 1
     assert known.lacks is None
@@ -334,7 +334,7 @@ def test_another_revision_another_setting_and_another_pixel_are_made_anew(
 def test_equal_pixels_are_captioned_once(models: dict[str, Path], entries: list[Entry], tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     shutil.copy(entries[0].sample.path, tmp_path / "more" / "twin.png")
-    twins = [entries[0], *index(Folder(str(tmp_path / "more")))]
+    twins = [entries[0], *index(ImageFolder(str(tmp_path / "more")))]
     told: list[tuple[int, int]] = []
     found = captions_of(
         parse("blip"),
@@ -491,10 +491,10 @@ def test_settings_that_cannot_be_meant_are_refused() -> None:
 
 def test_only_what_changes_the_words_is_part_of_the_identity() -> None:
     card = CARDS["blip2"]
-    assert identity(card, Settings(device="cuda:1")) == identity(card, Settings())
+    assert captioner_identity(card, Settings(device="cuda:1")) == captioner_identity(card, Settings())
     kinds = [Settings(), Settings(device="cuda", dtype="fp16"), Settings(batch=2), Settings(max_new_tokens=20)]
-    assert len({identity(card, one) for one in kinds} | {identity(CARDS["blip"], Settings())}) == 5
-    assert len({identity(replace(card, revision=one), Settings()) for one in ("a", "b")}) == 2
+    assert len({captioner_identity(card, one) for one in kinds} | {captioner_identity(CARDS["blip"], Settings())}) == 5
+    assert len({captioner_identity(replace(card, revision=one), Settings()) for one in ("a", "b")}) == 2
     assert caption_models.label(card, Settings(device="cuda")) == "blip2"
 
 
@@ -596,5 +596,5 @@ def test_progress_is_told_on_stderr(
 
 
 def test_the_index_of_a_folder_feeds_it(models: dict[str, Path], images: Callable[..., Path]) -> None:
-    entries = index(Folder(str(images(2, name="others"))))
+    entries = index(ImageFolder(str(images(2, name="others"))))
     assert set(_captions("blip2", entries, Settings(path=str(models["blip2"])))) == {"image00", "image01"}

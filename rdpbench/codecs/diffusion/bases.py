@@ -203,7 +203,7 @@ def parts_of(folder: str) -> tuple[OwnFolder, ...]:
 
 def read_config(folder: str) -> dict[str, Any]:
     """The ``config.json`` of a part."""
-    config = _json(Path(folder).expanduser() / "config.json")
+    config = _json_of(Path(folder).expanduser() / "config.json")
     return {key: value for key, value in config.items() if key != "_class_name"}
 
 
@@ -211,7 +211,11 @@ def layout_of(folder: str) -> Layout:
     """The sizes that the folder's configurations state; `MissingNeed` or `ConfigError` if one is missing or damaged."""
     root = Path(folder).expanduser()
     texts = tuple(read_config(part.folder) for part in parts_of(folder)[2:])
-    schedule = {"prediction_type": "epsilon", "_class_name": "", **_json(root / "scheduler" / "scheduler_config.json")}
+    schedule = {
+        "prediction_type": "epsilon",
+        "_class_name": "",
+        **_json_of(root / "scheduler" / "scheduler_config.json"),
+    }
     tokens = int(texts[0].get("vocab_size", 49408))
     # OpenCLIP's towers, which have another activation, are filled up with "!".
     pads = tuple(0 if text.get("hidden_act") == "gelu" else tokens - 1 for text in texts)
@@ -219,7 +223,7 @@ def layout_of(folder: str) -> Layout:
     return Layout(unet, vae, texts, pads, schedule, tokens)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json_of(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingNeed(f"no such file: {path}; the folder must hold a model as diffusers saves it")
     try:

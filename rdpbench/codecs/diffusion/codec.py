@@ -209,10 +209,10 @@ class PromptCodec(DiffusionCodec):
         return (*models.needs(self.base), *own)
 
     def hashes(self) -> dict[str, str]:
-        return {"base": models.identity(self.base)}
+        return {"base": models.base_identity(self.base)}
 
     def models(self) -> Models:
-        return models.load(self.base, self.weights, self.precision, self.device)
+        return models.load_models(self.base, self.weights, self.precision, self.device)
 
     def settings(self) -> dict[str, object]:
         """What the sampler is set up with."""

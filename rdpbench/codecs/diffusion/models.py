@@ -45,15 +45,15 @@ Given = ParamSpec("Given")
 Made = TypeVar("Made")
 
 
-def trainable(load: Callable[Given, Made]) -> Callable[Given, Made]:
+def trainable(loader: Callable[Given, Made]) -> Callable[Given, Made]:
     """Let a loader make ordinary tensors even where torch infers only: others cannot be differentiated through."""
 
-    @functools.wraps(load)
+    @functools.wraps(loader)
     def outside(*args: Given.args, **options: Given.kwargs) -> Made:
         import torch
 
         with torch.inference_mode(False), torch.no_grad():
-            return load(*args, **options)
+            return loader(*args, **options)
 
     return outside
 
@@ -186,12 +186,12 @@ def needs(base: str) -> tuple[Need, ...]:
     return (*own, Weights(TOKENS))
 
 
-def identity(base: str) -> str:
+def base_identity(base: str) -> str:
     """What enters keys: the hash of the model's files."""
     return folders_identity(bases.parts_of(base)) if bases.is_path(base) else Weights(BASES[base].card).named_identity
 
 
-def load(base: str, weights: str = "official", precision: str = "float32", device: str = "cpu") -> Models:
+def load_models(base: str, weights: str = "official", precision: str = "float32", device: str = "cpu") -> Models:
     """The networks of a base model; the same object as long as its files are the same.
 
     Args:
@@ -206,7 +206,7 @@ def load(base: str, weights: str = "official", precision: str = "float32", devic
     """
     if weights == "official":
         require(needs(base))
-    return _load(base, weights, precision, device, identity(base) if weights == "official" else "")
+    return _load(base, weights, precision, device, base_identity(base) if weights == "official" else "")
 
 
 @lru_cache(maxsize=2)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
@@ -238,16 +238,7 @@ def _below(deviations: float) -> float:
 
 
 def fit(
-    network: Any,
-    loaded: Any,
-    what: str,
-    *,
-    key: str = "",
-    rename: Callable[[str], str] = str,
-    drop: Collection[str] = (),
-    spread: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict,
-    rebuild: bool = False,
-    stale: str = "refuse",
+    network: Any, loaded: Any, what: str, *, rebuild: bool = False, stale: str = "refuse", **options: Any
 ) -> dict[str, str]:
     """Load a state dict into a network, in place; returns where its tables come from (`set_tables`).
 
@@ -257,19 +248,16 @@ def fit(
         network: a module on the CPU in single precision.
         loaded: what a file holds.
         what: the file, for messages.
-        key: see `rdpbench.assets.load.match`, as for ``rename``, ``drop`` and ``spread``.
-        rename: see there.
-        drop: see there.
-        spread: see there.
         rebuild: build the tables even where the file has some.
         stale: what happens to tables of the file that are not those of its parameters; see `set_tables`.
+        options: those of `rdpbench.assets.load.match`.
 
     Raises:
         CodecError: see `match`; tables that are none, or not those of the parameters.
     """
     import torch
 
-    tensors, notes = match(network, loaded, what, key=key, rename=rename, drop=drop, spread=spread)
+    tensors, notes = match(network, loaded, what, **options)
     last = {name: name.rpartition(".")[2] for name in tensors}
     own = {name: tensor for name, tensor in tensors.items() if last[name] not in TABLES | CONSTANTS}
     torch.nn.Module.load_state_dict(network, {**network.state_dict(), **own}, strict=True)

@@ -133,10 +133,10 @@ class Settings:
             raise ConfigError(f"batch {self.batch} and max_new_tokens {self.max_new_tokens} must be at least 1")
 
 
-def identity(card: ModelCard, settings: Settings) -> str:
+def captioner_identity(card: ModelCard, settings: Settings) -> str:
     """All that changes what the model says of given pixels, as JSON.
 
-    >>> json.loads(identity(CARDS["blip2"], Settings()))["max_new_tokens"]
+    >>> json.loads(captioner_identity(CARDS["blip2"], Settings()))["max_new_tokens"]
     32
     """
     record = {
@@ -274,7 +274,7 @@ def describe(
         MissingNeed: the model is not here, and captions are missing.
         ImageError: an image has changed since it was indexed.
     """
-    made_by = identity(card, settings)
+    made_by = captioner_identity(card, settings)
     captions = cache.get({entry.sha256 for entry in entries}, made_by)
     left = {entry.sha256: entry for entry in entries if entry.sha256 not in captions}  # equal pixels: once
     if not left:

@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rdpbench.assets.weights import Card, Weights, identity, read_tensors, resolve
+from rdpbench.assets.weights import Card, Weights, card_identity, read_tensors, resolve
 from rdpbench.codecs import legacy
 from rdpbench.codecs.contract import Rate
 from rdpbench.codecs.learned.codec import LearnedCodec
@@ -104,7 +104,7 @@ class TACO(LearnedCodec):
 
     def coder(self) -> dict[str, str]:
         """Its text tower codes, too."""
-        text = identity(B32) if self.weights == "official" else self.weights
+        text = card_identity(B32) if self.weights == "official" else self.weights
         return {**super().coder(), "transformers": package_version("transformers"), "text": text}
 
     def make(self) -> System:
