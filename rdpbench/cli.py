@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import rdpbench
 from rdpbench import registry
-from rdpbench.config.typed import SETTINGS, plain
+from rdpbench.config.typed import SETTINGS, without_plus
 from rdpbench.datasets.command import add_arguments as data_arguments
 from rdpbench.errors import ConfigError, RdpbenchError
 from rdpbench.figures.command import add_arguments as figure_arguments
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
         options.parser.error(f"unrecognized arguments: {' '.join(rest)}{_meant(rest, options)}")
     if hasattr(options, "overrides"):
-        options.overrides = plain([*options.overrides, *rest, *([f"root={root}"] if root is not None else [])])
+        options.overrides = without_plus([*options.overrides, *rest, *([f"root={root}"] if root is not None else [])])
     elif root is not None and (not hasattr(options, "root") or getattr(options, "what", "runs") != "runs"):
         options.parser.error(f"root={root} means nothing here: this command neither makes nor reads runs")
     elif hasattr(options, "root"):

@@ -237,8 +237,8 @@ def _own_target(kind: Kind, reference: str) -> str | None:
     return None if reference in BUILTIN[kind] else _entry_points(kind).get(reference)
 
 
-_files: dict[str, tuple[ModuleType, own.Source]] = {}
-_modules: dict[str, own.Source | None] = {}
+_files: dict[str, tuple[ModuleType, own.OwnSource]] = {}
+_modules: dict[str, own.OwnSource | None] = {}
 """What was loaded of the user's, with its source as it was then."""
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from rdpbench.assets.archive import unpack
+from rdpbench.assets.archive import unpack_zip
 from rdpbench.assets.download import download
 from rdpbench.datasets.manifest import Manifest
 from rdpbench.errors import ConfigError, ImageError, MissingNeed
@@ -180,7 +180,7 @@ class OfficialArchive:
         staged = folder.with_name(f".{folder.name}.fetched")
         shutil.rmtree(staged, ignore_errors=True)  # of a process that was killed
         try:
-            files = unpack(file, staged, wanted=self.name_of, limit_bytes=limit)
+            files = unpack_zip(file, staged, wanted=self.name_of, limit_bytes=limit)
             if self.count is not None and len(files) != self.count:
                 raise ImageError(f"{file} holds {len(files)} of the files that it should hold {self.count} of")
             header = {

@@ -188,13 +188,13 @@ def test_random_weights_are_the_same_everywhere_and_shared() -> None:
 def saved(folder: Path, base: str = "sd-2.1-base") -> Path:
     """A tiny model with CLIP's whole vocabulary, as diffusers and transformers save it."""
     sizes = models.layout(base, "random")
-    sizes = bases.Layout(sizes.unet, sizes.vae, sizes.texts, (0,), sizes.schedule, 49408)
-    unet = models.draw(diffusers.UNet2DConditionModel.from_config(dict(sizes.unet)), seed=1)
+    sizes = bases.BaseSizes(sizes.unet, sizes.vae, sizes.texts, (0,), sizes.schedule, 49408)
+    unet = models.draw_weights(diffusers.UNet2DConditionModel.from_config(dict(sizes.unet)), seed=1)
     unet.save_pretrained(folder / "unet")
-    models.draw(diffusers.AutoencoderKL.from_config(dict(sizes.vae)), seed=2).save_pretrained(folder / "vae")
-    models.draw(models.text_tower(sizes, 0), seed=3).save_pretrained(folder / "text_encoder")
+    models.draw_weights(diffusers.AutoencoderKL.from_config(dict(sizes.vae)), seed=2).save_pretrained(folder / "vae")
+    models.draw_weights(models.text_tower(sizes, 0), seed=3).save_pretrained(folder / "text_encoder")
     control = diffusers.ControlNetModel.from_unet(unet, load_weights_from_unet=False)
-    models.draw(control, seed=4).save_pretrained(folder / "controlnet")
+    models.draw_weights(control, seed=4).save_pretrained(folder / "controlnet")
     scheduler = diffusers.PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     scheduler.save_pretrained(folder / "scheduler")
     return folder
@@ -328,7 +328,7 @@ def test_predictions_can_be_adjusted_and_channels_added() -> None:
     assert not torch.equal(run(), quiet)
 
     wide = dict(ready.layout.unet, in_channels=6)
-    unet = models.draw(diffusers.UNet2DConditionModel.from_config(wide), seed=1)
+    unet = models.draw_weights(diffusers.UNet2DConditionModel.from_config(wide), seed=1)
     wider = models.Models(ready.layout, unet, ready.vae, ready.texts, ready.vocabulary, "cpu")
     shown = [run(extra=torch.full((1, 2, 8, 8), value), using=wider) for value in (0.0, 1.0)]
     assert not torch.allclose(shown[0], shown[1], atol=1e-2)

@@ -282,7 +282,7 @@ def saved(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / table.name).write_bytes(table.read_bytes())
     narrow = models.narrow(bases.SD21)
-    sizes = bases.Layout(narrow.unet, narrow.vae, narrow.texts, (0,), narrow.schedule, 49408)
+    sizes = bases.BaseSizes(narrow.unet, narrow.vae, narrow.texts, (0,), narrow.schedule, 49408)
     monkeypatch.setattr(pipeline, "PUBLISHED", sizes)
     monkeypatch.setattr(perco_network, "PUBLISHED", perco_network.TINY)
 
@@ -291,16 +291,16 @@ def saved(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
         "text_encoder": models.text_tower(sizes, 0),
     }
     for part, network in beside.items():
-        models.draw(network, 3).save_pretrained(tmp_path / part)
+        models.draw_weights(network, 3).save_pretrained(tmp_path / part)
 
     def write(rate: float) -> Path:
         root = tmp_path / "weights" / "perco" / f"{rate:.4f}"
         seed = round(rate * 10000)
         for part in beside:
             shutil.copytree(tmp_path / part, root / part, dirs_exist_ok=True)
-        unet = models.draw(pipeline.unet_of(sizes, perco_network.TINY), seed)
+        unet = models.draw_weights(pipeline.unet_of(sizes, perco_network.TINY), seed)
         tensors = {name.replace("conv_in.", "conv_in_extended."): one for name, one in unet.state_dict().items()}
-        plain = models.draw(diffusers.UNet2DConditionModel.from_config(dict(sizes.unet)), seed).conv_in
+        plain = models.draw_weights(diffusers.UNet2DConditionModel.from_config(dict(sizes.unet)), seed).conv_in
         tensors |= {"conv_in.weight": plain.weight, "conv_in.bias": plain.bias}
         config = {**dict(unet.config), "in_channels": 4}
         hyper = pipeline.seeded(pipeline.hyper_of(rate, perco_network.TINY), seed)
@@ -356,7 +356,9 @@ def test_a_sweep_loads_vae_and_text_tower_once(
     assert {part: opened.count(part) for part in opened} == {"vae": 1, "text_encoder": 1, "unet": 7, "hyper_enc": 7}
     # Other bytes are another network.
     other = saved(0.0019)
-    models.draw(diffusers.AutoencoderKL.from_config(dict(pipeline.PUBLISHED.vae)), 4).save_pretrained(other / "vae")
+    models.draw_weights(diffusers.AutoencoderKL.from_config(dict(pipeline.PUBLISHED.vae)), 4).save_pretrained(
+        other / "vae"
+    )
     coded(photograph[:64, :64], nominal=0.0019, pipeline=str(other))
     assert opened.count("vae") == 2
 

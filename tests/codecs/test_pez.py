@@ -41,7 +41,7 @@ def double() -> PromptSpace:
         "eos_token_id": models.TINY_TOKENS - 1,
     }
     sizes = {"projection_dim": 24, "text_config": {**models.CLIP_TEXT, **ends}, "vision_config": models.CLIP_VISION}
-    network = models.draw(prompts.network(sizes), seed=5).double()
+    network = models.draw_weights(prompts.network(sizes), seed=5).double()
     network.vision_model.float()
     network.visual_projection.float()
     return PromptSpace(Clip(network))

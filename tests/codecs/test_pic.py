@@ -387,18 +387,18 @@ def test_weights_of_the_users_own_run_from_end_to_end(
     monkeypatch.setenv("RDPBENCH_WEIGHTS", str(tmp_path))
     (tmp_path / table.name).write_bytes(table.read_bytes())
     narrow = models.layout("sd-2.1-base", "random")
-    sizes = bases.Layout(narrow.unet, narrow.vae, narrow.texts, (0,), narrow.schedule, 49408)
+    sizes = bases.BaseSizes(narrow.unet, narrow.vae, narrow.texts, (0,), narrow.schedule, 49408)
     made = {
         "unet": diffusers.UNet2DConditionModel.from_config(dict(sizes.unet)),
         "vae": diffusers.AutoencoderKL.from_config(dict(sizes.vae)),
         "text_encoder": models.text_tower(sizes, 0),
     }
     for seed, (part, network) in enumerate(made.items()):
-        models.draw(network, seed).save_pretrained(tmp_path / "base" / part)
+        models.draw_weights(network, seed).save_pretrained(tmp_path / "base" / part)
     diffusers.PNDMScheduler(prediction_type="v_prediction").save_pretrained(tmp_path / "base" / "scheduler")
     ends = {"vocab_size": 49408, "bos_token_id": 49406, "eos_token_id": 49407}
     both = {"projection_dim": 24, "text_config": {**models.CLIP_TEXT, **ends}, "vision_config": models.CLIP_VISION}
-    models.draw(prompts.network(both), seed=9).save_pretrained(tmp_path / "clip")
+    models.draw_weights(prompts.network(both), seed=9).save_pretrained(tmp_path / "clip")
     options = {"base": str(tmp_path / "base"), "clip": str(tmp_path / "clip"), "steps": 2, "search_steps": 3}
     for code, size in (("fixed", 32), ("rank", 32), ("zlib-text", None)):
         codec = PIC(**options, tokens=code)

@@ -206,7 +206,7 @@ class PromptCodec(DiffusionCodec):
 
     def files(self) -> tuple[Need, ...]:
         own = (sampling.Schedule(self.base, self.sampler, self.steps),) if bases.is_path(self.base) else ()
-        return (*models.needs(self.base), *own)
+        return (*models.base_needs(self.base), *own)
 
     def hashes(self) -> dict[str, str]:
         return {"base": models.base_identity(self.base)}

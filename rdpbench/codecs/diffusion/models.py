@@ -25,8 +25,8 @@ from rdpbench.codecs.diffusion.bases import (
     BASES,
     CONTROLNETS,
     TENSORS,
+    BaseSizes,
     Family,
-    Layout,
     Vocabulary,
     byte_vocabulary,
     clip_vocabulary,
@@ -89,7 +89,7 @@ def ends(tokens: int) -> dict[str, int]:
     return {"vocab_size": tokens, "bos_token_id": tokens - 2, "eos_token_id": tokens - 1}
 
 
-def narrow(layout: Layout) -> Layout:
+def narrow(layout: BaseSizes) -> BaseSizes:
     """The same kind of model at a tiny width, with a vocabulary of bytes.
 
     >>> from rdpbench.codecs.diffusion.bases import SD15
@@ -109,7 +109,7 @@ def narrow(layout: Layout) -> Layout:
     return replace(layout, unet=unet, vae=vae, texts=texts, pads=pads, tokens=TINY_TOKENS)
 
 
-def draw(network: nn.Module, seed: int, gain: float = 1.0) -> Any:
+def draw_weights(network: nn.Module, seed: int, gain: float = 1.0) -> Any:
     """Give a network its seeded weights: deviation ``gain / sqrt(inputs)`` for matrices and kernels.
 
     Scales of normalisations stay one. The networks' own start, 0.02 for CLIP, leaves all embeddings nearly equal.
@@ -144,7 +144,7 @@ _KEPT: OrderedDict[tuple[str, ...], Any] = OrderedDict()
 class Models:
     """A model, ready to generate."""
 
-    layout: Layout
+    layout: BaseSizes
     unet: Any
     vae: Any
     texts: tuple[Any, ...]
@@ -163,7 +163,7 @@ class Models:
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
 
-def layout(base: str, weights: str) -> Layout:
+def layout(base: str, weights: str) -> BaseSizes:
     """The sizes of a base model: published, of a folder, or narrow."""
     sizes = bases.layout_of(base) if bases.is_path(base) else BASES[base].layout
     return narrow(sizes) if weights == "random" else sizes
@@ -180,7 +180,7 @@ def family(base: str) -> Family:
     return known[width]
 
 
-def needs(base: str) -> tuple[Need, ...]:
+def base_needs(base: str) -> tuple[Need, ...]:
     """The files of a base model, and the table of tokens."""
     own: tuple[Need, ...] = bases.parts_of(base) if bases.is_path(base) else (Weights(BASES[base].card),)
     return (*own, Weights(TOKENS))
@@ -205,7 +205,7 @@ def load_models(base: str, weights: str = "official", precision: str = "float32"
         CodecError: a file does not hold this network.
     """
     if weights == "official":
-        require(needs(base))
+        require(base_needs(base))
     return _load(base, weights, precision, device, base_identity(base) if weights == "official" else "")
 
 
@@ -237,7 +237,7 @@ def make(
     """One part of a model on a device, with the tensors of a file, or without one with seeded random weights."""
     dtype = type_of(precision)
     if source is None:
-        return draw(build(), seed=sum(map(ord, part))).to(device, dtype)
+        return draw_weights(build(), seed=sum(map(ord, part))).to(device, dtype)
     return load_strictly(build, source.read(), source.id, dtype, rename=rename, drop=drop).to(device)
 
 
@@ -255,7 +255,7 @@ def shared(
     return kept(key, lambda: make(part, build, source, precision, device, rename))
 
 
-def load_vae(sizes: Layout, source: OwnFolder | Weights | None, device: str, base: str) -> Any:
+def load_vae(sizes: BaseSizes, source: OwnFolder | Weights | None, device: str, base: str) -> Any:
     """The VAE of a model, in single precision."""
     from rdpbench.codecs.diffusion.library import diffusers
 
@@ -263,7 +263,7 @@ def load_vae(sizes: Layout, source: OwnFolder | Weights | None, device: str, bas
     return shared("vae", lambda: networks.AutoencoderKL.from_config(dict(sizes.vae)), source, "float32", device, base)
 
 
-def vocabulary_of(sizes: Layout, weights: str, base: str) -> Vocabulary:
+def vocabulary_of(sizes: BaseSizes, weights: str, base: str) -> Vocabulary:
     """CLIP's, or of random weights one of bytes. Raises `CodecError` where the model has another size."""
     words = clip_vocabulary() if weights == "official" else byte_vocabulary(sizes.tokens)
     if words.size != sizes.tokens:
@@ -286,7 +286,7 @@ def kept(key: tuple[str, ...], build: Callable[[], Any]) -> Any:
     return _KEPT[key]
 
 
-def text_tower(sizes: Layout, number: int) -> Any:
+def text_tower(sizes: BaseSizes, number: int) -> Any:
     """A text tower; the second has a projection, as SDXL's."""
     from rdpbench.codecs.diffusion.library import transformers
 
@@ -347,7 +347,7 @@ def _controlnet(models: Models, source: OwnFolder | Weights | None, precision: s
         return diffusers.ControlNetModel.from_unet(models.unet, load_weights_from_unet=False)
 
     if source is None:
-        return draw(build(), seed=7).to(models.device, models.dtype)
+        return draw_weights(build(), seed=7).to(models.device, models.dtype)
     return load_strictly(build, source.read(), source.id, type_of(precision)).to(models.device)
 
 

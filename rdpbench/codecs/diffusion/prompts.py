@@ -18,7 +18,7 @@ from rdpbench.assets.weights import OwnFolder, Weights, read_tensors
 from rdpbench.codecs.diffusion import bases, models
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.errors import CodecError, MetricError, StoreUnwritable
-from rdpbench.networks.clip import B32, H14, L14, L14_336, SHAPES, Clip, build, configuration
+from rdpbench.networks.clip import B32, H14, L14, L14_336, SHAPES, Clip, build_clip, configuration
 from rdpbench.paths import cache_folder, written_whole
 
 if TYPE_CHECKING:
@@ -83,12 +83,12 @@ def _load(clip: str, weights: str, device: str, file: str) -> Clip:  # noqa: ARG
             "vision_config": models.CLIP_VISION,
         }
         sizes = tiny if weights == "random" else configuration(SHAPES[CLIPS[clip].id])
-        return Clip(models.draw(network(sizes), seed=5), None, device)
+        return Clip(models.draw_weights(network(sizes), seed=5), None, device)
     if bases.is_path(clip):
         own = OwnFolder(clip)
         return Clip(load_strictly(lambda: network(bases.read_config(clip)), own.read(), own.id), None, device)
     try:
-        return Clip(build(SHAPES[CLIPS[clip].id], read_tensors(CLIPS[clip])), None, device)
+        return Clip(build_clip(SHAPES[CLIPS[clip].id], read_tensors(CLIPS[clip])), None, device)
     except MetricError as error:
         raise CodecError(str(error)) from error
 

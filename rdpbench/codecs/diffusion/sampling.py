@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rdpbench.codecs.diffusion import bases
-from rdpbench.codecs.diffusion.bases import Layout
+from rdpbench.codecs.diffusion.bases import BaseSizes
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.diffusion.prompts import Condition
 from rdpbench.codecs.learned.frames import Frame, to_images, to_planes
@@ -130,7 +130,7 @@ def _parameters(cls: Any) -> set[str]:
     return set(inspect.signature(cls.__init__).parameters) - {"self", "args", "kwargs"}
 
 
-def settings_of(layout: Layout, sampler: str) -> dict[str, Any]:
+def settings_of(layout: BaseSizes, sampler: str) -> dict[str, Any]:
     """What `scheduler` sets up, to be read: diffusers' class, and what it is given; of a folder, what that states, too.
 
     >>> from rdpbench.codecs.diffusion.bases import SD21

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rdpbench.assets.weights import Card, OwnFolder, Weights, require
 from rdpbench.codecs.diffusion import bases, models
-from rdpbench.codecs.diffusion.bases import Layout
+from rdpbench.codecs.diffusion.bases import BaseSizes
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.errors import CodecError, RdpbenchError
 from rdpbench.needs import Need
@@ -180,7 +180,7 @@ def forget() -> None:
     models._KEPT.clear()
 
 
-def layout(weights: str, pipeline: str = "") -> Layout:
+def layout(weights: str, pipeline: str = "") -> BaseSizes:
     """The sizes of Stable Diffusion inside: published, of a folder, or narrow."""
     sizes = bases.layout_of(pipeline) if pipeline else PUBLISHED
     return models.narrow(sizes) if weights == "random" else sizes
@@ -220,7 +220,7 @@ def rate_of(pipeline: str) -> float | None:
     return next((rate for rate, own in POINTS.items() if stated == (64 // own.stride, own.entries)), None)
 
 
-def unet_of(sizes: Layout, widths: Widths, embedding: int = 0) -> Any:
+def unet_of(sizes: BaseSizes, widths: Widths, embedding: int = 0) -> Any:
     """diffusers' U-Net with input channels for hyper-latents, conditioned on text or on an image embedding."""
     from rdpbench.codecs.diffusion.library import diffusers
 
@@ -251,7 +251,7 @@ def seeded(network: Any, seed: int) -> Any:
     """A network with its seeded random weights, a codebook's entries of length one among them."""
     import torch
 
-    network = models.draw(network, seed)
+    network = models.draw_weights(network, seed)
     for name, buffer in network.named_buffers():
         if name.endswith(("embed", "embed_avg")):
             entries = torch.randn(buffer.shape, generator=torch.Generator("cpu").manual_seed(seed))

@@ -299,7 +299,7 @@ def load_hed(weights: str = "official", device: str = "cpu") -> Any:
 def _load_hed(weights: str, device: str, file: str) -> Any:  # noqa: ARG001 - another file is another network
     if weights == "official":
         return load_strictly(hed_network, Weights(HED).read(), HED.id, rename=official_name).to(device)
-    net = models.draw(hed_network(1 if weights == "random-full" else 16), seed=9, gain=2**0.5)
+    net = models.draw_weights(hed_network(1 if weights == "random-full" else 16), seed=9, gain=2**0.5)
     # Scores of a size at which the sigmoid neither stays at a half nor at its ends.
     for name, _, _ in BLOCKS:
         net[f"netScore{name}"].weight.data /= 64
