@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import rdpbench
 from rdpbench import registry
-from rdpbench.config.typed import SETTINGS, plain
+from rdpbench.config.typed import SETTINGS, without_plus
 from rdpbench.datasets.command import add_arguments as data_arguments
 from rdpbench.errors import ConfigError, RdpbenchError
 from rdpbench.figures.command import add_arguments as figure_arguments
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
         options.parser.error(f"unrecognized arguments: {' '.join(rest)}{_meant(rest, options)}")
     if hasattr(options, "overrides"):
-        options.overrides = plain([*options.overrides, *rest, *([f"root={root}"] if root is not None else [])])
+        options.overrides = without_plus([*options.overrides, *rest, *([f"root={root}"] if root is not None else [])])
     elif root is not None and (not hasattr(options, "root") or getattr(options, "what", "runs") != "runs"):
         options.parser.error(f"root={root} means nothing here: this command neither makes nor reads runs")
     elif hasattr(options, "root"):
@@ -275,9 +275,9 @@ def _metric(_: argparse.Namespace) -> int:
 
 
 def _data(options: argparse.Namespace) -> int:
-    from rdpbench.datasets.command import run
+    from rdpbench.datasets.command import data_command
 
-    return run(options)
+    return data_command(options)
 
 
 def _doctor(_: argparse.Namespace) -> int:
@@ -308,7 +308,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from rdpbench.report.command import run
+    from rdpbench.report.command import report_command
     from rdpbench.report.pictures import Decoding
     from rdpbench.runners.coding import decode_row
     from rdpbench.runners.pool import set_up, start_server
@@ -317,7 +317,7 @@ def _report(options: argparse.Namespace) -> int:
     named = _named([*options.named, *(word for word in options.also if _is_of_codec(word))])
     options.also = [word for word in options.also if not _is_of_codec(word)]
     stores = [_stored(argparse.Namespace(name=name, root=options.root)) for name in (options.name, *options.also)]
-    return run(options, stores, Decoding(partial(decode_row, codec=named), set_up))
+    return report_command(options, stores, Decoding(partial(decode_row, codec=named), set_up))
 
 
 def _figure(options: argparse.Namespace) -> int:
@@ -327,9 +327,9 @@ def _figure(options: argparse.Namespace) -> int:
 
 
 def _study(options: argparse.Namespace) -> int:
-    from rdpbench.study.command import run
+    from rdpbench.study.command import study_command
 
-    return run(options, _console())
+    return study_command(options, _console())
 
 
 def _reproduce(options: argparse.Namespace) -> int:

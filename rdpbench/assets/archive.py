@@ -70,7 +70,7 @@ class _Bounded(io.BufferedReader):
         return super().read(size)
 
 
-def unpack(
+def unpack_zip(
     archive: Path,
     folder: Path,
     *,

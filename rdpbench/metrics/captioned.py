@@ -36,7 +36,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rdpbench.datasets.captions.models import CARDS, Captioner, Settings, captioner_identity, locate
+from rdpbench.datasets.captions.models import CARDS, Captioner, CaptionSettings, captioner_identity, locate
 from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.image import Image
 from rdpbench.metrics.contract import Array, Estimate, MetricOfSets, NetworkFeatures, by_name, variant
@@ -257,7 +257,7 @@ class CaptioningModel:
     def missing(self) -> str | None:
         """None if its files are here; else what, where from, how large, which licence, what to do."""
         try:
-            locate(CARDS[self.name], Settings())
+            locate(CARDS[self.name], CaptionSettings())
         except MissingNeed as error:
             return str(error)
         return None
@@ -265,7 +265,7 @@ class CaptioningModel:
 
 @cache
 def _captioner(name: str, device: str) -> Captioner:
-    settings = Settings(device=device)
+    settings = CaptionSettings(device=device)
     return Captioner(CARDS[name], locate(CARDS[name], settings), settings)
 
 
@@ -282,7 +282,7 @@ class CaptionFeatures(NetworkFeatures):
     @classmethod
     def made_by(cls) -> str:
         """What captions depend on beside the pixels: model, revision, how they are decoded; part of the arrays' key."""
-        return captioner_identity(CARDS[cls.model], Settings())
+        return captioner_identity(CARDS[cls.model], CaptionSettings())
 
     def extract(self, images: Sequence[Image], **_: Any) -> list[Array]:
         """The bytes of each caption, ``uint8 (length,)``; one image at a time, since a batch may change a word."""

@@ -54,7 +54,7 @@ BATCH = 16
 @cache
 def _shared(device: str) -> Any:
     """One network on each device for all presets of a process: 95 MB."""
-    return inception.build(read_tensors(inception.CARD)).to(device)
+    return inception.build_inception(read_tensors(inception.CARD)).to(device)
 
 
 class InceptionFeatures(NetworkFeatures):
@@ -74,7 +74,7 @@ class InceptionFeatures(NetworkFeatures):
         raise NotImplementedError
 
     def load(self, given: Mapping[str, Tensor] | None) -> Any:
-        return _shared(self.device) if given is None else inception.build(given).to(self.device)
+        return _shared(self.device) if given is None else inception.build_inception(given).to(self.device)
 
     def extract(self, images: Sequence[Image], **_: Any) -> list[NDArray[np.float32]]:
         """One array ``float32 (rows, 2048)`` per image: one row, or one for each patch. Sizes may differ.
@@ -158,30 +158,25 @@ def hific(image: Image, size: int = 256) -> list[Image]:
     return patches
 
 
-def _scaled(resize: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    return lambda images: inception.around_128(resize(images))
-
-
-def _features(name: str, scaled: Callable[[Tensor], Tensor], *, patched: bool = False) -> type[InceptionFeatures]:
-    return variant(InceptionFeatures, f"inception/{name}", scaled=staticmethod(scaled), patched=patched)
-
-
-_TF1 = _scaled(inception.tf1)
-FEATURES = {
+_SCALED: dict[str, Callable[[Tensor], Tensor]] = {
     # clean-fid's: bicubic, antialiased, never rounded.
-    "clean": _features("clean", _scaled(inception.clean)),
+    "clean": lambda images: inception.around_128(inception.clean(images)),
     # TensorFlow 1's resize, as FID's authors, torch-fidelity and torchmetrics before 1.8 have it.
-    "legacy-tf": _features("legacy-tf", _TF1),
+    "legacy-tf": lambda images: inception.around_128(inception.tf1(images)),
     # pytorch-fid's: values of [0, 1] resized bilinearly without antialiasing, then stretched to [-1, 1].
-    "legacy-torch": _features("legacy-torch", lambda images: 2 * inception.plain(images / 255) - 1),
+    "legacy-torch": lambda images: 2 * inception.plain(images / 255) - 1,
     # torchmetrics' default from 1.8 on: bilinear, antialiased.
-    "tm-1.8": _features("tm-1.8", _scaled(inception.antialiased)),
+    "tm-1.8": lambda images: inception.around_128(inception.antialiased(images)),
     # Patches, each enlarged to 299 as legacy-tf does: HiFiC, MS-ILLM, GLC.
-    "hific-patch": _features("hific-patch", _TF1, patched=True),
+    "hific-patch": lambda images: inception.around_128(inception.tf1(images)),
     # The same patches, which the network sees at 256 x 256.
-    "hific-patch-noresize": _features(
-        "hific-patch-noresize", lambda images: inception.around_128(images.float()), patched=True
-    ),
+    "hific-patch-noresize": lambda images: inception.around_128(images.float()),
+}
+FEATURES = {
+    name: variant(
+        InceptionFeatures, f"inception/{name}", scaled=staticmethod(scaled), patched=name.startswith("hific-patch")
+    )
+    for name, scaled in _SCALED.items()
 }
 FAST = ("clean", "hific-patch", "legacy-tf")
 FEATURES |= {f"{name}/fast": variant(FEATURES[name], f"inception/{name}/fast", fast=True) for name in FAST}

@@ -14,7 +14,7 @@ from typing import Any
 from rdpbench import registry
 from rdpbench.assets.hashes import file_facts
 from rdpbench.codecs.contract import configuration_of
-from rdpbench.datasets.captions.models import Settings
+from rdpbench.datasets.captions.models import CaptionSettings
 from rdpbench.datasets.captions.sources import Caption, captions_of, parse, survey
 from rdpbench.datasets.contract import Dataset, Pin, dataset_of
 from rdpbench.datasets.index import Entry, index, notes
@@ -191,7 +191,7 @@ def _captions_for(bench: Bench, source: str, dataset: Dataset, entries: Sequence
         ConfigError: no such source, or images without a caption.
         MissingNeed: a list or a model that is not here, and may not or cannot be downloaded.
     """
-    parsed, settings = parse(source), Settings(device=bench.device)
+    parsed, settings = parse(source), CaptionSettings(device=bench.device)
     if bench.dry or not bench.download:
         cost = survey(parsed, entries, dataset=dataset.name, settings=settings)
         if cost.lacks:

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from rdpbench.assets import weights
-from rdpbench.assets.weights import Card, Folder, Weights, card_identity, fetch, read_tensors, resolve
+from rdpbench.assets.weights import Card, CardFolder, Weights, card_identity, fetch, read_tensors, resolve
 from rdpbench.errors import MissingNeed
 
 CONFIG = b'{"hidden_size": 8}'
-MODEL = Folder(
+MODEL = CardFolder(
     id="tiny-model",
     source="https://huggingface.co/someone/tiny-model",
     revision="main",

@@ -201,10 +201,10 @@ def test_what_lies_nowhere_is_said(tmp_path: Path, here: Any, capsys: Any, own: 
 
 
 def test_label_maps_among_the_images_are_no_images(tmp_path: Path, own: Path) -> None:
-    from rdpbench.datasets.folder import Folder
+    from rdpbench.datasets.folder import ImageFolder
 
     (tmp_path / "maps").rename(own / "maps")
-    folder = Folder(str(own), labels=str(own / "maps"))
+    folder = ImageFolder(str(own), labels=str(own / "maps"))
     assert len(folder) == 4
     assert [sample.labels for sample in folder.samples()] == [own / "maps" / f"image0{n}.png" for n in range(4)]
 

@@ -42,7 +42,7 @@ from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.systems import System, seeded
 from rdpbench.errors import CodecError, MetricError, MissingNeed
 from rdpbench.needs import Need, Package, package_version
-from rdpbench.networks.clip import B32, SHAPES, TOKENS, build, configuration, read_tokens
+from rdpbench.networks.clip import B32, SHAPES, TOKENS, build_clip, configuration, read_tokens
 from rdpbench.networks.precision import one_thread
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def official_reader(device: str = "cpu", *, portable: bool = False) -> Reader:
         if text := need.missing():
             raise MissingNeed(text)
     try:
-        tower = build(SHAPES[B32.id], read_tensors(B32)).text_model
+        tower = build_clip(SHAPES[B32.id], read_tensors(B32)).text_model
     except MetricError as error:
         raise CodecError(str(error)) from error
     return Reader(tower, read_tokens(resolve(TOKENS)), device=device, portable=portable)
