@@ -70,7 +70,8 @@ def weights_of(bench: Bench, codec: CodecSetting) -> list[Need]:
     axis = axis_of(codec)
     rates: Iterable[float | None] = [None]
     if axis is not None:
-        rates = axis.points if bench.targets else dict.fromkeys(rate for rate, _, _ in points(bench, codec))
+        listed = axis.points or axis.values
+        rates = listed if bench.targets else dict.fromkeys(rate for rate, _, _ in points(bench, codec))
     own = needs_of(registry.load("codec", codec.use))
     found = [need for rate in rates for need in needs_of_built(build(codec, rate)) if need not in own]
     return list(dict.fromkeys(found))

@@ -380,7 +380,7 @@ def test_pixels_follow_the_one_rounding_rule_and_latents_come_back(photograph: I
     expected = np.floor(255 * np.clip(planes / 2 + 0.5, 0, 1) + 0.5).transpose(1, 2, 0)
     assert np.array_equal(made[1], expected)
     assert made[0].shape == (60, 100, 3)
-    from rdpbench.codecs.learned.frames import to_planes
+    from rdpbench.codecs.learned.systems import to_planes
 
     shown = prompts.FRAME.pad(to_planes([photograph[:60, :100]], "cpu", torch.float32))
     with torch.inference_mode():

@@ -26,7 +26,7 @@ from rdpbench.codecs.diffusion.perco.codec import PerCo, with_seed
 from rdpbench.codecs.diffusion.perco.image import PerCoImage
 from rdpbench.codecs.diffusion.perco.pipeline import POINTS
 from rdpbench.codecs.diffusion.sd_vae import StableDiffusionVAE
-from rdpbench.codecs.learned.frames import to_planes
+from rdpbench.codecs.learned.systems import to_planes
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, OutOfRange, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.networks.precision import reproducible

@@ -17,7 +17,7 @@ from rdpbench.codecs.diffusion import models, prompts, sd_vae
 from rdpbench.codecs.diffusion.library import diffusers
 from rdpbench.codecs.diffusion.perco import pipeline
 from rdpbench.codecs.diffusion.sd_vae import StableDiffusionVAE
-from rdpbench.codecs.learned.frames import to_planes
+from rdpbench.codecs.learned.systems import to_planes
 from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange, UnknownName, UnsupportedImage
 from rdpbench.image import Image
 from rdpbench.networks.precision import reproducible

@@ -19,7 +19,7 @@ from rdpbench.codecs.diffusion.textual_inversion import coding
 from rdpbench.codecs.diffusion.textual_inversion import search as guiding
 from rdpbench.codecs.diffusion.textual_inversion import search as searching
 from rdpbench.codecs.diffusion.textual_inversion.search import Objective, Search, condition, empty_prompt, search
-from rdpbench.codecs.learned.frames import to_planes
+from rdpbench.codecs.learned.systems import to_planes
 from rdpbench.errors import BitstreamError, CodecError, ConfigError
 from rdpbench.image import Image
 

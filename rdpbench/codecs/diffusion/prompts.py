@@ -16,7 +16,7 @@ from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import OwnFolder, Weights, read_tensors, require
 from rdpbench.codecs.diffusion import bases, models
 from rdpbench.codecs.diffusion.models import Models, trainable
-from rdpbench.codecs.learned.frames import Frame, to_images
+from rdpbench.codecs.learned.systems import Frame, to_images
 from rdpbench.errors import CodecError, MetricError
 from rdpbench.image import Image
 from rdpbench.needs import Need

@@ -39,7 +39,7 @@ from rdpbench.codecs.diffusion.codec import adopt, check_count
 from rdpbench.codecs.diffusion.models import Models, trainable, vae_name
 from rdpbench.codecs.diffusion.perco import pipeline
 from rdpbench.codecs.learned.codec import Kind
-from rdpbench.codecs.learned.frames import check_pixels, size_of, to_planes
+from rdpbench.codecs.learned.systems import check_pixels, size_of, to_planes
 from rdpbench.errors import BitstreamError, OutOfRange, UnsupportedImage
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package, package_version

@@ -66,7 +66,6 @@ FILES = (
 ABOUT = 135_000_000
 """Bytes of 33,792,771 parameters in single precision; sizes of the files are not published."""
 GROUPS = 5
-GAUSSIAN = "gaussian_conditional."
 
 
 def checkpoint(quality: int) -> Weights:
@@ -100,23 +99,24 @@ def renamed(name: str) -> str:
     """
     if name.startswith(("h_a.", "h_s.", "entropy_bottleneck.")):
         return f"latent_codec.hyper.{name}"
-    if found := re.fullmatch(r"cc_transforms\.(\d+)\.(.*)", name):
-        return f"latent_codec.y.channel_context.y{int(found[1]) + 1}.{found[2]}"
-    if found := re.fullmatch(r"(context_prediction|ParamAggregation)\.(\d+)\.(.*)", name):
-        layer = {"ParamAggregation": "entropy_parameters"}.get(found[1], found[1])
-        return f"latent_codec.y.latent_codec.y{found[2]}.{layer}.{found[3]}"
-    return name
+    match = re.fullmatch(r"(cc_transforms|context_prediction|ParamAggregation)\.(\d+)\.(.*)", name)
+    if not match:
+        return name
+    layer, number, rest = match.groups()
+    if layer == "cc_transforms":
+        return f"latent_codec.y.channel_context.y{int(number) + 1}.{rest}"
+    layer = "entropy_parameters" if layer == "ParamAggregation" else layer
+    return f"latent_codec.y.latent_codec.y{number}.{layer}.{rest}"
 
 
 def spread(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a file, those of its one Gaussian model once for each of the network's five."""
-    out: dict[str, Tensor] = {}
+    spread_out: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if modern(name).startswith(GAUSSIAN):
-            out |= {f"latent_codec.y.latent_codec.y{at}.y.{modern(name)}": tensor for at in range(GROUPS)}
-        else:
-            out[name] = tensor
-    return out
+        of_all = modern(name).startswith("gaussian_conditional.")
+        names = [f"latent_codec.y.latent_codec.y{group}.y.{modern(name)}" for group in range(GROUPS)]
+        spread_out |= dict.fromkeys(names if of_all else [name], tensor)
+    return spread_out
 
 
 @dataclass(frozen=True)
@@ -124,23 +124,19 @@ class ELIC(LearnedCodec):
     """elic."""
 
     name: ClassVar[str] = "elic"
-    rate: ClassVar[Rate] = Rate("quality", 1, 6, points=tuple(range(1, 7)))
+    rate: ClassVar[Rate] = Rate("quality", 1, 6)
 
     quality: int = 1
     """Place of lambda among `LAMBDAS`."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.rate.check(self.name, self.quality)
 
     def published(self) -> Weights:
         return checkpoint(self.quality)
 
     def make(self) -> System:
-        from rdpbench.codecs.learned.elic_network import TINY, Elic, Layout, network, random_network
+        from rdpbench.codecs.learned.elic_network import TINY, ElicLayout, ElicSystem, network, random_network
 
         if self.weights == "official":
-            net = self.load(network(Layout()), spread=spread, rename=renamed)
+            net = self.load(network(ElicLayout()), spread=spread, rename=renamed)
         else:
-            net = random_network(TINY if self.weights == "random" else Layout(), self.quality)
-        return Elic(net, device=self.device, portable=self.portable)
+            net = random_network(TINY if self.weights == "random" else ElicLayout(), self.quality)
+        return ElicSystem(net, device=self.device, portable=self.portable)

@@ -40,8 +40,8 @@ from rdpbench.assets.weights import Card, Weights
 from rdpbench.codecs import legacy
 from rdpbench.codecs.contract import Rate
 from rdpbench.codecs.learned.codec import LearnedCodec
+from rdpbench.codecs.learned.entropy import set_tables
 from rdpbench.codecs.learned.systems import System
-from rdpbench.codecs.learned.tables import set_tables
 
 ROOT = "https://dl.fbaipublicfiles.com/NeuralCompression/2023-muckley-msillm"
 TARGETS = {-1: "0.00218", 0: "0.00438", 1: "0.035", 2: "0.07", 3: "0.14", 4: "0.3", 5: "0.45", 6: "0.9"}
@@ -101,28 +101,24 @@ class MSILLM(LearnedCodec):
     """MS-ILLM: fine-tuned against a discriminator of local labels."""
 
     name: ClassVar[str] = "msillm"
-    rate: ClassVar[Rate] = Rate("quality", -1, 6, points=tuple(range(-1, 7)))
+    rate: ClassVar[Rate] = Rate("quality", -1, 6)
     family: ClassVar[str] = "msillm"
     """What the official names begin with."""
 
     quality: int = 1
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.rate.check(self.name, self.quality)
-
     def published(self) -> Weights:
         return checkpoint(self.family, self.quality)
 
     def make(self) -> System:
-        from rdpbench.codecs.learned.msillm_network import FULL, TINY, Autoencoder, MeanScale, random_network
+        from rdpbench.codecs.learned.msillm_network import FULL, TINY, MsillmNetwork, MsillmSystem, random_network
 
         if self.weights == "official":
-            net = self.load(Autoencoder(FULL))
+            net = self.load(MsillmNetwork(FULL))
         else:
             net = random_network(TINY if self.weights == "random" else FULL, self.quality)
             set_tables(net, {})
-        return MeanScale(net, device=self.device, portable=self.portable)
+        return MsillmSystem(net, device=self.device, portable=self.portable)
 
     def printed(self, strings: Mapping[str, bytes], height: int, width: int) -> Mapping[str, float]:
         size = (height, width)
@@ -136,5 +132,5 @@ class NoGAN(MSILLM):
     """The same network, trained for MSE and LPIPS only: where MS-ILLM's fine-tuning began."""
 
     name: ClassVar[str] = "msillm-nogan"
-    rate: ClassVar[Rate] = Rate("quality", 1, 6, points=tuple(range(1, 7)))
+    rate: ClassVar[Rate] = Rate("quality", 1, 6)
     family: ClassVar[str] = "noganms"

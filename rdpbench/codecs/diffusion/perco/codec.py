@@ -54,7 +54,7 @@ from rdpbench.codecs.diffusion.perco import pipeline as perco_weights
 from rdpbench.codecs.diffusion.perco.pipeline import Pipeline
 from rdpbench.codecs.diffusion.prompts import Condition
 from rdpbench.codecs.learned.codec import Kind
-from rdpbench.codecs.learned.frames import check_pixels, size_of, to_planes
+from rdpbench.codecs.learned.systems import check_pixels, size_of, to_planes
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, UnsupportedImage
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package, package_version

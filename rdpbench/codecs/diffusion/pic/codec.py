@@ -85,7 +85,7 @@ from rdpbench.codecs.diffusion.pic import sketches
 from rdpbench.codecs.diffusion.pic.pez import Found, PromptSpace, Search, invert
 from rdpbench.codecs.diffusion.pic.sketches import Grey, SketchCoder
 from rdpbench.codecs.diffusion.sampling import Control, Unfinished
-from rdpbench.codecs.learned.frames import check_pixels, size_of
+from rdpbench.codecs.learned.systems import check_pixels, size_of
 from rdpbench.errors import BitstreamError, ConfigError, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.needs import Need, Package, package_version

@@ -36,9 +36,8 @@ from rdpbench.assets.weights import Card, Weights, require
 from rdpbench.codecs.contract import Codec, Side, needs_of, rate_of
 from rdpbench.codecs.diffusion import models
 from rdpbench.codecs.diffusion.models import trainable
-from rdpbench.codecs.learned.entropy import Reader, Writer
-from rdpbench.codecs.learned.hyperprior import Hyperprior, network, random_network
-from rdpbench.codecs.learned.tables import fit, set_tables
+from rdpbench.codecs.learned.entropy import Reader, Writer, load_with_tables, set_tables
+from rdpbench.codecs.learned.zoo import Hyperprior, network, random_network
 from rdpbench.errors import BitstreamError, CodecError, ConfigError
 from rdpbench.image import Image, check_image
 from rdpbench.needs import Need
@@ -160,7 +159,7 @@ def learned(trade_off: float, weights: str, portable: bool, device: str) -> Lear
 def _learned(trade_off: float, weights: str, portable: bool, device: str, file: str) -> Learned:  # noqa: ARG001 - as elsewhere
     if weights == "official":
         net, what = one_channel(network("cheng2020-attn", (192,))), checkpoint(trade_off)
-        fit(net, what.read(), what.id, stale="keep")
+        load_with_tables(net, what.read(), what.id, stale="keep")
     else:
         channels, quality = (12,) if weights == "random" else (192,), round(10 * trade_off) - 4
         net = one_channel(random_network("cheng2020-attn", channels, quality))

@@ -75,7 +75,7 @@ from rdpbench.codecs.diffusion.textual_inversion.search import (
     search,
     width_of,
 )
-from rdpbench.codecs.learned.frames import check_pixels, size_of, to_planes
+from rdpbench.codecs.learned.systems import check_pixels, size_of, to_planes
 from rdpbench.errors import BitstreamError, ConfigError, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.needs import Need
