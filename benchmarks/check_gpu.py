@@ -39,7 +39,7 @@ from random_metrics import BUILDERS, SIDE
 from rdpbench import registry
 from rdpbench.codecs.contract import make_ready, rate_of
 from rdpbench.codecs.learned.codec import LearnedCodec
-from rdpbench.datasets.samples import Samples
+from rdpbench.datasets.pinned import Samples
 from rdpbench.image import Image, read_image
 from rdpbench.runners.worker import synchronise
 

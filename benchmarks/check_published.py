@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from rdpbench.codecs.classical.bpg import BPG
-from rdpbench.codecs.classical.vtm import VTM
+from rdpbench.codecs.classical.vvc import VTM
 from rdpbench.codecs.contract import Side, coder_of
 from rdpbench.image import Image, read_image
 

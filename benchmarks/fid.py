@@ -35,11 +35,9 @@ from typing import Any
 import numpy as np
 
 from rdpbench.image import EXTENSIONS, Image, read_image
-from rdpbench.metrics.fid import FIDClean, FIDLegacyTF, FIDMetric
+from rdpbench.metrics.inception_distances import BATCH, METRICS
 from rdpbench.networks import inception
 from rdpbench.runners.pool import set_up
-
-BATCH = inception.BATCH
 
 
 def cut_images(source: Path, root: Path, count: int, size: int) -> tuple[Path, Path]:
@@ -80,7 +78,7 @@ def random_weights(path: Path) -> None:
     torch.save(network.state_dict(), path)
 
 
-PRESETS: dict[str, type[FIDMetric]] = {"legacy-tf": FIDLegacyTF, "clean": FIDClean}
+PRESETS = {preset: METRICS[f"fid/{preset}"] for preset in ("legacy-tf", "clean")}
 PARTS = ("loading", "resizing and the rest", "forward")
 
 
@@ -116,7 +114,7 @@ def start_worker(weights: Path) -> None:
     set_up()
     tensors = torch.load(weights, weights_only=True)
     for preset, metric in PRESETS.items():
-        _features[preset] = metric.features(tensors)  # type: ignore[call-arg]
+        _features[preset] = metric.features(tensors)
 
 
 def extract_shard(preset: str, paths: list[Path]) -> tuple[list[Any], dict[str, float]]:

@@ -38,8 +38,7 @@ from PIL import Image as pil
 
 from rdpbench.datasets.contract import Sample
 from rdpbench.datasets.folder import Folder
-from rdpbench.datasets.index import index
-from rdpbench.datasets.loader import ahead
+from rdpbench.datasets.index import ahead, index
 from rdpbench.datasets.protocols import load_under
 from rdpbench.image import Image
 from rdpbench.needs import Need

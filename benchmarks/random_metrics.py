@@ -89,7 +89,9 @@ def fid(name: str, tiny: bool, folder: Path) -> tuple[Build, str]:  # noqa: ARG0
 
     network = seeded(inception_v3(weights=None, num_classes=1008, aux_logits=False, init_weights=False))
     cls: Any = registry.load("metric", name)
-    return (lambda device: cls.features(network.state_dict(), device=device).extract), "rdpbench.networks.inception"
+    return (
+        lambda device: cls.features(network.state_dict(), device=device).extract
+    ), "rdpbench.metrics.inception_distances"
 
 
 def clip(name: str, tiny: bool, folder: Path) -> tuple[Build, str]:

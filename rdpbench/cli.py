@@ -18,7 +18,7 @@ from rdpbench.datasets.command import add_arguments as data_arguments
 from rdpbench.errors import ConfigError, RdpbenchError
 from rdpbench.figures.command import add_arguments as figure_arguments
 from rdpbench.gate.reproduce import add_arguments as reproduce_arguments
-from rdpbench.paths import RUNS, check_variables
+from rdpbench.paths import RUNS, available, check_variables
 from rdpbench.report.command import add_arguments as report_arguments
 from rdpbench.results.stats.bd import METHODS
 from rdpbench.study.command import add_arguments as study_arguments
@@ -206,16 +206,45 @@ def _run(options: argparse.Namespace) -> int:
     from rdpbench.runners.pool import start_early
 
     start_early(options.overrides)  # it imports in another process what this one imports next
-
-    from rdpbench.config.experiments import run
-
-    return run(options.overrides, _console())
+    return run_benches(options.overrides, _console())
 
 
 def _score(options: argparse.Namespace) -> int:
-    from rdpbench.config.experiments import run
+    return run_benches(options.overrides, _console(), encode=False)
 
-    return run(options.overrides, _console(), encode=False)
+
+def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = True) -> int:
+    """Run what was typed: one run, or those of an experiment, and then its figure; returns the worst exit code.
+
+    What a later run lacks is fetched, or stops the command, before the first one starts. A figure of ``conf/figure``
+    that has an experiment's name is drawn beside the first run, from these runs and from published numbers.
+
+    Raises:
+        RdpbenchError: what `rdpbench.runners.sweep.run` raises.
+    """
+    from rdpbench.config.bench import read_all
+    from rdpbench.figures import command
+    from rdpbench.runners import sweep
+    from rdpbench.runners.execute import store_of
+    from rdpbench.runners.preflight import fetch_weights
+
+    benches = read_all(overrides)
+    for bench in benches[1:]:
+        fetch_weights(bench)
+    codes = [sweep.run(bench, console, encode=encode) for bench in benches]
+    typed = [line.partition("=")[2] for line in overrides if line.startswith("experiment=")]
+    wanted = dict.fromkeys(name.strip() for line in typed for name in line.split(","))
+    stores = list(dict.fromkeys(store_of(bench).folder for bench in benches))
+    weights = [str(dict(codec.options).get("weights", "")) for bench in benches for codec, _ in bench.grid]
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    for name in [name for name in wanted if name in available("figure") and all(bench.figures for bench in benches)]:
+        console.print(f"{name}:", highlight=False)
+        options = parser.parse_args([])
+        options.names, options.runs, options.out = [name], list(map(str, stores)), stores[0] / "figures"
+        options.random = any(kind.startswith("random") for kind in weights)  # then under a watermark
+        command.run(options, console)
+    return max(codes)
 
 
 def _plan(options: argparse.Namespace) -> int:

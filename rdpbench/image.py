@@ -269,16 +269,16 @@ def to_uint8(unit: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.uint
     return rounded
 
 
-def check_image(image: Image, what: str = "image") -> Image:
-    """Return ``image`` if it is ``uint8 (H, W, 3)`` with at least one pixel; raise `ImageError` naming what it is.
+def check_image(image: Image, what: str = "image", error: type[Exception] = ImageError) -> Image:
+    """Return ``image`` if it is ``uint8 (H, W, 3)`` with at least one pixel; raise ``error`` naming what it is.
 
     A subclass of arrays comes back as a plain one: it could compare and subtract as it likes.
     """
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ImageError(f"{what} must be uint8 (H, W, 3), found {found}")
+        raise error(f"{what} must be uint8 (H, W, 3), found {found}")
     if 0 in image.shape:
-        raise ImageError(f"{what} has no pixels: {image.shape}")
+        raise error(f"{what} has no pixels: {image.shape}")
     return image if type(image) is np.ndarray else np.array(image)
 
 

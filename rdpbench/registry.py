@@ -32,6 +32,36 @@ from rdpbench.opened import watch
 
 Kind = Literal["codec", "dataset", "metric"]
 
+METRICS = {
+    "captioned": "caption/bleu-4/blip caption/bleu-4/blip2 caption/cider-d/blip caption/cider-d/blip2",
+    "clip": (
+        "clip-i/b32 clip-score/b32 clip-score/b32/gt-max clip-score/b32/gt-mean clip-score/hessel-b32 "
+        "clip-score/hessel-b32/gt-max clip-score/hessel-b32/gt-mean clip-score/l14 clip-score/l14/gt-max "
+        "clip-score/l14/gt-mean dclip/h14"
+    ),
+    "cmmd": "cmmd cmmd/noproj cmmd/split cmmd/unbiased",
+    "dists": "dists dists/256",
+    "diversity": "diversity/deviation diversity/lpips-alex diversity/lpips-squeeze diversity/lpips-vgg",
+    "edges": "edges/canny-f1 edges/canny-precision edges/canny-recall",
+    "flip": "flip",
+    "inception_distances": (
+        "fid/clean fid/clean/fast fid/hfd-256 fid/hific-patch fid/hific-patch-noresize fid/hific-patch/fast "
+        "fid/legacy-tf fid/legacy-tf/fast fid/legacy-torch fid/perco-512 fid/taco-299/patch fid/taco-299/whole "
+        "fid/text-sketch fid/tm-1.8 kid/clean kid/clean/fast kid/clean/full kid/clean/split kid/hfd-256 "
+        "kid/hfd-256/full kid/hific-patch kid/hific-patch-noresize kid/hific-patch-noresize/full kid/hific-patch/fast "
+        "kid/hific-patch/full kid/hific-patch/split kid/legacy-tf kid/legacy-tf/fast kid/legacy-tf/full "
+        "kid/legacy-tf/split kid/legacy-torch kid/legacy-torch/full kid/perco-512 kid/perco-512/full "
+        "kid/taco-299/patch kid/taco-299/patch/full kid/taco-299/whole kid/taco-299/whole/full kid/text-sketch "
+        "kid/text-sketch/full kid/tm-1.8 kid/tm-1.8/full"
+    ),
+    "lpips": "lpips/alex lpips/squeeze lpips/taco-script lpips/vgg",
+    "miou": "miou/eomt-large miou/eomt-small miou/maskformer-stuff",
+    "msssim": "ms-ssim ms-ssim/torchmetrics",
+    "pieapp": "pieapp/dense pieapp/sparse",
+    "psnr": "psnr psnr-pooled",
+}
+"""Metrics by the module of `rdpbench.metrics` whose ``METRICS`` has their classes."""
+
 BUILTIN: dict[Kind, dict[str, str]] = {
     "codec": {
         "avif": "rdpbench.codecs.classical.avif:AVIF",
@@ -72,96 +102,12 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "coco": "rdpbench.datasets.coco:COCO",
         "div2k": "rdpbench.datasets.div2k:DIV2K",
         "folder": "rdpbench.datasets.folder:Folder",
-        "kodak": "rdpbench.datasets.kodak:Kodak",
+        "kodak": "rdpbench.datasets.pinned:Kodak",
         "manifest": "rdpbench.datasets.folder:Listed",
-        "openimages": "rdpbench.datasets.openimages:OpenImages",
-        "samples": "rdpbench.datasets.samples:Samples",
+        "samples": "rdpbench.datasets.pinned:Samples",
     },
     "metric": {
-        "caption/bleu-4/blip": "rdpbench.metrics.captioned:BLEU4BLIP",
-        "caption/bleu-4/blip2": "rdpbench.metrics.captioned:BLEU4BLIP2",
-        "caption/cider-d/blip": "rdpbench.metrics.captioned:CIDErDBLIP",
-        "caption/cider-d/blip2": "rdpbench.metrics.captioned:CIDErDBLIP2",
-        "clip-i/b32": "rdpbench.metrics.clip:CLIPImage",
-        "clip-score/b32": "rdpbench.metrics.clip:CLIPScore",
-        "clip-score/b32/gt-max": "rdpbench.metrics.clip:CLIPScoreMax",
-        "clip-score/b32/gt-mean": "rdpbench.metrics.clip:CLIPScoreMean",
-        "clip-score/hessel-b32": "rdpbench.metrics.clip:HesselScore",
-        "clip-score/hessel-b32/gt-max": "rdpbench.metrics.clip:HesselScoreMax",
-        "clip-score/hessel-b32/gt-mean": "rdpbench.metrics.clip:HesselScoreMean",
-        "clip-score/l14": "rdpbench.metrics.clip:CLIPScoreL14",
-        "clip-score/l14/gt-max": "rdpbench.metrics.clip:CLIPScoreL14Max",
-        "clip-score/l14/gt-mean": "rdpbench.metrics.clip:CLIPScoreL14Mean",
-        "cmmd": "rdpbench.metrics.cmmd:CMMD",
-        "cmmd/noproj": "rdpbench.metrics.cmmd:CMMDNoProj",
-        "cmmd/split": "rdpbench.metrics.cmmd:CMMDSplit",
-        "cmmd/unbiased": "rdpbench.metrics.cmmd:CMMDUnbiased",
-        "dclip/h14": "rdpbench.metrics.clip:DCLIP",
-        "dists": "rdpbench.metrics.dists:DISTS",
-        "dists/256": "rdpbench.metrics.dists:SmallDISTS",
-        "diversity/deviation": "rdpbench.metrics.diversity:Deviation",
-        "diversity/lpips-alex": "rdpbench.metrics.diversity:LPIPSAlexDiversity",
-        "diversity/lpips-squeeze": "rdpbench.metrics.diversity:LPIPSSqueezeDiversity",
-        "diversity/lpips-vgg": "rdpbench.metrics.diversity:LPIPSVGGDiversity",
-        "edges/canny-f1": "rdpbench.metrics.edges:EdgeF1",
-        "edges/canny-precision": "rdpbench.metrics.edges:EdgePrecision",
-        "edges/canny-recall": "rdpbench.metrics.edges:EdgeRecall",
-        "fid/clean": "rdpbench.metrics.fid:FIDClean",
-        "fid/clean/fast": "rdpbench.metrics.fast:FIDCleanFast",
-        "fid/hfd-256": "rdpbench.metrics.fid:FIDHFD",
-        "fid/hific-patch": "rdpbench.metrics.fid:FIDHiFiCPatch",
-        "fid/hific-patch/fast": "rdpbench.metrics.fast:FIDHiFiCPatchFast",
-        "fid/hific-patch-noresize": "rdpbench.metrics.fid:FIDHiFiCPatchNoResize",
-        "fid/legacy-tf": "rdpbench.metrics.fid:FIDLegacyTF",
-        "fid/legacy-tf/fast": "rdpbench.metrics.fast:FIDLegacyTFFast",
-        "fid/legacy-torch": "rdpbench.metrics.fid:FIDLegacyTorch",
-        "fid/perco-512": "rdpbench.metrics.fid:FIDPerCo",
-        "fid/taco-299/patch": "rdpbench.metrics.fid:FIDTACOPatch",
-        "fid/taco-299/whole": "rdpbench.metrics.fid:FIDTACOWhole",
-        "fid/text-sketch": "rdpbench.metrics.fid:FIDTextSketch",
-        "fid/tm-1.8": "rdpbench.metrics.fid:FIDTorchMetrics",
-        "flip": "rdpbench.metrics.flip:FLIP",
-        "kid/clean": "rdpbench.metrics.kid:KIDClean",
-        "kid/clean/fast": "rdpbench.metrics.fast:KIDCleanFast",
-        "kid/clean/full": "rdpbench.metrics.kid:KIDCleanFull",
-        "kid/clean/split": "rdpbench.metrics.kid:KIDCleanSplit",
-        "kid/hfd-256": "rdpbench.metrics.kid:KIDHFD",
-        "kid/hfd-256/full": "rdpbench.metrics.kid:KIDHFDFull",
-        "kid/hific-patch": "rdpbench.metrics.kid:KIDHiFiCPatch",
-        "kid/hific-patch/fast": "rdpbench.metrics.fast:KIDHiFiCPatchFast",
-        "kid/hific-patch-noresize": "rdpbench.metrics.kid:KIDHiFiCPatchNoResize",
-        "kid/hific-patch-noresize/full": "rdpbench.metrics.kid:KIDHiFiCPatchNoResizeFull",
-        "kid/hific-patch/full": "rdpbench.metrics.kid:KIDHiFiCPatchFull",
-        "kid/hific-patch/split": "rdpbench.metrics.kid:KIDHiFiCPatchSplit",
-        "kid/legacy-tf": "rdpbench.metrics.kid:KIDLegacyTF",
-        "kid/legacy-tf/fast": "rdpbench.metrics.fast:KIDLegacyTFFast",
-        "kid/legacy-tf/full": "rdpbench.metrics.kid:KIDLegacyTFFull",
-        "kid/legacy-tf/split": "rdpbench.metrics.kid:KIDLegacyTFSplit",
-        "kid/legacy-torch": "rdpbench.metrics.kid:KIDLegacyTorch",
-        "kid/legacy-torch/full": "rdpbench.metrics.kid:KIDLegacyTorchFull",
-        "kid/perco-512": "rdpbench.metrics.kid:KIDPerCo",
-        "kid/perco-512/full": "rdpbench.metrics.kid:KIDPerCoFull",
-        "kid/taco-299/patch": "rdpbench.metrics.kid:KIDTACOPatch",
-        "kid/taco-299/patch/full": "rdpbench.metrics.kid:KIDTACOPatchFull",
-        "kid/taco-299/whole": "rdpbench.metrics.kid:KIDTACOWhole",
-        "kid/taco-299/whole/full": "rdpbench.metrics.kid:KIDTACOWholeFull",
-        "kid/text-sketch": "rdpbench.metrics.kid:KIDTextSketch",
-        "kid/text-sketch/full": "rdpbench.metrics.kid:KIDTextSketchFull",
-        "kid/tm-1.8": "rdpbench.metrics.kid:KIDTorchMetrics",
-        "kid/tm-1.8/full": "rdpbench.metrics.kid:KIDTorchMetricsFull",
-        "lpips/alex": "rdpbench.metrics.lpips:LPIPSAlex",
-        "lpips/squeeze": "rdpbench.metrics.lpips:LPIPSSqueeze",
-        "lpips/taco-script": "rdpbench.metrics.lpips:TACOScript",
-        "lpips/vgg": "rdpbench.metrics.lpips:LPIPSVGG",
-        "miou/eomt-large": "rdpbench.metrics.miou:MIoUEomtLarge",
-        "miou/eomt-small": "rdpbench.metrics.miou:MIoUEomtSmall",
-        "miou/maskformer-stuff": "rdpbench.metrics.miou:MIoUMaskFormerStuff",
-        "ms-ssim": "rdpbench.metrics.msssim:MSSSIM",
-        "ms-ssim/torchmetrics": "rdpbench.metrics.msssim:TorchmetricsMSSSIM",
-        "pieapp/dense": "rdpbench.metrics.pieapp:PieAPPDense",
-        "pieapp/sparse": "rdpbench.metrics.pieapp:PieAPPSparse",
-        "psnr": "rdpbench.metrics.psnr:PSNR",
-        "psnr-pooled": "rdpbench.metrics.psnr:PooledPSNR",
+        name: f"rdpbench.metrics.{module}:{name}" for module, all_names in METRICS.items() for name in all_names.split()
     },
 }
 
@@ -222,8 +168,9 @@ def installed_only() -> Iterator[None]:
 @cache
 def _builtin(target: str) -> type:
     """A class that ships; asked for a dozen times in a task."""
-    module, _, attribute = target.partition(":")
-    builtin: type = getattr(importlib.import_module(module), attribute)
+    where, _, name = target.partition(":")
+    module = importlib.import_module(where)
+    builtin: type = module.METRICS[name] if where.startswith("rdpbench.metrics.") else getattr(module, name)
     return builtin
 
 

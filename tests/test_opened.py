@@ -116,7 +116,7 @@ def test_what_is_written_or_is_not_the_users_does_not_count(folder: Path, body: 
 
 def test_what_others_open_meanwhile_is_not_its_own(folder: Path) -> None:
     """Images are read ahead in another thread while a codec runs."""
-    from rdpbench.datasets.loader import ahead
+    from rdpbench.datasets.index import ahead
 
     with ahead([folder / "w.png"] * 3, Path.read_bytes) as images:
         next(images)

@@ -6,7 +6,6 @@ Hydra's own launcher is not used: it knows neither resume nor a plan.
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,8 +14,10 @@ from typing import Any
 from rdpbench import own, registry
 from rdpbench.codecs.contract import check_options, own_identity_of, own_options, rate_of
 from rdpbench.config.typed import (
+    CHECKED,
     SETTINGS,
     Typed,
+    check_values,
     explain,
     full_reference,
     rewrite,
@@ -30,8 +31,6 @@ from rdpbench.setting import Bench, CodecSetting, DataSetting
 OVER_DECODES = ("diversity/deviation", "diversity/lpips-alex", "diversity/lpips-squeeze", "diversity/lpips-vgg")
 """Metrics over several decodes of one bitstream; in a run their names end in the number."""
 
-SEARCHES = ("image", "dataset", "pooled")
-"""What a target rate may be of: each image, the mean of bpp over the dataset, or all its bits over all its pixels."""
 KEYS = {
     "codec": ("name", "title", "use", "options", "rates", "role", "paper", "fidelity"),
     "data": ("name", "title", "use", "options"),
@@ -48,11 +47,11 @@ def read(overrides: Sequence[str]) -> Bench:
     Raises:
         ConfigError: an override that cannot be meant, with the nearest that can; or an experiment of several runs.
     """
-    found = read_all(overrides)
-    if len(found) > 1:
-        told = "\n  ".join(" ".join(bench.overrides) for bench in found)
-        raise ConfigError(f"these are {len(found)} runs, and this command takes one; they are:\n  {told}")
-    return found[0]
+    benches = read_all(overrides)
+    if len(benches) > 1:
+        runs = "\n  ".join(" ".join(bench.overrides) for bench in benches)
+        raise ConfigError(f"these are {len(benches)} runs, and this command takes one; they are:\n  {runs}")
+    return benches[0]
 
 
 def read_all(overrides: Sequence[str]) -> list[Bench]:
@@ -120,50 +119,38 @@ def _put(plain: dict[Any, Any], key: str, value: object) -> None:
 
 def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple[str, ...]) -> Bench:
     first, axes, metrics = composed[0], typed.axes, typed.metrics
-    partial = _flag(first, "allow_partial")
-    kind = _weights(first["weights"])
-    grid = dict.fromkeys((_codec(one, kind), _data(one["data"], partial)) for one in composed)
+    check_values(first)
+    grid = dict.fromkeys(
+        (_codec(config, first["weights"]), _data(config["data"], first["allow_partial"])) for config in composed
+    )
     _check_labels({codec for codec, _ in grid})
     if axes.get("rate") and axes.get("bpp"):
         raise ConfigError("rate= gives native settings and bpp= searches them; give one of the two")
-    if first["search"] not in SEARCHES:
-        raise ConfigError(f"search={first['search']} is none of {', '.join(SEARCHES)}")
-    tolerance = _tolerance(first["tolerance"])
     unused = [line for line in overrides if line.partition("=")[0] in ("search", "tolerance")]
     if unused and not axes.get("bpp"):
         raise ConfigError(f"{unused[0]} says how target rates are searched, and there are none; add bpp=0.25")
-    decodes = _count(first, "decodes", 1) or 1
-    names = _metrics(tuple(metrics) if metrics is not None else tuple(first["metrics"]["names"]), decodes)
+    if first["timeout"] and first["runner"]["workers"] == 0:
+        timeout = first["timeout"]
+        raise ConfigError(f"timeout={timeout} needs a worker process that can be ended, and workers=0 has none")
+    names = _metrics(tuple(metrics) if metrics is not None else tuple(first["metrics"]["names"]), first["decodes"])
+    others = {"keep", "weights", "allow_partial", "runner.workers"}
     return Bench(
         grid=tuple(grid),
         rates=tuple(axes["rate"]) if axes.get("rate") else None,
-        points=_count(first, "points", 1, "all"),
         targets=tuple(axes["bpp"]) if axes.get("bpp") else None,
-        search=first["search"],
-        tolerance=tolerance,
         seeds=tuple(int(seed) for seed in axes.get("seed", [0])),
         captions=tuple(dict.fromkeys(typed.captions)),
         metrics=names,
         metrics_available=bool(first["metrics"].get("available")),
-        limit=_count(first, "limit", 1, "all"),
-        run=first["run"],
         root=Path(first["root"] or RUNS).expanduser(),
-        keep=_keep(first["keep"]),
-        retry_failed=_flag(first, "retry_failed"),
-        allow_unreliable=_flag(first, "allow_unreliable"),
-        verify=_count(first, "verify", 0) or 0,
-        download=_flag(first, "download"),
-        timing=_flag(first, "timing"),
-        figures=_flag(first, "figures"),
-        workers=_count(first["runner"], "workers", 0, "one per core; 0 means this process"),
+        keep={"all": None, "none": 0}.get(first["keep"], first["keep"]),
+        workers=first["runner"]["workers"],
         device=str(first["runner"]["device"]),
-        decodes=decodes,
-        batch=_count(first, "batch", 1) or 1,
-        timeout=_timeout(first),
+        **{name: first[name] for name in ("run", *CHECKED) if name not in others},
         overrides=overrides,
         # What Hydra does not see is put in: a record that shows defaults instead would be wrong.
         composed=first["_as_typed"] | axes | {"captions": typed.captions or None, "metrics": {"names": list(names)}},
-        interpolated={key: text for one in composed for key, text in _interpolated(one, one["_as_typed"])},
+        interpolated={key: text for config in composed for key, text in _interpolated(config, config["_as_typed"])},
     )
 
 
@@ -173,8 +160,8 @@ def _interpolated(value: Any, typed: Any, name: str = "") -> Iterator[tuple[tupl
         for key, inner in typed.items():
             yield from _interpolated(value[key], inner, str(key))
     elif isinstance(typed, list):
-        for one, inner in zip(value, typed, strict=True):
-            yield from _interpolated(one, inner, name)
+        for part, inner in zip(value, typed, strict=True):
+            yield from _interpolated(part, inner, name)
     elif isinstance(typed, str) and "${" in typed and value != typed:
         yield (name, value), typed
 
@@ -209,56 +196,6 @@ def _check_labels(codecs: Iterable[CodecSetting]) -> None:
             raise ConfigError(
                 f"two curves would have the name {codec.name!r}: {other.use} and {codec.use}; rename one of the classes"
             )
-
-
-def _count(config: Mapping[str, Any], key: str, least: int, none: str = "") -> int | None:
-    value = config[key]
-    if value is None and none:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        unless = f", or null for {none}" if none else ""
-        raise ConfigError(f"{key}={value} must be a whole number from {least}{unless}")
-    return value
-
-
-def _timeout(config: Mapping[str, Any]) -> float | None:
-    value = config["timeout"]
-    if value is None:
-        return None
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
-        raise ConfigError(f"timeout={value} must be seconds for each task, 0 for no limit, or null for a generous one")
-    if value and config["runner"]["workers"] == 0:
-        raise ConfigError(f"timeout={value} needs a worker process that can be ended, and workers=0 has none")
-    return float(value)
-
-
-def _tolerance(value: object) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise ConfigError(f"tolerance={value} must be a number above 0; 0.1 takes rates within 10 % of bpp=")
-    return float(value)
-
-
-def _flag(config: Mapping[str, Any], key: str) -> bool:
-    value = config[key]
-    if not isinstance(value, bool):
-        raise ConfigError(f"{key}={value} must be true or false")
-    return value
-
-
-def _keep(value: object) -> int | None:
-    if value == "all":
-        return None
-    if value == "none":
-        return 0
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    raise ConfigError(f"keep={value} must be all, none, or a number of images per rate point")
-
-
-def _weights(value: object) -> str | None:
-    if value not in (None, "official", "random", "random-full"):
-        raise ConfigError(f"weights={value} must be official, random (tiny networks), or random-full")
-    return str(value) if value else None
 
 
 def _codec(one: Mapping[str, Any], weights: str | None) -> CodecSetting:

@@ -7,12 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rdpbench import registry
 from rdpbench.errors import ConfigError
 from rdpbench.needs import Need, package_version
-from rdpbench.paths import RUNS, cache_folder, conf_folder
+from rdpbench.paths import RUNS, available, cache_folder, conf_file, conf_folder, records
 
 
 def listing(what: str, runs: Path = Path(RUNS)) -> list[str]:
@@ -25,9 +23,9 @@ def listing(what: str, runs: Path = Path(RUNS)) -> list[str]:
     if what == "metrics":
         return _columns([_metric(name) for name in registry.names("metric")])
     if what == "experiments":
-        return _columns([(path.stem, _title(path)) for path in _files("experiment")])
+        return _columns([(name, _title(conf_file("experiment", name))) for name in available("experiment")])
     group = {"codecs": "codec", "datasets": "data"}[what]
-    rows = [(record["name"], _rates(record), record["title"]) for record in _records(group) if record["use"]]
+    rows = [(record["name"], _rates(record), record["title"]) for record in records(group) if record["use"]]
     own = [name for name in registry.names("codec" if group == "codec" else "dataset") if _is_entry(group, name)]
     rows += [(name, "", "entry point of an installed package") for name in own]
     hint = "your own: codec=./mine.py:MyCodec" if group == "codec" else "any folder: data=folder:PATH"
@@ -57,7 +55,7 @@ def doctor() -> list[str]:
         ("datasets", "dataset", "data"),
     ):
         out += ["", title]
-        for record in _records(group):
+        for record in records(group):
             if record["use"]:
                 state = _state(record["name"], kind, record["use"])  # type: ignore[arg-type]
                 if kind == "codec" and state[0].startswith("  ok"):
@@ -101,31 +99,23 @@ def _weights(record: dict[str, Any]) -> list[str]:
 
 def _absent(record: dict[str, Any]) -> list[str]:
     """Of a dataset that is not here, what the first run would download."""
+    from rdpbench.datasets.command import named_dataset
+
     try:
-        dataset: Any = registry.load("dataset", record["use"])(**(record.get("options") or {}))
+        dataset = named_dataset(record["name"])
     except ConfigError:  # needs an option, such as a folder
         return []
     if not getattr(dataset, "missing", lambda: None)():
         return []
     size = getattr(dataset, "download_size", "of unknown size")
     how = f"the first run downloads it, or type: rdpbench data fetch {record['name']}"
-    return [f"           not here, {size}; {how if hasattr(dataset, 'verify') else 'listed only'}"]
+    return [f"           not here, {size}; {how}"]
 
 
 def _gpu() -> str:
     import torch
 
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU that torch can use"
-
-
-def _files(group: str) -> list[Path]:
-    return sorted((conf_folder() / group).glob("*.yaml"))
-
-
-def _records(group: str) -> list[dict[str, Any]]:
-    # The C loader reads the thirty small files in a few milliseconds.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return [yaml.load(path.read_text(), Loader=loader) for path in _files(group)]  # noqa: S506 (a safe loader)
 
 
 def _title(path: Path) -> str:

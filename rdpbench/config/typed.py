@@ -19,63 +19,75 @@ import difflib
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from rdpbench import registry
 from rdpbench.codecs.contract import OWN_WEIGHTS, option_names, set_elsewhere
 from rdpbench.errors import ConfigError, UnknownName
-from rdpbench.paths import available, conf_folder
-
-SETTINGS = (
-    *(
-        "codec",
-        "data",
-        "metrics",
-        "experiment",
-        "rate",
-        "points",
-        "bpp",
-        "search",
-        "tolerance",
-        "seed",
-        "decodes",
-        "captions",
-    ),
-    *("weights", "limit", "allow_partial", "allow_unreliable", "run", "root", "keep", "retry_failed"),
-    *("timeout", "verify"),
-    *("download", "figures", "batch", "timing", "workers", "device", "runner", "runner.workers", "runner.device"),
-    *("data.path", "metrics.names", "metrics.available"),
-)
-"""All that can be typed, but for ``codec.options.*`` and ``data.options.*``, which the classes at hand decide."""
+from rdpbench.paths import available, conf_folder, experiment, read_yaml
 
 AXES = ("rate", "bpp", "seed")
 """Expanded after composing, since one compose takes 28 ms."""
-
 LITERAL = ("root", "run", "data.path")
 """Taken as they are typed: folder names may hold spaces, commas, quotes and ``${``, which mean something to Hydra."""
 
 
-def experiment(name: str) -> list[list[str]]:
-    """The runs that ``conf/experiment/NAME.yaml`` stands for, each as its overrides: a list of lines, or several.
+SEARCHES = ("image", "dataset", "pooled")
+"""What a target rate may be of: each image, the mean of bpp over the dataset, or all its bits over all its pixels."""
 
-    >>> len(experiment("taco-a1"))
-    3
-    """
-    import yaml
 
-    if name not in available("experiment"):
-        raise UnknownName("experiment", name, available("experiment"))
-    path = conf_folder() / "experiment" / f"{name}.yaml"
-    try:
-        lines = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no YAML: {error}") from error
-    runs = lines if isinstance(lines, list) and lines and isinstance(lines[0], list) else [lines]
-    if not all(isinstance(run, list) and all(isinstance(line, str) for line in run) for run in runs):
-        raise ConfigError(f"{path}: it must be a list of key=value lines, or several such lists, one for each run")
-    return runs
+def _whole(least: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _or_null(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or fits(value)
+
+
+_FLAG = (lambda value: isinstance(value, bool), "true or false")
+CHECKED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "points": (_or_null(_whole(1)), "a whole number from 1, or null for all"),
+    "limit": (_or_null(_whole(1)), "a whole number from 1, or null for all"),
+    "decodes": (_whole(1), "a whole number from 1"),
+    "batch": (_whole(1), "a whole number from 1"),
+    "verify": (_whole(0), "a whole number from 0"),
+    "runner.workers": (_or_null(_whole(0)), "a whole number from 0, or null for one per core; 0 means this process"),
+    "timeout": (_or_null(_is_number), "seconds for each task, 0 for no limit, or null for a generous one"),
+    "search": (lambda value: value in SEARCHES, " or ".join(SEARCHES)),
+    "tolerance": (lambda value: _is_number(value) and value > 0, "a number above 0; 0.1 takes rates 10 % from bpp="),
+    "keep": (
+        lambda value: value in ("all", "none") or _whole(0)(value),
+        "all, none, or a number of images per rate point",
+    ),
+    "weights": (
+        lambda value: value in (None, "official", "random", "random-full"),
+        "official, random (tiny networks), or random-full",
+    ),
+    **dict.fromkeys(("allow_partial", "allow_unreliable", "retry_failed", "download", "figures", "timing"), _FLAG),
+}
+"""Settings whose values are checked alone: what fits, and what they must be."""
+SETTINGS = (
+    *("codec", "data", "metrics", "runner", "experiment", "captions", "run", "root", "workers", "device"),
+    *AXES,
+    *CHECKED,
+    *("runner.device", "data.path", "metrics.names", "metrics.available"),
+)
+"""All that can be typed, but for ``codec.options.*`` and ``data.options.*``, which the classes at hand decide."""
+
+
+def check_values(composed: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for a value that a setting cannot have."""
+    for name, (fits, must) in CHECKED.items():
+        group, _, key = name.rpartition(".")
+        value = composed[group][key] if group else composed[name]
+        if not fits(value):
+            raise ConfigError(f"{key}={value} must be {must}")
 
 
 def plain(overrides: Iterable[str]) -> list[str]:
@@ -307,17 +319,16 @@ def _nearest(last: str, names: Iterable[str]) -> str:
 
 def _options_typed(kind: Literal["codec", "data"], overrides: Sequence[str]) -> Iterator[str]:
     """What the codecs or datasets that were typed can be given, as far as these exist: ``codec.options.chroma``."""
-    import yaml
-
     typed = [line.partition("=")[2] for line in overrides if line.startswith(f"{kind}=")]
     for name in (name for value in typed for name in _names(kind, value)):
         path = conf_folder() / kind / f"{name.partition(':')[0]}.yaml"
         try:
-            use = yaml.safe_load(path.read_text())["use"] if path.is_file() else name
+            use = read_yaml(path)["use"] if path.is_file() else name
             cls = registry.load("codec" if kind == "codec" else "dataset", use)
-        except (ConfigError, yaml.YAMLError, KeyError, TypeError):  # another message is about these
+        except (ConfigError, KeyError, TypeError):  # another message is about these
             continue
-        yield from (f"{kind}.options.{one}" for one in option_names(cls) or () if one not in set_elsewhere(cls))
+        known = (option for option in option_names(cls) or () if option not in set_elsewhere(cls))
+        yield from (f"{kind}.options.{option}" for option in known)
 
 
 def explain(message: str) -> ConfigError:

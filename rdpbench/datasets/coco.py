@@ -18,307 +18,121 @@ Beside the images, where they are here or asked for with ``rdpbench data fetch N
   ``karpathy`` takes those of his file, whose order differs, and ``none`` gives none.
 - Label maps: ``labels=stuff`` (COCO-Stuff, 171 classes) or ``labels=panoptic`` (133 classes), made from the publishers'
   PNGs and kept in the cache (`rdpbench.datasets.labels`).
-
-Captions and label maps of COCO: where they lie, how they are fetched, and PNGs of publishers as maps of classes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
+from itertools import repeat
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, TypeAlias
+
+from filelock import FileLock
 
 from rdpbench.assets.hashes import file_facts, identity
-from rdpbench.datasets import lists
-from rdpbench.datasets.contract import Sample
-from rdpbench.datasets.fetching import Archive, Drawn, Names, Part, Release, fetch, recorded, some, unpack_part
-from rdpbench.datasets.labels import Annotations, Segments, image_number
-from rdpbench.datasets.loader import ahead
-from rdpbench.datasets.official import File, Official
+from rdpbench.datasets.contract import Sample, few
+from rdpbench.datasets.fetching import OfficialArchive, megabytes
+from rdpbench.datasets.index import ahead
+from rdpbench.datasets.manifest import differences
+from rdpbench.datasets.official import Drawn, Official, Release, Unpacked, listed_names, published_list
 from rdpbench.errors import ConfigError, ImageError, MissingNeed
 from rdpbench.paths import cache_folder, data_folders, written_whole
 
-_ANNOTATIONS_BASE = "http://images.cocodataset.org/annotations/"
+_BASE = "http://images.cocodataset.org/"
+_NAME_2014 = r"COCO_val2014_\d{12}\.jpg"
+_NAME_2017 = r"\d{12}\.jpg"
 
-CAPTIONS_2014 = Part(
-    Archive(
-        _ANNOTATIONS_BASE + "annotations_trainval2014.zip",
-        252_872_794,
-        "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009",
-        "0a379cfc70b0e71301e0f377548639bd",
-        growth=12,
-    ),
+
+@cache
+def _perco_names() -> frozenset[str]:
+    return frozenset(listed_names("coco-train2017-perco"))
+
+
+CAPTIONS_2014 = OfficialArchive(
+    _BASE + "annotations/annotations_trainval2014.zip",
     "annotations-2014",
     2,
     r"(?:annotations/)?(captions_(?:train|val)2014\.json)",
+    252_872_794,
+    "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009",
+    "0a379cfc70b0e71301e0f377548639bd",
+    growth=12,
 )
-CAPTIONS_2017 = Part(
-    Archive(
-        _ANNOTATIONS_BASE + "annotations_trainval2017.zip",
-        252_907_541,
-        "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
-        "f4bbac642086de4f52a3fdda2de5fa2c",
-        growth=12,
-    ),
+CAPTIONS_2017 = OfficialArchive(
+    _BASE + "annotations/annotations_trainval2017.zip",
     "annotations-2017",
     2,
     r"(?:annotations/)?(captions_(?:train|val)2017\.json)",
+    252_907_541,
+    "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
+    "f4bbac642086de4f52a3fdda2de5fa2c",
+    growth=12,
 )
-KARPATHY = Part(
-    Archive(
-        "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip",
-        36_745_453,
-        "4cfd70132527b80933105e5829dc9034eaab9573482e2e680abbab6130244817",
-        growth=12,
-    ),
+KARPATHY = OfficialArchive(
+    "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip",
     "annotations-karpathy",
     1,
     r"(?:.*/)?(dataset_coco\.json)",
+    36_745_453,
+    "4cfd70132527b80933105e5829dc9034eaab9573482e2e680abbab6130244817",
+    growth=12,
 )
-STUFF = Part(
+STUFF = OfficialArchive(
     # About 659 MB; nobody published a hash.
-    Archive(
-        "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip",
-        None,
-        growth=4,
-    ),
+    "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip",
     "stuffthingmaps",
     123_287,
     r"(?:stuffthingmaps/)?((?:train|val)2017/\d{12}\.png)",
+    growth=4,
 )
-PANOPTIC = Part(
-    Archive(
-        _ANNOTATIONS_BASE + "panoptic_annotations_trainval2017.zip",
-        860_725_834,
-        "c05f76d2129b6b561eb70efe16e7006df62f73fb92889132d373b9d90e31a370",
-        growth=4,
-    ),
+PANOPTIC = OfficialArchive(
+    _BASE + "annotations/panoptic_annotations_trainval2017.zip",
     "annotations-panoptic",
     4,
     r"(?:annotations/)?(panoptic_(?:train|val)2017\.(?:json|zip))",
+    860_725_834,
+    "c05f76d2129b6b561eb70efe16e7006df62f73fb92889132d373b9d90e31a370",
+    growth=4,
 )
-_PARTS = (CAPTIONS_2014, CAPTIONS_2017, KARPATHY, STUFF, PANOPTIC)
-
-
-def wanted(beside: Sequence[str], images: str, captions: str, labels: str) -> list[tuple[Part, str]]:
-    """The archives to fetch for ``captions`` and ``labels`` of a folder of images.
-
-    Raises:
-        ConfigError: something else, or labels without saying which.
-
-    >>> [part.folder for part, _ in wanted(["captions"], "val2014", "auto", "none")]
-    ['annotations-2014']
-    """
-    parts: list[tuple[Part, str]] = []
-    for what in beside:
-        if what == "captions":
-            year = CAPTIONS_2014 if images.endswith("2014") else CAPTIONS_2017
-            parts.append((KARPATHY if captions == "karpathy" else year, what))
-        elif what in ("labels", "stuff", "panoptic"):
-            kind = labels if what == "labels" else what
-            parts.append((STUFF if kind == "stuff" else PANOPTIC, what))
-        else:
-            raise ConfigError(f"{what!r} is nothing that lies beside COCO's images: captions, labels, stuff, panoptic")
-    return parts
-
-
-def get(part: Part, source: str | None, how: str) -> None:
-    """Fetch one of the archives, if it is not here yet; panoptic maps are archives in an archive."""
-    home = data_folders("coco")[-1]
-    if not recorded(part, home / part.folder):
-        fetch(part, "coco", source, how)
-    if part is PANOPTIC:
-        for split in ("train2017", "val2017"):
-            inner = home / part.folder / f"panoptic_{split}.zip"
-            target = home / f"panoptic_{split}"
-            maps = Part(Archive(inner.as_uri(), None, growth=4), target.name, None, r"(?:[^/]+/)?(\d{12}\.png)")
-            if inner.is_file() and not recorded(maps, target):
-                unpack_part(maps, inner, target)
-
-
-def how(what: str, name: str, images: str, labels: str) -> str:
-    """How to get captions or label maps, by command and by hand."""
-    [(part, _)] = wanted([what], images, "auto", labels)
-    what = labels if what == "labels" and labels != "none" else what
-    ask = {"labels": "panoptic (or stuff)", "stuff": "stuff", "panoptic": "panoptic"}.get(what, "")
-    ask = f" and data.options.labels={ask} asks for them" if ask and labels != what else ""
-    return (
-        f"type `rdpbench data fetch {name} --with {what}`{ask}; by hand: {part.archive.url} ({part.archive.size()}, "
-        f"CC BY 4.0), unpacked into {data_folders('coco')[-1] / part.folder} or beside the images"
-    )
-
-
-def caption_file(captions: str, roots: Sequence[Path], images: str) -> Path | None:
-    """The annotation file with the captions of a folder of images; None if it is nowhere."""
-    if captions == "karpathy":
-        return _find("dataset_coco.json", roots, KARPATHY)
-    year = CAPTIONS_2014 if images.endswith("2014") else CAPTIONS_2017
-    return _find(f"captions_{images}.json", roots, year)
-
-
-def verify() -> list[str]:
-    """What of the unpacked annotations and label maps is not as recorded."""
-    out: list[str] = []
-    for home in data_folders("coco"):
-        for part in _PARTS:
-            manifest = recorded(part, home / part.folder) if (home / part.folder).is_dir() else None
-            files = manifest.files if manifest else {}
-            gone = [name for name in files if not (home / part.folder / name).is_file()]
-            out += [f"{home / part.folder / name} is missing" for name in gone]
-            here = [name for name in files if name not in gone]
-            facts = file_facts((home / part.folder / name for name in here), remembered=False)
-            out += [
-                f"{path}: sha256 {found.sha256}, recorded {files[name]}"
-                for name, (path, found) in zip(here, facts, strict=True)
-                if found.sha256 != files[name]
-            ]
-    return out
-
-
-@contextmanager
-def label_maps(
-    kind: str, roots: Sequence[Path], names: Sequence[str], lacking: Callable[[str, Sequence[str], int], None]
-) -> Iterator[Iterator[Path | None]]:
-    """The label map of each image, in order; ``lacking`` is told of images without one before the first comes.
-
-    The publishers' PNGs become maps of classes once, ahead of the consumer, and these stay in the cache.
-    """
-    sources = [_label_source(kind, roots, image_number(name)) for name in names]
-    lacking("labels", [name for name, source in zip(names, sources, strict=True) if source is None], len(names))
-    files = (_find(f"panoptic_{split}.json", roots, PANOPTIC) for split in _SPLITS)
-    tables = [Annotations(path) for path in files if path] if kind == "panoptic" else []
-    work = (
-        (kind, source, _segments(tables, image_number(name)) if source and kind == "panoptic" else ())
-        for name, source in zip(names, sources, strict=True)
-    )
-    try:
-        with ahead(work, lambda one: _map_of_classes(*one), depth=64, threads=os.cpu_count() or 1) as maps:
-            yield maps
-    finally:
-        for table in tables:
-            table.close()
-
-
-LABELS = ("stuff", "panoptic")
-_MAPPING = 1
-"""Raised when the conversion of label maps changes."""
-_SPLITS = ("val2017", "train2017")
-
-
-def _find(file: str, roots: Sequence[Path], part: Part) -> Path | None:
-    places = (root / folder / file for root in roots for folder in (".", "annotations", part.folder))
-    return next((place for place in places if place.is_file()), None)
-
-
-def _label_source(kind: str, roots: Sequence[Path], image: int) -> Path | None:
-    # Images of val2014 are spread over both splits of 2017, and keep their number.
-    folders = {"stuff": ("stuffthingmaps/{}", "stuffthingmaps_trainval2017/{}"), "panoptic": ("panoptic_{}",)}[kind]
-    folders = (*folders, *(f"annotations/{folder}" for folder in folders))
-    places = (root / folder.format(split) for root in roots for folder in folders for split in _SPLITS)
-    return next((path for place in places if (path := place / f"{image:012d}.png").is_file()), None)
-
-
-def _segments(tables: Sequence[Annotations], image: int) -> Segments:
-    for table in tables:
-        if (found := table.segments(image)) is not None:
-            return found
-    names = " and ".join(table.path.name for table in tables) or "panoptic_val2017.json, which is not here,"
-    raise ImageError(f"image {image} has a panoptic PNG, but {names} does not say what its segments are")
-
-
-def _map_of_classes(kind: str, source: Path | None, segments: Segments) -> Path | None:
-    """The map of classes of a publisher's PNG, in the cache."""
-    if source is None:
-        return None
-    key = hashlib.sha256(repr((_MAPPING, identity(source), segments)).encode()).hexdigest()
-    target = cache_folder() / "labels" / kind / f"{source.stem}-{key[:16]}.png"
-    if target.is_file():
-        return target
-    import numpy as np
-
-    from rdpbench.datasets.labels import from_panoptic, from_stuff, write_labels
-    from rdpbench.image import open_image
-
-    with open_image(source) as (opened, _):
-        stored = np.array(opened.convert("RGB") if kind == "panoptic" else opened)
-    try:
-        labels = from_panoptic(stored, segments) if kind == "panoptic" else from_stuff(stored)
-    except ImageError as error:
-        raise ImageError(f"{source}: {error}") from error
-    with written_whole(target) as beside:
-        write_labels(beside, labels, "coco-panoptic-133" if kind == "panoptic" else "coco-stuff-171")
-    return target
-
-
-_BASE = "http://images.cocodataset.org/"
-_VAL2014 = r"COCO_val2014_\d{12}\.jpg"
-_2017 = r"\d{12}\.jpg"
-_PERCO: Names = partial(lists.names, "coco-train2017-perco")
-
-
-def _geometry(height: int, width: int) -> str:
-    """Why an image is not of COCO.
-
-    >>> _geometry(768, 512)
-    'no side of a COCO image has more than 640 pixels'
-    """
-    return "no side of a COCO image has more than 640 pixels" if max(height, width) > 640 else ""
-
-
-class _Among:
-    """Is a name in a list? Read when it is first asked."""
-
-    def __init__(self, names: Names) -> None:
-        self.names = names
-        self.known: frozenset[str] | None = None
-
-    def __call__(self, name: str) -> bool:
-        if self.known is None:
-            self.known = frozenset(self.names())
-        return name in self.known
-
-
-VAL2014 = Part(
-    Archive(
-        _BASE + "zips/val2014.zip",
-        6_645_013_297,
-        "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0",
-        "a3d79f5ed8d289b7a7554ce06a5782b3",
-    ),
+VAL2014 = OfficialArchive(
+    _BASE + "zips/val2014.zip",
     "val2014",
     40_504,
-    rf"(?:val2014/)?({_VAL2014})",
+    rf"(?:val2014/)?({_NAME_2014})",
+    6_645_013_297,
+    "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0",
+    "a3d79f5ed8d289b7a7554ce06a5782b3",
 )
-VAL2017 = Part(
-    Archive(
-        _BASE + "zips/val2017.zip",
-        815_585_330,
-        "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
-        "442b8da7639aecaf257c1dceb8ba8c80",
-    ),
+VAL2017 = OfficialArchive(
+    _BASE + "zips/val2017.zip",
     "val2017",
     5_000,
-    rf"(?:val2017/)?({_2017})",
+    rf"(?:val2017/)?({_NAME_2017})",
+    815_585_330,
+    "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
+    "442b8da7639aecaf257c1dceb8ba8c80",
 )
-TRAIN2017_PERCO = Part(
-    Archive(
-        _BASE + "zips/train2017.zip",
-        19_336_861_798,
-        "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
-        "cced6f7f71b7629ddf16f17bbcfab6b2",
-    ),
+TRAIN2017_PERCO = OfficialArchive(
+    _BASE + "zips/train2017.zip",
     "train2017",
     30_000,
-    rf"(?:train2017/)?({_2017})",
-    wanted=_Among(_PERCO),  # the other 88,287 belong to no set here
+    rf"(?:train2017/)?({_NAME_2017})",
+    19_336_861_798,
+    "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
+    "cced6f7f71b7629ddf16f17bbcfab6b2",
+    wanted=lambda name: name in _perco_names(),  # the other 88,287 belong to no set here
 )
 
 
+# The first 30,000 names of val2014 in this order, and 504 that stand in for images whose short side is below 256: about
+# 0.84 % are, and a set that named them could not be run, since `dalle-256` refuses them.
 _DALLE = Drawn(
     "coco-30k-dalle",
     last="be2861936fa449baf852e49e6a108d846a01f89bd189ff1172b595b04e185e30",
@@ -326,43 +140,21 @@ _DALLE = Drawn(
     last_stand_in="c16ee3c3340a6a5008c6cf7237c627e8f2225d8eae23866fac61a483cdaf590e",
     short_side=256,
 )
-"""The first 30,000 names of val2014 in this order, and 504 that stand in for images whose short side is below 256.
-
-About 0.84 % are: a set that named them could not be run, since `dalle-256` refuses them.
-"""
-
-_VAL2014_NAMES = "76ff6ddadb5941b820da78b72faae7f83bf97053e2d290312ca204791c5f0fb3"
-"""Digest of the 40,504 names: restval and the 10,000 of Karpathy's val and test."""
-_VAL2017_NAMES = "09b3bbeda289610ec9fd4e4b5e6da32ec04f98a9a4111e99790de863be0f8f9e"
 
 
-def _release(
-    name: str,
-    title: str,
-    part: Part,
-    count: int,
-    protocol: str = "as-is",
-    listed: Names | None = None,
-    drawn: Drawn | None = None,
-    names_sha256: str = "",
-) -> Release:
-    return Release(
-        name=name,
-        title=title,
-        family="coco",
-        parts=(part,),
-        count=count,
-        pattern=_VAL2014 if part is VAL2014 else _2017,
-        licence="each image has its own Flickr licence, some non-commercial; annotations CC BY 4.0",
-        page="https://cocodataset.org/#download",
-        protocol=protocol,
-        listed=listed,
-        subset=listed is not None or drawn is not None,
-        drawn=drawn,
-        names_sha256=names_sha256,
-        geometry=_geometry,
-        varied=True,
-    )
+def _geometry(height: int, width: int) -> str:
+    return "no side of a COCO image has more than 640 pixels" if max(height, width) > 640 else ""
+
+
+_release = partial(
+    Release,
+    family="coco",
+    licence="each image has its own Flickr licence, some non-commercial; annotations CC BY 4.0",
+    page="https://cocodataset.org/#download",
+    geometry=_geometry,
+    varied=True,
+)
+_of_2014 = partial(_release, archives=(VAL2014,), pattern=_NAME_2014)
 
 
 @dataclass(frozen=True)
@@ -374,42 +166,49 @@ class COCO(Official):
     """
 
     RELEASES: ClassVar[Mapping[str, Release]] = {
-        "30k-taco": _release(
+        "30k-taco": _of_2014(
             "coco-30k-taco",
             "MS-COCO 30k as TACO: 30,504 restval images of val2014, 256 x 256",
-            VAL2014,
             30_504,
-            "taco-256",
-            partial(lists.names, "coco-restval"),
+            protocol="taco-256",
+            listed=published_list("coco-restval"),
         ),
         "30k-perco": _release(
             "coco-30k-perco",
             "MS-COCO 30k as PerCo: 30,000 images of train2017, 512 x 512",
-            TRAIN2017_PERCO,
             30_000,
-            "perco-512",
-            _PERCO,
+            (TRAIN2017_PERCO,),
+            pattern=_NAME_2017,
+            protocol="perco-512",
+            listed=published_list("coco-train2017-perco"),
         ),
-        "30k-dalle": _release(
+        "30k-dalle": _of_2014(
             "coco-30k-dalle",
             "MS-COCO 30k with DALL-E processing: 30,000 images of val2014 drawn by rdpbench, 256 x 256",
-            VAL2014,
             30_000,
-            "dalle-256",
+            protocol="dalle-256",
             drawn=_DALLE,
         ),
-        "100": _release(
+        "100": _of_2014(
             "coco-100",
             "100 images of MS-COCO restval drawn by rdpbench, for latency and caption tables",
-            VAL2014,
             100,
-            listed=partial(lists.names, "coco-100"),
+            listed=published_list("coco-100"),
         ),
-        "val2014": _release(
-            "coco-val2014", "MS-COCO val2014, 40,504 images", VAL2014, 40_504, names_sha256=_VAL2014_NAMES
+        "val2014": _of_2014(
+            "coco-val2014",
+            "MS-COCO val2014, 40,504 images",
+            40_504,
+            # Of the names of restval and the 10,000 of Karpathy's val and test.
+            names_sha256="76ff6ddadb5941b820da78b72faae7f83bf97053e2d290312ca204791c5f0fb3",
         ),
         "val2017": _release(
-            "coco-val2017", "MS-COCO val2017, 5,000 images", VAL2017, 5_000, names_sha256=_VAL2017_NAMES
+            "coco-val2017",
+            "MS-COCO val2017, 5,000 images",
+            5_000,
+            (VAL2017,),
+            pattern=_NAME_2017,
+            names_sha256="09b3bbeda289610ec9fd4e4b5e6da32ec04f98a9a4111e99790de863be0f8f9e",
         ),
     }
 
@@ -422,7 +221,7 @@ class COCO(Official):
         super().__post_init__()
         for what, given, known in (
             ("captions", self.captions, ("auto", "human", "karpathy", "none")),
-            ("labels", self.labels, ("none", *LABELS)),
+            ("labels", self.labels, ("none", "stuff", "panoptic")),
         ):
             if given not in known:
                 raise ConfigError(f"{self.name}: {what}={given!r} is none of {', '.join(known)}")
@@ -437,104 +236,287 @@ class COCO(Official):
             ImageError: images are missing, or they are not those of this set.
         """
         files = self._files()
-        names = [file.name for file in files]
         with ExitStack() as opened:
-            captions = opened.enter_context(self._captions(names))
-            if self.labels == "none":
-                yield from (self._with(file, captions, None) for file in files)
-                return
-            maps = opened.enter_context(label_maps(self.labels, self._roots(), names, self._lacking))
-            for file, labels in zip(files, maps, strict=True):
-                yield self._with(file, captions, labels)
+            annotations = opened.enter_context(self._captions(list(files)))
+            maps: Iterator[Path | None] = repeat(None, len(files))
+            if self.labels != "none":
+                maps = opened.enter_context(self._label_maps(list(files)))
+            for (name, folder), labels in zip(files.items(), maps, strict=True):
+                texts = list(annotations.captions(image_number(name))) if annotations else []
+                caption = texts.pop(self.conditions) if len(texts) > self.conditions else None
+                references = tuple(texts) if caption is not None else ()
+                yield replace(self._sample(name, folder), caption=caption, references=references, labels=labels)
 
     def beside_missing(self, what: str) -> str:
-        """How to get ``captions`` or ``labels``."""
-        return how(what, self.name, self._images, self.labels)
+        """How to get ``captions`` or ``labels``, by command and by hand."""
+        archive = self._archive_beside(what)
+        what = self.labels if what == "labels" and self.labels != "none" else what
+        options = {"labels": "panoptic (or stuff)", "stuff": "stuff", "panoptic": "panoptic"}
+        asks = what in options and what != self.labels
+        ask = f" and data.options.labels={options[what]} asks for them" if asks else ""
+        return (
+            f"type `rdpbench data fetch {self.name} --with {what}`{ask}; by hand: {archive.url} "
+            f"({megabytes(archive.bytes)}, CC BY 4.0), unpacked into {data_folders('coco')[-1] / archive.folder} or "
+            "beside the images"
+        )
 
     def fetch(self, beside: Sequence[str] = ()) -> None:
         """Download, verify, unpack and record the images, and what lies beside them: ``captions``, ``labels``."""
-        parts = wanted(beside, self._images, self.captions, self.labels)
+        archives = {what: self._archive_beside(what) for what in beside}
         super().fetch()
-        for part, what in parts:
-            get(part, self.source, self.beside_missing(what))
+        home = data_folders("coco")[-1]
+        for what, archive in archives.items():
+            archive.fetch(home, self.source, self.beside_missing(what))
+            for split in ("train2017", "val2017") if archive is PANOPTIC else ():  # archives in an archive
+                file, folder = home / archive.folder / f"panoptic_{split}.zip", f"panoptic_{split}"
+                inner = OfficialArchive(file.as_uri(), folder, None, r"(?:[^/]+/)?(\d{12}\.png)", growth=4)
+                if file.is_file() and not inner.record(home / folder):
+                    inner.unpack(file, home / folder)
 
     def verify(self) -> list[str]:
         """Read every byte again, also of the annotations and label maps that were unpacked here."""
-        return [*super().verify(), *verify()]
+        lines = super().verify()
+        for home in data_folders("coco"):
+            for archive in (CAPTIONS_2014, CAPTIONS_2017, KARPATHY, STUFF, PANOPTIC):
+                if record := archive.record(home / archive.folder):
+                    lines += differences({home / archive.folder / name: sha for name, sha in record.files.items()})
+        return lines
 
     # Beside the images
 
     @property
     def _images(self) -> str:
-        return self.release.parts[0].folder
+        return self.release.archives[0].folder
+
+    @property
+    def _captions_archive(self) -> OfficialArchive:
+        return CAPTIONS_2014 if self._images.endswith("2014") else CAPTIONS_2017
+
+    def _archive_beside(self, what: str) -> OfficialArchive:
+        """The archive of ``captions`` or ``labels``."""
+        if what == "captions":
+            return KARPATHY if self.captions == "karpathy" else self._captions_archive
+        if what not in ("labels", "stuff", "panoptic"):
+            raise ConfigError(f"{what!r} is nothing that lies beside COCO's images: captions, labels, stuff, panoptic")
+        return STUFF if (self.labels if what == "labels" else what) == "stuff" else PANOPTIC
 
     def _roots(self) -> list[Path]:
         """Where annotations may lie: with the images, one folder up, and where downloads go."""
         given = [Path(self.path).expanduser().absolute()] if self.path else []
-        return [*given, *(one.parent for one in given), *data_folders("coco")]
+        return [*given, *(path.parent for path in given), *data_folders("coco")]
+
+    def _annotation_file(self, file: str, archive: OfficialArchive) -> Path | None:
+        places = (root / folder / file for root in self._roots() for folder in (".", "annotations", archive.folder))
+        return next((place for place in places if place.is_file()), None)
 
     @contextmanager
     def _captions(self, names: Sequence[str]) -> Iterator[Annotations | None]:
-        path = caption_file(self.captions, self._roots(), self._images)
-        if path is None:
+        file = "dataset_coco.json" if self.captions == "karpathy" else f"captions_{self._images}.json"
+        path = self._annotation_file(file, self._archive_beside("captions"))
+        if path is None or self.captions == "none":
             if self.captions in ("human", "karpathy"):
-                how = self.beside_missing("captions")
-                raise MissingNeed(f"{self.name}: captions={self.captions} are not here\n{how}")
+                raise MissingNeed(
+                    f"{self.name}: captions={self.captions} are not here\n{self.beside_missing('captions')}"
+                )
             yield None
             return
         with closing(Annotations(path)) as annotations:
             if self.captions != "auto":
                 without = [name for name in names if not annotations.captions(image_number(name))]
-                self._lacking("captions", without, len(names))
+                self._refuse_lacking("captions", without, len(names))
             yield annotations
 
-    def _lacking(self, what: str, names: Sequence[str], whole: int) -> None:
-        if names and (not self.allow_partial or len(names) == whole):
-            raise MissingNeed(
-                f"{self.name}: {len(names)} images have no {what}: {some(names)}\n{self.beside_missing(what)}"
+    @contextmanager
+    def _label_maps(self, names: Sequence[str]) -> Iterator[Iterator[Path | None]]:
+        """The label map of each image, in order: made from the publishers' PNGs ahead of the consumer."""
+        pngs = [self._label_png(image_number(name)) for name in names]
+        without = [name for name, png in zip(names, pngs, strict=True) if png is None]
+        self._refuse_lacking("labels", without, len(names))
+        with ExitStack() as opened:
+            tables = []
+            if self.labels == "panoptic":
+                files = (self._annotation_file(f"panoptic_{split}.json", PANOPTIC) for split in _SPLITS)
+                tables = [opened.enter_context(closing(Annotations(file))) for file in files if file]
+            work = (
+                (png, _segments(tables, image_number(name)) if png and self.labels == "panoptic" else None)
+                for name, png in zip(names, pngs, strict=True)
+            )
+            yield opened.enter_context(
+                ahead(work, lambda item: _map_of_classes(*item), depth=64, threads=os.cpu_count() or 1)
             )
 
-    def _with(self, file: File, annotations: Annotations | None, labels: Path | None) -> Sample:
-        texts = annotations.captions(image_number(file.name)) if annotations else ()
-        caption = texts[self.conditions] if len(texts) > self.conditions else None
-        others = texts[: self.conditions] + texts[self.conditions + 1 :] if caption is not None else ()
-        return replace(self._sample(file), caption=caption, references=others, labels=labels)
+    def _label_png(self, image: int) -> Path | None:
+        # Images of val2014 are spread over both splits of 2017, and keep their number.
+        folders = {"stuff": ["stuffthingmaps/{}", "stuffthingmaps_trainval2017/{}"], "panoptic": ["panoptic_{}"]}
+        below = [*folders[self.labels], *(f"annotations/{folder}" for folder in folders[self.labels])]
+        places = (root / folder.format(split) for root in self._roots() for folder in below for split in _SPLITS)
+        return next((path for place in places if (path := place / f"{image:012d}.png").is_file()), None)
+
+    def _refuse_lacking(self, what: str, names: Sequence[str], whole: int) -> None:
+        if names and (not self.allow_partial or len(names) == whole):
+            raise MissingNeed(
+                f"{self.name}: {len(names)} images have no {what}: {few(names)}\n{self.beside_missing(what)}"
+            )
 
     # Which images
 
-    def _look(self, files: Sequence[File], *, whole: bool) -> str:
+    def _wrong_sizes(self, files: Mapping[str, Unpacked], *, whole: bool) -> str:
         """Where annotations are here, the sizes that they state are what the images must have."""
-        if why := super()._look(files, whole=whole):
+        if why := super()._wrong_sizes(files, whole=whole):
             return why
-        path = caption_file("auto", self._roots(), self._images)
-        unknown = [file.path for file in files if file.sha256 is None]
-        if path is None or not unknown:
+        path = self._annotation_file(f"captions_{self._images}.json", self._captions_archive)
+        if path is None or not (paths := self._unrecorded(files)):
             return ""
         with closing(Annotations(path)) as annotations:
-            for image, found in file_facts(unknown):
+            for image, facts in file_facts(paths):
                 stated = annotations.size(image_number(image.name))
                 if stated is None:
                     return f"{image.name} is not among the images of {path}"
-                if stated != (found.height, found.width):
+                if stated != (facts.height, facts.width):
                     height, width = stated
-                    return f"{image.name} is {found.width} x {found.height}, and {path.name} states {width} x {height}"
+                    return f"{image.name} is {facts.width} x {facts.height}, and {path.name} states {width} x {height}"
         return ""
 
-    def _choose(self, files: list[File]) -> tuple[list[File], int, str]:
+    def _choose(self, files: Mapping[str, Unpacked]) -> tuple[list[str], int]:
         drawn = self.release.drawn
         if drawn is None:
             return super()._choose(files)
-        places = {file.name: drawn.place(file.name) for file in files}
-        candidates = sorted(
-            (file for file in files if places[file.name] <= drawn.last_stand_in), key=lambda file: places[file.name]
-        )
+        places = {name: drawn.place(name) for name in files}
+        candidates = sorted((name for name in files if places[name] <= drawn.last_stand_in), key=places.__getitem__)
         lacking = len(self) + drawn.stand_ins - len(candidates)
         if lacking:  # which stand-ins would be needed cannot be told
-            candidates = [file for file in candidates if places[file.name] <= drawn.last]
-        facts = file_facts(file.path for file in candidates)
-        large = [
-            file
-            for file, (_, found) in zip(candidates, facts, strict=True)
-            if min(found.height, found.width) >= drawn.short_side
-        ]
-        return sorted(large[: len(self)], key=lambda file: file.name), lacking, ""
+            candidates = [name for name in candidates if places[name] <= drawn.last]
+        facts = file_facts(files[name].path / name for name in candidates)
+        large = [path.name for path, fact in facts if min(fact.height, fact.width) >= drawn.short_side]
+        return sorted(large[: len(self)]), lacking
+
+
+Segments: TypeAlias = tuple[Mapping[str, int], ...]
+"""Of each segment its ``id`` in the PNG and its ``category_id``."""
+
+_SPLITS = ("val2017", "train2017")
+_MAPPING = 1
+"""Raised when the conversion of label maps changes."""
+_FORMAT = 1
+"""Raised when the tables of annotations change."""
+
+
+def image_number(name: str) -> int:
+    """COCO's image id in a file name.
+
+    >>> image_number("COCO_val2014_000000000073.jpg")
+    73
+    """
+    return int(Path(name).stem.rpartition("_")[2])
+
+
+def _segments(tables: Sequence[Annotations], image: int) -> Segments:
+    for table in tables:
+        if (segments := table.segments(image)) is not None:
+            return segments
+    names = " and ".join(table.path.name for table in tables) or "panoptic_val2017.json, which is not here,"
+    raise ImageError(f"image {image} has a panoptic PNG, but {names} does not say what its segments are")
+
+
+def _map_of_classes(png: Path | None, segments: Segments | None) -> Path | None:
+    """The map of classes of a publisher's PNG, in the cache; of COCO-Stuff without segments."""
+    if png is None:
+        return None
+    kind = "stuff" if segments is None else "panoptic"
+    key = hashlib.sha256(repr((_MAPPING, identity(png), segments or ())).encode()).hexdigest()
+    target = cache_folder() / "labels" / kind / f"{png.stem}-{key[:16]}.png"
+    if target.is_file():
+        return target
+    import numpy as np
+
+    from rdpbench.datasets.labels import from_panoptic, from_stuff, write_labels
+    from rdpbench.image import open_image
+
+    with open_image(png) as (opened, _):
+        stored = np.array(opened if segments is None else opened.convert("RGB"))
+    try:
+        labels = from_stuff(stored) if segments is None else from_panoptic(stored, segments)
+    except ImageError as error:
+        raise ImageError(f"{png}: {error}") from error
+    with written_whole(target) as part:
+        write_labels(part, labels, "coco-stuff-171" if segments is None else "coco-panoptic-133")
+    return target
+
+
+class Annotations:
+    """One annotation file by image id: read once into a table on disk, so that 30,000 images need no memory for it.
+
+    ``captions_*.json`` hold 590,000 captions; ``panoptic_*.json`` say which category each segment of a PNG is. Both
+    state the size of each image, which tells originals from crops. Karpathy's ``dataset_coco.json`` holds captions too.
+
+    Args:
+        path: the JSON file; its table is made again when its size or time of change differ.
+
+    Raises:
+        ConfigError: not a file of the format.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        stat = path.stat()
+        key = hashlib.sha256(f"{_FORMAT} {path.resolve()} {stat.st_size} {stat.st_ctime_ns}".encode()).hexdigest()
+        table = cache_folder() / "annotations" / f"{path.stem}-{key[:16]}.sqlite"
+        table.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(table.with_suffix(".lock")):
+            if not table.is_file():
+                _convert(path, table)
+        self._table = sqlite3.connect(table, check_same_thread=False)
+
+    def captions(self, image: int) -> tuple[str, ...]:
+        """The captions of an image in the file's order, without the spaces and line ends around them."""
+        rows = self._table.execute("SELECT text FROM captions WHERE image=? ORDER BY number", (image,))
+        return tuple(text for (text,) in rows)
+
+    def size(self, image: int) -> tuple[int, int] | None:
+        """Height and width of an image as the file states them."""
+        row = self._table.execute("SELECT height, width FROM images WHERE image=?", (image,)).fetchone()
+        return (int(row[0]), int(row[1])) if row else None
+
+    def segments(self, image: int) -> Segments | None:
+        """The segments of a panoptic PNG with their categories; None if the file does not have the image."""
+        row = self._table.execute("SELECT segments FROM panoptic WHERE image=?", (image,)).fetchone()
+        return tuple({"id": id_, "category_id": category} for id_, category in json.loads(row[0])) if row else None
+
+    def close(self) -> None:
+        """Close the table."""
+        self._table.close()
+
+
+def _convert(path: Path, table: Path) -> None:
+    part = table.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    try:
+        record = json.loads(path.read_bytes())
+        sizes = [(image["id"], image["height"], image["width"]) for image in record["images"] if "height" in image]
+        with closing(sqlite3.connect(part)) as connection, connection:
+            connection.execute("CREATE TABLE images (image INT PRIMARY KEY, height INT, width INT)")
+            connection.execute("CREATE TABLE captions (image INT, number INT, text TEXT, PRIMARY KEY (image, number))")
+            connection.execute("CREATE TABLE panoptic (image INT PRIMARY KEY, segments TEXT)")
+            connection.executemany("INSERT INTO images VALUES (?, ?, ?)", sizes)
+            connection.executemany("INSERT INTO captions VALUES (?, ?, ?)", _numbered_captions(record))
+            connection.executemany("INSERT INTO panoptic VALUES (?, ?)", _categories(record))
+        part.replace(table)
+    except (ValueError, KeyError, TypeError, AttributeError, sqlite3.Error) as error:
+        raise ConfigError(f"{path} is no annotation file of COCO's: {type(error).__name__}: {error}") from error
+
+
+def _numbered_captions(record: Mapping[str, Any]) -> Iterator[tuple[int, int, str]]:
+    # Karpathy's file holds the sentences with the images.
+    texts = [(image["cocoid"], text["raw"]) for image in record["images"] for text in image.get("sentences", ())]
+    texts += [(line["image_id"], line["caption"]) for line in record.get("annotations", ()) if "caption" in line]
+    counts: dict[int, int] = {}
+    for image, text in texts:
+        number = counts[int(image)] = counts.get(int(image), -1) + 1
+        yield int(image), number, str(text).strip()
+
+
+def _categories(record: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
+    for line in record.get("annotations", ()):
+        if "segments_info" in line:
+            pairs = [[segment["id"], segment["category_id"]] for segment in line["segments_info"]]
+            yield int(line["image_id"]), json.dumps(pairs)

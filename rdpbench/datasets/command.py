@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import ConfigError, UnknownName
-
-if TYPE_CHECKING:
-    from rdpbench.datasets.contract import Here
+from rdpbench.paths import available, records
+from rdpbench.setting import DataSetting
 
 KINDS = {
     "pinned": "every byte is held against hashes that ship with rdpbench",
@@ -47,93 +46,67 @@ def run(options: argparse.Namespace) -> int:
     return actions[options.action](options)
 
 
-def dataset(name: str, **options: Any) -> Any:
-    """The dataset of ``conf/data/NAME.yaml``; options that its class does not have are refused.
+def named_dataset(name: str, **options: Any) -> Any:
+    """The dataset of ``conf/data/NAME.yaml``, or of ``manifest:FILE``, with these options beside its own.
 
     Raises:
         UnknownName: no such set.
         ConfigError: it cannot be built so.
     """
-    from rdpbench import registry
-
-    known = {record["name"]: record for record in _records()}
+    sets = {record["name"]: record for record in records("data")}
     if name.startswith("manifest:"):
-        known[name] = {"use": "manifest", "options": {"file": name.partition(":")[2]}}
-    if name not in known:
-        raise UnknownName("dataset", name, known, "your own: manifest:FILE")
-    record = known[name]
-    asked = {key: value for key, value in options.items() if value}
-    try:
-        return registry.load("dataset", record["use"])(**{**(record.get("options") or {}), **asked})
-    except TypeError as error:
-        raise ConfigError(f"{name} does not take {', '.join(asked)}: {error}") from error
-
-
-def _records() -> Iterator[dict[str, Any]]:
-    import yaml
-
-    from rdpbench.paths import conf_folder
-
-    for path in sorted((conf_folder() / "data").glob("*.yaml")):
-        yield yaml.safe_load(path.read_text())
+        sets[name] = {"use": "manifest", "options": {"file": name.partition(":")[2]}}
+    if name not in sets:
+        raise UnknownName("dataset", name, sets, "your own: manifest:FILE")
+    given = (sets[name].get("options") or {}) | {key: value for key, value in options.items() if value}
+    return dataset_of(DataSetting(name, sets[name]["use"], tuple(given.items())))
 
 
 def _ls(_: argparse.Namespace) -> int:
     rows = [("set", "images", "protocol", "download", "here", "licence")]
-    for record in _records():
+    for name in available("data"):
         try:
-            found = dataset(record["name"])
+            dataset = named_dataset(name)
         except ConfigError:  # any folder, any manifest: they need an option
             continue
-        rows.append(
-            (
-                record["name"],
-                f"{len(found):,}",
-                found.protocol,
-                getattr(found, "download_size", ""),
-                _here(found.here(), len(found)),
-                getattr(found, "licence", ""),
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+        here, size = dataset.here(), f"{len(dataset):,}"
+        much = "yes" if here.images == len(dataset) else f"{here.images:,} of {size}"
+        much = f"{much} ({here.kind})" if here.images else "no"
+        licence = getattr(dataset, "licence", "")
+        rows.append((name, size, dataset.protocol, getattr(dataset, "download_size", ""), much, licence))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]))
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     print("any folder: data=folder:PATH; pinned by a manifest: data=manifest:FILE")
     return 0
 
 
-def _here(here: Here, whole: int) -> str:
-    if not here.images:
-        return "no"
-    return f"{'yes' if here.images == whole else f'{here.images:,} of {whole:,}'} ({here.kind})"
-
-
 def _fetch(options: argparse.Namespace) -> int:
-    found = dataset(options.name, source=options.source)
-    if not hasattr(found, "fetch"):
+    dataset = named_dataset(options.name, source=options.source)
+    if not hasattr(dataset, "fetch"):
         raise ConfigError(f"{options.name} is nothing to fetch")
-    print(f"{options.name}: {len(found):,} images, {found.download_size}", file=sys.stderr)
-    print(f"licence: {found.licence}", file=sys.stderr, flush=True)
-    found.fetch([what.strip() for what in options.beside.split(",") if what.strip()])
-    here = found.here()
+    print(f"{options.name}: {len(dataset):,} images, {dataset.download_size}", file=sys.stderr)
+    print(f"licence: {dataset.licence}", file=sys.stderr, flush=True)
+    dataset.fetch([what.strip() for what in options.beside.split(",") if what.strip()])
+    here = dataset.here()
     print(f"{options.name} is here: {here.images:,} images in {here.folder} ({here.kind}: {KINDS[here.kind]})")
     return 0
 
 
 def _verify(options: argparse.Namespace) -> int:
-    found = dataset(options.name, path=options.path, allow_partial=options.allow_partial)
-    if not hasattr(found, "verify"):
+    dataset = named_dataset(options.name, path=options.path, allow_partial=options.allow_partial)
+    if not hasattr(dataset, "verify"):
         raise ConfigError(f"{options.name} is not a set that can be verified")
-    here = found.here()
+    here = dataset.here()
     if not here.images and not options.path:
         raise ConfigError(f"{options.name} is not here; type: rdpbench data fetch {options.name}")
-    differences = found.verify()
-    for line in differences:
+    findings = dataset.verify()
+    for line in findings:
         print(line)
-    if differences:
-        print(f"{options.name}: {len(differences)} findings")
+    if findings:
+        print(f"{options.name}: {len(findings)} findings")
         return 1
-    pin = found.pinned()
+    pin = dataset.pinned()
     print(f"{options.name}: {here.images:,} images, as they should be ({pin.kind}: {KINDS[pin.kind]})")
     print(f"manifest sha256 {pin.sha256}")
     return 0

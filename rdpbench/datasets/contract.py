@@ -5,13 +5,16 @@ Planning looks at ids and hashes; pixels are read in the worker, when they are c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from rdpbench import own, registry
+from rdpbench.errors import ConfigError
 from rdpbench.needs import Need
 from rdpbench.registry import needs_in, shape_of, type_of
+from rdpbench.setting import DataSetting
 
 PinKind = Literal["pinned", "recorded", "names", "made"]
 """How far a set's bytes are known.
@@ -32,16 +35,13 @@ class Sample:
     tags: tuple[str, ...] = ()
     """Such as ``photo``, ``text``, ``medical``; tables can be split by tag."""
     sha256: str | None = None
-    """Of the file's bytes, where the set's manifest knows it; `index` checks it."""
+    """Of the file's bytes, where the set's manifest has it; `index` checks it."""
     caption: str | None = None
     """The caption that conditions: the only one that an encoder may see."""
     references: tuple[str, ...] = ()
     """Captions that metrics score against."""
     labels: Path | None = None
-    """Label map, an 8-bit PNG of the image's size: classes counted from 0, 255 where nothing is labelled.
-
-    It names its list of classes (`rdpbench.datasets.labels`).
-    """
+    """Label map, an 8-bit PNG of the image's size; it names its list of classes (`rdpbench.datasets.labels`)."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Dataset(Protocol):
     - ``beside_missing(what) -> str``: how to get ``captions`` or ``labels`` for images that come without; a metric that
       knows one list of classes asks for ``panoptic`` or ``stuff``.
     - ``notes() -> tuple[str, ...]``: what the user should know, such as images of a folder that are not read; a run
-      tells it once.
+      prints it once.
     - ``here() -> Here``, ``fetch(beside)`` and ``verify() -> list[str]``: what `rdpbench data` does.
     """
 
@@ -97,7 +97,7 @@ class Dataset(Protocol):
 def faults_of(dataset: object) -> list[str]:
     """What an object lacks, or states oddly, that is to be a dataset; empty if nothing.
 
-    >>> from rdpbench.datasets.kodak import Kodak
+    >>> from rdpbench.datasets.pinned import Kodak
     >>> faults_of(Kodak()), len(faults_of({}))
     ([], 4)
     """
@@ -111,3 +111,36 @@ def faults_of(dataset: object) -> list[str]:
     for method in ("missing", "pinned", "notes", "here"):
         faults += shape_of(type(dataset), method, ()) if getattr(dataset, method, None) is not None else ()
     return faults
+
+
+def dataset_of(setting: DataSetting) -> Dataset:
+    """Build a dataset.
+
+    Raises:
+        UnknownName: no such class.
+        ConfigError: the class does not take these options, or is no dataset.
+
+    >>> len(dataset_of(DataSetting("kodak", "kodak", ())))
+    24
+    """
+    cls = registry.load("dataset", setting.use)
+    options = dict(setting.options)
+    if registry.own_place("dataset", setting.use):
+        options = own.as_paths(cls, options)
+    try:
+        dataset: Dataset = cls(**options)
+    except TypeError as error:
+        raise ConfigError(f"dataset {setting.name!r} does not take {dict(setting.options)}: {error}") from error
+    if faults := faults_of(dataset):
+        raise ConfigError(f"{setting.use!r} is no dataset: {'; '.join(faults)}")
+    return dataset
+
+
+def few(names: Iterable[str]) -> str:
+    """The first five of many names, for a message.
+
+    >>> few("abcdefg")
+    'a, b, c, d, e and 2 more'
+    """
+    listed = list(names)
+    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")

@@ -1,30 +1,37 @@
-"""``folder:PATH``: any folder of images, searched with its subfolders, in the order of their names."""
+"""Images of one's own: ``folder:PATH``, any folder with its subfolders, and ``manifest:FILE``, the files that it pins.
+
+Both may bring captions to score against and label maps::
+
+    data=folder:pictures data.options.references=captions.json data.options.labels=maps
+    data=manifest:mine.sha256      # whose lines "# references: captions.json" and "# labels: maps" name them
+
+``references`` is a JSON file in the forms of ``captions=file:`` (`rdpbench.datasets.captions.files`); all captions of
+an image are scored against, and none is given to an encoder. ``labels`` is a folder of PNGs as
+`rdpbench.datasets.labels.write_labels` writes them, with the images' names: ``maps/a/b.png`` for ``pictures/a/b.jpg``.
+
+In a manifest, as `rdpbench data manifest FOLDER` writes it, names are relative to the folder of the images:
+``data.path=FOLDER``, or what its line ``# folder:`` names below the manifest's own folder, or that folder. ``# name:``
+and ``# protocol:`` name the set and what is done to its images.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, NoReturn
 
-from rdpbench.assets.hashes import file_facts, file_sha256
-from rdpbench.datasets.beside import how, place, with_beside
-from rdpbench.datasets.contract import Here, Pin, Sample
-from rdpbench.datasets.fetching import some
-from rdpbench.datasets.manifest import Manifest, manifest_sha256, other_bytes
+from rdpbench.assets.hashes import file_facts
+from rdpbench.datasets.captions import files as caption_files
+from rdpbench.datasets.contract import Here, Pin, Sample, few
+from rdpbench.datasets.manifest import Manifest, differences, manifest_sha256, present
 from rdpbench.errors import ConfigError, ImageError
 from rdpbench.image import EXTENSIONS, OTHER_EXTENSIONS, check_names
 from rdpbench.needs import Need
-
-
-@dataclass(frozen=True)
-class _Listing:
-    files: list[Path]
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -52,74 +59,64 @@ class Folder:
         return Path(self.path).expanduser().absolute()
 
     @cached_property
-    def _listing(self) -> _Listing:
+    def _listing(self) -> tuple[list[Path], tuple[str, ...]]:
+        """The images, and what is not read."""
         root = self._root
         if not root.is_dir():
             raise ConfigError(f"no such folder: {root}, named by data=folder:{self.path}")
-        maps = place(self.labels)
+        maps = _typed(self.labels)
         files: list[Path] = []
         unread: dict[str, list[str]] = {"hidden": [], "other": [], "links": []}
         for folder, folders, names in os.walk(root, onerror=_unreadable):
             links = (name for name in folders if Path(folder, name).is_symlink() and not name.startswith("."))
             unread["links"] += [Path(folder, name).relative_to(root).as_posix() for name in links]
-            for name in names:
-                path = Path(folder, name)
+            for path in (Path(folder, name) for name in names):
+                if maps is not None and maps in path.parents:
+                    continue
                 relative, ending = path.relative_to(root), path.suffix.lower()
                 # Hidden files and folders are not the user's images, but the folder that was named may be hidden.
                 hidden = any(part.startswith(".") for part in relative.parts)
-                if maps is not None and maps in path.parents:
-                    continue
                 if ending in EXTENSIONS and not hidden:
                     files.append(path)
                 elif ending in EXTENSIONS:
                     unread["hidden"].append(relative.as_posix())
                 elif ending in OTHER_EXTENSIONS and not hidden:
                     unread["other"].append(relative.as_posix())
+        notes = _notes(self.name, unread)
         if not files:
-            raise ImageError(
-                "\n  ".join(
-                    [f"no images in {root}; looked for {', '.join(sorted(EXTENSIONS))}", *_notes(self.name, unread)]
-                )
-            )
+            looked = f"no images in {root}; looked for {', '.join(sorted(EXTENSIONS))}"
+            raise ImageError("\n  ".join([looked, *notes]))
         check_names(files)
         if gone := sorted(path.relative_to(root).as_posix() for path in files if not path.is_file()):
-            raise ImageError(f"{len(gone)} images in {root} are no files, such as links to nothing: {some(gone)}")
-        return _Listing(sorted(files), _notes(self.name, unread))
-
-    @property
-    def _files(self) -> list[Path]:
-        return self._listing.files
+            raise ImageError(f"{len(gone)} images in {root} are no files, such as links to nothing: {few(gone)}")
+        return sorted(files), notes
 
     def notes(self) -> tuple[str, ...]:
         """What of the folder is not read."""
-        return self._listing.notes
+        return self._listing[1]
 
     def samples(self) -> Iterator[Sample]:
         """Yield the images, sorted by path."""
-        bare = [path.relative_to(self._root).with_suffix("").as_posix() for path in self._files]
-        times = Counter(bare)
-        ids = (
-            name if times[name] == 1 else path.relative_to(self._root).as_posix()
-            for path, name in zip(self._files, bare, strict=True)
-        )
-        samples = [Sample(image, path) for image, path in zip(ids, self._files, strict=True)]
-        yield from with_beside(samples, self._root, self.name, place(self.references), place(self.labels))
+        paths = self._listing[0]
+        ids = _ids([path.relative_to(self._root).as_posix() for path in paths])
+        samples = [Sample(id_, path) for id_, path in zip(ids, paths, strict=True)]
+        yield from _with_beside(samples, self._root, self.name, _typed(self.references), _typed(self.labels))
 
     def beside_missing(self, what: str) -> str:
         """How to give ``captions`` to score against, or ``labels``."""
-        return how(what)
+        return _how_to_give(what)
 
     def pinned(self) -> Pin:
         """Hash of all files, also under ``limit=``: a run of the first images of a folder is a run on that folder.
 
         Bytes are read once, 30,000 images of COCO in half a minute, and remembered.
         """
-        facts = file_facts(self._files)
-        named = ((path.relative_to(self._root).as_posix(), found.sha256) for path, found in facts)
+        facts = file_facts(self._listing[0])
+        named = ((path.relative_to(self._root).as_posix(), fact.sha256) for path, fact in facts)
         return Pin(manifest_sha256(named), "made")
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._listing[0])
 
 
 def _unreadable(error: OSError) -> NoReturn:
@@ -132,10 +129,10 @@ def _notes(name: str, unread: Mapping[str, list[str]]) -> tuple[str, ...]:
         "hidden": "hidden images, which are not read",
         "links": "links to folders, which are not followed",
     }
-    # Names that are not UTF-8 must not stop what only tells of them.
+    # Names that are not UTF-8 must not stop a note about them.
     shown = {kind: [path.encode(errors="backslashreplace").decode() for path in sorted(unread[kind])] for kind in texts}
     return tuple(
-        f"{name!r}: {len(shown[kind])} {text}: {some(shown[kind])}" for kind, text in texts.items() if shown[kind]
+        f"{name!r}: {len(shown[kind])} {text}: {few(shown[kind])}" for kind, text in texts.items() if shown[kind]
     )
 
 
@@ -173,9 +170,8 @@ class Listed:
 
     @property
     def _root(self) -> Path:
-        if self.path:
-            return Path(self.path).expanduser().absolute()
-        return self._named("folder", "data.path=FOLDER") or Path(self.file).expanduser().absolute().parent
+        place = _typed(self.path) or self._named("folder", "data.path=FOLDER")
+        return place or Path(self.file).expanduser().absolute().parent
 
     def _named(self, key: str, instead: str) -> Path | None:
         """What a line of the manifest names below its own folder; None if it has no such line."""
@@ -192,27 +188,18 @@ class Listed:
         Raises:
             ImageError: images are missing.
         """
-        files = self._manifest.files
-        missing = [name for name in files if not (self._root / name).is_file()]
-        if len(missing) == len(files) or (missing and not self.allow_partial):
-            raise ImageError(
-                f"{len(missing)} of the {len(files)} images in {self.file} are missing in {self._root}: "
-                f"{some(missing)}; data.path=FOLDER says where they are, allow_partial=true goes on with what is there"
-            )
-        gone = frozenset(missing)
-        times = Counter(_bare(name) for name in files)
-        samples = [
-            Sample(_bare(name) if times[_bare(name)] == 1 else name, self._root / name, (), sha256)
-            for name, sha256 in files.items()
-            if name not in gone
-        ]
-        references = place(self.references) or self._named("references", "data.options.references=FILE")
-        labels = place(self.labels) or self._named("labels", "data.options.labels=FOLDER")
-        yield from with_beside(samples, self._root, self.name, references, labels)
+        root, files = self._root, self._manifest.files
+        whose, hint = f"the {len(files)} images in {self.file}", "data.path=FOLDER says where they are, "
+        here = present(files, root, whose, hint, partial=self.allow_partial)
+        ids = dict(zip(files, _ids(files), strict=True))
+        samples = [Sample(ids[name], root / name, (), sha256) for name, sha256 in here.items()]
+        references = _typed(self.references) or self._named("references", "data.options.references=FILE")
+        labels = _typed(self.labels) or self._named("labels", "data.options.labels=FOLDER")
+        yield from _with_beside(samples, root, self.name, references, labels)
 
     def beside_missing(self, what: str) -> str:
         """How to give ``captions`` to score against, or ``labels``."""
-        return how(what)
+        return _how_to_give(what)
 
     def __len__(self) -> int:
         return len(self._manifest.files)
@@ -228,14 +215,7 @@ class Listed:
 
     def verify(self) -> list[str]:
         """Read every byte again and say what differs."""
-        out = []
-        for name, sha256 in self._manifest.files.items():
-            path = self._root / name
-            if not path.is_file():
-                out.append(f"{path} is missing")
-            elif (found := file_sha256(path)) != sha256:
-                out.append(other_bytes(path, found, sha256))
-        return out
+        return differences({self._root / name: sha256 for name, sha256 in self._manifest.files.items()})
 
 
 def make_manifest(folder: Path, name: str, out: Path) -> Manifest:
@@ -251,15 +231,15 @@ def make_manifest(folder: Path, name: str, out: Path) -> Manifest:
     files: dict[str, str] = {}
     broken: list[str] = []
     paths = (sample.path for sample in Folder(str(root)).samples())
-    for path, found in file_facts(paths, remembered=False):
+    for path, facts in file_facts(paths, remembered=False):
         relative = path.relative_to(root).as_posix()
         if "\n" in relative or "\\" in relative:
             raise ImageError(f"{relative!r}: a manifest cannot hold such a name")
-        files[relative] = found.sha256
-        if not found.height:
+        files[relative] = facts.sha256
+        if not facts.height:
             broken.append(relative)
     if broken:
-        raise ImageError(f"{len(broken)} files in {root} are no images: {some(broken)}")
+        raise ImageError(f"{len(broken)} files in {root} are no images: {few(broken)}")
     header = {"name": name, "images": str(len(files))}
     # Where the images are, if that is below the manifest: both can then be moved together.
     where = Path(os.path.relpath(root, out.expanduser().absolute().parent))
@@ -271,5 +251,54 @@ def make_manifest(folder: Path, name: str, out: Path) -> Manifest:
     return manifest
 
 
-def _bare(name: str) -> str:
-    return PurePosixPath(name).with_suffix("").as_posix()
+def _ids(names: Iterable[str]) -> list[str]:
+    """Names without their endings, where that is unique."""
+    bare = {name: PurePosixPath(name).with_suffix("").as_posix() for name in names}
+    times = Counter(bare.values())
+    return [short if times[short] == 1 else name for name, short in bare.items()]
+
+
+def _typed(path: str | None) -> Path | None:
+    """A file or folder as it was typed; None for none."""
+    return Path(path).expanduser().absolute() if path else None
+
+
+# Beside the images
+
+
+def _with_beside(
+    samples: Sequence[Sample], root: Path, dataset: str, references: Path | None, labels: Path | None
+) -> Iterator[Sample]:
+    """The samples with their captions and label maps, where there are some."""
+    captions: dict[str, tuple[str, ...]] = {}
+    if references:
+        try:
+            raw = references.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"cannot read the references {references}: {error.strerror}") from error
+        listed = caption_files.read_references(raw, str(references))
+        names = caption_files.match(listed, samples, str(references), dataset, partial=True)
+        captions = {image: listed[name] for image, name in names.items()}
+    maps = _maps(samples, root, dataset, labels) if labels else {}
+    for sample in samples:
+        yield replace(sample, references=captions.get(sample.id, ()), labels=maps.get(sample.id))
+
+
+def _maps(samples: Sequence[Sample], root: Path, dataset: str, labels: Path) -> dict[str, Path]:
+    if not labels.is_dir():
+        raise ConfigError(f"no such folder of label maps: {labels}")
+    wanted = {sample.id: labels / sample.path.relative_to(root).with_suffix(".png") for sample in samples}
+    maps = {image: path for image, path in wanted.items() if path.is_file()}
+    if not maps:
+        first = next(iter(wanted.values()))
+        raise ConfigError(f"{labels} has a label map for no image of {dataset!r}; the first would be {first}")
+    return maps
+
+
+def _how_to_give(what: str) -> str:
+    if what == "captions":
+        return 'data.options.references=FILE names a JSON file {"image name": ["caption", ...]}'
+    return (
+        "data.options.labels=FOLDER names a folder of PNGs with the images' names, "
+        "as rdpbench.datasets.labels.write_labels(path, labels, classes) writes them"
+    )

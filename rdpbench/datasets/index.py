@@ -1,7 +1,7 @@
-"""What planning must know of each image without keeping its pixels: sizes, and the hashes of file and pixels.
+"""Reading a set's images: what planning must know of each without keeping its pixels, and decoding ahead of the codec.
 
-Decoding 30,000 images takes minutes, so what was read is remembered (`rdpbench.assets.hashes`). `verify` does not
-trust this memory: it reads the images again.
+Decoding 30,000 images takes minutes, so sizes and hashes are cached (`rdpbench.assets.hashes`). `verify` does not trust
+this cache: it reads the images again.
 """
 
 from __future__ import annotations
@@ -9,20 +9,25 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import weakref
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
+from types import TracebackType
+from typing import Generic, TypeAlias, TypeVar
 
 from rdpbench.assets.hashes import file_facts, identity, open_memory
-from rdpbench.datasets.contract import Dataset, Sample
-from rdpbench.datasets.fetching import some
+from rdpbench.datasets.contract import Dataset, Sample, few
 from rdpbench.datasets.manifest import other_bytes
 from rdpbench.datasets.protocols import load_under
-from rdpbench.errors import ImageError
+from rdpbench.errors import ImageError, OutOfRange
 from rdpbench.image import check_names, pixel_sha256
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -30,26 +35,20 @@ class Entry:
     """A sample with what its pixels are under the protocol."""
 
     sample: Sample
+    file_sha256: str
+    """Of the file's bytes."""
     sha256: str
     """Of the pixels that the codec sees."""
     height: int
     width: int
     mode: str
-    file_sha256: str
-    """Of the file's bytes."""
     source_height: int
     """Of the file's image, before the protocol."""
     source_width: int
 
 
-@dataclass(frozen=True)
-class _Pixels:
-    sha256: str
-    height: int
-    width: int
-    mode: str
-    source_height: int
-    source_width: int
+_Pixels: TypeAlias = tuple[str, int, int, str, int, int]
+"""The fields of an `Entry` from ``sha256`` on, as they are cached."""
 
 
 def index(dataset: Dataset, limit: int | None = None) -> list[Entry]:
@@ -61,22 +60,21 @@ def index(dataset: Dataset, limit: int | None = None) -> list[Entry]:
     samples = list(islice(dataset.samples(), limit))
     check_names([path for sample in samples for path in (sample.path, sample.labels) if path])
     files = _checked(samples, dataset.name)
-    known = _recall(samples, dataset.protocol)
-    read = list(_read([one for one, pixels in zip(samples, known, strict=True) if pixels is None], dataset.protocol))
-    fresh = iter(read)
-    entries: list[Entry] = []
+    pixels = _recall(samples, dataset.protocol)
+    unknown = [number for number, known in enumerate(pixels) if known is None]
     broken: list[str] = []
-    for sample, file_sha256, remembered in zip(samples, files, known, strict=True):
-        found = remembered or next(fresh)[1]
-        if isinstance(found, _Pixels):
-            pixels = (found.sha256, found.height, found.width, found.mode)
-            entries.append(Entry(sample, *pixels, file_sha256, found.source_height, found.source_width))
-        else:
-            broken.append(str(found))
-    _remember([(one, pixels) for one, pixels in read if isinstance(pixels, _Pixels)], dataset.protocol)
+    # Pillow decodes without holding the interpreter lock, so threads do.
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        read = pool.map(lambda number: _read(samples[number], dataset.protocol), unknown)
+        for number, result in zip(unknown, read, strict=True):
+            if isinstance(result, ImageError):
+                broken.append(str(result))
+            else:
+                pixels[number] = result
+    _remember([(samples[n], row) for n in unknown if (row := pixels[n])], dataset.protocol)
     if broken:
         raise ImageError(f"{_count(broken, samples, dataset.name)} cannot be read:\n  {_shown(broken)}")
-    return entries
+    return [Entry(sample, sha, *row) for sample, sha, row in zip(samples, files, pixels, strict=True) if row]
 
 
 def notes(dataset: Dataset, entries: Sequence[Entry]) -> list[str]:
@@ -86,24 +84,24 @@ def notes(dataset: Dataset, entries: Sequence[Entry]) -> list[str]:
     >>> len(notes(SimpleNamespace(name="mine"), []))
     0
     """
-    told = list(getattr(dataset, "notes", tuple)())
+    lines = list(getattr(dataset, "notes", tuple)())
     for mark, text in _REMARKS.items():
-        marked = [(entry, found) for entry in entries if (found := re.search(mark, entry.mode))]
-        shown = [f"{entry.sample.id} ({found[0].strip('+')})" for entry, found in marked]
+        marks = ((entry.sample.id, re.search(mark, entry.mode)) for entry in entries)
+        shown = [f"{id_} ({match[0].strip('+')})" for id_, match in marks if match]
         if shown:
-            told.append(f"{_count(shown, entries, dataset.name)} {text}: {some(shown)}")
-    names: dict[str, list[str]] = defaultdict(list)
+            lines.append(f"{_count(shown, entries, dataset.name)} {text}: {few(shown)}")
+    ids: dict[str, list[str]] = defaultdict(list)
     for entry in entries:
-        names[entry.sha256].append(entry.sample.id)
-    if equal := [" = ".join(ids) for ids in names.values() if len(ids) > 1]:
-        twice = sum(len(ids) for ids in names.values() if len(ids) > 1)
-        told.append(
-            f"{twice} of {len(entries)} images of {dataset.name!r} have equal pixels, and each counts: {some(equal)}"
+        ids[entry.sha256].append(entry.sample.id)
+    if equal := [same for same in ids.values() if len(same) > 1]:
+        lines.append(
+            f"{sum(map(len, equal))} of {len(entries)} images of {dataset.name!r} have equal pixels, and each counts: "
+            f"{few(' = '.join(same) for same in equal)}"
         )
-    return told
+    return lines
 
 
-# What `rdpbench.image_files.remarks` adds to a mode, and what it means; a gamma near sRGB's is nothing to tell.
+# What `rdpbench.image_files.remarks` adds to a mode, and what it means; a gamma near sRGB's needs no note.
 _REMARKS = {
     r"\+(pages|images)=\d+": "hold more images than the first, which alone is read",
     r"\+thumbnail": "begin with a thumbnail, which is what is read: a later page is larger, or the first one says so",
@@ -115,16 +113,15 @@ _REMARKS = {
 
 def _checked(samples: Sequence[Sample], name: str) -> list[str]:
     """The hash of each file, after all were held against what the set's manifest says."""
-    hashes: list[str] = []
-    wrong: list[str] = []
     gone = [f"no such image: {sample.path}" for sample in samples if not sample.path.is_file()]
     if gone:
         raise ImageError(f"{_count(gone, samples, name)} cannot be read:\n  {_shown(gone)}")
-    facts = file_facts(sample.path for sample in samples)
-    for sample, (path, found) in zip(samples, facts, strict=True):
-        hashes.append(found.sha256)
-        if sample.sha256 and found.sha256 != sample.sha256:
-            wrong.append(other_bytes(path, found.sha256, sample.sha256))
+    hashes: list[str] = []
+    wrong: list[str] = []
+    for sample, (path, facts) in zip(samples, file_facts(sample.path for sample in samples), strict=True):
+        hashes.append(facts.sha256)
+        if sample.sha256 and facts.sha256 != sample.sha256:
+            wrong.append(other_bytes(path, facts.sha256, sample.sha256))
     if wrong:
         raise ImageError(f"{_count(wrong, samples, name)} are not those of the set:\n  {_shown(wrong)}")
     return hashes
@@ -139,50 +136,107 @@ def _shown(lines: Sequence[str]) -> str:
     return "\n  ".join([*lines[:20], *rest])
 
 
-def _read(samples: Sequence[Sample], protocol: str) -> Iterator[tuple[Sample, _Pixels | ImageError]]:
-    def one(sample: Sample) -> tuple[Sample, _Pixels | ImageError]:
-        try:
-            loaded = load_under(protocol, sample.path)
-        except ImageError as error:
-            return sample, error
-        height, width = loaded.pixels.shape[:2]
-        digest = pixel_sha256(loaded.pixels)
-        return sample, _Pixels(digest, height, width, loaded.mode, loaded.source_height, loaded.source_width)
-
-    # Pillow decodes without holding the interpreter lock, so threads do.
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        yield from pool.map(one, samples)
+def _read(sample: Sample, protocol: str) -> _Pixels | ImageError:
+    try:
+        loaded = load_under(protocol, sample.path)
+    except ImageError as error:
+        return error
+    height, width = loaded.pixels.shape[:2]
+    return pixel_sha256(loaded.pixels), height, width, loaded.mode, loaded.source_height, loaded.source_width
 
 
 def _recall(samples: Sequence[Sample], protocol: str) -> list[_Pixels | None]:
     query = """SELECT sha256, height, width, mode, source_height, source_width FROM pixels
         WHERE path=? AND bytes=? AND ctime_ns=? AND protocol=?"""
     try:
-        with closing(open_memory()) as memory:
-            rows = [memory.execute(query, (*identity(sample.path), protocol)).fetchone() for sample in samples]
+        with closing(open_memory()) as cache:
+            return [cache.execute(query, (*identity(sample.path), protocol)).fetchone() for sample in samples]
     except (sqlite3.Error, OSError):
         return [None] * len(samples)
-    return [_Pixels(*row) if row else None for row in rows]
 
 
-def _remember(found: Sequence[tuple[Sample, _Pixels]], protocol: str) -> None:
+def _remember(read: Sequence[tuple[Sample, _Pixels]], protocol: str) -> None:
     try:
-        with closing(open_memory()) as memory, memory:
-            memory.executemany(
-                "INSERT OR REPLACE INTO pixels VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        *identity(one.path),
-                        protocol,
-                        p.sha256,
-                        p.height,
-                        p.width,
-                        p.mode,
-                        p.source_height,
-                        p.source_width,
-                    )
-                    for one, p in found
-                ],
-            )
+        rows = [(*identity(sample.path), protocol, *pixels) for sample, pixels in read]
+        with closing(open_memory()) as cache, cache:
+            cache.executemany("INSERT OR REPLACE INTO pixels VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
     except (sqlite3.Error, OSError):
-        return  # only a memory: without it the next plan reads the images again
+        return  # only a cache: without it the next plan reads the images again
+
+
+class ahead(Generic[Item, Result], Iterator[Result]):  # noqa: N801 (used like a function)
+    """Yield ``load(item)`` in order while threads do the next ones.
+
+    An exception of ``load`` is raised where its result would have come, and the iteration goes on after it; one of
+    ``items`` comes after the results of the items before it, and ends the iteration. The threads end with the
+    iteration, with ``close``, or when the object is dropped.
+
+    Args:
+        items: what to load; asked for from the thread of the consumer.
+        load: called once for each item, in another thread: Pillow decodes without holding the interpreter lock.
+        depth: how many results may wait, ready or in the making.
+        threads: how many items are loaded at once; no more than ``depth``.
+
+    Raises:
+        OutOfRange: ``depth`` or ``threads`` below 1.
+
+    >>> with ahead([1, 2, 3], lambda item: item * item) as squares:
+    ...     sum(squares)
+    14
+    """
+
+    def __init__(
+        self, items: Iterable[Item], load: Callable[[Item], Result], depth: int = 2, *, threads: int = 1
+    ) -> None:
+        if depth < 1 or threads < 1:
+            raise OutOfRange(f"depth={depth}, threads={threads}: both must be at least 1")
+        self._items = iter(items)
+        self._load = load
+        self._depth = depth
+        self._failure: BaseException | None = None
+        self._waiting: deque[Future[Result]] = deque()
+        self._pool = ThreadPoolExecutor(min(threads, depth), thread_name_prefix="ahead")
+        # Without waiting: the last reference may go in a thread of the pool, which cannot wait for itself.
+        self._stop = weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
+        self._more = True
+
+    def __iter__(self) -> ahead[Item, Result]:
+        return self
+
+    def __next__(self) -> Result:
+        self._fill()
+        if self._waiting:
+            first = self._waiting.popleft()
+            self._fill()
+            return first.result()
+        self.close()
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        raise StopIteration
+
+    def _fill(self) -> None:
+        while self._more and len(self._waiting) < self._depth:
+            try:
+                item = next(self._items)
+            except StopIteration:
+                self._more = False
+            except Exception as error:  # whatever it is, the items before it come first
+                self._more, self._failure = False, error
+            else:
+                self._waiting.append(self._pool.submit(self._load, item))
+
+    def close(self) -> None:
+        """Start nothing more and wait for what is in the making."""
+        self._more = False
+        self._waiting.clear()
+        self._stop.detach()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> ahead[Item, Result]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

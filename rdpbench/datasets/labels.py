@@ -1,4 +1,4 @@
-"""Label maps: from COCO's annotation files to 8-bit PNGs of class indices, and from these to what metrics compare.
+"""Label maps: from COCO's annotations to 8-bit PNGs of class indices, and from these to what metrics compare.
 
 What a dataset stores and a `Sample` names is one PNG per image, of its size: classes counted from 0, 255 where nothing
 is labelled. The PNG says in a text field which list of classes it counts; a metric of another list is refused.
@@ -6,20 +6,13 @@ is labelled. The PNG says in a text field which list of classes it counts; a met
 ======================  ========================================================================================
 classes                 made from
 ======================  ========================================================================================
-``coco-panoptic-133``   COCO panoptic 2017: a colour PNG of segment ids, and each segment's category in a JSON file
-``coco-stuff-171``      COCO-Stuff 164k: grey PNGs (``stuffthingmaps``) of category ids less one, 255 unlabelled
+``coco-panoptic-133``   COCO panoptic 2017: a colour PNG of segment ids, and each segment's category in a JSON file;
+                        category ids up to 200, 80 things and 53 kinds of stuff, numbered in the order of the ids
+``coco-stuff-171``      COCO-Stuff 164k: grey PNGs (``stuffthingmaps``) of the category id less one, 0 to 181, 255
+                        unlabelled; without the 11 thing ids that were never annotated, numbered without gaps
 ======================  ========================================================================================
 
 Panoptic segments that are crowds count as their category. Pixels of no segment are unlabelled.
-
-COCO's three numberings of its classes, as tables for `rdpbench.datasets.labels.remap`.
-
-* COCO-Stuff label maps (``stuffthingmaps``): the category id less one, 0 to 181, and 255; 171 of them are used, as 11
-  thing ids were never annotated. `STUFF_171` numbers those 0 to 170 without gaps, as segmentation toolboxes do.
-* COCO panoptic: category ids up to 200; 80 things and 53 kinds of stuff. `PANOPTIC_133` numbers them 0 to 132, in the
-  order of the ids: what models of 133 classes predict.
-* `STUFF_TO_PANOPTIC` brings a COCO-Stuff map to these 133 classes. 43 of the 91 kinds of stuff were merged into 17, and
-  12 were given up and become 255. There is no way back.
 
 Source: the category lists of COCO-Stuff 164k and of the COCO panoptic challenge (cocodataset.org, panoptic evaluation).
 
@@ -27,118 +20,46 @@ Source: the category lists of COCO-Stuff 164k and of the COCO panoptic challenge
 [0, 255, 11, 170, 255]
 >>> [int(PANOPTIC_133[label]) for label in (1, 90, 91, 92, 184, 200)]
 [0, 79, 255, 80, 116, 132]
->>> [int(STUFF_TO_PANOPTIC[label - 1]) for label in (1, 92, 94, 169, 104)]  # person, banner, branch, tree, cloth
-[0, 80, 116, 116, 255]
-
-COCO's annotation files as tables on disk: read once, so that a set of 30,000 images needs no memory for them.
-
-``captions_*.json`` hold 590,000 captions; ``panoptic_*.json`` say which category each segment of a PNG is. Both also
-state the size of each image, which tells originals from crops. Karpathy's ``dataset_coco.json`` holds captions too.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from rdpbench.datasets.protocols import labels_under
-from rdpbench.errors import ConfigError, ImageError, MetricError
+from rdpbench.errors import ImageError
 from rdpbench.image import Image, open_image
-from rdpbench.paths import cache_folder
 
 IGNORE = 255
 """Label of pixels without ground truth, in COCO-Stuff and Pascal alike."""
 
 
-def table(classes: Mapping[int, int], other: int = IGNORE, size: int = 256) -> NDArray[np.uint8]:
-    """A look-up table from a dataset's labels to class indices, for `remap`.
-
-    Labels that are not named, 255 among them, become ``other``.
-
-    Raises:
-        MetricError: a label outside 0 to ``size`` - 1, or a class outside 0 to 255.
-
-    >>> table({1: 0, 3: 1}, size=4).tolist()
-    [255, 0, 255, 1]
-    """
-    found = np.full(size, other, np.uint8)
-    for label, index in classes.items():
-        if not 0 <= label < size or not 0 <= index <= 255:
-            raise MetricError(f"label table: {label} -> {index}: labels are 0 to {size - 1}, classes 0 to 255")
-        found[label] = index
-    return found
+def _lookup(categories: Sequence[int]) -> NDArray[np.uint8]:
+    """From a category id to its place among these; 255 for any other."""
+    lookup = np.full(256, IGNORE, np.uint8)
+    lookup[list(categories)] = np.arange(len(categories))
+    return lookup
 
 
-def remap(labels: NDArray[Any], lookup: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A label map in a model's class indices.
-
-    Raises:
-        MetricError: a label that the table does not reach.
-
-    >>> remap(np.array([[1, 3, 0]], np.uint8), table({1: 0, 3: 1})).tolist()
-    [[0, 1, 255]]
-    """
-    if labels.size and (int(labels.min()) < 0 or int(labels.max()) >= len(lookup)):
-        raise MetricError(
-            f"labels {int(labels.min())} to {int(labels.max())} are given to a table of {len(lookup)} labels: "
-            "is the map of another dataset?"
-        )
-    found: NDArray[np.uint8] = lookup[labels]
-    return found
-
-
-_UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
-"""Thing ids that no image has: hat, shoe, eye glasses and so on."""
-_THINGS = tuple(category for category in range(1, 91) if category not in _UNUSED)
-_MERGED = {
-    184: (94, 97, 129, 169),  # tree: branch, bush, leaves, tree
-    185: (99, 113, 146),  # fence: cage, fence, railing
-    186: (102, 103),  # ceiling: other, tile
-    187: (106, 120, 157),  # sky: clouds, fog, other
-    188: (98, 108),  # cabinet: cabinet, cupboard
-    189: (110, 165),  # table: desk, table
-    190: (114, 115, 117),  # floor: marble, other, tile
-    191: (116, 140),  # pavement: stone floor, pavement
-    192: (127, 135),  # mountain: hill, mountain
-    193: (124, 134, 163),  # grass: grass, moss, straw
-    194: (111, 136),  # dirt: dirt, mud
-    195: (137, 139),  # paper: napkin, paper
-    196: (121, 153, 170),  # food: other, salad, vegetable
-    197: (96, 158),  # building: other, skyscraper
-    198: (150, 162),  # rock: rock, stone
-    199: (172, 173, 174),  # wall: concrete, other, panel
-    200: (101, 131, 152),  # rug: carpet, mat, rug
-}
-_GIVEN_UP = (104, 105, 123, 126, 132, 142, 143, 160, 164, 167, 179, 182)
-"""Cloth, clothes, other furniture, other ground, metal, other plants, plastic, and so on."""
-_KEPT = tuple(
-    category
-    for category in range(92, 183)
-    if category not in _GIVEN_UP and all(category not in old for old in _MERGED.values())
+_NEVER_ANNOTATED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)  # hat, shoe, eye glasses and so on
+_THINGS = tuple(category for category in range(1, 91) if category not in _NEVER_ANNOTATED)
+# The kinds of stuff that panoptic keeps: 12 were given up (cloth, clothes, metal and so on), and 43 were merged into
+# the ids 184 to 200 (tree, fence, ceiling, sky, cabinet, table, floor, pavement, mountain, grass and so on).
+_KEPT = (
+    *(92, 93, 95, 100, 107, 109, 112, 118, 119, 122, 125, 128, 130, 133, 138, 141, 144, 145),
+    *(147, 148, 149, 151, 154, 155, 156, 159, 161, 166, 168, 171, 175, 176, 177, 178, 180, 181),
 )
 
-_PANOPTIC = {category: index for index, category in enumerate((*_THINGS, *_KEPT, *_MERGED))}
-
-STUFF_171 = table({category - 1: index for index, category in enumerate((*_THINGS, *range(92, 183)))})
+STUFF_171 = _lookup([category - 1 for category in (*_THINGS, *range(92, 183))])
 """COCO-Stuff label (0 to 181, 255) to 171 classes."""
-PANOPTIC_133 = table(_PANOPTIC)
+PANOPTIC_133 = _lookup((*_THINGS, *_KEPT, *range(184, 201)))
 """COCO panoptic category id (1 to 200) to 133 classes."""
-STUFF_TO_PANOPTIC = table(
-    {category - 1: _PANOPTIC[category] for category in (*_THINGS, *_KEPT)}
-    | {old - 1: _PANOPTIC[new] for new, merged in _MERGED.items() for old in merged}
-)
-"""COCO-Stuff label (0 to 181, 255) to the 133 classes of COCO panoptic."""
-
 
 Classes: TypeAlias = Literal["coco-panoptic-133", "coco-stuff-171"]
 Labels: TypeAlias = NDArray[np.uint8]
@@ -166,13 +87,14 @@ def from_panoptic(colours: Image, segments: Sequence[Mapping[str, Any]]) -> Labe
     """
     ids = colours.astype(np.uint32) @ np.array([1, 256, 65536], np.uint32)
     category_of = {int(segment["id"]): int(segment["category_id"]) for segment in segments} | {0: 0}
-    found, places = np.unique(ids, return_inverse=True)
-    if unknown := [int(one) for one in found if int(one) not in category_of]:
+    segment_ids, places = np.unique(ids, return_inverse=True)
+    if unknown := [id_ for id_ in segment_ids.tolist() if id_ not in category_of]:
         raise ImageError(f"panoptic annotation: segments {unknown[:5]} are in the PNG and not in the JSON file")
-    categories = np.array([category_of[int(one)] for one in found])
-    if wrong := [int(one) for one in categories if one and (one > 200 or PANOPTIC_133[one] == IGNORE)]:
+    categories = [category_of[id_] for id_ in segment_ids.tolist()]
+    if wrong := [id_ for id_ in categories if id_ and (not 0 < id_ <= 200 or PANOPTIC_133[id_] == IGNORE)]:
         raise ImageError(f"panoptic annotation: categories {wrong[:5]} are not among the 133 of COCO panoptic")
-    return remap(categories[places.reshape(ids.shape)], PANOPTIC_133)
+    mapped: Labels = PANOPTIC_133[categories][places.reshape(ids.shape)]
+    return mapped
 
 
 def from_stuff(labels: NDArray[Any]) -> Labels:
@@ -186,7 +108,7 @@ def from_stuff(labels: NDArray[Any]) -> Labels:
     """
     if labels.ndim != 2 or labels.dtype != np.uint8:
         raise ImageError(f"a COCO-Stuff map is 8-bit grey (H, W), found {labels.dtype} {labels.shape}")
-    mapped = remap(labels, STUFF_171)
+    mapped: Labels = STUFF_171[labels]
     if ((mapped == IGNORE) & (labels != IGNORE)).any():
         wrong = np.unique(labels[(mapped == IGNORE) & (labels != IGNORE)])[:5].tolist()
         raise ImageError(f"COCO-Stuff map: labels {wrong} are not among its 171 classes: is it another file?")
@@ -261,7 +183,7 @@ def load_labels(
 
     Args:
         path: an 8-bit grey PNG.
-        protocol: name of what is done to the image.
+        protocol: its name.
         image: the image before the protocol, where the protocol draws its crop by the pixels.
         classes: the list that the metric predicts; None takes any.
 
@@ -280,106 +202,3 @@ def load_labels(
     if classes is not None and named != classes:
         raise ImageError(of_another_list(path, named, classes))
     return labels_under(protocol, labels, image)
-
-
-Segments: TypeAlias = tuple[Mapping[str, int], ...]
-"""Of each segment its ``id`` in the PNG and its ``category_id``."""
-
-_FORMAT = 1
-"""Raised when the tables change."""
-
-
-class Annotations:
-    """One annotation file, by image id.
-
-    Args:
-        path: the JSON file; its table is made again when its size or time of change differ.
-
-    Raises:
-        ConfigError: not a file of the format.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        stat = path.stat()
-        key = hashlib.sha256(f"{_FORMAT} {path.resolve()} {stat.st_size} {stat.st_ctime_ns}".encode()).hexdigest()
-        table = cache_folder() / "annotations" / f"{path.stem}-{key[:16]}.sqlite"
-        table.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(table.with_suffix(".lock")):
-            if not table.is_file():
-                _convert(path, table)
-        self._table = sqlite3.connect(table, check_same_thread=False)
-
-    def captions(self, image: int) -> tuple[str, ...]:
-        """The captions of an image in the file's order, without the spaces and line ends around them."""
-        rows = self._table.execute("SELECT text FROM captions WHERE image=? ORDER BY number", (image,))
-        return tuple(text for (text,) in rows)
-
-    def size(self, image: int) -> tuple[int, int] | None:
-        """Height and width of an image as the file states them."""
-        found = self._table.execute("SELECT height, width FROM images WHERE image=?", (image,)).fetchone()
-        return (int(found[0]), int(found[1])) if found else None
-
-    def segments(self, image: int) -> Segments | None:
-        """The segments of a panoptic PNG with their categories; None if the file does not have the image."""
-        found = self._table.execute("SELECT segments FROM panoptic WHERE image=?", (image,)).fetchone()
-        return (
-            tuple({"id": segment, "category_id": category} for segment, category in json.loads(found[0]))
-            if found
-            else None
-        )
-
-    def close(self) -> None:
-        """Close the table."""
-        self._table.close()
-
-
-def image_number(name: str) -> int:
-    """COCO's image id in a file name.
-
-    >>> image_number("COCO_val2014_000000000073.jpg")
-    73
-    """
-    return int(Path(name).stem.rpartition("_")[2])
-
-
-def _convert(path: Path, table: Path) -> None:
-    try:
-        record = json.loads(path.read_bytes())
-        images = record["images"]
-        part = table.with_suffix(".part")
-        part.unlink(missing_ok=True)
-        with closing(sqlite3.connect(part)) as memory, memory:
-            memory.execute("CREATE TABLE images (image INT PRIMARY KEY, height INT, width INT)")
-            memory.execute("CREATE TABLE captions (image INT, number INT, text TEXT, PRIMARY KEY (image, number))")
-            memory.execute("CREATE TABLE panoptic (image INT PRIMARY KEY, segments TEXT)")
-            sizes = ((one["id"], one["height"], one["width"]) for one in images if "height" in one)
-            memory.executemany("INSERT INTO images VALUES (?, ?, ?)", sizes)
-            memory.executemany("INSERT INTO captions VALUES (?, ?, ?)", _captions(record))
-            memory.executemany("INSERT INTO panoptic VALUES (?, ?)", _panoptic(record.get("annotations", ())))
-        part.replace(table)
-    except (ValueError, KeyError, TypeError, AttributeError, sqlite3.Error) as error:
-        raise ConfigError(f"{path} is no annotation file of COCO's: {type(error).__name__}: {error}") from error
-
-
-def _captions(record: Mapping[str, Any]) -> Iterator[tuple[int, int, str]]:
-    numbers: dict[int, int] = {}
-    for image, text in _texts(record):
-        number = numbers[image] = numbers.get(image, -1) + 1
-        yield image, number, text.strip()
-
-
-def _texts(record: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
-    for image in record["images"]:
-        # Karpathy's file holds the sentences with the images.
-        yield from ((int(image["cocoid"]), str(one["raw"])) for one in image.get("sentences", ()))
-    for one in record.get("annotations", ()):
-        if "caption" in one:
-            yield int(one["image_id"]), str(one["caption"])
-
-
-def _panoptic(annotations: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, str]]:
-    for one in annotations:
-        if "segments_info" in one:
-            pairs = [[part["id"], part["category_id"]] for part in one["segments_info"]]
-            yield int(one["image_id"]), json.dumps(pairs)

@@ -1,10 +1,4 @@
-"""``manifest:FILE``: a set of one's own that a manifest pins, as `rdpbench data manifest FOLDER` writes it.
-
-Names in it are relative to the folder of the images: ``data.path=FOLDER``, or the one that its line ``# folder:`` names
-below the manifest's own, or that one. ``# name:`` and ``# protocol:`` name the set and what is done to its images,
-``# references:`` and ``# labels:`` what lies beside them (`rdpbench.datasets.beside`), below the manifest's folder.
-
-A manifest pins a dataset: one line a file, ``sha256  name`` as ``sha256sum`` writes it, in the order of the set.
+"""A manifest pins a dataset: one line a file, ``sha256  name`` as ``sha256sum`` writes it, in the order of the set.
 
 Lines ``# key: value`` above say what the files are; ``sha256sum --check`` passes over them.
 """
@@ -17,9 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from rdpbench.assets.hashes import file_sha256
+from rdpbench.assets.hashes import file_facts
+from rdpbench.datasets.contract import few
 from rdpbench.errors import ConfigError, ImageError
-from rdpbench.image import read_header
+from rdpbench.image import EXTENSIONS, read_header
 from rdpbench.paths import write_file
 
 
@@ -33,11 +28,6 @@ class Manifest:
 
     files: dict[str, str]
     header: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def beside(cls, module_file: str, name: str) -> Manifest:
-        """Read the manifest ``name`` that lies beside a dataset's module."""
-        return cls.read(Path(module_file).parent / name)
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -68,7 +58,7 @@ class Manifest:
                 if colon:
                     header[key] = value
             elif line.strip():
-                sha256, name = _entry(line, f"{path}, line {number}")
+                sha256, name = _parse(line, f"{path}, line {number}")
                 if name in files:
                     raise ConfigError(f"{path}, line {number}: {name!r} is there twice")
                 files[name] = sha256
@@ -76,26 +66,40 @@ class Manifest:
 
     def write(self, path: Path) -> None:
         """Write the manifest in one step."""
-        text = "".join(f"# {key}: {value}\n" for key, value in self.header.items()) + self.lines()
+        text = "".join(f"# {key}: {value}\n" for key, value in self.header.items())
+        text += "".join(f"{sha256}  {name}\n" for name, sha256 in self.files.items())
         write_file(path, text)
-
-    def lines(self) -> str:
-        """One line a file."""
-        return "".join(f"{sha}  {name}\n" for name, sha in self.files.items())
 
     def sha256(self) -> str:
         """Hash of the lines: pins names, order and contents, whatever the header says."""
         return manifest_sha256(self.files.items())
 
-    def check(self, folder: Path, name: str) -> Path:
-        """Return ``folder / name`` if its bytes are the manifest's; raise `ImageError` that says what they are."""
-        path = folder / name
-        if not path.is_file():
-            raise ImageError(f"{name} is missing in {folder}")
-        found = file_sha256(path)
-        if found != self.files[name]:
-            raise ImageError(other_bytes(path, found, self.files[name]))
-        return path
+
+def present(files: Mapping[str, str], folder: Path, whose: str, hint: str, *, partial: bool) -> dict[str, str]:
+    """The files of a manifest that are in a folder.
+
+    Raises:
+        ImageError: all are missing, or some without ``partial``; begins with ``whose`` and ends in ``hint``.
+    """
+    here = {name: sha256 for name, sha256 in files.items() if (folder / name).is_file()}
+    if not here or (len(here) < len(files) and not partial):
+        missing = [name for name in files if name not in here]
+        raise ImageError(
+            f"{len(missing)} of {whose} are missing in {folder}: {few(missing)}; {hint}allow_partial=true goes on with "
+            "what is there, and marks the results"
+        )
+    return here
+
+
+def differences(files: Mapping[Path, str | None]) -> list[str]:
+    """Files that are missing, have other bytes than their sha256 says, or are no images; reads every byte."""
+    lines = [f"{path} is missing" for path in files if not path.is_file()]
+    for path, facts in file_facts((path for path in files if path.is_file()), remembered=False):
+        if files[path] and facts.sha256 != files[path]:
+            lines.append(other_bytes(path, facts.sha256, files[path] or ""))
+        elif not facts.height and path.suffix.lower() in EXTENSIONS:
+            lines.append(f"{path} is no image")
+    return lines
 
 
 def manifest_sha256(files: Iterable[tuple[str, str]]) -> str:
@@ -112,18 +116,15 @@ def manifest_sha256(files: Iterable[tuple[str, str]]) -> str:
 
 def other_bytes(path: Path, found: str, expected: str) -> str:
     """What to say of a file with other bytes than the manifest's."""
-    return f"{path} is not the file of this set: sha256 {found}, expected {expected}; it is {_describe(path)}"
-
-
-def _describe(path: Path) -> str:
     try:
         file_format, height, width = read_header(path)
+        what = f"a {file_format} of {width} x {height} pixels"
     except ImageError:
-        return f"no image, {path.stat().st_size} bytes"
-    return f"a {file_format} of {width} x {height} pixels"
+        what = f"no image, {path.stat().st_size} bytes"
+    return f"{path} is not the file of this set: sha256 {found}, expected {expected}; it is {what}"
 
 
-def _entry(line: str, where: str) -> tuple[str, str]:
+def _parse(line: str, where: str) -> tuple[str, str]:
     sha256, _, name = line.partition(" ")
     name = name.strip().removeprefix("*")  # as sha256sum marks binary files
     if not re.fullmatch(r"[0-9a-f]{64}", sha256) or not name:

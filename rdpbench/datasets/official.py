@@ -1,60 +1,225 @@
-"""Official sets on this machine: where their files are, whether they are those files, and what pins them.
+"""Official sets: what is published of them, where their files lie on this machine, and whether they are those files.
 
-A part of a set is looked for in ``data.path=FOLDER``, in ``$RDPBENCH_DATA`` and in the cache, under the folder names of
-its archives; a folder that holds the images themselves will do. Files that rdpbench unpacked from a verified archive
-have a manifest beside them, and every byte is held against it (``recorded``). Of others names, counts and sizes are
-checked (``names``): enough to refuse crops and mix-ups, no proof.
-
-What is known of an official release: its archives, the names in them, and what its images look like.
-
-Only facts, no files: `rdpbench.datasets.official` finds them on this machine, `rdpbench.datasets.fetching` gets them.
-No hash here is invented: where nobody published one, the field is None, and rows say that nothing was compared.
+A set is looked for in ``data.path=FOLDER``, in ``$RDPBENCH_DATA`` and in the cache, under the folder names of its
+archives; a folder that holds the images themselves will do. Files that rdpbench unpacked from a verified archive have a
+manifest beside them, and every byte is held against it (``recorded``). Of others names, counts and sizes are checked
+(``names``): enough to refuse crops and mix-ups, no proof.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from rdpbench.assets.hashes import file_facts
-from rdpbench.datasets.contract import Here, Pin, PinKind, Sample
-from rdpbench.datasets.fetching import Part, Release, fetch, foreign, hint, recorded, some, wrong_count, wrong_sizes
-from rdpbench.datasets.manifest import Manifest, manifest_sha256
+from rdpbench.datasets.contract import Here, Pin, PinKind, Sample, few
+from rdpbench.datasets.fetching import OfficialArchive, megabytes
+from rdpbench.datasets.manifest import Manifest, differences, manifest_sha256
 from rdpbench.errors import ConfigError, ImageError, UnknownName
 from rdpbench.image import EXTENSIONS
 from rdpbench.needs import Need
 from rdpbench.paths import data_folders
 
+Names: TypeAlias = Callable[[], Iterable[str]]
+"""File names; a function, as most commands never ask for them."""
+
+
+def listed_names(name: str) -> Iterator[str]:
+    """File names of a published list in ``lists/``, in its order.
+
+    The file's header names the source. ``# name: COCO_val2014_%012d.jpg`` in it turns numbers into file names; without
+    it a line is a name.
+
+    >>> next(listed_names("coco-restval"))
+    'COCO_val2014_000000000073.jpg'
+    """
+    pattern = ""
+    with Path(__file__).with_name("lists").joinpath(f"{name}.txt").open(encoding="utf-8") as lines:
+        for line in map(str.strip, lines):
+            if line.startswith("#"):
+                pattern = line.removeprefix("# name: ") if line.startswith("# name: ") else pattern
+            elif line:
+                yield pattern % int(line) if pattern else line
+
+
+def published_list(name: str) -> Names:
+    """A list in ``lists/``, read when it is asked for."""
+    return partial(listed_names, name)
+
 
 @dataclass(frozen=True)
-class Lying:
-    """A folder that holds files of a set."""
+class Drawn:
+    """A seeded choice of names that needs no library and no state: names in the order of a sha256.
 
-    folder: Path
+    Each name's place is its own, so what belongs to the set can be told without the other names.
+    """
+
+    salt: str
+    last: str
+    """Place of the last of the set's names, counted without regard to sizes."""
+    stand_ins: int
+    """How many more names stand in for images that are too small."""
+    last_stand_in: str
+    """Place of the last of these."""
+    short_side: int
+    """Images with a shorter side are passed over, since the set's protocol refuses them."""
+
+    def place(self, name: str) -> str:
+        """Where a name stands in the order.
+
+        >>> Drawn("demo", "", 0, "", 256).place("a.jpg")[:8]
+        'ef2d8d0b'
+        """
+        return hashlib.sha256(f"rdpbench {self.salt}:{name}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Release:
+    """What is published of an official set, under the name that rdpbench gives it."""
+
+    name: str
+    title: str
+    count: int
+    """Images in the set."""
+    archives: tuple[OfficialArchive, ...]
+    family: str
+    """Folder in ``$RDPBENCH_DATA`` and in the cache that holds the archives' files of all its sets."""
+    pattern: str
+    """Regular expression of the file names that these archives hold."""
+    licence: str
+    page: str
+    """Where a person gets it."""
+    protocol: str = "as-is"
+    listed: Names | None = None
+    """Its published names; None means that all files of the archives are the set."""
+    among: Names | None = None
+    """A published list that every image of its archives is in."""
+    names_sha256: str = ""
+    """Of the sorted names, a line each, where they are known but not listed here."""
+    drawn: Drawn | None = None
+    """How its names are drawn from those of the archives, where rdpbench does that."""
+    geometry: Callable[[int, int], str] | None = None
+    """From height and width to why an image cannot be of this set; empty if it can."""
+    patches: int | None = None
+    """Patches of 256 pixels in HiFiC's two grids over the whole set, where published."""
+    varied: bool = False
+    """Do its images differ in size, so that many equal squares are a cropped or resized copy?"""
+
+    @property
+    def download_bytes(self) -> int | None:
+        """Bytes of all archives; None if one does not state its size."""
+        sizes = [archive.bytes for archive in self.archives]
+        return None if None in sizes else sum(filter(None, sizes))
+
+    @property
+    def download_size(self) -> str:
+        """The same in words."""
+        several = f" in {len(self.archives)} archives" if len(self.archives) > 1 else ""
+        return megabytes(self.download_bytes) + several
+
+    @property
+    def hint(self) -> str:
+        """How to get it by hand, in a few lines."""
+        lines = [f"{self.name}: {self.download_size}, {self.page}; licence: {self.licence}"]
+        lines += [f"  {archive.url} ({megabytes(archive.bytes)})" for archive in self.archives]
+        lines.append(
+            f"put the archives into {data_folders('archives')[-1]} or $RDPBENCH_DATA/archives and type "
+            f"`rdpbench data fetch {self.name}`,\nor say data.path=FOLDER, a folder that holds the unpacked images"
+        )
+        return "\n".join(lines)
+
+    def foreign(self, names: Sequence[str], strange: Sequence[str], others: Iterable[Release]) -> str:
+        """Why the images in a folder are not of this set's archives; empty if they may be.
+
+        Args:
+            names: those that match `pattern`.
+            strange: the other images there.
+            others: of the family; one that has as many images is named.
+        """
+        if strange:
+            return (
+                f"{len(strange)} of the images there have names that {self.name} does not use: {few(sorted(strange))}"
+            )
+        unknown = sorted(set(names).difference(self.among())) if self.among else []
+        if not unknown:
+            return ""
+        are = "none of them is" if len(unknown) == len(names) else f"{len(unknown)} are not"
+        return (
+            f"of the {len(names)} images there {are} in the list of {self.name}: {few(unknown)}"
+            f"{self._as_many(len(names), others)}"
+        )
+
+    def wrong_count(self, names: Sequence[str], others: Iterable[Release], *, partial: bool) -> str:
+        """Why the number or names of the images are not the set's, where no list says it; empty if they are."""
+        count = len(names)
+        if count > self.count or (count < self.count and not partial):
+            go_on = "; allow_partial=true goes on with them, and marks the results" if count < self.count else ""
+            return f"{count} images are there, and {self.name} has {self.count}{self._as_many(count, others)}{go_on}"
+        if count == self.count and self.names_sha256 and names_sha256(names) != self.names_sha256:
+            return f"there are {count} images, but their names are not those of {self.name}, such as {few(names)}"
+        return ""
+
+    def _as_many(self, count: int, others: Iterable[Release]) -> str:
+        same = [other.name for other in others if other.count == count and other.name != self.name]
+        return f"; {same[0]} has {count}" if same else ""
+
+    def wrong_sizes(self, paths: Iterable[Path], *, whole: bool) -> str:
+        """Why the images look cropped or resized; empty if all look original. Reads the files, in constant memory."""
+        wrong: list[str] = []
+        sizes: set[tuple[int, int]] = set()
+        count = patches = 0
+        for path, facts in file_facts(paths):
+            count += 1
+            if len(sizes) < 2:
+                sizes.add((facts.width, facts.height))
+            patches += hific_patches(facts.height, facts.width)
+            if not facts.height:
+                wrong.append(f"{path.name} is no image")
+            elif self.geometry and (why := self.geometry(facts.height, facts.width)):
+                wrong.append(f"{path.name} is {facts.width} x {facts.height}: {why}")
+        if wrong:
+            return wrong[0] + (f", and {len(wrong) - 1} more of {count}" if len(wrong) > 1 else "")
+        width, height = next(iter(sizes), (0, 0))
+        if self.varied and len(sizes) == 1 and count > 2 and width == height:
+            return (
+                f"all {count} images are {width} x {height}: a cropped or resized copy, since the originals differ in "
+                "size"
+            )
+        if whole and self.patches and patches != self.patches:
+            return (
+                f"the images hold {patches} patches of 256 pixels in the two grids of HiFiC, and those of {self.name} "
+                f"hold {self.patches}: they were cropped or resized"
+            )
+        return ""
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """A folder that holds images of a set."""
+
+    path: Path
     tag: str
     manifest: Manifest | None
     """Recorded when the files were unpacked."""
     published: bool
     """Was the archive held against a published hash?"""
 
+    def sha256(self, name: str) -> str | None:
+        """The recorded hash of a file."""
+        return self.manifest.files.get(name) if self.manifest else None
 
-@dataclass(frozen=True)
-class File:
-    """One image of a set on this machine."""
-
-    name: str
-    lying: Lying
-
-    @property
-    def path(self) -> Path:
-        return self.lying.folder / self.name
-
-    @property
-    def sha256(self) -> str | None:
-        return self.lying.manifest.files.get(self.name) if self.lying.manifest else None
+    def images(self, release: Release) -> tuple[list[str], list[str]]:
+        """Names that the release uses, and names of other images; hidden files are not looked at."""
+        pattern = re.compile(release.pattern)
+        names = [path.name for path in self.path.iterdir()]
+        ours = [name for name in names if pattern.fullmatch(name)]
+        others = [name for name in names if Path(name).suffix.lower() in EXTENSIONS and not name.startswith(".")]
+        return ours, list(set(others).difference(ours))
 
 
 @dataclass(frozen=True)
@@ -93,21 +258,21 @@ class Official:
     @property
     def download_size(self) -> str:
         """What `fetch` brings, for messages."""
-        return self.release.download_size()
+        return self.release.download_size
 
     @property
     def download_bytes(self) -> int:
         """The same as a number; 0 where nobody states it."""
-        return self.release.download_bytes() or 0
+        return self.release.download_bytes or 0
 
     def __len__(self) -> int:
         return self.release.count
 
     def missing(self) -> str | None:
         """None if the set is here; else how to get it."""
-        if self.path is not None or all(self._folders()):
+        if self.path is not None or all(self._places()):
             return None
-        return f"{self.name} is not here\n{hint(self.release)}"
+        return f"{self.name} is not here\n{self.release.hint}"
 
     def samples(self) -> Iterator[Sample]:
         """Yield the images in the order of their names; downloads the archives if they are nowhere.
@@ -116,8 +281,8 @@ class Official:
             MissingNeed: no network, no disk.
             ImageError: images are missing, or they are not those of this set; the message says why.
         """
-        for file in self._files():
-            yield self._sample(file)
+        for name, folder in self._files().items():
+            yield self._sample(name, folder)
 
     def pinned(self) -> Pin:
         """Hash of the whole set's manifest, and what it is worth.
@@ -125,22 +290,24 @@ class Official:
         Of files that nobody verified all bytes are hashed, and remembered. A partial set is pinned by what is here.
         """
         files = self._files()
-        if all(file.sha256 for file in files):
-            return Pin(manifest_sha256((file.name, file.sha256 or "") for file in files), _kind(files))
-        facts = file_facts(file.path for file in files)
-        return Pin(manifest_sha256((path.name, found.sha256) for path, found in facts), "names")
+        recorded = [(name, folder.sha256(name) or "") for name, folder in files.items()]
+        if all(sha256 for _, sha256 in recorded):
+            return Pin(manifest_sha256(recorded), _kind(files.values()))
+        facts = file_facts(folder.path / name for name, folder in files.items())
+        return Pin(manifest_sha256((path.name, fact.sha256) for path, fact in facts), "names")
 
     def here(self) -> Here:
         """What lies here, by names alone."""
-        lying = self._lying(quiet=True)
-        if not lying:
+        folders = self._folders()
+        if not folders:
             return Here(0, None)
-        listed = set(self.release.names())
-        names = {name for one in lying for name in _images(self.release, one.folder)[0]}
-        if drawn := self.release.drawn:
-            listed = {name for name in names if drawn.place(name) <= drawn.last}
-        count = len(names & listed) if listed else len(names)
-        return Here(min(count, len(self)), _kind([File("", one) for one in lying]), lying[0].folder)
+        release = self.release
+        names = {name for folder in folders for name in folder.images(release)[0]}
+        if release.listed:
+            names &= set(release.listed())
+        elif drawn := release.drawn:
+            names = {name for name in names if drawn.place(name) <= drawn.last}
+        return Here(min(len(names), len(self)), _kind(folders), folders[0].path)
 
     def fetch(self, beside: Sequence[str] = ()) -> None:
         """Download, verify, unpack and record what is not here yet.
@@ -153,9 +320,9 @@ class Official:
             raise ConfigError(f"{self.name} has no {what} to fetch")
         if self.path is not None:
             raise ConfigError(f"data.path={self.path} is a folder of yours; fetch fills $RDPBENCH_DATA or the cache")
-        for part, folder in zip(self.release.parts, self._folders(), strict=True):
-            if folder is None:
-                fetch(part, self.release.family, self.source, hint(self.release))
+        for archive, place in zip(self.release.archives, self._places(), strict=True):
+            if place is None:
+                archive.fetch(data_folders(self.release.family)[-1], self.source, self.release.hint)
 
     def verify(self) -> list[str]:
         """Read every byte again and say what is not as recorded; of a set without record, what cannot be of it."""
@@ -163,130 +330,128 @@ class Official:
             files = self._files()
         except ImageError as error:
             return [str(error)]
-        facts = file_facts((file.path for file in files), remembered=False)
-        out: list[str] = []
-        for file, (path, found) in zip(files, facts, strict=True):
-            if file.sha256 and found.sha256 != file.sha256:
-                out.append(f"{path}: sha256 {found.sha256}, recorded {file.sha256}")
-            elif not found.height:
-                out.append(f"{path} is no image")
-        return out
+        return differences({folder.path / name: folder.sha256(name) for name, folder in files.items()})
 
-    def _sample(self, file: File) -> Sample:
-        return Sample(Path(file.name).stem, file.path, (file.lying.tag,) if file.lying.tag else (), file.sha256)
+    def _sample(self, name: str, folder: Unpacked) -> Sample:
+        return Sample(Path(name).stem, folder.path / name, (folder.tag,) if folder.tag else (), folder.sha256(name))
 
     # What lies where
 
-    def _folders(self) -> list[Path | None]:
-        """For each part of the set the folder that holds it."""
-        release = self.release
+    def _places(self) -> list[Path | None]:
+        """For each archive the folder that holds its files."""
         if self.path is not None:
-            roots = [Path(self.path).expanduser().absolute()]
+            roots = images = [Path(self.path).expanduser().absolute()]
             if not roots[0].is_dir():
                 raise ImageError(f"no such folder: {roots[0]}, named by data.path={self.path}")
-            flat = roots
         else:
-            roots, flat = data_folders(release.family), data_folders(release.name)
+            roots, images = data_folders(self.release.family), data_folders(self.release.name)
         return [
-            next((folder for folder in _places(part, roots, flat) if _holds(folder)), None) for part in release.parts
+            next(filter(_holds_images, [*_below(roots, archive.folder), *images]), None)
+            for archive in self.release.archives
         ]
 
-    def _lying(self, *, quiet: bool = False) -> list[Lying]:
-        folders = self._folders()
-        if self.path is None and not all(folders) and not quiet:
-            self.fetch()
-            folders = self._folders()
-        found: dict[Path, Lying] = {}
-        for part, folder in zip(self.release.parts, folders, strict=True):
-            if folder is not None:
-                # A folder that holds several parts has no manifest that is of one archive.
-                alone = folders.count(folder) == 1 or len(self.release.parts) == 1
-                manifest = recorded(part, folder) if alone else None
-                published = manifest is not None and part.archive.published
-                found[folder] = Lying(folder, part.tag if alone else "", manifest, published)
-        return list(found.values())
+    def _folders(self) -> list[Unpacked]:
+        """The folders that hold files of the set."""
+        places = self._places()
+        folders: dict[Path, Unpacked] = {}
+        for archive, place in zip(self.release.archives, places, strict=True):
+            if place is not None:
+                # A folder that holds the files of several archives has no manifest that is of one.
+                alone = places.count(place) == 1
+                manifest = archive.record(place) if alone else None
+                folders[place] = Unpacked(
+                    place, archive.tag if alone else "", manifest, manifest is not None and bool(archive.published)
+                )
+        return list(folders.values())
 
-    def _files(self) -> list[File]:
-        """The set's files that are here, in order, after all that can be refused was refused."""
-        lying = self._lying()
-        present: dict[str, Lying] = {}
-        extras: list[str] = []
-        files: list[File] = []
-        for one in lying:
-            names, more = _images(self.release, one.folder)
-            if twice := present.keys() & set(names):
-                raise self._refusal(f"{some(sorted(twice))} lie in two folders", f"{one.folder}, among others,")
-            present |= dict.fromkeys(names, one)
-            extras += more
-            files += [File(name, one) for name in names]
-        where = ", ".join(str(one.folder) for one in lying) or self.path
-        if not present and not extras:
+    def _files(self) -> dict[str, Unpacked]:
+        """The set's files that are here, in order, with their folders; all that can be refused is refused before."""
+        if self.path is None and not all(self._places()):
+            self.fetch()
+        folders = self._folders()
+        files: dict[str, Unpacked] = {}
+        strange: list[str] = []
+        for folder in folders:
+            names, others = folder.images(self.release)
+            if twice := files.keys() & set(names):
+                raise self._refusal(f"{few(sorted(twice))} lie in two folders", f"{folder.path}, among others,")
+            files |= dict.fromkeys(names, folder)
+            strange += others
+        files = dict(sorted(files.items()))
+        where = ", ".join(str(folder.path) for folder in folders) or self.path
+        family = self.RELEASES.values()
+        if not files and not strange:
             raise self._refusal(f"no image of {self.name} is there", where)
-        if why := foreign(self.release, list(present), extras, self.RELEASES):
+        if why := self.release.foreign(list(files), strange, family):
             raise self._refusal(why, where)
-        files.sort(key=lambda file: file.name)
-        files, lacking, shown = self._choose(files)
-        whole = not lacking and len(files) == len(self)
-        if why := self._look(files, whole=whole) or self._miscounted(files):
+        names, missing = self._choose(files)
+        files = {name: files[name] for name in names}
+        whole = not missing and len(files) == len(self)
+        why = self._wrong_sizes(files, whole=whole)
+        if not why and not self.release.listed and not self.release.drawn:
+            why = self.release.wrong_count(names, family, partial=self.allow_partial)
+        if why:
             raise self._refusal(why, where)
-        if not files or (lacking and not self.allow_partial):
+        if not files or (missing and not self.allow_partial):
             raise self._refusal(
-                f"{lacking} of its {len(self)} images are missing{shown}; allow_partial=true goes on with the "
-                f"{len(files)} that are here, and marks the results",
+                f"{missing} of its {len(self)} images are missing{self._unlisted(names)}; allow_partial=true goes on "
+                f"with the {len(files)} that are here, and marks the results",
                 where,
             )
         return files
 
-    def _choose(self, files: list[File]) -> tuple[list[File], int, str]:
-        """Of the files in the folders those of the set, how many are missing, and the first of these for a message."""
+    def _choose(self, files: Mapping[str, Unpacked]) -> tuple[list[str], int]:
+        """The set's names among those of the files, in order, and how many are missing."""
         if self.release.listed is None:
-            return files, 0, ""
-        names = set(self.release.names())
-        chosen = [file for file in files if file.name in names]
-        missing = sorted(names.difference(file.name for file in chosen)) if len(chosen) < len(names) else []
-        return chosen, len(missing), f": {some(missing)}" if missing else ""
+            return list(files), 0
+        names = set(self.release.listed())
+        chosen = [name for name in files if name in names]
+        return chosen, len(names) - len(chosen)
 
-    def _miscounted(self, files: Sequence[File]) -> str:
-        """Where no list says which names are missing, their count and digest say whether the set is whole."""
-        if self.release.listed or self.release.drawn:
-            return ""
-        return wrong_count(self.release, [file.name for file in files], self.RELEASES, partial=self.allow_partial)
+    def _unlisted(self, names: Sequence[str]) -> str:
+        """The missing names, where a list says which."""
+        return f": {few(sorted(set(self.release.listed()).difference(names)))}" if self.release.listed else ""
 
-    def _look(self, files: Sequence[File], *, whole: bool) -> str:
-        """Sizes of the files that no manifest vouches for."""
-        unknown = [file.path for file in files if file.sha256 is None]
-        return wrong_sizes(self.release, file_facts(unknown), whole=whole and len(unknown) == len(files))
+    def _wrong_sizes(self, files: Mapping[str, Unpacked], *, whole: bool) -> str:
+        """What is wrong with the sizes of the files that no manifest vouches for; empty if nothing."""
+        paths = self._unrecorded(files)
+        return self.release.wrong_sizes(paths, whole=whole and len(paths) == len(files))
+
+    def _unrecorded(self, files: Mapping[str, Unpacked]) -> list[Path]:
+        return [folder.path / name for name, folder in files.items() if folder.sha256(name) is None]
 
     def _refusal(self, why: str, where: object) -> ImageError:
-        return ImageError(f"{where} is not {self.name} ({self.release.title}): {why}\n{hint(self.release)}")
+        return ImageError(f"{where} is not {self.name} ({self.release.title}): {why}\n{self.release.hint}")
 
 
-def _kind(files: Sequence[File]) -> PinKind:
-    return "recorded" if all(file.lying.manifest and file.lying.published for file in files) else "names"
+def _kind(folders: Iterable[Unpacked]) -> PinKind:
+    return "recorded" if all(folder.manifest and folder.published for folder in folders) else "names"
 
 
-def _places(part: Part, roots: Sequence[Path], flat: Sequence[Path]) -> Iterator[Path]:
+def _below(roots: Sequence[Path], folder: str) -> Iterator[Path]:
     for root in roots:
-        yield root / part.folder
-        yield root / Path(part.folder).name
-    yield from flat
+        yield root / folder
+        yield root / Path(folder).name
 
 
-def _holds(folder: Path) -> bool:
-    """Is there any image? Also one of a wrong name: `foreign` says what is wrong with it."""
-    if not folder.is_dir():
-        return False
-    return any(path.suffix.lower() in EXTENSIONS and path.is_file() for path in folder.iterdir())
+def _holds_images(folder: Path) -> bool:
+    """Is there any image? Also one of a wrong name: `Release.foreign` says what is wrong with it."""
+    return folder.is_dir() and any(path.suffix.lower() in EXTENSIONS and path.is_file() for path in folder.iterdir())
 
 
-def _images(release: Release, folder: Path) -> tuple[list[str], list[str]]:
-    """Names in a folder that the release uses, and names of other images; hidden files are not looked at."""
-    pattern = re.compile(release.pattern)
-    ours: list[str] = []
-    others: list[str] = []
-    for path in folder.iterdir():
-        if pattern.fullmatch(path.name):
-            ours.append(path.name)
-        elif path.suffix.lower() in EXTENSIONS and not path.name.startswith("."):
-            others.append(path.name)
-    return ours, others
+def names_sha256(names: Iterable[str]) -> str:
+    """Hash of names in sorted order, a line each.
+
+    >>> names_sha256(["b", "a"]) == names_sha256(["a", "b"])
+    True
+    """
+    return hashlib.sha256("".join(f"{name}\n" for name in sorted(names)).encode()).hexdigest()
+
+
+def hific_patches(height: int, width: int) -> int:
+    """Patches of 256 pixels in a grid and in one shifted by 128, as FID on CLIC and DIV2K takes them (HiFiC, A.7).
+
+    >>> hific_patches(768, 512)
+    8
+    """
+    return (height // 256) * (width // 256) + max(0, (height - 128) // 256) * max(0, (width - 128) // 256)

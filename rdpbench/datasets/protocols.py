@@ -3,11 +3,10 @@
 A protocol's name travels with every row: the same codec on the same files under another protocol is another number.
 ``docs/protocols.md`` says which papers use which, and what they leave open. ``centre-crop-N`` exists for every N.
 
-Crops and resizes that protocols are made of: once as geometry, then applied to images and to label maps.
-
-A step says where pixels come from, so that an image and its label map cannot drift apart: the image is filtered, the
-label map takes the nearest label of the same grid. Filters are the libraries' own, since "bicubic" alone names no
-numbers; each gives 8 bits, rounded as that library rounds (Pillow after each of its two passes).
+Protocols are made of crops and resizes. A step says where pixels come from, so that an image and its label map cannot
+drift apart: the image is filtered, the label map takes the nearest label of the same grid. Filters are the libraries'
+own, since "bicubic" alone names no numbers; each gives 8 bits, rounded as that library rounds (Pillow after each of its
+two passes).
 
 ================  ===================================================================================
 filter            is
@@ -115,26 +114,18 @@ def _cropped(pixels: NDArray[Any], crop: Crop) -> NDArray[Any]:
 def _filtered(image: Image, step: Resize) -> Image:
     if image.shape[:2] == (step.height, step.width):
         return image
-    if step.filter in ("bicubic", "lanczos"):
-        return _by_pillow(image, step)
     if step.filter == "area-corners":
         columns_done = _area_corners(image, step.width, axis=1)
         return _rounded(_area_corners(columns_done, step.height, axis=0), (image.shape[0] - 1) * (image.shape[1] - 1))
-    return _by_opencv(image, step)
+    if step.filter in ("bicubic", "lanczos"):
+        from PIL import Image as pil
 
-
-def _by_pillow(image: Image, step: Resize) -> Image:
-    from PIL import Image as pil
-
-    kind = {"bicubic": pil.Resampling.BICUBIC, "lanczos": pil.Resampling.LANCZOS}[step.filter]
-    return np.array(pil.fromarray(image).resize((step.width, step.height), kind))
-
-
-def _by_opencv(image: Image, step: Resize) -> Image:
+        kind = pil.Resampling[step.filter.upper()]
+        return np.array(pil.fromarray(image).resize((step.width, step.height), kind))
     import cv2
 
-    kind = {"lanczos4": cv2.INTER_LANCZOS4, "area": cv2.INTER_AREA}[step.filter]
-    resized = cv2.resize(np.ascontiguousarray(image), (step.width, step.height), interpolation=kind)
+    interpolation = {"lanczos4": cv2.INTER_LANCZOS4, "area": cv2.INTER_AREA}[step.filter]
+    resized = cv2.resize(np.ascontiguousarray(image), (step.width, step.height), interpolation=interpolation)
     return np.asarray(resized, dtype=np.uint8)
 
 
@@ -179,8 +170,6 @@ def _sources(before: int, after: int, filter_: Filter) -> NDArray[np.int64]:
     return np.minimum((2 * np.arange(after) + 1) * span // (2 * steps), before - 1)
 
 
-Steps: TypeAlias = tuple[Step, ...]
-
 LARGEST = 89_478_485
 """Pixels of the largest image that a protocol makes: as many as Pillow reads without a warning."""
 
@@ -194,18 +183,14 @@ class ImageProtocol:
     """
 
     name: str
-    text: str
-    """What it does."""
-    too_small: str
-    """What happens to images that are too small."""
-    geometry: Callable[[int, int, str], Steps]
+    geometry: Callable[[int, int, str], tuple[Step, ...]]
     """Steps for a height, a width and the image's pixel hash; the hash is empty unless `drawn`."""
     smallest: int = 1
     """The shortest side that is not refused."""
     drawn: bool = False
     """Are positions drawn at random, seeded by the pixels?"""
 
-    def steps(self, height: int, width: int, digest: str = "") -> Steps:
+    def steps(self, height: int, width: int, digest: str = "") -> tuple[Step, ...]:
         """The crops and resizes for an image of this size.
 
         Raises:
@@ -232,53 +217,31 @@ class ImageProtocol:
     def __call__(self, image: Image) -> Image:
         """The image under this protocol; the input is only read, and the result may share its memory."""
         check_image(image, f"{self.name}: the image")
-        return apply(self._steps(image), image)
-
-    def labels(self, labels: Labels, image: Image | None = None) -> Labels:
-        """The label map of an image under this protocol, by nearest neighbour; see `labels_under`."""
-        if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
-            raise ImageError(f"{self.name}: a label map must be integers (H, W), found {labels.dtype} {labels.shape}")
-        if image is not None and image.shape[:2] != labels.shape:
-            sizes = [f"{shape[1]} x {shape[0]}" for shape in (labels.shape, image.shape)]
-            raise ImageError(f"{self.name}: the label map is {sizes[0]} and its image {sizes[1]} (width x height)")
-        if image is None and self.drawn:
-            raise ImageError(f"{self.name} draws its crop by the image's pixels: give the label map's image as well")
-        height, width = labels.shape
-        steps = self.steps(height, width) if image is None else self._steps(image)
-        return apply_to_labels(steps, labels)
-
-    def _steps(self, image: Image) -> Steps:
         height, width = image.shape[:2]
-        return self.steps(height, width, pixel_sha256(image) if self.drawn else "")
+        return apply(self.steps(height, width, pixel_sha256(image) if self.drawn else ""), image)
 
 
-def _as_is(*_: Any) -> Steps:
-    return ()
-
-
-def _perco(*_: Any) -> Steps:
-    return (Resize(512, 512, "bicubic"),)
-
-
-def _taco(height: int, width: int, _: str) -> Steps:
+def _taco(height: int, width: int, _: str) -> tuple[Step, ...]:
     if min(height, width) >= 256:
         return (centre(height, width, 256),)
-    enlarged = short_side(height, width, 256, "bicubic")
+    enlarged = short_side(height, width, 256, "bicubic")  # a rule of ours: TACO says nothing
     return (enlarged, centre(enlarged.height, enlarged.width, 256))
 
 
-def _text_sketch(height: int, width: int, _: str) -> Steps:
+def _text_sketch(height: int, width: int, _: str) -> tuple[Step, ...]:
     factor = 512 / min(height, width)
     rows, columns = (round(factor * side / 64) * 64 for side in (height, width))
     return (Resize(rows, columns, "lanczos4" if factor > 1 else "area"),)
 
 
-def _dalle(height: int, width: int, _: str) -> Steps:
+def _dalle(height: int, width: int, _: str) -> tuple[Step, ...]:
+    """openai/DALL-E's notebook."""
     resized = short_side(height, width, 256, "lanczos")
     return (resized, centre(resized.height, resized.width, 256))
 
 
-def _dalle_random(height: int, width: int, digest: str) -> Steps:
+def _dalle_random(height: int, width: int, digest: str) -> tuple[Step, ...]:
+    """Listing 2 of the DALL-E paper."""
     side = min(height, width)
     top, left = (
         _draw(digest, what, 3 * slack // 8, max(3 * slack // 8 + 1, 5 * slack // 8))
@@ -296,49 +259,20 @@ def _draw(digest: str, what: str, low: int, high: int) -> int:
 
 
 def _centre_crop(side: int) -> ImageProtocol:
-    return ImageProtocol(
-        f"centre-crop-{side}",
-        f"the {side} x {side} pixels in the middle, nothing resized",
-        f"refused below {side} pixels on a side",
-        lambda height, width, _: (centre(height, width, side),),
-        smallest=side,
-    )
+    return ImageProtocol(f"centre-crop-{side}", lambda height, width, _: (centre(height, width, side),), smallest=side)
 
 
-PROTOCOLS: dict[str, ImageProtocol] = {
+PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
-        ImageProtocol("as-is", "the image as it was read", "kept", _as_is),
+        ImageProtocol("as-is", lambda *_: ()),
         _centre_crop(256),
         _centre_crop(512),
-        ImageProtocol(
-            "taco-256",
-            "256 x 256 centre crop, nothing resized",
-            "the short side is enlarged to 256 first (bicubic, aspect kept); this rule is ours",
-            _taco,
-        ),
-        ImageProtocol("perco-512", "resized to 512 x 512, bicubic, aspect not kept", "enlarged", _perco),
-        ImageProtocol(
-            "text-sketch-512",
-            "short side to 512, both sides rounded to multiples of 64, area or Lanczos",
-            "enlarged",
-            _text_sketch,
-        ),
-        ImageProtocol(
-            "dalle-256",
-            "short side to 256, Lanczos, then 256 x 256 centre crop: openai/DALL-E's notebook",
-            "refused below 256 pixels on a side",
-            _dalle,
-            smallest=256,
-        ),
-        ImageProtocol(
-            "dalle-256-random",
-            "random crops around an area resize: Listing 2 of the DALL-E paper, seeded by the pixels",
-            "refused below 256 pixels on a side",
-            _dalle_random,
-            smallest=256,
-            drawn=True,
-        ),
+        ImageProtocol("taco-256", _taco),
+        ImageProtocol("perco-512", lambda *_: (Resize(512, 512, "bicubic"),)),
+        ImageProtocol("text-sketch-512", _text_sketch),
+        ImageProtocol("dalle-256", _dalle, smallest=256),
+        ImageProtocol("dalle-256-random", _dalle_random, smallest=256, drawn=True),
     )
 }
 """By name; `find` also knows ``centre-crop-N``."""
@@ -367,10 +301,10 @@ def load_under(protocol: str, path: Path) -> Loaded:
         UnknownName: no such protocol.
         ImageError: the file cannot be read, or the protocol refuses an image of its size.
     """
-    found = find(protocol)
+    applied = find(protocol)
     loaded = read_image(path)
     try:
-        return dataclasses.replace(loaded, pixels=found(loaded.pixels))
+        return dataclasses.replace(loaded, pixels=applied(loaded.pixels))
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
 
@@ -391,4 +325,14 @@ def labels_under(protocol: str, labels: Labels, image: Image | None = None) -> L
     >>> labels_under("perco-512", np.arange(12, dtype=np.uint8).reshape(3, 4))[-1, -1]
     11
     """
-    return find(protocol).labels(labels, image)
+    applied = find(protocol)
+    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+        raise ImageError(f"{protocol}: a label map must be integers (H, W), found {labels.dtype} {labels.shape}")
+    if image is None and applied.drawn:
+        raise ImageError(f"{protocol} draws its crop by the image's pixels: give the label map's image as well")
+    if image is not None and image.shape[:2] != labels.shape:
+        sizes = [f"{shape[1]} x {shape[0]}" for shape in (labels.shape, image.shape)]
+        raise ImageError(f"{protocol}: the label map is {sizes[0]} and its image {sizes[1]} (width x height)")
+    height, width = labels.shape
+    digest = pixel_sha256(image) if image is not None and applied.drawn else ""
+    return apply_to_labels(applied.steps(height, width, digest), labels)

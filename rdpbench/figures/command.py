@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rdpbench.config.typed import experiment
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
 from rdpbench.figures.presets import PAPERS, Panel, Preset, Series, presets
 from rdpbench.figures.style import STYLES, paper_style
-from rdpbench.paths import RUNS, available, write_file
+from rdpbench.paths import RUNS, available, experiment, write_file
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from rdpbench.errors import ConfigError
-from rdpbench.paths import conf_folder
+from rdpbench.paths import conf_folder, read_yaml
 
 PAPERS = {
     "text-sketch": "Text + Sketch (Lei et al., 2023, arXiv 2307.01944)",
@@ -119,12 +119,8 @@ def presets(folder: Path | None = None) -> list[Preset]:
     >>> sum(preset.kind == "table" for preset in presets())
     5
     """
-    import yaml
-
     folder = conf_folder() / "figure" if folder is None else folder
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, ten times as fast
-    paths = sorted(folder.glob("*.yaml"))
-    found = [_preset(path, yaml.load(path.read_text(), Loader=loader)) for path in paths]  # noqa: S506 (a safe loader)
+    found = [_preset(path, read_yaml(path)) for path in sorted(folder.glob("*.yaml"))]
     return sorted(found, key=lambda preset: (list(PAPERS).index(preset.paper), preset.kind == "table"))
 
 

@@ -16,10 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from rdpbench.errors import UnknownName
-from rdpbench.paths import conf_folder, file_name, written_whole
+from rdpbench.paths import file_name, records, written_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -215,5 +213,4 @@ def is_bound(label: str) -> bool:
 
 @cache
 def _bounds() -> frozenset[str]:
-    records = (yaml.safe_load(path.read_text()) for path in sorted((conf_folder() / "codec").glob("*.yaml")))
-    return frozenset(str(record["name"]) for record in records if record.get("role") == "bound")
+    return frozenset(str(record["name"]) for record in records("codec") if record.get("role") == "bound")

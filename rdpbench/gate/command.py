@@ -25,6 +25,7 @@ from rdpbench.assets import weights
 from rdpbench.codecs.contract import depends_on_cpu, needs_of
 from rdpbench.config.bench import read
 from rdpbench.config.typed import full_reference
+from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import ConfigError, MissingNeed, RdpbenchError, StoreError, StoreUnwritable
 from rdpbench.gate import verdicts
 from rdpbench.gate.compare import SHOWN, Finding, Tolerances, Verdict, compare, read_tolerances
@@ -35,7 +36,6 @@ from rdpbench.results.stats.current import of_store
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
 from rdpbench.runners.execute import Done, execute
-from rdpbench.runners.grid import dataset_of
 from rdpbench.runners.preflight import fetch_weights
 from rdpbench.runners.sweep import search_dataset
 from rdpbench.runners.task import identity, member_of

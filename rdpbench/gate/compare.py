@@ -16,12 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import yaml
-
 from rdpbench import registry
 from rdpbench.codecs.contract import depends_on_cpu
 from rdpbench.errors import ConfigError
 from rdpbench.gate.curves import VERSION, Curve, ImagePoint, Point, in_order
+from rdpbench.paths import read_yaml
 from rdpbench.results.stats.bd import METHODS, Delta, RateValues, bd_metric, bd_rate
 from rdpbench.results.stats.meanings import meaning
 from rdpbench.setting import Setting
@@ -427,7 +426,7 @@ def read_tolerances(path: Path) -> Tolerances:
     """
 
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(path)
         if "cpu_dependent" in raw:
             raise ValueError("cpu_dependent: nothing reads that; it is the codec's class's to say (depends_on_cpu)")
         _only(raw, "bpp", "metrics", "bd")
@@ -436,7 +435,7 @@ def read_tolerances(path: Path) -> Tolerances:
         found = Tolerances(_tolerance(raw["bpp"]), metrics, bd)
         found.of("")
         bd.of("")
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"{path}: {type(error).__name__}: {error}; it needs bpp, metrics with a default, bd with a method and "
             "with rate and metric, each with a default; a tolerance is "

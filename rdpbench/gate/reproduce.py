@@ -19,7 +19,7 @@ from rdpbench import registry
 from rdpbench.config.bench import read
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.needs import Need, Package
-from rdpbench.paths import conf_folder
+from rdpbench.paths import conf_folder, read_yaml
 from rdpbench.setting import Bench
 
 if TYPE_CHECKING:
@@ -116,12 +116,10 @@ def checks(path: Path | None = None) -> dict[str, Check]:
     >>> len(checks()["webp"].rates)
     19
     """
-    import yaml
-
     path = path or conf_folder() / "reproduce.yaml"
     try:
-        return {name: _check(name, record) for name, record in yaml.safe_load(path.read_text()).items()}
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
+        return {name: _check(name, record) for name, record in read_yaml(path).items()}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
@@ -165,7 +163,7 @@ def expected(check: Check) -> list[dict[str, tuple[float, str]]]:
 def lacking(bench: Bench) -> tuple[str, list[str]]:
     """Why a run cannot start, and each thing that is missing; empty if it can."""
     from rdpbench.codecs.contract import needs_of
-    from rdpbench.runners.grid import dataset_of
+    from rdpbench.datasets.contract import dataset_of
     from rdpbench.runners.preflight import weights_of
 
     found: list[tuple[str, str]] = []
@@ -203,8 +201,8 @@ def reproduce(check: Check, overrides: Sequence[str], console: Console, *, downl
     Raises:
         ConfigError: settings that would make it another check.
     """
+    from rdpbench.datasets.contract import dataset_of
     from rdpbench.runners import sweep
-    from rdpbench.runners.grid import dataset_of
     from rdpbench.runners.preflight import fetch_weights
 
     points = expected(check)

@@ -2,11 +2,14 @@
 
 TACO's Table 1 (Lee et al., ICML 2024): a captioner describes both images, the original's caption is the one reference,
 and BLEU-4 and CIDEr-D are statistics of the whole set. The numbers are the captioner's as much as the codec's, so its
-name is part of theirs. SPICE needs Java and models of its own: `caption_similarity.spice` takes the texts.
+name is part of theirs. SPICE, which needs Java and models of its own, is not here.
 
-The words of a caption as coco-caption counts them: Penn Treebank tokens in lower case, without punctuation.
+Both count runs of one to four words. Constants and conventions are coco-caption's, the formulas those of the papers:
+Papineni et al., "BLEU", ACL 2002; Vedantam, Zitnick and Parikh, "CIDEr", CVPR 2015. BLEU is printed from 0 to 1,
+CIDEr-D from 0 to 10: the factor 10 is in its definition.
 
-coco-caption calls the PTB tokenizer of Stanford CoreNLP 3.4.1, a Java program under the GPL. This is a reduced one:
+Words are Penn Treebank tokens in lower case, without punctuation. coco-caption calls the tokenizer of Stanford CoreNLP
+3.4.1, a Java program under the GPL; `tokens` is a reduced one:
 
 * blanks separate; full stops, commas, colons, quotes, brackets and most signs are tokens of their own;
 * clitics are split: ``does n't``, ``man 's``, ``ca n't``, ``can not``, ``gon na``;
@@ -18,32 +21,17 @@ It gives the Java program's tokens for all 351 COCO captions it was tried on, an
 strewing in clitics, quotes, prices, times, abbreviations and stray marks. What differs: emoticons, some web addresses,
 times such as 10:30am, fractions written as one sign, a full stop with another mark behind it, rare abbreviations, and
 a single letter before a full stop (an initial here, always; there, it depends on what follows).
-
-How alike two sets of captions are: BLEU-4 and CIDEr-D as coco-caption computes them, and SPICE through it.
-
-For codecs a captioner describes the original and the reconstruction; the caption of the original is the one reference,
-and the statistics (lengths, how rare a phrase is) are those of the whole set of originals. The number belongs to the
-captioner as much as to the codec: its id is part of the metric's name.
-
-Both count runs of one to four words (`rdpbench.metrics.captioned`). Constants and conventions are coco-caption's,
-the formulas those of the papers: Papineni et al., "BLEU", ACL 2002; Vedantam, Zitnick and Parikh, "CIDEr", CVPR 2015.
-BLEU is printed from 0 to 1, CIDEr-D from 0 to 10: the factor 10 is in its definition.
-
-BLEU's counts add up over images and shards, as integers (`bleu_counts`). CIDEr-D is a mean over images, but each
-image's value depends on the whole set through the document frequencies: it is computed at the end, from all captions.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
 import re
-import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +39,7 @@ from numpy.typing import NDArray
 from rdpbench.datasets.captions.models import CARDS, Captioner, Settings, identity, locate
 from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.image import Image
-from rdpbench.metrics.contract import Array, Estimate, Features
+from rdpbench.metrics.contract import Array, Estimate, MetricOfSets, WithNetwork, by_name, variant
 from rdpbench.needs import Need, Package
 
 _SAME = str.maketrans({"“": '"', "”": '"', "‘": "`", "’": "'", "–": "--", "—": "--", "…": " ... ", "€": "$", "£": "#"})
@@ -106,39 +94,18 @@ def tokens(caption: str) -> list[str]:
 
     >>> tokens("A man's t-shirt (red) doesn't fit, 5 p.m.")
     ['a', 'man', "'s", 't-shirt', '-lrb-', 'red', '-rrb-', 'does', "n't", 'fit', '5', 'p.m.']
-    >>> len(tokens("Two dogs on a beach."))
-    5
     """
     text = caption.lower().translate(_SAME)
-    text = _SPLIT.sub(lambda found: _FIXED[found[0]], text)
+    text = _SPLIT.sub(lambda match: _FIXED[match[0]], text)
     text = _CLITIC.sub(r" \1", text)
-    found = (one for one in _TOKEN.findall(text) if one not in _DROPPED and not _MARKS.fullmatch(one))
-    return [_BRACKETS.get(one, one) for one in found]
+    words = (word for word in _TOKEN.findall(text) if word not in _DROPPED and not _MARKS.fullmatch(word))
+    return [_BRACKETS.get(word, word) for word in words]
 
 
 ORDER = 4
 """Longest run of words."""
 SIGMA = 6.0
 """CIDEr-D's penalty for another length, in words."""
-
-
-@dataclass(frozen=True)
-class Java:
-    """The program ``java`` on PATH, where ``pycocoevalcap`` looks for it.
-
-    >>> Java().missing() is None or "is not on PATH" in str(Java().missing())
-    True
-    """
-
-    def missing(self) -> str | None:
-        if shutil.which("java"):
-            return None
-        return "program 'java' is not on PATH; get a Java 8 runtime, for instance from https://adoptium.net"
-
-
-SPICE_NEEDS: tuple[Need, ...] = (Package("pycocoevalcap"), Java())
-"""SPICE is a Java program (Anderson et al., ECCV 2016) that parses captions with Stanford CoreNLP 3.6."""
-
 _TINY, _SMALL = 1e-15, 1e-9
 """What coco-caption adds to numerators and denominators: no match gives almost 0 instead of an error."""
 
@@ -148,29 +115,25 @@ References = Sequence[Sequence[str]]
 """One or more references for each caption."""
 
 
-@dataclass(frozen=True, eq=False)
-class CIDErD:
-    """CIDEr-D of a set."""
-
-    value: float
-    """Mean over images, 0 to 10."""
-    images: NDArray[np.float64]
-    """Each image's value."""
+def _grams(words: Sequence[str]) -> Grams:
+    """All runs of one to four words."""
+    return Counter(
+        tuple(words[start : start + length])
+        for length in range(1, ORDER + 1)
+        for start in range(len(words) - length + 1)
+    )
 
 
 def bleu_counts(caption: str, references: Sequence[str]) -> NDArray[np.int64]:
     """What one image adds to BLEU: matches of 1 to 4 words, runs of 1 to 4 words, length, reference length: ``(10,)``.
 
     A run counts as often as the one reference has it that has it most; the reference length is that closest to the
-    caption's, the shorter of two.
-
-    Raises:
-        MetricError: no reference.
+    caption's, the shorter of two. Counts add up over images and shards.
 
     >>> bleu_counts("a dog on the beach", ["a dog at the beach"]).tolist()
     [4, 2, 0, 0, 5, 4, 3, 2, 5, 5]
     """
-    words, known = tokens(caption), [tokens(one) for one in references]
+    words, known = tokens(caption), [tokens(reference) for reference in references]
     if not known:
         raise MetricError(f"BLEU: no reference for the caption {caption!r}")
     most: Grams = Counter()
@@ -180,7 +143,7 @@ def bleu_counts(caption: str, references: Sequence[str]) -> NDArray[np.int64]:
     for run, count in _grams(words).items():
         matches[len(run) - 1] += min(count, most[run])
     runs = [max(0, len(words) - length) for length in range(ORDER)]
-    closest = min((abs(len(one) - len(words)), len(one)) for one in known)[1]
+    closest = min((abs(len(reference) - len(words)), len(reference)) for reference in known)[1]
     return np.array([*matches, *runs, len(words), closest], np.int64)
 
 
@@ -211,6 +174,16 @@ def bleu4(captions: Captions, references: References) -> float:
     return bleu_of(np.sum([bleu_counts(*pair) for pair in zip(captions, references, strict=True)], axis=0))
 
 
+@dataclass(frozen=True, eq=False)
+class CIDErD:
+    """CIDEr-D of a set."""
+
+    value: float
+    """Mean over images, 0 to 10."""
+    images: NDArray[np.float64]
+    """Each image's value, which depends on the whole set through the document frequencies."""
+
+
 def cider_d(captions: Captions, references: References) -> CIDErD:
     """CIDEr-D of a set of captions, with the document frequencies of its references.
 
@@ -218,71 +191,39 @@ def cider_d(captions: Captions, references: References) -> CIDErD:
         MetricError: fewer than two images (all frequencies are then alike), or not as many references as captions.
 
     >>> captions = ["a dog on the beach", "two men ride a red bus"]
-    >>> found = cider_d(captions, [["a dog on the beach"], ["two men ride a bus"]])
-    >>> round(found.value, 6), round(float(found.images[0]), 6)
-    (8.144578, 10.0)
+    >>> round(cider_d(captions, [["a dog on the beach"], ["two men ride a bus"]]).value, 6)
+    8.144578
     """
     _check(captions, references, "CIDEr-D")
     if len(captions) < 2:
         raise MetricError(
             "CIDEr-D needs at least 2 images, found 1: it counts over the references of all images how rare a phrase is"
         )
-    known = [[_grams(tokens(one)) for one in several] for several in references]
+    known = [[_grams(tokens(reference)) for reference in several] for several in references]
     frequency = Counter(run for several in known for run in set().union(*several))
-    weights = _Weights(frequency, math.log(len(captions)))
+
+    def weighted(grams: Grams) -> _Vector:
+        rarity = {run: math.log(len(captions)) - math.log(max(1, frequency[run])) for run in grams}
+        weights = {run: count * rarity[run] for run, count in grams.items()}
+        norms = [math.sqrt(sum(w * w for run, w in weights.items() if len(run) == size + 1)) for size in range(ORDER)]
+        # coco-caption's length is the number of word pairs; it matters for captions of a single word or none.
+        return _Vector(weights, norms, sum(count for run, count in grams.items() if len(run) == 2))
+
     values = []
     for caption, several in zip(captions, known, strict=True):
-        vector = weights.of(_grams(tokens(caption)))
-        values.append(10 * math.fsum(_similar(vector, weights.of(one)) for one in several) / len(several))
+        vector = weighted(_grams(tokens(caption)))
+        values.append(10 * math.fsum(_similar(vector, weighted(reference)) for reference in several) / len(several))
     return CIDErD(math.fsum(values) / len(values), np.array(values))
-
-
-def spice(captions: Captions, references: References) -> float:
-    """SPICE (F-score of scene graphs), 0 to 1, through the package ``pycocoevalcap`` and Java.
-
-    Optional, and never run by our tests: the package is no dependency (it states no licence, and parts of it are under
-    the GPL), asks for Java 8, and on first use downloads CoreNLP's models, without checking them.
-
-    Raises:
-        MissingNeed: the package or Java is not here.
-        MetricError: no captions, or not as many references as captions.
-
-    >>> len(SPICE_NEEDS)
-    2
-    """
-    _check(captions, references, "SPICE")
-    if missing := [text for need in SPICE_NEEDS if (text := need.missing())]:
-        raise MissingNeed("SPICE: " + "\n".join(missing) + "\nBLEU-4 and CIDEr-D need neither")
-    scorer = importlib.import_module("pycocoevalcap.spice.spice").Spice()
-    known = dict(enumerate(map(list, references)))
-    value, _ = scorer.compute_score(known, {image: [caption] for image, caption in enumerate(captions)})
-    return float(value)
 
 
 @dataclass(frozen=True)
 class _Vector:
+    """Runs of words, counted and weighted by how rare they are."""
+
     weights: dict[tuple[str, ...], float]
     norms: list[float]
     """Per length of run."""
     length: int
-
-
-class _Weights:
-    """Counts times the logarithm of how rare a run of words is."""
-
-    def __init__(self, frequency: Counter[tuple[str, ...]], log_images: float) -> None:
-        self._frequency, self._log_images = frequency, log_images
-
-    def of(self, grams: Grams) -> _Vector:
-        weights = {
-            run: count * (self._log_images - math.log(max(1, self._frequency[run]))) for run, count in grams.items()
-        }
-        squares = [0.0] * ORDER
-        for run, weight in weights.items():
-            squares[len(run) - 1] += weight * weight
-        # coco-caption's length is the number of word pairs; it matters for captions of a single word or none.
-        length = sum(count for run, count in grams.items() if len(run) == 2)
-        return _Vector(weights, [math.sqrt(one) for one in squares], length)
 
 
 def _similar(caption: _Vector, reference: _Vector) -> float:
@@ -294,15 +235,6 @@ def _similar(caption: _Vector, reference: _Vector) -> float:
     norms = [a * b for a, b in zip(caption.norms, reference.norms, strict=True)]
     cosines = [product / norm for product, norm in zip(products, norms, strict=True) if norm]
     return math.fsum(cosines) / ORDER * math.exp(-((caption.length - reference.length) ** 2) / (2 * SIGMA**2))
-
-
-def _grams(words: Sequence[str]) -> Grams:
-    """All runs of one to four words."""
-    return Counter(
-        tuple(words[start : start + length])
-        for length in range(1, ORDER + 1)
-        for start in range(len(words) - length + 1)
-    )
 
 
 def _check(captions: Captions, references: References, metric: str) -> None:
@@ -337,27 +269,19 @@ def _captioner(name: str, device: str) -> Captioner:
     return Captioner(CARDS[name], locate(CARDS[name], settings), settings)
 
 
-class CaptionFeatures:
-    """The caption of an image, as the bytes of its UTF-8 text."""
+class CaptionFeatures(WithNetwork):
+    """The caption of an image, as the bytes of its UTF-8 text; ``given`` is a `Captioner`."""
 
     id: ClassVar[str]
     version: ClassVar[str] = "1"
     needs: ClassVar[tuple[Need, ...]]
     dim: ClassVar[int] = 1
     beside: ClassVar[tuple[str, ...]] = ()
-    uses_device: ClassVar[bool] = True
-    preload: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    preload = ("torch", "transformers")
     model: ClassVar[str]
 
-    def __init_subclass__(cls) -> None:
-        """Take id and needs from the model."""
-        cls.id = f"caption/{cls.model}"
-        cls.needs = (Package("transformers"), CaptioningModel(cls.model))
-
-    def __init__(self, captioner: Captioner | None = None, device: str = "cpu") -> None:
-        """Take the model's files, or the given model in their place; loaded at the first image."""
-        self._given = captioner
-        self._device = device
+    def load(self, given: Captioner | None) -> Captioner:
+        return given or _captioner(self.model, self.device)
 
     @classmethod
     def made_by(cls) -> str:
@@ -366,60 +290,32 @@ class CaptionFeatures:
 
     def extract(self, images: Sequence[Image], **_: Any) -> list[Array]:
         """The bytes of each caption, ``uint8 (length,)``; one image at a time, since a batch may change a word."""
-        describe = self._given or _captioner(self.model, self._device)
-        return [np.frombuffer(describe([image])[0][0].encode() or b" ", np.uint8) for image in images]
+        return [np.frombuffer(self.network([image])[0][0].encode() or b" ", np.uint8) for image in images]
 
 
-class BLIP2Captions(CaptionFeatures):
-    """Of BLIP-2, as in PerCo (SD).
+class CaptionMetric(MetricOfSets):
+    """The statistic of the reconstructions' captions against the originals'."""
 
-    >>> BLIP2Captions.dim
-    1
-    """
+    higher_is_better = True
+    minimum_images = 10
 
-    model: ClassVar[str] = "blip2"
-
-
-class BLIPCaptions(CaptionFeatures):
-    """Of BLIP large.
-
-    >>> BLIPCaptions.dim
-    1
-    """
-
-    model: ClassVar[str] = "blip"
-
-
-class _Captioned:
-    """What the similarities share."""
-
-    name: ClassVar[str]
-    kind: ClassVar[Literal["set"]] = "set"
-    version: ClassVar[str] = "1"
-    higher_is_better: ClassVar[bool] = True
-    unit: ClassVar[str] = ""
-    perceptual: ClassVar[bool] = True
-    source: ClassVar[str]
-    needs: ClassVar[tuple[Need, ...]]
-    features: ClassVar[type[Features]]
-    minimum_images: ClassVar[int] = 10
-    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
-
-    def __init_subclass__(cls) -> None:
-        """Take the needs of the captions."""
-        cls.needs = cls.features.needs
+    @staticmethod
+    def statistic(captions: Captions, references: References) -> float:
+        """Of the reconstructions' captions, against one reference for each."""
+        raise NotImplementedError
 
     def reduce(self, reference: Sequence[Array], distorted: Sequence[Array]) -> Estimate:
-        """The statistic of the reconstructions' captions against the originals'.
+        """The number from texts.
 
         Raises:
             MetricError: no captions, not as many on both sides, or arrays that are no text.
-        """
-        return Estimate(self._value(_texts(distorted, self.name), [[one] for one in _texts(reference, self.name)]))
 
-    @staticmethod
-    def _value(captions: list[str], references: list[list[str]]) -> float:
-        raise NotImplementedError
+        >>> texts = [np.frombuffer(text, np.uint8) for text in (b"a dog on the beach", b"two men ride a bus")]
+        >>> round(METRICS["caption/cider-d/blip2"]().reduce(texts, texts).value, 6)
+        10.0
+        """
+        captions, references = _texts(distorted, self.name), _texts(reference, self.name)
+        return Estimate(self.statistic(captions, [[text] for text in references]))
 
 
 def _texts(arrays: Sequence[Array], metric: str) -> list[str]:
@@ -428,61 +324,29 @@ def _texts(arrays: Sequence[Array], metric: str) -> list[str]:
     return [array.tobytes().decode().strip() for array in arrays]
 
 
-class _BLEU4(_Captioned):
-    source: ClassVar[str] = "BLEU-4 of captions, the original's as the reference (Lee et al., ICML 2024, Table 1)"
-    features: ClassVar[type[Features]] = BLIP2Captions
-    _value = staticmethod(bleu4)
+FEATURES = {
+    model: variant(
+        CaptionFeatures, f"caption/{model}", model=model, needs=(Package("transformers"), CaptioningModel(model))
+    )
+    for model in ("blip", "blip2")  # BLIP large; BLIP-2 as in PerCo (SD)
+}
+_STATISTICS: dict[str, tuple[float, Callable[[Captions, References], float]]] = {
+    "BLEU-4": (1.0, bleu4),
+    "CIDEr-D": (10.0, lambda captions, references: cider_d(captions, references).value),
+}
 
-
-class _CIDErD(_Captioned):
-    bounds: ClassVar[tuple[float, float]] = (0.0, 10.0)
-    source: ClassVar[str] = "CIDEr-D of captions, the original's as the reference (Lee et al., ICML 2024, Table 1)"
-    features: ClassVar[type[Features]] = BLIP2Captions
-
-    @staticmethod
-    def _value(captions: list[str], references: list[list[str]]) -> float:
-        return cider_d(captions, references).value
-
-
-class BLEU4BLIP2(_BLEU4):
-    """BLEU-4 of BLIP-2's captions, 0 to 1.
-
-    >>> text = [np.frombuffer(b"a dog on the beach", np.uint8)]
-    >>> round(BLEU4BLIP2().reduce(text, text).value, 6)
-    1.0
-    """
-
-    name: ClassVar[str] = "caption/bleu-4/blip2"
-
-
-class CIDErDBLIP2(_CIDErD):
-    """CIDEr-D of BLIP-2's captions, 0 to 10.
-
-    >>> texts = [np.frombuffer(text, np.uint8) for text in (b"a dog on the beach", b"two men ride a bus")]
-    >>> round(CIDErDBLIP2().reduce(texts, texts).value, 6)
-    10.0
-    """
-
-    name: ClassVar[str] = "caption/cider-d/blip2"
-
-
-class BLEU4BLIP(_BLEU4):
-    """BLEU-4 of BLIP's captions, 0 to 1.
-
-    >>> BLEU4BLIP.minimum_images
-    10
-    """
-
-    name: ClassVar[str] = "caption/bleu-4/blip"
-    features: ClassVar[type[Features]] = BLIPCaptions
-
-
-class CIDErDBLIP(_CIDErD):
-    """CIDEr-D of BLIP's captions, 0 to 10.
-
-    >>> CIDErDBLIP.minimum_images
-    10
-    """
-
-    name: ClassVar[str] = "caption/cider-d/blip"
-    features: ClassVar[type[Features]] = BLIPCaptions
+METRICS = by_name(
+    *(
+        variant(
+            CaptionMetric,
+            f"caption/{title.lower()}/{model}",
+            source=f"{title} of captions, the original's as the reference (Lee et al., ICML 2024, Table 1)",
+            features=features,
+            needs=features.needs,
+            bounds=(0.0, most),
+            statistic=staticmethod(statistic),
+        )
+        for title, (most, statistic) in _STATISTICS.items()
+        for model, features in FEATURES.items()
+    )
+)

@@ -10,10 +10,8 @@ arrays of two sets into an `Estimate`, is cheap, and can be repeated on any subs
 
 A metric *over decodes* compares several decodes of one bitstream with each other. Its value is a score of the row.
 
-What every pair metric refuses, said once.
-
-A metric that accepts float images sooner or later meets values of [0, 1] where it expects [0, 255], and answers with a
-plausible number. Therefore only 8-bit images pass; rounding happens before, in ``rdpbench.image.to_uint8``.
+`Metric`, `SetMetric` and `DecodesMetric` are what a class of anybody's must have, and `faults_of` checks it.
+`PairMetric` and `MetricOfSets` have the defaults of the metrics that ship; a module lists them by name in ``METRICS``.
 """
 
 from __future__ import annotations
@@ -23,12 +21,13 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rdpbench.errors import ImageError, MetricError
+from rdpbench.errors import MetricError
 from rdpbench.image import Image, check_image, is_untouched, lent
 from rdpbench.needs import Need
 from rdpbench.registry import abstract_in, needs_in, refusal, shape_of, texts_in, type_of
@@ -36,19 +35,11 @@ from rdpbench.registry import abstract_in, needs_in, refusal, shape_of, texts_in
 Array = NDArray[Any]
 
 
-@runtime_checkable
-class Metric(Protocol):
-    """The contract of a pair metric. Images are ``uint8 (H, W, 3)`` of equal size.
-
-    Optional class data: ``beside``, what ``prepare`` also takes of the sample's reference side, by keyword
-    (``"captions"``: ``tuple[str, ...]``; ``"labels"``: ``(H, W)`` under the dataset's protocol); ``uses_device``, with
-    which the constructor takes ``device``; ``averaged``, how a mean is taken (`Averaged`); and ``bounds``, the least
-    and the largest value that a mean can have, which intervals keep to. Optional method: ``remarks(prepared) ->
-    tuple[str, ...]``, kept beside the value.
-    """
+class Stated(Protocol):
+    """What every metric says of itself."""
 
     name: ClassVar[str]
-    """Name with protocol, such as ``ms-ssim`` or ``lpips/alex``."""
+    """Name with protocol, such as ``ms-ssim`` or ``fid/hific-patch``."""
     version: ClassVar[str]
     """Raised when the code changes the number; enters the key of each score."""
     higher_is_better: ClassVar[bool]
@@ -60,11 +51,176 @@ class Metric(Protocol):
     """Paper or standard."""
     needs: ClassVar[tuple[Need, ...]]
 
+
+@runtime_checkable
+class Metric(Stated, Protocol):
+    """The contract of a pair metric. Images are ``uint8 (H, W, 3)`` of equal size.
+
+    Optional class data: ``beside``, what ``prepare`` also takes of the sample's reference side, by keyword
+    (``"captions"``: ``tuple[str, ...]``; ``"labels"``: ``(H, W)`` under the dataset's protocol); ``uses_device``, with
+    which the constructor takes ``device``; ``averaged``, how a mean is taken (`Averaged`); and ``bounds``, the least
+    and the largest value that a mean can have, which intervals keep to. Optional method: ``remarks(prepared) ->
+    tuple[str, ...]``, kept beside the value.
+    """
+
     def prepare(self, original: Image) -> Any: ...
 
     def score(self, prepared: Any, reconstruction: Image) -> float: ...
 
     def reduce(self, values: Sequence[float]) -> float: ...
+
+
+@runtime_checkable
+class Features(Protocol):
+    """One array per image: what a set metric needs of it. Built without arguments, or with ``device``.
+
+    Optional: ``made_by()``, a class method that says what the arrays depend on beside what is declared here.
+    """
+
+    id: ClassVar[str]
+    """Network and preprocessing, such as ``inception/legacy-tf``: arrays of two ids never meet."""
+    version: ClassVar[str]
+    """Raised when the code changes the arrays."""
+    needs: ClassVar[tuple[Need, ...]]
+    dim: ClassVar[int]
+    """Length of a row."""
+    beside: ClassVar[tuple[str, ...]]
+    """What ``extract`` also takes of the samples' reference side, by keyword, as lists as long as the images."""
+    uses_device: ClassVar[bool]
+
+    def extract(self, images: Sequence[Image], **beside: Any) -> list[Array]:
+        """One ``float32 (rows, dim)`` array per image, or ``int64 (K, K)`` confusion counts. Sizes may differ."""
+        ...
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A set metric's number.
+
+    >>> Estimate(4.19).value
+    4.19
+    """
+
+    value: float
+    spread: float | None = None
+    """Standard deviation over the method's own resampling: KID's subsets. Not an interval over images."""
+    reason: str = ""
+    """Why the value is NaN or not to be relied on, or what one must know to read it: tables say it below."""
+    extra: Mapping[str, float] = field(default_factory=dict)
+    """What belongs beside the number, such as ``originals``: the mIoU of the originals."""
+    reliable: bool = True
+    """False where there were fewer images or rows than the method needs, and the user insisted."""
+
+
+@runtime_checkable
+class SetMetric(Stated, Protocol):
+    """The contract of a set metric.
+
+    Optional class data: ``unverified``, a sentence that says what of the protocol no source confirms; ``reference``,
+    the set that reconstructions are compared with where it is not ``originals``, as ``dataset@protocol``; ``side``, the
+    length that the shorter side of every image must have; and ``classes``, the list that label maps must count.
+    Optional method: ``left_out(reference, distorted, blocks) -> list[float]``, the values without each block of images
+    (on both sides) from one pass, for intervals; `reduce` once for each block gives the same, slowly.
+    """
+
+    kind: ClassVar[Literal["set"]]
+    features: ClassVar[type[Features]]
+    minimum_images: ClassVar[int]
+    """Below it a number is refused, or marked unreliable where the user insists."""
+
+    def reduce(self, reference: Sequence[Array], distorted: Sequence[Array]) -> Estimate:
+        """The number, from the arrays of two sets in the order of the image ids; pure, and repeatable on subsets."""
+        ...
+
+
+@runtime_checkable
+class DecodesMetric(Stated, Protocol):
+    """The contract of a metric over several decodes of one bitstream; it may state ``uses_device`` as `Metric` does."""
+
+    kind: ClassVar[Literal["decodes"]]
+    decodes: ClassVar[int]
+    """How many it compares, the row's own reconstruction counted; the name ends in it: ``diversity/deviation/5``."""
+
+    def score(self, decodes: Sequence[Image]) -> float:
+        """The number of one bitstream; the reconstruction comes first, 0 means that all decodes are equal."""
+        ...
+
+    def reduce(self, values: Sequence[float]) -> float: ...
+
+
+class MetricData:
+    """What most of the metrics that ship say; each states what differs."""
+
+    name: ClassVar[str]
+    source: ClassVar[str]
+    version: ClassVar[str] = "1"
+    higher_is_better: ClassVar[bool] = False
+    unit: ClassVar[str] = ""
+    perceptual: ClassVar[bool] = True
+    bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
+    needs: ClassVar[tuple[Need, ...]] = ()
+    preload: ClassVar[tuple[str, ...]] = ()
+    """Modules that are imported once, in the fork server, for all workers."""
+
+
+class PairMetric(MetricData):
+    """A metric whose number is the mean over images."""
+
+    def reduce(self, values: Sequence[float]) -> float:
+        return mean(values)
+
+
+class MetricOfSets(MetricData):
+    """A metric of two sets of images."""
+
+    kind: ClassVar[Literal["set"]] = "set"
+    features: ClassVar[type[Features]]
+    minimum_images: ClassVar[int]
+    reference: ClassVar[str] = "originals"
+    unverified: ClassVar[str] = ""
+    side: ClassVar[int | None] = None
+
+
+class WithNetwork:
+    """A metric, or features, by a network: loaded at the first image, unless one is given."""
+
+    uses_device: ClassVar[bool] = True
+    preload: ClassVar[tuple[str, ...]] = ("torch",)
+
+    def __init__(self, given: Any = None, device: str = "cpu") -> None:
+        """Take the published weights, or what `load` takes in their place."""
+        self.device = device
+        if given is not None:
+            self.network = self.load(given)
+
+    @cached_property
+    def network(self) -> Any:
+        """What computes. Raises `MissingNeed` if its weights are not on this machine."""
+        return self.load(None)
+
+    def load(self, given: Any) -> Any:
+        """The network on ``self.device``, with what was given, or the published weights."""
+        raise NotImplementedError
+
+
+T = TypeVar("T")
+
+
+def variant(base: type[T], name: str, **data: Any) -> type[T]:
+    """A class of ``base`` that differs in its name (for features: its ``id``) and other class data.
+
+    >>> from rdpbench.metrics.psnr import PSNR
+    >>> variant(PSNR, "psnr/rough", version="0").version
+    '0'
+    """
+    key = "id" if hasattr(base, "extract") else "name"
+    facts = {key: name, "__module__": base.__module__, "__doc__": base.__doc__, **data}
+    return cast("type[T]", type(name, (base,), facts))
+
+
+def by_name(*metrics: Any) -> dict[str, Any]:
+    """A module's ``METRICS``."""
+    return {metric.name: metric for metric in metrics}
 
 
 Averaged = Literal["mean", "decibels"]
@@ -93,6 +249,18 @@ def stated(means: Any, averaged: Averaged) -> NDArray[np.float64]:
         return array
     with np.errstate(divide="ignore"):
         return -10 * np.log10(array) + 0.0
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean over images; an infinite value (a lossless image's PSNR) is left out unless all are infinite.
+
+    >>> mean([30.0, 32.0, math.inf])
+    31.0
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    if finite:
+        return math.fsum(finite) / len(finite)
+    return values[0] if values else math.nan
 
 
 @dataclass(frozen=True)
@@ -139,134 +307,15 @@ def short_name(metric: str) -> str:
 
 
 def beside(metric: type) -> tuple[str, ...]:
-    """What a pair metric's ``prepare`` takes besides the original.
-
-    >>> from rdpbench.metrics.psnr import PSNR
-    >>> len(beside(PSNR))
-    0
-    """
+    """What a pair metric's ``prepare`` takes besides the original."""
     names: tuple[str, ...] = getattr(metric, "beside", ())
     return names
 
 
 def bounds_of(metric: type) -> tuple[float, float]:
-    """The least and the largest value of a metric; infinite where it states none.
-
-    >>> from rdpbench.metrics.fid import FIDClean
-    >>> bounds_of(FIDClean)
-    (0.0, inf)
-    """
+    """The least and the largest value of a metric; infinite where it states none."""
     bounds: tuple[float, float] = getattr(metric, "bounds", (-math.inf, math.inf))
     return bounds
-
-
-@runtime_checkable
-class Features(Protocol):
-    """One array per image: what a set metric needs of it. Built without arguments, or with ``device``.
-
-    Optional: ``made_by()``, a class method that says what the arrays depend on beside what is declared here.
-    """
-
-    id: ClassVar[str]
-    """Network and preprocessing, such as ``inception/legacy-tf``: arrays of two ids never meet."""
-    version: ClassVar[str]
-    """Raised when the code changes the arrays."""
-    needs: ClassVar[tuple[Need, ...]]
-    dim: ClassVar[int]
-    """Length of a row."""
-    beside: ClassVar[tuple[str, ...]]
-    """What ``extract`` also takes of the samples' reference side, by keyword, as lists as long as the images."""
-    uses_device: ClassVar[bool]
-
-    def extract(self, images: Sequence[Image], **beside: Any) -> list[Array]:
-        """One ``float32 (rows, dim)`` array per image, or ``int64 (K, K)`` confusion counts. Sizes may differ."""
-        ...
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A set metric's number.
-
-    >>> Estimate(4.19).value
-    4.19
-    """
-
-    value: float
-    spread: float | None = None
-    """Standard deviation over the method's own resampling: KID's subsets. Not an interval over images."""
-    reason: str = ""
-    """Why the value is NaN or not to be relied on, or what one must know to read it: tables say it below."""
-    extra: Mapping[str, float] = field(default_factory=dict)
-    """What belongs beside the number, such as ``originals``: the mIoU of the originals."""
-    reliable: bool = True
-    """False where there were fewer images or rows than the method needs, and the user insisted."""
-
-
-@runtime_checkable
-class SetMetric(Protocol):
-    """The contract of a set metric; what is declared as in `Metric` means the same.
-
-    Optional class data: ``unverified``, a sentence that says what of the protocol no source confirms; ``reference``,
-    the set that reconstructions are compared with where it is not ``originals``, as ``dataset@protocol``; ``side``, the
-    length that the shorter side of every image must have; and ``classes``, the list that label maps must count.
-    Optional method: ``left_out(reference, distorted, blocks) -> list[float]``, the values without each block of images
-    (on both sides) from one pass, for intervals; `reduce` once for each block gives the same, slowly.
-    """
-
-    name: ClassVar[str]
-    """Name with protocol, such as ``fid/hific-patch``."""
-    kind: ClassVar[Literal["set"]]
-    version: ClassVar[str]
-    higher_is_better: ClassVar[bool]
-    unit: ClassVar[str]
-    perceptual: ClassVar[bool]
-    source: ClassVar[str]
-    needs: ClassVar[tuple[Need, ...]]
-    features: ClassVar[type[Features]]
-    minimum_images: ClassVar[int]
-    """Below it a number is refused, or marked unreliable where the user insists."""
-
-    def reduce(self, reference: Sequence[Array], distorted: Sequence[Array]) -> Estimate:
-        """The number, from the arrays of two sets in the order of the image ids; pure, and repeatable on subsets."""
-        ...
-
-
-@runtime_checkable
-class DecodesMetric(Protocol):
-    """The contract of a metric over several decodes of one bitstream; what is declared as in `Metric` means the same.
-
-    Optional class data: ``uses_device``, with which the constructor takes ``device``.
-    """
-
-    name: ClassVar[str]
-    """Name with protocol, which ends in the number of decodes: ``diversity/deviation/5``."""
-    kind: ClassVar[Literal["decodes"]]
-    decodes: ClassVar[int]
-    """How many it compares, the row's own reconstruction counted."""
-    version: ClassVar[str]
-    higher_is_better: ClassVar[bool]
-    unit: ClassVar[str]
-    perceptual: ClassVar[bool]
-    source: ClassVar[str]
-    needs: ClassVar[tuple[Need, ...]]
-
-    def score(self, decodes: Sequence[Image]) -> float:
-        """The number of one bitstream; the reconstruction comes first, 0 means that all decodes are equal."""
-        ...
-
-    def reduce(self, values: Sequence[float]) -> float: ...
-
-
-def mean(values: Sequence[float]) -> float:
-    """Mean over images; an infinite value (a lossless image's PSNR) is left out unless all are infinite.
-
-    >>> mean([30.0, 32.0, math.inf])
-    31.0
-    """
-    finite = [value for value in values if math.isfinite(value)]
-    if finite:
-        return math.fsum(finite) / len(finite)
-    return values[0] if values else math.nan
 
 
 def number_of(score: Any) -> float:
@@ -389,8 +438,7 @@ def _faults_of_building(cls: type) -> list[str]:
 
 def _faults_of_beside(cls: type, method: str, arguments: tuple[str, ...]) -> list[str]:
     taken = getattr(cls, "beside", ())
-    faults = list(texts_in(cls, "beside", 'beside = ("captions",)'))
-    if faults:
+    if faults := list(texts_in(cls, "beside", 'beside = ("captions",)')):
         return faults
     if unknown := [name for name in taken if name not in BESIDE]:
         faults.append(f"beside names {unknown[0]!r}, and what there is are {', '.join(BESIDE)}")
@@ -412,13 +460,13 @@ def _faults_of_set(metric: type) -> list[str]:
     features = getattr(metric, "features", None)
     if not isinstance(features, type):
         return [*faults, f"features is {features!r:.60}, and no class; write features = MyFeatures"]
-    told = list(type_of(features, "id", str, 'id = "network/preprocessing"', required=True))
-    told += type_of(features, "version", (str, int), 'version = "1"', required=True)
-    told += type_of(features, "dim", int, "dim = 2048", required=True)
-    told += type_of(features, "uses_device", bool, "uses_device = True or False", required=True)
-    told += type_of(features, "beside", (tuple, list), "beside = ()", required=True)
-    told += [*needs_in(features), *_faults_of_building(features), *_faults_of_beside(features, "extract", ("images",))]
-    return [*faults, *(f"its features {features.__name__}: {fault}" for fault in dict.fromkeys(told))]
+    inner = list(type_of(features, "id", str, 'id = "network/preprocessing"', required=True))
+    inner += type_of(features, "version", (str, int), 'version = "1"', required=True)
+    inner += type_of(features, "dim", int, "dim = 2048", required=True)
+    inner += type_of(features, "uses_device", bool, "uses_device = True or False", required=True)
+    inner += type_of(features, "beside", (tuple, list), "beside = ()", required=True)
+    inner += [*needs_in(features), *_faults_of_building(features), *_faults_of_beside(features, "extract", ("images",))]
+    return [*faults, *(f"its features {features.__name__}: {fault}" for fault in dict.fromkeys(inner))]
 
 
 def _faults_of_reduce(metric: type, averaged: Averaged) -> list[str]:
@@ -428,16 +476,16 @@ def _faults_of_reduce(metric: type, averaged: Averaged) -> list[str]:
     reduce: Any = getattr(metric, "reduce")  # noqa: B009 (mypy knows of no such method)
     try:
         try:
-            found = reduce(object.__new__(metric), scores)  # a network is not loaded for this
+            result = reduce(object.__new__(metric), scores)  # a network is not loaded for this
         except Exception:
-            found = metric().reduce(scores)
-        same = math.isclose(number_of(found), expected, rel_tol=1e-6)
+            result = metric().reduce(scores)
+        same = math.isclose(number_of(result), expected, rel_tol=1e-6)
     except (Exception, SystemExit) as error:
-        found, same = f"{type(error).__name__}: {error}", False
+        result, same = f"{type(error).__name__}: {error}", False
     if same:
         return []
     return [
-        f"reduce([1.0, 3.0]) gives {found!r:.80}, and the mean of tables would be {expected:.6g}, since values are "
+        f"reduce([1.0, 3.0]) gives {result!r:.80}, and the mean of tables would be {expected:.6g}, since values are "
         f"averaged as {averaged!r}; leave reduce out, or write averaged = "
         + ('"decibels"' if averaged == "mean" else '"mean"')
         + " if that is what is meant"
@@ -447,17 +495,15 @@ def _faults_of_reduce(metric: type, averaged: Averaged) -> list[str]:
 def check_original(original: Image, metric: str, minimum: int = 1) -> Image:
     """Return ``original`` if it is ``uint8 (H, W, 3)`` with both sides at least ``minimum`` pixels long.
 
+    Floats are refused, since values of [0, 1] where [0, 255] is expected give a plausible number.
+
     Raises:
         MetricError: it is not; an image that is too small is never resized.
 
-    >>> import numpy as np
     >>> check_original(np.zeros((8, 9, 3), np.uint8), "psnr").shape
     (8, 9, 3)
     """
-    try:
-        check_image(original, f"{metric}: the original")
-    except ImageError as error:
-        raise MetricError(str(error)) from error
+    check_image(original, f"{metric}: the original", MetricError)
     height, width = original.shape[:2]
     if min(height, width) < minimum:
         raise MetricError(
@@ -473,14 +519,10 @@ def check_pair(original: Image, reconstruction: Image, metric: str) -> Image:
     Raises:
         MetricError: float values, another type or another size.
 
-    >>> import numpy as np
     >>> check_pair(np.zeros((8, 9, 3), np.uint8), np.ones((8, 9, 3), np.uint8), "psnr").sum()
     216
     """
-    try:
-        check_image(reconstruction, f"{metric}: the reconstruction")
-    except ImageError as error:
-        raise MetricError(str(error)) from error
+    check_image(reconstruction, f"{metric}: the reconstruction", MetricError)
     if reconstruction.shape != original.shape:
         sizes = [f"{image.shape[1]} x {image.shape[0]}" for image in (original, reconstruction)]
         raise MetricError(f"{metric}: the original is {sizes[0]} and the reconstruction {sizes[1]} (width x height)")

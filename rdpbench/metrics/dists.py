@@ -14,21 +14,19 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from rdpbench.assets.weights import CARDS, Weights, read_tensors
 from rdpbench.errors import MetricError
 from rdpbench.image import Image
-from rdpbench.metrics import contract
-from rdpbench.metrics.contract import check_original, check_pair
-from rdpbench.needs import Need, Package
+from rdpbench.metrics.contract import PairMetric, WithNetwork, by_name, check_original, check_pair, variant
+from rdpbench.needs import Package
 from rdpbench.networks.precision import exact
 
 if TYPE_CHECKING:
@@ -62,10 +60,10 @@ def read_factors() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """
     import torch
 
-    found = importlib.util.find_spec("torchmetrics")
-    assert found is not None
-    assert found.origin is not None
-    file = Path(found.origin).parent / "functional" / "image" / "dists_models" / "weights.pt"
+    spec = importlib.util.find_spec("torchmetrics")
+    assert spec is not None
+    assert spec.origin is not None
+    file = Path(spec.origin).parent / "functional" / "image" / "dists_models" / "weights.pt"
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     if sha256 != FACTORS:
         raise MetricError(f"{file} holds other factors than DISTS published: sha256 {sha256}, not {FACTORS}")
@@ -77,7 +75,7 @@ def read_factors() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
 
 
 @dataclass(frozen=True)
-class Moments:
+class Layer:
     """One layer of one image: its channels without their mean, ``(channels, places)``, and both moments."""
 
     centred: Tensor
@@ -86,14 +84,14 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedLayers:
     """The original with its layers: 170 MB for 512 x 768."""
 
     original: Image
-    layers: tuple[Moments, ...]
+    layers: tuple[Layer, ...]
 
 
-class Network:
+class PooledVGG:
     """VGG16's thirteen convolutions in five stages, with L2 pooling between them.
 
     Args:
@@ -112,13 +110,13 @@ class Network:
         for numbers, out in zip(STAGES, CHANNELS[1:], strict=True):
             stage = []
             for number in numbers:
-                pair = tuple(trunk.get(f"features.{number}.{part}") for part in ("weight", "bias"))
-                shapes = tuple(None if tensor is None else tuple(tensor.shape) for tensor in pair)
+                tensors = [trunk.get(f"features.{number}.{part}") for part in ("weight", "bias")]
+                shapes = tuple(None if tensor is None else tuple(tensor.shape) for tensor in tensors)
                 if shapes != ((out, into, 3, 3), (out,)):
                     raise MetricError(
                         f"the trunk of dists: features.{number} has shapes {shapes}, not {((out, into, 3, 3), (out,))}"
                     )
-                stage.append(tuple(tensor.to(device) for tensor in pair if tensor is not None))
+                stage.append(tuple(tensor.to(device) for tensor in tensors if tensor is not None))
                 into = out
             self.stages.append(stage)
         used = {f"features.{number}.{part}" for stage in STAGES for number in stage for part in ("weight", "bias")}
@@ -130,23 +128,24 @@ class Network:
         self.factors = [[part.to(device) for part in parts] for parts in read_factors()]
         self.device = device
 
-    def layers(self, image: Image) -> tuple[Moments, ...]:
+    def layers(self, image: Image) -> tuple[Layer, ...]:
         """The image in [0, 1] and the five layers."""
         import torch
         from torch.nn.functional import conv2d
 
         pixels = torch.tensor(np.ascontiguousarray(image), device=self.device)
         planes = pixels.permute(2, 0, 1)[None] / 255
-        found = [planes]
-        values = (planes - _column(_MEAN, planes)) / _column(_DEVIATION, planes)
+        layers = [planes]
+        mean, deviation = (torch.tensor(three, device=self.device)[:, None, None] for three in (_MEAN, _DEVIATION))
+        values = (planes - mean) / deviation
         for number, stage in enumerate(self.stages):
             values = self._pool(values) if number else values
             for weight, bias in stage:
                 values = conv2d(values, weight, bias, padding=1).relu_()
-            found.append(values)
-        return tuple(_moments(layer[0].flatten(1)) for layer in found)
+            layers.append(values)
+        return tuple(_layer(values[0].flatten(1)) for values in layers)
 
-    def distance(self, first: Sequence[Moments], second: Sequence[Moments]) -> float:
+    def distance(self, first: Sequence[Layer], second: Sequence[Layer]) -> float:
         """1 minus the weighted similarities of means and covariances."""
         unlike = 0.0
         for x, y, alpha, beta in zip(first, second, *self.factors, strict=True):
@@ -164,16 +163,10 @@ class Network:
         return (conv2d(values**2, window, stride=2, padding=1, groups=channels) + 1e-12).sqrt_()
 
 
-def _column(values: Sequence[float], like: Tensor) -> Tensor:
-    import torch
-
-    return torch.tensor(values, device=like.device)[:, None, None]
-
-
-def _moments(values: Tensor) -> Moments:
+def _layer(values: Tensor) -> Layer:
     mean = values.mean(1)
     centred = values - mean[:, None]
-    return Moments(centred, mean.double(), (centred**2).mean(1).double())
+    return Layer(centred, mean.double(), (centred**2).mean(1).double())
 
 
 def shrink(image: Image) -> Image:
@@ -193,78 +186,40 @@ def shrink(image: Image) -> Image:
 
 
 @cache
-def _shared(device: str) -> Network:
+def _shared(device: str) -> PooledVGG:
     """One for both metrics of a process."""
-    return Network(read_tensors(CARDS["vgg16-imagenet"]), device)
+    return PooledVGG(read_tensors(CARDS["vgg16-imagenet"]), device)
 
 
-class DISTS:
-    """DISTS of 8-bit RGB at full size, 0 for identical images.
+class DISTS(WithNetwork, PairMetric):
+    """DISTS of 8-bit RGB, 0 for identical images; ``given`` is a state dict of torchvision's VGG16."""
 
-    >>> DISTS().higher_is_better
-    False
-    >>> round(DISTS().needs[1].card.bytes / 1e6)
-    553
-    """
+    name = "dists"
+    source = "Ding et al., TPAMI 2022; full size, RGB"
+    needs = (Package("torchmetrics"), Weights(CARDS["vgg16-imagenet"]))
+    shrinks: ClassVar[bool] = False
 
-    name: ClassVar[str] = "dists"
-    version: ClassVar[str] = "1"
-    higher_is_better: ClassVar[bool] = False
-    bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
-    unit: ClassVar[str] = ""
-    perceptual: ClassVar[bool] = True
-    uses_device: ClassVar[bool] = True
-    source: ClassVar[str] = "Ding et al., TPAMI 2022; full size, RGB"
-    needs: ClassVar[tuple[Need, ...]] = (Package("torchmetrics"), Weights(CARDS["vgg16-imagenet"]))
-    preload: ClassVar[tuple[str, ...]] = ("torch",)
+    def load(self, given: Mapping[str, Tensor] | None) -> PooledVGG:
+        return _shared(self.device) if given is None else PooledVGG(given, self.device)
 
-    def __init__(self, trunk: Mapping[str, Tensor] | None = None, device: str = "cpu") -> None:
-        """Take the card's trunk, or the given state dict of torchvision's VGG16 in its place."""
-        self._network = Network(trunk, device) if trunk is not None else None
-        self._device = device
-
-    @property
-    def network(self) -> Network:
-        """Loaded at the first image. Raises `MissingNeed` if the trunk's weights are not on this machine."""
-        if self._network is None:
-            self._network = _shared(self._device)
-        return self._network
-
-    def prepare(self, original: Image) -> Prepared:
-        """The original's layers.
-
-        Raises:
-            MetricError: not ``uint8 (H, W, 3)``.
-            MissingNeed: the trunk's weights are not on this machine.
-        """
+    def prepare(self, original: Image) -> PreparedLayers:
         check_original(original, self.name)
-        return Prepared(original, self._layers(original))
+        return PreparedLayers(original, self._layers(original))
 
-    def score(self, prepared: Prepared, reconstruction: Image) -> float:
-        """DISTS of the pair. Raises `MetricError` for another size or type."""
+    def score(self, prepared: PreparedLayers, reconstruction: Image) -> float:
         check_pair(prepared.original, reconstruction, self.name)
-        return self.network.distance(prepared.layers, self._layers(reconstruction))
+        return float(self.network.distance(prepared.layers, self._layers(reconstruction)))
 
-    def reduce(self, values: Sequence[float]) -> float:
-        """Mean over images."""
-        return contract.mean(values)
-
-    def _layers(self, image: Image) -> Any:
+    def _layers(self, image: Image) -> tuple[Layer, ...]:
         import torch
 
+        network: PooledVGG = self.network
         with torch.inference_mode(), exact():
-            return self.network.layers(image)
+            return network.layers(shrink(image) if self.shrinks else image)
 
 
-class SmallDISTS(DISTS):
-    """DISTS as its authors' script computes it, with the short side shrunk to 256 pixels.
+SmallDISTS = variant(
+    DISTS, "dists/256", source="Ding et al., TPAMI 2022; short side 256 (bilinear, antialiased), RGB", shrinks=True
+)
 
-    >>> SmallDISTS().name
-    'dists/256'
-    """
-
-    name: ClassVar[str] = "dists/256"
-    source: ClassVar[str] = "Ding et al., TPAMI 2022; short side 256 (bilinear, antialiased), RGB"
-
-    def _layers(self, image: Image) -> Any:
-        return super()._layers(shrink(image))
+METRICS = by_name(DISTS, SmallDISTS)

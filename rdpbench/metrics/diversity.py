@@ -12,7 +12,6 @@ setting ``decodes=``; ``over`` makes the class for a number.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,10 +23,8 @@ from numpy.typing import NDArray
 
 from rdpbench.errors import MetricError, OutOfRange
 from rdpbench.image import Image
-from rdpbench.metrics import contract
-from rdpbench.metrics.contract import Metric, check_original, check_pair
-from rdpbench.metrics.lpips import LPIPSVGG, LPIPSAlex, LPIPSSqueeze
-from rdpbench.needs import Need
+from rdpbench.metrics.contract import Metric, PairMetric, WithNetwork, by_name, check_original, check_pair, variant
+from rdpbench.metrics.lpips import LPIPS, LPIPSVGG, LPIPSAlex, LPIPSSqueeze
 
 MOST = 1000
 """Decodes; more are a slip of the keyboard."""
@@ -77,31 +74,33 @@ def diversity(images: Sequence[Image], metric: Metric) -> Diversity:
         MetricError: fewer than two images, or not all ``uint8 (H, W, 3)`` of one size.
 
     >>> from rdpbench.metrics.psnr import PSNR
-    >>> found = diversity([np.full((4, 4, 3), value, np.uint8) for value in (10, 12, 14)], PSNR())
-    >>> round(found.mean_pairwise, 4), found.pixel_std
+    >>> greys = [np.full((4, 4, 3), value, np.uint8) for value in (10, 12, 14)]
+    >>> round(diversity(greys, PSNR()).mean_pairwise, 4), diversity(greys, PSNR()).pixel_std
     (40.1033, 2.0)
     """
     _check(images)
     values = []
-    prepared, first = None, -1
-    for one, other in itertools.combinations(range(len(images)), 2):
-        if one != first:
-            prepared, first = metric.prepare(images[one]), one
-        values.append(metric.score(prepared, images[other]))
+    for number, image in enumerate(images[:-1]):
+        prepared = metric.prepare(image)
+        values += [metric.score(prepared, other) for other in images[number + 1 :]]
     return Diversity(math.fsum(values) / len(values), float(pixel_deviation(images).mean()))
 
 
-class _Diversity:
+def _check(images: Sequence[Image]) -> None:
+    if len(images) < 2:
+        raise MetricError(f"diversity compares decodes of one bitstream: it needs at least 2, found {len(images)}")
+    check_original(images[0], "diversity")
+    for image in images[1:]:
+        check_pair(images[0], image, "diversity")
+
+
+class OverDecodes(PairMetric):
     """What metrics over several decodes share."""
 
-    name: ClassVar[str]
     kind: ClassVar[Literal["decodes"]] = "decodes"
     decodes: ClassVar[int] = 0
     """0: not said yet, see ``over``."""
-    version: ClassVar[str] = "1"
-    higher_is_better: ClassVar[bool] = False
-    bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
-    perceptual: ClassVar[bool] = False
+    perceptual = False
 
     @classmethod
     def over(cls, decodes: int) -> type[Self]:
@@ -113,13 +112,9 @@ class _Diversity:
         >>> Deviation.over(5).name, Deviation.over(5).decodes
         ('diversity/deviation/5', 5)
         """
-        own: Any = cls
-        made: type[Self] = _over(own, decodes)
-        return made
-
-    def reduce(self, values: Sequence[float]) -> float:
-        """Mean over images."""
-        return contract.mean(values)
+        metric: Any = cls
+        counted: type[Self] = _over(metric, decodes)
+        return counted
 
     def check_count(self, decodes: Sequence[Image]) -> None:
         """Raise `MetricError` for another number of decodes than the name says."""
@@ -127,86 +122,47 @@ class _Diversity:
             raise MetricError(f"{self.name} compares {self.decodes} decodes, found {len(decodes)}")
 
 
-class Deviation(_Diversity):
+@cache
+def _over(metric: Any, decodes: int) -> Any:
+    if not 2 <= decodes <= MOST:
+        raise OutOfRange(f"{metric.name}/{decodes}: diversity compares 2 to {MOST} decodes of one bitstream")
+    return variant(metric, f"{metric.name}/{decodes}", decodes=decodes)
+
+
+class Deviation(OverDecodes):
     """Standard deviation of each pixel over the decodes, mean over pixels and channels.
 
     >>> Deviation.over(3)().score([np.full((4, 4, 3), value, np.uint8) for value in (10, 12, 14)])
     2.0
     """
 
-    name: ClassVar[str] = "diversity/deviation"
-    unit: ClassVar[str] = ""
-    source: ClassVar[str] = "unbiased standard deviation over decodes of one bitstream, in 8-bit steps; decodes=K"
-    needs: ClassVar[tuple[Need, ...]] = ()
+    name = "diversity/deviation"
+    source = "unbiased standard deviation over decodes of one bitstream, in 8-bit steps; decodes=K"
 
     def score(self, decodes: Sequence[Image]) -> float:
-        """In 8-bit steps. Raises `MetricError` for another number of images, types or sizes."""
+        """In 8-bit steps."""
         self.check_count(decodes)
         return float(pixel_deviation(decodes).mean())
 
 
-class LPIPSAlexDiversity(_Diversity):
-    """Mean LPIPS (alex) over all pairs of decodes.
+class LPIPSDiversity(WithNetwork, OverDecodes):
+    """Mean LPIPS over all pairs of decodes; ``given`` takes the place of the LPIPS metric."""
 
-    >>> LPIPSAlexDiversity.over(5).decodes
-    5
-    """
+    pair: ClassVar[type[LPIPS]]
 
-    name: ClassVar[str] = "diversity/lpips-alex"
-    unit: ClassVar[str] = ""
-    source: ClassVar[str] = "mean LPIPS (alex, v0.1) over all pairs of decodes of one bitstream; decodes=K"
-    pair: ClassVar[type[LPIPSAlex | LPIPSVGG | LPIPSSqueeze]] = LPIPSAlex
-    needs: ClassVar[tuple[Need, ...]] = LPIPSAlex.needs
-    preload: ClassVar[tuple[str, ...]] = LPIPSAlex.preload
-    uses_device: ClassVar[bool] = True
-
-    def __init__(self, device: str = "cpu", metric: Metric | None = None) -> None:
-        """The network is loaded at the first image; ``metric`` takes the place of the card's."""
-        self._metric: Metric = metric or self.pair(device=device)
+    def load(self, given: Metric | None) -> Metric:
+        return given or self.pair(device=self.device)
 
     def score(self, decodes: Sequence[Image]) -> float:
-        """Mean over the pairs. Raises `MetricError` for another number of images, types or sizes, or small images."""
+        """Mean over the pairs. Raises `MetricError` for images that are too small."""
         self.check_count(decodes)
-        return diversity(decodes, self._metric).mean_pairwise
+        return diversity(decodes, self.network).mean_pairwise
 
 
-class LPIPSVGGDiversity(LPIPSAlexDiversity):
-    """The same with LPIPS (vgg).
-
-    >>> LPIPSVGGDiversity.over(5).decodes
-    5
-    """
-
-    name: ClassVar[str] = "diversity/lpips-vgg"
-    source: ClassVar[str] = "mean LPIPS (vgg, v0.1) over all pairs of decodes of one bitstream; decodes=K"
-    pair = LPIPSVGG
-    needs: ClassVar[tuple[Need, ...]] = LPIPSVGG.needs
+def _of_pairs(pair: type[LPIPS]) -> type[LPIPSDiversity]:
+    source = f"mean LPIPS ({pair.net}, v0.1) over all pairs of decodes of one bitstream; decodes=K"
+    name = f"diversity/lpips-{pair.net}"
+    return variant(LPIPSDiversity, name, source=source, pair=pair, needs=pair.needs, preload=pair.preload)
 
 
-class LPIPSSqueezeDiversity(LPIPSAlexDiversity):
-    """The same with LPIPS (squeeze).
-
-    >>> LPIPSSqueezeDiversity.over(5).decodes
-    5
-    """
-
-    name: ClassVar[str] = "diversity/lpips-squeeze"
-    source: ClassVar[str] = "mean LPIPS (squeeze, v0.1) over all pairs of decodes of one bitstream; decodes=K"
-    pair = LPIPSSqueeze
-    needs: ClassVar[tuple[Need, ...]] = LPIPSSqueeze.needs
-
-
-@cache
-def _over(metric: type[_Diversity], decodes: int) -> Any:
-    if not 2 <= decodes <= MOST:
-        raise OutOfRange(f"{metric.name}/{decodes}: diversity compares 2 to {MOST} decodes of one bitstream")
-    own = {"name": f"{metric.name}/{decodes}", "decodes": decodes, "__module__": __name__, "__doc__": metric.__doc__}
-    return type(f"{metric.__name__}{decodes}", (metric,), own)
-
-
-def _check(images: Sequence[Image]) -> None:
-    if len(images) < 2:
-        raise MetricError(f"diversity compares decodes of one bitstream: it needs at least 2, found {len(images)}")
-    check_original(images[0], "diversity")
-    for image in images[1:]:
-        check_pair(images[0], image, "diversity")
+METRICS = by_name(Deviation, *map(_of_pairs, (LPIPSAlex, LPIPSVGG, LPIPSSqueeze)))

@@ -6,31 +6,26 @@ is what its sketch was sent for. No paper fixes a protocol; this one is plain an
 - luma by OpenCV (BT.601, 8 bits), Canny's detector with a 3 x 3 Sobel filter, Euclidean gradient and the thresholds 100
   and 200, which are those of ControlNet's annotator;
 - an edge pixel is found again if an edge pixel of the other image lies at most 2 pixels away (Euclidean, exact);
-- *precision*: how many of the reconstruction's edge pixels the original has; *recall*: how many of the original's the
-  reconstruction has; *F1*: their harmonic mean. Two images without any edge agree (1); if only one has none, it is 0.
+- *precision*: how many of the reconstruction's edge pixels the original has, low where structure is invented; *recall*:
+  how many of the original's the reconstruction has, low where structure is lost; *F1*: their harmonic mean. Two images
+  without any edge agree (1); if only one has none, it is 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.image import Image
-from rdpbench.metrics import contract
-from rdpbench.metrics.contract import check_original, check_pair
-from rdpbench.needs import Need, Package
-
-Mask: TypeAlias = NDArray[np.bool_]
+from rdpbench.metrics.contract import PairMetric, by_name, check_original, check_pair, variant
+from rdpbench.needs import Package
 
 THRESHOLDS = (100, 200)
 TOLERANCE = 2.0
 """Pixels."""
-MINIMUM_SIDE = 3
-"""The Sobel filter's."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +51,8 @@ class Edges:
     """An image's edge pixels and all pixels near one, ``bool (H, W)``."""
 
     image: Image
-    pixels: Mask
-    near: Mask
+    pixels: NDArray[np.bool_]
+    near: NDArray[np.bool_]
 
 
 def find_edges(image: Image) -> Edges:
@@ -90,13 +85,13 @@ def agreement(original: Edges, reconstruction: Edges) -> Agreement:
     )
 
 
-def _share(pixels: Mask, near: Mask) -> float:
+def _share(pixels: NDArray[np.bool_], near: NDArray[np.bool_]) -> float:
     count = int(pixels.sum())
     return int((pixels & near).sum()) / count if count else 0.0
 
 
-class EdgeF1:
-    """F1 of the edges, 1 for identical images; defined in this module's description.
+class EdgeF1(PairMetric):
+    """F1 of the edges, 1 for identical images.
 
     >>> metric = EdgeF1()
     >>> half = np.zeros((16, 16, 3), np.uint8)
@@ -106,58 +101,28 @@ class EdgeF1:
     0.6667
     """
 
-    name: ClassVar[str] = "edges/canny-f1"
-    version: ClassVar[str] = "1"
-    higher_is_better: ClassVar[bool] = True
-    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    unit: ClassVar[str] = ""
-    perceptual: ClassVar[bool] = False
-    source: ClassVar[str] = "F1 of Canny edges (OpenCV, luma, 100/200) within 2 pixels; a protocol of rdpbench"
-    needs: ClassVar[tuple[Need, ...]] = (Package("opencv-python-headless", module="cv2"),)
+    name = "edges/canny-f1"
+    higher_is_better = True
+    bounds = (0.0, 1.0)
+    perceptual = False
+    source = "F1 of Canny edges (OpenCV, luma, 100/200) within 2 pixels; a protocol of rdpbench"
+    needs = (Package("opencv-python-headless", module="cv2"),)
+    share: ClassVar[Literal["f1", "precision", "recall"]] = "f1"
+    """Which number of an `Agreement` is reported."""
 
     def prepare(self, original: Image) -> Edges:
-        """The original's edges. Raises `MetricError`: not ``uint8 (H, W, 3)``, or a side below 3 pixels."""
-        return find_edges(check_original(original, self.name, MINIMUM_SIDE))
+        """The original's edges. Raises `MetricError` for a side below 3 pixels, which the Sobel filter needs."""
+        return find_edges(check_original(original, self.name, 3))
 
     def score(self, prepared: Edges, reconstruction: Image) -> float:
-        """The agreement. Raises `MetricError` for another size or type."""
         check_pair(prepared.image, reconstruction, self.name)
-        return self.take(agreement(prepared, find_edges(reconstruction)))
-
-    def take(self, found: Agreement) -> float:
-        """The number that this metric reports of an agreement."""
-        return found.f1
-
-    def reduce(self, values: Sequence[float]) -> float:
-        """Mean over images."""
-        return contract.mean(values)
+        return float(getattr(agreement(prepared, find_edges(reconstruction)), self.share))
 
 
-class EdgePrecision(EdgeF1):
-    """Share of the reconstruction's edge pixels that the original has: low where structure is invented.
-
-    >>> EdgePrecision().take(Agreement(0.5, 1.0))
-    0.5
-    """
-
-    name: ClassVar[str] = "edges/canny-precision"
-    source: ClassVar[str] = "precision of Canny edges (OpenCV, luma, 100/200) within 2 pixels; a protocol of rdpbench"
-
-    def take(self, found: Agreement) -> float:
-        """Precision."""
-        return found.precision
-
-
-class EdgeRecall(EdgeF1):
-    """Share of the original's edge pixels that the reconstruction has: low where structure is lost.
-
-    >>> EdgeRecall().take(Agreement(0.5, 1.0))
-    1.0
-    """
-
-    name: ClassVar[str] = "edges/canny-recall"
-    source: ClassVar[str] = "recall of Canny edges (OpenCV, luma, 100/200) within 2 pixels; a protocol of rdpbench"
-
-    def take(self, found: Agreement) -> float:
-        """Recall."""
-        return found.recall
+METRICS = by_name(
+    EdgeF1,
+    *(
+        variant(EdgeF1, f"edges/canny-{share}", source=EdgeF1.source.replace("F1", share), share=share)
+        for share in ("precision", "recall")
+    ),
+)

@@ -3,31 +3,27 @@
 A model of the eye's contrast sensitivity and of its attention to edges and points, without learned weights, computed
 by its authors' own library (``flip-evaluator``). The observer sits where a degree of vision holds 67.02 pixels: 0.7 m
 before a screen 0.7 m wide with 3840 columns. The number of threads that OpenMP gives the library changes no bit of its
-error map (measured on 1, 2 and 8).
+error map (measured on 1, 2 and 8). Source: Andersson et al., "FLIP: a difference evaluator for alternating images",
+PACMCGIT 2020.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.image import Image
-from rdpbench.metrics import contract
-from rdpbench.metrics.contract import check_original, check_pair
-from rdpbench.needs import Need, Package
-
-Map: TypeAlias = NDArray[np.float32]
+from rdpbench.metrics.contract import PairMetric, by_name, check_original, check_pair
+from rdpbench.needs import Package
 
 PIXELS_PER_DEGREE = 0.7 * (3840 / 0.7) * math.pi / 180
 """Distance in metres times pixels per metre times degrees to radians: 67.02."""
 
 
-def error_map(original: Image, reconstruction: Image) -> Map:
-    """FLIP of each pixel, ``float32 (H, W)`` in [0, 1]: what to show beside a reconstruction.
+def error_map(original: Image, reconstruction: Image) -> NDArray[np.float32]:
+    """FLIP of each pixel, ``float32 (H, W)`` in [0, 1].
 
     Raises:
         MetricError: not two ``uint8 (H, W, 3)`` of one size.
@@ -47,34 +43,20 @@ def error_map(original: Image, reconstruction: Image) -> Map:
     return np.asarray(result, np.float32)[:, :, 0]
 
 
-class FLIP:
-    """Mean of the FLIP error map, 0 for identical images, at most 1.
+class FLIP(PairMetric):
+    """Mean of the FLIP error map, 0 for identical images, at most 1."""
 
-    Source: Andersson et al., "FLIP: a difference evaluator for alternating images", PACMCGIT 2020.
-
-    >>> metric = FLIP()
-    >>> grey = np.full((16, 24, 3), 100, np.uint8)
-    >>> round(metric.score(metric.prepare(grey), grey + 20), 4)
-    0.2479
-    """
-
-    name: ClassVar[str] = "flip"
-    version: ClassVar[str] = "1"
-    higher_is_better: ClassVar[bool] = False
-    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    unit: ClassVar[str] = ""
-    perceptual: ClassVar[bool] = True
-    source: ClassVar[str] = "Andersson et al. 2020, LDR-FLIP at 67.02 pixels per degree, mean of the map"
-    needs: ClassVar[tuple[Need, ...]] = (Package("flip-evaluator"),)
+    name = "flip"
+    bounds = (0.0, 1.0)
+    source = "Andersson et al. 2020, LDR-FLIP at 67.02 pixels per degree, mean of the map"
+    needs = (Package("flip-evaluator"),)
 
     def prepare(self, original: Image) -> Image:
         """The original itself; the library has no step that it could take beforehand."""
         return check_original(original, self.name)
 
     def score(self, prepared: Image, reconstruction: Image) -> float:
-        """Mean of the error map. Raises `MetricError` for another size or type."""
         return float(error_map(prepared, reconstruction).mean(dtype=np.float64))
 
-    def reduce(self, values: Sequence[float]) -> float:
-        """Mean over images."""
-        return contract.mean(values)
+
+METRICS = by_name(FLIP)

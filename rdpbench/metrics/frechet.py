@@ -6,7 +6,7 @@ with the means and the unbiased covariances (n - 1). Source: Dowson and Landau, 
 multivariate normal distributions", J. Multivariate Analysis 1982; Heusel et al., "GANs trained by a two time-scale
 update rule", NeurIPS 2017.
 
-The product S1 S2 is not symmetric, and its square root, as most implementations take it, is slow and comes out complex.
+The product S1 S2 is not symmetric, and its square root, as most implementations take it, is slow and may be complex.
 With any R for which ``S1 = R R'``, the matrix ``R' S2 R`` has the same eigenvalues, is symmetric and has none below
 zero but for rounding: what is summed is real, and at d = 2048 it takes a second instead of twenty to sixty.
 
@@ -57,10 +57,7 @@ class Moments:
         return len(self.mean)
 
     def covariance(self) -> Floats:
-        """The unbiased covariance ``(d, d)``.
-
-        Raises:
-            MetricError: fewer than two rows have none.
+        """The unbiased covariance ``(d, d)``. Raises `MetricError`: fewer than two rows have none.
 
         >>> float(moments(np.array([[1.0], [3.0]])).covariance()[0, 0])
         2.0
@@ -94,9 +91,8 @@ def moments(rows: Rows) -> Moments:
     Raises:
         MetricError: no rows, another shape or type, NaN or infinite values.
 
-    >>> found = moments(np.array([[0.0, 0.0], [2.0, 4.0]]))
-    >>> found.mean.tolist(), found.scatter.tolist()
-    ([1.0, 2.0], [[2.0, 4.0], [4.0, 8.0]])
+    >>> moments(np.array([[0.0, 0.0], [2.0, 4.0]])).scatter.tolist()
+    [[2.0, 4.0], [4.0, 8.0]]
     """
     check_rows(rows, "moments")
     mean = np.sum([block.sum(axis=0) for block in blocks(rows)], axis=0) / len(rows)
@@ -132,8 +128,8 @@ def without_each(shards: Sequence[Moments]) -> list[Moments]:
     """The moments of all shards but one, for each of them.
 
     >>> parts = [moments(np.array([[value], [value + 1]])) for value in (1.0, 5.0, 9.0)]
-    >>> [found.mean.tolist() for found in without_each(parts)]
-    [[7.5], [5.5], [3.5]]
+    >>> [float(others.mean[0]) for others in without_each(parts)]
+    [7.5, 5.5, 3.5]
     """
     return [reduce(merge, [*shards[:left], *shards[left + 1 :]]) for left in range(len(shards))]
 
@@ -150,8 +146,9 @@ def distance(reference: Moments, distorted: Moments) -> Distance:
     """
     same_length(reference.dim, distorted.dim, "the Fréchet distance")
     first, second = _covariance(reference, "the reference"), _covariance(distorted, "the distorted set")
+    gap = reference.mean - distorted.mean
     spread = float(np.trace(first)) + float(np.trace(second)) - 2 * _trace_of_root(first, second)
-    return Distance(_gap(reference, distorted) + spread, (reference.n, distorted.n), reference.dim)
+    return Distance(float(gap @ gap) + spread, (reference.n, distorted.n), reference.dim)
 
 
 def distance_of_rows(reference: Rows, distorted: Rows) -> Distance:
@@ -161,9 +158,8 @@ def distance_of_rows(reference: Rows, distorted: Rows) -> Distance:
         MetricError: fewer than two rows on one side, rows of two lengths, NaN or infinite values.
 
     >>> line = np.array([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]])
-    >>> found = distance_of_rows(line, line + [0, 3, 0])
-    >>> round(found.value, 9), found.reliable
-    (9.0, False)
+    >>> round(distance_of_rows(line, line + [0, 3, 0]).value, 9)
+    9.0
     """
     check_sets(reference, distorted, "the Fréchet distance", minimum=2)
     n, m, dim = len(reference), len(distorted), reference.shape[1]
@@ -187,8 +183,8 @@ def _trace_of_root(first: Floats, second: Floats) -> float:
 def _factor(rows: Rows) -> tuple[Floats, Floats]:
     """``A`` with ``A' A`` the covariance, of min(n, d) rows, and the mean."""
     if len(rows) > rows.shape[1]:
-        found = moments(rows)
-        return np.ascontiguousarray(_root(found.covariance()).T), found.mean
+        both = moments(rows)
+        return np.ascontiguousarray(_root(both.covariance()).T), both.mean
     centred = rows.astype(np.float64)
     mean = centred.mean(axis=0)
     return (centred - mean) / math.sqrt(len(rows) - 1), mean
@@ -216,19 +212,13 @@ def _congruent(first: Tensor, second: Tensor) -> Tensor:
 def _root(covariance: Floats) -> Floats:
     """``R`` with ``R R'`` the covariance; eigenvalues that rounding made negative count as zero."""
     values, vectors = np.linalg.eigh(covariance)
-    root: Floats = vectors * np.sqrt(np.clip(values, 0, None))
-    return root
+    return np.asarray(vectors * np.sqrt(np.clip(values, 0, None)))
 
 
-def _gap(reference: Moments, distorted: Moments) -> float:
-    gap = reference.mean - distorted.mean
-    return float(gap @ gap)
-
-
-def _covariance(found: Moments, what: str) -> Floats:
-    if found.n < 2:
-        raise MetricError(f"the Fréchet distance: {what} has {found.n} feature vector, and at least 2 are needed")
-    covariance = found.covariance()
-    if not (np.isfinite(covariance).all() and np.isfinite(found.mean).all()):
+def _covariance(side: Moments, what: str) -> Floats:
+    if side.n < 2:
+        raise MetricError(f"the Fréchet distance: {what} has {side.n} feature vector, and at least 2 are needed")
+    covariance = side.covariance()
+    if not (np.isfinite(covariance).all() and np.isfinite(side.mean).all()):
         raise MetricError(f"the Fréchet distance: the moments of {what} hold NaN or infinite values")
     return covariance

@@ -2,13 +2,14 @@
 
     MMD^2 = mean k(x, x') + mean k(y, y') - 2 mean k(x, y)
 
-The *unbiased* estimate leaves the pairs of a row with itself out of the first two means and may be negative, which is
-kept; the *biased* one has them in. An original and its own reconstruction are alike, and their pair is in the third
-mean: that lowers the unbiased estimate, by 2/n of what two alike rows have more in common than two others, and a
-lossless codec is below zero. The estimate over images *apart* takes pairs of different images alone, in all three
-means: zero for a lossless codec, and on average the distance of the two distributions (Gretton et al., "A kernel
-two-sample test", JMLR 2012, lemma 6, whose pairs are an original with its reconstruction). It is the average over all
-ways to compare the originals of one half of the images with the reconstructions of the other.
+Which pairs of rows are in the means decides what the number says (`Pairs`). The *biased* estimate takes all. The
+*unbiased* one leaves the pairs of a row with itself out of the first two means and may be negative, which is kept. An
+original and its own reconstruction are alike, and their pair is in the third mean: that lowers the unbiased estimate,
+by 2/n of what two alike rows have more in common than two others, and a lossless codec is below zero. The estimate over
+images *apart* takes pairs of different images alone, in all three means: zero for a lossless codec, and on average the
+distance of the two distributions (Gretton et al., "A kernel two-sample test", JMLR 2012, lemma 6, whose pairs are an
+original with its reconstruction). It is the average over all ways to compare the originals of one half of the images
+with the reconstructions of the other.
 
 All of it is float64 and block-wise: a block of the kernel matrix is 32 MB, whatever the number of rows.
 
@@ -19,161 +20,34 @@ every rate, so that two rates do not differ by the draw; `polynomial_mmd` takes 
 CMMD (Jayasumana et al., "Rethinking FID", CVPR 2024): ``k(x, y) = exp(-|x - y|^2 / (2 sigma^2))`` with sigma 10 of CLIP
 embeddings of length 1, biased, times 1000. Squared distances are 4 at most, thus all values of k lie within 2 % of 1,
 and float32 loses 4 % of a CMMD of 0.004: k - 1 is what is averaged (``expm1``), in float64.
-
-KID and CMMD over resampled images, from one pass over the kernel.
-
-A resample of images needs no new kernel values: with ``S[i, j]`` the sum of the kernel over the rows of image i and the
-rows of image j, drawing image i ``w[i]`` times gives ``w' S w``. One pass costs what the value itself costs; a thousand
-resamples then take milliseconds, where computing the value again would take hours for 28,650 patches of 428 images.
-
-Each resample's number is exactly what `polynomial_mmd` or `cmmd` give for its rows, copies and all.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.errors import MetricError
-from rdpbench.metrics.sets import BLOCK, Rows, blocks, check_rows, check_sets
+from rdpbench.metrics.contract import Array, Estimate, MetricOfSets
+from rdpbench.metrics.sets import BLOCK, Rows, blocks, check_sets, stack
 
 Floats: TypeAlias = NDArray[np.float64]
 Kernel: TypeAlias = Callable[[Floats, Floats], Floats]
 """Of ``(a, d)`` and ``(b, d)``: ``(a, b)``."""
 Owners: TypeAlias = NDArray[np.int64]
 """``(n,)``: the number of the image that each row is of."""
+Pairs: TypeAlias = Literal["biased", "unbiased", "apart"]
 
-UNIT = 1e-4
-"""How far from 1 a row's length may be: normalised in float32 it errs by 1e-7."""
-
-
-@dataclass(frozen=True)
-class KID:
-    """KID over subsets."""
-
-    value: float
-    """Mean over the subsets; may be negative."""
-    spread: float
-    """Standard deviation over the subsets (by their number). Subsets overlap: it is no interval over images."""
-    apart: float | None = None
-    """The same over pairs of different images alone; None where the images are not known."""
-
-
-@dataclass(frozen=True)
-class Discrepancy:
-    """A discrepancy of two sets of rows."""
-
-    value: float
-    apart: float | None = None
-    """Over pairs of different images alone; None where the images are not known."""
-
-
-def kid(
-    reference: Rows,
-    distorted: Rows,
-    *,
-    subsets: int = 100,
-    size: int = 1000,
-    seed: int = 2020,
-    images: tuple[Owners, Owners] | None = None,
-) -> KID:
-    """Mean and standard deviation of the unbiased estimate over random subsets of ``size`` rows of each set.
-
-    The same numbers of rows and the same seed give the same subsets, in the order reference, distorted. To compare
-    rates, keep the rows in the order of the image ids. ``images`` are the numbers of the images that the rows are of.
-
-    Raises:
-        MetricError: fewer rows than ``size``; rows of two lengths; NaN or infinite values.
-
-    >>> rng = np.random.default_rng(0)
-    >>> found = kid(rng.normal(size=(60, 8)), rng.normal(size=(50, 8)) + 1, subsets=5, size=40)
-    >>> round(found.value, 3), found.spread > 0
-    (6.78, True)
-    """
-    check_sets(reference, distorted, "kid")
-    if subsets < 1 or size < 2:
-        raise MetricError(f"kid needs at least 1 subset of at least 2 rows, found {subsets} subsets of {size}")
-    counts = len(reference), len(distorted)
-    if min(counts) < size:
-        raise MetricError(
-            f"kid with subsets of {size} needs as many rows in each set, found {counts[0]} and {counts[1]}; "
-            f"take a preset with subsets of at most {min(counts)} rows, or KID over the full set"
-        )
-    # The legacy generator: its streams are frozen, and torch-fidelity draws from it.
-    draw = np.random.RandomState(seed)
-    values: list[float] = []
-    apart: list[float] = []
-    for _ in range(subsets):
-        first, second = (draw.choice(count, size, replace=False) for count in counts)
-        owners = (images[0][first], images[1][second]) if images else None
-        found = _mmd(reference[first], distorted[second], polynomial, unbiased=True, images=owners)
-        values.append(found.value)
-        apart += [] if found.apart is None else [found.apart]
-    known = math.fsum(apart) / subsets if len(apart) == subsets else None
-    return KID(math.fsum(values) / subsets, float(np.std(values)), known)
-
-
-def polynomial_mmd(reference: Rows, distorted: Rows, *, unbiased: bool = True) -> float:
-    """KID over all pairs of rows: no subsets, no seed; the biased estimate on request.
-
-    Raises:
-        MetricError: fewer than two rows on one side, rows of two lengths, NaN or infinite values.
-
-    >>> polynomial_mmd(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[1.0, 1.0], [0.0, 0.0]]))
-    -2.375
-    """
-    check_sets(reference, distorted, "kid", minimum=2 if unbiased else 1)
-    return _mmd(reference, distorted, polynomial, unbiased).value
-
-
-def discrepancy(reference: Rows, distorted: Rows, kernel: Kernel, images: tuple[Owners, Owners]) -> Discrepancy:
-    """The unbiased estimate over all pairs of rows, and over those of different images alone.
-
-    Args:
-        reference: ``(n, d)``.
-        distorted: ``(m, d)``.
-        kernel: `polynomial`, or a `gaussian`.
-        images: numbers of the images that the rows are of, ``(n,)`` and ``(m,)``; an original and its reconstruction
-            have the same.
-
-    Raises:
-        MetricError: rows of one image alone, rows of two lengths, NaN or infinite values.
-
-    >>> rows, images = np.array([[1.0, 0.0], [0.0, 1.0]]), np.arange(2)
-    >>> found = discrepancy(rows, rows, polynomial, (images, images))
-    >>> found.value, found.apart
-    (-2.375, 0.0)
-    """
-    check_sets(reference, distorted, "mmd", minimum=2)
-    found = _mmd(reference, distorted, kernel, unbiased=True, images=images)
-    if found.apart is None:
-        raise MetricError("mmd over images apart needs at least 2 images")
-    return found
-
-
-def cmmd(
-    reference: Rows, distorted: Rows, *, sigma: float = 10.0, scale: float = 1000.0, unbiased: bool = False
-) -> float:
-    """CMMD of rows of length 1: biased as it is published, or the unbiased variant.
-
-    The biased value is above zero for two samples of one distribution, and by more the fewer they are: compare it at
-    equal n only.
-
-    Raises:
-        MetricError: rows that do not have length 1; fewer than two rows (unbiased); rows of two lengths; NaN.
-
-    >>> round(cmmd(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])), 9)
-    19.900332502
-    """
-    check_sets(reference, distorted, "cmmd", minimum=2 if unbiased else 1)
-    check_unit(reference, "the reference")
-    check_unit(distorted, "the distorted set")
-    return scale * _mmd(reference, distorted, gaussian(sigma), unbiased).value
+SEED = 2020
+SIGMA, SCALE = 10.0, 1000.0
+"""Of the published CMMD."""
+LOUD = 0.1
+"""How far pairs of an original with its own reconstruction may move an estimate before tables say it, of the value."""
 
 
 def polynomial(first: Floats, second: Floats) -> Floats:
@@ -193,14 +67,9 @@ def polynomial(first: Floats, second: Floats) -> Floats:
 def gaussian(sigma: float) -> Kernel:
     """``k(x, y) - 1`` of the Gaussian kernel, for all pairs of rows: the ones cancel in the discrepancy.
 
-    Raises:
-        MetricError: sigma is not a positive number.
-
     >>> round(float(gaussian(10.0)(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]))[0, 0]), 9)
     -0.009950166
     """
-    if not (sigma > 0 and math.isfinite(sigma)):
-        raise MetricError(f"cmmd: sigma is a positive number, found {sigma}")
     gamma = 1 / (2 * sigma**2)
 
     def kernel(first: Floats, second: Floats) -> Floats:
@@ -210,263 +79,297 @@ def gaussian(sigma: float) -> Kernel:
         squares -= products
         np.maximum(squares, 0, out=squares)
         squares *= -gamma
-        out: Floats = np.expm1(squares, out=squares)
-        return out
+        return np.asarray(np.expm1(squares, out=squares))
 
     return kernel
 
 
 @dataclass(frozen=True)
-class _Sum:
-    """A sum of the kernel over pairs of rows, and what of it is of pairs of one image."""
+class Discrepancy:
+    """A discrepancy of two sets of rows."""
 
-    total: float
-    alike: float = 0.0
-    pairs: int = 0
-    """Pairs of one image."""
-
-
-def _mmd(
-    reference: Rows, distorted: Rows, kernel: Kernel, unbiased: bool, images: tuple[Owners, Owners] | None = None
-) -> Discrepancy:
-    first, second = images or (None, None)
-    sums = (
-        _own(reference, kernel, unbiased, first),
-        _own(distorted, kernel, unbiased, second),
-        _between(reference, distorted, kernel, first, second),
-    )
-    n, m = len(reference), len(distorted)
-    counts = (n * (n - 1), m * (m - 1), n * m) if unbiased else (n * n, m * m, n * m)
-    value = sums[0].total / counts[0] + sums[1].total / counts[1] - 2 * sums[2].total / counts[2]
-    left = [count - one.pairs for count, one in zip(counts, sums, strict=True)]
-    if images is None or min(left) < 1:
-        return Discrepancy(value)
-    means = [(one.total - one.alike) / count for one, count in zip(sums, left, strict=True)]
-    return Discrepancy(value, means[0] + means[1] - 2 * means[2])
+    value: float
+    apart: float | None = None
+    """Over pairs of different images alone; None where the images are not known, or there is one alone."""
 
 
-def _own(rows: Rows, kernel: Kernel, unbiased: bool, images: Owners | None) -> _Sum:
-    """Over the pairs of one set; each block above the diagonal counts for the one below."""
-    totals, alike, pairs = [], [], 0
-    for number, block in enumerate(blocks(rows)):
-        square = kernel(block, block)
-        own = float(np.trace(square)) if unbiased else 0.0
-        totals.append(float(square.sum()) - own)
-        at = (number + 1) * BLOCK
-        owners = None if images is None else images[number * BLOCK : at]
-        if owners is not None:
-            same = owners[:, None] == owners
-            alike.append(float(square[same].sum()) - own)
-            pairs += int(same.sum()) - (len(owners) if unbiased else 0)
-        above = _between(block, rows[at:], kernel, owners, None if images is None else images[at:])
-        totals.append(2 * above.total)
-        alike.append(2 * above.alike)
-        pairs += 2 * above.pairs
-    return _Sum(math.fsum(totals), math.fsum(alike), pairs)
-
-
-def _between(first: Rows, second: Rows, kernel: Kernel, images: Owners | None, others: Owners | None) -> _Sum:
-    totals, alike, pairs = [], [], 0
-    for row, block in enumerate(blocks(first)):
-        some = []
-        for column, other in enumerate(blocks(second)):
-            values = kernel(block, other)
-            some.append(float(values.sum()))
-            if images is not None and others is not None:
-                owners = images[row * BLOCK : (row + 1) * BLOCK]
-                same = owners[:, None] == others[column * BLOCK : (column + 1) * BLOCK]
-                alike.append(float(values[same].sum()))
-                pairs += int(same.sum())
-        totals.append(math.fsum(some))
-    return _Sum(math.fsum(totals), math.fsum(alike), pairs)
-
-
-def check_unit(rows: Rows, what: str) -> None:
-    """Raises `MetricError` if a row's length is not 1.
-
-    >>> check_unit(np.array([[0.6, 0.8]]), "the reference")
-    """
-    for start in range(0, len(rows), BLOCK):
-        lengths = np.linalg.norm(rows[start : start + BLOCK].astype(np.float64), axis=1)
-        off = np.abs(lengths - 1) > UNIT
-        if off.any():
-            row = int(off.argmax())
-            raise MetricError(
-                f"cmmd: {what}: row {start + row} has length {lengths[row]:.6g}; divide each row by its length: "
-                "CMMD is defined on embeddings of length 1"
-            )
-
-
-MmdSumsFloats = NDArray[np.float64]
-MOST_IMAGES = 8000
-"""Three matrices of 8,000 x 8,000 float64 are 1.5 GB."""
-
-
-@dataclass(frozen=True, eq=False)
-class PairSums:
-    """Sums of a kernel over the rows of each pair of images."""
-
-    reference: MmdSumsFloats
-    """``(g, g)``"""
-    distorted: MmdSumsFloats
-    across: MmdSumsFloats
-    """``(g, g)``: originals down, reconstructions across."""
-    self_reference: MmdSumsFloats
-    """``(g,)``: the kernel of each row with itself, summed over the image's rows; in ``reference``'s diagonal, too."""
-    self_distorted: MmdSumsFloats
-    rows: tuple[MmdSumsFloats, MmdSumsFloats]
-    """Rows of each image, ``(g,)`` each."""
-    unbiased: bool
-    scale: float
-
-    def estimate(self, times: MmdSumsFloats) -> MmdSumsFloats:
-        """The discrepancy of k resamples: ``(k, g)`` occurrences of each image, original and reconstruction together.
-
-        >>> corner = [np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])]
-        >>> sums = kid_sums(corner, [np.array([[1.0, 1.0]]), np.array([[0.0, 0.0]])])
-        >>> sums.estimate(np.ones((1, 2))).tolist()
-        [-2.375]
-        """
-        n, m = times @ self.rows[0], times @ self.rows[1]
-        first = _mmd_sums_own(times, self.reference, self.self_reference, n, self.unbiased)
-        second = _mmd_sums_own(times, self.distorted, self.self_distorted, m, self.unbiased)
-        across = np.einsum("ki,ki->k", times @ self.across, times) / (n * m)
-        out: MmdSumsFloats = self.scale * (first + second - 2 * across)
-        return out
-
-
-def kid_sums(reference: Sequence[Rows], distorted: Sequence[Rows], *, unbiased: bool = True) -> PairSums:
-    """Sums for KID over the full set, of the same images' rows ``(rows, d)`` on both sides, in one order.
-
-    Raises:
-        MetricError: not the same number of images, more than `MOST_IMAGES`, rows of two lengths, NaN.
-
-    >>> kid_sums([np.ones((2, 4))], [np.ones((1, 4))]).across.tolist()
-    [[16.0]]
-    """
-    return _pair_sums(reference, distorted, polynomial, "kid", unbiased, 1.0)
-
-
-def cmmd_sums(
-    reference: Sequence[Rows],
-    distorted: Sequence[Rows],
+def discrepancy(
+    reference: Rows,
+    distorted: Rows,
+    kernel: Kernel,
+    images: tuple[Owners, Owners] | None = None,
     *,
-    sigma: float = 10.0,
-    scale: float = 1000.0,
-    unbiased: bool = False,
-) -> PairSums:
-    """Sums for CMMD, of the same images' rows of length 1 on both sides, in one order.
+    unbiased: bool = True,
+) -> Discrepancy:
+    """The estimate over all pairs of rows, and over those of different images alone.
+
+    Args:
+        reference: ``(n, d)``.
+        distorted: ``(m, d)``.
+        kernel: `polynomial`, or a `gaussian`.
+        images: numbers of the images that the rows are of, ``(n,)`` and ``(m,)``; an original and its reconstruction
+            have the same.
+        unbiased: leave the pairs of a row with itself out.
 
     Raises:
-        MetricError: rows that do not have length 1; not the same number of images, and so on as for KID.
+        MetricError: fewer than two rows on one side (unbiased), rows of two lengths, NaN or infinite values.
 
-    >>> sums = cmmd_sums([np.array([[1.0, 0.0]])], [np.array([[0.0, 1.0]])])
-    >>> round(float(sums.estimate(np.ones((1, 1)))[0]), 9)
+    >>> rows, images = np.array([[1.0, 0.0], [0.0, 1.0]]), np.arange(2)
+    >>> discrepancy(rows, rows, polynomial, (images, images))
+    Discrepancy(value=-2.375, apart=0.0)
+    """
+    check_sets(reference, distorted, "mmd", minimum=2 if unbiased else 1)
+    sides, owners = (reference, distorted), images or (None, None)
+    value, apart, known = 0.0, 0.0, images is not None
+    for first, second in ((0, 0), (1, 1), (0, 1)):
+        own = unbiased and first == second
+        total, alike, same = _sums(sides[first], sides[second], kernel, owners[first], owners[second], unbiased=own)
+        count = len(sides[first]) * (len(sides[second]) - own)
+        weight = 1 if first == second else -2
+        value += weight * total / count
+        known = known and count > same
+        apart += weight * (total - alike) / (count - same) if known else 0.0
+    return Discrepancy(value, apart if known else None)
+
+
+def _sums(
+    first: Rows,
+    second: Rows,
+    kernel: Kernel,
+    images: Owners | None = None,
+    others: Owners | None = None,
+    *,
+    unbiased: bool = False,
+) -> tuple[float, float, int]:
+    """The kernel summed over all pairs of rows, and over the pairs of one image; and the number of these.
+
+    Of a set with itself (``second is first``) a block above the diagonal counts for the one below. ``unbiased`` leaves
+    the pairs of a row with itself out.
+    """
+    totals, alike, same = [], [], 0
+    for row, block in enumerate(blocks(first)):
+        for column, other in enumerate(blocks(second)):
+            if second is first and column < row:
+                continue
+            times = 2 if second is first and column > row else 1
+            values = kernel(block, other)
+            own = unbiased and row == column
+            trace = float(np.trace(values)) if own else 0.0
+            totals.append(times * (float(values.sum()) - trace))
+            if images is not None and others is not None:
+                mask = images[row * BLOCK :][: len(block), None] == others[column * BLOCK :][: len(other)]
+                alike.append(times * (float(values[mask].sum()) - trace))
+                same += times * (int(mask.sum()) - own * len(block))
+    return math.fsum(totals), math.fsum(alike), same
+
+
+def polynomial_mmd(reference: Rows, distorted: Rows, *, unbiased: bool = True) -> float:
+    """KID over all pairs of rows: no subsets, no seed.
+
+    >>> polynomial_mmd(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[1.0, 1.0], [0.0, 0.0]]))
+    -2.375
+    """
+    return discrepancy(reference, distorted, polynomial, unbiased=unbiased).value
+
+
+@dataclass(frozen=True)
+class SubsetMean:
+    """KID over subsets."""
+
+    value: float
+    """Mean over the subsets; may be negative."""
+    spread: float
+    """Standard deviation over the subsets (by their number). Subsets overlap: it is no interval over images."""
+    apart: float | None = None
+    """The same over pairs of different images alone; None where the images are not known."""
+
+
+def kid(
+    reference: Rows,
+    distorted: Rows,
+    *,
+    subsets: int = 100,
+    size: int = 1000,
+    seed: int = SEED,
+    images: tuple[Owners, Owners] | None = None,
+) -> SubsetMean:
+    """Mean and standard deviation of the unbiased estimate over random subsets of ``size`` rows of each set.
+
+    The same numbers of rows and the same seed give the same subsets, in the order reference, distorted. To compare
+    rates, keep the rows in the order of the image ids. ``images`` are the numbers of the images that the rows are of.
+
+    Raises:
+        MetricError: fewer rows than ``size``; rows of two lengths; NaN or infinite values.
+
+    >>> rng = np.random.default_rng(0)
+    >>> mean = kid(rng.normal(size=(60, 8)), rng.normal(size=(50, 8)) + 1, subsets=5, size=40)
+    >>> round(mean.value, 3), mean.spread > 0
+    (6.78, True)
+    """
+    check_sets(reference, distorted, "kid")
+    if subsets < 1 or size < 2:
+        raise MetricError(f"kid needs at least 1 subset of at least 2 rows, found {subsets} subsets of {size}")
+    counts = len(reference), len(distorted)
+    if min(counts) < size:
+        raise MetricError(
+            f"kid with subsets of {size} needs as many rows in each set, found {counts[0]} and {counts[1]}; "
+            f"take a preset with subsets of at most {min(counts)} rows, or KID over the full set"
+        )
+    # The legacy generator: its streams are frozen, and torch-fidelity draws from it.
+    draw = np.random.RandomState(seed)
+    values: list[float] = []
+    apart: list[float] = []
+    for _ in range(subsets):
+        first, second = (draw.choice(count, size, replace=False) for count in counts)
+        owners = (images[0][first], images[1][second]) if images else None
+        subset = discrepancy(reference[first], distorted[second], polynomial, owners)
+        values.append(subset.value)
+        apart += [] if subset.apart is None else [subset.apart]
+    known = math.fsum(apart) / subsets if len(apart) == subsets else None
+    return SubsetMean(math.fsum(values) / subsets, float(np.std(values)), known)
+
+
+def cmmd(reference: Rows, distorted: Rows, *, unbiased: bool = False) -> float:
+    """CMMD of rows of length 1: biased as it is published, or the unbiased variant.
+
+    The biased value is above zero for two samples of one distribution, and by more the fewer they are: compare it at
+    equal n only.
+
+    Raises:
+        MetricError: rows that do not have length 1; fewer than two rows (unbiased); rows of two lengths; NaN.
+
+    >>> round(cmmd(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])), 9)
     19.900332502
     """
-    for what, side in (("the reference", reference), ("the distorted set", distorted)):
-        for rows in side:
-            check_unit(check_rows(rows, f"cmmd: {what}"), what)
-    return _pair_sums(reference, distorted, gaussian(sigma), "cmmd", unbiased, scale)
+    value = SCALE * discrepancy(reference, distorted, gaussian(SIGMA), unbiased=unbiased).value
+    for what, rows in (("the reference", reference), ("the distorted set", distorted)):
+        lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
+        if (wrong := np.abs(lengths - 1) > 1e-4).any():  # normalised in float32 a row errs by 1e-7
+            row = int(wrong.argmax())
+            raise MetricError(
+                f"cmmd: {what}: row {row} has length {lengths[row]:.6g}; divide each row by its length: "
+                "CMMD is defined on embeddings of length 1"
+            )
+    return value
 
 
-def apart_without(
+def without_each(
     reference: Sequence[Rows],
     distorted: Sequence[Rows],
     blocks: Sequence[Sequence[int]],
     kernel: Kernel,
-    scale: float = 1.0,
-) -> list[float]:
-    """The discrepancy over pairs of different images, without each block of images, from one pass over all pairs.
+    pairs: Pairs,
+) -> Floats:
+    """The discrepancy without each block of images, from one pass over all pairs of rows.
 
     Args:
         reference: rows of each image, ``(rows, d)``.
         distorted: those of the same images.
         blocks: numbers of images.
         kernel: of two rows.
-        scale: what values are multiplied by.
+        pairs: which pairs of rows are in the means.
 
     >>> rows = [np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), np.array([[1.0, 1.0]])]
-    >>> apart_without(rows, rows, [[0], [1], [2]], polynomial)
+    >>> without_each(rows, rows, [[0], [1], [2]], polynomial, "apart").tolist()
     [0.0, 0.0, 0.0]
     """
+    # By block, by image.
+    sides = [[[side[n].astype(np.float64) for n in block] for block in blocks] for side in (reference, distorted)]
+    whole = [[np.concatenate(block) for block in side] for side in sides]
+    rows = [np.array([len(block) for block in side]) for side in whole]
     times = 1 - np.eye(len(blocks))
-    sides = [[np.concatenate([side[n] for n in block]) for block in blocks] for side in (reference, distorted)]
-    rows = [np.array([len(block) for block in side]) for side in sides]
-    whole = [np.concatenate(side) for side in sides]
-    means = []
+    value = np.zeros(len(blocks))
     for first, second in ((0, 0), (1, 1), (0, 1)):
-        sums = _sums(whole[first], whole[second], rows[first], rows[second], kernel)
-        ones, others = (reference, distorted)[first], (reference, distorted)[second]
-        alike = [sum(float(kernel(_wide(ones[n]), _wide(others[n])).sum()) for n in block) for block in blocks]
-        pairs = [sum(len(ones[n]) * len(others[n]) for n in block) for block in blocks]
-        total = np.einsum("ki,ki->k", times @ sums, times) - times @ np.array(alike)
-        means.append(total / ((times @ rows[first]) * (times @ rows[second]) - times @ np.array(pairs)))
-    return [float(value) for value in scale * (means[0] + means[1] - 2 * means[2])]
+        sums = np.zeros((len(blocks), len(blocks)))
+        for i, j in np.ndindex(sums.shape):
+            mirrored = first == second and j < i
+            sums[i, j] = sums[j, i] if mirrored else _sums(whole[first][i], whole[second][j], kernel)[0]
+        # The pairs that no mean has are all within a block.
+        left, count = np.zeros(len(blocks)), np.zeros(len(blocks))
+        for i, (images, others) in enumerate(zip(sides[first], sides[second], strict=True)):
+            for image, other in zip(images, others, strict=True):
+                if pairs == "apart":
+                    left[i] += kernel(image, other).sum()
+                    count[i] += len(image) * len(other)
+                elif pairs == "unbiased" and first == second:
+                    left[i] += np.trace(kernel(image, image))
+                    count[i] += len(image)
+        total = np.einsum("ki,ki->k", times @ sums, times) - times @ left
+        weight = 1 if first == second else -2
+        value += weight * total / ((times @ rows[first]) * (times @ rows[second]) - times @ count)
+    return value
 
 
-def _wide(rows: Rows) -> MmdSumsFloats:
-    return rows.astype(np.float64)
+class KernelMetric(MetricOfSets):
+    """A metric of sets by a discrepancy: KID, CMMD."""
+
+    bounds = (-math.inf, math.inf)
+    scale: ClassVar[float] = 1.0
+    pairs: ClassVar[Pairs] = "unbiased"
+    split_name: ClassVar[str] = "kid/clean/split, or the stored `apart`"
+    """What to take for small distances."""
+
+    @staticmethod
+    def kernel(first: Floats, second: Floats) -> Floats:
+        """Of all pairs of rows."""
+        return polynomial(first, second)
+
+    def rows(self, arrays: Sequence[Array]) -> NDArray[Any]:
+        """The rows of all images below each other, as the kernel takes them."""
+        return stack(arrays, self.name, self.features.dim)
+
+    def estimate(self, reference: Rows, distorted: Rows, images: tuple[Owners, Owners] | None) -> Estimate:
+        """The number from the rows of all images."""
+        result = discrepancy(reference, distorted, self.kernel, images, unbiased=self.pairs != "biased")
+        if self.pairs != "apart":
+            apart = None if result.apart is None else self.scale * result.apart
+            return of_pairs(self.scale * result.value, apart, self.split_name)
+        if result.apart is None:
+            raise MetricError(f"{self.name} needs at least 2 images")
+        return Estimate(self.scale * result.apart)
+
+    def reduce(self, reference: Sequence[Array], distorted: Sequence[Array]) -> Estimate:
+        """The distance of the rows of all images, in the order of the image ids.
+
+        Raises:
+            MetricError: an empty set, fewer rows than the estimate needs, features of another length, NaN.
+        """
+        first, second = self.rows(reference), self.rows(distorted)
+        # Image by image the same on both sides, unless the reference is another set.
+        paired = self.reference == "originals" and len(reference) == len(distorted)
+        if self.pairs == "apart" and not paired:
+            raise MetricError(
+                f"{self.name}: {len(reference)} originals and {len(distorted)} reconstructions are no pairs"
+            )
+        known = paired and self.pairs != "biased" and len(reference) > 1
+        return self.estimate(first, second, (owners(reference), owners(distorted)) if known else None)
+
+    def left_out(
+        self, reference: Sequence[Array], distorted: Sequence[Array], blocks: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """The distances over all pairs without each block of images, from one pass; subsets estimate the same."""
+        first, second = ([self.rows([array]) for array in side] for side in (reference, distorted))
+        return [float(self.scale * value) for value in without_each(first, second, blocks, self.kernel, self.pairs)]
 
 
-def _pair_sums(
-    reference: Sequence[Rows], distorted: Sequence[Rows], kernel: Kernel, metric: str, unbiased: bool, scale: float
-) -> PairSums:
-    if not reference or len(reference) != len(distorted):
-        raise MetricError(f"{metric}: {len(reference)} originals and {len(distorted)} reconstructions are no pairs")
-    if len(reference) > MOST_IMAGES:
-        raise MetricError(f"{metric}: {len(reference)} images, and sums over pairs are kept for {MOST_IMAGES} at most")
-    counts = np.array([len(one) for one in reference]), np.array([len(one) for one in distorted])
-    if min(counts[0].min(), counts[1].min()) < 1:
-        raise MetricError(f"{metric}: an image has no feature vector")
-    first, second = np.concatenate(reference), np.concatenate(distorted)
-    check_sets(first, second, metric)
-    return PairSums(
-        _sums(first, first, counts[0], counts[0], kernel),
-        _sums(second, second, counts[1], counts[1], kernel),
-        _sums(first, second, *counts, kernel),
-        _self(first, counts[0], kernel),
-        _self(second, counts[1], kernel),
-        (counts[0].astype(np.float64), counts[1].astype(np.float64)),
-        unbiased,
-        scale,
-    )
+def owners(arrays: Sequence[Array]) -> Owners:
+    """The number of the image that each row of all images is of.
+
+    >>> owners([np.zeros((2, 3)), np.ones((1, 3))]).tolist()
+    [0, 0, 1]
+    """
+    return np.repeat(np.arange(len(arrays)), [len(array) for array in arrays])
 
 
-def _sums(
-    first: Rows, second: Rows, counts: NDArray[np.int64], others: NDArray[np.int64], kernel: Kernel
-) -> MmdSumsFloats:
-    """The kernel summed over the rows of each pair of images."""
-    out = np.zeros((len(counts), len(others)))
-    for block, images, starts in _blocks(first, counts):
-        for other, other_images, other_starts in _blocks(second, others):
-            lines = np.add.reduceat(kernel(block, other), starts, axis=0)
-            out[images, other_images] += np.add.reduceat(lines, other_starts, axis=1)
-    return out
+def of_pairs(value: float, apart: float | None, other: str) -> Estimate:
+    """An unbiased estimate, with what it is over pairs of different images, and a note where these are not alike.
 
-
-def _self(rows: Rows, counts: NDArray[np.int64], kernel: Kernel) -> MmdSumsFloats:
-    """The kernel of each row with itself, summed over the rows of each image."""
-    out = np.zeros(len(counts))
-    for block, images, starts in _blocks(rows, counts, size=256):
-        out[images] += np.add.reduceat(np.diagonal(kernel(block, block)), starts)
-    return out
-
-
-def _blocks(
-    rows: Rows, counts: NDArray[np.int64], size: int = BLOCK
-) -> Iterator[tuple[MmdSumsFloats, slice, NDArray[Any]]]:
-    """Rows in float64, the images that they are of, and where in the block each image starts."""
-    owners = np.repeat(np.arange(len(counts)), counts)
-    for start in range(0, len(rows), size):
-        owner = owners[start : start + size]
-        starts = np.flatnonzero(np.diff(owner, prepend=-1))
-        yield rows[start : start + size].astype(np.float64), slice(owner[0], owner[-1] + 1), starts
-
-
-def _mmd_sums_own(
-    times: MmdSumsFloats, sums: MmdSumsFloats, selves: MmdSumsFloats, n: MmdSumsFloats, unbiased: bool
-) -> MmdSumsFloats:
-    """Mean of the kernel over the pairs of one side's rows; copies of a row are rows of their own."""
-    total: MmdSumsFloats = np.einsum("ki,ki->k", times @ sums, times)
-    return (total - times @ selves) / (n * (n - 1)) if unbiased else total / n**2
+    >>> of_pairs(-0.05, 0.0006, "kid/clean/split").reason
+    'lowered by pairs of an original with its own reconstruction: for small distances take kid/clean/split'
+    """
+    if apart is None:
+        return Estimate(value)
+    direction = "lowered" if value < apart else "raised"
+    far = abs(value - apart) > LOUD * max(abs(apart), 1e-12)
+    reason = f"{direction} by pairs of an original with its own reconstruction: for small distances take {other}"
+    return Estimate(value, reason=reason if far else "", extra={"apart": apart})

@@ -2,14 +2,11 @@
 
 Five scales, a Gaussian window of 11 taps and sigma 1.5 without padding, K = (.01, .03), L = 255. The product over
 scales is taken per channel, then the mean over channels. Between scales 2 x 2 means; a side of odd length first
-repeats its last row or column, as TensorFlow's ``image.ssim_multiscale`` does. pytorch-msssim pads zeros there, on both
-sides, and gives another number wherever a side cannot be halved four times: at 1365 x 2048 up to 0.02 more for JPEG of
-quality 5, 0.0005 at 75; below 300 pixels up to 0.04 and 0.0008; for images that have nothing in common up to 0.12.
+repeats its last row or column, as TensorFlow's ``image.ssim_multiscale`` does. pytorch-msssim pads zeros there
+(docs/metrics.md has the differences).
 
-All sums are float64, since a variance is the small difference of two large numbers: in float32, and with the float32
-window of the libraries (its taps add up to 1 - 3e-8), areas that are white or far from the original lose the fifth
-digit (black against white: .29289 instead of .29295), and what is lost depends on the processor. With ``E`` the mean
-over the window,
+All sums are float64, since a variance is the small difference of two large numbers: in float32 the fifth digit is lost
+(black against white: .29289 instead of .29295), and by how much depends on the processor. With ``E`` the window's mean,
 
     cs = (2 cov(x, y) + C2) / (var x + var y + C2) = 1 - (var x + var y - 2 cov) / (var x + var y + C2)
     l  = (2 Ex Ey + C1) / (Ex^2 + Ey^2 + C1)       = 1 - (Ex - Ey)^2 / (Ex^2 + Ey^2 + C1)
@@ -17,27 +14,24 @@ over the window,
 so ``y``, ``y^2`` and ``x y`` are filtered, and what is averaged is the distance from 1, which is exactly 0 for equal
 images. Every step is the same when x and y change places, and so is the value, bit for bit.
 
-The window is applied as small matrix products. 8 neighbouring results are one (8 x 18) band matrix times 18 rows:
-not quite half of the multiplications are by zero, and still it is several times as fast as 11 passes over the image, as
-BLAS keeps everything in registers. The first product writes its result turned, so that the second, along the rows, is
-the same kind of product. Each product is small enough that BLAS gives it one thread: the value does not depend on the
-number of threads.
+The window is applied as small matrix products, several times as fast as 11 passes over the image: 8 neighbouring
+results are one (8 x 18) band matrix times 18 rows. The first product writes its result turned, so that the second,
+along the rows, is the same kind of product. Each is small enough that BLAS gives it one thread: the value does not
+depend on the number of threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from rdpbench.image import Image
-from rdpbench.metrics import contract
-from rdpbench.metrics.contract import check_original, check_pair
-from rdpbench.needs import Need, Package
+from rdpbench.metrics.contract import PairMetric, by_name, check_original, check_pair
+from rdpbench.needs import Package
 
 Floats: TypeAlias = NDArray[np.float64]
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
@@ -123,10 +117,8 @@ class _Strips:
         return out[: self.results]
 
 
-class MSSSIM:
-    """MS-SSIM of 8-bit RGB, 1 for identical images; defined in this module's description.
-
-    Source: Wang, Simoncelli and Bovik, "Multiscale structural similarity", Asilomar 2003.
+class MSSSIM(PairMetric):
+    """MS-SSIM of 8-bit RGB, 1 for identical images; defined at the top of this module.
 
     >>> metric = MSSSIM()
     >>> grey = np.full((192, 192, 3), 100, np.uint8)
@@ -134,22 +126,15 @@ class MSSSIM:
     0.9978
     """
 
-    name: ClassVar[str] = "ms-ssim"
-    version: ClassVar[str] = "2"
-    """2 sums in float64; 1 was off by up to 9e-6 at the lowest rates, and by 6e-5 for black against white."""
-    higher_is_better: ClassVar[bool] = True
-    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    unit: ClassVar[str] = ""
-    perceptual: ClassVar[bool] = False
-    source: ClassVar[str] = "Wang, Simoncelli and Bovik 2003; 8-bit RGB, TensorFlow's padding of odd sizes"
-    needs: ClassVar[tuple[Need, ...]] = ()
+    name = "ms-ssim"
+    version = "2"  # sums in float64; 1 was off by up to 9e-6 at the lowest rates, by 6e-5 for black against white
+    higher_is_better = True
+    bounds = (0.0, 1.0)
+    perceptual = False
+    source = "Wang, Simoncelli and Bovik 2003; 8-bit RGB, TensorFlow's padding of odd sizes"
 
     def prepare(self, original: Image) -> Prepared:
-        """Filter the original at five scales.
-
-        Raises:
-            MetricError: not ``uint8 (H, W, 3)``, or a side below 161 pixels.
-        """
+        """Filter the original at five scales. Raises `MetricError` for a side below 161 pixels."""
         check_original(original, self.name, MINIMUM_SIDE)
         levels = []
         pixels: Pixels = original
@@ -159,7 +144,6 @@ class MSSSIM:
         return Prepared(original, tuple(levels))
 
     def score(self, prepared: Prepared, reconstruction: Image) -> float:
-        """MS-SSIM of the pair. Raises `MetricError` for another size or type."""
         check_pair(prepared.original, reconstruction, self.name)
         product = np.ones(3)
         pixels: Pixels = reconstruction
@@ -170,18 +154,13 @@ class MSSSIM:
             product *= np.maximum(similarity, 0) ** weight
         return float(product.mean())
 
-    def reduce(self, values: Sequence[float]) -> float:
-        """Mean over images."""
-        return contract.mean(values)
 
-
-class TorchmetricsMSSSIM:
+class TorchmetricsMSSSIM(PairMetric):
     """MS-SSIM as torchmetrics computes it (and PerCo(SD) reports it), which is another metric of the same name.
 
     It pads by reflection where `MSSSIM` does not pad, averages channels before it multiplies scales, and drops the last
-    row or column of an odd side. Within 0.00014 of `MSSSIM` for JPEG of quality 75 or more, 0.0006 at 30 and 0.0032 at
-    5; apart by up to 0.01 where one channel alone is damaged. In float32, as the library is used: in float64 it takes
-    twelve times as long, and the value moves by up to 2e-6.
+    row or column of an odd side; apart by up to 0.01 where one channel alone is damaged. In float32, as the library is
+    used: float64 takes twelve times as long, and moves the value by up to 2e-6.
 
     >>> metric = TorchmetricsMSSSIM()
     >>> grey = np.full((192, 192, 3), 100, np.uint8)
@@ -189,22 +168,19 @@ class TorchmetricsMSSSIM:
     0.99777
     """
 
-    name: ClassVar[str] = "ms-ssim/torchmetrics"
-    version: ClassVar[str] = "1"
-    higher_is_better: ClassVar[bool] = True
-    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    unit: ClassVar[str] = ""
-    perceptual: ClassVar[bool] = False
-    source: ClassVar[str] = "torchmetrics' multiscale SSIM, 8-bit RGB as [0, 1] with data_range 1: PerCo(SD)"
-    needs: ClassVar[tuple[Need, ...]] = (Package("torchmetrics"),)
-    preload: ClassVar[tuple[str, ...]] = ("torch",)
+    name = "ms-ssim/torchmetrics"
+    higher_is_better = True
+    bounds = (0.0, 1.0)
+    perceptual = False
+    source = "torchmetrics' multiscale SSIM, 8-bit RGB as [0, 1] with data_range 1: PerCo(SD)"
+    needs = (Package("torchmetrics"),)
+    preload = ("torch",)
 
     def prepare(self, original: Image) -> Image:
-        """The original itself. Raises `MetricError` for another type, or a side below the library's 176 pixels."""
+        """The original itself. Raises `MetricError` for a side below the library's 176 pixels."""
         return check_original(original, self.name, 176)
 
     def score(self, prepared: Image, reconstruction: Image) -> float:
-        """MS-SSIM of the pair. Raises `MetricError` for another size or type."""
         import torch
         from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as measure
 
@@ -216,9 +192,8 @@ class TorchmetricsMSSSIM:
         with torch.inference_mode():
             return float(measure(first, second, data_range=1.0))
 
-    def reduce(self, values: Sequence[float]) -> float:
-        """Mean over images."""
-        return contract.mean(values)
+
+METRICS = by_name(MSSSIM, TorchmetricsMSSSIM)
 
 
 def _prepare_level(pixels: Pixels) -> Level:

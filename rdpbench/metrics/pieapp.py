@@ -15,19 +15,19 @@ of the original is 1024 numbers for a patch instead of 123,000.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
 from rdpbench.assets.weights import Card, Weights, read_tensors
 from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.image import Image
-from rdpbench.metrics import contract
-from rdpbench.metrics.contract import check_original, check_pair
+from rdpbench.metrics.contract import PairMetric, WithNetwork, by_name, check_original, check_pair, variant
 from rdpbench.needs import Need
 from rdpbench.networks.precision import exact
 
@@ -70,18 +70,18 @@ SHAPES: dict[str, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class Licence(Need):
-    """The user's word that a licence has been read, in the environment variable ``RDPBENCH_ACCEPT``."""
+    """The user's word that a licence has been read, in the environment variable ``RDPBENCH_ACCEPT``.
+
+    >>> print(Licence("xyz", "MIT", "https://example.org").missing())
+    'xyz' has weights under: MIT; read it at https://example.org; to accept, type: export RDPBENCH_ACCEPT=xyz
+    """
 
     word: str
     licence: str
     page: str
 
     def missing(self) -> str | None:
-        """None if the variable's words (separated by commas) hold this one; else what the licence is, and what to type.
-
-        >>> print(Licence("xyz", "MIT", "https://example.org").missing())
-        'xyz' has weights under: MIT; read it at https://example.org; to accept, type: export RDPBENCH_ACCEPT=xyz
-        """
+        """None if the variable's words (separated by commas) hold this one; else the licence, and what to type."""
         words = [word.strip() for word in os.environ.get(ACCEPT, "").split(",") if word.strip()]
         if self.word in words:
             return None
@@ -92,8 +92,7 @@ class Licence(Need):
         )
 
 
-@dataclass(frozen=True)
-class Projected:
+class Projected(NamedTuple):
     """What is needed of an image's patches: both first fully connected layers without bias, ``(patches, 512)`` each."""
 
     score: Tensor
@@ -101,14 +100,14 @@ class Projected:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedPatches:
     """The original, and what the network says of its patches."""
 
     original: Image
     patches: Projected
 
 
-class Network:
+class PatchNetwork:
     """PieAPP's network from a state dict in the published layout.
 
     Raises:
@@ -116,11 +115,11 @@ class Network:
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], device: str = "cpu") -> None:
-        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        wrong = sorted(name for name in SHAPES.keys() | found.keys() if SHAPES.get(name) != found.get(name))
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        wrong = sorted(name for name in SHAPES.keys() | shapes.keys() if SHAPES.get(name) != shapes.get(name))
         if wrong:
-            told = "; ".join(f"{name}: {found.get(name)} instead of {SHAPES.get(name)}" for name in wrong)
-            raise MetricError(f"this is not PieAPP's checkpoint: {told}")
+            lines = "; ".join(f"{name}: {shapes.get(name)} instead of {SHAPES.get(name)}" for name in wrong)
+            raise MetricError(f"this is not PieAPP's checkpoint: {lines}")
         self.tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
         self.device = device
 
@@ -137,24 +136,26 @@ class Network:
             patches = grid[:, chosen // columns, chosen % columns].transpose(0, 1).float()
             features, last = self._features(patches)
             parts.append((features @ self.tensors["fc1_score.weight"].T, last @ self.tensors["fc1_weight.weight"].T))
-        scores, weights = zip(*parts, strict=True)
-        return Projected(torch.cat(scores), torch.cat(weights))
+        return Projected(*map(torch.cat, zip(*parts, strict=True)))
 
     def error(self, original: Projected, reconstruction: Projected) -> float:
         """Weighted mean of the patches' errors."""
-        hidden = (original.score - reconstruction.score + self.tensors["fc1_score.bias"]).relu()
-        score = 0.01 * (hidden @ self.tensors["fc2_score.weight"][0] + self.tensors["fc2_score.bias"])
+        score = 0.01 * self._dense("score", original.score - reconstruction.score)
         score = score * self.tensors["ref_score_subtract.weight"] + self.tensors["ref_score_subtract.bias"]
-        hidden = (original.weight - reconstruction.weight + self.tensors["fc1_weight.bias"]).relu()
-        weight = hidden @ self.tensors["fc2_weight.weight"][0] + self.tensors["fc2_weight.bias"] + 1e-6
+        weight = self._dense("weight", original.weight - reconstruction.weight) + 1e-6
         return float((score.double() * weight.double()).sum() / weight.double().sum())
+
+    def _dense(self, which: str, hidden: Tensor) -> Tensor:
+        """The rest of the first layer of a stack, and its second layer."""
+        hidden = (hidden + self.tensors[f"fc1_{which}.bias"]).relu()
+        return hidden @ self.tensors[f"fc2_{which}.weight"][0] + self.tensors[f"fc2_{which}.bias"]
 
     def _features(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Odd layers from the third on, flattened one after the other, ``(n, 120832)``; and the last alone."""
         import torch
         from torch.nn.functional import conv2d, max_pool2d
 
-        kept = []
+        odd = []
         values = patches
         for number in range(1, 12):
             weight, bias = self.tensors[f"conv{number}.weight"], self.tensors[f"conv{number}.bias"]
@@ -162,88 +163,57 @@ class Network:
             if number % 2 == 0:
                 values = max_pool2d(values, 2)
             elif number > 1:
-                kept.append(values.flatten(1))
-        return torch.cat(kept, 1), kept[-1]
+                odd.append(values.flatten(1))
+        return torch.cat(odd, 1), odd[-1]
 
 
 @cache
-def _shared(device: str) -> Network:
+def _shared(device: str) -> PatchNetwork:
     """One for both metrics of a process."""
-    return Network(read_tensors(CARD), device)
+    return PatchNetwork(read_tensors(CARD), device)
 
 
-class PieAPPSparse:
-    """PieAPP with patches every 27 pixels; identical images score the network's constant, which is nearly 0.
+class PieAPPSparse(WithNetwork, PairMetric):
+    """PieAPP with patches every 27 pixels; ``given`` are tensors in the published layout.
 
-    >>> PieAPPSparse().stride
-    27
+    Identical images score the network's constant, which is nearly 0.
     """
 
-    name: ClassVar[str] = "pieapp/sparse"
-    version: ClassVar[str] = "1"
-    higher_is_better: ClassVar[bool] = False
-    unit: ClassVar[str] = ""
-    perceptual: ClassVar[bool] = True
-    uses_device: ClassVar[bool] = True
-    source: ClassVar[str] = "Prashnani et al., CVPR 2018, v0.1; RGB, patches every 27 pixels; non-commercial weights"
-    needs: ClassVar[tuple[Need, ...]] = (
+    name = "pieapp/sparse"
+    bounds = (-math.inf, math.inf)
+    source = "Prashnani et al., CVPR 2018, v0.1; RGB, patches every 27 pixels; non-commercial weights"
+    needs = (
         Licence("pieapp", CARD.licence, "https://github.com/prashnani/PerceptualImageError"),
         Weights(CARD),
     )
-    preload: ClassVar[tuple[str, ...]] = ("torch",)
     stride: ClassVar[int] = 27
 
-    def __init__(self, tensors: Mapping[str, Tensor] | None = None, device: str = "cpu") -> None:
-        """Take the card's tensors, or the given ones in the published layout in their place."""
-        self._network = Network(tensors, device) if tensors is not None else None
-        self._device = device
+    def load(self, given: Mapping[str, Tensor] | None) -> PatchNetwork:
+        """Raises `MissingNeed` if the weights' licence has not been accepted, or they are not on this machine."""
+        if given is not None:
+            return PatchNetwork(given, self.device)
+        if refusal := self.needs[0].missing():
+            raise MissingNeed(refusal)
+        return _shared(self.device)
 
-    @property
-    def network(self) -> Network:
-        """Loaded at the first image.
-
-        Raises:
-            MissingNeed: the weights' licence has not been accepted, or they are not on this machine.
-        """
-        if self._network is None:
-            if said := self.needs[0].missing():
-                raise MissingNeed(said)
-            self._network = _shared(self._device)
-        return self._network
-
-    def prepare(self, original: Image) -> Prepared:
-        """What the network says of the original's patches.
-
-        Raises:
-            MetricError: not ``uint8 (H, W, 3)``, or a side below 64 pixels.
-            MissingNeed: the weights' licence has not been accepted, or they are not on this machine.
-        """
+    def prepare(self, original: Image) -> PreparedPatches:
+        """What the network says of the original's patches. Raises `MetricError` for a side below 64 pixels."""
         check_original(original, self.name, PATCH)
-        return Prepared(original, self._project(original))
+        return PreparedPatches(original, self._project(original))
 
-    def score(self, prepared: Prepared, reconstruction: Image) -> float:
-        """PieAPP of the pair. Raises `MetricError` for another size or type."""
+    def score(self, prepared: PreparedPatches, reconstruction: Image) -> float:
         check_pair(prepared.original, reconstruction, self.name)
-        return self.network.error(prepared.patches, self._project(reconstruction))
-
-    def reduce(self, values: Sequence[float]) -> float:
-        """Mean over images."""
-        return contract.mean(values)
+        return float(self.network.error(prepared.patches, self._project(reconstruction)))
 
     def _project(self, image: Image) -> Projected:
         import torch
 
+        network: PatchNetwork = self.network
         with torch.inference_mode(), exact():
-            return self.network.project(image, self.stride)
+            return network.project(image, self.stride)
 
 
-class PieAPPDense(PieAPPSparse):
-    """PieAPP with patches every 6 pixels, as its authors recommend: 20 times the work of `PieAPPSparse`.
+# As its authors recommend; 20 times the work.
+PieAPPDense = variant(PieAPPSparse, "pieapp/dense", source=PieAPPSparse.source.replace("27", "6"), stride=6)
 
-    >>> PieAPPDense().stride
-    6
-    """
-
-    name: ClassVar[str] = "pieapp/dense"
-    source: ClassVar[str] = "Prashnani et al., CVPR 2018, v0.1; RGB, patches every 6 pixels; non-commercial weights"
-    stride: ClassVar[int] = 6
+METRICS = by_name(PieAPPSparse, PieAPPDense)

@@ -1,7 +1,8 @@
 """PSNR of 8-bit RGB, as a mean over images and as the PSNR of the mean error.
 
 The squared error is summed exactly, in integers: two machines cannot differ. The two ways to average differ by dB
-(squared errors 1 and 100: 38.13 against 31.10), therefore they are two metrics.
+(squared errors 1 and 100: 38.13 against 31.10), therefore they are two metrics. Source: ITU-T, and section 4 of Wang et
+al., "Image quality assessment", IEEE TIP 2004.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ import numpy as np
 
 from rdpbench.image import Image
 from rdpbench.metrics import contract
-from rdpbench.metrics.contract import check_original, check_pair
-from rdpbench.needs import Need
+from rdpbench.metrics.contract import PairMetric, by_name, check_original, check_pair
 
 _BLOCK = 65536
 """Values summed at a time: the largest power of two whose sum, 65536 x 255^2, fits 32 bits; and it stays in cache."""
@@ -47,63 +47,53 @@ def psnr_of(mse: float) -> float:
     return 10 * math.log10(255**2 / mse) if mse > 0 else math.inf
 
 
-class PSNR:
+class PSNR(PairMetric):
     """Peak signal-to-noise ratio of 8-bit RGB in dB, per image; the table holds the mean over images.
 
     The mean over images is what HiFiC, CompressAI and MS-ILLM report. Identical images score ``inf``, which the mean
-    leaves out. Source: ITU-T, and section 4 of Wang et al., "Image quality assessment", IEEE TIP 2004.
+    leaves out.
 
-    >>> metric = PSNR()
-    >>> grey = np.full((16, 24, 3), 100, np.uint8)
-    >>> round(metric.score(metric.prepare(grey), grey + 1), 6)
-    48.130804
+    >>> round(PSNR().reduce([psnr_of(1), psnr_of(100)]), 10)
+    38.1308036087
     """
 
-    name: ClassVar[str] = "psnr"
-    version: ClassVar[str] = "1"
-    higher_is_better: ClassVar[bool] = True
-    unit: ClassVar[str] = "dB"
-    perceptual: ClassVar[bool] = False
-    source: ClassVar[str] = "mean over images of 10 log10(255^2 / MSE), 8-bit RGB"
-    needs: ClassVar[tuple[Need, ...]] = ()
+    name = "psnr"
+    higher_is_better = True
+    unit = "dB"
+    perceptual = False
+    bounds = (-math.inf, math.inf)
+    source = "mean over images of 10 log10(255^2 / MSE), 8-bit RGB"
 
     def prepare(self, original: Image) -> Image:
-        """The original itself: ``uint8 (H, W, 3)``. Raises `MetricError` for anything else."""
+        """The original itself."""
         return check_original(original, self.name)
 
     def score(self, prepared: Image, reconstruction: Image) -> float:
-        """PSNR in dB, ``inf`` if no value differs. Raises `MetricError` for another size or type."""
+        """PSNR in dB, ``inf`` if no value differs."""
         check_pair(prepared, reconstruction, self.name)
         return psnr_of(squared_error(prepared, reconstruction) / prepared.size)
-
-    def reduce(self, values: Sequence[float]) -> float:
-        """Mean of the finite values, in dB.
-
-        >>> round(PSNR().reduce([psnr_of(1), psnr_of(100)]), 10)
-        38.1308036087
-        """
-        return contract.mean(values)
 
 
 class PooledPSNR(PSNR):
     """PSNR of the mean squared error over all images, in dB, as torchmetrics computes it by default.
 
     What is stored per image is its PSNR in dB, as for `PSNR`; only the mean is taken of the squared errors, in which a
-    lossless image counts as 0. Every image weighs the same, whatever its size: the mean is over images, not over
-    pixels, and the two differ for a dataset of mixed sizes.
+    lossless image counts as 0. Every image weighs the same: a mean over pixels differs for images of mixed sizes.
 
-    >>> metric = PooledPSNR()
-    >>> round(metric.reduce([psnr_of(1.0), psnr_of(100.0)]), 10)
+    >>> round(PooledPSNR().reduce([psnr_of(1.0), psnr_of(100.0)]), 10)
     31.0978898275
     """
 
-    name: ClassVar[str] = "psnr-pooled"
-    version: ClassVar[str] = "2"  # in version 1 a score was the squared error, beside a unit of dB
-    source: ClassVar[str] = "10 log10(255^2 / mean over images of MSE), 8-bit RGB"
+    name = "psnr-pooled"
+    version = "2"  # in version 1 a score was the squared error, beside a unit of dB
+    source = "10 log10(255^2 / mean over images of MSE), 8-bit RGB"
     averaged: ClassVar[contract.Averaged] = "decibels"
 
     def reduce(self, values: Sequence[float]) -> float:
-        """PSNR in dB of the mean squared error of images with these PSNRs; ``nan`` for none."""
+        """``nan`` for no image."""
         if not values:
             return math.nan
         return float(contract.stated(math.fsum(contract.weighed(values, "decibels")) / len(values), "decibels"))
+
+
+METRICS = by_name(PSNR, PooledPSNR)

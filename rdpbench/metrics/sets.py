@@ -1,7 +1,4 @@
-"""What every set metric refuses, said once: an empty set, features of another length, NaN, images of another size.
-
-What every statistic over feature vectors refuses, said once; and rows in float64, a block at a time.
-"""
+"""What every set metric and every statistic over feature vectors refuses; and rows in float64, a block at a time."""
 
 from __future__ import annotations
 
@@ -12,10 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.errors import MetricError
-from rdpbench.metrics.contract import Array, Estimate, SetMetric
-
-LOUD = 0.1
-"""How far pairs of an original with its own reconstruction may move an estimate before tables say it, of the value."""
+from rdpbench.metrics.contract import Array, SetMetric
 
 
 def stack(arrays: Sequence[Array], metric: str, dim: int) -> NDArray[np.float32]:
@@ -40,44 +34,8 @@ def stack(arrays: Sequence[Array], metric: str, dim: int) -> NDArray[np.float32]
     return np.concatenate(list(arrays), axis=0)
 
 
-def owners(arrays: Sequence[Array]) -> NDArray[np.int64]:
-    """The number of the image that each row of `stack` is of.
-
-    >>> owners([np.zeros((2, 3)), np.ones((1, 3))]).tolist()
-    [0, 0, 1]
-    """
-    return np.repeat(np.arange(len(arrays)), [len(array) for array in arrays])
-
-
-def check_pairs(reference: Sequence[Array], distorted: Sequence[Array], metric: str) -> None:
-    """Raises `MetricError` unless both sides can be of the same images.
-
-    >>> check_pairs([np.ones((1, 3))], [np.ones((2, 3))], "cmmd/split")
-    """
-    if len(reference) != len(distorted):
-        raise MetricError(f"{metric}: {len(reference)} originals and {len(distorted)} reconstructions are no pairs")
-
-
-def of_pairs(value: float, apart: float | None, other: str) -> Estimate:
-    """An unbiased estimate, with what it is over pairs of different images, and a note where these are not alike.
-
-    >>> of_pairs(-0.05, 0.0006, "kid/clean/split").reason
-    'lowered by pairs of an original with its own reconstruction: for small distances take kid/clean/split'
-    """
-    if apart is None:
-        return Estimate(value)
-    told = "lowered" if value < apart else "raised"
-    far = abs(value - apart) > LOUD * max(abs(apart), 1e-12)
-    reason = f"{told} by pairs of an original with its own reconstruction: for small distances take {other}"
-    return Estimate(value, reason=reason if far else "", extra={"apart": apart})
-
-
 def check_side(metric: type[SetMetric], height: int, width: int) -> None:
-    """Raises `MetricError` if the metric's preset is for images of another size than ``height`` x ``width``.
-
-    >>> from rdpbench.metrics.fid import FIDHFD
-    >>> check_side(FIDHFD, 256, FIDHFD.side)
-    """
+    """Raises `MetricError` if the metric's preset is for images of another size than ``height`` x ``width``."""
     side = getattr(metric, "side", None)
     if side is not None and min(height, width) != side:
         raise MetricError(
@@ -103,8 +61,8 @@ def check_rows(rows: Rows, what: str, minimum: int = 1) -> Rows:
     (3, 8)
     """
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or not np.issubdtype(rows.dtype, np.floating):
-        found = f"{rows.dtype} {rows.shape}" if isinstance(rows, np.ndarray) else type(rows).__name__
-        raise MetricError(f"{what}: features are an array (n, d) of floats, found {found}")
+        kind = f"{rows.dtype} {rows.shape}" if isinstance(rows, np.ndarray) else type(rows).__name__
+        raise MetricError(f"{what}: features are an array (n, d) of floats, found {kind}")
     if rows.shape[1] == 0:
         raise MetricError(f"{what}: the feature vectors have no entries")
     if len(rows) < minimum:
@@ -118,13 +76,7 @@ def check_rows(rows: Rows, what: str, minimum: int = 1) -> Rows:
 
 
 def check_sets(reference: Rows, distorted: Rows, metric: str, minimum: int = 1) -> None:
-    """Two sets that can be compared: both pass `check_rows`, with vectors of one length.
-
-    Raises:
-        MetricError: one of them does not pass, or the lengths differ (features of two presets).
-
-    >>> check_sets(np.zeros((3, 8)), np.ones((2, 8)), "fid")
-    """
+    """Raises `MetricError` unless both sets pass `check_rows`, with vectors of one length."""
     check_rows(reference, f"{metric}: the reference", minimum)
     check_rows(distorted, f"{metric}: the distorted set", minimum)
     same_length(reference.shape[1], distorted.shape[1], metric)

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import Card, read_tensors, resolve
-from rdpbench.errors import ImageError, MetricError
+from rdpbench.errors import MetricError
 from rdpbench.image import Image, check_image
 from rdpbench.networks.precision import exact
 
@@ -304,11 +304,7 @@ def prepare(image: Image, side: int, crop: Crop) -> Image:
     """
     from PIL import Image as pil
 
-    try:
-        check_image(image, "CLIP: the image")
-    except ImageError as error:
-        raise MetricError(str(error)) from error
-    height, width = image.shape[:2]
+    height, width = check_image(image, "CLIP: the image", MetricError).shape[:2]
     whole = pil.fromarray(np.ascontiguousarray(image))
     if crop == "cmmd":
         short = min(height, width)

@@ -5,9 +5,6 @@ where the paper has a mean. The layers are torchvision's, the blocks are put tog
 pytorch-fid and torch-fidelity both load fills them strictly. The features are those of torch-fidelity and torchmetrics
 bit for bit on a CPU; another number of images in a batch moves them by rounding (2e-6 of the largest).
 
-Everything runs in float32 with TF32 off, but for the presets of ``fast.py``. Presets differ in what they do before the
-network: see ``presets.py``.
-
 The resizes to 299 x 299 that FID's implementations differ by: on the same images they give different FIDs.
 
 All take grey levels of [0, 255] as ``(n, 3, H, W)``, 8-bit or float32, give float32 on the tensor's device, and do not
@@ -25,27 +22,18 @@ resize            is that of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from rdpbench.assets.load import load_strictly
-from rdpbench.assets.weights import CARDS, Weights, read_tensors
-from rdpbench.errors import ImageError, MetricError
-from rdpbench.image import Image, check_image
-from rdpbench.needs import Need, Package
-from rdpbench.networks.precision import exact, quick
+from rdpbench.assets.weights import CARDS
+from rdpbench.errors import MetricError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CARD = CARDS["inception-2015-12-05"]
 DIM = 2048
-BATCH = 16
-"""Images, or patches, in the network at once."""
 
 
 def build(tensors: Mapping[str, Tensor]) -> Any:
@@ -123,84 +111,6 @@ def _block_8(block: Any, x: Tensor, pooled: Tensor) -> Tensor:
         block.branch_pool(pooled),
     ]
     return torch.cat(parts, 1)
-
-
-@cache
-def _shared(device: str) -> Any:
-    """One network on each device for all presets of a process: 95 MB."""
-    return build(read_tensors(CARD)).to(device)
-
-
-class InceptionFeatures:
-    """What the presets share: a preset says how images become the network's input, and whether they are cut first."""
-
-    id: ClassVar[str]
-    version: ClassVar[str] = "1"
-    needs: ClassVar[tuple[Need, ...]] = (Package("torchvision"), Weights(CARD))
-    dim: ClassVar[int] = DIM
-    beside: ClassVar[tuple[str, ...]] = ()
-    uses_device: ClassVar[bool] = True
-    preload: ClassVar[tuple[str, ...]] = ("torch", "torchvision")
-    """Imported once, in the fork server, for all workers."""
-    fast: ClassVar[bool] = False
-    """Rounded by TF32 on a GPU, in whatever layout is fastest; only under an `id` that says so."""
-
-    def __init__(self, tensors: Mapping[str, Tensor] | None = None, device: str = "cpu") -> None:
-        """Take the card's file, or the given tensors in its place; the network is loaded at the first image."""
-        self._network = None if tensors is None else build(tensors).to(device)
-        self._device = device
-
-    def prepare(self, images: Tensor) -> Tensor:
-        """The network's input, of images ``uint8 (n, 3, H, W)``."""
-        raise NotImplementedError
-
-    def pieces(self, image: Image) -> Sequence[Image]:
-        """What of an image the network sees, all of one size: the whole, or patches."""
-        return (image,)
-
-    def extract(self, images: Sequence[Image], **_: Any) -> list[NDArray[np.float32]]:
-        """One array ``float32 (rows, 2048)`` per image: one row, or one for each patch. Sizes may differ.
-
-        Raises:
-            MetricError: an image is not ``uint8 (H, W, 3)``, or too small for a patch.
-            MissingNeed: the weights are not on this machine.
-        """
-        import torch
-
-        network = _shared(self._device) if self._network is None else self._network
-        cut = [self.pieces(self._checked(image)) for image in images]
-        rows = [np.empty((0, DIM), np.float32)]
-        layout = torch.channels_last if self.fast else torch.contiguous_format
-        with torch.inference_mode(), quick() if self.fast else exact():
-            rows += [pool3(network, batch.to(memory_format=layout)).cpu().numpy() for batch in self._batches(cut)]
-        ends = np.cumsum([len(pieces) for pieces in cut])
-        return np.split(np.concatenate(rows), ends[:-1]) if cut else []
-
-    def _checked(self, image: Image) -> Image:
-        try:
-            return check_image(image, f"{self.id}: the image")
-        except ImageError as error:
-            raise MetricError(str(error)) from error
-
-    def _batches(self, cut: Sequence[Sequence[Image]]) -> Iterator[Tensor]:
-        """The network's inputs, `BATCH` at a time; prepared image by image, so that grouping does not touch them."""
-        import torch
-
-        waiting: list[Tensor] = []
-        for pieces in cut:
-            for start in range(0, len(pieces), BATCH):
-                stacked = np.stack(pieces[start : start + BATCH])
-                planes = torch.from_numpy(stacked).to(self._device).permute(0, 3, 1, 2).contiguous()
-                waiting.extend(self.prepare(planes))
-            while len(waiting) >= BATCH:
-                yield torch.stack(waiting[:BATCH])
-                del waiting[:BATCH]
-        if waiting:
-            yield torch.stack(waiting)
-
-
-Resize: TypeAlias = "Callable[[Tensor, int], Tensor]"
-"""Of a batch and the new side."""
 
 
 def clean(images: Tensor, side: int = 299) -> Tensor:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from rdpbench.assets.load import load_pretrained
 from rdpbench.assets.weights import Folder, resolve
-from rdpbench.errors import ImageError, MetricError
+from rdpbench.errors import MetricError
 from rdpbench.image import Image, check_image
 from rdpbench.networks.precision import exact
 
@@ -113,10 +113,7 @@ class Segmenter:
         """
         import torch
 
-        try:
-            check_image(image, "segmentation: the image")
-        except ImageError as error:
-            raise MetricError(str(error)) from error
+        check_image(image, "segmentation: the image", MetricError)
         with torch.inference_mode(), exact():
             planes = torch.from_numpy(np.array(image.transpose(2, 0, 1)))  # a copy: images may be read-only
             prepared = self.processor(images=planes, return_tensors="pt", device=self.device)

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rdpbench.datasets.command import dataset
+from rdpbench.datasets.command import named_dataset
 from rdpbench.datasets.contract import Sample
 from rdpbench.datasets.index import Entry
 from rdpbench.errors import ImageError, MetricError
@@ -116,15 +116,10 @@ ORIGINALS = "originals"
 
 
 def reference_of(metric: type[SetMetric]) -> str:
-    """The other side of a set metric: ``originals``, or a dataset with its protocol.
-
-    >>> from rdpbench.metrics.fid import FIDClean
-    >>> reference_of(FIDClean) == ORIGINALS
-    True
-    """
+    """The other side of a set metric: ``originals``, or a dataset with its protocol."""
     return str(getattr(metric, "reference", ORIGINALS))
 
 
 def _dataset(reference: str) -> Any:
     name, _, protocol = reference.partition("@")
-    return dataset(name, protocol=protocol)
+    return named_dataset(name, protocol=protocol)

@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rdpbench import own, registry
+from rdpbench import registry
 from rdpbench.assets.hashes import file_facts
-from rdpbench.datasets.captions.files import Caption, captions_of, parse, survey
 from rdpbench.datasets.captions.models import Settings
-from rdpbench.datasets.contract import Dataset, Pin, faults_of
+from rdpbench.datasets.captions.sources import Caption, captions_of, parse, survey
+from rdpbench.datasets.contract import Dataset, Pin, dataset_of
 from rdpbench.datasets.index import Entry, index, notes
 from rdpbench.datasets.manifest import manifest_sha256
 from rdpbench.errors import ConfigError, MissingNeed
@@ -23,22 +23,6 @@ from rdpbench.paths import file_name
 from rdpbench.progress import tell
 from rdpbench.runners.task import Task, axis_of, identity, identity_of_all, single_point, task_key, uses_caption
 from rdpbench.setting import Bench, CodecSetting, DataSetting
-
-
-def dataset_of(setting: DataSetting) -> Dataset:
-    """Build a dataset from its setting."""
-    cls = registry.load("dataset", setting.use)
-    options = dict(setting.options)
-    if registry.own_place("dataset", setting.use):
-        options = own.as_paths(cls, options)
-    try:
-        dataset = cls(**options)
-    except TypeError as error:
-        raise ConfigError(f"dataset {setting.name!r} does not take {dict(setting.options)}: {error}") from error
-    if faults := faults_of(dataset):
-        raise ConfigError(f"{setting.use!r} is no dataset: {'; '.join(faults)}")
-    made: Dataset = dataset
-    return made
 
 
 def pin_of(dataset: Dataset) -> Pin:

@@ -9,6 +9,7 @@ from rdpbench import registry
 from rdpbench.assets import weights
 from rdpbench.codecs.contract import faults_of as codec_faults
 from rdpbench.codecs.contract import needs_of, needs_of_built
+from rdpbench.datasets.contract import dataset_of
 from rdpbench.datasets.index import Entry
 from rdpbench.errors import ConfigError, MetricError, MissingNeed
 from rdpbench.metrics.contract import beside
@@ -17,7 +18,7 @@ from rdpbench.metrics.sets import check_side
 from rdpbench.needs import Need
 from rdpbench.runners.beside import lacking_reference as missing_reference
 from rdpbench.runners.decodes import decodes_of, is_stochastic
-from rdpbench.runners.grid import dataset_of, list_tasks, points
+from rdpbench.runners.grid import list_tasks, points
 from rdpbench.runners.sets import is_set, lacking, set_metric, set_metrics
 from rdpbench.runners.task import Task, axis_of, build
 from rdpbench.setting import Bench, CodecSetting

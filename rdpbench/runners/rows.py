@@ -11,9 +11,10 @@ from typing import Any
 
 from rdpbench import registry
 from rdpbench.codecs.contract import configuration_of
+from rdpbench.datasets.contract import dataset_of
 from rdpbench.provenance import as_typed
 from rdpbench.results.store.schema import AS_RAN, Row, Status
-from rdpbench.runners.grid import dataset_of, root_of
+from rdpbench.runners.grid import root_of
 from rdpbench.runners.search import Found, is_near, missed
 from rdpbench.runners.task import Task, axis_of, build, definition, device_of, identity, metric_identity
 from rdpbench.setting import Bench, CodecSetting, DataSetting

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 
 from rdpbench import registry
 from rdpbench.datasets.contract import Dataset, Sample
-from rdpbench.datasets.index import Entry, index
-from rdpbench.datasets.loader import ahead
+from rdpbench.datasets.index import Entry, ahead, index
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import ImageError, MetricError, StoreError
 from rdpbench.image import Image, pixel_sha256

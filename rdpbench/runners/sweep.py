@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import MissingNeed, StoreError
 from rdpbench.figures.show import show
 from rdpbench.provenance import command
@@ -17,7 +18,7 @@ from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
 from rdpbench.runners.coding import Named
 from rdpbench.runners.execute import Done, execute, workers_of
-from rdpbench.runners.grid import dataset_of, run_name
+from rdpbench.runners.grid import run_name
 from rdpbench.runners.plan import Plan, lines
 from rdpbench.runners.preflight import check_metrics, fetch_weights
 from rdpbench.runners.search import Found, is_near, missed, search

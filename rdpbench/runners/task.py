@@ -23,7 +23,7 @@ from rdpbench.codecs.contract import (
     rate_of,
     weights_kind_of,
 )
-from rdpbench.datasets.captions.files import Caption
+from rdpbench.datasets.captions.sources import Caption
 from rdpbench.datasets.contract import Pin
 from rdpbench.datasets.index import Entry
 from rdpbench.errors import ConfigError

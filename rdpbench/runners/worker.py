@@ -26,7 +26,7 @@ import numpy as np
 
 from rdpbench import registry
 from rdpbench.codecs.contract import make_ready
-from rdpbench.datasets.loader import ahead
+from rdpbench.datasets.index import ahead
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import BitstreamError, CodecError, ImageError, MetricError, StoreCorrupt, StoreError
 from rdpbench.image import Image, lent, pixel_sha256

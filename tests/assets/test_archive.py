@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
 import json
 import os
 import random
@@ -14,7 +12,6 @@ import stat
 import struct
 import subprocess
 import sys
-import tarfile
 import time
 import zipfile
 import zlib
@@ -50,27 +47,7 @@ def stored(path: Path, members: Members) -> Path:
     return zipped(path, members, zipfile.ZIP_STORED)
 
 
-def member(name: str, kind: bytes = tarfile.REGTYPE, **fields: object) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type = kind
-    for field, value in fields.items():
-        setattr(info, field, value)
-    return info
-
-
-def tarred(path: Path, members: Members, mode: str = "w") -> Path:
-    with tarfile.open(path, mode) as archive:
-        archive.addfile(member("./", tarfile.DIRTYPE))
-        for name, data in members.items():
-            archive.addfile(member(f"./{name}", size=len(data)), io.BytesIO(data))
-    return path
-
-
-def gzipped(path: Path, members: Members) -> Path:
-    return tarred(path, members, "w:gz")
-
-
-MAKERS = [zipped, stored, tarred, gzipped]
+MAKERS = [zipped, stored]
 
 
 def wanted(name: str) -> str | None:
@@ -154,8 +131,6 @@ HOSTILE_NAMES = {
 @pytest.mark.parametrize("asked", [True, False])
 def test_names_that_mean_another_place(make: Maker, name: str, asked: bool, tmp_path: Path) -> None:
     path = make(tmp_path / "archive", FILES | {name: b"evil"})
-    if make in (tarred, gzipped) and name[0] in "/Cc":
-        path = tar_of(tmp_path / "archive", member(name))  # without the ./ before it
     said = refused(path, tmp_path, HOSTILE_NAMES[name], wanted=(lambda name: name) if asked else wanted)
     assert "\x1b" not in said
     assert "\u202e" not in said
@@ -184,18 +159,9 @@ def test_names_that_are_one_on_some_disks(make: Maker, one: str, other: str, tmp
     refused(make(tmp_path / "archive", FILES | {one: b"", other: b""}), tmp_path, "have the same name on some disks")
 
 
-def tar_of(path: Path, *members: tarfile.TarInfo) -> Path:
-    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
-        for name, data in FILES.items():
-            archive.addfile(member(name, size=len(data)), io.BytesIO(data))
-        for info in members:
-            archive.addfile(info, io.BytesIO(bytes(info.size)))
-    return path
-
-
 def test_a_name_that_is_there_twice(tmp_path: Path) -> None:
-    refused(tar_of(tmp_path / "archive", member("set/a.png")), tmp_path, "'set/a.png' and 'set/a.png' have the same")
-    refused(tar_of(tmp_path / "archive", member("set/./a.png")), tmp_path, "'set/a.png' and 'set/a.png' have the same")
+    path = zipped(tmp_path / "archive", FILES | {"set/./a.png": b""})
+    refused(path, tmp_path, "'set/a.png' and 'set/a.png' have the same")
     with zipfile.ZipFile(tmp_path / "archive", "w") as archive:
         archive.writestr("a.png", b"1")
         with pytest.warns(UserWarning, match="Duplicate name"):
@@ -205,25 +171,6 @@ def test_a_name_that_is_there_twice(tmp_path: Path) -> None:
 
 def test_a_file_where_a_folder_must_be(tmp_path: Path) -> None:
     refused(zipped(tmp_path / "archive", {"x.png": b"1", "x.png/y.png": b"2"}), tmp_path, "cannot unpack .*x.png")
-
-
-@pytest.mark.parametrize(
-    ("kind", "named"),
-    [
-        (tarfile.SYMTYPE, "a symbolic link"),
-        (tarfile.LNKTYPE, "a hard link"),
-        (tarfile.CHRTYPE, "a device"),
-        (tarfile.BLKTYPE, "a device"),
-        (tarfile.FIFOTYPE, "a device"),
-        (tarfile.GNUTYPE_SPARSE, "a sparse file"),
-        (b"Z", "a device or of another special type"),
-    ],
-)
-def test_a_tar_with_something_that_is_no_file(kind: bytes, named: str, tmp_path: Path) -> None:
-    for name in ("set/x.png", "other"):
-        info = member(name, kind, linkname="../../../etc/passwd")
-        path = tar_of(tmp_path / "archive", info)
-        refused(path, tmp_path, f"{name!r} is {named}")
 
 
 @pytest.mark.parametrize(
@@ -237,14 +184,6 @@ def test_a_zip_with_something_that_is_no_file(mode: int, named: str, tmp_path: P
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(info, "/etc/passwd")
     refused(path, tmp_path, f"'set/x.png' is {named}")
-
-
-def test_a_symbolic_link_cannot_be_written_through(tmp_path: Path) -> None:
-    (tmp_path / "outside").mkdir()
-    link = member("set/link", tarfile.SYMTYPE, linkname=str(tmp_path / "outside"))
-    path = tar_of(tmp_path / "archive", link, member("set/link/x.png", size=3))
-    refused(path, tmp_path, "'set/link' is a symbolic link", wanted=lambda name: name)
-    assert list((tmp_path / "outside").iterdir()) == []
 
 
 def directory_at(data: bytes, name: bytes) -> int:
@@ -294,9 +233,7 @@ def test_a_zip_that_declares_little_and_inflates_to_much(tmp_path: Path) -> None
 
 def test_bombs(tmp_path: Path) -> None:
     refused(zipped(tmp_path / "archive", {"x.png": BIG}), tmp_path, r"'x.png' is a bomb: 3000000 bytes out of \d{4}$")
-    refused(gzipped(tmp_path / "archive", {"x.png": BIG}), tmp_path, "it inflates to more than 1048576 bytes")
-    refused(gzipped(tmp_path / "archive", {"x.txt": BIG}), tmp_path, "it inflates to more than 1048576 bytes")
-    assert take(tarred(tmp_path / "archive", {"x.png": BIG}), tmp_path)  # not compressed: nothing explodes
+    assert take(stored(tmp_path / "archive", {"x.png": BIG}), tmp_path)  # not compressed: nothing explodes
 
 
 @pytest.mark.parametrize("make", MAKERS)
@@ -304,16 +241,9 @@ def test_limits(make: Maker, tmp_path: Path) -> None:
     path = make(tmp_path / "archive", FILES)
     whole = sum(map(len, FILES.values()))
     refused(path, tmp_path, f"more than the {whole - 1} bytes that are allowed", limit_bytes=whole - 1)
-    refused(path, tmp_path, "'(./)?set/a.png' has 5000 bytes, allowed are 4999", limit_file_bytes=4999)
+    refused(path, tmp_path, "'set/a.png' has 5000 bytes, allowed are 4999", limit_file_bytes=4999)
     refused(path, tmp_path, "more than 4 entries", limit_files=4)
     assert take(path, tmp_path, limit_bytes=whole, limit_file_bytes=5000, limit_files=5) == HASHES
-
-
-def test_a_tar_gz_is_not_inflated_beyond_the_limit_for_what_is_passed_over(tmp_path: Path) -> None:
-    path = gzipped(tmp_path / "archive", FILES | {"passed/over.bin": NOISE.randbytes(200_000)})
-    assert take(path, tmp_path, limit_bytes=207_078, limit_files=6) == HASHES
-    shutil.rmtree(tmp_path / "out" / "set")
-    refused(path, tmp_path, "inflates to more than", limit_bytes=150_000, limit_files=6)
 
 
 def test_entries_that_share_their_bytes(tmp_path: Path) -> None:
@@ -323,22 +253,10 @@ def test_entries_that_share_their_bytes(tmp_path: Path) -> None:
     refused(patched(path, "set/d.png", 20, "<L", 10**6), tmp_path, "an entry reaches into the directory")
 
 
-def test_a_directory_and_a_header_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive_formats, "_LONGEST_READ", 1 << 16)
     path = zipped(tmp_path / "archive", {f"{'x' * 200}{number}": b"" for number in range(500)})
     refused(path, tmp_path, r"its directory has \d{6} bytes, allowed are 65536", limit_files=100)
-    long_name = member("x" * 100_000 + ".png")
-    refused(tar_of(tmp_path / "archive", long_name), tmp_path, r"it has a header of 1\d{5} bytes")
-
-
-def test_an_archive_that_changes_while_it_is_read(tmp_path: Path) -> None:
-    path = tarred(tmp_path / "archive", {"x.png": bytes(100_000)})
-
-    def exchange(name: str) -> str:
-        tarred(path, {"x.png": bytes(200_000)})
-        return name
-
-    refused(path, tmp_path, "'./x.png' holds more than the 100000 bytes that it declares", wanted=exchange)
 
 
 # Damage
@@ -348,12 +266,8 @@ def test_an_archive_that_changes_while_it_is_read(tmp_path: Path) -> None:
 def test_truncated_anywhere(make: Maker, tmp_path: Path) -> None:
     whole = make(tmp_path / "archive", FILES).read_bytes()
     path = tmp_path / "cut"
-    ends = 1024 if make is tarred else 0  # a tar may lack all but the first of its closing zeros
     for size in [*range(1, 60), *range(60, len(whole), 97), *range(len(whole) - 40, len(whole))]:
         path.write_bytes(whole[:size])
-        if ends and take_or_none(path, tmp_path):
-            assert size > sum(-(-len(data) // 512) * 512 + 512 for data in FILES.values()) + 512
-            continue
         refused(path, tmp_path, "is damaged|is no zip")
 
 
@@ -368,11 +282,10 @@ def take_or_none(path: Path, tmp_path: Path) -> dict[str, str] | None:
     return found
 
 
-@pytest.mark.parametrize("make", [zipped, gzipped])
-def test_a_flipped_byte_never_gives_other_bytes(make: Maker, tmp_path: Path) -> None:
+def test_a_flipped_byte_never_gives_other_bytes(tmp_path: Path) -> None:
     small = {f"set/{name}.png": NOISE.randbytes(40) for name in "abc"}
     right = {name.removeprefix("set/"): hashlib.sha256(data).hexdigest() for name, data in small.items()}
-    whole = make(tmp_path / "archive", small).read_bytes()
+    whole = zipped(tmp_path / "archive", small).read_bytes()
     path = tmp_path / "flipped"
     passed = 0
     for position in range(len(whole)):
@@ -383,34 +296,21 @@ def test_a_flipped_byte_never_gives_other_bytes(make: Maker, tmp_path: Path) -> 
         # A name may change or vanish; bytes under a name do not.
         assert found is None or set(found.values()) <= set(right.values())
         passed += found == right
-    assert passed < len(whole) * (0.6 if make is zipped else 0.1)  # times and modes of a zip are nobody's business
-
-
-def test_a_damaged_tar_header_does_not_end_the_archive_quietly(tmp_path: Path) -> None:
-    data = bytearray(tarred(tmp_path / "archive", FILES).read_bytes())
-    data[data.index(b"set/c.png")] ^= 1
-    (tmp_path / "archive").write_bytes(data)
-    refused(tmp_path / "archive", tmp_path, "it is cut, or a header is damaged")
+    assert passed < len(whole) * 0.6  # times and modes of a zip are nobody's business
 
 
 def test_a_wrong_check_sum_names_the_file(tmp_path: Path) -> None:
     path = patched(zipped(tmp_path / "archive", FILES), "set/c.png", 16, "<L", 1)
     refused(path, tmp_path, "is damaged at 'set/c.png': Bad CRC-32")
-    data = bytearray(gzipped(tmp_path / "archive", FILES).read_bytes())
-    data[-8] ^= 1
-    (tmp_path / "archive").write_bytes(data)
-    refused(tmp_path / "archive", tmp_path, "CRC check failed")
 
 
 def test_what_is_no_archive(tmp_path: Path) -> None:
     (tmp_path / "page.zip").write_bytes(b"<!DOCTYPE html><p>log in")
-    refused_text = r"is no zip, tar or tar.gz: it begins with b'<!DOCTYPE html>"
+    refused_text = r"is no zip: it begins with b'<!DOCTYPE html>"
     (tmp_path / "out").mkdir()
     refused(tmp_path / "page.zip", tmp_path, refused_text)
     (tmp_path / "empty.zip").write_bytes(b"")
-    refused(tmp_path / "empty.zip", tmp_path, "is no zip, tar or tar.gz: it begins with b''")
-    (tmp_path / "page.gz").write_bytes(gzip.compress(b"no tar"))
-    refused(tmp_path / "page.gz", tmp_path, "is no zip, tar or tar.gz")
+    refused(tmp_path / "empty.zip", tmp_path, "is no zip: it begins with b''")
     with pytest.raises(ImageError, match="no such archive"):
         take(tmp_path / "gone.zip", tmp_path)
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import rdpbench
+from rdpbench import paths
 from rdpbench.config import bench as config
 from rdpbench.config import typed as overrides
 from rdpbench.config.bench import KEYS, read
@@ -208,7 +209,7 @@ def test_a_file_of_the_users_is_held_to_the_same(
 ) -> None:
     conf = tmp_path / "conf"
     shutil.copytree(conf_folder(), conf)
-    for module in (config, overrides):
+    for module in (config, overrides, paths):
         monkeypatch.setattr(module, "conf_folder", lambda: conf)
     key = line.partition(":")[0]
     kept = [one for one in (conf / file).read_text().splitlines() if not one.startswith(f"{key}:")]
@@ -263,7 +264,7 @@ def test_a_misspelt_variable_is_refused_and_another_codecs_is_not(monkeypatch: p
         ("figures=no", "figures=no must be true or false"),
         ("retry_failed=1", "retry_failed=1 must"),
         ("timing=true,false", "timing takes one value"),
-        ("search=both", "search=both is none of image, dataset, pooled"),
+        ("search=both", "search=both must be image or dataset or pooled"),
         ("search=pooled", "search=pooled says how target rates are searched, and there are none; add bpp="),
         ("tolerance=0.5", "tolerance=0.5 says how target rates are searched, and there are none"),
         ("tolerance=0", "tolerance=0 must be a number above 0"),

@@ -16,10 +16,11 @@ from PIL import Image as pil
 from rich.console import Console
 
 from rdpbench import registry
+from rdpbench.cli import run_benches
 from rdpbench.codecs.contract import needs_of
-from rdpbench.config import experiments
 from rdpbench.config.bench import read, read_all
-from rdpbench.config.typed import experiment, runs_of
+from rdpbench.config.typed import runs_of
+from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.figures import command
 from rdpbench.figures.command import runs_named
@@ -27,10 +28,10 @@ from rdpbench.figures.data import TIMES
 from rdpbench.figures.presets import Preset, Series, presets
 from rdpbench.figures.style import WATERMARK
 from rdpbench.needs import Binary
-from rdpbench.paths import available, conf_folder
+from rdpbench.paths import available, conf_folder, experiment
 from rdpbench.results.store.store import Store
 from rdpbench.runners.execute import store_of
-from rdpbench.runners.grid import dataset_of, run_name
+from rdpbench.runners.grid import run_name
 from rdpbench.runners.plan import make_plan
 from rdpbench.runners.sets import is_set, set_metric
 from rdpbench.runners.task import uses_caption
@@ -206,7 +207,7 @@ def random_run(name: str, folder: Path, *more: str) -> tuple[str, Path]:
     words += [f"data.options.name={panel.dataset}", f"data.options.protocol={panel.protocol}", "captions=human"]
     words += ["weights=random", "metrics.available=true", f"root={folder / 'runs'}", "workers=0", "verify=0", "limit=1"]
     console = Console(file=io.StringIO(), width=200)
-    assert experiments.run([*words, *more], console) == 0
+    assert run_benches([*words, *more], console) == 0
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue(), folder / "runs" / panel.dataset / "figures"
 

@@ -16,17 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image as pil
 
-from rdpbench.datasets.captions import files
-from rdpbench.datasets.captions.files import (
-    OFA,
-    Captions,
-    PublishedList,
-    captions_of,
-    match,
-    parse,
-    read_captions,
-    survey,
-)
+from rdpbench.datasets.captions import sources
+from rdpbench.datasets.captions.files import match, read_captions
+from rdpbench.datasets.captions.sources import OFA, Captions, PublishedList, captions_of, parse, survey
 from rdpbench.datasets.contract import Sample
 from rdpbench.datasets.folder import Folder
 from rdpbench.datasets.index import Entry, index
@@ -152,7 +144,7 @@ def test_images_without_a_caption_are_counted_and_named(tmp_path: Path, entries:
     with pytest.raises(ConfigError, match=r"no caption for 2 of 3 images of 'pictures': image00\.png, image02\.png;"):
         _from_file(path, entries)
     many = [Sample(f"{k:03}", Path(f"{k:03}.png")) for k in range(30)]
-    with pytest.raises(ConfigError, match=r"29 of 30 images .* 005\.png, and 24 more"):
+    with pytest.raises(ConfigError, match=r"29 of 30 images .* 005\.png and 24 more"):
         match({"000.png": "one"}, many, "names.json", "pictures")
 
 
@@ -328,7 +320,7 @@ def test_a_list_is_downloaded_once_and_checked(
     (tmp_path / "served" / "small.json").write_bytes(raw)
     small = PublishedList("small.json", hashlib.sha256(raw).hexdigest(), len(raw), 24)
     monkeypatch.setattr(PublishedList, "url", property(lambda self: f"{server}/{self.file}"))
-    monkeypatch.setitem(files.OFA, "kodak", small)
+    monkeypatch.setitem(sources.OFA, "kodak", small)
     entries = _kodak(tmp_path / "kodak")
     for _ in range(2):
         found = captions_of(parse("ofa"), entries, dataset="kodak", protocol="as-is")
@@ -348,13 +340,12 @@ def test_a_plan_is_told_that_nothing_is_to_be_made(tmp_path: Path, entries: list
     path = _written(tmp_path, {"image00": "one"})
     for text in ("human", f"file:{path}"):
         asked = survey(parse(text), entries, dataset="pictures")
-        assert (asked.to_make, asked.expected_s, asked.lacks) == (0, None, None)
+        assert (asked.to_make, asked.lacks) == (0, None)
 
 
 def test_a_plan_is_told_what_a_model_would_have_to_do(entries: list[Entry]) -> None:
     asked = survey(parse("blip"), entries, dataset="pictures")
     assert asked.to_make == 3
-    assert asked.expected_s is None
     assert asked.lacks is not None
     assert asked.lacks.startswith("3 of 3 images have no caption yet; the captioning model 'blip' is not on this")
     with pytest.raises(MissingNeed, match="hf download Salesforce/blip-image-captioning-large --revision 353689b8"):

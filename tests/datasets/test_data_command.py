@@ -86,8 +86,6 @@ def test_fetch_without_network_says_what_to_do(data: Data) -> None:
         data("fetch", "div2k-valid", "--source", "http://127.0.0.1:9/")
     with pytest.raises(ConfigError, match=r"kodak has no captions to fetch"):
         data("fetch", "kodak", "--with", "captions")
-    with pytest.raises(ConfigError, match=r"openimages is a source of training images"):
-        data("fetch", "openimages")
     with pytest.raises(UnknownName, match=r"unknown dataset 'kodack': did you mean 'kodak'"):
         data("fetch", "kodack")
 

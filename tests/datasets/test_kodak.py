@@ -10,7 +10,7 @@ from PIL import Image as pil
 
 from rdpbench.cli import main
 from rdpbench.datasets.index import index
-from rdpbench.datasets.kodak import Kodak
+from rdpbench.datasets.pinned import Kodak
 from rdpbench.errors import ImageError, MissingNeed
 
 

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import threading
 import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rdpbench.datasets.folder import Folder
-from rdpbench.datasets.index import index
-from rdpbench.datasets.loader import ahead, buckets
+from rdpbench.datasets.index import ahead, index
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import ImageError, OutOfRange
 from rdpbench.image import pixel_sha256
@@ -181,42 +176,3 @@ def test_images_are_those_of_the_index_and_a_broken_one_is_named(images, tmp_pat
     with pytest.raises(ImageError, match="image02"):
         next(results)
     assert len(list(results)) == 3
-
-
-# Batches
-
-SIZES = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3)), max_size=40)
-
-
-def entries_of(sizes: list[tuple[int, int]]) -> list[SimpleNamespace]:
-    return [SimpleNamespace(id=number, height=height, width=width) for number, (height, width) in enumerate(sizes)]
-
-
-@given(SIZES, st.integers(1, 6))
-def test_batches_hold_everything_once_in_order_and_are_as_few_as_can_be(sizes, batch) -> None:
-    entries = entries_of(sizes)
-    found = list(buckets(entries, batch))
-    assert sorted(entry.id for group in found for entry in group) == list(range(len(entries)))
-    for size in set(sizes):
-        groups = [group for group in found if (group[0].height, group[0].width) == size]
-        ids = [entry.id for group in groups for entry in group]
-        assert ids == [entry.id for entry in entries if (entry.height, entry.width) == size]
-        assert [len(group) for group in groups[:-1]] == [batch] * (len(groups) - 1)
-        assert 1 <= len(groups[-1]) <= batch
-    assert all(len({(entry.height, entry.width) for entry in group}) == 1 for group in found)
-    assert list(buckets(iter(entries), batch)) == found
-
-
-def test_full_batches_do_not_wait_for_the_end() -> None:
-    def endless() -> Iterator[SimpleNamespace]:
-        for number in itertools.count():
-            yield SimpleNamespace(id=number, height=number % 2, width=1)
-
-    batches = buckets(endless(), 2)
-    assert [entry.id for entry in next(batches)] == [0, 2]
-    assert [entry.id for entry in next(batches)] == [1, 3]
-
-
-def test_a_batch_holds_at_least_one() -> None:
-    with pytest.raises(OutOfRange, match="batch=0"):
-        buckets([], 0)

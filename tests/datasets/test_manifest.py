@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image as pil
 
-import rdpbench.datasets.kodak as kodak_module
 from rdpbench.assets.hashes import file_facts
+from rdpbench.datasets import pinned
 from rdpbench.datasets.folder import Folder, Listed, make_manifest
 from rdpbench.datasets.index import index
-from rdpbench.datasets.kodak import Kodak
 from rdpbench.datasets.manifest import Manifest
-from rdpbench.datasets.samples import Samples
+from rdpbench.datasets.pinned import Kodak, Samples
 from rdpbench.errors import ConfigError, ImageError
 
 SHA = hashlib.sha256(b"").hexdigest()
@@ -80,7 +79,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_the_manifest_of_kodak_is_the_one_that_ships(shared: Path, tmp_path: Path) -> None:
     made = make_manifest(shared / "data" / "kodak", "kodak", tmp_path / "kodak.sha256")
-    shipped = Manifest.beside(kodak_module.__file__, "kodak.sha256")
+    shipped = Manifest.read(Path(pinned.__file__).with_name("kodak.sha256"))
     assert len(made.files) == 24
     assert made.sha256() == shipped.sha256() == Kodak().pinned().sha256
     # NeuralCompression publishes the SHA1 of the 24 files one after another.

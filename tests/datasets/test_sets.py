@@ -23,16 +23,15 @@ import pytest
 from PIL import Image as pil
 
 from rdpbench.datasets import coco as coco_beside
-from rdpbench.datasets import lists
+from rdpbench.datasets import official
 from rdpbench.datasets.clic import CLIC
 from rdpbench.datasets.coco import COCO
 from rdpbench.datasets.div2k import DIV2K
-from rdpbench.datasets.fetching import MANIFEST, Part, Release, hific_patches, names_sha256
+from rdpbench.datasets.fetching import MANIFEST, OfficialArchive
 from rdpbench.datasets.index import index
 from rdpbench.datasets.labels import load_labels
 from rdpbench.datasets.manifest import Manifest
-from rdpbench.datasets.official import Official
-from rdpbench.datasets.openimages import OpenImages
+from rdpbench.datasets.official import Official, Release, hific_patches, listed_names, names_sha256
 from rdpbench.errors import ConfigError, ImageError, MissingNeed, UnknownName
 
 NOWHERE = "http://127.0.0.1:9/"
@@ -62,16 +61,16 @@ def zipped(path: Path, members: Mapping[str, bytes]) -> Path:
     return path
 
 
-def published(part: Part, path: Path, **more: object) -> Part:
-    """The part, with the hashes of a made archive where those of the official one stand."""
+def published(archive: OfficialArchive, path: Path, **more: object) -> OfficialArchive:
+    """The archive, with the hashes of a made one where those of the official one stand."""
     content = path.read_bytes()
-    archive = replace(
-        part.archive,
+    return replace(
+        archive,
         bytes=len(content),
-        sha256=hashlib.sha256(content).hexdigest() if part.archive.sha256 else None,
-        md5=hashlib.md5(content, usedforsecurity=False).hexdigest() if part.archive.md5 else None,
+        sha256=hashlib.sha256(content).hexdigest() if archive.sha256 else None,
+        md5=hashlib.md5(content, usedforsecurity=False).hexdigest() if archive.md5 else None,
+        **more,
     )
-    return replace(part, archive=archive, **more)
 
 
 def stand_for(
@@ -79,8 +78,8 @@ def stand_for(
 ) -> Release:
     """Let the made archives in a folder stand for the official ones of a set."""
     release = cls.RELEASES[split]
-    parts = tuple(published(part, folder / part.archive.file) for part in release.parts)
-    made = replace(release, **{"parts": parts, **more})
+    archives = tuple(published(archive, folder / archive.file) for archive in release.archives)
+    made = replace(release, **{"archives": archives, **more})
     monkeypatch.setitem(cls.RELEASES, split, made)  # type: ignore[arg-type]
     return made
 
@@ -96,16 +95,16 @@ def write_images(folder: Path, names: Iterator[str] | list[str], contents: list[
 
 
 def test_the_lists_have_the_published_counts_and_overlap() -> None:
-    restval = [int(name[13:25]) for name in lists.names("coco-restval")]
-    perco = [int(name[:12]) for name in lists.names("coco-train2017-perco")]
-    clic = list(lists.names("clic2020-test"))
+    restval = [int(name[13:25]) for name in listed_names("coco-restval")]
+    perco = [int(name[:12]) for name in listed_names("coco-train2017-perco")]
+    clic = list(listed_names("clic2020-test"))
     assert [len(restval), len(perco), len(clic)] == [30_504, 30_000, 428]
     assert [len(set(restval)), len(set(perco)), len(set(clic))] == [30_504, 30_000, 428]
     assert len(set(restval) & set(perco)) == 6_810
     assert all(len(name) == 36 and set(name[:32]) <= set("0123456789abcdef") for name in clic)
     assert [sorted(one) == one for one in (restval, perco, clic)] == [True] * 3
     for name in ("coco-restval", "coco-train2017-perco", "clic2020-test"):
-        assert "commit" in lists.source(name)
+        assert "commit" in (Path(official.__file__).with_name("lists") / f"{name}.txt").read_text()[:300]
 
 
 def test_the_lists_are_those_that_were_published(shared: Path) -> None:
@@ -113,15 +112,15 @@ def test_the_lists_are_those_that_were_published(shared: Path) -> None:
     taco = json.loads((folder / "taco_mscoco_30k_list.json").read_text())
     perco = (folder / "perco_sd_coco2017train_30k_names.txt").read_text().split()
     clic = (folder / "clic2020_test_428_names.txt").read_text().split()
-    assert list(lists.names("coco-restval")) == sorted(taco)
-    assert list(lists.names("coco-train2017-perco")) == sorted(perco)
-    assert list(lists.names("clic2020-test")) == sorted(clic)
+    assert list(listed_names("coco-restval")) == sorted(taco)
+    assert list(listed_names("coco-train2017-perco")) == sorted(perco)
+    assert list(listed_names("clic2020-test")) == sorted(clic)
 
 
 def test_our_own_draws_follow_their_stated_rules() -> None:
-    restval = list(lists.names("coco-restval"))
+    restval = list(listed_names("coco-restval"))
     drawn = sorted(restval, key=lambda name: hashlib.sha256(f"rdpbench coco-100:{name}".encode()).digest())[:100]
-    assert list(lists.names("coco-100")) == sorted(drawn)
+    assert list(listed_names("coco-100")) == sorted(drawn)
     rule = COCO.RELEASES["30k-dalle"].drawn
     assert rule is not None
     places = [rule.place(name) for name in restval]
@@ -168,7 +167,7 @@ def test_kodaks_patches_are_counted_as_published() -> None:
 
 
 def made_clic(folder: Path) -> Path:
-    names = list(lists.names("clic2020-test"))
+    names = list(listed_names("clic2020-test"))
     for file, some in (("CLIC2020Mobile_test.zip", names[:178]), ("CLIC2020Professional_test.zip", names[178:])):
         zipped(
             folder / file, {f"test/{name}": image_bytes(40 + len(some) % 7, 48, n % 256) for n, name in enumerate(some)}
@@ -188,7 +187,7 @@ def test_clic_2020_from_the_archives_to_entries(
     assert clic.here().images == 0
     entries = index(clic)
     assert clic.missing() is None
-    assert [entry.sample.id for entry in entries] == [name[:-4] for name in lists.names("clic2020-test")]
+    assert [entry.sample.id for entry in entries] == [name[:-4] for name in listed_names("clic2020-test")]
     assert {entry.sample.tags for entry in entries} == {("mobile",), ("professional",)}
     assert all(entry.file_sha256 == entry.sample.sha256 for entry in entries)
     pin = clic.pinned()
@@ -302,9 +301,9 @@ def test_without_network_one_message_has_all_that_is_needed(cache: Path) -> None
 
 
 def test_the_disk_is_looked_at_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    huge = replace(COCO.RELEASES["val2014"].parts[0].archive, bytes=10**17)
     release = COCO.RELEASES["val2014"]
-    monkeypatch.setitem(COCO.RELEASES, "val2014", replace(release, parts=(replace(release.parts[0], archive=huge),)))  # type: ignore[arg-type]
+    huge = replace(release, archives=(replace(release.archives[0], bytes=10**17),))
+    monkeypatch.setitem(COCO.RELEASES, "val2014", huge)  # type: ignore[arg-type]
     with pytest.raises(MissingNeed, match=r"val2014.zip and its files need 200,000,000,000 MB and .* has .* MB left"):
         COCO("val2014", source=NOWHERE).fetch()
 
@@ -334,11 +333,11 @@ def test_clic_2021_given_as_clic_2020_is_refused(tmp_path: Path) -> None:
 
 def test_resized_copies_with_official_names_are_refused(tmp_path: Path) -> None:
     """An image of each right name is not enough: all squares of one size, or too few patches in all."""
-    squares = write_images(tmp_path / "squares", lists.names("clic2020-test"), [image_bytes(64, 64)])
+    squares = write_images(tmp_path / "squares", listed_names("clic2020-test"), [image_bytes(64, 64)])
     with pytest.raises(ImageError, match=r"all 428 images are 64 x 64: a cropped or resized copy"):
         index(CLIC("2020-test", path=str(squares)))
     mixed = write_images(
-        tmp_path / "mixed", lists.names("clic2020-test"), [image_bytes(512, 768), image_bytes(512, 512)]
+        tmp_path / "mixed", listed_names("clic2020-test"), [image_bytes(512, 768), image_bytes(512, 512)]
     )
     with pytest.raises(ImageError, match=r"the images hold \d+ patches of 256 pixels .* hold 28650: they were cropped"):
         index(CLIC("2020-test", path=str(mixed)))
@@ -347,13 +346,14 @@ def test_resized_copies_with_official_names_are_refused(tmp_path: Path) -> None:
 def test_a_folder_with_the_right_names_and_sizes_is_taken_but_not_vouched_for(tmp_path: Path) -> None:
     # 360 images of 68 patches, 62 of 60 and 6 of 75 are 28,650.
     contents = [image_bytes(1280, 2048)] * 360 + [image_bytes(1152, 2048)] * 62 + [image_bytes(1408, 2048)] * 6
-    folder = write_images(tmp_path / "mine", lists.names("clic2020-test"), contents)
+    folder = write_images(tmp_path / "mine", listed_names("clic2020-test"), contents)
     clic = CLIC("2020-test", path=str(folder))
     assert len(list(clic.samples())) == 428
     assert {sample.sha256 for sample in clic.samples()} == {None}
     pin = clic.pinned()
     lines = "".join(
-        f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in lists.names("clic2020-test")
+        f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n"
+        for name in listed_names("clic2020-test")
     )
     assert (pin.kind, pin.sha256) == ("names", hashlib.sha256(lines.encode()).hexdigest())
     (folder / "holiday.png").write_bytes(contents[0])
@@ -448,7 +448,7 @@ def test_the_sizes_that_annotations_state_tell_crops(shared: Path, tmp_path: Pat
 
 def test_percos_and_tacos_images_are_told_from_each_other(shared: Path) -> None:
     perco = COCO("30k-perco", path=str(shared / "data" / "coco"), allow_partial=True)
-    listed = set(lists.names("coco-train2017-perco"))
+    listed = set(listed_names("coco-train2017-perco"))
     samples = list(perco.samples())
     folder = shared / "data" / "coco" / "train2017"
     assert {one.path.name for one in samples} == {path.name for path in folder.iterdir()} & listed
@@ -508,13 +508,14 @@ def made_coco(folder: Path) -> list[str]:
 def test_coco_with_all_that_lies_beside_it(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     served = tmp_path / "served"
     names = made_coco(served)
-    [part] = COCO.RELEASES["val2017"].parts
-    made = replace(COCO.RELEASES["val2017"], parts=(replace(part, count=6),), names_sha256=names_sha256(names), count=6)
+    release = COCO.RELEASES["val2017"]
+    archives = (replace(release.archives[0], count=6),)
+    made = replace(release, archives=archives, names_sha256=names_sha256(names), count=6)
     monkeypatch.setitem(COCO.RELEASES, "val2017", made)  # type: ignore[arg-type]
     stand_for(monkeypatch, COCO, "val2017", served)
     for name, count in (("CAPTIONS_2017", 2), ("PANOPTIC", 4), ("STUFF", 6)):
         beside = getattr(coco_beside, name)
-        monkeypatch.setattr(coco_beside, name, published(beside, served / beside.archive.file, count=count))
+        monkeypatch.setattr(coco_beside, name, published(beside, served / beside.file, count=count))
     coco = COCO("val2017", source=serve(served))
     with pytest.raises(ConfigError, match=r"'masks' is nothing that lies beside COCO's images"):
         coco.fetch(["masks"])
@@ -559,10 +560,10 @@ def test_30_000_images_are_listed_in_constant_memory(cache: Path) -> None:
     folder = cache / "data" / "coco" / "train2017"
     folder.mkdir(parents=True)
     (folder / "first").write_bytes(b"")
-    files = dict.fromkeys(lists.names("coco-train2017-perco"), hashlib.sha256(b"").hexdigest())
+    files = dict.fromkeys(listed_names("coco-train2017-perco"), hashlib.sha256(b"").hexdigest())
     for name in files:
         os.link(folder / "first", folder / name)
-    archive = COCO.RELEASES["30k-perco"].parts[0].archive
+    archive = COCO.RELEASES["30k-perco"].archives[0]
     Manifest(files, {"archive": archive.file, "sha256": archive.sha256 or "", "md5": archive.md5 or ""}).write(
         folder / MANIFEST
     )
@@ -579,8 +580,3 @@ def test_30_000_images_are_listed_in_constant_memory(cache: Path) -> None:
     assert (first.id, count) == ("000000000009", 30_000)
     assert held < 32e6, "names, hashes and nothing else"
     assert peak - held < 1e6
-
-
-def test_openimages_says_that_it_is_no_benchmark() -> None:
-    with pytest.raises(ConfigError, match=r"source of training images.*513 GB.*\n.*aws s3 --no-sign-request"):
-        list(OpenImages().samples())

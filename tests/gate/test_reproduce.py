@@ -13,10 +13,10 @@ import pytest
 from rich.console import Console
 
 from rdpbench.config.bench import read
+from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.gate import reproduce
 from rdpbench.gate.reproduce import AGREES, DIFFERS, Check, Outcome, Within, checks, expected
-from rdpbench.runners.grid import dataset_of
 
 KNOWN = checks()
 

@@ -7,9 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from rdpbench.errors import MetricError, MissingNeed
-from rdpbench.metrics import captioned
-from rdpbench.metrics.captioned import bleu4, bleu_counts, bleu_of, cider_d, spice, tokens
+from rdpbench.errors import MetricError
+from rdpbench.metrics.captioned import bleu4, bleu_counts, bleu_of, cider_d, tokens
 
 # Left: a caption. Right: what PTBTokenizer of CoreNLP 3.4.1 (-preserveLines -lowerCase) gave for it, less the
 # punctuation that coco-caption drops.
@@ -180,7 +179,7 @@ def test_a_repeated_word_counts_as_often_as_the_reference_has_it():
     assert bleu_counts("the the the", ["the cat on the mat"]).tolist() == [2, 0, 0, 0, 3, 2, 1, 0, 3, 5]
 
 
-@pytest.mark.parametrize("metric", [bleu4, cider_d, spice])
+@pytest.mark.parametrize("metric", [bleu4, cider_d])
 @pytest.mark.parametrize(
     ("captions", "references", "message"),
     [
@@ -198,13 +197,3 @@ def test_what_is_refused(metric, captions, references, message):
 def test_cider_needs_two_images():
     with pytest.raises(MetricError, match="at least 2 images"):
         cider_d(["a dog"], [["a dog"]])
-
-
-def test_spice_says_what_it_needs(monkeypatch):
-    monkeypatch.setattr(captioned.shutil, "which", lambda _: None)
-    with pytest.raises(MissingNeed) as raised:
-        spice(["a dog"], [["a dog"]])
-    message = str(raised.value)
-    assert "program 'java' is not on PATH" in message
-    assert "BLEU-4 and CIDEr-D need neither" in message
-    assert ("pip install pycocoevalcap" in message) == (captioned.SPICE_NEEDS[0].missing() is not None)

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from rdpbench.errors import MetricError
-from rdpbench.metrics.captioned import BLEU4BLIP2, BLIP2Captions, CIDErDBLIP2, bleu4, cider_d
+from rdpbench.metrics.captioned import FEATURES, METRICS, bleu4, cider_d
 
 TRUE = ["a dog on the beach", "two men ride a red bus", "a plate of food on a table"]
+BLEU4BLIP2, CIDErDBLIP2 = METRICS["caption/bleu-4/blip2"], METRICS["caption/cider-d/blip2"]
+BLIP2Captions = FEATURES["blip2"]
 FOUND = ["a dog on the sand", "two men on a bus", "a plate of food"]
 
 
@@ -32,7 +34,7 @@ def test_values_are_those_of_the_corpus_statistics() -> None:
 
 
 def test_texts_survive_the_arrays() -> None:
-    features = BLIP2Captions(Says())  # type: ignore[arg-type]
+    features = BLIP2Captions(Says())
     images = [np.full((4, 4, 3), value, np.uint8) for value in (3, 200)]
     made = features.extract(images)
     assert [one.tobytes().decode() for one in made] == ["größe 3", "größe 200"]
@@ -43,7 +45,7 @@ def test_an_empty_caption_is_a_caption() -> None:
         def __call__(self, images: list[np.ndarray]) -> tuple[list[str], float]:
             return [""], 0.1
 
-    [made] = BLIP2Captions(Silent()).extract([np.zeros((2, 2, 3), np.uint8)])  # type: ignore[arg-type]
+    [made] = BLIP2Captions(Silent()).extract([np.zeros((2, 2, 3), np.uint8)])
     assert made.size
     assert BLEU4BLIP2().reduce(arrays(TRUE), [made, *arrays(FOUND[1:])]).value < bleu4(FOUND, [[t] for t in TRUE])
 

@@ -12,7 +12,7 @@ import pytest
 from rdpbench import registry
 from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.metrics import clip as clip_metrics
-from rdpbench.metrics.clip import DCLIP, CLIPImage, CLIPScore, CLIPScoreL14, HesselScore, clip_score, hessel_score
+from rdpbench.metrics.clip import DCLIP, METRICS, CLIPImage, HesselScore, clip_score, hessel_score
 from rdpbench.metrics.contract import Metric
 from rdpbench.networks import clip
 from rdpbench.networks.clip import (
@@ -36,6 +36,7 @@ from rdpbench.networks.precision import exact
 
 TINY = Shape(width=48, layers=2, heads=2, patch=8, side=32, text_width=32, text_layers=2, text_heads=2, dim=24)
 SCORES = [registry.load("metric", name) for name in registry.BUILTIN["metric"] if name.startswith("clip-score/")]
+CLIPScore = METRICS["clip-score/b32"]
 CAPTIONS = ("A man in an orange suit", "an astronaut, smiling", "two dogs")
 
 
@@ -298,7 +299,7 @@ def test_sources_name_what_they_score():
     for cls in SCORES:
         word = {"gt-mean": "mean over references", "gt-max": "best reference"}
         assert word.get(cls.name.rpartition("/")[2], "first reference") in cls.source
-        assert ("L/14" in cls.source) == issubclass(cls, CLIPScoreL14) == (cls.card is L14)
+        assert ("L/14" in cls.source) == ("/l14" in cls.name) == (cls.card is L14)
         assert ("2.5" in cls.source) == issubclass(cls, HesselScore)
 
 
@@ -376,12 +377,12 @@ def test_a_card_to_a_network_and_one_flipped_byte(full_vocabulary, photograph, t
         load_clip(card, text=False)
 
 
-@pytest.mark.parametrize("cls", [CLIPImage, DCLIP, CLIPScore, CLIPScoreL14, HesselScore])
+@pytest.mark.parametrize("cls", [CLIPImage, DCLIP, *SCORES[::3]])
 def test_without_weights_it_says_what_to_do(cls, tmp_path, monkeypatch):
     for name in ("TORCH_HOME", "RDPBENCH_CACHE", "XDG_CACHE_HOME", "HF_HOME"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.delenv("RDPBENCH_WEIGHTS", raising=False)
-    clip_metrics._network.cache_clear()
+    clip_metrics._shared.cache_clear()
     beside = {"captions": CAPTIONS} if cls in SCORES else {}
     with pytest.raises(MissingNeed, match=r"'clip-.*' are not on this machine"):
         cls().prepare(np.zeros((64, 64, 3), np.uint8), **beside)

@@ -37,11 +37,11 @@ class SmallCMMD(cmmd.CMMD):
     features = type("Small", (cmmd.Projected,), {"dim": 32})
 
 
-class SmallNoProj(cmmd.CMMDNoProj):
+class SmallNoProj(cmmd.METRICS["cmmd/noproj"]):
     features = type("SmallNoProj", (cmmd.Unprojected,), {"dim": 48})
 
 
-class SmallUnbiased(cmmd.CMMDUnbiased):
+class SmallUnbiased(cmmd.METRICS["cmmd/unbiased"]):
     features = SmallCMMD.features
 
 
@@ -150,11 +150,11 @@ def test_class_data():
         assert (cls.name, cls.features.dim, cls.minimum_images) == (name, dim, minimum)
         assert not cls.higher_is_better
         assert bool(cls.unverified) == (name == "cmmd/noproj")
-    assert cmmd.CMMD.features is cmmd.CMMDUnbiased.features
-    assert cmmd.CMMD.features.id != cmmd.CMMDNoProj.features.id
+    assert cmmd.CMMD.features is cmmd.METRICS["cmmd/unbiased"].features
+    assert cmmd.CMMD.features.id != cmmd.METRICS["cmmd/noproj"].features.id
 
 
-class SmallSplit(cmmd.CMMDSplit):
+class SmallSplit(cmmd.METRICS["cmmd/split"]):
     features = SmallUnbiased.features
 
 

@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from rdpbench.datasets.labels import PANOPTIC_133, STUFF_171, STUFF_TO_PANOPTIC, remap, table
+from rdpbench.datasets.labels import PANOPTIC_133, STUFF_171
 from rdpbench.errors import MetricError
-from rdpbench.metrics.confusion import confusion, merge, scores
+from rdpbench.metrics.miou import confusion, merge, scores
 
 TRUTHS = np.array([[0, 0, 1, 1], [0, 0, 1, 255]]), np.array([[2, 2, 2, 2], [0, 0, 0, 0]])
 PREDICTIONS = np.array([[0, 0, 1, 1], [0, 1, 1, 0]]), np.array([[2, 2, 0, 0], [0, 0, 0, 0]])
@@ -138,25 +138,10 @@ def test_counts_that_do_not_add_up():
         scores(np.zeros((2, 3), int))
 
 
-def test_tables():
-    lookup = table({3: 0, 5: 1})
-    assert remap(np.array([[3, 5], [4, 255]], np.uint8), lookup).tolist() == [[0, 1], [255, 255]]
-    with pytest.raises(MetricError, match="0 to 300 are given to a table of 256"):
-        remap(np.array([[0, 300]]), lookup)
-    with pytest.raises(MetricError, match="-1 to 3"):
-        remap(np.array([[-1, 3]]), lookup)
-    with pytest.raises(MetricError, match="256 -> 0"):
-        table({256: 0})
-
-
 def test_coco_tables_have_all_classes():
     assert sorted(set(STUFF_171) - {255}) == list(range(171))
     assert sorted(set(PANOPTIC_133) - {255}) == list(range(133))
-    assert sorted(set(STUFF_TO_PANOPTIC) - {255}) == list(range(133))
     assert (STUFF_171 != 255).sum() == 171
-    # 12 kinds of stuff of the 171 classes have no panoptic class.
-    assert ((STUFF_171 != 255) & (STUFF_TO_PANOPTIC == 255)).sum() == 12
-    assert ((STUFF_171 == 255) & (STUFF_TO_PANOPTIC != 255)).sum() == 0
 
 
 def test_coco_tables_agree_with_the_official_lists(shared):
@@ -169,16 +154,8 @@ def test_coco_tables_agree_with_the_official_lists(shared):
     assert [int(PANOPTIC_133[one["id"]]) for one in panoptic] == list(range(133))
     names = [one["name"] for one in panoptic]
     for number, name in stuff.items():
-        index = int(STUFF_TO_PANOPTIC[number - 1]) if number else 255
-        if index == 255:
-            assert name not in names
-        elif names[index].endswith("-merged"):
-            assert number > 91
+        index = int(PANOPTIC_133[number])
+        if index == 255:  # given up, or merged into a category of another number
             assert name not in names
         else:
             assert names[index] == name
-    # A merged class names one of those it is made of.
-    for index, name in enumerate(names):
-        if name.endswith("-merged"):
-            members = {stuff[label + 1] for label in np.flatnonzero(np.equal(STUFF_TO_PANOPTIC, index))}
-            assert name.removesuffix("-merged") in members | {member.split("-")[0] for member in members}

@@ -133,8 +133,8 @@ def test_a_trunk_must_fit_exactly(trunk):
 def test_eight_codecs_compute_the_originals_layers_once(trunk, photograph, compress, monkeypatch):
     x = photograph[:48, :48]
     calls = []
-    real = dists.Network.layers
-    monkeypatch.setattr(dists.Network, "layers", lambda self, image: calls.append(1) or real(self, image))
+    real = dists.PooledVGG.layers
+    monkeypatch.setattr(dists.PooledVGG, "layers", lambda self, image: calls.append(1) or real(self, image))
     metric = DISTS(trunk)
     prepared = metric.prepare(x)
     reconstructions = [compress(x, quality) for quality in range(10, 90, 10)]

@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 
 from rdpbench.errors import MetricError
-from rdpbench.metrics.diversity import (
-    Deviation,
-    Diversity,
-    LPIPSSqueezeDiversity,
-    diversity,
-    pixel_deviation,
-)
+from rdpbench.metrics.diversity import METRICS, Deviation, Diversity, diversity, pixel_deviation
 from rdpbench.metrics.lpips import LPIPSSqueeze
 from rdpbench.metrics.psnr import PooledPSNR
 
@@ -24,7 +18,7 @@ def decodes(count, size=(20, 24), seed=0):
 
 
 @pytest.fixture(scope="module")
-def lpips():
+def trunk():
     import torch
     import torchvision
 
@@ -32,9 +26,14 @@ def lpips():
     torch.set_num_threads(1)
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        trunk = torchvision.models.squeezenet1_1(weights=None).state_dict()
-    yield LPIPSSqueeze(trunk)
+        tensors = torchvision.models.squeezenet1_1(weights=None).state_dict()
+    yield tensors
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def lpips(trunk):
+    return LPIPSSqueeze(trunk)
 
 
 def test_a_deterministic_decoder_has_none(lpips):
@@ -56,7 +55,7 @@ def test_all_pairs_count_once(lpips, count):
     assert again.pixel_std == found.pixel_std
 
 
-def test_each_decode_is_prepared_once(lpips):
+def test_each_decode_is_prepared_once(lpips, trunk):
     images = decodes(4)
     prepared = []
 
@@ -65,7 +64,7 @@ def test_each_decode_is_prepared_once(lpips):
             prepared.append(original)
             return super().prepare(original)
 
-    counting = Counting(lpips._trunk)
+    counting = Counting(trunk)
     assert diversity(images, counting) == diversity(images, lpips)
     assert len(prepared) == 3
 
@@ -95,7 +94,7 @@ def test_the_metrics_of_a_row_are_these_functions(lpips, count):
     images = decodes(count)
     found = diversity(images, lpips)
     assert Deviation.over(count)().score(images) == found.pixel_std
-    metric = LPIPSSqueezeDiversity.over(count)(metric=lpips)
+    metric = METRICS["diversity/lpips-squeeze"].over(count)(lpips)
     assert metric.score(images) == found.mean_pairwise
     assert metric.reduce([1.0, 2.0]) == 1.5
     assert metric.name == f"diversity/lpips-squeeze/{count}"

@@ -10,8 +10,9 @@ import pytest
 from rdpbench import registry
 from rdpbench.errors import MetricError
 from rdpbench.metrics.contract import Metric
-from rdpbench.metrics.edges import Agreement, EdgeF1, EdgePrecision, EdgeRecall, Edges, agreement, find_edges
+from rdpbench.metrics.edges import METRICS, Agreement, EdgeF1, Edges, agreement, find_edges
 
+EdgePrecision, EdgeRecall = METRICS["edges/canny-precision"], METRICS["edges/canny-recall"]
 ALL = [EdgeF1, EdgePrecision, EdgeRecall]
 
 

@@ -7,21 +7,20 @@ import pytest
 
 from rdpbench import registry
 from rdpbench.errors import MetricError
-from rdpbench.metrics import fid
 from rdpbench.metrics.contract import SetMetric
-from rdpbench.metrics.presets import Clean, HiFiCPatches, LegacyTF, TorchMetrics
+from rdpbench.metrics.inception_distances import FEATURES, FID, METRICS
 from rdpbench.metrics.sets import check_side
 from rdpbench.runners.sets import kind
 
 NAMES = sorted(name for name in registry.BUILTIN["metric"] if name.startswith("fid/"))
 
 
-class Small(fid.FIDMetric):
+class Small(FID):
     """The same code on vectors of 64 numbers."""
 
     name = "fid/small"
     source = "the dossier's arrays"
-    features = type("Sixty", (LegacyTF,), {"id": "small", "dim": 64})
+    features = type("Sixty", (FEATURES["legacy-tf"],), {"id": "small", "dim": 64})
 
 
 def arrays(offset=0.0, count=40):
@@ -53,8 +52,8 @@ def test_what_is_shared_and_what_is_said():
     assert {load(f"fid/{name}").features.id for name in ("legacy-tf", "hfd-256", "taco-299/whole", "text-sketch")} == {
         "inception/legacy-tf"
     }
-    assert load("fid/perco-512").features is Clean
-    assert load("fid/taco-299/patch").features is HiFiCPatches
+    assert load("fid/perco-512").features is FEATURES["clean"]
+    assert load("fid/taco-299/patch").features is FEATURES["hific-patch"]
     assert [name for name in NAMES if load(name).unverified] == [
         "fid/hfd-256", "fid/perco-512", "fid/taco-299/patch", "fid/taco-299/whole"
     ]  # fmt: skip
@@ -112,21 +111,21 @@ def test_wrong_use(wrong, message):
 
 
 def test_a_preset_of_a_size():
-    check_side(fid.FIDPerCo, 512, 768)
-    check_side(fid.FIDClean, 10, 20)
+    check_side(METRICS["fid/perco-512"], 512, 768)
+    check_side(METRICS["fid/clean"], 10, 20)
     with pytest.raises(MetricError, match="fid/hfd-256 is for images whose shorter side is 256, found 512 x 512"):
-        check_side(fid.FIDHFD, 512, 512)
+        check_side(METRICS["fid/hfd-256"], 512, 512)
 
 
 def test_from_pixels_in_one_and_four_shards(inception_tensors, pictures):
     """The same features to rounding, and the same FID to 1e-5 of itself, from one process and from four."""
     first, second = pictures(8), pictures(8, seed=3)
-    one = LegacyTF(inception_tensors)
+    one = FEATURES["legacy-tf"](inception_tensors)
     whole = [one.extract(images) for images in (first, second)]
     shards = [
         [array for k in range(4) for array in one.extract(images[2 * k : 2 * k + 2])] for images in (first, second)
     ]
-    together, apart = (fid.FIDLegacyTF().reduce(*arrays_).value for arrays_ in (whole, shards))
+    together, apart = (METRICS["fid/legacy-tf"]().reduce(*arrays_).value for arrays_ in (whole, shards))
     assert together > 0.1
     assert apart == pytest.approx(together, rel=1e-5)
 
@@ -146,8 +145,6 @@ def test_equals_torch_fidelity(inception_tensors, inception_file, sets):
     import torch
     import torch_fidelity
 
-    from rdpbench.metrics.kid import KIDLegacyTF
-
     class Dataset(torch.utils.data.Dataset):
         def __init__(self, images):
             self.images = images
@@ -158,7 +155,7 @@ def test_equals_torch_fidelity(inception_tensors, inception_file, sets):
         def __getitem__(self, index):
             return torch.tensor(self.images[index]).permute(2, 0, 1)
 
-    class Fewer(KIDLegacyTF):
+    class Fewer(METRICS["kid/legacy-tf"]):
         size = 40
 
     theirs = torch_fidelity.calculate_metrics(
@@ -166,9 +163,11 @@ def test_equals_torch_fidelity(inception_tensors, inception_file, sets):
         feature_extractor_weights_path=str(inception_file), cuda=False, verbose=False, save_cpu_ram=True,
         datasets_num_workers=0,
     )  # fmt: skip
-    features = LegacyTF(inception_tensors)
+    features = FEATURES["legacy-tf"](inception_tensors)
     found = [features.extract(images) for images in sets]
-    assert fid.FIDLegacyTF().reduce(*found).value == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
+    assert METRICS["fid/legacy-tf"]().reduce(*found).value == pytest.approx(
+        theirs["frechet_inception_distance"], rel=1e-4
+    )
     kid = Fewer().reduce(*found)
     assert kid.value == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
     assert kid.spread == pytest.approx(theirs["kernel_inception_distance_std"], rel=1e-3)
@@ -185,6 +184,6 @@ def test_equals_torchmetrics(inception_tensors, inception_file, sets):
     for images, real in zip(sets, (True, False), strict=True):
         for image in images:
             theirs.update(torch.tensor(image).permute(2, 0, 1)[None], real=real)
-    features = TorchMetrics(inception_tensors)
+    features = FEATURES["tm-1.8"](inception_tensors)
     found = [features.extract(images) for images in sets]
-    assert fid.FIDTorchMetrics().reduce(*found).value == pytest.approx(float(theirs.compute()), rel=1e-4)
+    assert METRICS["fid/tm-1.8"]().reduce(*found).value == pytest.approx(float(theirs.compute()), rel=1e-4)

@@ -10,20 +10,12 @@ import pytest
 from rdpbench import registry
 from rdpbench.assets.weights import Weights
 from rdpbench.errors import MetricError, MissingNeed
-from rdpbench.metrics import presets
 from rdpbench.metrics.contract import Features
-from rdpbench.metrics.patches import hific
+from rdpbench.metrics.inception_distances import FEATURES, hific
 from rdpbench.networks.inception import CARD, build, pool3
 from rdpbench.runners.task import features_key
 
-PRESETS = [
-    presets.Clean,
-    presets.LegacyTF,
-    presets.LegacyTorch,
-    presets.TorchMetrics,
-    presets.HiFiCPatches,
-    presets.HiFiCPatchesAsTheyAre,
-]
+PRESETS = [features for name, features in FEATURES.items() if not name.endswith("/fast")]
 WHOLE = PRESETS[:4]
 
 
@@ -51,14 +43,14 @@ def test_legacy_tf_is_torch_fidelity(inception_file, images, ours):
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     theirs = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(inception_file))
-    for image, found in zip(images, ours[presets.LegacyTF], strict=True):
+    for image, found in zip(images, ours[FEATURES["legacy-tf"]], strict=True):
         with torch.no_grad():
             expected = theirs(planes(image))[0].numpy()
         assert np.array_equal(found, expected)
         assert expected.std() > 0.1
 
 
-@pytest.mark.parametrize(("cls", "antialias"), [(presets.TorchMetrics, True), (presets.LegacyTF, False)])
+@pytest.mark.parametrize(("cls", "antialias"), [(FEATURES["tm-1.8"], True), (FEATURES["legacy-tf"], False)])
 def test_tm_is_torchmetrics(inception_file, images, ours, cls, antialias):
     """Bit for bit; its ``antialias=False`` is legacy-tf."""
     import torch
@@ -79,7 +71,7 @@ def test_legacy_torch_is_pytorch_fid(inception_tensors, images, ours, monkeypatc
 
     monkeypatch.setattr(inception, "load_state_dict_from_url", lambda *_, **__: inception_tensors)
     theirs = inception.InceptionV3([3]).eval()
-    for image, found in zip(images, ours[presets.LegacyTorch], strict=True):
+    for image, found in zip(images, ours[FEATURES["legacy-torch"]], strict=True):
         with torch.no_grad():
             expected = theirs(to_tensor(image.copy())[None])[0].reshape(1, -1).numpy()
         assert np.array_equal(found, expected)
@@ -94,7 +86,7 @@ def test_clean_is_clean_fid(inception_file, images, ours):
         warnings.filterwarnings("ignore", message=".*pkg_resources.*")
         from cleanfid.resize import build_resizer
     network = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(inception_file))
-    for image, found in zip(images, ours[presets.Clean], strict=True):
+    for image, found in zip(images, ours[FEATURES["clean"]], strict=True):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "'mode' parameter is deprecated", DeprecationWarning)
             resized = torch.tensor(build_resizer("clean")(image)).permute(2, 0, 1)[None]
@@ -120,8 +112,8 @@ def test_patches_are_images_of_their_own(inception_tensors, photograph):
     image = photograph[:400, :512]
     cut = list(hific(image))
     assert len(cut) == 2 + 1
-    found = presets.HiFiCPatches(inception_tensors).extract([image])[0]
-    alone = presets.LegacyTF(inception_tensors).extract(cut)
+    found = FEATURES["hific-patch"](inception_tensors).extract([image])[0]
+    alone = FEATURES["legacy-tf"](inception_tensors).extract(cut)
     assert found.shape == (3, 2048)
     assert np.abs(found - np.concatenate(alone)).max() <= 1e-5 * found.max()
     assert np.abs(found[0] - found[1]).max() > 1e-2
@@ -133,14 +125,14 @@ def test_patches_without_resize(inception_tensors, photograph):
     patch = photograph[:256, 100:356]
     with torch.inference_mode():
         expected = pool3(build(inception_tensors), (planes(patch).float() - 128) / 128).numpy()
-    found = presets.HiFiCPatchesAsTheyAre(inception_tensors).extract([patch])[0]
+    found = FEATURES["hific-patch-noresize"](inception_tensors).extract([patch])[0]
     assert np.array_equal(found, expected)
 
 
 def test_one_at_a_time_and_eight_together(inception_tensors, pictures):
     """Rounding only: 1e-5 of the largest feature, measured 2e-6."""
     mixed = pictures(5, (70, 90)) + pictures(3, (100, 64), seed=1)
-    features = presets.LegacyTF(inception_tensors)
+    features = FEATURES["legacy-tf"](inception_tensors)
     together = features.extract(mixed)
     alone = [features.extract([image])[0] for image in mixed]
     for first, second in zip(together, alone, strict=True):
@@ -152,7 +144,7 @@ def test_one_at_a_time_and_eight_together(inception_tensors, pictures):
 def test_views_and_read_only_images(inception_tensors, photograph):
     flipped = photograph[:80:, 90:10:-1]
     flipped.flags.writeable = False
-    features = presets.Clean(inception_tensors)
+    features = FEATURES["clean"](inception_tensors)
     assert np.array_equal(features.extract([flipped])[0], features.extract([flipped.copy()])[0])
     assert features.extract([]) == []
 
@@ -166,13 +158,13 @@ def test_class_data(cls, inception_tensors):
 
 
 def test_wrong_images(inception_tensors, photograph):
-    features = presets.LegacyTF(inception_tensors)
+    features = FEATURES["legacy-tf"](inception_tensors)
     unit = (photograph / 255).astype(np.float32)
     for wrong in (unit, unit * 255, photograph[:, :, 0], photograph[:0]):
         with pytest.raises(MetricError, match=r"inception/legacy-tf: the image (must be uint8|has no pixels)"):
             features.extract([photograph[:80, :80], wrong])
     with pytest.raises(MetricError, match="300 x 200"):
-        presets.HiFiCPatches(inception_tensors).extract([photograph[:200, :300]])
+        FEATURES["hific-patch"](inception_tensors).extract([photograph[:200, :300]])
 
 
 def test_wrong_tensors(inception_tensors):
@@ -195,14 +187,14 @@ def test_a_flipped_byte_in_the_file(inception_file, tmp_path, monkeypatch):
     content[len(content) // 2] ^= 1
     (tmp_path / CARD.file).write_bytes(content)
     with pytest.raises(MissingNeed, match=f"expected {CARD.sha256}"):
-        presets.Clean().extract([np.zeros((80, 80, 3), np.uint8)])
+        FEATURES["clean"]().extract([np.zeros((80, 80, 3), np.uint8)])
 
 
 def test_importing_is_light():
     import subprocess
     import sys
 
-    modules = ", ".join(f"rdpbench.metrics.{name}" for name in ("fid", "kid", "cmmd", "miou", "self_check"))
+    modules = ", ".join(f"rdpbench.metrics.{name}" for name in ("inception_distances", "cmmd", "miou", "self_check"))
     program = (
         f"import sys; import {modules}\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'torchvision', 'transformers', 'scipy')))"

@@ -9,20 +9,20 @@ import pytest
 
 from rdpbench import registry
 from rdpbench.errors import MetricError
-from rdpbench.metrics import fid, kid, mmd
+from rdpbench.metrics import mmd
 from rdpbench.metrics.contract import SetMetric
-from rdpbench.metrics.presets import Clean
+from rdpbench.metrics.inception_distances import FEATURES, METRICS
 
 NAMES = sorted(name for name in registry.BUILTIN["metric"] if name.startswith("kid/"))
 
 
-class Few(kid.KIDLegacyTF):
+class Few(METRICS["kid/legacy-tf"]):
     """Subsets of 30."""
 
     size = 30
 
 
-class FewFull(kid.KIDLegacyTF):
+class FewFull(METRICS["kid/legacy-tf"]):
     size = None
 
 
@@ -34,7 +34,7 @@ def rows(count, shift=0.0, seed=0):
 def test_every_preset_of_fid_has_both():
     expected = {name.replace("fid/", "kid/", 1) for name in registry.BUILTIN["metric"] if name.startswith("fid/")}
     full = {f"{name}/full" for name in expected if not name.endswith("/fast")}
-    assert set(NAMES) == expected | full | set(kid.SPLIT)
+    assert set(NAMES) == expected | full | {"kid/clean/split", "kid/hific-patch/split", "kid/legacy-tf/split"}
     for name in NAMES:
         cls = registry.load("metric", name)
         partner = registry.load("metric", name.replace("kid/", "fid/", 1).removesuffix("/full").removesuffix("/split"))
@@ -45,11 +45,11 @@ def test_every_preset_of_fid_has_both():
         assert cls.minimum_images > 24, "Kodak has 24 images: refused"
         assert cls.subsets == 100
         assert cls.size == (None if name.endswith(("/full", "/split")) else 100 if "text-sketch" in name else 1000)
-    assert kid.SEED == 2020
+    assert mmd.SEED == 2020
 
 
 class FewSplit(FewFull):
-    split = True
+    pairs = "apart"
 
 
 def test_a_small_distance_says_what_lowers_it():
@@ -112,9 +112,9 @@ def test_wrong_use():
 
 def test_kodak_is_refused_by_patches_too():
     """24 images give 192 patches, fewer than a subset and than FID's 2048."""
-    assert kid.KIDHiFiCPatch.minimum_images == fid.FIDHiFiCPatch.minimum_images == 100
+    assert METRICS["kid/hific-patch"].minimum_images == METRICS["fid/hific-patch"].minimum_images == 100
     with pytest.raises(MetricError, match="found 192 and 192"):
-        kid.KIDHiFiCPatch().reduce(rows(192), rows(192, seed=1))
+        METRICS["kid/hific-patch"]().reduce(rows(192), rows(192, seed=1))
 
 
 @pytest.mark.slow
@@ -145,9 +145,9 @@ def test_equals_clean_fid(inception_tensors, inception_file, pictures, tmp_path)
                     device=torch.device("cpu"), mode="clean", verbose=False,
                 )
             )  # fmt: skip
-    features = Clean(inception_tensors)
+    features = FEATURES["clean"](inception_tensors)
     ours = [features.extract(images) for images in sets]
     for mine, other in zip(ours, theirs, strict=True):
         assert np.abs(np.concatenate(mine) - other).max() < 1e-5 * other.max()
     expected = kernel_distance(*theirs, num_subsets=3, max_subset_size=1000)
-    assert kid.KIDCleanFull().reduce(*ours).value == pytest.approx(expected, rel=1e-3)
+    assert METRICS["kid/clean/full"]().reduce(*ours).value == pytest.approx(expected, rel=1e-3)

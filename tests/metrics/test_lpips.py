@@ -245,7 +245,7 @@ def test_eight_codecs_compute_the_originals_features_once(trunks, photograph, co
     metric = cls(trunks[cls.net])
     metric.prepare(x)  # the network is there
     calls = []
-    metric._model.net.register_forward_hook(lambda module, given, made: calls.append(given[0].shape[0]))
+    metric.network.net.register_forward_hook(lambda module, given, made: calls.append(given[0].shape[0]))
     prepared = metric.prepare(x)
     reconstructions = [compress(x, quality) for quality in range(10, 90, 10)]
     forth = [metric.score(prepared, y) for y in reconstructions]

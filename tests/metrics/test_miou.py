@@ -179,7 +179,9 @@ def test_without_weights_it_says_what_to_do(tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.delenv("RDPBENCH_WEIGHTS", raising=False)
     with pytest.raises(MissingNeed, match="coco_panoptic_eomt_large_640") as caught:
-        miou.EomtLargeCounts().extract([np.zeros((8, 8, 3), np.uint8)], labels=[np.zeros((8, 8), np.uint8)])
+        miou.METRICS["miou/eomt-large"].features().extract(
+            [np.zeros((8, 8, 3), np.uint8)], labels=[np.zeros((8, 8), np.uint8)]
+        )
     assert "config.json" in str(caught.value)
 
 
@@ -193,15 +195,11 @@ class Fixed:
         return next(self.maps)
 
 
-class ThreeCounts(miou.EomtLargeCounts):
-    def __init_subclass__(cls):
-        pass
+class ThreeCounts(miou.METRICS["miou/eomt-large"].features):
+    dim = 3
 
 
-ThreeCounts.dim = 3
-
-
-class Three(miou.MIoUEomtLarge):
+class Three(miou.METRICS["miou/eomt-large"]):
     features = ThreeCounts
 
 
@@ -235,7 +233,7 @@ def test_a_class_that_is_nowhere_is_left_out():
 
 
 def test_shards_and_order_change_no_bit(segmenter, pictures):
-    features = miou.EomtLargeCounts(segmenter)
+    features = miou.METRICS["miou/eomt-large"].features(segmenter)
     images = pictures(8, (40, 56))
     rng = np.random.default_rng(0)
     labels = [segmenter.predict(image).astype(np.uint8) for image in images]
@@ -250,14 +248,14 @@ def test_shards_and_order_change_no_bit(segmenter, pictures):
     assert whole[0].shape == (133, 133)
     assert whole[0].sum() == np.count_nonzero(labels[0] != 255)
     worse = features.extract([255 - image for image in images], labels=labels)
-    metric = miou.MIoUEomtLarge()
+    metric = miou.METRICS["miou/eomt-large"]()
     found = metric.reduce(whole, worse)
     assert 0 < found.value < found.extra["originals"] < 1
     assert metric.reduce(shards[::-1], worse[::-1]) == found
 
 
 def test_wrong_use(segmenter, pictures):
-    features = miou.EomtLargeCounts(segmenter)
+    features = miou.METRICS["miou/eomt-large"].features(segmenter)
     [image] = pictures(1, (40, 56))
     good = np.zeros((40, 56), np.uint8)
     with pytest.raises(MetricError, match="1 images and 0 label maps"):

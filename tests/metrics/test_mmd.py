@@ -9,7 +9,7 @@ import pytest
 
 from rdpbench.errors import MetricError
 from rdpbench.metrics import mmd
-from rdpbench.metrics.mmd import apart_without, cmmd, cmmd_sums, gaussian, kid, kid_sums, polynomial, polynomial_mmd
+from rdpbench.metrics.mmd import cmmd, discrepancy, gaussian, kid, polynomial, polynomial_mmd, without_each
 
 CORNERS = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[1.0, 1.0], [0.0, 0.0]])
 E4 = np.eye(4)
@@ -149,10 +149,10 @@ def test_cmmd_variants(wavy):
     assert unbiased < biased
     assert cmmd(x, x) == pytest.approx(0, abs=1e-12)
     assert cmmd(x, x, unbiased=True) < 0
-    assert cmmd(x, y, scale=1) == pytest.approx(biased / 1000, rel=1e-12)
+    assert discrepancy(x, y, gaussian(10), unbiased=False).value == pytest.approx(biased / 1000, rel=1e-12)
     gamma = 1 / (2 * 3.0**2)
     direct = full_matrices(x, y, lambda a, b: np.exp(-gamma * ((a[:, None] - b) ** 2).sum(-1)), unbiased=True)
-    assert cmmd(x, y, sigma=3, unbiased=True) == pytest.approx(1000 * direct, rel=1e-10)
+    assert discrepancy(x, y, gaussian(3)).value == pytest.approx(direct, rel=1e-10)
 
 
 def test_the_unbiased_variant_is_unbiased_and_the_biased_one_is_not():
@@ -214,51 +214,6 @@ def test_one_row_has_no_unbiased_estimate():
     for metric in (polynomial_mmd, lambda x, y: cmmd(x, y, unbiased=True)):
         with pytest.raises(MetricError, match="1 feature vector, and at least 2 are needed"):
             metric(E4[:1], E4)
-    with pytest.raises(MetricError, match="sigma is a positive number, found 0"):
-        cmmd(E4, E4, sigma=0)
-
-
-def patches(seed, dim=6):
-    """Rows of length 1, several for each of nine images."""
-    rng = np.random.default_rng(seed)
-    return [unit(rng.normal(0.3, 1, (int(rng.integers(1, 6)), dim))) for _ in range(9)]
-
-
-@pytest.mark.parametrize("block", [1, 4, 7, 2048])
-@pytest.mark.parametrize("unbiased", [True, False])
-@pytest.mark.parametrize(("sums", "metric"), [(kid_sums, polynomial_mmd), (cmmd_sums, cmmd)])
-def test_resampled_sums_are_the_metric_of_resampled_rows(sums, metric, unbiased, block, monkeypatch):
-    monkeypatch.setattr(mmd._blocks, "__defaults__", (block,))
-    reference, distorted = patches(1), patches(2)
-    draws = np.random.default_rng(3).integers(0, 9, (20, 9))
-    times = np.array([np.bincount(picks, minlength=9) for picks in draws], float)
-    found = sums(reference, distorted, unbiased=unbiased).estimate(times)
-    for value, picks in zip(found, draws, strict=True):
-        rows = (np.concatenate([side[image] for image in picks]) for side in (reference, distorted))
-        assert value == pytest.approx(metric(*rows, unbiased=unbiased), abs=1e-11)
-
-
-@pytest.mark.parametrize("sums", [kid_sums, cmmd_sums])
-def test_sums_that_are_refused(sums, monkeypatch):
-    reference, distorted = patches(1), patches(2)
-    with pytest.raises(MetricError, match="9 originals and 8 reconstructions are no pairs"):
-        sums(reference, distorted[1:])
-    with pytest.raises(MetricError, match="0 originals"):
-        sums([], [])
-    with pytest.raises(MetricError, match="features of two presets"):
-        sums(reference, patches(2, dim=5))
-    with pytest.raises(MetricError, match="no feature vector"):
-        sums(reference, [*distorted[1:], np.ones((0, 6))])
-    with pytest.raises(MetricError, match="NaN"):
-        sums(reference, [*distorted[1:], np.full((1, 6), np.nan)])
-    monkeypatch.setattr(mmd, "MOST_IMAGES", 8)
-    with pytest.raises(MetricError, match="9 images, and sums over pairs are kept for 8 at most"):
-        sums(reference, distorted)
-
-
-def test_sums_need_rows_of_length_one_for_cmmd():
-    with pytest.raises(MetricError, match="the distorted set: row 0 has length 2"):
-        cmmd_sums([np.eye(2)], [2 * np.eye(2)])
 
 
 def alike(rng, n, loss, rows=1):
@@ -326,19 +281,24 @@ def test_images_apart_are_right_on_average():
 
 def test_one_image_is_not_apart():
     rows = np.ones((3, 4))
-    with pytest.raises(MetricError, match="at least 2 images"):
-        mmd.discrepancy(rows, rows, polynomial, (np.zeros(3, int),) * 2)
+    assert discrepancy(rows, rows, polynomial, (np.zeros(3, int),) * 2).apart is None
 
 
-def test_without_a_block_of_images():
+@pytest.mark.parametrize("pairs", ["biased", "unbiased", "apart"])
+@pytest.mark.parametrize("kernel", [polynomial, gaussian(1.0)])
+@pytest.mark.parametrize("size", [3, 2048])
+def test_without_a_block_of_images(pairs, kernel, size, monkeypatch):
     """What the jackknife computes from one pass is the estimate of the images that are left."""
+    monkeypatch.setattr(mmd, "BLOCK", size)
+    monkeypatch.setattr(mmd, "blocks", lambda rows: (rows[at : at + size] for at in range(0, len(rows), size)))
     rng = np.random.default_rng(4)
     ours = [rng.normal(size=(1 + n % 3, 5)) for n in range(12)]
     theirs = [one + 0.3 * rng.normal(size=one.shape) for one in ours]
     blocks = [[0, 5, 7], [1, 2], [3, 4, 6, 8, 9, 10, 11]]
-    found = apart_without(ours, theirs, blocks, polynomial)
+    found = without_each(ours, theirs, blocks, kernel, pairs)
     for value, block in zip(found, blocks, strict=True):
         left = [n for n in range(12) if n not in block]
         owners = np.repeat(left, [len(ours[n]) for n in left])
         sides = (np.concatenate([one[n] for n in left]) for one in (ours, theirs))
-        assert value == pytest.approx(mmd.discrepancy(*sides, polynomial, (owners, owners)).apart, rel=1e-10)
+        expected = discrepancy(*sides, kernel, (owners, owners), unbiased=pairs != "biased")
+        assert value == pytest.approx(expected.apart if pairs == "apart" else expected.value, rel=1e-10)

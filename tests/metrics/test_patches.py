@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rdpbench.errors import MetricError
 from rdpbench.image import read_image
-from rdpbench.metrics.patches import corners, count, hific
+from rdpbench.metrics.inception_distances import corners, hific
 
 SIDES = st.integers(1, 2000)
 
@@ -29,7 +29,7 @@ def test_counts_are_those_of_the_official_code(height: int, width: int, first: i
     found = list(corners(height, width))
     assert sum(top % 256 == 0 for top, _ in found) == first
     assert sum(top % 256 == 128 for top, _ in found) == second
-    assert count(height, width) == len(found) == first + second
+    assert len(found) == first + second
 
 
 def ramp(height: int, width: int) -> np.ndarray:
@@ -60,14 +60,14 @@ def test_counting_and_cutting_agree_with_torch_unfold_at_any_size(height: int, w
     def unfolded(rows: int, columns: int) -> int:
         return max((rows - size) // size + 1, 0) * max((columns - size) // size + 1, 0)
 
+    if size == 2:  # a million patches take a second
+        height, width = height % 200 + 1, width % 200 + 1
     expected = unfolded(height, width)
     if height >= 1.5 * size and width >= 1.5 * size:
         expected += unfolded(height - size // 2, width - size // 2)
-    assert count(height, width, size) == expected
-    if size > 2:
-        found = list(corners(height, width, size))
-        assert len(found) == len(set(found)) == expected
-        assert all(top + size <= height and left + size <= width for top, left in found)
+    found = list(corners(height, width, size))
+    assert len(found) == len(set(found)) == expected
+    assert all(top + size <= height and left + size <= width for top, left in found)
 
 
 def test_pixels_and_order_equal_torch_unfold() -> None:
@@ -90,7 +90,7 @@ def test_patches_are_views() -> None:
 
 @pytest.mark.parametrize("shape", [(255, 2000, 3), (1, 1, 3), (2000, 100, 3)])
 def test_an_image_without_a_patch_is_refused(shape: tuple[int, int, int]) -> None:
-    assert count(*shape[:2]) == 0
+    assert list(corners(*shape[:2])) == []
     with pytest.raises(MetricError, match=f"{shape[1]} x {shape[0]} .* holds no patch of 256 x 256"):
         hific(np.zeros(shape, np.uint8))
 
@@ -98,7 +98,7 @@ def test_an_image_without_a_patch_is_refused(shape: tuple[int, int, int]) -> Non
 @pytest.mark.parametrize("size", [0, -2, 3, 255])
 def test_a_size_without_a_half_is_refused(size: int) -> None:
     with pytest.raises(MetricError, match=f"even side .* found {size}"):
-        count(512, 512, size)
+        list(corners(512, 512, size))
 
 
 def test_only_8_bit_images_are_cut() -> None:

@@ -109,8 +109,8 @@ def test_batches_and_order_change_nothing(tensors, photograph, compress, monkeyp
 def test_the_original_runs_through_the_network_once(tensors, photograph, compress, monkeypatch):
     x = photograph[:64, :64]
     calls = []
-    real = pieapp.Network.project
-    monkeypatch.setattr(pieapp.Network, "project", lambda *given: calls.append(1) or real(*given))
+    real = pieapp.PatchNetwork.project
+    monkeypatch.setattr(pieapp.PatchNetwork, "project", lambda *given: calls.append(1) or real(*given))
     metric = PieAPPSparse(tensors)
     prepared = metric.prepare(x)
     for quality in range(10, 90, 10):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rdpbench.errors import MetricError, UnknownName
-from rdpbench.metrics.confusion import confusion, merge, scores
+from rdpbench.metrics.miou import confusion, merge, scores
 from rdpbench.results.stats import bootstrap
 from rdpbench.results.stats.bd import bd_metric, bd_rate
 from rdpbench.results.stats.bootstrap import draws, mean, of_curves, of_means, over_seeds, paired, shares, student

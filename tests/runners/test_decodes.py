@@ -14,7 +14,7 @@ from rdpbench.codecs.classical.jpeg import JPEG
 from rdpbench.config.bench import read
 from rdpbench.errors import CodecError, ConfigError, MetricError, OutOfRange, UnknownName
 from rdpbench.metrics.contract import DecodesMetric
-from rdpbench.metrics.diversity import Deviation, LPIPSAlexDiversity, pixel_deviation
+from rdpbench.metrics.diversity import METRICS, Deviation, pixel_deviation
 from rdpbench.results.store.schema import Score
 from rdpbench.results.store.store import Store
 from rdpbench.runners.coding import Named
@@ -151,7 +151,7 @@ def test_a_metric_says_how_many() -> None:
     assert metric.name == "diversity/deviation/3"
     assert metric is Deviation.over(3)
     assert isinstance(metric(), DecodesMetric)
-    assert LPIPSAlexDiversity.over(5).needs == LPIPSAlexDiversity.needs
+    assert METRICS["diversity/lpips-alex"].over(5).needs == METRICS["diversity/lpips-alex"].needs
     images = [np.full((4, 4, 3), value, np.uint8) for value in (1, 2)]
     with pytest.raises(MetricError, match="diversity/deviation/3 compares 3 decodes, found 2"):
         metric().score(images)

@@ -60,17 +60,6 @@ def put(pixels: str, identity: str, made: Made) -> Made:
         return made
 
 
-def mean_seconds(identity: str, device: str) -> float | None:
-    """Mean captioning seconds of earlier runs on this kind of device, ``cpu`` or ``cuda``; None without any."""
-    query = "SELECT AVG(seconds) FROM captions WHERE identity=? AND made_on LIKE ? || '%'"
-    try:
-        with closing(_open()) as cache:
-            mean: float | None = cache.execute(query, (identity, device)).fetchone()[0]
-    except (sqlite3.Error, OSError):
-        return None
-    return mean
-
-
 def cache_file() -> Path:
     """Where captions are cached."""
     return cache_folder() / "captions-1.sqlite"

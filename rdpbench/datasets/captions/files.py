@@ -1,21 +1,4 @@
-"""Where the captions of a set come from: ``captions=human,ofa,blip,blip2,file:PATH``, a sweep axis on any dataset.
-
-========  ===========================================================================================
-human     what the dataset brings: MS-COCO's first caption of five, say
-ofa       OFA's captions that TACO published, for Kodak (24) and the test set of CLIC 2020 (428)
-blip      BLIP large, made on this machine, see `captioning`
-blip2     BLIP-2 with OPT 2.7b, as PerCo (SD) does, made on this machine
-file:X    a JSON file of the user's own, see `caption_files`
-========  ===========================================================================================
-
-A caption is side information that only the encoder sees; its text is part of a task's key, so captions are known
-before a run is planned. How a codec's tokenizer cuts it (TACO's takes 38 tokens) is the codec's matter.
-
-The lists of OFA captions lie in a repository without a licence, so they do not ship: they are downloaded at a pinned
-commit, or found in ``$RDPBENCH_DATA/captions``; their bytes must have the sha256 below. One caption of Kodak's
-(kodim17) holds two U+FFFD: it is kept as it was published.
-
-Captions in a JSON file: read strictly, and matched to the images of a set by name.
+"""Captions in a JSON file: read strictly, and matched to the images of a set by name.
 
 Three forms are read; where an image has several captions, the first conditions:
 
@@ -29,25 +12,16 @@ White space around a caption is dropped: COCO has it by accident, and it would b
 from __future__ import annotations
 
 import codecs
-import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
-from rdpbench.assets.download import download
-from rdpbench.datasets.captions import cache, models
-from rdpbench.datasets.captions.models import CARDS, Settings, identity, label, locate
-from rdpbench.datasets.contract import Sample
-from rdpbench.datasets.index import Entry
-from rdpbench.errors import ConfigError, MissingNeed, UnknownName
+from rdpbench.datasets.contract import Sample, few
+from rdpbench.errors import ConfigError
 from rdpbench.image import EXTENSIONS
-from rdpbench.paths import data_folders
-from rdpbench.progress import Report
 
-_SHOWN = 5
 _FORMS = 'write {"image name": "caption"}, {"image name": ["caption", ...]} or the annotations format of COCO'
 # UTF-32 before UTF-16: its mark begins with that of UTF-16.
 _MARKS = {
@@ -90,20 +64,15 @@ def _read(raw: bytes, what: str, most: int | None) -> dict[str, tuple[str, ...]]
     loaded = _load(raw, what)
     if not isinstance(loaded, dict):
         raise ConfigError(f"{what} holds a JSON {type(loaded).__name__}; {_FORMS}")
-    is_coco = _is_records(loaded.get("images")) and _is_records(loaded.get("annotations"))
+    is_coco = all(_is_records(loaded.get(key)) for key in ("images", "annotations"))
     listed = _from_coco(loaded, what) if is_coco else loaded
     if not listed:
         raise ConfigError(f"{what} holds no captions; {_FORMS}")
-    several = {name: given[:most] if isinstance(given, list) else [given] for name, given in listed.items()}
-    faults = {
-        name: [_fault(text) for text in given] + [_not_utf8(name, "its name has ")] if given else ["an empty list"]
-        for name, given in several.items()
-    }
-    wrong = {name: why for name, whys in faults.items() if (why := next(filter(None, whys), ""))}
+    captions = {name: given[:most] if isinstance(given, list) else [given] for name, given in listed.items()}
+    wrong = [f"{name!r}: {why}" for name, texts in captions.items() if (why := _fault(name, texts))]
     if wrong:
-        told = (f"{name!r}: {why}" for name, why in wrong.items())
-        raise ConfigError(f"{what}: {len(wrong)} of {len(listed)} captions cannot be used: {_few(told)}; {_FORMS}")
-    return {name: tuple(one.strip() for one in given) for name, given in several.items()}
+        raise ConfigError(f"{what}: {len(wrong)} of {len(listed)} captions cannot be used: {few(wrong)}; {_FORMS}")
+    return {name: tuple(text.strip() for text in texts) for name, texts in captions.items()}
 
 
 def match(
@@ -124,39 +93,33 @@ def match(
     by_bare: dict[str, list[str]] = defaultdict(list)
     for name in captions:
         by_bare[_bare(name)].append(name)
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     missing: list[str] = []
-    images_of: dict[str, list[str]] = defaultdict(list)
     for sample in samples:
         hits = _hits(captions, by_bare, sample)
         if len(hits) > 1:
-            raise ConfigError(f"{what} names the image {sample.id!r} {len(hits)} times: {_few(map(repr, hits))}")
-        if not hits:
+            raise ConfigError(f"{what} names the image {sample.id!r} {len(hits)} times: {few(map(repr, hits))}")
+        if hits:
+            names[sample.id] = hits[0]
+        else:
             missing.append(sample.path.name)
-            continue
-        found[sample.id] = hits[0]
-        images_of[hits[0]].append(sample.id)
-    if missing and not (partial and found):
+    if missing and not (partial and names):
         raise ConfigError(
-            f"{what} has no caption for {len(missing)} of {len(samples)} images of {dataset!r}: {_few(missing)}; "
-            f"it names {len(captions)}, such as {_few(list(captions)[:2])}"
+            f"{what} has no caption for {len(missing)} of {len(samples)} images of {dataset!r}: {few(missing)}; "
+            f"it names {len(captions)}, such as {few(list(captions)[:2])}"
         )
-    twice = {name: ids for name, ids in images_of.items() if len(ids) > 1}
-    for name, ids in twice.items():
-        raise ConfigError(f"{what}: the name {name!r} stands for {len(ids)} images of {dataset!r}: {_few(ids)}")
-    return found
+    for name, times in Counter(names.values()).items():
+        if times > 1:
+            ids = few(id_ for id_, its_name in names.items() if its_name == name)
+            raise ConfigError(f"{what}: the name {name!r} stands for {times} images of {dataset!r}: {ids}")
+    return names
 
 
 def _hits(captions: Mapping[str, object], by_bare: Mapping[str, list[str]], sample: Sample) -> list[str]:
     """The names that mean this image, by the first rule that finds any."""
-    suffix = sample.path.suffix
-    for exact, bare in (
-        ({sample.id, sample.id + suffix}, sample.id),
-        ({sample.path.name, sample.path.stem}, sample.path.stem),
-    ):
-        if hits := [name for name in sorted(exact) if name in captions]:
-            return hits
-        if hits := by_bare.get(bare, []):
+    suffix, name = sample.path.suffix, sample.path.name
+    for exact, bare in (({sample.id, sample.id + suffix}, sample.id), ({name, sample.path.stem}, sample.path.stem)):
+        if hits := sorted(exact & captions.keys()) or by_bare.get(bare, []):
             return hits
     return []
 
@@ -180,12 +143,9 @@ def _load(raw: bytes, what: str) -> Any:
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         # JSON parsers keep the last of two equal names without a word.
-        record = dict(pairs)
-        if len(record) != len(pairs):
-            seen: set[str] = set()
-            twice = [name for name, _ in pairs if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
-            raise ConfigError(f"{what} has {len(twice)} names more than once: {_few(map(repr, twice))}")
-        return record
+        if twice := [repr(name) for name, times in Counter(name for name, _ in pairs).items() if times > 1]:
+            raise ConfigError(f"{what} has {len(twice)} names more than once: {few(twice)}")
+        return dict(pairs)
 
     try:
         return json.loads(text, object_pairs_hook=unique)
@@ -195,25 +155,22 @@ def _load(raw: bytes, what: str) -> Any:
         raise ConfigError(f"{what} cannot be read as captions: {error}; {_FORMS}") from error
 
 
-def _fault(given: object) -> str:
-    """Why a caption cannot be used; empty if it can."""
-    if not isinstance(given, str):
-        return f"a JSON {type(given).__name__}, not a text"
-    if not given.strip():
-        return "an empty text"
-    return _not_utf8(given)
-
-
-def _not_utf8(text: str, where: str = "") -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return f"{where}half of a surrogate pair, which is no character"
+def _fault(name: str, texts: Sequence[object]) -> str:
+    """Why the captions of a name cannot be used; empty if they can."""
+    if not texts:
+        return "an empty list"
+    for text, where in [*((text, "") for text in texts), (name, "its name has ")]:
+        if not isinstance(text, str):
+            return f"a JSON {type(text).__name__}, not a text"
+        if not text.strip() and not where:
+            return "an empty text"
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            return f"{where}half of a surrogate pair, which is no character"
     return ""
 
 
 def _is_records(given: object) -> bool:
-    return isinstance(given, list) and all(isinstance(one, dict) for one in given)
+    return isinstance(given, list) and all(isinstance(record, dict) for record in given)
 
 
 def _from_coco(loaded: Mapping[str, Any], what: str) -> dict[str, list[Any]]:
@@ -222,7 +179,7 @@ def _from_coco(loaded: Mapping[str, Any], what: str) -> dict[str, list[Any]]:
     for image in loaded["images"]:
         number, name = image.get("id"), image.get("file_name")
         if not isinstance(number, int | str) or not isinstance(name, str):
-            raise ConfigError(f"{what}: an entry of 'images' lacks 'id' or 'file_name': {_few([str(image)[:80]])}")
+            raise ConfigError(f"{what}: an entry of 'images' lacks 'id' or 'file_name': {str(image)[:80]}")
         if number in names:
             raise ConfigError(f"{what} has the image id {number!r} twice")
         names[number] = name
@@ -237,265 +194,3 @@ def _from_coco(loaded: Mapping[str, Any], what: str) -> dict[str, list[Any]]:
             raise ConfigError(f"{what}: annotations without 'caption'; take captions_*.json, not instances_*.json")
         listed[names[number]].append(annotation["caption"])
     return dict(listed)
-
-
-def _few(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f", and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
-    return ", ".join(listed[:_SHOWN]) + more
-
-
-NAMES = ("human", "ofa", *CARDS)
-"""The sources, but for ``file:PATH``."""
-
-
-@dataclass(frozen=True)
-class PublishedList:
-    """A file of captions that we know, but may not ship."""
-
-    file: str
-    sha256: str
-    bytes: int
-    captions: int
-
-    @property
-    def url(self) -> str:
-        """Where it is, at the commit that its hash was computed at."""
-        commit = "004f488977530b3e4a0e27bc1b07b2eb6670ceef"
-        return f"https://raw.githubusercontent.com/effl-lab/TACO/{commit}/materials/{self.file}"
-
-
-OFA = {
-    "kodak": PublishedList(
-        "kodak_ofa.json", "31c1757490e7a5a1400656374beea38705525c89d3292cc6bd7f9f370ef93a63", 1_553, 24
-    ),
-    "clic2020": PublishedList(
-        "clic_ofa.json", "e629a6f74a6b85c0850fb6f6dd956f0e32b076ebf18aed4394e2b2b625cee9a5", 39_415, 428
-    ),
-}
-"""TACO's lists, by the dataset name or what it begins with (the parts of CLIC 2020 share one list).
-
->>> OFA["clic2020"].captions
-428
-"""
-
-
-@dataclass(frozen=True)
-class CaptionSource:
-    """One value of the ``captions=`` axis."""
-
-    kind: str
-    path: str = ""
-    """Of ``file:PATH``."""
-    sha256: str = ""
-    """Of that file's bytes."""
-
-    @property
-    def name(self) -> str:
-        """The source in a row; a file also by its content, as two files may have one name.
-
-        >>> CaptionSource("file", "lists/names.json", "31c1757490e7a5a1").name
-        'file:names.json@31c1757490e7'
-        """
-        return f"file:{Path(self.path).name}@{self.sha256[:12]}" if self.kind == "file" else self.kind
-
-
-@dataclass(frozen=True)
-class Caption:
-    """The caption of one image, and where it is from."""
-
-    text: str
-    seconds: float | None
-    """Of making it; None where that is not known. Counts as encode time of a codec that needs the caption."""
-    source: str
-    """For a row: the source's name, with what of a model's settings is not the default."""
-    identity: str
-    """What vouches for it: a file's sha256, or a model with revision and settings, as JSON."""
-    made_on: str = ""
-    """Device and threads that the seconds are of."""
-
-
-@dataclass(frozen=True)
-class Captions:
-    """The captions of a set, by image id."""
-
-    by_id: Mapping[str, Caption]
-    notes: tuple[str, ...] = ()
-    """For the user: names in a file that are no image of the set."""
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What a source would cost; nothing is made or downloaded to know it."""
-
-    to_make: int
-    """Captions that a model has yet to make: the keys of these tasks are not known before."""
-    expected_s: float | None
-    """Seconds for these, from earlier ones of this model; None without any."""
-    lacks: str | None
-    """What is missing on this machine and how to get it; None if nothing is."""
-
-
-def parse(text: str) -> CaptionSource:
-    """A caption source from what the user wrote.
-
-    Raises:
-        UnknownName: none of the sources; the nearest one is suggested.
-        ConfigError: ``file:`` without a file that can be read.
-
-    >>> parse("blip2").name
-    'blip2'
-    """
-    kind, colon, path = text.partition(":")
-    if kind == "file" and colon:
-        return CaptionSource("file", path, hashlib.sha256(_bytes_of(path)).hexdigest())
-    if text not in NAMES:
-        hint = f"a JSON file of captions: captions=file:{text if text.endswith('.json') else 'PATH'}"
-        raise UnknownName("caption source", text, [*NAMES, "file:PATH"], hint)
-    return CaptionSource(text)
-
-
-def captions_of(
-    source: CaptionSource,
-    entries: Sequence[Entry],
-    *,
-    dataset: str,
-    protocol: str,
-    settings: Settings | None = None,
-    progress: Report | None = None,
-) -> Captions:
-    """The caption of each image; downloads a published list, and runs a model for images that it has not seen yet.
-
-    Args:
-        source: from `parse`.
-        entries: the images, with the hashes of the pixels that the codec will see.
-        dataset: the set's name.
-        protocol: what pixels are read under, for models.
-        settings: how a model makes captions; its pinned revision, fp32 and the CPU by default.
-        progress: told of each caption that a model makes.
-
-    Raises:
-        ConfigError: images without a caption, counted; or a file that cannot be read.
-        MissingNeed: a list or model that is not here and cannot be downloaded; says how to get it.
-    """
-    if source.kind == "human":
-        return Captions(_human(entries, dataset))
-    if source.kind in CARDS:
-        return Captions(_from_model(source.kind, entries, protocol, settings or Settings(), progress))
-    if source.kind == "ofa":
-        raw, what = _published(_ofa_list(dataset)), f"OFA's list for {dataset!r}"
-    else:
-        raw, what = _bytes_of(source.path), source.path
-        if hashlib.sha256(raw).hexdigest() != source.sha256:
-            raise ConfigError(f"{source.path} has changed since this command began")
-    listed = read_captions(raw, what)
-    names = match(listed, [entry.sample for entry in entries], what, dataset)
-    vouched = hashlib.sha256(raw).hexdigest()
-    unused = len(listed) - len(names)
-    notes = (f"{what}: {unused} of {len(listed)} captions are not used",) if unused and source.kind == "file" else ()
-    return Captions({id_: Caption(listed[name], None, source.name, vouched) for id_, name in names.items()}, notes)
-
-
-def survey(
-    source: CaptionSource, entries: Sequence[Entry], *, dataset: str, settings: Settings | None = None
-) -> Survey:
-    """What `captions_of` would have to do. Loads no model.
-
-    Raises:
-        ConfigError: a source that this dataset cannot have.
-
-    >>> survey(parse("human"), [], dataset="kodak").to_make
-    0
-    """
-    if source.kind == "ofa":
-        published = _ofa_list(dataset)
-        return Survey(0, None, None if _find(published) else _how_to_get(published))
-    if source.kind not in CARDS:
-        return Survey(0, None, None)
-    card, settings = CARDS[source.kind], settings or Settings()
-    made_by = identity(card, settings)
-    pixels = {entry.sha256 for entry in entries}
-    to_make = len(pixels) - len(cache.get(pixels, made_by))
-    if not to_make:
-        return Survey(0, None, None)
-    mean = cache.mean_seconds(made_by, settings.device.partition(":")[0])
-    try:
-        locate(card, settings)
-    except MissingNeed as error:
-        return Survey(to_make, None, f"{to_make} of {len(pixels)} images have no caption yet; {error}")
-    return Survey(to_make, None if mean is None else mean * to_make, None)
-
-
-def _human(entries: Sequence[Entry], dataset: str) -> dict[str, Caption]:
-    texts = {entry.sample.id: (entry.sample.caption or "").strip() for entry in entries}
-    if without := [id_ for id_, text in texts.items() if not text]:
-        shown = ", ".join(without[:3])
-        raise ConfigError(
-            f"captions=human: {len(without)} of {len(texts)} images of {dataset!r} have no caption of people's "
-            f"({shown} ...). The MS-COCO sets bring theirs; for others name a file, captions=file:PATH, or let a model "
-            "make them, captions=blip2"
-        )
-    return {id_: Caption(text, None, "human", "human") for id_, text in texts.items()}
-
-
-def _from_model(
-    name: str, entries: Sequence[Entry], protocol: str, settings: Settings, progress: Report | None
-) -> dict[str, Caption]:
-    card = CARDS[name]
-    made = models.describe(card, entries, protocol, settings, progress)
-    made_by, shown = identity(card, settings), label(card, settings)
-    return {
-        entry.sample.id: Caption(one.text, one.seconds, shown, made_by, one.made_on)
-        for entry in entries
-        for one in (made[entry.sha256],)
-    }
-
-
-def _ofa_list(dataset: str) -> PublishedList:
-    for begin, published in OFA.items():
-        if dataset == begin or dataset.startswith(f"{begin}-"):
-            return published
-    raise ConfigError(
-        f"captions=ofa: TACO published captions of OFA for {' and '.join(OFA)} only, not for {dataset!r}; "
-        "name a file, captions=file:PATH, or let a model make them, captions=blip2"
-    )
-
-
-def _find(published: PublishedList) -> Path | None:
-    return next((path for f in data_folders("captions") if (path := f / published.file).is_file()), None)
-
-
-def _published(published: PublishedList) -> bytes:
-    path = _find(published)
-    if path is None:
-        path = data_folders("captions")[-1] / published.file
-        download(published.url, path, sha256=published.sha256, size=published.bytes, hint=_how_to_get(published))
-    raw = path.read_bytes()
-    if (found := hashlib.sha256(raw).hexdigest()) != published.sha256:
-        raise MissingNeed(
-            f"{path} is not the list that TACO published: sha256 {found}, expected {published.sha256}; remove it\n"
-            f"{_how_to_get(published)}"
-        )
-    return raw
-
-
-def _how_to_get(published: PublishedList) -> str:
-    return "\n".join(
-        [
-            f"the OFA captions {published.file} are not here ({published.captions} captions)",
-            f"  from     {published.url}",
-            f"  size     {published.bytes} bytes",
-            "  licence  none is stated, so they do not ship with rdpbench",
-            f"  put it   at {data_folders('captions')[-1] / published.file}",
-            "           or into a folder 'captions' below the one that RDPBENCH_DATA names",
-        ]
-    )
-
-
-def _bytes_of(path: str) -> bytes:
-    if not path:
-        raise ConfigError("which file? Write captions=file:/path/to/captions.json")
-    try:
-        return Path(path).expanduser().read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}, named by captions=file:{path}: {error.strerror}") from error
