@@ -85,7 +85,7 @@ DOSSIER = ("elic_chandelier", "compressai_elic2022_chandelier", "compressai_elic
 
 
 def test_every_published_file_has_a_card() -> None:
-    cards = [elic.checkpoint(quality).card for quality in ELIC.rate.values]
+    cards = [ELIC(quality=quality).card() for quality in ELIC.rate.values]
     assert [card.id for card in cards] == [f"elic/lambda{one:g}" for one in (0.004, 0.008, 0.016, 0.032, 0.15, 0.45)]
     assert len({card.source for card in cards}) == len({card.file for card in cards}) == 6
     assert cards[5].source == "https://drive.google.com/file/d/1uuKQJiozcBfgGMJ8CfM6lrXOZWv6RUDN/view"

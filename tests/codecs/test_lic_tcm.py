@@ -23,7 +23,7 @@ from rdpbench.codecs.contract import Codec, Side, coder_of, weights_kind_of
 from rdpbench.codecs.learned import entropy
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.entropy import Writer, set_tables
-from rdpbench.codecs.learned.lic_tcm import LAMBDAS, PUBLIC, Tcm, checkpoint, network
+from rdpbench.codecs.learned.lic_tcm import LAMBDAS, PUBLIC, Tcm, network
 from rdpbench.codecs.learned.lic_tcm.network import (
     TINY,
     MixedBlock,
@@ -105,9 +105,9 @@ def test_configurations_list_what_is_public_and_say_what_is_not() -> None:
 
 
 def test_cards_name_source_licence_and_trade_off() -> None:
-    cards = [checkpoint(*point).card for point in PUBLIC]
+    cards = [Tcm(width=width, quality=quality).card() for width, quality in PUBLIC]
     assert len({card.file for card in cards}) == len({card.id for card in cards}) == 7
-    card = checkpoint(64, 3).card
+    card = Tcm(quality=3).card()
     assert card.source == "https://drive.google.com/file/d/17THA1IiPStSO6jG4h5clwkw0ySzgLZID/view"
     assert "0.0067" in card.note
     assert (card.sha256, card.bytes) == (None, 0)
@@ -158,7 +158,7 @@ def placed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("RDPBENCH_WEIGHTS", str(tmp_path))
     monkeypatch.setattr(network, "TcmLayout", lambda _: TINY)
-    return tmp_path / checkpoint(64, 3).card.file
+    return tmp_path / Tcm(quality=3).card().file
 
 
 def test_an_official_file_is_found_loaded_and_marked(placed: Path, photograph: Image) -> None:
@@ -170,7 +170,7 @@ def test_an_official_file_is_found_loaded_and_marked(placed: Path, photograph: I
     assert need.missing() is None
     assert codec.encode(photograph, Side()).data == tiny().encode(photograph, Side()).data
     assert codec.coder()["weights"].startswith("unpinned:")
-    weights.resolve(checkpoint(64, 3).card)
+    weights.resolve(Tcm(quality=3).card())
     placed.write_bytes(placed.read_bytes() + b" ")
     assert "is not the file" in str(need.missing())
 

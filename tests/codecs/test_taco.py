@@ -92,7 +92,7 @@ def test_the_keys_of_the_dossier_are_these(shared: Path) -> None:
 
 
 def test_every_published_file_has_a_card() -> None:
-    cards = [taco.checkpoint(quality).card for quality in TACO.rate.values]
+    cards = [TACO(quality=quality).card() for quality in TACO.rate.values]
     names = [f"{one:g}" for one in (4e-4, 8e-4, 16e-4, 40e-4, 90e-4, 150e-4)]
     assert [card.id for card in cards] == [f"taco/lambda{name}" for name in names]
     assert [card.place for card in cards] == [f"taco/{name}.pth.tar" for name in names]

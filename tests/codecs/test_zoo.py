@@ -48,7 +48,7 @@ def test_files_and_widths_are_those_of_the_zoo() -> None:
             rate = CLASSES[name].rate
             assert list(files) == list(rate.values) == list(range(1, int(rate.high) + 1))
             for quality, address in files.items():
-                card = zoo.checkpoint(name, metric, quality).card
+                card = CLASSES[name](quality=quality, metric=metric).card()
                 assert card.source == address
                 assert zoo.widths(name, quality) == cfgs[name][quality]
                 count += 1

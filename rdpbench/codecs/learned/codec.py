@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from rdpbench.assets.weights import OwnFile, Weights
-from rdpbench.codecs.contract import Bitstream, CheckedOptions, Side
+from rdpbench.assets.weights import Card, OwnFile, Weights
+from rdpbench.codecs.contract import Bitstream, CheckedOptions, Side, option
 from rdpbench.codecs.learned.entropy import load_with_tables
 from rdpbench.codecs.learned.systems import System, decode_images, encode_images
 from rdpbench.errors import CodecError, ConfigError, MissingNeed
@@ -27,27 +27,24 @@ never mix them."""
 class LearnedCodec(CheckedOptions, ABC):
     """Base of the learned codecs; its fields come before those of the codec, which are given by name."""
 
-    heavy: ClassVar[bool] = True
-    uses_device: ClassVar[bool] = True
-    batches: ClassVar[bool] = True
-    preload: ClassVar[tuple[str, ...]] = ("torch", "rdpbench.codecs.learned.library")
+    heavy = True
+    uses_device = True
+    batches = True
+    preload = ("torch", "rdpbench.codecs.learned.library")
     needs: ClassVar[tuple[Need, ...]] = (Package("compressai"),)
-    unkeyed: ClassVar[frozenset[str]] = frozenset({"max_pixels", "checkpoint", "weights_key"})
+    unkeyed = frozenset({"max_pixels", "checkpoint", "weights_key"})
+    entry: ClassVar[str] = ""
+    """Which set of weights in an official file, where it holds several."""
     takes_own: ClassVar[Mapping[str, frozenset[str]]] = {"checkpoint": frozenset()}
-    version: ClassVar[str] = "1"
-    choices: ClassVar[Mapping[str, Collection[Any]]] = {
-        "weights": ("official", "random", "random-full"),
-        "portable": (False, True),
-    }
 
-    weights: str = "official"
+    weights: str = option("official", ("official", "random", "random-full"))
     """``official``; ``random``: the same classes at a tiny width, seeded; ``random-full``: the same at full width."""
     checkpoint: str = ""
     """A file of your own weights in place of the published ones. It is one rate point; where the name of the rate's
     field stands in braces, as in ``elic-{quality}.pt``, there is a file for each rate."""
     weights_key: str = ""
     """Which set of weights in that file, where it holds several, such as ``ema_state_dict``."""
-    portable: bool = False
+    portable: bool = option(False, (False, True))
     """Bitstreams that any machine decodes (`rdpbench.codecs.learned.entropy`), for more time; else ``device-bound``:
     only the kind of device and the library that encoded are sure to decode."""
     device: str = "cpu"
@@ -72,8 +69,12 @@ class LearnedCodec(CheckedOptions, ABC):
         return () if given and f"{{{cls.rate.field}}}" not in given else None
 
     @abstractmethod
+    def card(self) -> Card:
+        """Of the official checkpoint of this rate point."""
+
     def published(self) -> Weights:
         """The official checkpoint of this rate point."""
+        return Weights(self.card(), self.entry)
 
     @abstractmethod
     def make(self) -> System:

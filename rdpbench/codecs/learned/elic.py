@@ -41,10 +41,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rdpbench.assets.load import modern
-from rdpbench.assets.weights import Card, Weights
+from rdpbench.assets.weights import Card
 from rdpbench.codecs.contract import Rate
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.systems import System
@@ -66,29 +66,6 @@ FILES = (
 ABOUT = 135_000_000
 """Bytes of 33,792,771 parameters in single precision; sizes of the files are not published."""
 GROUPS = 5
-
-
-def checkpoint(quality: int) -> Weights:
-    """The published checkpoint.
-
-    >>> checkpoint(6).card.file
-    'elic-lambda0.45.pth.tar'
-    """
-    trade_off = LAMBDAS[quality - 1]
-    said = "; the readme's link to it says 0.0016" if trade_off == 0.016 else ""
-    return Weights(
-        Card(
-            id=f"elic/lambda{trade_off:g}",
-            source=f"https://drive.google.com/file/d/{FILES[quality - 1]}/view",
-            revision="as linked by VincentChandelier/ELiC-ReImplemetation at 92a9ece; open it with a browser",
-            file=f"elic-lambda{trade_off:g}.pth.tar",
-            sha256=None,
-            bytes=ABOUT,
-            licence="none stated, neither for the code nor for the weights: all rights reserved",
-            note=f"ELIC, re-implemented, lambda {trade_off:g} (MSE){said}; the size is that of the parameters, "
-            "and the file may hold more; name it as below",
-        )
-    )
 
 
 def renamed(name: str) -> str:
@@ -123,14 +100,26 @@ def spread(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 class ELIC(LearnedCodec):
     """elic."""
 
-    name: ClassVar[str] = "elic"
-    rate: ClassVar[Rate] = Rate("quality", 1, 6)
+    name = "elic"
+    rate = Rate("quality", 1, 6)
 
     quality: int = 1
     """Place of lambda among `LAMBDAS`."""
 
-    def published(self) -> Weights:
-        return checkpoint(self.quality)
+    def card(self) -> Card:
+        trade_off = LAMBDAS[self.quality - 1]
+        said = "; the readme's link to it says 0.0016" if trade_off == 0.016 else ""
+        return Card(
+            id=f"elic/lambda{trade_off:g}",
+            source=f"https://drive.google.com/file/d/{FILES[self.quality - 1]}/view",
+            revision="as linked by VincentChandelier/ELiC-ReImplemetation at 92a9ece; open it with a browser",
+            file=f"elic-lambda{trade_off:g}.pth.tar",
+            sha256=None,
+            bytes=ABOUT,
+            licence="none stated, neither for the code nor for the weights: all rights reserved",
+            note=f"ELIC, re-implemented, lambda {trade_off:g} (MSE){said}; the size is that of the parameters, "
+            "and the file may hold more; name it as below",
+        )
 
     def make(self) -> System:
         from rdpbench.codecs.learned.elic_network import TINY, ElicLayout, ElicSystem, network, random_network

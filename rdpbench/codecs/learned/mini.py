@@ -17,13 +17,13 @@ on what images and under which licence, and what it is worth: ``docs/mini.md``. 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, ClassVar
+from typing import Any
 
-from rdpbench.assets.weights import Card, Weights
-from rdpbench.codecs.contract import Rate
+from rdpbench.assets.weights import Card
+from rdpbench.codecs.contract import Rate, option
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.entropy import load_with_tables, set_tables
 from rdpbench.codecs.learned.systems import System
@@ -35,25 +35,6 @@ FILES = {
     "ms-ssim": ("ms-ssim.safetensors", 4007960, "e9af692725a06115806547ca2fa6c4afa25534ab3837accccb497cd85ccb5885"),
 }
 """By metric: name, bytes and sha256."""
-
-
-def card_of(metric: str) -> Card:
-    """What is known about a family's weights.
-
-    >>> card_of("mse").file
-    'mse.safetensors'
-    """
-    file, size, sha256 = FILES[metric]
-    return Card(
-        id=f"mini/{metric}",
-        source=f"rdpbench/codecs/learned/mini_weights/{file}",
-        revision="1",
-        file=file,
-        sha256=sha256,
-        bytes=size,
-        licence="Apache-2.0; trained on CC0 photographs and synthetic pictures only",
-        note=f"mini trained for {metric}, all qualities; transforms in half precision",
-    )
 
 
 @dataclass(frozen=True)
@@ -86,16 +67,25 @@ def content(card: Card) -> bytes:
 class Mini(LearnedCodec):
     """mini, of both families."""
 
-    name: ClassVar[str] = "mini"
-    rate: ClassVar[Rate] = Rate("quality", 1, 6, step=0.1)
-    choices: ClassVar[Mapping[str, Collection[Any]]] = {**LearnedCodec.choices, "metric": FILES}
+    name = "mini"
+    rate = Rate("quality", 1, 6, step=0.1)
 
     quality: float = 3
-    metric: str = "mse"
+    metric: str = option("mse", FILES)
     """What it was trained for: ``mse`` or ``ms-ssim``."""
 
-    def published(self) -> Weights:
-        return Weights(card_of(self.metric))
+    def card(self) -> Card:
+        file, size, sha256 = FILES[self.metric]
+        return Card(
+            id=f"mini/{self.metric}",
+            source=f"rdpbench/codecs/learned/mini_weights/{file}",
+            revision="1",
+            file=file,
+            sha256=sha256,
+            bytes=size,
+            licence="Apache-2.0; trained on CC0 photographs and synthetic pictures only",
+            note=f"mini trained for {self.metric}, all qualities; transforms in half precision",
+        )
 
     @classmethod
     def own_rates(cls, options: Mapping[str, Any]) -> tuple[float, ...] | None:  # noqa: ARG003 - any file serves all
@@ -103,26 +93,26 @@ class Mini(LearnedCodec):
 
     def weight_needs(self) -> tuple[Need, ...]:
         shipped = self.weights == "official" and not self.checkpoint
-        return (Shipped(card_of(self.metric)),) if shipped else super().weight_needs()
+        return (Shipped(self.card()),) if shipped else super().weight_needs()
 
     def make(self) -> System:
         from rdpbench.codecs.learned.mini_network import TINY, Gained, MiniNetwork, MiniWidths, random_network
 
         if self.weights == "official":
-            net = self.load(MiniNetwork()) if self.checkpoint else trained(self.metric)
+            net = self.load(MiniNetwork()) if self.checkpoint else trained(self.card())
         else:
             net = random_network(TINY if self.weights == "random" else MiniWidths())
             set_tables(net, {})
         return Gained(net, self.quality, device=self.device, portable=self.portable)
 
 
-def trained(metric: str) -> Any:
+def trained(card: Card) -> Any:
     """The module with the shipped weights, in single precision."""
     from safetensors.torch import load
 
     from rdpbench.codecs.learned.mini_network import MiniNetwork
 
-    net, card = MiniNetwork(), card_of(metric)
+    net = MiniNetwork()
     tensors = load(content(card)).items()
     single = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors}
     load_with_tables(net, single, card.id)

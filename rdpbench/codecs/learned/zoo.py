@@ -28,13 +28,13 @@ Networks are CompressAI's own classes. Where this departs from its ``eval_model`
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from rdpbench.assets.load import shape_of
-from rdpbench.assets.weights import Card, Weights
-from rdpbench.codecs.contract import Rate, Side
+from rdpbench.assets.weights import Card
+from rdpbench.codecs.contract import Rate, Side, option
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.entropy import Coder, set_tables, tables_of
 from rdpbench.codecs.learned.systems import System, last_layer, picture, rescale, seeded
@@ -84,28 +84,6 @@ NETWORKS = {
 """By architecture: CompressAI's class, up to which quality the first channel counts (N, M) hold, and those beyond."""
 
 
-def checkpoint(architecture: str, metric: str, quality: int) -> Weights:
-    """The published checkpoint.
-
-    >>> checkpoint("mbt2018", "mse", 1).card.file
-    'mbt2018-1-3f36cd77.pth.tar'
-    """
-    stem, *digits = FILES[architecture][metric].split()
-    file = f"{stem}-{quality}-{digits[quality - 1]}.pth.tar"
-    return Weights(
-        Card(
-            id=f"compressai/{architecture}-{metric}-{quality}",
-            source=f"{ROOT}/{file}",
-            revision="models/v1",
-            file=file,
-            sha256=None,
-            bytes=0,
-            licence="BSD-3-Clause-Clear, as CompressAI; the weights state no licence of their own",
-            note=f"{architecture} trained for {metric}, quality {quality}",
-        )
-    )
-
-
 def widths(architecture: str, quality: int) -> tuple[int, ...]:
     """Channel counts of the published network.
 
@@ -132,15 +110,25 @@ def own_widths(loaded: object, count: int) -> tuple[int, ...]:
 class Zoo(LearnedCodec):
     """What the six share."""
 
-    rate: ClassVar[Rate] = Rate("quality", 1, 8)
-    choices: ClassVar[Mapping[str, Collection[Any]]] = {**LearnedCodec.choices, "metric": ("mse", "ms-ssim")}
+    rate = Rate("quality", 1, 8)
 
     quality: int = 1
-    metric: str = "mse"
+    metric: str = option("mse", ("mse", "ms-ssim"))
     """What it was trained for: ``mse`` or ``ms-ssim``."""
 
-    def published(self) -> Weights:
-        return checkpoint(self.name, self.metric, self.quality)
+    def card(self) -> Card:
+        stem, *digits = FILES[self.name][self.metric].split()
+        file = f"{stem}-{self.quality}-{digits[self.quality - 1]}.pth.tar"
+        return Card(
+            id=f"compressai/{self.name}-{self.metric}-{self.quality}",
+            source=f"{ROOT}/{file}",
+            revision="models/v1",
+            file=file,
+            sha256=None,
+            bytes=0,
+            licence="BSD-3-Clause-Clear, as CompressAI; the weights state no licence of their own",
+            note=f"{self.name} trained for {self.metric}, quality {self.quality}",
+        )
 
     def make(self) -> System:
         channels = widths(self.name, self.quality)
@@ -160,38 +148,38 @@ class Zoo(LearnedCodec):
 class FactorizedPrior(Zoo):
     """bmshj2018-factorized."""
 
-    name: ClassVar[str] = "bmshj2018-factorized"
+    name = "bmshj2018-factorized"
 
 
 class ScaleHyperprior(Zoo):
     """bmshj2018-hyperprior."""
 
-    name: ClassVar[str] = "bmshj2018-hyperprior"
+    name = "bmshj2018-hyperprior"
 
 
 class MeanScaleHyperprior(Zoo):
     """mbt2018-mean."""
 
-    name: ClassVar[str] = "mbt2018-mean"
+    name = "mbt2018-mean"
 
 
 class Autoregressive(Zoo):
     """mbt2018."""
 
-    name: ClassVar[str] = "mbt2018"
+    name = "mbt2018"
 
 
 class Cheng2020Anchor(Zoo):
     """cheng2020-anchor."""
 
-    name: ClassVar[str] = "cheng2020-anchor"
-    rate: ClassVar[Rate] = Rate("quality", 1, 6)
+    name = "cheng2020-anchor"
+    rate = Rate("quality", 1, 6)
 
 
 class Cheng2020Attention(Cheng2020Anchor):
     """cheng2020-attn."""
 
-    name: ClassVar[str] = "cheng2020-attn"
+    name = "cheng2020-attn"
 
 
 def network(architecture: str, channels: Sequence[int]) -> Any:

@@ -34,9 +34,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from rdpbench.assets.weights import Card, Inert, Weights, read_file, require
+from rdpbench.assets.weights import Card, Inert, read_file, require
 from rdpbench.codecs.contract import Rate
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.systems import System
@@ -60,28 +60,6 @@ class PortSettings:
     likelihood: str = "gaussian"
     symmetric: bool = True
     """Do the networks see [-1, 1] and end in a tanh?"""
-
-
-def checkpoint(target: float) -> Weights:
-    """The published checkpoint.
-
-    >>> checkpoint(0.45).card.file
-    'hific_hi.pt'
-    """
-    regime, file = REGIMES[target]
-    return Weights(
-        Card(
-            id=f"hific-port/{regime}",
-            source=f"https://zenodo.org/record/4026003/files/{file}",
-            revision="Zenodo record 4026003",
-            file=file,
-            sha256=None,
-            bytes=0,
-            licence="Apache-2.0, as the port; the weights state no licence of their own",
-            note=f"HiFiC, PyTorch port, {regime}: trained for {target:g} bit per pixel; about 2 GB with its optimisers",
-        ),
-        key="model_state_dict",
-    )
 
 
 def read_port(path: Path, regime: str = "") -> tuple[Mapping[str, Any], PortSettings]:
@@ -121,14 +99,26 @@ def _settings(args: object, what: str, regime: str) -> PortSettings:
 class HiFiC(LearnedCodec):
     """HiFiC's PyTorch port."""
 
-    name: ClassVar[str] = "hific"
-    rate: ClassVar[Rate] = TARGETS
+    name = "hific"
+    rate = TARGETS
+    entry = "model_state_dict"
 
     target: float = 0.14
     """Bits per pixel asked for in training: 0.14, 0.3 or 0.45."""
 
-    def published(self) -> Weights:
-        return checkpoint(self.target)
+    def card(self) -> Card:
+        regime, file = REGIMES[self.target]
+        return Card(
+            id=f"hific-port/{regime}",
+            source=f"https://zenodo.org/record/4026003/files/{file}",
+            revision="Zenodo record 4026003",
+            file=file,
+            sha256=None,
+            bytes=0,
+            licence="Apache-2.0, as the port; the weights state no licence of their own",
+            note=f"HiFiC, PyTorch port, {regime}: trained for {self.target:g} bit per pixel; "
+            "about 2 GB with its optimisers",
+        )
 
     def make(self) -> System:
         from rdpbench.codecs.learned.hific.network import HificNetwork, HiFiCSystem, HificWidths, random_network

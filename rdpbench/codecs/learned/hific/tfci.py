@@ -27,14 +27,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 from rdpbench.assets.hashes import content_sha256
 from rdpbench.assets.weights import Card, Weights
 from rdpbench.codecs.classical.inprocess import pillow_decode, pillow_encode
 from rdpbench.codecs.classical.program import Argument, In, Out, ProgramCodec, Ran, require, run_program
 from rdpbench.codecs.container import read_varint
-from rdpbench.codecs.contract import FLOAT_LIBRARIES, Bitstream, Rate, Side
+from rdpbench.codecs.contract import FLOAT_LIBRARIES, Bitstream, Side
 from rdpbench.codecs.learned.codec import Kind
 from rdpbench.codecs.learned.hific import TARGETS
 from rdpbench.codecs.learned.systems import size_of
@@ -73,11 +72,11 @@ def metagraph(model: str) -> Weights:
 class HiFiCTensorFlow(ProgramCodec):
     """HiFiC's official models."""
 
-    name: ClassVar[str] = "hific-tfci"
-    rate: ClassVar[Rate] = TARGETS
-    heavy: ClassVar[bool] = True
-    needs: ClassVar[tuple[Need, ...]] = (PROGRAM,)
-    depends_on_cpu: ClassVar[tuple[str, ...]] = FLOAT_LIBRARIES
+    name = "hific-tfci"
+    rate = TARGETS
+    heavy = True
+    needs = (PROGRAM,)
+    depends_on_cpu = FLOAT_LIBRARIES
 
     target: float = 0.14
     """Bits per pixel asked for in training: 0.14, 0.3 or 0.45."""

@@ -27,13 +27,11 @@ Read `network` next: the blocks from the paper, the network, and how it is coded
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from rdpbench.assets.load import shape_of
-from rdpbench.assets.weights import Card, Weights
-from rdpbench.codecs.contract import Rate
+from rdpbench.assets.weights import Card
+from rdpbench.codecs.contract import Rate, option
 from rdpbench.codecs.learned.codec import Kind, LearnedCodec
 from rdpbench.codecs.learned.entropy import set_tables
 from rdpbench.codecs.learned.systems import System
@@ -54,29 +52,6 @@ PUBLIC = {
     (128, 6): "1TK-CPiD2QwtWJqZoT_OyCtnxdQ7UNP56",
 }
 """By width and quality, the id on Google Drive that the repository's readme links."""
-
-
-def checkpoint(width: int, quality: int) -> Weights:
-    """The published checkpoint, or `MissingNeed` if there is none for this width and quality.
-
-    >>> checkpoint(128, 6).card.file
-    'lic-tcm-n128-lambda0.05.pth.tar'
-    """
-    if (width, quality) not in PUBLIC:
-        raise MissingNeed(str(Unpublished(width, quality).missing()))
-    trade_off = LAMBDAS[quality - 1]
-    return Weights(
-        Card(
-            id=f"lic-tcm/n{width}-lambda{trade_off:g}",
-            source=f"https://drive.google.com/file/d/{PUBLIC[width, quality]}/view",
-            revision="as linked by jmliu206/LIC_TCM at 6c6d7a3; a page to download from with a browser",
-            file=f"lic-tcm-n{width}-lambda{trade_off:g}.pth.tar",
-            sha256=None,
-            bytes=0,
-            licence="MIT, as the repository; the weights state no licence of their own",
-            note=f"LIC-TCM with N = {width}, trained for MSE with lambda {trade_off:g}; name it as below",
-        )
-    )
 
 
 @dataclass(frozen=True)
@@ -104,17 +79,28 @@ class Unpublished(Need):
 class Tcm(LearnedCodec):
     """lic-tcm."""
 
-    name: ClassVar[str] = "lic-tcm"
-    rate: ClassVar[Rate] = Rate("quality", 1, 6)
-    choices: ClassVar[Mapping[str, Collection[Any]]] = {**LearnedCodec.choices, "width": WIDTHS}
+    name = "lic-tcm"
+    rate = Rate("quality", 1, 6)
 
     quality: int = 1
     """Place of lambda among `LAMBDAS`."""
-    width: int = 64
+    width: int = option(64, WIDTHS)
     """N: 64, 96 or 128."""
 
-    def published(self) -> Weights:
-        return checkpoint(self.width, self.quality)
+    def card(self) -> Card:
+        if (self.width, self.quality) not in PUBLIC:
+            raise MissingNeed(str(Unpublished(self.width, self.quality).missing()))
+        trade_off = LAMBDAS[self.quality - 1]
+        return Card(
+            id=f"lic-tcm/n{self.width}-lambda{trade_off:g}",
+            source=f"https://drive.google.com/file/d/{PUBLIC[self.width, self.quality]}/view",
+            revision="as linked by jmliu206/LIC_TCM at 6c6d7a3; a page to download from with a browser",
+            file=f"lic-tcm-n{self.width}-lambda{trade_off:g}.pth.tar",
+            sha256=None,
+            bytes=0,
+            licence="MIT, as the repository; the weights state no licence of their own",
+            note=f"LIC-TCM with N = {self.width}, trained for MSE with lambda {trade_off:g}; name it as below",
+        )
 
     def weight_needs(self) -> tuple[Need, ...]:
         return (Unpublished(self.width, self.quality),) if self._unpublished() else super().weight_needs()

@@ -32,7 +32,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from rdpbench.assets.weights import Card, Weights, identity
 from rdpbench.codecs import legacy
@@ -50,16 +49,22 @@ HEADER = 28
 """Bytes that the official file has before its strings: seven numbers of 4."""
 
 
-def checkpoint(quality: int) -> Weights:
-    """The published checkpoint.
+@dataclass(frozen=True)
+class TACO(LearnedCodec):
+    """taco."""
 
-    >>> checkpoint(1).card.place
-    'taco/0.0004.pth.tar'
-    """
-    trade_off = LAMBDAS[quality - 1]
-    said = "" if quality == 1 else "; its name is assumed after that of the first"
-    return Weights(
-        Card(
+    name = "taco"
+    rate = Rate("quality", 1, 6)
+    uses_caption = True
+    needs = (Package("compressai"), Package("transformers"))
+
+    quality: int = 1
+    """Place of lambda among `LAMBDAS`."""
+
+    def card(self) -> Card:
+        trade_off = LAMBDAS[self.quality - 1]
+        said = "" if self.quality == 1 else "; its name is assumed after that of the first"
+        return Card(
             id=f"taco/lambda{trade_off:g}",
             source="https://drive.google.com/drive/folders/1zOLRtr3AMJ2KChCDjCeBicI871Pzw28K",
             revision="as linked by effl-lab/TACO at 004f488; open it with a browser",
@@ -70,23 +75,6 @@ def checkpoint(quality: int) -> Weights:
             note=f"TACO, lambda {trade_off:g}{said}; the size is that of the parameters, and the file may hold more",
             folder="taco",
         )
-    )
-
-
-@dataclass(frozen=True)
-class TACO(LearnedCodec):
-    """taco."""
-
-    name: ClassVar[str] = "taco"
-    rate: ClassVar[Rate] = Rate("quality", 1, 6)
-    uses_caption: ClassVar[bool] = True
-    needs: ClassVar[tuple[Need, ...]] = (Package("compressai"), Package("transformers"))
-
-    quality: int = 1
-    """Place of lambda among `LAMBDAS`."""
-
-    def published(self) -> Weights:
-        return checkpoint(self.quality)
 
     def weight_needs(self) -> tuple[Need, ...]:
         own = super().weight_needs()
