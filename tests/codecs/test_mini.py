@@ -54,7 +54,7 @@ def psnr(one: Image, other: Image) -> float:
 @METRICS
 def test_the_shipped_file_is_the_one_of_its_card(metric: str) -> None:
     """`fit` accepts it only if each tensor has its place and shape."""
-    known = mini.card(metric)
+    known = Mini(metric=metric).card()
     assert len(mini.content(known)) == known.bytes
     codec = Mini(metric=metric)
     assert [need.missing() for need in needs_of_built(codec)] == [None, None]

@@ -176,10 +176,11 @@ class Cheng2020Anchor(Zoo):
     rate = Rate("quality", 1, 6)
 
 
-class Cheng2020Attention(Cheng2020Anchor):
+class Cheng2020Attention(Zoo):
     """cheng2020-attn."""
 
     name = "cheng2020-attn"
+    rate = Cheng2020Anchor.rate
 
 
 def network(architecture: str, channels: Sequence[int]) -> Any:
