@@ -57,7 +57,7 @@ def _bare_image(codec: str, path: Path) -> list[tuple[float, float, float]]:
     from rdpbench import registry
     from rdpbench.codecs.contract import Side
     from rdpbench.image import read_image
-    from rdpbench.runners.task import build
+    from rdpbench.results.store.keys import build
     from rdpbench.setting import CodecSetting
 
     original = read_image(path).pixels

@@ -10,6 +10,7 @@ from rdpbench.errors import RdpbenchError
 from rdpbench.image import Image, to_uint8
 from rdpbench.metrics.contract import Metric
 from rdpbench.needs import Binary, Package
+from rdpbench.provenance import VERSION as __version__
 from rdpbench.results.read import read_results
 
 __all__ = [
@@ -28,5 +29,3 @@ __all__ = [
     "read_results",
     "to_uint8",
 ]
-
-__version__ = "0.1.0"

@@ -220,30 +220,27 @@ def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = Tr
     that has an experiment's name is drawn beside the first run, from these runs and from published numbers.
 
     Raises:
-        RdpbenchError: what `rdpbench.runners.sweep.run` raises.
+        RdpbenchError: what `rdpbench.runners.execute.run_bench` raises.
     """
     from rdpbench.config.bench import read_all
-    from rdpbench.figures import command
-    from rdpbench.runners import sweep
+    from rdpbench.figures.command import FigureOptions, make_figures
+    from rdpbench.runners import execute
     from rdpbench.runners.execute import store_of
     from rdpbench.runners.preflight import fetch_weights
 
     benches = read_all(overrides)
     for bench in benches[1:]:
         fetch_weights(bench)
-    codes = [sweep.run(bench, console, encode=encode) for bench in benches]
+    codes = [execute.run_bench(bench, console, encode=encode) for bench in benches]
     typed = [line.partition("=")[2] for line in overrides if line.startswith("experiment=")]
     wanted = dict.fromkeys(name.strip() for line in typed for name in line.split(","))
     stores = list(dict.fromkeys(store_of(bench).folder for bench in benches))
     weights = [str(dict(codec.options).get("weights", "")) for bench in benches for codec, _ in bench.grid]
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    random = any(kind.startswith("random") for kind in weights)  # then under a watermark
+    options = FigureOptions(tuple(map(str, stores)), random=random, out=stores[0] / "figures")
     for name in [name for name in wanted if name in available("figure") and all(bench.figures for bench in benches)]:
         console.print(f"{name}:", highlight=False)
-        options = parser.parse_args([])
-        options.names, options.runs, options.out = [name], list(map(str, stores)), stores[0] / "figures"
-        options.random = any(kind.startswith("random") for kind in weights)  # then under a watermark
-        command.run(options, console)
+        make_figures([name], options, console)
     return max(codes)
 
 
@@ -259,8 +256,8 @@ def _plan(options: argparse.Namespace) -> int:
         )
     plans = [(bench, store, make_plan(bench, store)) for bench in benches for store in [store_of(bench)]]
     if options.json:
-        found = [as_json(plan, store) for _, store, plan in plans]
-        print(json.dumps(found[0] if len(found) == 1 else found, indent=1))
+        shown = [as_json(plan, store) for _, store, plan in plans]
+        print(json.dumps(shown[0] if len(shown) == 1 else shown, indent=1))
     else:
         print("\n\n".join("\n".join(lines(plan, store, workers_of(bench))) for bench, store, plan in plans))
     return 0
@@ -302,16 +299,17 @@ def _doctor(_: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     from rdpbench.figures.show import by_tag, show
     from rdpbench.results.stats.current import of_store
-    from rdpbench.results.tables import terminal
+    from rdpbench.results.stats.points import metric_order
+    from rdpbench.results.tables import Terminal
 
     store = _stored(options)
     contents = store.read()
     points = of_store(contents)
-    metrics = sorted(points.metrics, key=_metric_order)
+    metrics = sorted(points.metrics, key=metric_order)
     console = _console()
     if options.by_tag:
         for table in by_tag(points, metrics):
-            console.print(terminal(table))
+            console.print(Terminal(table))
         return 0
     for path in show(store, contents, points, metrics, console):
         console.print(f"  {path}", highlight=False, soft_wrap=True)
@@ -350,9 +348,9 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 
 def _bd(options: argparse.Namespace) -> int:
-    from rdpbench.figures.show import run
+    from rdpbench.figures.show import bd
 
-    return run(options, _stored(options), _console())
+    return bd(options, _stored(options), _console())
 
 
 def _regress(options: argparse.Namespace) -> int:
@@ -369,7 +367,7 @@ def _curves(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from rdpbench.runners.sweep import verify_store
+    from rdpbench.runners.execute import verify_store
 
     return verify_store(_stored(options), None if options.all else options.sample, options.seed, _named(options.named))
 
@@ -396,12 +394,6 @@ def _stored(options: argparse.Namespace) -> Store:
     from rdpbench.results.read import open_run
 
     return open_run(options.name, options.root)
-
-
-def _metric_order(name: str) -> tuple[int, str]:
-    """Distortion first, as tables show it."""
-    first = ["psnr", "psnr-pooled", "ms-ssim"]
-    return (first.index(name) if name in first else len(first), name)
 
 
 def bd_arguments(parser: argparse.ArgumentParser) -> None:

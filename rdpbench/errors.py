@@ -1,25 +1,5 @@
 """Every error rdpbench raises on purpose, in one tree.
 
-::
-
-    RdpbenchError
-    ├── ConfigError            what the user wrote cannot be meant
-    │   ├── UnknownName        no codec, dataset, metric or run of that name
-    │   └── OutOfRange         a rate or number outside what is legal
-    ├── MissingNeed            a package, binary, weight file or data file is not here
-    ├── ImageError             a file that is no image, or one we do not read
-    ├── CodecError
-    │   ├── BitstreamError     bytes that are not a bitstream of this codec
-    │   ├── UnsupportedImage   the format cannot hold this image
-    │   └── CoderFailed        a foreign encoder or decoder crashed or timed out
-    ├── MetricError            a metric was given what it must not accept
-    ├── VotesRefused           a file of votes of a human study that breaks a rule
-    ├── WorkerError            worker processes do not start
-    └── StoreError
-        ├── StoreBusy          another rdpbench is writing there
-        ├── StoreCorrupt       a stored file is not what was written
-        └── StoreUnwritable    read-only folder, full disk
-
 Messages quote what was written, list what exists and say what to type. Library code never exits.
 """
 

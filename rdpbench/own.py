@@ -60,12 +60,11 @@ class Source:
 
     @property
     def sha256(self) -> str:
-        """Hash of the one file, or of all of them by their names from the first one's root."""
-        hashes = {name: hashlib.sha256(data).hexdigest() for name, data in self.files.items()}
-        if len(hashes) == 1:
-            return next(iter(hashes.values()))
-        listed = sorted((os.path.relpath(name, self.root), sha256) for name, sha256 in hashes.items())
-        return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+        """Hash of the one file, or of all of them by their names from ``root``."""
+        hashes = [
+            (os.path.relpath(name, self.root), hashlib.sha256(data).hexdigest()) for name, data in self.files.items()
+        ]
+        return hashes[0][1] if len(hashes) == 1 else hashlib.sha256(json.dumps(sorted(hashes)).encode()).hexdigest()
 
     def is_still(self) -> bool:
         """Do the files hold what was read?"""
@@ -101,40 +100,34 @@ def read_file(path: Path) -> Source:
 def read_module(name: str) -> Source | None:
     """The source of a class in a module that Python finds by its name; None if it finds none, or one without a file."""
     top = name.partition(".")[0]
-    spec = _global(top)
-    locations = list(spec.submodule_search_locations or ()) if spec else []
-    first = spec.origin if spec and spec.has_location else next(iter(locations), None)
+    spec = None
+    with contextlib.suppress(ImportError, ValueError):
+        spec = importlib.util.find_spec(top)
+    if spec is None:
+        return None
+    locations = list(spec.submodule_search_locations or ())
+    first = spec.origin if spec.has_location else next(iter(locations), None)
     if first is None:
         return None
-    root = Path(first).parents[1 if locations and spec and spec.has_location else 0]
+    root = Path(first).parents[1 if locations and spec.has_location else 0]
     reader = _Reader(root, ("",), _distribution(top, root))
-    full = ""
-    for part in name.split("."):
-        if full:
-            spec = _find(f"{full}.{part}", reader.places.get(full, ()))
-        if spec is None:
-            return None
-        full = f"{full}.{part}" if full else part
+    full = top
+    for part in [*name.split(".")[1:], None]:
         if spec.submodule_search_locations is not None:
             reader.places[full] = list(spec.submodule_search_locations)
+        if part is None:
+            break
+        below, full = reader.places.get(full, ()), f"{full}.{part}"
+        spec = _find(full, below)
+        if spec is None:
+            return None
     with contextlib.suppress(OSError):
-        return reader.read(name, Path(spec.origin)) if spec and spec.has_location and spec.origin else None
+        return reader.read(name, Path(spec.origin)) if spec.has_location and spec.origin else None
     return None
 
 
-def _global(top: str) -> ModuleSpec | None:
-    """Where Python finds a module by its first name; it is not imported."""
-    try:
-        return importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
-
-
 def _distribution(top: str, root: Path) -> frozenset[str] | None:
-    """Where packages are installed, what lies beside one is another's: only those of its own distribution are its own.
-
-    None anywhere else.
-    """
+    """The packages of a distribution, where what lies beside one may be another's; None where nothing is installed."""
     if not {"site-packages", "dist-packages"} & {*root.parts}:
         return None
     known = importlib.metadata.packages_distributions()
@@ -169,22 +162,18 @@ class _Reader:
         return Source(name, self.root, self.bases, {**first, **self.files, **first}, self.places)
 
     def _follow(self, level: int, dotted: str, names: Sequence[str], package: str) -> None:
+        full: str | None
         if level:
             parts = package.split(".") if package else []
-            if level - 1 > len(parts):
-                return
-            base: str | None = ".".join(parts[: len(parts) - level + 1])
+            full = ".".join(parts[: len(parts) - level + 1]) if level - 1 <= len(parts) else None
         else:
-            base = home(dotted.partition(".")[0], self.bases, self.places, self.only)
-        if base is None:
-            return
-        full: str | None = base
+            full = home(dotted.partition(".")[0], self.bases, self.places, self.only)
         for part in dotted.split(".") if dotted else ():
-            if full is None or (full := self._take(full, part)) is None:
-                return
-        for name in names if full is not None else ():
-            for each in self._modules(full or "") if name == "*" else [name]:
-                self._take(full or "", each)
+            full = None if full is None else self._take(full, part)
+        if full is not None:
+            for name in names:
+                for module in self._modules(full) if name == "*" else [name]:
+                    self._take(full, module)
 
     def _take(self, package: str, name: str) -> str | None:
         """Take in a module of a package; its full name, or None where there is none."""
@@ -207,11 +196,11 @@ class _Reader:
 
     def _modules(self, package: str) -> list[str]:
         """What ``import *`` may bring of a package: all that lies in it."""
-        found: set[str] = set()
+        modules: set[str] = set()
         for folder in self.places.get(package, ()):
             with contextlib.suppress(OSError):
-                found |= {entry.partition(".")[0] for entry in os.listdir(folder) if entry.endswith(_SUFFIXES)}  # noqa: PTH208
-        return sorted(found - {"__init__"})
+                modules |= {entry.partition(".")[0] for entry in os.listdir(folder) if entry.endswith(_SUFFIXES)}  # noqa: PTH208
+        return sorted(modules - {"__init__"})
 
 
 def _imports(data: bytes) -> Iterator[tuple[int, str, tuple[str, ...]]]:
@@ -221,14 +210,15 @@ def _imports(data: bytes) -> Iterator[tuple[int, str, tuple[str, ...]]]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return  # whoever imports it is told
     for node in nodes:
-        if isinstance(node, ast.Import):
-            yield from ((0, alias.name, ()) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.level, node.module or "", tuple(alias.name for alias in node.names)
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            text = node.args[0].value
-            if called in ("import_module", "__import__") and isinstance(text, str) and text:
+        match node:
+            case ast.Import(names=names):
+                yield from ((0, alias.name, ()) for alias in names)
+            case ast.ImportFrom(module=module, names=names, level=level):
+                yield level, module or "", tuple(alias.name for alias in names)
+            case ast.Call(
+                func=ast.Attribute(attr="import_module" | "__import__") | ast.Name(id="import_module" | "__import__"),
+                args=[ast.Constant(value=str(text)), *_],
+            ) if text:
                 name = text.lstrip(".")
                 yield len(text) - len(name), name, ()
 
@@ -327,7 +317,7 @@ _aliases: dict[str, str] = {}
 def enter(module: ModuleType) -> ModuleType:
     """What is known by a bare name is of another file's modules: it is not this one's."""
     prefix = module.__name__.partition(".")[0]
-    for name in [name for name, of in _aliases.items() if of != prefix]:
+    for name in [name for name, tree in _aliases.items() if tree != prefix]:
         sys.modules.pop(name, None)
         del _aliases[name]
     return module
@@ -345,9 +335,8 @@ def load(path: Path, source: Source) -> ModuleType:
     full = f"{prefix}.{source.name}"
     if full in sys.modules:
         return sys.modules[full]
-    for finder, at in ((_front, 0), (_bare, len(sys.meta_path) + 1)):
-        if finder not in sys.meta_path:
-            sys.meta_path.insert(at, finder)
+    if _front not in sys.meta_path:
+        sys.meta_path[:] = [_front, *sys.meta_path, _bare]
     tree = _trees[prefix] = _Tree(prefix, source)
     tree.builtins = {**vars(builtins), "__import__": tree.import_}
     watch(str(path), {prefix}, source.files)
@@ -461,19 +450,16 @@ def _alias(name: str, module: ModuleType, prefix: str) -> None:
 
 def path_fields(cls: type) -> dict[str, bool]:
     """The dataclass fields that hold paths; True where text is as good, which need then be no path."""
-    found = {}
-    for each in fields(cls) if is_dataclass(cls) else ():
-        hint = _hint(cls, each)
-        if re.search(r"\b(Pure)?(Posix|Windows)?Path\b", hint):
-            found[each.name] = bool(re.search(r"\bstr\b", hint))
-    return found
+    hints = {each.name: _hint(cls, each) for each in fields(cls)} if is_dataclass(cls) else {}
+    is_path = re.compile(r"\b(Pure)?(Posix|Windows)?Path\b").search
+    return {name: bool(re.search(r"\bstr\b", hint)) for name, hint in hints.items() if is_path(hint)}
 
 
-def _hint(cls: type, one: Field[Any]) -> str:
+def _hint(cls: type, field_: Field[Any]) -> str:
     """A field's type in words; under ``from __future__ import annotations`` it is text, maybe with names of its own."""
-    hint: Any = one.type
+    hint: Any = field_.type
     if isinstance(hint, str):
-        holder = next((base for base in cls.__mro__ if one.name in vars(base).get("__annotations__", {})), cls)
+        holder = next((base for base in cls.__mro__ if field_.name in vars(base).get("__annotations__", {})), cls)
         with contextlib.suppress(Exception):
             hint = eval(hint, dict(vars(sys.modules[holder.__module__])))  # noqa: S307 (the class's own text)
     return hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
@@ -530,7 +516,8 @@ def paths_of(built: object) -> dict[str, Any]:
     typed = path_fields(cls)
     held: dict[str, Any] = {}
     for base in reversed(cls.__mro__) if isinstance(built, type) else ():
-        held |= {name: value for name, value in vars(base).items() if isinstance(value, PurePath) and _is_file(value)}
+        paths = {name: value for name, value in vars(base).items() if isinstance(value, PurePath)}
+        held |= {name: path for name, path in paths.items() if full_path(path).is_file()}
     for each in fields(cls) if is_dataclass(cls) else ():
         value = _default(cls, each.name) if isinstance(built, type) else getattr(built, each.name, None)
         strict = each.name in typed and not typed[each.name]
@@ -573,12 +560,8 @@ def full_path(path: Any) -> Path:
     return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100
 
 
-def _is_file(path: PurePath) -> bool:
-    return full_path(path).is_file()
-
-
 def _default(cls: type, name: str) -> Any:
-    one = cls.__dataclass_fields__[name]  # type: ignore[attr-defined]
-    if one.default is not MISSING:
-        return one.default
-    return one.default_factory() if one.default_factory is not MISSING else None
+    stated = cls.__dataclass_fields__[name]  # type: ignore[attr-defined]
+    if stated.default is not MISSING:
+        return stated.default
+    return stated.default_factory() if stated.default_factory is not MISSING else None

@@ -16,8 +16,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import rdpbench
 from rdpbench.setting import Bench
+
+VERSION = "0.1.0"
 
 
 def new_session(latest: str = "") -> str:
@@ -39,13 +40,13 @@ _STAMP = "%Y%m%dT%H%M%S%f"
 def provenance(bench: Bench, tasks: int, resolved: Mapping[str, Any]) -> dict[str, Any]:
     """Everything worth knowing about a call, as JSON-able data.
 
-    ``resolved`` is what its codecs, data and metrics were set to (`rdpbench.runners.rows.resolved`). Values that came
+    ``resolved`` is what its codecs, data and metrics were set to (`rdpbench.runners.task.resolved`). Values that came
     out of an interpolation, such as ``${oc.env:TOKEN}``, are in none of it: the interpolation is.
     """
     root = Path(__file__).parent.parent
     lock = root / "requirements.lock"
     return {
-        "rdpbench": rdpbench.__version__,
+        "rdpbench": VERSION,
         "command": command(bench.overrides),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "tasks": tasks,
@@ -106,9 +107,9 @@ def to_json(value: Any, **how: Any) -> str:
 
 def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
+        return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(one) for one in value]
+        return [_finite(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(float(value))
     return value
@@ -146,11 +147,9 @@ def _packages() -> dict[str, str]:
 
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, None) or platform.processor()
 
 
 def _gpu() -> str | None:

@@ -1,16 +1,11 @@
-"""Names to classes, without importing more than is asked for.
+"""Names to classes, without importing more than is asked for; and what is looked at in classes of the user's.
 
-Three ways in, looked up in this order:
+A name is, in this order: ``./mine.py:MyCodec`` (or ``package.module:MyCodec``), a class of the user's; what ships, as
+lazy strings below; an entry point ``rdpbench.codecs``, ``rdpbench.datasets`` or ``rdpbench.metrics`` of an installed
+package.
 
-1. ``./mine.py:MyCodec`` (or ``package.module:MyCodec``): a class in a file of the user's;
-2. what ships, as lazy strings below;
-3. entry points ``rdpbench.codecs``, ``rdpbench.datasets``, ``rdpbench.metrics`` of installed packages.
-
-Does a class of the user's do what a codec, metric or dataset must? Asked before anything is coded.
-
-A function for each kind of class lives beside its contract (`faults_of` in ``codecs/contract.py``,
-``metrics/contract.py`` and ``datasets/contract.py``); here is what these three share. A fault is a sentence that says
-what is missing or odd, and what to write.
+`faults_of` in ``codecs/contract.py``, ``metrics/contract.py`` and ``datasets/contract.py`` says what a class lacks,
+before anything is coded. Here is what the three share: a fault is a sentence with what is odd and what to write.
 """
 
 from __future__ import annotations
@@ -121,6 +116,11 @@ def names(kind: Kind) -> list[str]:
     return sorted({*BUILTIN[kind], *_entry_points(kind)})
 
 
+def installed(kind: Kind) -> list[str]:
+    """The names of entry points alone."""
+    return [name for name in names(kind) if name not in BUILTIN[kind]]
+
+
 def load(kind: Kind, reference: str) -> type:
     """Import the class that a reference names.
 
@@ -175,10 +175,9 @@ def _builtin(target: str) -> type:
 
 
 def source_sha256(kind: Kind, reference: str) -> str:
-    """Hash of the files that a class of the user's or of an entry point is made of; empty for what ships.
+    """Hash of the files that a class of the user's or of an entry point is made of (`rdpbench.own`); empty otherwise.
 
-    It enters the keys: an edited codec of one's own is another codec. The files are the one that holds the class, and
-    what it imports from its folder, early or late. What this process loads from now on is of the state that was hashed.
+    It enters the keys: an edited codec is another codec. What this process loads from now on is of the hashed state.
     """
     target = _own_target(kind, reference)
     if target is None:
@@ -190,7 +189,7 @@ def source_sha256(kind: Kind, reference: str) -> str:
             del _files[str(_path_of(where))]
             own.unload(_path_of(where))
     load(kind, reference)
-    source = _source_of(where)
+    source = _files[str(_path_of(where))][1] if where.endswith(".py") else _modules[where]
     return source.sha256 if source else ""
 
 
@@ -235,9 +234,7 @@ def _own_target(kind: Kind, reference: str) -> str | None:
     """``file.py:Class`` or ``module:Class``; None for what ships, or what there is not."""
     if ":" in reference:
         return reference
-    if reference in BUILTIN[kind]:
-        return None
-    return _entry_points(kind).get(reference)
+    return None if reference in BUILTIN[kind] else _entry_points(kind).get(reference)
 
 
 _files: dict[str, tuple[ModuleType, own.Source]] = {}
@@ -246,7 +243,7 @@ _modules: dict[str, own.Source | None] = {}
 
 
 meanings: dict[str, Any] = {}
-"""What the runs that a command reads say of metrics that are not installed here (`rdpbench.results.stats.meanings`)."""
+"""What the runs that a command reads say of metrics that are not installed here (`rdpbench.results.stats.points`)."""
 
 
 def forget() -> None:
@@ -258,10 +255,6 @@ def forget() -> None:
         own.unload(Path(path))
     _files.clear()
     meanings.clear()
-
-
-def _source_of(where: str) -> own.Source | None:
-    return _files[str(_path_of(where))][1] if where.endswith(".py") else _modules[where]
 
 
 def _counted(kind: Kind, reference: str) -> type | None:

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
+from rdpbench import registry
 
-class _Row(Protocol):
-    """What a row says of its setting, such as `rdpbench.results.store.schema.Row`."""
-
-    @property
-    def rate_field(self) -> str: ...
-    @property
-    def rate(self) -> float | None: ...
-    @property
-    def target_bpp(self) -> float | None: ...
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,18 +27,6 @@ class Setting:
     """Its value; None where a target was searched, since each image then has its own."""
     target: float | None = None
     """Bits per pixel."""
-
-    @classmethod
-    def of(cls, row: _Row) -> Setting:
-        """The setting that a row was coded at.
-
-        >>> from types import SimpleNamespace
-        >>> Setting.of(SimpleNamespace(rate_field="quality", rate=37.0, target_bpp=0.25)).rate is None
-        True
-        """
-        if row.target_bpp is not None:
-            return cls(row.rate_field, None, row.target_bpp)
-        return cls(row.rate_field, row.rate)
 
     @classmethod
     def of_line(cls, line: Any) -> Setting:
@@ -67,6 +48,19 @@ class Setting:
         return (*known, self.field)  # type: ignore[return-value]  # of two floats and a text
 
 
+def thin(values: Sequence[T], most: int | None) -> list[T]:
+    """At most so many of the values, evenly chosen, both ends among them.
+
+    >>> thin([5, 10, 15, 20, 25], 3)
+    [5, 15, 25]
+    """
+    if most is None or most >= len(values):
+        return list(values)
+    if most == 1:
+        return [values[len(values) // 2]]
+    return [values[round(number * (len(values) - 1) / (most - 1))] for number in range(most)]
+
+
 @dataclass(frozen=True)
 class CodecSetting:
     """One codec with its options, as a curve's label and as what builds it."""
@@ -82,6 +76,11 @@ class CodecSetting:
     typed: tuple[tuple[tuple[str, Any], str], ...] = ()
     """What was typed in the place of a value that is out of the environment, by the option's name and that value."""
 
+    @property
+    def cls(self) -> Any:
+        """Its class; another one once a file of the user's was edited."""
+        return registry.load("codec", self.use)
+
 
 @dataclass(frozen=True)
 class DataSetting:
@@ -90,6 +89,11 @@ class DataSetting:
     name: str
     use: str
     options: tuple[tuple[str, Any], ...]
+
+    @property
+    def cls(self) -> Any:
+        """Its class; another one once a file of the user's was edited."""
+        return registry.load("dataset", self.use)
 
 
 @dataclass(frozen=True)
@@ -135,3 +139,13 @@ class Bench:
     """The first composed configuration, for the record, with interpolations such as ``${oc.env:X}`` as typed."""
     interpolated: Mapping[tuple[str, Any], str] = field(default_factory=dict)
     """What was typed in place of a value, by the option's name and that value, where an interpolation was typed."""
+
+    @property
+    def codecs(self) -> list[CodecSetting]:
+        """Each codec of the grid once."""
+        return list(dict.fromkeys(codec for codec, _ in self.grid))
+
+    @property
+    def datasets(self) -> list[DataSetting]:
+        """Each dataset of the grid once."""
+        return list(dict.fromkeys(data for _, data in self.grid))

@@ -12,7 +12,7 @@ import pytest
 from rdpbench import registry
 from rdpbench.config.bench import read
 from rdpbench.errors import ConfigError, UnknownName
-from rdpbench.runners.task import build, definition, features_key, forget, identity
+from rdpbench.results.store.keys import build, codec_identity, definition, features_key, forget
 
 CODEC = """
 from dataclasses import dataclass
@@ -331,7 +331,7 @@ def test_fields_of_type_path_are_in_the_key_by_content(tmp_path: Path, monkeypat
     def key(*typed: str) -> str:
         bench = read(["codec=./mine.py:MyCodec", "data=samples", *typed])
         forget()
-        return identity(bench.grid[0][0])
+        return codec_identity(bench.grid[0][0])
 
     first = key()
     assert key() == first

@@ -4,11 +4,8 @@ A download that is cut, stopped or killed goes on where it was: the bytes lie in
 ``.NAME.part.json`` holds what the server said about that version of the file (ETag, Last-Modified, length). Asked for
 the rest, a server that has another version by now, or that cannot send pieces, sends all of it, and it starts anew.
 
-Through the standard library: requests and httpx would bring connections, which is not what is hard here; pooch and
-torch.hub do not resume; huggingface_hub resumes by size alone, whatever the server holds by then. What is left, the
-rules of RFC 9110 for ``Range`` and ``If-Range``, has to be written, and tested, with any of them.
-
-Files on servers: one request for a file or the rest of it, and what its answer says of the version of the file.
+Our own, since pooch and torch.hub do not resume, and huggingface_hub resumes by size, whatever the server holds by
+then. With any library the rules of RFC 9110 for ``Range`` and ``If-Range`` would be left to write.
 """
 
 from __future__ import annotations
@@ -24,10 +21,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any
 from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
@@ -64,15 +61,7 @@ class Version:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         before, after = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
         if after not in ("http", "https") or (before == "https" and after == "http"):
             fp.close()
@@ -81,12 +70,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def open_url(url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
-    """Ask for a file; redirects are followed, but not to where the connection is no longer encrypted.
-
-    Raises:
-        Refused: another scheme than http and https, here or after a redirect.
-        OSError: no connection, and as HTTPError any refusal.
-    """
+    """Ask for a file; redirects are followed, but not to where the connection is no longer encrypted."""
     if urlsplit(url).scheme not in ("http", "https"):
         raise Refused("the address must begin with https:// or http://")
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 (the scheme is checked above)
@@ -99,11 +83,11 @@ def read_head(url: str, answer: http.client.HTTPResponse) -> tuple[int, Version]
     """Offset of the first byte that comes, and the version that it is of."""
     start, length = 0, answer.length or 0
     if answer.status == http.client.PARTIAL_CONTENT:
-        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", "").strip())
-        if found is None:
+        piece = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", "").strip())
+        if piece is None:
             raise Refused("it sends a piece of the file without saying which")
-        start = int(found[1])
-        length = (start + length if length else 0) if found[2] == "*" else int(found[2])
+        start = int(piece[1])
+        length = (start + length if length else 0) if piece[2] == "*" else int(piece[2])
     elif answer.status != http.client.OK:
         raise Refused(f"it answers {answer.status} {printable(answer.reason)}, which is no file")
     etag, modified = answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", "")
@@ -196,8 +180,7 @@ def download(
 ) -> None:
     """Download ``url`` to ``target``; go on where an earlier try was cut. A target that is right is left alone.
 
-    Two processes may do this at once: the second waits for the first and finds the file. A certificate is always
-    checked, and a redirect from https to http is refused.
+    Two processes may do this at once: the second waits for the first and finds the file.
 
     Args:
         url: where the file is, ``https://`` or ``http://``.
@@ -205,13 +188,12 @@ def download(
         sha256: of its bytes; None if nobody published it.
         size: its bytes, or about that; None if nobody knows. What is missing of it must be free on the disk.
         hint: how to get the file by hand, with its size, licence and where to put it; ends each error.
-        progress: called after each block; by default a bar or lines on stderr show rate and time left.
+        progress: called after each block, in place of a bar or lines on stderr.
         md5: of its bytes, where that is what was published; checked too.
         exact: ``size`` is not about, but exactly that; a server that announces another is refused before a byte comes.
 
     Raises:
-        MissingNeed: no network, a refusal, a connection cut again and again, other bytes or too little disk. After
-            other bytes the next try starts anew.
+        MissingNeed: no network, a refusal, a connection cut again and again, other bytes or too little disk.
     """
     hashes = {name: value for name, value in (("sha256", sha256), ("md5", md5)) if value}
     job = _Job(url, target, hashes, size, exact and size is not None, hint)
@@ -219,7 +201,8 @@ def download(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _alone(target, part):
-            if _is_right(job):
+            there = target.is_file() and (not job.exact or target.stat().st_size == size)
+            if there and _digests(target, hashes) == hashes:
                 return
             _fetch(job, part, progress)
             _check(job, part)
@@ -262,10 +245,10 @@ def _fetch(job: _Job, part: _Part, progress: Report | None) -> None:
         said = f" ({', '.join(sizes)})" if sizes else ""
         print(f"downloading {job.url}{said}", file=sys.stderr, flush=True)
     farthest, failures, reached = here, 0, False
-    with show_progress(job.target.name, report=progress) as told:
+    with show_progress(job.target.name, report=progress) as shown:
         while True:
             try:
-                _try(job, part, told)
+                _try(job, part, shown)
                 return
             except (OSError, http.client.HTTPException, _Changed) as error:
                 if _is_final(error, reached):
@@ -279,7 +262,7 @@ def _fetch(job: _Job, part: _Part, progress: Report | None) -> None:
                 failures += 1
                 if isinstance(error, urllib.error.HTTPError) and error.code == 416:
                     part.discard()  # the piece that was asked for does not exist: this is no longer the same file
-                told.say(f"  {job.target.name}: {reason(error)}; next try in {wait:.0f} s")
+                shown.say(f"  {job.target.name}: {reason(error)}; next try in {wait:.0f} s")
             time.sleep(wait)
 
 
@@ -298,7 +281,7 @@ def _wait(error: Exception, planned: float) -> float:
     return max(planned, min(float(asked), _LONGEST_WAIT_S)) if asked.isdecimal() else planned
 
 
-def _try(job: _Job, part: _Part, told: Progress) -> None:
+def _try(job: _Job, part: _Part, shown: Progress) -> None:
     """One request for what is missing, and its answer."""
     here, known = part.size(), part.version()
     if known is None or not _may_go_on(job, here, known):
@@ -320,7 +303,7 @@ def _try(job: _Job, part: _Part, told: Progress) -> None:
         _check_disk(job, (version.length or job.size or 0) - start)
         if start == 0:
             part.begin(version)
-        _receive(job, answer, part, start, version.length, told)
+        _receive(job, answer, part, start, version.length, shown)
 
 
 def _may_go_on(job: _Job, here: int, known: Version) -> bool:
@@ -341,7 +324,7 @@ def _check_announced(job: _Job, answer: http.client.HTTPResponse, version: Versi
         raise Refused("it does not say how long the file is, and no hash is known: a cut would not be noticed")
 
 
-def _receive(job: _Job, answer: http.client.HTTPResponse, part: _Part, here: int, length: int, told: Progress) -> None:
+def _receive(job: _Job, answer: http.client.HTTPResponse, part: _Part, here: int, length: int, shown: Progress) -> None:
     whole = length or (job.size if job.exact and job.size else 0)
     cut = None
     with part.path.open("ab") as out:
@@ -363,7 +346,7 @@ def _receive(job: _Job, answer: http.client.HTTPResponse, part: _Part, here: int
                 out.flush()
             except OSError as error:
                 raise Refused(f"cannot write {part.path}: {error.strerror or error}") from error
-            told(here, whole)
+            shown(here, whole)
     # A connection that is cut ends quietly or loudly; after the last byte either will do.
     if here != whole if whole else cut:
         why = f"nothing came for {TIMEOUT_S} s" if isinstance(cut, TimeoutError) else "the connection was cut"
@@ -379,31 +362,25 @@ def _check_disk(job: _Job, needed: int) -> None:
         )
 
 
-def _is_right(job: _Job) -> bool:
-    if not job.target.is_file() or (job.exact and job.target.stat().st_size != job.size):
-        return False
-    return _digests(job.target, job.hashes) == job.hashes
-
-
 def _check(job: _Job, part: _Part) -> None:
     """What lies on the disk is measured and hashed, not what came: bytes of earlier tries are among it."""
     if job.exact and part.size() != job.size:
         size = part.size()
         part.discard()
         raise Refused(f"it gave {size} bytes, expected {job.size}; they are deleted")
-    for name, found in _digests(part.path, job.hashes).items():
-        if found != job.hashes[name]:
+    for name, digest in _digests(part.path, job.hashes).items():
+        if digest != job.hashes[name]:
             with part.path.open("rb") as opened:
                 page = "; it begins like a web page" if opened.read(64).lstrip().startswith(b"<") else ""
             size = part.size()
             part.discard()
             raise MissingNeed(
-                f"{job.url} gave other bytes: {name} {found}, expected {job.hashes[name]} ({size} bytes{page}); "
+                f"{job.url} gave other bytes: {name} {digest}, expected {job.hashes[name]} ({size} bytes{page}); "
                 f"they are deleted\n{job.hint}"
             )
 
 
-def _digests(path: Path, names: dict[str, str]) -> dict[str, str]:
+def _digests(path: Path, names: Iterable[str]) -> dict[str, str]:
     digests = {name: hashlib.new(name, usedforsecurity=False) for name in names}
     with path.open("rb") as opened:
         while digests and (block := opened.read(_ADVANCE)):

@@ -1,7 +1,6 @@
-"""What was once read of a file is remembered by its path, size and time of change.
+"""Hashes of files, cached by path, size and ctime, which no copying tool sets back as it does with mtime.
 
-That is the ctime, of content or name, which no copying tool sets back as it does with mtime. `data verify` does not
-trust this memory.
+`rdpbench data verify` does not trust this cache.
 """
 
 from __future__ import annotations
@@ -47,18 +46,19 @@ class FileFacts:
 
 
 def file_facts(paths: Iterable[Path], *, remembered: bool = True) -> Iterator[tuple[Path, FileFacts]]:
-    """Hash and size of each file, in order and in constant memory; what is not remembered is read by several threads.
+    """Hash and size of each file, in order and in constant memory; what is not cached is read by several threads.
 
     Raises:
         ImageError: a file cannot be read.
     """
-    several = iter(paths)
+    waiting = iter(paths)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        while batch := list(islice(several, _BATCH)):
+        while batch := list(islice(waiting, _BATCH)):
             known = _recall(batch) if remembered else {}
             unknown = [path for path in batch if path not in known]
             fresh = dict(zip(unknown, pool.map(_read, unknown), strict=True))
-            _remember(fresh)
+            if fresh:
+                _remember(fresh)
             yield from ((path, known.get(path) or fresh[path]) for path in batch)
 
 
@@ -78,8 +78,7 @@ def content_sha256(path: Path) -> str:
             inner.clear()
             continue
         seen.add(real)
-        files += [Path(folder, name) for name in sorted(names)]
-    files = [file for file in files if file.is_file()]
+        files += [file for name in sorted(names) if (file := Path(folder, name)).is_file()]
     listed = [(str(file.relative_to(path)), sha256) for file, sha256 in zip(files, _sha256s(files), strict=True)]
     return hashlib.sha256(json.dumps(sorted(listed)).encode()).hexdigest()
 
@@ -99,8 +98,6 @@ def files_changed(recorded: str) -> tuple[str, ...]:
     >>> files_changed('{"/gone.pt": "00", "/changed/meanwhile.pt": ""}')
     ('00', '')
     """
-    if recorded == "{}":
-        return ()
     try:
         files = {Path(path): sha256 for path, sha256 in json.loads(recorded).items()}
     except (ValueError, AttributeError, TypeError):
@@ -120,15 +117,13 @@ def hashes_of(files: Mapping[str, tuple[int, int]]) -> dict[str, str]:
 
     Empty for one that is another now: what was read of it is not known.
     """
-    found = {}
+    hashes = dict.fromkeys(files, "")
     for name, seen in files.items():
-        found[name] = ""
         with contextlib.suppress(OSError):
-            path = Path(name)
-            sha256 = content_sha256(path)
-            if identity(path)[1:] == tuple(seen):
-                found[name] = sha256
-    return found
+            sha256 = content_sha256(Path(name))
+            if identity(Path(name))[1:] == tuple(seen):
+                hashes[name] = sha256
+    return hashes
 
 
 _hashes: dict[tuple[str, int, int], str] = {}
@@ -143,13 +138,13 @@ def _sha256s(paths: Sequence[Path]) -> list[str]:
 
 
 def identity(path: Path) -> tuple[str, int, int]:
-    """What a file is remembered by."""
+    """What a file is cached by."""
     stat = path.stat()
     return str(path.resolve()), stat.st_size, stat.st_ctime_ns
 
 
 def open_memory() -> sqlite3.Connection:
-    """The memory, with its tables."""
+    """The cache, with its tables."""
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(folder / f"pixels-{READING}.sqlite", timeout=5)
@@ -173,23 +168,19 @@ def _read(path: Path) -> FileFacts:
 def _recall(paths: Sequence[Path]) -> dict[Path, FileFacts]:
     query = "SELECT sha256, height, width FROM files WHERE path=? AND bytes=? AND ctime_ns=?"
     try:
-        with closing(open_memory()) as memory:
-            rows = [(path, memory.execute(query, identity(path)).fetchone()) for path in paths]
+        with closing(open_memory()) as cache:
+            rows = [(path, cache.execute(query, identity(path)).fetchone()) for path in paths]
     except (sqlite3.Error, OSError):
         return {}
     return {path: FileFacts(*row) for path, row in rows if row}
 
 
-def _remember(found: dict[Path, FileFacts]) -> None:
-    if not found:
-        return
+def _remember(facts: dict[Path, FileFacts]) -> None:
+    lines = [(*identity(path), fact.sha256, fact.height, fact.width) for path, fact in facts.items()]
     try:
-        with closing(open_memory()) as memory, memory:
-            memory.executemany(
-                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
-                [(*identity(path), facts.sha256, facts.height, facts.width) for path, facts in found.items()],
-            )
-    except (sqlite3.Error, OSError) as error:  # only a cache: without it the files are read again
+        with closing(open_memory()) as cache, cache:
+            cache.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", lines)
+    except (sqlite3.Error, OSError) as error:  # without the cache the files are read again
         tell(f"cannot write {cache_folder()}: {error}; hashes of files are not cached")
 
 

@@ -1,4 +1,6 @@
-"""Tensors of a file into a network, strictly: every tensor is used or named as dropped, every shape is equal.
+"""Files of weights without running code of theirs, and their tensors into a network, strictly.
+
+Strictly means: every tensor is used or named as dropped, every shape is equal.
 
 What differs between files is put right here: nested entries, prefixes of training frameworks, half precision,
 CompressAI's older names for the factorized model. Constants that classes set themselves (bounds, masks, pedestals) may
@@ -14,7 +16,9 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import pickle
 import re
+import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -37,6 +41,78 @@ COUNTERS = frozenset({"n_averaged", "num_updates", "decay"})
 POSITIONS = "*position_ids"
 """Numbers of positions, in files of before transformers 4.31; in no file of today."""
 SHOWN = 20
+
+
+class Inert:
+    """Stands for an object of any class in a file: keeps its attributes, and calls nothing."""
+
+    def __new__(cls, *_: object, **__: object) -> Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, dict):
+            self.__dict__.update({str(name): value for name, value in state.items()})
+
+    def __setitem__(self, name: object, value: object) -> None:
+        self.__dict__[str(name)] = value
+
+
+HARMLESS = frozenset(
+    {
+        "argparse.Namespace",
+        "types.SimpleNamespace",
+        *(f"pathlib.{part}{kind}Path" for part in ("", "_local.") for kind in ("", "Posix", "Windows", "PurePosix")),
+        *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+        "numpy.dtype",
+        "numpy.ndarray",
+        "lightning_fabric.utilities.data.AttributeDict",
+        "lightning.fabric.utilities.data.AttributeDict",
+        "pytorch_lightning.utilities.parsing.AttributeDict",
+    }
+)
+"""Classes of what training scripts leave beside tensors, settings and a best loss. They are read as `Inert`."""
+
+
+def read_file(path: Path, *, inert: bool = False) -> Any:
+    """What a file of weights holds, on the CPU: tensors by name, or what they are nested in. No code of it runs.
+
+    Objects of classes that are not `HARMLESS` raise `CodecError`, as damage does; with ``inert`` those of any class are
+    read as `Inert`, and a large file is mapped.
+    """
+    import torch
+
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise CodecError(f"{path} is damaged, or no safetensors file: {error}") from error
+    modern = zipfile.is_zipfile(path)
+    try:
+        # Only new files can be asked what they hold, or be read where they lie.
+        strange = set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) if modern else set()
+        if (more := sorted(strange - HARMLESS)) and not inert:
+            raise _more_than_tensors(path, ", ".join(more))
+        with torch.serialization.safe_globals([(Inert, name) for name in sorted(HARMLESS.union(more))]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=modern and inert)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError, AttributeError) as error:
+        # torch's own words advise to run what is in the file.
+        if named := re.search(r"(?:GLOBAL|[Uu]nsupported class|function) `?([A-Za-z_][\w.]+)", str(error)):
+            raise _more_than_tensors(path, named[1]) from error
+        raise CodecError(
+            f"{path} is damaged or no file of weights, and was not opened: {type(error).__name__}"
+        ) from error
+
+
+def _more_than_tensors(path: Path, names: str) -> CodecError:
+    return CodecError(
+        f"{path} holds more than tensors and was not opened: {names}. Loading such objects can run code; save the "
+        "tensors alone, where the training ran: torch.save(network.state_dict(), FILE)"
+    )
 
 
 def modern(name: str) -> str:
@@ -163,7 +239,7 @@ def match(
 
     Args:
         network: a module; nothing is put into it.
-        loaded: what a file holds (`rdpbench.assets.weights.read_file`).
+        loaded: what a file holds (`read_file`).
         what: the file, for messages.
         key: which set of weights, where there are several.
         rename: from a name in the file (after `modern`) to the name in the network.

@@ -1,14 +1,11 @@
 """Weight files: a card for each, found on this machine or downloaded, and never used before their hash is checked.
 
-Looked for, in this order: ``$RDPBENCH_WEIGHTS`` (a folder), PyTorch's hub folder, the Hugging Face cache, our own
+Looked for, in this order: ``$RDPBENCH_WEIGHTS`` (a folder), PyTorch's hub folder or the Hugging Face cache, our own
 cache. A file of the right name and the wrong bytes is an error, not a reason to look further.
 
-Some files have no published hash. Their card says ``sha256=None``; the first use pins what is there in ``weights.lock``
-in our cache, and their `identity` says ``unpinned``: another machine may have other bytes. A file name that ends in
-the first digits of its hash, as torch.hub's do (``name-7eb97409.pth.tar``), is held against them.
-
-A model of several files (a configuration and tensors) is a `Folder` of cards; it is found as a whole, in one place.
-Weights of the user's own are an `OwnFile`, or an `OwnFolder` that ``diffusers`` saved.
+Where no hash is published, the first use pins what is there in ``weights.lock`` in our cache, and the `identity` says
+``unpinned``: another machine may have other bytes. A name that ends in the first digits of its hash, as torch.hub's do
+(``name-7eb97409.pth.tar``), is held against them.
 """
 
 from __future__ import annotations
@@ -17,10 +14,8 @@ import difflib
 import hashlib
 import json
 import os
-import pickle
 import re
 import sys
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +26,7 @@ from filelock import FileLock
 
 from rdpbench.assets.download import download
 from rdpbench.assets.hashes import content_sha256
+from rdpbench.assets.load import read_file
 from rdpbench.errors import CodecError, MissingNeed, StoreUnwritable
 from rdpbench.needs import Need
 from rdpbench.paths import cache_folder, write_file
@@ -49,9 +45,8 @@ class Card:
     revision: str
     """The publisher's name of this version."""
     file: str
-    """File name, as the publisher's own tools store it; on the hub, its path inside the repository."""
+    """Name as the publisher's own tools store it; on the hub, the path inside the repository."""
     sha256: str | None
-    """None where none is published; it is then pinned on first use."""
     bytes: int
     """0 where it is not known."""
     licence: str
@@ -90,12 +85,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Folder:
-    """A model of several files in one repository of the Hugging Face hub.
-
-    >>> model = Folder("tiny", "https://huggingface.co/me/tiny", "main", (("config.json", 70, None),), "MIT", "example")
-    >>> model.cards[0].source
-    'https://huggingface.co/me/tiny/resolve/main/config.json'
-    """
+    """A model of several files in one repository of the Hugging Face hub; it is found as a whole, in one place."""
 
     id: str
     source: str
@@ -178,7 +168,6 @@ class Weights(Need):
 
     @property
     def id(self) -> str:
-        """The card's, for messages."""
         return self.card.id
 
     @property
@@ -214,12 +203,7 @@ class Weights(Need):
         return None
 
     def read(self) -> Any:
-        """What the file holds; of a folder, the tensors of all its ``.safetensors`` files.
-
-        Raises:
-            MissingNeed: it is not here, or not the one that its card or name says.
-            CodecError: it is damaged, or holds more than tensors.
-        """
+        """What the file holds (`read_file`); of a folder, the tensors of all its ``.safetensors`` files."""
         if isinstance(self.card, Card):
             return read_file(self.path)
         files = [self.path / card.file for card in self.card.cards if card.file.endswith(".safetensors")]
@@ -237,12 +221,10 @@ class OwnFile(Need):
 
     @property
     def id(self) -> str:
-        """Its path, for messages."""
         return str(self.path)
 
     @property
     def path(self) -> Path:
-        """Where the file is."""
         return Path(self.file).expanduser()
 
     @property
@@ -253,7 +235,6 @@ class OwnFile(Need):
         return f"own:{content_sha256(self.path)}" + (f":{self.key}" if self.key else "")
 
     def missing(self) -> str | None:
-        """None if it is there."""
         if self.path.is_file():
             return None
         if self.path.is_dir():
@@ -264,7 +245,6 @@ class OwnFile(Need):
         return f"no such file: {self.path}" + (f"; did you mean {self.path.with_name(near[0])}?" if near else "")
 
     def read(self) -> Any:
-        """What the file holds; see `Weights.read`."""
         require([self])
         return read_file(self.path)
 
@@ -277,12 +257,10 @@ class OwnFolder(Need):
 
     @property
     def id(self) -> str:
-        """The path of the tensors, for messages."""
         return str(self.find())
 
     @property
     def named_identity(self) -> str:
-        """What enters keys."""
         return folders_identity([self])
 
     def find(self) -> Path | None:
@@ -296,7 +274,6 @@ class OwnFolder(Need):
         return f"{self.folder} holds no tensors; it must hold one of {', '.join(OWN_TENSORS)}"
 
     def read(self) -> Any:
-        """The tensors; see `Weights.read`."""
         path = self.find()
         if path is None:
             raise CodecError(str(self.missing()))
@@ -409,38 +386,23 @@ def facts(card: Card | Folder) -> list[str]:
 
 def how_to_get(card: Card | Folder) -> str:
     """Its `facts`, and lines that say where to put it."""
-    lines = facts(card)
-    hashes = [file.sha256 or "not published; pinned on first use" for file in _files(card)]
+    lines, place, by_hand = facts(card), card.id, False
+    hashes = {file.file: file.sha256 or "not published; pinned on first use" for file in _files(card)}
     if isinstance(card, Folder):
-        lines += [f"  file     {file.file}: sha256 {sha256}" for file, sha256 in zip(card.cards, hashes, strict=True)]
-        lines.append(f"  put them into {own_folder() / card.id}")
-        place, by_hand = card.id, False
+        lines += [f"  file     {file}: sha256 {sha256}" for file, sha256 in hashes.items()]
+        lines.append(f"  put them into {own_folder() / place}")
     else:
-        lines += [f"  sha256   {hashes[0]}", f"  put it   at {own_folder() / card.place}"]
         place, by_hand = card.place, card.by_hand
+        lines += [f"  sha256   {hashes[card.file]}", f"  put it   at {own_folder() / place}"]
     lines.append("           or into a folder of yours and type: export RDPBENCH_WEIGHTS=/where/the/folder/is")
     if "/" in place or isinstance(card, Folder):
         lines.append(f"           (there as $RDPBENCH_WEIGHTS/{place})")
-    if by_hand:
-        lines.append("           (only a browser gets it from that page)")
-    else:
-        lines.append("           or let it be downloaded: rdpbench run ... download=true")
-    return "\n".join(lines)
+    last = "let it be downloaded: rdpbench run ... download=true"
+    return "\n".join([*lines, f"           {'(only a browser gets it from that page)' if by_hand else f'or {last}'}"])
 
 
 def fetch(card: Card | Folder, progress: Report | None = None) -> Path:
-    """Download the card's file, or the folder's files, into our cache unless here already; returns the path.
-
-    A file appears under its name only when it is whole and its hash is right.
-
-    Args:
-        card: what to download.
-        progress: called after each block, in place of a bar or lines.
-
-    Raises:
-        MissingNeed: no network, a refusal, a cut connection, other bytes or too little disk; the message tells how to
-            put the file there by hand.
-    """
+    """Download what is not here yet into our cache; returns the path, see `resolve` and `rdpbench.assets.download`."""
     files, hint = _files(card), how_to_get(card)
     if not any(all(path.is_file() for path in paths) for paths in zip(*map(candidates, files), strict=True)):
         for file in files:
@@ -468,92 +430,10 @@ def identity(card: Card | Folder) -> str:
 
 
 def read_tensors(card: Card | Folder) -> dict[str, Any]:
-    """The tensors by name of a card's file, or of all ``.safetensors`` files of a folder, on the CPU.
-
-    Raises:
-        MissingNeed: see `resolve`.
-        CodecError: see `read_file`.
-    """
+    """The tensors by name of a card's file, or of all ``.safetensors`` files of a folder, on the CPU."""
     loaded = Weights(card).read()
     assert isinstance(loaded, dict), f"{card.id} holds a {type(loaded).__name__}, expected tensors by name"
     return loaded
-
-
-class Inert:
-    """Stands for an object of any class in a file: keeps its attributes, and calls nothing."""
-
-    def __new__(cls, *_: object, **__: object) -> Inert:
-        return super().__new__(cls)
-
-    def __init__(self, *_: object, **__: object) -> None:
-        """Take and forget what the class would have been called with."""
-
-    def __setstate__(self, state: object) -> None:
-        if isinstance(state, dict):
-            self.__dict__.update({str(name): value for name, value in state.items()})
-
-    def __setitem__(self, name: object, value: object) -> None:
-        self.__dict__[str(name)] = value
-
-
-HARMLESS = frozenset(
-    {
-        "argparse.Namespace",
-        "types.SimpleNamespace",
-        *(f"pathlib.{part}{kind}Path" for part in ("", "_local.") for kind in ("", "Posix", "Windows", "PurePosix")),
-        *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
-        "numpy.dtype",
-        "numpy.ndarray",
-        "lightning_fabric.utilities.data.AttributeDict",
-        "lightning.fabric.utilities.data.AttributeDict",
-        "pytorch_lightning.utilities.parsing.AttributeDict",
-    }
-)
-"""Classes of what training scripts leave beside tensors, settings and a best loss. They are read as `Inert`."""
-
-
-def read_file(path: Path, *, inert: bool = False) -> Any:
-    """What a file of weights holds, on the CPU: tensors by name, or what they are nested in. No code of it runs.
-
-    Args:
-        path: of safetensors if its name ends so, else of torch's format.
-        inert: read objects of any class as `Inert`, not only those that are `HARMLESS`; such a large file is mapped.
-
-    Raises:
-        CodecError: damage, or objects that are more than tensors and settings.
-    """
-    import torch
-
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise CodecError(f"{path} is damaged, or no safetensors file: {error}") from error
-    modern = zipfile.is_zipfile(path)
-    try:
-        # Only new files can be asked what they hold, or be read where they lie.
-        strange = set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) if modern else set()
-        if (more := sorted(strange - HARMLESS)) and not inert:
-            raise _more_than_tensors(path, ", ".join(more))
-        with torch.serialization.safe_globals([(Inert, name) for name in sorted(HARMLESS.union(more))]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=modern and inert)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError, AttributeError) as error:
-        # torch's own words advise to run what is in the file.
-        if named := re.search(r"(?:GLOBAL|[Uu]nsupported class|function) `?([A-Za-z_][\w.]+)", str(error)):
-            raise _more_than_tensors(path, named[1]) from error
-        raise CodecError(
-            f"{path} is damaged or no file of weights, and was not opened: {type(error).__name__}"
-        ) from error
-
-
-def _more_than_tensors(path: Path, names: str) -> CodecError:
-    return CodecError(
-        f"{path} holds more than tensors and was not opened: {names}. Loading such objects can run code; save the "
-        "tensors alone, where the training ran: torch.save(network.state_dict(), FILE)"
-    )
 
 
 def _check(card: Card, path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +18,9 @@ from rdpbench.figures.style import STYLES, paper_style
 from rdpbench.paths import RUNS, available, experiment, write_file
 
 if TYPE_CHECKING:
-    import pandas as pd
     from rich.console import Console
 
     from rdpbench.figures.data import Filled, Run
-    from rdpbench.results.store.store import Contents, Store
 
 OWN = {
     "curves": "what runs measured beside what was published of the same codecs",
@@ -33,63 +31,76 @@ MOST_SCORES = 3
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A run as figures need it."""
+class FigureOptions:
+    """What was asked for of figures."""
 
-    store: Store
-    contents: Contents
-    run: Run
+    runs: tuple[str, ...] = ()
+    """Names or folders of runs, or experiments, whose runs are taken."""
+    root: str = RUNS
+    bpp: str = ""
+    """``LOW,HIGH``; of examples one rate."""
+    published_only: bool = False
+    measured_only: bool = False
+    all_sources: bool = False
+    random: bool = False
+    width: str = ""
+    codec: str = ""
+    metric: str = ""
+    dataset: str = ""
+    image: str = ""
+    crop: str = "auto"
+    style: str = "default"
+    out: Path = Path("results/figures")
+
+    def command(self, name: str) -> str:
+        """What is typed to draw a figure so."""
+        words = ["rdpbench figure", name, *(f"--run {run}" for run in self.runs)]
+        words += [f"root={self.root}"] if self.runs and self.root != RUNS else []
+        for field in fields(self)[2:-1]:
+            value = getattr(self, field.name)
+            if value != field.default:
+                words.append(f"--{field.name.replace('_', '-')}" + ("" if value is True else f" {value}"))
+        return " ".join(words)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``rdpbench figure``."""
+    usual = FigureOptions()
     parser.add_argument("names", nargs="*", metavar="NAME", help="a preset, several, all; or curves, or examples")
     parser.add_argument("--list", action="store_true", help="what there is")
     parser.add_argument(
         "--run", dest="runs", action="append", default=[], metavar="RUN", help="its points, or those of an experiment"
     )
     parser.add_argument(
-        "--root", metavar="FOLDER", default=RUNS, help="where runs lie; or root=FOLDER (default: %(default)s)"
+        "--root", metavar="FOLDER", default=usual.root, help="where runs lie; or root=FOLDER (default: %(default)s)"
     )
     side = parser.add_mutually_exclusive_group()
     side.add_argument("--published-only", action="store_true", help="nothing of runs")
     side.add_argument("--measured-only", action="store_true", help="nothing that was published")
-    parser.add_argument("--out", type=Path, default=Path("results/figures"), metavar="FOLDER", help="(%(default)s)")
-    parser.add_argument("--style", default="default", metavar="|".join(STYLES), help="fonts and widths")
-    parser.add_argument("--width", default="", metavar="single|double", help="of a column, or of the page")
-    parser.add_argument(
-        "--bpp", default="", metavar="LOW,HIGH", help="only these rates; of examples the rate: --bpp 0.1"
-    )
+    parser.add_argument("--out", type=Path, default=usual.out, metavar="FOLDER", help="(%(default)s)")
+    parser.add_argument("--style", default=usual.style, metavar="|".join(STYLES), help="fonts and widths")
     parser.add_argument("--all-sources", action="store_true", help="all published curves of a codec, not one of them")
     parser.add_argument("--random", action="store_true", help="points of random weights, too; watermarked")
-    parser.add_argument(
-        "--codec", default="", metavar="A,B", help="of curves and examples: these (default: of the run)"
-    )
-    parser.add_argument("--metric", default="", metavar="M,N", help="of curves and examples: these")
-    parser.add_argument("--dataset", default="", metavar="NAME", help="of curves without a run")
-    parser.add_argument(
-        "--image", default="", metavar="A,B", help="of examples: these images (default: the first three)"
-    )
-    parser.add_argument("--crop", default="auto", metavar="x,y,w,h", help="of examples: a window, auto, or none")
+    for name, metavar, text in (
+        ("width", "single|double", "of a column, or of the page"),
+        ("bpp", "LOW,HIGH", "only these rates; of examples the rate: --bpp 0.1"),
+        ("codec", "A,B", "of curves and examples: these (default: of the run)"),
+        ("metric", "M,N", "of curves and examples: these"),
+        ("dataset", "NAME", "of curves without a run"),
+        ("image", "A,B", "of examples: these images (default: the first three)"),
+        ("crop", "x,y,w,h", "of examples: a window, auto, or none"),
+    ):
+        parser.add_argument(f"--{name}", default=getattr(usual, name), metavar=metavar, help=text)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Draw what was asked for and say where it is; returns the exit code.
-
-    Raises:
-        UnknownName: no such preset, run, style, codec or dataset.
-        ConfigError: options that contradict one another.
-        StoreUnwritable: the folder cannot be written.
-    """
+    """Draw what was typed, or list what there is; returns the exit code. Raises as `make_figures`."""
     if options.list or not options.names:
         console.print("\n".join(listing()), highlight=False, markup=False, soft_wrap=True)
         return 0
-    paper_style(options.style)
-    loaded = [] if options.published_only else [one for name in options.runs for one in _load(name, options.root)]
-    if options.measured_only and not loaded:
-        raise ConfigError("--measured-only needs runs: --run NAME")
-    for preset in _chosen(options, loaded):
-        _make(preset, options, loaded, console)
+    given = {field.name: getattr(options, field.name) for field in fields(FigureOptions)}
+    given |= {"runs": tuple(options.runs), "root": str(options.root)}
+    make_figures(options.names, FigureOptions(**given), console)
     return 0
 
 
@@ -102,27 +113,55 @@ def listing() -> list[str]:
     lines = []
     known = presets()
     for paper, title in PAPERS.items():
-        of = [one for one in known if one.paper == paper]
-        lines += [title, *(f"  {one.name:28} {one.figure:14} {one.kind:9} {one.title}" for one in of), ""]
-    lines += ["Of no paper", *(f"  {name:28} {'':14} {'':9} {text}" for name, text in OWN.items())]
-    return lines
+        own = [preset for preset in known if preset.paper == paper]
+        lines += [
+            title,
+            *(f"  {preset.name:28} {preset.figure:14} {preset.kind:9} {preset.title}" for preset in own),
+            "",
+        ]
+    return [*lines, "Of no paper", *(f"  {name:28} {'':14} {'':9} {text}" for name, text in OWN.items())]
 
 
-def _load(name: str, root: str) -> list[Loaded]:
+def make_figures(names: Sequence[str], options: FigureOptions, console: Console) -> None:
+    """Draw figures and write tables, and say where they are.
+
+    Raises:
+        UnknownName: no such preset, run, style, codec or dataset.
+        ConfigError: options that contradict one another.
+        StoreUnwritable: the folder cannot be written.
+    """
+    paper_style(options.style)
+    asked = [] if options.published_only else options.runs
+    runs = [run for name in asked for run in _load(name, options.root)]
+    if options.measured_only and not runs:
+        raise ConfigError("--measured-only needs runs: --run NAME")
+    known = {preset.name: preset for preset in presets()}
+    chosen: list[Preset] = []
+    for name in names:
+        if name not in (*known, *OWN, "all"):
+            raise UnknownName("figure", name, [*known, *OWN, "all"], "rdpbench figure --list says what each is")
+        chosen += known.values() if name == "all" else [known[name] if name in known else _own(name, options, runs)]
+    makers = {"images": _draw_images, "heat-map": _draw_maps, "table": _write_table}
+    for preset in chosen:
+        if preset.kind == "diagram":
+            console.print(f"{preset.name}: a diagram, nothing to measure", highlight=False)
+            continue
+        written, lines = makers.get(preset.kind, _draw_curves)(preset, options, runs, console)
+        for line in (*written, *lines):
+            console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _load(name: str, root: str) -> list[Run]:
     """A run by its name or folder, or the runs that an experiment of that name leaves, as far as they are there."""
     from rdpbench.figures.data import read_run
+    from rdpbench.results.read import open_run
     from rdpbench.results.store.store import Store
 
-    places = [[Path(root) / name], [Path(name)]]
-    places += [[Path(root) / run for run in runs_named(name)]] if name in available("experiment") else []
-    for folders in places:
-        stores = [store for folder in folders if (store := Store(folder)).exists()]
-        if stores:
-            read = [(store, store.read()) for store in stores]
-            return [Loaded(store, of, read_run(store.folder.resolve().name, of)) for store, of in read]
-    runs = [path.name for path in Path(root).iterdir() if Store(path).exists()] if Path(root).is_dir() else []
-    hint = f"; rdpbench run experiment={name} makes it" if len(places) > 2 else ""
-    raise UnknownName("run", name, runs, f"looked in {root}; root=FOLDER looks elsewhere{hint}")
+    stores = []
+    if name in available("experiment") and not any(Store(place).exists() for place in (Path(root) / name, Path(name))):
+        stores = [store for folder in runs_named(name) if (store := Store(Path(root) / folder)).exists()]
+    hint = f"; rdpbench run experiment={name} makes it" if name in available("experiment") else ""
+    return [read_run(store) for store in stores or [open_run(name, root, hint)]]
 
 
 def runs_named(experiment_name: str) -> list[str]:
@@ -131,214 +170,159 @@ def runs_named(experiment_name: str) -> list[str]:
     >>> len(runs_named("taco-a1"))
     3
     """
-    found = []
-    for lines in experiment(experiment_name):
-        said = dict(line.split("=", 1) for line in lines)
-        found.append(said.get("run") or said.get("data", "").replace(",", "+"))
-    return list(dict.fromkeys(found))
+    settings = [dict(line.split("=", 1) for line in lines) for lines in experiment(experiment_name)]
+    return list(dict.fromkeys(each.get("run") or each.get("data", "").replace(",", "+") for each in settings))
 
 
-def _chosen(options: argparse.Namespace, loaded: Sequence[Loaded]) -> list[Preset]:
-    known = {one.name: one for one in presets()}
-    out = []
-    for name in options.names:
-        if name == "all":
-            out += list(known.values())
-        elif name in OWN:
-            out.append(_curves(options, loaded) if name == "curves" else _examples(options, loaded))
-        elif name in known:
-            out.append(known[name])
-        else:
-            raise UnknownName("figure", name, [*known, *OWN, "all"], "rdpbench figure --list says what each is")
-    return out
+def _own(name: str, options: FigureOptions, runs: Sequence[Run]) -> Preset:
+    """A figure of no paper: a panel for each dataset (and metric) of the runs, a series for each codec."""
+    from rdpbench.results.stats.points import metric_order
 
-
-def _curves(options: argparse.Namespace, loaded: Sequence[Loaded]) -> Preset:
-    """A panel for each dataset and metric of the runs, a curve for each codec."""
-    rows = [row for one in loaded for row in one.run.points.rows]
-    sets = list(dict.fromkeys((row.dataset, row.protocol) for row in rows)) or [(options.dataset, "as-is")]
-    found = [str(name) for one in loaded for name in one.run.frame["metric"] if name]
-    first = ["psnr", "psnr-pooled", "ms-ssim"]
-    ordered = sorted(set(found), key=lambda name: (first.index(name) if name in first else len(first), name))
-    metrics = _split(options.metric) or ordered
+    rows = [row for run in runs for row in run.points.rows]
+    sets = list(dict.fromkeys((row.dataset, row.protocol) for row in rows))
     codecs = _split(options.codec) or list(dict.fromkeys(row.codec for row in rows))
+    series = tuple(Series(codec, codec) for codec in codecs)
+    if name == "examples":
+        if not rows:
+            raise ConfigError(
+                "figure examples needs a run that kept its reconstructions: --run RUN, made with keep=all"
+            )
+        title, panels = "Reconstructions beside the original", [Panel(*where) for where in sets]
+        return Preset(name, "", "", title, "images", (), tuple(panels), series)
+    sets = sets or [(options.dataset, "as-is")]
+    there = {str(metric) for run in runs for metric in run.frame["metric"] if metric}
+    metrics = _split(options.metric) or sorted(there, key=metric_order)
     if not (sets[0][0] and metrics and codecs):
         raise ConfigError("figure curves needs --run RUN; or without one --dataset NAME --metric M --codec A,B")
-    panels = [Panel(dataset, protocol, "bpp", metric) for dataset, protocol in sets for metric in metrics]
+    panels = [Panel(*where, "bpp", metric) for where in sets for metric in metrics]
     title = ", ".join(dict.fromkeys(dataset for dataset, _ in sets))
-    return Preset("curves", "", "", title, "curves", (), tuple(panels), tuple(Series(one, one) for one in codecs))
-
-
-def _examples(options: argparse.Namespace, loaded: Sequence[Loaded]) -> Preset:
-    rows = [row for one in loaded for row in one.run.points.rows]
-    if not rows:
-        raise ConfigError("figure examples needs a run that kept its reconstructions: --run RUN, made with keep=all")
-    sets = dict.fromkeys((row.dataset, row.protocol) for row in rows)
-    codecs = _split(options.codec) or list(dict.fromkeys(row.codec for row in rows))
-    series = tuple(Series(one, one) for one in codecs)
-    panels = tuple(Panel(dataset, protocol) for dataset, protocol in sets)
-    return Preset("examples", "", "", "Reconstructions beside the original", "images", (), panels, series)
+    return Preset(name, "", "", title, "curves", (), tuple(panels), series)
 
 
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _make(preset: Preset, options: argparse.Namespace, loaded: Sequence[Loaded], console: Console) -> None:
-    if preset.kind == "diagram":
-        console.print(f"{preset.name}: a diagram, nothing to measure", highlight=False)
-        return
-    makers = {"images": _draw_images, "heat-map": _draw_maps, "table": _write_table}
-    written, lines = makers.get(preset.kind, _draw_curves)(preset, options, loaded, console)
-    for path in written:
-        console.print(f"  {path}", highlight=False, soft_wrap=True)
-    for line in lines:
-        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _frames(options: argparse.Namespace, loaded: Sequence[Loaded]) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
+def _filled(preset: Preset, options: FigureOptions, runs: Sequence[Run]) -> list[Filled]:
     """Measured and published points, as far as they were asked for; random weights never beside published ones."""
-    from rdpbench.figures.data import measured
+    from rdpbench.figures.data import between, fill, measured
     from rdpbench.results.published import published
 
-    own = measured([one.run for one in loaded], random=options.random) if loaded else None
-    return own, None if options.measured_only or options.random else published()
-
-
-def _filled(preset: Preset, options: argparse.Namespace, loaded: Sequence[Loaded]) -> list[Filled]:
-    from rdpbench.figures.data import between, fill
-
-    filled = fill(preset, *_frames(options, loaded), every=options.all_sources)
-    low, high = _range(options.bpp)
-    return between(filled, low, high) if options.bpp else filled
-
-
-def _range(text: str) -> tuple[float, float]:
+    own = measured(runs, random=options.random) if runs else None
+    theirs = None if options.measured_only or options.random else published()
+    filled = fill(preset, own, theirs, every=options.all_sources)
+    if not options.bpp:
+        return filled
     try:
-        ends = [float(part) for part in text.split(",")] if text else [0.0, float("inf")]
+        low, high = map(float, options.bpp.split(","))
     except ValueError:
-        ends = []
-    if len(ends) != 2 or not 0 <= ends[0] < ends[1]:
-        raise ConfigError(f"--bpp {text} is not LOW,HIGH, such as --bpp 0.02,1")
-    return ends[0], ends[1]
+        low = high = 0.0
+    if not 0 <= low < high:
+        raise ConfigError(f"--bpp {options.bpp} is not LOW,HIGH, such as --bpp 0.02,1")
+    return between(filled, low, high)
 
 
-def _page(
-    preset: Preset, filled: Sequence[Filled], options: argparse.Namespace, *lines: str, drawn: bool = False
-) -> Path:
+def _page(preset: Preset, filled: Sequence[Filled], options: FigureOptions, *lines: str, drawn: bool = False) -> Path:
     """Write the notes beside the figure."""
     from rdpbench.figures import notes
 
-    words = ["rdpbench figure", preset.name, *(f"--run {name}" for name in options.runs)]
-    words += [f"root={options.root}"] if options.runs and str(options.root) != RUNS else []
-    words += [f"--bpp {options.bpp}"] if options.bpp else []
-    words += [f"--{flag.replace('_', '-')}" for flag in _FLAGS if getattr(options, flag)]
-    usual = ("", "auto", "default")
-    words += [f"--{name} {getattr(options, name)}" for name in _WORDS if getattr(options, name) not in usual]
-    path: Path = options.out / f"{preset.name}.md"
-    text = notes.page(preset, filled, style=options.style, command=" ".join(words), lines=lines, drawn=drawn)
-    write_file(path, text)
+    path = options.out / f"{preset.name}.md"
+    command = options.command(preset.name)
+    write_file(path, notes.page(preset, filled, style=options.style, command=command, lines=lines, drawn=drawn))
     return path
 
 
-_FLAGS = ("published_only", "measured_only", "all_sources", "random")
-_WORDS = ("width", "codec", "metric", "dataset", "image", "crop", "style")
+Made = tuple[list[Path], list[str]]
+"""Files, and what is said below them."""
 
 
-def _draw_curves(
-    preset: Preset, options: argparse.Namespace, loaded: Sequence[Loaded], _: Console
-) -> tuple[list[Path], list[str]]:
+def _draw_curves(preset: Preset, options: FigureOptions, runs: Sequence[Run], _: Console) -> Made:
     from rdpbench.figures import curves
 
-    filled = _filled(preset, options, loaded)
+    filled = _filled(preset, options, runs)
     lines = [f"Only points of {options.bpp.replace(',', ' to ')} bpp are drawn."] if options.bpp else []
     columns = options.width or ("single" if len(preset.panels) == 1 else "double")
-    sides = (bool(loaded), not (options.measured_only or options.random))
+    sides = (bool(runs), not (options.measured_only or options.random))
     stem, style = options.out / preset.name, paper_style(options.style)
     drawn = curves.draw(preset, filled, stem, style, columns=columns, sides=sides, lines=lines)
     return [*drawn, _page(preset, filled, options, *lines)], []
 
 
-def _draw_maps(
-    preset: Preset, options: argparse.Namespace, loaded: Sequence[Loaded], _: Console
-) -> tuple[list[Path], list[str]]:
-    from rdpbench.figures import heatmap, notes
+def _draw_maps(preset: Preset, options: FigureOptions, runs: Sequence[Run], _: Console) -> Made:
+    from rdpbench.figures import heatmap
     from rdpbench.figures.data import measured
 
-    rows = heatmap.maps(preset, measured([one.run for one in loaded], random=options.random))
+    rows = heatmap.maps(preset, measured(runs, random=options.random))
     style = paper_style(options.style)
     drawn = heatmap.draw(preset, rows, options.out / preset.name, style, columns=options.width or "double")
-    filled = _filled(preset, options, loaded)
-    lines = [] if rows else [line.strip() for line in notes.to_run(preset, filled) if line]
-    return [*drawn, _page(preset, filled, options, *(heatmap.notes(preset, rows) if rows else ()))], lines
+    filled = _filled(preset, options, runs)
+    page = _page(preset, filled, options, *(heatmap.notes(preset, rows) if rows else ()))
+    return [*drawn, page], [] if rows else _to_run(preset, filled)
 
 
-def _write_table(
-    preset: Preset, options: argparse.Namespace, loaded: Sequence[Loaded], console: Console
-) -> tuple[list[Path], list[str]]:
-    from rdpbench.figures.tables import table as table_of
+def _to_run(preset: Preset, filled: Sequence[Filled]) -> list[str]:
+    from rdpbench.figures import notes
+
+    return [line.strip() for line in notes.to_run(preset, filled) if line]
+
+
+def _write_table(preset: Preset, options: FigureOptions, runs: Sequence[Run], console: Console) -> Made:
+    from rdpbench.figures.notes import paper_table
     from rdpbench.results import tables
-    from rdpbench.results.tables import latex
 
-    made = table_of(preset, _filled(preset, options, loaded))
-    console.print(tables.terminal(made))
+    table = paper_table(preset, _filled(preset, options, runs))
+    console.print(tables.Terminal(table))
     paths = [options.out / f"{preset.name}.{ending}" for ending in ("md", "tex")]
-    for path, text in zip(paths, (tables.markdown(made), latex(made)), strict=True):
+    for path, text in zip(paths, (tables.markdown(table), tables.latex(table)), strict=True):
         write_file(path, text)
     return paths, []
 
 
-def _draw_images(
-    preset: Preset, options: argparse.Namespace, loaded: Sequence[Loaded], _: Console
-) -> tuple[list[Path], list[str]]:
+def _draw_images(preset: Preset, options: FigureOptions, runs: Sequence[Run], _: Console) -> Made:
     """A figure from each run that kept images of the preset's codecs; else what to run."""
-    from rdpbench.figures import notes
-
-    filled = _filled(preset, argparse.Namespace(**{**vars(options), "bpp": ""}), loaded)
+    filled = _filled(preset, replace(options, bpp=""), runs)
     written: list[Path] = []
-    why = []
-    for one in loaded:
-        name = f"{preset.name}-{one.run.name}" if len(loaded) > 1 else preset.name
+    notes = [] if runs else ["Nothing to show without a run that kept its reconstructions: --run RUN"]
+    for run in runs:
         try:
-            paths, said = _grid(preset, options, one, name)
+            paths, said = _draw_examples(preset, options, run, f"-{run.name}" if len(runs) > 1 else "")
             written += paths
-            why += said
+            notes += said
         except MissingNeed as error:
-            why.append(str(error))
-    why += [] if loaded else ["Nothing to show without a run that kept its reconstructions: --run RUN"]
-    lines = [] if written else [*why, *(line.strip() for line in notes.to_run(preset, filled) if line)]
-    return [*written, _page(preset, filled, options, *why, drawn=bool(written))], lines
+            notes.append(str(error))
+    lines = [] if written else [*notes, *_to_run(preset, filled)]
+    return [*written, _page(preset, filled, options, *notes, drawn=bool(written))], lines
 
 
-def _grid(preset: Preset, options: argparse.Namespace, one: Loaded, name: str) -> tuple[list[Path], list[str]]:
+def _draw_examples(preset: Preset, options: FigureOptions, run: Run, suffix: str) -> Made:
     from rdpbench.figures import examples
     from rdpbench.figures.data import trained_label
-    from rdpbench.results.stats.meanings import meaning as points_meaning
+    from rdpbench.results.stats.points import meaning
 
     labels: dict[str, str] = {}
     here = {(panel.dataset, panel.protocol) for panel in preset.panels}
     for series in preset.series:
-        for row in one.run.points.rows:
+        for row in run.points.rows:
             same = (trained_label(row.codec) if options.random else row.codec) in series.labels
             if same and (row.dataset, row.protocol) in here and (options.random or row.weights != "random"):
                 labels[row.codec] = series.label
     if not labels:
         wanted = ", ".join(series.codec for series in preset.series)
-        raise MissingNeed(f"run {one.run.name} has none of {wanted} on {', '.join(sorted({d for d, _ in here}))}")
-    scored = [metric for metric in one.run.points.metrics if points_meaning(metric).kind != "set"]
-    rows = examples.kept(one.store, one.run.points, list(labels))
-    rate = float(options.bpp) if options.bpp and options.bpp.replace(".", "", 1).isdigit() else None
+        raise MissingNeed(f"run {run.name} has none of {wanted} on {', '.join(sorted({d for d, _ in here}))}")
+    rows = examples.kept(run.store, run.points, list(labels))
+    rate = float(options.bpp) if options.bpp.replace(".", "", 1).isdigit() else None
     if options.bpp and not rate:
         raise ConfigError(f"--bpp {options.bpp}: for images it is one rate, such as --bpp 0.1")
-    found = examples.examples(
-        one.store,
-        one.run.points,
+    scored = [metric for metric in run.points.metrics if meaning(metric).kind != "set"]
+    shown = examples.examples(
+        run.store,
+        run.points,
         examples.choose(rows, rate),
         images=_split(options.image),
         metrics=_split(options.metric) or scored[:MOST_SCORES],
         crop=options.crop,
     )
-    style = paper_style(options.style)
-    drawn = examples.draw(found, labels, options.out / name, style, columns=options.width or "double")
-    windows = [f"{example.image}: window {example.crop}." for example in found if example.crop is not None]
-    return drawn, [*examples.notes(found), *windows]
+    stem, style = options.out / f"{preset.name}{suffix}", paper_style(options.style)
+    drawn = examples.draw(shown, labels, stem, style, columns=options.width or "double")
+    windows = [f"{example.image}: window {example.crop}." for example in shown if example.crop is not None]
+    return drawn, [*examples.notes(shown), *windows]

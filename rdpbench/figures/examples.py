@@ -1,8 +1,7 @@
 """Example images as papers show them: the original, and beside it what codecs made of it, with bpp and scores below.
 
-Taken from the reconstructions that a run kept (``keep=all``). A crop is shown enlarged, the same for all codecs: one
-that the user names, or the window in which the codecs differ most from the original, and which one it is is said. Every
-image is checked against the hash in its row before it is shown.
+Taken from the reconstructions that a run kept (``keep=all``), each checked against the hash in its row. A window is
+shown enlarged, the same for all codecs: one that the user names, or where the codecs differ most from the original.
 """
 
 from __future__ import annotations
@@ -102,7 +101,7 @@ def worst_window(original: Image, decoded: Sequence[Image], share: float = SHARE
     """
     side = max(1, round(share * min(original.shape[:2])))
     base = original.astype(np.float64)
-    error = sum((np.square(base - one).mean(axis=2) for one in decoded), np.zeros(original.shape[:2]))
+    error = sum((np.square(base - image).mean(axis=2) for image in decoded), np.zeros(original.shape[:2]))
     sums = np.pad(error, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
     windows = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
     # Rounded, so that the order of additions does not choose between equal windows.
@@ -116,16 +115,16 @@ def kept(store: Store, points: Points, codecs: Sequence[str]) -> dict[str, list[
     Raises:
         MissingNeed: there is none of any of them.
     """
-    found: dict[str, list[Row]] = {}
+    rows: dict[str, list[Row]] = {}
     for row in points.rows:
         if row.codec in codecs and row.status == "ok" and reconstruction_path(store, row).is_file():
-            found.setdefault(row.codec, []).append(row)
-    if not found:
+            rows.setdefault(row.codec, []).append(row)
+    if not rows:
         raise MissingNeed(
             f"{store.folder} has no reconstructions of {', '.join(codecs)}. Type: rdpbench run codec=... keep=all "
             "(what is coded already is only decoded again)"
         )
-    return {codec: found[codec] for codec in codecs if codec in found}
+    return {codec: rows[codec] for codec in codecs if codec in rows}
 
 
 def choose(rows: Mapping[str, Sequence[Row]], bpp: float | None = None) -> dict[str, list[Row]]:
@@ -134,14 +133,14 @@ def choose(rows: Mapping[str, Sequence[Row]], bpp: float | None = None) -> dict[
     Without a rate it is the lowest that all codecs reach. Settings are chosen for all images alike: an image's own rate
     may differ, and stands below it.
     """
-    means: dict[str, dict[Setting, list[Row]]] = {}
-    for codec, of in rows.items():
-        for row in of:
-            means.setdefault(codec, {}).setdefault(Setting.of(row), []).append(row)
-    target = bpp or max(min(_rate(of) for of in settings.values()) for settings in means.values())
+    groups: dict[str, dict[Setting, list[Row]]] = {}
+    for codec, along in rows.items():
+        for row in along:
+            groups.setdefault(codec, {}).setdefault(row.setting, []).append(row)
+    target = bpp or max(min(map(_rate, settings.values())) for settings in groups.values())
     return {
-        codec: min(settings.values(), key=lambda of: abs(math.log(_rate(of) / target)))
-        for codec, settings in means.items()
+        codec: min(settings.values(), key=lambda group: abs(math.log(_rate(group) / target)))
+        for codec, settings in groups.items()
     }
 
 
@@ -175,27 +174,18 @@ def examples(
         raise MissingNeed(f"no reconstruction by each codec of {', '.join(missing)}; there is of: {', '.join(whole)}")
     if not whole:
         raise MissingNeed(f"no image was kept for all of {', '.join(chosen)}; run them with keep=all")
-    return [_example(store, image, by_image[image], metrics, points, crop) for image in images or whole[:most]]
-
-
-def _example(
-    store: Store,
-    image: str,
-    rows: Sequence[Row],
-    metrics: Sequence[str],
-    points: Points,
-    crop: str,
-) -> Example:
-    original = original_of(rows[0])
-    decoded = [reconstruction_of(store, row) for row in rows]
-    window = None
-    if crop != "none":
-        window = worst_window(original, decoded) if crop == "auto" else parse_crop(crop)
-        window.of(original)
-    scores = tuple(
-        tuple((name, value) for name in metrics if (value := points.value(row, name)) is not None) for row in rows
-    )
-    return Example(image, original, tuple(rows), tuple(decoded), window, crop == "auto", scores)
+    read = []
+    for image in images or whole[:most]:
+        rows = by_image[image]
+        original, decoded = original_of(rows[0]), [reconstruction_of(store, row) for row in rows]
+        window = None
+        if crop != "none":
+            window = worst_window(original, decoded) if crop == "auto" else parse_crop(crop)
+            window.of(original)
+        values = ([(name, points.value(row, name)) for name in metrics] for row in rows)
+        scores = tuple(tuple((name, value) for name, value in own if value is not None) for own in values)
+        read.append(Example(image, original, tuple(rows), tuple(decoded), window, crop == "auto", scores))
+    return read
 
 
 def original_of(row: Row) -> Image:
@@ -228,7 +218,7 @@ def reconstruction_of(store: Store, row: Row) -> Image:
 
 
 def draw(
-    found: Sequence[Example], labels: Mapping[str, str], stem: Path, style: PaperStyle, *, columns: str = "double"
+    shown: Sequence[Example], labels: Mapping[str, str], stem: Path, style: PaperStyle, *, columns: str = "double"
 ) -> list[Path]:
     """Draw the grid as PNG, PDF and SVG.
 
@@ -237,81 +227,75 @@ def draw(
         StoreUnwritable: the folder cannot be written.
     """
     with drawing(style):
-        return save(compose(found, labels, style, columns=columns), stem)
+        return save(compose(shown, labels, style, columns=columns), stem)
 
 
 def compose(
-    found: Sequence[Example], labels: Mapping[str, str], style: PaperStyle, *, columns: str = "double"
+    shown: Sequence[Example], labels: Mapping[str, str], style: PaperStyle, *, columns: str = "double"
 ) -> Figure:
     """The figure itself, a row for each image; call it inside `rdpbench.figures.style.drawing`."""
     width = style.width(columns)
-    whole = [[one.original] if one.crop is None else [one.original, one.crop.of(one.original)] for one in found]
-    wide = [[*shown, *(_shown(one, pixels) for pixels in one.decoded)] for one, shown in zip(found, whole, strict=True)]
-    across = max(len(row) for row in wide)
-    lines = 1 + max((len(scores) for one in found for scores in one.scores), default=0)
-    ratios = [_shape(wide, column) for column in range(across)]
+    grid: list[list[Image]] = []
+    for example in shown:
+        own = [example.original, *example.decoded]
+        grid.append(own if example.crop is None else [example.original, *map(example.crop.of, own)])
+    across = max(len(row) for row in grid)
+    lines = 1 + max((len(scores) for example in shown for scores in example.scores), default=0)
+    # Width over height of each column's widest image.
+    ratios = [max(r[n].shape[1] / r[n].shape[0] for r in grid if n < len(r)) for n in range(across)]
     text = lines * style.small * 1.25 / 72 + 0.05
     gap = 0.03
     free = (width - gap * (across - 1)) / sum(ratios)
     head = style.size * 1.5 / 72
-    heights = [max(free * ratios[n] * image.shape[0] / image.shape[1] for n, image in enumerate(row)) for row in wide]
-    tall = head + sum(heights) + len(found) * text
+    heights = [max(free * ratios[n] * image.shape[0] / image.shape[1] for n, image in enumerate(row)) for row in grid]
+    tall = head + sum(heights) + len(shown) * text
     figure = new_figure(width, tall, layout=None)
     top = tall - head
     texts: list[list[Text]] = []
-    for number, (one, row, height) in enumerate(zip(found, wide, heights, strict=True)):
+    for number, (example, row, height) in enumerate(zip(shown, grid, heights, strict=True)):
         left = 0.0
         for column, pixels in enumerate(row):
             place = (left / width, (top - height) / tall, free * ratios[column] / width, height / tall)
             axis = figure.add_axes(place)
-            _image(axis, pixels)
-            which = column - len(row) + len(one.rows)
-            texts.append(_words(axis, one, which, style, labels, head=number == 0, column=column))
+            axis.imshow(pixels, interpolation="nearest")
+            axis.set_anchor("N")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            for side in axis.spines.values():
+                side.set_visible(False)
+            which = column - len(row) + len(example.rows)
+            texts.append(_words(axis, example, which, style, labels, head=number == 0, column=column))
             left += free * ratios[column] + gap
         top -= height + text
     _fit(texts, ratios, free)
-    below(figure, {}, notes(found), style)
-    if any(row.weights == "random" for one in found for row in one.rows):
+    below(figure, {}, notes(shown), style)
+    if any(row.weights == "random" for example in shown for row in example.rows):
         watermark(figure)
     return figure
 
 
-def _shown(one: Example, pixels: Image) -> Image:
-    return pixels if one.crop is None else one.crop.of(pixels)
-
-
-def _shape(rows: Sequence[Sequence[Image]], column: int) -> float:
-    """Width over height of a column's widest image."""
-    return max(row[column].shape[1] / row[column].shape[0] for row in rows if column < len(row))
-
-
-def _image(axis: Axes, pixels: Image) -> None:
-    axis.imshow(pixels, interpolation="nearest")
-    axis.set_anchor("N")
-    axis.set_xticks([])
-    axis.set_yticks([])
-    for side in axis.spines.values():
-        side.set_visible(False)
-
-
 def _words(
-    axis: Axes, one: Example, which: int, style: PaperStyle, labels: Mapping[str, str], *, head: bool, column: int
+    axis: Axes, example: Example, which: int, style: PaperStyle, labels: Mapping[str, str], *, head: bool, column: int
 ) -> list[Text]:
     """The name above the first row, rate and scores below each image; the frame of the window in the original."""
     from matplotlib.patches import Rectangle
 
-    title, lines = "original" if column == 0 else "", [one.image] if column == 0 else []
-    if column == 0 and one.crop is not None:
-        corner = (one.crop.x - 0.5, one.crop.y - 0.5)
-        axis.add_patch(Rectangle(corner, one.crop.width, one.crop.height, fill=False, edgecolor="white", linewidth=1.4))
-        axis.add_patch(Rectangle(corner, one.crop.width, one.crop.height, fill=False, edgecolor="black", linewidth=0.7))
-    if column == 1 and which < 0 and one.crop is not None:
-        title, lines = "its window", [str(one.crop)]
+    crop, title, lines = example.crop, "", [""]
+    if column == 0:
+        title, lines = "original", [example.image]
+        for colour, wide in (("white", 1.4), ("black", 0.7)):
+            if crop is not None:
+                size = (crop.x - 0.5, crop.y - 0.5), crop.width, crop.height
+                axis.add_patch(Rectangle(*size, fill=False, edgecolor=colour, linewidth=wide))
+    elif which < 0:
+        title, lines = "its window", [str(crop)]
     if which >= 0:
-        row = one.rows[which]
-        several = len({other.seed for other in one.rows if other.codec == row.codec}) > 1
+        row = example.rows[which]
+        several = len({other.seed for other in example.rows if other.codec == row.codec}) > 1
         title = labels.get(row.codec, row.codec) + (f", seed {row.seed}" if several else "")
-        lines = [f"{row.bpp:.4f} bpp", *(_score(name, value) for name, value in one.scores[which])]
+        lines = [f"{row.bpp:.4f} bpp"]
+        for name, value in example.scores[which]:
+            lines.append(f"{name} {value:.2f} dB" if meaning(name).unit == "dB" else f"{name} {value:.4f}")
     above = axis.set_title(plain(title) if head else "", fontsize=style.small, pad=3)
     beneath = axis.text(
         *(0.5, -0.02, plain("\n".join(lines))),
@@ -326,38 +310,27 @@ def _words(
 
 def _fit(texts: Sequence[Sequence[Text]], ratios: Sequence[float], height: float) -> None:
     """Make all letters as small as the narrowest column asks for."""
-    across = len(ratios)
     shares = [1.0]
     for number, pair in enumerate(texts):
-        room = 0.97 * ratios[number % across] * height
+        room = 0.97 * ratios[number % len(ratios)] * height
         for text in pair:
             figure = text.get_figure(root=True)
             assert figure is not None
             shares.append(room / max(text.get_window_extent().width / figure.dpi, 1e-6))
-    for pair in texts:
-        for text in pair:
-            text.set_fontsize(float(text.get_fontsize()) * min(shares))
+    for text in (text for pair in texts for text in pair):
+        text.set_fontsize(float(text.get_fontsize()) * min(shares))
 
 
-def _score(name: str, value: float) -> str:
-    of = meaning(name)
-    shown = f"{value:.2f} dB" if of.unit == "dB" else f"{value:.4f}"
-    return f"{name} {shown}"
-
-
-def notes(found: Sequence[Example]) -> list[str]:
+def notes(shown: Sequence[Example]) -> list[str]:
     """What the windows are, and what the settings were."""
     lines = []
-    if any(one.crop is not None and one.automatic for one in found):
+    if any(example.crop is not None and example.automatic for example in shown):
         lines.append("Window (x,y,width,height): where the mean squared error over the codecs shown is largest.")
-    settings = {
-        (row.codec, f"{row.rate_field} {row.rate:g}" if row.rate is not None else "one setting")
-        if row.target_bpp is None
-        else (row.codec, f"searched for {row.target_bpp:g} bpp")
-        for one in found
-        for row in one.rows
-    }
+    rows = [row for example in shown for row in example.rows]
+    settings = set()
+    for row in rows:
+        native = f"{row.rate_field} {row.rate:g}" if row.rate is not None else "one setting"
+        settings.add((row.codec, native if row.target_bpp is None else f"searched for {row.target_bpp:g} bpp"))
     lines.append(f"Settings: {'; '.join(f'{codec} at {point}' for codec, point in sorted(settings))}.")
-    sets = dict.fromkeys(f"{row.dataset}, {row.protocol}" for one in found for row in one.rows)
-    lines.append(f"Images: {'; '.join(sets)}. Rates are of the image shown, scores of all of it.")
-    return lines
+    sets = dict.fromkeys(f"{row.dataset}, {row.protocol}" for row in rows)
+    return [*lines, f"Images: {'; '.join(sets)}. Rates are of the image shown, scores of all of it."]

@@ -1,8 +1,7 @@
 """Heat maps: a metric over two settings of a codec, such as two guidance scales, from the rows of a sweep.
 
 A row of maps for each run and rate, a map for each panel of the preset. Bright is better whichever way the metric goes;
-a cell that was not measured is hatched. No source publishes settings on axes, so that these maps are of measured points
-only.
+a cell that was not measured is hatched. No source publishes settings on axes, so the maps are of measured points only.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rdpbench.figures.curves import below
 from rdpbench.figures.data import base_name, meaning, setting, trained_label
-from rdpbench.figures.presets import Panel, Preset, Series
-from rdpbench.figures.style import WATERMARK, PaperStyle, drawing, new_figure, plain, save, watermark
-from rdpbench.results.tables import untrained
+from rdpbench.figures.presets import Panel, Preset
+from rdpbench.figures.style import WATERMARK, PaperStyle, drawing, new_figure, placeholder, plain, save, watermark
+from rdpbench.results.stats.bd import Floats
+from rdpbench.results.tables import arrow, untrained
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +30,7 @@ COLOURS = "cividis"
 
 
 @dataclass(frozen=True)
-class Map:
+class HeatMap:
     """A metric over two settings; NaN where it was not measured."""
 
     panel: Panel
@@ -39,45 +38,41 @@ class Map:
     """The run and the rate that it is of."""
     xs: tuple[float, ...]
     ys: tuple[float, ...]
-    values: NDArray[np.float64]
+    values: Floats
     """``(len(ys), len(xs))``."""
     random: bool = False
 
 
-def maps(preset: Preset, own: pd.DataFrame) -> list[list[Map]]:
+def maps(preset: Preset, own: pd.DataFrame) -> list[list[HeatMap]]:
     """A list for each series, run and rate, with a map for each panel; empty where nothing was measured."""
-    out = []
+    first = preset.panels[0]
+    here = (own["dataset"] == first.dataset) & (own["protocol"] == first.protocol) & (own["n"] > 0)
+    own = own.assign(random=untrained(own), codec=own["codec"].map(trained_label))[here]
+    rows = []
     for series in preset.series:
-        points = _of(series, preset.panels, own)
+        points = own[own["codec"].map(base_name) == series.codec]
         for (run, field, rate, random), group in points.groupby(["run", "rate_field", "rate", "random"], dropna=False):
             title = f"{series.label}, {run}" + ("" if field in ("", "none") else f", {field} {rate:g}")
             ends = dict.fromkeys(f"{bpp:.4f}" for bpp in (group["bpp"].min(), group["bpp"].max()))
-            title += f", {' to '.join(ends)} bpp"
-            made = [_map(panel, title, group, bool(random)) for panel in preset.panels]
-            if any(one.values.size for one in made):
-                out.append(made)
-    return out
+            row = [_map(panel, f"{title}, {' to '.join(ends)} bpp", group, bool(random)) for panel in preset.panels]
+            if any(part.values.size for part in row):
+                rows.append(row)
+    return rows
 
 
-def _of(series: Series, panels: Sequence[Panel], own: pd.DataFrame) -> pd.DataFrame:
-    points = own.assign(random=untrained(own), codec=own["codec"].map(trained_label))
-    here = (points["dataset"] == panels[0].dataset) & (points["protocol"] == panels[0].protocol) & (points["n"] > 0)
-    return points[here & (points["codec"].map(base_name) == series.codec)]
-
-
-def _map(panel: Panel, title: str, points: pd.DataFrame, random: bool) -> Map:
-    found: dict[tuple[float, float], float] = {}
+def _map(panel: Panel, title: str, points: pd.DataFrame, random: bool) -> HeatMap:
+    known: dict[tuple[float, float], float] = {}
     for line in points[points["metric"] == panel.value].to_dict("records"):
-        at = setting(line, panel.x), setting(line, panel.y)
-        if np.isfinite(at).all() and np.isfinite(line["value"]):
-            found[at] = float(line["value"])
-    xs, ys = (tuple(sorted({at[axis] for at in found})) for axis in (0, 1))
-    values = np.array([[found.get((x, y), np.nan) for x in xs] for y in ys], np.float64).reshape(len(ys), len(xs))
-    return Map(panel, title, xs, ys, values, random)
+        place = setting(line, panel.x), setting(line, panel.y)
+        if np.isfinite([*place, line["value"]]).all():
+            known[place] = float(line["value"])
+    xs, ys = (tuple(sorted({place[axis] for place in known})) for axis in (0, 1))
+    values = np.array([[known.get((x, y), np.nan) for x in xs] for y in ys], np.float64).reshape(len(ys), len(xs))
+    return HeatMap(panel, title, xs, ys, values, random)
 
 
 def draw(
-    preset: Preset, rows: Sequence[Sequence[Map]], stem: Path, style: PaperStyle, *, columns: str = "double"
+    preset: Preset, rows: Sequence[Sequence[HeatMap]], stem: Path, style: PaperStyle, *, columns: str = "double"
 ) -> list[Path]:
     """Draw a preset of kind ``heat-map`` as PNG, PDF and SVG; without rows, panels that say so.
 
@@ -89,73 +84,68 @@ def draw(
         return save(compose(preset, rows, style, columns=columns), stem)
 
 
-def compose(preset: Preset, rows: Sequence[Sequence[Map]], style: PaperStyle, *, columns: str = "double") -> Figure:
+def compose(preset: Preset, rows: Sequence[Sequence[HeatMap]], style: PaperStyle, *, columns: str = "double") -> Figure:
     """The figure itself; call it inside `rdpbench.figures.style.drawing`."""
     width = style.width(columns)
-    shown = rows or [[Map(panel, "", (), (), np.empty((0, 0))) for panel in preset.panels]]
+    shown = rows or [[HeatMap(panel, "", (), (), np.empty((0, 0))) for panel in preset.panels]]
     # Of a column's width two side by side, so that values can be read in the cells.
     across = len(preset.panels) if columns == "double" else min(2, len(preset.panels))
-    flat = [one for row in shown for one in row]
+    flat = [part for row in shown for part in row]
     down = -(-len(flat) // across)
     size = width / across
     figure = new_figure(width, down * (size * 0.95 + 0.1))
     axes = figure.subplots(down, across, squeeze=False)
-    for axis, one in zip(axes.flat, flat, strict=False):
-        _draw(axis, one, style)
+    for axis, part in zip(axes.flat, flat, strict=False):
+        _draw(axis, part, style)
     for axis in axes.flat[len(flat) :]:
         axis.set_axis_off()
     below(figure, {}, notes(preset, rows), style)
-    if any(one.random for one in flat):
+    if any(part.random for part in flat):
         watermark(figure)
     return figure
 
 
-def notes(preset: Preset, rows: Sequence[Sequence[Map]]) -> list[str]:
+def notes(preset: Preset, rows: Sequence[Sequence[HeatMap]]) -> list[str]:
     """What must be said of the maps."""
     if not rows:
-        return [
-            f"Not measured: {', '.join(series.label for series in preset.series)}. {preset.name}.md says what to run."
-        ]
-    titles = dict.fromkeys(row[0].title for row in rows)
-    lines = [f"{'Row' if len(titles) > 1 else 'Of'} {number}: {one}." for number, one in enumerate(titles, start=1)]
-    lines = lines if len(titles) > 1 else [f"{next(iter(titles))}."]
-    if any(not np.isfinite(one.values).all() for row in rows for one in row):
+        lacking = ", ".join(series.label for series in preset.series)
+        return [f"Not measured: {lacking}. {preset.name}.md says what to run."]
+    titles = list(dict.fromkeys(row[0].title for row in rows))
+    several, flat = len(titles) > 1, [part for row in rows for part in row]
+    lines = [f"{WATERMARK}."] if any(part.random for part in flat) else []
+    lines += [f"{f'Row {number}: ' if several else ''}{title}." for number, title in enumerate(titles, start=1)]
+    if any(not np.isfinite(part.values).all() for part in flat):
         lines.append("Hatched: not measured.")
-    lines.append("Bright is better.")
-    return [f"{WATERMARK}.", *lines] if any(one.random for row in rows for one in row) else lines
+    return [*lines, "Bright is better."]
 
 
-def _draw(axis: Axes, one: Map, style: PaperStyle) -> None:
-    of = meaning(one.panel.value)
-    arrow = "↑" if of.higher_is_better else "↓"
-    unit = f" ({of.unit})" if of.unit else ""
-    axis.set_title(plain(f"{one.panel.value}{unit} {arrow}"), loc="left", fontsize=style.small)
-    axis.set_xlabel(plain(one.panel.x), fontsize=style.small)
-    axis.set_ylabel(plain(one.panel.y), fontsize=style.small)
+def _draw(axis: Axes, part: HeatMap, style: PaperStyle) -> None:
+    unit, better = meaning(part.panel.value)
+    name = f"{part.panel.value}{f' ({unit})' if unit else ''} {arrow(bool(better))}"
+    axis.set_title(plain(name), loc="left", fontsize=style.small)
+    axis.set_xlabel(plain(part.panel.x), fontsize=style.small)
+    axis.set_ylabel(plain(part.panel.y), fontsize=style.small)
     axis.grid(visible=False)
-    if not one.values.size:
-        axis.set_xticks([])
-        axis.set_yticks([])
-        axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", va="center", color="0.5")
+    if not part.values.size:
+        placeholder(axis, "not measured")
         return
     axis.patch.set(hatch="////", edgecolor="0.8")
-    colours = COLOURS if of.higher_is_better else f"{COLOURS}_r"
-    image = axis.imshow(one.values, cmap=colours, origin="lower", aspect="auto")
-    axis.set_xticks(range(len(one.xs)), [f"{x:g}" for x in one.xs])
-    axis.set_yticks(range(len(one.ys)), [f"{y:g}" for y in one.ys])
-    _values(axis, one, image, style)
+    image = axis.imshow(part.values, cmap=COLOURS if better else f"{COLOURS}_r", origin="lower", aspect="auto")
+    axis.set_xticks(range(len(part.xs)), [f"{x:g}" for x in part.xs])
+    axis.set_yticks(range(len(part.ys)), [f"{y:g}" for y in part.ys])
+    _values(axis, part, image, style)
 
 
-def _values(axis: Axes, one: Map, image: object, style: PaperStyle) -> None:
+def _values(axis: Axes, part: HeatMap, image: object, style: PaperStyle) -> None:
     """The number in each cell, black on bright and white on dark; as small as the cells ask for."""
-    shade = image.to_rgba(one.values)  # type: ignore[attr-defined]  # an AxesImage
-    digits = 2 if meaning(one.panel.value).unit == "dB" else 3
+    shade = image.to_rgba(part.values)  # type: ignore[attr-defined]  # an AxesImage
+    digits = 2 if meaning(part.panel.value).unit == "dB" else 3
     figure = axis.get_figure(root=True)
     assert figure is not None
-    room = figure.get_figwidth() / axis.get_gridspec().ncols * 0.62 * 72 / max(1, len(one.xs))  # type: ignore[union-attr]
-    longest = max(len(f"{value:.{digits}f}") for value in one.values[np.isfinite(one.values)])
+    room = figure.get_figwidth() / axis.get_gridspec().ncols * 0.62 * 72 / max(1, len(part.xs))  # type: ignore[union-attr]
+    longest = max(len(f"{value:.{digits}f}") for value in part.values[np.isfinite(part.values)])
     size = min(style.small, room / (0.62 * longest))
-    for (row, column), value in np.ndenumerate(one.values):
+    for (row, column), value in np.ndenumerate(part.values):
         if np.isfinite(value):
             bright = float(shade[row, column, :3] @ np.array([0.2126, 0.7152, 0.0722])) > 0.5
             axis.text(

@@ -1,27 +1,32 @@
-"""What must be said of a figure: who measured what, how rates were counted, what stands in for what, what is missing.
+"""What is written of a figure: notes, the page beside it, and a paper's table.
 
-`short` goes below the panels, `page` into the Markdown file beside the figure, with every curve and its source.
+Notes say who measured what, how rates were counted, what stands in for what, and what is missing. `short` goes below
+the panels, `page` into the Markdown file beside the figure, with every curve and its source.
+
+`paper_table` has a line for each series, rate and origin. The best of a column is bold and the second underlined where
+all its numbers may be compared: of one origin, under one metric, at one rate, none in doubt. Published numbers have the
+digits of their source. A star marks numbers under another metric or on other images than the column says, a dagger
+doubtful ones.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from rdpbench.figures.data import Curve, Filled, base_name
-from rdpbench.figures.presets import PAPERS, Preset
+from rdpbench.figures.data import DrawnCurve, DrawnPoint, Filled, base_name, meaning
+from rdpbench.figures.presets import PAPERS, Panel, Preset
 from rdpbench.figures.style import WATERMARK
-from rdpbench.paths import conf_folder
-from rdpbench.results.published import BITS, read_sources
-
-if TYPE_CHECKING:
-    from rdpbench.figures.presets import Panel
+from rdpbench.paths import available
+from rdpbench.results.published import BITS, folder, read_sources
+from rdpbench.results.tables import Cell, Table, arrow, best_two
 
 
-def curves_of(filled: Iterable[Filled]) -> list[Curve]:
+def curves_of(filled: Iterable[Filled]) -> list[DrawnCurve]:
     """All curves, series by series, measured ones first."""
-    found = [curve for one in filled for curve in one.curves]
-    return sorted(found, key=lambda one: (one.series, not one.measured, one.origin, one.variant, one.bits_kind))
+    curves = [curve for panel in filled for curve in panel.curves]
+    return sorted(curves, key=lambda c: (c.series, not c.measured, c.origin, c.variant, c.bits_kind))
 
 
 def references(filled: Iterable[Filled]) -> dict[str, int]:
@@ -30,39 +35,37 @@ def references(filled: Iterable[Filled]) -> dict[str, int]:
     return {origin: number for number, origin in enumerate(ids, start=1)}
 
 
-def stands_in(panel: Panel, curve: Curve) -> bool:
-    """Is a curve of another metric or dataset than the panel's?"""
+def _substitutes(panel: Panel, curve: DrawnCurve) -> list[str]:
+    """Which metric and dataset of a curve stand in for the panel's own."""
     names = {panel.metric} if panel.at_bpp is None else {panel.x, panel.y}
-    return not set(curve.metric.split(" and ")) <= names or curve.dataset != panel.dataset
+    other = not set(curve.metric.split(" and ")) <= names
+    metrics = [f"{curve.metric} for {' over '.join(sorted(names))}"] if other else []
+    return metrics + ([f"{curve.dataset} for {panel.dataset}"] if curve.dataset != panel.dataset else [])
+
+
+def stands_in(panel: Panel, curve: DrawnCurve) -> bool:
+    """Is a curve of another metric or dataset than the panel's?"""
+    return bool(_substitutes(panel, curve))
 
 
 def short(preset: Preset, filled: Sequence[Filled]) -> list[str]:
     """Lines for below the figure: only what a reader must know to read it right."""
-    curves = curves_of(filled)
-    lines = []
-    if any(curve.random for curve in curves):
-        lines.append(f"{WATERMARK}.")
-    numbers = references(filled)
-    own = any(curve.measured for curve in curves)
+    curves, numbers = curves_of(filled), references(filled)
+    lines = [f"{WATERMARK}."] if any(curve.random for curve in curves) else []
     if numbers:
+        own = "Filled: measured here. " if any(curve.measured for curve in curves) else ""
         where = _where()
-        listed = "; ".join(f"[{number}]\N{NO-BREAK SPACE}{where.get(one, one)}" for one, number in numbers.items())
-        lines.append(f"{'Filled: measured here. ' if own else ''}Hollow: published, {listed}.")
+        listed = "; ".join(f"[{number}]\N{NO-BREAK SPACE}{where.get(key, key)}" for key, number in numbers.items())
+        lines.append(f"{own}Hollow: published, {listed}.")
     lines += _counts(curves, numbers)
-    substitutes = _substitutes(filled)
-    if substitutes:
-        lines.append(f"* Not the panel's own: {'; '.join(substitutes)}.")
+    substitutes = dict.fromkeys(text for f in filled for curve in f.curves for text in _substitutes(f.panel, curve))
+    lines += [f"* Not the panel's own: {'; '.join(substitutes)}."] if substitutes else []
     empty = _empty(preset, filled)
-    if empty:
-        lines.append(f"No data: {empty}.")
-    others = {name for one in filled for name in _names(one.others)}
+    lines += [f"No data: {empty}."] if empty else []
+    others = {(curve.label, curve.origin, curve.bits_kind) for panel in filled for curve in panel.others}
     if others:
         lines.append(f"Published, too, and not drawn: {len(others)} more curves ({preset.name}.md lists them).")
     return lines
-
-
-def _names(curves: Iterable[Curve]) -> list[tuple[str, str, str]]:
-    return [(curve.label, curve.origin, curve.bits_kind) for curve in curves]
 
 
 def page(
@@ -78,39 +81,28 @@ def page(
 
     ``lines`` are said first; of a figure that is ``drawn`` whole there is nothing left to run.
     """
-    more = lines
     numbers = references(filled)
-    hidden = dict.fromkeys(curve.origin for one in filled for curve in one.others if curve.origin not in numbers)
+    hidden = dict.fromkeys(curve.origin for panel in filled for curve in panel.others if curve.origin not in numbers)
     known = numbers | {origin: len(numbers) + nth for nth, origin in enumerate(hidden, start=1)}
-    curves = preset.kind in ("curves", "scatter")
-    said = short(preset, filled) if curves else []
-    lines = [f"# {_title(preset)}", "", *(f"- {one}" for one in [*preset.notes, *more, *said]), ""]
-    for one in filled if curves else ():
-        lines += [f"## {heading(one.panel)}", ""]
-        if one.curves or one.others:
-            lines += [
-                "| curve | points | rate counts | metric | marks | source |",
-                "| --- | ---: | --- | --- | --- | --- |",
-            ]
-            listed = [(curve, True) for curve in one.curves] + [(curve, False) for curve in one.others]
-            listed.sort(key=lambda item: (item[0].series, not item[1]))
-            lines += [_row(one.panel, curve, known, drawn=drawn) for curve, drawn in listed]
+    of_curves = preset.kind in ("curves", "scatter")
+    paper = f"{PAPERS[preset.paper]}, {preset.figure}: " if preset.paper else ""
+    notes = [*preset.notes, *lines, *(short(preset, filled) if of_curves else ())]
+    text = [f"# {paper}{preset.title}", "", *(f"- {note}" for note in notes), ""]
+    for each in filled if of_curves else ():
+        text += [f"## {heading(each.panel)}", ""]
+        if each.curves or each.others:
+            rule = "| --- | ---: | --- | --- | --- | --- |"
+            text += ["| curve | points | rate counts | metric | marks | source |", rule]
+            listed = [*((curve, True) for curve in each.curves), *((curve, False) for curve in each.others)]
+            listed.sort(key=lambda pair: (pair[0].series, not pair[1]))
+            text += [_row(each.panel, curve, known, drawn=shown) for curve, shown in listed]
         else:
-            lines.append(nothing(one.panel, None))
-        if one.empty and one.curves:
-            lines += ["", f"No data: {', '.join(one.empty)}."]
-        lines.append("")
-    lines += [*([] if drawn else to_run(preset, filled)), f"Drawn by `{command}`, style {style}.", ""]
-    return "\n".join(lines)
-
-
-def nothing(panel: Panel, sides: tuple[bool, bool] | None) -> str:
-    """What an empty panel says; ``sides`` are whether measured and published points were asked for."""
-    if panel.settings:
-        return "not measured"
-    return {(True, False): "not measured", (False, True): "no published data"}.get(
-        sides or (True, True), "no published data,\nnot measured" if sides else "No published data, not measured."
-    )
+            text.append("not measured" if each.panel.settings else "No published data, not measured.")
+        if each.empty and each.curves:
+            text += ["", f"No data: {', '.join(each.empty)}."]
+        text.append("")
+    text += [*([] if drawn else to_run(preset, filled)), f"Drawn by `{command}`, style {style}.", ""]
+    return "\n".join(text)
 
 
 def heading(panel: Panel) -> str:
@@ -121,14 +113,12 @@ def heading(panel: Panel) -> str:
     ('psnr over bpp, kodak', 9)
     """
     where = panel.dataset if panel.protocol in ("as-is", "") else f"{panel.dataset} ({panel.protocol})"
-    if not panel.metric:
-        return f"images, {where}" if panel.protocol not in ("as-is", "") else f"images, {panel.dataset}"
     over = ", ".join(panel.settings) or panel.x
-    at = f" at {panel.at_bpp:g} bpp" if panel.at_bpp is not None else ""
-    return f"{panel.metric}{f' over {over}' if over else ''}{at}, {where}"
+    rate = f" at {panel.at_bpp:g} bpp" if panel.at_bpp is not None else ""
+    return f"{panel.metric or 'images'}{f' over {over}' if panel.metric and over else ''}{rate}, {where}"
 
 
-def name(curve: Curve, numbers: dict[str, int], *, runs: bool = False) -> str:
+def name(curve: DrawnCurve, numbers: dict[str, int], *, runs: bool = False) -> str:
     """A curve in a legend: its label and where it comes from."""
     if curve.measured:
         return f"{curve.label} ({'random, ' if curve.random else ''}{curve.origin if runs else 'measured'})"
@@ -137,99 +127,170 @@ def name(curve: Curve, numbers: dict[str, int], *, runs: bool = False) -> str:
 
 def to_run(preset: Preset, filled: Sequence[Filled]) -> list[str]:
     """The command that would measure what is not measured; codecs that are not built are named."""
-    there = {(one.panel.dataset, curve.series) for one in filled for curve in one.curves if curve.measured}
-    codecs = {path.stem for path in (conf_folder() / "codec").glob("*.yaml")}
-    known = [number for number, one in enumerate(preset.series) if codecs & {base_name(label) for label in one.labels}]
-    missing = {one.codec for number, one in enumerate(preset.series) if number not in known}
-    sets = dict.fromkeys(panel.dataset for panel in preset.panels)
-    out: list[str] = []
-    left = [number for number in known if any((dataset, number) not in there for dataset in sets)]
+    there = {(panel.panel.dataset, curve.series) for panel in filled for curve in panel.curves if curve.measured}
+    codecs, sets = set(available("codec")), dict.fromkeys(panel.dataset for panel in preset.panels)
+    left: dict[str, None] = {}
+    unknown = set()
+    for number, series in enumerate(preset.series):
+        if not codecs & {base_name(label) for label in series.labels}:
+            unknown.add(series.codec)
+        elif any((dataset, number) not in there for dataset in sets):
+            left[series.codec] = None
+    lines = []
     if left:
-        names, run = dict.fromkeys(preset.series[number].codec for number in left), preset.name
-        what = f"experiment={preset.name}"
-        if not preset.paper:
-            what, run = f"codec={','.join(names)} data={','.join(sets)}", "RUN"
-        out = ["To measure what is missing:", "", f"    rdpbench run {what}"]
-        out += [f"    rdpbench figure {preset.name} --run {run}", ""]
-    if missing:
-        out += [f"Codecs that rdpbench does not have: {', '.join(sorted(missing))}.", ""]
-    return out
+        asked = f"experiment={preset.name}" if preset.paper else f"codec={','.join(left)} data={','.join(sets)}"
+        lines = ["To measure what is missing:", "", f"    rdpbench run {asked}"]
+        lines += [f"    rdpbench figure {preset.name} --run {preset.name if preset.paper else 'RUN'}", ""]
+    if unknown:
+        lines += [f"Codecs that rdpbench does not have: {', '.join(sorted(unknown))}.", ""]
+    return lines
 
 
-def _title(preset: Preset) -> str:
-    paper = f"{PAPERS[preset.paper]}, {preset.figure}: " if preset.paper else ""
-    return f"{paper}{preset.title}"
-
-
-def _row(panel: Panel, curve: Curve, numbers: dict[str, int], *, drawn: bool) -> str:
-    marks = [] if drawn else ["not drawn"]
-    marks += [f"{count} {what}" for what, count in _marked(curve).items() if count]
+def _row(panel: Panel, curve: DrawnCurve, numbers: dict[str, int], *, drawn: bool) -> str:
+    counts = {
+        "doubtful": sum(bool(point.doubts) for point in curve.points),
+        "digitised": sum(point.digitised for point in curve.points),
+        "partial": sum(point.partial for point in curve.points),
+    }
+    marks = ", ".join([*([] if drawn else ["not drawn"]), *(f"{n} {what}" for what, n in counts.items() if n)])
     doubts = "; ".join(dict.fromkeys(why for point in curve.points for why in point.doubts))
-    marked = ", ".join(marks) + (f": {doubts}" if doubts else "")
     metric = f"{curve.metric} (not the panel's)" if stands_in(panel, curve) else curve.metric
     metric += f", {curve.dataset}" if curve.dataset != panel.dataset else ""
-    cells = (name(curve, numbers), str(len(curve.points)), curve.bits_kind, metric, marked, curve.source)
+    marks += f": {doubts}" if doubts else ""
+    cells = (name(curve, numbers), str(len(curve.points)), curve.bits_kind, metric, marks, curve.source)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def _marked(curve: Curve) -> dict[str, int]:
-    points = curve.points
-    return {
-        "doubtful": sum(bool(point.doubts) for point in points),
-        "digitised": sum(point.digitised for point in points),
-        "partial": sum(point.partial for point in points),
-    }
-
-
-def _counts(curves: Sequence[Curve], numbers: dict[str, int]) -> list[str]:
+def _counts(curves: Sequence[DrawnCurve], numbers: dict[str, int]) -> list[str]:
     """What the rates count, where it is not the same for all curves."""
     kinds: dict[str, dict[str, None]] = {}
     for curve in curves:  # by the names of the legend
-        who = name(curve, numbers).replace(" (measured)", "")
-        kinds.setdefault(curve.bits_kind, {})[who] = None
+        kinds.setdefault(curve.bits_kind, {})[name(curve, numbers).replace(" (measured)", "")] = None
     if len(kinds) < 2:
-        kind = next(iter(kinds), "file")
-        return [] if kind == "file" else [f"All rates are '{kind}': {BITS.get(kind, kind)}."]
+        return [f"All rates are '{kind}': {BITS.get(kind, kind)}." for kind in kinds if kind != "file"]
     most = max(kinds, key=lambda kind: len(kinds[kind]))
     order = sorted(kinds, key=lambda kind: list(BITS).index(kind) if kind in BITS else -1)
     listed = "; ".join(f"{kind}: {', '.join(kinds[kind])}" for kind in order if kind != most)
-    others = "; the others" if len(kinds[most]) > 1 else f"; {next(iter(kinds[most]))}"
-    return [f"Rates count different things, which matters most below 0.05 bpp ({listed}{others}: {most})."]
-
-
-def _substitutes(filled: Sequence[Filled]) -> list[str]:
-    """Which metrics and datasets stand in, and for what."""
-    found: dict[str, None] = {}
-    for one in filled:
-        for curve in one.curves:
-            if stands_in(one.panel, curve):
-                names = {one.panel.metric} if one.panel.at_bpp is None else {one.panel.x, one.panel.y}
-                if not set(curve.metric.split(" and ")) <= names:
-                    found[f"{curve.metric} for {' over '.join(sorted(names))}"] = None
-                if curve.dataset != one.panel.dataset:
-                    found[f"{curve.dataset} for {one.panel.dataset}"] = None
-    return list(found)
+    others = "the others" if len(kinds[most]) > 1 else next(iter(kinds[most]))
+    return [f"Rates count different things, which matters most below 0.05 bpp ({listed}; {others}: {most})."]
 
 
 def _empty(preset: Preset, filled: Sequence[Filled]) -> str:
     """Series that no panel has, then those that some lack."""
-    everywhere = [series.label for series in preset.series if all(series.label in one.empty for one in filled)]
+    everywhere = [s.label for s in preset.series if all(s.label in panel.empty for panel in filled)]
     if len(everywhere) == len(preset.series):
         return "for any series"
-    parts = ["; ".join(everywhere) if any("," in label for label in everywhere) else ", ".join(everywhere)]
-    parts = parts if everywhere else []
-    gaps: dict[tuple[str, ...], list[str]] = {}
-    for one in filled:  # a panel without any says so itself
-        some = tuple(label for label in one.empty if label not in everywhere)
-        if some and one.curves:
-            gaps.setdefault(some, []).append(f"{one.panel.metric} on {one.panel.dataset}")
-    parts += [f"{', '.join(labels)} for {', '.join(panels)}" for labels, panels in gaps.items()]
-    return "; ".join(parts)
+    gaps: dict[str, list[str]] = {}
+    for each in filled:  # a panel without any says so itself
+        some = ", ".join(label for label in each.empty if label not in everywhere)
+        if some and each.curves:
+            gaps.setdefault(some, []).append(f"{each.panel.metric} on {each.panel.dataset}")
+    first = ("; " if any("," in label for label in everywhere) else ", ").join(everywhere)
+    return "; ".join(filter(None, [first, *(f"{labels} for {', '.join(where)}" for labels, where in gaps.items())]))
 
 
 def _where() -> dict[str, str]:
     """Each source's place, without the commit."""
-    from rdpbench.results.published import folder
-
     path = folder() / "sources.csv"
-    return {one.id: one.where.partition("@")[0] for one in read_sources(path).values()} if path.is_file() else {}
+    return {s.id: s.where.partition("@")[0] for s in read_sources(path).values()} if path.is_file() else {}
+
+
+# Tables
+
+APART = 1.1
+"""Rates further apart than this factor are not equal rates."""
+
+
+@dataclass(frozen=True)
+class _Number:
+    """What stands in one cell."""
+
+    curve: DrawnCurve
+    point: DrawnPoint
+    star: bool
+
+
+Line = tuple[int, str, float]
+"""Series, origin with its run, and the rate; NaN is -1."""
+Column = dict[Line, _Number]
+
+
+def paper_table(preset: Preset, filled: Sequence[Filled]) -> Table:
+    """The table; a series without any number is a line of dashes."""
+    numbers = references(filled)
+    columns: list[Column] = []
+    firsts: dict[Line, _Number] = {}
+    for each in filled:
+        column: Column = {}
+        for curve in each.curves:
+            for point in curve.points:
+                rate = -1.0 if math.isnan(point.bpp) else round(point.bpp, 6)
+                line = curve.series, ("" if curve.measured else "published ") + curve.origin, rate
+                column[line] = _Number(curve, point, stands_in(each.panel, curve))
+        columns.append(dict(sorted(column.items())))
+        firsts = column | firsts
+    places, ranks = [_places([*column.values()]) for column in columns], [_ranks(column) for column in columns]
+    lines = []
+    for index, series in enumerate(preset.series):
+        own = sorted(line for line in firsts if line[0] == index)  # measured ones first, by rising rate
+        for line in own:
+            curve, point = firsts[line].curve, firsts[line].point
+            origin = f"[{numbers.get(curve.origin)}] published"
+            if curve.measured:
+                origin = f"run {curve.origin}" + (" (random)" if curve.random else "")
+            row = [series.label, origin, "–" if math.isnan(point.bpp) else f"{point.bpp:.4f}"]
+            cells = (_cell(c.get(line), places[n], ranks[n].get(str(line), 0)) for n, c in enumerate(columns))
+            lines.append((*map(Cell, row), *cells))
+        if not own:
+            lines.append((Cell(series.label), *(Cell("–") for _ in range(2 + len(filled)))))
+    header = ("", "from", "bpp", *(_heading(each.panel) for each in filled))
+    sets = ", ".join(dict.fromkeys(f"{each.panel.dataset} ({each.panel.protocol})" for each in filled))
+    there = [number for line in sorted(firsts) for column in columns if (number := column.get(line))]
+    return Table(f"{preset.title}, {sets}", header, tuple(lines), tuple(_notes(preset, filled, there)))
+
+
+def _ranks(column: Column) -> dict[str, int]:
+    """Best and second, if all numbers are of one origin and metric, and at rates that are not far apart."""
+    there = list(column.values())
+    alike = {(n.curve.measured, n.curve.origin, n.curve.metric, n.curve.dataset) for n in there}
+    rates = [n.point.bpp for n in there if math.isfinite(n.point.bpp)]
+    if len(alike) != 1 or any(n.curve.random or n.point.doubts for n in there):
+        return {}
+    if len(rates) not in (0, len(there)) or (rates and max(rates) > APART * min(rates)):
+        return {}
+    shown = {str(line): round(number.point.y, _places(there)) for line, number in column.items()}
+    better = bool(meaning(there[0].curve.metric).higher_is_better)
+    return best_two(shown, better) if len(set(shown.values())) > 1 else {}
+
+
+def _places(column: Sequence[_Number]) -> int:
+    """Digits after the point: what the metric is printed with, or as many as the sources of a column give."""
+    if not column:
+        return 0
+    own = 2 if meaning(column[0].curve.metric).unit in ("dB", "ms") else 4
+    if any(number.curve.measured for number in column):
+        return own
+    return max(len(f"{number.point.y:.{own}f}".rstrip("0").partition(".")[2]) for number in column)
+
+
+def _cell(number: _Number | None, places: int, rank: int) -> Cell:
+    if number is None:
+        return Cell("–")
+    half = (number.point.high - number.point.low) / 2
+    wide = f" ±{half:.{places}f}" if math.isfinite(half) else ""
+    marks = ("*" if number.star else "") + ("†" if number.point.doubts else "")
+    return Cell(f"{number.point.y:.{places}f}{marks}{wide}", rank)
+
+
+def _heading(panel: Panel) -> str:
+    unit, better = meaning(panel.metric)
+    unit = "" if panel.metric.endswith(f"-{unit}") else unit
+    return " ".join(filter(None, (panel.metric, unit, arrow(better))))
+
+
+def _notes(preset: Preset, filled: Sequence[Filled], there: Sequence[_Number]) -> list[str]:
+    below = [line.rstrip(".") for line in short(preset, filled) if not line.startswith("Pub")]
+    below = [line.replace("Filled: measured here. ", "").replace("Hollow: published,", "Published:") for line in below]
+    doubts = dict.fromkeys(why for number in there for why in number.point.doubts)
+    below += [f"† doubtful: {'; '.join(doubts)}"] if doubts else []
+    return [f"{line}." if not line.endswith(".") else line for line in (*preset.notes, *below)]

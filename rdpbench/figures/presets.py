@@ -120,8 +120,8 @@ def presets(folder: Path | None = None) -> list[Preset]:
     5
     """
     folder = conf_folder() / "figure" if folder is None else folder
-    found = [_preset(path, read_yaml(path)) for path in sorted(folder.glob("*.yaml"))]
-    return sorted(found, key=lambda preset: (list(PAPERS).index(preset.paper), preset.kind == "table"))
+    known = [_preset(path, read_yaml(path)) for path in sorted(folder.glob("*.yaml"))]
+    return sorted(known, key=lambda preset: (list(PAPERS).index(preset.paper), preset.kind == "table"))
 
 
 def _preset(path: Path, record: Any) -> Preset:
@@ -130,10 +130,9 @@ def _preset(path: Path, record: Any) -> Preset:
         if known.get(name) not in allowed:
             raise ConfigError(f"{path}: {name} is {known.get(name)!r}; it can be {', '.join(allowed)}")
     for name, kind in (("panels", Panel), ("series", Series)):
-        parts = [_known(kind, one, f"{path}: {name}") for one in known.get(name, ())]
-        known[name] = tuple(_made(kind, part, f"{path}: {name}") for part in parts)
-    known |= {"name": path.stem, "notes": tuple(known.get("notes", ()))}
-    preset: Preset = _made(Preset, known, f"{path}")
+        where = f"{path}: {name}"
+        known[name] = tuple(_built(kind, _known(kind, part, where), where) for part in known.get(name, ()))
+    preset: Preset = _built(Preset, {"notes": (), **known, "name": path.stem}, f"{path}")
     if bool(preset.panels and preset.series) == (preset.kind == "diagram"):
         raise ConfigError(f"{path}: a diagram has no panels and series, and everything else has both")
     return preset
@@ -147,7 +146,7 @@ def _known(kind: Any, record: Any, where: str) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
 
 
-def _made(kind: Any, record: Mapping[str, Any], where: str) -> Any:
+def _built(kind: Any, record: Mapping[str, Any], where: str) -> Any:
     try:
         return kind(**record)
     except TypeError as error:

@@ -2,8 +2,6 @@
 
 A paper style sets the font, its size and the widths of a column and of the page as the venue's author kit has them, so
 that a figure is included at its size and its letters are those of the text.
-
-What a codec is drawn as: a curve, or, for what only bounds others, a line.
 """
 
 from __future__ import annotations
@@ -163,17 +161,17 @@ def log_ticks(low: float, high: float, most: int = 99) -> list[float]:
     [0.03, 0.1, 0.3, 1.0, 3.0]
     """
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
-    found: list[float] = []
+    ticks: list[float] = []
     for digits in ((1, 2, 5), (1, 3), (1,)):
-        found = [float(f"{m}e{d}") for d in decades for m in digits if low <= float(f"{m}e{d}") <= high]
-        if len(found) <= most:
+        ticks = [float(f"{m}e{d}") for d in decades for m in digits if low <= float(f"{m}e{d}") <= high]
+        if len(ticks) <= most:
             break
-    return found
+    return ticks
 
 
 def rate_axis(axis: Axes, low: float, high: float, most: int = 99) -> None:
     """Label the axis of rates: logarithmic where they span more than a factor of ten, else linear from zero."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
     if high > 10 * low > 0:
         axis.set_xscale("log")
@@ -183,8 +181,22 @@ def rate_axis(axis: Axes, low: float, high: float, most: int = 99) -> None:
         axis.xaxis.set_minor_formatter(NullFormatter())
     else:
         axis.set_xlim(0, high * 1.08)
-        axis.xaxis.set_major_locator(MaxNLocator(min(most, 6)))
+        few_ticks(axis, min(most, 6))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def few_ticks(axis: Axes, most: int) -> None:
+    """At most so many ticks below a linear axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.xaxis.set_major_locator(MaxNLocator(most))
+
+
+def placeholder(axis: Axes, text: str) -> None:
+    """A panel without anything but why."""
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color="0.5")
 
 
 def watermark(figure: Figure) -> None:

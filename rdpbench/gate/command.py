@@ -1,8 +1,6 @@
-"""The regression gate: run what a stored curve stands for, and compare; and the command that stores curves.
+"""``rdpbench regress``: run what a stored curve stands for, and compare; ``rdpbench curves update`` stores curves.
 
 Nothing is stored of partial points, and nothing is compared with them: their means are over other images.
-
-What made a stored curve, and the command that makes it again.
 """
 
 from __future__ import annotations
@@ -13,13 +11,12 @@ import platform
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import rdpbench
 from rdpbench import registry
 from rdpbench.assets import weights
 from rdpbench.codecs.contract import depends_on_cpu, needs_of
@@ -27,18 +24,28 @@ from rdpbench.config.bench import read
 from rdpbench.config.typed import full_reference
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import ConfigError, MissingNeed, RdpbenchError, StoreError, StoreUnwritable
-from rdpbench.gate import verdicts
-from rdpbench.gate.compare import SHOWN, Finding, Tolerances, Verdict, compare, read_tolerances
-from rdpbench.gate.curves import Curve, curve_path, load, measure, setting_of, write
+from rdpbench.gate.compare import (
+    SHOWN,
+    Comparison,
+    Finding,
+    GateFiles,
+    Tolerances,
+    Verdict,
+    compare,
+    lines,
+    read_tolerances,
+)
+from rdpbench.gate.curves import StoredCurve, curve_path, load, measure, setting_of, write
 from rdpbench.needs import Package, package_version
 from rdpbench.paths import available, conf_folder, curves_folders
+from rdpbench.provenance import VERSION
 from rdpbench.results.stats.current import of_store
+from rdpbench.results.store.keys import codec_identity
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
-from rdpbench.runners.execute import Done, execute
+from rdpbench.runners.execute import Done, execute, search_dataset
 from rdpbench.runners.preflight import fetch_weights
-from rdpbench.runners.sweep import search_dataset
-from rdpbench.runners.task import identity, member_of
+from rdpbench.runners.task import member_of
 from rdpbench.setting import Bench, CodecSetting, DataSetting
 
 SWEEP = ("rate", "points", "bpp", "search", "tolerance", "seed")
@@ -49,45 +56,41 @@ Pair = tuple[CodecSetting, DataSetting]
 
 def origin(bench: Bench, pair: Pair, rows: Sequence[Row], done: Done, again: str) -> dict[str, Any]:
     """What made a curve. Without times and machine names: the same curve made again is the same file."""
-    made = json.loads(identity(pair[0]))
+    coded_by = json.loads(codec_identity(pair[0]))
     codec = registry.load("codec", pair[0].use)
-    packages = [need.name for need in needs_of(codec) if isinstance(need, Package)]
+    manifests = sorted({(row.manifest, row.manifest_kind) for row in rows if row.manifest})
+    kinds = ", ".join(dict.fromkeys(kind for _, kind in manifests))
+    source = {"source": coded_by["source"]} if coded_by["source"] else {}
     return {
         "codec": pair[0].name,
         "dataset": dataset_of(pair[1]).name,
-        "manifest": _manifest(rows),
-        "configuration": {"use": made["use"], "options": made["options"]},
-        "coder": {
-            **made["coder"],
-            "version": made["version"],
-            **({"source": made["source"]} if made["source"] else {}),
-        },
-        "packages": {name: package_version(name) for name in packages},
+        "manifest": {"sha256": ", ".join(sha for sha, _ in manifests), "kind": kinds},
+        "configuration": {"use": coded_by["use"], "options": coded_by["options"]},
+        "coder": {**coded_by["coder"], "version": coded_by["version"], **source},
+        "packages": _packages(needs_of(codec)),
         "metrics": {name: _metric(name) for name in done.plan.metrics},
         "seeds": list(bench.seeds),
         "device": bench.device,
         "cpu": _cpu(depends_on_cpu(codec)),
-        "rdpbench": rdpbench.__version__,
+        "rdpbench": VERSION,
         "commits": sorted({commit for commit in _commits(done.store, {row.session for row in rows}) if commit}),
         "sweep": [line for line in bench.overrides if line.partition("=")[0] in SWEEP],
         "command": again,
     }
 
 
-def _manifest(rows: Sequence[Row]) -> dict[str, str]:
-    """Which files the dataset was, and how far their bytes are known."""
-    found = sorted({(row.manifest, row.manifest_kind) for row in rows if row.manifest})
-    return {"sha256": ", ".join(sha for sha, _ in found), "kind": ", ".join(dict.fromkeys(kind for _, kind in found))}
+def _packages(needs: Iterable[Any]) -> dict[str, str]:
+    return {need.name: package_version(need.name) for need in needs if isinstance(need, Package)}
 
 
 def _metric(name: str) -> dict[str, Any]:
     cls = registry.load("metric", name)
     needs: Iterable[Any] = getattr(cls, "needs", ())
-    packages = {need.name: package_version(need.name) for need in needs if isinstance(need, Package)}
+    packages = _packages(needs)
     return {
         "version": str(getattr(cls, "version", "1")),
         **({"packages": packages} if packages else {}),
-        **{f"{one.card.id}": weights.identity(one.card) for one in needs if isinstance(one, weights.Weights)},
+        **{f"{need.card.id}": weights.identity(need.card) for need in needs if isinstance(need, weights.Weights)},
     }
 
 
@@ -130,17 +133,14 @@ def command(bench: Bench, pair: Pair, root: Path | None) -> str:
         elif key in (*SWEEP, "metrics", "decodes", "device") or key.lstrip("+").startswith(("data.", "metrics.")):
             kept.append(line)
     name, _, options = codec.name.partition("[")
-    own = [one for one in typed["codec"] if one.rpartition(":")[2] == name]
+    own = [word for word in typed["codec"] if word.rpartition(":")[2] == name]
     words = [f"codec={name if name in available('codec') else (own or [codec.use])[0]}"]
-    folder = dict(data.options).get("path")
-    asked = [one for one in typed["data"] if one.rpartition(":")[2] == data.name]
-    own_files = {"folder": f"folder:{folder}", "manifest": f"manifest:{dict(data.options).get('file')}"}
+    files = dict(data.options)
+    asked = [word for word in typed["data"] if word.rpartition(":")[2] == data.name]
+    own_files = {"folder": f"folder:{files.get('path')}", "manifest": f"manifest:{files.get('file')}"}
     words.append(f"data={own_files.get(data.use) or (asked or [data.name])[0]}")
-    kept += [f"codec.options.{one}" for one in options.rstrip("]").split(",") if one]
+    kept += [f"codec.options.{option}" for option in options.rstrip("]").split(",") if option]
     return shlex.join(["rdpbench", "curves", "update", *words, *kept, *(["--curves", str(root)] if root else [])])
-
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class _Measured:
 
     pair: Pair
     dataset: str
-    curve: Curve
+    curve: StoredCurve
     rows: tuple[Row, ...]
 
 
@@ -160,34 +160,27 @@ def update(overrides: Sequence[str], root: Path | None) -> int:
         ConfigError: ``limit=`` is set.
         StoreError: images failed; nothing is stored then.
     """
-    bench = _whole(read(overrides))
-    bench, done = _run(bench)
+    bench, done = _run(_whole(read(overrides)))
     if done.findings:
         print("\n".join(["no curve is stored:", *done.findings]))
         return 1
     measured = list(_measure(bench, done, root))
-    if bad := [line for one in measured for line in _partial(one)]:
+    if bad := [line for now in measured for line in _partial(now)]:
         raise StoreError("no curve is stored, since points lack images:\n" + "\n".join(bad[:10]))
     tolerances = read_tolerances(conf_folder() / "regress.yaml")
-    for one in measured:
-        path = curve_path(root or curves_folders()[0], one.dataset, one.pair[0].name)
+    for now in measured:
+        codec = now.pair[0].name
+        path = curve_path(root or curves_folders()[0], now.dataset, codec)
         if path.is_file():
-            _say_changes(path, one, tolerances)
-        write(path, _renamed(one.curve, _from_here))
-        print(f"stored {path}: {len(one.curve.points)} points of {one.pair[0].name} on {one.dataset}")
+            try:
+                found = compare(_renamed(load(path, ""), full_reference), now.curve, tolerances)
+                names = tuple(point.setting.words for point in now.curve.points)
+                print("\n".join(lines(Verdict(codec, now.dataset, path, names, found))))
+            except StoreError:
+                print(f"{path} was of a newer version, or damaged; it is made anew")
+        write(path, _renamed(now.curve, _from_here))
+        print(f"stored {path}: {len(now.curve.points)} points of {codec} on {now.dataset}")
     return 0
-
-
-def _say_changes(path: Path, one: _Measured, tolerances: Tolerances) -> None:
-    try:
-        stored = _renamed(load(path, ""), full_reference)
-    except StoreError:
-        print(f"{path} was of a newer version, or damaged; it is made anew")
-        return
-    found = compare(stored, one.curve, tolerances)
-    names = tuple(point.setting.words for point in one.curve.points)
-    verdict = Verdict(one.pair[0].name, one.dataset, path, names, found.findings, found.notes, found.drifts)
-    print("\n".join(verdicts.lines(verdict)))
 
 
 def regress(
@@ -201,20 +194,21 @@ def regress(
         MissingNeed: no stored curve; the message has the command that makes it.
         StoreError: a stored curve that cannot be read.
     """
-    files = verdicts.Files(junit, markdown)
+    files = GateFiles(junit, markdown)
     files.write([], "it did not finish")
-    found: list[Verdict] = []
+    verdicts: list[Verdict] = []
     try:
         for verdict in _compared(overrides, root, fresh=fresh):
-            found.append(verdict)
-            print("\n".join(verdicts.lines(verdict)))
+            verdicts.append(verdict)
+            print("\n".join(lines(verdict)))
     except BaseException as error:
         with suppress(StoreUnwritable):  # the error that ends the command is the one to tell
-            files.write(found, str(error) if isinstance(error, RdpbenchError) else f"{type(error).__name__}: {error}")
+            said = str(error) if isinstance(error, RdpbenchError) else f"{type(error).__name__}: {error}"
+            files.write(verdicts, said)
         raise
-    files.write(found)
-    bad = sum(bool(verdict.findings) for verdict in found)
-    print(f"{len(found) - bad} of {len(found)} curves are as stored")
+    files.write(verdicts)
+    bad = sum(bool(verdict.found.findings) for verdict in verdicts)
+    print(f"{len(verdicts) - bad} of {len(verdicts)} curves are as stored")
     return 1 if bad else 0
 
 
@@ -228,28 +222,28 @@ def _compared(overrides: Sequence[str], root: Path | None, *, fresh: bool) -> It
             # What older code has stored under the same keys must not be taken for what this code does.
             bench = replace(bench, root=Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rdpbench-"))))
         for settings, pairs in _groups(bench, stored).items():
-            one = replace(read([*overrides, *settings]), grid=tuple(pairs), root=bench.root)
-            one, done = _run(one)
+            group, done = _run(replace(read([*overrides, *settings]), grid=tuple(pairs), root=bench.root))
             total = len(done.plan.tasks)
             print(f"{done.coded} tasks coded now, {total - done.coded} taken from {done.store.folder}", file=sys.stderr)
-            measured = list(_measure(one, done, root))
+            measured = list(_measure(group, done, root))
             for pair in pairs:
-                match = next((each for each in measured if _same(each.pair, pair)), None)
-                yield _verdict(pair, *stored[pair], match, done, tolerances)
+                # A search for a mean puts the settings that it found into the codec's.
+                now = next((n for n in measured if (n.pair[0].name, n.pair[1]) == (pair[0].name, pair[1])), None)
+                yield _verdict(pair, *stored[pair], now, done, tolerances)
 
 
-def _renamed(curve: Curve, rename: Callable[[str], str]) -> Curve:
+def _renamed(curve: StoredCurve, rename: Callable[[str], str]) -> StoredCurve:
     """With other names of metrics of the user's: in a file they are as seen from here, and name nobody's folders."""
-    origin = dict(curve.origin)
-    if isinstance(metrics := origin.get("metrics"), dict):
-        origin["metrics"] = {rename(name): of for name, of in metrics.items()}
 
-    def named(values: Mapping[str, T]) -> dict[str, T]:
+    def named(values: Any) -> dict[str, Any]:
         return {rename(name): value for name, value in values.items()}
 
-    points = (replace(one, values=named(one.values), averaged=named(one.averaged)) for one in curve.points)
-    images = (replace(one, values=named(one.values)) for one in curve.images)
-    return Curve(tuple(points), tuple(images), origin)
+    origin = dict(curve.origin)
+    if isinstance(metrics := origin.get("metrics"), dict):
+        origin["metrics"] = named(metrics)
+    points = (replace(point, values=named(point.values), averaged=named(point.averaged)) for point in curve.points)
+    images = (replace(image, values=named(image.values)) for image in curve.images)
+    return StoredCurve(tuple(points), tuple(images), origin)
 
 
 def _from_here(metric: str) -> str:
@@ -259,29 +253,24 @@ def _from_here(metric: str) -> str:
 
 
 def _verdict(
-    pair: Pair, path: Path, stored: Curve, now: _Measured | None, done: Done, tolerances: Tolerances
+    pair: Pair, path: Path, stored: StoredCurve, now: _Measured | None, done: Done, tolerances: Tolerances
 ) -> Verdict:
     codec, dataset = pair[0].name, dataset_of(pair[1]).name
-    curve = now.curve if now else Curve((), (), stored.origin)
-    told = compare(stored, curve, tolerances)
-    findings, notes = list(told.findings), list(told.notes)
+    curve = now.curve if now else StoredCurve((), (), stored.origin)
+    found = compare(stored, curve, tolerances)
     bad = {row.task_key: row for row in (*(now.rows if now else ()), *done.errors) if row.status != "ok"}
-    bad = {key: row for key, row in bad.items() if (row.codec, row.dataset) == (codec, dataset)}
-    findings += [Finding(setting_of(row).words, f"{row.image}: {row.error}") for row in list(bad.values())[:SHOWN]]
-    if any(row.status == "error" for row in bad.values()):
-        notes.append("what failed is tried again with retry_failed=true")
+    rows = [row for row in bad.values() if (row.codec, row.dataset) == (codec, dataset)]
+    findings = [Finding(setting_of(row).words, f"{row.image}: {row.error}") for row in rows[:SHOWN]]
     findings += [Finding("curve", line) for line in done.findings if line.startswith((f"{codec} ", f"{codec}:"))]
-    names = dict.fromkeys(point.setting.words for one in (stored, curve) for point in one.points)
-    return Verdict(codec, dataset, path, tuple(names), tuple(findings), tuple(notes), told.drifts)
+    failed = any(row.status == "error" for row in rows)
+    notes = ("what failed is tried again with retry_failed=true",) if failed else ()
+    names = dict.fromkeys(point.setting.words for part in (stored, curve) for point in part.points)
+    found = Comparison((*found.findings, *findings), found.notes + notes, found.drifts)
+    return Verdict(codec, dataset, path, tuple(names), found)
 
 
-def _same(one: Pair, other: Pair) -> bool:
-    """The same curve; a search for a mean puts the settings that it found into the codec's."""
-    return one[0].name == other[0].name and one[1] == other[1]
-
-
-def _stored(bench: Bench, root: Path | None) -> dict[Pair, tuple[Path, Curve]]:
-    out: dict[Pair, tuple[Path, Curve]] = {}
+def _stored(bench: Bench, root: Path | None) -> dict[Pair, tuple[Path, StoredCurve]]:
+    out: dict[Pair, tuple[Path, StoredCurve]] = {}
     missing = []
     folders = [root] if root else curves_folders()
     for pair in bench.grid:
@@ -298,7 +287,7 @@ def _stored(bench: Bench, root: Path | None) -> dict[Pair, tuple[Path, Curve]]:
     return out
 
 
-def _groups(bench: Bench, stored: dict[Pair, tuple[Path, Curve]]) -> dict[tuple[str, ...], list[Pair]]:
+def _groups(bench: Bench, stored: dict[Pair, tuple[Path, StoredCurve]]) -> dict[tuple[str, ...], list[Pair]]:
     """Which settings each curve brings; those with the same ones run together, so that images are read once."""
     typed = {line.partition("=")[0] for line in bench.overrides}
     out: dict[tuple[str, ...], list[Pair]] = {}
@@ -306,7 +295,7 @@ def _groups(bench: Bench, stored: dict[Pair, tuple[Path, Curve]]) -> dict[tuple[
         brings: list[str] = [] if typed & {"rate", "points", "bpp"} else list(curve.origin.get("sweep", ()))
         if not any(key.startswith("metrics") for key in typed):
             brings.append(f"metrics={','.join(curve.origin.get('metrics', ()))}")
-        out.setdefault(tuple(one for one in brings if one.partition("=")[0] not in typed), []).append(pair)
+        out.setdefault(tuple(line for line in brings if line.partition("=")[0] not in typed), []).append(pair)
     return out
 
 
@@ -325,24 +314,23 @@ def _run(bench: Bench) -> tuple[Bench, Done]:
 
 
 def _measure(bench: Bench, done: Done, root: Path | None) -> Iterator[_Measured]:
-    contents = done.store.read()
+    contents = done.contents
     for pair in bench.grid:
         codec, dataset = pair[0], dataset_of(pair[1]).name
-        mine = [task for task in done.plan.tasks if task.codec == codec and task.dataset == dataset]
-        measured = of_store(contents, map(member_of, mine))
-        rows = measured.rows
-        points, images = measure(measured, done.plan.metrics)
-        made = origin(bench, pair, rows, done, command(bench, pair, root))
-        yield _Measured(pair, dataset, Curve(points, images, made), tuple(rows))
+        tasks = [task for task in done.plan.tasks if task.codec == codec and task.dataset == dataset]
+        current = of_store(contents, map(member_of, tasks))
+        points, images = measure(current, done.plan.metrics)
+        made_by = origin(bench, pair, current.rows, done, command(bench, pair, root))
+        yield _Measured(pair, dataset, StoredCurve(points, images, made_by), tuple(current.rows))
 
 
-def _partial(one: _Measured) -> Iterator[str]:
-    named = f"  {one.pair[0].name} on {one.dataset}"
-    if not one.curve.points:
+def _partial(now: _Measured) -> Iterator[str]:
+    named = f"  {now.pair[0].name} on {now.dataset}"
+    if not now.curve.points:
         yield f"{named} has no points"
-    for point in one.curve.points:
+    for point in now.curve.points:
         if point.n < point.dataset_size:
             yield f"{named}, {point.setting.words}: {point.n} of {point.dataset_size} images"
-    for row in one.rows:
+    for row in now.rows:
         if row.status != "ok":
             yield f"{named}, {row.image}: {row.status}: {row.error}"

@@ -1,17 +1,18 @@
 """Does a run still give its stored curve? Point by point and as a whole, within stated tolerances, bytes exactly.
 
-Times are stored nowhere in a curve, and so are never compared.
-
-Did a whole curve move? BD-rate and BD-metric of a run against its stored curve, within the bounds of the gate.
-
 A point has a tolerance of its own; a codec that is a little worse at all of its points stays within each of them, and
-its curve has moved all the same. Where there is no delta, there is a reason, as in `rdpbench.results.stats.bd`.
+its curve has moved all the same. So BD-rate and BD-metric of the run against the stored curve have bounds, too
+(`Drift`). Times are stored nowhere in a curve, and so are never compared.
+
+What is found is said as lines for people, JUnit for CI, and Markdown for a pull request.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,96 +20,123 @@ from typing import Any, TypeAlias
 from rdpbench import registry
 from rdpbench.codecs.contract import depends_on_cpu
 from rdpbench.errors import ConfigError
-from rdpbench.gate.curves import VERSION, Curve, ImagePoint, Point, in_order
-from rdpbench.paths import read_yaml
-from rdpbench.results.stats.bd import METHODS, Delta, RateValues, bd_metric, bd_rate
-from rdpbench.results.stats.meanings import meaning
+from rdpbench.gate.curves import VERSION, StoredCurve, StoredImage, StoredPoint, in_order
+from rdpbench.paths import read_yaml, write_file
+from rdpbench.results import tables
+from rdpbench.results.stats.bd import METHODS, Delta, bd_metric, bd_rate
+from rdpbench.results.stats.points import meaning
+from rdpbench.results.tables import Cell, Table
 from rdpbench.setting import Setting
+
+# Tolerances
 
 
 @dataclass(frozen=True)
-class Drift:
-    """How far one curve moved under one metric."""
+class Tolerance:
+    """How far a value may be from the stored or published one."""
 
-    metric: str
-    unit: str
-    rate: Delta
-    metric_delta: Delta
-    rate_bound: float
-    """Percent; NaN where the bounds say why there is none."""
-    metric_bound: float
+    absolute: float = 0.0
+    relative: float = 0.0
 
-    @property
-    def beyond(self) -> tuple[str, ...]:
-        """The deltas that are beyond their bounds, in words."""
-        return tuple(
-            f"{name} {said(delta, bound, unit)}"
-            for name, delta, bound, unit in self._both()
-            if abs(delta.value) > bound
-        )
+    def width(self, value: float) -> float:
+        """In the unit of the value.
+
+        >>> Tolerance(0.25, 0.5).width(-1)
+        0.75
+        """
+        return self.absolute + self.relative * abs(value)
+
+    def allows(self, stored: float, now: float) -> bool:
+        """Is the difference within it?
+
+        >>> Tolerance(0.01, 0).allows(30.0, 30.005), Tolerance(0, 0.001).allows(0.5, 0.501)
+        (True, False)
+        """
+        if math.isnan(stored) or math.isnan(now):
+            return math.isnan(stored) and math.isnan(now)
+        # Digits beyond the tolerance are those of floating point.
+        return stored == now or abs(now - stored) <= self.width(stored) * (1 + 1e-9)
 
     def __str__(self) -> str:
-        return "; ".join(f"{name} {said(delta, bound, unit)}" for name, delta, bound, unit in self._both())
-
-    def _both(self) -> tuple[tuple[str, Delta, float, str], ...]:
-        return (
-            ("BD-rate", self.rate, self.rate_bound, "%"),
-            (f"BD-{self.metric}", self.metric_delta, self.metric_bound, self.unit),
-        )
+        parts = [f"{self.absolute:g}" if self.absolute else "", f"{100 * self.relative:g} %" if self.relative else ""]
+        return " + ".join(filter(None, parts)) or "nothing"
 
 
-def said(delta: Delta, bound: float, unit: str) -> str:
-    """A delta in words.
+Bound: TypeAlias = Tolerance | str
+"""How far from zero a delta may be, or why there is none to compare."""
 
-    >>> said(Delta(0.25, "pchip"), 0.1, "%"), len(said(Delta(math.nan, "pchip", "too few"), 0.1, "%"))
-    ('+0.25 % (allowed ±0.1)', 17)
+
+@dataclass(frozen=True)
+class Bounds:
+    """How far a whole curve may be from the stored one, by Bjøntegaard deltas."""
+
+    method: str
+    """Of interpolation, `rdpbench.results.stats.bd.METHODS`."""
+    rate: Mapping[str, Bound]
+    """Of BD-rate, in percent: ``absolute`` alone."""
+    metric: Mapping[str, Bound]
+    """Of BD-metric, in the metric's unit; ``relative`` is to the mean of the stored values."""
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """``conf/regress.yaml``."""
+
+    bpp: Tolerance
+    metrics: Mapping[str, Tolerance]
+    bd: Bounds
+
+    def of(self, metric: str) -> Tolerance:
+        """A metric's own, or the default."""
+        return self.metrics.get(metric, self.metrics["default"])
+
+
+def read_tolerances(path: Path) -> Tolerances:
+    """Read ``conf/regress.yaml``.
+
+    Raises:
+        ConfigError: something in it is no tolerance.
     """
-    if delta.reason:
-        return f"not told: {delta.reason}"
-    return f"{delta.value:+.3g}{f' {unit}' if unit else ''} (allowed ±{bound:.3g})"
-
-
-def drifts(stored: Curve, now: Curve, metrics: Iterable[str], bounds: Bounds) -> list[Drift]:
-    """The deltas of the run against the stored curve, over the points that both have, under each metric."""
-    after = {point.setting: point for point in now.points}
-    both = [(point, after[point.setting]) for point in stored.points if point.setting in after]
-    out = []
-    for metric in metrics:
-        of = meaning(metric)
-        pair: list[RateValues] = [
-            # The rate is of all images: it is not that of a value over some of them.
-            [(point[side].bpp, point[side].values[metric]) for point in both if _whole(point, metric)]
-            for side in (0, 1)
-        ]
-        rate_bound, metric_bound = bounds.of(metric)
-        level = math.fsum(value for _, value in pair[0]) / len(pair[0]) if pair[0] else math.nan
-        out.append(
-            Drift(
-                metric,
-                of.unit,
-                _told(bd_rate(*pair, higher_is_better=of.higher_is_better, method=bounds.method), rate_bound),
-                _told(bd_metric(*pair, method=bounds.method), metric_bound),
-                _width(rate_bound, 0.0),
-                _width(metric_bound, abs(level)),
-            )
+    try:
+        raw = read_yaml(path)
+        if "cpu_dependent" in raw:
+            raise ValueError("cpu_dependent: nothing reads that; it is the codec's class's to say (depends_on_cpu)")
+        _only(raw, "bpp", "metrics", "bd")
+        _only(raw["bd"], "method", "rate", "metric")
+        if raw["bd"]["method"] not in METHODS:
+            raise ValueError(f"{raw['bd']['method']} is none of {', '.join(METHODS)}")
+        metrics = {name: _tolerance(record) for name, record in raw["metrics"].items()}
+        rate, metric = (
+            {name: bound if bound and isinstance(bound, str) else _tolerance(bound) for name, bound in part.items()}
+            for part in (raw["bd"]["rate"], raw["bd"]["metric"])
         )
-    return out
+        if odd := [name for name, bound in rate.items() if isinstance(bound, Tolerance) and bound.relative]:
+            raise ValueError(f"bd rate of {odd[0]}: it is in percent as it is, so relative must be 0")
+        if not all("default" in part for part in (metrics, rate, metric)):
+            raise KeyError("default")
+        return Tolerances(_tolerance(raw["bpp"]), metrics, Bounds(raw["bd"]["method"], rate, metric))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"{path}: {type(error).__name__}: {error}; it needs bpp, metrics with a default, bd with a method and "
+            "with rate and metric, each with a default; a tolerance is "
+            "{absolute: 0.01, relative: 0}, both 0 or more; in bd a sentence may stand in its place"
+        ) from error
 
 
-def _whole(pair: tuple[Point, Point], metric: str) -> bool:
-    return all(metric in point.values and metric not in point.averaged for point in pair)
+def _only(raw: Mapping[str, Any], *keys: str) -> None:
+    if odd := [key for key in raw if key not in keys]:
+        raise ValueError(f"{odd[0]!r} is none of {', '.join(keys)}")
 
 
-def _told(delta: Delta, bound: Bound) -> Delta:
-    """With the gate's words for the two curves; or the reason why it is not compared."""
-    if isinstance(bound, str):
-        return Delta(math.nan, delta.method, bound)
-    return replace(delta, reason=delta.reason.replace("anchor: ", "stored: ").replace("test: ", "now: "))
+def _tolerance(raw: Mapping[str, Any]) -> Tolerance:
+    _only(raw, "absolute", "relative")
+    tolerance = Tolerance(float(raw["absolute"]), float(raw["relative"]))
+    if not (0 <= tolerance.absolute < math.inf and 0 <= tolerance.relative < math.inf):
+        raise ValueError(f"{dict(raw)} is no tolerance")
+    return tolerance
 
 
-def _width(bound: Bound, level: float) -> float:
-    return bound.absolute + bound.relative * level if isinstance(bound, Tolerance) else math.nan
-
+# What comparing gives
 
 BD = "BD-rate and BD-metric"
 """Where findings of the whole curve's rate and quality stand."""
@@ -128,14 +156,52 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What comparing one curve gave."""
+class Drift:
+    """How far one curve moved under one metric."""
 
-    codec: str
-    dataset: str
-    path: Path
-    points: tuple[str, ...]
-    """All that were compared, stored or measured."""
+    metric: str
+    unit: str
+    rate: Delta
+    metric_delta: Delta
+    rate_bound: float
+    """Percent; NaN where the bounds say why there is none."""
+    metric_bound: float
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """Both deltas with their bounds."""
+        return said(self.rate, self.rate_bound, "%"), said(self.metric_delta, self.metric_bound, self.unit)
+
+    @property
+    def named(self) -> tuple[str, str]:
+        """The same with their names."""
+        return f"BD-rate {self.words[0]}", f"BD-{self.metric} {self.words[1]}"
+
+    @property
+    def beyond(self) -> tuple[str, ...]:
+        """The deltas that are beyond their bounds, in words."""
+        wide = abs(self.rate.value) > self.rate_bound, abs(self.metric_delta.value) > self.metric_bound
+        return tuple(words for words, beyond in zip(self.named, wide, strict=True) if beyond)
+
+    def __str__(self) -> str:
+        return f"{self.metric}: {'; '.join(self.named)}"
+
+
+def said(delta: Delta, bound: float, unit: str) -> str:
+    """A delta in words.
+
+    >>> said(Delta(0.25, "pchip"), 0.1, "%"), len(said(Delta(math.nan, "pchip", "too few"), 0.1, "%"))
+    ('+0.25 % (allowed ±0.1)', 17)
+    """
+    if delta.reason:
+        return f"not told: {delta.reason}"
+    return f"{delta.value:+.3g}{f' {unit}' if unit else ''} (allowed ±{bound:.3g})"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What comparing a run with its stored curve gives."""
+
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     """What one should know, but what is no regression."""
@@ -144,17 +210,20 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What comparing a run with its stored curve gives; `Verdict` says of what."""
+class Verdict:
+    """What comparing gave, and of what."""
 
-    findings: tuple[Finding, ...]
-    notes: tuple[str, ...]
-    drifts: tuple[Drift, ...]
+    codec: str
+    dataset: str
+    path: Path
+    points: tuple[str, ...]
+    """All that were compared, stored or measured."""
+    found: Comparison
 
 
-def compare(stored: Curve, now: Curve, tolerances: Tolerances) -> Comparison:
+def compare(stored: StoredCurve, now: StoredCurve, tolerances: Tolerances) -> Comparison:
     """All findings and notes. Metrics that only the stored curve has are left out with a note."""
-    findings = _configuration(stored.origin, now.origin) + _originals(stored, now) + _definitions(stored, now)
+    findings = _origins(stored, now) + _originals(stored, now)
     exact, notes = _exactness(stored.origin, now.origin)
     if (version := stored.origin.get("version", VERSION)) != VERSION:
         notes.append(
@@ -166,8 +235,7 @@ def compare(stored: Curve, now: Curve, tolerances: Tolerances) -> Comparison:
     findings += [Finding("curve", f"{name} is not in the stored curve") for name in metrics if name not in known]
     if unused := sorted(known - metrics.keys()):
         notes.append(f"not measured now, and not compared: {', '.join(unused)}")
-    before = {point.setting: point for point in stored.points}
-    after = {point.setting: point for point in now.points}
+    before, after = stored.by_setting, now.by_setting
     shared = [name for name in metrics if name in known]
     for point in sorted({**before, **after}.values(), key=in_order):
         where = point.setting.words
@@ -178,30 +246,67 @@ def compare(stored: Curve, now: Curve, tolerances: Tolerances) -> Comparison:
         else:
             images = _Images(stored, now, point.setting)
             findings += _point(before[point.setting], after[point.setting], shared, tolerances, exact, images)
-    whole = drifts(stored, now, shared, tolerances.bd)
-    findings += [_drifted(one, stored, now) for one in whole if one.beyond]
-    return Comparison(tuple(findings), tuple(notes), tuple(whole))
+    drifts = [_drift(stored, now, metric, tolerances.bd) for metric in shared]
+    findings += [_drifted(drift, stored, now) for drift in drifts if drift.beyond]
+    return Comparison(tuple(findings), tuple(notes), tuple(drifts))
 
 
-def _drifted(drift: Drift, stored: Curve, now: Curve) -> Finding:
+def _both(stored: StoredCurve, now: StoredCurve) -> list[tuple[StoredPoint, StoredPoint]]:
+    """The points that both have."""
+    after = now.by_setting
+    return [(point, after[point.setting]) for point in stored.points if point.setting in after]
+
+
+def _drift(stored: StoredCurve, now: StoredCurve, metric: str, bounds: Bounds) -> Drift:
+    meant = meaning(metric)
+    # The rate is of all images: it is not that of a value over some of them.
+    whole = [
+        pair
+        for pair in _both(stored, now)
+        if all(metric in point.values and metric not in point.averaged for point in pair)
+    ]
+    curves = [[(pair[side].bpp, pair[side].values[metric]) for pair in whole] for side in (0, 1)]
+    level = math.fsum(value for _, value in curves[0]) / len(whole) if whole else math.nan
+    by_rate = bd_rate(*curves, higher_is_better=meant.higher_is_better, method=bounds.method)
+    by_metric = bd_metric(*curves, method=bounds.method)
+    rate_bound, metric_bound = (part.get(metric, part["default"]) for part in (bounds.rate, bounds.metric))
+    deltas = _told(by_rate, rate_bound), _told(by_metric, metric_bound)
+    return Drift(metric, meant.unit, *deltas, _width(rate_bound, 0.0), _width(metric_bound, level))
+
+
+def _told(delta: Delta, bound: Bound) -> Delta:
+    """With the gate's words for the two curves; or the reason why it is not compared."""
+    if isinstance(bound, str):
+        return Delta(math.nan, delta.method, bound)
+    return replace(delta, reason=delta.reason.replace("anchor: ", "stored: ").replace("test: ", "now: "))
+
+
+def _width(bound: Bound, level: float) -> float:
+    return math.nan if isinstance(bound, str) else bound.width(level)
+
+
+def _drifted(drift: Drift, stored: StoredCurve, now: StoredCurve) -> Finding:
     """A curve that moved as a whole, with the point and the images that moved most: in the metric, or else in rate."""
-    after = {point.setting: point for point in now.points}
-    both = [(point, after[point.setting]) for point in stored.points if point.setting in after]
+    both = _both(stored, now)
     values = {old.setting: (old.values[drift.metric], new.values[drift.metric]) for old, new in both}
     in_metric = any(old != new for old, new in values.values())
     moved = values if in_metric else {old.setting: (old.bpp, new.bpp) for old, new in both}
     most = max(moved, key=lambda setting: abs(moved[setting][1] - moved[setting][0]))
-    images = _Images(stored, now, most).moved(lambda one: one.values[drift.metric] if in_metric else one.bpp)
+    images = _Images(stored, now, most).moved(lambda image: image.values[drift.metric] if in_metric else image.bpp)
     what = drift.metric if in_metric else "bpp"
     text = f"{drift.metric}: {', '.join(drift.beyond)}; {what} most at {most.words}: {change(*moved[most])}"
     return Finding(BD, text, images)
 
 
 def _point(
-    before: Point, after: Point, metrics: Iterable[str], tolerances: Tolerances, exact: bool, images: _Images
+    before: StoredPoint,
+    after: StoredPoint,
+    metrics: Iterable[str],
+    tolerances: Tolerances,
+    exact: bool,
+    images: _Images,
 ) -> list[Finding]:
-    where = before.setting.words
-    out = []
+    findings: list[tuple[str, tuple[str, ...]]] = []
     for what, old, new in (
         ("images", before.n, after.n),
         ("size of the dataset", before.dataset_size, after.dataset_size),
@@ -209,23 +314,26 @@ def _point(
         ("what the rate counts", before.bits_kind or after.bits_kind, after.bits_kind or before.bits_kind),
     ):
         if old != new:
-            out.append(Finding(where, f"{what}: stored {old}, now {new}"))
+            findings.append((f"{what}: stored {old}, now {new}", ()))
     if exact and before.bitstreams != after.bitstreams:
-        out.append(Finding(where, f"bytes: {images.bytes()}, and the coder is the same"))
-    moved: list[tuple[str, float, float, Tolerance, Callable[[ImagePoint], float]]] = [
-        ("bpp", before.bpp, after.bpp, tolerances.bpp, lambda one: one.bpp)
+        findings.append((f"bytes: {images.bytes()}, and the coder is the same", ()))
+    moved: list[tuple[str, float, float, Tolerance, Callable[[StoredImage], float]]] = [
+        ("bpp", before.bpp, after.bpp, tolerances.bpp, lambda image: image.bpp)
     ]
     for metric in metrics:
         old, new = before.averaged.get(metric, before.n), after.averaged.get(metric, after.n)
         if old - before.n != new - after.n:
-            out.append(Finding(where, f"{metric}: stored as the mean of {old} images, now of {new}"))
+            findings.append((f"{metric}: stored as the mean of {old} images, now of {new}", ()))
         values = before.values[metric], after.values[metric]
-        moved.append((metric, *values, tolerances.of(metric), lambda one, m=metric: one.values[m]))  # type: ignore[misc]
+        moved.append((metric, *values, tolerances.of(metric), _value_of(metric)))
     for what, stored, now, tolerance, pick in moved:
         if not tolerance.allows(stored, now):
-            text = f"{what}: {change(stored, now)}, allowed {tolerance}"
-            out.append(Finding(where, text, images.moved(pick)))
-    return out
+            findings.append((f"{what}: {change(stored, now)}, allowed {tolerance}", images.moved(pick)))
+    return [Finding(before.setting.words, text, shown) for text, shown in findings]
+
+
+def _value_of(metric: str) -> Callable[[StoredImage], float]:
+    return lambda image: image.values[metric]
 
 
 def change(stored: float, now: float) -> str:
@@ -242,21 +350,20 @@ def change(stored: float, now: float) -> str:
 class _Images:
     """One point image by image, as far as both curves have that."""
 
-    def __init__(self, stored: Curve, now: Curve, setting: Setting) -> None:
-        self.before = {one.image: one for one in stored.images if one.setting == setting}
-        self.after = {one.image: one for one in now.images if one.setting == setting}
-        self.known = bool(self.before and self.after)
-        self.both = [image for image in self.before if image in self.after]
+    def __init__(self, stored: StoredCurve, now: StoredCurve, setting: Setting) -> None:
+        self.before = {image.image: image for image in stored.images if image.setting == setting}
+        self.after = {image.image: image for image in now.images if image.setting == setting}
+        self.both = [name for name in self.before if name in self.after]
 
     def bytes(self) -> str:
-        if not self.known:
+        if not (self.before and self.after):
             return "the bitstreams are not those that are stored (which, is not stored for a dataset of this size)"
         other = [name for name in self.both if self.before[name].bitstream != self.after[name].bitstream]
         if not other:
             return "the bitstreams are not of the same images as those that are stored"
         return f"{len(other)} of {len(self.before)} bitstreams differ ({_names(other)})"
 
-    def moved(self, pick: Callable[[ImagePoint], float]) -> tuple[str, ...]:
+    def moved(self, pick: Callable[[StoredImage], float]) -> tuple[str, ...]:
         pairs = {name: (pick(self.before[name]), pick(self.after[name])) for name in self.both}
         sizes = {name: abs(new - old) for name, (old, new) in pairs.items() if old != new and not math.isnan(new - old)}
         most = sorted(sizes, key=lambda name: (-sizes[name], name))[:SHOWN]
@@ -268,21 +375,28 @@ def _names(images: list[str]) -> str:
     return shown if len(images) <= SHOWN else f"{shown} and {len(images) - SHOWN} more"
 
 
-def _configuration(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[Finding]:
-    """A curve of another configuration under the same name is another curve."""
-    out = []
+def _origins(stored: StoredCurve, now: StoredCurve) -> list[Finding]:
+    """A curve of another configuration under the same name is another curve, and a metric of another version another.
+
+    So is a metric of other weights.
+    """
+    findings = []
     for what in ("codec", "dataset", "manifest", "configuration", "seeds"):
-        old, new = stored.get(what), now.get(what)
-        if what == "manifest" and old is None:
-            continue  # of version 1
+        old, new = stored.origin.get(what), now.origin.get(what)
+        # Version 1 did not say the manifest.
+        if old != new and not (what == "manifest" and old is None):
+            findings.append(f"{what}: stored {_plain(old)}, now {_plain(new)}")
+    before = stored.origin.get("metrics") or {}
+    for name, made in (now.origin.get("metrics") or {}).items():
+        old, new = ({key: part[key] for key in part if key != "packages"} for part in (before.get(name, made), made))
         if old != new:
-            out.append(Finding("curve", f"{what}: stored {_plain(old)}, now {_plain(new)}"))
-    return out
+            findings.append(f"{name}: stored under another definition ({_differences(old, new)}); store the curve anew")
+    return [Finding("curve", text) for text in findings]
 
 
-def _originals(stored: Curve, now: Curve) -> list[Finding]:
+def _originals(stored: StoredCurve, now: StoredCurve) -> list[Finding]:
     """Images that came, went, or have other pixels: then it is not the codec that moved."""
-    before, after = ({one.image: one.pixels for one in curve.images} for curve in (stored, now))
+    before, after = ({image.image: image.pixels for image in curve.images} for curve in (stored, now))
     if not before or not after:
         return []
     kinds = {
@@ -314,26 +428,14 @@ def _exactness(stored: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[bool,
         )
     metrics = stored.get("metrics") or {}
     for name, made in (now.get("metrics") or {}).items():
-        old, new = (one.get("packages") for one in (metrics.get(name, made), made))
+        old, new = (part.get("packages") for part in (metrics.get(name, made), made))
         if old != new:
             notes.append(f"{name} is computed by other packages ({_differences(old, new)})")
     return exact, notes
 
 
-def _definitions(stored: Curve, now: Curve) -> list[Finding]:
-    """A metric of another version or other weights is another metric, whatever it is called."""
-    out = []
-    before = stored.origin.get("metrics") or {}
-    for name, made in (now.origin.get("metrics") or {}).items():
-        old, new = ({key: one[key] for key in one if key != "packages"} for one in (before.get(name, made), made))
-        if old != new:
-            text = f"{name}: stored under another definition ({_differences(old, new)}); store the curve anew"
-            out.append(Finding("curve", text))
-    return out
-
-
 def _differences(old: Any, new: Any) -> str:
-    old, new = (one if isinstance(one, dict) else {} for one in (old, new))
+    old, new = (part if isinstance(part, dict) else {} for part in (old, new))
     names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
     return "; ".join(f"{name}: {_plain(old.get(name))} → {_plain(new.get(name))}" for name in names)
 
@@ -345,126 +447,113 @@ def _apart(stored: str, now: str) -> str:
     'stored avx2, now MKL_CBWR=AVX'
     """
     old, new = stored.split(), now.split()
-    only = [[word for word in one if word not in other] for one, other in ((old, new), (new, old))]
-    return f"stored {' '.join(only[0]) or 'nothing'}, now {' '.join(only[1]) or 'nothing'}"
+    only = [" ".join(word for word in words if word not in other) for words, other in ((old, new), (new, old))]
+    return f"stored {only[0] or 'nothing'}, now {only[1] or 'nothing'}"
 
 
 def _plain(value: Any) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_plain(one)}" for name, one in value.items()) or "nothing"
+        return ", ".join(f"{name} {_plain(part)}" for name, part in value.items()) or "nothing"
     return ", ".join(map(_plain, value)) if isinstance(value, list) else str(value)[:64]
 
 
+# In words
+
+
+def lines(verdict: Verdict) -> list[str]:
+    """For a terminal."""
+    moved = {finding.where for finding in verdict.found.findings} & set(verdict.points)
+    state = f"{len(moved)} not as stored" if moved else "as stored"
+    if verdict.found.findings and not moved:
+        state = "but not the curve that is stored"
+    shown = [f"{verdict.codec} on {verdict.dataset}: {len(verdict.points)} points, {state} in {verdict.path}"]
+    for finding in verdict.found.findings:
+        shown += [f"  {finding.where}: {finding.text}", *(f"      {image}" for image in finding.images)]
+    shown += [f"  {drift}" for drift in verdict.found.drifts]
+    return shown + [f"  note: {note}" for note in verdict.found.notes]
+
+
+def junit(verdicts: Sequence[Verdict], error: str = "") -> str:
+    """One suite for each curve, one case for each point; without times, since none are compared.
+
+    ``error`` is what ended the command before all curves were compared: a suite of its own.
+    """
+    root = ET.Element("testsuites", name="rdpbench regress")
+    if error:
+        suite = ET.SubElement(root, "testsuite", name="rdpbench", tests="1", failures="0", errors="1")
+        ended = ET.SubElement(suite, "testcase", classname="rdpbench", name="regress")
+        ET.SubElement(ended, "error", message=_xml(error.partition("\n")[0])).text = _xml(error)
+    for verdict in verdicts:
+        found, cases = verdict.found, ["curve", *verdict.points, BD]
+        name, failures = _xml(f"{verdict.dataset}/{verdict.codec}"), len({finding.where for finding in found.findings})
+        suite = ET.SubElement(root, "testsuite", name=name, tests=str(len(cases)), failures=str(failures), errors="0")
+        for case in cases:
+            element = ET.SubElement(suite, "testcase", classname=_xml(f"{verdict.dataset}.{verdict.codec}"), name=case)
+            if findings := [finding for finding in found.findings if finding.where == case]:
+                failure = ET.SubElement(element, "failure", message=_xml("; ".join(each.text for each in findings)))
+                shown = [line for each in findings for line in (each.text, *(f"  {image}" for image in each.images))]
+                failure.text = _xml("\n".join(shown))
+        if notes := [*map(str, found.drifts), *found.notes]:
+            ET.SubElement(suite, "system-out").text = _xml("\n".join(notes))
+    for count in ("tests", "failures", "errors"):
+        root.set(count, str(sum(int(suite.get(count, "0")) for suite in root)))
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _xml(text: str) -> str:
+    """Without the characters that XML has no way to write."""
+    return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
+
+
+def markdown(verdicts: Sequence[Verdict], error: str = "") -> str:
+    """A summary with a line for each curve, and one for each finding; and what ended the command early, if anything."""
+    parts = []
+    if error:  # as a block that Markdown leaves as it is
+        block = "\n".join(f"    {line}" for line in error.splitlines())
+        parts.append(f"rdpbench regress: ended before all curves were compared\n\n{block}\n")
+    if verdicts or not error:
+        named = [(f"{verdict.codec} on {verdict.dataset}", verdict, verdict.found) for verdict in verdicts]
+        good = sum(not found.findings for _, _, found in named)
+        title = f"rdpbench regress: {good} of {len(verdicts)} curves as stored"
+        summary = [(name, len(verdict.points), len(found.findings)) for name, verdict, found in named]
+        notes = tuple(f"{name}: {note}" for name, _, found in named for note in found.notes)
+        parts.append(_table(title, ("curve", "points", "findings"), summary, notes))
+        findings = [
+            (name, each.where, each.text, "; ".join(each.images)) for name, _, f in named for each in f.findings
+        ]
+        drifts = [(name, drift.metric, *drift.words) for name, _, found in named for drift in found.drifts]
+        if findings:
+            parts.append(_table("Findings", ("curve", "point", "finding", "images that moved most"), findings))
+        if drifts:
+            header = ("curve", "metric", "BD-rate", "BD-metric")
+            parts.append(_table("The run against the stored curves", header, drifts))
+    return "\n".join(parts)
+
+
+def _table(title: str, header: tuple[str, ...], rows: Iterable[tuple[object, ...]], notes: tuple[str, ...] = ()) -> str:
+    return tables.markdown(Table(title, header, tuple(tuple(Cell(str(cell)) for cell in row) for row in rows), notes))
+
+
 @dataclass(frozen=True)
-class Tolerance:
-    """How far a value may be from the stored one."""
+class GateFiles:
+    """Where CI wants to read what was found; None for nowhere.
 
-    absolute: float
-    relative: float
-
-    def allows(self, stored: float, now: float) -> bool:
-        """Is the difference within it?
-
-        >>> Tolerance(0.01, 0).allows(30.0, 30.005), Tolerance(0, 0.001).allows(0.5, 0.501)
-        (True, False)
-        """
-        if math.isnan(stored) or math.isnan(now):
-            return math.isnan(stored) and math.isnan(now)
-        return stored == now or abs(now - stored) <= self.absolute + self.relative * abs(stored)
-
-    def __str__(self) -> str:
-        parts = [f"{self.absolute:g}" if self.absolute else "", f"{100 * self.relative:g} %" if self.relative else ""]
-        return " + ".join(filter(None, parts)) or "nothing"
-
-
-Bound: TypeAlias = Tolerance | str
-"""How far from zero a delta may be, or why there is none to compare."""
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """How far a whole curve may be from the stored one, by Bjøntegaard deltas."""
-
-    method: str
-    """Of interpolation, `rdpbench.results.stats.bd.METHODS`."""
-    rate: Mapping[str, Bound]
-    """Of BD-rate, in percent: ``absolute`` alone."""
-    metric: Mapping[str, Bound]
-    """Of BD-metric, in the metric's unit; ``relative`` is to the mean of the stored values."""
-
-    def of(self, metric: str) -> tuple[Bound, Bound]:
-        """Those of a metric's BD-rate and BD-metric: its own, or the default.
-
-        >>> half = Tolerance(0.5, 0)
-        >>> Bounds("pchip", {"default": half, "cmmd": "it is flat"}, {"default": half}).of("cmmd")
-        ('it is flat', Tolerance(absolute=0.5, relative=0))
-        """
-        rate, value = (one.get(metric, one["default"]) for one in (self.rate, self.metric))
-        return rate, value
-
-
-@dataclass(frozen=True)
-class Tolerances:
-    """``conf/regress.yaml``."""
-
-    bpp: Tolerance
-    metrics: Mapping[str, Tolerance]
-    bd: Bounds
-
-    def of(self, metric: str) -> Tolerance:
-        """A metric's own, or the default."""
-        return self.metrics.get(metric, self.metrics["default"])
-
-
-def read_tolerances(path: Path) -> Tolerances:
-    """Read ``conf/regress.yaml``.
-
-    Raises:
-        ConfigError: something in it is no tolerance.
+    They are written when the command starts, too: one that is killed leaves files that say it did not finish, not those
+    of an earlier call.
     """
 
-    try:
-        raw = read_yaml(path)
-        if "cpu_dependent" in raw:
-            raise ValueError("cpu_dependent: nothing reads that; it is the codec's class's to say (depends_on_cpu)")
-        _only(raw, "bpp", "metrics", "bd")
-        metrics = {name: _tolerance(one) for name, one in raw["metrics"].items()}
-        bd = _bounds(raw["bd"])
-        found = Tolerances(_tolerance(raw["bpp"]), metrics, bd)
-        found.of("")
-        bd.of("")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(
-            f"{path}: {type(error).__name__}: {error}; it needs bpp, metrics with a default, bd with a method and "
-            "with rate and metric, each with a default; a tolerance is "
-            "{absolute: 0.01, relative: 0}, both 0 or more; in bd a sentence may stand in its place"
-        ) from error
-    return found
+    junit: Path | None = None
+    markdown: Path | None = None
 
+    def write(self, verdicts: Sequence[Verdict], error: str = "") -> None:
+        """Write both.
 
-def _bounds(raw: Mapping[str, Any]) -> Bounds:
-    _only(raw, "method", "rate", "metric")
-    if raw["method"] not in METHODS:
-        raise ValueError(f"{raw['method']} is none of {', '.join(METHODS)}")
-    rate, metric = (
-        {name: one if isinstance(one, str) and one else _tolerance(one) for name, one in raw[kind].items()}
-        for kind in ("rate", "metric")
-    )
-    if odd := [name for name, one in rate.items() if isinstance(one, Tolerance) and one.relative]:
-        raise ValueError(f"bd rate of {odd[0]}: it is in percent as it is, so relative must be 0")
-    return Bounds(raw["method"], rate, metric)
-
-
-def _only(raw: Mapping[str, Any], *keys: str) -> None:
-    if odd := [key for key in raw if key not in keys]:
-        raise ValueError(f"{odd[0]!r} is none of {', '.join(keys)}")
-
-
-def _tolerance(raw: Mapping[str, Any]) -> Tolerance:
-    _only(raw, "absolute", "relative")
-    found = Tolerance(float(raw["absolute"]), float(raw["relative"]))
-    if not (0 <= found.absolute < math.inf and 0 <= found.relative < math.inf):
-        raise ValueError(f"{dict(raw)} is no tolerance")
-    return found
+        Raises:
+            StoreUnwritable: a file cannot be written.
+        """
+        for path, how in ((self.junit, junit), (self.markdown, markdown)):
+            if path is not None:
+                write_file(path, how(verdicts, error))

@@ -1,15 +1,4 @@
-"""Curves: what a codec gives on a dataset, point by point, for the regression gate to compare with a stored one.
-
-Versions of stored curves: a file of an older one is brought up to this one while it is read.
-
-=  ==========================================================================================
-1  the first
-2  ``bits_kind`` of each point, what its rate counts; ``manifest`` in the companion, which files the dataset is
-=  ==========================================================================================
-
-What an older version did not say stays empty, and `regress` does not compare it.
-
-Stored curves on disk, small enough for git.
+"""Stored curves: what a codec gives on a dataset, point by point, in files small enough for git.
 
 ::
 
@@ -18,33 +7,29 @@ Stored curves on disk, small enough for git.
       <codec>.images.csv   one line per image and point, for datasets of up to 500 images: which image moved
       <codec>.json         what made it: versions of the coder and the metrics, and the command
 
-Lines are sorted and digits fixed, so that a change in git is a change of a number. Each file states its version: an
-older one is brought up to this one while it is read (`rdpbench.gate.curves`), a newer one is refused with
-what to type.
+Lines are sorted and digits fixed, so that a change in git is a change of a number. Each file states its version. Of
+version 1, which did not say what rates count (``bits_kind``) nor which files the dataset was (``manifest``), that is
+empty and not compared; a newer version is refused with what to type.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeVar
 
-from rdpbench.errors import StoreCorrupt, StoreError
+from rdpbench.errors import StoreCorrupt
 from rdpbench.metrics.contract import stated, weighed
 from rdpbench.paths import ODD, file_name, write_file
 from rdpbench.provenance import to_json
-from rdpbench.results.stats.meanings import meaning
-from rdpbench.results.stats.points import Points
+from rdpbench.results.stats.points import Points, meaning
 from rdpbench.results.stats.summary import POINT, frame
 from rdpbench.results.store.schema import Row
-from rdpbench.results.tables import text
+from rdpbench.results.tables import check_version, csv_text, read_csv, text
 from rdpbench.setting import Setting
 
 SEARCHED = "target_bpp"
@@ -52,7 +37,7 @@ SEARCHED = "target_bpp"
 
 
 @dataclass(frozen=True)
-class Point:
+class StoredPoint:
     """One rate point of a curve."""
 
     setting: Setting
@@ -68,11 +53,11 @@ class Point:
     bitstreams: str
     """sha256 over the sorted pairs of image id and bitstream sha256."""
     bits_kind: str = ""
-    """What the rate counts (`rdpbench.results.store.schema.Row`); empty in curves of a version that did not say."""
+    """What the rate counts (`rdpbench.results.store.schema.Row`)."""
 
 
 @dataclass(frozen=True)
-class ImagePoint:
+class StoredImage:
     """One image at one rate point."""
 
     setting: Setting
@@ -86,48 +71,46 @@ class ImagePoint:
 
 
 @dataclass(frozen=True)
-class Curve:
+class StoredCurve:
     """A curve with where it comes from."""
 
-    points: tuple[Point, ...]
-    images: tuple[ImagePoint, ...] = ()
+    points: tuple[StoredPoint, ...]
+    images: tuple[StoredImage, ...] = ()
     """Empty if the dataset is large."""
     origin: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def by_setting(self) -> dict[Setting, StoredPoint]:
+        """The points."""
+        return {point.setting: point for point in self.points}
 
-def measure(points: Points, metrics: Sequence[str]) -> tuple[tuple[Point, ...], tuple[ImagePoint, ...]]:
+
+def measure(points: Points, metrics: Sequence[str]) -> tuple[tuple[StoredPoint, ...], tuple[StoredImage, ...]]:
     """The points of one codec on one dataset, with the digits that files have; and the same per image.
 
     The rate is that of all images that were coded. A metric of sets has no values per image.
     """
     good: dict[Setting, list[Row]] = {setting_of(point.rows[0]): point.good for point in points.points}
     curve = []
-    for _, of in frame(points, metrics).groupby(POINT, sort=False, dropna=False):
-        first = of.iloc[0]
+    for _, lines in frame(points, metrics).groupby(POINT, sort=False, dropna=False):
+        first = lines.iloc[0]
         setting = _stored(Setting.of_line(first))
-        named = [line for _, line in of.iterrows() if line["metric"]]
-        counts = {line["metric"]: int(line["n_scored"]) for line in named}
-        for line in named:
-            if math.isfinite(line["value"]):
-                counts[line["metric"]] -= int(line["infinite"])
-        curve.append(
-            Point(
-                setting,
-                int(first["n"]),
-                int(first["dataset_size"]),
-                first["protocol"],
-                rounded(first["bpp_all"]),
-                {line["metric"]: rounded(line["value"]) for line in named},
-                {metric: count for metric, count in counts.items() if count != first["n"]},
-                _digest(sorted((row.image, row.bitstream_sha256) for row in good[setting])),
-                ",".join(sorted({row.bits_kind for row in good[setting]})),
-            )
-        )
+        values, averaged = {}, {}
+        for line in lines[lines["metric"] != ""].to_dict("records"):
+            values[line["metric"]] = rounded(line["value"])
+            count = int(line["n_scored"]) - (int(line["infinite"]) if math.isfinite(line["value"]) else 0)
+            if count != first["n"]:
+                averaged[line["metric"]] = count
+        bitstreams = _digest(sorted((row.image, row.bitstream_sha256) for row in good[setting]))
+        bits_kind = ",".join(sorted({row.bits_kind for row in good[setting]}))
+        size, bpp = int(first["dataset_size"]), rounded(first["bpp_all"])
+        counts = int(first["n"]), size, first["protocol"], bpp
+        curve.append(StoredPoint(setting, *counts, values, averaged, bitstreams, bits_kind))
     return tuple(sorted(curve, key=in_order)), _per_image(points, metrics)
 
 
-def _per_image(points: Points, metrics: Sequence[str]) -> tuple[ImagePoint, ...]:
-    out = []
+def _per_image(points: Points, metrics: Sequence[str]) -> tuple[StoredImage, ...]:
+    images = []
     for point in points.points:
         by_image: dict[str, list[Row]] = {}
         for row in point.good:
@@ -136,10 +119,11 @@ def _per_image(points: Points, metrics: Sequence[str]) -> tuple[ImagePoint, ...]
             hashes = sorted(row.bitstream_sha256 for row in seeds)
             values = {metric: _of_seeds(metric, [points.value(row, metric) for row in seeds]) for metric in metrics}
             bitstream = (hashes[0] if len(hashes) == 1 else _digest(hashes))[:16]
-            bpp = _mean(row.bpp for row in seeds)
-            setting = setting_of(point.rows[0])
-            out.append(ImagePoint(setting, image, seeds[0].pixel_sha256[:16], bitstream, bpp, values))
-    return tuple(sorted(out, key=lambda one: (*in_order(one), one.image)))
+            rates = [row.bpp for row in seeds if row.bpp is not None]
+            bpp = rounded(math.fsum(rates) / len(rates)) if rates else math.nan
+            pixels = seeds[0].pixel_sha256[:16]
+            images.append(StoredImage(setting_of(point.rows[0]), image, pixels, bitstream, bpp, values))
+    return tuple(sorted(images, key=lambda image: (*in_order(image), image.image)))
 
 
 def _of_seeds(metric: str, values: Sequence[float | None]) -> float:
@@ -151,7 +135,7 @@ def _of_seeds(metric: str, values: Sequence[float | None]) -> float:
 
 def setting_of(row: Row) -> Setting:
     """The setting that a row belongs to, as curves store it."""
-    return _stored(Setting.of(row))
+    return _stored(row.setting)
 
 
 def _stored(setting: Setting) -> Setting:
@@ -159,23 +143,10 @@ def _stored(setting: Setting) -> Setting:
     return setting if setting.target is None else Setting(SEARCHED, None, setting.target)
 
 
-def read_setting(name: str, value: float | None) -> Setting:
-    """A setting as a file states it.
-
-    >>> read_setting("target_bpp", 0.25).words, read_setting("quality", 50.0).words
-    ('target 0.25 bpp', 'quality 50')
-    """
-    return Setting(name, None, value) if name == SEARCHED else Setting(name, value)
-
-
-def in_order(point: Point | ImagePoint) -> tuple[str, float]:
+def in_order(point: StoredPoint | StoredImage) -> tuple[str, float]:
     """Sorts points along their curve."""
-    return point.setting.field, point.setting.order[0] if point.setting.field == SEARCHED else point.setting.order[1]
-
-
-def _mean(values: Iterable[float | None]) -> float:
-    there = [value for value in values if value is not None]
-    return rounded(math.fsum(there) / len(there)) if there else math.nan
+    setting = point.setting
+    return setting.field, setting.order[0] if setting.field == SEARCHED else setting.order[1]
 
 
 def _digest(record: object) -> str:
@@ -184,57 +155,12 @@ def _digest(record: object) -> str:
 
 def rounded(value: float) -> float:
     """With the digits that a file has, so that what was stored and what is measured compare exactly."""
-    return float(text(value)) if not math.isnan(value) else math.nan
+    return _number(text(value))
 
+
+# Files
 
 VERSION = 2
-
-Columns: TypeAlias = tuple[list[str], list[list[str]]]
-"""Header and lines of a CSV file, as text."""
-
-
-def _with_bits_kind(columns: Columns) -> Columns:
-    header, lines = columns
-    if "protocol" not in header:
-        return columns  # not what version 1 wrote; the reader says so
-    at = header.index("protocol") + 1
-
-    def longer(cells: list[str], cell: str) -> list[str]:
-        return [*cells[:at], cell, *cells[at:]]
-
-    return longer(header, "bits_kind"), [longer(line, "") for line in lines]
-
-
-POINTS: Mapping[int, Callable[[Columns], Columns]] = {1: _with_bits_kind}
-"""From version n to n + 1; a version that is not listed changed nothing."""
-IMAGES: Mapping[int, Callable[[Columns], Columns]] = {}
-ORIGIN: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    1: lambda record: {**record, "manifest": record.get("manifest")}
-}
-
-
-def columns(found: Columns, version: int, steps: Mapping[int, Callable[[Columns], Columns]]) -> Columns:
-    """Header and lines of a file as this version has them.
-
-    >>> columns((["protocol", "bpp"], [["as-is", "0.5"]]), 1, POINTS)
-    (['protocol', 'bits_kind', 'bpp'], [['as-is', '', '0.5']])
-    """
-    for step in range(version, VERSION):
-        found = steps[step](found) if step in steps else found
-    return found
-
-
-def brought_up(record: dict[str, Any], version: int) -> dict[str, Any]:
-    """What made a curve, as this version says it; ``version`` stays what it was.
-
-    >>> sorted(brought_up({"version": 1}, 1).items())
-    [('manifest', None), ('version', 1)]
-    """
-    for step in range(version, VERSION):
-        record = ORIGIN[step](record) if step in ORIGIN else record
-    return record
-
-
 KIND, IMAGES_KIND = "rdpbench-curve", "rdpbench-curve-images"
 MOST_IMAGES = 500
 """Datasets of more images are stored without their lines per image: git is no place for megabytes of them."""
@@ -252,33 +178,27 @@ def curve_path(root: Path, dataset: str, codec: str) -> Path:
     return root / file_name(dataset, ODD) / f"{file_name(codec, ODD)}.csv"
 
 
-def write(path: Path, curve: Curve) -> list[Path]:
+def write(path: Path, curve: StoredCurve) -> list[Path]:
     """Write a curve's files; returns them. Large datasets go without the lines per image.
 
     Raises:
         StoreUnwritable: the folder cannot be written.
     """
     metrics = list(curve.points[0].values) if curve.points else []
-    lines: list[list[object]] = [
-        [
-            *[*_setting(point), point.n, point.dataset_size, point.protocol],
-            *[point.bits_kind, text(point.bpp)],
-            *(text(point.values[metric]) for metric in metrics),
-            *[";".join(f"{metric}={count}" for metric, count in point.averaged.items()), point.bitstreams],
-        ]
-        for point in curve.points
-    ]
-    files = {path: _csv(KIND, [*FIRST, *metrics, *LAST], lines)}
+    lines: list[Sequence[object]] = [[*FIRST, *metrics, *LAST]]
+    for point in curve.points:
+        values = [text(point.values[metric]) for metric in metrics]
+        averaged = ";".join(f"{metric}={count}" for metric, count in point.averaged.items())
+        size = point.n, point.dataset_size, point.protocol, point.bits_kind, text(point.bpp)
+        lines.append([*_setting(point), *size, *values, averaged, point.bitstreams])
+    files = {path: csv_text(KIND, VERSION, lines)}
     images = path.with_name(f"{path.stem}.images.csv")
     if curve.images and curve.points[0].n <= MOST_IMAGES:
-        lines = [
-            [
-                *[*_setting(one), one.image, one.pixels, one.bitstream, text(one.bpp)],
-                *(text(one.values[metric]) for metric in metrics),
-            ]
-            for one in curve.images
-        ]
-        files[images] = _csv(IMAGES_KIND, [*IMAGE, *metrics], lines)
+        lines = [[*IMAGE, *metrics]]
+        for image in curve.images:
+            values = [text(image.values[metric]) for metric in metrics]
+            lines.append([*_setting(image), image.image, image.pixels, image.bitstream, text(image.bpp), *values])
+        files[images] = csv_text(IMAGES_KIND, VERSION, lines)
     origin = {"curve": KIND, "version": VERSION, **curve.origin} | {"version": VERSION}
     files[path.with_suffix(".json")] = to_json(origin, indent=1, ensure_ascii=False) + "\n"
     for file, content in files.items():
@@ -288,116 +208,85 @@ def write(path: Path, curve: Curve) -> list[Path]:
     return list(files)
 
 
-def _setting(point: Point | ImagePoint) -> tuple[str, str]:
+def _setting(point: StoredPoint | StoredImage) -> tuple[str, str]:
     """Name and value of the native setting, ``target_bpp`` and the target, or neither for a single point."""
     setting = point.setting
     return setting.field, text(setting.rate if setting.target is None else setting.target)
 
 
-def _csv(kind: str, header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    out.write(f"# {kind} v{VERSION}\n")
-    writer.writerows([header, *lines])
-    return out.getvalue()
-
-
-def load(path: Path, again: str) -> Curve:
+def load(path: Path, again: str) -> StoredCurve:
     """Read a curve; ``again`` is the command that makes it, for messages.
 
     Raises:
         StoreError: a file of a newer version, with what to type.
         StoreCorrupt: a file that was edited to something else, or is not complete.
     """
-    metrics, lines = _read(path, KIND, (FIRST, LAST), POINTS, again)
-    points = [_parsed(path, number, lambda one=one: _point(one, metrics), again) for number, one in lines]
-    twice = {a.setting.words for a in points for b in points if a is not b and a.setting == b.setting}
-    if twice:
-        raise StoreCorrupt(f"{path} holds points twice: {', '.join(sorted(twice))}. Make it again: {again}")
-    per_image: list[ImagePoint] = []
-    images = path.with_name(f"{path.stem}.images.csv")
-    if images.is_file():
-        named, lines = _read(images, IMAGES_KIND, (IMAGE, ()), IMAGES, again)
-        per_image = [_parsed(images, number, lambda one=one: _image(one, named), again) for number, one in lines]
+    again = f"Make it again: {again}"
+    points = _read(path, KIND, (FIRST, LAST), _point, again)
+    settings = [point.setting for point in points]
+    if twice := {setting.words for setting in settings if settings.count(setting) > 1}:
+        raise StoreCorrupt(f"{path} holds points twice: {', '.join(sorted(twice))}. {again}")
+    file = path.with_name(f"{path.stem}.images.csv")
+    images = _read(file, IMAGES_KIND, (IMAGE, ()), _image, again) if file.is_file() else []
     beside = path.with_suffix(".json")
     try:
         origin = json.loads(beside.read_text(encoding="utf-8"))
         version = origin["version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreCorrupt(
-            f"{beside}, which says what made {path.name}, cannot be read. Make it again: {again}"
-        ) from error
-    origin = brought_up(origin, _check(beside, version, again))
-    return Curve(tuple(sorted(points, key=in_order)), tuple(per_image), origin)
+        raise StoreCorrupt(f"{beside}, which says what made {path.name}, cannot be read. {again}") from error
+    check_version(beside, version, VERSION, again)
+    return StoredCurve(tuple(sorted(points, key=in_order)), tuple(images), {"manifest": None, **origin})
+
+
+T = TypeVar("T")
 
 
 def _read(
     path: Path,
     kind: str,
-    fixed: tuple[Sequence[str], Sequence[str]],
-    steps: Mapping[int, Callable[[Columns], Columns]],
+    columns: tuple[Sequence[str], Sequence[str]],
+    parse: Callable[[Mapping[str, str], Mapping[str, float]], T],
     again: str,
-) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The metrics of a file, and its lines with their numbers."""
-    first, last = fixed
-    try:
-        start, _, rest = path.read_text(encoding="utf-8").partition("\n")
-        stated = re.fullmatch(rf"# {kind} v(\d+)\s*", start)
-        if stated is None:
-            raise StoreCorrupt(f"{path}:1: found {start[:60]!r}, not '# {kind} v{VERSION}'. Make it again: {again}")
-        version = _check(path, int(stated[1]), again)
-        reader = csv.reader(io.StringIO(rest), strict=True)
-        header = next(reader, [])
-        numbered = [(reader.line_num + 1, line) for line in reader if line]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise StoreCorrupt(f"{path} cannot be read: {error}. Make it again: {again}") from error
-    header, lines = columns((header, [line for _, line in numbered]), version, steps)
+) -> list[T]:
+    """What each line of a file says; its metrics stand between the first and the last columns."""
+    version, header, lines = read_csv(path, kind, VERSION, again)
+    first, last = ([name for name in part if version > 1 or name != "bits_kind"] for part in columns)
     metrics = header[len(first) : len(header) - len(last)]
     if header != [*first, *metrics, *last]:
-        raise StoreCorrupt(f"{path}:2: other columns than {', '.join((*first, '...', *last))}. Make it again: {again}")
-    return metrics, [(number, line) for (number, _), line in zip(numbered, lines, strict=True)]
+        raise StoreCorrupt(f"{path}:2: other columns than {', '.join((*first, '...', *last))}. {again}")
+    parsed = []
+    for number, line in lines:
+        try:
+            cells = dict(zip(header, line, strict=True))
+            parsed.append(parse(cells, {metric: _number(cells[metric]) for metric in metrics}))
+        except ValueError as error:
+            raise StoreCorrupt(f"{path}:{number}: not a line of a stored curve ({error}). {again}") from error
+    return parsed
 
 
-def _check(path: Path, version: object, again: str) -> int:
-    if isinstance(version, int) and 1 <= version <= VERSION:
-        return version
-    if isinstance(version, int) and version > VERSION:
-        raise StoreError(
-            f"{path} has version {version}, and this rdpbench reads up to {VERSION}: it was written by a newer one. "
-            f"Type: pip install --upgrade rdpbench, or make it again with this one: {again}"
-        )
-    raise StoreError(f"{path} has version {version}, which there never was. Make it again: {again}")
+def _read_setting(cells: Mapping[str, str]) -> Setting:
+    name, value = cells["rate_field"], float(cells["rate"]) if cells["rate"] else None
+    return Setting(name, None, value) if name == SEARCHED else Setting(name, value)
 
 
-def _parsed(path: Path, number: int, parse: Any, again: str) -> Any:
-    try:
-        return parse()
-    except (ValueError, IndexError) as error:
-        raise StoreCorrupt(
-            f"{path}:{number}: not a line of a stored curve ({error}). Make it again: {again}"
-        ) from error
-
-
-def _point(line: Sequence[str], metrics: Sequence[str]) -> Point:
-    name, rate, n, size, protocol, bits_kind, bpp, *values, averaged, bitstreams = line
-    counts = (one.rpartition("=") for one in averaged.split(";") if one)
-    return Point(
-        read_setting(name, float(rate) if rate else None),
-        int(n),
-        int(size),
-        protocol,
-        _number(bpp),
-        {metric: _number(value) for metric, value in zip(metrics, values, strict=True)},
+def _point(cells: Mapping[str, str], values: Mapping[str, float]) -> StoredPoint:
+    counts = (count.rpartition("=") for count in cells["averaged"].split(";") if count)
+    return StoredPoint(
+        _read_setting(cells),
+        int(cells["n"]),
+        int(cells["dataset_size"]),
+        cells["protocol"],
+        _number(cells["bpp"]),
+        values,
         {metric: int(count) for metric, _, count in counts},
-        bitstreams,
-        bits_kind,
+        cells["bitstreams"],
+        cells.get("bits_kind", ""),
     )
 
 
-def _image(line: Sequence[str], metrics: Sequence[str]) -> ImagePoint:
-    name, rate, image, pixels, bitstream, bpp, *values = line
-    found = {metric: _number(value) for metric, value in zip(metrics, values, strict=True)}
-    return ImagePoint(read_setting(name, float(rate) if rate else None), image, pixels, bitstream, _number(bpp), found)
+def _image(cells: Mapping[str, str], values: Mapping[str, float]) -> StoredImage:
+    texts = cells["image"], cells["pixels"], cells["bitstream"]
+    return StoredImage(_read_setting(cells), *texts, _number(cells["bpp"]), values)
 
 
 def _number(cell: str) -> float:

@@ -1,7 +1,7 @@
-"""``rdpbench reproduce``: does this machine give published numbers again?
+"""``rdpbench reproduce``: does this machine give published numbers again? The gate, against numbers of others.
 
-Each check of ``conf/reproduce.yaml`` is an ordinary run, stored and resumed like any other, whose means are held
-against published ones with a tolerance that was set beforehand. What cannot run yet, for want of weights, a program or
+Each check of ``conf/reproduce.yaml`` is an ordinary run, stored and resumed like any other. Its means are compared with
+published ones within a tolerance that was set beforehand. What cannot run yet, for want of weights, a program or
 images, is named with what is missing, and is no failure.
 """
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
+    from rdpbench.gate.compare import Tolerance
     from rdpbench.results.store.schema import Row
     from rdpbench.results.tables import Table
 
@@ -45,22 +46,6 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Within:
-    """How far a mean may be off."""
-
-    absolute: float = 0.0
-    relative: float = 0.0
-
-    def of(self, expected: float) -> float:
-        """In the metric's own unit.
-
-        >>> Within(0.25, 0.5).of(-1)
-        0.75
-        """
-        return self.absolute + self.relative * abs(expected)
-
-
-@dataclass(frozen=True)
 class Check:
     """A run and the numbers that it must give."""
 
@@ -69,7 +54,7 @@ class Check:
     run: tuple[str, ...]
     rates: tuple[float, ...]
     published: Published
-    within: Mapping[str, Within]
+    within: Mapping[str, Tolerance]
     why: str
     asked: bool = False
 
@@ -97,14 +82,14 @@ class Outcome:
     lines: tuple[Line, ...]
     why: str = ""
     """Why it did not run, or not whole."""
-    missing: tuple[str, ...] = field(default=())
+    missing: tuple[str, ...] = ()
     """Files and programs that it lacks."""
 
     @property
     def verdict(self) -> str:
         """``DIFFERS`` if any number does, ``agrees`` if all that ran do."""
-        found = {line.verdict for line in self.lines}
-        return next((one for one in (DIFFERS, AGREES) if one in found), NOT_RUN)
+        verdicts = {line.verdict for line in self.lines}
+        return next((verdict for verdict in (DIFFERS, AGREES) if verdict in verdicts), NOT_RUN)
 
 
 def checks(path: Path | None = None) -> dict[str, Check]:
@@ -124,13 +109,14 @@ def checks(path: Path | None = None) -> dict[str, Check]:
 
 
 def _check(name: str, record: Mapping[str, Any]) -> Check:
-    known = {one.name for one in fields(Check)} - {"name"}
+    from rdpbench.gate.compare import Tolerance
+
+    known = {field.name for field in fields(Check)} - {"name"}
     if odd := record.keys() - known:
         raise ValueError(f"{name}: {', '.join(sorted(odd))} is not understood; what can stand there: {sorted(known)}")
-    within = {metric: Within(**limits) for metric, limits in record["within"].items()}
-    made = dict(record) | {"within": within, "published": Published(**record["published"])}
-    made |= {"run": tuple(record["run"]), "rates": tuple(map(float, record["rates"]))}
-    return Check(name, **made)
+    within = {metric: Tolerance(**limits) for metric, limits in record["within"].items()}
+    parsed = dict(record) | {"within": within, "published": Published(**record["published"])}
+    return Check(name, **parsed | {"run": tuple(record["run"]), "rates": tuple(map(float, record["rates"]))})
 
 
 def expected(check: Check) -> list[dict[str, tuple[float, str]]]:
@@ -152,12 +138,12 @@ def expected(check: Check) -> list[dict[str, tuple[float, str]]]:
     if len(rates) != len(check.rates):
         raise ConfigError(f"{check.name} has {len(check.rates)} rates, and {len(rates)} points are published of it")
     rate_name = next(name for name in check.within if name.partition(":")[0] == "bpp")
-    out = []
+    points = []
     for rate in rates:
-        of = own[own["bpp"] == rate]
-        point = {str(one["metric"]): (float(one["value"]), str(one["source"])) for one in of.to_dict("records")}
-        out.append({rate_name: (float(rate), str(of["source"].iloc[0])), **point})
-    return out
+        lines = own[own["bpp"] == rate].to_dict("records")
+        point = {str(line["metric"]): (float(line["value"]), str(line["source"])) for line in lines}
+        points.append({rate_name: (float(rate), str(lines[0]["source"])), **point})
+    return points
 
 
 def lacking(bench: Bench) -> tuple[str, list[str]]:
@@ -166,17 +152,17 @@ def lacking(bench: Bench) -> tuple[str, list[str]]:
     from rdpbench.datasets.contract import dataset_of
     from rdpbench.runners.preflight import weights_of
 
-    found: list[tuple[str, str]] = []
+    lacks: list[tuple[str, str]] = []
     for codec in dict.fromkeys(codec for codec, _ in bench.grid):
         needs: list[Need] = [*needs_of(registry.load("codec", codec.use)), *weights_of(bench, codec)]
-        found += [(_kind(need), _named(need)) for need in needs if need.missing()]
+        lacks += [(_kind(need), _named(need)) for need in needs if need.missing()]
     for data in dict.fromkeys(data for _, data in bench.grid):
         dataset = dataset_of(data)
         missing = getattr(dataset, "missing", lambda: None)()
         if missing and not bench.download:
-            found.append(("data", f"dataset {dataset.name}: rdpbench data fetch {dataset.name}, or download=true"))
-    kinds = list(dict.fromkeys(kind for kind, _ in found))
-    return (f"{' and '.join(kinds)} missing" if kinds else "", list(dict.fromkeys(text for _, text in found)))
+            lacks.append(("data", f"dataset {dataset.name}: rdpbench data fetch {dataset.name}, or download=true"))
+    kinds = list(dict.fromkeys(kind for kind, _ in lacks))
+    return (f"{' and '.join(kinds)} missing" if kinds else "", list(dict.fromkeys(text for _, text in lacks)))
 
 
 def _kind(need: Need) -> str:
@@ -202,7 +188,7 @@ def reproduce(check: Check, overrides: Sequence[str], console: Console, *, downl
         ConfigError: settings that would make it another check.
     """
     from rdpbench.datasets.contract import dataset_of
-    from rdpbench.runners import sweep
+    from rdpbench.runners import execute
     from rdpbench.runners.preflight import fetch_weights
 
     points = expected(check)
@@ -211,46 +197,43 @@ def reproduce(check: Check, overrides: Sequence[str], console: Console, *, downl
             raise ConfigError(
                 f"{line} would make it another check; what can be set: limit, data.path, workers, root, ..."
             )
-    rates = ",".join(f"{rate:g}" for rate in check.rates)
     typed = {line.partition("=")[0] for line in overrides}
-    own = [line for line in (*check.run, f"rate={rates}", "figures=false") if line.partition("=")[0] not in typed]
+    own = [line for line in (*_overrides(check), "figures=false") if line.partition("=")[0] not in typed]
     bench = replace(read([*own, *overrides]), metrics_available=True, download=download)
     if download:
         fetch_weights(bench)
     why, missing = lacking(bench)
     if why:
-        return Outcome(check, _without(check, points, why), why, tuple(missing))
-    done = sweep.run(bench, console)
+        lines = [
+            Line(check.name, f"{rate:g}", metric, value, math.nan, tolerance.width(value), f"{NOT_RUN}: {why}", source)
+            for rate, metric, value, tolerance, source in _numbers(check, points)
+        ]
+        return Outcome(check, tuple(lines), why, tuple(missing))
+    failed = execute.run_bench(bench, console)
     frame, rows = _measured(bench)
     whole = len(dataset_of(bench.grid[0][1]))
     lines, reasons = [], []
-    for rate, numbers in zip(check.rates, points, strict=True):
-        for metric, (value, source) in numbers.items():
-            measured, images = _value(frame, rows, rate, metric)
-            verdict, reason = _verdict(measured, images, whole, value, check.within[metric])
-            reasons += [f"{metric}: {reason}"] if reason else []
-            point = f"{rows[0].rate_field} {rate:g}" if rows else f"{rate:g}"
-            limit = check.within[metric].of(value)
-            lines.append(Line(check.name, point, metric, value, measured, limit, verdict, source))
-    reasons += ["tasks failed, or bitstreams did not decode again: see above"] if done else []
+    for rate, metric, value, tolerance, source in _numbers(check, points):
+        measured, images = _value(frame, rows, rate, metric)
+        verdict, reason = _verdict(measured, images, whole, value, tolerance)
+        reasons += [f"{metric}: {reason}"] if reason else []
+        point = f"{rows[0].rate_field} {rate:g}" if rows else f"{rate:g}"
+        lines.append(Line(check.name, point, metric, value, measured, tolerance.width(value), verdict, source))
+    reasons += ["tasks failed, or bitstreams did not decode again: see above"] if failed else []
     return Outcome(check, tuple(lines), "; ".join(dict.fromkeys(reasons)), tuple(_without_weights(bench)))
 
 
-def _without(check: Check, points: Sequence[Mapping[str, tuple[float, str]]], why: str) -> tuple[Line, ...]:
-    return tuple(
-        Line(
-            check.name,
-            f"{rate:g}",
-            metric,
-            value,
-            math.nan,
-            check.within[metric].of(value),
-            f"{NOT_RUN}: {why}",
-            source,
-        )
-        for rate, numbers in zip(check.rates, points, strict=True)
-        for metric, (value, source) in numbers.items()
-    )
+def _overrides(check: Check) -> tuple[str, ...]:
+    return *check.run, f"rate={','.join(f'{rate:g}' for rate in check.rates)}"
+
+
+def _numbers(
+    check: Check, points: Sequence[Mapping[str, tuple[float, str]]]
+) -> Iterator[tuple[float, str, float, Tolerance, str]]:
+    """Rate, metric, published value, tolerance and source of each number."""
+    for rate, numbers in zip(check.rates, points, strict=True):
+        for metric, (value, source) in numbers.items():
+            yield rate, metric, value, check.within[metric], source
 
 
 def _without_weights(bench: Bench) -> list[str]:
@@ -277,51 +260,52 @@ def _value(frame: pd.DataFrame, rows: Sequence[Row], rate: float, metric: str) -
     """A mean and how many images it is over."""
     name, _, legacy = metric.partition(":")
     if name == "bpp":
-        of = [row for row in rows if row.rate == rate]
-        bits = [float(json.loads(row.legacy).get(legacy, math.nan)) if legacy else 8.0 * (row.bytes or 0) for row in of]
-        each = [one / (row.height * row.width) for one, row in zip(bits, of, strict=True)]
-        return (math.fsum(each) / len(each) if each else math.nan), len({row.image for row in of})
+        coded = [row for row in rows if row.rate == rate]
+        rates = []
+        for row in coded:
+            bits = float(json.loads(row.legacy).get(legacy, math.nan)) if legacy else 8.0 * (row.bytes or 0)
+            rates.append(bits / (row.height * row.width))
+        return (math.fsum(rates) / len(rates) if rates else math.nan), len({row.image for row in coded})
     lines = frame[(frame["rate"] == rate) & (frame["metric"] == metric)]
     return (float(lines["value"].iloc[0]), int(lines["n_scored"].iloc[0])) if len(lines) else (math.nan, 0)
 
 
-def _verdict(measured: float, images: int, whole: int, value: float, within: Within) -> tuple[str, str]:
+def _verdict(measured: float, images: int, whole: int, value: float, tolerance: Tolerance) -> tuple[str, str]:
     """The verdict, and why there is none."""
     if not images or math.isnan(measured):
         return f"{NOT_RUN}: weights missing", "not computed: its weights or its images are not here"
     if images < whole:
         return f"{NOT_RUN}: {images} of {whole} images", f"over {images} of {whole} images, which is not comparable"
-    # Digits beyond the tolerance are those of floating point.
-    return (AGREES if abs(measured - value) <= within.of(value) * (1 + 1e-9) else DIFFERS), ""
+    return (AGREES if tolerance.allows(value, measured) else DIFFERS), ""
 
 
-def table(outcomes: Sequence[Outcome]) -> Table:
+def verdict_table(outcomes: Sequence[Outcome]) -> Table:
     """All numbers, one line each."""
     from rdpbench.results.tables import Cell, Table
 
     header = ("check", "point", "metric", "published", "measured", "difference", "may be", "verdict")
     lines = []
     for outcome in outcomes:
-        for one in outcome.lines:
-            texts = [one.check, one.point, one.metric, f"{one.expected:.6g}"]
-            there = not math.isnan(one.measured)
-            texts += [f"{one.measured:.6g}", f"{one.measured - one.expected:+.1e}"] if there else ["–", "–"]
-            lines.append(tuple(Cell(text) for text in (*texts, f"{one.tolerance:.1e}", one.verdict)))
-    sources = dict.fromkeys(f"{one.check}: {one.source}" for outcome in outcomes for one in outcome.lines)
-    whys = [f"{one.check.name}: {one.check.why}" for one in outcomes]
+        for line in outcome.lines:
+            texts = [line.check, line.point, line.metric, f"{line.expected:.6g}"]
+            there = not math.isnan(line.measured)
+            texts += [f"{line.measured:.6g}", f"{line.measured - line.expected:+.1e}"] if there else ["–", "–"]
+            lines.append(tuple(Cell(text) for text in (*texts, f"{line.tolerance:.1e}", line.verdict)))
+    sources = dict.fromkeys(f"{line.check}: {line.source}" for outcome in outcomes for line in outcome.lines)
+    whys = [f"{outcome.check.name}: {outcome.check.why}" for outcome in outcomes]
     return Table("Published numbers again", header, tuple(lines), (*sources, *whys))
 
 
 def summary(outcomes: Sequence[Outcome]) -> list[str]:
     """A line for each check, and what the ones that did not run lack."""
-    out = []
-    for one in outcomes:
-        ran = [line for line in one.lines if line.verdict in (AGREES, DIFFERS)]
+    lines = []
+    for outcome in outcomes:
+        ran = [line for line in outcome.lines if line.verdict in (AGREES, DIFFERS)]
         differ = sum(line.verdict == DIFFERS for line in ran)
-        told = f"{len(ran) - differ} of {len(ran)} numbers agree" if ran else f"{NOT_RUN}: {one.why}"
-        out.append(f"{one.check.name:22} {told}" + (f"; {one.why}" if ran and one.why else ""))
-        out += [f"    {text}" for text in one.missing]
-    return out
+        counted = f"{len(ran) - differ} of {len(ran)} numbers agree" if ran else f"{NOT_RUN}: {outcome.why}"
+        lines.append(f"{outcome.check.name:22} {counted}" + (f"; {outcome.why}" if ran and outcome.why else ""))
+        lines += [f"    {text}" for text in outcome.missing]
+    return lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -349,36 +333,28 @@ def run(options: argparse.Namespace, console: Console) -> int:
     for name in names:
         if name not in known:
             raise UnknownName("check", name, known, "rdpbench reproduce --list says what each is")
-    said = [word for word in overrides if word.startswith("download=")]
-    if odd := [word for word in said if word not in ("download=true", "download=false")]:
+    asked = [word for word in overrides if word.startswith("download=")]
+    if odd := [word for word in asked if word not in ("download=true", "download=false")]:
         raise ConfigError(f"{odd[0]} must be true or false")
-    download = said[-1:] == ["download=true"]
-    overrides = [word for word in overrides if word not in said]
+    download = asked[-1:] == ["download=true"]
+    overrides = [word for word in overrides if word not in asked]
     chosen = [known[name] for name in names] or list(known.values())
-    if options.list:
-        for check in chosen:
-            console.print(
-                f"{check.name:22} {check.title}{_state(check)}", highlight=False, markup=False, soft_wrap=True
-            )
-        return 0
     outcomes = []
     for check in chosen:
-        if check.asked and check.name not in names:
-            why = f"takes hours; type: rdpbench reproduce {check.name}"
-            outcomes.append(Outcome(check, (), why))
+        if options.list:
+            why, _ = lacking(replace(read(_overrides(check)), download=False))
+            line = f"{check.name:22} {check.title}{f' ({why})' if why else ''}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        elif check.asked and check.name not in names:
+            outcomes.append(Outcome(check, (), f"takes hours; type: rdpbench reproduce {check.name}"))
         else:
             outcomes.append(reproduce(check, overrides, console, download=download))
-    made = table(outcomes)
-    console.print(tables.terminal(made))
+    if options.list:
+        return 0
+    table = verdict_table(outcomes)
+    console.print(tables.Terminal(table))
     for line in summary(outcomes):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if options.markdown:
-        write_file(options.markdown, tables.markdown(made))
-    return 1 if any(one.verdict == DIFFERS for one in outcomes) else 0
-
-
-def _state(check: Check) -> str:
-    why, _ = lacking(
-        replace(read([*check.run, f"rate={','.join(f'{rate:g}' for rate in check.rates)}"]), download=False)
-    )
-    return f" ({why})" if why else ""
+        write_file(options.markdown, tables.markdown(table))
+    return 1 if any(outcome.verdict == DIFFERS for outcome in outcomes) else 0

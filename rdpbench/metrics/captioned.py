@@ -39,8 +39,8 @@ from numpy.typing import NDArray
 from rdpbench.datasets.captions.models import CARDS, Captioner, Settings, identity, locate
 from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.image import Image
-from rdpbench.metrics.contract import Array, Estimate, MetricOfSets, WithNetwork, by_name, variant
-from rdpbench.needs import Need, Package
+from rdpbench.metrics.contract import Array, Estimate, MetricOfSets, NetworkFeatures, by_name, variant
+from rdpbench.needs import Package
 
 _SAME = str.maketrans({"“": '"', "”": '"', "‘": "`", "’": "'", "–": "--", "—": "--", "…": " ... ", "€": "$", "£": "#"})
 _DROPPED = {"''", "'", "``", "`", '"', ".", "?", "!", ",", ":", "-", "--", "...", ";"}
@@ -269,14 +269,10 @@ def _captioner(name: str, device: str) -> Captioner:
     return Captioner(CARDS[name], locate(CARDS[name], settings), settings)
 
 
-class CaptionFeatures(WithNetwork):
+class CaptionFeatures(NetworkFeatures):
     """The caption of an image, as the bytes of its UTF-8 text; ``given`` is a `Captioner`."""
 
-    id: ClassVar[str]
-    version: ClassVar[str] = "1"
-    needs: ClassVar[tuple[Need, ...]]
-    dim: ClassVar[int] = 1
-    beside: ClassVar[tuple[str, ...]] = ()
+    dim = 1
     preload = ("torch", "transformers")
     model: ClassVar[str]
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from rdpbench.assets.weights import Weights
 from rdpbench.image import Image
 from rdpbench.metrics import mmd
-from rdpbench.metrics.contract import Array, WithNetwork, by_name, variant
-from rdpbench.needs import Need, Package
+from rdpbench.metrics.contract import Array, NetworkFeatures, by_name, variant
+from rdpbench.needs import Package
 from rdpbench.networks.clip import L14_336, Clip, load_clip, unit
 
 
@@ -31,14 +31,12 @@ def _shared(device: str) -> Clip:
     return load_clip(L14_336, device, text=False)
 
 
-class Projected(WithNetwork):
+class Projected(NetworkFeatures):
     """Image embeddings in the space that CLIP shares with captions: 768 numbers, not of length 1."""
 
-    id: ClassVar[str] = "clip-l14-336/projected"
-    version: ClassVar[str] = "1"
-    needs: ClassVar[tuple[Need, ...]] = (Package("transformers"), Weights(L14_336))
-    dim: ClassVar[int] = 768
-    beside: ClassVar[tuple[str, ...]] = ()
+    id = "clip-l14-336/projected"
+    needs = (Package("transformers"), Weights(L14_336))
+    dim = 768
     preload = ("torch", "transformers")
     projected: ClassVar[bool] = True
 

@@ -174,7 +174,7 @@ class MetricOfSets(MetricData):
     """A metric of two sets of images."""
 
     kind: ClassVar[Literal["set"]] = "set"
-    features: ClassVar[type[Features]]
+    features: ClassVar[type[NetworkFeatures]]
     minimum_images: ClassVar[int]
     reference: ClassVar[str] = "originals"
     unverified: ClassVar[str] = ""
@@ -201,6 +201,16 @@ class WithNetwork:
     def load(self, given: Any) -> Any:
         """The network on ``self.device``, with what was given, or the published weights."""
         raise NotImplementedError
+
+
+class NetworkFeatures(WithNetwork):
+    """Features by a network."""
+
+    id: ClassVar[str]
+    version: ClassVar[str] = "1"
+    needs: ClassVar[tuple[Need, ...]]
+    dim: ClassVar[int]
+    beside: ClassVar[tuple[str, ...]] = ()
 
 
 T = TypeVar("T")
@@ -349,11 +359,7 @@ class Lender:
 
     @contextmanager
     def lending(self, by: str, own: bool) -> Iterator[Image]:
-        """The image itself for a metric that ships; for one of the user's a copy, the same until it is written into.
-
-        Raises:
-            MetricError: it was.
-        """
+        """The image itself for a metric that ships; for one of the user's a copy, the same until it is written into."""
         if not own:
             yield self._image
             return
@@ -364,11 +370,7 @@ class Lender:
 
     @contextmanager
     def guarding(self, by: str) -> Iterator[None]:
-        """Look after a call whether the copy that was lent before was written into; nothing if nobody holds one.
-
-        Raises:
-            MetricError: it was.
-        """
+        """Raises `MetricError` after a call if the copy that was lent before was written into."""
         try:
             yield
         finally:

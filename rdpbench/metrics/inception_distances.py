@@ -33,10 +33,10 @@ from rdpbench.assets.weights import Weights, read_tensors
 from rdpbench.errors import MetricError
 from rdpbench.image import Image, check_image
 from rdpbench.metrics import frechet
-from rdpbench.metrics.contract import Array, Estimate, MetricOfSets, WithNetwork, by_name, variant
-from rdpbench.metrics.mmd import KernelMetric, Owners, kid, of_pairs
+from rdpbench.metrics.contract import Array, Estimate, MetricOfSets, NetworkFeatures, by_name, variant
+from rdpbench.metrics.mmd import Discrepancy, KernelMetric, Owners, kid
 from rdpbench.metrics.sets import Rows, stack
-from rdpbench.needs import Need, Package
+from rdpbench.needs import Package
 from rdpbench.networks import inception
 from rdpbench.networks.precision import exact, quick
 
@@ -57,14 +57,11 @@ def _shared(device: str) -> Any:
     return inception.build(read_tensors(inception.CARD)).to(device)
 
 
-class InceptionFeatures(WithNetwork):
+class InceptionFeatures(NetworkFeatures):
     """What the presets share; ``given`` are the tensors of the network."""
 
-    id: ClassVar[str]
-    version: ClassVar[str] = "1"
-    needs: ClassVar[tuple[Need, ...]] = (Package("torchvision"), Weights(inception.CARD))
-    dim: ClassVar[int] = inception.DIM
-    beside: ClassVar[tuple[str, ...]] = ()
+    needs = (Package("torchvision"), Weights(inception.CARD))
+    dim = inception.DIM
     preload = ("torch", "torchvision")
     patched: ClassVar[bool] = False
     """Does the network see patches of 256 x 256 (`hific`), or whole images?"""
@@ -278,12 +275,11 @@ class KID(KernelMetric):
     size: ClassVar[int | None] = 1000
     """Rows of a subset; None for the full set."""
 
-    def estimate(self, reference: Rows, distorted: Rows, images: tuple[Owners, Owners] | None) -> Estimate:
+    def discrepancy(self, reference: Rows, distorted: Rows, images: tuple[Owners, Owners] | None) -> Discrepancy:
         """Raises `MetricError`: fewer rows than a subset has."""
         if self.size is None:
-            return super().estimate(reference, distorted, images)
-        mean = kid(reference, distorted, subsets=self.subsets, size=self.size, images=images)
-        return replace(of_pairs(mean.value, mean.apart, self.split_name), spread=mean.spread)
+            return super().discrepancy(reference, distorted, images)
+        return kid(reference, distorted, subsets=self.subsets, size=self.size, images=images)
 
 
 def _distance(base: type[T], name: str, preset: Preset, **data: Any) -> type[T]:

@@ -5,19 +5,9 @@ where the paper has a mean. The layers are torchvision's, the blocks are put tog
 pytorch-fid and torch-fidelity both load fills them strictly. The features are those of torch-fidelity and torchmetrics
 bit for bit on a CPU; another number of images in a batch moves them by rounding (2e-6 of the largest).
 
-The resizes to 299 x 299 that FID's implementations differ by: on the same images they give different FIDs.
-
-All take grey levels of [0, 255] as ``(n, 3, H, W)``, 8-bit or float32, give float32 on the tensor's device, and do not
-round in between. Measured on photographs, they lie 1 to 8 grey levels apart on average; none is a detail.
-
-================  ====================================================================================
-resize            is that of
-================  ====================================================================================
-``clean``         clean-fid: Pillow's bicubic on float images, widened when shrinking, clipped to [0, 255]
-``antialiased``   torchmetrics from 1.8 on: bilinear, widened when shrinking
-``plain``         pytorch-fid: bilinear between the nearest four pixels, pixel centres aligned
-``tf1``           TensorFlow 1, torch-fidelity, torchmetrics before 1.8: bilinear, corners not centres
-================  ====================================================================================
+The resizes to 299 x 299 (`clean`, `antialiased`, `plain`, `tf1`) take grey levels of [0, 255] as ``(n, 3, H, W)``,
+8-bit or float32, give float32, and do not round in between; on photographs they lie 1 to 8 grey levels apart on
+average, and give different FIDs.
 """
 
 from __future__ import annotations
@@ -114,9 +104,7 @@ def _block_8(block: Any, x: Tensor, pooled: Tensor) -> Tensor:
 
 
 def clean(images: Tensor, side: int = 299) -> Tensor:
-    """Bicubic (a = -0.5) and antialiased, in float64: Pillow's on float images, within 0.00002 grey levels.
-
-    Pillow's weights are float64; with torch's of float32, photographs come out up to 0.004 grey levels away.
+    """clean-fid's: bicubic (a = -0.5), antialiased: Pillow's on float images, within 0.00002 grey levels.
 
     >>> import torch
     >>> round(float(clean(torch.tensor([[[[0.0, 255.0]]]]).expand(1, 3, 2, 2), 3)[0, 0, 1, 1]), 3)
@@ -124,12 +112,13 @@ def clean(images: Tensor, side: int = 299) -> Tensor:
     """
     from torch.nn.functional import interpolate
 
+    # Pillow's weights are float64; with torch's of float32, photographs come out up to 0.004 grey levels away.
     resized = interpolate(images.double(), (side, side), mode="bicubic", align_corners=False, antialias=True)
     return resized.clamp_(0, 255).float()  # bicubic weights overshoot at edges
 
 
 def antialiased(images: Tensor, side: int = 299) -> Tensor:
-    """Bilinear, antialiased; bit for bit torchmetrics' default from 1.8 on.
+    """torchmetrics' from 1.8 on, bit for bit: bilinear, antialiased.
 
     >>> import torch
     >>> round(float(antialiased(torch.arange(8.0).expand(1, 3, 8, 8), 2)[0, 0, 0, 0]), 4)
@@ -141,7 +130,7 @@ def antialiased(images: Tensor, side: int = 299) -> Tensor:
 
 
 def plain(images: Tensor, side: int = 299) -> Tensor:
-    """Bilinear without antialiasing: most pixels of a large image are never read.
+    """pytorch-fid's: bilinear without antialiasing; most pixels of a large image are never read.
 
     >>> import torch
     >>> float(plain(torch.arange(8.0).expand(1, 3, 8, 8), 2)[0, 0, 0, 0])
@@ -153,7 +142,7 @@ def plain(images: Tensor, side: int = 299) -> Tensor:
 
 
 def tf1(images: Tensor, side: int = 299) -> Tensor:
-    """TensorFlow 1's bilinear: output pixel i is read at ``i * in / out``, which shifts the image; no antialiasing.
+    """TensorFlow 1's, torch-fidelity's: bilinear, output pixel i at ``i * in / out``, which shifts the image.
 
     >>> import torch
     >>> tf1(torch.arange(8.0).expand(1, 3, 8, 8), 2)[0, 0, 0].tolist()

@@ -1,12 +1,9 @@
 """A run as one static folder that opens from the file system: curves, tables, and the images themselves.
 
 ===============  =====================================================================
-`command`        ``rdpbench report``: its words, and the order of the work
-`model`          runs as sets, curves and points with an id that a link can name
-`pictures`       which images are made, and making them in processes of their own
-`data`           what the page reads, as scripts: a page from a file may not fetch
-`reproduce`      the command that makes one point again
-`folder`         what is written where, and what is left over from before
+`command`        ``rdpbench report``: its words, the order of the work, and the folder
+`data`           what a run shows, and the scripts that hand it to the page
+`pictures`       the images, made in processes of their own
 ``static/``      the page: HTML, CSS and plain scripts, copied as they are
 ===============  =====================================================================
 

@@ -1,26 +1,33 @@
 """``rdpbench report``: one static folder of a run, or of several, to open from the file system or to send.
 
-The report's folder: the page, its data, the plotting library, the images; what an earlier report left is removed.
+In the folder: the page, its data, the plotting library, the images; what an earlier report left is removed.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import importlib.util
+import re
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rdpbench.errors import ConfigError
+from rdpbench.errors import ConfigError, MissingNeed
+from rdpbench.paths import write_file
 
 if TYPE_CHECKING:
-    from rdpbench.report.model import Source
-    from rdpbench.report.pictures import Decoding, Picture, Which
+    from rdpbench.report.data import ReportedRun, Which
+    from rdpbench.report.pictures import Decoding, Picture
     from rdpbench.results.store.store import Store
 
 LIMIT = 50
 """Images of each set that are shown."""
 SLOW = 30.0
-"""Seconds of decoding from which on they are told."""
+"""Seconds of decoding from which on the user is told."""
+STATIC = Path(__file__).with_name("static")
+MARK = '<meta name="generator" content="rdpbench report">'
+"""In the page: a folder with another index.html is not ours to write into."""
+FOLDERS = ("images", "thumbs", "data", "static")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,19 +64,19 @@ def run(options: argparse.Namespace, stores: Sequence[Store], how: Decoding, say
         raise ConfigError(f"--limit {options.limit}: a number of images, or 0 for all")
     if len({store.folder.resolve() for store in stores}) < len(stores):
         raise ConfigError("a run is named twice")
-    sources = [_read(store) for store in stores]
-    names = [source.name for source in sources]
+    runs = [_read(store) for store in stores]
+    names = [run.name for run in runs]
     if len(set(names)) < len(names):
         raise ConfigError(f"two runs have the name {next(name for name in names if names.count(name) > 1)!r}")
     usual = stores[0].folder / "report" if len(stores) == 1 else Path(options.root) / "reports" / "+".join(names)
     if len(stores) == 1 and not options.out:
         stores[0].check_links("report")
-    say(str(build(sources, options.out or usual, options.images, options.limit, how, say)))
+    say(str(build(runs, options.out or usual, options.images, options.limit, how, say)))
     return 0
 
 
 def build(
-    sources: Sequence[Source],
+    runs: Sequence[ReportedRun],
     out: Path,
     which: Which,
     limit: int,
@@ -78,34 +85,98 @@ def build(
     workers: int | None = None,
 ) -> Path:
     """Make the folder; the same runs give the same bytes."""
-    from rdpbench.report import data, pictures
+    from rdpbench.report import data
+    from rdpbench.report.pictures import make
 
-    data.library()
-    data.check(out)
-    asked = list(pictures.wanted(sources, which, limit))
-    _warn(sources, asked, say)
-    refused = pictures.make(asked, out, how, workers)
-    there = {one.sha256 for one in asked} - refused.keys()
-    page = data.write(out, data.files(sources, there, refused))
-    data.tidy(out, asked, refused.keys())
+    library()
+    _check(out)
+    pictures = list(data.wanted(runs, which, limit))
+    _warn(pictures, say)
+    refused = make(pictures, out, how, workers)
+    there = [picture for picture in pictures if picture.sha256 not in refused]
+    page = _write(out, data.scripts(runs, {picture.sha256 for picture in there}, refused))
+    _tidy(out, {file.name for picture in there for file in picture.files(out)})
     if refused:
         first = next(iter(refused.values()))
-        say(f"{len(refused)} of {len(asked)} images cannot be shown, and the report says why: {first}")
+        say(f"{len(refused)} of {len(pictures)} images cannot be shown, and the report says why: {first}")
     return page
 
 
-def _read(store: Store) -> Source:
-    from rdpbench.report.data import order
-    from rdpbench.report.model import read
+def _read(store: Store) -> ReportedRun:
+    from rdpbench.report.data import read_run
 
-    return read(store.folder.resolve().name, store, store.read(), order)
+    return read_run(store.folder.resolve().name, store, store.read())
 
 
-def _warn(sources: Sequence[Source], asked: Sequence[Picture], say: Callable[[str], None]) -> None:
-    from rdpbench.report.model import kept
+def _warn(pictures: Sequence[Picture], say: Callable[[str], None]) -> None:
+    from rdpbench.results.store.store import reconstruction_path
 
-    of = {source.store.folder: source for source in sources}
-    again = [one.row for one in asked if not one.original and not kept(of[one.store.folder], one.row)]
+    copies = (picture for picture in pictures if not picture.original)
+    again = [copy.row for copy in copies if not reconstruction_path(copy.store, copy.row).is_file()]
     seconds = sum(row.decode_s or 0 for row in again)
     if seconds > SLOW:
         say(f"decoding {len(again)} bitstreams again, about {seconds:.0f} s on one core: keep=all spares it next time")
+
+
+# The folder
+
+
+def _check(folder: Path) -> None:
+    """Refuse a place that holds something else than a report."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ConfigError(f"--out {folder} is a file; name a folder")
+    if links := [name for name in FOLDERS if (folder / name).is_symlink()]:
+        raise ConfigError(f"{folder / links[0]} is a link, and nothing is written through it; put a folder there")
+    page = folder / "index.html"
+    ours = page.is_file() and MARK in page.read_text(encoding="utf-8", errors="replace")
+    if not ours and any(path.name not in FOLDERS for path in folder.iterdir()):
+        raise ConfigError(f"--out {folder} holds something else than a report; name a new folder")
+
+
+def library() -> Path:
+    """The plotting library, as its Python package brings it.
+
+    Raises:
+        MissingNeed: the package is not installed.
+    """
+    spec = importlib.util.find_spec("plotly")
+    path = Path(spec.origin).with_name("package_data") / "plotly.min.js" if spec and spec.origin else None
+    if path is None or not path.is_file():
+        raise MissingNeed(
+            "the report's curves need plotly.js (MIT), which the Python package plotly brings. "
+            "Type: pip install 'rdpbench[report]'"
+        )
+    return path
+
+
+def _write(folder: Path, data: Mapping[str, Any]) -> Path:
+    """Write everything but the images; the page comes last. Returns its path."""
+    from rdpbench.report.data import script
+
+    scripts = {f"{name}.js": script(name, value).encode() for name, value in data.items()}
+    static = {path.name: path.read_bytes() for path in sorted(STATIC.iterdir()) if path.suffix in (".js", ".css")}
+    static["plotly.min.js"] = library().read_bytes()
+    for name, files in (("data", scripts), ("static", static)):
+        for file, content in files.items():
+            _put(folder / name / file, content)
+        for path in (folder / name).iterdir():
+            if path.name not in files:
+                path.unlink()
+    page = folder / "index.html"
+    _put(page, (STATIC / page.name).read_bytes())
+    return page
+
+
+def _tidy(folder: Path, names: Set[str]) -> None:
+    """Remove images that the page no longer refers to; only files named as images of a report are touched."""
+    for path in (path for name in ("images", "thumbs") for path in (folder / name).glob("*/*")):
+        if path.name not in names and re.fullmatch(r"\.?[0-9a-f]{20}\.(webp|png|jpg)(\.\d+\.part)?", path.name):
+            path.unlink()
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write a file whole; one that is the same already stays as it is."""
+    if not path.is_file() or path.read_bytes() != content:
+        write_file(path, content)

@@ -1,73 +1,179 @@
-"""What the page reads: small scripts that hand over data, since a page from a file may not fetch any.
+"""What a report shows of runs, and the small scripts that hand it to the page, since a page from a file may not fetch.
 
 ``data/report.js`` has all points, tables and provenance, which the first view needs. Each set's images and each curve's
 rows are files of their own, read when they are looked at. Numbers keep seven digits; what is not there is null, and
 infinity the word ``inf``.
-
-The command that makes one point again: what was typed, narrowed to the point's codec and setting.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import hashlib
 import json
 import math
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from rdpbench.codecs.contract import OWN_WEIGHTS
-from rdpbench.errors import ConfigError, MissingNeed
-from rdpbench.paths import write_file
-from rdpbench.report.model import Shown, Source
-from rdpbench.report.pictures import ending, name_of
+from rdpbench.report.pictures import Picture, ending, name_of
 from rdpbench.results import tables
-from rdpbench.results.stats.meanings import meaning
-from rdpbench.results.stats.points import Where, titles
+from rdpbench.results.stats.current import of_store
+from rdpbench.results.stats.points import Point, Points, Where, meaning, metric_order, titles
+from rdpbench.results.stats.summary import common_rates, side_by_side
 from rdpbench.results.store.schema import Row
-from rdpbench.results.tables import Table, times
-from rdpbench.setting import Setting
+from rdpbench.results.store.store import Contents, Store
+from rdpbench.setting import Setting, thin
 
 if TYPE_CHECKING:
-    from rdpbench.report.pictures import Picture
+    import pandas as pd
 
+Which: TypeAlias = Literal["none", "matched", "all"]
+RATES = 4
+"""Of ``matched``: so many rates that codecs share, and of each codec its points next to these."""
+MOST = 200
+"""Failed tasks that are listed; rows.csv has all."""
 NARROWED = ("codec", "rate", "bpp", "points", "search", "experiment")
 """Settings that say which points; those of one point take their place."""
 
 
-def sessions(folder: Path) -> list[dict[str, Any]]:
-    """The provenance of each call that coded or scored, in order; what cannot be read says so."""
-    return [_session(path) for path in sorted((folder / "sessions").glob("*.json"))]
+# Runs as the page shows them
 
 
-def _session(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        return {"session": path.stem, "provenance": f"cannot be read: {error}"}
-    return {"session": path.stem, **record} if isinstance(record, dict) else {"session": path.stem}
+@dataclass(frozen=True)
+class ReportedPoint:
+    """One point of a curve: its lines, one for each metric, and its rows."""
+
+    id: str
+    run: str
+    point: Point
+    lines: tuple[Mapping[str, Any], ...]
+    """Over the images that are compared; of a point that is not, over its own, and ``compared`` says so."""
+
+    @property
+    def place(self) -> tuple[str, Where]:
+        """Run and place: what may stand in one panel."""
+        return self.run, self.point.where
+
+    @property
+    def bpp(self) -> float:
+        """Mean rate of all images that were coded; NaN if nothing was."""
+        return float(self.lines[0]["bpp_all"])
+
+    def shown(self) -> list[Row]:
+        """Good rows, the first seed of each image, by image."""
+        first: dict[str, Row] = {}
+        for row in sorted(self.point.good, key=lambda row: (row.image, row.seed)):
+            first.setdefault(row.image, row)
+        return list(first.values())
 
 
-def command_of(rows: Sequence[Row], records: Mapping[str, Mapping[str, Any]]) -> str:
+@dataclass(frozen=True)
+class ReportedRun:
+    """One run, read."""
+
+    name: str
+    store: Store
+    contents: Contents
+    current: Points
+    frame: pd.DataFrame
+    metrics: tuple[str, ...]
+    points: tuple[ReportedPoint, ...]
+
+
+def read_run(name: str, store: Store, contents: Contents) -> ReportedRun:
+    """A run with its points, in the order of the summary."""
+    current = of_store(contents)
+    metrics = sorted(current.metrics, key=metric_order)
+    frame = side_by_side(current, metrics)
+    lines: dict[tuple[Where, str, Setting], list[Mapping[str, Any]]] = {}
+    for line in frame.to_dict("records"):
+        where = Where(line["dataset"], line["manifest"], line["protocol"])
+        lines.setdefault((where, line["codec"], Setting.of_line(line)), []).append({str(k): v for k, v in line.items()})
+    known = {(point.where, point.codec, point.setting): point for point in current.points}
+    points = [ReportedPoint(point_id(name, known[key]), name, known[key], tuple(own)) for key, own in lines.items()]
+    return ReportedRun(name, store, contents, current, frame, tuple(metrics), tuple(points))
+
+
+def point_id(run: str, point: Point) -> str:
+    """The same in every report of the run, so that a link stays good.
+
+    >>> where = Where("kodak", "12", "as-is")
+    >>> len(point_id("kodak", Point(where, "jpeg", Setting("quality", 50.0), ())))
+    10
+    """
+    place, setting = point.where, point.setting
+    key = place.dataset, place.protocol, point.codec, setting.field, setting.target, setting.rate
+    more = [place.manifest[:8]] if place.manifest else []
+    return hashlib.sha256("\n".join([run, *map(repr, key), *more]).encode()).hexdigest()[:10]
+
+
+def _curves(points: Iterable[ReportedPoint]) -> list[list[ReportedPoint]]:
+    """Points of one place by codec."""
+    curves: dict[str, list[ReportedPoint]] = {}
+    for point in points:
+        curves.setdefault(point.point.codec, []).append(point)
+    return list(curves.values())
+
+
+def _panels(run: ReportedRun) -> dict[tuple[str, Where], list[ReportedPoint]]:
+    """Points by what may stand in one panel."""
+    panels: dict[tuple[str, Where], list[ReportedPoint]] = {}
+    for point in run.points:
+        panels.setdefault(point.place, []).append(point)
+    return panels
+
+
+def _chosen(run: ReportedRun, which: Which) -> Iterator[ReportedPoint]:
+    """The points whose images are made."""
+    if which == "all":
+        yield from run.points
+    if which != "matched":
+        return
+    for (_, where), points in _panels(run).items():
+        frame = run.frame
+        for name, part in where._asdict().items():
+            frame = frame[frame[name] == part]
+        rates = thin(common_rates(frame), RATES)
+        for curve in _curves(point for point in points if point.bpp > 0):
+            near = [min(curve, key=lambda point: abs(math.log(point.bpp / rate))) for rate in rates]
+            yield from {point.id: point for point in near or thin(curve, RATES)}.values()
+
+
+def wanted(runs: Iterable[ReportedRun], which: Which, limit: int) -> Iterator[Picture]:
+    """Every image to make, once: originals first, then reconstructions codec by codec; of each set the first images."""
+    seen: set[str] = set()
+    for run in runs:
+        names: dict[Where, set[str]] = {}
+        for row in run.current.rows:
+            names.setdefault(Where.of(row), set()).add(row.image)
+        firsts = {where: set(sorted(images)[: limit or None]) for where, images in names.items()}
+        rows = [row for point in _chosen(run, which) for row in point.shown() if row.image in firsts[Where.of(row)]]
+        for picture in (Picture(run.store, row, original) for original in (True, False) for row in rows):
+            if picture.sha256 not in seen:
+                seen.add(picture.sha256)
+                yield picture
+
+
+# The command that makes one point again
+
+
+def command_of(rows: Sequence[Row], sessions: Mapping[str, Mapping[str, Any]]) -> str:
     """The command for the rows of one point, from the last call that coded one of them; empty if that is not known.
 
     The command codes nothing that is stored already, so in the run's own place it finds nothing to do.
     """
     for row in sorted(rows, key=lambda row: row.session, reverse=True):
-        typed = records.get(row.session, {}).get("command")
+        typed = sessions.get(row.session, {}).get("command")
         if isinstance(typed, str):
-            words = _split(typed)
+            try:
+                words = shlex.split(typed)
+            except ValueError:
+                return ""
             return shlex.join([*words[:2], *narrowed(words[2:], row)]) if words[:2] == ["rdpbench", "run"] else ""
     return ""
-
-
-def _split(typed: str) -> list[str]:
-    try:
-        return shlex.split(typed)
-    except ValueError:
-        return []
 
 
 def narrowed(words: Sequence[str], row: Row) -> list[str]:
@@ -79,9 +185,7 @@ def narrowed(words: Sequence[str], row: Row) -> list[str]:
     kept = [word for word in words if not _is_swept(word)]
     if row.target_bpp is None:  # of a search over the dataset, whose settings are native ones
         kept = [word for word in kept if not word.startswith("tolerance=")]
-    own = [f"codec={base}"]
-    if ":" in row.use:
-        own = [f"codec={row.use}"]
+    own = [f"codec={row.use if ':' in row.use else base}"]
     for option in (part for group in groups if group for part in re.split(r",(?=\w+=)", group)):
         key = option.partition("=")[0]
         if f"codec.options.{key}" in OWN_WEIGHTS:  # the label has the name of a file, and what is in it
@@ -92,9 +196,9 @@ def narrowed(words: Sequence[str], row: Row) -> list[str]:
         else:
             own.append(f"codec.options.{option}")
     if row.target_bpp is not None:
-        own.append(f"bpp={_number(row.target_bpp)}")
+        own.append(f"bpp={_typed(row.target_bpp)}")
     elif row.rate is not None:
-        own.append(f"rate={_number(row.rate)}")
+        own.append(f"rate={_typed(row.rate)}")
     return own + kept
 
 
@@ -103,54 +207,46 @@ def _is_swept(word: str) -> bool:
     return key in NARROWED or key.startswith("codec.options.")
 
 
-def _number(value: float) -> str:
-    """As it is typed.
+def _typed(value: float) -> str:
+    """A number as it is typed.
 
-    >>> _number(50.0), _number(0.25), float(_number(0.1 + 0.2))
+    >>> _typed(50.0), _typed(0.25), float(_typed(0.1 + 0.2))
     ('50', '0.25', 0.30000000000000004)
     """
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))
 
 
-Files: TypeAlias = dict[str, Any]
-"""What each script hands over, by its name without ending."""
-
-MOST = 200
-"""Failed tasks that are listed; rows.csv has all."""
-FIRST = ("psnr", "psnr-pooled", "ms-ssim")
-"""Distortion first, as tables show it."""
+# The scripts
 
 
-def files(sources: Sequence[Source], pictures: Set[str], refused: Mapping[str, str]) -> Files:
-    """All data of a report; ``pictures`` are hashes of the images in the folder, ``refused`` of those that are not."""
-    out: Files = {}
+def scripts(runs: Sequence[ReportedRun], pictures: Set[str], refused: Mapping[str, str]) -> dict[str, Any]:
+    """What each script hands over, by its name without ending.
+
+    Args:
+        runs: what is shown.
+        pictures: hashes of the images in the folder.
+        refused: why others are not there, by their hash.
+    """
+    files: dict[str, Any] = {}
     sets: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     points: list[dict[str, Any]] = []
-    told: list[dict[str, Any]] = []
-    for source in sources:
-        records = sessions(source.store.folder)
-        by_name = {str(record["session"]): record for record in records}
-        for place in dict.fromkeys(point.place for point in source.points):
-            images = _images(source, place, pictures, refused)
-            out[f"images-{len(sets)}"] = images
-            index = {one["name"]: number for number, one in enumerate(images)}
-            of = [point for point in source.points if point.place == place]
-            for codec in dict.fromkeys(point.codec for point in of):
-                mine = [point for point in of if point.codec == codec]
-                out[f"rows-{len(curves)}"] = _rows(mine, index, source, pictures, refused)
-                for point in mine:
-                    command = command_of(point.rows, by_name)
-                    points.append({"curve": len(curves), **_point(point, command, pictures)})
-                random = any("random" in row.weights for point in mine for row in point.rows)
-                curves.append({"set": len(sets), "codec": codec, "random": random})
-            names = {"run": place[0], "dataset": place[1].dataset, "protocol": place[1].protocol}
-            sets.append(names | {"images": len(images)})
-        told.append(_run(source, records))
-    metrics = sorted({name for source in sources for name in source.metrics}, key=order)
-    title = ", ".join(source.name for source in sources)
+    for run in runs:
+        sessions = {str(record["session"]): record for record in _sessions(run.store.folder)}
+        for (name, where), panel in _panels(run).items():
+            images = _images(run, where, pictures, refused)
+            files[f"images-{len(sets)}"] = images
+            places = {image["name"]: number for number, image in enumerate(images)}
+            for curve in _curves(panel):
+                files[f"rows-{len(curves)}"] = _rows(curve, places, run, pictures, refused)
+                points += [{"curve": len(curves), **_point(point, sessions, pictures)} for point in curve]
+                random = any(point.point.random for point in curve)
+                curves.append({"set": len(sets), "codec": curve[0].point.codec, "random": random})
+            sets.append({"run": name, "dataset": where.dataset, "protocol": where.protocol, "images": len(images)})
+    metrics = sorted({name for run in runs for name in run.metrics}, key=metric_order)
+    title = ", ".join(run.name for run in runs)
     main = {"title": title, "metrics": [_metric(name) for name in metrics], "sets": sets, "curves": curves}
-    return {"report": main | {"points": points, "runs": told}, **out}
+    return {"report": main | {"points": points, "runs": [_run(run) for run in runs]}, **files}
 
 
 def script(name: str, value: Any) -> str:
@@ -162,15 +258,6 @@ def script(name: str, value: Any) -> str:
     """
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return f'rdpbench.put("{name}",{text});\n'.replace("<", "\\u003c")
-
-
-def order(name: str) -> tuple[int, str]:
-    """What metrics are sorted by.
-
-    >>> sorted(["lpips/alex", "ms-ssim", "fid/clean", "psnr"], key=order)[:2]
-    ['psnr', 'ms-ssim']
-    """
-    return FIRST.index(name) if name in FIRST else len(FIRST), name
 
 
 def number(value: float | None) -> float | str | None:
@@ -187,21 +274,15 @@ def number(value: float | None) -> float | str | None:
 
 
 def _metric(name: str) -> dict[str, Any]:
-    of = meaning(name)
-    digits = tables.DIGITS.get(of.unit, 4)
-    return {
-        "name": name,
-        "unit": of.unit,
-        "higher": of.higher_is_better,
-        "digits": digits,
-        "set": of.kind == "set",
-    }
+    metric = meaning(name)
+    digits = tables.DIGITS.get(metric.unit, 4)
+    kind = {"digits": digits, "set": metric.kind == "set"}
+    return {"name": name, "unit": metric.unit, "higher": metric.higher_is_better, **kind}
 
 
-def _point(point: Shown, command: str, pictures: Set[str]) -> dict[str, Any]:
-    first = point.lines[0]
+def _point(point: ReportedPoint, sessions: Mapping[str, Mapping[str, Any]], pictures: Set[str]) -> dict[str, Any]:
+    first, rows = point.lines[0], point.point.rows
     shown = point.shown()
-    seen = [row for row in shown if row.reconstruction_sha256 in pictures and row.pixel_sha256 in pictures]
     values = {
         str(line["metric"]): [
             *(number(line[name]) for name in ("value", "value_lo", "value_hi")),
@@ -211,6 +292,12 @@ def _point(point: Shown, command: str, pictures: Set[str]) -> dict[str, Any]:
         for line in point.lines
         if line["metric"]
     }
+    parts: dict[str, int] = {}
+    for row in shown:
+        for name, size in json.loads(row.parts).items():
+            parts[name] = parts.get(name, 0) + size
+    # The interval of the rate, where a line is over all images that were coded.
+    whole = next((line for line in point.lines if line["bpp"] == line["bpp_all"]), None)
     return {
         "id": point.id,
         "setting": point.point.setting.words,
@@ -218,40 +305,24 @@ def _point(point: Shown, command: str, pictures: Set[str]) -> dict[str, Any]:
         "n": len({row.image for row in point.point.good}),
         **{name: int(first[name]) for name in ("dataset_size", "failed", "out_of_range")},
         "weights": str(first["weights"]),
-        "bpp": [number(first["bpp_all"]), *_ends(point)],
+        "bpp": [number(first["bpp_all"]), *(number(whole[name] if whole else None) for name in ("bpp_lo", "bpp_hi"))],
         "values": values,
-        "parts": _mean_parts(shown),
-        "seeds": len({row.seed for row in point.rows}),
-        "verified": sum(row.verified == "fresh_process" for row in point.rows),
-        "pictures": len(seen),
-        "command": command,
+        "parts": {name: round(size / len(shown), 1) for name, size in parts.items()},
+        "seeds": len({row.seed for row in rows}),
+        "verified": sum(row.verified == "fresh_process" for row in rows),
+        "pictures": sum(row.reconstruction_sha256 in pictures and row.pixel_sha256 in pictures for row in shown),
+        "command": command_of(rows, sessions),
     }
 
 
-def _ends(point: Shown) -> list[float | str | None]:
-    """The interval of the rate, where a line is over all images that were coded."""
-    whole = next((line for line in point.lines if line["bpp"] == line["bpp_all"]), None)
-    return [number(whole[name] if whole else None) for name in ("bpp_lo", "bpp_hi")]
-
-
-def _mean_parts(rows: Sequence[Row]) -> dict[str, float]:
-    sums: dict[str, int] = {}
-    for row in rows:
-        for name, size in json.loads(row.parts).items():
-            sums[name] = sums.get(name, 0) + size
-    return {name: round(size / len(rows), 1) for name, size in sums.items()}
-
-
-def _images(
-    source: Source, place: tuple[str, Where], pictures: Set[str], refused: Mapping[str, str]
-) -> list[dict[str, Any]]:
+def _images(run: ReportedRun, where: Where, pictures: Set[str], refused: Mapping[str, str]) -> list[dict[str, Any]]:
     """Originals by name, as the lines of a set refer to them."""
-    found: dict[str, Row] = {}
-    for row in source.rows:
-        here = (row.dataset, row.manifest, row.protocol) == place[1] and row.status == "ok"
+    rows: dict[str, Row] = {}
+    for row in run.current.rows:
         # Codecs that take no caption store none.
-        if here and (row.image not in found or (row.caption and not found[row.image].caption)):
-            found[row.image] = row
+        better = row.image not in rows or (row.caption and not rows[row.image].caption)
+        if better and Where.of(row) == where and row.status == "ok":
+            rows[row.image] = row
     return [
         {
             "name": name,
@@ -262,7 +333,7 @@ def _images(
             "kind": ending(row),
             **_picture(row.pixel_sha256, pictures, refused),
         }
-        for name, row in sorted(found.items())
+        for name, row in sorted(rows.items())
     ]
 
 
@@ -273,179 +344,96 @@ def _picture(sha256: str, pictures: Set[str], refused: Mapping[str, str]) -> dic
 
 
 def _rows(
-    points: Sequence[Shown],
-    index: Mapping[str, int],
-    source: Source,
+    curve: Sequence[ReportedPoint],
+    places: Mapping[str, int],
+    run: ReportedRun,
     pictures: Set[str],
     refused: Mapping[str, str],
 ) -> dict[str, Any]:
     """A curve's good rows, column by column: a page of many thousands stays small."""
-    rows = [(number, row) for number, point in enumerate(points) for row in point.rows if row.status == "ok"]
-    rows.sort(key=lambda one: (one[0], index[one[1].image], one[1].seed))
-    parts = [json.loads(row.parts) for _, row in rows]
-    names = dict.fromkeys(name for one in parts for name in one)
-    here = [_picture(row.reconstruction_sha256, pictures, refused) for _, row in rows]
-    pairs = [name for name in source.metrics if meaning(name).kind != "set"]
-    scores = {name: [number(source.current.value(row, name)) for _, row in rows] for name in pairs}
-    told = [_told(row) for _, row in rows]
+    numbered = [(number, row) for number, point in enumerate(curve) for row in point.point.good]
+    numbered.sort(key=lambda pair: (pair[0], places[pair[1].image], pair[1].seed))
+    rows = [row for _, row in numbered]
+    parts = [json.loads(row.parts) for row in rows]
+    infos = [_info(row) for row in rows]
+    shown = [_picture(row.reconstruction_sha256, pictures, refused) for row in rows]
+    pairs = [name for name in run.metrics if meaning(name).kind != "set"]
+    scores = {name: [number(run.current.value(row, name)) for row in rows] for name in pairs}
     return {
-        "point": [number for number, _ in rows],
-        "image": [index[row.image] for _, row in rows],
-        "seed": [row.seed for _, row in rows],
-        "bytes": [row.bytes for _, row in rows],
-        "bpp": [number(row.bpp) for _, row in rows],
-        "rate": [number(row.rate) for _, row in rows],
-        "picture": [one.get("picture", "") for one in here],
-        "why": {number: one["why"] for number, one in enumerate(here) if "why" in one},
-        "parts": {name: [one.get(name, 0) for one in parts] for name in names},
-        "info": {
-            name: [one.get(name, "") for one in told] for name in dict.fromkeys(name for one in told for name in one)
-        },
-        "scores": {name: column for name, column in scores.items() if any(one is not None for one in column)},
+        "point": [number for number, _ in numbered],
+        "image": [places[row.image] for row in rows],
+        "seed": [row.seed for row in rows],
+        "bytes": [row.bytes for row in rows],
+        "bpp": [number(row.bpp) for row in rows],
+        "rate": [number(row.rate) for row in rows],
+        "picture": [picture.get("picture", "") for picture in shown],
+        "why": {number: picture["why"] for number, picture in enumerate(shown) if "why" in picture},
+        "parts": _columns(parts, 0),
+        "info": _columns(infos, ""),
+        "scores": {name: column for name, column in scores.items() if any(value is not None for value in column)},
     }
 
 
-def _told(row: Row) -> dict[str, str]:
-    """What the codec told of an image, and the command of a program."""
-    told = {str(name): _text(text) for name, text in json.loads(row.info).items()}
-    return {**told, **({"command": row.command} if row.command else {})}
+def _columns(records: Sequence[Mapping[str, Any]], absent: Any) -> dict[str, list[Any]]:
+    names = dict.fromkeys(name for record in records for name in record)
+    return {name: [record.get(name, absent) for record in records] for name in names}
 
 
-def _run(source: Source, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What is told of a run: counts, tables at equal rates, times, what failed, where it comes from."""
-    shown: list[Table] = []
-    for where, name in titles(source.current.places).items():
-        shown += tables.at_equal_rates(source.current.at(where), source.metrics, name)
-    timed = times(source.rows, source.contents)
-    shown += [timed] if timed else []
-    failed, more = _failures(source)
-    return {
-        "name": source.name,
-        "counts": _counts(source.rows),
-        "notes": list(source.current.notes),
-        "tables": [_table(one) for one in shown],
-        "failures": failed,
-        "more": more,
-        "sessions": [[[key, _text(value)] for key, value in record.items()] for record in records],
-    }
+def _info(row: Row) -> dict[str, str]:
+    """What the codec said of an image, and the command of a program."""
+    info = {str(name): _text(text) for name, text in json.loads(row.info).items()}
+    return {**info, **({"command": row.command} if row.command else {})}
 
 
-def _counts(rows: Sequence[Row]) -> str:
+def _sessions(folder: Path) -> list[dict[str, Any]]:
+    """The provenance of each call that coded or scored, in order; what cannot be read says so."""
+    records = []
+    for path in sorted((folder / "sessions").glob("*.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            record = {"provenance": f"cannot be read: {error}"}
+        records.append({"session": path.stem, **(record if isinstance(record, dict) else {})})
+    return records
+
+
+def _run(run: ReportedRun) -> dict[str, Any]:
+    """A run's counts, tables at equal rates, times, what failed, and where it comes from."""
+    rows = run.current.rows
+    shown: list[tables.Table] = []
+    for where, name in titles(run.current.places).items():
+        shown += tables.at_equal_rates(run.current.at(where), run.metrics, name)
+    shown += filter(None, [tables.times(rows, run.contents)])
     good = [row for row in rows if row.status == "ok"]
+    faults: list[tuple[Row, str, str]] = [(row, row.status, row.error) for row in rows if row.status != "ok"]
+    for row in {row.task_key: row for row in rows}.values():
+        scores = run.current.scores_of(row).items()
+        faults += [(row, metric, score.error) for metric, score in scores if score.value is None]
+    failures = [[row.codec, row.setting.words, row.image, what, error] for row, what, error in faults]
     again = sum(row.verified == "fresh_process" for row in good)
     curves, images = ({(row.dataset, getattr(row, what)) for row in rows} for what in ("codec", "image"))
-    return (
-        f"{len(curves)} curves, {len(images)} images, {len(good)} bitstreams: each was decoded by a second object "
-        f"from its bytes alone, {again} of them once more in a fresh process. "
-        f"Failed or out of range: {len(rows) - len(good)}."
-    )
-
-
-def _table(table: Table) -> dict[str, Any]:
-    lines = [[[cell.text, cell.rank] for cell in line] for line in table.lines]
-    return {"caption": table.caption, "header": table.header, "lines": lines, "notes": table.notes}
-
-
-def _failures(source: Source) -> tuple[list[list[str]], int]:
-    by_key = {row.task_key: row for row in source.rows}
-    lines = [[row.codec, Setting.of(row).words, row.image, row.status, row.error] for row in _failed(source.rows)]
-    for row in by_key.values():
-        for metric, score in source.current.scores_of(row).items():
-            if score.value is None:
-                lines.append([row.codec, Setting.of(row).words, row.image, metric, score.error])
-    return lines[:MOST], max(0, len(lines) - MOST)
-
-
-def _failed(rows: Iterable[Row]) -> Iterable[Row]:
-    return (row for row in rows if row.status != "ok")
+    return {
+        "name": run.name,
+        "counts": f"{len(curves)} curves, {len(images)} images, {len(good)} bitstreams: each was decoded by a second "
+        f"object from its bytes alone, {again} of them once more in a fresh process. "
+        f"Failed or out of range: {len(rows) - len(good)}.",
+        "notes": list(run.current.notes),
+        "tables": [
+            {
+                "caption": table.caption,
+                "header": table.header,
+                "lines": [[[cell.text, cell.rank] for cell in line] for line in table.lines],
+                "notes": table.notes,
+            }
+            for table in shown
+        ],
+        "failures": failures[:MOST],
+        "more": max(0, len(failures) - MOST),
+        "sessions": [[[key, _text(value)] for key, value in record.items()] for record in _sessions(run.store.folder)],
+    }
 
 
 def _text(value: Any) -> str:
     if value is None:
         return "–"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list, bool)) else str(value)
-
-
-STATIC = Path(__file__).with_name("static")
-
-
-MARK = '<meta name="generator" content="rdpbench report">'
-"""In the page: a folder with another index.html is not ours to write into."""
-
-
-def check(folder: Path) -> None:
-    """Is this a place for a report?
-
-    Raises:
-        ConfigError: there is something else.
-    """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise ConfigError(f"--out {folder} is a file; name a folder")
-    if links := [name for name in ("images", "thumbs", "data", "static") if (folder / name).is_symlink()]:
-        raise ConfigError(f"{folder / links[0]} is a link, and nothing is written through it; put a folder there")
-    page = folder / "index.html"
-    ours = page.is_file() and MARK in page.read_text(encoding="utf-8", errors="replace")
-    if not ours and any(one.name not in ("images", "thumbs", "data", "static") for one in folder.iterdir()):
-        raise ConfigError(f"--out {folder} holds something else than a report; name a new folder")
-
-
-def library() -> Path:
-    """The plotting library, as its Python package brings it.
-
-    Raises:
-        MissingNeed: the package is not installed.
-    """
-    found = importlib.util.find_spec("plotly")
-    path = Path(found.origin).with_name("package_data") / "plotly.min.js" if found and found.origin else None
-    if path is None or not path.is_file():
-        raise MissingNeed(
-            "the report's curves need plotly.js (MIT), which the Python package plotly brings. "
-            "Type: pip install 'rdpbench[report]'"
-        )
-    return path
-
-
-def write(folder: Path, data: Mapping[str, Any]) -> Path:
-    """Write everything but the images; the page comes last. Returns its path.
-
-    Raises:
-        StoreUnwritable: the folder cannot be written.
-        MissingNeed: no plotting library.
-    """
-    plotly = library()
-    scripts = {f"{name}.js": script(name, value).encode() for name, value in data.items()}
-    static = {path.name: path.read_bytes() for path in sorted(STATIC.iterdir()) if path.suffix in (".js", ".css")}
-    static["plotly.min.js"] = plotly.read_bytes()
-    for name, files in (("data", scripts), ("static", static)):
-        for file, content in files.items():
-            _put(folder / name / file, content)
-        for path in (folder / name).iterdir():
-            if path.name not in files:
-                path.unlink()
-    page = folder / "index.html"
-    _put(page, (STATIC / page.name).read_bytes())
-    return page
-
-
-def tidy(folder: Path, pictures: Iterable[Picture], refused: Set[str]) -> int:
-    """Remove images that the page no longer refers to; returns how many.
-
-    Only files named as images of a report are touched.
-    """
-    there = [one for one in pictures if one.sha256 not in refused]
-    names = {f"{name_of(one.sha256)}.{ending(one.row)}" for one in there}
-    names |= {f"{name_of(one.sha256)}.jpg" for one in there}
-    removed = 0
-    for path in (path for name in ("images", "thumbs") for path in (folder / name).glob("*/*")):
-        if path.name not in names and re.fullmatch(r"[0-9a-f]{20}\.(webp|png|jpg|\d+\.tmp)", path.name):
-            path.unlink()
-            removed += path.suffix != ".jpg"
-    return removed
-
-
-def _put(path: Path, content: bytes) -> None:
-    """Write a file whole; one that is the same already stays as it is."""
-    if not path.is_file() or path.read_bytes() != content:
-        write_file(path, content)

@@ -10,36 +10,34 @@
 A dataset, metric or protocol has our name only where it is the same thing. Where it is another, or nobody says, the
 name ends in ``@`` and whose it is: ``clic2020-mobile@compressai``, ``fid@crdr``, ``psnr@unstated`` (8-bit or float?).
 What is known to be wrong in a source, or is likely to be, stays as it was printed and says so in ``doubtful``.
-``docs/published.md`` lists all of it.
-
-Published numbers as they lie on the disk: what one is, reading, writing, and what cannot be right.
-
-Lines are sorted and digits fixed, so that a change in git is a change of a number; each file states its version.
+``docs/published.md`` lists all of it. Lines are sorted and digits fixed: a change in git is a change of a number.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdpbench import registry
-from rdpbench.errors import StoreCorrupt, StoreError, UnknownName
+from rdpbench.errors import StoreCorrupt, UnknownName
 from rdpbench.paths import write_file
 from rdpbench.results.stats.summary import summarise
-from rdpbench.results.tables import text
+from rdpbench.results.tables import csv_text, read_csv, text
 
 if TYPE_CHECKING:
     import pandas as pd
 
 VERSION = 1
 KIND, SOURCES_KIND = "rdpbench-published", "rdpbench-published-sources"
-AGAIN = "git checkout results/published, or from the shared table: python benchmarks/build_published.py TABLE.csv"
+AGAIN = (
+    "Get it again: git checkout results/published, or from the shared table: "
+    "python benchmarks/build_published.py TABLE.csv"
+)
 
 BITS = {
     "file": "bytes of a file that a decoder needs nothing else for",
@@ -158,24 +156,18 @@ def write(path: Path, numbers: Iterable[Number]) -> None:
     Raises:
         StoreUnwritable: the folder cannot be written.
     """
-    lines: list[list[str]] = []
-    for one in sorted(numbers, key=in_order):
-        cells = {name: getattr(one, name) for name in CELLS}
-        cells |= {name: text(cells[name]) for name in ("rate", "bpp", "value")}
-        lines.append([str(cell) for cell in (cells | {"digitised": "yes" if one.digitised else ""}).values()])
-    _write(path, KIND, CELLS, lines)
+    lines = []
+    for number in sorted(numbers, key=in_order):
+        cells = vars(number) | {name: text(getattr(number, name)) for name in ("rate", "bpp", "value")}
+        cells |= {"digitised": "yes" if number.digitised else ""}
+        lines.append([cells[name] for name in CELLS])
+    write_file(path, csv_text(KIND, VERSION, [CELLS, *lines]))
 
 
 def write_sources(path: Path, about: Iterable[Source]) -> None:
     """Write ``sources.csv``. Raises `StoreUnwritable` if it cannot be written."""
-    _write(path, SOURCES_KIND, _ABOUT, [list(vars(one).values()) for one in sorted(about, key=lambda one: one.id)])
-
-
-def _write(path: Path, kind: str, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
-    out = io.StringIO()
-    out.write(f"# {kind} v{VERSION}\n")
-    csv.writer(out, lineterminator="\n").writerows([header, *lines])
-    write_file(path, out.getvalue())
+    lines = [list(vars(source).values()) for source in sorted(about, key=lambda source: source.id)]
+    write_file(path, csv_text(SOURCES_KIND, VERSION, [_ABOUT, *lines]))
 
 
 def read(path: Path) -> list[Number]:
@@ -188,9 +180,13 @@ def read(path: Path) -> list[Number]:
     numbers = []
     for line, cells in _read(path, KIND, CELLS):
         try:
-            numbers.append(_number(path, cells))
+            if cells["digitised"] not in ("", "yes"):
+                raise ValueError(f"digitised is {cells['digitised']!r}, not 'yes' or empty")
+            known: dict[str, Any] = {name: float(cells[name]) if cells[name] else None for name in ("rate", "bpp")}
+            known |= {"value": float(cells["value"]), "digitised": cells["digitised"] == "yes"}
+            numbers.append(Number(dataset=path.parent.name, source=path.stem, **(cells | known)))
         except ValueError as error:
-            raise StoreCorrupt(f"{path}:{line}: not a published number ({error}). Get it again: {AGAIN}") from error
+            raise StoreCorrupt(f"{path}:{line}: not a published number ({error}). {AGAIN}") from error
     return numbers
 
 
@@ -199,82 +195,52 @@ def read_sources(path: Path) -> dict[str, Source]:
     return {cells["id"]: Source(**cells) for _, cells in _read(path, SOURCES_KIND, _ABOUT)}
 
 
-def _read(path: Path, kind: str, header: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    try:
-        start, _, rest = path.read_text(encoding="utf-8").partition("\n")
-        stated = re.fullmatch(rf"# {kind} v(\d+)", start)
-        if stated is None:
-            raise StoreCorrupt(f"{path}:1: found {start[:60]!r}, not '# {kind} v{VERSION}'. Get it again: {AGAIN}")
-        if int(stated[1]) != VERSION:
-            raise StoreError(
-                f"{path} has version {stated[1]}, and this rdpbench reads {VERSION}. "
-                "Take files and program of one version; type: pip install --upgrade rdpbench"
-            )
-        reader = csv.reader(io.StringIO(rest), strict=True)
-        found = next(reader, [])
-        lines = [(reader.line_num + 1, line) for line in reader if line]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise StoreCorrupt(f"{path} cannot be read: {error}. Get it again: {AGAIN}") from error
-    if found != [*header]:
-        raise StoreCorrupt(f"{path}:2: other columns than {', '.join(header)}. Get it again: {AGAIN}")
+def _read(path: Path, kind: str, columns: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
+    _, header, lines = read_csv(path, kind, VERSION, AGAIN)
+    if header != [*columns]:
+        raise StoreCorrupt(f"{path}:2: other columns than {', '.join(columns)}. {AGAIN}")
     for number, line in lines:
         if len(line) != len(header):
-            raise StoreCorrupt(f"{path}:{number}: {len(line)} cells, not {len(header)}. Get it again: {AGAIN}")
+            raise StoreCorrupt(f"{path}:{number}: {len(line)} cells, not {len(header)}. {AGAIN}")
     return [(number, dict(zip(header, line, strict=True))) for number, line in lines]
-
-
-def _number(path: Path, cells: Mapping[str, str]) -> Number:
-    if cells["digitised"] not in ("", "yes"):
-        raise ValueError(f"digitised is {cells['digitised']!r}, not 'yes' or empty")
-    plain = {name: cells[name] for name in ("codec", "variant", "rate_field", "protocol", "bits_kind", "metric")}
-    return Number(
-        dataset=path.parent.name,
-        source=path.stem,
-        **plain,
-        rate=float(cells["rate"]) if cells["rate"] else None,
-        bpp=float(cells["bpp"]) if cells["bpp"] else None,
-        value=float(cells["value"]),
-        place=cells["place"],
-        digitised=cells["digitised"] == "yes",
-        doubtful=cells["doubtful"],
-    )
 
 
 def check(numbers: Sequence[Number], about: Mapping[str, Source]) -> list[str]:
     """What is wrong with a collection, one line each; empty if nothing is.
 
-    >>> one = Number("kodak", "x", "vtm", "", "", None, "as-is", 0.1, "file", "psnr", 280.0, "Table 1", False, "")
-    >>> check([one], {"x": Source("x", "a paper", "A title", "files")})
+    >>> number = Number("kodak", "x", "vtm", "", "", None, "as-is", 0.1, "file", "psnr", 280.0, "Table 1", False, "")
+    >>> check([number], {"x": Source("x", "a paper", "A title", "files")})
     ['kodak/x: vtm psnr 280 at 0.1 bpp: the value is outside 8 to 60']
     """
     problems = []
     seen: dict[tuple[Any, ...], Number] = {}
-    for one in numbers:
-        what = f"{one.dataset}/{one.source}: {one.codec} {one.metric} {text(one.value)} at {text(one.bpp)} bpp"
-        problems += [f"{what}: {problem}" for problem in _problems(one, about)]
-        key = (one.dataset, one.source, *in_order(one)[:-1])
+    for number in numbers:
+        words = f"{number.codec} {number.metric} {text(number.value)} at {text(number.bpp)} bpp"
+        name = f"{number.dataset}/{number.source}: {words}"
+        problems += [f"{name}: {problem}" for problem in _problems(number, about)]
+        key = (number.dataset, number.source, *in_order(number)[:-1])
         if key in seen:
-            problems.append(f"{what}: stands there twice, also as {text(seen[key].value)}")
-        seen[key] = one
+            problems.append(f"{name}: stands there twice, also as {text(seen[key].value)}")
+        seen[key] = number
     return problems
 
 
-def _problems(one: Number, about: Mapping[str, Source]) -> Iterable[str]:
-    if one.source not in about:
+def _problems(number: Number, about: Mapping[str, Source]) -> Iterable[str]:
+    if number.source not in about:
         yield "its source is not in sources.csv"
-    if not (one.place and one.codec and one.protocol):
+    if not (number.place and number.codec and number.protocol):
         yield "place, codec or protocol is empty"
-    if one.bits_kind not in BITS:
-        yield f"bits_kind {one.bits_kind!r} is none of {', '.join(BITS)}"
-    if (one.bpp is None) != (one.bits_kind == "none"):
+    if number.bits_kind not in BITS:
+        yield f"bits_kind {number.bits_kind!r} is none of {', '.join(BITS)}"
+    if (number.bpp is None) != (number.bits_kind == "none"):
         yield "a rate is missing, or stands where there is none"
-    if one.bpp is not None and not 0 < one.bpp < 24:
+    if number.bpp is not None and not 0 < number.bpp < 24:
         yield "the rate is not between 0 and 24 bpp"
-    of = FAMILIES.get(family(one.metric))
-    if of is None:
+    kind = FAMILIES.get(family(number.metric))
+    if kind is None:
         yield f"an unknown kind of metric; those known: {', '.join(FAMILIES)}"
-    elif not of.low <= one.value <= of.high:
-        yield f"the value is outside {of.low:g} to {of.high:g}"
+    elif not kind.low <= number.value <= kind.high:
+        yield f"the value is outside {kind.low:g} to {kind.high:g}"
 
 
 IMAGES = {
@@ -308,7 +274,7 @@ def numbers(dataset: str | None = None, root: Path | None = None) -> list[Number
         UnknownName: there is nothing on that dataset.
         StoreError: a file of another version, or damaged.
 
-    >>> len({one.source for one in numbers("clic2022-test")})
+    >>> len({number.source for number in numbers("clic2022-test")})
     1
     """
     root = folder() if root is None else root
@@ -336,43 +302,38 @@ def published(dataset: str | None = None, codec: str | None = None, metric: str 
     """
     import pandas as pd
 
-    found = numbers(dataset)
+    chosen = numbers(dataset)
     for kind, wanted in (("codec", codec), ("metric", metric)):
         if wanted is not None:
-            known = {getattr(one, kind) for one in found}
+            known = {getattr(number, kind) for number in chosen}
             if wanted not in known:
                 raise UnknownName(kind, wanted, known, "with published numbers, that is")
-            found = [one for one in found if getattr(one, kind) == wanted]
+            chosen = [number for number in chosen if getattr(number, kind) == wanted]
     about = read_sources(folder() / "sources.csv")
-    frame = pd.DataFrame([vars(one) for one in found]).rename(columns={"source": "source_id"})
+    frame = pd.DataFrame([vars(number) for number in chosen]).rename(columns={"source": "source_id"})
     frame = frame.astype({"bpp": float, "rate": float})
-    where = frame["source_id"].map(
-        {key: f"{one.where}{':' if '@' in one.where else ', '}" for key, one in about.items()}
-    )
-    frame["source"] = where + frame["place"]
+    where = {key: f"{source.where}{':' if '@' in source.where else ', '}" for key, source in about.items()}
+    frame["source"] = frame["source_id"].map(where) + frame["place"]
     frame["family"] = frame["metric"].map(family)
     for name in ("unit", "higher_is_better", "perceptual"):
-        frame[name] = frame["family"].map({key: getattr(of, name) for key, of in FAMILIES.items()})
-    frame["n"] = frame["dataset"].map(lambda name: IMAGES.get(name, 0))
+        frame[name] = frame["family"].map({key: getattr(kind, name) for key, kind in FAMILIES.items()})
+    images = frame["dataset"].map(lambda name: IMAGES.get(name, 0))
     fewest = frame["metric"].map({name: _fewest(name) for name in frame["metric"].unique()})
-    frame["reliable"] = (frame["n"] == 0) | (frame["n"] >= fewest)
-    frame = frame.assign(n_scored=frame["n"], dataset_size=frame["n"], partial=False, failed=0, out_of_range=0)
+    unknown = ("target_bpp", "bpp_pooled", "bpp_lo", "bpp_hi", "bpp_seed_sd", "value_lo", "value_hi", "value_seed_sd")
     frame = frame.assign(
-        infinite=0,
-        images="",
-        manifest="",
-        note="",
+        reliable=(images == 0) | (images >= fewest),
         bpp_all=frame["bpp"],
-        weights="",
-        seeds=0,
-        **dict.fromkeys(_UNKNOWN, math.nan),
+        **dict.fromkeys(("n", "n_scored", "dataset_size"), images),
+        **dict.fromkeys(("failed", "out_of_range", "infinite", "seeds"), 0),
+        **dict.fromkeys(("images", "manifest", "note", "weights"), ""),
+        **dict.fromkeys(unknown, math.nan),
+        partial=False,
     )
     columns = [*summarise((), (), ()).columns, *OWN]
     keys = ["dataset", "codec", "variant", "source_id", "metric", "bpp"]
     return frame[columns].sort_values(keys, kind="stable", na_position="last").reset_index(drop=True)
 
 
-_UNKNOWN = ("target_bpp", "bpp_pooled", "bpp_lo", "bpp_hi", "bpp_seed_sd", "value_lo", "value_hi", "value_seed_sd")
 OWN = ["family", "variant", "bits_kind", "source_id", "source", "digitised", "doubtful"]
 """Columns that only published numbers have."""
 
@@ -393,11 +354,9 @@ def sources() -> pd.DataFrame:
     """
     import pandas as pd
 
-    about = read_sources(folder() / "sources.csv")
-    count = dict.fromkeys(about, 0)
-    for one in numbers():
-        count[one.source] += 1
-    return pd.DataFrame([vars(one) | {"numbers": count[one.id]} for one in about.values()])
+    count = Counter(number.source for number in numbers())
+    about = read_sources(folder() / "sources.csv").values()
+    return pd.DataFrame([vars(source) | {"numbers": count[source.id]} for source in about])
 
 
 def not_monotone(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,8 +1,6 @@
-"""Results for one's own analysis: runs and published numbers as one tidy frame.
+"""Runs and published numbers as one tidy frame, for one's own analysis, and what each of its columns means.
 
-What each column of `rdpbench.read_results` means; ``docs/results.md`` is printed from it:
-
-python -m rdpbench.results.read > docs/results.md
+``docs/results.md`` is printed from it: ``python -m rdpbench.results.read > docs/results.md``
 """
 
 from __future__ import annotations
@@ -10,8 +8,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rdpbench import registry
 from rdpbench.errors import ConfigError, UnknownName
@@ -45,11 +44,11 @@ def read_results(
         StoreError: a run of a newer version, or damaged.
 
     >>> frame = read_results(published=True)
-    >>> of = frame[(frame["codec"] == "ms-illm") & (frame["metric"] == "lpips/alex") & (frame["dataset"] == "kodak")]
-    >>> round(float(of[of["source_id"] == "neuralcompression"]["value"].min()), 4)
+    >>> lpips = frame[(frame["codec"] == "ms-illm") & (frame["metric"] == "lpips/alex") & (frame["dataset"] == "kodak")]
+    >>> round(float(lpips[lpips["source_id"] == "neuralcompression"]["value"].min()), 4)
     0.018
     """
-    # not above: `python -m rdpbench.results.read` runs it
+    import pandas as pd
 
     registry.meanings.clear()  # of runs that were read before
     if per not in ("point", "image"):
@@ -72,11 +71,15 @@ def read_results(
         from rdpbench.results.published import published as numbers
 
         parts.append(numbers().assign(run=""))
-    return _together(parts, POINTS if per == "point" else IMAGES)
+    # All columns, each with the type of its kind; also where there are no lines.
+    columns = POINTS if per == "point" else IMAGES
+    types = {"text": "str", "number": "float64", "count": "int64", "yes/no": "bool"}
+    kinds = {name: types[column.kind] for name, column in columns.items()}
+    return pd.concat([part.reindex(columns=list(columns)).astype(kinds) for part in parts], ignore_index=True)
 
 
-def open_run(run: str | Path, root: str | Path = "results/runs") -> Store:
-    """A run by its name below ``root``, or by its folder.
+def open_run(run: str | Path, root: str | Path = "results/runs", hint: str = "") -> Store:
+    """A run by its name below ``root``, or by its folder; ``hint`` ends the error.
 
     Raises:
         UnknownName: nothing is stored there.
@@ -88,8 +91,8 @@ def open_run(run: str | Path, root: str | Path = "results/runs") -> Store:
         store = Store(folder)
         if store.exists():
             return store
-    found = [path.name for path in root.iterdir() if Store(path).exists()] if root.is_dir() else []
-    raise UnknownName("run", str(run), found, f"looked in {root}; root=FOLDER looks elsewhere")
+    runs = [path.name for path in root.iterdir() if Store(path).exists()] if root.is_dir() else []
+    raise UnknownName("run", str(run), runs, f"looked in {root}; root=FOLDER looks elsewhere{hint}")
 
 
 def _points(name: str, contents: Contents) -> pd.DataFrame:
@@ -99,31 +102,24 @@ def _points(name: str, contents: Contents) -> pd.DataFrame:
 
     points = of_store(contents)
     lines = frame(points, points.metrics)
-    kinds = bits_kinds(points)
-    of = zip(lines["dataset"], lines["manifest"], lines["protocol"], lines["codec"], strict=True)
-    return lines.assign(
-        run=name,
-        family=lines["metric"].map(family),
-        variant="",
-        bits_kind=[kinds.get(key, "") for key in of],
-        source_id="",
-        source=f"run {name}",
-        digitised=False,
-        doubtful="",
-    )
+    families, kinds = lines["metric"].map(family), bits_kinds(lines, points)
+    own: dict[str, Any] = {"variant": "", "source_id": "", "source": f"run {name}", "digitised": False, "doubtful": ""}
+    return lines.assign(run=name, family=families, bits_kind=kinds, **own)
 
 
-def bits_kinds(points: Points) -> Mapping[tuple[str, str, str, str], str]:
-    """What the rates of each curve count, by dataset, manifest, protocol and codec."""
+def bits_kinds(lines: pd.DataFrame, points: Points) -> list[str]:
+    """What the rates of each line's curve count; several kinds are joined by commas."""
+    from rdpbench.results.stats.summary import curve_keys
+
     kinds: dict[tuple[str, str, str, str], set[str]] = {}
     for point in points.points:
         kinds.setdefault((*point.where, point.codec), set()).update(row.bits_kind for row in point.rows)
-    return {key: ", ".join(sorted(filter(None, of))) for key, of in kinds.items()}
+    return [", ".join(sorted(filter(None, kinds.get(key, ())))) for key in curve_keys(lines)]
 
 
 def _images(name: str, contents: Contents) -> pd.DataFrame:
     from rdpbench.results.stats.current import of_store
-    from rdpbench.results.stats.meanings import meaning
+    from rdpbench.results.stats.points import meaning
     from rdpbench.results.stats.summary import tidy
 
     points = of_store(contents)
@@ -131,44 +127,18 @@ def _images(name: str, contents: Contents) -> pd.DataFrame:
     return tidy(points, pairs).assign(run=name)
 
 
-def _together(parts: list[pd.DataFrame], fields: Mapping[str, Field]) -> pd.DataFrame:
-    """All columns, each with the type that its kind has; also where there are no lines."""
-    import pandas as pd
-
-    types = {"text": "str", "number": "float64", "count": "int64", "yes/no": "bool"}
-    typed = []
-    for part in parts:
-        whole = part.reindex(columns=list(fields))
-        typed.append(whole.astype({name: types[field.kind] for name, field in fields.items()}))
-    return pd.concat(typed, ignore_index=True)
-
-
 @dataclass(frozen=True)
-class Field:
-    """One column."""
+class Column:
+    """What a column holds."""
 
     kind: str
     """``text``, ``number``, ``count`` or ``yes/no``; a number may be NaN."""
     meaning: str
 
 
-def _text(meaning: str) -> Field:
-    return Field("text", meaning)
+_text, _number, _count, _flag = (partial(Column, kind) for kind in ("text", "number", "count", "yes/no"))
 
-
-def _number(meaning: str) -> Field:
-    return Field("number", meaning)
-
-
-def _count(meaning: str) -> Field:
-    return Field("count", meaning)
-
-
-def _flag(meaning: str) -> Field:
-    return Field("yes/no", meaning)
-
-
-POINTS: Mapping[str, Field] = {
+POINTS: Mapping[str, Column] = {
     "run": _text("The run's name; empty for a published number."),
     "dataset": _text("The dataset; where a published one is another than ours, its name ends in `@` and whose it is."),
     "manifest": _text("sha256 of the dataset's manifest: two sets of one name are two sets. Empty where published."),
@@ -220,7 +190,7 @@ POINTS: Mapping[str, Field] = {
 }
 """Of a frame with a line for each point and metric, in this order."""
 
-IMAGES: Mapping[str, Field] = {
+IMAGES: Mapping[str, Column] = {
     "run": POINTS["run"],
     "task_key": _text("sha256 over all that changes the result."),
     "session": _text("Which call of rdpbench wrote it; `sessions/<session>.json` holds its provenance."),
@@ -331,11 +301,9 @@ Intervals are explained in `docs/statistics.md`. This page is printed by
 def markdown() -> str:
     """The page: a table for each kind of frame."""
     parts = [PAGE]
-    for title, fields in (
-        ("A line for each point and metric", POINTS),
-        ('A line for each image (`per="image"`)', IMAGES),
-    ):
-        rows = [f"| `{name}` | {field.kind} | {field.meaning} |" for name, field in fields.items()]
+    titles = {"A line for each point and metric": POINTS, 'A line for each image (`per="image"`)': IMAGES}
+    for title, columns in titles.items():
+        rows = [f"| `{name}` | {column.kind} | {column.meaning} |" for name, column in columns.items()]
         parts.append("\n".join([f"## {title}", "", "| column | kind | meaning |", "| --- | --- | --- |", *rows]) + "\n")
     return "\n".join(parts)
 

@@ -1,31 +1,28 @@
-"""The summary as a table, on the terminal and in Markdown; `rdpbench.results.tables` writes the same tables for papers.
+"""Tables of results: on the terminal, in Markdown, in LaTeX with booktabs, and CSV files.
 
-Two tables: every point as it was measured, and codecs at equal rates (interpolated between measured points, with the
-best in bold and the second underlined). Arrows say which way is better.
+Two tables of a run: every point as it was measured, and codecs at equal rates (interpolated between measured points,
+the best in bold, the second underlined). Arrows say which way is better.
 
-Tables for LaTeX with booktabs: the best in bold, the second underlined, intervals and arrows in math mode.
-
-Whatever a name holds comes out as text. Letters that LaTeX's usual encodings lack are written as their code point, so
-that a table never stops a document from compiling.
-
-CSV files that people open in a spreadsheet, which takes a text that begins with ``=`` for a formula and runs it.
-
-A quote is put before such a text. Numbers stay numbers. `read_cell` takes the quote off again, so nothing is lost.
+Whatever a name holds comes out as text. In LaTeX, letters that its usual encodings lack are written as their code
+point, so that a table never stops a document from compiling. In CSV, a quote is put before a text that a spreadsheet
+would run as a formula; `read_cell` takes it off again.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import math
+import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 
+from rdpbench.errors import StoreCorrupt, StoreError
 from rdpbench.metrics.contract import short_name
 from rdpbench.results.stats.points import Points
 from rdpbench.results.stats.summary import POINT, WIDE, at_rate, common_rates, compared
@@ -76,6 +73,25 @@ def untrained(frame: pd.DataFrame) -> pd.Series[bool]:
     return frame["weights"].fillna("").str.contains("random").astype(bool)
 
 
+def arrow(higher_is_better: bool | None) -> str:
+    """Which way is better.
+
+    >>> arrow(True), arrow(False), len(arrow(None))
+    ('↑', '↓', 0)
+    """
+    return "" if higher_is_better is None else "↑" if higher_is_better else "↓"
+
+
+def best_two(values: Mapping[str, float], higher_is_better: bool) -> dict[str, int]:
+    """Rank 1 and 2 of what competes; equal values share a rank, and one alone has none.
+
+    >>> best_two({"a": 3.0, "b": 1.0, "c": 3.0, "d": 0.0}, True)
+    {'a': 1, 'b': 2, 'c': 1}
+    """
+    best = sorted(set(values.values()), reverse=higher_is_better)[:2] if len(values) > 1 else []
+    return {name: best.index(value) + 1 for name, value in values.items() if value in best}
+
+
 def measured(frame: pd.DataFrame, name: str = "") -> Table:
     """Every point as it was measured, mean and half width of its 95 % interval.
 
@@ -83,14 +99,23 @@ def measured(frame: pd.DataFrame, name: str = "") -> Table:
     the rate of those.
     """
     metrics = _metrics(frame)
-    header = ("codec", "setting", "n", "bpp", *(_heading(frame, metric) for metric in metrics))
-    if pooled := _mixed_sizes(frame):
-        header = (*header[:4], "pooled bpp", *header[4:])
+    # Do pixels and images weigh differently anywhere?
+    pooled = bool((np.abs(frame["bpp_pooled"] / frame["bpp"] - 1) > 1e-9).any())
+    header = (
+        "codec",
+        "setting",
+        "n",
+        "bpp",
+        *(["pooled bpp"] if pooled else ()),
+        *(_heading(frame, metric) for metric in metrics),
+    )
     lines: list[tuple[Cell, ...]] = []
     notes: dict[str, None] = {}
     for _, point in frame.groupby(POINT, sort=False, dropna=False):
         first = point.iloc[0]
-        whole = _all_images(point)
+        # The rate is that of a line over all images that were coded, if there is one.
+        complete = point[(point["n_scored"] == point["n"]) & (point["infinite"] == 0)]
+        whole = (complete if len(complete) else point).iloc[0]
         cells = [Cell(str(first["codec"])), Cell(Setting.of_line(first).words), Cell(_count(first, notes))]
         cells.append(Cell(_bpp(whole)))
         cells += [Cell(f"{whole['bpp_pooled']:.4f}" if _covers_all(whole) else "–")] if pooled else []
@@ -109,20 +134,8 @@ def measured(frame: pd.DataFrame, name: str = "") -> Table:
     return Table(f"{title}: means over images, ± half of the 95 % interval", header, tuple(lines), tuple(notes))
 
 
-def _all_images(point: pd.DataFrame) -> pd.Series[Any]:
-    """The line of a point whose rate is over all that was coded, or any."""
-    whole = point[point["n_scored"] == point["n"]]
-    whole = whole[whole["infinite"] == 0]
-    return (whole if len(whole) else point).iloc[0]
-
-
 def _covers_all(line: Any) -> bool:
     return bool(line["bpp"] == line["bpp_all"])
-
-
-def _mixed_sizes(frame: pd.DataFrame) -> bool:
-    """Do pixels and images weigh differently anywhere?"""
-    return bool((np.abs(frame["bpp_pooled"] / frame["bpp"] - 1) > 1e-9).any())
 
 
 def at_equal_rates(points: Points, metrics: Sequence[str], name: str = "") -> list[Table]:
@@ -135,26 +148,28 @@ def at_equal_rates(points: Points, metrics: Sequence[str], name: str = "") -> li
     targets = sorted({point.setting.target for point in trained.points if point.setting.target is not None})
     if targets:
         trained = trained.only(lambda point: point.setting.target is not None)
-    lines, told = compared(trained, metrics, per_setting=bool(targets))
+    lines, left_out = compared(trained, metrics, per_setting=bool(targets))
     lines = lines[lines["reliable"].astype(bool)]
     tables = []
     for bpp in targets or common_rates(lines):
-        there = _at_target(lines, bpp) if targets else at_rate(lines, bpp)
-        measured_there = _metrics(there)
-        if not measured_there:
+        if targets:
+            there = lines[(lines["target_bpp"] == bpp) & (lines["n"] > 0)].assign(wide=False)
+        else:
+            there = at_rate(lines, bpp)
+        columns = _metrics(there)
+        if not columns:
             continue
-        header = ("codec", *(_heading(there, metric) for metric in measured_there))
-        ranks = {metric: _ranks(there[there["metric"] == metric]) for metric in measured_there}
-        notes = [note for note in told if not targets or f"target {bpp:g} bpp" in note or "compared over" in note]
+        header = ("codec", *(_heading(there, metric) for metric in columns))
+        ranks = {metric: _ranks(there[there["metric"] == metric]) for metric in columns}
+        notes = [note for note in left_out if not targets or f"target {bpp:g} bpp" in note or "compared over" in note]
         rows = []
         for codec in dict.fromkeys(there["codec"]):
-            of = there[there["codec"] == codec].set_index("metric")
+            by_metric = there[there["codec"] == codec].set_index("metric").to_dict("index")
             cells = [Cell(codec)]
-            for metric in measured_there:
-                known = metric in of.index and not math.isnan(of.loc[metric, "value"])
-                text = _digits(of.loc[metric, "value"], of.loc[metric, "unit"]) if known else "–"
-                if known and of.loc[metric, "wide"]:
-                    text += "‡"
+            for metric in columns:
+                line, text = by_metric.get(metric), "–"
+                if line and not math.isnan(line["value"]):
+                    text = _digits(line["value"], line["unit"]) + ("‡" if line["wide"] else "")
                 cells.append(Cell(text, ranks[metric].get(codec, 0)))
             rows.append(tuple(cells))
         if there["wide"].any():
@@ -182,14 +197,9 @@ def latency(frame: pd.DataFrame) -> Table:
     return Table("Latency: median over images of the median of repeats", header, tuple(lines), (note,))
 
 
-def terminal(table: Table) -> Terminal:
-    """For a terminal."""
-    return Terminal(table)
-
-
 @dataclass(frozen=True)
 class Terminal:
-    """A table that cuts no number: one that is too wide goes on below, with its first columns again."""
+    """A table for the terminal that cuts no number: one too wide goes on below, with its first columns again."""
 
     table: Table
 
@@ -217,28 +227,33 @@ def _part(table: Table, columns: Sequence[int], *, first: bool, last: bool) -> R
     rich = Rich(title=title, caption=caption or None, title_justify="left")
     for number in columns:
         rich.add_column(escape(table.header[number]), justify="left" if number == 0 else "right", no_wrap=True)
-    previous = ""
-    for line in table.lines:
-        label = line[0].text
-        if previous and label != previous and len(table.lines) > len({other[0].text for other in table.lines}):
+    marks = {1: "[bold]{}[/bold]", 2: "[underline]{}[/underline]"}
+    for line, label, new_group in _grouped(table):
+        if new_group:
             rich.add_section()
-        marks = {1: "[bold]{}[/bold]", 2: "[underline]{}[/underline]"}
         cells = [marks.get(line[n].rank, "{}").format(escape(line[n].text)) for n in columns[1:]]
-        rich.add_row(escape("" if label == previous else label), *cells)
-        previous = label
+        rich.add_row(escape(label), *cells)
     return rich
+
+
+def _grouped(table: Table) -> Iterator[tuple[tuple[Cell, ...], str, bool]]:
+    """Each line with its label, which is written once for a group of equal ones; does a new group begin?"""
+    labels = [line[0].text for line in table.lines]
+    grouped = len(set(labels)) < len(labels)
+    for line, label, previous in zip(table.lines, labels, ["", *labels], strict=False):
+        yield line, "" if label == previous else label, grouped and bool(previous) and label != previous
 
 
 def markdown(table: Table) -> str:
     """For Markdown."""
     marks = {1: "**{}**", 2: "<u>{}</u>"}
-    rows = [[_md(name) for name in table.header], ["---"] + ["---:"] * (len(table.header) - 1)]
-    rows += [[marks.get(cell.rank, "{}").format(_md(cell.text)) for cell in line] for line in table.lines]
+    rows = [[markdown_text(name) for name in table.header], ["---"] + ["---:"] * (len(table.header) - 1)]
+    rows += [[marks.get(cell.rank, "{}").format(markdown_text(cell.text)) for cell in line] for line in table.lines]
     text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    return f"{_md(table.caption)}\n\n{text}\n" + "".join(f"\n{_md(note)}\n" for note in table.notes)
+    return f"{markdown_text(table.caption)}\n\n{text}\n" + "".join(f"\n{markdown_text(note)}\n" for note in table.notes)
 
 
-def _md(text: str) -> str:
+def markdown_text(text: str) -> str:
     return "".join(f"\\{letter}" if letter in "|\\<_*`" else letter for letter in text).replace("\n", " ")
 
 
@@ -251,9 +266,8 @@ def _names(frame: pd.DataFrame) -> str:
 
 
 def _heading(frame: pd.DataFrame, metric: str) -> str:
-    one = frame[frame["metric"] == metric].iloc[0]
-    arrow = "↑" if one["higher_is_better"] else "↓"
-    return f"{short_name(metric)} {'dB ' if one['unit'] == 'dB' else ''}{arrow}"
+    line = frame[frame["metric"] == metric].iloc[0]
+    return f"{short_name(metric)} {'dB ' if line['unit'] == 'dB' else ''}{arrow(line['higher_is_better'])}"
 
 
 def _count(point: Any, notes: dict[str, None]) -> str:
@@ -326,18 +340,8 @@ def _seeds(spread: float, digits: int) -> str:
 
 def _ranks(points: pd.DataFrame) -> dict[str, int]:
     """Best and second; ties at the printed digits share a rank."""
-    if len(points) < 2:
-        return {}
-    better = bool(points["higher_is_better"].iloc[0])
     shown = {line["codec"]: float(_digits(line["value"], line["unit"])) for _, line in points.iterrows()}
-    order: Sequence[float] = sorted(set(shown.values()), reverse=better)
-    return {codec: order.index(value) + 1 for codec, value in shown.items() if order.index(value) < 2}
-
-
-def _at_target(lines: pd.DataFrame, bpp: float) -> pd.DataFrame:
-    """Points searched for one target."""
-    chosen = lines[(lines["target_bpp"] == bpp) & (lines["n"] > 0)]
-    return chosen[["dataset", "codec", "metric", "bpp", "value", "higher_is_better", "unit"]].assign(wide=False)
+    return best_two(shown, bool(len(points) and points["higher_is_better"].iloc[0]))
 
 
 _MARKS = {1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
@@ -388,6 +392,10 @@ def latex(table: Table) -> str:
     >>> r"a\_b & \textbf{31.2 $\pm$0.1} \\" in text, text.count(r"\toprule")
     (True, 1)
     """
+    rows: list[str] = []
+    for line, label, new_group in _grouped(table):
+        first = _cell(line[0]) if label else ""
+        rows += [r"\midrule"] * new_group + [_line([first, *map(_cell, line[1:])])]
     return "\n".join(
         [
             r"% \usepackage{booktabs}",
@@ -398,26 +406,13 @@ def latex(table: Table) -> str:
             r"\toprule",
             _line([escape(name) for name in table.header]),
             r"\midrule",
-            *_body(table),
+            *rows,
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
             "",
         ]
     )
-
-
-def _body(table: Table) -> Iterator[str]:
-    """The rows, with a rule between groups of equal labels."""
-    labels = [line[0].text for line in table.lines]
-    grouped = len(set(labels)) < len(labels)
-    previous = None
-    for line in table.lines:
-        label = line[0].text
-        if grouped and previous not in (None, label):
-            yield r"\midrule"
-        yield _line(["" if label == previous else _cell(line[0]), *(_cell(cell) for cell in line[1:])])
-        previous = label
 
 
 def _cell(cell: Cell) -> str:
@@ -487,12 +482,12 @@ def to_csv(frame: pd.DataFrame, path: Path) -> None:
     ['image,bpp', "'@a,-1.5", 'b,2.0']
     """
     texts = [name for name in frame.columns if frame[name].map(lambda value: isinstance(value, str)).any()]
-    made = {name: frame[name].map(lambda value: cell(value) if isinstance(value, str) else value) for name in texts}
+    cells = {name: frame[name].map(lambda value: cell(value) if isinstance(value, str) else value) for name in texts}
     # Python's writer leaves a carriage return bare, where readers see the end of a line.
-    bare = any("\r" in value for column in made.values() for value in column if isinstance(value, str))
+    bare = any("\r" in value for column in cells.values() for value in column if isinstance(value, str))
     path.unlink(missing_ok=True)
     quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL
-    frame.assign(**made).to_csv(path, index=False, quoting=quoting)
+    frame.assign(**cells).to_csv(path, index=False, quoting=quoting)
 
 
 def _is_number(text: str) -> bool:
@@ -508,6 +503,57 @@ def text(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else f"{value:.{STORED_DIGITS}g}"
 
 
+def csv_text(kind: str, version: int, lines: Iterable[Sequence[object]]) -> str:
+    """A CSV file of ours, which states its kind and version above the header."""
+    stream = io.StringIO()
+    stream.write(f"# {kind} v{version}\n")
+    csv.writer(stream, lineterminator="\n").writerows(lines)
+    return stream.getvalue()
+
+
+def read_csv(path: Path, kind: str, newest: int, again: str) -> tuple[int, list[str], list[tuple[int, list[str]]]]:
+    """The version of a CSV file of ours, its header, and its lines with their numbers.
+
+    Args:
+        path: the file.
+        kind: which it states.
+        newest: version that can be read.
+        again: a sentence that says how to get the file again.
+
+    Raises:
+        StoreError: a file of a newer version.
+        StoreCorrupt: not such a file, or damaged.
+    """
+    try:
+        start, _, rest = path.read_text(encoding="utf-8").partition("\n")
+        stated = re.fullmatch(rf"# {kind} v(\d+)\s*", start)
+        if stated is None:
+            raise StoreCorrupt(f"{path}:1: found {start[:60]!r}, not '# {kind} v{newest}'. {again}")
+        version = check_version(path, int(stated[1]), newest, again)
+        reader = csv.reader(io.StringIO(rest), strict=True)
+        header = next(reader, [])
+        lines = [(reader.line_num + 1, line) for line in reader if line]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise StoreCorrupt(f"{path} cannot be read: {error}. {again}") from error
+    return version, header, lines
+
+
+def check_version(path: Path, version: object, newest: int, again: str) -> int:
+    """A version that can be read; else what to type.
+
+    Raises:
+        StoreError: a newer version, or none.
+    """
+    if isinstance(version, int) and 1 <= version <= newest:
+        return version
+    if isinstance(version, int) and version > newest:
+        raise StoreError(
+            f"{path} has version {version}, and this rdpbench reads up to {newest}: it was written by a newer one. "
+            f"Type: pip install --upgrade rdpbench. With this one: {again[0].lower()}{again[1:]}"
+        )
+    raise StoreError(f"{path} has version {version}, which there never was. {again}")
+
+
 def times(rows: Sequence[Row], contents: Contents) -> Table | None:
     """The honest times of these rows as a table; None where none were measured."""
     import pandas as pd
@@ -517,7 +563,7 @@ def times(rows: Sequence[Row], contents: Contents) -> Table | None:
     for timing in contents.timings.values():
         row = by_key.get(timing.task_key)
         if row is not None:
-            lines.append({**vars(timing), "codec": row.codec, "setting": Setting.of(row).words})
+            lines.append({**vars(timing), "codec": row.codec, "setting": row.setting.words})
     return latency(pd.DataFrame(lines)) if lines else None
 
 

@@ -9,26 +9,29 @@ again.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import inspect
 import json
 import os
+import re
 import resource
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from rdpbench import registry
 from rdpbench.assets.hashes import hashes_of
-from rdpbench.codecs.contract import Bitstream, Codec, Side, coder_of, make_ready, weights_kind_of
-from rdpbench.errors import CodecError
+from rdpbench.codecs.contract import Bitstream, Codec, Side, coder_of, facts_of, make_ready, weights_kind_of
+from rdpbench.errors import CodecError, ConfigError
 from rdpbench.image import Image, check_image, is_untouched, lent, pixel_sha256
 from rdpbench.opened import opened
 from rdpbench.results.stats.current import stated_source
-from rdpbench.results.store.schema import Row
+from rdpbench.results.store.keys import axis_of, build, facts, file_hashes
+from rdpbench.results.store.schema import Row, Score
 from rdpbench.results.store.store import Store, put_reconstruction
-from rdpbench.runners.rows import configuration, judged, new_row
 from rdpbench.runners.search import search
-from rdpbench.runners.task import Task, Work, axis_of, build, file_hashes
+from rdpbench.runners.task import Task, configuration, judged, new_row
 from rdpbench.setting import CodecSetting
 
 
@@ -41,10 +44,6 @@ class Setup:
     device: str
     batch: int = 1
     """Images of one size that are coded together, by codecs that can."""
-
-
-LONGEST_TEXT, MOST_TEXTS = 2000, 50
-"""Of what a codec tells beside an image: characters of a text, and texts; more is cut, with a mark."""
 
 
 class Coded(NamedTuple):
@@ -69,20 +68,14 @@ def code(setup: Setup, task: Task, original: Image) -> Coded:
     Raises:
         CodecError: what comes back is no bitstream, or no image of this size; or whatever the codec raises.
     """
-    begin(task)
-    if task.target is None:
-        codec = build(task.codec, task.rate, setup.device)
-        make_ready(codec)
-        check_own(codec, json.loads(task.identity)["coder"])
-        encoded = _Encoded(*encode(codec, original, side_of(task)), task.rate)
+    note_opened(task)
+    if task.setting.target is None:
+        codec = _ready(setup, task)
+        encoded = _Encoded(*encode(codec, original, side_of(task)), task.setting.rate)
     else:
-        encoded = _searched(setup, task, original, task.target)
-    decoder = build(task.codec, encoded.rate, setup.device)
-    make_ready(decoder)
-    started = time.perf_counter()
-    decoded = decoder.decode(encoded.bitstream.data)
-    seconds = time.perf_counter() - started
-    return _stored(setup, task, original, encoded, decoded, seconds, 1, files_of(task, decoder))
+        encoded = _searched(setup, task, original, task.setting.target)
+    [coded] = _decoded(setup, [task], [original], [encoded])
+    return coded
 
 
 def code_batch(setup: Setup, tasks: Sequence[Task], originals: Sequence[Image]) -> list[Coded]:
@@ -91,29 +84,24 @@ def code_batch(setup: Setup, tasks: Sequence[Task], originals: Sequence[Image]) 
     Raises:
         CodecError: as `code`, or another number of bitstreams or images than were given.
     """
-    first, count = tasks[0], len(tasks)
-    begin(first)
-    codec: Any = build(first.codec, first.rate, setup.device)
-    make_ready(codec)
-    check_own(codec, json.loads(first.identity)["coder"])
+    note_opened(tasks[0])
+    codec: Any = _ready(setup, tasks[0])
     copies, sides = [lent(original) for original in originals], [side_of(task) for task in tasks]
     started = time.perf_counter()
     bitstreams = [_checked(bitstream) for bitstream in codec.encode_batch([*copies], sides)]
-    encode_s = (time.perf_counter() - started) / count
+    seconds = (time.perf_counter() - started) / len(tasks)
     for copy, original in zip(copies, originals, strict=True):
         check_untouched(copy, original, "encode_batch()")
-    decoder = build(first.codec, first.rate, setup.device)
-    make_ready(decoder)
-    started = time.perf_counter()
-    decoded = decode_all(decoder, [bitstream.data for bitstream in bitstreams])
-    decode_s = (time.perf_counter() - started) / count
-    if len(bitstreams) != count or len(decoded) != count:
-        raise CodecError(f"a batch of {count} images gave {len(bitstreams)} bitstreams and {len(decoded)} images")
-    files = files_of(first, decoder)
-    return [
-        _stored(setup, task, original, _Encoded(bitstream, encode_s, first.rate), image, decode_s, count, files)
-        for task, original, bitstream, image in zip(tasks, originals, bitstreams, decoded, strict=True)
-    ]
+    rate = tasks[0].setting.rate
+    return _decoded(setup, tasks, originals, [_Encoded(bitstream, seconds, rate) for bitstream in bitstreams])
+
+
+def _ready(setup: Setup, task: Task) -> Codec:
+    """The codec of a task at its rate, loaded: with the own weights that were planned with."""
+    codec = build(task.codec, task.setting.rate, setup.device)
+    make_ready(codec)
+    check_own(codec, json.loads(task.identity)["coder"])
+    return codec
 
 
 def encode(codec: Codec, original: Image, side: Side) -> tuple[Bitstream, float]:
@@ -139,27 +127,176 @@ def check_untouched(copy: Image, original: Image, by: str) -> None:
         )
 
 
+def _checked(bitstream: object) -> Bitstream:
+    if not isinstance(bitstream, Bitstream):
+        raise CodecError(f"encode must return a Bitstream, found {type(bitstream).__name__}; see Bitstream.whole(data)")
+    # One of a class of the codec's own is made plain: its length might be another each time.
+    return bitstream if type(bitstream) is Bitstream else Bitstream(bitstream.data, bitstream.parts, bitstream.info)
+
+
+def side_of(task: Task) -> Side:
+    """What the encoder sees beside the image."""
+    return Side(task.caption.text if task.caption else None, task.seed)
+
+
+def captioning_s(task: Task) -> float:
+    """Seconds that a model took for the caption: they are the encoder's."""
+    return (task.caption.seconds or 0) if task.caption else 0
+
+
+def _searched(setup: Setup, task: Task, original: Image, target: float) -> _Encoded:
+    """The bitstream that comes nearest to a target, however near that is."""
+    axis = axis_of(task.codec)
+    assert axis is not None
+    bitstreams: dict[float, Bitstream] = {}
+    started = time.perf_counter()
+
+    def measure(rate: float) -> float:
+        bitstreams[rate], _ = encode(build(task.codec, rate, setup.device), original, side_of(task))
+        return 8 * len(bitstreams[rate].data) / (original.shape[0] * original.shape[1])
+
+    nearest = search(axis, target, measure, task.tolerance)
+    seconds = (time.perf_counter() - started) / nearest.attempts
+    return _Encoded(bitstreams[nearest.setting], seconds, float(nearest.setting), nearest.attempts)
+
+
+def _decoded(
+    setup: Setup, tasks: Sequence[Task], originals: Sequence[Image], encoded: Sequence[_Encoded]
+) -> list[Coded]:
+    """Decode with a fresh object, check the images, store the bitstreams; the rows of all."""
+    decoder = build(tasks[0].codec, encoded[0].rate, setup.device)
+    make_ready(decoder)
+    datas, count = [piece.bitstream.data for piece in encoded], len(tasks)
+    started = time.perf_counter()
+    images = [decoder.decode(datas[0])] if count == 1 else decode_all(decoder, datas)
+    seconds = (time.perf_counter() - started) / count
+    if len(encoded) != count or len(images) != count:
+        raise CodecError(f"a batch of {count} images gave {len(encoded)} bitstreams and {len(images)} images")
+    files = files_of(tasks[0], decoder)
+    coded = []
+    for task, original, (bitstream, encode_s, rate, attempts), image in zip(
+        tasks, originals, encoded, images, strict=True
+    ):
+        reconstruction = check_image(image, "the decoded image")
+        if reconstruction.shape != original.shape:
+            raise CodecError(f"decoded to {reconstruction.shape}, but the image is {original.shape}")
+        row = replace(
+            new_row(task, setup.session, setup.device, status="ok"),
+            rate=rate,
+            configuration=configuration(task.codec, rate),
+            bytes=len(bitstream.data),
+            parts=json.dumps(dict(bitstream.parts)),
+            bpp=8 * len(bitstream.data) / (original.shape[0] * original.shape[1]),
+            legacy=_legacy(bitstream.info.get("legacy", "{}")),
+            bitstream_sha256=setup.store.put_bitstream(bitstream.data),
+            reconstruction_sha256=pixel_sha256(reconstruction),
+            verified="fresh_object",
+            encode_s=encode_s + captioning_s(task),
+            decode_s=seconds,
+            peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            batch=count,
+            command=bitstream.info.get("command", ""),
+            info=_texts(bitstream.info),
+            attempts=attempts,
+            files=files,
+        )
+        if task.setting.target is not None:
+            row = judged(row, task.tolerance)
+        in_range = row.status == "ok"
+        if task.keep and in_range:
+            put_reconstruction(setup.store, row, reconstruction)
+        coded.append(Coded(row, reconstruction if in_range else None))
+    return coded
+
+
 def decode_all(codec: Codec, datas: Sequence[bytes]) -> Sequence[Image]:
     """Decode bitstreams of images of one size, together where the codec can."""
-    together: Any = getattr(codec, "decode_batch", None)
-    if together:
-        decoded: Sequence[Image] = together(datas)
-        return decoded
+    if facts_of(type(codec)).decodes_batches:
+        together: Any = codec
+        images: Sequence[Image] = together.decode_batch(datas)
+        return images
     # Copies: a decoder may use one buffer for all that it decodes.
     return [check_image(codec.decode(data), "the decoded image").copy() for data in datas]
 
 
-def go_together(one: Work, other: Work) -> bool:
-    """May two pieces of work be coded in one batch? They may if only size and rate point are to be equal, and are."""
-    if any(work.row is not None or work.timing or work.task.target is not None for work in (one, other)):
-        return False
-    if not getattr(registry.load("codec", one.task.codec.use), "batches", False):
-        return False
-    first, second = (
-        (task.codec, task.rate, task.dataset, task.protocol, task.entry.height, task.entry.width)
-        for task in (one.task, other.task)
-    )
-    return first == second
+def _legacy(text: str) -> str:
+    """Rates as other publications count them, if that is what they are: a column that readers add up."""
+    try:
+        bits = json.loads(text)
+    except ValueError:
+        bits = None
+    if not isinstance(bits, dict) or not all(isinstance(number, (int, float)) for number in bits.values()):
+        raise CodecError(f"Bitstream.info['legacy'] must be JSON of bits by name, found {text!r:.80}")
+    return text
+
+
+LONGEST_TEXT, MOST_TEXTS = 2000, 50
+"""Of what a codec tells beside an image: characters of a text, and texts; more is cut, with a mark."""
+
+
+def _texts(info: Mapping[str, str]) -> str:
+    """What a codec tells beside an image, as JSON; what has a column of its own is not in it."""
+    texts = {name: text for name, text in info.items() if name not in ("legacy", "command")}
+    kept = {_cut(name): _cut(text) for name, text in list(texts.items())[:MOST_TEXTS]}
+    if len(texts) > MOST_TEXTS:
+        kept["…"] = f"{len(texts) - MOST_TEXTS} more are not kept"
+    return json.dumps(kept)
+
+
+def _cut(text: str) -> str:
+    if len(text) <= LONGEST_TEXT:
+        return text
+    return f"{text[:LONGEST_TEXT]}… (cut here: {len(text):,} characters)"
+
+
+# Files of the user's that a result depends on
+
+
+def check_own(codec: Codec, then: Mapping[str, str]) -> None:
+    """Raise `CodecError` if own weights are not those that a row or plan names: such files change under one name."""
+    if weights_kind_of(codec) != "own":
+        return
+    hashes = {name: text for name, text in coder_of(codec).items() if text.startswith(("own:", "sha256:", "missing"))}
+    if changed := [name for name, text in hashes.items() if text != then.get(name)]:
+        raise CodecError(
+            f"the user's files of {', '.join(changed)} hold other weights now than were planned or coded with"
+        )
+
+
+def note_opened(task: Task) -> None:
+    """From here on, what a codec of the user's opens is noted as of this task."""
+    if place := registry.own_place("codec", task.codec.use):
+        opened(place).begin()
+
+
+def opened_by(task: Task) -> str:
+    """The files that a codec of the user's opened in this process, with their sha256, as JSON."""
+    place = registry.own_place("codec", task.codec.use)
+    return json.dumps(hashes_of(opened(place).now()), sort_keys=True) if place else "{}"
+
+
+def files_of(task: Task, codec: Codec) -> str:
+    """The files that a codec of the user's opened in this process or has as fields, with their sha256, as JSON.
+
+    None are noted of codecs that ship: their keys say what they are made of.
+
+    Raises:
+        CodecError: it is not what was planned any more, so what it made is not the result of this task.
+    """
+    place = registry.own_place("codec", task.codec.use)
+    if not place:
+        return "{}"
+    declared = file_hashes(codec)
+    now = [registry.source_sha256("codec", task.codec.use), *declared.values()]
+    if any(sha256 not in task.identity for sha256 in now):
+        raise CodecError(
+            f"{place}, what it imports, or a file that it has as a field, changed since this run was planned; "
+            "run the command again"
+        )
+    return json.dumps({**json.loads(opened_by(task)), **declared}, sort_keys=True)
+
+
+# Decoding what is stored
 
 
 @dataclass(frozen=True)
@@ -190,8 +327,9 @@ def setting_of(row: Row, named: Named = NOBODY) -> CodecSetting:
         raise CodecError(f"the options of the row are no list of names: {row.options!r:.80}")
     options = {name: _typed(row, name, value, named) for name, value in options.items()}
     use = _named_use(row, named) if ":" in row.use else row.use
+    setting = CodecSetting(row.codec, use, tuple(sorted(options.items())), ())
     if use not in registry.BUILTIN["codec"]:
-        fields = getattr(registry.load("codec", use), "__dataclass_fields__", {})
+        fields = getattr(setting.cls, "__dataclass_fields__", {})
         for name, value in options.items():
             harmless = value is None or isinstance(value, (bool, int, float))
             by_default = name in fields and fields[name].default == value
@@ -201,7 +339,7 @@ def setting_of(row: Row, named: Named = NOBODY) -> CodecSetting:
                     f"not decoded: option {name} of {use} may name a program or a file, and a row says {value!r:.80}; "
                     f"type it if it is yours: codec.options.{name}=..."
                 )
-    return CodecSetting(row.codec, use, tuple(sorted(options.items())), ())
+    return setting
 
 
 def _typed(row: Row, name: str, value: object, named: Named) -> object:
@@ -244,180 +382,128 @@ def _named_use(row: Row, named: Named) -> str:
 @contextlib.contextmanager
 def codec_of(row: Row, codec: CodecSetting | Named) -> Iterator[Codec]:
     """The codec that made a row, to decode with inside; ``codec`` as for `decode_row`."""
-    if isinstance(codec, CodecSetting):  # typed by the user in this command
-        yield build(codec, row.rate, row.device)
-    elif (setting := setting_of(row, codec)).use in registry.BUILTIN["codec"]:
-        with registry.installed_only():
-            yield build(setting, row.rate, row.device)
-    else:
+    setting = codec if isinstance(codec, CodecSetting) else setting_of(row, codec)
+    from_row = setting is not codec and setting.use in registry.BUILTIN["codec"]
+    with registry.installed_only() if from_row else contextlib.nullcontext():
         yield build(setting, row.rate, row.device)
 
 
 def decode_row(store: Store, row: Row, codec: CodecSetting | Named = NOBODY) -> Image:
     """Decode a row's stored bitstream as it was decoded.
 
-    Args:
-        store: where the bitstream lies.
-        row: which.
-        codec: the setting, where the command at hand names it; else what the user says of codecs (`setting_of`).
+    By ``codec``: the setting, where the command at hand names it; else what the user says of codecs (`setting_of`).
     """
     with codec_of(row, codec) as decoder:
-        return _decode_as(decoder, row, store.get_bitstream(row.bitstream_sha256))
+        data = store.get_bitstream(row.bitstream_sha256)
+        check_own(decoder, json.loads(row.coder))
+        image = check_image(decoder.decode(data), "the decoded image")
+        decodes_batches = facts_of(type(decoder)).decodes_batches
+        if row.batch > 1 and decodes_batches and pixel_sha256(image) != row.reconstruction_sha256:
+            # What an image becomes in a batch depends on its size and on its place in it, not on the other images.
+            copies = [check_image(copy, "the decoded image") for copy in decode_all(decoder, [data] * row.batch)]
+            return next((copy for copy in copies if pixel_sha256(copy) == row.reconstruction_sha256), image)
+        return image
 
 
-def _decode_as(codec: Codec, row: Row, data: bytes) -> Image:
-    check_own(codec, json.loads(row.coder))
-    image = check_image(codec.decode(data), "the decoded image")
-    if row.batch > 1 and hasattr(codec, "decode_batch") and pixel_sha256(image) != row.reconstruction_sha256:
-        # What an image becomes in a batch depends on the batch's size and on its place, not on the other images.
-        copies = [check_image(copy, "the decoded image") for copy in decode_all(codec, [data] * row.batch)]
-        return next((copy for copy in copies if pixel_sha256(copy) == row.reconstruction_sha256), image)
-    return image
+# Several decodes of one bitstream: what a stochastic decoder invents differs, and `metrics.diversity` says how much.
+#
+# Decode 0 is the row's reconstruction, drawn with the seed in the container. The seeds of the others follow from the
+# bitstream and their number, so that anybody who has the bytes can repeat them, and the first five of eight are those
+# of five. They are not stored: their hash stands in the note of each value made of them.
+
+DETERMINISTIC = "not decoded again: this decoder draws no random numbers"
+_NOTE = re.compile(r"pixels of decodes 1 to (\d+): sha256 ([0-9a-f]{64})")
 
 
-def check_own(codec: Codec, then: Mapping[str, str]) -> None:
-    """Raise `CodecError` if own weights are not those that a row or plan names: such files change under one name."""
-    if weights_kind_of(codec) != "own":
-        return
-    hashes = {name: made for name, made in coder_of(codec).items() if made.startswith(("own:", "sha256:", "missing"))}
-    if changed := [name for name, made in hashes.items() if made != then.get(name)]:
-        raise CodecError(
-            f"the user's files of {', '.join(changed)} hold other weights now than were planned or coded with"
-        )
+def decodes_of(metric: str) -> int:
+    """How many decodes a metric compares; 0 for a metric of one reconstruction.
+
+    >>> decodes_of("psnr")
+    0
+    """
+    return int(getattr(registry.load("metric", metric), "decodes", 0))
 
 
-def begin(task: Task) -> None:
-    """From here on, what a codec of the user's opens is noted as of this task."""
-    if place := registry.own_place("codec", task.codec.use):
-        opened(place).begin()
-
-
-def files_of(task: Task, codec: Codec | None = None) -> str:
-    """The files that the result of a codec of the user's depends on, with their sha256, as JSON.
-
-    Those that it opened in this process, and those that it has as fields. None are noted of codecs that ship: their
-    keys say what they are made of.
+def is_stochastic(setting: CodecSetting) -> bool:
+    """Does the decoder draw random numbers with a seed that can be given? False: it is deterministic.
 
     Raises:
-        CodecError: it is not what was planned any more, so what it made is not the result of this task.
+        ConfigError: it may draw random numbers, and nobody can give it a seed.
     """
-    place = registry.own_place("codec", task.codec.use)
-    if not place:
-        return "{}"
-    declared = file_hashes(codec) if codec else {}
-    now = [registry.source_sha256("codec", task.codec.use), *declared.values()]
-    if any(sha256 not in task.identity for sha256 in now):
-        raise CodecError(
-            f"{place}, what it imports, or a file that it has as a field, changed since this run was planned; "
-            "run the command again"
-        )
-    return json.dumps({**json.loads(opened_by(task)), **declared}, sort_keys=True)
-
-
-def opened_by(task: Task) -> str:
-    """The files that a codec of the user's opened in this process, with their sha256, as JSON."""
-    place = registry.own_place("codec", task.codec.use)
-    return json.dumps(hashes_of(opened(place).now()), sort_keys=True) if place else "{}"
-
-
-def side_of(task: Task) -> Side:
-    """What the encoder sees beside the image."""
-    return Side(task.caption.text if task.caption else None, task.seed)
-
-
-def captioning_s(task: Task) -> float:
-    """Seconds that a model took for the caption: they are the encoder's."""
-    return (task.caption.seconds or 0) if task.caption else 0
-
-
-def _searched(setup: Setup, task: Task, original: Image, target: float) -> _Encoded:
-    """The bitstream that comes nearest to a target, however near that is."""
-    axis = axis_of(task.codec)
-    assert axis is not None
-    made: dict[float, Bitstream] = {}
-    started = time.perf_counter()
-
-    def measure(setting: float) -> float:
-        made[setting], _ = encode(build(task.codec, setting, setup.device), original, side_of(task))
-        return 8 * len(made[setting].data) / (original.shape[0] * original.shape[1])
-
-    found = search(axis, target, measure, task.tolerance)
-    seconds = (time.perf_counter() - started) / found.attempts
-    return _Encoded(made[found.setting], seconds, float(found.setting), found.attempts)
-
-
-def _stored(
-    setup: Setup,
-    task: Task,
-    original: Image,
-    encoded: _Encoded,
-    decoded: Image,
-    decode_s: float,
-    batch: int,
-    files: str,
-) -> Coded:
-    """Check the image, store the bitstream, and the image where it is kept; the row of both."""
-    reconstruction = check_image(decoded, "the decoded image")
-    if reconstruction.shape != original.shape:
-        raise CodecError(f"decoded to {reconstruction.shape}, but the image is {original.shape}")
-    bitstream = encoded.bitstream
-    row = replace(
-        new_row(task, setup.session, setup.device, status="ok"),
-        rate=encoded.rate,
-        configuration=configuration(task.codec, encoded.rate),
-        bytes=len(bitstream.data),
-        parts=json.dumps(dict(bitstream.parts)),
-        bpp=8 * len(bitstream.data) / (original.shape[0] * original.shape[1]),
-        legacy=_legacy(bitstream.info.get("legacy", "{}")),
-        bitstream_sha256=setup.store.put_bitstream(bitstream.data),
-        reconstruction_sha256=pixel_sha256(reconstruction),
-        verified="fresh_object",
-        encode_s=encoded.seconds + captioning_s(task),
-        decode_s=decode_s,
-        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        batch=batch,
-        command=bitstream.info.get("command", ""),
-        info=_told(bitstream.info),
-        attempts=encoded.attempts,
-        files=files,
+    stated, takes = facts(setting), "seed" in inspect.signature(setting.cls.decode).parameters
+    if stated.stochastic and takes:
+        return True
+    if stated.stochastic:
+        why = "its class says stochastic, but its decode() takes no seed"
+    elif takes:
+        why = "its decode() takes a seed, but its class does not say stochastic = True"
+    elif stated.seeded:
+        why = "it draws random numbers (seeded), but its decode() takes no seed"
+    else:
+        return False
+    raise ConfigError(
+        f"codec {setting.name!r} cannot decode one bitstream several times with other random numbers: {why}.\n"
+        "Leave it out of this command, or leave out decodes= and the metrics diversity/...; a codec of your own needs "
+        "both: stochastic = True, and decode(self, data, *, seed=None)"
     )
-    if task.target is not None:
-        row = judged(row, task.tolerance)
-    if row.status == "out_of_range":
-        return Coded(row, None)
-    if task.keep:
-        put_reconstruction(setup.store, row, reconstruction)
-    return Coded(row, reconstruction)
 
 
-def _checked(bitstream: object) -> Bitstream:
-    if not isinstance(bitstream, Bitstream):
-        raise CodecError(f"encode must return a Bitstream, found {type(bitstream).__name__}; see Bitstream.whole(data)")
-    # One of a class of the codec's own is made plain: its length might be another each time.
-    return bitstream if type(bitstream) is Bitstream else Bitstream(bitstream.data, bitstream.parts, bitstream.info)
+def decode_seed(data: bytes, index: int) -> int:
+    """The seed of decode ``index``, from 1: 32 bits of the sha256 of the bitstream, its own seed in it, and the index.
+
+    >>> decode_seed(b"bitstream", 1)
+    2889982954
+    """
+    digest = hashlib.sha256(hashlib.sha256(data).digest() + index.to_bytes(4, "big"))
+    return int.from_bytes(digest.digest()[:4], "big")
 
 
-def _legacy(text: str) -> str:
-    """Rates as other publications count them, if that is what they are: a column that readers add up."""
-    try:
-        bits = json.loads(text)
-    except ValueError:
-        bits = None
-    if not isinstance(bits, dict) or not all(isinstance(one, (int, float)) for one in bits.values()):
-        raise CodecError(f"Bitstream.info['legacy'] must be JSON of bits by name, found {text!r:.80}")
-    return text
+def decode_further(codec: Codec, data: bytes, count: int) -> list[Image]:
+    """Decodes 1 to ``count - 1`` of a bitstream.
+
+    Raises:
+        CodecError: or whatever the codec raises.
+    """
+    seeded: Any = codec
+    seeds = [decode_seed(data, index) for index in range(1, count)]
+    # Copies: a decoder may use one buffer for all that it decodes.
+    images = [check_image(seeded.decode(data, seed=seed), "a further decode").copy() for seed in seeds]
+    if len({image.shape for image in images}) > 1:
+        raise CodecError(f"decodes of one bitstream have several sizes: {sorted({image.shape for image in images})}")
+    return images
 
 
-def _told(info: Mapping[str, str]) -> str:
-    """What a codec tells beside an image, as JSON; what has a column of its own is not in it."""
-    texts = {name: text for name, text in info.items() if name not in ("legacy", "command")}
-    kept = {_cut(name): _cut(text) for name, text in list(texts.items())[:MOST_TEXTS]}
-    if len(texts) > MOST_TEXTS:
-        kept["…"] = f"{len(texts) - MOST_TEXTS} more are not kept"
-    return json.dumps(kept)
+def further_of(store: Store, row: Row, count: int, codec: CodecSetting | Named = NOBODY) -> list[Image]:
+    """Decodes 1 to ``count - 1`` of a row's stored bitstream; ``codec`` as for `decode_row`."""
+    with codec_of(row, codec) as decoder:
+        return decode_further(decoder, store.get_bitstream(row.bitstream_sha256), count)
 
 
-def _cut(text: str) -> str:
-    if len(text) <= LONGEST_TEXT:
-        return text
-    return f"{text[:LONGEST_TEXT]}… (cut here: {len(text):,} characters)"
+def fingerprint(images: Iterable[Image]) -> str:
+    """sha256 over the pixel hashes of images, in their order.
+
+    >>> len(fingerprint([]))
+    64
+    """
+    return hashlib.sha256("".join(pixel_sha256(image) for image in images).encode()).hexdigest()
+
+
+def note_of(further: Sequence[Image]) -> str:
+    """What stands beside a value made of these further decodes."""
+    return f"pixels of decodes 1 to {len(further)}: sha256 {fingerprint(further)}"
+
+
+def noted(scores: Iterable[Score]) -> tuple[int, str] | None:
+    """The most decodes that one of a row's values was made of, the reconstruction counted, and their fingerprint.
+
+    >>> noted([Score("", "", "diversity/deviation/5", 2.5, note=f"pixels of decodes 1 to 4: sha256 {'0' * 64}")])[0]
+    5
+    """
+    matches = [match for score in scores if score.value is not None and (match := _NOTE.fullmatch(score.note))]
+    return max(((int(match[1]) + 1, match[2]) for match in matches), default=None)
+
+
+def refuted(scores: Iterable[Score], finding: str) -> list[Score]:
+    """Values made of further decodes that did not come out again, taken back."""
+    wrong = [score for score in scores if _NOTE.fullmatch(score.note)]
+    return [replace(score, value=None, error=f"refuted: {finding}", note="") for score in wrong]

@@ -1,36 +1,46 @@
-"""From a command to rows in the store: plan, lock, run, compact."""
+"""A whole command: search where targets are for a dataset's mean; plan, run, verify a sample, compact; show."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import itertools
+import math
 import os
 import random
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rdpbench.errors import StoreBusy, StoreCorrupt
+from rdpbench.datasets.contract import dataset_of
+from rdpbench.errors import MissingNeed, StoreBusy, StoreCorrupt, StoreError
+from rdpbench.figures.show import show
 from rdpbench.paths import unwritable
 from rdpbench.progress import show_progress
-from rdpbench.provenance import provenance, write_session
-from rdpbench.results.store.parts import PartWriter
-from rdpbench.results.store.schema import OF_THE_MACHINE, REFUTED, Measure, Member, Row, error_text
+from rdpbench.provenance import command, provenance, write_session
+from rdpbench.results.stats.current import of_store
+from rdpbench.results.stats.points import Points
+from rdpbench.results.store.keys import axis_of, facts
+from rdpbench.results.store.log import PartWriter
+from rdpbench.results.store.schema import OF_THE_MACHINE, REFUTED, Row, error_text
 from rdpbench.results.store.store import Contents, Store
 from rdpbench.runners import pool
-from rdpbench.runners.coding import Setup
-from rdpbench.runners.decodes import refuted
-from rdpbench.runners.grid import run_name
-from rdpbench.runners.plan import Plan, chunks, make_plan
-from rdpbench.runners.pool import import_ahead, start_for
-from rdpbench.runners.preflight import check_contracts
-from rdpbench.runners.rows import resolved, without_environment
-from rdpbench.runners.sets import originals, reduce_all, set_metrics
-from rdpbench.runners.verify import asked_of, decode_elsewhere, unlike
+from rdpbench.runners.coding import Named, Setup, refuted
+from rdpbench.runners.plan import Plan, chunks, lines, make_plan
+from rdpbench.runners.preflight import check_contracts, check_metrics, fetch_weights
+from rdpbench.runners.search import Nearest, is_near, missed, search
+from rdpbench.runners.sets import originals, reduce_all
+from rdpbench.runners.task import member_of, resolved, run_name, without_environment
+from rdpbench.runners.verify import decode_elsewhere, decodings_of, unlike, verify
 from rdpbench.runners.worker import Result
-from rdpbench.setting import Bench, CodecSetting
+from rdpbench.setting import Bench, CodecSetting, DataSetting
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 SYNC_EVERY = 32
 """Records between two syncs to the disk."""
@@ -42,6 +52,8 @@ class Done:
 
     store: Store
     plan: Plan
+    contents: Contents
+    """What the store holds now."""
     coded: int = 0
     scored: int = 0
     """Scored, timed or written out from the store, without encoding."""
@@ -54,13 +66,14 @@ class Done:
     """What failed now. A row that was good before stays in the store as it is, even if doing more with it failed."""
 
     @property
-    def failed(self) -> int:
-        return len(self.errors)
+    def points(self) -> Points:
+        """The points of the command."""
+        return of_store(self.contents, map(member_of, self.plan.tasks))
 
     @property
     def any(self) -> bool:
         """Was there anything to do?"""
-        return bool(self.coded or self.scored or self.failed or self.out_of_range or self.plan.judged)
+        return bool(self.coded or self.scored or self.errors or self.out_of_range or self.plan.judged)
 
 
 def store_of(bench: Bench) -> Store:
@@ -82,56 +95,51 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
         RdpbenchError: before anything ran if it cannot run; later only if the store cannot be written.
     """
     store = store_of(bench)
-    start_for(bench)
+    pool.start_for(bench)
     workers = workers_of(bench)
     # Nothing is written, not even the folder with its lock, before a plan stands.
     ahead = None if store.folder.exists() else make_plan(bench, store)
     with store.lock():
-        plan = ahead or make_plan(bench, store)
+        plan = make_plan(bench, store) if ahead is None or store.exists() else ahead
         if announce:
             announce(plan, store)
-        if not plan.work and not plan.members and not plan.measures and not plan.judged:
-            reduce_sets(store, plan, bench)
-            store.compact()
-            return Done(store, plan)
-        session = store.new_session()
-        try:
-            made_of = resolved(bench, plan.tasks, plan.metrics)
-            path = write_session(store.folder, session, provenance(bench, len(plan.tasks), made_of))
-            noted = {"session": session, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        except OSError as error:
-            raise unwritable(store.folder, error) from error
-        setup = Setup(Store(store.folder.resolve()), session, bench.device, batch_of(bench))
-        portions = chunks(plan.work, setup.batch)
-        import_ahead()  # only now: a plan that fails ends this process, and must not end it amid an import
-        with exclusive(bench):
-            results = (
-                pool.run_processes(portions, setup, workers, bench.timeout)
-                if workers
-                else pool.run_here(portions, setup)
-            )
-            done = _write(results, Done(store, plan), noted, bench.verify)
-        reduce_sets(store, plan, bench)
-        _check_stored(store, store.compact() or store.read(), done)
+        done = Done(store, plan, plan.stored)
+        if not plan.idle:
+            setup = Setup(Store(store.folder.resolve()), store.new_session(), bench.device, batch_of(bench))
+            portions = chunks(plan.work, setup.batch)
+            try:
+                made_of = resolved(bench, plan.tasks, plan.metrics)
+                path = write_session(store.folder, setup.session, provenance(bench, len(plan.tasks), made_of))
+                sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            except OSError as error:
+                raise unwritable(store.folder, error) from error
+            pool.import_ahead()  # only now: a plan that fails ends this process, and must not end it amid an import
+            with exclusive(bench):
+                if workers:
+                    results = pool.run_processes(portions, setup, workers, bench.timeout)
+                else:
+                    results = pool.run_here(portions, setup)
+                done = _write(results, done, {"session": setup.session, "sha256": sha256}, bench.verify)
+        contents = store.read(plan.stored)
+        _reduce_sets(store, plan, contents, bench)
+        done = replace(done, contents=store.compact(contents))
+        if not plan.idle:
+            _check_stored(done)
     return done
 
 
-def _check_stored(store: Store, contents: Contents, done: Done) -> None:
+def _check_stored(done: Done) -> None:
     """Raise `StoreCorrupt` unless the store holds a row for each task that this call, or one before it, has done."""
-    held = sum(task.key in contents.rows for task in {task.key: task for task in done.plan.tasks}.values())
-    every = len({task.key for task in done.plan.tasks})
-    if held < every:
+    keys = done.plan.keys
+    if lost := len(keys - done.contents.rows.keys()):
         raise StoreCorrupt(
-            f"{store.folder} holds {held} of the {every} tasks of this run: its files were deleted or replaced while "
-            "it ran. What is there is whole; run the same command again: it does the others"
+            f"{done.store.folder} holds {len(keys) - lost} of the {len(keys)} tasks of this run: its files were "
+            "deleted or replaced while it ran. What is there is whole; run the same command again: it does the others"
         )
 
 
-def reduce_sets(store: Store, plan: Plan, bench: Bench) -> None:
+def _reduce_sets(store: Store, plan: Plan, contents: Contents, bench: Bench) -> None:
     """Compute and store the values of set metrics that are missing; the store is locked."""
-    if not set_metrics(plan.metrics):
-        return
-    contents = store.read()
     writer: PartWriter | None = None
     for value in reduce_all(store, contents, plan.tasks, plan.metrics, bench.device, unreliable=bench.allow_unreliable):
         writer = writer or store.writer(store.new_session())
@@ -154,59 +162,47 @@ def workers_of(bench: Bench) -> int:
 
 def _write(results: Iterator[Result], done: Done, noted: Mapping[str, str], sample: int) -> Done:
     """Store results as they come, decode a sample of what was coded in a fresh process; says what became of all."""
-    counts = {"coded": 0, "scored": 0, "out_of_range": 0}
+    plan, session = done.plan, noted["session"]
+    counts: dict[str, Any] = {"coded": 0, "scored": 0, "out_of_range": 0}
     names = {"ok": "coded", "out_of_range": "out_of_range"}
     errors: list[Row] = []
     chosen = _Reservoir(sample)
-    session = noted["session"]
-    writer: PartWriter = done.store.writer(session)
-    writer.append(dict(noted))
-    stated: list[tuple[str, Member | Measure]] = [("member", member) for member in done.plan.members]
-    for kind, one in [*stated, *(("measure", measure) for measure in done.plan.measures)]:
-        writer.append({kind: vars(replace(one, session=session))})
-    for row in done.plan.judged:
-        writer.append({"row": row.record()})
-    codecs = {work.task.key: work.task.codec for work in done.plan.work}
+    writer = done.store.writer(session)
+    members = ({"member": vars(replace(member, session=session))} for member in plan.members)
+    measures = ({"measure": vars(replace(measure, session=session))} for measure in plan.measures)
+    for record in (noted, *members, *measures, *({"row": vars(row)} for row in plan.judged)):
+        writer.append(record)
+    codecs = {work.task.key: work.task.codec for work in plan.work}
     arrays, cached = done.store.features.writer(session), originals().writer(session)
-    # Closed in this order, and all of them, whatever goes wrong with one.
-    closing = (contextlib.closing(file) for file in (writer, cached, arrays))
     with contextlib.ExitStack() as files:
-        for file in closing:
-            files.enter_context(file)
-        with show_progress("", len(done.plan.work), "tasks") as shown, contextlib.closing(results) as stream:  # type: ignore[type-var]
+        for file in (writer, cached, arrays):  # closed in the other order, and all of them, whatever goes wrong
+            files.enter_context(contextlib.closing(file))
+        shows = show_progress("", len(plan.work), "tasks")
+        with shows as shown, contextlib.closing(results) as stream:  # type: ignore[type-var]
             for result in map(_public, stream, itertools.repeat(codecs)):
                 # Arrays first: a row whose features were lost is scored again, the other way round is for nothing.
-                for made in result.features:
-                    arrays.append(made)
-                for made in result.originals:
-                    cached.append(made)
-                if result.row and result.row.status != "ok" and result.row.task_key in done.plan.changed:
+                for extracted in result.features:
+                    arrays.append(extracted)
+                for extracted in result.originals:
+                    cached.append(extracted)
+                new = result.row
+                if new and new.status != "ok" and new.task_key in plan.changed:
                     # What was true before is not: a failure, too, takes its place.
-                    writer.append({"refuted": result.row.task_key, "error": "a file that its codec opened changed"})
+                    writer.append({"refuted": new.task_key, "error": "a file that its codec opened changed"})
                 if record := result.record():
                     writer.append(record)
-                bad = result.row is not None and result.row.status == "error"
-                if bad:
-                    assert result.row is not None
-                    errors.append(result.row)
+                if new and new.status == "error":
+                    errors.append(new)
                 else:
-                    counts[names[result.row.status] if result.row else "scored"] += 1
-                if result.row is not None and result.row.status == "ok":
+                    counts[names[new.status] if new else "scored"] += 1
+                if new and new.status == "ok":
                     chosen.offer(result)
-                shown.advance(failed=bad)
+                shown.advance(failed=bool(new and new.status == "error"))
                 if writer.lines % SYNC_EVERY == 0:
                     arrays.sync()
                     writer.sync()
         verified, findings = _decoded_again(done.store, chosen.results, codecs, writer)
-    return replace(
-        done,
-        coded=counts["coded"],
-        scored=counts["scored"],
-        out_of_range=counts["out_of_range"],
-        errors=tuple(errors),
-        findings=tuple(findings),
-        verified=verified,
-    )
+    return replace(done, **counts, errors=tuple(errors), findings=tuple(findings), verified=verified)
 
 
 def _public(result: Result, codecs: Mapping[str, CodecSetting]) -> Result:
@@ -224,19 +220,19 @@ def _decoded_again(
     values that were made of further decodes.
     """
     verified, findings = 0, []
-    asked = {
-        one: result
+    decodings = {
+        decoding: result
         for result in results
         if result.row
-        for one in asked_of(result.row, result.scores, codecs[result.row.task_key])
+        for decoding in decodings_of(result.row, result.scores, codecs[result.row.task_key])
     }
-    for one, answer in decode_elsewhere(store, list(asked)).items():
-        key, right = one.row.task_key, answer == one.expected
+    for decoding, answer in decode_elsewhere(store, list(decodings)).items():
+        key, right = decoding.row.task_key, answer == decoding.expected
         if not right:
-            findings.append(unlike(one, answer))
-        if one.decodes > 1 and not right:
-            writer.append({"scores": [vars(score) for score in refuted(asked[one].scores, findings[-1])]})
-        elif one.decodes == 1:
+            findings.append(unlike(decoding, answer))
+        if decoding.decodes > 1 and not right:
+            writer.append({"scores": [vars(score) for score in refuted(decodings[decoding].scores, findings[-1])]})
+        elif decoding.decodes == 1:
             # A file that is gone, or a process that the system killed, says nothing of the codec.
             prefix = OF_THE_MACHINE if answer.startswith(OF_THE_MACHINE) else REFUTED
             wrong = {} if right else {"refuted": key, "error": error_text(prefix + findings[-1])}
@@ -250,15 +246,15 @@ class _Reservoir:
 
     def __init__(self, size: int) -> None:
         self.results: list[Result] = []
-        self._size, self._seen = size, 0
+        self._size, self._count = size, 0
         self._random = random.Random(0)  # noqa: S311 (no secret)
 
     def offer(self, result: Result) -> None:
-        self._seen += 1
+        self._count += 1
         kept = replace(result, features=(), originals=())  # arrays are stored, and large
         if len(self.results) < self._size:
             self.results.append(kept)
-        elif (place := self._random.randrange(self._seen)) < self._size:
+        elif (place := self._random.randrange(self._count)) < self._size:
             self.results[place] = kept
 
 
@@ -290,3 +286,158 @@ def exclusive(bench: Bench) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+# Commands
+
+
+def run_bench(bench: Bench, console: Console, *, encode: bool = True) -> int:
+    """Run a command to its tables and figures; 1 if tasks failed or verification found something."""
+    fetch_weights(bench)
+    notes: list[str] = []
+    if bench.targets and bench.search != "image":
+        # The search codes without metrics: what they lack must be known before.
+        check_metrics(bench)
+        bench, notes = search_dataset(bench)
+
+    def announce(plan: Plan, store: Store) -> None:
+        uncoded = [work for work in plan.work if work.row is None]
+        if not encode and uncoded:
+            changed = f", or a file changed that their codec opened ({len(plan.changed)})" if plan.changed else ""
+            raise MissingNeed(
+                f"score never encodes, but {len(uncoded)} of {len(plan.tasks)} tasks are not in {store.folder}{changed}"
+                f". Code them first: {command(bench.overrides)}"
+            )
+        print("\n".join(lines(plan, store, workers_of(bench))), file=sys.stderr)
+
+    return _finish(bench, execute(bench, announce), notes, console)
+
+
+def _finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) -> int:
+    """Print the summary and what went wrong, name the files."""
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)  # a label may end in [option=value]
+
+    points = done.points
+    written = show(done.store, done.contents, points, done.plan.metrics, console, figures=bench.figures)
+    for note in notes:
+        say(note)
+    rows = points.rows
+    bad = list({row.task_key: row for row in (*rows, *done.errors) if row.status == "error"}.values())
+    for row in bad[:10]:
+        say(f"failed: {row.point}, {row.image}: {row.error}")
+    if len(bad) > 10:
+        say(f"... and {len(bad) - 10} more failed tasks, all in rows.csv")
+    for row in [row for row in rows if row.status == "out_of_range"][:10]:
+        say(f"out of range: {row.point}, {row.image}: {row.error}")
+    for path in written:
+        say(f"  {path}")
+    if not done.any:
+        say(f"nothing to do: all {len(done.plan.keys)} tasks are stored in {done.store.folder}")
+    else:
+        told = f"{done.coded} tasks coded, {done.scored} scored or timed from the store, {len(done.errors)} failed"
+        told += f", {done.out_of_range} out of range" if done.out_of_range else ""
+        told += f", {len(done.plan.judged)} judged again by tolerance=" if done.plan.judged else ""
+        say(f"{told}\n{done.verified} of them decoded again in a fresh process to the same pixels")
+        for line in done.findings:
+            say(f"FOUND {line}")
+    return 1 if bad or done.findings else 0
+
+
+def verify_store(store: Store, sample: int | None, seed: int, named: Named) -> int:
+    """Verify, record what was decoded in the fresh process, print findings.
+
+    Returns the exit code: 1 if there are any, or if bitstreams were not decoded.
+    """
+    verified = verify(store, sample, seed, named)
+    if verified.decoded or verified.refuted:
+        try:
+            with store.lock():
+                writer = store.writer(store.new_session())
+                for key in verified.decoded:
+                    writer.append({"verified": key})
+                for key in verified.refuted:  # not an error: another library or machine may be the reason
+                    writer.append({"suspect": key})
+                writer.close()
+                if not verified.findings:
+                    store.compact()
+        except StoreError as error:
+            print(f"rdpbench: what was verified cannot be noted in the rows: {error}", file=sys.stderr)
+    for line in verified.findings:
+        print(f"FOUND {line}")
+    for line in verified.undecoded:
+        print(f"NOT DECODED {line}")
+    print(
+        f"verified {store.folder}: {len(verified.decoded)} bitstreams decoded in a fresh process to the recorded "
+        f"pixels, {verified.bitstreams} bitstreams and {verified.images} images checked, "
+        f"{len(verified.findings)} findings"
+    )
+    return 1 if verified.findings or verified.undecoded else 0
+
+
+# Targets for the mean of a dataset
+
+
+def search_dataset(bench: Bench) -> tuple[Bench, list[str]]:
+    """Find for each curve and target the native setting whose rate over the whole dataset is nearest.
+
+    Every setting that is tried is an ordinary cell of the run: stored, resumed, and kept as a point of the curve.
+
+    Raises:
+        MissingNeed: no target is reached, or nothing could be coded at a setting.
+    """
+    bench = replace(bench, run=run_name(bench))  # parts of the grid alone would have other names
+    grid: list[tuple[CodecSetting, DataSetting]] = []
+    notes: list[str] = []
+    for codec, data in bench.grid:
+        rates: list[float] = []
+        dataset = dataset_of(data).name
+        # Captions cost bits, so each source of them is a curve of its own.
+        several = bench.captions if facts(codec).uses_caption else ()
+        for source, target in itertools.product(several or ("",), bench.targets or ()):
+            name = codec.name + (f"[captions={source}]" if source else "")
+            captions = (source,) if source else bench.captions
+            nearest, field = _search_whole(replace(bench, grid=((codec, data),), captions=captions), target)
+            if is_near(nearest.bpp, target, bench.tolerance):
+                rate = f"{nearest.bpp:.4f} bpp{' pooled' if bench.search == 'pooled' else ''}"
+                notes.append(f"{name} on {dataset}: {target:g} bpp → setting {nearest.setting:g}, {rate}")
+                rates.append(nearest.setting)
+            else:
+                over = f"{'all pixels of' if bench.search == 'pooled' else 'the mean of'} {dataset}"
+                notes.append(f"out of range: {missed(name, over, field, target, bench.tolerance, nearest)}")
+        if rates:
+            grid.append((replace(codec, rates=tuple(dict.fromkeys(rates))), data))
+    if not grid:
+        raise MissingNeed("no codec reaches any of the targets:\n" + "\n".join(notes))
+    return replace(bench, grid=tuple(grid), targets=None, points=None), notes
+
+
+def _search_whole(bench: Bench, target: float) -> tuple[Nearest, str]:
+    """Search for one codec on one dataset; with the name of its setting."""
+    ((codec, data),) = bench.grid
+    axis = axis_of(codec)
+    if axis is None:
+        raise MissingNeed(f"codec {codec.name!r} has a single rate point; leave out bpp=")
+
+    def measure(rate: float) -> float:
+        grid = ((replace(codec, rates=(rate,)), data),)
+        cell = replace(bench, grid=grid, targets=None, metrics=(), timing=False, points=None, keep=0)
+        rows = execute(cell).points.rows
+        good = [row for row in rows if row.status == "ok"]
+        if not good:
+            raise MissingNeed(f"no image could be coded by {codec.name} at {axis.field} {rate:g}: {rows[0].error}")
+        return _rate_over(good, pooled=bench.search == "pooled")
+
+    return search(axis, target, measure, bench.tolerance), axis.field
+
+
+def _rate_over(rows: Iterable[Row], *, pooled: bool) -> float:
+    """Bits per pixel over images: their mean, or all bits over all pixels. Seeds of an image count as their mean."""
+    images: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        images[row.image].append(row)
+    pixels = [float(seeds[0].height * seeds[0].width) for seeds in images.values()]
+    bpps = [math.fsum(row.bpp or 0 for row in seeds) / len(seeds) for seeds in images.values()]
+    weights = pixels if pooled else [1.0] * len(bpps)
+    return math.fsum(bpp * weight for bpp, weight in zip(bpps, weights, strict=True)) / math.fsum(weights)

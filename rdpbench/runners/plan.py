@@ -1,8 +1,6 @@
 """Planning: which tasks a command stands for, minus what the store holds, and whether what is left can run.
 
-Pure but for reading: nothing is coded here, and no plan starts work.
-
-What a plan says, for people and for machines.
+Nothing is coded here: a plan only reads.
 """
 
 from __future__ import annotations
@@ -19,9 +17,9 @@ from rdpbench.assets.hashes import files_changed
 from rdpbench.metrics.contract import beside
 from rdpbench.progress import duration
 from rdpbench.results.stats.current import standing
-from rdpbench.results.store.schema import AS_RAN, OF_THE_MACHINE, Measure, Member, Place, Row
+from rdpbench.results.store.keys import TOLERANCE, axis_of, device_of, facts, forget, is_tight, score_key, timing_key
+from rdpbench.results.store.schema import AS_RAN, OF_THE_MACHINE, Measure, Member, Place, Row, Score
 from rdpbench.results.store.store import Contents, Store, reconstruction_path
-from rdpbench.runners.grid import list_tasks
 from rdpbench.runners.preflight import (
     check_decodes,
     check_device,
@@ -30,26 +28,13 @@ from rdpbench.runners.preflight import (
     choose_metrics,
     fitting,
 )
-from rdpbench.runners.rows import judged, new_row
-from rdpbench.runners.search import TOLERANCE, is_near, is_tight, is_whole
-from rdpbench.runners.sets import Stored, pair_metrics, set_metrics
-from rdpbench.runners.task import (
-    Task,
-    Work,
-    axis_of,
-    device_of,
-    forget,
-    measure_of,
-    member_of,
-    place_of,
-    score_key,
-    timing_key,
-)
-from rdpbench.setting import Bench, Setting
+from rdpbench.runners.search import is_near, is_whole
+from rdpbench.runners.sets import StoredArrays, pair_metrics, set_metrics
+from rdpbench.runners.task import Task, Work, judged, list_tasks, measure_of, member_of, new_row
+from rdpbench.setting import Bench
 
 CHUNK = 32
 TAIL = 8
-TIMING_WARMUP, TIMING_REPEATS = 1, 5
 
 
 @dataclass(frozen=True)
@@ -60,6 +45,8 @@ class Plan:
     """All that the command's points consist of. Points may share a task, which is then here once for each of them."""
     work: tuple[Work, ...]
     """What is left to do, once for each key."""
+    stored: Contents
+    """What the store held."""
     members: tuple[Member, ...]
     """What the store does not say yet of points that share rows."""
     measures: tuple[Measure, ...]
@@ -81,7 +68,17 @@ class Plan:
     @property
     def cells(self) -> int:
         """Codec x rate point x dataset x seed."""
-        return len({(t.codec, t.rate, t.target, t.dataset, t.seed) for t in self.tasks})
+        return len({(task.codec, task.setting, task.dataset, task.seed) for task in self.tasks})
+
+    @property
+    def keys(self) -> set[str]:
+        """The keys of its tasks."""
+        return {task.key for task in self.tasks}
+
+    @property
+    def idle(self) -> bool:
+        """Is there nothing to code, score or note? Values of set metrics may still be missing."""
+        return not (self.work or self.members or self.measures or self.judged)
 
 
 def make_plan(bench: Bench, store: Store) -> Plan:
@@ -100,106 +97,109 @@ def make_plan(bench: Bench, store: Store) -> Plan:
     metrics, left_out = choose_metrics(bench)
     tasks = tuple(list_tasks(bench))
     metrics, unfit = fitting(bench, metrics, tasks)
-    left_out |= unfit
     stored = store.read() if store.exists() else Contents()
-    pairs, sets = pair_metrics(metrics), Stored.of(set_metrics(metrics), store.features)
+    pairs, arrays = pair_metrics(metrics), StoredArrays.look_up(set_metrics(metrics), store.features)
+    retry, changes = bench.retry_failed, cache(files_changed)
     work: list[Work] = []
-    failed = 0
     judged_again: list[Row] = []
-    unlike = cache(files_changed)
     changed: set[str] = set()
+    failed = 0
     distinct: dict[str, Task] = {}
     for task in tasks:
-        known = distinct.setdefault(task.key, task)
-        distinct[task.key] = replace(known, keep=known.keep or task.keep)
+        first = distinct.setdefault(task.key, task)
+        distinct[task.key] = replace(first, keep=first.keep or task.keep)
     for task in distinct.values():
         row = stored.rows.get(task.key)
         # Fields of type Path are in the key by what is in them: such a file may have moved.
-        if row is not None and any(not sha256 or sha256 not in task.identity for sha256 in unlike(row.files)):
+        if row is not None and any(not sha256 or sha256 not in task.identity for sha256 in changes(row.files)):
             changed.add(task.key)
             row = None
-        of_machine = row is not None and row.error.startswith(OF_THE_MACHINE)
-        if row is not None and row.status == "error" and not (bench.retry_failed or of_machine):
-            failed += 1
-            continue
-        if row is not None and row.status != "error" and task.target is not None:
+        if row is not None and row.status == "error":
+            if not (retry or row.error.startswith(OF_THE_MACHINE)):
+                failed += 1
+                continue
+            row = None
+        if row is not None and task.setting.target is not None:
             before, row = row, _judged(task, row)
             if row is not None and row != before:
                 judged_again.append(row)
-        if row is not None and row.status == "out_of_range":
-            continue
-        if row is not None and (row.status == "error" or not store.has_bitstream(row)):
+            if row is not None and row.status == "out_of_range":
+                continue
+        if row is not None and not store.has_bitstream(row):
             row = None
-        missing = tuple(name for name in pairs if _without_score(stored, task, name, bench.retry_failed))
-        key = timing_key(task.key, device_of(task.codec, bench.device), 1, TIMING_WARMUP, TIMING_REPEATS)
+        missing = tuple(name for name in pairs if _is_missing(stored, task, name, retry))
+        key = timing_key(task.key, device_of(task.codec, bench.device))
         timing = bench.timing and (key not in stored.timings or task.key in changed)
         unkept = task.keep and row is not None and not reconstruction_path(store, row).is_file()
-        sample = task.entry.sample
-        features = sets.missing(row.reconstruction_sha256 if row else None, sample)
-        originals = sets.missing_original(task.entry.sha256, sample)
         # Features that were refused once, as for an image below the size of a patch, are not tried again.
         features, originals = (
-            tuple(name for name in names if _unscored(stored, score_key(task, name), bench.retry_failed))
-            for names in (features, originals)
+            tuple(name for name in names if (score := _score(stored, task, name)) is None or _failed(score, retry))
+            for names in (arrays.missing(task, row), arrays.missing_original(task))
         )
         if row is None or missing or timing or unkept or features or originals:
             work.append(Work(task, missing if row else pairs, row, timing, features, originals))
-    members = tuple(_new_members(tasks, distinct, stored))
-    again = tuple(_again([piece.task for piece in work if piece.row is None], stored))
-    expected = _expected(work, stored.rows.values())
-    unlike_now = frozenset(changed)
-    return Plan(
-        tasks,
-        tuple(work),
-        members,
-        _new_measures(metrics, stored),
-        tuple(judged_again),
-        metrics,
-        left_out,
-        failed,
-        again,
-        unlike_now,
-        expected,
-    )
-
-
-def _new_measures(metrics: Iterable[str], stored: Contents) -> tuple[Measure, ...]:
-    """What the store does not say yet of metrics that do not ship."""
     measures = [measure_of(name) for name in metrics if registry.own_place("metric", name)]
-    return tuple(measure for measure in measures if measure.measure_key not in stored.measures)
+    return Plan(
+        tasks=tasks,
+        work=tuple(work),
+        stored=stored,
+        members=tuple(_new_members(tasks, distinct, stored)),
+        measures=tuple(measure for measure in measures if measure.measure_key not in stored.measures),
+        judged=tuple(judged_again),
+        metrics=metrics,
+        left_out=left_out | unfit,
+        failed=failed,
+        again=tuple(_again([piece.task for piece in work if piece.row is None], stored)),
+        changed=frozenset(changed),
+        expected_s=_expected(work, stored.rows.values()),
+    )
 
 
 def _judged(task: Task, row: Row) -> Row | None:
     """A stored row of a target by the task's tolerance; None where a setting that was not tried may come nearer."""
     axis = axis_of(task.codec)
     assert axis is not None
-    assert task.target is not None
+    assert task.setting.target is not None
     if row.bpp is None:
         return None
-    near = is_near(row.bpp, task.target, min(task.tolerance, TOLERANCE))
+    near = is_near(row.bpp, task.setting.target, min(task.tolerance, TOLERANCE))
     return judged(row, task.tolerance) if near or is_whole(axis, row.attempts) else None
+
+
+def _is_missing(stored: Contents, task: Task, name: str, retry: bool) -> bool:
+    """Is there no score of a pair metric that can be read?"""
+    score = _score(stored, task, name)
+    if score is None or _failed(score, retry):
+        return True
+    # An earlier version did not say which edition scored, and of these metrics the key does not tell it either; and it
+    # stored a metric of the user's under its path as it was typed.
+    return score.metric != name or (not score.definition and bool(beside(registry.load("metric", name))))
+
+
+def _score(stored: Contents, task: Task, name: str) -> Score | None:
+    return stored.scores.get(score_key(task.key, name, task.entry.sample))
+
+
+def _failed(score: Score, retry: bool) -> bool:
+    """Is it tried again?"""
+    return score.value is None and (retry or score.error.startswith(OF_THE_MACHINE))
 
 
 def _again(tasks: Sequence[Task], stored: Contents) -> Iterator[str]:
     """What is otherwise than when the same image was coded at the same setting, with how many tasks it concerns."""
     if not tasks or not stored.rows:
         return
-    before = {_same(row.codec, Setting.of(row), row.seed, row.protocol, row.image): row for row in stored.rows.values()}
+    rows = stored.rows.values()
+    before = {(row.codec, row.setting, row.seed, row.protocol, row.image): row for row in rows}
     reasons: Counter[tuple[str, str]] = Counter()
     for task in tasks:
-        axis = axis_of(task.codec)
-        setting = Setting(axis.field if axis else "", task.rate, task.target)
-        row = before.get(_same(task.codec.name, setting, task.seed, task.protocol, task.entry.sample.id))
+        row = before.get((task.codec.name, task.setting, task.seed, task.protocol, task.entry.sample.id))
         if row is not None and row.task_key != task.key:
             reasons[task.codec.name, _why(row, new_row(task, "", "cpu", status="ok"))] += 1
-        elif row is not None and row.status != "error" and task.target is not None and _judged(task, row) is None:
+        elif row is not None and row.status != "error" and task.setting.target is not None and not _judged(task, row):
             reasons[task.codec.name, "their search did not look at all settings of the codec"] += 1
     for (codec, why), count in reasons.items():
         yield f"{codec}: {count} tasks are stored, but {why}"
-
-
-def _same(codec: str, setting: Setting, seed: int, protocol: str, image: str) -> tuple[object, ...]:
-    return codec, setting, seed, protocol, image
 
 
 def _why(old: Row, new: Row) -> str:
@@ -214,9 +214,8 @@ def _why(old: Row, new: Row) -> str:
         before, after = json.loads(was or "{}"), json.loads(now)
         # Of a row of an earlier version only the options that were typed are known.
         names = [name for name in after if name != AS_RAN and (name in before or old.configuration)]
-        parts += [
-            f"{name} {before.get(name)} is now {after[name]}" for name in names if before.get(name) != after[name]
-        ]
+        changes = [name for name in names if before.get(name) != after[name]]
+        parts += [f"{name} {before.get(name)} is now {after[name]}" for name in changes]
     return "; ".join(parts) or "a default of the codec is another now"
 
 
@@ -226,84 +225,69 @@ def _new_members(tasks: Iterable[Task], distinct: Mapping[str, Task], stored: Co
     And what they belong to again: of a set that went back to an earlier state, that state is now the newest.
     """
     current = standing(stored)
-    named = {key for key, one in stored.members.items() if (one.task_key, Place.of(one)) in current}
+    named = {key for key, member in stored.members.items() if (member.task_key, Place.of(member)) in current}
     for task in tasks:
         row = stored.rows.get(task.key)
-        place = place_of(task)
         if row is None:
-            itself = place == place_of(distinct[task.key])
+            itself = task.place == distinct[task.key].place
         else:  # those of earlier versions do not say where a folder lies
             stated = Place.of(row)
-            itself = stated in (place, place._replace(root="")) and (task.key, stated) in current
+            itself = stated in (task.place, task.place._replace(root="")) and (task.key, stated) in current
         if not itself and (member := member_of(task)).member_key not in named:
             named.add(member.member_key)
             yield member
 
 
-def _without_score(stored: Contents, task: Task, name: str, retry: bool) -> bool:
-    key = score_key(task, name)
-    score = stored.scores.get(key)
-    # An earlier version did not say which edition scored, and of this kind of metric the key does not tell it either.
-    unstated = score is not None and not score.definition and bool(beside(registry.load("metric", name)))
-    # An earlier version stored a metric of the user's under its path as it was typed.
-    unstated = unstated or (score is not None and score.metric != name)
-    return unstated or _unscored(stored, key, retry)
-
-
-def _unscored(stored: Contents, key: str, retry: bool) -> bool:
-    score = stored.scores.get(key)
-    return score is None or (score.value is None and (retry or score.error.startswith(OF_THE_MACHINE)))
-
-
 def chunks(work: Sequence[Work], batch: int = 1) -> list[list[Work]]:
-    """Work in portions for one worker each, the largest first; for batches, images of one size stand together.
+    """Work in chunks for one worker each, the largest first; for batches, images of one size stand together.
 
     Codecs with weights are kept together by rate point, so that these load once; for the others all that concerns one
     image is, so that it is read, and what metrics need of the original is computed, once. The last ones are cut small,
     so that the workers end together.
     """
     groups: dict[object, list[Work]] = defaultdict(list)
-    for one in work:
-        task = one.task
-        groups[(task.codec, task.rate, task.dataset) if _by_point(one, batch) else task.entry.sha256].append(one)
+    for piece in work:
+        task = piece.task
+        whole = task.codec, task.setting.rate, task.dataset
+        groups[whole if _by_point(piece, batch) else task.entry.sha256].append(piece)
     if batch > 1:
         for group in groups.values():
-            group.sort(key=lambda one: (one.task.entry.height, one.task.entry.width))
-    portions = [group[at : at + CHUNK] for group in groups.values() for at in range(0, len(group), CHUNK)]
-    portions.sort(key=lambda portion: -sum(one.task.entry.height * one.task.entry.width for one in portion))
-    whole, last = portions[:-TAIL], portions[-TAIL:]
-    return whole + [piece for portion in last for piece in _pieces(portion, batch)]
+            group.sort(key=lambda piece: (piece.task.entry.height, piece.task.entry.width))
+    parts = [part for group in groups.values() for part in _cut(group, CHUNK)]
+    parts.sort(key=lambda part: -sum(piece.task.pixels for piece in part))
+    tail = parts[-TAIL:]
+    small = [_cut(part, len(part) if _by_point(part[0], batch) else max(2, len(part) // 4)) for part in tail]
+    return parts[:-TAIL] + [part for cut in small for part in cut]
 
 
-def _pieces(portion: list[Work], batch: int) -> list[list[Work]]:
-    size = len(portion) if _by_point(portion[0], batch) else max(2, len(portion) // 4)
-    return [portion[at : at + size] for at in range(0, len(portion), size)]
+def _cut(work: list[Work], size: int) -> list[list[Work]]:
+    return [work[start : start + size] for start in range(0, len(work), size)]
 
 
 def _by_point(work: Work, batch: int) -> bool:
     """Is a rate point's work kept together? What loads weights, or is coded in batches."""
-    cls = registry.load("codec", work.task.codec.use)
-    return bool(getattr(cls, "heavy", False) or (batch > 1 and getattr(cls, "batches", False)))
+    stated = facts(work.task.codec)
+    return stated.heavy or (batch > 1 and stated.batches)
 
 
 def _expected(work: Sequence[Work], rows: Iterable[Row]) -> float | None:
     """Seconds for the work, from the seconds per pixel of earlier rows of the same codec."""
-    seen: dict[str, list[float]] = defaultdict(list)
+    rates: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         if row.status == "ok" and row.encode_s is not None:
             seconds = row.encode_s + (row.decode_s or 0) + (row.score_s or 0)
-            seen[row.codec].append(seconds / (row.height * row.width))
-    if not work or any(one.task.codec.name not in seen for one in work):
+            rates[row.codec].append(seconds / (row.height * row.width))
+    if not work or any(piece.task.codec.name not in rates for piece in work):
         return None
-    mean = {codec: sum(values) / len(values) for codec, values in seen.items()}
-    return sum(mean[one.task.codec.name] * one.task.entry.height * one.task.entry.width for one in work)
+    mean = {codec: sum(values) / len(values) for codec, values in rates.items()}
+    return sum(mean[piece.task.codec.name] * piece.task.pixels for piece in work)
 
 
 def lines(plan: Plan, store: Store, workers: int) -> list[str]:
     """The plan in a few lines."""
     codecs = dict.fromkeys(task.codec.name for task in plan.tasks)
     sets = dict.fromkeys(f"{task.dataset} ({_images(plan, task.dataset)} images)" for task in plan.tasks)
-    left, every = len(plan.work), len({task.key for task in plan.tasks})
+    left, every = len(plan.work), len(plan.keys)
     out = [
         f"codecs    {', '.join(codecs)}",
         f"data      {', '.join(sets)}",
@@ -320,12 +304,10 @@ def lines(plan: Plan, store: Store, workers: int) -> list[str]:
     out += [f"again     {line}" for line in plan.again]
     out += [f"left out  {name}: {why}" for name, why in plan.left_out.items()]
     if plan.work:
+        workers = max(1, workers)
         known = plan.expected_s is not None
-        share = (plan.expected_s or 0) / max(1, workers)
-        text = (
-            f"about {duration(share)} on {max(1, workers)} workers, from earlier rows" if known else "no earlier rows"
-        )
-        out.append(f"time      {text}")
+        share = f"about {duration((plan.expected_s or 0) / workers)} on {workers} workers, from earlier rows"
+        out.append(f"time      {share if known else 'no earlier rows'}")
     return out
 
 
@@ -334,7 +316,7 @@ def as_json(plan: Plan, store: Store) -> dict[str, Any]:
     return {
         "store": str(store.folder),
         "cells": plan.cells,
-        "tasks": len({task.key for task in plan.tasks}),
+        "tasks": len(plan.keys),
         "left": len(plan.work),
         "failed": plan.failed,
         "metrics": list(plan.metrics),

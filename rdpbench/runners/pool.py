@@ -1,19 +1,12 @@
 """Run chunks on this machine: in this process, or in one process per core.
 
-Worker processes come from a *fork server*: a small process that has imported torch once and forks clean,
-single-threaded children from there. So a worker starts in milliseconds, each runs at one thread, and the parent stays
-light. A worker that dies (a native library may crash) or takes longer than a task may costs one task, which becomes a
-failed row; the rest of its chunk goes to a new worker. If it coded images together, nobody knows over which it died:
-what is left of its chunk is done again one by one. Where the machine is to blame - the system killed the worker, the
-disk is full - a task is tried once more before it fails, and again by the next call.
+Worker processes come from a *fork server*: a small process that imports what workers share, once, and forks clean,
+single-threaded children. A worker that dies (a native library may crash) or takes longer than a task may costs one
+task, which becomes a failed row; the rest of its chunk goes to a new worker. If it coded images together, nobody knows
+over which it died: what is left of its chunk is done again one by one. Where the machine is to blame - the system
+killed the worker, the disk is full - a task is tried once more before it fails, and again by the next call.
 
 A worker leads a process group. What its codecs start is killed with it, so that nothing outlives a run.
-
-How a process that codes and scores is set up and ended: one thread, memory that is used again, its own group.
-
-The fork server: a small process that imports what workers share, once, and forks clean children from there.
-
-It is started as early as a command allows, so that it is ready when the plan is.
 """
 
 from __future__ import annotations
@@ -50,8 +43,10 @@ _BLOCK = 256 << 20
 
 
 def set_up() -> None:
-    """Bind this process to one thread, and keep its memory; before anything is coded."""
-    one_thread()
+    """Bind this process to one thread, as threads change pixels, and keep its memory; before anything is coded."""
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENCV_FOR_THREADS_NUM"] = "1"
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
     reuse_memory()
 
 
@@ -99,9 +94,9 @@ def _descendants(pid: int) -> Iterator[int]:
             children.setdefault(parent, []).append(int(path.parent.name))
     left = [pid]
     while left:
-        found = children.pop(left.pop(), [])
-        yield from found
-        left += found
+        own = children.pop(left.pop(), [])
+        yield from own
+        left += own
 
 
 HOUR_S, PIXELS = 3600, 1_000_000
@@ -118,8 +113,8 @@ def limit_s(timeout: float | None, pixels: int, codings: int = 1) -> float:
     return codings * HOUR_S * (1 + pixels / PIXELS) if timeout is None else timeout
 
 
-_NAMES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS", "SIGPIPE")
-CRASHES = {getattr(signal, name) for name in _NAMES}
+_S = signal.Signals
+CRASHES = {_S.SIGSEGV, _S.SIGABRT, _S.SIGBUS, _S.SIGFPE, _S.SIGILL, _S.SIGTRAP, _S.SIGSYS, _S.SIGPIPE}
 """Signals that a program brings upon itself. All others come from outside: the system is short of memory, or ends."""
 
 
@@ -131,21 +126,13 @@ def died(exitcode: int | None) -> str:
     """
     if exitcode is None or exitcode >= 0:
         return f"exit code {exitcode}"
-    known = {number.value: number.name for number in signal.Signals}
-    return known.get(-exitcode, f"signal {-exitcode}") + (" (out of memory?)" if exitcode == -signal.SIGKILL else "")
+    name = next((number.name for number in signal.Signals if number == -exitcode), f"signal {-exitcode}")
+    return name + (" (out of memory?)" if exitcode == -signal.SIGKILL else "")
 
 
 def was_killed(exitcode: int | None) -> bool:
     """Did a signal from outside end a process?"""
     return exitcode is not None and exitcode < 0 and -exitcode not in CRASHES
-
-
-def one_thread() -> None:
-    """Bind this process to one thread: threads change pixels, and workers share the cores."""
-    os.environ["OMP_NUM_THREADS"] = os.environ["OPENCV_FOR_THREADS_NUM"] = "1"
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(1)
 
 
 def reuse_memory() -> bool:
@@ -197,7 +184,9 @@ def run_processes(
         while pool.busy:
             yield from pool.collect()
     finally:
-        pool.dismiss()
+        for hand in list(pool.busy):
+            hand.pipe.close()
+            pool.let_go(hand)
 
 
 class _Chunk(NamedTuple):
@@ -224,6 +213,11 @@ class _Hand:
     received: int = 0
     due: float = math.inf
     """When it must have sent its next result, by the monotonic clock."""
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
 
 
 class _Pool:
@@ -263,28 +257,22 @@ class _Pool:
         for hand in list(self.busy):
             ended = hand.process.sentinel in ready
             if ended:  # its children may hold its end of the pipe
-                end(_pid(hand))
+                end(hand.pid)
             late = not ended and time.monotonic() >= hand.due
             if hand.leaving:
                 if ended or late:
-                    self._let_go(hand)
+                    self.let_go(hand)
             elif hand.pipe in ready or (ended and hand.pipe.poll()):
                 yield from self._take(hand)
             elif ended or late:
                 yield from self._bury(hand, late=late)
-
-    def dismiss(self) -> None:
-        """End all workers."""
-        for hand in list(self.busy):
-            hand.pipe.close()
-            self._let_go(hand)
 
     def _take(self, hand: _Hand) -> Iterator[Result]:
         """A message of a worker."""
         try:
             pid, number, message = hand.pipe.recv()
             known = message is None or isinstance(message, (Result, Scoring, StoreError))
-            if (pid, number) != (_pid(hand), hand.received) or not known:
+            if (pid, number) != (hand.pid, hand.received) or not known:
                 raise ValueError("not what this worker sends")
         except Exception as error:  # EOFError, OSError: it died; all others: a codec wrote into the pipe
             yield from self._bury(hand, odd="" if isinstance(error, (EOFError, OSError)) else f"{error!r:.80}")
@@ -327,8 +315,9 @@ class _Pool:
             hand.pipe.close()
             hand.leaving, hand.due = True, time.monotonic() + LEAVING_S
 
-    def _let_go(self, hand: _Hand) -> None:
-        end(_pid(hand))
+    def let_go(self, hand: _Hand) -> None:
+        """End a worker."""
+        end(hand.pid)
         hand.process.join()
         self.busy.remove(hand)
 
@@ -338,17 +327,21 @@ class _Pool:
         If it coded images together it may have been over another one: all of them go, one by one.
         """
         if late or odd:
-            end(_pid(hand))
+            end(hand.pid)
         hand.process.join(LEAVING_S)
         exitcode = hand.process.exitcode
-        self._let_go(hand)
+        self.let_go(hand)
         hand.pipe.close()
         late = late or exitcode == -signal.SIGALRM
         outside = not late and not odd and was_killed(exitcode)
         how = f"the {'process' if hand.scoring else 'worker process'} died"
         how += f"{' over this metric' if hand.scoring else ''}: {died(exitcode)}"
         if late:
-            how = _late(_limit(hand.left, 1, self.timeout) if hand.ready else START_S)
+            limit = _limit(hand.left, 1, self.timeout) if hand.ready else START_S
+            how = (
+                f"no result within {limit:g} seconds: its worker, and what that had started, was ended. "
+                "timeout=SECONDS gives each task more, or less; retry_failed=true tries it again"
+            )
         elif odd:
             how = f"something else than results came from the worker process: {odd}"
         if not hand.ready:
@@ -359,7 +352,9 @@ class _Pool:
             self.tried.add(hand.left[0].task.key)
             hand.batch = 1
         elif hand.scoring:
-            yield _kept(hand.scoring, f"{OF_THE_MACHINE}{how}" if outside else how)
+            # The metric of the user's that it died over has no value, and the row stays.
+            unscored = replace(hand.scoring.unscored, error=f"{OF_THE_MACHINE}{how}" if outside else how)
+            yield replace(hand.scoring.sofar, scores=(*hand.scoring.sofar.scores, unscored))
             if rest := _rest(hand.left.popleft(), hand.scoring):
                 hand.left.appendleft(rest)
         elif hand.batch > 1:
@@ -371,16 +366,6 @@ class _Pool:
         if hand.left:
             self.waiting.appendleft(_Chunk(list(hand.left), hand.batch))
         self.hire()
-
-
-def _pid(hand: _Hand) -> int:
-    assert hand.process.pid is not None
-    return hand.process.pid
-
-
-def _kept(scoring: Scoring, error: str) -> Result:
-    """What is known of a task whose worker died over a metric of the user's: that has no value, the row stays."""
-    return replace(scoring.sofar, scores=(*scoring.sofar.scores, replace(scoring.unscored, error=error)))
 
 
 def _rest(work: Work, scoring: Scoring) -> Work | None:
@@ -402,15 +387,7 @@ def _of_machine(result: Result) -> bool:
 def _limit(left: Sequence[Work], batch: int, timeout: float | None) -> float:
     """Seconds until the next result must be there; 0 for no limit. Those of a batch come together."""
     work = left[0]
-    pixels = work.task.entry.height * work.task.entry.width
-    return limit_s(timeout, pixels, TIMED if work.timing else 1) * min(batch, len(left))
-
-
-def _late(limit: float) -> str:
-    return (
-        f"no result within {limit:g} seconds: its worker, and what that had started, was ended. timeout=SECONDS gives "
-        "each task more, or less; retry_failed=true tries it again"
-    )
+    return limit_s(timeout, work.task.pixels, TIMED if work.timing else 1) * min(batch, len(left))
 
 
 def _serve(pipe: Connection, setup: Setup, timeout: float | None) -> None:

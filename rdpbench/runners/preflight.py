@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rdpbench import registry
 from rdpbench.assets import weights
 from rdpbench.codecs.contract import faults_of as codec_faults
-from rdpbench.codecs.contract import needs_of, needs_of_built
+from rdpbench.codecs.contract import needs_of_built
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.datasets.index import Entry
 from rdpbench.errors import ConfigError, MetricError, MissingNeed
@@ -16,11 +17,10 @@ from rdpbench.metrics.contract import beside
 from rdpbench.metrics.contract import faults_of as metric_faults
 from rdpbench.metrics.sets import check_side
 from rdpbench.needs import Need
-from rdpbench.runners.beside import lacking_reference as missing_reference
-from rdpbench.runners.decodes import decodes_of, is_stochastic
-from rdpbench.runners.grid import list_tasks, points
-from rdpbench.runners.sets import is_set, lacking, set_metric, set_metrics
-from rdpbench.runners.task import Task, axis_of, build
+from rdpbench.results.store.keys import axis_of, build, facts
+from rdpbench.runners.coding import decodes_of, is_stochastic
+from rdpbench.runners.sets import is_set, lacking, lacking_reference, set_metric, set_metrics
+from rdpbench.runners.task import Task, list_tasks, points
 from rdpbench.setting import Bench, CodecSetting
 
 LARGE = 1_000_000_000
@@ -28,42 +28,36 @@ LARGE = 1_000_000_000
 
 
 def check_contracts(bench: Bench) -> None:
-    """Stop with one message if a codec, metric or dataset of the user's is not what it must be.
-
-    Raises:
-        ConfigError: all that is missing or odd, each with what to write.
-    """
+    """Raise `ConfigError` if a codec, metric or dataset of the user's is not what it must be: all that is odd."""
     faults: list[str] = []
-    for codec in dict.fromkeys(codec.use for codec, _ in bench.grid):
-        if registry.own_place("codec", codec):
-            faults += [f"codec {codec}: {fault}" for fault in codec_faults(registry.load("codec", codec))]
+    for codec in bench.codecs:
+        if registry.own_place("codec", codec.use):
+            faults += [f"codec {codec.use}: {fault}" for fault in codec_faults(codec.cls)]
     for metric in dict.fromkeys(bench.metrics):
         if registry.own_place("metric", metric):
             faults += [f"metric {metric}: {fault}" for fault in metric_faults(registry.load("metric", metric))]
-    for data in dict.fromkeys(data for _, data in bench.grid):
+    for data in bench.datasets:
         if registry.own_place("dataset", data.use):
             try:
                 dataset_of(data)
             except ConfigError as error:
                 faults.append(str(error))
     if faults:
-        raise ConfigError("this run cannot start:\n" + "\n".join(f"  {fault}" for fault in faults))
+        raise ConfigError("this run cannot start:\n" + "\n".join(f"  {fault}" for fault in dict.fromkeys(faults)))
 
 
 def check_needs(bench: Bench) -> None:
-    """Stop with one message if a codec or dataset lacks something.
-
-    Raises:
-        MissingNeed: all that is missing, each with what to type.
-    """
+    """Raise `MissingNeed` if a codec or dataset lacks something: all that is missing, each with what to type."""
     lines: list[str] = []
-    for codec in dict.fromkeys(codec for codec, _ in bench.grid):
-        needs = needs_of(registry.load("codec", codec.use))
-        lines += _lacks(f"codec {codec.name}", needs) or _lacks(f"codec {codec.name}", weights_of(bench, codec))
-    for use in dict.fromkeys(data.use for _, data in bench.grid):
-        lines += _lacks(f"dataset {use}", getattr(registry.load("dataset", use), "needs", ()))
+    for codec in bench.codecs:
+        lines += _lacks(f"codec {codec.name}", facts(codec).needs) or _lacks(
+            f"codec {codec.name}", weights_of(bench, codec)
+        )
+    for data in bench.datasets:
+        lines += _lacks(f"dataset {data.use}", getattr(data.cls, "needs", ()))
     if lines:
-        raise MissingNeed("this run cannot start:\n" + "\n".join(lines) + "\n`rdpbench doctor` shows all of them")
+        told = "\n".join(dict.fromkeys(lines))
+        raise MissingNeed(f"this run cannot start:\n{told}\n`rdpbench doctor` shows all of them")
 
 
 def weights_of(bench: Bench, codec: CodecSetting) -> list[Need]:
@@ -72,19 +66,14 @@ def weights_of(bench: Bench, codec: CodecSetting) -> list[Need]:
     rates: Iterable[float | None] = [None]
     if axis is not None:
         listed = axis.points or axis.values
-        rates = listed if bench.targets else dict.fromkeys(rate for rate, _, _ in points(bench, codec))
-    own = needs_of(registry.load("codec", codec.use))
-    found = [need for rate in rates for need in needs_of_built(build(codec, rate)) if need not in own]
-    return list(dict.fromkeys(found))
+        rates = listed if bench.targets else dict.fromkeys(setting.rate for setting, _ in points(bench, codec))
+    needs = [need for rate in rates for need in needs_of_built(build(codec, rate))]
+    return [need for need in dict.fromkeys(needs) if need not in facts(codec).needs]
 
 
 def check_downloads(bench: Bench) -> None:
-    """Stop if a dataset would have to be downloaded and may not be, or is too large to come unasked.
-
-    Raises:
-        MissingNeed: how to get each.
-    """
-    for data in dict.fromkeys(data for _, data in bench.grid):
+    """Raise `MissingNeed` if a dataset would have to be downloaded and may not be, or is too large to come unasked."""
+    for data in bench.datasets:
         dataset = dataset_of(data)
         missing = getattr(dataset, "missing", None)
         text = missing() if missing else None
@@ -112,41 +101,31 @@ def check_device(device: str) -> None:
 
 
 def check_decodes(bench: Bench) -> None:
-    """Stop if decodes of one bitstream are to be compared, and a codec's decoder draws and takes no seed.
-
-    Raises:
-        ConfigError: which codec, why, and what to do.
-    """
+    """Raise `ConfigError` if decodes of a bitstream are compared, and a codec's decoder draws but takes no seed."""
     if bench.decodes > 1 or any(decodes_of(name) for name in bench.metrics):
-        for codec in dict.fromkeys(codec for codec, _ in bench.grid):
+        for codec in bench.codecs:
             is_stochastic(codec)
 
 
 def choose_metrics(bench: Bench) -> tuple[tuple[str, ...], dict[str, str]]:
     """The metrics that can run, and those left out; missing ones stop the plan unless the user allowed leaving out.
 
-    Nobody named those that ``decodes=`` brings: what is missing of them is told, and stops nothing.
+    ``decodes=`` brings metrics of diversity, unless the user named some; what is missing of them stops nothing.
     """
+    brought: tuple[str, ...] = ()
+    if bench.decodes > 1 and not any(decodes_of(name) for name in bench.metrics):
+        brought = tuple(f"{name}/{bench.decodes}" for name in ("diversity/lpips-alex", "diversity/deviation"))
     lacks: dict[str, str] = {}
-    brought = brought_by_decodes(bench)
     for name in (*bench.metrics, *brought):
-        cls = registry.load("metric", name)
-        needs: Iterable[Need] = getattr(cls, "needs", ())
+        needs: Iterable[Need] = getattr(registry.load("metric", name), "needs", ())
         missing = [text for need in needs if (text := need.missing())]
-        if is_set(name) and (own := missing_reference(set_metric(name))):
-            missing.append(own)
+        if is_set(name) and (reference := lacking_reference(set_metric(name))):
+            missing.append(reference)
         if missing:
             lacks[name] = "; ".join(missing)
     if set(lacks) - set(brought) and not bench.metrics_available:
-        raise MissingNeed(_cannot_start(f"metric {name}: {why}" for name, why in lacks.items() if name not in brought))
+        raise MissingNeed(_cannot_start({name: why for name, why in lacks.items() if name not in brought}))
     return tuple(name for name in (*bench.metrics, *brought) if name not in lacks), lacks
-
-
-def brought_by_decodes(bench: Bench) -> tuple[str, ...]:
-    """The metrics that ``decodes=`` stands for, unless the user named some of their kind."""
-    if bench.decodes == 1 or any(decodes_of(name) for name in bench.metrics):
-        return ()
-    return tuple(f"{name}/{bench.decodes}" for name in ("diversity/lpips-alex", "diversity/deviation"))
 
 
 def fitting(bench: Bench, metrics: Sequence[str], tasks: Sequence[Task]) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -157,33 +136,27 @@ def fitting(bench: Bench, metrics: Sequence[str], tasks: Sequence[Task]) -> tupl
     Raises:
         ConfigError: there are such metrics, and the user allowed neither leaving them out nor an unreliable number.
     """
-    unserved = _unserved(bench, metrics, tasks)
-    if unserved and not bench.metrics_available:
-        raise ConfigError(_cannot_start(f"metric {name}: {why}" for name, why in unserved.items()))
-    metrics = [name for name in metrics if name not in unserved]
-    sizes = {(task.entry.height, task.entry.width) for task in tasks}
-    left_out = {name: why for name in set_metrics(metrics) if (why := _misfit(name, sizes))}
+    left_out = _unserved(bench, metrics, tasks)
     if left_out and not bench.metrics_available:
-        raise ConfigError("\n".join(left_out.values()))
-    if not bench.allow_unreliable:
-        few = _too_few(metrics, tasks)
-        if few and not bench.metrics_available:
-            lines = [f"  metric {name} {why}" for name, why in few.items()]
-            raise ConfigError(
-                "too few images for a number that means anything:\n" + "\n".join(lines) + "\n"
-                "allow_unreliable=true computes it all the same, and marks it wherever it stands"
-            )
-        left_out |= few
-    return tuple(name for name in metrics if name not in left_out), unserved | left_out
+        raise ConfigError(_cannot_start(left_out))
+    metrics = [name for name in metrics if name not in left_out]
+    sizes = {(task.entry.height, task.entry.width) for task in tasks}
+    misfits = {name: why for name in set_metrics(metrics) if (why := _misfit(name, sizes))}
+    if misfits and not bench.metrics_available:
+        raise ConfigError("\n".join(misfits.values()))
+    few = {} if bench.allow_unreliable else _too_few(metrics, tasks)
+    if few and not bench.metrics_available:
+        lines = [f"  metric {name} {why}" for name, why in few.items()]
+        raise ConfigError(
+            "too few images for a number that means anything:\n" + "\n".join(lines) + "\n"
+            "allow_unreliable=true computes it all the same, and marks it wherever it stands"
+        )
+    left_out |= misfits | few
+    return tuple(name for name in metrics if name not in left_out), left_out
 
 
 def check_metrics(bench: Bench) -> None:
-    """Stop if a metric could not be computed, for commands that code before they plan with metrics.
-
-    Raises:
-        MissingNeed: a metric lacks packages, weights or its own reference set.
-        ConfigError: the images cannot serve it.
-    """
+    """Raise if a metric could not be computed, for commands that code before they plan with metrics."""
     metrics, _ = choose_metrics(bench)
     fitting(bench, metrics, tuple(list_tasks(bench)))
 
@@ -191,24 +164,22 @@ def check_metrics(bench: Bench) -> None:
 def _unserved(bench: Bench, metrics: Sequence[str], tasks: Sequence[Task]) -> dict[str, str]:
     """Metrics whose captions or label maps a dataset lacks, with what is missing and how to give it."""
     takers = {
-        name: (taken, getattr(registry.load("metric", name), "classes", None))
+        name: (what, getattr(registry.load("metric", name), "classes", None))
         for name in metrics
-        for taken in _beside(name)
+        for what in _beside(name)
     }
     if not takers:
         return {}
     entries: dict[str, dict[str, Entry]] = defaultdict(dict)
     for task in tasks:
         entries[task.dataset][task.entry.sample.id] = task.entry
-    sets = {
-        dataset.name: dataset
-        for data in dict.fromkeys(data for _, data in bench.grid)
-        for dataset in [dataset_of(data)]
-    }
+    sets: dict[str, Any] = {dataset.name: dataset for dataset in map(dataset_of, bench.datasets)}
     partial = bool((bench.composed or {}).get("allow_partial"))
     why = {
         taken: "; ".join(
-            filter(None, (lacking(*taken, sets[name], [*of.values()], partial) for name, of in entries.items()))
+            line
+            for name, images in entries.items()
+            if (line := lacking(*taken, sets[name], [*images.values()], partial))
         )
         for taken in dict.fromkeys(takers.values())
     }
@@ -220,9 +191,9 @@ def _beside(name: str) -> tuple[str, ...]:
     return set_metric(name).features.beside if is_set(name) else beside(registry.load("metric", name))
 
 
-def _cannot_start(lines: Iterable[str]) -> str:
-    told = "\n".join(f"  {line}" for line in lines)
-    return f"this run cannot start:\n{told}\nor leave out what is missing: metrics=available"
+def _cannot_start(metrics: dict[str, str]) -> str:
+    lines = "\n".join(f"  metric {name}: {why}" for name, why in metrics.items())
+    return f"this run cannot start:\n{lines}\nor leave out what is missing: metrics=available"
 
 
 def _too_few(metrics: Sequence[str], tasks: Sequence[Task]) -> dict[str, str]:
@@ -264,26 +235,22 @@ def fetch_weights(bench: Bench) -> None:
     if not bench.download:
         return
     users: dict[str, list[Need]] = {}
-    for codec in dict.fromkeys(codec for codec, _ in bench.grid):
-        users[f"codec {codec.name}"] = [*needs_of(registry.load("codec", codec.use)), *weights_of(bench, codec)]
+    for codec in bench.codecs:
+        users[f"codec {codec.name}"] = [*facts(codec).needs, *weights_of(bench, codec)]
     if not bench.metrics_available:
         users |= {f"metric {name}": list(getattr(registry.load("metric", name), "needs", ())) for name in bench.metrics}
-    wanted = dict.fromkeys(need for needs in users.values() for need in needs if _downloadable(need) and need.missing())
+
+    def missing() -> str:
+        return "\n".join(line for user, needs in users.items() for line in _lacks(user, needs))
+
+    every = dict.fromkeys(need for needs in users.values() for need in needs if need.missing())
+    wanted = [need for need in every if isinstance(need, weights.Weights) and not getattr(need.card, "by_hand", False)]
     # Nothing is downloaded for what could not run with it, or whose licence was not agreed to.
-    if wanted and any(need.missing() for needs in users.values() for need in needs if need not in wanted):
-        raise MissingNeed(f"nothing was downloaded, because not all can be:\n{_missing(users)}")
+    if wanted and len(wanted) < len(every):
+        raise MissingNeed(f"nothing was downloaded, because not all can be:\n{missing()}")
     for need in wanted:
-        assert isinstance(need, weights.Weights)
         try:
             weights.fetch(need.card)
         except MissingNeed as error:
             why = str(error).partition("\n")[0]
-            raise MissingNeed(f"{why}\nthis run cannot start:\n{_missing(users)}") from error
-
-
-def _downloadable(need: Need) -> bool:
-    return isinstance(need, weights.Weights) and not getattr(need.card, "by_hand", False)
-
-
-def _missing(users: dict[str, list[Need]]) -> str:
-    return "\n".join(line for user, needs in users.items() for line in _lacks(user, needs))
+            raise MissingNeed(f"{why}\nthis run cannot start:\n{missing()}") from error

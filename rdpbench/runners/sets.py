@@ -1,8 +1,7 @@
-"""Set metrics: from stored arrays to one value for each point. Cheap beside making the arrays, and done once.
+"""Set metrics: what they take beside an image, the arrays that they still need, and from these one value a point.
 
-Which arrays set metrics still need of a task, and making them in the worker.
-
-Intervals of metrics of sets, by leaving out blocks of images.
+Reducing is cheap beside making the arrays, and done once. Metrics that do not compare with the originals have a
+reference set of their own, such as ``clic2020-train@text-sketch-512``.
 """
 
 from __future__ import annotations
@@ -13,18 +12,19 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench import registry
+from rdpbench.datasets.command import named_dataset
 from rdpbench.datasets.contract import Dataset, Sample
 from rdpbench.datasets.index import Entry, ahead, index
-from rdpbench.datasets.protocols import load_under
+from rdpbench.datasets.protocols import find, load_under
 from rdpbench.errors import ImageError, MetricError, StoreError
-from rdpbench.image import Image, pixel_sha256
+from rdpbench.image import Image, pixel_sha256, read_image
 from rdpbench.metrics.contract import Estimate, Features, Lender, SetMetric, bounds_of, number_of, short_name
 from rdpbench.paths import cache_folder
 from rdpbench.progress import show_progress
@@ -32,12 +32,13 @@ from rdpbench.provenance import new_session, to_json
 from rdpbench.results.stats.bootstrap import REAL, Bounds, jackknifed
 from rdpbench.results.stats.current import of_store
 from rdpbench.results.stats.points import point_key
-from rdpbench.results.store.features import FeatureStore, Made, Place, kind_of, load
+from rdpbench.results.store.keys import beside_key, definition, features_key, metric_identity, sha256_of
+from rdpbench.results.store.log import ArrayPlace, Extracted, FeatureStore, kind_of, load_arrays
 from rdpbench.results.store.schema import Row, SetScore
 from rdpbench.results.store.store import Contents, Store
-from rdpbench.runners.beside import ABSENT, KINDS, ORIGINALS, _dataset, _fault, identity, reference_of, values
-from rdpbench.runners.task import Task, canonical, definition, features_key, member_of, metric_identity
-from rdpbench.setting import Setting
+from rdpbench.runners.task import Task, member_of
+
+Array: TypeAlias = NDArray[Any]
 
 
 def is_set(name: str) -> bool:
@@ -47,6 +48,16 @@ def is_set(name: str) -> bool:
     False
     """
     return getattr(registry.load("metric", name), "kind", "pair") == "set"
+
+
+def pair_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
+    """Those that score image by image."""
+    return tuple(name for name in metrics if not is_set(name))
+
+
+def set_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
+    """Those that compare sets."""
+    return tuple(name for name in metrics if is_set(name))
 
 
 def set_metric(name: str) -> type[SetMetric]:
@@ -60,9 +71,142 @@ def kind(features: type[Features]) -> str:
     return kind_of(features.id, features_key(features))
 
 
+# What metrics take beside an image
+
+ABSENT = ("it has no caption to score against", "it has no label map")
+KINDS = {"coco-panoptic-133": "panoptic", "coco-stuff-171": "stuff"}
+"""Lists of classes, and what label maps of them are called."""
+
+
+def values(names: Sequence[str], sample: Sample, protocol: str, classes: str | None = None) -> dict[str, Any]:
+    """The keyword arguments that a metric takes beside an image; ``classes`` is the list that its labels must be of.
+
+    Raises:
+        MetricError: the dataset does not have it.
+    """
+    given: dict[str, Any] = {}
+    for name in names:
+        if name == "captions":
+            if not sample.references:
+                raise MetricError(
+                    f"image {sample.id} has no caption to score against; use a dataset with captions, such as "
+                    "coco-val2017"
+                )
+            given[name] = sample.references
+        else:
+            if sample.labels is None:
+                raise MetricError(
+                    f"image {sample.id} has no label map; MS-COCO has: data.options.labels=panoptic, or =stuff"
+                )
+            from rdpbench.datasets.labels import load_labels
+
+            image = read_image(sample.path).pixels if find(protocol).drawn else None
+            given[name] = load_labels(sample.labels, protocol, image, classes)  # type: ignore[arg-type]  # a name
+    return given
+
+
+def lacking(what: str, classes: str | None, dataset: Dataset, entries: Sequence[Entry], partial: bool) -> str:
+    """Why a dataset's images cannot serve a metric that takes ``captions`` or ``labels``; empty if they can.
+
+    Label maps must count ``classes``, None takes any. With ``partial``, images without one are left out of the metric;
+    wrong label maps never are.
+    """
+    faults = {entry.sample.id: why for entry in entries if (why := _fault(what, entry, classes))}
+    absent = [image for image, why in faults.items() if why in ABSENT]
+    some = len(absent) == len(faults) < len(entries)
+    if not faults or (partial and some):
+        return ""
+    first = next((image for image in faults if image not in absent), absent[0] if absent else "")
+    number = f"{len(faults)} of the {len(entries)}"
+    line = f"{number} images of {dataset.name} do not serve it, such as {first}: {faults[first]}"
+    how = getattr(dataset, "beside_missing", None)
+    asked = KINDS.get(classes or "", what) if what == "labels" else what
+    line += f"; {how(asked)}" if how else "; the sets of MS-COCO bring it, and folders and manifests can"
+    return line + ("; allow_partial=true scores the others" if some else "")
+
+
+def _fault(what: str, entry: Entry, classes: str | None) -> str:
+    """Why an image cannot be scored; empty if it can."""
+    sample = entry.sample
+    if what == "captions":
+        blank = not all(caption.strip() for caption in sample.references)
+        return ABSENT[0] if not sample.references else "one of its captions is empty" if blank else ""
+    if sample.labels is None:
+        return ABSENT[1]
+    from rdpbench.datasets.labels import look_at, of_another_list
+
+    try:
+        labels = look_at(sample.labels)
+    except ImageError as error:
+        return str(error)
+    if classes is not None and labels.classes != classes:
+        return of_another_list(sample.labels, labels.classes, classes)
+    if (labels.height, labels.width) != (entry.source_height, entry.source_width):
+        sizes = f"{labels.width} x {labels.height}, and the image {entry.source_width} x {entry.source_height}"
+        return f"{sample.labels} is {sizes} (width x height)"
+    return ""
+
+
+# Reference sets of a metric's own
+
+ORIGINALS = "originals"
+
+
+def reference_of(metric: type[SetMetric]) -> str:
+    """The other side of a set metric: ``originals``, or a dataset with its protocol."""
+    return str(getattr(metric, "reference", ORIGINALS))
+
+
+def _reference_set(metric: type[SetMetric]) -> Any:
+    name, _, protocol = reference_of(metric).partition("@")
+    return named_dataset(name, protocol=protocol)
+
+
+def lacking_reference(metric: type[SetMetric]) -> str | None:
+    """What is missing of a metric's own reference set; None if nothing is, or if it has none."""
+    if reference_of(metric) == ORIGINALS:
+        return None
+    missing = getattr(_reference_set(metric), "missing", None)
+    text: str | None = missing() if missing else None
+    return f"compares with {reference_of(metric)}: {text}" if text else None
+
+
+def reference_arrays(name: str, metric: type[SetMetric], device: str) -> Sequence[Array]:
+    """The arrays of a metric's own reference set; made once, and kept in the user's cache beside those of originals."""
+    reference = _reference_set(metric)
+    entries = index(reference)
+    subjects = [subject(metric.features, entry.sha256, entry.sample) for entry in entries]
+    store = originals()
+    here = store.places(kind(metric.features))
+    todo = [entry for entry, of_entry in zip(entries, subjects, strict=True) if of_entry not in here]
+    if todo:
+        extractor, writer = FeatureExtractor(device), store.writer(new_session())
+        try:
+            with (
+                show_progress("", len(todo), "images") as shown,
+                ahead(todo, lambda entry: _pixels(entry, reference.protocol)) as images,
+            ):
+                for entry, image in zip(todo, images, strict=True):
+                    writer.append(extractor.extract(name, image, entry.sha256, entry.sample, reference.protocol))
+                    shown.advance()
+        finally:
+            writer.close()
+    return load_arrays(store.places(kind(metric.features)), subjects)
+
+
+def _pixels(entry: Entry, protocol: str) -> Image:
+    pixels = load_under(protocol, entry.sample.path).pixels
+    if pixel_sha256(pixels) != entry.sha256:
+        raise ImageError(f"{entry.sample.path} changed while it was read")
+    return pixels
+
+
+# Arrays of images
+
+
 def subject(features: type[Features], pixels: str, sample: Sample) -> str:
     """What an array is of: pixels (by their sha256), and what is beside them."""
-    beside = identity(features.beside, sample)
+    beside = beside_key(features.beside, sample)
     return hashlib.sha256(f"{pixels} {beside}".encode()).hexdigest() if beside else pixels
 
 
@@ -72,93 +216,71 @@ def originals() -> FeatureStore:
 
 
 @dataclass(frozen=True)
-class Stored:
-    """What is there of each kind of features, for planning."""
+class StoredArrays:
+    """Which arrays there are, for planning: subjects by kind of features, and a set metric that wants each kind."""
 
     names: dict[str, str]
-    """Kind to the first set metric that wants it."""
     reconstructions: dict[str, set[str]]
     originals: dict[str, set[str]]
 
     @classmethod
-    def of(cls, metrics: Iterable[str], run: FeatureStore) -> Stored:
+    def look_up(cls, metrics: Iterable[str], run: FeatureStore) -> StoredArrays:
+        """Those of these metrics in a run, and in the user's cache."""
         names: dict[str, str] = {}
         for name in metrics:
             names.setdefault(kind(set_metric(name).features), name)
-        cache = originals()
-        return cls(names, {one: {*run.places(one)} for one in names}, {one: {*cache.places(one)} for one in names})
+        return cls(names, *({key: {*store.places(key)} for key in names} for store in (run, originals())))
 
-    def missing(self, pixels: str | None, sample: Sample) -> tuple[str, ...]:
+    def missing(self, task: Task, row: Row | None) -> tuple[str, ...]:
         """Metrics whose features a reconstruction lacks; all if it is not decoded yet."""
-        return tuple(
-            name
-            for one, name in self.names.items()
-            if pixels is None or subject(set_metric(name).features, pixels, sample) not in self.reconstructions[one]
-        )
+        if row is None:
+            return tuple(self.names.values())
+        subjects = self._subjects(row.reconstruction_sha256, task)
+        return tuple(self.names[key] for key, of_key in subjects.items() if of_key not in self.reconstructions[key])
 
-    def missing_original(self, pixels: str, sample: Sample) -> tuple[str, ...]:
+    def missing_original(self, task: Task) -> tuple[str, ...]:
         """The same for an original; asked once, as the answer is a promise to make them."""
-        names = []
-        for one, name in self.names.items():
-            wanted = subject(set_metric(name).features, pixels, sample)
-            if wanted not in self.originals[one]:
-                self.originals[one].add(wanted)
-                names.append(name)
-        return tuple(names)
+        subjects = self._subjects(task.entry.sha256, task)
+        missing = [key for key, of_key in subjects.items() if of_key not in self.originals[key]]
+        for key in missing:
+            self.originals[key].add(subjects[key])
+        return tuple(self.names[key] for key in missing)
+
+    def _subjects(self, pixels: str, task: Task) -> dict[str, str]:
+        sample = task.entry.sample
+        return {key: subject(set_metric(name).features, pixels, sample) for key, name in self.names.items()}
 
 
-class Extractor:
+class FeatureExtractor:
     """Networks of a worker, each built at its first image."""
 
     def __init__(self, device: str) -> None:
         self._device = device
         self._built: dict[str, Features] = {}
 
-    def extract(self, name: str, image: Image, pixels: str, sample: Sample, protocol: str) -> Made:
+    def extract(self, name: str, image: Image, pixels: str, sample: Sample, protocol: str) -> Extracted:
         """The array of one image for a set metric's features.
 
         Raises:
             MetricError: the features refuse the image, or the dataset lacks what they take beside it.
         """
         cls = set_metric(name).features
-        features = self._of(cls)
+        if cls.id not in self._built:
+            self._built[cls.id] = cls(device=self._device) if cls.uses_device else cls()  # type: ignore[call-arg]
         given = values(cls.beside, sample, protocol, getattr(set_metric(name), "classes", None))
         beside = {key: [value] for key, value in given.items()}
         with Lender(image, "image").lending("extract()", bool(registry.own_place("metric", name))) as copy:
-            [array] = features.extract([copy], **beside)
-        return Made(kind(cls), subject(cls, pixels, sample), _usable(name, array))
-
-    def _of(self, cls: type[Features]) -> Features:
-        if cls.id not in self._built:
-            self._built[cls.id] = cls(device=self._device) if cls.uses_device else cls()  # type: ignore[call-arg]
-        return self._built[cls.id]
-
-
-def _usable(name: str, array: object) -> Array:
-    """An array of its own, since features may use one buffer for all images.
-
-    Raises:
-        MetricError: it is no array of finite numbers.
-    """
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        found = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
-        raise MetricError(f"{name}: features are an array of real numbers for each image, found {found}")
-    if not array.size or not np.isfinite(array).all():
-        raise MetricError(f"{name}: the features of this image are empty or not finite")
-    return np.array(array)
+            [array] = self._built[cls.id].extract([copy], **beside)
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+            what = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise MetricError(f"{name}: features are an array of real numbers for each image, found {what}")
+        if not array.size or not np.isfinite(array).all():
+            raise MetricError(f"{name}: the features of this image are empty or not finite")
+        # An array of its own, since features may use one buffer for all images.
+        return Extracted(kind(cls), subject(cls, pixels, sample), np.array(array))
 
 
-def pair_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
-    """Those that score image by image."""
-    return tuple(name for name in metrics if not is_set(name))
-
-
-def set_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
-    """Those that compare sets."""
-    return tuple(name for name in metrics if is_set(name))
-
-
-Array: TypeAlias = NDArray[Any]
+# Intervals
 
 
 class Reducing(Protocol):
@@ -185,17 +307,14 @@ def jackknife(
     """95 % interval of a set metric over images: delete-a-block jackknife (Shao and Tu, 1995).
 
     The bootstrap draws images twice, which biases distances between sets: an image equals itself. Leaving out a tenth
-    does not. Blocks are drawn once, by a fixed seed.
-
-    A metric's least number of images is about its value. The values without a block serve only to see how far images
-    move it, and may be of fewer images.
+    does not. Blocks are drawn once, by a fixed seed; values without one may be of fewer images than the metric needs.
 
     Args:
         metric: computes a value from two sets; with ``left_out``, all blocks in one pass.
-        reference: arrays of the other side; image by image those of the same images, if ``paired``.
-        distorted: arrays of the reconstructions; all rows of an image stay together.
+        reference: arrays of the other side, one an image; of the same images, which are left out too, if ``paired``.
+        distorted: arrays of the reconstructions.
         value: the metric of all images; the middle of the interval, where the metric has no bounds.
-        paired: leave the same images out of the reference.
+        paired: is the reference of the same images?
         bounds: the range of the metric's values.
 
     Returns:
@@ -215,11 +334,15 @@ def jackknife(
     order = np.random.default_rng(2026).permutation(count)
     blocks = [np.sort(block).tolist() for block in np.array_split(order, BLOCKS)]
     fast = getattr(metric, "left_out", None)
+
+    def without(block: Sequence[int]) -> float:
+        left = set(block)
+        kept = [number for number in range(count) if number not in left]
+        other = [reference[number] for number in kept] if paired else reference
+        return metric.reduce(other, [distorted[number] for number in kept]).value
+
     try:
-        if paired and fast:
-            values = np.array(fast(reference, distorted, blocks))
-        else:
-            values = np.array([_without(metric, reference, distorted, set(block), paired) for block in blocks])
+        values = np.array(fast(reference, distorted, blocks) if paired and fast else [*map(without, blocks)])
     except MetricError as error:
         return f"without a tenth of the images there is no value: {error}"
     if not np.isfinite(values).all():
@@ -228,12 +351,7 @@ def jackknife(
     return (low, high) if math.isfinite(high - low) else "the value is at the end of its range"
 
 
-def _without(
-    metric: Reducing, reference: Sequence[Array], distorted: Sequence[Array], left: set[int], paired: bool
-) -> float:
-    kept = [number for number in range(len(distorted)) if number not in left]
-    other = [reference[number] for number in kept] if paired else reference
-    return metric.reduce(other, [distorted[number] for number in kept]).value
+# Values of points
 
 
 def reduce_all(
@@ -244,23 +362,23 @@ def reduce_all(
     if not names:
         return
     by_key = {task.key: task for task in tasks}
-    points = of_store(contents, map(member_of, tasks))
     by_seed: dict[tuple[str, ...], list[Row]] = {}
-    for point in points.points:
+    for point in of_store(contents, map(member_of, tasks)).points:
         for row in sorted(point.good, key=lambda row: row.image):
             by_seed.setdefault((*point.where, point.codec, point.setting.words, str(row.seed)), []).append(row)
     known = {(key, score.metric) for key, score in contents.sets.items()}
     for name in names:
         cls = set_metric(name)
-        side = _Sides(name, cls, by_key, store.features.places(kind(cls.features)), unreliable)
+        sides = _Sides(name, cls, by_key, store.features.places(kind(cls.features)), device, unreliable)
         for rows in by_seed.values():
-            key = _set_key(name, rows, by_key)
+            key = sides.key(rows)
             if unreliable and (refused := contents.sets.get(key)) and refused.value is None:
-                key = _set_key(name, rows, by_key, insisted=True)  # another answer, now that the user insists
+                key = sides.key(rows, insisted=True)  # another answer, now that the user insists
             if (key, name) not in known:
                 known.add((key, name))
-                print(f"{name} of {rows[0].codec}, {Setting.of(rows[0]).words}: {len(rows)} images", file=sys.stderr)
-                yield side.score(key, rows, device)
+                words = rows[0].setting.words
+                print(f"{name} of {rows[0].codec}, {words}: {len(rows)} images", file=sys.stderr)
+                yield sides.score(key, rows)
 
 
 @dataclass
@@ -270,20 +388,37 @@ class _Sides:
     name: str
     cls: type[SetMetric]
     tasks: dict[str, Task]
-    here: dict[str, Place]
+    here: dict[str, ArrayPlace]
+    device: str
     unreliable: bool
 
-    def score(self, key: str, rows: Sequence[Row], device: str) -> SetScore:
+    def key(self, rows: Sequence[Row], *, insisted: bool = False) -> str:
+        """sha256 over the metric with its network, how intervals are made, and the images with both sides' subjects."""
+        # The version is raised when what is stored beside a value changes: it is then made again from the arrays.
+        made_by = {"version": 2, "metric": metric_identity(self.name), "features": kind(self.cls.features)}
+        images = [(row.image, *self._subjects(row)) for row in rows]
+        return sha256_of({**made_by, "intervals": INTERVALS, "images": images, "insisted": insisted})
+
+    def score(self, key: str, rows: Sequence[Row]) -> SetScore:
         """The value of one point, or why there is none."""
-        theirs, ours, left_out = self._subjects(rows)
+        theirs: list[str] = []
+        ours: list[str] = []
+        left_out: list[str] = []
+        for row in rows:
+            original, reconstruction = self._subjects(row)
+            if reconstruction in self.here and (self._unpaired or original in self._there):
+                theirs.append(original)
+                ours.append(reconstruction)
+            else:
+                left_out.append(row.image)
         few = len(ours) < self.cls.minimum_images
         interval: tuple[float, float] | str = ""
         if few and not self.unreliable:
             estimate = Estimate(math.nan, reason=f"needs at least {self.cls.minimum_images} images, has {len(ours)}")
         else:
             try:
-                reference = self.own_reference(device) if self._unpaired else load(self.there, theirs)
-                estimate, interval = self._reduce(reference, load(self.here, ours), few)
+                reference = self._own_reference if self._unpaired else load_arrays(self._there, theirs)
+                estimate, interval = self._reduce(reference, load_arrays(self.here, ours), few)
             except StoreError:
                 raise
             except MetricError as error:
@@ -291,20 +426,21 @@ class _Sides:
             except (Exception, SystemExit) as error:  # a metric of the user's; the other values go on
                 estimate = Estimate(math.nan, reason=f"{type(error).__name__}: {error}")
         good = math.isfinite(estimate.value)
-        told = [estimate.reason or ("" if good else f"the metric gave {estimate.value}")]
+        reasons = [estimate.reason or ("" if good else f"the metric gave {estimate.value}")]
         if good and isinstance(interval, str):
-            told.append(f"no interval: {interval}")
+            reasons.append(f"no interval: {interval}")
+        lo, hi = (None, None) if isinstance(interval, str) else interval
         return SetScore(
             set_key=key,
             point_key=point_key(self.name, rows),
             metric=self.name,
             images=len(ours),
             value=estimate.value if good else None,
-            lo=None if isinstance(interval, str) else interval[0],
-            hi=None if isinstance(interval, str) else interval[1],
+            lo=lo,
+            hi=hi,
             spread=estimate.spread if estimate.spread is not None and math.isfinite(estimate.spread) else None,
             reliable=good and estimate.reliable and not few,
-            reason="; ".join(filter(None, told)),
+            reason="; ".join(filter(None, reasons)),
             extra=to_json(dict(estimate.extra), sort_keys=True),
             reference=reference_of(self.cls),
             time=datetime.now(UTC).isoformat(timespec="microseconds"),
@@ -317,27 +453,18 @@ class _Sides:
         return reference_of(self.cls) != ORIGINALS
 
     @cached_property
-    def there(self) -> dict[str, Place]:
+    def _there(self) -> dict[str, ArrayPlace]:
         """Arrays of originals."""
         return originals().places(kind(self.cls.features))
 
-    @cache  # noqa: B019 (lives as long as the reduction of one metric)
-    def own_reference(self, device: str) -> Sequence[Array]:
-        """Arrays of a reference set of the metric's own."""
-        return reference_arrays(self.name, self.cls, device)
+    @cached_property
+    def _own_reference(self) -> Sequence[Array]:
+        return reference_arrays(self.name, self.cls, self.device)
 
-    def _subjects(self, rows: Sequence[Row]) -> tuple[list[str], list[str], list[str]]:
-        """Images that have arrays on both sides, and the ids of the others."""
-        pairs, left_out = [], []
-        for row in rows:
-            sample = self.tasks[row.task_key].entry.sample
-            ours = subject(self.cls.features, row.reconstruction_sha256, sample)
-            theirs = subject(self.cls.features, row.pixel_sha256, sample)
-            if ours in self.here and (self._unpaired or theirs in self.there):
-                pairs.append((theirs, ours))
-            else:
-                left_out.append(row.image)
-        return [theirs for theirs, _ in pairs], [ours for _, ours in pairs], left_out
+    def _subjects(self, row: Row) -> tuple[str, str]:
+        """Of the original and of the reconstruction."""
+        sample, features = self.tasks[row.task_key].entry.sample, self.cls.features
+        return subject(features, row.pixel_sha256, sample), subject(features, row.reconstruction_sha256, sample)
 
     def _reduce(
         self, reference: Sequence[Array], distorted: Sequence[Array], few: bool
@@ -367,80 +494,3 @@ def _plain(estimate: Estimate) -> Estimate:
     spread = None if estimate.spread is None else number_of(estimate.spread)
     extra = {str(name): value if type(value) is int else number_of(value) for name, value in estimate.extra.items()}
     return Estimate(number_of(estimate.value), spread, str(estimate.reason), extra, bool(estimate.reliable))
-
-
-def _set_key(name: str, rows: Sequence[Row], tasks: dict[str, Task], *, insisted: bool = False) -> str:
-    """sha256 over the metric with its network, how intervals are made, and the images with the pixels of both sides.
-
-    What is beside the images is in it, too.
-    """
-    cls = set_metric(name)
-    images = [
-        (
-            row.image,
-            subject(cls.features, row.pixel_sha256, tasks[row.task_key].entry.sample),
-            subject(cls.features, row.reconstruction_sha256, tasks[row.task_key].entry.sample),
-        )
-        for row in rows
-    ]
-    # The version is raised when what is stored beside a value changes: it is then made again from the arrays.
-    made_by = {"version": 2, "metric": metric_identity(name), "features": kind(cls.features), "intervals": INTERVALS}
-    record = {**made_by, "images": images, "insisted": insisted}
-    return hashlib.sha256(canonical(record).encode()).hexdigest()
-
-
-def lacking(what: str, classes: str | None, dataset: Dataset, entries: Sequence[Entry], partial: bool) -> str:
-    """Why a dataset's images cannot serve a metric that takes something beside them, and how to give it.
-
-    Args:
-        what: ``captions`` or ``labels``.
-        classes: the list that label maps must count; None takes any.
-        dataset: the set.
-        entries: its images.
-        partial: are images without it left out of the metric? Wrong label maps never are.
-
-    Returns:
-        One line; empty if the metric can be computed.
-    """
-    faults = {one.sample.id: why for one in entries if (why := _fault(what, one, classes))}
-    absent = [image for image, why in faults.items() if why in ABSENT]
-    some = len(absent) == len(faults) < len(entries)
-    if not faults or (partial and some):
-        return ""
-    first = next((image for image in faults if image not in absent), absent[0] if absent else "")
-    number = f"{len(faults)} of the {len(entries)}"
-    told = f"{number} images of {dataset.name} do not serve it, such as {first}: {faults[first]}"
-    how = getattr(dataset, "beside_missing", None)
-    asked = KINDS.get(classes or "", what) if what == "labels" else what
-    told += f"; {how(asked)}" if how else "; the sets of MS-COCO bring it, and folders and manifests can"
-    return told + ("; allow_partial=true scores the others" if some else "")
-
-
-def reference_arrays(name: str, metric: type[SetMetric], device: str) -> Sequence[Array]:
-    """The arrays of a metric's own reference set; made once, and kept in the user's cache beside those of originals."""
-    made = _dataset(reference_of(metric))
-    entries = index(made)
-    subjects = [subject(metric.features, entry.sha256, entry.sample) for entry in entries]
-    store = originals()
-    here = store.places(kind(metric.features))
-    todo = [entry for entry, one in zip(entries, subjects, strict=True) if one not in here]
-    if todo:
-        extractor, writer = Extractor(device), store.writer(new_session())
-        try:
-            with (
-                show_progress("", len(todo), "images") as shown,
-                ahead(todo, lambda entry: _pixels(entry, made.protocol)) as images,
-            ):
-                for entry, image in zip(todo, images, strict=True):
-                    writer.append(extractor.extract(name, image, entry.sha256, entry.sample, made.protocol))
-                    shown.advance()
-        finally:
-            writer.close()
-    return load(store.places(kind(metric.features)), subjects)
-
-
-def _pixels(entry: Entry, protocol: str) -> Image:
-    pixels = load_under(protocol, entry.sample.path).pixels
-    if pixel_sha256(pixels) != entry.sha256:
-        raise ImageError(f"{entry.sample.path} changed while it was read")
-    return pixels

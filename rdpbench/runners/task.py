@@ -1,41 +1,45 @@
-"""The unit of work: one image of one cell, and the key that says what its result depends on."""
+"""Tasks: every image of every codec, setting, seed and source of captions; and their rows before they are measured."""
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rdpbench import own, registry
-from rdpbench.assets import weights
-from rdpbench.assets.hashes import content_sha256
-from rdpbench.codecs.contract import (
-    Codec,
-    Rate,
-    check_options,
-    coder_of,
-    own_identity_of,
-    own_options,
-    rate_of,
-    weights_kind_of,
+from rdpbench import registry
+from rdpbench.assets.hashes import file_facts
+from rdpbench.codecs.contract import configuration_of
+from rdpbench.datasets.captions.models import Settings
+from rdpbench.datasets.captions.sources import Caption, captions_of, parse, survey
+from rdpbench.datasets.contract import Dataset, Pin, dataset_of
+from rdpbench.datasets.index import Entry, index, notes
+from rdpbench.datasets.manifest import manifest_sha256
+from rdpbench.errors import ConfigError, MissingNeed
+from rdpbench.metrics.contract import meaning_of
+from rdpbench.paths import file_name
+from rdpbench.progress import tell
+from rdpbench.provenance import as_typed
+from rdpbench.results.store.keys import (
+    axis_of,
+    build_at,
+    codec_identity,
+    codec_identity_of_all,
+    definition,
+    device_of,
+    facts,
+    key_of,
+    metric_identity,
+    sha256_of,
+    single_point,
 )
-from rdpbench.datasets.captions.sources import Caption
-from rdpbench.datasets.contract import Pin
-from rdpbench.datasets.index import Entry
-from rdpbench.errors import ConfigError
-from rdpbench.metrics.contract import Features, beside, meaning_of
-from rdpbench.needs import Package, package_version
-from rdpbench.results.store.schema import Measure, Member, Place, Row
-from rdpbench.runners.beside import identity as identity_beside
-from rdpbench.runners.search import TOLERANCE, is_tight
-from rdpbench.setting import CodecSetting
-
-KEY_VERSION = 1
-"""Raised when the meaning of a key changes: all results are then made anew."""
+from rdpbench.results.store.schema import AS_RAN, Measure, Member, Place, Row, Status
+from rdpbench.runners.search import Nearest, is_near, missed
+from rdpbench.setting import Bench, CodecSetting, DataSetting, Setting, thin
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,8 @@ class Task:
     codec: CodecSetting
     identity: str
     """What codes, as JSON: configuration and coder without the rate."""
-    rate: float | None
-    target: float | None
-    """Target in bpp, where the rate is searched per image."""
+    setting: Setting
+    """A target in it is searched per image."""
     seed: int
     dataset: str
     dataset_size: int
@@ -57,12 +60,23 @@ class Task:
     """Where a set of the user's lies; empty for a set that is known by its name."""
     protocol: str
     entry: Entry
-    caption: Caption | None = None
+    caption: Caption | None
     """What the encoder is given; None for a codec that takes none."""
-    keep: bool = False
+    keep: bool
     """Is the reconstruction to be kept as PNG?"""
-    tolerance: float = TOLERANCE
+    tolerance: float
     """How far from the target the rate may be, as a ratio."""
+
+    @property
+    def place(self) -> Place:
+        """To which curve it belongs."""
+        source = self.caption.source if self.caption else ""
+        return Place(self.codec.name, self.dataset, self.pin.sha256, self.root, source)
+
+    @property
+    def pixels(self) -> int:
+        """Of its image, as it is coded."""
+        return self.entry.height * self.entry.width
 
 
 @dataclass(frozen=True)
@@ -81,205 +95,113 @@ class Work:
     """The same for the original; the first task of an image makes them for all."""
 
 
-def build(setting: CodecSetting, rate: float | None, device: str = "cpu") -> Codec:
-    """A fresh codec object at a rate point; on the device, if it can compute there.
+def _pin_of(dataset: Dataset) -> Pin:
+    """Which files a set is, in which order: what it says itself; for a class that does not say it, their hashes."""
+    if pinned := getattr(dataset, "pinned", None):
+        pin: Pin = pinned()
+        return pin
+    samples = list(dataset.samples())
+    facts_of_files = file_facts(sample.path for sample in samples)
+    pairs = ((sample.id, fact.sha256) for sample, (_, fact) in zip(samples, facts_of_files, strict=True))
+    return Pin(manifest_sha256(pairs), "made")
 
-    Raises:
-        UnknownName: an option that the codec does not have.
-        OutOfRange: a rate outside what it takes.
-    """
-    cls = registry.load("codec", setting.use)
-    check_options(setting)
+
+def _root_of(setting: DataSetting) -> str:
+    """Where a set of the user's lies: two folders may have one name."""
     options = dict(setting.options)
-    axis = axis_of(setting)
-    if rate is not None:
-        if axis is None:
-            raise ConfigError(single_point(setting))
-        options[axis.field] = axis.check(setting.name, rate)
-    if device_of(setting, device) != "cpu":
-        options["device"] = device
-    if registry.own_place("codec", setting.use):
-        try:
-            options = own.as_paths(cls, own.absolute(cls, options))
-        except OSError as error:
-            raise ConfigError(f"codec {setting.name!r}: {error}") from error
-    try:
-        codec = cls(**options)
-    except TypeError as error:
-        raise ConfigError(f"codec {setting.name!r} cannot be built with {options}: {error}") from error
-    if not isinstance(codec, Codec):
-        raise ConfigError(f"{setting.use!r} is no codec: it needs encode(image, side) and decode(data)")
-    return codec
+    place = options.get("path") or options.get("file")
+    return str(Path(str(place)).expanduser().absolute()) if place else ""
 
 
-def axis_of(setting: CodecSetting) -> Rate | None:
-    """The rate axis of a codec setting; own weights may be a single rate point where the published have an axis."""
-    cls = registry.load("codec", setting.use)
-    own_rates = getattr(cls, "own_rates", None)
-    return None if own_rates and own_rates(dict(setting.options)) == () else rate_of(cls)
+def run_name(bench: Bench) -> str:
+    """The run folder's name: as given, or the datasets' names."""
+    if bench.run:
+        if file_name(bench.run) != bench.run:
+            raise ConfigError(f"run={bench.run!r} must be a plain name of one folder; root=FOLDER says where runs lie")
+        return bench.run
+    names = dict.fromkeys(dataset_of(data).name for data in bench.datasets)
+    return file_name("+".join(names))
 
 
-def single_point(setting: CodecSetting) -> str:
-    """What to say where a codec has no rate axis, and a rate was asked for."""
-    axis = rate_of(registry.load("codec", setting.use))
-    how = (
-        f"; own weights for several: write {{{axis.field}}} in their name, such as net-{{{axis.field}}}.pt"
-        if axis
-        else ""
-    )
-    return f"codec {setting.name!r} has a single rate point; leave out rate= and bpp={how}"
+def list_tasks(bench: Bench) -> Iterator[Task]:
+    """Every task of a command, in the order of codecs, rates, seeds and images."""
+    sets: dict[DataSetting, tuple[Dataset, Sequence[Entry]]] = {}
+    for data in bench.datasets:
+        dataset = dataset_of(data)
+        sets[data] = dataset, index(dataset, bench.limit)
+        for note in notes(dataset, sets[data][1]):
+            tell(note)
+    for codec, data in bench.grid:
+        dataset, entries = sets[data]
+        pin, size, protocol = _pin_of(dataset), len(dataset), dataset.protocol
+        root = _root_of(data) if pin.kind == "made" else ""
+        for labelled, captions in _captioned(bench, codec, dataset, entries):
+            for setting, seed in points(bench, codec):
+                # A rate outside the range stops the plan, not the run.
+                coder = codec_identity(codec, setting.rate) if setting.target is None else codec_identity_of_all(codec)
+                for number, entry in enumerate(entries):
+                    caption = captions.get(entry.sample.id)
+                    text = caption.text if caption else None
+                    image = protocol, entry.sample.id, entry.sha256
+                    key = key_of(coder, setting, seed, *image, text, bench.tolerance)
+                    keep = bench.keep is None or number < bench.keep
+                    what = key, labelled, coder, setting, seed, dataset.name, size, pin, root, protocol, entry, caption
+                    yield Task(*what, keep, bench.tolerance)
 
 
-def device_of(setting: CodecSetting, device: str) -> str:
-    """Where a codec computes: on the device asked for if it can use one (``uses_device``), else on the CPU."""
-    return device if _uses_device(setting) else "cpu"
+def points(bench: Bench, codec: CodecSetting) -> Iterator[tuple[Setting, int]]:
+    """The settings of a codec that a command asks for, each with each of its seeds."""
+    axis = axis_of(codec)
+    # Without random numbers another seed is the same result: it must not be another key.
+    seeds = bench.seeds if facts(codec).seeded else (0,)
+    if axis is None:
+        if bench.targets or bench.rates:
+            raise ConfigError(single_point(codec))
+        settings = [Setting("")]
+    elif bench.targets:
+        settings = [Setting(axis.field, target=target) for target in bench.targets]
+    else:
+        rates = bench.rates or codec.rates or axis.points
+        if not rates:
+            raise ConfigError(f"codec {codec.name!r} lists no rate points; write rate=... ({axis.field})")
+        settings = [Setting(axis.field, float(rate)) for rate in thin(rates, bench.points)]
+    yield from itertools.product(settings, seeds)
 
 
-def _uses_device(setting: CodecSetting) -> bool:
-    return bool(getattr(registry.load("codec", setting.use), "uses_device", False))
+NOT_MADE = "(a model has yet to make this caption)"
+"""What stands for one in a plan that runs nothing: its task counts as left to do, which it is."""
 
 
-def uses_caption(setting: CodecSetting) -> bool:
-    """Does the codec's encoder take a caption?"""
-    return bool(getattr(registry.load("codec", setting.use), "uses_caption", False))
+def _captioned(
+    bench: Bench, codec: CodecSetting, dataset: Dataset, entries: Sequence[Entry]
+) -> Iterator[tuple[CodecSetting, Mapping[str, Caption]]]:
+    """The codec once for each source of captions, if it takes one; the source is part of the curve's label."""
+    if not facts(codec).uses_caption:
+        yield codec, {}
+        return
+    for source in bench.captions or ("human",):
+        label = codec.name + (f"[captions={source}]" if bench.captions else "")
+        yield replace(codec, name=label), _captions_for(bench, source, dataset, entries)
 
 
-def identity(setting: CodecSetting, rate: float | None = None) -> str:
-    """All of a codec that changes its result, but for the rate: class, version, options, source, coder; as JSON.
-
-    The checkpoint of a rate point is part of its coder; without a rate it is that of the lowest. Own weights are there
-    by their content alone.
-    """
-    typed = own_options(registry.load("codec", setting.use), dict(setting.options))
-    # What a file of the user's holds may change while this process runs.
-    return _identity(setting, rate, own_identity_of(_built_at(setting, rate)) if typed else "")
-
-
-def _built_at(setting: CodecSetting, rate: float | None) -> Codec:
-    axis = axis_of(setting)
-    return build(setting, (axis.low if rate is None else rate) if axis else None)
-
-
-@cache
-def _identity(setting: CodecSetting, rate: float | None, weights_of_own: str) -> str:  # noqa: ARG001 - in the cache's key
-    source = registry.source_sha256("codec", setting.use)  # first: what is built then is of this state
-    axis, codec = axis_of(setting), _built_at(setting, rate)
-    kind = weights_kind_of(codec)
-    files = own_files(setting, codec)
-    unkeyed = {*getattr(codec, "unkeyed", ()), axis.field if axis else "", "device" if _uses_device(setting) else ""}
-    unkeyed |= own_options(type(codec), dict(setting.options)).keys()
-    # With all defaults spelled out: a default that changes must change the key.
-    options = asdict(codec) if is_dataclass(codec) else dict(setting.options)
-    return canonical(
-        {
-            "use": setting.use.rpartition("/")[2],
-            "version": str(getattr(codec, "version", "1")),
-            "options": {name: value for name, value in options.items() if name not in unkeyed and name not in files},
-            "source": source,
-            # By what is in them: a file that is trained again under its name is another one.
-            "coder": {**coder_of(codec), **{f"file {name}": hashes for name, hashes in files.items()}},
-            **({"weights": kind} if kind else {}),
-        }
-    )
-
-
-def own_files(setting: CodecSetting, codec: Codec) -> dict[str, Any]:
-    """Hashes of the files and folders that a codec of the user's has as fields of type ``Path``, by field.
+def _captions_for(bench: Bench, source: str, dataset: Dataset, entries: Sequence[Entry]) -> Mapping[str, Caption]:
+    """The caption of each image, by its id: part of a task's key, so a model makes them before anything is coded.
 
     Raises:
-        ConfigError: one of them is not there.
+        ConfigError: no such source, or images without a caption.
+        MissingNeed: a list or a model that is not here, and may not or cannot be downloaded.
     """
-    if not registry.own_place("codec", setting.use):
-        return {}
-    return _hashes(own.paths_of(codec), f"codec {setting.name!r}")
-
-
-def file_hashes(codec: Codec) -> dict[str, str]:
-    """Hashes of a codec's files and folders by absolute path, for a row."""
-    paths = own.paths_of(codec)
-    return {str(path): content_sha256(path) for path in own.leaves(paths) if isinstance(path, Path)}
-
-
-def _hashes(paths: Mapping[str, Any], of: str) -> dict[str, Any]:
-    try:
-        return {name: own.mapped(value, content_sha256) for name, value in paths.items()}
-    except OSError as error:
-        raise ConfigError(f"{of}: cannot read {error.filename}: {error.strerror}") from error
-
-
-def forget() -> None:
-    """A new command: the user's files are looked at again."""
-    for remembered in (_identity, metric_identity, definition, features_key):
-        remembered.cache_clear()
-
-
-def identity_of_all(setting: CodecSetting) -> str:
-    """For a search, which may take any rate point: what codes at each of those that are listed."""
-    axis = axis_of(setting)
-    assert axis is not None
-    every = {identity(setting, rate) for rate in setting.rates or axis.points} or {identity(setting)}
-    return every.pop() if len(every) == 1 else _merged(sorted(every))
-
-
-def _merged(identities: Sequence[str]) -> str:
-    records = [json.loads(one) for one in identities]
-    # One column names one kind; where checkpoints of several kinds serve, the least trusted does.
-    kinds = [one.get("weights", "") for one in records]
-    kind = next((name for name in ("random", "own", "unpinned", "official") if name in kinds), "")
-    coders = {f"{name} ({n})": made for n, one in enumerate(records) for name, made in one["coder"].items()}
-    return canonical({**records[0], "coder": coders, **({"weights": kind} if kind else {})})
-
-
-def task_key(
-    codec: str,
-    rate: float | None,
-    target: float | None,
-    seed: int,
-    protocol: str,
-    entry: Entry,
-    caption: Caption | None = None,
-    tolerance: float = TOLERANCE,
-) -> str:
-    """sha256 over all that changes the result of a task. Device and batch size do not enter: they are recorded.
-
-    The image's id is in it too: a set that holds the same pixels twice counts them twice in its means. A tolerance is
-    in it where it is tighter than usual, as a search may then end elsewhere; a looser one finds the same.
-    """
-    text = caption.text if caption else None
-    return key_of(codec, rate, target, seed, protocol, entry.sample.id, entry.sha256, text, tolerance)
-
-
-def key_of(
-    codec: str,
-    rate: float | None,
-    target: float | None,
-    seed: int,
-    protocol: str,
-    image: str,
-    pixels: str,
-    caption: str | None,
-    tolerance: float | None,
-) -> str:
-    """The same of what a row states; ``codec`` is what `identity` gives, ``pixels`` their sha256."""
-    record = {
-        "key": KEY_VERSION,
-        "codec": codec,
-        "rate": rate,
-        "target_bpp": target,
-        "seed": seed,
-        "protocol": protocol,
-        "image": image,
-        "pixels": pixels,
-        "caption": caption,
-        **({"tolerance": tolerance} if target is not None and is_tight(tolerance) else {}),
-    }
-    return _sha256(record)
-
-
-def place_of(task: Task) -> Place:
-    """To which curve a task belongs."""
-    source = task.caption.source if task.caption else ""
-    return Place(task.codec.name, task.dataset, task.pin.sha256, task.root, source)
+    parsed, settings = parse(source), Settings(device=bench.device)
+    if bench.dry or not bench.download:
+        cost = survey(parsed, entries, dataset=dataset.name, settings=settings)
+        if cost.lacks:
+            raise MissingNeed(cost.lacks)
+        if bench.dry and cost.to_make:
+            return {entry.sample.id: Caption(NOT_MADE, None, source, "") for entry in entries}
+    captions = captions_of(parsed, entries, dataset=dataset.name, protocol=dataset.protocol, settings=settings)
+    for note in captions.notes:
+        tell(note)
+    return captions.by_id
 
 
 def member_of(task: Task) -> Member:
@@ -291,52 +213,9 @@ def member_of(task: Task) -> Member:
         manifest_kind=task.pin.kind,
         tags=",".join(task.entry.sample.tags),
         session="",
-        **place_of(task)._asdict(),
+        **task.place._asdict(),
     )
-    return replace(member, member_key=_sha256(vars(member)))
-
-
-def score_key(task: Task, metric: str) -> str:
-    """sha256 over a task, all of a metric that changes its value, and what it takes beside the image."""
-    record = {"task": task.key, "metric": metric_identity(metric)}
-    if names := beside(registry.load("metric", metric)):
-        record["beside"] = identity_beside(names, task.entry.sample)
-    return _sha256(record)
-
-
-def score_key_alone(task: str, metric: str) -> str:
-    """The key of a score by the installed edition of a metric that takes nothing beside the image."""
-    return _sha256({"task": task, "metric": metric_identity(metric)})
-
-
-@cache
-def metric_identity(name: str) -> Mapping[str, Any]:
-    """All of a metric that changes its value: name, version, packages, weights, source, files."""
-    source = registry.source_sha256("metric", name)  # first: the class is of this state
-    cls = registry.load("metric", name)
-    return {
-        "name": name.rpartition("/")[2] if ":" in name else name,
-        **_made_of(cls),
-        "source": source,
-        **(_own_files_of(cls, f"metric {name!r}") if registry.own_place("metric", name) else {}),
-    }
-
-
-def _own_files_of(cls: type, of: str) -> dict[str, Any]:
-    """Hashes of the files of a class of the user's that is built as it is by default."""
-    files = _hashes(own.paths_of(cls), of)
-    return {"files": files} if files else {}
-
-
-@cache
-def definition(name: str) -> str:
-    """Which edition of a metric the installed code is: its version, and a hash of all that changes its value.
-
-    >>> definition("psnr").partition("-")[0]
-    '1'
-    """
-    made_of = metric_identity(name)
-    return f"{made_of['version']}-{_sha256(made_of)[:10]}"
+    return replace(member, member_key=sha256_of(vars(member)))
 
 
 def measure_of(name: str) -> Measure:
@@ -358,34 +237,164 @@ def measure_of(name: str) -> Measure:
     )
 
 
+# Rows
+
+
+def new_row(task: Task, session: str, device: str, *, status: Status, error: str = "") -> Row:
+    """A row with all that is known before anything is coded."""
+    entry, caption = task.entry, task.caption
+    return Row(
+        task_key=task.key,
+        session=session,
+        codec=task.codec.name,
+        use=task.codec.use,
+        options=json.dumps(dict(task.codec.options)),
+        configuration=configuration(task.codec, task.setting.rate),
+        coder=_coder(task.identity),
+        rate_field=task.setting.field,
+        rate=task.setting.rate,
+        target_bpp=task.setting.target,
+        tolerance=None if task.setting.target is None else task.tolerance,
+        seed=task.seed,
+        dataset=task.dataset,
+        dataset_size=task.dataset_size,
+        manifest=task.pin.sha256,
+        manifest_kind=task.pin.kind,
+        root=task.root,
+        protocol=task.protocol,
+        image=entry.sample.id,
+        tags=",".join(entry.sample.tags),
+        path=str(entry.sample.path),
+        pixel_sha256=entry.sha256,
+        source_mode=entry.mode,
+        source_height=entry.source_height,
+        source_width=entry.source_width,
+        height=entry.height,
+        width=entry.width,
+        caption=caption.text if caption else "",
+        caption_source=caption.source if caption else "",
+        caption_s=caption.seconds if caption else None,
+        status=status,
+        error=error,
+        weights=_weights(task.identity),
+        device=device_of(task.codec, device),
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def without_environment(row: Row, setting: CodecSetting) -> Row:
+    """A row with what was typed, such as ``${oc.env:TOKEN}``, in the place of what the environment held."""
+    if not setting.typed:
+        return row
+    held = dict(setting.typed)
+    names = ("options", "configuration", "coder", "info")
+    texts: dict[str, Any] = {name: json.dumps(as_typed(json.loads(getattr(row, name)), held)) for name in names}
+    # An option that is a path is made absolute, so that the value is a part of it, or is written otherwise.
+    options = json.loads(texts["options"])
+    texts["options"] = json.dumps(options | {name: text for (name, _), text in setting.typed if name in options})
+    return replace(row, **texts, **{name: as_typed(getattr(row, name), held) for name in ("error", "command")})
+
+
+def judged(row: Row, tolerance: float) -> Row:
+    """A row of a searched target, ``ok`` or ``out_of_range`` by the tolerance; the bitstream is the same either way."""
+    assert row.target_bpp is not None
+    assert row.rate is not None
+    assert row.bpp is not None
+    if is_near(row.bpp, row.target_bpp, tolerance):
+        return row if row.status == "ok" else replace(row, status="ok", error="", tolerance=tolerance)
+    nearest = Nearest(row.rate, row.bpp, row.attempts)
+    error = missed(row.codec, f"image {row.image}", row.rate_field, row.target_bpp, tolerance, nearest)
+    return replace(row, status="out_of_range", error=error, tolerance=tolerance)
+
+
 @cache
-def features_key(features: type[Features]) -> str:
-    """sha256 over all of a kind of features that changes its arrays: name, version, packages, weights, source."""
-    source = registry.source_of(features)
-    own_parts = {"source": source, **_own_files_of(features, f"features {features.id!r}")} if source else {}
-    return _sha256({"id": features.id, **_made_of(features), **own_parts})
+def _weights(identity: str) -> str:
+    """The kind of weights that code, if any."""
+    kind: str = json.loads(identity).get("weights", "")
+    return kind
 
 
-def _made_of(cls: type) -> dict[str, Any]:
-    needs: Sequence[Any] = getattr(cls, "needs", ())
-    made_by = getattr(cls, "made_by", None)
+@cache
+def configuration(setting: CodecSetting, rate: float | None) -> str:
+    """The options that are in a codec's key, and apart from them, under `AS_RAN`, what else it is set to at a rate.
+
+    Only the first tell two editions of a codec from one another: a target that is searched may end at another rate, and
+    thus with other steps or weights, in each image. As JSON; without a rate at the lowest.
+    """
+    keyed: dict[str, Any] = json.loads(codec_identity(setting, rate))["options"]
+    whole = json.loads(json.dumps(configuration_of(build_at(setting, rate)), default=str))
+    ran = {name: value for name, value in whole.items() if name not in keyed or keyed[name] != value}
+    return json.dumps({**keyed, **({AS_RAN: ran} if ran else {})})
+
+
+@cache
+def _coder(identity: str) -> str:
+    """What codes, as JSON: libraries or programs, the version of the codec, and its source if it is the user's."""
+    keyed: Mapping[str, Any] = json.loads(identity)
+    source = {"source_sha256": keyed["source"]} if keyed["source"] else {}
+    return json.dumps({**keyed["coder"], "version": keyed["version"], **source})
+
+
+# The record of a command
+
+
+def resolved(bench: Bench, tasks: Iterable[Task], metrics: Iterable[str]) -> dict[str, Any]:
+    """What the codecs, data and metrics of a command were set to, for its record."""
+    curves: dict[str, dict[Setting, Task]] = {}
+    sets: dict[tuple[str, str, str], Task] = {}
+    for task in tasks:
+        curves.setdefault(task.codec.name, {}).setdefault(task.setting, task)
+        sets.setdefault((task.dataset, task.protocol, task.root), task)
     return {
-        **({"made_by": made_by()} if made_by else {}),
-        "version": str(getattr(cls, "version", "1")),
-        "packages": {need.name: package_version(need.name) for need in needs if isinstance(need, Package)},
-        "weights": [weights.identity(need.card) for need in needs if isinstance(need, weights.Weights)],
+        "codecs": {label: _codec(list(curve.values())) for label, curve in curves.items()},
+        "data": [_data(data, sets) for data in bench.datasets],
+        "metrics": {name: _metric(name) for name in metrics},
     }
 
 
-def timing_key(task: str, device: str, threads: int, warmup: int, repeats: int) -> str:
-    """sha256 over a task and the conditions of a timing."""
-    return _sha256({"task": task, "device": device, "threads": threads, "warmup": warmup, "repeats": repeats})
+def _codec(tasks: Sequence[Task]) -> dict[str, Any]:
+    """A curve: what all of its points share, and what is a point's own."""
+    codec = tasks[0].codec
+    points: list[dict[str, Any]] = []
+    for task in tasks:
+        options: dict[str, Any] = json.loads(configuration(codec, task.setting.rate))
+        options |= options.pop(AS_RAN, {})  # what was derived in the place of what was typed
+        points.append({"configuration": options, "coder": json.loads(_coder(task.identity))})
+    shared = {
+        part: {
+            name: value
+            for name, value in values.items()
+            if all(point[part].get(name, _ABSENT) == value for point in points)
+        }
+        for part, values in points[0].items()
+    }
+    apart: list[dict[str, Any]] = []
+    for task, point in zip(tasks, points, strict=True):
+        own_parts = {
+            part: {name: value for name, value in values.items() if name not in shared[part]}
+            for part, values in point.items()
+        }
+        setting = task.setting
+        place = {setting.field: setting.rate, "target_bpp": setting.target}
+        place = {name: value for name, value in place.items() if value is not None}
+        apart.append(place | {part: values for part, values in own_parts.items() if values})
+    return {"use": codec.use, "options": dict(codec.options), **shared, "points": apart}
 
 
-def canonical(record: object) -> str:
-    """JSON with sorted keys and no spaces: equal content, equal text."""
-    return json.dumps(record, sort_keys=True, separators=(",", ":"), default=str)
+_ABSENT = object()
 
 
-def _sha256(record: object) -> str:
-    return hashlib.sha256(canonical(record).encode()).hexdigest()
+def _data(setting: DataSetting, sets: Mapping[tuple[str, str, str], Task]) -> dict[str, Any]:
+    dataset: Any = dataset_of(setting)
+    options = asdict(dataset) if is_dataclass(type(dataset)) else dict(setting.options)
+    record = {"name": dataset.name, "use": setting.use, "options": options, "protocol": dataset.protocol}
+    places = [(dataset.name, dataset.protocol, root) for root in (_root_of(setting), "")]
+    if task := next((sets[place] for place in places if place in sets), None):
+        record |= {"images": task.dataset_size, "manifest": task.pin.sha256, "manifest_kind": task.pin.kind}
+    return record
+
+
+def _metric(name: str) -> dict[str, Any]:
+    features = getattr(registry.load("metric", name), "features", None)
+    of_images = {"features": {"id": features.id, "version": str(features.version)}} if features else {}
+    return {"definition": definition(name), **metric_identity(name), **of_images}

@@ -1,9 +1,7 @@
-"""What one worker does with a chunk: read, code, store, score; images of one size together where ``batch=`` says so.
+"""What one worker does with a chunk: read, code, score, time; images of one size together where ``batch=`` says so.
 
 Runs at one thread: threads change pixels, and with some encoders bytes (``conf/runner``). Nothing here knows of other
 workers or of the store's rows; results go back to whoever runs the worker.
-
-Honest seconds of one row: alone on the device, warmed up, repeated, one image at a time.
 """
 
 from __future__ import annotations
@@ -16,13 +14,11 @@ import sys
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple, TypeVar
 
 from rdpbench import registry
 from rdpbench.codecs.contract import make_ready
@@ -31,30 +27,40 @@ from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import BitstreamError, CodecError, ImageError, MetricError, StoreCorrupt, StoreError
 from rdpbench.image import Image, lent, pixel_sha256
 from rdpbench.metrics.contract import Lender, beside, meaning_of, number_of
-from rdpbench.results.store.features import Made
+from rdpbench.results.store.keys import (
+    TIMING_REPEATS,
+    TIMING_WARMUP,
+    build,
+    definition,
+    device_of,
+    facts,
+    score_key,
+    timing_key,
+)
+from rdpbench.results.store.log import Extracted
 from rdpbench.results.store.schema import OF_THE_MACHINE, Row, Score, Timing, error_text
 from rdpbench.results.store.store import put_reconstruction
-from rdpbench.runners.beside import values
 from rdpbench.runners.coding import (
+    DETERMINISTIC,
     Setup,
     captioning_s,
     check_untouched,
     code,
     code_batch,
     decode_row,
-    go_together,
+    decodes_of,
+    further_of,
+    is_stochastic,
+    note_of,
     opened_by,
     side_of,
 )
-from rdpbench.runners.decodes import DETERMINISTIC, decodes_of, further_of, is_stochastic, note
-from rdpbench.runners.plan import TIMING_REPEATS, TIMING_WARMUP
-from rdpbench.runners.rows import new_row
-from rdpbench.runners.sets import Extractor
-from rdpbench.runners.task import Task, Work, build, definition, device_of, score_key, timing_key
+from rdpbench.runners.sets import FeatureExtractor, values
+from rdpbench.runners.task import Task, Work, new_row
 
 
 def time_task(task: Task, row: Row, original: Image, device: str) -> Timing:
-    """Repeat encode and decode at the row's setting after a warm-up; garbage collection is off while timing."""
+    """Repeat encode and decode at the row's setting after a warm-up, alone; garbage collection is off while timing."""
     side = side_of(task)
     started = time.perf_counter()
     codec = build(task.codec, row.rate, device)
@@ -68,7 +74,7 @@ def time_task(task: Task, row: Row, original: Image, device: str) -> Timing:
         for turn in range(TIMING_WARMUP + TIMING_REPEATS):
             copy = lent(original)
             synchronise()
-            at = time.perf_counter()
+            started = time.perf_counter()
             data = codec.encode(copy, side).data
             synchronise()
             encoded = time.perf_counter()
@@ -77,13 +83,17 @@ def time_task(task: Task, row: Row, original: Image, device: str) -> Timing:
             decoded = time.perf_counter()
             check_untouched(copy, original, "encode()")
             if turn >= TIMING_WARMUP:
-                seconds["encode"].append(encoded - at + captioning_s(task))
+                seconds["encode"].append(encoded - started + captioning_s(task))
                 seconds["decode"].append(decoded - encoded)
     finally:
         gc.enable()
+    spread: dict[str, float] = {}
+    for what, values_s in seconds.items():
+        median = statistics.median(values_s)
+        spread |= {f"{what}_s": median, f"{what}_min_s": min(values_s), f"{what}_max_s": max(values_s)}
     used = device_of(task.codec, device)
     return Timing(
-        timing_key=timing_key(task.key, used, 1, TIMING_WARMUP, TIMING_REPEATS),
+        timing_key=timing_key(task.key, used),
         task_key=task.key,
         device=used,
         threads=1,
@@ -91,7 +101,7 @@ def time_task(task: Task, row: Row, original: Image, device: str) -> Timing:
         repeats=TIMING_REPEATS,
         build_s=build_s,
         load_average=load,
-        **_spread(seconds),
+        **spread,
     )
 
 
@@ -100,13 +110,6 @@ def synchronise() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
-
-
-def _spread(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    out: dict[str, float] = {}
-    for what, ones in seconds.items():
-        out |= {f"{what}_s": statistics.median(ones), f"{what}_min_s": min(ones), f"{what}_max_s": max(ones)}
-    return out
 
 
 REMEMBERED_ORIGINALS = 2
@@ -120,14 +123,14 @@ class Result:
     row: Row | None
     scores: tuple[Score, ...] = ()
     timing: Timing | None = None
-    features: tuple[Made, ...] = ()
+    features: tuple[Extracted, ...] = ()
     """Arrays of the reconstruction, for set metrics."""
-    originals: tuple[Made, ...] = ()
+    originals: tuple[Extracted, ...] = ()
     """Arrays of the original."""
 
     def record(self) -> dict[str, Any]:
         """As stored: one line, so that a row is never without the scores that were made with it."""
-        record: dict[str, Any] = {"row": self.row.record()} if self.row else {}
+        record: dict[str, Any] = {"row": dict(vars(self.row))} if self.row else {}
         if self.scores:
             record["scores"] = [vars(score) for score in self.scores]
         if self.timing:
@@ -146,8 +149,8 @@ class Scoring(NamedTuple):
 
 
 @dataclass
-class _Given:
-    """An original, and what metrics prepared of it."""
+class _Original:
+    """An original image, and what metrics prepared of it."""
 
     pixels: Image
     copies: Lender
@@ -167,42 +170,36 @@ class Worker:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
+        self.extractor = FeatureExtractor(setup.device)
         self._most = sys.maxsize
         """Images that fit into memory together; learned from what did not."""
-        self._originals: OrderedDict[str, _Given] = OrderedDict()
+        self._originals: OrderedDict[str, _Original] = OrderedDict()
         self._metrics: dict[str, Any] = {}
-        self._own: dict[str, bool] = {}
-        self._extractor = Extractor(setup.device)
-        self._ahead: Iterator[_Read] = iter(())
+        self._ahead: Iterator[tuple[str, Image | ImageError]] = iter(())
 
     def run(self, chunk: Sequence[Work], batch: int = 1) -> Iterator[Result]:
         """One result for each piece of work, in order. Failures are results too; only the store may raise.
 
         Neighbours that may be coded together are, up to ``batch`` of them.
         """
-        images = [next(tasks) for _, tasks in groupby((one.task for one in chunk), lambda task: task.entry.sha256)]
-        if len(images) > 1 and not any(work.timing for work in chunk):  # nothing runs beside what is timed
-            # Chunks of heavy codecs go through images at one rate point: the next is decoded while one is coded.
-            with ahead(images, _read, depth=1) as self._ahead:
-                yield from self._run(chunk, batch)
-        else:
-            yield from self._run(chunk, batch)
-        self._ahead = iter(())
-
-    def _run(self, chunk: Sequence[Work], batch: int) -> Iterator[Result]:
-        at = 0
-        while at < len(chunk):
-            end = at + 1
-            while end < min(len(chunk), at + min(batch, self._most)) and go_together(chunk[at], chunk[end]):
-                end += 1
-            yield from self._together(chunk[at:end]) if end - at > 1 else map(self.do, chunk[at:end])
-            at = end
+        images = [next(tasks) for _, tasks in groupby((work.task for work in chunk), lambda task: task.entry.sha256)]
+        # Chunks of heavy codecs go through images at one rate point: the next is decoded while one is coded. But
+        # nothing runs beside what is timed.
+        several = len(images) > 1 and not any(work.timing for work in chunk)
+        with ahead(images, _read, depth=1) if several else nullcontext(iter(())) as self._ahead:
+            start = 0
+            while start < len(chunk):
+                end = start + 1
+                while end < min(len(chunk), start + min(batch, self._most)) and _go_together(chunk[start], chunk[end]):
+                    end += 1
+                yield from self._together(chunk[start:end]) if end - start > 1 else map(self._do, chunk[start:end])
+                start = end
 
     def _together(self, batch: Sequence[Work]) -> Iterator[Result]:
         """Code images of one size together; where that fails, one by one: each has its own row or error."""
         try:
-            given = [self._original(work.task) for work in batch]
-            coded = code_batch(self.setup, [work.task for work in batch], [one.pixels for one in given])
+            originals = [self._original(work.task) for work in batch]
+            coded = code_batch(self.setup, [work.task for work in batch], [original.pixels for original in originals])
         except StoreError:
             raise
         except FAULTS as error:
@@ -211,102 +208,51 @@ class Worker:
                 self._most = max(1, len(batch) // 2)
             coded = None
         if coded is None:  # not where it is caught: the error holds on to all that the batch took
-            yield from map(self.do, batch)
+            yield from map(self._do, batch)
             return
-        for work, one, (row, reconstruction) in zip(batch, given, coded, strict=True):
-            yield self._scored(work, one, row, reconstruction)
-            one.prepared.clear()  # features of a whole batch would be gigabytes
+        for work, original, (row, reconstruction) in zip(batch, originals, coded, strict=True):
+            yield _Measurement(self, work, row, None).result(original, reconstruction)
+            original.prepared.clear()  # features of a whole batch would be gigabytes
 
-    def do(self, work: Work) -> Result:
+    def _do(self, work: Work) -> Result:
         """Do one piece of work; what goes wrong in a codec or an image becomes a row with ``status=error``."""
         task = work.task
+        row: Row | None = None
+        reconstruction: Image | None = None
+        timing: Timing | None = None
         try:
-            given = self._original(task)
-            row: Row | None = None
-            reconstruction: Image | None = None
+            original = self._original(task)
             if work.row is None:
-                row, reconstruction = code(self.setup, task, given.pixels)
+                row, reconstruction = code(self.setup, task, original.pixels)
             elif work.metrics or work.features or task.keep:
                 reconstruction = self._decode_stored(task, work.row)
                 if task.keep:
                     put_reconstruction(self.setup.store, work.row, reconstruction)
             timed = row or work.row
-            timing: Timing | None = None
             if work.timing and timed is not None and timed.status == "ok":  # there is none to time out of range
-                timing = time_task(task, timed, given.pixels, self.setup.device)
+                timing = time_task(task, timed, original.pixels, self.setup.device)
         except StoreError as error:
             # Deleted since the plan was made: the next call codes it again. One that changed stops the run.
             if work.row is None or not isinstance(error, StoreCorrupt) or self.setup.store.has_bitstream(work.row):
                 raise
             return failed(task, self.setup, OF_THE_MACHINE + _message(error))
         except FAULTS as error:
-            result = failed(task, self.setup, _message(error))
             # What it failed over may be a file of the user's: the task is tried again when that changes.
-            return replace(result, row=replace(result.row, files=opened_by(task))) if result.row else result
-        return self._scored(work, given, row, reconstruction, timing)
+            return failed(task, self.setup, _message(error), opened_by(task))
+        return _Measurement(self, work, row, timing).result(original, reconstruction)
 
-    def _scored(
-        self, work: Work, given: _Given, row: Row | None, reconstruction: Image | None, timing: Timing | None = None
-    ) -> Result:
-        """Everything that is measured on a reconstruction, and on its original; ``row`` is there if it is new."""
-        task = work.task
-        started = time.perf_counter()
-        coded = row or work.row
-        scores: list[Score] = []
-
-        def begin(name: str) -> None:
-            if self.announce is not None and coded is not None and self._is_own(name):
-                unscored = self._scored_as(task, name, None)
-                self.announce(Scoring(Result(row, tuple(scores), timing), coded, unscored))
-
-        of_original = self._features(work.originals, task, given.pixels, task.entry.sha256, scores, begin)
-        made: tuple[Made, ...] = ()
-        if reconstruction is not None and coded is not None:
-            counts = {name: decodes_of(name) for name in work.metrics}
-            copies = Lender(reconstruction, "reconstruction")
-            for name in work.metrics:
-                if not counts[name]:
-                    begin(name)
-                    scores.append(self._score(name, task, given, copies))
-            if several := {name: count for name, count in counts.items() if count}:
-                self._score_decodes(several, task, coded, reconstruction, scores, begin)
-            made = self._features(work.features, task, reconstruction, coded.reconstruction_sha256, scores, begin)
-        if row is not None and row.status == "ok":
-            row = replace(row, score_s=time.perf_counter() - started)
-        return Result(row, tuple({one.score_key: one for one in scores}.values()), timing, made, of_original)
-
-    def _features(
-        self,
-        names: Sequence[str],
-        task: Task,
-        image: Image,
-        pixels: str,
-        scores: list[Score],
-        begin: Callable[[str], None],
-    ) -> tuple[Made, ...]:
-        """Arrays for set metrics; what is refused is told as an empty score of the metric."""
-        made: list[Made] = []
-        for name in names:
-            begin(name)
-            try:
-                made.append(self._extractor.extract(name, image, pixels, task.entry.sample, task.protocol))
-            except FAULTS as error:  # a metric of the user's; the row itself is good
-                scores.append(self._unscored(task, name, error))
-        return tuple(made)
-
-    def _original(self, task: Task) -> _Given:
+    def _original(self, task: Task) -> _Original:
         """The image and what metrics prepared of it; refused if it is no longer the image that was planned."""
         key = task.entry.sha256
         if key not in self._originals:
             # What was read ahead and is not this image is one that was still remembered.
-            read = next((one for one in self._ahead if one.key == key), None) or _read(task)
-            if read.error:
-                raise read.error
-            pixels = read.pixels
+            _, pixels = next((image for image in self._ahead if image[0] == key), None) or _read(task)
+            if isinstance(pixels, ImageError):
+                raise pixels
             if pixel_sha256(pixels) != key:
                 raise ImageError(f"{task.entry.sample.path} changed since it was planned; run the command again")
             pixels.flags.writeable = False
-            self._originals[key] = _Given(pixels, Lender(pixels, "original"))
+            self._originals[key] = _Original(pixels, Lender(pixels, "original"))
             if len(self._originals) > REMEMBERED_ORIGINALS:
                 self._originals.popitem(last=False)
         return self._originals[key]
@@ -315,88 +261,15 @@ class Worker:
         """Decode a stored bitstream again; pixels that are not the recorded ones are not scored under its row."""
         # By the codec of the command: the row has its key, but who wrote the row may have named anything beside it.
         reconstruction = decode_row(self.setup.store, row, task.codec)
-        found = pixel_sha256(reconstruction)
-        if found != row.reconstruction_sha256:
-            point = "" if row.rate is None else f" {row.rate:g}"
+        sha256 = pixel_sha256(reconstruction)
+        if sha256 != row.reconstruction_sha256:
             raise BitstreamError(
-                f"the stored bitstream of {row.codec}{point} {row.image} decodes to other pixels here ({found}) "
+                f"the stored bitstream of {row.point}, {row.image} decodes to other pixels here ({sha256}) "
                 f"than when it was made ({row.reconstruction_sha256}); it is not scored. Another device or library?"
             )
         return reconstruction
 
-    def _score(self, name: str, task: Task, given: _Given, reconstruction: Lender) -> Score:
-        own = self._is_own(name)
-        prepared = given.prepared
-        try:
-            metric = self._metric(name)
-            if name not in prepared:
-                extra = values(beside(type(metric)), task.entry.sample, task.protocol)
-                with given.copies.lending("prepare()", own) as original:
-                    prepared[name] = metric.prepare(original, **extra)
-                del original
-                given.copies.release()
-            # What was prepared may be the original itself.
-            with given.copies.guarding("score()"), reconstruction.lending("score()", own) as image:
-                value = number_of(metric.score(prepared[name], image))
-            remarks = getattr(metric, "remarks", None)
-            told = "; ".join(remarks(prepared[name])) if remarks else ""
-        except FAULTS as error:  # a metric of the user's; the row itself is good
-            if own:  # what was prepared is of no use if it holds the copy that was written into
-                for other in filter(self._is_own, list(prepared)):
-                    del prepared[other]
-            return self._unscored(task, name, error)
-        return self._scored_as(task, name, value, note=told)
-
-    def _score_decodes(
-        self,
-        counts: dict[str, int],
-        task: Task,
-        row: Row,
-        reconstruction: Image,
-        scores: list[Score],
-        begin: Callable[[str], None],
-    ) -> None:
-        """Metrics over several decodes of the row's bitstream, by name with their numbers of decodes."""
-        try:
-            if not is_stochastic(task.codec):
-                scores += [self._scored_as(task, name, 0.0, note=DETERMINISTIC) for name in counts]
-                return
-            further = further_of(self.setup.store, row, max(counts.values()), task.codec)
-        except StoreError:
-            raise
-        except FAULTS as error:
-            scores += [self._unscored(task, name, error) for name in counts]
-            return
-        for name, count in counts.items():
-            begin(name)
-            own = self._is_own(name)
-            some = further[: count - 1]
-            try:
-                with ExitStack() as stack:
-                    copies = [Lender(image, "decodes").lending("score()", own) for image in (reconstruction, *some)]
-                    value = number_of(self._metric(name).score([stack.enter_context(copy) for copy in copies]))
-            except FAULTS as error:
-                scores.append(self._unscored(task, name, error))
-            else:
-                scores.append(self._scored_as(task, name, value, note=note(some)))
-
-    def _scored_as(self, task: Task, name: str, value: float | None, error: str = "", note: str = "") -> Score:
-        if value is not None and not meaning_of(registry.load("metric", name)).usable(value):
-            value, error = None, f"the metric gave {value}, which is no score"
-        key = score_key(task, name)
-        return Score(key, task.key, name, value, error, note, definition(name), self.setup.session)
-
-    def _unscored(self, task: Task, name: str, error: BaseException) -> Score:
-        """A metric without a value: what it refuses in its own words, what breaks it with the place."""
-        return self._scored_as(task, name, None, _message(error, MetricError))
-
-    def _is_own(self, name: str) -> bool:
-        """Is it a metric of the user's? Asked several times for each score."""
-        if name not in self._own:
-            self._own[name] = bool(registry.own_place("metric", name))
-        return self._own[name]
-
-    def _metric(self, name: str) -> Any:
+    def metric(self, name: str) -> Any:
         """A metric, built once."""
         if name not in self._metrics:
             cls = registry.load("metric", name)
@@ -405,29 +278,157 @@ class Worker:
         return self._metrics[name]
 
 
-class _Read(NamedTuple):
-    """An image that was read, maybe ahead of its turn, or why it could not be."""
-
-    key: str
-    pixels: Image
-    error: ImageError | None = None
+T = TypeVar("T")
 
 
-def _read(task: Task) -> _Read:
+class _Measurement:
+    """Everything that is measured on a reconstruction, and on its original; ``row`` is there if it is new."""
+
+    def __init__(self, worker: Worker, work: Work, row: Row | None, timing: Timing | None) -> None:
+        self.worker, self.work, self.task, self.row, self.timing = worker, work, work.task, row, timing
+        self.coded = row or work.row
+        self.scores: list[Score] = []
+
+    def result(self, original: _Original, reconstruction: Image | None) -> Result:
+        """What became of the piece of work."""
+        started = time.perf_counter()
+        work, row = self.work, self.row
+        of_original = self._features(work.originals, original.pixels, self.task.entry.sha256)
+        features: tuple[Extracted, ...] = ()
+        if reconstruction is not None and self.coded is not None:
+            counts = {name: decodes_of(name) for name in work.metrics}
+            copies = Lender(reconstruction, "reconstruction")
+            for name in work.metrics:
+                if not counts[name] and (pair := self._try(name, lambda: self._score(name, original, copies))):  # noqa: B023 (called at once)
+                    self._add(name, *pair)
+            if several := {name: count for name, count in counts.items() if count}:
+                self._score_decodes(several, self.coded, reconstruction)
+            features = self._features(work.features, reconstruction, self.coded.reconstruction_sha256)
+        if row is not None and row.status == "ok":
+            row = replace(row, score_s=time.perf_counter() - started)
+        scores = tuple({score.score_key: score for score in self.scores}.values())
+        return Result(row, scores, self.timing, features, of_original)
+
+    def _try(self, name: str, measure: Callable[[], T]) -> T | None:
+        """What a metric gives; None where it refuses or breaks, which is a score without a value: the row is good."""
+        if self.worker.announce is not None and self.coded is not None and is_own_metric(name):
+            sofar = Result(self.row, tuple(self.scores), self.timing)
+            self.worker.announce(Scoring(sofar, self.coded, self._scored(name, None)))
+        try:
+            return measure()
+        except FAULTS as error:
+            self._refuse(name, error)
+            return None
+
+    def _features(self, names: Sequence[str], image: Image, pixels: str) -> tuple[Extracted, ...]:
+        """Arrays for set metrics."""
+        extract, task = self.worker.extractor.extract, self.task
+        arrays = (
+            self._try(name, lambda: extract(name, image, pixels, task.entry.sample, task.protocol))  # noqa: B023 (called at once)
+            for name in names
+        )
+        return tuple(array for array in arrays if array)
+
+    def _score(self, name: str, original: _Original, reconstruction: Lender) -> tuple[float, str]:
+        """The value of a pair metric, and its remarks."""
+        own, prepared, metric = is_own_metric(name), original.prepared, self.worker.metric(name)
+        try:
+            if name not in prepared:
+                extra = values(beside(type(metric)), self.task.entry.sample, self.task.protocol)
+                with original.copies.lending("prepare()", own) as copy:
+                    prepared[name] = metric.prepare(copy, **extra)
+                del copy
+                original.copies.release()
+            # What was prepared may be the original itself.
+            with original.copies.guarding("score()"), reconstruction.lending("score()", own) as image:
+                value = number_of(metric.score(prepared[name], image))
+            remarks = getattr(metric, "remarks", None)
+            return value, "; ".join(remarks(prepared[name])) if remarks else ""
+        except FAULTS:
+            if own:  # what was prepared is of no use if it holds the copy that was written into
+                for other in filter(is_own_metric, list(prepared)):
+                    del prepared[other]
+            raise
+
+    def _score_decodes(self, counts: dict[str, int], row: Row, reconstruction: Image) -> None:
+        """Metrics over several decodes of the row's bitstream, by name with their numbers of decodes."""
+        try:
+            if not is_stochastic(self.task.codec):
+                for name in counts:
+                    self._add(name, 0.0, DETERMINISTIC)
+                return
+            further = further_of(self.worker.setup.store, row, max(counts.values()), self.task.codec)
+        except StoreError:
+            raise
+        except FAULTS as error:
+            for name in counts:
+                self._refuse(name, error)
+            return
+
+        def score(name: str, images: Sequence[Image]) -> float:
+            with ExitStack() as stack:
+                copies = [Lender(image, "decodes").lending("score()", is_own_metric(name)) for image in images]
+                return number_of(self.worker.metric(name).score([stack.enter_context(copy) for copy in copies]))
+
+        for name, count in counts.items():
+            images = [reconstruction, *further[: count - 1]]
+            value = self._try(name, lambda: score(name, images))  # noqa: B023 (called at once)
+            if value is not None:
+                self._add(name, value, note_of(images[1:]))
+
+    def _add(self, name: str, value: float, note: str) -> None:
+        usable = meaning_of(registry.load("metric", name)).usable(value)
+        error = "" if usable else f"the metric gave {value}, which is no score"
+        self.scores.append(self._scored(name, value if usable else None, error, note))
+
+    def _refuse(self, name: str, error: BaseException) -> None:
+        """A metric without a value: what it refuses in its own words, what breaks it with the place."""
+        self.scores.append(self._scored(name, None, _message(error, MetricError)))
+
+    def _scored(self, name: str, value: float | None, error: str = "", note: str = "") -> Score:
+        key, session = score_key(self.task.key, name, self.task.entry.sample), self.worker.setup.session
+        return Score(key, self.task.key, name, value, error, note, definition(name), session)
+
+
+def is_own_metric(name: str) -> bool:
+    """Is it a metric of the user's, or of an installed package?"""
+    return bool(registry.own_place("metric", name))
+
+
+def _read(task: Task) -> tuple[str, Image | ImageError]:
+    """An image that is read, maybe ahead of its turn, or why it cannot be."""
     try:
-        return _Read(task.entry.sha256, load_under(task.protocol, task.entry.sample.path).pixels)
+        return task.entry.sha256, load_under(task.protocol, task.entry.sample.path).pixels
     except ImageError as error:
-        return _Read(task.entry.sha256, np.empty((0, 0, 3), np.uint8), error)
+        return task.entry.sha256, error
 
 
-def failed(task: Task, setup: Setup, message: str) -> Result:
-    """The result for a task that could not be done, or whose worker died."""
-    return Result(new_row(task, setup.session, setup.device, status="error", error=message))
+def failed(task: Task, setup: Setup, message: str, files: str = "{}") -> Result:
+    """The result for a task that could not be done, or whose worker died; ``files`` are those that it opened."""
+    return Result(replace(new_row(task, setup.session, setup.device, status="error", error=message), files=files))
+
+
+def _go_together(first: Work, second: Work) -> bool:
+    """May two pieces of work be coded in one batch? They may if only size and rate point are to be equal, and are."""
+    if any(work.row is not None or work.timing or work.task.setting.target is not None for work in (first, second)):
+        return False
+    alike = [
+        (task.codec, task.setting, task.dataset, task.protocol, task.entry.height, task.entry.width)
+        for task in (first.task, second.task)
+    ]
+    return alike[0] == alike[1] and facts(first.task.codec).batches
 
 
 def _message(error: BaseException, *plain: type[Exception]) -> str:
     """What a row says of a failure: our own errors as they are, others with the place they came from."""
-    return error_text((OF_THE_MACHINE if _of_machine(error) else "") + _told(error, *plain))
+    if plain and isinstance(error, plain):
+        text = str(error)
+    else:
+        text = f"{type(error).__name__}: {error}"
+        if not isinstance(error, (CodecError, ImageError, StoreError)):
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            text += f" (in {place.filename}:{place.lineno})"
+    return error_text((OF_THE_MACHINE if _of_machine(error) else "") + text)
 
 
 def _of_machine(error: BaseException | None) -> bool:
@@ -435,12 +436,3 @@ def _of_machine(error: BaseException | None) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):
         return True
     return error is not None and _of_machine(error.__cause__)
-
-
-def _told(error: BaseException, *plain: type[Exception]) -> str:
-    if plain and isinstance(error, plain):
-        return str(error)
-    if isinstance(error, (CodecError, ImageError, StoreError)):
-        return f"{type(error).__name__}: {error}"
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} (in {place.filename}:{place.lineno})"

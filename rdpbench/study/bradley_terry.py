@@ -70,21 +70,21 @@ class Fit:
     tie: float | None
     """Davidson's t; None where no ties occur."""
 
-    def difference(self, item: int, other: int, level: float = LEVEL) -> tuple[float, float, float]:
+    def difference(self, item: int, other: int) -> tuple[float, float, float]:
         """Score of an item less that of another, with its interval."""
         contrast = np.zeros(len(self.scores))
         contrast[item] += 1
         contrast[other] -= 1
         value = float(contrast @ self.scores)
-        half = student(self.freedom, (1 + level) / 2) * _spread(self.covariances, contrast)
+        half = student(self.freedom, (1 + LEVEL) / 2) * _spread(self.covariances, contrast)
         return value, value - half, value + half
 
 
 def groups(items: int, votes: Comparisons) -> list[list[int]]:
     """Items between which votes went both ways, directly or over others; one group means that scores exist.
 
-    >>> ones = np.array([0, 1]), np.array([1, 2]), np.array([FIRST, TIE]), np.array([0, 0]), np.array([0, 0])
-    >>> groups(3, Comparisons(*ones))
+    >>> zeros = np.array([0, 0])
+    >>> groups(3, Comparisons(np.array([0, 1]), np.array([1, 2]), np.array([FIRST, TIE]), zeros, zeros))
     [[0], [1, 2]]
     """
     reach = np.eye(items, dtype=bool)
@@ -94,11 +94,10 @@ def groups(items: int, votes: Comparisons) -> list[list[int]]:
     for _ in range(max(1, items.bit_length())):
         reach = (reach.astype(np.int64) @ reach.astype(np.int64)) > 0
     mutual = reach & reach.T
-    found = {tuple(np.flatnonzero(mutual[item]).tolist()): None for item in range(items)}
-    return [list(one) for one in found]
+    return [list(group) for group in dict.fromkeys(tuple(np.flatnonzero(row).tolist()) for row in mutual)]
 
 
-def fit(items: int, votes: Comparisons, level: float = LEVEL) -> Fit:
+def fit(items: int, votes: Comparisons) -> Fit:
     """Scores of ``items`` items.
 
     Raises:
@@ -106,8 +105,8 @@ def fit(items: int, votes: Comparisons, level: float = LEVEL) -> Fit:
         MetricError: votes that determine no scores; the message says why.
 
     >>> first, second = np.zeros(4, int), np.ones(4, int)
-    >>> found = fit(2, Comparisons(first, second, np.array([0, 0, 0, 1]), np.arange(4), np.arange(4)))
-    >>> round(float(found.scores[0] - found.scores[1]), 6) == round(math.log(3), 6)
+    >>> scores = fit(2, Comparisons(first, second, np.array([0, 0, 0, 1]), np.arange(4), np.arange(4))).scores
+    >>> round(float(scores[0] - scores[1]), 6) == round(math.log(3), 6)
     True
     """
     if items < 2 or (votes.first == votes.second).any():
@@ -123,16 +122,16 @@ def fit(items: int, votes: Comparisons, level: float = LEVEL) -> Fit:
     expected = np.einsum("nk,nkp->np", probabilities, design)
     gradients = votes.weights[:, None] * (design[np.arange(len(chosen)), chosen] - expected)
     inverse = _inverse(_information(design, probabilities, votes.weights))
-    covariances = tuple(one[:items, :items] for one in _covariances(gradients, inverse, votes))
-    counts = [len(np.unique(of)) for of in (votes.rater, votes.image)]
+    covariances = tuple(matrix[:items, :items] for matrix in _covariances(gradients, inverse, votes))
+    counts = [len(np.unique(cluster)) for cluster in (votes.rater, votes.image)]
     freedom = max(1, min([count for count in counts if count > 1], default=2) - 1)
-    half = student(freedom, (1 + level) / 2) * np.array([_spread(covariances, one) for one in np.eye(items)])
+    half = student(freedom, (1 + LEVEL) / 2) * np.array([_spread(covariances, item) for item in np.eye(items)])
     scores = theta[:items]
     return Fit(scores, scores - half, scores + half, covariances, freedom, float(theta[items]) if ties else None)
 
 
 def _spread(covariances: Sequence[Floats], contrast: Floats) -> float:
-    return math.sqrt(max(0.0, *(float(contrast @ one @ contrast) for one in covariances)))
+    return math.sqrt(max(0.0, *(float(contrast @ covariance @ contrast) for covariance in covariances)))
 
 
 def _design(items: int, votes: Comparisons, *, ties: bool) -> tuple[Floats, Integers]:
@@ -154,20 +153,20 @@ def _probabilities(design: Floats, theta: Floats) -> Floats:
     utility = design @ theta
     utility -= utility.max(axis=1, keepdims=True)
     weights = np.exp(utility)
-    made: Floats = weights / weights.sum(axis=1, keepdims=True)
-    return made
+    probabilities: Floats = weights / weights.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def _information(design: Floats, probabilities: Floats, weights: Floats) -> Floats:
     centred = design - np.einsum("nk,nkp->np", probabilities, design)[:, None, :]
-    made: Floats = np.einsum("n,nk,nkp,nkq->pq", weights, probabilities, centred, centred, optimize=True)
-    return made
+    information: Floats = np.einsum("n,nk,nkp,nkq->pq", weights, probabilities, centred, centred, optimize=True)
+    return information
 
 
 def _inverse(information: Floats) -> Floats:
     """Of all but the direction in which all scores grow alike."""
-    made: Floats = np.linalg.pinv(information, rcond=1e-9, hermitian=True)
-    return made
+    inverse: Floats = np.linalg.pinv(information, rcond=1e-9, hermitian=True)
+    return inverse
 
 
 def _likelihood(design: Floats, chosen: Integers, weights: Floats, theta: Floats) -> float:
@@ -178,7 +177,7 @@ def _likelihood(design: Floats, chosen: Integers, weights: Floats, theta: Floats
 def _newton(items: int, design: Floats, chosen: Integers, weights: Floats) -> Floats:
     """The largest likelihood; it is concave, so that there is one, and steps that overshoot are halved."""
     theta = np.zeros(design.shape[2])
-    at = _likelihood(design, chosen, weights, theta)
+    likelihood = _likelihood(design, chosen, weights, theta)
     # A step of 1e-8 changes the likelihood by less than its sum is rounded, in either direction: such a fall is no
     # overshoot. Halving the step for it would end the search where the scores are still 1e-9 off.
     rounding = len(chosen) * np.finfo(np.float64).eps
@@ -189,23 +188,25 @@ def _newton(items: int, design: Floats, chosen: Integers, weights: Floats) -> Fl
         step = _inverse(_information(design, probabilities, weights)) @ gradient
         step[:items] -= step[:items].mean()
         if np.abs(step).max() < 1e-10:
-            made: Floats = theta + step
-            return made
-        while _likelihood(design, chosen, weights, theta + step) < at * (1 + rounding) and np.abs(step).max() > 1e-12:
+            best: Floats = theta + step
+            return best
+        least = likelihood * (1 + rounding)
+        while _likelihood(design, chosen, weights, theta + step) < least and np.abs(step).max() > 1e-12:
             step /= 2
         theta = theta + step
-        at = _likelihood(design, chosen, weights, theta)
+        likelihood = _likelihood(design, chosen, weights, theta)
     raise MetricError("no scores: the likelihood has no maximum within reach")  # pragma: no cover (it is concave)
 
 
 def _covariances(gradients: Floats, inverse: Floats, votes: Comparisons) -> list[Floats]:
     """Few clusters estimate a variance too small, and the one over both may even be negative: hence all of them."""
     by_rater, by_image = _clustered(gradients, votes.rater), _clustered(gradients, votes.image)
-    meats: list[Floats] = [one for one in (by_rater, by_image) if one is not None]
+    meats = [meat for meat in (by_rater, by_image) if meat is not None]
     if by_rater is not None and by_image is not None:
-        both = _clustered(gradients, _cross(votes.rater, votes.image))
+        pairs = np.stack([votes.rater, votes.image], axis=1)
+        both = _clustered(gradients, np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1))
         meats += [] if both is None else [by_rater + by_image - both]
-    return [inverse, *(inverse @ one @ inverse for one in meats)]
+    return [inverse, *(inverse @ meat @ inverse for meat in meats)]
 
 
 def _clustered(gradients: Floats, cluster: Integers) -> Floats | None:
@@ -216,13 +217,8 @@ def _clustered(gradients: Floats, cluster: Integers) -> Floats | None:
         return None
     sums = np.zeros((count, gradients.shape[1]))
     np.add.at(sums, place, gradients)
-    made: Floats = sums.T @ sums * (count / (count - 1))
-    return made
-
-
-def _cross(one: Integers, other: Integers) -> Integers:
-    made: Integers = np.unique(np.stack([one, other], axis=1), axis=0, return_inverse=True)[1].reshape(-1)
-    return made
+    products: Floats = sums.T @ sums * (count / (count - 1))
+    return products
 
 
 def share(scores: Sequence[float] | Floats, item: int, other: int) -> float:

@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``rdpbench study``."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="export|import")
-    made = actions.add_parser("export", help="a folder with a voting page, and a key apart from it")
-    made.add_argument("runs", nargs="+", metavar="RUN", help="runs that kept reconstructions (keep=all)")
-    made.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for raters; new or empty")
-    made.add_argument("--key", type=Path, metavar="FILE", help="what stays with you (default: FOLDER-key.json)")
-    made.add_argument(
+    export = actions.add_parser("export", help="a folder with a voting page, and a key apart from it")
+    export.add_argument("runs", nargs="+", metavar="RUN", help="runs that kept reconstructions (keep=all)")
+    export.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for raters; new or empty")
+    export.add_argument("--key", type=Path, metavar="FILE", help="what stays with you (default: FOLDER-key.json)")
+    export.add_argument(
         "--root", metavar="FOLDER", default=RUNS, help="where runs lie; or root=FOLDER (default: %(default)s)"
     )
-    made.add_argument("--codec", default="", metavar="A,B", help="these curves (default: all that kept images)")
-    made.add_argument("--bpp", default="", metavar="R,S", help="rates (default: the lowest that all reach)")
-    made.add_argument("--tolerance", type=float, default=0.1, help="how far a mean rate may be off (%(default)s)")
-    made.add_argument("--dataset", default="", metavar="NAME", help="where runs have several")
-    made.add_argument("--image", default="", metavar="A,B", help="these images (default: all that were kept)")
-    made.add_argument("--sheets", type=int, default=8, help="one for each rater (%(default)s)")
-    made.add_argument("--trials", type=int, metavar="N", help="pairs on a sheet (default: all)")
-    made.add_argument("--catch", type=int, default=4, metavar="N", help="catch trials on a sheet (%(default)s)")
-    made.add_argument("--ties", action="store_true", help="raters may say that they cannot tell")
-    made.add_argument("--title", default="Which image is closer?", help="of the page")
-    made.add_argument("--question", default="Which copy is closer to the original?", help="what raters are asked")
-    made.add_argument("--seed", type=int, help="of order and names (default: drawn; it stands in the key)")
+    export.add_argument("--codec", default="", metavar="A,B", help="these curves (default: all that kept images)")
+    export.add_argument("--bpp", default="", metavar="R,S", help="rates (default: the lowest that all reach)")
+    export.add_argument("--tolerance", type=float, default=0.1, help="how far a mean rate may be off (%(default)s)")
+    export.add_argument("--dataset", default="", metavar="NAME", help="where runs have several")
+    export.add_argument("--image", default="", metavar="A,B", help="these images (default: all that were kept)")
+    export.add_argument("--sheets", type=int, default=8, help="one for each rater (%(default)s)")
+    export.add_argument("--trials", type=int, metavar="N", help="pairs on a sheet (default: all)")
+    export.add_argument("--catch", type=int, default=4, metavar="N", help="catch trials on a sheet (%(default)s)")
+    export.add_argument("--ties", action="store_true", help="raters may say that they cannot tell")
+    export.add_argument("--title", default="Which image is closer?", help="of the page")
+    export.add_argument("--question", default="Which copy is closer to the original?", help="what raters are asked")
+    export.add_argument("--seed", type=int, help="of order and names (default: drawn; it stands in the key)")
     read = actions.add_parser("import", help="scores from votes")
     read.add_argument("votes", nargs="+", type=Path, metavar="VOTES", help="files that the page saved, JSON or CSV")
     read.add_argument("--key", type=Path, required=True, metavar="FILE", help="the key that export wrote")
@@ -57,8 +57,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def _export(options: argparse.Namespace, console: Console) -> int:
-    from rdpbench.study.pack import Wanted, write
-    from rdpbench.study.stimuli import choose
+    from rdpbench.study.pack import Wanted, choose, write
 
     seed = secrets.randbits(32) if options.seed is None else options.seed
     chosen = choose(
@@ -70,14 +69,16 @@ def _export(options: argparse.Namespace, console: Console) -> int:
         tolerance=options.tolerance,
     )
     key = options.key or options.out.with_name(f"{options.out.name}-key.json")
+    texts = {"title": options.title, "question": options.question, "command": " ".join(_command(options, seed))}
     numbers = {"sheets": options.sheets, "trials": options.trials, "catch": options.catch, "seed": seed}
-    wanted = Wanted(options.title, options.question, ties=options.ties, **numbers)
-    made = write(chosen, wanted, options.out, key, " ".join(_command(options, seed)))
-    lines = [*chosen.notes, f"{len(chosen.images)} images, {made.pairs} pairs, {made.sheets} sheets of {made.trials}"]
-    lines += [f"{made.alike} pairs are left out: both have the same pixels"] if made.alike else []
-    lines += [f"for raters: {made.page.parent} (open index.html; ?sheet=2&rater=ann chooses)"]
-    lines += [f"for you:    {made.key}", "then:       rdpbench study import VOTES... --key " + str(made.key)]
-    for line in lines:
+    lines = write(chosen, Wanted(**texts, **numbers, ties=options.ties), options.out, key)
+    for line in [
+        *chosen.notes,
+        *lines,
+        f"for raters: {options.out} (open index.html; ?sheet=2&rater=ann chooses)",
+        f"for you:    {key}",
+        f"then:       rdpbench study import VOTES... --key {key}",
+    ]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 0
 
@@ -94,26 +95,25 @@ def _command(options: argparse.Namespace, seed: int) -> list[str]:
 def _import(options: argparse.Namespace, console: Console) -> int:
     from rdpbench.paths import write_file
     from rdpbench.results import tables
-    from rdpbench.study import report
-    from rdpbench.study.scores import score
+    from rdpbench.study import scores
     from rdpbench.study.votes import read_key, read_votes
 
     if not 0 <= options.catch_share <= 1:
         raise ConfigError(f"--catch-share {options.catch_share:g} is no share, from 0 to 1")
     key = read_key(options.key)
     sheets = read_votes(options.votes, key)
-    found = score(key, sheets, least=options.catch_share, keep_failed=options.keep_failed)
-    for table in report.all_tables(found):
-        console.print(tables.terminal(table))
-    for line in report.remarks(found):
+    result = scores.score(key, sheets, least=options.catch_share, keep_failed=options.keep_failed)
+    for table in scores.all_tables(result):
+        console.print(tables.Terminal(table))
+    for line in scores.remarks(result):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if options.out:
-        texts = {"study.md": report.markdown(found), "scores.csv": report.scores_csv(found)}
-        texts["raters.csv"] = report.raters_csv(found)
+        texts = {"study.md": scores.markdown(result), "scores.csv": scores.scores_csv(result)}
+        texts["raters.csv"] = scores.raters_csv(result)
         for name, text in texts.items():
             write_file(options.out / name, text)
             console.print(f"  {options.out / name}", highlight=False, soft_wrap=True)
-    return 1 if any(group.fit is None for group in found.groups) else 0
+    return 1 if any(group.fit is None for group in result.groups) else 0
 
 
 def _stored(name: str, root: str) -> tuple[Store, Contents]:
@@ -125,12 +125,12 @@ def _stored(name: str, root: str) -> tuple[Store, Contents]:
 
 def _rates(text: str) -> Sequence[float]:
     try:
-        found = [float(part) for part in _split(text)]
+        rates = [float(part) for part in _split(text)]
     except ValueError:
-        found = [0.0]
-    if any(not 0 < rate < 100 for rate in found):
+        rates = [0.0]
+    if any(not 0 < rate < 100 for rate in rates):
         raise ConfigError(f"--bpp {text} must be rates above 0, such as --bpp 0.1,0.3")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(rates))
 
 
 def _split(text: str) -> list[str]:

@@ -1,14 +1,14 @@
-"""The folder that raters open in a browser, and the key that stays behind.
+"""What raters get: which reconstructions, in which pairs and sheets, and the folder with the voting page.
 
 ::
 
     FOLDER/index.html       the voting page: opens from the file system, loads nothing else, sends nothing
     FOLDER/images/          originals and reconstructions under drawn numbers
-    FOLDER-key.json         what each name means; votes are nothing without it
+    FOLDER-key.json         what each name means; it stays behind, and votes are nothing without it
 
-Images are written anew from their pixels, so that no file tells by its metadata where it comes from.
-
-Which pairs a rater sees, in which order, and which of the two is on the left: seeded and balanced.
+Compared are reconstructions that runs kept, of each codec the setting nearest to a rate, as a mean over the study's
+images. A codec that is further from the rate than the tolerance is refused, not shown: a comparison at other rates says
+nothing. Runs with ``bpp=`` were searched image by image and match best.
 
 A sheet is what one rater does in one sitting. Over all sheets each pair is seen equally often (differences of one), and
 within a sheet the pairs that are rarest so far come first. Each pair of codecs has each of its two on the left equally
@@ -21,25 +21,215 @@ import base64
 import hashlib
 import itertools
 import json
+import math
 import random
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from rdpbench.errors import ConfigError, MissingNeed
+from rdpbench.errors import ConfigError, MissingNeed, UnknownName
 from rdpbench.figures.examples import original_of, reconstruction_of
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.paths import unwritable, write_file
-from rdpbench.study.stimuli import Chosen, Stimulus
+from rdpbench.results.stats.current import of_store
+from rdpbench.results.stats.points import Where, meaning, titles
+from rdpbench.results.store.schema import Row
+from rdpbench.results.store.store import Contents, Store, reconstruction_path
+from rdpbench.setting import Setting
 from rdpbench.study.votes import Asked, Key, Shown, write_key
+
+# Which reconstructions
 
 
 @dataclass(frozen=True)
-class Pair:
+class Stimulus:
+    """A reconstruction that a run kept."""
+
+    store: Store
+    row: Row
+    scores: dict[str, float]
+    """Its finite values, by metric."""
+
+
+Place: TypeAlias = tuple[str, float, str]
+"""Of a stimulus: image, rate that it is matched to, and codec."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a study shows: for each rate and image, one reconstruction of each codec."""
+
+    dataset: str
+    protocol: str
+    codecs: tuple[str, ...]
+    targets: tuple[float, ...]
+    images: tuple[str, ...]
+    stimuli: dict[Place, Stimulus]
+    notes: tuple[str, ...]
+
+    @property
+    def better(self) -> dict[str, bool]:
+        """Metrics that all stimuli have a value of: is higher better?"""
+        shared = set.intersection(*(set(stimulus.scores) for stimulus in self.stimuli.values()))
+        return {name: meaning(name).higher_is_better for name in sorted(shared)}
+
+
+def choose(
+    runs: Sequence[tuple[Store, Contents]],
+    *,
+    targets: Sequence[float] = (),
+    codecs: Sequence[str] = (),
+    images: Sequence[str] = (),
+    dataset: str = "",
+    tolerance: float = 0.1,
+) -> Chosen:
+    """Choose the stimuli.
+
+    Args:
+        runs: stores with their contents; a codec that two runs have is taken from the first.
+        targets: bits per pixel; without any, the lowest rate that all codecs reach.
+        codecs: labels of curves; without any, all that kept images.
+        images: ids; without any, all that each codec kept at each rate.
+        dataset: which, where the runs have several.
+        tolerance: how far a mean rate may be from the target, relative.
+
+    Raises:
+        MissingNeed: no kept reconstructions of a codec, or no image that all have.
+        ConfigError: a rate that a codec does not come near, random weights, or several datasets.
+        UnknownName: no such codec or image.
+    """
+    stimuli = _of_dataset([stimulus for store, contents in runs for stimulus in _kept(store, contents)], dataset)
+    known = list(dict.fromkeys(stimulus.row.codec for stimulus in stimuli))
+    for name in codecs:
+        if name not in known:
+            raise UnknownName("codec", name, known, "with kept reconstructions (keep=all), that is")
+    names = tuple(dict.fromkeys(codecs or known))
+    of_codec = {name: [stimulus for stimulus in stimuli if stimulus.row.codec == name] for name in names}
+    if untrained := sorted(name for name in names if any("random" in s.row.weights for s in of_codec[name])):
+        raise ConfigError(
+            f"what random weights paint is nothing to judge: {', '.join(untrained)}; --codec A,B leaves out"
+        )
+    if len(names) < 2:
+        raise ConfigError(f"a comparison needs two codecs; kept reconstructions are there of: {', '.join(known)}")
+    settings = {name: _by_setting(of_codec[name]) for name in names}
+    rates, nearest, shared = _match(settings, targets, images, tolerance)
+    nearest = {place: _of_images(setting, shared) for place, setting in nearest.items()}
+    chosen = {(one.row.image, rate, name): one for (name, rate), setting in nearest.items() for one in setting}
+    where = Where.of(stimuli[0].row)
+    notes = [
+        f"{name} at {rate:g} bpp: {setting[0].row.setting.words}, {_mean(setting):.4f} bpp"
+        for (name, rate), setting in nearest.items()
+    ]
+    return Chosen(where.dataset, where.protocol, names, rates, shared, chosen, tuple(notes))
+
+
+def _kept(store: Store, contents: Contents) -> list[Stimulus]:
+    points = of_store(contents)
+    rows = [row for row in points.rows if row.status == "ok" and row.bpp]
+    rows = [row for row in rows if reconstruction_path(store, row).is_file()]
+    if not rows:
+        raise MissingNeed(
+            f"{store.folder} has no reconstructions. Type: rdpbench run codec=... keep=all "
+            "(what is coded already is only decoded again)"
+        )
+    metrics = [metric for metric in points.metrics if meaning(metric).kind != "set"]
+    values = ({name: points.value(row, name) for name in metrics} for row in rows)
+    return [
+        Stimulus(
+            store, row, {name: value for name, value in scores.items() if value is not None and math.isfinite(value)}
+        )
+        for row, scores in zip(rows, values, strict=True)
+    ]
+
+
+def _of_dataset(stimuli: Sequence[Stimulus], dataset: str) -> list[Stimulus]:
+    """Those of one dataset under one protocol, of each codec from the first run that has it."""
+    names = titles(list(dict.fromkeys(Where.of(stimulus.row) for stimulus in stimuli)))
+    meant = [where for where, name in names.items() if dataset in ("", where.dataset, name)]
+    if not meant:
+        raise UnknownName("dataset", dataset, names.values(), "with kept reconstructions, that is")
+    if len(meant) > 1:
+        listed = ", ".join(repr(names[where]) for where in meant)
+        raise ConfigError(f"a study is of one dataset under one protocol, and these are several: {listed}; --dataset")
+    here = [stimulus for stimulus in stimuli if Where.of(stimulus.row) == meant[0]]
+    first: dict[str, Store] = {}
+    for stimulus in here:
+        first.setdefault(stimulus.row.codec, stimulus.store)
+    return [stimulus for stimulus in here if first[stimulus.row.codec] is stimulus.store]
+
+
+def _by_setting(stimuli: Iterable[Stimulus]) -> list[list[Stimulus]]:
+    """By setting or target; of several seeds the lowest."""
+    groups: dict[Setting, dict[str, Stimulus]] = {}
+    for stimulus in sorted(stimuli, key=lambda stimulus: stimulus.row.seed):
+        groups.setdefault(stimulus.row.setting, {}).setdefault(stimulus.row.image, stimulus)
+    return [list(images.values()) for images in groups.values()]
+
+
+def _mean(setting: Sequence[Stimulus]) -> float:
+    return math.fsum(stimulus.row.bpp or math.nan for stimulus in setting) / len(setting)
+
+
+def _match(
+    settings: Mapping[str, Sequence[Sequence[Stimulus]]],
+    targets: Sequence[float],
+    wanted: Sequence[str],
+    tolerance: float,
+) -> tuple[tuple[float, ...], dict[tuple[str, float], Sequence[Stimulus]], tuple[str, ...]]:
+    """Rates, the setting of each codec at each of them, and the study's images.
+
+    Which images all have depends on the settings, and the nearest setting on the images that its rate is a mean over:
+    the images only become fewer until both agree.
+    """
+    shared = _images([list(itertools.chain(*several)) for several in settings.values()], wanted)
+    while True:
+        there = {name: [_of_images(setting, shared) for setting in several] for name, several in settings.items()}
+        there = {name: [setting for setting in several if setting] for name, several in there.items()}
+        # The lowest rate that all codecs reach, with three digits.
+        lowest = max(min(map(_mean, several)) for several in there.values())
+        rates = tuple(targets) or (float(f"{lowest:.3g}"),)
+        nearest = {(name, rate): _nearest(name, there[name], rate, tolerance) for rate in rates for name in settings}
+        before, shared = shared, _images(nearest.values(), wanted)
+        if shared == before:
+            return rates, nearest, shared
+
+
+def _of_images(setting: Sequence[Stimulus], images: Sequence[str]) -> list[Stimulus]:
+    return [stimulus for stimulus in setting if stimulus.row.image in images]
+
+
+def _nearest(name: str, settings: Sequence[Sequence[Stimulus]], rate: float, tolerance: float) -> Sequence[Stimulus]:
+    best = min(settings, key=lambda setting: abs(math.log(_mean(setting) / rate)))
+    if abs(math.log(_mean(best) / rate)) > math.log1p(tolerance):
+        there = ", ".join(f"{mean:.4g}" for mean in sorted(map(_mean, settings)))
+        raise ConfigError(
+            f"{name} has nothing within {100 * tolerance:g} % of {rate:g} bpp, only {there}. Make it: rdpbench run "
+            f"codec={name.partition('[')[0]} bpp={rate:g} keep=all; or allow more with --tolerance"
+        )
+    return best
+
+
+def _images(settings: Iterable[Sequence[Stimulus]], wanted: Sequence[str]) -> tuple[str, ...]:
+    """Ids that all have, of the same pixels."""
+    sets = [{(stimulus.row.image, stimulus.row.pixel_sha256) for stimulus in setting} for setting in settings]
+    shared = sorted(image for image, _ in set.intersection(*sets))
+    for image in wanted:
+        if image not in shared:
+            raise UnknownName("image", image, shared, "that all codecs kept at all rates")
+    if not shared:
+        raise MissingNeed("no image was kept for all codecs at all rates; run them on the same images with keep=all")
+    return tuple(dict.fromkeys(wanted)) or tuple(shared)
+
+
+# Pairs and sheets
+
+
+@dataclass(frozen=True)
+class StimulusPair:
     """Two reconstructions of one image at one rate; codecs are in the order of the study."""
 
     image: str
@@ -48,12 +238,17 @@ class Pair:
     first: str
     second: str
 
+    @property
+    def places(self) -> tuple[Place, Place]:
+        """Of its two stimuli."""
+        return (self.image, self.target, self.first), (self.image, self.target, self.second)
+
 
 @dataclass(frozen=True)
 class Trial:
-    """One question: a pair or, with ``catch``, the original and a spoiled copy of it."""
+    """One question: a pair or, as a catch trial, the original and a spoiled copy of it."""
 
-    pair: Pair | None
+    pair: StimulusPair | None
     image: str
     swapped: bool
     """Is the first of the pair, or the original of a catch trial, on the right?"""
@@ -63,24 +258,24 @@ class Trial:
         return self.pair is None
 
 
-def pairs(images: Sequence[str], targets: Sequence[float], codecs: Sequence[str]) -> list[Pair]:
+def pairs(images: Sequence[str], targets: Sequence[float], codecs: Sequence[str]) -> list[StimulusPair]:
     """All pairs of codecs on all images at all rates.
 
     >>> len(pairs(["a", "b"], [0.1], ["x", "y", "z"]))
     6
     """
-    of = itertools.product(images, targets, itertools.combinations(codecs, 2))
-    return [Pair(image, target, first, second) for image, target, (first, second) in of]
+    product = itertools.product(images, targets, itertools.combinations(codecs, 2))
+    return [StimulusPair(image, target, first, second) for image, target, (first, second) in product]
 
 
-def sheets(known: Sequence[Pair], count: int, length: int | None, catch: int, seed: int) -> list[list[Trial]]:
+def sheets(known: Sequence[StimulusPair], count: int, length: int | None, catch: int, seed: int) -> list[list[Trial]]:
     """``count`` sheets of ``length`` pairs (None: all of them) and ``catch`` catch trials each, in the order shown.
 
     Raises:
         ConfigError: a number that cannot be meant.
 
-    >>> made = sheets(pairs(["a", "b"], [0.1], ["x", "y", "z"]), count=4, length=3, catch=1, seed=0)
-    >>> len(made), len(made[0])
+    >>> plan = sheets(pairs(["a", "b"], [0.1], ["x", "y", "z"]), count=4, length=3, catch=1, seed=0)
+    >>> len(plan), len(plan[0])
     (4, 4)
     """
     length = len(known) if length is None else length
@@ -90,17 +285,26 @@ def sheets(known: Sequence[Pair], count: int, length: int | None, catch: int, se
             "a sheet has at least one, and none twice"
         )
     draw = random.Random(seed)  # noqa: S311 (an order, no secret)
-    seen: Counter[Pair] = Counter()
-    left: Counter[tuple[str, str]] = Counter()
-    shown: Counter[Pair] = Counter()
+    seen: Counter[StimulusPair] = Counter()
+    # How often the first was on the left less how often the second was: of a pair, and of its two codecs.
+    of_pair: Counter[StimulusPair] = Counter()
+    of_codecs: Counter[tuple[str, str]] = Counter()
+
+    def swap(pair: StimulusPair) -> bool:
+        lead = of_pair[pair] or of_codecs[pair.first, pair.second]
+        swapped = lead > 0 if lead else draw.random() < 0.5
+        of_pair[pair] += -1 if swapped else 1
+        of_codecs[pair.first, pair.second] += -1 if swapped else 1
+        return swapped
+
     images = sorted({pair.image for pair in known})
-    out = []
+    plan = []
     for _ in range(count):
         order = draw.sample(known, len(known))
         order.sort(key=lambda pair: seen[pair])  # stable: random among those seen equally often
         chosen = order[:length]
         seen.update(chosen)
-        sheet = [Trial(pair, pair.image, _swap(pair, left, shown, draw)) for pair in chosen]
+        sheet = [Trial(pair, pair.image, swap(pair)) for pair in chosen]
         # Half of the catch trials have the original on the left, one more or less.
         sides = [number % 2 == 0 for number in range(catch)]
         draw.shuffle(sides)
@@ -108,58 +312,34 @@ def sheets(known: Sequence[Pair], count: int, length: int | None, catch: int, se
             sides = [not side for side in sides]
         sheet += [Trial(None, draw.choice(images), side) for side in sides]
         draw.shuffle(sheet)
-        out.append(sheet)
-    return out
+        plan.append(sheet)
+    return plan
 
 
-def _swap(pair: Pair, left: Counter[tuple[str, str]], shown: Counter[Pair], draw: random.Random) -> bool:
-    """Put that codec on the left which was there less often: of this very pair, else of these two codecs, else drawn.
-
-    Counters hold how often the first was on the left less how often the second was.
-    """
-    codecs = (pair.first, pair.second)
-    lead = shown[pair] or left[codecs]
-    swapped = lead > 0 if lead else draw.random() < 0.5
-    for counter, key in ((shown, pair), (left, codecs)):
-        counter[key] += -1 if swapped else 1  # type: ignore[index]  # a counter and its own kind of key
-    return swapped
-
+# The folder and the key
 
 SPOILED = 16
 """A catch trial's copy has one pixel for so many along a side."""
-QUESTION = "Which copy is closer to the original?"
 
 
 @dataclass(frozen=True)
 class Wanted:
     """How a study is made."""
 
-    title: str = "Which image is closer?"
-    question: str = QUESTION
-    sheets: int = 8
-    trials: int | None = None
-    """Pairs on a sheet; None is all of them."""
-    catch: int = 4
-    ties: bool = False
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Made:
-    """What was written."""
-
-    page: Path
-    key: Path
+    title: str
+    question: str
     sheets: int
-    trials: int
-    """On a sheet, catch trials included."""
-    pairs: int
-    alike: int
-    """Pairs that were left out: both reconstructions have the same pixels."""
+    trials: int | None
+    """Pairs on a sheet; None is all of them."""
+    catch: int
+    ties: bool
+    seed: int
+    command: str
+    """That makes the same study again."""
 
 
-def write(chosen: Chosen, wanted: Wanted, folder: Path, key_path: Path, command: str) -> Made:
-    """Write the folder and, outside of it, the key.
+def write(chosen: Chosen, wanted: Wanted, folder: Path, key_path: Path) -> list[str]:
+    """Write the folder and, outside of it, the key; returns lines that say how much there is.
 
     Raises:
         ConfigError: a folder that is not empty, a key inside it, or numbers that cannot be meant.
@@ -172,78 +352,60 @@ def write(chosen: Chosen, wanted: Wanted, folder: Path, key_path: Path, command:
         raise ConfigError(f"the key {key_path} must not lie in {folder}, which raters get")
     if key_path.exists():
         raise ConfigError(f"{key_path} is there already, and votes of an older study need it; --key names another")
-    known = {(one.row.image, one.target, one.row.codec): one for one in chosen.stimuli}
+    hashes = {place: stimulus.row.reconstruction_sha256 for place, stimulus in chosen.stimuli.items()}
     every = pairs(chosen.images, chosen.targets, chosen.codecs)
-    unlike = [pair for pair in every if len({_sha256(known, pair, name) for name in (pair.first, pair.second)}) == 2]
+    unlike = [pair for pair in every if len({hashes[place] for place in pair.places}) == 2]
     if not unlike:
         raise MissingNeed("all reconstructions of each pair are alike: there is nothing to compare")
     plan = sheets(unlike, wanted.sheets, wanted.trials, wanted.catch, wanted.seed)
-    names = _Names(known, plan, wanted.seed)
-    _write_images(folder / "images", names)
-    key = _key(chosen, wanted, plan, names, command)
-    data = {
-        "study": key.study,
-        "ties": wanted.ties,
-        "sheets": [[_shown(key, name, names) for name in of] for of in names.trials],
-    }
+    files, names = _drawn_names(chosen.stimuli, plan, wanted.seed)
+    _write_images(folder / "images", chosen.stimuli, files)
+    key = _key(chosen, wanted, plan, files, names)
+    sheets_shown: list[list[dict[str, str]]] = [[] for _ in plan]
+    for name, asked in key.trials.items():
+        # The page knows of a trial its files, and nothing that tells a codec or a catch trial.
+        shown = {"id": name, "original": files["original", asked.image], "left": asked.left, "right": asked.right}
+        sheets_shown[asked.sheet - 1].append(shown)
+    data = {"study": key.study, "ties": wanted.ties, "sheets": sheets_shown}
     write_file(folder / "index.html", _page(wanted, data))
     write_key(key_path, key)
-    return Made(folder / "index.html", key_path, len(plan), len(plan[0]), len(unlike), len(every) - len(unlike))
+    lines = [f"{len(chosen.images)} images, {len(unlike)} pairs, {len(plan)} sheets of {len(plan[0])}"]
+    alike = len(every) - len(unlike)
+    return [*lines, *([f"{alike} pairs are left out: both have the same pixels"] if alike else [])]
 
 
-def _sha256(known: Mapping[tuple[str, float, str], Stimulus], pair: Pair, codec: str) -> str:
-    return known[pair.image, pair.target, codec].row.reconstruction_sha256
+def _drawn_names(
+    stimuli: Iterable[Place], plan: Sequence[Sequence[Trial]], seed: int
+) -> tuple[dict[Any, str], list[str]]:
+    """Names whose order says nothing: of files, by what they hold, and of the trials in the plan's order."""
+    draw = random.Random(f"names of {seed}")  # noqa: S311 (no secret: the page cannot know what a number stands for)
+    subjects: list[Any] = [*stimuli]
+    subjects += [("original", image) for image in sorted({image for image, _, _ in stimuli})]
+    caught = sorted({trial.image for sheet in plan for trial in sheet if trial.catch})
+    subjects += [(kind, image) for kind in ("copy", "spoiled") for image in caught]
+    numbers = draw.sample(range(1, len(subjects) + 1), len(subjects))
+    files = {subject: f"i{number:05d}.png" for subject, number in zip(subjects, numbers, strict=True)}
+    count = sum(map(len, plan))
+    return files, [f"t{number:05d}" for number in draw.sample(range(1, count + 1), count)]
 
 
-class _Names:
-    """Drawn names of images and trials: their order says nothing."""
-
-    def __init__(self, known: Mapping[tuple[str, float, str], Stimulus], plan: list[list[Trial]], seed: int) -> None:
-        draw = random.Random(f"names of {seed}")  # noqa: S311 (no secret: the page cannot know what a number stands for)
-        images = sorted({image for image, _, _ in known})
-        caught = sorted({trial.image for sheet in plan for trial in sheet if trial.catch})
-        subjects: list[Any] = [*known, *(("original", one) for one in images)]
-        subjects += [(kind, one) for kind in ("copy", "spoiled") for one in caught]
-        numbers = draw.sample(range(1, len(subjects) + 1), len(subjects))
-        self.known = known
-        self.images = images
-        self.caught = caught
-        self.files: dict[Any, str] = {
-            subject: f"i{number:05d}.png" for subject, number in zip(subjects, numbers, strict=True)
-        }
-        count = sum(map(len, plan))
-        drawn = iter(draw.sample(range(1, count + 1), count))
-        self.trials = [[f"t{next(drawn):05d}" for _ in sheet] for sheet in plan]
-
-    def sides(self, trial: Trial) -> tuple[str, str]:
-        """Files on the left and on the right."""
-        if trial.pair is None:
-            of = [self.files["copy", trial.image], self.files["spoiled", trial.image]]
-        else:
-            pair = trial.pair
-            of = [self.files[pair.image, pair.target, codec] for codec in (pair.first, pair.second)]
-        left, right = reversed(of) if trial.swapped else of
-        return left, right
-
-
-def _write_images(folder: Path, names: _Names) -> None:
+def _write_images(folder: Path, stimuli: dict[Place, Stimulus], files: Mapping[Any, str]) -> None:
+    """Images are written anew from their pixels, so that no file tells by its metadata where it comes from."""
     from PIL import Image as pil
 
-    def put(name: str, pixels: Image) -> None:
-        pil.fromarray(pixels).save(folder / name, format="PNG")
+    def put(subject: object, pixels: Image) -> None:
+        pil.fromarray(pixels).save(folder / files[subject], format="PNG")
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        done: set[str] = set()
-        for (image, target, codec), one in names.known.items():
-            put(names.files[image, target, codec], reconstruction_of(one.store, one.row))
-            if image not in done:
-                done.add(image)
-                pixels = original_of(one.row)
-                put(names.files["original", image], pixels)
-                if image in names.caught:
-                    put(names.files["copy", image], pixels)
-                    put(names.files["spoiled", image], spoiled(pixels))
+        for place, stimulus in stimuli.items():
+            put(place, reconstruction_of(stimulus.store, stimulus.row))
+        for image, row in {image: stimulus.row for (image, _, _), stimulus in reversed(stimuli.items())}.items():
+            pixels = original_of(row)
+            put(("original", image), pixels)
+            if ("copy", image) in files:
+                put(("copy", image), pixels)
+                put(("spoiled", image), spoiled(pixels))
     except OSError as error:
         raise unwritable(folder, error) from error
 
@@ -261,54 +423,43 @@ def spoiled(pixels: Image) -> Image:
 
     height, width = pixels.shape[:2]
     small = pil.fromarray(pixels).resize((max(1, width // SPOILED), max(1, height // SPOILED)), pil.Resampling.BOX)
-    made: Image = np.asarray(small.resize((width, height), pil.Resampling.BILINEAR))
+    copy: Image = np.asarray(small.resize((width, height), pil.Resampling.BILINEAR))
     # Of an even image nothing is lost that way: such a copy is turned over in brightness.
-    if pixel_sha256(made) == pixel_sha256(pixels):
-        made = np.uint8(255) - pixels
-    return made
+    return np.uint8(255) - pixels if pixel_sha256(copy) == pixel_sha256(pixels) else copy
 
 
-def _key(chosen: Chosen, wanted: Wanted, plan: Sequence[Sequence[Trial]], names: _Names, command: str) -> Key:
-    shown = {
-        names.files[place]: Shown(
-            one.row.codec,
-            one.target,
-            one.setting,
-            one.row.image,
-            float(one.row.bpp or 0),
-            {name: one.scores[name] for name in chosen.better},
-        )
-        for place, one in names.known.items()
-    }
+def _key(
+    chosen: Chosen, wanted: Wanted, plan: Sequence[Sequence[Trial]], files: Mapping[Any, str], names: Sequence[str]
+) -> Key:
+    better = chosen.better
+    shown: dict[str, Shown] = {}
+    for place, stimulus in chosen.stimuli.items():
+        row, (image, target, codec) = stimulus.row, place
+        scores = {name: stimulus.scores[name] for name in better}
+        shown[files[place]] = Shown(codec, target, row.setting.words, image, float(row.bpp or 0), scores)
     trials: dict[str, Asked] = {}
-    for number, (sheet, labels) in enumerate(zip(plan, names.trials, strict=True), start=1):
-        for trial, label in zip(sheet, labels, strict=True):
-            left, right = names.sides(trial)
-            catch = ("right" if trial.swapped else "left") if trial.catch else ""
-            trials[label] = Asked(number, trial.image, left, right, catch)
+    numbered = ((number, trial) for number, sheet in enumerate(plan, start=1) for trial in sheet)
+    for name, (number, trial) in zip(names, numbered, strict=True):
+        both = trial.pair.places if trial.pair else (("copy", trial.image), ("spoiled", trial.image))
+        left, right = (files[subject] for subject in (reversed(both) if trial.swapped else both))
+        catch = ("right" if trial.swapped else "left") if trial.catch else ""
+        trials[name] = Asked(number, trial.image, left, right, catch)
     key = Key(
         study="",
         title=wanted.title,
-        command=command,
+        command=wanted.command,
         seed=wanted.seed,
         dataset=chosen.dataset,
         protocol=chosen.protocol,
         ties=wanted.ties,
         codecs=chosen.codecs,
         targets=chosen.targets,
-        better=chosen.better,
+        better=better,
         shown=dict(sorted(shown.items())),
         trials=trials,
     )
-    digests = [names.known[place].row.reconstruction_sha256 for place in names.known]
-    digest = hashlib.sha256(repr((key, digests)).encode()).hexdigest()
-    return replace(key, study=digest[:16])
-
-
-def _shown(key: Key, trial: str, names: _Names) -> dict[str, str]:
-    """What the page knows of a trial: files, and nothing that tells a codec or a catch trial."""
-    one = key.trials[trial]
-    return {"id": trial, "original": names.files["original", one.image], "left": one.left, "right": one.right}
+    digests = [stimulus.row.reconstruction_sha256 for stimulus in chosen.stimuli.values()]
+    return replace(key, study=hashlib.sha256(repr((key, digests)).encode()).hexdigest()[:16])
 
 
 def _page(wanted: Wanted, data: Mapping[str, Any]) -> str:

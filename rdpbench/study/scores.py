@@ -1,21 +1,26 @@
-"""From votes to scores: who was looking, what was chosen how often, and how that compares with the metrics."""
+"""From votes to scores: who was looking, what was chosen how often, how that compares with the metrics; as tables."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rdpbench import registry
 from rdpbench.errors import MetricError
 from rdpbench.metrics.contract import stated, weighed
+from rdpbench.results import tables
 from rdpbench.results.stats.bootstrap import Interval, mean
-from rdpbench.results.stats.meanings import meaning
-from rdpbench.study.bradley_terry import FIRST, SECOND, TIE, Comparisons, Fit, fit, groups
-from rdpbench.study.votes import Asked, Key, Sheet, Shown, Vote
+from rdpbench.results.stats.points import meaning
+from rdpbench.results.tables import Cell, Table, cell
+from rdpbench.study.bradley_terry import FIRST, SECOND, TIE, Comparisons, Fit, fit, groups, share
+from rdpbench.study.votes import Key, Sheet, Shown, Vote
 
 CAUGHT = 0.75
 """Share of the catch trials that a rater must have right."""
@@ -92,8 +97,9 @@ def score(key: Key, sheets: Sequence[Sheet], *, least: float = CAUGHT, keep_fail
         least: share of the catch trials that a rater must have right to count.
         keep_failed: count the others, too.
     """
-    raters = [_rater(key, name, [one for one in sheets if one.rater == name], least) for name in _names(sheets)]
-    counted = {one.name for one in raters if one.passed or keep_failed}
+    names = sorted({sheet.rater for sheet in sheets})
+    raters = [_rater(key, name, [sheet for sheet in sheets if sheet.rater == name], least) for name in names]
+    counted = {rater.name: rater for rater in raters if rater.passed or keep_failed}
     choices = [
         _choice(key, sheet.rater, vote)
         for sheet in sheets
@@ -101,66 +107,60 @@ def score(key: Key, sheets: Sequence[Sheet], *, least: float = CAUGHT, keep_fail
         for vote in sheet.votes
         if not key.trials[vote.trial].catch
     ]
-    votes = sum(one.votes - one.ties for one in raters if one.name in counted)
-    left = sum(one.left for one in raters if one.name in counted) / votes if votes else math.nan
-    found = tuple(_group(key, target, [one for one in choices if one.first.target == target]) for target in key.targets)
-    agreement = {name: made for name, better in key.better.items() if (made := _agreement(name, choices, better))}
-    return Scored(key, tuple(raters), found, agreement, left)
-
-
-def _names(sheets: Iterable[Sheet]) -> list[str]:
-    return sorted({one.rater for one in sheets})
+    votes = sum(rater.votes - rater.ties for rater in counted.values())
+    left = sum(rater.left for rater in counted.values()) / votes if votes else math.nan
+    compared = tuple(_group(key, rate, [c for c in choices if c.first.target == rate]) for rate in key.targets)
+    shares = {name: _agreement(name, choices, better) for name, better in key.better.items()}
+    return Scored(key, tuple(raters), compared, {name: share for name, share in shares.items() if share}, left)
 
 
 def _rater(key: Key, name: str, sheets: Sequence[Sheet], least: float) -> Rater:
-    votes = [vote for sheet in sheets for vote in sheet.votes]
     numbers = tuple(sorted(sheet.number for sheet in sheets))
-    asked = sum(one.sheet in numbers for one in key.trials.values())
-    catch = [vote for vote in votes if key.trials[vote.trial].catch]
-    caught = sum(vote.choice == key.trials[vote.trial].catch for vote in catch)
-    others = [vote for vote in votes if not key.trials[vote.trial].catch]
-    there = any(one.catch for one in key.trials.values() if one.sheet in numbers)
+    asked = [trial for trial in key.trials.values() if trial.sheet in numbers]
+    votes = [(key.trials[vote.trial], vote) for sheet in sheets for vote in sheet.votes]
+    catch = [vote.choice == trial.catch for trial, vote in votes if trial.catch]
     # Who has answered none of the catch trials that there are has not shown anything either.
-    passed = caught >= least * len(catch) and (bool(catch) or not there)
-    sides = Counter(vote.choice for vote in others)
-    median = float(np.median([vote.ms for vote in votes])) if votes else math.nan
-    counts = (len(others), asked - len(votes), caught, len(catch), sides["left"], sides["tie"])
-    return Rater(name, numbers, *counts, median, passed)
+    passed = sum(catch) >= least * len(catch) and (bool(catch) or not any(trial.catch for trial in asked))
+    sides = Counter(vote.choice for trial, vote in votes if not trial.catch)
+    return Rater(
+        name,
+        numbers,
+        votes=sides.total(),
+        missing=len(asked) - len(votes),
+        caught=sum(catch),
+        catch=len(catch),
+        left=sides["left"],
+        ties=sides["tie"],
+        median_ms=float(np.median([vote.ms for _, vote in votes])) if votes else math.nan,
+        passed=passed,
+    )
+
+
+_TURNED = {FIRST: SECOND, SECOND: FIRST, TIE: TIE}
 
 
 def _choice(key: Key, rater: str, vote: Vote) -> Choice:
     """The codecs in the order of the study, whichever was on the left."""
-    asked: Asked = key.trials[vote.trial]
+    asked = key.trials[vote.trial]
     left, right = key.shown[asked.left], key.shown[asked.right]
     outcome = {"left": FIRST, "right": SECOND, "tie": TIE}[vote.choice]
     if key.codecs.index(left.codec) > key.codecs.index(right.codec):
-        left, right = right, left
-        outcome = {FIRST: SECOND, SECOND: FIRST, TIE: TIE}[outcome]
+        return Choice(rater, right, left, _TURNED[outcome])
     return Choice(rater, left, right, outcome)
 
 
 def _group(key: Key, target: float, choices: Sequence[Choice]) -> Group:
     codecs = key.codecs
-    place = {name: number for number, name in enumerate(codecs)}
-    raters = {name: number for number, name in enumerate(dict.fromkeys(one.rater for one in choices))}
-    images = {name: number for number, name in enumerate(dict.fromkeys(one.first.image for one in choices))}
-    votes = Comparisons(
-        np.array([place[one.first.codec] for one in choices], np.int64),
-        np.array([place[one.second.codec] for one in choices], np.int64),
-        np.array([one.outcome for one in choices], np.int64),
-        np.array([raters[one.rater] for one in choices], np.int64),
-        np.array([images[one.first.image] for one in choices], np.int64),
-    )
-    found, why = _fitted(codecs, votes)
+    fitted, why = _fitted(codecs, choices)
     tally: dict[str, Counter[int]] = {name: Counter() for name in codecs}
-    for one in choices:
-        tally[one.first.codec][one.outcome] += 1
-        tally[one.second.codec][{FIRST: SECOND, SECOND: FIRST, TIE: TIE}[one.outcome]] += 1
-    of = [[shown for shown in key.shown.values() if (shown.codec, shown.target) == (name, target)] for name in codecs]
+    for choice in choices:
+        tally[choice.first.codec][choice.outcome] += 1
+        tally[choice.second.codec][_TURNED[choice.outcome]] += 1
     wins, losses, ties = (tuple(tally[name][what] for name in codecs) for what in (FIRST, SECOND, TIE))
-    bpp = tuple(math.fsum(one.bpp for one in shown) / len(shown) for shown in of)
-    metrics = {m: tuple(_mean([one.scores[m] for one in shown], m) for shown in of) for m in key.better}
-    return Group(target, codecs, wins, losses, ties, found, why, bpp, metrics)
+    shown = [[one for one in key.shown.values() if (one.codec, one.target) == (name, target)] for name in codecs]
+    bpp = tuple(math.fsum(one.bpp for one in images) / len(images) for images in shown)
+    metrics = {m: tuple(_mean([one.scores[m] for one in images], m) for images in shown) for m in key.better}
+    return Group(target, codecs, wins, losses, ties, fitted, why, bpp, metrics)
 
 
 def _mean(scores: Sequence[float], metric: str) -> float:
@@ -169,14 +169,27 @@ def _mean(scores: Sequence[float], metric: str) -> float:
     return float(stated(math.fsum(weighed(scores, averaged)) / len(scores), averaged))
 
 
-def _fitted(codecs: Sequence[str], votes: Comparisons) -> tuple[Fit | None, str]:
+def _fitted(codecs: Sequence[str], choices: Sequence[Choice]) -> tuple[Fit | None, str]:
     """The scores, or why there are none, in the codecs' names."""
-    if not len(votes.first):
+    if not choices:
         return None, "there are no votes of raters who passed"
+
+    def numbered(names: Iterable[str], known: Iterable[str] = ()) -> NDArray[np.int64]:
+        listed = list(names)
+        numbers = {name: number for number, name in enumerate(dict.fromkeys([*known, *listed]))}
+        return np.array([numbers[name] for name in listed], np.int64)
+
+    votes = Comparisons(
+        numbered((choice.first.codec for choice in choices), codecs),
+        numbered((choice.second.codec for choice in choices), codecs),
+        np.array([choice.outcome for choice in choices], np.int64),
+        numbered(choice.rater for choice in choices),
+        numbered(choice.first.image for choice in choices),
+    )
     apart = groups(len(codecs), votes)
     if len(apart) > 1:
-        told = "; ".join(", ".join(codecs[item] for item in one) for one in apart)
-        return None, f"between these groups votes do not go both ways, so that scores would be infinite: {told}"
+        names = "; ".join(", ".join(codecs[item] for item in items) for items in apart)
+        return None, f"between these groups votes do not go both ways, so that scores would be infinite: {names}"
     try:
         return fit(len(codecs), votes), ""
     except MetricError as error:
@@ -186,12 +199,139 @@ def _fitted(codecs: Sequence[str], votes: Comparisons) -> tuple[Fit | None, str]
 def _agreement(metric: str, choices: Iterable[Choice], better: bool) -> Interval | None:
     """How often people chose what the metric prefers, mean over images with its interval over images."""
     by_image: dict[str, list[float]] = {}
-    for one in choices:
-        lead = one.first.scores[metric] - one.second.scores[metric]
-        if one.outcome == TIE or lead == 0:
-            continue
-        prefers_first = (lead > 0) == better
-        by_image.setdefault(one.first.image, []).append(float(prefers_first == (one.outcome == FIRST)))
+    for choice in choices:
+        lead = choice.first.scores[metric] - choice.second.scores[metric]
+        if choice.outcome != TIE and lead != 0:
+            agrees = ((lead > 0) == better) == (choice.outcome == FIRST)
+            by_image.setdefault(choice.first.image, []).append(float(agrees))
     if not by_image:
         return None
-    return mean([math.fsum(of) / len(of) for _, of in sorted(by_image.items())], bounds=(0, 1))
+    return mean([math.fsum(shares) / len(shares) for _, shares in sorted(by_image.items())], bounds=(0, 1))
+
+
+# As tables and files
+
+
+def all_tables(result: Scored) -> list[Table]:
+    """Scores at each rate, agreement with metrics, raters."""
+    out = [_score_table(result, group) for group in result.groups]
+    if result.agreement:
+        lines = [(name, _percent(share), str(share.n)) for name, share in result.agreement.items()]
+        note = "means over images of the share of votes for the copy that the metric prefers; 50 % is chance"
+        out.append(_table("Agreement of metrics with people", ("metric", "agrees % [95 %]", "images"), lines, [note]))
+    return [*out, _table("Raters", RATER, _rater_lines(result))]
+
+
+def remarks(result: Scored) -> list[str]:
+    """What a reader must know beside the tables."""
+    lines = [
+        f"at {group.target:g} bpp there are no scores: {group.why}" for group in result.groups if group.fit is None
+    ]
+    if failed := [rater.name for rater in result.raters if not rater.passed]:
+        lines.append(f"missed the catch trials: {', '.join(failed)}")
+    if math.isfinite(result.left):
+        lines.append(
+            f"{100 * result.left:.1f} % of the votes are for the left side, on which each codec is equally often"
+        )
+    return lines
+
+
+def _table(caption: str, header: Sequence[str], lines: Iterable[Sequence[str]], notes: Sequence[str] = ()) -> Table:
+    return Table(caption, tuple(header), tuple(tuple(Cell(text) for text in line) for line in lines), tuple(notes))
+
+
+def _score_table(result: Scored, group: Group) -> Table:
+    """By falling score; a codec's chance is that of being preferred to one of score 0."""
+    key, fitted = result.key, group.fit
+    header = ["codec", "bpp", "score [95 %]", "chosen over the mean %", "won", "tied", "lost"]
+    header += [f"{name} {'↑' if better else '↓'}" for name, better in key.better.items()]
+    order = list(range(len(group.codecs)))
+    if fitted is not None:
+        order.sort(key=lambda item: -float(fitted.scores[item]))
+    lines = []
+    for item in order:
+        score, chance = "–", "–"
+        if fitted is not None:
+            score = f"{fitted.scores[item]:+.2f} [{fitted.low[item]:+.2f}, {fitted.high[item]:+.2f}]"
+            chance = f"{100 * share([float(fitted.scores[item]), 0.0], 0, 1):.0f}"
+        counts = [str(count[item]) for count in (group.wins, group.ties, group.losses)]
+        metrics = [f"{group.metrics[name][item]:.4f}" for name in key.better]
+        lines.append([group.codecs[item], f"{group.bpp[item]:.4f}", score, chance, *counts, *metrics])
+    notes = [f"no scores: {group.why}"]
+    if fitted is not None:
+        images = len({shown.image for shown in key.shown.values()})
+        note = (
+            "scores are natural logarithms of odds and add up to 0; intervals are over raters and images "
+            f"({sum(rater.passed for rater in result.raters)} who passed, {images} images), Student's with "
+            f"{fitted.freedom} degrees of freedom"
+        )
+        notes = [note]
+        if fitted.tie is not None:
+            notes.append(f"ties by Davidson's model, t = {fitted.tie:.2f}")
+        if fitted.freedom < 4:
+            notes.append("few raters or images: such intervals are wide, and only roughly of 95 %")
+    caption = f"{key.dataset} ({key.protocol}) at {group.target:g} bpp: Bradley-Terry scores"
+    return _table(caption, header, lines, notes)
+
+
+def _percent(share: Interval) -> str:
+    text = f"{100 * share.value:.1f}"
+    return text + (f" [{100 * share.low:.1f}, {100 * share.high:.1f}]" if math.isfinite(share.low) else "")
+
+
+RATER = ("rater", "sheets", "votes", "missing", "catch trials", "left %", "ties", "median s", "counts")
+
+
+def _rater_lines(result: Scored) -> Iterator[tuple[str, ...]]:
+    for rater in result.raters:
+        decided = rater.votes - rater.ties
+        yield (
+            rater.name,
+            " ".join(map(str, rater.sheets)),
+            str(rater.votes),
+            str(rater.missing),
+            f"{rater.caught} of {rater.catch}",
+            f"{100 * rater.left / decided:.0f}" if decided else "–",
+            str(rater.ties),
+            f"{rater.median_ms / 1000:.1f}" if math.isfinite(rater.median_ms) else "–",
+            "yes" if rater.passed else "no",
+        )
+
+
+def markdown(result: Scored) -> str:
+    """The page."""
+    parts = [f"# {_escaped(result.key.title)}", "", f"Study {result.key.study}. Made by `{result.key.command}`.", ""]
+    parts += [tables.markdown(table) for table in all_tables(result)]
+    parts += [f"- {_escaped(line)}" for line in remarks(result)]
+    return "\n".join(parts) + "\n"
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"\\{letter}" if letter in "|\\<>_*`[]" else letter for letter in text)
+
+
+def scores_csv(result: Scored) -> str:
+    """A line for each codec and rate: score, interval, counts, rate and metrics."""
+    key = result.key
+    header = ["dataset", "protocol", "target_bpp", "codec", "bpp", "score", "score_lo", "score_hi"]
+    lines: list[Sequence[object]] = [[*header, "won", "tied", "lost", *key.better]]
+    for group in result.groups:
+        for item, codec in enumerate(group.codecs):
+            limits = (group.fit.scores, group.fit.low, group.fit.high) if group.fit else ()
+            score = [f"{values[item]:.6f}" for values in limits] or ["", "", ""]
+            counts = [count[item] for count in (group.wins, group.ties, group.losses)]
+            metrics = [f"{group.metrics[name][item]:.8g}" for name in key.better]
+            place = [key.dataset, key.protocol, f"{group.target:g}", codec, f"{group.bpp[item]:.8g}"]
+            lines.append([*place, *score, *counts, *metrics])
+    return _csv(lines)
+
+
+def raters_csv(result: Scored) -> str:
+    """A line for each rater."""
+    return _csv([RATER, *_rater_lines(result)])
+
+
+def _csv(lines: Iterable[Sequence[object]]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(map(cell, line) for line in lines)
+    return out.getvalue()

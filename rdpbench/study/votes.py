@@ -1,10 +1,9 @@
-"""Votes as they come back from raters, in JSON or CSV as the page saves them. Nothing in them is trusted.
+"""The key of a study, and votes as they come back from raters, in JSON or CSV as the page saves them.
 
-A file that breaks a rule is refused whole, with the rule: another study, a sheet or trial that does not exist, a trial
-of another sheet, a second vote on one, an answer that was not offered. The same rater's second file for a sheet is
-refused, too, unless it says the same.
-
-The key of a study: what every name in the page means. It stays with who made the study, never with the page.
+The key says what every name in the page means; it stays with who made the study, never with the page. Nothing in votes
+is trusted. A file that breaks a rule is refused whole, with the rule: another study, a sheet or trial that does not
+exist, a trial of another sheet, a second vote on one, an answer that was not offered. The same rater's second file for
+a sheet is refused, too, unless it says the same.
 """
 
 from __future__ import annotations
@@ -16,12 +15,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rdpbench.errors import StoreCorrupt, VotesRefused
 from rdpbench.paths import write_file
 
 KEY_KIND, KEY_VERSION = "rdpbench-study-key", 1
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Key:
     @property
     def sheets(self) -> int:
         """How many there are."""
-        return max(one.sheet for one in self.trials.values())
+        return max(asked.sheet for asked in self.trials.values())
 
 
 def write_key(path: Path, key: Key) -> None:
@@ -102,30 +102,26 @@ def read_key(path: Path) -> Key:
             raise StoreCorrupt(f"{path} is not the key of a study, which `rdpbench study export` writes")
         if (version := record.pop("version", None)) != KEY_VERSION:
             raise StoreCorrupt(f"{path} is a key of version {version}, this rdpbench reads {KEY_VERSION}")
-        shown = {str(name): _made(Shown, one) for name, one in record.pop("shown").items()}
-        trials = {str(name): _made(Asked, one) for name, one in record.pop("trials").items()}
+        shown = {str(name): _record(Shown, value) for name, value in record.pop("shown").items()}
+        trials = {str(name): _record(Asked, value) for name, value in record.pop("trials").items()}
         codecs, targets = tuple(record.pop("codecs")), tuple(record.pop("targets"))
         key = Key(**record, codecs=codecs, targets=targets, shown=shown, trials=trials)
-        _check(key)
+        for name, asked in trials.items():
+            known = asked.catch in ("left", "right") or (not asked.catch and {asked.left, asked.right} <= shown.keys())
+            if not known:
+                raise ValueError(f"trial {name} names images that the key does not know")
+        if not trials:
+            raise ValueError("it has no trials")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise StoreCorrupt(f"{path} cannot be read as the key of a study: {error}") from error
     return key
 
 
-def _made(kind: Any, record: Mapping[str, Any]) -> Any:
-    if set(record) != {field.name for field in fields(kind)}:
-        raise ValueError(f"a {kind.__name__} has {', '.join(field.name for field in fields(kind))}")
-    return kind(**record)
-
-
-def _check(key: Key) -> None:
-    """Everything that trials name is there."""
-    for name, one in key.trials.items():
-        sides = {one.left, one.right}
-        if one.catch not in ("", "left", "right") or (not one.catch and not sides <= key.shown.keys()):
-            raise ValueError(f"trial {name} names images that the key does not know")
-    if not key.trials:
-        raise ValueError("it has no trials")
+def _record(kind: type[T], values: Mapping[str, Any]) -> T:
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # a dataclass
+    if set(values) != set(names):
+        raise ValueError(f"a {kind.__name__} has {', '.join(names)}")
+    return kind(**values)
 
 
 KIND, VERSION = "rdpbench-study-votes", 1
@@ -163,17 +159,16 @@ def read_votes(paths: Iterable[Path], key: Key) -> list[Sheet]:
     Raises:
         VotesRefused: a file that breaks a rule.
     """
-    found: dict[tuple[str, int], Sheet] = {}
+    sheets: dict[tuple[str, int], Sheet] = {}
     for path in paths:
         for sheet in _read(path, key):
-            place = (sheet.rater, sheet.number)
-            other = found.setdefault(place, sheet)
+            other = sheets.setdefault((sheet.rater, sheet.number), sheet)
             if other.votes != sheet.votes:
                 raise VotesRefused(
                     f"{path}: {sheet.rater!r} has answered sheet {sheet.number} in {other.path}, too, and otherwise; "
                     "leave one of the two out"
                 )
-    return list(found.values())
+    return list(sheets.values())
 
 
 def _read(path: Path, key: Key) -> list[Sheet]:
@@ -201,10 +196,10 @@ def _json(text: str) -> list[Mapping[str, Any]]:
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
+    record = dict(pairs)
+    if len(record) != len(pairs):
         raise VotesRefused("a name stands twice in one record")
-    return made
+    return record
 
 
 def _no_constant(name: str) -> float:
@@ -243,7 +238,7 @@ def _sheet(record: Mapping[str, Any], key: Key, path: Path) -> Sheet:
         raise VotesRefused(f"sheet {_short(number)} does not exist; there are 1 to {key.sheets}")
     if not isinstance(rater, str) or not rater.strip() or len(rater) > LONGEST or not rater.isprintable():
         raise VotesRefused(f"the rater's name {_short(rater)} is not 1 to {LONGEST} printable letters")
-    votes = [_vote(one, key, number) for one in record["votes"]]
+    votes = [_vote(vote, key, number) for vote in record["votes"]]
     seen: set[str] = set()
     for vote in votes:
         if vote.trial in seen:

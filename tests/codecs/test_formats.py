@@ -12,7 +12,7 @@ from PIL import Image as pil
 from rdpbench.codecs.contract import Side
 from rdpbench.config.bench import read
 from rdpbench.image import Image
-from rdpbench.runners.task import build
+from rdpbench.results.store.keys import build
 
 
 def encode(name: str, image: Image, rate: float | None = None) -> bytes:

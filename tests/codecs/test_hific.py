@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 
-from rdpbench.assets.weights import Inert
+from rdpbench.assets.load import Inert
 from rdpbench.codecs.contract import Side
 from rdpbench.codecs.learned import entropy as portability
 from rdpbench.codecs.learned import hific

@@ -23,7 +23,7 @@ from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of_built, weig
 from rdpbench.codecs.learned import mini
 from rdpbench.codecs.learned.entropy import load_with_tables
 from rdpbench.codecs.learned.mini import Mini
-from rdpbench.codecs.learned.mini_network import TINY, MiniNetwork, MiniWidths, between
+from rdpbench.codecs.learned.mini_network import TINY, Gained, MiniNetwork, MiniWidths, between
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.metrics.msssim import MSSSIM
@@ -60,7 +60,7 @@ def test_the_shipped_file_is_the_one_of_its_card(metric: str) -> None:
     assert [need.missing() for need in needs_of_built(codec)] == [None, None]
     assert weights_kind_of(codec) == "official"
     assert coder_of(codec)["weights"] == f"sha256:{known.sha256}" or coder_of(codec)["weights"] == known.sha256
-    net = mini.trained(metric)
+    net = mini.trained(known)
     count = sum(one.numel() for name, one in net.named_parameters() if not name.startswith("entropy"))
     assert 1_900_000 < count < 2_000_000
     # A higher quality is a finer step, in every channel that is of use.
@@ -100,7 +100,7 @@ def test_other_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         file.write(b"\x01")
     assert f"expected {mini.FILES['mse'][2]}" in str(need.missing())
     with pytest.raises(MissingNeed, match="has sha256"):
-        mini.trained("mse")
+        mini.trained(Mini(metric="mse").card())
 
 
 def test_a_file_of_another_network_is_refused_by_name() -> None:
@@ -211,7 +211,7 @@ def test_bits_are_those_that_the_network_expects(photograph: Image) -> None:
     """A broken table or gain would cost: the file is within 2% of the information in its symbols."""
     codec = Mini(quality=4)
     system = codec.system()
-    assert isinstance(system, mini.Gained)
+    assert isinstance(system, Gained)
     made = codec.encode(photograph, Side())
     with torch.inference_mode():
         planes = torch.from_numpy(photograph.transpose(2, 0, 1)[None].copy()).float() / 255
@@ -257,7 +257,7 @@ def test_a_portable_file_survives_other_arithmetic(photograph: Image) -> None:
     codec = Mini(quality=3, portable=True)
     data = codec.encode(cut(photograph, 128, 128), Side()).data
     system = Mini(quality=3, portable=True).make()
-    assert isinstance(system, mini.Gained)
+    assert isinstance(system, Gained)
     with torch.no_grad():
         for one in system.net.h_s.parameters():
             one.mul_(1 + 2.0**-45)

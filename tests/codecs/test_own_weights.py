@@ -24,9 +24,9 @@ from rdpbench.config import bench
 from rdpbench.config import typed as overrides
 from rdpbench.errors import CodecError, ConfigError
 from rdpbench.image import Image
+from rdpbench.results.store.keys import build, identity
 from rdpbench.results.store.store import Store
 from rdpbench.runners.coding import decode_row
-from rdpbench.runners.task import build, identity
 from rdpbench.setting import CodecSetting
 
 Write = Callable[[str, Any], Path]

@@ -29,12 +29,12 @@ from rdpbench.figures.presets import Preset, Series, presets
 from rdpbench.figures.style import WATERMARK
 from rdpbench.needs import Binary
 from rdpbench.paths import available, conf_folder, experiment
+from rdpbench.results.store.keys import facts
 from rdpbench.results.store.store import Store
 from rdpbench.runners.execute import store_of
-from rdpbench.runners.grid import run_name
 from rdpbench.runners.plan import make_plan
 from rdpbench.runners.sets import is_set, set_metric
-from rdpbench.runners.task import uses_caption
+from rdpbench.runners.task import run_name
 from rdpbench.setting import Bench
 
 PRESETS = {one.name: one for one in presets() if one.kind != "diagram"}
@@ -74,7 +74,7 @@ def label_of(bench: Bench) -> set[str]:
     """Labels of all curves of a run."""
     out = set()
     for codec, _ in bench.grid:
-        sources = bench.captions if bench.captions and uses_caption(codec) else ("",)
+        sources = bench.captions if bench.captions and facts(codec).uses_caption else ("",)
         out |= {codec.name + (f"[captions={source}]" if source else "") for source in sources}
     return out
 
@@ -191,7 +191,7 @@ def test_it_plans_with_random_weights(name: str, standin: Path) -> None:
     for words in stand_in(name, standin):
         bench = replace(read(words), download=False, dry=True)
         plan = make_plan(bench, store_of(bench))
-        points = {(task.codec.name, task.rate) for task in plan.tasks}
+        points = {(task.codec.name, task.setting.rate) for task in plan.tasks}
         assert len(plan.work) == len(plan.tasks) >= 2 * len(points)  # two images, each seed
         assert {task.codec.name.partition("[")[0] for task in plan.tasks} == {
             codec.name.partition("[")[0] for codec, _ in bench.grid

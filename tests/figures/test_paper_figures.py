@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from PIL import Image as pil
 
 from rdpbench.errors import StoreUnwritable, UnknownName
-from rdpbench.figures import curves, heatmap, notes, tables
+from rdpbench.figures import curves, heatmap, notes
 from rdpbench.figures.coverage import coverage
 from rdpbench.figures.data import Filled, between, fill, meaning
 from rdpbench.figures.presets import Panel, Preset, Series, presets
@@ -436,7 +436,7 @@ def test_a_table_ranks_only_what_may_be_compared() -> None:
     )
     lines = [ours("a", 0.1, 30.0), ours("b", 0.1, 31.0)]
     lines += [ours(codec, 0.1, value, metric="lpips/alex") for codec, value in (("a", 0.1), ("b", 0.2))]
-    table = tables.table(preset, fill(preset, frame(*lines), None))
+    table = notes.paper_table(preset, fill(preset, frame(*lines), None))
     assert table.header == ("", "from", "bpp", "psnr dB ↑", "lpips/alex ↓")
     assert [[cell.text for cell in line] for line in table.lines] == [
         ["A", "run mine", "0.1000", "30.00 ±1.00", "0.1000 ±1.0000"],
@@ -446,16 +446,16 @@ def test_a_table_ranks_only_what_may_be_compared() -> None:
     assert [[cell.rank for cell in line[3:]] for line in table.lines] == [[2, 1], [1, 2], [0, 0]]
     for other in ({"run": "other"}, {"bpp": 0.2}, {"weights": "random"}):
         mixed = fill(preset, frame(lines[0], lines[1] | other), None)
-        assert {cell.rank for line in tables.table(preset, mixed).lines for cell in line} == {0}
+        assert {cell.rank for line in notes.paper_table(preset, mixed).lines for cell in line} == {0}
     doubtful = frame(theirs("a", 0.1, 30.0), theirs("b", 0.1, 31.0, doubtful="why"))
-    table = tables.table(preset, fill(preset, None, doubtful))
+    table = notes.paper_table(preset, fill(preset, None, doubtful))
     assert [line[3].text for line in table.lines] == ["30", "31†", "–"]
     assert {cell.rank for line in table.lines for cell in line} == {0}
     assert "† doubtful: why." in table.notes
 
 
 def test_the_papers_tables_have_the_digits_of_their_sources(numbers: pd.DataFrame) -> None:
-    table = tables.table(ALL["perco-table-1"], fill(ALL["perco-table-1"], None, numbers))
+    table = notes.paper_table(ALL["perco-table-1"], fill(ALL["perco-table-1"], None, numbers))
     texts = [[cell.text for cell in line[2:]] for line in table.lines]
     assert texts[2] == ["0.0112", "4.42", "0.39*", "0.58*†", "0.4664*", "29.05"]
     assert texts[3][0] == "–"

@@ -18,14 +18,13 @@ import pytest
 from PIL import Image as pil
 
 from rdpbench.errors import ConfigError
-from rdpbench.gate.compare import Finding, Tolerance, Verdict, compare, read_tolerances
-from rdpbench.gate.curves import Curve, ImagePoint, Point, curve_path, load, measure, write
-from rdpbench.gate.verdicts import junit, markdown
+from rdpbench.gate.compare import Comparison, Finding, Tolerance, Verdict, compare, junit, markdown, read_tolerances
+from rdpbench.gate.curves import StoredCurve, StoredImage, StoredPoint, curve_path, load, measure, write
 from rdpbench.paths import conf_folder
 from rdpbench.results.stats.current import gather
 from rdpbench.results.stats.points import point_key
+from rdpbench.results.store.keys import forget
 from rdpbench.results.store.schema import Row, SetScore
-from rdpbench.runners.task import forget
 from rdpbench.setting import Setting
 
 # JPEG whose quality is off by what shift.txt says: a change that neither its version nor its source tells.
@@ -451,7 +450,7 @@ def test_bounds_may_be_a_reason() -> None:
     rates = (10.0, 20.0, 30.0, 40.0)
     points = [point(rate, bpp=rate / 40, values={"edges/canny-f1": 0.5 + rate / 100}) for rate in rates]
     moved = [replace(one, bpp=one.bpp * 1.0009) for one in points]
-    (drift,) = compare(Curve(tuple(points)), Curve(tuple(moved)), tolerances).drifts
+    (drift,) = compare(StoredCurve(tuple(points)), StoredCurve(tuple(moved)), tolerances).drifts
     assert drift.rate.reason == tolerances.bd.rate["edges/canny-f1"]
     assert math.isnan(drift.rate_bound)
     assert math.isfinite(drift.metric_delta.value)
@@ -463,7 +462,7 @@ def test_only_shared_points_make_a_delta() -> None:
     """A point that is missing is a finding of its own; the others have not moved."""
     tolerances = read_tolerances(conf_folder() / "regress.yaml")
     points = [point(float(q), bpp=q / 40, values={"psnr": 20.0 + q**0.5}) for q in (10, 20, 30, 40, 50)]
-    found = compare(Curve(tuple(points)), Curve(tuple(points[:2] + points[3:])), tolerances)
+    found = compare(StoredCurve(tuple(points)), StoredCurve(tuple(points[:2] + points[3:])), tolerances)
     assert [one.where for one in found.findings] == ["quality 30"]
     assert (found.drifts[0].rate.value, found.drifts[0].metric_delta.value) == (0, 0)
 
@@ -512,7 +511,9 @@ def test_killed_it_leaves_files_that_say_so(gate: Gate, rdpbench: Any) -> None:
 
 
 def test_what_was_found_before_an_error_is_told() -> None:
-    verdict = Verdict("jpeg", "set", Path("x.csv"), ("quality 30",), (Finding("quality 30", "psnr: moved"),), ())
+    verdict = Verdict(
+        "jpeg", "set", Path("x.csv"), ("quality 30",), Comparison((Finding("quality 30", "psnr: moved"),), ())
+    )
     root = ET.fromstring(junit([verdict], "two\nlines"))
     assert [suite.get("name") for suite in root] == ["rdpbench", "set/jpeg"]
     assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("4", "1", "1")
@@ -529,17 +530,17 @@ def test_a_slow_machine_is_no_regression(gate: Gate) -> None:
     assert "8 tasks coded now" in gate.regress(code=0)
 
 
-def point(rate: float = 30.0, **changes: Any) -> Point:
-    return replace(Point(Setting("quality", rate), 2, 2, "as-is", 0.5, {"psnr": 30.0}, {}, "aa"), **changes)
+def point(rate: float = 30.0, **changes: Any) -> StoredPoint:
+    return replace(StoredPoint(Setting("quality", rate), 2, 2, "as-is", 0.5, {"psnr": 30.0}, {}, "aa"), **changes)
 
 
 def test_infinite_and_missing_values_survive_a_file_and_compare(tmp_path: Path) -> None:
     """Lossless images have infinite PSNR, refused ones none; a mean over other images is a finding of its own."""
     tolerances = read_tolerances(conf_folder() / "regress.yaml")
     values = {"psnr": math.inf, "ms-ssim": math.nan, "flip": 0.25}
-    one = ImagePoint(Setting("quality", 30.0), "a,b\n\"c'", "00", "11", 0.1, values)
-    only = Point(Setting(""), 3, 3, "as-is", 1 / 3, values, {"ms-ssim": 0, "flip": 2}, "aa")
-    curve = Curve((replace(only, bpp=0.33333333),), (one,), {"seeds": [0]})
+    one = StoredImage(Setting("quality", 30.0), "a,b\n\"c'", "00", "11", 0.1, values)
+    only = StoredPoint(Setting(""), 3, 3, "as-is", 1 / 3, values, {"ms-ssim": 0, "flip": 2}, "aa")
+    curve = StoredCurve((replace(only, bpp=0.33333333),), (one,), {"seeds": [0]})
     path = curve_path(tmp_path, "my set/../x", ".hidden")
     assert path == tmp_path / "my_set_.._x" / "_hidden.csv"
     write(path, curve)
@@ -549,7 +550,7 @@ def test_infinite_and_missing_values_survive_a_file_and_compare(tmp_path: Path) 
     found = compare(again, curve, tolerances)
     assert (found.findings, found.notes) == ((), ())
     other = replace(curve.points[0], averaged={"ms-ssim": 0, "flip": 3}, values={**values, "psnr": 99.0})
-    texts = [finding.text for finding in compare(again, Curve((other,), (), curve.origin), tolerances).findings]
+    texts = [finding.text for finding in compare(again, StoredCurve((other,), (), curve.origin), tolerances).findings]
     assert any("flip: stored as the mean of 2 images, now of 3" in text for text in texts)
     assert any(text.startswith("psnr: inf → 99") for text in texts)
 
@@ -572,21 +573,21 @@ def test_a_metric_of_sets_is_stored_and_compared(tmp_path: Path) -> None:
     points, images = measure(gather(rows, [], at), ["fid/clean"])
     assert [one.values for one in points] == [{"fid/clean": 50.0}, {"fid/clean": 49.0}]
     assert all(math.isnan(one.values["fid/clean"]) for one in images)
-    write(tmp_path / "jpeg.csv", Curve(points, images))
+    write(tmp_path / "jpeg.csv", StoredCurve(points, images))
     tolerances = read_tolerances(conf_folder() / "regress.yaml")
-    assert compare(load(tmp_path / "jpeg.csv", ""), Curve(points, images), tolerances).findings == ()
+    assert compare(load(tmp_path / "jpeg.csv", ""), StoredCurve(points, images), tolerances).findings == ()
     worse, _ = measure(gather(rows, [], [replace(one, value=51.0) for one in at]), ["fid/clean"])
-    (first, second) = compare(Curve(points, images), Curve(worse), tolerances).findings
+    (first, second) = compare(StoredCurve(points, images), StoredCurve(worse), tolerances).findings
     assert first.text.startswith("fid/clean: 50 → 51 (+1, +2 %), allowed 0.1 %")
     assert second.where == "quality 20"
 
 
 def test_large_datasets_go_without_lines_per_image(tmp_path: Path) -> None:
     path = curve_path(tmp_path, "large", "jpeg")
-    one = ImagePoint(Setting("quality", 30.0), "a", "00", "11", 0.1, {"psnr": 30.0})
-    write(path, Curve((point(n=500),), (one,), {}))
+    one = StoredImage(Setting("quality", 30.0), "a", "00", "11", 0.1, {"psnr": 30.0})
+    write(path, StoredCurve((point(n=500),), (one,), {}))
     assert path.with_name("jpeg.images.csv").is_file()
-    write(path, Curve((point(n=501),), (one,), {}))
+    write(path, StoredCurve((point(n=501),), (one,), {}))
     assert not path.with_name("jpeg.images.csv").is_file()
     assert load(path, "").images == ()
 

@@ -11,22 +11,22 @@ from rdpbench import registry
 from rdpbench.codecs.contract import FLOAT_LIBRARIES, depends_on_cpu
 from rdpbench.gate.command import _cpu
 from rdpbench.gate.compare import compare, read_tolerances
-from rdpbench.gate.curves import Curve, Point
+from rdpbench.gate.curves import StoredCurve, StoredPoint
 from rdpbench.paths import conf_folder
 from rdpbench.setting import Setting
 
 
-def point(**changes: Any) -> Point:
-    return replace(Point(Setting("quality", 30.0), 2, 2, "as-is", 0.5, {"psnr": 30.0}, {}, "aa"), **changes)
+def point(**changes: Any) -> StoredPoint:
+    return replace(StoredPoint(Setting("quality", 30.0), 2, 2, "as-is", 0.5, {"psnr": 30.0}, {}, "aa"), **changes)
 
 
 def test_a_coder_that_depends_on_the_cpu() -> None:
     tolerances = read_tolerances(conf_folder() / "regress.yaml")
     origin = {"configuration": {"use": "jpegxl"}, "coder": {"libjxl": "1"}, "cpu": "x86_64 avx2"}
-    stored = Curve((point(),), (), origin)
-    same = Curve((point(bitstreams="bb"),), (), origin)
+    stored = StoredCurve((point(),), (), origin)
+    same = StoredCurve((point(bitstreams="bb"),), (), origin)
     assert "bytes" in compare(stored, same, tolerances).findings[0].text
-    elsewhere = Curve((point(bitstreams="bb"),), (), {**origin, "cpu": "x86_64 avx512"})
+    elsewhere = StoredCurve((point(bitstreams="bb"),), (), {**origin, "cpu": "x86_64 avx512"})
     found = compare(stored, elsewhere, tolerances)
     assert (found.findings, len(found.notes)) == ((), 1)
     assert "stored avx2, now avx512" in found.notes[0]
@@ -40,7 +40,9 @@ def test_a_coder_that_depends_on_the_device() -> None:
     tolerances = read_tolerances(conf_folder() / "regress.yaml")
     for use, findings in (("mini", 0), ("jpegxl", 1)):
         origin = {"configuration": {"use": use}, "coder": {"torch": "1"}, "cpu": "x86_64", "device": "cpu"}
-        stored, there = (Curve((point(bitstreams=one),), (), {**origin, "device": one}) for one in ("cpu", "cuda"))
+        stored, there = (
+            StoredCurve((point(bitstreams=one),), (), {**origin, "device": one}) for one in ("cpu", "cuda")
+        )
         assert len(compare(stored, there, tolerances).findings) == findings
 
 

@@ -16,7 +16,8 @@ from rdpbench.config.bench import read
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.gate import reproduce
-from rdpbench.gate.reproduce import AGREES, DIFFERS, Check, Outcome, Within, checks, expected
+from rdpbench.gate.compare import Tolerance
+from rdpbench.gate.reproduce import AGREES, DIFFERS, Check, Outcome, checks, expected
 
 KNOWN = checks()
 
@@ -145,8 +146,8 @@ def test_what_cannot_be_meant(small: Check) -> None:
 
 
 def test_the_tolerance_is_absolute_and_relative() -> None:
-    within = Within(absolute=0.1, relative=0.01)
-    assert within.of(10) == pytest.approx(0.2)
+    within = Tolerance(absolute=0.1, relative=0.01)
+    assert within.width(10) == pytest.approx(0.2)
     verdicts = [reproduce._verdict(value, 24, 24, 10, within) for value in (9.8, 10.2, 9.79, 10.21, math.nan)]
     assert [verdict for verdict, _ in verdicts] == [AGREES, AGREES, DIFFERS, DIFFERS, "not run: weights missing"]
 

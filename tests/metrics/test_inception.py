@@ -13,7 +13,7 @@ from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.metrics.contract import Features
 from rdpbench.metrics.inception_distances import FEATURES, hific
 from rdpbench.networks.inception import CARD, build, pool3
-from rdpbench.runners.task import features_key
+from rdpbench.results.store.keys import features_key
 
 PRESETS = [features for name, features in FEATURES.items() if not name.endswith("/fast")]
 WHOLE = PRESETS[:4]

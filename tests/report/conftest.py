@@ -73,7 +73,7 @@ def add_hostile(store: Store) -> None:
         lines.append(
             {
                 "v": SCHEMA_VERSION,
-                "row": replace(row, codec=CODEC, task_key=key, caption=CAPTION, **TOLD).record(),
+                "row": vars(replace(row, codec=CODEC, task_key=key, caption=CAPTION, **TOLD)),
                 "scores": [{**vars(one), "task_key": key, "score_key": f"{key}{one.metric}"} for one in scores],
             }
         )

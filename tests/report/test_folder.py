@@ -18,15 +18,13 @@ import pytest
 from rdpbench.config.bench import read
 from rdpbench.errors import ConfigError, MissingNeed
 from rdpbench.image import Image, pixel_sha256, read_image
-from rdpbench.report import data as report_data
-from rdpbench.report.command import build
-from rdpbench.report.data import narrowed
-from rdpbench.report.model import read as read_source
+from rdpbench.report.command import STATIC, build, library
+from rdpbench.report.data import narrowed, read_run
 from rdpbench.report.pictures import Decoding
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store, put_reconstruction, reconstruction_path
 from rdpbench.runners.coding import decode_row
-from rdpbench.runners.grid import list_tasks
+from rdpbench.runners.task import list_tasks
 
 Report = Callable[..., Path]
 Data = Callable[[str], Any]
@@ -140,7 +138,7 @@ def test_what_a_label_says_becomes_settings_of_the_command() -> None:
 
 def test_names_are_data_and_data_ends_no_script(site: Path) -> None:
     page = (site / "index.html").read_bytes()
-    assert page == (report_data.STATIC / "index.html").read_bytes()
+    assert page == (STATIC / "index.html").read_bytes()
     for path in (site / "data").iterdir():
         assert b"<" not in path.read_bytes()
         assert path.read_bytes().isascii()
@@ -156,7 +154,7 @@ def test_nothing_is_from_elsewhere_but_the_library(site: Path) -> None:
         if path.name != "plotly.min.js":
             assert "https:" not in path.read_text()
             assert len(path.read_text().splitlines()) < 400
-    assert (site / "static/plotly.min.js").read_bytes() == report_data.library().read_bytes()
+    assert (site / "static/plotly.min.js").read_bytes() == library().read_bytes()
 
 
 def test_the_same_run_gives_the_same_bytes(made: Path, site: Path, make_report: Report) -> None:
@@ -204,8 +202,8 @@ def test_images_are_made_one_at_a_time(made: Path, tmp_path: Path) -> None:
         return pixels
 
     store = Store(made)
-    source = read_source("both", store, store.read(), str)
-    build([source], tmp_path / "out", "all", 0, Decoding(decode), workers=0)
+    report = read_run("both", store, store.read())
+    build([report], tmp_path / "out", "all", 0, Decoding(decode), workers=0)
     assert len(list((tmp_path / "out").rglob("*.webp"))) > 40
     assert 1 <= most <= 2
 
@@ -213,9 +211,9 @@ def test_images_are_made_one_at_a_time(made: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_processes_make_the_same_files(made: Path, tmp_path: Path) -> None:
     store = Store(made)
-    source = read_source("both", store, store.read(), str)
+    report = read_run("both", store, store.read())
     for workers in (0, 2):
-        build([source], tmp_path / str(workers), "all", 0, Decoding(decode_row), workers=workers)
+        build([report], tmp_path / str(workers), "all", 0, Decoding(decode_row), workers=workers)
     assert hashes(tmp_path / "0") == hashes(tmp_path / "2")
 
 

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from rdpbench.cli import bd_arguments
 from rdpbench.errors import UnknownName
 from rdpbench.figures import show
-from rdpbench.results.stats import bd_tables as matched
+from rdpbench.results.stats import against as matched
 from rdpbench.results.stats import bootstrap
-from rdpbench.results.stats.bd import Delta, bd_rate
-from rdpbench.results.stats.bd_tables import Against, against, bd_tables, table
+from rdpbench.results.stats.against import Against, against, bd_table, bd_tables
+from rdpbench.results.stats.bd import Delta, Floats, bd_rate, rate_at, value_at
 from rdpbench.results.stats.current import gather
-from rdpbench.results.stats.points import Floats, ImageCurve, image_curves, meaning, point_key
+from rdpbench.results.stats.points import ImageCurve, image_curves, meaning, point_key
 from rdpbench.results.stats.summary import frame
 from rdpbench.results.store.schema import Row, Score, SetScore
 from rdpbench.results.tables import Cell, Table, at_equal_rates, escape, latex, markdown, measured
@@ -134,7 +134,7 @@ def test_reasons_stand_where_numbers_do_not() -> None:
     few = against(a_curve("a", rates, values), a_curve("few", rates[:3], values[:3]), METRIC, resamples=20)
     flat = against(a_curve("a", rates, values), a_curve("flat", rates, turned), METRIC, resamples=20)
     same = against(a_curve("a", rates, values), a_curve("flat", rates, turned), METRIC, resamples=20)
-    made = table([few, flat, same], "a", METRIC, "set", "pchip")
+    made = bd_table([few, flat, same], "a", METRIC, "set", "pchip")
     texts = [[cell.text for cell in line] for line in made.lines]
     assert texts[0][2] == texts[0][4] == "– (a)"
     assert texts[1][2] == texts[2][2] == "– (b)"
@@ -146,7 +146,7 @@ def test_reasons_stand_where_numbers_do_not() -> None:
 
 def test_more_than_26_reasons_have_names() -> None:
     found = [Against(f"c{n}", ("x",), Delta(math.nan, "pchip", f"why {n}"), Delta(1.0, "pchip")) for n in range(30)]
-    made = table(found, "a", METRIC, "set", "pchip")
+    made = bd_table(found, "a", METRIC, "set", "pchip")
     assert made.lines[25][2].text == "– (z)"
     assert made.lines[26][2].text == "– (aa)"
     assert len(made.notes) == 30
@@ -159,7 +159,7 @@ def test_deltas_over_other_images_do_not_compete() -> None:
         Against(f"c{n}", images, Delta(-float(n), "pchip", "", (1, 2), 1.0), Delta(float(n), "pchip")) for n in range(3)
     ]
     odd = Against("odd", (*images[1:], "x"), Delta(-99.0, "pchip", "", (1, 2), 1.0), Delta(99.0, "pchip"))
-    made = table([*good, odd], "a", METRIC, "set", "pchip")
+    made = bd_table([*good, odd], "a", METRIC, "set", "pchip")
     assert {line[0].text: line[2].rank for line in made.lines} == {"c0": 0, "c1": 2, "c2": 1, "odd": 0}
     assert any(note.startswith("Over different images") for note in made.notes)
 
@@ -274,13 +274,13 @@ def test_points_are_in_order_and_named() -> None:
 def test_pairs_find_a_shift_of_every_image() -> None:
     rates, values = arrays()
     shifted = a_curve("b", rates, values + 0.5)
-    for pair in matched.pairs(a_curve("a", rates, values), shifted, resamples=50):
+    for pair in matched.matched_points(a_curve("a", rates, values), shifted, resamples=50):
         assert pair.images == 12
         assert pair.at_rate is not None
         assert pair.at_rate.value == pytest.approx(0.5, abs=1e-9)
         assert pair.at_rate.high - pair.at_rate.low == pytest.approx(0, abs=1e-9)
     smaller = a_curve("b", 0.8 * rates, values)
-    for number, pair in enumerate(matched.pairs(a_curve("a", rates, values), smaller, resamples=50)):
+    for number, pair in enumerate(matched.matched_points(a_curve("a", rates, values), smaller, resamples=50)):
         assert pair.at_quality is not None
         assert (pair.at_quality.value, pair.at_quality.n) == (pytest.approx(-20, abs=1e-6), 12)
         # Its highest rate is below the anchor's: nothing is extrapolated.
@@ -289,14 +289,14 @@ def test_pairs_find_a_shift_of_every_image() -> None:
 
 def test_a_quality_that_is_passed_twice_is_not_matched() -> None:
     rates = np.array([0.1, 0.2, 0.4, 0.8])
-    assert matched.rate_at(rates, np.array([30.0, 33.0, 31.0, 36.0]), 32.0) is not None
-    assert math.isnan(matched.rate_at(rates, np.array([30.0, 33.0, 31.0, 36.0]), 32.0))
-    assert matched.rate_at(rates, np.array([30.0, 33.0, 31.0, 36.0]), 34.0) == pytest.approx(0.4 * 2**0.6)
-    assert math.isnan(matched.rate_at(rates, np.array([30.0, 33.0, 35.0, 36.0]), 36.5))
-    assert matched.rate_at(rates, np.array([0.4, 0.3, 0.2, 0.1]), 0.2) == pytest.approx(0.4)
-    assert math.isnan(matched.rate_at(rates, np.array([30.0, 30.0, 31.0, 32.0]), 30.0))
-    assert math.isnan(matched.value_at(rates, rates, 0.05))
-    assert matched.value_at(rates, np.array([1.0, math.nan, 3.0, 4.0]), 0.2) == pytest.approx(2.0)
+    assert rate_at(rates, np.array([30.0, 33.0, 31.0, 36.0]), 32.0) is not None
+    assert math.isnan(rate_at(rates, np.array([30.0, 33.0, 31.0, 36.0]), 32.0))
+    assert rate_at(rates, np.array([30.0, 33.0, 31.0, 36.0]), 34.0) == pytest.approx(0.4 * 2**0.6)
+    assert math.isnan(rate_at(rates, np.array([30.0, 33.0, 35.0, 36.0]), 36.5))
+    assert rate_at(rates, np.array([0.4, 0.3, 0.2, 0.1]), 0.2) == pytest.approx(0.4)
+    assert math.isnan(rate_at(rates, np.array([30.0, 30.0, 31.0, 32.0]), 30.0))
+    assert math.isnan(value_at(rates, rates, 0.05))
+    assert value_at(rates, np.array([1.0, math.nan, 3.0, 4.0]), 0.2) == pytest.approx(2.0)
 
 
 def test_images_that_cannot_be_matched_are_counted() -> None:
@@ -304,7 +304,7 @@ def test_images_that_cannot_be_matched_are_counted() -> None:
     far = rates.copy()
     far[:, 0] *= 100
     made = matched.matched_table(
-        matched.pairs(a_curve("a", rates, values), a_curve("b", far, values + 1), resamples=20),
+        matched.matched_points(a_curve("a", rates, values), a_curve("b", far, values + 1), resamples=20),
         a_curve("a", rates, values),
         a_curve("b", far, values),
         METRIC,
@@ -324,7 +324,9 @@ def test_intervals_of_pairs_hold_the_truth_as_often_as_they_say() -> None:
         rates = np.outer([0.1, 0.2, 0.4, 0.8], np.exp(rng.normal(0, 0.3, 24)))
         values = 30 + 4 * np.log2(rates)
         gains = rng.normal(0.5, 0.4, 24)
-        pair = matched.pairs(a_curve("a", rates, values), a_curve("b", rates, values + gains), resamples=400)[1]
+        pair = matched.matched_points(a_curve("a", rates, values), a_curve("b", rates, values + gains), resamples=400)[
+            1
+        ]
         assert pair.at_rate is not None
         held += pair.at_rate.low <= 0.5 <= pair.at_rate.high
     # Three standard errors of a share among 200.
@@ -496,7 +498,7 @@ def test_the_command(a_store: Path, tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=200)
     words = ["--anchor", "jpeg", "--matched", "--resamples", "50", "--metric", "psnr"]
     options = _options(*words, "--latex", str(tmp_path / "a/bd.tex"), "--markdown", str(tmp_path / "bd.md"))
-    assert show.run(options, Store(a_store), console) == 0
+    assert show.bd(options, Store(a_store), console) == 0
     text = (tmp_path / "a/bd.tex").read_text()
     for part in text.split("% \\usepackage{booktabs}\n")[1:]:
         well_formed(part.strip())
@@ -520,4 +522,4 @@ def test_the_command_s_errors(a_store: Path) -> None:
         (["--anchor", "jpeg", "--metric", "lpips/alex"], "unknown metric"),
     ):
         with pytest.raises(ConfigError, match=error):
-            show.run(_options(*words), Store(a_store), Console(quiet=True))
+            show.bd(_options(*words), Store(a_store), Console(quiet=True))

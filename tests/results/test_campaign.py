@@ -27,16 +27,16 @@ from hypothesis import strategies as st
 
 from rdpbench.errors import UnknownName
 from rdpbench.gate import curves
-from rdpbench.report import model
+from rdpbench.report.data import read_run
 from rdpbench.results.read import read_results
-from rdpbench.results.stats.bd_tables import bd_tables
+from rdpbench.results.stats.against import bd_tables
 from rdpbench.results.stats.current import of_store
 from rdpbench.results.stats.points import Points, point_key
 from rdpbench.results.stats.summary import at_rate, compared, frame, tidy
+from rdpbench.results.store.keys import definition
 from rdpbench.results.store.schema import Member, Row, Score, SetScore
 from rdpbench.results.store.store import Contents, Store
 from rdpbench.results.tables import at_equal_rates
-from rdpbench.runners.task import definition
 
 ORACLE = Path(__file__).with_name("oracle.py")
 oracle = SimpleNamespace(**runpy.run_path(str(ORACLE)))
@@ -351,7 +351,7 @@ def report(
     found: Differences, points: Points, contents: Contents, right: Mapping[Any, Any], put_together: Mapping[Any, Any]
 ) -> None:
     """What is compared is over the common images; the rest over its own, and says so."""
-    source = model.read("run", Store(Path("nowhere")), contents, order=str)
+    source = read_run("run", Store(Path("nowhere")), contents)
     lines = pd.DataFrame([line for point in source.points for line in point.lines])
     if not source.metrics:
         return

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rdpbench.results.stats.against import Crossings, Crossover, crossings, crossover, crossover_table
+from rdpbench.results.stats.bd import Floats
 from rdpbench.results.stats.bootstrap import shares
-from rdpbench.results.stats.crossover import Crossings, Crossover, crossings, crossover, table
-from rdpbench.results.stats.points import Floats, ImageCurve
+from rdpbench.results.stats.points import ImageCurve
 from rdpbench.setting import Setting
 
 RATES = (0.05, 0.1, 0.2, 0.4, 0.8)
@@ -123,10 +124,10 @@ def two(
 def test_the_interval_holds_the_rate_and_narrows_with_images() -> None:
     found = [crossover(*two(np.random.default_rng(1), images), "psnr", resamples=400) for images in (24, 400)]
     for one in found:
-        assert one.low < one.found.rates[0] < one.high
+        assert one.low < one.crossings.rates[0] < one.high
         assert one.agree > 0.9
     assert math.log(found[1].high / found[1].low) < math.log(found[0].high / found[0].low) / 2
-    assert (found[0].images, found[0].found.first) == (24, 1)
+    assert (found[0].images, found[0].crossings.first) == (24, 1)
 
 
 def test_the_interval_is_that_of_the_resampled_crossings() -> None:
@@ -148,16 +149,16 @@ def test_the_interval_is_that_of_the_resampled_crossings() -> None:
 def test_an_interval_may_be_open() -> None:
     """Near the end of the shared rates many resamples do not cross: the crossing lies beyond it."""
     high = crossover(*two(np.random.default_rng(3), 24, 0.75, noise=1.0), "psnr", resamples=200)
-    assert len(high.found.rates) == 1
+    assert len(high.crossings.rates) == 1
     assert high.high == math.inf
     assert 0.05 < high.low < 0.75
     low = crossover(*two(np.random.default_rng(3), 24, 0.055, noise=1.0), "psnr", resamples=200)
-    texts = [[cell.text for cell in line] for line in table([high, low], "anchor", "psnr", "set").lines]
-    assert texts[0][2].endswith(f", > {high.found.shared[1]:.3g}]")
+    texts = [[cell.text for cell in line] for line in crossover_table([high, low], "anchor", "psnr", "set").lines]
+    assert texts[0][2].endswith(f", > {high.crossings.shared[1]:.3g}]")
     assert texts[0][3:5] == ["mine", "anchor"]
-    if low.found.rates:
+    if low.crossings.rates:
         assert low.low == -math.inf
-        assert f"[< {low.found.shared[0]:.3g}, " in texts[1][2]
+        assert f"[< {low.crossings.shared[0]:.3g}, " in texts[1][2]
     else:
         assert texts[1][2] == "none"
 
@@ -170,11 +171,11 @@ def test_crossing_all_over_has_no_interval() -> None:
     found = crossover(anchor, test, "psnr", resamples=200)
     assert found.agree < 0.9
     assert math.isnan(found.low)
-    made = table([found], "anchor", "psnr", "set")
-    if len(found.found.rates) == 1:
+    made = crossover_table([found], "anchor", "psnr", "set")
+    if len(found.crossings.rates) == 1:
         assert "resamples cross several times, or the other way round" in made.notes[0]
     else:
-        assert made.lines[0][2].text.count(",") == max(0, len(found.found.rates) - 1)
+        assert made.lines[0][2].text.count(",") == max(0, len(found.crossings.rates) - 1)
 
 
 def test_pooled_psnr_crosses_where_its_decibels_do() -> None:
@@ -186,15 +187,15 @@ def test_pooled_psnr_crosses_where_its_decibels_do() -> None:
         for name, errors in zip("ab", of, strict=True)
     ]
     found = crossover(*curves, "psnr-pooled", resamples=20)
-    assert found.found.rates == pytest.approx([0.13], rel=1e-9)
-    assert found.found.first == 1
+    assert found.crossings.rates == pytest.approx([0.13], rel=1e-9)
+    assert found.crossings.first == 1
     assert (found.low, found.high) == pytest.approx((0.13, 0.13), rel=1e-9)
 
 
 def test_few_images_have_a_crossing_and_no_interval() -> None:
     """Of three images, resamples lie between the smallest and the largest, whatever the truth."""
     found = crossover(*two(np.random.default_rng(5), 7), "psnr", resamples=50)
-    assert len(found.found.rates) == 1
+    assert len(found.crossings.rates) == 1
     assert math.isnan(found.low)
     assert found.reason == "7 images, and resamples of fewer than 8 tell too little"
     assert math.isfinite(found.agree)
@@ -207,9 +208,9 @@ def test_images_that_both_have_whole() -> None:
     assert crossover(anchor, an_image_curve("mine", test.rates, values), "psnr", resamples=20).images == 5
     values[:] = math.nan
     none = crossover(anchor, an_image_curve("mine", test.rates, values), "psnr")
-    assert none.found.reason == "no image has all points of both curves"
+    assert none.crossings.reason == "no image has all points of both curves"
     one = crossover(anchor.of(anchor.images[:1]), test.of(test.images[:1]), "psnr")
-    assert one.found.rates
+    assert one.crossings.rates
     assert one.reason == "one image has no interval"
 
 
@@ -225,7 +226,7 @@ def test_the_table_says_what_there_is() -> None:
             "loose", 24, Crossings((0.2,), -1, shared), agree=0.5, reason="9 of 20 resamples cross several times"
         ),
     ]
-    made = table(found, "anchor", "lpips/alex", "set")
+    made = crossover_table(found, "anchor", "lpips/alex", "set")
     texts = {line[0].text: [cell.text for cell in line[2:5]] for line in made.lines}
     assert texts == {
         "one": ["0.2 [0.15, 0.3]", "one", "anchor"],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rdpbench.errors import MetricError, StoreCorrupt
-from rdpbench.results.store.features import FeatureStore, Made, kind_of, load
+from rdpbench.results.store.log import Extracted, FeatureStore, kind_of, load_arrays
 
 KIND = kind_of("inception/test", "0" * 64)
 
@@ -21,7 +21,7 @@ def arrays(count: int, rows: int = 1) -> list[np.ndarray]:
 def write(store: FeatureStore, session: str, made: list[np.ndarray], first: int = 0) -> None:
     writer = store.writer(session)
     for number, array in enumerate(made, first):
-        writer.append(Made(KIND, f"s{number}", array))
+        writer.append(Extracted(KIND, f"s{number}", array))
     writer.close()
 
 
@@ -32,11 +32,9 @@ def test_arrays_of_several_sessions_come_back_in_any_order(tmp_path: Path) -> No
     write(store, "a", [], 0)
     places = store.places(KIND)
     order = [5, 0, 3, 1, 4, 2]
-    for number, array in zip(order, load(places, [f"s{n}" for n in order]), strict=True):
+    for number, array in zip(order, load_arrays(places, [f"s{n}" for n in order]), strict=True):
         assert array.dtype == np.float32
         assert np.array_equal(array, made[number])
-    for place in places.values():
-        place.check()
     assert store.kinds() == [KIND]
 
 
@@ -47,7 +45,7 @@ def test_counts_are_compressed_and_exact(tmp_path: Path) -> None:
     write(store, "a", [counts, counts.T.copy()])
     places = store.places(KIND)
     assert sum(place.bytes for place in places.values()) < 5000
-    first, second = load(places, ["s0", "s1"])
+    first, second = load_arrays(places, ["s0", "s1"])
     assert np.array_equal(first, counts)
     assert np.array_equal(second, counts.T)
     with pytest.raises(ValueError, match="read-only"):
@@ -60,9 +58,9 @@ def test_a_kill_between_bytes_and_line_loses_one_array_and_no_other(tmp_path: Pa
     with (tmp_path / KIND / "a.bin").open("ab") as file:
         file.write(b"half an arr")  # killed before the line
     write(store, "a", made[2:3], 2)  # the same session goes on behind it
-    assert [np.array_equal(x, y) for x, y in zip(load(store.places(KIND), ["s0", "s1", "s2"]), made, strict=False)] == [
-        True
-    ] * 3
+    assert [
+        np.array_equal(x, y) for x, y in zip(load_arrays(store.places(KIND), ["s0", "s1", "s2"]), made, strict=False)
+    ] == [True] * 3
     with (tmp_path / KIND / "a.jsonl").open("ab") as file:
         file.write(b'{"subject":"s9","at":0')  # killed within the line
     assert set(store.places(KIND)) == {"s0", "s1", "s2"}
@@ -75,7 +73,7 @@ def test_bytes_that_were_lost_are_not_promised(tmp_path: Path) -> None:
     binary.write_bytes(binary.read_bytes()[:-1])
     assert set(store.places(KIND)) == {"s0", "s1"}
     with pytest.raises(MetricError, match="1 of 2 images are missing"):
-        load(store.places(KIND), ["s0", "s2"])
+        load_arrays(store.places(KIND), ["s0", "s2"])
 
 
 def test_a_changed_byte_is_found_and_named(tmp_path: Path) -> None:
@@ -86,9 +84,9 @@ def test_a_changed_byte_is_found_and_named(tmp_path: Path) -> None:
     data[40] ^= 1
     binary.write_bytes(data)
     places = store.places(KIND)
-    places["s0"].check()
+    load_arrays(places, ["s0"])
     with pytest.raises(StoreCorrupt, match=r"a\.bin changed after it was written"):
-        places["s1"].check()
+        load_arrays(places, ["s1"])
     (tmp_path / KIND / "a.jsonl").write_text('{"subject": 1}\n')
     with pytest.raises(StoreCorrupt, match="no record of features"):
         store.places(KIND)
@@ -97,7 +95,7 @@ def test_a_changed_byte_is_found_and_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bad", [np.empty((0, 8), np.float32), np.full((1, 8), np.nan, np.float32)])
 def test_arrays_that_nobody_could_use_are_refused(tmp_path: Path, bad: np.ndarray) -> None:
     with pytest.raises(MetricError, match="empty or not finite"):
-        FeatureStore(tmp_path).writer("a").append(Made(KIND, "s0", bad))
+        FeatureStore(tmp_path).writer("a").append(Extracted(KIND, "s0", bad))
 
 
 def test_thirty_thousand_arrays_need_few_files_and_no_copy(tmp_path: Path) -> None:
@@ -105,10 +103,10 @@ def test_thirty_thousand_arrays_need_few_files_and_no_copy(tmp_path: Path) -> No
     writer = store.writer("a")
     one = np.ones((1, 64), np.float32)
     for number in range(30_000):
-        writer.append(Made(KIND, f"s{number}", one))
+        writer.append(Extracted(KIND, f"s{number}", one))
     writer.close()
     before = len(list(Path("/proc/self/fd").iterdir()))
-    found = load(store.places(KIND), [f"s{n}" for n in range(30_000)])
+    found = load_arrays(store.places(KIND), [f"s{n}" for n in range(30_000)])
     assert len(list(Path("/proc/self/fd").iterdir())) - before <= 2
     assert not found[17].flags.owndata
     assert len(found) == 30_000

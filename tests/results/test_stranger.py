@@ -96,7 +96,7 @@ def stranger(honest: Store, tmp_path: Path) -> Stranger:
         writer = Store(out).writer("20260101T000000000000-x-1")
         for number, row in enumerate(contents.rows.values()):
             scores = [vars(scored(number, one)) for one in contents.scores.values() if one.task_key == row.task_key]
-            writer.append({"row": change(number, row).record(), "scores": scores})
+            writer.append({"row": vars(change(number, row)), "scores": scores})
         for record in more:
             writer.append(record)
         writer.close()
@@ -237,7 +237,7 @@ def test_a_row_gives_no_program_to_a_codec_that_the_user_names(
     writer = store.writer(store.new_session())
     for row in store.read().rows.values():
         options = json.dumps({"program": f"touch {tmp_path}/PROOF", "level": 7})
-        writer.append({"row": dataclasses.replace(row, options=options, time="later").record()})
+        writer.append({"row": vars(dataclasses.replace(row, options=options, time="later"))})
     writer.close()
     capsys.readouterr()
     assert here(*named) == 1
@@ -289,7 +289,7 @@ def test_values_of_a_metric_of_ones_own_are_read_without_it(
         path.unlink()
     writer = store.writer(store.new_session())
     for row in contents.rows.values():
-        writer.append({"row": row.record()})
+        writer.append({"row": vars(row)})
     for score in contents.scores.values():
         writer.append({"scores": [vars(score)]})
     writer.close()

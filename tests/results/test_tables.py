@@ -16,7 +16,7 @@ import pytest
 from rdpbench.results.stats.current import gather
 from rdpbench.results.stats.points import Points
 from rdpbench.results.store.schema import Row, Score
-from rdpbench.results.tables import Cell, Table, at_equal_rates, latency, latex, markdown, measured, terminal
+from rdpbench.results.tables import Cell, Table, Terminal, at_equal_rates, latency, latex, markdown, measured
 
 NASTY = r"a_b%c&d#e$f{g}h~i^j\k|l<m>*n [o] `p`"
 
@@ -226,7 +226,7 @@ def test_terminal_shows_names_as_they_are() -> None:
     from rich.console import Console
 
     console = Console(width=200, file=io.StringIO())
-    console.print(terminal(TABLE))
+    console.print(Terminal(TABLE))
     assert isinstance(console.file, io.StringIO)
     assert NASTY in console.file.getvalue()
 
@@ -239,7 +239,7 @@ def test_a_narrow_terminal_cuts_no_number(width: int) -> None:
     texts = [f"{n}.2345 ±0.0{n}†" for n in range(9)]
     table = Table("caption", header, ((Cell("jpeg"), Cell("quality 50"), *map(Cell, texts)),), ("a note",))
     console = Console(width=width, file=io.StringIO())
-    console.print(terminal(table))
+    console.print(Terminal(table))
     assert isinstance(console.file, io.StringIO)
     shown = console.file.getvalue()
     assert all(text in shown for text in (*texts, *header, "caption", "a note"))

@@ -23,10 +23,10 @@ from rdpbench.codecs.diffusion.textual_inversion import codec as textual_inversi
 from rdpbench.config.bench import read
 from rdpbench.errors import CodecError, MissingNeed
 from rdpbench.paths import available
+from rdpbench.results.store.keys import axis_of, build, codec_identity, definition
 from rdpbench.results.store.schema import AS_RAN, Row
 from rdpbench.results.store.store import Store
-from rdpbench.runners.rows import configuration
-from rdpbench.runners.task import axis_of, build, definition, identity
+from rdpbench.runners.task import configuration
 from rdpbench.setting import CodecSetting
 
 PAINTERS = {
@@ -123,7 +123,7 @@ def test_no_option_is_left_out_and_no_key_moves(name: str) -> None:
     axis = axis_of(setting)
     rate = (setting.rates or axis.points)[0] if axis else None
     try:
-        keyed = json.loads(identity(setting, rate))
+        keyed = json.loads(codec_identity(setting, rate))
     except MissingNeed as error:
         pytest.skip(f"a program is missing: {error}")
     stated, codec = as_it_ran(configuration(setting, rate)), build(setting, rate)
@@ -385,7 +385,7 @@ def test_what_the_environment_holds_is_not_in_the_record(
     assert "data.options.path=${oc.env:PLACE}/a-secret-place" in record["command"]
     # Rows have what was typed, too, and the bitstream is that of what it stood for.
     [row] = rows_of(tmp_path)
-    assert "4:4:4" not in json.dumps(row.record())
+    assert "4:4:4" not in json.dumps(vars(row))
     assert as_it_ran(row.configuration)["chroma"] == json.loads(row.options)["chroma"] == "${oc.env:CHROMA}"
     assert here(*line[:-1], "codec.options.chroma='4:4:4'", "run=literal") == 0
     [literal] = Store(tmp_path / "results/runs/literal").read().rows.values()

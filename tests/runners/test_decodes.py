@@ -17,8 +17,16 @@ from rdpbench.metrics.contract import DecodesMetric
 from rdpbench.metrics.diversity import METRICS, Deviation, pixel_deviation
 from rdpbench.results.store.schema import Score
 from rdpbench.results.store.store import Store
-from rdpbench.runners.coding import Named
-from rdpbench.runners.decodes import DETERMINISTIC, decode_further, decode_seed, fingerprint, is_stochastic, note, noted
+from rdpbench.runners.coding import (
+    DETERMINISTIC,
+    Named,
+    decode_further,
+    decode_seed,
+    fingerprint,
+    is_stochastic,
+    note_of,
+    noted,
+)
 from rdpbench.runners.verify import verify
 from rdpbench.setting import CodecSetting
 
@@ -119,7 +127,7 @@ def test_seeds_follow_from_the_bitstream_and_the_number() -> None:
 
 def test_notes_are_read_again() -> None:
     images = [np.full((4, 5, 3), value, np.uint8) for value in (1, 2, 3)]
-    values = [Score(str(k), "t", f"diversity/deviation/{k}", 1.0, note=note(images[: k - 1])) for k in (2, 4)]
+    values = [Score(str(k), "t", f"diversity/deviation/{k}", 1.0, note=note_of(images[: k - 1])) for k in (2, 4)]
     assert noted(values) == (4, fingerprint(images))
     assert noted([*values, Score("p", "t", "psnr", 30.0, note="a caption was cut")]) == (4, fingerprint(images))
     assert noted([Score("d", "t", "diversity/deviation/3", 0.0, note=DETERMINISTIC)]) is None
@@ -284,7 +292,7 @@ def test_decodes_that_cannot_be_repeated_are_found(
     assert len(found.decoded) == 2, "the reconstructions themselves are right"
     # Found at the end of a run, such a value is taken back; the row is good.
     assert here(*line, "verify=9", "run=again") == 1
-    assert capsys.readouterr().out.count("FOUND Unrepeatable step 32") == 2
+    assert capsys.readouterr().out.count("FOUND Unrepeatable, step 32") == 2
     contents = Store(tmp_path / "results/runs/again").read()
     assert {(row.status, row.verified) for row in contents.rows.values()} == {("ok", "fresh_process")}
     refuted = [one for one in contents.scores.values() if one.metric == "diversity/deviation/3"]

@@ -212,7 +212,7 @@ def test_label_maps_among_the_images_are_no_images(tmp_path: Path, own: Path) ->
 @pytest.mark.parametrize(("metric", "kind"), [("miou/eomt-small", "panoptic"), ("miou/maskformer-stuff", "stuff")])
 def test_coco_says_which_label_maps(metric: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rdpbench.datasets.coco import COCO
-    from rdpbench.runners.beside import KINDS
+    from rdpbench.runners.sets import KINDS
 
     monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path))
     classes = registry.load("metric", metric).classes  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from rdpbench.results.store.parts import read_parts
+from rdpbench.results.store.log import read_part
 from rdpbench.results.store.store import Contents, Store
 
 VOLATILE = {"session", "time", "encode_s", "decode_s", "score_s", "peak_memory_mb", "verified"}
@@ -88,7 +88,7 @@ class Runs:
 def values(contents: Contents) -> dict[str, Any]:
     """All that must be equal."""
     rows = {
-        key: {name: value for name, value in row.record().items() if name not in VOLATILE}
+        key: {name: value for name, value in vars(row).items() if name not in VOLATILE}
         for key, row in contents.rows.items()
     }
     scores = {key: {**vars(score), "session": ""} for key, score in contents.scores.items()}
@@ -100,7 +100,7 @@ def check(runs: Runs, killed: str, whole: str, tasks: int) -> None:
     contents = store.read()
     assert len(contents.rows) == tasks
     assert values(contents) == values(runs.store(whole).read())
-    assert list(store.read_parts()) == []
+    assert list(store.parts.glob("*.jsonl")) == []
     from pyarrow import parquet
 
     keys = parquet.read_table(store.folder / "rows.parquet", columns=["task_key"])["task_key"].to_pylist()
@@ -187,7 +187,7 @@ def test_control_c_stores_what_was_finished(tmp_path: Path, images: Any, environ
         runs.wait_for_records("killed", 2, process)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(60) == 130
-    parts = list(read_parts(runs.store("killed").parts))
+    parts = [read_part(path) for path in sorted(runs.store("killed").parts.glob("*.jsonl"))]
     assert [part.closed for part in parts] == [True]
     assert 2 <= len(parts[0].records) < 24
     assert runs.finish("killed") == 0

@@ -194,7 +194,7 @@ def test_what_an_earlier_version_did_not_look_for_is_searched_again(own: Path, t
             path.unlink()
         writer = store.writer(store.new_session())
         scores = [vars(score) for score in right.scores.values()] if before is far else []
-        writer.append({"row": before.record(), "scores": [{**score, "value": 99.0} for score in scores]})
+        writer.append({"row": vars(before), "scores": [{**score, "value": 99.0} for score in scores]})
         writer.close()
         assert (
             "again     Dips: 1 tasks are stored, but their search did not look at all settings"
@@ -295,7 +295,7 @@ def test_sets_seeds_and_captions_are_searched_once(own: Path, told: Any, search:
 
 def test_keys_of_targets_hold_only_what_changes_them(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rdpbench.config.bench import read
-    from rdpbench.runners.grid import list_tasks
+    from rdpbench.runners.task import list_tasks
 
     monkeypatch.chdir(own)
     picture(own / "set", "a", 32, 32)

@@ -55,7 +55,7 @@ def test_a_flipped_byte_in_a_bitstream(run: Store, rdpbench: Any, here: Any) -> 
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     done = rdpbench("verify", "folder-pictures", code=1)
-    assert f"FOUND jpeg quality {row.rate:g} {row.image}: bitstream" in done.stdout
+    assert f"FOUND jpeg, quality {row.rate:g}, {row.image}: bitstream" in done.stdout
     assert row.bitstream_sha256 in done.stdout
     assert "1 findings" in done.stdout
     # A run that needs these bytes stops and says what to do; once they are deleted, it makes them again.
@@ -158,7 +158,7 @@ def part_of(run: Store) -> Path:
     writer = run.writer("20260101T000000-here-1")
     for row in contents.rows.values():
         scores = [vars(one) for one in contents.scores.values() if one.task_key == row.task_key]
-        writer.append({"row": row.record(), "scores": scores})
+        writer.append({"row": vars(row), "scores": scores})
     writer.close()
     return writer.path
 

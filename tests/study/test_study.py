@@ -20,8 +20,8 @@ import pytest
 from rdpbench.errors import ConfigError, MissingNeed, StoreCorrupt, UnknownName, VotesRefused
 from rdpbench.image import pixel_sha256, read_image
 from rdpbench.results.store.store import Store
+from rdpbench.study.pack import choose
 from rdpbench.study.scores import score
-from rdpbench.study.stimuli import choose
 from rdpbench.study.votes import Key, read_key, read_votes
 
 Study = Callable[..., str]

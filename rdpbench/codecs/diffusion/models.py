@@ -2,20 +2,9 @@
 
 The VAE computes in single precision always: at half precision SDXL's overflows, and a few values of all others flip.
 
-Tensors of a file into the classes of diffusers and transformers, strictly.
-
-Networks are made without storage and then given the file's tensors, so that a model is never in memory twice. Which
-tensors these are, and that they fit, is decided where it is for all codecs (`rdpbench.codecs.learned.checkpoints`).
-What the years changed is put right by name:
-
-- transformers 5 lost the ``text_model.`` in front of the text tower's names (not where there is a projection);
-- text towers of before 4.31 hold the numbers of their positions, which are dropped;
-- VAEs of 2022 call the parts of their attention ``query``, ``key``, ``value`` and ``proj_attn``.
-
-Seeded random weights in the real classes: every pipeline runs without a download, and never gives a picture.
-
-``random`` keeps the blocks of the published network and makes them narrow; ``random-full`` keeps their width. What
-training starts at zero (ControlNet's last layers) is drawn too, as it would otherwise not be there.
+``weights=random`` draws seeded weights in the real classes, which never give a picture: the blocks of the published
+network, made narrow; ``random-full`` keeps their width. What training starts at zero (ControlNet's last layers) is
+drawn too, as it would otherwise not be there.
 """
 
 from __future__ import annotations
@@ -23,7 +12,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -52,8 +41,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 _ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-
-
 Given = ParamSpec("Given")
 Made = TypeVar("Made")
 
@@ -72,18 +59,17 @@ def trainable(load: Callable[Given, Made]) -> Callable[Given, Made]:
 
 
 def vae_name(name: str) -> str:
-    """Today's name of a tensor of a VAE.
+    """Today's name of a tensor of a VAE: those of 2022 call the parts of their attention otherwise.
 
     >>> vae_name("encoder.mid_block.attentions.0.proj_attn.bias")
     'encoder.mid_block.attentions.0.to_out.0.bias'
     """
-    return re.sub(
-        r"(\.attentions\.\d+\.)(query|key|value|proj_attn)(?=\.)", lambda old: old[1] + _ATTENTION[old[2]], name
-    )
+    part = r"(\.attentions\.\d+\.)(query|key|value|proj_attn)(?=\.)"
+    return re.sub(part, lambda old: old[1] + _ATTENTION[old[2]], name)
 
 
 def text_name(name: str) -> str:
-    """Today's name of a tensor of a text tower without projection.
+    """The name of a tensor of a text tower without projection since transformers 5.
 
     >>> text_name("text_model.final_layer_norm.bias")
     'final_layer_norm.bias'
@@ -106,24 +92,14 @@ def narrow(layout: Layout) -> Layout:
     32
     """
     blocks = len(layout.unet.get("down_block_types", ())) or 4
-    towers = len(layout.texts)
-    unet: Mapping[str, Any] = {
-        **layout.unet,
-        "block_out_channels": (8, 8, 16, 16)[:blocks],
-        "layers_per_block": 1,
-        "norm_num_groups": 4,
-        "cross_attention_dim": 32 * towers,
-        "attention_head_dim": 2,
-    }
+    thin = {"layers_per_block": 1, "norm_num_groups": 4}
+    unet = {**layout.unet, **thin, "block_out_channels": (8, 8, 16, 16)[:blocks], "attention_head_dim": 2}
+    unet["cross_attention_dim"] = 32 * len(layout.texts)
     if layout.pooled:
-        unet = {
-            **unet,
-            "transformer_layers_per_block": 1,
-            "addition_time_embed_dim": 8,
-            "projection_class_embeddings_input_dim": 6 * 8 + 24,
-        }
-    vae = {**layout.vae, "block_out_channels": (8, 8, 8, 8), "layers_per_block": 1, "norm_num_groups": 4}
-    texts = tuple({**one, **_TEXT, "projection_dim": 24} for one in layout.texts)
+        unet |= {"transformer_layers_per_block": 1, "addition_time_embed_dim": 8}
+        unet["projection_class_embeddings_input_dim"] = 6 * 8 + 24
+    vae = {**layout.vae, **thin, "block_out_channels": (8, 8, 8, 8)}
+    texts = tuple({**text, **CLIP_TEXT} for text in layout.texts)
     pads = tuple(pad and TINY_TOKENS - 1 for pad in layout.pads)
     return replace(layout, unet=unet, vae=vae, texts=texts, pads=pads, tokens=TINY_TOKENS)
 
@@ -173,8 +149,8 @@ class Models:
     @property
     def dtype(self) -> torch.dtype:
         """Of the U-Net and the text towers."""
-        found: torch.dtype = next(self.unet.parameters()).dtype
-        return found
+        dtype: torch.dtype = next(self.unet.parameters()).dtype
+        return dtype
 
     @property
     def factor(self) -> int:
@@ -184,8 +160,8 @@ class Models:
 
 def layout(base: str, weights: str) -> Layout:
     """The sizes of a base model: published, of a folder, or narrow."""
-    found = bases.layout_of(base) if bases.is_path(base) else BASES[base].layout
-    return narrow(found) if weights == "random" else found
+    sizes = bases.layout_of(base) if bases.is_path(base) else BASES[base].layout
+    return narrow(sizes) if weights == "random" else sizes
 
 
 def family(base: str) -> Family:
@@ -215,7 +191,7 @@ def load(base: str, weights: str = "official", precision: str = "float32", devic
 
     Args:
         base: a name of `BASES`, or a folder that ``diffusers`` saved.
-        weights: ``official``, ``random`` or ``random-full``.
+        weights: one of `WEIGHTS`.
         precision: of the U-Net and the text towers, one of `PRECISIONS`.
         device: where they compute.
 
@@ -239,11 +215,12 @@ def _load(base: str, weights: str, precision: str, device: str, file: str) -> Mo
     unet = make("unet", lambda: networks.UNet2DConditionModel.from_config(dict(sizes.unet)), base, weights, dtype)
 
     def shared(part: str, build: Callable[[], Any], kind: str) -> Any:
-        mark = part_identity(part, base) if weights == "official" else f"{weights} {base}"
+        # The same bytes in two models are one network.
+        mark = _source(part, base).named_identity if weights == "official" else f"{weights} {base}"
         return kept((part, mark, kind, device), lambda: make(part, build, base, weights, type_of(kind)).to(device))
 
     vae = shared("vae", lambda: networks.AutoencoderKL.from_config(dict(sizes.vae)), "float32")
-    builders = [lambda at=at: text_tower(sizes, at) for at in range(len(sizes.texts))]
+    builders = [lambda number=number: text_tower(sizes, number) for number in range(len(sizes.texts))]
     texts = [shared(part, build, precision) for part, build in zip(("text", "text 2"), builders, strict=False)]
     words = clip_vocabulary() if weights == "official" else byte_vocabulary(sizes.tokens)
     if words.size != sizes.tokens:
@@ -258,10 +235,10 @@ def kept(key: tuple[str, ...], build: Callable[[], Any]) -> Any:
     (3, 3, 3)
     """
     if key not in _KEPT:
-        made = build()
+        network = build()
         while len(_KEPT) >= KEPT:
             _KEPT.popitem(last=False)
-        _KEPT[key] = made
+        _KEPT[key] = network
     _KEPT.move_to_end(key)
     return _KEPT[key]
 
@@ -284,11 +261,6 @@ def make(part: str, build: Callable[[], Any], base: str, weights: str, dtype: to
     return load_strictly(build, source.read(), source.id, dtype, rename=rename)
 
 
-def part_identity(part: str, base: str) -> str:
-    """The hash of a part's file: the same bytes in two models are one network."""
-    return _source(part, base).named_identity
-
-
 def _source(part: str, base: str) -> OwnFolder | Weights:
     if not bases.is_path(base):
         return Weights(next(card for card in BASES[base].card.cards if card.file == TENSORS[part]))
@@ -297,11 +269,7 @@ def _source(part: str, base: str) -> OwnFolder | Weights:
 
 
 def controlnet_source(controlnet: str, base: str, sketch: str) -> OwnFolder | Weights:
-    """Where the ControlNet of a base model and kind of sketch comes from.
-
-    Raises:
-        ConfigError: none is known for them, and none was given.
-    """
+    """Where the ControlNet of a base model and kind of sketch comes from; `ConfigError` if none is known."""
     if controlnet:
         return OwnFolder(controlnet)
     card = CONTROLNETS.get((family(base), sketch))
@@ -346,5 +314,5 @@ def type_of(precision: str) -> torch.dtype:
     """
     import torch
 
-    found: torch.dtype = getattr(torch, precision)
-    return found
+    dtype: torch.dtype = getattr(torch, precision)
+    return dtype

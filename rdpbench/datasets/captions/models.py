@@ -54,16 +54,8 @@ CODE = 1
 
 # What `transformers` reads of a folder; a README or another framework's weights change no caption.
 _READ = (
-    "config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "generation_config.json",
-    "tokenizer*.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "model*.safetensors",
+    *("config.json", "preprocessor_config.json", "processor_config.json", "generation_config.json", "tokenizer*.json"),
+    *("special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "model*.safetensors"),
     "model.safetensors.index.json",
 )
 
@@ -179,13 +171,7 @@ def label(card: ModelCard, settings: Settings) -> str:
 
 
 def revision(card: ModelCard, settings: Settings) -> str:
-    """The pinned commit, or ``sha256:`` over the files of the user's own folder.
-
-    It does not need the pinned model to be here: captions that it made earlier are found without it.
-
-    Raises:
-        MissingNeed: the user's folder lacks files.
-    """
+    """The pinned commit, whether the model is here or not, or ``sha256:`` over the files of the user's own folder."""
     folder = _own_folder(card, settings)
     if folder is None:
         return card.card.revision
@@ -196,11 +182,7 @@ def revision(card: ModelCard, settings: Settings) -> str:
 
 
 def locate(card: ModelCard, settings: Settings) -> Path:
-    """The folder that `transformers` loads the model from, its files complete.
-
-    Raises:
-        MissingNeed: it is nowhere, or files of it are missing or damaged; says what to get, from where and how.
-    """
+    """The folder that `transformers` loads the model from; `MissingNeed` if it is not here, whole and undamaged."""
     own = _own_folder(card, settings)
     folder = own or hub_folder(card.repository, card.card.revision)
     if not folder.is_dir():
@@ -248,9 +230,9 @@ def _check_files(card: ModelCard, folder: Path) -> None:
         wanted += sorted(set(_json(index, card)["weight_map"].values()))
     if missing := [name for name in wanted if not (folder / name).is_file()]:
         raise MissingNeed(f"{folder} lacks {', '.join(missing)} of {card.name!r}\n{how_to_get(card)}")
-    found = _json(folder / "config.json", card).get("model_type")
-    if found != card.architecture:
-        raise ConfigError(f"{folder} holds a model of type {found!r}; captions={card.name} needs {card.architecture!r}")
+    kind = _json(folder / "config.json", card).get("model_type")
+    if kind != card.architecture:
+        raise ConfigError(f"{folder} holds a model of type {kind!r}; captions={card.name} needs {card.architecture!r}")
 
 
 def _json(path: Path, card: ModelCard) -> dict[str, Any]:
@@ -266,9 +248,9 @@ def _check_blobs(card: ModelCard, folder: Path) -> None:
     """The Hugging Face cache names large files by their sha256."""
     for path in sorted(folder.glob("*.safetensors")):
         name = path.resolve().name
-        if re.fullmatch("[0-9a-f]{64}", name) and (found := content_sha256(path)) != name:
+        if re.fullmatch("[0-9a-f]{64}", name) and (sha256 := content_sha256(path)) != name:
             raise MissingNeed(
-                f"{path.name} of {card.name!r} is damaged: sha256 {found}, expected {name}; remove {path.resolve()}\n"
+                f"{path.name} of {card.name!r} is damaged: sha256 {sha256}, expected {name}; remove {path.resolve()}\n"
                 f"{how_to_get(card)}"
             )
 
@@ -283,20 +265,20 @@ def describe(
 
     Args:
         card: the model.
-        entries: images with the hash of the pixels that the codec will see; the model sees the same.
+        entries: images with the hash of the pixels that the codec, and the model, will see.
         protocol: what the pixels are read under.
         settings: how captions are made.
-        progress: called with the images that have a caption and all images, in place of a bar or lines.
+        progress: called with what is done and all, in place of a bar or lines.
 
     Raises:
         MissingNeed: the model is not here, and captions are missing.
         ImageError: an image has changed since it was indexed.
     """
     made_by = identity(card, settings)
-    made = cache.get({entry.sha256 for entry in entries}, made_by)
-    left = {entry.sha256: entry for entry in entries if entry.sha256 not in made}  # equal pixels: once
+    captions = cache.get({entry.sha256 for entry in entries}, made_by)
+    left = {entry.sha256: entry for entry in entries if entry.sha256 not in captions}  # equal pixels: once
     if not left:
-        return made
+        return captions
     folder, name = locate(card, settings), label(card, settings)
     if progress is None:
         print(f"captioning {len(left)} images with {name} on {settings.device}; captions are cached", file=sys.stderr)
@@ -305,10 +287,10 @@ def describe(
     with show_progress("", len(left), "captions", progress) as shown:
         done = 0
         while batch := list(islice(waiting, settings.batch)):
-            made |= _describe_batch(captioner, batch, protocol, made_by)
+            captions |= _describe_batch(captioner, batch, protocol, made_by)
             done += len(batch)
             shown(done, len(left))
-    return made
+    return captions
 
 
 def _describe_batch(captioner: Captioner, batch: Sequence[Entry], protocol: str, made_by: str) -> dict[str, Made]:
@@ -332,20 +314,16 @@ def _pixels(entry: Entry, protocol: str) -> Image:
 
 
 class Captioner:
-    """A loaded model: images to texts.
-
-    Args:
-        card: which architecture it is.
-        folder: its files.
-        settings: how captions are made.
-
-    Raises:
-        MissingNeed: files that are damaged, or that do not fill the model.
-    """
+    """A model loaded from a folder: images to texts; `MissingNeed` for files that are damaged or do not fill it."""
 
     def __init__(self, card: ModelCard, folder: Path, settings: Settings) -> None:
         import torch
-        from transformers import AutoTokenizer, BlipImageProcessorPil
+        from transformers import (
+            AutoTokenizer,
+            Blip2ForConditionalGeneration,
+            BlipForConditionalGeneration,
+            BlipImageProcessorPil,
+        )
 
         self._settings = settings
         self._device = torch.device(settings.device)
@@ -353,7 +331,9 @@ class Captioner:
             # trust_remote_code is spelled out: left open, it asks on a terminal.
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             self._prepare = BlipImageProcessorPil.from_pretrained(folder, local_files_only=True)
-            self._model = _load_model(card, folder, settings).to(self._device).eval()
+            cls: Any = Blip2ForConditionalGeneration if card.architecture == "blip-2" else BlipForConditionalGeneration
+            model = load_pretrained(cls, folder, _float(settings), leftovers=True, error=MissingNeed)
+            self._model = model.to(self._device).eval()
         except Exception as error:  # damage trips parsers of JSON, tokenizers and safetensors in many ways
             raise MissingNeed(
                 f"cannot load {card.name!r} from {folder}: {type(error).__name__}: {error}\n{how_to_get(card)}"
@@ -399,13 +379,6 @@ class Captioner:
         # Reading the texts waits for the device.
         texts = self._tokenizer.batch_decode(written[:, start:].cpu(), skip_special_tokens=True)
         return [text.strip() for text in texts]
-
-
-def _load_model(card: ModelCard, folder: Path, settings: Settings) -> Any:
-    from transformers import Blip2ForConditionalGeneration, BlipForConditionalGeneration
-
-    cls: Any = Blip2ForConditionalGeneration if card.architecture == "blip-2" else BlipForConditionalGeneration
-    return load_pretrained(cls, folder, _float(settings), leftovers=True, error=MissingNeed)
 
 
 def _float(settings: Settings) -> torch.dtype:

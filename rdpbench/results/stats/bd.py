@@ -1,16 +1,15 @@
-"""Bjøntegaard deltas of two rate-quality curves: BD-rate and BD-metric, with a reason where there is no number.
+"""Curves of rate and quality: Bjøntegaard deltas of two, and interpolation between the points of one.
 
 BD-rate is the mean difference in rate at equal quality, in percent, over the qualities that both curves reach. It needs
 the rate as a function of the quality: the metric must rise (or fall, where lower is better) strictly from point to
-point. Perceptual metrics of generative codecs often are flat or turn round; a cubic through such points is a number all
-the same (862 % in one case). There the answer here is NaN and a reason, and *BD-metric* is the one to use: the mean
-difference in quality at equal rate, over the common range of log rates, which asks for nothing of the metric.
+point. Perceptual metrics of generative codecs often are flat or turn round; a cubic through such points still gives a
+number (862 % in one case). Here the answer is then NaN and a reason, and *BD-metric* is the one to use: the mean
+difference in quality at equal rate, over the common range of log rates, which asks nothing of the metric.
 
 Computed by the ``bjontegaard`` package (imported late, as it imports matplotlib). ``pchip`` is the method of the common
 test conditions and the default, ``cubic`` the polynomial of VCEG-M33, ``akima`` what "Beyond Bjøntegaard" recommends.
-Cubic and akima may turn round between points that do not: where the rate then falls by more than 1 % of its (log)
-range, BD-rate is refused, too. BD-metric is, where the metric does not turn at its points and its interpolation turns
-by more than 5 % of its range.
+Cubic and akima may turn round between points that do not. BD-rate is refused where the rate then falls by more than 1 %
+of its (log) range, BD-metric where its interpolation turns by more than 5 % of the metric's range.
 
 Sources: Bjøntegaard, VCEG-M33, 2001; JCTVC-L1100 (common test conditions); Herglotz et al., "Beyond Bjøntegaard: Limits
 of video compression performance comparisons", ICIP 2022.
@@ -19,8 +18,10 @@ of video compression performance comparisons", ICIP 2022.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +35,9 @@ RateValues = Sequence[tuple[float, float]]
 METHODS = ("pchip", "akima", "cubic")
 MINIMUM_POINTS = 4
 NARROW = 0.75
-"""A smaller share of common range makes a comparison that speaks of little of the curves."""
+"""A smaller share of common range makes a comparison that says little of the curves."""
 TURN = 0.01
 """How far an interpolated rate may fall with rising quality, of its log range: published test data need 0.0002."""
-
 SWING = 0.05
 """How far an interpolated metric may turn back with rising rate, of its range: published test data need 0.018."""
 
@@ -82,68 +82,70 @@ def bd_rate(anchor: RateValues, test: RateValues, *, higher_is_better: bool = Tr
     """
     import bjontegaard  # type: ignore[import-untyped]  # the package has no types
 
-    _check_method(method)
-    known = Delta(math.nan, method)
+    delta = _unknown(method)
     try:
         (rates, values), (test_rates, test_values) = _in_order(anchor, "anchor"), _in_order(test, "test")
         _check_monotone(rates, values, higher_is_better, "anchor")
         _check_monotone(test_rates, test_values, higher_is_better, "test")
         overlap, fraction = _overlap(values, test_values, "quality")
-        known = Delta(math.nan, method, "", overlap, fraction)
-        # Negated where lower is better; and brought to 0..1, which spares the polynomial rounding errors.
+        delta = replace(delta, overlap=overlap, fraction=fraction)
+        # Negated where lower is better, and the range of both brought to 0..1, which spares the polynomial rounding.
         sign = 1 if higher_is_better else -1
-        edges = sorted((sign * overlap[0], sign * overlap[1]))
-        scaled, test_scaled, span = _unit(sign * values, sign * test_values, edges)
-        delta, first, second = bjontegaard.bd_rate(
-            *(rates, scaled, test_rates, test_scaled),
-            method=method,
-            require_matching_points=False,
-            interpolators=True,
-            min_overlap=0,
-        )
-        _check_interpolation(first, span, rates, method, "anchor")
-        _check_interpolation(second, span, test_rates, method, "test")
-        return _found(float(delta), known)
+        values, test_values, edges = sign * values, sign * test_values, sorted((sign * overlap[0], sign * overlap[1]))
+        low = min(values.min(), test_values.min())
+        span = max(values.max(), test_values.max()) - low
+        scaled, test_scaled = (values - low) / span, (test_values - low) / span
+        number, *curves = bjontegaard.bd_rate(rates, scaled, test_rates, test_scaled, method=method, **_ASKED)
+        for curve, own, who in zip(curves, (rates, test_rates), ("anchor", "test"), strict=True):
+            steps = np.diff(curve(np.linspace((edges[0] - low) / span, (edges[1] - low) / span, 201)))
+            _check_turn(steps[steps < 0], TURN * math.log10(own[-1] / own[0]), method, who)
+        return _with_number(delta, number)
     except _NoNumber as why:
-        return Delta(math.nan, method, str(why), known.overlap, known.fraction)
+        return replace(delta, reason=str(why))
 
 
 def bd_metric(anchor: RateValues, test: RateValues, *, method: str = "pchip") -> Delta:
     """Mean difference in the metric at equal rate, over the common range of log rates; in the metric's unit.
 
     Positive means that ``test`` has higher values: better for PSNR, worse for LPIPS. The metric need not be monotone.
-
-    NaN with a reason for: fewer than 4 points, values that are not finite, a rate of zero or below, two points at one
-    rate, curves that share no rate.
+    NaN with a reason as for `bd_rate`, and for curves that share no rate.
 
     Raises:
         UnknownName: no such method.
 
     >>> anchor = [(0.1, 0.4), (0.2, 0.3), (0.4, 0.2), (0.8, 0.1)]
-    >>> found = bd_metric(anchor, [(rate, 0.9 * value) for rate, value in anchor])
-    >>> round(found.value, 9), found.fraction
+    >>> delta = bd_metric(anchor, [(rate, 0.9 * value) for rate, value in anchor])
+    >>> round(delta.value, 9), delta.fraction
     (-0.025, 1.0)
     """
     import bjontegaard
 
-    _check_method(method)
-    known = Delta(math.nan, method)
+    delta = _unknown(method)
     try:
         (rates, values), (test_rates, test_values) = _in_order(anchor, "anchor"), _in_order(test, "test")
         (low, high), fraction = _overlap(np.log10(rates), np.log10(test_rates), "rate")
-        known = Delta(math.nan, method, "", (10**low, 10**high), fraction)
-        delta, first, second = bjontegaard.bd_psnr(
-            *(rates, values, test_rates, test_values),
-            method=method,
-            require_matching_points=False,
-            interpolators=True,
-            min_overlap=0,
-        )
-        _check_swing(first, values, (low, high), method, "anchor")
-        _check_swing(second, test_values, (low, high), method, "test")
-        return _found(float(delta), known)
+        delta = replace(delta, overlap=(10**low, 10**high), fraction=fraction)
+        number, *curves = bjontegaard.bd_psnr(rates, values, test_rates, test_values, method=method, **_ASKED)
+        for curve, own, who in zip(curves, (values, test_values), ("anchor", "test"), strict=True):
+            steps = np.diff(own)
+            # What a curve does between points that turn is not known: each method has a guess.
+            if not ((steps > 0).any() and (steps < 0).any()):
+                between = np.diff(curve(np.linspace(low, high, 201)))
+                back = between[between < 0] if steps.sum() > 0 else between[between > 0]
+                _check_turn(back, SWING * float(own.max() - own.min()), method, who)
+        return _with_number(delta, number)
     except _NoNumber as why:
-        return Delta(math.nan, method, str(why), known.overlap, known.fraction)
+        return replace(delta, reason=str(why))
+
+
+_ASKED: dict[str, Any] = {"require_matching_points": False, "interpolators": True, "min_overlap": 0}
+"""Of ``bjontegaard``, which then returns the number and both interpolated curves."""
+
+
+def _unknown(method: str) -> Delta:
+    if method not in METHODS:
+        raise UnknownName("method", method, METHODS)
+    return Delta(math.nan, method)
 
 
 def _in_order(points: RateValues, who: str) -> tuple[Floats, Floats]:
@@ -164,13 +166,11 @@ def _in_order(points: RateValues, who: str) -> tuple[Floats, Floats]:
 
 
 def _check_monotone(rates: Floats, values: Floats, higher_is_better: bool, who: str) -> None:
-    steps = np.diff(values if higher_is_better else -values)
-    wrong = np.flatnonzero(steps <= 0)
+    wrong = np.flatnonzero(np.diff(values if higher_is_better else -values) <= 0)
     if len(wrong):
-        at = int(wrong[0])
+        first, second = (f"{values[n]:.6g} at rate {rates[n]:.4g}" for n in (wrong[0], wrong[0] + 1))
         verb = "rise" if higher_is_better else "fall"
-        points = [f"{values[one]:.6g} at rate {rates[one]:.4g}" for one in (at, at + 1)]
-        raise _NoNumber(f"{who}: the metric does not {verb} from {points[0]} to {points[1]}")
+        raise _NoNumber(f"{who}: the metric does not {verb} from {first} to {second}")
 
 
 def _overlap(first: Floats, second: Floats, what: str) -> tuple[tuple[float, float], float]:
@@ -181,41 +181,73 @@ def _overlap(first: Floats, second: Floats, what: str) -> tuple[tuple[float, flo
     return (float(low), float(high)), float((high - low) / span)
 
 
-def _unit(first: Floats, second: Floats, edges: Sequence[float]) -> tuple[Floats, Floats, tuple[float, float]]:
-    """Both curves' qualities with the range of both as 0 to 1, and the common range on that scale."""
-    low = min(first.min(), second.min())
-    span = max(first.max(), second.max()) - low
-    return (first - low) / span, (second - low) / span, ((edges[0] - low) / span, (edges[1] - low) / span)
-
-
-def _check_interpolation(
-    curve: Callable[[Floats], Floats], span: tuple[float, float], rates: Floats, method: str, who: str
-) -> None:
-    """Rates between the points must rise with quality, as those of the points do."""
-    steps = np.diff(curve(np.linspace(*span, 201)))
-    if -float(steps[steps < 0].sum()) > TURN * math.log10(rates[-1] / rates[0]):
+def _check_turn(back: Floats, most: float, method: str, who: str) -> None:
+    if abs(float(back.sum())) > most:
         raise _NoNumber(f"{who}: the {method} interpolation turns round between the points; take pchip")
 
 
-def _check_swing(
-    curve: Callable[[Floats], Floats], values: Floats, span: tuple[float, float], method: str, who: str
-) -> None:
-    """Where a metric does not turn at its points, it must not turn between them."""
-    steps = np.diff(values)
-    if (steps > 0).any() and (steps < 0).any():
-        return  # what a curve does that turns is not known; each method has a guess
-    between = np.diff(curve(np.linspace(*span, 201)))
-    back = between[between < 0] if steps.sum() > 0 else between[between > 0]
-    if abs(float(back.sum())) > SWING * float(values.max() - values.min()):
-        raise _NoNumber(f"{who}: the {method} interpolation turns round between the points; take pchip")
-
-
-def _found(value: float, known: Delta) -> Delta:
-    if not math.isfinite(value):
+def _with_number(delta: Delta, number: float) -> Delta:
+    if not math.isfinite(number):
         raise _NoNumber("the curves are too far apart for a number")
-    return Delta(value, known.method, "", known.overlap, known.fraction)
+    return replace(delta, value=float(number))
 
 
-def _check_method(method: str) -> None:
-    if method not in METHODS:
-        raise UnknownName("method", method, METHODS)
+# Interpolation: linear in the logarithm of the rate, and nothing beyond the points
+
+
+def usable(rates: Floats, values: Floats) -> tuple[Floats, Floats]:
+    """The points of a curve that can be interpolated, by rising rate."""
+    good = np.isfinite(rates) & np.isfinite(values) & (rates > 0)
+    order = np.argsort(rates[good], kind="stable")
+    return rates[good][order], values[good][order]
+
+
+def value_at(rates: Floats, values: Floats, bpp: float) -> float:
+    """A curve's value at a rate; NaN where its points do not reach it from both sides.
+
+    >>> value_at(np.array([0.1, 0.4]), np.array([30.0, 34.0]), 0.2)
+    32.0
+    """
+    along, there = usable(rates, values)
+    if len(along) == 0 or not along[0] <= bpp <= along[-1]:
+        return math.nan
+    return float(np.interp(math.log(bpp), np.log(along), there))
+
+
+def rate_at(rates: Floats, values: Floats, value: float) -> float:
+    """The rate at which a curve passes a value; NaN if it never does, or more than once.
+
+    A point that has the value counts as passing, although the curve may only touch it there: its rate is measured.
+
+    >>> rate_at(np.array([0.1, 0.4]), np.array([30.0, 34.0]), 32.0)
+    0.2
+    """
+    along, there = usable(rates, values)
+    ahead, logs = there - value, np.log(along)
+    crossings, equal = sign_changes(logs, ahead), logs[ahead == 0]
+    if len(equal):
+        return float(np.exp(equal[0])) if len(equal) == 1 and len(crossings) <= 1 else math.nan
+    return round(float(np.exp(crossings[0])), 12) if len(crossings) == 1 else math.nan
+
+
+def sign_changes(x: Floats, ahead: Floats) -> list[float]:
+    """Where a line through these points passes zero; of a run of zeros the middle, if the signs beside it differ."""
+    places = []
+    for here, there in pairwise(np.flatnonzero(ahead)):
+        if ahead[here] * ahead[there] < 0:
+            if there == here + 1:
+                share = ahead[here] / (ahead[here] - ahead[there])
+                places.append(float(x[here] + share * (x[there] - x[here])))
+            else:
+                places.append(float(x[here + 1] + x[there - 1]) / 2)
+    return places
+
+
+def gap(rates: Floats, bpp: float) -> float:
+    """By which factor the rates differ between which a value at ``bpp`` is interpolated; 1 at a point itself.
+
+    >>> gap(np.array([0.1, 0.4, 0.8]), 0.2)
+    4.0
+    """
+    below, above = rates[rates <= bpp].max(), rates[rates >= bpp].min()
+    return float(above / below)

@@ -22,22 +22,27 @@ from typing import Any
 from rdpbench import registry
 from rdpbench.assets.hashes import files_now
 from rdpbench.errors import RdpbenchError
-from rdpbench.results.stats.meanings import definition_now, is_told, readable
-from rdpbench.results.stats.points import K, Point, Points, Where, point_key
+from rdpbench.results.stats.points import K, Point, Points, Where, definition_now, point_key, readable
+from rdpbench.results.store.keys import codec_identity, codec_identity_of_all, key_of, score_key
 from rdpbench.results.store.schema import AS_RAN, Member, Place, Row, Score, SetScore
 from rdpbench.results.store.store import Contents
-from rdpbench.setting import Setting
+from rdpbench.setting import CodecSetting, Setting
 
 
 def of_store(contents: Contents, members: Iterable[Member] | None = None) -> Points:
     """The points of a whole store; or those that a command's plan names, in its order."""
-    unread: list[str] = []
-    scores, sets = readable(contents, unread)
+    scores, sets, unread = readable(contents)
     if members is not None:
-        rows = [_as(contents.rows[one.task_key], one) for one in members if one.task_key in contents.rows]
-        return gather(rows, scores, sets, unread)
+        planned = [(contents.rows.get(member.task_key), member) for member in members]
+        return gather([_as(row, member) for row, member in planned if row], scores, sets, unread)
     rows, notes = _newest(_placed(contents))
-    notes += _where_they_lie(rows)
+    # Of sets of one name, which files are which.
+    roots: dict[str, dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        roots[row.dataset].setdefault(row.manifest, row.root)
+    for name, lies in roots.items():
+        for manifest, root in lies.items() if len(lies) > 1 else ():
+            notes.append(f"{name}, files {manifest[:8]}: {root or 'not known where'}")
     return gather(rows, scores, sets, [*notes, *unread])
 
 
@@ -48,18 +53,9 @@ def standing(contents: Contents) -> set[tuple[str, Place]]:
 
 def _placed(contents: Contents) -> list[tuple[str, Row]]:
     """Rows at all places that they belong to, each with the session that named it."""
-    named = [one for one in contents.members.values() if one.task_key in contents.rows]
-    members = [(one.session, _as(contents.rows[one.task_key], one)) for one in named]
+    named = [(contents.rows.get(member.task_key), member) for member in contents.members.values()]
+    members = [(member.session, _as(row, member)) for row, member in named if row]
     return [*((row.session, row) for row in contents.rows.values()), *members]
-
-
-def _where_they_lie(rows: Sequence[Row]) -> list[str]:
-    """Of sets of one name, which files are which."""
-    roots: dict[str, dict[str, str]] = defaultdict(dict)
-    for row in rows:
-        roots[row.dataset].setdefault(row.manifest, row.root)
-    lines = [(name, manifest, root) for name, of in roots.items() if len(of) > 1 for manifest, root in of.items()]
-    return [f"{name}, files {manifest[:8]}: {root or 'not known where'}" for name, manifest, root in lines]
 
 
 def _as(row: Row, member: Member) -> Row:
@@ -112,7 +108,7 @@ def gather(
     notes = list(notes)
     groups: dict[tuple[Where, str, Setting], dict[str, Row]] = {}
     for row in rows:  # two folders with the same files are one set, and name a row twice
-        groups.setdefault((Where.of(row), row.codec, Setting.of(row)), {}).setdefault(row.task_key, row)
+        groups.setdefault((Where.of(row), row.codec, row.setting), {}).setdefault(row.task_key, row)
     points, older = [], 0
     for (where, codec, setting), members in groups.items():
         current, note = _current(list(members.values()))
@@ -194,13 +190,14 @@ def _current(rows: Sequence[Row]) -> tuple[list[Row], str]:
         editions.setdefault(edition_of(row), []).append(row)
     if len(editions) == 1:
         return list(rows), ""
-    parts = {edition: {(row.image, row.seed) for row in of} for edition, of in editions.items()}
-    installed = [edition for edition, of in editions.items() if is_installed(of[0])]
-    chosen = _chosen(parts, installed)
+    parts = {edition: {(row.image, row.seed) for row in members} for edition, members in editions.items()}
+    chosen = _chosen(parts, [edition for edition, members in editions.items() if is_installed(members[0])])
     if chosen is not None:
         return editions[chosen], ""
-    told = "; ".join(_unlike(edition, list(editions)) for edition in editions)
-    return [], f"{len(editions)} editions of the codec are stored, and none is the installed one: {told}. No number"
+    # What tells an edition from the others.
+    unlike = [number for number, values in enumerate(zip(*editions, strict=True)) if len(set(values)) > 1]
+    listed = "; ".join(", ".join(edition[number] for number in unlike) for edition in editions)
+    return [], f"{len(editions)} editions of the codec are stored, and none is the installed one: {listed}. No number"
 
 
 def _chosen(parts: Mapping[K, set[Any]], installed: Sequence[K]) -> K | None:
@@ -210,12 +207,6 @@ def _chosen(parts: Mapping[K, set[Any]], installed: Sequence[K]) -> K | None:
     every = set().union(*parts.values())
     whole = [edition for edition, part in parts.items() if part == every]
     return whole[0] if len(whole) == 1 else None
-
-
-def _unlike(edition: tuple[str, ...], others: Sequence[tuple[str, ...]]) -> str:
-    """What tells an edition from the others."""
-    parts = [part for number, part in enumerate(edition) if len({other[number] for other in others}) > 1]
-    return ", ".join(parts)
 
 
 def is_installed(row: Row) -> bool | None:
@@ -240,17 +231,11 @@ def stated_source(row: Row) -> str:
 
 
 def _key_now(row: Row) -> str:
-    # Keys are made by the runners, a layer above; they are asked only where editions contradict one another.
-    from rdpbench.runners.task import identity, identity_of_all, key_of
-    from rdpbench.setting import CodecSetting
-
-    setting = CodecSetting(row.codec, row.use, tuple(sorted(json.loads(row.options).items())), ())
-    made = identity_of_all(setting) if row.target_bpp is not None else identity(setting, row.rate)
-    rate = None if row.target_bpp is not None else row.rate
+    codec = CodecSetting(row.codec, row.use, tuple(sorted(json.loads(row.options).items())), ())
+    coder = codec_identity_of_all(codec) if row.target_bpp is not None else codec_identity(codec, row.rate)
     caption = row.caption if row.caption_source else None
-    return key_of(
-        made, rate, row.target_bpp, row.seed, row.protocol, row.image, row.pixel_sha256, caption, row.tolerance
-    )
+    image = row.protocol, row.image, row.pixel_sha256
+    return key_of(coder, row.setting, row.seed, *image, caption, row.tolerance)
 
 
 def _one_edition(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
@@ -297,18 +282,14 @@ def _edition_of_scores(metric: str, scores: Sequence[Score]) -> tuple[list[Score
     editions: dict[str, list[Score]] = defaultdict(list)
     for score in scores:
         editions[score.definition].append(score)
-    tasks = {edition: {score.task_key for score in of} for edition, of in editions.items()}
-    if len(editions) == 1:
-        chosen = next(iter(editions))
-    else:
-        if editions.get("") and not is_told(metric) and (now := definition_now(metric)):  # of a store that did not say
-            return _edition_of_scores(metric, [_with_definition(score, now) for score in scores])
-        now = definition_now(metric)
-        found = _chosen(tasks, [now] if now in editions else [])
-        if found is None:
-            told = "; ".join(f"{name or 'not stated'} of {len(of)} images" for name, of in tasks.items())
-            return [], f"{len(editions)} editions of it are stored, and none is the installed one: {told}. No number"
-        chosen = found
+    tasks = {edition: {score.task_key for score in members} for edition, members in editions.items()}
+    now = definition_now(metric) if len(editions) > 1 else next(iter(editions))
+    if len(editions) > 1 and now and "" in editions and metric not in registry.meanings:
+        return _edition_of_scores(metric, [_with_definition(score, now) for score in scores])
+    chosen = _chosen(tasks, [now] if now in editions else [])
+    if chosen is None:
+        listed = "; ".join(f"{name or 'not stated'} of {len(keys)} images" for name, keys in tasks.items())
+        return [], f"{len(editions)} editions of it are stored, and none is the installed one: {listed}. No number"
     current, stale = _one_reference(editions[chosen])
     missing = len(set().union(*tasks.values())) - len(current)
     why = "other captions or label maps" if stale else f"another edition than {chosen}"
@@ -319,22 +300,19 @@ def _edition_of_scores(metric: str, scores: Sequence[Score]) -> tuple[list[Score
 def _one_reference(scores: Sequence[Score]) -> tuple[list[Score], bool]:
     """The newest of scores against several captions or label maps of an image; and whether there are older ones."""
     by_task: dict[str, list[Score]] = defaultdict(list)
-    for score in scores:
+    for score in sorted(scores, key=lambda score: (score.session, score.score_key)):
         by_task[score.task_key].append(score)
-    if all(len(of) == 1 for of in by_task.values()):
+    if len(by_task) == len(scores):
         return list(scores), False
-    ordered = {task: sorted(of, key=lambda score: (score.session, score.score_key)) for task, of in by_task.items()}
-    older = {score.session for of in ordered.values() for score in of[:-1]}
-    return [of[-1] for of in ordered.values() if len(of) > 1 or of[-1].session not in older], True
+    older = {score.session for along in by_task.values() for score in along[:-1]}
+    return [along[-1] for along in by_task.values() if len(along) > 1 or along[-1].session not in older], True
 
 
 def _with_definition(score: Score, now: str) -> Score:
     """A score that does not say its edition is of the installed one if it has its key."""
-    from rdpbench.runners.task import score_key_alone
-
     if score.definition:
         return score
-    same = score_key_alone(score.task_key, score.metric) == score.score_key
+    same = score_key(score.task_key, score.metric) == score.score_key
     return replace(score, definition=now if same else "not stated")
 
 
@@ -359,8 +337,7 @@ def _current_sets(
         now = definition_now(metric) if len(editions) > 1 else ""
         chosen = _chosen(editions, [now] if now in editions else [])
         if chosen is None and scores:
-            told = ", ".join(sorted(editions))
-            told = f"{len(editions)} editions of it are stored ({told}), none installed. No number"
-            notes.append(f"{metric} on {where.dataset}: {told}")
+            listed = f"{len(editions)} editions of it are stored ({', '.join(sorted(editions))}), none installed"
+            notes.append(f"{metric} on {where.dataset}: {listed}. No number")
         current |= {(where, score.point_key): score for score in scores if score.definition == chosen}
     return current

@@ -1,4 +1,4 @@
-"""What a point is, what its numbers are made of, and what of several points can be compared.
+"""What a point is, what its numbers are made of, what they mean, and what of several points can be compared.
 
 A point is one codec at one setting on one dataset under one protocol. A dataset is known by its manifest, not by its
 name alone; a codec by what coded. Tables, figures, comparisons, the report, studies, the gate and `read_results` take
@@ -6,6 +6,10 @@ their numbers from here. Of what a run stores, only what is current is in a poin
 
 A metric's value and the rate beside it are means over the same images (`Taken`): those with a finite value. What is
 compared is compared over the images that all have (`common`).
+
+Reading a run imports nothing that the run names. What the values of a metric mean, its class says if it ships or is
+installed; of any other the run does (`rdpbench.results.store.schema.Measure`), as it was when it scored. Where it does
+not, its values are left out, with a note.
 """
 
 from __future__ import annotations
@@ -16,17 +20,20 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rdpbench.metrics.contract import Meaning, stated, weighed
-from rdpbench.results.stats.meanings import meaning
-from rdpbench.results.store.schema import Row, Score, SetScore
+from rdpbench import registry
+from rdpbench.errors import RdpbenchError
+from rdpbench.metrics.contract import Averaged, Meaning, meaning_of, stated, weighed
+from rdpbench.results.stats.bd import Floats
+from rdpbench.results.store.keys import definition
+from rdpbench.results.store.schema import Measure, Row, Score, SetScore
+from rdpbench.results.store.store import Contents
 from rdpbench.setting import Setting
 
-Floats = NDArray[np.float64]
 K = TypeVar("K", bound=Hashable)
 
 LEAST = 0.5
@@ -181,7 +188,7 @@ class Points:
         """
         if metric and meaning(metric).kind == "set":
             return self._taken_by_set(point, metric)
-        values: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
+        values: Values = defaultdict(dict)
         pixels: dict[str, float] = {}
         for row in point.good:
             value = self.value(row, metric) if metric else 0.0
@@ -194,7 +201,7 @@ class Points:
 
     def _taken_by_set(self, point: Point, metric: str) -> Taken:
         """The images of a distance; nothing if a seed has no value, or it is not known which images it is of."""
-        values: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
+        values: Values = defaultdict(dict)
         pixels: dict[str, float] = {}
         seeds = self.set_scores(point, metric)
         known = [score for score in seeds.values() if score is not None and score.value is not None]
@@ -215,13 +222,14 @@ class Points:
         return {seed: self.sets.get((point.where, point_key(metric, rows))) for seed, rows in point.by_seed.items()}
 
 
-def _taken(
-    values: Mapping[str, Mapping[int, tuple[float, float]]], pixels: Mapping[str, float], lossless: tuple[str, ...]
-) -> Taken:
+Values = dict[str, dict[int, tuple[float, float]]]
+"""Rate and weighed value by image and seed."""
+
+
+def _taken(values: Values, pixels: Mapping[str, float], lossless: tuple[str, ...]) -> Taken:
     images = tuple(sorted(values))
-    means = [
-        [math.fsum(part) / len(of) for part in zip(*of.values(), strict=True)] for of in map(values.get, images) if of
-    ]
+    seeds = [list(values[image].values()) for image in images]
+    means = [[math.fsum(part) / len(pairs) for part in zip(*pairs, strict=True)] for pairs in seeds]
     array = np.array(means, np.float64).reshape(-1, 2)
     by_seed: dict[int, dict[str, tuple[float, float]]] = defaultdict(dict)
     for image in images:
@@ -276,21 +284,19 @@ def common(images: Mapping[K, Iterable[str]], *, fixed: bool = False) -> Common:
     """
     sets = {key: frozenset(names) for key, names in images.items()}
     there = {key: names for key, names in sets.items() if names}
-    left_out = dict.fromkeys((key for key in sets if key not in there), "no image")
-    if not there:
-        return Common((), frozenset(), left_out)
-    most = max(there.values(), key=len)
-    shared = frozenset.intersection(*(names for names in there.values() if len(names) >= LEAST * len(most)))
-    if fixed or not shared:
+    most = max(there.values(), key=len, default=frozenset())
+    full = {key: names for key, names in there.items() if len(names) >= LEAST * len(most)}
+    shared = frozenset.intersection(*full.values()) if full else most
+    if full and (fixed or not shared):
         count = Counter(there.values())
         most = shared = max(count, key=lambda names: (len(names), count[names], sorted(names)))
-        keep = [key for key, names in there.items() if names == shared]
-    else:
-        keep = [key for key, names in there.items() if len(names) >= LEAST * len(most)]
-    for key in there.keys() - set(keep):
-        other = "" if len(there[key]) < len(most) else "other "
-        left_out[key] = f"{len(there[key])} {other}images" if other else f"{len(there[key])} of {len(most)} images"
-    return Common(tuple(keep), shared, {key: left_out[key] for key in sets if key in left_out})
+        full = {key: names for key, names in there.items() if names == shared}
+    left_out = {}
+    for key in sets.keys() - full.keys():
+        number = len(sets[key])
+        few = f"{number} of {len(most)} images" if number < len(most) else f"{number} other images"
+        left_out[key] = few if number else "no image"
+    return Common(tuple(full), shared, {key: left_out[key] for key in sets if key in left_out})
 
 
 @dataclass(frozen=True)
@@ -321,21 +327,152 @@ def image_curves(points: Points, metric: str) -> dict[str, ImageCurve]:
     An image is complete where it has a value that the mean can hold: a lossless one has none under ``psnr``, and one
     under ``psnr-pooled``.
     """
-    curves: dict[str, list[tuple[Setting, Taken]]] = {}
+    along: dict[str, list[tuple[Setting, Taken]]] = {}
     for point in points.points:
         taken = points.taken(point, metric)
         if taken.images:
-            curves.setdefault(point.codec, []).append((point.setting, taken))
-    return {codec: _image_curve(codec, along, meaning(metric)) for codec, along in curves.items()}
+            along.setdefault(point.codec, []).append((point.setting, taken))
+    curves = {}
+    for codec, pairs in along.items():
+        images = sorted({image for _, taken in pairs for image in taken.images})
+        place = {image: number for number, image in enumerate(images)}
+        rates, values = (np.full((len(pairs), len(images)), math.nan) for _ in range(2))
+        for number, (_, taken) in enumerate(pairs):
+            columns = [place[image] for image in taken.images]
+            rates[number, columns] = taken.bpp
+            values[number, columns] = stated(taken.weighed, meaning(metric).averaged)
+        order = np.argsort(np.nanmean(rates, axis=1), kind="stable")
+        settings = tuple(pairs[n][0] for n in order)
+        curves[codec] = ImageCurve(codec, settings, tuple(images), rates[order], values[order])
+    return curves
 
 
-def _image_curve(codec: str, along: Sequence[tuple[Setting, Taken]], means: Meaning) -> ImageCurve:
-    images = sorted({image for _, taken in along for image in taken.images})
-    place = {image: number for number, image in enumerate(images)}
-    rates, values = (np.full((len(along), len(images)), math.nan) for _ in range(2))
-    for number, (_, taken) in enumerate(along):
-        columns = [place[image] for image in taken.images]
-        rates[number, columns] = taken.bpp
-        values[number, columns] = stated(taken.weighed, means.averaged)
-    order = np.argsort(np.nanmean(rates, axis=1), kind="stable")
-    return ImageCurve(codec, tuple(along[n][0] for n in order), tuple(images), rates[order], values[order])
+# What values mean
+
+
+LONGEST_UNIT = 20
+"""Letters."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a run says of a metric that is not installed here."""
+
+    meaning: Meaning
+    sources: Mapping[str, str]
+    """The sha256 of its source, by edition."""
+
+
+def meaning(metric: str) -> Meaning:
+    """What must be known of a metric to read its values.
+
+    Raises:
+        ConfigError: it is not installed, and no run that was read says what it means.
+        UnknownName: the same of a name that is no file's.
+
+    >>> meaning("psnr-pooled").averaged
+    'decibels'
+    """
+    told = registry.meanings.get(metric)
+    return told.meaning if isinstance(told, Told) else _of_class(metric)
+
+
+@cache
+def _of_class(metric: str) -> Meaning:
+    with registry.installed_only():
+        return meaning_of(registry.load("metric", metric))
+
+
+def metric_order(metric: str) -> tuple[int, str]:
+    """What metrics are sorted by: distortion first, as tables show it.
+
+    >>> sorted(["lpips/alex", "ms-ssim", "fid/clean", "psnr"], key=metric_order)[:2]
+    ['psnr', 'ms-ssim']
+    """
+    first = ("psnr", "psnr-pooled", "ms-ssim")
+    return first.index(metric) if metric in first else len(first), metric
+
+
+def definition_now(metric: str) -> str:
+    """The edition of a metric that is here; empty if there is none, or if it cannot be told without importing it."""
+    told = registry.meanings.get(metric)
+    if isinstance(told, Told):  # its source is read and hashed, never executed
+        now = registry.source_now("metric", metric)
+        same = [edition for edition, source in told.sources.items() if now and source == now]
+        return same[0] if len(same) == 1 else ""
+    try:
+        with registry.installed_only():
+            return definition(metric)
+    except (RdpbenchError, ImportError, OSError, ValueError):
+        return ""
+
+
+def readable(contents: Contents) -> tuple[list[Score], list[SetScore], list[str]]:
+    """The values of a run whose meaning is known, and notes on what is left out, and why."""
+    named = (contents.scores, contents.sets, contents.measures)
+    metrics = sorted({record.metric for records in named for record in records.values()})
+    foreign = {metric: _read(metric, contents) for metric in metrics if not _is_installed(metric)}
+    unread: Counter[tuple[str, str]] = Counter()
+
+    def is_readable(score: Score | SetScore) -> bool:
+        why = foreign[score.metric].get(score.definition, _UNSTATED) if score.metric in foreign else ""
+        if why:
+            unread[score.metric, why] += 1
+        return not why
+
+    scores = [score for score in contents.scores.values() if is_readable(score)]
+    sets = [score for score in contents.sets.values() if is_readable(score)]
+    notes = [f"{metric!r:.120}: {number} values are left out: {why}" for (metric, why), number in unread.items()]
+    return scores, sets, notes
+
+
+_UNSTATED = (
+    "it is not installed here, and the run does not say its unit and direction; "
+    "`rdpbench score metrics=...` with the run's other settings stores them"
+)
+_OTHERWISE = "{} says another unit or direction of it"
+
+
+def _is_installed(metric: str) -> bool:
+    try:
+        _of_class(metric)
+    except (RdpbenchError, ImportError, OSError, ValueError):
+        return False
+    return True
+
+
+def _read(metric: str, contents: Contents) -> dict[str, str]:
+    """By edition of a metric why it cannot be read, or nothing; what can be is remembered for this command."""
+    records = [measure for measure in contents.measures.values() if measure.metric == metric]
+    known = {measure.definition: (measure, means) for measure in records if (means := _stated(measure))}
+    if not known:
+        return {}
+    # The edition that lies here; else the one that was stored last.
+    now = registry.source_now("metric", metric) if len({means for _, means in known.values()}) > 1 else ""
+    means = max(known.values(), key=lambda pair: (bool(now) and pair[0].source == now, pair[0].session))[1]
+    before = registry.meanings.get(metric)
+    if isinstance(before, Told) and before.meaning != means:
+        return dict.fromkeys(known, _OTHERWISE.format("another run of this command"))
+    sources = {edition: measure.source for edition, (measure, _) in known.items()}
+    registry.meanings[metric] = Told(means, {**(before.sources if isinstance(before, Told) else {}), **sources})
+    other = _OTHERWISE.format("a later edition")
+    # Scores of earlier versions do not say their edition.
+    return {"": "", **{edition: "" if stated == means else other for edition, (_, stated) in known.items()}}
+
+
+def _stated(measure: Measure) -> Meaning | None:
+    """What a stored record says; None unless all of it can be meant: anybody may have written it."""
+    bounds = measure.low, measure.high
+    good = (
+        measure.kind in ("pair", "decodes", "set")
+        and measure.averaged in ("mean", "decibels")
+        and all(isinstance(flag, bool) for flag in (measure.higher_is_better, measure.perceptual))
+        and all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in bounds)
+        and bounds[0] < bounds[1]
+        and all(isinstance(text, str) for text in (measure.unit, measure.source, measure.session))
+        and len(measure.unit) <= LONGEST_UNIT
+        and measure.unit.isprintable()
+    )
+    averaged: Averaged = "decibels" if measure.averaged == "decibels" else "mean"
+    meant = measure.kind, measure.unit, measure.higher_is_better, measure.perceptual, averaged, bounds
+    return Meaning(*meant) if good else None

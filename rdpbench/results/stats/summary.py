@@ -2,8 +2,8 @@
 
 A line is a point under a metric: means over images with their 95 % intervals (`rdpbench.results.stats.bootstrap`). The
 rate and the value of a line are over the same images, whose fingerprint stands in ``images``; ``bpp_all`` is the rate
-of all images that were coded. Several seeds of an image count as their mean; how far the seeds of a stochastic codec
-are apart is not in the intervals: it stands beside them (``*_seed_sd``).
+of all images that were coded. Several seeds of an image count as their mean; how far they are apart is not in the
+intervals but beside them (``*_seed_sd``).
 """
 
 from __future__ import annotations
@@ -13,17 +13,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rdpbench.metrics.contract import Meaning, stated
 from rdpbench.results.stats import bootstrap
+from rdpbench.results.stats.bd import Floats, gap, usable, value_at
 from rdpbench.results.stats.current import gather
-from rdpbench.results.stats.meanings import meaning
-from rdpbench.results.stats.points import Floats, Point, Points, Taken, common, fingerprint
+from rdpbench.results.stats.points import Point, Points, Taken, common, fingerprint, meaning
 from rdpbench.results.store.schema import Row, Score, SetScore
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,10 +112,14 @@ def _framed(lines: Sequence[Mapping[str, Any]], points: Points) -> pd.DataFrame:
     table = pd.DataFrame(list(lines), columns=[*POINT, *_COLUMNS])
     table = table.astype(_KINDS)  # also where there is no line
     order = {key: n for n, key in enumerate(dict.fromkeys((*p.where, p.codec) for p in points.points))}
-    names = zip(*(table[name] for name in (*PLACE, "codec")), strict=True)
-    table["_codec"] = [order[dataset, manifest, protocol, codec] for dataset, manifest, protocol, codec in names]
+    table["_codec"] = [order[key] for key in curve_keys(table)]
     table = table.sort_values(["_codec", "bpp_all", "target_bpp", "rate"], kind="stable", na_position="last")
     return table.drop(columns="_codec").reset_index(drop=True)
+
+
+def curve_keys(lines: pd.DataFrame) -> list[tuple[str, str, str, str]]:
+    """Dataset, manifest, protocol and codec of each line: what tells curves of a run apart."""
+    return list(zip(*(lines[name] for name in (*PLACE, "codec")), strict=True))
 
 
 _COLUMNS = [
@@ -128,8 +128,6 @@ _COLUMNS = [
     *["metric", "value", "value_lo", "value_hi", "value_seed_sd", "n_scored", "infinite", "images"],
     *["unit", "higher_is_better", "perceptual", "reliable", "note"],
 ]
-
-
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(["target_bpp", "rate", "bpp", "bpp_lo", "bpp_hi", "bpp_seed_sd", "bpp_pooled", "bpp_all"], float),
     **dict.fromkeys(["value", "value_lo", "value_hi", "value_seed_sd"], float),
@@ -146,23 +144,21 @@ def _line(points: Points, point: Point, metric: str, images: Collection[str] | N
         taken = taken.of(images)
     size = max(row.dataset_size for row in point.rows)
     of_metric = meaning(metric) if metric else Meaning("pair", "", True, False)
-    value: dict[str, Any]
     if not taken.images and taken.lossless and images is None:  # all lossless: the rate is theirs
         taken = points.taken(point, metric, infinite=True)
-        value = {"value": math.inf, "value_lo": math.inf, "value_hi": math.inf}
-        value |= {"value_seed_sd": math.nan, "n_scored": len(taken.images), "infinite": len(taken.images), "images": ""}
+        value = _NOTHING | dict.fromkeys(["value", "value_lo", "value_hi"], math.inf)
+        value |= dict.fromkeys(["n_scored", "infinite"], len(taken.images))
     elif of_metric.kind == "set":
         value = _of_set(points, point, metric, taken, whole)
     else:
         value = _of_pairs(taken, of_metric, whole, len(taken.lossless) if images is None else 0)
     coded = len(every.images) if images is None else len(taken.images)
-    setting = point.setting
     return {
         **point.where._asdict(),
         "codec": point.codec,
-        "rate_field": setting.field,
-        "target_bpp": setting.target,
-        "rate": setting.rate,
+        "rate_field": point.setting.field,
+        "target_bpp": point.setting.target,
+        "rate": point.setting.rate,
         "n": coded,
         "dataset_size": size,
         "partial": coded < size,
@@ -182,7 +178,8 @@ def _line(points: Points, point: Point, metric: str, images: Collection[str] | N
     }
 
 
-_NOTHING: dict[str, Any] = dict.fromkeys(["value", "value_lo", "value_hi", "value_seed_sd"], math.nan) | {
+_NOTHING: dict[str, Any] = {
+    **dict.fromkeys(["value", "value_lo", "value_hi", "value_seed_sd"], math.nan),
     "n_scored": 0,
     "infinite": 0,
     "images": "",
@@ -212,12 +209,12 @@ def _of_set(points: Points, point: Point, metric: str, taken: Taken, images: str
     values = [score.value for score in known if score.value is not None]
     if not taken.images or len(values) < len(scores):
         return {**_NOTHING, "note": notes}
-    ends = [
-        _mean([math.nan if end is None else end for end in of])
-        for of in zip(*((k.lo, k.hi) for k in known), strict=True)
-    ]
+    low, high = (
+        _mean([math.nan if end is None else end for end in ends])
+        for ends in zip(*((score.lo, score.hi) for score in known), strict=True)
+    )
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-    value = {"value": _mean(values), "value_lo": ends[0], "value_hi": ends[1], "value_seed_sd": spread}
+    value = {"value": _mean(values), "value_lo": low, "value_hi": high, "value_seed_sd": spread}
     count = {"n_scored": len(taken.images), "infinite": 0, "images": images}
     return {**value, **count, "reliable": all(score.reliable for score in known), "note": notes}
 
@@ -238,7 +235,7 @@ def _spread(taken: Taken, part: int, of: Meaning | None) -> float:
 
 
 def with_interval(
-    values: NDArray[np.float64],
+    values: Floats,
     reduce: Callable[[float], float] | None = None,
     bounds: bootstrap.Bounds = bootstrap.REAL,
 ) -> tuple[float, float, float]:
@@ -250,38 +247,9 @@ def with_interval(
     """
     if not len(values) or not np.isfinite(values).all():
         return math.nan, math.nan, math.nan
-    found = bootstrap.mean(values, reduce=reduce, bounds=bounds)
+    interval = bootstrap.mean(values, reduce=reduce, bounds=bounds)
     centre = math.fsum(values) / len(values)
-    return centre if reduce is None else reduce(centre), found.low, found.high
-
-
-def value_at(rates: Floats, values: Floats, bpp: float) -> float:
-    """A curve's value at a rate, linear in log rate; NaN where its points do not reach it from both sides.
-
-    >>> value_at(np.array([0.1, 0.4]), np.array([30.0, 34.0]), 0.2)
-    32.0
-    """
-    along, there = usable(rates, values)
-    if len(along) == 0 or not along[0] <= bpp <= along[-1]:
-        return math.nan
-    return float(np.interp(math.log(bpp), np.log(along), there))
-
-
-def usable(rates: Floats, values: Floats) -> tuple[Floats, Floats]:
-    """The points of a curve that can be interpolated, by rising rate."""
-    good = np.isfinite(rates) & np.isfinite(values) & (rates > 0)
-    order = np.argsort(rates[good], kind="stable")
-    return rates[good][order], values[good][order]
-
-
-def gap(rates: Floats, bpp: float) -> float:
-    """By which factor the rates differ between which a value at ``bpp`` is interpolated; 1 at a point itself.
-
-    >>> gap(np.array([0.1, 0.4, 0.8]), 0.2)
-    4.0
-    """
-    below, above = rates[rates <= bpp].max(), rates[rates >= bpp].min()
-    return float(above / below)
+    return centre if reduce is None else reduce(centre), interval.low, interval.high
 
 
 def at_rate(lines: pd.DataFrame, bpp: float) -> pd.DataFrame:
@@ -292,7 +260,7 @@ def at_rate(lines: pd.DataFrame, bpp: float) -> pd.DataFrame:
     """
     import pandas as pd
 
-    out = []
+    rows = []
     for (*place, codec, metric), points in lines.groupby([*PLACE, "codec", "metric"], sort=False):
         rates, values = usable(points["bpp"].to_numpy(float), points["value"].to_numpy(float))
         value = value_at(rates, values, bpp)
@@ -300,9 +268,9 @@ def at_rate(lines: pd.DataFrame, bpp: float) -> pd.DataFrame:
             continue
         first = points.iloc[0]
         known = [value, bool(first["higher_is_better"]), first["unit"], gap(rates, bpp) > WIDE]
-        out.append((*place, codec, metric, bpp, *known))
+        rows.append((*place, codec, metric, bpp, *known))
     columns = [*PLACE, "codec", "metric", "bpp", "value", "higher_is_better", "unit", "wide"]
-    return pd.DataFrame(out, columns=columns)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def common_rates(lines: pd.DataFrame) -> list[float]:
@@ -318,7 +286,7 @@ def tidy(points: Points, metrics: Sequence[str]) -> pd.DataFrame:
 
     lines = []
     for row in points.rows:
-        fixed = row.record()
+        fixed = dict(vars(row))
         for metric in metrics or [""]:
             score = points.score(row, metric)
             error = score.error if score else ""

@@ -11,63 +11,46 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from rdpbench.errors import StoreCorrupt, StoreError
+from rdpbench.setting import Setting
 
 SCHEMA_VERSION = 3
 
 
-def _with_provenance_of_data(record: dict[str, Any]) -> dict[str, Any]:
+def _to_version_2(kind: str, _: dict[str, Any]) -> dict[str, Any]:
     """Version 1 knew neither manifests nor captions, the size of an image before the protocol, nor notes to scores."""
-    if "scores" in record:
-        record = {**record, "scores": [{**one, "note": ""} for one in record["scores"]]}
-    if "row" in record:
-        return {**record, "row": _with_provenance_of_data(record["row"])}
-    if "score_key" in record:
-        return {**record, "note": ""}
-    if "bits_kind" not in record:
-        return record  # a timing, alone in its Parquet file, or a line without a row
+    if kind == "score":
+        return {"note": ""}
     later = {"manifest": "", "manifest_kind": "", "source_height": None, "source_width": None}
     without = {"caption": "", "caption_source": "", "caption_s": None, "weights": "", "legacy": "{}"}
-    return {**record, **later, **without}
+    return {**later, **without} if kind == "row" else {}
 
 
-def _with_what_was_measured(record: dict[str, Any]) -> dict[str, Any]:
+def _to_version_3(kind: str, record: dict[str, Any]) -> dict[str, Any]:
     """Version 2 did not say where a dataset lies, all options, what a codec told or opened, nor a metric's version."""
-    if "row" in record or "scores" in record or "set" in record:
-        parts: dict[str, Any] = {
-            name: _with_what_was_measured(record[name]) for name in ("row", "set") if name in record
-        }
-        if "scores" in record:
-            parts["scores"] = [_with_what_was_measured(score) for score in record["scores"]]
-        return {**record, **parts}
-    if "set_key" in record:
-        return {**record, "definition": "", "left_out": None, "note": ""}
-    if "score_key" in record:
+    if kind == "set":
+        return {"definition": "", "left_out": None, "note": ""}
+    if kind == "score":
         later: dict[str, Any] = {"definition": "", "session": ""}
         if record["metric"] == "psnr-pooled" and record["value"] is not None:  # a squared error, beside a unit of dB
             later["value"] = 10 * math.log10(255**2 / record["value"]) if record["value"] else math.inf
-        return {**record, **later}
-    if "bits_kind" not in record:
-        return record
-    root = _root_of(record["path"], record["image"]) if record["manifest_kind"] in ("made", "") else ""
-    return {**record, "root": root, "configuration": "", "info": "{}", "files": "{}", "tolerance": None}
+        return later
+    if kind == "row":
+        root = _root_of(record["path"], record["image"]) if record["manifest_kind"] in ("made", "") else ""
+        return {"root": root, "configuration": "", "info": "{}", "files": "{}", "tolerance": None}
+    return {}
 
 
 def _root_of(path: str, image: str) -> str:
     """The folder of a set of the user's, from where an image lies and from its id, which is its path in there."""
-    for tail in (path, path.rpartition(".")[0]):
-        if tail.endswith(f"/{image}"):
-            return tail.removesuffix(f"/{image}")
-    return ""
+    tails = (tail for tail in (path, path.rpartition(".")[0]) if tail.endswith(f"/{image}"))
+    return next((tail.removesuffix(f"/{image}") for tail in tails), "")
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    1: _with_provenance_of_data,
-    2: _with_what_was_measured,
-}
-"""From version n to n + 1, a function of one record: a line of a part, or a row, score or timing of Parquet."""
+MIGRATIONS: dict[int, Callable[[str, dict[str, Any]], dict[str, Any]]] = {1: _to_version_2, 2: _to_version_3}
+"""From version n to n + 1: what changes in a ``row``, ``score``, ``timing`` or ``set``."""
 
 AS_RAN = "as it ran"
 """What in a row's configuration is apart from the options of the key; no option can have this name."""
@@ -78,114 +61,77 @@ REFUTED = "refuted: "
 Status = Literal["ok", "error", "out_of_range"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
-    """One image coded by one codec at one rate point."""
+    """One image coded by one codec at one rate point; what has a default is known once it is coded.
+
+    Each column is explained in docs/results.md, which is made of `rdpbench.results.read.IMAGES`.
+    """
 
     task_key: str
-    """sha256 over all that changes the result; see `rdpbench.runners.plan`."""
     session: str
-    """Which call of rdpbench wrote it; ``sessions/<session>.json`` holds its provenance."""
     codec: str
-    """The curve's label."""
     use: str
-    """What was loaded: registry name or ``file.py:Class``."""
     options: str
-    """The options that were chosen, without the rate, as JSON; what builds the codec again."""
     configuration: str
-    """What the codec was set to, as JSON: all options of its key, defaults too, without the rate. Under `AS_RAN` what
-    else it was set to at this rate: what it derives (with ``steps=0`` the steps that were taken), what it hands to a
-    library, options that change nothing, where published weights are from. Empty if not known."""
     coder: str
-    """Versions of the codec's class and of the libraries, or sha256 of the binaries, that coded, as JSON."""
     rate_field: str
-    """Name of the native setting, such as ``quality``."""
     rate: float | None
-    """The native setting; where a target was searched, the nearest to it, also where it is out of range."""
     target_bpp: float | None
-    """The target, where one was searched per image."""
     tolerance: float | None
-    """By which tolerance the row is ``ok`` or ``out_of_range``; None without a target, or if it is not known."""
     seed: int
     dataset: str
     dataset_size: int
-    """Images in the whole dataset: fewer rows than this make a partial point."""
     manifest: str
-    """sha256 of the dataset's manifest: which files, in which order."""
     manifest_kind: str
-    """How far their bytes are known: ``pinned``, ``recorded``, ``names`` or ``made``; see the datasets' contract."""
     root: str
-    """The folder of a set of the user's, where two may have one name; empty for a set that is known by its name."""
     protocol: str
-    """What was done to the image between its file and the codec."""
     image: str
     tags: str
-    """The image's tags, comma-separated."""
     path: str
-    """Where the image was read."""
     pixel_sha256: str
-    """Of the pixels that the codec and all metrics saw."""
     source_mode: str
-    """How the file stored them, such as ``RGB``, ``L``, ``RGBA+icc``."""
     source_height: int | None
-    """Of the file, before the protocol; the rate is never over these pixels."""
     source_width: int | None
     height: int
-    """Of what the codec and all metrics see, as is ``width``."""
     width: int
     caption: str
-    """What the encoder was given to transmit or to lean on; empty if the codec takes none."""
     caption_source: str
-    """``human``, ``ofa``, ``blip2`` or ``file:NAME@SHA``; empty if the codec takes no caption."""
     caption_s: float | None
-    """Seconds that a captioning model took for it; part of encoding."""
     status: Status
-    error: str
-    """Why it failed, or why the target is out of range."""
-    bytes: int | None
-    """Size of the bitstream: every transmitted byte."""
-    parts: str
-    """Bytes by part, as JSON; they add up to ``bytes``."""
-    bpp: float | None
-    """``8 * bytes / (height * width)``, of the image that the metrics see."""
-    bits_kind: str
-    """``file``: counted from bytes that were decoded. Estimates would say ``estimated``."""
-    legacy: str
-    """Bits that other publications' ways of counting would give, by their name, as JSON; see ``codecs/legacy.py``."""
+    error: str = ""
+    bytes: int | None = None
+    parts: str = "{}"
+    bpp: float | None = None
+    bits_kind: str = "file"
+    legacy: str = "{}"
     weights: str
-    """``official``, ``unpinned`` (no hash is published), ``own`` (a file of the user's, whose hash is in ``coder``) or
-    ``random``; empty for a codec without weights."""
-    bitstream_sha256: str
-    reconstruction_sha256: str
-    """Of the decoded 8-bit pixels."""
-    verified: str
-    """``fresh_object``: decoded by a second codec object; ``fresh_process``: decoded again elsewhere, same pixels;
-    ``refuted``: decoded again elsewhere, other pixels or none."""
-    encode_s: float | None
-    """Seconds under throughput conditions: for planning, not for latency tables."""
-    decode_s: float | None
-    score_s: float | None
-    peak_memory_mb: float | None
-    """Highest resident memory of the worker process so far."""
+    bitstream_sha256: str = ""
+    reconstruction_sha256: str = ""
+    verified: str = ""
+    encode_s: float | None = None
+    decode_s: float | None = None
+    score_s: float | None = None
+    peak_memory_mb: float | None = None
     device: str
-    threads: int
-    batch: int
-    """Images that were coded together; beyond 1 the seconds are this one's share."""
-    command: str
-    """The command line, where a foreign program coded."""
-    info: str
-    """What the codec told of this image beside its bytes, texts by name as JSON: a prompt that it found, the ``seed``
-    of its decoder's noise. Long texts are cut, with a mark."""
-    files: str
-    """Files of the user's that their codec has as fields or opened, path to sha256, as JSON."""
-    attempts: int
-    """Encodes that a search took; else 1."""
+    threads: int = 1
+    batch: int = 1
+    command: str = ""
+    info: str = "{}"
+    files: str = "{}"
+    attempts: int = 1
     time: str
-    """UTC, when the row was made."""
 
-    def record(self) -> dict[str, Any]:
-        """As stored; the fields are flat, so a plain copy does what the slow ``asdict`` would."""
-        return dict(vars(self))
+    @property
+    def setting(self) -> Setting:
+        """What it was coded at: the target, where one was searched, since each image then has a rate of its own."""
+        rate = self.rate if self.target_bpp is None else None
+        return Setting(self.rate_field, rate, self.target_bpp)
+
+    @property
+    def point(self) -> str:
+        """Its codec and setting in words, for messages."""
+        return f"{self.codec}, {self.setting.words}"
 
 
 @dataclass(frozen=True)
@@ -360,6 +306,15 @@ def encodable(value: Any) -> Any:
     return [encodable(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
+KINDS: dict[str, type] = {
+    "row": Row,
+    "score": Score,
+    "timing": Timing,
+    "set": SetScore,
+    "member": Member,
+    "measure": Measure,
+}
+"""What a part holds under these names, and the Parquet files ``rows``, ``scores``, ..."""
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
 _JSON = {"options", "configuration", "coder", "parts", "legacy", "info", "files", "extra"}
 """Fields that hold an object as JSON, or nothing."""
@@ -368,15 +323,14 @@ _JSON = {"options", "configuration", "coder", "parts", "legacy", "info", "files"
 def _fields(kind: type) -> dict[str, tuple[tuple[type, ...], bool]]:
     """The types that each field can have, and whether it holds JSON."""
     known: dict[str, tuple[tuple[type, ...], bool]] = {}
-    for one in fields(kind):
-        first, _, none = str(one.type).replace("Status", "str").partition(" | ")
-        known[one.name] = (*_TYPES[first], *((type(None),) if none else ())), one.name in _JSON
+    for column in fields(kind):
+        first, _, none = str(column.type).replace("Status", "str").partition(" | ")
+        known[column.name] = (*_TYPES[first], *((type(None),) if none else ())), column.name in _JSON
     return known
 
 
-_FIELDS: dict[type, dict[str, tuple[tuple[type, ...], bool]]] = {
-    kind: _fields(kind) for kind in (Row, Score, Timing, SetScore, Member, Measure)
-}
+_FIELDS = {kind: _fields(kind) for kind in KINDS.values()}
+R = TypeVar("R")
 
 
 @lru_cache(8192)
@@ -387,11 +341,7 @@ def _is_object(text: str) -> bool:
         return False
 
 
-def parse(
-    kind: type[Row] | type[Score] | type[Timing] | type[SetScore] | type[Member] | type[Measure],
-    record: Any,
-    where: str,
-) -> Any:
+def parse(kind: type[R], record: Any, where: str) -> R:
     """Turn a stored record back into its class.
 
     Raises:
@@ -401,9 +351,8 @@ def parse(
     if not isinstance(record, dict):
         raise StoreCorrupt(f"{where}: found {record!r:.80} where a {kind.__name__} should be")
     if record.keys() != known.keys():
-        odd = sorted(map(repr, record.keys() ^ known.keys()))
-        told = ", ".join(name.strip("'") for name in odd)
-        raise StoreCorrupt(f"{where}: a {kind.__name__} with unexpected or missing fields: {told:.400}")
+        names = ", ".join(name.strip("'") for name in sorted(map(repr, record.keys() ^ known.keys())))
+        raise StoreCorrupt(f"{where}: a {kind.__name__} with unexpected or missing fields: {names:.400}")
     for name, (types, is_json) in known.items():
         value = record[name]
         if type(value) not in types or (is_json and not _is_object(value)):
@@ -413,8 +362,8 @@ def parse(
     return kind(**record)
 
 
-def migrate(record: dict[str, Any], version: object, where: str) -> dict[str, Any]:
-    """Bring a record of an older version to this one.
+def migrate(record: dict[str, Any], version: object, where: str, kind: str = "") -> dict[str, Any]:
+    """Bring a record of an older version to this one: of a ``kind``, or a line of a part that holds several.
 
     Raises:
         StoreError: written by a newer rdpbench, or no version at all.
@@ -427,9 +376,18 @@ def migrate(record: dict[str, Any], version: object, where: str) -> dict[str, An
             f"{where} has schema version {version}; this rdpbench reads up to {SCHEMA_VERSION}. "
             "It was written by a newer rdpbench; type: pip install --upgrade rdpbench"
         )
+    if version == SCHEMA_VERSION:
+        return record
     try:
-        for step in range(version, SCHEMA_VERSION):
-            record = MIGRATIONS[step](record)
+        if kind:
+            for step in range(version, SCHEMA_VERSION):
+                record = {**record, **MIGRATIONS[step](kind, record)}
+            return record
+        inner: dict[str, Any] = {
+            name: migrate(record[name], version, where, name) for name in KINDS.keys() & record.keys()
+        }
+        if "scores" in record:
+            inner["scores"] = [migrate(score, version, where, "score") for score in record["scores"]]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreCorrupt(f"{where} is no record of version {version}: {type(error).__name__} {error}") from error
-    return record
+    return {**record, **inner}

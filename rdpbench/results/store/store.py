@@ -3,7 +3,7 @@
 ::
 
     results/runs/<run>/
-      parts/*.jsonl          records as they are made, until they are compacted
+      parts/*.jsonl          records as they are made, until they are compacted (`rdpbench.results.store.log`)
       rows.parquet           one row per task
       scores.parquet         task_key, metric, value
       timings.parquet        honest times, where asked for
@@ -13,14 +13,12 @@
       parquet.sha256         of these six and of the sessions, as sha256sum writes it: a checksum inside Parquet covers
                              a part of it only; its first line is a comment with the sha256 of the others
       bitstreams/ab/abcd...  every bitstream, under its sha256
-      reconstructions/       PNG, as far as keep= asks for them
-      features/              arrays that set metrics need, per image; see `rdpbench.results.store.features`
+      reconstructions/       lossless PNG, as far as keep= asks for them
+      features/              arrays that set metrics need, per image
       sessions/*.json        provenance of each call
       tables/  figures/      what `show` makes of the above
 
 Rows exist once however often a command is repeated: what is in the store is not done again.
-
-Decoded images on disk, as far as ``keep=`` asks for them: lossless PNG, named by codec, rate and image.
 """
 
 from __future__ import annotations
@@ -33,16 +31,16 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rdpbench.errors import StoreBusy, StoreCorrupt, StoreUnwritable
 from rdpbench.image import Image
-from rdpbench.paths import ODD, file_name, unwritable
-from rdpbench.results.store.features import FeatureStore
-from rdpbench.results.store.parts import Part, PartWriter, read_parts
+from rdpbench.paths import ODD, file_name, unwritable, write_file, written_whole
+from rdpbench.results.store.log import FeatureStore, PartWriter, read_part
 from rdpbench.results.store.schema import (
+    KINDS,
     REFUTED,
     SCHEMA_VERSION,
     Measure,
@@ -68,63 +66,74 @@ class Contents:
     measures: dict[str, Measure] = field(default_factory=dict)
     sessions: dict[str, str] = field(default_factory=dict)
     """The sha256 of the file of each call, as far as it was noted."""
+    parts: set[Path] = field(default_factory=set, compare=False)
+    """The parts that are in it."""
+    checksums: list[tuple[str, str]] = field(default_factory=list, compare=False)
+    """Those of the Parquet files that are in it."""
 
     def add(self, record: dict[str, Any], where: str) -> None:
-        """Take in one record; a success replaces a failure of the same key, never the other way round.
+        """Take in a line of a part; a success replaces a failure of the same key, never the other way round.
 
         A target that is out of range is no failure: another tolerance says something else of the same bitstream.
         """
         if odd := sorted(record.keys() - _KNOWN):
             raise StoreCorrupt(f"{where}: {', '.join(odd):.80} is not of a record")
-        if "row" in record:
-            row: Row = parse(Row, record["row"], where)
-            self._add_row(row)
-        for one in _list_of(record, "scores", where):
-            score: Score = parse(Score, one, where)
-            self.scores[score.score_key] = score
-        if "timing" in record:
-            timing: Timing = parse(Timing, record["timing"], where)
-            self.timings[timing.timing_key] = timing
-        if "set" in record:
-            of_set: SetScore = parse(SetScore, record["set"], where)
-            self.sets[of_set.set_key] = of_set
-        if "member" in record:
-            member: Member = parse(Member, record["member"], where)
-            self.members[member.member_key] = member
-        if "measure" in record:
-            measure: Measure = parse(Measure, record["measure"], where)
-            self.measures[measure.measure_key] = measure
+        for kind in _SINGLE & record.keys():
+            self.put(kind, record[kind], where)
+        scores = record.get("scores", [])
+        if not isinstance(scores, list):
+            raise StoreCorrupt(f"{where}: {scores!r:.80} cannot be the scores of a record")
+        for score in scores:
+            self.put("score", score, where)
         if "session" in record:
             self.sessions[_text(record, "session", where)] = _text(record, "sha256", where)
-        if "verified" in record and (key := _text(record, "verified", where)) in self.rows:
-            self.rows[key] = replace(self.rows[key], verified="fresh_process")
-        if "refuted" in record and (key := _text(record, "refuted", where)) in self.rows:
-            error = _text(record, "error", where)
-            self.rows[key] = replace(self.rows[key], status="error", error=error)
+        if "verified" in record:
+            self._change(_text(record, "verified", where), verified="fresh_process")
+        if "refuted" in record:
+            key, error = _text(record, "refuted", where), _text(record, "error", where)
+            self._change(key, status="error", error=error)
             if error.startswith(REFUTED):
-                self.rows[key] = replace(self.rows[key], verified="refuted")
-        if "suspect" in record and (key := _text(record, "suspect", where)) in self.rows:
-            self.rows[key] = replace(self.rows[key], verified="refuted")
+                self._change(key, verified="refuted")
+        if "suspect" in record:
+            self._change(_text(record, "suspect", where), verified="refuted")
+
+    def put(self, kind: str, record: Any, where: str) -> None:
+        """Take in a record of one of `KINDS`."""
+        parsed: Any = parse(KINDS[kind], record, where)
+        if kind == "row":
+            self._add_row(parsed)
+        else:
+            getattr(self, f"{kind}s")[getattr(parsed, f"{kind}_key")] = parsed
+
+    def _change(self, key: str, **changes: Any) -> None:
+        if key in self.rows:
+            self.rows[key] = replace(self.rows[key], **changes)
 
     def _add_row(self, row: Row) -> None:
         key = row.task_key
         old = self.rows.get(key)
-        if old is not None and old.status != "error" and row.status == "error":
-            return
-        if old is not None and old == replace(row, verified=old.verified):
-            return  # a part that is compacted already: what was verified since stays so
-        if old is not None and old.verified == "refuted" and row.verified == "fresh_object":
-            row = replace(row, verified="refuted")  # coded again: nobody has decoded it elsewhere yet
-        if old is not None and old.reconstruction_sha256 and _made(old) != _made(row):
-            # Coded again, to other pixels or bytes, or from other files: scores and times of the old ones are not its.
-            self.scores = {name: one for name, one in self.scores.items() if one.task_key != key}
-            self.timings = {name: one for name, one in self.timings.items() if one.task_key != key}
+        if old is not None:
+            if old.status != "error" and row.status == "error":
+                return
+            if old == replace(row, verified=old.verified):
+                return  # a part that is compacted already: what was verified since stays so
+            if old.verified == "refuted" and row.verified == "fresh_object":
+                row = replace(row, verified="refuted")  # coded again: nobody has decoded it elsewhere yet
+            if old.reconstruction_sha256 and _measured(old) != _measured(row):
+                # To other pixels or bytes, or from other files: scores and times of the old ones are not its.
+                self.scores = {name: score for name, score in self.scores.items() if score.task_key != key}
+                self.timings = {name: timing for name, timing in self.timings.items() if timing.task_key != key}
         self.rows[key] = row
 
 
-_KNOWN = {"v", "row", "scores", "timing", "set", "member", "measure", "session", "sha256"}
-_KNOWN |= {"verified", "refuted", "suspect", "error"}
+_SINGLE = KINDS.keys() - {"score"}
+_KNOWN = {*_SINGLE, "v", "scores", "session", "sha256", "verified", "refuted", "suspect", "error"}
 """What a record can have."""
+
+
+def _measured(row: Row) -> tuple[str, ...]:
+    """What scores and times are of: several decodes of a bitstream depend on its bytes and on the codec's files."""
+    return row.reconstruction_sha256, row.bitstream_sha256, row.files
 
 
 def _text(record: dict[str, Any], name: str, where: str) -> str:
@@ -132,13 +141,6 @@ def _text(record: dict[str, Any], name: str, where: str) -> str:
     if not isinstance(text, str):
         raise StoreCorrupt(f"{where}: {text!r:.80} cannot be the {name} of a record")
     return text
-
-
-def _list_of(record: dict[str, Any], name: str, where: str) -> list[Any]:
-    values = record.get(name, [])
-    if not isinstance(values, list):
-        raise StoreCorrupt(f"{where}: {values!r:.80} cannot be the {name} of a record")
-    return values
 
 
 @dataclass(frozen=True)
@@ -153,32 +155,32 @@ class Store:
 
     def exists(self) -> bool:
         """Has anything been stored here?"""
-        return self.folder.is_dir() and (self._parquet("rows").is_file() or any(self.parts.glob("*.jsonl")))
+        return self.folder.is_dir() and (self._parquet("row").is_file() or any(self.parts.glob("*.jsonl")))
 
-    def read(self) -> Contents:
-        """Everything, compacted or not.
+    def read(self, known: Contents | None = None) -> Contents:
+        """Everything, compacted or not; to what is ``known`` only the parts are added that came since.
 
         Raises:
             StoreCorrupt: a file is not what was written.
             StoreError: a file of a newer version.
         """
+        if known is not None and known.checksums != self._checksums():
+            known = None  # other Parquet files than those that were read
         # Parts first: if another process compacts meanwhile, what leaves the parts is found in Parquet.
         while True:
             try:
-                parts = list(self.read_parts())
+                paths = set(self.parts.glob("*.jsonl")) - (known.parts if known else set())
+                parts = [read_part(path) for path in sorted(paths)]
                 break
             except FileNotFoundError:
                 continue
-        contents = self._compacted()
+        contents = self._compacted() if known is None else known
         for part in parts:
             for number, record in enumerate(part.records, start=1):
                 where = f"{part.path}:{number}"
                 contents.add(migrate(record, record.get("v"), where), where)
+            contents.parts.add(part.path)
         return contents
-
-    def read_parts(self) -> Iterator[Part]:
-        """The parts that are not compacted yet."""
-        return read_parts(self.parts)
 
     def check_links(self, *names: str) -> None:
         """Refuse to write through links of the run's folder that lead out of it: who made the folder made them.
@@ -235,31 +237,34 @@ class Store:
         """A new part; hold the lock."""
         return PartWriter(self.parts / f"{session}.jsonl")
 
-    def compact(self) -> Contents | None:
+    def compact(self, known: Contents | None = None) -> Contents:
         """Move the parts into Parquet: written beside, checked, swapped in, and only then are the parts deleted.
 
-        Returns what is stored then, or None where there was no part: nothing was read.
+        Returns what is stored then; ``known`` is as for `read`.
         """
-        parts = list(self.read_parts())
-        if not parts:
-            return None
-        contents = self.read()
-        tables = _tables(contents).items()
-        written = [self._write_parquet(name, made) for name, made in tables if made or self._parquet(name).is_file()]
+        contents = self.read(known)
+        if not contents.parts:
+            return contents
+        written: dict[str, tuple[Path, str]] = {}
+        for kind, order in _ORDER.items():
+            records = [vars(record) for record in getattr(contents, f"{kind}s").values()]
+            if records or self._parquet(kind).is_file():
+                records.sort(key=lambda record: [str(record[name]) for name in order])
+                written[self._parquet(kind).name] = self._write_parquet(kind, records)
         # A kill between these steps leaves both checksums, so whichever file is there is known.
-        names = {one.with_suffix(".parquet").name for one in written}
         kept = [(sha, name) for sha, name in self._checksums() if name in _FILES and (self.folder / name).is_file()]
-        new = [(_sha256(one.read_bytes()), one.with_suffix(".parquet").name) for one in written]
+        new = [(sha, name) for name, (_, sha) in written.items()]
         new += [(sha, f"{_SESSIONS}{session}.json") for session, sha in sorted(contents.sessions.items())]
         self._write_checksums(sorted({*kept, *new}, key=lambda line: line[::-1]))
-        for one in written:
-            one.replace(one.with_suffix(".parquet"))
-        self._write_checksums([*[line for line in kept if line[1] not in names], *new])
-        if self._compacted() != contents:
-            raise StoreCorrupt(f"{self._parquet('rows')} does not hold what was just written; the parts are kept")
-        for part in parts:
-            part.path.unlink(missing_ok=True)
-        return contents
+        for name, (beside, _) in written.items():
+            beside.replace(self.folder / name)
+        self._write_checksums([*[line for line in kept if line[1] not in written], *new])
+        stored = self._compacted()
+        if stored != contents:
+            raise StoreCorrupt(f"{self._parquet('row')} does not hold what was just written; the parts are kept")
+        for path in contents.parts:
+            path.unlink(missing_ok=True)
+        return stored
 
     @property
     def features(self) -> FeatureStore:
@@ -283,16 +288,12 @@ class Store:
         sha256 = _sha256(data)
         path = self.bitstream_path(sha256)
         try:
-            try:
-                if not path.parent.is_dir() and not self.folder.is_dir():  # deleted or renamed meanwhile: stays so
-                    raise FileNotFoundError(errno.ENOENT, "gone", str(self.folder))
-                _write_new(path, data)
-            except FileExistsError:
-                if path.read_bytes() != data:  # damaged, or another worker is writing the same: made whole either way
-                    beside = path.with_suffix(f".{os.getpid()}.tmp")
-                    beside.unlink(missing_ok=True)
-                    _write_new(beside, data)
-                    beside.replace(path)
+            if not path.parent.is_dir() and not self.folder.is_dir():  # deleted or renamed meanwhile: stays so
+                raise FileNotFoundError(errno.ENOENT, "gone", str(self.folder))
+            _write_new(path, data)
+        except FileExistsError:
+            if path.read_bytes() != data:  # damaged, or another worker is writing the same: made whole either way
+                write_file(path, data)
         except OSError as error:
             raise unwritable(path, error) from error
         return sha256
@@ -307,10 +308,9 @@ class Store:
         if not path.is_file():
             raise StoreCorrupt(f"bitstream {path} is missing; the command that made it makes it again")
         data = path.read_bytes()
-        found = _sha256(data)
-        if found != sha256:
+        if _sha256(data) != sha256:
             raise StoreCorrupt(
-                f"bitstream {path} changed after it was stored: its sha256 is now {found}. "
+                f"bitstream {path} changed after it was stored: its sha256 is now {_sha256(data)}. "
                 "Delete it, and the command that made it makes it again"
             )
         return data
@@ -324,46 +324,38 @@ class Store:
 
     # Parquet
 
-    def _parquet(self, name: str) -> Path:
-        return self.folder / f"{name}.parquet"
+    def _parquet(self, kind: str) -> Path:
+        return self.folder / f"{kind}s.parquet"
 
     def _compacted(self) -> Contents:
-        contents = Contents()
-        for name in ("row", "timing", "set", "member", "measure"):
-            where = str(self._parquet(f"{name}s"))
-            for record in self._read_parquet(f"{name}s"):
-                contents.add({name: record}, where)
-        where = str(self._parquet("scores"))
-        scores: Iterator[Score] = (parse(Score, record, where) for record in self._read_parquet("scores"))
-        contents.scores = {score.score_key: score for score in scores}
-        stems = [(name.removeprefix(_SESSIONS), sha) for sha, name in self._checksums() if name.startswith(_SESSIONS)]
+        contents = Contents(checksums=self._checksums())
+        for kind in KINDS:
+            path = self._parquet(kind)
+            if not path.is_file():
+                continue
+            try:
+                version, records = _records(self._checked(path))
+            except _UNREADABLE as error:
+                raise StoreCorrupt(f"{path} cannot be read: {error}") from error
+            for record in records:
+                contents.put(kind, migrate(record, version, str(path), kind), str(path))
+        stems = [(name.removeprefix(_SESSIONS), sha) for sha, name in contents.checksums if name.startswith(_SESSIONS)]
         contents.sessions = {stem.removesuffix(".json"): sha for stem, sha in stems}
         return contents
-
-    def _read_parquet(self, name: str) -> list[dict[str, Any]]:
-        path = self._parquet(name)
-        if not path.is_file():
-            return []
-        data = self._checked(path)
-        try:
-            version, records = _records(data)
-        except _UNREADABLE as error:
-            raise StoreCorrupt(f"{path} cannot be read: {error}") from error
-        return [migrate(record, version, str(path)) for record in records]
 
     def _checked(self, path: Path) -> bytes:
         """A Parquet file's bytes, if they have the checksum that was noted when they were written."""
         before = None
         while True:
             data = path.read_bytes()
-            found, known = _sha256(data), [sha for sha, name in self._checksums() if name == path.name]
-            if found in known:
+            state = _sha256(data), [sha for sha, name in self._checksums() if name == path.name]
+            if state[0] in state[1]:
                 return data
-            if (found, known) == before:  # not just swapped by another process between the two reads
-                raise StoreCorrupt(self._which(path, data, found))
-            before = found, known
+            if state == before:  # not just swapped by another process between the two reads
+                raise StoreCorrupt(self._which(path, data, state[0]))
+            before = state
 
-    def _which(self, path: Path, data: bytes, found: str) -> str:
+    def _which(self, path: Path, data: bytes, sha256: str) -> str:
         """Which is damaged, a Parquet file or the checksum that was noted of it? Each has checksums of its own."""
         notes = self.folder / "parquet.sha256"
         state = self._notes_damaged()
@@ -379,14 +371,14 @@ class Store:
                 f"{notes.name} back from a copy; or take the Parquet files as they are, and type: {again}"
             )
         damaged = (
-            f"{path} was damaged or cut after writing: its sha256 is {found}, not as noted in {notes.name}. Put it "
+            f"{path} was damaged or cut after writing: its sha256 is {sha256}, not as noted in {notes.name}. Put it "
             "back from a copy; or move it away, and the command that made it measures again"
         )
         if state:
             return f"{damaged}. {notes} {state}, too"
         if reads and state is None:
             return (
-                f"{path} was changed after writing, or {notes} was: the file's sha256 is {found}, not as noted there. "
+                f"{path} was changed after writing, or {notes} was: the file's sha256 is {sha256}, not as noted there. "
                 f"The checksums inside {path.name} are right, but do not cover all of it. Put back whichever changed "
                 f"from a copy; if you know that the Parquet files are good, type: {again}"
             )
@@ -407,14 +399,14 @@ class Store:
     def damaged_notes(self, sessions: Mapping[str, str]) -> list[str]:
         """What is wrong with the file of checksums, and which files of calls are gone or not what was written."""
         state = self._notes_damaged() if any((self.folder / name).is_file() for name in _FILES) else ""
-        told = [f"{self.folder / 'parquet.sha256'} {state}"] if state else []
+        lines = [f"{self.folder / 'parquet.sha256'} {state}"] if state else []
         for session, sha256 in sorted(sessions.items()):
             path = self.folder / f"{_SESSIONS}{session}.json"
             if not path.is_file():
-                told.append(f"{path} is missing: it says how the rows of that call were made. Put it back from a copy")
+                lines.append(f"{path} is missing: it says how the rows of that call were made. Put it back from a copy")
             elif _sha256(path.read_bytes()) != sha256:
-                told.append(f"{path} changed after it was written: it says how the rows of that call were made")
-        return told
+                lines.append(f"{path} changed after it was written: it says how the rows of that call were made")
+        return lines
 
     def missing_files(self) -> list[Path]:
         """Parquet files that were written and are no longer here."""
@@ -426,35 +418,39 @@ class Store:
         return [(sha, name) for sha, _, name in (line.partition("  ") for line in lines if not line.startswith("#"))]
 
     def _write_checksums(self, lines: Iterable[tuple[str, str]]) -> None:
-        path = self.folder / "parquet.sha256"
-        beside = path.with_suffix(".tmp")
-        try:
-            text = "".join(f"{sha}  {name}\n" for sha, name in dict.fromkeys(lines))
+        text = "".join(f"{sha}  {name}\n" for sha, name in dict.fromkeys(lines))
+        with written_whole(self.folder / "parquet.sha256") as beside:
             beside.write_text(f"{_own_line(text.encode()).decode()}\n{text}")
             _sync(beside)
-            beside.replace(path)
-        except OSError as error:
-            raise unwritable(path, error) from error
 
-    def _write_parquet(self, name: str, records: list[dict[str, Any]]) -> Path:
-        """Write a table beside its place; returns where."""
+    def _write_parquet(self, kind: str, records: list[dict[str, Any]]) -> tuple[Path, str]:
+        """Write a table beside its place; returns where, and its sha256."""
         import pyarrow as pa
         from pyarrow import parquet
 
         table = pa.Table.from_pylist(records)
         table = table.replace_schema_metadata({"schema_version": json.dumps(SCHEMA_VERSION)})
-        beside = self._parquet(name).with_suffix(".tmp")
+        beside = self._parquet(kind).with_suffix(".tmp")
         try:
             parquet.write_table(table, beside, compression="zstd", write_page_checksum=True)
             _sync(beside)
         except OSError as error:
             beside.unlink(missing_ok=True)
-            raise unwritable(self._parquet(name), error) from error
-        return beside
+            raise unwritable(self._parquet(kind), error) from error
+        return beside, _sha256(beside.read_bytes())
 
 
 _SESSIONS = "sessions/"
-_FILES = tuple(f"{name}.parquet" for name in ("rows", "scores", "timings", "sets", "members", "measures"))
+_FILES = tuple(f"{kind}s.parquet" for kind in KINDS)
+_ORDER = {
+    "row": ("dataset", "codec", "rate", "image", "task_key"),
+    "score": ("task_key", "metric", "score_key"),
+    "timing": ("task_key", "timing_key"),
+    "set": ("metric", "time", "set_key"),
+    "member": ("dataset", "codec", "task_key", "member_key"),
+    "measure": ("metric", "measure_key"),
+}
+"""By what the records of a Parquet file are sorted."""
 
 
 def _own_line(rest: bytes) -> bytes:
@@ -478,11 +474,6 @@ def _records(data: bytes) -> tuple[object, list[dict[str, Any]]]:
 _UNREADABLE = (OSError, ValueError, RecursionError)
 
 
-def _made(row: Row) -> tuple[str, ...]:
-    """What scores and times are of: several decodes of a bitstream depend on its bytes and on the codec's files."""
-    return row.reconstruction_sha256, row.bitstream_sha256, row.files
-
-
 def _write_new(path: Path, data: bytes) -> None:
     """Write a new file in its place; one that a kill leaves unfinished is spoken of by no row, and made whole later.
 
@@ -490,18 +481,16 @@ def _write_new(path: Path, data: bytes) -> None:
         FileExistsError: there is one.
     """
     try:
-        opened = path.open("xb", buffering=0)
+        file = path.open("xb")
     except FileNotFoundError:  # the first one in its folder
         path.parent.mkdir(parents=True, exist_ok=True)
-        opened = path.open("xb", buffering=0)
-    with opened as file:
-        try:
-            written = 0
-            while written < len(data):
-                written += file.write(data[written:])
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
+        file = path.open("xb")
+    try:
+        with file:
+            file.write(data)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def is_sha256(text: object) -> bool:
@@ -522,25 +511,11 @@ def _sync(path: Path) -> None:
         os.fsync(written.fileno())
 
 
-def _tables(contents: Contents) -> dict[str, list[dict[str, Any]]]:
-    def ordered(items: Iterable[Any], *keys: str) -> list[dict[str, Any]]:
-        return [asdict(one) for one in sorted(items, key=lambda one: [str(getattr(one, key)) for key in keys])]
-
-    return {
-        "rows": ordered(contents.rows.values(), "dataset", "codec", "rate", "image", "task_key"),
-        "scores": ordered(contents.scores.values(), "task_key", "metric", "score_key"),
-        "timings": ordered(contents.timings.values(), "task_key", "timing_key"),
-        "sets": ordered(contents.sets.values(), "metric", "time", "set_key"),
-        "members": ordered(contents.members.values(), "dataset", "codec", "task_key", "member_key"),
-        "measures": ordered(contents.measures.values(), "metric", "measure_key"),
-    }
-
-
 def reconstruction_path(store: Store, row: Row) -> Path:
     """Where a row's reconstruction lies, if it was kept."""
-    point = "none" if row.rate is None else f"{row.rate:g}"
-    if row.target_bpp is not None:
-        point = f"bpp{row.target_bpp:g}"
+    setting = row.setting
+    point = f"bpp{setting.target:g}" if setting.target is not None else "none"
+    point = point if setting.rate is None else f"{setting.rate:g}"
     stem = file_name(f"{file_name(row.image, ODD)}-{row.task_key[:8]}", ODD)
     return store.folder / "reconstructions" / file_name(row.codec, ODD) / point / f"{stem}.png"
 
@@ -549,11 +524,5 @@ def put_reconstruction(store: Store, row: Row, pixels: Image) -> None:
     """Write the PNG."""
     from PIL import Image as pil
 
-    path = reconstruction_path(store, row)
-    beside = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(reconstruction_path(store, row)) as beside:
         pil.fromarray(pixels).save(beside, format="PNG", compress_level=1)
-        beside.replace(path)
-    except OSError as error:
-        raise unwritable(path, error) from error

@@ -24,7 +24,7 @@ Where this departs from the port, and why:
 
 A checkpoint is training's: discriminator and optimisers are dropped by name. It holds Python values beside tensors. As
 the port writes them they pass torch's ``weights_only``; should a published file hold objects of other classes, these
-become inert placeholders (`rdpbench.assets.weights.Inert`), and no code of the file runs.
+become inert placeholders (`rdpbench.assets.load.Inert`), and no code of the file runs.
 
 Read `network` next (networks, tables, how they are coded with); `tfci` is another system, HiFiC's official models.
 """
@@ -36,7 +36,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rdpbench.assets.weights import Card, Inert, read_file, require
+from rdpbench.assets.load import Inert, read_file
+from rdpbench.assets.weights import Card, require
 from rdpbench.codecs.contract import Rate
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.systems import System
