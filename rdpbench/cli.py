@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import rdpbench
 from rdpbench import registry
-from rdpbench.config.typed import SETTINGS, plain
+from rdpbench.config.typed import SETTINGS, without_plus
 from rdpbench.datasets.command import add_arguments as data_arguments
 from rdpbench.errors import ConfigError, RdpbenchError
 from rdpbench.figures.command import add_arguments as figure_arguments
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
         options.parser.error(f"unrecognized arguments: {' '.join(rest)}{_meant(rest, options)}")
     if hasattr(options, "overrides"):
-        options.overrides = plain([*options.overrides, *rest, *([f"root={root}"] if root is not None else [])])
+        options.overrides = without_plus([*options.overrides, *rest, *([f"root={root}"] if root is not None else [])])
     elif root is not None and (not hasattr(options, "root") or getattr(options, "what", "runs") != "runs"):
         options.parser.error(f"root={root} means nothing here: this command neither makes nor reads runs")
     elif hasattr(options, "root"):
@@ -126,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rdpbench", description=INTRO, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("--version", action="version", version=f"rdpbench {rdpbench.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, run: object, text: str, *, overrides: bool = False) -> argparse.ArgumentParser:
@@ -150,12 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     for command in (regress, curves):
         command.add_argument("--curves", type=Path, metavar="FOLDER", help="where they lie (default: results/curves)")
     ls = add("ls", _ls, "what exists")
-    ls.add_argument(
-        "what", nargs="?", default="codecs", choices=["codecs", "datasets", "metrics", "runs", "experiments"]
-    )
-    ls.add_argument(
-        "--root", metavar="FOLDER", default=RUNS, help="where runs lie; or root=FOLDER (default: %(default)s)"
-    )
+    kinds = ["codecs", "datasets", "metrics", "runs", "experiments"]
+    ls.add_argument("what", nargs="?", default="codecs", choices=kinds)
     metric = add("metric", _metric, "check: do metrics give the values that they must, on this machine?")
     metric.add_argument("action", choices=["check"])
     data_arguments(add("data", _data, "datasets: what is here, fetch, verify, a manifest of your own"))
@@ -165,11 +162,11 @@ def _parser() -> argparse.ArgumentParser:
     report = add("report", _report, "a folder to open in a browser: a run's curves, tables, and the images themselves")
     bd = add("bd", _bd, "every codec of a run against an anchor: BD-rate, BD-metric, crossover rates, pairs of images")
     bd_arguments(bd)
-    for command in (show, verify, report, bd):
-        command.add_argument("name", help="the run's name, or its folder")
-        command.add_argument(
-            "--root", metavar="FOLDER", default=RUNS, help="where runs lie; or root=FOLDER (default: %(default)s)"
-        )
+    for command in (ls, show, verify, report, bd):
+        if command is not ls:
+            command.add_argument("name", help="the run's name, or its folder")
+        where = "where runs lie; or root=FOLDER (default: %(default)s)"
+        command.add_argument("--root", metavar="FOLDER", default=RUNS, help=where)
     study_arguments(add("study", _study, "a human study: a pack of pairs for raters, and scores from their votes"))
     reproduce_arguments(add("reproduce", _reproduce, "does this machine give published numbers again?"))
     report.set_defaults(named=[])
@@ -187,12 +184,6 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
     return int(text)
-
-
-def _version() -> str:
-    import rdpbench
-
-    return f"rdpbench {rdpbench.__version__}"
 
 
 def _console() -> Console:
@@ -222,13 +213,13 @@ def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = Tr
     Raises:
         RdpbenchError: what `rdpbench.runners.execute.run_bench` raises.
     """
-    from rdpbench.config.bench import read_all
+    from rdpbench.config.bench import read_benches
     from rdpbench.figures.command import FigureOptions, make_figures
     from rdpbench.runners import execute
     from rdpbench.runners.execute import store_of
     from rdpbench.runners.preflight import fetch_weights
 
-    benches = read_all(overrides)
+    benches = read_benches(overrides)
     for bench in benches[1:]:
         fetch_weights(bench)
     codes = [execute.run_bench(bench, console, encode=encode) for bench in benches]
@@ -245,11 +236,11 @@ def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = Tr
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from rdpbench.config.bench import read_all
+    from rdpbench.config.bench import read_benches
     from rdpbench.runners.execute import store_of, workers_of
     from rdpbench.runners.plan import as_json, lines, make_plan
 
-    benches = [replace(bench, download=False, dry=True) for bench in read_all(options.overrides)]
+    benches = [replace(bench, download=False, dry=True) for bench in read_benches(options.overrides)]
     if whole := [bench.search for bench in benches if bench.targets and bench.search != "image"]:
         raise ConfigError(
             f"search={whole[0]} decides the settings while it runs; plan it with rate=, or use search=image"
@@ -284,9 +275,9 @@ def _metric(_: argparse.Namespace) -> int:
 
 
 def _data(options: argparse.Namespace) -> int:
-    from rdpbench.datasets.command import run
+    from rdpbench.datasets.command import data_command
 
-    return run(options)
+    return data_command(options)
 
 
 def _doctor(_: argparse.Namespace) -> int:
@@ -317,7 +308,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from rdpbench.report.command import run
+    from rdpbench.report.command import report_command
     from rdpbench.report.pictures import Decoding
     from rdpbench.runners.coding import decode_row
     from rdpbench.runners.pool import set_up, start_server
@@ -326,7 +317,7 @@ def _report(options: argparse.Namespace) -> int:
     named = _named([*options.named, *(word for word in options.also if _is_of_codec(word))])
     options.also = [word for word in options.also if not _is_of_codec(word)]
     stores = [_stored(argparse.Namespace(name=name, root=options.root)) for name in (options.name, *options.also)]
-    return run(options, stores, Decoding(partial(decode_row, codec=named), set_up))
+    return report_command(options, stores, Decoding(partial(decode_row, codec=named), set_up))
 
 
 def _figure(options: argparse.Namespace) -> int:
@@ -336,9 +327,9 @@ def _figure(options: argparse.Namespace) -> int:
 
 
 def _study(options: argparse.Namespace) -> int:
-    from rdpbench.study.command import run
+    from rdpbench.study.command import study_command
 
-    return run(options, _console())
+    return study_command(options, _console())
 
 
 def _reproduce(options: argparse.Namespace) -> int:

@@ -39,7 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.errors import ImageError
-from rdpbench.image_files import Damaged, check, remarks, without_orientation
+from rdpbench.image_files import Damaged, check_damage, remarks, without_orientation
 
 if TYPE_CHECKING:
     import PIL.ImageFile
@@ -118,7 +118,7 @@ def open_image(path: Path) -> Iterator[tuple[PIL.ImageFile.ImageFile, bytes]]:
             warnings.simplefilter("error", pil.DecompressionBombWarning)
             # Pillow first: it refuses a size that no memory holds.
             with _open_stored(data) as opened:
-                check(data)
+                check_damage(data)
                 yield opened, data
     except ImageError:
         raise
@@ -171,7 +171,7 @@ def _open_stored(source: bytes | Path) -> PIL.ImageFile.ImageFile:
         return pil.open(opener(), formats=FORMATS)
     except UnidentifiedImageError:
         if isinstance(source, bytes) and not source.startswith(b"\xff\xd8"):
-            check(source)  # it may say what Pillow does not; of a JPEG no size was refused yet
+            check_damage(source)  # it may say what Pillow does not; of a JPEG no size was refused yet
     try:
         with pil.open(opener()) as other:
             what = f"it is {other.format}"

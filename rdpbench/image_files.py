@@ -83,10 +83,10 @@ class Tiff:
         return largest > self.pages[0].pixels or bool(self.pages[0].first(254, 0) & 1)
 
 
-def check(data: bytes) -> None:
+def check_damage(data: bytes) -> None:
     """Raise `Damaged` for what Pillow does not see; ``data`` is the whole file.
 
-    >>> check(b"P5 1 1 255 x")
+    >>> check_damage(b"P5 1 1 255 x")
     """
     if data.startswith(b"\xff\xd8"):
         _check_jpeg(data)

@@ -81,8 +81,8 @@ class File:
 
     def find(self) -> Path | None:
         """The file's path, or None."""
-        given = os.environ.get(self.variable)
-        return Path(given).expanduser() if given and Path(given).expanduser().is_file() else None
+        path = Path(os.environ.get(self.variable, "")).expanduser()
+        return path if path.is_file() else None
 
     def missing(self) -> str | None:
         if self.find():

@@ -93,10 +93,10 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "webp": "rdpbench.codecs.classical.webp:WebP",
     },
     "dataset": {
-        "clic": "rdpbench.datasets.clic:CLIC",
+        "clic": "rdpbench.datasets.official:CLIC",
         "coco": "rdpbench.datasets.coco:COCO",
-        "div2k": "rdpbench.datasets.div2k:DIV2K",
-        "folder": "rdpbench.datasets.folder:Folder",
+        "div2k": "rdpbench.datasets.official:DIV2K",
+        "folder": "rdpbench.datasets.folder:ImageFolder",
         "kodak": "rdpbench.datasets.pinned:Kodak",
         "manifest": "rdpbench.datasets.folder:Listed",
         "samples": "rdpbench.datasets.pinned:Samples",
@@ -237,8 +237,8 @@ def _own_target(kind: Kind, reference: str) -> str | None:
     return None if reference in BUILTIN[kind] else _entry_points(kind).get(reference)
 
 
-_files: dict[str, tuple[ModuleType, own.Source]] = {}
-_modules: dict[str, own.Source | None] = {}
+_files: dict[str, tuple[ModuleType, own.OwnSource]] = {}
+_modules: dict[str, own.OwnSource | None] = {}
 """What was loaded of the user's, with its source as it was then."""
 
 
@@ -307,7 +307,7 @@ def _module_from_file(path: Path, named_by: str) -> ModuleType:
             raise ConfigError(f"no such file: {path}, named by {named_by}")
         try:
             source = own.read_file(path)
-            _files[str(path)] = own.load(path, source), source
+            _files[str(path)] = own.load_module(path, source), source
         except Exception as error:
             raise ConfigError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
     return own.enter(_files[str(path)][0])

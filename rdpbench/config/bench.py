@@ -41,20 +41,20 @@ KEYS = {
 NEEDED = ("name", "use", "names")
 
 
-def read(overrides: Sequence[str]) -> Bench:
+def read_bench(overrides: Sequence[str]) -> Bench:
     """Compose what the user typed, where it is one run; nothing typed means ``experiment=default``.
 
     Raises:
         ConfigError: an override that cannot be meant, with the nearest that can; or an experiment of several runs.
     """
-    benches = read_all(overrides)
+    benches = read_benches(overrides)
     if len(benches) > 1:
         runs = "\n  ".join(" ".join(bench.overrides) for bench in benches)
         raise ConfigError(f"these are {len(benches)} runs, and this command takes one; they are:\n  {runs}")
     return benches[0]
 
 
-def read_all(overrides: Sequence[str]) -> list[Bench]:
+def read_benches(overrides: Sequence[str]) -> list[Bench]:
     """The runs of what the user typed: one, or as many as the experiment has.
 
     Raises:
@@ -188,7 +188,7 @@ def _check_labels(codecs: Iterable[CodecSetting]) -> None:
     seen: dict[str, CodecSetting] = {}
     for codec in codecs:
         other = seen.setdefault(codec.name, codec)
-        cls = registry.load("codec", codec.use)
+        cls = codec.cls
         if other != codec and other.use == codec.use and own_options(cls, dict(codec.options)) and "@" in codec.name:
             raise ConfigError(f"two files of weights have equal content, and are one curve, {codec.name!r}; name one")
         if other != codec:

@@ -90,10 +90,10 @@ def check_values(composed: Mapping[str, Any]) -> None:
             raise ConfigError(f"{key}={value} must be {must}")
 
 
-def plain(overrides: Iterable[str]) -> list[str]:
+def without_plus(overrides: Iterable[str]) -> list[str]:
     """Overrides without Hydra's plus signs: a key that is read needs none, and no other is taken.
 
-    >>> plain(["+limit=2", "++codec.options.step=3"])
+    >>> without_plus(["+limit=2", "++codec.options.step=3"])
     ['limit=2', 'codec.options.step=3']
     """
     return [line[line.startswith("+") + line.startswith("++") :] for line in overrides]
@@ -105,14 +105,14 @@ def runs_of(overrides: Sequence[str]) -> list[list[str]]:
     >>> len(runs_of(["experiment=taco-a1", "limit=2"])), len(runs_of(["codec=webp"]))
     (3, 1)
     """
-    overrides = plain(overrides)
+    overrides = without_plus(overrides)
     named = [line.partition("=")[2] for line in overrides if line.startswith("experiment=")]
     own = [line for line in overrides if not line.startswith("experiment=")]
     chosen = [name.strip() for names in named for name in names.split(",")]
     if not chosen and not any(line.startswith(("codec=", "data=")) for line in own):
         chosen = ["default"]
     typed = {line.partition("=")[0] for line in own}
-    bases: list[list[str]] = [plain(run) for name in chosen for run in experiment(name)] or [[]]
+    bases: list[list[str]] = [without_plus(run) for name in chosen for run in experiment(name)] or [[]]
     return [[line for line in base if line.partition("=")[0] not in typed] + own for base in bases]
 
 
@@ -203,8 +203,8 @@ def _is_path(key: str, value: str) -> bool:
     >>> _is_path("codec.options.checkpoint", "runs/epoch=3.ckpt"), _is_path("codec.options.base", "sd-1.5")
     (True, False)
     """
-    plain = re.fullmatch(r"[\w.+-]*|\[.*|['\"].*|\w+\(.*|\{.*\}", value)
-    return key in OWN_WEIGHTS and not plain
+    simple = re.fullmatch(r"[\w.+-]*|\[.*|['\"].*|\w+\(.*|\{.*\}", value)
+    return key in OWN_WEIGHTS and not simple
 
 
 def _exists(key: str, name: str) -> bool:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rdpbench.assets.weights import Weights
 from rdpbench.image import Image
 from rdpbench.metrics import mmd
-from rdpbench.metrics.contract import Array, NetworkFeatures, by_name, variant
+from rdpbench.metrics.contract import Array, Floats, NetworkFeatures, by_name, variant
 from rdpbench.needs import Package
 from rdpbench.networks.clip import L14_336, Clip, load_clip, unit
 
@@ -68,7 +68,7 @@ class CMMD(mmd.KernelMetric):
     split_name = "cmmd/split"
 
     @staticmethod
-    def kernel(first: mmd.Floats, second: mmd.Floats) -> mmd.Floats:
+    def kernel(first: Floats, second: Floats) -> Floats:
         return mmd.gaussian(mmd.SIGMA)(first, second)
 
     def rows(self, arrays: Sequence[Array]) -> NDArray[Any]:

@@ -33,6 +33,7 @@ from rdpbench.needs import Need
 from rdpbench.registry import abstract_in, needs_in, refusal, shape_of, texts_in, type_of
 
 Array = NDArray[Any]
+Floats = NDArray[np.float64]
 
 
 class Stated(Protocol):

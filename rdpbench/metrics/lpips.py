@@ -86,7 +86,7 @@ def build(net: Net, trunk: Mapping[str, Tensor]) -> Any:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedFeatures:
     """The original with its normalised features: 16 MB (alex), 54 MB (squeeze) or 190 MB (vgg) for 512 x 768."""
 
     original: Image
@@ -108,12 +108,12 @@ class LPIPS(WithNetwork, PairMetric):
         assert isinstance(weights, Weights)
         return build(self.net, read_tensors(weights.card) if given is None else given).to(self.device)
 
-    def prepare(self, original: Image) -> Prepared:
+    def prepare(self, original: Image) -> PreparedFeatures:
         """Features of the original. Raises `MetricError` for a side that is shorter than `minimum_side`."""
         check_original(original, self.name, self.minimum_side)
-        return Prepared(original, self._features(original))
+        return PreparedFeatures(original, self._features(original))
 
-    def score(self, prepared: Prepared, reconstruction: Image) -> float:
+    def score(self, prepared: PreparedFeatures, reconstruction: Image) -> float:
         import torch
 
         check_pair(prepared.original, reconstruction, self.name)

@@ -137,7 +137,7 @@ def _check_counts(counts: NDArray[Any]) -> None:
 
 @cache
 def _shared(model: segmentation.Model, device: str) -> segmentation.Segmenter:
-    return segmentation.load(model, device)
+    return segmentation.load_segmenter(model, device)
 
 
 class ConfusionFeatures(NetworkFeatures):

@@ -33,10 +33,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.errors import MetricError
-from rdpbench.metrics.contract import Array, Estimate, MetricOfSets
+from rdpbench.metrics.contract import Array, Estimate, Floats, MetricOfSets
 from rdpbench.metrics.sets import BLOCK, Rows, blocks, check_sets, stack
 
-Floats: TypeAlias = NDArray[np.float64]
 Kernel: TypeAlias = Callable[[Floats, Floats], Floats]
 """Of ``(a, d)`` and ``(b, d)``: ``(a, b)``."""
 Owners: TypeAlias = NDArray[np.int64]

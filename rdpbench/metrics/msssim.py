@@ -30,10 +30,9 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from rdpbench.image import Image
-from rdpbench.metrics.contract import PairMetric, by_name, check_original, check_pair
+from rdpbench.metrics.contract import Floats, PairMetric, by_name, check_original, check_pair
 from rdpbench.needs import Package
 
-Floats: TypeAlias = NDArray[np.float64]
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
 """``(H, W, 3)``: the image at the first scale, means of its pixels at the others, which float32 holds exactly."""
 
@@ -68,7 +67,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedLevels:
     """The original with its five levels: 27 MB for 512 x 768, that is 68 bytes per pixel."""
 
     original: Image
@@ -133,7 +132,7 @@ class MSSSIM(PairMetric):
     perceptual = False
     source = "Wang, Simoncelli and Bovik 2003; 8-bit RGB, TensorFlow's padding of odd sizes"
 
-    def prepare(self, original: Image) -> Prepared:
+    def prepare(self, original: Image) -> PreparedLevels:
         """Filter the original at five scales. Raises `MetricError` for a side below 161 pixels."""
         check_original(original, self.name, MINIMUM_SIDE)
         levels = []
@@ -141,9 +140,9 @@ class MSSSIM(PairMetric):
         for scale in range(len(WEIGHTS)):
             pixels = _halve(pixels) if scale else pixels
             levels.append(_prepare_level(pixels))
-        return Prepared(original, tuple(levels))
+        return PreparedLevels(original, tuple(levels))
 
-    def score(self, prepared: Prepared, reconstruction: Image) -> float:
+    def score(self, prepared: PreparedLevels, reconstruction: Image) -> float:
         check_pair(prepared.original, reconstruction, self.name)
         product = np.ones(3)
         pixels: Pixels = reconstruction

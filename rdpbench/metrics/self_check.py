@@ -12,16 +12,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rdpbench.image import Image
 from rdpbench.metrics import frechet, mmd, psnr
-
-Floats: TypeAlias = NDArray[np.float64]
-Points: TypeAlias = list[tuple[float, float]]
+from rdpbench.metrics.contract import Floats
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ def deltas(bd_rate: Callable[..., Any], bd_metric: Callable[..., Any]) -> list[C
     return checks
 
 
-def _points(rates: Iterable[float], values: Iterable[float]) -> Points:
+def _points(rates: Iterable[float], values: Iterable[float]) -> list[tuple[float, float]]:
     return list(zip(rates, values, strict=True))
 
 

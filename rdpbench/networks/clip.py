@@ -118,7 +118,7 @@ SHAPES = {id_: shape for id_, (_, shape) in CLIP_MODELS.items()}
 """Sizes by card."""
 
 
-def build(shape: Shape, tensors: Mapping[str, Tensor], *, text: bool = True) -> Any:
+def build_clip(shape: Shape, tensors: Mapping[str, Tensor], *, text: bool = True) -> Any:
     """``transformers.CLIPModel`` (or the image tower alone) holding exactly ``tensors``.
 
     Raises:
@@ -187,7 +187,7 @@ def load_clip(card: Card, device: str = "cpu", *, text: bool = True) -> Clip:
         MetricError: the file's tensors are not those of the network.
     """
     tokens = read_tokens(resolve(TOKENS)) if text else None
-    return Clip(build(SHAPES[card.id], read_tensors(card), text=text), tokens, device)
+    return Clip(build_clip(SHAPES[card.id], read_tensors(card), text=text), tokens, device)
 
 
 class Clip:

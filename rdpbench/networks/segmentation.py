@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.assets.load import load_pretrained
-from rdpbench.assets.weights import Folder, resolve
+from rdpbench.assets.weights import CardFolder, resolve
 from rdpbench.errors import MetricError
 from rdpbench.image import Image, check_image
 from rdpbench.networks.precision import exact
@@ -43,7 +43,7 @@ NAMES: dict[Classes, dict[int, str]] = {
 class Model:
     """A published network."""
 
-    card: Folder
+    card: CardFolder
     kind: Kind
     classes: Classes
     side: int = 0
@@ -52,7 +52,7 @@ class Model:
 
 def _model(kind: Kind, classes: Classes, name: str, licence: str, note: str, *more: str, side: int = 0) -> Model:
     files = tuple((file, 0, None) for file in ("config.json", "model.safetensors", *more))
-    card = Folder(name.partition("/")[2], f"https://huggingface.co/{name}", "main", files, licence, note)
+    card = CardFolder(name.partition("/")[2], f"https://huggingface.co/{name}", "main", files, licence, note)
     return Model(card, kind, classes, side)
 
 
@@ -136,7 +136,7 @@ def content(height: int, width: int, side: int) -> tuple[int, int]:
     return int(inner_height), int(inner_width)
 
 
-def load(model: Model, device: str = "cpu") -> Segmenter:
+def load_segmenter(model: Model, device: str = "cpu") -> Segmenter:
     """The published network from its checked files.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import Any
 from rdpbench import registry
 from rdpbench.assets.hashes import file_facts
 from rdpbench.codecs.contract import configuration_of
-from rdpbench.datasets.captions.models import Settings
+from rdpbench.datasets.captions.models import CaptionSettings
 from rdpbench.datasets.captions.sources import Caption, captions_of, parse, survey
 from rdpbench.datasets.contract import Dataset, Pin, dataset_of
 from rdpbench.datasets.index import Entry, index, notes
@@ -28,10 +28,10 @@ from rdpbench.results.store.keys import (
     axis_of,
     build_at,
     codec_identity,
-    codec_identity_of_all,
     definition,
     device_of,
     facts,
+    identity_at,
     key_of,
     metric_identity,
     sha256_of,
@@ -138,7 +138,7 @@ def list_tasks(bench: Bench) -> Iterator[Task]:
         for labelled, captions in _captioned(bench, codec, dataset, entries):
             for setting, seed in points(bench, codec):
                 # A rate outside the range stops the plan, not the run.
-                coder = codec_identity(codec, setting.rate) if setting.target is None else codec_identity_of_all(codec)
+                coder = identity_at(codec, setting)
                 for number, entry in enumerate(entries):
                     caption = captions.get(entry.sample.id)
                     text = caption.text if caption else None
@@ -191,7 +191,7 @@ def _captions_for(bench: Bench, source: str, dataset: Dataset, entries: Sequence
         ConfigError: no such source, or images without a caption.
         MissingNeed: a list or a model that is not here, and may not or cannot be downloaded.
     """
-    parsed, settings = parse(source), Settings(device=bench.device)
+    parsed, settings = parse(source), CaptionSettings(device=bench.device)
     if bench.dry or not bench.download:
         cost = survey(parsed, entries, dataset=dataset.name, settings=settings)
         if cost.lacks:

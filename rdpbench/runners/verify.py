@@ -84,7 +84,7 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
     by_task: dict[str, list[Score]] = defaultdict(list)
     for score in contents.scores.values():
         by_task[score.task_key].append(score)
-    decodings: list[Decoding] = []
+    trials: list[Trial] = []
     undecoded: Counter[str] = Counter()
     for row in intact if sample is None else random.Random(seed).sample(intact, min(sample, len(intact))):  # noqa: S311 (no secret)
         try:
@@ -93,12 +93,12 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
             undecoded[f"{row.codec}: {error}"] += 1
         else:
             typed = setting if setting.use not in registry.BUILTIN["codec"] else named
-            decodings += decodings_of(row, by_task[row.task_key], typed)
-    answers = decode_elsewhere(store, decodings)
-    wrong = [decoding for decoding in decodings if answers[decoding] != decoding.expected]
-    findings += [unlike(decoding, answers[decoding]) for decoding in wrong]
-    refuted = dict.fromkeys(decoding.row.task_key for decoding in wrong if decoding.decodes == 1)
-    keys = (decoding.row.task_key for decoding in decodings if decoding.decodes == 1)
+            trials += trials_of(row, by_task[row.task_key], typed)
+    answers = decode_elsewhere(store, trials)
+    wrong = [trial for trial in trials if answers[trial] != trial.expected]
+    findings += [unlike(trial, answers[trial]) for trial in wrong]
+    refuted = dict.fromkeys(trial.row.task_key for trial in wrong if trial.decodes == 1)
+    keys = (trial.row.task_key for trial in trials if trial.decodes == 1)
     decoded = tuple(key for key in keys if key not in refuted)
     reasons = tuple(f"{count} bitstreams of {why}" for why, count in undecoded.items())
     return Verified(tuple(findings), len(good), len(images), decoded, tuple(refuted), reasons)
@@ -115,7 +115,7 @@ def _noting(findings: list[str], where: str = "") -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Decoding:
+class Trial:
     """What is decoded in a fresh process, and what must come out."""
 
     row: Row
@@ -127,23 +127,23 @@ class Decoding:
     """What decodes it, as for `decode_row`."""
 
 
-def decodings_of(row: Row, scores: Iterable[Score], codec: CodecSetting | Named = NOBODY) -> Iterator[Decoding]:
+def trials_of(row: Row, scores: Iterable[Score], codec: CodecSetting | Named = NOBODY) -> Iterator[Trial]:
     """What there is to check of a row: its reconstruction, and the further decodes that its values were made of."""
-    yield Decoding(row, 1, row.reconstruction_sha256, codec)
+    yield Trial(row, 1, row.reconstruction_sha256, codec)
     if further := noted(scores):
-        yield Decoding(row, *further, codec)
+        yield Trial(row, *further, codec)
 
 
-def decode_elsewhere(store: Store, decodings: Sequence[Decoding]) -> dict[Decoding, str]:
+def decode_elsewhere(store: Store, trials: Sequence[Trial]) -> dict[Trial, str]:
     """Decode stored bitstreams in a fresh process; the hash of their pixels, or what went wrong, for each.
 
     The process is a new child of the fork server, which never saw an image: what is not in the bytes is not there.
     """
-    answers: dict[Decoding, str] = {}
-    if not decodings:
+    answers: dict[Trial, str] = {}
+    if not trials:
         return answers
     # Last first: a bitstream that needs what an earlier one left in its decoder does not find it.
-    left, tried = list(reversed(decodings)), set()
+    left, tried = list(reversed(trials)), set()
     start_server()
     context = multiprocessing.get_context("forkserver")
     while left:
@@ -180,17 +180,17 @@ def decode_elsewhere(store: Store, decodings: Sequence[Decoding]) -> dict[Decodi
     return answers
 
 
-def _decode_all(pipe: Connection, store: Store, decodings: Sequence[Decoding]) -> None:
+def _decode_all(pipe: Connection, store: Store, trials: Sequence[Trial]) -> None:
     """The fresh process: a hash of pixels or an error for each."""
     set_up_apart()
     send = sender(pipe)
-    for decoding in decodings:
-        row, codec = decoding.row, decoding.codec
+    for trial in trials:
+        row, codec = trial.row, trial.codec
         try:
-            if decoding.decodes == 1:
+            if trial.decodes == 1:
                 answer = pixel_sha256(decode_row(store, row, codec))
             else:
-                answer = fingerprint(further_of(store, row, decoding.decodes, codec))
+                answer = fingerprint(further_of(store, row, trial.decodes, codec))
         except StoreError as error:
             answer = f"{OF_THE_MACHINE}{error}"
         except Exception as error:
@@ -198,9 +198,9 @@ def _decode_all(pipe: Connection, store: Store, decodings: Sequence[Decoding]) -
         send(answer)
 
 
-def unlike(decoding: Decoding, answer: str) -> str:
+def unlike(trial: Trial, answer: str) -> str:
     """The finding for a bitstream that does not give the recorded pixels."""
-    row, last = decoding.row, decoding.decodes - 1
+    row, last = trial.row, trial.decodes - 1
     which = f"{row.bitstream_sha256[:12]}{f', decodes 1 to {last},' if last else ''}"
     why = "" if files_now(row.files) else "; a file of its codec changed since, or is gone"
     return f"{row.point}, {row.image}: bitstream {which} decodes to other pixels: {answer}{why}"

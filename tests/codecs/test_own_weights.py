@@ -298,7 +298,7 @@ def test_every_codec_codes_with_the_network_of_its_own_file(
 
 
 def setting(*overrides: str) -> CodecSetting:
-    [(codec, _)] = bench.read([*overrides, "data=samples"]).grid
+    [(codec, _)] = bench.read_bench([*overrides, "data=samples"]).grid
     return codec
 
 
@@ -336,7 +336,9 @@ def test_keys_are_of_the_content(write: Write, tmp_path: Path) -> None:
 
 def test_a_file_is_one_point_and_braces_are_a_curve(write: Write, tmp_path: Path) -> None:
     files = {quality: write(f"q{quality}.pt", state(quality)) for quality in (2, 4)}
-    sweep = bench.read(["codec=mbt2018-mean", f"codec.options.checkpoint={files[2]},{files[4]}", "data=samples"]).grid
+    sweep = bench.read_bench(
+        ["codec=mbt2018-mean", f"codec.options.checkpoint={files[2]},{files[4]}", "data=samples"]
+    ).grid
     assert len({codec.name for codec, _ in sweep}) == 2
     alone = sweep[0][0]
     assert alone.rates == ()

@@ -42,7 +42,7 @@ from rdpbench.codecs.learned.taco.network import (
 )
 from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
-from rdpbench.networks.clip import Shape, build
+from rdpbench.networks.clip import Shape, build_clip
 from rdpbench.networks.precision import reproducible
 
 ROOT = Path(__file__).parents[2]
@@ -222,7 +222,8 @@ def test_the_tower_of_the_published_file_gives_the_same_states() -> None:
     own = {name.removeprefix("text_model."): one for name, one in small.state_dict().items()}
     tensors = {name: own.get(name.removeprefix("text_model."), one) for name, one in whole.items()}
     assert sum(name.startswith("text_model.") for name in tensors) == len(own)
-    states = [CaptionReader(tower, byte_tokens())(["a dog"]) for tower in (build(shape, tensors).text_model, small)]
+    towers = build_clip(shape, tensors).text_model, small
+    states = [CaptionReader(tower, byte_tokens())(["a dog"]) for tower in towers]
     assert torch.equal(*states)
 
 

@@ -201,10 +201,10 @@ def test_what_lies_nowhere_is_said(tmp_path: Path, here: Any, capsys: Any, own: 
 
 
 def test_label_maps_among_the_images_are_no_images(tmp_path: Path, own: Path) -> None:
-    from rdpbench.datasets.folder import Folder
+    from rdpbench.datasets.folder import ImageFolder
 
     (tmp_path / "maps").rename(own / "maps")
-    folder = Folder(str(own), labels=str(own / "maps"))
+    folder = ImageFolder(str(own), labels=str(own / "maps"))
     assert len(folder) == 4
     assert [sample.labels for sample in folder.samples()] == [own / "maps" / f"image0{n}.png" for n in range(4)]
 
@@ -246,14 +246,14 @@ def test_cards_of_pages_are_never_fetched() -> None:
 
 def test_what_the_images_cannot_serve_is_left_out_where_that_is_allowed(own: Path, monkeypatch: Any) -> None:
     """As metrics=available does for the metrics of its list; the plan says what is left out, and why."""
-    from rdpbench.config.bench import read
+    from rdpbench.config.bench import read_bench
     from rdpbench.runners.execute import store_of
     from rdpbench.runners.plan import make_plan
 
     monkeypatch.setenv("RDPBENCH_CACHE", str(own.parent / "cache"))
     (own.parent / "maps" / "image03.png").unlink()
     line = ["codec=jpeg", "rate=30", f"data=folder:{own}", "data.options.labels=maps", BOTH]
-    bench = replace(read(line), metrics_available=True)
+    bench = replace(read_bench(line), metrics_available=True)
     plan = make_plan(bench, store_of(bench))
     assert plan.metrics == ("psnr",)
     assert "image00: it has no caption to score against" in plan.left_out[f"{own.parent}/own.py:Words"]

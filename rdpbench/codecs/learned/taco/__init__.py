@@ -33,7 +33,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rdpbench.assets.weights import Card, Weights, identity
+from rdpbench.assets.weights import Card, Weights, card_identity
 from rdpbench.codecs import legacy
 from rdpbench.codecs.contract import Rate
 from rdpbench.codecs.learned.codec import LearnedCodec
@@ -82,7 +82,7 @@ class TACO(LearnedCodec):
 
     def coder(self) -> dict[str, str]:
         """Its text tower codes, too."""
-        text = identity(B32) if self.weights == "official" else self.weights
+        text = card_identity(B32) if self.weights == "official" else self.weights
         return {**super().coder(), "transformers": package_version("transformers"), "text": text}
 
     def make(self) -> System:

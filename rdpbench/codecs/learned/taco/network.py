@@ -23,7 +23,7 @@ from rdpbench.codecs.learned.entropy import set_tables
 from rdpbench.codecs.learned.library import compressai
 from rdpbench.codecs.learned.systems import seeded
 from rdpbench.errors import CodecError, MetricError
-from rdpbench.networks.clip import B32, SHAPES, TOKENS, build, configuration, read_tokens
+from rdpbench.networks.clip import B32, SHAPES, TOKENS, build_clip, configuration, read_tokens
 from rdpbench.networks.precision import one_thread
 
 HEADS = 8
@@ -267,7 +267,7 @@ def official_reader(device: str = "cpu", *, portable: bool = False) -> CaptionRe
     """CLIP ViT-B/32's, from its published files."""
     require((Weights(B32), Weights(TOKENS)))
     try:
-        tower = build(SHAPES[B32.id], read_tensors(B32)).text_model
+        tower = build_clip(SHAPES[B32.id], read_tensors(B32)).text_model
     except MetricError as error:
         raise CodecError(str(error)) from error
     return CaptionReader(tower, read_tokens(resolve(TOKENS)), device=device, portable=portable)
