@@ -275,9 +275,9 @@ def _metric(_: argparse.Namespace) -> int:
 
 
 def _data(options: argparse.Namespace) -> int:
-    from rdpbench.datasets.command import run
+    from rdpbench.datasets.command import data_command
 
-    return run(options)
+    return data_command(options)
 
 
 def _doctor(_: argparse.Namespace) -> int:
@@ -308,7 +308,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from rdpbench.report.command import run
+    from rdpbench.report.command import report_command
     from rdpbench.report.pictures import Decoding
     from rdpbench.runners.coding import decode_row
     from rdpbench.runners.pool import set_up, start_server
@@ -317,7 +317,7 @@ def _report(options: argparse.Namespace) -> int:
     named = _named([*options.named, *(word for word in options.also if _is_of_codec(word))])
     options.also = [word for word in options.also if not _is_of_codec(word)]
     stores = [_stored(argparse.Namespace(name=name, root=options.root)) for name in (options.name, *options.also)]
-    return run(options, stores, Decoding(partial(decode_row, codec=named), set_up))
+    return report_command(options, stores, Decoding(partial(decode_row, codec=named), set_up))
 
 
 def _figure(options: argparse.Namespace) -> int:
@@ -327,9 +327,9 @@ def _figure(options: argparse.Namespace) -> int:
 
 
 def _study(options: argparse.Namespace) -> int:
-    from rdpbench.study.command import run
+    from rdpbench.study.command import study_command
 
-    return run(options, _console())
+    return study_command(options, _console())
 
 
 def _reproduce(options: argparse.Namespace) -> int:

@@ -7,17 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rdpbench.datasets.contract import dataset_of
+from rdpbench.datasets.contract import KINDS, dataset_of
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.paths import available, records
 from rdpbench.setting import DataSetting
-
-KINDS = {
-    "pinned": "every byte is held against hashes that ship with rdpbench",
-    "recorded": "every byte is held against what the verified official archive held",
-    "names": "names, counts and sizes were checked; the bytes were never compared with anything official",
-    "made": "a list of your own",
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     manifest.add_argument("-o", "--output", type=Path, metavar="FILE", help="(default: NAME.sha256)")
 
 
-def run(options: argparse.Namespace) -> int:
+def data_command(options: argparse.Namespace) -> int:
     """Do what was asked; returns the exit code."""
     actions = {"ls": _ls, "fetch": _fetch, "verify": _verify, "manifest": _manifest}
     return actions[options.action](options)

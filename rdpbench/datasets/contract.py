@@ -17,12 +17,13 @@ from rdpbench.registry import needs_in, shape_of, type_of
 from rdpbench.setting import DataSetting
 
 PinKind = Literal["pinned", "recorded", "names", "made"]
-"""How far a set's bytes are known.
-
-``pinned``: a sha256 per file ships with rdpbench. ``recorded``: it was recorded when the official archive, itself
-verified, was unpacked. ``names``: names and geometry were checked, the bytes never compared with anything official.
-``made``: a folder or list of the user's own.
-"""
+KINDS: dict[PinKind, str] = {
+    "pinned": "every byte is held against hashes that ship with rdpbench",
+    "recorded": "every byte is held against what the verified official archive held",
+    "names": "names, counts and sizes were checked; the bytes were never compared with anything official",
+    "made": "a list of your own",
+}
+"""How far a set's bytes are known."""
 
 
 @dataclass(frozen=True)
