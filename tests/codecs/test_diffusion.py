@@ -238,7 +238,7 @@ def test_unknown_names_and_pairs_are_told(tmp_path: Path) -> None:
     with pytest.raises(MissingNeed, match=r"no such file: .*config\.json"):
         bases.layout_of(str(tmp_path))
     for clip in prompts.CLIPS:
-        assert prompts.needs(clip)
+        assert prompts.source(clip)
 
 
 # The denoising loop is diffusers'
@@ -375,16 +375,14 @@ def test_pixels_follow_the_one_rounding_rule_and_latents_come_back(photograph: I
     ready = models.load_models("sd-2.1-base", "random")
     latents = torch.randn(2, 4, 8, 16, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        made = list(prompts.decode(ready, latents, 60, 100))
+        made = list(sampling.images_of(ready, latents, 60, 100))
         planes = ready.vae.decode(latents[1:] / 0.18215).sample[0, :, :60, :100].double().numpy()
     expected = np.floor(255 * np.clip(planes / 2 + 0.5, 0, 1) + 0.5).transpose(1, 2, 0)
     assert np.array_equal(made[1], expected)
     assert made[0].shape == (60, 100, 3)
-    from rdpbench.codecs.learned.frames import to_planes
-
-    shown = prompts.FRAME.pad(to_planes([photograph[:60, :100]], "cpu", torch.float32))
+    shown = photograph[:60, :100]
     with torch.inference_mode():
-        mean, first, again = (prompts.encode(ready, shown, seed) for seed in (None, 1, 1))
+        mean, first, again = (sampling.latents_of(ready, shown, seed) for seed in (None, 1, 1))
     assert mean.shape == (1, 4, 8, 16)
     assert torch.equal(first, again)
     assert not torch.equal(mean, first)
@@ -401,7 +399,7 @@ def test_the_published_widths_compute() -> None:
         noise = sampling.noise(ready, draws, 256, 256)
         schedule = sampling.scheduler(ready, "dpm-solver++", 1)
         latents = sampling.denoise(ready, schedule, noise, draws, seen, seen, 9.0)
-        [picture] = prompts.decode(ready, latents, 256, 256)
+        [picture] = sampling.images_of(ready, latents, 256, 256)
     models._load.cache_clear()
     assert picture.shape == (256, 256, 3)
     assert picture.std() > 5
@@ -448,7 +446,7 @@ def test_sizes_by_hand() -> None:
     full = byte_vocabulary(49408)
     ids = list(range(49000, 49016))
     assert len(fields.pack_tokens(ids, "fixed", full)) * 8 == 256
-    assert fields.rank_bits(16, 49408) == 250
+    assert fields.index_bits(16, 49408) == 250
     assert len(fields.pack_tokens(ids, "rank", full)) * 8 == 256  # 250 bits fill 32 bytes
     assert len(fields.pack_tokens(ids[:8] * 4, "rank", full)) * 8 == 504  # 499 bits, not 512
     text = fields.pack_tokens(ids, "zlib-text", full)

@@ -17,15 +17,17 @@ import pytest
 import torch
 import yaml
 
+from rdpbench import progress
 from rdpbench.codecs.container import unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of
 from rdpbench.codecs.diffusion import bases, fields, models, prompts
 from rdpbench.codecs.diffusion.bases import byte_vocabulary
+from rdpbench.codecs.diffusion.fields import with_seed
 from rdpbench.codecs.diffusion.library import diffusers
 from rdpbench.codecs.diffusion.pic import codec as pic
 from rdpbench.codecs.diffusion.pic import pez
-from rdpbench.codecs.diffusion.pic.codec import PIC, with_seed
-from rdpbench.codecs.diffusion.sampling import Unfinished
+from rdpbench.codecs.diffusion.pic.codec import PIC
+from rdpbench.codecs.diffusion.prompts import Unfinished
 from rdpbench.errors import (
     BitstreamError,
     CodecError,
@@ -121,7 +123,7 @@ def test_tokens_that_are_sent_as_ids_are_the_ones_that_were_found(small: Image) 
         section = unpack(tiny_pic(tokens=code).encode(small, Side(seed=4)).data, 2)[2][1]
         found[code] = fields.unpack_tokens(section, code, byte_vocabulary())
     clip = prompts.load(tiny_pic().clip, "random")
-    [expected] = pez.invert(pez.PromptSpace(clip), [small], [4], pez.Search(16, 5))
+    [expected] = pez.invert(pez.PromptSpace(clip), [small], [4], pez.PromptSearch(16, 5))
     assert found["fixed"] == found["rank"] == list(expected.ids)
     # Text is taken apart differently: what comes back is what conditions the decoder, and nothing hides that.
     assert found["zlib-text"] != list(expected.ids)
@@ -227,16 +229,16 @@ def test_a_killed_encode_goes_on(
     whole = codec.encode(small, Side()).data
     assert not list(Unfinished({}).path.parent.glob("*"))
     monkeypatch.setattr(pic, "Unfinished", partial(Unfinished, every_s=0))
-    monkeypatch.setattr(pic, "TOLD_EVERY_S", 0)
-    advance, steps = pez._State.advance, []
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0)
+    advance, steps = pez.SearchedPrompts.advance, []
 
-    def killed(state: pez._State) -> None:
+    def killed(state: pez.SearchedPrompts) -> None:
         if state.step == 7 and len(steps) < 8:
             raise KeyboardInterrupt
         steps.append(state.step)
         advance(state)
 
-    monkeypatch.setattr(pez._State, "advance", killed)
+    monkeypatch.setattr(pez.SearchedPrompts, "advance", killed)
     with pytest.raises(KeyboardInterrupt):
         codec.encode(small, Side())
     assert len(list(Unfinished({}).path.parent.glob("*.safetensors"))) == 1
@@ -245,7 +247,7 @@ def test_a_killed_encode_goes_on(
     assert steps == [*range(7), -1, *range(7, 12)]
     assert not list(Unfinished({}).path.parent.glob("*"))
     told = capsys.readouterr().err
-    assert "pic: prompt search, step 12 of 12, cosine 0." in told
+    assert "pic: prompt search: 12/12 steps, cosine 0." in told
 
 
 # Damage

@@ -12,11 +12,11 @@ from __future__ import annotations
 import functools
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import OwnFolder, Weights, folders_identity, require
@@ -82,6 +82,11 @@ TINY_TOKENS = 514
 _TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 CLIP_TEXT = {**_TEXT, "projection_dim": 24}
 CLIP_VISION = {**CLIP_TEXT, "patch_size": 8, "image_size": 32}
+
+
+def ends(tokens: int) -> dict[str, int]:
+    """A vocabulary's size and its last two ids, as CLIP's configurations have them."""
+    return {"vocab_size": tokens, "bos_token_id": tokens - 2, "eos_token_id": tokens - 1}
 
 
 def narrow(layout: BaseSizes) -> BaseSizes:
@@ -209,23 +214,61 @@ def load_models(base: str, weights: str = "official", precision: str = "float32"
 def _load(base: str, weights: str, precision: str, device: str, file: str) -> Models:  # noqa: ARG001 - other files, other model
     from rdpbench.codecs.diffusion.library import diffusers
 
-    sizes = layout(base, weights)
+    sizes, named, networks = layout(base, weights), f"{weights} {base}", cast("Any", diffusers)
+    towers = {"text": lambda: text_tower(sizes, 0), "text 2": lambda: text_tower(sizes, 1)}
+    parts = ("unet", "vae", *tuple(towers)[: len(sizes.texts)])
+    sources = {part: source_of(part, base) if weights == "official" else None for part in parts}
+    build = lambda: networks.UNet2DConditionModel.from_config(dict(sizes.unet))  # noqa: E731 - as the towers
+    unet = make("unet", build, sources["unet"], precision, device)
+    vae = load_vae(sizes, sources["vae"], device, named)
+    texts = [shared(part, towers[part], sources[part], precision, device, named) for part in parts[2:]]
+    return Models(sizes, unet, vae, tuple(texts), vocabulary_of(sizes, weights, base), device)
+
+
+def make(
+    part: str,
+    build: Callable[[], Any],
+    source: OwnFolder | Weights | None,
+    precision: str,
+    device: str,
+    rename: Callable[[str], str] = str,
+    drop: Collection[str] = (),
+) -> Any:
+    """One part of a model on a device, with the tensors of a file, or without one with seeded random weights."""
     dtype = type_of(precision)
+    if source is None:
+        return draw_weights(build(), seed=sum(map(ord, part))).to(device, dtype)
+    return load_strictly(build, source.read(), source.id, dtype, rename=rename, drop=drop).to(device)
+
+
+def shared(
+    part: str,
+    build: Callable[[], Any],
+    source: OwnFolder | Weights | None,
+    precision: str,
+    device: str,
+    base: str,
+) -> Any:
+    """A VAE or text tower: the same bytes in several models are loaded once. ``base`` tells random ones apart."""
+    rename = {"vae": vae_name, "text": text_name}.get(part, str)
+    key = (part, source.named_identity if source else base, precision, device)
+    return kept(key, lambda: make(part, build, source, precision, device, rename))
+
+
+def load_vae(sizes: BaseSizes, source: OwnFolder | Weights | None, device: str, base: str) -> Any:
+    """The VAE of a model, in single precision."""
+    from rdpbench.codecs.diffusion.library import diffusers
+
     networks: Any = diffusers
-    unet = make("unet", lambda: networks.UNet2DConditionModel.from_config(dict(sizes.unet)), base, weights, dtype)
+    return shared("vae", lambda: networks.AutoencoderKL.from_config(dict(sizes.vae)), source, "float32", device, base)
 
-    def shared(part: str, build: Callable[[], Any], kind: str) -> Any:
-        # The same bytes in two models are one network.
-        mark = _source(part, base).named_identity if weights == "official" else f"{weights} {base}"
-        return kept((part, mark, kind, device), lambda: make(part, build, base, weights, type_of(kind)).to(device))
 
-    vae = shared("vae", lambda: networks.AutoencoderKL.from_config(dict(sizes.vae)), "float32")
-    builders = [lambda number=number: text_tower(sizes, number) for number in range(len(sizes.texts))]
-    texts = [shared(part, build, precision) for part, build in zip(("text", "text 2"), builders, strict=False)]
+def vocabulary_of(sizes: BaseSizes, weights: str, base: str) -> Vocabulary:
+    """CLIP's, or of random weights one of bytes. Raises `CodecError` where the model has another size."""
     words = clip_vocabulary() if weights == "official" else byte_vocabulary(sizes.tokens)
     if words.size != sizes.tokens:
         raise CodecError(f"{base} has {sizes.tokens} tokens, where CLIP's vocabulary has {words.size}")
-    return Models(sizes, unet.to(device), vae, tuple(texts), words, device)
+    return words
 
 
 def kept(key: tuple[str, ...], build: Callable[[], Any]) -> Any:
@@ -247,21 +290,12 @@ def text_tower(sizes: BaseSizes, number: int) -> Any:
     """A text tower; the second has a projection, as SDXL's."""
     from rdpbench.codecs.diffusion.library import transformers
 
-    ends = {"vocab_size": sizes.tokens, "bos_token_id": sizes.tokens - 2, "eos_token_id": sizes.tokens - 1}
-    config = transformers.CLIPTextConfig.from_dict({**sizes.texts[number], **ends})
+    config = transformers.CLIPTextConfig.from_dict({**sizes.texts[number], **ends(sizes.tokens)})
     return transformers.CLIPTextModelWithProjection(config) if number else transformers.CLIPTextModel(config)
 
 
-def make(part: str, build: Callable[[], Any], base: str, weights: str, dtype: torch.dtype) -> Any:
-    """One part of a model with its weights, on the CPU."""
-    if weights != "official":
-        return draw_weights(build(), seed=sum(map(ord, part))).to(dtype)
-    rename = {"vae": vae_name, "text": text_name}.get(part, str)
-    source = _source(part, base)
-    return load_strictly(build, source.read(), source.id, dtype, rename=rename)
-
-
-def _source(part: str, base: str) -> OwnFolder | Weights:
+def source_of(part: str, base: str) -> OwnFolder | Weights:
+    """Where a part of a model comes from; the same bytes in two models are one network."""
     if not bases.is_path(base):
         return Weights(next(card for card in BASES[base].card.cards if card.file == TENSORS[part]))
     where = {"text": "text_encoder", "text 2": "text_encoder_2"}.get(part, part)
@@ -289,8 +323,19 @@ def load_controlnet(
     if weights != "official":
         return _controlnet(models, None, precision, weights)
     source = controlnet_source(controlnet, base, sketch)
+    return _controlnet(models, source, precision, mark(weights, source))
+
+
+def mark(weights: str, source: OwnFolder | Weights) -> str:
+    """The hash of an official or own file, for caches; empty for random weights.
+
+    Raises:
+        MissingNeed: the file is not on this machine.
+    """
+    if weights != "official":
+        return ""
     require([source])
-    return _controlnet(models, source, precision, source.named_identity)
+    return source.named_identity
 
 
 @lru_cache(maxsize=2)
