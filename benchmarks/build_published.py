@@ -22,10 +22,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from published_files import check, in_order, write, write_sources
 from published_origins import DATASETS, DOUBTS, LEVELS, METRICS, NAMES, ORIGINS, PROTOCOLS, SCALE, Origin, Rule
 
 from rdpbench.gate.curves import rounded
-from rdpbench.results.published import Number, Source, check, family, in_order, read, read_sources, write, write_sources
+from rdpbench.results.published import PublishedNumber, PublishedSource, family, read, read_sources
 
 DROPPED = ("reason", "codec", "variant", "dataset", "protocol", "bpp", "metric", "value", "source", "digitised")
 
@@ -34,7 +35,7 @@ class Unknown(Exception):
     """A row that no rule covers."""
 
 
-def number(row: Mapping[str, str]) -> Number:
+def number(row: Mapping[str, str]) -> PublishedNumber:
     """A row of the table in our words. Raises `Unknown`."""
     source, origin = _origin(row["source"])
     place = row["source"][len(origin.where) :]
@@ -57,7 +58,7 @@ def number(row: Mapping[str, str]) -> Number:
     metric = _metric(source, origin, rule, row["metric"])
     metric = METRICS.get((source, dataset, metric), metric)
     bits = rule.bits or origin.bits
-    one = Number(
+    one = PublishedNumber(
         dataset=dataset,
         source=source,
         codec=codec.lower(),
@@ -93,12 +94,12 @@ def _metric(source: str, origin: Origin, rule: Rule, raw: str) -> str:
     return f"{name}{origin.default if origin.default != '@unstated' else f'@{source}'}"
 
 
-def _doubt(one: Number) -> str:
+def _doubt(one: PublishedNumber) -> str:
     what = "|".join((one.dataset, one.codec, one.variant, one.metric, one.place))
     return "; ".join(why for source, where, why in DOUBTS if source == one.source and re.match(where, what))
 
 
-def sort(rows: Sequence[dict[str, str]]) -> tuple[list[Number], list[dict[str, str]]]:
+def sort(rows: Sequence[dict[str, str]]) -> tuple[list[PublishedNumber], list[dict[str, str]]]:
     """The numbers to keep, and the rows to drop with their reason."""
     pairs = [(row, number(row)) for row in rows if not _why_not(row)]
     dropped = [{"reason": why, **row} for row in rows if (why := _why_not(row))]
@@ -116,7 +117,7 @@ def _why_not(row: Mapping[str, str]) -> str:
     return ""
 
 
-def _curve(one: Number) -> tuple[str, ...]:
+def _curve(one: PublishedNumber) -> tuple[str, ...]:
     return (
         one.dataset,
         one.source,
@@ -128,15 +129,15 @@ def _curve(one: Number) -> tuple[str, ...]:
     )
 
 
-def _copies(found: Sequence[Number]) -> dict[tuple[str, ...], str]:
+def _copies(found: Sequence[PublishedNumber]) -> dict[tuple[str, ...], str]:
     """Curves that equal another point by point, to six digits, and whose they are.
 
     CompressAI ran its models on two devices: that those agree makes neither a copy.
     """
-    curves: dict[tuple[str, ...], list[Number]] = {}
+    curves: dict[tuple[str, ...], list[PublishedNumber]] = {}
     for one in found:
         curves.setdefault(_curve(one), []).append(one)
-    owners: dict[tuple[object, ...], Number] = {}
+    owners: dict[tuple[object, ...], PublishedNumber] = {}
     out = {}
     for key in sorted(curves, key=_rank):
         first = curves[key][0]
@@ -162,7 +163,7 @@ def build(table: Path, root: Path) -> tuple[int, int]:
     with table.open(encoding="utf-8", newline="") as stream:
         kept, dropped = sort(list(csv.DictReader(stream)))
     about = {
-        name: Source(name, one.shown or one.where.partition(":")[0], one.title, one.counted)
+        name: PublishedSource(name, one.shown or one.where.partition(":")[0], one.title, one.counted)
         for name, one in ORIGINS.items()
     }
     old = root / "sources.csv"
@@ -170,7 +171,7 @@ def build(table: Path, root: Path) -> tuple[int, int]:
     problems = check(kept, about)
     if problems:
         raise SystemExit("\n".join(problems))
-    by_file: dict[tuple[str, str], list[Number]] = {}
+    by_file: dict[tuple[str, str], list[PublishedNumber]] = {}
     for one in kept:
         by_file.setdefault((one.dataset, one.source), []).append(one)
     for (dataset, source), numbers in by_file.items():

@@ -37,7 +37,7 @@ import numpy as np
 from PIL import Image as pil
 
 from rdpbench.datasets.contract import Sample
-from rdpbench.datasets.folder import Folder
+from rdpbench.datasets.folder import ImageFolder
 from rdpbench.datasets.index import ahead, index
 from rdpbench.datasets.protocols import load_under
 from rdpbench.image import Image
@@ -72,13 +72,13 @@ def processes(paths: list[Path], pool: object) -> None:
     pool.map(share, [paths[start : start + 8] for start in range(0, len(paths), 8)], chunksize=1)
 
 
-def fresh_index(folder: Folder) -> None:
+def fresh_index(folder: ImageFolder) -> None:
     with tempfile.TemporaryDirectory() as cache:
         os.environ["RDPBENCH_CACHE"] = cache
         index(folder)
 
 
-def known_index(folder: Folder, cache: str) -> None:
+def known_index(folder: ImageFolder, cache: str) -> None:
     os.environ["RDPBENCH_CACHE"] = cache
     index(folder)
 
@@ -166,7 +166,7 @@ def main() -> None:
     asked.add_argument("--samples", type=int, default=30_000)
     asked.add_argument("--busy", action="store_true")
     given = asked.parse_args()
-    folder = Folder(given.folder)
+    folder = ImageFolder(given.folder)
     paths = [sample.path for sample in folder.samples()]
     pixels = sum(read(path).size // 3 for path in paths)
     print(f"{len(paths)} images, {pixels / len(paths) / 1e6:.2f} megapixels on average, {given.rounds} rounds")

@@ -28,9 +28,9 @@ Build = Callable[[str], Use]
 
 def seeded(network: Any) -> Any:
     """A network with random weights that differ from another one's by their seed alone."""
-    from rdpbench.codecs.diffusion.models import draw
+    from rdpbench.codecs.diffusion.models import draw_weights
 
-    return draw(network, 3)
+    return draw_weights(network, 3)
 
 
 def pair_metric(metric: Any) -> Use:

@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import rdpbench
 from rdpbench import registry
-from rdpbench.config.typed import SETTINGS, plain
+from rdpbench.config.typed import SETTINGS, without_plus
 from rdpbench.datasets.command import add_arguments as data_arguments
 from rdpbench.errors import ConfigError, RdpbenchError
 from rdpbench.figures.command import add_arguments as figure_arguments
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
         options.parser.error(f"unrecognized arguments: {' '.join(rest)}{_meant(rest, options)}")
     if hasattr(options, "overrides"):
-        options.overrides = plain([*options.overrides, *rest, *([f"root={root}"] if root is not None else [])])
+        options.overrides = without_plus([*options.overrides, *rest, *([f"root={root}"] if root is not None else [])])
     elif root is not None and (not hasattr(options, "root") or getattr(options, "what", "runs") != "runs"):
         options.parser.error(f"root={root} means nothing here: this command neither makes nor reads runs")
     elif hasattr(options, "root"):
@@ -127,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rdpbench", description=INTRO, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("--version", action="version", version=f"rdpbench {rdpbench.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, run: object, text: str, *, overrides: bool = False) -> argparse.ArgumentParser:
@@ -151,12 +152,8 @@ def _parser() -> argparse.ArgumentParser:
     for command in (regress, curves):
         command.add_argument("--curves", type=Path, metavar="FOLDER", help="where they lie (default: results/curves)")
     ls = add("ls", _ls, "what exists")
-    ls.add_argument(
-        "what", nargs="?", default="codecs", choices=["codecs", "datasets", "metrics", "runs", "experiments"]
-    )
-    ls.add_argument(
-        "--root", metavar="FOLDER", default=RUNS, help="where runs lie; or root=FOLDER (default: %(default)s)"
-    )
+    kinds = ["codecs", "datasets", "metrics", "runs", "experiments"]
+    ls.add_argument("what", nargs="?", default="codecs", choices=kinds)
     add("check", _check, "do a codec and metrics keep their contracts here? codec=NAME, metrics=NAME", overrides=True)
     add("metric", _metric, "now: rdpbench check metrics=all").add_argument("action", nargs="*")
     data_arguments(add("data", _data, "datasets: what is here, fetch, verify, a manifest of your own"))
@@ -166,11 +163,11 @@ def _parser() -> argparse.ArgumentParser:
     report = add("report", _report, "a folder to open in a browser: a run's curves, tables, and the images themselves")
     bd = add("bd", _bd, "every codec of a run against an anchor: BD-rate, BD-metric, crossover rates, pairs of images")
     bd_arguments(bd)
-    for command in (show, verify, report, bd):
-        command.add_argument("name", help="the run's name, or its folder")
-        command.add_argument(
-            "--root", metavar="FOLDER", default=RUNS, help="where runs lie; or root=FOLDER (default: %(default)s)"
-        )
+    for command in (ls, show, verify, report, bd):
+        if command is not ls:
+            command.add_argument("name", help="the run's name, or its folder")
+        where = "where runs lie; or root=FOLDER (default: %(default)s)"
+        command.add_argument("--root", metavar="FOLDER", default=RUNS, help=where)
     study_arguments(add("study", _study, "a human study: a pack of pairs for raters, and scores from their votes"))
     reproduce_arguments(add("reproduce", _reproduce, "does this machine give published numbers again?"))
     report.set_defaults(named=[])
@@ -188,12 +185,6 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
     return int(text)
-
-
-def _version() -> str:
-    import rdpbench
-
-    return f"rdpbench {rdpbench.__version__}"
 
 
 def _console() -> Console:
@@ -221,18 +212,18 @@ def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = Tr
     that has an experiment's name is drawn beside the first run, from these runs and from published numbers.
 
     Raises:
-        RdpbenchError: what `rdpbench.runners.execute.run` raises.
+        RdpbenchError: what `rdpbench.runners.execute.run_bench` raises.
     """
-    from rdpbench.config.bench import read_all
+    from rdpbench.config.bench import read_benches
     from rdpbench.figures.command import FigureOptions, make_figures
     from rdpbench.runners import execute
     from rdpbench.runners.execute import store_of
     from rdpbench.runners.preflight import fetch_weights
 
-    benches = read_all(overrides)
+    benches = read_benches(overrides)
     for bench in benches[1:]:
         fetch_weights(bench)
-    codes = [execute.run(bench, console, encode=encode) for bench in benches]
+    codes = [execute.run_bench(bench, console, encode=encode) for bench in benches]
     typed = [line.partition("=")[2] for line in overrides if line.startswith("experiment=")]
     wanted = dict.fromkeys(name.strip() for line in typed for name in line.split(","))
     stores = list(dict.fromkeys(store_of(bench).folder for bench in benches))
@@ -246,19 +237,19 @@ def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = Tr
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from rdpbench.config.bench import read_all
+    from rdpbench.config.bench import read_benches
     from rdpbench.runners.execute import store_of, workers_of
     from rdpbench.runners.plan import as_json, lines, make_plan
 
-    benches = [replace(bench, download=False, dry=True) for bench in read_all(options.overrides)]
+    benches = [replace(bench, download=False, dry=True) for bench in read_benches(options.overrides)]
     if whole := [bench.search for bench in benches if bench.targets and bench.search != "image"]:
         raise ConfigError(
             f"search={whole[0]} decides the settings while it runs; plan it with rate=, or use search=image"
         )
     plans = [(bench, store, make_plan(bench, store)) for bench in benches for store in [store_of(bench)]]
     if options.json:
-        found = [as_json(plan, store) for _, store, plan in plans]
-        print(json.dumps(found[0] if len(found) == 1 else found, indent=1))
+        shown = [as_json(plan, store) for _, store, plan in plans]
+        print(json.dumps(shown[0] if len(shown) == 1 else shown, indent=1))
     else:
         print("\n\n".join("\n".join(lines(plan, store, workers_of(bench))) for bench, store, plan in plans))
     return 0
@@ -279,7 +270,7 @@ def _check(options: argparse.Namespace) -> int:
     """A card for the codec that is named, one for each metric, or the values that shipped metrics must give."""
     from tempfile import TemporaryDirectory
 
-    from rdpbench.config.bench import read
+    from rdpbench.config.bench import read_bench
     from rdpbench.runners.conformance import conform, conform_metric
 
     metrics = [name for word in options.overrides if word.startswith("metrics=") for name in word[8:].split(",")]
@@ -291,7 +282,7 @@ def _check(options: argparse.Namespace) -> int:
     if codecs:
         print(f"codec {codecs[0]}")
         with TemporaryDirectory() as folder:
-            failed += _card(conform(read, words, Path(folder)))
+            failed += _card(conform(read_bench, words, Path(folder)))
         print("grade      decoded: the bytes alone give the pixels" if not failed else "grade      none")
     for name in metrics:
         print(f"metric {name}")
@@ -322,9 +313,9 @@ def _expected_values() -> int:
 
 
 def _data(options: argparse.Namespace) -> int:
-    from rdpbench.datasets.command import run
+    from rdpbench.datasets.command import data_command
 
-    return run(options)
+    return data_command(options)
 
 
 def _doctor(_: argparse.Namespace) -> int:
@@ -355,7 +346,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from rdpbench.report.command import run
+    from rdpbench.report.command import report_command
     from rdpbench.report.pictures import Decoding
     from rdpbench.runners.coding import decode_row
     from rdpbench.runners.pool import set_up, start_server
@@ -364,7 +355,7 @@ def _report(options: argparse.Namespace) -> int:
     named = _named([*options.named, *(word for word in options.also if _is_of_codec(word))])
     options.also = [word for word in options.also if not _is_of_codec(word)]
     stores = [_stored(argparse.Namespace(name=name, root=options.root)) for name in (options.name, *options.also)]
-    return run(options, stores, Decoding(partial(decode_row, codec=named), set_up))
+    return report_command(options, stores, Decoding(partial(decode_row, codec=named), set_up))
 
 
 def _figure(options: argparse.Namespace) -> int:
@@ -374,9 +365,9 @@ def _figure(options: argparse.Namespace) -> int:
 
 
 def _study(options: argparse.Namespace) -> int:
-    from rdpbench.study.command import run
+    from rdpbench.study.command import study_command
 
-    return run(options, _console())
+    return study_command(options, _console())
 
 
 def _reproduce(options: argparse.Namespace) -> int:

@@ -38,8 +38,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rdpbench.errors import ImageError
-from rdpbench.image_files import Damaged, check, remarks, without_orientation
+from rdpbench.errors import ImageError, few
+from rdpbench.image_files import Damaged, check_damage, remarks, without_orientation
 
 if TYPE_CHECKING:
     import PIL.ImageFile
@@ -104,10 +104,7 @@ def read_image(path: Path) -> Loaded:
 def open_image(path: Path) -> Iterator[tuple[PIL.ImageFile.ImageFile, bytes]]:
     """Open a file with Pillow as the grid that it stores, after a look for damage; gives its bytes as well.
 
-    Everything in rdpbench that wants a file's pixels opens it here, label maps too.
-
-    Raises:
-        ImageError: the file is missing, empty, no image, of a format that is not read or damaged; also from the body.
+    Everything in rdpbench that wants a file's pixels opens it here, label maps too; `ImageError` as in `read_image`.
     """
     from PIL import Image as pil
 
@@ -121,7 +118,7 @@ def open_image(path: Path) -> Iterator[tuple[PIL.ImageFile.ImageFile, bytes]]:
             warnings.simplefilter("error", pil.DecompressionBombWarning)
             # Pillow first: it refuses a size that no memory holds.
             with _open_stored(data) as opened:
-                check(data)
+                check_damage(data)
                 yield opened, data
     except ImageError:
         raise
@@ -134,32 +131,20 @@ def open_image(path: Path) -> Iterator[tuple[PIL.ImageFile.ImageFile, bytes]]:
 
 
 def check_names(paths: Iterable[Path]) -> None:
-    """Refuse paths that are not UTF-8: no manifest, row or report can hold them.
-
-    Raises:
-        ImageError: some are not; quotes their bytes.
+    """Raise `ImageError` for paths that are not UTF-8: no manifest, row or report can hold them.
 
     >>> check_names([Path("café.png")])
     """
-    wrong = [os.fsencode(path) for path in paths if not str(path).isascii() and _surrogates(str(path))]
+    wrong = [os.fsencode(path) for path in paths if re.search("[\ud800-\udfff]", str(path))]
     if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ImageError(
-            f"the names of {len(wrong)} files are not UTF-8: {', '.join(map(repr, wrong[:3]))}{more}; "
+            f"the names of {len(wrong)} files are not UTF-8: {few(map(repr, wrong), 3)}; "
             "rename them, such as with `convmv -f latin1 -t utf8`"
         )
 
 
-def _surrogates(text: str) -> bool:
-    return any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
 def read_header(path: Path) -> tuple[str, int, int]:
-    """A file's format as Pillow names it, and the height and width of the grid that it stores; nothing is decoded.
-
-    Raises:
-        ImageError: no image of a format that is read.
-    """
+    """A file's format as Pillow names it, and the height and width of the grid that it stores; nothing is decoded."""
     try:
         with path.open("rb") as file:
             is_tiff = file.read(2) in (b"II", b"MM")
@@ -185,7 +170,7 @@ def _open_stored(source: bytes | Path) -> PIL.ImageFile.ImageFile:
         return pil.open(opener(), formats=FORMATS)
     except UnidentifiedImageError:
         if isinstance(source, bytes) and not source.startswith(b"\xff\xd8"):
-            check(source)  # it may say what Pillow does not; of a JPEG no size was refused yet
+            check_damage(source)  # it may say what Pillow does not; of a JPEG no size was refused yet
     try:
         with pil.open(opener()) as other:
             what = f"it is {other.format}"

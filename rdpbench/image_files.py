@@ -83,16 +83,10 @@ class Tiff:
         return largest > self.pages[0].pixels or bool(self.pages[0].first(254, 0) & 1)
 
 
-def check(data: bytes) -> None:
-    """Refuse damage that Pillow does not see.
+def check_damage(data: bytes) -> None:
+    """Raise `Damaged` for what Pillow does not see; ``data`` is the whole file.
 
-    Args:
-        data: the whole file; what it is is told by its first bytes.
-
-    Raises:
-        Damaged: says what is wrong.
-
-    >>> check(b"P5 1 1 255 x")
+    >>> check_damage(b"P5 1 1 255 x")
     """
     if data.startswith(b"\xff\xd8"):
         _check_jpeg(data)
@@ -110,10 +104,10 @@ def without_orientation(data: bytes) -> bytes:
     if not tiff.pages or not tiff.pages[0].orientation_entries:
         return data
     upright = bytearray(data)
-    for at in tiff.pages[0].orientation_entries:
-        # Tag, type SHORT, one value, and the value, which fills the rest of the entry.
-        entry = struct.pack(tiff.order + ("HHQH6x" if tiff.big else "HHIH2x"), _ORIENTATION, 3, 1, 1)
-        upright[at : at + len(entry)] = entry
+    # Tag, type SHORT, one value, and the value, which fills the rest of the entry.
+    entry = struct.pack(tiff.order + ("HHQH6x" if tiff.big else "HHIH2x"), _ORIENTATION, 3, 1, 1)
+    for start in tiff.pages[0].orientation_entries:
+        upright[start : start + len(entry)] = entry
     return bytes(upright)
 
 
@@ -148,10 +142,10 @@ def _orientation(opened: PIL.ImageFile.ImageFile, data: bytes) -> int:
         return 1  # Pillow would decode a PNG again to look behind its pixels
     try:
         source = pil.open(io.BytesIO(data), formats=["TIFF"]) if opened.format == "TIFF" else opened
-        found = source.getexif().get(_ORIENTATION, 1)
+        turned = source.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged EXIF trips Pillow in many ways, and says nothing of the pixels
         return 1
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+    return turned if isinstance(turned, int) and 1 <= turned <= 8 else 1
 
 
 # PNG
@@ -164,20 +158,20 @@ def png_chunks(data: bytes) -> list[PngChunk]:
         Damaged: a wrong checksum, a cut, or a critical chunk that no decoder of the standard knows.
     """
     chunks: list[PngChunk] = []
-    at = 8
-    while at + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, at)
-        name, end = data[at + 4 : at + 8], at + 8 + length
+    start = 8
+    while start + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, start)
+        name, end = data[start + 4 : start + 8], start + 8 + length
         if end + 4 > len(data):
             break
-        if struct.unpack_from(">I", data, end)[0] != zlib.crc32(memoryview(data)[at + 4 : end]):
-            raise Damaged(f"the checksum of its chunk {name!r} at byte {at} is wrong")
+        if struct.unpack_from(">I", data, end)[0] != zlib.crc32(memoryview(data)[start + 4 : end]):
+            raise Damaged(f"the checksum of its chunk {name!r} at byte {start} is wrong")
         if not name[0] & 32 and name not in _PNG_CRITICAL:
             raise Damaged(f"its chunk {name!r} must be understood to show the image, and is in no standard")
-        chunks.append((name, data[at + 8 : end]))
+        chunks.append((name, data[start + 8 : end]))
         if name == b"IEND":
             return chunks
-        at = end + 4
+        start = end + 4
     raise Damaged("it is cut: the chunk that ends a PNG is missing")
 
 
@@ -194,13 +188,13 @@ def _check_webp(data: bytes) -> None:
     if stated != len(data) and stated + stated % 2 != len(data):
         raise Damaged(f"its header states {stated} bytes, the file has {len(data)}")
     chunks: list[tuple[bytes, bytes]] = []
-    at = 12
-    while at < stated:
-        length = struct.unpack_from("<I", data, at + 4)[0] if at + 8 <= stated else stated
-        if at + 8 + length > stated:
-            raise Damaged(f"its chunk {data[at : at + 4]!r} at byte {at} is cut")
-        chunks.append((data[at : at + 4], data[at + 8 : at + 8 + length]))
-        at += 8 + length + length % 2
+    start = 12
+    while start < stated:
+        length = struct.unpack_from("<I", data, start + 4)[0] if start + 8 <= stated else stated
+        if start + 8 + length > stated:
+            raise Damaged(f"its chunk {data[start : start + 4]!r} at byte {start} is cut")
+        chunks.append((data[start : start + 4], data[start + 8 : start + 8 + length]))
+        start += 8 + length + length % 2
     for number, (name, body) in enumerate(chunks):
         if name not in (b"VP8 ", b"VP8L", b"ALPH") or len(body) <= _SPARE:
             continue
@@ -239,15 +233,15 @@ def _check_jpeg(data: bytes) -> None:
         raise Damaged(f"libjpeg warns: {warning}")
 
 
-def _segments(data: bytes, at: int) -> Iterator[tuple[int, int, int]]:
-    """Marker, begin and end of each segment from ``at`` to the end of the image; coded data is passed over."""
+def _segments(data: bytes, start: int) -> Iterator[tuple[int, int, int]]:
+    """Marker, begin and end of each segment from ``start`` to the end of the image; coded data is passed over."""
     for _ in range(len(data)):
-        marker = _MARKER.search(data, at)
+        marker = _MARKER.search(data, start)
         if marker is None or data[marker.end() - 1] == 0xD9:
             return
         begin, kind = marker.end() - 2, data[marker.end() - 1]
         if kind in (0x01, 0xD8):
-            at = begin + 2
+            start = begin + 2
             continue
         if begin + 4 > len(data):
             return
@@ -255,7 +249,7 @@ def _segments(data: bytes, at: int) -> Iterator[tuple[int, int, int]]:
         if end > len(data):
             return
         yield kind, begin, end
-        at = end
+        start = end
 
 
 def _one_component_more(data: bytes) -> tuple[bytes, int, list[int]]:
@@ -311,25 +305,24 @@ def read_tiff(data: bytes) -> Tiff:
         return Tiff("<", False, (), ())
     big = struct.unpack_from(order + "H", data, 2)[0] == 43
     pages = _pages(data, order, big, _integer(data, order, big, 8 if big else 4))
-    inside = [
-        page for at in (pages[0].tags.get(330, ()) if pages else ()) for page in _pages(data, order, big, at, only=1)
-    ]
+    below = pages[0].tags.get(330, ()) if pages else ()
+    inside = [page for start in below for page in _pages(data, order, big, start, only=1)]
     return Tiff(order, big, tuple(pages), tuple(inside))
 
 
-def _integer(data: bytes, order: str, big: bool, at: int) -> int:
+def _integer(data: bytes, order: str, big: bool, start: int) -> int:
     form = order + ("Q" if big else "I")
-    return int(struct.unpack_from(form, data, at)[0]) if at + struct.calcsize(form) <= len(data) else 0
+    return int(struct.unpack_from(form, data, start)[0]) if start + struct.calcsize(form) <= len(data) else 0
 
 
-def _pages(data: bytes, order: str, big: bool, at: int, only: int | None = None) -> list[Page]:
+def _pages(data: bytes, order: str, big: bool, start: int, only: int | None = None) -> list[Page]:
     pages: list[Page] = []
     seen: set[int] = set()
     entry, inline, count_form = (20, 8, "Q") if big else (12, 4, "H")
-    while at and at not in seen and at + struct.calcsize(count_form) <= len(data) and len(pages) != only:
-        seen.add(at)
-        (count,) = struct.unpack_from(order + count_form, data, at)
-        begin = at + (8 if big else 2)
+    while start and start not in seen and start + struct.calcsize(count_form) <= len(data) and len(pages) != only:
+        seen.add(start)
+        (count,) = struct.unpack_from(order + count_form, data, start)
+        begin = start + (8 if big else 2)
         end = begin + count * entry
         if end > len(data):
             break
@@ -347,7 +340,7 @@ def _pages(data: bytes, order: str, big: bool, at: int, only: int | None = None)
                 if place + size <= len(data):
                     tags.setdefault(tag, struct.unpack_from(form, data, place))
         pages.append(Page(tags, tuple(turned)))
-        at = _integer(data, order, big, end)
+        start = _integer(data, order, big, end)
     return pages
 
 

@@ -54,18 +54,16 @@ class Binary:
 
     def find(self) -> Path | None:
         """The program's path, or None."""
-        given = os.environ.get(self.variable)
-        if given:
+        if given := os.environ.get(self.variable):
             path = Path(given).expanduser()
             return path.resolve() if path.is_file() and os.access(path, os.X_OK) else None
-        found = shutil.which(self.name)
-        return Path(found).resolve() if found else None
+        program = shutil.which(self.name)
+        return Path(program).resolve() if program else None
 
     def missing(self) -> str | None:
         if self.find():
             return None
-        given = os.environ.get(self.variable)
-        if given:
+        if given := os.environ.get(self.variable):
             return f"{self.variable}={given!r} is not a program that can be run; it must name {self.name}"
         return (
             f"program {self.name!r} is not on PATH; get it from {self.page} "
@@ -83,14 +81,13 @@ class File:
 
     def find(self) -> Path | None:
         """The file's path, or None."""
-        given = os.environ.get(self.variable)
-        return Path(given).expanduser() if given and Path(given).expanduser().is_file() else None
+        path = Path(os.environ.get(self.variable, "")).expanduser()
+        return path if path.is_file() else None
 
     def missing(self) -> str | None:
         if self.find():
             return None
-        given = os.environ.get(self.variable)
-        if given:
+        if given := os.environ.get(self.variable):
             return f"{self.variable}={given!r} is not a file; it must name {self.what}"
         return f"{self.what} is not known; get it from {self.page} and type: export {self.variable}=/where/it/is"
 

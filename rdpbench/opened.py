@@ -118,10 +118,10 @@ def opened(where: str) -> Opened:
 def seen_now(name: str) -> Seen | None:
     """A regular file's state; None if there is none."""
     try:
-        found = Path(name).stat()
+        state = Path(name).stat()
     except (OSError, ValueError):
         return None
-    return Seen(found.st_size, found.st_ctime_ns) if stat.S_ISREG(found.st_mode) else None
+    return Seen(state.st_size, state.st_ctime_ns) if stat.S_ISREG(state.st_mode) else None
 
 
 _WRITES = os.O_WRONLY | os.O_TRUNC | os.O_APPEND | os.O_CREAT

@@ -45,7 +45,7 @@ PREFIX = "rdpbench_own_"
 
 
 @dataclass(frozen=True)
-class Source:
+class OwnSource:
     """The files that a class is made of, as they were when they were read."""
 
     name: str
@@ -79,7 +79,7 @@ class Source:
         return {os.path.relpath(name, self.root).partition(os.sep)[0].partition(".")[0] for name in self.files}
 
 
-def read_file(path: Path) -> Source:
+def read_file(path: Path) -> OwnSource:
     """The source of a class in a file: the file, and what it imports from its folder.
 
     Raises:
@@ -97,7 +97,7 @@ def read_file(path: Path) -> Source:
     return reader.read(f"{package}.{name}" if package else name, path)
 
 
-def read_module(name: str) -> Source | None:
+def read_module(name: str) -> OwnSource | None:
     """The source of a class in a module that Python finds by its name; None if it finds none, or one without a file."""
     top = name.partition(".")[0]
     spec = None
@@ -151,7 +151,7 @@ class _Reader:
         for part in package.split(".") if package else ():
             parent = self._take(parent, part) or parent
 
-    def read(self, name: str, path: Path) -> Source:
+    def read(self, name: str, path: Path) -> OwnSource:
         first = {str(path): path.read_bytes()}
         self._seen.add(name)
         self._waiting.append((first[str(path)], name if name in self.places else name.rpartition(".")[0]))
@@ -159,7 +159,7 @@ class _Reader:
             data, package = self._waiting.pop()
             for level, dotted, names in _imports(data):
                 self._follow(level, dotted, names, package)
-        return Source(name, self.root, self.bases, {**first, **self.files, **first}, self.places)
+        return OwnSource(name, self.root, self.bases, {**first, **self.files, **first}, self.places)
 
     def _follow(self, level: int, dotted: str, names: Sequence[str], package: str) -> None:
         full: str | None
@@ -278,7 +278,7 @@ class _Tree:
     """The modules of one file of the user's, below a package of its own."""
 
     prefix: str
-    source: Source
+    source: OwnSource
     builtins: dict[str, Any] = field(default_factory=dict)
     homes: dict[str, str | None] = field(default_factory=dict)
 
@@ -323,7 +323,7 @@ def enter(module: ModuleType) -> ModuleType:
     return module
 
 
-def load(path: Path, source: Source) -> ModuleType:
+def load_module(path: Path, source: OwnSource) -> ModuleType:
     """The module of a file of the user's, imported once in a process for each state of its sources.
 
     Raises:
@@ -366,7 +366,7 @@ def unload(path: Path) -> None:
     forget_opened(str(path))
 
 
-def source_of(module: str) -> Source | None:
+def source_of(module: str) -> OwnSource | None:
     """The source of a module by its name here; None for what ships, or has no file."""
     top = module.partition(".")[0]
     if top in _trees:

@@ -68,12 +68,12 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "elic": "rdpbench.codecs.learned.elic:ELIC",
         "heif": "rdpbench.codecs.classical.heif:HEIF",
         "hevc": "rdpbench.codecs.classical.hevc:HEVC",
-        "hific": "rdpbench.codecs.learned.hific.codec:HiFiC",
+        "hific": "rdpbench.codecs.learned.hific:HiFiC",
         "hific-tfci": "rdpbench.codecs.learned.hific.tfci:HiFiCTensorFlow",
         "jpeg": "rdpbench.codecs.classical.jpeg:JPEG",
         "jpeg2000": "rdpbench.codecs.classical.jpeg2000:JPEG2000",
         "jpegxl": "rdpbench.codecs.classical.jpegxl:JPEGXL",
-        "lic-tcm": "rdpbench.codecs.learned.lic_tcm.codec:Tcm",
+        "lic-tcm": "rdpbench.codecs.learned.lic_tcm:Tcm",
         "mbt2018": "rdpbench.codecs.learned.zoo:Autoregressive",
         "mbt2018-mean": "rdpbench.codecs.learned.zoo:MeanScaleHyperprior",
         "mini": "rdpbench.codecs.learned.mini:Mini",
@@ -86,17 +86,17 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "pics": "rdpbench.codecs.diffusion.pic.codec:PICS",
         "pics-sketch": "rdpbench.codecs.diffusion.pic.codec:SketchPICS",
         "sd-vae": "rdpbench.codecs.diffusion.sd_vae:StableDiffusionVAE",
-        "taco": "rdpbench.codecs.learned.taco.codec:TACO",
+        "taco": "rdpbench.codecs.learned.taco:TACO",
         "textual-inversion": "rdpbench.codecs.diffusion.textual_inversion.codec:TextualInversion",
         "vtm": "rdpbench.codecs.classical.vvc:VTM",
         "vvenc": "rdpbench.codecs.classical.vvc:VVenC",
         "webp": "rdpbench.codecs.classical.webp:WebP",
     },
     "dataset": {
-        "clic": "rdpbench.datasets.clic:CLIC",
+        "clic": "rdpbench.datasets.official:CLIC",
         "coco": "rdpbench.datasets.coco:COCO",
-        "div2k": "rdpbench.datasets.div2k:DIV2K",
-        "folder": "rdpbench.datasets.folder:Folder",
+        "div2k": "rdpbench.datasets.official:DIV2K",
+        "folder": "rdpbench.datasets.folder:ImageFolder",
         "kodak": "rdpbench.datasets.pinned:Kodak",
         "manifest": "rdpbench.datasets.folder:Listed",
         "samples": "rdpbench.datasets.pinned:Samples",
@@ -114,6 +114,11 @@ def names(kind: Kind) -> list[str]:
     True
     """
     return sorted({*BUILTIN[kind], *_entry_points(kind)})
+
+
+def installed(kind: Kind) -> list[str]:
+    """The names of entry points alone."""
+    return [name for name in names(kind) if name not in BUILTIN[kind]]
 
 
 def load(kind: Kind, reference: str) -> type:
@@ -232,8 +237,8 @@ def _own_target(kind: Kind, reference: str) -> str | None:
     return None if reference in BUILTIN[kind] else _entry_points(kind).get(reference)
 
 
-_files: dict[str, tuple[ModuleType, own.Source]] = {}
-_modules: dict[str, own.Source | None] = {}
+_files: dict[str, tuple[ModuleType, own.OwnSource]] = {}
+_modules: dict[str, own.OwnSource | None] = {}
 """What was loaded of the user's, with its source as it was then."""
 
 
@@ -302,7 +307,7 @@ def _module_from_file(path: Path, named_by: str) -> ModuleType:
             raise ConfigError(f"no such file: {path}, named by {named_by}")
         try:
             source = own.read_file(path)
-            _files[str(path)] = own.load(path, source), source
+            _files[str(path)] = own.load_module(path, source), source
         except Exception as error:
             raise ConfigError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
     return own.enter(_files[str(path)][0])

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from rdpbench import registry
-from rdpbench.config.bench import read
+from rdpbench.config.bench import read_bench
 from rdpbench.errors import ConfigError, UnknownName
-from rdpbench.results.store.keys import build, definition, features_key, forget, identity
+from rdpbench.results.store.keys import build, codec_identity, definition, features_key, forget
 
 CODEC = """
 from dataclasses import dataclass
@@ -329,9 +329,9 @@ def test_fields_of_type_path_are_in_the_key_by_content(tmp_path: Path, monkeypat
         (tmp_path / name).write_text(name)
 
     def key(*typed: str) -> str:
-        bench = read(["codec=./mine.py:MyCodec", "data=samples", *typed])
+        bench = read_bench(["codec=./mine.py:MyCodec", "data=samples", *typed])
         forget()
-        return identity(bench.grid[0][0])
+        return codec_identity(bench.grid[0][0])
 
     first = key()
     assert key() == first
@@ -345,7 +345,9 @@ def test_fields_of_type_path_are_in_the_key_by_content(tmp_path: Path, monkeypat
         assert key("codec.options.weights=deep/moved.bin") == first
         (tmp_path / "deep/moved.bin").write_text("another")
         assert key(f"codec.options.weights={tmp_path}/deep/moved.bin") == key()
-        setting = read(["codec=./mine.py:MyCodec", "data=samples", "codec.options.weights=deep/moved.bin"]).grid[0][0]
+        setting = read_bench(["codec=./mine.py:MyCodec", "data=samples", "codec.options.weights=deep/moved.bin"]).grid[
+            0
+        ][0]
         assert str(build(setting, None).weights) == f"{tmp_path}/deep/moved.bin"  # type: ignore[attr-defined]
         monkeypatch.chdir(tmp_path / "deep")  # a row is decoded wherever one is
         assert str(build(setting, None).weights) == f"{tmp_path}/deep/moved.bin"  # type: ignore[attr-defined]

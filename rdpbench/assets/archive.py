@@ -70,7 +70,7 @@ class _Bounded(io.BufferedReader):
         return super().read(size)
 
 
-def unpack(
+def unpack_zip(
     archive: Path,
     folder: Path,
     *,
@@ -96,8 +96,7 @@ def unpack(
         The sha256 of each file by its name below ``folder``, in the archive's order.
 
     Raises:
-        ImageError: no archive, a damaged one, a hostile one, one beyond the limits, one without wanted files, or a
-            folder that holds something.
+        ImageError: no archive, a damaged, hostile or useless one, or a folder that holds something.
         MissingNeed: too little disk.
     """
     if not archive.is_file():

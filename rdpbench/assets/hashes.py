@@ -121,7 +121,7 @@ def hashes_of(files: Mapping[str, tuple[int, int]]) -> dict[str, str]:
     for name, seen in files.items():
         with contextlib.suppress(OSError):
             sha256 = content_sha256(Path(name))
-            if identity(Path(name))[1:] == tuple(seen):
+            if file_state(Path(name))[1:] == tuple(seen):
                 hashes[name] = sha256
     return hashes
 
@@ -131,13 +131,13 @@ _hashes: dict[tuple[str, int, int], str] = {}
 
 
 def _sha256s(paths: Sequence[Path]) -> list[str]:
-    keys = {path: identity(path) for path in paths}
+    keys = {path: file_state(path) for path in paths}
     for path, facts in file_facts(path for path, key in keys.items() if key not in _hashes):
         _hashes[keys[path]] = facts.sha256
     return [_hashes[keys[path]] for path in paths]
 
 
-def identity(path: Path) -> tuple[str, int, int]:
+def file_state(path: Path) -> tuple[str, int, int]:
     """What a file is cached by."""
     stat = path.stat()
     return str(path.resolve()), stat.st_size, stat.st_ctime_ns
@@ -169,14 +169,14 @@ def _recall(paths: Sequence[Path]) -> dict[Path, FileFacts]:
     query = "SELECT sha256, height, width FROM files WHERE path=? AND bytes=? AND ctime_ns=?"
     try:
         with closing(open_memory()) as cache:
-            rows = [(path, cache.execute(query, identity(path)).fetchone()) for path in paths]
+            rows = [(path, cache.execute(query, file_state(path)).fetchone()) for path in paths]
     except (sqlite3.Error, OSError):
         return {}
     return {path: FileFacts(*row) for path, row in rows if row}
 
 
 def _remember(facts: dict[Path, FileFacts]) -> None:
-    lines = [(*identity(path), fact.sha256, fact.height, fact.width) for path, fact in facts.items()]
+    lines = [(*file_state(path), fact.sha256, fact.height, fact.width) for path, fact in facts.items()]
     try:
         with closing(open_memory()) as cache, cache:
             cache.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", lines)

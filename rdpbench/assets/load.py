@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 CONSTANTS = frozenset({"bound", "mask", "pedestal", "scale_bound", "target"})
 TABLES = frozenset({"_quantized_cdf", "_cdf_length", "_offset", "scale_table"})
-"""Of entropy models: a file may lack them, or have others (`rdpbench.codecs.learned.tables`)."""
+"""Of entropy models: a file may lack them, or have others (`rdpbench.codecs.learned.entropy`)."""
 ABSENT = CONSTANTS | TABLES | {"num_batches_tracked"}
 """What a file may lack; the last counts the steps of a training."""
 COUNTERS = frozenset({"n_averaged", "num_updates", "decay"})
@@ -354,12 +354,9 @@ def load_strictly(
         loaded: tensors by name, in any floating-point format, or what they are nested in.
         what: the file, for messages.
         dtype: of the network; float32 by default.
-        rename: from a name in the file to the network's.
-        drop: patterns of names in the file that are left out on purpose, beside `POSITIONS`.
-        error: what is raised in place of `CodecError`.
-
-    Raises:
-        CodecError: see `match`.
+        rename: see `match`.
+        drop: see there; `POSITIONS` are dropped always.
+        error: what is raised where tensors do not `match`.
     """
     import torch
 
@@ -381,15 +378,7 @@ def load_strictly(
 def load_pretrained(cls: Any, folder: Path, dtype: torch.dtype, *, leftovers: bool, error: type[RdpbenchError]) -> Any:
     """A network of ``transformers`` from a folder with ``config.json`` and safetensors, no tensor of it made up.
 
-    Args:
-        cls: has ``from_pretrained``.
-        folder: nothing is looked for elsewhere.
-        dtype: of the network.
-        leftovers: tensors that the class does not use are fine.
-        error: what is raised.
-
-    Raises:
-        RdpbenchError: damage; tensors that are missing, left over or of another shape.
+    Damage, and tensors that are missing, of another shape or (without ``leftovers``) left over, raise ``error``.
     """
     with _without_bar():
         try:

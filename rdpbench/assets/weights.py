@@ -3,7 +3,7 @@
 Looked for, in this order: ``$RDPBENCH_WEIGHTS`` (a folder), PyTorch's hub folder or the Hugging Face cache, our own
 cache. A file of the right name and the wrong bytes is an error, not a reason to look further.
 
-Where no hash is published, the first use pins what is there in ``weights.lock`` in our cache, and the `identity` says
+Where no hash is published, the first use pins what is there in ``weights.lock`` in our cache, and keys say
 ``unpinned``: another machine may have other bytes. A name that ends in the first digits of its hash, as torch.hub's do
 (``name-7eb97409.pth.tar``), is held against them.
 """
@@ -53,7 +53,7 @@ class Card:
     note: str
     """What it is and what it is for."""
     folder: str = ""
-    """Id of the `Folder` that the file belongs to."""
+    """Id of the `CardFolder` that the file belongs to."""
 
     @property
     def by_hand(self) -> bool:
@@ -84,7 +84,7 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Folder:
+class CardFolder:
     """A model of several files in one repository of the Hugging Face hub; it is found as a whole, in one place."""
 
     id: str
@@ -162,7 +162,7 @@ CARDS = {
 class Weights(Need):
     """The need for the file of a card, or for a folder of them."""
 
-    card: Card | Folder
+    card: Card | CardFolder
     key: str = ""
     """Which set of weights in the file, where it holds several."""
 
@@ -183,7 +183,7 @@ class Weights(Need):
     @property
     def identity(self) -> str:
         """What enters keys: the sha256, ``unpinned:`` before it where only this machine vouches for it."""
-        hashed = identity(self.card)
+        hashed = card_identity(self.card)
         digits = getattr(self.card, "digits", "")
         # The digits in the name are published: whatever passes them is no news on another machine.
         return f"sha256:{digits}" if digits and hashed.startswith("unpinned:") else hashed
@@ -191,7 +191,7 @@ class Weights(Need):
     @property
     def named_identity(self) -> str:
         """What enters keys of generative codecs: the same for a card, with ``sha256:`` before a published hash."""
-        hashed = identity(self.card)
+        hashed = card_identity(self.card)
         return hashed if hashed.startswith("unpinned:") else f"sha256:{hashed}"
 
     def missing(self) -> str | None:
@@ -349,11 +349,11 @@ def _on_hub(card: Card) -> bool:
     return address.hostname == "huggingface.co" and "/resolve/" in address.path
 
 
-def _files(card: Card | Folder) -> Sequence[Card]:
-    return card.cards if isinstance(card, Folder) else (card,)
+def _files(card: Card | CardFolder) -> Sequence[Card]:
+    return card.cards if isinstance(card, CardFolder) else (card,)
 
 
-def resolve(card: Card | Folder) -> Path:
+def resolve(card: Card | CardFolder) -> Path:
     """Path of the card's file, or of the first folder that holds all files; hashes are checked.
 
     Raises:
@@ -363,7 +363,7 @@ def resolve(card: Card | Folder) -> Path:
     halves = []
     for paths in zip(*map(candidates, files), strict=True):
         absent = [file.file for file, path in zip(files, paths, strict=True) if not path.is_file()]
-        root: Path = paths[0].parents[len(Path(files[0].file).parts) - 1] if isinstance(card, Folder) else paths[0]
+        root: Path = paths[0].parents[len(Path(files[0].file).parts) - 1] if isinstance(card, CardFolder) else paths[0]
         if not absent:
             for file, path in zip(files, paths, strict=True):
                 _check(file, path)
@@ -373,7 +373,7 @@ def resolve(card: Card | Folder) -> Path:
     raise MissingNeed(f"weights {card.id!r} are not on this machine\n{''.join(halves)}{how_to_get(card)}")
 
 
-def facts(card: Card | Folder) -> list[str]:
+def facts(card: Card | CardFolder) -> list[str]:
     """Lines that say what it is, where it comes from, how large it is, and its licence.
 
     >>> facts(CARDS["alexnet-imagenet"])[2].strip()
@@ -384,24 +384,24 @@ def facts(card: Card | Folder) -> list[str]:
     return [f"  what     {what}", f"  from     {source}", f"  size     {size}", f"  licence  {card.licence}"]
 
 
-def how_to_get(card: Card | Folder) -> str:
+def how_to_get(card: Card | CardFolder) -> str:
     """Its `facts`, and lines that say where to put it."""
     lines, place, by_hand = facts(card), card.id, False
     hashes = {file.file: file.sha256 or "not published; pinned on first use" for file in _files(card)}
-    if isinstance(card, Folder):
+    if isinstance(card, CardFolder):
         lines += [f"  file     {file}: sha256 {sha256}" for file, sha256 in hashes.items()]
         lines.append(f"  put them into {own_folder() / place}")
     else:
         place, by_hand = card.place, card.by_hand
         lines += [f"  sha256   {hashes[card.file]}", f"  put it   at {own_folder() / place}"]
     lines.append("           or into a folder of yours and type: export RDPBENCH_WEIGHTS=/where/the/folder/is")
-    if "/" in place or isinstance(card, Folder):
+    if "/" in place or isinstance(card, CardFolder):
         lines.append(f"           (there as $RDPBENCH_WEIGHTS/{place})")
     last = "let it be downloaded: rdpbench run ... download=true"
     return "\n".join([*lines, f"           {'(only a browser gets it from that page)' if by_hand else f'or {last}'}"])
 
 
-def fetch(card: Card | Folder, progress: Report | None = None) -> Path:
+def fetch(card: Card | CardFolder, progress: Report | None = None) -> Path:
     """Download what is not here yet into our cache; returns the path, see `resolve` and `rdpbench.assets.download`."""
     files, hint = _files(card), how_to_get(card)
     if not any(all(path.is_file() for path in paths) for paths in zip(*map(candidates, files), strict=True)):
@@ -414,12 +414,12 @@ def fetch(card: Card | Folder, progress: Report | None = None) -> Path:
     return resolve(card)
 
 
-def identity(card: Card | Folder) -> str:
+def card_identity(card: Card | CardFolder) -> str:
     """What enters a score's key: the sha256, with ``unpinned:`` before it where only this machine vouches for it.
 
     That of a folder is the sha256 over those of its files.
 
-    >>> identity(CARDS["vgg16-imagenet"])[:8]
+    >>> card_identity(CARDS["vgg16-imagenet"])[:8]
     '397923af'
     """
     hashes = [file.sha256 or f"unpinned:{_pins().get(file.id, 'unknown')}" for file in _files(card)]
@@ -429,7 +429,7 @@ def identity(card: Card | Folder) -> str:
     return f"unpinned:{together}" if any(sha256.startswith("unpinned:") for sha256 in hashes) else together
 
 
-def read_tensors(card: Card | Folder) -> dict[str, Any]:
+def read_tensors(card: Card | CardFolder) -> dict[str, Any]:
     """The tensors by name of a card's file, or of all ``.safetensors`` files of a folder, on the CPU."""
     loaded = Weights(card).read()
     assert isinstance(loaded, dict), f"{card.id} holds a {type(loaded).__name__}, expected tensors by name"

@@ -1,4 +1,4 @@
-"""From what the user typed to a list of cells: Hydra composes one configuration per codec and dataset.
+"""From what the user typed to a `Bench`: Hydra composes one configuration per codec and dataset.
 
 Hydra's own launcher is not used: it knows neither resume nor a plan.
 """
@@ -41,20 +41,20 @@ KEYS = {
 NEEDED = ("name", "use", "names")
 
 
-def read(overrides: Sequence[str]) -> Bench:
+def read_bench(overrides: Sequence[str]) -> Bench:
     """Compose what the user typed, where it is one run; nothing typed means ``experiment=default``.
 
     Raises:
         ConfigError: an override that cannot be meant, with the nearest that can; or an experiment of several runs.
     """
-    benches = read_all(overrides)
+    benches = read_benches(overrides)
     if len(benches) > 1:
         runs = "\n  ".join(" ".join(bench.overrides) for bench in benches)
         raise ConfigError(f"these are {len(benches)} runs, and this command takes one; they are:\n  {runs}")
     return benches[0]
 
 
-def read_all(overrides: Sequence[str]) -> list[Bench]:
+def read_benches(overrides: Sequence[str]) -> list[Bench]:
     """The runs of what the user typed: one, or as many as the experiment has.
 
     Raises:
@@ -129,8 +129,7 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
     unused = [line for line in overrides if line.partition("=")[0] in ("search", "tolerance")]
     if unused and not axes.get("bpp"):
         raise ConfigError(f"{unused[0]} says how target rates are searched, and there are none; add bpp=0.25")
-    if first["timeout"] and first["runner"]["workers"] == 0:
-        timeout = first["timeout"]
+    if (timeout := first["timeout"]) and first["runner"]["workers"] == 0:
         raise ConfigError(f"timeout={timeout} needs a worker process that can be ended, and workers=0 has none")
     names = _metrics(tuple(metrics) if metrics is not None else tuple(first["metrics"]["names"]), first["decodes"])
     others = {"keep", "weights", "allow_partial", "runner.workers"}
@@ -168,7 +167,7 @@ def _interpolated(value: Any, typed: Any, name: str = "") -> Iterator[tuple[tupl
 
 def _metrics(names: Sequence[str], decodes: int) -> tuple[str, ...]:
     """Names of metrics that exist; those over several decodes with their number, which is ``decodes`` unless typed."""
-    found = []
+    checked = []
     for name in map(full_reference, names):
         stem, _, number = name.rpartition("/")
         counted = number.isdecimal() and stem in OVER_DECODES
@@ -180,8 +179,8 @@ def _metrics(names: Sequence[str], decodes: int) -> tuple[str, ...]:
             registry.load("metric", name)  # a number that cannot be meant is refused
             if decodes > 1 and int(number) != decodes:
                 raise ConfigError(f"{name} compares {number} decodes, and decodes={decodes} says another number")
-        found.append(f"{name}/{decodes}" if name in OVER_DECODES else name)
-    return tuple(dict.fromkeys(found))
+        checked.append(f"{name}/{decodes}" if name in OVER_DECODES else name)
+    return tuple(dict.fromkeys(checked))
 
 
 def _check_labels(codecs: Iterable[CodecSetting]) -> None:
@@ -189,7 +188,7 @@ def _check_labels(codecs: Iterable[CodecSetting]) -> None:
     seen: dict[str, CodecSetting] = {}
     for codec in codecs:
         other = seen.setdefault(codec.name, codec)
-        cls = registry.load("codec", codec.use)
+        cls = codec.cls
         if other != codec and other.use == codec.use and own_options(cls, dict(codec.options)) and "@" in codec.name:
             raise ConfigError(f"two files of weights have equal content, and are one curve, {codec.name!r}; name one")
         if other != codec:
@@ -198,11 +197,11 @@ def _check_labels(codecs: Iterable[CodecSetting]) -> None:
             )
 
 
-def _codec(one: Mapping[str, Any], weights: str | None) -> CodecSetting:
-    codec = one["codec"]
+def _codec(composed: Mapping[str, Any], weights: str | None) -> CodecSetting:
+    codec = composed["codec"]
     rates: Sequence[float] = codec.get("rates") or ()
     # Options that the user changed become part of the label: two curves of one codec must not share a name.
-    changed = [line.partition("codec.options.")[2] for line in one["_choice"] if line.startswith("codec.options.")]
+    changed = [line.partition("codec.options.")[2] for line in composed["_choice"] if line.startswith("codec.options.")]
     options = dict(codec.get("options") or {})
     cls = registry.load("codec", codec["use"])
     if weights and "weights" in getattr(cls, "__dataclass_fields__", {}):
@@ -221,12 +220,12 @@ def _codec(one: Mapping[str, Any], weights: str | None) -> CodecSetting:
         label += f"[weights={weights}]"
     if registry.own_place("codec", codec["use"]):
         try:  # rows outlive the folder that a command was typed in
-            options = own.absolute(registry.load("codec", codec["use"]), options)
+            options = own.absolute(cls, options)
         except OSError as error:
             raise ConfigError(f"codec {label!r}: {error}") from error
     title, role = codec.get("title") or label, codec.get("role", "codec")
-    held = _interpolated(codec.get("options") or {}, one["_as_typed"]["codec"].get("options") or {})
-    typed = tuple(pair for pair in held if "oc.env" in pair[1])
+    values = _interpolated(codec.get("options") or {}, composed["_as_typed"]["codec"].get("options") or {})
+    typed = tuple(pair for pair in values if "oc.env" in pair[1])
     setting = CodecSetting(label, codec["use"], tuple(sorted(options.items())), rates, title, role, typed)
     check_options(setting)
     return setting
@@ -238,10 +237,10 @@ def _own_digest(cls: type, options: Mapping[str, Any], rates: Sequence[float]) -
     axis = rate_of(cls)
     points: list[dict[str, Any]] = [{axis.field: rate} for rate in rates] if axis and rates else [{}]
     try:
-        found = [own_identity_of(cls(**{**options, **point})) for point in points]
+        identities = [own_identity_of(cls(**{**options, **point})) for point in points]
     except (TypeError, OSError, RdpbenchError):
         return ""
-    content = [identity for identity in found if identity and "missing" not in identity]
+    content = [identity for identity in identities if identity and "missing" not in identity]
     return f"@{hashlib.sha256(' '.join(content).encode()).hexdigest()[:8]}" if content else ""
 
 

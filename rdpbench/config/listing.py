@@ -12,24 +12,27 @@ from rdpbench.errors import ConfigError
 from rdpbench.needs import Need, package_version
 from rdpbench.paths import RUNS, available, cache_folder, conf_file, conf_folder, records
 
+GROUPS: dict[registry.Kind, str] = {"codec": "codec", "dataset": "data"}
+
 
 def listing(what: str, runs: Path = Path(RUNS)) -> list[str]:
     """Lines of ``rdpbench ls``: names and titles, without importing a codec."""
     if what == "runs":
         from rdpbench.results.store.store import Store
 
-        found = sorted(path for path in runs.iterdir() if Store(path).exists()) if runs.is_dir() else []
-        return [str(path) for path in found] or [f"no runs in {runs} yet; `rdpbench run` makes one"]
+        stores = sorted(path for path in runs.iterdir() if Store(path).exists()) if runs.is_dir() else []
+        return list(map(str, stores)) or [f"no runs in {runs} yet; `rdpbench run` makes one"]
     if what == "metrics":
         return _columns([_metric(name) for name in registry.names("metric")])
     if what == "experiments":
-        return _columns([(name, _title(conf_file("experiment", name))) for name in available("experiment")])
-    group = {"codecs": "codec", "datasets": "data"}[what]
-    rows = [(record["name"], _rates(record), record["title"]) for record in records(group) if record["use"]]
-    own = [name for name in registry.names("codec" if group == "codec" else "dataset") if _is_entry(group, name)]
-    rows += [(name, "", "entry point of an installed package") for name in own]
-    hint = "your own: codec=./mine.py:MyCodec" if group == "codec" else "any folder: data=folder:PATH"
-    return [*_columns(rows), hint]
+        firsts = {
+            name: conf_file("experiment", name).read_text().partition("\n")[0] for name in available("experiment")
+        }
+        return _columns([(name, line.lstrip("# ") if line.startswith("#") else "") for name, line in firsts.items()])
+    kind: registry.Kind = "codec" if what == "codecs" else "dataset"
+    rows = [(record["name"], _rates(record), record["title"]) for record in records(GROUPS[kind]) if record["use"]]
+    rows += [(name, "", "entry point of an installed package") for name in registry.installed(kind)]
+    return [*_columns(rows), "your own: codec=./mine.py:MyCodec" if kind == "codec" else "any folder: data=folder:PATH"]
 
 
 def _metric(name: str) -> tuple[str, ...]:
@@ -50,23 +53,15 @@ def doctor() -> list[str]:
         f"torch {package_version('torch')}, {_gpu()}",
         f"configuration {conf_folder()}, cache {cache_folder()}",
     ]
-    for title, kind, group in (
-        ("codecs (weights=random runs those that lack weights)", "codec", "codec"),
-        ("datasets", "dataset", "data"),
-    ):
-        out += ["", title]
-        for record in records(group):
-            if record["use"]:
-                state = _state(record["name"], kind, record["use"])  # type: ignore[arg-type]
-                if kind == "codec" and state[0].startswith("  ok"):
-                    state = _weights(record) or state
-                out += state + (_absent(record) if kind == "dataset" else [])
-        entries = [name for name in registry.names(kind) if _is_entry(group, name)]  # type: ignore[arg-type]
-        out += [line for name in entries for line in _state(name, kind, name)]  # type: ignore[arg-type]
-    out += ["", "metrics"]
-    for name in registry.names("metric"):
-        out += _state(name, "metric", name)
-    return out
+    for kind, group in GROUPS.items():
+        out += ["", "codecs (weights=random runs those that lack weights)" if kind == "codec" else "datasets"]
+        for record in (record for record in records(group) if record["use"]):
+            state = _state(record["name"], kind, record["use"])
+            if kind == "codec" and state[0].startswith("  ok"):
+                state = _weights(record) or state
+            out += state + (_absent(record) if kind == "dataset" else [])
+        out += [line for name in registry.installed(kind) for line in _state(name, kind, name)]
+    return [*out, "", "metrics", *(line for name in registry.names("metric") for line in _state(name, "metric", name))]
 
 
 def _state(name: str, kind: registry.Kind, use: str) -> list[str]:
@@ -118,19 +113,9 @@ def _gpu() -> str:
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU that torch can use"
 
 
-def _title(path: Path) -> str:
-    first = path.read_text().splitlines()[0]
-    return first.lstrip("# ") if first.startswith("#") else ""
-
-
 def _rates(record: dict[str, Any]) -> str:
     rates = record.get("rates") or []
     return f"{len(rates)} points, {rates[0]:g} to {rates[-1]:g}" if rates else ""
-
-
-def _is_entry(group: str, name: str) -> bool:
-    kind = "codec" if group == "codec" else "dataset"
-    return name not in registry.BUILTIN[kind]  # type: ignore[index]
 
 
 def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -90,10 +90,10 @@ def check_values(composed: Mapping[str, Any]) -> None:
             raise ConfigError(f"{key}={value} must be {must}")
 
 
-def plain(overrides: Iterable[str]) -> list[str]:
+def without_plus(overrides: Iterable[str]) -> list[str]:
     """Overrides without Hydra's plus signs: a key that is read needs none, and no other is taken.
 
-    >>> plain(["+limit=2", "++codec.options.step=3"])
+    >>> without_plus(["+limit=2", "++codec.options.step=3"])
     ['limit=2', 'codec.options.step=3']
     """
     return [line[line.startswith("+") + line.startswith("++") :] for line in overrides]
@@ -105,14 +105,14 @@ def runs_of(overrides: Sequence[str]) -> list[list[str]]:
     >>> len(runs_of(["experiment=taco-a1", "limit=2"])), len(runs_of(["codec=webp"]))
     (3, 1)
     """
-    overrides = plain(overrides)
+    overrides = without_plus(overrides)
     named = [line.partition("=")[2] for line in overrides if line.startswith("experiment=")]
     own = [line for line in overrides if not line.startswith("experiment=")]
     chosen = [name.strip() for names in named for name in names.split(",")]
     if not chosen and not any(line.startswith(("codec=", "data=")) for line in own):
         chosen = ["default"]
     typed = {line.partition("=")[0] for line in own}
-    bases: list[list[str]] = [plain(run) for name in chosen for run in experiment(name)] or [[]]
+    bases: list[list[str]] = [without_plus(run) for name in chosen for run in experiment(name)] or [[]]
     return [[line for line in base if line.partition("=")[0] not in typed] + own for base in bases]
 
 
@@ -174,13 +174,13 @@ def split(overrides: Sequence[str]) -> Typed:
         values = [value.lower() if value in ("True", "False") else value for value in values]
         if key in AXES:
             if values != ["null"]:
-                axes[key] = [_number(key, one) for value in values for one in value.strip("[]").split(",")]
+                axes[key] = [_number(key, text) for value in values for text in value.strip("[]").split(",")]
         elif key == "runner" and values[0] not in available("runner"):
             raise UnknownName("runner", values[0], available("runner"))
         elif len(values) > 1 and not key.startswith(("codec.", "data.")):
             raise ConfigError(f"{key} takes one value, found {value!r}; codec, data, rate, bpp and seed can be swept")
         else:
-            choices.append([f"{key}={one}" for one in values])
+            choices.append([f"{key}={value}" for value in values])
     return Typed([list(choice) for choice in itertools.product(*choices)], axes, metrics, captions, literal)
 
 
@@ -203,17 +203,16 @@ def _is_path(key: str, value: str) -> bool:
     >>> _is_path("codec.options.checkpoint", "runs/epoch=3.ckpt"), _is_path("codec.options.base", "sd-1.5")
     (True, False)
     """
-    plain = re.fullmatch(r"[\w.+-]*|\[.*|['\"].*|\w+\(.*|\{.*\}", value)
-    return key in OWN_WEIGHTS and not plain
+    simple = re.fullmatch(r"[\w.+-]*|\[.*|['\"].*|\w+\(.*|\{.*\}", value)
+    return key in OWN_WEIGHTS and not simple
 
 
 def _exists(key: str, name: str) -> bool:
-    if key == "data" and name.startswith(("folder:", "manifest:")):
-        return Path(name.partition(":")[2]).expanduser().exists()
-    if key == "captions":
-        return name.startswith("file:") and Path(name.partition(":")[2]).expanduser().is_file()
     if key in OWN_WEIGHTS:
         return Path(name).expanduser().exists()
+    if key == "captions" or (key == "data" and name.startswith(("folder:", "manifest:"))):
+        kind, _, path = name.partition(":")
+        return (key == "data" or kind == "file") and Path(path).expanduser().exists()
     where, _, attribute = name.rpartition(":")
     return attribute.isidentifier() and Path(where).expanduser().is_file()
 
@@ -243,9 +242,12 @@ def rewrite(choice: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
     for line in choice:
         key, _, value = line.partition("=")
         if key == "codec" and value not in _shown("codec"):
-            _check_own(value)
+            if ":" not in value and value not in registry.names("codec"):
+                known = {*_shown("codec"), *registry.names("codec")}
+                raise UnknownName("codec", value, known, "your own: codec=./my_codec.py:MyCodec")
+            registry.source_sha256("codec", value)  # loads it as it is now
             words.append(f"codec={_OWN}")
-            settings |= {"codec.name": _label(value), "codec.use": full_reference(value)}
+            settings |= {"codec.name": value.rpartition(":")[2], "codec.use": full_reference(value)}
         elif key == "data" and value.startswith("folder:"):
             words.append("data=folder")
             settings["data.options.path"] = value.partition(":")[2]
@@ -257,7 +259,7 @@ def rewrite(choice: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
                 known = {*available("data"), *registry.names("dataset")}
                 raise UnknownName("dataset", value, known, "your own: data=folder:PATH or data=manifest:FILE")
             words += ["data=folder", "~data.options.path"]
-            settings |= {"data.use": full_reference(value), "data.name": _label(value)}
+            settings |= {"data.use": full_reference(value), "data.name": value.rpartition(":")[2]}
         elif _is_path(key, value):
             settings[key] = value
         elif key.startswith(("codec.options.", "data.options.")):
@@ -270,17 +272,6 @@ def rewrite(choice: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
 
 
 _OWN = "own"
-
-
-def _check_own(reference: str) -> None:
-    if ":" not in reference and reference not in registry.names("codec"):
-        known = {*_shown("codec"), *registry.names("codec")}
-        raise UnknownName("codec", reference, known, "your own: codec=./my_codec.py:MyCodec")
-    registry.source_sha256("codec", reference)  # loads it as it is now
-
-
-def _label(reference: str) -> str:
-    return reference.rpartition(":")[2]
 
 
 def full_reference(reference: str) -> str:

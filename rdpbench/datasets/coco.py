@@ -29,132 +29,25 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from filelock import FileLock
 
-from rdpbench.assets.hashes import file_facts, identity
-from rdpbench.datasets.contract import Sample, few
+from rdpbench.assets.hashes import file_facts, file_state
+from rdpbench.datasets.contract import Sample
 from rdpbench.datasets.fetching import OfficialArchive, megabytes
 from rdpbench.datasets.index import ahead
 from rdpbench.datasets.manifest import differences
-from rdpbench.datasets.official import Drawn, Official, Release, Unpacked, listed_names, published_list
-from rdpbench.errors import ConfigError, ImageError, MissingNeed
+from rdpbench.datasets.official import Official, Release, Unpacked, archives_of, releases_of
+from rdpbench.errors import ConfigError, ImageError, MissingNeed, few
 from rdpbench.paths import cache_folder, data_folders, written_whole
 
-_BASE = "http://images.cocodataset.org/"
-_NAME_2014 = r"COCO_val2014_\d{12}\.jpg"
-_NAME_2017 = r"\d{12}\.jpg"
-
-
-@cache
-def _perco_names() -> frozenset[str]:
-    return frozenset(listed_names("coco-train2017-perco"))
-
-
-CAPTIONS_2014 = OfficialArchive(
-    _BASE + "annotations/annotations_trainval2014.zip",
-    "annotations-2014",
-    2,
-    r"(?:annotations/)?(captions_(?:train|val)2014\.json)",
-    252_872_794,
-    "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009",
-    "0a379cfc70b0e71301e0f377548639bd",
-    growth=12,
-)
-CAPTIONS_2017 = OfficialArchive(
-    _BASE + "annotations/annotations_trainval2017.zip",
-    "annotations-2017",
-    2,
-    r"(?:annotations/)?(captions_(?:train|val)2017\.json)",
-    252_907_541,
-    "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
-    "f4bbac642086de4f52a3fdda2de5fa2c",
-    growth=12,
-)
-KARPATHY = OfficialArchive(
-    "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip",
-    "annotations-karpathy",
-    1,
-    r"(?:.*/)?(dataset_coco\.json)",
-    36_745_453,
-    "4cfd70132527b80933105e5829dc9034eaab9573482e2e680abbab6130244817",
-    growth=12,
-)
-STUFF = OfficialArchive(
-    # About 659 MB; nobody published a hash.
-    "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip",
-    "stuffthingmaps",
-    123_287,
-    r"(?:stuffthingmaps/)?((?:train|val)2017/\d{12}\.png)",
-    growth=4,
-)
-PANOPTIC = OfficialArchive(
-    _BASE + "annotations/panoptic_annotations_trainval2017.zip",
-    "annotations-panoptic",
-    4,
-    r"(?:annotations/)?(panoptic_(?:train|val)2017\.(?:json|zip))",
-    860_725_834,
-    "c05f76d2129b6b561eb70efe16e7006df62f73fb92889132d373b9d90e31a370",
-    growth=4,
-)
-VAL2014 = OfficialArchive(
-    _BASE + "zips/val2014.zip",
-    "val2014",
-    40_504,
-    rf"(?:val2014/)?({_NAME_2014})",
-    6_645_013_297,
-    "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0",
-    "a3d79f5ed8d289b7a7554ce06a5782b3",
-)
-VAL2017 = OfficialArchive(
-    _BASE + "zips/val2017.zip",
-    "val2017",
-    5_000,
-    rf"(?:val2017/)?({_NAME_2017})",
-    815_585_330,
-    "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
-    "442b8da7639aecaf257c1dceb8ba8c80",
-)
-TRAIN2017_PERCO = OfficialArchive(
-    _BASE + "zips/train2017.zip",
-    "train2017",
-    30_000,
-    rf"(?:train2017/)?({_NAME_2017})",
-    19_336_861_798,
-    "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
-    "cced6f7f71b7629ddf16f17bbcfab6b2",
-    wanted=lambda name: name in _perco_names(),  # the other 88,287 belong to no set here
-)
-
-
-# The first 30,000 names of val2014 in this order, and 504 that stand in for images whose short side is below 256: about
-# 0.84 % are, and a set that named them could not be run, since `dalle-256` refuses them.
-_DALLE = Drawn(
-    "coco-30k-dalle",
-    last="be2861936fa449baf852e49e6a108d846a01f89bd189ff1172b595b04e185e30",
-    stand_ins=504,
-    last_stand_in="c16ee3c3340a6a5008c6cf7237c627e8f2225d8eae23866fac61a483cdaf590e",
-    short_side=256,
-)
-
-
-def _geometry(height: int, width: int) -> str:
-    return "no side of a COCO image has more than 640 pixels" if max(height, width) > 640 else ""
-
-
-_release = partial(
-    Release,
-    family="coco",
-    licence="each image has its own Flickr licence, some non-commercial; annotations CC BY 4.0",
-    page="https://cocodataset.org/#download",
-    geometry=_geometry,
-    varied=True,
-)
-_of_2014 = partial(_release, archives=(VAL2014,), pattern=_NAME_2014)
+_ARCHIVES = archives_of("coco")
+CAPTIONS_2014, CAPTIONS_2017 = _ARCHIVES["annotations-2014"], _ARCHIVES["annotations-2017"]
+KARPATHY = _ARCHIVES["annotations-karpathy"]
+STUFF, PANOPTIC = _ARCHIVES["stuffthingmaps"], _ARCHIVES["annotations-panoptic"]
 
 
 @dataclass(frozen=True)
@@ -165,52 +58,7 @@ class COCO(Official):
     30504
     """
 
-    RELEASES: ClassVar[Mapping[str, Release]] = {
-        "30k-taco": _of_2014(
-            "coco-30k-taco",
-            "MS-COCO 30k as TACO: 30,504 restval images of val2014, 256 x 256",
-            30_504,
-            protocol="taco-256",
-            listed=published_list("coco-restval"),
-        ),
-        "30k-perco": _release(
-            "coco-30k-perco",
-            "MS-COCO 30k as PerCo: 30,000 images of train2017, 512 x 512",
-            30_000,
-            (TRAIN2017_PERCO,),
-            pattern=_NAME_2017,
-            protocol="perco-512",
-            listed=published_list("coco-train2017-perco"),
-        ),
-        "30k-dalle": _of_2014(
-            "coco-30k-dalle",
-            "MS-COCO 30k with DALL-E processing: 30,000 images of val2014 drawn by rdpbench, 256 x 256",
-            30_000,
-            protocol="dalle-256",
-            drawn=_DALLE,
-        ),
-        "100": _of_2014(
-            "coco-100",
-            "100 images of MS-COCO restval drawn by rdpbench, for latency and caption tables",
-            100,
-            listed=published_list("coco-100"),
-        ),
-        "val2014": _of_2014(
-            "coco-val2014",
-            "MS-COCO val2014, 40,504 images",
-            40_504,
-            # Of the names of restval and the 10,000 of Karpathy's val and test.
-            names_sha256="76ff6ddadb5941b820da78b72faae7f83bf97053e2d290312ca204791c5f0fb3",
-        ),
-        "val2017": _release(
-            "coco-val2017",
-            "MS-COCO val2017, 5,000 images",
-            5_000,
-            (VAL2017,),
-            pattern=_NAME_2017,
-            names_sha256="09b3bbeda289610ec9fd4e4b5e6da32ec04f98a9a4111e99790de863be0f8f9e",
-        ),
-    }
+    RELEASES: ClassVar[Mapping[str, Release]] = releases_of("coco")
 
     captions: str = "auto"
     conditions: int = 0
@@ -269,7 +117,7 @@ class COCO(Official):
             archive.fetch(home, self.source, self.beside_missing(what))
             for split in ("train2017", "val2017") if archive is PANOPTIC else ():  # archives in an archive
                 file, folder = home / archive.folder / f"panoptic_{split}.zip", f"panoptic_{split}"
-                inner = OfficialArchive(file.as_uri(), folder, None, r"(?:[^/]+/)?(\d{12}\.png)", growth=4)
+                inner = OfficialArchive(file.as_uri(), folder, r"\d{12}\.png", growth=4)
                 if file.is_file() and not inner.record(home / folder):
                     inner.unpack(file, home / folder)
 
@@ -423,7 +271,7 @@ def _map_of_classes(png: Path | None, segments: Segments | None) -> Path | None:
     if png is None:
         return None
     kind = "stuff" if segments is None else "panoptic"
-    key = hashlib.sha256(repr((_MAPPING, identity(png), segments or ())).encode()).hexdigest()
+    key = hashlib.sha256(repr((_MAPPING, file_state(png), segments or ())).encode()).hexdigest()
     target = cache_folder() / "labels" / kind / f"{png.stem}-{key[:16]}.png"
     if target.is_file():
         return target

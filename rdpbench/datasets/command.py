@@ -7,17 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rdpbench.datasets.contract import dataset_of
+from rdpbench.datasets.contract import KINDS, dataset_of
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.paths import available, records
 from rdpbench.setting import DataSetting
-
-KINDS = {
-    "pinned": "every byte is held against hashes that ship with rdpbench",
-    "recorded": "every byte is held against what the verified official archive held",
-    "names": "names, counts and sizes were checked; the bytes were never compared with anything official",
-    "made": "a list of your own",
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     manifest.add_argument("-o", "--output", type=Path, metavar="FILE", help="(default: NAME.sha256)")
 
 
-def run(options: argparse.Namespace) -> int:
+def data_command(options: argparse.Namespace) -> int:
     """Do what was asked; returns the exit code."""
     actions = {"ls": _ls, "fetch": _fetch, "verify": _verify, "manifest": _manifest}
     return actions[options.action](options)
@@ -113,12 +106,12 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _manifest(options: argparse.Namespace) -> int:
-    from rdpbench.datasets.folder import Folder, make_manifest
+    from rdpbench.datasets.folder import ImageFolder, make_manifest
 
     name = options.name or options.folder.expanduser().absolute().name
     out = options.output or Path(f"{name}.sha256")
     manifest = make_manifest(options.folder, name, out)
-    for note in Folder(str(options.folder)).notes():
+    for note in ImageFolder(str(options.folder)).notes():
         print(note, file=sys.stderr)
     print(f"{out}: {len(manifest.files):,} images; use it with data=manifest:{out}")
     print(f"manifest sha256 {manifest.sha256()}")

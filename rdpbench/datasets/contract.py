@@ -5,7 +5,7 @@ Planning looks at ids and hashes; pixels are read in the worker, when they are c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -17,12 +17,13 @@ from rdpbench.registry import needs_in, shape_of, type_of
 from rdpbench.setting import DataSetting
 
 PinKind = Literal["pinned", "recorded", "names", "made"]
-"""How far a set's bytes are known.
-
-``pinned``: a sha256 per file ships with rdpbench. ``recorded``: it was recorded when the official archive, itself
-verified, was unpacked. ``names``: names and geometry were checked, the bytes never compared with anything official.
-``made``: a folder or list of the user's own.
-"""
+KINDS: dict[PinKind, str] = {
+    "pinned": "every byte is held against hashes that ship with rdpbench",
+    "recorded": "every byte is held against what the verified official archive held",
+    "names": "names, counts and sizes were checked; the bytes were never compared with anything official",
+    "made": "a list of your own",
+}
+"""How far a set's bytes are known."""
 
 
 @dataclass(frozen=True)
@@ -134,13 +135,3 @@ def dataset_of(setting: DataSetting) -> Dataset:
     if faults := faults_of(dataset):
         raise ConfigError(f"{setting.use!r} is no dataset: {'; '.join(faults)}")
     return dataset
-
-
-def few(names: Iterable[str]) -> str:
-    """The first five of many names, for a message.
-
-    >>> few("abcdefg")
-    'a, b, c, d, e and 2 more'
-    """
-    listed = list(names)
-    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")

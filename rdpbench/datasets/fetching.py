@@ -10,13 +10,13 @@ import hashlib
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock
 
-from rdpbench.assets.archive import unpack
+from rdpbench.assets.archive import unpack_zip
 from rdpbench.assets.download import download
 from rdpbench.datasets.manifest import Manifest
 from rdpbench.errors import ConfigError, ImageError, MissingNeed
@@ -37,6 +37,26 @@ def megabytes(size: int | None) -> str:
     return f"{size / 1e6:,.0f} MB" if size else "size not stated"
 
 
+@cache
+def listed_names(name: str) -> tuple[str, ...]:
+    """File names of a published list in ``lists/``, in its order; the file's header names the source.
+
+    ``# name: COCO_val2014_%012d.jpg`` in it turns numbers into file names; without it a line is a name.
+
+    >>> listed_names("coco-restval")[0]
+    'COCO_val2014_000000000073.jpg'
+    """
+    lines = Path(__file__).with_name("lists").joinpath(f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    patterns = [line.removeprefix("# name: ") for line in lines if line.startswith("# name: ")]
+    names = (line for line in lines if line and not line.startswith("#"))
+    return tuple(patterns[0] % int(name) for name in names) if patterns else tuple(names)
+
+
+@cache
+def _wanted(name: str) -> frozenset[str]:
+    return frozenset(listed_names(name))
+
+
 @dataclass(frozen=True)
 class OfficialArchive:
     """One official file to download, and which of the files in it are unpacked."""
@@ -44,22 +64,22 @@ class OfficialArchive:
     url: str
     folder: str
     """Where its files lie, below the family's folder."""
-    count: int | None
+    names: str
+    """Regular expression of their names here, which their paths in the archive end in."""
+    count: int | None = None
     """Files that are unpacked; None where nobody states how many."""
-    members: str
-    """Regular expression of their paths in the archive; the first group is the name here."""
     bytes: int | None = None
     """None where nobody states it."""
     sha256: str | None = None
-    """None where nobody published one; no hash here is invented."""
+    """None where nobody published one."""
     md5: str | None = None
     """Checked where it is what was published."""
     growth: int = 2
     """At most so many bytes come out of one: images do not shrink in an archive, annotations do."""
     tag: str = ""
     """Of its images."""
-    wanted: Callable[[str], bool] | None = None
-    """Chooses among the names; None takes all."""
+    only: str = ""
+    """A published list of the names that are wanted; without, all are."""
 
     @property
     def file(self) -> str:
@@ -74,12 +94,12 @@ class OfficialArchive:
     def name_of(self, member: str) -> str | None:
         """From a path in the archive to the name here, or None to leave it out.
 
-        >>> div2k = OfficialArchive("", "", 100, r"(?:.*/)?(0\\d{3}\\.png)")
+        >>> div2k = OfficialArchive("", "", r"0\\d{3}\\.png")
         >>> div2k.name_of("DIV2K_valid_HR/0801.png"), div2k.name_of("readme.txt")
         ('0801.png', None)
         """
-        match = re.fullmatch(self.members, member)
-        return match[1] if match and (self.wanted is None or self.wanted(match[1])) else None
+        match = re.fullmatch(rf"(?:.*/)?({self.names})", member)
+        return match[1] if match and (not self.only or match[1] in _wanted(self.only)) else None
 
     def record(self, folder: Path) -> Manifest | None:
         """The manifest that was recorded when this archive was unpacked into a folder; None without one.
@@ -160,7 +180,7 @@ class OfficialArchive:
         staged = folder.with_name(f".{folder.name}.fetched")
         shutil.rmtree(staged, ignore_errors=True)  # of a process that was killed
         try:
-            files = unpack(file, staged, wanted=self.name_of, limit_bytes=limit)
+            files = unpack_zip(file, staged, wanted=self.name_of, limit_bytes=limit)
             if self.count is not None and len(files) != self.count:
                 raise ImageError(f"{file} holds {len(files)} of the files that it should hold {self.count} of")
             header = {

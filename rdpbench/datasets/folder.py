@@ -27,15 +27,15 @@ from typing import ClassVar, NoReturn
 
 from rdpbench.assets.hashes import file_facts
 from rdpbench.datasets.captions import files as caption_files
-from rdpbench.datasets.contract import Here, Pin, Sample, few
+from rdpbench.datasets.contract import Here, Pin, Sample
 from rdpbench.datasets.manifest import Manifest, differences, manifest_sha256, present
-from rdpbench.errors import ConfigError, ImageError
+from rdpbench.errors import ConfigError, ImageError, few
 from rdpbench.image import EXTENSIONS, OTHER_EXTENSIONS, check_names
 from rdpbench.needs import Need
 
 
 @dataclass(frozen=True)
-class Folder:
+class ImageFolder:
     """All images below a folder; an image's id is its path in there, without the ending where that is unique."""
 
     path: str
@@ -230,7 +230,7 @@ def make_manifest(folder: Path, name: str, out: Path) -> Manifest:
     root = folder.expanduser().absolute()
     files: dict[str, str] = {}
     broken: list[str] = []
-    paths = (sample.path for sample in Folder(str(root)).samples())
+    paths = (sample.path for sample in ImageFolder(str(root)).samples())
     for path, facts in file_facts(paths, remembered=False):
         relative = path.relative_to(root).as_posix()
         if "\n" in relative or "\\" in relative:

@@ -19,11 +19,11 @@ from itertools import islice
 from types import TracebackType
 from typing import Generic, TypeAlias, TypeVar
 
-from rdpbench.assets.hashes import file_facts, identity, open_memory
-from rdpbench.datasets.contract import Dataset, Sample, few
+from rdpbench.assets.hashes import file_facts, file_state, open_memory
+from rdpbench.datasets.contract import Dataset, Sample
 from rdpbench.datasets.manifest import other_bytes
 from rdpbench.datasets.protocols import load_under
-from rdpbench.errors import ImageError, OutOfRange
+from rdpbench.errors import ImageError, OutOfRange, few
 from rdpbench.image import check_names, pixel_sha256
 
 Item = TypeVar("Item")
@@ -150,14 +150,14 @@ def _recall(samples: Sequence[Sample], protocol: str) -> list[_Pixels | None]:
         WHERE path=? AND bytes=? AND ctime_ns=? AND protocol=?"""
     try:
         with closing(open_memory()) as cache:
-            return [cache.execute(query, (*identity(sample.path), protocol)).fetchone() for sample in samples]
+            return [cache.execute(query, (*file_state(sample.path), protocol)).fetchone() for sample in samples]
     except (sqlite3.Error, OSError):
         return [None] * len(samples)
 
 
 def _remember(read: Sequence[tuple[Sample, _Pixels]], protocol: str) -> None:
     try:
-        rows = [(*identity(sample.path), protocol, *pixels) for sample, pixels in read]
+        rows = [(*file_state(sample.path), protocol, *pixels) for sample, pixels in read]
         with closing(open_memory()) as cache, cache:
             cache.executemany("INSERT OR REPLACE INTO pixels VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
     except (sqlite3.Error, OSError):

@@ -10,46 +10,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 from rdpbench.assets.hashes import file_facts
-from rdpbench.datasets.contract import Here, Pin, PinKind, Sample, few
-from rdpbench.datasets.fetching import OfficialArchive, megabytes
+from rdpbench.datasets.contract import Here, Pin, PinKind, Sample
+from rdpbench.datasets.fetching import OfficialArchive, listed_names, megabytes
 from rdpbench.datasets.manifest import Manifest, differences, manifest_sha256
-from rdpbench.errors import ConfigError, ImageError, UnknownName
+from rdpbench.errors import ConfigError, ImageError, UnknownName, few
 from rdpbench.image import EXTENSIONS
 from rdpbench.needs import Need
 from rdpbench.paths import data_folders
-
-Names: TypeAlias = Callable[[], Iterable[str]]
-"""File names; a function, as most commands never ask for them."""
-
-
-def listed_names(name: str) -> Iterator[str]:
-    """File names of a published list in ``lists/``, in its order.
-
-    The file's header names the source. ``# name: COCO_val2014_%012d.jpg`` in it turns numbers into file names; without
-    it a line is a name.
-
-    >>> next(listed_names("coco-restval"))
-    'COCO_val2014_000000000073.jpg'
-    """
-    pattern = ""
-    with Path(__file__).with_name("lists").joinpath(f"{name}.txt").open(encoding="utf-8") as lines:
-        for line in map(str.strip, lines):
-            if line.startswith("#"):
-                pattern = line.removeprefix("# name: ") if line.startswith("# name: ") else pattern
-            elif line:
-                yield pattern % int(line) if pattern else line
-
-
-def published_list(name: str) -> Names:
-    """A list in ``lists/``, read when it is asked for."""
-    return partial(listed_names, name)
 
 
 @dataclass(frozen=True)
@@ -85,36 +60,44 @@ class Release:
     name: str
     title: str
     count: int
-    """Images in the set."""
     archives: tuple[OfficialArchive, ...]
     family: str
     """Folder in ``$RDPBENCH_DATA`` and in the cache that holds the archives' files of all its sets."""
-    pattern: str
-    """Regular expression of the file names that these archives hold."""
     licence: str
     page: str
     """Where a person gets it."""
     protocol: str = "as-is"
-    listed: Names | None = None
-    """Its published names; None means that all files of the archives are the set."""
-    among: Names | None = None
+    listed: str = ""
+    """The published list of its names; without a list or numbers, all files of the archives are the set."""
+    numbers: tuple[int, int] | None = None
+    """The first and the last, where its images are numbered with four digits."""
+    among: str = ""
     """A published list that every image of its archives is in."""
     names_sha256: str = ""
     """Of the sorted names, a line each, where they are known but not listed here."""
     drawn: Drawn | None = None
     """How its names are drawn from those of the archives, where rdpbench does that."""
-    geometry: Callable[[int, int], str] | None = None
-    """From height and width to why an image cannot be of this set; empty if it can."""
+    longest_side: tuple[int, int] | None = None
+    """The least and most pixels that the longer side of an image has."""
+    otherwise: str = ""
+    """What an image of another size is."""
     patches: int | None = None
     """Patches of 256 pixels in HiFiC's two grids over the whole set, where published."""
     varied: bool = False
     """Do its images differ in size, so that many equal squares are a cropped or resized copy?"""
 
     @property
-    def download_bytes(self) -> int | None:
-        """Bytes of all archives; None if one does not state its size."""
-        sizes = [archive.bytes for archive in self.archives]
-        return None if None in sizes else sum(filter(None, sizes))
+    def names(self) -> Sequence[str]:
+        """The names of its images, where they are known."""
+        if self.numbers:
+            return [f"{number:04d}.png" for number in range(self.numbers[0], self.numbers[1] + 1)]
+        return listed_names(self.listed) if self.listed else ()
+
+    @property
+    def download_bytes(self) -> int:
+        """Bytes of all archives; 0 if one does not state its size."""
+        sizes = [archive.bytes or 0 for archive in self.archives]
+        return sum(sizes) if all(sizes) else 0
 
     @property
     def download_size(self) -> str:
@@ -134,25 +117,20 @@ class Release:
         return "\n".join(lines)
 
     def foreign(self, names: Sequence[str], strange: Sequence[str], others: Iterable[Release]) -> str:
-        """Why the images in a folder are not of this set's archives; empty if they may be.
+        """Why images are not of this set's archives, by their names and those of strange files; empty if they may be.
 
-        Args:
-            names: those that match `pattern`.
-            strange: the other images there.
-            others: of the family; one that has as many images is named.
+        Of ``others``, the family, one that has as many images is named.
         """
         if strange:
-            return (
-                f"{len(strange)} of the images there have names that {self.name} does not use: {few(sorted(strange))}"
-            )
-        unknown = sorted(set(names).difference(self.among())) if self.among else []
+            several = f"{len(strange)} of the images there have names that {self.name} does not use"
+            return f"{several}: {few(sorted(strange))}"
+        known = listed_names(self.among) if self.among else self.names if self.numbers else names
+        unknown = sorted(set(names).difference(known))
         if not unknown:
             return ""
         are = "none of them is" if len(unknown) == len(names) else f"{len(unknown)} are not"
-        return (
-            f"of the {len(names)} images there {are} in the list of {self.name}: {few(unknown)}"
-            f"{self._as_many(len(names), others)}"
-        )
+        several = f"of the {len(names)} images there {are} in the list of {self.name}: {few(unknown)}"
+        return several + self._as_many(len(names), others)
 
     def wrong_count(self, names: Sequence[str], others: Iterable[Release], *, partial: bool) -> str:
         """Why the number or names of the images are not the set's, where no list says it; empty if they are."""
@@ -173,6 +151,7 @@ class Release:
         wrong: list[str] = []
         sizes: set[tuple[int, int]] = set()
         count = patches = 0
+        side = self.longest_side
         for path, facts in file_facts(paths):
             count += 1
             if len(sizes) < 2:
@@ -180,8 +159,8 @@ class Release:
             patches += hific_patches(facts.height, facts.width)
             if not facts.height:
                 wrong.append(f"{path.name} is no image")
-            elif self.geometry and (why := self.geometry(facts.height, facts.width)):
-                wrong.append(f"{path.name} is {facts.width} x {facts.height}: {why}")
+            elif side and not side[0] <= max(facts.height, facts.width) <= side[1]:
+                wrong.append(f"{path.name} is {facts.width} x {facts.height}: {self.otherwise}")
         if wrong:
             return wrong[0] + (f", and {len(wrong) - 1} more of {count}" if len(wrong) > 1 else "")
         width, height = next(iter(sizes), (0, 0))
@@ -198,6 +177,35 @@ class Release:
         return ""
 
 
+@cache
+def _published() -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_name("official.toml").read_text(encoding="utf-8"))
+
+
+def archives_of(family: str) -> dict[str, OfficialArchive]:
+    """The archives of a family in ``official.toml``, by their folders.
+
+    >>> archives_of("coco")["val2017"].count
+    5000
+    """
+    record = _published()[family]
+    shared = {"names": record["names"]} if "names" in record else {}
+    return {folder: OfficialArchive(folder=folder, **shared | fields) for folder, fields in record["archives"].items()}
+
+
+def releases_of(family: str) -> dict[str, Release]:
+    """The sets of a family in ``official.toml``, by their splits."""
+    record, archives = _published()[family], archives_of(family)
+    shared = {name: record[name] for name in record if name not in ("prefix", "names", "archives", "sets")}
+    releases = {}
+    for split, own in record["sets"].items():
+        fields = {"name": record["prefix"] + split, "family": family, **shared, **own}
+        fields["archives"] = tuple(archives[folder] for folder in own["archives"])
+        fields["drawn"] = Drawn(**own["drawn"]) if "drawn" in own else None
+        releases[split] = Release(**fields)
+    return releases
+
+
 @dataclass(frozen=True)
 class Unpacked:
     """A folder that holds images of a set."""
@@ -206,8 +214,8 @@ class Unpacked:
     tag: str
     manifest: Manifest | None
     """Recorded when the files were unpacked."""
-    published: bool
-    """Was the archive held against a published hash?"""
+    proven: bool
+    """Recorded, and of an archive that had its published hash."""
 
     def sha256(self, name: str) -> str | None:
         """The recorded hash of a file."""
@@ -215,7 +223,7 @@ class Unpacked:
 
     def images(self, release: Release) -> tuple[list[str], list[str]]:
         """Names that the release uses, and names of other images; hidden files are not looked at."""
-        pattern = re.compile(release.pattern)
+        pattern = re.compile(release.archives[0].names)
         names = [path.name for path in self.path.iterdir()]
         ours = [name for name in names if pattern.fullmatch(name)]
         others = [name for name in names if Path(name).suffix.lower() in EXTENSIONS and not name.startswith(".")]
@@ -224,7 +232,7 @@ class Unpacked:
 
 @dataclass(frozen=True)
 class Official:
-    """The official sets of one publisher; `CLIC`, `DIV2K` and `COCO` say which there are."""
+    """The official sets of one family: `CLIC`, `DIV2K`, `COCO`."""
 
     RELEASES: ClassVar[Mapping[str, Release]] = {}
     needs: ClassVar[tuple[Need, ...]] = ()
@@ -263,7 +271,7 @@ class Official:
     @property
     def download_bytes(self) -> int:
         """The same as a number; 0 where nobody states it."""
-        return self.release.download_bytes or 0
+        return self.release.download_bytes
 
     def __len__(self) -> int:
         return self.release.count
@@ -303,8 +311,8 @@ class Official:
             return Here(0, None)
         release = self.release
         names = {name for folder in folders for name in folder.images(release)[0]}
-        if release.listed:
-            names &= set(release.listed())
+        if release.names:
+            names &= set(release.names)
         elif drawn := release.drawn:
             names = {name for name in names if drawn.place(name) <= drawn.last}
         return Here(min(len(names), len(self)), _kind(folders), folders[0].path)
@@ -345,10 +353,8 @@ class Official:
                 raise ImageError(f"no such folder: {roots[0]}, named by data.path={self.path}")
         else:
             roots, images = data_folders(self.release.family), data_folders(self.release.name)
-        return [
-            next(filter(_holds_images, [*_below(roots, archive.folder), *images]), None)
-            for archive in self.release.archives
-        ]
+        folders = ([*(root / archive.folder for root in roots), *images] for archive in self.release.archives)
+        return [next(filter(_holds_images, several), None) for several in folders]
 
     def _folders(self) -> list[Unpacked]:
         """The folders that hold files of the set."""
@@ -359,9 +365,8 @@ class Official:
                 # A folder that holds the files of several archives has no manifest that is of one.
                 alone = places.count(place) == 1
                 manifest = archive.record(place) if alone else None
-                folders[place] = Unpacked(
-                    place, archive.tag if alone else "", manifest, manifest is not None and bool(archive.published)
-                )
+                proven = manifest is not None and bool(archive.published)
+                folders[place] = Unpacked(place, archive.tag if alone else "", manifest, proven)
         return list(folders.values())
 
     def _files(self) -> dict[str, Unpacked]:
@@ -386,31 +391,26 @@ class Official:
             raise self._refusal(why, where)
         names, missing = self._choose(files)
         files = {name: files[name] for name in names}
-        whole = not missing and len(files) == len(self)
-        why = self._wrong_sizes(files, whole=whole)
-        if not why and not self.release.listed and not self.release.drawn:
+        why = self._wrong_sizes(files, whole=not missing and len(files) == len(self))
+        if not why and not self.release.names and not self.release.drawn:
             why = self.release.wrong_count(names, family, partial=self.allow_partial)
+        if not why and (not files or (missing and not self.allow_partial)):
+            which = f": {few(sorted(set(self.release.names).difference(names)))}" if self.release.names else ""
+            why = (
+                f"{missing} of its {len(self)} images are missing{which}; allow_partial=true goes on with the "
+                f"{len(files)} that are here, and marks the results"
+            )
         if why:
             raise self._refusal(why, where)
-        if not files or (missing and not self.allow_partial):
-            raise self._refusal(
-                f"{missing} of its {len(self)} images are missing{self._unlisted(names)}; allow_partial=true goes on "
-                f"with the {len(files)} that are here, and marks the results",
-                where,
-            )
         return files
 
     def _choose(self, files: Mapping[str, Unpacked]) -> tuple[list[str], int]:
         """The set's names among those of the files, in order, and how many are missing."""
-        if self.release.listed is None:
+        names = set(self.release.names)
+        if not names:
             return list(files), 0
-        names = set(self.release.listed())
         chosen = [name for name in files if name in names]
         return chosen, len(names) - len(chosen)
-
-    def _unlisted(self, names: Sequence[str]) -> str:
-        """The missing names, where a list says which."""
-        return f": {few(sorted(set(self.release.listed()).difference(names)))}" if self.release.listed else ""
 
     def _wrong_sizes(self, files: Mapping[str, Unpacked], *, whole: bool) -> str:
         """What is wrong with the sizes of the files that no manifest vouches for; empty if nothing."""
@@ -424,14 +424,32 @@ class Official:
         return ImageError(f"{where} is not {self.name} ({self.release.title}): {why}\n{self.release.hint}")
 
 
+@dataclass(frozen=True)
+class CLIC(Official):
+    """The Challenge on Learned Image Compression: at least five sets that papers call by this one name.
+
+    ``split`` is a set's name without ``clic``; ``official.toml`` says which papers use which.
+
+    >>> len(CLIC("2020-test"))
+    428
+    """
+
+    RELEASES: ClassVar[Mapping[str, Release]] = releases_of("clic")
+
+
+@dataclass(frozen=True)
+class DIV2K(Official):
+    """DIV2K, high resolution; ``split`` is ``valid``, images 0801 to 0900, or ``train``, 0001 to 0800.
+
+    >>> len(DIV2K("valid"))
+    100
+    """
+
+    RELEASES: ClassVar[Mapping[str, Release]] = releases_of("div2k")
+
+
 def _kind(folders: Iterable[Unpacked]) -> PinKind:
-    return "recorded" if all(folder.manifest and folder.published for folder in folders) else "names"
-
-
-def _below(roots: Sequence[Path], folder: str) -> Iterator[Path]:
-    for root in roots:
-        yield root / folder
-        yield root / Path(folder).name
+    return "recorded" if all(folder.proven for folder in folders) else "names"
 
 
 def _holds_images(folder: Path) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rdpbench.assets.download import download
 from rdpbench.assets.hashes import file_sha256
@@ -16,6 +17,7 @@ from rdpbench.errors import ConfigError, ImageError
 from rdpbench.needs import Need, Package
 from rdpbench.paths import data_folders
 
+_MANIFEST = Path(__file__).with_name("kodak.sha256")
 SOURCE = "https://r0k.us/graphics/kodak/kodak/"
 BYTES = 15_394_305
 
@@ -53,7 +55,7 @@ class Kodak:
     def samples(self) -> Iterator[Sample]:
         """Yield the images in order with the sha256 that each must have; downloads the set if it is nowhere."""
         folder = self._folder()
-        files = present(_shipped("kodak").files, folder, "Kodak's 24 images", "", partial=self.allow_partial)
+        files = present(Manifest.read(_MANIFEST).files, folder, "Kodak's 24 images", "", partial=self.allow_partial)
         for name, sha256 in files.items():
             yield Sample(Path(name).stem, folder / name, ("photo",), sha256)
 
@@ -62,12 +64,12 @@ class Kodak:
 
     def pinned(self) -> Pin:
         """The manifest that ships."""
-        return Pin(_shipped("kodak").sha256(), "pinned")
+        return Pin(Manifest.read(_MANIFEST).sha256(), "pinned")
 
     def here(self) -> Here:
         """What lies here, by names alone."""
         for folder in [Path(self.path).expanduser()] if self.path else data_folders("kodak"):
-            if count := sum((folder / name).is_file() for name in _shipped("kodak").files):
+            if count := sum((folder / name).is_file() for name in Manifest.read(_MANIFEST).files):
                 return Here(count, "pinned", folder)
         return Here(0, None)
 
@@ -76,7 +78,7 @@ class Kodak:
         for what in beside:
             raise ConfigError(f"{self.name} has no {what} to fetch")
         hint = self.missing() or ""
-        for name, sha256 in _shipped("kodak").files.items():
+        for name, sha256 in Manifest.read(_MANIFEST).files.items():
             path = data_folders("kodak")[-1] / name
             if not path.is_file() or file_sha256(path) != sha256:
                 path.unlink(missing_ok=True)
@@ -85,7 +87,7 @@ class Kodak:
     def verify(self) -> list[str]:
         """Read every byte again and say what differs from the manifest."""
         folder = self._folder()
-        return differences({folder / name: sha256 for name, sha256 in _shipped("kodak").files.items()})
+        return differences({folder / name: sha256 for name, sha256 in Manifest.read(_MANIFEST).files.items()})
 
     def _folder(self) -> Path:
         if self.path is not None:
@@ -98,38 +100,8 @@ class Kodak:
         return self._whole() or data_folders("kodak")[-1]
 
     def _whole(self) -> Path | None:
-        names = _shipped("kodak").files
+        names = Manifest.read(_MANIFEST).files
         return next((f for f in data_folders("kodak") if all((f / name).is_file() for name in names)), None)
-
-
-TAGS: dict[str, tuple[str, ...]] = {
-    # name: tags; the comment gives the licence
-    "astronaut.png": ("photo",),  # NASA, public domain
-    "chelsea.png": ("photo",),  # Stefan van der Walt, CC0
-    "coffee.png": ("photo",),  # Rachel Michetti, CC0
-    "grace_hopper.jpg": ("photo", "jpeg-source"),  # US Navy, public domain
-    "rocket.jpg": ("photo", "jpeg-source"),  # SpaceX, public domain
-    "hubble_deep_field.jpg": ("astronomy", "jpeg-source"),  # NASA, public domain
-    "ihc.png": ("medical",),  # CMMI, no known copyright restrictions
-    "logo.png": ("graphic",),  # scikit-image, BSD-3-Clause
-    "page.png": ("scan",),  # scikit-image, BSD-3-Clause
-    "retina.jpg": ("medical", "jpeg-source"),  # Mikael Häggström, CC0
-    "text.png": ("text",),  # Wikimedia, public domain
-}
-CAPTIONS: dict[str, str] = {
-    "astronaut.png": "a woman in an orange space suit smiles in front of a flag and a model of a space shuttle",
-    "chelsea.png": "the face of a tabby cat with green eyes",
-    "coffee.png": "a cup of coffee on a saucer with a spoon on a wooden table",
-    "grace_hopper.jpg": "an old woman in a navy uniform with glasses in front of a flag",
-    "rocket.jpg": "a rocket on its launch pad at dusk between two towers",
-    "hubble_deep_field.jpg": "hundreds of distant galaxies of many colours on a black sky",
-    "ihc.png": "stained tissue under a microscope, brown and blue",
-    "logo.png": "a round logo in green and orange with a white curve and the head of a snake",
-    "page.png": "a scanned page with printed text about segmentation, unevenly lit",
-    "retina.jpg": "the inside of an eye, orange with branching blood vessels",
-    "text.png": "mathematical formulas handwritten on squared paper",
-}
-"""Ours, for codecs that take a caption; not to score against."""
 
 
 @dataclass(frozen=True)
@@ -148,30 +120,28 @@ class Samples:
     protocol: str = "as-is"
     tag: str | None = None
     """Only the images with this tag, such as ``photo``."""
-    licence: ClassVar[str] = "free to use, each as stated in pinned.py"
+    licence: ClassVar[str] = "free to use, each as stated in samples.toml"
     download_size: ClassVar[str] = "in installed packages"
     needs: ClassVar[tuple[Need, ...]] = (Package("scikit-image", module="skimage"), Package("matplotlib"))
 
-    def _files(self) -> dict[str, str]:
-        files = _shipped("samples").files
-        return {name: files[name] for name, tags in TAGS.items() if self.tag is None or self.tag in tags}
+    def _images(self) -> dict[str, dict[str, Any]]:
+        images = tomllib.loads(Path(__file__).with_name("samples.toml").read_text(encoding="utf-8"))
+        return {name: image for name, image in images.items() if self.tag is None or self.tag in image["tags"]}
 
     def samples(self) -> Iterator[Sample]:
-        """Yield the images in the order of `TAGS`, each with its sha256 in ``samples.sha256``."""
-        for name, sha256 in self._files().items():
-            package, below = "skimage", "data"
-            if name == "grace_hopper.jpg":
-                package, below = "matplotlib", "mpl-data/sample_data"
+        """Yield the images in the order of ``samples.toml``."""
+        for name, image in self._images().items():
+            package, _, below = image.get("folder", "skimage/data").partition("/")
             # find_spec does not import the package: scikit-image takes a while to import.
             spec = importlib.util.find_spec(package)
             assert spec is not None
             assert spec.submodule_search_locations is not None
             path = Path(spec.submodule_search_locations[0]) / below / name
-            yield Sample(path.stem, path, TAGS[name], sha256, caption=CAPTIONS[name])
+            yield Sample(path.stem, path, tuple(image["tags"]), image["sha256"], caption=image["caption"])
 
     def pinned(self) -> Pin:
-        """Hash of the manifest's lines for the images that are asked for."""
-        return Pin(manifest_sha256(self._files().items()), "pinned")
+        """Hash of the names and hashes of the images that are asked for."""
+        return Pin(manifest_sha256((name, image["sha256"]) for name, image in self._images().items()), "pinned")
 
     def here(self) -> Here:
         """All of it lies in installed packages."""
@@ -182,8 +152,4 @@ class Samples:
         return differences({sample.path: sample.sha256 for sample in self.samples()})
 
     def __len__(self) -> int:
-        return len(self._files())
-
-
-def _shipped(name: str) -> Manifest:
-    return Manifest.read(Path(__file__).with_name(f"{name}.sha256"))
+        return len(self._images())

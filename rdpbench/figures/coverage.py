@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rdpbench.figures.data import Groups, grouped, measured_points, of_metric, published_points, setting
-from rdpbench.figures.presets import PAPERS, Panel, Preset, Series, presets
+from rdpbench.figures.data import Groups, by_codec, measured_points, of_metric, published_points, setting
+from rdpbench.figures.presets import PAPERS, FigurePreset, Panel, Series, presets
 from rdpbench.paths import available
 from rdpbench.results.tables import markdown_text
 
@@ -55,19 +55,19 @@ class CellCoverage:
 class Covered:
     """A figure with its cells: by series, then by panel."""
 
-    preset: Preset
+    preset: FigurePreset
     cells: tuple[tuple[CellCoverage, ...], ...]
 
 
 def coverage(
-    measured: pd.DataFrame | None, published: pd.DataFrame, chosen: Iterable[Preset] | None = None
+    measured: pd.DataFrame | None, published: pd.DataFrame, chosen: Iterable[FigurePreset] | None = None
 ) -> list[Covered]:
     """What there is for each figure and table: `markdown` writes it down.
 
     ``measured`` is a frame of `rdpbench.results.stats.summary.summarise` without rows of random weights, or None;
     ``published`` one of `rdpbench.results.published.published`.
     """
-    groups = grouped(published)
+    groups = by_codec(published)
     covered = []
     for preset in presets() if chosen is None else chosen:
         cells = [tuple(_cell(p, series, measured, groups) for p in preset.panels) for series in preset.series]

@@ -21,11 +21,12 @@ import numpy as np
 
 from rdpbench.figures import notes
 from rdpbench.figures.data import DrawnCurve, Filled, axis_name
-from rdpbench.figures.presets import Panel, Preset
+from rdpbench.figures.presets import FigurePreset, Panel
 from rdpbench.figures.style import (
     MARKERS,
     PALETTE,
     PaperStyle,
+    drawer,
     drawing,
     few_ticks,
     is_bound,
@@ -165,37 +166,8 @@ MARGIN = 0.06
 """Inches between the parts of a figure."""
 
 
-def draw(
-    preset: Preset,
-    filled: Sequence[Filled],
-    stem: Path,
-    style: PaperStyle,
-    *,
-    columns: str = "double",
-    sides: tuple[bool, bool] = (True, True),
-    lines: Sequence[str] = (),
-) -> list[Path]:
-    """Draw a preset of kind ``curves`` or ``scatter`` as PNG, PDF and SVG.
-
-    Args:
-        preset: the figure.
-        filled: its panels with their curves (`rdpbench.figures.data.fill`).
-        stem: path of the files without their ending.
-        style: fonts and widths.
-        columns: ``single`` or ``double``.
-        sides: were measured, were published points asked for? An empty panel says what it lacks.
-        lines: said below the figure before all else.
-
-    Raises:
-        UnknownName: no such width.
-        StoreUnwritable: the folder cannot be written.
-    """
-    with drawing(style):
-        return save(compose(preset, filled, style, columns=columns, sides=sides, lines=lines), stem)
-
-
 def compose(
-    preset: Preset,
+    preset: FigurePreset,
     filled: Sequence[Filled],
     style: PaperStyle,
     *,
@@ -203,7 +175,16 @@ def compose(
     sides: tuple[bool, bool] = (True, True),
     lines: Sequence[str] = (),
 ) -> Figure:
-    """The figure itself; call it inside `rdpbench.figures.style.drawing`."""
+    """A preset of kind ``curves`` or ``scatter``; call it inside `rdpbench.figures.style.drawing`, or `draw`.
+
+    Args:
+        preset: the figure.
+        filled: its panels with their curves (`rdpbench.figures.data.fill`).
+        style: fonts and widths.
+        columns: ``single`` or ``double``.
+        sides: were measured, were published points asked for? An empty panel says what it lacks.
+        lines: said below the figure before all else.
+    """
     width = style.width(columns)
     across, down = grid([each.panel for each in filled], single=columns == "single")
     panel_width = width / across
@@ -223,6 +204,10 @@ def compose(
     if any(curve.random for each in filled for curve in each.curves):
         watermark(figure)
     return figure
+
+
+draw = drawer(compose)
+"""``draw(preset, filled, stem, style, ...)`` writes the figure."""
 
 
 def grid(panels: Sequence[Panel], *, single: bool = False) -> tuple[int, int]:

@@ -18,12 +18,11 @@ from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import ConfigError, MissingNeed, StoreCorrupt
 from rdpbench.figures.curves import below
 from rdpbench.figures.data import meaning
-from rdpbench.figures.style import PaperStyle, drawing, new_figure, plain, save, watermark
+from rdpbench.figures.style import PaperStyle, drawer, new_figure, plain, watermark
 from rdpbench.image import Image, pixel_sha256, read_image
-from rdpbench.results.stats.points import Points
+from rdpbench.results.stats.points import Points, grouped
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store, reconstruction_path
-from rdpbench.setting import Setting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +34,7 @@ SHARE = 0.3
 
 
 @dataclass(frozen=True)
-class Crop:
+class Window:
     """A window of an image, in pixels."""
 
     x: int
@@ -49,7 +48,7 @@ class Crop:
         Raises:
             ConfigError: it is not inside the image.
 
-        >>> Crop(1, 2, 3, 4).of(np.zeros((10, 10, 3), np.uint8)).shape
+        >>> Window(1, 2, 3, 4).of(np.zeros((10, 10, 3), np.uint8)).shape
         (4, 3, 3)
         """
         tall, wide = image.shape[:2]
@@ -69,13 +68,13 @@ class Example:
     original: Image
     rows: tuple[Row, ...]
     decoded: tuple[Image, ...]
-    crop: Crop | None
+    crop: Window | None
     automatic: bool
     scores: tuple[tuple[tuple[str, float], ...], ...]
     """Of each reconstruction the metrics that were asked for, where there is a value."""
 
 
-def parse_crop(text: str) -> Crop:
+def parse_crop(text: str) -> Window:
     """A window as it is typed.
 
     Raises:
@@ -87,10 +86,10 @@ def parse_crop(text: str) -> Crop:
     parts = text.split(",")
     if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts):
         raise ConfigError(f"--crop {text} is not x,y,width,height in pixels, such as 100,50,128,128; or auto, or none")
-    return Crop(*(int(part) for part in parts))
+    return Window(*(int(part) for part in parts))
 
 
-def worst_window(original: Image, decoded: Sequence[Image], share: float = SHARE) -> Crop:
+def worst_window(original: Image, decoded: Sequence[Image], share: float = SHARE) -> Window:
     """The square in which the mean squared error, over all reconstructions, is largest; the upper left of equals.
 
     >>> flat = np.zeros((40, 60, 3), np.uint8)
@@ -106,7 +105,7 @@ def worst_window(original: Image, decoded: Sequence[Image], share: float = SHARE
     windows = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
     # Rounded, so that the order of additions does not choose between equal windows.
     y, x = np.unravel_index(int(np.round(windows, 3).argmax()), windows.shape)
-    return Crop(int(x), int(y), side, side)
+    return Window(int(x), int(y), side, side)
 
 
 def kept(store: Store, points: Points, codecs: Sequence[str]) -> dict[str, list[Row]]:
@@ -115,10 +114,8 @@ def kept(store: Store, points: Points, codecs: Sequence[str]) -> dict[str, list[
     Raises:
         MissingNeed: there is none of any of them.
     """
-    rows: dict[str, list[Row]] = {}
-    for row in points.rows:
-        if row.codec in codecs and row.status == "ok" and reconstruction_path(store, row).is_file():
-            rows.setdefault(row.codec, []).append(row)
+    good = [row for row in points.rows if row.codec in codecs and row.status == "ok"]
+    rows = grouped((row for row in good if reconstruction_path(store, row).is_file()), lambda row: row.codec)
     if not rows:
         raise MissingNeed(
             f"{store.folder} has no reconstructions of {', '.join(codecs)}. Type: rdpbench run codec=... keep=all "
@@ -133,15 +130,9 @@ def choose(rows: Mapping[str, Sequence[Row]], bpp: float | None = None) -> dict[
     Without a rate it is the lowest that all codecs reach. Settings are chosen for all images alike: an image's own rate
     may differ, and stands below it.
     """
-    groups: dict[str, dict[Setting, list[Row]]] = {}
-    for codec, along in rows.items():
-        for row in along:
-            groups.setdefault(codec, {}).setdefault(row.setting, []).append(row)
-    target = bpp or max(min(map(_rate, settings.values())) for settings in groups.values())
-    return {
-        codec: min(settings.values(), key=lambda group: abs(math.log(_rate(group) / target)))
-        for codec, settings in groups.items()
-    }
+    groups = {codec: list(grouped(along, lambda row: row.setting).values()) for codec, along in rows.items()}
+    target = bpp or max(min(map(_rate, along)) for along in groups.values())
+    return {codec: min(along, key=lambda g: abs(math.log(_rate(g) / target))) for codec, along in groups.items()}
 
 
 def _rate(rows: Sequence[Row]) -> float:
@@ -165,10 +156,8 @@ def examples(
         StoreCorrupt: a kept reconstruction is not what was decoded.
         ConfigError: a crop that is none, or lies outside.
     """
-    by_image: dict[str, list[Row]] = {}
-    for rows in chosen.values():
-        for row in sorted(rows, key=lambda row: row.seed):
-            by_image.setdefault(row.image, []).append(row)
+    ordered = (row for rows in chosen.values() for row in sorted(rows, key=lambda row: row.seed))
+    by_image = grouped(ordered, lambda row: row.image)
     whole = [image for image, rows in sorted(by_image.items()) if {row.codec for row in rows} == set(chosen)]
     if missing := [image for image in images if image not in whole]:
         raise MissingNeed(f"no reconstruction by each codec of {', '.join(missing)}; there is of: {', '.join(whole)}")
@@ -217,23 +206,10 @@ def reconstruction_of(store: Store, row: Row) -> Image:
     return pixels
 
 
-def draw(
-    shown: Sequence[Example], labels: Mapping[str, str], stem: Path, style: PaperStyle, *, columns: str = "double"
-) -> list[Path]:
-    """Draw the grid as PNG, PDF and SVG.
-
-    Raises:
-        UnknownName: no such width.
-        StoreUnwritable: the folder cannot be written.
-    """
-    with drawing(style):
-        return save(compose(shown, labels, style, columns=columns), stem)
-
-
 def compose(
     shown: Sequence[Example], labels: Mapping[str, str], style: PaperStyle, *, columns: str = "double"
 ) -> Figure:
-    """The figure itself, a row for each image; call it inside `rdpbench.figures.style.drawing`."""
+    """A row for each image, under the ``labels`` of the codecs; call it inside `drawing`, or `draw`."""
     width = style.width(columns)
     grid: list[list[Image]] = []
     for example in shown:
@@ -272,6 +248,10 @@ def compose(
     if any(row.weights == "random" for example in shown for row in example.rows):
         watermark(figure)
     return figure
+
+
+draw = drawer(compose)
+"""``draw(shown, labels, stem, style, ...)`` writes the figure."""
 
 
 def _words(

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rdpbench.figures.curves import below
 from rdpbench.figures.data import base_name, meaning, setting, trained_label
-from rdpbench.figures.presets import Panel, Preset
-from rdpbench.figures.style import WATERMARK, PaperStyle, drawing, new_figure, placeholder, plain, save, watermark
+from rdpbench.figures.presets import FigurePreset, Panel
+from rdpbench.figures.style import WATERMARK, PaperStyle, drawer, new_figure, placeholder, plain, watermark
 from rdpbench.results.stats.bd import Floats
 from rdpbench.results.tables import arrow, untrained
 
@@ -43,7 +42,7 @@ class HeatMap:
     random: bool = False
 
 
-def maps(preset: Preset, own: pd.DataFrame) -> list[list[HeatMap]]:
+def maps(preset: FigurePreset, own: pd.DataFrame) -> list[list[HeatMap]]:
     """A list for each series, run and rate, with a map for each panel; empty where nothing was measured."""
     first = preset.panels[0]
     here = (own["dataset"] == first.dataset) & (own["protocol"] == first.protocol) & (own["n"] > 0)
@@ -71,21 +70,10 @@ def _map(panel: Panel, title: str, points: pd.DataFrame, random: bool) -> HeatMa
     return HeatMap(panel, title, xs, ys, values, random)
 
 
-def draw(
-    preset: Preset, rows: Sequence[Sequence[HeatMap]], stem: Path, style: PaperStyle, *, columns: str = "double"
-) -> list[Path]:
-    """Draw a preset of kind ``heat-map`` as PNG, PDF and SVG; without rows, panels that say so.
-
-    Raises:
-        UnknownName: no such width.
-        StoreUnwritable: the folder cannot be written.
-    """
-    with drawing(style):
-        return save(compose(preset, rows, style, columns=columns), stem)
-
-
-def compose(preset: Preset, rows: Sequence[Sequence[HeatMap]], style: PaperStyle, *, columns: str = "double") -> Figure:
-    """The figure itself; call it inside `rdpbench.figures.style.drawing`."""
+def compose(
+    preset: FigurePreset, rows: Sequence[Sequence[HeatMap]], style: PaperStyle, *, columns: str = "double"
+) -> Figure:
+    """A preset of kind ``heat-map``; without rows, panels that say so. Call it inside `drawing`, or `draw`."""
     width = style.width(columns)
     shown = rows or [[HeatMap(panel, "", (), (), np.empty((0, 0))) for panel in preset.panels]]
     # Of a column's width two side by side, so that values can be read in the cells.
@@ -105,7 +93,11 @@ def compose(preset: Preset, rows: Sequence[Sequence[HeatMap]], style: PaperStyle
     return figure
 
 
-def notes(preset: Preset, rows: Sequence[Sequence[HeatMap]]) -> list[str]:
+draw = drawer(compose)
+"""``draw(preset, rows, stem, style, ...)`` writes the figure."""
+
+
+def notes(preset: FigurePreset, rows: Sequence[Sequence[HeatMap]]) -> list[str]:
     """What must be said of the maps."""
     if not rows:
         lacking = ", ".join(series.label for series in preset.series)

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rdpbench.figures.data import DrawnCurve, DrawnPoint, Filled, base_name, meaning
-from rdpbench.figures.presets import PAPERS, Panel, Preset
+from rdpbench.figures.presets import PAPERS, FigurePreset, Panel
 from rdpbench.figures.style import WATERMARK
 from rdpbench.paths import available
 from rdpbench.results.published import BITS, folder, read_sources
@@ -48,7 +48,7 @@ def stands_in(panel: Panel, curve: DrawnCurve) -> bool:
     return bool(_substitutes(panel, curve))
 
 
-def short(preset: Preset, filled: Sequence[Filled]) -> list[str]:
+def short(preset: FigurePreset, filled: Sequence[Filled]) -> list[str]:
     """Lines for below the figure: only what a reader must know to read it right."""
     curves, numbers = curves_of(filled), references(filled)
     lines = [f"{WATERMARK}."] if any(curve.random for curve in curves) else []
@@ -69,7 +69,7 @@ def short(preset: Preset, filled: Sequence[Filled]) -> list[str]:
 
 
 def page(
-    preset: Preset,
+    preset: FigurePreset,
     filled: Sequence[Filled],
     *,
     style: str,
@@ -125,7 +125,7 @@ def name(curve: DrawnCurve, numbers: dict[str, int], *, runs: bool = False) -> s
     return f"{curve.label} [{numbers[curve.origin]}]"
 
 
-def to_run(preset: Preset, filled: Sequence[Filled]) -> list[str]:
+def to_run(preset: FigurePreset, filled: Sequence[Filled]) -> list[str]:
     """The command that would measure what is not measured; codecs that are not built are named."""
     there = {(panel.panel.dataset, curve.series) for panel in filled for curve in panel.curves if curve.measured}
     codecs, sets = set(available("codec")), dict.fromkeys(panel.dataset for panel in preset.panels)
@@ -175,7 +175,7 @@ def _counts(curves: Sequence[DrawnCurve], numbers: dict[str, int]) -> list[str]:
     return [f"Rates count different things, which matters most below 0.05 bpp ({listed}; {others}: {most})."]
 
 
-def _empty(preset: Preset, filled: Sequence[Filled]) -> str:
+def _empty(preset: FigurePreset, filled: Sequence[Filled]) -> str:
     """Series that no panel has, then those that some lack."""
     everywhere = [s.label for s in preset.series if all(s.label in panel.empty for panel in filled)]
     if len(everywhere) == len(preset.series):
@@ -210,16 +210,16 @@ class _Number:
     star: bool
 
 
-Line = tuple[int, str, float]
+LineKey = tuple[int, str, float]
 """Series, origin with its run, and the rate; NaN is -1."""
-Column = dict[Line, _Number]
+Column = dict[LineKey, _Number]
 
 
-def paper_table(preset: Preset, filled: Sequence[Filled]) -> Table:
+def paper_table(preset: FigurePreset, filled: Sequence[Filled]) -> Table:
     """The table; a series without any number is a line of dashes."""
     numbers = references(filled)
     columns: list[Column] = []
-    firsts: dict[Line, _Number] = {}
+    firsts: dict[LineKey, _Number] = {}
     for each in filled:
         column: Column = {}
         for curve in each.curves:
@@ -288,7 +288,7 @@ def _heading(panel: Panel) -> str:
     return " ".join(filter(None, (panel.metric, unit, arrow(better))))
 
 
-def _notes(preset: Preset, filled: Sequence[Filled], there: Sequence[_Number]) -> list[str]:
+def _notes(preset: FigurePreset, filled: Sequence[Filled], there: Sequence[_Number]) -> list[str]:
     below = [line.rstrip(".") for line in short(preset, filled) if not line.startswith("Pub")]
     below = [line.replace("Filled: measured here. ", "").replace("Hollow: published,", "Published:") for line in below]
     doubts = dict.fromkeys(why for number in there for why in number.point.doubts)

@@ -97,7 +97,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Preset:
+class FigurePreset:
     """A figure or table of a paper."""
 
     name: str
@@ -110,7 +110,7 @@ class Preset:
     series: tuple[Series, ...] = ()
 
 
-def presets(folder: Path | None = None) -> list[Preset]:
+def presets(folder: Path | None = None) -> list[FigurePreset]:
     """All figures and tables, paper by paper.
 
     Raises:
@@ -124,15 +124,15 @@ def presets(folder: Path | None = None) -> list[Preset]:
     return sorted(known, key=lambda preset: (list(PAPERS).index(preset.paper), preset.kind == "table"))
 
 
-def _preset(path: Path, record: Any) -> Preset:
-    known = _known(Preset, record, f"{path}")
+def _preset(path: Path, record: Any) -> FigurePreset:
+    known = _known(FigurePreset, record, f"{path}")
     for name, allowed in (("paper", tuple(PAPERS)), ("kind", KINDS)):
         if known.get(name) not in allowed:
             raise ConfigError(f"{path}: {name} is {known.get(name)!r}; it can be {', '.join(allowed)}")
     for name, kind in (("panels", Panel), ("series", Series)):
         where = f"{path}: {name}"
         known[name] = tuple(_built(kind, _known(kind, part, where), where) for part in known.get(name, ()))
-    preset: Preset = _built(Preset, {"notes": (), **known, "name": path.stem}, f"{path}")
+    preset: FigurePreset = _built(FigurePreset, {"notes": (), **known, "name": path.stem}, f"{path}")
     if bool(preset.panels and preset.series) == (preset.kind == "diagram"):
         raise ConfigError(f"{path}: a diagram has no panels and series, and everything else has both")
     return preset

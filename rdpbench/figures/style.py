@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -134,6 +134,17 @@ def save(figure: Figure, stem: Path) -> list[Path]:
             figure.savefig(beside, format=ending, **options)
         paths.append(path)
     return paths
+
+
+def drawer(compose: Callable[..., Figure]) -> Callable[..., list[Path]]:
+    """What draws and saves a figure: takes its parts, ``stem``, ``style`` and options; returns PNG, PDF and SVG."""
+
+    def draw(*arguments: Any, **options: Any) -> list[Path]:
+        *parts, stem, style = arguments
+        with drawing(style):
+            return save(compose(*parts, style, **options), stem)
+
+    return draw
 
 
 def plain(name: str) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 from rdpbench import registry
 from rdpbench.assets import weights
 from rdpbench.codecs.contract import depends_on_cpu, needs_of
-from rdpbench.config.bench import read
+from rdpbench.config.bench import read_bench
 from rdpbench.config.typed import full_reference
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import ConfigError, MissingNeed, RdpbenchError, StoreError, StoreUnwritable
@@ -40,7 +40,7 @@ from rdpbench.needs import Package, package_version
 from rdpbench.paths import available, conf_folder, curves_folders
 from rdpbench.provenance import VERSION
 from rdpbench.results.stats.current import of_store
-from rdpbench.results.store.keys import identity
+from rdpbench.results.store.keys import codec_identity
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
 from rdpbench.runners.execute import Done, execute, search_dataset
@@ -56,8 +56,8 @@ Pair = tuple[CodecSetting, DataSetting]
 
 def origin(bench: Bench, pair: Pair, rows: Sequence[Row], done: Done, again: str) -> dict[str, Any]:
     """What made a curve. Without times and machine names: the same curve made again is the same file."""
-    coded_by = json.loads(identity(pair[0]))
-    codec = registry.load("codec", pair[0].use)
+    coded_by = json.loads(codec_identity(pair[0]))
+    codec = pair[0].cls
     manifests = sorted({(row.manifest, row.manifest_kind) for row in rows if row.manifest})
     kinds = ", ".join(dict.fromkeys(kind for _, kind in manifests))
     source = {"source": coded_by["source"]} if coded_by["source"] else {}
@@ -90,7 +90,7 @@ def _metric(name: str) -> dict[str, Any]:
     return {
         "version": str(getattr(cls, "version", "1")),
         **({"packages": packages} if packages else {}),
-        **{f"{need.card.id}": weights.identity(need.card) for need in needs if isinstance(need, weights.Weights)},
+        **{f"{need.card.id}": weights.card_identity(need.card) for need in needs if isinstance(need, weights.Weights)},
     }
 
 
@@ -160,7 +160,7 @@ def update(overrides: Sequence[str], root: Path | None) -> int:
         ConfigError: ``limit=`` is set.
         StoreError: images failed; nothing is stored then.
     """
-    bench, done = _run(_whole(read(overrides)))
+    bench, done = _run(_whole(read_bench(overrides)))
     if done.findings:
         print("\n".join(["no curve is stored:", *done.findings]))
         return 1
@@ -173,9 +173,9 @@ def update(overrides: Sequence[str], root: Path | None) -> int:
         path = curve_path(root or curves_folders()[0], now.dataset, codec)
         if path.is_file():
             try:
-                found = compare(_renamed(load(path, ""), full_reference), now.curve, tolerances)
+                comparison = compare(_renamed(load(path, ""), full_reference), now.curve, tolerances)
                 names = tuple(point.setting.words for point in now.curve.points)
-                print("\n".join(lines(Verdict(codec, now.dataset, path, names, found))))
+                print("\n".join(lines(Verdict(codec, now.dataset, path, names, comparison))))
             except StoreError:
                 print(f"{path} was of a newer version, or damaged; it is made anew")
         write(path, _renamed(now.curve, _from_here))
@@ -195,6 +195,7 @@ def regress(
         StoreError: a stored curve that cannot be read.
     """
     files = GateFiles(junit, markdown)
+    # Of a command that is killed they say that it did not finish, not what an earlier call found.
     files.write([], "it did not finish")
     verdicts: list[Verdict] = []
     try:
@@ -207,14 +208,14 @@ def regress(
             files.write(verdicts, said)
         raise
     files.write(verdicts)
-    bad = sum(bool(verdict.found.findings) for verdict in verdicts)
+    bad = sum(bool(verdict.comparison.findings) for verdict in verdicts)
     print(f"{len(verdicts) - bad} of {len(verdicts)} curves are as stored")
     return 1 if bad else 0
 
 
 def _compared(overrides: Sequence[str], root: Path | None, *, fresh: bool) -> Iterator[Verdict]:
     """Run what each stored curve stands for, and compare; curves with the same settings run together."""
-    bench = _whole(read(overrides))
+    bench = _whole(read_bench(overrides))
     tolerances = read_tolerances(conf_folder() / "regress.yaml")
     stored = _stored(bench, root)
     with ExitStack() as stack:
@@ -222,7 +223,7 @@ def _compared(overrides: Sequence[str], root: Path | None, *, fresh: bool) -> It
             # What older code has stored under the same keys must not be taken for what this code does.
             bench = replace(bench, root=Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rdpbench-"))))
         for settings, pairs in _groups(bench, stored).items():
-            group, done = _run(replace(read([*overrides, *settings]), grid=tuple(pairs), root=bench.root))
+            group, done = _run(replace(read_bench([*overrides, *settings]), grid=tuple(pairs), root=bench.root))
             total = len(done.plan.tasks)
             print(f"{done.coded} tasks coded now, {total - done.coded} taken from {done.store.folder}", file=sys.stderr)
             measured = list(_measure(group, done, root))
@@ -257,7 +258,7 @@ def _verdict(
 ) -> Verdict:
     codec, dataset = pair[0].name, dataset_of(pair[1]).name
     curve = now.curve if now else StoredCurve((), (), stored.origin)
-    found = compare(stored, curve, tolerances)
+    comparison = compare(stored, curve, tolerances)
     bad = {row.task_key: row for row in (*(now.rows if now else ()), *done.errors) if row.status != "ok"}
     rows = [row for row in bad.values() if (row.codec, row.dataset) == (codec, dataset)]
     findings = [Finding(setting_of(row).words, f"{row.image}: {row.error}") for row in rows[:SHOWN]]
@@ -265,8 +266,8 @@ def _verdict(
     failed = any(row.status == "error" for row in rows)
     notes = ("what failed is tried again with retry_failed=true",) if failed else ()
     names = dict.fromkeys(point.setting.words for part in (stored, curve) for point in part.points)
-    found = Comparison((*found.findings, *findings), found.notes + notes, found.drifts)
-    return Verdict(codec, dataset, path, tuple(names), found)
+    comparison = Comparison((*comparison.findings, *findings), comparison.notes + notes, comparison.drifts)
+    return Verdict(codec, dataset, path, tuple(names), comparison)
 
 
 def _stored(bench: Bench, root: Path | None) -> dict[Pair, tuple[Path, StoredCurve]]:
@@ -314,7 +315,7 @@ def _run(bench: Bench) -> tuple[Bench, Done]:
 
 
 def _measure(bench: Bench, done: Done, root: Path | None) -> Iterator[_Measured]:
-    contents = done.store.read()
+    contents = done.contents
     for pair in bench.grid:
         codec, dataset = pair[0], dataset_of(pair[1]).name
         tasks = [task for task in done.plan.tasks if task.codec == codec and task.dataset == dataset]

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from rdpbench import registry
 from rdpbench.codecs.contract import depends_on_cpu
-from rdpbench.errors import ConfigError
+from rdpbench.errors import ConfigError, few
 from rdpbench.gate.curves import VERSION, StoredCurve, StoredImage, StoredPoint, in_order
 from rdpbench.paths import read_yaml, write_file
 from rdpbench.results import tables
@@ -173,18 +173,14 @@ class Drift:
         return said(self.rate, self.rate_bound, "%"), said(self.metric_delta, self.metric_bound, self.unit)
 
     @property
-    def named(self) -> tuple[str, str]:
-        """The same with their names."""
-        return f"BD-rate {self.words[0]}", f"BD-{self.metric} {self.words[1]}"
-
-    @property
     def beyond(self) -> tuple[str, ...]:
         """The deltas that are beyond their bounds, in words."""
-        wide = abs(self.rate.value) > self.rate_bound, abs(self.metric_delta.value) > self.metric_bound
-        return tuple(words for words, beyond in zip(self.named, wide, strict=True) if beyond)
+        by_rate = [f"BD-rate {self.words[0]}"] if abs(self.rate.value) > self.rate_bound else []
+        beyond = abs(self.metric_delta.value) > self.metric_bound
+        return (*by_rate, *([f"BD-{self.metric} {self.words[1]}"] if beyond else ()))
 
     def __str__(self) -> str:
-        return f"{self.metric}: {'; '.join(self.named)}"
+        return f"{self.metric}: BD-rate {self.words[0]}; BD-{self.metric} {self.words[1]}"
 
 
 def said(delta: Delta, bound: float, unit: str) -> str:
@@ -218,7 +214,7 @@ class Verdict:
     path: Path
     points: tuple[str, ...]
     """All that were compared, stored or measured."""
-    found: Comparison
+    comparison: Comparison
 
 
 def compare(stored: StoredCurve, now: StoredCurve, tolerances: Tolerances) -> Comparison:
@@ -361,7 +357,7 @@ class _Images:
         other = [name for name in self.both if self.before[name].bitstream != self.after[name].bitstream]
         if not other:
             return "the bitstreams are not of the same images as those that are stored"
-        return f"{len(other)} of {len(self.before)} bitstreams differ ({_names(other)})"
+        return f"{len(other)} of {len(self.before)} bitstreams differ ({few(other, SHOWN)})"
 
     def moved(self, pick: Callable[[StoredImage], float]) -> tuple[str, ...]:
         pairs = {name: (pick(self.before[name]), pick(self.after[name])) for name in self.both}
@@ -370,16 +366,8 @@ class _Images:
         return tuple(f"{name}: {change(*pairs[name])}" for name in most)
 
 
-def _names(images: list[str]) -> str:
-    shown = ", ".join(images[:SHOWN])
-    return shown if len(images) <= SHOWN else f"{shown} and {len(images) - SHOWN} more"
-
-
 def _origins(stored: StoredCurve, now: StoredCurve) -> list[Finding]:
-    """A curve of another configuration under the same name is another curve, and a metric of another version another.
-
-    So is a metric of other weights.
-    """
+    """Another configuration under the same name is another curve; other versions or weights are another metric."""
     findings = []
     for what in ("codec", "dataset", "manifest", "configuration", "seeds"):
         old, new = stored.origin.get(what), now.origin.get(what)
@@ -404,7 +392,7 @@ def _originals(stored: StoredCurve, now: StoredCurve) -> list[Finding]:
         "stored, but not in the dataset any more": [n for n in before if n not in after],
         "in the dataset, but not stored": [n for n in after if n not in before],
     }
-    return [Finding("curve", f"images: {_names(names)}: {what}") for what, names in kinds.items() if names]
+    return [Finding("curve", f"images: {few(names, SHOWN)}: {what}") for what, names in kinds.items() if names]
 
 
 def _exactness(stored: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[bool, list[str]]:
@@ -464,15 +452,15 @@ def _plain(value: Any) -> str:
 
 def lines(verdict: Verdict) -> list[str]:
     """For a terminal."""
-    moved = {finding.where for finding in verdict.found.findings} & set(verdict.points)
+    moved = {finding.where for finding in verdict.comparison.findings} & set(verdict.points)
     state = f"{len(moved)} not as stored" if moved else "as stored"
-    if verdict.found.findings and not moved:
+    if verdict.comparison.findings and not moved:
         state = "but not the curve that is stored"
     shown = [f"{verdict.codec} on {verdict.dataset}: {len(verdict.points)} points, {state} in {verdict.path}"]
-    for finding in verdict.found.findings:
+    for finding in verdict.comparison.findings:
         shown += [f"  {finding.where}: {finding.text}", *(f"      {image}" for image in finding.images)]
-    shown += [f"  {drift}" for drift in verdict.found.drifts]
-    return shown + [f"  note: {note}" for note in verdict.found.notes]
+    shown += [f"  {drift}" for drift in verdict.comparison.drifts]
+    return shown + [f"  note: {note}" for note in verdict.comparison.notes]
 
 
 def junit(verdicts: Sequence[Verdict], error: str = "") -> str:
@@ -486,16 +474,19 @@ def junit(verdicts: Sequence[Verdict], error: str = "") -> str:
         ended = ET.SubElement(suite, "testcase", classname="rdpbench", name="regress")
         ET.SubElement(ended, "error", message=_xml(error.partition("\n")[0])).text = _xml(error)
     for verdict in verdicts:
-        found, cases = verdict.found, ["curve", *verdict.points, BD]
-        name, failures = _xml(f"{verdict.dataset}/{verdict.codec}"), len({finding.where for finding in found.findings})
+        compared, cases = verdict.comparison, ["curve", *verdict.points, BD]
+        name, failures = (
+            _xml(f"{verdict.dataset}/{verdict.codec}"),
+            len({finding.where for finding in compared.findings}),
+        )
         suite = ET.SubElement(root, "testsuite", name=name, tests=str(len(cases)), failures=str(failures), errors="0")
         for case in cases:
             element = ET.SubElement(suite, "testcase", classname=_xml(f"{verdict.dataset}.{verdict.codec}"), name=case)
-            if findings := [finding for finding in found.findings if finding.where == case]:
+            if findings := [finding for finding in compared.findings if finding.where == case]:
                 failure = ET.SubElement(element, "failure", message=_xml("; ".join(each.text for each in findings)))
                 shown = [line for each in findings for line in (each.text, *(f"  {image}" for image in each.images))]
                 failure.text = _xml("\n".join(shown))
-        if notes := [*map(str, found.drifts), *found.notes]:
+        if notes := [*map(str, compared.drifts), *compared.notes]:
             ET.SubElement(suite, "system-out").text = _xml("\n".join(notes))
     for count in ("tests", "failures", "errors"):
         root.set(count, str(sum(int(suite.get(count, "0")) for suite in root)))
@@ -515,16 +506,16 @@ def markdown(verdicts: Sequence[Verdict], error: str = "") -> str:
         block = "\n".join(f"    {line}" for line in error.splitlines())
         parts.append(f"rdpbench regress: ended before all curves were compared\n\n{block}\n")
     if verdicts or not error:
-        named = [(f"{verdict.codec} on {verdict.dataset}", verdict, verdict.found) for verdict in verdicts]
-        good = sum(not found.findings for _, _, found in named)
+        named = [(f"{verdict.codec} on {verdict.dataset}", verdict, verdict.comparison) for verdict in verdicts]
+        good = sum(not compared.findings for _, _, compared in named)
         title = f"rdpbench regress: {good} of {len(verdicts)} curves as stored"
-        summary = [(name, len(verdict.points), len(found.findings)) for name, verdict, found in named]
-        notes = tuple(f"{name}: {note}" for name, _, found in named for note in found.notes)
+        summary = [(name, len(verdict.points), len(compared.findings)) for name, verdict, compared in named]
+        notes = tuple(f"{name}: {note}" for name, _, compared in named for note in compared.notes)
         parts.append(_table(title, ("curve", "points", "findings"), summary, notes))
         findings = [
             (name, each.where, each.text, "; ".join(each.images)) for name, _, f in named for each in f.findings
         ]
-        drifts = [(name, drift.metric, *drift.words) for name, _, found in named for drift in found.drifts]
+        drifts = [(name, drift.metric, *drift.words) for name, _, compared in named for drift in compared.drifts]
         if findings:
             parts.append(_table("Findings", ("curve", "point", "finding", "images that moved most"), findings))
         if drifts:
@@ -539,21 +530,13 @@ def _table(title: str, header: tuple[str, ...], rows: Iterable[tuple[object, ...
 
 @dataclass(frozen=True)
 class GateFiles:
-    """Where CI wants to read what was found; None for nowhere.
-
-    They are written when the command starts, too: one that is killed leaves files that say it did not finish, not those
-    of an earlier call.
-    """
+    """Where CI wants to read what was found; None for nowhere."""
 
     junit: Path | None = None
     markdown: Path | None = None
 
     def write(self, verdicts: Sequence[Verdict], error: str = "") -> None:
-        """Write both.
-
-        Raises:
-            StoreUnwritable: a file cannot be written.
-        """
+        """Write both. Raises `StoreUnwritable`."""
         for path, how in ((self.junit, junit), (self.markdown, markdown)):
             if path is not None:
                 write_file(path, how(verdicts, error))

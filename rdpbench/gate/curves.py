@@ -26,7 +26,7 @@ from rdpbench.errors import StoreCorrupt
 from rdpbench.metrics.contract import stated, weighed
 from rdpbench.paths import ODD, file_name, write_file
 from rdpbench.provenance import to_json
-from rdpbench.results.stats.points import Points, meaning
+from rdpbench.results.stats.points import Points, grouped, meaning
 from rdpbench.results.stats.summary import POINT, frame
 from rdpbench.results.store.schema import Row
 from rdpbench.results.tables import check_version, csv_text, read_csv, text
@@ -112,10 +112,7 @@ def measure(points: Points, metrics: Sequence[str]) -> tuple[tuple[StoredPoint, 
 def _per_image(points: Points, metrics: Sequence[str]) -> tuple[StoredImage, ...]:
     images = []
     for point in points.points:
-        by_image: dict[str, list[Row]] = {}
-        for row in point.good:
-            by_image.setdefault(row.image, []).append(row)
-        for image, seeds in by_image.items():
+        for image, seeds in grouped(point.good, lambda row: row.image).items():
             hashes = sorted(row.bitstream_sha256 for row in seeds)
             values = {metric: _of_seeds(metric, [points.value(row, metric) for row in seeds]) for metric in metrics}
             bitstream = (hashes[0] if len(hashes) == 1 else _digest(hashes))[:16]

@@ -10,13 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdpbench import registry
-from rdpbench.config.bench import read
+from rdpbench.config.bench import read_bench
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.needs import Need, Package
 from rdpbench.paths import conf_folder, read_yaml
@@ -46,7 +46,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Check:
+class PublishedCheck:
     """A run and the numbers that it must give."""
 
     name: str
@@ -78,7 +78,7 @@ class Line:
 class Outcome:
     """A check with what came of it."""
 
-    check: Check
+    check: PublishedCheck
     lines: tuple[Line, ...]
     why: str = ""
     """Why it did not run, or not whole."""
@@ -92,7 +92,7 @@ class Outcome:
         return next((verdict for verdict in (DIFFERS, AGREES) if verdict in verdicts), NOT_RUN)
 
 
-def checks(path: Path | None = None) -> dict[str, Check]:
+def checks(path: Path | None = None) -> dict[str, PublishedCheck]:
     """All checks.
 
     Raises:
@@ -108,18 +108,18 @@ def checks(path: Path | None = None) -> dict[str, Check]:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _check(name: str, record: Mapping[str, Any]) -> Check:
+def _check(name: str, record: Mapping[str, Any]) -> PublishedCheck:
     from rdpbench.gate.compare import Tolerance
 
-    known = {field.name for field in fields(Check)} - {"name"}
+    known = {field.name for field in fields(PublishedCheck)} - {"name"}
     if odd := record.keys() - known:
         raise ValueError(f"{name}: {', '.join(sorted(odd))} is not understood; what can stand there: {sorted(known)}")
     within = {metric: Tolerance(**limits) for metric, limits in record["within"].items()}
     parsed = dict(record) | {"within": within, "published": Published(**record["published"])}
-    return Check(name, **parsed | {"run": tuple(record["run"]), "rates": tuple(map(float, record["rates"]))})
+    return PublishedCheck(name, **parsed | {"run": tuple(record["run"]), "rates": tuple(map(float, record["rates"]))})
 
 
-def expected(check: Check) -> list[dict[str, tuple[float, str]]]:
+def expected(check: PublishedCheck) -> list[dict[str, tuple[float, str]]]:
     """For each rate point the published numbers by metric, ``bpp`` among them, with their source.
 
     Raises:
@@ -148,14 +148,17 @@ def expected(check: Check) -> list[dict[str, tuple[float, str]]]:
 
 def lacking(bench: Bench) -> tuple[str, list[str]]:
     """Why a run cannot start, and each thing that is missing; empty if it can."""
+    from rdpbench.assets.weights import Weights
     from rdpbench.codecs.contract import needs_of
     from rdpbench.datasets.contract import dataset_of
     from rdpbench.runners.preflight import weights_of
 
     lacks: list[tuple[str, str]] = []
     for codec in dict.fromkeys(codec for codec, _ in bench.grid):
-        needs: list[Need] = [*needs_of(registry.load("codec", codec.use)), *weights_of(bench, codec)]
-        lacks += [(_kind(need), _named(need)) for need in needs if need.missing()]
+        needs: list[Need] = [*needs_of(codec.cls), *weights_of(bench, codec)]
+        for need in [need for need in needs if need.missing()]:
+            kind = "package" if isinstance(need, Package) else "program"
+            lacks.append(("weights" if isinstance(need, Weights) else kind, _named(need)))
     for data in dict.fromkeys(data for _, data in bench.grid):
         dataset = dataset_of(data)
         missing = getattr(dataset, "missing", lambda: None)()
@@ -163,12 +166,6 @@ def lacking(bench: Bench) -> tuple[str, list[str]]:
             lacks.append(("data", f"dataset {dataset.name}: rdpbench data fetch {dataset.name}, or download=true"))
     kinds = list(dict.fromkeys(kind for kind, _ in lacks))
     return (f"{' and '.join(kinds)} missing" if kinds else "", list(dict.fromkeys(text for _, text in lacks)))
-
-
-def _kind(need: Need) -> str:
-    from rdpbench.assets.weights import Weights
-
-    return "weights" if isinstance(need, Weights) else "package" if isinstance(need, Package) else "program"
 
 
 def _named(need: Need) -> str:
@@ -181,15 +178,20 @@ def _named(need: Need) -> str:
     return str(need.missing()).splitlines()[0]
 
 
-def reproduce(check: Check, overrides: Sequence[str], console: Console, *, download: bool = False) -> Outcome:
+def reproduce(check: PublishedCheck, overrides: Sequence[str], console: Console, *, download: bool = False) -> Outcome:
     """Run a check and compare; what was typed beside it wins over the check's own settings, but for codec and rate.
 
     Raises:
         ConfigError: settings that would make it another check.
     """
     from rdpbench.datasets.contract import dataset_of
+    from rdpbench.results.stats.current import of_store
+    from rdpbench.results.stats.summary import frame
     from rdpbench.runners import execute
+    from rdpbench.runners.execute import store_of
+    from rdpbench.runners.plan import make_plan
     from rdpbench.runners.preflight import fetch_weights
+    from rdpbench.runners.task import member_of
 
     points = expected(check)
     for line in overrides:
@@ -199,61 +201,38 @@ def reproduce(check: Check, overrides: Sequence[str], console: Console, *, downl
             )
     typed = {line.partition("=")[0] for line in overrides}
     own = [line for line in (*_overrides(check), "figures=false") if line.partition("=")[0] not in typed]
-    bench = replace(read([*own, *overrides]), metrics_available=True, download=download)
+    bench = replace(read_bench([*own, *overrides]), metrics_available=True, download=download)
     if download:
         fetch_weights(bench)
     why, missing = lacking(bench)
-    if why:
-        lines = [
-            Line(check.name, f"{rate:g}", metric, value, math.nan, tolerance.width(value), f"{NOT_RUN}: {why}", source)
-            for rate, metric, value, tolerance, source in _numbers(check, points)
-        ]
-        return Outcome(check, tuple(lines), why, tuple(missing))
-    failed = execute.run(bench, console)
-    frame, rows = _measured(bench)
-    whole = len(dataset_of(bench.grid[0][1]))
-    lines, reasons = [], []
-    for rate, metric, value, tolerance, source in _numbers(check, points):
-        measured, images = _value(frame, rows, rate, metric)
-        verdict, reason = _verdict(measured, images, whole, value, tolerance)
-        reasons += [f"{metric}: {reason}"] if reason else []
-        point = f"{rows[0].rate_field} {rate:g}" if rows else f"{rate:g}"
-        lines.append(Line(check.name, point, metric, value, measured, tolerance.width(value), verdict, source))
-    reasons += ["tasks failed, or bitstreams did not decode again: see above"] if failed else []
-    return Outcome(check, tuple(lines), "; ".join(dict.fromkeys(reasons)), tuple(_without_weights(bench)))
-
-
-def _overrides(check: Check) -> tuple[str, ...]:
-    return *check.run, f"rate={','.join(f'{rate:g}' for rate in check.rates)}"
-
-
-def _numbers(
-    check: Check, points: Sequence[Mapping[str, tuple[float, str]]]
-) -> Iterator[tuple[float, str, float, Tolerance, str]]:
-    """Rate, metric, published value, tolerance and source of each number."""
+    failed, rows = False, []
+    if not why:
+        failed = bool(execute.run_bench(bench, console))
+        # Of this run alone: others may lie in the same folder.
+        plan = make_plan(bench, store_of(bench))
+        current = of_store(store_of(bench).read(), map(member_of, plan.tasks))
+        means, rows = frame(current, plan.metrics), [row for row in current.rows if row.status == "ok"]
+    whole = len(dataset_of(bench.grid[0][1])) if rows else 0
+    lines, reasons = [], [why] if why else []
     for rate, numbers in zip(check.rates, points, strict=True):
+        point = f"{rows[0].rate_field} {rate:g}" if rows else f"{rate:g}"
         for metric, (value, source) in numbers.items():
-            yield rate, metric, value, check.within[metric], source
+            measured, verdict, reason = math.nan, f"{NOT_RUN}: {why}", ""
+            if not why:
+                measured, images = _value(means, rows, rate, metric)
+                verdict, reason = _verdict(measured, images, whole, value, check.within[metric])
+            reasons += [f"{metric}: {reason}"] if reason else []
+            width = check.within[metric].width(value)
+            lines.append(Line(check.name, point, metric, value, measured, width, verdict, source))
+    reasons += ["tasks failed, or bitstreams did not decode again: see above"] if failed else []
+    if not why:  # what metrics lack that were left out
+        needs = [need for name in bench.metrics for need in getattr(registry.load("metric", name), "needs", ())]
+        missing = list(dict.fromkeys(_named(need) for need in needs if need.missing()))
+    return Outcome(check, tuple(lines), "; ".join(dict.fromkeys(reasons)), tuple(missing))
 
 
-def _without_weights(bench: Bench) -> list[str]:
-    """What metrics lack that were left out."""
-    needs = [need for name in bench.metrics for need in getattr(registry.load("metric", name), "needs", ())]
-    return list(dict.fromkeys(_named(need) for need in needs if need.missing()))
-
-
-def _measured(bench: Bench) -> tuple[pd.DataFrame, list[Row]]:
-    """Points and rows of this run alone: others may lie in the same folder."""
-    from rdpbench.results.stats.current import of_store
-    from rdpbench.results.stats.summary import frame
-    from rdpbench.runners.execute import store_of
-    from rdpbench.runners.plan import make_plan
-    from rdpbench.runners.task import member_of
-
-    store = store_of(bench)
-    plan = make_plan(bench, store)
-    points = of_store(store.read(), map(member_of, plan.tasks))
-    return frame(points, plan.metrics), [row for row in points.rows if row.status == "ok"]
+def _overrides(check: PublishedCheck) -> tuple[str, ...]:
+    return *check.run, f"rate={','.join(f'{rate:g}' for rate in check.rates)}"
 
 
 def _value(frame: pd.DataFrame, rows: Sequence[Row], rate: float, metric: str) -> tuple[float, int]:
@@ -342,7 +321,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     outcomes = []
     for check in chosen:
         if options.list:
-            why, _ = lacking(replace(read(_overrides(check)), download=False))
+            why, _ = lacking(replace(read_bench(_overrides(check)), download=False))
             line = f"{check.name:22} {check.title}{f' ({why})' if why else ''}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         elif check.asked and check.name not in names:

@@ -36,11 +36,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rdpbench.datasets.captions.models import CARDS, Captioner, Settings, identity, locate
+from rdpbench.datasets.captions.models import CARDS, Captioner, CaptionSettings, captioner_identity, locate
 from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.image import Image
-from rdpbench.metrics.contract import Array, Estimate, MetricOfSets, WithNetwork, by_name, variant
-from rdpbench.needs import Need, Package
+from rdpbench.metrics.contract import Array, Estimate, MetricOfSets, NetworkFeatures, by_name, variant
+from rdpbench.needs import Package
 
 _SAME = str.maketrans({"“": '"', "”": '"', "‘": "`", "’": "'", "–": "--", "—": "--", "…": " ... ", "€": "$", "£": "#"})
 _DROPPED = {"''", "'", "``", "`", '"', ".", "?", "!", ",", ":", "-", "--", "...", ";"}
@@ -110,7 +110,7 @@ _TINY, _SMALL = 1e-15, 1e-9
 """What coco-caption adds to numerators and denominators: no match gives almost 0 instead of an error."""
 
 Grams = Counter[tuple[str, ...]]
-Captions = Sequence[str]
+Texts = Sequence[str]
 References = Sequence[Sequence[str]]
 """One or more references for each caption."""
 
@@ -160,7 +160,7 @@ def bleu_of(counts: NDArray[np.int64]) -> float:
     return precision * math.exp(min(0.0, 1 - 1 / ratio))
 
 
-def bleu4(captions: Captions, references: References) -> float:
+def bleu4(captions: Texts, references: References) -> float:
     """BLEU-4 of a set of captions, 0 to 1.
 
     Raises:
@@ -184,7 +184,7 @@ class CIDErD:
     """Each image's value, which depends on the whole set through the document frequencies."""
 
 
-def cider_d(captions: Captions, references: References) -> CIDErD:
+def cider_d(captions: Texts, references: References) -> CIDErD:
     """CIDEr-D of a set of captions, with the document frequencies of its references.
 
     Raises:
@@ -237,7 +237,7 @@ def _similar(caption: _Vector, reference: _Vector) -> float:
     return math.fsum(cosines) / ORDER * math.exp(-((caption.length - reference.length) ** 2) / (2 * SIGMA**2))
 
 
-def _check(captions: Captions, references: References, metric: str) -> None:
+def _check(captions: Texts, references: References, metric: str) -> None:
     if not captions:
         raise MetricError(f"{metric}: no image in the set")
     if len(captions) != len(references):
@@ -257,7 +257,7 @@ class CaptioningModel:
     def missing(self) -> str | None:
         """None if its files are here; else what, where from, how large, which licence, what to do."""
         try:
-            locate(CARDS[self.name], Settings())
+            locate(CARDS[self.name], CaptionSettings())
         except MissingNeed as error:
             return str(error)
         return None
@@ -265,18 +265,14 @@ class CaptioningModel:
 
 @cache
 def _captioner(name: str, device: str) -> Captioner:
-    settings = Settings(device=device)
+    settings = CaptionSettings(device=device)
     return Captioner(CARDS[name], locate(CARDS[name], settings), settings)
 
 
-class CaptionFeatures(WithNetwork):
+class CaptionFeatures(NetworkFeatures[Captioner]):
     """The caption of an image, as the bytes of its UTF-8 text; ``given`` is a `Captioner`."""
 
-    id: ClassVar[str]
-    version: ClassVar[str] = "1"
-    needs: ClassVar[tuple[Need, ...]]
-    dim: ClassVar[int] = 1
-    beside: ClassVar[tuple[str, ...]] = ()
+    dim = 1
     preload = ("torch", "transformers")
     model: ClassVar[str]
 
@@ -286,7 +282,7 @@ class CaptionFeatures(WithNetwork):
     @classmethod
     def made_by(cls) -> str:
         """What captions depend on beside the pixels: model, revision, how they are decoded; part of the arrays' key."""
-        return identity(CARDS[cls.model], Settings())
+        return captioner_identity(CARDS[cls.model], CaptionSettings())
 
     def extract(self, images: Sequence[Image], **_: Any) -> list[Array]:
         """The bytes of each caption, ``uint8 (length,)``; one image at a time, since a batch may change a word."""
@@ -300,7 +296,7 @@ class CaptionMetric(MetricOfSets):
     minimum_images = 10
 
     @staticmethod
-    def statistic(captions: Captions, references: References) -> float:
+    def statistic(captions: Texts, references: References) -> float:
         """Of the reconstructions' captions, against one reference for each."""
         raise NotImplementedError
 
@@ -330,7 +326,7 @@ FEATURES = {
     )
     for model in ("blip", "blip2")  # BLIP large; BLIP-2 as in PerCo (SD)
 }
-_STATISTICS: dict[str, tuple[float, Callable[[Captions, References], float]]] = {
+_STATISTICS: dict[str, tuple[float, Callable[[Texts, References], float]]] = {
     "BLEU-4": (1.0, bleu4),
     "CIDEr-D": (10.0, lambda captions, references: cider_d(captions, references).value),
 }

@@ -3,9 +3,8 @@
 The network is CLIP ViT-L/14 at 336 pixels. It sees the centre square of each image only: 512 x 512 of a 512 x 768 one.
 Embeddings are stored as they come and made of length 1 in float64 here, since float32 loses 4 % of small values. The
 biased estimate, which is the published one, stays above zero for equal distributions and by more the fewer the images
-(0.23 at 24, 0.05 at 100, 0.011 at 500, 0.002 at 3000): compare it at equal numbers of images only. Reconstructions are
-alike to their originals, which takes most of that away again. Of the unbiased estimate it takes as much, and a lossless
-codec is below zero; ``cmmd/split`` takes pairs of different images alone, and is right on average.
+(0.23 at 24, 0.05 at 100, 0.011 at 500, 0.002 at 3000): compare it at equal numbers of images only. What the pairs of an
+image with itself do to it and to the other estimates is said in `rdpbench.metrics.mmd`.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from numpy.typing import NDArray
 from rdpbench.assets.weights import Weights
 from rdpbench.image import Image
 from rdpbench.metrics import mmd
-from rdpbench.metrics.contract import Array, WithNetwork, by_name, variant
-from rdpbench.needs import Need, Package
+from rdpbench.metrics.contract import Array, Floats, NetworkFeatures, by_name, variant
+from rdpbench.needs import Package
 from rdpbench.networks.clip import L14_336, Clip, load_clip, unit
 
 
@@ -31,14 +30,12 @@ def _shared(device: str) -> Clip:
     return load_clip(L14_336, device, text=False)
 
 
-class Projected(WithNetwork):
+class Projected(NetworkFeatures[Clip]):
     """Image embeddings in the space that CLIP shares with captions: 768 numbers, not of length 1."""
 
-    id: ClassVar[str] = "clip-l14-336/projected"
-    version: ClassVar[str] = "1"
-    needs: ClassVar[tuple[Need, ...]] = (Package("transformers"), Weights(L14_336))
-    dim: ClassVar[int] = 768
-    beside: ClassVar[tuple[str, ...]] = ()
+    id = "clip-l14-336/projected"
+    needs = (Package("transformers"), Weights(L14_336))
+    dim = 768
     preload = ("torch", "transformers")
     projected: ClassVar[bool] = True
 
@@ -47,8 +44,7 @@ class Projected(WithNetwork):
 
     def extract(self, images: Sequence[Image], **_: Any) -> list[NDArray[np.float32]]:
         """One row per image, ``float32 (1, dim)``. Raises `MetricError`: an image is not ``uint8 (H, W, 3)``."""
-        network: Clip = self.network
-        return list(network.image(images, crop="cmmd", projected=self.projected)[:, None])
+        return list(self.network.image(images, crop="cmmd", projected=self.projected)[:, None])
 
 
 Unprojected = variant(Projected, "clip-l14-336/noproj", dim=1024, projected=False)
@@ -70,7 +66,7 @@ class CMMD(mmd.KernelMetric):
     split_name = "cmmd/split"
 
     @staticmethod
-    def kernel(first: mmd.Floats, second: mmd.Floats) -> mmd.Floats:
+    def kernel(first: Floats, second: Floats) -> Floats:
         return mmd.gaussian(mmd.SIGMA)(first, second)
 
     def rows(self, arrays: Sequence[Array]) -> NDArray[Any]:

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast, get_args, runtime_checkable
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, cast, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ from rdpbench.needs import Need
 from rdpbench.registry import abstract_in, needs_in, refusal, shape_of, texts_in, type_of
 
 Array = NDArray[Any]
+Floats = NDArray[np.float64]
 
 
 class Stated(Protocol):
@@ -174,14 +175,17 @@ class MetricOfSets(MetricData):
     """A metric of two sets of images."""
 
     kind: ClassVar[Literal["set"]] = "set"
-    features: ClassVar[type[Features]]
+    features: ClassVar[type[NetworkFeatures[Any]]]
     minimum_images: ClassVar[int]
     reference: ClassVar[str] = "originals"
     unverified: ClassVar[str] = ""
     side: ClassVar[int | None] = None
 
 
-class WithNetwork:
+N = TypeVar("N")
+
+
+class WithNetwork(Generic[N]):
     """A metric, or features, by a network: loaded at the first image, unless one is given."""
 
     uses_device: ClassVar[bool] = True
@@ -194,13 +198,23 @@ class WithNetwork:
             self.network = self.load(given)
 
     @cached_property
-    def network(self) -> Any:
+    def network(self) -> N:
         """What computes. Raises `MissingNeed` if its weights are not on this machine."""
         return self.load(None)
 
-    def load(self, given: Any) -> Any:
+    def load(self, given: Any) -> N:
         """The network on ``self.device``, with what was given, or the published weights."""
         raise NotImplementedError
+
+
+class NetworkFeatures(WithNetwork[N]):
+    """Features by a network."""
+
+    id: ClassVar[str]
+    version: ClassVar[str] = "1"
+    needs: ClassVar[tuple[Need, ...]]
+    dim: ClassVar[int]
+    beside: ClassVar[tuple[str, ...]] = ()
 
 
 T = TypeVar("T")
@@ -349,11 +363,7 @@ class Lender:
 
     @contextmanager
     def lending(self, by: str, own: bool) -> Iterator[Image]:
-        """The image itself for a metric that ships; for one of the user's a copy, the same until it is written into.
-
-        Raises:
-            MetricError: it was.
-        """
+        """The image itself for a metric that ships; for one of the user's a copy, the same until it is written into."""
         if not own:
             yield self._image
             return
@@ -364,11 +374,7 @@ class Lender:
 
     @contextmanager
     def guarding(self, by: str) -> Iterator[None]:
-        """Look after a call whether the copy that was lent before was written into; nothing if nobody holds one.
-
-        Raises:
-            MetricError: it was.
-        """
+        """Raises `MetricError` after a call if the copy that was lent before was written into."""
         try:
             yield
         finally:

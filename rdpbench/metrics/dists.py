@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import CARDS, Weights, read_tensors
 from rdpbench.errors import MetricError
 from rdpbench.image import Image
@@ -37,8 +38,6 @@ FACTORS = "f5e65c96230b7f6ca995691647d482237e4cab8a50c5c4a5784f219ef0748218"
 
 CHANNELS = (3, 64, 128, 256, 512, 512)
 """Of the image and of the five layers."""
-STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
-"""torchvision's numbers of the convolutions up to relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3."""
 SHORT_SIDE = 256
 
 _MEAN = (0.485, 0.456, 0.406)
@@ -92,7 +91,7 @@ class PreparedLayers:
 
 
 class PooledVGG:
-    """VGG16's thirteen convolutions in five stages, with L2 pooling between them.
+    """VGG16's convolutions in five stages, with L2 pooling between them.
 
     Args:
         trunk: a state dict of torchvision's VGG16: every ``features.*`` is used, ``classifier.*`` is dropped.
@@ -104,24 +103,16 @@ class PooledVGG:
 
     def __init__(self, trunk: Mapping[str, Tensor], device: str = "cpu") -> None:
         import torch
+        from torchvision.models import vgg16
 
-        self.stages = []
-        into = CHANNELS[0]
-        for numbers, out in zip(STAGES, CHANNELS[1:], strict=True):
-            stage = []
-            for number in numbers:
-                tensors = [trunk.get(f"features.{number}.{part}") for part in ("weight", "bias")]
-                shapes = tuple(None if tensor is None else tuple(tensor.shape) for tensor in tensors)
-                if shapes != ((out, into, 3, 3), (out,)):
-                    raise MetricError(
-                        f"the trunk of dists: features.{number} has shapes {shapes}, not {((out, into, 3, 3), (out,))}"
-                    )
-                stage.append(tuple(tensor.to(device) for tensor in tensors if tensor is not None))
-                into = out
-            self.stages.append(stage)
-        used = {f"features.{number}.{part}" for stage in STAGES for number in stage for part in ("weight", "bias")}
-        if left := sorted(name for name in trunk if name not in used and not name.startswith("classifier.")):
-            raise MetricError(f"the trunk of dists holds what the network has no place for: {', '.join(left)}")
+        self.trunk = load_strictly(
+            lambda: vgg16(weights=None, init_weights=False).features,
+            trunk,
+            "the trunk of dists",
+            rename=lambda name: name.removeprefix("features."),
+            drop=("classifier.*",),
+            error=MetricError,
+        ).to(device)
         taps = torch.tensor(_TAPS)
         window = taps[:, None] * taps
         self._window = (window / window.sum()).to(device)
@@ -129,21 +120,20 @@ class PooledVGG:
         self.device = device
 
     def layers(self, image: Image) -> tuple[Layer, ...]:
-        """The image in [0, 1] and the five layers."""
+        """The image in [0, 1] and the five layers: relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3."""
         import torch
-        from torch.nn.functional import conv2d
 
         pixels = torch.tensor(np.ascontiguousarray(image), device=self.device)
         planes = pixels.permute(2, 0, 1)[None] / 255
-        layers = [planes]
         mean, deviation = (torch.tensor(three, device=self.device)[:, None, None] for three in (_MEAN, _DEVIATION))
-        values = (planes - mean) / deviation
-        for number, stage in enumerate(self.stages):
-            values = self._pool(values) if number else values
-            for weight, bias in stage:
-                values = conv2d(values, weight, bias, padding=1).relu_()
-            layers.append(values)
-        return tuple(_layer(values[0].flatten(1)) for values in layers)
+        layers, values = [planes], (planes - mean) / deviation
+        for module in self.trunk[:-1]:
+            if isinstance(module, torch.nn.MaxPool2d):
+                layers.append(values)
+                values = self._pool(values)
+            else:
+                values = module(values)
+        return tuple(_layer(values[0].flatten(1)) for values in (*layers, values))
 
     def distance(self, first: Sequence[Layer], second: Sequence[Layer]) -> float:
         """1 minus the weighted similarities of means and covariances."""
@@ -191,7 +181,7 @@ def _shared(device: str) -> PooledVGG:
     return PooledVGG(read_tensors(CARDS["vgg16-imagenet"]), device)
 
 
-class DISTS(WithNetwork, PairMetric):
+class DISTS(WithNetwork[PooledVGG], PairMetric):
     """DISTS of 8-bit RGB, 0 for identical images; ``given`` is a state dict of torchvision's VGG16."""
 
     name = "dists"
@@ -208,14 +198,13 @@ class DISTS(WithNetwork, PairMetric):
 
     def score(self, prepared: PreparedLayers, reconstruction: Image) -> float:
         check_pair(prepared.original, reconstruction, self.name)
-        return float(self.network.distance(prepared.layers, self._layers(reconstruction)))
+        return self.network.distance(prepared.layers, self._layers(reconstruction))
 
     def _layers(self, image: Image) -> tuple[Layer, ...]:
         import torch
 
-        network: PooledVGG = self.network
         with torch.inference_mode(), exact():
-            return network.layers(shrink(image) if self.shrinks else image)
+            return self.network.layers(shrink(image) if self.shrinks else image)
 
 
 SmallDISTS = variant(

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Literal, Self
 
@@ -28,16 +27,6 @@ from rdpbench.metrics.lpips import LPIPS, LPIPSVGG, LPIPSAlex, LPIPSSqueeze
 
 MOST = 1000
 """Decodes; more are a slip of the keyboard."""
-
-
-@dataclass(frozen=True)
-class Diversity:
-    """What differs among k decodes of one bitstream."""
-
-    mean_pairwise: float
-    """Mean of the metric over the k (k - 1) / 2 pairs."""
-    pixel_std: float
-    """Mean of `pixel_deviation`, in steps of 8-bit values."""
 
 
 def pixel_deviation(images: Sequence[Image]) -> NDArray[np.float64]:
@@ -63,8 +52,8 @@ def pixel_deviation(images: Sequence[Image]) -> NDArray[np.float64]:
     return np.asarray(np.sqrt((count * squares - total**2) / (count * (count - 1))).mean(axis=2))
 
 
-def diversity(images: Sequence[Image], metric: Metric) -> Diversity:
-    """Mean of a symmetric pair metric over all pairs of decodes, and their deviation per pixel.
+def mean_of_pairs(images: Sequence[Image], metric: Metric) -> float:
+    """Mean of a symmetric pair metric over all pairs of decodes.
 
     Args:
         images: k decodes of one bitstream, ``uint8 (H, W, 3)``, k at least 2. Their order does not matter.
@@ -74,16 +63,15 @@ def diversity(images: Sequence[Image], metric: Metric) -> Diversity:
         MetricError: fewer than two images, or not all ``uint8 (H, W, 3)`` of one size.
 
     >>> from rdpbench.metrics.psnr import PSNR
-    >>> greys = [np.full((4, 4, 3), value, np.uint8) for value in (10, 12, 14)]
-    >>> round(diversity(greys, PSNR()).mean_pairwise, 4), diversity(greys, PSNR()).pixel_std
-    (40.1033, 2.0)
+    >>> round(mean_of_pairs([np.full((4, 4, 3), value, np.uint8) for value in (10, 12, 14)], PSNR()), 4)
+    40.1033
     """
     _check(images)
     values = []
     for number, image in enumerate(images[:-1]):
         prepared = metric.prepare(image)
         values += [metric.score(prepared, other) for other in images[number + 1 :]]
-    return Diversity(math.fsum(values) / len(values), float(pixel_deviation(images).mean()))
+    return math.fsum(values) / len(values)
 
 
 def _check(images: Sequence[Image]) -> None:
@@ -145,7 +133,7 @@ class Deviation(OverDecodes):
         return float(pixel_deviation(decodes).mean())
 
 
-class LPIPSDiversity(WithNetwork, OverDecodes):
+class LPIPSDiversity(WithNetwork[Metric], OverDecodes):
     """Mean LPIPS over all pairs of decodes; ``given`` takes the place of the LPIPS metric."""
 
     pair: ClassVar[type[LPIPS]]
@@ -156,7 +144,7 @@ class LPIPSDiversity(WithNetwork, OverDecodes):
     def score(self, decodes: Sequence[Image]) -> float:
         """Mean over the pairs. Raises `MetricError` for images that are too small."""
         self.check_count(decodes)
-        return diversity(decodes, self.network).mean_pairwise
+        return mean_of_pairs(decodes, self.network)
 
 
 def _of_pairs(pair: type[LPIPS]) -> type[LPIPSDiversity]:

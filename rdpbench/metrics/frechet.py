@@ -27,15 +27,13 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rdpbench.errors import MetricError
+from rdpbench.metrics.contract import Floats
 from rdpbench.metrics.sets import Rows, blocks, check_rows, check_sets, same_length
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Floats = NDArray[np.float64]
 
 _COLUMNS = 256
 """Columns of a product at a time."""

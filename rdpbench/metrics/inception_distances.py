@@ -9,10 +9,9 @@ the covariance is singular then and the value far too high.
 
 ``kid/<preset>`` is the mean over 100 subsets of 1000 feature vectors with the indices that torch-fidelity draws from
 its seed 2020: the same at every rate, as long as the images are the same. The spread is that over the subsets.
-``kid/<preset>/full`` takes all pairs, and needs neither. Values are not scaled by 1000, and may be negative. Both are
-what papers print, and are lowered by the pairs of an original with its own reconstruction: a lossless codec is below
-zero. ``kid/<preset>/split`` takes pairs of different images alone (`rdpbench.metrics.mmd`): zero for a lossless codec,
-and right on average.
+``kid/<preset>/full`` takes all pairs, and needs neither. Values are not scaled by 1000, and may be negative. Papers
+print both; a lossless codec is below zero. ``kid/<preset>/split`` takes pairs of different images alone
+(`rdpbench.metrics.mmd`): zero for a lossless codec, and right on average.
 
 ``.../fast`` is for a first look, never beside the numbers without it: the network computes in another layout and, on a
 GPU, with multiplications rounded to 10 bits (TF32). On a CPU features move by rounding only; on a GPU by about a
@@ -33,10 +32,10 @@ from rdpbench.assets.weights import Weights, read_tensors
 from rdpbench.errors import MetricError
 from rdpbench.image import Image, check_image
 from rdpbench.metrics import frechet
-from rdpbench.metrics.contract import Array, Estimate, MetricOfSets, WithNetwork, by_name, variant
-from rdpbench.metrics.mmd import KernelMetric, Owners, kid, of_pairs
+from rdpbench.metrics.contract import Array, Estimate, MetricOfSets, NetworkFeatures, by_name, variant
+from rdpbench.metrics.mmd import Discrepancy, KernelMetric, Owners, kid
 from rdpbench.metrics.sets import Rows, stack
-from rdpbench.needs import Need, Package
+from rdpbench.needs import Package
 from rdpbench.networks import inception
 from rdpbench.networks.precision import exact, quick
 
@@ -54,17 +53,14 @@ BATCH = 16
 @cache
 def _shared(device: str) -> Any:
     """One network on each device for all presets of a process: 95 MB."""
-    return inception.build(read_tensors(inception.CARD)).to(device)
+    return inception.build_inception(read_tensors(inception.CARD)).to(device)
 
 
-class InceptionFeatures(WithNetwork):
+class InceptionFeatures(NetworkFeatures[Any]):
     """What the presets share; ``given`` are the tensors of the network."""
 
-    id: ClassVar[str]
-    version: ClassVar[str] = "1"
-    needs: ClassVar[tuple[Need, ...]] = (Package("torchvision"), Weights(inception.CARD))
-    dim: ClassVar[int] = inception.DIM
-    beside: ClassVar[tuple[str, ...]] = ()
+    needs = (Package("torchvision"), Weights(inception.CARD))
+    dim = inception.DIM
     preload = ("torch", "torchvision")
     patched: ClassVar[bool] = False
     """Does the network see patches of 256 x 256 (`hific`), or whole images?"""
@@ -77,7 +73,7 @@ class InceptionFeatures(WithNetwork):
         raise NotImplementedError
 
     def load(self, given: Mapping[str, Tensor] | None) -> Any:
-        return _shared(self.device) if given is None else inception.build(given).to(self.device)
+        return _shared(self.device) if given is None else inception.build_inception(given).to(self.device)
 
     def extract(self, images: Sequence[Image], **_: Any) -> list[NDArray[np.float32]]:
         """One array ``float32 (rows, 2048)`` per image: one row, or one for each patch. Sizes may differ.
@@ -161,37 +157,32 @@ def hific(image: Image, size: int = 256) -> list[Image]:
     return patches
 
 
-def _scaled(resize: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    return lambda images: inception.around_128(resize(images))
-
-
-def _features(name: str, scaled: Callable[[Tensor], Tensor], *, patched: bool = False) -> type[InceptionFeatures]:
-    return variant(InceptionFeatures, f"inception/{name}", scaled=staticmethod(scaled), patched=patched)
-
-
-_TF1 = _scaled(inception.tf1)
-FEATURES = {
+_SCALED: dict[str, Callable[[Tensor], Tensor]] = {
     # clean-fid's: bicubic, antialiased, never rounded.
-    "clean": _features("clean", _scaled(inception.clean)),
+    "clean": lambda images: inception.around_128(inception.clean(images)),
     # TensorFlow 1's resize, as FID's authors, torch-fidelity and torchmetrics before 1.8 have it.
-    "legacy-tf": _features("legacy-tf", _TF1),
+    "legacy-tf": lambda images: inception.around_128(inception.tf1(images)),
     # pytorch-fid's: values of [0, 1] resized bilinearly without antialiasing, then stretched to [-1, 1].
-    "legacy-torch": _features("legacy-torch", lambda images: 2 * inception.plain(images / 255) - 1),
+    "legacy-torch": lambda images: 2 * inception.plain(images / 255) - 1,
     # torchmetrics' default from 1.8 on: bilinear, antialiased.
-    "tm-1.8": _features("tm-1.8", _scaled(inception.antialiased)),
+    "tm-1.8": lambda images: inception.around_128(inception.antialiased(images)),
     # Patches, each enlarged to 299 as legacy-tf does: HiFiC, MS-ILLM, GLC.
-    "hific-patch": _features("hific-patch", _TF1, patched=True),
+    "hific-patch": lambda images: inception.around_128(inception.tf1(images)),
     # The same patches, which the network sees at 256 x 256.
-    "hific-patch-noresize": _features(
-        "hific-patch-noresize", lambda images: inception.around_128(images.float()), patched=True
-    ),
+    "hific-patch-noresize": lambda images: inception.around_128(images.float()),
+}
+FEATURES = {
+    name: variant(
+        InceptionFeatures, f"inception/{name}", scaled=staticmethod(scaled), patched=name.startswith("hific-patch")
+    )
+    for name, scaled in _SCALED.items()
 }
 FAST = ("clean", "hific-patch", "legacy-tf")
 FEATURES |= {f"{name}/fast": variant(FEATURES[name], f"inception/{name}/fast", fast=True) for name in FAST}
 
 
 @dataclass(frozen=True)
-class Preset:
+class InceptionPreset:
     """Data and pixels of a FID and a KID."""
 
     source: str
@@ -205,38 +196,38 @@ class Preset:
 
 
 PRESETS = {
-    "clean": Preset("Parmar et al., CVPR 2022 (clean-fid), whole images", "clean"),
-    "legacy-tf": Preset("Heusel et al., NeurIPS 2017 (torch-fidelity), whole images", "legacy-tf"),
-    "legacy-torch": Preset("pytorch-fid 0.3, whole images", "legacy-torch"),
-    "tm-1.8": Preset("torchmetrics 1.8 and later, whole images", "tm-1.8"),
+    "clean": InceptionPreset("Parmar et al., CVPR 2022 (clean-fid), whole images", "clean"),
+    "legacy-tf": InceptionPreset("Heusel et al., NeurIPS 2017 (torch-fidelity), whole images", "legacy-tf"),
+    "legacy-torch": InceptionPreset("pytorch-fid 0.3, whole images", "legacy-torch"),
+    "tm-1.8": InceptionPreset("torchmetrics 1.8 and later, whole images", "tm-1.8"),
     # What compression papers report on CLIC2020 and DIV2K: 28,650 patches of the 428 images of CLIC2020 test.
-    "hific-patch": Preset(
+    "hific-patch": InceptionPreset(
         "Mentzer et al., NeurIPS 2020 (HiFiC), as in MS-ILLM's code: 256 px patches, two grids", "hific-patch"
     ),
     # Another number by 0.01 to 0.1 on CLIC2020.
-    "hific-patch-noresize": Preset(
+    "hific-patch-noresize": InceptionPreset(
         "as fid/hific-patch, the network fed 256 px (NeuralCompression, issue 223)", "hific-patch-noresize"
     ),
-    "hfd-256": Preset(
+    "hfd-256": InceptionPreset(
         "Hoogeboom et al., 2023 (HFD): 30,000 images of COCO at 256 px",
         "legacy-tf",
         side=256,
         unverified="the paper could not be read in full; the resize to 299 is taken to be TensorFlow 1's",
     ),
-    "perco-512": Preset(
+    "perco-512": InceptionPreset(
         "Careil et al., ICLR 2024 (PerCo): 30,000 images of COCO at 512 px",
         "clean",
         side=512,
         unverified="PerCo's own code is not public; the implementation is that of PerCo (SD), clean-fid",
     ),
-    "taco-299/whole": Preset(
+    "taco-299/whole": InceptionPreset(
         "Lee et al., ICML 2024 (TACO): 30,504 images of COCO val2014",
         "legacy-tf",
         unverified="the released code has no FID, and the paper is said to resize to 299 without saying whether whole "
         "images or patches; the filter is taken to be TensorFlow 1's",
     ),
     # Reconstructions against another set of images, resized as the paper does.
-    "text-sketch": Preset(
+    "text-sketch": InceptionPreset(
         "Lei et al., 2023 (Text+Sketch), by torch-fidelity against CLIC2020's training set",
         "legacy-tf",
         reference="clic2020-train@text-sketch-512",
@@ -278,26 +269,25 @@ class KID(KernelMetric):
     size: ClassVar[int | None] = 1000
     """Rows of a subset; None for the full set."""
 
-    def estimate(self, reference: Rows, distorted: Rows, images: tuple[Owners, Owners] | None) -> Estimate:
+    def discrepancy(self, reference: Rows, distorted: Rows, images: tuple[Owners, Owners] | None) -> Discrepancy:
         """Raises `MetricError`: fewer rows than a subset has."""
         if self.size is None:
-            return super().estimate(reference, distorted, images)
-        mean = kid(reference, distorted, subsets=self.subsets, size=self.size, images=images)
-        return replace(of_pairs(mean.value, mean.apart, self.split_name), spread=mean.spread)
+            return super().discrepancy(reference, distorted, images)
+        return kid(reference, distorted, subsets=self.subsets, size=self.size, images=images)
 
 
-def _distance(base: type[T], name: str, preset: Preset, **data: Any) -> type[T]:
+def _distance(base: type[T], name: str, preset: InceptionPreset, **data: Any) -> type[T]:
     data |= {"needs": InceptionFeatures.needs, "preload": InceptionFeatures.preload}
     data |= {"side": preset.side, "reference": preset.reference, "unverified": preset.unverified}
     return variant(base, name, features=FEATURES[preset.features], **data)
 
 
-def _fid(name: str, preset: Preset) -> type[FID]:
+def _fid(name: str, preset: InceptionPreset) -> type[FID]:
     images = PATCHED_IMAGES if FEATURES[preset.features].patched else FID.minimum_images
     return _distance(FID, f"fid/{name}", preset, source=preset.source, minimum_images=images)
 
 
-def _kid(name: str, preset: Preset, end: str = "") -> type[KID]:
+def _kid(name: str, preset: InceptionPreset, end: str = "") -> type[KID]:
     size = None if end else 100 if name == "text-sketch" else 1000  # text-sketch: as the paper's scripts for CLIC2020
     data = {
         "source": f"Binkowski et al., ICLR 2018; images as fid/{name}: {preset.source}",

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
+from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import CARDS, Card, Weights, read_tensors
 from rdpbench.errors import MetricError
 from rdpbench.image import Image
@@ -74,33 +75,25 @@ def build(net: Net, trunk: Mapping[str, Tensor]) -> Any:
         model = lpips.LPIPS(pretrained=False, net=net, pnet_rand=True, verbose=False)
 
     wanted = model.state_dict()
-    given = {name: tensor for name, tensor in wanted.items() if name.startswith("scaling_layer.")}
+    # net.slice2.3.weight is the trunk's features.3.weight.
+    names = {f"features.{name.split('.', 2)[2]}": name for name in wanted if name.startswith("net.")}
+    given = {names.get(name, name): tensor for name, tensor in trunk.items()}
+    given |= {name: tensor for name, tensor in wanted.items() if name.startswith("scaling_layer.")}
     for name, tensor in torch.load(heads_file, map_location="cpu", weights_only=True).items():
         # The module holds each head twice, as lin0 and as lins.0.
         given[name] = given[f"lins.{name.removeprefix('lin')}"] = tensor
-    # net.slice2.3.weight is the trunk's features.3.weight.
-    sources = {name: f"features.{name.split('.', 2)[2]}" for name in wanted if name.startswith("net.")}
-    if lacking := [source for source in sources.values() if source not in trunk]:
-        raise MetricError(f"the trunk of lpips/{net} lacks {', '.join(lacking[:5])}")
-    used = set(sources.values())
-    if left := sorted(name for name in trunk if name not in used and not name.startswith("classifier.")):
-        raise MetricError(f"the trunk of lpips/{net} holds what the network has no place for: {', '.join(left)}")
-    try:
-        model.load_state_dict({**given, **{name: trunk[sources[name]] for name in sources}}, strict=True, assign=True)
-    except RuntimeError as error:
-        raise MetricError(f"the trunk of lpips/{net} does not fit: {error}") from error
-    return model.eval().requires_grad_(False)
+    return load_strictly(lambda: model, given, f"the trunk of lpips/{net}", drop=("classifier.*",), error=MetricError)
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedFeatures:
     """The original with its normalised features: 16 MB (alex), 54 MB (squeeze) or 190 MB (vgg) for 512 x 768."""
 
     original: Image
     features: tuple[Tensor, ...]
 
 
-class LPIPS(WithNetwork, PairMetric):
+class LPIPS(WithNetwork[Any], PairMetric):
     """LPIPS of 8-bit RGB at full size, 0 for identical images; ``given`` is a state dict of torchvision's network."""
 
     source = "Zhang et al., CVPR 2018, v0.1; full size, RGB"
@@ -115,12 +108,12 @@ class LPIPS(WithNetwork, PairMetric):
         assert isinstance(weights, Weights)
         return build(self.net, read_tensors(weights.card) if given is None else given).to(self.device)
 
-    def prepare(self, original: Image) -> Prepared:
+    def prepare(self, original: Image) -> PreparedFeatures:
         """Features of the original. Raises `MetricError` for a side that is shorter than `minimum_side`."""
         check_original(original, self.name, self.minimum_side)
-        return Prepared(original, self._features(original))
+        return PreparedFeatures(original, self._features(original))
 
-    def score(self, prepared: Prepared, reconstruction: Image) -> float:
+    def score(self, prepared: PreparedFeatures, reconstruction: Image) -> float:
         import torch
 
         check_pair(prepared.original, reconstruction, self.name)

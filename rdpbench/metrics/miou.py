@@ -28,8 +28,8 @@ from rdpbench.assets.weights import Weights
 from rdpbench.datasets.labels import IGNORE
 from rdpbench.errors import MetricError
 from rdpbench.image import Image
-from rdpbench.metrics.contract import Array, Estimate, MetricOfSets, WithNetwork, by_name, variant
-from rdpbench.needs import Need, Package
+from rdpbench.metrics.contract import Array, Estimate, MetricOfSets, NetworkFeatures, by_name, variant
+from rdpbench.needs import Package
 from rdpbench.networks import segmentation
 
 Counts = NDArray[np.int64]
@@ -50,11 +50,11 @@ class Overlap:
     """How many classes are in the mean."""
 
 
-def confusion(truth: NDArray[Any], prediction: NDArray[Any], classes: int, ignore: int | None = IGNORE) -> Counts:
+def confusion(truth: NDArray[Any], prediction: NDArray[Any], classes: int) -> Counts:
     """Counts ``int64 (K, K)`` of one image, from two maps of class indices ``(H, W)``.
 
     Raises:
-        MetricError: maps of two sizes or of floats, a class outside 0 to K - 1 that is not ``ignore``.
+        MetricError: maps of two sizes or of floats, a class outside 0 to K - 1 (or 255, in the ground truth).
 
     >>> confusion(np.array([[0, 0, 1, 255]]), np.array([[0, 1, 1, 0]]), classes=2).tolist()
     [[1, 1], [0, 1]]
@@ -65,7 +65,7 @@ def confusion(truth: NDArray[Any], prediction: NDArray[Any], classes: int, ignor
     if truth.shape != prediction.shape:
         sizes = [f"{labels.shape[1]} x {labels.shape[0]}" for labels in (truth, prediction)]
         raise MetricError(f"mIoU: the ground truth is {sizes[0]} and the prediction {sizes[1]} (width x height)")
-    known = np.ones(truth.shape, bool) if ignore is None else truth != ignore
+    known = truth != IGNORE
     rows, columns = truth[known].astype(np.int64), prediction[known].astype(np.int64)
     _check_classes(rows, classes, "ground truth")
     # Also where the truth is ignored: a prediction of 255 there means that the caller masked it, and elsewhere too.
@@ -137,17 +137,13 @@ def _check_counts(counts: NDArray[Any]) -> None:
 
 @cache
 def _shared(model: segmentation.Model, device: str) -> segmentation.Segmenter:
-    return segmentation.load(model, device)
+    return segmentation.load_segmenter(model, device)
 
 
-class ConfusionFeatures(WithNetwork):
+class ConfusionFeatures(NetworkFeatures[segmentation.Segmenter]):
     """Pixel counts ``int64 (K, K)`` of an image: ground truth down, prediction across."""
 
-    id: ClassVar[str]
-    version: ClassVar[str] = "1"
-    needs: ClassVar[tuple[Need, ...]]
-    dim: ClassVar[int]
-    beside: ClassVar[tuple[str, ...]] = ("labels",)
+    beside = ("labels",)
     preload = ("torch", "transformers")
     model: ClassVar[segmentation.Model]
 

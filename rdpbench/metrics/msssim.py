@@ -22,6 +22,7 @@ depend on the number of threads.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -30,10 +31,9 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from rdpbench.image import Image
-from rdpbench.metrics.contract import PairMetric, by_name, check_original, check_pair
+from rdpbench.metrics.contract import Floats, PairMetric, by_name, check_original, check_pair
 from rdpbench.needs import Package
 
-Floats: TypeAlias = NDArray[np.float64]
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
 """``(H, W, 3)``: the image at the first scale, means of its pixels at the others, which float32 holds exactly."""
 
@@ -68,7 +68,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedLevels:
     """The original with its five levels: 27 MB for 512 x 768, that is 68 bytes per pixel."""
 
     original: Image
@@ -133,23 +133,16 @@ class MSSSIM(PairMetric):
     perceptual = False
     source = "Wang, Simoncelli and Bovik 2003; 8-bit RGB, TensorFlow's padding of odd sizes"
 
-    def prepare(self, original: Image) -> Prepared:
+    def prepare(self, original: Image) -> PreparedLevels:
         """Filter the original at five scales. Raises `MetricError` for a side below 161 pixels."""
         check_original(original, self.name, MINIMUM_SIDE)
-        levels = []
-        pixels: Pixels = original
-        for scale in range(len(WEIGHTS)):
-            pixels = _halve(pixels) if scale else pixels
-            levels.append(_prepare_level(pixels))
-        return Prepared(original, tuple(levels))
+        return PreparedLevels(original, tuple(map(_prepare_level, _scales(original))))
 
-    def score(self, prepared: Prepared, reconstruction: Image) -> float:
+    def score(self, prepared: PreparedLevels, reconstruction: Image) -> float:
         check_pair(prepared.original, reconstruction, self.name)
         product = np.ones(3)
-        pixels: Pixels = reconstruction
-        for scale, (level, weight) in enumerate(zip(prepared.levels, WEIGHTS, strict=True)):
-            pixels = _halve(pixels) if scale else pixels
-            similarity = 1 - _mean_loss(level, pixels, luminance=scale == len(WEIGHTS) - 1)
+        for level, pixels, weight in zip(prepared.levels, _scales(reconstruction), WEIGHTS, strict=True):
+            similarity = 1 - _mean_loss(level, pixels, luminance=level is prepared.levels[-1])
             # A scale can be anti-correlated; as everywhere, it then counts as 0.
             product *= np.maximum(similarity, 0) ** weight
         return float(product.mean())
@@ -243,6 +236,14 @@ def _mean_loss(level: Level, pixels: Pixels, *, luminance: bool) -> Floats:
         loss[strip] = np.einsum("ij,ij->j", lost, np.reciprocal(total, out=work)).reshape(3, _ROWS)
     by_row = loss.transpose(1, 0, 2).reshape(3, -1)[:, : height - _TAPS + 1]
     return np.asarray(by_row.sum(axis=1) / ((height - _TAPS + 1) * (width - _TAPS + 1)))
+
+
+def _scales(image: Pixels) -> Iterator[Pixels]:
+    """The image at its five scales."""
+    yield image
+    for _ in WEIGHTS[1:]:
+        image = _halve(image)
+        yield image
 
 
 def _halve(pixels: Pixels) -> Pixels:

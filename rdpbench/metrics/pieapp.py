@@ -92,7 +92,7 @@ class Licence(Need):
         )
 
 
-class Projected(NamedTuple):
+class Projections(NamedTuple):
     """What is needed of an image's patches: both first fully connected layers without bias, ``(patches, 512)`` each."""
 
     score: Tensor
@@ -104,7 +104,7 @@ class PreparedPatches:
     """The original, and what the network says of its patches."""
 
     original: Image
-    patches: Projected
+    patches: Projections
 
 
 class PatchNetwork:
@@ -123,7 +123,7 @@ class PatchNetwork:
         self.tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
         self.device = device
 
-    def project(self, image: Image, stride: int) -> Projected:
+    def project(self, image: Image, stride: int) -> Projections:
         """Run the convolutions on all patches whose corner lies on multiples of ``stride``."""
         import torch
 
@@ -136,9 +136,9 @@ class PatchNetwork:
             patches = grid[:, chosen // columns, chosen % columns].transpose(0, 1).float()
             features, last = self._features(patches)
             parts.append((features @ self.tensors["fc1_score.weight"].T, last @ self.tensors["fc1_weight.weight"].T))
-        return Projected(*map(torch.cat, zip(*parts, strict=True)))
+        return Projections(*map(torch.cat, zip(*parts, strict=True)))
 
-    def error(self, original: Projected, reconstruction: Projected) -> float:
+    def error(self, original: Projections, reconstruction: Projections) -> float:
         """Weighted mean of the patches' errors."""
         score = 0.01 * self._dense("score", original.score - reconstruction.score)
         score = score * self.tensors["ref_score_subtract.weight"] + self.tensors["ref_score_subtract.bias"]
@@ -173,7 +173,7 @@ def _shared(device: str) -> PatchNetwork:
     return PatchNetwork(read_tensors(CARD), device)
 
 
-class PieAPPSparse(WithNetwork, PairMetric):
+class PieAPPSparse(WithNetwork[PatchNetwork], PairMetric):
     """PieAPP with patches every 27 pixels; ``given`` are tensors in the published layout.
 
     Identical images score the network's constant, which is nearly 0.
@@ -203,14 +203,13 @@ class PieAPPSparse(WithNetwork, PairMetric):
 
     def score(self, prepared: PreparedPatches, reconstruction: Image) -> float:
         check_pair(prepared.original, reconstruction, self.name)
-        return float(self.network.error(prepared.patches, self._project(reconstruction)))
+        return self.network.error(prepared.patches, self._project(reconstruction))
 
-    def _project(self, image: Image) -> Projected:
+    def _project(self, image: Image) -> Projections:
         import torch
 
-        network: PatchNetwork = self.network
         with torch.inference_mode(), exact():
-            return network.project(image, self.stride)
+            return self.network.project(image, self.stride)
 
 
 # As its authors recommend; 20 times the work.

@@ -11,16 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from functools import reduce
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rdpbench.image import Image
 from rdpbench.metrics import frechet, mmd, psnr
-
-Floats: TypeAlias = NDArray[np.float64]
-Points: TypeAlias = list[tuple[float, float]]
+from rdpbench.metrics.contract import Floats
 
 
 @dataclass(frozen=True)
@@ -76,25 +74,25 @@ def deltas(bd_rate: Callable[..., Any], bd_metric: Callable[..., Any]) -> list[C
             },
         ),
     }
-    found = []
+    checks = []
     for sheet, (anchor, test, expected) in sheets.items():
         for method, (percent, gain) in expected.items():
             rate, metric = bd_rate(anchor, test, method=method).value, bd_metric(anchor, test, method=method).value
-            found.append(Check(f"BD-rate {sheet} {method}", percent, rate, 1e-6))
-            found.append(Check(f"BD-metric {sheet} {method}", gain, metric, 1e-6))
+            checks.append(Check(f"BD-rate {sheet} {method}", percent, rate, 1e-6))
+            checks.append(Check(f"BD-metric {sheet} {method}", gain, metric, 1e-6))
     anchor = _points([0.05, 0.1, 0.2, 0.4], [0.4, 0.3, 0.2, 0.1])
     better = [(rate, 0.9 * value) for rate, value in anchor]
     rate = bd_rate(anchor, better, higher_is_better=False).value
-    found.append(Check("BD-rate LPIPS x 0.9", -16.233549677484, rate, 1e-6))
-    found.append(Check("BD-metric LPIPS x 0.9", -0.025, bd_metric(anchor, better).value, 1e-9))
+    checks.append(Check("BD-rate LPIPS x 0.9", -16.233549677484, rate, 1e-6))
+    checks.append(Check("BD-metric LPIPS x 0.9", -0.025, bd_metric(anchor, better).value, 1e-9))
     cheaper = [(0.9 * rate, value) for rate, value in sheets["T1"][0]]
-    found.append(Check("BD-rate rate x 0.9", -10.0, bd_rate(sheets["T1"][0], cheaper).value, 1e-9))
+    checks.append(Check("BD-rate rate x 0.9", -10.0, bd_rate(sheets["T1"][0], cheaper).value, 1e-9))
     turning = _points([0.1, 0.2, 0.4, 0.8], [30.0, 33.0, 32.0, 35.0])
-    found.append(Check("BD-rate of a curve that turns", math.nan, bd_rate(turning, sheets["T1"][0]).value, 0))
-    return found
+    checks.append(Check("BD-rate of a curve that turns", math.nan, bd_rate(turning, sheets["T1"][0]).value, 0))
+    return checks
 
 
-def _points(rates: Iterable[float], values: Iterable[float]) -> Points:
+def _points(rates: Iterable[float], values: Iterable[float]) -> list[tuple[float, float]]:
     return list(zip(rates, values, strict=True))
 
 
@@ -137,8 +135,8 @@ def _msssim() -> Iterator[Check]:
         yield Check(f"MS-SSIM {size[0]} x {size[1]}", expected, metric.score(metric.prepare(first), second), 1e-8)
     for values, expected in {(100, 120): 0.9977996602602436, (0, 255): 0.2929504781162838}.items():
         first, second = (np.full((192, 192, 3), value, np.uint8) for value in values)
-        found = metric.score(metric.prepare(first), second)
-        yield Check(f"MS-SSIM of {values[0]} and {values[1]}", expected, found, 1e-11)
+        score = metric.score(metric.prepare(first), second)
+        yield Check(f"MS-SSIM of {values[0]} and {values[1]}", expected, score, 1e-11)
 
 
 def _frechet() -> Iterator[Check]:
@@ -155,10 +153,7 @@ def _frechet() -> Iterator[Check]:
     x, y = _arrays()
     yield Check("Fréchet, fewer rows than entries", 51.28558, frechet.distance_of_rows(x, y).value, 1e-4)
     yield Check("Fréchet of a set and itself", 0.0, frechet.distance_of_rows(x, x).value, 1e-5)
-    shards = [frechet.moments(one) for one in np.split(x, [1, 4, 5, 21])]
-    whole = shards[0]
-    for shard in shards[1:]:
-        whole = frechet.merge(whole, shard)
+    whole = reduce(frechet.merge, [frechet.moments(shard) for shard in np.split(x, [1, 4, 5, 21])])
     worst = float(np.abs(whole.covariance() - np.cov(x, rowvar=False)).max())
     yield Check("Fréchet, 5 shards and numpy", 0.0, worst, 1e-12)
 
@@ -224,7 +219,7 @@ def _resize() -> Iterator[Check]:
     image = synthetic(512, 768)[0]
     planes = clean(torch.from_numpy(image).permute(2, 0, 1)[None].float())[0].numpy()
     channels = [pil.fromarray(image[:, :, c].astype(np.float32)) for c in range(3)]
-    theirs = [np.asarray(one.resize((299, 299), pil.Resampling.BICUBIC)).clip(0, 255) for one in channels]
+    theirs = [np.asarray(channel.resize((299, 299), pil.Resampling.BICUBIC)).clip(0, 255) for channel in channels]
     yield Check("resize of fid/clean and Pillow", 0.0, float(np.abs(planes - np.stack(theirs)).max()), 2e-3)
 
 
@@ -245,6 +240,7 @@ def _lpips() -> Iterator[Check]:
     folder = Path(spec.origin).parent / "weights" / "v0.1"
     for net, expected in sums.items():
         heads = torch.load(folder / f"{net}.pth", map_location="cpu", weights_only=True)
-        found = [float(tensor.double().sum()) for tensor in heads.values()]
-        worst = max(abs(one - other) for one, other in zip(found, expected, strict=True))
+        worst = max(
+            abs(float(head.double().sum()) - total) for head, total in zip(heads.values(), expected, strict=True)
+        )
         yield Check(f"LPIPS {net}, sums of its linear layers", 0.0, worst, 1e-5)

@@ -1,19 +1,16 @@
 """CLIP's two towers (Radford et al., ICML 2021): images and captions to the vectors whose cosine scores compare.
 
-Images enter as 8 bits: the usual preprocessor takes float images too, rescales those of [0, 1] a second time, and
-answers with a plausible number. They are prepared in one of two ways, which see different pixels:
+Networks are built from the sizes written here and loaded strictly from one checked file each; captions become tokens by
+OpenAI's byte-pair table, whose hash is known, instead of the tokenizer files of each model's page.
+
+Images enter as 8 bits: the usual preprocessor rescales float images of [0, 1] a second time, and answers with a
+plausible number. They are prepared in one of two ways, which see different pixels:
 
 - ``openai``: short side to the network's size (bicubic, antialiased, 8-bit result), then the centre square;
 - ``cmmd``: the centre square first, then bicubic to the network's size, as google-research's CMMD does.
 
 A caption longer than 77 tokens with both ends is cut there, as OpenAI's ``truncate=True`` does; `Clip.truncated` tells
 which. Captions are taken as they stand: OpenAI's own script also repairs broken Unicode and HTML entities.
-
-The published CLIP networks: their files, their sizes, and how both become ``transformers``' classes.
-
-The networks are built from the sizes written here and loaded strictly from one checked file each, so no configuration
-has to be fetched beside it. Captions become tokens by OpenAI's byte-pair table, whose hash is known, instead of the
-tokenizer files of each model's page.
 """
 
 from __future__ import annotations
@@ -68,67 +65,60 @@ TOKENS = Card(
 )
 
 
-def _card(name: str, revision: str, file: str, sha256: str, size: int, licence: str, note: str) -> Card:
-    return Card(
-        id=name.partition("/")[2].casefold(),
-        source=f"https://huggingface.co/{name}/resolve/{revision}/{file}",
-        revision=revision,
-        file=file,
-        sha256=sha256,
-        bytes=size,
-        licence=licence,
-        note=note,
+CLIP_MODELS = {
+    card.id: (card, shape)
+    for name, revision, file, sha256, size, licence, note, shape in (
+        # Hashes and sizes as public projects that pin these revisions state them, at least two of them for each file.
+        (
+            "openai/clip-vit-base-patch32",
+            "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
+            "pytorch_model.bin",
+            "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f",
+            605247071,
+            _OPENAI,
+            "CLIP ViT-B/32, for the CLIP score of PerCo and of Hessel et al.",
+            Shape(768, 12, 12, 32, 224, 512, 12, 8, 512),
+        ),
+        (
+            "openai/clip-vit-large-patch14",
+            "32bd64288804d66eefd0ccbe215aa642df71cc41",
+            "model.safetensors",
+            "a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb",
+            1710540580,
+            _OPENAI,
+            "CLIP ViT-L/14, torchmetrics' default for the CLIP score",
+            Shape(1024, 24, 16, 14, 224, 768, 12, 12, 768),
+        ),
+        (
+            "openai/clip-vit-large-patch14-336",
+            "ce19dc912ca5cd21c8a653c79e251e808ccabcd1",
+            "pytorch_model.bin",
+            "c6032c2e0caae3dc2d4fba35535fa6307dbb49df59c7e182b1bc4b3329b81801",
+            1711974081,
+            _OPENAI,
+            "CLIP ViT-L/14 at 336 pixels, for CMMD",
+            Shape(1024, 24, 16, 14, 336, 768, 12, 12, 768),
+        ),
+        (
+            "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+            "1c2b8495b28150b8a4922ee1c8edee224c284c0c",
+            "model.safetensors",
+            "036e6e2bd49697511f4f8b8cb5ee465f93025f7a69a145eadeb9a881ace9b18d",
+            3944552236,
+            "MIT",
+            "OpenCLIP ViT-H/14 of LAION, for the dCLIP of Text+Sketch",
+            Shape(1280, 32, 16, 14, 224, 1024, 24, 16, 1024, "gelu"),
+        ),
     )
-
-
-# Hashes and sizes as public projects that pin these revisions state them, at least two of them for each file; the sizes
-# are those of the networks' float32 parameters and a header.
-B32 = _card(
-    "openai/clip-vit-base-patch32",
-    "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
-    "pytorch_model.bin",
-    "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f",
-    605247071,
-    _OPENAI,
-    "CLIP ViT-B/32, for the CLIP score of PerCo and of Hessel et al.",
-)
-L14 = _card(
-    "openai/clip-vit-large-patch14",
-    "32bd64288804d66eefd0ccbe215aa642df71cc41",
-    "model.safetensors",
-    "a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb",
-    1710540580,
-    _OPENAI,
-    "CLIP ViT-L/14, torchmetrics' default for the CLIP score",
-)
-L14_336 = _card(
-    "openai/clip-vit-large-patch14-336",
-    "ce19dc912ca5cd21c8a653c79e251e808ccabcd1",
-    "pytorch_model.bin",
-    "c6032c2e0caae3dc2d4fba35535fa6307dbb49df59c7e182b1bc4b3329b81801",
-    1711974081,
-    _OPENAI,
-    "CLIP ViT-L/14 at 336 pixels, for CMMD",
-)
-H14 = _card(
-    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
-    "1c2b8495b28150b8a4922ee1c8edee224c284c0c",
-    "model.safetensors",
-    "036e6e2bd49697511f4f8b8cb5ee465f93025f7a69a145eadeb9a881ace9b18d",
-    3944552236,
-    "MIT",
-    "OpenCLIP ViT-H/14 of LAION, for the dCLIP of Text+Sketch",
-)
-SHAPES = {
-    B32.id: Shape(768, 12, 12, 32, 224, 512, 12, 8, 512),
-    L14.id: Shape(1024, 24, 16, 14, 224, 768, 12, 12, 768),
-    L14_336.id: Shape(1024, 24, 16, 14, 336, 768, 12, 12, 768),
-    H14.id: Shape(1280, 32, 16, 14, 224, 1024, 24, 16, 1024, "gelu"),
+    for address in (f"https://huggingface.co/{name}/resolve/{revision}/{file}",)
+    for card in (Card(name.partition("/")[2].casefold(), address, revision, file, sha256, size, licence, note),)
 }
+B32, L14, L14_336, H14 = (card for card, _ in CLIP_MODELS.values())
+SHAPES = {id_: shape for id_, (_, shape) in CLIP_MODELS.items()}
 """Sizes by card."""
 
 
-def build(shape: Shape, tensors: Mapping[str, Tensor], *, text: bool = True) -> Any:
+def build_clip(shape: Shape, tensors: Mapping[str, Tensor], *, text: bool = True) -> Any:
     """``transformers.CLIPModel`` (or the image tower alone) holding exactly ``tensors``.
 
     Raises:
@@ -150,22 +140,14 @@ def configuration(shape: Shape) -> dict[str, Any]:
     >>> configuration(SHAPES[B32.id])["vision_config"]["intermediate_size"]
     3072
     """
-    common = {"projection_dim": shape.dim, "hidden_act": shape.activation}
-    vision = {
-        "hidden_size": shape.width,
-        "intermediate_size": 4 * shape.width,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "patch_size": shape.patch,
-        "image_size": shape.side,
-    }
-    text = {
-        "hidden_size": shape.text_width,
-        "intermediate_size": 4 * shape.text_width,
-        "num_hidden_layers": shape.text_layers,
-        "num_attention_heads": shape.text_heads,
-    }
-    return {"projection_dim": shape.dim, "vision_config": common | vision, "text_config": common | text}
+
+    def tower(width: int, layers: int, heads: int) -> dict[str, Any]:
+        sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
+        return {**sizes, "num_attention_heads": heads, "projection_dim": shape.dim, "hidden_act": shape.activation}
+
+    vision = {**tower(shape.width, shape.layers, shape.heads), "patch_size": shape.patch, "image_size": shape.side}
+    text = tower(shape.text_width, shape.text_layers, shape.text_heads)
+    return {"projection_dim": shape.dim, "vision_config": vision, "text_config": text}
 
 
 @cache
@@ -198,29 +180,18 @@ DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
 
 def load_clip(card: Card, device: str = "cpu", *, text: bool = True) -> Clip:
-    """The network of a card in evaluation mode, float32, with its tokens if ``text``.
-
-    Args:
-        card: ``B32``, ``L14``, ``L14_336`` or ``H14``.
-        device: where the network runs.
-        text: False leaves the text tower unloaded, a third to a quarter of the memory.
+    """The network of a card, float32; without ``text`` the text tower, a quarter of the memory, stays unloaded.
 
     Raises:
         MissingNeed: a file is not on this machine.
         MetricError: the file's tensors are not those of the network.
     """
     tokens = read_tokens(resolve(TOKENS)) if text else None
-    return Clip(build(SHAPES[card.id], read_tensors(card), text=text), tokens, device)
+    return Clip(build_clip(SHAPES[card.id], read_tensors(card), text=text), tokens, device)
 
 
 class Clip:
-    """Both towers of a ``transformers`` model on a device; see `load_clip` for the published ones.
-
-    Args:
-        model: ``CLIPModel``, or ``CLIPVisionModelWithProjection`` for images alone.
-        tokens: a ``CLIPTokenizer``; None if no captions come.
-        device: where the network runs.
-    """
+    """Both towers: a ``CLIPModel`` and a ``CLIPTokenizer``, or a ``CLIPVisionModelWithProjection`` for images alone."""
 
     def __init__(self, model: Any, tokens: Any = None, device: str = "cpu") -> None:
         self.model = model.to(device).eval().requires_grad_(False)
@@ -236,9 +207,6 @@ class Clip:
             images: ``uint8 (H, W, 3)`` each.
             crop: which pixels the network sees; see the top of this module.
             projected: False gives the pooled class token before the projection (1024 numbers for L/14).
-
-        Raises:
-            MetricError: an image is not ``uint8 (H, W, 3)``.
         """
         import torch
 

@@ -26,7 +26,7 @@ CARD = CARDS["inception-2015-12-05"]
 DIM = 2048
 
 
-def build(tensors: Mapping[str, Tensor]) -> Any:
+def build_inception(tensors: Mapping[str, Tensor]) -> Any:
     """torchvision's layers filled with the file's tensors, in evaluation mode on the CPU; run it with `pool3`.
 
     Raises:

@@ -13,7 +13,6 @@ Images pass one at a time, so that no map depends on its neighbours.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.assets.load import load_pretrained
-from rdpbench.assets.weights import Folder, resolve
+from rdpbench.assets.weights import CardFolder, resolve
 from rdpbench.errors import MetricError
 from rdpbench.image import Image, check_image
 from rdpbench.networks.precision import exact
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Classes: TypeAlias = Literal["coco-panoptic-133", "coco-stuff-171"]
+Kind: TypeAlias = Literal["eomt", "maskformer"]
 
 NAMES: dict[Classes, dict[int, str]] = {
     "coco-panoptic-133": {0: "person", 80: "banner", 132: "rug"},
@@ -43,55 +43,42 @@ NAMES: dict[Classes, dict[int, str]] = {
 class Model:
     """A published network."""
 
-    card: Folder
-    kind: Literal["eomt", "maskformer"]
+    card: CardFolder
+    kind: Kind
     classes: Classes
     side: int = 0
     """Of the square that the network sees; 0 where ``preprocessor_config.json`` says it."""
 
 
-def _folder(name: str, files: Sequence[str], licence: str, note: str) -> Folder:
-    return Folder(
-        id=name.partition("/")[2],
-        source=f"https://huggingface.co/{name}",
-        revision="main",
-        parts=tuple((file, 0, None) for file in files),
-        licence=licence,
-        note=note,
-    )
+def _model(kind: Kind, classes: Classes, name: str, licence: str, note: str, *more: str, side: int = 0) -> Model:
+    files = tuple((file, 0, None) for file in ("config.json", "model.safetensors", *more))
+    card = CardFolder(name.partition("/")[2], f"https://huggingface.co/{name}", "main", files, licence, note)
+    return Model(card, kind, classes, side)
 
 
-EOMT_LARGE = Model(
-    _folder(
-        "tue-mps/coco_panoptic_eomt_large_640",
-        ("config.json", "model.safetensors"),
-        "MIT",
-        "EoMT (DINOv2 ViT-L) for COCO panoptic, 133 classes",
-    ),
+EOMT_LARGE = _model(
     "eomt",
     "coco-panoptic-133",
+    "tue-mps/coco_panoptic_eomt_large_640",
+    "MIT",
+    "EoMT (DINOv2 ViT-L) for COCO panoptic, 133 classes",
     side=640,
 )
-EOMT_SMALL = Model(
-    _folder(
-        "tue-mps/coco_panoptic_eomt_small_640_2x",
-        ("config.json", "model.safetensors"),
-        "MIT",
-        "EoMT (DINOv2 ViT-S) for COCO panoptic, 133 classes: quick trials",
-    ),
+EOMT_SMALL = _model(
     "eomt",
     "coco-panoptic-133",
+    "tue-mps/coco_panoptic_eomt_small_640_2x",
+    "MIT",
+    "EoMT (DINOv2 ViT-S) for COCO panoptic, 133 classes: quick trials",
     side=640,
 )
-MASKFORMER_STUFF = Model(
-    _folder(
-        "facebook/maskformer-resnet101-coco-stuff",
-        ("config.json", "model.safetensors", "preprocessor_config.json"),
-        "the page states none",
-        "MaskFormer (ResNet-101) for COCO-Stuff, 171 classes",
-    ),
+MASKFORMER_STUFF = _model(
     "maskformer",
     "coco-stuff-171",
+    "facebook/maskformer-resnet101-coco-stuff",
+    "the page states none",
+    "MaskFormer (ResNet-101) for COCO-Stuff, 171 classes",
+    "preprocessor_config.json",
 )
 
 
@@ -117,18 +104,17 @@ class Segmenter:
         with torch.inference_mode(), exact():
             planes = torch.from_numpy(np.array(image.transpose(2, 0, 1)))  # a copy: images may be read-only
             prepared = self.processor(images=planes, return_tensors="pt", device=self.device)
-            found = self.network(prepared["pixel_values"].to(self.device))
-            scores = self._scores(found, image.shape[:2])
+            scores = self._scores(self.network(prepared["pixel_values"].to(self.device)), image.shape[:2])
             classes: NDArray[np.int64] = scores.argmax(dim=0).cpu().numpy()
             return classes
 
-    def _scores(self, found: Any, size: tuple[int, ...]) -> Tensor:
+    def _scores(self, output: Any, size: tuple[int, ...]) -> Tensor:
         """Of each class at each pixel of the image, ``(classes, H, W)``."""
         import torch
         from torch.nn.functional import interpolate
 
-        odds = found.class_queries_logits[0].softmax(dim=-1)[:, :-1]  # the last is "no object"
-        masks = found.masks_queries_logits
+        odds = output.class_queries_logits[0].softmax(dim=-1)[:, :-1]  # the last is "no object"
+        masks = output.masks_queries_logits
         if self.network.config.model_type == "eomt":
             side = self.processor.size["shortest_edge"]
             masks = interpolate(masks, (side, side), mode="bilinear")
@@ -146,11 +132,11 @@ def content(height: int, width: int, side: int) -> tuple[int, int]:
     """
     from transformers.image_transforms import get_size_with_aspect_ratio
 
-    found = get_size_with_aspect_ratio((height, width), side, side)
-    return int(found[0]), int(found[1])
+    inner_height, inner_width = get_size_with_aspect_ratio((height, width), side, side)
+    return int(inner_height), int(inner_width)
 
 
-def load(model: Model, device: str = "cpu") -> Segmenter:
+def load_segmenter(model: Model, device: str = "cpu") -> Segmenter:
     """The published network from its checked files.
 
     Raises:
@@ -163,7 +149,7 @@ def load(model: Model, device: str = "cpu") -> Segmenter:
     return Segmenter(network, processor_for(model, folder), device)
 
 
-def read_network(folder: Path, kind: Literal["eomt", "maskformer"]) -> Any:
+def read_network(folder: Path, kind: Kind) -> Any:
     """The network of a folder with ``config.json`` and ``model.safetensors``, float32, all tensors used and none made.
 
     Raises:
@@ -194,6 +180,6 @@ def check_classes(config: Any, model: Model) -> None:
     if config.num_labels != count:
         raise MetricError(f"{model.card.id} has {config.num_labels} classes, and {model.classes} counts {count}")
     for index, name in NAMES[model.classes].items():
-        found = str(config.id2label.get(index, ""))
-        if found and not found.startswith("LABEL_") and not found.startswith(name):
-            raise MetricError(f"{model.card.id} calls class {index} {found!r}, and {model.classes} {name!r}")
+        label = str(config.id2label.get(index, ""))
+        if label and not label.startswith(("LABEL_", name)):
+            raise MetricError(f"{model.card.id} calls class {index} {label!r}, and {model.classes} {name!r}")

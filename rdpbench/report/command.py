@@ -51,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace, stores: Sequence[Store], how: Decoding, say: Callable[[str], None] = print) -> int:
+def report_command(
+    options: argparse.Namespace, stores: Sequence[Store], how: Decoding, say: Callable[[str], None] = print
+) -> int:
     """Make the folder and say where it is; returns the exit code.
 
     Raises:

@@ -18,16 +18,15 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdpbench import registry
 from rdpbench.errors import StoreCorrupt, UnknownName
-from rdpbench.paths import write_file
 from rdpbench.results.stats.summary import summarise
-from rdpbench.results.tables import csv_text, read_csv, text
+from rdpbench.results.tables import read_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +100,7 @@ def family(metric: str) -> str:
 
 
 @dataclass(frozen=True)
-class Number:
+class PublishedNumber:
     """One published number; the order of the fields is the order of the lines' cells, but for the first two."""
 
     dataset: str
@@ -127,7 +126,7 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Source:
+class PublishedSource:
     """Where numbers come from."""
 
     id: str
@@ -138,39 +137,11 @@ class Source:
     """What its rates count, in words."""
 
 
-CELLS = tuple(field.name for field in fields(Number))[2:]
-_ABOUT = tuple(field.name for field in fields(Source))
+CELLS = tuple(field.name for field in fields(PublishedNumber))[2:]
+ABOUT = tuple(field.name for field in fields(PublishedSource))
 
 
-def in_order(number: Number) -> tuple[Any, ...]:
-    """Sorts the lines of a file: curve by curve, along the rate."""
-    blank = -math.inf if number.bpp is None else number.bpp
-    setting = -math.inf if number.rate is None else number.rate
-    names = (number.codec, number.variant, number.protocol, number.metric, number.place)
-    return (*names, blank, setting, number.rate_field, number.value)
-
-
-def write(path: Path, numbers: Iterable[Number]) -> None:
-    """Write one file, ``<dataset>/<source>.csv``; the dataset and the source are the path's.
-
-    Raises:
-        StoreUnwritable: the folder cannot be written.
-    """
-    lines = []
-    for number in sorted(numbers, key=in_order):
-        cells = vars(number) | {name: text(getattr(number, name)) for name in ("rate", "bpp", "value")}
-        cells |= {"digitised": "yes" if number.digitised else ""}
-        lines.append([cells[name] for name in CELLS])
-    write_file(path, csv_text(KIND, VERSION, [CELLS, *lines]))
-
-
-def write_sources(path: Path, about: Iterable[Source]) -> None:
-    """Write ``sources.csv``. Raises `StoreUnwritable` if it cannot be written."""
-    lines = [list(vars(source).values()) for source in sorted(about, key=lambda source: source.id)]
-    write_file(path, csv_text(SOURCES_KIND, VERSION, [_ABOUT, *lines]))
-
-
-def read(path: Path) -> list[Number]:
+def read(path: Path) -> list[PublishedNumber]:
     """The numbers of one file.
 
     Raises:
@@ -184,15 +155,15 @@ def read(path: Path) -> list[Number]:
                 raise ValueError(f"digitised is {cells['digitised']!r}, not 'yes' or empty")
             known: dict[str, Any] = {name: float(cells[name]) if cells[name] else None for name in ("rate", "bpp")}
             known |= {"value": float(cells["value"]), "digitised": cells["digitised"] == "yes"}
-            numbers.append(Number(dataset=path.parent.name, source=path.stem, **(cells | known)))
+            numbers.append(PublishedNumber(dataset=path.parent.name, source=path.stem, **(cells | known)))
         except ValueError as error:
             raise StoreCorrupt(f"{path}:{line}: not a published number ({error}). {AGAIN}") from error
     return numbers
 
 
-def read_sources(path: Path) -> dict[str, Source]:
+def read_sources(path: Path) -> dict[str, PublishedSource]:
     """The sources by their id. Raises as `read` does."""
-    return {cells["id"]: Source(**cells) for _, cells in _read(path, SOURCES_KIND, _ABOUT)}
+    return {cells["id"]: PublishedSource(**cells) for _, cells in _read(path, SOURCES_KIND, ABOUT)}
 
 
 def _read(path: Path, kind: str, columns: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
@@ -203,44 +174,6 @@ def _read(path: Path, kind: str, columns: Sequence[str]) -> list[tuple[int, dict
         if len(line) != len(header):
             raise StoreCorrupt(f"{path}:{number}: {len(line)} cells, not {len(header)}. {AGAIN}")
     return [(number, dict(zip(header, line, strict=True))) for number, line in lines]
-
-
-def check(numbers: Sequence[Number], about: Mapping[str, Source]) -> list[str]:
-    """What is wrong with a collection, one line each; empty if nothing is.
-
-    >>> number = Number("kodak", "x", "vtm", "", "", None, "as-is", 0.1, "file", "psnr", 280.0, "Table 1", False, "")
-    >>> check([number], {"x": Source("x", "a paper", "A title", "files")})
-    ['kodak/x: vtm psnr 280 at 0.1 bpp: the value is outside 8 to 60']
-    """
-    problems = []
-    seen: dict[tuple[Any, ...], Number] = {}
-    for number in numbers:
-        words = f"{number.codec} {number.metric} {text(number.value)} at {text(number.bpp)} bpp"
-        name = f"{number.dataset}/{number.source}: {words}"
-        problems += [f"{name}: {problem}" for problem in _problems(number, about)]
-        key = (number.dataset, number.source, *in_order(number)[:-1])
-        if key in seen:
-            problems.append(f"{name}: stands there twice, also as {text(seen[key].value)}")
-        seen[key] = number
-    return problems
-
-
-def _problems(number: Number, about: Mapping[str, Source]) -> Iterable[str]:
-    if number.source not in about:
-        yield "its source is not in sources.csv"
-    if not (number.place and number.codec and number.protocol):
-        yield "place, codec or protocol is empty"
-    if number.bits_kind not in BITS:
-        yield f"bits_kind {number.bits_kind!r} is none of {', '.join(BITS)}"
-    if (number.bpp is None) != (number.bits_kind == "none"):
-        yield "a rate is missing, or stands where there is none"
-    if number.bpp is not None and not 0 < number.bpp < 24:
-        yield "the rate is not between 0 and 24 bpp"
-    kind = FAMILIES.get(family(number.metric))
-    if kind is None:
-        yield f"an unknown kind of metric; those known: {', '.join(FAMILIES)}"
-    elif not kind.low <= number.value <= kind.high:
-        yield f"the value is outside {kind.low:g} to {kind.high:g}"
 
 
 IMAGES = {
@@ -267,7 +200,7 @@ def folder() -> Path:
     return inside if inside.is_dir() else package.parent / "results" / "published"
 
 
-def numbers(dataset: str | None = None, root: Path | None = None) -> list[Number]:
+def numbers(dataset: str | None = None, root: Path | None = None) -> list[PublishedNumber]:
     """All published numbers, or those on one dataset.
 
     Raises:

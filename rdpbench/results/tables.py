@@ -101,14 +101,8 @@ def measured(frame: pd.DataFrame, name: str = "") -> Table:
     metrics = _metrics(frame)
     # Do pixels and images weigh differently anywhere?
     pooled = bool((np.abs(frame["bpp_pooled"] / frame["bpp"] - 1) > 1e-9).any())
-    header = (
-        "codec",
-        "setting",
-        "n",
-        "bpp",
-        *(["pooled bpp"] if pooled else ()),
-        *(_heading(frame, metric) for metric in metrics),
-    )
+    header = ["codec", "setting", "n", "bpp", *(["pooled bpp"] if pooled else ())]
+    header += [_heading(frame, metric) for metric in metrics]
     lines: list[tuple[Cell, ...]] = []
     notes: dict[str, None] = {}
     for _, point in frame.groupby(POINT, sort=False, dropna=False):
@@ -130,8 +124,8 @@ def measured(frame: pd.DataFrame, name: str = "") -> Table:
     if untrained(frame).any():
         names = ", ".join(dict.fromkeys(frame[untrained(frame)]["codec"]))
         notes[f"random weights, which are no results: {names}"] = None
-    title = name or _names(frame)
-    return Table(f"{title}: means over images, ± half of the 95 % interval", header, tuple(lines), tuple(notes))
+    title = name or ", ".join(dict.fromkeys(frame["dataset"]))
+    return Table(f"{title}: means over images, ± half of the 95 % interval", tuple(header), tuple(lines), tuple(notes))
 
 
 def _covers_all(line: Any) -> bool:
@@ -175,7 +169,7 @@ def at_equal_rates(points: Points, metrics: Sequence[str], name: str = "") -> li
         if there["wide"].any():
             notes.append(f"‡ interpolated between rates that differ by more than a factor of {WIDE:g}")
         how = "searched per image" if targets else "interpolated between measured points"
-        title = name or _names(lines)
+        title = name or ", ".join(dict.fromkeys(lines["dataset"]))
         tables.append(Table(f"{title} at {bpp:g} bpp, {how}", header, tuple(rows), tuple(notes)))
     return tables
 
@@ -184,9 +178,9 @@ def latency(frame: pd.DataFrame) -> Table:
     """Honest times: medians over images of the median of repeats."""
     header = ("codec", "setting", "n", "encode ms", "decode ms", "device")
     lines = []
-    for (codec, setting, device), of in frame.groupby(["codec", "setting", "device"], sort=False):
-        encode, decode = (1000 * of[name].median() for name in ("encode_s", "decode_s"))
-        texts = (codec, setting, len(of), f"{encode:.2f}", f"{decode:.2f}", device)
+    for (codec, setting, device), timed in frame.groupby(["codec", "setting", "device"], sort=False):
+        encode, decode = (f"{1000 * timed[name].median():.2f}" for name in ("encode_s", "decode_s"))
+        texts = (codec, setting, len(timed), encode, decode, device)
         lines.append(tuple(Cell(str(text)) for text in texts))
     loads = frame["load_average"]
     first = frame.iloc[0]
@@ -259,10 +253,6 @@ def markdown_text(text: str) -> str:
 
 def _metrics(frame: pd.DataFrame) -> list[str]:
     return [name for name in dict.fromkeys(frame["metric"]) if name]
-
-
-def _names(frame: pd.DataFrame) -> str:
-    return ", ".join(dict.fromkeys(frame["dataset"]))
 
 
 def _heading(frame: pd.DataFrame, metric: str) -> str:
@@ -345,42 +335,18 @@ def _ranks(points: pd.DataFrame) -> dict[str, int]:
 
 
 _MARKS = {1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
-_TEX = {
-    **{mark: f"\\{mark}" for mark in "%_&#${}"},
-    "\\": r"\textbackslash{}",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"$<$",
-    ">": r"$>$",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "·": r"$\cdot$",
-    "°": r"$^{\circ}$",
-    "−": r"$-$",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "→": r"$\rightarrow$",
-    "←": r"$\leftarrow$",
-    "∞": r"$\infty$",
-    "Δ": r"$\Delta$",
-    "λ": r"$\lambda$",
-    "σ": r"$\sigma$",
-    "µ": r"$\mu$",
-    "μ": r"$\mu$",
-    "†": r"\dag{}",
-    "‡": r"\ddag{}",
-    "§": r"\S{}",
-    "–": "--",
-    "—": "---",
-    "…": r"\dots{}",
-    "\u2018": "`",
-    "\u2019": "'",
-    "\u201c": "``",
-    "\u201d": "''",
-    "\N{NO-BREAK SPACE}": "~",
-}
+_SYMBOLS = r"""
+^ \textasciicircum{}  ~ \textasciitilde{}  < $<$  > $>$  ± $\pm$  × $\times$  · $\cdot$  ° $^{\circ}$  − $-$  ≤ $\leq$
+≥ $\geq$  ↑ $\uparrow$  ↓ $\downarrow$  → $\rightarrow$  ← $\leftarrow$  ∞ $\infty$  Δ $\Delta$  λ $\lambda$
+σ $\sigma$  µ $\mu$  μ $\mu$  † \dag{}  ‡ \ddag{}  § \S{}  – --  — ---  … \dots{}
+"""
+_QUOTES = {"\u2018": "`", "\u2019": "'", "\u201c": "``", "\u201d": "''", "\N{NO-BREAK SPACE}": "~"}
+_TEX = (
+    dict(zip(_SYMBOLS.split()[::2], _SYMBOLS.split()[1::2], strict=True))
+    | _QUOTES
+    | {mark: f"\\{mark}" for mark in "%_&#${}"}
+)
+_TEX["\\"] = r"\textbackslash{}"
 """What LaTeX writes otherwise, letter by letter: a replacement must not be replaced again."""
 
 
@@ -394,29 +360,13 @@ def latex(table: Table) -> str:
     """
     rows: list[str] = []
     for line, label, new_group in _grouped(table):
-        first = _cell(line[0]) if label else ""
-        rows += [r"\midrule"] * new_group + [_line([first, *map(_cell, line[1:])])]
-    return "\n".join(
-        [
-            r"% \usepackage{booktabs}",
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{escape(' '.join((table.caption + '.', *table.notes)))}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
-            r"\toprule",
-            _line([escape(name) for name in table.header]),
-            r"\midrule",
-            *rows,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
-def _cell(cell: Cell) -> str:
-    return _MARKS.get(cell.rank, "{}").format(escape(cell.text))
+        cells = [_MARKS.get(cell.rank, "{}").format(escape(cell.text)) for cell in line]
+        rows += [r"\midrule"] * new_group + [_line([cells[0] if label else "", *cells[1:]])]
+    head = [r"% \usepackage{booktabs}", r"\begin{table}", r"\centering"]
+    head += [rf"\caption{{{escape(' '.join((table.caption + '.', *table.notes)))}}}"]
+    head += [rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}", r"\toprule"]
+    head += [_line([escape(name) for name in table.header]), r"\midrule"]
+    return "\n".join([*head, *rows, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
 def _line(cells: list[str]) -> str:
@@ -433,14 +383,14 @@ def escape(text: str) -> str:
     >>> escape("é, 中"), len(escape("$"))
     ('é, \\texttt{U+4E2D}', 2)
     """
-    return "".join(_TEX.get(letter) or _letter(letter) for letter in " ".join(text.split("\n")))
+    return "".join(map(_letter, text.replace("\n", " ")))
 
 
 def _letter(letter: str) -> str:
-    """A letter of the encodings that LaTeX loads by itself (ASCII and Latin), or its code point."""
-    if "\x20" <= letter <= "\x7e" or ("À" <= letter <= "ž" and unicodedata.category(letter)[0] == "L"):
-        return letter
-    return rf"\texttt{{U+{ord(letter):04X}}}"
+    """As LaTeX writes it; what none of the encodings has that it loads by itself (ASCII, Latin) as its code point."""
+    latin = "À" <= letter <= "ž" and unicodedata.category(letter)[0] == "L"
+    plain = letter if "\x20" <= letter <= "\x7e" or latin else rf"\texttt{{U+{ord(letter):04X}}}"
+    return _TEX.get(letter, plain)
 
 
 _STARTS = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
@@ -514,11 +464,7 @@ def csv_text(kind: str, version: int, lines: Iterable[Sequence[object]]) -> str:
 def read_csv(path: Path, kind: str, newest: int, again: str) -> tuple[int, list[str], list[tuple[int, list[str]]]]:
     """The version of a CSV file of ours, its header, and its lines with their numbers.
 
-    Args:
-        path: the file.
-        kind: which it states.
-        newest: version that can be read.
-        again: a sentence that says how to get the file again.
+    It must state its ``kind`` and a version up to the ``newest``; errors end with ``again``, how to get the file again.
 
     Raises:
         StoreError: a file of a newer version.
@@ -539,11 +485,7 @@ def read_csv(path: Path, kind: str, newest: int, again: str) -> tuple[int, list[
 
 
 def check_version(path: Path, version: object, newest: int, again: str) -> int:
-    """A version that can be read; else what to type.
-
-    Raises:
-        StoreError: a newer version, or none.
-    """
+    """A version that can be read. Raises `StoreError` for a newer one, or none, with what to type."""
     if isinstance(version, int) and 1 <= version <= newest:
         return version
     if isinstance(version, int) and version > newest:
@@ -559,11 +501,8 @@ def times(rows: Sequence[Row], contents: Contents) -> Table | None:
     import pandas as pd
 
     by_key = {row.task_key: row for row in rows}
-    lines = []
-    for timing in contents.timings.values():
-        row = by_key.get(timing.task_key)
-        if row is not None:
-            lines.append({**vars(timing), "codec": row.codec, "setting": row.setting.words})
+    timed = [(timing, by_key.get(timing.task_key)) for timing in contents.timings.values()]
+    lines = [{**vars(timing), "codec": row.codec, "setting": row.setting.words} for timing, row in timed if row]
     return latency(pd.DataFrame(lines)) if lines else None
 
 

@@ -391,10 +391,7 @@ def codec_of(row: Row, codec: CodecSetting | Named) -> Iterator[Codec]:
 def decode_row(store: Store, row: Row, codec: CodecSetting | Named = NOBODY) -> Image:
     """Decode a row's stored bitstream as it was decoded.
 
-    Args:
-        store: where the bitstream lies.
-        row: which.
-        codec: the setting, where the command at hand names it; else what the user says of codecs (`setting_of`).
+    By ``codec``: the setting, where the command at hand names it; else what the user says of codecs (`setting_of`).
     """
     with codec_of(row, codec) as decoder:
         data = store.get_bitstream(row.bitstream_sha256)

@@ -31,7 +31,7 @@ from rdpbench.results.store.schema import Row, error_text
 from rdpbench.runners.coding import check_untouched, decode_all, decode_row
 from rdpbench.runners.execute import Done, execute
 from rdpbench.runners.pool import START_S, died, end, sender, set_up_apart, start_server
-from rdpbench.runners.verify import asked_of, decode_elsewhere
+from rdpbench.runners.verify import decode_elsewhere, trials_of
 from rdpbench.setting import Bench, CodecSetting
 
 Verdict = Literal["ok", "FAILS", "-"]
@@ -105,7 +105,7 @@ def conform(read: Callable[[Sequence[str]], Bench], typed: Sequence[str], folder
     """Check the codec that the settings name, at its middle rate point unless they name rates.
 
     Args:
-        read: composes settings (`rdpbench.config.bench.read`).
+        read: composes settings (`rdpbench.config.bench.read_bench`).
         typed: settings as for ``rdpbench run``; exactly one codec.
         folder: an empty folder for images and runs.
 
@@ -149,10 +149,10 @@ def conform(read: Callable[[Sequence[str]], Bench], typed: Sequence[str], folder
         yield Check("batches", "-", "it codes one image at a time")
     shutil.rmtree(first)
     shutil.rmtree(again)
-    asked = [question for row in rows for question in asked_of(row, (), setting)]
-    answers = decode_elsewhere(done.store, asked)
-    wrong = [f"{_of(row.row)}: {answers[row]}" for row in asked if answers[row] != row.expected]
-    note = f"{len(asked)} bitstreams give the same pixels in a fresh process, without the originals"
+    trials = [trial for row in rows for trial in trials_of(row, (), setting)]
+    answers = decode_elsewhere(done.store, trials)
+    wrong = [f"{_of(trial.row)}: {answers[trial]}" for trial in trials if answers[trial] != trial.expected]
+    note = f"{len(trials)} bitstreams give the same pixels in a fresh process, without the originals"
     yield _judged("elsewhere", wrong, note)
     smallest = min(rows, key=lambda row: row.width * row.height if row.width * row.height > 1 else 1 << 30)
     side = Side("a photograph" if facts.uses_caption else None, smallest.seed)

@@ -32,10 +32,10 @@ from rdpbench.runners import pool
 from rdpbench.runners.coding import Named, Setup, refuted
 from rdpbench.runners.plan import Plan, chunks, lines, make_plan
 from rdpbench.runners.preflight import check_contracts, check_metrics, fetch_weights
-from rdpbench.runners.search import Found, is_near, missed, search
+from rdpbench.runners.search import Nearest, is_near, missed, search
 from rdpbench.runners.sets import originals, reduce_all
 from rdpbench.runners.task import member_of, resolved, run_name, without_environment
-from rdpbench.runners.verify import asked_of, decode_elsewhere, unlike, verify
+from rdpbench.runners.verify import decode_elsewhere, trials_of, unlike, verify
 from rdpbench.runners.worker import Result
 from rdpbench.setting import Bench, CodecSetting, DataSetting
 
@@ -105,7 +105,8 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
             announce(plan, store)
         done = Done(store, plan, plan.stored)
         if not plan.idle:
-            setup = Setup(Store(store.folder.resolve()), store.new_session(), bench.device, batch_of(bench))
+            batch = 1 if bench.timing else bench.batch
+            setup = Setup(Store(store.folder.resolve()), store.new_session(), bench.device, batch)
             portions = chunks(plan.work, setup.batch)
             try:
                 made_of = resolved(bench, plan.tasks, plan.metrics)
@@ -148,11 +149,6 @@ def _reduce_sets(store: Store, plan: Plan, contents: Contents, bench: Bench) -> 
         writer.close()
 
 
-def batch_of(bench: Bench) -> int:
-    """How many images of one size are coded together; one where anything is timed."""
-    return 1 if bench.timing else bench.batch
-
-
 def workers_of(bench: Bench) -> int:
     """How many worker processes; 0 means this one. Timing takes one process alone."""
     if bench.timing:
@@ -179,36 +175,31 @@ def _write(results: Iterator[Result], done: Done, noted: Mapping[str, str], samp
             files.enter_context(contextlib.closing(file))
         shows = show_progress("", len(plan.work), "tasks")
         with shows as shown, contextlib.closing(results) as stream:  # type: ignore[type-var]
-            for result in map(_public, stream, itertools.repeat(codecs)):
+            for result in stream:
+                new = without_environment(result.row, codecs[result.row.task_key]) if result.row else None
                 # Arrays first: a row whose features were lost is scored again, the other way round is for nothing.
                 for extracted in result.features:
                     arrays.append(extracted)
                 for extracted in result.originals:
                     cached.append(extracted)
-                new = result.row
                 if new and new.status != "ok" and new.task_key in plan.changed:
                     # What was true before is not: a failure, too, takes its place.
                     writer.append({"refuted": new.task_key, "error": "a file that its codec opened changed"})
-                if record := result.record():
+                public = replace(result, row=new)
+                if record := public.record():
                     writer.append(record)
                 if new and new.status == "error":
                     errors.append(new)
                 else:
                     counts[names[new.status] if new else "scored"] += 1
                 if new and new.status == "ok":
-                    chosen.offer(result)
+                    chosen.offer(public)
                 shown.advance(failed=bool(new and new.status == "error"))
                 if writer.lines % SYNC_EVERY == 0:
                     arrays.sync()
                     writer.sync()
         verified, findings = _decoded_again(done.store, chosen.results, codecs, writer)
     return replace(done, **counts, errors=tuple(errors), findings=tuple(findings), verified=verified)
-
-
-def _public(result: Result, codecs: Mapping[str, CodecSetting]) -> Result:
-    """A result without what the environment holds."""
-    row = result.row
-    return replace(result, row=without_environment(row, codecs[row.task_key])) if row else result
 
 
 def _decoded_again(
@@ -220,19 +211,19 @@ def _decoded_again(
     values that were made of further decodes.
     """
     verified, findings = 0, []
-    asked = {
-        question: result
+    trials = {
+        trial: result
         for result in results
         if result.row
-        for question in asked_of(result.row, result.scores, codecs[result.row.task_key])
+        for trial in trials_of(result.row, result.scores, codecs[result.row.task_key])
     }
-    for question, answer in decode_elsewhere(store, list(asked)).items():
-        key, right = question.row.task_key, answer == question.expected
+    for trial, answer in decode_elsewhere(store, list(trials)).items():
+        key, right = trial.row.task_key, answer == trial.expected
         if not right:
-            findings.append(unlike(question, answer))
-        if question.decodes > 1 and not right:
-            writer.append({"scores": [vars(score) for score in refuted(asked[question].scores, findings[-1])]})
-        elif question.decodes == 1:
+            findings.append(unlike(trial, answer))
+        if trial.decodes > 1 and not right:
+            writer.append({"scores": [vars(score) for score in refuted(trials[trial].scores, findings[-1])]})
+        elif trial.decodes == 1:
             # A file that is gone, or a process that the system killed, says nothing of the codec.
             prefix = OF_THE_MACHINE if answer.startswith(OF_THE_MACHINE) else REFUTED
             wrong = {} if right else {"refuted": key, "error": error_text(prefix + findings[-1])}
@@ -291,7 +282,7 @@ def exclusive(bench: Bench) -> Iterator[None]:
 # Commands
 
 
-def run(bench: Bench, console: Console, *, encode: bool = True) -> int:
+def run_bench(bench: Bench, console: Console, *, encode: bool = True) -> int:
     """Run a command to its tables and figures; 1 if tasks failed or verification found something."""
     fetch_weights(bench)
     notes: list[str] = []
@@ -413,7 +404,7 @@ def search_dataset(bench: Bench) -> tuple[Bench, list[str]]:
     return replace(bench, grid=tuple(grid), targets=None, points=None), notes
 
 
-def _search_whole(bench: Bench, target: float) -> tuple[Found, str]:
+def _search_whole(bench: Bench, target: float) -> tuple[Nearest, str]:
     """Search for one codec on one dataset; with the name of its setting."""
     ((codec, data),) = bench.grid
     axis = axis_of(codec)

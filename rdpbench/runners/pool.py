@@ -153,7 +153,7 @@ LEAVING_S = 10.0
 """Seconds that a worker without work may take to end; threads of a codec may keep it."""
 GRACE_S = 30.0
 """By how much a worker's own alarm is later than its parent, which may be gone."""
-STILLBIRTHS = 3
+MOST_FAILED_STARTS = 3
 """Workers that may die before they are up; one may be killed by chance, all of them mean that none will start."""
 
 
@@ -180,13 +180,13 @@ def run_processes(
     pool = _Pool(setup, deque(_Chunk(list(chunk), setup.batch) for chunk in chunks), timeout)
     try:
         for _ in range(min(workers, len(chunks))):
-            pool.hire()
-        while pool.busy:
+            pool.start()
+        while pool.running:
             yield from pool.collect()
     finally:
-        for hand in list(pool.busy):
-            hand.pipe.close()
-            pool.let_go(hand)
+        for worker in list(pool.running):
+            worker.pipe.close()
+            pool.stop(worker)
 
 
 class _Chunk(NamedTuple):
@@ -197,7 +197,7 @@ class _Chunk(NamedTuple):
 
 
 @dataclass
-class _Hand:
+class _Process:
     """One worker process, and what it was given."""
 
     process: ForkServerProcess
@@ -225,13 +225,13 @@ class _Pool:
         self.setup = setup
         self.waiting = waiting
         self.timeout = timeout
-        self.busy: list[_Hand] = []
-        self.stillborn = 0
+        self.running: list[_Process] = []
+        self.failed_starts = 0
         self.tried: set[str] = set()
         """Tasks that failed once through the machine."""
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
 
-    def hire(self) -> None:
+    def start(self) -> None:
         """Start a worker and give it a chunk."""
         if not self.waiting:
             return
@@ -242,133 +242,132 @@ class _Pool:
         try:
             process.start()
             far.close()
-            hand = _Hand(process, pipe)
-            self.busy.append(hand)
+            worker = _Process(process, pipe)
+            self.running.append(worker)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self._give(hand)
+        self._give(worker)
 
     def collect(self) -> Iterator[Result]:
         """Wait for a result, a death, or the end of a task's time."""
-        places: list[Connection | int] = [hand.process.sentinel for hand in self.busy]
-        places += [hand.pipe for hand in self.busy if not hand.leaving]
-        due = min(hand.due for hand in self.busy)
+        places: list[Connection | int] = [worker.process.sentinel for worker in self.running]
+        places += [worker.pipe for worker in self.running if not worker.leaving]
+        due = min(worker.due for worker in self.running)
         ready = wait(places, None if due == math.inf else max(0.0, due - time.monotonic()))
-        for hand in list(self.busy):
-            ended = hand.process.sentinel in ready
+        for worker in list(self.running):
+            ended = worker.process.sentinel in ready
             if ended:  # its children may hold its end of the pipe
-                end(hand.pid)
-            late = not ended and time.monotonic() >= hand.due
-            if hand.leaving:
+                end(worker.pid)
+            late = not ended and time.monotonic() >= worker.due
+            if worker.leaving:
                 if ended or late:
-                    self.let_go(hand)
-            elif hand.pipe in ready or (ended and hand.pipe.poll()):
-                yield from self._take(hand)
+                    self.stop(worker)
+            elif worker.pipe in ready or (ended and worker.pipe.poll()):
+                yield from self._take(worker)
             elif ended or late:
-                yield from self._bury(hand, late=late)
+                yield from self._ended(worker, late=late)
 
-    def _take(self, hand: _Hand) -> Iterator[Result]:
+    def _take(self, worker: _Process) -> Iterator[Result]:
         """A message of a worker."""
         try:
-            pid, number, message = hand.pipe.recv()
+            pid, number, message = worker.pipe.recv()
             known = message is None or isinstance(message, (Result, Scoring, StoreError))
-            if (pid, number) != (hand.pid, hand.received) or not known:
+            if (pid, number) != (worker.pid, worker.received) or not known:
                 raise ValueError("not what this worker sends")
         except Exception as error:  # EOFError, OSError: it died; all others: a codec wrote into the pipe
-            yield from self._bury(hand, odd="" if isinstance(error, (EOFError, OSError)) else f"{error!r:.80}")
+            yield from self._ended(worker, odd="" if isinstance(error, (EOFError, OSError)) else f"{error!r:.80}")
             return
-        hand.received += 1
+        worker.received += 1
         if isinstance(message, StoreError):
             raise message
         if isinstance(message, Scoring):
-            hand.scoring = message
+            worker.scoring = message
             return
         if message is None:
-            hand.ready = True
+            worker.ready = True
         else:
-            hand.scoring = None
-            work = hand.left.popleft()
+            worker.scoring = None
+            work = worker.left.popleft()
             if _of_machine(message) and work.task.key not in self.tried:
                 self.tried.add(work.task.key)
                 self.waiting.append(_Chunk([work], 1))
             else:
                 yield message
-        if hand.left:
-            self._expect(hand)
+        if worker.left:
+            self._expect(worker)
         else:
-            self._give(hand)
+            self._give(worker)
 
-    def _expect(self, hand: _Hand) -> None:
+    def _expect(self, worker: _Process) -> None:
         """From now on its next task takes its time."""
-        limit = _limit(hand.left, hand.batch, self.timeout) if hand.ready else START_S
-        hand.due = time.monotonic() + limit if limit else math.inf
+        limit = _limit(worker.left, worker.batch, self.timeout) if worker.ready else START_S
+        worker.due = time.monotonic() + limit if limit else math.inf
 
-    def _give(self, hand: _Hand) -> None:
+    def _give(self, worker: _Process) -> None:
         chunk = self.waiting.popleft() if self.waiting else None
-        # A worker that died since its last result is found out, and buried, when its pipe is read.
+        # A worker that died since its last result is found out when its pipe is read.
         with contextlib.suppress(ConnectionError):
-            hand.pipe.send(chunk)
+            worker.pipe.send(chunk)
         if chunk:
-            hand.left, hand.batch = deque(chunk.work), chunk.batch
-            self._expect(hand)
+            worker.left, worker.batch = deque(chunk.work), chunk.batch
+            self._expect(worker)
         else:
-            hand.pipe.close()
-            hand.leaving, hand.due = True, time.monotonic() + LEAVING_S
+            worker.pipe.close()
+            worker.leaving, worker.due = True, time.monotonic() + LEAVING_S
 
-    def let_go(self, hand: _Hand) -> None:
+    def stop(self, worker: _Process) -> None:
         """End a worker."""
-        end(hand.pid)
-        hand.process.join()
-        self.busy.remove(hand)
+        end(worker.pid)
+        worker.process.join()
+        self.running.remove(worker)
 
-    def _bury(self, hand: _Hand, *, late: bool = False, odd: str = "") -> Iterator[Result]:
+    def _ended(self, worker: _Process, *, late: bool = False, odd: str = "") -> Iterator[Result]:
         """A worker died over the first task it had left: that one failed, the others go to a new worker.
 
         If it coded images together it may have been over another one: all of them go, one by one.
         """
         if late or odd:
-            end(hand.pid)
-        hand.process.join(LEAVING_S)
-        exitcode = hand.process.exitcode
-        self.let_go(hand)
-        hand.pipe.close()
+            end(worker.pid)
+        worker.process.join(LEAVING_S)
+        exitcode = worker.process.exitcode
+        self.stop(worker)
+        worker.pipe.close()
         late = late or exitcode == -signal.SIGALRM
         outside = not late and not odd and was_killed(exitcode)
-        how = f"the {'process' if hand.scoring else 'worker process'} died"
-        how += f"{' over this metric' if hand.scoring else ''}: {died(exitcode)}"
+        how = f"the {'process' if worker.scoring else 'worker process'} died"
+        how += f"{' over this metric' if worker.scoring else ''}: {died(exitcode)}"
         if late:
-            limit = _limit(hand.left, 1, self.timeout) if hand.ready else START_S
+            limit = _limit(worker.left, 1, self.timeout) if worker.ready else START_S
             how = (
                 f"no result within {limit:g} seconds: its worker, and what that had started, was ended. "
                 "timeout=SECONDS gives each task more, or less; retry_failed=true tries it again"
             )
         elif odd:
             how = f"something else than results came from the worker process: {odd}"
-        if not hand.ready:
-            self.stillborn += 1
-            if self.stillborn >= STILLBIRTHS:
+        if not worker.ready:
+            self.failed_starts += 1
+            if self.failed_starts >= MOST_FAILED_STARTS:
                 raise WorkerError(f"worker processes do not start: {how}. workers=0 runs in this process, and says why")
-        elif outside and hand.left[0].task.key not in self.tried:
-            self.tried.add(hand.left[0].task.key)
-            hand.batch = 1
-        elif hand.scoring:
+        elif outside and worker.left[0].task.key not in self.tried:
+            self.tried.add(worker.left[0].task.key)
+            worker.batch = 1
+        elif worker.scoring:
             # The metric of the user's that it died over has no value, and the row stays.
-            unscored = replace(hand.scoring.unscored, error=f"{OF_THE_MACHINE}{how}" if outside else how)
-            yield replace(hand.scoring.sofar, scores=(*hand.scoring.sofar.scores, unscored))
-            if rest := _rest(hand.left.popleft(), hand.scoring):
-                hand.left.appendleft(rest)
-        elif hand.batch > 1:
-            hand.batch = 1
+            unscored = replace(worker.scoring.unscored, error=f"{OF_THE_MACHINE}{how}" if outside else how)
+            yield replace(worker.scoring.sofar, scores=(*worker.scoring.sofar.scores, unscored))
+            if rest := _other_metrics(worker.left.popleft(), worker.scoring):
+                worker.left.appendleft(rest)
+        elif worker.batch > 1:
+            worker.batch = 1
         else:
-            victim = hand.left.popleft()
             again = f"{OF_THE_MACHINE}{how}, twice over this image; the next call tries it again"
-            yield failed(victim.task, self.setup, again if outside else how)
-        if hand.left:
-            self.waiting.appendleft(_Chunk(list(hand.left), hand.batch))
-        self.hire()
+            yield failed(worker.left.popleft().task, self.setup, again if outside else how)
+        if worker.left:
+            self.waiting.appendleft(_Chunk(list(worker.left), worker.batch))
+        self.start()
 
 
-def _rest(work: Work, scoring: Scoring) -> Work | None:
+def _other_metrics(work: Work, scoring: Scoring) -> Work | None:
     """What is left to do for that task: the other metrics, from its stored bitstream."""
     done = {scoring.unscored.metric, *(score.metric for score in scoring.sofar.scores)}
     metrics, features, originals = (
@@ -420,7 +419,7 @@ def _set_alarm(left: Sequence[Work], batch: int, timeout: float | None) -> None:
 
 
 PRELOAD = ("PIL.Image", "rdpbench.runners.worker")
-"""What every worker imports; heavier modules come from the ``preload`` of the codecs and metrics at hand."""
+"""What every worker imports; heavier modules come from the ``preload`` of the codecs and metrics at worker."""
 
 
 def start_server(preload: Sequence[str] = ()) -> None:

@@ -28,11 +28,7 @@ LARGE = 1_000_000_000
 
 
 def check_contracts(bench: Bench) -> None:
-    """Stop with one message if a codec, metric or dataset of the user's is not what it must be.
-
-    Raises:
-        ConfigError: all that is missing or odd, each with what to write.
-    """
+    """Raise `ConfigError` if a codec, metric or dataset of the user's is not what it must be: all that is odd."""
     faults: list[str] = []
     for codec in bench.codecs:
         if registry.own_place("codec", codec.use):
@@ -51,11 +47,7 @@ def check_contracts(bench: Bench) -> None:
 
 
 def check_needs(bench: Bench) -> None:
-    """Stop with one message if a codec or dataset lacks something.
-
-    Raises:
-        MissingNeed: all that is missing, each with what to type.
-    """
+    """Raise `MissingNeed` if a codec or dataset lacks something: all that is missing, each with what to type."""
     lines: list[str] = []
     for codec in bench.codecs:
         lines += _lacks(f"codec {codec.name}", facts(codec).needs) or _lacks(
@@ -73,17 +65,14 @@ def weights_of(bench: Bench, codec: CodecSetting) -> list[Need]:
     axis = axis_of(codec)
     rates: Iterable[float | None] = [None]
     if axis is not None:
-        rates = axis.points if bench.targets else dict.fromkeys(setting.rate for setting, _ in points(bench, codec))
+        listed = axis.points or axis.values
+        rates = listed if bench.targets else dict.fromkeys(setting.rate for setting, _ in points(bench, codec))
     needs = [need for rate in rates for need in needs_of_built(build(codec, rate))]
     return [need for need in dict.fromkeys(needs) if need not in facts(codec).needs]
 
 
 def check_downloads(bench: Bench) -> None:
-    """Stop if a dataset would have to be downloaded and may not be, or is too large to come unasked.
-
-    Raises:
-        MissingNeed: how to get each.
-    """
+    """Raise `MissingNeed` if a dataset would have to be downloaded and may not be, or is too large to come unasked."""
     for data in bench.datasets:
         dataset = dataset_of(data)
         missing = getattr(dataset, "missing", None)
@@ -112,11 +101,7 @@ def check_device(device: str) -> None:
 
 
 def check_decodes(bench: Bench) -> None:
-    """Stop if decodes of one bitstream are to be compared, and a codec's decoder draws and takes no seed.
-
-    Raises:
-        ConfigError: which codec, why, and what to do.
-    """
+    """Raise `ConfigError` if decodes of a bitstream are compared, and a codec's decoder draws but takes no seed."""
     if bench.decodes > 1 or any(decodes_of(name) for name in bench.metrics):
         for codec in bench.codecs:
             is_stochastic(codec)
@@ -171,12 +156,7 @@ def fitting(bench: Bench, metrics: Sequence[str], tasks: Sequence[Task]) -> tupl
 
 
 def check_metrics(bench: Bench) -> None:
-    """Stop if a metric could not be computed, for commands that code before they plan with metrics.
-
-    Raises:
-        MissingNeed: a metric lacks packages, weights or its own reference set.
-        ConfigError: the images cannot serve it.
-    """
+    """Raise if a metric could not be computed, for commands that code before they plan with metrics."""
     metrics, _ = choose_metrics(bench)
     fitting(bench, metrics, tuple(list_tasks(bench)))
 

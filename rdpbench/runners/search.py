@@ -28,7 +28,7 @@ MOST = 160
 
 
 @dataclass(frozen=True)
-class Found:
+class Nearest:
     """The nearest setting that a search tried."""
 
     setting: float
@@ -86,7 +86,7 @@ def is_whole(axis: Rate, attempts: int) -> bool:
     return attempts >= min(count(axis), GRID + 1)
 
 
-def missed(codec: str, where: str, field: str, target: float, tolerance: float, found: Found) -> str:
+def missed(codec: str, where: str, field: str, target: float, tolerance: float, found: Nearest) -> str:
     """What is said of a target that is out of range."""
     return (
         f"no setting of {codec} is within {100 * tolerance:g} % of {target:g} bpp for {where}; "
@@ -94,14 +94,14 @@ def missed(codec: str, where: str, field: str, target: float, tolerance: float, 
     )
 
 
-def search(axis: Rate, target: float, measure: Callable[[float], float], tolerance: float = TOLERANCE) -> Found:
+def search(axis: Rate, target: float, measure: Callable[[float], float], tolerance: float = TOLERANCE) -> Nearest:
     """Find the setting whose rate is nearest to ``target`` (bpp); ``measure`` gives the rate at a setting.
 
     What is found is within the tolerance, or the nearest of the whole range. A tolerance above `TOLERANCE` finds what
     that finds: it changes what is called out of range, not what is coded.
 
     >>> search(Rate("quality", 1, 100), 0.25, lambda quality: quality / 100)
-    Found(setting=25, bpp=0.25, attempts=8)
+    Nearest(setting=25, bpp=0.25, attempts=8)
     """
     return _Search(axis, target, measure, min(tolerance, TOLERANCE)).run()
 
@@ -115,7 +115,7 @@ class _Search:
         self._target, self._measure, self._tolerance = target, measure, tolerance
         self._rates: dict[int, float] = {}
 
-    def run(self) -> Found:
+    def run(self) -> Nearest:
         # A target just below the lowest rate needs no look at the highest.
         if self._rate(0) <= self._target or not self._reached():
             if self._straddles(0, self._last):
@@ -123,7 +123,7 @@ class _Search:
             if not self._reached():
                 self._look_at_all()
         best = self._nearest()
-        return Found(self._at(best), self._rates[best], len(self._rates))
+        return Nearest(self._at(best), self._rates[best], len(self._rates))
 
     def _rate(self, k: int) -> float:
         if k not in self._rates:

@@ -106,17 +106,10 @@ def values(names: Sequence[str], sample: Sample, protocol: str, classes: str | N
 
 
 def lacking(what: str, classes: str | None, dataset: Dataset, entries: Sequence[Entry], partial: bool) -> str:
-    """Why a dataset's images cannot serve a metric that takes something beside them, and how to give it.
+    """Why a dataset's images cannot serve a metric that takes ``captions`` or ``labels``; empty if they can.
 
-    Args:
-        what: ``captions`` or ``labels``.
-        classes: the list that label maps must count; None takes any.
-        dataset: the set.
-        entries: its images.
-        partial: are images without it left out of the metric? Wrong label maps never are.
-
-    Returns:
-        One line; empty if the metric can be computed.
+    Label maps must count ``classes``, None takes any. With ``partial``, images without one are left out of the metric;
+    wrong label maps never are.
     """
     faults = {entry.sample.id: why for entry in entries if (why := _fault(what, entry, classes))}
     absent = [image for image, why in faults.items() if why in ABSENT]
@@ -187,7 +180,7 @@ def reference_arrays(name: str, metric: type[SetMetric], device: str) -> Sequenc
     here = store.places(kind(metric.features))
     todo = [entry for entry, of_entry in zip(entries, subjects, strict=True) if of_entry not in here]
     if todo:
-        extractor, writer = Extractor(device), store.writer(new_session())
+        extractor, writer = FeatureExtractor(device), store.writer(new_session())
         try:
             with (
                 show_progress("", len(todo), "images") as shown,
@@ -258,7 +251,7 @@ class StoredArrays:
         return {key: subject(set_metric(name).features, pixels, sample) for key, name in self.names.items()}
 
 
-class Extractor:
+class FeatureExtractor:
     """Networks of a worker, each built at its first image."""
 
     def __init__(self, device: str) -> None:
@@ -314,17 +307,14 @@ def jackknife(
     """95 % interval of a set metric over images: delete-a-block jackknife (Shao and Tu, 1995).
 
     The bootstrap draws images twice, which biases distances between sets: an image equals itself. Leaving out a tenth
-    does not. Blocks are drawn once, by a fixed seed.
-
-    A metric's least number of images is about its value. The values without a block serve only to see how far images
-    move it, and may be of fewer images.
+    does not. Blocks are drawn once, by a fixed seed; values without one may be of fewer images than the metric needs.
 
     Args:
         metric: computes a value from two sets; with ``left_out``, all blocks in one pass.
-        reference: arrays of the other side; image by image those of the same images, if ``paired``.
-        distorted: arrays of the reconstructions; all rows of an image stay together.
+        reference: arrays of the other side, one an image; of the same images, which are left out too, if ``paired``.
+        distorted: arrays of the reconstructions.
         value: the metric of all images; the middle of the interval, where the metric has no bounds.
-        paired: leave the same images out of the reference.
+        paired: is the reference of the same images?
         bounds: the range of the metric's values.
 
     Returns:

@@ -14,7 +14,7 @@ from typing import Any
 from rdpbench import registry
 from rdpbench.assets.hashes import file_facts
 from rdpbench.codecs.contract import configuration_of
-from rdpbench.datasets.captions.models import Settings
+from rdpbench.datasets.captions.models import CaptionSettings
 from rdpbench.datasets.captions.sources import Caption, captions_of, parse, survey
 from rdpbench.datasets.contract import Dataset, Pin, dataset_of
 from rdpbench.datasets.index import Entry, index, notes
@@ -27,18 +27,18 @@ from rdpbench.provenance import as_typed
 from rdpbench.results.store.keys import (
     axis_of,
     build_at,
+    codec_identity,
     definition,
     device_of,
     facts,
-    identity,
-    identity_of_all,
+    identity_at,
     key_of,
     metric_identity,
     sha256_of,
     single_point,
 )
 from rdpbench.results.store.schema import AS_RAN, Measure, Member, Place, Row, Status
-from rdpbench.runners.search import Found, is_near, missed
+from rdpbench.runners.search import Nearest, is_near, missed
 from rdpbench.setting import Bench, CodecSetting, DataSetting, Setting, thin
 
 
@@ -138,7 +138,7 @@ def list_tasks(bench: Bench) -> Iterator[Task]:
         for labelled, captions in _captioned(bench, codec, dataset, entries):
             for setting, seed in points(bench, codec):
                 # A rate outside the range stops the plan, not the run.
-                coder = identity(codec, setting.rate) if setting.target is None else identity_of_all(codec)
+                coder = identity_at(codec, setting)
                 for number, entry in enumerate(entries):
                     caption = captions.get(entry.sample.id)
                     text = caption.text if caption else None
@@ -191,7 +191,7 @@ def _captions_for(bench: Bench, source: str, dataset: Dataset, entries: Sequence
         ConfigError: no such source, or images without a caption.
         MissingNeed: a list or a model that is not here, and may not or cannot be downloaded.
     """
-    parsed, settings = parse(source), Settings(device=bench.device)
+    parsed, settings = parse(source), CaptionSettings(device=bench.device)
     if bench.dry or not bench.download:
         cost = survey(parsed, entries, dataset=dataset.name, settings=settings)
         if cost.lacks:
@@ -302,7 +302,7 @@ def judged(row: Row, tolerance: float) -> Row:
     assert row.bpp is not None
     if is_near(row.bpp, row.target_bpp, tolerance):
         return row if row.status == "ok" else replace(row, status="ok", error="", tolerance=tolerance)
-    nearest = Found(row.rate, row.bpp, row.attempts)
+    nearest = Nearest(row.rate, row.bpp, row.attempts)
     error = missed(row.codec, f"image {row.image}", row.rate_field, row.target_bpp, tolerance, nearest)
     return replace(row, status="out_of_range", error=error, tolerance=tolerance)
 
@@ -321,7 +321,7 @@ def configuration(setting: CodecSetting, rate: float | None) -> str:
     Only the first tell two editions of a codec from one another: a target that is searched may end at another rate, and
     thus with other steps or weights, in each image. As JSON; without a rate at the lowest.
     """
-    keyed: dict[str, Any] = json.loads(identity(setting, rate))["options"]
+    keyed: dict[str, Any] = json.loads(codec_identity(setting, rate))["options"]
     whole = json.loads(json.dumps(configuration_of(build_at(setting, rate)), default=str))
     ran = {name: value for name, value in whole.items() if name not in keyed or keyed[name] != value}
     return json.dumps({**keyed, **({AS_RAN: ran} if ran else {})})

@@ -7,10 +7,11 @@ pixels from the bytes alone; where values were made of several decodes of a bits
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import random
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -24,7 +25,7 @@ from rdpbench.results.store.log import load_arrays, read_part
 from rdpbench.results.store.schema import OF_THE_MACHINE, Row, Score, error_text
 from rdpbench.results.store.store import Contents, Store
 from rdpbench.runners.coding import NOBODY, Named, decode_row, fingerprint, further_of, noted, setting_of
-from rdpbench.runners.pool import START_S, died, end, limit_s, sender, set_up_apart, start_server, was_killed
+from rdpbench.runners.pool import LEAVING_S, START_S, died, end, limit_s, sender, set_up_apart, start_server, was_killed
 from rdpbench.setting import CodecSetting
 
 
@@ -50,66 +51,71 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
     """
     findings: list[str] = []
     for path in sorted(store.parts.glob("*.jsonl")):
-        try:
+        with _noting(findings):
             part = read_part(path)
-        except StoreError as error:
-            findings.append(str(error))
-        else:
             if not part.closed:
-                end = "ends inside a record" if part.cut else "has no closing line"
                 findings.append(
-                    f"{path} {end}: it is still being written, its writer was killed, or it was cut; "
-                    f"{len(part.records)} records are whole. The command that made it does what is missing"
+                    f"{path} {'ends inside a record' if part.cut else 'has no closing line'}: it is still being "
+                    f"written, its writer was killed, or it was cut; {len(part.records)} records are whole. The "
+                    "command that made it does what is missing"
                 )
     findings += [f"{path} is missing" for path in store.missing_files()]
-    try:
+    contents = Contents()
+    with _noting(findings):
         contents = store.read()
-    except StoreError as error:
-        if str(error) not in findings:
-            findings.append(str(error))
-        contents = Contents()
     findings += [line for line in store.damaged_notes(contents.sessions) if not any(line in told for told in findings)]
     good = [row for row in contents.rows.values() if row.status == "ok"]
     intact: list[Row] = []
     for row in good:
-        try:
+        with _noting(findings, f"{row.point}, {row.image}: "):
             store.get_bitstream(row.bitstream_sha256)
             intact.append(row)
-        except StoreError as error:
-            findings.append(f"{row.point}, {row.image}: {error}")
-    images = _check_images(good, findings)
-    findings += _damaged_features(store)
-    chosen = intact if sample is None else random.Random(seed).sample(intact, min(sample, len(intact)))  # noqa: S311
-    by_task: dict[str, list[Score]] = {}
+    images = {(row.path, row.protocol, row.pixel_sha256): row for row in good}.values()
+    for row in images:
+        with _noting(findings, f"image {row.image}: "):
+            sha256, was = pixel_sha256(load_under(row.protocol, Path(row.path)).pixels), row.pixel_sha256
+            if sha256 != was:
+                line = f"image {row.image} changed: {row.path} has pixels {sha256[:12]}, coded were {was[:12]}"
+                findings.append(line)
+    for kind in store.features.kinds():
+        with _noting(findings):
+            places = store.features.places(kind)
+            load_arrays(places, [*places])  # checks them
+    by_task: dict[str, list[Score]] = defaultdict(list)
     for score in contents.scores.values():
-        by_task.setdefault(score.task_key, []).append(score)
-    asked, undecoded = _asked(chosen, by_task, named)
-    answers = decode_elsewhere(store, asked)
-    wrong = [question for question in asked if answers[question] != question.expected]
-    findings += [unlike(question, answers[question]) for question in wrong]
-    refuted = dict.fromkeys(question.row.task_key for question in wrong if question.decodes == 1)
-    keys = (question.row.task_key for question in asked if question.decodes == 1)
-    decoded = tuple(key for key in keys if key not in refuted)
-    return Verified(tuple(findings), len(good), images, decoded, tuple(refuted), tuple(undecoded))
-
-
-def _asked(rows: Iterable[Row], by_task: Mapping[str, Sequence[Score]], named: Named) -> tuple[list[Asked], list[str]]:
-    """What is decoded, and why the rest is not."""
-    asked: list[Asked] = []
+        by_task[score.task_key].append(score)
+    trials: list[Trial] = []
     undecoded: Counter[str] = Counter()
-    for row in rows:
+    for row in intact if sample is None else random.Random(seed).sample(intact, min(sample, len(intact))):  # noqa: S311 (no secret)
         try:
             setting = setting_of(row, named)
         except (RdpbenchError, ValueError) as error:
             undecoded[f"{row.codec}: {error}"] += 1
         else:
             typed = setting if setting.use not in registry.BUILTIN["codec"] else named
-            asked += asked_of(row, by_task.get(row.task_key, ()), typed)
-    return asked, [f"{count} bitstreams of {why}" for why, count in undecoded.items()]
+            trials += trials_of(row, by_task[row.task_key], typed)
+    answers = decode_elsewhere(store, trials)
+    wrong = [trial for trial in trials if answers[trial] != trial.expected]
+    findings += [unlike(trial, answers[trial]) for trial in wrong]
+    refuted = dict.fromkeys(trial.row.task_key for trial in wrong if trial.decodes == 1)
+    keys = (trial.row.task_key for trial in trials if trial.decodes == 1)
+    decoded = tuple(key for key in keys if key not in refuted)
+    reasons = tuple(f"{count} bitstreams of {why}" for why, count in undecoded.items())
+    return Verified(tuple(findings), len(good), len(images), decoded, tuple(refuted), reasons)
+
+
+@contextlib.contextmanager
+def _noting(findings: list[str], where: str = "") -> Iterator[None]:
+    """An error inside is a finding, once."""
+    try:
+        yield
+    except RdpbenchError as error:
+        if f"{where}{error}" not in findings:
+            findings.append(f"{where}{error}")
 
 
 @dataclass(frozen=True)
-class Asked:
+class Trial:
     """What is decoded in a fresh process, and what must come out."""
 
     row: Row
@@ -121,23 +127,23 @@ class Asked:
     """What decodes it, as for `decode_row`."""
 
 
-def asked_of(row: Row, scores: Iterable[Score], codec: CodecSetting | Named = NOBODY) -> Iterator[Asked]:
+def trials_of(row: Row, scores: Iterable[Score], codec: CodecSetting | Named = NOBODY) -> Iterator[Trial]:
     """What there is to check of a row: its reconstruction, and the further decodes that its values were made of."""
-    yield Asked(row, 1, row.reconstruction_sha256, codec)
+    yield Trial(row, 1, row.reconstruction_sha256, codec)
     if further := noted(scores):
-        yield Asked(row, *further, codec)
+        yield Trial(row, *further, codec)
 
 
-def decode_elsewhere(store: Store, asked: Sequence[Asked]) -> dict[Asked, str]:
+def decode_elsewhere(store: Store, trials: Sequence[Trial]) -> dict[Trial, str]:
     """Decode stored bitstreams in a fresh process; the hash of their pixels, or what went wrong, for each.
 
     The process is a new child of the fork server, which never saw an image: what is not in the bytes is not there.
     """
-    answers: dict[Asked, str] = {}
-    if not asked:
+    answers: dict[Trial, str] = {}
+    if not trials:
         return answers
     # Last first: a bitstream that needs what an earlier one left in its decoder does not find it.
-    left, tried = list(reversed(asked)), set()
+    left, tried = list(reversed(trials)), set()
     start_server()
     context = multiprocessing.get_context("forkserver")
     while left:
@@ -155,6 +161,7 @@ def decode_elsewhere(store: Store, asked: Sequence[Asked]) -> dict[Asked, str]:
                 if near not in ready and not near.poll():
                     raise EOFError
                 answers[left[0]] = near.recv()[2]
+                left.pop(0)
             except (EOFError, OSError):
                 process.join()
                 killed = bool(ready) and was_killed(process.exitcode)
@@ -163,10 +170,8 @@ def decode_elsewhere(store: Store, asked: Sequence[Asked]) -> dict[Asked, str]:
                     break
                 how = f"the decoding process died: {died(process.exitcode)}"
                 how = how if ready else f"no answer within {limit:g} seconds"
-                answers[left[0]] = f"{OF_THE_MACHINE}{how}" if killed else how
-                left.pop(0)
+                answers[left.pop(0)] = f"{OF_THE_MACHINE}{how}" if killed else how
                 break
-            left.pop(0)
         near.close()
         process.join(LEAVING_S)
         if process.is_alive() and process.pid is not None:  # threads of a codec keep it
@@ -175,21 +180,17 @@ def decode_elsewhere(store: Store, asked: Sequence[Asked]) -> dict[Asked, str]:
     return answers
 
 
-LEAVING_S = 10.0
-"""Seconds that a process may take to end when it has answered all."""
-
-
-def _decode_all(pipe: Connection, store: Store, asked: Sequence[Asked]) -> None:
-    """The fresh process: a hash of pixels or an error for each of what is asked."""
+def _decode_all(pipe: Connection, store: Store, trials: Sequence[Trial]) -> None:
+    """The fresh process: a hash of pixels or an error for each."""
     set_up_apart()
     send = sender(pipe)
-    for question in asked:
-        row, codec = question.row, question.codec
+    for trial in trials:
+        row, codec = trial.row, trial.codec
         try:
-            if question.decodes == 1:
+            if trial.decodes == 1:
                 answer = pixel_sha256(decode_row(store, row, codec))
             else:
-                answer = fingerprint(further_of(store, row, question.decodes, codec))
+                answer = fingerprint(further_of(store, row, trial.decodes, codec))
         except StoreError as error:
             answer = f"{OF_THE_MACHINE}{error}"
         except Exception as error:
@@ -197,34 +198,9 @@ def _decode_all(pipe: Connection, store: Store, asked: Sequence[Asked]) -> None:
         send(answer)
 
 
-def _damaged_features(store: Store) -> list[str]:
-    findings = []
-    for kind in store.features.kinds():
-        try:
-            places = store.features.places(kind)
-            load_arrays(places, [*places])  # checks them
-        except StoreError as error:
-            findings.append(str(error))
-    return findings
-
-
-def _check_images(rows: Iterable[Row], findings: list[str]) -> int:
-    images = {(row.path, row.protocol, row.pixel_sha256): row for row in rows}
-    for row in images.values():
-        try:
-            sha256 = pixel_sha256(load_under(row.protocol, Path(row.path)).pixels)
-        except RdpbenchError as error:
-            findings.append(f"image {row.image}: {error}")
-            continue
-        if sha256 != row.pixel_sha256:
-            was = row.pixel_sha256[:12]
-            findings.append(f"image {row.image} changed: {row.path} has pixels {sha256[:12]}, coded were {was}")
-    return len(images)
-
-
-def unlike(question: Asked, answer: str) -> str:
+def unlike(trial: Trial, answer: str) -> str:
     """The finding for a bitstream that does not give the recorded pixels."""
-    row, last = question.row, question.decodes - 1
+    row, last = trial.row, trial.decodes - 1
     which = f"{row.bitstream_sha256[:12]}{f', decodes 1 to {last},' if last else ''}"
     why = "" if files_now(row.files) else "; a file of its codec changed since, or is gone"
     return f"{row.point}, {row.image}: bitstream {which} decodes to other pixels: {answer}{why}"

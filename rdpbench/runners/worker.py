@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple, TypeVar
 
@@ -55,7 +56,7 @@ from rdpbench.runners.coding import (
     opened_by,
     side_of,
 )
-from rdpbench.runners.sets import Extractor, values
+from rdpbench.runners.sets import FeatureExtractor, values
 from rdpbench.runners.task import Task, Work, new_row
 
 
@@ -170,7 +171,7 @@ class Worker:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.extractor = Extractor(setup.device)
+        self.extractor = FeatureExtractor(setup.device)
         self._most = sys.maxsize
         """Images that fit into memory together; learned from what did not."""
         self._originals: OrderedDict[str, _Original] = OrderedDict()
@@ -299,7 +300,7 @@ class _Measurement:
             counts = {name: decodes_of(name) for name in work.metrics}
             copies = Lender(reconstruction, "reconstruction")
             for name in work.metrics:
-                if not counts[name] and (pair := self._try(name, lambda: self._score(name, original, copies))):  # noqa: B023 (called at once)
+                if not counts[name] and (pair := self._try(name, partial(self._score, name, original, copies))):
                     self._add(name, *pair)
             if several := {name: count for name, count in counts.items() if count}:
                 self._score_decodes(several, self.coded, reconstruction)
@@ -324,8 +325,7 @@ class _Measurement:
         """Arrays for set metrics."""
         extract, task = self.worker.extractor.extract, self.task
         arrays = (
-            self._try(name, lambda: extract(name, image, pixels, task.entry.sample, task.protocol))  # noqa: B023 (called at once)
-            for name in names
+            self._try(name, partial(extract, name, image, pixels, task.entry.sample, task.protocol)) for name in names
         )
         return tuple(array for array in arrays if array)
 
@@ -372,7 +372,7 @@ class _Measurement:
 
         for name, count in counts.items():
             images = [reconstruction, *further[: count - 1]]
-            value = self._try(name, lambda: score(name, images))  # noqa: B023 (called at once)
+            value = self._try(name, partial(score, name, images))
             if value is not None:
                 self._add(name, value, note_of(images[1:]))
 

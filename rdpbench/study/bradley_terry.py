@@ -219,12 +219,3 @@ def _clustered(gradients: Floats, cluster: Integers) -> Floats | None:
     np.add.at(sums, place, gradients)
     products: Floats = sums.T @ sums * (count / (count - 1))
     return products
-
-
-def share(scores: Sequence[float] | Floats, item: int, other: int) -> float:
-    """Share of those who decide for an item over another, by its score.
-
-    >>> round(share([0.5, -0.5], 0, 1), 3)
-    0.731
-    """
-    return 1 / (1 + math.exp(float(scores[other]) - float(scores[item])))

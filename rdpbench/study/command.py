@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     read.add_argument("--keep-failed", action="store_true", help="count raters who missed catch trials, too")
 
 
-def run(options: argparse.Namespace, console: Console) -> int:
+def study_command(options: argparse.Namespace, console: Console) -> int:
     """Export or import; 1 if votes give no scores.
 
     Raises:

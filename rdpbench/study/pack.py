@@ -40,7 +40,7 @@ from rdpbench.results.stats.points import Where, meaning, titles
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Contents, Store, reconstruction_path
 from rdpbench.setting import Setting
-from rdpbench.study.votes import Asked, Key, Shown, write_key
+from rdpbench.study.votes import Key, ShownImage, ShownTrial, write_key
 
 # Which reconstructions
 
@@ -118,7 +118,7 @@ def choose(
     settings = {name: _by_setting(of_codec[name]) for name in names}
     rates, nearest, shared = _match(settings, targets, images, tolerance)
     nearest = {place: _of_images(setting, shared) for place, setting in nearest.items()}
-    chosen = {(one.row.image, rate, name): one for (name, rate), setting in nearest.items() for one in setting}
+    chosen = {(s.row.image, rate, name): s for (name, rate), setting in nearest.items() for s in setting}
     where = Where.of(stimuli[0].row)
     notes = [
         f"{name} at {rate:g} bpp: {setting[0].row.setting.words}, {_mean(setting):.4f} bpp"
@@ -432,18 +432,18 @@ def _key(
     chosen: Chosen, wanted: Wanted, plan: Sequence[Sequence[Trial]], files: Mapping[Any, str], names: Sequence[str]
 ) -> Key:
     better = chosen.better
-    shown: dict[str, Shown] = {}
+    shown: dict[str, ShownImage] = {}
     for place, stimulus in chosen.stimuli.items():
         row, (image, target, codec) = stimulus.row, place
         scores = {name: stimulus.scores[name] for name in better}
-        shown[files[place]] = Shown(codec, target, row.setting.words, image, float(row.bpp or 0), scores)
-    trials: dict[str, Asked] = {}
+        shown[files[place]] = ShownImage(codec, target, row.setting.words, image, float(row.bpp or 0), scores)
+    trials: dict[str, ShownTrial] = {}
     numbered = ((number, trial) for number, sheet in enumerate(plan, start=1) for trial in sheet)
     for name, (number, trial) in zip(names, numbered, strict=True):
         both = trial.pair.places if trial.pair else (("copy", trial.image), ("spoiled", trial.image))
         left, right = (files[subject] for subject in (reversed(both) if trial.swapped else both))
         catch = ("right" if trial.swapped else "left") if trial.catch else ""
-        trials[name] = Asked(number, trial.image, left, right, catch)
+        trials[name] = ShownTrial(number, trial.image, left, right, catch)
     key = Key(
         study="",
         title=wanted.title,

@@ -19,11 +19,8 @@ from rdpbench.results import tables
 from rdpbench.results.stats.bootstrap import Interval, mean
 from rdpbench.results.stats.points import meaning
 from rdpbench.results.tables import Cell, Table, cell
-from rdpbench.study.bradley_terry import FIRST, SECOND, TIE, Comparisons, Fit, fit, groups, share
-from rdpbench.study.votes import Key, Sheet, Shown, Vote
-
-CAUGHT = 0.75
-"""Share of the catch trials that a rater must have right."""
+from rdpbench.study.bradley_terry import FIRST, SECOND, TIE, Comparisons, Fit, fit, groups
+from rdpbench.study.votes import Key, Sheet, ShownImage, Vote
 
 
 @dataclass(frozen=True)
@@ -52,8 +49,8 @@ class Choice:
     """A vote on a pair, with what the key knows of both."""
 
     rater: str
-    first: Shown
-    second: Shown
+    first: ShownImage
+    second: ShownImage
     outcome: int
 
 
@@ -88,7 +85,7 @@ class Scored:
     """Share of votes for the left side, of raters who passed."""
 
 
-def score(key: Key, sheets: Sequence[Sheet], *, least: float = CAUGHT, keep_failed: bool = False) -> Scored:
+def score(key: Key, sheets: Sequence[Sheet], *, least: float = 0.75, keep_failed: bool = False) -> Scored:
     """Score a study.
 
     Args:
@@ -157,9 +154,9 @@ def _group(key: Key, target: float, choices: Sequence[Choice]) -> Group:
         tally[choice.first.codec][choice.outcome] += 1
         tally[choice.second.codec][_TURNED[choice.outcome]] += 1
     wins, losses, ties = (tuple(tally[name][what] for name in codecs) for what in (FIRST, SECOND, TIE))
-    shown = [[one for one in key.shown.values() if (one.codec, one.target) == (name, target)] for name in codecs]
-    bpp = tuple(math.fsum(one.bpp for one in images) / len(images) for images in shown)
-    metrics = {m: tuple(_mean([one.scores[m] for one in images], m) for images in shown) for m in key.better}
+    of_codec = [[shown for shown in key.shown.values() if (shown.codec, shown.target) == (c, target)] for c in codecs]
+    bpp = tuple(math.fsum(shown.bpp for shown in images) / len(images) for images in of_codec)
+    metrics = {m: tuple(_mean([shown.scores[m] for shown in images], m) for images in of_codec) for m in key.better}
     return Group(target, codecs, wins, losses, ties, fitted, why, bpp, metrics)
 
 
@@ -253,7 +250,7 @@ def _score_table(result: Scored, group: Group) -> Table:
         score, chance = "–", "–"
         if fitted is not None:
             score = f"{fitted.scores[item]:+.2f} [{fitted.low[item]:+.2f}, {fitted.high[item]:+.2f}]"
-            chance = f"{100 * share([float(fitted.scores[item]), 0.0], 0, 1):.0f}"
+            chance = f"{100 / (1 + math.exp(-fitted.scores[item])):.0f}"
         counts = [str(count[item]) for count in (group.wins, group.ties, group.losses)]
         metrics = [f"{group.metrics[name][item]:.4f}" for name in key.better]
         lines.append([group.codecs[item], f"{group.bpp[item]:.4f}", score, chance, *counts, *metrics])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownImage:
     """One reconstruction of the study."""
 
     codec: str
@@ -42,7 +42,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ShownTrial:
     """One trial: file names of the page's images on either side."""
 
     sheet: int
@@ -70,9 +70,9 @@ class Key:
     targets: tuple[float, ...]
     better: dict[str, bool]
     """Metrics in the scores: is higher better?"""
-    shown: dict[str, Shown]
+    shown: dict[str, ShownImage]
     """By the name of the file in the page."""
-    trials: dict[str, Asked]
+    trials: dict[str, ShownTrial]
     """By the trial's name."""
 
     @property
@@ -82,11 +82,7 @@ class Key:
 
 
 def write_key(path: Path, key: Key) -> None:
-    """Write it as JSON.
-
-    Raises:
-        StoreUnwritable: the file cannot be written.
-    """
+    """Write it as JSON."""
     write_file(path, json.dumps({"kind": KEY_KIND, "version": KEY_VERSION, **asdict(key)}, indent=1) + "\n")
 
 
@@ -102,8 +98,8 @@ def read_key(path: Path) -> Key:
             raise StoreCorrupt(f"{path} is not the key of a study, which `rdpbench study export` writes")
         if (version := record.pop("version", None)) != KEY_VERSION:
             raise StoreCorrupt(f"{path} is a key of version {version}, this rdpbench reads {KEY_VERSION}")
-        shown = {str(name): _record(Shown, value) for name, value in record.pop("shown").items()}
-        trials = {str(name): _record(Asked, value) for name, value in record.pop("trials").items()}
+        shown = {str(name): _record(ShownImage, value) for name, value in record.pop("shown").items()}
+        trials = {str(name): _record(ShownTrial, value) for name, value in record.pop("trials").items()}
         codecs, targets = tuple(record.pop("codecs")), tuple(record.pop("targets"))
         key = Key(**record, codecs=codecs, targets=targets, shown=shown, trials=trials)
         for name, asked in trials.items():
@@ -210,18 +206,16 @@ def _csv(text: str) -> list[Mapping[str, Any]]:
     reader = csv.reader(io.StringIO(text), strict=True)
     if next(reader, None) != COLUMNS:
         raise VotesRefused(f"neither JSON nor CSV with the columns {', '.join(COLUMNS)}")
-    sheets: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    sheets: dict[tuple[str, ...], dict[str, Any]] = {}
     for number, line in enumerate(reader, start=2):
-        if not line:
-            continue
-        if len(line) != len(COLUMNS):
+        if line and len(line) != len(COLUMNS):
             raise VotesRefused(f"line {number} has {len(line)} cells instead of {len(COLUMNS)}")
-        study, sheet, rater, trial, choice, ms = line
-        sheets.setdefault((study, sheet, rater), []).append({"trial": trial, "choice": choice, "ms": _number(ms)})
-    return [
-        {"study": study, "sheet": _number(sheet), "rater": rater, "votes": votes}
-        for (study, sheet, rater), votes in sheets.items()
-    ]
+        if line:
+            study, sheet, rater, trial, choice, ms = line
+            record = {"study": study, "sheet": _number(sheet), "rater": rater, "votes": []}
+            votes = sheets.setdefault((study, sheet, rater), record)["votes"]
+            votes.append({"trial": trial, "choice": choice, "ms": _number(ms)})
+    return list(sheets.values())
 
 
 def _number(text: str) -> int:
@@ -234,17 +228,15 @@ def _sheet(record: Mapping[str, Any], key: Key, path: Path) -> Sheet:
     study, number, rater = record["study"], record["sheet"], record["rater"]
     if study != key.study:
         raise VotesRefused(f"votes of study {_short(study)}, and this key is of {key.study!r}")
-    if not _whole(number) or not 1 <= number <= key.sheets:
+    if type(number) is not int or not 1 <= number <= key.sheets:
         raise VotesRefused(f"sheet {_short(number)} does not exist; there are 1 to {key.sheets}")
     if not isinstance(rater, str) or not rater.strip() or len(rater) > LONGEST or not rater.isprintable():
         raise VotesRefused(f"the rater's name {_short(rater)} is not 1 to {LONGEST} printable letters")
-    votes = [_vote(vote, key, number) for vote in record["votes"]]
-    seen: set[str] = set()
-    for vote in votes:
-        if vote.trial in seen:
-            raise VotesRefused(f"trial {vote.trial} is answered twice")
-        seen.add(vote.trial)
-    return Sheet(rater.strip(), number, tuple(votes), path)
+    votes = tuple(_vote(vote, key, number) for vote in record["votes"])
+    for trial, times in Counter(vote.trial for vote in votes).items():
+        if times > 1:
+            raise VotesRefused(f"trial {trial} is answered twice")
+    return Sheet(rater.strip(), number, votes, path)
 
 
 def _vote(record: Any, key: Key, sheet: int) -> Vote:
@@ -258,13 +250,9 @@ def _vote(record: Any, key: Key, sheet: int) -> Vote:
     offered = ("left", "right", "tie") if key.ties else ("left", "right")
     if choice not in offered:
         raise VotesRefused(f"{_short(choice)} is no answer; those offered: {', '.join(offered)}")
-    if not (_whole(ms) or (isinstance(ms, float) and math.isfinite(ms))) or not 0 <= ms < 1e12:
+    if type(ms) not in (int, float) or not 0 <= ms < 1e12:
         raise VotesRefused(f"{_short(ms)} milliseconds cannot be")
     return Vote(trial, choice, int(ms))
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _short(value: Any) -> str:

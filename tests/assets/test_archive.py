@@ -22,7 +22,7 @@ from types import SimpleNamespace
 import pytest
 
 from rdpbench.assets import archive as archive_formats
-from rdpbench.assets.archive import unpack
+from rdpbench.assets.archive import unpack_zip
 from rdpbench.errors import ImageError, MissingNeed
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ def wanted(name: str) -> str | None:
 
 def take(path: Path, tmp_path: Path, **given: object) -> dict[str, str]:
     settings = {"wanted": wanted, "limit_bytes": 10**7} | given
-    return unpack(path, tmp_path / "out" / "set", **settings)  # type: ignore[arg-type]
+    return unpack_zip(path, tmp_path / "out" / "set", **settings)  # type: ignore[arg-type]
 
 
 def left(tmp_path: Path) -> list[str]:
@@ -343,11 +343,11 @@ def test_disk_is_checked_for_what_is_wanted(tmp_path: Path, monkeypatch: pytest.
 SCRIPT = """
 import json, sys, time
 from pathlib import Path
-from rdpbench.assets.archive import unpack
+from rdpbench.assets.archive import unpack_zip
 def slow(here, whole):
     Path(sys.argv[2] + ".begun").touch()
     time.sleep(float(sys.argv[3]))
-found = unpack(Path(sys.argv[1]), Path(sys.argv[2]), wanted=lambda name: name, limit_bytes=10**7, progress=slow)
+found = unpack_zip(Path(sys.argv[1]), Path(sys.argv[2]), wanted=lambda name: name, limit_bytes=10**7, progress=slow)
 print(json.dumps(sorted(found.values())))
 """
 

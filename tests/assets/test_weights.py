@@ -17,7 +17,7 @@ import pytest
 
 from rdpbench.assets import weights
 from rdpbench.assets.hashes import READING
-from rdpbench.assets.weights import CARDS, Card, Weights, fetch, identity, resolve
+from rdpbench.assets.weights import CARDS, Card, Weights, card_identity, fetch, resolve
 from rdpbench.errors import CodecError, MissingNeed
 
 BYTES = bytes(range(256)) * 5000  # 1.28 MB: more than one block
@@ -234,9 +234,9 @@ def test_too_little_disk(home, server, monkeypatch):
 
 def test_without_a_published_hash_the_first_use_pins(home, server):
     card = at(server, "good", replace(CARD, sha256=None))
-    assert identity(card) == "unpinned:unknown"
+    assert card_identity(card) == "unpinned:unknown"
     path = fetch(card)
-    assert identity(card) == f"unpinned:{CARD.sha256}"
+    assert card_identity(card) == f"unpinned:{CARD.sha256}"
     pinned = json.loads((home / "own" / "weights" / "weights.lock").read_text())
     assert pinned["tiny"]["sha256"] == CARD.sha256
     path.write_bytes(BYTES + b"more")
@@ -293,4 +293,4 @@ def test_shipped_cards_are_complete():
         assert len(card.sha256) == 64
         # torch's own convention: the name ends in the hash's first eight digits.
         assert Path(card.file).stem.rpartition("-")[2] == card.sha256[:8]
-        assert identity(card) == card.sha256
+        assert card_identity(card) == card.sha256

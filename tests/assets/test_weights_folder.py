@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from rdpbench.assets import weights
-from rdpbench.assets.weights import Card, Folder, Weights, fetch, identity, read_tensors, resolve
+from rdpbench.assets.weights import Card, CardFolder, Weights, card_identity, fetch, read_tensors, resolve
 from rdpbench.errors import MissingNeed
 
 CONFIG = b'{"hidden_size": 8}'
-MODEL = Folder(
+MODEL = CardFolder(
     id="tiny-model",
     source="https://huggingface.co/someone/tiny-model",
     revision="main",
@@ -77,9 +77,9 @@ def test_files_of_two_places_are_not_put_together(home):
 
 def test_a_flipped_bit_in_any_file_is_found(home):
     root = put(home / "given/tiny-model")
-    assert identity(MODEL).startswith("unpinned:")
+    assert card_identity(MODEL).startswith("unpinned:")
     resolve(MODEL)
-    pinned = identity(MODEL)
+    pinned = card_identity(MODEL)
     damaged = bytearray(CONFIG)
     damaged[4] ^= 1
     put(root, config=bytes(damaged))
@@ -90,14 +90,14 @@ def test_a_flipped_bit_in_any_file_is_found(home):
         resolve(MODEL)
     put(root)
     assert resolve(MODEL) == root
-    assert identity(MODEL) == pinned
+    assert card_identity(MODEL) == pinned
 
 
 def test_identity_covers_every_file():
     known = replace(MODEL, parts=(("a", 1, "0" * 64), ("b", 1, "1" * 64)))
     other = replace(MODEL, parts=(("a", 1, "0" * 64), ("b", 1, "2" * 64)))
-    assert len(identity(known)) == 64
-    assert identity(known) != identity(other)
+    assert len(card_identity(known)) == 64
+    assert card_identity(known) != card_identity(other)
 
 
 def test_two_models_of_one_file_name_do_not_meet(home):

@@ -125,7 +125,7 @@ def test_cards_say_where_from_and_what_is_gone() -> None:
 
 
 def test_old_names_load_and_all_that_does_not_fit_is_named() -> None:
-    tower = models.load("sd-2.1-base", "random").texts[0]
+    tower = models.load_models("sd-2.1-base", "random").texts[0]
     fresh = lambda: models.text_tower(models.layout("sd-2.1-base", "random"), 0)  # noqa: E731 - two uses below
     old = {f"text_model.{name}": one for name, one in tower.state_dict().items()}
     old["text_model.embeddings.position_ids"] = torch.arange(77)[None]
@@ -133,7 +133,7 @@ def test_old_names_load_and_all_that_does_not_fit_is_named() -> None:
     ids = torch.tensor([[512, 3, 513]])
     assert torch.equal(made(ids).last_hidden_state, tower(ids).last_hidden_state)
 
-    vae = models.load("sd-2.1-base", "random").vae
+    vae = models.load_models("sd-2.1-base", "random").vae
     names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     aged = {}
     for name, one in vae.state_dict().items():
@@ -166,19 +166,19 @@ def test_old_names_load_and_all_that_does_not_fit_is_named() -> None:
 def test_weights_loaded_where_torch_infers_can_be_trained_through() -> None:
     models._load.cache_clear()
     with reproducible():
-        ready = models.load("sd-1.5", "random")
+        ready = models.load_models("sd-1.5", "random")
     latents = torch.zeros(1, 4, 2, 2, requires_grad=True)
     [gradient] = torch.autograd.grad(ready.vae.decode(latents).sample.sum(), [latents])
     assert gradient.abs().sum() > 0
 
 
 def test_random_weights_are_the_same_everywhere_and_shared() -> None:
-    first = models.load("sd-2.1-base", "random")
-    assert models.load("sd-2.1-base", "random") is first
+    first = models.load_models("sd-2.1-base", "random")
+    assert models.load_models("sd-2.1-base", "random") is first
     tensors = {name: one.clone() for name, one in first.unet.state_dict().items()}
     models._load.cache_clear()
     torch.manual_seed(3)
-    again = models.load("sd-2.1-base", "random").unet.state_dict()
+    again = models.load_models("sd-2.1-base", "random").unet.state_dict()
     assert all(torch.equal(one, again[name]) for name, one in tensors.items())
 
 
@@ -188,13 +188,13 @@ def test_random_weights_are_the_same_everywhere_and_shared() -> None:
 def saved(folder: Path, base: str = "sd-2.1-base") -> Path:
     """A tiny model with CLIP's whole vocabulary, as diffusers and transformers save it."""
     sizes = models.layout(base, "random")
-    sizes = bases.Layout(sizes.unet, sizes.vae, sizes.texts, (0,), sizes.schedule, 49408)
-    unet = models.draw(diffusers.UNet2DConditionModel.from_config(dict(sizes.unet)), seed=1)
+    sizes = bases.BaseSizes(sizes.unet, sizes.vae, sizes.texts, (0,), sizes.schedule, 49408)
+    unet = models.draw_weights(diffusers.UNet2DConditionModel.from_config(dict(sizes.unet)), seed=1)
     unet.save_pretrained(folder / "unet")
-    models.draw(diffusers.AutoencoderKL.from_config(dict(sizes.vae)), seed=2).save_pretrained(folder / "vae")
-    models.draw(models.text_tower(sizes, 0), seed=3).save_pretrained(folder / "text_encoder")
+    models.draw_weights(diffusers.AutoencoderKL.from_config(dict(sizes.vae)), seed=2).save_pretrained(folder / "vae")
+    models.draw_weights(models.text_tower(sizes, 0), seed=3).save_pretrained(folder / "text_encoder")
     control = diffusers.ControlNetModel.from_unet(unet, load_weights_from_unet=False)
-    models.draw(control, seed=4).save_pretrained(folder / "controlnet")
+    models.draw_weights(control, seed=4).save_pretrained(folder / "controlnet")
     scheduler = diffusers.PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     scheduler.save_pretrained(folder / "scheduler")
     return folder
@@ -202,7 +202,7 @@ def saved(folder: Path, base: str = "sd-2.1-base") -> Path:
 
 def test_a_folder_that_diffusers_saved_is_a_model(tmp_path: Path, table: Path) -> None:
     folder = str(saved(tmp_path / "mine"))
-    ready = models.load(folder)
+    ready = models.load_models(folder)
     assert ready.layout.schedule["beta_schedule"] == "scaled_linear"
     assert ready.vocabulary.encode("a cat") == [320, 2368]
     assert ready.layout.pads == (0,)
@@ -210,19 +210,19 @@ def test_a_folder_that_diffusers_saved_is_a_model(tmp_path: Path, table: Path) -
         seen = prompts.condition(ready, [320, 2368]).hidden
         theirs = ready.texts[0](torch.tensor([[49406, 320, 2368, 49407, *[0] * 73]])).last_hidden_state
     assert torch.equal(seen, theirs)
-    before = models.identity(folder)
+    before = models.base_identity(folder)
     assert before.startswith("sha256:")
     config = tmp_path / "mine" / "scheduler" / "scheduler_config.json"
     config.write_text(config.read_text().replace("scaled_linear", "linear"))
-    assert models.identity(folder) != before
+    assert models.base_identity(folder) != before
     (tmp_path / "mine" / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(MissingNeed, match="holds no tensors; it must hold one of"):
-        models.load(folder)
+        models.load_models(folder)
 
 
 def test_a_controlnet_in_a_folder_fits_strictly(tmp_path: Path, table: Path) -> None:
     folder = saved(tmp_path / "mine")
-    ready = models.load(str(folder))
+    ready = models.load_models(str(folder))
     net = models.load_controlnet(ready, str(folder / "controlnet"), str(folder), "hed", "official")
     expected = diffusers.ControlNetModel.from_pretrained(folder / "controlnet").state_dict()
     assert all(torch.equal(one, expected[name]) for name, one in net.state_dict().items())
@@ -238,7 +238,7 @@ def test_unknown_names_and_pairs_are_told(tmp_path: Path) -> None:
     with pytest.raises(MissingNeed, match=r"no such file: .*config\.json"):
         bases.layout_of(str(tmp_path))
     for clip in prompts.CLIPS:
-        assert prompts.needs(clip)
+        assert prompts.source(clip)
 
 
 # The denoising loop is diffusers'
@@ -263,7 +263,7 @@ def pipeline(ready: models.Models, sampler: str, steps: int, control: Any = None
 @pytest.mark.parametrize("controlled", [False, True])
 @pytest.mark.parametrize("guidance", [9.0, 1.0])
 def test_latents_are_those_of_diffusers_pipelines(base: str, controlled: bool, guidance: float) -> None:
-    ready = models.load(base, "random")
+    ready = models.load_models(base, "random")
     plain = base == "sd-1.5" and not controlled
     for sampler in sampling.SAMPLERS if plain else ("dpm-solver++", "unipc", "euler-ancestral-trailing"):
         draws = sampling.generators([3, 4])
@@ -291,19 +291,19 @@ def test_latents_are_those_of_diffusers_pipelines(base: str, controlled: bool, g
 
 
 def test_noise_depends_on_nothing_but_its_seed() -> None:
-    ready = models.load("sd-2.1-base", "random")
+    ready = models.load_models("sd-2.1-base", "random")
     three = sampling.noise(ready, sampling.generators([5, 6, 7]), 128, 64)
     assert three.shape == (3, 4, 16, 8)
     for at, seed in enumerate((5, 6, 7)):
         assert torch.equal(sampling.noise(ready, sampling.generators([seed]), 128, 64)[0], three[at])
-    half = models.load("sd-2.1-base", "random", "bfloat16")
+    half = models.load_models("sd-2.1-base", "random", "bfloat16")
     assert torch.equal(sampling.noise(half, sampling.generators([5]), 128, 64), three[:1].bfloat16())
     plain = torch.randn(4, 16, 8, generator=torch.Generator("cpu").manual_seed(5))
     assert torch.equal(three[0], plain)
 
 
 def test_predictions_can_be_adjusted_and_channels_added() -> None:
-    ready = models.load("sd-2.1-base", "random")
+    ready = models.load_models("sd-2.1-base", "random")
     positive = prompts.condition(ready, [1])
     heard: list[tuple[int, int]] = []
 
@@ -328,7 +328,7 @@ def test_predictions_can_be_adjusted_and_channels_added() -> None:
     assert not torch.equal(run(), quiet)
 
     wide = dict(ready.layout.unet, in_channels=6)
-    unet = models.draw(diffusers.UNet2DConditionModel.from_config(wide), seed=1)
+    unet = models.draw_weights(diffusers.UNet2DConditionModel.from_config(wide), seed=1)
     wider = models.Models(ready.layout, unet, ready.vae, ready.texts, ready.vocabulary, "cpu")
     shown = [run(extra=torch.full((1, 2, 8, 8), value), using=wider) for value in (0.0, 1.0)]
     assert not torch.allclose(shown[0], shown[1], atol=1e-2)
@@ -336,7 +336,7 @@ def test_predictions_can_be_adjusted_and_channels_added() -> None:
 
 def test_a_gradient_can_steer_where_torch_infers() -> None:
     """What compression guidance needs: a gradient through the VAE inside the loop, at the codecs' own settings."""
-    ready = models.load("sd-2.1-base", "random")
+    ready = models.load_models("sd-2.1-base", "random")
     alphas = sampling.scheduler(ready, "ddim", 5).alphas_cumprod
     target = torch.linspace(-0.3, 0.3, 64).expand(1, 3, 64, 64)
 
@@ -363,7 +363,7 @@ def test_a_gradient_can_steer_where_torch_infers() -> None:
 
 
 def test_latents_that_are_no_numbers_are_refused() -> None:
-    ready = models.load("sd-2.1-base", "random")
+    ready = models.load_models("sd-2.1-base", "random")
     draws = sampling.generators([1])
     noise = sampling.noise(ready, draws, 64, 64) * torch.inf
     seen = prompts.condition(ready, [])
@@ -372,19 +372,17 @@ def test_latents_that_are_no_numbers_are_refused() -> None:
 
 
 def test_pixels_follow_the_one_rounding_rule_and_latents_come_back(photograph: Image) -> None:
-    ready = models.load("sd-2.1-base", "random")
+    ready = models.load_models("sd-2.1-base", "random")
     latents = torch.randn(2, 4, 8, 16, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        made = list(prompts.decode(ready, latents, 60, 100))
+        made = list(sampling.images_of(ready, latents, 60, 100))
         planes = ready.vae.decode(latents[1:] / 0.18215).sample[0, :, :60, :100].double().numpy()
     expected = np.floor(255 * np.clip(planes / 2 + 0.5, 0, 1) + 0.5).transpose(1, 2, 0)
     assert np.array_equal(made[1], expected)
     assert made[0].shape == (60, 100, 3)
-    from rdpbench.codecs.learned.frames import to_planes
-
-    shown = prompts.FRAME.pad(to_planes([photograph[:60, :100]], "cpu", torch.float32))
+    shown = photograph[:60, :100]
     with torch.inference_mode():
-        mean, first, again = (prompts.encode(ready, shown, seed) for seed in (None, 1, 1))
+        mean, first, again = (sampling.latents_of(ready, shown, seed) for seed in (None, 1, 1))
     assert mean.shape == (1, 4, 8, 16)
     assert torch.equal(first, again)
     assert not torch.equal(mean, first)
@@ -393,7 +391,7 @@ def test_pixels_follow_the_one_rounding_rule_and_latents_come_back(photograph: I
 @pytest.mark.slow
 def test_the_published_widths_compute() -> None:
     """One guided step of the full U-Net of SD 2.1, its text tower and its VAE, with random weights: 6 GB."""
-    ready = models.load("sd-2.1-base", "random-full")
+    ready = models.load_models("sd-2.1-base", "random-full")
     with torch.inference_mode():
         seen = prompts.condition(ready, [1, 2, 3])
         assert seen.hidden.shape == (1, 77, 1024)
@@ -401,7 +399,7 @@ def test_the_published_widths_compute() -> None:
         noise = sampling.noise(ready, draws, 256, 256)
         schedule = sampling.scheduler(ready, "dpm-solver++", 1)
         latents = sampling.denoise(ready, schedule, noise, draws, seen, seen, 9.0)
-        [picture] = prompts.decode(ready, latents, 256, 256)
+        [picture] = sampling.images_of(ready, latents, 256, 256)
     models._load.cache_clear()
     assert picture.shape == (256, 256, 3)
     assert picture.std() > 5
@@ -448,7 +446,7 @@ def test_sizes_by_hand() -> None:
     full = byte_vocabulary(49408)
     ids = list(range(49000, 49016))
     assert len(fields.pack_tokens(ids, "fixed", full)) * 8 == 256
-    assert fields.rank_bits(16, 49408) == 250
+    assert fields.index_bits(16, 49408) == 250
     assert len(fields.pack_tokens(ids, "rank", full)) * 8 == 256  # 250 bits fill 32 bytes
     assert len(fields.pack_tokens(ids[:8] * 4, "rank", full)) * 8 == 504  # 499 bits, not 512
     text = fields.pack_tokens(ids, "zlib-text", full)

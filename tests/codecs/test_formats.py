@@ -10,14 +10,14 @@ import pytest
 from PIL import Image as pil
 
 from rdpbench.codecs.contract import Side
-from rdpbench.config.bench import read
+from rdpbench.config.bench import read_bench
 from rdpbench.image import Image
 from rdpbench.results.store.keys import build
 
 
 def encode(name: str, image: Image, rate: float | None = None) -> bytes:
     """Encode with a shipped configuration, at the middle of its default points unless told."""
-    setting = read([f"codec={name}"]).grid[0][0]
+    setting = read_bench([f"codec={name}"]).grid[0][0]
     return build(setting, setting.rates[len(setting.rates) // 2] if rate is None else rate).encode(image, Side()).data
 
 

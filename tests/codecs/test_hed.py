@@ -72,7 +72,7 @@ def enlarged(plane: NDArray[np.float64], height: int, width: int) -> NDArray[np.
 
 
 def test_the_map_is_what_a_plain_computation_gives(photograph: Image) -> None:
-    net = sketches.load("random")
+    net = sketches.load_hed("random")
     image = np.ascontiguousarray(photograph[:50, :71])  # odd sides: blocks drop a row
     tensors = {name: one.double().numpy() for name, one in net.state_dict().items()}
     planes = np.stack([image[:, :, channel] - mean for channel, mean in zip((2, 1, 0), sketches.MEANS, strict=True)])
@@ -90,7 +90,7 @@ def test_the_map_is_what_a_plain_computation_gives(photograph: Image) -> None:
     combined = np.tensordot(tensors["netCombine.0.weight"][0, :, 0, 0], np.stack(scores), axes=1)
     expected = 255 / (1 + np.exp(-combined - tensors["netCombine.0.bias"][0]))
     with torch.inference_mode():
-        found = sketches.edges(net, image)
+        found = sketches.hed_edges(net, image)
     assert found.shape == (50, 71)
     assert found.dtype == np.uint8
     # Fractions are dropped; where one is within an error of single precision, the neighbour is right too.
@@ -101,19 +101,19 @@ def test_the_map_is_what_a_plain_computation_gives(photograph: Image) -> None:
 
 
 def test_blue_comes_first(photograph: Image) -> None:
-    net = sketches.load("random")
+    net = sketches.load_hed("random")
     swapped = np.ascontiguousarray(photograph[:, :, ::-1])
-    assert not np.array_equal(sketches.edges(net, photograph), sketches.edges(net, swapped))
+    assert not np.array_equal(sketches.hed_edges(net, photograph), sketches.hed_edges(net, swapped))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 40), (16, 16), (200, 7)])
 def test_any_size_has_a_map(size: tuple[int, int], photograph: Image) -> None:
     height, width = size
-    assert sketches.edges(sketches.load("random"), np.resize(photograph, (height, width, 3))).shape == size
+    assert sketches.hed_edges(sketches.load_hed("random"), np.resize(photograph, (height, width, 3))).shape == size
 
 
 def test_official_names_load_and_others_are_named() -> None:
-    net = sketches.load("random")
+    net = sketches.load_hed("random")
     official = {name.replace("net", "module", 1): one for name, one in net.state_dict().items()}
     build = lambda: sketches.hed_network(16)  # noqa: E731 - two uses below
     made = load_strictly(build, official, "hed", rename=sketches.official_name)
@@ -130,7 +130,7 @@ def test_without_the_file_the_message_says_all(tmp_path: Path, monkeypatch: pyte
     for name in ("RDPBENCH_CACHE", "RDPBENCH_WEIGHTS", "HF_HUB_CACHE"):
         monkeypatch.setenv(name, str(tmp_path))
     with pytest.raises(MissingNeed, match="network-bsds500"):
-        sketches.load()
+        sketches.load_hed()
 
 
 @pytest.mark.slow
@@ -139,8 +139,8 @@ def test_an_official_file_is_found_and_loaded(
 ) -> None:
     monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("RDPBENCH_WEIGHTS", str(tmp_path))
-    full = sketches.load("random-full")
-    file = tmp_path / sketches.CARD.place
+    full = sketches.load_hed("random-full")
+    file = tmp_path / sketches.HED.place
     file.parent.mkdir(parents=True)
     torch.save({name.replace("net", "module", 1): one for name, one in full.state_dict().items()}, file)
-    assert np.array_equal(sketches.edges(sketches.load(), photograph), sketches.edges(full, photograph))
+    assert np.array_equal(sketches.hed_edges(sketches.load_hed(), photograph), sketches.hed_edges(full, photograph))

@@ -16,13 +16,13 @@ import yaml
 
 from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of, weights_kind_of
-from rdpbench.codecs.diffusion import prompts, sampling
-from rdpbench.codecs.diffusion.perco import bitstream, pipeline
-from rdpbench.codecs.diffusion.perco.codec import PerCo, with_seed
+from rdpbench.codecs.diffusion import fields, prompts, sampling
+from rdpbench.codecs.diffusion.fields import with_seed
+from rdpbench.codecs.diffusion.perco import pipeline
+from rdpbench.codecs.diffusion.perco.codec import PerCo
 from rdpbench.codecs.diffusion.perco.image import PerCoImage
 from rdpbench.codecs.diffusion.perco.pipeline import POINTS
 from rdpbench.codecs.diffusion.sd_vae import StableDiffusionVAE
-from rdpbench.codecs.learned.frames import to_planes
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, OutOfRange, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.networks.precision import reproducible
@@ -60,7 +60,7 @@ def test_every_byte_is_counted_and_known_by_hand(rate: float, photograph: Image)
     assert made.parts == {"header": 4 + lengths, "seed": 1, "caption": len(caption), "indices": len(indices)}
     assert sum(made.parts.values()) == len(made.data)
     side = 64 // POINTS[rate].stride
-    found = bitstream.unpack_indices(indices, side * side, POINTS[rate].entries)
+    found = fields.unpack_indices(indices, side * side, POINTS[rate].entries)
     assert len(np.unique(found)) > 5
 
 
@@ -85,7 +85,7 @@ def test_published_rates_stand_beside_by_their_own_rules(small: Image) -> None:
 
 
 def test_all_ways_to_code_a_caption_paint_the_same(small: Image) -> None:
-    made = {code: perco(caption_code=code).encode(small, SIDE) for code in bitstream.CAPTION_CODES}
+    made = {code: perco(caption_code=code).encode(small, SIDE) for code in fields.CAPTION_CODES}
     painted = {pixel_sha256(perco(caption_code=code).decode(one.data)) for code, one in made.items()}
     assert len(painted) == 1
     sizes = {code: one.parts["caption"] for code, one in made.items()}
@@ -98,17 +98,17 @@ def test_all_ways_to_code_a_caption_paint_the_same(small: Image) -> None:
 
 def by_hand(codec: PerCo, data: bytes, caption: str, seed: int = 0) -> Image:
     """The published decoder written out, two passes of the U-Net in each step."""
-    ready = codec.networks()
+    ready = codec.models()
     height, width, sections = unpack(data, 3 if codec.conditioning == "both" else 2)
-    rows, columns = prompts.FRAME.padded(height, width)
+    rows, columns = sampling.FRAME.padded(height, width)
     size = rows // 8, columns // 8
-    net = ready.models
+    net = ready
     with reproducible():
         local = torch.zeros(1, 12, *size)
         if codec.conditioning != "text":
             own = POINTS[codec.nominal]
             grid = size[0] // own.stride, size[1] // own.stride
-            indices = bitstream.unpack_indices(sections[-1], grid[0] * grid[1], own.entries).reshape(grid)
+            indices = fields.unpack_indices(sections[-1], grid[0] * grid[1], own.entries).reshape(grid)
             book, out = ready.hyper.quantizer._codebook.embed[0], ready.hyper.quantizer.project_out
             planes = (book[indices] @ out.weight.T + out.bias).permute(2, 0, 1)
             local = planes.repeat_interleave(own.stride, 1).repeat_interleave(own.stride, 2)[None]
@@ -123,7 +123,7 @@ def by_hand(codec: PerCo, data: bytes, caption: str, seed: int = 0) -> Image:
                 away = net.unet(torch.cat([latents, beside], 1), time, empty).sample
                 found = away + codec.guidance_scale * (found - away)
             latents = schedule.step(found, time, latents).prev_sample
-        [image] = prompts.decode(net, latents, height, width)
+        [image] = sampling.images_of(net, latents, height, width)
     return image
 
 
@@ -176,12 +176,11 @@ def test_vectors_without_quantisation_are_closer_to_what_was_found(small: Image)
     made = codec.encode(small, SIDE)
     assert made.parts["vectors"] == 4 * 8 * 8 * 8  # 8 x 8 vectors of 8 numbers
     assert codec.decode(made.data).shape == small.shape
-    ready = codec.networks()
+    ready = codec.models()
     with reproducible():
-        planes = prompts.FRAME.pad(to_planes([small], "cpu", torch.float32))
-        mean = ready.hyper.directions(prompts.encode(ready.models, planes))
+        mean = ready.hyper.directions(sampling.latents_of(ready, small))
     made = perco(quantised=False, posterior="mean").encode(small, SIDE)
-    sent = bitstream.unpack_vectors(unpack(made.data, 3)[2][2], (1, 8, 8, 8))
+    sent = fields.unpack_floats(unpack(made.data, 3)[2][2], (1, 8, 8, 8))
     assert np.array_equal(sent, mean.numpy())
     assert np.allclose(np.linalg.norm(sent, axis=-1), 1, atol=1e-5)
 
@@ -199,7 +198,7 @@ def test_any_size_comes_back(rate: float, size: tuple[int, int], photograph: Ima
 
 
 @pytest.mark.parametrize("caption", ["", "naïve café, 日本 😀", "on and on " * 300])
-@pytest.mark.parametrize("code", bitstream.CAPTION_CODES)
+@pytest.mark.parametrize("code", fields.CAPTION_CODES)
 def test_any_caption_is_taken(code: str, caption: str, small: Image) -> None:
     codec = perco(caption_code=code, steps=1)
     made = codec.encode(small, Side(caption=caption))
@@ -369,7 +368,7 @@ def test_the_contract_is_kept() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"nominal": 0.0314}, OutOfRange, r"nominal=0\.0314 is none of PerCo's rates: 0\.0019"),
+        ({"nominal": 0.0314}, OutOfRange, r"rate 0\.0314: 'perco' has nominal 0\.0019"),
         ({"guidance": "spatial"}, ConfigError, "guidance='spatial' is not legal; choose from 'none', 'text'"),
         ({"conditioning": "image"}, ConfigError, "conditioning='image' is not legal"),
         ({"caption_code": "gzip"}, ConfigError, "caption_code='gzip' is not legal"),

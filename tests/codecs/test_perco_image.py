@@ -12,9 +12,9 @@ import pytest
 from rdpbench.assets.load import on_meta
 from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Side, coder_of
-from rdpbench.codecs.diffusion import bases, models, prompts
-from rdpbench.codecs.diffusion.perco import bitstream, network, pipeline
+from rdpbench.codecs.diffusion import bases, fields, models, prompts
 from rdpbench.codecs.diffusion.perco import image as perco_product
+from rdpbench.codecs.diffusion.perco import network, pipeline
 from rdpbench.codecs.diffusion.perco.image import PerCoImage
 from rdpbench.errors import BitstreamError, CodecError, ConfigError
 from rdpbench.image import Image, pixel_sha256
@@ -46,7 +46,7 @@ def test_an_embedding_is_160_bits(photograph: Image) -> None:
 def test_what_is_sent_is_the_nearest_entry_of_each_part(small: Image) -> None:
     one = codec()
     section = unpack(one.encode(small, Side()).data, 3)[2][1]
-    found = bitstream.unpack_indices(section, 16, 1024)
+    found = fields.unpack_indices(section, 16, 1024)
     vector = unit(prompts.load(one.clip, "random").image([small]))[0]
     books = one.quantizer().codebooks
     assert books.shape == (16, 1024, 2)  # 24 numbers filled up to 32
@@ -70,7 +70,7 @@ def test_the_embedding_conditions_the_decoder(small: Image, photograph: Image) -
     pictures += [painted(embedding, guidance="text+spatial"), painted(embedding, guidance_scale=6.0)]
     assert len(set(pictures)) == 5
     # What guidance keeps away from is the layer's own constant, whatever is sent.
-    ready = codec().networks()
+    ready = codec().models()
     assert float(codec().condition(ready, None).hidden.abs().max()) == 0
     assert codec().condition(ready, embedding).hidden.shape == (1, 1, 24)
     with pytest.raises(BitstreamError, match="16 indices among 1024 are 20 bytes, found 19"):

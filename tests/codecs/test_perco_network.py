@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from rdpbench.assets.load import load_strictly, on_meta
 from rdpbench.assets.weights import OwnFolder, how_to_get
 from rdpbench.codecs.contract import Side
-from rdpbench.codecs.diffusion import bases, models, prompts, sampling
+from rdpbench.codecs.diffusion import bases, fields, models, prompts, sampling
 from rdpbench.codecs.diffusion.bases import byte_vocabulary
 from rdpbench.codecs.diffusion.library import diffusers
-from rdpbench.codecs.diffusion.perco import bitstream, pipeline
 from rdpbench.codecs.diffusion.perco import network as perco_network
-from rdpbench.codecs.diffusion.perco.codec import PerCo
+from rdpbench.codecs.diffusion.perco import pipeline
+from rdpbench.codecs.diffusion.perco.codec import PerCo, printed_bits
 from rdpbench.codecs.diffusion.perco.pipeline import POINTS
 from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
@@ -141,50 +141,50 @@ def test_rates_by_hand(rate: float, bits: int) -> None:
     rows, columns = POINTS[rate].grid(512, 512)
     entries = POINTS[rate].entries
     assert bits == math.ceil(rows * columns * math.log2(entries) - 1e-9)
-    assert bitstream.index_bits(rows * columns, entries) == bits
+    assert fields.index_bits(rows * columns, entries) == bits
     assert bits / 512**2 == pytest.approx(rate, abs=1e-4)
-    packed = bitstream.pack_indices([entries - 1] * (rows * columns), entries)
+    packed = fields.pack_indices([entries - 1] * (rows * columns), entries)
     assert len(packed) == math.ceil(bits / 8)
-    assert bitstream.unpack_indices(packed, rows * columns, entries).tolist() == [entries - 1] * (rows * columns)
+    assert fields.unpack_indices(packed, rows * columns, entries).tolist() == [entries - 1] * (rows * columns)
 
 
 @given(st.sampled_from([2, 64, 256, 1024, 8196]), st.data())
 def test_indices_survive_as_one_number(entries: int, data: st.DataObject) -> None:
     indices = data.draw(st.lists(st.integers(0, entries - 1), min_size=1, max_size=40))
-    packed = bitstream.pack_indices(indices, entries)
+    packed = fields.pack_indices(indices, entries)
     number = 0
     for one in indices:
         number = number * entries + one
     assert int.from_bytes(packed, "big") == number
-    assert bitstream.unpack_indices(packed, len(indices), entries).tolist() == indices
+    assert fields.unpack_indices(packed, len(indices), entries).tolist() == indices
 
 
 @given(st.sampled_from([64, 256, 1024, 8196]), st.integers(1, 40), st.data())
 def test_any_bytes_are_indices_or_refused(entries: int, count: int, data: st.DataObject) -> None:
-    size = bitstream.index_bytes(count, entries)
+    size = fields.index_bytes(count, entries)
     section = data.draw(st.binary(min_size=size - 1, max_size=size + 1))
     try:
-        found = bitstream.unpack_indices(section, count, entries)
+        found = fields.unpack_indices(section, count, entries)
     except BitstreamError:
         return
     assert 0 <= found.min() <= found.max() < entries
-    assert bitstream.pack_indices(found, entries) == section
+    assert fields.pack_indices(found, entries) == section
 
 
 def test_what_is_no_index_is_refused() -> None:
     for wrong in ([-1], [256]):
         with pytest.raises(CodecError, match="are not of a codebook of 256 entries"):
-            bitstream.pack_indices(wrong, 256)
+            fields.pack_indices(wrong, 256)
     with pytest.raises(BitstreamError, match="3 indices among 64 are 3 bytes, found 2"):
-        bitstream.unpack_indices(b"ab", 3, 64)
+        fields.unpack_indices(b"ab", 3, 64)
     with pytest.raises(BitstreamError, match="bits before 3 indices among 64 are not zero"):
-        bitstream.unpack_indices(b"\xff\0\0", 3, 64)
+        fields.unpack_indices(b"\xff\0\0", 3, 64)
     with pytest.raises(BitstreamError, match="are no 1 indices among 8196"):
-        bitstream.unpack_indices((8196).to_bytes(2, "big"), 1, 8196)
+        fields.unpack_indices((8196).to_bytes(2, "big"), 1, 8196)
     with pytest.raises(BitstreamError, match="not finite"):
-        bitstream.unpack_vectors(np.array([np.nan], "<f4").tobytes(), (1, 1))
+        fields.unpack_floats(np.array([np.nan], "<f4").tobytes(), (1, 1))
     with pytest.raises(BitstreamError, match="2 numbers are 8 bytes, found 4"):
-        bitstream.unpack_vectors(bytes(4), (1, 2))
+        fields.unpack_floats(bytes(4), (1, 2))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_published_rates_are_those_of_the_official_code(
 ) -> None:
     """Bytes that its arithmetic coder and its pickle were found to have, outside the project."""
     caption = "a red door in a white wall"
-    bits = bitstream.printed(caption, count, entries, (512, width))
+    bits = printed_bits(caption, count, entries, (512, width))
     assert bits["perco"] == 8 * (coded + len(zlib.compress(caption.encode(), 9)))
     assert bits["pickle"] == 8 * file
 
@@ -216,14 +216,14 @@ def test_published_rates_are_those_of_the_official_code(
 TEXTS = ["", "a red door in a white wall", "naïve café, 日本 😀", "a very long caption, which goes on and on " * 40]
 
 
-@pytest.mark.parametrize("code", bitstream.CAPTION_CODES)
+@pytest.mark.parametrize("code", fields.CAPTION_CODES)
 @pytest.mark.parametrize("text", TEXTS)
 def test_captions_come_back_as_what_the_text_tower_reads(code: str, text: str) -> None:
     words = byte_vocabulary()
-    section = bitstream.pack_caption(text, code, words)
-    found = bitstream.unpack_caption(section, code, words)
+    section = fields.pack_caption(text, code, words)
+    found = fields.unpack_caption(section, code, words)
     assert found[:75] == words.encode(text)[:75]
-    ready = models.load("sd-2.1", "random")
+    ready = models.load_models("sd-2.1", "random")
     with torch.no_grad():
         expected = prompts.condition(ready, words.encode(text)).hidden
         assert torch.equal(prompts.condition(ready, found).hidden, expected)
@@ -233,20 +233,20 @@ def test_sizes_of_captions_by_hand() -> None:
     full = byte_vocabulary(49408)
     text = "a red door"
     deflated = zlib.compress(text.encode(), 9)
-    assert bitstream.pack_caption(text, "zlib", full) == deflated
-    assert bitstream.pack_caption(text, "deflate", full) == deflated[2:-4]
-    assert len(bitstream.pack_caption(text, "fixed", full)) == 2 * len(full.encode(text))
+    assert fields.pack_caption(text, "zlib", full) == deflated
+    assert fields.pack_caption(text, "deflate", full) == deflated[2:-4]
+    assert len(fields.pack_caption(text, "fixed", full)) == 2 * len(full.encode(text))
     bits = math.ceil(len(full.encode(text)) * math.log2(49408))
-    assert len(bitstream.pack_caption(text, "rank", full)) == math.ceil(bits / 8)
-    assert len(bitstream.pack_caption(TEXTS[3], "fixed", full)) == 150
-    assert bitstream.pack_caption("", "rank", full) == b""
+    assert len(fields.pack_caption(text, "rank", full)) == math.ceil(bits / 8)
+    assert len(fields.pack_caption(TEXTS[3], "fixed", full)) == 150
+    assert fields.pack_caption("", "rank", full) == b""
 
 
-@given(st.binary(max_size=100), st.sampled_from(bitstream.CAPTION_CODES))
+@given(st.binary(max_size=100), st.sampled_from(fields.CAPTION_CODES))
 def test_any_bytes_are_a_caption_or_refused(section: bytes, code: str) -> None:
     words = byte_vocabulary()
     try:
-        ids = bitstream.unpack_caption(section, code, words)
+        ids = fields.unpack_caption(section, code, words)
     except BitstreamError:
         return
     assert all(0 <= one < words.size for one in ids)
@@ -257,11 +257,11 @@ def test_texts_that_inflate_without_bound_are_refused(code: str) -> None:
     kind = zlib.MAX_WBITS if code == "zlib" else -zlib.MAX_WBITS
     for text in (bytes(10**7), b"\xff\xfe"):
         with pytest.raises(BitstreamError, match="the caption"):
-            bitstream.unpack_caption(zlib.compress(text, 9, kind), code, byte_vocabulary())
+            fields.unpack_caption(zlib.compress(text, 9, kind), code, byte_vocabulary())
     with pytest.raises(BitstreamError, match="does not end with its section"):
-        bitstream.unpack_caption(zlib.compress(b"x", 9, kind) + b"y", code, byte_vocabulary())
+        fields.unpack_caption(zlib.compress(b"x", 9, kind) + b"y", code, byte_vocabulary())
     with pytest.raises(CodecError, match="a caption of 20000 bytes; at most 16384 are taken"):
-        bitstream.pack_caption("x" * 20000, code, byte_vocabulary())
+        fields.pack_caption("x" * 20000, code, byte_vocabulary())
 
 
 # Files
@@ -282,7 +282,7 @@ def saved(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / table.name).write_bytes(table.read_bytes())
     narrow = models.narrow(bases.SD21)
-    sizes = bases.Layout(narrow.unet, narrow.vae, narrow.texts, (0,), narrow.schedule, 49408)
+    sizes = bases.BaseSizes(narrow.unet, narrow.vae, narrow.texts, (0,), narrow.schedule, 49408)
     monkeypatch.setattr(pipeline, "PUBLISHED", sizes)
     monkeypatch.setattr(perco_network, "PUBLISHED", perco_network.TINY)
 
@@ -291,16 +291,16 @@ def saved(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
         "text_encoder": models.text_tower(sizes, 0),
     }
     for part, network in beside.items():
-        models.draw(network, 3).save_pretrained(tmp_path / part)
+        models.draw_weights(network, 3).save_pretrained(tmp_path / part)
 
     def write(rate: float) -> Path:
         root = tmp_path / "weights" / "perco" / f"{rate:.4f}"
         seed = round(rate * 10000)
         for part in beside:
             shutil.copytree(tmp_path / part, root / part, dirs_exist_ok=True)
-        unet = models.draw(pipeline.unet_of(sizes, perco_network.TINY), seed)
+        unet = models.draw_weights(pipeline.unet_of(sizes, perco_network.TINY), seed)
         tensors = {name.replace("conv_in.", "conv_in_extended."): one for name, one in unet.state_dict().items()}
-        plain = models.draw(diffusers.UNet2DConditionModel.from_config(dict(sizes.unet)), seed).conv_in
+        plain = models.draw_weights(diffusers.UNet2DConditionModel.from_config(dict(sizes.unet)), seed).conv_in
         tensors |= {"conv_in.weight": plain.weight, "conv_in.bias": plain.bias}
         config = {**dict(unet.config), "in_channels": 4}
         hyper = pipeline.seeded(pipeline.hyper_of(rate, perco_network.TINY), seed)
@@ -356,14 +356,16 @@ def test_a_sweep_loads_vae_and_text_tower_once(
     assert {part: opened.count(part) for part in opened} == {"vae": 1, "text_encoder": 1, "unet": 7, "hyper_enc": 7}
     # Other bytes are another network.
     other = saved(0.0019)
-    models.draw(diffusers.AutoencoderKL.from_config(dict(pipeline.PUBLISHED.vae)), 4).save_pretrained(other / "vae")
+    models.draw_weights(diffusers.AutoencoderKL.from_config(dict(pipeline.PUBLISHED.vae)), 4).save_pretrained(
+        other / "vae"
+    )
     coded(photograph[:64, :64], nominal=0.0019, pipeline=str(other))
     assert opened.count("vae") == 2
 
 
 def test_public_rates_are_found_by_their_cards(saved: Callable[[float], Path], photograph: Image) -> None:
     image = np.ascontiguousarray(photograph[:70, :100])
-    for rate in pipeline.public():
+    for rate in pipeline.PUBLIC:
         codec = PerCo(nominal=rate)
         assert "perco/" in str(codec.weight_needs()[0].missing())
         folder = saved(rate)
@@ -387,12 +389,12 @@ def test_the_files_tensors_are_where_they_belong(saved: Callable[[float], Path])
     folder = saved(0.0313)
     ready = pipeline.load(0.0313, pipeline=str(folder))
     tensors = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
-    assert torch.equal(ready.models.unet.conv_in.weight, tensors["conv_in_extended.weight"])
-    assert ready.models.unet.conv_in.weight.shape == (8, 16, 3, 3)
-    assert ready.models.layout.schedule["prediction_type"] == "v_prediction"
+    assert torch.equal(ready.unet.conv_in.weight, tensors["conv_in_extended.weight"])
+    assert ready.unet.conv_in.weight.shape == (8, 16, 3, 3)
+    assert ready.layout.schedule["prediction_type"] == "v_prediction"
     hyper = load_file(folder / "hyper_enc" / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(one, hyper[name]) for name, one in ready.hyper.state_dict().items())
-    assert sampling.scheduler(ready.models, "ddim", 20).timesteps[0] == 951
+    assert sampling.scheduler(ready, "ddim", 20).timesteps[0] == 951
 
 
 def test_files_of_another_rate_are_refused_by_name(saved: Callable[[float], Path]) -> None:
@@ -431,10 +433,10 @@ def test_damaged_files_are_refused_by_name(saved: Callable[[float], Path]) -> No
 def test_what_is_not_public_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RDPBENCH_WEIGHTS", "HF_HUB_CACHE", "TORCH_HOME"):
         monkeypatch.setenv(name, str(tmp_path))
-    assert pipeline.public() == [0.0019, 0.0313, 0.125]
+    assert pipeline.PUBLIC == [0.0019, 0.0313, 0.125]
     for rate in RATES:
         told = "\n".join(str(need.missing()) for need in PerCo(nominal=rate).weight_needs())
-        if rate in pipeline.public():
+        if rate in pipeline.PUBLIC:
             for part in ("unet", "vae", "text_encoder", "hyper_enc"):
                 assert f"perco/{rate:.4f}/{part}" in told
             assert "11xHN61L7GqrJqEQbdtagbKBwMj1KZMf5" in told
@@ -444,7 +446,7 @@ def test_what_is_not_public_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert "rate=0.0019,0.0313,0.125" in told
         with pytest.raises(MissingNeed):
             pipeline.load(rate)
-    with pytest.raises(OutOfRange, match=r"nominal=0\.02 is none of PerCo's rates: 0\.0019, 0\.0024"):
+    with pytest.raises(OutOfRange, match=r"rate 0\.02: 'perco' has nominal 0\.0019, 0\.0024"):
         PerCo(nominal=0.02)
     assert "3467 MB" in how_to_get(pipeline.card(0.125, "unet"))
 
@@ -456,7 +458,7 @@ def test_the_published_widths_compute() -> None:
     image = np.random.default_rng(0).integers(0, 256, (128, 64, 3), np.uint8)
     made = codec.encode(image, Side(caption="a cat"))
     assert made.parts["indices"] == 8 * 4
-    assert codec.networks().models.unet.config.in_channels == 324
+    assert codec.models().models.unet.config.in_channels == 324
     picture = codec.decode(made.data)
     assert picture.shape == image.shape
     assert picture.std() > 5

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from rdpbench.codecs.diffusion import models, prompts
-from rdpbench.codecs.diffusion.pic.pez import Found, PromptSpace, Search, invert
-from rdpbench.codecs.diffusion.sampling import Unfinished
+from rdpbench.codecs.diffusion.pic.pez import Prompt, PromptSearch, PromptSpace, invert
+from rdpbench.codecs.diffusion.prompts import Unfinished
 from rdpbench.errors import CodecError
 from rdpbench.image import Image
 from rdpbench.networks.clip import Clip, unit
 from rdpbench.networks.precision import reproducible
 
-QUICK = Search(length=6, steps=25)
+QUICK = PromptSearch(length=6, steps=25)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,7 +41,7 @@ def double() -> PromptSpace:
         "eos_token_id": models.TINY_TOKENS - 1,
     }
     sizes = {"projection_dim": 24, "text_config": {**models.CLIP_TEXT, **ends}, "vision_config": models.CLIP_VISION}
-    network = models.draw(prompts.network(sizes), seed=5).double()
+    network = models.draw_weights(prompts.network(sizes), seed=5).double()
     network.vision_model.float()
     network.visual_projection.float()
     return PromptSpace(Clip(network))
@@ -61,7 +61,7 @@ def random_cosines(space: PromptSpace, image: Image, count: int, length: int) ->
 
 def test_the_search_finds_what_no_random_prompt_is(space: PromptSpace, images: list[Image]) -> None:
     heard: list[float] = []
-    [found] = invert(space, images[:1], [0], Search(steps=150), on_step=lambda _, cosine: heard.append(cosine))
+    [found] = invert(space, images[:1], [0], PromptSearch(steps=150), on_step=lambda _, cosine: heard.append(cosine))
     others = random_cosines(space, images[0], 2000, 16)
     assert found.cosine > others.max() + 0.1
     assert found.cosine > heard[0] + 0.2
@@ -84,7 +84,9 @@ def test_the_cosine_is_that_of_the_ids_that_are_sent(space: PromptSpace, images:
         assert len(found.ids) == QUICK.length
 
 
-def plain(space: PromptSpace, image: Image, seed: int, search: Search) -> tuple[list[list[int]], list[Any], Found]:
+def plain(
+    space: PromptSpace, image: Image, seed: int, search: PromptSearch
+) -> tuple[list[list[int]], list[Any], Prompt]:
     """The loop as the paper states it: one image, 77 places, AdamW written out, no hook: words get new rows."""
     model, size, length = space.clip.model, models.TINY_TOKENS, search.length
     table = model.text_model.embeddings.token_embedding.weight.detach()
@@ -93,7 +95,7 @@ def plain(space: PromptSpace, image: Image, seed: int, search: Search) -> tuple[
     free = table[start].clone()
     first, second = torch.zeros_like(free), torch.zeros_like(free)
     places = torch.tensor([[size - 2, *range(size, size + length), size - 1, *[0] * (75 - length)]])
-    projections, vectors, best = [], [], Found((), -np.inf)
+    projections, vectors, best = [], [], Prompt((), -np.inf)
     for step in range(1, search.steps + 1):
         away = free[:, None] / free.norm(dim=1)[:, None, None] - table[None] / table.norm(dim=1)[None, :, None]
         ids = away.square().sum(-1).argmin(1)
@@ -108,7 +110,7 @@ def plain(space: PromptSpace, image: Image, seed: int, search: Search) -> tuple[
         [gradient] = torch.autograd.grad(1 - cosine, rows)
         gradient = gradient[size:]
         if cosine > best.cosine:
-            best = Found(tuple(ids.tolist()), float(cosine.detach()))
+            best = Prompt(tuple(ids.tolist()), float(cosine.detach()))
         free = free * (1 - search.learning_rate * search.weight_decay)
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * gradient**2
@@ -120,11 +122,11 @@ def plain(space: PromptSpace, image: Image, seed: int, search: Search) -> tuple[
 
 def test_every_step_is_that_of_the_paper(double: PromptSpace, images: list[Image]) -> None:
     """The gradient is taken at the words and applied to the free vectors; both are followed step by step."""
-    from rdpbench.codecs.diffusion.pic.pez import _State
+    from rdpbench.codecs.diffusion.pic.pez import SearchedPrompts
 
     projections, vectors, best = plain(double, images[0], 7, QUICK)
     target = torch.from_numpy(unit(double.clip.image(images[:1])))
-    state = _State(double, target, [7], QUICK)
+    state = SearchedPrompts(double, target, [7], QUICK)
     for ids, free in zip(projections, vectors, strict=True):
         assert double.nearest(state.free.detach())[0].tolist() == ids
         state.advance()
@@ -133,7 +135,7 @@ def test_every_step_is_that_of_the_paper(double: PromptSpace, images: list[Image
     assert tuple(state.best[0].tolist()) == best.ids
     assert float(state.cosines[0]) == pytest.approx(best.cosine, abs=1e-12)
     # Were it taken at the free vectors themselves, they would go elsewhere.
-    other = _State(double, target, [7], QUICK)
+    other = SearchedPrompts(double, target, [7], QUICK)
     other.advance()
     free = other.free.detach().clone().requires_grad_()
     [there] = torch.autograd.grad((1 - (double.embed(free) * other.targets).sum(-1)).sum(), [free])
@@ -151,7 +153,7 @@ def test_many_images_at_once_find_what_each_finds_alone(double: PromptSpace, ima
 
 
 def test_in_single_precision_a_batch_stays_near_for_some_steps(space: PromptSpace, images: list[Image]) -> None:
-    few = Search(length=6, steps=10)
+    few = PromptSearch(length=6, steps=10)
     together = invert(space, images, [1, 2, 3], few)
     alone = [invert(space, [image], [seed], few)[0] for image, seed in zip(images, [1, 2, 3], strict=True)]
     assert [one.cosine for one in together] == pytest.approx([one.cosine for one in alone], abs=1e-4)
@@ -190,7 +192,7 @@ def test_a_killed_search_goes_on_to_the_same_prompt(
     found = invert(space, images, [1, 2, 3], QUICK, on_step=lambda step, _: steps.append(step), unfinished=again)
     assert found == whole
     assert steps == list(range(17, 26))
-    assert again.load() is None
+    assert not again.load()
     # What is no state of this work is not looked at.
     again.path.write_bytes(b"damaged")
     assert invert(space, images, [1, 2, 3], QUICK, unfinished=again) == whole
@@ -202,7 +204,7 @@ def test_a_killed_search_goes_on_to_the_same_prompt(
 
 def test_what_cannot_be_searched_is_refused(space: PromptSpace, images: list[Image]) -> None:
     with pytest.raises(CodecError, match="1 to 75 tokens"):
-        invert(space, images[:1], [0], Search(length=76))
+        invert(space, images[:1], [0], PromptSearch(length=76))
     with pytest.raises(CodecError, match="at least one step"):
-        invert(space, images[:1], [0], Search(steps=0))
-    assert invert(space, images[:1], [0], Search(length=75, steps=1))[0].cosine > -1
+        invert(space, images[:1], [0], PromptSearch(steps=0))
+    assert invert(space, images[:1], [0], PromptSearch(length=75, steps=1))[0].cosine > -1

@@ -16,15 +16,17 @@ import pytest
 import torch
 import yaml
 
+from rdpbench import progress
 from rdpbench.codecs.container import unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of
 from rdpbench.codecs.diffusion import bases, fields, models, prompts
 from rdpbench.codecs.diffusion.bases import byte_vocabulary
+from rdpbench.codecs.diffusion.fields import with_seed
 from rdpbench.codecs.diffusion.library import diffusers
 from rdpbench.codecs.diffusion.pic import codec as pic
 from rdpbench.codecs.diffusion.pic import pez
-from rdpbench.codecs.diffusion.pic.codec import PIC, with_seed
-from rdpbench.codecs.diffusion.sampling import Unfinished
+from rdpbench.codecs.diffusion.pic.codec import PIC
+from rdpbench.codecs.diffusion.prompts import Unfinished
 from rdpbench.errors import (
     BitstreamError,
     CodecError,
@@ -119,7 +121,7 @@ def test_tokens_that_are_sent_as_ids_are_the_ones_that_were_found(small: Image) 
         section = unpack(tiny_pic(tokens=code).encode(small, Side(seed=4)).data, 2)[2][1]
         found[code] = fields.unpack_tokens(section, code, byte_vocabulary())
     clip = prompts.load(tiny_pic().clip, "random")
-    [expected] = pez.invert(pez.PromptSpace(clip), [small], [4], pez.Search(16, 5))
+    [expected] = pez.invert(pez.PromptSpace(clip), [small], [4], pez.PromptSearch(16, 5))
     assert found["fixed"] == found["rank"] == list(expected.ids)
     # Text is taken apart differently: what comes back is what conditions the decoder, and nothing hides that.
     assert found["zlib-text"] != list(expected.ids)
@@ -225,16 +227,16 @@ def test_a_killed_encode_goes_on(
     whole = codec.encode(small, Side()).data
     assert not list(Unfinished({}).path.parent.glob("*"))
     monkeypatch.setattr(pic, "Unfinished", partial(Unfinished, every_s=0))
-    monkeypatch.setattr(pic, "TOLD_EVERY_S", 0)
-    advance, steps = pez._State.advance, []
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0)
+    advance, steps = pez.SearchedPrompts.advance, []
 
-    def killed(state: pez._State) -> None:
+    def killed(state: pez.SearchedPrompts) -> None:
         if state.step == 7 and len(steps) < 8:
             raise KeyboardInterrupt
         steps.append(state.step)
         advance(state)
 
-    monkeypatch.setattr(pez._State, "advance", killed)
+    monkeypatch.setattr(pez.SearchedPrompts, "advance", killed)
     with pytest.raises(KeyboardInterrupt):
         codec.encode(small, Side())
     assert len(list(Unfinished({}).path.parent.glob("*.safetensors"))) == 1
@@ -243,7 +245,7 @@ def test_a_killed_encode_goes_on(
     assert steps == [*range(7), -1, *range(7, 12)]
     assert not list(Unfinished({}).path.parent.glob("*"))
     told = capsys.readouterr().err
-    assert "pic: prompt search, step 12 of 12, cosine 0." in told
+    assert "pic: prompt search: 12/12 steps, cosine 0." in told
 
 
 # Damage
@@ -352,18 +354,18 @@ def test_weights_of_the_users_own_run_from_end_to_end(
     monkeypatch.setenv("RDPBENCH_WEIGHTS", str(tmp_path))
     (tmp_path / table.name).write_bytes(table.read_bytes())
     narrow = models.layout("sd-2.1-base", "random")
-    sizes = bases.Layout(narrow.unet, narrow.vae, narrow.texts, (0,), narrow.schedule, 49408)
+    sizes = bases.BaseSizes(narrow.unet, narrow.vae, narrow.texts, (0,), narrow.schedule, 49408)
     made = {
         "unet": diffusers.UNet2DConditionModel.from_config(dict(sizes.unet)),
         "vae": diffusers.AutoencoderKL.from_config(dict(sizes.vae)),
         "text_encoder": models.text_tower(sizes, 0),
     }
     for seed, (part, network) in enumerate(made.items()):
-        models.draw(network, seed).save_pretrained(tmp_path / "base" / part)
+        models.draw_weights(network, seed).save_pretrained(tmp_path / "base" / part)
     diffusers.PNDMScheduler(prediction_type="v_prediction").save_pretrained(tmp_path / "base" / "scheduler")
     ends = {"vocab_size": 49408, "bos_token_id": 49406, "eos_token_id": 49407}
     both = {"projection_dim": 24, "text_config": {**models.CLIP_TEXT, **ends}, "vision_config": models.CLIP_VISION}
-    models.draw(prompts.network(both), seed=9).save_pretrained(tmp_path / "clip")
+    models.draw_weights(prompts.network(both), seed=9).save_pretrained(tmp_path / "clip")
     options = {"base": str(tmp_path / "base"), "clip": str(tmp_path / "clip"), "steps": 2, "search_steps": 3}
     for code, size in (("fixed", 32), ("rank", 32), ("zlib-text", None)):
         codec = PIC(**options, tokens=code)

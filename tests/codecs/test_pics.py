@@ -17,10 +17,11 @@ from rdpbench import registry
 from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Side, coder_of, needs_of
 from rdpbench.codecs.diffusion import models, prompts
+from rdpbench.codecs.diffusion.fields import with_seed
 from rdpbench.codecs.diffusion.pic import sketches
-from rdpbench.codecs.diffusion.pic.codec import PICS, SketchPICS, with_seed
-from rdpbench.codecs.learned.hyperprior import Hyperprior, network, random_network
-from rdpbench.codecs.learned.tables import fit, set_tables
+from rdpbench.codecs.diffusion.pic.codec import PICS, SketchPICS
+from rdpbench.codecs.learned.entropy import load_with_tables, set_tables
+from rdpbench.codecs.learned.zoo import Hyperprior, network, random_network
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, OutOfRange, UnknownName
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.networks.clip import unit
@@ -75,12 +76,12 @@ def test_official_files_load_strictly() -> None:
         if not name.endswith(("_offset", "_quantized_cdf", "_cdf_length", "scale_table")):
             tensors[name] = one
     again = sketches.one_channel(network("cheng2020-attn", (12,)))
-    fit(again, tensors, "sketch")
+    load_with_tables(again, tensors, "sketch")
     planes = torch.rand(1, 1, 64, 64)
     with torch.no_grad():
         assert torch.equal(again.g_s(again.g_a(planes)), net.g_s(net.g_a(planes)))
     with pytest.raises(CodecError, match=r"g_a\.0\.conv1\.weight is \(12, 1, 3, 3\), must be \(12, 3, 3, 3\)"):
-        fit(network("cheng2020-attn", (12,)), tensors, "sketch")
+        load_with_tables(network("cheng2020-attn", (12,)), tensors, "sketch")
 
 
 def test_cards_carry_the_published_hashes() -> None:
@@ -90,7 +91,7 @@ def test_cards_carry_the_published_hashes() -> None:
 
 def test_strings_and_planes_are_compressais(photograph: Image) -> None:
     """In double precision, where the order of sums does not decide; y in another order has the same length."""
-    sketch = sketches.edges(sketches.load("random"), photograph[:128, :128])
+    sketch = sketches.hed_edges(sketches.load_hed("random"), photograph[:128, :128])
     net = sketches.one_channel(random_network("cheng2020-attn", (12,), 3))
     set_tables(net, {})
     coder = sketches.Learned(Hyperprior(net, portable=True))
@@ -101,7 +102,7 @@ def test_strings_and_planes_are_compressais(photograph: Image) -> None:
     try:
         with reproducible():
             strings = coder.encode(sketch)
-            found = coder.decode(list(strings.values()), 128, 128)
+            found = coder.decode(strings, 128, 128)
             theirs = plain.compress(torch.from_numpy(sketch / 255.0)[None, None])
             plane = plain.decompress(theirs["strings"], theirs["shape"])["x_hat"][0, 0].numpy()
     finally:
@@ -136,7 +137,7 @@ def test_fax_is_lossless_and_bare(size: tuple[int, int]) -> None:
     for density in (0, 0.02, 0.5, 1):
         sketch = np.where(rng.random(size) < density, 255, 0).astype(np.uint8)
         found = sketches.Fax().encode(sketch)
-        assert np.array_equal(sketches.Fax().decode(list(found.values()), *size) * 255, sketch)
+        assert np.array_equal(sketches.Fax().decode(found, *size) * 255, sketch)
         if density in (0, 1):
             assert len(found["sketch"]) < size[0]  # a bit for each row after the first, and the end
     with pytest.raises(CodecError, match="codes black and white"):
@@ -233,9 +234,10 @@ def test_the_decoded_sketch_steers_and_nothing_else_of_the_image(small: Image) -
     # What the ControlNet is shown is the decoder's sketch, sharpened, its fractions dropped.
     from torchvision.transforms.functional import adjust_sharpness
 
-    control = codec.control(codec.models(), sketch, height, width)
+    strings = {"z": sketch[0], "y": sketch[1]}
+    control = codec.control(codec.models(), strings, height, width)
     with reproducible():
-        plane = codec.coder_of_sketch().decode(sketch, 128, 128)
+        plane = codec.coder_of_sketch().decode(strings, 128, 128)
     expected = np.floor(255 * adjust_sharpness(torch.from_numpy(plane)[None], 2)[0].numpy()).astype(np.uint8)
     assert control.planes.shape == (1, 3, 128, 128)
     assert np.array_equal((control.planes[0, 1] * 255).round().numpy(), expected)
@@ -313,7 +315,7 @@ def test_presets_can_be_built_and_their_rates_are_legal() -> None:
         ({"sketch_codec": "ccitt-g4", "sketch_rate": 3}, ConfigError, "sketch_rate=3 is not legal"),
         ({"sketch_codec": "text-sketch", "sketch_rate": 3}, ConfigError, "sketch_rate=3 is not legal"),
         ({"canny_high": 50}, ConfigError, "canny_high=50 must be a whole number from 100"),
-        ({"sharpness": -1}, ConfigError, "must be numbers from 0 to 100"),
+        ({"sharpness": -1}, ConfigError, "sharpness=-1 must be from 0 to 100"),
         ({"portable": "yes"}, ConfigError, "portable='yes' is not legal"),
         ({"base": "sdxl", "sketch_kind": "hed", "sketch_codec": "webp"}, ConfigError, "no ControlNet for 'hed'"),
     ],
@@ -332,7 +334,7 @@ def test_lambdas_that_were_never_trained_are_refused() -> None:
 
 def test_a_random_controlnet_is_not_silent() -> None:
     """Training starts a ControlNet's last layers at zero; left there, a test would not see it."""
-    ready = models.load("sd-2.1-base", "random")
+    ready = models.load_models("sd-2.1-base", "random")
     net = models.load_controlnet(ready, "", "sd-2.1-base", "hed", "random")
     assert all(float(layer.weight.abs().max()) > 0 for layer in net.controlnet_down_blocks)
     assert float(net.controlnet_cond_embedding.conv_out.weight.abs().max()) > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ def run(schedule: Any, steps: int = 5) -> torch.Tensor:
     """Steps, noises and latents of a loop with a network of no weights, in one tensor."""
     schedule.set_timesteps(steps)
     latents = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(1)) * schedule.init_noise_sigma
-    options = {"generator": [torch.Generator().manual_seed(2)]} if sampling._draws(schedule) else {}
+    draws = "generator" in inspect.signature(schedule.step).parameters
+    options = {"generator": [torch.Generator().manual_seed(2)]} if draws else {}
     seen = [schedule.timesteps.float().flatten()]
     for time in schedule.timesteps:
         found = torch.tanh(schedule.scale_model_input(latents, time))

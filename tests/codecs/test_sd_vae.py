@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of
-from rdpbench.codecs.diffusion import models, prompts, sd_vae
+from rdpbench.codecs.diffusion import models, sampling, sd_vae
 from rdpbench.codecs.diffusion.library import diffusers
 from rdpbench.codecs.diffusion.perco import pipeline
 from rdpbench.codecs.diffusion.sd_vae import StableDiffusionVAE
-from rdpbench.codecs.learned.frames import to_planes
 from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange, UnknownName, UnsupportedImage
 from rdpbench.image import Image
 from rdpbench.networks.precision import reproducible
@@ -45,10 +43,10 @@ def test_rates_by_hand(bits: int, size: int, photograph: Image) -> None:
 @pytest.mark.parametrize("bits", sd_vae.BITS)
 def test_what_is_decoded_are_the_latents(bits: int, photograph: Image) -> None:
     image = np.ascontiguousarray(photograph[:70, :100])
-    ready = models.load("sd-2.1", "random")
+    ready = models.load_models("sd-2.1", "random")
     with reproducible():
-        latents = prompts.encode(ready, prompts.FRAME.pad(to_planes([image], "cpu", torch.float32)))
-        [expected] = prompts.decode(ready, latents, 70, 100)
+        latents = sampling.latents_of(ready, image)
+        [expected] = sampling.images_of(ready, latents, 70, 100)
     data = vae(bits=bits).encode(image, Side()).data
     found = sd_vae.unpack_latents(unpack(data, 1)[2][0], (4, 16, 16), bits)
     span = np.ptp(latents[0].numpy(), axis=(1, 2)).max()
@@ -105,7 +103,7 @@ def test_a_folder_of_the_users_own(tmp_path: Path, photograph: Image) -> None:
     """Loaded strictly, known by its hash, and shared with whatever loads the same bytes."""
     narrow = models.layout("sd-1.5", "random")
     for seed, name in ((1, "one"), (1, "same"), (2, "other")):
-        made = models.draw(diffusers.AutoencoderKL.from_config(dict(narrow.vae)), seed)
+        made = models.draw_weights(diffusers.AutoencoderKL.from_config(dict(narrow.vae)), seed)
         made.save_pretrained(tmp_path / name / "vae")
     codecs = {name: StableDiffusionVAE(base=str(tmp_path / name)) for name in ("one", "same", "other")}
     data = {name: codec.encode(photograph, Side()).data for name, codec in codecs.items()}
@@ -133,7 +131,7 @@ def test_the_published_file_alone_is_needed(tmp_path: Path, monkeypatch: pytest.
     assert vae().weights_kind() == "random"
     for base in ("sd-1.5", "sdxl"):
         assert base in str(StableDiffusionVAE(base=base).weight_needs()[0].missing())
-    with pytest.raises(OutOfRange, match=r"bits=24 is not legal; choose from 8, 16, 32"):
+    with pytest.raises(OutOfRange, match=r"rate 24: 'sd-vae' has bits 8, 16, 32 only"):
         StableDiffusionVAE(bits=24)
     with pytest.raises(UnknownName, match=r"did you mean 'sd-2\.1'"):
         StableDiffusionVAE(base="sd-2-1")

@@ -18,16 +18,17 @@ import torch
 import yaml
 from PIL import Image as pil
 
+from rdpbench import progress
 from rdpbench.codecs.classical.webp import WebP
 from rdpbench.codecs.container import unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of
-from rdpbench.codecs.diffusion.sampling import Unfinished
+from rdpbench.codecs.diffusion.fields import with_seed
+from rdpbench.codecs.diffusion.prompts import Unfinished
 from rdpbench.codecs.diffusion.textual_inversion import codec as codec_module
-from rdpbench.codecs.diffusion.textual_inversion import codec as kept_module
-from rdpbench.codecs.diffusion.textual_inversion import coding
-from rdpbench.codecs.diffusion.textual_inversion import search as guiding
-from rdpbench.codecs.diffusion.textual_inversion import search as searching
-from rdpbench.codecs.diffusion.textual_inversion.codec import TextualInversion, with_seed
+from rdpbench.codecs.diffusion.textual_inversion import codec as guiding
+from rdpbench.codecs.diffusion.textual_inversion import vectors as coding
+from rdpbench.codecs.diffusion.textual_inversion import vectors as searching
+from rdpbench.codecs.diffusion.textual_inversion.codec import TextualInversion
 from rdpbench.errors import (
     BitstreamError,
     CodecError,
@@ -92,7 +93,7 @@ def test_every_byte_is_counted_and_known_by_hand(photograph: Image) -> None:
 
 def test_other_codes_of_the_vectors_stand_beside(small: Image) -> None:
     made = tiny(vectors=6, bits=2).encode(small, Side())
-    symbols, _ = coding.read(unpack(made.data, 3)[2][1], 32)
+    symbols, _ = coding.read_section(unpack(made.data, 3)[2][1], 32)
     legacy = json.loads(made.info["legacy"])
     levels = symbols.max() - symbols.min() + 1
     assert legacy["vectors-half-precision"] == 16 * 6 * 32
@@ -114,7 +115,7 @@ def test_the_rate_axis_is_the_number_of_vectors(vectors: int, bits: float, small
 def kodak_guides(shared: Path) -> list[tuple[int, int]]:
     """Pixels of each image of Kodak, and bytes of its guide with the defaults."""
     codec = TextualInversion()
-    coder = codec._guide_coder()
+    coder = codec.guide_coder()
     assert coder is not None
     folder = shared / "data" / "kodak"
     files = sorted(folder.glob("*.png"))
@@ -123,7 +124,7 @@ def kodak_guides(shared: Path) -> list[tuple[int, int]]:
     found = []
     for file in files:
         image = np.asarray(pil.open(file).convert("RGB"))
-        section = codec._guide(image, Side())
+        section = codec.coded_guide(image, Side())
         assert coder.decode(section).shape == guiding.small(image, 4).shape
         found.append((image.shape[0] * image.shape[1], len(section)))
     return found
@@ -287,16 +288,16 @@ def test_a_killed_encode_goes_on_to_the_same_bytes(
     whole = codec.encode(small, Side(seed=2)).data
     assert not list(Unfinished({}).path.parent.glob("*"))
     monkeypatch.setattr(codec_module, "Unfinished", partial(Unfinished, every_s=0))
-    monkeypatch.setattr(kept_module, "TOLD_EVERY_S", 0)
-    advance, steps = searching._State.advance, []
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0)
+    advance, steps = searching.SearchedVectors.advance, []
 
-    def killed(state: searching._State) -> None:
+    def killed(state: searching.SearchedVectors) -> None:
         if state.step == 5 and len(steps) < 6:
             raise KeyboardInterrupt
         steps.append(state.step)
         advance(state)
 
-    monkeypatch.setattr(searching._State, "advance", killed)
+    monkeypatch.setattr(searching.SearchedVectors, "advance", killed)
     with pytest.raises(KeyboardInterrupt):
         codec.encode(small, Side(seed=2))
     assert len(list(Unfinished({}).path.parent.glob("*.safetensors"))) == 1
@@ -304,7 +305,7 @@ def test_a_killed_encode_goes_on_to_the_same_bytes(
     assert tiny(search_steps=8, compression_guidance=2.0).encode(small, Side(seed=2)).data == whole
     assert steps == [0, 1, 2, 3, 4, -1, 5, 6, 7]
     assert not list(Unfinished({}).path.parent.glob("*"))
-    assert "textual-inversion: vectors, step 8 of 8, error " in capsys.readouterr().err
+    assert "textual-inversion: vectors: 8/8 steps, error " in capsys.readouterr().err
 
 
 ENCODE = """
@@ -317,7 +318,15 @@ from rdpbench.codecs.contract import Side
 
 torch.set_num_threads(1)
 codec_module.Unfinished = partial(codec_module.Unfinished, every_s=0)
-codec_module.TOLD_EVERY_S = 0
+
+
+
+class EveryStep(codec_module.Progress):
+    def __call__(self, done, total=0, note=""):
+        self.say(f"vectors, step {done} of {self.total}")
+
+
+codec_module.Progress = EveryStep
 codec = codec_module.TextualInversion(weights="random", steps=2, search_steps=40)
 data = codec.encode(np.load(sys.argv[1]), Side(seed=1)).data
 sys.stdout.write(data.hex())

@@ -11,15 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from rdpbench.codecs.diffusion import models, prompts, sampling
+from rdpbench.codecs.diffusion import models, sampling
 from rdpbench.codecs.diffusion.library import diffusers
 from rdpbench.codecs.diffusion.models import Models
-from rdpbench.codecs.diffusion.sampling import Unfinished
-from rdpbench.codecs.diffusion.textual_inversion import coding
-from rdpbench.codecs.diffusion.textual_inversion import search as guiding
-from rdpbench.codecs.diffusion.textual_inversion import search as searching
-from rdpbench.codecs.diffusion.textual_inversion.search import Objective, Search, condition, empty_prompt, search
-from rdpbench.codecs.learned.frames import to_planes
+from rdpbench.codecs.diffusion.prompts import Unfinished
+from rdpbench.codecs.diffusion.textual_inversion import codec as guiding
+from rdpbench.codecs.diffusion.textual_inversion import vectors as coding
+from rdpbench.codecs.diffusion.textual_inversion import vectors as searching
+from rdpbench.codecs.diffusion.textual_inversion.vectors import Objective, VectorSearch, condition, empty_prompt, search
 from rdpbench.errors import BitstreamError, CodecError, ConfigError
 from rdpbench.image import Image
 
@@ -32,7 +31,7 @@ STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0)
 @pytest.fixture(params=["sd-1.5", "sd-2.1"])
 def ready(request: pytest.FixtureRequest) -> Models:
     """One model that predicts noise, and one that predicts v."""
-    return models.load(request.param, "random")
+    return models.load_models(request.param, "random")
 
 
 @pytest.fixture
@@ -72,7 +71,7 @@ def test_any_vectors_fill_the_budget_and_come_back(kind: str, bits: float) -> No
     assert length <= math.ceil(budget / 8)
     if kind != "few":
         assert length > 0.98 * budget / 8 - 8
-    symbols, step = coding.read(section, values.shape[1])
+    symbols, step = coding.read_section(section, values.shape[1])
     found = coding.unpack(section, values.shape[1])
     assert np.array_equal(symbols, coding.quantise(values, step))
     assert np.array_equal(found, symbols.astype(np.float32) * np.float32(step))
@@ -185,7 +184,7 @@ def test_clean_latents_are_those_of_the_scheduler(ready: Models, sampler: str) -
 
 
 def pull_of(ready: Models, image: Image, strength: float = 1.0, factor: int = 4) -> guiding.Pull:
-    return guiding.Pull(ready, sampling.scheduler(ready, "ddim", 4), guiding.small(image, factor), factor, strength)
+    return guiding.Pull(ready, guiding.small(image, factor), factor, strength, sampling.scheduler(ready, "ddim", 4))
 
 
 def in_double(ready: Models) -> Models:
@@ -195,7 +194,7 @@ def in_double(ready: Models) -> Models:
 @pytest.mark.parametrize("factor", [2, 4, 16])
 def test_the_pull_is_the_gradient_of_the_stated_distance(small: Image, factor: int) -> None:
     """Against the formula written out in NumPy, and against its differences in double precision."""
-    ready = models.load("sd-1.5", "random")
+    ready = models.load_models("sd-1.5", "random")
     pull = pull_of(ready, small, factor=factor)
     latents = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     gradient = pull.gradient(latents)
@@ -232,7 +231,7 @@ def test_one_step_goes_nearer_the_stronger_it_is_until_it_overshoots(ready: Mode
 
 
 def test_each_image_of_a_batch_is_pulled_alone(small: Image) -> None:
-    ready = models.load("sd-1.5", "random")
+    ready = models.load_models("sd-1.5", "random")
     pull = pull_of(ready, small)
     latents = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     together = pull.gradient(latents)
@@ -242,7 +241,7 @@ def test_each_image_of_a_batch_is_pulled_alone(small: Image) -> None:
 def test_guides_of_a_wrong_size_and_unknown_predictions_are_refused(small: Image) -> None:
     with pytest.raises(BitstreamError, match=r"\(70, 100, 3\), where \(18, 25, 3\) is due"):
         guiding.check_guide(small, 70, 100, 4)
-    ready = models.load("sd-1.5", "random")
+    ready = models.load_models("sd-1.5", "random")
     other = replace(
         ready, layout=replace(ready.layout, schedule={**ready.layout.schedule, "prediction_type": "sample"})
     )
@@ -250,19 +249,18 @@ def test_guides_of_a_wrong_size_and_unknown_predictions_are_refused(small: Image
         guiding.check_prediction(other)
 
 
-# Search
+# VectorSearch
 
 
 def objective_of(ready: Models, image: Image, seed: int = 0) -> Objective:
-    planes = prompts.FRAME.pad(to_planes([image], "cpu", torch.float32))
     with torch.inference_mode():
-        return Objective(ready, prompts.encode(ready, planes), seed)
+        return Objective(ready, sampling.latents_of(ready, image), seed)
 
 
 def test_the_objective_falls_below_that_of_no_words_and_of_any_words(ready: Models, square: Image) -> None:
     """Over draws that the search does not see, for what is sent; random vectors of the same code do not help."""
     objective = objective_of(ready, square)
-    settings = Search(vectors=8, steps=60, learning_rate=0.05)
+    settings = VectorSearch(vectors=8, steps=60, learning_rate=0.05)
     width = searching.width_of(ready)
     free = search(objective, width, settings)
     sent = coding.unpack(coding.pack(free, settings.budget(width)), width)
@@ -276,7 +274,9 @@ def test_the_objective_falls_below_that_of_no_words_and_of_any_words(ready: Mode
     assert nothing - found > 2 * (nothing - float(np.mean(shuffled)))
 
 
-def plain(ready: Models, latents: torch.Tensor, seed: int, settings: Search, steps: int) -> list[np.ndarray[Any, Any]]:
+def plain(
+    ready: Models, latents: torch.Tensor, seed: int, settings: VectorSearch, steps: int
+) -> list[np.ndarray[Any, Any]]:
     """The loop as the module's head states it, Adam written out, with diffusers' own noising."""
     schedule = diffusers.DDPMScheduler(**ready.layout.schedule)
     width = searching.width_of(ready)
@@ -313,10 +313,10 @@ def plain(ready: Models, latents: torch.Tensor, seed: int, settings: Search, ste
 
 
 def test_every_step_is_the_stated_one(ready: Models, square: Image) -> None:
-    settings = Search(vectors=3, bits=2, steps=10, batch=3, learning_rate=0.02)
+    settings = VectorSearch(vectors=3, bits=2, steps=10, batch=3, learning_rate=0.02)
     objective = objective_of(ready, square, seed=5)
     expected = plain(ready, objective._latents, 5, settings, 6)
-    state = searching._State(objective, searching.width_of(ready), settings, "cpu")
+    state = searching.SearchedVectors(objective, searching.width_of(ready), settings, "cpu")
     for free in expected:
         with torch.inference_mode(False), torch.enable_grad():
             state.advance()
@@ -325,7 +325,7 @@ def test_every_step_is_the_stated_one(ready: Models, square: Image) -> None:
 
 
 def test_zeros_are_the_empty_prompt_and_vectors_stand_behind_its_first_state() -> None:
-    ready = models.load("sdxl", "random")
+    ready = models.load_models("sdxl", "random")
     empty = empty_prompt(ready)
     assert torch.equal(condition(empty, torch.zeros(5, 64)).hidden, empty.hidden)
     moved = condition(empty, torch.ones(5, 64)).hidden - empty.hidden
@@ -334,8 +334,8 @@ def test_zeros_are_the_empty_prompt_and_vectors_stand_behind_its_first_state() -
 
 @pytest.mark.parametrize("seed", [0, 2**62])
 def test_a_search_that_was_killed_ends_where_it_would_have(square: Image, seed: int) -> None:
-    ready = models.load("sd-1.5", "random")
-    settings = Search(vectors=2, steps=6, batch=1)
+    ready = models.load_models("sd-1.5", "random")
+    settings = VectorSearch(vectors=2, steps=6, batch=1)
     whole = search(objective_of(ready, square, seed), 32, settings)
     unfinished = Unfinished({"of": "test"}, every_s=0)
     steps = []
@@ -358,8 +358,8 @@ def test_a_search_that_was_killed_ends_where_it_would_have(square: Image, seed: 
 
 
 def test_a_network_that_is_broken_is_told(square: Image) -> None:
-    ready = models.load("sd-1.5", "random")
+    ready = models.load_models("sd-1.5", "random")
     broken = replace(ready, unet=copy.deepcopy(ready.unet))
     broken.unet.conv_out.bias.data.fill_(torch.nan)
     with pytest.raises(CodecError, match="loss is not finite"):
-        search(objective_of(broken, square), 32, Search(vectors=1, steps=2))
+        search(objective_of(broken, square), 32, VectorSearch(vectors=1, steps=2))

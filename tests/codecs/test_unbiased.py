@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rdpbench import registry
 from rdpbench.codecs.contract import Side, needs_of, rate_of
-from rdpbench.config.bench import read
+from rdpbench.config.bench import read_bench
 from rdpbench.image import Image, read_image
 
 PLANES, COLOURS = 0.1, 0.25
@@ -55,7 +55,7 @@ SYNTHETIC = [hills(128, 120, 125), hills(205, 60, 70, 1), hills(60, 190, 90, 2),
 def best_of(line: str) -> Any:
     """The codec of ``NAME [option ...]`` at the finest setting that it has; skips what is not installed here."""
     name, *options = line.split()
-    setting = read([f"codec={name}", *options]).grid[0][0]
+    setting = read_bench([f"codec={name}", *options]).grid[0][0]
     cls = registry.load("codec", setting.use)
     missing = [reason for need in needs_of(cls) if (reason := need.missing())]
     if missing:

@@ -13,7 +13,7 @@ import rdpbench
 from rdpbench import paths
 from rdpbench.config import bench as config
 from rdpbench.config import typed as overrides
-from rdpbench.config.bench import KEYS, read
+from rdpbench.config.bench import KEYS, read_bench
 from rdpbench.config.typed import SETTINGS
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.paths import VARIABLES, available, check_variables, conf_folder
@@ -26,11 +26,11 @@ MINE = (
 
 
 def codecs(*overrides: str) -> list[CodecSetting]:
-    return list(dict.fromkeys(codec for codec, _ in read(overrides).grid))
+    return list(dict.fromkeys(codec for codec, _ in read_bench(overrides).grid))
 
 
 def test_nothing_typed_is_the_default_experiment() -> None:
-    bench = read([])
+    bench = read_bench([])
     assert [codec.name for codec, _ in bench.grid] == ["jpeg", "jpeg2000", "webp", "avif", "hevc", "jpegxl", "mini"]
     assert {data.name for _, data in bench.grid} == {"samples"}
     assert bench.points == 5
@@ -38,15 +38,15 @@ def test_nothing_typed_is_the_default_experiment() -> None:
 
 
 def test_what_is_typed_wins_over_the_experiment() -> None:
-    bench = read(["experiment=default", "codec=webp", "points=2"])
+    bench = read_bench(["experiment=default", "codec=webp", "points=2"])
     assert [codec.name for codec, _ in bench.grid] == ["webp"]
     assert bench.points == 2
-    assert read(["limit=3"]).limit == 3
-    assert len(read(["limit=3"]).grid) == 7
+    assert read_bench(["limit=3"]).limit == 3
+    assert len(read_bench(["limit=3"]).grid) == 7
 
 
 def test_sweeps_make_a_grid() -> None:
-    bench = read(["codec=jpeg,webp", "data=samples,kodak", "rate=10,20", "seed=0,1"])
+    bench = read_bench(["codec=jpeg,webp", "data=samples,kodak", "rate=10,20", "seed=0,1"])
     pairs = [(codec.name, data.name) for codec, data in bench.grid]
     assert pairs == [("jpeg", "samples"), ("jpeg", "kodak"), ("webp", "samples"), ("webp", "kodak")]
     assert bench.rates == (10.0, 20.0)
@@ -64,11 +64,11 @@ def test_sweeps_make_a_grid() -> None:
     ],
 )
 def test_rates(typed: str, rates: tuple[float, ...]) -> None:
-    assert read(["codec=jpeg", f"rate={typed}"]).rates == rates
+    assert read_bench(["codec=jpeg", f"rate={typed}"]).rates == rates
 
 
 def test_null_rates_are_those_of_the_codec() -> None:
-    bench = read(["codec=jpeg", "rate=null", "bpp=null"])
+    bench = read_bench(["codec=jpeg", "rate=null", "bpp=null"])
     assert bench.rates is None
     assert bench.targets is None
     assert bench.grid[0][0].rates == tuple(range(5, 100, 5))
@@ -84,10 +84,10 @@ def test_options_become_part_of_the_label() -> None:
 
 
 def test_metrics_are_a_list() -> None:
-    assert read(["codec=jpeg", "metrics=psnr,ms-ssim,psnr"]).metrics == ("psnr", "ms-ssim")
-    assert read(["codec=jpeg", "metrics=[psnr]"]).metrics == ("psnr",)
-    assert read(["codec=jpeg", "metrics=available"]).metrics_available
-    assert read(["codec=jpeg", "metrics="]).metrics == ()
+    assert read_bench(["codec=jpeg", "metrics=psnr,ms-ssim,psnr"]).metrics == ("psnr", "ms-ssim")
+    assert read_bench(["codec=jpeg", "metrics=[psnr]"]).metrics == ("psnr",)
+    assert read_bench(["codec=jpeg", "metrics=available"]).metrics_available
+    assert read_bench(["codec=jpeg", "metrics="]).metrics == ()
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_metrics_are_a_list() -> None:
 )
 def test_unknown_names(typed: str, message: str) -> None:
     with pytest.raises(UnknownName, match=message):
-        read(["codec=jpeg", "data=samples", typed] if not typed.startswith(("codec", "data")) else [typed])
+        read_bench(["codec=jpeg", "data=samples", typed] if not typed.startswith(("codec", "data")) else [typed])
 
 
 @pytest.mark.parametrize("plus", ["", "+", "++"])
@@ -142,7 +142,7 @@ def test_unknown_names(typed: str, message: str) -> None:
 def test_a_key_that_nothing_reads_is_refused_with_or_without_a_plus(plus: str, typed: str, nearest: str | None) -> None:
     """Hydra takes any key with a plus, and its message and habit lead there; what it adds is read by nobody."""
     with pytest.raises(UnknownName) as caught:
-        read(["codec=jpeg", "data=samples", f"{plus}{typed}"])
+        read_bench(["codec=jpeg", "data=samples", f"{plus}{typed}"])
     message = str(caught.value)
     assert f"did you mean {nearest!r}?" in message if nearest else "did you mean" not in message
     assert "+" not in message
@@ -159,10 +159,10 @@ def test_a_plus_before_a_key_that_is_read_changes_nothing(plus: str) -> None:
         "root=here",
         "codec.options.optimize=true",
     ]
-    bench = read([f"{plus}{line}" for line in typed])
-    assert bench == read(typed)
+    bench = read_bench([f"{plus}{line}" for line in typed])
+    assert bench == read_bench(typed)
     assert (bench.rates, bench.metrics, bench.limit, bench.root) == ((5,), ("psnr",), 2, Path("here"))
-    assert read([f"{plus}experiment=default"]) == read(["experiment=default"])
+    assert read_bench([f"{plus}experiment=default"]) == read_bench(["experiment=default"])
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_a_plus_before_a_key_that_is_read_changes_nothing(plus: str) -> None:
 )
 def test_nothing_can_be_taken_away(typed: str) -> None:
     with pytest.raises(ConfigError, match=r"nothing can be taken away; write \w+"):
-        read(["codec=jpeg", "data=samples", typed])
+        read_bench(["codec=jpeg", "data=samples", typed])
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_nothing_can_be_taken_away(typed: str) -> None:
 )
 def test_what_another_setting_would_overwrite_is_refused(typed: list[str], told: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(told)):
-        read(typed)
+        read_bench(typed)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_file_of_the_users_is_held_to_the_same(
     kept = [one for one in (conf / file).read_text().splitlines() if not one.startswith(f"{key}:")]
     (conf / file).write_text("\n".join([*kept, line]) + "\n")
     with pytest.raises(ConfigError, match=re.escape(told)):
-        read(["experiment=default", "codec=webp", "data=samples"])
+        read_bench(["experiment=default", "codec=webp", "data=samples"])
 
 
 def test_the_lists_of_what_is_read_are_those_of_the_files() -> None:
@@ -280,12 +280,12 @@ def test_a_misspelt_variable_is_refused_and_another_codecs_is_not(monkeypatch: p
 )
 def test_values_that_cannot_be_meant(typed: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        read([*(["codec=jpeg"] if not typed.startswith("codec") else []), typed])
+        read_bench([*(["codec=jpeg"] if not typed.startswith("codec") else []), typed])
 
 
 def test_rate_and_target_exclude_each_other() -> None:
     with pytest.raises(ConfigError, match="give one of the two"):
-        read(["codec=jpeg", "rate=10", "bpp=0.5"])
+        read_bench(["codec=jpeg", "rate=10", "bpp=0.5"])
 
 
 def test_a_codec_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,43 +304,45 @@ def test_paths_are_taken_as_typed(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
     (folder / "mine.py").write_text(MINE)
-    bench = read([f"codec={folder}/mine.py:Mine,jpeg", f"data=folder:{folder},samples", f"root={folder}"])
+    bench = read_bench([f"codec={folder}/mine.py:Mine,jpeg", f"data=folder:{folder},samples", f"root={folder}"])
     assert {codec.use for codec, _ in bench.grid} == {"jpeg", f"{folder}/mine.py:Mine"}
     assert [dict(data.options).get("path") for _, data in bench.grid][:2] == [str(folder), None]
     assert bench.root == folder
-    assert dict(read(["codec=jpeg", "data=kodak", f"data.path={folder}"]).grid[0][1].options)["path"] == str(folder)
+    assert dict(read_bench(["codec=jpeg", "data=kodak", f"data.path={folder}"]).grid[0][1].options)["path"] == str(
+        folder
+    )
 
 
 def test_a_comma_still_separates_where_no_such_folder_is(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    bench = read(["codec=jpeg", f"data=folder:{tmp_path}/a,folder:{tmp_path}/b"])
+    bench = read_bench(["codec=jpeg", f"data=folder:{tmp_path}/a,folder:{tmp_path}/b"])
     assert [dict(data.options)["path"] for _, data in bench.grid] == [f"{tmp_path}/a", f"{tmp_path}/b"]
 
 
 @pytest.mark.parametrize("typed", ["timeout=-1", "timeout=true", "timeout=inf", "timeout=[1]", "timeout=ever"])
 def test_a_limit_that_is_no_number_of_seconds(typed: str) -> None:
     with pytest.raises(ConfigError, match=r"timeout=.* must be seconds for each task"):
-        read(["codec=jpeg", typed])
+        read_bench(["codec=jpeg", typed])
 
 
 def test_a_limit_needs_a_process_that_can_be_ended() -> None:
-    assert read(["codec=jpeg", "timeout=0.5"]).timeout == 0.5
-    assert read(["codec=jpeg", "timeout=0", "workers=0"]).timeout == 0
-    assert read(["codec=jpeg"]).timeout is None
+    assert read_bench(["codec=jpeg", "timeout=0.5"]).timeout == 0.5
+    assert read_bench(["codec=jpeg", "timeout=0", "workers=0"]).timeout == 0
+    assert read_bench(["codec=jpeg"]).timeout is None
     with pytest.raises(ConfigError, match=r"timeout=3 needs a worker process.* workers=0 has none"):
-        read(["codec=jpeg", "timeout=3", "workers=0"])
+        read_bench(["codec=jpeg", "timeout=3", "workers=0"])
 
 
 def test_two_curves_must_not_share_a_name(tmp_path: Path) -> None:
     for name in ("a.py", "b.py"):
         (tmp_path / name).write_text(MINE)
     with pytest.raises(ConfigError, match="two curves would have the name 'Mine'"):
-        read([f"codec={tmp_path}/a.py:Mine,{tmp_path}/b.py:Mine"])
+        read_bench([f"codec={tmp_path}/a.py:Mine,{tmp_path}/b.py:Mine"])
 
 
 def test_a_run_may_be_called_by_a_number() -> None:
-    assert read(["codec=jpeg", "run=2024"]).run == "2024"
-    assert read(["codec=jpeg", "run=null"]).run is None
+    assert read_bench(["codec=jpeg", "run=2024"]).run == "2024"
+    assert read_bench(["codec=jpeg", "run=null"]).run is None
 
 
 @pytest.mark.parametrize("name", [name for name in available("codec") if name != "own"])

@@ -18,14 +18,14 @@ from rich.console import Console
 from rdpbench import registry
 from rdpbench.cli import run_benches
 from rdpbench.codecs.contract import needs_of
-from rdpbench.config.bench import read, read_all
+from rdpbench.config.bench import read_bench, read_benches
 from rdpbench.config.typed import runs_of
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.figures import command
 from rdpbench.figures.command import runs_named
 from rdpbench.figures.data import TIMES
-from rdpbench.figures.presets import Preset, Series, presets
+from rdpbench.figures.presets import FigurePreset, Series, presets
 from rdpbench.figures.style import WATERMARK
 from rdpbench.needs import Binary
 from rdpbench.paths import available, conf_folder, experiment
@@ -67,7 +67,7 @@ class StandIn:
 @cache
 def benches_of(name: str) -> list[Bench]:
     """An experiment's runs, composed once for all tests."""
-    return read_all([f"experiment={name}"])
+    return read_benches([f"experiment={name}"])
 
 
 def label_of(bench: Bench) -> set[str]:
@@ -85,7 +85,7 @@ def said(name: str) -> str:
     return " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
 
 
-def measured(series: Series, preset: Preset, benches: Sequence[Bench]) -> bool:
+def measured(series: Series, preset: FigurePreset, benches: Sequence[Bench]) -> bool:
     """Does an experiment measure this series?"""
     labels = set().union(*(label_of(bench) for bench in benches))
     if any(panel.settings for panel in preset.panels):
@@ -189,7 +189,7 @@ def stand_in(name: str, folder: Path, *more: str) -> Iterator[list[str]]:
 @pytest.mark.parametrize("name", PRESETS)
 def test_it_plans_with_random_weights(name: str, standin: Path) -> None:
     for words in stand_in(name, standin):
-        bench = replace(read(words), download=False, dry=True)
+        bench = replace(read_bench(words), download=False, dry=True)
         plan = make_plan(bench, store_of(bench))
         points = {(task.codec.name, task.setting.rate) for task in plan.tasks}
         assert len(plan.work) == len(plan.tasks) >= 2 * len(points)  # two images, each seed
@@ -289,10 +289,10 @@ def test_the_runs_of_an_experiment_meet_in_one_figure(standin: Path) -> None:
 def test_an_experiment_of_several_runs(tmp_path: Path) -> None:
     assert [len(runs_of([f"experiment={name}"])) for name in ("taco-a1", "taco-5", "taco-5,taco-a1")] == [3, 1, 4]
     with pytest.raises(ConfigError, match=r"these are 3 runs(.|\n)*data=kodak"):
-        read(["experiment=taco-a1"])
+        read_bench(["experiment=taco-a1"])
     with pytest.raises(UnknownName, match="did you mean 'taco-5'"):
-        read(["experiment=taco-55"])
-    benches = read_all(["experiment=taco-a1", "limit=4"])
+        read_bench(["experiment=taco-55"])
+    benches = read_benches(["experiment=taco-a1", "limit=4"])
     assert [bench.limit for bench in benches] == [4, 4, 4]
     assert [bench.allow_unreliable for bench in benches] == [False, True, True]
 

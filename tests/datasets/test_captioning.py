@@ -22,9 +22,17 @@ from rdpbench.datasets.captions import cache
 from rdpbench.datasets.captions import models as caption_models
 from rdpbench.datasets.captions import models as captioning
 from rdpbench.datasets.captions.cache import Made
-from rdpbench.datasets.captions.models import CARDS, ModelCard, Settings, identity, label, locate, revision
+from rdpbench.datasets.captions.models import (
+    CARDS,
+    CaptionSettings,
+    ModelCard,
+    captioner_identity,
+    label,
+    locate,
+    revision,
+)
 from rdpbench.datasets.captions.sources import Caption, captions_of, parse, survey
-from rdpbench.datasets.folder import Folder
+from rdpbench.datasets.folder import ImageFolder
 from rdpbench.datasets.index import Entry, index
 from rdpbench.errors import ConfigError, ImageError, MissingNeed
 from rdpbench.image import Image, read_image
@@ -126,10 +134,10 @@ def entries(clean: None, images: Callable[..., Path]) -> list[Entry]:
     """Four images of the same size, one of another."""
     folder = images(4)
     pil.fromarray(np.full((90, 33, 3), 120, np.uint8)).save(folder / "plain.png")
-    return index(Folder(str(folder)))
+    return index(ImageFolder(str(folder)))
 
 
-def _captions(name: str, entries: list[Entry], settings: Settings) -> dict[str, Caption]:
+def _captions(name: str, entries: list[Entry], settings: CaptionSettings) -> dict[str, Caption]:
     found = captions_of(
         parse(name), entries, dataset="pictures", protocol="as-is", settings=settings, progress=lambda done, whole: None
     )
@@ -182,7 +190,7 @@ def test_captions_are_those_of_greedy_decoding_written_out(
 ) -> None:
     oracle = {"blip": _greedy_blip, "blip2": _greedy_blip2}[name]
     silent = {"blip": range(5), "blip2": range(6)}[name]  # special tokens and the end of the line
-    found = _captions(name, entries, Settings(path=str(models[name])))
+    found = _captions(name, entries, CaptionSettings(path=str(models[name])))
     lengths: set[int] = set()
     for entry in entries:
         ids = oracle(models[name], read_image(entry.sample.path).pixels, 32)
@@ -201,7 +209,10 @@ def test_blip2_says_the_same_with_an_image_token_of_its_own(models: dict[str, Pa
     assert config["image_token_index"] is None
     (named / "config.json").write_text(json.dumps({**config, "image_token_index": 17}))
     image = np.random.default_rng(5).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    told = [captioning.Captioner(CARDS["blip2"], folder, Settings())([image])[0] for folder in (models["blip2"], named)]
+    told = [
+        captioning.Captioner(CARDS["blip2"], folder, CaptionSettings())([image])[0]
+        for folder in (models["blip2"], named)
+    ]
     assert told[0] == told[1]
     assert told[0][0].startswith("word")
 
@@ -223,8 +234,8 @@ def test_configurations_as_they_were_published_change_nothing(
     resize = json.loads((old / "preprocessor_config.json").read_text())
     published = {"processor_class": "BlipProcessor", "size_divisor": 32}
     (old / "preprocessor_config.json").write_text(json.dumps({**resize, **published}))
-    told = [one.text for one in _captions(name, entries, Settings(path=str(old))).values()]
-    assert told == [one.text for one in _captions(name, entries, Settings(path=str(models[name]))).values()]
+    told = [one.text for one in _captions(name, entries, CaptionSettings(path=str(old))).values()]
+    assert told == [one.text for one in _captions(name, entries, CaptionSettings(path=str(models[name]))).values()]
     assert max(len(text.split()) for text in told) > 20
 
 
@@ -250,7 +261,7 @@ def test_cards_tell_the_size_of_the_published_models() -> None:
 
 
 def test_an_image_alone_and_in_a_batch_and_again(models: dict[str, Path], entries: list[Entry]) -> None:
-    settings = Settings(path=str(models["blip2"]))
+    settings = CaptionSettings(path=str(models["blip2"]))
     captioner = captioning.Captioner(CARDS["blip2"], models["blip2"], settings)
     images = [read_image(entry.sample.path).pixels for entry in entries]
     alone = [captioner([image])[0][0] for image in images]
@@ -264,11 +275,11 @@ def test_an_image_alone_and_in_a_batch_and_again(models: dict[str, Path], entrie
 def test_a_remembered_caption_has_its_seconds_and_needs_no_model(
     models: dict[str, Path], entries: list[Entry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = Settings(path=str(models["blip"]))
+    settings = CaptionSettings(path=str(models["blip"]))
     loaded: list[Path] = []
     real = captioning.Captioner
 
-    def counted(card: ModelCard, folder: Path, given: Settings) -> captioning.Captioner:
+    def counted(card: ModelCard, folder: Path, given: CaptionSettings) -> captioning.Captioner:
         loaded.append(folder)
         return real(card, folder, given)
 
@@ -287,17 +298,17 @@ def test_a_remembered_caption_has_its_seconds_and_needs_no_model(
 def test_another_process_uses_what_was_remembered_without_importing_torch(
     models: dict[str, Path], entries: list[Entry]
 ) -> None:
-    made = _captions("blip2", entries, Settings(path=str(models["blip2"])))
+    made = _captions("blip2", entries, CaptionSettings(path=str(models["blip2"])))
     script = f"""
 import json, sys
 from pathlib import Path
-from rdpbench.datasets.captions.models import Settings
+from rdpbench.datasets.captions.models import CaptionSettings
 from rdpbench.datasets.captions.sources import captions_of, parse
-from rdpbench.datasets.folder import Folder
+from rdpbench.datasets.folder import ImageFolder
 from rdpbench.datasets.index import index
-entries = index(Folder({str(entries[0].sample.path.parent)!r}))
+entries = index(ImageFolder({str(entries[0].sample.path.parent)!r}))
 found = captions_of(parse("blip2"), entries, dataset="pictures", protocol="as-is",
-                    settings=Settings(path={str(models["blip2"])!r}))
+                    settings=CaptionSettings(path={str(models["blip2"])!r}))
 assert "torch" not in sys.modules
 print(json.dumps({{name: [one.text, one.seconds] for name, one in found.by_id.items()}}))
 """
@@ -309,7 +320,7 @@ print(json.dumps({{name: [one.text, one.seconds] for name, one in found.by_id.it
 def test_another_revision_another_setting_and_another_pixel_are_made_anew(
     models: dict[str, Path], entries: list[Entry], tmp_path: Path
 ) -> None:
-    settings = Settings(path=str(models["blip"]))
+    settings = CaptionSettings(path=str(models["blip"]))
     asked = entries[:1]
     first = _captions("blip", asked, settings)[asked[0].sample.id]
     other = replace(settings, path=str(_make(tmp_path / "other", "blip", seed=4)))
@@ -325,7 +336,7 @@ def test_another_revision_another_setting_and_another_pixel_are_made_anew(
     pixels[0, 0, 0] ^= 1
     (tmp_path / "flipped").mkdir()
     pil.fromarray(pixels).save(tmp_path / "flipped" / "image00.png")
-    flipped = index(Folder(str(tmp_path / "flipped")))
+    flipped = index(ImageFolder(str(tmp_path / "flipped")))
     known = survey(parse("blip"), flipped, dataset="pictures", settings=settings)
     assert known.to_make == 1
     assert known.lacks is None
@@ -334,14 +345,14 @@ def test_another_revision_another_setting_and_another_pixel_are_made_anew(
 def test_equal_pixels_are_captioned_once(models: dict[str, Path], entries: list[Entry], tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     shutil.copy(entries[0].sample.path, tmp_path / "more" / "twin.png")
-    twins = [entries[0], *index(Folder(str(tmp_path / "more")))]
+    twins = [entries[0], *index(ImageFolder(str(tmp_path / "more")))]
     told: list[tuple[int, int]] = []
     found = captions_of(
         parse("blip"),
         twins,
         dataset="pictures",
         protocol="as-is",
-        settings=Settings(path=str(models["blip"])),
+        settings=CaptionSettings(path=str(models["blip"])),
         progress=lambda done, whole: told.append((done, whole)),
     )
     assert told == [(1, 1)]
@@ -351,16 +362,16 @@ def test_equal_pixels_are_captioned_once(models: dict[str, Path], entries: list[
 def test_an_image_that_changed_gets_no_caption_of_the_old_pixels(models: dict[str, Path], entries: list[Entry]) -> None:
     pil.fromarray(np.zeros((9, 9, 3), np.uint8)).save(entries[1].sample.path)
     with pytest.raises(ImageError, match=r"image01\.png has changed"):
-        _captions("blip", entries, Settings(path=str(models["blip"])))
-    kept = survey(parse("blip"), entries, dataset="pictures", settings=Settings(path=str(models["blip"])))
+        _captions("blip", entries, CaptionSettings(path=str(models["blip"])))
+    kept = survey(parse("blip"), entries, dataset="pictures", settings=CaptionSettings(path=str(models["blip"])))
     assert kept.to_make == len(entries) - 1  # what was made before stays
 
 
 def test_an_edited_folder_is_another_model(models: dict[str, Path], tmp_path: Path) -> None:
     folder = shutil.copytree(models["blip"], tmp_path / "mine")
-    settings = Settings(path=str(folder))
+    settings = CaptionSettings(path=str(folder))
     before = revision(CARDS["blip"], settings)
-    assert before == revision(CARDS["blip"], Settings(path=str(models["blip"])))
+    assert before == revision(CARDS["blip"], CaptionSettings(path=str(models["blip"])))
     assert label(CARDS["blip"], settings) == f"blip@{before[7:19]}"
     (folder / "README.md").write_text("nothing that changes a caption")
     assert revision(CARDS["blip"], settings) == before
@@ -378,14 +389,14 @@ def test_the_pinned_model_is_found_in_the_hugging_face_cache_at_its_revision_onl
     repository = tmp_path / "hub" / "models--Salesforce--blip-image-captioning-large"
     shutil.copytree(models["blip"], repository / "snapshots" / ("0" * 40))
     with pytest.raises(MissingNeed, match="not on this machine"):
-        locate(card, Settings())
+        locate(card, CaptionSettings())
     snapshot = shutil.copytree(models["blip"], repository / "snapshots" / card.card.revision)
-    assert locate(card, Settings()) == snapshot
-    found = _captions("blip", entries, Settings())
+    assert locate(card, CaptionSettings()) == snapshot
+    found = _captions("blip", entries, CaptionSettings())
     assert {one.source for one in found.values()} == {"blip"}
     assert {json.loads(one.identity)["revision"] for one in found.values()} == {card.card.revision}
     shutil.rmtree(snapshot)
-    assert _captions("blip", entries, Settings()) == found  # remembered, without the model
+    assert _captions("blip", entries, CaptionSettings()) == found  # remembered, without the model
 
 
 def test_a_damaged_blob_of_the_hugging_face_cache_is_refused(models: dict[str, Path], tmp_path: Path) -> None:
@@ -397,12 +408,12 @@ def test_a_damaged_blob_of_the_hugging_face_cache_is_refused(models: dict[str, P
     blob.parent.mkdir()
     weights.rename(blob)
     weights.symlink_to(blob)
-    assert locate(card, Settings()) == snapshot
+    assert locate(card, CaptionSettings()) == snapshot
     raw = bytearray(blob.read_bytes())
     raw[-1] ^= 1
     blob.write_bytes(raw)
     with pytest.raises(MissingNeed, match=f"damaged: sha256 .* expected {blob.name}"):
-        locate(card, Settings())
+        locate(card, CaptionSettings())
 
 
 def test_an_absent_model_is_told_with_all_it_takes(entries: list[Entry]) -> None:
@@ -419,7 +430,7 @@ def test_an_absent_model_is_told_with_all_it_takes(entries: list[Entry]) -> None
     ):
         assert part in lacks
     with pytest.raises(MissingNeed, match="not on this machine"):
-        _captions("blip2", entries, Settings())
+        _captions("blip2", entries, CaptionSettings())
 
 
 def test_a_folder_below_rdpbench_weights_is_used(
@@ -427,8 +438,10 @@ def test_a_folder_below_rdpbench_weights_is_used(
 ) -> None:
     shutil.copytree(models["blip2"], tmp_path / "weights" / "blip2-opt-2.7b-coco")
     monkeypatch.setenv("RDPBENCH_WEIGHTS", str(tmp_path / "weights"))
-    found = _captions("blip2", entries[:1], Settings())
-    assert found == _captions("blip2", entries[:1], Settings(path=str(models["blip2"])))  # equal files, one memory
+    found = _captions("blip2", entries[:1], CaptionSettings())
+    assert found == _captions(
+        "blip2", entries[:1], CaptionSettings(path=str(models["blip2"]))
+    )  # equal files, one memory
 
 
 @pytest.mark.parametrize("lost", ["config.json", "preprocessor_config.json", "tokenizer.json", "model.safetensors"])
@@ -436,7 +449,7 @@ def test_a_folder_that_lacks_a_file_is_told(lost: str, models: dict[str, Path], 
     folder = shutil.copytree(models["blip2"], tmp_path / "cut")
     (folder / lost).unlink()
     with pytest.raises(MissingNeed, match=f"lacks {lost}"):
-        locate(CARDS["blip2"], Settings(path=str(folder)))
+        locate(CARDS["blip2"], CaptionSettings(path=str(folder)))
 
 
 def test_a_shard_that_is_missing_is_named(models: dict[str, Path], tmp_path: Path) -> None:
@@ -445,13 +458,15 @@ def test_a_shard_that_is_missing_is_named(models: dict[str, Path], tmp_path: Pat
     folder = shutil.copytree(models["blip"], tmp_path / "shards")
     (folder / "model.safetensors").unlink()
     BlipForConditionalGeneration.from_pretrained(models["blip"]).save_pretrained(folder, max_shard_size="20KB")
-    whole = captioning.Captioner(CARDS["blip"], locate(CARDS["blip"], Settings(path=str(folder))), Settings())
+    whole = captioning.Captioner(
+        CARDS["blip"], locate(CARDS["blip"], CaptionSettings(path=str(folder))), CaptionSettings()
+    )
     image = np.full((20, 30, 3), 77, np.uint8)
-    assert whole([image])[0] == captioning.Captioner(CARDS["blip"], models["blip"], Settings())([image])[0]
+    assert whole([image])[0] == captioning.Captioner(CARDS["blip"], models["blip"], CaptionSettings())([image])[0]
     shard = sorted(folder.glob("model-*.safetensors"))[1]
     shard.unlink()
     with pytest.raises(MissingNeed, match=f"lacks {shard.name}"):
-        locate(CARDS["blip"], Settings(path=str(folder)))
+        locate(CARDS["blip"], CaptionSettings(path=str(folder)))
 
 
 def test_weights_that_do_not_fill_the_model_are_refused(models: dict[str, Path], tmp_path: Path) -> None:
@@ -463,54 +478,62 @@ def test_weights_that_do_not_fill_the_model_are_refused(models: dict[str, Path],
         del tensors[layer]
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(MissingNeed, match=r"1 missing keys: " + layer.replace(".", r"\.")):
-            captioning.Captioner(CARDS[name], folder, Settings())
+            captioning.Captioner(CARDS[name], folder, CaptionSettings())
 
 
 def test_damaged_and_foreign_folders_are_told(models: dict[str, Path], tmp_path: Path) -> None:
     cut = shutil.copytree(models["blip"], tmp_path / "cut")
     (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:-7])
     with pytest.raises(MissingNeed, match="cannot load 'blip'"):
-        captioning.Captioner(CARDS["blip"], cut, Settings())
+        captioning.Captioner(CARDS["blip"], cut, CaptionSettings())
     (cut / "config.json").write_text("{")
     with pytest.raises(MissingNeed, match=r"config\.json is damaged"):
-        locate(CARDS["blip"], Settings(path=str(cut)))
+        locate(CARDS["blip"], CaptionSettings(path=str(cut)))
     with pytest.raises(ConfigError, match="of type 'blip-2'; captions=blip needs 'blip'"):
-        locate(CARDS["blip"], Settings(path=str(models["blip2"])))
+        locate(CARDS["blip"], CaptionSettings(path=str(models["blip2"])))
     with pytest.raises(ConfigError, match=r"no such folder: .*nowhere"):
-        locate(CARDS["blip"], Settings(path=str(tmp_path / "nowhere")))
+        locate(CARDS["blip"], CaptionSettings(path=str(tmp_path / "nowhere")))
 
 
 def test_settings_that_cannot_be_meant_are_refused() -> None:
     with pytest.raises(ConfigError, match="need a GPU"):
-        Settings(dtype="fp16")
+        CaptionSettings(dtype="fp16")
     with pytest.raises(ConfigError, match="fp32 or fp16, not in 'int8'"):
-        Settings(dtype="int8")  # type: ignore[arg-type]
+        CaptionSettings(dtype="int8")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="at least 1"):
-        Settings(batch=0)
+        CaptionSettings(batch=0)
 
 
 def test_only_what_changes_the_words_is_part_of_the_identity() -> None:
     card = CARDS["blip2"]
-    assert identity(card, Settings(device="cuda:1")) == identity(card, Settings())
-    kinds = [Settings(), Settings(device="cuda", dtype="fp16"), Settings(batch=2), Settings(max_new_tokens=20)]
-    assert len({identity(card, one) for one in kinds} | {identity(CARDS["blip"], Settings())}) == 5
-    assert len({identity(replace(card, revision=one), Settings()) for one in ("a", "b")}) == 2
-    assert caption_models.label(card, Settings(device="cuda")) == "blip2"
+    assert captioner_identity(card, CaptionSettings(device="cuda:1")) == captioner_identity(card, CaptionSettings())
+    kinds = [
+        CaptionSettings(),
+        CaptionSettings(device="cuda", dtype="fp16"),
+        CaptionSettings(batch=2),
+        CaptionSettings(max_new_tokens=20),
+    ]
+    assert (
+        len({captioner_identity(card, one) for one in kinds} | {captioner_identity(CARDS["blip"], CaptionSettings())})
+        == 5
+    )
+    assert len({captioner_identity(replace(card, revision=one), CaptionSettings()) for one in ("a", "b")}) == 2
+    assert caption_models.label(card, CaptionSettings(device="cuda")) == "blip2"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_captions_in_both_precisions(models: dict[str, Path], entries: list[Entry]) -> None:
-    here = _captions("blip2", entries, Settings(path=str(models["blip2"])))
-    captioner = captioning.Captioner(CARDS["blip2"], models["blip2"], Settings(device="cuda"))
+    here = _captions("blip2", entries, CaptionSettings(path=str(models["blip2"])))
+    captioner = captioning.Captioner(CARDS["blip2"], models["blip2"], CaptionSettings(device="cuda"))
     images = [read_image(entry.sample.path).pixels for entry in entries]
     assert [captioner([image])[0][0] for image in images] == [here[entry.sample.id].text for entry in entries]
-    half = _captions("blip2", entries, Settings(device="cuda", dtype="fp16", path=str(models["blip2"])))
+    half = _captions("blip2", entries, CaptionSettings(device="cuda", dtype="fp16", path=str(models["blip2"])))
     assert all(one.made_on.startswith("cuda: ") and one.source.startswith("blip2-fp16@") for one in half.values())
 
 
 def test_half_precision_runs_through_both_models(models: dict[str, Path]) -> None:
     # The arithmetic of fp16 on the CPU, which users cannot ask for: the types must fit everywhere.
-    settings = Settings()
+    settings = CaptionSettings()
     object.__setattr__(settings, "dtype", "fp16")
     image = np.random.default_rng(1).integers(0, 256, (30, 30, 3), dtype=np.uint8)
     for name, folder in models.items():
@@ -565,7 +588,7 @@ def test_images_are_resized_as_when_the_models_were_published(models: dict[str, 
 
     noise = np.random.default_rng(2).integers(0, 256, (61, 97, 3), dtype=np.uint8)
     expected = _tensor(noise, SIDE["blip"])
-    ours = captioning.Captioner(CARDS["blip"], models["blip"], Settings())._prepare
+    ours = captioning.Captioner(CARDS["blip"], models["blip"], CaptionSettings())._prepare
     given: dict[str, Any] = {"images": [noise], "input_data_format": "channels_last", "return_tensors": "pt"}
     assert float((ours(**given)["pixel_values"] - expected).abs().max()) < 1e-6
     newer = BlipImageProcessor.from_pretrained(models["blip"])
@@ -576,7 +599,7 @@ def test_a_memory_that_cannot_be_used_costs_time_and_is_told(
     models: dict[str, Path], entries: list[Entry], capfd: pytest.CaptureFixture[str]
 ) -> None:
     cache.cache_file().write_bytes(b"this is no database" * 50)
-    settings = Settings(path=str(models["blip"]))
+    settings = CaptionSettings(path=str(models["blip"]))
     first = _captions("blip", entries[:1], settings)
     assert "captions cannot be remembered in" in capfd.readouterr().err
     cache.cache_file().unlink()
@@ -588,7 +611,7 @@ def test_a_memory_that_cannot_be_used_costs_time_and_is_told(
 def test_progress_is_told_on_stderr(
     models: dict[str, Path], entries: list[Entry], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    settings = Settings(path=str(models["blip"]))
+    settings = CaptionSettings(path=str(models["blip"]))
     captions_of(parse("blip"), entries, dataset="pictures", protocol="as-is", settings=settings)
     told = capfd.readouterr().err
     assert f"captioning 5 images with {label(CARDS['blip'], settings)} on cpu" in told
@@ -596,5 +619,5 @@ def test_progress_is_told_on_stderr(
 
 
 def test_the_index_of_a_folder_feeds_it(models: dict[str, Path], images: Callable[..., Path]) -> None:
-    entries = index(Folder(str(images(2, name="others"))))
-    assert set(_captions("blip2", entries, Settings(path=str(models["blip2"])))) == {"image00", "image01"}
+    entries = index(ImageFolder(str(images(2, name="others"))))
+    assert set(_captions("blip2", entries, CaptionSettings(path=str(models["blip2"])))) == {"image00", "image01"}

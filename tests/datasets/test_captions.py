@@ -20,7 +20,7 @@ from rdpbench.datasets.captions import sources
 from rdpbench.datasets.captions.files import match, read_captions
 from rdpbench.datasets.captions.sources import OFA, Captions, PublishedList, captions_of, parse, survey
 from rdpbench.datasets.contract import Sample
-from rdpbench.datasets.folder import Folder
+from rdpbench.datasets.folder import ImageFolder
 from rdpbench.datasets.index import Entry, index
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
 
@@ -37,7 +37,7 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def entries(clean: None, images: Callable[..., Path]) -> list[Entry]:
     """image00 to image02."""
-    return index(Folder(str(images(3))))
+    return index(ImageFolder(str(images(3))))
 
 
 def _written(folder: Path, content: object, name: str = "names.json") -> Path:
@@ -232,7 +232,7 @@ def _kodak(folder: Path) -> list[Entry]:
     folder.mkdir()
     for k in range(1, 25):
         pil.fromarray(np.full((8, 8, 3), k, np.uint8)).save(folder / f"kodim{k:02}.png")
-    return index(Folder(str(folder)))
+    return index(ImageFolder(str(folder)))
 
 
 @pytest.fixture

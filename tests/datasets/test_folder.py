@@ -15,7 +15,7 @@ from PIL import Image as pil
 
 from rdpbench.datasets.captions.files import read_captions
 from rdpbench.datasets.contract import Sample
-from rdpbench.datasets.folder import Folder, Listed, make_manifest
+from rdpbench.datasets.folder import ImageFolder, Listed, make_manifest
 from rdpbench.datasets.index import index, notes
 from rdpbench.datasets.manifest import Manifest
 from rdpbench.errors import ConfigError, ImageError
@@ -38,7 +38,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def told(folder: Path) -> list[str]:
-    dataset = Folder(str(folder))
+    dataset = ImageFolder(str(folder))
     return notes(dataset, index(dataset))
 
 
@@ -55,7 +55,7 @@ def test_every_ending_of_a_format_that_is_read_is_read(images: Any) -> None:
     (folder / "deeper").mkdir()
     for number, (ending, file_format) in enumerate(FORMATS.items()):
         pil.new("L", (8 + number, 8), 40 * number).save(folder / "deeper" / f"{number}{ending}", format=file_format)
-    entries = index(Folder(str(folder)))
+    entries = index(ImageFolder(str(folder)))
     assert len(entries) == 1 + len(FORMATS)
     assert told(folder) == []
 
@@ -75,13 +75,13 @@ def test_images_that_are_not_read_are_named(images: Any, tmp_path: Path) -> None
     assert unread.startswith("'folder-pictures': 9 images of a format that is not read (convert them to PNG): a.avif, ")
     assert hidden == "'folder-pictures': 2 hidden images, which are not read: .hidden.png, .thumbs/image00.jpg"
     assert links == "'folder-pictures': 1 links to folders, which are not followed: linked"
-    assert len(Folder(str(folder))) == 2
+    assert len(ImageFolder(str(folder))) == 2
 
 
 def test_a_folder_of_other_formats_alone_says_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "a.heic").write_bytes(b"x")
     with pytest.raises(ImageError, match=r"(?s)no images in .*1 images of a format that is not read .*: a.heic"):
-        Folder(str(tmp_path)).samples().__next__()
+        ImageFolder(str(tmp_path)).samples().__next__()
 
 
 @pytest.mark.parametrize("make", ["link", "pipe"])
@@ -92,7 +92,7 @@ def test_a_name_without_a_file_is_refused(images: Any, make: str) -> None:
     else:
         os.mkfifo(folder / "gone.png")
     with pytest.raises(ImageError, match=r"1 images in .* are no files, such as links to nothing: gone.png"):
-        index(Folder(str(folder)))
+        index(ImageFolder(str(folder)))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file and folder")
@@ -100,10 +100,10 @@ def test_a_file_or_folder_that_may_not_be_read_is_refused(images: Any) -> None:
     folder = images(2)
     (folder / "image01.png").chmod(0)
     with pytest.raises(ImageError, match=r"cannot read .*image01.png: Permission denied"):
-        index(Folder(str(folder)))
+        index(ImageFolder(str(folder)))
     (folder / "locked").mkdir(mode=0)
     with pytest.raises(ImageError, match=r"cannot search the folder .*locked"):
-        index(Folder(str(folder)))
+        index(ImageFolder(str(folder)))
 
 
 def test_an_image_under_two_names_is_said(images: Any) -> None:

@@ -12,7 +12,7 @@ from PIL import Image as pil
 
 from rdpbench.assets.hashes import file_facts
 from rdpbench.datasets import pinned
-from rdpbench.datasets.folder import Folder, Listed, make_manifest
+from rdpbench.datasets.folder import ImageFolder, Listed, make_manifest
 from rdpbench.datasets.index import index
 from rdpbench.datasets.manifest import Manifest
 from rdpbench.datasets.pinned import Kodak, Samples
@@ -97,14 +97,14 @@ def test_a_manifest_is_a_dataset(images, tmp_path: Path) -> None:
     listed = Listed(str(tmp_path / "sets" / "mine.sha256"))
     entries = index(listed)
     assert [entry.sample.id for entry in entries] == ["image00", "image01", "image02", "more/image00"]
-    assert [entry.sha256 for entry in entries] == [entry.sha256 for entry in index(Folder(str(folder)))]
+    assert [entry.sha256 for entry in entries] == [entry.sha256 for entry in index(ImageFolder(str(folder)))]
     assert (listed.name, listed.protocol, len(listed), listed.verify()) == ("mine", "as-is", 4, [])
     # The folder that a manifest lies beside is the set, wherever it goes; the pin is of names and bytes alone.
     pin = listed.pinned()
     (tmp_path / "sets").rename(tmp_path / "moved")
     moved = Listed(str(tmp_path / "moved" / "mine.sha256"))
     assert [index(moved)[0].sha256, moved.pinned()] == [entries[0].sha256, pin]
-    assert (pin.kind, pin.sha256) == ("made", Folder(str(tmp_path / "moved" / "mine")).pinned().sha256)
+    assert (pin.kind, pin.sha256) == ("made", ImageFolder(str(tmp_path / "moved" / "mine")).pinned().sha256)
     flip(tmp_path / "moved" / "mine" / "image01.png")
     with pytest.raises(
         ImageError, match=r"1 of 4 images of 'mine' are not those of the set:\n.*image01.png is not the"
@@ -158,13 +158,13 @@ def test_files_that_are_no_images_are_not_pinned(images, tmp_path: Path) -> None
 
 def test_a_folder_is_pinned_by_all_its_files(images) -> None:
     folder = images(3)
-    pin = Folder(str(folder)).pinned()
+    pin = ImageFolder(str(folder)).pinned()
     lines = "".join(
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in sorted(folder.iterdir())
     )
     assert (pin.kind, pin.sha256) == ("made", hashlib.sha256(lines.encode()).hexdigest())
     flip(folder / "image02.png")
-    assert Folder(str(folder)).pinned() != pin
+    assert ImageFolder(str(folder)).pinned() != pin
 
 
 def test_samples_are_pinned_by_what_ships() -> None:

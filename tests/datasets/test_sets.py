@@ -24,14 +24,12 @@ from PIL import Image as pil
 
 from rdpbench.datasets import coco as coco_beside
 from rdpbench.datasets import official
-from rdpbench.datasets.clic import CLIC
 from rdpbench.datasets.coco import COCO
-from rdpbench.datasets.div2k import DIV2K
-from rdpbench.datasets.fetching import MANIFEST, OfficialArchive
+from rdpbench.datasets.fetching import MANIFEST, OfficialArchive, listed_names
 from rdpbench.datasets.index import index
 from rdpbench.datasets.labels import load_labels
 from rdpbench.datasets.manifest import Manifest
-from rdpbench.datasets.official import Official, Release, hific_patches, listed_names, names_sha256
+from rdpbench.datasets.official import CLIC, DIV2K, Official, Release, hific_patches, names_sha256
 from rdpbench.errors import ConfigError, ImageError, MissingNeed, UnknownName
 
 NOWHERE = "http://127.0.0.1:9/"

@@ -13,7 +13,7 @@ from rdpbench import registry
 from rdpbench.datasets.protocols import PROTOCOLS
 from rdpbench.errors import ConfigError
 from rdpbench.figures.coverage import PAGE, CellCoverage, Covered, coverage, markdown
-from rdpbench.figures.presets import PAPERS, Panel, Preset, Series, presets
+from rdpbench.figures.presets import PAPERS, FigurePreset, Panel, Series, presets
 from rdpbench.paths import available
 from rdpbench.results.published import FAMILIES, family, published
 
@@ -48,7 +48,7 @@ def cell(
     measured: list[dict[str, Any]] | None = None,
     found: list[dict[str, Any]] | None = None,
 ) -> CellCoverage:
-    preset = Preset("taco-0", "taco", "Figure 0", "A title", "curves", (), (panel,), (series,))
+    preset = FigurePreset("taco-0", "taco", "Figure 0", "A title", "curves", (), (panel,), (series,))
     there = pd.DataFrame(found or [number(codec="another")])
     (one,) = coverage(pd.DataFrame(measured) if measured else None, there, [preset])
     return one.cells[0][0]
@@ -186,7 +186,7 @@ def test_images_are_measured_or_empty() -> None:
 
 def test_an_added_series_is_shown_and_not_counted() -> None:
     added = replace(SERIES, label="Ours | two", added=True)
-    preset = Preset("taco-0", "taco", "Figure 0", "A <title>", "curves", ("A note.",), (PANEL,), (SERIES, added))
+    preset = FigurePreset("taco-0", "taco", "Figure 0", "A <title>", "curves", ("A note.",), (PANEL,), (SERIES, added))
     covered = coverage(None, pd.DataFrame([number()]), [preset])
     page = markdown(covered)
     assert "1 figures and tables with 1 cells: 0 measured, 1 published only, 0 empty." in page

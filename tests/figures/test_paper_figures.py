@@ -24,7 +24,7 @@ from rdpbench.errors import StoreUnwritable, UnknownName
 from rdpbench.figures import curves, heatmap, notes
 from rdpbench.figures.coverage import coverage
 from rdpbench.figures.data import Filled, between, fill, meaning
-from rdpbench.figures.presets import Panel, Preset, Series, presets
+from rdpbench.figures.presets import FigurePreset, Panel, Series, presets
 from rdpbench.figures.style import STYLES, drawing, paper_style
 from rdpbench.results.published import published
 from rdpbench.results.tables import latex, markdown
@@ -32,7 +32,7 @@ from rdpbench.results.tables import latex, markdown
 ALL = {one.name: one for one in presets()}
 DRAWN = [name for name, one in ALL.items() if one.kind in ("curves", "scatter")]
 PANEL = Panel("set", "as-is", "bpp", "psnr", accept=("psnr@unstated",))
-TWO = Preset("two", "", "", "A title", "curves", (), (PANEL,), (Series("a", "A"), Series("b", "B")))
+TWO = FigurePreset("two", "", "", "A title", "curves", (), (PANEL,), (Series("a", "A"), Series("b", "B")))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def curve(make: Callable[..., dict[str, Any]], codec: str, **changes: Any) -> li
     return [make(codec, 0.1 * 2**k, 30.0 + 2 * k, **changes) for k in range(4)]
 
 
-def synthetic(preset: Preset) -> pd.DataFrame:
+def synthetic(preset: FigurePreset) -> pd.DataFrame:
     """Points of random weights for every series and panel."""
     lines = []
     for panel, (number, series), k in itertools.product(preset.panels, enumerate(preset.series), range(5)):
@@ -128,7 +128,7 @@ def test_origins_are_never_joined() -> None:
 def test_labels_of_a_series_are_its_curves() -> None:
     """Runs name MS-ILLM as it is typed; two labels of a series are two curves, and then each says which it is."""
     series = Series("a", "A", measured=("a[captions=ofa]", "aa"))
-    preset = Preset("two", "", "", "A title", "curves", (), (PANEL,), (series,))
+    preset = FigurePreset("two", "", "", "A title", "curves", (), (PANEL,), (series,))
     (one,) = fill(preset, frame(*curve(ours, "aa"), *curve(ours, "b"), *curve(ours, "a[captions=blip]")), None)
     assert [(each.label, len(each.points)) for each in one.curves] == [("A", 4)]
     (one,) = fill(preset, frame(*curve(ours, "aa"), *curve(ours, "a[captions=ofa][weights=random]")), None)
@@ -155,7 +155,7 @@ def test_rates_outside_are_left_out() -> None:
 
 def test_a_scatter_is_interpolated_and_reaches_the_rate_from_both_sides() -> None:
     panel = Panel("set", "as-is", "lpips/alex", "psnr", at_bpp=0.2, accept=("lpips@taco",))
-    preset = Preset("s", "", "", "", "scatter", (), (panel,), (Series("a", "A"), Series("b", "B")))
+    preset = FigurePreset("s", "", "", "", "scatter", (), (panel,), (Series("a", "A"), Series("b", "B")))
     lines = [ours("a", bpp, value) for bpp, value in ((0.1, 30.0), (0.4, 34.0))]
     lines += [ours("a", bpp, value, metric="lpips/alex") for bpp, value in ((0.1, 0.4), (0.4, 0.2))]
     lines += [ours("b", bpp, 30.0, metric=metric) for bpp in (0.3, 0.4) for metric in ("psnr", "lpips/alex")]
@@ -307,7 +307,7 @@ def test_a_legend_never_covers_data(numbers: pd.DataFrame) -> None:
 
 def test_names_are_text(tmp_path: Path) -> None:
     series = (Series("a", r"$\frac$ _x & %"), Series("b", "_hidden"))
-    preset = Preset("odd", "", "", "", "curves", (), (PANEL,), series)
+    preset = FigurePreset("odd", "", "", "", "curves", (), (PANEL,), series)
     filled = fill(preset, frame(*curve(ours, "a"), *curve(ours, "b")), None)
     assert len(curves.draw(preset, filled, tmp_path / "odd", paper_style("cvpr"))) == 3
     with drawing(paper_style("cvpr")):
@@ -431,7 +431,7 @@ def test_heat_maps_of_two_runs_are_two_rows() -> None:
 
 def test_a_table_ranks_only_what_may_be_compared() -> None:
     columns = (Panel("set", "as-is", y="psnr"), Panel("set", "as-is", y="lpips/alex"))
-    preset = Preset(
+    preset = FigurePreset(
         "t", "", "", "A table", "table", (), columns, (Series("a", "A"), Series("b", "B"), Series("c", "C"))
     )
     lines = [ours("a", 0.1, 30.0), ours("b", 0.1, 31.0)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import subprocess
 import sys
 from collections import Counter
@@ -25,25 +26,26 @@ from rdpbench.results.published import (
     CURVE,
     FAMILIES,
     OWN,
-    Number,
-    Source,
-    check,
+    PublishedNumber,
+    PublishedSource,
     family,
     folder,
-    in_order,
     not_monotone,
     numbers,
     published,
     read,
     read_sources,
     sources,
-    write,
-    write_sources,
 )
 from rdpbench.results.stats.summary import at_rate, summarise
 from rdpbench.results.tables import text
 
 ROOT = Path(__file__).parents[2]
+_spec = importlib.util.spec_from_file_location("published_files", ROOT / "benchmarks" / "published_files.py")
+assert _spec is not None
+assert _spec.loader is not None
+files = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(files)
 BY_HAND = {
     "clic2022-test/lossy-vae",
     "coco-30k-perco/perco-sd",
@@ -52,12 +54,12 @@ BY_HAND = {
     "tecnick/lossy-vae",
 }
 """Files that the shared table has nothing of."""
-ONE = Number("kodak", "x", "vtm", "", "qp", 32.0, "as-is", 0.49, "file", "psnr", 34.26, "Table 1", False, "")
-ABOUT = {"x": Source("x", "someone/somewhere@0123456", "A title", "files")}
+ONE = PublishedNumber("kodak", "x", "vtm", "", "qp", 32.0, "as-is", 0.49, "file", "psnr", 34.26, "Table 1", False, "")
+ABOUT = {"x": PublishedSource("x", "someone/somewhere@0123456", "A title", "files")}
 
 
 @pytest.fixture(scope="module")
-def everything() -> list[Number]:
+def everything() -> list[PublishedNumber]:
     return numbers()
 
 
@@ -69,9 +71,9 @@ def frame() -> pd.DataFrame:
 # What is stored
 
 
-def test_nothing_shipped_is_wrong(everything: list[Number]) -> None:
+def test_nothing_shipped_is_wrong(everything: list[PublishedNumber]) -> None:
     """Each has a source and a place, a rate or none on purpose, a plausible value, and stands there once."""
-    assert check(everything, read_sources(folder() / "sources.csv")) == []
+    assert files.check(everything, read_sources(folder() / "sources.csv")) == []
     assert len(everything) > 11_000
     assert {one.source for one in everything} == set(sources()["id"])
 
@@ -79,9 +81,9 @@ def test_nothing_shipped_is_wrong(everything: list[Number]) -> None:
 def test_files_are_what_writing_them_again_gives(tmp_path: Path) -> None:
     for path in folder().glob("*/*.csv"):
         again = tmp_path / path.parent.name / path.name
-        write(again, reversed(read(path)))
+        files.write(again, reversed(read(path)))
         assert again.read_bytes() == path.read_bytes()
-    write_sources(tmp_path / "sources.csv", read_sources(folder() / "sources.csv").values())
+    files.write_sources(tmp_path / "sources.csv", read_sources(folder() / "sources.csv").values())
     assert (tmp_path / "sources.csv").read_bytes() == (folder() / "sources.csv").read_bytes()
 
 
@@ -92,7 +94,7 @@ digits = st.floats(1e-6, 1e6).map(rounded)
 @given(
     st.lists(
         st.builds(
-            Number,
+            PublishedNumber,
             dataset=st.just("set"),
             source=st.just("x"),
             codec=words,
@@ -111,10 +113,10 @@ digits = st.floats(1e-6, 1e6).map(rounded)
         max_size=5,
     )
 )
-def test_what_is_written_reads_back(tmp_path_factory: pytest.TempPathFactory, some: list[Number]) -> None:
+def test_what_is_written_reads_back(tmp_path_factory: pytest.TempPathFactory, some: list[PublishedNumber]) -> None:
     path = tmp_path_factory.mktemp("round") / "set" / "x.csv"
-    write(path, some)
-    assert read(path) == sorted(some, key=in_order)
+    files.write(path, some)
+    assert read(path) == sorted(some, key=files.in_order)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ def test_what_is_written_reads_back(tmp_path_factory: pytest.TempPathFactory, so
 )
 def test_edited_files_are_refused(tmp_path: Path, edit: tuple[str, str], error: type, says: str) -> None:
     path = tmp_path / "kodak" / "x.csv"
-    write(path, [ONE])
+    files.write(path, [ONE])
     before = path.read_text()
     assert edit[0] in before
     path.write_text(before.replace(*edit))
@@ -158,21 +160,21 @@ def test_edited_files_are_refused(tmp_path: Path, edit: tuple[str, str], error: 
     ],
 )
 def test_what_cannot_be_right_is_named(changes: dict[str, object], says: str) -> None:
-    assert check([ONE], ABOUT) == []
-    problems = check([replace(ONE, **changes)], ABOUT)  # type: ignore[arg-type]
+    assert files.check([ONE], ABOUT) == []
+    problems = files.check([replace(ONE, **changes)], ABOUT)  # type: ignore[arg-type]
     assert len(problems) == 1
     assert says in problems[0]
 
 
 def test_a_number_that_stands_there_twice_is_named() -> None:
-    assert "twice, also as 34.26" in check([ONE, replace(ONE, value=34.5)], ABOUT)[0]
-    assert check([ONE, replace(ONE, place="Table 2")], ABOUT) == []
+    assert "twice, also as 34.26" in files.check([ONE, replace(ONE, value=34.5)], ABOUT)[0]
+    assert files.check([ONE, replace(ONE, place="Table 2")], ABOUT) == []
 
 
 # What the names mean
 
 
-def test_a_name_of_ours_is_ours(everything: list[Number]) -> None:
+def test_a_name_of_ours_is_ours(everything: list[PublishedNumber]) -> None:
     """Without an ``@`` a dataset, protocol or metric is one that this project has, but for three that it lacks."""
     metrics = {one.metric for one in everything if "@" not in one.metric}
     assert metrics <= set(registry.names("metric"))
@@ -180,7 +182,7 @@ def test_a_name_of_ours_is_ours(everything: list[Number]) -> None:
     assert {one.protocol for one in everything} - {"unstated", "512@gencodec"} <= set(PROTOCOLS)
 
 
-def test_units_and_directions_are_those_of_our_metrics(everything: list[Number]) -> None:
+def test_units_and_directions_are_those_of_our_metrics(everything: list[PublishedNumber]) -> None:
     for name in {one.metric for one in everything} & set(registry.names("metric")):
         ours, theirs = registry.load("metric", name), FAMILIES[family(name)]
         assert (ours.unit, ours.higher_is_better) == (theirs.unit, theirs.higher_is_better), name  # type: ignore[attr-defined]
@@ -332,7 +334,7 @@ def test_where_a_higher_rate_is_worse(frame: pd.DataFrame) -> None:
     assert not_monotone(cut).empty
 
 
-def test_sources_are_counted(everything: list[Number]) -> None:
+def test_sources_are_counted(everything: list[PublishedNumber]) -> None:
     table = sources().set_index("id")
     assert table["numbers"].sum() == len(everything)
     assert (table["counted"] != "").all()
@@ -356,7 +358,7 @@ def test_what_was_dropped_has_a_reason() -> None:
     }
 
 
-def test_nothing_is_lost(shared: Path, everything: list[Number]) -> None:
+def test_nothing_is_lost(shared: Path, everything: list[PublishedNumber]) -> None:
     """Every row of the shared table is stored once or dropped once, with its rate and its value."""
     with (shared / "curves" / "published_curves.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))

@@ -19,7 +19,7 @@ from rdpbench.cli import main
 from rdpbench.errors import ConfigError, MissingNeed, RdpbenchError, StoreCorrupt, UnknownName
 from rdpbench.figures import command
 from rdpbench.figures import examples as qualitative
-from rdpbench.figures.examples import Crop, parse_crop, worst_window
+from rdpbench.figures.examples import Window, parse_crop, worst_window
 from rdpbench.figures.presets import presets
 from rdpbench.figures.style import drawing, paper_style
 from rdpbench.image import Image, read_image
@@ -70,11 +70,11 @@ def test_the_window_is_where_the_error_is() -> None:
     first[41:50, 70:79] = 255 - first[41:50, 70:79]
     second[5, 5] = 255 - second[5, 5]
     window = worst_window(image, [first, second], share=0.15)
-    assert window == Crop(70, 41, 9, 9)
+    assert window == Window(70, 41, 9, 9)
     errors = {(y, x): _error(image, first, x, y) + _error(image, second, x, y) for y in range(52) for x in range(82)}
     assert max(errors, key=lambda at: errors[at]) == (41, 70)
     # All alike: the upper left.
-    assert worst_window(image, [image], share=0.15) == Crop(0, 0, 9, 9)
+    assert worst_window(image, [image], share=0.15) == Window(0, 0, 9, 9)
 
 
 def _error(image: Image, other: Image, x: int, y: int) -> float:

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rdpbench.config.bench import read
+from rdpbench.config.bench import read_bench
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.gate import reproduce
 from rdpbench.gate.compare import Tolerance
-from rdpbench.gate.reproduce import AGREES, DIFFERS, Check, Outcome, checks, expected
+from rdpbench.gate.reproduce import AGREES, DIFFERS, Outcome, PublishedCheck, checks, expected
 
 KNOWN = checks()
 
@@ -33,7 +33,7 @@ def command(*words: str) -> tuple[int, str]:
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Check:
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> PublishedCheck:
     """WebP's lowest point, with which the command then works as if it were all there is."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
@@ -59,7 +59,7 @@ def test_ms_illm_is_held_against_its_authors_table() -> None:
 @pytest.mark.parametrize("name", KNOWN)
 def test_a_check_is_a_run_of_what_was_published(name: str) -> None:
     check = KNOWN[name]
-    bench = read([*check.run, f"rate={','.join(f'{rate:g}' for rate in check.rates)}"])
+    bench = read_bench([*check.run, f"rate={','.join(f'{rate:g}' for rate in check.rates)}"])
     ((codec, data),) = bench.grid
     assert bench.rates == check.rates
     assert set(check.rates) <= set(codec.rates)
@@ -77,7 +77,7 @@ def test_a_check_is_a_run_of_what_was_published(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_webp_gives_the_published_point_again(small: Check, shared: Path, tmp_path: Path) -> None:
+def test_webp_gives_the_published_point_again(small: PublishedCheck, shared: Path, tmp_path: Path) -> None:
     """All 24 images of Kodak, through the command; then half of them, and a tolerance that nothing meets."""
     path = f"data.path={shared / 'data/kodak'}"
     code, text = command("webp", path, "workers=0", "--markdown", "table.md")
@@ -95,7 +95,7 @@ def test_webp_gives_the_published_point_again(small: Check, shared: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_another_quality_differs(small: Check, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_quality_differs(small: PublishedCheck, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same run at quality 10 is not the point that was published for 5."""
     monkeypatch.setattr(reproduce, "checks", lambda: {"webp": replace(small, rates=(10.0,))})
     code, text = command("webp", f"data.path={shared / 'data/kodak'}", "workers=0")
@@ -104,7 +104,7 @@ def test_another_quality_differs(small: Check, shared: Path, monkeypatch: pytest
     assert DIFFERS in text
 
 
-def test_without_weights_it_says_which_files(small: Check, shared: Path) -> None:
+def test_without_weights_it_says_which_files(small: PublishedCheck, shared: Path) -> None:
     code, text = command("ms-illm", f"data.path={shared / 'data/kodak'}")
     assert code == 0
     assert "ms-illm                not run: weights missing" in text
@@ -113,7 +113,7 @@ def test_without_weights_it_says_which_files(small: Check, shared: Path) -> None
     assert text.count("not run: weights missing") == 1 + 3 * 5  # and each number
 
 
-def test_without_images_it_says_how_to_get_them(small: Check) -> None:
+def test_without_images_it_says_how_to_get_them(small: PublishedCheck) -> None:
     code, text = command()
     assert code == 0
     assert "webp                   not run: data missing" in text
@@ -121,7 +121,7 @@ def test_without_images_it_says_how_to_get_them(small: Check) -> None:
     assert "not run: weights and data missing" in text
 
 
-def test_long_checks_run_only_where_they_are_named(small: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_checks_run_only_where_they_are_named(small: PublishedCheck, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reproduce, "checks", lambda: {"bpg": KNOWN["bpg"]})
     code, text = command()
     assert code == 0
@@ -129,13 +129,13 @@ def test_long_checks_run_only_where_they_are_named(small: Check, monkeypatch: py
     assert "| " not in text
 
 
-def test_the_list_says_what_each_is(small: Check) -> None:
+def test_the_list_says_what_each_is(small: PublishedCheck) -> None:
     code, text = command("--list")
     assert code == 0
     assert text.startswith("webp                   WebP on Kodak, 19 points of CompressAI (data missing)")
 
 
-def test_what_cannot_be_meant(small: Check) -> None:
+def test_what_cannot_be_meant(small: PublishedCheck) -> None:
     with pytest.raises(UnknownName, match="did you mean 'webp'"):
         command("wepb")
     for typed in ("codec=jpeg", "rate=5", "codec.options.method=6", "weights=random", "+codec.options.x=1", "points=2"):

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 
 from rdpbench import registry
 from rdpbench.errors import MetricError
 from rdpbench.metrics.contract import Metric
+
+
+def test_the_registry_names_what_the_modules_have():
+    for module, names in registry.METRICS.items():
+        classes = importlib.import_module(f"rdpbench.metrics.{module}").METRICS
+        assert sorted(classes) == names.split()
+        assert all(cls.name == name and cls is registry.load("metric", name) for name, cls in classes.items())
+
 
 OFFLINE = ["flip", "ms-ssim", "psnr", "psnr-pooled"]
 

@@ -24,7 +24,7 @@ from rdpbench.networks.clip import (
     TOKENS,
     Clip,
     Shape,
-    build,
+    build_clip,
     configuration,
     load_clip,
     normalise,
@@ -326,7 +326,7 @@ def test_building_from_tensors(full_vocabulary, photograph):
     tensors["text_model.embeddings.position_ids"] = torch.arange(77)[None]
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    both, vision = build(TINY, tensors), build(TINY, tensors, text=False)
+    both, vision = build_clip(TINY, tensors), build_clip(TINY, tensors, text=False)
     assert torch.equal(torch.get_rng_state(), before)
     assert not any(tensor.requires_grad for tensor in (*both.parameters(), *vision.parameters()))
     assert sum(p.numel() for p in vision.parameters()) < sum(p.numel() for p in both.parameters()) / 2
@@ -345,11 +345,11 @@ def test_tensors_must_fit_exactly(full_vocabulary):
 
     tensors = dict(full_vocabulary.state_dict())
     with pytest.raises(MetricError, match=r"do not fit its network:\n  visual_projection\.weight .* is missing"):
-        build(TINY, {name: tensor for name, tensor in tensors.items() if name != "visual_projection.weight"})
+        build_clip(TINY, {name: tensor for name, tensor in tensors.items() if name != "visual_projection.weight"})
     with pytest.raises(MetricError, match=r"extra \(1,\) has no place"):
-        build(TINY, tensors | {"vision_model.extra": torch.zeros(1)}, text=False)
+        build_clip(TINY, tensors | {"vision_model.extra": torch.zeros(1)}, text=False)
     with pytest.raises(MetricError, match=r"projection\.weight is \(24, 32\), must be \(25, 32\)"):
-        build(replace(TINY, dim=25), tensors)
+        build_clip(replace(TINY, dim=25), tensors)
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "bin"])

@@ -34,7 +34,7 @@ def test_the_wrong_ways_give_other_numbers():
     assert per_image == pytest.approx(0.6666666667, abs=1e-9)
     # 255 as a fourth class that nobody predicts: its pixel becomes a false positive of class 0.
     truths = [np.where(truth == 255, 3, truth) for truth in TRUTHS]
-    counted = merge(confusion(*pair, classes=4, ignore=None) for pair in zip(truths, PREDICTIONS, strict=True))
+    counted = merge(confusion(*pair, classes=4) for pair in zip(truths, PREDICTIONS, strict=True))
     assert scores(counted).iou[:3].mean() == pytest.approx(0.6288, abs=5e-5)
     # 255 as class 0, as torchmetrics' MeanIoU needs it.
     truths = [np.where(truth == 255, 0, truth) for truth in TRUTHS]

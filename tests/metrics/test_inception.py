@@ -12,7 +12,7 @@ from rdpbench.assets.weights import Weights
 from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.metrics.contract import Features
 from rdpbench.metrics.inception_distances import FEATURES, hific
-from rdpbench.networks.inception import CARD, build, pool3
+from rdpbench.networks.inception import CARD, build_inception, pool3
 from rdpbench.results.store.keys import features_key
 
 PRESETS = [features for name, features in FEATURES.items() if not name.endswith("/fast")]
@@ -124,7 +124,7 @@ def test_patches_without_resize(inception_tensors, photograph):
 
     patch = photograph[:256, 100:356]
     with torch.inference_mode():
-        expected = pool3(build(inception_tensors), (planes(patch).float() - 128) / 128).numpy()
+        expected = pool3(build_inception(inception_tensors), (planes(patch).float() - 128) / 128).numpy()
     found = FEATURES["hific-patch-noresize"](inception_tensors).extract([patch])[0]
     assert np.array_equal(found, expected)
 
@@ -172,11 +172,11 @@ def test_wrong_tensors(inception_tensors):
 
     lacking = {name: tensor for name, tensor in inception_tensors.items() if name != "Mixed_7c.branch_pool.conv.weight"}
     with pytest.raises(MetricError, match=r"Mixed_7c\.branch_pool\.conv\.weight .* is missing"):
-        build(lacking)
+        build_inception(lacking)
     with pytest.raises(MetricError, match=r"AuxLogits\.fc\.weight \(1,\) has no place"):
-        build({**inception_tensors, "AuxLogits.fc.weight": torch.zeros(1)})
+        build_inception({**inception_tensors, "AuxLogits.fc.weight": torch.zeros(1)})
     with pytest.raises(MetricError, match=r"fc\.weight is \(1000, 2048\), must be \(1008, 2048\)"):
-        build({**inception_tensors, "fc.weight": torch.zeros(1000, 2048)})
+        build_inception({**inception_tensors, "fc.weight": torch.zeros(1000, 2048)})
 
 
 def test_a_flipped_byte_in_the_file(inception_file, tmp_path, monkeypatch):

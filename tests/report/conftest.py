@@ -105,7 +105,7 @@ def make_report() -> Report:
         options = parser.parse_args([str(one) for one in arguments])
         said: list[str] = []
         stores = [Store(Path(name)) for name in (options.name, *options.also)]
-        assert command.run(options, stores, how or Decoding(decode_row), said.append) == 0
+        assert command.report_command(options, stores, how or Decoding(decode_row), said.append) == 0
         return Path(said[-1]).parent
 
     return make

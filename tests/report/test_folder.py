@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rdpbench.config.bench import read
+from rdpbench.config.bench import read_bench
 from rdpbench.errors import ConfigError, MissingNeed
 from rdpbench.image import Image, pixel_sha256, read_image
 from rdpbench.report.command import STATIC, build, library
@@ -108,7 +108,7 @@ def test_each_command_makes_its_point_again(made: Path, data: Data, monkeypatch:
             continue
         words = shlex.split(point["command"])
         assert words[:2] == ["rdpbench", "run"]
-        found = {task.key for task in list_tasks(read(words[2:]))}
+        found = {task.key for task in list_tasks(read_bench(words[2:]))}
         stored = {
             row.task_key for row in contents.rows.values() if (row.codec, row.rate) == (curve["codec"], point["rate"])
         }

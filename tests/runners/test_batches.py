@@ -12,7 +12,7 @@ import pytest
 from PIL import Image as pil
 
 from rdpbench.codecs.learned.codec import LearnedCodec
-from rdpbench.config.bench import read
+from rdpbench.config.bench import read_bench
 from rdpbench.errors import ConfigError
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
@@ -241,8 +241,8 @@ def test_codecs_without_batches_and_targets_go_alone(tmp_path: Path, here: Any, 
 
 
 def test_what_cannot_be_meant_is_refused() -> None:
-    assert read(["batch=8"]).batch == 8
-    assert read([]).batch == 1
+    assert read_bench(["batch=8"]).batch == 8
+    assert read_bench([]).batch == 1
     for wrong in ("0", "-1", "many"):
         with pytest.raises(ConfigError, match=r"batch=.* must be a whole number from 1"):
-            read([f"batch={wrong}"])
+            read_bench([f"batch={wrong}"])

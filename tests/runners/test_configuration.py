@@ -20,10 +20,10 @@ from rdpbench.codecs.diffusion import sampling
 from rdpbench.codecs.diffusion.bases import Vocabulary
 from rdpbench.codecs.diffusion.pic import codec as pic
 from rdpbench.codecs.diffusion.textual_inversion import codec as textual_inversion
-from rdpbench.config.bench import read
+from rdpbench.config.bench import read_bench
 from rdpbench.errors import CodecError, MissingNeed
 from rdpbench.paths import available
-from rdpbench.results.store.keys import axis_of, build, definition, identity
+from rdpbench.results.store.keys import axis_of, build, codec_identity, definition
 from rdpbench.results.store.schema import AS_RAN, Row
 from rdpbench.results.store.store import Store
 from rdpbench.runners.task import configuration
@@ -47,7 +47,7 @@ def image() -> Any:
 
 
 def setting_of(preset: str, *typed: str) -> CodecSetting:
-    [(codec, _)] = read([f"codec={preset}", "weights=random", *typed]).grid
+    [(codec, _)] = read_bench([f"codec={preset}", "weights=random", *typed]).grid
     return codec
 
 
@@ -119,11 +119,11 @@ def test_what_depends_on_the_rate_or_the_weights_is_as_it_was() -> None:
 
 @pytest.mark.parametrize("name", [name for name in available("codec") if name != "own"])
 def test_no_option_is_left_out_and_no_key_moves(name: str) -> None:
-    [(setting, _)] = read([f"codec={name}"]).grid
+    [(setting, _)] = read_bench([f"codec={name}"]).grid
     axis = axis_of(setting)
     rate = (setting.rates or axis.points)[0] if axis else None
     try:
-        keyed = json.loads(identity(setting, rate))
+        keyed = json.loads(codec_identity(setting, rate))
     except MissingNeed as error:
         pytest.skip(f"a program is missing: {error}")
     stated, codec = as_it_ran(configuration(setting, rate)), build(setting, rate)

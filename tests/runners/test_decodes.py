@@ -11,7 +11,7 @@ import pytest
 
 from rdpbench import registry
 from rdpbench.codecs.classical.jpeg import JPEG
-from rdpbench.config.bench import read
+from rdpbench.config.bench import read_bench
 from rdpbench.errors import CodecError, ConfigError, MetricError, OutOfRange, UnknownName
 from rdpbench.metrics.contract import DecodesMetric
 from rdpbench.metrics.diversity import METRICS, Deviation, pixel_deviation
@@ -365,25 +365,25 @@ def test_a_metric_of_ones_own(tmp_path: Path, here: Any, line: list[str]) -> Non
 
 
 def test_what_cannot_be_meant_is_refused() -> None:
-    assert read(["decodes=5"]).decodes == 5
-    assert read([]).decodes == 1
+    assert read_bench(["decodes=5"]).decodes == 5
+    assert read_bench([]).decodes == 1
     for wrong in ("0", "-1", "2.5", "many"):
         with pytest.raises(ConfigError, match=r"decodes=.* must be a whole number from 1"):
-            read([f"decodes={wrong}"])
+            read_bench([f"decodes={wrong}"])
     with pytest.raises(UnknownName, match="unknown metric 'diversity/deviatoin/5'"):
-        read(["metrics=diversity/deviatoin/5"])
+        read_bench(["metrics=diversity/deviatoin/5"])
 
 
 @named
 def test_the_number_is_in_the_name() -> None:
-    assert read(["metrics=psnr,diversity/deviation", "decodes=3"]).metrics == ("psnr", "diversity/deviation/3")
-    assert read(["metrics=diversity/deviation/3,diversity/lpips-vgg/8"]).metrics[1] == "diversity/lpips-vgg/8"
+    assert read_bench(["metrics=psnr,diversity/deviation", "decodes=3"]).metrics == ("psnr", "diversity/deviation/3")
+    assert read_bench(["metrics=diversity/deviation/3,diversity/lpips-vgg/8"]).metrics[1] == "diversity/lpips-vgg/8"
     with pytest.raises(ConfigError, match="write diversity/deviation/5, or decodes=5"):
-        read(["metrics=diversity/deviation"])
+        read_bench(["metrics=diversity/deviation"])
     with pytest.raises(ConfigError, match="diversity/deviation/3 compares 3 decodes, and decodes=5 says another"):
-        read(["metrics=diversity/deviation/3", "decodes=5"])
+        read_bench(["metrics=diversity/deviation/3", "decodes=5"])
     with pytest.raises(OutOfRange, match="diversity/deviation/1"):
-        read(["metrics=diversity/deviation/1"])
+        read_bench(["metrics=diversity/deviation/1"])
     with pytest.raises(UnknownName):
         registry.load("metric", "diversity/deviation/05")
     with pytest.raises(UnknownName):

@@ -201,10 +201,10 @@ def test_what_lies_nowhere_is_said(tmp_path: Path, here: Any, capsys: Any, own: 
 
 
 def test_label_maps_among_the_images_are_no_images(tmp_path: Path, own: Path) -> None:
-    from rdpbench.datasets.folder import Folder
+    from rdpbench.datasets.folder import ImageFolder
 
     (tmp_path / "maps").rename(own / "maps")
-    folder = Folder(str(own), labels=str(own / "maps"))
+    folder = ImageFolder(str(own), labels=str(own / "maps"))
     assert len(folder) == 4
     assert [sample.labels for sample in folder.samples()] == [own / "maps" / f"image0{n}.png" for n in range(4)]
 
@@ -229,8 +229,8 @@ def test_weights_that_only_a_browser_gets_are_all_listed(rdpbench: Any, images: 
     assert "downloading" not in done.stderr
     for codec in ("elic", "bmshj2018-factorized"):
         axis = registry.load("codec", codec).rate  # type: ignore[attr-defined]
-        assert done.stderr.count(f"codec {codec}: weights") == len(axis.points)
-    assert done.stderr.count("only a browser gets it") == len(ELIC.rate.points)
+        assert done.stderr.count(f"codec {codec}: weights") == len(axis.values)
+    assert done.stderr.count("only a browser gets it") == len(ELIC.rate.values)
     files = done.stderr.count("are not on this machine")
     for told in ("\n  licence  ", "\n  size     ", "\n  put it   at "):
         assert done.stderr.count(told) == files
@@ -239,21 +239,21 @@ def test_weights_that_only_a_browser_gets_are_all_listed(rdpbench: Any, images: 
 
 def test_cards_of_pages_are_never_fetched() -> None:
     """A page for browsers answers a program with HTML, which would be pinned as if it were weights."""
-    cards = [need.card for need in ELIC(quality=ELIC.rate.points[0]).weight_needs() if isinstance(need, Weights)]
+    cards = [need.card for need in ELIC(quality=ELIC.rate.values[0]).weight_needs() if isinstance(need, Weights)]
     assert cards
     assert all(card.by_hand for card in cards)
 
 
 def test_what_the_images_cannot_serve_is_left_out_where_that_is_allowed(own: Path, monkeypatch: Any) -> None:
     """As metrics=available does for the metrics of its list; the plan says what is left out, and why."""
-    from rdpbench.config.bench import read
+    from rdpbench.config.bench import read_bench
     from rdpbench.runners.execute import store_of
     from rdpbench.runners.plan import make_plan
 
     monkeypatch.setenv("RDPBENCH_CACHE", str(own.parent / "cache"))
     (own.parent / "maps" / "image03.png").unlink()
     line = ["codec=jpeg", "rate=30", f"data=folder:{own}", "data.options.labels=maps", BOTH]
-    bench = replace(read(line), metrics_available=True)
+    bench = replace(read_bench(line), metrics_available=True)
     plan = make_plan(bench, store_of(bench))
     assert plan.metrics == ("psnr",)
     assert "image00: it has no caption to score against" in plan.left_out[f"{own.parent}/own.py:Words"]

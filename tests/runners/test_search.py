@@ -15,11 +15,11 @@ from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
 from rdpbench.codecs.contract import Rate
-from rdpbench.config.bench import read
+from rdpbench.config.bench import read_bench
 from rdpbench.paths import available
 from rdpbench.results.store.keys import TOLERANCE, axis_of, build
 from rdpbench.results.store.store import Store
-from rdpbench.runners.search import FEW, MOST, Found, count, is_near, is_whole, search, settings
+from rdpbench.runners.search import FEW, MOST, Nearest, count, is_near, is_whole, search, settings
 
 QUICK = ("metrics=psnr", "figures=false", "verify=0", "workers=0")
 
@@ -137,15 +137,15 @@ def test_many_settings_of_any_rates_stay_bounded(steps: int, seed: int, target: 
 
 def test_an_inner_setting_is_found_where_the_ends_do_not_reach() -> None:
     below = search(Rate("q", 1, 20), 0.3, lambda q: 0.3 if q == 7 else q / 10 + 1)
-    assert below == Found(7, 0.3, 20)
+    assert below == Nearest(7, 0.3, 20)
     above = search(Rate("q", 1, 20), 9, lambda q: 8.8 if q == 7 else q / 10 + 1)
-    assert above == Found(7, 8.8, 20)
+    assert above == Nearest(7, 8.8, 20)
     # Declared the wrong way round: bisection finds it all the same.
-    assert search(Rate("q", 1, 100), 0.25, lambda q: (101 - q) / 100) == Found(76, 0.25, 8)
+    assert search(Rate("q", 1, 100), 0.25, lambda q: (101 - q) / 100) == Nearest(76, 0.25, 8)
 
 
 def test_a_codec_that_writes_nothing_has_a_rate_too() -> None:
-    assert search(Rate("q", 0, 10), 0.5, lambda q: q / 10) == Found(5, 0.5, 5)
+    assert search(Rate("q", 0, 10), 0.5, lambda q: q / 10) == Nearest(5, 0.5, 5)
     assert search(Rate("q", 0, 3), 0.5, lambda q: 0.0).bpp == 0
 
 
@@ -161,7 +161,7 @@ def test_every_setting_that_a_search_may_try_can_be_built() -> None:
     searched = set()
     # What is legal for a sketch is up to the codec of the sketch, and refused by that one.
     for name in [name for name in available("codec") if name not in ("own", "pics-sketch", "pics-canny", "pics-webp")]:
-        [(codec, _)] = read([f"codec={name}", "data=samples"]).grid
+        [(codec, _)] = read_bench([f"codec={name}", "data=samples"]).grid
         axis = axis_of(codec)
         if axis is None:
             continue

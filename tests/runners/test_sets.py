@@ -115,6 +115,23 @@ def test_a_set_metric_end_to_end(tmp_path: Path, rdpbench: Any, images: Any, own
     assert extracted(tmp_path) == 72 + 48
 
 
+def test_a_finished_run_reads_each_stored_file_once(
+    own: str, here: Any, images: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planning, set metrics, compaction and tables share what was read."""
+    from rdpbench.results.store import store
+
+    line = [*RUN, own, f"data=folder:{images(4)}", "workers=0"]
+    assert here(*line) == 0
+    parsed: list[bytes] = []
+    parse = store._records
+    monkeypatch.setattr(store, "_records", lambda data: (parsed.append(data), parse(data))[1])
+    assert here(*line) == 0
+    files = [path.read_bytes() for path in Path("results/runs/folder-pictures").glob("*.parquet")]
+    assert len(files) > 3
+    assert sorted(parsed) == sorted(files)
+
+
 def test_a_metric_added_later_decodes_and_never_encodes(tmp_path: Path, rdpbench: Any, images: Any, own: str) -> None:
     line = [f"data=folder:{images(6)}", "codec=jpeg", "rate=30", "figures=false", "verify=0"]
     rdpbench("run", *line, "metrics=psnr", code=0)

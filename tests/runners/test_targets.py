@@ -294,14 +294,14 @@ def test_sets_seeds_and_captions_are_searched_once(own: Path, told: Any, search:
 
 
 def test_keys_of_targets_hold_only_what_changes_them(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rdpbench.config.bench import read
+    from rdpbench.config.bench import read_bench
     from rdpbench.runners.task import list_tasks
 
     monkeypatch.chdir(own)
     picture(own / "set", "a", 32, 32)
 
     def key(*words: str) -> str:
-        [task] = list_tasks(read(["codec=jpeg", "data=folder:set", *words]))
+        [task] = list_tasks(read_bench(["codec=jpeg", "data=folder:set", *words]))
         return task.key
 
     usual = key("bpp=0.5")

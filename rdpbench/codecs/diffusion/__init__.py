@@ -1,17 +1,15 @@
-"""What the generative codecs share; ``docs/generative.md`` tells how a codec is made of it.
+"""The generative codecs, and what they share; ``docs/generative.md`` tells how a codec is made of it.
 
-=============  ============================================================================
-`bases`        Stable Diffusion models by name, their files and the sizes of their networks
-`folders`      a model in a folder of the user's
-`loading`      files into the classes of diffusers and transformers, strictly
-`models`       the networks of a model on a device, loaded once for a process
-`tiny`         the same classes with seeded random weights
-`vocabulary`   CLIP's tokens: text to ids and back
-`prompts`      ids to what conditions a U-Net
-`sampling`     seeded noise, schedulers, and the one denoising loop
-`pixels`       latents to images and back
-`fields`       seed and tokens as bytes; the seed can be rewritten
-`sketches`     edge maps, and what codes them
-`unfinished`   long encodes that survive a kill
-=============  ============================================================================
+=====================  ==============================================================================================
+`codec`                the base of all: fields, weights, how an image comes out of a bitstream
+`bases`                Stable Diffusion models by name or in a folder, sizes of their networks, CLIP's tokens
+`models`               the networks of a model on a device, strictly from their files or with seeded random weights
+`prompts`              token ids to what a U-Net sees; CLIP, and searches that survive a kill
+`sampling`             seeded noise, schedulers, the one denoising loop, latents to images and back
+`fields`               seeds, tokens, captions, indices as bytes; the seed can be rewritten
+`sd_vae`               the autoencoder alone
+`pic`                  prompts that are searched, and sketches
+`textual_inversion`    vectors that are searched, and a guide
+`perco`                a further trained model, vector-quantised latents and a caption
+=====================  ==============================================================================================
 """

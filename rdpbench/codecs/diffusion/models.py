@@ -2,20 +2,9 @@
 
 The VAE computes in single precision always: at half precision SDXL's overflows, and a few values of all others flip.
 
-Tensors of a file into the classes of diffusers and transformers, strictly.
-
-Networks are made without storage and then given the file's tensors, so that a model is never in memory twice. Which
-tensors these are, and that they fit, is decided where it is for all codecs (`rdpbench.codecs.learned.checkpoints`).
-What the years changed is put right by name:
-
-- transformers 5 lost the ``text_model.`` in front of the text tower's names (not where there is a projection);
-- text towers of before 4.31 hold the numbers of their positions, which are dropped;
-- VAEs of 2022 call the parts of their attention ``query``, ``key``, ``value`` and ``proj_attn``.
-
-Seeded random weights in the real classes: every pipeline runs without a download, and never gives a picture.
-
-``random`` keeps the blocks of the published network and makes them narrow; ``random-full`` keeps their width. What
-training starts at zero (ControlNet's last layers) is drawn too, as it would otherwise not be there.
+``weights=random`` draws seeded weights in the real classes, which never give a picture: the blocks of the published
+network, made narrow; ``random-full`` keeps their width. What training starts at zero (ControlNet's last layers) is
+drawn too, as it would otherwise not be there.
 """
 
 from __future__ import annotations
@@ -23,11 +12,11 @@ from __future__ import annotations
 import functools
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import OwnFolder, Weights, folders_identity, require
@@ -36,8 +25,8 @@ from rdpbench.codecs.diffusion.bases import (
     BASES,
     CONTROLNETS,
     TENSORS,
+    BaseSizes,
     Family,
-    Layout,
     Vocabulary,
     byte_vocabulary,
     clip_vocabulary,
@@ -52,38 +41,35 @@ if TYPE_CHECKING:
     from torch import nn
 
 _ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-
-
 Given = ParamSpec("Given")
 Made = TypeVar("Made")
 
 
-def trainable(load: Callable[Given, Made]) -> Callable[Given, Made]:
+def trainable(loader: Callable[Given, Made]) -> Callable[Given, Made]:
     """Let a loader make ordinary tensors even where torch infers only: others cannot be differentiated through."""
 
-    @functools.wraps(load)
+    @functools.wraps(loader)
     def outside(*args: Given.args, **options: Given.kwargs) -> Made:
         import torch
 
         with torch.inference_mode(False), torch.no_grad():
-            return load(*args, **options)
+            return loader(*args, **options)
 
     return outside
 
 
 def vae_name(name: str) -> str:
-    """Today's name of a tensor of a VAE.
+    """Today's name of a tensor of a VAE: those of 2022 call the parts of their attention otherwise.
 
     >>> vae_name("encoder.mid_block.attentions.0.proj_attn.bias")
     'encoder.mid_block.attentions.0.to_out.0.bias'
     """
-    return re.sub(
-        r"(\.attentions\.\d+\.)(query|key|value|proj_attn)(?=\.)", lambda old: old[1] + _ATTENTION[old[2]], name
-    )
+    part = r"(\.attentions\.\d+\.)(query|key|value|proj_attn)(?=\.)"
+    return re.sub(part, lambda old: old[1] + _ATTENTION[old[2]], name)
 
 
 def text_name(name: str) -> str:
-    """Today's name of a tensor of a text tower without projection.
+    """The name of a tensor of a text tower without projection since transformers 5.
 
     >>> text_name("text_model.final_layer_norm.bias")
     'final_layer_norm.bias'
@@ -98,7 +84,12 @@ CLIP_TEXT = {**_TEXT, "projection_dim": 24}
 CLIP_VISION = {**CLIP_TEXT, "patch_size": 8, "image_size": 32}
 
 
-def narrow(layout: Layout) -> Layout:
+def ends(tokens: int) -> dict[str, int]:
+    """A vocabulary's size and its last two ids, as CLIP's configurations have them."""
+    return {"vocab_size": tokens, "bos_token_id": tokens - 2, "eos_token_id": tokens - 1}
+
+
+def narrow(layout: BaseSizes) -> BaseSizes:
     """The same kind of model at a tiny width, with a vocabulary of bytes.
 
     >>> from rdpbench.codecs.diffusion.bases import SD15
@@ -106,29 +97,19 @@ def narrow(layout: Layout) -> Layout:
     32
     """
     blocks = len(layout.unet.get("down_block_types", ())) or 4
-    towers = len(layout.texts)
-    unet: Mapping[str, Any] = {
-        **layout.unet,
-        "block_out_channels": (8, 8, 16, 16)[:blocks],
-        "layers_per_block": 1,
-        "norm_num_groups": 4,
-        "cross_attention_dim": 32 * towers,
-        "attention_head_dim": 2,
-    }
+    thin = {"layers_per_block": 1, "norm_num_groups": 4}
+    unet = {**layout.unet, **thin, "block_out_channels": (8, 8, 16, 16)[:blocks], "attention_head_dim": 2}
+    unet["cross_attention_dim"] = 32 * len(layout.texts)
     if layout.pooled:
-        unet = {
-            **unet,
-            "transformer_layers_per_block": 1,
-            "addition_time_embed_dim": 8,
-            "projection_class_embeddings_input_dim": 6 * 8 + 24,
-        }
-    vae = {**layout.vae, "block_out_channels": (8, 8, 8, 8), "layers_per_block": 1, "norm_num_groups": 4}
-    texts = tuple({**one, **_TEXT, "projection_dim": 24} for one in layout.texts)
+        unet |= {"transformer_layers_per_block": 1, "addition_time_embed_dim": 8}
+        unet["projection_class_embeddings_input_dim"] = 6 * 8 + 24
+    vae = {**layout.vae, **thin, "block_out_channels": (8, 8, 8, 8)}
+    texts = tuple({**text, **CLIP_TEXT} for text in layout.texts)
     pads = tuple(pad and TINY_TOKENS - 1 for pad in layout.pads)
     return replace(layout, unet=unet, vae=vae, texts=texts, pads=pads, tokens=TINY_TOKENS)
 
 
-def draw(network: nn.Module, seed: int, gain: float = 1.0) -> Any:
+def draw_weights(network: nn.Module, seed: int, gain: float = 1.0) -> Any:
     """Give a network its seeded weights: deviation ``gain / sqrt(inputs)`` for matrices and kernels.
 
     Scales of normalisations stay one. The networks' own start, 0.02 for CLIP, leaves all embeddings nearly equal.
@@ -163,7 +144,7 @@ _KEPT: OrderedDict[tuple[str, ...], Any] = OrderedDict()
 class Models:
     """A model, ready to generate."""
 
-    layout: Layout
+    layout: BaseSizes
     unet: Any
     vae: Any
     texts: tuple[Any, ...]
@@ -173,8 +154,8 @@ class Models:
     @property
     def dtype(self) -> torch.dtype:
         """Of the U-Net and the text towers."""
-        found: torch.dtype = next(self.unet.parameters()).dtype
-        return found
+        dtype: torch.dtype = next(self.unet.parameters()).dtype
+        return dtype
 
     @property
     def factor(self) -> int:
@@ -182,10 +163,10 @@ class Models:
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
 
-def layout(base: str, weights: str) -> Layout:
+def layout(base: str, weights: str) -> BaseSizes:
     """The sizes of a base model: published, of a folder, or narrow."""
-    found = bases.layout_of(base) if bases.is_path(base) else BASES[base].layout
-    return narrow(found) if weights == "random" else found
+    sizes = bases.layout_of(base) if bases.is_path(base) else BASES[base].layout
+    return narrow(sizes) if weights == "random" else sizes
 
 
 def family(base: str) -> Family:
@@ -199,23 +180,23 @@ def family(base: str) -> Family:
     return known[width]
 
 
-def needs(base: str) -> tuple[Need, ...]:
+def base_needs(base: str) -> tuple[Need, ...]:
     """The files of a base model, and the table of tokens."""
     own: tuple[Need, ...] = bases.parts_of(base) if bases.is_path(base) else (Weights(BASES[base].card),)
     return (*own, Weights(TOKENS))
 
 
-def identity(base: str) -> str:
+def base_identity(base: str) -> str:
     """What enters keys: the hash of the model's files."""
     return folders_identity(bases.parts_of(base)) if bases.is_path(base) else Weights(BASES[base].card).named_identity
 
 
-def load(base: str, weights: str = "official", precision: str = "float32", device: str = "cpu") -> Models:
+def load_models(base: str, weights: str = "official", precision: str = "float32", device: str = "cpu") -> Models:
     """The networks of a base model; the same object as long as its files are the same.
 
     Args:
         base: a name of `BASES`, or a folder that ``diffusers`` saved.
-        weights: ``official``, ``random`` or ``random-full``.
+        weights: one of `WEIGHTS`.
         precision: of the U-Net and the text towers, one of `PRECISIONS`.
         device: where they compute.
 
@@ -224,8 +205,8 @@ def load(base: str, weights: str = "official", precision: str = "float32", devic
         CodecError: a file does not hold this network.
     """
     if weights == "official":
-        require(needs(base))
-    return _load(base, weights, precision, device, identity(base) if weights == "official" else "")
+        require(base_needs(base))
+    return _load(base, weights, precision, device, base_identity(base) if weights == "official" else "")
 
 
 @lru_cache(maxsize=2)
@@ -233,22 +214,61 @@ def load(base: str, weights: str = "official", precision: str = "float32", devic
 def _load(base: str, weights: str, precision: str, device: str, file: str) -> Models:  # noqa: ARG001 - other files, other model
     from rdpbench.codecs.diffusion.library import diffusers
 
-    sizes = layout(base, weights)
+    sizes, named, networks = layout(base, weights), f"{weights} {base}", cast("Any", diffusers)
+    towers = {"text": lambda: text_tower(sizes, 0), "text 2": lambda: text_tower(sizes, 1)}
+    parts = ("unet", "vae", *tuple(towers)[: len(sizes.texts)])
+    sources = {part: source_of(part, base) if weights == "official" else None for part in parts}
+    build = lambda: networks.UNet2DConditionModel.from_config(dict(sizes.unet))  # noqa: E731 - as the towers
+    unet = make("unet", build, sources["unet"], precision, device)
+    vae = load_vae(sizes, sources["vae"], device, named)
+    texts = [shared(part, towers[part], sources[part], precision, device, named) for part in parts[2:]]
+    return Models(sizes, unet, vae, tuple(texts), vocabulary_of(sizes, weights, base), device)
+
+
+def make(
+    part: str,
+    build: Callable[[], Any],
+    source: OwnFolder | Weights | None,
+    precision: str,
+    device: str,
+    rename: Callable[[str], str] = str,
+    drop: Collection[str] = (),
+) -> Any:
+    """One part of a model on a device, with the tensors of a file, or without one with seeded random weights."""
     dtype = type_of(precision)
+    if source is None:
+        return draw_weights(build(), seed=sum(map(ord, part))).to(device, dtype)
+    return load_strictly(build, source.read(), source.id, dtype, rename=rename, drop=drop).to(device)
+
+
+def shared(
+    part: str,
+    build: Callable[[], Any],
+    source: OwnFolder | Weights | None,
+    precision: str,
+    device: str,
+    base: str,
+) -> Any:
+    """A VAE or text tower: the same bytes in several models are loaded once. ``base`` tells random ones apart."""
+    rename = {"vae": vae_name, "text": text_name}.get(part, str)
+    key = (part, source.named_identity if source else base, precision, device)
+    return kept(key, lambda: make(part, build, source, precision, device, rename))
+
+
+def load_vae(sizes: BaseSizes, source: OwnFolder | Weights | None, device: str, base: str) -> Any:
+    """The VAE of a model, in single precision."""
+    from rdpbench.codecs.diffusion.library import diffusers
+
     networks: Any = diffusers
-    unet = make("unet", lambda: networks.UNet2DConditionModel.from_config(dict(sizes.unet)), base, weights, dtype)
+    return shared("vae", lambda: networks.AutoencoderKL.from_config(dict(sizes.vae)), source, "float32", device, base)
 
-    def shared(part: str, build: Callable[[], Any], kind: str) -> Any:
-        mark = part_identity(part, base) if weights == "official" else f"{weights} {base}"
-        return kept((part, mark, kind, device), lambda: make(part, build, base, weights, type_of(kind)).to(device))
 
-    vae = shared("vae", lambda: networks.AutoencoderKL.from_config(dict(sizes.vae)), "float32")
-    builders = [lambda at=at: text_tower(sizes, at) for at in range(len(sizes.texts))]
-    texts = [shared(part, build, precision) for part, build in zip(("text", "text 2"), builders, strict=False)]
+def vocabulary_of(sizes: BaseSizes, weights: str, base: str) -> Vocabulary:
+    """CLIP's, or of random weights one of bytes. Raises `CodecError` where the model has another size."""
     words = clip_vocabulary() if weights == "official" else byte_vocabulary(sizes.tokens)
     if words.size != sizes.tokens:
         raise CodecError(f"{base} has {sizes.tokens} tokens, where CLIP's vocabulary has {words.size}")
-    return Models(sizes, unet.to(device), vae, tuple(texts), words, device)
+    return words
 
 
 def kept(key: tuple[str, ...], build: Callable[[], Any]) -> Any:
@@ -258,38 +278,24 @@ def kept(key: tuple[str, ...], build: Callable[[], Any]) -> Any:
     (3, 3, 3)
     """
     if key not in _KEPT:
-        made = build()
+        network = build()
         while len(_KEPT) >= KEPT:
             _KEPT.popitem(last=False)
-        _KEPT[key] = made
+        _KEPT[key] = network
     _KEPT.move_to_end(key)
     return _KEPT[key]
 
 
-def text_tower(sizes: Layout, number: int) -> Any:
+def text_tower(sizes: BaseSizes, number: int) -> Any:
     """A text tower; the second has a projection, as SDXL's."""
     from rdpbench.codecs.diffusion.library import transformers
 
-    ends = {"vocab_size": sizes.tokens, "bos_token_id": sizes.tokens - 2, "eos_token_id": sizes.tokens - 1}
-    config = transformers.CLIPTextConfig.from_dict({**sizes.texts[number], **ends})
+    config = transformers.CLIPTextConfig.from_dict({**sizes.texts[number], **ends(sizes.tokens)})
     return transformers.CLIPTextModelWithProjection(config) if number else transformers.CLIPTextModel(config)
 
 
-def make(part: str, build: Callable[[], Any], base: str, weights: str, dtype: torch.dtype) -> Any:
-    """One part of a model with its weights, on the CPU."""
-    if weights != "official":
-        return draw(build(), seed=sum(map(ord, part))).to(dtype)
-    rename = {"vae": vae_name, "text": text_name}.get(part, str)
-    source = _source(part, base)
-    return load_strictly(build, source.read(), source.id, dtype, rename=rename)
-
-
-def part_identity(part: str, base: str) -> str:
-    """The hash of a part's file: the same bytes in two models are one network."""
-    return _source(part, base).named_identity
-
-
-def _source(part: str, base: str) -> OwnFolder | Weights:
+def source_of(part: str, base: str) -> OwnFolder | Weights:
+    """Where a part of a model comes from; the same bytes in two models are one network."""
     if not bases.is_path(base):
         return Weights(next(card for card in BASES[base].card.cards if card.file == TENSORS[part]))
     where = {"text": "text_encoder", "text 2": "text_encoder_2"}.get(part, part)
@@ -297,11 +303,7 @@ def _source(part: str, base: str) -> OwnFolder | Weights:
 
 
 def controlnet_source(controlnet: str, base: str, sketch: str) -> OwnFolder | Weights:
-    """Where the ControlNet of a base model and kind of sketch comes from.
-
-    Raises:
-        ConfigError: none is known for them, and none was given.
-    """
+    """Where the ControlNet of a base model and kind of sketch comes from; `ConfigError` if none is known."""
     if controlnet:
         return OwnFolder(controlnet)
     card = CONTROLNETS.get((family(base), sketch))
@@ -321,8 +323,19 @@ def load_controlnet(
     if weights != "official":
         return _controlnet(models, None, precision, weights)
     source = controlnet_source(controlnet, base, sketch)
+    return _controlnet(models, source, precision, mark(weights, source))
+
+
+def mark(weights: str, source: OwnFolder | Weights) -> str:
+    """The hash of an official or own file, for caches; empty for random weights.
+
+    Raises:
+        MissingNeed: the file is not on this machine.
+    """
+    if weights != "official":
+        return ""
     require([source])
-    return _controlnet(models, source, precision, source.named_identity)
+    return source.named_identity
 
 
 @lru_cache(maxsize=2)
@@ -334,7 +347,7 @@ def _controlnet(models: Models, source: OwnFolder | Weights | None, precision: s
         return diffusers.ControlNetModel.from_unet(models.unet, load_weights_from_unet=False)
 
     if source is None:
-        return draw(build(), seed=7).to(models.device, models.dtype)
+        return draw_weights(build(), seed=7).to(models.device, models.dtype)
     return load_strictly(build, source.read(), source.id, type_of(precision)).to(models.device)
 
 
@@ -346,5 +359,5 @@ def type_of(precision: str) -> torch.dtype:
     """
     import torch
 
-    found: torch.dtype = getattr(torch, precision)
-    return found
+    dtype: torch.dtype = getattr(torch, precision)
+    return dtype

@@ -1,34 +1,36 @@
-"""Token ids to what conditions a U-Net: the text tower's last states, or SDXL's two towers and a pooled prompt.
-
-The CLIP network that prompts are searched in and candidates are compared with.
-
-Latents to images and back: working sizes, padding, and the project's one rounding rule.
-"""
+"""What a U-Net sees of a prompt, and what a search for one takes: a CLIP network, and a state that survives a kill."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import hashlib
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from rdpbench.assets.load import load_strictly
-from rdpbench.assets.weights import OwnFolder, Weights, read_tensors, require
+from rdpbench.assets.weights import OwnFolder, Weights, read_tensors
 from rdpbench.codecs.diffusion import bases, models
-from rdpbench.codecs.diffusion.models import Models, trainable
-from rdpbench.codecs.learned.frames import Frame, to_images
-from rdpbench.errors import CodecError, MetricError
-from rdpbench.image import Image
-from rdpbench.needs import Need
-from rdpbench.networks.clip import B32, H14, L14, L14_336, SHAPES, Clip, build, configuration
+from rdpbench.codecs.diffusion.models import Models
+from rdpbench.errors import CodecError, MetricError, StoreUnwritable
+from rdpbench.networks.clip import B32, H14, L14, L14_336, SHAPES, Clip, build_clip, configuration
+from rdpbench.paths import cache_folder, written_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+OnStep: TypeAlias = Callable[[int, float], None]
+"""Called with the steps that are done, and how good the result is."""
+
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """What a U-Net sees of a prompt."""
+    """What a U-Net sees of a prompt: the last states of its text tower, or of SDXL's two and a pooled prompt."""
 
     hidden: Tensor
     """``(1, 77, width)``."""
@@ -37,10 +39,7 @@ class Condition:
 
 
 def condition(models: Models, ids: Sequence[int]) -> Condition:
-    """The condition of ids, which stand between both ends and are cut after 75.
-
-    Ids are taken as they are: they do not pass through text.
-    """
+    """The condition of token ids, which stand between both ends and are cut after 75; they do not pass through text."""
     import torch
 
     words = models.vocabulary
@@ -49,9 +48,9 @@ def condition(models: Models, ids: Sequence[int]) -> Condition:
         sequence = torch.tensor([words.sequence(ids, pad)], device=models.device)
         if not models.layout.pooled:
             return Condition(tower(sequence).last_hidden_state)
-        found = tower(sequence, output_hidden_states=True)
-        states.append(found.hidden_states[-2])
-        pooled = getattr(found, "text_embeds", None)
+        output = tower(sequence, output_hidden_states=True)
+        states.append(output.hidden_states[-2])
+        pooled = getattr(output, "text_embeds", None)
     return Condition(torch.cat(states, dim=-1), pooled)
 
 
@@ -59,19 +58,9 @@ CLIPS = {card.id: card for card in (H14, L14, L14_336, B32)}
 """The published ones, by id; the first is that of Text+Sketch."""
 
 
-def needs(clip: str) -> tuple[Need, ...]:
-    """The files of a CLIP network: of `CLIPS`, or of a folder with ``config.json`` and tensors."""
-    return (source(clip),)
-
-
 def source(clip: str) -> OwnFolder | Weights:
-    """Where its tensors come from."""
+    """Where a CLIP network comes from: one of `CLIPS`, or a folder with ``config.json`` and tensors."""
     return OwnFolder(clip) if bases.is_path(clip) else Weights(CLIPS[clip])
-
-
-def identity(clip: str) -> str:
-    """What enters keys."""
-    return source(clip).named_identity
 
 
 def load(clip: str, weights: str = "official", device: str = "cpu") -> Clip:
@@ -81,31 +70,27 @@ def load(clip: str, weights: str = "official", device: str = "cpu") -> Clip:
         MissingNeed: a file is not on this machine.
         CodecError: it does not hold this network.
     """
-    if weights == "official":
-        require(needs(clip))
-    return _load(clip, weights, device, identity(clip) if weights == "official" else "")
+    return _load(clip, weights, device, models.mark(weights, source(clip)))
 
 
 @lru_cache(maxsize=1)
-@trainable
+@models.trainable
 def _load(clip: str, weights: str, device: str, file: str) -> Clip:  # noqa: ARG001 - another file is another network
-    if weights == "official" and not bases.is_path(clip):
-        try:
-            return Clip(build(SHAPES[CLIPS[clip].id], read_tensors(CLIPS[clip])), None, device)
-        except MetricError as error:
-            raise CodecError(str(error)) from error
-    if weights == "official":
+    if weights != "official":
+        tiny = {
+            "projection_dim": models.CLIP_TEXT["projection_dim"],
+            "text_config": {**models.CLIP_TEXT, **models.ends(models.TINY_TOKENS)},
+            "vision_config": models.CLIP_VISION,
+        }
+        sizes = tiny if weights == "random" else configuration(SHAPES[CLIPS[clip].id])
+        return Clip(models.draw_weights(network(sizes), seed=5), None, device)
+    if bases.is_path(clip):
         own = OwnFolder(clip)
         return Clip(load_strictly(lambda: network(bases.read_config(clip)), own.read(), own.id), None, device)
-    if weights == "random-full":
-        return Clip(models.draw(network(configuration(SHAPES[CLIPS[clip].id])), seed=5), None, device)
-    ends = {
-        "vocab_size": models.TINY_TOKENS,
-        "bos_token_id": models.TINY_TOKENS - 2,
-        "eos_token_id": models.TINY_TOKENS - 1,
-    }
-    sizes = {"projection_dim": 24, "text_config": {**models.CLIP_TEXT, **ends}, "vision_config": models.CLIP_VISION}
-    return Clip(models.draw(network(sizes), seed=5), None, device)
+    try:
+        return Clip(build_clip(SHAPES[CLIPS[clip].id], read_tensors(CLIPS[clip])), None, device)
+    except MetricError as error:
+        raise CodecError(str(error)) from error
 
 
 def network(sizes: dict[str, Any]) -> Any:
@@ -115,31 +100,96 @@ def network(sizes: dict[str, Any]) -> Any:
     return transformers.CLIPModel(transformers.CLIPConfig(**sizes))
 
 
-FRAME = Frame(64, "replicate", "corner")
-"""U-Nets halve latents three times and VAEs pixels three times: sides are multiples of 64 inside. Smaller images are
-generated larger, and cut at the right and below."""
+class Unfinished:
+    """The state of a long search in the cache, under a hash of all that decides the result.
 
-
-def decode(models: Models, latents: Tensor, height: int, width: int) -> Iterable[Image]:
-    """Images of scaled latents ``(B, 4, h, w)``, cut to a size; one at a time, so that none depends on its neighbours.
-
-    Raises:
-        BitstreamError: values that are not finite.
+    A state that cannot be read counts as none, and a cache that cannot be written costs time, not the encode.
     """
-    for one in latents:
-        planes = models.vae.decode(one[None].float() / models.vae.config.scaling_factor).sample
-        yield to_images(FRAME.crop(planes / 2 + 0.5, height, width))[0]
+
+    def __init__(self, decides: Mapping[str, object], every_s: float = 60, folder: str = "unfinished") -> None:
+        """Take all that decides the result, as JSON can hold it, and the seconds between two writes."""
+        key = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
+        self.path: Path = cache_folder() / folder / f"{key}.safetensors"
+        self._every_s = every_s
+        self._written = time.monotonic()
+
+    def load(self) -> dict[str, Tensor]:
+        """The state of a search that was killed; empty if there is none."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(self.path)
+        except (OSError, SafetensorError):
+            return {}
+
+    def due(self) -> bool:
+        """Is it time to `save`?"""
+        return time.monotonic() - self._written >= self._every_s
+
+    def save(self, state: Mapping[str, Tensor]) -> None:
+        """Write the state, whole or not at all."""
+        from safetensors.torch import save_file
+
+        self._written = time.monotonic()
+        with contextlib.suppress(StoreUnwritable), written_whole(self.path) as beside:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, beside)
+
+    def done(self) -> None:
+        """Delete the state."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()
 
 
-def encode(models: Models, planes: Tensor, seed: int | None = None) -> Tensor:
-    """Scaled latents of padded planes ``(1, 3, H, W)`` of [0, 1]: the mean, or a draw with a seed."""
-    import torch
+class Searched(ABC):
+    """Free vectors that an optimiser of Adam's kind moves, step by step."""
 
-    found = models.vae.encode(planes.to(models.device) * 2 - 1).latent_dist
-    if seed is None:
-        latents = found.mean
-    else:
-        noise = torch.randn(found.mean.shape, generator=torch.Generator("cpu").manual_seed(seed))
-        latents = found.mean + found.std * noise.to(models.device)
-    scaled: Tensor = latents * models.vae.config.scaling_factor
-    return scaled
+    tracked: ClassVar[tuple[str, ...]]
+    """Attributes that later steps depend on, beside vectors and averages; each a tensor or a number."""
+    free: Tensor
+    optimiser: Any
+    step: int = 0
+
+    @abstractmethod
+    def advance(self) -> None:
+        """Take one step."""
+
+    @abstractmethod
+    def shown(self) -> float:
+        """How good the result is so far."""
+
+    def finish(self, steps: int, on_step: OnStep | None, unfinished: Unfinished | None) -> None:
+        """Take all steps that are left, from where a search that was killed had come to."""
+        self.restore(unfinished.load() if unfinished else {})
+        while self.step < steps:
+            self.advance()
+            if on_step is not None:
+                on_step(self.step, self.shown())
+            if unfinished is not None and unfinished.due():
+                unfinished.save(self.saved())
+        if unfinished is not None:
+            unfinished.done()
+
+    def saved(self) -> dict[str, Tensor]:
+        """All that later steps depend on."""
+        import torch
+
+        averages = {f"adam.{name}": average for name, average in self.optimiser.state[self.free].items()}
+        tracked = {name: torch.as_tensor(getattr(self, name)) for name in ("step", *self.tracked)}
+        return {"free": self.free, **tracked, **averages}
+
+    def restore(self, saved: Mapping[str, Tensor]) -> None:
+        """Go on where `saved` was; anything else than such a state is not looked at."""
+        if any(name not in saved for name in ("free", "step", *self.tracked)):
+            return
+        if saved["free"].shape != self.free.shape or saved["free"].dtype != self.free.dtype:
+            return
+        self.free.data.copy_(saved["free"])
+        for name in self.tracked:
+            setattr(self, name, saved[name].to(self.free.device))
+        averages = {name[5:]: average for name, average in saved.items() if name.startswith("adam.")}
+        # The count of steps stays on the CPU, where the optimiser reads it.
+        self.optimiser.state[self.free] = {
+            name: average if name == "step" else average.to(self.free.device) for name, average in averages.items()
+        }
+        self.step = int(saved["step"])

@@ -54,16 +54,8 @@ CODE = 1
 
 # What `transformers` reads of a folder; a README or another framework's weights change no caption.
 _READ = (
-    "config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "generation_config.json",
-    "tokenizer*.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "model*.safetensors",
+    *("config.json", "preprocessor_config.json", "processor_config.json", "generation_config.json", "tokenizer*.json"),
+    *("special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "model*.safetensors"),
     "model.safetensors.index.json",
 )
 
@@ -120,7 +112,7 @@ CARDS = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class CaptionSettings:
     """How captions are made. All but device and folder is part of what a caption is remembered under."""
 
     device: str = "cpu"
@@ -141,10 +133,10 @@ class Settings:
             raise ConfigError(f"batch {self.batch} and max_new_tokens {self.max_new_tokens} must be at least 1")
 
 
-def identity(card: ModelCard, settings: Settings) -> str:
+def captioner_identity(card: ModelCard, settings: CaptionSettings) -> str:
     """All that changes what the model says of given pixels, as JSON.
 
-    >>> json.loads(identity(CARDS["blip2"], Settings()))["max_new_tokens"]
+    >>> json.loads(captioner_identity(CARDS["blip2"], CaptionSettings()))["max_new_tokens"]
     32
     """
     record = {
@@ -160,10 +152,10 @@ def identity(card: ModelCard, settings: Settings) -> str:
     return json.dumps(record, sort_keys=True, separators=(",", ":"))
 
 
-def label(card: ModelCard, settings: Settings) -> str:
+def label(card: ModelCard, settings: CaptionSettings) -> str:
     """How a row names the source: the bare name only for the pinned model with the default settings.
 
-    >>> label(CARDS["blip2"], Settings(device="cuda", dtype="fp16", batch=8))
+    >>> label(CARDS["blip2"], CaptionSettings(device="cuda", dtype="fp16", batch=8))
     'blip2-fp16-batch8'
     """
     parts = [card.name]
@@ -178,14 +170,8 @@ def label(card: ModelCard, settings: Settings) -> str:
     return "-".join(parts) + own
 
 
-def revision(card: ModelCard, settings: Settings) -> str:
-    """The pinned commit, or ``sha256:`` over the files of the user's own folder.
-
-    It does not need the pinned model to be here: captions that it made earlier are found without it.
-
-    Raises:
-        MissingNeed: the user's folder lacks files.
-    """
+def revision(card: ModelCard, settings: CaptionSettings) -> str:
+    """The pinned commit, whether the model is here or not, or ``sha256:`` over the files of the user's own folder."""
     folder = _own_folder(card, settings)
     if folder is None:
         return card.card.revision
@@ -195,12 +181,8 @@ def revision(card: ModelCard, settings: Settings) -> str:
     return f"sha256:{hashlib.sha256(listing.encode()).hexdigest()}"
 
 
-def locate(card: ModelCard, settings: Settings) -> Path:
-    """The folder that `transformers` loads the model from, its files complete.
-
-    Raises:
-        MissingNeed: it is nowhere, or files of it are missing or damaged; says what to get, from where and how.
-    """
+def locate(card: ModelCard, settings: CaptionSettings) -> Path:
+    """The folder that `transformers` loads the model from; `MissingNeed` if it is not here, whole and undamaged."""
     own = _own_folder(card, settings)
     folder = own or hub_folder(card.repository, card.card.revision)
     if not folder.is_dir():
@@ -223,7 +205,7 @@ def how_to_get(card: ModelCard) -> str:
     )
 
 
-def _own_folder(card: ModelCard, settings: Settings) -> Path | None:
+def _own_folder(card: ModelCard, settings: CaptionSettings) -> Path | None:
     if settings.path is not None:
         folder = Path(settings.path).expanduser()
         if not folder.is_dir():
@@ -248,9 +230,9 @@ def _check_files(card: ModelCard, folder: Path) -> None:
         wanted += sorted(set(_json(index, card)["weight_map"].values()))
     if missing := [name for name in wanted if not (folder / name).is_file()]:
         raise MissingNeed(f"{folder} lacks {', '.join(missing)} of {card.name!r}\n{how_to_get(card)}")
-    found = _json(folder / "config.json", card).get("model_type")
-    if found != card.architecture:
-        raise ConfigError(f"{folder} holds a model of type {found!r}; captions={card.name} needs {card.architecture!r}")
+    kind = _json(folder / "config.json", card).get("model_type")
+    if kind != card.architecture:
+        raise ConfigError(f"{folder} holds a model of type {kind!r}; captions={card.name} needs {card.architecture!r}")
 
 
 def _json(path: Path, card: ModelCard) -> dict[str, Any]:
@@ -266,15 +248,15 @@ def _check_blobs(card: ModelCard, folder: Path) -> None:
     """The Hugging Face cache names large files by their sha256."""
     for path in sorted(folder.glob("*.safetensors")):
         name = path.resolve().name
-        if re.fullmatch("[0-9a-f]{64}", name) and (found := content_sha256(path)) != name:
+        if re.fullmatch("[0-9a-f]{64}", name) and (sha256 := content_sha256(path)) != name:
             raise MissingNeed(
-                f"{path.name} of {card.name!r} is damaged: sha256 {found}, expected {name}; remove {path.resolve()}\n"
+                f"{path.name} of {card.name!r} is damaged: sha256 {sha256}, expected {name}; remove {path.resolve()}\n"
                 f"{how_to_get(card)}"
             )
 
 
 def describe(
-    card: ModelCard, entries: Sequence[Entry], protocol: str, settings: Settings, progress: Report | None = None
+    card: ModelCard, entries: Sequence[Entry], protocol: str, settings: CaptionSettings, progress: Report | None = None
 ) -> dict[str, Made]:
     """A caption for each image, by pixel hash: from the cache, or made now.
 
@@ -283,20 +265,20 @@ def describe(
 
     Args:
         card: the model.
-        entries: images with the hash of the pixels that the codec will see; the model sees the same.
+        entries: images with the hash of the pixels that the codec, and the model, will see.
         protocol: what the pixels are read under.
         settings: how captions are made.
-        progress: called with the images that have a caption and all images, in place of a bar or lines.
+        progress: called with what is done and all, in place of a bar or lines.
 
     Raises:
         MissingNeed: the model is not here, and captions are missing.
         ImageError: an image has changed since it was indexed.
     """
-    made_by = identity(card, settings)
-    made = cache.get({entry.sha256 for entry in entries}, made_by)
-    left = {entry.sha256: entry for entry in entries if entry.sha256 not in made}  # equal pixels: once
+    made_by = captioner_identity(card, settings)
+    captions = cache.get({entry.sha256 for entry in entries}, made_by)
+    left = {entry.sha256: entry for entry in entries if entry.sha256 not in captions}  # equal pixels: once
     if not left:
-        return made
+        return captions
     folder, name = locate(card, settings), label(card, settings)
     if progress is None:
         print(f"captioning {len(left)} images with {name} on {settings.device}; captions are cached", file=sys.stderr)
@@ -305,10 +287,10 @@ def describe(
     with show_progress("", len(left), "captions", progress) as shown:
         done = 0
         while batch := list(islice(waiting, settings.batch)):
-            made |= _describe_batch(captioner, batch, protocol, made_by)
+            captions |= _describe_batch(captioner, batch, protocol, made_by)
             done += len(batch)
             shown(done, len(left))
-    return made
+    return captions
 
 
 def _describe_batch(captioner: Captioner, batch: Sequence[Entry], protocol: str, made_by: str) -> dict[str, Made]:
@@ -332,20 +314,16 @@ def _pixels(entry: Entry, protocol: str) -> Image:
 
 
 class Captioner:
-    """A loaded model: images to texts.
+    """A model loaded from a folder: images to texts; `MissingNeed` for files that are damaged or do not fill it."""
 
-    Args:
-        card: which architecture it is.
-        folder: its files.
-        settings: how captions are made.
-
-    Raises:
-        MissingNeed: files that are damaged, or that do not fill the model.
-    """
-
-    def __init__(self, card: ModelCard, folder: Path, settings: Settings) -> None:
+    def __init__(self, card: ModelCard, folder: Path, settings: CaptionSettings) -> None:
         import torch
-        from transformers import AutoTokenizer, BlipImageProcessorPil
+        from transformers import (
+            AutoTokenizer,
+            Blip2ForConditionalGeneration,
+            BlipForConditionalGeneration,
+            BlipImageProcessorPil,
+        )
 
         self._settings = settings
         self._device = torch.device(settings.device)
@@ -353,7 +331,9 @@ class Captioner:
             # trust_remote_code is spelled out: left open, it asks on a terminal.
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             self._prepare = BlipImageProcessorPil.from_pretrained(folder, local_files_only=True)
-            self._model = _load_model(card, folder, settings).to(self._device).eval()
+            cls: Any = Blip2ForConditionalGeneration if card.architecture == "blip-2" else BlipForConditionalGeneration
+            model = load_pretrained(cls, folder, _float(settings), leftovers=True, error=MissingNeed)
+            self._model = model.to(self._device).eval()
         except Exception as error:  # damage trips parsers of JSON, tokenizers and safetensors in many ways
             raise MissingNeed(
                 f"cannot load {card.name!r} from {folder}: {type(error).__name__}: {error}\n{how_to_get(card)}"
@@ -401,14 +381,7 @@ class Captioner:
         return [text.strip() for text in texts]
 
 
-def _load_model(card: ModelCard, folder: Path, settings: Settings) -> Any:
-    from transformers import Blip2ForConditionalGeneration, BlipForConditionalGeneration
-
-    cls: Any = Blip2ForConditionalGeneration if card.architecture == "blip-2" else BlipForConditionalGeneration
-    return load_pretrained(cls, folder, _float(settings), leftovers=True, error=MissingNeed)
-
-
-def _float(settings: Settings) -> torch.dtype:
+def _float(settings: CaptionSettings) -> torch.dtype:
     import torch
 
     return torch.float16 if settings.dtype == "fp16" else torch.float32

@@ -10,7 +10,7 @@ from pathlib import Path
 from rdpbench.assets.download import download
 from rdpbench.datasets.captions import cache
 from rdpbench.datasets.captions.files import match, read_captions
-from rdpbench.datasets.captions.models import CARDS, Settings, describe, identity, label, locate
+from rdpbench.datasets.captions.models import CARDS, CaptionSettings, captioner_identity, describe, label, locate
 from rdpbench.datasets.index import Entry
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
 from rdpbench.paths import data_folders
@@ -167,7 +167,7 @@ def captions_of(
     *,
     dataset: str,
     protocol: str,
-    settings: Settings | None = None,
+    settings: CaptionSettings | None = None,
     progress: Report | None = None,
 ) -> Captions:
     """The caption of each image; downloads a published list, and runs a model for images that it has not seen yet.
@@ -187,11 +187,16 @@ def captions_of(
     if source.kind == "human":
         return Captions(_human(entries, dataset))
     if source.kind in CARDS:
-        card, settings = CARDS[source.kind], settings or Settings()
-        made = describe(card, entries, protocol, settings, progress)
-        shown, made_by = label(card, settings), identity(card, settings)
-        texts = ((entry.sample.id, made[entry.sha256]) for entry in entries)
-        return Captions({id_: Caption(one.text, one.seconds, shown, made_by, one.made_on) for id_, one in texts})
+        card, settings = CARDS[source.kind], settings or CaptionSettings()
+        captions = describe(card, entries, protocol, settings, progress)
+        shown, made_by = label(card, settings), captioner_identity(card, settings)
+        return Captions(
+            {
+                entry.sample.id: Caption(caption.text, caption.seconds, shown, made_by, caption.made_on)
+                for entry in entries
+                for caption in [captions[entry.sha256]]
+            }
+        )
     if source.kind == "ofa":
         raw, what = _ofa_list(dataset).read(), f"OFA's list for {dataset!r}"
     else:
@@ -207,7 +212,7 @@ def captions_of(
 
 
 def survey(
-    source: CaptionSource, entries: Sequence[Entry], *, dataset: str, settings: Settings | None = None
+    source: CaptionSource, entries: Sequence[Entry], *, dataset: str, settings: CaptionSettings | None = None
 ) -> Survey:
     """What `captions_of` would have to do. Loads no model.
 
@@ -222,9 +227,9 @@ def survey(
         return Survey(lacks=None if published.find() else published.how_to_get())
     if source.kind not in CARDS:
         return Survey()
-    card, settings = CARDS[source.kind], settings or Settings()
+    card, settings = CARDS[source.kind], settings or CaptionSettings()
     pixels = {entry.sha256 for entry in entries}
-    to_make = len(pixels) - len(cache.get(pixels, identity(card, settings)))
+    to_make = len(pixels) - len(cache.get(pixels, captioner_identity(card, settings)))
     try:
         if to_make:
             locate(card, settings)

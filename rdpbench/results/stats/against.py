@@ -1,20 +1,18 @@
 """Every codec against an anchor: BD-rate and BD-metric, the rates at which they cross, and pairs image by image.
 
 Curves are means over the same images: those that both codecs have at all their points. Intervals are 95 % bootstrap
-over these images, drawn for both curves together (`rdpbench.results.stats.bootstrap`). A metric of sets has no values
-per image: what is said of it is of the points' values and has no interval.
+over these images, drawn for both curves together. A metric of sets has no values per image: what is said of it is of
+the points' values and has no interval.
 
 **Crossover rate.** Between its points a curve is linear in the log of the rate; beyond them it is nothing. A crossing
-is a rate at which the difference of two curves changes its sign, inside the rates that both reach; touching is none.
-There may be no crossing, or several: both are said. The interval is of a single crossing. A resample whose curves do
-not cross counts as beyond the shared rates, on the side that the codec which is better throughout says, so an end of
-the interval may be open. Resamples that cross several times, or the other way round, say nothing; where they are more
-than 5 %, there is no interval. ``agree`` is the share of resamples that cross as the curves themselves do.
+is a rate at which the difference of two curves changes its sign; touching is none. There may be none, or several: both
+are said. The interval is of a single crossing. A resample whose curves do not cross counts as beyond the shared rates,
+on the side that the better codec says, so an end of the interval may be open. Resamples that cross several times, or
+the other way round, say nothing; where they are more than 5 %, there is no interval.
 
 **Pairs** of an image are at the anchor's own points: its rate and its quality there are measured, and only the other
 codec is interpolated. Where its points do not reach, or its quality passes the wanted one more than once, the image is
-left out of that pair and counted. (Averages of curves compare other images' easy parts with these images' hard ones;
-pairs do not.)
+left out of that pair and counted.
 """
 
 from __future__ import annotations
@@ -53,12 +51,9 @@ class AnchorCurves:
 
 
 def anchor_curves(points: Points, anchor: str, metrics: Sequence[str] = ()) -> Iterator[AnchorCurves]:
-    """What can be held against an anchor, by place and metric; nothing of random weights.
+    """What can be held against the curve of that label, by place and metric (default: all that were measured).
 
-    Args:
-        points: of any places.
-        anchor: label of the curve that the others are held against.
-        metrics: those to compare by; empty for all that were measured.
+    Networks with random weights are left out.
 
     Raises:
         UnknownName: no such curve or metric.
@@ -78,8 +73,14 @@ def anchor_curves(points: Points, anchor: str, metrics: Sequence[str] = ()) -> I
         title = name if f"({where.protocol}" in name else f"{name} ({where.protocol})"
         for metric in metrics or trained.metrics:
             if meaning(metric).kind == "set":
+                lines, left_out = over_common_images(here, [metric])
+                lines = lines[lines["reliable"].astype(bool) & lines["value"].notna()]
+                of_codec: dict[str, RateValues] = dict.fromkeys(codecs, ())
+                for codec, along in lines.groupby("codec"):
+                    of_codec[str(codec)] = list(zip(along["bpp"], along["value"], strict=True))
+                images = next((here.taken(p, metric).images for p in here.points if of_codec[p.codec]), ())
                 others = tuple(codec for codec in codecs if codec != anchor)
-                yield AnchorCurves(title, metric, others, {}, *_points_of_sets(here, metric, codecs))
+                yield AnchorCurves(title, metric, others, {}, of_codec, images, tuple(left_out))
                 continue
             # A point that was tried on a few images must not narrow its curve to them.
             shared = common({point: here.taken(point, metric).images for point in here.points})
@@ -91,20 +92,10 @@ def anchor_curves(points: Points, anchor: str, metrics: Sequence[str] = ()) -> I
                 yield AnchorCurves(title, metric, others, curves, notes=notes)
 
 
-def _points_of_sets(
-    points: Points, metric: str, codecs: Sequence[str]
-) -> tuple[dict[str, RateValues], tuple[str, ...], tuple[str, ...]]:
-    """The points' own values, as far as they can be relied on and are of the same images; these; and who is not."""
-    lines, notes = over_common_images(points, [metric])
-    lines = lines[lines["reliable"].astype(bool) & lines["value"].notna()]
-    curves = {str(codec): list(zip(of["bpp"], of["value"], strict=True)) for codec, of in lines.groupby("codec")}
-    images = next((points.taken(point, metric).images for point in points.points if curves.get(point.codec)), ())
-    return {codec: curves.get(codec, []) for codec in codecs}, images if len(lines) else (), tuple(notes)
-
-
-def common_images(curves: Sequence[ImageCurve], meant: Meaning) -> tuple[str, ...]:
-    """Images that are complete in all curves, in the order of their names."""
-    return tuple(sorted(set.intersection(*(set(curve.complete(meant)) for curve in curves))))
+def whole_in_both(anchor: ImageCurve, test: ImageCurve, meant: Meaning) -> list[ImageCurve]:
+    """Both curves over the images that are complete in both, in the order of their names."""
+    images = sorted(set(anchor.complete(meant)) & set(test.complete(meant)))
+    return [anchor.of(images), test.of(images)]
 
 
 def in_unit(meant: Meaning, points: RateValues) -> RateValues:
@@ -126,6 +117,9 @@ def means(meant: Meaning, curve: ImageCurve) -> RateValues:
     """
     values = weighed(curve.values, meant.averaged).mean(axis=1)
     return list(zip(curve.rates.mean(axis=1).tolist(), values.tolist(), strict=True))
+
+
+NO_IMAGE = "no image has all points of both curves"
 
 
 # BD-rate and BD-metric
@@ -163,11 +157,10 @@ def against(
     -10.0
     """
     meant = meaning(metric)
-    images = common_images([anchor, test], meant)
-    if not images:
-        none = Delta(math.nan, method, "no image has all points of both curves")
+    sides = whole_in_both(anchor, test, meant)
+    if not sides[0].images:
+        none = Delta(math.nan, method, NO_IMAGE)
         return Against(test.codec, (), none, none)
-    sides = anchor.of(images), test.of(images)
 
     def rate(first: RateValues, second: RateValues) -> Delta:
         pair = in_unit(meant, first), in_unit(meant, second)
@@ -184,7 +177,7 @@ def against(
     by_rate, by_value = rate(first, second), value(first, second)
     rate_interval = None if by_rate.reason else interval(rate, (-100, math.inf))
     metric_interval = None if by_value.reason else interval(value, bootstrap.REAL)
-    return Against(test.codec, images, by_rate, by_value, rate_interval, metric_interval)
+    return Against(test.codec, sides[0].images, by_rate, by_value, rate_interval, metric_interval)
 
 
 def bd_tables(
@@ -195,11 +188,7 @@ def bd_tables(
     method: str = "pchip",
     resamples: int = bootstrap.RESAMPLES,
 ) -> list[Table]:
-    """A table for each place and metric: every codec against the anchor. Arguments as for `anchor_curves`.
-
-    Raises:
-        UnknownName: no such curve, metric or method (of interpolation, `rdpbench.results.stats.bd.METHODS`).
-    """
+    """A table for each place and metric: every codec against the anchor. Raises as `anchor_curves` and `bd_rate`."""
     tables = []
     for held in anchor_curves(points, anchor, metrics):
         metric, curves = held.metric, held.curves
@@ -209,7 +198,7 @@ def bd_tables(
         else:
             rows = []
             for name in held.others:
-                pair = held.points.get(anchor, []), held.points[name]
+                pair = held.points[anchor], held.points[name]
                 rate = bd_rate(*pair, higher_is_better=meaning(metric).higher_is_better, method=method)
                 rows.append(Against(name, held.images, rate, bd_metric(*pair, method=method)))
         tables.append(bd_table(rows, anchor, metric, held.where, method, held.notes))
@@ -371,10 +360,10 @@ def crossover(anchor: ImageCurve, test: ImageCurve, metric: str, *, resamples: i
     (1, 1.05)
     """
     meant = meaning(metric)
-    images = common_images([anchor, test], meant)
+    first, second = whole_in_both(anchor, test, meant)
+    images = first.images
     if not images:
-        return Crossover(test.codec, 0, Crossings((), 0, reason="no image has all points of both curves"))
-    first, second = anchor.of(images), test.of(images)
+        return Crossover(test.codec, 0, Crossings((), 0, reason=NO_IMAGE))
 
     def cross(one: RateValues, other: RateValues) -> Crossings:
         return crossings(in_unit(meant, one), in_unit(meant, other), higher_is_better=meant.higher_is_better)
@@ -421,7 +410,7 @@ def crossover_tables(
         if held.points is None:
             rows = [crossover(curves[anchor], curves[name], metric, resamples=resamples) for name in held.others]
         else:
-            better, base = meaning(metric).higher_is_better, held.points.get(anchor, [])
+            better, base = meaning(metric).higher_is_better, held.points[anchor]
             both = {name: crossings(base, held.points[name], higher_is_better=better) for name in held.others}
             rows = [Crossover(name, len(held.images), found) for name, found in both.items()]
         tables.append(crossover_table(rows, anchor, metric, held.where, held.notes))

@@ -141,18 +141,11 @@ def student(freedom: int, share: float) -> float:
 
 
 def jackknifed(value: float, without: Floats, bounds: Bounds = REAL) -> tuple[float, float]:
-    """Student's interval of a number from its values without each of some blocks of images, which may be single images.
+    """Student's interval of a number of all images from its values without each of b (nearly) equal blocks, ``(b,)``.
 
     A number that is bounded has its interval on a scale on which the bounds are infinitely far, logarithms or
-    logarithms of odds: no end lies outside, and none is cut off.
-
-    Args:
-        value: the number of all images.
-        without: ``(b,)``: without each of b blocks of (nearly) equal size.
-        bounds: the range that the number can have.
-
-    Returns:
-        Both ends; NaN where a value is not finite or stands at one of the bounds, and differs from others.
+    logarithms of odds: no end lies outside, and none is cut off. Ends are NaN where a value is not finite or stands at
+    one of the bounds, and differs from others.
 
     >>> low, high = jackknifed(2.5, np.array([3.0, 8 / 3, 7 / 3, 2.0]))
     >>> round(low, 3), round(high, 3)
@@ -196,15 +189,9 @@ def _bounded(value: float, bounds: Bounds) -> float:
 def mean(
     values: Sequence[float] | Floats, *, reduce: Callable[[float], float] | None = None, **options: Any
 ) -> Interval:
-    """Interval of the mean of one finite value per image.
+    """Interval of the mean of one value per image; ``reduce`` turns a mean into what the metric states.
 
-    Args:
-        values: ``(n,)``.
-        reduce: turns a mean over images into what the metric states, where that is not the mean itself.
-        options: ``bounds`` and ``resamples`` of `of_means`.
-
-    Raises:
-        MetricError: no value, or one that is not finite (leave out lossless images first, as the mean does).
+    ``options`` are ``bounds`` and ``resamples`` of `of_means`, which raises the same errors.
 
     >>> interval = mean([1.0, 2.0, 3.0, 4.0])
     >>> interval.value, round(interval.low, 3), round(interval.high, 3)
@@ -277,14 +264,7 @@ def _student(value: float, without: Floats, bounds: Bounds) -> Interval:
 
 
 def _sharpened(values: Floats, means: Floats, numbers: Floats, quantiles: Floats) -> Floats:
-    """The quantiles at which to read resampled values, so that their linear part has those of many more resamples.
-
-    Args:
-        values: what each image contributes, ``(n, m)``.
-        means: over the images of each resample, ``(k, m)``.
-        numbers: the statistic's values there, ``(k,)``.
-        quantiles: that are wanted.
-    """
+    """The quantiles at which to read resampled ``numbers``, so that their linear part has those of more resamples."""
     n, parts = values.shape
     fine = max(len(numbers), min(FINE, _FINE_DRAWN // n))
     good = np.isfinite(numbers)
@@ -309,11 +289,7 @@ def of_curves(
 ) -> Interval:
     """Interval of a BD-rate or BD-metric: the images of all points of both curves are drawn together.
 
-    Args:
-        anchor: rates and values of each point and image, ``(points, n)`` each.
-        test: the same images', ``(other points, n)`` each.
-        delta: such as ``partial(bd_rate, higher_is_better=False)``.
-        options: ``resamples`` and ``bounds`` of `of_means`; no rate falls by more than 100 %.
+    Both curves are rates and values of each point and image, ``(points, n)``; ``options`` those of `of_means`.
 
     Raises:
         MetricError: arrays of two shapes, or not the same number of images; a value that is not finite.
@@ -332,11 +308,7 @@ def of_curves(
 def stack(
     anchor: tuple[Floats, Floats], test: tuple[Floats, Floats]
 ) -> tuple[Floats, Callable[[Floats], tuple[RateValues, RateValues]]]:
-    """What each image contributes to two curves, ``(n, m)``, and what makes curves of means ``(m,)`` over images.
-
-    Raises:
-        MetricError: arrays of two shapes, or not the same number of images.
-    """
+    """What each image contributes to two curves, ``(n, m)``, and what makes curves of means over images, ``(m,)``."""
     arrays = [np.asarray(array, np.float64) for array in (*anchor, *test)]
     shapes = [array.shape for array in arrays]
     if any(len(shape) != 2 for shape in shapes) or shapes[0] != shapes[1] or shapes[2] != shapes[3]:

@@ -22,8 +22,8 @@ from typing import Any
 from rdpbench import registry
 from rdpbench.assets.hashes import files_now
 from rdpbench.errors import RdpbenchError
-from rdpbench.results.stats.points import K, Point, Points, Where, definition_now, point_key, readable
-from rdpbench.results.store.keys import identity, identity_of_all, key_of, score_key
+from rdpbench.results.stats.points import K, Point, Points, Where, definition_now, grouped, point_key, readable
+from rdpbench.results.store.keys import identity_at, key_of, score_key
 from rdpbench.results.store.schema import AS_RAN, Member, Place, Row, Score, SetScore
 from rdpbench.results.store.store import Contents
 from rdpbench.setting import CodecSetting, Setting
@@ -185,9 +185,7 @@ def _keyed(configuration: str) -> str:
 
 def _current(rows: Sequence[Row]) -> tuple[list[Row], str]:
     """The rows of one edition of the codec; none, with the reason, where it cannot be told which is current."""
-    editions: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        editions.setdefault(edition_of(row), []).append(row)
+    editions = grouped(rows, edition_of)
     if len(editions) == 1:
         return list(rows), ""
     parts = {edition: {(row.image, row.seed) for row in members} for edition, members in editions.items()}
@@ -232,17 +230,14 @@ def stated_source(row: Row) -> str:
 
 def _key_now(row: Row) -> str:
     codec = CodecSetting(row.codec, row.use, tuple(sorted(json.loads(row.options).items())), ())
-    coder = identity_of_all(codec) if row.target_bpp is not None else identity(codec, row.rate)
     caption = row.caption if row.caption_source else None
     image = row.protocol, row.image, row.pixel_sha256
-    return key_of(coder, row.setting, row.seed, *image, caption, row.tolerance)
+    return key_of(identity_at(codec, row.setting), row.setting, row.seed, *image, caption, row.tolerance)
 
 
 def _one_edition(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
     """Without points of an edition that is not installed, on a curve that has points of the installed one."""
-    curves: dict[tuple[Where, str], list[Point]] = {}
-    for point in points:
-        curves.setdefault((point.where, point.codec), []).append(point)
+    curves = grouped(points, lambda point: (point.where, point.codec))
     keep, notes = list(points), []
     for (where, codec), along in curves.items():
         if len({edition_of(point.rows[0]) for point in along}) == 1:
@@ -269,8 +264,8 @@ def _current_scores(
         for where in places.get(score.task_key, ()):
             groups[where, score.metric].append(score)
     current: dict[tuple[Where, str], dict[str, Score]] = defaultdict(dict)
-    for (where, metric), of in groups.items():
-        chosen, note = _edition_of_scores(metric, of)
+    for (where, metric), members in groups.items():
+        chosen, note = _edition_of_scores(metric, members)
         if note:
             notes.append(f"{metric} on {where.dataset}: {note}")
         for score in chosen:
@@ -279,9 +274,7 @@ def _current_scores(
 
 
 def _edition_of_scores(metric: str, scores: Sequence[Score]) -> tuple[list[Score], str]:
-    editions: dict[str, list[Score]] = defaultdict(list)
-    for score in scores:
-        editions[score.definition].append(score)
+    editions = grouped(scores, lambda score: score.definition)
     tasks = {edition: {score.task_key for score in members} for edition, members in editions.items()}
     now = definition_now(metric) if len(editions) > 1 else next(iter(editions))
     if len(editions) > 1 and now and "" in editions and metric not in registry.meanings:
@@ -299,9 +292,8 @@ def _edition_of_scores(metric: str, scores: Sequence[Score]) -> tuple[list[Score
 
 def _one_reference(scores: Sequence[Score]) -> tuple[list[Score], bool]:
     """The newest of scores against several captions or label maps of an image; and whether there are older ones."""
-    by_task: dict[str, list[Score]] = defaultdict(list)
-    for score in sorted(scores, key=lambda score: (score.session, score.score_key)):
-        by_task[score.task_key].append(score)
+    ordered = sorted(scores, key=lambda score: (score.session, score.score_key))
+    by_task = grouped(ordered, lambda score: score.task_key)
     if len(by_task) == len(scores):
         return list(scores), False
     older = {score.session for along in by_task.values() for score in along[:-1]}
@@ -320,10 +312,9 @@ def _current_sets(
     points: Sequence[Point], sets: Iterable[SetScore], notes: list[str]
 ) -> dict[tuple[Where, str], SetScore]:
     """Values of metrics of sets: one edition of each for all points of a place."""
-    stored: dict[str, list[SetScore]] = defaultdict(list)
-    for score in sorted(sets, key=lambda score: (score.time, score.set_key)):
-        stored[score.point_key].append(score)
-    metrics = sorted({score.metric for of in stored.values() for score in of})
+    ordered = sorted(sets, key=lambda score: (score.time, score.set_key))
+    stored = grouped(ordered, lambda score: score.point_key)
+    metrics = sorted({score.metric for score in ordered})
     groups: dict[tuple[Where, str], list[SetScore]] = defaultdict(list)
     for point in points if metrics else ():
         for rows in point.by_seed.values():

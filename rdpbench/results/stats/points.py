@@ -35,6 +35,7 @@ from rdpbench.results.store.store import Contents
 from rdpbench.setting import Setting
 
 K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
 
 LEAST = 0.5
 """A point that has a smaller share of the images of the fullest is not compared with it."""
@@ -69,6 +70,18 @@ def titles(places: Sequence[Where]) -> dict[Where, str]:
     return names
 
 
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """Things by what a key says of them, in their order.
+
+    >>> grouped(["psnr", "lpips", "flip"], len)
+    {4: ['psnr', 'flip'], 5: ['lpips']}
+    """
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
 @dataclass(frozen=True, eq=False)
 class Point:
     """One codec at one setting on one dataset, with its current rows."""
@@ -88,10 +101,7 @@ class Point:
     @property
     def by_seed(self) -> dict[int, list[Row]]:
         """Rows that were coded, of each seed."""
-        seeds: dict[int, list[Row]] = defaultdict(list)
-        for row in self.good:
-            seeds[row.seed].append(row)
-        return seeds
+        return grouped(self.good, lambda row: row.seed)
 
     @property
     def random(self) -> bool:
@@ -181,10 +191,7 @@ class Points:
     def taken(self, point: Point, metric: str, *, infinite: bool = False) -> Taken:
         """The images that a metric's value of a point is made of; without a metric, all that were coded.
 
-        Args:
-            point: of any place.
-            metric: of pairs or of sets.
-            infinite: instead of these the images that are left out of the mean, since they are lossless.
+        ``infinite`` asks instead for those that are left out of the mean, since they are lossless.
         """
         if metric and meaning(metric).kind == "set":
             return self._taken_by_set(point, metric)
@@ -272,14 +279,11 @@ def common(images: Mapping[K, Iterable[str]], *, fixed: bool = False) -> Common:
     """The images over which things can be compared: those that all have.
 
     Who lacks more than half of the images that the fullest has is left out, so that a short trial does not narrow the
-    comparison of all others to its few images.
+    comparison of all others to its few images. Where values are ``fixed`` to all of their images, as distances between
+    sets are, only equal sets are compared.
 
-    Args:
-        images: what each has.
-        fixed: values are of all these images and of no fewer, as distances between sets are: equal sets or none.
-
-    >>> found = common({"a": "1234", "b": "123", "c": "1"})
-    >>> sorted(found.images), found.left_out
+    >>> shared = common({"a": "1234", "b": "123", "c": "1"})
+    >>> sorted(shared.images), shared.left_out
     (['1', '2', '3'], {'c': '1 of 4 images'})
     """
     sets = {key: frozenset(names) for key, names in images.items()}
@@ -349,13 +353,12 @@ def image_curves(points: Points, metric: str) -> dict[str, ImageCurve]:
 
 # What values mean
 
-
 LONGEST_UNIT = 20
 """Letters."""
 
 
 @dataclass(frozen=True)
-class Told:
+class StatedMeaning:
     """What a run says of a metric that is not installed here."""
 
     meaning: Meaning
@@ -373,8 +376,8 @@ def meaning(metric: str) -> Meaning:
     >>> meaning("psnr-pooled").averaged
     'decibels'
     """
-    told = registry.meanings.get(metric)
-    return told.meaning if isinstance(told, Told) else _of_class(metric)
+    foreign: StatedMeaning | None = registry.meanings.get(metric)
+    return foreign.meaning if foreign else _of_class(metric)
 
 
 @cache
@@ -395,10 +398,10 @@ def metric_order(metric: str) -> tuple[int, str]:
 
 def definition_now(metric: str) -> str:
     """The edition of a metric that is here; empty if there is none, or if it cannot be told without importing it."""
-    told = registry.meanings.get(metric)
-    if isinstance(told, Told):  # its source is read and hashed, never executed
+    foreign: StatedMeaning | None = registry.meanings.get(metric)
+    if foreign:  # its source is read and hashed, never executed
         now = registry.source_now("metric", metric)
-        same = [edition for edition, source in told.sources.items() if now and source == now]
+        same = [edition for edition, source in foreign.sources.items() if now and source == now]
         return same[0] if len(same) == 1 else ""
     try:
         with registry.installed_only():
@@ -450,11 +453,11 @@ def _read(metric: str, contents: Contents) -> dict[str, str]:
     # The edition that lies here; else the one that was stored last.
     now = registry.source_now("metric", metric) if len({means for _, means in known.values()}) > 1 else ""
     means = max(known.values(), key=lambda pair: (bool(now) and pair[0].source == now, pair[0].session))[1]
-    before = registry.meanings.get(metric)
-    if isinstance(before, Told) and before.meaning != means:
+    before: StatedMeaning | None = registry.meanings.get(metric)
+    if before and before.meaning != means:
         return dict.fromkeys(known, _OTHERWISE.format("another run of this command"))
     sources = {edition: measure.source for edition, (measure, _) in known.items()}
-    registry.meanings[metric] = Told(means, {**(before.sources if isinstance(before, Told) else {}), **sources})
+    registry.meanings[metric] = StatedMeaning(means, {**before.sources, **sources} if before else sources)
     other = _OTHERWISE.format("a later edition")
     # Scores of earlier versions do not say their edition.
     return {"": "", **{edition: "" if stated == means else other for edition, (_, stated) in known.items()}}

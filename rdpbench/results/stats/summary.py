@@ -18,7 +18,7 @@ from rdpbench.metrics.contract import Meaning, stated
 from rdpbench.results.stats import bootstrap
 from rdpbench.results.stats.bd import Floats, gap, usable, value_at
 from rdpbench.results.stats.current import gather
-from rdpbench.results.stats.points import Point, Points, Taken, common, fingerprint, meaning
+from rdpbench.results.stats.points import Point, Points, Taken, common, fingerprint, grouped, meaning
 from rdpbench.results.store.schema import Row, Score, SetScore
 
 if TYPE_CHECKING:
@@ -50,23 +50,16 @@ def frame(points: Points, metrics: Sequence[str]) -> pd.DataFrame:
 def compared(
     points: Points, metrics: Sequence[str], *, per_setting: bool = False
 ) -> tuple[pd.DataFrame, dict[str, None]]:
-    """The same over the images that all points have which are put side by side, and who is left out.
+    """The same over the images that all points of a place have, each metric over its own.
 
-    Args:
-        points: of any places; only those of one place are compared.
-        metrics: each is compared over its own images.
-        per_setting: compare targets with one another, each over its own images.
-
-    Returns:
-        The frame, and in words what is not in it and over how many images the others are, as keys.
+    Also returns in words, as keys, who is left out and over how many images the others are. With ``per_setting``
+    targets are compared with one another, each over its own images.
     """
     lines: list[dict[str, Any]] = []
     notes: dict[str, None] = {}
     for where in points.places:
         here = points.at(where)
-        groups: dict[float | None, list[Point]] = {}
-        for point in here.points:
-            groups.setdefault(point.setting.target if per_setting else None, []).append(point)
+        groups = grouped(here.points, lambda point: point.setting.target if per_setting else None)
         for members in groups.values():
             for metric in metrics:
                 lines += _compared(here, members, metric, notes)

@@ -113,7 +113,7 @@ def build_at(setting: CodecSetting, rate: float | None) -> Codec:
     return build(setting, (axis.low if rate is None else rate) if axis else None)
 
 
-def identity(setting: CodecSetting, rate: float | None = None) -> str:
+def codec_identity(setting: CodecSetting, rate: float | None = None) -> str:
     """All of a codec that changes its result, but for the rate: class, version, options, source, coder; as JSON.
 
     The checkpoint of a rate point is part of its coder; without a rate it is that of the lowest. Own weights are there
@@ -148,11 +148,12 @@ def _identity(setting: CodecSetting, rate: float | None, weights_of_own: str) ->
     )
 
 
-def identity_of_all(setting: CodecSetting) -> str:
-    """For a search, which may take any rate point: what codes at each of those that are listed."""
-    axis = axis_of(setting)
-    assert axis is not None
-    every = {identity(setting, rate) for rate in setting.rates or axis.points} or {identity(setting)}
+def identity_at(codec: CodecSetting, setting: Setting) -> str:
+    """The same at a setting; for a search, which may take any rate point, what codes at each that is listed."""
+    axis = axis_of(codec)
+    if setting.target is None or axis is None:
+        return codec_identity(codec, setting.rate)
+    every = {codec_identity(codec, rate) for rate in codec.rates or axis.points} or {codec_identity(codec)}
     if len(every) == 1:
         return every.pop()
     records = [json.loads(text) for text in sorted(every)]
@@ -191,15 +192,8 @@ def key_of(
 ) -> str:
     """sha256 over all that changes the result of a task. Device and batch size do not enter: they are recorded.
 
-    Args:
-        codec: what `identity` gives.
-        setting: the rate, or the target of a search.
-        seed: of the codec's random numbers.
-        protocol: what is done to the image before it is coded.
-        image: its id: a set that holds the same pixels twice counts them twice in its means.
-        pixels: their sha256.
-        caption: what the encoder is given.
-        tolerance: of a search; it counts where it is tighter than usual, as a looser one finds the same.
+    ``codec`` is what `codec_identity` gives, ``pixels`` are a sha256, ``image`` is an id: a set that holds equal pixels
+    twice counts them twice in its means. A tolerance counts where it is tighter than usual.
     """
     record = {
         "key": KEY_VERSION,
@@ -298,7 +292,7 @@ def _made_of(cls: type) -> dict[str, Any]:
         **({"made_by": made_by()} if made_by else {}),
         "version": str(getattr(cls, "version", "1")),
         "packages": {need.name: package_version(need.name) for need in needs if isinstance(need, Package)},
-        "weights": [weights.identity(need.card) for need in needs if isinstance(need, weights.Weights)],
+        "weights": [weights.card_identity(need.card) for need in needs if isinstance(need, weights.Weights)],
     }
 
 

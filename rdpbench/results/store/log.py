@@ -314,12 +314,7 @@ class FeatureWriter:
     _open: dict[str, tuple[_Appended, _Appended]] = field(default_factory=dict)
 
     def append(self, extracted: Extracted) -> None:
-        """Write an array and then its line.
-
-        Raises:
-            MetricError: an array that nobody could use: empty, or with values that are not finite.
-            StoreUnwritable: no space, or no permission.
-        """
+        """Write an array and then its line; `MetricError` if nobody could use it."""
         kind, array = extracted.kind, np.ascontiguousarray(extracted.array)
         if not array.size or not np.isfinite(array).all():
             raise MetricError(f"features {kind} of {extracted.subject[:12]} are empty or not finite")
@@ -407,12 +402,7 @@ class Arrays(Sequence[Array]):
 
 
 def load_arrays(places: Mapping[str, ArrayPlace], subjects: Sequence[str]) -> Arrays:
-    """The arrays of subjects, in their order.
-
-    Raises:
-        MetricError: some are not there.
-        StoreCorrupt: the bytes of one changed after they were written.
-    """
+    """The arrays of subjects, in their order; `MetricError` if some are missing, `StoreCorrupt` if one changed."""
     if missing := [subject for subject in subjects if subject not in places]:
         number = f"{len(missing)} of {len(subjects)}"
         raise MetricError(f"features of {number} images are missing; `rdpbench score` makes them")

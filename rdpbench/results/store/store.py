@@ -169,10 +169,8 @@ class Store:
         # Parts first: if another process compacts meanwhile, what leaves the parts is found in Parquet.
         while True:
             try:
-                paths = [
-                    path for path in sorted(self.parts.glob("*.jsonl")) if known is None or path not in known.parts
-                ]
-                parts = [read_part(path) for path in paths]
+                paths = set(self.parts.glob("*.jsonl")) - (known.parts if known else set())
+                parts = [read_part(path) for path in sorted(paths)]
                 break
             except FileNotFoundError:
                 continue

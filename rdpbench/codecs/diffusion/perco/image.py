@@ -1,30 +1,25 @@
 """PerCo-Image: PerCo with an embedding of the image in place of a caption, in 160 bits.
 
 Careil et al., ICLR 2024, section 4.3, "Conditioning on global image features": an embedding from an image backbone is
-divided into M = 16 parts, and each is quantised by a codebook of V = 1024 entries of its own (Jégou et al., 2011). At
-512 x 512 these are 0.00061 bpp, where BLIP-2's captions take 0.0022.
+divided into M = 16 parts, and each is quantised by a codebook of V = 1024 entries of its own (product quantisation:
+Jégou et al., TPAMI 2011). At 512 x 512 these are 0.00061 bpp, where BLIP-2's captions take 0.0022.
 
 Fidelity: paper. There is no code and there are no weights; the paper says neither which backbone it was nor how the
-embedding entered the U-Net. Here the backbone is a CLIP network (OpenCLIP's ViT-H/14 unless another is given), whose
-embedding of length one goes as a single token through a linear layer (diffusers' ``encoder_hid_proj``) into cross
-attention. What guidance keeps away from is a token of zeros, after that layer a constant vector, as in the paper.
+embedding entered the U-Net, and nothing here says how good its variant is. Here the backbone is a CLIP network
+(OpenCLIP's ViT-H/14 unless another is given), whose embedding of length one goes as a single token through a linear
+layer (diffusers' ``encoder_hid_proj``) into cross attention. Guidance keeps away from a token of zeros, after that
+layer a constant vector, as in the paper.
 
 With weights of your own: ``pipeline=`` is a folder as for PerCo, whose U-Net was made with ``encoder_hid_dim``, and
-``codebooks=`` a file that `perco_product.learned` made and saved. Nothing here says how good the paper's variant is.
+``codebooks=`` a file that `learned` made and saved.
 
-In the bitstream: height, width, seed, 20 bytes of embedding, the indices as in `rdpbench.codecs.diffusion.perco.codec`.
-
-Product quantisation of an embedding (Jégou et al., TPAMI 2011): M parts, each to the nearest of its own V entries.
-
-The codebooks are learned by Lloyd's algorithm from embeddings of a set of images, part by part, seeded. A width that M
-does not divide is filled up with zeros.
+In the bitstream: height, width, seed, 20 bytes of embedding, the indices as in PerCo.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -35,8 +30,7 @@ from rdpbench.assets.hashes import content_sha256
 from rdpbench.assets.weights import require
 from rdpbench.codecs.contract import Side
 from rdpbench.codecs.diffusion import bases, fields, models, prompts
-from rdpbench.codecs.diffusion.codec import check_count
-from rdpbench.codecs.diffusion.perco import bitstream, pipeline
+from rdpbench.codecs.diffusion.perco import pipeline
 from rdpbench.codecs.diffusion.perco.codec import PerCoCodec
 from rdpbench.codecs.diffusion.perco.pipeline import Pipeline
 from rdpbench.codecs.diffusion.prompts import Condition
@@ -47,6 +41,126 @@ from rdpbench.networks.clip import H14, SHAPES, unit
 
 Vectors: TypeAlias = NDArray[np.float32]
 Numbers: TypeAlias = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class PerCoImage(PerCoCodec):
+    """Indices and an embedding."""
+
+    name = "perco-image"
+    described = "embedding"
+    takes_own: ClassVar = {
+        **PerCoCodec.takes_own,
+        "codebooks": frozenset(),
+        "clip": frozenset(prompts.CLIPS),
+    }
+    numbers: ClassVar = {**PerCoCodec.numbers, "parts": (1, 4096), "entries": (2, 1 << 16)}
+
+    parts: int = 16
+    """M."""
+    entries: int = 1024
+    """V, of each part's codebook."""
+    codebooks: str = ""
+    """A file of yours."""
+    clip: str = H14.id
+    """The backbone: one of `prompts.CLIPS`, or a folder with a ``CLIPModel``."""
+
+    def files(self) -> tuple[Need, ...]:
+        own = "yours: codec.options.pipeline=/a/folder and codec.options.codebooks=/a/file"
+        networks = super().files() if self.pipeline else (pipeline.NotPublic("PerCo-Image", own),)
+        return (*networks, Codebooks(self.codebooks), prompts.source(self.clip))
+
+    def hashes(self) -> dict[str, str]:
+        clip = prompts.source(self.clip).named_identity
+        return {**super().hashes(), "clip": clip, "codebooks": Codebooks(self.codebooks).identity}
+
+    def embedding(self) -> int:
+        if self.weights == "official":
+            return self.quantizer().width
+        if self.weights == "random":
+            return models.CLIP_TEXT["projection_dim"]
+        if bases.is_path(self.clip):
+            return int(bases.read_config(self.clip)["projection_dim"])
+        return SHAPES[self.clip].dim
+
+    def quantizer(self) -> ProductQuantizer:
+        """The codebooks of this configuration.
+
+        Raises:
+            MissingNeed: the file is not here.
+            CodecError: it holds no codebooks, or others than these.
+        """
+        if self.weights != "official":
+            return drawn(self.parts, self.entries, self.embedding(), seed=9)
+        quantizer = Codebooks(self.codebooks).read()
+        parts, entries, _ = quantizer.codebooks.shape
+        if (parts, entries) != (self.parts, self.entries):
+            due = f"parts x entries is {self.parts} x {self.entries}"
+            raise CodecError(f"{self.codebooks} holds {parts} x {entries} entries, where {due}")
+        return quantizer
+
+    def describe(self, ready: Pipeline, image: Image, side: Side) -> bytes:  # noqa: ARG002 - nothing stands beside the image
+        clip = prompts.load(self.clip, self.weights, ready.device)
+        quantizer, vector = self.quantizer(), unit(clip.image([image]))[0]
+        if vector.size != quantizer.width:
+            raise CodecError(
+                f"{self.clip} has embeddings of {vector.size} numbers, the codebooks are for {quantizer.width}"
+            )
+        return fields.pack_indices(quantizer.indices(vector), self.entries)
+
+    def condition(self, ready: Pipeline, section: bytes | None) -> Condition:
+        import torch
+
+        quantizer = self.quantizer()
+        vector = np.zeros(quantizer.width, np.float32)
+        if section is not None:
+            vector = quantizer.vector(fields.unpack_indices(section, self.parts, self.entries))
+        return Condition(torch.from_numpy(vector)[None, None].to(ready.device, ready.dtype))
+
+    def printed(self, sections: Mapping[str, bytes], side: Side, count: int, size: tuple[int, int]) -> dict[str, float]:  # noqa: ARG002 - it prints indices alone
+        """The paper's rate: indices of fixed length, without any header."""
+        indices = fields.index_bits(count, self.point.entries)
+        embedding = fields.index_bits(self.parts, self.entries) if self.described in sections else 0
+        return {"perco": embedding + indices, "embedding": embedding, "indices": indices}
+
+
+@dataclass(frozen=True)
+class Codebooks(Need):
+    """The need for a file of codebooks."""
+
+    file: str
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return Path(self.file).expanduser()
+
+    @property
+    def identity(self) -> str:
+        """What enters keys."""
+        return "missing" if self.missing() else f"sha256:{content_sha256(self.path)}"
+
+    def missing(self) -> str | None:
+        if self.file and self.path.is_file():
+            return None
+        lacks = f"no such file: {self.file}" if self.file else "no codebooks of PerCo-Image are public"
+        return f"{lacks}; make some with {__name__}.learned and type codec.options.codebooks=/the/file"
+
+    def read(self) -> ProductQuantizer:
+        """The quantizer; raises `MissingNeed`, and `CodecError` if the file holds no codebooks."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        require([self])
+        try:
+            tensors = load_file(self.path)
+        except (OSError, SafetensorError) as error:
+            raise CodecError(f"{self.file} holds no codebooks: {error}") from error
+        books, width = tensors.get("codebooks"), tensors.get("width")
+        if books is None or width is None or books.ndim != 3 or width.size != 1 or not np.isfinite(books).all():
+            held = f"{self.file} holds {', '.join(tensors)}"
+            raise CodecError(f"{held}; it must hold finite codebooks (M, V, d) and a width")
+        return ProductQuantizer(books.astype(np.float32), int(width[0]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,37 +179,19 @@ class ProductQuantizer:
     def indices(self, vector: Numbers) -> NDArray[np.int64]:
         """``(M,)``: the nearest entry of each part of ``(width,)``, the first of equals."""
         parts = split(vector[None], len(self.codebooks))[0]
-        return np.array([int(_distances(part[None], book)[0].argmin()) for part, book in zip(parts, self.codebooks)])  # noqa: B905 - split makes as many
+        nearest = [_distances(part[None], book).argmin() for part, book in zip(parts, self.codebooks, strict=True)]
+        return np.array(nearest)
 
     def vector(self, indices: NDArray[np.int64]) -> Vectors:
         """``(width,)`` of indices ``(M,)``."""
-        found: Vectors = self.codebooks[np.arange(len(self.codebooks)), indices].ravel()[: self.width]
-        return found
+        parts: Vectors = self.codebooks[np.arange(len(self.codebooks)), indices]
+        return parts.ravel()[: self.width]
 
     def save(self, path: Path) -> None:
-        """Write a file that `read` reads."""
+        """Write a file for ``codebooks=``."""
         from safetensors.numpy import save_file
 
         save_file({"codebooks": self.codebooks, "width": np.array([self.width], np.int64)}, path)
-
-
-def read(path: Path) -> ProductQuantizer:
-    """The codebooks of a file.
-
-    Raises:
-        CodecError: it holds something else.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        held = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CodecError(f"{path} holds no codebooks: {error}") from error
-    books, width = held.get("codebooks"), held.get("width")
-    if books is None or width is None or books.ndim != 3 or width.size != 1 or not np.isfinite(books).all():
-        raise CodecError(f"{path} holds {', '.join(held)}; it must hold finite codebooks (M, V, d) and a width")
-    return ProductQuantizer(books.astype(np.float32), int(width[0]))
 
 
 def drawn(parts: int, entries: int, width: int, seed: int) -> ProductQuantizer:
@@ -110,7 +206,7 @@ def drawn(parts: int, entries: int, width: int, seed: int) -> ProductQuantizer:
 
 
 def learned(vectors: Vectors, parts: int, entries: int, seed: int = 0, rounds: int = 25) -> ProductQuantizer:
-    """Codebooks with small squared error on these embeddings ``(n, width)``.
+    """Codebooks with small squared error on these embeddings ``(n, width)``: Lloyd's algorithm, part by part.
 
     Raises:
         CodecError: fewer embeddings than entries.
@@ -144,8 +240,7 @@ def _lloyd(vectors: Vectors, entries: int, rng: np.random.Generator, rounds: int
         used = counts > 0
         book[used] = sums[used] / counts[used, None]
         # An entry that nobody chose goes where the error is largest.
-        far = np.argsort(distances.min(1))[::-1][: int((~used).sum())]
-        book[~used] = vectors[far]
+        book[~used] = vectors[np.argsort(distances.min(1))[::-1][: int((~used).sum())]]
     return book
 
 
@@ -158,140 +253,11 @@ def _spread(vectors: Vectors, entries: int, rng: np.random.Generator) -> Vectors
         total = float(nearest.sum())
         # Where all that are left equal an entry, any does.
         chosen.append(int(rng.choice(len(vectors), p=nearest / total if total > 0 else None)))
-    found: Vectors = vectors[chosen]
-    return found
+    start: Vectors = vectors[chosen]
+    return start
 
 
 def _distances(vectors: Vectors, book: Vectors) -> Vectors:
     """Squared, less what is the same for all entries."""
-    found: Vectors = (book**2).sum(1) - 2 * vectors @ book.T
-    return found
-
-
-with_seed = fields.with_seed
-"""Another sample of the same bitstream: nothing is encoded again."""
-
-
-@dataclass(frozen=True)
-class NoWeights(Need):
-    """The need for weights that nobody published."""
-
-    def missing(self) -> str:
-        return (
-            "no weights of PerCo-Image are public; with yours: codec.options.pipeline=/a/folder and "
-            "codec.options.codebooks=/a/file; untrained: weights=random"
-        )
-
-
-@dataclass(frozen=True)
-class Codebooks(Need):
-    """The need for a file of codebooks."""
-
-    path: str
-
-    def missing(self) -> str | None:
-        if self.path and Path(self.path).expanduser().is_file():
-            return None
-        told = f"no such file: {self.path}" if self.path else "no codebooks of PerCo-Image are public"
-        return (
-            f"{told}; make some with rdpbench.codecs.diffusion.perco.image and type codec.options.codebooks=/the/file"
-        )
-
-
-@dataclass(frozen=True)
-class PerCoImage(PerCoCodec):
-    """Indices and an embedding."""
-
-    name: ClassVar[str] = "perco-image"
-    described: ClassVar[str] = "embedding"
-    takes_own: ClassVar[Mapping[str, frozenset[str]]] = {
-        **PerCoCodec.takes_own,
-        "codebooks": frozenset(),
-        "clip": frozenset(prompts.CLIPS),
-    }
-
-    parts: int = 16
-    """M."""
-    entries: int = 1024
-    """V, of each part's codebook."""
-    codebooks: str = ""
-    """A file of yours."""
-    clip: str = H14.id
-    """The backbone: one of `clips.CLIPS`, or a folder with a ``CLIPModel``."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_count(self.name, "parts", self.parts, 1, 4096)
-        check_count(self.name, "entries", self.entries, 2, 1 << 16)
-        bases.check_known("clip", self.clip, prompts.CLIPS)
-
-    def weight_needs(self) -> tuple[Need, ...]:
-        if self.weights != "official":
-            return ()
-        own = super().weight_needs() if self.pipeline else (NoWeights(),)
-        return (*own, Codebooks(self.codebooks), *prompts.needs(self.clip))
-
-    def hashes(self) -> dict[str, str]:
-        return {**super().hashes(), "clip": prompts.identity(self.clip), "codebooks": _sha256(self.codebooks)}
-
-    def embedding(self) -> int:
-        if self.weights == "official":
-            return self.quantizer().width
-        if self.weights == "random":
-            return models.CLIP_TEXT["projection_dim"]
-        if bases.is_path(self.clip):
-            return int(bases.read_config(self.clip)["projection_dim"])
-        return SHAPES[self.clip].dim
-
-    def quantizer(self) -> ProductQuantizer:
-        """The codebooks of this configuration.
-
-        Raises:
-            MissingNeed: the file is not here.
-            CodecError: it holds no codebooks, or others than these.
-        """
-        if self.weights != "official":
-            return drawn(self.parts, self.entries, self.embedding(), seed=9)
-        require([Codebooks(self.codebooks)])
-        found = _read(self.codebooks, _sha256(self.codebooks))
-        if found.codebooks.shape[:2] != (self.parts, self.entries):
-            held = " x ".join(map(str, found.codebooks.shape[:2]))
-            raise CodecError(
-                f"{self.codebooks} holds {held} entries, where parts x entries is {self.parts} x {self.entries}"
-            )
-        return found
-
-    def describe(self, ready: Pipeline, image: Image, side: Side) -> bytes:  # noqa: ARG002 - nothing stands beside the image
-        clip = prompts.load(self.clip, self.weights, ready.models.device)
-        quantizer = self.quantizer()
-        vector = unit(clip.image([image]))[0]
-        if vector.size != quantizer.width:
-            raise CodecError(
-                f"{self.clip} has embeddings of {vector.size} numbers, the codebooks are for {quantizer.width}"
-            )
-        return bitstream.pack_indices(quantizer.indices(vector), self.entries)
-
-    def condition(self, ready: Pipeline, section: bytes | None) -> Condition:
-        import torch
-
-        quantizer = self.quantizer()
-        vector = np.zeros(quantizer.width, np.float32)
-        if section is not None:
-            vector = quantizer.vector(bitstream.unpack_indices(section, self.parts, self.entries))
-        return Condition(torch.from_numpy(vector)[None, None].to(ready.models.device, ready.models.dtype))
-
-    def printed(self, sections: Mapping[str, bytes], side: Side, count: int, size: tuple[int, int]) -> dict[str, float]:  # noqa: ARG002 - it prints indices alone
-        """The paper's rate: indices of fixed length, without any header."""
-        local = bitstream.index_bits(count, pipeline.POINTS[self.nominal].entries) if "indices" in sections else 0
-        embedding = bitstream.index_bits(self.parts, self.entries) if self.described in sections else 0
-        return {} if "vectors" in sections else {"perco": embedding + local, "embedding": embedding, "indices": local}
-
-
-def _sha256(path: str) -> str:
-    place = Path(path).expanduser()
-    return f"sha256:{content_sha256(place)}" if path and place.is_file() else "missing"
-
-
-@lru_cache(maxsize=2)
-def _read(path: str, sha256: str) -> ProductQuantizer:  # noqa: ARG001 - another file is another quantiser
-    return read(Path(path).expanduser())
+    distances: Vectors = (book**2).sum(1) - 2 * vectors @ book.T
+    return distances

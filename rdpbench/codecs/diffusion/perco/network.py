@@ -5,8 +5,7 @@ Names of modules are those of the published files, so that these fit without a t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +17,13 @@ BLOCK = 4096
 """Vectors that are compared with the codebook at once: all of a large image would take gigabytes."""
 
 
-@dataclass(frozen=True)
-class Widths:
-    """Channels of a hyper-encoder."""
+class Widths(NamedTuple):
+    """Channels of a hyper-encoder: inside, of the hyper-latents, of a codebook's entry, of the VAE's latents."""
 
     inside: int = 192
     out: int = 320
-    """Of the hyper-latents, which are channels of the U-Net's input."""
     entry: int = 32
-    """Numbers in an entry of the codebook."""
     latents: int = 4
-    """Of the VAE."""
 
 
 PUBLISHED = Widths()
@@ -50,8 +45,8 @@ class Bottleneck(nn.Module):
         )
 
     def forward(self, planes: Tensor) -> Tensor:
-        found: Tensor = planes + self.layers(planes)
-        return found
+        output: Tensor = planes + self.layers(planes)
+        return output
 
 
 class Codebook(nn.Module):
@@ -61,12 +56,8 @@ class Codebook(nn.Module):
 
     def __init__(self, entries: int, width: int) -> None:
         super().__init__()
-        for name, shape in {
-            "initted": (1,),
-            "cluster_size": (1, entries),
-            "embed_avg": (1, entries, width),
-            "embed": (1, entries, width),
-        }.items():
+        shapes = {"initted": (1,), "cluster_size": (1, entries), "embed_avg": (1, entries, width)}
+        for name, shape in {**shapes, "embed": (1, entries, width)}.items():
             self.register_buffer(name, torch.zeros(shape))
 
 
@@ -87,7 +78,7 @@ class Quantizer(nn.Module):
         """``int64 (B, h, w)``: the entry with the largest cosine, the first of equals."""
         entries = self._codebook.embed[0].T
         flat = directions.flatten(0, -2)
-        nearest = [(flat[at : at + BLOCK] @ entries).argmax(-1) for at in range(0, len(flat), BLOCK)]
+        nearest = [(flat[start : start + BLOCK] @ entries).argmax(-1) for start in range(0, len(flat), BLOCK)]
         return torch.cat(nearest).reshape(directions.shape[:-1])
 
     def entries(self, indices: Tensor) -> Tensor:
@@ -96,8 +87,8 @@ class Quantizer(nn.Module):
 
     def planes(self, vectors: Tensor) -> Tensor:
         """``(B, channels, h, w)`` of entries or directions ``(B, h, w, width)``: what the U-Net is shown."""
-        found: Tensor = self.project_out(vectors).permute(0, 3, 1, 2)
-        return found
+        planes: Tensor = self.project_out(vectors).permute(0, 3, 1, 2)
+        return planes
 
 
 class HyperEncoder(nn.Module):
@@ -107,27 +98,21 @@ class HyperEncoder(nn.Module):
         """Take the stride, 1, 2, 4 or 8: the last layer halves first."""
         super().__init__()
         attention = compressai.layers.AttentionBlock
-        inside, out = widths.inside, widths.out
+        inside, out, entry, latents = widths
 
-        def narrowing(inputs: int, *, halves: bool) -> nn.Module:
-            return nn.Conv2d(inputs, inside, 5, 2, 2) if halves else nn.Conv2d(inputs, inside, 1)
+        def stage(inputs: int, *, halves: bool) -> list[nn.Module]:
+            first = nn.Conv2d(inputs, inside, 5, 2, 2) if halves else nn.Conv2d(inputs, inside, 1)
+            return [first, *(Bottleneck(inside) for _ in range(3))]
 
-        def blocks() -> list[nn.Module]:
-            return [Bottleneck(inside) for _ in range(3)]
-
-        self.stride = stride
         self.backbone = nn.Sequential(
-            narrowing(widths.latents, halves=stride >= 8),
-            *blocks(),
-            narrowing(inside, halves=stride >= 4),
-            *blocks(),
+            *stage(latents, halves=stride >= 8),
+            *stage(inside, halves=stride >= 4),
             attention(inside),
-            narrowing(inside, halves=stride >= 2),
-            *blocks(),
+            *stage(inside, halves=stride >= 2),
             nn.Conv2d(inside, out, 1),
             attention(out),
         )
-        self.quantizer = Quantizer(out, entries, widths.entry)
+        self.quantizer = Quantizer(out, entries, entry)
 
     def directions(self, latents: Tensor) -> Tensor:
         """``(B, h, w, entry)``: what is quantised, of scaled latents ``(B, 4, H, W)``."""

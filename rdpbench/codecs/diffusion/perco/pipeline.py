@@ -1,29 +1,21 @@
-"""PerCo's pipeline on a device. What is the same in several rates is loaded once, whatever folders it lies in.
+"""PerCo's rates, their published files, and the networks of a rate on a device.
 
-The VAE and the text tower are Stable Diffusion's and were not trained further, so each rate's folder holds the same
-bytes. They are kept by the hash of these bytes. The U-Net is another one for each rate; one is kept at a time.
-
-PerCo's rates, and where their weights are: a folder for each, as the open implementation's pipeline is saved.
-
-Public are three of the seven, in one folder on Google Drive. Each is a whole pipeline: the U-Net and the hyper-encoder
-that were trained, and Stable Diffusion 2.1's VAE and text tower beside them, so that the removal of Stable Diffusion
-2.x from the hub does not matter here. Nobody published hashes; the first use pins what it finds.
+Public are three of the seven rates, in one folder on Google Drive. Each is a whole pipeline: the U-Net and the
+hyper-encoder that were trained, and Stable Diffusion 2.1's VAE and text tower beside them, so that the removal of
+Stable Diffusion 2.x from the hub does not matter here. Nobody published hashes; the first use pins what it finds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import Card, OwnFolder, Weights, require
 from rdpbench.codecs.diffusion import bases, models
-from rdpbench.codecs.diffusion import models as tiny
-from rdpbench.codecs.diffusion.bases import Layout, byte_vocabulary, clip_vocabulary
-from rdpbench.codecs.diffusion.models import Models, text_name, trainable, vae_name
-from rdpbench.errors import CodecError, OutOfRange, RdpbenchError
+from rdpbench.codecs.diffusion.bases import BaseSizes
+from rdpbench.codecs.diffusion.models import Models
+from rdpbench.errors import CodecError, RdpbenchError
 from rdpbench.needs import Need
 from rdpbench.networks.clip import TOKENS
 
@@ -40,17 +32,16 @@ class Point:
     entries: int
     """V, the size of the codebook."""
     steps: int
-    """Of denoising, as published: 20 below 0.05 bpp, 5 above."""
+    """Of denoising."""
     public: bool = False
 
-    def grid(self, height: int, width: int, factor: int = 8) -> tuple[int, int]:
+    def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of indices for a padded size.
 
         >>> POINTS[0.0313].grid(512, 768)
         (32, 48)
         """
-        side = factor * self.stride
-        return height // side, width // side
+        return height // (8 * self.stride), width // (8 * self.stride)
 
 
 POINTS = {
@@ -58,119 +49,22 @@ POINTS = {
     0.0024: Point(8, 1024, 20),
     0.0098: Point(4, 1024, 20),
     0.0313: Point(2, 256, 20, public=True),
-    0.0507: Point(2, 8196, 5),
+    0.0507: Point(2, 8196, 5),  # 8196 is no slip of ours
     0.0937: Point(1, 64, 5),
     0.1250: Point(1, 256, 5, public=True),
 }
-"""By name: bits per pixel of the indices at 512 x 512, without the caption. 8196 is no slip of ours."""
+"""By name: bits per pixel of the indices at 512 x 512, without the caption."""
+PUBLIC = [rate for rate, point in POINTS.items() if point.public]
+"""The rates that there are weights of."""
 DRIVE = "https://drive.google.com/drive/folders/11xHN61L7GqrJqEQbdtagbKBwMj1KZMf5"
-TENSORS = {
-    "unet": ("unet", "diffusion_pytorch_model.safetensors", 866_844_164),
-    "vae": ("vae", "diffusion_pytorch_model.safetensors", 83_653_863),
-    "text": ("text_encoder", "model.safetensors", 340_387_840),
-    "hyper": ("hyper_enc", "diffusion_pytorch_model.safetensors", 5_905_505),
+_SAFE = "diffusion_pytorch_model.safetensors"
+PARTS = {
+    "unet": ("unet", _SAFE, 866_844_164, "the U-Net with channels for hyper-latents"),
+    "vae": ("vae", _SAFE, 83_653_863, "the VAE of Stable Diffusion 2.1"),
+    "text": ("text_encoder", "model.safetensors", 340_387_840, "the text tower of Stable Diffusion 2.1"),
+    "hyper": ("hyper_enc", _SAFE, 5_905_505, "the hyper-encoder and its codebook"),
 }
-"""Parts of a pipeline: folder, file and about how many numbers, of 4 bytes each."""
-_WHAT = {
-    "unet": "the U-Net with channels for hyper-latents",
-    "vae": "the VAE of Stable Diffusion 2.1",
-    "text": "the text tower of Stable Diffusion 2.1",
-    "hyper": "the hyper-encoder and its codebook",
-}
-
-
-def point(rate: float) -> Point:
-    """The rate of that name.
-
-    Raises:
-        OutOfRange: there is none.
-
-    >>> point(0.0098).entries
-    1024
-    """
-    if rate not in POINTS:
-        raise OutOfRange(f"nominal={rate!r} is none of PerCo's rates: {listed(POINTS)}")
-    return POINTS[rate]
-
-
-def listed(rates: Mapping[float, Point] | list[float]) -> str:
-    """Rates as the official code writes them.
-
-    >>> listed([0.125])
-    '0.1250'
-    """
-    return ", ".join(f"{rate:.4f}" for rate in rates)
-
-
-def public() -> list[float]:
-    """The rates that there are weights of.
-
-    >>> len(public())
-    3
-    """
-    return [rate for rate, one in POINTS.items() if one.public]
-
-
-def card(rate: float, part: str) -> Card:
-    """A file of a published pipeline.
-
-    >>> card(0.125, "unet").place
-    'perco/0.1250/unet/diffusion_pytorch_model.safetensors'
-    """
-    folder, file, numbers = TENSORS[part]
-    return Card(
-        id=f"perco/{rate:.4f}/{folder}",
-        source=DRIVE,
-        revision="as linked by Nikolai10/PerCo at da3be39; open it with a browser",
-        file=f"{folder}/{file}",
-        sha256=None,
-        bytes=4 * numbers,
-        licence="Apache-2.0, as the repository; derived from Stable Diffusion 2.1 (CreativeML OpenRAIL++-M)",
-        note=(
-            f"PerCo (SD) at nominally {rate:.4f} bpp: {_WHAT[part]}; the folder there ends in {f'{rate:.4f}'[1:]}bpp, "
-            "and the size is that of the numbers inside"
-        ),
-        folder=f"perco/{rate:.4f}",
-    )
-
-
-@dataclass(frozen=True)
-class Unpublished(Need):
-    """The need for weights that nobody can get.
-
-    >>> Unpublished(0.0098).missing().splitlines()[0]
-    'no weights of PerCo at nominally 0.0098 bpp are public'
-    """
-
-    rate: float
-
-    def missing(self) -> str:
-        return (
-            f"no weights of PerCo at nominally {self.rate:.4f} bpp are public\n"
-            f"  there are those of {listed(public())}: rate={','.join(f'{one:g}' for one in public())}\n"
-            "  yours: codec.options.pipeline=/a/folder/as/the/official/code/saves/it; untrained: weights=random"
-        )
-
-
-def sources(rate: float, pipeline: str = "") -> dict[str, OwnFolder | Weights]:
-    """Where each part of a rate's pipeline comes from; of a rate without public weights, where it would.
-
-    Args:
-        rate: one of `POINTS`.
-        pipeline: a folder of the user's.
-    """
-    if pipeline:
-        return {part: OwnFolder(str(Path(pipeline) / folder)) for part, (folder, _, _) in TENSORS.items()}
-    return {part: Weights(card(rate, part)) for part in TENSORS}
-
-
-def weights_needed(rate: float, pipeline: str = "") -> tuple[Need, ...]:
-    """The files of a rate, or the need for what is not public."""
-    if not pipeline and not POINTS[rate].public:
-        return (Unpublished(rate),)
-    return tuple(sources(rate, pipeline).values())
-
-
+"""Of a pipeline: folder, file, about how many numbers, of 4 bytes each, and what it is."""
 BASE = "sd-2.1"
 """The model that the published pipelines were made of."""
 PUBLISHED = bases.BASES[BASE].layout
@@ -180,29 +74,68 @@ DROPPED = ("conv_in.*",)
 _LOADED: dict[tuple[object, ...], Pipeline] = {}
 
 
+def card(rate: float, part: str) -> Card:
+    """A file of a published pipeline.
+
+    >>> card(0.125, "unet").place
+    'perco/0.1250/unet/diffusion_pytorch_model.safetensors'
+    """
+    folder, file, numbers, what = PARTS[part]
+    return Card(
+        id=f"perco/{rate:.4f}/{folder}",
+        source=DRIVE,
+        revision="as linked by Nikolai10/PerCo at da3be39; open it with a browser",
+        file=f"{folder}/{file}",
+        sha256=None,
+        bytes=4 * numbers,
+        licence="Apache-2.0, as the repository; derived from Stable Diffusion 2.1 (CreativeML OpenRAIL++-M)",
+        note=f"PerCo (SD) at nominally {rate:.4f} bpp: {what}; the folder there ends in {f'{rate:.4f}'[1:]}bpp, "
+        "and the size is that of the numbers inside",
+        folder=f"perco/{rate:.4f}",
+    )
+
+
+@dataclass(frozen=True)
+class NotPublic(Need):
+    """The need for weights that nobody can get."""
+
+    what: str
+    instead: str
+
+    def missing(self) -> str:
+        return f"no weights of {self.what} are public\n  {self.instead}; untrained: weights=random"
+
+
+def sources(rate: float, pipeline: str = "") -> dict[str, OwnFolder | Weights]:
+    """Where each part of a rate's pipeline comes from: a folder of the user's, or the published files."""
+    if pipeline:
+        return {part: OwnFolder(str(Path(pipeline) / folder)) for part, (folder, *_) in PARTS.items()}
+    return {part: Weights(card(rate, part)) for part in PARTS}
+
+
+def needs(rate: float, pipeline: str = "") -> tuple[Need, ...]:
+    """The files of a rate, or the need for what is not public; and the table of tokens."""
+    if pipeline or POINTS[rate].public:
+        return (*sources(rate, pipeline).values(), Weights(TOKENS))
+    typed = ",".join(f"{nominal:g}" for nominal in PUBLIC)
+    public = f"there are those of {', '.join(f'{nominal:.4f}' for nominal in PUBLIC)}: rate={typed}"
+    own = "yours: codec.options.pipeline=/a/folder/as/the/official/code/saves/it"
+    return (NotPublic(f"PerCo at nominally {rate:.4f} bpp", f"{public}\n  {own}"), Weights(TOKENS))
+
+
 @dataclass(frozen=True, eq=False)
-class Pipeline:
+class Pipeline(Models):
     """All networks of a rate."""
 
-    models: Models
     hyper: HyperEncoder
 
     @property
     def channels(self) -> int:
         """Of the latents, which come before the hyper-latents in the U-Net's input."""
-        return int(self.models.vae.config.latent_channels)
+        return int(self.vae.config.latent_channels)
 
 
-def needs(rate: float, pipeline: str = "") -> tuple[Need, ...]:
-    """The files of a rate, and the table of tokens."""
-    return (*weights_needed(rate, pipeline), Weights(TOKENS))
-
-
-def identities(rate: float, pipeline: str = "") -> dict[str, str]:
-    """What enters keys: the hash of each part's file."""
-    return {part: one.named_identity for part, one in sources(rate, pipeline).items()}
-
-
+@models.trainable
 def load(
     rate: float,
     weights: str = "official",
@@ -211,28 +144,33 @@ def load(
     pipeline: str = "",
     embedding: int = 0,
 ) -> Pipeline:
-    """The networks of a rate; the same object as long as its files are the same.
-
-    Args:
-        rate: one of `perco_weights.POINTS`.
-        weights: ``official``, ``random`` or ``random-full``.
-        precision: of the U-Net and the text tower.
-        device: where they compute.
-        pipeline: a folder of the user's, instead of the published one.
-        embedding: width of an image embedding that the U-Net is conditioned on; 0 is a caption.
+    """The networks of a rate; the same object as long as its files are the same. Arguments are those of the codec.
 
     Raises:
         MissingNeed: a file is not on this machine, or not public.
         CodecError: a file does not hold this network.
     """
-    hashes: dict[str, str] = {}
+    files: dict[str, OwnFolder | Weights] = {}
     if weights == "official":
         require(needs(rate, pipeline))
-        hashes = identities(rate, pipeline)
-    key = (rate, weights, precision, device, pipeline, embedding, *hashes.values())
-    if key not in _LOADED:
-        _LOADED.clear()  # first: two U-Nets at once are 7 GB
-        _LOADED[key] = _load(rate, weights, precision, device, pipeline, embedding, hashes)
+        files = sources(rate, pipeline)
+    hashes = [source.named_identity for source in files.values()]
+    key = (rate, weights, precision, device, pipeline, embedding, *hashes)
+    if key in _LOADED:
+        return _LOADED[key]
+    _LOADED.clear()  # first: two U-Nets at once are 7 GB
+    sizes, widths, base = layout(weights, pipeline), widths_of(rate, weights, pipeline), f"{weights} {pipeline or BASE}"
+    # VAE and text tower were not trained further: the same bytes in each rate's folder are loaded once.
+    vae = models.load_vae(sizes, files.get("vae"), device, base)
+    text = models.shared("text", lambda: models.text_tower(sizes, 0), files.get("text"), precision, device, base)
+    build = lambda: unet_of(sizes, widths, embedding)  # noqa: E731 - as the others
+    unet = models.make("unet", build, files.get("unet"), precision, device, unet_name, DROPPED)
+    if files:
+        hyper = models.make("hyper", lambda: hyper_of(rate, widths), files["hyper"], "float32", device)
+    else:
+        hyper = seeded(hyper_of(rate, widths), sum(map(ord, "hyper"))).to(device)
+    words = models.vocabulary_of(sizes, weights, pipeline)
+    _LOADED[key] = Pipeline(sizes, unet, vae, (text,), words, device, hyper)
     return _LOADED[key]
 
 
@@ -242,49 +180,10 @@ def forget() -> None:
     models._KEPT.clear()
 
 
-@trainable
-def _load(
-    rate: float,
-    weights: str,
-    precision: str,
-    device: str,
-    pipeline: str,
-    embedding: int,
-    hashes: Mapping[str, str],
-) -> Pipeline:
-    from rdpbench.codecs.diffusion.library import diffusers
-
-    networks: Any = diffusers
-    sizes, widths = layout(weights, pipeline), widths_of(rate, weights, pipeline)
-    found = sources(rate, pipeline)
-
-    def part(name: str, build: Callable[[], Any], kind: str, rename: Callable[[str], str] = str) -> Any:
-        dtype = models.type_of(kind)
-        if weights != "official":
-            seed = sum(map(ord, name))  # that of all generative codecs
-            return seeded(build(), seed).to(device, dtype)
-        drop = DROPPED if name == "unet" else ()
-        source = found[name]
-        return load_strictly(build, source.read(), source.id, dtype, rename=rename, drop=drop).to(device)
-
-    def shared(name: str, build: Callable[[], Any], kind: str, rename: Callable[[str], str]) -> Any:
-        key = (name, hashes.get(name, f"{weights} {pipeline or BASE}"), kind, device)
-        return models.kept(key, lambda: part(name, build, kind, rename))
-
-    vae = shared("vae", lambda: networks.AutoencoderKL.from_config(dict(sizes.vae)), "float32", vae_name)
-    text = shared("text", lambda: models.text_tower(sizes, 0), precision, text_name)
-    unet = part("unet", lambda: unet_of(sizes, widths, embedding), precision, unet_name)
-    hyper = part("hyper", lambda: hyper_of(rate, widths), "float32")
-    words = clip_vocabulary() if weights == "official" else byte_vocabulary(sizes.tokens)
-    if words.size != sizes.tokens:
-        raise CodecError(f"{pipeline} has {sizes.tokens} tokens, where CLIP's vocabulary has {words.size}")
-    return Pipeline(Models(sizes, unet, vae, (text,), words, device), hyper)
-
-
-def layout(weights: str, pipeline: str = "") -> Layout:
+def layout(weights: str, pipeline: str = "") -> BaseSizes:
     """The sizes of Stable Diffusion inside: published, of a folder, or narrow."""
-    found = bases.layout_of(pipeline) if pipeline else PUBLISHED
-    return tiny.narrow(found) if weights == "random" else found
+    sizes = bases.layout_of(pipeline) if pipeline else PUBLISHED
+    return models.narrow(sizes) if weights == "random" else sizes
 
 
 def widths_of(rate: float, weights: str, pipeline: str = "") -> Widths:
@@ -293,49 +192,47 @@ def widths_of(rate: float, weights: str, pipeline: str = "") -> Widths:
     Raises:
         CodecError: the folder's is for another rate.
     """
-    from rdpbench.codecs.diffusion.perco.network import PUBLISHED as FULL
-    from rdpbench.codecs.diffusion.perco.network import TINY, Widths
+    from rdpbench.codecs.diffusion.perco import network
 
     if weights == "random":
-        return TINY
+        return network.TINY
     if not pipeline:
-        return FULL
-    folder = str(Path(pipeline) / TENSORS["hyper"][0])
+        return network.PUBLISHED
+    folder = str(Path(pipeline) / PARTS["hyper"][0])
     config, own = bases.read_config(folder), POINTS[rate]
-    stated = config.get("cfg_ss", 64 // own.stride), config.get("cfg_cs", own.entries)
-    if stated != (64 // own.stride, own.entries):
+    side, entries = config.get("cfg_ss", 64 // own.stride), config.get("cfg_cs", own.entries)
+    if (side, entries) != (64 // own.stride, own.entries):
         raise CodecError(
-            f"{folder} is for {stated[0]} x {stated[0]} indices of {stated[1]} entries; at nominally {rate:.4f} bpp "
+            f"{folder} is for {side} x {side} indices of {entries} entries; at nominally {rate:.4f} bpp "
             f"there are {64 // own.stride} x {64 // own.stride} of {own.entries}"
         )
-    names = {"inside": "N", "out": "M", "entry": "codebook_dim", "latents": "in_channels"}
-    return Widths(**{name: int(config.get(theirs, getattr(FULL, name))) for name, theirs in names.items()})
+    names = zip(("N", "M", "codebook_dim", "in_channels"), network.PUBLISHED, strict=True)
+    return network.Widths(*(int(config.get(name, width)) for name, width in names))
 
 
 def rate_of(pipeline: str) -> float | None:
     """The rate of PerCo's that a folder's hyper-encoder is for; None if it does not say."""
     try:
-        config = bases.read_config(str(Path(pipeline) / TENSORS["hyper"][0]))
+        config = bases.read_config(str(Path(pipeline) / PARTS["hyper"][0]))
     except RdpbenchError:
         return None  # the plan tells
     stated = config.get("cfg_ss"), config.get("cfg_cs")
-    points = POINTS.items()
-    return next((rate for rate, point in points if stated == (64 // point.stride, point.entries)), None)
+    return next((rate for rate, own in POINTS.items() if stated == (64 // own.stride, own.entries)), None)
 
 
-def unet_of(sizes: Layout, widths: Widths, embedding: int = 0) -> Any:
+def unet_of(sizes: BaseSizes, widths: Widths, embedding: int = 0) -> Any:
     """diffusers' U-Net with input channels for hyper-latents, conditioned on text or on an image embedding."""
     from rdpbench.codecs.diffusion.library import diffusers
 
     networks: Any = diffusers
-    own = {**sizes.unet, "in_channels": widths.latents + widths.out}
+    config = {**sizes.unet, "in_channels": widths.latents + widths.out}
     if embedding:
-        own |= {"encoder_hid_dim": embedding, "encoder_hid_dim_type": "text_proj"}
-    return networks.UNet2DConditionModel.from_config(own)
+        config |= {"encoder_hid_dim": embedding, "encoder_hid_dim_type": "text_proj"}
+    return networks.UNet2DConditionModel.from_config(config)
 
 
 def unet_name(name: str) -> str:
-    """The name in diffusers' U-Net of a tensor in the file.
+    """The name in diffusers' U-Net of a tensor in the file, whose layer for latents and hyper-latents has another.
 
     >>> unet_name("conv_in_extended.bias")
     'conv_in.bias'
@@ -347,17 +244,16 @@ def hyper_of(rate: float, widths: Widths) -> HyperEncoder:
     """The hyper-encoder of a rate."""
     from rdpbench.codecs.diffusion.perco.network import HyperEncoder
 
-    own = POINTS[rate]
-    return HyperEncoder(own.stride, own.entries, widths)
+    return HyperEncoder(POINTS[rate].stride, POINTS[rate].entries, widths)
 
 
 def seeded(network: Any, seed: int) -> Any:
     """A network with its seeded random weights, a codebook's entries of length one among them."""
     import torch
 
-    drawn = tiny.draw(network, seed)
-    for name, buffer in drawn.named_buffers():
+    network = models.draw_weights(network, seed)
+    for name, buffer in network.named_buffers():
         if name.endswith(("embed", "embed_avg")):
             entries = torch.randn(buffer.shape, generator=torch.Generator("cpu").manual_seed(seed))
             buffer.copy_(torch.nn.functional.normalize(entries, dim=-1))
-    return drawn
+    return network

@@ -10,28 +10,25 @@ One step, for free vectors ``p`` (one for each token) that start at random words
 3. take the gradient of ``1 - cosine`` *at the projected words*, and let AdamW apply it *to the free vectors*.
 
 The ids of the step with the largest cosine win. An image enters through CLIP's centre square: what lies beside it, the
-left and right thirds of a landscape, has no say.
-
-Where this departs from the official code, and why:
+left and right thirds of a landscape, has no say. Departures from the official code:
 
 - Seeded: each image has a generator of its own. The official seeding function is never called.
 - Many images at once: their losses are added, so that each one's gradient is what it would be alone. Sums in another
-  order can end in other words; the ids are those of the batch they were made in.
-- Ids are what is found, not text: most do not survive a trip through text (`rdpbench.codecs.diffusion.bases`).
+  order can end in other words; the ids are those of the batch they were searched in.
 - What follows the end token is left out: a causal network does not see it. 18 places instead of 77.
 - One pass per step gives both the score and the gradient; the official code makes two with the same numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rdpbench.codecs.diffusion.sampling import Unfinished
+from rdpbench.codecs.diffusion.prompts import OnStep, Searched, Unfinished
 from rdpbench.errors import CodecError
 from rdpbench.image import Image
 from rdpbench.networks.clip import Clip, unit
@@ -39,28 +36,23 @@ from rdpbench.networks.clip import Clip, unit
 if TYPE_CHECKING:
     from torch import Tensor
 
-OnStep: TypeAlias = Callable[[int, float], None]
-"""Called with the steps that are done and the mean over images of the best cosine so far."""
-
 
 @dataclass(frozen=True)
-class Search:
-    """How the search runs; the defaults are the official ones."""
+class PromptSearch:
+    """How the search runs; the defaults are the official ones, ``length`` counts tokens."""
 
     length: int = 16
-    """Tokens of the prompt."""
     steps: int = 3000
     learning_rate: float = 0.1
     weight_decay: float = 0.1
 
 
 @dataclass(frozen=True)
-class Found:
-    """A prompt."""
+class Prompt:
+    """What a search ends with: token ids, and their cosine with the image in CLIP's space."""
 
     ids: tuple[int, ...]
     cosine: float
-    """With the image, in CLIP's space."""
 
 
 class PromptSpace:
@@ -71,12 +63,8 @@ class PromptSpace:
         self.clip = clip
         self.words: Tensor = clip.model.text_model.get_input_embeddings().weight
         self.begin, self.end = len(self.words) - 2, len(self.words) - 1
+        self.longest = int(clip.model.text_model.config.max_position_embeddings) - 2
         self._directions = _unit(self.words)
-
-    @property
-    def longest(self) -> int:
-        """Tokens that fit between the ends."""
-        return int(self.clip.model.text_model.config.max_position_embeddings) - 2
 
     def nearest(self, vectors: Tensor) -> Tensor:
         """Ids ``(B, L)`` of the words with the largest cosine to vectors ``(B, L, D)``."""
@@ -100,20 +88,14 @@ def invert(
     space: PromptSpace,
     images: Sequence[Image],
     seeds: Sequence[int],
-    search: Search,
+    search: PromptSearch,
     *,
     on_step: OnStep | None = None,
     unfinished: Unfinished | None = None,
-) -> list[Found]:
-    """The best prompt for each image.
+) -> list[Prompt]:
+    """The best prompt for each image, whose sizes may differ.
 
-    Args:
-        space: the CLIP network.
-        images: ``uint8 (H, W, 3)`` each; sizes may differ.
-        seeds: one for each image.
-        search: length, steps and step size.
-        on_step: told of progress.
-        unfinished: where the state of a long search is kept, to go on from after a kill.
+    ``on_step`` is called with the steps that are done and the mean over images of the best cosine so far.
 
     Raises:
         CodecError: a prompt longer than the network reads, or embeddings that are not finite.
@@ -128,41 +110,33 @@ def invert(
     targets = unit(space.clip.image(images)).astype(np.float64)
     # Gradients are needed, whatever mode the caller computes in.
     with torch.inference_mode(False), torch.enable_grad():
-        state = _State(space, torch.from_numpy(targets), seeds, search)
-        state.restore(unfinished.load() if unfinished else None)
-        while state.step < search.steps:
-            state.advance()
-            if on_step is not None:
-                on_step(state.step, float(state.cosines.mean()))
-            if unfinished is not None and unfinished.due():
-                unfinished.save(state.saved())
-        if unfinished is not None:
-            unfinished.done()
-        return [
-            Found(tuple(map(int, ids)), float(cosine)) for ids, cosine in zip(state.best, state.cosines, strict=True)
-        ]
+        state = SearchedPrompts(space, torch.from_numpy(targets), seeds, search)
+        state.finish(search.steps, on_step, unfinished)
+        best = zip(state.best.tolist(), state.cosines.tolist(), strict=True)
+        return [Prompt(tuple(ids), cosine) for ids, cosine in best]
 
 
-class _State:
-    """Free vectors, the optimiser's averages, and the best prompts so far."""
+class SearchedPrompts(Searched):
+    """A vector for each token of each image, and the best prompts so far."""
 
-    def __init__(self, space: PromptSpace, targets: Tensor, seeds: Sequence[int], search: Search) -> None:
+    tracked = ("best", "cosines")
+
+    def __init__(self, space: PromptSpace, targets: Tensor, seeds: Sequence[int], search: PromptSearch) -> None:
         import torch
 
-        self.space = space
-        words = space.words
-        starts = [
-            torch.randint(len(words), (search.length,), generator=torch.Generator("cpu").manual_seed(seed))
-            for seed in seeds
-        ]
-        ids = torch.stack(starts).to(words.device)
+        self.space, words = space, space.words
+        draws = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        starts = [torch.randint(len(words), (search.length,), generator=draw) for draw in draws]
+        self.best = torch.stack(starts).to(words.device)
         # Words made in another mode cannot be trained on: a copy can.
-        self.free = words[ids].clone().requires_grad_()
+        self.free = words[self.best].clone().requires_grad_()
         self.optimiser = torch.optim.AdamW([self.free], lr=search.learning_rate, weight_decay=search.weight_decay)
         self.targets = targets.to(words.device, words.dtype)
-        self.best = ids.clone()
-        self.cosines = torch.full((len(ids),), -torch.inf, device=words.device, dtype=words.dtype)
-        self.step = 0
+        self.cosines = torch.full((len(seeds),), -torch.inf, device=words.device, dtype=words.dtype)
+
+    def shown(self) -> float:
+        """The mean of the best cosines."""
+        return float(self.cosines.mean())
 
     def advance(self) -> None:
         """One step for all images."""
@@ -179,34 +153,10 @@ class _State:
         self.best[better], self.cosines[better] = ids[better], cosines.detach()[better]
         self.step += 1
 
-    def saved(self) -> dict[str, Tensor]:
-        """All that later steps depend on."""
-        import torch
-
-        averages = {f"adam.{name}": one for name, one in self.optimiser.state[self.free].items()}
-        own = {"free": self.free, "best": self.best, "cosines": self.cosines, "step": torch.tensor(self.step)}
-        return {**own, **averages}
-
-    def restore(self, saved: dict[str, Tensor] | None) -> None:
-        """Go on where `saved` was; anything else than such a state is not looked at."""
-        if saved is None or any(name not in saved for name in ("free", "best", "cosines", "step")):
-            return
-        if saved["free"].shape != self.free.shape or saved["free"].dtype != self.free.dtype:
-            return
-        device = self.free.device
-        self.free.data.copy_(saved["free"])
-        self.best, self.cosines = saved["best"].to(device), saved["cosines"].to(device)
-        averages = {name[5:]: one for name, one in saved.items() if name.startswith("adam.")}
-        # The count of steps stays on the CPU, where AdamW reads it.
-        self.optimiser.state[self.free] = {
-            name: one if name == "step" else one.to(device) for name, one in averages.items()
-        }
-        self.step = int(saved["step"])
-
 
 @contextmanager
 def _answering(layer: Any, answer: Tensor) -> Iterator[None]:
-    hook = layer.register_forward_hook(lambda _layer, _given, _made: answer)
+    hook = layer.register_forward_hook(lambda _layer, _given, _output: answer)
     try:
         yield
     finally:

@@ -8,40 +8,34 @@ trained for MS-SSIM on HED maps. ``ccitt-g4`` is fax coding (ITU-T T.6) of black
 would be smaller, no coder is at hand. All else is a codec of rdpbench, which is shown a grey image; of what it gives
 back the three channels are averaged.
 
-HED, holistically-nested edge detection: an image to a map of how sure a network is of an edge at each pixel.
-
-Xie and Tu, ICCV 2015. The network is VGG16 without its head, a score after each of its five blocks, and their weighted
-sum; the weights are those of the re-implementation that ControlNet's annotators use, trained on BSDS500.
-
-The checkpoint calls ``moduleVggOne`` what the network calls ``netVggOne``. It wants 8-bit values in the order blue,
-green, red with the mean colour of ImageNet taken out. The map is neither thinned nor thresholded, and made 8 bits by
-dropping fractions: that is how ControlNet's training data was made, so the project's rounding does not apply.
+HED, holistically-nested edge detection (Xie and Tu, ICCV 2015), maps an image to how sure a network is of an edge at
+each pixel. The network is VGG16 without its head, a score after each of its five blocks, and their weighted sum; the
+weights are those of the re-implementation that ControlNet's annotators use, trained on BSDS500. It wants 8-bit values
+in the order blue, green, red with the mean colour of ImageNet taken out. The map is neither thinned nor thresholded,
+and made 8 bits by dropping fractions: that is how ControlNet's training data was made, so the project's rounding does
+not apply.
 """
 
 from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rdpbench import registry
 from rdpbench.assets.load import load_strictly
-from rdpbench.assets.weights import Card, Weights, require
-from rdpbench.codecs.contract import Codec, Side, needs_of, rate_of
+from rdpbench.assets.weights import Card, Weights
+from rdpbench.codecs.contract import Codec, Side
 from rdpbench.codecs.diffusion import models
-from rdpbench.codecs.diffusion.models import trainable
-from rdpbench.codecs.learned.entropy import Reader, Writer
-from rdpbench.codecs.learned.hyperprior import Hyperprior, network, random_network
-from rdpbench.codecs.learned.tables import fit, set_tables
-from rdpbench.errors import BitstreamError, CodecError, ConfigError
+from rdpbench.codecs.learned.entropy import Reader, Writer, load_with_tables, set_tables
+from rdpbench.codecs.learned.zoo import Hyperprior, network, random_network
+from rdpbench.errors import BitstreamError, CodecError
 from rdpbench.image import Image, check_image
-from rdpbench.needs import Need
 from rdpbench.networks.precision import one_thread
 
 if TYPE_CHECKING:
@@ -51,24 +45,13 @@ Grey: TypeAlias = NDArray[np.uint8]
 Plane: TypeAlias = NDArray[np.float32]
 
 LAMBDAS = (0.5, 1.0)
+SketchCoder: TypeAlias = "Learned | Fax | Registered"
+"""What codes a sketch; ``sections`` are the names of what it sends, in order."""
 _HASHES = {
     0.5: "4bdcf1259e3f6c30f6a6025f4c0758ccd139c2662b8a4209bcea4ada55f6dc7c",
     1.0: "a42361fc154b9c2f621f212158e95ab8f5b89a851820b19d85393ddbafee62f9",
 }
 """From the pointers to large files in the repository's history."""
-
-
-class SketchCoder(Protocol):
-    """What codes a sketch."""
-
-    @property
-    def sections(self) -> tuple[str, ...]:
-        """Names of what `encode` gives, in order."""
-        ...
-
-    def encode(self, sketch: Grey) -> Mapping[str, bytes]: ...
-
-    def decode(self, found: Sequence[bytes], height: int, width: int) -> Plane: ...
 
 
 def checkpoint(trade_off: float) -> Weights:
@@ -118,7 +101,7 @@ class Learned:
         self.system = system
         self.sections = ("guard", "z", "y") if system.portable else ("z", "y")
 
-    def encode(self, sketch: Grey) -> Mapping[str, bytes]:
+    def encode(self, sketch: Grey) -> dict[str, bytes]:
         import torch
 
         system = self.system
@@ -131,9 +114,8 @@ class Learned:
             system.code(writer, height, width, latents)
         return writer.finish()
 
-    def decode(self, found: Sequence[bytes], height: int, width: int) -> Plane:
+    def decode(self, strings: Mapping[str, bytes], height: int, width: int) -> Plane:
         system = self.system
-        strings = dict(zip(self.sections, found, strict=True))
         reader = Reader(system.sections(height, width), strings, portable=system.portable, device=system.device)
         with one_thread():
             latents = system.code(reader, height, width, {})
@@ -156,11 +138,11 @@ def learned(trade_off: float, weights: str, portable: bool, device: str) -> Lear
 
 
 @lru_cache(maxsize=2)
-@trainable
+@models.trainable
 def _learned(trade_off: float, weights: str, portable: bool, device: str, file: str) -> Learned:  # noqa: ARG001 - as elsewhere
     if weights == "official":
         net, what = one_channel(network("cheng2020-attn", (192,))), checkpoint(trade_off)
-        fit(net, what.read(), what.id, stale="keep")
+        load_with_tables(net, what.read(), what.id, stale="keep")
     else:
         channels, quality = (12,) if weights == "random" else (192,), round(10 * trade_off) - 4
         net = one_channel(random_network("cheng2020-attn", channels, quality))
@@ -173,7 +155,7 @@ class Fax:
 
     sections = ("sketch",)
 
-    def encode(self, sketch: Grey) -> Mapping[str, bytes]:
+    def encode(self, sketch: Grey) -> dict[str, bytes]:
         from PIL import Image as pil
 
         if not np.isin(sketch, (0, 255)).all():
@@ -186,19 +168,19 @@ class Fax:
             [start], [length] = tags.tag_v2[273], tags.tag_v2[279]
         return {"sketch": file.getvalue()[start : start + length]}
 
-    def decode(self, found: Sequence[bytes], height: int, width: int) -> Plane:
+    def decode(self, strings: Mapping[str, bytes], height: int, width: int) -> Plane:
         from PIL import Image as pil
 
-        [code] = found
+        code = strings["sketch"]
         if not code:
             raise BitstreamError("the sketch has no bytes")
         # Width, height, one bit, Group 4, a set bit is white, one strip: what any reader of TIFF needs.
         long, short = 4, 3
         tags = [(256, long, width), (257, long, height), (258, short, 1), (259, short, 4), (262, short, 1)]
         tags += [(273, long, 8), (278, long, height), (279, long, len(code))]
-        at = 8 + len(code) + len(code) % 2
+        directory = 8 + len(code) + len(code) % 2
         entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
-        file = struct.pack("<2sHI", b"II", 42, at) + code.ljust(at - 8, b"\0")
+        file = struct.pack("<2sHI", b"II", 42, directory) + code.ljust(directory - 8, b"\0")
         file += struct.pack("<H", len(tags)) + entries + bytes(4)
         with pil.open(io.BytesIO(file), formats=["TIFF"]) as opened:
             opened.load()
@@ -212,40 +194,16 @@ class Registered:
     codec: Codec
     sections = ("sketch",)
 
-    def encode(self, sketch: Grey) -> Mapping[str, bytes]:
+    def encode(self, sketch: Grey) -> dict[str, bytes]:
         image = np.ascontiguousarray(np.repeat(sketch[:, :, None], 3, axis=2))
         return {"sketch": bytes(self.codec.encode(image, Side()).data)}
 
-    def decode(self, found: Sequence[bytes], height: int, width: int) -> Plane:
-        image = self.codec.decode(bytes(found[0]))
+    def decode(self, strings: Mapping[str, bytes], height: int, width: int) -> Plane:
+        image = self.codec.decode(strings["sketch"])
         if image.shape != (height, width, 3):
             raise BitstreamError(f"the sketch decodes to {image.shape}, where {(height, width, 3)} is due")
         plane: Plane = (image.mean(axis=2) / 255).astype(np.float32)
         return plane
-
-
-def registered(name: str, rate: float, weights: str, device: str) -> Codec:
-    """A codec of rdpbench at a native rate; 0 leaves its default. Weights and device are handed on where it has them.
-
-    Raises:
-        UnknownName, OutOfRange: no such codec, or it has no such rate.
-        ConfigError: it has no rate axis.
-    """
-    cls = registry.load("codec", name)
-    axis = rate_of(cls)
-    if rate and axis is None:
-        raise ConfigError(f"sketch_codec={name!r} has a single rate point; leave sketch_rate at 0")
-    options: dict[str, object] = {axis.field: axis.check(name, rate)} if rate and axis else {}
-    known = {field.name for field in fields(cls)} if is_dataclass(cls) else set()
-    options |= {key: value for key, value in {"weights": weights, "device": device}.items() if key in known}
-    codec: Codec = cls(**options)
-    return codec
-
-
-def codec_needs(codec: Codec) -> tuple[Need, ...]:
-    """What a registered codec needs."""
-    own = getattr(codec, "weight_needs", tuple)
-    return (*needs_of(type(codec)), *own())
 
 
 def canny(image: NDArray[np.uint8], low: int, high: int) -> Grey:
@@ -272,10 +230,7 @@ def sharpened(plane: Plane, factor: float) -> Grey:
     return np.asarray((255 * planes[0]).numpy().astype(np.uint8))
 
 
-HedGrey: TypeAlias = NDArray[np.uint8]
-"""``uint8 (H, W)``."""
-
-CARD = Card(
+HED = Card(
     id="hed-bsds500",
     source="https://huggingface.co/lllyasviel/ControlNet/resolve/main/annotator/ckpts/network-bsds500.pth",
     revision="main",
@@ -295,7 +250,7 @@ def hed_network(narrow: int = 1) -> Any:
     """The modules, by the official names; their channels divided by ``narrow``."""
     from torch import nn
 
-    made: dict[str, nn.Module] = {}
+    modules: dict[str, nn.Module] = {}
     before = 3
     for number, (name, count, width) in enumerate(BLOCKS):
         channels = width // narrow
@@ -303,58 +258,47 @@ def hed_network(narrow: int = 1) -> Any:
         for _ in range(count):
             layers += [nn.Conv2d(before, channels, 3, padding=1), nn.ReLU()]
             before = channels
-        made[f"netVgg{name}"] = nn.Sequential(*layers)
-        made[f"netScore{name}"] = nn.Conv2d(channels, 1, 1)
-    made["netCombine"] = nn.Sequential(nn.Conv2d(len(BLOCKS), 1, 1), nn.Sigmoid())
-    return nn.ModuleDict(made)
+        modules[f"netVgg{name}"] = nn.Sequential(*layers)
+        modules[f"netScore{name}"] = nn.Conv2d(channels, 1, 1)
+    modules["netCombine"] = nn.Sequential(nn.Conv2d(len(BLOCKS), 1, 1), nn.Sigmoid())
+    return nn.ModuleDict(modules)
 
 
-def forward(net: Any, planes: Tensor) -> Tensor:
-    """Edges ``(B, 1, H, W)`` of [0, 1] for ``(B, 3, H, W)``: blue, green, red, of [0, 255], means taken out."""
+def hed_edges(net: Any, image: Image) -> Grey:
+    """HED's edge map ``uint8 (H, W)``; a side below 16 pixels is continued, as four blocks halve it."""
     import torch
     from torch.nn.functional import interpolate
-
-    size = planes.shape[2:]
-    scores = []
-    for name, _, _ in BLOCKS:
-        planes = net[f"netVgg{name}"](planes)
-        scores.append(interpolate(net[f"netScore{name}"](planes), size, mode="bilinear", align_corners=False))
-    edges: Tensor = net["netCombine"](torch.cat(scores, dim=1))
-    return edges
-
-
-def edges(net: Any, image: Image) -> HedGrey:
-    """The edge map ``uint8 (H, W)`` of an image; a side below 16 pixels is continued, as four blocks halve it."""
-    import torch
 
     height, width = check_image(image, "HED: the image").shape[:2]
     pad = [(0, max(0, 16 - side)) for side in (height, width)]
     padded = np.pad(image, (*pad, (0, 0)), mode="edge")
     planes = torch.from_numpy(np.ascontiguousarray(padded[:, :, ::-1].transpose(2, 0, 1))).float()
-    planes = planes - torch.tensor(MEANS)[:, None, None]
-    device = next(net.parameters()).device
-    found: NDArray[np.float32] = forward(net, planes[None].to(device))[0, 0].cpu().numpy()
-    return (found[:height, :width] * 255).clip(0, 255).astype(np.uint8)
+    planes = (planes - torch.tensor(MEANS)[:, None, None])[None].to(next(net.parameters()).device)
+    scores = []
+    for name, _, _ in BLOCKS:
+        planes = net[f"netVgg{name}"](planes)
+        score = net[f"netScore{name}"](planes)
+        scores.append(interpolate(score, padded.shape[:2], mode="bilinear", align_corners=False))
+    edges: Plane = net["netCombine"](torch.cat(scores, dim=1))[0, 0].cpu().numpy()
+    return (edges[:height, :width] * 255).clip(0, 255).astype(np.uint8)
 
 
-def load(weights: str = "official", device: str = "cpu") -> Any:
-    """The network; the same object as long as its file is the same.
+def load_hed(weights: str = "official", device: str = "cpu") -> Any:
+    """HED's network; the same object as long as its file is the same.
 
     Raises:
         MissingNeed: the file is not on this machine.
         CodecError: it does not hold this network.
     """
-    if weights == "official":
-        require([Weights(CARD)])
-    return _load(weights, device, Weights(CARD).named_identity if weights == "official" else "")
+    return _load_hed(weights, device, models.mark(weights, Weights(HED)))
 
 
 @lru_cache(maxsize=1)
-@trainable
-def _load(weights: str, device: str, file: str) -> Any:  # noqa: ARG001 - another file is another network
+@models.trainable
+def _load_hed(weights: str, device: str, file: str) -> Any:  # noqa: ARG001 - another file is another network
     if weights == "official":
-        return load_strictly(hed_network, Weights(CARD).read(), CARD.id, rename=official_name).to(device)
-    net = models.draw(hed_network(1 if weights == "random-full" else 16), seed=9, gain=2**0.5)
+        return load_strictly(hed_network, Weights(HED).read(), HED.id, rename=official_name).to(device)
+    net = models.draw_weights(hed_network(1 if weights == "random-full" else 16), seed=9, gain=2**0.5)
     # Scores of a size at which the sigmoid neither stays at a half nor at its ends.
     for name, _, _ in BLOCKS:
         net[f"netScore{name}"].weight.data /= 64

@@ -1,149 +1,70 @@
-"""Textual inversion: an image becomes K vectors for Stable Diffusion's attention and a small image as a guide.
-
-Pan, Zhou, Tian, "Extreme Generative Image Compression by Learning Text Embedding from Diffusion Models", 2022,
-https://arxiv.org/abs/2211.07793. There is no official code, and of the paper only its summary was at hand.
-
-``fidelity: paper``. What the summary says is done: vectors learned by the diffusion model's own objective, past the
-text tower; compressed; a small compressed image that constrains the predicted clean latents of each step;
-classifier-free guidance; about 0.07 bpp on Kodak. What it does not say is decided here, and may differ from the
-authors' system: all numbers below, the base model, sampler and steps, where the vectors stand, how they and the guide
-are coded.
-
-The encoder searches the vectors (`rdpbench.codecs.diffusion.textual_inversion.search`), quantises them with the step
-that fits ``vectors * width * bits`` bits, and codes them (`..._coding`); the guide is the image in means of 4 x 4
-pixels, coded by WebP or any codec of rdpbench, at the best quality that keeps its own budget (`..._guide`). Both
-budgets are kept by every image, so that the rate is nearly constant, as the summary says of the paper's. The decoder
-draws noise from the seed and denoises it under the vectors.
-
-The **compression guidance** ``s_c`` (`compression_guidance`) changes each predicted clean latent z on the way::
-
-    z  <-  z - s_c * gradient of L at z,      L(z) = (f / 8)^2 * 1/2 * sum (A D(z) - x_g)^2
-
-with D the VAE's decoder, A the means of f x f pixels, ``x_g`` the decoded guide. ``s_f`` (`guidance`) is the
-classifier-free guidance, away from the empty prompt; neither costs a bit, and an encode with ``reuse=true`` does not
-search again what differs in them alone.
-
-In the bitstream: height, width, the noise seed, the vectors (their number, the step, the code), the guide. At 768 x 512
-with the defaults these are 4 + 1 bytes, at most 1539 and 1892, and 5 for lengths: 0.070 bpp at most.
-Another seed in the same bitstream is another sample: ``decode(data, seed=...)``.
-
-Where this departs from the summary: the abstract compresses the vectors with a learned model, of which nothing more is
-said. Here they are quantised during the search and coded with adaptive counts. SDXL's pooled prompt is of no words.
-
-What a long search shows and leaves: a line every half minute, and its vectors, for encodes that differ elsewhere.
-
-Neither guidance scale nor sampler nor guide enters the search, so that a sweep over them needs one search an image.
-Vectors are kept in the cache, under a hash of all that decides them, only where ``reuse=true`` asks for it.
-"""
+"""Textual inversion, and its guide."""
 
 from __future__ import annotations
 
 import json
 import math
-import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rdpbench.codecs.container import pack, unpack
-from rdpbench.codecs.contract import (
-    Bitstream,
-    Rate,
-    Side,
-    check_choice,
-    coder_inside,
-    configuration_of,
-    decoding,
-    encoding,
-    needs_of_built,
-)
-from rdpbench.codecs.diffusion import fields, prompts, sampling
-from rdpbench.codecs.diffusion.codec import DiffusionCodec, check_count
+from rdpbench import registry
+from rdpbench.codecs.container import pack, read_varint, varint
+from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, configuration_of, encoding, rate_of
+from rdpbench.codecs.diffusion import fields, sampling
+from rdpbench.codecs.diffusion.codec import PromptCodec, codec_inside
 from rdpbench.codecs.diffusion.models import Models
-from rdpbench.codecs.diffusion.sampling import Unfinished
-from rdpbench.codecs.diffusion.textual_inversion import coding
-from rdpbench.codecs.diffusion.textual_inversion import search as guiding
-from rdpbench.codecs.diffusion.textual_inversion.coding import Vectors
-from rdpbench.codecs.diffusion.textual_inversion.search import (
+from rdpbench.codecs.diffusion.prompts import Unfinished
+from rdpbench.codecs.diffusion.textual_inversion import vectors as coding
+from rdpbench.codecs.diffusion.textual_inversion.vectors import (
     Objective,
-    Search,
+    Vectors,
+    VectorSearch,
+    check_prediction,
     condition,
     empty_prompt,
     search,
     width_of,
 )
-from rdpbench.codecs.learned.frames import check_pixels, size_of, to_planes
+from rdpbench.codecs.learned.systems import size_of
 from rdpbench.errors import BitstreamError, ConfigError, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
-from rdpbench.needs import Need
 from rdpbench.networks.precision import reproducible
+from rdpbench.progress import Progress
 
-TOLD_EVERY_S = 30.0
-
-
-class Finished(Unfinished):
-    """The vectors of a search that is done."""
-
-    def __init__(self, what: Mapping[str, object]) -> None:
-        super().__init__(what)
-        self.path = self.path.parents[1] / "textual-inversion" / self.path.name
-
-    def vectors(self, shape: tuple[int, int]) -> Vectors | None:
-        """They, or None if they are not here."""
-        found = (self.load() or {}).get("vectors")
-        if found is None or tuple(found.shape) != shape:
-            return None
-        vectors: Vectors = found.numpy().astype(np.float32)
-        return vectors
-
-    def keep(self, vectors: Vectors) -> None:
-        """Write them."""
-        import torch
-
-        self.save({"vectors": torch.from_numpy(vectors)})
-
-
-class Teller:
-    """Tells where a search is, now and then."""
-
-    def __init__(self, codec: str, steps: int) -> None:
-        self._codec, self._steps = codec, steps
-        self._told = self._started = time.monotonic()
-        self._first: int | None = None
-
-    def __call__(self, step: int, error: float) -> None:
-        """Called after each step, with the mean error of the last ones."""
-        now = time.monotonic()
-        if self._first is None:
-            self._first = step - 1  # a search that goes on after a kill does not start at none
-        if now - self._told < TOLD_EVERY_S:
-            return
-        self._told = now
-        left = (now - self._started) / (step - self._first) * (self._steps - step)
-        line = f"{self._codec}: vectors, step {step} of {self._steps}, error {error:.4f}, about {left:.0f} s left"
-        print(line, file=sys.stderr)
-
-
-STEPS, RANDOM_STEPS = 50, 4
-"""Of the sampler, for weights of a model and for random ones at a tiny width, where nothing is to be seen."""
-SEARCH_STEPS, RANDOM_SEARCH_STEPS = 1000, 5
-with_seed = fields.with_seed
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
-class TextualInversion(DiffusionCodec):
+class TextualInversion(PromptCodec):
     """Learned vectors, a guide, and Stable Diffusion.
 
     An encode takes a thousand passes through the U-Net and back, a decode one through the VAE and back for each step.
     """
 
-    name: ClassVar[str] = "textual-inversion"
+    name = "textual-inversion"
     rate: ClassVar[Rate] = Rate("vectors", 1, coding.MOST, points=(16,))
-    stochastic: ClassVar[bool] = True
-    unkeyed: ClassVar[frozenset[str]] = DiffusionCodec.unkeyed | {"reuse"}
+    unkeyed: ClassVar = PromptCodec.unkeyed | {"reuse"}
+    choices: ClassVar = {
+        **PromptCodec.choices,
+        "guide_factor": (1, 2, 4, 8, 16, 32, 64),  # they divide the sides of what is generated
+        "reuse": (False, True),
+    }
+    numbers: ClassVar = {
+        **PromptCodec.numbers,
+        "bits": (0.01, 16),
+        "search_steps": (1, 1_000_000),
+        "search_batch": (1, 1000),
+        "learning_rate": (1e-9, 1e3),
+        "compression_guidance": (0.0, 1e6),
+        "guide_bpp": (0.0, 24),
+    }
+    zeros: ClassVar = {"steps": (50, 4), "search_steps": (1000, 5)}
 
     base: str = "sd-1.5"
     sampler: str = "ddim"
@@ -176,154 +97,123 @@ class TextualInversion(DiffusionCodec):
     alone. The times of such encodes are without the search; a second encode by the same object is a whole one."""
 
     def __post_init__(self) -> None:
-        tiny = self.weights == "random"
-        self._fill("steps", RANDOM_STEPS if tiny else STEPS)
-        self._fill("search_steps", RANDOM_SEARCH_STEPS if tiny else SEARCH_STEPS)
         super().__post_init__()
-        self.rate.check(self.name, self.vectors)
-        check_count(self.name, "search_steps", self.search_steps, 1, 1_000_000)
-        check_count(self.name, "search_batch", self.search_batch, 1, 1000)
-        check_choice(self.name, "guide_factor", self.guide_factor, guiding.FACTORS)
-        check_choice(self.name, "reuse", self.reuse, [False, True])
-        bounds = {"bits": (0.01, 16), "compression_guidance": (0, 1e6), "learning_rate": (1e-9, 1e3)}
-        for option, (least, most) in {**bounds, "guide_bpp": (0, 24)}.items():
-            if not least <= getattr(self, option) <= most:
-                raise ConfigError(f"{self.name}: {option}={getattr(self, option)!r} must be from {least:g} to {most:g}")
-        self._guide_coder()
+        self.codecs_inside()
 
-    def _fill(self, option: str, value: float) -> None:
-        """Spell a default out, so that it stands in keys and rows."""
-        if not getattr(self, option) and not isinstance(getattr(self, option), bool):
-            object.__setattr__(self, option, value)
+    def guide_coder(self) -> GuideCoder | None:
+        """What codes the guide: at `guide_rate`, or with 0 at a rate fitted for each image; None if none is sent.
 
-    def weight_needs(self) -> tuple[Need, ...]:
-        guide = self._guide_coder()
-        return (*super().weight_needs(), *(needs_of_built(guide.codec) if guide else ()))
+        Raises:
+            UnknownName, OutOfRange: no such codec, or it has no such rate.
+            ConfigError: it has no rate axis, or cannot be fitted.
+        """
+        if self.guide_codec == "none":
+            return None
+        cls = registry.load("codec", self.guide_codec)
+        axis = rate_of(cls)
+        rates: list[float | None] = [self.guide_rate or None]
+        if axis and not self.guide_rate:
+            if not axis.step or hasattr(cls, "weight_needs"):
+                how = f"set guide_rate, its {axis.field}"
+                raise ConfigError(f"guide_codec={self.guide_codec!r} cannot be fitted to guide_bpp; {how}")
+            rates = [axis.low + step * axis.step for step in range(round((axis.high - axis.low) / axis.step) + 1)]
+            rates = rates if axis.rises else rates[::-1]
+        return GuideCoder(rates, partial(codec_inside, "guide", self.guide_codec, self.weights, self.device))
 
-    def coder(self) -> dict[str, str]:
-        guide = self._guide_coder()
-        return {**super().coder(), **(coder_inside("guide", guide.codec) if guide else {})}
+    def codecs_inside(self) -> dict[str, Codec]:
+        coder = self.guide_coder()
+        return {"guide": coder.codec} if coder else {}
 
     def settings(self) -> dict[str, object]:
         """Beside the sampler's what the guide's codec is set to; a rate that is fitted stands with each image."""
-        guide, found = self._guide_coder(), super().settings()
-        if guide:
-            fixed = isinstance(guide, guiding.Fixed)
-            found["guide"] = {"codec": self.guide_codec, **configuration_of(guide.codec, with_rate=fixed)}
-        return found
+        coder, settings = self.guide_coder(), super().settings()
+        if coder:
+            options = configuration_of(coder.codec, with_rate=not coder.fitted)
+            settings["guide"] = {"codec": self.guide_codec, **options}
+        return settings
 
     def encode(self, image: Image, side: Side) -> Bitstream:
         height, width = size_of(image)
-        check_pixels(*prompts.FRAME.padded(height, width), self.max_pixels, UnsupportedImage)
-        seed = fields.pack_seed(side.seed)  # refused now, not after the search
-        guide = self._guide(image, side)
+        self.padded(height, width, UnsupportedImage)
+        seed, info = fields.pack_seed(side.seed), {"seed": str(side.seed)}  # refused now, not after the search
+        coder, guide = self.guide_coder(), self.coded_guide(image, side)
+        if coder and coder.fitted:
+            info["guide_rate"] = f"{coder.rates[read_varint(guide, 0)[0]]:g}"
         ready = self.models()
         with reproducible(), encoding(self.name):
-            objective = self._objective(ready, image, side.seed)
-            section = coding.pack(self._vectors(ready, objective, image, side.seed), self._budget(ready))
-            told = _told(objective, section, width_of(ready))
-            told |= self._told_of_guide(guide) | {"seed": str(side.seed)}
-        return pack(height, width, {"seed": seed, "vectors": section, "guide": guide}, **told)
+            objective = Objective(ready, sampling.latents_of(ready, image), side.seed)
+            free = self._searched(ready, objective, image, side.seed)
+            section = coding.pack(free, self._search().budget(width_of(ready)))
+            info |= _measured(objective, section, width_of(ready))
+        return pack(height, width, {"seed": seed, "vectors": section, "guide": guide}, **info)
 
-    def decode(self, data: bytes, *, seed: int | None = None) -> Image:
-        """The image, or with a seed of the caller's another sample of the same bitstream."""
-        ready = self.models()
-        with decoding(self.name):
-            height, width, (first, section, guide) = unpack(data if seed is None else with_seed(data, seed), 3)
-            check_pixels(*prompts.FRAME.padded(height, width), self.max_pixels, BitstreamError)
-            drawn = fields.unpack_seed(first)
-            vectors = coding.unpack(section, width_of(ready))
-            target = self._decoded_guide(guide, height, width)
-        with reproducible(), decoding(self.name):
-            return self._sample(ready, vectors, target, drawn, height, width)
-
-    def _sample(
-        self, ready: Models, vectors: Vectors, target: Image | None, seed: int, height: int, width: int
-    ) -> Image:
-        import torch
-
-        draws = sampling.generators([seed])
-        start = sampling.noise(ready, draws, *prompts.FRAME.padded(height, width))
-        schedule = sampling.scheduler(ready, self.sampler, self.steps)
-        pull = None
-        if target is not None and self.compression_guidance:
-            pull = guiding.Pull(ready, schedule, target, self.guide_factor, self.compression_guidance)
-        latents = sampling.denoise(
-            ready,
-            schedule,
-            start,
-            draws,
-            condition(empty_prompt(ready), torch.from_numpy(vectors)),
-            prompts.condition(ready, ready.vocabulary.encode(self.negative)),
-            self.guidance,
-            adjust=pull,
-        )
-        [image] = prompts.decode(ready, latents, height, width)
-        return image
-
-    def _guide_coder(self) -> guiding.GuideCoder | None:
-        return guiding.guide_coder(self.guide_codec, self.guide_rate, self.weights, self.device)
-
-    def _guide(self, image: Image, side: Side) -> bytes:
+    def coded_guide(self, image: Image, side: Side) -> bytes:
         """The section of the guide."""
-        coder = self._guide_coder()
-        budget = int(self.guide_bpp * image.shape[0] * image.shape[1] / 8)
-        return coder.encode(guiding.small(image, self.guide_factor), side, budget) if coder else b""
+        coder, (height, width) = self.guide_coder(), size_of(image)
+        budget = int(self.guide_bpp * height * width / 8)
+        return coder.encode(small(image, self.guide_factor), side, budget) if coder else b""
 
-    def _told_of_guide(self, guide: bytes) -> dict[str, str]:
-        """The rate that was fitted for this image."""
-        coder = self._guide_coder()
-        return {"guide_rate": f"{coder.rate_of(guide):g}"} if isinstance(coder, guiding.Fitted) else {}
+    def section_names(self) -> Sequence[str]:
+        return ["seed", "vectors", "guide"]
 
-    def _decoded_guide(self, guide: bytes, height: int, width: int) -> Image | None:
-        coder = self._guide_coder()
-        if coder is None:
-            if guide:
-                raise BitstreamError(f"a guide of {len(guide)} bytes, where none is due")
-            return None
-        image = coder.decode(guide)
-        guiding.check_guide(image, height, width, self.guide_factor)
-        return image
-
-    def _search(self) -> Search:
-        return Search(self.vectors, self.bits, self.search_steps, self.search_batch, self.learning_rate)
-
-    def _budget(self, ready: Models) -> float:
-        return self._search().budget(width_of(ready))
-
-    def _objective(self, ready: Models, image: Image, seed: int) -> Objective:
+    def latents(self, ready: Models, sections: Mapping[str, bytes], height: int, width: int) -> Tensor:
         import torch
 
-        planes = prompts.FRAME.pad(to_planes([image], ready.device, torch.float32))
-        return Objective(ready, prompts.encode(ready, planes), seed)
+        draws = sampling.generators([fields.unpack_seed(sections["seed"])])
+        vectors = torch.from_numpy(coding.unpack(sections["vectors"], width_of(ready)))
+        guide = self._decoded_guide(sections["guide"], height, width)
+        pull = None
+        if guide is not None and self.compression_guidance:
+            pull = partial(Pull, ready, guide, self.guide_factor, self.compression_guidance)
+        return self.denoised(ready, draws, condition(empty_prompt(ready), vectors), height, width, adjust=pull)
 
-    def _vectors(self, ready: Models, objective: Objective, image: Image, seed: int) -> Vectors:
-        """Searched, or kept from a search for another setting of the decoder or the guide."""
-        settings = self._search()
-        made: dict[str, object] = {"of": "textual inversion 1", "search": vars(settings), "seed": seed}
-        made |= {"image": pixel_sha256(image), "base": self.base, "coder": DiffusionCodec.coder(self)}
-        made |= {"precision": self.precision, "device": self.device}
-        kept = Finished(made)
+    def _decoded_guide(self, section: bytes, height: int, width: int) -> Image | None:
+        coder = self.guide_coder()
+        if coder is None:
+            if section:
+                raise BitstreamError(f"a guide of {len(section)} bytes, where none is due")
+            return None
+        guide = coder.decode(section)
+        check_guide(guide, height, width, self.guide_factor)
+        return guide
+
+    def _search(self) -> VectorSearch:
+        return VectorSearch(self.vectors, self.bits, self.search_steps, self.search_batch, self.learning_rate)
+
+    def _searched(self, ready: Models, objective: Objective, image: Image, seed: int) -> Vectors:
+        """The vectors of a search, or from the cache those of a search for another setting of the decoder or guide."""
+        import torch
+
+        settings, width = self._search(), width_of(ready)
+        decides: dict[str, object] = {"of": "textual inversion 1", "search": vars(settings), "seed": seed}
+        decides |= {"image": pixel_sha256(image), "base": self.base, "coder": self.versions()}
+        decides |= {"precision": self.precision, "device": self.device}
+        cache = Unfinished(decides, folder="textual-inversion")
         # Beside the fields: what this very object did is no configuration.
-        done: set[object] = self.__dict__.setdefault("_encoded", set())
-        again = (made["image"], seed) in done
-        done.add((made["image"], seed))
-        if self.reuse and not again and (found := kept.vectors((settings.vectors, width_of(ready)))) is not None:
-            return found
-        teller = Teller(self.name, settings.steps)
-        found = search(
-            objective, width_of(ready), settings, device=ready.device, on_step=teller, unfinished=Unfinished(made)
-        )
+        encoded: set[object] = self.__dict__.setdefault("_encoded", set())
+        again = (decides["image"], seed) in encoded
+        encoded.add((decides["image"], seed))
+        cached = cache.load().get("vectors") if self.reuse and not again else None
+        if cached is not None and cached.shape == (settings.vectors, width):
+            vectors: Vectors = cached.numpy().astype(np.float32)
+            return vectors
+        progress = Progress(f"{self.name}: vectors", settings.steps, "steps")
+
+        def show(step: int, error: float) -> None:
+            progress(step, note=f"error {error:.4f}")
+
+        unfinished = Unfinished(decides)
+        vectors = search(objective, width, settings, device=ready.device, on_step=show, unfinished=unfinished)
         if self.reuse:
-            kept.keep(found)
-        return found
+            cache.save({"vectors": torch.from_numpy(vectors)})
+        return vectors
 
 
-def _told(objective: Objective, section: bytes, width: int) -> dict[str, str]:
+def _measured(objective: Objective, section: bytes, width: int) -> dict[str, str]:
     """The vectors' bits by other codes, and what the search reached."""
     import torch
 
-    symbols, step = coding.read(section, width)
+    symbols, step = coding.read_section(section, width)
     levels = int(symbols.max() - symbols.min()) + 1
     bits = {
         "vectors-entropy": coding.code_bits(symbols),
@@ -333,3 +223,146 @@ def _told(objective: Objective, section: bytes, width: int) -> dict[str, str]:
     sent = torch.from_numpy(coding.values_of(symbols, step))
     errors = {"error_of_no_words": objective.probe(torch.zeros_like(sent)), "error": objective.probe(sent)}
     return {"legacy": json.dumps(bits), **{name: f"{error:.6f}" for name, error in errors.items()}}
+
+
+@dataclass(frozen=True)
+class GuideCoder:
+    """Codes a guide at the best of several rates that keeps a budget, or at the lowest where none does.
+
+    The place of the rate among all is sent before the codec's bytes, which may need it to decode; of a single rate not.
+    """
+
+    rates: Sequence[float | None]
+    """From few bytes to many; None is the codec's default."""
+    codec_at: Callable[[float | None], Codec]
+
+    @property
+    def codec(self) -> Codec:
+        """At the lowest rate, for what it needs and what codes."""
+        return self.codec_at(self.rates[0])
+
+    @property
+    def fitted(self) -> bool:
+        """Are there several?"""
+        return len(self.rates) > 1
+
+    def encode(self, guide: Image, side: Side, budget: int) -> bytes:
+        low, high = 0, len(self.rates) - 1
+        best = self._coded(0, guide, side)
+        while low < high:
+            middle = (low + high + 1) // 2
+            section = self._coded(middle, guide, side)
+            if len(section) <= budget:
+                low, best = middle, section
+            else:
+                high = middle - 1
+        return best
+
+    def _coded(self, place: int, guide: Image, side: Side) -> bytes:
+        head = varint(place) if self.fitted else b""
+        return head + self.codec_at(self.rates[place]).encode(guide, side).data
+
+    def decode(self, section: bytes) -> Image:
+        place, start = read_varint(section, 0) if self.fitted else (0, 0)
+        if place >= len(self.rates):
+            raise BitstreamError(f"the guide was coded at place {place} of its codec's {len(self.rates)} rates")
+        return self.codec_at(self.rates[place]).decode(section[start:])
+
+
+def small(image: Image, factor: int) -> Image:
+    """Means of squares of an image, rounded to 8 bits, the last ones of the image continued.
+
+    >>> small(np.full((5, 9, 3), 7, np.uint8), 4).shape
+    (2, 3, 3)
+    """
+    height, width, _ = image.shape
+    padded = np.pad(image, ((0, -height % factor), (0, -width % factor), (0, 0)), mode="edge").astype(np.float64)
+    rows, columns = guide_size(height, width, factor)
+    means: NDArray[np.float64] = padded.reshape(rows, factor, columns, factor, 3).mean(axis=(1, 3))
+    rounded: Image = np.floor(means + 0.5).astype(np.uint8)
+    return rounded
+
+
+def guide_size(height: int, width: int, factor: int) -> tuple[int, int]:
+    """Height and width of an image's guide.
+
+    >>> guide_size(512, 768, 4)
+    (128, 192)
+    """
+    return -(-height // factor), -(-width // factor)
+
+
+def check_guide(guide: Image, height: int, width: int, factor: int) -> None:
+    """Raise `BitstreamError` unless a decoded guide is as large as it must be."""
+    due = (*guide_size(height, width, factor), 3)
+    if guide.shape != due:
+        raise BitstreamError(f"the guide decodes to {guide.shape}, where {due} is due")
+
+
+class Pull:
+    """The pull towards a guide, as `rdpbench.codecs.diffusion.sampling.denoise` takes it."""
+
+    def __init__(self, models: Models, guide: Image, factor: int, strength: float, schedule: Any) -> None:
+        """Take the networks, the guide, its factor, ``s_c``, and the scheduler that will sample."""
+        import torch
+
+        self._models, self._schedule = models, schedule
+        planes = torch.from_numpy(np.ascontiguousarray(guide.transpose(2, 0, 1)))[None]
+        self._guide = planes.to(models.device).float() / 127.5 - 1
+        self._factor, self._strength = factor, strength
+        self._type = check_prediction(models)
+
+    def __call__(self, step: int, time: Tensor, latents: Tensor, prediction: Tensor) -> Tensor:  # noqa: ARG002 - times differ
+        """A prediction whose clean latents are nearer to the guide."""
+        alpha = self._schedule.alphas_cumprod[round(float(time))].to(latents.device)
+        noisy = self._schedule.scale_model_input(latents, time)
+        change = -self._strength * self.gradient(clean(self._type, noisy, prediction, alpha))
+        return shifted(self._type, prediction, change.to(prediction.dtype), alpha)
+
+    def distance(self, latents: Tensor) -> Tensor:
+        """L of clean latents ``(B, 4, h, w)``, one value for each image."""
+        planes = self._models.vae.decode(latents / self._models.vae.config.scaling_factor).sample
+        rows, columns = self._guide.shape[2:]
+        error = block_means(planes, self._factor)[..., :rows, :columns] - self._guide
+        value: Tensor = (self._factor / self._models.factor) ** 2 / 2 * error.square().sum(dim=(1, 2, 3))
+        return value
+
+    def gradient(self, latents: Tensor) -> Tensor:
+        """Of L, in single precision, one image at a time, so that none depends on its neighbours."""
+        import torch
+
+        # The loop that calls infers only; a copy made here can be differentiated by.
+        with torch.inference_mode(False), torch.enable_grad():
+            gradients: list[Tensor] = []
+            for image in latents[:, None]:
+                free = image.float().clone().requires_grad_()
+                gradients += torch.autograd.grad(self.distance(free).sum(), [free])
+            return torch.cat(gradients)
+
+
+def block_means(planes: Tensor, factor: int) -> Tensor:
+    """Means of squares of ``(B, C, H, W)`` whose sides are multiples of the factor."""
+    count, channels, height, width = planes.shape
+    squares = planes.reshape(count, channels, height // factor, factor, width // factor, factor)
+    means: Tensor = squares.mean(dim=(3, 5))
+    return means
+
+
+def clean(prediction_type: str, noisy: Tensor, prediction: Tensor, alpha: Tensor) -> Tensor:
+    """The clean latents that a prediction means.
+
+    Args:
+        prediction_type: ``epsilon`` or ``v_prediction``.
+        noisy: latents, scaled as the U-Net sees them: ``sqrt(alpha) z + sqrt(1 - alpha) noise``.
+        prediction: of the U-Net.
+        alpha: how much of their variance is not noise.
+    """
+    if prediction_type == "epsilon":
+        return (noisy - (1 - alpha).sqrt() * prediction) / alpha.sqrt()
+    return alpha.sqrt() * noisy - (1 - alpha).sqrt() * prediction
+
+
+def shifted(prediction_type: str, prediction: Tensor, change: Tensor, alpha: Tensor) -> Tensor:
+    """The prediction that means clean latents that differ by ``change`` from those of ``prediction``."""
+    part = alpha.sqrt() if prediction_type == "epsilon" else 1
+    return prediction - part / (1 - alpha).sqrt() * change

@@ -1,4 +1,4 @@
-"""Loading ahead: order, errors at their place, bounded memory, threads that end; and batches of equal sizes."""
+"""Loading ahead: order, errors at their place, bounded memory, threads that end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rdpbench.datasets.folder import Folder
+from rdpbench.datasets.folder import ImageFolder
 from rdpbench.datasets.index import ahead, index
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import ImageError, OutOfRange
@@ -166,7 +166,7 @@ def test_depths_and_threads_that_cannot_be(setting: dict[str, int]) -> None:
 
 def test_images_are_those_of_the_index_and_a_broken_one_is_named(images, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
-    folder = Folder(str(images(6)))
+    folder = ImageFolder(str(images(6)))
     entries = index(folder)
     loaded = ahead(entries, lambda entry: load_under("as-is", entry.sample.path))
     assert [pixel_sha256(one.pixels) for one in loaded] == [entry.sha256 for entry in entries]
