@@ -238,7 +238,7 @@ def test_unknown_names_and_pairs_are_told(tmp_path: Path) -> None:
     with pytest.raises(MissingNeed, match=r"no such file: .*config\.json"):
         bases.layout_of(str(tmp_path))
     for clip in prompts.CLIPS:
-        assert prompts.source(clip)
+        assert prompts.clip_source(clip)
 
 
 # The denoising loop is diffusers'

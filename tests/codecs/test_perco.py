@@ -402,9 +402,9 @@ def test_the_contract_is_kept() -> None:
     assert coder_of(perco())["weights"] == "random"
     assert perco().weight_needs() == ()
     assert weights_kind_of(perco()) == "random"
-    made = pipeline.load(0.0313, "random")
+    made = pipeline.load_pipeline(0.0313, "random")
     perco().ready()
-    assert pipeline.load(0.0313, "random") is made
+    assert pipeline.load_pipeline(0.0313, "random") is made
 
 
 def test_planning_imports_no_torch() -> None:

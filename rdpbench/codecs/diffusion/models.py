@@ -219,13 +219,13 @@ def _load(base: str, weights: str, precision: str, device: str, file: str) -> Mo
     parts = ("unet", "vae", *tuple(towers)[: len(sizes.texts)])
     sources = {part: source_of(part, base) if weights == "official" else None for part in parts}
     build = lambda: networks.UNet2DConditionModel.from_config(dict(sizes.unet))  # noqa: E731 - as the towers
-    unet = make("unet", build, sources["unet"], precision, device)
+    unet = make_part("unet", build, sources["unet"], precision, device)
     vae = load_vae(sizes, sources["vae"], device, named)
     texts = [shared(part, towers[part], sources[part], precision, device, named) for part in parts[2:]]
     return Models(sizes, unet, vae, tuple(texts), vocabulary_of(sizes, weights, base), device)
 
 
-def make(
+def make_part(
     part: str,
     build: Callable[[], Any],
     source: OwnFolder | Weights | None,
@@ -252,7 +252,7 @@ def shared(
     """A VAE or text tower: the same bytes in several models are loaded once. ``base`` tells random ones apart."""
     rename = {"vae": vae_name, "text": text_name}.get(part, str)
     key = (part, source.named_identity if source else base, precision, device)
-    return kept(key, lambda: make(part, build, source, precision, device, rename))
+    return kept(key, lambda: make_part(part, build, source, precision, device, rename))
 
 
 def load_vae(sizes: BaseSizes, source: OwnFolder | Weights | None, device: str, base: str) -> Any:

@@ -58,19 +58,19 @@ CLIPS = {card.id: card for card in (H14, L14, L14_336, B32)}
 """The published ones, by id; the first is that of Text+Sketch."""
 
 
-def source(clip: str) -> OwnFolder | Weights:
+def clip_source(clip: str) -> OwnFolder | Weights:
     """Where a CLIP network comes from: one of `CLIPS`, or a folder with ``config.json`` and tensors."""
     return OwnFolder(clip) if bases.is_path(clip) else Weights(CLIPS[clip])
 
 
-def load(clip: str, weights: str = "official", device: str = "cpu") -> Clip:
+def clip_network(clip: str, weights: str = "official", device: str = "cpu") -> Clip:
     """Both towers; the same object as long as the file is the same.
 
     Raises:
         MissingNeed: a file is not on this machine.
         CodecError: it does not hold this network.
     """
-    return _load(clip, weights, device, models.mark(weights, source(clip)))
+    return _load(clip, weights, device, models.mark(weights, clip_source(clip)))
 
 
 @lru_cache(maxsize=1)
@@ -83,17 +83,17 @@ def _load(clip: str, weights: str, device: str, file: str) -> Clip:  # noqa: ARG
             "vision_config": models.CLIP_VISION,
         }
         sizes = tiny if weights == "random" else configuration(SHAPES[CLIPS[clip].id])
-        return Clip(models.draw_weights(network(sizes), seed=5), None, device)
+        return Clip(models.draw_weights(clip_model(sizes), seed=5), None, device)
     if bases.is_path(clip):
         own = OwnFolder(clip)
-        return Clip(load_strictly(lambda: network(bases.read_config(clip)), own.read(), own.id), None, device)
+        return Clip(load_strictly(lambda: clip_model(bases.read_config(clip)), own.read(), own.id), None, device)
     try:
         return Clip(build_clip(SHAPES[CLIPS[clip].id], read_tensors(CLIPS[clip])), None, device)
     except MetricError as error:
         raise CodecError(str(error)) from error
 
 
-def network(sizes: dict[str, Any]) -> Any:
+def clip_model(sizes: dict[str, Any]) -> Any:
     """``transformers.CLIPModel`` of a configuration."""
     from rdpbench.codecs.diffusion.library import transformers
 

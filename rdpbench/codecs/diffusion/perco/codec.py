@@ -17,7 +17,7 @@ from rdpbench.codecs.contract import Bitstream, Rate, Side, encoding
 from rdpbench.codecs.diffusion import bases, fields, prompts, sampling
 from rdpbench.codecs.diffusion.codec import SAMPLING, DiffusionCodec
 from rdpbench.codecs.diffusion.perco import pipeline
-from rdpbench.codecs.diffusion.perco.pipeline import POINTS, Pipeline, Point
+from rdpbench.codecs.diffusion.perco.pipeline import POINTS, PerCoRate, Pipeline
 from rdpbench.codecs.diffusion.prompts import Condition
 from rdpbench.codecs.learned.frames import size_of
 from rdpbench.errors import CodecError, UnsupportedImage
@@ -97,7 +97,7 @@ class PerCoCodec(DiffusionCodec):
         return self.pipeline.replace("{nominal}", f"{self.nominal:g}")
 
     @property
-    def point(self) -> Point:
+    def point(self) -> PerCoRate:
         """What the published system does at this rate."""
         return POINTS[self.nominal]
 
@@ -128,7 +128,7 @@ class PerCoCodec(DiffusionCodec):
 
     def files(self) -> tuple[Need, ...]:
         own = (sampling.Schedule(self.folder, self.sampler, self._steps()),) if self.pipeline else ()
-        return (*pipeline.needs(self.nominal, self.folder), *own)
+        return (*pipeline.pipeline_needs(self.nominal, self.folder), *own)
 
     def versions(self) -> dict[str, str]:
         """Versions of the libraries, hashes of the weights by part, and what the networks were not trained for."""
@@ -140,7 +140,7 @@ class PerCoCodec(DiffusionCodec):
 
     def models(self) -> Pipeline:
         where = (self.weights, self.precision, self.device, self.folder)
-        return pipeline.load(self.nominal, *where, embedding=self.embedding())
+        return pipeline.load_pipeline(self.nominal, *where, embedding=self.embedding())
 
     def settings(self) -> dict[str, object]:
         """What follows from the rate, the base model, and what the sampler is set up with."""

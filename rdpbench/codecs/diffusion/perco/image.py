@@ -68,10 +68,10 @@ class PerCoImage(PerCoCodec):
     def files(self) -> tuple[Need, ...]:
         own = "yours: codec.options.pipeline=/a/folder and codec.options.codebooks=/a/file"
         networks = super().files() if self.pipeline else (pipeline.NotPublic("PerCo-Image", own),)
-        return (*networks, Codebooks(self.codebooks), prompts.source(self.clip))
+        return (*networks, Codebooks(self.codebooks), prompts.clip_source(self.clip))
 
     def hashes(self) -> dict[str, str]:
-        clip = prompts.source(self.clip).named_identity
+        clip = prompts.clip_source(self.clip).named_identity
         return {**super().hashes(), "clip": clip, "codebooks": Codebooks(self.codebooks).identity}
 
     def embedding(self) -> int:
@@ -100,7 +100,7 @@ class PerCoImage(PerCoCodec):
         return quantizer
 
     def describe(self, ready: Pipeline, image: Image, side: Side) -> bytes:  # noqa: ARG002 - nothing stands beside the image
-        clip = prompts.load(self.clip, self.weights, ready.device)
+        clip = prompts.clip_network(self.clip, self.weights, ready.device)
         quantizer, vector = self.quantizer(), unit(clip.image([image]))[0]
         if vector.size != quantizer.width:
             raise CodecError(

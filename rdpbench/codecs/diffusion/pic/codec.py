@@ -82,10 +82,10 @@ class PIC(PromptCodec):
             )
 
     def files(self) -> tuple[Need, ...]:
-        return (*super().files(), prompts.source(self.clip))
+        return (*super().files(), prompts.clip_source(self.clip))
 
     def hashes(self) -> dict[str, str]:
-        return {**super().hashes(), "clip": prompts.source(self.clip).named_identity}
+        return {**super().hashes(), "clip": prompts.clip_source(self.clip).named_identity}
 
     def encode(self, image: Image, side: Side) -> Bitstream:
         return self.encode_batch([image], [side])[0]
@@ -99,7 +99,7 @@ class PIC(PromptCodec):
             self.padded(*size_of(image), UnsupportedImage)
         for side in sides:
             fields.pack_seed(side.seed * self.candidates)  # refused now, not after the search
-        ready, space = self.models(), PromptSpace(prompts.load(self.clip, self.weights, self.device))
+        ready, space = self.models(), PromptSpace(prompts.clip_network(self.clip, self.weights, self.device))
         seeds = [side.seed for side in sides]
         search = PromptSearch(self.prompt_length, self.search_steps, self.learning_rate, self.weight_decay)
         decides = {"of": "pez 1", "clip": self.coder(), "search": vars(search), "seeds": seeds}
