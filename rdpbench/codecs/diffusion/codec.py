@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rdpbench import registry
-from rdpbench.assets.weights import Card, Weights
+from rdpbench.assets.weights import Weights
 from rdpbench.codecs.container import unpack
 from rdpbench.codecs.contract import (
     Bitstream,
@@ -154,10 +154,8 @@ class DiffusionCodec(CheckedOptions, ABC):
             return "random"
         if own_options(type(self), vars(self)):
             return "own"
-        needs = self.files()
-        cards = [need.card for need in needs if isinstance(need, Weights)]
-        files = [file for card in cards for file in ((card,) if isinstance(card, Card) else card.cards)]
-        return "official" if len(cards) == len(needs) and all(file.sha256 for file in files) else "unpinned"
+        known = all(isinstance(need, Weights) and need.published for need in self.files())
+        return "official" if known else "unpinned"
 
     def coder(self) -> dict[str, str]:
         """What codes: `versions`, and those of the codecs inside."""
