@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
 from rdpbench.figures.presets import PAPERS, FigurePreset, Panel, Series, presets
@@ -30,67 +30,55 @@ MOST_SCORES = 3
 """Below an example image, unless metrics are named."""
 
 
+def _option(default: Any, metavar: str, text: str) -> Any:
+    return field(default=default, metadata={"metavar": metavar, "help": text})
+
+
 @dataclass(frozen=True)
 class FigureOptions:
-    """What was asked for of figures."""
+    """What was asked for of figures, as the command line has it, and in its order."""
 
-    runs: tuple[str, ...] = ()
-    """Names or folders of runs, or experiments, whose runs are taken."""
-    root: str = RUNS
-    bpp: str = ""
-    """``LOW,HIGH``; of examples one rate."""
-    published_only: bool = False
-    measured_only: bool = False
-    all_sources: bool = False
-    random: bool = False
-    width: str = ""
-    codec: str = ""
-    metric: str = ""
-    dataset: str = ""
-    image: str = ""
-    crop: str = "auto"
-    style: str = "default"
-    out: Path = Path("results/figures")
+    runs: tuple[str, ...] = _option((), "RUN", "its points, or those of an experiment")
+    root: str = _option(RUNS, "FOLDER", "where runs lie; or root=FOLDER (default: %(default)s)")
+    bpp: str = _option("", "LOW,HIGH", "only these rates; of examples the rate: --bpp 0.1")
+    published_only: bool = _option(False, "", "nothing of runs")
+    measured_only: bool = _option(False, "", "nothing that was published")
+    all_sources: bool = _option(False, "", "all published curves of a codec, not one of them")
+    random: bool = _option(False, "", "points of random weights, too; watermarked")
+    width: str = _option("", "single|double", "of a column, or of the page")
+    codec: str = _option("", "A,B", "of curves and examples: these (default: of the run)")
+    metric: str = _option("", "M,N", "of curves and examples: these")
+    dataset: str = _option("", "NAME", "of curves without a run")
+    image: str = _option("", "A,B", "of examples: these images (default: the first three)")
+    crop: str = _option("auto", "x,y,w,h", "of examples: a window, auto, or none")
+    style: str = _option("default", "|".join(STYLES), "fonts and widths")
+    out: Path = field(default=Path("results/figures"), metadata={"metavar": "FOLDER", "help": "(%(default)s)"})
 
     def command(self, name: str) -> str:
         """What is typed to draw a figure so."""
         words = ["rdpbench figure", name, *(f"--run {run}" for run in self.runs)]
         words += [f"root={self.root}"] if self.runs and self.root != RUNS else []
-        for field in fields(self)[2:-1]:
-            value = getattr(self, field.name)
-            if value != field.default:
-                words.append(f"--{field.name.replace('_', '-')}" + ("" if value is True else f" {value}"))
+        for each in fields(self)[2:-1]:
+            value = getattr(self, each.name)
+            if value != each.default:
+                words.append(f"--{each.name.replace('_', '-')}" + ("" if value is True else f" {value}"))
         return " ".join(words)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``rdpbench figure``."""
-    usual = FigureOptions()
     parser.add_argument("names", nargs="*", metavar="NAME", help="a preset, several, all; or curves, or examples")
     parser.add_argument("--list", action="store_true", help="what there is")
-    parser.add_argument(
-        "--run", dest="runs", action="append", default=[], metavar="RUN", help="its points, or those of an experiment"
-    )
-    parser.add_argument(
-        "--root", metavar="FOLDER", default=usual.root, help="where runs lie; or root=FOLDER (default: %(default)s)"
-    )
     side = parser.add_mutually_exclusive_group()
-    side.add_argument("--published-only", action="store_true", help="nothing of runs")
-    side.add_argument("--measured-only", action="store_true", help="nothing that was published")
-    parser.add_argument("--out", type=Path, default=usual.out, metavar="FOLDER", help="(%(default)s)")
-    parser.add_argument("--style", default=usual.style, metavar="|".join(STYLES), help="fonts and widths")
-    parser.add_argument("--all-sources", action="store_true", help="all published curves of a codec, not one of them")
-    parser.add_argument("--random", action="store_true", help="points of random weights, too; watermarked")
-    for name, metavar, text in (
-        ("width", "single|double", "of a column, or of the page"),
-        ("bpp", "LOW,HIGH", "only these rates; of examples the rate: --bpp 0.1"),
-        ("codec", "A,B", "of curves and examples: these (default: of the run)"),
-        ("metric", "M,N", "of curves and examples: these"),
-        ("dataset", "NAME", "of curves without a run"),
-        ("image", "A,B", "of examples: these images (default: the first three)"),
-        ("crop", "x,y,w,h", "of examples: a window, auto, or none"),
-    ):
-        parser.add_argument(f"--{name}", default=getattr(usual, name), metavar=metavar, help=text)
+    for each in fields(FigureOptions):
+        flag, text = f"--{each.name.replace('_', '-')}", each.metadata["help"]
+        if each.name == "runs":
+            parser.add_argument("--run", dest="runs", action="append", default=[], metavar="RUN", help=text)
+        elif each.default is False:
+            (side if flag.endswith("-only") else parser).add_argument(flag, action="store_true", help=text)
+        else:
+            kind, metavar = Path if each.name == "out" else str, each.metadata["metavar"]
+            parser.add_argument(flag, type=kind, default=each.default, metavar=metavar, help=text)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -98,7 +86,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if options.list or not options.names:
         console.print("\n".join(listing()), highlight=False, markup=False, soft_wrap=True)
         return 0
-    given = {field.name: getattr(options, field.name) for field in fields(FigureOptions)}
+    given = {each.name: getattr(options, each.name) for each in fields(FigureOptions)}
     given |= {"runs": tuple(options.runs), "root": str(options.root)}
     make_figures(options.names, FigureOptions(**given), console)
     return 0

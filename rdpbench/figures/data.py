@@ -143,15 +143,9 @@ median of the sums, not the sum of the medians."""
 
 
 def times(frame: pd.DataFrame, rows: Iterable[Row], timings: Iterable[Timing]) -> pd.DataFrame:
-    """Medians over images of the medians of repeats, in milliseconds.
+    """Medians over images of the medians of repeats, in milliseconds, of the points of a run and their rows.
 
-    Args:
-        frame: points of a run (`rdpbench.results.stats.summary.summarise`).
-        rows: the rows that they are means of.
-        timings: of these rows.
-
-    Returns:
-        Lines of the same columns, three for each point and device that was timed, and a column ``device``.
+    Lines of the same columns, three for each point and device that was timed, and a column ``device``.
 
     >>> from rdpbench.results.stats.summary import summarise
     >>> len(times(summarise((), (), ()), (), ()))
@@ -190,6 +184,11 @@ def fill(
     Of several published curves the one is drawn that is not in doubt, not of a retrained network, and has most points;
     the others are listed. ``every`` draws them all.
     """
+
+    def preference(curve: DrawnCurve) -> tuple[Any, ...]:
+        doubtful = all(point.doubts for point in curve.points)
+        return doubtful, "retrained" in curve.variant, -len(curve.points), curve.variant, curve.origin
+
     codecs = {series.codec for series in preset.series}
     groups = {} if published is None else by_codec(published[published["codec"].isin(codecs)])
     panels = []
@@ -198,7 +197,10 @@ def fill(
         others: list[DrawnCurve] = []
         empty = []
         for number, series in enumerate(preset.series):
-            theirs = sorted(_published(panel, number, series, groups), key=_preference)
+            points = published_points(panel, series, groups)
+            keys = ["dataset", "variant", "source_id", "bits_kind"]
+            theirs = [] if points is None else _curves(panel, number, series, points, keys)
+            theirs.sort(key=preference)
             ours = [] if own is None else _measured(panel, number, series, own)
             shown = theirs if every else theirs[:1]
             others += theirs[len(shown) :]
@@ -206,12 +208,6 @@ def fill(
             empty += [] if theirs or ours else [series.label]
         panels.append(Filled(panel, tuple(curves), tuple(empty), tuple(others)))
     return panels
-
-
-def _preference(curve: DrawnCurve) -> tuple[Any, ...]:
-    """Sorts published curves of a series by which is to be drawn."""
-    doubtful = all(point.doubts for point in curve.points)
-    return doubtful, "retrained" in curve.variant, -len(curve.points), curve.variant, curve.origin
 
 
 def between(filled: Iterable[Filled], low: float, high: float) -> list[Filled]:
@@ -253,12 +249,6 @@ def measured_points(panel: Panel, series: Series, frame: pd.DataFrame) -> pd.Dat
     if panel.settings:
         return points[points["codec"].map(base_name) == series.codec]
     return points[points["codec"].isin(series.labels)]
-
-
-def _published(panel: Panel, number: int, series: Series, groups: Groups) -> list[DrawnCurve]:
-    points = published_points(panel, series, groups)
-    keys = ["dataset", "variant", "source_id", "bits_kind"]
-    return [] if points is None else _curves(panel, number, series, points, keys)
 
 
 def _measured(panel: Panel, number: int, series: Series, frame: pd.DataFrame) -> list[DrawnCurve]:
@@ -335,24 +325,16 @@ def _at_rate(panel: Panel, lines: pd.DataFrame, bpp: float) -> list[DrawnPoint]:
 
 def _curve(number: int, series: Series, lines: pd.DataFrame, points: Sequence[DrawnPoint], panel: Panel) -> DrawnCurve:
     first = lines.iloc[0]
-    own, variant = "run" in lines, str(first["variant"])
+    own, label = "run" in lines, series.label
+    dataset, variant, bits_kind, origin = (str(first[n]) for n in ("dataset", "variant", "bits_kind", "source_id"))
     metric = " and ".join(dict.fromkeys(lines["metric"])) if panel.at_bpp is not None else str(first["metric"])
-    unnamed = variant if series.variant is None and not own and variant.lower() != series.label.lower() else ""
     if own and first["several"] and not panel.settings:
-        unnamed = str(first["codec"])
-    return DrawnCurve(
-        number,
-        f"{series.label}, {unnamed}" if unnamed else series.label,
-        own,
-        str(first["dataset"]),
-        metric,
-        variant,
-        str(first["bits_kind"]),
-        str(first["source_id"]),
-        f"run {first['run']}" if own else "; ".join(sorted(set(lines["source"]))),
-        tuple(points),
-        bool(first["random"]) if own else False,
-    )
+        label += f", {first['codec']}"
+    elif not own and series.variant is None and variant.lower() not in ("", label.lower()):
+        label += f", {variant}"
+    source = f"run {first['run']}" if own else "; ".join(sorted(set(lines["source"])))
+    what = dataset, metric, variant, bits_kind, origin, source
+    return DrawnCurve(number, label, own, *what, tuple(points), bool(first["random"]) if own else False)
 
 
 # Labels and names

@@ -137,11 +137,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
 
 
 def drawer(compose: Callable[..., Figure]) -> Callable[..., list[Path]]:
-    """What draws and saves a figure: its arguments, ``stem``, ``style``, and options such as ``columns="single"``.
-
-    It returns the paths of PNG, PDF and SVG; it raises `UnknownName` for a width that there is not, and
-    `StoreUnwritable`.
-    """
+    """What draws and saves a figure: takes its parts, ``stem``, ``style`` and options; returns PNG, PDF and SVG."""
 
     def draw(*arguments: Any, **options: Any) -> list[Path]:
         *parts, stem, style = arguments

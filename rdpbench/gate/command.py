@@ -195,6 +195,7 @@ def regress(
         StoreError: a stored curve that cannot be read.
     """
     files = GateFiles(junit, markdown)
+    # Of a command that is killed they say that it did not finish, not what an earlier call found.
     files.write([], "it did not finish")
     verdicts: list[Verdict] = []
     try:

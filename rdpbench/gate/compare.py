@@ -173,18 +173,14 @@ class Drift:
         return said(self.rate, self.rate_bound, "%"), said(self.metric_delta, self.metric_bound, self.unit)
 
     @property
-    def named(self) -> tuple[str, str]:
-        """The same with their names."""
-        return f"BD-rate {self.words[0]}", f"BD-{self.metric} {self.words[1]}"
-
-    @property
     def beyond(self) -> tuple[str, ...]:
         """The deltas that are beyond their bounds, in words."""
-        wide = abs(self.rate.value) > self.rate_bound, abs(self.metric_delta.value) > self.metric_bound
-        return tuple(words for words, beyond in zip(self.named, wide, strict=True) if beyond)
+        by_rate = [f"BD-rate {self.words[0]}"] if abs(self.rate.value) > self.rate_bound else []
+        beyond = abs(self.metric_delta.value) > self.metric_bound
+        return (*by_rate, *([f"BD-{self.metric} {self.words[1]}"] if beyond else ()))
 
     def __str__(self) -> str:
-        return f"{self.metric}: {'; '.join(self.named)}"
+        return f"{self.metric}: BD-rate {self.words[0]}; BD-{self.metric} {self.words[1]}"
 
 
 def said(delta: Delta, bound: float, unit: str) -> str:
@@ -376,10 +372,7 @@ def _names(images: list[str]) -> str:
 
 
 def _origins(stored: StoredCurve, now: StoredCurve) -> list[Finding]:
-    """A curve of another configuration under the same name is another curve, and a metric of another version another.
-
-    So is a metric of other weights.
-    """
+    """Another configuration under the same name is another curve; other versions or weights are another metric."""
     findings = []
     for what in ("codec", "dataset", "manifest", "configuration", "seeds"):
         old, new = stored.origin.get(what), now.origin.get(what)
@@ -542,21 +535,13 @@ def _table(title: str, header: tuple[str, ...], rows: Iterable[tuple[object, ...
 
 @dataclass(frozen=True)
 class GateFiles:
-    """Where CI wants to read what was found; None for nowhere.
-
-    They are written when the command starts, too: one that is killed leaves files that say it did not finish, not those
-    of an earlier call.
-    """
+    """Where CI wants to read what was found; None for nowhere."""
 
     junit: Path | None = None
     markdown: Path | None = None
 
     def write(self, verdicts: Sequence[Verdict], error: str = "") -> None:
-        """Write both.
-
-        Raises:
-            StoreUnwritable: a file cannot be written.
-        """
+        """Write both. Raises `StoreUnwritable`."""
         for path, how in ((self.junit, junit), (self.markdown, markdown)):
             if path is not None:
                 write_file(path, how(verdicts, error))

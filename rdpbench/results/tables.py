@@ -101,14 +101,8 @@ def measured(frame: pd.DataFrame, name: str = "") -> Table:
     metrics = _metrics(frame)
     # Do pixels and images weigh differently anywhere?
     pooled = bool((np.abs(frame["bpp_pooled"] / frame["bpp"] - 1) > 1e-9).any())
-    header = (
-        "codec",
-        "setting",
-        "n",
-        "bpp",
-        *(["pooled bpp"] if pooled else ()),
-        *(_heading(frame, metric) for metric in metrics),
-    )
+    header = ["codec", "setting", "n", "bpp", *(["pooled bpp"] if pooled else ())]
+    header += [_heading(frame, metric) for metric in metrics]
     lines: list[tuple[Cell, ...]] = []
     notes: dict[str, None] = {}
     for _, point in frame.groupby(POINT, sort=False, dropna=False):
@@ -131,7 +125,7 @@ def measured(frame: pd.DataFrame, name: str = "") -> Table:
         names = ", ".join(dict.fromkeys(frame[untrained(frame)]["codec"]))
         notes[f"random weights, which are no results: {names}"] = None
     title = name or ", ".join(dict.fromkeys(frame["dataset"]))
-    return Table(f"{title}: means over images, ± half of the 95 % interval", header, tuple(lines), tuple(notes))
+    return Table(f"{title}: means over images, ± half of the 95 % interval", tuple(header), tuple(lines), tuple(notes))
 
 
 def _covers_all(line: Any) -> bool:
@@ -470,11 +464,7 @@ def csv_text(kind: str, version: int, lines: Iterable[Sequence[object]]) -> str:
 def read_csv(path: Path, kind: str, newest: int, again: str) -> tuple[int, list[str], list[tuple[int, list[str]]]]:
     """The version of a CSV file of ours, its header, and its lines with their numbers.
 
-    Args:
-        path: the file.
-        kind: which it states.
-        newest: version that can be read.
-        again: a sentence that says how to get the file again.
+    It must state its ``kind`` and a version up to the ``newest``; errors end with ``again``, how to get the file again.
 
     Raises:
         StoreError: a file of a newer version.
@@ -495,11 +485,7 @@ def read_csv(path: Path, kind: str, newest: int, again: str) -> tuple[int, list[
 
 
 def check_version(path: Path, version: object, newest: int, again: str) -> int:
-    """A version that can be read; else what to type.
-
-    Raises:
-        StoreError: a newer version, or none.
-    """
+    """A version that can be read. Raises `StoreError` for a newer one, or none, with what to type."""
     if isinstance(version, int) and 1 <= version <= newest:
         return version
     if isinstance(version, int) and version > newest:
@@ -515,11 +501,8 @@ def times(rows: Sequence[Row], contents: Contents) -> Table | None:
     import pandas as pd
 
     by_key = {row.task_key: row for row in rows}
-    lines = []
-    for timing in contents.timings.values():
-        row = by_key.get(timing.task_key)
-        if row is not None:
-            lines.append({**vars(timing), "codec": row.codec, "setting": row.setting.words})
+    timed = [(timing, by_key.get(timing.task_key)) for timing in contents.timings.values()]
+    lines = [{**vars(timing), "codec": row.codec, "setting": row.setting.words} for timing, row in timed if row]
     return latency(pd.DataFrame(lines)) if lines else None
 
 

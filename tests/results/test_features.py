@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +92,30 @@ def test_a_changed_byte_is_found_and_named(tmp_path: Path) -> None:
     (tmp_path / KIND / "a.jsonl").write_text('{"subject": 1}\n')
     with pytest.raises(StoreCorrupt, match="no record of features"):
         store.places(KIND)
+
+
+def test_no_flipped_bit_of_a_line_gives_another_array(tmp_path: Path) -> None:
+    store, made = FeatureStore(tmp_path), arrays(2)
+    write(store, "a", made)
+    path = tmp_path / KIND / "a.jsonl"
+    good = path.read_bytes()
+    for at in range(0, len(good), 3):
+        path.write_bytes(good[:at] + bytes([good[at] ^ 1 << at % 8]) + good[at + 1 :])
+        with contextlib.suppress(StoreCorrupt):
+            for subject, place in store.places(KIND).items():
+                assert np.array_equal(load_arrays({subject: place}, [subject])[0], made[int(subject[1:])])
+
+
+def test_lines_of_an_earlier_version_have_no_checksum(tmp_path: Path) -> None:
+    store, made = FeatureStore(tmp_path), arrays(2)
+    write(store, "a", made)
+    path = tmp_path / KIND / "a.jsonl"
+    lines = [
+        {name: value for name, value in json.loads(line).items() if name != "crc"}
+        for line in path.read_text().splitlines()
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert np.array_equal(load_arrays(store.places(KIND), ["s1"])[0], made[1])
 
 
 @pytest.mark.parametrize("bad", [np.empty((0, 8), np.float32), np.full((1, 8), np.nan, np.float32)])

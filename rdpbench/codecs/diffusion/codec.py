@@ -26,7 +26,7 @@ from rdpbench.codecs.diffusion import bases, models, prompts, sampling
 from rdpbench.codecs.diffusion.fields import with_seed
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.learned.codec import Kind
-from rdpbench.codecs.learned.frames import check_pixels
+from rdpbench.codecs.learned.systems import check_pixels
 from rdpbench.errors import BitstreamError, ConfigError
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package, package_version

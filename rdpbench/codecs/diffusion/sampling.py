@@ -23,7 +23,7 @@ from rdpbench.codecs.diffusion import bases
 from rdpbench.codecs.diffusion.bases import BaseSizes
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.diffusion.prompts import Condition
-from rdpbench.codecs.learned.frames import Frame, to_images, to_planes
+from rdpbench.codecs.learned.systems import Frame, to_images, to_planes
 from rdpbench.errors import BitstreamError, ConfigError, RdpbenchError
 from rdpbench.image import Image
 from rdpbench.needs import Need

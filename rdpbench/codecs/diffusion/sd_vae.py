@@ -34,7 +34,7 @@ from rdpbench.codecs.contract import Bitstream, Rate, Side, encoding
 from rdpbench.codecs.diffusion import bases, fields, models, sampling
 from rdpbench.codecs.diffusion.codec import DiffusionCodec
 from rdpbench.codecs.diffusion.models import Models
-from rdpbench.codecs.learned.frames import size_of
+from rdpbench.codecs.learned.systems import size_of
 from rdpbench.errors import BitstreamError, UnsupportedImage
 from rdpbench.image import Image
 from rdpbench.needs import Need, package_version

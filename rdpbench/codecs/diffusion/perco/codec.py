@@ -19,7 +19,7 @@ from rdpbench.codecs.diffusion.codec import SAMPLING, DiffusionCodec
 from rdpbench.codecs.diffusion.perco import pipeline
 from rdpbench.codecs.diffusion.perco.pipeline import POINTS, PerCoRate, Pipeline
 from rdpbench.codecs.diffusion.prompts import Condition
-from rdpbench.codecs.learned.frames import size_of
+from rdpbench.codecs.learned.systems import size_of
 from rdpbench.errors import CodecError, UnsupportedImage
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package

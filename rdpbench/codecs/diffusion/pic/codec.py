@@ -24,7 +24,7 @@ from rdpbench.codecs.diffusion.pic.pez import Prompt, PromptSearch, PromptSpace,
 from rdpbench.codecs.diffusion.pic.sketches import Grey, SketchCoder
 from rdpbench.codecs.diffusion.prompts import Unfinished
 from rdpbench.codecs.diffusion.sampling import Control
-from rdpbench.codecs.learned.frames import size_of
+from rdpbench.codecs.learned.systems import size_of
 from rdpbench.errors import ConfigError, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.needs import Need, Package, package_version

@@ -30,7 +30,7 @@ from rdpbench.codecs.diffusion.textual_inversion.vectors import (
     search,
     width_of,
 )
-from rdpbench.codecs.learned.frames import size_of
+from rdpbench.codecs.learned.systems import size_of
 from rdpbench.errors import BitstreamError, ConfigError, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.networks.precision import reproducible
