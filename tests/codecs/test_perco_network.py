@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from rdpbench.assets.load import load_strictly, on_meta
 from rdpbench.assets.weights import OwnFolder, how_to_get
 from rdpbench.codecs.contract import Side
-from rdpbench.codecs.diffusion import bases, fields, models, prompts, sampling
+from rdpbench.codecs.diffusion import bases, fields, models, sampling
 from rdpbench.codecs.diffusion.bases import byte_vocabulary
 from rdpbench.codecs.diffusion.library import diffusers
 from rdpbench.codecs.diffusion.perco import network as perco_network
@@ -225,8 +225,8 @@ def test_captions_come_back_as_what_the_text_tower_reads(code: str, text: str) -
     assert found[:75] == words.encode(text)[:75]
     ready = models.load_models("sd-2.1", "random")
     with torch.no_grad():
-        expected = prompts.condition(ready, words.encode(text)).hidden
-        assert torch.equal(prompts.condition(ready, found).hidden, expected)
+        expected = sampling.condition(ready, words.encode(text)).hidden
+        assert torch.equal(sampling.condition(ready, found).hidden, expected)
 
 
 def test_sizes_of_captions_by_hand() -> None:

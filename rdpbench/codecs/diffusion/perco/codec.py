@@ -14,11 +14,11 @@ import numpy as np
 from rdpbench.codecs import legacy
 from rdpbench.codecs.container import pack
 from rdpbench.codecs.contract import Bitstream, Rate, Side, encoding
-from rdpbench.codecs.diffusion import bases, fields, prompts, sampling
+from rdpbench.codecs.diffusion import bases, fields, sampling
 from rdpbench.codecs.diffusion.codec import SAMPLING, DiffusionCodec
 from rdpbench.codecs.diffusion.perco import pipeline
 from rdpbench.codecs.diffusion.perco.pipeline import POINTS, PerCoRate, Pipeline
-from rdpbench.codecs.diffusion.prompts import Condition
+from rdpbench.codecs.diffusion.sampling import Condition
 from rdpbench.codecs.learned.systems import size_of
 from rdpbench.errors import CodecError, UnsupportedImage
 from rdpbench.image import Image
@@ -250,8 +250,8 @@ class PerCo(PerCoCodec):
 
     def condition(self, ready: Pipeline, section: bytes | None) -> Condition:
         if section is None:
-            return prompts.condition(ready, [])
-        return prompts.condition(ready, fields.unpack_caption(section, self.caption_code, ready.vocabulary))
+            return sampling.condition(ready, [])
+        return sampling.condition(ready, fields.unpack_caption(section, self.caption_code, ready.vocabulary))
 
     def printed(self, sections: Mapping[str, bytes], side: Side, count: int, size: tuple[int, int]) -> dict[str, float]:
         return printed_bits(side.caption if self.described in sections else None, count, self.point.entries, size)
