@@ -30,8 +30,8 @@ from images import Batches, photographs, synthetic
 from start import components, steps
 from torch import Tensor
 
-from rdpbench.codecs.learned.mini_network import Mini
-from rdpbench.codecs.learned.tables import set_tables
+from rdpbench.codecs.learned.entropy import set_tables
+from rdpbench.codecs.learned.mini_network import MiniNetwork
 
 LAMBDAS = {
     # Times 255^2 MSE, and times 1 - MS-SSIM, both of values in [0, 1].
@@ -41,7 +41,7 @@ LAMBDAS = {
 COLUMNS = ("step", "seconds", "loss", "bpp", "psnr", "ms_ssim", "learning_rate")
 
 
-def forward(net: Mini, planes: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+def forward(net: MiniNetwork, planes: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
     """Images after coding, and bits per pixel of each ``(B,)``.
 
     Rates are those of latents with uniform noise; transforms see rounded ones, with gradients passed on (Minnen and
@@ -73,7 +73,7 @@ def below(deviations: Tensor) -> Tensor:
     return 0.5 * torch.erfc(-deviations / math.sqrt(2))
 
 
-def step_of(net: Mini, planes: Tensor, metric: str, every: Sequence[float]) -> tuple[Tensor, dict[str, float]]:
+def step_of(net: MiniNetwork, planes: Tensor, metric: str, every: Sequence[float]) -> tuple[Tensor, dict[str, float]]:
     """The loss of a batch at random rates, one for each lambda, and what is logged."""
     from pytorch_msssim import ms_ssim
 
@@ -110,7 +110,7 @@ def train(arguments: argparse.Namespace) -> None:
     photos = photographs(Path(arguments.photos))
     drawn = synthetic(arguments.synthetic, photos, work / "synthetic.npy", arguments.threads)
     batches = Batches(photos, drawn, arguments.share, arguments.side, arguments.batch)
-    net = Mini().to(memory_format=torch.channels_last)
+    net = MiniNetwork().to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(groups(net), lr=arguments.learning_rate)
     state: dict[str, Any] = {"step": 0, "seconds": 0.0}
     if (work / "last.pt").exists():
@@ -131,13 +131,13 @@ def train(arguments: argparse.Namespace) -> None:
         _loop(arguments, net, optimiser, state, batches, ahead, log, file)
 
 
-def groups(net: Mini) -> list[dict[str, Any]]:
+def groups(net: MiniNetwork) -> list[dict[str, Any]]:
     """Parameters for the optimiser; the quantiles are found at export."""
     return [{"params": [one for name, one in net.named_parameters() if not name.endswith("quantiles")]}]
 
 
 def _loop(
-    arguments: argparse.Namespace, net: Mini, optimiser: Any, state: dict[str, Any], batches: Batches,
+    arguments: argparse.Namespace, net: MiniNetwork, optimiser: Any, state: dict[str, Any], batches: Batches,
     ahead: ThreadPoolExecutor, log: Any, file: Any,
 ) -> None:  # fmt: skip
     began, saved = time.monotonic() - state["seconds"], time.monotonic()
@@ -187,7 +187,7 @@ def keep(state: dict[str, Any], work: Path) -> None:
     part.replace(work / "last.pt")
 
 
-def finished(net: Mini) -> dict[str, Tensor]:
+def finished(net: MiniNetwork) -> dict[str, Tensor]:
     """What the codec loads: transforms in half precision, z's distribution in single, with its tables of integers.
 
     z is rounded around 0; the ends of its tables are where a billionth is left outside.
@@ -223,7 +223,7 @@ def export(arguments: argparse.Namespace) -> None:
 
     from safetensors.torch import save_file
 
-    net = Mini()
+    net = MiniNetwork()
     state = torch.load(Path(arguments.work) / "last.pt", weights_only=True)
     net.load_state_dict(state["net"])
     save_file(finished(net), arguments.to)

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from rdpbench.codecs.learned.mini_network import Mini, Normaliser, Residual
+from rdpbench.codecs.learned.mini_network import MiniNetwork, NarrowResidual, Normaliser
 
 SMALL = 0.01
 """Of the random weights, the part that stays."""
@@ -21,12 +21,12 @@ INSIDE = 0.25
 
 
 @torch.no_grad()
-def components(net: Mini, planes: Tensor) -> None:
+def components(net: MiniNetwork, planes: Tensor) -> None:
     """Set ``g_a`` and ``g_s`` from crops ``(B, 3, H, W)``, in place."""
     for one in net.modules():
         if isinstance(one, Normaliser):
             one.gamma.copy_(0.02 + 0.08 * torch.eye(len(one.gamma)))
-        elif isinstance(one, Residual):
+        elif isinstance(one, NarrowResidual):
             for parameter in one.body[-1].parameters():
                 parameter.mul_(SMALL)
     for transform in (net.g_a, net.g_s):
@@ -64,7 +64,7 @@ def _basis(columns: Tensor, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def steps(net: Mini, lambdas: tuple[float, ...]) -> None:
+def steps(net: MiniNetwork, lambdas: tuple[float, ...]) -> None:
     """Set gains to the steps that are best for a squared error of weight ``lambda * 255^2`` at high rates."""
     gains = torch.tensor([0.5 * math.log(one * 255**2 * math.log(2) / 18) for one in lambdas])
     net.gain.copy_(gains[:, None].expand_as(net.gain))

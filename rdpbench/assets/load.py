@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 CONSTANTS = frozenset({"bound", "mask", "pedestal", "scale_bound", "target"})
 TABLES = frozenset({"_quantized_cdf", "_cdf_length", "_offset", "scale_table"})
-"""Of entropy models: a file may lack them, or have others (`rdpbench.codecs.learned.tables`)."""
+"""Of entropy models: a file may lack them, or have others (`rdpbench.codecs.learned.entropy`)."""
 ABSENT = CONSTANTS | TABLES | {"num_batches_tracked"}
 """What a file may lack; the last counts the steps of a training."""
 COUNTERS = frozenset({"n_averaged", "num_updates", "decay"})

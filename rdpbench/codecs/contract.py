@@ -39,14 +39,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from inspect import signature
 from math import isfinite
 from operator import index
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from rdpbench.errors import BitstreamError, CodecError, CoderFailed, ConfigError, OutOfRange, RdpbenchError, UnknownName
 from rdpbench.image import Image
@@ -230,19 +230,31 @@ def check_choice(codec: str, option: str, value: object, choices: Collection[obj
         raise ConfigError(f"{codec}: {option}={value!r} is not legal; choose from {legal}")
 
 
+Value = TypeVar("Value")
+
+
+def option(default: Value, choices: Iterable[object]) -> Value:
+    """A field of a dataclass that has one of several values; `CheckedOptions` checks it."""
+    return field(default=default, metadata={"choices": tuple(choices)})
+
+
 class CheckedOptions:
     """Base of the codecs that ship: rate and options are checked when one is built."""
 
     name: ClassVar[str]
     """Of the class, in messages."""
     rate: ClassVar[Rate]
-    choices: ClassVar[Mapping[str, Collection[Any]]] = {}
-    """The legal values of fields, by name."""
+    needs: ClassVar[tuple[Need, ...]] = ()
+    unkeyed: ClassVar[frozenset[str]] = frozenset()
+    version: ClassVar[str] = "1"
+    heavy: ClassVar[bool] = False
+    uses_caption: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         self.rate.check(self.name, getattr(self, self.rate.field))
-        for option, legal in self.choices.items():
-            check_choice(self.name, option, getattr(self, option), legal)
+        for known in fields(self):  # type: ignore[arg-type]  # a dataclass, where it is built
+            if "choices" in known.metadata:
+                check_choice(self.name, known.name, getattr(self, known.name), known.metadata["choices"])
 
 
 @contextmanager

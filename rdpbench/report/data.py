@@ -7,6 +7,7 @@ infinity the word ``inf``.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -21,7 +22,7 @@ from rdpbench.codecs.contract import OWN_WEIGHTS
 from rdpbench.report.pictures import Picture, ending, name_of
 from rdpbench.results import tables
 from rdpbench.results.stats.current import of_store
-from rdpbench.results.stats.points import Point, Points, Where, meaning, metric_order, titles
+from rdpbench.results.stats.points import Point, Points, Where, grouped, meaning, metric_order, titles
 from rdpbench.results.stats.summary import common_rates, side_by_side
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Contents, Store
@@ -47,15 +48,9 @@ class ReportedPoint:
     """One point of a curve: its lines, one for each metric, and its rows."""
 
     id: str
-    run: str
     point: Point
     lines: tuple[Mapping[str, Any], ...]
     """Over the images that are compared; of a point that is not, over its own, and ``compared`` says so."""
-
-    @property
-    def place(self) -> tuple[str, Where]:
-        """Run and place: what may stand in one panel."""
-        return self.run, self.point.where
 
     @property
     def bpp(self) -> float:
@@ -88,12 +83,14 @@ def read_run(name: str, store: Store, contents: Contents) -> ReportedRun:
     current = of_store(contents)
     metrics = sorted(current.metrics, key=metric_order)
     frame = side_by_side(current, metrics)
-    lines: dict[tuple[Where, str, Setting], list[Mapping[str, Any]]] = {}
-    for line in frame.to_dict("records"):
+
+    def key(line: Mapping[str, Any]) -> tuple[Where, str, Setting]:
         where = Where(line["dataset"], line["manifest"], line["protocol"])
-        lines.setdefault((where, line["codec"], Setting.of_line(line)), []).append({str(k): v for k, v in line.items()})
+        return where, line["codec"], Setting.of_line(line)
+
+    lines = grouped(({str(k): v for k, v in line.items()} for line in frame.to_dict("records")), key)
     known = {(point.where, point.codec, point.setting): point for point in current.points}
-    points = [ReportedPoint(point_id(name, known[key]), name, known[key], tuple(own)) for key, own in lines.items()]
+    points = [ReportedPoint(point_id(name, known[place]), known[place], tuple(own)) for place, own in lines.items()]
     return ReportedRun(name, store, contents, current, frame, tuple(metrics), tuple(points))
 
 
@@ -110,20 +107,12 @@ def point_id(run: str, point: Point) -> str:
     return hashlib.sha256("\n".join([run, *map(repr, key), *more]).encode()).hexdigest()[:10]
 
 
-def _curves(points: Iterable[ReportedPoint]) -> list[list[ReportedPoint]]:
-    """Points of one place by codec."""
-    curves: dict[str, list[ReportedPoint]] = {}
-    for point in points:
-        curves.setdefault(point.point.codec, []).append(point)
-    return list(curves.values())
+def _panels(run: ReportedRun) -> dict[Where, list[ReportedPoint]]:
+    return grouped(run.points, lambda point: point.point.where)
 
 
-def _panels(run: ReportedRun) -> dict[tuple[str, Where], list[ReportedPoint]]:
-    """Points by what may stand in one panel."""
-    panels: dict[tuple[str, Where], list[ReportedPoint]] = {}
-    for point in run.points:
-        panels.setdefault(point.place, []).append(point)
-    return panels
+def _curves(points: Iterable[ReportedPoint]) -> dict[str, list[ReportedPoint]]:
+    return grouped(points, lambda point: point.point.codec)
 
 
 def _chosen(run: ReportedRun, which: Which) -> Iterator[ReportedPoint]:
@@ -132,12 +121,12 @@ def _chosen(run: ReportedRun, which: Which) -> Iterator[ReportedPoint]:
         yield from run.points
     if which != "matched":
         return
-    for (_, where), points in _panels(run).items():
+    for where, points in _panels(run).items():
         frame = run.frame
         for name, part in where._asdict().items():
             frame = frame[frame[name] == part]
         rates = thin(common_rates(frame), RATES)
-        for curve in _curves(point for point in points if point.bpp > 0):
+        for curve in _curves(point for point in points if point.bpp > 0).values():
             near = [min(curve, key=lambda point: abs(math.log(point.bpp / rate))) for rate in rates]
             yield from {point.id: point for point in near or thin(curve, RATES)}.values()
 
@@ -146,10 +135,9 @@ def wanted(runs: Iterable[ReportedRun], which: Which, limit: int) -> Iterator[Pi
     """Every image to make, once: originals first, then reconstructions codec by codec; of each set the first images."""
     seen: set[str] = set()
     for run in runs:
-        names: dict[Where, set[str]] = {}
-        for row in run.current.rows:
-            names.setdefault(Where.of(row), set()).add(row.image)
-        firsts = {where: set(sorted(images)[: limit or None]) for where, images in names.items()}
+        of_set = grouped(run.current.rows, Where.of)
+        images = {where: sorted({row.image for row in rows}) for where, rows in of_set.items()}
+        firsts = {where: set(names[: limit or None]) for where, names in images.items()}
         rows = [row for point in _chosen(run, which) for row in point.shown() if row.image in firsts[Where.of(row)]]
         for picture in (Picture(run.store, row, original) for original in (True, False) for row in rows):
             if picture.sha256 not in seen:
@@ -168,11 +156,11 @@ def command_of(rows: Sequence[Row], sessions: Mapping[str, Mapping[str, Any]]) -
     for row in sorted(rows, key=lambda row: row.session, reverse=True):
         typed = sessions.get(row.session, {}).get("command")
         if isinstance(typed, str):
-            try:
+            with contextlib.suppress(ValueError):
                 words = shlex.split(typed)
-            except ValueError:
-                return ""
-            return shlex.join([*words[:2], *narrowed(words[2:], row)]) if words[:2] == ["rdpbench", "run"] else ""
+                if words[:2] == ["rdpbench", "run"]:
+                    return shlex.join([*words[:2], *narrowed(words[2:], row)])
+            return ""
     return ""
 
 
@@ -196,24 +184,15 @@ def narrowed(words: Sequence[str], row: Row) -> list[str]:
         else:
             own.append(f"codec.options.{option}")
     if row.target_bpp is not None:
-        own.append(f"bpp={_typed(row.target_bpp)}")
+        own.append(f"bpp={row.target_bpp}".removesuffix(".0"))
     elif row.rate is not None:
-        own.append(f"rate={_typed(row.rate)}")
+        own.append(f"rate={row.rate}".removesuffix(".0"))
     return own + kept
 
 
 def _is_swept(word: str) -> bool:
     key = word.partition("=")[0].lstrip("+~")
     return key in NARROWED or key.startswith("codec.options.")
-
-
-def _typed(value: float) -> str:
-    """A number as it is typed.
-
-    >>> _typed(50.0), _typed(0.25), float(_typed(0.1 + 0.2))
-    ('50', '0.25', 0.30000000000000004)
-    """
-    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))
 
 
 # The scripts
@@ -233,16 +212,16 @@ def scripts(runs: Sequence[ReportedRun], pictures: Set[str], refused: Mapping[st
     points: list[dict[str, Any]] = []
     for run in runs:
         sessions = {str(record["session"]): record for record in _sessions(run.store.folder)}
-        for (name, where), panel in _panels(run).items():
+        for where, panel in _panels(run).items():
             images = _images(run, where, pictures, refused)
             files[f"images-{len(sets)}"] = images
             places = {image["name"]: number for number, image in enumerate(images)}
-            for curve in _curves(panel):
+            for codec, curve in _curves(panel).items():
                 files[f"rows-{len(curves)}"] = _rows(curve, places, run, pictures, refused)
                 points += [{"curve": len(curves), **_point(point, sessions, pictures)} for point in curve]
                 random = any(point.point.random for point in curve)
-                curves.append({"set": len(sets), "codec": curve[0].point.codec, "random": random})
-            sets.append({"run": name, "dataset": where.dataset, "protocol": where.protocol, "images": len(images)})
+                curves.append({"set": len(sets), "codec": codec, "random": random})
+            sets.append({"run": run.name, "dataset": where.dataset, "protocol": where.protocol, "images": len(images)})
     metrics = sorted({name for run in runs for name in run.metrics}, key=metric_order)
     title = ", ".join(run.name for run in runs)
     main = {"title": title, "metrics": [_metric(name) for name in metrics], "sets": sets, "curves": curves}

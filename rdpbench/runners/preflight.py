@@ -65,7 +65,8 @@ def weights_of(bench: Bench, codec: CodecSetting) -> list[Need]:
     axis = axis_of(codec)
     rates: Iterable[float | None] = [None]
     if axis is not None:
-        rates = axis.points if bench.targets else dict.fromkeys(setting.rate for setting, _ in points(bench, codec))
+        listed = axis.points or axis.values
+        rates = listed if bench.targets else dict.fromkeys(setting.rate for setting, _ in points(bench, codec))
     needs = [need for rate in rates for need in needs_of_built(build(codec, rate))]
     return [need for need in dict.fromkeys(needs) if need not in facts(codec).needs]
 

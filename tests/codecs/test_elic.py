@@ -18,11 +18,10 @@ import yaml
 from rdpbench.codecs.contract import Codec, Side, coder_of
 from rdpbench.codecs.learned import elic
 from rdpbench.codecs.learned.elic import ELIC
-from rdpbench.codecs.learned.elic_network import TINY, Elic, Layout, network, put, random_network, take
-from rdpbench.codecs.learned.frames import to_images, to_planes
+from rdpbench.codecs.learned.elic_network import TINY, ElicLayout, ElicSystem, network, put, random_network, take
+from rdpbench.codecs.learned.entropy import load_with_tables
 from rdpbench.codecs.learned.library import compressai
-from rdpbench.codecs.learned.systems import decode_images, encode_images
-from rdpbench.codecs.learned.tables import fit
+from rdpbench.codecs.learned.systems import decode_images, encode_images, to_images, to_planes
 from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.networks.precision import reproducible
@@ -51,7 +50,7 @@ def full_shapes() -> dict[str, list[int]]:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode():
-        return {key: list(one.shape) for key, one in network(Layout()).state_dict().items()}
+        return {key: list(one.shape) for key, one in network(ElicLayout()).state_dict().items()}
 
 
 def published(name: str) -> str:
@@ -86,7 +85,7 @@ DOSSIER = ("elic_chandelier", "compressai_elic2022_chandelier", "compressai_elic
 
 
 def test_every_published_file_has_a_card() -> None:
-    cards = [elic.checkpoint(quality).card for quality in ELIC.rate.points]
+    cards = [ELIC(quality=quality).card() for quality in ELIC.rate.values]
     assert [card.id for card in cards] == [f"elic/lambda{one:g}" for one in (0.004, 0.008, 0.016, 0.032, 0.15, 0.45)]
     assert len({card.source for card in cards}) == len({card.file for card in cards}) == 6
     assert cards[5].source == "https://drive.google.com/file/d/1uuKQJiozcBfgGMJ8CfM6lrXOZWv6RUDN/view"
@@ -97,7 +96,7 @@ def test_every_published_file_has_a_card() -> None:
 def test_the_configuration_lists_every_rate() -> None:
     conf = yaml.safe_load((ROOT / "conf" / "codec" / "elic.yaml").read_text())
     assert (conf["name"], conf["use"]) == ("elic", "elic")
-    assert conf["rates"] == list(ELIC.rate.points)
+    assert conf["rates"] == list(ELIC.rate.values)
     for rate in conf["rates"]:
         ELIC(quality=rate, **conf["options"])
     with pytest.raises(OutOfRange, match=r"'elic' takes: quality 1\.\.6"):
@@ -125,14 +124,16 @@ def test_published_names_prefixes_and_baked_tables_load_to_the_same_network() ->
     tensors = as_published(net)
     tensors["module.gaussian_conditional._quantized_cdf"][3, 1] += 1  # as built on another machine
     again = network(TINY)
-    made = fit(again, elic.spread(tensors), "example", rename=elic.renamed)
+    made = load_with_tables(again, elic.spread(tensors), "example", rename=elic.renamed)
     assert len(made) == 6
     assert set(made.values()) == {"baked"}
     for name, one in net.state_dict().items():
         off = name.endswith("gaussian_conditional._quantized_cdf")
         assert int((one != again.state_dict()[name]).sum()) == off, name
     bare = {key: one for key, one in tensors.items() if not re.search(r"_cdf|_offset|_table$|\.bound$|mask$", key)}
-    assert set(fit(network(TINY), elic.spread(bare), "example", rename=elic.renamed).values()) == {"rebuilt"}
+    assert set(load_with_tables(network(TINY), elic.spread(bare), "example", rename=elic.renamed).values()) == {
+        "rebuilt"
+    }
 
 
 def test_what_does_not_fit_is_named() -> None:
@@ -141,7 +142,7 @@ def test_what_does_not_fit_is_named() -> None:
     tensors["module.context_prediction.5.weight"] = torch.zeros(2)
     tensors["module.h_a.0.weight"] = torch.zeros(8, 20, 5, 5)
     with pytest.raises(CodecError) as caught:
-        fit(network(TINY), elic.spread(tensors), "another", rename=elic.renamed)
+        load_with_tables(network(TINY), elic.spread(tensors), "another", rename=elic.renamed)
     for line in (
         "latent_codec.y.channel_context.y1.0.weight (224, 2, 5, 5) is missing",
         "latent_codec.y.latent_codec.y5.context_prediction.weight (2,) has no place",
@@ -153,7 +154,7 @@ def test_what_does_not_fit_is_named() -> None:
 def test_the_network_of_the_paper_is_another() -> None:
     theirs = compressai.models.sensetime.Elic2022Official(TINY.width, sum(TINY.groups), list(TINY.groups))
     with pytest.raises(CodecError, match=r"y3\.0\.weight is \(224, 8, 5, 5\), must be \(224, 6, 5, 5\)") as caught:
-        fit(network(TINY), elic.spread(theirs.state_dict()), "official", rename=elic.renamed)
+        load_with_tables(network(TINY), elic.spread(theirs.state_dict()), "official", rename=elic.renamed)
     assert "h_s.4.weight" in str(caught.value)
 
 
@@ -163,7 +164,7 @@ def test_a_published_file_is_asked_for_read_and_marked(
     """The width is narrowed so that the file is small; the way is the same."""
     monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("RDPBENCH_WEIGHTS", str(tmp_path))
-    monkeypatch.setattr("rdpbench.codecs.learned.elic_network.Layout", lambda: TINY)
+    monkeypatch.setattr("rdpbench.codecs.learned.elic_network.ElicLayout", lambda: TINY)
     codec = ELIC(quality=6)
     [need] = codec.weight_needs()
     for line in ("lambda 0.45", "from     https://drive.google.com/file", "licence  none stated", "135 MB"):
@@ -207,15 +208,15 @@ def test_a_fresh_object_decodes_any_size_from_bytes_alone(portable: bool, photog
 
 
 def test_random_rates_grow_with_quality(photograph: Image) -> None:
-    sizes = [len(tiny(quality=quality).encode(photograph, Side()).data) for quality in ELIC.rate.points]
+    sizes = [len(tiny(quality=quality).encode(photograph, Side()).data) for quality in ELIC.rate.values]
     assert sizes == sorted(set(sizes))
 
 
 def test_strings_and_pixels_are_compressais(photograph: Image) -> None:
     """Padded with zeros right and below, as the published script does."""
     codec = tiny()
-    system = codec._system()
-    assert isinstance(system, Elic)
+    system = codec.system()
+    assert isinstance(system, ElicSystem)
     image = cut(photograph, 100, 77)
     made = codec.encode(image, Side())
     net = random_network(TINY, 3)
@@ -252,9 +253,9 @@ def test_threads_and_batches_change_no_symbol(portable: bool, photograph: Image)
         codec.decode_batch([datas[0], codec.encode(photograph, Side()).data])
 
 
-def disturbed(portable: bool) -> Elic:
+def disturbed(portable: bool) -> ElicSystem:
     """As another machine may have it: every parameter of a distribution off by up to half the guard."""
-    system = Elic(random_network(TINY, 3), portable=portable)
+    system = ElicSystem(random_network(TINY, 3), portable=portable)
     for group in range(5):
         system.contexts[f"y{group}"].entropy_parameters.register_forward_hook(
             lambda _module, _given, values: shifted(values, 2.0**-33 if portable else 1e-4)

@@ -21,28 +21,28 @@ import yaml
 from rdpbench.assets.load import Inert
 from rdpbench.codecs.contract import Side
 from rdpbench.codecs.learned import entropy as portability
-from rdpbench.codecs.learned.frames import to_images
-from rdpbench.codecs.learned.hific import codec as hific
-from rdpbench.codecs.learned.hific.codec import (
-    DROPPED,
+from rdpbench.codecs.learned import hific
+from rdpbench.codecs.learned.entropy import load_with_tables
+from rdpbench.codecs.learned.hific import DROPPED, HiFiC, PortSettings, read_port
+from rdpbench.codecs.learned.hific.network import (
     TAIL,
-    HiFiC,
+    ChannelNorm,
+    Density,
+    HificNetwork,
     HiFiCSystem,
-    Settings,
+    HificWidths,
     density_tables,
-    read_port,
+    random_network,
     scale_tables,
 )
-from rdpbench.codecs.learned.hific.network import ChannelNorm, Density, Network, Widths
 from rdpbench.codecs.learned.library import compressai
-from rdpbench.codecs.learned.systems import decode_images, encode_images, seeded
-from rdpbench.codecs.learned.tables import fit
+from rdpbench.codecs.learned.systems import decode_images, encode_images, seeded, to_images
 from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
 
 ROOT = Path(__file__).parents[2]
-WHERE = "rdpbench.codecs.learned.hific.codec:HiFiC"
-NARROW = Widths((6, 8, 8, 12, 16), 12, 8, 2)
+WHERE = "rdpbench.codecs.learned.hific:HiFiC"
+NARROW = HificWidths((6, 8, 8, 12, 16), 12, 8, 2)
 ARGS: dict[str, Any] = {
     "regime": "low",
     "latent_channels": 220,
@@ -70,7 +70,7 @@ def cut(image: Image, height: int, width: int) -> Image:
 
 def full_width() -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        return {name: tuple(one.shape) for name, one in Network(Widths()).state_dict().items()}
+        return {name: tuple(one.shape) for name, one in HificNetwork(HificWidths()).state_dict().items()}
 
 
 def test_full_width_tensors_are_the_ports() -> None:
@@ -168,7 +168,7 @@ def test_endless_distributions_are_refused() -> None:
 
 def stored(folder: Path, args: object = None, **more: Any) -> Path:
     """A file as the port's training writes it, but narrow."""
-    net = seeded(lambda: Network(NARROW))
+    net = seeded(lambda: HificNetwork(NARROW))
     tensors = {f"module.{name}": one for name, one in net.state_dict().items()}
     tensors["module.Discriminator.conv1.weight_u"] = torch.zeros(3)
     entries = {
@@ -199,10 +199,10 @@ def test_files_of_training_are_read(tmp_path: Path, kind: str) -> None:
         "NumPy": {**ARGS, "learning_rate": np.float64(1e-4), "seeds": np.arange(3)},
     }[kind]
     tensors, settings = read_port(stored(tmp_path, args), "low")
-    assert settings == Settings()
-    net = Network(NARROW)
-    fit(net, tensors, "example", drop=DROPPED)
-    expected = seeded(lambda: Network(NARROW)).state_dict()
+    assert settings == PortSettings()
+    net = HificNetwork(NARROW)
+    load_with_tables(net, tensors, "example", drop=DROPPED)
+    expected = seeded(lambda: HificNetwork(NARROW)).state_dict()
     assert all(torch.equal(one, expected[name]) for name, one in net.state_dict().items())
 
 
@@ -213,7 +213,7 @@ def test_files_of_before_torch_1_6_are_read(tmp_path: Path) -> None:
     torch.save(entries, file, _use_new_zipfile_serialization=False)
     loaded, settings = read_port(file, "med")
     assert settings.likelihood == "logistic"
-    assert len(loaded["model_state_dict"]) == len(Network(NARROW).state_dict()) + 1
+    assert len(loaded["model_state_dict"]) == len(HificNetwork(NARROW).state_dict()) + 1
 
 
 class Calls:
@@ -239,7 +239,7 @@ def test_no_code_of_a_file_runs(tmp_path: Path, zipped: bool, where: str) -> Non
         file = stored(tmp_path)
         torch.save({**torch.load(file, weights_only=True), where: call}, file, _use_new_zipfile_serialization=zipped)
         if says == "settings say" and where == "epoch":  # a placeholder where nobody looks
-            assert read_port(file, "low")[1] == Settings()
+            assert read_port(file, "low")[1] == PortSettings()
         else:
             with pytest.raises(CodecError, match=says) as error:
                 read_port(file, "low")
@@ -271,7 +271,7 @@ def test_files_that_are_no_checkpoints_are_refused(tmp_path: Path) -> None:
         read_port(stored(tmp_path, "low"), "low")
     loaded, _ = read_port(stored(tmp_path, model_state_dict={}), "low")
     with pytest.raises(CodecError, match=r"weights_key='model_state_dict' names no set of weights in example"):
-        fit(Network(NARROW), loaded, "example", key="model_state_dict", drop=DROPPED)
+        load_with_tables(HificNetwork(NARROW), loaded, "example", key="model_state_dict", drop=DROPPED)
     whole = stored(tmp_path).read_bytes()
     for number, content in enumerate([b"", b"low", whole[: len(whole) // 2], b"PK\x03\x04" + whole[4:2000]]):
         file = tmp_path / f"{number}.pt"
@@ -285,7 +285,7 @@ def test_files_that_are_no_checkpoints_are_refused(tmp_path: Path) -> None:
     del tensors["module.Encoder.conv_block1.1.bias"]
     tensors["module.Generator.extra"] = tensors.pop("module.Generator.conv_block_out.1.bias")
     with pytest.raises(CodecError) as error:
-        fit(Network(NARROW), tensors, "example", drop=DROPPED)
+        load_with_tables(HificNetwork(NARROW), tensors, "example", drop=DROPPED)
     for line in ("Encoder.conv_block1.1.bias (6,) is missing", "Generator.extra (3,) has no place"):
         assert line in str(error.value)
     assert len(str(error.value).splitlines()) == 4
@@ -319,7 +319,7 @@ def test_an_official_file_codes_as_the_network_in_it(
     """At full width, with a discriminator, optimiser states and prefixes: a seeded file under the published name."""
     monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("RDPBENCH_WEIGHTS", str(tmp_path))
-    net = hific.random_network(Widths(), Settings(likelihood="logistic", symmetric=False), 2.0)
+    net = random_network(HificWidths(), 2.0, symmetric=False)
     args = {**ARGS, "regime": "med", "likelihood_type": "logistic", "normalize_input_image": False}
     tensors = {f"module.{name}": one for name, one in net.state_dict().items()}
     torch.save({"model_state_dict": tensors, "args": args}, tmp_path / "hific_med.pt")
@@ -335,7 +335,7 @@ def test_an_official_file_codes_as_the_network_in_it(
 
 def test_small_and_odd_images_are_padded_as_in_the_port() -> None:
     """Reflected at the right and below to multiples of 16; latents to multiples of 4; never all around."""
-    system: Any = tiny()._system()
+    system: Any = tiny().system()
     planes = torch.rand(1, 3, 77, 100)
     padded = system.frame.pad(planes)
     assert padded.shape[2:] == (80, 112)
@@ -356,7 +356,7 @@ def test_small_and_odd_images_are_padded_as_in_the_port() -> None:
 
 def test_the_networks_own_reflections_need_65_pixels() -> None:
     """Why small images are continued first: at 64 pixels the hyperprior's latents are 2 x 2, to be reflected by 2."""
-    net = Network(NARROW).eval()
+    net = HificNetwork(NARROW).eval()
     with torch.inference_mode():
         y = net.Encoder(torch.rand(1, 3, 64, 64))
         with pytest.raises(RuntimeError, match="Padding size should be less"):
@@ -378,7 +378,7 @@ def test_a_fresh_object_decodes_any_size_from_bytes_alone(target: float, portabl
 
 @pytest.mark.parametrize("target", [0.14, 0.3])
 def test_pixels_are_clamped_and_never_stretched(target: float, photograph: Image) -> None:
-    system: Any = tiny(target=target)._system()
+    system: Any = tiny(target=target).system()
     image = cut(photograph, 80, 96)
     [made] = encode_images("hific", system, [image], [Side()], 1 << 20)
     [found] = decode_images("hific", system, [made.data], 1 << 20)
@@ -488,7 +488,7 @@ def test_configuration_lists_every_rate() -> None:
 
 
 def test_planning_imports_no_torch() -> None:
-    lines = "import sys; from rdpbench.codecs.learned.hific.codec import HiFiC; HiFiC().weight_needs()"
+    lines = "import sys; from rdpbench.codecs.learned.hific import HiFiC; HiFiC().weight_needs()"
     lines += "; HiFiC(weights='random').coder()"
     lines += "; print(sorted({'torch', 'compressai', 'scipy'} & set(sys.modules)))"
     done = subprocess.run(
@@ -546,7 +546,7 @@ def test_the_contract_is_kept() -> None:
 
     codec = tiny(portable=True)
     assert isinstance(codec, Codec)
-    assert isinstance(codec._system(), HiFiCSystem)
+    assert isinstance(codec.system(), HiFiCSystem)
     assert rate_of(HiFiC) is hific.TARGETS
     assert all(need.missing() is None for need in needs_of(HiFiC))
     coder = coder_of(codec)

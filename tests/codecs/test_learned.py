@@ -10,12 +10,9 @@ import torch
 
 from rdpbench.codecs.contract import Side
 from rdpbench.codecs.learned import entropy
-from rdpbench.codecs.learned.entropy import MAX_SYMBOL, Reader, Writer
-from rdpbench.codecs.learned.frames import Frame, to_images, to_planes
-from rdpbench.codecs.learned.hyperprior import Hyperprior, random_network
-from rdpbench.codecs.learned.systems import decode_images, encode_images
-from rdpbench.codecs.learned.tables import default_scales, set_tables, tables_of
-from rdpbench.codecs.learned.zoo import MeanScaleHyperprior
+from rdpbench.codecs.learned.entropy import MAX_SYMBOL, Reader, Writer, default_scales, set_tables, tables_of
+from rdpbench.codecs.learned.systems import Frame, decode_images, encode_images, to_images, to_planes
+from rdpbench.codecs.learned.zoo import Hyperprior, MeanScaleHyperprior, random_network
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, UnsupportedImage
 from rdpbench.image import Image
 from rdpbench.networks.precision import one_thread, reproducible
@@ -264,7 +261,7 @@ def test_sizes_are_refused_before_anything_is_allocated(photograph: Image) -> No
 def test_the_settings_of_torch_come_back() -> None:
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.allow_tf32
     state = torch.random.get_rng_state()
-    MeanScaleHyperprior(weights="random", quality=2)._system()
+    MeanScaleHyperprior(weights="random", quality=2).system()
 
     def inside() -> None:
         with reproducible(), one_thread():
@@ -281,6 +278,6 @@ def test_the_settings_of_torch_come_back() -> None:
 
 
 def test_a_network_is_made_once_for_codec_objects_of_one_configuration() -> None:
-    systems = [MeanScaleHyperprior(weights="random", quality=3)._system() for _ in range(2)]
+    systems = [MeanScaleHyperprior(weights="random", quality=3).system() for _ in range(2)]
     assert systems[0] is systems[1]
-    assert MeanScaleHyperprior(weights="random", quality=3, portable=True)._system() is not systems[0]
+    assert MeanScaleHyperprior(weights="random", quality=3, portable=True).system() is not systems[0]

@@ -22,27 +22,25 @@ from rdpbench.assets import weights
 from rdpbench.codecs.contract import Codec, Side, coder_of, weights_kind_of
 from rdpbench.codecs.learned import entropy
 from rdpbench.codecs.learned.codec import LearnedCodec
-from rdpbench.codecs.learned.entropy import Writer
-from rdpbench.codecs.learned.lic_tcm import network
-from rdpbench.codecs.learned.lic_tcm.codec import LAMBDAS, PUBLIC, Tcm, checkpoint
+from rdpbench.codecs.learned.entropy import Writer, set_tables
+from rdpbench.codecs.learned.lic_tcm import LAMBDAS, PUBLIC, Tcm, network
 from rdpbench.codecs.learned.lic_tcm.network import (
     TINY,
-    Layout,
     MixedBlock,
-    Mixture,
-    Network,
     SqueezedAttention,
+    TcmLayout,
+    TcmNetwork,
+    TcmSystem,
     WindowAttention,
     random_network,
 )
 from rdpbench.codecs.learned.systems import decode_images, encode_images
-from rdpbench.codecs.learned.tables import set_tables
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.networks.precision import one_thread, reproducible
 
 ROOT = Path(__file__).parents[2]
-WHERE = "rdpbench.codecs.learned.lic_tcm.codec:Tcm"
+WHERE = "rdpbench.codecs.learned.lic_tcm:Tcm"
 DIGESTS = {64: "80c5097359b98c8a", 96: "4a21f4db7a138ca2", 128: "e56e46b59c308f87"}
 """Of the names and shapes of the official networks, sorted; the lists themselves are in ../shared."""
 
@@ -52,14 +50,14 @@ def tiny(**options: Any) -> Tcm:
 
 
 @cache
-def narrow() -> Network:
+def narrow() -> TcmNetwork:
     net = random_network(TINY, 3)
     set_tables(net, {})
     return net
 
 
-def tiny_system(exact: bool = False) -> Mixture:
-    return Mixture(copy.deepcopy(narrow()), portable=exact)
+def tiny_system(exact: bool = False) -> TcmSystem:
+    return TcmSystem(copy.deepcopy(narrow()), portable=exact)
 
 
 # The published layout
@@ -68,7 +66,7 @@ def tiny_system(exact: bool = False) -> Mixture:
 def shapes(width: int) -> dict[str, list[int]]:
     """Nothing is allocated: tensors without storage."""
     with FakeTensorMode():
-        return {name: list(one.shape) for name, one in Network(Layout(width)).state_dict().items()}
+        return {name: list(one.shape) for name, one in TcmNetwork(TcmLayout(width)).state_dict().items()}
 
 
 @pytest.mark.parametrize("width", [64, 96, 128])
@@ -87,7 +85,7 @@ def test_the_lists_of_the_dossier_agree(width: int, shared: Path) -> None:
 def test_parameters_are_as_many_as_published() -> None:
     for width, millions in ((64, 45.18), (96, 59.13), (128, 76.57)):
         with FakeTensorMode():
-            count = sum(one.numel() for one in Network(Layout(width)).parameters())
+            count = sum(one.numel() for one in TcmNetwork(TcmLayout(width)).parameters())
         assert round(count / 1e6, 2) == millions
 
 
@@ -107,9 +105,9 @@ def test_configurations_list_what_is_public_and_say_what_is_not() -> None:
 
 
 def test_cards_name_source_licence_and_trade_off() -> None:
-    cards = [checkpoint(*point).card for point in PUBLIC]
+    cards = [Tcm(width=width, quality=quality).card() for width, quality in PUBLIC]
     assert len({card.file for card in cards}) == len({card.id for card in cards}) == 7
-    card = checkpoint(64, 3).card
+    card = Tcm(quality=3).card()
     assert card.source == "https://drive.google.com/file/d/17THA1IiPStSO6jG4h5clwkw0ySzgLZID/view"
     assert "0.0067" in card.note
     assert (card.sha256, card.bytes) == (None, 0)
@@ -141,7 +139,7 @@ def test_options_are_checked() -> None:
 # Official files
 
 
-def as_published(net: Network) -> dict[str, Any]:
+def as_published(net: TcmNetwork) -> dict[str, Any]:
     """What the authors' training script saves, from an older CompressAI: prefixes, old names, no tables."""
     named = {}
     for name, tensor in net.state_dict().items():
@@ -159,8 +157,8 @@ def placed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the file of N = 64, quality 3 goes, with the narrow network in place of the published one."""
     monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("RDPBENCH_WEIGHTS", str(tmp_path))
-    monkeypatch.setattr(network, "Layout", lambda _: TINY)
-    return tmp_path / checkpoint(64, 3).card.file
+    monkeypatch.setattr(network, "TcmLayout", lambda _: TINY)
+    return tmp_path / Tcm(quality=3).card().file
 
 
 def test_an_official_file_is_found_loaded_and_marked(placed: Path, photograph: Image) -> None:
@@ -172,7 +170,7 @@ def test_an_official_file_is_found_loaded_and_marked(placed: Path, photograph: I
     assert need.missing() is None
     assert codec.encode(photograph, Side()).data == tiny().encode(photograph, Side()).data
     assert codec.coder()["weights"].startswith("unpinned:")
-    weights.resolve(checkpoint(64, 3).card)
+    weights.resolve(Tcm(quality=3).card())
     placed.write_bytes(placed.read_bytes() + b" ")
     assert "is not the file" in str(need.missing())
 
@@ -201,9 +199,9 @@ def test_baked_tables_are_used(placed: Path, photograph: Image) -> None:
     net.gaussian_conditional.update_scale_table([0.11, 0.5, 2.0, 64.0], force=True)
     torch.save({"state_dict": net.state_dict()}, placed)
     codec = Tcm(quality=3)
-    system = codec._system()
-    assert isinstance(system, Mixture)
-    assert len(system.gaussian.rows) == 4
+    system = codec.system()
+    assert isinstance(system, TcmSystem)
+    assert len(system.y.rows) == 4
     made = codec.encode(photograph, Side()).data
     assert codec.decode(made).shape == photograph.shape
     assert made != tiny().encode(photograph, Side()).data
@@ -345,18 +343,17 @@ class Drawing:
 def test_the_estimate_is_that_of_the_entropy_models(exact: bool) -> None:
     """For latents as the network expects them it is what the range coder needs."""
     torch.manual_seed(0)
-    system = tiny_system(exact).estimating()
+    system = tiny_system(exact)
     with reproducible():
         kind = torch.float64 if exact else torch.float32
         z = torch.zeros(1, TINY.hyper, 8, 8, dtype=kind)
         drawing = Drawing(z)
         system.code(drawing, 512, 512, {})  # type: ignore[arg-type]
-        assert system.estimates is not None
-        system.estimates.clear()
         writer = Writer(system.sections(512, 512), portable=exact, device="cpu")
         system.code(writer, 512, 512, {"z": z, "y": torch.cat(drawing.drawn, 1)})
         strings = writer.finish()
-        [estimate] = system.estimates
+        estimate = writer.estimated
+        assert estimate is not None
         [of_z] = [-float(system.net.entropy_bottleneck(z)[1].log2().sum())]
     assert abs(8 * len(strings["z"]) - of_z) < 64 + 0.01 * of_z
     assert 8 * len(strings["y"]) == pytest.approx(estimate - of_z, rel=0.01)
@@ -368,9 +365,6 @@ def test_the_estimate_stands_in_the_row_and_images_keep_theirs(photograph: Image
     both = [json.loads(one.info["legacy"])["estimated"] for one in tiny().encode_batch(images, [Side()] * 2)]
     assert both == pytest.approx(alone)
     assert alone[0] != alone[1]
-    system = tiny()._system()
-    assert isinstance(system, Mixture)
-    assert system.estimates is None, "what codecs share does not change"
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -488,9 +482,7 @@ def test_the_contract_is_kept() -> None:
 
 
 def test_planning_imports_neither_torch_nor_compressai() -> None:
-    lines = (
-        "import sys; from rdpbench.codecs.learned.lic_tcm.codec import Tcm; Tcm(width=96).coder(); Tcm().weight_needs()"
-    )
+    lines = "import sys; from rdpbench.codecs.learned.lic_tcm import Tcm; Tcm(width=96).coder(); Tcm().weight_needs()"
     lines += "; print(sorted({'torch', 'compressai', 'scipy', 'pandas'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

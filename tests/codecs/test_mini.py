@@ -21,10 +21,9 @@ from safetensors.torch import load_file
 from rdpbench.codecs.classical.jpeg import JPEG
 from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of_built, weights_kind_of
 from rdpbench.codecs.learned import mini
+from rdpbench.codecs.learned.entropy import load_with_tables
 from rdpbench.codecs.learned.mini import Mini
-from rdpbench.codecs.learned.mini_network import TINY, Widths, between
-from rdpbench.codecs.learned.mini_network import Mini as Network
-from rdpbench.codecs.learned.tables import fit
+from rdpbench.codecs.learned.mini_network import TINY, Gained, MiniNetwork, MiniWidths, between
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.metrics.msssim import MSSSIM
@@ -55,13 +54,13 @@ def psnr(one: Image, other: Image) -> float:
 @METRICS
 def test_the_shipped_file_is_the_one_of_its_card(metric: str) -> None:
     """`fit` accepts it only if each tensor has its place and shape."""
-    known = mini.card(metric)
+    known = Mini(metric=metric).card()
     assert len(mini.content(known)) == known.bytes
     codec = Mini(metric=metric)
     assert [need.missing() for need in needs_of_built(codec)] == [None, None]
     assert weights_kind_of(codec) == "official"
     assert coder_of(codec)["weights"] == f"sha256:{known.sha256}" or coder_of(codec)["weights"] == known.sha256
-    net = mini.trained(metric)
+    net = mini.trained(known)
     count = sum(one.numel() for name, one in net.named_parameters() if not name.startswith("entropy"))
     assert 1_900_000 < count < 2_000_000
     # A higher quality is a finer step, in every channel that is of use.
@@ -82,7 +81,9 @@ def test_transforms_are_stored_in_half_precision_and_z_has_its_tables() -> None:
             assert one.dtype is torch.float16, name
     assert tensors["gain"].dtype is tensors["entropy_bottleneck.quantiles"].dtype is torch.float32
     assert tensors["entropy_bottleneck._quantized_cdf"].dtype is torch.int32
-    made = fit(Network(), {key: one.float() if one.is_floating_point() else one for key, one in tensors.items()}, "x")
+    made = load_with_tables(
+        MiniNetwork(), {key: one.float() if one.is_floating_point() else one for key, one in tensors.items()}, "x"
+    )
     assert made == {"entropy_bottleneck": "baked", "gaussian_conditional": "rebuilt"}
 
 
@@ -99,16 +100,16 @@ def test_other_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         file.write(b"\x01")
     assert f"expected {mini.FILES['mse'][2]}" in str(need.missing())
     with pytest.raises(MissingNeed, match="has sha256"):
-        mini.trained("mse")
+        mini.trained(Mini(metric="mse").card())
 
 
 def test_a_file_of_another_network_is_refused_by_name() -> None:
-    state = {f"module.{key}": one for key, one in Network(TINY).state_dict().items()}
-    fit(Network(TINY), state, "mine")
+    state = {f"module.{key}": one for key, one in MiniNetwork(TINY).state_dict().items()}
+    load_with_tables(MiniNetwork(TINY), state, "mine")
     state["module.more"] = state.pop("module.g_a.1.bias")
     state["module.gain"] = state["module.gain"][:5]
     with pytest.raises(CodecError, match=r"mine do not fit") as refused:
-        fit(Network(TINY), state, "mine")
+        load_with_tables(MiniNetwork(TINY), state, "mine")
     for line in ("g_a.1.bias (8,) is missing", "more (8,) has no place", "gain is (5, 12), must be (6, 12)"):
         assert line in str(refused.value)
 
@@ -117,7 +118,7 @@ def test_a_file_of_another_network_is_refused_by_name() -> None:
 def test_configurations_list_every_rate(metric: str, name: str) -> None:
     conf = yaml.safe_load((ROOT / "conf" / "codec" / f"{name}.yaml").read_text())
     assert (conf["name"], conf["use"], conf["options"]["metric"]) == (name, "mini", metric)
-    assert conf["rates"] == list(Mini.rate.points)
+    assert conf["rates"] == [1, 2, 3, 4, 5, 6]
     for rate in conf["rates"]:
         Mini(quality=rate, **conf["options"])
 
@@ -173,7 +174,7 @@ def test_both_families_beat_jpeg_on_kodak(shared: Path) -> None:
     scorers: dict[str, Any] = {"mse": PSNR(), "ms-ssim": MSSSIM()}
     for metric, most in {"mse": -20.0, "ms-ssim": -45.0}.items():
         anchor = [JPEG(quality=one) for one in (5, 10, 20, 35, 50, 70, 85)]
-        own = [Mini(quality=one, metric=metric) for one in Mini.rate.points]
+        own = [Mini(quality=one, metric=metric) for one in range(1, 7)]
         curves = [[point(codec, kodak, scorers[metric]) for codec in codecs] for codecs in (anchor, own)]
         found = bd_rate(*curves)
         assert found.value < most, (metric, found, curves)
@@ -209,8 +210,8 @@ def test_a_fresh_object_decodes_any_size_from_bytes_alone(weights: str, portable
 def test_bits_are_those_that_the_network_expects(photograph: Image) -> None:
     """A broken table or gain would cost: the file is within 2% of the information in its symbols."""
     codec = Mini(quality=4)
-    system = codec._system()
-    assert isinstance(system, mini.Gained)
+    system = codec.system()
+    assert isinstance(system, Gained)
     made = codec.encode(photograph, Side())
     with torch.inference_mode():
         planes = torch.from_numpy(photograph.transpose(2, 0, 1)[None].copy()).float() / 255
@@ -256,7 +257,7 @@ def test_a_portable_file_survives_other_arithmetic(photograph: Image) -> None:
     codec = Mini(quality=3, portable=True)
     data = codec.encode(cut(photograph, 128, 128), Side()).data
     system = Mini(quality=3, portable=True).make()
-    assert isinstance(system, mini.Gained)
+    assert isinstance(system, Gained)
     with torch.no_grad():
         for one in system.net.h_s.parameters():
             one.mul_(1 + 2.0**-45)
@@ -331,7 +332,7 @@ def test_planning_imports_no_torch() -> None:
 
 def test_the_network_is_the_one_of_the_documentation() -> None:
     with torch.device("meta"):
-        net = Network(Widths())
+        net = MiniNetwork(MiniWidths())
     counts = {
         name: sum(one.numel() for one in getattr(net, name).parameters()) for name in ("g_a", "g_s", "h_a", "h_s")
     }
@@ -379,4 +380,4 @@ def test_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path, photograph: I
     )
     tensors = load_file(str(exported))
     loaded = {key: one.float() if one.is_floating_point() else one for key, one in tensors.items()}
-    assert fit(Network(), loaded, "mine")["entropy_bottleneck"] == "baked"
+    assert load_with_tables(MiniNetwork(), loaded, "mine")["entropy_bottleneck"] == "baked"

@@ -18,10 +18,9 @@ import yaml
 
 from rdpbench.codecs.contract import Codec, Side, coder_of
 from rdpbench.codecs.learned import msillm
-from rdpbench.codecs.learned.frames import to_planes
-from rdpbench.codecs.learned.msillm_network import FULL, TINY, Autoencoder, MeanScale, random_network
-from rdpbench.codecs.learned.systems import decode_images, encode_images
-from rdpbench.codecs.learned.tables import fit, set_tables
+from rdpbench.codecs.learned.entropy import load_with_tables, set_tables
+from rdpbench.codecs.learned.msillm_network import FULL, TINY, MsillmNetwork, MsillmSystem, random_network
+from rdpbench.codecs.learned.systems import decode_images, encode_images, to_planes
 from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.networks.precision import reproducible
@@ -51,7 +50,7 @@ def full_shapes() -> dict[str, list[int]]:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode():
-        return {key: list(one.shape) for key, one in Autoencoder(FULL).state_dict().items()}
+        return {key: list(one.shape) for key, one in MsillmNetwork(FULL).state_dict().items()}
 
 
 def test_full_width_keys_and_shapes_are_those_of_the_checkpoints() -> None:
@@ -73,7 +72,7 @@ def test_files_are_those_of_torch_hub() -> None:
     files = {
         (name, quality): cls(quality=quality).published().card
         for name, cls in CLASSES.items()
-        for quality in cls.rate.points
+        for quality in cls.rate.values
     }
     assert len(files) == 14
     lowest, middle = files["msillm", -1], files["msillm-nogan", 3]
@@ -89,7 +88,7 @@ def test_configurations_list_every_rate() -> None:
     for name, cls in CLASSES.items():
         conf = yaml.safe_load((ROOT / "conf" / "codec" / f"{name}.yaml").read_text())
         assert (conf["name"], conf["use"]) == (name, name)
-        assert conf["rates"] == list(cls.rate.points)
+        assert conf["rates"] == list(cls.rate.values)
         for rate in conf["rates"]:
             cls(quality=rate, **conf["options"])
 
@@ -112,11 +111,11 @@ def test_checkpoints_load_with_old_names_prefixes_and_tables() -> None:
         for key, one in bare.items()
     }
     assert any("_matrix0" in key for key in old)
-    loaded = Autoencoder(TINY)
-    assert fit(loaded, old, "old") == {"hyper_bottleneck": "rebuilt", "latent_bottleneck": "rebuilt"}
+    loaded = MsillmNetwork(TINY)
+    assert load_with_tables(loaded, old, "old") == {"hyper_bottleneck": "rebuilt", "latent_bottleneck": "rebuilt"}
     assert all(torch.equal(one, bare[f"module.{key}"]) for key, one in loaded.named_parameters())
-    again = Autoencoder(TINY)
-    baked = fit(again, loaded.state_dict(), "baked")
+    again = MsillmNetwork(TINY)
+    baked = load_with_tables(again, loaded.state_dict(), "baked")
     assert baked == {"hyper_bottleneck": "baked", "latent_bottleneck": "baked"}
     assert torch.equal(again.latent_bottleneck._quantized_cdf, loaded.latent_bottleneck._quantized_cdf)
 
@@ -127,7 +126,7 @@ def test_checkpoints_that_do_not_fit_are_refused_by_name() -> None:
     del state["encoder.blocks.2.1.gamma"]
     state["hyper_analysis.0.weight"] = torch.zeros(8, 9, 3, 3)
     with pytest.raises(CodecError) as caught:
-        fit(Autoencoder(TINY), state, "another")
+        load_with_tables(MsillmNetwork(TINY), state, "another")
     for line in (
         "encoder.blocks.2.1.gamma (1, 8, 1, 1) is missing",
         "decoder.resid_blocks.9.sequence.0.weight (12, 12, 3, 3) has no place",
@@ -207,7 +206,7 @@ def test_what_reflection_cannot_pad_is_refused(photograph: Image) -> None:
 
 
 def test_random_rates_grow_with_quality(photograph: Image) -> None:
-    sizes = [len(tiny(quality=quality).encode(photograph, Side()).data) for quality in msillm.MSILLM.rate.points]
+    sizes = [len(tiny(quality=quality).encode(photograph, Side()).data) for quality in msillm.MSILLM.rate.values]
     assert sizes == sorted(set(sizes))
 
 
@@ -251,11 +250,11 @@ def test_threads_and_batches_change_no_symbol(portable: bool, photograph: Image)
         codec.decode_batch([datas[0], codec.encode(photograph, Side()).data])
 
 
-def disturbed(portable: bool) -> MeanScale:
+def disturbed(portable: bool) -> MsillmSystem:
     """As another machine may have it: every output of the hyperprior off by up to half the guard."""
     net = random_network(TINY, 3)
     set_tables(net, {})
-    system = MeanScale(net, portable=portable)
+    system = MsillmSystem(net, portable=portable)
 
     def shift(module: torch.nn.Module, given: Any, values: torch.Tensor) -> torch.Tensor:
         generator = torch.Generator().manual_seed(values.numel())

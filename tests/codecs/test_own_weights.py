@@ -18,9 +18,8 @@ from safetensors.torch import save_file
 from rdpbench import registry
 from rdpbench.codecs.contract import Side, coder_of, own_options, weights_kind_of
 from rdpbench.codecs.learned.codec import LearnedCodec
-from rdpbench.codecs.learned.hyperprior import random_network
-from rdpbench.codecs.learned.tables import set_tables
-from rdpbench.codecs.learned.zoo import MeanScaleHyperprior, Zoo
+from rdpbench.codecs.learned.entropy import set_tables
+from rdpbench.codecs.learned.zoo import MeanScaleHyperprior, Zoo, random_network
 from rdpbench.config import bench
 from rdpbench.config import typed as overrides
 from rdpbench.errors import CodecError, ConfigError
@@ -63,7 +62,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 
 def loaded(path: Path, key: str = "") -> dict[str, torch.Tensor]:
-    system: Any = MeanScaleHyperprior(checkpoint=str(path), weights_key=key)._system()
+    system: Any = MeanScaleHyperprior(checkpoint=str(path), weights_key=key).system()
     return dict(system.net.state_dict())
 
 
@@ -126,7 +125,7 @@ def test_other_precisions_are_converted_and_named(
     made = codec.encode(photograph, Side())
     assert told in made.info["weights"]
     assert codec.decode(made.data).shape == photograph.shape
-    system: Any = codec._system()
+    system: Any = codec.system()
     assert torch.equal(system.net.g_a[0].weight, net.g_a[0].weight.float())
 
 
@@ -248,25 +247,24 @@ def test_one_own_file_says_how_wide_its_network_is(write: Write, photograph: Ima
 def small(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What stands beside the tensors in a codec's files; its full width is made the tiny one."""
     from rdpbench.codecs.learned import elic_network, msillm_network
-    from rdpbench.codecs.learned.hific.network import Widths
+    from rdpbench.codecs.learned.hific.network import HificWidths
     from rdpbench.codecs.learned.lic_tcm import network as lic_tcm_network
-    from rdpbench.codecs.learned.taco import codec as taco_codec
     from rdpbench.codecs.learned.taco import network as taco_network
 
     at = "rdpbench.codecs.learned."
     if name == "elic":
-        monkeypatch.setattr(f"{at}elic_network.Layout", lambda: elic_network.TINY)
+        monkeypatch.setattr(f"{at}elic_network.ElicLayout", lambda: elic_network.TINY)
     elif name == "taco":
-        monkeypatch.setattr(f"{at}taco.network.Layout", lambda: taco_network.TINY)
+        monkeypatch.setattr(f"{at}taco.network.TacoLayout", lambda: taco_network.TINY)
         monkeypatch.setattr(
-            f"{at}taco.codec.official_reader", lambda *_, **__: taco_codec.random_reader(taco_network.TINY.text)
+            f"{at}taco.network.official_reader", lambda *_, **__: taco_network.random_reader(taco_network.TINY.text)
         )
     elif name == "lic-tcm":
-        monkeypatch.setattr(f"{at}lic_tcm.network.Layout", lambda *_: lic_tcm_network.TINY)
+        monkeypatch.setattr(f"{at}lic_tcm.network.TcmLayout", lambda *_: lic_tcm_network.TINY)
     elif name.startswith("msillm"):
         monkeypatch.setattr(f"{at}msillm_network.FULL", msillm_network.TINY)
     elif name == "hific":
-        monkeypatch.setattr(f"{at}hific.network.Widths", lambda *_, **__: Widths((6, 8, 8, 12, 16), 12, 8, 2))
+        monkeypatch.setattr(f"{at}hific.network.HificWidths", lambda *_, **__: HificWidths((6, 8, 8, 12, 16), 12, 8, 2))
         args = {"regime": "mine", "latent_channels": 220, "likelihood_type": "gaussian"}
         args |= {"normalize_input_image": True, "n_residual_blocks": 2, "use_channel_norm": True}
         return {"args": argparse.Namespace(**args)}
@@ -279,7 +277,7 @@ def test_every_codec_codes_with_the_network_of_its_own_file(
 ) -> None:
     cls: Any = registry.load("codec", name)
     random = cls(weights="random" if name != "mini" else "random-full")
-    net = random._system().net
+    net = random.system().net
     image = np.ascontiguousarray(photograph[:128, :128])
     side = Side(caption="a photograph")
     expected = random.encode(image, side)
@@ -406,7 +404,7 @@ def test_stale_tables_of_a_published_file_stop(write: Write, monkeypatch: pytest
     from rdpbench.codecs.learned.elic_network import TINY
     from rdpbench.codecs.learned.elic_network import random_network as elic
 
-    monkeypatch.setattr("rdpbench.codecs.learned.elic_network.Layout", lambda: TINY)
+    monkeypatch.setattr("rdpbench.codecs.learned.elic_network.ElicLayout", lambda: TINY)
     monkeypatch.setenv("RDPBENCH_WEIGHTS", str(tmp_path))
     net = elic(TINY, 3)
     tensors = {name: one.clone() for name, one in net.state_dict().items()}

@@ -17,12 +17,12 @@ import yaml
 from rdpbench import registry
 from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Side, coder_of, needs_of
-from rdpbench.codecs.diffusion import models, prompts
+from rdpbench.codecs.diffusion import models
 from rdpbench.codecs.diffusion.fields import with_seed
 from rdpbench.codecs.diffusion.pic import sketches
 from rdpbench.codecs.diffusion.pic.codec import PICS, SketchPICS
-from rdpbench.codecs.learned.hyperprior import Hyperprior, network, random_network
-from rdpbench.codecs.learned.tables import fit, set_tables
+from rdpbench.codecs.learned.entropy import load_with_tables, set_tables
+from rdpbench.codecs.learned.zoo import Hyperprior, network, random_network
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, OutOfRange, UnknownName
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.networks.clip import unit
@@ -78,12 +78,12 @@ def test_official_files_load_strictly() -> None:
         if not name.endswith(("_offset", "_quantized_cdf", "_cdf_length", "scale_table")):
             tensors[name] = one
     again = sketches.one_channel(network("cheng2020-attn", (12,)))
-    fit(again, tensors, "sketch")
+    load_with_tables(again, tensors, "sketch")
     planes = torch.rand(1, 1, 64, 64)
     with torch.no_grad():
         assert torch.equal(again.g_s(again.g_a(planes)), net.g_s(net.g_a(planes)))
     with pytest.raises(CodecError, match=r"g_a\.0\.conv1\.weight is \(12, 1, 3, 3\), must be \(12, 3, 3, 3\)"):
-        fit(network("cheng2020-attn", (12,)), tensors, "sketch")
+        load_with_tables(network("cheng2020-attn", (12,)), tensors, "sketch")
 
 
 def test_cards_carry_the_published_hashes() -> None:
@@ -211,7 +211,7 @@ def test_every_byte_is_counted(small: Image) -> None:
 def test_what_is_decoded_is_the_candidate_that_was_chosen(cls: Any, small: Image) -> None:
     codec = cls(**{**QUICK, "candidates": 4})
     made = codec.encode(small, Side())
-    clip = prompts.load(codec.clip, "random")
+    clip = models.clip_network(codec.clip, "random")
     [target] = unit(clip.image([small]))
     painted = [cls(**QUICK).decode(with_seed(made.data, seed)) for seed in range(4)]
     cosines = [float(one @ target) for one in unit(clip.image(painted))]

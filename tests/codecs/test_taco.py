@@ -22,20 +22,31 @@ from torch.nn import functional
 
 from rdpbench.codecs.container import unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of_built
-from rdpbench.codecs.learned.frames import to_planes
-from rdpbench.codecs.learned.systems import decode_images, encode_images
-from rdpbench.codecs.learned.tables import fit
-from rdpbench.codecs.learned.taco import codec as taco
-from rdpbench.codecs.learned.taco import codec as taco_text
-from rdpbench.codecs.learned.taco.codec import LENGTH, TACO, Reader, byte_tokens, official_reader, random_reader
-from rdpbench.codecs.learned.taco.network import TINY, Extractor, Injector, Layout, Network, Taco, random_network
+from rdpbench.codecs.learned import taco
+from rdpbench.codecs.learned.entropy import load_with_tables
+from rdpbench.codecs.learned.systems import decode_images, encode_images, to_planes
+from rdpbench.codecs.learned.taco import TACO
+from rdpbench.codecs.learned.taco.network import (
+    LENGTH,
+    TINY,
+    CaptionReader,
+    Extractor,
+    Injector,
+    TacoLayout,
+    TacoNetwork,
+    TacoSystem,
+    byte_tokens,
+    official_reader,
+    random_network,
+    random_reader,
+)
 from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.networks.clip import Shape, build_clip
 from rdpbench.networks.precision import reproducible
 
 ROOT = Path(__file__).parents[2]
-WHERE = "rdpbench.codecs.learned.taco.codec:TACO"
+WHERE = "rdpbench.codecs.learned.taco:TACO"
 SIDE = Side(caption="a woman in an orange suit")
 
 
@@ -47,7 +58,7 @@ def cut(image: Image, height: int, width: int) -> Image:
     return np.ascontiguousarray(image[:height, :width])
 
 
-def tiny_network(quality: int = 3) -> Network:
+def tiny_network(quality: int = 3) -> TacoNetwork:
     return random_network(TINY, quality, random_reader(TINY.text))
 
 
@@ -63,7 +74,7 @@ def full_shapes() -> dict[str, list[int]]:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode():
-        return {key: list(one.shape) for key, one in Network(Layout()).state_dict().items()}
+        return {key: list(one.shape) for key, one in TacoNetwork(TacoLayout()).state_dict().items()}
 
 
 def test_full_width_keys_and_shapes_are_those_of_the_checkpoints() -> None:
@@ -81,7 +92,7 @@ def test_the_keys_of_the_dossier_are_these(shared: Path) -> None:
 
 
 def test_every_published_file_has_a_card() -> None:
-    cards = [taco.checkpoint(quality).card for quality in TACO.rate.points]
+    cards = [TACO(quality=quality).card() for quality in TACO.rate.values]
     names = [f"{one:g}" for one in (4e-4, 8e-4, 16e-4, 40e-4, 90e-4, 150e-4)]
     assert [card.id for card in cards] == [f"taco/lambda{name}" for name in names]
     assert [card.place for card in cards] == [f"taco/{name}.pth.tar" for name in names]
@@ -91,7 +102,7 @@ def test_every_published_file_has_a_card() -> None:
 def test_the_configuration_lists_every_rate() -> None:
     conf = yaml.safe_load((ROOT / "conf" / "codec" / "taco.yaml").read_text())
     assert (conf["name"], conf["use"]) == ("taco", "taco")
-    assert conf["rates"] == list(TACO.rate.points)
+    assert conf["rates"] == list(TACO.rate.values)
     for rate in conf["rates"]:
         TACO(quality=rate, **conf["options"])
     with pytest.raises(OutOfRange, match=r"'taco' takes: quality 1\.\.6"):
@@ -101,7 +112,7 @@ def test_the_configuration_lists_every_rate() -> None:
 # Checkpoints
 
 
-def as_published(net: Network) -> dict[str, torch.Tensor]:
+def as_published(net: TacoNetwork) -> dict[str, torch.Tensor]:
     """With the names of an older CompressAI, trained in parallel."""
     return {f"module.{aged(name)}": tensor.clone() for name, tensor in net.state_dict().items()}
 
@@ -115,14 +126,14 @@ def aged(name: str) -> str:
 def test_old_names_prefixes_and_baked_tables_load_to_the_same_network() -> None:
     net = tiny_network()
     net.gaussian_conditional._quantized_cdf[3, 1] += 1  # as built on another machine
-    again = Network(TINY)
-    made = fit(again, as_published(net), "example")
+    again = TacoNetwork(TINY)
+    made = load_with_tables(again, as_published(net), "example")
     assert made == {"gaussian_conditional": "baked", "entropy_bottleneck": "baked"}
     for name, one in net.state_dict().items():
         assert torch.equal(one, again.state_dict()[name]), name
     empty = {key: one[:0] if "_cdf" in key or "_offset" in key else one for key, one in as_published(net).items()}
     empty["module.gaussian_conditional.scale_table"] = torch.zeros(0)
-    assert set(fit(Network(TINY), empty, "example").values()) == {"rebuilt"}
+    assert set(load_with_tables(TacoNetwork(TINY), empty, "example").values()) == {"rebuilt"}
 
 
 def test_what_does_not_fit_is_named() -> None:
@@ -131,7 +142,7 @@ def test_what_does_not_fit_is_named() -> None:
     tensors["module.clip.logit_scale"] = torch.zeros(())
     tensors["module.h_s.increase.4.weight"] = torch.zeros(30, 41, 3, 3)
     with pytest.raises(CodecError) as caught:
-        fit(Network(TINY), tensors, "another")
+        load_with_tables(TacoNetwork(TINY), tensors, "another")
     for line in (
         "g_a.analysis_transform.8.gamma (8,) is missing",
         "clip.logit_scale () has no place",
@@ -147,7 +158,7 @@ def test_a_published_file_is_asked_for_read_and_marked(
     monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("RDPBENCH_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
-    monkeypatch.setattr("rdpbench.codecs.learned.taco.network.Layout", lambda: TINY)
+    monkeypatch.setattr("rdpbench.codecs.learned.taco.network.TacoLayout", lambda: TINY)
     codec = TACO(quality=1)
     own, tower, tokens = [str(need.missing()) for need in codec.weight_needs()]
     for line in ("lambda 0.0004", "from     https://drive.google.com/drive", "licence  none stated", "154 MB"):
@@ -169,7 +180,7 @@ def test_a_published_file_is_asked_for_read_and_marked(
     with pytest.raises(MissingNeed, match="'clip-vit-base-patch32' are not on this machine"):
         codec.encode(photograph, SIDE)
     # The file of the tower is 605 MB, and its card knows its hash.
-    monkeypatch.setattr(taco_text, "official_reader", partial(random_reader, TINY.text))
+    monkeypatch.setattr("rdpbench.codecs.learned.taco.network.official_reader", partial(random_reader, TINY.text))
     made = codec.encode(photograph, SIDE)
     assert made.data == tiny(quality=1).encode(photograph, SIDE).data
     assert codec.coder()["weights"].startswith("unpinned:")
@@ -211,7 +222,8 @@ def test_the_tower_of_the_published_file_gives_the_same_states() -> None:
     own = {name.removeprefix("text_model."): one for name, one in small.state_dict().items()}
     tensors = {name: own.get(name.removeprefix("text_model."), one) for name, one in whole.items()}
     assert sum(name.startswith("text_model.") for name in tensors) == len(own)
-    states = [Reader(tower, byte_tokens())(["a dog"]) for tower in (build_clip(shape, tensors).text_model, small)]
+    towers = build_clip(shape, tensors).text_model, small
+    states = [CaptionReader(tower, byte_tokens())(["a dog"]) for tower in towers]
     assert torch.equal(*states)
 
 
@@ -332,7 +344,7 @@ def test_a_fresh_object_decodes_any_size_from_bytes_alone(portable: bool, photog
 
 
 def test_random_rates_grow_with_quality(photograph: Image) -> None:
-    sizes = [len(tiny(quality=quality).encode(photograph, SIDE).data) for quality in TACO.rate.points]
+    sizes = [len(tiny(quality=quality).encode(photograph, SIDE).data) for quality in TACO.rate.values]
     assert sizes == sorted(set(sizes))
 
 
@@ -358,10 +370,10 @@ def test_threads_and_batches_change_no_symbol(portable: bool, photograph: Image)
         codec.decode_batch([datas[0], codec.encode(photograph, SIDE).data])
 
 
-def disturbed(portable: bool) -> Taco:
+def disturbed(portable: bool) -> TacoSystem:
     """As another machine may have it: every parameter of a distribution off by up to half the guard."""
     net = tiny_network()
-    system = Taco(net, random_reader(TINY.text, portable=portable), portable=portable)
+    system = TacoSystem(net, random_reader(TINY.text, portable=portable), portable=portable)
     for heads in (net.entropy_parameters_anchor, net.entropy_parameters_nonanchor):
         for head in heads:
             layers(head, "fusion").register_forward_hook(
@@ -438,7 +450,7 @@ def test_the_contract_is_kept_and_planning_imports_no_torch() -> None:
     assert isinstance(tiny(), Codec)
     assert (coder["weights"], coder["entropy coding"], coder["text"]) == ("random", "portable", "random")
     assert coder["transformers"]
-    lines = "import sys; from rdpbench.codecs.learned.taco.codec import TACO as T; T().coder(); T().weight_needs()"
+    lines = "import sys; from rdpbench.codecs.learned.taco import TACO as T; T().coder(); T().weight_needs()"
     lines += "; print(sorted({'torch', 'compressai', 'transformers', 'pandas'} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True

@@ -17,11 +17,10 @@ import yaml
 from rdpbench.codecs.contract import Side
 from rdpbench.codecs.learned import zoo
 from rdpbench.codecs.learned.codec import LearnedCodec
-from rdpbench.codecs.learned.frames import to_images, to_planes
-from rdpbench.codecs.learned.hyperprior import Hyperprior, network, random_network
+from rdpbench.codecs.learned.entropy import set_tables
 from rdpbench.codecs.learned.library import compressai
-from rdpbench.codecs.learned.systems import decode_images, encode_images
-from rdpbench.codecs.learned.tables import set_tables
+from rdpbench.codecs.learned.systems import decode_images, encode_images, to_images, to_planes
+from rdpbench.codecs.learned.zoo import Hyperprior, network, random_network
 from rdpbench.errors import BitstreamError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.networks.precision import reproducible
@@ -47,9 +46,9 @@ def test_files_and_widths_are_those_of_the_zoo() -> None:
     for name, metrics in model_urls.items():
         for metric, files in metrics.items():
             rate = CLASSES[name].rate
-            assert list(files) == list(rate.points) == list(range(1, int(rate.high) + 1))
+            assert list(files) == list(rate.values) == list(range(1, int(rate.high) + 1))
             for quality, address in files.items():
-                card = zoo.checkpoint(name, metric, quality).card
+                card = CLASSES[name](quality=quality, metric=metric).card()
                 assert card.source == address
                 assert zoo.widths(name, quality) == cfgs[name][quality]
                 count += 1
@@ -76,7 +75,7 @@ def test_configurations_list_every_rate() -> None:
         conf = yaml.safe_load(file.read_text())
         if conf["use"] in CLASSES:
             assert conf["name"] == file.stem
-            assert conf["rates"] == list(CLASSES[conf["use"]].rate.points)
+            assert conf["rates"] == list(CLASSES[conf["use"]].rate.values)
             for rate in conf["rates"]:
                 CLASSES[conf["use"]](quality=rate, **conf["options"])
             found.add((conf["use"], conf["options"]["metric"]))
@@ -152,7 +151,7 @@ def test_random_rates_grow_with_quality(name: str, photograph: Image) -> None:
 
 @pytest.mark.parametrize("name", ["bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean"])
 def test_strings_and_pixels_are_compressais(name: str, photograph: Image) -> None:
-    system = tiny(name)._system()
+    system = tiny(name).system()
     assert isinstance(system, Hyperprior)
     [made] = encode_images(name, system, [photograph], [Side()], 1 << 20)
     with reproducible():
@@ -174,7 +173,7 @@ def test_strings_and_pixels_are_compressais(name: str, photograph: Image) -> Non
 @pytest.mark.parametrize("name", ["mbt2018", "cheng2020-anchor", "cheng2020-attn"])
 def test_wavefronts_give_compressais_pixels_and_rate(name: str, photograph: Image) -> None:
     """In double precision: in single, sums in another order would end in other symbols on either side."""
-    system = tiny(name)._system()
+    system = tiny(name).system()
     assert isinstance(system, Hyperprior)
     [made] = encode_images(name, system, [photograph[:128, :128]], [Side()], 1 << 20)
     [found] = decode_images(name, system, [made.data], 1 << 20)

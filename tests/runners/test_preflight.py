@@ -229,8 +229,8 @@ def test_weights_that_only_a_browser_gets_are_all_listed(rdpbench: Any, images: 
     assert "downloading" not in done.stderr
     for codec in ("elic", "bmshj2018-factorized"):
         axis = registry.load("codec", codec).rate  # type: ignore[attr-defined]
-        assert done.stderr.count(f"codec {codec}: weights") == len(axis.points)
-    assert done.stderr.count("only a browser gets it") == len(ELIC.rate.points)
+        assert done.stderr.count(f"codec {codec}: weights") == len(axis.values)
+    assert done.stderr.count("only a browser gets it") == len(ELIC.rate.values)
     files = done.stderr.count("are not on this machine")
     for told in ("\n  licence  ", "\n  size     ", "\n  put it   at "):
         assert done.stderr.count(told) == files
@@ -239,7 +239,7 @@ def test_weights_that_only_a_browser_gets_are_all_listed(rdpbench: Any, images: 
 
 def test_cards_of_pages_are_never_fetched() -> None:
     """A page for browsers answers a program with HTML, which would be pinned as if it were weights."""
-    cards = [need.card for need in ELIC(quality=ELIC.rate.points[0]).weight_needs() if isinstance(need, Weights)]
+    cards = [need.card for need in ELIC(quality=ELIC.rate.values[0]).weight_needs() if isinstance(need, Weights)]
     assert cards
     assert all(card.by_hand for card in cards)
 

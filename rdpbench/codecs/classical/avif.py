@@ -17,20 +17,19 @@ Bitstream: the file as written, of which 275 to 285 bytes are boxes (0.006 bpp o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.codecs.classical.inprocess import PillowCodec
 from rdpbench.codecs.classical.ycbcr import PICTURE_OPTIONS, av_coder, decode_picture, ycbcr_to_rgb
-from rdpbench.codecs.contract import Rate, decoding
+from rdpbench.codecs.contract import Rate, decoding, option
 from rdpbench.errors import BitstreamError
 from rdpbench.image import Image, check_image
-from rdpbench.needs import Need, Package
+from rdpbench.needs import Package
 
 FORMATS = {"yuv444p": "4:4:4", "yuv422p": "4:2:2", "yuv420p": "4:2:0"}
 """Chroma by FFmpeg's name of the pixel format."""
@@ -54,25 +53,20 @@ class AVIF(PillowCodec):
     128
     """
 
-    name: ClassVar[str] = "avif"
-    rate: ClassVar[Rate] = Rate("quality", 0, 99)  # libaom refuses to tune a lossless picture
-    choices: ClassVar[Mapping[str, Collection[Any]]] = {
-        "chroma": FORMATS.values(),
-        "tune": ("iq", "ssimulacra2", "psnr", "ssim"),
-        "speed": range(11),
-    }
-    needs: ClassVar[tuple[Need, ...]] = (*PillowCodec.needs, Package("av"))
-    version: ClassVar[str] = "2"  # 1 had Cb and Cr low by 0.44
-    format: ClassVar[str] = "AVIF"
-    libraries: ClassVar[Mapping[str, str]] = {"libavif": "avif"}
-    largest: ClassVar[int] = 32768  # libavif writes more, and does not read it again
-    mode: ClassVar[str] = "RGBA"
+    name = "avif"
+    rate = Rate("quality", 0, 99)  # libaom refuses to tune a lossless picture
+    needs = (*PillowCodec.needs, Package("av"))
+    version = "2"  # 1 had Cb and Cr low by 0.44
+    format = "AVIF"
+    libraries = (("libavif", "avif"),)
+    largest = 32768  # libavif writes more, and does not read it again
+    mode = "RGBA"
 
     quality: int = 50
-    chroma: str = "4:4:4"
-    tune: str = "iq"
+    chroma: str = option("4:4:4", FORMATS.values())
+    tune: str = option("iq", ("iq", "ssimulacra2", "psnr", "ssim"))
     """What libaom optimises: ``iq``, ``ssimulacra2`` (for the eye), ``psnr``, ``ssim``."""
-    speed: int = 6
+    speed: int = option(6, range(11))
     """0 (slowest) to 10. Two instead of six saves 10 to 15 % and takes fifteen times as long."""
 
     def coder(self) -> dict[str, str]:

@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import numpy as np
 
@@ -33,10 +31,10 @@ from rdpbench.codecs.classical.program import (
     require,
     run_program,
 )
-from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice
+from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice, option
 from rdpbench.errors import BitstreamError, CoderFailed, ConfigError, UnsupportedImage
 from rdpbench.image import Image, check_image
-from rdpbench.needs import Binary, Need
+from rdpbench.needs import Binary
 
 PAGE = "https://bellard.org/bpg/"
 ENCODER = Binary("bpgenc", "RDPBENCH_BPGENC", PAGE)
@@ -56,23 +54,17 @@ class BPG(ProgramCodec):
     the system's temporary folder by itself.
     """
 
-    name: ClassVar[str] = "bpg"
-    rate: ClassVar[Rate] = Rate("qp", 0, 51, rises=False)
-    choices: ClassVar[Mapping[str, Collection[Any]]] = {
-        "chroma": ("4:4:4", "4:2:2", "4:2:0"),
-        "encoder": DEPTHS,
-        "colour": ("ycbcr", "rgb", "ycgco", "ycbcr_bt709", "ycbcr_bt2020"),
-        "level": range(1, 10),
-    }
-    needs: ClassVar[tuple[Need, ...]] = (ENCODER, DECODER)
+    name = "bpg"
+    rate = Rate("qp", 0, 51, rises=False)
+    needs = (ENCODER, DECODER)
 
     qp: int = 37
-    chroma: str = "4:4:4"
+    chroma: str = option("4:4:4", ("4:4:4", "4:2:2", "4:2:0"))
     """bpgenc's own default is 4:2:0; papers use 4:4:4."""
-    encoder: str = "x265"
+    encoder: str = option("x265", DEPTHS)
     bit_depth: int = 8
-    colour: str = "ycbcr"
-    level: int = 8
+    colour: str = option("ycbcr", ("ycbcr", "rgb", "ycgco", "ycbcr_bt709", "ycbcr_bt2020"))
+    level: int = option(8, range(1, 10))
     """Effort, 1 to 9; 8 is bpgenc's default."""
     timeout_s: float = 600
 

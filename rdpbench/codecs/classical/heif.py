@@ -10,17 +10,15 @@ Bitstream: the file as written: 359 to 379 bytes of boxes (0.0077 bpp on a 768 x
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, ClassVar
 
 import numpy as np
 
 from rdpbench.codecs.classical.inprocess import check_pixels, check_x265
-from rdpbench.codecs.contract import Bitstream, CheckedOptions, Rate, Side, decoding, encoding
+from rdpbench.codecs.contract import Bitstream, CheckedOptions, Rate, Side, decoding, encoding, option
 from rdpbench.image import Image
-from rdpbench.needs import Need, Package
+from rdpbench.needs import Package
 from rdpbench.networks.precision import switched
 
 X265 = {"x265:pools": "none", "x265:frame-threads": "1", "x265:wpp": "0"}
@@ -36,14 +34,12 @@ class HEIF(CheckedOptions):
     128
     """
 
-    name: ClassVar[str] = "heif"
-    rate: ClassVar[Rate] = Rate("quality", 0, 100)
-    choices: ClassVar[Mapping[str, Collection[Any]]] = {"chroma": ("4:4:4", "4:2:2", "4:2:0")}
-    needs: ClassVar[tuple[Need, ...]] = (Package("pillow-heif"),)
-    version: ClassVar[str] = "1"
+    name = "heif"
+    rate = Rate("quality", 0, 100)
+    needs = (Package("pillow-heif"),)
 
     quality: int = 50
-    chroma: str = "4:4:4"
+    chroma: str = option("4:4:4", ("4:4:4", "4:2:2", "4:2:0"))
 
     def coder(self) -> dict[str, str]:
         """pillow-heif, libheif inside it, and the HEVC encoder and decoder inside that."""

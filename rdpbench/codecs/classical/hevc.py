@@ -16,20 +16,18 @@ x265 refuses pictures of less than 16 pixels on a side. FFmpeg's decoder conceal
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from typing import Any, ClassVar
 
 import numpy as np
 
 from rdpbench.codecs.classical.inprocess import check_x265
 from rdpbench.codecs.classical.ycbcr import av_coder, decode_picture, rgb_to_ycbcr, ycbcr_to_rgb
-from rdpbench.codecs.contract import Bitstream, CheckedOptions, Rate, Side, decoding, encoding
+from rdpbench.codecs.contract import Bitstream, CheckedOptions, Rate, Side, decoding, encoding, option
 from rdpbench.errors import BitstreamError
 from rdpbench.image import Image
-from rdpbench.needs import Need, Package
+from rdpbench.needs import Package
 
 FORMATS = {8: "yuv444p", 10: "yuv444p10le"}
 """FFmpeg's pixel format for a bit depth; its own way to say so, read back by the decoder from the bits."""
@@ -49,16 +47,14 @@ class HEVC(CheckedOptions):
     128
     """
 
-    name: ClassVar[str] = "hevc"
-    rate: ClassVar[Rate] = Rate("qp", 1, 51, rises=False)
-    choices: ClassVar[Mapping[str, Collection[Any]]] = {"bit_depth": FORMATS, "preset": PRESETS}
-    needs: ClassVar[tuple[Need, ...]] = (Package("av"),)
-    version: ClassVar[str] = "1"
+    name = "hevc"
+    rate = Rate("qp", 1, 51, rises=False)
+    needs = (Package("av"),)
 
     qp: int = 32
-    bit_depth: int = 8
+    bit_depth: int = option(8, FORMATS)
     """8 as BPG's default, or 10: both for the planes that are coded."""
-    preset: str = "slow"
+    preset: str = option("slow", PRESETS)
 
     def coder(self) -> dict[str, str]:
         """PyAV, FFmpeg's codecs inside it, and x265 inside these."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from io import BytesIO
 from typing import Any, ClassVar
 
@@ -72,10 +71,9 @@ class PillowCodec(CheckedOptions):
     """A format that Pillow writes and reads; its bitstream is the file as written."""
 
     needs: ClassVar[tuple[Need, ...]] = (Package("pillow", module="PIL"),)
-    version: ClassVar[str] = "1"
     format: ClassVar[str]
     """Pillow's name of it."""
-    libraries: ClassVar[Mapping[str, str]]
+    libraries: ClassVar[tuple[tuple[str, str], ...]]
     """What codes inside Pillow, with the name that ``PIL.features`` has for it."""
     largest: ClassVar[int] = (1 << 32) - 1
     mode: ClassVar[str] = "RGB"
@@ -88,7 +86,7 @@ class PillowCodec(CheckedOptions):
         import PIL
         from PIL import features
 
-        versions = {name: str(features.version(feature)) for name, feature in self.libraries.items()}
+        versions = {name: str(features.version(feature)) for name, feature in self.libraries}
         return {"pillow": PIL.__version__, **versions}
 
     def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002 - the contract's signature

@@ -15,18 +15,17 @@ tables stop at 0.18. Pillow decodes. Its quality scale is not that of plain JPEG
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from rdpbench.codecs.classical.inprocess import PillowCodec, check_sides
-from rdpbench.codecs.contract import Bitstream, Rate, Side, encoding
+from rdpbench.codecs.contract import Bitstream, Rate, Side, encoding, option
 from rdpbench.errors import MissingNeed
 from rdpbench.image import Image
-from rdpbench.needs import Need, Package, package_version
+from rdpbench.needs import Package, package_version
 
 
 @dataclass(frozen=True)
@@ -38,16 +37,15 @@ class JPEG(PillowCodec):
     128
     """
 
-    name: ClassVar[str] = "jpeg"
-    rate: ClassVar[Rate] = Rate("quality", 1, 100)
-    choices: ClassVar[Mapping[str, Collection[Any]]] = {"chroma": ("4:4:4", "4:2:2", "4:2:0")}
-    format: ClassVar[str] = "JPEG"
-    libraries: ClassVar[Mapping[str, str]] = {"libjpeg_turbo": "libjpeg_turbo"}
-    largest: ClassVar[int] = 65500  # JPEG_MAX_DIMENSION of libjpeg: a little below the 65535 of the format
+    name = "jpeg"
+    rate = Rate("quality", 1, 100)
+    format = "JPEG"
+    libraries = (("libjpeg_turbo", "libjpeg_turbo"),)
+    largest = 65500  # JPEG_MAX_DIMENSION of libjpeg: a little below the 65535 of the format
 
     quality: int = 75
     """IJG quality; below 25 or so blocks and colour bands show."""
-    chroma: str = "4:2:0"
+    chroma: str = option("4:2:0", ("4:4:4", "4:2:2", "4:2:0"))
     optimize: bool = False
     """Huffman tables made for the image, and progressive scans."""
 
@@ -79,19 +77,18 @@ class MozJPEG(PillowCodec):
     128
     """
 
-    name: ClassVar[str] = "mozjpeg"
-    rate: ClassVar[Rate] = JPEG.rate
-    choices: ClassVar[Mapping[str, Collection[Any]]] = {"chroma": SUBSAMPLE}
-    needs: ClassVar[tuple[Need, ...]] = (
+    name = "mozjpeg"
+    rate = JPEG.rate
+    needs = (
         Package("pyvips"),
         Package("pyvips-binary", module="_libvips"),  # a system libvips seldom has mozjpeg
         *PillowCodec.needs,
     )
-    format: ClassVar[str] = "JPEG"
-    libraries: ClassVar[Mapping[str, str]] = JPEG.libraries
+    format = "JPEG"
+    libraries = JPEG.libraries
 
     quality: int = 75
-    chroma: str = "4:2:0"
+    chroma: str = option("4:2:0", SUBSAMPLE)
 
     def coder(self) -> dict[str, str]:
         """The wheel that holds libvips and mozjpeg (which cannot be asked its version), and the decoder."""

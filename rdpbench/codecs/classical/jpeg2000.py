@@ -11,9 +11,8 @@ more bytes than they asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from rdpbench.codecs.classical.inprocess import PillowCodec
 from rdpbench.codecs.contract import Rate
@@ -33,10 +32,10 @@ class JPEG2000(PillowCodec):
     128
     """
 
-    name: ClassVar[str] = "jpeg2000"
-    rate: ClassVar[Rate] = Rate("ratio", 1, 5000, step=0, rises=False)
-    format: ClassVar[str] = "JPEG2000"
-    libraries: ClassVar[Mapping[str, str]] = {"openjpeg": "jpg_2000"}
+    name = "jpeg2000"
+    rate = Rate("ratio", 1, 5000, step=0, rises=False)
+    format = "JPEG2000"
+    libraries = (("openjpeg", "jpg_2000"),)
 
     ratio: float = 24.0
     """Raw bytes (3 per pixel) over coded bytes."""

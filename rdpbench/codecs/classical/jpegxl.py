@@ -9,16 +9,15 @@ Bitstream: the bare codestream; the 40 bytes of an optional container are left o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from rdpbench.codecs.classical.inprocess import check_pixels
-from rdpbench.codecs.contract import Bitstream, CheckedOptions, Rate, Side, decoding, encoding
+from rdpbench.codecs.contract import Bitstream, CheckedOptions, Rate, Side, decoding, encoding, option
 from rdpbench.image import Image, check_image
-from rdpbench.needs import Need, Package
+from rdpbench.needs import Package
 
 FIXED: dict[str, Any] = {"lossless": False, "photometric": "rgb", "usecontainer": False, "numthreads": 1}
 """What libjxl is given at any distance and effort."""
@@ -33,15 +32,13 @@ class JPEGXL(CheckedOptions):
     128
     """
 
-    name: ClassVar[str] = "jpegxl"
-    rate: ClassVar[Rate] = Rate("distance", 0.1, 25, step=0, rises=False)
-    choices: ClassVar[Mapping[str, Collection[Any]]] = {"effort": range(1, 10)}
-    needs: ClassVar[tuple[Need, ...]] = (Package("imagecodecs"),)
-    depends_on_cpu: ClassVar[tuple[str, ...]] = ("instructions",)
-    version: ClassVar[str] = "1"
+    name = "jpegxl"
+    rate = Rate("distance", 0.1, 25, step=0, rises=False)
+    needs = (Package("imagecodecs"),)
+    depends_on_cpu = ("instructions",)
 
     distance: float = 1.0
-    effort: int = 7
+    effort: int = option(7, range(1, 10))
     """1 (fastest) to 9; 7 is libjxl's default."""
 
     def coder(self) -> dict[str, str]:

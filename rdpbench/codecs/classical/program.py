@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 from rdpbench.assets.hashes import content_sha256
 from rdpbench.codecs.contract import CheckedOptions
@@ -210,8 +210,7 @@ def _probe(program: Path, size: int, mtime_ns: int, arguments: tuple[str, ...], 
 class ProgramCodec(CheckedOptions):
     """Base of the codecs that run a program of the user's, for at most ``timeout_s`` seconds a call."""
 
-    unkeyed: ClassVar[frozenset[str]] = frozenset({"timeout_s"})
-    version: ClassVar[str] = "1"
+    unkeyed = frozenset({"timeout_s"})
 
     timeout_s: float
 

@@ -37,10 +37,8 @@ The stream leaves FFmpeg through a file: on stdout libvvenc prints its warnings 
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,10 +56,10 @@ from rdpbench.codecs.classical.program import (
 )
 from rdpbench.codecs.classical.ycbcr import Middle, av_coder, decode_picture, rgb_to_ycbcr, ycbcr_to_rgb
 from rdpbench.codecs.container import MAX_SIDE, pack, unpack
-from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice, decoding
+from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice, decoding, option
 from rdpbench.errors import BitstreamError, CoderFailed, MissingNeed
 from rdpbench.image import Image, check_image
-from rdpbench.needs import Binary, File, Need, Package
+from rdpbench.needs import Binary, File, Package
 
 PAGE = "https://vcgit.hhi.fraunhofer.de/jvet/VVCSoftware_VTM"
 ENCODER = Binary("EncoderAppStatic", "RDPBENCH_VTM_ENCODER", PAGE)
@@ -90,23 +88,18 @@ class VTM(ProgramCodec):
     Encoding takes 10 to 120 CPU seconds for 768 x 512 pixels, the longer the lower the QP.
     """
 
-    name: ClassVar[str] = "vtm"
-    rate: ClassVar[Rate] = Rate("qp", 0, 63, rises=False)
-    choices: ClassVar[Mapping[str, Collection[Any]]] = {
-        "input_depth": (10, 8),
-        "middle": ("h273", "half"),
-        "chroma": ("4:4:4",),
-    }
-    needs: ClassVar[tuple[Need, ...]] = (ENCODER, DECODER, CONFIG)
+    name = "vtm"
+    rate = Rate("qp", 0, 63, rises=False)
+    needs = (ENCODER, DECODER, CONFIG)
 
     qp: int = 37
-    input_depth: int = 10
+    input_depth: int = option(10, (10, 8))
     """Bits of the planes that VTM is given and gives back, 8 or 10; inside it computes with 10."""
-    middle: Middle = "h273"
+    middle: Middle = option("h273", ("h273", "half"))  # noqa: RUF009 - makes a field
     """Value of colourless chroma: ``h273`` is 2^(bits-1), ``half`` is half the largest sample."""
     truncate: bool = False
     """Drop the fractions of the planes instead of rounding them, before encoding."""
-    chroma: str = "4:4:4"
+    chroma: str = option("4:4:4", ("4:4:4",))
     timeout_s: float = 7200
 
     def __post_init__(self) -> None:
@@ -203,13 +196,12 @@ class VVenC(ProgramCodec):
     (17, 33, 3)
     """
 
-    name: ClassVar[str] = "vvenc"
-    rate: ClassVar[Rate] = Rate("qp", 0, 63, rises=False)
-    choices: ClassVar[Mapping[str, Collection[Any]]] = {"preset": ("faster", "fast", "medium", "slow", "slower")}
-    needs: ClassVar[tuple[Need, ...]] = (FFMPEG, Package("av"))
+    name = "vvenc"
+    rate = Rate("qp", 0, 63, rises=False)
+    needs = (FFMPEG, Package("av"))
 
     qp: int = 37
-    preset: str = "slow"
+    preset: str = option("slow", ("faster", "fast", "medium", "slow", "slower"))
     timeout_s: float = 1800
 
     def coder(self) -> dict[str, str]:

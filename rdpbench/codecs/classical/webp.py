@@ -9,12 +9,11 @@ Bitstream: the file as written (20 to 30 bytes of RIFF, no ICC, no EXIF).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from rdpbench.codecs.classical.inprocess import PillowCodec
-from rdpbench.codecs.contract import Rate
+from rdpbench.codecs.contract import Rate, option
 
 
 @dataclass(frozen=True)
@@ -27,15 +26,14 @@ class WebP(PillowCodec):
     44
     """
 
-    name: ClassVar[str] = "webp"
-    rate: ClassVar[Rate] = Rate("quality", 0, 100)
-    choices: ClassVar[Mapping[str, Collection[Any]]] = {"method": range(7)}
-    format: ClassVar[str] = "WEBP"
-    libraries: ClassVar[Mapping[str, str]] = {"libwebp": "webp"}
-    largest: ClassVar[int] = 16383
+    name = "webp"
+    rate = Rate("quality", 0, 100)
+    format = "WEBP"
+    libraries = (("libwebp", "webp"),)
+    largest = 16383
 
     quality: int = 80
-    method: int = 4
+    method: int = option(4, range(7))
     """Effort, 0 to 6. Six saves 6 % at the lowest quality and hardly any at others, in twice the time."""
 
     def saved(self) -> dict[str, Any]:

@@ -1,15 +1,6 @@
-"""What the learned codecs share; ``docs/learned.md`` tells how a codec is made of it.
+"""Learned codecs; ``docs/learned.md`` tells how one is made of what they share.
 
-==================  ====================================================================
-`checkpoints`       official state dicts into the real classes, strictly
-`tables`            cumulative distribution tables: baked, rebuilt, checked
-`entropy`           symbols to strings and back, the same calls in both directions
-`portable`          the same decisions on every machine, without integer networks
-`frames`            images to padded float planes and back
-`systems`           the contract of a network, and images to bitstreams with it
-`codec`             fields and methods that all learned codecs have
-`hyperprior`        CompressAI's hyperprior networks as systems
-`randomised`        seeded random weights with bounded symbols
-`library`           CompressAI, imported without its warnings
-==================  ====================================================================
+`codec` has the fields and methods of all, `systems` a network that codes and images to bitstreams and back, `entropy`
+symbols to strings and back. `library` is CompressAI, imported without its warnings. Modules named ``network`` import
+torch at their top: import them inside functions.
 """

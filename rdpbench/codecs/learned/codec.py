@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from rdpbench.assets.weights import OwnFile, Weights
-from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice
+from rdpbench.assets.weights import Card, OwnFile, Weights
+from rdpbench.codecs.contract import Bitstream, CheckedOptions, Side, option
+from rdpbench.codecs.learned.entropy import load_with_tables
 from rdpbench.codecs.learned.systems import System, decode_images, encode_images
-from rdpbench.codecs.learned.tables import fit
 from rdpbench.errors import CodecError, ConfigError, MissingNeed
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package, package_version
@@ -24,28 +24,27 @@ never mix them."""
 
 
 @dataclass(frozen=True)
-class LearnedCodec(ABC):
+class LearnedCodec(CheckedOptions, ABC):
     """Base of the learned codecs; its fields come before those of the codec, which are given by name."""
 
-    name: ClassVar[str]
-    rate: ClassVar[Rate]
-    heavy: ClassVar[bool] = True
-    uses_device: ClassVar[bool] = True
-    batches: ClassVar[bool] = True
-    preload: ClassVar[tuple[str, ...]] = ("torch", "rdpbench.codecs.learned.library")
+    heavy = True
+    uses_device = True
+    batches = True
+    preload = ("torch", "rdpbench.codecs.learned.library")
     needs: ClassVar[tuple[Need, ...]] = (Package("compressai"),)
-    unkeyed: ClassVar[frozenset[str]] = frozenset({"max_pixels", "checkpoint", "weights_key"})
+    unkeyed = frozenset({"max_pixels", "checkpoint", "weights_key"})
+    entry: ClassVar[str] = ""
+    """Which set of weights in an official file, where it holds several."""
     takes_own: ClassVar[Mapping[str, frozenset[str]]] = {"checkpoint": frozenset()}
-    version: ClassVar[str] = "1"
 
-    weights: str = "official"
+    weights: str = option("official", ("official", "random", "random-full"))
     """``official``; ``random``: the same classes at a tiny width, seeded; ``random-full``: the same at full width."""
     checkpoint: str = ""
     """A file of your own weights in place of the published ones. It is one rate point; where the name of the rate's
     field stands in braces, as in ``elic-{quality}.pt``, there is a file for each rate."""
     weights_key: str = ""
     """Which set of weights in that file, where it holds several, such as ``ema_state_dict``."""
-    portable: bool = False
+    portable: bool = option(False, (False, True))
     """Bitstreams that any machine decodes (`rdpbench.codecs.learned.entropy`), for more time; else ``device-bound``:
     only the kind of device and the library that encoded are sure to decode."""
     device: str = "cpu"
@@ -53,8 +52,7 @@ class LearnedCodec(ABC):
     """Larger images, and bitstreams that state larger ones, are refused."""
 
     def __post_init__(self) -> None:
-        check_choice(self.name, "weights", self.weights, ["official", "random", "random-full"])
-        check_choice(self.name, "portable", self.portable, [False, True])
+        super().__post_init__()
         if isinstance(self.max_pixels, bool) or not isinstance(self.max_pixels, int) or self.max_pixels < 1:
             raise ConfigError(f"{self.name}: max_pixels={self.max_pixels!r} must be a whole number from 1")
         if self.weights_key and not self.checkpoint:
@@ -71,8 +69,20 @@ class LearnedCodec(ABC):
         return () if given and f"{{{cls.rate.field}}}" not in given else None
 
     @abstractmethod
+    def card(self) -> Card:
+        """Of the official checkpoint of this rate point."""
+
     def published(self) -> Weights:
         """The official checkpoint of this rate point."""
+        return Weights(self.card(), self.entry)
+
+    @abstractmethod
+    def make(self) -> System:
+        """Load or seed the network; called once for a process and configuration."""
+
+    def printed(self, strings: Mapping[str, bytes], height: int, width: int) -> Mapping[str, float]:  # noqa: ARG002 - for those that have some
+        """Bits as the system's own publication counts them, by calculator, beyond those of `rdpbench.codecs.legacy`."""
+        return {}
 
     def source(self) -> Weights | OwnFile:
         """Where the weights of this rate point come from, unless they are random."""
@@ -82,19 +92,12 @@ class LearnedCodec(ABC):
         return OwnFile(self.checkpoint.replace(f"{{{field}}}", f"{getattr(self, field):g}"), self.weights_key)
 
     def load(self, network: Any, loaded: Any = None, **options: Any) -> Any:
-        """A network with the weights of this rate point, strictly (`rdpbench.codecs.learned.tables.fit`)."""
+        """A network with the weights of this rate point, strictly (`load_with_tables`)."""
         source = self.source()
         stale = "rebuild" if isinstance(source, OwnFile) else "keep" if source.published else "refuse"
-        fit(network, source.read() if loaded is None else loaded, source.id, key=source.key, stale=stale, **options)
+        loaded = source.read() if loaded is None else loaded
+        load_with_tables(network, loaded, source.id, key=source.key, stale=stale, **options)
         return network
-
-    @abstractmethod
-    def make(self) -> System:
-        """Load or seed the network; called once for a process and configuration."""
-
-    def printed(self, strings: Mapping[str, bytes], height: int, width: int) -> Mapping[str, float]:  # noqa: ARG002 - for those that have some
-        """Bits as the system's own publication counts them, by calculator, beyond those of `rdpbench.codecs.legacy`."""
-        return {}
 
     def weights_kind(self) -> Kind:
         """What the rows of this codec must be marked with."""
@@ -126,29 +129,29 @@ class LearnedCodec(ABC):
 
     def ready(self) -> None:
         """Load the network, if this process has not yet: for whoever times the rest."""
-        self._system()
+        self.system()
+
+    def system(self) -> System:
+        """The network, loaded once for all codec objects of one configuration."""
+        return _loaded(self, self.weights_identity())
 
     def encode(self, image: Image, side: Side) -> Bitstream:
         return self.encode_batch([image], [side])[0]
 
     def encode_batch(self, images: Sequence[Image], sides: Sequence[Side]) -> list[Bitstream]:
         """Encode images of one size together; each bitstream decodes alone."""
-        return self.noted(encode_images(self.name, self._system(), images, sides, self.max_pixels, self.printed))
-
-    def noted(self, bitstreams: list[Bitstream]) -> list[Bitstream]:
-        """Bitstreams that say what was done to the weights when they were loaded, if anything was."""
-        notes = notes_of(self._system())
-        return [replace(one, info={**one.info, "weights": notes}) for one in bitstreams] if notes else bitstreams
+        system = self.system()
+        bitstreams = encode_images(self.name, system, images, sides, self.max_pixels, self.printed)
+        # What was done to the weights when they were loaded is worth reading beside each.
+        notes = notes_of(system)
+        return [replace(stream, info={**stream.info, "weights": notes}) if notes else stream for stream in bitstreams]
 
     def decode(self, data: bytes) -> Image:
         return self.decode_batch([data])[0]
 
     def decode_batch(self, datas: Sequence[bytes]) -> list[Image]:
         """Decode bitstreams of images of one size together; pixels may differ from those decoded alone by 1."""
-        return decode_images(self.name, self._system(), datas, self.max_pixels)
-
-    def _system(self) -> System:
-        return _loaded(self, self.weights_identity())
+        return decode_images(self.name, self.system(), datas, self.max_pixels)
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,6 @@ class Fits(Need):
     codec: LearnedCodec
 
     def missing(self) -> str | None:
-        """None if they do; else why not."""
         try:
             return self.codec.source().missing() or _misfit(self.codec, self.codec.weights_identity())
         except MissingNeed:  # of something beside, such as a text encoder: a need of its own tells
@@ -176,9 +178,9 @@ def _misfit(codec: LearnedCodec, file: str) -> str | None:  # noqa: ARG001 - ano
     return None
 
 
-def notes_of(system: object) -> str:
+def notes_of(system: System) -> str:
     """What was done to a system's weights when they were loaded; empty if they are as in their file."""
-    return "; ".join(getattr(getattr(system, "net", None), "notes", ()))
+    return "; ".join(getattr(system.net, "notes", ()))
 
 
 @lru_cache(maxsize=2)

@@ -41,10 +41,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rdpbench.assets.load import modern
-from rdpbench.assets.weights import Card, Weights
+from rdpbench.assets.weights import Card
 from rdpbench.codecs.contract import Rate
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.systems import System
@@ -66,30 +66,6 @@ FILES = (
 ABOUT = 135_000_000
 """Bytes of 33,792,771 parameters in single precision; sizes of the files are not published."""
 GROUPS = 5
-GAUSSIAN = "gaussian_conditional."
-
-
-def checkpoint(quality: int) -> Weights:
-    """The published checkpoint.
-
-    >>> checkpoint(6).card.file
-    'elic-lambda0.45.pth.tar'
-    """
-    trade_off = LAMBDAS[quality - 1]
-    said = "; the readme's link to it says 0.0016" if trade_off == 0.016 else ""
-    return Weights(
-        Card(
-            id=f"elic/lambda{trade_off:g}",
-            source=f"https://drive.google.com/file/d/{FILES[quality - 1]}/view",
-            revision="as linked by VincentChandelier/ELiC-ReImplemetation at 92a9ece; open it with a browser",
-            file=f"elic-lambda{trade_off:g}.pth.tar",
-            sha256=None,
-            bytes=ABOUT,
-            licence="none stated, neither for the code nor for the weights: all rights reserved",
-            note=f"ELIC, re-implemented, lambda {trade_off:g} (MSE){said}; the size is that of the parameters, "
-            "and the file may hold more; name it as below",
-        )
-    )
 
 
 def renamed(name: str) -> str:
@@ -100,47 +76,56 @@ def renamed(name: str) -> str:
     """
     if name.startswith(("h_a.", "h_s.", "entropy_bottleneck.")):
         return f"latent_codec.hyper.{name}"
-    if found := re.fullmatch(r"cc_transforms\.(\d+)\.(.*)", name):
-        return f"latent_codec.y.channel_context.y{int(found[1]) + 1}.{found[2]}"
-    if found := re.fullmatch(r"(context_prediction|ParamAggregation)\.(\d+)\.(.*)", name):
-        layer = {"ParamAggregation": "entropy_parameters"}.get(found[1], found[1])
-        return f"latent_codec.y.latent_codec.y{found[2]}.{layer}.{found[3]}"
-    return name
+    match = re.fullmatch(r"(cc_transforms|context_prediction|ParamAggregation)\.(\d+)\.(.*)", name)
+    if not match:
+        return name
+    layer, number, rest = match.groups()
+    if layer == "cc_transforms":
+        return f"latent_codec.y.channel_context.y{int(number) + 1}.{rest}"
+    layer = "entropy_parameters" if layer == "ParamAggregation" else layer
+    return f"latent_codec.y.latent_codec.y{number}.{layer}.{rest}"
 
 
 def spread(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a file, those of its one Gaussian model once for each of the network's five."""
-    out: dict[str, Tensor] = {}
+    spread_out: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if modern(name).startswith(GAUSSIAN):
-            out |= {f"latent_codec.y.latent_codec.y{at}.y.{modern(name)}": tensor for at in range(GROUPS)}
-        else:
-            out[name] = tensor
-    return out
+        of_all = modern(name).startswith("gaussian_conditional.")
+        names = [f"latent_codec.y.latent_codec.y{group}.y.{modern(name)}" for group in range(GROUPS)]
+        spread_out |= dict.fromkeys(names if of_all else [name], tensor)
+    return spread_out
 
 
 @dataclass(frozen=True)
 class ELIC(LearnedCodec):
     """elic."""
 
-    name: ClassVar[str] = "elic"
-    rate: ClassVar[Rate] = Rate("quality", 1, 6, points=tuple(range(1, 7)))
+    name = "elic"
+    rate = Rate("quality", 1, 6)
 
     quality: int = 1
     """Place of lambda among `LAMBDAS`."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.rate.check(self.name, self.quality)
-
-    def published(self) -> Weights:
-        return checkpoint(self.quality)
+    def card(self) -> Card:
+        trade_off = LAMBDAS[self.quality - 1]
+        said = "; the readme's link to it says 0.0016" if trade_off == 0.016 else ""
+        return Card(
+            id=f"elic/lambda{trade_off:g}",
+            source=f"https://drive.google.com/file/d/{FILES[self.quality - 1]}/view",
+            revision="as linked by VincentChandelier/ELiC-ReImplemetation at 92a9ece; open it with a browser",
+            file=f"elic-lambda{trade_off:g}.pth.tar",
+            sha256=None,
+            bytes=ABOUT,
+            licence="none stated, neither for the code nor for the weights: all rights reserved",
+            note=f"ELIC, re-implemented, lambda {trade_off:g} (MSE){said}; the size is that of the parameters, "
+            "and the file may hold more; name it as below",
+        )
 
     def make(self) -> System:
-        from rdpbench.codecs.learned.elic_network import TINY, Elic, Layout, network, random_network
+        from rdpbench.codecs.learned.elic_network import TINY, ElicLayout, ElicSystem, network, random_network
 
         if self.weights == "official":
-            net = self.load(network(Layout()), spread=spread, rename=renamed)
+            net = self.load(network(ElicLayout()), spread=spread, rename=renamed)
         else:
-            net = random_network(TINY if self.weights == "random" else Layout(), self.quality)
-        return Elic(net, device=self.device, portable=self.portable)
+            net = random_network(TINY if self.weights == "random" else ElicLayout(), self.quality)
+        return ElicSystem(net, device=self.device, portable=self.portable)

@@ -7,8 +7,8 @@ that `portable` costs little here.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,22 +17,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rdpbench.codecs.contract import Side
-from rdpbench.codecs.learned.entropy import Coder
-from rdpbench.codecs.learned.frames import Frame
+from rdpbench.codecs.learned.entropy import Coder, set_tables, tables_of
 from rdpbench.codecs.learned.library import compressai
-from rdpbench.codecs.learned.systems import last_layer, picture, rescale, seeded
-from rdpbench.codecs.learned.tables import set_tables, tables_of
+from rdpbench.codecs.learned.systems import Frame, System, last_layer, picture, rescale, seeded
 
 
 @dataclass(frozen=True)
-class Layout:
+class ElicLayout:
     """Channels of the transforms (N) and of the latents by group (M in all)."""
 
     width: int = 192
     groups: tuple[int, ...] = (16, 16, 32, 64, 192)
 
 
-TINY = Layout(8, (2, 2, 4, 4, 8))
+TINY = ElicLayout(8, (2, 2, 4, 4, 8))
 
 
 def take(planes: Tensor, parity: int) -> Tensor:
@@ -57,69 +55,44 @@ def put(half: Tensor, parity: int) -> Tensor:
     return planes
 
 
-class Grouped(ABC):
-    """A network that codes so, as a `System`; subclasses say which of its layers does what."""
+class Grouped(System):
+    """A network that codes so; subclasses say which of its layers does what."""
 
     frame = Frame(64, fill="zero", place="corner")
     anchors: int
     """Parity of the half that comes first."""
 
     def __init__(
-        self,
-        net: Any,
-        bottleneck: Any,
-        gaussian: Any,
-        groups: Sequence[int],
-        *,
-        device: str = "cpu",
-        portable: bool = False,
+        self, net: Any, bottleneck: Any, gaussian: Any, groups: Sequence[int], *, device: str, portable: bool
     ) -> None:
-        """Take the module over: it is moved to the device, and with ``portable`` to double precision but for g_s."""
-        self.device, self.portable, self.groups = device, portable, tuple(groups)
-        self.bottleneck, self.gaussian = tables_of(bottleneck), tables_of(gaussian)
-        net = net.eval().requires_grad_(False).to(device)
-        if portable:
-            net.double()
-            net.g_s.float()
-        self.net = net
+        self.groups = tuple(groups)
+        tables = tables_of(bottleneck), tables_of(gaussian)
+        super().__init__(net, *tables, sum(groups), device=device, portable=portable)
 
     def sections(self, height: int, width: int) -> dict[str, int]:
-        """See `System`; z is a quarter of y in both directions."""
-        out = {"z": len(self.bottleneck.rows) * height * width // 4096}
+        sections = {"z": super().sections(height, width)["z"]}
         for number, channels in enumerate(self.groups):
             for half in range(2):
                 name = self.section(number, half)
-                out[name] = out.get(name, 0) + channels * height * width // 512
-        return out
+                sections[name] = sections.get(name, 0) + channels * height * width // 512
+        return sections
 
-    def code(self, coder: Coder, height: int, width: int, latents: Mapping[str, Tensor]) -> Tensor:
-        """See `System`."""
-        shape = (len(self.bottleneck.rows), height // 64, width // 64)
-        hyper = self.hyper(coder.factorized("z", self.bottleneck, shape, latents.get("z")))
-        y, sizes = latents.get("y"), list(self.groups)
+    def code_y(self, coder: Coder, z: Tensor, y: Tensor | None) -> Tensor:
+        hyper, sizes = self.hyper(z), list(self.groups)
         values: Sequence[Tensor | None] = [None] * len(sizes) if y is None else torch.split(y, sizes, 1)
         done: list[Tensor] = []
         for number, group in enumerate(values):
             support = self.support(number, done, hyper)
-            whole: Tensor | None = None
+            halves: list[Tensor] = []
             for half in range(2):
                 parity = (self.anchors + half) % 2
-                local = None if whole is None else take(self.local(number, whole), parity)
-                scales, means = self.parameters(number, local, take(support, parity))
+                local = take(self.local(number, halves[0]), parity) if halves else None
+                scales, means = self.half_parameters(number, local, take(support, parity))
                 here = None if group is None else take(group, parity)
-                found = put(coder.gaussian(self.section(number, half), self.gaussian, scales, means, here), parity)
-                whole = found if whole is None else whole + found
-            assert whole is not None
-            done.append(whole)
+                coded = coder.gaussian(self.section(number, half), self.y, scales, means, here)
+                halves.append(put(coded, parity))
+            done.append(halves[0] + halves[1])
         return torch.cat(done, 1)
-
-    @abstractmethod
-    def analyse(self, planes: Tensor, sides: Sequence[Side]) -> dict[str, Tensor]:
-        """See `System`: y and z."""
-
-    @abstractmethod
-    def synthesise(self, latents: Tensor) -> Tensor:
-        """See `System`."""
 
     @abstractmethod
     def section(self, number: int, half: int) -> str:
@@ -138,31 +111,24 @@ class Grouped(ABC):
         """What a group's anchors tell of the places around them."""
 
     @abstractmethod
-    def parameters(self, number: int, local: Tensor | None, support: Tensor) -> tuple[Tensor, Tensor]:
+    def half_parameters(self, number: int, local: Tensor | None, support: Tensor) -> tuple[Tensor, Tensor]:
         """Scales and means of half a group; for anchors there is nothing local."""
 
 
-class Elic(Grouped):
-    """CompressAI's ``Elic2022Chandelier``: a string for each half of each group; a group sees the first and the last.
-
-    The mask of the local context hides the half that is not coded yet, which is zero there anyway.
-    """
+class ElicSystem(Grouped):
+    """CompressAI's ``Elic2022Chandelier``: each half of a group is a string; a group sees the first and the last."""
 
     anchors = 0
 
     def __init__(self, net: Any, *, device: str = "cpu", portable: bool = False) -> None:
-        """All groups have the same tables."""
         self.contexts = net.latent_codec["y"]
+        # All groups have the same tables.
         models = net.latent_codec["hyper"].entropy_bottleneck, self.contexts["y0"]["y"].gaussian_conditional
         super().__init__(net, *models, net.groups, device=device, portable=portable)
 
     def analyse(self, planes: Tensor, sides: Sequence[Side]) -> dict[str, Tensor]:  # noqa: ARG002 - for those with text
         y = self.net.g_a(planes)
         return {"y": y, "z": self.net.latent_codec["hyper"].h_a(y)}
-
-    def synthesise(self, latents: Tensor) -> Tensor:
-        planes: Tensor = self.net.g_s(latents.float())
-        return planes
 
     def section(self, number: int, half: int) -> str:
         return f"y{number}-{('anchors', 'others')[half]}"
@@ -179,9 +145,10 @@ class Elic(Grouped):
 
     def local(self, number: int, anchors: Tensor) -> Tensor:
         layer = self.contexts[f"y{number}"].context_prediction
+        # The mask hides the half that is not coded yet, which is zero here anyway.
         return functional.conv2d(anchors, layer.weight * layer.mask, layer.bias, padding=2)
 
-    def parameters(self, number: int, local: Tensor | None, support: Tensor) -> tuple[Tensor, Tensor]:
+    def half_parameters(self, number: int, local: Tensor | None, support: Tensor) -> tuple[Tensor, Tensor]:
         if local is None:
             local = support.new_zeros(1, 2 * self.groups[number], *support.shape[2:])
         both = self.contexts[f"y{number}"].entropy_parameters(torch.cat([local, support], 1))
@@ -189,20 +156,20 @@ class Elic(Grouped):
         return scales, means
 
 
-def network(layout: Layout) -> Any:
+def network(layout: ElicLayout) -> Any:
     """CompressAI's module, untrained."""
     return compressai.models.sensetime.Elic2022Chandelier(layout.width, sum(layout.groups), list(layout.groups))
 
 
-def random_network(layout: Layout, quality: int) -> Any:
+def random_network(layout: ElicLayout, quality: int) -> Any:
     """The module with seeded weights and tables; its latents, and with them its rate, grow with the quality."""
     net = seeded(lambda: network(layout)).eval()
     set_tables(net, {})
-    system = Elic(net)
+    system = ElicSystem(net)
     hyper = net.latent_codec["hyper"]
     # Means come before scales.
-    heads = [[(system.contexts[f"y{at}"].entropy_parameters, count)] for at, count in enumerate(layout.groups)]
-    tame(system, quality, net.g_a, (hyper.h_a, hyper.h_s), heads, net.g_s, Side())
+    heads = [[(system.contexts[f"y{group}"].entropy_parameters, count)] for group, count in enumerate(layout.groups)]
+    tame(system, quality, net.g_a, (hyper.h_a, hyper.h_s), heads, Side())
     return net
 
 
@@ -213,11 +180,10 @@ def tame(
     analysis: nn.Module,
     hyper: tuple[nn.Module, nn.Module],
     heads: Sequence[Sequence[tuple[nn.Module, int]]],
-    synthesis: nn.Module,
     side: Side,
     leave_out: tuple[type, ...] = (),
 ) -> None:
-    """Scale the last layers of a random network (`randomised`), so that its symbols are neither zero nor endless.
+    """Scale the last layers of a random network, so that its symbols are neither zero nor endless.
 
     Args:
         system: the network in single precision.
@@ -226,17 +192,20 @@ def tame(
         hyper: the transforms that make z of y, and what is known of y of z.
         heads: for each group the layers that make scales and means, for anchors and others if they differ, each with
             the first channel of the scales.
-        synthesis: its last layer makes pixels.
         side: what the encoder sees.
         leave_out: classes whose layers are not the last of the analysis, beside attention.
     """
     deviation = 2.0 ** (quality - 2)
     planes = picture()
-    skip = (compressai.layers.AttentionBlock, *leave_out)
-    rescale(last_layer(analysis, skip), lambda: system.analyse(planes, [side])["y"], deviation)
-    y = torch.round(system.analyse(planes, [side])["y"])
-    rescale(last_layer(hyper[0]), lambda: system.analyse(planes, [side])["z"], 2)
-    z = torch.round(system.analyse(planes, [side])["z"])
+
+    def latent(name: str) -> Tensor:
+        return system.analyse(planes, [side])[name]
+
+    layer = last_layer(analysis, (compressai.layers.AttentionBlock, *leave_out))
+    rescale(layer, lambda: latent("y"), deviation)
+    y = torch.round(latent("y"))
+    rescale(last_layer(hyper[0]), lambda: latent("z"), 2)
+    z = torch.round(latent("z"))
     rescale(last_layer(hyper[1]), lambda: system.hyper(z), 1)
     params = system.hyper(z)
     done: list[Tensor] = []
@@ -244,10 +213,8 @@ def tame(
         support = system.support(number, done, params)
         for half, (head, first) in enumerate(heads[number]):
             local = system.local(number, group) if half or len(heads[number]) == 1 else None
-            layer: Any = last_layer(head)
-            rescale(layer, lambda: torch.cat(system.parameters(number, local, support)), deviation)  # noqa: B023 - called at once
-            layer.bias[first : first + group.shape[1]] += deviation
+            outputs = torch.cat(system.half_parameters(number, local, support))
+            scales = slice(first, first + group.shape[1])
+            rescale(last_layer(head), lambda: outputs, deviation, deviation, scales)  # noqa: B023 - called at once
         done.append(group)
-    rescale(last_layer(synthesis), lambda: system.synthesise(y), 0.25)
-    pixels: Any = last_layer(synthesis)
-    pixels.bias += 0.5
+    rescale(last_layer(getattr(system.net, system.synthesis)), lambda: system.synthesise(y), 0.25, 0.5)

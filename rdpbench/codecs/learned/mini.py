@@ -17,48 +17,24 @@ on what images and under which licence, and what it is worth: ``docs/mini.md``. 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
-from rdpbench.assets.weights import Card, Weights
-from rdpbench.codecs.contract import Rate, Side, check_choice
+from rdpbench.assets.weights import Card
+from rdpbench.codecs.contract import Rate, option
 from rdpbench.codecs.learned.codec import LearnedCodec
-from rdpbench.codecs.learned.entropy import Coder
-from rdpbench.codecs.learned.frames import Frame
+from rdpbench.codecs.learned.entropy import load_with_tables, set_tables
 from rdpbench.codecs.learned.systems import System
-from rdpbench.codecs.learned.tables import fit, set_tables, tables_of
 from rdpbench.errors import MissingNeed
 from rdpbench.needs import Need
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 FILES = {
     "mse": ("mse.safetensors", 4017176, "6c74fb8c54baca05cb4c6f9fe1c80d8fd3b45b872889f812fc36efaf57dee08e"),
     "ms-ssim": ("ms-ssim.safetensors", 4007960, "e9af692725a06115806547ca2fa6c4afa25534ab3837accccb497cd85ccb5885"),
 }
 """By metric: name, bytes and sha256."""
-
-
-def card(metric: str) -> Card:
-    """What is known about a family's weights.
-
-    >>> card("mse").file
-    'mse.safetensors'
-    """
-    file, size, sha256 = FILES[metric]
-    return Card(
-        id=f"mini/{metric}",
-        source=f"rdpbench/codecs/learned/mini_weights/{file}",
-        revision="1",
-        file=file,
-        sha256=sha256,
-        bytes=size,
-        licence="Apache-2.0; trained on CC0 photographs and synthetic pictures only",
-        note=f"mini trained for {metric}, all qualities; transforms in half precision",
-    )
 
 
 @dataclass(frozen=True)
@@ -76,39 +52,40 @@ class Shipped(Need):
         return None
 
 
-def content(known: Card) -> bytes:
-    """The bytes of a shipped file, checked.
-
-    Raises:
-        MissingNeed: it is absent or has other bytes than its card says.
-    """
-    file = files("rdpbench.codecs.learned") / "mini_weights" / known.file
-    found = file.read_bytes() if file.is_file() else b""
-    sha256 = hashlib.sha256(found).hexdigest()
-    if sha256 != known.sha256:
-        what = f"has sha256 {sha256}, expected {known.sha256}" if found else "is not there"
-        raise MissingNeed(f"weights {known.id!r} are part of the package, but {file} {what}; install rdpbench again")
-    return found
+def content(card: Card) -> bytes:
+    """The bytes of a shipped file, or `MissingNeed` if it is absent or has other bytes than its card says."""
+    file = files("rdpbench.codecs.learned") / "mini_weights" / card.file
+    data = file.read_bytes() if file.is_file() else b""
+    sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 != card.sha256:
+        what = f"has sha256 {sha256}, expected {card.sha256}" if data else "is not there"
+        raise MissingNeed(f"weights {card.id!r} are part of the package, but {file} {what}; install rdpbench again")
+    return data
 
 
 @dataclass(frozen=True)
 class Mini(LearnedCodec):
     """mini, of both families."""
 
-    name: ClassVar[str] = "mini"
-    rate: ClassVar[Rate] = Rate("quality", 1, 6, step=0.1, points=(1, 2, 3, 4, 5, 6))
+    name = "mini"
+    rate = Rate("quality", 1, 6, step=0.1)
 
     quality: float = 3
-    metric: str = "mse"
+    metric: str = option("mse", FILES)
     """What it was trained for: ``mse`` or ``ms-ssim``."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.rate.check(self.name, self.quality)
-        check_choice(self.name, "metric", self.metric, list(FILES))
-
-    def published(self) -> Weights:
-        return Weights(card(self.metric))
+    def card(self) -> Card:
+        file, size, sha256 = FILES[self.metric]
+        return Card(
+            id=f"mini/{self.metric}",
+            source=f"rdpbench/codecs/learned/mini_weights/{file}",
+            revision="1",
+            file=file,
+            sha256=sha256,
+            bytes=size,
+            licence="Apache-2.0; trained on CC0 photographs and synthetic pictures only",
+            note=f"mini trained for {self.metric}, all qualities; transforms in half precision",
+        )
 
     @classmethod
     def own_rates(cls, options: Mapping[str, Any]) -> tuple[float, ...] | None:  # noqa: ARG003 - any file serves all
@@ -116,67 +93,27 @@ class Mini(LearnedCodec):
 
     def weight_needs(self) -> tuple[Need, ...]:
         shipped = self.weights == "official" and not self.checkpoint
-        return (Shipped(card(self.metric)),) if shipped else super().weight_needs()
+        return (Shipped(self.card()),) if shipped else super().weight_needs()
 
     def make(self) -> System:
-        from rdpbench.codecs.learned.mini_network import TINY, Widths, random_network
-        from rdpbench.codecs.learned.mini_network import Mini as Network
+        from rdpbench.codecs.learned.mini_network import TINY, Gained, MiniNetwork, MiniWidths, random_network
 
         if self.weights == "official":
-            net = self.load(Network()) if self.checkpoint else trained(self.metric)
+            net = self.load(MiniNetwork()) if self.checkpoint else trained(self.card())
         else:
-            net = random_network(TINY if self.weights == "random" else Widths())
+            net = random_network(TINY if self.weights == "random" else MiniWidths())
             set_tables(net, {})
         return Gained(net, self.quality, device=self.device, portable=self.portable)
 
 
-def trained(metric: str) -> Any:
+def trained(card: Card) -> Any:
     """The module with the shipped weights, in single precision."""
     from safetensors.torch import load
 
-    from rdpbench.codecs.learned.mini_network import Mini as Network
+    from rdpbench.codecs.learned.mini_network import MiniNetwork
 
-    net = Network()
-    known = card(metric)
-    tensors = load(content(known))
-    fit(net, {name: one.float() if one.is_floating_point() else one for name, one in tensors.items()}, known.id)
+    net = MiniNetwork()
+    tensors = load(content(card)).items()
+    single = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors}
+    load_with_tables(net, single, card.id)
     return net
-
-
-class Gained:
-    """The network at one quality, ready to code (`System`)."""
-
-    frame = Frame(64, fill="replicate", place="corner")
-
-    def __init__(self, net: Any, quality: float, *, device: str = "cpu", portable: bool = False) -> None:
-        """Take the module over: it is moved to the device, and with ``portable`` to double precision but for g_s."""
-        import torch
-
-        self.device, self.portable = device, portable
-        self.z, self.y = tables_of(net.entropy_bottleneck), tables_of(net.gaussian_conditional)
-        self.net = net.eval().requires_grad_(False).to(device)
-        if portable:
-            self.net.double()
-            self.net.g_s.float()
-        self.quality = torch.tensor([quality], dtype=torch.float64, device=device)
-
-    def sections(self, height: int, width: int) -> dict[str, int]:
-        """See `System`."""
-        widths = self.net.widths
-        return {"z": widths.z * height * width // 4096, "y": widths.latents * height * width // 256}
-
-    def analyse(self, planes: Tensor, sides: Sequence[Side]) -> dict[str, Tensor]:  # noqa: ARG002 - for those with text
-        """See `System`."""
-        y, z = self.net.analyse(planes, self.quality.expand(len(planes)))
-        return {"y": y, "z": z}
-
-    def code(self, coder: Coder, height: int, width: int, latents: Mapping[str, Tensor]) -> Tensor:
-        """See `System`."""
-        z = coder.factorized("z", self.z, (self.net.widths.z, height // 64, width // 64), latents.get("z"))
-        scales, means = self.net.parameters_of(z)
-        return coder.gaussian("y", self.y, scales, means, latents.get("y"))
-
-    def synthesise(self, latents: Tensor) -> Tensor:
-        """See `System`."""
-        planes: Tensor = self.net.synthesise(latents.float(), self.quality.expand(len(latents)))
-        return planes

@@ -16,14 +16,17 @@ inverse  the same for what it is multiplied by after
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rdpbench.codecs.contract import Side
+from rdpbench.codecs.learned.entropy import tables_of
 from rdpbench.codecs.learned.library import compressai
-from rdpbench.codecs.learned.systems import last_layer, picture, rescale, seeded
+from rdpbench.codecs.learned.systems import Frame, System, last_layer, picture, rescale, seeded
 
 LARGEST = 6.0
 """Scales are at most ``exp`` of this, 403: the highest of the tables is 256."""
@@ -31,7 +34,7 @@ EPSILON = 1e-3
 
 
 @dataclass(frozen=True)
-class Widths:
+class MiniWidths:
     """Channels at a quarter, an eighth and a sixteenth of the sides, inside the hyperprior, and of z; rates."""
 
     quarter: int = 96
@@ -42,31 +45,29 @@ class Widths:
     rates: int = 6
 
 
-TINY = Widths(8, 8, 12, 8, 6)
+TINY = MiniWidths(8, 8, 12, 8, 6)
 
 
 class Normaliser(nn.Module):
     """Divisive normalisation of magnitudes, ``x / (beta + gamma |x|)`` (Johnston et al. 2019), or its inverse."""
 
     def __init__(self, channels: int, *, inverse: bool = False) -> None:
-        """Begin as nearly the identity; parameters are square roots, so that beta and gamma stay positive."""
         super().__init__()
         self.inverse = inverse
+        # Nearly the identity; parameters are square roots, so that beta and gamma stay positive.
         self.beta = nn.Parameter(torch.ones(channels))
         self.gamma = nn.Parameter(0.03 * torch.ones(channels, channels) + 0.3 * torch.eye(channels))
 
     def forward(self, features: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the same shape."""
         gamma = self.gamma.square()[:, :, None, None]
         norm = nn.functional.conv2d(features.abs(), gamma, self.beta.square() + EPSILON)
         return features * norm if self.inverse else features / norm
 
 
-class Residual(nn.Module):
+class NarrowResidual(nn.Module):
     """A residual block, half as wide inside."""
 
     def __init__(self, channels: int) -> None:
-        """Take the number of channels outside."""
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(channels, channels // 2, 1),
@@ -77,16 +78,14 @@ class Residual(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the same shape."""
         out: Tensor = features + self.body(features)
         return out
 
 
-class Mini(nn.Module):
+class MiniNetwork(nn.Module):
     """The four transforms, the gains and CompressAI's two entropy models."""
 
-    def __init__(self, widths: Widths = Widths()) -> None:
-        """Untrained; gains are set for rates about a factor of 1.5 apart."""
+    def __init__(self, widths: MiniWidths = MiniWidths()) -> None:
         super().__init__()
         a, b, m, h, z = widths.quarter, widths.eighth, widths.latents, widths.hyper, widths.z
         self.widths = widths
@@ -95,16 +94,16 @@ class Mini(nn.Module):
             nn.Conv2d(48, a, 3, padding=1),
             Normaliser(a),
             nn.Conv2d(a, b, 4, stride=2, padding=1),
-            Residual(b),
+            NarrowResidual(b),
             Normaliser(b),
-            Residual(b),
+            NarrowResidual(b),
             nn.Conv2d(b, m, 4, stride=2, padding=1),
         )
         self.g_s = nn.Sequential(
             nn.ConvTranspose2d(m, b, 4, stride=2, padding=1),
-            Residual(b),
+            NarrowResidual(b),
             Normaliser(b, inverse=True),
-            Residual(b),
+            NarrowResidual(b),
             nn.ConvTranspose2d(b, a, 4, stride=2, padding=1),
             Normaliser(a, inverse=True),
             nn.Conv2d(a, 48, 3, padding=1),
@@ -124,6 +123,7 @@ class Mini(nn.Module):
             nn.LeakyReLU(0.1),
             nn.Conv2d(h, 2 * m, 1),
         )
+        # Gains for rates about a factor of 1.5 apart.
         steps = 0.4 * (torch.arange(widths.rates) - (widths.rates - 1) / 2) + math.log(8)
         self.gain = nn.Parameter(steps[:, None].repeat(1, m))
         self.inverse = nn.Parameter(-steps[:, None].repeat(1, m))
@@ -159,9 +159,9 @@ def between(logarithms: Tensor, quality: Tensor) -> Tensor:
     return mixed.exp()[:, :, None, None]
 
 
-def random_network(widths: Widths) -> Any:
+def random_network(widths: MiniWidths) -> Any:
     """The module with seeded weights; its rate grows with the quality through the gains."""
-    net = seeded(lambda: Mini(widths)).eval()
+    net = seeded(lambda: MiniNetwork(widths)).eval()
     middle = torch.tensor([3.0])
     with torch.no_grad():
         planes = picture()
@@ -170,3 +170,26 @@ def random_network(widths: Widths) -> Any:
         rescale(last_layer(net.h_a), lambda: net.h_a(y), 2)
         rescale(last_layer(net.g_s), lambda: net.synthesise(torch.round(y), middle), 0.25)
     return net
+
+
+class Gained(System):
+    """The network at one quality, ready to code."""
+
+    frame = Frame(64, fill="replicate", place="corner")
+
+    def __init__(self, net: MiniNetwork, quality: float, *, device: str = "cpu", portable: bool = False) -> None:
+        tables = tables_of(net.entropy_bottleneck), tables_of(net.gaussian_conditional)
+        super().__init__(net, *tables, net.widths.latents, device=device, portable=portable)
+        self.quality = torch.tensor([quality], dtype=torch.float64, device=device)
+
+    def analyse(self, planes: Tensor, sides: Sequence[Side]) -> dict[str, Tensor]:  # noqa: ARG002 - for those with text
+        y, z = self.net.analyse(planes, self.quality.expand(len(planes)))
+        return {"y": y, "z": z}
+
+    def parameters(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        scales_and_means: tuple[Tensor, Tensor] = self.net.parameters_of(z)
+        return scales_and_means
+
+    def synthesise(self, latents: Tensor) -> Tensor:
+        planes: Tensor = self.net.synthesise(latents.float(), self.quality.expand(len(latents)))
+        return planes

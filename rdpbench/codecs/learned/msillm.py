@@ -34,14 +34,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
-from rdpbench.assets.weights import Card, Weights
+from rdpbench.assets.weights import Card
 from rdpbench.codecs import legacy
 from rdpbench.codecs.contract import Rate
 from rdpbench.codecs.learned.codec import LearnedCodec
+from rdpbench.codecs.learned.entropy import set_tables
 from rdpbench.codecs.learned.systems import System
-from rdpbench.codecs.learned.tables import set_tables
 
 ROOT = "https://dl.fbaipublicfiles.com/NeuralCompression/2023-muckley-msillm"
 TARGETS = {-1: "0.00218", 0: "0.00438", 1: "0.035", 2: "0.07", 3: "0.14", 4: "0.3", 5: "0.45", 6: "0.9"}
@@ -73,16 +73,21 @@ def pickled(y: bytes, z: bytes, size: tuple[int, int], padded: tuple[int, int]) 
     return own + 8 * (len(OFFICIAL_MODULE) - len(HyperpriorCompressedOutput.__module__))
 
 
-def checkpoint(family: str, quality: int) -> Weights:
-    """The published checkpoint of ``msillm`` or ``noganms``.
+@dataclass(frozen=True)
+class MSILLM(LearnedCodec):
+    """MS-ILLM: fine-tuned against a discriminator of local labels."""
 
-    >>> checkpoint("msillm", 6).card.bytes
-    726000000
-    """
-    file = f"{family}_target_{TARGETS[quality]}bpp.ckpt"
-    hub = f"{family}_quality_{quality if quality > 0 else f'vlo{quality + 2}'}"
-    return Weights(
-        Card(
+    name = "msillm"
+    rate = Rate("quality", -1, 6)
+    family = "msillm"
+    """What the official names begin with."""
+
+    quality: int = 1
+
+    def card(self) -> Card:
+        file = f"{self.family}_target_{TARGETS[self.quality]}bpp.ckpt"
+        hub = f"{self.family}_quality_{self.quality if self.quality > 0 else f'vlo{self.quality + 2}'}"
+        return Card(
             id=f"msillm/{hub}",
             source=f"{ROOT}/{file}",
             revision="2023-muckley-msillm",
@@ -90,39 +95,19 @@ def checkpoint(family: str, quality: int) -> Weights:
             sha256=None,
             bytes=ABOUT,
             licence="CC-BY-NC 4.0 (the code is MIT)",
-            note=f"{hub} of torch.hub, trained for {TARGETS[quality]} bpp; the size is rounded; "
+            note=f"{hub} of torch.hub, trained for {TARGETS[self.quality]} bpp; the size is rounded; "
             "the server is said to deny access now and then (NeuralCompression, issue 245)",
         )
-    )
-
-
-@dataclass(frozen=True)
-class MSILLM(LearnedCodec):
-    """MS-ILLM: fine-tuned against a discriminator of local labels."""
-
-    name: ClassVar[str] = "msillm"
-    rate: ClassVar[Rate] = Rate("quality", -1, 6, points=tuple(range(-1, 7)))
-    family: ClassVar[str] = "msillm"
-    """What the official names begin with."""
-
-    quality: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.rate.check(self.name, self.quality)
-
-    def published(self) -> Weights:
-        return checkpoint(self.family, self.quality)
 
     def make(self) -> System:
-        from rdpbench.codecs.learned.msillm_network import FULL, TINY, Autoencoder, MeanScale, random_network
+        from rdpbench.codecs.learned.msillm_network import FULL, TINY, MsillmNetwork, MsillmSystem, random_network
 
         if self.weights == "official":
-            net = self.load(Autoencoder(FULL))
+            net = self.load(MsillmNetwork(FULL))
         else:
             net = random_network(TINY if self.weights == "random" else FULL, self.quality)
             set_tables(net, {})
-        return MeanScale(net, device=self.device, portable=self.portable)
+        return MsillmSystem(net, device=self.device, portable=self.portable)
 
     def printed(self, strings: Mapping[str, bytes], height: int, width: int) -> Mapping[str, float]:
         size = (height, width)
@@ -135,6 +120,6 @@ class MSILLM(LearnedCodec):
 class NoGAN(MSILLM):
     """The same network, trained for MSE and LPIPS only: where MS-ILLM's fine-tuning began."""
 
-    name: ClassVar[str] = "msillm-nogan"
-    rate: ClassVar[Rate] = Rate("quality", 1, 6, points=tuple(range(1, 7)))
-    family: ClassVar[str] = "noganms"
+    name = "msillm-nogan"
+    rate = Rate("quality", 1, 6)
+    family = "noganms"

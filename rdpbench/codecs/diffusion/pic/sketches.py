@@ -32,9 +32,8 @@ from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import Card, Weights
 from rdpbench.codecs.contract import Codec, Side
 from rdpbench.codecs.diffusion import models
-from rdpbench.codecs.learned.entropy import Reader, Writer
-from rdpbench.codecs.learned.hyperprior import Hyperprior, network, random_network
-from rdpbench.codecs.learned.tables import fit, set_tables
+from rdpbench.codecs.learned.entropy import Reader, Writer, load_with_tables, set_tables
+from rdpbench.codecs.learned.zoo import Hyperprior, network, random_network
 from rdpbench.errors import BitstreamError, CodecError
 from rdpbench.image import Image, check_image
 from rdpbench.networks.precision import one_thread
@@ -143,7 +142,7 @@ def learned(trade_off: float, weights: str, portable: bool, device: str) -> Lear
 def _learned(trade_off: float, weights: str, portable: bool, device: str, file: str) -> Learned:  # noqa: ARG001 - as elsewhere
     if weights == "official":
         net, what = one_channel(network("cheng2020-attn", (192,))), checkpoint(trade_off)
-        fit(net, what.read(), what.id, stale="keep")
+        load_with_tables(net, what.read(), what.id, stale="keep")
     else:
         channels, quality = (12,) if weights == "random" else (192,), round(10 * trade_off) - 4
         net = one_channel(random_network("cheng2020-attn", channels, quality))

@@ -27,20 +27,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
-from rdpbench.assets import weights
 from rdpbench.assets.hashes import content_sha256
 from rdpbench.assets.weights import Card, Weights
 from rdpbench.codecs.classical.inprocess import pillow_decode, pillow_encode
 from rdpbench.codecs.classical.program import Argument, In, Out, ProgramCodec, Ran, require, run_program
 from rdpbench.codecs.container import read_varint
-from rdpbench.codecs.contract import FLOAT_LIBRARIES, Bitstream, Rate, Side
+from rdpbench.codecs.contract import FLOAT_LIBRARIES, Bitstream, Side
 from rdpbench.codecs.learned.codec import Kind
-from rdpbench.codecs.learned.frames import size_of
-from rdpbench.codecs.learned.hific.codec import TARGETS
+from rdpbench.codecs.learned.hific import TARGETS
+from rdpbench.codecs.learned.systems import size_of
 from rdpbench.codecs.legacy import nominal
-from rdpbench.errors import BitstreamError, MissingNeed
+from rdpbench.errors import BitstreamError
 from rdpbench.image import Image
 from rdpbench.needs import Binary, Need
 
@@ -74,11 +72,11 @@ def metagraph(model: str) -> Weights:
 class HiFiCTensorFlow(ProgramCodec):
     """HiFiC's official models."""
 
-    name: ClassVar[str] = "hific-tfci"
-    rate: ClassVar[Rate] = TARGETS
-    heavy: ClassVar[bool] = True
-    needs: ClassVar[tuple[Need, ...]] = (PROGRAM,)
-    depends_on_cpu: ClassVar[tuple[str, ...]] = FLOAT_LIBRARIES
+    name = "hific-tfci"
+    rate = TARGETS
+    heavy = True
+    needs = (PROGRAM,)
+    depends_on_cpu = FLOAT_LIBRARIES
 
     target: float = 0.14
     """Bits per pixel asked for in training: 0.14, 0.3 or 0.45."""
@@ -114,10 +112,7 @@ class HiFiCTensorFlow(ProgramCodec):
         return pillow_decode("hific-tfci", "PNG", ran.outputs["out.png"])
 
     def _tfci(self, arguments: list[Argument]) -> Ran:
-        need = metagraph(self.model)
-        if text := need.missing():
-            raise MissingNeed(text)
-        folder = str(weights.resolve(need.card).parent)
+        folder = str(metagraph(self.model).path.parent)
         ran = run_program(require(PROGRAM), ["--metagraph_cache", folder, *arguments], self.timeout_s)
         return Ran(ran.command.replace(folder, "metagraphs"), ran.outputs, ran.stdout, ran.stderr)
 
@@ -129,34 +124,27 @@ def check_model(data: bytes, expected: str) -> None:
 
     >>> check_model(bytes.fromhex("0a130a110a024d44120b0a090a0768696669632d78"), "hific-x")
     """
-    names = []
-    for features in _fields(data, 1):
-        for entry in _fields(features, 1):
-            if [bytes(key) for key in _fields(entry, 1)] == [b"MD"]:
-                names += [
-                    bytes(value)
-                    for feature in _fields(entry, 2)
-                    for values in _fields(feature, 1)
-                    for value in _fields(values, 1)
-                ]
+    features = [feature for group in _fields(data, 1) for feature in _fields(group, 1)]
+    models = [value for feature in features if list(_fields(feature, 1)) == [b"MD"] for value in _fields(feature, 2)]
+    names = [name for lists in models for values in _fields(lists, 1) for name in _fields(values, 1)]
     if names != [expected.encode()]:
         raise BitstreamError(f"not a tfci bitstream of {expected!r}: it names {names or 'no model'}")
 
 
 def _fields(message: bytes, number: int) -> Iterator[bytes]:
     """The values of a length-delimited field of a protobuf message; all fields are walked, so damage is found."""
-    at = 0
-    while at < len(message):
-        tag, at = read_varint(message, at)
+    offset = 0
+    while offset < len(message):
+        tag, offset = read_varint(message, offset)
         kind = tag & 7
         if kind == 0:
-            _, at = read_varint(message, at)
+            _, offset = read_varint(message, offset)
             continue
         if kind not in (1, 2, 5):
             raise BitstreamError(f"not a tfci bitstream: field of wire type {kind}")
-        length, at = read_varint(message, at) if kind == 2 else ({1: 8, 5: 4}[kind], at)
-        if at + length > len(message):
+        length, offset = read_varint(message, offset) if kind == 2 else ({1: 8, 5: 4}[kind], offset)
+        if offset + length > len(message):
             raise BitstreamError(f"not a tfci bitstream: a field of {length} bytes ends after the file")
         if kind == 2 and tag >> 3 == number:
-            yield message[at : at + length]
-        at += length
+            yield message[offset : offset + length]
+        offset += length

@@ -2,36 +2,27 @@
 
 Written from the paper and the layout of the published checkpoints. What these leave open was looked up in the authors'
 code: which half of the channels goes where, the order of queries, keys and values, what a window sees across the edge.
-Convolutional blocks, divisive normalisation and entropy models are CompressAI's classes. This module imports torch, and
-is imported where a network is made.
-
-LIC-TCM's network as a system: what is coded in which order, with real weights or random ones.
-
-Imports torch; imported where a system is made.
+Convolutional blocks, divisive normalisation and entropy models are CompressAI's classes.
 """
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rdpbench.codecs.contract import Side
-from rdpbench.codecs.learned.entropy import Coder
-from rdpbench.codecs.learned.frames import Frame
+from rdpbench.codecs.learned.entropy import Coder, Writer, tables_of
 from rdpbench.codecs.learned.library import compressai
-from rdpbench.codecs.learned.systems import last_layer, picture, rescale, seeded
-from rdpbench.codecs.learned.tables import tables_of
+from rdpbench.codecs.learned.systems import Frame, System, last_layer, picture, rescale, seeded
 
 
 @dataclass(frozen=True)
-class Layout:
+class TcmLayout:
     """Channel counts; the defaults are the published ones."""
 
     width: int
@@ -90,12 +81,12 @@ class WindowAttention(nn.Module):
         query, key, value = split.permute(5, 1, 0, 3, 6, 2, 4, 7).reshape(
             3, rows * batch, columns * self.heads, side * side, channels // self.heads
         )
-        found = []
+        attended = []
         for start, stop, mask in self._masks(rows, columns, batch):
             parts = (query[start:stop], key[start:stop], value[start:stop])
             added = mask.flatten(0, 1).expand(stop - start, -1, -1, -1)
-            found.append(functional.scaled_dot_product_attention(*parts, attn_mask=added))
-        joined = torch.cat(found).view(rows, batch, columns, self.heads, side, side, -1)
+            attended.append(functional.scaled_dot_product_attention(*parts, attn_mask=added))
+        joined = torch.cat(attended).view(rows, batch, columns, self.heads, side, side, -1)
         out: Tensor = self.linear(joined.permute(1, 0, 4, 2, 5, 3, 6).reshape(planes.shape))
         return out.roll((half, half), (1, 2)) if self.shifted else out
 
@@ -150,7 +141,7 @@ class MixedBlock(nn.Module):
 class SqueezedAttention(nn.Module):
     """SWAtten: fewer channels, convolutions weighted by a mask from two transformer blocks, and all channels again."""
 
-    def __init__(self, channels: int, layout: Layout) -> None:
+    def __init__(self, channels: int, layout: TcmLayout) -> None:
         super().__init__()
         inner = layout.attention
         self.in_conv, self.out_conv = nn.Conv2d(channels, inner, 1), nn.Conv2d(inner, channels, 1)
@@ -166,10 +157,10 @@ class SqueezedAttention(nn.Module):
         return out
 
 
-class Network(nn.Module):
+class TcmNetwork(nn.Module):
     """All parts under the names of the published checkpoints."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: TcmLayout) -> None:
         super().__init__()
         self.layout = layout
         layers = compressai.layers
@@ -233,13 +224,13 @@ def _predictor(channels: int, out: int, hidden: tuple[int, int]) -> nn.Sequentia
     )
 
 
-TINY = Layout(8, 20, 8, 5, (4, 8, 8, 8, 8, 4), 4, 8, 4, (12, 8))
+TINY = TcmLayout(8, 20, 8, 5, (4, 8, 8, 8, 8, 4), 4, 8, 4, (12, 8))
 """The same network, narrow enough for tests."""
 
 
-def random_network(layout: Layout, quality: int) -> Network:
+def random_network(layout: TcmLayout, quality: int) -> TcmNetwork:
     """The network with seeded weights; its latents, and with them its rate, grow with the quality."""
-    net = seeded(lambda: Network(layout)).eval()
+    net = seeded(lambda: TcmNetwork(layout)).eval()
     deviation = 2.0 ** (quality / 2 - 1)
     with torch.no_grad():
         planes = picture()
@@ -257,76 +248,50 @@ def random_network(layout: Layout, quality: int) -> Network:
             supports = {}
             for side, hyper in hypers.items():
                 supports[side] = getattr(net, f"atten_{side}")[number](torch.cat([hyper, *done[:number]], 1))
-                _rescale(getattr(net, f"cc_{side}_transforms")[number], supports[side], deviation / 2)
-            net.cc_scale_transforms[number][-1].bias += deviation  # type: ignore[index]
+                shift = deviation if side == "scale" else 0
+                _rescale(getattr(net, f"cc_{side}_transforms")[number], supports[side], deviation / 2, shift)
             _rescale(net.lrp_transforms[number], torch.cat([supports["mean"], done[number]], 1), 0.5)
-        _rescale(net.g_s, torch.round(y), 0.25)
-        pixels: Any = last_layer(net.g_s)
-        pixels.bias += 0.5
+        _rescale(net.g_s, torch.round(y), 0.25, 0.5)
     return net
 
 
-def _rescale(transform: nn.Module, given: Tensor, target: float) -> None:
-    rescale(last_layer(transform), lambda: transform(given), target)
+def _rescale(transform: nn.Module, given: Tensor, target: float, shift: float = 0) -> None:
+    rescale(last_layer(transform), lambda: transform(given), target, shift)
 
 
-class Mixture:
-    """The network, ready to code (`rdpbench.codecs.learned.systems.System`)."""
+class TcmSystem(System):
+    """The network, ready to code."""
 
     frame = Frame(128)
 
-    def __init__(self, net: Network, *, device: str = "cpu", portable: bool = False) -> None:
-        """Take the module over: it is moved to the device, and with ``portable`` to double precision but for g_s."""
-        self.device, self.portable, self.layout = device, portable, net.layout
-        self.bottleneck, self.gaussian = tables_of(net.entropy_bottleneck), tables_of(net.gaussian_conditional)
-        net = net.eval().requires_grad_(False).to(device)
-        if portable:
-            net.double()
-            net.g_s.float()
-        self.net = net
-        self.estimates: list[float] | None = None
-
-    def estimating(self) -> Mixture:
-        """The same network, with a list of its own that gets the estimated bits of each image it encodes."""
-        other = copy.copy(self)
-        other.estimates = []
-        return other
-
-    def sections(self, height: int, width: int) -> dict[str, int]:
-        """See `System`; z is a quarter of y in both directions, all slices of y are in one string."""
-        return {"z": self.layout.hyper * height * width // 4096, "y": self.layout.latent * height * width // 256}
+    def __init__(self, net: TcmNetwork, *, device: str = "cpu", portable: bool = False) -> None:
+        tables = tables_of(net.entropy_bottleneck), tables_of(net.gaussian_conditional)
+        super().__init__(net, *tables, net.layout.latent, device=device, portable=portable)
 
     def analyse(self, planes: Tensor, sides: Sequence[Side]) -> dict[str, Tensor]:  # noqa: ARG002 - for those with text
-        """See `System`."""
         y = self.net.g_a(planes)
         return {"y": y, "z": self.net.h_a(y)}
 
-    def code(self, coder: Coder, height: int, width: int, latents: Mapping[str, Tensor]) -> Tensor:
-        """See `System`: z, then y in slices of channels, each predicted from z and the slices before."""
-        net, count = self.net, self.layout.slices
-        z = coder.factorized("z", self.bottleneck, (self.layout.hyper, height // 64, width // 64), latents.get("z"))
+    def code_y(self, coder: Coder, z: Tensor, y: Tensor | None) -> Tensor:
+        """In slices of channels, each predicted from z and the slices before; all are in one string."""
+        net, count = self.net, self.net.layout.slices
         hyper_means, hyper_scales = net.h_mean_s(z), net.h_scale_s(z)
-        slices = latents["y"].chunk(count, 1) if latents else [None] * count
-        bits = 0.0 if self.estimates is None else _bits(net.entropy_bottleneck(z))
+        slices = [None] * count if y is None else y.chunk(count, 1)
+        estimates = isinstance(coder, Writer)
+        bits = _bits(net.entropy_bottleneck(z)) if estimates else 0.0
         done: list[Tensor] = []
         for number, given in enumerate(slices):
             support = net.atten_mean[number](torch.cat([hyper_means, *done], 1))
             means = net.cc_mean_transforms[number](support)
             scales = net.atten_scale[number](torch.cat([hyper_scales, *done], 1))
             scales = net.cc_scale_transforms[number](scales)
-            quantised = coder.gaussian("y", self.gaussian, scales, means, given)
-            if self.estimates is not None:
+            quantised = coder.gaussian("y", self.y, scales, means, given)
+            if estimates:
                 bits += _bits(net.gaussian_conditional(quantised, scales, means))
             residual = 0.5 * torch.tanh(net.lrp_transforms[number](torch.cat([support, quantised], 1)))
             done.append(quantised + coder.exact(residual))
-        if self.estimates is not None:
-            self.estimates.append(bits)
+        coder.estimated = bits if estimates else None
         return torch.cat(done, 1)
-
-    def synthesise(self, latents: Tensor) -> Tensor:
-        """See `System`."""
-        planes: Tensor = self.net.g_s(latents.float())
-        return planes
 
 
 def _bits(modelled: tuple[Tensor, Tensor]) -> float:

@@ -9,25 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rdpbench.assets.weights import Weights, read_tensors, require, resolve
 from rdpbench.codecs.contract import Side
 from rdpbench.codecs.learned.elic_network import Grouped, tame
+from rdpbench.codecs.learned.entropy import set_tables
 from rdpbench.codecs.learned.library import compressai
 from rdpbench.codecs.learned.systems import seeded
-from rdpbench.codecs.learned.tables import set_tables
-from rdpbench.codecs.learned.taco.codec import Reader
-from rdpbench.errors import CodecError
+from rdpbench.errors import CodecError, MetricError
+from rdpbench.networks.clip import B32, SHAPES, TOKENS, build_clip, configuration, read_tokens
+from rdpbench.networks.precision import one_thread
 
 HEADS = 8
 
 
 @dataclass(frozen=True)
-class Layout:
+class TacoLayout:
     """Channels of the transforms (N), of the latents by group (M in all), of the text, and between context layers."""
 
     width: int = 192
@@ -41,10 +44,10 @@ class Layout:
         return sum(self.groups)
 
 
-TINY = Layout(8, (2, 2, 4, 4, 8), 32, (8, 8))
+TINY = TacoLayout(8, (2, 2, 4, 4, 8), 32, (8, 8))
 
 
-class Residual(nn.Module):
+class ResidualBottleneck(nn.Module):
     """Residual bottleneck (He et al. 2016): 1 x 1, 3 x 3 and 1 x 1 with half the channels between."""
 
     def __init__(self, channels: int) -> None:
@@ -72,8 +75,8 @@ class Injector(nn.Module):
         """``(B, C, H, W)`` and ``(B, T, D)``."""
         places = self.image_norm(planes.flatten(2).transpose(1, 2))
         tokens = self.text_norm(self.text_feature_dim_proj(text))
-        found, _ = self.cross_attn(places, tokens, tokens, need_weights=False)
-        injected: Tensor = places + self.gamma * found
+        attended, _ = self.cross_attn(places, tokens, tokens, need_weights=False)
+        injected: Tensor = places + self.gamma * attended
         return injected.transpose(1, 2).reshape(planes.shape)
 
 
@@ -90,14 +93,14 @@ class Extractor(nn.Module):
         """``(B, C, H, W)`` and ``(B, T, D)``."""
         places = self.image_norm(self.image_feature_dim_proj(planes.flatten(2).transpose(1, 2)))
         tokens: Tensor = self.text_norm(text)
-        found: Tensor = self.cross_attn(tokens, places, places, need_weights=False)[0]
-        return tokens + found
+        attended: Tensor = self.cross_attn(tokens, places, places, need_weights=False)[0]
+        return tokens + attended
 
 
-class Network(nn.Module):
-    """The whole of it; `Taco` codes with it."""
+class TacoNetwork(nn.Module):
+    """The whole of it; `TacoSystem` codes with it."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: TacoLayout) -> None:
         super().__init__()
         n, m = layout.width, layout.latents
         attention = compressai.layers.AttentionBlock
@@ -138,12 +141,12 @@ class Network(nn.Module):
         return planes
 
 
-class Taco(Grouped):
-    """TACO as a `System`: one string for y, each group predicted from all before."""
+class TacoSystem(Grouped):
+    """TACO, ready to code: one string for y, each group predicted from all before."""
 
     anchors = 1
 
-    def __init__(self, net: Network, reader: Reader, *, device: str = "cpu", portable: bool = False) -> None:
+    def __init__(self, net: TacoNetwork, reader: CaptionReader, *, device: str = "cpu", portable: bool = False) -> None:
         models = net.entropy_bottleneck, net.gaussian_conditional
         super().__init__(net, *models, net.groups, device=device, portable=portable)
         self.reader = reader
@@ -176,7 +179,7 @@ class Taco(Grouped):
         context: Tensor = self.net.local_context[number](anchors)
         return context
 
-    def parameters(self, number: int, local: Tensor | None, support: Tensor) -> tuple[Tensor, Tensor]:
+    def half_parameters(self, number: int, local: Tensor | None, support: Tensor) -> tuple[Tensor, Tensor]:
         if local is None:
             both = _layer(self.net.entropy_parameters_anchor[number], "fusion")(support)
         else:
@@ -186,19 +189,18 @@ class Taco(Grouped):
         return scales, means
 
 
-def random_network(layout: Layout, quality: int, reader: Reader) -> Network:
+def random_network(layout: TacoLayout, quality: int, reader: CaptionReader) -> TacoNetwork:
     """The module with seeded weights and tables; its rate grows with the quality, and captions matter."""
-    net = seeded(lambda: Network(layout)).eval()
+    net = seeded(lambda: TacoNetwork(layout)).eval()
     for layer in net.modules():
         if isinstance(layer, Injector):
             nn.init.ones_(layer.gamma)
     set_tables(net, {})
-    system = Taco(net, reader)
     ends = zip(net.entropy_parameters_anchor, net.entropy_parameters_nonanchor, strict=True)
-    heads = [[(one, 0), (other, 0)] for one, other in ends]
+    heads = [[(anchors, 0), (others, 0)] for anchors, others in ends]
+    transforms = net.g_a["analysis_transform"], (net.h_a, net.h_s), heads
     side = Side(caption="a photograph of colours")
-    transforms = net.g_a["analysis_transform"], (net.h_a, net.h_s), heads, net.g_s
-    tame(system, quality, *transforms, side, leave_out=(Injector, Extractor))
+    tame(TacoSystem(net, reader), quality, *transforms, side, leave_out=(Injector, Extractor))
     return net
 
 
@@ -208,14 +210,11 @@ def _layer(holder: Any, name: str) -> Any:
 
 def _activated(*layers: nn.Module) -> nn.Sequential:
     """Layers with ReLU between them."""
-    out: list[nn.Module] = [layers[0]]
-    for layer in layers[1:]:
-        out += [nn.ReLU(), layer]
-    return nn.Sequential(*out)
+    return nn.Sequential(*[part for layer in layers for part in (layer, nn.ReLU())][:-1])
 
 
 def _three(channels: int) -> list[nn.Module]:
-    return [Residual(channels) for _ in range(3)]
+    return [ResidualBottleneck(channels) for _ in range(3)]
 
 
 def _down(before: int, after: int) -> nn.Conv2d:
@@ -234,3 +233,70 @@ def _parameters(known: int, channels: int) -> nn.ModuleDict:
     sizes = [known, channels * 5 // 3, channels * 4 // 3, channels]
     layers = _activated(*(nn.Conv2d(*pair, 1) for pair in pairwise(sizes)))
     return nn.ModuleDict({"fusion": layers})
+
+
+LENGTH = 38
+"""Tokens of a caption, both ends and padding among them; longer ones are cut."""
+
+
+class CaptionReader:
+    """What the encoder knows of a caption, by ``transformers``' text model and tokenizer.
+
+    That is the last hidden states of all tokens after the last norm; those of the padding too, as TACO attends to them.
+    """
+
+    def __init__(self, tower: Any, tokens: Any, *, device: str = "cpu", portable: bool = False) -> None:
+        tower = tower.eval().requires_grad_(False).to(device)
+        self.tower = tower.double() if portable else tower
+        self.tokens, self.device = tokens, device
+
+    def __call__(self, captions: Sequence[str]) -> Tensor:
+        """``(B, 38, D)``; one at a time, so that no caption depends on its neighbours."""
+        with one_thread():
+            return torch.cat([self._one(caption) for caption in captions])
+
+    def _one(self, caption: str) -> Tensor:
+        options = {"padding": "max_length", "max_length": LENGTH, "truncation": True, "return_tensors": "pt"}
+        taken = self.tokens([caption], **options)
+        inputs = {name: taken[name].to(self.device) for name in ("input_ids", "attention_mask")}
+        states: Tensor = self.tower(**inputs).last_hidden_state
+        return states
+
+
+def official_reader(device: str = "cpu", *, portable: bool = False) -> CaptionReader:
+    """CLIP ViT-B/32's, from its published files."""
+    require((Weights(B32), Weights(TOKENS)))
+    try:
+        tower = build_clip(SHAPES[B32.id], read_tensors(B32)).text_model
+    except MetricError as error:
+        raise CodecError(str(error)) from error
+    return CaptionReader(tower, read_tokens(resolve(TOKENS)), device=device, portable=portable)
+
+
+def random_reader(width: int, device: str = "cpu", *, portable: bool = False) -> CaptionReader:
+    """A seeded tower, of CLIP ViT-B/32's size if the width is its 512, else tiny, with tokens of single bytes."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    sizes: dict[str, Any] = configuration(SHAPES[B32.id])["text_config"]
+    if width != sizes["hidden_size"]:
+        words = len(byte_tokens())
+        ends = {"vocab_size": words, "bos_token_id": words - 2, "eos_token_id": words - 1}
+        small = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 2}
+        sizes = {**sizes, **ends, **small, "num_attention_heads": 2}
+    tower = seeded(lambda: CLIPTextModel(CLIPTextConfig(**sizes)))
+    return CaptionReader(tower, byte_tokens(), device=device, portable=portable)
+
+
+@cache
+def byte_tokens() -> Any:
+    """``transformers.CLIPTokenizer`` without merges: a token for each byte, and both ends.
+
+    >>> len(byte_tokens())
+    514
+    """
+    from transformers import CLIPTokenizer
+
+    from rdpbench.codecs.diffusion.bases import ENDS, letters
+
+    words = [*letters(), *(f"{letter}</w>" for letter in letters()), *ENDS]
+    return CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, merges=[])
