@@ -23,6 +23,9 @@ class UnknownName(ConfigError):
     >>> print(UnknownName("codec", "jpg", ["jpeg", "webp"]))
     unknown codec 'jpg': did you mean 'jpeg'?
       codecs that exist: jpeg, webp
+    >>> print(UnknownName("metric", "fid", ["fid/clean", "fid/legacy-tf", "flip"]))
+    unknown metric 'fid': did you mean 'fid/clean'?
+      protocols of fid: fid/clean, fid/legacy-tf
     """
 
     def __init__(
@@ -30,13 +33,17 @@ class UnknownName(ConfigError):
     ) -> None:
         """``near`` is the suggestion; None looks for the nearest by its letters, and an empty one suggests nothing."""
         known = sorted(available)
+        family = [name for name in known if name.startswith(f"{given}/")]
+        if family:
+            known, near = family, family[0]
         if near is None:
             folded = {name.casefold(): name for name in known}
             close = difflib.get_close_matches(given.casefold(), folded, n=1, cutoff=0.5)
             near = folded[close[0]] if close else ""
         guess = f": did you mean {near!r}?" if near else ""
         plural = {"class": "classes", "metrics": "metrics"}.get(kind, f"{kind}s")
-        lines = [f"unknown {kind} {given!r}{guess}", f"  {plural} that exist: {', '.join(known) or 'none'}"]
+        which = f"protocols of {given}" if family else f"{plural} that exist"
+        lines = [f"unknown {kind} {given!r}{guess}", f"  {which}: {', '.join(known) or 'none'}"]
         if hint:
             lines.append(f"  {hint}")
         super().__init__("\n".join(lines))

@@ -1,0 +1,45 @@
+"""docs/design.md has a line for every folder and file, which is the first line of its docstring.
+
+``python tests/test_map.py`` writes them again.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "design.md"
+BEGIN, END = "<!-- files: python tests/test_map.py -->", "<!-- end of files -->"
+
+
+def first_line(path: Path) -> str:
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    sentence = " ".join(text.partition("\n\n")[0].split())
+    return re.sub(r"``(.*?)``", r"`\1`", sentence).replace("|", "\\|")
+
+
+def lines() -> str:
+    package = ROOT / "rdpbench"
+    folders = sorted({path.parent for path in package.rglob("*.py")})
+    out = []
+    for folder in folders:
+        name = folder.relative_to(ROOT).as_posix()
+        out += ["", f"**`{name}/`** - {first_line(folder / '__init__.py')}", "", "| file | is |", "| --- | --- |"]
+        files = [path for path in sorted(folder.glob("*.py")) if not path.name.startswith("__")]
+        out += [f"| `{path.name}` | {first_line(path)} |" for path in files]
+    return "\n".join(out)
+
+
+def written() -> str:
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    return f"{before}{BEGIN}\n{lines()}\n\n{END}{rest.partition(END)[2]}"
+
+
+def test_the_map_has_a_line_for_every_file() -> None:
+    assert PAGE.read_text() == written(), "print it again: python tests/test_map.py"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written())
