@@ -385,6 +385,7 @@ OVERRUN = 76
 class Coder(ABC):
     """One image's symbols, in coding order."""
 
+    _error: type[CodecError]
     estimated: float | None = None
     """Bits of an image by the probabilities of its symbols, where a system adds them up."""
 
@@ -411,7 +412,7 @@ class Coder(ABC):
         """Code values of any shape under normal distributions of their own; returns them quantised around the means."""
         import torch
 
-        check_finite(scales, "scale", self._error())
+        check_finite(scales, "scale", self._error)
         assert tables.edges is not None
         edges = tables.edges[tables.first :].to(scales.device, scales.dtype)
         decide = torch.bucketize if self._decisions is None else self._decisions.index
@@ -427,7 +428,7 @@ class Coder(ABC):
 
         For what is computed and added to latents, such as a latent residual prediction; means go through it already.
         """
-        check_finite(values, "mean", self._error())
+        check_finite(values, "mean", self._error)
         return values if self._decisions is None else self._decisions.snap(values)
 
     def _dtype(self) -> Any:
@@ -447,12 +448,11 @@ class Coder(ABC):
     @abstractmethod
     def _symbols(self, section: str, tables: Tables, indexes: Tensor, values: Tensor | None) -> Tensor: ...
 
-    @abstractmethod
-    def _error(self) -> type[CodecError]: ...
-
 
 class Writer(Coder):
     """Encodes."""
+
+    _error = CodecError
 
     def __init__(self, sections: Mapping[str, int], *, portable: bool, device: str) -> None:
         from rdpbench.codecs.learned.library import compressai
@@ -482,12 +482,11 @@ class Writer(Coder):
         self._encoders[section].encode_with_indexes(symbols, indexes.reshape(-1).tolist(), *lists)
         return rounded
 
-    def _error(self) -> type[CodecError]:
-        return CodecError
-
 
 class Reader(Coder):
     """Decodes."""
+
+    _error = BitstreamError
 
     def __init__(self, sections: Mapping[str, int], strings: Mapping[str, bytes], *, portable: bool, device: str):
         from rdpbench.codecs.learned.library import compressai
@@ -518,9 +517,6 @@ class Reader(Coder):
         if (np.abs(decoded) > MAX_SYMBOL).any():
             raise BitstreamError(f"section {section!r} holds symbols beyond {MAX_SYMBOL}: damage, or other weights")
         return torch.from_numpy(decoded).to(self._device, self._dtype())
-
-    def _error(self) -> type[CodecError]:
-        return BitstreamError
 
 
 def check_finite(values: Tensor, what: str, error: type[CodecError]) -> None:
