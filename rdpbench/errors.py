@@ -96,3 +96,13 @@ class StoreCorrupt(StoreError):
 
 class StoreUnwritable(StoreError):
     """A read-only folder or a full disk; what was stored before is safe."""
+
+
+def few(names: Iterable[str], most: int = 5) -> str:
+    """The first of many names, for a message.
+
+    >>> few("abcdefg")
+    'a, b, c, d, e and 2 more'
+    """
+    listed = list(names)
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")

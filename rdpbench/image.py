@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rdpbench.errors import ImageError
+from rdpbench.errors import ImageError, few
 from rdpbench.image_files import Damaged, check_damage, remarks, without_orientation
 
 if TYPE_CHECKING:
@@ -137,9 +137,8 @@ def check_names(paths: Iterable[Path]) -> None:
     """
     wrong = [os.fsencode(path) for path in paths if re.search("[\ud800-\udfff]", str(path))]
     if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ImageError(
-            f"the names of {len(wrong)} files are not UTF-8: {', '.join(map(repr, wrong[:3]))}{more}; "
+            f"the names of {len(wrong)} files are not UTF-8: {few(map(repr, wrong), 3)}; "
             "rename them, such as with `convmv -f latin1 -t utf8`"
         )
 

@@ -36,12 +36,12 @@ from typing import Any, ClassVar, TypeAlias
 from filelock import FileLock
 
 from rdpbench.assets.hashes import file_facts, file_state
-from rdpbench.datasets.contract import Sample, few
+from rdpbench.datasets.contract import Sample
 from rdpbench.datasets.fetching import OfficialArchive, megabytes
 from rdpbench.datasets.index import ahead
 from rdpbench.datasets.manifest import differences
 from rdpbench.datasets.official import Official, Release, Unpacked, archives_of, releases_of
-from rdpbench.errors import ConfigError, ImageError, MissingNeed
+from rdpbench.errors import ConfigError, ImageError, MissingNeed, few
 from rdpbench.paths import cache_folder, data_folders, written_whole
 
 _ARCHIVES = archives_of("coco")

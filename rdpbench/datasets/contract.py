@@ -5,7 +5,7 @@ Planning looks at ids and hashes; pixels are read in the worker, when they are c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -135,13 +135,3 @@ def dataset_of(setting: DataSetting) -> Dataset:
     if faults := faults_of(dataset):
         raise ConfigError(f"{setting.use!r} is no dataset: {'; '.join(faults)}")
     return dataset
-
-
-def few(names: Iterable[str]) -> str:
-    """The first five of many names, for a message.
-
-    >>> few("abcdefg")
-    'a, b, c, d, e and 2 more'
-    """
-    listed = list(names)
-    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")

@@ -27,9 +27,9 @@ from typing import ClassVar, NoReturn
 
 from rdpbench.assets.hashes import file_facts
 from rdpbench.datasets.captions import files as caption_files
-from rdpbench.datasets.contract import Here, Pin, Sample, few
+from rdpbench.datasets.contract import Here, Pin, Sample
 from rdpbench.datasets.manifest import Manifest, differences, manifest_sha256, present
-from rdpbench.errors import ConfigError, ImageError
+from rdpbench.errors import ConfigError, ImageError, few
 from rdpbench.image import EXTENSIONS, OTHER_EXTENSIONS, check_names
 from rdpbench.needs import Need
 

@@ -20,10 +20,10 @@ from types import TracebackType
 from typing import Generic, TypeAlias, TypeVar
 
 from rdpbench.assets.hashes import file_facts, file_state, open_memory
-from rdpbench.datasets.contract import Dataset, Sample, few
+from rdpbench.datasets.contract import Dataset, Sample
 from rdpbench.datasets.manifest import other_bytes
 from rdpbench.datasets.protocols import load_under
-from rdpbench.errors import ImageError, OutOfRange
+from rdpbench.errors import ImageError, OutOfRange, few
 from rdpbench.image import check_names, pixel_sha256
 
 Item = TypeVar("Item")

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from rdpbench.assets.hashes import file_facts
-from rdpbench.datasets.contract import few
-from rdpbench.errors import ConfigError, ImageError
+from rdpbench.errors import ConfigError, ImageError, few
 from rdpbench.image import EXTENSIONS, read_header
 from rdpbench.paths import write_file
 

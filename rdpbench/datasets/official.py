@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rdpbench.assets.hashes import file_facts
-from rdpbench.datasets.contract import Here, Pin, PinKind, Sample, few
+from rdpbench.datasets.contract import Here, Pin, PinKind, Sample
 from rdpbench.datasets.fetching import OfficialArchive, listed_names, megabytes
 from rdpbench.datasets.manifest import Manifest, differences, manifest_sha256
-from rdpbench.errors import ConfigError, ImageError, UnknownName
+from rdpbench.errors import ConfigError, ImageError, UnknownName, few
 from rdpbench.image import EXTENSIONS
 from rdpbench.needs import Need
 from rdpbench.paths import data_folders

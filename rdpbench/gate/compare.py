@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from rdpbench import registry
 from rdpbench.codecs.contract import depends_on_cpu
-from rdpbench.errors import ConfigError
+from rdpbench.errors import ConfigError, few
 from rdpbench.gate.curves import VERSION, StoredCurve, StoredImage, StoredPoint, in_order
 from rdpbench.paths import read_yaml, write_file
 from rdpbench.results import tables
@@ -357,18 +357,13 @@ class _Images:
         other = [name for name in self.both if self.before[name].bitstream != self.after[name].bitstream]
         if not other:
             return "the bitstreams are not of the same images as those that are stored"
-        return f"{len(other)} of {len(self.before)} bitstreams differ ({_names(other)})"
+        return f"{len(other)} of {len(self.before)} bitstreams differ ({few(other, SHOWN)})"
 
     def moved(self, pick: Callable[[StoredImage], float]) -> tuple[str, ...]:
         pairs = {name: (pick(self.before[name]), pick(self.after[name])) for name in self.both}
         sizes = {name: abs(new - old) for name, (old, new) in pairs.items() if old != new and not math.isnan(new - old)}
         most = sorted(sizes, key=lambda name: (-sizes[name], name))[:SHOWN]
         return tuple(f"{name}: {change(*pairs[name])}" for name in most)
-
-
-def _names(images: list[str]) -> str:
-    shown = ", ".join(images[:SHOWN])
-    return shown if len(images) <= SHOWN else f"{shown} and {len(images) - SHOWN} more"
 
 
 def _origins(stored: StoredCurve, now: StoredCurve) -> list[Finding]:
@@ -397,7 +392,7 @@ def _originals(stored: StoredCurve, now: StoredCurve) -> list[Finding]:
         "stored, but not in the dataset any more": [n for n in before if n not in after],
         "in the dataset, but not stored": [n for n in after if n not in before],
     }
-    return [Finding("curve", f"images: {_names(names)}: {what}") for what, names in kinds.items() if names]
+    return [Finding("curve", f"images: {few(names, SHOWN)}: {what}") for what, names in kinds.items() if names]
 
 
 def _exactness(stored: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[bool, list[str]]:

@@ -269,7 +269,7 @@ def _captioner(name: str, device: str) -> Captioner:
     return Captioner(CARDS[name], locate(CARDS[name], settings), settings)
 
 
-class CaptionFeatures(NetworkFeatures):
+class CaptionFeatures(NetworkFeatures[Captioner]):
     """The caption of an image, as the bytes of its UTF-8 text; ``given`` is a `Captioner`."""
 
     dim = 1

@@ -65,7 +65,7 @@ def _needs(card: Card, *, text: bool = True) -> tuple[Need, ...]:
     return (Package("transformers"), Weights(card), *((Weights(TOKENS),) if text else ()))
 
 
-class ClipMetric(WithNetwork, PairMetric):
+class ClipMetric(WithNetwork[Clip], PairMetric):
     """What all share; ``given`` is a `Clip`."""
 
     preload = ("torch", "transformers")

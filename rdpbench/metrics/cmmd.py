@@ -3,9 +3,8 @@
 The network is CLIP ViT-L/14 at 336 pixels. It sees the centre square of each image only: 512 x 512 of a 512 x 768 one.
 Embeddings are stored as they come and made of length 1 in float64 here, since float32 loses 4 % of small values. The
 biased estimate, which is the published one, stays above zero for equal distributions and by more the fewer the images
-(0.23 at 24, 0.05 at 100, 0.011 at 500, 0.002 at 3000): compare it at equal numbers of images only. Reconstructions are
-alike to their originals, which takes most of that away again. Of the unbiased estimate it takes as much, and a lossless
-codec is below zero; ``cmmd/split`` takes pairs of different images alone, and is right on average.
+(0.23 at 24, 0.05 at 100, 0.011 at 500, 0.002 at 3000): compare it at equal numbers of images only. What the pairs of an
+image with itself do to it and to the other estimates is said in `rdpbench.metrics.mmd`.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def _shared(device: str) -> Clip:
     return load_clip(L14_336, device, text=False)
 
 
-class Projected(NetworkFeatures):
+class Projected(NetworkFeatures[Clip]):
     """Image embeddings in the space that CLIP shares with captions: 768 numbers, not of length 1."""
 
     id = "clip-l14-336/projected"
@@ -45,8 +44,7 @@ class Projected(NetworkFeatures):
 
     def extract(self, images: Sequence[Image], **_: Any) -> list[NDArray[np.float32]]:
         """One row per image, ``float32 (1, dim)``. Raises `MetricError`: an image is not ``uint8 (H, W, 3)``."""
-        network: Clip = self.network
-        return list(network.image(images, crop="cmmd", projected=self.projected)[:, None])
+        return list(self.network.image(images, crop="cmmd", projected=self.projected)[:, None])
 
 
 Unprojected = variant(Projected, "clip-l14-336/noproj", dim=1024, projected=False)

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast, get_args, runtime_checkable
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, cast, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,14 +175,17 @@ class MetricOfSets(MetricData):
     """A metric of two sets of images."""
 
     kind: ClassVar[Literal["set"]] = "set"
-    features: ClassVar[type[NetworkFeatures]]
+    features: ClassVar[type[NetworkFeatures[Any]]]
     minimum_images: ClassVar[int]
     reference: ClassVar[str] = "originals"
     unverified: ClassVar[str] = ""
     side: ClassVar[int | None] = None
 
 
-class WithNetwork:
+N = TypeVar("N")
+
+
+class WithNetwork(Generic[N]):
     """A metric, or features, by a network: loaded at the first image, unless one is given."""
 
     uses_device: ClassVar[bool] = True
@@ -195,16 +198,16 @@ class WithNetwork:
             self.network = self.load(given)
 
     @cached_property
-    def network(self) -> Any:
+    def network(self) -> N:
         """What computes. Raises `MissingNeed` if its weights are not on this machine."""
         return self.load(None)
 
-    def load(self, given: Any) -> Any:
+    def load(self, given: Any) -> N:
         """The network on ``self.device``, with what was given, or the published weights."""
         raise NotImplementedError
 
 
-class NetworkFeatures(WithNetwork):
+class NetworkFeatures(WithNetwork[N]):
     """Features by a network."""
 
     id: ClassVar[str]

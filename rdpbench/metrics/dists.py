@@ -181,7 +181,7 @@ def _shared(device: str) -> PooledVGG:
     return PooledVGG(read_tensors(CARDS["vgg16-imagenet"]), device)
 
 
-class DISTS(WithNetwork, PairMetric):
+class DISTS(WithNetwork[PooledVGG], PairMetric):
     """DISTS of 8-bit RGB, 0 for identical images; ``given`` is a state dict of torchvision's VGG16."""
 
     name = "dists"
@@ -198,14 +198,13 @@ class DISTS(WithNetwork, PairMetric):
 
     def score(self, prepared: PreparedLayers, reconstruction: Image) -> float:
         check_pair(prepared.original, reconstruction, self.name)
-        return float(self.network.distance(prepared.layers, self._layers(reconstruction)))
+        return self.network.distance(prepared.layers, self._layers(reconstruction))
 
     def _layers(self, image: Image) -> tuple[Layer, ...]:
         import torch
 
-        network: PooledVGG = self.network
         with torch.inference_mode(), exact():
-            return network.layers(shrink(image) if self.shrinks else image)
+            return self.network.layers(shrink(image) if self.shrinks else image)
 
 
 SmallDISTS = variant(

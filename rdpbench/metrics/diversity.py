@@ -133,7 +133,7 @@ class Deviation(OverDecodes):
         return float(pixel_deviation(decodes).mean())
 
 
-class LPIPSDiversity(WithNetwork, OverDecodes):
+class LPIPSDiversity(WithNetwork[Metric], OverDecodes):
     """Mean LPIPS over all pairs of decodes; ``given`` takes the place of the LPIPS metric."""
 
     pair: ClassVar[type[LPIPS]]

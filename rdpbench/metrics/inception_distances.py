@@ -9,10 +9,9 @@ the covariance is singular then and the value far too high.
 
 ``kid/<preset>`` is the mean over 100 subsets of 1000 feature vectors with the indices that torch-fidelity draws from
 its seed 2020: the same at every rate, as long as the images are the same. The spread is that over the subsets.
-``kid/<preset>/full`` takes all pairs, and needs neither. Values are not scaled by 1000, and may be negative. Both are
-what papers print, and are lowered by the pairs of an original with its own reconstruction: a lossless codec is below
-zero. ``kid/<preset>/split`` takes pairs of different images alone (`rdpbench.metrics.mmd`): zero for a lossless codec,
-and right on average.
+``kid/<preset>/full`` takes all pairs, and needs neither. Values are not scaled by 1000, and may be negative. Papers
+print both; a lossless codec is below zero. ``kid/<preset>/split`` takes pairs of different images alone
+(`rdpbench.metrics.mmd`): zero for a lossless codec, and right on average.
 
 ``.../fast`` is for a first look, never beside the numbers without it: the network computes in another layout and, on a
 GPU, with multiplications rounded to 10 bits (TF32). On a CPU features move by rounding only; on a GPU by about a
@@ -57,7 +56,7 @@ def _shared(device: str) -> Any:
     return inception.build_inception(read_tensors(inception.CARD)).to(device)
 
 
-class InceptionFeatures(NetworkFeatures):
+class InceptionFeatures(NetworkFeatures[Any]):
     """What the presets share; ``given`` are the tensors of the network."""
 
     needs = (Package("torchvision"), Weights(inception.CARD))

@@ -93,7 +93,7 @@ class PreparedFeatures:
     features: tuple[Tensor, ...]
 
 
-class LPIPS(WithNetwork, PairMetric):
+class LPIPS(WithNetwork[Any], PairMetric):
     """LPIPS of 8-bit RGB at full size, 0 for identical images; ``given`` is a state dict of torchvision's network."""
 
     source = "Zhang et al., CVPR 2018, v0.1; full size, RGB"

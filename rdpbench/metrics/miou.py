@@ -140,7 +140,7 @@ def _shared(model: segmentation.Model, device: str) -> segmentation.Segmenter:
     return segmentation.load_segmenter(model, device)
 
 
-class ConfusionFeatures(NetworkFeatures):
+class ConfusionFeatures(NetworkFeatures[segmentation.Segmenter]):
     """Pixel counts ``int64 (K, K)`` of an image: ground truth down, prediction across."""
 
     beside = ("labels",)

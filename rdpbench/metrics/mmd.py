@@ -13,9 +13,8 @@ with the reconstructions of the other.
 
 All of it is float64 and block-wise: a block of the kernel matrix is 32 MB, whatever the number of rows.
 
-KID (Binkowski et al., "Demystifying MMD GANs", ICLR 2018): ``k(x, y) = (x.y / d + 1)^3``, unbiased. What papers print
-is the mean over random subsets (`kid`), here with the indices that torch-fidelity draws from its seed 2020, equal at
-every rate, so that two rates do not differ by the draw; `polynomial_mmd` takes all rows and needs no seed.
+KID (Binkowski et al., "Demystifying MMD GANs", ICLR 2018): ``k(x, y) = (x.y / d + 1)^3``, unbiased, as the mean over
+random subsets (`kid`) or over all rows (`polynomial_mmd`).
 
 CMMD (Jayasumana et al., "Rethinking FID", CVPR 2024): ``k(x, y) = exp(-|x - y|^2 / (2 sigma^2))`` with sigma 10 of CLIP
 embeddings of length 1, biased, times 1000. Squared distances are 4 at most, thus all values of k lie within 2 % of 1,

@@ -22,6 +22,7 @@ depend on the number of threads.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -135,20 +136,13 @@ class MSSSIM(PairMetric):
     def prepare(self, original: Image) -> PreparedLevels:
         """Filter the original at five scales. Raises `MetricError` for a side below 161 pixels."""
         check_original(original, self.name, MINIMUM_SIDE)
-        levels = []
-        pixels: Pixels = original
-        for scale in range(len(WEIGHTS)):
-            pixels = _halve(pixels) if scale else pixels
-            levels.append(_prepare_level(pixels))
-        return PreparedLevels(original, tuple(levels))
+        return PreparedLevels(original, tuple(map(_prepare_level, _scales(original))))
 
     def score(self, prepared: PreparedLevels, reconstruction: Image) -> float:
         check_pair(prepared.original, reconstruction, self.name)
         product = np.ones(3)
-        pixels: Pixels = reconstruction
-        for scale, (level, weight) in enumerate(zip(prepared.levels, WEIGHTS, strict=True)):
-            pixels = _halve(pixels) if scale else pixels
-            similarity = 1 - _mean_loss(level, pixels, luminance=scale == len(WEIGHTS) - 1)
+        for level, pixels, weight in zip(prepared.levels, _scales(reconstruction), WEIGHTS, strict=True):
+            similarity = 1 - _mean_loss(level, pixels, luminance=level is prepared.levels[-1])
             # A scale can be anti-correlated; as everywhere, it then counts as 0.
             product *= np.maximum(similarity, 0) ** weight
         return float(product.mean())
@@ -242,6 +236,14 @@ def _mean_loss(level: Level, pixels: Pixels, *, luminance: bool) -> Floats:
         loss[strip] = np.einsum("ij,ij->j", lost, np.reciprocal(total, out=work)).reshape(3, _ROWS)
     by_row = loss.transpose(1, 0, 2).reshape(3, -1)[:, : height - _TAPS + 1]
     return np.asarray(by_row.sum(axis=1) / ((height - _TAPS + 1) * (width - _TAPS + 1)))
+
+
+def _scales(image: Pixels) -> Iterator[Pixels]:
+    """The image at its five scales."""
+    yield image
+    for _ in WEIGHTS[1:]:
+        image = _halve(image)
+        yield image
 
 
 def _halve(pixels: Pixels) -> Pixels:

@@ -173,7 +173,7 @@ def _shared(device: str) -> PatchNetwork:
     return PatchNetwork(read_tensors(CARD), device)
 
 
-class PieAPPSparse(WithNetwork, PairMetric):
+class PieAPPSparse(WithNetwork[PatchNetwork], PairMetric):
     """PieAPP with patches every 27 pixels; ``given`` are tensors in the published layout.
 
     Identical images score the network's constant, which is nearly 0.
@@ -203,14 +203,13 @@ class PieAPPSparse(WithNetwork, PairMetric):
 
     def score(self, prepared: PreparedPatches, reconstruction: Image) -> float:
         check_pair(prepared.original, reconstruction, self.name)
-        return float(self.network.error(prepared.patches, self._project(reconstruction)))
+        return self.network.error(prepared.patches, self._project(reconstruction))
 
     def _project(self, image: Image) -> Projections:
         import torch
 
-        network: PatchNetwork = self.network
         with torch.inference_mode(), exact():
-            return network.project(image, self.stride)
+            return self.network.project(image, self.stride)
 
 
 # As its authors recommend; 20 times the work.

@@ -7,15 +7,16 @@ infinity the word ``inf``.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from rdpbench.codecs.contract import OWN_WEIGHTS
 from rdpbench.report.pictures import Picture, ending, name_of
@@ -30,6 +31,7 @@ from rdpbench.setting import Setting, thin
 if TYPE_CHECKING:
     import pandas as pd
 
+K = TypeVar("K")
 Which: TypeAlias = Literal["none", "matched", "all"]
 RATES = 4
 """Of ``matched``: so many rates that codecs share, and of each codec its points next to these."""
@@ -47,15 +49,9 @@ class ReportedPoint:
     """One point of a curve: its lines, one for each metric, and its rows."""
 
     id: str
-    run: str
     point: Point
     lines: tuple[Mapping[str, Any], ...]
     """Over the images that are compared; of a point that is not, over its own, and ``compared`` says so."""
-
-    @property
-    def place(self) -> tuple[str, Where]:
-        """Run and place: what may stand in one panel."""
-        return self.run, self.point.where
 
     @property
     def bpp(self) -> float:
@@ -93,7 +89,7 @@ def read_run(name: str, store: Store, contents: Contents) -> ReportedRun:
         where = Where(line["dataset"], line["manifest"], line["protocol"])
         lines.setdefault((where, line["codec"], Setting.of_line(line)), []).append({str(k): v for k, v in line.items()})
     known = {(point.where, point.codec, point.setting): point for point in current.points}
-    points = [ReportedPoint(point_id(name, known[key]), name, known[key], tuple(own)) for key, own in lines.items()]
+    points = [ReportedPoint(point_id(name, known[key]), known[key], tuple(own)) for key, own in lines.items()]
     return ReportedRun(name, store, contents, current, frame, tuple(metrics), tuple(points))
 
 
@@ -110,20 +106,19 @@ def point_id(run: str, point: Point) -> str:
     return hashlib.sha256("\n".join([run, *map(repr, key), *more]).encode()).hexdigest()[:10]
 
 
-def _curves(points: Iterable[ReportedPoint]) -> list[list[ReportedPoint]]:
-    """Points of one place by codec."""
-    curves: dict[str, list[ReportedPoint]] = {}
+def _grouped(points: Iterable[ReportedPoint], key: Callable[[Point], K]) -> dict[K, list[ReportedPoint]]:
+    groups: dict[K, list[ReportedPoint]] = {}
     for point in points:
-        curves.setdefault(point.point.codec, []).append(point)
-    return list(curves.values())
+        groups.setdefault(key(point.point), []).append(point)
+    return groups
 
 
-def _panels(run: ReportedRun) -> dict[tuple[str, Where], list[ReportedPoint]]:
-    """Points by what may stand in one panel."""
-    panels: dict[tuple[str, Where], list[ReportedPoint]] = {}
-    for point in run.points:
-        panels.setdefault(point.place, []).append(point)
-    return panels
+def _panels(run: ReportedRun) -> dict[Where, list[ReportedPoint]]:
+    return _grouped(run.points, lambda point: point.where)
+
+
+def _curves(points: Iterable[ReportedPoint]) -> dict[str, list[ReportedPoint]]:
+    return _grouped(points, lambda point: point.codec)
 
 
 def _chosen(run: ReportedRun, which: Which) -> Iterator[ReportedPoint]:
@@ -132,12 +127,12 @@ def _chosen(run: ReportedRun, which: Which) -> Iterator[ReportedPoint]:
         yield from run.points
     if which != "matched":
         return
-    for (_, where), points in _panels(run).items():
+    for where, points in _panels(run).items():
         frame = run.frame
         for name, part in where._asdict().items():
             frame = frame[frame[name] == part]
         rates = thin(common_rates(frame), RATES)
-        for curve in _curves(point for point in points if point.bpp > 0):
+        for curve in _curves(point for point in points if point.bpp > 0).values():
             near = [min(curve, key=lambda point: abs(math.log(point.bpp / rate))) for rate in rates]
             yield from {point.id: point for point in near or thin(curve, RATES)}.values()
 
@@ -168,11 +163,11 @@ def command_of(rows: Sequence[Row], sessions: Mapping[str, Mapping[str, Any]]) -
     for row in sorted(rows, key=lambda row: row.session, reverse=True):
         typed = sessions.get(row.session, {}).get("command")
         if isinstance(typed, str):
-            try:
+            with contextlib.suppress(ValueError):
                 words = shlex.split(typed)
-            except ValueError:
-                return ""
-            return shlex.join([*words[:2], *narrowed(words[2:], row)]) if words[:2] == ["rdpbench", "run"] else ""
+                if words[:2] == ["rdpbench", "run"]:
+                    return shlex.join([*words[:2], *narrowed(words[2:], row)])
+            return ""
     return ""
 
 
@@ -196,24 +191,15 @@ def narrowed(words: Sequence[str], row: Row) -> list[str]:
         else:
             own.append(f"codec.options.{option}")
     if row.target_bpp is not None:
-        own.append(f"bpp={_typed(row.target_bpp)}")
+        own.append(f"bpp={row.target_bpp}".removesuffix(".0"))
     elif row.rate is not None:
-        own.append(f"rate={_typed(row.rate)}")
+        own.append(f"rate={row.rate}".removesuffix(".0"))
     return own + kept
 
 
 def _is_swept(word: str) -> bool:
     key = word.partition("=")[0].lstrip("+~")
     return key in NARROWED or key.startswith("codec.options.")
-
-
-def _typed(value: float) -> str:
-    """A number as it is typed.
-
-    >>> _typed(50.0), _typed(0.25), float(_typed(0.1 + 0.2))
-    ('50', '0.25', 0.30000000000000004)
-    """
-    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))
 
 
 # The scripts
@@ -233,16 +219,16 @@ def scripts(runs: Sequence[ReportedRun], pictures: Set[str], refused: Mapping[st
     points: list[dict[str, Any]] = []
     for run in runs:
         sessions = {str(record["session"]): record for record in _sessions(run.store.folder)}
-        for (name, where), panel in _panels(run).items():
+        for where, panel in _panels(run).items():
             images = _images(run, where, pictures, refused)
             files[f"images-{len(sets)}"] = images
             places = {image["name"]: number for number, image in enumerate(images)}
-            for curve in _curves(panel):
+            for codec, curve in _curves(panel).items():
                 files[f"rows-{len(curves)}"] = _rows(curve, places, run, pictures, refused)
                 points += [{"curve": len(curves), **_point(point, sessions, pictures)} for point in curve]
                 random = any(point.point.random for point in curve)
-                curves.append({"set": len(sets), "codec": curve[0].point.codec, "random": random})
-            sets.append({"run": name, "dataset": where.dataset, "protocol": where.protocol, "images": len(images)})
+                curves.append({"set": len(sets), "codec": codec, "random": random})
+            sets.append({"run": run.name, "dataset": where.dataset, "protocol": where.protocol, "images": len(images)})
     metrics = sorted({name for run in runs for name in run.metrics}, key=metric_order)
     title = ", ".join(run.name for run in runs)
     main = {"title": title, "metrics": [_metric(name) for name in metrics], "sets": sets, "curves": curves}

@@ -153,8 +153,7 @@ POINTS: Mapping[str, Column] = {
     "failed": _count("Tasks that failed; they are in no mean."),
     "out_of_range": _count("Tasks without a setting within the tolerance of their target rate; they are in no mean."),
     "weights": _text(
-        "`official`, `unpinned` (no hash is published), `own` (a file of the user's) or `random` (never a result); "
-        "empty without weights."
+        "`official`, `unpinned` (no published hash), `own`, `random` (never a result), or empty for none."
     ),
     "seeds": _count("Seeds of a stochastic codec that are in the means; 0 for a published number."),
     "bpp": _number("Bits per pixel: mean over the images behind `value` of `8 * bytes / (height * width)`."),
@@ -170,9 +169,7 @@ POINTS: Mapping[str, Column] = {
     "value_seed_sd": _number("Standard deviation of the value over seeds; NaN for one seed."),
     "n_scored": _count("Images that the metric took."),
     "infinite": _count("Of these, lossless ones, which are left out of the mean."),
-    "images": _text(
-        "Fingerprint of the images behind `value` and `bpp`: points of two are not compared. Empty where published."
-    ),
+    "images": _text("Fingerprint of the images behind `value` and `bpp`, which compared points share; or empty."),
     "unit": _text("`dB`, another unit, or empty."),
     "higher_is_better": _flag("The direction of the metric."),
     "perceptual": _flag("Drawn on the perception axis."),
@@ -180,9 +177,7 @@ POINTS: Mapping[str, Column] = {
     "note": _text("Of a metric of sets: why it has no value or no interval, or what to know of it; else empty."),
     "family": _text("The metric without its protocol, such as `fid`."),
     "variant": _text("What tells two published curves of a codec apart; empty for a measured one."),
-    "bits_kind": _text(
-        "What the rate counts (`docs/published.md`); `file` for measured points: every byte of a bitstream."
-    ),
+    "bits_kind": _text("What the rate counts (`docs/published.md`); `file`: every byte of a bitstream."),
     "source_id": _text("Short name of the published source; empty for a measured point."),
     "source": _text("The source in full, down to the file or table; for a measured point `run` and its name."),
     "digitised": _flag("Read off a plot."),
@@ -217,9 +212,7 @@ IMAGES: Mapping[str, Column] = {
     "tags": _text("Its tags, comma-separated."),
     "path": _text("Where it was read."),
     "pixel_sha256": _text("Of the pixels that the codec and all metrics saw."),
-    "source_mode": _text(
-        "How the file stored them, and what one should know of it (`docs/images.md`), such as `RGBA+icc`."
-    ),
+    "source_mode": _text("How the file stored them (`docs/images.md`), such as `RGBA+icc`."),
     "source_height": _number("Of the file, before the protocol; the rate is never over these pixels."),
     "source_width": _number("As its height."),
     "height": _count("Of what the codec and all metrics see."),
@@ -231,18 +224,13 @@ IMAGES: Mapping[str, Column] = {
     "error": _text("Why it failed, or why the target is out of range."),
     "bytes": _number("Size of the bitstream: every transmitted byte."),
     "parts": _text("Bytes by part, as JSON; they add up to `bytes`."),
-    "bpp": _number(
-        "`8 * bytes / (height * width)`, of the image that the metrics see; where it is out of range, of the nearest "
-        "setting, and in no mean."
-    ),
+    "bpp": _number("`8 * bytes / (height * width)`; where it is out of range, of the nearest setting, and in no mean."),
     "bits_kind": POINTS["bits_kind"],
     "legacy": _text("Bits that other publications' ways of counting would give, by their name, as JSON."),
     "weights": POINTS["weights"],
     "bitstream_sha256": _text("Of the bitstream, which lies under this name in the run's folder."),
     "reconstruction_sha256": _text("Of the decoded 8-bit pixels."),
-    "verified": _text(
-        "`fresh_object` or `fresh_process`: who decoded it again to the same pixels; `refuted`: it gave others."
-    ),
+    "verified": _text("`fresh_object` or `fresh_process`: what decoded the same pixels again; `refuted`: others."),
     "encode_s": _number("Seconds under throughput conditions: for planning, not for latency tables."),
     "decode_s": _number("As encoding."),
     "score_s": _number("As encoding, of all metrics together."),
@@ -259,9 +247,7 @@ IMAGES: Mapping[str, Column] = {
     "attempts": _count("Encodes that a search took; else 1."),
     "time": _text("UTC, when the row was made."),
     "metric": POINTS["metric"],
-    "value": _number(
-        "The metric's value for this image, in its unit; NaN where there is none, as for metrics of sets."
-    ),
+    "value": _number("The metric's value for this image, in its unit; NaN where there is none."),
     "metric_error": _text("Why the metric refused the image."),
 }
 """Of a frame with a line for each image, point and metric, in this order."""

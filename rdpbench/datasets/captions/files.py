@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from rdpbench.datasets.contract import Sample, few
-from rdpbench.errors import ConfigError
+from rdpbench.datasets.contract import Sample
+from rdpbench.errors import ConfigError, few
 from rdpbench.image import EXTENSIONS
 
 _FORMS = 'write {"image name": "caption"}, {"image name": ["caption", ...]} or the annotations format of COCO'

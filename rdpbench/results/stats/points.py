@@ -358,7 +358,7 @@ LONGEST_UNIT = 20
 
 
 @dataclass(frozen=True)
-class Told:
+class StatedMeaning:
     """What a run says of a metric that is not installed here."""
 
     meaning: Meaning
@@ -376,8 +376,8 @@ def meaning(metric: str) -> Meaning:
     >>> meaning("psnr-pooled").averaged
     'decibels'
     """
-    told = registry.meanings.get(metric)
-    return told.meaning if isinstance(told, Told) else _of_class(metric)
+    foreign: StatedMeaning | None = registry.meanings.get(metric)
+    return foreign.meaning if foreign else _of_class(metric)
 
 
 @cache
@@ -398,10 +398,10 @@ def metric_order(metric: str) -> tuple[int, str]:
 
 def definition_now(metric: str) -> str:
     """The edition of a metric that is here; empty if there is none, or if it cannot be told without importing it."""
-    told = registry.meanings.get(metric)
-    if isinstance(told, Told):  # its source is read and hashed, never executed
+    foreign: StatedMeaning | None = registry.meanings.get(metric)
+    if foreign:  # its source is read and hashed, never executed
         now = registry.source_now("metric", metric)
-        same = [edition for edition, source in told.sources.items() if now and source == now]
+        same = [edition for edition, source in foreign.sources.items() if now and source == now]
         return same[0] if len(same) == 1 else ""
     try:
         with registry.installed_only():
@@ -453,11 +453,11 @@ def _read(metric: str, contents: Contents) -> dict[str, str]:
     # The edition that lies here; else the one that was stored last.
     now = registry.source_now("metric", metric) if len({means for _, means in known.values()}) > 1 else ""
     means = max(known.values(), key=lambda pair: (bool(now) and pair[0].source == now, pair[0].session))[1]
-    before = registry.meanings.get(metric)
-    if isinstance(before, Told) and before.meaning != means:
+    before: StatedMeaning | None = registry.meanings.get(metric)
+    if before and before.meaning != means:
         return dict.fromkeys(known, _OTHERWISE.format("another run of this command"))
     sources = {edition: measure.source for edition, (measure, _) in known.items()}
-    registry.meanings[metric] = Told(means, {**(before.sources if isinstance(before, Told) else {}), **sources})
+    registry.meanings[metric] = StatedMeaning(means, {**before.sources, **sources} if before else sources)
     other = _OTHERWISE.format("a later edition")
     # Scores of earlier versions do not say their edition.
     return {"": "", **{edition: "" if stated == means else other for edition, (_, stated) in known.items()}}

@@ -1,4 +1,4 @@
-"""Loading ahead: order, errors at their place, bounded memory, threads that end; and batches of equal sizes."""
+"""Loading ahead: order, errors at their place, bounded memory, threads that end."""
 
 from __future__ import annotations
 
