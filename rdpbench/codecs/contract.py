@@ -390,19 +390,9 @@ def rate_of(codec: type) -> Rate | None:
     return facts_of(codec).rate
 
 
-def needs_of(codec: type) -> tuple[Need, ...]:
-    """What must be installed before a codec of this class can run."""
-    return facts_of(codec).needs
-
-
 def needs_of_built(codec: Codec) -> tuple[Need, ...]:
     """What this very configuration needs, the weights of its rate point included."""
     return (*facts_of(type(codec)).needs, *_answer(codec, "weight_needs", ()))
-
-
-def depends_on_cpu(codec: type) -> tuple[str, ...]:
-    """What of the processor decides a codec's bytes; empty for one that writes the same on all."""
-    return facts_of(codec).depends_on_cpu
 
 
 def weights_kind_of(codec: Codec) -> str:

@@ -100,10 +100,9 @@ def run_program(program: Path, arguments: Sequence[Argument], timeout_s: float, 
 
 def require(need: Binary | File) -> Path:
     """The path of a program or file, or `MissingNeed` with what to type."""
-    path = need.find()
-    if path is None:
-        raise MissingNeed(need.missing() or f"{need} was here a moment ago")
-    return path
+    if path := need.find():
+        return path
+    raise MissingNeed(need.missing() or f"{need} was here a moment ago")
 
 
 def program_identity(program: Path, arguments: Sequence[str] = (), pattern: str = r"[Vv]ersion (\S+)") -> str:
