@@ -239,7 +239,7 @@ def paper_table(preset: FigurePreset, filled: Sequence[Filled]) -> Table:
             if curve.measured:
                 origin = f"run {curve.origin}" + (" (random)" if curve.random else "")
             row = [series.label, origin, "–" if math.isnan(point.bpp) else f"{point.bpp:.4f}"]
-            cells = (_cell(c.get(line), places[n], ranks[n].get(str(line), 0)) for n, c in enumerate(columns))
+            cells = (_cell(c.get(line), places[n], ranks[n].get(line, 0)) for n, c in enumerate(columns))
             lines.append((*map(Cell, row), *cells))
         if not own:
             lines.append((Cell(series.label), *(Cell("–") for _ in range(2 + len(filled)))))
@@ -249,7 +249,7 @@ def paper_table(preset: FigurePreset, filled: Sequence[Filled]) -> Table:
     return Table(f"{preset.title}, {sets}", header, tuple(lines), tuple(_notes(preset, filled, there)))
 
 
-def _ranks(column: Column) -> dict[str, int]:
+def _ranks(column: Column) -> dict[LineKey, int]:
     """Best and second, if all numbers are of one origin and metric, and at rates that are not far apart."""
     there = list(column.values())
     alike = {(n.curve.measured, n.curve.origin, n.curve.metric, n.curve.dataset) for n in there}
@@ -258,7 +258,7 @@ def _ranks(column: Column) -> dict[str, int]:
         return {}
     if len(rates) not in (0, len(there)) or (rates and max(rates) > APART * min(rates)):
         return {}
-    shown = {str(line): round(number.point.y, _places(there)) for line, number in column.items()}
+    shown = {line: round(number.point.y, _places(there)) for line, number in column.items()}
     better = bool(meaning(there[0].curve.metric).higher_is_better)
     return best_two(shown, better) if len(set(shown.values())) > 1 else {}
 

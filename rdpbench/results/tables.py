@@ -24,7 +24,7 @@ import numpy as np
 
 from rdpbench.errors import StoreCorrupt, StoreError
 from rdpbench.metrics.contract import short_name
-from rdpbench.results.stats.points import Points
+from rdpbench.results.stats.points import K, Points
 from rdpbench.results.stats.summary import POINT, WIDE, at_rate, common_rates, compared
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Contents
@@ -82,14 +82,14 @@ def arrow(higher_is_better: bool | None) -> str:
     return "" if higher_is_better is None else "↑" if higher_is_better else "↓"
 
 
-def best_two(values: Mapping[str, float], higher_is_better: bool) -> dict[str, int]:
+def best_two(values: Mapping[K, float], higher_is_better: bool) -> dict[K, int]:
     """Rank 1 and 2 of what competes; equal values share a rank, and one alone has none.
 
     >>> best_two({"a": 3.0, "b": 1.0, "c": 3.0, "d": 0.0}, True)
     {'a': 1, 'b': 2, 'c': 1}
     """
     best = sorted(set(values.values()), reverse=higher_is_better)[:2] if len(values) > 1 else []
-    return {name: best.index(value) + 1 for name, value in values.items() if value in best}
+    return {key: best.index(value) + 1 for key, value in values.items() if value in best}
 
 
 def measured(frame: pd.DataFrame, name: str = "") -> Table:

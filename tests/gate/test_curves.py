@@ -598,10 +598,13 @@ def test_tolerances_add_up_and_bad_ones_are_refused(tmp_path: Path) -> None:
     assert not any(Tolerance(1e9, 1e9).allows(30.0, odd) for odd in (math.nan, math.inf))
     assert read_tolerances(conf_folder() / "regress.yaml").of("a new one") == Tolerance(0, 0.001)
     path = tmp_path / "regress.yaml"
-    for text in ("", "bpp: 3", "bpp: {absolute: -1, relative: 0}\nmetrics: {}\nbd: {}", "{"):
+    for text in ("", "bpp: 3", "bpp: {absolute: -1, relative: 0}\nmetrics: {}\nbd: {}"):
         path.write_text(text)
         with pytest.raises(ConfigError, match="both 0 or more"):
             read_tolerances(path)
+    path.write_text("{")
+    with pytest.raises(ConfigError, match="is no YAML"):
+        read_tolerances(path)
     path.write_text((conf_folder() / "regress.yaml").read_text() + "cpu_dependent: [mine]\n")
     with pytest.raises(ConfigError, match="cpu_dependent: nothing reads that"):
         read_tolerances(path)

@@ -193,57 +193,45 @@ class Points:
 
         ``infinite`` asks instead for those that are left out of the mean, since they are lossless.
         """
-        if metric and meaning(metric).kind == "set":
-            return self._taken_by_set(point, metric)
-        values: Values = defaultdict(dict)
+        left_out = self._left_out(point, metric) if metric and meaning(metric).kind == "set" else None
+        values: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)  # by image and seed: rate, weighed value
         pixels: dict[str, float] = {}
         for row in point.good:
-            value = self.value(row, metric) if metric else 0.0
-            if value is not None and row.bpp is not None:
-                weight = float(weighed(value, meaning(metric).averaged)) if metric else 0.0
+            weight: float | None = 0.0
+            if left_out is not None:
+                weight = math.nan if row.image not in left_out.get(row.seed, (row.image,)) else None
+            elif metric:
+                value = self.value(row, metric)
+                weight = None if value is None else float(weighed(value, meaning(metric).averaged))
+            if weight is not None and row.bpp is not None:
                 values[self.name(row)][row.seed] = row.bpp, weight
                 pixels[self.name(row)] = float(row.height * row.width)
-        lossless = tuple(sorted(name for name, of in values.items() if any(math.isinf(w) for _, w in of.values())))
-        return _taken({name: of for name, of in values.items() if (name in lossless) == infinite}, pixels, lossless)
+        lossless = {name for name, seeds in values.items() if any(math.isinf(weight) for _, weight in seeds.values())}
+        images = tuple(sorted(name for name in values if (name in lossless) == infinite))
+        pairs = [list(values[image].values()) for image in images]
+        means = [[math.fsum(part) / len(seeds) for part in zip(*seeds, strict=True)] for seeds in pairs]
+        array = np.array(means, np.float64).reshape(-1, 2)
+        by_seed: dict[int, dict[str, tuple[float, float]]] = defaultdict(dict)
+        for image in images:
+            for seed, pair in values[image].items():
+                by_seed[seed][image] = pair
+        size = np.array([pixels[image] for image in images], np.float64)
+        return Taken(images, array[:, 0], size, array[:, 1], by_seed, tuple(sorted(lossless)))
 
-    def _taken_by_set(self, point: Point, metric: str) -> Taken:
-        """The images of a distance; nothing if a seed has no value, or it is not known which images it is of."""
-        values: Values = defaultdict(dict)
-        pixels: dict[str, float] = {}
-        seeds = self.set_scores(point, metric)
-        known = [score for score in seeds.values() if score is not None and score.value is not None]
-        rows = Counter(row.seed for row in point.good)
-        # Stores of earlier versions say only how many images a value is of.
-        unknown = any(score and score.left_out is None and score.images != rows[seed] for seed, score in seeds.items())
-        if len(known) < len(seeds) or unknown:
-            return _taken({}, {}, ())
-        for row in point.good:
-            score = seeds[row.seed]
-            if score is not None and row.bpp is not None and row.image not in json.loads(score.left_out or "[]"):
-                values[self.name(row)][row.seed] = row.bpp, math.nan
-                pixels[self.name(row)] = float(row.height * row.width)
-        return _taken(values, pixels, ())
+    def _left_out(self, point: Point, metric: str) -> dict[int, list[str]]:
+        """By seed the images that are not in a distance; nothing if a seed has none, or it is not known which."""
+        left_out: dict[int, list[str]] = {}
+        for seed, score in self.set_scores(point, metric).items():
+            # Stores of earlier versions say only how many images a value is of.
+            said = score and (score.left_out is not None or score.images == len(point.by_seed[seed]))
+            if score is None or score.value is None or not said:
+                return {}
+            left_out[seed] = json.loads(score.left_out or "[]")
+        return left_out
 
     def set_scores(self, point: Point, metric: str) -> dict[int, SetScore | None]:
         """Of each seed the value of a metric of sets."""
         return {seed: self.sets.get((point.where, point_key(metric, rows))) for seed, rows in point.by_seed.items()}
-
-
-Values = dict[str, dict[int, tuple[float, float]]]
-"""Rate and weighed value by image and seed."""
-
-
-def _taken(values: Values, pixels: Mapping[str, float], lossless: tuple[str, ...]) -> Taken:
-    images = tuple(sorted(values))
-    seeds = [list(values[image].values()) for image in images]
-    means = [[math.fsum(part) / len(pairs) for part in zip(*pairs, strict=True)] for pairs in seeds]
-    array = np.array(means, np.float64).reshape(-1, 2)
-    by_seed: dict[int, dict[str, tuple[float, float]]] = defaultdict(dict)
-    for image in images:
-        for seed, pair in values[image].items():
-            by_seed[seed][image] = pair
-    size = np.array([pixels[image] for image in images], np.float64)
-    return Taken(images, array[:, 0], size, array[:, 1], by_seed, lossless)
 
 
 def fingerprint(images: Iterable[str]) -> str:
