@@ -405,7 +405,7 @@ def _exactness(stored: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[bool,
     use = (now.get("configuration") or {}).get("use")
     codec = registry.load("codec", use) if use else object
     # Of a codec that takes no device, "device" is the setting of the run, which says nothing.
-    places = ["cpu", "device"] if getattr(codec, "uses_device", False) else ["cpu"]
+    places = ["cpu", "device"] if facts_of(codec).uses_device else ["cpu"]
     elsewhere = [place for place in places if stored.get(place) != now.get(place)]
     if facts_of(codec).depends_on_cpu and elsewhere:
         exact = False
