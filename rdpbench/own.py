@@ -20,6 +20,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from functools import partial
 from importlib.machinery import (
     BYTECODE_SUFFIXES,
     EXTENSION_SUFFIXES,
@@ -473,36 +474,33 @@ def absolute(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
     """
     given = dict(options)
     unkeyed = getattr(cls, "unkeyed", ())
+
+    def change(path: Any, name: str, loose: bool) -> str:
+        full = full_path(path)
+        if full.exists() or name in unkeyed:
+            return str(full)
+        if loose and isinstance(path, str):
+            return path
+        raise FileNotFoundError(f"{name}={path}: no such file or folder: {full}")
+
     for name, loose in path_fields(cls).items():
         value = given.get(name, _default(cls, name))
-        if value is None or not cls.__dataclass_fields__[name].init:  # type: ignore[attr-defined]
-            continue
-
-        def change(path: Any, name: str = name, loose: bool = loose) -> str:
-            full = full_path(path)
-            if full.exists() or name in unkeyed:
-                return str(full)
-            if loose and isinstance(path, str):
-                return path
-            raise FileNotFoundError(f"{name}={path}: no such file or folder: {full}")
-
-        given[name] = mapped(value, change, text=change)
+        if value is not None and cls.__dataclass_fields__[name].init:  # type: ignore[attr-defined]
+            changed = partial(change, name=name, loose=loose)
+            given[name] = mapped(value, changed, text=changed)
     return given
 
 
 def as_paths(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options with an absolute `Path` where the class wants one."""
     given = dict(options)
+    several = {"list": list, "frozenset": frozenset, "set": set}
     for name, loose in path_fields(cls).items():
         if name in given:
-
-            def change(text: str, loose: bool = loose) -> str | Path:
-                return text if loose and not PurePath(text).is_absolute() else full_path(text)
-
-            value = mapped(given[name], full_path, text=change)
+            keep = (lambda text: full_path(text) if PurePath(text).is_absolute() else text) if loose else full_path
+            value = mapped(given[name], full_path, text=keep)
             hint = _hint(cls, cls.__dataclass_fields__[name])  # type: ignore[attr-defined]
             kind = re.search(r"\b(list|frozenset|set)\[", hint, re.IGNORECASE)
-            several = {"list": list, "frozenset": frozenset, "set": set}
             given[name] = several[kind[1].lower()](value) if kind and isinstance(value, tuple) else value
     return given
 

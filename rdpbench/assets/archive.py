@@ -18,9 +18,8 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from filelock import FileLock
 
@@ -48,10 +47,7 @@ class Hostile(Exception):
     """What an honest archive does not do."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Of all files, of one file, and of the number of entries."""
-
+class _Limits(NamedTuple):
     bytes: int
     file_bytes: int
     files: int
@@ -102,7 +98,7 @@ def unpack_zip(
     if not archive.is_file():
         raise ImageError(f"no such archive: {archive}")
     folder = folder.resolve()
-    limits = Limits(limit_bytes, limit_file_bytes or limit_bytes, limit_files)
+    limits = _Limits(limit_bytes, limit_file_bytes or limit_bytes, limit_files)
     before = _holds_something(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(f".{folder.name}.unpacking")
@@ -142,7 +138,7 @@ def _reading(path: Path, name: str = "") -> Iterator[None]:
 
 
 def _unpack(
-    path: Path, part: Path, wanted: Callable[[str], str | None], limits: Limits, progress: Report | None
+    path: Path, part: Path, wanted: Callable[[str], str | None], limits: _Limits, progress: Report | None
 ) -> dict[str, str]:
     hashes: dict[str, str] = {}
     with _Bounded(path, max(_LONGEST_READ, limits.files * _DIRECTORY_PER_FILE)) as opened:
@@ -169,7 +165,7 @@ def _unpack(
 
 
 def _judge(
-    archive: zipfile.ZipFile, wanted: Callable[[str], str | None], limits: Limits
+    archive: zipfile.ZipFile, wanted: Callable[[str], str | None], limits: _Limits
 ) -> list[tuple[zipfile.ZipInfo, str]]:
     """The wanted entries, each with its name on the disk; all entries are looked at."""
     end = 0

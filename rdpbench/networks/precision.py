@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 
@@ -34,8 +34,7 @@ def _on_gpus(*, exactly: bool) -> list[tuple[Any, str, bool]]:
     return [*tf32, (cudnn, "deterministic", exactly), (cudnn, "benchmark", not exactly)]
 
 
-@contextmanager
-def exact() -> Iterator[None]:
+def exact() -> AbstractContextManager[None]:
     """Full float32 and cuDNN's repeatable algorithms within the block: for metrics. CPUs are not touched.
 
     >>> import torch
@@ -43,12 +42,10 @@ def exact() -> Iterator[None]:
     ...     int(torch.backends.cudnn.allow_tf32)
     0
     """
-    with switched(*_on_gpus(exactly=True)):
-        yield
+    return switched(*_on_gpus(exactly=True))
 
 
-@contextmanager
-def quick() -> Iterator[None]:
+def quick() -> AbstractContextManager[None]:
     """TF32 and whatever algorithm cuDNN finds fastest within the block: metrics named ``.../fast``, no others.
 
     >>> import torch
@@ -56,8 +53,7 @@ def quick() -> Iterator[None]:
     ...     int(torch.backends.cudnn.allow_tf32)
     1
     """
-    with switched(*_on_gpus(exactly=False)):
-        yield
+    return switched(*_on_gpus(exactly=False))
 
 
 @contextmanager

@@ -13,16 +13,16 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from rdpbench.codecs.contract import OWN_WEIGHTS
 from rdpbench.report.pictures import Picture, ending, name_of
 from rdpbench.results import tables
 from rdpbench.results.stats.current import of_store
-from rdpbench.results.stats.points import Point, Points, Where, meaning, metric_order, titles
+from rdpbench.results.stats.points import Point, Points, Where, grouped, meaning, metric_order, titles
 from rdpbench.results.stats.summary import common_rates, side_by_side
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Contents, Store
@@ -31,7 +31,6 @@ from rdpbench.setting import Setting, thin
 if TYPE_CHECKING:
     import pandas as pd
 
-K = TypeVar("K")
 Which: TypeAlias = Literal["none", "matched", "all"]
 RATES = 4
 """Of ``matched``: so many rates that codecs share, and of each codec its points next to these."""
@@ -84,12 +83,14 @@ def read_run(name: str, store: Store, contents: Contents) -> ReportedRun:
     current = of_store(contents)
     metrics = sorted(current.metrics, key=metric_order)
     frame = side_by_side(current, metrics)
-    lines: dict[tuple[Where, str, Setting], list[Mapping[str, Any]]] = {}
-    for line in frame.to_dict("records"):
+
+    def key(line: Mapping[str, Any]) -> tuple[Where, str, Setting]:
         where = Where(line["dataset"], line["manifest"], line["protocol"])
-        lines.setdefault((where, line["codec"], Setting.of_line(line)), []).append({str(k): v for k, v in line.items()})
+        return where, line["codec"], Setting.of_line(line)
+
+    lines = grouped(({str(k): v for k, v in line.items()} for line in frame.to_dict("records")), key)
     known = {(point.where, point.codec, point.setting): point for point in current.points}
-    points = [ReportedPoint(point_id(name, known[key]), known[key], tuple(own)) for key, own in lines.items()]
+    points = [ReportedPoint(point_id(name, known[place]), known[place], tuple(own)) for place, own in lines.items()]
     return ReportedRun(name, store, contents, current, frame, tuple(metrics), tuple(points))
 
 
@@ -106,19 +107,12 @@ def point_id(run: str, point: Point) -> str:
     return hashlib.sha256("\n".join([run, *map(repr, key), *more]).encode()).hexdigest()[:10]
 
 
-def _grouped(points: Iterable[ReportedPoint], key: Callable[[Point], K]) -> dict[K, list[ReportedPoint]]:
-    groups: dict[K, list[ReportedPoint]] = {}
-    for point in points:
-        groups.setdefault(key(point.point), []).append(point)
-    return groups
-
-
 def _panels(run: ReportedRun) -> dict[Where, list[ReportedPoint]]:
-    return _grouped(run.points, lambda point: point.where)
+    return grouped(run.points, lambda point: point.point.where)
 
 
 def _curves(points: Iterable[ReportedPoint]) -> dict[str, list[ReportedPoint]]:
-    return _grouped(points, lambda point: point.codec)
+    return grouped(points, lambda point: point.point.codec)
 
 
 def _chosen(run: ReportedRun, which: Which) -> Iterator[ReportedPoint]:
@@ -141,10 +135,9 @@ def wanted(runs: Iterable[ReportedRun], which: Which, limit: int) -> Iterator[Pi
     """Every image to make, once: originals first, then reconstructions codec by codec; of each set the first images."""
     seen: set[str] = set()
     for run in runs:
-        names: dict[Where, set[str]] = {}
-        for row in run.current.rows:
-            names.setdefault(Where.of(row), set()).add(row.image)
-        firsts = {where: set(sorted(images)[: limit or None]) for where, images in names.items()}
+        of_set = grouped(run.current.rows, Where.of)
+        images = {where: sorted({row.image for row in rows}) for where, rows in of_set.items()}
+        firsts = {where: set(names[: limit or None]) for where, names in images.items()}
         rows = [row for point in _chosen(run, which) for row in point.shown() if row.image in firsts[Where.of(row)]]
         for picture in (Picture(run.store, row, original) for original in (True, False) for row in rows):
             if picture.sha256 not in seen:

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import RdpbenchError, StoreCorrupt, StoreUnwritable, WorkerError
-from rdpbench.image import Image, pixel_sha256, read_image
+from rdpbench.figures.examples import original_of, reconstruction_of
+from rdpbench.image import Image, pixel_sha256
 from rdpbench.paths import unwritable, written_whole
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store, is_sha256, reconstruction_path
@@ -63,19 +63,16 @@ class Picture:
         return folder / "thumbs" / name[:2] / f"{name}.jpg", image
 
     def pixels(self, how: Decoding) -> Image:
-        """Its pixels, of which the hash is right; raises `StoreCorrupt` else."""
-        row, path = self.row, reconstruction_path(self.store, self.row)
+        """Its pixels, of which the hash is right; raises `RdpbenchError` else."""
         if self.original:
-            pixels, fault = load_under(row.protocol, Path(row.path)).pixels, f"{row.path} changed since it was coded"
-        elif path.is_file():
-            pixels, fault = read_image(path).pixels, f"{path} is not what was decoded"
-        elif how.decode is not None:
-            pixels = how.decode(self.store, row)
-            fault = f"bitstream {row.bitstream_sha256[:12]} decodes to other pixels here"
-        else:
+            return original_of(self.row)
+        if reconstruction_path(self.store, self.row).is_file():
+            return reconstruction_of(self.store, self.row)
+        if how.decode is None:
             raise StoreCorrupt("the run kept no reconstruction: keep=all keeps them")
+        pixels = how.decode(self.store, self.row)
         if pixel_sha256(pixels) != self.sha256:
-            raise StoreCorrupt(fault)
+            raise StoreCorrupt(f"bitstream {self.row.bitstream_sha256[:12]} decodes to other pixels here")
         return pixels
 
 

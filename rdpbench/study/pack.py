@@ -63,8 +63,7 @@ Place: TypeAlias = tuple[str, float, str]
 class Chosen:
     """What a study shows: for each rate and image, one reconstruction of each codec."""
 
-    dataset: str
-    protocol: str
+    where: Where
     codecs: tuple[str, ...]
     targets: tuple[float, ...]
     images: tuple[str, ...]
@@ -119,12 +118,11 @@ def choose(
     rates, nearest, shared = _match(settings, targets, images, tolerance)
     nearest = {place: _of_images(setting, shared) for place, setting in nearest.items()}
     chosen = {(s.row.image, rate, name): s for (name, rate), setting in nearest.items() for s in setting}
-    where = Where.of(stimuli[0].row)
     notes = [
         f"{name} at {rate:g} bpp: {setting[0].row.setting.words}, {_mean(setting):.4f} bpp"
         for (name, rate), setting in nearest.items()
     ]
-    return Chosen(where.dataset, where.protocol, names, rates, shared, chosen, tuple(notes))
+    return Chosen(Where.of(stimuli[0].row), names, rates, shared, chosen, tuple(notes))
 
 
 def _kept(store: Store, contents: Contents) -> list[Stimulus]:
@@ -449,8 +447,8 @@ def _key(
         title=wanted.title,
         command=wanted.command,
         seed=wanted.seed,
-        dataset=chosen.dataset,
-        protocol=chosen.protocol,
+        dataset=chosen.where.dataset,
+        protocol=chosen.where.protocol,
         ties=wanted.ties,
         codecs=chosen.codecs,
         targets=chosen.targets,

@@ -86,14 +86,7 @@ class Scored:
 
 
 def score(key: Key, sheets: Sequence[Sheet], *, least: float = 0.75, keep_failed: bool = False) -> Scored:
-    """Score a study.
-
-    Args:
-        key: what each trial shows.
-        sheets: the votes (`rdpbench.study.votes.read_votes`).
-        least: share of the catch trials that a rater must have right to count.
-        keep_failed: count the others, too.
-    """
+    """Score a study; to count, a rater has the share ``least`` of the catch trials right, but for ``keep_failed``."""
     names = sorted({sheet.rater for sheet in sheets})
     raters = [_rater(key, name, [sheet for sheet in sheets if sheet.rater == name], least) for name in names]
     counted = {rater.name: rater for rater in raters if rater.passed or keep_failed}

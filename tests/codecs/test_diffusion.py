@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rdpbench.assets.load import load_strictly, on_meta
 from rdpbench.assets.weights import how_to_get
 from rdpbench.codecs.container import pack, unpack
-from rdpbench.codecs.diffusion import bases, fields, models, prompts, sampling
+from rdpbench.codecs.diffusion import bases, fields, models, sampling
 from rdpbench.codecs.diffusion.bases import Vocabulary, byte_vocabulary, clip_vocabulary
 from rdpbench.codecs.diffusion.library import diffusers
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, MissingNeed, UnknownName
@@ -207,7 +207,7 @@ def test_a_folder_that_diffusers_saved_is_a_model(tmp_path: Path, table: Path) -
     assert ready.vocabulary.encode("a cat") == [320, 2368]
     assert ready.layout.pads == (0,)
     with torch.inference_mode():
-        seen = prompts.condition(ready, [320, 2368]).hidden
+        seen = sampling.condition(ready, [320, 2368]).hidden
         theirs = ready.texts[0](torch.tensor([[49406, 320, 2368, 49407, *[0] * 73]])).last_hidden_state
     assert torch.equal(seen, theirs)
     before = models.base_identity(folder)
@@ -237,8 +237,8 @@ def test_unknown_names_and_pairs_are_told(tmp_path: Path) -> None:
         models.controlnet_source("", "sdxl", "hed")
     with pytest.raises(MissingNeed, match=r"no such file: .*config\.json"):
         bases.layout_of(str(tmp_path))
-    for clip in prompts.CLIPS:
-        assert prompts.source(clip)
+    for clip in models.CLIPS:
+        assert models.clip_source(clip)
 
 
 # The denoising loop is diffusers'
@@ -268,7 +268,7 @@ def test_latents_are_those_of_diffusers_pipelines(base: str, controlled: bool, g
     for sampler in sampling.SAMPLERS if plain else ("dpm-solver++", "unipc", "euler-ancestral-trailing"):
         draws = sampling.generators([3, 4])
         noise = sampling.noise(ready, draws, 64, 128)
-        positive, negative = prompts.condition(ready, [1, 2, 3]), prompts.condition(ready, [7])
+        positive, negative = sampling.condition(ready, [1, 2, 3]), sampling.condition(ready, [7])
         control = None
         if controlled:
             net = models.load_controlnet(ready, "", base, "hed", "random")
@@ -304,7 +304,7 @@ def test_noise_depends_on_nothing_but_its_seed() -> None:
 
 def test_predictions_can_be_adjusted_and_channels_added() -> None:
     ready = models.load_models("sd-2.1-base", "random")
-    positive = prompts.condition(ready, [1])
+    positive = sampling.condition(ready, [1])
     heard: list[tuple[int, int]] = []
 
     def nothing(step: int, time: torch.Tensor, latents: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
@@ -353,7 +353,7 @@ def test_a_gradient_can_steer_where_torch_infers() -> None:
             step = strength * gradient / gradient.norm()
             return (latents - alpha.sqrt() * (clean.detach() - step)) / (1 - alpha).sqrt()
 
-        draws, seen = sampling.generators([2]), prompts.condition(ready, [1])
+        draws, seen = sampling.generators([2]), sampling.condition(ready, [1])
         noise = sampling.noise(ready, draws, 64, 64)
         with reproducible():
             schedule = sampling.scheduler(ready, "ddim", 5)
@@ -366,7 +366,7 @@ def test_latents_that_are_no_numbers_are_refused() -> None:
     ready = models.load_models("sd-2.1-base", "random")
     draws = sampling.generators([1])
     noise = sampling.noise(ready, draws, 64, 64) * torch.inf
-    seen = prompts.condition(ready, [])
+    seen = sampling.condition(ready, [])
     with torch.inference_mode(), pytest.raises(BitstreamError, match="latents are not finite"):
         sampling.denoise(ready, sampling.scheduler(ready, "ddim", 1), noise, draws, seen, seen, 1.0)
 
@@ -393,7 +393,7 @@ def test_the_published_widths_compute() -> None:
     """One guided step of the full U-Net of SD 2.1, its text tower and its VAE, with random weights: 6 GB."""
     ready = models.load_models("sd-2.1-base", "random-full")
     with torch.inference_mode():
-        seen = prompts.condition(ready, [1, 2, 3])
+        seen = sampling.condition(ready, [1, 2, 3])
         assert seen.hidden.shape == (1, 77, 1024)
         draws = sampling.generators([0])
         noise = sampling.noise(ready, draws, 256, 256)

@@ -20,7 +20,7 @@ import yaml
 
 from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of, weights_kind_of
-from rdpbench.codecs.diffusion import fields, prompts, sampling
+from rdpbench.codecs.diffusion import fields, sampling
 from rdpbench.codecs.diffusion.fields import with_seed
 from rdpbench.codecs.diffusion.perco import pipeline
 from rdpbench.codecs.diffusion.perco.codec import PerCo
@@ -117,8 +117,8 @@ def by_hand(codec: PerCo, data: bytes, caption: str, seed: int = 0) -> Image:
             book, out = ready.hyper.quantizer._codebook.embed[0], ready.hyper.quantizer.project_out
             planes = (book[indices] @ out.weight.T + out.bias).permute(2, 0, 1)
             local = planes.repeat_interleave(own.stride, 1).repeat_interleave(own.stride, 2)[None]
-        text = prompts.condition(net, net.vocabulary.encode(caption)).hidden
-        empty = prompts.condition(net, []).hidden
+        text = sampling.condition(net, net.vocabulary.encode(caption)).hidden
+        empty = sampling.condition(net, []).hidden
         schedule = sampling.scheduler(net, codec.sampler, codec.steps)
         latents = torch.randn(4, *size, generator=torch.Generator("cpu").manual_seed(seed))[None]
         for time in schedule.timesteps:
@@ -402,9 +402,9 @@ def test_the_contract_is_kept() -> None:
     assert coder_of(perco())["weights"] == "random"
     assert perco().weight_needs() == ()
     assert weights_kind_of(perco()) == "random"
-    made = pipeline.load(0.0313, "random")
+    made = pipeline.load_pipeline(0.0313, "random")
     perco().ready()
-    assert pipeline.load(0.0313, "random") is made
+    assert pipeline.load_pipeline(0.0313, "random") is made
 
 
 def test_planning_imports_no_torch() -> None:

@@ -12,7 +12,7 @@ import pytest
 from rdpbench.assets.load import on_meta
 from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Side, coder_of
-from rdpbench.codecs.diffusion import bases, fields, models, prompts
+from rdpbench.codecs.diffusion import bases, fields, models
 from rdpbench.codecs.diffusion.perco import image as perco_product
 from rdpbench.codecs.diffusion.perco import network, pipeline
 from rdpbench.codecs.diffusion.perco.image import PerCoImage
@@ -47,7 +47,7 @@ def test_what_is_sent_is_the_nearest_entry_of_each_part(small: Image) -> None:
     one = codec()
     section = unpack(one.encode(small, Side()).data, 3)[2][1]
     found = fields.unpack_indices(section, 16, 1024)
-    vector = unit(prompts.load(one.clip, "random").image([small]))[0]
+    vector = unit(models.clip_network(one.clip, "random").image([small]))[0]
     books = one.quantizer().codebooks
     assert books.shape == (16, 1024, 2)  # 24 numbers filled up to 32
     parts = np.concatenate([vector, np.zeros(8)]).reshape(16, 2)

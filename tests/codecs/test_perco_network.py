@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from rdpbench.assets.load import load_strictly, on_meta
 from rdpbench.assets.weights import OwnFolder, how_to_get
 from rdpbench.codecs.contract import Side
-from rdpbench.codecs.diffusion import bases, fields, models, prompts, sampling
+from rdpbench.codecs.diffusion import bases, fields, models, sampling
 from rdpbench.codecs.diffusion.bases import byte_vocabulary
 from rdpbench.codecs.diffusion.library import diffusers
 from rdpbench.codecs.diffusion.perco import network as perco_network
@@ -225,8 +225,8 @@ def test_captions_come_back_as_what_the_text_tower_reads(code: str, text: str) -
     assert found[:75] == words.encode(text)[:75]
     ready = models.load_models("sd-2.1", "random")
     with torch.no_grad():
-        expected = prompts.condition(ready, words.encode(text)).hidden
-        assert torch.equal(prompts.condition(ready, found).hidden, expected)
+        expected = sampling.condition(ready, words.encode(text)).hidden
+        assert torch.equal(sampling.condition(ready, found).hidden, expected)
 
 
 def test_sizes_of_captions_by_hand() -> None:
@@ -387,7 +387,7 @@ def test_the_files_tensors_are_where_they_belong(saved: Callable[[float], Path])
     from safetensors.torch import load_file
 
     folder = saved(0.0313)
-    ready = pipeline.load(0.0313, pipeline=str(folder))
+    ready = pipeline.load_pipeline(0.0313, pipeline=str(folder))
     tensors = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
     assert torch.equal(ready.unet.conv_in.weight, tensors["conv_in_extended.weight"])
     assert ready.unet.conv_in.weight.shape == (8, 16, 3, 3)
@@ -400,14 +400,14 @@ def test_the_files_tensors_are_where_they_belong(saved: Callable[[float], Path])
 def test_files_of_another_rate_are_refused_by_name(saved: Callable[[float], Path]) -> None:
     folder = saved(0.0019)
     with pytest.raises(CodecError, match=r"is for 8 x 8 indices of 256 entries; at nominally 0\.0313 bpp"):
-        pipeline.load(0.0313, pipeline=str(folder))
+        pipeline.load_pipeline(0.0313, pipeline=str(folder))
     config = folder / "hyper_enc" / "config.json"
     known = json.loads(config.read_text())
     config.write_text(json.dumps({name: one for name, one in known.items() if not name.startswith("cfg")}))
     with pytest.raises(CodecError, match=r"embed is \(1, 256, 8\), must be \(1, 1024, 8\)"):
-        pipeline.load(0.0024, pipeline=str(folder))
+        pipeline.load_pipeline(0.0024, pipeline=str(folder))
     with pytest.raises(CodecError, match=r"backbone\.4\.weight is \(16, 16, 5, 5\), must be \(16, 16, 1, 1\)"):
-        pipeline.load(0.0313, pipeline=str(folder))
+        pipeline.load_pipeline(0.0313, pipeline=str(folder))
 
 
 def test_damaged_files_are_refused_by_name(saved: Callable[[float], Path]) -> None:
@@ -422,12 +422,12 @@ def test_damaged_files_are_refused_by_name(saved: Callable[[float], Path]) -> No
         whole = load_file(file)
         save_file({name: one for name, one in whole.items() if name != gone}, file)
         with pytest.raises(CodecError, match=rf"{odd} \([0-9, ]+\) is missing"):
-            pipeline.load(0.1250, pipeline=str(folder))
+            pipeline.load_pipeline(0.1250, pipeline=str(folder))
         save_file({**whole, "stray": torch.zeros(2)}, file)
         with pytest.raises(CodecError, match=r"stray \(2,\) has no place"):
-            pipeline.load(0.1250, pipeline=str(folder))
+            pipeline.load_pipeline(0.1250, pipeline=str(folder))
         save_file(whole, file)
-    pipeline.load(0.1250, pipeline=str(folder))
+    pipeline.load_pipeline(0.1250, pipeline=str(folder))
 
 
 def test_what_is_not_public_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,7 +445,7 @@ def test_what_is_not_public_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert f"no weights of PerCo at nominally {rate:.4f} bpp are public" in told
             assert "rate=0.0019,0.0313,0.125" in told
         with pytest.raises(MissingNeed):
-            pipeline.load(rate)
+            pipeline.load_pipeline(rate)
     with pytest.raises(OutOfRange, match=r"rate 0\.02: 'perco' has nominal 0\.0019, 0\.0024"):
         PerCo(nominal=0.02)
     assert "3467 MB" in how_to_get(pipeline.card(0.125, "unet"))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from rdpbench.codecs.diffusion import models, prompts
+from rdpbench.codecs.diffusion import models
+from rdpbench.codecs.diffusion.codec import Unfinished
 from rdpbench.codecs.diffusion.pic.pez import Prompt, PromptSearch, PromptSpace, invert
-from rdpbench.codecs.diffusion.prompts import Unfinished
 from rdpbench.errors import CodecError
 from rdpbench.image import Image
 from rdpbench.networks.clip import Clip, unit
@@ -29,7 +29,7 @@ def one_thread() -> Any:
 
 @pytest.fixture(scope="module")
 def space() -> PromptSpace:
-    return PromptSpace(prompts.load("clip-vit-h-14-laion2b-s32b-b79k", "random"))
+    return PromptSpace(models.clip_network("clip-vit-h-14-laion2b-s32b-b79k", "random"))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def double() -> PromptSpace:
         "eos_token_id": models.TINY_TOKENS - 1,
     }
     sizes = {"projection_dim": 24, "text_config": {**models.CLIP_TEXT, **ends}, "vision_config": models.CLIP_VISION}
-    network = models.draw_weights(prompts.network(sizes), seed=5).double()
+    network = models.draw_weights(models.clip_model(sizes), seed=5).double()
     network.vision_model.float()
     network.visual_projection.float()
     return PromptSpace(Clip(network))

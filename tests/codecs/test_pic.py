@@ -20,14 +20,14 @@ import yaml
 from rdpbench import progress
 from rdpbench.codecs.container import unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of
-from rdpbench.codecs.diffusion import bases, fields, models, prompts
+from rdpbench.codecs.diffusion import bases, fields, models
 from rdpbench.codecs.diffusion.bases import byte_vocabulary
+from rdpbench.codecs.diffusion.codec import Unfinished
 from rdpbench.codecs.diffusion.fields import with_seed
 from rdpbench.codecs.diffusion.library import diffusers
 from rdpbench.codecs.diffusion.pic import codec as pic
 from rdpbench.codecs.diffusion.pic import pez
 from rdpbench.codecs.diffusion.pic.codec import PIC
-from rdpbench.codecs.diffusion.prompts import Unfinished
 from rdpbench.errors import (
     BitstreamError,
     CodecError,
@@ -105,7 +105,7 @@ def test_what_is_decoded_is_the_candidate_that_was_chosen(code: str, run: int, s
     made = codec.encode(small, Side(seed=run))
     [chosen] = unpack(made.data, 2)[2][0]
     assert run * 5 <= chosen < run * 5 + 5
-    clip = prompts.load(codec.clip, "random")
+    clip = models.clip_network(codec.clip, "random")
     [target] = unit(clip.image([small]))
     cosines = []
     for seed in range(run * 5, run * 5 + 5):
@@ -122,7 +122,7 @@ def test_tokens_that_are_sent_as_ids_are_the_ones_that_were_found(small: Image) 
     for code in fields.CODES:
         section = unpack(tiny_pic(tokens=code).encode(small, Side(seed=4)).data, 2)[2][1]
         found[code] = fields.unpack_tokens(section, code, byte_vocabulary())
-    clip = prompts.load(tiny_pic().clip, "random")
+    clip = models.clip_network(tiny_pic().clip, "random")
     [expected] = pez.invert(pez.PromptSpace(clip), [small], [4], pez.PromptSearch(16, 5))
     assert found["fixed"] == found["rank"] == list(expected.ids)
     # Text is taken apart differently: what comes back is what conditions the decoder, and nothing hides that.
@@ -305,7 +305,7 @@ def test_published_settings_are_the_defaults() -> None:
     assert (codec.base, codec.sampler, codec.steps, codec.guidance) == ("sd-2.1-base", "dpm-solver++", 25, 9.0)
     assert (codec.prompt_length, codec.candidates, codec.search_steps) == (16, 4, 3000)
     assert (codec.learning_rate, codec.weight_decay, codec.suffix) == (0.1, 0.1, ", high quality")
-    assert codec.clip == prompts.H14.id
+    assert codec.clip == models.H14.id
     assert codec.negative.startswith("disfigured, deformed, low quality")
 
 
@@ -398,7 +398,7 @@ def test_weights_of_the_users_own_run_from_end_to_end(
     diffusers.PNDMScheduler(prediction_type="v_prediction").save_pretrained(tmp_path / "base" / "scheduler")
     ends = {"vocab_size": 49408, "bos_token_id": 49406, "eos_token_id": 49407}
     both = {"projection_dim": 24, "text_config": {**models.CLIP_TEXT, **ends}, "vision_config": models.CLIP_VISION}
-    models.draw_weights(prompts.network(both), seed=9).save_pretrained(tmp_path / "clip")
+    models.draw_weights(models.clip_model(both), seed=9).save_pretrained(tmp_path / "clip")
     options = {"base": str(tmp_path / "base"), "clip": str(tmp_path / "clip"), "steps": 2, "search_steps": 3}
     for code, size in (("fixed", 32), ("rank", 32), ("zlib-text", None)):
         codec = PIC(**options, tokens=code)

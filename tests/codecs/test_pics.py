@@ -17,7 +17,7 @@ import yaml
 from rdpbench import registry
 from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Side, coder_of, needs_of
-from rdpbench.codecs.diffusion import models, prompts
+from rdpbench.codecs.diffusion import models
 from rdpbench.codecs.diffusion.fields import with_seed
 from rdpbench.codecs.diffusion.pic import sketches
 from rdpbench.codecs.diffusion.pic.codec import PICS, SketchPICS
@@ -211,7 +211,7 @@ def test_every_byte_is_counted(small: Image) -> None:
 def test_what_is_decoded_is_the_candidate_that_was_chosen(cls: Any, small: Image) -> None:
     codec = cls(**{**QUICK, "candidates": 4})
     made = codec.encode(small, Side())
-    clip = prompts.load(codec.clip, "random")
+    clip = models.clip_network(codec.clip, "random")
     [target] = unit(clip.image([small]))
     painted = [cls(**QUICK).decode(with_seed(made.data, seed)) for seed in range(4)]
     cosines = [float(one @ target) for one in unit(clip.image(painted))]

@@ -23,8 +23,8 @@ from rdpbench import progress
 from rdpbench.codecs.classical.webp import WebP
 from rdpbench.codecs.container import unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of
+from rdpbench.codecs.diffusion.codec import Unfinished
 from rdpbench.codecs.diffusion.fields import with_seed
-from rdpbench.codecs.diffusion.prompts import Unfinished
 from rdpbench.codecs.diffusion.textual_inversion import codec as codec_module
 from rdpbench.codecs.diffusion.textual_inversion import codec as guiding
 from rdpbench.codecs.diffusion.textual_inversion import vectors as coding

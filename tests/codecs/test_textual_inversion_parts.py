@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from rdpbench.codecs.diffusion import models, sampling
+from rdpbench.codecs.diffusion.codec import Unfinished
 from rdpbench.codecs.diffusion.library import diffusers
 from rdpbench.codecs.diffusion.models import Models
-from rdpbench.codecs.diffusion.prompts import Unfinished
 from rdpbench.codecs.diffusion.textual_inversion import codec as guiding
 from rdpbench.codecs.diffusion.textual_inversion import vectors as coding
 from rdpbench.codecs.diffusion.textual_inversion import vectors as searching

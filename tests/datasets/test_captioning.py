@@ -517,7 +517,8 @@ def test_only_what_changes_the_words_is_part_of_the_identity() -> None:
         len({captioner_identity(card, one) for one in kinds} | {captioner_identity(CARDS["blip"], CaptionSettings())})
         == 5
     )
-    assert len({captioner_identity(replace(card, revision=one), CaptionSettings()) for one in ("a", "b")}) == 2
+    revised = [replace(card, card=replace(card.card, revision=revision)) for revision in ("a", "b")]
+    assert len({captioner_identity(one, CaptionSettings()) for one in revised}) == 2
     assert caption_models.label(card, CaptionSettings(device="cuda")) == "blip2"
 
 

@@ -1,11 +1,10 @@
 """The generative codecs, and what they share; ``docs/generative.md`` tells how a codec is made of it.
 
 =====================  ==============================================================================================
-`codec`                the base of all: fields, weights, how an image comes out of a bitstream
+`codec`                the base of all: weights, how an image comes out of a bitstream; searches that survive a kill
 `bases`                Stable Diffusion models by name or in a folder, sizes of their networks, CLIP's tokens
-`models`               the networks of a model on a device, strictly from their files or with seeded random weights
-`prompts`              token ids to what a U-Net sees; CLIP, and searches that survive a kill
-`sampling`             seeded noise, schedulers, the one denoising loop, latents to images and back
+`models`               networks on a device, CLIP too, strictly from their files or with seeded random weights
+`sampling`             what a U-Net sees of a prompt, noise, schedulers, the one loop, latents to images and back
 `fields`               seeds, tokens, captions, indices as bytes; the seed can be rewritten
 `sd_vae`               the autoencoder alone
 `pic`                  prompts that are searched, and sketches

@@ -1,15 +1,20 @@
-"""What the generative codecs share: which networks, whose weights, how an image comes out of a bitstream."""
+"""What the generative codecs share: weights, how an image comes out of a bitstream, searches that survive a kill."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from rdpbench import registry
-from rdpbench.assets.weights import Card, Weights
+from rdpbench.assets.weights import Weights
 from rdpbench.codecs.container import unpack
 from rdpbench.codecs.contract import (
     Bitstream,
@@ -22,19 +27,22 @@ from rdpbench.codecs.contract import (
     own_options,
     rate_of,
 )
-from rdpbench.codecs.diffusion import bases, models, prompts, sampling
+from rdpbench.codecs.diffusion import bases, models, sampling
 from rdpbench.codecs.diffusion.fields import with_seed
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.learned.codec import Kind
 from rdpbench.codecs.learned.systems import check_pixels
-from rdpbench.errors import BitstreamError, ConfigError
+from rdpbench.errors import BitstreamError, ConfigError, StoreUnwritable
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package, package_version
 from rdpbench.networks.precision import reproducible
+from rdpbench.paths import cache_folder, written_whole
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+OnStep: TypeAlias = Callable[[int, float], None]
+"""Called with the steps that are done, and how good the result is."""
 SAMPLING = {"precision": models.PRECISIONS, "sampler": (*sampling.SAMPLERS, sampling.SAVED)}
 """Legal values of the options of codecs that sample."""
 NEGATIVE = "disfigured, deformed, low quality, lowres, b&w, blurry, Photoshop, video game, bad art"
@@ -154,10 +162,8 @@ class DiffusionCodec(CheckedOptions, ABC):
             return "random"
         if own_options(type(self), vars(self)):
             return "own"
-        needs = self.files()
-        cards = [need.card for need in needs if isinstance(need, Weights)]
-        files = [file for card in cards for file in ((card,) if isinstance(card, Card) else card.cards)]
-        return "official" if len(cards) == len(needs) and all(file.sha256 for file in files) else "unpinned"
+        known = all(isinstance(need, Weights) and need.published for need in self.files())
+        return "official" if known else "unpinned"
 
     def coder(self) -> dict[str, str]:
         """What codes: `versions`, and those of the codecs inside."""
@@ -222,14 +228,14 @@ class PromptCodec(DiffusionCodec):
         self,
         ready: Models,
         draws: Sequence[Generator],
-        positive: prompts.Condition,
+        positive: sampling.Condition,
         height: int,
         width: int,
         control: sampling.Control | None = None,
         adjust: Callable[[Any], sampling.Adjust] | None = None,
     ) -> Tensor:
         """Clean latents from noise under a prompt and the codec's negative words; ``adjust`` takes the scheduler."""
-        negative = prompts.condition(ready, ready.vocabulary.encode(self.negative))
+        negative = sampling.condition(ready, ready.vocabulary.encode(self.negative))
         start = sampling.noise(ready, draws, *sampling.FRAME.padded(height, width))
         schedule = sampling.scheduler(ready, self.sampler, self.steps)
         pull = adjust(schedule) if adjust else None
@@ -266,3 +272,98 @@ def codec_inside(part: str, name: str, weights: str, device: str, rate: float | 
         options[axis.field] = axis.check(name, rate)
     codec: Codec = cls(**options)
     return codec
+
+
+class Unfinished:
+    """The state of a long search in the cache, under a hash of all that decides the result.
+
+    A state that cannot be read counts as none, and a cache that cannot be written costs time, not the encode.
+    """
+
+    def __init__(self, decides: Mapping[str, object], every_s: float = 60, folder: str = "unfinished") -> None:
+        """Take all that decides the result, as JSON can hold it, and the seconds between two writes."""
+        key = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
+        self.path: Path = cache_folder() / folder / f"{key}.safetensors"
+        self._every_s = every_s
+        self._written = time.monotonic()
+
+    def load(self) -> dict[str, Tensor]:
+        """The state of a search that was killed; empty if there is none."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(self.path)
+        except (OSError, SafetensorError):
+            return {}
+
+    def due(self) -> bool:
+        """Is it time to `save`?"""
+        return time.monotonic() - self._written >= self._every_s
+
+    def save(self, state: Mapping[str, Tensor]) -> None:
+        """Write the state, whole or not at all."""
+        from safetensors.torch import save_file
+
+        self._written = time.monotonic()
+        with contextlib.suppress(StoreUnwritable), written_whole(self.path) as beside:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, beside)
+
+    def done(self) -> None:
+        """Delete the state."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
+
+class Searched(ABC):
+    """Free vectors that an optimiser of Adam's kind moves, step by step."""
+
+    tracked: ClassVar[tuple[str, ...]]
+    """Attributes that later steps depend on, beside vectors and averages; each a tensor or a number."""
+    free: Tensor
+    optimiser: Any
+    step: int = 0
+
+    @abstractmethod
+    def advance(self) -> None:
+        """Take one step."""
+
+    @abstractmethod
+    def shown(self) -> float:
+        """How good the result is so far."""
+
+    def finish(self, steps: int, on_step: OnStep | None, unfinished: Unfinished | None) -> None:
+        """Take all steps that are left, from where a search that was killed had come to."""
+        self.restore(unfinished.load() if unfinished else {})
+        while self.step < steps:
+            self.advance()
+            if on_step is not None:
+                on_step(self.step, self.shown())
+            if unfinished is not None and unfinished.due():
+                unfinished.save(self.saved())
+        if unfinished is not None:
+            unfinished.done()
+
+    def saved(self) -> dict[str, Tensor]:
+        """All that later steps depend on."""
+        import torch
+
+        averages = {f"adam.{name}": average for name, average in self.optimiser.state[self.free].items()}
+        tracked = {name: torch.as_tensor(getattr(self, name)) for name in ("step", *self.tracked)}
+        return {"free": self.free, **tracked, **averages}
+
+    def restore(self, saved: Mapping[str, Tensor]) -> None:
+        """Go on where `saved` was; anything else than such a state is not looked at."""
+        if any(name not in saved for name in ("free", "step", *self.tracked)):
+            return
+        if saved["free"].shape != self.free.shape or saved["free"].dtype != self.free.dtype:
+            return
+        self.free.data.copy_(saved["free"])
+        for name in self.tracked:
+            setattr(self, name, saved[name].to(self.free.device))
+        averages = {name[5:]: average for name, average in saved.items() if name.startswith("adam.")}
+        # The count of steps stays on the CPU, where the optimiser reads it.
+        self.optimiser.state[self.free] = {
+            name: average if name == "step" else average.to(self.free.device) for name, average in averages.items()
+        }
+        self.step = int(saved["step"])

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from rdpbench.assets.load import load_strictly
-from rdpbench.assets.weights import OwnFolder, Weights, folders_identity, require
+from rdpbench.assets.weights import OwnFolder, Weights, folders_identity, read_tensors, require
 from rdpbench.codecs.diffusion import bases
 from rdpbench.codecs.diffusion.bases import (
     BASES,
@@ -32,9 +32,9 @@ from rdpbench.codecs.diffusion.bases import (
     clip_vocabulary,
 )
 from rdpbench.codecs.learned.systems import seeded
-from rdpbench.errors import CodecError, ConfigError
+from rdpbench.errors import CodecError, ConfigError, MetricError
 from rdpbench.needs import Need
-from rdpbench.networks.clip import TOKENS
+from rdpbench.networks.clip import B32, H14, L14, L14_336, SHAPES, TOKENS, Clip, build_clip, configuration
 
 if TYPE_CHECKING:
     import torch
@@ -219,13 +219,13 @@ def _load(base: str, weights: str, precision: str, device: str, file: str) -> Mo
     parts = ("unet", "vae", *tuple(towers)[: len(sizes.texts)])
     sources = {part: source_of(part, base) if weights == "official" else None for part in parts}
     build = lambda: networks.UNet2DConditionModel.from_config(dict(sizes.unet))  # noqa: E731 - as the towers
-    unet = make("unet", build, sources["unet"], precision, device)
+    unet = make_part("unet", build, sources["unet"], precision, device)
     vae = load_vae(sizes, sources["vae"], device, named)
     texts = [shared(part, towers[part], sources[part], precision, device, named) for part in parts[2:]]
     return Models(sizes, unet, vae, tuple(texts), vocabulary_of(sizes, weights, base), device)
 
 
-def make(
+def make_part(
     part: str,
     build: Callable[[], Any],
     source: OwnFolder | Weights | None,
@@ -252,7 +252,7 @@ def shared(
     """A VAE or text tower: the same bytes in several models are loaded once. ``base`` tells random ones apart."""
     rename = {"vae": vae_name, "text": text_name}.get(part, str)
     key = (part, source.named_identity if source else base, precision, device)
-    return kept(key, lambda: make(part, build, source, precision, device, rename))
+    return kept(key, lambda: make_part(part, build, source, precision, device, rename))
 
 
 def load_vae(sizes: BaseSizes, source: OwnFolder | Weights | None, device: str, base: str) -> Any:
@@ -349,6 +349,52 @@ def _controlnet(models: Models, source: OwnFolder | Weights | None, precision: s
     if source is None:
         return draw_weights(build(), seed=7).to(models.device, models.dtype)
     return load_strictly(build, source.read(), source.id, type_of(precision)).to(models.device)
+
+
+CLIPS = {card.id: card for card in (H14, L14, L14_336, B32)}
+"""The published ones, by id; the first is that of Text+Sketch."""
+
+
+def clip_source(clip: str) -> OwnFolder | Weights:
+    """Where a CLIP network comes from: one of `CLIPS`, or a folder with ``config.json`` and tensors."""
+    return OwnFolder(clip) if bases.is_path(clip) else Weights(CLIPS[clip])
+
+
+def clip_network(clip: str, weights: str = "official", device: str = "cpu") -> Clip:
+    """Both towers; the same object as long as the file is the same.
+
+    Raises:
+        MissingNeed: a file is not on this machine.
+        CodecError: it does not hold this network.
+    """
+    return _load_clip(clip, weights, device, mark(weights, clip_source(clip)))
+
+
+@lru_cache(maxsize=1)
+@trainable
+def _load_clip(clip: str, weights: str, device: str, file: str) -> Clip:  # noqa: ARG001 - another file is another network
+    if weights != "official":
+        tiny = {
+            "projection_dim": CLIP_TEXT["projection_dim"],
+            "text_config": {**CLIP_TEXT, **ends(TINY_TOKENS)},
+            "vision_config": CLIP_VISION,
+        }
+        sizes = tiny if weights == "random" else configuration(SHAPES[CLIPS[clip].id])
+        return Clip(draw_weights(clip_model(sizes), seed=5), None, device)
+    if bases.is_path(clip):
+        own = OwnFolder(clip)
+        return Clip(load_strictly(lambda: clip_model(bases.read_config(clip)), own.read(), own.id), None, device)
+    try:
+        return Clip(build_clip(SHAPES[CLIPS[clip].id], read_tensors(CLIPS[clip])), None, device)
+    except MetricError as error:
+        raise CodecError(str(error)) from error
+
+
+def clip_model(sizes: dict[str, Any]) -> Any:
+    """``transformers.CLIPModel`` of a configuration."""
+    from rdpbench.codecs.diffusion.library import transformers
+
+    return transformers.CLIPModel(transformers.CLIPConfig(**sizes))
 
 
 def type_of(precision: str) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""Noise to images: seeded draws, schedulers, the one denoising loop of all generative codecs, and the VAE at its end.
+"""Prompts and noise to images: conditions, draws, schedulers, the one denoising loop, and the VAE at its end.
 
 Noise is drawn on the CPU in single precision, by a generator for each image: a seed means the same noise on a GPU and
 in a batch. The schedulers are those of diffusers, set up as the versions of 2023 computed, for which the systems were
@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from rdpbench.codecs.diffusion import bases
 from rdpbench.codecs.diffusion.bases import BaseSizes
 from rdpbench.codecs.diffusion.models import Models
-from rdpbench.codecs.diffusion.prompts import Condition
 from rdpbench.codecs.learned.systems import Frame, to_images, to_planes
 from rdpbench.errors import BitstreamError, ConfigError, RdpbenchError
 from rdpbench.image import Image
@@ -165,6 +164,32 @@ class Schedule(Need):
         except (RdpbenchError, ValueError, NotImplementedError, IndexError) as error:
             return f"{self.folder}: {error}"
         return None
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What a U-Net sees of a prompt: the last states of its text tower, or of SDXL's two and a pooled prompt."""
+
+    hidden: Tensor
+    """``(1, 77, width)``."""
+    pooled: Tensor | None = None
+    """``(1, width)``, for SDXL."""
+
+
+def condition(models: Models, ids: Sequence[int]) -> Condition:
+    """The condition of token ids, which stand between both ends and are cut after 75; they do not pass through text."""
+    import torch
+
+    words = models.vocabulary
+    states, pooled = [], None
+    for tower, pad in zip(models.texts, models.layout.pads, strict=True):
+        sequence = torch.tensor([words.sequence(ids, pad)], device=models.device)
+        if not models.layout.pooled:
+            return Condition(tower(sequence).last_hidden_state)
+        output = tower(sequence, output_hidden_states=True)
+        states.append(output.hidden_states[-2])
+        pooled = getattr(output, "text_embeds", None)
+    return Condition(torch.cat(states, dim=-1), pooled)
 
 
 def generators(seeds: Sequence[int]) -> list[Generator]:

@@ -75,7 +75,7 @@ class StableDiffusionVAE(DiffusionCodec):
         return {**{name: package_version(name) for name in self.libraries}, **self.hashes()}
 
     def models(self) -> Models:
-        return load(self.base, self.weights, self.device)
+        return load_vae_alone(self.base, self.weights, self.device)
 
     def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002 - it has no use for it
         height, width = size_of(image)
@@ -130,7 +130,7 @@ def unpack_latents(section: bytes, shape: tuple[int, int, int], bits: int) -> ND
     return latents
 
 
-def load(base: str, weights: str = "official", device: str = "cpu") -> Models:
+def load_vae_alone(base: str, weights: str = "official", device: str = "cpu") -> Models:
     """A model of which there is nothing but the VAE.
 
     Raises:

@@ -14,11 +14,11 @@ import numpy as np
 from rdpbench.codecs import legacy
 from rdpbench.codecs.container import pack
 from rdpbench.codecs.contract import Bitstream, Rate, Side, encoding
-from rdpbench.codecs.diffusion import bases, fields, prompts, sampling
+from rdpbench.codecs.diffusion import bases, fields, sampling
 from rdpbench.codecs.diffusion.codec import SAMPLING, DiffusionCodec
 from rdpbench.codecs.diffusion.perco import pipeline
-from rdpbench.codecs.diffusion.perco.pipeline import POINTS, Pipeline, Point
-from rdpbench.codecs.diffusion.prompts import Condition
+from rdpbench.codecs.diffusion.perco.pipeline import POINTS, PerCoRate, Pipeline
+from rdpbench.codecs.diffusion.sampling import Condition
 from rdpbench.codecs.learned.systems import size_of
 from rdpbench.errors import CodecError, UnsupportedImage
 from rdpbench.image import Image
@@ -97,7 +97,7 @@ class PerCoCodec(DiffusionCodec):
         return self.pipeline.replace("{nominal}", f"{self.nominal:g}")
 
     @property
-    def point(self) -> Point:
+    def point(self) -> PerCoRate:
         """What the published system does at this rate."""
         return POINTS[self.nominal]
 
@@ -128,7 +128,7 @@ class PerCoCodec(DiffusionCodec):
 
     def files(self) -> tuple[Need, ...]:
         own = (sampling.Schedule(self.folder, self.sampler, self._steps()),) if self.pipeline else ()
-        return (*pipeline.needs(self.nominal, self.folder), *own)
+        return (*pipeline.pipeline_needs(self.nominal, self.folder), *own)
 
     def versions(self) -> dict[str, str]:
         """Versions of the libraries, hashes of the weights by part, and what the networks were not trained for."""
@@ -140,7 +140,7 @@ class PerCoCodec(DiffusionCodec):
 
     def models(self) -> Pipeline:
         where = (self.weights, self.precision, self.device, self.folder)
-        return pipeline.load(self.nominal, *where, embedding=self.embedding())
+        return pipeline.load_pipeline(self.nominal, *where, embedding=self.embedding())
 
     def settings(self) -> dict[str, object]:
         """What follows from the rate, the base model, and what the sampler is set up with."""
@@ -250,8 +250,8 @@ class PerCo(PerCoCodec):
 
     def condition(self, ready: Pipeline, section: bytes | None) -> Condition:
         if section is None:
-            return prompts.condition(ready, [])
-        return prompts.condition(ready, fields.unpack_caption(section, self.caption_code, ready.vocabulary))
+            return sampling.condition(ready, [])
+        return sampling.condition(ready, fields.unpack_caption(section, self.caption_code, ready.vocabulary))
 
     def printed(self, sections: Mapping[str, bytes], side: Side, count: int, size: tuple[int, int]) -> dict[str, float]:
         return printed_bits(side.caption if self.described in sections else None, count, self.point.entries, size)

@@ -29,11 +29,11 @@ from numpy.typing import NDArray
 from rdpbench.assets.hashes import content_sha256
 from rdpbench.assets.weights import require
 from rdpbench.codecs.contract import Side
-from rdpbench.codecs.diffusion import bases, fields, models, prompts
+from rdpbench.codecs.diffusion import bases, fields, models
 from rdpbench.codecs.diffusion.perco import pipeline
 from rdpbench.codecs.diffusion.perco.codec import PerCoCodec
 from rdpbench.codecs.diffusion.perco.pipeline import Pipeline
-from rdpbench.codecs.diffusion.prompts import Condition
+from rdpbench.codecs.diffusion.sampling import Condition
 from rdpbench.errors import CodecError
 from rdpbench.image import Image
 from rdpbench.needs import Need
@@ -52,7 +52,7 @@ class PerCoImage(PerCoCodec):
     takes_own: ClassVar = {
         **PerCoCodec.takes_own,
         "codebooks": frozenset(),
-        "clip": frozenset(prompts.CLIPS),
+        "clip": frozenset(models.CLIPS),
     }
     numbers: ClassVar = {**PerCoCodec.numbers, "parts": (1, 4096), "entries": (2, 1 << 16)}
 
@@ -63,15 +63,15 @@ class PerCoImage(PerCoCodec):
     codebooks: str = ""
     """A file of yours."""
     clip: str = H14.id
-    """The backbone: one of `prompts.CLIPS`, or a folder with a ``CLIPModel``."""
+    """The backbone: one of `models.CLIPS`, or a folder with a ``CLIPModel``."""
 
     def files(self) -> tuple[Need, ...]:
         own = "yours: codec.options.pipeline=/a/folder and codec.options.codebooks=/a/file"
         networks = super().files() if self.pipeline else (pipeline.NotPublic("PerCo-Image", own),)
-        return (*networks, Codebooks(self.codebooks), prompts.source(self.clip))
+        return (*networks, Codebooks(self.codebooks), models.clip_source(self.clip))
 
     def hashes(self) -> dict[str, str]:
-        clip = prompts.source(self.clip).named_identity
+        clip = models.clip_source(self.clip).named_identity
         return {**super().hashes(), "clip": clip, "codebooks": Codebooks(self.codebooks).identity}
 
     def embedding(self) -> int:
@@ -100,7 +100,7 @@ class PerCoImage(PerCoCodec):
         return quantizer
 
     def describe(self, ready: Pipeline, image: Image, side: Side) -> bytes:  # noqa: ARG002 - nothing stands beside the image
-        clip = prompts.load(self.clip, self.weights, ready.device)
+        clip = models.clip_network(self.clip, self.weights, ready.device)
         quantizer, vector = self.quantizer(), unit(clip.image([image]))[0]
         if vector.size != quantizer.width:
             raise CodecError(

@@ -17,7 +17,7 @@ BLOCK = 4096
 """Vectors that are compared with the codebook at once: all of a large image would take gigabytes."""
 
 
-class Widths(NamedTuple):
+class HyperWidths(NamedTuple):
     """Channels of a hyper-encoder: inside, of the hyper-latents, of a codebook's entry, of the VAE's latents."""
 
     inside: int = 192
@@ -26,8 +26,8 @@ class Widths(NamedTuple):
     latents: int = 4
 
 
-PUBLISHED = Widths()
-TINY = Widths(16, 12, 8)
+PUBLISHED = HyperWidths()
+TINY = HyperWidths(16, 12, 8)
 
 
 class Bottleneck(nn.Module):
@@ -94,7 +94,7 @@ class Quantizer(nn.Module):
 class HyperEncoder(nn.Module):
     """Latents of the VAE to fewer vectors. Where the grid stays as fine, a kernel is 1 x 1; where it halves, 5 x 5."""
 
-    def __init__(self, stride: int, entries: int, widths: Widths = PUBLISHED) -> None:
+    def __init__(self, stride: int, entries: int, widths: HyperWidths = PUBLISHED) -> None:
         """Take the stride, 1, 2, 4 or 8: the last layer halves first."""
         super().__init__()
         attention = compressai.layers.AttentionBlock

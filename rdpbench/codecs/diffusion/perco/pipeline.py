@@ -20,11 +20,11 @@ from rdpbench.needs import Need
 from rdpbench.networks.clip import TOKENS
 
 if TYPE_CHECKING:
-    from rdpbench.codecs.diffusion.perco.network import HyperEncoder, Widths
+    from rdpbench.codecs.diffusion.perco.network import HyperEncoder, HyperWidths
 
 
 @dataclass(frozen=True)
-class Point:
+class PerCoRate:
     """A rate of the published system."""
 
     stride: int
@@ -45,13 +45,13 @@ class Point:
 
 
 POINTS = {
-    0.0019: Point(8, 256, 20, public=True),
-    0.0024: Point(8, 1024, 20),
-    0.0098: Point(4, 1024, 20),
-    0.0313: Point(2, 256, 20, public=True),
-    0.0507: Point(2, 8196, 5),  # 8196 is no slip of ours
-    0.0937: Point(1, 64, 5),
-    0.1250: Point(1, 256, 5, public=True),
+    0.0019: PerCoRate(8, 256, 20, public=True),
+    0.0024: PerCoRate(8, 1024, 20),
+    0.0098: PerCoRate(4, 1024, 20),
+    0.0313: PerCoRate(2, 256, 20, public=True),
+    0.0507: PerCoRate(2, 8196, 5),  # 8196 is no slip of ours
+    0.0937: PerCoRate(1, 64, 5),
+    0.1250: PerCoRate(1, 256, 5, public=True),
 }
 """By name: bits per pixel of the indices at 512 x 512, without the caption."""
 PUBLIC = [rate for rate, point in POINTS.items() if point.public]
@@ -113,7 +113,7 @@ def sources(rate: float, pipeline: str = "") -> dict[str, OwnFolder | Weights]:
     return {part: Weights(card(rate, part)) for part in PARTS}
 
 
-def needs(rate: float, pipeline: str = "") -> tuple[Need, ...]:
+def pipeline_needs(rate: float, pipeline: str = "") -> tuple[Need, ...]:
     """The files of a rate, or the need for what is not public; and the table of tokens."""
     if pipeline or POINTS[rate].public:
         return (*sources(rate, pipeline).values(), Weights(TOKENS))
@@ -136,7 +136,7 @@ class Pipeline(Models):
 
 
 @models.trainable
-def load(
+def load_pipeline(
     rate: float,
     weights: str = "official",
     precision: str = "float32",
@@ -152,7 +152,7 @@ def load(
     """
     files: dict[str, OwnFolder | Weights] = {}
     if weights == "official":
-        require(needs(rate, pipeline))
+        require(pipeline_needs(rate, pipeline))
         files = sources(rate, pipeline)
     hashes = [source.named_identity for source in files.values()]
     key = (rate, weights, precision, device, pipeline, embedding, *hashes)
@@ -164,9 +164,9 @@ def load(
     vae = models.load_vae(sizes, files.get("vae"), device, base)
     text = models.shared("text", lambda: models.text_tower(sizes, 0), files.get("text"), precision, device, base)
     build = lambda: unet_of(sizes, widths, embedding)  # noqa: E731 - as the others
-    unet = models.make("unet", build, files.get("unet"), precision, device, unet_name, DROPPED)
+    unet = models.make_part("unet", build, files.get("unet"), precision, device, unet_name, DROPPED)
     if files:
-        hyper = models.make("hyper", lambda: hyper_of(rate, widths), files["hyper"], "float32", device)
+        hyper = models.make_part("hyper", lambda: hyper_of(rate, widths), files["hyper"], "float32", device)
     else:
         hyper = seeded(hyper_of(rate, widths), sum(map(ord, "hyper"))).to(device)
     words = models.vocabulary_of(sizes, weights, pipeline)
@@ -186,7 +186,7 @@ def layout(weights: str, pipeline: str = "") -> BaseSizes:
     return models.narrow(sizes) if weights == "random" else sizes
 
 
-def widths_of(rate: float, weights: str, pipeline: str = "") -> Widths:
+def widths_of(rate: float, weights: str, pipeline: str = "") -> HyperWidths:
     """The channels of the hyper-encoder: published, of a folder, or narrow.
 
     Raises:
@@ -207,7 +207,7 @@ def widths_of(rate: float, weights: str, pipeline: str = "") -> Widths:
             f"there are {64 // own.stride} x {64 // own.stride} of {own.entries}"
         )
     names = zip(("N", "M", "codebook_dim", "in_channels"), network.PUBLISHED, strict=True)
-    return network.Widths(*(int(config.get(name, width)) for name, width in names))
+    return network.HyperWidths(*(int(config.get(name, width)) for name, width in names))
 
 
 def rate_of(pipeline: str) -> float | None:
@@ -220,7 +220,7 @@ def rate_of(pipeline: str) -> float | None:
     return next((rate for rate, own in POINTS.items() if stated == (64 // own.stride, own.entries)), None)
 
 
-def unet_of(sizes: BaseSizes, widths: Widths, embedding: int = 0) -> Any:
+def unet_of(sizes: BaseSizes, widths: HyperWidths, embedding: int = 0) -> Any:
     """diffusers' U-Net with input channels for hyper-latents, conditioned on text or on an image embedding."""
     from rdpbench.codecs.diffusion.library import diffusers
 
@@ -240,7 +240,7 @@ def unet_name(name: str) -> str:
     return name.replace("conv_in_extended.", "conv_in.", 1)
 
 
-def hyper_of(rate: float, widths: Widths) -> HyperEncoder:
+def hyper_of(rate: float, widths: HyperWidths) -> HyperEncoder:
     """The hyper-encoder of a rate."""
     from rdpbench.codecs.diffusion.perco.network import HyperEncoder
 

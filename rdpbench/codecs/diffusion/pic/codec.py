@@ -16,13 +16,12 @@ from rdpbench.assets.weights import OwnFolder, Weights
 from rdpbench.codecs import legacy
 from rdpbench.codecs.container import pack
 from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, check_choice, configuration_of, encoding
-from rdpbench.codecs.diffusion import fields, models, prompts, sampling
-from rdpbench.codecs.diffusion.codec import PromptCodec, check_number, codec_inside
+from rdpbench.codecs.diffusion import fields, models, sampling
+from rdpbench.codecs.diffusion.codec import PromptCodec, Unfinished, check_number, codec_inside
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.diffusion.pic import sketches
 from rdpbench.codecs.diffusion.pic.pez import Prompt, PromptSearch, PromptSpace, invert
 from rdpbench.codecs.diffusion.pic.sketches import Grey, SketchCoder
-from rdpbench.codecs.diffusion.prompts import Unfinished
 from rdpbench.codecs.diffusion.sampling import Control
 from rdpbench.codecs.learned.systems import size_of
 from rdpbench.errors import ConfigError, UnsupportedImage
@@ -45,7 +44,7 @@ class PIC(PromptCodec):
 
     name = "pic"
     rate: ClassVar[Rate] = Rate("prompt_length", 1, 64, points=(16,))
-    takes_own: ClassVar = {**PromptCodec.takes_own, "clip": frozenset(prompts.CLIPS)}
+    takes_own: ClassVar = {**PromptCodec.takes_own, "clip": frozenset(models.CLIPS)}
     choices: ClassVar = {**PromptCodec.choices, "tokens": fields.CODES}
     numbers: ClassVar = {
         **PromptCodec.numbers,
@@ -66,7 +65,7 @@ class PIC(PromptCodec):
     suffix: str = ", high quality"
     """Words after every prompt; not sent."""
     clip: str = "clip-vit-h-14-laion2b-s32b-b79k"
-    """The network for the search and the choice: one of `prompts.CLIPS`, or a folder with a ``CLIPModel``."""
+    """The network for the search and the choice: one of `models.CLIPS`, or a folder with a ``CLIPModel``."""
     search_steps: int = 0
     """0 is 3000, and 30 with ``weights=random``."""
     learning_rate: float = 0.1
@@ -82,10 +81,10 @@ class PIC(PromptCodec):
             )
 
     def files(self) -> tuple[Need, ...]:
-        return (*super().files(), prompts.source(self.clip))
+        return (*super().files(), models.clip_source(self.clip))
 
     def hashes(self) -> dict[str, str]:
-        return {**super().hashes(), "clip": prompts.source(self.clip).named_identity}
+        return {**super().hashes(), "clip": models.clip_source(self.clip).named_identity}
 
     def encode(self, image: Image, side: Side) -> Bitstream:
         return self.encode_batch([image], [side])[0]
@@ -99,7 +98,7 @@ class PIC(PromptCodec):
             self.padded(*size_of(image), UnsupportedImage)
         for side in sides:
             fields.pack_seed(side.seed * self.candidates)  # refused now, not after the search
-        ready, space = self.models(), PromptSpace(prompts.load(self.clip, self.weights, self.device))
+        ready, space = self.models(), PromptSpace(models.clip_network(self.clip, self.weights, self.device))
         seeds = [side.seed for side in sides]
         search = PromptSearch(self.prompt_length, self.search_steps, self.learning_rate, self.weight_decay)
         decides = {"of": "pez 1", "clip": self.coder(), "search": vars(search), "seeds": seeds}
@@ -121,7 +120,7 @@ class PIC(PromptCodec):
         draws = sampling.generators([fields.unpack_seed(sections["seed"])])
         ids = fields.unpack_tokens(sections["prompt"], self.tokens, ready.vocabulary, self.suffix)
         control = self.control(ready, sections, height, width)
-        return self.denoised(ready, draws, prompts.condition(ready, ids), height, width, control)
+        return self.denoised(ready, draws, sampling.condition(ready, ids), height, width, control)
 
     def sketch(self, image: Image) -> dict[str, bytes]:  # noqa: ARG002 - PICS has one
         """What is sent beside the prompt."""
@@ -141,7 +140,7 @@ class PIC(PromptCodec):
         control: Control | None = None,
     ) -> Iterator[Image]:
         """Images for a prompt, one for each seed, denoised together."""
-        condition = prompts.condition(ready, ids)
+        condition = sampling.condition(ready, ids)
         latents = self.denoised(ready, sampling.generators(seeds), condition, height, width, control)
         return iter(sampling.images_of(ready, latents, height, width))
 

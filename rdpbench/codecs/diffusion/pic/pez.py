@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rdpbench.codecs.diffusion.prompts import OnStep, Searched, Unfinished
+from rdpbench.codecs.diffusion.codec import OnStep, Searched, Unfinished
 from rdpbench.errors import CodecError
 from rdpbench.image import Image
 from rdpbench.networks.clip import Clip, unit

@@ -16,9 +16,8 @@ from rdpbench import registry
 from rdpbench.codecs.container import pack, read_varint, varint
 from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, configuration_of, encoding, rate_of
 from rdpbench.codecs.diffusion import fields, sampling
-from rdpbench.codecs.diffusion.codec import PromptCodec, codec_inside
+from rdpbench.codecs.diffusion.codec import PromptCodec, Unfinished, codec_inside
 from rdpbench.codecs.diffusion.models import Models
-from rdpbench.codecs.diffusion.prompts import Unfinished
 from rdpbench.codecs.diffusion.textual_inversion import vectors as coding
 from rdpbench.codecs.diffusion.textual_inversion.vectors import (
     Objective,

@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rdpbench.codecs.diffusion import prompts, sampling
+from rdpbench.codecs.diffusion import sampling
+from rdpbench.codecs.diffusion.codec import OnStep, Searched, Unfinished
 from rdpbench.codecs.diffusion.models import Models
-from rdpbench.codecs.diffusion.prompts import Condition, OnStep, Searched, Unfinished
+from rdpbench.codecs.diffusion.sampling import Condition
 from rdpbench.errors import BitstreamError, CodecError, ConfigError
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def empty_prompt(models: Models) -> Condition:
     import torch
 
     with torch.inference_mode(False), torch.no_grad():
-        return prompts.condition(models, [])
+        return sampling.condition(models, [])
 
 
 def condition(empty: Condition, offsets: Tensor) -> Condition:
