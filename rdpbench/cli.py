@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from rdpbench.results.store.store import Store
     from rdpbench.runners.coding import Named
+    from rdpbench.runners.conformance import Check
 
 INTRO = """\
 Measure image codecs on rate, distortion and perception.
@@ -153,8 +154,8 @@ def _parser() -> argparse.ArgumentParser:
     ls = add("ls", _ls, "what exists")
     kinds = ["codecs", "datasets", "metrics", "runs", "experiments"]
     ls.add_argument("what", nargs="?", default="codecs", choices=kinds)
-    metric = add("metric", _metric, "check: do metrics give the values that they must, on this machine?")
-    metric.add_argument("action", choices=["check"])
+    add("check", _check, "do a codec and metrics keep their contracts here? codec=NAME, metrics=NAME", overrides=True)
+    add("metric", _metric, "now: rdpbench check metrics=all").add_argument("action", nargs="*")
     data_arguments(add("data", _data, "datasets: what is here, fetch, verify, a manifest of your own"))
     add("doctor", _doctor, "what this machine can run, and how to get what is missing")
     show = add("show", _show, "print the tables of a run and draw its figures again")
@@ -262,16 +263,53 @@ def _ls(options: argparse.Namespace) -> int:
 
 
 def _metric(_: argparse.Namespace) -> int:
+    raise ConfigError("metrics are checked by another command now; type: rdpbench check metrics=all")
+
+
+def _check(options: argparse.Namespace) -> int:
+    """A card for the codec that is named, one for each metric, or the values that shipped metrics must give."""
+    from tempfile import TemporaryDirectory
+
+    from rdpbench.config.bench import read_bench
+    from rdpbench.runners.conformance import conform, conform_metric
+
+    metrics = [name for word in options.overrides if word.startswith("metrics=") for name in word[8:].split(",")]
+    words = [word for word in options.overrides if not word.startswith("metrics=")]
+    codecs = [word.partition("=")[2] for word in words if word.startswith("codec=")]
+    if not metrics and not codecs:
+        raise ConfigError("check what? type rdpbench check codec=NAME, codec=./mine.py:MyCodec, or metrics=all")
+    failed = 0
+    if codecs:
+        print(f"codec {codecs[0]}")
+        with TemporaryDirectory() as folder:
+            failed += _card(conform(read_bench, words, Path(folder)))
+        print("grade      decoded: the bytes alone give the pixels" if not failed else "grade      none")
+    for name in metrics:
+        print(f"metric {name}")
+        failed += _expected_values() if name == "all" else _card(conform_metric(name))
+    return 1 if failed else 0
+
+
+def _card(checks: Iterable[Check]) -> int:
+    """Print a line for each check; how many failed."""
+    failed = 0
+    for check in checks:
+        print(f"{check.verdict:5}  {check.name:10}  {check.note}", flush=True)
+        failed += check.verdict == "FAILS"
+    return failed
+
+
+def _expected_values() -> int:
     from rdpbench.metrics.self_check import deltas, run
     from rdpbench.results.stats.bd import bd_metric, bd_rate
 
     checks = [*run(), *deltas(bd_rate, bd_metric)]
-    for one in checks:
-        state = "ok     " if one.ok else "DIFFERS"
-        print(f"{state}  {one.name:44}  expected {one.expected:<22.12g} found {one.found:<22.12g} {one.difference:.1e}")
-    wrong = sum(not one.ok for one in checks)
+    for check in checks:
+        state, values = "ok     " if check.ok else "DIFFERS", f"{check.expected:<22.12g} found {check.found:<22.12g}"
+        print(f"{state}  {check.name:44}  expected {values} {check.difference:.1e}")
+    wrong = sum(not check.ok for check in checks)
     print(f"{len(checks) - wrong} of {len(checks)} as expected")
-    return 1 if wrong else 0
+    return wrong
 
 
 def _data(options: argparse.Namespace) -> int:

@@ -294,7 +294,7 @@ def test_root_may_stand_anywhere(form: str, place: int) -> None:
     assert _take_root([*words[:place], *form.split(), *words[place:]]) == (words, "a/b")
 
 
-@pytest.mark.parametrize("command", [("ls",), ("ls", "codecs"), ("metric", "check"), ("data", "ls"), ("doctor",)])
+@pytest.mark.parametrize("command", [("ls",), ("ls", "codecs"), ("check", "metrics=all"), ("data", "ls"), ("doctor",)])
 def test_root_is_refused_where_it_means_nothing(here: Any, command: tuple[str, ...], capsys: Any) -> None:
     for words in (["root=x"], ["--root", "x"]):
         with pytest.raises(SystemExit, match="2"):

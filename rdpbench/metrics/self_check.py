@@ -1,4 +1,4 @@
-"""Expected values of every metric, computed on this machine: what ``rdpbench metric check`` prints.
+"""Expected values of every metric, computed on this machine: what ``rdpbench check metrics=all`` prints.
 
 No network's weights are needed. The values come from hand calculations, from closed forms, and from the reference
 implementations (TensorFlow, torch-fidelity, google-research/cmmd, the Excel sheet of VCEG-M33), which were run on the

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -283,12 +283,6 @@ class FeatureExtractor:
 # Intervals
 
 
-class Reducing(Protocol):
-    """A set metric, as far as intervals need it."""
-
-    def reduce(self, reference: Sequence[Array], distorted: Sequence[Array], /) -> Estimate: ...
-
-
 BLOCKS = 10
 """Of the jackknife: a block of images is left out at a time."""
 INTERVALS = 2
@@ -296,7 +290,7 @@ INTERVALS = 2
 
 
 def jackknife(
-    metric: Reducing,
+    metric: SetMetric,
     reference: Sequence[Array],
     distorted: Sequence[Array],
     *,
@@ -362,22 +356,22 @@ def reduce_all(
     if not names:
         return
     by_key = {task.key: task for task in tasks}
-    by_seed: dict[tuple[str, ...], list[Row]] = {}
-    for point in of_store(contents, map(member_of, tasks)).points:
-        for row in sorted(point.good, key=lambda row: row.image):
-            by_seed.setdefault((*point.where, point.codec, point.setting.words, str(row.seed)), []).append(row)
+    groups = [
+        sorted(rows, key=lambda row: row.image)
+        for point in of_store(contents, map(member_of, tasks)).points
+        for rows in point.by_seed.values()
+    ]
     known = {(key, score.metric) for key, score in contents.sets.items()}
     for name in names:
         cls = set_metric(name)
         sides = _Sides(name, cls, by_key, store.features.places(kind(cls.features)), device, unreliable)
-        for rows in by_seed.values():
+        for rows in groups:
             key = sides.key(rows)
             if unreliable and (refused := contents.sets.get(key)) and refused.value is None:
                 key = sides.key(rows, insisted=True)  # another answer, now that the user insists
             if (key, name) not in known:
                 known.add((key, name))
-                words = rows[0].setting.words
-                print(f"{name} of {rows[0].codec}, {words}: {len(rows)} images", file=sys.stderr)
+                print(f"{name} of {rows[0].point}: {len(rows)} images", file=sys.stderr)
                 yield sides.score(key, rows)
 
 

@@ -22,10 +22,10 @@ Made = dict[str, tuple[str, dict[str, Any], bytes]]
 
 
 class Attack(Protocol):
-    """How many mutations gave ``images`` and ``errors``, and ``longest_s``, by ``module:Class`` and its options."""
+    """How many mutations gave ``images`` and ``errors``, and ``longest_s``, by the codec's name and its options."""
 
     def __call__(
-        self, where: str, options: dict[str, Any], count: int = ..., megabytes: int = ..., caption: str | None = ...
+        self, name: str, options: dict[str, Any], count: int = ..., megabytes: int = ..., caption: str | None = ...
     ) -> dict[str, float]: ...
 
 
@@ -87,9 +87,9 @@ def attacked() -> Attack:
     """Decodes damaged bitstreams of a codec with bounded memory: each ends soon, in an image or a clean error."""
 
     def attack(
-        where: str, options: dict[str, Any], count: int = 2000, megabytes: int = 1024, caption: str | None = None
+        name: str, options: dict[str, Any], count: int = 2000, megabytes: int = 1024, caption: str | None = None
     ) -> dict[str, float]:
-        arguments = [where, json.dumps(options), str(count), str(megabytes), *([] if caption is None else [caption])]
+        arguments = [name, json.dumps(options), str(count), str(megabytes), *([] if caption is None else [caption])]
         outcome: dict[str, float] = json.loads(told(str(HERE / "hostile.py"), *arguments, OMP_NUM_THREADS="1"))
         assert outcome["images"] + outcome["errors"] == count
         assert outcome["longest_s"] < 5

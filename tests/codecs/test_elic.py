@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -317,22 +315,7 @@ def test_a_fresh_process_decodes_the_same_pixels_at_full_width(decoded_elsewhere
     assert decoded_elsewhere(files) == hashes
 
 
-@pytest.mark.parametrize(
-    ("portable", "count"),
-    [(True, 200), pytest.param(False, 2000, marks=pytest.mark.slow), pytest.param(True, 2000, marks=pytest.mark.slow)],
-)
-def test_damaged_files_end_in_an_error_or_an_image(portable: bool, count: int, attacked: Any) -> None:
-    options = {"weights": "random", "quality": 4, "portable": portable, "max_pixels": 1 << 18}
-    assert attacked(WHERE, options, count)["errors"] > count // 2
-
-
-def test_the_contract_is_kept_and_planning_imports_no_torch() -> None:
+def test_the_contract_is_kept() -> None:
     coder = coder_of(tiny(portable=True))
     assert isinstance(tiny(), Codec)
     assert (coder["weights"], coder["entropy coding"]) == ("random", "portable")
-    lines = "import sys; from rdpbench.codecs.learned.elic import ELIC as E; E().coder(); E().weight_needs()"
-    lines += "; print(sorted({'torch', 'compressai', 'scipy', 'pandas'} & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout.strip() == "[]"

@@ -8,8 +8,6 @@ import json
 import math
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -487,30 +485,7 @@ def test_configuration_lists_every_rate() -> None:
     assert files == ["hific_low.pt", "hific_med.pt", "hific_hi.pt"]
 
 
-def test_planning_imports_no_torch() -> None:
-    lines = "import sys; from rdpbench.codecs.learned.hific import HiFiC; HiFiC().weight_needs()"
-    lines += "; HiFiC(weights='random').coder()"
-    lines += "; print(sorted({'torch', 'compressai', 'scipy'} & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout.strip() == "[]"
-
-
 # Damage, and other processes
-
-
-def test_damaged_files_end_in_an_error_or_an_image(attacked: Any) -> None:
-    options = {"weights": "random", "max_pixels": 1 << 18, "portable": True}
-    assert attacked(WHERE, options, 200)["errors"] > 40
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("portable", [False, True])
-@pytest.mark.parametrize("target", [0.14, 0.3])
-def test_two_thousand_damaged_files(portable: bool, target: float, attacked: Any) -> None:
-    options = {"weights": "random", "max_pixels": 1 << 18, "portable": portable, "target": target}
-    assert attacked(WHERE, options)["errors"] > 400
 
 
 @pytest.mark.slow
@@ -542,12 +517,12 @@ def test_a_fresh_process_decodes_the_same_pixels_at_full_width(
 
 
 def test_the_contract_is_kept() -> None:
-    from rdpbench.codecs.contract import Codec, coder_of, needs_of, rate_of
+    from rdpbench.codecs.contract import Codec, coder_of, facts_of, rate_of
 
     codec = tiny(portable=True)
     assert isinstance(codec, Codec)
     assert isinstance(codec.system(), HiFiCSystem)
     assert rate_of(HiFiC) is hific.TARGETS
-    assert all(need.missing() is None for need in needs_of(HiFiC))
+    assert all(need.missing() is None for need in facts_of(HiFiC).needs)
     coder = coder_of(codec)
     assert (coder["weights"], coder["entropy coding"]) == ("random", "portable")

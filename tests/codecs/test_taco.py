@@ -7,8 +7,6 @@ import hashlib
 import json
 import math
 import struct
-import subprocess
-import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -436,26 +434,11 @@ def test_a_fresh_process_decodes_the_same_pixels_at_full_width(decoded_elsewhere
     assert decoded_elsewhere(files) == hashes
 
 
-@pytest.mark.parametrize(
-    ("portable", "count"),
-    [(True, 300), pytest.param(False, 2000, marks=pytest.mark.slow), pytest.param(True, 2000, marks=pytest.mark.slow)],
-)
-def test_damaged_files_end_in_an_error_or_an_image(portable: bool, count: int, attacked: Any) -> None:
-    options = {"weights": "random", "quality": 4, "portable": portable, "max_pixels": 1 << 18}
-    assert attacked(WHERE, options, count, caption="coloured squares")["errors"] > count // 2
-
-
-def test_the_contract_is_kept_and_planning_imports_no_torch() -> None:
+def test_the_contract_is_kept() -> None:
     coder = coder_of(tiny(portable=True))
     assert isinstance(tiny(), Codec)
     assert (coder["weights"], coder["entropy coding"], coder["text"]) == ("random", "portable", "random")
     assert coder["transformers"]
-    lines = "import sys; from rdpbench.codecs.learned.taco import TACO as T; T().coder(); T().weight_needs()"
-    lines += "; print(sorted({'torch', 'compressai', 'transformers', 'pandas'} & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout.strip() == "[]"
 
 
 def test_without_its_files_the_text_tower_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

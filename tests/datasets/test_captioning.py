@@ -18,14 +18,16 @@ import torch
 from PIL import Image as pil
 
 from rdpbench.assets.hashes import file_sha256
-from rdpbench.datasets.captions import cache
 from rdpbench.datasets.captions import models as caption_models
 from rdpbench.datasets.captions import models as captioning
-from rdpbench.datasets.captions.cache import Made
 from rdpbench.datasets.captions.models import (
     CARDS,
     CaptionSettings,
+    MadeCaption,
     ModelCard,
+    cache_caption,
+    cache_file,
+    cached_captions,
     captioner_identity,
     label,
     locate,
@@ -546,14 +548,12 @@ def test_half_precision_runs_through_both_models(models: dict[str, Path]) -> Non
 
 WRITER = """
 import sys, time
-from rdpbench.assets.hashes import file_sha256
-from rdpbench.datasets.captions import cache
-from rdpbench.datasets.captions.cache import Made
+from rdpbench.datasets.captions.models import MadeCaption, cache_caption
 worker, begin = int(sys.argv[1]), float(sys.argv[2])
 time.sleep(max(0.0, begin - time.time()))
 for k in range(15):
-    print(cache.put(f"pixels{k}", "model", Made(f"by {worker}", worker + 1.0, "cpu", "")))
-    cache.put(f"own {worker} {k}", "model", Made("", 0.5, "cpu", ""))
+    print(cache_caption(f"pixels{k}", "model", MadeCaption(f"by {worker}", worker + 1.0, "cpu", "")))
+    cache_caption(f"own {worker} {k}", "model", MadeCaption("", 0.5, "cpu", ""))
 """
 
 
@@ -568,7 +568,7 @@ def test_writers_at_once_lose_nothing_and_agree() -> None:
     told = [writer.communicate(timeout=120) for writer in writers]
     assert [writer.returncode for writer in writers] == [0] * 4, told
     wanted = [f"pixels{k}" for k in range(15)]
-    found = cache.get([*wanted, *(f"own {w} {k}" for w in range(4) for k in range(15))], "model")
+    found = cached_captions([*wanted, *(f"own {w} {k}" for w in range(4) for k in range(15))], "model")
     assert len(found) == 75
     # All were told the same, which is what stayed: text and seconds of one writer.
     stayed = "".join(f"{found[name]}\n" for name in wanted)
@@ -577,11 +577,14 @@ def test_writers_at_once_lose_nothing_and_agree() -> None:
 
 
 def test_the_first_caption_of_a_key_stays() -> None:
-    first, second = Made("a red door", 2.5, "cpu, 1 thread", "torch 2"), Made("a barn", 0.1, "cuda: x", "torch 3")
-    assert cache.put("pixels", "model", first) == first
-    assert cache.put("pixels", "model", second) == first
-    assert cache.put("pixels", "other model", second) == second
-    assert cache.get(["pixels", "unknown"], "model") == {"pixels": first}
+    first, second = (
+        MadeCaption("a red door", 2.5, "cpu, 1 thread", "torch 2"),
+        MadeCaption("a barn", 0.1, "cuda: x", "torch 3"),
+    )
+    assert cache_caption("pixels", "model", first) == first
+    assert cache_caption("pixels", "model", second) == first
+    assert cache_caption("pixels", "other model", second) == second
+    assert cached_captions(["pixels", "unknown"], "model") == {"pixels": first}
 
 
 def test_images_are_resized_as_when_the_models_were_published(models: dict[str, Path]) -> None:
@@ -599,11 +602,11 @@ def test_images_are_resized_as_when_the_models_were_published(models: dict[str, 
 def test_a_memory_that_cannot_be_used_costs_time_and_is_told(
     models: dict[str, Path], entries: list[Entry], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    cache.cache_file().write_bytes(b"this is no database" * 50)
+    cache_file().write_bytes(b"this is no database" * 50)
     settings = CaptionSettings(path=str(models["blip"]))
     first = _captions("blip", entries[:1], settings)
     assert "captions cannot be remembered in" in capfd.readouterr().err
-    cache.cache_file().unlink()
+    cache_file().unlink()
     assert [one.text for one in _captions("blip", entries[:1], settings).values()] == [
         one.text for one in first.values()
     ]

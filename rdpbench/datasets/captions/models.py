@@ -23,10 +23,12 @@ import hashlib
 import json
 import os
 import re
+import sqlite3
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import astuple, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,14 +37,13 @@ from urllib.parse import urlsplit
 from rdpbench.assets.hashes import content_sha256
 from rdpbench.assets.load import load_pretrained
 from rdpbench.assets.weights import Card, facts, hub_folder
-from rdpbench.datasets.captions import cache
-from rdpbench.datasets.captions.cache import Made
 from rdpbench.datasets.index import Entry
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import ConfigError, ImageError, MissingNeed
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.needs import package_version
 from rdpbench.networks.precision import exact
+from rdpbench.paths import cache_folder
 from rdpbench.progress import Report, show_progress
 
 if TYPE_CHECKING:
@@ -257,7 +258,7 @@ def _check_blobs(card: ModelCard, folder: Path) -> None:
 
 def describe(
     card: ModelCard, entries: Sequence[Entry], protocol: str, settings: CaptionSettings, progress: Report | None = None
-) -> dict[str, Made]:
+) -> dict[str, MadeCaption]:
     """A caption for each image, by pixel hash: from the cache, or made now.
 
     The model is loaded only if a caption is not cached. Each new one is cached at once, so that a run that was stopped
@@ -275,7 +276,7 @@ def describe(
         ImageError: an image has changed since it was indexed.
     """
     made_by = captioner_identity(card, settings)
-    captions = cache.get({entry.sha256 for entry in entries}, made_by)
+    captions = cached_captions({entry.sha256 for entry in entries}, made_by)
     left = {entry.sha256: entry for entry in entries if entry.sha256 not in captions}  # equal pixels: once
     if not left:
         return captions
@@ -293,15 +294,19 @@ def describe(
     return captions
 
 
-def _describe_batch(captioner: Captioner, batch: Sequence[Entry], protocol: str, made_by: str) -> dict[str, Made]:
+def _describe_batch(
+    captioner: Captioner, batch: Sequence[Entry], protocol: str, made_by: str
+) -> dict[str, MadeCaption]:
     # Another process may have been at it since we looked.
-    here = cache.get([entry.sha256 for entry in batch], made_by)
+    here = cached_captions([entry.sha256 for entry in batch], made_by)
     if len(here) == len(batch):
         return here
     texts, seconds = captioner([_pixels(entry, protocol) for entry in batch])
     versions = ", ".join(f"{name} {package_version(name)}" for name in ("torch", "transformers"))
     return {
-        entry.sha256: cache.put(entry.sha256, made_by, Made(text, seconds / len(batch), captioner.made_on, versions))
+        entry.sha256: cache_caption(
+            entry.sha256, made_by, MadeCaption(text, seconds / len(batch), captioner.made_on, versions)
+        )
         for entry, text in zip(batch, texts, strict=True)
     }
 
@@ -400,3 +405,69 @@ def _prompt(model: Any) -> Any:
         padding = config.text_config.pad_token_id
         config.image_token_index = padding if padding not in (None, first) else int(first == 0)
     return torch.tensor([[config.image_token_index] * config.num_query_tokens + [first]])
+
+
+_WAIT_S = 30
+_TABLE = """CREATE TABLE IF NOT EXISTS captions (pixels TEXT, identity TEXT, text TEXT NOT NULL, seconds REAL NOT NULL,
+made_on TEXT NOT NULL, versions TEXT NOT NULL, PRIMARY KEY (pixels, identity)) WITHOUT ROWID"""
+_GET = "SELECT text, seconds, made_on, versions FROM captions WHERE pixels=? AND identity=?"
+
+
+@dataclass(frozen=True)
+class MadeCaption:
+    """A caption, and how it was made."""
+
+    text: str
+    seconds: float
+    """From pixels to text, without loading the model; of the run that made it."""
+    made_on: str
+    """Device and threads of that run."""
+    versions: str
+    """Of torch and transformers in that run."""
+
+
+def cached_captions(pixels: Iterable[str], identity: str) -> dict[str, MadeCaption]:
+    """The cached captions by pixel hash; ``identity`` is a `captioner_identity`."""
+    captions: dict[str, MadeCaption] = {}
+    try:
+        with closing(_open_cache()) as cache:
+            for sha256 in pixels:
+                if row := cache.execute(_GET, (sha256, identity)).fetchone():
+                    captions[sha256] = MadeCaption(*row)
+    except (sqlite3.Error, OSError) as error:
+        _warn(error)
+    return captions
+
+
+def cache_caption(pixels: str, identity: str, made: MadeCaption) -> MadeCaption:
+    """Cache a caption, and return what the cache has: another process's, if it was first.
+
+    So two runs at once never work with different captions or seconds.
+    """
+    try:
+        with closing(_open_cache()) as cache:
+            with cache:
+                line = (pixels, identity, *astuple(made))
+                cache.execute("INSERT OR IGNORE INTO captions VALUES (?, ?, ?, ?, ?, ?)", line)
+            return MadeCaption(*cache.execute(_GET, (pixels, identity)).fetchone())
+    except (sqlite3.Error, OSError) as error:
+        _warn(error)
+        return made
+
+
+def cache_file() -> Path:
+    """Where captions are cached."""
+    return cache_folder() / "captions-1.sqlite"
+
+
+def _open_cache() -> sqlite3.Connection:
+    path = cache_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=_WAIT_S)
+    connection.execute(_TABLE)
+    return connection
+
+
+def _warn(error: Exception) -> None:
+    # Without the cache captions are made anew. That takes hours for a large set, so it is said.
+    print(f"captions cannot be remembered in {cache_file()}: {error}", file=sys.stderr)

@@ -8,9 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rdpbench.assets.download import download
-from rdpbench.datasets.captions import cache
 from rdpbench.datasets.captions.files import match, read_captions
-from rdpbench.datasets.captions.models import CARDS, CaptionSettings, captioner_identity, describe, label, locate
+from rdpbench.datasets.captions.models import (
+    CARDS,
+    CaptionSettings,
+    cached_captions,
+    captioner_identity,
+    describe,
+    label,
+    locate,
+)
 from rdpbench.datasets.index import Entry
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
 from rdpbench.paths import data_folders
@@ -229,7 +236,7 @@ def survey(
         return Survey()
     card, settings = CARDS[source.kind], settings or CaptionSettings()
     pixels = {entry.sha256 for entry in entries}
-    to_make = len(pixels) - len(cache.get(pixels, captioner_identity(card, settings)))
+    to_make = len(pixels) - len(cached_captions(pixels, captioner_identity(card, settings)))
     try:
         if to_make:
             locate(card, settings)
