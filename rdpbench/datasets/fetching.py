@@ -118,10 +118,7 @@ class OfficialArchive:
     def fetch(self, home: Path, source: str | None, hint: str) -> None:
         """Unpack it below a family's folder, from a file that lies here or is downloaded.
 
-        Args:
-            home: folder of the family's sets.
-            source: address of a folder with copies of the archives; None means the publisher's.
-            hint: how to get it by hand; ends each error.
+        ``source`` is the address of a folder with copies of the archives, and ``hint`` ends each error.
 
         Raises:
             MissingNeed: no network, other bytes, too little disk.
