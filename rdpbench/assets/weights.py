@@ -113,41 +113,42 @@ class CardFolder:
         return sum(size for _, size, _ in self.parts)
 
 
+def torchvision_card(id_: str, file: str, revision: str, sha256: str, size: int, note: str) -> Card:
+    """The card of a network that torchvision publishes."""
+    licence = "torchvision is BSD-3-Clause; the weights state no licence of their own"
+    address = f"https://download.pytorch.org/models/{file}"
+    return Card(id_, address, f"torchvision {revision}", file, sha256, size, licence, note)
+
+
+_INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 CARDS = {
     card.id: card
     for card in (
-        Card(
-            id="alexnet-imagenet",
-            source="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
-            revision="torchvision AlexNet_Weights.IMAGENET1K_V1",
-            file="alexnet-owt-7be5be79.pth",
-            sha256="7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
-            bytes=244408911,
-            licence="torchvision is BSD-3-Clause; the weights state no licence of their own",
-            note="AlexNet, the trunk of LPIPS (alex)",
+        torchvision_card(
+            "alexnet-imagenet",
+            "alexnet-owt-7be5be79.pth",
+            "AlexNet_Weights.IMAGENET1K_V1",
+            "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+            244408911,
+            "AlexNet, the trunk of LPIPS (alex)",
+        ),
+        torchvision_card(
+            "vgg16-imagenet",
+            "vgg16-397923af.pth",
+            "VGG16_Weights.IMAGENET1K_V1",
+            "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+            553433881,
+            "VGG16, the trunk of LPIPS (vgg)",
         ),
         Card(
-            id="vgg16-imagenet",
-            source="https://download.pytorch.org/models/vgg16-397923af.pth",
-            revision="torchvision VGG16_Weights.IMAGENET1K_V1",
-            file="vgg16-397923af.pth",
-            sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
-            bytes=553433881,
-            licence="torchvision is BSD-3-Clause; the weights state no licence of their own",
-            note="VGG16, the trunk of LPIPS (vgg)",
-        ),
-        Card(
-            id="inception-2015-12-05",
-            source=(
-                "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
-                "pt_inception-2015-12-05-6726825d.pth"
-            ),
-            revision="pytorch-fid, release fid_weights; converted from TensorFlow's inception-2015-12-05",
-            file="pt_inception-2015-12-05-6726825d.pth",
-            sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
-            bytes=95628359,
-            licence="Apache-2.0 (TensorFlow models)",
-            note="Inception-v3 of 2015-12-05, the network of FID and KID",
+            "inception-2015-12-05",
+            f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{_INCEPTION}",
+            "pytorch-fid, release fid_weights; converted from TensorFlow's inception-2015-12-05",
+            _INCEPTION,
+            "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+            95628359,
+            "Apache-2.0 (TensorFlow models)",
+            "Inception-v3 of 2015-12-05, the network of FID and KID",
         ),
     )
 }

@@ -32,22 +32,22 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
-def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """Decode the varint at offset ``at``; returns ``(value, next offset)``.
+def read_varint(data: bytes, offset: int) -> tuple[int, int]:
+    """Decode the varint at an offset; returns ``(value, next offset)``.
 
     >>> read_varint(bytes.fromhex("8006"), 0)
     (768, 2)
     """
     value = 0
     for shift in range(0, 63, 7):
-        if at >= len(data):
-            raise BitstreamError(f"the container ends inside a number, at byte {at}")
-        byte = data[at]
-        at += 1
+        if offset >= len(data):
+            raise BitstreamError(f"the container ends inside a number, at byte {offset}")
+        byte = data[offset]
+        offset += 1
         value |= (byte & 127) << shift
         if byte < 128:
-            return value, at
-    raise BitstreamError(f"a number of more than 63 bits ends at byte {at}")
+            return value, offset
+    raise BitstreamError(f"a number of more than 63 bits ends at byte {offset}")
 
 
 def pack(height: int, width: int, sections: Mapping[str, bytes], **info: str) -> Bitstream:
@@ -66,23 +66,20 @@ def pack(height: int, width: int, sections: Mapping[str, bytes], **info: str) ->
 def unpack(data: bytes, sections: int) -> tuple[int, int, list[bytes]]:
     """Read ``(height, width, sections)``; the number of sections is part of a codec's format.
 
-    Raises:
-        BitstreamError: the bytes end early, go on after the last section, or state an impossible size.
-
     >>> unpack(pack(512, 768, {"payload": b"12345"}).data, 1)
     (512, 768, [b'12345'])
     """
-    height, at = read_varint(data, 0)
-    width, at = read_varint(data, at)
+    height, offset = read_varint(data, 0)
+    width, offset = read_varint(data, offset)
     if not 0 < height <= MAX_SIDE or not 0 < width <= MAX_SIDE:
         raise BitstreamError(f"the container states an impossible size: {height} x {width}")
-    found: list[bytes] = []
-    for index in range(sections):
-        length, at = read_varint(data, at)
-        if at + length > len(data):
-            raise BitstreamError(f"section {index + 1} of {sections} is cut: {len(data) - at} of {length} bytes")
-        found.append(data[at : at + length])
-        at += length
-    if at != len(data):
-        raise BitstreamError(f"{len(data) - at} bytes follow the last section")
-    return height, width, found
+    contents: list[bytes] = []
+    for number in range(1, sections + 1):
+        length, offset = read_varint(data, offset)
+        if offset + length > len(data):
+            raise BitstreamError(f"section {number} of {sections} is cut: {len(data) - offset} of {length} bytes")
+        contents.append(data[offset : offset + length])
+        offset += length
+    if offset != len(data):
+        raise BitstreamError(f"{len(data) - offset} bytes follow the last section")
+    return height, width, contents

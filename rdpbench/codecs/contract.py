@@ -13,32 +13,28 @@ class data, read through the functions below, so that a codec of one's own stays
 ``heavy``    True if building the codec is expensive (weights): its tasks are then grouped by rate point
 ``preload``  modules worth importing once for all workers, such as ``("torch",)``
 ``uses_device``  True if it computes on ``device=``, which is then a field of it; rows of all others say ``cpu``
-``depends_on_cpu``  what of the processor decides the bytes, beside the library: ``("instructions",)``, or
-    `FLOAT_LIBRARIES`, which is what ``uses_device`` alone means; the regression gate expects equal bytes only where
-    these are equal, and of all other codecs everywhere
+``depends_on_cpu``  what of the processor decides the bytes: ``("instructions",)``, or `FLOAT_LIBRARIES`, which is what
+    ``uses_device`` alone means; the regression gate expects equal bytes where these are equal, of other codecs always
 ``uses_caption``  True if the encoder takes ``side.caption``; only then is ``captions`` a sweep axis, and given at all
 ``unkeyed``  names of fields that change no byte and no pixel, such as a timeout
 ``Path``     a field of this type is a file or folder that is part of a codec of one's own: it is in the key by content
 ``coder()``  what codes: library versions, or version and sha256 of a binary; enters the key of every result
-``settings()``  what the class decides beside its fields, by name: a number of steps that depends on the rate, what it
-    hands to a library. It can be read beside each result and enters no key: ``version`` is raised where it changes
+``settings()``  what the class decides beside its fields, by name, to be read beside each result; it enters no key
 ``version``  raise it when the codec's own code changes what it writes
 
-Methods that a codec with weights also has:
+What a codec with weights also has:
 
 ``weight_needs()``  the cards of this very configuration and rate point
 ``weights_kind()``  ``official``, ``unpinned``, ``own`` or ``random``: a column of every row, never mixed in a table
 ``takes_own``  options that may name a file or folder of the user's weights, each with the published names that it also
-    takes; the path itself is no part of a key, but what ``own_identity()`` says of its content is
-``own_rates(options)``  a class method: the rates that own weights serve, none where they are a single rate point; None
-    is all
+    takes; not the path is in the key, but what ``own_identity()`` says of its content
+``own_rates(options)``  a class method: the rates that own weights serve, () for a single rate point, None for all
 ``ready()``         loads the weights: called before a time is taken
 """
 
 from __future__ import annotations
 
 import difflib
-import inspect
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -121,11 +117,7 @@ class Bitstream:
 
 
 def _plain_bytes(data: object) -> bytes:
-    """A copy as plain ``bytes``: what is of other items has another length than it has bytes.
-
-    Raises:
-        CodecError: it is no sequence of bytes; the message says what to write.
-    """
+    """A copy as plain ``bytes``: what is of other items has another length than it has bytes."""
     if type(data) is bytes:
         return data
     try:
@@ -142,11 +134,7 @@ def _plain_bytes(data: object) -> bytes:
 
 
 def _counted(parts: object) -> dict[str, int]:
-    """Bytes by part as plain numbers.
-
-    Raises:
-        CodecError: a part without a name, or a number of bytes that nothing can have.
-    """
+    """Bytes by part as plain numbers."""
     if not isinstance(parts, Mapping):
         raise CodecError(f'Bitstream.parts holds bytes by part, found {type(parts).__name__}; write {{"payload": 5}}')
     plain = {}
@@ -309,9 +297,8 @@ def faults_of(codec: type) -> list[str]:
 
 
 def _faults_of_rate(codec: type) -> list[str]:
-    own = [one.name for one in fields(codec)] if is_dataclass(codec) else []
     rate = getattr(codec, "rate", None)
-    if rate is None or "rate" in own:
+    if rate is None or (is_dataclass(codec) and "rate" in (known.name for known in fields(codec))):
         return []
     if not isinstance(rate, Rate):
         return [f'rate is {rate!r:.60}, and no Rate; write rate = Rate("quality", 1, 95)']
@@ -321,12 +308,9 @@ def _faults_of_rate(codec: type) -> list[str]:
     if odd:
         return [f"rate has {', '.join(odd)}, which is no number"]
     faults = []
-    try:
-        takes = signature(codec).parameters
-    except (TypeError, ValueError):  # of compiled code: not known
-        takes = None
-    if takes is not None and rate.field not in takes and not any(one.kind is one.VAR_KEYWORD for one in takes.values()):
-        has = f"its fields are {', '.join(takes)}" if takes else f"it has none; write {rate.field}: int = {rate.low:g}"
+    names = option_names(codec)
+    if names is not None and rate.field not in names:
+        has = f"its fields are {', '.join(names)}" if names else f"it has none; write {rate.field}: int = {rate.low:g}"
         faults.append(f"rate names the field {rate.field!r}, and {has}")
     if rate.low > rate.high or rate.step < 0:
         faults.append(f"rate goes from {rate.low:g} to {rate.high:g} in steps of {rate.step:g}; write the least first")
@@ -406,19 +390,9 @@ def rate_of(codec: type) -> Rate | None:
     return facts_of(codec).rate
 
 
-def needs_of(codec: type) -> tuple[Need, ...]:
-    """What must be installed before a codec of this class can run."""
-    return facts_of(codec).needs
-
-
 def needs_of_built(codec: Codec) -> tuple[Need, ...]:
     """What this very configuration needs, the weights of its rate point included."""
     return (*facts_of(type(codec)).needs, *_answer(codec, "weight_needs", ()))
-
-
-def depends_on_cpu(codec: type) -> tuple[str, ...]:
-    """What of the processor decides a codec's bytes; empty for one that writes the same on all."""
-    return facts_of(codec).depends_on_cpu
 
 
 def weights_kind_of(codec: Codec) -> str:
@@ -459,7 +433,7 @@ def coder_inside(what: str, codec: Codec) -> dict[str, str]:
     """
     version = facts_of(type(codec)).version
     inside = {**coder_of(codec), **({"version": version} if version != "1" else {})}
-    return {f"{what} {name}": made for name, made in inside.items()}
+    return {f"{what} {name}": library for name, library in inside.items()}
 
 
 def configuration_of(codec: Codec, *, with_rate: bool = False) -> dict[str, Any]:
@@ -499,7 +473,7 @@ def check_options(setting: CodecSetting | DataSetting) -> None:
         if name in elsewhere:
             raise ConfigError(f"{name} is the {elsewhere[name]} of {whose}; write {elsewhere[name]}={value}")
         if legal is not None and name not in legal:
-            typed = {one: elsewhere.get(one, f"{group}.options.{one}") for one in legal}
+            typed = {known: elsewhere.get(known, f"{group}.options.{known}") for known in legal}
             near = difflib.get_close_matches(name, typed, n=1, cutoff=0.5)
             meant = typed[near[0]] if near else ""
             raise UnknownName("option", f"{group}.options.{name}", typed.values(), f"of {whose}", near=meant)
@@ -521,10 +495,10 @@ def option_names(cls: type) -> list[str] | None:
     if is_dataclass(cls):
         return [field.name for field in fields(cls) if field.init]
     try:
-        takes = inspect.signature(cls).parameters.values()
-    except ValueError:  # a class that is not written in Python
+        takes = signature(cls).parameters.values()
+    except (TypeError, ValueError):  # a class that is not written in Python
         return None
-    return None if any(one.kind is one.VAR_KEYWORD for one in takes) else [one.name for one in takes]
+    return None if any(value.kind is value.VAR_KEYWORD for value in takes) else [value.name for value in takes]
 
 
 def set_elsewhere(cls: type) -> dict[str, str]:

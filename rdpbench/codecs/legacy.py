@@ -92,9 +92,6 @@ def framed(strings: Iterable[bytes], header: int) -> int:
 def rates(strings: Mapping[str, bytes], size: tuple[int, int], padded_size: tuple[int, int]) -> dict[str, float]:
     """The calculators that need nothing but strings and sizes, by name; in bits.
 
-    The pickled structure is that of CompressAI's ``compress``: strings by latent and image, shape of the last latent
-    taken as that of the padded image.
-
     >>> rates({"y": b"abc", "z": b"de"}, (60, 64), (64, 64))["headerless"]
     40
     """
@@ -104,5 +101,6 @@ def rates(strings: Mapping[str, bytes], size: tuple[int, int], padded_size: tupl
         "padded": padded(headerless(own), size, padded_size),
         "getsizeof": getsizeof(own),
         "binary-digits": binary_digits(own),
+        # As of CompressAI's ``compress``; the shape of the last latent is taken as that of the padded image.
         "pickle": pickled({"strings": [[string] for string in own], "shape": padded_size}),
     }

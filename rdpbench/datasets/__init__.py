@@ -1,1 +1,7 @@
-"""Datasets: one set, one file."""
+"""Datasets: which images, in which order, what is done to them before a codec sees them, and what lies beside them.
+
+Read `contract` first, then `folder` for a short one. Official sets are a table, ``official.toml``: `official` finds and
+checks their files, `fetching` gets their archives, `coco` adds captions and label maps (`labels`); `pinned` has Kodak
+and the samples. `index` reads sizes and hashes for planning, `protocols` crops and resizes, `command` is
+``rdpbench data``.
+"""

@@ -118,10 +118,7 @@ class OfficialArchive:
     def fetch(self, home: Path, source: str | None, hint: str) -> None:
         """Unpack it below a family's folder, from a file that lies here or is downloaded.
 
-        Args:
-            home: folder of the family's sets.
-            source: address of a folder with copies of the archives; None means the publisher's.
-            hint: how to get it by hand; ends each error.
+        ``source`` is the address of a folder with copies of the archives, and ``hint`` ends each error.
 
         Raises:
             MissingNeed: no network, other bytes, too little disk.
@@ -132,22 +129,17 @@ class OfficialArchive:
         with FileLock(folder.with_name(f".{folder.name}.fetching.lock")):
             if self.record(folder):  # by a process that was waited for
                 return
-            for place in data_folders("archives"):
-                if (place / self.file).is_file():
-                    self.unpack(place / self.file, folder, self._verified(place / self.file, hint))
-                    return
-            file = self._download(source, hint)
-            self.unpack(file, folder, _hashes(file))
-            file.unlink(missing_ok=True)
-
-    def _verified(self, file: Path, hint: str) -> dict[str, str]:
-        hashes = _hashes(file)
-        for kind, published in self.published.items():
-            if hashes[kind] != published:
-                raise MissingNeed(
-                    f"{file} is not the official archive: {kind} {hashes[kind]}, published is {published}\n{hint}"
-                )
-        return hashes
+            own = next((path for place in data_folders("archives") if (path := place / self.file).is_file()), None)
+            file = own or self._download(source, hint)
+            hashes = _hashes(file)
+            for kind, published in self.published.items():
+                if hashes[kind] != published:
+                    raise MissingNeed(
+                        f"{file} is not the official archive: {kind} {hashes[kind]}, published is {published}\n{hint}"
+                    )
+            self.unpack(file, folder, hashes)
+            if own is None:
+                file.unlink(missing_ok=True)
 
     def _download(self, source: str | None, hint: str) -> Path:
         target = cache_folder() / "data" / "downloading" / self.file

@@ -34,8 +34,21 @@ from rdpbench.image import EXTENSIONS, OTHER_EXTENSIONS, check_names
 from rdpbench.needs import Need
 
 
+class _OwnImages:
+    needs: ClassVar[tuple[Need, ...]] = ()
+
+    def beside_missing(self, what: str) -> str:
+        """How to give ``captions`` to score against, or ``labels``."""
+        if what == "captions":
+            return 'data.options.references=FILE names a JSON file {"image name": ["caption", ...]}'
+        return (
+            "data.options.labels=FOLDER names a folder of PNGs with the images' names, "
+            "as rdpbench.datasets.labels.write_labels(path, labels, classes) writes them"
+        )
+
+
 @dataclass(frozen=True)
-class ImageFolder:
+class ImageFolder(_OwnImages):
     """All images below a folder; an image's id is its path in there, without the ending where that is unique."""
 
     path: str
@@ -45,7 +58,6 @@ class ImageFolder:
     """JSON file of captions to score against."""
     labels: str = ""
     """Folder of label maps; if it lies among the images, it is none of them."""
-    needs: ClassVar[tuple[Need, ...]] = ()
 
     def __post_init__(self) -> None:
         if not self.path:
@@ -102,10 +114,6 @@ class ImageFolder:
         samples = [Sample(id_, path) for id_, path in zip(ids, paths, strict=True)]
         yield from _with_beside(samples, self._root, self.name, _typed(self.references), _typed(self.labels))
 
-    def beside_missing(self, what: str) -> str:
-        """How to give ``captions`` to score against, or ``labels``."""
-        return _how_to_give(what)
-
     def pinned(self) -> Pin:
         """Hash of all files, also under ``limit=``: a run of the first images of a folder is a run on that folder.
 
@@ -137,7 +145,7 @@ def _notes(name: str, unread: Mapping[str, list[str]]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Listed:
+class Listed(_OwnImages):
     """The images that a manifest names, each held against its sha256."""
 
     file: str
@@ -150,7 +158,6 @@ class Listed:
     """JSON file of captions to score against."""
     labels: str = ""
     """Folder of label maps."""
-    needs: ClassVar[tuple[Need, ...]] = ()
 
     def __post_init__(self) -> None:
         if not self.file:
@@ -196,10 +203,6 @@ class Listed:
         references = _typed(self.references) or self._named("references", "data.options.references=FILE")
         labels = _typed(self.labels) or self._named("labels", "data.options.labels=FOLDER")
         yield from _with_beside(samples, root, self.name, references, labels)
-
-    def beside_missing(self, what: str) -> str:
-        """How to give ``captions`` to score against, or ``labels``."""
-        return _how_to_give(what)
 
     def __len__(self) -> int:
         return len(self._manifest.files)
@@ -293,12 +296,3 @@ def _maps(samples: Sequence[Sample], root: Path, dataset: str, labels: Path) -> 
         first = next(iter(wanted.values()))
         raise ConfigError(f"{labels} has a label map for no image of {dataset!r}; the first would be {first}")
     return maps
-
-
-def _how_to_give(what: str) -> str:
-    if what == "captions":
-        return 'data.options.references=FILE names a JSON file {"image name": ["caption", ...]}'
-    return (
-        "data.options.labels=FOLDER names a folder of PNGs with the images' names, "
-        "as rdpbench.datasets.labels.write_labels(path, labels, classes) writes them"
-    )

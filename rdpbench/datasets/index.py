@@ -16,7 +16,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from types import TracebackType
 from typing import Generic, TypeAlias, TypeVar
 
 from rdpbench.assets.hashes import file_facts, file_state, open_memory
@@ -236,7 +235,5 @@ class ahead(Generic[Item, Result], Iterator[Result]):  # noqa: N801 (used like a
     def __enter__(self) -> ahead[Item, Result]:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

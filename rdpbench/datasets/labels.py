@@ -181,15 +181,11 @@ def load_labels(
 ) -> Labels:
     """A sample's label map under the dataset's protocol: the image's geometry, nearest neighbour.
 
-    Args:
-        path: an 8-bit grey PNG.
-        protocol: its name.
-        image: the image before the protocol, where the protocol draws its crop by the pixels.
-        classes: the list that the metric predicts; None takes any.
+    The ``image`` before the protocol is needed where the protocol draws its crop by the pixels; without ``classes`` a
+    map of any list is taken.
 
     Raises:
-        ImageError: no such file, damaged, not 8-bit grey, of another list of classes than asked for, or
-            refused by the protocol.
+        ImageError: no such file, damaged, not 8-bit grey, of another list of classes, or refused by the protocol.
     """
     try:
         with open_image(path) as (opened, _):

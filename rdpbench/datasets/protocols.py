@@ -310,17 +310,13 @@ def load_under(protocol: str, path: Path) -> Loaded:
 
 
 def labels_under(protocol: str, labels: Labels, image: Image | None = None) -> Labels:
-    """A label map after a protocol's geometry, each pixel with the nearest of the map's labels.
+    """A label map, integers ``(H, W)``, after a protocol's geometry, each pixel with the nearest of the map's labels.
 
-    Args:
-        protocol: its name.
-        labels: integers ``(H, W)`` of the image as its file holds it.
-        image: that image, before the protocol; needed where the protocol draws its crop by the pixels.
+    The ``image`` before the protocol is needed where the protocol draws its crop by the pixels.
 
     Raises:
         UnknownName: no such protocol.
-        ImageError: the map is no ``(H, W)`` of integers or of another size than the image, the image is needed and
-            missing, or the protocol refuses this size.
+        ImageError: another map or size than these, the image is missing, or the protocol refuses the size.
 
     >>> labels_under("perco-512", np.arange(12, dtype=np.uint8).reshape(3, 4))[-1, -1]
     11

@@ -19,7 +19,7 @@ from typing import Any
 
 from rdpbench import registry
 from rdpbench.assets import weights
-from rdpbench.codecs.contract import depends_on_cpu, needs_of
+from rdpbench.codecs.contract import facts_of
 from rdpbench.config.bench import read_bench
 from rdpbench.config.typed import full_reference
 from rdpbench.datasets.contract import dataset_of
@@ -67,11 +67,11 @@ def origin(bench: Bench, pair: Pair, rows: Sequence[Row], done: Done, again: str
         "manifest": {"sha256": ", ".join(sha for sha, _ in manifests), "kind": kinds},
         "configuration": {"use": coded_by["use"], "options": coded_by["options"]},
         "coder": {**coded_by["coder"], "version": coded_by["version"], **source},
-        "packages": _packages(needs_of(codec)),
+        "packages": _packages(facts_of(codec).needs),
         "metrics": {name: _metric(name) for name in done.plan.metrics},
         "seeds": list(bench.seeds),
         "device": bench.device,
-        "cpu": _cpu(depends_on_cpu(codec)),
+        "cpu": _cpu(facts_of(codec).depends_on_cpu),
         "rdpbench": VERSION,
         "commits": sorted({commit for commit in _commits(done.store, {row.session for row in rows}) if commit}),
         "sweep": [line for line in bench.overrides if line.partition("=")[0] in SWEEP],

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from rdpbench import registry
-from rdpbench.codecs.contract import depends_on_cpu
+from rdpbench.codecs.contract import facts_of
 from rdpbench.errors import ConfigError, few
 from rdpbench.gate.curves import VERSION, StoredCurve, StoredImage, StoredPoint, in_order
 from rdpbench.paths import read_yaml, write_file
@@ -405,9 +405,9 @@ def _exactness(stored: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[bool,
     use = (now.get("configuration") or {}).get("use")
     codec = registry.load("codec", use) if use else object
     # Of a codec that takes no device, "device" is the setting of the run, which says nothing.
-    places = ["cpu", "device"] if getattr(codec, "uses_device", False) else ["cpu"]
+    places = ["cpu", "device"] if facts_of(codec).uses_device else ["cpu"]
     elsewhere = [place for place in places if stored.get(place) != now.get(place)]
-    if depends_on_cpu(codec) and elsewhere:
+    if facts_of(codec).depends_on_cpu and elsewhere:
         exact = False
         what = "; ".join(_apart(str(stored.get(place)), str(now.get(place))) for place in elsewhere)
         notes.append(

@@ -149,13 +149,13 @@ def expected(check: PublishedCheck) -> list[dict[str, tuple[float, str]]]:
 def lacking(bench: Bench) -> tuple[str, list[str]]:
     """Why a run cannot start, and each thing that is missing; empty if it can."""
     from rdpbench.assets.weights import Weights
-    from rdpbench.codecs.contract import needs_of
+    from rdpbench.codecs.contract import facts_of
     from rdpbench.datasets.contract import dataset_of
     from rdpbench.runners.preflight import weights_of
 
     lacks: list[tuple[str, str]] = []
     for codec in dict.fromkeys(codec for codec, _ in bench.grid):
-        needs: list[Need] = [*needs_of(codec.cls), *weights_of(bench, codec)]
+        needs: list[Need] = [*facts_of(codec.cls).needs, *weights_of(bench, codec)]
         for need in [need for need in needs if need.missing()]:
             kind = "package" if isinstance(need, Package) else "program"
             lacks.append(("weights" if isinstance(need, Weights) else kind, _named(need)))

@@ -5,9 +5,8 @@ mean LPIPS over all pairs of 5 decodes; ``diversity/deviation/5`` is the standar
 8-bit values, and needs no weights. Both are 0 for a deterministic decoder. Neither is good or bad by itself: at equal
 realism a lower diversity means that more of the image was sent.
 
-The number of decodes is part of a metric's name. The estimates do not grow with it by themselves, but what a few
-decodes happen to show differs from what many do. Without a number (``diversity/deviation``) a name stands for the
-setting ``decodes=``; ``over`` makes the class for a number.
+The number of decodes is part of a metric's name: a few show less than many. A name without it
+(``diversity/deviation``) takes it from the setting ``decodes=``; ``over`` makes the class for a number.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 import numpy as np
 
 from rdpbench.assets.load import load_strictly
-from rdpbench.assets.weights import CARDS, Card, Weights, read_tensors
+from rdpbench.assets.weights import CARDS, Card, Weights, read_tensors, torchvision_card
 from rdpbench.errors import MetricError
 from rdpbench.image import Image
 from rdpbench.metrics.contract import PairMetric, WithNetwork, by_name, check_original, check_pair, variant
@@ -39,15 +39,13 @@ HEADS = {
 }
 """sha256 of the linear heads v0.1 in the wheel of lpips 0.1.4."""
 
-SQUEEZENET = Card(
-    id="squeezenet1.1-imagenet",
-    source="https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth",
-    revision="torchvision SqueezeNet1_1_Weights.IMAGENET1K_V1",
-    file="squeezenet1_1-b8a52dc0.pth",
-    sha256="b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
-    bytes=4958839,
-    licence="torchvision is BSD-3-Clause; the weights state no licence of their own",
-    note="SqueezeNet 1.1, the trunk of LPIPS (squeeze)",
+SQUEEZENET = torchvision_card(
+    "squeezenet1.1-imagenet",
+    "squeezenet1_1-b8a52dc0.pth",
+    "SqueezeNet1_1_Weights.IMAGENET1K_V1",
+    "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
+    4958839,
+    "SqueezeNet 1.1, the trunk of LPIPS (squeeze)",
 )
 
 

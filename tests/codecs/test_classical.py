@@ -20,7 +20,7 @@ from PIL import Image as pil
 from PIL import ImageCms
 
 from rdpbench import registry
-from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of, rate_of
+from rdpbench.codecs.contract import Codec, Side, coder_of, facts_of, rate_of
 from rdpbench.errors import BitstreamError, ConfigError, ImageError, OutOfRange, UnsupportedImage
 from rdpbench.image import Image, check_image, read_image
 
@@ -94,7 +94,7 @@ def test_the_configuration_is_whole_and_legal(name: str) -> None:
     assert {field for field in fields if cls.__dataclass_fields__[field]._field_type.name == "_FIELD"} == set(
         one["options"]
     )
-    assert [need.missing() for need in needs_of(cls)] == [None] * len(needs_of(cls))
+    assert [need.missing() for need in facts_of(cls).needs] == [None] * len(facts_of(cls).needs)
 
 
 @pytest.mark.parametrize("name", CODECS)

@@ -377,8 +377,11 @@ def test_pixels_follow_the_one_rounding_rule_and_latents_come_back(photograph: I
     with torch.inference_mode():
         made = list(sampling.images_of(ready, latents, 60, 100))
         planes = ready.vae.decode(latents[1:] / 0.18215).sample[0, :, :60, :100].double().numpy()
-    expected = np.floor(255 * np.clip(planes / 2 + 0.5, 0, 1) + 0.5).transpose(1, 2, 0)
-    assert np.array_equal(made[1], expected)
+    expected = (255 * np.clip(planes / 2 + 0.5, 0, 1) + 0.5).transpose(1, 2, 0)
+    # Where a value is within an error of single precision of the next, either is right.
+    near = np.abs(expected - np.round(expected)) < 1e-4
+    assert np.array_equal(made[1][~near], np.floor(expected)[~near])
+    assert near.mean() < 0.001
     assert made[0].shape == (60, 100, 3)
     shown = photograph[:60, :100]
     with torch.inference_mode():

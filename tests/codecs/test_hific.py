@@ -517,12 +517,12 @@ def test_a_fresh_process_decodes_the_same_pixels_at_full_width(
 
 
 def test_the_contract_is_kept() -> None:
-    from rdpbench.codecs.contract import Codec, coder_of, needs_of, rate_of
+    from rdpbench.codecs.contract import Codec, coder_of, facts_of, rate_of
 
     codec = tiny(portable=True)
     assert isinstance(codec, Codec)
     assert isinstance(codec.system(), HiFiCSystem)
     assert rate_of(HiFiC) is hific.TARGETS
-    assert all(need.missing() is None for need in needs_of(HiFiC))
+    assert all(need.missing() is None for need in facts_of(HiFiC).needs)
     coder = coder_of(codec)
     assert (coder["weights"], coder["entropy coding"]) == ("random", "portable")

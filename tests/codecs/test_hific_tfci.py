@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from rdpbench.codecs.contract import Side, coder_of, needs_of, needs_of_built, weights_kind_of
+from rdpbench.codecs.contract import Side, coder_of, facts_of, needs_of_built, weights_kind_of
 from rdpbench.codecs.learned.hific.tfci import HiFiCTensorFlow, check_model
 from rdpbench.errors import BitstreamError, CoderFailed, ConfigError, MissingNeed, OutOfRange
 from rdpbench.image import Image
@@ -148,7 +148,7 @@ def test_plan_and_provenance(tfci: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         codec.encode(picture(8, 8), Side())
     monkeypatch.delenv("RDPBENCH_TFCI")
     monkeypatch.setenv("PATH", "/nowhere")
-    assert "export RDPBENCH_TFCI=" in str(needs_of(HiFiCTensorFlow)[0].missing())
+    assert "export RDPBENCH_TFCI=" in str(facts_of(HiFiCTensorFlow).needs[0].missing())
 
 
 def test_illegal_options_are_refused() -> None:

@@ -60,7 +60,7 @@ def test_the_shipped_file_is_the_one_of_its_card(metric: str) -> None:
     assert [need.missing() for need in needs_of_built(codec)] == [None, None]
     assert weights_kind_of(codec) == "official"
     assert coder_of(codec)["weights"] == f"sha256:{known.sha256}" or coder_of(codec)["weights"] == known.sha256
-    net = mini.trained(known)
+    net = codec.make().net
     count = sum(one.numel() for name, one in net.named_parameters() if not name.startswith("entropy"))
     assert 1_900_000 < count < 2_000_000
     # A higher quality is a finer step, in every channel that is of use.
@@ -100,7 +100,7 @@ def test_other_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         file.write(b"\x01")
     assert f"expected {mini.FILES['mse'][2]}" in str(need.missing())
     with pytest.raises(MissingNeed, match="has sha256"):
-        mini.trained(Mini(metric="mse").card())
+        Mini(metric="mse").make()
 
 
 def test_a_file_of_another_network_is_refused_by_name() -> None:

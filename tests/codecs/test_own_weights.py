@@ -24,7 +24,7 @@ from rdpbench.config import bench
 from rdpbench.config import typed as overrides
 from rdpbench.errors import CodecError, ConfigError
 from rdpbench.image import Image
-from rdpbench.results.store.keys import build, identity
+from rdpbench.results.store.keys import build, codec_identity
 from rdpbench.results.store.store import Store
 from rdpbench.runners.coding import decode_row
 from rdpbench.setting import CodecSetting
@@ -307,26 +307,26 @@ def test_every_learned_codec_takes_a_file_and_says_that_it_is_own(name: str, wri
     path = write("weights/mine.pt", state())
     codec = setting(f"codec={name}", f"codec.options.checkpoint={path}")
     assert "[checkpoint=mine.pt@" in codec.name
-    made = json.loads(identity(codec))
+    made = json.loads(codec_identity(codec))
     assert made["weights"] == "own"
-    assert str(path) not in identity(codec)
+    assert str(path) not in codec_identity(codec)
     assert "checkpoint" not in made["options"]
     published = setting(f"codec={name}")
     assert published.name != codec.name
-    assert "checkpoint" not in identity(published), "keys of published weights stay what they were"
+    assert "checkpoint" not in codec_identity(published), "keys of published weights stay what they were"
 
 
 def test_keys_are_of_the_content(write: Write, tmp_path: Path) -> None:
     path = write("a.pt", state())
     first = setting("codec=mbt2018-mean", f"codec.options.checkpoint={path}")
-    key = identity(first)
+    key = codec_identity(first)
     shutil.copy(path, tmp_path / "copy.pt")
-    assert identity(setting("codec=mbt2018-mean", f"codec.options.checkpoint={tmp_path / 'copy.pt'}")) == key
-    assert identity(replace(first, options=(*first.options, ("weights_key", "ema")))) != key
+    assert codec_identity(setting("codec=mbt2018-mean", f"codec.options.checkpoint={tmp_path / 'copy.pt'}")) == key
+    assert codec_identity(replace(first, options=(*first.options, ("weights_key", "ema")))) != key
     write("a.pt", state(5))  # trained further, under the same name, while this process runs
     again = setting("codec=mbt2018-mean", f"codec.options.checkpoint={path}")
-    assert identity(again) != key
-    assert identity(first) != key
+    assert codec_identity(again) != key
+    assert codec_identity(first) != key
     assert again.name != first.name
     (tmp_path / "b").mkdir()
     copy = shutil.copy(path, tmp_path / "b" / "a.pt")
@@ -342,12 +342,15 @@ def test_a_file_is_one_point_and_braces_are_a_curve(write: Write, tmp_path: Path
     assert len({codec.name for codec, _ in sweep}) == 2
     alone = sweep[0][0]
     assert alone.rates == ()
-    assert json.loads(identity(alone))["weights"] == "own"
+    assert json.loads(codec_identity(alone))["weights"] == "own"
     with pytest.raises(ConfigError, match=r"has a single rate point; .* write \{quality\} in their name"):
         build(alone, 3)
     every = setting("codec=mbt2018-mean", f"codec.options.checkpoint={tmp_path}/q{{quality}}.pt")
-    assert identity(every, 2) != identity(every, 4)
-    assert json.loads(identity(every, 2))["coder"]["weights"] == json.loads(identity(alone))["coder"]["weights"]
+    assert codec_identity(every, 2) != codec_identity(every, 4)
+    weights = [
+        json.loads(identity)["coder"]["weights"] for identity in (codec_identity(every, 2), codec_identity(alone))
+    ]
+    assert weights[0] == weights[1]
     mini = setting("codec=mini", f"codec.options.checkpoint={files[2]}")
     assert mini.rates == (1, 2, 3, 4, 5, 6), "one network of mini serves all rates"
 

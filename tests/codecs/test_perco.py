@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from rdpbench.codecs.container import pack, unpack
-from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of, weights_kind_of
+from rdpbench.codecs.contract import Codec, Side, coder_of, facts_of, weights_kind_of
 from rdpbench.codecs.diffusion import fields, sampling
 from rdpbench.codecs.diffusion.fields import with_seed
 from rdpbench.codecs.diffusion.perco import pipeline
@@ -354,7 +354,7 @@ def test_presets_can_be_built_and_their_rates_are_legal() -> None:
 
 
 def test_the_contract_is_kept() -> None:
-    assert all(need.missing() is None for need in needs_of(PerCo))
+    assert all(need.missing() is None for need in facts_of(PerCo).needs)
     assert PerCo.uses_caption
     assert not getattr(PerCoImage, "uses_caption", False)
     assert coder_of(perco())["weights"] == "random"

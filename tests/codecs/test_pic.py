@@ -18,7 +18,7 @@ import yaml
 
 from rdpbench import progress
 from rdpbench.codecs.container import unpack
-from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of
+from rdpbench.codecs.contract import Codec, Side, coder_of, facts_of
 from rdpbench.codecs.diffusion import bases, fields, models
 from rdpbench.codecs.diffusion.bases import byte_vocabulary
 from rdpbench.codecs.diffusion.codec import Unfinished
@@ -306,7 +306,7 @@ def test_the_contract_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
         monkeypatch.setenv(name, str(tmp_path))
     codec = PIC()
     assert isinstance(codec, Codec)
-    assert all(need.missing() is None for need in needs_of(PIC))
+    assert all(need.missing() is None for need in facts_of(PIC).needs)
     told = "\n".join(str(need.missing()) for need in codec.weight_needs())
     for file in ("unet/diffusion_pytorch_model.safetensors", "bpe_simple_vocab_16e6.txt.gz", "CLIP-ViT-H-14"):
         assert file in told

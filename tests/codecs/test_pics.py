@@ -15,7 +15,7 @@ import yaml
 
 from rdpbench import registry
 from rdpbench.codecs.container import pack, unpack
-from rdpbench.codecs.contract import Side, coder_of, needs_of
+from rdpbench.codecs.contract import Side, coder_of, facts_of
 from rdpbench.codecs.diffusion import models
 from rdpbench.codecs.diffusion.fields import with_seed
 from rdpbench.codecs.diffusion.pic import sketches
@@ -288,7 +288,7 @@ def test_published_settings_are_the_defaults() -> None:
     for file in ("thibaud/controlnet-sd21-hed-diffusers", "network-bsds500.pth", "lmbda1.0.pt", "ViT-H-14"):
         assert file in told
     assert set(codec.hashes()) == {"base", "clip", "controlnet", "hed", "sketch codec"}
-    assert all(need.missing() is None for need in needs_of(PICS))
+    assert all(need.missing() is None for need in facts_of(PICS).needs)
     assert set(SketchPICS(sketch_kind="canny").hashes()) == {"base", "clip", "controlnet"}
 
 

@@ -13,7 +13,7 @@ from rdpbench.codecs.classical import program
 from rdpbench.codecs.classical.bpg import BPG, read_ppm
 from rdpbench.codecs.classical.program import In, Out, run_program
 from rdpbench.codecs.classical.vvc import CONFIG, VTM, VVenC, decode_420, double, halve
-from rdpbench.codecs.contract import Side, needs_of, rate_of
+from rdpbench.codecs.contract import Side, facts_of, rate_of
 from rdpbench.errors import (
     BitstreamError,
     CodecError,
@@ -40,7 +40,7 @@ def psnr(one: Image, other: Image) -> float:
 
 
 def need_all(codec: type) -> None:
-    for need in needs_of(codec):
+    for need in facts_of(codec).needs:
         if need.missing():
             pytest.skip(f"{codec.__name__} cannot run here: {need.missing()}")
 
@@ -103,10 +103,10 @@ def test_vtm_config_is_found_beside_or_above(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("codec", [BPG, VTM])
 def test_absent_programs_say_what_to_type(codec: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    for need in needs_of(codec):
+    for need in facts_of(codec).needs:
         monkeypatch.delenv(need.variable, raising=False)  # type: ignore[attr-defined]
     monkeypatch.setenv("PATH", "/nowhere")
-    for need in needs_of(codec):
+    for need in facts_of(codec).needs:
         assert "export RDPBENCH_" in (need.missing() or "")
     with pytest.raises(MissingNeed, match="export RDPBENCH_"):
         codec().encode(picture(32, 32), Side())

@@ -21,7 +21,7 @@ from PIL import Image as pil
 from rdpbench import progress
 from rdpbench.codecs.classical.webp import WebP
 from rdpbench.codecs.container import unpack
-from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of
+from rdpbench.codecs.contract import Codec, Side, coder_of, facts_of
 from rdpbench.codecs.diffusion.codec import Unfinished
 from rdpbench.codecs.diffusion.fields import with_seed
 from rdpbench.codecs.diffusion.textual_inversion import codec as codec_module
@@ -445,7 +445,7 @@ def test_the_contract_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
         monkeypatch.setenv(name, str(tmp_path))
     codec = TextualInversion()
     assert isinstance(codec, Codec)
-    assert all(need.missing() is None for need in needs_of(TextualInversion))
+    assert all(need.missing() is None for need in facts_of(TextualInversion).needs)
     told = "\n".join(str(need.missing()) for need in codec.weight_needs())
     assert "unet/diffusion_pytorch_model.safetensors" in told
     with pytest.raises(MissingNeed, match=r"Stable Diffusion 1\.5"):

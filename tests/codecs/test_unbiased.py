@@ -17,7 +17,7 @@ import yaml
 from numpy.typing import NDArray
 
 from rdpbench import registry
-from rdpbench.codecs.contract import Side, needs_of, rate_of
+from rdpbench.codecs.contract import Side, facts_of, rate_of
 from rdpbench.config.bench import read_bench
 from rdpbench.image import Image, read_image
 
@@ -57,7 +57,7 @@ def best_of(line: str) -> Any:
     name, *options = line.split()
     setting = read_bench([f"codec={name}", *options]).grid[0][0]
     cls = registry.load("codec", setting.use)
-    missing = [reason for need in needs_of(cls) if (reason := need.missing())]
+    missing = [reason for need in facts_of(cls).needs if (reason := need.missing())]
     if missing:
         pytest.skip(missing[0])
     axis = rate_of(cls)

@@ -253,13 +253,13 @@ def test_a_fresh_process_decodes_the_same_pixels(full: str, decoded_elsewhere: A
 
 
 def test_the_contract_is_kept() -> None:
-    from rdpbench.codecs.contract import Codec, coder_of, needs_of, rate_of
+    from rdpbench.codecs.contract import Codec, coder_of, facts_of, rate_of
 
     codec = tiny("mbt2018", portable=True)
     assert isinstance(codec, Codec)
     assert isinstance(codec, LearnedCodec)
     assert rate_of(type(codec)) is not None
-    assert all(need.missing() is None for need in needs_of(type(codec)))
+    assert all(need.missing() is None for need in facts_of(type(codec)).needs)
     coder = coder_of(codec)
     assert coder["weights"] == "random"
     assert coder["entropy coding"] == "portable"

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from rdpbench import registry
 from rdpbench.cli import run_benches
-from rdpbench.codecs.contract import needs_of
+from rdpbench.codecs.contract import facts_of
 from rdpbench.config.bench import read_bench, read_benches
 from rdpbench.config.typed import runs_of
 from rdpbench.datasets.contract import dataset_of
@@ -176,7 +176,7 @@ def stand_in(name: str, folder: Path, *more: str) -> Iterator[list[str]]:
         kept = [line for line in lines if not line.startswith(("data", "captions=", *(f"{key}=" for key in typed)))]
         codecs = next(line for line in lines if line.startswith("codec=")).partition("=")[2].split(",")
         uses = {codec.name.partition("[")[0]: codec.use for codec, _ in bench.grid}
-        names = {one: needs_of(registry.load("codec", uses[one])) for one in codecs}
+        names = {one: facts_of(registry.load("codec", uses[one])).needs for one in codecs}
         here = [one for one in codecs if not any(isinstance(n, Binary) and n.missing() for n in names[one])]
         words = [f"codec={','.join(here)}" if line.startswith("codec=") else line for line in kept]
         words += [f"data={folder / 'standin.py'}:StandIn", f"data.options.folder={folder / 'images'}"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rdpbench import registry
-from rdpbench.codecs.contract import FLOAT_LIBRARIES, depends_on_cpu
+from rdpbench.codecs.contract import FLOAT_LIBRARIES, facts_of
 from rdpbench.gate.command import _cpu
 from rdpbench.gate.compare import compare, read_tolerances
 from rdpbench.gate.curves import StoredCurve, StoredPoint
@@ -48,7 +48,7 @@ def test_a_coder_that_depends_on_the_device() -> None:
 
 def test_every_codec_with_a_network_is_known_to_depend_on_the_processor() -> None:
     """By its class, in one place; and what does no floating-point arithmetic by itself is held to its bytes."""
-    known = {name: depends_on_cpu(registry.load("codec", name)) for name in registry.names("codec")}
+    known = {name: facts_of(registry.load("codec", name)).depends_on_cpu for name in registry.names("codec")}
     networks = {name for name in known if "torch" in getattr(registry.load("codec", name), "preload", ())}
     assert {"mini", "elic", "pic", "perco", "sd-vae"} <= networks
     assert {name for name, what in known.items() if what == FLOAT_LIBRARIES} == {*networks, "hific-tfci"}
@@ -57,7 +57,7 @@ def test_every_codec_with_a_network_is_known_to_depend_on_the_processor() -> Non
 
 def test_what_the_libraries_are_told_is_part_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a codec that they compute for; the bytes of others are expected to be equal under all of it."""
-    every = {use: _cpu(depends_on_cpu(registry.load("codec", use))) for use in ("mini", "jpegxl", "jpeg")}
+    every = {use: _cpu(facts_of(registry.load("codec", use)).depends_on_cpu) for use in ("mini", "jpegxl", "jpeg")}
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
     assert _cpu(FLOAT_LIBRARIES) == f"{every['mini']} ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Prescott"

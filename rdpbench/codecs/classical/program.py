@@ -64,12 +64,8 @@ class Ran:
 def run_program(program: Path, arguments: Sequence[Argument], timeout_s: float, litter: Sequence[str] = ()) -> Ran:
     """Run a program to its end and return what it wrote; ``arguments`` never pass through a shell.
 
-    Args:
-        timeout_s: wall-clock seconds; the program and its children are killed after that.
-        litter: paths of files that the program is known to leave behind when it is killed, with ``{pid}`` in them.
-
-    Raises:
-        CoderFailed: it did not start, crashed, returned other than 0, ran too long or left an output empty.
+    It and its children are killed after so many seconds. ``litter`` are paths of files that it is known to leave behind
+    then, with ``{pid}`` in them. Whatever else than a full output is a `CoderFailed`.
 
     >>> arguments = ["-c", 'tr a-z A-Z <"$0" >"$1"', In("in.txt", b"bits"), Out("out.txt")]
     >>> run_program(Path("/bin/sh"), arguments, timeout_s=10).outputs
@@ -104,17 +100,13 @@ def run_program(program: Path, arguments: Sequence[Argument], timeout_s: float, 
 
 def require(need: Binary | File) -> Path:
     """The path of a program or file, or `MissingNeed` with what to type."""
-    path = need.find()
-    if path is None:
-        raise MissingNeed(need.missing() or f"{need} was here a moment ago")
-    return path
+    if path := need.find():
+        return path
+    raise MissingNeed(need.missing() or f"{need} was here a moment ago")
 
 
 def program_identity(program: Path, arguments: Sequence[str] = (), pattern: str = r"[Vv]ersion (\S+)") -> str:
-    """Version and sha256 of a program, for ``coder()``: ``"0.9.8 sha256:..."``.
-
-    The version is the first match of ``pattern`` in what the program prints for ``arguments``, whatever it returns.
-    """
+    """Version (see `probe`) and sha256 of a program, for ``coder()``: ``"0.9.8 sha256:..."``."""
     return f"{probe(program, arguments, pattern)} sha256:{content_sha256(program)}"
 
 

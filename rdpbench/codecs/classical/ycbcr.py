@@ -6,9 +6,9 @@ With ``s = 2**bits - 1`` and RGB in 0..1, as ITU-T H.273 (equations 22 to 29, fu
     Cb = s * (B - Y') / (2 (1 - Kb)) + 2**(bits - 1)        Y' = Y / s
     Cr = s * (R - Y') / (2 (1 - Kr)) + 2**(bits - 1)
 
-Every value is rounded with ``floor(x + 0.5)`` and clipped to ``0..s``, in both directions. Truncation instead, which is
-what ``astype`` does, costs 9 dB: an 8-bit BT.709 round trip of the Kodak images without any codec gives 53.20 dB, but
-43.7 dB truncated. At 10 bits the rounded round trip is lossless for every 8-bit colour.
+Every value is rounded with ``floor(x + 0.5)`` and clipped to ``0..s``, in both directions. Truncation costs 9 dB: an
+8-bit BT.709 round trip of the Kodak images without any codec gives 53.20 dB, but 43.7 dB truncated. At 10 bits the
+rounded round trip is lossless for every 8-bit colour.
 
 CompressAI's conversion, from which most published VTM curves come, has the middle of chroma at ``s / 2`` (127.5)
 instead of ``2**(bits - 1)`` (128), so that grey falls on a tie. ``middle="half"`` is that conversion, in float64 and

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -24,6 +24,7 @@ from rdpbench.codecs.contract import (
     coder_inside,
     decoding,
     needs_of_built,
+    option,
     own_options,
     rate_of,
 )
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 
 OnStep: TypeAlias = Callable[[int, float], None]
 """Called with the steps that are done, and how good the result is."""
-SAMPLING = {"precision": models.PRECISIONS, "sampler": (*sampling.SAMPLERS, sampling.SAVED)}
-"""Legal values of the options of codecs that sample."""
 NEGATIVE = "disfigured, deformed, low quality, lowres, b&w, blurry, Photoshop, video game, bad art"
 """Text+Sketch's words for what to keep away from."""
 
@@ -67,14 +66,13 @@ class DiffusionCodec(CheckedOptions, ABC):
     parts_of_own: ClassVar[Mapping[str, Sequence[str]]] = {}
     """Names in `hashes` of what an option for a folder of the user's brings, where they differ from the option's."""
     libraries: ClassVar[tuple[str, ...]] = ("torch", "diffusers", "transformers")
-    choices: ClassVar[Mapping[str, Collection[Any]]] = {"weights": models.WEIGHTS}
     numbers: ClassVar[Mapping[str, tuple[float, float]]] = {"max_pixels": (1, math.inf)}
     """The least and most of fields, by name; an ``int`` as the least asks for whole numbers."""
     zeros: ClassVar[Mapping[str, tuple[int, int]]] = {}
     """What a 0 stands for, by name of the field: with a model's weights, and with ``weights=random``, where no picture
     is to be seen. It is spelled out, so that it is in keys and rows."""
 
-    weights: str = "official"
+    weights: str = option("official", models.WEIGHTS)
     """``official``; ``random``: the same classes at a tiny width, seeded; ``random-full``: the same at full width."""
     device: str = "cpu"
     max_pixels: int = 1 << 22
@@ -83,29 +81,29 @@ class DiffusionCodec(CheckedOptions, ABC):
     """A folder of yours; another word for `base` or `pipeline`, the same as that of all codecs with weights."""
 
     def __post_init__(self) -> None:
-        for option, (trained, tiny) in self.zeros.items():
-            if getattr(self, option) == 0 and not isinstance(getattr(self, option), bool):
-                object.__setattr__(self, option, tiny if self.weights == "random" else trained)
+        for name, (trained, tiny) in self.zeros.items():
+            if getattr(self, name) == 0 and not isinstance(getattr(self, name), bool):
+                object.__setattr__(self, name, tiny if self.weights == "random" else trained)
         self._adopt_checkpoint()
         super().__post_init__()
-        for option, (least, most) in self.numbers.items():
-            check_number(self.name, option, getattr(self, option), least, most)
-        for option, known in self.takes_own.items():
+        for name, (least, most) in self.numbers.items():
+            check_number(self.name, name, getattr(self, name), least, most)
+        for name, known in self.takes_own.items():
             if known:
-                bases.check_known(option, getattr(self, option), known)
+                bases.check_known(name, getattr(self, name), known)
 
     def _adopt_checkpoint(self) -> None:
         if not self.checkpoint:
             return
-        option, given = self.checkpoint_is, f"{self.name}: checkpoint={self.checkpoint!r} and"
-        other = getattr(self, option)
+        name, given = self.checkpoint_is, f"{self.name}: checkpoint={self.checkpoint!r} and"
+        other = getattr(self, name)
         if bases.is_path(other) and other != self.checkpoint:
-            raise ConfigError(f"{given} {option}={other!r}: give one of them")
+            raise ConfigError(f"{given} {name}={other!r}: give one of them")
         if self.weights != "official":
             raise ConfigError(f"{given} weights={self.weights}: give one of them")
         # A bare name is a folder here, too.
         folder = self.checkpoint if bases.is_path(self.checkpoint) else f"./{self.checkpoint}"
-        object.__setattr__(self, option, folder)
+        object.__setattr__(self, name, folder)
 
     @abstractmethod
     def files(self) -> tuple[Need, ...]:
@@ -193,7 +191,6 @@ class DiffusionCodec(CheckedOptions, ABC):
 class PromptCodec(DiffusionCodec):
     """Base of the codecs that paint with a whole Stable Diffusion as it was published."""
 
-    choices: ClassVar[Mapping[str, Collection[Any]]] = {**DiffusionCodec.choices, **SAMPLING}
     numbers: ClassVar[Mapping[str, tuple[float, float]]] = {
         **DiffusionCodec.numbers,
         "steps": (1, 1000),
@@ -202,9 +199,9 @@ class PromptCodec(DiffusionCodec):
 
     base: str = "sd-2.1-base"
     """A model of `rdpbench.codecs.diffusion.bases`, or a folder that ``diffusers`` saved."""
-    precision: str = "float32"
+    precision: str = option("float32", models.PRECISIONS)
     """Of the U-Net, its ControlNet and the text towers; the official code has ``float16``."""
-    sampler: str = "dpm-solver++"
+    sampler: str = option("dpm-solver++", sampling.LEGAL_SAMPLERS)
     steps: int = 25
     guidance: float = 9.0
     """Classifier-free guidance; 1 and below is none, as the Turbo models want it."""

@@ -52,6 +52,7 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
 """By name: diffusers' class and its settings. The trailing ones are for the Turbo models."""
 SAVED = "saved"
 """The sampler that a folder of the user's was saved with."""
+LEGAL_SAMPLERS = (*SAMPLERS, SAVED)
 DECIDING = (
     *("rescale_betas_zero_snr", "trained_betas", "thresholding", "use_flow_sigmas"),
     *("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"),

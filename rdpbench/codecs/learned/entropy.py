@@ -4,36 +4,34 @@ The part of a system that both sides run is written once, against `Coder`: at th
 writes them, at the decoder it is handed None and gets them. So the two cannot differ by a slip.
 
 **Strings** are those of CompressAI's range coder (rANS, 64-bit state, 16-bit probabilities). Its decoder reads on where
-a string ends; a damaged one would make it read foreign memory. What it can read at most is known, and so many zeros are
-put after the string: a symbol takes one word of 4 bytes, an escaped one at most 76 bytes once the string has ended,
-and inside the string an escape can ask for 15 times its own length.
+a string ends; a damaged one would make it read foreign memory. So as many zeros are put after the string as it can
+read at most: a symbol takes one word of 4 bytes, an escaped one at most 76 bytes once the string has ended, and inside
+the string an escape can ask for 15 times its own length.
 
 **Portable.** A decoder must choose the very distribution that the encoder chose for every symbol. Both compute it with
 a network, and floating point sums depend on device, threads, batch and library: one scale that falls on the other side
 of a table's edge, and everything after it is noise. ``portable=true`` removes that in three steps.
 
 1. All that decides a symbol is computed in double precision. Two machines then differ by their order of summation:
-   for n products at most ``n * 2**-53`` of the sum of their magnitudes, about 1e-11 at worst for a layer of these
-   networks, 1e-14 as a rule.
+   about 1e-11 at worst for a layer of these networks, 1e-14 as a rule.
 2. What is computed is *settled* on a discrete value before it is used: a scale on its index in the table, a mean on a
    multiple of `STEP`. Settled values are equal bit for bit, so what is computed from them starts without an error:
-   nothing adds up over slices or pixels of an autoregressive model. This is the induction that makes it a proof.
+   nothing adds up over slices or pixels of an autoregressive model.
 3. A value within `GUARD` (relative above 1) of the edge between two cells could still be settled differently. The
-   encoder lists these cases, each with the side that it took, in a section of the bitstream of its own; the decoder
-   takes the listed side. As long as two machines differ by less than `GUARD`, at the decoder an unlisted value lies on
-   the encoder's side, and for a listed one the nearest edge is the encoder's.
+   encoder lists these cases, each with the side that it took, in a section of its own; the decoder takes the listed
+   side. As long as two machines differ by less than `GUARD`, at the decoder an unlisted value lies on the encoder's
+   side, and for a listed one the nearest edge is the encoder's.
 
-With a step of 2**-10 and a guard of 2**-32, one value in two million is doubtful: the list costs its length, one byte,
-and sometimes 3 bytes more. Means on the grid move by less than 5e-4, and the symbols' residuals with them.
+With a step of 2**-10 and a guard of 2**-32, one value in two million is doubtful: the list costs one byte for its
+length, and sometimes 3 bytes more. Means on the grid move by less than 5e-4.
 
 **Tables** hold ``65536 * cumulative probability`` as integers; the last interval of a row is the escape, after which a
 symbol outside the row is written in steps of four bits. Encoder and decoder need the same integers. Published
-checkpoints of CompressAI carry (*baked*) those that their authors coded with, and these are used, as by its own loader.
-Where a file has none they are built, in double precision: CompressAI's ``update()`` builds them in single precision, so
-that integers depend, now and then by one, on the processor's vector instructions. A network that is trained further
-after its tables were made keeps *stale* ones. So baked tables are held against those that their parameters give
-(`excess`), not count by count, since single precision moves counts by one or two, but by the bits that it costs:
-CompressAI's own cost 3e-6 bits for a symbol in the widest row; `NEAR` is forty times that.
+checkpoints of CompressAI carry (*baked*) those that their authors coded with, and these are used. Where a file has none
+they are built, in double precision: in single, as CompressAI's ``update()`` has it, some depend by one on the
+processor. A network that is trained further after its tables were made keeps *stale* ones. So baked tables are held
+against those that their parameters give (`excess`), by the bits that a difference costs: CompressAI's own cost 3e-6
+bits for a symbol in the widest row; `NEAR` is forty times that.
 """
 
 from __future__ import annotations
@@ -385,6 +383,7 @@ OVERRUN = 76
 class Coder(ABC):
     """One image's symbols, in coding order."""
 
+    _error: type[CodecError]
     estimated: float | None = None
     """Bits of an image by the probabilities of its symbols, where a system adds them up."""
 
@@ -411,7 +410,7 @@ class Coder(ABC):
         """Code values of any shape under normal distributions of their own; returns them quantised around the means."""
         import torch
 
-        check_finite(scales, "scale", self._error())
+        check_finite(scales, "scale", self._error)
         assert tables.edges is not None
         edges = tables.edges[tables.first :].to(scales.device, scales.dtype)
         decide = torch.bucketize if self._decisions is None else self._decisions.index
@@ -427,7 +426,7 @@ class Coder(ABC):
 
         For what is computed and added to latents, such as a latent residual prediction; means go through it already.
         """
-        check_finite(values, "mean", self._error())
+        check_finite(values, "mean", self._error)
         return values if self._decisions is None else self._decisions.snap(values)
 
     def _dtype(self) -> Any:
@@ -447,12 +446,11 @@ class Coder(ABC):
     @abstractmethod
     def _symbols(self, section: str, tables: Tables, indexes: Tensor, values: Tensor | None) -> Tensor: ...
 
-    @abstractmethod
-    def _error(self) -> type[CodecError]: ...
-
 
 class Writer(Coder):
     """Encodes."""
+
+    _error = CodecError
 
     def __init__(self, sections: Mapping[str, int], *, portable: bool, device: str) -> None:
         from rdpbench.codecs.learned.library import compressai
@@ -482,12 +480,11 @@ class Writer(Coder):
         self._encoders[section].encode_with_indexes(symbols, indexes.reshape(-1).tolist(), *lists)
         return rounded
 
-    def _error(self) -> type[CodecError]:
-        return CodecError
-
 
 class Reader(Coder):
     """Decodes."""
+
+    _error = BitstreamError
 
     def __init__(self, sections: Mapping[str, int], strings: Mapping[str, bytes], *, portable: bool, device: str):
         from rdpbench.codecs.learned.library import compressai
@@ -518,9 +515,6 @@ class Reader(Coder):
         if (np.abs(decoded) > MAX_SYMBOL).any():
             raise BitstreamError(f"section {section!r} holds symbols beyond {MAX_SYMBOL}: damage, or other weights")
         return torch.from_numpy(decoded).to(self._device, self._dtype())
-
-    def _error(self) -> type[CodecError]:
-        return BitstreamError
 
 
 def check_finite(values: Tensor, what: str, error: type[CodecError]) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 from rdpbench.assets.weights import Card
 from rdpbench.codecs.contract import Rate, option
 from rdpbench.codecs.learned.codec import LearnedCodec
-from rdpbench.codecs.learned.entropy import load_with_tables, set_tables
+from rdpbench.codecs.learned.entropy import set_tables
 from rdpbench.codecs.learned.systems import System
 from rdpbench.errors import MissingNeed
 from rdpbench.needs import Need
@@ -99,21 +99,16 @@ class Mini(LearnedCodec):
         from rdpbench.codecs.learned.mini_network import TINY, Gained, MiniNetwork, MiniWidths, random_network
 
         if self.weights == "official":
-            net = self.load(MiniNetwork()) if self.checkpoint else trained(self.card())
+            net = self.load(MiniNetwork(), None if self.checkpoint else shipped_tensors(self.card()))
         else:
             net = random_network(TINY if self.weights == "random" else MiniWidths())
             set_tables(net, {})
         return Gained(net, self.quality, device=self.device, portable=self.portable)
 
 
-def trained(card: Card) -> Any:
-    """The module with the shipped weights, in single precision."""
+def shipped_tensors(card: Card) -> dict[str, Any]:
+    """The tensors of a shipped file, in single precision."""
     from safetensors.torch import load
 
-    from rdpbench.codecs.learned.mini_network import MiniNetwork
-
-    net = MiniNetwork()
     tensors = load(content(card)).items()
-    single = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors}
-    load_with_tables(net, single, card.id)
-    return net
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors}

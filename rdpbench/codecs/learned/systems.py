@@ -173,12 +173,7 @@ def encode_images(
     max_pixels: int,
     printed: Printed = lambda *_: {},
 ) -> list[Bitstream]:
-    """A bitstream for each of several images of one size.
-
-    Raises:
-        UnsupportedImage: sizes differ or are too large.
-        CodecError: latents that no trained network makes.
-    """
+    """A bitstream for each of several images of one size."""
     import torch
 
     for image in images:
@@ -203,11 +198,7 @@ def encode_images(
 
 
 def decode_images(name: str, system: System, datas: Sequence[bytes], max_pixels: int) -> list[Image]:
-    """The images of several bitstreams, of one size.
-
-    Raises:
-        BitstreamError: damage; sizes differ, or are larger than the codec takes.
-    """
+    """The images of several bitstreams, of one size."""
     import torch
 
     with reproducible(), decoding(name):

@@ -146,39 +146,27 @@ class Zoo(LearnedCodec):
 
 
 class FactorizedPrior(Zoo):
-    """bmshj2018-factorized."""
-
     name = "bmshj2018-factorized"
 
 
 class ScaleHyperprior(Zoo):
-    """bmshj2018-hyperprior."""
-
     name = "bmshj2018-hyperprior"
 
 
 class MeanScaleHyperprior(Zoo):
-    """mbt2018-mean."""
-
     name = "mbt2018-mean"
 
 
 class Autoregressive(Zoo):
-    """mbt2018."""
-
     name = "mbt2018"
 
 
 class Cheng2020Anchor(Zoo):
-    """cheng2020-anchor."""
-
     name = "cheng2020-anchor"
     rate = Rate("quality", 1, 6)
 
 
 class Cheng2020Attention(Zoo):
-    """cheng2020-attn."""
-
     name = "cheng2020-attn"
     rate = Cheng2020Anchor.rate
 

@@ -34,15 +34,11 @@ _MARKS = {
 
 
 def read_captions(raw: bytes, what: str) -> dict[str, str]:
-    """The first caption of each name, in the file's order.
-
-    Args:
-        raw: the file's bytes: JSON in UTF-8 without a byte order mark.
-        what: names the file in messages.
+    """The first caption of each name, in the file's order; ``what`` names the file in messages.
 
     Raises:
-        ConfigError: another encoding, broken JSON, a name twice, or a caption that is no text or empty; counted, with
-            the first few named.
+        ConfigError: no UTF-8 without a byte order mark, broken JSON, a name twice, or a caption that is no text or
+            empty; counted, with the first few named.
 
     >>> len(read_captions(b'{"a.png": "a red door", "b.png": ["a barn ", "a pond"]}', "names.json")["b.png"])
     6

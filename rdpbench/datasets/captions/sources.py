@@ -179,13 +179,8 @@ def captions_of(
 ) -> Captions:
     """The caption of each image; downloads a published list, and runs a model for images that it has not seen yet.
 
-    Args:
-        source: from `parse`.
-        entries: the images, with the hashes of the pixels that the codec will see.
-        dataset: the set's name.
-        protocol: what pixels are read under, for models.
-        settings: how a model makes captions; its pinned revision, fp32 and the CPU by default.
-        progress: told of each caption that a model makes.
+    ``protocol`` and ``settings`` (by default the pinned revision, fp32 and the CPU) are for models; ``progress`` is
+    called with the captions that are made and all that are to be made.
 
     Raises:
         ConfigError: images without a caption, counted; or a file that cannot be read.

@@ -284,11 +284,11 @@ def common(images: Mapping[K, Iterable[str]], *, fixed: bool = False) -> Common:
         most = shared = max(count, key=lambda names: (len(names), count[names], sorted(names)))
         full = {key: names for key, names in there.items() if names == shared}
     left_out = {}
-    for key in sets.keys() - full.keys():
-        number = len(sets[key])
-        few = f"{number} of {len(most)} images" if number < len(most) else f"{number} other images"
-        left_out[key] = few if number else "no image"
-    return Common(tuple(full), shared, {key: left_out[key] for key in sets if key in left_out})
+    for key, names in sets.items():
+        if key not in full:
+            few = f"{len(names)} of {len(most)} images" if len(names) < len(most) else f"{len(names)} other images"
+            left_out[key] = few if names else "no image"
+    return Common(tuple(full), shared, left_out)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import numpy as np
 
 from rdpbench.codecs import legacy
 from rdpbench.codecs.container import pack
-from rdpbench.codecs.contract import Bitstream, Rate, Side, encoding
-from rdpbench.codecs.diffusion import bases, fields, sampling
-from rdpbench.codecs.diffusion.codec import SAMPLING, DiffusionCodec
+from rdpbench.codecs.contract import Bitstream, Rate, Side, encoding, option
+from rdpbench.codecs.diffusion import bases, fields, models, sampling
+from rdpbench.codecs.diffusion.codec import DiffusionCodec
 from rdpbench.codecs.diffusion.perco import pipeline
 from rdpbench.codecs.diffusion.perco.pipeline import POINTS, PerCoRate, Pipeline
 from rdpbench.codecs.diffusion.sampling import Condition
@@ -45,14 +45,6 @@ class PerCoCodec(DiffusionCodec):
     checkpoint_is = "pipeline"
     parts_of_own: ClassVar = {"pipeline": tuple(pipeline.PARTS)}
     libraries: ClassVar = (*DiffusionCodec.libraries, "compressai")
-    choices: ClassVar = {
-        **DiffusionCodec.choices,
-        **SAMPLING,
-        "guidance": ("none", "text", "text+spatial"),
-        "conditioning": ("both", "spatial", "text"),
-        "quantised": (True, False),
-        "posterior": ("sample", "mean"),
-    }
     numbers: ClassVar = {
         **DiffusionCodec.numbers,
         "steps": (0, 1000),
@@ -64,19 +56,19 @@ class PerCoCodec(DiffusionCodec):
     pipeline: str = ""
     """A folder of yours, as the official code saves a pipeline, instead of the published one of the rate. ``{nominal}``
     in it stands for the rate, where there is a folder for each."""
-    precision: str = "float32"
+    precision: str = option("float32", models.PRECISIONS)
     """Of the U-Net and the text tower."""
-    sampler: str = "ddim"
+    sampler: str = option("ddim", sampling.LEGAL_SAMPLERS)
     steps: int = 0
     """0 is what was published for the rate: 20 below 0.05 bpp, 5 above."""
-    guidance: str = "text"
+    guidance: str = option("text", ["none", "text", "text+spatial"])
     """What is left out on the side that guidance keeps away from: ``text``, ``text+spatial``, or ``none`` is done."""
     guidance_scale: float = 3.0
-    conditioning: str = "both"
+    conditioning: str = option("both", ["both", "spatial", "text"])
     """What is sent and seen: ``both``, ``spatial`` or ``text``."""
-    quantised: bool = True
+    quantised: bool = option(True, [True, False])
     """False sends the vectors in single precision, as the paper's ablation does."""
-    posterior: str = "sample"
+    posterior: str = option("sample", ["sample", "mean"])
     """Of the VAE's encoder: ``sample``, seeded by the run's seed, or ``mean``."""
 
     def __post_init__(self) -> None:
@@ -235,9 +227,8 @@ class PerCo(PerCoCodec):
     name = "perco"
     described = "caption"
     uses_caption: ClassVar[bool] = True
-    choices: ClassVar = {**PerCoCodec.choices, "caption_code": fields.CAPTION_CODES}
 
-    caption_code: str = "zlib"
+    caption_code: str = option("zlib", fields.CAPTION_CODES)
     """How the caption is coded: ``zlib``, ``deflate``, ``fixed`` or ``rank``; all paint the same."""
 
     def describe(self, ready: Pipeline, image: Image, side: Side) -> bytes:  # noqa: ARG002 - the caption is made before

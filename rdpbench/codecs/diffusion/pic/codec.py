@@ -15,7 +15,7 @@ import numpy as np
 from rdpbench.assets.weights import OwnFolder, Weights
 from rdpbench.codecs import legacy
 from rdpbench.codecs.container import pack
-from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, check_choice, configuration_of, encoding
+from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, check_choice, configuration_of, encoding, option
 from rdpbench.codecs.diffusion import fields, models, sampling
 from rdpbench.codecs.diffusion.codec import PromptCodec, Unfinished, check_number, codec_inside
 from rdpbench.codecs.diffusion.models import Models
@@ -45,7 +45,6 @@ class PIC(PromptCodec):
     name = "pic"
     rate: ClassVar[Rate] = Rate("prompt_length", 1, 64, points=(16,))
     takes_own: ClassVar = {**PromptCodec.takes_own, "clip": frozenset(models.CLIPS)}
-    choices: ClassVar = {**PromptCodec.choices, "tokens": fields.CODES}
     numbers: ClassVar = {
         **PromptCodec.numbers,
         "candidates": (1, 4096),
@@ -60,7 +59,7 @@ class PIC(PromptCodec):
     """N; more give a better choice for log2 N bits and N times the encoder's painting."""
     candidate_batch: int = 1
     """Candidates that the encoder paints together; beyond 1 its pixels may differ from the decoder's by a little."""
-    tokens: str = "fixed"
+    tokens: str = option("fixed", fields.CODES)
     """How the prompt is coded: ``fixed``, ``rank`` or ``zlib-text``, which does not survive."""
     suffix: str = ", high quality"
     """Words after every prompt; not sent."""
@@ -185,17 +184,16 @@ class SketchedPIC(PIC):
     preload: ClassVar = (*PIC.preload, "rdpbench.codecs.learned.library")
     takes_own: ClassVar = {**PIC.takes_own, "controlnet": frozenset()}
     libraries: ClassVar = (*PIC.libraries, "compressai", "opencv-python-headless")
-    choices: ClassVar = {**PIC.choices, "portable": (False, True)}
     numbers: ClassVar = {**PIC.numbers, "sharpness": (0.0, 100), "control_scale": (0.0, 100)}
 
-    sampler: str = "unipc"
+    sampler: str = option("unipc", sampling.LEGAL_SAMPLERS)
     controlnet: str = ""
     """A folder with a ControlNet for the base model and the kind of sketch; by default the known one."""
     control_scale: float = 1.0
     """How strongly the ControlNet steers."""
     sharpness: float = 2.0
     """Of the decoded sketch; 1 leaves it."""
-    portable: bool = False
+    portable: bool = option(False, [False, True])
     """Strings of the learned sketch codec that any machine decodes (`rdpbench.codecs.learned.entropy`)."""
 
     def __post_init__(self) -> None:
@@ -283,14 +281,13 @@ class SketchPICS(SketchedPIC):
 
     name = "pics-sketch"
     rate: ClassVar[Rate] = Rate("sketch_rate", 0, 100000, step=0)
-    choices: ClassVar = {**SketchedPIC.choices, "sketch_kind": ("canny", "hed")}
     numbers: ClassVar = {
         **SketchedPIC.numbers,
         "sketch_threshold": (0, 255),
         "canny_low": (0, 10000),
     }
 
-    sketch_kind: str = "canny"
+    sketch_kind: str = option("canny", ["canny", "hed"])
     """``canny`` or ``hed``."""
     sketch_codec: str = "ccitt-g4"
     """``ccitt-g4``, ``text-sketch``, or the name of a codec of rdpbench, such as ``webp``."""

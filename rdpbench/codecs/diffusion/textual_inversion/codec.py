@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rdpbench import registry
 from rdpbench.codecs.container import pack, read_varint, varint
-from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, configuration_of, encoding, rate_of
+from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, configuration_of, encoding, option, rate_of
 from rdpbench.codecs.diffusion import fields, sampling
 from rdpbench.codecs.diffusion.codec import PromptCodec, Unfinished, codec_inside
 from rdpbench.codecs.diffusion.models import Models
@@ -49,11 +49,6 @@ class TextualInversion(PromptCodec):
     name = "textual-inversion"
     rate: ClassVar[Rate] = Rate("vectors", 1, coding.MOST, points=(16,))
     unkeyed: ClassVar = PromptCodec.unkeyed | {"reuse"}
-    choices: ClassVar = {
-        **PromptCodec.choices,
-        "guide_factor": (1, 2, 4, 8, 16, 32, 64),  # they divide the sides of what is generated
-        "reuse": (False, True),
-    }
     numbers: ClassVar = {
         **PromptCodec.numbers,
         "bits": (0.01, 16),
@@ -66,7 +61,7 @@ class TextualInversion(PromptCodec):
     zeros: ClassVar = {"steps": (50, 4), "search_steps": (1000, 5)}
 
     base: str = "sd-1.5"
-    sampler: str = "ddim"
+    sampler: str = option("ddim", sampling.LEGAL_SAMPLERS)
     steps: int = 0
     """0 is 50, and 4 with ``weights=random``."""
     guidance: float = 3.0
@@ -89,9 +84,9 @@ class TextualInversion(PromptCodec):
     """The guide codec's own rate (quality, QP, lambda, ...); 0 fits it for each image to `guide_bpp`."""
     guide_bpp: float = 0.0385
     """Budget of a guide whose rate is fitted, for each pixel of the image."""
-    guide_factor: int = 4
-    """Pixels along a side for one of the guide."""
-    reuse: bool = False
+    guide_factor: int = option(4, [1, 2, 4, 8, 16, 32, 64])
+    """Pixels along a side for one of the guide; it divides the sides of what is generated."""
+    reuse: bool = option(False, [False, True])
     """Keep the vectors that were searched in the cache, for encodes that differ in the decoder's or guide's settings
     alone. The times of such encodes are without the search; a second encode by the same object is a whole one."""
 

@@ -129,32 +129,29 @@ class HificGenerator(nn.Module):
         return image
 
 
-class HyperAnalysis(nn.Module):
+class ThreeLayers(nn.Module):
+    """Three convolutions with ReLU between them."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.conv3 = layers
+
+    def forward(self, values: Tensor) -> Tensor:
+        out: Tensor = self.conv3(functional.relu(self.conv2(functional.relu(self.conv1(values)))))
+        return out
+
+
+def hyper_analysis(widths: HificWidths) -> ThreeLayers:
     """Latents ``(B, C, H, W)`` to hyperlatents ``(B, N, H/4, W/4)``."""
-
-    def __init__(self, widths: HificWidths) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(widths.latents, widths.hyper, 3, padding=1)
-        self.conv2 = nn.Conv2d(widths.hyper, widths.hyper, 5, stride=2, padding=2, padding_mode="reflect")
-        self.conv3 = nn.Conv2d(widths.hyper, widths.hyper, 5, stride=2, padding=2, padding_mode="reflect")
-
-    def forward(self, y: Tensor) -> Tensor:
-        z: Tensor = self.conv3(functional.relu(self.conv2(functional.relu(self.conv1(y)))))
-        return z
+    first = nn.Conv2d(widths.latents, widths.hyper, 3, padding=1)
+    down = (nn.Conv2d(widths.hyper, widths.hyper, 5, 2, padding=2, padding_mode="reflect") for _ in range(2))
+    return ThreeLayers(first, *down)
 
 
-class HyperSynthesis(nn.Module):
+def hyper_synthesis(widths: HificWidths) -> ThreeLayers:
     """Hyperlatents ``(B, N, H/4, W/4)`` to a parameter of each latent, ``(B, C, H, W)``."""
-
-    def __init__(self, widths: HificWidths) -> None:
-        super().__init__()
-        self.conv1 = nn.ConvTranspose2d(widths.hyper, widths.hyper, 5, stride=2, padding=2, output_padding=1)
-        self.conv2 = nn.ConvTranspose2d(widths.hyper, widths.hyper, 5, stride=2, padding=2, output_padding=1)
-        self.conv3 = nn.ConvTranspose2d(widths.hyper, widths.latents, 3, padding=1)
-
-    def forward(self, z: Tensor) -> Tensor:
-        parameter: Tensor = self.conv3(functional.relu(self.conv2(functional.relu(self.conv1(z)))))
-        return parameter
+    up = [nn.ConvTranspose2d(widths.hyper, widths.hyper, 5, 2, padding=2, output_padding=1) for _ in range(2)]
+    return ThreeLayers(*up, nn.ConvTranspose2d(widths.hyper, widths.latents, 3, padding=1))
 
 
 class Density(nn.Module):
@@ -189,9 +186,9 @@ class HificHyperprior(nn.Module):
 
     def __init__(self, widths: HificWidths) -> None:
         super().__init__()
-        self.analysis_net = HyperAnalysis(widths)
-        self.synthesis_mu = HyperSynthesis(widths)
-        self.synthesis_std = HyperSynthesis(widths)
+        self.analysis_net = hyper_analysis(widths)
+        self.synthesis_mu = hyper_synthesis(widths)
+        self.synthesis_std = hyper_synthesis(widths)
         self.hyperlatent_likelihood = Density(widths.hyper)
 
 
@@ -244,8 +241,8 @@ class HiFiCSystem(System):
     ) -> None:
         """See `rdpbench.codecs.learned.hific.PortSettings` for likelihood and symmetry."""
         tables = density_tables(net.Hyperprior.hyperlatent_likelihood), scale_tables(likelihood)
-        channels = net.Hyperprior.analysis_net.conv1.in_channels
-        super().__init__(net, *tables, channels, device=device, portable=portable)
+        first: Any = net.Hyperprior.analysis_net.conv1
+        super().__init__(net, *tables, first.in_channels, device=device, portable=portable)
         self.symmetric = symmetric
 
     def analyse(self, planes: Tensor, sides: Sequence[Side]) -> dict[str, Tensor]:  # noqa: ARG002 - for those with text

@@ -47,27 +47,6 @@ PROGRAM = Binary("tfci", "RDPBENCH_TFCI", PAGE)
 MODELS = {0.14: "hific-lo", 0.3: "hific-mi", 0.45: "hific-hi"}
 
 
-def metagraph(model: str) -> Weights:
-    """The need for a published model.
-
-    >>> metagraph("hific-lo").card.file
-    'hific-lo.metagraph'
-    """
-    file = f"{model}.metagraph"
-    return Weights(
-        Card(
-            id=f"tfci/{model}",
-            source=f"https://storage.googleapis.com/tensorflow_compression/metagraphs/{file}",
-            revision="metagraphs",
-            file=file,
-            sha256=None,
-            bytes=0,
-            licence="Apache-2.0, as tensorflow/compression; the models state no licence of their own",
-            note=f"HiFiC, official TensorFlow model {model}",
-        )
-    )
-
-
 @dataclass(frozen=True)
 class HiFiCTensorFlow(ProgramCodec):
     """HiFiC's official models."""
@@ -87,8 +66,24 @@ class HiFiCTensorFlow(ProgramCodec):
         """Name of the model in ``tfci``."""
         return MODELS[self.target]
 
+    def published(self) -> Weights:
+        """The model's file."""
+        file = f"{self.model}.metagraph"
+        return Weights(
+            Card(
+                id=f"tfci/{self.model}",
+                source=f"https://storage.googleapis.com/tensorflow_compression/metagraphs/{file}",
+                revision="metagraphs",
+                file=file,
+                sha256=None,
+                bytes=0,
+                licence="Apache-2.0, as tensorflow/compression; the models state no licence of their own",
+                note=f"HiFiC, official TensorFlow model {self.model}",
+            )
+        )
+
     def weight_needs(self) -> tuple[Need, ...]:
-        return (metagraph(self.model),)
+        return (self.published(),)
 
     def weights_kind(self) -> Kind:
         return "unpinned"
@@ -96,7 +91,7 @@ class HiFiCTensorFlow(ProgramCodec):
     def coder(self) -> dict[str, str]:
         # A script has no version, and TensorFlow's cannot be asked through it.
         program = f"sha256:{content_sha256(require(PROGRAM))}"
-        return {"tfci": program, "weights": metagraph(self.model).identity, "entropy coding": "device-bound"}
+        return {"tfci": program, "weights": self.published().identity, "entropy coding": "device-bound"}
 
     def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002 - the contract's signature
         png = pillow_encode("hific-tfci", "PNG", image, compress_level=1)
@@ -112,7 +107,7 @@ class HiFiCTensorFlow(ProgramCodec):
         return pillow_decode("hific-tfci", "PNG", ran.outputs["out.png"])
 
     def _tfci(self, arguments: list[Argument]) -> Ran:
-        folder = str(metagraph(self.model).path.parent)
+        folder = str(self.published().path.parent)
         ran = run_program(require(PROGRAM), ["--metagraph_cache", folder, *arguments], self.timeout_s)
         return Ran(ran.command.replace(folder, "metagraphs"), ran.outputs, ran.stdout, ran.stderr)
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -166,34 +168,19 @@ class TcmNetwork(nn.Module):
         layers = compressai.layers
         double, latent, hyper = 2 * layout.width, layout.latent, layout.hyper
         down, up = layers.ResidualBlockWithStride, layers.ResidualBlockUpsample
+        width, hyper_heads = layout.width, (layout.hyper_head,)
         self.g_a = nn.Sequential(
-            down(3, double, 2),
-            *_mixed(layout.width, layout.heads[0], WINDOW),
-            down(double, double, 2),
-            *_mixed(layout.width, layout.heads[1], WINDOW),
-            down(double, double, 2),
-            *_mixed(layout.width, layout.heads[2], WINDOW),
-            layers.conv3x3(double, latent, stride=2),
+            *_stages(down, 3, width, layout.heads[:3], WINDOW), layers.conv3x3(double, latent, stride=2)
         )
         self.g_s = nn.Sequential(
-            up(latent, double, 2),
-            *_mixed(layout.width, layout.heads[3], WINDOW),
-            up(double, double, 2),
-            *_mixed(layout.width, layout.heads[4], WINDOW),
-            up(double, double, 2),
-            *_mixed(layout.width, layout.heads[5], WINDOW),
-            layers.subpel_conv3x3(double, 3, 2),
+            *_stages(up, latent, width, layout.heads[3:], WINDOW), layers.subpel_conv3x3(double, 3, 2)
         )
         self.h_a = nn.Sequential(
-            down(latent, double, 2),
-            *_mixed(layout.width, layout.hyper_head, HYPER_WINDOW),
-            layers.conv3x3(double, hyper, stride=2),
+            *_stages(down, latent, width, hyper_heads, HYPER_WINDOW), layers.conv3x3(double, hyper, stride=2)
         )
         self.h_mean_s, self.h_scale_s = (
             nn.Sequential(
-                up(hyper, double, 2),
-                *_mixed(layout.width, layout.hyper_head, HYPER_WINDOW),
-                layers.subpel_conv3x3(double, latent, 2),
+                *_stages(up, hyper, width, hyper_heads, HYPER_WINDOW), layers.subpel_conv3x3(double, latent, 2)
             )
             for _ in range(2)
         )
@@ -209,19 +196,19 @@ class TcmNetwork(nn.Module):
         self.gaussian_conditional = compressai.entropy_models.GaussianConditional(None)
 
 
-def _mixed(width: int, per_head: int, window: int) -> list[MixedBlock]:
-    return [MixedBlock(width, per_head, window, shifted) for shifted in (False, True)]
+def _stages(change: Any, channels: int, width: int, heads: Sequence[int], window: int) -> list[nn.Module]:
+    """Layers that change the sides by two, each before a block with windows as they are and one with shifted ones."""
+    stages: list[nn.Module] = []
+    for head in heads:
+        stages.append(change(channels, 2 * width, 2))
+        stages += [MixedBlock(width, head, window, shifted) for shifted in (False, True)]
+        channels = 2 * width
+    return stages
 
 
 def _predictor(channels: int, out: int, hidden: tuple[int, int]) -> nn.Sequential:
-    first, second = hidden
-    return nn.Sequential(
-        nn.Conv2d(channels, first, 3, padding=1),
-        nn.GELU(),
-        nn.Conv2d(first, second, 3, padding=1),
-        nn.GELU(),
-        nn.Conv2d(second, out, 3, padding=1),
-    )
+    first, second, third = (nn.Conv2d(*pair, 3, padding=1) for pair in pairwise((channels, *hidden, out)))
+    return nn.Sequential(first, nn.GELU(), second, nn.GELU(), third)
 
 
 TINY = TcmLayout(8, 20, 8, 5, (4, 8, 8, 8, 8, 4), 4, 8, 4, (12, 8))

@@ -133,7 +133,7 @@ class TacoNetwork(nn.Module):
 
     def analysis(self, planes: Tensor, text: Tensor) -> Tensor:
         """y, ``(B, M, H / 16, W / 16)``, of images and the hidden states of their captions ``(B, T, D)``."""
-        for layer in _layer(self.g_a, "analysis_transform"):
+        for layer in self.g_a["analysis_transform"].children():
             if isinstance(layer, Extractor):
                 text = layer(planes, text)
             else:
@@ -156,23 +156,23 @@ class TacoSystem(Grouped):
         if len(captions) != len(planes):
             raise CodecError("taco encodes an image with its caption, and got none; type captions=human, captions=ofa")
         y = self.net.analysis(planes, self.reader(captions).to(planes.dtype))
-        return {"y": y, "z": _layer(self.net.h_a, "reduction")(y)}
+        return {"y": y, "z": self.net.h_a["reduction"](y)}
 
     def synthesise(self, latents: Tensor) -> Tensor:
-        planes: Tensor = _layer(self.net.g_s, "synthesis_transform")(latents.float())
+        planes: Tensor = self.net.g_s["synthesis_transform"](latents.float())
         return planes
 
     def section(self, number: int, half: int) -> str:  # noqa: ARG002 - all in one string
         return "y"
 
     def hyper(self, z: Tensor) -> Tensor:
-        params: Tensor = _layer(self.net.h_s, "increase")(z)
+        params: Tensor = self.net.h_s["increase"](z)
         return params
 
     def support(self, number: int, done: Sequence[Tensor], hyper: Tensor) -> Tensor:
         if not done:
             return hyper
-        context = _layer(self.net.channel_context[str(number)], "fushion")(torch.cat(list(done), 1))
+        context = self.net.channel_context[str(number)]["fushion"](torch.cat(list(done), 1))
         return torch.cat([context, hyper], 1)
 
     def local(self, number: int, anchors: Tensor) -> Tensor:
@@ -181,9 +181,9 @@ class TacoSystem(Grouped):
 
     def half_parameters(self, number: int, local: Tensor | None, support: Tensor) -> tuple[Tensor, Tensor]:
         if local is None:
-            both = _layer(self.net.entropy_parameters_anchor[number], "fusion")(support)
+            both = self.net.entropy_parameters_anchor[number]["fusion"](support)
         else:
-            head = _layer(self.net.entropy_parameters_nonanchor[number], "fusion")
+            head = self.net.entropy_parameters_nonanchor[number]["fusion"]
             both = head(torch.cat([local, support], 1))
         scales, means = both.chunk(2, 1)
         return scales, means
@@ -202,10 +202,6 @@ def random_network(layout: TacoLayout, quality: int, reader: CaptionReader) -> T
     side = Side(caption="a photograph of colours")
     tame(TacoSystem(net, reader), quality, *transforms, side, leave_out=(Injector, Extractor))
     return net
-
-
-def _layer(holder: Any, name: str) -> Any:
-    return holder[name]
 
 
 def _activated(*layers: nn.Module) -> nn.Sequential:
