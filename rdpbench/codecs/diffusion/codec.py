@@ -53,8 +53,6 @@ class DiffusionCodec(CheckedOptions, ABC):
     """Base of the codecs in the latents of Stable Diffusion; its fields come before those of the codec."""
 
     heavy: ClassVar[bool] = True
-    seeded: ClassVar[bool] = True
-    stochastic: ClassVar[bool] = True
     uses_device: ClassVar[bool] = True
     preload: ClassVar[tuple[str, ...]] = ("torch", "rdpbench.codecs.diffusion.library")
     needs: ClassVar[tuple[Need, ...]] = (Package("diffusers"), Package("transformers"))
@@ -128,12 +126,11 @@ class DiffusionCodec(CheckedOptions, ABC):
     def latents(self, ready: Models, sections: Mapping[str, bytes], height: int, width: int) -> Tensor:
         """Clean latents ``(1, 4, h, w)`` of the padded size for an image of ``height x width``."""
 
-    def decode(self, data: bytes, *, seed: int | None = None) -> Image:
-        """The image, or with a seed of the caller's another sample of the same bitstream."""
+    def decode(self, data: bytes) -> Image:
         ready = self.models()
         with reproducible(), decoding(self.name):
             names = self.section_names()
-            height, width, sections = unpack(data if seed is None else with_seed(data, seed), len(names))
+            height, width, sections = unpack(data, len(names))
             self.padded(height, width, BitstreamError)
             latents = self.latents(ready, dict(zip(names, sections, strict=True)), height, width)
             [image] = sampling.images_of(ready, latents, height, width)
@@ -188,7 +185,19 @@ class DiffusionCodec(CheckedOptions, ABC):
 
 
 @dataclass(frozen=True)
-class PromptCodec(DiffusionCodec):
+class SamplingCodec(DiffusionCodec):
+    """Base of those whose decoder draws the noise that it starts from."""
+
+    seeded: ClassVar[bool] = True
+    stochastic: ClassVar[bool] = True
+
+    def decode(self, data: bytes, *, seed: int | None = None) -> Image:
+        """The image, or with a seed of the caller's another sample of the same bitstream."""
+        return super().decode(data if seed is None else with_seed(data, seed))
+
+
+@dataclass(frozen=True)
+class PromptCodec(SamplingCodec):
     """Base of the codecs that paint with a whole Stable Diffusion as it was published."""
 
     numbers: ClassVar[Mapping[str, tuple[float, float]]] = {

@@ -53,8 +53,6 @@ class StableDiffusionVAE(DiffusionCodec):
 
     name = "sd-vae"
     rate: ClassVar[Rate] = Rate("bits", 8, 32, step=8, points=BITS, listed=True)
-    seeded: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = False
     libraries: ClassVar = ("torch", "diffusers")
     parts_of_own: ClassVar = {"base": ("vae",)}
 

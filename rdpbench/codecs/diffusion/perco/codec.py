@@ -15,7 +15,7 @@ from rdpbench.codecs import legacy
 from rdpbench.codecs.container import pack
 from rdpbench.codecs.contract import Bitstream, Rate, Side, encoding, option
 from rdpbench.codecs.diffusion import bases, fields, models, sampling
-from rdpbench.codecs.diffusion.codec import DiffusionCodec
+from rdpbench.codecs.diffusion.codec import DiffusionCodec, SamplingCodec
 from rdpbench.codecs.diffusion.perco import pipeline
 from rdpbench.codecs.diffusion.perco.pipeline import POINTS, PerCoRate, Pipeline
 from rdpbench.codecs.diffusion.sampling import Condition
@@ -33,7 +33,7 @@ _OTHER_DRAW = 0x9E3779B9
 
 
 @dataclass(frozen=True)
-class PerCoCodec(DiffusionCodec):
+class PerCoCodec(SamplingCodec):
     """Base of both; its fields come before those of the codec."""
 
     rate: ClassVar[Rate] = Rate("nominal", min(POINTS), max(POINTS), 0, points=tuple(POINTS), listed=True)
