@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # argparse gives up on settings that follow an option: `rdpbench plan codec=webp --json data=kodak`.
     if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
         options.parser.error(f"unrecognized arguments: {' '.join(rest)}{_meant(rest, options)}")
-    if hasattr(options, "overrides"):
+    if hasattr(options, "overrides") and (root is None or options.run is not _check):
         options.overrides = without_plus([*options.overrides, *rest, *([f"root={root}"] if root is not None else [])])
     elif root is not None and (not hasattr(options, "root") or getattr(options, "what", "runs") != "runs"):
         options.parser.error(f"root={root} means nothing here: this command neither makes nor reads runs")

@@ -16,13 +16,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from rdpbench.assets.hashes import file_facts, file_state, open_memory
 from rdpbench.datasets.contract import Dataset, Sample
 from rdpbench.datasets.manifest import other_bytes
 from rdpbench.datasets.protocols import load_under
-from rdpbench.errors import ImageError, OutOfRange, few
+from rdpbench.errors import ConfigError, ImageError, OutOfRange, few
 from rdpbench.image import check_names, pixel_sha256
 
 Item = TypeVar("Item")
@@ -55,8 +55,9 @@ def index(dataset: Dataset, limit: int | None = None) -> list[Entry]:
 
     Raises:
         ImageError: images that are not those of the set, or that cannot be read, all of them named.
+        ConfigError: the dataset gives no samples, or what is none.
     """
-    samples = list(islice(dataset.samples(), limit))
+    samples = _yielded(dataset, limit)
     check_names([path for sample in samples for path in (sample.path, sample.labels) if path])
     files = _checked(samples, dataset.name)
     pixels = _recall(samples, dataset.protocol)
@@ -74,6 +75,31 @@ def index(dataset: Dataset, limit: int | None = None) -> list[Entry]:
     if broken:
         raise ImageError(f"{_count(broken, samples, dataset.name)} cannot be read:\n  {_shown(broken)}")
     return [Entry(sample, sha, *row) for sample, sha, row in zip(samples, files, pixels, strict=True) if row]
+
+
+def _yielded(dataset: Dataset, limit: int | None) -> list[Sample]:
+    """The samples of a dataset, held to what it promises: an image without an id of its own would leave the mean."""
+    samples: list[Sample] = []
+    places: dict[str, list[str]] = defaultdict(list)
+    sample: Any
+    for sample in islice(dataset.samples(), limit):
+        if not isinstance(sample, Sample):
+            raise ConfigError(
+                f"samples() of dataset {dataset.name!r} yields {sample!r:.80} ({type(sample).__name__}); "
+                "write Sample(id, path)"
+            )
+        if not isinstance(sample.id, str) or not isinstance(sample.tags, tuple):
+            odd = ("id", sample.id, 'a text, such as "page1"')
+            odd = odd if not isinstance(sample.id, str) else ("tags", sample.tags, 'a tuple, such as ("text",)')
+            raise ConfigError(f"dataset {dataset.name!r}: {odd[0]} of a sample is {odd[1]!r:.80}; write {odd[2]}")
+        samples.append(sample)
+        places[sample.id].append(sample.path.name)
+    twice = [f"{id_} ({few(names)})" for id_, names in places.items() if len(names) > 1]
+    if twice:
+        raise ConfigError(f"dataset {dataset.name!r}: samples share an id, and ids must differ: {few(twice)}")
+    if not samples and limit != 0:
+        raise ConfigError(f"dataset {dataset.name!r} yields no images; look at its path and its samples()")
+    return samples
 
 
 def notes(dataset: Dataset, entries: Sequence[Entry]) -> list[str]:

@@ -43,8 +43,8 @@ SUITE: dict[str, Sequence[str]] = {
 USES = {"pics-canny": "pics-sketch"}
 PROGRAMS = ("bpg", "hific-tfci", "vtm")
 """Their coder is a program of the user's: `test_programs` has them where it is here."""
-FAST = ("jpeg", "webp", "mini", "elic", "perco")
-"""One of each family; the others are in the slow set."""
+FAST = ("jpeg", "webp")
+"""The others are in the slow set."""
 
 
 def card(words: Sequence[str], folder: Path) -> list[Check]:

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image as pil
 
+from rdpbench.datasets.contract import dataset_of
 from rdpbench.datasets.folder import ImageFolder
 from rdpbench.datasets.index import ahead, index
 from rdpbench.datasets.protocols import load_under
-from rdpbench.errors import ImageError, OutOfRange
+from rdpbench.errors import ConfigError, ImageError, OutOfRange
 from rdpbench.image import pixel_sha256
+from rdpbench.setting import DataSetting
 
 
 def loading_threads() -> int:
@@ -176,3 +179,32 @@ def test_images_are_those_of_the_index_and_a_broken_one_is_named(images, tmp_pat
     with pytest.raises(ImageError, match="image02"):
         next(results)
     assert len(list(results)) == 3
+
+
+@pytest.mark.parametrize(
+    ("samples", "told"),
+    [
+        ("", "yields no images"),
+        ("yield ('a', FILE)", "yields .*tuple.*write Sample"),
+        ("yield Sample('a', FILE); yield Sample('a', FILE)", r"share an id, and ids must differ: a \(a.png, a.png\)"),
+        ("yield Sample('a', FILE, 'photo')", "tags of a sample is 'photo'; write a tuple"),
+        ("yield Sample(3, FILE)", "id of a sample is 3; write a text"),
+    ],
+)
+def test_what_a_dataset_of_ones_own_yields_is_looked_at(
+    samples: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image without an id of its own would leave the mean, while messages blame something else."""
+    from rdpbench.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    pil.fromarray(np.zeros((8, 8, 3), np.uint8)).save("a.png")
+    body = "\n        ".join(["return", "yield"] if not samples else samples.split("; "))
+    Path("own.py").write_text(
+        "from pathlib import Path\nfrom rdpbench import Sample\nFILE = Path('a.png').absolute()\n\n"
+        f"class Own:\n    name, protocol, needs = 'own', 'as-is', ()\n    def samples(self):\n        {body}\n"
+        "    def __len__(self): return 1\n"
+    )
+    with pytest.raises(ConfigError, match=told):
+        index(dataset_of(DataSetting("own", f"{tmp_path / 'own.py'}:Own", ())))
+    assert main(["plan", "codec=jpeg", "data=./own.py:Own", "metrics=psnr"]) == 2

@@ -297,7 +297,7 @@ def test_decodes_that_cannot_be_repeated_are_found(
     assert {(row.status, row.verified) for row in contents.rows.values()} == {("ok", "fresh_process")}
     refuted = [one for one in contents.scores.values() if one.metric == "diversity/deviation/3"]
     assert [one.value for one in refuted] == [None, None]
-    assert all(one.error.startswith("refuted: Unrepeatable step 32") for one in refuted)
+    assert all(one.error.startswith("refuted: Unrepeatable, step 32") for one in refuted)
 
 
 @named
