@@ -88,10 +88,13 @@ def _yielded(dataset: Dataset, limit: int | None) -> list[Sample]:
                 f"samples() of dataset {dataset.name!r} yields {sample!r:.80} ({type(sample).__name__}); "
                 "write Sample(id, path)"
             )
-        if not isinstance(sample.id, str) or not isinstance(sample.tags, tuple):
-            odd = ("id", sample.id, 'a text, such as "page1"')
-            odd = odd if not isinstance(sample.id, str) else ("tags", sample.tags, 'a tuple, such as ("text",)')
-            raise ConfigError(f"dataset {dataset.name!r}: {odd[0]} of a sample is {odd[1]!r:.80}; write {odd[2]}")
+        facts: list[tuple[str, object, type, str]] = [
+            ("id", sample.id, str, 'a text, such as "page1"'),
+            ("tags", sample.tags, tuple, 'a tuple, such as ("text",)'),
+        ]
+        for name, value, kind, write in facts:
+            if not isinstance(value, kind):
+                raise ConfigError(f"dataset {dataset.name!r}: {name} of a sample is {value!r:.80}; write {write}")
         samples.append(sample)
         places[sample.id].append(sample.path.name)
     twice = [f"{id_} ({few(names)})" for id_, names in places.items() if len(names) > 1]
