@@ -260,7 +260,7 @@ def _examined_apart(suspect: _Suspect) -> Iterator[Check]:
             return
         else:
             pictures_given, errors = pictures_given + answer, errors + (not answer)
-    note = f"of {DAMAGED} damaged bitstreams {pictures_given} gave an image, {errors} an error"
+    note = f"of {DAMAGED} damaged bitstreams {pictures_given} gave another image, which is allowed, {errors} an error"
     if unlike := near.recv()[2]:
         note += f"; some raised {unlike}, which {OTHER_ERROR}"
     process.join(START_S)
@@ -385,4 +385,5 @@ def conform_metric(name: str, device: str = "cpu") -> Iterator[Check]:
     yield _judged("images", ["it writes into its images"] if changed else [], "it leaves its images as they are")
     best, mild, strong = (score if meaning.higher_is_better else -score for score in scores)
     values = f"itself {scores[0]:.6g}, with little noise {scores[1]:.6g}, with much {scores[2]:.6g}"
-    yield _judged("direction", [] if best >= mild >= strong and best > strong else [values], values)
+    wrong = f"{values}, but {better} is better"
+    yield _judged("direction", [] if best >= mild >= strong and best > strong else [wrong], values)
