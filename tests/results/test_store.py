@@ -101,6 +101,25 @@ def test_other_pixels_take_the_old_scores_with_them(tmp_path: Path) -> None:
     assert found.timings == {}
 
 
+SEEDED = """
+import sys
+from pathlib import Path
+from rdpbench.results.store.store import Store
+print(sorted(Store(Path(sys.argv[1])).read().timings))
+"""
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_new_row_keeps_the_times_that_came_with_it(tmp_path: Path, seed: int) -> None:
+    """In whatever order this process iterates over sets: the row drops what is of old pixels, then its own come in."""
+    store = Store(tmp_path)
+    for pixels in ("old", "new"):
+        write(store, pixels, {**record("a", reconstruction_sha256=pixels), "timing": vars(timing("a"))})
+    line = [sys.executable, "-c", SEEDED, str(tmp_path)]
+    environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
+    assert subprocess.run(line, env=environment, capture_output=True, text=True, check=True).stdout == "['a/t']\n"
+
+
 def test_verified_stays_when_an_old_part_is_read_again(tmp_path: Path) -> None:
     store = Store(tmp_path)
     path = write(store, "1", record("a", verified="fresh_object"))

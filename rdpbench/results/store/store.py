@@ -78,8 +78,9 @@ class Contents:
         """
         if odd := sorted(record.keys() - _KNOWN):
             raise StoreCorrupt(f"{where}: {', '.join(odd):.80} is not of a record")
-        for kind in _SINGLE & record.keys():
-            self.put(kind, record[kind], where)
+        for kind in KINDS:  # in this order: a new row drops the times of its old pixels, then its own come in
+            if kind != "score" and kind in record:
+                self.put(kind, record[kind], where)
         scores = record.get("scores", [])
         if not isinstance(scores, list):
             raise StoreCorrupt(f"{where}: {scores!r:.80} cannot be the scores of a record")
@@ -126,8 +127,7 @@ class Contents:
         self.rows[key] = row
 
 
-_SINGLE = KINDS.keys() - {"score"}
-_KNOWN = {*_SINGLE, "v", "scores", "session", "sha256", "verified", "refuted", "suspect", "error"}
+_KNOWN = {*KINDS, "v", "scores", "session", "sha256", "verified", "refuted", "suspect", "error"} - {"score"}
 """What a record can have."""
 
 
