@@ -79,8 +79,7 @@ def agreement(original: Edges, reconstruction: Edges) -> Agreement:
     if not original.pixels.any() and not reconstruction.pixels.any():
         return Agreement(1.0, 1.0)
     return Agreement(
-        precision=_share(reconstruction.pixels, original.near),
-        recall=_share(original.pixels, reconstruction.near),
+        precision=_share(reconstruction.pixels, original.near), recall=_share(original.pixels, reconstruction.near)
     )
 
 

@@ -43,8 +43,6 @@ CARD = Card(
     source="https://web.ece.ucsb.edu/~ekta/projects/PieAPPv0.1/weights/PieAPPv0.1.pth",
     revision="v0.1",
     file="PieAPPv0.1.pth",
-    sha256=None,
-    bytes=0,
     licence="Modified BSD-2, for NON-COMMERCIAL use only (The Regents of the University of California)",
     note="PieAPP, error and weight of patches",
 )
@@ -167,10 +165,7 @@ class PieAPPSparse(WithNetwork[PatchNetwork], ComparingMetric[Projections]):
     name = "pieapp/sparse"
     bounds = (-math.inf, math.inf)
     source = "Prashnani et al., CVPR 2018, v0.1; RGB, patches every 27 pixels; non-commercial weights"
-    needs = (
-        Licence("pieapp", CARD.licence, "https://github.com/prashnani/PerceptualImageError"),
-        Weights(CARD),
-    )
+    needs = (Licence("pieapp", CARD.licence, "https://github.com/prashnani/PerceptualImageError"), Weights(CARD))
     minimum_side = PATCH
     stride: ClassVar[int] = 27
 
