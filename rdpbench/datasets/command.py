@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     manifest.add_argument("-o", "--output", type=Path, metavar="FILE", help="(default: NAME.sha256)")
 
 
-def data_command(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, _: object) -> int:
     """Do what was asked; returns the exit code."""
     actions = {"ls": _ls, "fetch": _fetch, "verify": _verify, "manifest": _manifest}
     return actions[options.action](options)
