@@ -161,9 +161,9 @@ def _text(cell: CellCoverage) -> str:
 
 PAGE = """# Coverage: the figures and tables of four papers
 
-This page lists every figure and table of the four papers that this project was made for, and says which numbers there are
-for it: points that were measured here, points that others published ([published.md](published.md)), or none (–). A cell
-gives the number of points; "as" names the published metric if its protocol is not ours. Images of papers are never
+This page lists every figure and table of the four papers that this project was made for, and says which numbers there
+are for it: points that were measured here, points that others published ([published.md](published.md)), or none (–). A
+cell gives the number of points; "as" names the published metric if its protocol is not ours. Images of papers are never
 copied. An [experiment](experiments.md) of the same name measures each figure; its file says which parts nobody can run.
 
 So far all numbers are published ones: nothing of these papers has been measured here, since no official weights are at
