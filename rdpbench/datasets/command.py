@@ -1,4 +1,4 @@
-"""``rdpbench data``: which datasets there are, what of them is here, fetch, verify, and a manifest of one's own."""
+"""``rdpbench data``: list datasets, fetch and verify them, and write a manifest of one's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a set's images: what planning must know of each without keeping its pixels, and decoding ahead of the codec.
+"""Read a set's images: sizes and hashes for planning, without keeping pixels; and decoding ahead of the codec.
 
 Decoding 30,000 images takes minutes, so sizes and hashes are cached (`rdpbench.assets.hashes`). `verify` does not trust
 this cache: it reads the images again.

@@ -1,4 +1,4 @@
-"""``rdpbench regress``: run what a stored curve stands for, and compare; ``rdpbench curves update`` stores curves.
+"""``rdpbench regress``: run the settings of stored curves again, and compare; ``rdpbench curves update`` stores curves.
 
 Nothing is stored of partial points, and nothing is compared with them: their means are over other images.
 """

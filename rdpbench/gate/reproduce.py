@@ -1,4 +1,4 @@
-"""``rdpbench reproduce``: does this machine give published numbers again? The gate, against numbers of others.
+"""``rdpbench reproduce``: does this machine give published numbers again? The gate, with published numbers.
 
 Each check of ``conf/reproduce.yaml`` is an ordinary run, stored and resumed like any other. Its means are compared with
 published ones within a tolerance that was set beforehand. What cannot run yet, for want of weights, a program or

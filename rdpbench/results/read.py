@@ -1,4 +1,4 @@
-"""Runs and published numbers as one tidy frame, for one's own analysis, and what each of its columns means.
+"""Runs and published numbers as one tidy frame, for one's own analysis, and what each column means.
 
 ``docs/results.md`` is printed from it: ``python -m rdpbench.results.read > docs/results.md``
 """

@@ -1,4 +1,4 @@
-"""Set metrics: what they take beside an image, the arrays that they still need, and from these one value a point.
+"""Metrics of sets in a run: captions and label maps, the arrays that are still missing, and one value per point.
 
 Reducing is cheap beside making the arrays, and done once. Metrics that do not compare with the originals have a
 reference set of their own, such as ``clic2020-train@text-sketch-512``.

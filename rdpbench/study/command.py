@@ -1,4 +1,4 @@
-"""``rdpbench study``: a pack of pairs for raters out of what runs kept, and scores out of what comes back."""
+"""``rdpbench study``: make a pack of pairs for raters from kept images, and scores from their votes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What raters get: which reconstructions, in which pairs and sheets, and the folder with the voting page.
+"""What raters get: the reconstructions in pairs and sheets, and the folder with the voting page.
 
 ::
 

@@ -1,4 +1,4 @@
-"""From votes to scores: who was looking, what was chosen how often, how that compares with the metrics; as tables."""
+"""From votes to tables: raters, scores, and how often each metric agrees with the votes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running programs of the user's: one call from bytes to bytes, with an end and with an explanation.
+"""Run a program of the user's on an image: bytes in, bytes out, with a time limit and errors that explain.
 
 An argument list may hold `In` and `Out` in the places of files. On Linux these are memory files, handed over as
 ``/proc/self/fd/N``: nothing reaches a disk, and nothing stays behind however the program ends. Elsewhere they are files

@@ -1,4 +1,4 @@
-"""Captions by BLIP and BLIP-2, the classes of `transformers`: each image once on this machine.
+"""Captions by BLIP and BLIP-2 through `transformers`; each image is captioned once on this machine.
 
 Models: BLIP-2 with OPT 2.7b, which PerCo (SD) uses, and BLIP large, an eighth of its size. Greedy decoding of at most
 32 tokens (PerCo, section 4), in fp32, one image at a time; fp16 on a GPU on request.
