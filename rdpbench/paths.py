@@ -1,4 +1,4 @@
-"""Where things lie on this machine."""
+"""Where files are on this machine, how they are written whole, and how conf/ is read."""
 
 from __future__ import annotations
 

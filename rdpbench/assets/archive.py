@@ -1,4 +1,4 @@
-"""Unpack a zip from somewhere else, of which no name, size or type is believed.
+"""Unpack downloaded zip files safely: the names, sizes and types that they state are checked, not trusted.
 
 All entries are judged before anything is written, also those that nobody wants: an archive in which one name leads out
 of the folder is not the one that was meant. What is wanted is inflated block by block, counted and hashed, into a

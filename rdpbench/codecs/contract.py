@@ -1,4 +1,4 @@
-"""What a codec is: bytes out of an image, an image out of bytes.
+"""What a codec is: it turns an image into bytes, and bytes into an image.
 
 A codec is a frozen dataclass whose fields are its whole configuration, with the two methods of `Codec`.
 One of its fields sets the rate; the class says which, as ``rate = Rate("quality", 1, 95)``. The rest is optional

@@ -1,4 +1,4 @@
-"""What the user typed, in the words of Hydra's groups.
+"""What the user typed: checked, and rewritten into what Hydra understands.
 
 Hydra's override grammar is the user's, so ``codec=jpeg,webp rate=range(10,100,10)`` means what a Hydra user expects.
 What it would not understand, or would take apart, is rewritten before Hydra sees it:

@@ -1,4 +1,4 @@
-"""``rdpbench data``: which datasets there are, what of them is here, fetch, verify, and a manifest of one's own."""
+"""``rdpbench data``: list datasets, fetch and verify them, and write a manifest of one's own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     manifest.add_argument("-o", "--output", type=Path, metavar="FILE", help="(default: NAME.sha256)")
 
 
-def data_command(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, _: object) -> int:
     """Do what was asked; returns the exit code."""
     actions = {"ls": _ls, "fetch": _fetch, "verify": _verify, "manifest": _manifest}
     return actions[options.action](options)

@@ -1,4 +1,4 @@
-"""Images of one's own: ``folder:PATH``, any folder with its subfolders, and ``manifest:FILE``, the files that it pins.
+"""Images of one's own: ``folder:PATH``, any folder with its subfolders, and ``manifest:FILE``, the files that it lists.
 
 Both may bring captions to score against and label maps::
 

@@ -1,4 +1,4 @@
-"""The figures and tables of papers as data, for what draws them and for the page that says what there is for them.
+"""The figures and tables of papers as data, for drawing them and for the page of coverage.
 
 Each ``conf/figure/<paper>-<figure>.yaml`` describes one of them::
 

@@ -1,4 +1,4 @@
-"""What a metric is: a number with its meaning as class data, from pairs of images or from two sets of them.
+"""What a metric is: a number for a pair or for two sets of images; class data say what the number means.
 
 A *pair* metric works in two steps, so that what depends on the original alone is computed once however many codecs and
 rates are scored against it: ``prepare(original)`` and then ``score(prepared, reconstruction)``. A score is in the unit

@@ -1,4 +1,4 @@
-"""A whole command: search where targets are for a dataset's mean; plan, run, verify a sample, compact; show."""
+"""A whole command: search target rates of a dataset; plan, run, verify a sample, compact; show."""
 
 from __future__ import annotations
 

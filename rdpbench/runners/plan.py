@@ -1,4 +1,4 @@
-"""Planning: which tasks a command stands for, minus what the store holds, and whether what is left can run.
+"""Planning: the tasks of a command minus those that are stored, and whether the others can run.
 
 Nothing is coded here: a plan only reads.
 """

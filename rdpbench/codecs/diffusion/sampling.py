@@ -1,4 +1,4 @@
-"""Prompts and noise to images: conditions, draws, schedulers, the one denoising loop, and the VAE at its end.
+"""From prompt and noise to an image: conditions, noise, schedulers, the denoising loop, and the VAE at its end.
 
 Noise is drawn on the CPU in single precision, by a generator for each image: a seed means the same noise on a GPU and
 in a batch. The schedulers are those of diffusers, set up as the versions of 2023 computed, for which the systems were

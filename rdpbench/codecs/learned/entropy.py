@@ -1,4 +1,4 @@
-"""Symbols to strings and back: a `Writer` and a `Reader` with the same methods, and the tables that they code with.
+"""Symbols to strings and back: a `Writer` and a `Reader` with the same methods, and their tables of probabilities.
 
 The part of a system that both sides run is written once, against `Coder`: at the encoder it is handed the latents and
 writes them, at the decoder it is handed None and gets them. So the two cannot differ by a slip.

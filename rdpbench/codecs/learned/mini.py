@@ -1,4 +1,4 @@
-"""mini: a small learned codec that this project trained itself, so that one is real on every machine.
+"""mini: a small learned codec that this project trained, so that every machine has one with real weights.
 
 A mean-scale hyperprior (Ballé et al., "Variational image compression with a scale hyperprior", ICLR 2018; Minnen et
 al., "Joint autoregressive and hierarchical priors", NeurIPS 2018) of 2.0 million parameters. One network serves all

@@ -1,4 +1,4 @@
-"""A network with its tables, ready to code, and images to bitstreams and back with it.
+"""A network with its tables: it codes images to bitstreams and back.
 
 Where what is computed decides a symbol (`System.code`), one image is computed at a time, at one thread: the strings
 then depend neither on the batch nor on the threads of whoever decodes. Only the transforms, where nearly all time

@@ -1,4 +1,4 @@
-"""Captions by BLIP and BLIP-2, the classes of `transformers`: each image once on this machine.
+"""Captions by BLIP and BLIP-2 through `transformers`; each image is captioned once on this machine.
 
 Models: BLIP-2 with OPT 2.7b, which PerCo (SD) uses, and BLIP large, an eighth of its size. Greedy decoding of at most
 32 tokens (PerCo, section 4), in fp32, one image at a time; fp16 on a GPU on request.
@@ -37,10 +37,9 @@ from urllib.parse import urlsplit
 from rdpbench.assets.hashes import content_sha256
 from rdpbench.assets.load import load_pretrained
 from rdpbench.assets.weights import Card, facts, hub_folder
-from rdpbench.datasets.index import Entry
-from rdpbench.datasets.protocols import load_under
-from rdpbench.errors import ConfigError, ImageError, MissingNeed
-from rdpbench.image import Image, pixel_sha256
+from rdpbench.datasets.index import Entry, pixels_of
+from rdpbench.errors import ConfigError, MissingNeed
+from rdpbench.image import Image
 from rdpbench.needs import package_version
 from rdpbench.networks.precision import exact
 from rdpbench.paths import cache_folder
@@ -303,7 +302,7 @@ def _describe_batch(
     here = cached_captions([entry.sha256 for entry in batch], made_by)
     if len(here) == len(batch):
         return here
-    texts, seconds = captioner([_pixels(entry, protocol) for entry in batch])
+    texts, seconds = captioner([pixels_of(entry, protocol) for entry in batch])
     versions = ", ".join(f"{name} {package_version(name)}" for name in ("torch", "transformers"))
     return {
         entry.sha256: cache_caption(
@@ -311,13 +310,6 @@ def _describe_batch(
         )
         for entry, text in zip(batch, texts, strict=True)
     }
-
-
-def _pixels(entry: Entry, protocol: str) -> Image:
-    pixels = load_under(protocol, entry.sample.path).pixels
-    if pixel_sha256(pixels) != entry.sha256:
-        raise ImageError(f"{entry.sample.path} has changed since this command began")
-    return pixels
 
 
 class Captioner:

@@ -1,4 +1,4 @@
-"""Edge maps, and what codes them: the learned codec of Text+Sketch, CCITT Group 4, or any codec of rdpbench.
+"""Edge maps and their codecs: the learned codec of Text+Sketch, CCITT Group 4, or any codec of rdpbench.
 
 A coder takes ``uint8 (H, W)`` and gives sections; back come values of [0, 1] as ``float32 (H, W)``, since the learned
 codec's are sharpened before they become 8 bits.
