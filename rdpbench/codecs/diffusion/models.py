@@ -34,7 +34,7 @@ from rdpbench.codecs.diffusion.bases import (
 from rdpbench.codecs.learned.systems import seeded
 from rdpbench.errors import CodecError, ConfigError, MetricError
 from rdpbench.needs import Need
-from rdpbench.networks.clip import B32, H14, L14, L14_336, SHAPES, TOKENS, Clip, build_clip, configuration
+from rdpbench.networks.clip import B32, H14, L14, L14_336, SHAPES, TOKENS, Clip, build_clip, configuration, ends
 
 if TYPE_CHECKING:
     import torch
@@ -82,11 +82,6 @@ TINY_TOKENS = 514
 _TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 CLIP_TEXT = {**_TEXT, "projection_dim": 24}
 CLIP_VISION = {**CLIP_TEXT, "patch_size": 8, "image_size": 32}
-
-
-def ends(tokens: int) -> dict[str, int]:
-    """A vocabulary's size and its last two ids, as CLIP's configurations have them."""
-    return {"vocab_size": tokens, "bos_token_id": tokens - 2, "eos_token_id": tokens - 1}
 
 
 def narrow(layout: BaseSizes) -> BaseSizes:

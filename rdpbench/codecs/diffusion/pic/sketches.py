@@ -32,11 +32,10 @@ from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import Card, Weights
 from rdpbench.codecs.contract import Codec, Side
 from rdpbench.codecs.diffusion import models
-from rdpbench.codecs.learned.entropy import Reader, Writer, load_with_tables, set_tables
+from rdpbench.codecs.learned.entropy import load_with_tables, set_tables
 from rdpbench.codecs.learned.zoo import Hyperprior, network, random_network
 from rdpbench.errors import BitstreamError, CodecError
 from rdpbench.image import Image, check_image
-from rdpbench.networks.precision import one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,18 +108,11 @@ class Learned:
         dtype = torch.float64 if system.portable else torch.float32
         planes = torch.from_numpy(sketch.astype(np.float32) / 255)[None, None].to(system.device, dtype)
         latents = system.analyse(planes, ())
-        writer = Writer(system.sections(height, width), portable=system.portable, device=system.device)
-        with one_thread():
-            system.code(writer, height, width, latents)
-        return writer.finish()
+        return system.write(height, width, latents).finish()
 
     def decode(self, strings: Mapping[str, bytes], height: int, width: int) -> Plane:
         system = self.system
-        reader = Reader(system.sections(height, width), strings, portable=system.portable, device=system.device)
-        with one_thread():
-            latents = system.code(reader, height, width, {})
-        reader.finish()
-        plane: Plane = system.synthesise(latents)[0, 0].clamp(0, 1).float().cpu().numpy()
+        plane: Plane = system.synthesise(system.read(height, width, strings))[0, 0].clamp(0, 1).float().cpu().numpy()
         if not np.isfinite(plane).all():
             raise BitstreamError("the sketch is not finite: the bitstream is damaged, or was made by other weights")
         return plane
