@@ -22,7 +22,6 @@ import io
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -118,6 +117,7 @@ class Learned:
         return plane
 
 
+@models.once(2, lambda trade_off, **_: (checkpoint(trade_off),))
 def learned(trade_off: float, weights: str, portable: bool, device: str) -> Learned:
     """The codec for a lambda; the same object as long as its file is the same.
 
@@ -125,13 +125,6 @@ def learned(trade_off: float, weights: str, portable: bool, device: str) -> Lear
         MissingNeed: the file is not on this machine.
         CodecError: it does not hold this network.
     """
-    known = checkpoint(trade_off).identity if weights == "official" else ""
-    return _learned(trade_off, weights, portable, device, known)
-
-
-@lru_cache(maxsize=2)
-@models.trainable
-def _learned(trade_off: float, weights: str, portable: bool, device: str, file: str) -> Learned:  # noqa: ARG001 - as elsewhere
     if weights == "official":
         net, what = one_channel(network("cheng2020-attn", (192,))), checkpoint(trade_off)
         load_with_tables(net, what.read(), what.id, stale="keep")
@@ -273,6 +266,7 @@ def hed_edges(net: Any, image: Image) -> Grey:
     return (edges[:height, :width] * 255).clip(0, 255).astype(np.uint8)
 
 
+@models.once(1, lambda **_: (Weights(HED),))
 def load_hed(weights: str = "official", device: str = "cpu") -> Any:
     """HED's network; the same object as long as its file is the same.
 
@@ -280,12 +274,6 @@ def load_hed(weights: str = "official", device: str = "cpu") -> Any:
         MissingNeed: the file is not on this machine.
         CodecError: it does not hold this network.
     """
-    return _load_hed(weights, device, models.mark(weights, Weights(HED)))
-
-
-@lru_cache(maxsize=1)
-@models.trainable
-def _load_hed(weights: str, device: str, file: str) -> Any:  # noqa: ARG001 - another file is another network
     if weights == "official":
         return load_strictly(hed_network, Weights(HED).read(), HED.id, rename=official_name).to(device)
     net = models.draw_weights(hed_network(1 if weights == "random-full" else 16), seed=9, gain=2**0.5)
