@@ -24,10 +24,12 @@ from rdpbench.config.bench import read_bench
 from rdpbench.config.typed import full_reference
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import ConfigError, MissingNeed, RdpbenchError, StoreError, StoreUnwritable
-from rdpbench.gate.compare import SHOWN, Comparison, Finding, GateFiles, compare, lines, read_tolerances
+from rdpbench.gate.compare import SHOWN, Comparison, Finding, compare, lines, read_tolerances
+from rdpbench.gate.compare import junit as as_junit
+from rdpbench.gate.compare import markdown as as_markdown
 from rdpbench.gate.curves import StoredCurve, curve_path, load, measure, setting_of, write
 from rdpbench.needs import Package, package_version
-from rdpbench.paths import available, conf_folder, curves_folders
+from rdpbench.paths import available, conf_folder, curves_folders, write_file
 from rdpbench.provenance import VERSION, cpu_facts
 from rdpbench.results.stats.current import of_store
 from rdpbench.results.store.keys import codec_identity
@@ -173,10 +175,15 @@ def regress(
         MissingNeed: no stored curve; the message has the command that makes it.
         StoreError: a stored curve that cannot be read.
     """
-    files = GateFiles(junit, markdown)
-    # Of a command that is killed they say that it did not finish, not what an earlier call found.
-    files.write([], "it did not finish")
     comparisons: list[Comparison] = []
+
+    def write_files(error: str = "") -> None:
+        for path, how in ((junit, as_junit), (markdown, as_markdown)):
+            if path is not None:
+                write_file(path, how(comparisons, error))
+
+    # Of a command that is killed they say that it did not finish, not what an earlier call found.
+    write_files("it did not finish")
     try:
         for compared in _compared(overrides, root, fresh=fresh):
             comparisons.append(compared)
@@ -184,9 +191,9 @@ def regress(
     except BaseException as error:
         with suppress(StoreUnwritable):  # the error that ends the command is the one to tell
             said = str(error) if isinstance(error, RdpbenchError) else f"{type(error).__name__}: {error}"
-            files.write(comparisons, said)
+            write_files(said)
         raise
-    files.write(comparisons)
+    write_files()
     bad = sum(bool(compared.findings) for compared in comparisons)
     print(f"{len(comparisons) - bad} of {len(comparisons)} curves are as stored")
     return 1 if bad else 0

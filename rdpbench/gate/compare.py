@@ -21,7 +21,7 @@ from rdpbench import registry
 from rdpbench.codecs.contract import facts_of
 from rdpbench.errors import ConfigError, few
 from rdpbench.gate.curves import VERSION, StoredCurve, StoredImage, StoredPoint, in_order
-from rdpbench.paths import read_yaml, write_file
+from rdpbench.paths import read_yaml
 from rdpbench.results import tables
 from rdpbench.results.stats.bd import METHODS, Delta, bd_metric, bd_rate
 from rdpbench.results.stats.points import meaning
@@ -516,17 +516,3 @@ def markdown(comparisons: Sequence[Comparison], error: str = "") -> str:
             shown.append(Table.of_texts("The run against the stored curves", header, drifts))
         parts += map(tables.markdown, shown)
     return "\n".join(parts)
-
-
-@dataclass(frozen=True)
-class GateFiles:
-    """Where CI wants to read what was found; None for nowhere."""
-
-    junit: Path | None = None
-    markdown: Path | None = None
-
-    def write(self, comparisons: Sequence[Comparison], error: str = "") -> None:
-        """Write both. Raises `StoreUnwritable`."""
-        for path, how in ((self.junit, junit), (self.markdown, markdown)):
-            if path is not None:
-                write_file(path, how(comparisons, error))

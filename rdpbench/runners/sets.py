@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from rdpbench import registry
 from rdpbench.datasets.command import named_dataset
 from rdpbench.datasets.contract import Dataset, Sample
-from rdpbench.datasets.index import Entry, ahead, index
-from rdpbench.datasets.protocols import find, load_under
+from rdpbench.datasets.index import Entry, ahead, index, pixels_of
+from rdpbench.datasets.protocols import find
 from rdpbench.errors import ImageError, MetricError, StoreError
-from rdpbench.image import Image, pixel_sha256, read_image
+from rdpbench.image import Image, read_image
 from rdpbench.metrics.contract import Estimate, Features, Lender, SetMetric, bounds_of, number_of, short_name
 from rdpbench.paths import cache_folder
 from rdpbench.progress import show_progress
@@ -184,7 +184,7 @@ def reference_arrays(name: str, metric: type[SetMetric], device: str) -> Sequenc
         try:
             with (
                 show_progress("", len(todo), "images") as shown,
-                ahead(todo, lambda entry: _pixels(entry, reference.protocol)) as images,
+                ahead(todo, lambda entry: pixels_of(entry, reference.protocol)) as images,
             ):
                 for entry, image in zip(todo, images, strict=True):
                     writer.append(extractor.extract(name, image, entry.sha256, entry.sample, reference.protocol))
@@ -192,13 +192,6 @@ def reference_arrays(name: str, metric: type[SetMetric], device: str) -> Sequenc
         finally:
             writer.close()
     return load_arrays(store.places(kind(metric.features)), subjects)
-
-
-def _pixels(entry: Entry, protocol: str) -> Image:
-    pixels = load_under(protocol, entry.sample.path).pixels
-    if pixel_sha256(pixels) != entry.sha256:
-        raise ImageError(f"{entry.sample.path} changed while it was read")
-    return pixels
 
 
 # Arrays of images

@@ -74,7 +74,7 @@ class BesideEncoder(File):
         given, encoder = super().find(), ENCODER.find()
         if given or encoder is None:
             return given
-        places = (encoder.parent / self.what, encoder.parent.parent / "cfg" / self.what)
+        places = (encoder.parent / self.name, encoder.parent.parent / "cfg" / self.name)
         return next((place for place in places if place.is_file()), None)
 
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from rdpbench.assets.hashes import content_sha256
 from rdpbench.assets.weights import require
-from rdpbench.codecs.contract import Side
+from rdpbench.codecs.contract import Side, number
 from rdpbench.codecs.diffusion import bases, fields, models
 from rdpbench.codecs.diffusion.perco import pipeline
 from rdpbench.codecs.diffusion.perco.codec import PerCoCodec
@@ -49,16 +49,11 @@ class PerCoImage(PerCoCodec):
 
     name = "perco-image"
     described = "embedding"
-    takes_own: ClassVar = {
-        **PerCoCodec.takes_own,
-        "codebooks": frozenset(),
-        "clip": frozenset(models.CLIPS),
-    }
-    numbers: ClassVar = {**PerCoCodec.numbers, "parts": (1, 4096), "entries": (2, 1 << 16)}
+    takes_own: ClassVar = {**PerCoCodec.takes_own, "codebooks": frozenset(), "clip": frozenset(models.CLIPS)}
 
-    parts: int = 16
+    parts: int = number(16, 1, 4096)
     """M."""
-    entries: int = 1024
+    entries: int = number(1024, 2, 1 << 16)
     """V, of each part's codebook."""
     codebooks: str = ""
     """A file of yours."""
