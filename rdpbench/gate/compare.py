@@ -93,7 +93,7 @@ def read_tolerances(path: Path) -> Tolerances:
     try:
         raw = read_yaml(path)
         if "cpu_dependent" in raw:
-            raise ValueError("cpu_dependent: nothing reads that; it is the codec's class's to say (depends_on_cpu)")
+            raise ValueError("cpu_dependent is no key; the codec's class says it (depends_on_cpu)")
         _only(raw, "bpp", "metrics", "bd")
         _only(raw["bd"], "method", "rate", "metric")
         if raw["bd"]["method"] not in METHODS:
@@ -104,7 +104,7 @@ def read_tolerances(path: Path) -> Tolerances:
             for part in (raw["bd"]["rate"], raw["bd"]["metric"])
         )
         if odd := [name for name, bound in rate.items() if isinstance(bound, Tolerance) and bound.relative]:
-            raise ValueError(f"bd rate of {odd[0]}: it is in percent as it is, so relative must be 0")
+            raise ValueError(f"bd rate of {odd[0]}: it is in percent already, so relative must be 0")
         if not all("default" in part for part in (metrics, rate, metric)):
             raise KeyError("default")
         return Tolerances(_tolerance(raw["bpp"]), metrics, raw["bd"]["method"], rate, metric)
@@ -112,7 +112,8 @@ def read_tolerances(path: Path) -> Tolerances:
         raise ConfigError(
             f"{path}: {type(error).__name__}: {error}; it needs bpp, metrics with a default, bd with a method and "
             "with rate and metric, each with a default; a tolerance is "
-            "{absolute: 0.01, relative: 0}, both 0 or more; in bd a sentence may stand in its place"
+            "{absolute: 0.01, relative: 0}, both 0 or more; in bd "
+            "a sentence may replace it, as the reason why there is none"
         ) from error
 
 

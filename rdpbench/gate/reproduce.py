@@ -111,7 +111,7 @@ def checks(path: Path | None = None) -> dict[str, PublishedCheck]:
 def _check(name: str, record: Mapping[str, Any]) -> PublishedCheck:
     known = {field.name for field in fields(PublishedCheck)} - {"name"}
     if odd := record.keys() - known:
-        raise ValueError(f"{name}: {', '.join(sorted(odd))} is not understood; what can stand there: {sorted(known)}")
+        raise ValueError(f"{name}: {', '.join(sorted(odd))} is not known here; known are: {sorted(known)}")
     within = {metric: Tolerance(**limits) for metric, limits in record["within"].items()}
     parsed = dict(record) | {"within": within, "published": Published(**record["published"])}
     return PublishedCheck(name, **parsed | {"run": tuple(record["run"]), "rates": tuple(map(float, record["rates"]))})
@@ -177,7 +177,7 @@ def reproduce(check: PublishedCheck, overrides: Sequence[str], console: Console,
     for line in overrides:
         if line.partition("=")[0].lstrip("+~").startswith(("codec", "rate", "bpp", "points", "experiment", "weights")):
             raise ConfigError(
-                f"{line} would make it another check; what can be set: limit, data.path, workers, root, ..."
+                f"{line} would change what is checked; what can be set: limit, data.path, workers, root, ..."
             )
     typed = {line.partition("=")[0] for line in overrides}
     own = [line for line in (*_overrides(check), "figures=false") if line.partition("=")[0] not in typed]

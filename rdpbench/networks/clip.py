@@ -111,7 +111,7 @@ CLIP_MODELS = {
         ),
     )
     for address in (f"https://huggingface.co/{name}/resolve/{revision}/{file}",)
-    for card in (Card(name.partition("/")[2].casefold(), address, revision, file, sha256, size, licence, note),)
+    for card in (Card(name.partition("/")[2].casefold(), address, revision, file, licence, note, sha256, size),)
 }
 B32, L14, L14_336, H14 = (card for card, _ in CLIP_MODELS.values())
 SHAPES = {id_: shape for id_, (_, shape) in CLIP_MODELS.items()}

@@ -162,7 +162,7 @@ BASES = {row[0]: _base(*row) for row in _PUBLISHED}
 
 
 def _control(page: str, file: str, note: str) -> Card:
-    return Card(page.partition("/")[2], f"{HUB}/{page}/resolve/main/{file}", "main", file, None, 0, RAIL, note)
+    return Card(page.partition("/")[2], f"{HUB}/{page}/resolve/main/{file}", "main", file, RAIL, note)
 
 
 _SAFE, _BIN = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"

@@ -242,12 +242,7 @@ def make_part(
 
 
 def shared(
-    part: str,
-    build: Callable[[], Any],
-    source: OwnFolder | Weights | None,
-    precision: str,
-    device: str,
-    base: str,
+    part: str, build: Callable[[], Any], source: OwnFolder | Weights | None, precision: str, device: str, base: str
 ) -> Any:
     """A VAE or text tower: the same bytes in several models are loaded once. ``base`` tells random ones apart."""
     rename = {"vae": vae_name, "text": text_name}.get(part, str)

@@ -69,6 +69,8 @@ class Mini(LearnedCodec):
 
     name = "mini"
     rate = Rate("quality", 1, 6, step=0.1)
+    revision = "1"
+    licence = "Apache-2.0; trained on CC0 photographs and synthetic pictures only"
 
     quality: float = 3
     metric: str = option("mse", FILES)
@@ -76,14 +78,12 @@ class Mini(LearnedCodec):
 
     def card(self) -> Card:
         file, size, sha256 = FILES[self.metric]
-        return Card(
+        return self.card_of(
             id=f"mini/{self.metric}",
             source=f"rdpbench/codecs/learned/mini_weights/{file}",
-            revision="1",
             file=file,
             sha256=sha256,
             bytes=size,
-            licence="Apache-2.0; trained on CC0 photographs and synthetic pictures only",
             note=f"mini trained for {self.metric}, all qualities; transforms in half precision",
         )
 

@@ -111,6 +111,8 @@ class Zoo(LearnedCodec):
     """What the six share."""
 
     rate = Rate("quality", 1, 8)
+    revision = "models/v1"
+    licence = "BSD-3-Clause-Clear, as CompressAI; the weights state no licence of their own"
 
     quality: int = 1
     metric: str = option("mse", ("mse", "ms-ssim"))
@@ -119,14 +121,10 @@ class Zoo(LearnedCodec):
     def card(self) -> Card:
         stem, *digits = FILES[self.name][self.metric].split()
         file = f"{stem}-{self.quality}-{digits[self.quality - 1]}.pth.tar"
-        return Card(
+        return self.card_of(
             id=f"compressai/{self.name}-{self.metric}-{self.quality}",
             source=f"{ROOT}/{file}",
-            revision="models/v1",
             file=file,
-            sha256=None,
-            bytes=0,
-            licence="BSD-3-Clause-Clear, as CompressAI; the weights state no licence of their own",
             note=f"{self.name} trained for {self.metric}, quality {self.quality}",
         )
 

@@ -76,8 +76,8 @@ class ModelCard:
         return urlsplit(self.card.source).path.strip("/")
 
 
-def _model(name: str, architecture: Literal["blip", "blip-2"], page: str, commit: str, *rest: Any) -> ModelCard:
-    return ModelCard(name, architecture, Card(page.partition("/")[2], f"{HUB}/{page}", commit, "", None, *rest))
+def _model(name: str, architecture: Literal["blip", "blip-2"], page: str, commit: str, *told: Any) -> ModelCard:
+    return ModelCard(name, architecture, Card(page.partition("/")[2], f"{HUB}/{page}", commit, "", *told))
 
 
 HUB = "https://huggingface.co"
@@ -89,18 +89,20 @@ CARDS = {
             "blip",
             "Salesforce/blip-image-captioning-large",
             "353689b859fcf0523410b1806dace5fb46ecdf41",
-            1_880_000_000,
             "BSD-3-Clause",
             "BLIP large (ViT-L), fine-tuned on COCO captions",
+            None,
+            1_880_000_000,
         ),
         _model(
             "blip2",
             "blip-2",
             "Salesforce/blip2-opt-2.7b-coco",
             "b73fb748045e06eb59d3cd69f1a35a182c19256b",
-            15_500_000_000,
             "MIT, says the repository; the OPT language model inside has a licence of Meta's own",
             "BLIP-2 with OPT 2.7b, fine-tuned on COCO captions; the captions of PerCo (SD)",
+            None,
+            15_500_000_000,
         ),
     )
 }

@@ -86,7 +86,6 @@ def card(rate: float, part: str) -> Card:
         source=DRIVE,
         revision="as linked by Nikolai10/PerCo at da3be39; open it with a browser",
         file=f"{folder}/{file}",
-        sha256=None,
         bytes=4 * numbers,
         licence="Apache-2.0, as the repository; derived from Stable Diffusion 2.1 (CreativeML OpenRAIL++-M)",
         note=f"PerCo (SD) at nominally {rate:.4f} bpp: {what}; the folder there ends in {f'{rate:.4f}'[1:]}bpp, "

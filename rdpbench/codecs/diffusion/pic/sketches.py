@@ -235,8 +235,6 @@ HED = Card(
     source="https://huggingface.co/lllyasviel/ControlNet/resolve/main/annotator/ckpts/network-bsds500.pth",
     revision="main",
     file="annotator/ckpts/network-bsds500.pth",
-    sha256=None,
-    bytes=0,
     licence="the page states OpenRAIL for ControlNet, and none for this file",
     note="HED trained on BSDS500, the edge maps of ControlNet and of Text+Sketch",
 )
