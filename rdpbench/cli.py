@@ -402,7 +402,8 @@ def _named(words: Sequence[str]) -> Named:
             typed.append((key.removeprefix("codec.options."), value))
         else:
             raise ConfigError(
-                f"{word!r} says nothing of a codec of one's own; type codec=FILE.py:CLASS, or codec.options.NAME=VALUE"
+                f"{word!r} is no codec of one's own and none of its options; "
+                "type codec=FILE.py:CLASS, or codec.options.NAME=VALUE"
             )
     return Named(tuple(uses), frozenset(typed))
 

@@ -77,7 +77,7 @@ def _ls(_: argparse.Namespace) -> int:
 def _fetch(options: argparse.Namespace) -> int:
     dataset = named_dataset(options.name, source=options.source)
     if not hasattr(dataset, "fetch"):
-        raise ConfigError(f"{options.name} is nothing to fetch")
+        raise ConfigError(f"{options.name} needs no download")
     print(f"{options.name}: {len(dataset):,} images, {dataset.download_size}", file=sys.stderr)
     print(f"licence: {dataset.licence}", file=sys.stderr, flush=True)
     dataset.fetch([what.strip() for what in options.beside.split(",") if what.strip()])
@@ -89,7 +89,7 @@ def _fetch(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     dataset = named_dataset(options.name, path=options.path, allow_partial=options.allow_partial)
     if not hasattr(dataset, "verify"):
-        raise ConfigError(f"{options.name} is not a set that can be verified")
+        raise ConfigError(f"{options.name} cannot be verified: it has no list of files")
     here = dataset.here()
     if not here.images and not options.path:
         raise ConfigError(f"{options.name} is not here; type: rdpbench data fetch {options.name}")

@@ -121,7 +121,7 @@ def _check(folder: Path) -> None:
     page = folder / "index.html"
     ours = page.is_file() and MARK in page.read_text(encoding="utf-8", errors="replace")
     if not ours and any(path.name not in FOLDERS for path in folder.iterdir()):
-        raise ConfigError(f"--out {folder} holds something else than a report; name a new folder")
+        raise ConfigError(f"--out {folder} holds files that are no report; name a new folder")
 
 
 def library() -> Path:

@@ -119,7 +119,7 @@ def check_untouched(copy: Image, original: Image, by: str) -> None:
     """Raise `CodecError` if a codec wrote into the image that it was lent: what it coded may not be that image."""
     if not is_untouched(copy, original):
         raise CodecError(
-            f"{by} wrote into the image that it was given, so nobody knows what it coded. Let it work on a copy: "
+            f"{by} wrote into the image that it was given, so the bits may be of another image. Let it work on a copy: "
             "image.copy(), or torch.from_numpy(image).clone(), since torch does not see that the image is read-only"
         )
 
@@ -346,7 +346,7 @@ def _typed(row: Row, name: str, value: object, named: Named) -> object:
     typed = [text for option, text in named.options if option == name]
     if not typed:
         raise CodecError(
-            f"not decoded: option {name} of {row.use:.80} was {value!r:.80} in the environment of who coded; "
+            f"not decoded: option {name} of {row.use:.80} was {value!r:.80}, from the environment where it was coded; "
             f"type its value: codec.options.{name}=..."
         )
     try:
@@ -369,10 +369,10 @@ def _named_use(row: Row, named: Named) -> str:
         if then and registry.source_sha256("codec", use) == then:
             return use
     if of_name:
-        raise CodecError(f"not decoded: {of_name[0]} is not what made the row: its source is another")
+        raise CodecError(f"not decoded: {of_name[0]} did not make the row: its source differs")
     raise CodecError(
-        f"not decoded: {name!r:.80} is a codec of one's own, and a row starts none; "
-        f"name yours: codec=FILE.py:{name:.80}"
+        f"not decoded: {name!r:.80} is a codec of one's own, which rows cannot load; "
+        f"if it is yours, type codec=FILE.py:{name:.80}"
     )
 
 

@@ -116,10 +116,10 @@ def choose(
     names = tuple(dict.fromkeys(codecs or known))
     if untrained := sorted(name for name in names if any("random" in row.weights for row in of_codec[name])):
         raise ConfigError(
-            f"what random weights paint is nothing to judge: {', '.join(untrained)}; --codec A,B leaves out"
+            f"images of random weights cannot be judged: {', '.join(untrained)}; choose the others by --codec A,B"
         )
     if len(names) < 2:
-        raise ConfigError(f"a comparison needs two codecs; kept reconstructions are there of: {', '.join(known)}")
+        raise ConfigError(f"a comparison needs two codecs; there are kept reconstructions of: {', '.join(known)}")
     settings = {name: _by_setting(of_codec[name]) for name in names}
     rates, nearest, shared = _match(settings, targets, images, tolerance)
     nearest = {place: _of_images(setting, shared) for place, setting in nearest.items()}
@@ -139,7 +139,9 @@ def _place(rows: Sequence[Row], dataset: str) -> Where:
         raise UnknownName("dataset", dataset, names.values(), "with kept reconstructions, that is")
     if len(meant) > 1:
         listed = ", ".join(repr(names[where]) for where in meant)
-        raise ConfigError(f"a study is of one dataset under one protocol, and these are several: {listed}; --dataset")
+        raise ConfigError(
+            f"a study has one dataset under one protocol, and here are several: {listed}; --dataset chooses"
+        )
     return meant[0]
 
 

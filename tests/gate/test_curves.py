@@ -604,7 +604,7 @@ def test_tolerances_add_up_and_bad_ones_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is no YAML"):
         read_tolerances(path)
     path.write_text((conf_folder() / "regress.yaml").read_text() + "cpu_dependent: [mine]\n")
-    with pytest.raises(ConfigError, match="cpu_dependent: nothing reads that"):
+    with pytest.raises(ConfigError, match="cpu_dependent is no key"):
         read_tolerances(path)
 
 

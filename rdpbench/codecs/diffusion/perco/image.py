@@ -91,7 +91,7 @@ class PerCoImage(PerCoCodec):
         parts, entries, _ = quantizer.codebooks.shape
         if (parts, entries) != (self.parts, self.entries):
             due = f"parts x entries is {self.parts} x {self.entries}"
-            raise CodecError(f"{self.codebooks} holds {parts} x {entries} entries, where {due}")
+            raise CodecError(f"{self.codebooks} holds {parts} x {entries} entries; {due}")
         return quantizer
 
     def describe(self, ready: Pipeline, image: Image, side: Side) -> bytes:  # noqa: ARG002 - nothing stands beside the image
