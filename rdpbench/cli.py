@@ -343,8 +343,11 @@ def _show(options: argparse.Namespace) -> int:
     metrics = sorted(points.metrics, key=metric_order)
     console = _console()
     if options.by_tag:
-        for table in by_tag(points, metrics):
+        of_tags = list(by_tag(points, metrics))
+        for table in of_tags:
             console.print(Terminal(table))
+        if not of_tags:
+            console.print("no image of this run has a tag; without --by-tag there are tables of all images")
         return 0
     for path in show(store, contents, points, metrics, console):
         console.print(f"  {path}", highlight=False, soft_wrap=True)
