@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -15,14 +16,8 @@ from typing import TYPE_CHECKING
 import rdpbench
 from rdpbench import registry
 from rdpbench.config.typed import SETTINGS, without_plus
-from rdpbench.datasets.command import add_arguments as data_arguments
 from rdpbench.errors import ConfigError, RdpbenchError
-from rdpbench.figures.command import add_arguments as figure_arguments
-from rdpbench.gate.reproduce import add_arguments as reproduce_arguments
 from rdpbench.paths import RUNS, available, check_variables
-from rdpbench.report.command import add_arguments as report_arguments
-from rdpbench.results.stats.bd import METHODS
-from rdpbench.study.command import add_arguments as study_arguments
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,6 +42,13 @@ reads some takes root=FOLDER, or --root FOLDER.
 """
 
 
+APART = {
+    "data": ("rdpbench.datasets.command", "datasets: what is here, fetch, verify, a manifest of your own"),
+    "study": ("rdpbench.study.command", "a human study: a pack of pairs for raters, and scores from their votes"),
+    "reproduce": ("rdpbench.gate.reproduce", "does this machine give published numbers again?"),
+    "figure": ("rdpbench.figures.command", "a paper's figure or table, from published numbers, runs, or both"),
+}
+"""Commands whose module has ``add_arguments`` and ``run``; it is imported where its command is typed."""
 OWN_CODECS = "a codec of your own whose bitstreams are decoded: rows start none that you do not name"
 
 
@@ -58,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"rdpbench: {os.fsencode(word)!r} is not UTF-8: rename the file or folder", file=sys.stderr)
             return 2
     words, root = _take_root(typed)
-    options, rest = _parser().parse_known_args(words)
+    options, rest = _parser(words).parse_known_args(words)
     if hasattr(options, "named"):
         options.named += [word for word in rest if _is_of_codec(word)]
         rest = [word for word in rest if not _is_of_codec(word)]
@@ -124,7 +126,8 @@ def _meant(words: Sequence[str], options: argparse.Namespace) -> str:
     return f"; {settings[0]}= is a setting of what makes a run, such as `rdpbench run`"
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """What can be typed; of commands with modules of their own, only of those that these words name."""
     parser = argparse.ArgumentParser(
         prog="rdpbench", description=INTRO, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -156,23 +159,27 @@ def _parser() -> argparse.ArgumentParser:
     ls.add_argument("what", nargs="?", default="codecs", choices=kinds)
     add("check", _check, "do a codec and metrics keep their contracts here? codec=NAME, metrics=NAME", overrides=True)
     add("metric", _metric, "now: rdpbench check metrics=all").add_argument("action", nargs="*")
-    data_arguments(add("data", _data, "datasets: what is here, fetch, verify, a manifest of your own"))
     add("doctor", _doctor, "what this machine can run, and how to get what is missing")
     show = add("show", _show, "print the tables of a run and draw its figures again")
     verify = add("verify", _verify, "check a run: files, images, and bitstreams decoded in a fresh process")
     report = add("report", _report, "a folder to open in a browser: a run's curves, tables, and the images themselves")
     bd = add("bd", _bd, "every codec of a run against an anchor: BD-rate, BD-metric, crossover rates, pairs of images")
-    bd_arguments(bd)
+    if "bd" in words:
+        bd_arguments(bd)
     for command in (ls, show, verify, report, bd):
         if command is not ls:
             command.add_argument("name", help="the run's name, or its folder")
         where = "where runs lie; or root=FOLDER (default: %(default)s)"
         command.add_argument("--root", metavar="FOLDER", default=RUNS, help=where)
-    study_arguments(add("study", _study, "a human study: a pack of pairs for raters, and scores from their votes"))
-    reproduce_arguments(add("reproduce", _reproduce, "does this machine give published numbers again?"))
-    report.set_defaults(named=[])
-    report_arguments(report)  # after the name: more names may follow
-    figure_arguments(add("figure", _figure, "a paper's figure or table, from published numbers, runs, or both"))
+    for name, (module, text) in APART.items():
+        command = add(name, partial(_apart, module), text)
+        if name in words:
+            importlib.import_module(module).add_arguments(command)
+    if "report" in words:
+        from rdpbench.report.command import add_arguments
+
+        report.set_defaults(named=[])
+        add_arguments(report)  # after the name: more names may follow
     show.add_argument("--by-tag", action="store_true", help="a table for each kind of image, such as photo and scan")
     verify.add_argument("--sample", type=_count, default=64, help="bitstreams to decode again (default: %(default)s)")
     verify.add_argument("--all", action="store_true", help="decode all of them")
@@ -312,10 +319,9 @@ def _expected_values() -> int:
     return wrong
 
 
-def _data(options: argparse.Namespace) -> int:
-    from rdpbench.datasets.command import data_command
-
-    return data_command(options)
+def _apart(module: str, options: argparse.Namespace) -> int:
+    code: int = importlib.import_module(module).run(options, _console())
+    return code
 
 
 def _doctor(_: argparse.Namespace) -> int:
@@ -358,24 +364,6 @@ def _report(options: argparse.Namespace) -> int:
     return report_command(options, stores, Decoding(partial(decode_row, codec=named), set_up))
 
 
-def _figure(options: argparse.Namespace) -> int:
-    from rdpbench.figures.command import run
-
-    return run(options, _console())
-
-
-def _study(options: argparse.Namespace) -> int:
-    from rdpbench.study.command import study_command
-
-    return study_command(options, _console())
-
-
-def _reproduce(options: argparse.Namespace) -> int:
-    from rdpbench.gate.reproduce import run
-
-    return run(options, _console())
-
-
 def _bd(options: argparse.Namespace) -> int:
     from rdpbench.figures.show import bd
 
@@ -414,7 +402,8 @@ def _named(words: Sequence[str]) -> Named:
             typed.append((key.removeprefix("codec.options."), value))
         else:
             raise ConfigError(
-                f"{word!r} says nothing of a codec of one's own; type codec=FILE.py:CLASS, or codec.options.NAME=VALUE"
+                f"{word!r} is no codec of one's own and none of its options; "
+                "type codec=FILE.py:CLASS, or codec.options.NAME=VALUE"
             )
     return Named(tuple(uses), frozenset(typed))
 
@@ -427,6 +416,8 @@ def _stored(options: argparse.Namespace) -> Store:
 
 def bd_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``rdpbench bd RUN --anchor CODEC``, without the run itself."""
+    from rdpbench.results.stats.bd import METHODS
+
     parser.add_argument("--anchor", required=True, metavar="CODEC", help="the curve that the others are held against")
     parser.add_argument("--metric", action="append", default=[], metavar="M", help="repeat for several (default: all)")
     parser.add_argument("--method", default="pchip", metavar="|".join(METHODS), help="(default: %(default)s)")

@@ -176,7 +176,7 @@ def _open_stored(source: bytes | Path) -> PIL.ImageFile.ImageFile:
             what = f"it is {other.format}"
     except Exception:  # whatever it is, Pillow does not know it
         what = "it is none that is known here"
-    raise ValueError(f"{what}, and read are {', '.join(FORMATS)}: convert it to PNG")
+    raise ValueError(f"{what}; rdpbench reads {', '.join(FORMATS)}: convert it to PNG")
 
 
 def _is_deep_colour(path: Path, opened: PIL.ImageFile.ImageFile, data: bytes) -> bool:
@@ -196,7 +196,7 @@ def _is_deep_colour(path: Path, opened: PIL.ImageFile.ImageFile, data: bytes) ->
         if max(bits) > 8 and (bits != {16} or (photometric, channels) not in ((1, 1), (2, 3))):
             raise ImageError(
                 f"{path} is a TIFF of {channels} channels of {'/'.join(map(str, sorted(bits)))} bits (photometric "
-                f"{photometric}); read are 8 bits, and 16 bits in grey or RGB: convert it to PNG"
+                f"{photometric}); rdpbench reads 8 bits, and 16 bits in grey or RGB: convert it to PNG"
             )
         return bits == {16} and channels > 1
     return False

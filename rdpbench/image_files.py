@@ -167,7 +167,7 @@ def png_chunks(data: bytes) -> list[PngChunk]:
         if struct.unpack_from(">I", data, end)[0] != zlib.crc32(memoryview(data)[start + 4 : end]):
             raise Damaged(f"the checksum of its chunk {name!r} at byte {start} is wrong")
         if not name[0] & 32 and name not in _PNG_CRITICAL:
-            raise Damaged(f"its chunk {name!r} must be understood to show the image, and is in no standard")
+            raise Damaged(f"its chunk {name!r} is needed to show the image, and is in no standard")
         chunks.append((name, data[start + 8 : end]))
         if name == b"IEND":
             return chunks

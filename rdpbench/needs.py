@@ -11,7 +11,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 
 class Need(Protocol):
@@ -44,43 +44,17 @@ class Package:
 
 
 @dataclass(frozen=True)
-class Binary:
-    """A program of the user's: a path in the environment variable, or a name on PATH."""
+class File:
+    """A data file of the user's, named by an environment variable."""
 
     name: str
     variable: str
     page: str
     """Upstream page to get it from."""
+    kind: ClassVar[str] = "file"
 
     def find(self) -> Path | None:
-        """The program's path, or None."""
-        if given := os.environ.get(self.variable):
-            path = Path(given).expanduser()
-            return path.resolve() if path.is_file() and os.access(path, os.X_OK) else None
-        program = shutil.which(self.name)
-        return Path(program).resolve() if program else None
-
-    def missing(self) -> str | None:
-        if self.find():
-            return None
-        if given := os.environ.get(self.variable):
-            return f"{self.variable}={given!r} is not a program that can be run; it must name {self.name}"
-        return (
-            f"program {self.name!r} is not on PATH; get it from {self.page} "
-            f"and put it on PATH, or type: export {self.variable}=/where/it/is/{self.name}"
-        )
-
-
-@dataclass(frozen=True)
-class File:
-    """A data file of the user's, named by an environment variable."""
-
-    what: str
-    variable: str
-    page: str
-
-    def find(self) -> Path | None:
-        """The file's path, or None."""
+        """Its path, or None."""
         path = Path(os.environ.get(self.variable, "")).expanduser()
         return path if path.is_file() else None
 
@@ -88,8 +62,31 @@ class File:
         if self.find():
             return None
         if given := os.environ.get(self.variable):
-            return f"{self.variable}={given!r} is not a file; it must name {self.what}"
-        return f"{self.what} is not known; get it from {self.page} and type: export {self.variable}=/where/it/is"
+            return f"{self.variable}={given!r} is not a {self.kind}; it must name {self.name}"
+        return self.how_to_get()
+
+    def how_to_get(self) -> str:
+        """What to say where nothing names it."""
+        return f"{self.name} is not known; get it from {self.page} and type: export {self.variable}=/where/it/is"
+
+
+@dataclass(frozen=True)
+class Binary(File):
+    """A program of the user's: a path in the environment variable, or a name on PATH."""
+
+    kind: ClassVar[str] = "program that can be run"
+
+    def find(self) -> Path | None:
+        """Its path, or None."""
+        path = super().find() if os.environ.get(self.variable) else Path(shutil.which(self.name) or "")
+        return path.resolve() if path and path.is_file() and os.access(path, os.X_OK) else None
+
+    def how_to_get(self) -> str:
+        """What to say where it is not on PATH."""
+        return (
+            f"program {self.name!r} is not on PATH; get it from {self.page} "
+            f"and put it on PATH, or type: export {self.variable}=/where/it/is/{self.name}"
+        )
 
 
 def package_version(distribution: str) -> str:

@@ -1,4 +1,4 @@
-"""Which files code of the user's opens while it runs: a row that depends on them is made again when they change.
+"""Which files a user's code opens while it runs: rows that depend on them are made again when they change.
 
 Python's audit hook sees what Python opens, in any thread. What C code or another program opens it does not see, but for
 files that are named to a program.

@@ -1,4 +1,4 @@
-"""Code of the user's: which files it is made of, how it is imported, and its fields of type ``Path``.
+"""A user's own code: which files it consists of, how it is imported, and its fields of type ``Path``.
 
 A class in ``./mine.py`` may import what lies beside that file, as a script may: modules, packages, relative imports,
 early or late. Each such file has a tree of modules of its own, so two folders that both have a ``helper.py`` do not

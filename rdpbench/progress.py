@@ -1,4 +1,4 @@
-"""How far something long is, with the time left: a bar on a terminal, a line now and then elsewhere; both on stderr."""
+"""Progress of long work with the time left: a bar on a terminal, else a line now and then; both on stderr."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def provenance(bench: Bench, tasks: int, resolved: Mapping[str, Any]) -> dict[st
         "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": cpu_facts().get("model name") or platform.processor(),
         "cores": os.cpu_count(),
         "device": bench.device,
         "gpu": _gpu(),
@@ -145,11 +145,11 @@ def _packages() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def _cpu() -> str:
+def cpu_facts() -> dict[str, str]:
+    """What Linux says of a processor, by lower-case names such as ``model name`` and ``flags``; empty elsewhere."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, None) or platform.processor()
+    pairs = (line.partition(":") for line in info.read_text().splitlines()) if info.is_file() else ()
+    return {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 
 def _gpu() -> str | None:

@@ -1,4 +1,4 @@
-"""Names to classes, without importing more than is asked for; and what is looked at in classes of the user's.
+"""Look up classes by name without importing the others, and check classes of the user's.
 
 A name is, in this order: ``./mine.py:MyCodec`` (or ``package.module:MyCodec``), a class of the user's; what ships, as
 lazy strings below; an entry point ``rdpbench.codecs``, ``rdpbench.datasets`` or ``rdpbench.metrics`` of an installed

@@ -1,4 +1,4 @@
-"""What a codec was set to: with the codec and the dataset it makes one point, and here it is put into words."""
+"""A codec's setting, which makes one point with a dataset, and everything that a command asked for (`Bench`)."""
 
 from __future__ import annotations
 

@@ -337,7 +337,7 @@ def test_every_command_with_settings_refuses_what_nothing_reads(
         words = [] if command[0] == "reproduce" else ["codec=jpeg", "data=samples"]
         assert here(*command, *words, typed) == 2
         printed = capsys.readouterr()
-        assert "unknown setting" in printed.err or "nothing can be taken away" in printed.err
+        assert "unknown setting" in printed.err or "a setting cannot be removed" in printed.err
     assert not (tmp_path / "results").exists()
 
 

@@ -1,4 +1,4 @@
-"""Files that are fetched and then trusted.
+"""Files that are downloaded, checked by their hash, and then used.
 
 ``hashes``, ``download``, ``archive``, ``weights``, ``load``, in this order.
 """

@@ -1,4 +1,4 @@
-"""Unpack a zip from somewhere else, of which no name, size or type is believed.
+"""Unpack downloaded zip files safely: the names, sizes and types that they state are checked, not trusted.
 
 All entries are judged before anything is written, also those that nobody wants: an archive in which one name leads out
 of the folder is not the one that was meant. What is wanted is inflated block by block, counted and hashed, into a
@@ -174,7 +174,7 @@ def _judge(
             raise Hostile(f"{info.orig_filename!r} shares its bytes with another entry")
         end = info.header_offset + 30 + info.compress_size
     if end > archive.start_dir:
-        raise Hostile("an entry reaches into the directory")
+        raise Hostile("an entry overlaps the directory of the zip")
     chosen: list[tuple[zipfile.ZipInfo, str]] = []
     seen: dict[str, str] = {}
     targets: dict[str, str] = {}
@@ -201,7 +201,7 @@ def _judge(
         chosen.append((info, target))
     if not chosen:
         held = ", ".join(map(repr, list(seen.values())[:5])) or "nothing"
-        raise Hostile(f"none of its {len(seen)} files is wanted; it holds {held}")
+        raise Hostile(f"none of its {len(seen)} files is part of the set; it holds {held}")
     return chosen
 
 

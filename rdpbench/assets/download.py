@@ -65,7 +65,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         before, after = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
         if after not in ("http", "https") or (before == "https" and after == "http"):
             fp.close()
-            raise Refused(f"it redirects to {printable(newurl)}, and from {before} to {after} we do not follow")
+            raise Refused(f"it redirects to {printable(newurl)}; from {before} to {after} is not followed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -89,7 +89,7 @@ def read_head(url: str, answer: http.client.HTTPResponse) -> tuple[int, Version]
         start = int(piece[1])
         length = (start + length if length else 0) if piece[2] == "*" else int(piece[2])
     elif answer.status != http.client.OK:
-        raise Refused(f"it answers {answer.status} {printable(answer.reason)}, which is no file")
+        raise Refused(f"it answers {answer.status} {printable(answer.reason)}, not with the file")
     etag, modified = answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", "")
     return start, Version(url, etag, modified, length)
 
@@ -321,7 +321,7 @@ def _check_announced(job: _Job, answer: http.client.HTTPResponse, version: Versi
     if answer.headers.get_content_type() == "text/html" and job.target.suffix not in (".html", ".htm"):
         raise Refused("it answers with a web page")
     if not (version.length or job.exact or answer.chunked):
-        raise Refused("it does not say how long the file is, and no hash is known: a cut would not be noticed")
+        raise Refused("it does not say how long the file is, and no hash is known: an early end would not be noticed")
 
 
 def _receive(job: _Job, answer: http.client.HTTPResponse, part: _Part, here: int, length: int, shown: Progress) -> None:

@@ -1,4 +1,4 @@
-"""Hashes of files, cached by path, size and ctime, which no copying tool sets back as it does with mtime.
+"""Hashes of files, cached by path, size and ctime; copying tools may set mtime back, but cannot set ctime.
 
 `rdpbench data verify` does not trust this cache.
 """

@@ -1,4 +1,4 @@
-"""Files of weights without running code of theirs, and their tensors into a network, strictly.
+"""Read files of weights without running code in them, and load their tensors into a network, strictly.
 
 Strictly means: every tensor is used or named as dropped, every shape is equal.
 

@@ -46,12 +46,13 @@ class Card:
     """The publisher's name of this version."""
     file: str
     """Name as the publisher's own tools store it; on the hub, the path inside the repository."""
-    sha256: str | None
-    bytes: int
-    """0 where it is not known."""
     licence: str
     note: str
     """What it is and what it is for."""
+    sha256: str | None = None
+    """None where it is not published."""
+    bytes: int = 0
+    """0 where it is not known."""
     folder: str = ""
     """Id of the `CardFolder` that the file belongs to."""
 
@@ -76,7 +77,7 @@ class Card:
     def digits(self) -> str:
         """First hex digits of the sha256, from the file's name; empty if it has none.
 
-        >>> Card("q1", "", "", "mbt2018-1-3f36cd77.pth.tar", None, 0, "", "").digits
+        >>> Card("q1", "", "", "mbt2018-1-3f36cd77.pth.tar", "", "").digits
         '3f36cd77'
         """
         digits = re.search(r"-([0-9a-f]{8,64})\.", self.file)
@@ -101,9 +102,9 @@ class CardFolder:
     def cards(self) -> tuple[Card, ...]:
         """A card for each file."""
         address = f"{self.source}/resolve/{self.revision}"
-        rest = (self.licence, self.note, self.id)
+        told = (self.licence, self.note)
         return tuple(
-            Card(f"{self.id}/{file}", f"{address}/{file}", self.revision, file, sha256, size, *rest)
+            Card(f"{self.id}/{file}", f"{address}/{file}", self.revision, file, *told, sha256, size, self.id)
             for file, size, sha256 in self.parts
         )
 
@@ -117,7 +118,7 @@ def torchvision_card(id_: str, file: str, revision: str, sha256: str, size: int,
     """The card of a network that torchvision publishes."""
     licence = "torchvision is BSD-3-Clause; the weights state no licence of their own"
     address = f"https://download.pytorch.org/models/{file}"
-    return Card(id_, address, f"torchvision {revision}", file, sha256, size, licence, note)
+    return Card(id_, address, f"torchvision {revision}", file, licence, note, sha256, size)
 
 
 _INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
@@ -145,10 +146,10 @@ CARDS = {
             f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{_INCEPTION}",
             "pytorch-fid, release fid_weights; converted from TensorFlow's inception-2015-12-05",
             _INCEPTION,
-            "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
-            95628359,
             "Apache-2.0 (TensorFlow models)",
             "Inception-v3 of 2015-12-05, the network of FID and KID",
+            "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+            95628359,
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""The one container for bitstreams that have no file format of their own.
+"""The container of bitstreams that have no file format of their own.
 
 ``varint height, varint width``, then for each section ``varint length, bytes``. A varint holds seven bits a byte, low
 bits first, high bit set on all but the last byte (LEB128). Everything the decoder needs is inside; nothing is free:

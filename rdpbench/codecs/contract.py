@@ -1,4 +1,4 @@
-"""What a codec is: bytes out of an image, an image out of bytes.
+"""What a codec is: it turns an image into bytes, and bytes into an image.
 
 A codec is a frozen dataclass whose fields are its whole configuration, with the two methods of `Codec`.
 One of its fields sets the rate; the class says which, as ``rate = Rate("quality", 1, 95)``. The rest is optional
@@ -36,10 +36,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from inspect import signature
-from math import isfinite
+from math import inf, isfinite
 from operator import index
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
@@ -47,7 +47,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 from rdpbench.errors import BitstreamError, CodecError, CoderFailed, ConfigError, OutOfRange, RdpbenchError, UnknownName
 from rdpbench.image import Image
 from rdpbench.needs import Need
-from rdpbench.registry import Kind, abstract_in, load, needs_in, refusal, shape_of, texts_in, type_of
+from rdpbench.registry import Kind, abstract_in, needs_in, refusal, shape_of, texts_in, type_of
 from rdpbench.setting import CodecSetting, DataSetting
 
 FLOAT_LIBRARIES = (
@@ -226,6 +226,23 @@ def option(default: Value, choices: Iterable[object]) -> Value:
     return field(default=default, metadata={"choices": tuple(choices)})
 
 
+def number(default: Value, least: float, most: float = inf, *, zero: tuple[int, int] | None = None) -> Value:
+    """A field within bounds, whole if the least is an ``int``.
+
+    ``zero`` is what a 0 stands for: with a model's weights, and with ``weights=random``, where no picture is to be
+    seen. `CheckedOptions` spells it out, so that it is in keys and rows.
+    """
+    return field(default=default, metadata={"bounds": (least, most), "zero": zero})
+
+
+def check_number(codec: str, option: str, value: float, least: float, most: float = inf) -> None:
+    """Raise `ConfigError` unless an option is within bounds, and a whole number if its least value is an ``int``."""
+    whole = isinstance(least, int)
+    if (whole and (isinstance(value, bool) or not isinstance(value, int))) or not least <= value <= most:
+        bounds = f"from {least:g}" + (f" to {most:.10g}" if most < inf else "")
+        raise ConfigError(f"{codec}: {option}={value!r} must be {'a whole number ' if whole else ''}{bounds}")
+
+
 class CheckedOptions:
     """Base of the codecs that ship: rate and options are checked when one is built."""
 
@@ -239,32 +256,37 @@ class CheckedOptions:
     uses_caption: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        known = {field.name: field.metadata for field in fields(self)}  # type: ignore[arg-type]  # a dataclass when built
+        for name, facts in known.items():
+            if facts.get("zero") and type(getattr(self, name)) in (int, float) and not getattr(self, name):
+                object.__setattr__(self, name, facts["zero"][getattr(self, "weights", "") == "random"])
         self.rate.check(self.name, getattr(self, self.rate.field))
-        for known in fields(self):  # type: ignore[arg-type]  # a dataclass, where it is built
-            if "choices" in known.metadata:
-                check_choice(self.name, known.name, getattr(self, known.name), known.metadata["choices"])
+        for name, facts in known.items():
+            if "choices" in facts:
+                check_choice(self.name, name, getattr(self, name), facts["choices"])
+        for name, facts in known.items():
+            if "bounds" in facts:
+                check_number(self.name, name, getattr(self, name), *facts["bounds"])
 
 
-@contextmanager
-def encoding(codec: str) -> Iterator[None]:
+def encoding(codec: str) -> AbstractContextManager[None]:
     """Whatever a library raises while it encodes is a `CoderFailed` that quotes it."""
-    try:
-        yield
-    except RdpbenchError:
-        raise
-    except Exception as error:
-        raise CoderFailed(f"{codec} could not encode: {type(error).__name__}: {error}") from error
+    return _raising(CoderFailed, f"{codec} could not encode")
+
+
+def decoding(codec: str) -> AbstractContextManager[None]:
+    """Whatever a library raises while it decodes is a `BitstreamError`: damage trips parsers in many ways."""
+    return _raising(BitstreamError, f"not a {codec} bitstream, or damaged")
 
 
 @contextmanager
-def decoding(codec: str) -> Iterator[None]:
-    """Whatever a library raises while it decodes is a `BitstreamError`: damage trips parsers in many ways."""
+def _raising(kind: type[CodecError], what: str) -> Iterator[None]:
     try:
         yield
     except RdpbenchError:
         raise
     except Exception as error:
-        raise BitstreamError(f"not a {codec} bitstream, or damaged: {type(error).__name__}: {error}") from error
+        raise kind(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def faults_of(codec: type) -> list[str]:
@@ -465,7 +487,7 @@ def check_options(setting: CodecSetting | DataSetting) -> None:
     """Raise `ConfigError` if a codec or dataset is given an option that it does not have, or one set elsewhere."""
     kind: Kind = "codec" if isinstance(setting, CodecSetting) else "dataset"
     group = "codec" if kind == "codec" else "data"
-    cls = load(kind, setting.use)
+    cls = setting.cls
     legal = option_names(cls)
     elsewhere = set_elsewhere(cls)
     whose = f"{kind} {setting.name.partition('[')[0]!r}"

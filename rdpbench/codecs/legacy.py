@@ -1,4 +1,4 @@
-"""Rates as publications printed them: what a bitstream would have counted with each calculator, in bits.
+"""Rates as publications count them: the bits that each of their calculators gives for a bitstream.
 
 Divide by the pixels of the image for bits per pixel. The true rate is the size of the file; these stand in columns of
 their own, so that a published point can be made again and its distance from the truth be seen.

@@ -125,12 +125,14 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
     )
     _check_labels({codec for codec, _ in grid})
     if axes.get("rate") and axes.get("bpp"):
-        raise ConfigError("rate= gives native settings and bpp= searches them; give one of the two")
+        raise ConfigError("rate= gives native settings, bpp= gives target rates to search for; type only one of them")
     unused = [line for line in overrides if line.partition("=")[0] in ("search", "tolerance")]
     if unused and not axes.get("bpp"):
-        raise ConfigError(f"{unused[0]} says how target rates are searched, and there are none; add bpp=0.25")
+        raise ConfigError(f"{unused[0]} is for target rates, and none is given; add bpp=0.25")
     if (timeout := first["timeout"]) and first["runner"]["workers"] == 0:
-        raise ConfigError(f"timeout={timeout} needs a worker process that can be ended, and workers=0 has none")
+        raise ConfigError(
+            f"timeout={timeout} needs a worker process that can be ended; workers=0 has none, workers=1 has"
+        )
     names = _metrics(tuple(metrics) if metrics is not None else tuple(first["metrics"]["names"]), first["decodes"])
     others = {"keep", "weights", "allow_partial", "runner.workers"}
     return Bench(
@@ -178,7 +180,7 @@ def _metrics(names: Sequence[str], decodes: int) -> tuple[str, ...]:
         if counted:
             registry.load("metric", name)  # a number that cannot be meant is refused
             if decodes > 1 and int(number) != decodes:
-                raise ConfigError(f"{name} compares {number} decodes, and decodes={decodes} says another number")
+                raise ConfigError(f"{name} compares {number} decodes, and decodes={decodes} is another number")
         checked.append(f"{name}/{decodes}" if name in OVER_DECODES else name)
     return tuple(dict.fromkeys(checked))
 

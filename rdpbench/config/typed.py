@@ -1,4 +1,4 @@
-"""What the user typed, in the words of Hydra's groups.
+"""What the user typed: checked, and rewritten into what Hydra understands.
 
 Hydra's override grammar is the user's, so ``codec=jpeg,webp rate=range(10,100,10)`` means what a Hydra user expects.
 What it would not understand, or would take apart, is rewritten before Hydra sees it:
@@ -158,7 +158,7 @@ def split(overrides: Sequence[str]) -> Typed:
         if key in ("codec", "data") or _is_path(key, value):
             names = _names(key, value)
             if not names:
-                raise ConfigError(f"{line!r} names nothing; choose from {', '.join(_shown(key))}")
+                raise ConfigError(f"{line!r} has no value; choose from {', '.join(_shown(key))}")
             choices.append([f"{key}={name}" for name in names])
             continue
         if key in LITERAL:
@@ -248,12 +248,10 @@ def rewrite(choice: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
             registry.source_sha256("codec", value)  # loads it as it is now
             words.append(f"codec={_OWN}")
             settings |= {"codec.name": value.rpartition(":")[2], "codec.use": full_reference(value)}
-        elif key == "data" and value.startswith("folder:"):
-            words.append("data=folder")
-            settings["data.options.path"] = value.partition(":")[2]
-        elif key == "data" and value.startswith("manifest:"):
-            words.append("data=manifest")
-            settings["data.options.file"] = value.partition(":")[2]
+        elif key == "data" and value.startswith(("folder:", "manifest:")):
+            kind, _, path = value.partition(":")
+            words.append(f"data={kind}")
+            settings[f"data.options.{'path' if kind == 'folder' else 'file'}"] = path
         elif key == "data" and value not in available("data"):
             if ":" not in value and value not in registry.names("dataset"):
                 known = {*available("data"), *registry.names("dataset")}
@@ -284,7 +282,7 @@ def _check_key(line: str, overrides: Sequence[str]) -> None:
     """Raise `ConfigError`, with the nearest key there is, unless something reads this override."""
     key, sign, _ = line.partition("=")
     if key.startswith("~"):
-        raise ConfigError(f"{line!r}: nothing can be taken away; write {key.strip('~')}=VALUE")
+        raise ConfigError(f"{line!r}: a setting cannot be removed; write {key.strip('~')}=VALUE")
     if not sign:
         raise ConfigError(f"{line!r} is no override; write key=value, such as codec=webp or limit=4")
     *group, last = key.split(".")

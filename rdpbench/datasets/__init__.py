@@ -1,4 +1,4 @@
-"""Datasets: which images, in which order, what is done to them before a codec sees them, and what lies beside them.
+"""Datasets: which images, in which order, under which protocol, with which captions and label maps.
 
 Read `contract` first, then `folder` for a short one. Official sets are a table, ``official.toml``: `official` finds and
 checks their files, `fetching` gets their archives, `coco` adds captions and label maps (`labels`); `pinned` has Kodak

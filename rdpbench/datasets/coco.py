@@ -145,7 +145,9 @@ class COCO(Official):
         if what == "captions":
             return KARPATHY if self.captions == "karpathy" else self._captions_archive
         if what not in ("labels", "stuff", "panoptic"):
-            raise ConfigError(f"{what!r} is nothing that lies beside COCO's images: captions, labels, stuff, panoptic")
+            raise ConfigError(
+                f"{what!r} does not come with COCO's images; what does: captions, labels, stuff, panoptic"
+            )
         return STUFF if (self.labels if what == "labels" else what) == "stuff" else PANOPTIC
 
     def _roots(self) -> list[Path]:

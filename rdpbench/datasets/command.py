@@ -1,4 +1,4 @@
-"""``rdpbench data``: which datasets there are, what of them is here, fetch, verify, and a manifest of one's own."""
+"""``rdpbench data``: list datasets, fetch and verify them, and write a manifest of one's own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     manifest.add_argument("-o", "--output", type=Path, metavar="FILE", help="(default: NAME.sha256)")
 
 
-def data_command(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, _: object) -> int:
     """Do what was asked; returns the exit code."""
     actions = {"ls": _ls, "fetch": _fetch, "verify": _verify, "manifest": _manifest}
     return actions[options.action](options)
@@ -77,7 +77,7 @@ def _ls(_: argparse.Namespace) -> int:
 def _fetch(options: argparse.Namespace) -> int:
     dataset = named_dataset(options.name, source=options.source)
     if not hasattr(dataset, "fetch"):
-        raise ConfigError(f"{options.name} is nothing to fetch")
+        raise ConfigError(f"{options.name} needs no download")
     print(f"{options.name}: {len(dataset):,} images, {dataset.download_size}", file=sys.stderr)
     print(f"licence: {dataset.licence}", file=sys.stderr, flush=True)
     dataset.fetch([what.strip() for what in options.beside.split(",") if what.strip()])
@@ -89,7 +89,7 @@ def _fetch(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     dataset = named_dataset(options.name, path=options.path, allow_partial=options.allow_partial)
     if not hasattr(dataset, "verify"):
-        raise ConfigError(f"{options.name} is not a set that can be verified")
+        raise ConfigError(f"{options.name} cannot be verified: it has no list of files")
     here = dataset.here()
     if not here.images and not options.path:
         raise ConfigError(f"{options.name} is not here; type: rdpbench data fetch {options.name}")

@@ -111,7 +111,7 @@ class OfficialArchive:
         try:
             manifest = Manifest.read(folder / MANIFEST)
         except ConfigError as error:
-            raise ImageError(f"{error}; delete it, and the files are judged by their names and sizes") from error
+            raise ImageError(f"{error}; delete it, then the files are checked by their names and sizes") from error
         expected = {"archive": self.file, **self.published}
         return manifest if expected.items() <= dict(manifest.header).items() else None
 
@@ -174,7 +174,7 @@ class OfficialArchive:
         try:
             files = unpack_zip(file, staged, wanted=self.name_of, limit_bytes=limit)
             if self.count is not None and len(files) != self.count:
-                raise ImageError(f"{file} holds {len(files)} of the files that it should hold {self.count} of")
+                raise ImageError(f"{file} holds {len(files)} of the {self.count} files that it should hold")
             header = {
                 "rdpbench": "recorded when this archive was unpacked",
                 "archive": self.file,

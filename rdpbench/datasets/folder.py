@@ -1,4 +1,4 @@
-"""Images of one's own: ``folder:PATH``, any folder with its subfolders, and ``manifest:FILE``, the files that it pins.
+"""Images of one's own: ``folder:PATH``, any folder with its subfolders, and ``manifest:FILE``, the files that it lists.
 
 Both may bring captions to score against and label maps::
 
@@ -100,7 +100,7 @@ class ImageFolder(_OwnImages):
             raise ImageError("\n  ".join([looked, *notes]))
         check_names(files)
         if gone := sorted(path.relative_to(root).as_posix() for path in files if not path.is_file()):
-            raise ImageError(f"{len(gone)} images in {root} are no files, such as links to nothing: {few(gone)}")
+            raise ImageError(f"{len(gone)} images in {root} are no files, but for example broken links: {few(gone)}")
         return sorted(files), notes
 
     def notes(self) -> tuple[str, ...]:
@@ -186,7 +186,7 @@ class Listed(_OwnImages):
             return None
         beside = PurePosixPath(self._manifest.header[key])
         if beside.is_absolute() or ".." in beside.parts:
-            raise ConfigError(f"{self.file}: its {key} {str(beside)!r} leads elsewhere; say {instead}")
+            raise ConfigError(f"{self.file}: its {key} {str(beside)!r} leads out of its folder; say {instead}")
         return Path(self.file).expanduser().absolute().parent / beside
 
     def samples(self) -> Iterator[Sample]:
@@ -229,7 +229,7 @@ def make_manifest(folder: Path, name: str, out: Path) -> Manifest:
         ImageError: no images there, or files that are none.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
-        raise ConfigError(f"--name {name!r}: letters, digits, dots, dashes and underscores make a name")
+        raise ConfigError(f"--name {name!r}: a name has letters, digits, dots, dashes and underscores only")
     root = folder.expanduser().absolute()
     files: dict[str, str] = {}
     broken: list[str] = []

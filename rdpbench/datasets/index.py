@@ -1,4 +1,4 @@
-"""Reading a set's images: what planning must know of each without keeping its pixels, and decoding ahead of the codec.
+"""Read a set's images: sizes and hashes for planning, without keeping pixels; and decoding ahead of the codec.
 
 Decoding 30,000 images takes minutes, so sizes and hashes are cached (`rdpbench.assets.hashes`). `verify` does not trust
 this cache: it reads the images again.
@@ -23,7 +23,7 @@ from rdpbench.datasets.contract import Dataset, Sample
 from rdpbench.datasets.manifest import other_bytes
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import ConfigError, ImageError, OutOfRange, few
-from rdpbench.image import check_names, pixel_sha256
+from rdpbench.image import Image, check_names, pixel_sha256
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -103,6 +103,14 @@ def _yielded(dataset: Dataset, limit: int | None) -> list[Sample]:
     if not samples and limit != 0:
         raise ConfigError(f"dataset {dataset.name!r} yields no images; look at its path and its samples()")
     return samples
+
+
+def pixels_of(entry: Entry, protocol: str) -> Image:
+    """An indexed image, ``uint8 (H, W, 3)``; `ImageError` if it has other pixels by now."""
+    pixels = load_under(protocol, entry.sample.path).pixels
+    if pixel_sha256(pixels) != entry.sha256:
+        raise ImageError(f"{entry.sample.path} changed since this command began")
+    return pixels
 
 
 def notes(dataset: Dataset, entries: Sequence[Entry]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A manifest pins a dataset: one line a file, ``sha256  name`` as ``sha256sum`` writes it, in the order of the set.
+"""A manifest pins a dataset by hashes: a line ``sha256 name`` for each file, as ``sha256sum`` writes it, in order.
 
 Lines ``# key: value`` above say what the files are; ``sha256sum --check`` passes over them.
 """

@@ -1,4 +1,4 @@
-"""Official sets: what is published of them, where their files lie on this machine, and whether they are those files.
+"""Official sets: what is published about them, where their files are on this machine, and whether they are right.
 
 A set is looked for in ``data.path=FOLDER``, in ``$RDPBENCH_DATA`` and in the cache, under the folder names of its
 archives; a folder that holds the images themselves will do. Files that rdpbench unpacked from a verified archive have a

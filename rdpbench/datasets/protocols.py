@@ -1,4 +1,4 @@
-"""What is done to an image between its file and the codec, as named pure functions.
+"""Protocols: how images are cropped or resized between the file and the codec, as named pure functions.
 
 A protocol's name travels with every row: the same codec on the same files under another protocol is another number.
 ``docs/protocols.md`` says which papers use which, and what they leave open. ``centre-crop-N`` exists for every N.

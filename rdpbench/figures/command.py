@@ -13,14 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
+from rdpbench.figures import curves, examples, heatmap, notes
+from rdpbench.figures.data import Filled, Run, between, fill, measured, read_run, trained_label
 from rdpbench.figures.presets import PAPERS, FigurePreset, Panel, Series, presets
 from rdpbench.figures.style import STYLES, paper_style
 from rdpbench.paths import RUNS, available, experiment, write_file
+from rdpbench.results import tables
+from rdpbench.results.published import published
+from rdpbench.results.read import open_run
+from rdpbench.results.stats.points import meaning, metric_order
+from rdpbench.results.store.store import Store
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from rdpbench.figures.data import Filled, Run
 
 OWN = {
     "curves": "what runs measured beside what was published of the same codecs",
@@ -141,10 +146,6 @@ def make_figures(names: Sequence[str], options: FigureOptions, console: Console)
 
 def _load(name: str, root: str) -> list[Run]:
     """A run by its name or folder, or the runs that an experiment of that name leaves, as far as they are there."""
-    from rdpbench.figures.data import read_run
-    from rdpbench.results.read import open_run
-    from rdpbench.results.store.store import Store
-
     stores = []
     if name in available("experiment") and not any(Store(place).exists() for place in (Path(root) / name, Path(name))):
         stores = [store for folder in runs_named(name) if (store := Store(Path(root) / folder)).exists()]
@@ -164,8 +165,6 @@ def runs_named(experiment_name: str) -> list[str]:
 
 def _own(name: str, options: FigureOptions, runs: Sequence[Run]) -> FigurePreset:
     """A figure of no paper: a panel for each dataset (and metric) of the runs, a series for each codec."""
-    from rdpbench.results.stats.points import metric_order
-
     rows = [row for run in runs for row in run.points.rows]
     sets = list(dict.fromkeys((row.dataset, row.protocol) for row in rows))
     codecs = _split(options.codec) or list(dict.fromkeys(row.codec for row in rows))
@@ -193,9 +192,6 @@ def _split(text: str) -> list[str]:
 
 def _filled(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run]) -> list[Filled]:
     """Measured and published points, as far as they were asked for; random weights never beside published ones."""
-    from rdpbench.figures.data import between, fill, measured
-    from rdpbench.results.published import published
-
     own = measured(runs, random=options.random) if runs else None
     theirs = None if options.measured_only or options.random else published()
     filled = fill(preset, own, theirs, every=options.all_sources)
@@ -214,8 +210,6 @@ def _page(
     preset: FigurePreset, filled: Sequence[Filled], options: FigureOptions, *lines: str, drawn: bool = False
 ) -> Path:
     """Write the notes beside the figure."""
-    from rdpbench.figures import notes
-
     path = options.out / f"{preset.name}.md"
     command = options.command(preset.name)
     write_file(path, notes.page(preset, filled, style=options.style, command=command, lines=lines, drawn=drawn))
@@ -227,8 +221,6 @@ Made = tuple[list[Path], list[str]]
 
 
 def _draw_curves(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run], _: Console) -> Made:
-    from rdpbench.figures import curves
-
     filled = _filled(preset, options, runs)
     lines = [f"Only points of {options.bpp.replace(',', ' to ')} bpp are drawn."] if options.bpp else []
     columns = options.width or ("single" if len(preset.panels) == 1 else "double")
@@ -239,9 +231,6 @@ def _draw_curves(preset: FigurePreset, options: FigureOptions, runs: Sequence[Ru
 
 
 def _draw_maps(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run], _: Console) -> Made:
-    from rdpbench.figures import heatmap
-    from rdpbench.figures.data import measured
-
     rows = heatmap.maps(preset, measured(runs, random=options.random))
     style = paper_style(options.style)
     drawn = heatmap.draw(preset, rows, options.out / preset.name, style, columns=options.width or "double")
@@ -251,16 +240,11 @@ def _draw_maps(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run]
 
 
 def _to_run(preset: FigurePreset, filled: Sequence[Filled]) -> list[str]:
-    from rdpbench.figures import notes
-
     return [line.strip() for line in notes.to_run(preset, filled) if line]
 
 
 def _write_table(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run], console: Console) -> Made:
-    from rdpbench.figures.notes import paper_table
-    from rdpbench.results import tables
-
-    table = paper_table(preset, _filled(preset, options, runs))
+    table = notes.paper_table(preset, _filled(preset, options, runs))
     console.print(tables.Terminal(table))
     paths = [options.out / f"{preset.name}.{ending}" for ending in ("md", "tex")]
     for path, text in zip(paths, (tables.markdown(table), tables.latex(table)), strict=True):
@@ -272,23 +256,19 @@ def _draw_images(preset: FigurePreset, options: FigureOptions, runs: Sequence[Ru
     """A figure from each run that kept images of the preset's codecs; else what to run."""
     filled = _filled(preset, replace(options, bpp=""), runs)
     written: list[Path] = []
-    notes = [] if runs else ["Nothing to show without a run that kept its reconstructions: --run RUN"]
+    told = [] if runs else ["Nothing to show without a run that kept its reconstructions: --run RUN"]
     for run in runs:
         try:
             paths, said = _draw_examples(preset, options, run, f"-{run.name}" if len(runs) > 1 else "")
             written += paths
-            notes += said
+            told += said
         except MissingNeed as error:
-            notes.append(str(error))
-    lines = [] if written else [*notes, *_to_run(preset, filled)]
-    return [*written, _page(preset, filled, options, *notes, drawn=bool(written))], lines
+            told.append(str(error))
+    lines = [] if written else [*told, *_to_run(preset, filled)]
+    return [*written, _page(preset, filled, options, *told, drawn=bool(written))], lines
 
 
 def _draw_examples(preset: FigurePreset, options: FigureOptions, run: Run, suffix: str) -> Made:
-    from rdpbench.figures import examples
-    from rdpbench.figures.data import trained_label
-    from rdpbench.results.stats.points import meaning
-
     labels: dict[str, str] = {}
     here = {(panel.dataset, panel.protocol) for panel in preset.panels}
     for series in preset.series:

@@ -161,14 +161,15 @@ def _text(cell: CellCoverage) -> str:
 
 PAGE = """# Coverage: the figures and tables of four papers
 
-For every figure and table of the papers that this project was made for, what there is: points that were measured here,
-points that others published (`docs/published.md`), or nothing. A cell says how many points; "as" names the published
-metric where its protocol is not ours. Images are never copied. An experiment (`docs/experiments.md`) measures each; its
-file says what of it nobody can run. Made by
+This page lists every figure and table of the four papers that this project was made for, and says which numbers there
+are for it: points that were measured here, points that others published ([published.md](published.md)), or none (–). A
+cell gives the number of points; "as" names the published metric if its protocol is not ours. Images of papers are never
+copied. An [experiment](experiments.md) of the same name measures each figure; its file says which parts nobody can run.
+
+So far all numbers are published ones: nothing of these papers has been measured here, since no official weights are at
+hand. The page is made by
 
     python -m rdpbench.figures.coverage > docs/coverage.md
-
-with published numbers only: nothing of these papers has been measured here yet, since no official weights are at hand.
 """
 
 

@@ -1,4 +1,4 @@
-"""One drawer of curves: of a run (`draw_all`), and of a paper's figure from measured points, published ones or both.
+"""Draw curves: of a run (`draw_all`), and of a paper's figure from measured points, published ones or both.
 
 PNG, PDF and SVG; the same numbers give the same bytes. The rate is on a log axis where it spans more than a factor of
 ten, an arrow says which way is better, bands are 95 % intervals.

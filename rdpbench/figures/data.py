@@ -1,4 +1,4 @@
-"""What a figure of a paper is drawn from: for each panel its curves, each of one origin, and what there is none of.
+"""The data of a paper's figure: for each panel its curves, each of one origin, and the series without data.
 
 A curve's points share all that changes a number: dataset, protocol, codec and variant, metric, what the rate counts,
 and the source; or for what was measured here, the run. Points of two origins are two curves, and no line joins them.

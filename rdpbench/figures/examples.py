@@ -108,20 +108,21 @@ def worst_window(original: Image, decoded: Sequence[Image], share: float = SHARE
     return Window(int(x), int(y), side, side)
 
 
-def kept(store: Store, points: Points, codecs: Sequence[str]) -> dict[str, list[Row]]:
-    """Rows of these codecs whose reconstruction is on the disk, by codec.
+def kept(store: Store, points: Points, codecs: Sequence[str] = ()) -> dict[str, list[Row]]:
+    """Rows of these codecs, or of all, whose reconstruction is on the disk, by codec.
 
     Raises:
         MissingNeed: there is none of any of them.
     """
-    good = [row for row in points.rows if row.codec in codecs and row.status == "ok"]
+    good = [row for row in points.rows if row.codec in (codecs or (row.codec,)) and row.status == "ok"]
     rows = grouped((row for row in good if reconstruction_path(store, row).is_file()), lambda row: row.codec)
     if not rows:
+        which = f" of {', '.join(codecs)}" if codecs else ""
         raise MissingNeed(
-            f"{store.folder} has no reconstructions of {', '.join(codecs)}. Type: rdpbench run codec=... keep=all "
-            "(what is coded already is only decoded again)"
+            f"{store.folder} has no reconstructions{which}. Type: rdpbench run "
+            "codec=... keep=all (what is coded already is only decoded again)"
         )
-    return {codec: rows[codec] for codec in codecs if codec in rows}
+    return {codec: rows[codec] for codec in codecs or rows if codec in rows}
 
 
 def choose(rows: Mapping[str, Sequence[Row]], bpp: float | None = None) -> dict[str, list[Row]]:
@@ -131,11 +132,12 @@ def choose(rows: Mapping[str, Sequence[Row]], bpp: float | None = None) -> dict[
     may differ, and stands below it.
     """
     groups = {codec: list(grouped(along, lambda row: row.setting).values()) for codec, along in rows.items()}
-    target = bpp or max(min(map(_rate, along)) for along in groups.values())
-    return {codec: min(along, key=lambda g: abs(math.log(_rate(g) / target))) for codec, along in groups.items()}
+    target = bpp or max(min(map(mean_rate, along)) for along in groups.values())
+    return {codec: min(along, key=lambda g: abs(math.log(mean_rate(g) / target))) for codec, along in groups.items()}
 
 
-def _rate(rows: Sequence[Row]) -> float:
+def mean_rate(rows: Sequence[Row]) -> float:
+    """Bits per pixel, mean over rows."""
     return math.fsum(row.bpp or math.nan for row in rows) / len(rows)
 
 

@@ -1,4 +1,4 @@
-"""What is written of a figure: notes, the page beside it, and a paper's table.
+"""The text of a figure: notes, the page beside it, and a paper's table.
 
 Notes say who measured what, how rates were counted, what stands in for what, and what is missing. `short` goes below
 the panels, `page` into the Markdown file beside the figure, with every curve and its source.

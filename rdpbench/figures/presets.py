@@ -1,4 +1,4 @@
-"""The figures and tables of papers as data, for what draws them and for the page that says what there is for them.
+"""The figures and tables of papers as data, for drawing them and for the page of coverage.
 
 Each ``conf/figure/<paper>-<figure>.yaml`` describes one of them::
 
@@ -142,7 +142,7 @@ def _known(kind: Any, record: Any, where: str) -> dict[str, Any]:
     names = [field.name for field in fields(kind)]
     if not isinstance(record, Mapping) or not record.keys() <= set(names):
         odd = ", ".join(sorted(set(record) - set(names))) if isinstance(record, Mapping) else repr(record)
-        raise ConfigError(f"{where}: {odd} is not understood; what can stand there: {', '.join(names)}")
+        raise ConfigError(f"{where}: {odd} is not known here; known are: {', '.join(names)}")
     return {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
 
 

@@ -1,4 +1,4 @@
-"""``rdpbench show`` and ``rdpbench bd``: what a run leaves behind for people.
+"""``rdpbench show`` and ``rdpbench bd``: the tables and figures of a run, and its codecs against an anchor.
 
 A table on the terminal, Markdown, LaTeX, CSV and figures, from one frame; every codec of a run against an anchor.
 """

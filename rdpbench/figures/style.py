@@ -1,4 +1,4 @@
-"""How figures look and how they are written: colours, paper styles, column widths, the same bytes on each run.
+"""How figures look and how they are written: colours, paper styles, column widths; each run writes the same bytes.
 
 A paper style sets the font, its size and the widths of a column and of the page as the venue's author kit has them, so
 that a figure is included at its size and its letters are those of the text.

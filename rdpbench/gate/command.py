@@ -1,4 +1,4 @@
-"""``rdpbench regress``: run what a stored curve stands for, and compare; ``rdpbench curves update`` stores curves.
+"""``rdpbench regress``: run the settings of stored curves again, and compare; ``rdpbench curves update`` stores curves.
 
 Nothing is stored of partial points, and nothing is compared with them: their means are over other images.
 """
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +24,13 @@ from rdpbench.config.bench import read_bench
 from rdpbench.config.typed import full_reference
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import ConfigError, MissingNeed, RdpbenchError, StoreError, StoreUnwritable
-from rdpbench.gate.compare import (
-    SHOWN,
-    Comparison,
-    Finding,
-    GateFiles,
-    Tolerances,
-    Verdict,
-    compare,
-    lines,
-    read_tolerances,
-)
+from rdpbench.gate.compare import SHOWN, Comparison, Finding, compare, lines, read_tolerances
+from rdpbench.gate.compare import junit as as_junit
+from rdpbench.gate.compare import markdown as as_markdown
 from rdpbench.gate.curves import StoredCurve, curve_path, load, measure, setting_of, write
 from rdpbench.needs import Package, package_version
-from rdpbench.paths import available, conf_folder, curves_folders
-from rdpbench.provenance import VERSION
+from rdpbench.paths import available, conf_folder, curves_folders, write_file
+from rdpbench.provenance import VERSION, cpu_facts
 from rdpbench.results.stats.current import of_store
 from rdpbench.results.store.keys import codec_identity
 from rdpbench.results.store.schema import Row
@@ -52,6 +44,8 @@ SWEEP = ("rate", "points", "bpp", "search", "tolerance", "seed")
 """Settings that choose the points; a stored curve brings them, unless they are typed."""
 
 Pair = tuple[CodecSetting, DataSetting]
+Measured = dict[tuple[str, DataSetting], tuple[StoredCurve, Sequence[Row]]]
+"""Curves as they are now, with their rows, by the codec's name and the dataset."""
 
 
 def origin(bench: Bench, pair: Pair, rows: Sequence[Row], done: Done, again: str) -> dict[str, Any]:
@@ -106,11 +100,9 @@ def _commits(store: Store, sessions: Iterable[str]) -> Iterator[str | None]:
 
 def _cpu(matters: Sequence[str]) -> str:
     """The vector instructions, and whatever else ``matters`` to the codec: what libraries choose their code by."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    fields = {name.strip().lower(): value.split() for name, _, value in (line.partition(":") for line in lines)}
-    flags = fields.get("flags") or fields.get("features") or []
-    vendor = fields.get("vendor_id") or fields.get("cpu implementer") or []
+    stated = cpu_facts()
+    flags = (stated.get("flags") or stated.get("features", "")).split()
+    vendor = (stated.get("vendor_id") or stated.get("cpu implementer", "")).split()
     return " ".join(
         [
             platform.machine(),
@@ -143,16 +135,6 @@ def command(bench: Bench, pair: Pair, root: Path | None) -> str:
     return shlex.join(["rdpbench", "curves", "update", *words, *kept, *(["--curves", str(root)] if root else [])])
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """One curve as it is now."""
-
-    pair: Pair
-    dataset: str
-    curve: StoredCurve
-    rows: tuple[Row, ...]
-
-
 def update(overrides: Sequence[str], root: Path | None) -> int:
     """``rdpbench curves update``: run what is missing, and store the curves; 1 if a bitstream does not verify.
 
@@ -164,22 +146,21 @@ def update(overrides: Sequence[str], root: Path | None) -> int:
     if done.findings:
         print("\n".join(["no curve is stored:", *done.findings]))
         return 1
-    measured = list(_measure(bench, done, root))
-    if bad := [line for now in measured for line in _partial(now)]:
+    measured = _measure(bench, done, root)
+    if bad := [line for curve, rows in measured.values() for line in _partial(curve, rows)]:
         raise StoreError("no curve is stored, since points lack images:\n" + "\n".join(bad[:10]))
     tolerances = read_tolerances(conf_folder() / "regress.yaml")
-    for now in measured:
-        codec = now.pair[0].name
-        path = curve_path(root or curves_folders()[0], now.dataset, codec)
+    for curve, _ in measured.values():
+        codec, dataset = curve.origin["codec"], curve.origin["dataset"]
+        path = curve_path(root or curves_folders()[0], dataset, codec)
         if path.is_file():
             try:
-                comparison = compare(_renamed(load(path, ""), full_reference), now.curve, tolerances)
-                names = tuple(point.setting.words for point in now.curve.points)
-                print("\n".join(lines(Verdict(codec, now.dataset, path, names, comparison))))
+                compared = compare(_renamed(load(path, ""), full_reference), curve, tolerances)
+                print("\n".join(lines(replace(compared, codec=codec, dataset=dataset, path=path))))
             except StoreError:
                 print(f"{path} was of a newer version, or damaged; it is made anew")
-        write(path, _renamed(now.curve, _from_here))
-        print(f"stored {path}: {len(now.curve.points)} points of {codec} on {now.dataset}")
+        write(path, _renamed(curve, _from_here))
+        print(f"stored {path}: {len(curve.points)} points of {codec} on {dataset}")
     return 0
 
 
@@ -194,26 +175,31 @@ def regress(
         MissingNeed: no stored curve; the message has the command that makes it.
         StoreError: a stored curve that cannot be read.
     """
-    files = GateFiles(junit, markdown)
+    comparisons: list[Comparison] = []
+
+    def write_files(error: str = "") -> None:
+        for path, how in ((junit, as_junit), (markdown, as_markdown)):
+            if path is not None:
+                write_file(path, how(comparisons, error))
+
     # Of a command that is killed they say that it did not finish, not what an earlier call found.
-    files.write([], "it did not finish")
-    verdicts: list[Verdict] = []
+    write_files("it did not finish")
     try:
-        for verdict in _compared(overrides, root, fresh=fresh):
-            verdicts.append(verdict)
-            print("\n".join(lines(verdict)))
+        for compared in _compared(overrides, root, fresh=fresh):
+            comparisons.append(compared)
+            print("\n".join(lines(compared)))
     except BaseException as error:
         with suppress(StoreUnwritable):  # the error that ends the command is the one to tell
             said = str(error) if isinstance(error, RdpbenchError) else f"{type(error).__name__}: {error}"
-            files.write(verdicts, said)
+            write_files(said)
         raise
-    files.write(verdicts)
-    bad = sum(bool(verdict.comparison.findings) for verdict in verdicts)
-    print(f"{len(verdicts) - bad} of {len(verdicts)} curves are as stored")
+    write_files()
+    bad = sum(bool(compared.findings) for compared in comparisons)
+    print(f"{len(comparisons) - bad} of {len(comparisons)} curves are as stored")
     return 1 if bad else 0
 
 
-def _compared(overrides: Sequence[str], root: Path | None, *, fresh: bool) -> Iterator[Verdict]:
+def _compared(overrides: Sequence[str], root: Path | None, *, fresh: bool) -> Iterator[Comparison]:
     """Run what each stored curve stands for, and compare; curves with the same settings run together."""
     bench = _whole(read_bench(overrides))
     tolerances = read_tolerances(conf_folder() / "regress.yaml")
@@ -226,11 +212,14 @@ def _compared(overrides: Sequence[str], root: Path | None, *, fresh: bool) -> It
             group, done = _run(replace(read_bench([*overrides, *settings]), grid=tuple(pairs), root=bench.root))
             total = len(done.plan.tasks)
             print(f"{done.coded} tasks coded now, {total - done.coded} taken from {done.store.folder}", file=sys.stderr)
-            measured = list(_measure(group, done, root))
-            for pair in pairs:
+            measured = _measure(group, done, root)
+            for codec, data in pairs:
+                path, curve = stored[codec, data]
                 # A search for a mean puts the settings that it found into the codec's.
-                now = next((n for n in measured if (n.pair[0].name, n.pair[1]) == (pair[0].name, pair[1])), None)
-                yield _verdict(pair, *stored[pair], now, done, tolerances)
+                now, rows = measured.get((codec.name, data), (StoredCurve((), (), curve.origin), ()))
+                compared, dataset = compare(curve, now, tolerances), dataset_of(data).name
+                compared = replace(compared, codec=codec.name, dataset=dataset, path=path)
+                yield _with_failures(compared, rows, done)
 
 
 def _renamed(curve: StoredCurve, rename: Callable[[str], str]) -> StoredCurve:
@@ -253,21 +242,16 @@ def _from_here(metric: str) -> str:
     return f"./{Path(where).relative_to(Path.cwd()).as_posix()}:{name}" if inside else metric
 
 
-def _verdict(
-    pair: Pair, path: Path, stored: StoredCurve, now: _Measured | None, done: Done, tolerances: Tolerances
-) -> Verdict:
-    codec, dataset = pair[0].name, dataset_of(pair[1]).name
-    curve = now.curve if now else StoredCurve((), (), stored.origin)
-    comparison = compare(stored, curve, tolerances)
-    bad = {row.task_key: row for row in (*(now.rows if now else ()), *done.errors) if row.status != "ok"}
-    rows = [row for row in bad.values() if (row.codec, row.dataset) == (codec, dataset)]
-    findings = [Finding(setting_of(row).words, f"{row.image}: {row.error}") for row in rows[:SHOWN]]
+def _with_failures(compared: Comparison, rows: Sequence[Row], done: Done) -> Comparison:
+    """A comparison with what could not be coded or verified among its findings."""
+    codec, dataset = compared.codec, compared.dataset
+    bad = {row.task_key: row for row in (*rows, *done.errors) if row.status != "ok"}
+    own = [row for row in bad.values() if (row.codec, row.dataset) == (codec, dataset)]
+    findings = [Finding(setting_of(row).words, f"{row.image}: {row.error}") for row in own[:SHOWN]]
     findings += [Finding("curve", line) for line in done.findings if line.startswith((f"{codec} ", f"{codec}:"))]
-    failed = any(row.status == "error" for row in rows)
-    notes = ("what failed is tried again with retry_failed=true",) if failed else ()
-    names = dict.fromkeys(point.setting.words for part in (stored, curve) for point in part.points)
-    comparison = Comparison((*comparison.findings, *findings), comparison.notes + notes, comparison.drifts)
-    return Verdict(codec, dataset, path, tuple(names), comparison)
+    failed = any(row.status == "error" for row in own)
+    notes = (*compared.notes, *(["what failed is tried again with retry_failed=true"] if failed else []))
+    return replace(compared, findings=(*compared.findings, *findings), notes=notes)
 
 
 def _stored(bench: Bench, root: Path | None) -> dict[Pair, tuple[Path, StoredCurve]]:
@@ -314,24 +298,25 @@ def _run(bench: Bench) -> tuple[Bench, Done]:
     return bench, execute(bench)
 
 
-def _measure(bench: Bench, done: Done, root: Path | None) -> Iterator[_Measured]:
-    contents = done.contents
+def _measure(bench: Bench, done: Done, root: Path | None) -> Measured:
+    measured: Measured = {}
     for pair in bench.grid:
         codec, dataset = pair[0], dataset_of(pair[1]).name
         tasks = [task for task in done.plan.tasks if task.codec == codec and task.dataset == dataset]
-        current = of_store(contents, map(member_of, tasks))
+        current = of_store(done.contents, map(member_of, tasks))
         points, images = measure(current, done.plan.metrics)
         made_by = origin(bench, pair, current.rows, done, command(bench, pair, root))
-        yield _Measured(pair, dataset, StoredCurve(points, images, made_by), tuple(current.rows))
+        measured[codec.name, pair[1]] = StoredCurve(points, images, made_by), current.rows
+    return measured
 
 
-def _partial(now: _Measured) -> Iterator[str]:
-    named = f"  {now.pair[0].name} on {now.dataset}"
-    if not now.curve.points:
+def _partial(curve: StoredCurve, rows: Sequence[Row]) -> Iterator[str]:
+    named = f"  {curve.origin['codec']} on {curve.origin['dataset']}"
+    if not curve.points:
         yield f"{named} has no points"
-    for point in now.curve.points:
+    for point in curve.points:
         if point.n < point.dataset_size:
             yield f"{named}, {point.setting.words}: {point.n} of {point.dataset_size} images"
-    for row in now.rows:
+    for row in rows:
         if row.status != "ok":
             yield f"{named}, {row.image}: {row.status}: {row.error}"

@@ -21,11 +21,11 @@ from rdpbench import registry
 from rdpbench.codecs.contract import facts_of
 from rdpbench.errors import ConfigError, few
 from rdpbench.gate.curves import VERSION, StoredCurve, StoredImage, StoredPoint, in_order
-from rdpbench.paths import read_yaml, write_file
+from rdpbench.paths import read_yaml
 from rdpbench.results import tables
 from rdpbench.results.stats.bd import METHODS, Delta, bd_metric, bd_rate
 from rdpbench.results.stats.points import meaning
-from rdpbench.results.tables import Cell, Table
+from rdpbench.results.tables import Table
 from rdpbench.setting import Setting
 
 # Tolerances
@@ -67,24 +67,17 @@ Bound: TypeAlias = Tolerance | str
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """How far a whole curve may be from the stored one, by Bjøntegaard deltas."""
-
-    method: str
-    """Of interpolation, `rdpbench.results.stats.bd.METHODS`."""
-    rate: Mapping[str, Bound]
-    """Of BD-rate, in percent: ``absolute`` alone."""
-    metric: Mapping[str, Bound]
-    """Of BD-metric, in the metric's unit; ``relative`` is to the mean of the stored values."""
-
-
-@dataclass(frozen=True)
 class Tolerances:
-    """``conf/regress.yaml``."""
+    """``conf/regress.yaml``: of points, and by Bjøntegaard deltas of whole curves."""
 
     bpp: Tolerance
     metrics: Mapping[str, Tolerance]
-    bd: Bounds
+    method: str
+    """Of interpolation, `rdpbench.results.stats.bd.METHODS`."""
+    bd_rate: Mapping[str, Bound]
+    """In percent: ``absolute`` alone."""
+    bd_metric: Mapping[str, Bound]
+    """In the metric's unit; ``relative`` is to the mean of the stored values."""
 
     def of(self, metric: str) -> Tolerance:
         """A metric's own, or the default."""
@@ -100,7 +93,7 @@ def read_tolerances(path: Path) -> Tolerances:
     try:
         raw = read_yaml(path)
         if "cpu_dependent" in raw:
-            raise ValueError("cpu_dependent: nothing reads that; it is the codec's class's to say (depends_on_cpu)")
+            raise ValueError("cpu_dependent is no key; the codec's class says it (depends_on_cpu)")
         _only(raw, "bpp", "metrics", "bd")
         _only(raw["bd"], "method", "rate", "metric")
         if raw["bd"]["method"] not in METHODS:
@@ -111,15 +104,16 @@ def read_tolerances(path: Path) -> Tolerances:
             for part in (raw["bd"]["rate"], raw["bd"]["metric"])
         )
         if odd := [name for name, bound in rate.items() if isinstance(bound, Tolerance) and bound.relative]:
-            raise ValueError(f"bd rate of {odd[0]}: it is in percent as it is, so relative must be 0")
+            raise ValueError(f"bd rate of {odd[0]}: it is in percent already, so relative must be 0")
         if not all("default" in part for part in (metrics, rate, metric)):
             raise KeyError("default")
-        return Tolerances(_tolerance(raw["bpp"]), metrics, Bounds(raw["bd"]["method"], rate, metric))
+        return Tolerances(_tolerance(raw["bpp"]), metrics, raw["bd"]["method"], rate, metric)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"{path}: {type(error).__name__}: {error}; it needs bpp, metrics with a default, bd with a method and "
             "with rate and metric, each with a default; a tolerance is "
-            "{absolute: 0.01, relative: 0}, both 0 or more; in bd a sentence may stand in its place"
+            "{absolute: 0.01, relative: 0}, both 0 or more; in bd "
+            "a sentence may replace it, as the reason why there is none"
         ) from error
 
 
@@ -203,18 +197,12 @@ class Comparison:
     """What one should know, but what is no regression."""
     drifts: tuple[Drift, ...] = ()
     """The curve as a whole, under each metric that both have."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What comparing gave, and of what."""
-
-    codec: str
-    dataset: str
-    path: Path
-    points: tuple[str, ...]
+    points: tuple[str, ...] = ()
     """All that were compared, stored or measured."""
-    comparison: Comparison
+    codec: str = ""
+    dataset: str = ""
+    path: Path = Path()
+    """Of the stored curve."""
 
 
 def compare(stored: StoredCurve, now: StoredCurve, tolerances: Tolerances) -> Comparison:
@@ -242,9 +230,10 @@ def compare(stored: StoredCurve, now: StoredCurve, tolerances: Tolerances) -> Co
         else:
             images = _Images(stored, now, point.setting)
             findings += _point(before[point.setting], after[point.setting], shared, tolerances, exact, images)
-    drifts = [_drift(stored, now, metric, tolerances.bd) for metric in shared]
+    drifts = [_drift(stored, now, metric, tolerances) for metric in shared]
     findings += [_drifted(drift, stored, now) for drift in drifts if drift.beyond]
-    return Comparison(tuple(findings), tuple(notes), tuple(drifts))
+    points = dict.fromkeys(point.setting.words for curve in (stored, now) for point in curve.points)
+    return Comparison(tuple(findings), tuple(notes), tuple(drifts), tuple(points))
 
 
 def _both(stored: StoredCurve, now: StoredCurve) -> list[tuple[StoredPoint, StoredPoint]]:
@@ -253,7 +242,7 @@ def _both(stored: StoredCurve, now: StoredCurve) -> list[tuple[StoredPoint, Stor
     return [(point, after[point.setting]) for point in stored.points if point.setting in after]
 
 
-def _drift(stored: StoredCurve, now: StoredCurve, metric: str, bounds: Bounds) -> Drift:
+def _drift(stored: StoredCurve, now: StoredCurve, metric: str, bounds: Tolerances) -> Drift:
     meant = meaning(metric)
     # The rate is of all images: it is not that of a value over some of them.
     whole = [
@@ -265,7 +254,7 @@ def _drift(stored: StoredCurve, now: StoredCurve, metric: str, bounds: Bounds) -
     level = math.fsum(value for _, value in curves[0]) / len(whole) if whole else math.nan
     by_rate = bd_rate(*curves, higher_is_better=meant.higher_is_better, method=bounds.method)
     by_metric = bd_metric(*curves, method=bounds.method)
-    rate_bound, metric_bound = (part.get(metric, part["default"]) for part in (bounds.rate, bounds.metric))
+    rate_bound, metric_bound = (part.get(metric, part["default"]) for part in (bounds.bd_rate, bounds.bd_metric))
     deltas = _told(by_rate, rate_bound), _told(by_metric, metric_bound)
     return Drift(metric, meant.unit, *deltas, _width(rate_bound, 0.0), _width(metric_bound, level))
 
@@ -450,20 +439,20 @@ def _plain(value: Any) -> str:
 # In words
 
 
-def lines(verdict: Verdict) -> list[str]:
+def lines(compared: Comparison) -> list[str]:
     """For a terminal."""
-    moved = {finding.where for finding in verdict.comparison.findings} & set(verdict.points)
+    moved = {finding.where for finding in compared.findings} & set(compared.points)
     state = f"{len(moved)} not as stored" if moved else "as stored"
-    if verdict.comparison.findings and not moved:
+    if compared.findings and not moved:
         state = "but not the curve that is stored"
-    shown = [f"{verdict.codec} on {verdict.dataset}: {len(verdict.points)} points, {state} in {verdict.path}"]
-    for finding in verdict.comparison.findings:
+    shown = [f"{compared.codec} on {compared.dataset}: {len(compared.points)} points, {state} in {compared.path}"]
+    for finding in compared.findings:
         shown += [f"  {finding.where}: {finding.text}", *(f"      {image}" for image in finding.images)]
-    shown += [f"  {drift}" for drift in verdict.comparison.drifts]
-    return shown + [f"  note: {note}" for note in verdict.comparison.notes]
+    shown += [f"  {drift}" for drift in compared.drifts]
+    return shown + [f"  note: {note}" for note in compared.notes]
 
 
-def junit(verdicts: Sequence[Verdict], error: str = "") -> str:
+def junit(comparisons: Sequence[Comparison], error: str = "") -> str:
     """One suite for each curve, one case for each point; without times, since none are compared.
 
     ``error`` is what ended the command before all curves were compared: a suite of its own.
@@ -473,15 +462,13 @@ def junit(verdicts: Sequence[Verdict], error: str = "") -> str:
         suite = ET.SubElement(root, "testsuite", name="rdpbench", tests="1", failures="0", errors="1")
         ended = ET.SubElement(suite, "testcase", classname="rdpbench", name="regress")
         ET.SubElement(ended, "error", message=_xml(error.partition("\n")[0])).text = _xml(error)
-    for verdict in verdicts:
-        compared, cases = verdict.comparison, ["curve", *verdict.points, BD]
-        name, failures = (
-            _xml(f"{verdict.dataset}/{verdict.codec}"),
-            len({finding.where for finding in compared.findings}),
-        )
-        suite = ET.SubElement(root, "testsuite", name=name, tests=str(len(cases)), failures=str(failures), errors="0")
+    for compared in comparisons:
+        cases, failures = ["curve", *compared.points, BD], len({finding.where for finding in compared.findings})
+        counts = {"tests": str(len(cases)), "failures": str(failures), "errors": "0"}
+        suite = ET.SubElement(root, "testsuite", {"name": _xml(f"{compared.dataset}/{compared.codec}"), **counts})
         for case in cases:
-            element = ET.SubElement(suite, "testcase", classname=_xml(f"{verdict.dataset}.{verdict.codec}"), name=case)
+            name = _xml(f"{compared.dataset}.{compared.codec}")
+            element = ET.SubElement(suite, "testcase", classname=name, name=case)
             if findings := [finding for finding in compared.findings if finding.where == case]:
                 failure = ET.SubElement(element, "failure", message=_xml("; ".join(each.text for each in findings)))
                 shown = [line for each in findings for line in (each.text, *(f"  {image}" for image in each.images))]
@@ -499,44 +486,26 @@ def _xml(text: str) -> str:
     return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
 
 
-def markdown(verdicts: Sequence[Verdict], error: str = "") -> str:
+def markdown(comparisons: Sequence[Comparison], error: str = "") -> str:
     """A summary with a line for each curve, and one for each finding; and what ended the command early, if anything."""
     parts = []
     if error:  # as a block that Markdown leaves as it is
         block = "\n".join(f"    {line}" for line in error.splitlines())
         parts.append(f"rdpbench regress: ended before all curves were compared\n\n{block}\n")
-    if verdicts or not error:
-        named = [(f"{verdict.codec} on {verdict.dataset}", verdict, verdict.comparison) for verdict in verdicts]
-        good = sum(not compared.findings for _, _, compared in named)
-        title = f"rdpbench regress: {good} of {len(verdicts)} curves as stored"
-        summary = [(name, len(verdict.points), len(compared.findings)) for name, verdict, compared in named]
-        notes = tuple(f"{name}: {note}" for name, _, compared in named for note in compared.notes)
-        parts.append(_table(title, ("curve", "points", "findings"), summary, notes))
-        findings = [
-            (name, each.where, each.text, "; ".join(each.images)) for name, _, f in named for each in f.findings
-        ]
-        drifts = [(name, drift.metric, *drift.words) for name, _, compared in named for drift in compared.drifts]
+    if comparisons or not error:
+        named = [(f"{compared.codec} on {compared.dataset}", compared) for compared in comparisons]
+        good = sum(not compared.findings for compared in comparisons)
+        title = f"rdpbench regress: {good} of {len(comparisons)} curves as stored"
+        summary = [(name, len(compared.points), len(compared.findings)) for name, compared in named]
+        notes = [f"{name}: {note}" for name, compared in named for note in compared.notes]
+        shown = [Table.of_texts(title, ("curve", "points", "findings"), summary, notes)]
+        findings = [(name, each.where, each.text, "; ".join(each.images)) for name, c in named for each in c.findings]
+        drifts = [(name, drift.metric, *drift.words) for name, compared in named for drift in compared.drifts]
         if findings:
-            parts.append(_table("Findings", ("curve", "point", "finding", "images that moved most"), findings))
+            header = ("curve", "point", "finding", "images that moved most")
+            shown.append(Table.of_texts("Findings", header, findings))
         if drifts:
             header = ("curve", "metric", "BD-rate", "BD-metric")
-            parts.append(_table("The run against the stored curves", header, drifts))
+            shown.append(Table.of_texts("The run against the stored curves", header, drifts))
+        parts += map(tables.markdown, shown)
     return "\n".join(parts)
-
-
-def _table(title: str, header: tuple[str, ...], rows: Iterable[tuple[object, ...]], notes: tuple[str, ...] = ()) -> str:
-    return tables.markdown(Table(title, header, tuple(tuple(Cell(str(cell)) for cell in row) for row in rows), notes))
-
-
-@dataclass(frozen=True)
-class GateFiles:
-    """Where CI wants to read what was found; None for nowhere."""
-
-    junit: Path | None = None
-    markdown: Path | None = None
-
-    def write(self, verdicts: Sequence[Verdict], error: str = "") -> None:
-        """Write both. Raises `StoreUnwritable`."""
-        for path, how in ((self.junit, junit), (self.markdown, markdown)):
-            if path is not None:
-                write_file(path, how(verdicts, error))

@@ -1,4 +1,4 @@
-"""``rdpbench reproduce``: does this machine give published numbers again? The gate, against numbers of others.
+"""``rdpbench reproduce``: does this machine give published numbers again? The gate, with published numbers.
 
 Each check of ``conf/reproduce.yaml`` is an ordinary run, stored and resumed like any other. Its means are compared with
 published ones within a tolerance that was set beforehand. What cannot run yet, for want of weights, a program or
@@ -16,19 +16,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdpbench import registry
+from rdpbench.assets.weights import Card, Weights
+from rdpbench.codecs.contract import facts_of
 from rdpbench.config.bench import read_bench
+from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.gate.compare import Tolerance
 from rdpbench.needs import Need, Package
-from rdpbench.paths import conf_folder, read_yaml
+from rdpbench.paths import conf_folder, read_yaml, write_file
+from rdpbench.results.published import published
+from rdpbench.results.stats.current import of_store
+from rdpbench.results.stats.summary import frame
+from rdpbench.results.store.schema import Row
+from rdpbench.results.tables import Table, Terminal, markdown
+from rdpbench.runners import execute
+from rdpbench.runners.plan import make_plan
+from rdpbench.runners.preflight import fetch_weights, weights_of
+from rdpbench.runners.task import member_of
 from rdpbench.setting import Bench
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
-
-    from rdpbench.gate.compare import Tolerance
-    from rdpbench.results.store.schema import Row
-    from rdpbench.results.tables import Table
 
 AGREES, DIFFERS, NOT_RUN = "agrees", "DIFFERS", "not run"
 
@@ -59,19 +68,7 @@ class PublishedCheck:
     asked: bool = False
 
 
-@dataclass(frozen=True)
-class Line:
-    """One number, published and measured."""
-
-    check: str
-    point: str
-    metric: str
-    expected: float
-    measured: float
-    """NaN where nothing ran."""
-    tolerance: float
-    verdict: str
-    source: str
+HEADER = ("check", "point", "metric", "published", "measured", "difference", "may be", "verdict")
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,10 @@ class Outcome:
     """A check with what came of it."""
 
     check: PublishedCheck
-    lines: tuple[Line, ...]
+    lines: tuple[tuple[str, ...], ...]
+    """For each number the texts below `HEADER`."""
+    sources: tuple[str, ...] = ()
+    """Of the published numbers."""
     why: str = ""
     """Why it did not run, or not whole."""
     missing: tuple[str, ...] = ()
@@ -88,7 +88,7 @@ class Outcome:
     @property
     def verdict(self) -> str:
         """``DIFFERS`` if any number does, ``agrees`` if all that ran do."""
-        verdicts = {line.verdict for line in self.lines}
+        verdicts = {verdict for *_, verdict in self.lines}
         return next((verdict for verdict in (DIFFERS, AGREES) if verdict in verdicts), NOT_RUN)
 
 
@@ -109,11 +109,9 @@ def checks(path: Path | None = None) -> dict[str, PublishedCheck]:
 
 
 def _check(name: str, record: Mapping[str, Any]) -> PublishedCheck:
-    from rdpbench.gate.compare import Tolerance
-
     known = {field.name for field in fields(PublishedCheck)} - {"name"}
     if odd := record.keys() - known:
-        raise ValueError(f"{name}: {', '.join(sorted(odd))} is not understood; what can stand there: {sorted(known)}")
+        raise ValueError(f"{name}: {', '.join(sorted(odd))} is not known here; known are: {sorted(known)}")
     within = {metric: Tolerance(**limits) for metric, limits in record["within"].items()}
     parsed = dict(record) | {"within": within, "published": Published(**record["published"])}
     return PublishedCheck(name, **parsed | {"run": tuple(record["run"]), "rates": tuple(map(float, record["rates"]))})
@@ -128,12 +126,10 @@ def expected(check: PublishedCheck) -> list[dict[str, tuple[float, str]]]:
     >>> round(expected(checks()["ms-illm"])[0]["psnr"][0], 2)
     24.73
     """
-    from rdpbench.results.published import published
-
     wanted = check.published
-    frame = published(wanted.dataset, wanted.codec)
-    frame = frame[(frame["source_id"] == wanted.source) & (frame["variant"] == wanted.variant)]
-    own = frame[frame["metric"].isin(check.within)]
+    known = published(wanted.dataset, wanted.codec)
+    known = known[(known["source_id"] == wanted.source) & (known["variant"] == wanted.variant)]
+    own = known[known["metric"].isin(check.within)]
     rates = sorted(own["bpp"].unique())[: wanted.lowest]
     if len(rates) != len(check.rates):
         raise ConfigError(f"{check.name} has {len(check.rates)} rates, and {len(rates)} points are published of it")
@@ -148,11 +144,6 @@ def expected(check: PublishedCheck) -> list[dict[str, tuple[float, str]]]:
 
 def lacking(bench: Bench) -> tuple[str, list[str]]:
     """Why a run cannot start, and each thing that is missing; empty if it can."""
-    from rdpbench.assets.weights import Weights
-    from rdpbench.codecs.contract import facts_of
-    from rdpbench.datasets.contract import dataset_of
-    from rdpbench.runners.preflight import weights_of
-
     lacks: list[tuple[str, str]] = []
     for codec in dict.fromkeys(codec for codec, _ in bench.grid):
         needs: list[Need] = [*facts_of(codec.cls).needs, *weights_of(bench, codec)]
@@ -169,8 +160,6 @@ def lacking(bench: Bench) -> tuple[str, list[str]]:
 
 
 def _named(need: Need) -> str:
-    from rdpbench.assets.weights import Card, Weights
-
     if isinstance(need, Weights):
         size = f"{need.card.bytes / 1e6:.0f} MB, " if need.card.bytes else ""
         name = need.card.place if isinstance(need.card, Card) else f"{need.card.id}, {len(need.card.parts)} files"
@@ -184,20 +173,11 @@ def reproduce(check: PublishedCheck, overrides: Sequence[str], console: Console,
     Raises:
         ConfigError: settings that would make it another check.
     """
-    from rdpbench.datasets.contract import dataset_of
-    from rdpbench.results.stats.current import of_store
-    from rdpbench.results.stats.summary import frame
-    from rdpbench.runners import execute
-    from rdpbench.runners.execute import store_of
-    from rdpbench.runners.plan import make_plan
-    from rdpbench.runners.preflight import fetch_weights
-    from rdpbench.runners.task import member_of
-
     points = expected(check)
     for line in overrides:
         if line.partition("=")[0].lstrip("+~").startswith(("codec", "rate", "bpp", "points", "experiment", "weights")):
             raise ConfigError(
-                f"{line} would make it another check; what can be set: limit, data.path, workers, root, ..."
+                f"{line} would change what is checked; what can be set: limit, data.path, workers, root, ..."
             )
     typed = {line.partition("=")[0] for line in overrides}
     own = [line for line in (*_overrides(check), "figures=false") if line.partition("=")[0] not in typed]
@@ -209,11 +189,12 @@ def reproduce(check: PublishedCheck, overrides: Sequence[str], console: Console,
     if not why:
         failed = bool(execute.run_bench(bench, console))
         # Of this run alone: others may lie in the same folder.
-        plan = make_plan(bench, store_of(bench))
-        current = of_store(store_of(bench).read(), map(member_of, plan.tasks))
+        store = execute.store_of(bench)
+        plan = make_plan(bench, store)
+        current = of_store(store.read(), map(member_of, plan.tasks))
         means, rows = frame(current, plan.metrics), [row for row in current.rows if row.status == "ok"]
     whole = len(dataset_of(bench.grid[0][1])) if rows else 0
-    lines, reasons = [], [why] if why else []
+    lines, reasons, sources = [], [why] if why else [], dict[str, None]()
     for rate, numbers in zip(check.rates, points, strict=True):
         point = f"{rows[0].rate_field} {rate:g}" if rows else f"{rate:g}"
         for metric, (value, source) in numbers.items():
@@ -222,20 +203,23 @@ def reproduce(check: PublishedCheck, overrides: Sequence[str], console: Console,
                 measured, images = _value(means, rows, rate, metric)
                 verdict, reason = _verdict(measured, images, whole, value, check.within[metric])
             reasons += [f"{metric}: {reason}"] if reason else []
-            width = check.within[metric].width(value)
-            lines.append(Line(check.name, point, metric, value, measured, width, verdict, source))
+            there = not math.isnan(measured)
+            texts = [f"{measured:.6g}", f"{measured - value:+.1e}"] if there else ["–", "–"]
+            width = f"{check.within[metric].width(value):.1e}"
+            lines.append((check.name, point, metric, f"{value:.6g}", *texts, width, verdict))
+            sources[source] = None
     reasons += ["tasks failed, or bitstreams did not decode again: see above"] if failed else []
     if not why:  # what metrics lack that were left out
         needs = [need for name in bench.metrics for need in getattr(registry.load("metric", name), "needs", ())]
         missing = list(dict.fromkeys(_named(need) for need in needs if need.missing()))
-    return Outcome(check, tuple(lines), "; ".join(dict.fromkeys(reasons)), tuple(missing))
+    return Outcome(check, tuple(lines), tuple(sources), "; ".join(dict.fromkeys(reasons)), tuple(missing))
 
 
 def _overrides(check: PublishedCheck) -> tuple[str, ...]:
     return *check.run, f"rate={','.join(f'{rate:g}' for rate in check.rates)}"
 
 
-def _value(frame: pd.DataFrame, rows: Sequence[Row], rate: float, metric: str) -> tuple[float, int]:
+def _value(means: pd.DataFrame, rows: Sequence[Row], rate: float, metric: str) -> tuple[float, int]:
     """A mean and how many images it is over."""
     name, _, legacy = metric.partition(":")
     if name == "bpp":
@@ -245,7 +229,7 @@ def _value(frame: pd.DataFrame, rows: Sequence[Row], rate: float, metric: str) -
             bits = float(json.loads(row.legacy).get(legacy, math.nan)) if legacy else 8.0 * (row.bytes or 0)
             rates.append(bits / (row.height * row.width))
         return (math.fsum(rates) / len(rates) if rates else math.nan), len({row.image for row in coded})
-    lines = frame[(frame["rate"] == rate) & (frame["metric"] == metric)]
+    lines = means[(means["rate"] == rate) & (means["metric"] == metric)]
     return (float(lines["value"].iloc[0]), int(lines["n_scored"].iloc[0])) if len(lines) else (math.nan, 0)
 
 
@@ -260,27 +244,18 @@ def _verdict(measured: float, images: int, whole: int, value: float, tolerance: 
 
 def verdict_table(outcomes: Sequence[Outcome]) -> Table:
     """All numbers, one line each."""
-    from rdpbench.results.tables import Cell, Table
-
-    header = ("check", "point", "metric", "published", "measured", "difference", "may be", "verdict")
-    lines = []
-    for outcome in outcomes:
-        for line in outcome.lines:
-            texts = [line.check, line.point, line.metric, f"{line.expected:.6g}"]
-            there = not math.isnan(line.measured)
-            texts += [f"{line.measured:.6g}", f"{line.measured - line.expected:+.1e}"] if there else ["–", "–"]
-            lines.append(tuple(Cell(text) for text in (*texts, f"{line.tolerance:.1e}", line.verdict)))
-    sources = dict.fromkeys(f"{line.check}: {line.source}" for outcome in outcomes for line in outcome.lines)
+    lines = [line for outcome in outcomes for line in outcome.lines]
+    sources = [f"{outcome.check.name}: {source}" for outcome in outcomes for source in outcome.sources]
     whys = [f"{outcome.check.name}: {outcome.check.why}" for outcome in outcomes]
-    return Table("Published numbers again", header, tuple(lines), (*sources, *whys))
+    return Table.of_texts("Published numbers again", HEADER, lines, [*sources, *whys])
 
 
 def summary(outcomes: Sequence[Outcome]) -> list[str]:
     """A line for each check, and what the ones that did not run lack."""
     lines = []
     for outcome in outcomes:
-        ran = [line for line in outcome.lines if line.verdict in (AGREES, DIFFERS)]
-        differ = sum(line.verdict == DIFFERS for line in ran)
+        ran = [verdict for *_, verdict in outcome.lines if verdict in (AGREES, DIFFERS)]
+        differ = ran.count(DIFFERS)
         counted = f"{len(ran) - differ} of {len(ran)} numbers agree" if ran else f"{NOT_RUN}: {outcome.why}"
         lines.append(f"{outcome.check.name:22} {counted}" + (f"; {outcome.why}" if ran and outcome.why else ""))
         lines += [f"    {text}" for text in outcome.missing]
@@ -303,9 +278,6 @@ def run(options: argparse.Namespace, console: Console) -> int:
         UnknownName: no such check.
         RdpbenchError: settings that cannot be meant.
     """
-    from rdpbench.paths import write_file
-    from rdpbench.results import tables
-
     known = checks()
     names = [word for word in options.overrides if "=" not in word]
     overrides = [word for word in options.overrides if "=" in word]
@@ -325,15 +297,15 @@ def run(options: argparse.Namespace, console: Console) -> int:
             line = f"{check.name:22} {check.title}{f' ({why})' if why else ''}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         elif check.asked and check.name not in names:
-            outcomes.append(Outcome(check, (), f"takes hours; type: rdpbench reproduce {check.name}"))
+            outcomes.append(Outcome(check, (), why=f"takes hours; type: rdpbench reproduce {check.name}"))
         else:
             outcomes.append(reproduce(check, overrides, console, download=download))
     if options.list:
         return 0
     table = verdict_table(outcomes)
-    console.print(tables.Terminal(table))
+    console.print(Terminal(table))
     for line in summary(outcomes):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if options.markdown:
-        write_file(options.markdown, tables.markdown(table))
+        write_file(options.markdown, markdown(table))
     return 1 if any(outcome.verdict == DIFFERS for outcome in outcomes) else 0

@@ -1,1 +1,1 @@
-"""Metrics: one family, one file; the protocol is part of the name."""
+"""Metrics: one family, one file. A name also says how the metric is computed, such as `fid/clean`."""

@@ -30,7 +30,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -263,12 +262,6 @@ class CaptioningModel:
         return None
 
 
-@cache
-def _captioner(name: str, device: str) -> Captioner:
-    settings = CaptionSettings(device=device)
-    return Captioner(CARDS[name], locate(CARDS[name], settings), settings)
-
-
 class CaptionFeatures(NetworkFeatures[Captioner]):
     """The caption of an image, as the bytes of its UTF-8 text; ``given`` is a `Captioner`."""
 
@@ -277,7 +270,8 @@ class CaptionFeatures(NetworkFeatures[Captioner]):
     model: ClassVar[str]
 
     def load(self, given: Captioner | None) -> Captioner:
-        return given or _captioner(self.model, self.device)
+        card, settings = CARDS[self.model], CaptionSettings(device=self.device)
+        return Captioner(card, locate(card, settings), settings) if given is None else given
 
     @classmethod
     def made_by(cls) -> str:

@@ -21,7 +21,6 @@ mean over images by 0; here it stays.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
@@ -30,7 +29,15 @@ from numpy.typing import NDArray
 from rdpbench.assets.weights import Card, Weights
 from rdpbench.errors import MetricError
 from rdpbench.image import Image
-from rdpbench.metrics.contract import PairMetric, WithNetwork, by_name, check_original, check_pair, variant
+from rdpbench.metrics.contract import (
+    ComparingMetric,
+    PairMetric,
+    WithNetwork,
+    by_name,
+    check_original,
+    check_pair,
+    variant,
+)
 from rdpbench.needs import Need, Package
 from rdpbench.networks.clip import B32, H14, L14, TOKENS, Clip, load_clip, unit
 
@@ -55,37 +62,21 @@ def hessel_score(image: Vector, caption: Vector) -> float:
     return 2.5 * max(float(unit(image) @ unit(caption)), 0.0)
 
 
-@cache
-def _shared(card: Card, device: str, text: bool) -> Clip:
-    """One for all metrics of a process that use it."""
-    return load_clip(card, device, text=text)
-
-
 def _needs(card: Card, *, text: bool = True) -> tuple[Need, ...]:
     return (Package("transformers"), Weights(card), *((Weights(TOKENS),) if text else ()))
 
 
-class ClipMetric(WithNetwork[Clip], PairMetric):
+class ClipMetric(PairMetric, WithNetwork[Clip]):
     """What all share; ``given`` is a `Clip`."""
 
     preload = ("torch", "transformers")
     card: ClassVar[Card]
 
     def load(self, given: Clip | None) -> Clip:
-        return given or _shared(self.card, self.device, Weights(TOKENS) in self.needs)
+        return given or load_clip(self.card, self.device, text=Weights(TOKENS) in self.needs)
 
 
-@dataclass(frozen=True)
-class Embedded:
-    """The original, and vectors of length 1: its own embedding ``(dim,)``, or those of its captions ``(n, dim)``."""
-
-    image: Image
-    vectors: Vector
-    truncated: tuple[bool, ...] = ()
-    """Which captions were longer than the network reads."""
-
-
-class CLIPImage(ClipMetric):
+class CLIPImage(ClipMetric, ComparingMetric[Vector]):
     """Cosine between the embeddings of original and reconstruction, 1 for identical images."""
 
     name = "clip-i/b32"
@@ -96,13 +87,11 @@ class CLIPImage(ClipMetric):
     needs = _needs(B32)
     card = B32
 
-    def prepare(self, original: Image) -> Embedded:
-        check_original(original, self.name)
-        return Embedded(original, self.network.one(original))
+    def compute(self, image: Image) -> Vector:
+        return self.network.one(image)
 
-    def score(self, prepared: Embedded, reconstruction: Image) -> float:
-        check_pair(prepared.image, reconstruction, self.name)
-        return float(prepared.vectors @ self.network.one(reconstruction))
+    def compare(self, original: Vector, reconstruction: Vector) -> float:
+        return float(original @ reconstruction)
 
 
 class DCLIP(CLIPImage):
@@ -115,8 +104,18 @@ class DCLIP(CLIPImage):
     needs = _needs(H14, text=False)
     card = H14
 
-    def score(self, prepared: Embedded, reconstruction: Image) -> float:
-        return 1 - super().score(prepared, reconstruction)
+    def compare(self, original: Vector, reconstruction: Vector) -> float:
+        return 1 - super().compare(original, reconstruction)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The original, and the embeddings of its captions, of length 1, ``(n, dim)``."""
+
+    image: Image
+    vectors: Vector
+    truncated: tuple[bool, ...]
+    """Which captions were longer than the network reads."""
 
 
 class CLIPScore(ClipMetric):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,11 +24,6 @@ from rdpbench.needs import Package
 from rdpbench.networks.clip import L14_336, Clip, load_clip, unit
 
 
-@cache
-def _shared(device: str) -> Clip:
-    return load_clip(L14_336, device, text=False)
-
-
 class Projected(NetworkFeatures[Clip]):
     """Image embeddings in the space that CLIP shares with captions: 768 numbers, not of length 1."""
 
@@ -40,7 +34,7 @@ class Projected(NetworkFeatures[Clip]):
     projected: ClassVar[bool] = True
 
     def load(self, given: Clip | None) -> Clip:
-        return given or _shared(self.device)
+        return given or load_clip(L14_336, self.device, text=False)
 
     def extract(self, images: Sequence[Image], **_: Any) -> list[NDArray[np.float32]]:
         """One row per image, ``float32 (1, dim)``. Raises `MetricError`: an image is not ``uint8 (H, W, 3)``."""

@@ -1,4 +1,4 @@
-"""What a metric is: a number with its meaning as class data, from pairs of images or from two sets of them.
+"""What a metric is: a number for a pair or for two sets of images; class data say what the number means.
 
 A *pair* metric works in two steps, so that what depends on the original alone is computed once however many codecs and
 rates are scored against it: ``prepare(original)`` and then ``score(prepared, reconstruction)``. A score is in the unit
@@ -171,6 +171,40 @@ class PairMetric(MetricData):
         return mean(values)
 
 
+P = TypeVar("P")
+
+
+@dataclass(frozen=True)
+class Prepared(Generic[P]):
+    """An original, and what a metric computed of it for all its reconstructions."""
+
+    original: Image
+    content: P
+
+
+class ComparingMetric(PairMetric, Generic[P]):
+    """A metric that computes the same of both images, and compares the two."""
+
+    minimum_side: ClassVar[int] = 1
+
+    def compute(self, image: Image) -> P:
+        """What of an image is compared."""
+        raise NotImplementedError
+
+    def compare(self, original: P, reconstruction: P) -> float:
+        """The score."""
+        raise NotImplementedError
+
+    def prepare(self, original: Image) -> Prepared[P]:
+        """What is compared of the original. Raises `MetricError` for a side that is shorter than `minimum_side`."""
+        check_original(original, self.name, self.minimum_side)
+        return Prepared(original, self.compute(original))
+
+    def score(self, prepared: Prepared[P], reconstruction: Image) -> float:
+        check_pair(prepared.original, reconstruction, self.name)
+        return self.compare(prepared.content, self.compute(reconstruction))
+
+
 class MetricOfSets(MetricData):
     """A metric of two sets of images."""
 
@@ -185,9 +219,17 @@ class MetricOfSets(MetricData):
 N = TypeVar("N")
 
 
-class WithNetwork(Generic[N]):
-    """A metric, or features, by a network: loaded at the first image, unless one is given."""
+SHARED: dict[tuple[Any, ...], Any] = {}
+"""The networks of this process by the method that loaded them, the needs of its class, and the device."""
 
+
+class WithNetwork(Generic[N]):
+    """A metric, or features, by a network: loaded at the first image, unless one is given.
+
+    Classes with the same `load` and the same needs share one.
+    """
+
+    needs: ClassVar[tuple[Need, ...]]
     uses_device: ClassVar[bool] = True
     preload: ClassVar[tuple[str, ...]] = ("torch",)
 
@@ -200,7 +242,10 @@ class WithNetwork(Generic[N]):
     @cached_property
     def network(self) -> N:
         """What computes. Raises `MissingNeed` if its weights are not on this machine."""
-        return self.load(None)
+        key = type(self).load, self.needs, self.device
+        if key not in SHARED:
+            SHARED[key] = self.load(None)
+        return cast("N", SHARED[key])
 
     def load(self, given: Any) -> N:
         """The network on ``self.device``, with what was given, or the published weights."""
@@ -212,7 +257,6 @@ class NetworkFeatures(WithNetwork[N]):
 
     id: ClassVar[str]
     version: ClassVar[str] = "1"
-    needs: ClassVar[tuple[Need, ...]]
     dim: ClassVar[int]
     beside: ClassVar[tuple[str, ...]] = ()
 

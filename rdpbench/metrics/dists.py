@@ -16,7 +16,6 @@ import hashlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -26,7 +25,7 @@ from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import CARDS, Weights, read_tensors
 from rdpbench.errors import MetricError
 from rdpbench.image import Image
-from rdpbench.metrics.contract import PairMetric, WithNetwork, by_name, check_original, check_pair, variant
+from rdpbench.metrics.contract import ComparingMetric, WithNetwork, by_name, variant
 from rdpbench.needs import Package
 from rdpbench.networks.precision import exact
 
@@ -82,14 +81,6 @@ class Layer:
     variance: Tensor
 
 
-@dataclass(frozen=True)
-class PreparedLayers:
-    """The original with its layers: 170 MB for 512 x 768."""
-
-    original: Image
-    layers: tuple[Layer, ...]
-
-
 class PooledVGG:
     """VGG16's convolutions in five stages, with L2 pooling between them.
 
@@ -120,7 +111,7 @@ class PooledVGG:
         self.device = device
 
     def layers(self, image: Image) -> tuple[Layer, ...]:
-        """The image in [0, 1] and the five layers: relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3."""
+        """The image in [0, 1] and relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3: 170 MB for 512 x 768."""
         import torch
 
         pixels = torch.tensor(np.ascontiguousarray(image), device=self.device)
@@ -175,13 +166,7 @@ def shrink(image: Image) -> Image:
     return np.array(pil.fromarray(np.ascontiguousarray(image)).resize(size, pil.Resampling.BILINEAR))
 
 
-@cache
-def _shared(device: str) -> PooledVGG:
-    """One for both metrics of a process."""
-    return PooledVGG(read_tensors(CARDS["vgg16-imagenet"]), device)
-
-
-class DISTS(WithNetwork[PooledVGG], PairMetric):
+class DISTS(WithNetwork[PooledVGG], ComparingMetric[tuple[Layer, ...]]):
     """DISTS of 8-bit RGB, 0 for identical images; ``given`` is a state dict of torchvision's VGG16."""
 
     name = "dists"
@@ -190,17 +175,12 @@ class DISTS(WithNetwork[PooledVGG], PairMetric):
     shrinks: ClassVar[bool] = False
 
     def load(self, given: Mapping[str, Tensor] | None) -> PooledVGG:
-        return _shared(self.device) if given is None else PooledVGG(given, self.device)
+        return PooledVGG(read_tensors(CARDS["vgg16-imagenet"]) if given is None else given, self.device)
 
-    def prepare(self, original: Image) -> PreparedLayers:
-        check_original(original, self.name)
-        return PreparedLayers(original, self._layers(original))
+    def compare(self, original: tuple[Layer, ...], reconstruction: tuple[Layer, ...]) -> float:
+        return self.network.distance(original, reconstruction)
 
-    def score(self, prepared: PreparedLayers, reconstruction: Image) -> float:
-        check_pair(prepared.original, reconstruction, self.name)
-        return self.network.distance(prepared.layers, self._layers(reconstruction))
-
-    def _layers(self, image: Image) -> tuple[Layer, ...]:
+    def compute(self, image: Image) -> tuple[Layer, ...]:
         import torch
 
         with torch.inference_mode(), exact():

@@ -1,4 +1,4 @@
-"""How much the decodes of one bitstream differ: what a stochastic decoder invents is not in the bits.
+"""How much several decodes of one bitstream differ, for codecs whose decoder draws random numbers.
 
 A codec may score well on every single decode and still show another face each time. ``diversity/lpips-alex/5`` is the
 mean LPIPS over all pairs of 5 decodes; ``diversity/deviation/5`` is the standard deviation of each pixel, in steps of

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.image import Image
-from rdpbench.metrics.contract import PairMetric, by_name, check_original, check_pair, variant
+from rdpbench.metrics.contract import ComparingMetric, by_name, variant
 from rdpbench.needs import Package
 
 THRESHOLDS = (100, 200)
@@ -50,7 +50,6 @@ class Agreement:
 class Edges:
     """An image's edge pixels and all pixels near one, ``bool (H, W)``."""
 
-    image: Image
     pixels: NDArray[np.bool_]
     near: NDArray[np.bool_]
 
@@ -69,10 +68,10 @@ def find_edges(image: Image) -> Edges:
     luma = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
     pixels = cv2.Canny(luma, *THRESHOLDS, apertureSize=3, L2gradient=True) > 0
     if not pixels.any():
-        return Edges(image, pixels, pixels)
+        return Edges(pixels, pixels)
     # Distance of each pixel to the nearest zero: edges are the zeros.
     distance = cv2.distanceTransform((~pixels).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return Edges(image, pixels, distance <= TOLERANCE)
+    return Edges(pixels, distance <= TOLERANCE)
 
 
 def agreement(original: Edges, reconstruction: Edges) -> Agreement:
@@ -80,8 +79,7 @@ def agreement(original: Edges, reconstruction: Edges) -> Agreement:
     if not original.pixels.any() and not reconstruction.pixels.any():
         return Agreement(1.0, 1.0)
     return Agreement(
-        precision=_share(reconstruction.pixels, original.near),
-        recall=_share(original.pixels, reconstruction.near),
+        precision=_share(reconstruction.pixels, original.near), recall=_share(original.pixels, reconstruction.near)
     )
 
 
@@ -90,7 +88,7 @@ def _share(pixels: NDArray[np.bool_], near: NDArray[np.bool_]) -> float:
     return int((pixels & near).sum()) / count if count else 0.0
 
 
-class EdgeF1(PairMetric):
+class EdgeF1(ComparingMetric[Edges]):
     """F1 of the edges, 1 for identical images.
 
     >>> metric = EdgeF1()
@@ -107,16 +105,15 @@ class EdgeF1(PairMetric):
     perceptual = False
     source = "F1 of Canny edges (OpenCV, luma, 100/200) within 2 pixels; a protocol of rdpbench"
     needs = (Package("opencv-python-headless", module="cv2"),)
+    minimum_side = 3  # which the Sobel filter needs
     share: ClassVar[Literal["f1", "precision", "recall"]] = "f1"
     """Which number of an `Agreement` is reported."""
 
-    def prepare(self, original: Image) -> Edges:
-        """The original's edges. Raises `MetricError` for a side below 3 pixels, which the Sobel filter needs."""
-        return find_edges(check_original(original, self.name, 3))
+    def compute(self, image: Image) -> Edges:
+        return find_edges(image)
 
-    def score(self, prepared: Edges, reconstruction: Image) -> float:
-        check_pair(prepared.image, reconstruction, self.name)
-        return float(getattr(agreement(prepared, find_edges(reconstruction)), self.share))
+    def compare(self, original: Edges, reconstruction: Edges) -> float:
+        return float(getattr(agreement(original, reconstruction), self.share))
 
 
 METRICS = by_name(

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
@@ -50,12 +49,6 @@ BATCH = 16
 """Images, or patches, in the network at once."""
 
 
-@cache
-def _shared(device: str) -> Any:
-    """One network on each device for all presets of a process: 95 MB."""
-    return inception.build_inception(read_tensors(inception.CARD)).to(device)
-
-
 class InceptionFeatures(NetworkFeatures[Any]):
     """What the presets share; ``given`` are the tensors of the network."""
 
@@ -73,7 +66,8 @@ class InceptionFeatures(NetworkFeatures[Any]):
         raise NotImplementedError
 
     def load(self, given: Mapping[str, Tensor] | None) -> Any:
-        return _shared(self.device) if given is None else inception.build_inception(given).to(self.device)
+        tensors = read_tensors(inception.CARD) if given is None else given
+        return inception.build_inception(tensors).to(self.device)
 
     def extract(self, images: Sequence[Image], **_: Any) -> list[NDArray[np.float32]]:
         """One array ``float32 (rows, 2048)`` per image: one row, or one for each patch. Sizes may differ.

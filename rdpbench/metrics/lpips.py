@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
@@ -23,7 +22,7 @@ from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import CARDS, Card, Weights, read_tensors, torchvision_card
 from rdpbench.errors import MetricError
 from rdpbench.image import Image
-from rdpbench.metrics.contract import PairMetric, WithNetwork, by_name, check_original, check_pair, variant
+from rdpbench.metrics.contract import ComparingMetric, WithNetwork, by_name, variant
 from rdpbench.needs import Package
 from rdpbench.networks.precision import exact
 
@@ -83,21 +82,12 @@ def build(net: Net, trunk: Mapping[str, Tensor]) -> Any:
     return load_strictly(lambda: model, given, f"the trunk of lpips/{net}", drop=("classifier.*",), error=MetricError)
 
 
-@dataclass(frozen=True)
-class PreparedFeatures:
-    """The original with its normalised features: 16 MB (alex), 54 MB (squeeze) or 190 MB (vgg) for 512 x 768."""
-
-    original: Image
-    features: tuple[Tensor, ...]
-
-
-class LPIPS(WithNetwork[Any], PairMetric):
+class LPIPS(WithNetwork[Any], ComparingMetric["tuple[Tensor, ...]"]):
     """LPIPS of 8-bit RGB at full size, 0 for identical images; ``given`` is a state dict of torchvision's network."""
 
     source = "Zhang et al., CVPR 2018, v0.1; full size, RGB"
     preload = ("torch", "lpips")
     net: ClassVar[Net]
-    minimum_side: ClassVar[int]
     lowest: ClassVar[float] = -1.0
     """What the value 0 of a pixel becomes for the network; 255 becomes 1."""
 
@@ -106,20 +96,15 @@ class LPIPS(WithNetwork[Any], PairMetric):
         assert isinstance(weights, Weights)
         return build(self.net, read_tensors(weights.card) if given is None else given).to(self.device)
 
-    def prepare(self, original: Image) -> PreparedFeatures:
-        """Features of the original. Raises `MetricError` for a side that is shorter than `minimum_side`."""
-        check_original(original, self.name, self.minimum_side)
-        return PreparedFeatures(original, self._features(original))
-
-    def score(self, prepared: PreparedFeatures, reconstruction: Image) -> float:
+    def compare(self, original: tuple[Tensor, ...], reconstruction: tuple[Tensor, ...]) -> float:
         import torch
 
-        check_pair(prepared.original, reconstruction, self.name)
         with torch.inference_mode(), exact():
-            layers = zip(self.network.lins, prepared.features, self._features(reconstruction), strict=True)
+            layers = zip(self.network.lins, original, reconstruction, strict=True)
             return sum(float(head((first - second) ** 2).mean()) for head, first, second in layers)
 
-    def _features(self, image: Image) -> tuple[Tensor, ...]:
+    def compute(self, image: Image) -> tuple[Tensor, ...]:
+        """Normalised features: 16 MB (alex), 54 MB (squeeze) or 190 MB (vgg) for 512 x 768."""
         import lpips
         import torch
 

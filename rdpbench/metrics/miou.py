@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -135,11 +134,6 @@ def _check_counts(counts: NDArray[Any]) -> None:
         raise MetricError(f"mIoU: counts are integers (K, K), found {counts.dtype} {counts.shape}")
 
 
-@cache
-def _shared(model: segmentation.Model, device: str) -> segmentation.Segmenter:
-    return segmentation.load_segmenter(model, device)
-
-
 class ConfusionFeatures(NetworkFeatures[segmentation.Segmenter]):
     """Pixel counts ``int64 (K, K)`` of an image: ground truth down, prediction across."""
 
@@ -148,7 +142,7 @@ class ConfusionFeatures(NetworkFeatures[segmentation.Segmenter]):
     model: ClassVar[segmentation.Model]
 
     def load(self, given: segmentation.Segmenter | None) -> segmentation.Segmenter:
-        return given or _shared(self.model, self.device)
+        return given or segmentation.load_segmenter(self.model, self.device)
 
     def extract(
         self, images: Sequence[Image], *, labels: Sequence[NDArray[Any]] = (), **_: Any

@@ -31,7 +31,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from rdpbench.image import Image
-from rdpbench.metrics.contract import Floats, PairMetric, by_name, check_original, check_pair
+from rdpbench.metrics.contract import Floats, PairMetric, Prepared, by_name, check_original, check_pair
 from rdpbench.needs import Package
 
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
@@ -65,14 +65,6 @@ class Level:
     """``Ex``: ``(n strips, W - 10, 3 * 8)``; within a strip columns come first, then channels, then rows."""
     variance: Floats
     """``var x``, laid out like ``mean``."""
-
-
-@dataclass(frozen=True)
-class PreparedLevels:
-    """The original with its five levels: 27 MB for 512 x 768, that is 68 bytes per pixel."""
-
-    original: Image
-    levels: tuple[Level, ...]
 
 
 class _Strips:
@@ -133,16 +125,16 @@ class MSSSIM(PairMetric):
     perceptual = False
     source = "Wang, Simoncelli and Bovik 2003; 8-bit RGB, TensorFlow's padding of odd sizes"
 
-    def prepare(self, original: Image) -> PreparedLevels:
-        """Filter the original at five scales. Raises `MetricError` for a side below 161 pixels."""
+    def prepare(self, original: Image) -> Prepared[tuple[Level, ...]]:
+        """Filter the original at five scales, 27 MB for 512 x 768. Raises `MetricError` for a side below 161 pixels."""
         check_original(original, self.name, MINIMUM_SIDE)
-        return PreparedLevels(original, tuple(map(_prepare_level, _scales(original))))
+        return Prepared(original, tuple(map(_prepare_level, _scales(original))))
 
-    def score(self, prepared: PreparedLevels, reconstruction: Image) -> float:
+    def score(self, prepared: Prepared[tuple[Level, ...]], reconstruction: Image) -> float:
         check_pair(prepared.original, reconstruction, self.name)
         product = np.ones(3)
-        for level, pixels, weight in zip(prepared.levels, _scales(reconstruction), WEIGHTS, strict=True):
-            similarity = 1 - _mean_loss(level, pixels, luminance=level is prepared.levels[-1])
+        for level, pixels, weight in zip(prepared.content, _scales(reconstruction), WEIGHTS, strict=True):
+            similarity = 1 - _mean_loss(level, pixels, luminance=level is prepared.content[-1])
             # A scale can be anti-correlated; as everywhere, it then counts as 0.
             product *= np.maximum(similarity, 0) ** weight
         return float(product.mean())

@@ -19,7 +19,6 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
@@ -27,7 +26,7 @@ import numpy as np
 from rdpbench.assets.weights import Card, Weights, read_tensors
 from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.image import Image
-from rdpbench.metrics.contract import PairMetric, WithNetwork, by_name, check_original, check_pair, variant
+from rdpbench.metrics.contract import ComparingMetric, WithNetwork, by_name, variant
 from rdpbench.needs import Need
 from rdpbench.networks.precision import exact
 
@@ -44,8 +43,6 @@ CARD = Card(
     source="https://web.ece.ucsb.edu/~ekta/projects/PieAPPv0.1/weights/PieAPPv0.1.pth",
     revision="v0.1",
     file="PieAPPv0.1.pth",
-    sha256=None,
-    bytes=0,
     licence="Modified BSD-2, for NON-COMMERCIAL use only (The Regents of the University of California)",
     note="PieAPP, error and weight of patches",
 )
@@ -97,14 +94,6 @@ class Projections(NamedTuple):
 
     score: Tensor
     weight: Tensor
-
-
-@dataclass(frozen=True)
-class PreparedPatches:
-    """The original, and what the network says of its patches."""
-
-    original: Image
-    patches: Projections
 
 
 class PatchNetwork:
@@ -167,13 +156,7 @@ class PatchNetwork:
         return torch.cat(odd, 1), odd[-1]
 
 
-@cache
-def _shared(device: str) -> PatchNetwork:
-    """One for both metrics of a process."""
-    return PatchNetwork(read_tensors(CARD), device)
-
-
-class PieAPPSparse(WithNetwork[PatchNetwork], PairMetric):
+class PieAPPSparse(WithNetwork[PatchNetwork], ComparingMetric[Projections]):
     """PieAPP with patches every 27 pixels; ``given`` are tensors in the published layout.
 
     Identical images score the network's constant, which is nearly 0.
@@ -182,10 +165,8 @@ class PieAPPSparse(WithNetwork[PatchNetwork], PairMetric):
     name = "pieapp/sparse"
     bounds = (-math.inf, math.inf)
     source = "Prashnani et al., CVPR 2018, v0.1; RGB, patches every 27 pixels; non-commercial weights"
-    needs = (
-        Licence("pieapp", CARD.licence, "https://github.com/prashnani/PerceptualImageError"),
-        Weights(CARD),
-    )
+    needs = (Licence("pieapp", CARD.licence, "https://github.com/prashnani/PerceptualImageError"), Weights(CARD))
+    minimum_side = PATCH
     stride: ClassVar[int] = 27
 
     def load(self, given: Mapping[str, Tensor] | None) -> PatchNetwork:
@@ -194,18 +175,12 @@ class PieAPPSparse(WithNetwork[PatchNetwork], PairMetric):
             return PatchNetwork(given, self.device)
         if refusal := self.needs[0].missing():
             raise MissingNeed(refusal)
-        return _shared(self.device)
+        return PatchNetwork(read_tensors(CARD), self.device)
 
-    def prepare(self, original: Image) -> PreparedPatches:
-        """What the network says of the original's patches. Raises `MetricError` for a side below 64 pixels."""
-        check_original(original, self.name, PATCH)
-        return PreparedPatches(original, self._project(original))
+    def compare(self, original: Projections, reconstruction: Projections) -> float:
+        return self.network.error(original, reconstruction)
 
-    def score(self, prepared: PreparedPatches, reconstruction: Image) -> float:
-        check_pair(prepared.original, reconstruction, self.name)
-        return self.network.error(prepared.patches, self._project(reconstruction))
-
-    def _project(self, image: Image) -> Projections:
+    def compute(self, image: Image) -> Projections:
         import torch
 
         with torch.inference_mode(), exact():

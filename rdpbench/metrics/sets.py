@@ -1,4 +1,4 @@
-"""What every set metric and every statistic over feature vectors refuses; and rows in float64, a block at a time."""
+"""Checks that all metrics of sets share, and feature vectors as rows in float64, a block at a time."""
 
 from __future__ import annotations
 

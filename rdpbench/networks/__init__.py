@@ -1,4 +1,4 @@
-"""Networks that are nobody's metric.
+"""Networks that metrics and codecs share.
 
 CLIP, Inception, segmentation; and how their arithmetic is made exact (``precision``).
 """

@@ -10,15 +10,13 @@ import importlib.util
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rdpbench.errors import ConfigError, MissingNeed
 from rdpbench.paths import write_file
-
-if TYPE_CHECKING:
-    from rdpbench.report.data import ReportedRun, Which
-    from rdpbench.report.pictures import Decoding, Picture
-    from rdpbench.results.store.store import Store
+from rdpbench.report.data import ReportedRun, Which, read_run, script, scripts, wanted
+from rdpbench.report.pictures import Decoding, Picture, make
+from rdpbench.results.store.store import Store, reconstruction_path
 
 LIMIT = 50
 """Images of each set that are shown."""
@@ -66,7 +64,7 @@ def report_command(
         raise ConfigError(f"--limit {options.limit}: a number of images, or 0 for all")
     if len({store.folder.resolve() for store in stores}) < len(stores):
         raise ConfigError("a run is named twice")
-    runs = [_read(store) for store in stores]
+    runs = [read_run(store.folder.resolve().name, store, store.read()) for store in stores]
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         raise ConfigError(f"two runs have the name {next(name for name in names if names.count(name) > 1)!r}")
@@ -87,16 +85,13 @@ def build(
     workers: int | None = None,
 ) -> Path:
     """Make the folder; the same runs give the same bytes."""
-    from rdpbench.report import data
-    from rdpbench.report.pictures import make
-
     library()
     _check(out)
-    pictures = list(data.wanted(runs, which, limit))
+    pictures = list(wanted(runs, which, limit))
     _warn(pictures, say)
     refused = make(pictures, out, how, workers)
     there = [picture for picture in pictures if picture.sha256 not in refused]
-    page = _write(out, data.scripts(runs, {picture.sha256 for picture in there}, refused))
+    page = _write(out, scripts(runs, {picture.sha256 for picture in there}, refused))
     _tidy(out, {file.name for picture in there for file in picture.files(out)})
     if refused:
         first = next(iter(refused.values()))
@@ -104,15 +99,7 @@ def build(
     return page
 
 
-def _read(store: Store) -> ReportedRun:
-    from rdpbench.report.data import read_run
-
-    return read_run(store.folder.resolve().name, store, store.read())
-
-
 def _warn(pictures: Sequence[Picture], say: Callable[[str], None]) -> None:
-    from rdpbench.results.store.store import reconstruction_path
-
     copies = (picture for picture in pictures if not picture.original)
     again = [copy.row for copy in copies if not reconstruction_path(copy.store, copy.row).is_file()]
     seconds = sum(row.decode_s or 0 for row in again)
@@ -134,7 +121,7 @@ def _check(folder: Path) -> None:
     page = folder / "index.html"
     ours = page.is_file() and MARK in page.read_text(encoding="utf-8", errors="replace")
     if not ours and any(path.name not in FOLDERS for path in folder.iterdir()):
-        raise ConfigError(f"--out {folder} holds something else than a report; name a new folder")
+        raise ConfigError(f"--out {folder} holds files that are no report; name a new folder")
 
 
 def library() -> Path:
@@ -155,12 +142,10 @@ def library() -> Path:
 
 def _write(folder: Path, data: Mapping[str, Any]) -> Path:
     """Write everything but the images; the page comes last. Returns its path."""
-    from rdpbench.report.data import script
-
-    scripts = {f"{name}.js": script(name, value).encode() for name, value in data.items()}
+    written = {f"{name}.js": script(name, value).encode() for name, value in data.items()}
     static = {path.name: path.read_bytes() for path in sorted(STATIC.iterdir()) if path.suffix in (".js", ".css")}
     static["plotly.min.js"] = library().read_bytes()
-    for name, files in (("data", scripts), ("static", static)):
+    for name, files in (("data", written), ("static", static)):
         for file, content in files.items():
             _put(folder / name / file, content)
         for path in (folder / name).iterdir():

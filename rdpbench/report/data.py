@@ -1,4 +1,4 @@
-"""What a report shows of runs, and the small scripts that hand it to the page, since a page from a file may not fetch.
+"""The data of a report, written as small scripts: a page that opens from a file may not fetch anything.
 
 ``data/report.js`` has all points, tables and provenance, which the first view needs. Each set's images and each curve's
 rows are files of their own, read when they are looked at. Numbers keep seven digits; what is not there is null, and

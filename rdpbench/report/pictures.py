@@ -1,4 +1,4 @@
-"""The images of a report: made each by itself, and never all in memory.
+"""The images of a report, made one at a time and never all in memory.
 
 An image is named after the hash of its pixels, so it is made once, whoever refers to it, and a report made again makes
 what is new. Reconstructions come from PNGs that the run kept, or are decoded again from stored bitstreams; either way

@@ -1,4 +1,4 @@
-"""Runs and published numbers as one tidy frame, for one's own analysis, and what each of its columns means.
+"""Runs and published numbers as one tidy frame, for one's own analysis, and what each column means.
 
 ``docs/results.md`` is printed from it: ``python -m rdpbench.results.read > docs/results.md``
 """
@@ -140,54 +140,54 @@ _text, _number, _count, _flag = (partial(Column, kind) for kind in ("text", "num
 
 POINTS: Mapping[str, Column] = {
     "run": _text("The run's name; empty for a published number."),
-    "dataset": _text("The dataset; where a published one is another than ours, its name ends in `@` and whose it is."),
-    "manifest": _text("sha256 of the dataset's manifest: two sets of one name are two sets. Empty where published."),
+    "dataset": _text("The dataset. The name of a published set that is not ours ends in `@` and its source."),
+    "manifest": _text("sha256 of the dataset's manifest, which tells sets of one name apart; empty where published."),
     "protocol": _text("What was done to the images before the codec (`docs/protocols.md`)."),
-    "codec": _text("The curve's label: the codec with the options that are not its own."),
+    "codec": _text("The curve's label: the codec, and in brackets the options that were changed."),
     "rate_field": _text("Name of the native setting, such as `quality`; empty for a codec with a single point."),
-    "target_bpp": _number("The rate that was searched for image by image; NaN where settings were given."),
+    "target_bpp": _number("The target rate that was searched for each image; NaN where settings were given."),
     "rate": _number("The native setting; NaN for a searched target or a single point."),
     "n": _count("Images that were coded; 0 for a published number whose images are not known."),
     "dataset_size": _count("Images that the dataset has."),
     "partial": _flag("Fewer images than the dataset has."),
-    "failed": _count("Tasks that failed; they are in no mean."),
-    "out_of_range": _count("Tasks without a setting within the tolerance of their target rate; they are in no mean."),
+    "failed": _count("Tasks that failed; no mean includes them."),
+    "out_of_range": _count("Tasks with no setting within the tolerance of their target rate; no mean includes them."),
     "weights": _text(
         "`official`, `unpinned` (no published hash), `own`, `random` (never a result), or empty for none."
     ),
-    "seeds": _count("Seeds of a stochastic codec that are in the means; 0 for a published number."),
+    "seeds": _count("Seeds of a stochastic codec that the means include; 0 for a published number."),
     "bpp": _number("Bits per pixel: mean over the images behind `value` of `8 * bytes / (height * width)`."),
     "bpp_lo": _number("Lower end of its 95 % interval over images; NaN for one image."),
     "bpp_hi": _number("Upper end."),
     "bpp_seed_sd": _number("Standard deviation of the mean over seeds; NaN for one seed."),
     "bpp_pooled": _number("All bits of these images over all of their pixels."),
-    "bpp_all": _number("Mean over all images that were coded, also those that have no value."),
+    "bpp_all": _number("Mean over all images that were coded, with or without a value."),
     "metric": _text("The metric with its protocol; empty if none was computed."),
     "value": _number("Mean over images, or the value of the set; infinite if all images are lossless."),
     "value_lo": _number("Lower end of its 95 % interval over images."),
     "value_hi": _number("Upper end."),
     "value_seed_sd": _number("Standard deviation of the value over seeds; NaN for one seed."),
     "n_scored": _count("Images that the metric took."),
-    "infinite": _count("Of these, lossless ones, which are left out of the mean."),
-    "images": _text("Fingerprint of the images behind `value` and `bpp`, which compared points share; or empty."),
+    "infinite": _count("How many of these are lossless, and so left out of the mean."),
+    "images": _text("Fingerprint of the images behind `value` and `bpp`; points that are compared have the same."),
     "unit": _text("`dB`, another unit, or empty."),
     "higher_is_better": _flag("The direction of the metric."),
-    "perceptual": _flag("Drawn on the perception axis."),
-    "reliable": _flag("False for a distance between sets of fewer images than it needs."),
-    "note": _text("Of a metric of sets: why it has no value or no interval, or what to know of it; else empty."),
+    "perceptual": _flag("Whether it is drawn on the perception axis."),
+    "reliable": _flag("False where a metric of sets had fewer images than it needs."),
+    "note": _text("For a metric of sets: why it has no value or no interval, or another remark; else empty."),
     "family": _text("The metric without its protocol, such as `fid`."),
-    "variant": _text("What tells two published curves of a codec apart; empty for a measured one."),
+    "variant": _text("Tells several published curves of a codec apart; empty for a measured one."),
     "bits_kind": _text("What the rate counts (`docs/published.md`); `file`: every byte of a bitstream."),
     "source_id": _text("Short name of the published source; empty for a measured point."),
     "source": _text("The source in full, down to the file or table; for a measured point `run` and its name."),
-    "digitised": _flag("Read off a plot."),
+    "digitised": _flag("Whether the number was read off a plot."),
     "doubtful": _text("Why a published number cannot be relied on; empty if nothing is known against it."),
 }
 """Of a frame with a line for each point and metric, in this order."""
 
 IMAGES: Mapping[str, Column] = {
     "run": POINTS["run"],
-    "task_key": _text("sha256 over all that changes the result."),
+    "task_key": _text("sha256 over all that the result depends on."),
     "session": _text("Which call of rdpbench wrote it; `sessions/<session>.json` holds its provenance."),
     "codec": POINTS["codec"],
     "use": _text("What was loaded: a registry name or `file.py:Class`."),
@@ -198,54 +198,56 @@ IMAGES: Mapping[str, Column] = {
     ),
     "coder": _text("Versions of the codec's class and libraries, or sha256 of the binaries, that coded, as JSON."),
     "rate_field": POINTS["rate_field"],
-    "rate": _number("The native setting; where a target was searched, the nearest to it."),
+    "rate": _number("The native setting; for a target, the setting that came nearest to it."),
     "target_bpp": POINTS["target_bpp"],
-    "tolerance": _number("By which tolerance the target is in range or out of it; NaN without one, or if not known."),
+    "tolerance": _number("The `tolerance=` of the search; NaN without a target, or if not known."),
     "seed": _count("The seed; 0 for a codec that draws no random numbers."),
     "dataset": _text("The dataset."),
     "dataset_size": POINTS["dataset_size"],
     "manifest": _text("sha256 of the dataset's manifest: which files, in which order."),
-    "manifest_kind": _text("How far their bytes are known: `pinned`, `recorded`, `names` or `made`."),
-    "root": _text("The folder of a set of the user's; empty for a set that is known by its name."),
+    "manifest_kind": _text(
+        "How the files were verified: `pinned`, `recorded`, `names` or `made` (`docs/datasets.md`)."
+    ),
+    "root": _text("The folder of a dataset of yours; empty for a set that rdpbench knows by name."),
     "protocol": POINTS["protocol"],
     "image": _text("The image's id."),
     "tags": _text("Its tags, comma-separated."),
-    "path": _text("Where it was read."),
-    "pixel_sha256": _text("Of the pixels that the codec and all metrics saw."),
-    "source_mode": _text("How the file stored them (`docs/images.md`), such as `RGBA+icc`."),
-    "source_height": _number("Of the file, before the protocol; the rate is never over these pixels."),
-    "source_width": _number("As its height."),
-    "height": _count("Of what the codec and all metrics see."),
-    "width": _count("As its height."),
-    "caption": _text("What the encoder was given as text; empty if the codec takes none."),
+    "path": _text("The file that was read."),
+    "pixel_sha256": _text("sha256 of the pixels that the codec and all metrics saw."),
+    "source_mode": _text("How the file stores its pixels (`docs/images.md`), such as `RGBA+icc`."),
+    "source_height": _number("Height in the file, before the protocol; the rate is never over these pixels."),
+    "source_width": _number("Width in the file."),
+    "height": _count("Height of what the codec and all metrics see."),
+    "width": _count("Width of what the codec and all metrics see."),
+    "caption": _text("The caption that the encoder was given; empty if the codec takes none."),
     "caption_source": _text("`human`, `ofa`, `blip2` or `file:NAME@SHA`; empty if the codec takes no caption."),
     "caption_s": _number("Seconds that a captioning model took; part of encoding."),
     "status": _text("`ok`, `error`, or `out_of_range`: the nearest setting is too far from the target."),
     "error": _text("Why it failed, or why the target is out of range."),
     "bytes": _number("Size of the bitstream: every transmitted byte."),
     "parts": _text("Bytes by part, as JSON; they add up to `bytes`."),
-    "bpp": _number("`8 * bytes / (height * width)`; where it is out of range, of the nearest setting, and in no mean."),
+    "bpp": _number("`8 * bytes / (height * width)`; for a target out of range, that of the nearest setting."),
     "bits_kind": POINTS["bits_kind"],
-    "legacy": _text("Bits that other publications' ways of counting would give, by their name, as JSON."),
+    "legacy": _text("Bits as other publications count them, by the name of the way, as JSON (`docs/learned.md`)."),
     "weights": POINTS["weights"],
-    "bitstream_sha256": _text("Of the bitstream, which lies under this name in the run's folder."),
-    "reconstruction_sha256": _text("Of the decoded 8-bit pixels."),
-    "verified": _text("`fresh_object` or `fresh_process`: what decoded the same pixels again; `refuted`: others."),
-    "encode_s": _number("Seconds under throughput conditions: for planning, not for latency tables."),
-    "decode_s": _number("As encoding."),
-    "score_s": _number("As encoding, of all metrics together."),
+    "bitstream_sha256": _text("sha256 of the bitstream, which is its file's name in the run's folder."),
+    "reconstruction_sha256": _text("sha256 of the decoded 8-bit pixels."),
+    "verified": _text("What decoded the same pixels: `fresh_object` or `fresh_process`; `refuted`: other pixels came."),
+    "encode_s": _number("Seconds to encode while other work runs: for planning, not for latency tables."),
+    "decode_s": _number("Seconds to decode, likewise."),
+    "score_s": _number("Seconds for all metrics together, likewise."),
     "peak_memory_mb": _number("Highest resident memory of the worker process so far."),
-    "device": _text("Where it was computed."),
-    "threads": _count("Of the worker."),
+    "device": _text("The device that computed it, such as `cpu`."),
+    "threads": _count("Threads of the worker."),
     "batch": _count("Images that were decoded together."),
-    "command": _text("The command line, where a foreign program coded."),
+    "command": _text("The command line, where the codec runs a program."),
     "info": _text(
-        "What the codec told of this image beside its bytes, texts by name as JSON: a prompt that it found, the `seed` "
-        "of its decoder's noise, errors of a search. Long texts are cut, with a mark."
+        "What the codec says of this image beside its bytes, texts by name as JSON: a prompt that it found, the `seed` "
+        "of its decoder's noise, errors of a search. Long texts are cut and marked."
     ),
-    "files": _text("Files of the user's that their codec has as fields or opened, with their sha256, as JSON."),
-    "attempts": _count("Encodes that a search took; else 1."),
-    "time": _text("UTC, when the row was made."),
+    "files": _text("Files that a codec of yours has as fields or opened, with their sha256, as JSON."),
+    "attempts": _count("How many encodes the search of a target took; else 1."),
+    "time": _text("When the row was made, in UTC."),
     "metric": POINTS["metric"],
     "value": _number("The metric's value for this image, in its unit; NaN where there is none."),
     "metric_error": _text("Why the metric refused the image."),
@@ -262,23 +264,24 @@ frame = rdpbench.read_results("kodak", published=True)  # and what others publis
 images = rdpbench.read_results("kodak", per="image")  # a line for each image
 ```
 
-Tables, figures, comparisons, the report, studies and the gate are made of these numbers.
+All tables, figures, comparisons, reports, studies and the regression gate use these numbers.
 
-A point is one codec at one setting on one dataset under one protocol. A dataset is known by its manifest: two folders
-of one name are two datasets, and of a folder whose files changed the newest state stands. A row that several datasets
-or labels share is coded and stored once, and is in every point that it belongs to.
+**What a point is.** A point is one codec at one setting on one dataset under one protocol. Datasets are told apart by
+their manifest: two folders with one name are two datasets, and if the files of a folder changed, only its newest state
+counts. A row that belongs to several datasets or labels is coded and stored once, and counts in each of them.
 
-The value of a line and its rate are means over the same images: those that have a finite value. `n` says how many were
-coded, `n_scored` how many the metric took, `infinite` how many of these are lossless and left out, and `bpp_all` is
-the rate of all that were coded. Where codecs are compared, they are compared over the images that all of them have;
-one that lacks more than half of the images that the fullest has is left out, and named.
+**Which images.** `value` and the rate of a line are means over the same images: those with a finite value. `n` counts
+the images that were coded, `n_scored` those that the metric took, and `infinite` the lossless ones among them, which
+are left out. `bpp_all` is the rate of all coded images. Codecs are compared over the images that all of them have. A
+codec that lacks more than half of the images of the most complete one is left out, and named.
 
-No number is a mean over a mixture. Of a codec or a metric that a run holds in several editions (other versions,
-libraries, weights) the installed one stands; where none of them is installed, the one that has all images; where
-several have, there is no number, and a note names them. What an earlier version of a codec made is left out, and said.
+**Which versions.** A mean never mixes versions. If a run holds results of several versions of a codec or metric (also
+of its libraries or weights), those of the installed version count. If none of them is installed, the one that has all
+images counts; if several have them, there is no number, and a note names them. Results of an earlier version of a codec
+are left out, and a message says so.
 
-Points of random weights are in the frame and are no results: `weights` says so.
-Intervals are explained in `docs/statistics.md`. This page is printed by
+Points of random weights are in the frame, but are no results: see the column `weights`. `docs/statistics.md` explains
+the intervals. This page is printed by
 
     python -m rdpbench.results.read > docs/results.md
 """

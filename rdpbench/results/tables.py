@@ -58,6 +58,14 @@ class Table:
     lines: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
 
+    @classmethod
+    def of_texts(
+        cls, caption: str, header: Sequence[str], lines: Iterable[Iterable[object]], notes: Sequence[str] = ()
+    ) -> Table:
+        """A table in which nothing competes."""
+        cells = tuple(tuple(Cell(str(text)) for text in line) for line in lines)
+        return cls(caption, tuple(header), cells, tuple(notes))
+
 
 def untrained(frame: pd.DataFrame) -> pd.Series[bool]:
     """Which lines are of networks with random weights; frames of older runs do not say.
@@ -180,15 +188,14 @@ def latency(frame: pd.DataFrame) -> Table:
     lines = []
     for (codec, setting, device), timed in frame.groupby(["codec", "setting", "device"], sort=False):
         encode, decode = (f"{1000 * timed[name].median():.2f}" for name in ("encode_s", "decode_s"))
-        texts = (codec, setting, len(timed), encode, decode, device)
-        lines.append(tuple(Cell(str(text)) for text in texts))
+        lines.append((codec, setting, len(timed), encode, decode, device))
     loads = frame["load_average"]
     first = frame.iloc[0]
     note = (
         f"exclusive, one thread, {first['warmup']} warm-up and {first['repeats']} repeats an image; "
         f"building the codec is not in it; load average of the machine {loads.min():.2f} to {loads.max():.2f}"
     )
-    return Table("Latency: median over images of the median of repeats", header, tuple(lines), (note,))
+    return Table.of_texts("Latency: median over images of the median of repeats", header, lines, [note])
 
 
 @dataclass(frozen=True)

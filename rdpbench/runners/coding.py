@@ -18,7 +18,7 @@ import resource
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from rdpbench import registry
 from rdpbench.assets.hashes import hashes_of
@@ -46,11 +46,8 @@ class Setup:
     """Images of one size that are coded together, by codecs that can."""
 
 
-class Coded(NamedTuple):
-    """A row with its reconstruction; nothing is done with one whose target is out of range, so there is none."""
-
-    row: Row
-    reconstruction: Image | None
+Coded: TypeAlias = tuple[Row, Image | None]
+"""A row with its reconstruction; nothing is done with one whose target is out of range, so there is none."""
 
 
 class _Encoded(NamedTuple):
@@ -74,7 +71,7 @@ def code(setup: Setup, task: Task, original: Image) -> Coded:
         encoded = _Encoded(*encode(codec, original, side_of(task)), task.setting.rate)
     else:
         encoded = _searched(setup, task, original, task.setting.target)
-    [coded] = _decoded(setup, [task], [original], [encoded])
+    [coded] = _finished(setup, [task], [original], [encoded])
     return coded
 
 
@@ -93,7 +90,7 @@ def code_batch(setup: Setup, tasks: Sequence[Task], originals: Sequence[Image]) 
     for copy, original in zip(copies, originals, strict=True):
         check_untouched(copy, original, "encode_batch()")
     rate = tasks[0].setting.rate
-    return _decoded(setup, tasks, originals, [_Encoded(bitstream, seconds, rate) for bitstream in bitstreams])
+    return _finished(setup, tasks, originals, [_Encoded(bitstream, seconds, rate) for bitstream in bitstreams])
 
 
 def _ready(setup: Setup, task: Task) -> Codec:
@@ -122,7 +119,7 @@ def check_untouched(copy: Image, original: Image, by: str) -> None:
     """Raise `CodecError` if a codec wrote into the image that it was lent: what it coded may not be that image."""
     if not is_untouched(copy, original):
         raise CodecError(
-            f"{by} wrote into the image that it was given, so nobody knows what it coded. Let it work on a copy: "
+            f"{by} wrote into the image that it was given, so the bits may be of another image. Let it work on a copy: "
             "image.copy(), or torch.from_numpy(image).clone(), since torch does not see that the image is read-only"
         )
 
@@ -160,10 +157,10 @@ def _searched(setup: Setup, task: Task, original: Image, target: float) -> _Enco
     return _Encoded(bitstreams[nearest.setting], seconds, float(nearest.setting), nearest.attempts)
 
 
-def _decoded(
+def _finished(
     setup: Setup, tasks: Sequence[Task], originals: Sequence[Image], encoded: Sequence[_Encoded]
 ) -> list[Coded]:
-    """Decode with a fresh object, check the images, store the bitstreams; the rows of all."""
+    """Decode with a fresh object, check the images, store the bitstreams, and fill the rows."""
     decoder = build(tasks[0].codec, encoded[0].rate, setup.device)
     make_ready(decoder)
     datas, count = [piece.bitstream.data for piece in encoded], len(tasks)
@@ -173,7 +170,7 @@ def _decoded(
     if len(encoded) != count or len(images) != count:
         raise CodecError(f"a batch of {count} images gave {len(encoded)} bitstreams and {len(images)} images")
     files = files_of(tasks[0], decoder)
-    coded = []
+    coded: list[Coded] = []
     for task, original, (bitstream, encode_s, rate, attempts), image in zip(
         tasks, originals, encoded, images, strict=True
     ):
@@ -205,7 +202,7 @@ def _decoded(
         in_range = row.status == "ok"
         if task.keep and in_range:
             put_reconstruction(setup.store, row, reconstruction)
-        coded.append(Coded(row, reconstruction if in_range else None))
+        coded.append((row, reconstruction if in_range else None))
     return coded
 
 
@@ -349,7 +346,7 @@ def _typed(row: Row, name: str, value: object, named: Named) -> object:
     typed = [text for option, text in named.options if option == name]
     if not typed:
         raise CodecError(
-            f"not decoded: option {name} of {row.use:.80} was {value!r:.80} in the environment of who coded; "
+            f"not decoded: option {name} of {row.use:.80} was {value!r:.80}, from the environment where it was coded; "
             f"type its value: codec.options.{name}=..."
         )
     try:
@@ -372,10 +369,10 @@ def _named_use(row: Row, named: Named) -> str:
         if then and registry.source_sha256("codec", use) == then:
             return use
     if of_name:
-        raise CodecError(f"not decoded: {of_name[0]} is not what made the row: its source is another")
+        raise CodecError(f"not decoded: {of_name[0]} did not make the row: its source differs")
     raise CodecError(
-        f"not decoded: {name!r:.80} is a codec of one's own, and a row starts none; "
-        f"name yours: codec=FILE.py:{name:.80}"
+        f"not decoded: {name!r:.80} is a codec of one's own, which rows cannot load; "
+        f"if it is yours, type codec=FILE.py:{name:.80}"
     )
 
 

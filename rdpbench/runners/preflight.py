@@ -148,8 +148,8 @@ def fitting(bench: Bench, metrics: Sequence[str], tasks: Sequence[Task]) -> tupl
     if few and not bench.metrics_available:
         lines = [f"  metric {name} {why}" for name, why in few.items()]
         raise ConfigError(
-            "too few images for a number that means anything:\n" + "\n".join(lines) + "\n"
-            "allow_unreliable=true computes it all the same, and marks it wherever it stands"
+            "too few images for a meaningful number:\n" + "\n".join(lines) + "\n"
+            "allow_unreliable=true computes it anyway, and marks it wherever it appears"
         )
     left_out |= misfits | few
     return tuple(name for name in metrics if name not in left_out), left_out

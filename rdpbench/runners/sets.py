@@ -1,4 +1,4 @@
-"""Set metrics: what they take beside an image, the arrays that they still need, and from these one value a point.
+"""Metrics of sets in a run: captions and label maps, the arrays that are still missing, and one value per point.
 
 Reducing is cheap beside making the arrays, and done once. Metrics that do not compare with the originals have a
 reference set of their own, such as ``clic2020-train@text-sketch-512``.
@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from rdpbench import registry
 from rdpbench.datasets.command import named_dataset
 from rdpbench.datasets.contract import Dataset, Sample
-from rdpbench.datasets.index import Entry, ahead, index
-from rdpbench.datasets.protocols import find, load_under
+from rdpbench.datasets.index import Entry, ahead, index, pixels_of
+from rdpbench.datasets.protocols import find
 from rdpbench.errors import ImageError, MetricError, StoreError
-from rdpbench.image import Image, pixel_sha256, read_image
+from rdpbench.image import Image, read_image
 from rdpbench.metrics.contract import Estimate, Features, Lender, SetMetric, bounds_of, number_of, short_name
 from rdpbench.paths import cache_folder
 from rdpbench.progress import show_progress
 from rdpbench.provenance import new_session, to_json
-from rdpbench.results.stats.bootstrap import REAL, Bounds, jackknifed
+from rdpbench.results.stats.bootstrap import jackknife
 from rdpbench.results.stats.current import of_store
 from rdpbench.results.stats.points import point_key
 from rdpbench.results.store.keys import beside_key, definition, features_key, metric_identity, sha256_of
@@ -184,7 +184,7 @@ def reference_arrays(name: str, metric: type[SetMetric], device: str) -> Sequenc
         try:
             with (
                 show_progress("", len(todo), "images") as shown,
-                ahead(todo, lambda entry: _pixels(entry, reference.protocol)) as images,
+                ahead(todo, lambda entry: pixels_of(entry, reference.protocol)) as images,
             ):
                 for entry, image in zip(todo, images, strict=True):
                     writer.append(extractor.extract(name, image, entry.sha256, entry.sample, reference.protocol))
@@ -192,13 +192,6 @@ def reference_arrays(name: str, metric: type[SetMetric], device: str) -> Sequenc
         finally:
             writer.close()
     return load_arrays(store.places(kind(metric.features)), subjects)
-
-
-def _pixels(entry: Entry, protocol: str) -> Image:
-    pixels = load_under(protocol, entry.sample.path).pixels
-    if pixel_sha256(pixels) != entry.sha256:
-        raise ImageError(f"{entry.sample.path} changed while it was read")
-    return pixels
 
 
 # Arrays of images
@@ -280,69 +273,8 @@ class FeatureExtractor:
         return Extracted(kind(cls), subject(cls, pixels, sample), np.array(array))
 
 
-# Intervals
-
-
-BLOCKS = 10
-"""Of the jackknife: a block of images is left out at a time."""
 INTERVALS = 2
 """Raised when the intervals of set metrics change: values are then reduced again from the stored arrays."""
-
-
-def jackknife(
-    metric: SetMetric,
-    reference: Sequence[Array],
-    distorted: Sequence[Array],
-    *,
-    value: float,
-    paired: bool = True,
-    bounds: Bounds = REAL,
-) -> tuple[float, float] | str:
-    """95 % interval of a set metric over images: delete-a-block jackknife (Shao and Tu, 1995).
-
-    The bootstrap draws images twice, which biases distances between sets: an image equals itself. Leaving out a tenth
-    does not. Blocks are drawn once, by a fixed seed; values without one may be of fewer images than the metric needs.
-
-    Args:
-        metric: computes a value from two sets; with ``left_out``, all blocks in one pass.
-        reference: arrays of the other side, one an image; of the same images, which are left out too, if ``paired``.
-        distorted: arrays of the reconstructions.
-        value: the metric of all images; the middle of the interval, where the metric has no bounds.
-        paired: is the reference of the same images?
-        bounds: the range of the metric's values.
-
-    Returns:
-        Both ends, or why there are none.
-
-    >>> class Mean:
-    ...     def reduce(self, _, arrays):
-    ...         return Estimate(float(np.concatenate(list(arrays)).mean()))
-    >>> ones = [np.array([[float(n)]]) for n in range(40)]
-    >>> low, high = jackknife(Mean(), ones, ones, value=19.5)
-    >>> round((low + high) / 2, 1)
-    19.5
-    """
-    count = len(distorted)
-    if count < 2 * BLOCKS:
-        return f"an interval needs at least {2 * BLOCKS} images, and these are {count}"
-    order = np.random.default_rng(2026).permutation(count)
-    blocks = [np.sort(block).tolist() for block in np.array_split(order, BLOCKS)]
-    fast = getattr(metric, "left_out", None)
-
-    def without(block: Sequence[int]) -> float:
-        left = set(block)
-        kept = [number for number in range(count) if number not in left]
-        other = [reference[number] for number in kept] if paired else reference
-        return metric.reduce(other, [distorted[number] for number in kept]).value
-
-    try:
-        values = np.array(fast(reference, distorted, blocks) if paired and fast else [*map(without, blocks)])
-    except MetricError as error:
-        return f"without a tenth of the images there is no value: {error}"
-    if not np.isfinite(values).all():
-        return "without a tenth of the images there is no value"
-    low, high = jackknifed(value, values, bounds)
-    return (low, high) if math.isfinite(high - low) else "the value is at the end of its range"
 
 
 # Values of points

@@ -1,4 +1,4 @@
-"""``rdpbench study``: a pack of pairs for raters out of what runs kept, and scores out of what comes back."""
+"""``rdpbench study``: make a pack of pairs for raters from kept images, and scores from their votes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rdpbench.errors import ConfigError
-from rdpbench.paths import RUNS
+from rdpbench.paths import RUNS, write_file
+from rdpbench.results import tables
+from rdpbench.results.read import open_run
+from rdpbench.results.store.store import Contents, Store
+from rdpbench.study import scores
+from rdpbench.study.pack import Wanted, choose, write
+from rdpbench.study.votes import read_key, read_votes
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from rdpbench.results.store.store import Contents, Store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     read.add_argument("--keep-failed", action="store_true", help="count raters who missed catch trials, too")
 
 
-def study_command(options: argparse.Namespace, console: Console) -> int:
+def run(options: argparse.Namespace, console: Console) -> int:
     """Export or import; 1 if votes give no scores.
 
     Raises:
@@ -57,8 +61,6 @@ def study_command(options: argparse.Namespace, console: Console) -> int:
 
 
 def _export(options: argparse.Namespace, console: Console) -> int:
-    from rdpbench.study.pack import Wanted, choose, write
-
     seed = secrets.randbits(32) if options.seed is None else options.seed
     chosen = choose(
         [_stored(name, options.root) for name in options.runs],
@@ -93,11 +95,6 @@ def _command(options: argparse.Namespace, seed: int) -> list[str]:
 
 
 def _import(options: argparse.Namespace, console: Console) -> int:
-    from rdpbench.paths import write_file
-    from rdpbench.results import tables
-    from rdpbench.study import scores
-    from rdpbench.study.votes import read_key, read_votes
-
     if not 0 <= options.catch_share <= 1:
         raise ConfigError(f"--catch-share {options.catch_share:g} is no share, from 0 to 1")
     key = read_key(options.key)
@@ -117,8 +114,6 @@ def _import(options: argparse.Namespace, console: Console) -> int:
 
 
 def _stored(name: str, root: str) -> tuple[Store, Contents]:
-    from rdpbench.results.read import open_run
-
     store = open_run(name, root)
     return store, store.read()
 

@@ -1,4 +1,4 @@
-"""What raters get: which reconstructions, in which pairs and sheets, and the folder with the voting page.
+"""What raters get: the reconstructions in pairs and sheets, and the folder with the voting page.
 
 ::
 
@@ -32,31 +32,21 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
-from rdpbench.figures.examples import original_of, reconstruction_of
+from rdpbench.figures.examples import kept, mean_rate, original_of, reconstruction_of
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.paths import unwritable, write_file
 from rdpbench.results.stats.current import of_store
-from rdpbench.results.stats.points import Where, meaning, titles
+from rdpbench.results.stats.points import Points, Where, meaning, titles
 from rdpbench.results.store.schema import Row
-from rdpbench.results.store.store import Contents, Store, reconstruction_path
+from rdpbench.results.store.store import Contents, Store
 from rdpbench.setting import Setting
 from rdpbench.study.votes import Key, ShownImage, ShownTrial, write_key
 
 # Which reconstructions
 
 
-@dataclass(frozen=True)
-class Stimulus:
-    """A reconstruction that a run kept."""
-
-    store: Store
-    row: Row
-    scores: dict[str, float]
-    """Its finite values, by metric."""
-
-
 Place: TypeAlias = tuple[str, float, str]
-"""Of a stimulus: image, rate that it is matched to, and codec."""
+"""Of a reconstruction: image, rate that it is matched to, and codec."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +57,23 @@ class Chosen:
     codecs: tuple[str, ...]
     targets: tuple[float, ...]
     images: tuple[str, ...]
-    stimuli: dict[Place, Stimulus]
+    rows: dict[Place, Row]
+    runs: Mapping[str, tuple[Store, Points]]
+    """Of each codec the run that its reconstructions are from."""
     notes: tuple[str, ...]
 
     @property
     def better(self) -> dict[str, bool]:
-        """Metrics that all stimuli have a value of: is higher better?"""
-        shared = set.intersection(*(set(stimulus.scores) for stimulus in self.stimuli.values()))
-        return {name: meaning(name).higher_is_better for name in sorted(shared)}
+        """Metrics that all reconstructions have a finite value of: is higher better?"""
+        names = set.intersection(*(set(points.metrics) for _, points in self.runs.values()))
+        pairs_only = (name for name in sorted(names) if meaning(name).kind != "set")
+        whole = [name for name in pairs_only if all(math.isfinite(self.score(r, name)) for r in self.rows.values())]
+        return {name: meaning(name).higher_is_better for name in whole}
+
+    def score(self, row: Row, metric: str) -> float:
+        """A reconstruction's value; NaN where it has none."""
+        value = self.runs[row.codec][1].value(row, metric)
+        return math.nan if value is None else value
 
 
 def choose(
@@ -86,7 +85,7 @@ def choose(
     dataset: str = "",
     tolerance: float = 0.1,
 ) -> Chosen:
-    """Choose the stimuli.
+    """Choose the reconstructions.
 
     Args:
         runs: stores with their contents; a codec that two runs have is taken from the first.
@@ -101,83 +100,65 @@ def choose(
         ConfigError: a rate that a codec does not come near, random weights, or several datasets.
         UnknownName: no such codec or image.
     """
-    stimuli = _of_dataset([stimulus for store, contents in runs for stimulus in _kept(store, contents)], dataset)
-    known = list(dict.fromkeys(stimulus.row.codec for stimulus in stimuli))
+    read = [(store, of_store(contents)) for store, contents in runs]
+    stored = [(run, codec, rows) for run in read for codec, rows in kept(*run).items()]
+    where = _place([row for _, _, rows in stored for row in rows], dataset)
+    of_codec: dict[str, list[Row]] = {}
+    sources: dict[str, tuple[Store, Points]] = {}
+    for run, codec, rows in stored:
+        here = [row for row in rows if Where.of(row) == where and row.bpp]
+        if here and codec not in of_codec:
+            of_codec[codec], sources[codec] = here, run
+    known = list(of_codec)
     for name in codecs:
         if name not in known:
             raise UnknownName("codec", name, known, "with kept reconstructions (keep=all), that is")
     names = tuple(dict.fromkeys(codecs or known))
-    of_codec = {name: [stimulus for stimulus in stimuli if stimulus.row.codec == name] for name in names}
-    if untrained := sorted(name for name in names if any("random" in s.row.weights for s in of_codec[name])):
+    if untrained := sorted(name for name in names if any("random" in row.weights for row in of_codec[name])):
         raise ConfigError(
-            f"what random weights paint is nothing to judge: {', '.join(untrained)}; --codec A,B leaves out"
+            f"images of random weights cannot be judged: {', '.join(untrained)}; choose the others by --codec A,B"
         )
     if len(names) < 2:
-        raise ConfigError(f"a comparison needs two codecs; kept reconstructions are there of: {', '.join(known)}")
+        raise ConfigError(f"a comparison needs two codecs; there are kept reconstructions of: {', '.join(known)}")
     settings = {name: _by_setting(of_codec[name]) for name in names}
     rates, nearest, shared = _match(settings, targets, images, tolerance)
     nearest = {place: _of_images(setting, shared) for place, setting in nearest.items()}
-    chosen = {(s.row.image, rate, name): s for (name, rate), setting in nearest.items() for s in setting}
+    chosen = {(row.image, rate, name): row for (name, rate), setting in nearest.items() for row in setting}
     notes = [
-        f"{name} at {rate:g} bpp: {setting[0].row.setting.words}, {_mean(setting):.4f} bpp"
+        f"{name} at {rate:g} bpp: {setting[0].setting.words}, {mean_rate(setting):.4f} bpp"
         for (name, rate), setting in nearest.items()
     ]
-    return Chosen(Where.of(stimuli[0].row), names, rates, shared, chosen, tuple(notes))
+    return Chosen(where, names, rates, shared, chosen, {name: sources[name] for name in names}, tuple(notes))
 
 
-def _kept(store: Store, contents: Contents) -> list[Stimulus]:
-    points = of_store(contents)
-    rows = [row for row in points.rows if row.status == "ok" and row.bpp]
-    rows = [row for row in rows if reconstruction_path(store, row).is_file()]
-    if not rows:
-        raise MissingNeed(
-            f"{store.folder} has no reconstructions. Type: rdpbench run codec=... keep=all "
-            "(what is coded already is only decoded again)"
-        )
-    metrics = [metric for metric in points.metrics if meaning(metric).kind != "set"]
-    values = ({name: points.value(row, name) for name in metrics} for row in rows)
-    return [
-        Stimulus(
-            store, row, {name: value for name, value in scores.items() if value is not None and math.isfinite(value)}
-        )
-        for row, scores in zip(rows, values, strict=True)
-    ]
-
-
-def _of_dataset(stimuli: Sequence[Stimulus], dataset: str) -> list[Stimulus]:
-    """Those of one dataset under one protocol, of each codec from the first run that has it."""
-    names = titles(list(dict.fromkeys(Where.of(stimulus.row) for stimulus in stimuli)))
+def _place(rows: Sequence[Row], dataset: str) -> Where:
+    """The one dataset, under one protocol, that is meant."""
+    names = titles(list(dict.fromkeys(map(Where.of, rows))))
     meant = [where for where, name in names.items() if dataset in ("", where.dataset, name)]
     if not meant:
         raise UnknownName("dataset", dataset, names.values(), "with kept reconstructions, that is")
     if len(meant) > 1:
         listed = ", ".join(repr(names[where]) for where in meant)
-        raise ConfigError(f"a study is of one dataset under one protocol, and these are several: {listed}; --dataset")
-    here = [stimulus for stimulus in stimuli if Where.of(stimulus.row) == meant[0]]
-    first: dict[str, Store] = {}
-    for stimulus in here:
-        first.setdefault(stimulus.row.codec, stimulus.store)
-    return [stimulus for stimulus in here if first[stimulus.row.codec] is stimulus.store]
+        raise ConfigError(
+            f"a study has one dataset under one protocol, and here are several: {listed}; --dataset chooses"
+        )
+    return meant[0]
 
 
-def _by_setting(stimuli: Iterable[Stimulus]) -> list[list[Stimulus]]:
+def _by_setting(rows: Iterable[Row]) -> list[list[Row]]:
     """By setting or target; of several seeds the lowest."""
-    groups: dict[Setting, dict[str, Stimulus]] = {}
-    for stimulus in sorted(stimuli, key=lambda stimulus: stimulus.row.seed):
-        groups.setdefault(stimulus.row.setting, {}).setdefault(stimulus.row.image, stimulus)
+    groups: dict[Setting, dict[str, Row]] = {}
+    for row in sorted(rows, key=lambda row: row.seed):
+        groups.setdefault(row.setting, {}).setdefault(row.image, row)
     return [list(images.values()) for images in groups.values()]
 
 
-def _mean(setting: Sequence[Stimulus]) -> float:
-    return math.fsum(stimulus.row.bpp or math.nan for stimulus in setting) / len(setting)
-
-
 def _match(
-    settings: Mapping[str, Sequence[Sequence[Stimulus]]],
+    settings: Mapping[str, Sequence[Sequence[Row]]],
     targets: Sequence[float],
     wanted: Sequence[str],
     tolerance: float,
-) -> tuple[tuple[float, ...], dict[tuple[str, float], Sequence[Stimulus]], tuple[str, ...]]:
+) -> tuple[tuple[float, ...], dict[tuple[str, float], Sequence[Row]], tuple[str, ...]]:
     """Rates, the setting of each codec at each of them, and the study's images.
 
     Which images all have depends on the settings, and the nearest setting on the images that its rate is a mean over:
@@ -188,7 +169,7 @@ def _match(
         there = {name: [_of_images(setting, shared) for setting in several] for name, several in settings.items()}
         there = {name: [setting for setting in several if setting] for name, several in there.items()}
         # The lowest rate that all codecs reach, with three digits.
-        lowest = max(min(map(_mean, several)) for several in there.values())
+        lowest = max(min(map(mean_rate, several)) for several in there.values())
         rates = tuple(targets) or (float(f"{lowest:.3g}"),)
         nearest = {(name, rate): _nearest(name, there[name], rate, tolerance) for rate in rates for name in settings}
         before, shared = shared, _images(nearest.values(), wanted)
@@ -196,14 +177,14 @@ def _match(
             return rates, nearest, shared
 
 
-def _of_images(setting: Sequence[Stimulus], images: Sequence[str]) -> list[Stimulus]:
-    return [stimulus for stimulus in setting if stimulus.row.image in images]
+def _of_images(setting: Sequence[Row], images: Sequence[str]) -> list[Row]:
+    return [row for row in setting if row.image in images]
 
 
-def _nearest(name: str, settings: Sequence[Sequence[Stimulus]], rate: float, tolerance: float) -> Sequence[Stimulus]:
-    best = min(settings, key=lambda setting: abs(math.log(_mean(setting) / rate)))
-    if abs(math.log(_mean(best) / rate)) > math.log1p(tolerance):
-        there = ", ".join(f"{mean:.4g}" for mean in sorted(map(_mean, settings)))
+def _nearest(name: str, settings: Sequence[Sequence[Row]], rate: float, tolerance: float) -> Sequence[Row]:
+    best = min(settings, key=lambda setting: abs(math.log(mean_rate(setting) / rate)))
+    if abs(math.log(mean_rate(best) / rate)) > math.log1p(tolerance):
+        there = ", ".join(f"{mean:.4g}" for mean in sorted(map(mean_rate, settings)))
         raise ConfigError(
             f"{name} has nothing within {100 * tolerance:g} % of {rate:g} bpp, only {there}. Make it: rdpbench run "
             f"codec={name.partition('[')[0]} bpp={rate:g} keep=all; or allow more with --tolerance"
@@ -211,9 +192,9 @@ def _nearest(name: str, settings: Sequence[Sequence[Stimulus]], rate: float, tol
     return best
 
 
-def _images(settings: Iterable[Sequence[Stimulus]], wanted: Sequence[str]) -> tuple[str, ...]:
+def _images(settings: Iterable[Sequence[Row]], wanted: Sequence[str]) -> tuple[str, ...]:
     """Ids that all have, of the same pixels."""
-    sets = [{(stimulus.row.image, stimulus.row.pixel_sha256) for stimulus in setting} for setting in settings]
+    sets = [{(row.image, row.pixel_sha256) for row in setting} for setting in settings]
     shared = sorted(image for image, _ in set.intersection(*sets))
     for image in wanted:
         if image not in shared:
@@ -238,7 +219,7 @@ class StimulusPair:
 
     @property
     def places(self) -> tuple[Place, Place]:
-        """Of its two stimuli."""
+        """Of its two reconstructions."""
         return (self.image, self.target, self.first), (self.image, self.target, self.second)
 
 
@@ -350,14 +331,14 @@ def write(chosen: Chosen, wanted: Wanted, folder: Path, key_path: Path) -> list[
         raise ConfigError(f"the key {key_path} must not lie in {folder}, which raters get")
     if key_path.exists():
         raise ConfigError(f"{key_path} is there already, and votes of an older study need it; --key names another")
-    hashes = {place: stimulus.row.reconstruction_sha256 for place, stimulus in chosen.stimuli.items()}
+    hashes = {place: row.reconstruction_sha256 for place, row in chosen.rows.items()}
     every = pairs(chosen.images, chosen.targets, chosen.codecs)
     unlike = [pair for pair in every if len({hashes[place] for place in pair.places}) == 2]
     if not unlike:
         raise MissingNeed("all reconstructions of each pair are alike: there is nothing to compare")
     plan = sheets(unlike, wanted.sheets, wanted.trials, wanted.catch, wanted.seed)
-    files, names = _drawn_names(chosen.stimuli, plan, wanted.seed)
-    _write_images(folder / "images", chosen.stimuli, files)
+    files, names = _drawn_names(chosen.rows, plan, wanted.seed)
+    _write_images(folder / "images", chosen, files)
     key = _key(chosen, wanted, plan, files, names)
     sheets_shown: list[list[dict[str, str]]] = [[] for _ in plan]
     for name, asked in key.trials.items():
@@ -373,12 +354,12 @@ def write(chosen: Chosen, wanted: Wanted, folder: Path, key_path: Path) -> list[
 
 
 def _drawn_names(
-    stimuli: Iterable[Place], plan: Sequence[Sequence[Trial]], seed: int
+    places: Iterable[Place], plan: Sequence[Sequence[Trial]], seed: int
 ) -> tuple[dict[Any, str], list[str]]:
     """Names whose order says nothing: of files, by what they hold, and of the trials in the plan's order."""
     draw = random.Random(f"names of {seed}")  # noqa: S311 (no secret: the page cannot know what a number stands for)
-    subjects: list[Any] = [*stimuli]
-    subjects += [("original", image) for image in sorted({image for image, _, _ in stimuli})]
+    subjects: list[Any] = [*places]
+    subjects += [("original", image) for image in sorted({image for image, _, _ in places})]
     caught = sorted({trial.image for sheet in plan for trial in sheet if trial.catch})
     subjects += [(kind, image) for kind in ("copy", "spoiled") for image in caught]
     numbers = draw.sample(range(1, len(subjects) + 1), len(subjects))
@@ -387,7 +368,7 @@ def _drawn_names(
     return files, [f"t{number:05d}" for number in draw.sample(range(1, count + 1), count)]
 
 
-def _write_images(folder: Path, stimuli: dict[Place, Stimulus], files: Mapping[Any, str]) -> None:
+def _write_images(folder: Path, chosen: Chosen, files: Mapping[Any, str]) -> None:
     """Images are written anew from their pixels, so that no file tells by its metadata where it comes from."""
     from PIL import Image as pil
 
@@ -396,9 +377,9 @@ def _write_images(folder: Path, stimuli: dict[Place, Stimulus], files: Mapping[A
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for place, stimulus in stimuli.items():
-            put(place, reconstruction_of(stimulus.store, stimulus.row))
-        for image, row in {image: stimulus.row for (image, _, _), stimulus in reversed(stimuli.items())}.items():
+        for place, row in chosen.rows.items():
+            put(place, reconstruction_of(chosen.runs[row.codec][0], row))
+        for image, row in {image: row for (image, _, _), row in reversed(chosen.rows.items())}.items():
             pixels = original_of(row)
             put(("original", image), pixels)
             if ("copy", image) in files:
@@ -431,9 +412,9 @@ def _key(
 ) -> Key:
     better = chosen.better
     shown: dict[str, ShownImage] = {}
-    for place, stimulus in chosen.stimuli.items():
-        row, (image, target, codec) = stimulus.row, place
-        scores = {name: stimulus.scores[name] for name in better}
+    for place, row in chosen.rows.items():
+        image, target, codec = place
+        scores = {name: chosen.score(row, name) for name in better}
         shown[files[place]] = ShownImage(codec, target, row.setting.words, image, float(row.bpp or 0), scores)
     trials: dict[str, ShownTrial] = {}
     numbered = ((number, trial) for number, sheet in enumerate(plan, start=1) for trial in sheet)
@@ -456,7 +437,7 @@ def _key(
         shown=dict(sorted(shown.items())),
         trials=trials,
     )
-    digests = [stimulus.row.reconstruction_sha256 for stimulus in chosen.stimuli.values()]
+    digests = [row.reconstruction_sha256 for row in chosen.rows.values()]
     return replace(key, study=hashlib.sha256(repr((key, digests)).encode()).hexdigest()[:16])
 
 

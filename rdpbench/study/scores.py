@@ -1,4 +1,4 @@
-"""From votes to scores: who was looking, what was chosen how often, how that compares with the metrics; as tables."""
+"""From votes to tables: raters, scores, and how often each metric agrees with the votes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rdpbench.metrics.contract import stated, weighed
 from rdpbench.results import tables
 from rdpbench.results.stats.bootstrap import Interval, mean
 from rdpbench.results.stats.points import meaning
-from rdpbench.results.tables import Cell, Table, cell
+from rdpbench.results.tables import Table, cell
 from rdpbench.study.bradley_terry import FIRST, SECOND, TIE, Comparisons, Fit, fit, groups
 from rdpbench.study.votes import Key, Sheet, ShownImage, Vote
 
@@ -208,8 +208,9 @@ def all_tables(result: Scored) -> list[Table]:
     if result.agreement:
         lines = [(name, _percent(share), str(share.n)) for name, share in result.agreement.items()]
         note = "means over images of the share of votes for the copy that the metric prefers; 50 % is chance"
-        out.append(_table("Agreement of metrics with people", ("metric", "agrees % [95 %]", "images"), lines, [note]))
-    return [*out, _table("Raters", RATER, _rater_lines(result))]
+        header = ("metric", "agrees % [95 %]", "images")
+        out.append(Table.of_texts("Agreement of metrics with people", header, lines, [note]))
+    return [*out, Table.of_texts("Raters", RATER, _rater_lines(result))]
 
 
 def remarks(result: Scored) -> list[str]:
@@ -224,10 +225,6 @@ def remarks(result: Scored) -> list[str]:
             f"{100 * result.left:.1f} % of the votes are for the left side, on which each codec is equally often"
         )
     return lines
-
-
-def _table(caption: str, header: Sequence[str], lines: Iterable[Sequence[str]], notes: Sequence[str] = ()) -> Table:
-    return Table(caption, tuple(header), tuple(tuple(Cell(text) for text in line) for line in lines), tuple(notes))
 
 
 def _score_table(result: Scored, group: Group) -> Table:
@@ -261,7 +258,7 @@ def _score_table(result: Scored, group: Group) -> Table:
         if fitted.freedom < 4:
             notes.append("few raters or images: such intervals are wide, and only roughly of 95 %")
     caption = f"{key.dataset} ({key.protocol}) at {group.target:g} bpp: Bradley-Terry scores"
-    return _table(caption, header, lines, notes)
+    return Table.of_texts(caption, header, lines, notes)
 
 
 def _percent(share: Interval) -> str:

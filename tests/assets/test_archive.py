@@ -102,12 +102,12 @@ def test_names_are_mapped_into_folders(make: Maker, tmp_path: Path) -> None:
 @pytest.mark.parametrize("make", MAKERS)
 def test_litter_is_never_asked_for(make: Maker, tmp_path: Path) -> None:
     path = make(tmp_path / "archive", LITTER)
-    refused(path, tmp_path, "none of its 0 files is wanted; it holds nothing", wanted=lambda name: name)
+    refused(path, tmp_path, "none of its 0 files is part of the set; it holds nothing", wanted=lambda name: name)
 
 
 def test_an_archive_without_wanted_files_says_what_it_holds(tmp_path: Path) -> None:
     path = zipped(tmp_path / "archive", {f"x{number}.txt": b"" for number in range(9)})
-    refused(path, tmp_path, r"none of its 9 files is wanted; it holds 'x0.txt', 'x1.txt', .*'x4.txt'$")
+    refused(path, tmp_path, r"none of its 9 files is part of the set; it holds 'x0.txt', 'x1.txt', .*'x4.txt'$")
 
 
 HOSTILE_NAMES = {
@@ -250,7 +250,7 @@ def test_entries_that_share_their_bytes(tmp_path: Path) -> None:
     path = stored(tmp_path / "archive", FILES)
     refused(patched(path, "set/c.png", 42, "<L", 36), tmp_path, "shares its bytes with another entry")
     path = stored(tmp_path / "archive", FILES)
-    refused(patched(path, "set/d.png", 20, "<L", 10**6), tmp_path, "an entry reaches into the directory")
+    refused(patched(path, "set/d.png", 20, "<L", 10**6), tmp_path, "an entry overlaps the directory of the zip")
 
 
 def test_a_directory_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -399,7 +399,7 @@ def test_without_content_length(site, target):
     get(site, target)
     get(site, target.with_name("about"), exact=False)
     said = fails(site, target.with_name("unknown"), "does not say how long", exact=False, sha256=None)
-    assert "a cut would not be noticed" in said
+    assert "an early end would not be noticed" in said
     site.always = Answer(chunked=True)
     get(site, target.with_name("chunked"), exact=False, sha256=None, size=None)
     assert target.with_name("chunked").read_bytes() == BYTES
@@ -440,7 +440,7 @@ def test_a_server_that_recovers(site, target, monkeypatch):
 
 def test_an_answer_that_is_no_file(site, target):
     site.always = Answer(status=203)
-    fails(site, target, "answers 203 .* which is no file")
+    fails(site, target, "answers 203 .* not with the file")
     site.always = Answer(status=206)
     fails(site, target, "sends a piece of the file without saying which")
 
@@ -490,7 +490,7 @@ def test_https_is_checked_and_never_left(secure, site, target, tmp_path, monkeyp
     assert target.read_bytes() == BYTES
     target.unlink()
     secure.always = Answer(status=302, location=site.url)
-    fails(secure, target, "from https to http we do not follow", url=url)
+    fails(secure, target, "from https to http is not followed", url=url)
     assert site.asked == []
     site.always = Answer(status=302, location=url)
     secure.always = None

@@ -103,7 +103,7 @@ def test_identity_covers_every_file():
 def test_two_models_of_one_file_name_do_not_meet(home):
     cards = [
         Card(f"model-{name}", f"https://huggingface.co/x/{name}/resolve/main/model.safetensors", "main",
-             "model.safetensors", hashlib.sha256(tensors(value)).hexdigest(), 0, "MIT", "x")
+             "model.safetensors", "MIT", "x", hashlib.sha256(tensors(value)).hexdigest())
         for name, value in (("a", 1.0), ("b", 2.0))
     ]  # fmt: skip
     for card, value in zip(cards, (1.0, 2.0), strict=True):

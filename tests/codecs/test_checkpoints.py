@@ -136,7 +136,7 @@ def place(folder: Path, content: Any, monkeypatch: pytest.MonkeyPatch, digits: s
     monkeypatch.setenv("RDPBENCH_WEIGHTS", str(folder))
     monkeypatch.setenv("RDPBENCH_CACHE", str(folder / "cache"))
     return weights.Weights(
-        weights.Card("example", "https://example.org/x.pth", "1", f"example-{digits}.pth", None, 0, "MIT", "example")
+        weights.Card("example", "https://example.org/x.pth", "1", f"example-{digits}.pth", "MIT", "example")
     )
 
 

@@ -116,7 +116,7 @@ def test_codebooks_of_the_users_own(tmp_path: Path) -> None:
     assert not [text for text in told if "PerCo-Image" in text]
     assert any("hyper_enc holds no tensors" in text for text in told)
     assert coder_of(one)["codebooks"].startswith("sha256:")
-    with pytest.raises(CodecError, match=r"holds 16 x 1024 entries, where parts x entries is 16 x 512"):
+    with pytest.raises(CodecError, match=r"holds 16 x 1024 entries; parts x entries is 16 x 512"):
         PerCoImage(**options, entries=512).quantizer()
     file.write_bytes(b"nothing")
     with pytest.raises(CodecError, match="holds no codebooks"):

@@ -25,7 +25,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Data:
     monkeypatch.chdir(tmp_path)
     parser = argparse.ArgumentParser(prog="rdpbench data")
     command.add_arguments(parser)
-    return lambda *arguments: command.data_command(parser.parse_args(arguments))
+    return lambda *arguments: command.run(parser.parse_args(arguments), None)
 
 
 def test_ls_says_what_each_set_is_and_whether_it_is_here(

@@ -200,10 +200,10 @@ def test_an_added_series_is_shown_and_not_counted() -> None:
         ("paper: nobody\nfigure: 1\ntitle: t\nkind: curves\n", "paper is 'nobody'; it can be text-sketch"),
         ("paper: taco\nfigure: 1\ntitle: t\nkind: pie\n", "kind is 'pie'; it can be curves"),
         ("paper: taco\nfigure: 1\ntitle: t\nkind: curves\n", "a diagram has no panels"),
-        ("paper: taco\nfigur: 1\ntitle: t\nkind: diagram\n", "figur is not understood"),
+        ("paper: taco\nfigur: 1\ntitle: t\nkind: diagram\n", "figur is not known here"),
         ("paper: taco\ntitle: t\nkind: diagram\n", "missing 1 required positional argument: 'figure'"),
-        ("paper: taco\nfigure: 1\ntitle: t\nkind: curves\npanels: [{data: kodak}]\n", "data is not understood"),
-        ("- nothing\n", "is not understood"),
+        ("paper: taco\nfigure: 1\ntitle: t\nkind: curves\npanels: [{data: kodak}]\n", "data is not known here"),
+        ("- nothing\n", "is not known here"),
     ],
 )
 def test_a_preset_with_a_mistake_is_refused(tmp_path: Path, content: str, says: str) -> None:

@@ -11,9 +11,8 @@ import pytest
 
 from rdpbench import registry
 from rdpbench.errors import MetricError, MissingNeed
-from rdpbench.metrics import clip as clip_metrics
 from rdpbench.metrics.clip import DCLIP, METRICS, CLIPImage, HesselScore, clip_score, hessel_score
-from rdpbench.metrics.contract import Metric
+from rdpbench.metrics.contract import SHARED, Metric
 from rdpbench.networks import clip
 from rdpbench.networks.clip import (
     B32,
@@ -382,7 +381,7 @@ def test_without_weights_it_says_what_to_do(cls, tmp_path, monkeypatch):
     for name in ("TORCH_HOME", "RDPBENCH_CACHE", "XDG_CACHE_HOME", "HF_HOME"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.delenv("RDPBENCH_WEIGHTS", raising=False)
-    clip_metrics._shared.cache_clear()
+    SHARED.clear()
     beside = {"captions": CAPTIONS} if cls in SCORES else {}
     with pytest.raises(MissingNeed, match=r"'clip-.*' are not on this machine"):
         cls().prepare(np.zeros((64, 64, 3), np.uint8), **beside)

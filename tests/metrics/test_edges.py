@@ -113,7 +113,7 @@ def test_wrong_use_and_class_data(cls):
     assert all(need.missing() is None for need in cls.needs)
     image = np.zeros((40, 40, 3), np.uint8)
     prepared = metric.prepare(image)
-    assert isinstance(prepared, Edges)
+    assert isinstance(prepared.content, Edges)
     with pytest.raises(MetricError, match=f"{cls.name}: the original must be uint8"):
         metric.prepare((image / 255).astype(np.float32))
     with pytest.raises(MetricError, match="must be uint8"):

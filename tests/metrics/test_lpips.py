@@ -10,7 +10,7 @@ import pytest
 from rdpbench import registry
 from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.metrics import lpips as ours
-from rdpbench.metrics.contract import Metric
+from rdpbench.metrics.contract import SHARED, Metric
 from rdpbench.metrics.lpips import LPIPSVGG, LPIPSAlex, LPIPSSqueeze, TACOScript, build
 
 # torchvision's names and shapes of the convolutions that LPIPS uses, without its 58 to 124 million other parameters.
@@ -194,7 +194,7 @@ def test_the_smallest_image(trunks, cls):
         metric.prepare(x[1:])
     # One pixel less is really too little for the network: the limit is not made up.
     with pytest.raises(RuntimeError):
-        metric._features(x[1:])
+        metric.compute(x[1:])
 
 
 @pytest.mark.parametrize("cls", [LPIPSAlex, LPIPSVGG, LPIPSSqueeze, TACOScript])
@@ -276,6 +276,7 @@ def test_weights_from_a_file_and_one_flipped_byte(trunks, photograph, compress, 
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     path.write_bytes(damaged)
+    SHARED.clear()
     with pytest.raises(MissingNeed, match=r"is not the file that its card names: sha256 \w+, expected"):
         LPIPSSqueeze().prepare(x)
 

@@ -8,7 +8,7 @@ import pytest
 from rdpbench import registry
 from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.metrics import pieapp
-from rdpbench.metrics.contract import Metric
+from rdpbench.metrics.contract import SHARED, Metric
 from rdpbench.metrics.pieapp import CARD, SHAPES, Licence, PieAPPDense, PieAPPSparse
 
 
@@ -75,7 +75,7 @@ def test_the_formula_written_out(tensors, photograph, compress, cls, size, patch
     x = photograph[60 : 60 + size[0], 180 : 180 + size[1]]
     metric = cls(tensors)
     prepared = metric.prepare(x)
-    assert len(prepared.patches.score) == patches
+    assert len(prepared.content.score) == patches
     same = metric.score(prepared, x)
     for quality in (5, 50):
         y = compress(x, quality)
@@ -149,7 +149,7 @@ def test_with_it_the_file_is_wanted_and_one_flipped_byte_found(tensors, tmp_path
     for name in ("TORCH_HOME", "RDPBENCH_CACHE", "XDG_CACHE_HOME", "HF_HOME", "RDPBENCH_WEIGHTS"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setenv("RDPBENCH_ACCEPT", "pieapp")
-    pieapp._shared.cache_clear()
+    SHARED.clear()
     image = np.zeros((64, 64, 3), np.uint8)
     with pytest.raises(MissingNeed, match=r"'pieapp-v0\.1' are not on this machine") as caught:
         PieAPPSparse().prepare(image)

@@ -185,7 +185,10 @@ def test_what_is_not_decoded_is_listed_and_the_exit_code_says_so(
     out = tmp_path / "stranger"
     stranger(lambda *of: hostile(out, *of))
     done = rdpbench("verify", str(out), "--all", code=1)
-    assert "'Popen' is a codec of one's own, and a row starts none; name yours: codec=FILE.py:Popen" in done.stdout
+    assert (
+        "'Popen' is a codec of one's own, which rows cannot load; if it is yours, type codec=FILE.py:Popen"
+        in done.stdout
+    )
     assert "'C' is a codec of one's own" in done.stdout
     wrong = rdpbench("verify", str(out), "--all", "codec=./other.py", code=2)
     assert "type codec=FILE.py:CLASS" in wrong.stderr
@@ -249,7 +252,7 @@ def test_a_row_gives_no_program_to_a_codec_that_the_user_names(
     (tmp_path / "c.py").write_text(OWN + "# edited")
     capsys.readouterr()
     assert here(*named) == 1
-    assert "is not what made the row: its source is another" in capsys.readouterr().out
+    assert "did not make the row: its source differs" in capsys.readouterr().out
 
 
 METRIC = """

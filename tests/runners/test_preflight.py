@@ -107,7 +107,7 @@ def test_a_manifest_brings_captions_and_label_maps(tmp_path: Path, rdpbench: Any
     assert point(tmp_path, f"{tmp_path}/own.py:Labelled") == 40 * 56
     Manifest(made.files, {**header, "labels": "../maps"}).write(tmp_path / "mine.sha256")
     refused = rdpbench(*LINE, f"data=manifest:{tmp_path / 'mine.sha256'}", BOTH, code=2)
-    assert "its labels '../maps' leads elsewhere; say data.options.labels=FOLDER" in refused.stderr
+    assert "its labels '../maps' leads out of its folder; say data.options.labels=FOLDER" in refused.stderr
 
 
 @pytest.mark.parametrize("target", [[], ["bpp=1", "search=dataset", "rate=null"]])

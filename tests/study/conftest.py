@@ -44,7 +44,7 @@ def _call(*words: str, code: int = 0) -> str:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     console = Console(file=io.StringIO(), width=250)
-    assert command.study_command(parser.parse_args(words), console) == code
+    assert command.run(parser.parse_args(words), console) == code
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 

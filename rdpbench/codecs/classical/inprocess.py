@@ -19,7 +19,7 @@ def check_sides(codec: str, image: Image, low: int, high: int) -> None:
     """Raise `UnsupportedImage` unless height and width are in ``low..high``."""
     height, width = check_image(image).shape[:2]
     if not low <= min(height, width) <= max(height, width) <= high:
-        raise UnsupportedImage(f"{codec} holds sides of {low} to {high} pixels; the image is {width} x {height}")
+        raise UnsupportedImage(f"{codec} takes sides of {low} to {high} pixels; the image is {width} x {height}")
 
 
 def check_x265(codec: str, image: Image, low: int) -> None:
@@ -29,7 +29,7 @@ def check_x265(codec: str, image: Image, low: int) -> None:
     # Under 32 pixels x265 codes with trees of 16 x 16, which the levels of HEVC for more than 4222 pixels forbid.
     if min(height, width) < 32 and max(height, width) > 4096:
         raise UnsupportedImage(
-            f"{codec} holds strips narrower than 32 only up to 4096; the image is {width} x {height}"
+            f"{codec} takes a side below 32 only if the other is at most 4096; the image is {width} x {height}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Running programs of the user's: one call from bytes to bytes, with an end and with an explanation.
+"""Run a program of the user's on an image: bytes in, bytes out, with a time limit and errors that explain.
 
 An argument list may hold `In` and `Out` in the places of files. On Linux these are memory files, handed over as
 ``/proc/self/fd/N``: nothing reaches a disk, and nothing stays behind however the program ends. Elsewhere they are files
@@ -27,7 +27,7 @@ from typing import TypeAlias
 from rdpbench.assets.hashes import content_sha256
 from rdpbench.codecs.contract import CheckedOptions
 from rdpbench.errors import CoderFailed, ConfigError, MissingNeed
-from rdpbench.needs import Binary, File
+from rdpbench.needs import File
 
 LARGEST_OUTPUT = 1 << 32
 """Bytes; a damaged size in a bitstream must not fill the memory or the disk."""
@@ -98,7 +98,7 @@ def run_program(program: Path, arguments: Sequence[Argument], timeout_s: float, 
     return Ran(command, outputs, _text(stdout), _text(stderr))
 
 
-def require(need: Binary | File) -> Path:
+def require(need: File) -> Path:
     """The path of a program or file, or `MissingNeed` with what to type."""
     if path := need.find():
         return path

@@ -1,4 +1,4 @@
-"""VVC (H.266) intra, by VTM, its reference software, and by VVenC, an encoder that needs nothing built.
+"""VVC (H.266) intra, by VTM, its reference software, and by VVenC, an encoder that pip installs.
 
 **VTM**, 4:4:4: the strongest classical point of comparison. https://vcgit.hhi.fraunhofer.de/jvet/VVCSoftware_VTM
 (BSD-3). You bring the two programs and ``encoder_intra_vtm.cfg``, which lies in ``cfg/`` of the same source tree.
@@ -74,7 +74,7 @@ class BesideEncoder(File):
         given, encoder = super().find(), ENCODER.find()
         if given or encoder is None:
             return given
-        places = (encoder.parent / self.what, encoder.parent.parent / "cfg" / self.what)
+        places = (encoder.parent / self.name, encoder.parent.parent / "cfg" / self.name)
         return next((place for place in places if place.is_file()), None)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from rdpbench.codecs.contract import (
     coder_inside,
     decoding,
     needs_of_built,
+    number,
     option,
     own_options,
     rate_of,
@@ -64,28 +64,18 @@ class DiffusionCodec(CheckedOptions, ABC):
     parts_of_own: ClassVar[Mapping[str, Sequence[str]]] = {}
     """Names in `hashes` of what an option for a folder of the user's brings, where they differ from the option's."""
     libraries: ClassVar[tuple[str, ...]] = ("torch", "diffusers", "transformers")
-    numbers: ClassVar[Mapping[str, tuple[float, float]]] = {"max_pixels": (1, math.inf)}
-    """The least and most of fields, by name; an ``int`` as the least asks for whole numbers."""
-    zeros: ClassVar[Mapping[str, tuple[int, int]]] = {}
-    """What a 0 stands for, by name of the field: with a model's weights, and with ``weights=random``, where no picture
-    is to be seen. It is spelled out, so that it is in keys and rows."""
 
     weights: str = option("official", models.WEIGHTS)
     """``official``; ``random``: the same classes at a tiny width, seeded; ``random-full``: the same at full width."""
     device: str = "cpu"
-    max_pixels: int = 1 << 22
+    max_pixels: int = number(1 << 22, 1)
     """Larger images, and bitstreams that state larger ones, are refused; counted with sides padded to 64."""
     checkpoint: str = ""
     """A folder of yours; another word for `base` or `pipeline`, the same as that of all codecs with weights."""
 
     def __post_init__(self) -> None:
-        for name, (trained, tiny) in self.zeros.items():
-            if getattr(self, name) == 0 and not isinstance(getattr(self, name), bool):
-                object.__setattr__(self, name, tiny if self.weights == "random" else trained)
         self._adopt_checkpoint()
         super().__post_init__()
-        for name, (least, most) in self.numbers.items():
-            check_number(self.name, name, getattr(self, name), least, most)
         for name, known in self.takes_own.items():
             if known:
                 bases.check_known(name, getattr(self, name), known)
@@ -200,19 +190,13 @@ class SamplingCodec(DiffusionCodec):
 class PromptCodec(SamplingCodec):
     """Base of the codecs that paint with a whole Stable Diffusion as it was published."""
 
-    numbers: ClassVar[Mapping[str, tuple[float, float]]] = {
-        **DiffusionCodec.numbers,
-        "steps": (1, 1000),
-        "guidance": (0.0, 1000),
-    }
-
     base: str = "sd-2.1-base"
     """A model of `rdpbench.codecs.diffusion.bases`, or a folder that ``diffusers`` saved."""
     precision: str = option("float32", models.PRECISIONS)
     """Of the U-Net, its ControlNet and the text towers; the official code has ``float16``."""
     sampler: str = option("dpm-solver++", sampling.LEGAL_SAMPLERS)
-    steps: int = 25
-    guidance: float = 9.0
+    steps: int = number(25, 1, 1000)
+    guidance: float = number(9.0, 0.0, 1000)
     """Classifier-free guidance; 1 and below is none, as the Turbo models want it."""
     negative: str = NEGATIVE
 
@@ -248,14 +232,6 @@ class PromptCodec(SamplingCodec):
         return sampling.denoise(
             ready, schedule, start, draws, positive, negative, self.guidance, control=control, adjust=pull
         )
-
-
-def check_number(codec: str, option: str, value: float, least: float, most: float = math.inf) -> None:
-    """Raise `ConfigError` unless an option is within bounds, and a whole number if its least value is an ``int``."""
-    whole = isinstance(least, int)
-    if (whole and (isinstance(value, bool) or not isinstance(value, int))) or not least <= value <= most:
-        bounds = f"from {least:g}" + (f" to {most:.10g}" if most < math.inf else "")
-        raise ConfigError(f"{codec}: {option}={value!r} must be {'a whole number ' if whole else ''}{bounds}")
 
 
 def codec_inside(part: str, name: str, weights: str, device: str, rate: float | None) -> Codec:

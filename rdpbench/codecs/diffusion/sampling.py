@@ -1,4 +1,4 @@
-"""Prompts and noise to images: conditions, draws, schedulers, the one denoising loop, and the VAE at its end.
+"""From prompt and noise to an image: conditions, noise, schedulers, the denoising loop, and the VAE at its end.
 
 Noise is drawn on the CPU in single precision, by a generator for each image: a seed means the same noise on a GPU and
 in a batch. The schedulers are those of diffusers, set up as the versions of 2023 computed, for which the systems were
@@ -101,7 +101,7 @@ def configured(stated: Mapping[str, Any], sampler: str) -> Any:
     legal = {*getattr(diffusers.DDIMScheduler, "_compatibles", ()), "DDIMScheduler"}
     if saved not in legal or not hasattr(diffusers, saved):
         raise ConfigError(
-            f"scheduler_config.json: _class_name={saved!r} is no scheduler that Stable Diffusion is sampled with here; "
+            f"scheduler_config.json: _class_name={saved!r} is no scheduler for Stable Diffusion that rdpbench knows; "
             f"known: {', '.join(sorted(legal))}"
         )
     classes = {saved, name, *(other for other, _ in SAMPLERS.values())}
@@ -110,12 +110,12 @@ def configured(stated: Mapping[str, Any], sampler: str) -> Any:
     if stated["prediction_type"] not in PREDICTED:
         unknown.append(f"prediction_type={stated['prediction_type']!r}")
     if unknown:
-        raise ConfigError(f"scheduler_config.json: diffusers does not know {', '.join(unknown)}; take it out")
+        raise ConfigError(f"scheduler_config.json: diffusers does not know {', '.join(unknown)}; remove it")
     if lost := [key for key in DECIDING if stated.get(key) and key in takes[saved] and key not in takes[name]]:
         able = [other for other, (cls, _) in SAMPLERS.items() if all(key in takes[cls] for key in lost)]
         raise ConfigError(
             f"scheduler_config.json: {', '.join(f'{key}={stated[key]!r}' for key in lost)} is not for "
-            f"sampler={sampler} ({name}); those that obey it: {', '.join([*able, SAVED])}"
+            f"sampler={sampler} ({name}); samplers that can use it: {', '.join([*able, SAVED])}"
         )
     options = stated if saved == name else {**settings, **stated}
     if sampler.endswith("-trailing"):

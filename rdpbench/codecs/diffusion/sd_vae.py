@@ -1,4 +1,4 @@
-"""The autoencoder of a latent diffusion model alone: what bounds every codec that paints in its latents.
+"""The autoencoder of a latent diffusion model alone, to see the loss that its latents cause by themselves.
 
 PerCo's Table 1 has it as "LDM autoencoder" (Careil et al., ICLR 2024, https://arxiv.org/abs/2310.10325), with latents
 in single precision. It is no codec to compare, as nobody coded its numbers: ``role: bound`` in its preset says so.

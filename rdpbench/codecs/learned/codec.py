@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from rdpbench.assets.weights import Card, OwnFile, Weights
-from rdpbench.codecs.contract import Bitstream, CheckedOptions, Side, option
+from rdpbench.codecs.contract import Bitstream, CheckedOptions, Side, number, option
 from rdpbench.codecs.learned.entropy import load_with_tables
 from rdpbench.codecs.learned.systems import System, decode_images, encode_images
 from rdpbench.errors import CodecError, ConfigError, MissingNeed
@@ -35,6 +35,9 @@ class LearnedCodec(CheckedOptions, ABC):
     unkeyed = frozenset({"max_pixels", "checkpoint", "weights_key"})
     entry: ClassVar[str] = ""
     """Which set of weights in an official file, where it holds several."""
+    revision: ClassVar[str]
+    licence: ClassVar[str]
+    """Both of all official checkpoints."""
     takes_own: ClassVar[Mapping[str, frozenset[str]]] = {"checkpoint": frozenset()}
 
     weights: str = option("official", ("official", "random", "random-full"))
@@ -48,13 +51,11 @@ class LearnedCodec(CheckedOptions, ABC):
     """Bitstreams that any machine decodes (`rdpbench.codecs.learned.entropy`), for more time; else ``device-bound``:
     only the kind of device and the library that encoded are sure to decode."""
     device: str = "cpu"
-    max_pixels: int = 1 << 25
+    max_pixels: int = number(1 << 25, 1)
     """Larger images, and bitstreams that state larger ones, are refused."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.max_pixels, bool) or not isinstance(self.max_pixels, int) or self.max_pixels < 1:
-            raise ConfigError(f"{self.name}: max_pixels={self.max_pixels!r} must be a whole number from 1")
         if self.weights_key and not self.checkpoint:
             raise ConfigError(f"{self.name}: weights_key={self.weights_key!r} is of no use without checkpoint=FILE")
         if self.checkpoint and self.weights != "official":
@@ -71,6 +72,10 @@ class LearnedCodec(CheckedOptions, ABC):
     @abstractmethod
     def card(self) -> Card:
         """Of the official checkpoint of this rate point."""
+
+    def card_of(self, **facts: Any) -> Card:
+        """A card with the revision and the licence of all."""
+        return Card(revision=self.revision, licence=self.licence, **facts)
 
     def published(self) -> Weights:
         """The official checkpoint of this rate point."""

@@ -102,6 +102,8 @@ class ELIC(LearnedCodec):
 
     name = "elic"
     rate = Rate("quality", 1, 6)
+    revision = "as linked by VincentChandelier/ELiC-ReImplemetation at 92a9ece; open it with a browser"
+    licence = "none stated, neither for the code nor for the weights: all rights reserved"
 
     quality: int = 1
     """Place of lambda among `LAMBDAS`."""
@@ -109,14 +111,11 @@ class ELIC(LearnedCodec):
     def card(self) -> Card:
         trade_off = LAMBDAS[self.quality - 1]
         said = "; the readme's link to it says 0.0016" if trade_off == 0.016 else ""
-        return Card(
+        return self.card_of(
             id=f"elic/lambda{trade_off:g}",
             source=f"https://drive.google.com/file/d/{FILES[self.quality - 1]}/view",
-            revision="as linked by VincentChandelier/ELiC-ReImplemetation at 92a9ece; open it with a browser",
             file=f"elic-lambda{trade_off:g}.pth.tar",
-            sha256=None,
             bytes=ABOUT,
-            licence="none stated, neither for the code nor for the weights: all rights reserved",
             note=f"ELIC, re-implemented, lambda {trade_off:g} (MSE){said}; the size is that of the parameters, "
             "and the file may hold more; name it as below",
         )

@@ -1,4 +1,4 @@
-"""Symbols to strings and back: a `Writer` and a `Reader` with the same methods, and the tables that they code with.
+"""Symbols to strings and back: a `Writer` and a `Reader` with the same methods, and their tables of probabilities.
 
 The part of a system that both sides run is written once, against `Coder`: at the encoder it is handed the latents and
 writes them, at the decoder it is handed None and gets them. So the two cannot differ by a slip.
@@ -173,8 +173,8 @@ def set_tables(
         why = f"those of the file are not of its parameters ({lost:.2g} bits lost for a symbol)"
         if stale == "refuse":
             raise CodecError(
-                f"the tables of {name} in {what} were made for other parameters than it holds: {lost:.2g} bits are "
-                "lost for a symbol. If it is a network of yours, name it, and they are built: "
+                f"the tables of {name} in {what} do not match its parameters: {lost:.2g} bits are "
+                "lost per symbol. If it is a network of yours, they are computed anew if you name it: "
                 "codec.options.checkpoint=PATH"
             )
         if stale == "rebuild":
@@ -336,7 +336,10 @@ class Decisions:
             return cell
         places = torch.from_numpy(self._places[first:last] - start).to(cell.device)
         if bool((distance.reshape(-1)[places] > 4 * guard.reshape(-1)[places]).any()):
-            raise BitstreamError("a case listed as doubtful is clear here: damage, or other arithmetic than assumed")
+            raise BitstreamError(
+                "a value listed as doubtful is not close to an edge here: the file is damaged, or was made "
+                "with another arithmetic"
+            )
         settled = cell.reshape(-1).clone()
         settled[places] = lower.reshape(-1)[places] + torch.from_numpy(self._up[first:last]).to(settled)
         return settled.reshape(cell.shape)

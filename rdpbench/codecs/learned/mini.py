@@ -1,4 +1,4 @@
-"""mini: a small learned codec that this project trained itself, so that one is real on every machine.
+"""mini: a small learned codec that this project trained, so that every machine has one with real weights.
 
 A mean-scale hyperprior (Ballé et al., "Variational image compression with a scale hyperprior", ICLR 2018; Minnen et
 al., "Joint autoregressive and hierarchical priors", NeurIPS 2018) of 2.0 million parameters. One network serves all
@@ -69,6 +69,8 @@ class Mini(LearnedCodec):
 
     name = "mini"
     rate = Rate("quality", 1, 6, step=0.1)
+    revision = "1"
+    licence = "Apache-2.0; trained on CC0 photographs and synthetic pictures only"
 
     quality: float = 3
     metric: str = option("mse", FILES)
@@ -76,14 +78,12 @@ class Mini(LearnedCodec):
 
     def card(self) -> Card:
         file, size, sha256 = FILES[self.metric]
-        return Card(
+        return self.card_of(
             id=f"mini/{self.metric}",
             source=f"rdpbench/codecs/learned/mini_weights/{file}",
-            revision="1",
             file=file,
             sha256=sha256,
             bytes=size,
-            licence="Apache-2.0; trained on CC0 photographs and synthetic pictures only",
             note=f"mini trained for {self.metric}, all qualities; transforms in half precision",
         )
 
@@ -96,12 +96,12 @@ class Mini(LearnedCodec):
         return (Shipped(self.card()),) if shipped else super().weight_needs()
 
     def make(self) -> System:
-        from rdpbench.codecs.learned.mini_network import TINY, Gained, MiniNetwork, MiniWidths, random_network
+        from rdpbench.codecs.learned.mini_network import FULL, TINY, Gained, MiniNetwork, random_network
 
         if self.weights == "official":
             net = self.load(MiniNetwork(), None if self.checkpoint else shipped_tensors(self.card()))
         else:
-            net = random_network(TINY if self.weights == "random" else MiniWidths())
+            net = random_network(TINY if self.weights == "random" else FULL)
             set_tables(net, {})
         return Gained(net, self.quality, device=self.device, portable=self.portable)
 

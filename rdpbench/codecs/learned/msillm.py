@@ -81,20 +81,19 @@ class MSILLM(LearnedCodec):
     rate = Rate("quality", -1, 6)
     family = "msillm"
     """What the official names begin with."""
+    revision = "2023-muckley-msillm"
+    licence = "CC-BY-NC 4.0 (the code is MIT)"
 
     quality: int = 1
 
     def card(self) -> Card:
         file = f"{self.family}_target_{TARGETS[self.quality]}bpp.ckpt"
         hub = f"{self.family}_quality_{self.quality if self.quality > 0 else f'vlo{self.quality + 2}'}"
-        return Card(
+        return self.card_of(
             id=f"msillm/{hub}",
             source=f"{ROOT}/{file}",
-            revision="2023-muckley-msillm",
             file=file,
-            sha256=None,
             bytes=ABOUT,
-            licence="CC-BY-NC 4.0 (the code is MIT)",
             note=f"{hub} of torch.hub, trained for {TARGETS[self.quality]} bpp; the size is rounded; "
             "the server is said to deny access now and then (NeuralCompression, issue 245)",
         )

@@ -1,4 +1,4 @@
-"""Captions by BLIP and BLIP-2, the classes of `transformers`: each image once on this machine.
+"""Captions by BLIP and BLIP-2 through `transformers`; each image is captioned once on this machine.
 
 Models: BLIP-2 with OPT 2.7b, which PerCo (SD) uses, and BLIP large, an eighth of its size. Greedy decoding of at most
 32 tokens (PerCo, section 4), in fp32, one image at a time; fp16 on a GPU on request.
@@ -37,10 +37,9 @@ from urllib.parse import urlsplit
 from rdpbench.assets.hashes import content_sha256
 from rdpbench.assets.load import load_pretrained
 from rdpbench.assets.weights import Card, facts, hub_folder
-from rdpbench.datasets.index import Entry
-from rdpbench.datasets.protocols import load_under
-from rdpbench.errors import ConfigError, ImageError, MissingNeed
-from rdpbench.image import Image, pixel_sha256
+from rdpbench.datasets.index import Entry, pixels_of
+from rdpbench.errors import ConfigError, MissingNeed
+from rdpbench.image import Image
 from rdpbench.needs import package_version
 from rdpbench.networks.precision import exact
 from rdpbench.paths import cache_folder
@@ -77,8 +76,8 @@ class ModelCard:
         return urlsplit(self.card.source).path.strip("/")
 
 
-def _model(name: str, architecture: Literal["blip", "blip-2"], page: str, commit: str, *rest: Any) -> ModelCard:
-    return ModelCard(name, architecture, Card(page.partition("/")[2], f"{HUB}/{page}", commit, "", None, *rest))
+def _model(name: str, architecture: Literal["blip", "blip-2"], page: str, commit: str, *told: Any) -> ModelCard:
+    return ModelCard(name, architecture, Card(page.partition("/")[2], f"{HUB}/{page}", commit, "", *told))
 
 
 HUB = "https://huggingface.co"
@@ -90,18 +89,20 @@ CARDS = {
             "blip",
             "Salesforce/blip-image-captioning-large",
             "353689b859fcf0523410b1806dace5fb46ecdf41",
-            1_880_000_000,
             "BSD-3-Clause",
             "BLIP large (ViT-L), fine-tuned on COCO captions",
+            None,
+            1_880_000_000,
         ),
         _model(
             "blip2",
             "blip-2",
             "Salesforce/blip2-opt-2.7b-coco",
             "b73fb748045e06eb59d3cd69f1a35a182c19256b",
-            15_500_000_000,
             "MIT, says the repository; the OPT language model inside has a licence of Meta's own",
             "BLIP-2 with OPT 2.7b, fine-tuned on COCO captions; the captions of PerCo (SD)",
+            None,
+            15_500_000_000,
         ),
     )
 }
@@ -301,7 +302,7 @@ def _describe_batch(
     here = cached_captions([entry.sha256 for entry in batch], made_by)
     if len(here) == len(batch):
         return here
-    texts, seconds = captioner([_pixels(entry, protocol) for entry in batch])
+    texts, seconds = captioner([pixels_of(entry, protocol) for entry in batch])
     versions = ", ".join(f"{name} {package_version(name)}" for name in ("torch", "transformers"))
     return {
         entry.sha256: cache_caption(
@@ -309,13 +310,6 @@ def _describe_batch(
         )
         for entry, text in zip(batch, texts, strict=True)
     }
-
-
-def _pixels(entry: Entry, protocol: str) -> Image:
-    pixels = load_under(protocol, entry.sample.path).pixels
-    if pixel_sha256(pixels) != entry.sha256:
-        raise ImageError(f"{entry.sample.path} has changed since this command began")
-    return pixels
 
 
 class Captioner:

@@ -1,4 +1,4 @@
-"""The axis ``captions=``: from what was typed to a caption for each image, and what making them would take."""
+"""The axis ``captions=``: a caption for each image from the source that was typed, and what making them takes."""
 
 from __future__ import annotations
 

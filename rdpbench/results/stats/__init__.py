@@ -1,1 +1,1 @@
-"""From rows to numbers: `points` says what a point is, `current` which rows are in it, `meanings` what values mean."""
+"""From rows to numbers: `points` says what a point is and what values mean, `current` which rows are in it."""

@@ -429,15 +429,14 @@ def crossover_table(
         low, high = row.crossings.shared
         shared = "–" if math.isnan(low) else f"{low:.3g} to {high:.3g}"
         agree = "–" if math.isnan(row.agree) else f"{100 * row.agree:.0f} %"
-        texts = (row.codec, str(row.images or "–"), _rates(row, reasons), *_better(row, anchor), shared, agree)
-        lines.append(tuple(Cell(text) for text in texts))
+        lines.append((row.codec, row.images or "–", _rates(row, reasons), *_better(row, anchor), shared, agree))
     below = [f"({mark}) {reason}" for reason, mark in reasons.items()]
     if any(not math.isnan(row.agree) for row in rows):
         below.append("agree: resamples of the images in which the curves cross as often and in the same order")
     if len({row.images for row in rows}) > 1:
         below.append("codecs are compared over other numbers of images with the anchor")
     caption = f"{where}: where codecs cross {anchor} under {metric} (linear in log rate), 95 % intervals over images"
-    return Table(caption, header, tuple(lines), (*below, *notes))
+    return Table.of_texts(caption, header, lines, [*below, *notes])
 
 
 def _better(row: Crossover, anchor: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Curves of rate and quality: Bjøntegaard deltas of two, and interpolation between the points of one.
+"""Curves of rate and quality: BD-rate and BD-metric of two, and interpolation between the points of one.
 
 BD-rate is the mean difference in rate at equal quality, in percent, over the qualities that both curves reach. It needs
 the rate as a function of the quality: the metric must rise (or fall, where lower is better) strictly from point to

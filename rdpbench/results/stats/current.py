@@ -1,4 +1,4 @@
-"""Which rows, which edition of a codec and of a metric, and which state of a dataset are in a point.
+"""Which rows, which version of a codec and of a metric, and which state of a dataset a point consists of.
 
 Of what a run stores, only what is *current* is in a point:
 

@@ -1,4 +1,4 @@
-"""What a point is, what its numbers are made of, what they mean, and what of several points can be compared.
+"""What a point is, which rows and values it consists of, and which points can be compared.
 
 A point is one codec at one setting on one dataset under one protocol. A dataset is known by its manifest, not by its
 name alone; a codec by what coded. Tables, figures, comparisons, the report, studies, the gate and `read_results` take

@@ -1,4 +1,4 @@
-"""What a stored result depends on: the keys of tasks, scores, features and times, and editions of codecs and metrics.
+"""What a stored result depends on: the keys of tasks, scores, features and times, and versions of codecs and metrics.
 
 A key is a sha256 over everything that changes a result: what has its key is not made again, and nothing else is read.
 """

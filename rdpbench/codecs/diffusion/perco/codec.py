@@ -13,7 +13,7 @@ import numpy as np
 
 from rdpbench.codecs import legacy
 from rdpbench.codecs.container import pack
-from rdpbench.codecs.contract import Bitstream, Rate, Side, encoding, option
+from rdpbench.codecs.contract import Bitstream, Rate, Side, encoding, number, option
 from rdpbench.codecs.diffusion import bases, fields, models, sampling
 from rdpbench.codecs.diffusion.codec import DiffusionCodec, SamplingCodec
 from rdpbench.codecs.diffusion.perco import pipeline
@@ -45,11 +45,6 @@ class PerCoCodec(SamplingCodec):
     checkpoint_is = "pipeline"
     parts_of_own: ClassVar = {"pipeline": tuple(pipeline.PARTS)}
     libraries: ClassVar = (*DiffusionCodec.libraries, "compressai")
-    numbers: ClassVar = {
-        **DiffusionCodec.numbers,
-        "steps": (0, 1000),
-        "guidance_scale": (0.0, 1000),
-    }
 
     nominal: float = 0.0313
     """Which of the seven networks: the rate that it is named after, one of `pipeline.POINTS`."""
@@ -59,11 +54,11 @@ class PerCoCodec(SamplingCodec):
     precision: str = option("float32", models.PRECISIONS)
     """Of the U-Net and the text tower."""
     sampler: str = option("ddim", sampling.LEGAL_SAMPLERS)
-    steps: int = 0
+    steps: int = number(0, 0, 1000)
     """0 is what was published for the rate: 20 below 0.05 bpp, 5 above."""
     guidance: str = option("text", ["none", "text", "text+spatial"])
     """What is left out on the side that guidance keeps away from: ``text``, ``text+spatial``, or ``none`` is done."""
-    guidance_scale: float = 3.0
+    guidance_scale: float = number(3.0, 0.0, 1000)
     conditioning: str = option("both", ["both", "spatial", "text"])
     """What is sent and seen: ``both``, ``spatial`` or ``text``."""
     quantised: bool = option(True, [True, False])

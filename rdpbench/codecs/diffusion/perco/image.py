@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from rdpbench.assets.hashes import content_sha256
 from rdpbench.assets.weights import require
-from rdpbench.codecs.contract import Side
+from rdpbench.codecs.contract import Side, number
 from rdpbench.codecs.diffusion import bases, fields, models
 from rdpbench.codecs.diffusion.perco import pipeline
 from rdpbench.codecs.diffusion.perco.codec import PerCoCodec
@@ -49,16 +49,11 @@ class PerCoImage(PerCoCodec):
 
     name = "perco-image"
     described = "embedding"
-    takes_own: ClassVar = {
-        **PerCoCodec.takes_own,
-        "codebooks": frozenset(),
-        "clip": frozenset(models.CLIPS),
-    }
-    numbers: ClassVar = {**PerCoCodec.numbers, "parts": (1, 4096), "entries": (2, 1 << 16)}
+    takes_own: ClassVar = {**PerCoCodec.takes_own, "codebooks": frozenset(), "clip": frozenset(models.CLIPS)}
 
-    parts: int = 16
+    parts: int = number(16, 1, 4096)
     """M."""
-    entries: int = 1024
+    entries: int = number(1024, 2, 1 << 16)
     """V, of each part's codebook."""
     codebooks: str = ""
     """A file of yours."""
@@ -96,7 +91,7 @@ class PerCoImage(PerCoCodec):
         parts, entries, _ = quantizer.codebooks.shape
         if (parts, entries) != (self.parts, self.entries):
             due = f"parts x entries is {self.parts} x {self.entries}"
-            raise CodecError(f"{self.codebooks} holds {parts} x {entries} entries, where {due}")
+            raise CodecError(f"{self.codebooks} holds {parts} x {entries} entries; {due}")
         return quantizer
 
     def describe(self, ready: Pipeline, image: Image, side: Side) -> bytes:  # noqa: ARG002 - nothing stands beside the image

@@ -1,4 +1,4 @@
-"""PerCo's hyper-encoder with its vector quantiser, and the U-Net that is kept from seeing what they made.
+"""PerCo's hyper-encoder with its vector quantiser, and a U-Net that sees zeros in place of the quantised latents.
 
 Names of modules are those of the published files, so that these fit without a tensor renamed.
 """

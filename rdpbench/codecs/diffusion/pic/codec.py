@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from rdpbench.assets.weights import OwnFolder, Weights
-from rdpbench.codecs import legacy
+from rdpbench.codecs import contract, legacy
 from rdpbench.codecs.container import pack
-from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, check_choice, configuration_of, encoding, option
+from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, check_choice, encoding, number, option
 from rdpbench.codecs.diffusion import fields, models, sampling
-from rdpbench.codecs.diffusion.codec import PromptCodec, Unfinished, check_number, codec_inside
+from rdpbench.codecs.diffusion.codec import PromptCodec, Unfinished, codec_inside
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.diffusion.pic import sketches
 from rdpbench.codecs.diffusion.pic.pez import Prompt, PromptSearch, PromptSpace, invert
@@ -45,19 +45,12 @@ class PIC(PromptCodec):
     name = "pic"
     rate: ClassVar[Rate] = Rate("prompt_length", 1, 64, points=(16,))
     takes_own: ClassVar = {**PromptCodec.takes_own, "clip": frozenset(models.CLIPS)}
-    numbers: ClassVar = {
-        **PromptCodec.numbers,
-        "candidates": (1, 4096),
-        "candidate_batch": (1, math.inf),
-        "search_steps": (1, math.inf),
-    }
-    zeros: ClassVar = {"search_steps": (3000, 30)}
 
     prompt_length: int = 16
     """Tokens."""
-    candidates: int = 4
+    candidates: int = number(4, 1, 4096)
     """N; more give a better choice for log2 N bits and N times the encoder's painting."""
-    candidate_batch: int = 1
+    candidate_batch: int = number(1, 1)
     """Candidates that the encoder paints together; beyond 1 its pixels may differ from the decoder's by a little."""
     tokens: str = option("fixed", fields.CODES)
     """How the prompt is coded: ``fixed``, ``rank`` or ``zlib-text``, which does not survive."""
@@ -65,7 +58,7 @@ class PIC(PromptCodec):
     """Words after every prompt; not sent."""
     clip: str = "clip-vit-h-14-laion2b-s32b-b79k"
     """The network for the search and the choice: one of `models.CLIPS`, or a folder with a ``CLIPModel``."""
-    search_steps: int = 0
+    search_steps: int = number(0, 1, zero=(3000, 30))
     """0 is 3000, and 30 with ``weights=random``."""
     learning_rate: float = 0.1
     weight_decay: float = 0.1
@@ -184,14 +177,13 @@ class SketchedPIC(PIC):
     preload: ClassVar = (*PIC.preload, "rdpbench.codecs.learned.library")
     takes_own: ClassVar = {**PIC.takes_own, "controlnet": frozenset()}
     libraries: ClassVar = (*PIC.libraries, "compressai", "opencv-python-headless")
-    numbers: ClassVar = {**PIC.numbers, "sharpness": (0.0, 100), "control_scale": (0.0, 100)}
 
     sampler: str = option("unipc", sampling.LEGAL_SAMPLERS)
     controlnet: str = ""
     """A folder with a ControlNet for the base model and the kind of sketch; by default the known one."""
-    control_scale: float = 1.0
+    control_scale: float = number(1.0, 0.0, 100)
     """How strongly the ControlNet steers."""
-    sharpness: float = 2.0
+    sharpness: float = number(2.0, 0.0, 100)
     """Of the decoded sketch; 1 leaves it."""
     portable: bool = option(False, [False, True])
     """Strings of the learned sketch codec that any machine decodes (`rdpbench.codecs.learned.entropy`)."""
@@ -281,11 +273,6 @@ class SketchPICS(SketchedPIC):
 
     name = "pics-sketch"
     rate: ClassVar[Rate] = Rate("sketch_rate", 0, 100000, step=0)
-    numbers: ClassVar = {
-        **SketchedPIC.numbers,
-        "sketch_threshold": (0, 255),
-        "canny_low": (0, 10000),
-    }
 
     sketch_kind: str = option("canny", ["canny", "hed"])
     """``canny`` or ``hed``."""
@@ -293,14 +280,14 @@ class SketchPICS(SketchedPIC):
     """``ccitt-g4``, ``text-sketch``, or the name of a codec of rdpbench, such as ``webp``."""
     sketch_rate: float = 0
     """The sketch codec's own rate (quality, QP, lambda, ...); 0 leaves its default."""
-    sketch_threshold: int = 0
+    sketch_threshold: int = number(0, 0, 255)
     """Greys at and above it become white, the others black; 0 leaves them."""
-    canny_low: int = 100
+    canny_low: int = number(100, 0, 10000)
     canny_high: int = 200
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number(self.name, "canny_high", self.canny_high, self.canny_low, 10000)
+        contract.check_number(self.name, "canny_high", self.canny_high, self.canny_low, 10000)
         if self.sketch_codec == "ccitt-g4":
             check_choice(self.name, "sketch_rate", self.sketch_rate, [0])
             if self.sketch_kind == "hed" and not self.sketch_threshold:
@@ -342,5 +329,5 @@ class SketchPICS(SketchedPIC):
     def settings_of_sketch(self) -> dict[str, object]:
         inside = self.codecs_inside()
         own: dict[str, Any] = {"lambda": self.trade_off} if self.trade_off else {}
-        own |= configuration_of(inside["sketch"], with_rate=True) if inside else {}
+        own |= contract.configuration_of(inside["sketch"], with_rate=True) if inside else {}
         return {"codec": self.sketch_codec, **own}

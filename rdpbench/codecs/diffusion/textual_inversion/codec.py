@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rdpbench import registry
 from rdpbench.codecs.container import pack, read_varint, varint
-from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, configuration_of, encoding, option, rate_of
+from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, configuration_of, encoding, number, option, rate_of
 from rdpbench.codecs.diffusion import fields, sampling
 from rdpbench.codecs.diffusion.codec import PromptCodec, Unfinished, codec_inside
 from rdpbench.codecs.diffusion.models import Models
@@ -49,40 +49,30 @@ class TextualInversion(PromptCodec):
     name = "textual-inversion"
     rate: ClassVar[Rate] = Rate("vectors", 1, coding.MOST, points=(16,))
     unkeyed: ClassVar = PromptCodec.unkeyed | {"reuse"}
-    numbers: ClassVar = {
-        **PromptCodec.numbers,
-        "bits": (0.01, 16),
-        "search_steps": (1, 1_000_000),
-        "search_batch": (1, 1000),
-        "learning_rate": (1e-9, 1e3),
-        "compression_guidance": (0.0, 1e6),
-        "guide_bpp": (0.0, 24),
-    }
-    zeros: ClassVar = {"steps": (50, 4), "search_steps": (1000, 5)}
 
     base: str = "sd-1.5"
     sampler: str = option("ddim", sampling.LEGAL_SAMPLERS)
-    steps: int = 0
+    steps: int = number(0, 1, 1000, zero=(50, 4))
     """0 is 50, and 4 with ``weights=random``."""
-    guidance: float = 3.0
+    guidance: float = number(3.0, 0.0, 1000)
     """s_f."""
     negative: str = ""
     vectors: int = 16
     """K."""
-    bits: float = 1.0
+    bits: float = number(1.0, 0.01, 16)
     """For each coefficient of the vectors, on average."""
-    search_steps: int = 0
+    search_steps: int = number(0, 1, 1_000_000, zero=(1000, 5))
     """0 is 1000, and 5 with ``weights=random``."""
-    search_batch: int = 2
+    search_batch: int = number(2, 1, 1000)
     """Times and noises drawn for a step of the search."""
-    learning_rate: float = 0.01
-    compression_guidance: float = 1.0
+    learning_rate: float = number(0.01, 1e-9, 1e3)
+    compression_guidance: float = number(1.0, 0.0, 1e6)
     """s_c; 0 leaves the guide unused, but not unsent."""
     guide_codec: str = "webp"
     """The name of a codec of rdpbench, or ``none``: no guide is sent."""
     guide_rate: float = 0
     """The guide codec's own rate (quality, QP, lambda, ...); 0 fits it for each image to `guide_bpp`."""
-    guide_bpp: float = 0.0385
+    guide_bpp: float = number(0.0385, 0.0, 24)
     """Budget of a guide whose rate is fitted, for each pixel of the image."""
     guide_factor: int = option(4, [1, 2, 4, 8, 16, 32, 64])
     """Pixels along a side for one of the guide; it divides the sides of what is generated."""

@@ -103,20 +103,18 @@ class HiFiC(LearnedCodec):
     name = "hific"
     rate = TARGETS
     entry = "model_state_dict"
+    revision = "Zenodo record 4026003"
+    licence = "Apache-2.0, as the port; the weights state no licence of their own"
 
     target: float = 0.14
     """Bits per pixel asked for in training: 0.14, 0.3 or 0.45."""
 
     def card(self) -> Card:
         regime, file = REGIMES[self.target]
-        return Card(
+        return self.card_of(
             id=f"hific-port/{regime}",
             source=f"https://zenodo.org/record/4026003/files/{file}",
-            revision="Zenodo record 4026003",
             file=file,
-            sha256=None,
-            bytes=0,
-            licence="Apache-2.0, as the port; the weights state no licence of their own",
             note=f"HiFiC, PyTorch port, {regime}: trained for {self.target:g} bit per pixel; "
             "about 2 GB with its optimisers",
         )

@@ -75,8 +75,6 @@ class HiFiCTensorFlow(ProgramCodec):
                 source=f"https://storage.googleapis.com/tensorflow_compression/metagraphs/{file}",
                 revision="metagraphs",
                 file=file,
-                sha256=None,
-                bytes=0,
                 licence="Apache-2.0, as tensorflow/compression; the models state no licence of their own",
                 note=f"HiFiC, official TensorFlow model {self.model}",
             )

@@ -81,6 +81,8 @@ class Tcm(LearnedCodec):
 
     name = "lic-tcm"
     rate = Rate("quality", 1, 6)
+    revision = "as linked by jmliu206/LIC_TCM at 6c6d7a3; a page to download from with a browser"
+    licence = "MIT, as the repository; the weights state no licence of their own"
 
     quality: int = 1
     """Place of lambda among `LAMBDAS`."""
@@ -91,14 +93,10 @@ class Tcm(LearnedCodec):
         if (self.width, self.quality) not in PUBLIC:
             raise MissingNeed(str(Unpublished(self.width, self.quality).missing()))
         trade_off = LAMBDAS[self.quality - 1]
-        return Card(
+        return self.card_of(
             id=f"lic-tcm/n{self.width}-lambda{trade_off:g}",
             source=f"https://drive.google.com/file/d/{PUBLIC[self.width, self.quality]}/view",
-            revision="as linked by jmliu206/LIC_TCM at 6c6d7a3; a page to download from with a browser",
             file=f"lic-tcm-n{self.width}-lambda{trade_off:g}.pth.tar",
-            sha256=None,
-            bytes=0,
-            licence="MIT, as the repository; the weights state no licence of their own",
             note=f"LIC-TCM with N = {self.width}, trained for MSE with lambda {trade_off:g}; name it as below",
         )
 

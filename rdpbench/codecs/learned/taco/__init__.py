@@ -57,6 +57,8 @@ class TACO(LearnedCodec):
     rate = Rate("quality", 1, 6)
     uses_caption = True
     needs = (Package("compressai"), Package("transformers"))
+    revision = "as linked by effl-lab/TACO at 004f488; open it with a browser"
+    licence = "none stated, neither for the code nor for the weights: all rights reserved"
 
     quality: int = 1
     """Place of lambda among `LAMBDAS`."""
@@ -64,14 +66,11 @@ class TACO(LearnedCodec):
     def card(self) -> Card:
         trade_off = LAMBDAS[self.quality - 1]
         said = "" if self.quality == 1 else "; its name is assumed after that of the first"
-        return Card(
+        return self.card_of(
             id=f"taco/lambda{trade_off:g}",
             source="https://drive.google.com/drive/folders/1zOLRtr3AMJ2KChCDjCeBicI871Pzw28K",
-            revision="as linked by effl-lab/TACO at 004f488; open it with a browser",
             file=f"{trade_off:g}.pth.tar",
-            sha256=None,
             bytes=ABOUT,
-            licence="none stated, neither for the code nor for the weights: all rights reserved",
             note=f"TACO, lambda {trade_off:g}{said}; the size is that of the parameters, and the file may hold more",
             folder="taco",
         )
