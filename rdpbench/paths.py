@@ -64,11 +64,15 @@ def check_variables() -> None:
                 raise UnknownName("environment variable", name, VARIABLES, f"type: unset {name}", near=known[near[0]])
 
 
-def conf_folder() -> Path:
-    """The Hydra groups: inside the installed package, or at the root of a checkout."""
+def shipped(inside: str, checkout: str) -> Path:
+    """A folder that ships: inside the installed package, or below the root of a checkout."""
     package = Path(__file__).parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
+    return package / inside if (package / inside).is_dir() else package.parent / checkout
+
+
+def conf_folder() -> Path:
+    """The Hydra groups."""
+    return shipped("conf", "conf")
 
 
 def curves_folders() -> list[Path]:
@@ -76,10 +80,7 @@ def curves_folders() -> list[Path]:
 
     In the wheel these lie in ``stored_curves``, as ``results`` is a package there.
     """
-    package = Path(__file__).parent
-    inside = package / "stored_curves"
-    shipped = inside if inside.is_dir() else package.parent / "results" / "curves"
-    return [Path("results", "curves"), shipped]
+    return [Path("results", "curves"), shipped("stored_curves", "results/curves")]
 
 
 def cache_folder() -> Path:

@@ -248,12 +248,10 @@ def rewrite(choice: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
             registry.source_sha256("codec", value)  # loads it as it is now
             words.append(f"codec={_OWN}")
             settings |= {"codec.name": value.rpartition(":")[2], "codec.use": full_reference(value)}
-        elif key == "data" and value.startswith("folder:"):
-            words.append("data=folder")
-            settings["data.options.path"] = value.partition(":")[2]
-        elif key == "data" and value.startswith("manifest:"):
-            words.append("data=manifest")
-            settings["data.options.file"] = value.partition(":")[2]
+        elif key == "data" and value.startswith(("folder:", "manifest:")):
+            kind, _, path = value.partition(":")
+            words.append(f"data={kind}")
+            settings[f"data.options.{'path' if kind == 'folder' else 'file'}"] = path
         elif key == "data" and value not in available("data"):
             if ":" not in value and value not in registry.names("dataset"):
                 known = {*available("data"), *registry.names("dataset")}

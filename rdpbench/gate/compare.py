@@ -67,24 +67,17 @@ Bound: TypeAlias = Tolerance | str
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """How far a whole curve may be from the stored one, by Bjøntegaard deltas."""
-
-    method: str
-    """Of interpolation, `rdpbench.results.stats.bd.METHODS`."""
-    rate: Mapping[str, Bound]
-    """Of BD-rate, in percent: ``absolute`` alone."""
-    metric: Mapping[str, Bound]
-    """Of BD-metric, in the metric's unit; ``relative`` is to the mean of the stored values."""
-
-
-@dataclass(frozen=True)
 class Tolerances:
-    """``conf/regress.yaml``."""
+    """``conf/regress.yaml``: of points, and by Bjøntegaard deltas of whole curves."""
 
     bpp: Tolerance
     metrics: Mapping[str, Tolerance]
-    bd: Bounds
+    method: str
+    """Of interpolation, `rdpbench.results.stats.bd.METHODS`."""
+    bd_rate: Mapping[str, Bound]
+    """In percent: ``absolute`` alone."""
+    bd_metric: Mapping[str, Bound]
+    """In the metric's unit; ``relative`` is to the mean of the stored values."""
 
     def of(self, metric: str) -> Tolerance:
         """A metric's own, or the default."""
@@ -114,7 +107,7 @@ def read_tolerances(path: Path) -> Tolerances:
             raise ValueError(f"bd rate of {odd[0]}: it is in percent already, so relative must be 0")
         if not all("default" in part for part in (metrics, rate, metric)):
             raise KeyError("default")
-        return Tolerances(_tolerance(raw["bpp"]), metrics, Bounds(raw["bd"]["method"], rate, metric))
+        return Tolerances(_tolerance(raw["bpp"]), metrics, raw["bd"]["method"], rate, metric)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"{path}: {type(error).__name__}: {error}; it needs bpp, metrics with a default, bd with a method and "
@@ -237,7 +230,7 @@ def compare(stored: StoredCurve, now: StoredCurve, tolerances: Tolerances) -> Co
         else:
             images = _Images(stored, now, point.setting)
             findings += _point(before[point.setting], after[point.setting], shared, tolerances, exact, images)
-    drifts = [_drift(stored, now, metric, tolerances.bd) for metric in shared]
+    drifts = [_drift(stored, now, metric, tolerances) for metric in shared]
     findings += [_drifted(drift, stored, now) for drift in drifts if drift.beyond]
     points = dict.fromkeys(point.setting.words for curve in (stored, now) for point in curve.points)
     return Comparison(tuple(findings), tuple(notes), tuple(drifts), tuple(points))
@@ -249,7 +242,7 @@ def _both(stored: StoredCurve, now: StoredCurve) -> list[tuple[StoredPoint, Stor
     return [(point, after[point.setting]) for point in stored.points if point.setting in after]
 
 
-def _drift(stored: StoredCurve, now: StoredCurve, metric: str, bounds: Bounds) -> Drift:
+def _drift(stored: StoredCurve, now: StoredCurve, metric: str, bounds: Tolerances) -> Drift:
     meant = meaning(metric)
     # The rate is of all images: it is not that of a value over some of them.
     whole = [
@@ -261,7 +254,7 @@ def _drift(stored: StoredCurve, now: StoredCurve, metric: str, bounds: Bounds) -
     level = math.fsum(value for _, value in curves[0]) / len(whole) if whole else math.nan
     by_rate = bd_rate(*curves, higher_is_better=meant.higher_is_better, method=bounds.method)
     by_metric = bd_metric(*curves, method=bounds.method)
-    rate_bound, metric_bound = (part.get(metric, part["default"]) for part in (bounds.rate, bounds.metric))
+    rate_bound, metric_bound = (part.get(metric, part["default"]) for part in (bounds.bd_rate, bounds.bd_metric))
     deltas = _told(by_rate, rate_bound), _told(by_metric, metric_bound)
     return Drift(metric, meant.unit, *deltas, _width(rate_bound, 0.0), _width(metric_bound, level))
 

@@ -68,19 +68,7 @@ class PublishedCheck:
     asked: bool = False
 
 
-@dataclass(frozen=True)
-class Line:
-    """One number, published and measured."""
-
-    check: str
-    point: str
-    metric: str
-    expected: float
-    measured: float
-    """NaN where nothing ran."""
-    tolerance: float
-    verdict: str
-    source: str
+HEADER = ("check", "point", "metric", "published", "measured", "difference", "may be", "verdict")
 
 
 @dataclass(frozen=True)
@@ -88,7 +76,10 @@ class Outcome:
     """A check with what came of it."""
 
     check: PublishedCheck
-    lines: tuple[Line, ...]
+    lines: tuple[tuple[str, ...], ...]
+    """For each number the texts below `HEADER`."""
+    sources: tuple[str, ...] = ()
+    """Of the published numbers."""
     why: str = ""
     """Why it did not run, or not whole."""
     missing: tuple[str, ...] = ()
@@ -97,7 +88,7 @@ class Outcome:
     @property
     def verdict(self) -> str:
         """``DIFFERS`` if any number does, ``agrees`` if all that ran do."""
-        verdicts = {line.verdict for line in self.lines}
+        verdicts = {verdict for *_, verdict in self.lines}
         return next((verdict for verdict in (DIFFERS, AGREES) if verdict in verdicts), NOT_RUN)
 
 
@@ -203,7 +194,7 @@ def reproduce(check: PublishedCheck, overrides: Sequence[str], console: Console,
         current = of_store(store.read(), map(member_of, plan.tasks))
         means, rows = frame(current, plan.metrics), [row for row in current.rows if row.status == "ok"]
     whole = len(dataset_of(bench.grid[0][1])) if rows else 0
-    lines, reasons = [], [why] if why else []
+    lines, reasons, sources = [], [why] if why else [], dict[str, None]()
     for rate, numbers in zip(check.rates, points, strict=True):
         point = f"{rows[0].rate_field} {rate:g}" if rows else f"{rate:g}"
         for metric, (value, source) in numbers.items():
@@ -212,13 +203,16 @@ def reproduce(check: PublishedCheck, overrides: Sequence[str], console: Console,
                 measured, images = _value(means, rows, rate, metric)
                 verdict, reason = _verdict(measured, images, whole, value, check.within[metric])
             reasons += [f"{metric}: {reason}"] if reason else []
-            width = check.within[metric].width(value)
-            lines.append(Line(check.name, point, metric, value, measured, width, verdict, source))
+            there = not math.isnan(measured)
+            texts = [f"{measured:.6g}", f"{measured - value:+.1e}"] if there else ["–", "–"]
+            width = f"{check.within[metric].width(value):.1e}"
+            lines.append((check.name, point, metric, f"{value:.6g}", *texts, width, verdict))
+            sources[source] = None
     reasons += ["tasks failed, or bitstreams did not decode again: see above"] if failed else []
     if not why:  # what metrics lack that were left out
         needs = [need for name in bench.metrics for need in getattr(registry.load("metric", name), "needs", ())]
         missing = list(dict.fromkeys(_named(need) for need in needs if need.missing()))
-    return Outcome(check, tuple(lines), "; ".join(dict.fromkeys(reasons)), tuple(missing))
+    return Outcome(check, tuple(lines), tuple(sources), "; ".join(dict.fromkeys(reasons)), tuple(missing))
 
 
 def _overrides(check: PublishedCheck) -> tuple[str, ...]:
@@ -250,25 +244,18 @@ def _verdict(measured: float, images: int, whole: int, value: float, tolerance: 
 
 def verdict_table(outcomes: Sequence[Outcome]) -> Table:
     """All numbers, one line each."""
-    header = ("check", "point", "metric", "published", "measured", "difference", "may be", "verdict")
-    lines = []
-    for outcome in outcomes:
-        for line in outcome.lines:
-            texts = [line.check, line.point, line.metric, f"{line.expected:.6g}"]
-            there = not math.isnan(line.measured)
-            texts += [f"{line.measured:.6g}", f"{line.measured - line.expected:+.1e}"] if there else ["–", "–"]
-            lines.append((*texts, f"{line.tolerance:.1e}", line.verdict))
-    sources = dict.fromkeys(f"{line.check}: {line.source}" for outcome in outcomes for line in outcome.lines)
+    lines = [line for outcome in outcomes for line in outcome.lines]
+    sources = [f"{outcome.check.name}: {source}" for outcome in outcomes for source in outcome.sources]
     whys = [f"{outcome.check.name}: {outcome.check.why}" for outcome in outcomes]
-    return Table.of_texts("Published numbers again", header, lines, [*sources, *whys])
+    return Table.of_texts("Published numbers again", HEADER, lines, [*sources, *whys])
 
 
 def summary(outcomes: Sequence[Outcome]) -> list[str]:
     """A line for each check, and what the ones that did not run lack."""
     lines = []
     for outcome in outcomes:
-        ran = [line for line in outcome.lines if line.verdict in (AGREES, DIFFERS)]
-        differ = sum(line.verdict == DIFFERS for line in ran)
+        ran = [verdict for *_, verdict in outcome.lines if verdict in (AGREES, DIFFERS)]
+        differ = ran.count(DIFFERS)
         counted = f"{len(ran) - differ} of {len(ran)} numbers agree" if ran else f"{NOT_RUN}: {outcome.why}"
         lines.append(f"{outcome.check.name:22} {counted}" + (f"; {outcome.why}" if ran and outcome.why else ""))
         lines += [f"    {text}" for text in outcome.missing]
@@ -310,7 +297,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             line = f"{check.name:22} {check.title}{f' ({why})' if why else ''}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         elif check.asked and check.name not in names:
-            outcomes.append(Outcome(check, (), f"takes hours; type: rdpbench reproduce {check.name}"))
+            outcomes.append(Outcome(check, (), why=f"takes hours; type: rdpbench reproduce {check.name}"))
         else:
             outcomes.append(reproduce(check, overrides, console, download=download))
     if options.list:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from rdpbench import registry
 from rdpbench.errors import StoreCorrupt, UnknownName
+from rdpbench.paths import shipped
 from rdpbench.results.stats.summary import summarise
 from rdpbench.results.tables import read_csv
 
@@ -194,13 +195,11 @@ CURVE = ["dataset", "protocol", "codec", "variant", "source_id", "metric"]
 
 
 def folder() -> Path:
-    """Where the files are: inside the installed package, or at the root of a checkout."""
-    package = Path(__file__).parents[1]
-    inside = package / "published_numbers"
-    return inside if inside.is_dir() else package.parent / "results" / "published"
+    """Where the files are."""
+    return shipped("published_numbers", "results/published")
 
 
-def numbers(dataset: str | None = None, root: Path | None = None) -> list[PublishedNumber]:
+def numbers(dataset: str | None = None) -> list[PublishedNumber]:
     """All published numbers, or those on one dataset.
 
     Raises:
@@ -210,7 +209,7 @@ def numbers(dataset: str | None = None, root: Path | None = None) -> list[Publis
     >>> len({number.source for number in numbers("clic2022-test")})
     1
     """
-    root = folder() if root is None else root
+    root = folder()
     names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     if dataset is not None and dataset not in names:
         raise UnknownName("dataset", dataset, names, "with published numbers, that is")

@@ -8,7 +8,6 @@ A metric is asked what follows from its contract; the values that shipped ones m
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +29,7 @@ from rdpbench.results.store.keys import build
 from rdpbench.results.store.schema import Row, error_text
 from rdpbench.runners.coding import check_untouched, decode_all, decode_row
 from rdpbench.runners.execute import Done, execute
-from rdpbench.runners.pool import START_S, died, end, sender, set_up_apart, start_server
+from rdpbench.runners.pool import START_S, Apart, Ended, died, sender, set_up_apart
 from rdpbench.runners.verify import decode_elsewhere, trials_of
 from rdpbench.setting import Bench, CodecSetting
 
@@ -233,37 +232,28 @@ class _Suspect(NamedTuple):
 
 def _examined_apart(suspect: _Suspect) -> Iterator[Check]:
     """What a process that may crash, hang or fill the memory is asked."""
-    start_server()
-    context = multiprocessing.get_context("forkserver")
-    near, far = context.Pipe(duplex=False)
-    process = context.Process(target=_examine, args=(far, suspect), daemon=True)
-    process.start()
-    far.close()
+    apart = Apart(_examine, suspect)
     asked = ["state", "threads", *[f"damaged bitstream {number}" for number in range(DAMAGED)]]
     pictures_given, errors = 0, 0
     for question in asked:
-        answer = None
-        with suppress(EOFError, OSError):
-            answer = near.recv()[2] if near.poll(DECODE_S + 5 if question.startswith("damaged") else START_S) else None
-        if answer is None:
-            assert process.pid is not None
-            process.join(1)
-            how = "gave no answer in time" if process.is_alive() else f"died: {died(process.exitcode)}"
-            end(process.pid)
+        try:
+            answer = apart.answer(DECODE_S + 5 if question.startswith("damaged") else START_S)
+        except Ended as ended:
+            how = "gave no answer in time" if ended.late else f"died: {died(ended.exitcode)}"
             yield Check(question.partition(" ")[0], "FAILS", f"{question}: the process {how}; {_again(question)}")
             return
         if isinstance(answer, Check):
             yield answer
         elif isinstance(answer, str):
-            end(process.pid or 0)
+            apart.stop(0)
             yield Check("damaged", "FAILS", f"{question}: {answer}; {_again(question)}")
             return
         else:
             pictures_given, errors = pictures_given + answer, errors + (not answer)
     note = f"of {DAMAGED} damaged bitstreams {pictures_given} gave another image, which is allowed, {errors} an error"
-    if unlike := near.recv()[2]:
+    if unlike := apart.answer(START_S):
         note += f"; some raised {unlike}, which {OTHER_ERROR}"
-    process.join(START_S)
+    apart.stop()
     yield Check("damaged", "ok", note)
 
 

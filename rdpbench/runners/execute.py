@@ -10,8 +10,7 @@ import os
 import random
 import sys
 import tempfile
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -414,21 +413,13 @@ def _search_whole(bench: Bench, target: float) -> tuple[Nearest, str]:
     def measure(rate: float) -> float:
         grid = ((replace(codec, rates=(rate,)), data),)
         cell = replace(bench, grid=grid, targets=None, metrics=(), timing=False, points=None, keep=0)
-        rows = execute(cell).points.rows
-        good = [row for row in rows if row.status == "ok"]
-        if not good:
-            raise MissingNeed(f"no image could be coded by {codec.name} at {axis.field} {rate:g}: {rows[0].error}")
-        return _rate_over(good, pooled=bench.search == "pooled")
+        current = execute(cell).points
+        taken = current.taken(current.points[0], "")
+        if not taken.images:
+            why = current.rows[0].error
+            raise MissingNeed(f"no image could be coded by {codec.name} at {axis.field} {rate:g}: {why}")
+        # The mean of bpp, or all bits over all pixels.
+        weights = taken.pixels if bench.search == "pooled" else [1.0] * len(taken.images)
+        return math.fsum(taken.bpp * weights) / math.fsum(weights)
 
     return search(axis, target, measure, bench.tolerance), axis.field
-
-
-def _rate_over(rows: Iterable[Row], *, pooled: bool) -> float:
-    """Bits per pixel over images: their mean, or all bits over all pixels. Seeds of an image count as their mean."""
-    images: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        images[row.image].append(row)
-    pixels = [float(seeds[0].height * seeds[0].width) for seeds in images.values()]
-    bpps = [math.fsum(row.bpp or 0 for row in seeds) / len(seeds) for seeds in images.values()]
-    weights = pixels if pooled else [1.0] * len(bpps)
-    return math.fsum(bpp * weight for bpp, weight in zip(bpps, weights, strict=True)) / math.fsum(weights)

@@ -17,6 +17,7 @@ from rdpbench.assets.hashes import files_changed
 from rdpbench.metrics.contract import beside
 from rdpbench.progress import duration
 from rdpbench.results.stats.current import standing
+from rdpbench.results.stats.points import grouped
 from rdpbench.results.store.keys import TOLERANCE, axis_of, device_of, facts, forget, is_tight, score_key, timing_key
 from rdpbench.results.store.schema import AS_RAN, OF_THE_MACHINE, Measure, Member, Place, Row, Score
 from rdpbench.results.store.store import Contents, Store, reconstruction_path
@@ -245,11 +246,12 @@ def chunks(work: Sequence[Work], batch: int = 1) -> list[list[Work]]:
     image is, so that it is read, and what metrics need of the original is computed, once. The last ones are cut small,
     so that the workers end together.
     """
-    groups: dict[object, list[Work]] = defaultdict(list)
-    for piece in work:
+
+    def together(piece: Work) -> object:
         task = piece.task
-        whole = task.codec, task.setting.rate, task.dataset
-        groups[whole if _by_point(piece, batch) else task.entry.sha256].append(piece)
+        return (task.codec, task.setting.rate, task.dataset) if _by_point(piece, batch) else task.entry.sha256
+
+    groups = grouped(work, together)
     if batch > 1:
         for group in groups.values():
             group.sort(key=lambda piece: (piece.task.entry.height, piece.task.entry.width))

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rdpbench import registry
 from rdpbench.errors import StoreError, WorkerError
@@ -454,6 +454,58 @@ def start_early(overrides: Sequence[str]) -> None:
 def _preload(uses: Iterable[tuple[registry.Kind, str]]) -> list[str]:
     classes = [registry.load(kind, name) for kind, name in uses]
     return list(dict.fromkeys(module for cls in classes for module in getattr(cls, "preload", ())))
+
+
+class Ended(Exception):
+    """A process apart died instead of answering, or was ended since it took too long."""
+
+    def __init__(self, late: bool, exitcode: int | None) -> None:
+        super().__init__(late, exitcode)
+        self.late, self.exitcode = late, exitcode
+
+
+class Apart:
+    """A new child of the fork server, which sends answers (`sender`) and may die or hang over any of them.
+
+    Args:
+        target: what it runs; gets its end of the pipe and the arguments.
+        arguments: which can be pickled.
+    """
+
+    def __init__(self, target: Callable[..., None], *arguments: object) -> None:
+        start_server()
+        context = multiprocessing.get_context("forkserver")
+        self._pipe, far = context.Pipe(duplex=False)
+        self._process = context.Process(target=target, args=(far, *arguments), daemon=True)
+        self._process.start()
+        far.close()
+
+    def answer(self, seconds: float) -> Any:
+        """Its next one.
+
+        Raises:
+            Ended: there is none.
+        """
+        ready = wait([self._pipe, self._process.sentinel], seconds)
+        if self._pipe not in ready:  # dead, or late
+            self._end()
+        with contextlib.suppress(EOFError, OSError):
+            if self._pipe in ready or self._pipe.poll():
+                return self._pipe.recv()[2]
+        self._process.join()
+        raise Ended(not ready, self._process.exitcode)
+
+    def stop(self, seconds: float = LEAVING_S) -> None:
+        """It may take some seconds to leave; threads of a codec may keep it."""
+        self._pipe.close()
+        self._process.join(seconds)
+        if self._process.is_alive():
+            self._end()
+            self._process.join()
+
+    def _end(self) -> None:
+        assert self._process.pid is not None
+        end(self._process.pid)
 
 
 def import_ahead() -> None:

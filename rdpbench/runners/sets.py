@@ -29,7 +29,7 @@ from rdpbench.metrics.contract import Estimate, Features, Lender, SetMetric, bou
 from rdpbench.paths import cache_folder
 from rdpbench.progress import show_progress
 from rdpbench.provenance import new_session, to_json
-from rdpbench.results.stats.bootstrap import REAL, Bounds, jackknifed
+from rdpbench.results.stats.bootstrap import jackknife
 from rdpbench.results.stats.current import of_store
 from rdpbench.results.stats.points import point_key
 from rdpbench.results.store.keys import beside_key, definition, features_key, metric_identity, sha256_of
@@ -273,69 +273,8 @@ class FeatureExtractor:
         return Extracted(kind(cls), subject(cls, pixels, sample), np.array(array))
 
 
-# Intervals
-
-
-BLOCKS = 10
-"""Of the jackknife: a block of images is left out at a time."""
 INTERVALS = 2
 """Raised when the intervals of set metrics change: values are then reduced again from the stored arrays."""
-
-
-def jackknife(
-    metric: SetMetric,
-    reference: Sequence[Array],
-    distorted: Sequence[Array],
-    *,
-    value: float,
-    paired: bool = True,
-    bounds: Bounds = REAL,
-) -> tuple[float, float] | str:
-    """95 % interval of a set metric over images: delete-a-block jackknife (Shao and Tu, 1995).
-
-    The bootstrap draws images twice, which biases distances between sets: an image equals itself. Leaving out a tenth
-    does not. Blocks are drawn once, by a fixed seed; values without one may be of fewer images than the metric needs.
-
-    Args:
-        metric: computes a value from two sets; with ``left_out``, all blocks in one pass.
-        reference: arrays of the other side, one an image; of the same images, which are left out too, if ``paired``.
-        distorted: arrays of the reconstructions.
-        value: the metric of all images; the middle of the interval, where the metric has no bounds.
-        paired: is the reference of the same images?
-        bounds: the range of the metric's values.
-
-    Returns:
-        Both ends, or why there are none.
-
-    >>> class Mean:
-    ...     def reduce(self, _, arrays):
-    ...         return Estimate(float(np.concatenate(list(arrays)).mean()))
-    >>> ones = [np.array([[float(n)]]) for n in range(40)]
-    >>> low, high = jackknife(Mean(), ones, ones, value=19.5)
-    >>> round((low + high) / 2, 1)
-    19.5
-    """
-    count = len(distorted)
-    if count < 2 * BLOCKS:
-        return f"an interval needs at least {2 * BLOCKS} images, and these are {count}"
-    order = np.random.default_rng(2026).permutation(count)
-    blocks = [np.sort(block).tolist() for block in np.array_split(order, BLOCKS)]
-    fast = getattr(metric, "left_out", None)
-
-    def without(block: Sequence[int]) -> float:
-        left = set(block)
-        kept = [number for number in range(count) if number not in left]
-        other = [reference[number] for number in kept] if paired else reference
-        return metric.reduce(other, [distorted[number] for number in kept]).value
-
-    try:
-        values = np.array(fast(reference, distorted, blocks) if paired and fast else [*map(without, blocks)])
-    except MetricError as error:
-        return f"without a tenth of the images there is no value: {error}"
-    if not np.isfinite(values).all():
-        return "without a tenth of the images there is no value"
-    low, high = jackknifed(value, values, bounds)
-    return (low, high) if math.isfinite(high - low) else "the value is at the end of its range"
 
 
 # Values of points

@@ -246,7 +246,6 @@ def new_row(task: Task, session: str, device: str, *, status: Status, error: str
     return Row(
         task_key=task.key,
         session=session,
-        codec=task.codec.name,
         use=task.codec.use,
         options=json.dumps(dict(task.codec.options)),
         configuration=configuration(task.codec, task.setting.rate),
@@ -256,11 +255,8 @@ def new_row(task: Task, session: str, device: str, *, status: Status, error: str
         target_bpp=task.setting.target,
         tolerance=None if task.setting.target is None else task.tolerance,
         seed=task.seed,
-        dataset=task.dataset,
         dataset_size=task.dataset_size,
-        manifest=task.pin.sha256,
         manifest_kind=task.pin.kind,
-        root=task.root,
         protocol=task.protocol,
         image=entry.sample.id,
         tags=",".join(entry.sample.tags),
@@ -272,13 +268,13 @@ def new_row(task: Task, session: str, device: str, *, status: Status, error: str
         height=entry.height,
         width=entry.width,
         caption=caption.text if caption else "",
-        caption_source=caption.source if caption else "",
         caption_s=caption.seconds if caption else None,
         status=status,
         error=error,
         weights=_weights(task.identity),
         device=device_of(task.codec, device),
         time=datetime.now(UTC).isoformat(timespec="seconds"),
+        **task.place._asdict(),
     )
 
 

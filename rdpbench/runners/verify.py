@@ -8,12 +8,11 @@ pixels from the bytes alone; where values were made of several decodes of a bits
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from rdpbench import registry
@@ -21,11 +20,12 @@ from rdpbench.assets.hashes import files_now
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import RdpbenchError, StoreError
 from rdpbench.image import pixel_sha256
+from rdpbench.results.stats.points import grouped
 from rdpbench.results.store.log import load_arrays, read_part
 from rdpbench.results.store.schema import OF_THE_MACHINE, Row, Score, error_text
 from rdpbench.results.store.store import Contents, Store
 from rdpbench.runners.coding import NOBODY, Named, decode_row, fingerprint, further_of, noted, setting_of
-from rdpbench.runners.pool import LEAVING_S, START_S, died, end, limit_s, sender, set_up_apart, start_server, was_killed
+from rdpbench.runners.pool import START_S, Apart, Ended, died, limit_s, sender, set_up_apart, was_killed
 from rdpbench.setting import CodecSetting
 
 
@@ -81,9 +81,7 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
         with _noting(findings):
             places = store.features.places(kind)
             load_arrays(places, [*places])  # checks them
-    by_task: dict[str, list[Score]] = defaultdict(list)
-    for score in contents.scores.values():
-        by_task[score.task_key].append(score)
+    by_task = grouped(contents.scores.values(), lambda score: score.task_key)
     trials: list[Trial] = []
     undecoded: Counter[str] = Counter()
     for row in intact if sample is None else random.Random(seed).sample(intact, min(sample, len(intact))):  # noqa: S311 (no secret)
@@ -93,7 +91,7 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
             undecoded[f"{row.codec}: {error}"] += 1
         else:
             typed = setting if setting.use not in registry.BUILTIN["codec"] else named
-            trials += trials_of(row, by_task[row.task_key], typed)
+            trials += trials_of(row, by_task.get(row.task_key, ()), typed)
     answers = decode_elsewhere(store, trials)
     wrong = [trial for trial in trials if answers[trial] != trial.expected]
     findings += [unlike(trial, answers[trial]) for trial in wrong]
@@ -140,43 +138,25 @@ def decode_elsewhere(store: Store, trials: Sequence[Trial]) -> dict[Trial, str]:
     The process is a new child of the fork server, which never saw an image: what is not in the bytes is not there.
     """
     answers: dict[Trial, str] = {}
-    if not trials:
-        return answers
     # Last first: a bitstream that needs what an earlier one left in its decoder does not find it.
     left, tried = list(reversed(trials)), set()
-    start_server()
-    context = multiprocessing.get_context("forkserver")
     while left:
-        near, far = context.Pipe(duplex=False)
-        process = context.Process(target=_decode_all, args=(far, Store(store.folder.resolve()), left), daemon=True)
-        process.start()
-        far.close()
+        apart = Apart(_decode_all, Store(store.folder.resolve()), left)
         while left:
+            limit = START_S + limit_s(None, left[0].row.height * left[0].row.width, left[0].decodes)
             try:
-                limit = START_S + limit_s(None, left[0].row.height * left[0].row.width, left[0].decodes)
-                ready = wait([near, process.sentinel], limit)
-                assert process.pid is not None
-                if near not in ready:  # dead, or late
-                    end(process.pid)
-                if near not in ready and not near.poll():
-                    raise EOFError
-                answers[left[0]] = near.recv()[2]
+                answers[left[0]] = apart.answer(limit)
                 left.pop(0)
-            except (EOFError, OSError):
-                process.join()
-                killed = bool(ready) and was_killed(process.exitcode)
+            except Ended as ended:
+                killed = not ended.late and was_killed(ended.exitcode)
                 if killed and left[0] not in tried:  # the system did that; once more
                     tried.add(left[0])
                     break
-                how = f"the decoding process died: {died(process.exitcode)}"
-                how = how if ready else f"no answer within {limit:g} seconds"
+                how = f"the decoding process died: {died(ended.exitcode)}"
+                how = f"no answer within {limit:g} seconds" if ended.late else how
                 answers[left.pop(0)] = f"{OF_THE_MACHINE}{how}" if killed else how
                 break
-        near.close()
-        process.join(LEAVING_S)
-        if process.is_alive() and process.pid is not None:  # threads of a codec keep it
-            end(process.pid)
-            process.join()
+        apart.stop()
     return answers
 
 

@@ -164,8 +164,7 @@ def test_a_file_that_is_no_list_of_checks(text: str, message: str, tmp_path: Pat
 
 
 def test_one_number_that_differs_decides() -> None:
-    line = reproduce.Line("a", "1", "psnr", 1.0, 1.0, 0.1, AGREES, "x")
-    check = KNOWN["webp"]
-    assert Outcome(check, (line, replace(line, verdict=DIFFERS))).verdict == DIFFERS
-    assert Outcome(check, (line, replace(line, verdict="not run: 2 of 24 images"))).verdict == AGREES
+    line, check = ("a", "1", "psnr", "1", "1", "+0.0e+00", "1.0e-01"), KNOWN["webp"]
+    assert Outcome(check, ((*line, AGREES), (*line, DIFFERS))).verdict == DIFFERS
+    assert Outcome(check, ((*line, AGREES), (*line, "not run: 2 of 24 images"))).verdict == AGREES
     assert Outcome(check, ()).verdict == "not run"

@@ -207,7 +207,8 @@ def test_distances_between_sets(images: int, loss: float, monkeypatch: pytest.Mo
     Features of 16 entries, of reconstructions that resemble their originals.
     """
     from rdpbench.metrics.contract import bounds_of
-    from rdpbench.runners.sets import jackknife, set_metric
+    from rdpbench.results.stats.bootstrap import jackknife
+    from rdpbench.runners.sets import set_metric
 
     wide, small = np.linspace(1, 0.3, 16), type("Small", (), {"dim": 16})
 

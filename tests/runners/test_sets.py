@@ -11,9 +11,9 @@ import pytest
 
 from rdpbench.errors import MetricError
 from rdpbench.metrics.contract import Estimate
+from rdpbench.results.stats.bootstrap import BLOCKS, jackknife
 from rdpbench.results.store.log import load_arrays
 from rdpbench.results.store.store import Store
-from rdpbench.runners.sets import BLOCKS, jackknife
 
 OWN = """
 import numpy as np
