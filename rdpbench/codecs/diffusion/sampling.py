@@ -5,11 +5,8 @@ in a batch. The schedulers are those of diffusers, set up as the versions of 202
 made: the last step ends at the smallest noise of training, not at none (``final_sigmas_type``, which came later), and
 steps are spread evenly from end to end (``linspace``), but for DDIM, whose steps lead.
 
-**A folder of the user's** says in its ``scheduler_config.json`` how its model was trained and is sampled. The codec's
-``sampler`` names the class, as diffusers' ``from_config`` does; all that the folder states is obeyed. What it does not
-state is diffusers' default where it was saved by the same class, else as above. Names that end in ``-trailing`` keep
-that spacing; ``sampler=saved`` takes the folder's own class, too. What the named class cannot obey, what diffusers does
-not know, and classes for models of another kind (flow matching) are refused by name.
+A folder of the user's says in its ``scheduler_config.json`` how its model was trained and is sampled; all of it is
+obeyed by the class that ``sampler`` names, or refused by name (``docs/generative.md``).
 """
 
 from __future__ import annotations

@@ -3,10 +3,9 @@
 The part of a system that both sides run is written once, against `Coder`: at the encoder it is handed the latents and
 writes them, at the decoder it is handed None and gets them. So the two cannot differ by a slip.
 
-**Strings** are those of CompressAI's range coder (rANS, 64-bit state, 16-bit probabilities). Its decoder reads on where
-a string ends; a damaged one would make it read foreign memory. So as many zeros are put after the string as it can
-read at most: a symbol takes one word of 4 bytes, an escaped one at most 76 bytes once the string has ended, and inside
-the string an escape can ask for 15 times its own length.
+**Strings** are those of CompressAI's range coder (rANS, 64-bit state, 16-bit probabilities), whose decoder reads on
+where a string ends. So as many zeros are put after it as it can read at most: a symbol takes one word of 4 bytes, an
+escaped one at most 76 bytes once the string has ended, and inside the string an escape can ask for 15 times its length.
 
 **Portable.** A decoder must choose the very distribution that the encoder chose for every symbol. Both compute it with
 a network, and floating point sums depend on device, threads, batch and library: one scale that falls on the other side
@@ -26,12 +25,9 @@ With a step of 2**-10 and a guard of 2**-32, one value in two million is doubtfu
 length, and sometimes 3 bytes more. Means on the grid move by less than 5e-4.
 
 **Tables** hold ``65536 * cumulative probability`` as integers; the last interval of a row is the escape, after which a
-symbol outside the row is written in steps of four bits. Encoder and decoder need the same integers. Published
-checkpoints of CompressAI carry (*baked*) those that their authors coded with, and these are used. Where a file has none
-they are built, in double precision: in single, as CompressAI's ``update()`` has it, some depend by one on the
-processor. A network that is trained further after its tables were made keeps *stale* ones. So baked tables are held
-against those that their parameters give (`excess`), by the bits that a difference costs: CompressAI's own cost 3e-6
-bits for a symbol in the widest row; `NEAR` is forty times that.
+symbol outside the row is written in steps of four bits. Those that a checkpoint carries (*baked*) are used, unless they
+are not of its parameters (*stale*, by `excess`). Others are built, in double precision: in single some depend by one on
+the processor.
 """
 
 from __future__ import annotations

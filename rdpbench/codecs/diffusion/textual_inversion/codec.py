@@ -47,7 +47,7 @@ class TextualInversion(PromptCodec):
     """
 
     name = "textual-inversion"
-    rate: ClassVar[Rate] = Rate("vectors", 1, coding.MOST, points=(16,))
+    rate: ClassVar[Rate] = Rate("vectors", 1, coding.MOST)
     unkeyed: ClassVar = PromptCodec.unkeyed | {"reuse"}
 
     base: str = "sd-1.5"
