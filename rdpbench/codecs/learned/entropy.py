@@ -46,6 +46,7 @@ from numpy.typing import NDArray
 from rdpbench.assets.load import CONSTANTS, TABLES, match
 from rdpbench.codecs.container import read_varint, varint
 from rdpbench.errors import BitstreamError, CodecError
+from rdpbench.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,8 +78,6 @@ def tables_of(model: Any) -> Tables:
     Raises:
         CodecError: there are none, or they are no distributions.
     """
-    import torch
-
     lengths, offsets = model._cdf_length.reshape(-1).tolist(), model._offset.reshape(-1).tolist()
     table = model._quantized_cdf.cpu().numpy()
     check_tables(table, lengths, offsets)
@@ -114,8 +113,6 @@ def default_scales() -> Tensor:
     >>> round(float(default_scales()[1]), 5)
     0.1244
     """
-    import torch
-
     low, high, levels = SCALES
     step = (math.log(high) - math.log(low)) / (levels - 1)
     return torch.tensor([low * math.exp(step * level) for level in range(levels)], dtype=torch.float32)
@@ -216,8 +213,6 @@ def _rebuild_factorized(model: Any) -> None:
 
 def _rebuild_gaussian(model: Any) -> None:
     """The probability of each integer under a zero-mean normal distribution of each scale, as Ballé et al. have it."""
-    import torch
-
     from rdpbench.codecs.learned.library import compressai
 
     scales: list[float] = model.scale_table.double().tolist()
@@ -264,8 +259,6 @@ def load_with_tables(network: Any, loaded: Any, what: str, *, stale: str = "refu
     Raises:
         CodecError: see `match`; tables that are none, or not those of the parameters.
     """
-    import torch
-
     tensors, notes = match(network, loaded, what, **options)
     last = {name: name.rpartition(".")[2] for name in tensors}
     own = {name: tensor for name, tensor in tensors.items() if last[name] not in TABLES | CONSTANTS}
@@ -300,8 +293,6 @@ class Decisions:
         >>> float(Decisions().snap(torch.tensor([0.3], dtype=torch.float64)))
         0.2998046875
         """
-        import torch
-
         scaled = values / STEP
         lower = torch.floor(scaled)
         distance = (scaled - lower - 0.5).abs() * STEP
@@ -309,8 +300,6 @@ class Decisions:
 
     def index(self, values: Tensor, edges: Tensor) -> Tensor:
         """For each value the number of edges below it. Edges are ascending, ``(E,)``, further apart than `GUARD`."""
-        import torch
-
         cell = torch.bucketize(values, edges)
         below, above = (cell - 1).clamp(min=0), cell.clamp(max=len(edges) - 1)
         to_below, to_above = (values - edges[below]).abs(), (edges[above] - values).abs()
@@ -319,8 +308,6 @@ class Decisions:
 
     def _settle(self, cell: Tensor, lower: Tensor, distance: Tensor, values: Tensor) -> Tensor:
         """``cell``, but on the listed side of the edge above ``lower`` in doubtful cases."""
-        import torch
-
         guard = GUARD * values.abs().clamp(min=1)
         start, self._count = self._count, self._count + values.numel()
         if self._recording:
@@ -394,8 +381,6 @@ class Coder(ABC):
 
     def factorized(self, section: str, tables: Tables, shape: tuple[int, int, int], latents: Tensor | None) -> Tensor:
         """Code ``(1, C, H, W)`` with one distribution for each channel; returns it quantised around the medians."""
-        import torch
-
         channels, height, width = shape
         assert tables.medians is not None
         medians = tables.medians.to(self._device, self._dtype()).reshape(1, channels, 1, 1)
@@ -407,8 +392,6 @@ class Coder(ABC):
         self, section: str, tables: Tables, scales: Tensor, means: Tensor | None, latents: Tensor | None
     ) -> Tensor:
         """Code values of any shape under normal distributions of their own; returns them quantised around the means."""
-        import torch
-
         check_finite(scales, "scale", self._error)
         assert tables.edges is not None
         edges = tables.edges[tables.first :].to(scales.device, scales.dtype)
@@ -429,8 +412,6 @@ class Coder(ABC):
         return values if self._decisions is None else self._decisions.snap(values)
 
     def _dtype(self) -> Any:
-        import torch
-
         return torch.float32 if self._decisions is None else torch.float64
 
     def _take(self, section: str, count: int) -> None:
@@ -466,8 +447,6 @@ class Writer(Coder):
         return strings if self._decisions is None else {"guard": self._decisions.listing(), **strings}
 
     def _symbols(self, section: str, tables: Tables, indexes: Tensor, values: Tensor | None) -> Tensor:
-        import torch
-
         assert values is not None, "the encoder's side of a system hands over its latents"
         rounded = torch.round(values)
         # NaN fails the comparison, too.
@@ -504,8 +483,6 @@ class Reader(Coder):
             self._decisions.check_used()
 
     def _symbols(self, section: str, tables: Tables, indexes: Tensor, values: Tensor | None) -> Tensor:
-        import torch
-
         assert values is None, "the decoder's side of a system has no latents"
         self._take(section, indexes.numel())
         lists = (tables.rows, tables.sizes, tables.offsets)
@@ -518,7 +495,5 @@ class Reader(Coder):
 
 def check_finite(values: Tensor, what: str, error: type[CodecError]) -> None:
     """Raise ``error`` if a value is infinite or no number."""
-    import torch
-
     if not bool(torch.isfinite(values).all()):
         raise error(f"a {what} that decides a symbol is not finite: damage, or other weights")

@@ -26,6 +26,7 @@ from rdpbench.codecs.diffusion.sampling import Control
 from rdpbench.codecs.learned.systems import size_of
 from rdpbench.errors import ConfigError, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
+from rdpbench.lazy import torch
 from rdpbench.needs import Need, Package, package_version
 from rdpbench.networks.clip import unit
 from rdpbench.networks.precision import reproducible
@@ -235,8 +236,6 @@ class SketchedPIC(PIC):
         return self.coder_of_sketch().encode(self.edges(padded))
 
     def control(self, ready: Models, sections: Mapping[str, bytes], height: int, width: int) -> Control:
-        import torch
-
         coder = self.coder_of_sketch()
         strings = {name: sections[name] for name in coder.sections}
         plane = coder.decode(strings, *sampling.FRAME.padded(height, width))
