@@ -343,7 +343,7 @@ class _Pool:
                 "timeout=SECONDS gives each task more, or less; retry_failed=true tries it again"
             )
         elif odd:
-            how = f"something else than results came from the worker process: {odd}"
+            how = f"the worker process sent something other than results: {odd}"
         if not worker.ready:
             self.failed_starts += 1
             if self.failed_starts >= MOST_FAILED_STARTS:

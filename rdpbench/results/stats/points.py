@@ -446,7 +446,7 @@ def _read(metric: str, contents: Contents) -> dict[str, str]:
         return dict.fromkeys(known, _OTHERWISE.format("another run of this command"))
     sources = {edition: measure.source for edition, (measure, _) in known.items()}
     registry.meanings[metric] = StatedMeaning(means, {**before.sources, **sources} if before else sources)
-    other = _OTHERWISE.format("a later edition")
+    other = _OTHERWISE.format("a later version")
     # Scores of earlier versions do not say their edition.
     return {"": "", **{edition: "" if stated == means else other for edition, (_, stated) in known.items()}}
 
