@@ -109,7 +109,7 @@ def pixels_of(entry: Entry, protocol: str) -> Image:
     """An indexed image, ``uint8 (H, W, 3)``; `ImageError` if it has other pixels by now."""
     pixels = load_under(protocol, entry.sample.path).pixels
     if pixel_sha256(pixels) != entry.sha256:
-        raise ImageError(f"{entry.sample.path} changed since this command began")
+        raise ImageError(f"{entry.sample.path} has changed since this command began")
     return pixels
 
 
