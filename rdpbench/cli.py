@@ -34,9 +34,9 @@ Measure image codecs on rate, distortion and perception.
   rdpbench run codec=jpeg,webp rate=20,50,80         native settings
   rdpbench run codec=jpeg,webp bpp=0.25,0.5          target rates, searched per image; search=dataset, pooled: over all
   rdpbench run codec=./mine.py:MyCodec data=folder:pictures metrics=psnr,lpips/alex
-  rdpbench run codec=webp data=kodak timing=true     honest latency: exclusive, warmed up, repeated
+  rdpbench run codec=webp data=kodak timing=true     latency: nothing else runs, warm-up, repeats
 
-Running the same command again is resume: what is stored is not done again.
+The same command typed again resumes a run: what is stored is not done again.
 Settings are Hydra overrides; conf/config.yaml explains each. Runs lie in results/runs; every command that makes or
 reads some takes root=FOLDER, or --root FOLDER.
 """
@@ -49,7 +49,7 @@ APART = {
     "figure": ("rdpbench.figures.command", "a paper's figure or table, from published numbers, runs, or both"),
 }
 """Commands whose module has ``add_arguments`` and ``run``; it is imported where its command is typed."""
-OWN_CODECS = "a codec of your own whose bitstreams are decoded: rows start none that you do not name"
+OWN_CODECS = "a codec of your own: its bitstreams are decoded only if you name it"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -143,17 +143,19 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
     add("run", _run, "encode, decode, score; then tables and figures", overrides=True)
     plan = add("plan", _plan, "what run would do: cells, tasks left, expected time, what is missing", overrides=True)
-    plan.add_argument("--json", action="store_true", help="for machines")
+    plan.add_argument("--json", action="store_true", help="print the plan as JSON")
     add("score", _score, "score what is stored with more metrics; nothing is encoded", overrides=True)
     regress = add("regress", _regress, "does a run still give the stored curves? never compares times", overrides=True)
-    regress.add_argument("--junit", type=Path, metavar="FILE", help="what was found, for CI")
-    regress.add_argument("--markdown", type=Path, metavar="FILE", help="what was found, for a pull request")
-    regress.add_argument("--fresh", action="store_true", help="code all images anew, whatever is stored of them")
+    regress.add_argument("--junit", type=Path, metavar="FILE", help="the result as JUnit XML, for CI")
+    regress.add_argument("--markdown", type=Path, metavar="FILE", help="the result as Markdown, for a pull request")
+    regress.add_argument("--fresh", action="store_true", help="code all images again, even if they are stored")
     curves = add("curves", _curves, "store curves for `rdpbench regress` to compare with")
     curves.add_argument("action", choices=["update"], help="run what is missing and write the curves")
     curves.add_argument("overrides", nargs="*", metavar="key=value", help="settings, as in `rdpbench run`")
     for command in (regress, curves):
-        command.add_argument("--curves", type=Path, metavar="FOLDER", help="where they lie (default: results/curves)")
+        command.add_argument(
+            "--curves", type=Path, metavar="FOLDER", help="the folder of curves (default: results/curves)"
+        )
     ls = add("ls", _ls, "what exists")
     kinds = ["codecs", "datasets", "metrics", "runs", "experiments"]
     ls.add_argument("what", nargs="?", default="codecs", choices=kinds)
@@ -184,7 +186,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     verify.add_argument("--sample", type=_count, default=64, help="bitstreams to decode again (default: %(default)s)")
     verify.add_argument("--all", action="store_true", help="decode all of them")
     verify.add_argument("named", nargs="*", metavar="codec=FILE:CLASS", help=OWN_CODECS)
-    verify.add_argument("--seed", type=int, default=0, help="which ones are chosen")
+    verify.add_argument("--seed", type=int, default=0, help="chooses which ones")
     return parser
 
 
@@ -343,8 +345,11 @@ def _show(options: argparse.Namespace) -> int:
     metrics = sorted(points.metrics, key=metric_order)
     console = _console()
     if options.by_tag:
-        for table in by_tag(points, metrics):
+        of_tags = list(by_tag(points, metrics))
+        for table in of_tags:
             console.print(Terminal(table))
+        if not of_tags:
+            console.print("no image of this run has a tag; without --by-tag there are tables of all images")
         return 0
     for path in show(store, contents, points, metrics, console):
         console.print(f"  {path}", highlight=False, soft_wrap=True)
@@ -418,7 +423,7 @@ def bd_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``rdpbench bd RUN --anchor CODEC``, without the run itself."""
     from rdpbench.results.stats.bd import METHODS
 
-    parser.add_argument("--anchor", required=True, metavar="CODEC", help="the curve that the others are held against")
+    parser.add_argument("--anchor", required=True, metavar="CODEC", help="the curve that the others are compared with")
     parser.add_argument("--metric", action="append", default=[], metavar="M", help="repeat for several (default: all)")
     parser.add_argument("--method", default="pchip", metavar="|".join(METHODS), help="(default: %(default)s)")
     parser.add_argument("--matched", action="store_true", help="also image by image, at each point of the anchor")

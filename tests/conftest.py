@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +22,9 @@ ROOT = Path(__file__).parents[1]
 
 # As in a worker: threads change pixels, and two test processes of two threads each fight over two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Hundreds of commands are started; each would compile the package anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A shell ignores Ctrl-C for what it starts in the background, and children inherit that: tests send it to theirs.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -35,6 +42,16 @@ def shared() -> Path:
 
 Images = Callable[..., Path]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
+COMMAND = (
+    "hydra",
+    "pandas",
+    "pyarrow.parquet",
+    "rich.console",
+    "rich.table",
+    "rdpbench.config.bench",
+    "rdpbench.runners.execute",
+)
+"""What most commands import."""
 
 
 @pytest.fixture
@@ -57,15 +74,94 @@ def images(tmp_path: Path) -> Images:
 def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
     """What a command runs with: a cache and temporary files of its own, none of the user's settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RDPBENCH_", "PYTEST_"))}
-    paths = [str(ROOT), *filter(None, [kept.get("PYTHONPATH")])]
-    own = {"RDPBENCH_CACHE": str(tmp_path / "cache"), "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "200"}
+    own = {"RDPBENCH_CACHE": str(tmp_path / "cache"), "PYTHONPATH": paths(), "COLUMNS": "200"}
     # Of a short name: sockets lie there. Tests that time run beside others, which time too.
     with tempfile.TemporaryDirectory(prefix="rdp", ignore_cleanup_errors=True) as temporary:
         yield {**kept, **own, "TMPDIR": temporary}
 
 
+class Forks:
+    """Runs programs in new processes, without the time that imports take: `forks.py` has imported ``modules``."""
+
+    def __init__(self, *modules: str) -> None:
+        line = [sys.executable, str(Path(__file__).with_name("forks.py")), *modules]
+        self.environment = {**os.environ, "PYTHONPATH": paths()}
+        self._server = subprocess.Popen(
+            line,
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._folder = tempfile.TemporaryDirectory()
+
+    def run(
+        self, words: Sequence[str], folder: Path, environment: Mapping[str, str], timeout: float = 240
+    ) -> subprocess.CompletedProcess[str]:
+        """What ``python WORDS`` does, started in ``folder``."""
+        if of_python(environment) != of_python(self.environment):  # only a new interpreter reads them
+            return run_anew([sys.executable, *words], folder, environment, timeout)
+        files = {name: Path(self._folder.name, name) for name in ("out", "err")}
+        for file in files.values():
+            file.write_bytes(b"")
+        order: dict[str, Any] = {"words": words, "folder": str(folder), "environment": dict(environment)}
+        order |= {name: str(file) for name, file in files.items()}
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        print(json.dumps(order), file=self._server.stdin, flush=True)
+        if not select.select([self._server.stdout], [], [], timeout)[0]:
+            self.close()
+            raise subprocess.TimeoutExpired(words, timeout)
+        code = int(self._server.stdout.readline())
+        out, err = (file.read_text() for file in files.values())
+        return subprocess.CompletedProcess([sys.executable, *words], code, out, err)
+
+    @property
+    def ended(self) -> bool:
+        return self._server.poll() is not None
+
+    def close(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._server.pid, signal.SIGKILL)
+        self._server.communicate()
+        self._folder.cleanup()
+
+
+def paths() -> str:
+    """``PYTHONPATH`` of what tests start: this checkout first."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def of_python(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith("PYTHON")}
+
+
+def run_anew(
+    line: Sequence[str], folder: Path, environment: Mapping[str, str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        line, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Callable[..., Forks]]:
+    """Starts a `Forks` for the modules that programs import, or returns the one that was started for them."""
+    started: dict[tuple[str, ...], Forks] = {}
+
+    def start(*modules: str) -> Forks:
+        if modules not in started or started[modules].ended:
+            started[modules] = Forks(*modules)
+        return started[modules]
+
+    yield start
+    for server in started.values():
+        server.close()
+
+
 @pytest.fixture
-def rdpbench(tmp_path: Path, environment: dict[str, str]) -> Command:
+def rdpbench(tmp_path: Path, environment: dict[str, str], forks: Callable[..., Forks]) -> Command:
     """Runs ``rdpbench ...`` as a user would, in ``tmp_path``: ``rdpbench("run", "codec=jpeg", code=0)``."""
 
     def run(
@@ -75,15 +171,11 @@ def rdpbench(tmp_path: Path, environment: dict[str, str]) -> Command:
         cwd: Path | None = None,
         prefix: Sequence[str] = (),
     ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [*prefix, sys.executable, "-m", "rdpbench", *arguments],
-            cwd=cwd or tmp_path,
-            env={**environment, **(env or {})},
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
+        words, folder, variables = ["-m", "rdpbench", *arguments], cwd or tmp_path, {**environment, **(env or {})}
+        if prefix:
+            done = run_anew([*prefix, sys.executable, *words], folder, variables, 240)
+        else:
+            done = forks(*COMMAND).run(words, folder, variables)
         if code is not None:
             assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         # A traceback is never what a user should meet.

@@ -17,19 +17,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The sub-commands of ``rdpbench data``."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("ls", help="each set: images, protocol, size, what is here, licence")
-    fetch = actions.add_parser("fetch", help="download, verify, unpack and record a set; goes on where it was cut")
+    fetch = actions.add_parser("fetch", help="download, verify and unpack a set; resumes where it was interrupted")
     fetch.add_argument(
         "--with", dest="beside", default="", metavar="WHAT", help="also: captions, labels, stuff, panoptic"
     )
     fetch.add_argument("--source", metavar="URL", help="address of a folder with copies of the archives")
     verify = actions.add_parser("verify", help="read all bytes again; exit code 1 if any differ")
     for command in (fetch, verify):
-        command.add_argument("name", metavar="NAME", help="of the set, as in data=NAME")
+        command.add_argument("name", metavar="NAME", help="the set's name, as in data=NAME")
     verify.add_argument("--path", metavar="FOLDER", help="a folder of yours, as in data.path=FOLDER")
     verify.add_argument("--allow-partial", action="store_true", help="images may be missing")
-    manifest = actions.add_parser("manifest", help="pin a folder of images: data=manifest:FILE is then a dataset")
+    manifest = actions.add_parser("manifest", help="list a folder's files with their hashes, for data=manifest:FILE")
     manifest.add_argument("folder", type=Path, metavar="FOLDER")
-    manifest.add_argument("--name", help="of the dataset (default: the folder's)")
+    manifest.add_argument("--name", help="name of the dataset (default: the folder's)")
     manifest.add_argument("-o", "--output", type=Path, metavar="FILE", help="(default: NAME.sha256)")
 
 

@@ -72,7 +72,7 @@ class FigureOptions:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``rdpbench figure``."""
     parser.add_argument("names", nargs="*", metavar="NAME", help="a preset, several, all; or curves, or examples")
-    parser.add_argument("--list", action="store_true", help="what there is")
+    parser.add_argument("--list", action="store_true", help="list all figures and tables")
     side = parser.add_mutually_exclusive_group()
     for each in fields(FigureOptions):
         flag, text = f"--{each.name.replace('_', '-')}", each.metadata["help"]

@@ -150,22 +150,46 @@ def configuration(shape: Shape) -> dict[str, Any]:
     return {"projection_dim": shape.dim, "vision_config": vision, "text_config": text}
 
 
+ENDS = ("<|startoftext|>", "<|endoftext|>")
+_PRINTED = [*range(ord("!"), 127), *range(0xA1, 0xAD), *range(0xAE, 256)]
+_OTHERS = sorted({*range(256)} - {*_PRINTED})
+LETTERS = {byte: chr(byte) for byte in _PRINTED} | {byte: chr(256 + place) for place, byte in enumerate(_OTHERS)}
+"""What stands for each byte, in the order of the vocabulary: bytes that print for themselves, then letters from 256 on.
+
+>>> LETTERS[32], next(iter(LETTERS.values()))
+('Ġ', '!')
+"""
+
+
+def ends(tokens: int) -> dict[str, int]:
+    """A vocabulary's size and its last two ids, as CLIP's configurations have them."""
+    return {"vocab_size": tokens, "bos_token_id": tokens - 2, "eos_token_id": tokens - 1}
+
+
 @cache
 def read_tokens(path: Path) -> Any:
     """``transformers.CLIPTokenizer`` from OpenAI's table: bytes (inside and ending a word), merges, two ends."""
-    from transformers import CLIPTokenizer
-
     with gzip.open(path, "rt", encoding="utf-8") as file:
         lines = file.read().split("\n")
-    merges = [(first, second) for first, second in map(str.split, lines[1:48895])]
-    # Bytes that print stand for themselves; the other 68 are letters from 256 on, and come last.
-    printed = [*range(ord("!"), 127), *range(0xA1, 0xAD), *range(0xAE, 256)]
-    letters = [chr(code) for code in (*printed, *range(256, 512 - len(printed)))]
-    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges)]
-    ends = ["<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {word: number for number, word in enumerate([*words, *ends])}
+    return _tokenizer([(first, second) for first, second in map(str.split, lines[1:48895])])
+
+
+@cache
+def byte_tokens() -> Any:
+    """The same without merges: a token for each byte, inside and at the end of a word, and both ends.
+
+    >>> len(byte_tokens())
+    514
+    """
+    return _tokenizer([])
+
+
+def _tokenizer(merges: Sequence[tuple[str, str]]) -> Any:
+    from transformers import CLIPTokenizer
+
+    words = [*LETTERS.values(), *(f"{letter}</w>" for letter in LETTERS.values()), *map("".join, merges), *ENDS]
     # Declared as strings, but pairs are what its byte-pair model takes.
-    return CLIPTokenizer(vocab=vocabulary, merges=merges)  # type: ignore[arg-type]
+    return CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, merges=merges)  # type: ignore[arg-type]
 
 
 __all__ = ["B32", "H14", "L14", "L14_336", "TOKENS", "Clip", "load_clip", "unit"]

@@ -30,7 +30,7 @@ FOLDERS = ("images", "thumbs", "data", "static")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``rdpbench report NAME``, without the run itself."""
-    parser.add_argument("also", nargs="*", metavar="NAME", help="more runs for it; codec=FILE:CLASS, a codec of yours")
+    parser.add_argument("also", nargs="*", metavar="NAME", help="more runs; codec=FILE:CLASS, a codec of yours")
     parser.add_argument(
         "--out",
         type=Path,

@@ -22,30 +22,32 @@ from rdpbench.study.votes import read_key, read_votes
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``rdpbench study``."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="export|import")
-    export = actions.add_parser("export", help="a folder with a voting page, and a key apart from it")
+    export = actions.add_parser("export", help="write a folder with a voting page, and a key beside it")
     export.add_argument("runs", nargs="+", metavar="RUN", help="runs that kept reconstructions (keep=all)")
-    export.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for raters; new or empty")
-    export.add_argument("--key", type=Path, metavar="FILE", help="what stays with you (default: FOLDER-key.json)")
+    export.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the folder for raters; new or empty")
+    export.add_argument("--key", type=Path, metavar="FILE", help="the key, which you keep (default: FOLDER-key.json)")
     export.add_argument(
         "--root", metavar="FOLDER", default=RUNS, help="where runs lie; or root=FOLDER (default: %(default)s)"
     )
     export.add_argument("--codec", default="", metavar="A,B", help="these curves (default: all that kept images)")
     export.add_argument("--bpp", default="", metavar="R,S", help="rates (default: the lowest that all reach)")
     export.add_argument("--tolerance", type=float, default=0.1, help="how far a mean rate may be off (%(default)s)")
-    export.add_argument("--dataset", default="", metavar="NAME", help="where runs have several")
+    export.add_argument("--dataset", default="", metavar="NAME", help="the dataset, if runs have several")
     export.add_argument("--image", default="", metavar="A,B", help="these images (default: all that were kept)")
-    export.add_argument("--sheets", type=int, default=8, help="one for each rater (%(default)s)")
+    export.add_argument("--sheets", type=int, default=8, help="number of sheets, one for each rater (%(default)s)")
     export.add_argument("--trials", type=int, metavar="N", help="pairs on a sheet (default: all)")
     export.add_argument("--catch", type=int, default=4, metavar="N", help="catch trials on a sheet (%(default)s)")
     export.add_argument("--ties", action="store_true", help="raters may say that they cannot tell")
-    export.add_argument("--title", default="Which image is closer?", help="of the page")
+    export.add_argument("--title", default="Which image is closer?", help="title of the page")
     export.add_argument("--question", default="Which copy is closer to the original?", help="what raters are asked")
-    export.add_argument("--seed", type=int, help="of order and names (default: drawn; it stands in the key)")
+    export.add_argument("--seed", type=int, help="seed of order and names (default: random; the key states it)")
     read = actions.add_parser("import", help="scores from votes")
     read.add_argument("votes", nargs="+", type=Path, metavar="VOTES", help="files that the page saved, JSON or CSV")
     read.add_argument("--key", type=Path, required=True, metavar="FILE", help="the key that export wrote")
     read.add_argument("--out", type=Path, metavar="FOLDER", help="write study.md, scores.csv and raters.csv")
-    read.add_argument("--catch-share", type=float, default=0.75, metavar="S", help="right, to count (%(default)s)")
+    read.add_argument(
+        "--catch-share", type=float, default=0.75, metavar="S", help="share a rater must get right (%(default)s)"
+    )
     read.add_argument("--keep-failed", action="store_true", help="count raters who missed catch trials, too")
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,23 +48,33 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def told(*arguments: str, **environment: str) -> str:
+LIBRARIES = (
+    "rdpbench.codecs.learned.library",
+    "rdpbench.codecs.diffusion.library",
+    "diffusers.models.autoencoders.autoencoder_kl",
+    "diffusers.models.controlnets.controlnet",
+    "diffusers.models.unets.unet_2d_condition",
+    "transformers.models.clip.modeling_clip",
+)
+"""What networks are made of."""
+
+
+@pytest.fixture(scope="session")
+def told(forks: Any) -> Callable[..., str]:
     """What a Python program prints that has to end well."""
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+
+    def run(*words: str, **environment: str) -> str:
+        server = forks(*LIBRARIES)
+        path = server.environment["PYTHONPATH"]
+        done = server.run(words, ROOT, {**os.environ, "PYTHONPATH": path, **environment}, timeout=900)
+        assert done.returncode == 0, done.stderr
+        return str(done.stdout)
+
+    return run
 
 
 @pytest.fixture
-def decoded_elsewhere(tmp_path: Path) -> Callable[[Made], dict[str, str]]:
+def decoded_elsewhere(tmp_path: Path, told: Callable[..., str]) -> Callable[[Made], dict[str, str]]:
     """Pixel hashes by name, from a fresh process that has nothing but classes, options and bytes."""
 
     def decode(made: Made) -> dict[str, str]:
@@ -83,7 +91,7 @@ def decoded_elsewhere(tmp_path: Path) -> Callable[[Made], dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def attacked() -> Attack:
+def attacked(told: Callable[..., str]) -> Attack:
     """Decodes damaged bitstreams of a codec with bounded memory: each ends soon, in an image or a clean error."""
 
     def attack(

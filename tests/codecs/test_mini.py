@@ -23,7 +23,7 @@ from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of_built, weig
 from rdpbench.codecs.learned import mini
 from rdpbench.codecs.learned.entropy import load_with_tables
 from rdpbench.codecs.learned.mini import Mini
-from rdpbench.codecs.learned.mini_network import TINY, Gained, MiniNetwork, MiniWidths, between
+from rdpbench.codecs.learned.mini_network import FULL, TINY, Gained, MiniNetwork, between
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.metrics.msssim import MSSSIM
@@ -314,7 +314,7 @@ def test_its_weights_are_here() -> None:
 
 def test_the_network_is_the_one_of_the_documentation() -> None:
     with torch.device("meta"):
-        net = MiniNetwork(MiniWidths())
+        net = MiniNetwork(FULL)
     counts = {
         name: sum(one.numel() for one in getattr(net, name).parameters()) for name in ("g_a", "g_s", "h_a", "h_s")
     }

@@ -36,7 +36,7 @@ RATES = list(POINTS)
 @pytest.fixture(autouse=True)
 def nothing_loaded(alone: None) -> Iterator[None]:
     yield
-    pipeline.forget()
+    models.forget()
 
 
 # Published layouts, without storage

@@ -14,7 +14,6 @@ from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of
 from rdpbench.codecs.diffusion import models, sampling, sd_vae
 from rdpbench.codecs.diffusion.library import diffusers
-from rdpbench.codecs.diffusion.perco import pipeline
 from rdpbench.codecs.diffusion.sd_vae import StableDiffusionVAE
 from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange, UnknownName, UnsupportedImage
 from rdpbench.image import Image
@@ -24,7 +23,7 @@ from rdpbench.networks.precision import reproducible
 @pytest.fixture(autouse=True)
 def nothing_loaded(alone: None) -> Iterator[None]:
     yield
-    pipeline.forget()
+    models.forget()
 
 
 def vae(**options: Any) -> StableDiffusionVAE:

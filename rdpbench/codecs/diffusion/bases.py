@@ -19,8 +19,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from rdpbench.assets.weights import Card, CardFolder, OwnFolder
+from rdpbench.assets.weights import Card, CardFolder, OwnFolder, resolve
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
+from rdpbench.networks.clip import ENDS, LETTERS, TOKENS, byte_tokens, read_tokens
 
 Family: TypeAlias = Literal["sd15", "sd21", "sdxl"]
 HUB = "https://huggingface.co"
@@ -235,26 +236,8 @@ def _json_of(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in loaded.items() if key == "_class_name" or not str(key).startswith("_")}
 
 
-ENDS = ("<|startoftext|>", "<|endoftext|>")
 SPELLED = {"<|startoftext|>": "<start_of_text>", "<|endoftext|>": "<end_of_text>"}
 """OpenCLIP's names of the ends, which stand in texts that Text+Sketch sends."""
-PRINTED = 188
-"""Bytes that stand for themselves."""
-
-
-def letters() -> list[str]:
-    """The printable stand-ins of the 256 bytes, in the order of the vocabulary.
-
-    >>> len(set(letters())), letters()[0]
-    (256, '!')
-    """
-    return [chr(byte if rank < PRINTED else 256 + rank - PRINTED) for rank, byte in enumerate(_order())]
-
-
-def _order() -> list[int]:
-    """Bytes that print come first."""
-    printed = [*range(ord("!"), 127), *range(0xA1, 0xAD), *range(0xAE, 256)]
-    return printed + sorted(set(range(256)) - set(printed))
 
 
 class Vocabulary:
@@ -272,7 +255,7 @@ class Vocabulary:
         self.begin, self.end = self.size - 2, self.size - 1
         self._words = {number: word for word, number in words.items() if word not in ENDS}
         self._words |= dict(zip((self.begin, self.end), map(SPELLED.__getitem__, ENDS), strict=True))
-        self._bytes = dict(zip(letters(), _order(), strict=True))
+        self._bytes = {letter: byte for byte, letter in LETTERS.items()}
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without its ends."""
@@ -308,17 +291,9 @@ def byte_vocabulary(size: int = 0) -> Vocabulary:
     >>> words.size, words.decode(words.encode("a cat"))
     (514, 'a cat ')
     """
-    from rdpbench.codecs.diffusion.library import transformers
-
-    single = letters()
-    words = [*single, *(f"{letter}</w>" for letter in single), *ENDS]
-    numbers = {word: number for number, word in enumerate(words)}
-    return Vocabulary(transformers.CLIPTokenizer(vocab=numbers, merges=[]), size)
+    return Vocabulary(byte_tokens(), size)
 
 
 def clip_vocabulary() -> Vocabulary:
     """The published one, from OpenAI's byte-pair table; `MissingNeed` if that is not on this machine."""
-    from rdpbench.assets.weights import resolve
-    from rdpbench.networks.clip import TOKENS, read_tokens
-
     return Vocabulary(read_tokens(resolve(TOKENS)))

@@ -10,13 +10,13 @@ drawn too, as it would otherwise not be there.
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import OwnFolder, Weights, folders_identity, read_tensors, require
@@ -34,7 +34,7 @@ from rdpbench.codecs.diffusion.bases import (
 from rdpbench.codecs.learned.systems import seeded
 from rdpbench.errors import CodecError, ConfigError, MetricError
 from rdpbench.needs import Need
-from rdpbench.networks.clip import B32, H14, L14, L14_336, SHAPES, TOKENS, Clip, build_clip, configuration
+from rdpbench.networks.clip import B32, H14, L14, L14_336, SHAPES, TOKENS, Clip, build_clip, configuration, ends
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 _ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 Given = ParamSpec("Given")
 Made = TypeVar("Made")
+KEPT = 6
+"""VAEs and text towers that are kept beside the models that were loaded last: they are the same in many."""
+_KEPT: OrderedDict[Any, Any] = OrderedDict()
+_CACHES: list[OrderedDict[Any, Any]] = [_KEPT]
 
 
 def trainable(loader: Callable[Given, Made]) -> Callable[Given, Made]:
@@ -56,6 +60,42 @@ def trainable(loader: Callable[Given, Made]) -> Callable[Given, Made]:
             return loader(*args, **options)
 
     return outside
+
+
+def once(most: int, files: Callable[..., Iterable[Need]]) -> Callable[[Callable[Given, Made]], Callable[Given, Made]]:
+    """Keep what a loader made for its last arguments, as long as the files that it reads are the same.
+
+    ``files`` takes the loader's arguments by name and says what it needs where these say ``weights="official"``; the
+    loader raises `MissingNeed` if that is not on this machine. What it makes can be trained through (`trainable`).
+    """
+
+    def keeping(loader: Callable[Given, Made]) -> Callable[Given, Made]:
+        kept: OrderedDict[Any, Made] = OrderedDict()
+        _CACHES.append(kept)
+
+        @functools.wraps(loader)
+        def loaded(*args: Given.args, **options: Given.kwargs) -> Made:
+            given = inspect.signature(loader).bind(*args, **options)
+            given.apply_defaults()
+            needs = tuple(files(**given.arguments)) if given.arguments["weights"] == "official" else ()
+            require(needs)
+            key = (*given.args, *(getattr(need, "named_identity", "") for need in needs))
+            if key not in kept:
+                while len(kept) >= most:  # first: two U-Nets at once are 7 GB
+                    kept.popitem(last=False)
+                kept[key] = trainable(loader)(*args, **options)
+            kept.move_to_end(key)
+            return kept[key]
+
+        return loaded
+
+    return keeping
+
+
+def forget() -> None:
+    """Let go of all networks."""
+    for cache in _CACHES:
+        cache.clear()
 
 
 def vae_name(name: str) -> str:
@@ -82,11 +122,6 @@ TINY_TOKENS = 514
 _TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 CLIP_TEXT = {**_TEXT, "projection_dim": 24}
 CLIP_VISION = {**CLIP_TEXT, "patch_size": 8, "image_size": 32}
-
-
-def ends(tokens: int) -> dict[str, int]:
-    """A vocabulary's size and its last two ids, as CLIP's configurations have them."""
-    return {"vocab_size": tokens, "bos_token_id": tokens - 2, "eos_token_id": tokens - 1}
 
 
 def narrow(layout: BaseSizes) -> BaseSizes:
@@ -133,11 +168,9 @@ def draw_weights(network: nn.Module, seed: int, gain: float = 1.0) -> Any:
     return network.eval().requires_grad_(False)
 
 
+TOWERS = ("text", "text 2")
 PRECISIONS = ("float32", "float16", "bfloat16")
 WEIGHTS = ("official", "random", "random-full")
-KEPT = 6
-"""VAEs and text towers that are kept beside the models that were loaded last: they are the same in many."""
-_KEPT: OrderedDict[tuple[str, ...], Any] = OrderedDict()
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +224,7 @@ def base_identity(base: str) -> str:
     return folders_identity(bases.parts_of(base)) if bases.is_path(base) else Weights(BASES[base].card).named_identity
 
 
+@once(2, lambda base, **_: base_needs(base))
 def load_models(base: str, weights: str = "official", precision: str = "float32", device: str = "cpu") -> Models:
     """The networks of a base model; the same object as long as its files are the same.
 
@@ -204,25 +238,40 @@ def load_models(base: str, weights: str = "official", precision: str = "float32"
         MissingNeed: a file is not on this machine.
         CodecError: a file does not hold this network.
     """
-    if weights == "official":
-        require(base_needs(base))
-    return _load(base, weights, precision, device, base_identity(base) if weights == "official" else "")
+    sizes = layout(base, weights)
+    parts = ("unet", "vae", *TOWERS[: len(sizes.texts)])
+    sources = {part: source_of(part, base) for part in parts} if weights == "official" else {}
+    return assembled(sizes, lambda: unet_of(sizes.unet), sources, weights, base, precision, device)
 
 
-@lru_cache(maxsize=2)
-@trainable
-def _load(base: str, weights: str, precision: str, device: str, file: str) -> Models:  # noqa: ARG001 - other files, other model
+def unet_of(config: Mapping[str, Any]) -> Any:
+    """diffusers' U-Net of a configuration."""
     from rdpbench.codecs.diffusion.library import diffusers
 
-    sizes, named, networks = layout(base, weights), f"{weights} {base}", cast("Any", diffusers)
-    towers = {"text": lambda: text_tower(sizes, 0), "text 2": lambda: text_tower(sizes, 1)}
-    parts = ("unet", "vae", *tuple(towers)[: len(sizes.texts)])
-    sources = {part: source_of(part, base) if weights == "official" else None for part in parts}
-    build = lambda: networks.UNet2DConditionModel.from_config(dict(sizes.unet))  # noqa: E731 - as the towers
-    unet = make_part("unet", build, sources["unet"], precision, device)
-    vae = load_vae(sizes, sources["vae"], device, named)
-    texts = [shared(part, towers[part], sources[part], precision, device, named) for part in parts[2:]]
-    return Models(sizes, unet, vae, tuple(texts), vocabulary_of(sizes, weights, base), device)
+    networks: Any = diffusers
+    return networks.UNet2DConditionModel.from_config(dict(config))
+
+
+def assembled(
+    sizes: BaseSizes,
+    unet: Callable[[], Any],
+    sources: Mapping[str, OwnFolder | Weights],
+    weights: str,
+    base: str,
+    precision: str,
+    device: str,
+    rename: Callable[[str], str] = str,
+    drop: Collection[str] = (),
+) -> Models:
+    """A U-Net with the VAE, the text towers and the vocabulary that go with it; a part without a source is random."""
+    named = f"{weights} {base}"
+    texts = [
+        shared(part, functools.partial(text_tower, sizes, number), sources.get(part), precision, device, named)
+        for number, part in enumerate(TOWERS[: len(sizes.texts)])
+    ]
+    network = make_part("unet", unet, sources.get("unet"), precision, device, rename, drop)
+    vae = load_vae(sizes, sources.get("vae"), device, named)
+    return Models(sizes, network, vae, tuple(texts), vocabulary_of(sizes, weights, base), device)
 
 
 def make_part(
@@ -311,38 +360,19 @@ def controlnet_source(controlnet: str, base: str, sketch: str) -> OwnFolder | We
     return Weights(card)
 
 
+@once(2, lambda controlnet, base, sketch, **_: (controlnet_source(controlnet, base, sketch),))
 def load_controlnet(
     models: Models, controlnet: str, base: str, sketch: str, weights: str, precision: str = "float32"
 ) -> Any:
     """The ControlNet that goes with loaded models; the same object as long as its file is the same."""
-    if weights != "official":
-        return _controlnet(models, None, precision, weights)
-    source = controlnet_source(controlnet, base, sketch)
-    return _controlnet(models, source, precision, mark(weights, source))
-
-
-def mark(weights: str, source: OwnFolder | Weights) -> str:
-    """The hash of an official or own file, for caches; empty for random weights.
-
-    Raises:
-        MissingNeed: the file is not on this machine.
-    """
-    if weights != "official":
-        return ""
-    require([source])
-    return source.named_identity
-
-
-@lru_cache(maxsize=2)
-@trainable
-def _controlnet(models: Models, source: OwnFolder | Weights | None, precision: str, file: str) -> Any:  # noqa: ARG001 - as above
     from rdpbench.codecs.diffusion.library import diffusers
 
     def build() -> Any:
         return diffusers.ControlNetModel.from_unet(models.unet, load_weights_from_unet=False)
 
-    if source is None:
+    if weights != "official":
         return draw_weights(build(), seed=7).to(models.device, models.dtype)
+    source = controlnet_source(controlnet, base, sketch)
     return load_strictly(build, source.read(), source.id, type_of(precision)).to(models.device)
 
 
@@ -355,6 +385,7 @@ def clip_source(clip: str) -> OwnFolder | Weights:
     return OwnFolder(clip) if bases.is_path(clip) else Weights(CLIPS[clip])
 
 
+@once(1, lambda clip, **_: (clip_source(clip),))
 def clip_network(clip: str, weights: str = "official", device: str = "cpu") -> Clip:
     """Both towers; the same object as long as the file is the same.
 
@@ -362,12 +393,6 @@ def clip_network(clip: str, weights: str = "official", device: str = "cpu") -> C
         MissingNeed: a file is not on this machine.
         CodecError: it does not hold this network.
     """
-    return _load_clip(clip, weights, device, mark(weights, clip_source(clip)))
-
-
-@lru_cache(maxsize=1)
-@trainable
-def _load_clip(clip: str, weights: str, device: str, file: str) -> Clip:  # noqa: ARG001 - another file is another network
     if weights != "official":
         tiny = {
             "projection_dim": CLIP_TEXT["projection_dim"],

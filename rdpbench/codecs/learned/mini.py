@@ -96,12 +96,12 @@ class Mini(LearnedCodec):
         return (Shipped(self.card()),) if shipped else super().weight_needs()
 
     def make(self) -> System:
-        from rdpbench.codecs.learned.mini_network import TINY, Gained, MiniNetwork, MiniWidths, random_network
+        from rdpbench.codecs.learned.mini_network import FULL, TINY, Gained, MiniNetwork, random_network
 
         if self.weights == "official":
             net = self.load(MiniNetwork(), None if self.checkpoint else shipped_tensors(self.card()))
         else:
-            net = random_network(TINY if self.weights == "random" else MiniWidths())
+            net = random_network(TINY if self.weights == "random" else FULL)
             set_tables(net, {})
         return Gained(net, self.quality, device=self.device, portable=self.portable)
 

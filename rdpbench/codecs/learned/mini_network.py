@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from rdpbench.codecs.contract import Side
 from rdpbench.codecs.learned.entropy import tables_of
 from rdpbench.codecs.learned.library import compressai
-from rdpbench.codecs.learned.systems import Frame, System, last_layer, picture, rescale, seeded
+from rdpbench.codecs.learned.systems import Frame, System, last_layer, picture, rescale, rescaled, seeded
 
 LARGEST = 6.0
 """Scales are at most ``exp`` of this, 403: the highest of the tables is 256."""
@@ -37,14 +37,15 @@ EPSILON = 1e-3
 class MiniWidths:
     """Channels at a quarter, an eighth and a sixteenth of the sides, inside the hyperprior, and of z; rates."""
 
-    quarter: int = 96
-    eighth: int = 128
-    latents: int = 192
-    hyper: int = 96
-    z: int = 64
+    quarter: int
+    eighth: int
+    latents: int
+    hyper: int
+    z: int
     rates: int = 6
 
 
+FULL = MiniWidths(96, 128, 192, 96, 64)
 TINY = MiniWidths(8, 8, 12, 8, 6)
 
 
@@ -85,7 +86,7 @@ class NarrowResidual(nn.Module):
 class MiniNetwork(nn.Module):
     """The four transforms, the gains and CompressAI's two entropy models."""
 
-    def __init__(self, widths: MiniWidths = MiniWidths()) -> None:
+    def __init__(self, widths: MiniWidths = FULL) -> None:
         super().__init__()
         a, b, m, h, z = widths.quarter, widths.eighth, widths.latents, widths.hyper, widths.z
         self.widths = widths
@@ -167,7 +168,7 @@ def random_network(widths: MiniWidths) -> Any:
         planes = picture()
         rescale(last_layer(net.g_a), lambda: net.analyse(planes, middle)[0], 2)
         y = net.analyse(planes, middle)[0]
-        rescale(last_layer(net.h_a), lambda: net.h_a(y), 2)
+        rescaled(net.h_a, y, 2)
         rescale(last_layer(net.g_s), lambda: net.synthesise(torch.round(y), middle), 0.25)
     return net
 

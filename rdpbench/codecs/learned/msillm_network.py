@@ -18,7 +18,7 @@ from rdpbench.codecs.contract import Side
 from rdpbench.codecs.learned.entropy import tables_of
 from rdpbench.codecs.learned.hific.network import ChannelNorm
 from rdpbench.codecs.learned.library import compressai
-from rdpbench.codecs.learned.systems import Frame, System, last_layer, picture, rescale, seeded
+from rdpbench.codecs.learned.systems import Frame, System, picture, rescaled, seeded
 
 BLOCKS = 9
 """Residual blocks of the generator."""
@@ -120,16 +120,11 @@ def random_network(widths: MsillmWidths, quality: int) -> MsillmNetwork:
     """The network with seeded weights; its latents, and with them its rate, grow with the quality."""
     net = seeded(lambda: MsillmNetwork(widths)).eval()
     deviation = 2.0 ** (quality - 2)  # a whole power of two, as `rescale`'s, so that each rate has more bits
-    with torch.no_grad():
-        planes = picture()
-        rescale(last_layer(net.encoder), lambda: net.encoder(planes), deviation)
-        y = net.encoder(planes)
-        rescale(last_layer(net.hyper_analysis), lambda: net.hyper_analysis(y), 2)
-        z = torch.round(net.hyper_analysis(y))
-        means, scales = net.hyper_synthesis_mean, net.hyper_synthesis_scale
-        rescale(last_layer(means), lambda: means(z), deviation)
-        rescale(last_layer(scales), lambda: scales(z), deviation, deviation)
-        rescale(last_layer(net.decoder), lambda: net.decoder(torch.round(y)), 0.25, 0.5)
+    y = rescaled(net.encoder, picture(), deviation)
+    z = torch.round(rescaled(net.hyper_analysis, y, 2))
+    rescaled(net.hyper_synthesis_mean, z, deviation)
+    rescaled(net.hyper_synthesis_scale, z, deviation, deviation)
+    rescaled(net.decoder, torch.round(y), 0.25, 0.5)
     return net
 
 

@@ -138,6 +138,21 @@ class System(ABC):
         """Channels and sides of z, at a sixty-fourth of the image's."""
         return len(self.z.rows), -(-height // 64), -(-width // 64)
 
+    def write(self, height: int, width: int, latents: Mapping[str, Tensor]) -> Writer:
+        """What the encoder sends of the latents of one image."""
+        writer = Writer(self.sections(height, width), portable=self.portable, device=self.device)
+        with one_thread():
+            self.code(writer, height, width, latents)
+        return writer
+
+    def read(self, height: int, width: int, strings: Mapping[str, bytes]) -> Tensor:
+        """y as it was quantised, of the strings of one image."""
+        reader = Reader(self.sections(height, width), strings, portable=self.portable, device=self.device)
+        with one_thread():
+            y = self.code(reader, height, width, {})
+        reader.finish()
+        return y
+
     def code(self, coder: Coder, height: int, width: int, latents: Mapping[str, Tensor]) -> Tensor:
         """Code the latents of one image, or at the decoder (no latents) read them; returns y as it was quantised."""
         z = coder.factorized("z", self.z, self.shape_of_z(height, width), latents.get("z"))
@@ -185,9 +200,7 @@ def encode_images(
         planes = to_planes(images, system.device, torch.float64 if system.portable else torch.float32)
         latents = system.analyse(system.frame.pad(planes), sides)
         for number in range(len(images)):
-            writer = Writer(system.sections(*padded), portable=system.portable, device=system.device)
-            with one_thread():
-                system.code(writer, *padded, {key: value[number : number + 1] for key, value in latents.items()})
+            writer = system.write(*padded, {key: value[number : number + 1] for key, value in latents.items()})
             strings = writer.finish()
             own = {key: value for key, value in strings.items() if key != "guard"}
             bits = {**legacy.rates(own, (height, width), padded), **printed(own, height, width)}
@@ -218,12 +231,7 @@ def _read_latents(system: System, data: bytes, max_pixels: int) -> tuple[int, in
     height, width, sections = unpack(data, len(names))
     check_pixels(height, width, max_pixels, BitstreamError)
     padded = system.frame.padded(height, width)
-    strings = dict(zip(names, sections, strict=True))
-    reader = Reader(system.sections(*padded), strings, portable=system.portable, device=system.device)
-    with one_thread():
-        latents = system.code(reader, *padded, {})
-    reader.finish()
-    return height, width, latents
+    return height, width, system.read(*padded, dict(zip(names, sections, strict=True)))
 
 
 Network = TypeVar("Network")
@@ -254,6 +262,23 @@ def last_layer(transform: nn.Module, leave_out: tuple[type, ...] = ()) -> Any:
     children = [child for child in transform.children() if not isinstance(child, leave_out)]
     layers = [layer for child in children for layer in child.modules()]
     return [layer for layer in layers if isinstance(layer, (torch.nn.Conv2d, torch.nn.ConvTranspose2d))][-1]
+
+
+def rescaled(
+    transform: Any,
+    given: Tensor,
+    target: float,
+    shift: float = 0,
+    channels: slice = slice(None),
+    leave_out: tuple[type, ...] = (),
+) -> Tensor:
+    """`rescale` a transform's `last_layer` by what it makes of something; returns what it then makes of it."""
+    import torch
+
+    with torch.no_grad():
+        rescale(last_layer(transform, leave_out), lambda: transform(given), target, shift, channels)
+        output: Tensor = transform(given)
+    return output
 
 
 def rescale(

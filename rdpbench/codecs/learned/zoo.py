@@ -37,7 +37,7 @@ from rdpbench.assets.weights import Card
 from rdpbench.codecs.contract import Rate, Side, option
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.entropy import Coder, set_tables, tables_of
-from rdpbench.codecs.learned.systems import System, last_layer, picture, rescale, seeded
+from rdpbench.codecs.learned.systems import System, picture, rescaled, seeded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -184,21 +184,16 @@ def random_network(architecture: str, channels: Sequence[int], quality: int) -> 
 
     net = seeded(lambda: network(architecture, channels)).eval()
     deviation = 2.0 ** (quality / 2 - 1)
-    with torch.no_grad():
-        planes = picture()
-        rescale(last_layer(net.g_a, (compressai.layers.AttentionBlock,)), lambda: net.g_a(planes), deviation)
-        y = net.g_a(planes)
-        if hasattr(net, "h_a"):
-            rescale(last_layer(net.h_a), lambda: net.h_a(y), 2)
-            z = torch.round(net.h_a(y))
-            # Scales come before means, and are raised; the last layer to make them depends on the network.
-            scales, context = slice(y.shape[1]), hasattr(net, "context_prediction")
-            rescale(last_layer(net.h_s), lambda: net.h_s(z), deviation, 0 if context else deviation, scales)
-            if context:
-                both = torch.cat([net.h_s(z), net.context_prediction(torch.round(y))], 1)
-                layer = last_layer(net.entropy_parameters)
-                rescale(layer, lambda: net.entropy_parameters(both), deviation, deviation, scales)
-        rescale(last_layer(net.g_s), lambda: net.g_s(torch.round(y)), 0.25, 0.5)
+    y = rescaled(net.g_a, picture(), deviation, leave_out=(compressai.layers.AttentionBlock,))
+    if hasattr(net, "h_a"):
+        z = torch.round(rescaled(net.h_a, y, 2))
+        # Scales come before means, and are raised; the last layer to make them depends on the network.
+        scales, context = slice(y.shape[1]), hasattr(net, "context_prediction")
+        params = rescaled(net.h_s, z, deviation, 0 if context else deviation, scales)
+        if context:
+            both = torch.cat([params, net.context_prediction(torch.round(y))], 1)
+            rescaled(net.entropy_parameters, both, deviation, deviation, scales)
+    rescaled(net.g_s, torch.round(y), 0.25, 0.5)
     return net
 
 

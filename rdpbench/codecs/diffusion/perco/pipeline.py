@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rdpbench.assets.weights import Card, OwnFolder, Weights, require
+from rdpbench.assets.weights import Card, OwnFolder, Weights
 from rdpbench.codecs.diffusion import bases, models
 from rdpbench.codecs.diffusion.bases import BaseSizes
 from rdpbench.codecs.diffusion.models import Models
@@ -71,7 +71,6 @@ PUBLISHED = bases.BASES[BASE].layout
 """Its sizes."""
 DROPPED = ("conv_in.*",)
 """Of the U-Net's file: the layer for latents alone, which is kept there and not used."""
-_LOADED: dict[tuple[object, ...], Pipeline] = {}
 
 
 def card(rate: float, part: str) -> Card:
@@ -134,7 +133,7 @@ class Pipeline(Models):
         return int(self.vae.config.latent_channels)
 
 
-@models.trainable
+@models.once(1, lambda rate, pipeline, **_: pipeline_needs(rate, pipeline))
 def load_pipeline(
     rate: float,
     weights: str = "official",
@@ -149,34 +148,16 @@ def load_pipeline(
         MissingNeed: a file is not on this machine, or not public.
         CodecError: a file does not hold this network.
     """
-    files: dict[str, OwnFolder | Weights] = {}
-    if weights == "official":
-        require(pipeline_needs(rate, pipeline))
-        files = sources(rate, pipeline)
-    hashes = [source.named_identity for source in files.values()]
-    key = (rate, weights, precision, device, pipeline, embedding, *hashes)
-    if key in _LOADED:
-        return _LOADED[key]
-    _LOADED.clear()  # first: two U-Nets at once are 7 GB
-    sizes, widths, base = layout(weights, pipeline), widths_of(rate, weights, pipeline), f"{weights} {pipeline or BASE}"
+    files = sources(rate, pipeline) if weights == "official" else {}
+    sizes, widths = layout(weights, pipeline), widths_of(rate, weights, pipeline)
     # VAE and text tower were not trained further: the same bytes in each rate's folder are loaded once.
-    vae = models.load_vae(sizes, files.get("vae"), device, base)
-    text = models.shared("text", lambda: models.text_tower(sizes, 0), files.get("text"), precision, device, base)
-    build = lambda: unet_of(sizes, widths, embedding)  # noqa: E731 - as the others
-    unet = models.make_part("unet", build, files.get("unet"), precision, device, unet_name, DROPPED)
+    rest = (weights, pipeline or BASE, precision, device, unet_name, DROPPED)
+    parts = models.assembled(sizes, lambda: unet_of(sizes, widths, embedding), files, *rest)
     if files:
         hyper = models.make_part("hyper", lambda: hyper_of(rate, widths), files["hyper"], "float32", device)
     else:
         hyper = seeded(hyper_of(rate, widths), sum(map(ord, "hyper"))).to(device)
-    words = models.vocabulary_of(sizes, weights, pipeline)
-    _LOADED[key] = Pipeline(sizes, unet, vae, (text,), words, device, hyper)
-    return _LOADED[key]
-
-
-def forget() -> None:
-    """Let go of all networks."""
-    _LOADED.clear()
-    models._KEPT.clear()
+    return Pipeline(**vars(parts), hyper=hyper)
 
 
 def layout(weights: str, pipeline: str = "") -> BaseSizes:
@@ -221,13 +202,10 @@ def rate_of(pipeline: str) -> float | None:
 
 def unet_of(sizes: BaseSizes, widths: HyperWidths, embedding: int = 0) -> Any:
     """diffusers' U-Net with input channels for hyper-latents, conditioned on text or on an image embedding."""
-    from rdpbench.codecs.diffusion.library import diffusers
-
-    networks: Any = diffusers
     config = {**sizes.unet, "in_channels": widths.latents + widths.out}
     if embedding:
         config |= {"encoder_hid_dim": embedding, "encoder_hid_dim_type": "text_proj"}
-    return networks.UNet2DConditionModel.from_config(config)
+    return models.unet_of(config)
 
 
 def unet_name(name: str) -> str:

@@ -22,7 +22,6 @@ import io
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -32,11 +31,10 @@ from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import Card, Weights
 from rdpbench.codecs.contract import Codec, Side
 from rdpbench.codecs.diffusion import models
-from rdpbench.codecs.learned.entropy import Reader, Writer, load_with_tables, set_tables
+from rdpbench.codecs.learned.entropy import load_with_tables, set_tables
 from rdpbench.codecs.learned.zoo import Hyperprior, network, random_network
 from rdpbench.errors import BitstreamError, CodecError
 from rdpbench.image import Image, check_image
-from rdpbench.networks.precision import one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,23 +107,17 @@ class Learned:
         dtype = torch.float64 if system.portable else torch.float32
         planes = torch.from_numpy(sketch.astype(np.float32) / 255)[None, None].to(system.device, dtype)
         latents = system.analyse(planes, ())
-        writer = Writer(system.sections(height, width), portable=system.portable, device=system.device)
-        with one_thread():
-            system.code(writer, height, width, latents)
-        return writer.finish()
+        return system.write(height, width, latents).finish()
 
     def decode(self, strings: Mapping[str, bytes], height: int, width: int) -> Plane:
         system = self.system
-        reader = Reader(system.sections(height, width), strings, portable=system.portable, device=system.device)
-        with one_thread():
-            latents = system.code(reader, height, width, {})
-        reader.finish()
-        plane: Plane = system.synthesise(latents)[0, 0].clamp(0, 1).float().cpu().numpy()
+        plane: Plane = system.synthesise(system.read(height, width, strings))[0, 0].clamp(0, 1).float().cpu().numpy()
         if not np.isfinite(plane).all():
             raise BitstreamError("the sketch is not finite: the bitstream is damaged, or was made by other weights")
         return plane
 
 
+@models.once(2, lambda trade_off, **_: (checkpoint(trade_off),))
 def learned(trade_off: float, weights: str, portable: bool, device: str) -> Learned:
     """The codec for a lambda; the same object as long as its file is the same.
 
@@ -133,13 +125,6 @@ def learned(trade_off: float, weights: str, portable: bool, device: str) -> Lear
         MissingNeed: the file is not on this machine.
         CodecError: it does not hold this network.
     """
-    known = checkpoint(trade_off).identity if weights == "official" else ""
-    return _learned(trade_off, weights, portable, device, known)
-
-
-@lru_cache(maxsize=2)
-@models.trainable
-def _learned(trade_off: float, weights: str, portable: bool, device: str, file: str) -> Learned:  # noqa: ARG001 - as elsewhere
     if weights == "official":
         net, what = one_channel(network("cheng2020-attn", (192,))), checkpoint(trade_off)
         load_with_tables(net, what.read(), what.id, stale="keep")
@@ -281,6 +266,7 @@ def hed_edges(net: Any, image: Image) -> Grey:
     return (edges[:height, :width] * 255).clip(0, 255).astype(np.uint8)
 
 
+@models.once(1, lambda **_: (Weights(HED),))
 def load_hed(weights: str = "official", device: str = "cpu") -> Any:
     """HED's network; the same object as long as its file is the same.
 
@@ -288,12 +274,6 @@ def load_hed(weights: str = "official", device: str = "cpu") -> Any:
         MissingNeed: the file is not on this machine.
         CodecError: it does not hold this network.
     """
-    return _load_hed(weights, device, models.mark(weights, Weights(HED)))
-
-
-@lru_cache(maxsize=1)
-@models.trainable
-def _load_hed(weights: str, device: str, file: str) -> Any:  # noqa: ARG001 - another file is another network
     if weights == "official":
         return load_strictly(hed_network, Weights(HED).read(), HED.id, rename=official_name).to(device)
     net = models.draw_weights(hed_network(1 if weights == "random-full" else 16), seed=9, gain=2**0.5)

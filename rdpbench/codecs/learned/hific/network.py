@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from rdpbench.codecs.contract import Side
 from rdpbench.codecs.learned.entropy import Tables, below_normal, check_tables, default_scales, symmetric_row
-from rdpbench.codecs.learned.systems import Frame, System, picture, rescale, seeded
+from rdpbench.codecs.learned.systems import Frame, System, picture, rescaled, seeded
 from rdpbench.errors import CodecError
 
 EPSILON = 1e-3
@@ -181,17 +181,6 @@ class Density(nn.Module):
         return values
 
 
-class HificHyperprior(nn.Module):
-    """Everything but the image networks."""
-
-    def __init__(self, widths: HificWidths) -> None:
-        super().__init__()
-        self.analysis_net = hyper_analysis(widths)
-        self.synthesis_mu = hyper_synthesis(widths)
-        self.synthesis_std = hyper_synthesis(widths)
-        self.hyperlatent_likelihood = Density(widths.hyper)
-
-
 class HificNetwork(nn.Module):
     """All that codes; the discriminator is training's alone."""
 
@@ -199,7 +188,9 @@ class HificNetwork(nn.Module):
         super().__init__()
         self.Encoder = HificEncoder(widths)
         self.Generator = HificGenerator(widths)
-        self.Hyperprior = HificHyperprior(widths)
+        hyper = {"analysis_net": hyper_analysis(widths)}
+        hyper |= {name: hyper_synthesis(widths) for name in ("synthesis_mu", "synthesis_std")}
+        self.Hyperprior: Any = nn.ModuleDict({**hyper, "hyperlatent_likelihood": Density(widths.hyper)})
 
 
 def _block(pad: nn.Module, convolution: nn.Module, channels: int) -> nn.Sequential:
@@ -241,8 +232,7 @@ class HiFiCSystem(System):
     ) -> None:
         """See `rdpbench.codecs.learned.hific.PortSettings` for likelihood and symmetry."""
         tables = density_tables(net.Hyperprior.hyperlatent_likelihood), scale_tables(likelihood)
-        first: Any = net.Hyperprior.analysis_net.conv1
-        super().__init__(net, *tables, first.in_channels, device=device, portable=portable)
+        super().__init__(net, *tables, net.Hyperprior.analysis_net.conv1.in_channels, device=device, portable=portable)
         self.symmetric = symmetric
 
     def analyse(self, planes: Tensor, sides: Sequence[Side]) -> dict[str, Tensor]:  # noqa: ARG002 - for those with text
@@ -264,16 +254,12 @@ def random_network(widths: HificWidths, deviation: float, *, symmetric: bool) ->
     """The module with seeded weights; its latents, and with them its rate, grow with the deviation."""
     net = seeded(lambda: HificNetwork(widths)).eval()
     hyper = net.Hyperprior
-    with torch.no_grad():
-        planes = picture()
-        rescale(net.Encoder.conv_block_out[1], lambda: net.Encoder(planes), deviation)
-        y = net.Encoder(planes)
-        rescale(hyper.analysis_net.conv3, lambda: hyper.analysis_net(y), 2)
-        z = torch.round(hyper.analysis_net(y))
-        rescale(hyper.synthesis_mu.conv3, lambda: hyper.synthesis_mu(z), deviation)
-        rescale(hyper.synthesis_std.conv3, lambda: hyper.synthesis_std(z), deviation / 4, deviation)
-        target, shift = (0.5, 0) if symmetric else (0.25, 0.5)
-        rescale(net.Generator.conv_block_out[1], lambda: net.Generator(torch.round(y)), target, shift)
+    y = rescaled(net.Encoder, picture(), deviation)
+    z = torch.round(rescaled(hyper.analysis_net, y, 2))
+    rescaled(hyper.synthesis_mu, z, deviation)
+    rescaled(hyper.synthesis_std, z, deviation / 4, deviation)
+    target, shift = (0.5, 0) if symmetric else (0.25, 0.5)
+    rescaled(net.Generator, torch.round(y), target, shift)
     return net
 
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 from rdpbench.codecs.contract import Side
 from rdpbench.codecs.learned.entropy import Coder, Writer, tables_of
 from rdpbench.codecs.learned.library import compressai
-from rdpbench.codecs.learned.systems import Frame, System, last_layer, picture, rescale, seeded
+from rdpbench.codecs.learned.systems import Frame, System, picture, rescaled, seeded
 
 
 @dataclass(frozen=True)
@@ -220,30 +220,19 @@ def random_network(layout: TcmLayout, quality: int) -> TcmNetwork:
     net = seeded(lambda: TcmNetwork(layout)).eval()
     deviation = 2.0 ** (quality / 2 - 1)
     with torch.no_grad():
-        planes = picture()
-        _rescale(net.g_a, planes, deviation)
-        y = net.g_a(planes)
-        _rescale(net.h_a, y, 2)
-        z = torch.round(net.h_a(y))
-        hypers = {}
-        for side in ("mean", "scale"):
-            transform = getattr(net, f"h_{side}_s")
-            _rescale(transform, z, 1)
-            hypers[side] = transform(z)
+        y = rescaled(net.g_a, picture(), deviation)
+        z = torch.round(rescaled(net.h_a, y, 2))
+        hypers = {side: rescaled(getattr(net, f"h_{side}_s"), z, 1) for side in ("mean", "scale")}
         done = torch.round(y).chunk(layout.slices, 1)
         for number in range(layout.slices):
             supports = {}
             for side, hyper in hypers.items():
                 supports[side] = getattr(net, f"atten_{side}")[number](torch.cat([hyper, *done[:number]], 1))
                 shift = deviation if side == "scale" else 0
-                _rescale(getattr(net, f"cc_{side}_transforms")[number], supports[side], deviation / 2, shift)
-            _rescale(net.lrp_transforms[number], torch.cat([supports["mean"], done[number]], 1), 0.5)
-        _rescale(net.g_s, torch.round(y), 0.25, 0.5)
+                rescaled(getattr(net, f"cc_{side}_transforms")[number], supports[side], deviation / 2, shift)
+            rescaled(net.lrp_transforms[number], torch.cat([supports["mean"], done[number]], 1), 0.5)
+        rescaled(net.g_s, torch.round(y), 0.25, 0.5)
     return net
-
-
-def _rescale(transform: nn.Module, given: Tensor, target: float, shift: float = 0) -> None:
-    rescale(last_layer(transform), lambda: transform(given), target, shift)
 
 
 class TcmSystem(System):

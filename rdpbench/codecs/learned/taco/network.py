@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -23,7 +22,7 @@ from rdpbench.codecs.learned.entropy import set_tables
 from rdpbench.codecs.learned.library import compressai
 from rdpbench.codecs.learned.systems import seeded
 from rdpbench.errors import CodecError, MetricError
-from rdpbench.networks.clip import B32, SHAPES, TOKENS, build_clip, configuration, read_tokens
+from rdpbench.networks.clip import B32, SHAPES, TOKENS, build_clip, byte_tokens, configuration, ends, read_tokens
 from rdpbench.networks.precision import one_thread
 
 HEADS = 8
@@ -61,14 +60,23 @@ class ResidualBottleneck(nn.Module):
         return planes + added
 
 
-class Injector(nn.Module):
-    """Text into image: each place attends to the tokens, ``LN(x) + gamma * attention``."""
+class Adapter(nn.Module):
+    """Attention between image and text, of so many channels; what has another number is projected to it."""
 
-    def __init__(self, channels: int, text: int) -> None:
+    def __init__(self, projected: str, others: int, channels: int) -> None:
         super().__init__()
-        self.text_feature_dim_proj = nn.Linear(text, channels)
+        self.add_module(f"{projected}_feature_dim_proj", nn.Linear(others, channels))
         self.image_norm, self.text_norm = nn.LayerNorm(channels), nn.LayerNorm(channels)
         self.cross_attn = nn.MultiheadAttention(channels, HEADS, batch_first=True)
+
+
+class Injector(Adapter):
+    """Text into image: each place attends to the tokens, ``LN(x) + gamma * attention``."""
+
+    text_feature_dim_proj: nn.Linear
+
+    def __init__(self, channels: int, text: int) -> None:
+        super().__init__("text", text, channels)
         self.gamma = nn.Parameter(torch.zeros(channels))
 
     def forward(self, planes: Tensor, text: Tensor) -> Tensor:
@@ -80,14 +88,13 @@ class Injector(nn.Module):
         return injected.transpose(1, 2).reshape(planes.shape)
 
 
-class Extractor(nn.Module):
+class Extractor(Adapter):
     """Image into text: each token attends to the places, ``LN(t) + attention``."""
 
+    image_feature_dim_proj: nn.Linear
+
     def __init__(self, channels: int, text: int) -> None:
-        super().__init__()
-        self.image_feature_dim_proj = nn.Linear(channels, text)
-        self.image_norm, self.text_norm = nn.LayerNorm(text), nn.LayerNorm(text)
-        self.cross_attn = nn.MultiheadAttention(text, HEADS, batch_first=True)
+        super().__init__("image", channels, text)
 
     def forward(self, planes: Tensor, text: Tensor) -> Tensor:
         """``(B, C, H, W)`` and ``(B, T, D)``."""
@@ -200,7 +207,7 @@ def random_network(layout: TacoLayout, quality: int, reader: CaptionReader) -> T
     heads = [[(anchors, 0), (others, 0)] for anchors, others in ends]
     transforms = net.g_a["analysis_transform"], (net.h_a, net.h_s), heads
     side = Side(caption="a photograph of colours")
-    tame(TacoSystem(net, reader), quality, *transforms, side, leave_out=(Injector, Extractor))
+    tame(TacoSystem(net, reader), quality, *transforms, side, leave_out=(Adapter,))
     return net
 
 
@@ -275,24 +282,7 @@ def random_reader(width: int, device: str = "cpu", *, portable: bool = False) ->
 
     sizes: dict[str, Any] = configuration(SHAPES[B32.id])["text_config"]
     if width != sizes["hidden_size"]:
-        words = len(byte_tokens())
-        ends = {"vocab_size": words, "bos_token_id": words - 2, "eos_token_id": words - 1}
         small = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 2}
-        sizes = {**sizes, **ends, **small, "num_attention_heads": 2}
+        sizes = {**sizes, **ends(len(byte_tokens())), **small, "num_attention_heads": 2}
     tower = seeded(lambda: CLIPTextModel(CLIPTextConfig(**sizes)))
     return CaptionReader(tower, byte_tokens(), device=device, portable=portable)
-
-
-@cache
-def byte_tokens() -> Any:
-    """``transformers.CLIPTokenizer`` without merges: a token for each byte, and both ends.
-
-    >>> len(byte_tokens())
-    514
-    """
-    from transformers import CLIPTokenizer
-
-    from rdpbench.codecs.diffusion.bases import ENDS, letters
-
-    words = [*letters(), *(f"{letter}</w>" for letter in letters()), *ENDS]
-    return CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, merges=[])
