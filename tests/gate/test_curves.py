@@ -451,7 +451,7 @@ def test_bounds_may_be_a_reason() -> None:
     points = [point(rate, bpp=rate / 40, values={"edges/canny-f1": 0.5 + rate / 100}) for rate in rates]
     moved = [replace(one, bpp=one.bpp * 1.0009) for one in points]
     (drift,) = compare(StoredCurve(tuple(points)), StoredCurve(tuple(moved)), tolerances).drifts
-    assert drift.rate.reason == tolerances.bd.rate["edges/canny-f1"]
+    assert drift.rate.reason == tolerances.bd_rate["edges/canny-f1"]
     assert math.isnan(drift.rate_bound)
     assert math.isfinite(drift.metric_delta.value)
     assert drift.metric_bound == pytest.approx(0.0005 * 0.75)
