@@ -9,9 +9,12 @@ import importlib.metadata
 import importlib.util
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
+
+from rdpbench.errors import MissingNeed
 
 
 class Need(Protocol):
@@ -20,6 +23,15 @@ class Need(Protocol):
     def missing(self) -> str | None:
         """None if it is here; else one or more lines: what is missing and what to type."""
         ...
+
+
+def refused(find: Callable[[], object]) -> str | None:
+    """What the `MissingNeed` says that a search ends in; None if it finds what is needed."""
+    try:
+        find()
+    except MissingNeed as error:
+        return str(error)
+    return None
 
 
 @dataclass(frozen=True)

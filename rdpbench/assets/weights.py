@@ -28,7 +28,7 @@ from rdpbench.assets.download import download
 from rdpbench.assets.hashes import content_sha256
 from rdpbench.assets.load import read_file
 from rdpbench.errors import CodecError, MissingNeed, StoreUnwritable
-from rdpbench.needs import Need
+from rdpbench.needs import Need, refused
 from rdpbench.paths import cache_folder, write_file
 from rdpbench.progress import Report
 
@@ -198,11 +198,7 @@ class Weights(Need):
 
     def missing(self) -> str | None:
         """None if it is here with the right hash; else what, where from, how large, which licence, what to do."""
-        try:
-            resolve(self.card)
-        except MissingNeed as error:
-            return str(error)
-        return None
+        return refused(lambda: self.path)
 
     def read(self) -> Any:
         """What the file holds (`read_file`); of a folder, the tensors of all its ``.safetensors`` files."""
@@ -249,6 +245,17 @@ class OwnFile(Need):
     def read(self) -> Any:
         require([self])
         return read_file(self.path)
+
+
+@dataclass(frozen=True)
+class NotPublic(Need):
+    """The need for weights that nobody can get."""
+
+    what: str
+    instead: str
+
+    def missing(self) -> str:
+        return f"no weights of {self.what} are public\n  {self.instead}; untrained: weights=random"
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,7 @@
 Divide by the pixels of the image for bits per pixel. The true rate is the size of the file; these stand in columns of
 their own, so that a published point can be made again and its distance from the truth be seen.
 
-================  ===========================================================================================
-calculator        who counts so
-================  ===========================================================================================
-headerless        CompressAI's ``eval_model``, ELIC (the re-implementation), LIC-TCM with ``--real``: only strings
-padded            HiFiC's PyTorch port (``q_bpp``): divided by the pixels of the padded image
-getsizeof         Text+Sketch, its caption: ``sys.getsizeof`` of a bytes object, 33 bytes of Python's own in it
-binary-digits     Text+Sketch, its sketch: ``len(bin(int))``, without leading zeros, with the two of ``0b``
-pickle            MS-ILLM, PerCo: size of a pickled structure, class names and all
-nominal           PerCo, MS-ILLM, HiFiC: the rate in the model's name
-framed            TACO (28 bytes of header), HiFiC's ``.hfc`` (42 bytes): strings and a fixed header
-================  ===========================================================================================
+``docs/learned.md`` says who counts so.
 """
 
 from __future__ import annotations

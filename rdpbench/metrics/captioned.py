@@ -36,10 +36,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.datasets.captions.models import CARDS, Captioner, CaptionSettings, captioner_identity, locate
-from rdpbench.errors import MetricError, MissingNeed
+from rdpbench.errors import MetricError
 from rdpbench.image import Image
 from rdpbench.metrics.contract import Array, Estimate, MetricOfSets, NetworkFeatures, by_name, variant
-from rdpbench.needs import Package
+from rdpbench.needs import Package, refused
 
 _SAME = str.maketrans({"“": '"', "”": '"', "‘": "`", "’": "'", "–": "--", "—": "--", "…": " ... ", "€": "$", "£": "#"})
 _DROPPED = {"''", "'", "``", "`", '"', ".", "?", "!", ",", ":", "-", "--", "...", ";"}
@@ -255,11 +255,7 @@ class CaptioningModel:
 
     def missing(self) -> str | None:
         """None if its files are here; else what, where from, how large, which licence, what to do."""
-        try:
-            locate(CARDS[self.name], CaptionSettings())
-        except MissingNeed as error:
-            return str(error)
-        return None
+        return refused(lambda: locate(CARDS[self.name], CaptionSettings()))
 
 
 class CaptionFeatures(NetworkFeatures[Captioner]):

@@ -1,16 +1,9 @@
 """What CLIP says of a reconstruction: how near its original it is, and how well a caption fits it.
 
 Both are cosines of embeddings (Radford et al., ICML 2021); what papers report differs in network, scale and caption, so
-each has a name of its own. The network sees the centre square of an image at 224 pixels, nothing at the long sides.
-
-=========================  ==========================================================================================
-``clip-i/b32``             cosine between original and reconstruction, ViT-B/32
-``dclip/h14``              1 - cosine, LAION's ViT-H/14: Text+Sketch, whose encoder picks among its candidates by the
-                           same network, so that it scores well by construction
-``clip-score/b32``         100 cos(image, caption), ViT-B/32: PerCo
-``clip-score/l14``         the same with ViT-L/14, torchmetrics' default
-``clip-score/hessel-b32``  2.5 max(cos, 0) with ``A photo depicts`` before the caption: Hessel et al., EMNLP 2021
-=========================  ==========================================================================================
+each has a name of its own (``docs/metrics.md``). The network sees the centre square of an image at 224 pixels, nothing
+at the long sides. Text+Sketch picks among its candidates by the network of ``dclip/h14``, so it scores well by
+construction.
 
 The captions of a CLIP score are the dataset's references, people's words about the original, and never the caption that
 a codec transmitted, which would reward it for agreeing with itself. The plain name takes the first reference;

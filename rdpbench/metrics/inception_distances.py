@@ -8,10 +8,8 @@ their numbers are not comparable.
 the covariance is singular then and the value far too high.
 
 ``kid/<preset>`` is the mean over 100 subsets of 1000 feature vectors with the indices that torch-fidelity draws from
-its seed 2020: the same at every rate, as long as the images are the same. The spread is that over the subsets.
-``kid/<preset>/full`` takes all pairs, and needs neither. Values are not scaled by 1000, and may be negative. Papers
-print both; a lossless codec is below zero. ``kid/<preset>/split`` takes pairs of different images alone
-(`rdpbench.metrics.mmd`): zero for a lossless codec, and right on average.
+its seed 2020: the same at every rate, as long as the images are the same. ``/full`` takes all pairs, ``/split`` those
+of different images alone (`rdpbench.metrics.mmd`). Values are not scaled by 1000, and may be negative.
 
 ``.../fast`` is for a first look, never beside the numbers without it: the network computes in another layout and, on a
 GPU, with multiplications rounded to 10 bits (TF32). On a CPU features move by rounding only; on a GPU by about a

@@ -52,14 +52,10 @@ CHANNELS = (3, 64, 64, 64, 128, 128, 128, 256, 256, 256, 512, 512)
 SHAPES: dict[str, tuple[int, ...]] = {
     **{f"conv{n}.weight": (CHANNELS[n], CHANNELS[n - 1], 3, 3) for n in range(1, 12)},
     **{f"conv{n}.bias": (CHANNELS[n],) for n in range(1, 12)},
-    "fc1_score.weight": (512, 120832),
-    "fc1_score.bias": (512,),
-    "fc2_score.weight": (1, 512),
-    "fc2_score.bias": (1,),
-    "fc1_weight.weight": (512, 2048),
-    "fc1_weight.bias": (512,),
-    "fc2_weight.weight": (1, 512),
-    "fc2_weight.bias": (1,),
+    **{f"fc1_{stack}.weight": (512, inputs) for stack, inputs in (("score", 120832), ("weight", 2048))},
+    **{f"fc1_{stack}.bias": (512,) for stack in ("score", "weight")},
+    **{f"fc2_{stack}.weight": (1, 512) for stack in ("score", "weight")},
+    **{f"fc2_{stack}.bias": (1,) for stack in ("score", "weight")},
     "ref_score_subtract.weight": (1,),
     "ref_score_subtract.bias": (1,),
 }

@@ -59,7 +59,7 @@ from rdpbench.codecs.container import MAX_SIDE, pack, unpack
 from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice, decoding, option
 from rdpbench.errors import BitstreamError, CoderFailed, MissingNeed
 from rdpbench.image import Image, check_image
-from rdpbench.needs import Binary, File, Package
+from rdpbench.needs import Binary, File, Package, refused
 
 PAGE = "https://vcgit.hhi.fraunhofer.de/jvet/VVCSoftware_VTM"
 ENCODER = Binary("EncoderAppStatic", "RDPBENCH_VTM_ENCODER", PAGE)
@@ -172,13 +172,9 @@ class FFmpegWithVVenC:
             raise MissingNeed(f"imageio-ffmpeg has no ffmpeg program for this machine: {error}") from error
 
     def missing(self) -> str | None:
-        absent = Package("imageio-ffmpeg").missing()
-        if absent:
+        if absent := Package("imageio-ffmpeg").missing() or refused(self.path):
             return absent
-        try:
-            path = self.path()
-        except MissingNeed as error:
-            return str(error)
+        path = self.path()
         if probe(path, ["-hide_banner", "-h", "encoder=libvvenc"], r"(Encoder libvvenc)") == "unknown":
             return f"{path} has no encoder libvvenc; type: unset IMAGEIO_FFMPEG_EXE; pip install -U imageio-ffmpeg"
         return None

@@ -7,14 +7,9 @@ candidate is thereby in the field, and paid for. `with_seed` writes another one:
 **Indices** of a codebook with V entries are one number in base V, big endian, filled up to bytes: ``ceil(n log2 V)``
 bits.
 
-**Tokens** of a prompt or caption:
-
-=============  ======================================================================================================
-``fixed``      16 bits each, big endian: 16 tokens are 256 bits
-``rank``       as indices of the vocabulary: 16 of CLIP's 49408 tokens are 250 bits. The bytes tell how many there are
-``zlib-text``  the text that they spell, in UTF-8, deflated, as Text+Sketch sends it. Four of five prompts come back as
-               other tokens; these are what the decoder, and thus the encoder's choice of a candidate, goes by
-=============  ======================================================================================================
+**Tokens** of a prompt or caption are ``fixed``, 16 bits each, big endian; ``rank``, as indices of the vocabulary, whose
+number the bytes tell; or ``zlib-text``, the text that they spell, deflated, as Text+Sketch sends it. Four of five
+prompts come back from text as other tokens: the decoder, and thus the encoder's choice of a candidate, goes by these.
 
 **Captions** are coded as tokens (``fixed``, ``rank``; at most 75, all that the text tower reads) or as deflated text
 (``zlib``, as PerCo has it; ``deflate`` without zlib's 6 bytes of header and checksum). All paint the same.

@@ -5,13 +5,8 @@ in single precision. It is no codec to compare, as nobody coded its numbers: ``r
 
 In the bitstream: height, width, the latents; four numbers for 8 x 8 pixels. The rate axis is the bits of a number:
 
-====  ==============================================================================================================
-bits  numbers are
-====  ==============================================================================================================
-32    in single precision
-16    in half precision
-8     one of 256 values, evenly from the least to the greatest of its channel, which are sent (32 bytes for 4 channels)
-====  ==============================================================================================================
+32 and 16 are single and half precision; 8 is one of 256 values, evenly from the least to the greatest of its channel,
+which are sent (32 bytes for 4 channels).
 
 The latents are the means that the encoder finds, without a draw. Sides are continued to multiples of 64, and cut. The
 VAE is that of `bases` or of a folder; Stable Diffusion 2.1's is PerCo's, and is shared with it in a process.

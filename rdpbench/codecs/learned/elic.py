@@ -9,20 +9,8 @@ The network is ``compressai.models.sensetime.Elic2022Chandelier`` (BSD), which d
 channels is predicted from the first group and the latest instead of all before, and the hyperprior ends in another
 layer. Checkpoints of CompressAI's ``Elic2022Official``, the network of the paper, do not fit it and are refused.
 
-Names of tensors in the published files, and in the network (`renamed`):
-
-=====================================  ==========================================================
-file (with or without ``module.``)     network
-=====================================  ==========================================================
-``h_a.``, ``h_s.``                     ``latent_codec.hyper.``, and the same
-``entropy_bottleneck.``                ``latent_codec.hyper.entropy_bottleneck.``
-``cc_transforms.{i}.``                 ``latent_codec.y.channel_context.y{i + 1}.``
-``context_prediction.{i}.``            ``latent_codec.y.latent_codec.y{i}.context_prediction.``
-``ParamAggregation.{i}.``              ``latent_codec.y.latent_codec.y{i}.entropy_parameters.``
-``gaussian_conditional.``              ``latent_codec.y.latent_codec.y{i}.y.gaussian_conditional.``, for all five
-=====================================  ==========================================================
-
-Nothing is dropped. Tables that are in a file are used (its authors' ``updata.py`` bakes them); else they are built.
+`renamed` and `spread` lead from the tensors of the published files to those of the network; nothing is dropped. Tables
+that are in a file are used (its authors' ``updata.py`` bakes them); else they are built.
 
 In the bitstream: height and width, the string of z, ten of y (each half of each of five groups, as in the official
 code); with ``portable=true`` the doubtful cases. The latents' sizes follow from the image's. Images are padded with

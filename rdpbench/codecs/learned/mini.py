@@ -28,7 +28,7 @@ from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.entropy import set_tables
 from rdpbench.codecs.learned.systems import System
 from rdpbench.errors import MissingNeed
-from rdpbench.needs import Need
+from rdpbench.needs import Need, refused
 
 FILES = {
     "mse": ("mse.safetensors", 4017176, "6c74fb8c54baca05cb4c6f9fe1c80d8fd3b45b872889f812fc36efaf57dee08e"),
@@ -45,11 +45,7 @@ class Shipped(Need):
 
     def missing(self) -> str | None:
         """None if it is there with the right hash."""
-        try:
-            content(self.card)
-        except MissingNeed as error:
-            return str(error)
-        return None
+        return refused(lambda: content(self.card))
 
 
 def content(card: Card) -> bytes:

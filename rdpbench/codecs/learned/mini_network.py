@@ -3,14 +3,8 @@
 Made to be cheap on a CPU: the image is folded to a quarter of its sides first, most channels live at an eighth, and
 residual blocks are narrow in the middle. About 9,000 multiplications for each pixel and direction.
 
-=======  ==========================================================================================================
-g_a      fold 4 x 4 pixels, 3 x 3 to 96; 4 x 4 down to 128 at 1/8; two residual blocks; 4 x 4 down to 192 at 1/16
-h_a      1 x 1 to 96; 3 x 3 down twice, to 64 at 1/64
-h_s      4 x 4 up twice, 96; 1 x 1 to the logarithm of a scale and a mean for each latent
-g_s      the mirror of g_a
-gain     for each rate and channel the logarithm of what a latent is multiplied by before it is coded
-inverse  the same for what it is multiplied by after
-=======  ==========================================================================================================
+``gain`` has for each rate and channel the logarithm of what a latent is multiplied by before it is coded, ``inverse``
+that of what it is multiplied by after.
 """
 
 from __future__ import annotations

@@ -4,16 +4,8 @@ Muckley et al., "Improving statistical fidelity for neural image compression wit
 ICML 2023. The two lowest rates are of Careil et al., "Towards image compression with perfect realism at ultra-low
 bitrates", ICLR 2024 (PerCo), as its point of comparison.
 
-=======  ==========================  ==========================  =================
-quality  ``msillm``, on torch.hub    ``msillm-nogan``            trained for, bpp
-=======  ==========================  ==========================  =================
--1       ``msillm_quality_vlo1``     not published               0.00218
-0        ``msillm_quality_vlo2``     not published               0.00438
-1 to 6   ``msillm_quality_1`` to 6   ``noganms_quality_1`` to 6  0.035 to 0.9
-=======  ==========================  ==========================  =================
-
-The official names are words; ours are whole numbers in the order of their rates, so that the official 1 to 6 stay what
-they are and ``vlo1``, ``vlo2`` go below. A rate in a name is what training aimed at: its authors report 0.0443 bpp
+The official qualities are ``vlo1``, ``vlo2`` and 1 to 6; ours are whole numbers in the order of their rates, -1 to 6.
+``msillm-nogan`` has no -1 and 0. A rate in a name is what training aimed at (`TARGETS`): its authors report 0.0443 bpp
 for quality 1 on Kodak.
 
 In the bitstream: height and width, the string of z, the string of y; with ``portable=true`` the doubtful cases.

@@ -8,15 +8,9 @@ The VAE's latents go through a hyper-encoder, and each of its vectors becomes th
 The decoder's U-Net sees these entries, enlarged, as further channels of its input, and the caption as its prompt. The
 caption is that of the ``captions=`` axis; the published numbers are with BLIP-2's (``captions=blip2``).
 
-Weights: a folder for each of seven rates, of which three are public (`pipeline`). The defaults are the official ones:
-20 steps of DDIM below 0.05 bpp and 5 above, guidance 3 by text alone, the caption deflated.
+Weights: a folder for each of seven rates, of which three are public (`pipeline`). The defaults are the official ones.
 
-In the bitstream: height, width, the noise seed, the caption, the indices (`rdpbench.codecs.diffusion.fields`). At
-512 x 512 and nominally 0.0019 bpp, 64 indices of 8 bits are 64 bytes, and a deflated caption some 45.
-
-For the paper's ablations: the open weights were trained for ``guidance=none`` and for ``conditioning=spatial`` (the
-empty caption), but neither for ``guidance=text+spatial`` nor for ``conditioning=text`` (zeros instead of entries) nor
-for ``quantised=false``. Rows of these three say ``untrained`` in their column ``coder``.
+In the bitstream: height, width, the noise seed, the caption, the indices (`rdpbench.codecs.diffusion.fields`).
 
 Departures from the official code:
 

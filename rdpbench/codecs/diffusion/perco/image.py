@@ -27,10 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.assets.hashes import content_sha256
-from rdpbench.assets.weights import require
+from rdpbench.assets.weights import NotPublic, require
 from rdpbench.codecs.contract import Side, number
 from rdpbench.codecs.diffusion import bases, fields, models
-from rdpbench.codecs.diffusion.perco import pipeline
 from rdpbench.codecs.diffusion.perco.codec import PerCoCodec
 from rdpbench.codecs.diffusion.perco.pipeline import Pipeline
 from rdpbench.codecs.diffusion.sampling import Condition
@@ -62,7 +61,7 @@ class PerCoImage(PerCoCodec):
 
     def files(self) -> tuple[Need, ...]:
         own = "yours: codec.options.pipeline=/a/folder and codec.options.codebooks=/a/file"
-        networks = super().files() if self.pipeline else (pipeline.NotPublic("PerCo-Image", own),)
+        networks = super().files() if self.pipeline else (NotPublic("PerCo-Image", own),)
         return (*networks, Codebooks(self.codebooks), models.clip_source(self.clip))
 
     def hashes(self) -> dict[str, str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rdpbench.assets.weights import Card, OwnFolder, Weights
+from rdpbench.assets.weights import Card, NotPublic, OwnFolder, Weights
 from rdpbench.codecs.diffusion import bases, models
 from rdpbench.codecs.diffusion.bases import BaseSizes
 from rdpbench.codecs.diffusion.models import Models
@@ -91,17 +91,6 @@ def card(rate: float, part: str) -> Card:
         "and the size is that of the numbers inside",
         folder=f"perco/{rate:.4f}",
     )
-
-
-@dataclass(frozen=True)
-class NotPublic(Need):
-    """The need for weights that nobody can get."""
-
-    what: str
-    instead: str
-
-    def missing(self) -> str:
-        return f"no weights of {self.what} are public\n  {self.instead}; untrained: weights=random"
 
 
 def sources(rate: float, pipeline: str = "") -> dict[str, OwnFolder | Weights]:

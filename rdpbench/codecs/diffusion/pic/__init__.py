@@ -5,22 +5,18 @@ code: leieric/Text-Sketch (no licence; nothing of it is copied here).
 
 **PIC.** The encoder searches the prompt whose CLIP embedding is nearest to the image's (`pez`), paints N candidates
 from N seeds, and keeps the one whose CLIP embedding is nearest to the image's. In the bitstream: height, width, the
-noise seed (which says which candidate), the tokens of the prompt (`rdpbench.codecs.diffusion.fields`). At 768 x 512
-with 16 tokens these are 4 + 2 + 1 + 32 = 39 bytes, 0.0008 bpp.
+noise seed (which says which candidate), the tokens of the prompt (`rdpbench.codecs.diffusion.fields`).
 
-The defaults are the official ones: Stable Diffusion 2.1 base, DPM-Solver++ with 25 steps, guidance 9, ", high quality"
-after the prompt, negative words, N = 4, PEZ with 3000 steps in OpenCLIP ViT-H/14. Departures from the official code:
+The defaults are the official ones. Departures from the official code:
 
 - Token ids are sent. The official code sends the text, of which four fifths come back as other ids, so that what is
   painted is not what was searched. ``tokens=zlib-text`` sends the text, and chooses the candidate from what comes back.
-- The index of the candidate, height and width are counted. The published rate counts the 33 bytes of a Python object
-  and log2 N bits instead; it stands in the ``legacy`` rates of each row.
+- The index of the candidate, height and width are counted. The published rate stands in the ``legacy`` rates of a row.
 - All is seeded, on the CPU. The official search is not, and its noise is that of the GPU that ran it.
 - The decoder paints one image, not N of which it drops N - 1.
 - Single precision by default, without xformers, whose sums differ between GPUs.
 - Any size is taken: painted at the next multiples of 64, and cut. The official code resizes its input, which here is
-  the protocol of a dataset: ``data=kodak data.options.protocol=text-sketch-512``. Sizes far from the model's own paint
-  badly.
+  the protocol of a dataset: ``data=kodak data.options.protocol=text-sketch-512``.
 
 **PICS.** An edge map goes with the prompt, and a ControlNet paints along it. Weights, beside PIC's: HED, the ControlNet
 for HED maps of SD 2.1, and the authors' sketch codec for lambda 0.5 or 1.0, which is the rate axis (`sketches`). In the

@@ -17,7 +17,7 @@ from rdpbench.codecs import contract, legacy
 from rdpbench.codecs.container import pack
 from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, check_choice, encoding, number, option
 from rdpbench.codecs.diffusion import fields, models, sampling
-from rdpbench.codecs.diffusion.codec import PromptCodec, Unfinished, codec_inside
+from rdpbench.codecs.diffusion.codec import OnStep, PromptCodec, Unfinished, codec_inside
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.diffusion.pic import sketches
 from rdpbench.codecs.diffusion.pic.pez import Prompt, PromptSearch, PromptSpace, invert
@@ -96,10 +96,7 @@ class PIC(PromptCodec):
         decides = {"of": "pez 1", "clip": self.coder(), "search": vars(search), "seeds": seeds}
         unfinished = Unfinished({**decides, "images": [pixel_sha256(image) for image in images]})
         progress = Progress(f"{self.name}: prompt search", self.search_steps, "steps")
-
-        def show(step: int, cosine: float) -> None:
-            progress(step, note=f"cosine {cosine:.3f}")
-
+        show: OnStep = lambda step, cosine: progress(step, note=f"cosine {cosine:.3f}")  # noqa: E731 - used once
         with reproducible(), encoding(self.name):
             texts = invert(space, images, seeds, search, on_step=show, unfinished=unfinished)
             parts = zip(images, seeds, texts, strict=True)

@@ -29,8 +29,7 @@ Diffusion 1 the matrix that circulates for previews (Hugging Face's forum, threa
 It was not measured here.
 
 In the bitstream: height, width, the noise seed, the vectors (their number, the step, the code), the guide (the place of
-its rate among the codec's, where it was fitted, and the codec's bytes). At 768 x 512 with the defaults these are 4 + 1
-bytes, at most 1539 and 1892, and 5 for lengths: 0.070 bpp at most.
+its rate among the codec's, where it was fitted, and the codec's bytes).
 
 Read `codec` first (the system and its guide), then `vectors` (how they are searched and coded).
 """

@@ -16,7 +16,7 @@ from rdpbench import registry
 from rdpbench.codecs.container import pack, read_varint, varint
 from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side, configuration_of, encoding, number, option, rate_of
 from rdpbench.codecs.diffusion import fields, sampling
-from rdpbench.codecs.diffusion.codec import PromptCodec, Unfinished, codec_inside
+from rdpbench.codecs.diffusion.codec import OnStep, PromptCodec, Unfinished, codec_inside
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.diffusion.textual_inversion import vectors as coding
 from rdpbench.codecs.diffusion.textual_inversion.vectors import (
@@ -100,8 +100,7 @@ class TextualInversion(PromptCodec):
             if not axis.step or hasattr(cls, "weight_needs"):
                 how = f"set guide_rate, its {axis.field}"
                 raise ConfigError(f"guide_codec={self.guide_codec!r} cannot be fitted to guide_bpp; {how}")
-            rates = [axis.low + step * axis.step for step in range(round((axis.high - axis.low) / axis.step) + 1)]
-            rates = rates if axis.rises else rates[::-1]
+            rates = list(axis.values if axis.rises else axis.values[::-1])
         return GuideCoder(rates, partial(codec_inside, "guide", self.guide_codec, self.weights, self.device))
 
     def codecs_inside(self) -> dict[str, Codec]:
@@ -182,10 +181,7 @@ class TextualInversion(PromptCodec):
             vectors: Vectors = cached.numpy().astype(np.float32)
             return vectors
         progress = Progress(f"{self.name}: vectors", settings.steps, "steps")
-
-        def show(step: int, error: float) -> None:
-            progress(step, note=f"error {error:.4f}")
-
+        show: OnStep = lambda step, error: progress(step, note=f"error {error:.4f}")  # noqa: E731 - used once
         unfinished = Unfinished(decides)
         vectors = search(objective, width, settings, device=ready.device, on_step=show, unfinished=unfinished)
         if self.reuse:

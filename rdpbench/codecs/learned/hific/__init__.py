@@ -22,9 +22,7 @@ Where this departs from the port, and why:
 - Images with a side below 65 pixels, which the port refuses (a reflection wider than what it reflects), are first
   continued to 65 by their last row and column.
 
-A checkpoint is training's: discriminator and optimisers are dropped by name. It holds Python values beside tensors. As
-the port writes them they pass torch's ``weights_only``; should a published file hold objects of other classes, these
-become inert placeholders (`rdpbench.assets.load.Inert`), and no code of the file runs.
+A checkpoint is training's: discriminator and optimisers are dropped by name, and no code of the file runs.
 
 Read `network` next (networks, tables, how they are coded with); `tfci` is another system, HiFiC's official models.
 """

@@ -4,8 +4,7 @@ Liu, Sun, Katto, "Learned Image Compression with Mixed Transformer-CNN Architect
 repository jmliu206/LIC_TCM, which says of itself that it is a rearranged re-implementation.
 
 ``width`` is the N of that repository, half of the paper's C: 64 (small), 96 (middle), 128 (large). Six qualities were
-trained, with lambda 0.0025, 0.0035, 0.0067, 0.013, 0.025 and 0.05 for MSE. Weights are public for all six at 64, for
-the last at 128, and for none at 96: the other networks can be laid out and run with random weights only.
+trained for MSE (`LAMBDAS`). Weights are not public for all of them (`PUBLIC`); the others run with random weights only.
 
 In the bitstream: height and width, the string of z, the string of y (five slices of 64 channels after each other);
 with ``portable=true`` the doubtful cases. The latents' sizes follow from the image's. Images are padded with zeros all
@@ -30,7 +29,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rdpbench.assets.load import shape_of
-from rdpbench.assets.weights import Card
+from rdpbench.assets.weights import Card, NotPublic
 from rdpbench.codecs.contract import Rate, option
 from rdpbench.codecs.learned.codec import Kind, LearnedCodec
 from rdpbench.codecs.learned.entropy import set_tables
@@ -54,25 +53,10 @@ PUBLIC = {
 """By width and quality, the id on Google Drive that the repository's readme links."""
 
 
-@dataclass(frozen=True)
-class Unpublished(Need):
-    """The need for weights that nobody can get.
-
-    >>> print(Unpublished(96, 6).missing().splitlines()[0])
-    no weights of LIC-TCM with N = 96 and lambda 0.05 (quality 6) are public
-    """
-
-    width: int
-    quality: int
-
-    def missing(self) -> str:
-        which = f"N = {self.width} and lambda {LAMBDAS[self.quality - 1]:g} (quality {self.quality})"
-        return (
-            f"no weights of LIC-TCM with {which} are public\n"
-            "  there are those of N = 64 (qualities 1 to 6: codec=lic-tcm-64) and of N = 128 (quality 6: "
-            "codec=lic-tcm-128)\n"
-            "  yours: codec.options.checkpoint=/your/file.pth; untrained: weights=random"
-        )
+INSTEAD = (
+    "there are those of N = 64 (qualities 1 to 6: codec=lic-tcm-64) and of N = 128 (quality 6: codec=lic-tcm-128)\n"
+    "  yours: codec.options.checkpoint=/your/file.pth"
+)
 
 
 @dataclass(frozen=True)
@@ -91,7 +75,7 @@ class Tcm(LearnedCodec):
 
     def card(self) -> Card:
         if (self.width, self.quality) not in PUBLIC:
-            raise MissingNeed(str(Unpublished(self.width, self.quality).missing()))
+            raise MissingNeed(self._nowhere().missing())
         trade_off = LAMBDAS[self.quality - 1]
         return self.card_of(
             id=f"lic-tcm/n{self.width}-lambda{trade_off:g}",
@@ -101,7 +85,7 @@ class Tcm(LearnedCodec):
         )
 
     def weight_needs(self) -> tuple[Need, ...]:
-        return (Unpublished(self.width, self.quality),) if self._unpublished() else super().weight_needs()
+        return (self._nowhere(),) if self._unpublished() else super().weight_needs()
 
     def weights_kind(self) -> Kind:
         return "unpinned" if self._unpublished() else super().weights_kind()
@@ -122,6 +106,11 @@ class Tcm(LearnedCodec):
             net = random_network(TINY if self.weights == "random" else TcmLayout(self.width), self.quality)
             set_tables(net, {})
         return TcmSystem(net, device=self.device, portable=self.portable)
+
+    def _nowhere(self) -> NotPublic:
+        trade_off = LAMBDAS[self.quality - 1]
+        what = f"LIC-TCM with N = {self.width} and lambda {trade_off:g} (quality {self.quality})"
+        return NotPublic(what, INSTEAD)
 
     def _unpublished(self) -> bool:
         return self.weights == "official" and not self.checkpoint and (self.width, self.quality) not in PUBLIC

@@ -12,9 +12,6 @@ In the bitstream: height and width, the string of z, the string of y (five group
 checkerboard); with ``portable=true`` the doubtful cases. The latents' sizes follow from the image's. Images are padded
 with zeros right and below to multiples of 64.
 
-Official files fit without a tensor renamed (but for ``module.``) or dropped; what else is in them, such as optimizers,
-is not looked at. Tables that are in a file are used, as there; else they are built.
-
 Where this departs from the official scripts, and why:
 
 - Its file has a header of 28 bytes, as it writes the latents' size, the number of strings and 4 bytes for each number:
