@@ -25,13 +25,12 @@ from rdpbench.results.stats.current import of_store
 from rdpbench.results.stats.points import Points
 from rdpbench.results.stats.summary import POINT, WIDE, curve_keys, side_by_side, summarise
 from rdpbench.results.store.schema import Row, Timing
+from rdpbench.results.store.store import Store
 from rdpbench.results.tables import arrow, untrained
 from rdpbench.setting import Setting
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from rdpbench.results.store.store import Store
 
 Groups: TypeAlias = "Mapping[tuple[str, str], pd.DataFrame]"
 """Published points by dataset and codec."""
