@@ -1,10 +1,10 @@
 """Does a run still give its stored curve? Point by point and as a whole, within stated tolerances, bytes exactly.
 
-A point has a tolerance of its own; a codec that is a little worse at all of its points stays within each of them, and
-its curve has moved all the same. So BD-rate and BD-metric of the run against the stored curve have bounds, too
-(`Drift`). Times are stored nowhere in a curve, and so are never compared.
+Each point has a tolerance. A codec that is a little worse at all of its points can stay within all of them although
+its curve has moved. So BD-rate and BD-metric of the run against the stored curve have bounds, too (`Drift`). Curves
+hold no times, so times are never compared.
 
-What is found is said as lines for people, JUnit for CI, and Markdown for a pull request.
+Findings are written as lines for people, JUnit for CI, and Markdown for a pull request.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
 Of what a run stores, only what is *current* is in a point:
 
-- Of a set of the user's whose files changed, the newest state, curve by curve; two sets of one name stay two.
-- Of a codec that was stored in several editions (another version, library, binary or checkpoint), the one that is
-  installed. Where none of them is, the one that has all images; where several have, there is no number.
-- Of a metric that was stored in several editions, the same, and one for all points of a dataset.
+- If the files of a user's set changed, its newest state counts, curve by curve. Two sets with one name stay two.
+- A codec may be stored in several *editions*: versions of its class, library, binary or checkpoint. The installed one
+  counts. If none is installed, the one that has all images counts; if several have, there is no number.
+- Editions of a metric are chosen in the same way, one for all points of a dataset.
 
-Nothing is ever a mean over a mixture. What is left out is said in the notes of `Points`.
+No mean mixes editions. The notes of `Points` say what was left out.
 """
 
 from __future__ import annotations
