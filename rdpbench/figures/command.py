@@ -10,7 +10,9 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import Console
 
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
 from rdpbench.figures import curves, examples, heatmap, notes
@@ -23,9 +25,6 @@ from rdpbench.results.published import published
 from rdpbench.results.read import open_run
 from rdpbench.results.stats.points import meaning, metric_order
 from rdpbench.results.store.store import Store
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 OWN = {
     "curves": "what runs measured beside what was published of the same codecs",

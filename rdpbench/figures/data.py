@@ -2,7 +2,7 @@
 
 A curve's points share all that changes a number: dataset, protocol, codec and variant, metric, what the rate counts,
 and the source; or for what was measured here, the run. Points of two origins are two curves, and no line joins them.
-What stands in for the panel's own metric or dataset carries its own name.
+Points of another metric or dataset than the panel's have its name beside them.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ from rdpbench.results.stats.current import of_store
 from rdpbench.results.stats.points import Points
 from rdpbench.results.stats.summary import POINT, WIDE, curve_keys, side_by_side, summarise
 from rdpbench.results.store.schema import Row, Timing
+from rdpbench.results.store.store import Store
 from rdpbench.results.tables import arrow, untrained
 from rdpbench.setting import Setting
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from rdpbench.results.store.store import Store
 
 Groups: TypeAlias = "Mapping[tuple[str, str], pd.DataFrame]"
 """Published points by dataset and codec."""

@@ -34,7 +34,6 @@ from rdpbench.provenance import VERSION, cpu_facts
 from rdpbench.results.stats.current import of_store
 from rdpbench.results.store.keys import codec_identity
 from rdpbench.results.store.schema import Row
-from rdpbench.results.store.store import Store
 from rdpbench.runners.execute import Done, execute, search_dataset
 from rdpbench.runners.preflight import fetch_weights
 from rdpbench.runners.task import member_of
@@ -55,6 +54,9 @@ def origin(bench: Bench, pair: Pair, rows: Sequence[Row], done: Done, again: str
     manifests = sorted({(row.manifest, row.manifest_kind) for row in rows if row.manifest})
     kinds = ", ".join(dict.fromkeys(kind for _, kind in manifests))
     source = {"source": coded_by["source"]} if coded_by["source"] else {}
+    # The code that coded may be older than the code that stores the curve.
+    sessions = {row.session for row in rows}
+    calls = [call for name, call in done.store.provenance().items() if name in sessions and call.get("commit")]
     return {
         "codec": pair[0].name,
         "dataset": dataset_of(pair[1]).name,
@@ -67,7 +69,7 @@ def origin(bench: Bench, pair: Pair, rows: Sequence[Row], done: Done, again: str
         "device": bench.device,
         "cpu": _cpu(facts_of(codec).depends_on_cpu),
         "rdpbench": VERSION,
-        "commits": sorted({commit for commit in _commits(done.store, {row.session for row in rows}) if commit}),
+        "commits": sorted({f"{call['commit']}{' with changes' if call.get('dirty') else ''}" for call in calls}),
         "sweep": [line for line in bench.overrides if line.partition("=")[0] in SWEEP],
         "command": again,
     }
@@ -86,16 +88,6 @@ def _metric(name: str) -> dict[str, Any]:
         **({"packages": packages} if packages else {}),
         **{f"{need.card.id}": weights.card_identity(need.card) for need in needs if isinstance(need, weights.Weights)},
     }
-
-
-def _commits(store: Store, sessions: Iterable[str]) -> Iterator[str | None]:
-    """The code that coded, which may be older than the code that stores the curve."""
-    for session in sessions:
-        try:
-            record = json.loads((store.folder / "sessions" / f"{session}.json").read_text())
-            yield f"{record['commit']}{' with changes' if record['dirty'] else ''}" if record["commit"] else None
-        except (OSError, ValueError, KeyError, TypeError):
-            yield None
 
 
 def _cpu(matters: Sequence[str]) -> str:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
 from rdpbench import registry
 from rdpbench.assets.weights import Card, Weights
 from rdpbench.codecs.contract import facts_of
@@ -37,7 +39,6 @@ from rdpbench.setting import Bench
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console
 
 AGREES, DIFFERS, NOT_RUN = "agrees", "DIFFERS", "not run"
 

@@ -1,8 +1,8 @@
 """The data of a report, written as small scripts: a page that opens from a file may not fetch anything.
 
 ``data/report.js`` has all points, tables and provenance, which the first view needs. Each set's images and each curve's
-rows are files of their own, read when they are looked at. Numbers keep seven digits; what is not there is null, and
-infinity the word ``inf``.
+rows are files of their own, read when they are looked at. Numbers keep seven digits; a missing one is null, and
+infinity is the word ``inf``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from rdpbench.codecs.contract import OWN_WEIGHTS
@@ -211,7 +210,7 @@ def scripts(runs: Sequence[ReportedRun], pictures: Set[str], refused: Mapping[st
     curves: list[dict[str, Any]] = []
     points: list[dict[str, Any]] = []
     for run in runs:
-        sessions = {str(record["session"]): record for record in _sessions(run.store.folder)}
+        sessions = run.store.provenance()
         for where, panel in _panels(run).items():
             images = _images(run, where, pictures, refused)
             files[f"images-{len(sets)}"] = images
@@ -364,18 +363,6 @@ def _info(row: Row) -> dict[str, str]:
     return {**info, **({"command": row.command} if row.command else {})}
 
 
-def _sessions(folder: Path) -> list[dict[str, Any]]:
-    """The provenance of each call that coded or scored, in order; what cannot be read says so."""
-    records = []
-    for path in sorted((folder / "sessions").glob("*.json")):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            record = {"provenance": f"cannot be read: {error}"}
-        records.append({"session": path.stem, **(record if isinstance(record, dict) else {})})
-    return records
-
-
 def _run(run: ReportedRun) -> dict[str, Any]:
     """A run's counts, tables at equal rates, times, what failed, and where it comes from."""
     rows = run.current.rows
@@ -408,7 +395,10 @@ def _run(run: ReportedRun) -> dict[str, Any]:
         ],
         "failures": failures[:MOST],
         "more": max(0, len(failures) - MOST),
-        "sessions": [[[key, _text(value)] for key, value in record.items()] for record in _sessions(run.store.folder)],
+        "sessions": [
+            [[key, _text(value)] for key, value in {"session": session, **record}.items()]
+            for session, record in run.store.provenance().items()
+        ],
     }
 
 

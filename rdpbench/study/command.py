@@ -6,7 +6,8 @@ import argparse
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from rdpbench.errors import ConfigError
 from rdpbench.paths import RUNS, write_file
@@ -16,9 +17,6 @@ from rdpbench.results.store.store import Contents, Store
 from rdpbench.study import scores
 from rdpbench.study.pack import Wanted, choose, write
 from rdpbench.study.votes import read_key, read_votes
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -147,7 +147,7 @@ def test_quality_changed_by_a_step(gate: Gate) -> None:
 def test_another_coder_makes_bytes_free_but_not_values(gate: Gate) -> None:
     gate.behave(library="2.0")
     report = gate.regress(code=0)
-    assert "note: the coder is another one (library: 1.0 → 2.0): equal bytes are not expected" in report
+    assert "note: the coder differs (library: 1.0 → 2.0): equal bytes are not expected" in report
     gate.behave(library="2.0", shift=1)
     report = gate.regress(code=1)
     assert "library: 1.0 → 2.0" in report
@@ -379,7 +379,7 @@ def test_each_older_version_is_brought_up(gate: Gate) -> None:
     assert old.origin == {**new.origin, "manifest": None, "version": 1}
     report = gate.regress(code=0)
     assert "note: stored as version 1 of 2" in report
-    assert "what stores it anew: rdpbench curves update codec=./mine.py:Mine data=folder:pictures" in report
+    assert "to store it anew: rdpbench curves update codec=./mine.py:Mine data=folder:pictures" in report
 
 
 def test_what_the_rate_counts_is_compared(gate: Gate) -> None:
@@ -451,7 +451,7 @@ def test_bounds_may_be_a_reason() -> None:
     points = [point(rate, bpp=rate / 40, values={"edges/canny-f1": 0.5 + rate / 100}) for rate in rates]
     moved = [replace(one, bpp=one.bpp * 1.0009) for one in points]
     (drift,) = compare(StoredCurve(tuple(points)), StoredCurve(tuple(moved)), tolerances).drifts
-    assert drift.rate.reason == tolerances.bd.rate["edges/canny-f1"]
+    assert drift.rate.reason == tolerances.bd_rate["edges/canny-f1"]
     assert math.isnan(drift.rate_bound)
     assert math.isfinite(drift.metric_delta.value)
     assert drift.metric_bound == pytest.approx(0.0005 * 0.75)

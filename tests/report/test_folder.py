@@ -259,7 +259,7 @@ def test_two_runs_in_one_report(made: Path, run: Path, make_report: Report, tmp_
 
 def test_another_folder_is_not_written_to(made: Path, make_report: Report, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("my own page")
-    with pytest.raises(ConfigError, match="holds something else"):
+    with pytest.raises(ConfigError, match="holds files that are no report"):
         make_report(made, "--out", tmp_path)
     assert (tmp_path / "index.html").read_text() == "my own page"
     with pytest.raises(ConfigError, match="is a file"):

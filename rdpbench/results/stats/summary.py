@@ -8,6 +8,7 @@ intervals but beside them (``*_seed_sd``).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -55,29 +56,30 @@ def compared(
     Also returns in words, as keys, who is left out and over how many images the others are. With ``per_setting``
     targets are compared with one another, each over its own images.
     """
-    lines: list[dict[str, Any]] = []
+    over, notes = _shared(points, metrics, per_setting=per_setting)
+    pairs = [(point, metric) for point in points.points for metric in metrics if (point, metric) in over]
+    return _framed([_line(points, *pair, over[pair]) for pair in pairs], points), notes
+
+
+def _shared(
+    points: Points, metrics: Sequence[str], *, per_setting: bool = False
+) -> tuple[dict[tuple[Point, str], frozenset[str]], dict[str, None]]:
+    """The images over which a point is compared under a metric; and in words, as keys, who is left out."""
+    over: dict[tuple[Point, str], frozenset[str]] = {}
     notes: dict[str, None] = {}
     for where in points.places:
-        here = points.at(where)
-        groups = grouped(here.points, lambda point: point.setting.target if per_setting else None)
-        for members in groups.values():
-            for metric in metrics:
-                lines += _compared(here, members, metric, notes)
-    order = {id(point): number for number, point in enumerate(points.points)}
-    return _framed(sorted(lines, key=lambda line: order[line["_point"]]), points), notes
-
-
-def _compared(points: Points, members: Sequence[Point], metric: str, notes: dict[str, None]) -> list[dict[str, Any]]:
-    taken = {point: points.taken(point, metric) for point in members}
-    fixed = meaning(metric).kind == "set"
-    there = {point: of.images for point, of in taken.items() if of.images}
-    shared = common(there, fixed=fixed)
-    for point, why in shared.left_out.items():
-        notes[f"{metric}: {point.codec}, {point.setting.words}, is not compared: {why}"] = None
-    coded = {points.name(row) for point in shared.keys for row in point.good}
-    if shared.keys and len(shared.images) < len(coded):
-        notes[f"{metric}: compared over the {len(shared.images)} of {len(coded)} images that all have"] = None
-    return [_line(points, point, metric, shared.images) | {"_point": id(point)} for point in shared.keys]
+        here = points.at(where).points
+        groups = grouped(here, lambda point: point.setting.target if per_setting else None)
+        for members, metric in itertools.product(groups.values(), metrics):
+            there = {point: images for point in members if (images := points.taken(point, metric).images)}
+            shared = common(there, fixed=meaning(metric).kind == "set")
+            for point, why in shared.left_out.items():
+                notes[f"{metric}: {point.codec}, {point.setting.words}, is not compared: {why}"] = None
+            coded = {points.name(row) for point in shared.keys for row in point.good}
+            if shared.keys and len(shared.images) < len(coded):
+                notes[f"{metric}: compared over the {len(shared.images)} of {len(coded)} images that all have"] = None
+            over |= {(point, metric): shared.images for point in shared.keys}
+    return over, notes
 
 
 def side_by_side(points: Points, metrics: Sequence[str]) -> pd.DataFrame:
@@ -85,24 +87,19 @@ def side_by_side(points: Points, metrics: Sequence[str]) -> pd.DataFrame:
 
     A point that is not compared is over its own images, and the column ``doubtful`` says so.
     """
+    over, _ = _shared(points, metrics)
+    lines = []
+    for point, metric in itertools.product(points.points, metrics or [""]):
+        images = over.get((point, metric))
+        line = _line(points, point, metric, images)
+        lines.append(line | {"doubtful": OTHER_IMAGES if images is None and math.isfinite(line["value"]) else ""})
+    return _framed(lines, points, "doubtful")
+
+
+def _framed(lines: Sequence[Mapping[str, Any]], points: Points, *more: str) -> pd.DataFrame:
     import pandas as pd
 
-    lines, _ = compared(points, metrics)
-    alone = frame(points, metrics)
-    keys = [*POINT, "metric"]
-    there = set(map(tuple, lines[keys].astype(str).to_numpy()))
-    other = alone[np.array([tuple(key) not in there for key in alone[keys].astype(str).to_numpy()], bool)]
-    doubts = np.where(np.isfinite(other["value"].to_numpy(float)), OTHER_IMAGES, "")
-    both = pd.concat([lines.assign(doubtful=""), other.assign(doubtful=doubts)], ignore_index=True)
-    place = {tuple(key): number for number, key in enumerate(alone[keys].astype(str).to_numpy())}
-    both["_order"] = [place[tuple(key)] for key in both[keys].astype(str).to_numpy()]
-    return both.sort_values("_order").drop(columns="_order").reset_index(drop=True)
-
-
-def _framed(lines: Sequence[Mapping[str, Any]], points: Points) -> pd.DataFrame:
-    import pandas as pd
-
-    table = pd.DataFrame(list(lines), columns=[*POINT, *_COLUMNS])
+    table = pd.DataFrame(list(lines), columns=[*POINT, *_COLUMNS, *more])
     table = table.astype(_KINDS)  # also where there is no line
     order = {key: n for n, key in enumerate(dict.fromkeys((*p.where, p.codec) for p in points.points))}
     table["_codec"] = [order[key] for key in curve_keys(table)]

@@ -233,6 +233,17 @@ class Store:
         names = [path.stem for place in ("sessions/*.json", "parts/*.jsonl") for path in self.folder.glob(place)]
         return new_session(max(names, default=""))
 
+    def provenance(self) -> dict[str, dict[str, Any]]:
+        """What was noted of each call that wrote here, by its name, in order; what cannot be read says so."""
+        records = {}
+        for path in sorted((self.folder / _SESSIONS).glob("*.json")):
+            try:
+                record = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                record = {"provenance": f"cannot be read: {error}"}
+            records[path.stem] = record if isinstance(record, dict) else {}
+        return records
+
     def writer(self, session: str) -> PartWriter:
         """A new part; hold the lock."""
         return PartWriter(self.parts / f"{session}.jsonl")
