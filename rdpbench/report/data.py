@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import math
-import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from rdpbench.results.stats.points import Point, Points, Where, grouped, meaning
 from rdpbench.results.stats.summary import common_rates, side_by_side
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Contents, Store
-from rdpbench.setting import Setting, thin
+from rdpbench.setting import Setting, split_label, thin
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,12 +167,12 @@ def narrowed(words: Sequence[str], row: Row) -> list[str]:
 
     A curve's label ends in what was changed of its codec, such as ``jpeg[chroma=4:4:4]``.
     """
-    base, *groups = re.split(r"\[(.*?)\](?=\[|$)", row.codec)
+    base, options = split_label(row.codec)
     kept = [word for word in words if not _is_swept(word)]
     if row.target_bpp is None:  # of a search over the dataset, whose settings are native ones
         kept = [word for word in kept if not word.startswith("tolerance=")]
     own = [f"codec={row.use if ':' in row.use else base}"]
-    for option in (part for group in groups if group for part in re.split(r",(?=\w+=)", group)):
+    for option in options:
         key = option.partition("=")[0]
         if f"codec.options.{key}" in OWN_WEIGHTS:  # the label has the name of a file, and what is in it
             option = f"{key}={json.loads(row.options)[key]}"  # noqa: PLW2901
