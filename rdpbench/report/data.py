@@ -21,7 +21,7 @@ from rdpbench.report.pictures import Picture, ending, name_of
 from rdpbench.results import tables
 from rdpbench.results.stats.current import of_store
 from rdpbench.results.stats.points import Point, Points, Where, grouped, meaning, metric_order, titles
-from rdpbench.results.stats.summary import common_rates, side_by_side
+from rdpbench.results.stats.summary import PLACE, common_rates, side_by_side
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Contents, Store
 from rdpbench.setting import Setting, split_label, thin
@@ -120,10 +120,7 @@ def _chosen(run: ReportedRun, which: Which) -> Iterator[ReportedPoint]:
     if which != "matched":
         return
     for where, points in _panels(run).items():
-        frame = run.frame
-        for name, part in where._asdict().items():
-            frame = frame[frame[name] == part]
-        rates = thin(common_rates(frame), RATES)
+        rates = thin(common_rates(run.frame[(run.frame[PLACE] == list(where)).all(axis=1)]), RATES)
         for curve in _curves(point for point in points if point.bpp > 0).values():
             near = [min(curve, key=lambda point: abs(math.log(point.bpp / rate))) for rate in rates]
             yield from {point.id: point for point in near or thin(curve, RATES)}.values()
