@@ -59,6 +59,15 @@ def split_label(label: str) -> tuple[str, list[str]]:
     return codec, [option for group in groups if group for option in re.split(r",(?=\w+=)", group)]
 
 
+def split_list(text: str) -> list[str]:
+    """What is typed between commas.
+
+    >>> split_list("jpeg, webp,")
+    ['jpeg', 'webp']
+    """
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def thin(values: Sequence[T], most: int | None) -> list[T]:
     """At most so many of the values, evenly chosen, both ends among them.
 
