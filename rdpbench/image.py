@@ -175,7 +175,7 @@ def _open_stored(source: bytes | Path) -> PIL.ImageFile.ImageFile:
         with pil.open(opener()) as other:
             what = f"it is {other.format}"
     except Exception:  # whatever it is, Pillow does not know it
-        what = "it is none that is known here"
+        what = "its format is unknown"
     raise ValueError(f"{what}; rdpbench reads {', '.join(FORMATS)}: convert it to PNG")
 
 

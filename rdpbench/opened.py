@@ -1,7 +1,7 @@
 """Which files a user's code opens while it runs: rows that depend on them are made again when they change.
 
-Python's audit hook sees what Python opens, in any thread. What C code or another program opens it does not see, but for
-files that are named to a program.
+Python's audit hook sees what Python opens, in any thread. It does not see what C code or another program opens, except
+files that are named on a program's command line.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A user's own code: which files it consists of, how it is imported, and its fields of type ``Path``.
 
 A class in ``./mine.py`` may import what lies beside that file, as a script may: modules, packages, relative imports,
-early or late. Each such file has a tree of modules of its own, so two folders that both have a ``helper.py`` do not
-meet. What is executed is what was hashed: sources are read once, and no ``.pyc`` is believed.
+early or late. Each such file has a tree of modules of its own, so two folders may both have a ``helper.py``. What runs
+is what was hashed: sources are read once, and ``.pyc`` files are ignored.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Look up classes by name without importing the others, and check classes of the user's.
 
-A name is, in this order: ``./mine.py:MyCodec`` (or ``package.module:MyCodec``), a class of the user's; what ships, as
-lazy strings below; an entry point ``rdpbench.codecs``, ``rdpbench.datasets`` or ``rdpbench.metrics`` of an installed
-package.
+A name is looked up in this order: a class of the user's, as ``./mine.py:MyCodec`` or ``package.module:MyCodec``; what
+ships, as lazy strings below; an entry point ``rdpbench.codecs``, ``rdpbench.datasets`` or ``rdpbench.metrics`` of an
+installed package.
 
 `faults_of` in ``codecs/contract.py``, ``metrics/contract.py`` and ``datasets/contract.py`` says what a class lacks,
-before anything is coded. Here is what the three share: a fault is a sentence with what is odd and what to write.
+before anything is coded. This file has what the three share: a fault is a sentence that says what is wrong and what to
+write.
 """
 
 from __future__ import annotations

@@ -4,22 +4,22 @@ A codec is a frozen dataclass whose fields are its whole configuration, with the
 One of its fields sets the rate; the class says which, as ``rate = Rate("quality", 1, 95)``. The rest is optional
 class data, read through the functions below, so that a codec of one's own stays one small class:
 
-``needs``    what must be installed (`rdpbench.needs`); missing ones stop a plan, with the command to get them
+``needs``    what must be installed (`rdpbench.needs`); if one is missing, the plan stops and says how to get it
 ``seeded``   True if the encoder or decoder draws random numbers; only then is ``seed`` a sweep axis
-``stochastic``  True if the decoder draws, and is ``decode(data, *, seed=None)``: another seed is another sample of the
-    same bitstream, None is the seed in the container; only then do ``decodes=`` and diversity mean anything
+``stochastic``  True if the decoder draws random numbers, and is ``decode(data, *, seed=None)``: another seed gives
+    another sample of the same bitstream, None takes the seed in the container; ``decodes=`` and diversity need it
 ``batches``  True if it has ``encode_batch(images, sides)`` for images of one size, each with a bitstream that decodes
     alone; and, where its decoder can, ``decode_batch(datas)``; used where ``batch=`` is above 1
-``heavy``    True if building the codec is expensive (weights): its tasks are then grouped by rate point
-``preload``  modules worth importing once for all workers, such as ``("torch",)``
+``heavy``    True if building the codec is expensive, since it loads weights: tasks are then grouped by rate point
+``preload``  modules that are imported once for all workers, such as ``("torch",)``
 ``uses_device``  True if it computes on ``device=``, which is then a field of it; rows of all others say ``cpu``
-``depends_on_cpu``  what of the processor decides the bytes: ``("instructions",)``, or `FLOAT_LIBRARIES`, which is what
-    ``uses_device`` alone means; the regression gate expects equal bytes where these are equal, of other codecs always
+``depends_on_cpu``  which properties of the processor change the bytes: ``("instructions",)``, or `FLOAT_LIBRARIES`, as
+    for ``uses_device``; the regression gate expects equal bytes only where these are equal, and without them always
 ``uses_caption``  True if the encoder takes ``side.caption``; only then is ``captions`` a sweep axis, and given at all
 ``unkeyed``  names of fields that change no byte and no pixel, such as a timeout
 ``Path``     a field of this type is a file or folder that is part of a codec of one's own: it is in the key by content
-``coder()``  what codes: library versions, or version and sha256 of a binary; enters the key of every result
-``settings()``  what the class decides beside its fields, by name, to be read beside each result; it enters no key
+``coder()``  library versions, or version and sha256 of a binary; it enters the key of every result
+``settings()``  settings beside the fields, by name, which are recorded with each result; it enters no key
 ``version``  raise it when the codec's own code changes what it writes
 
 What a codec with weights also has:
@@ -27,9 +27,9 @@ What a codec with weights also has:
 ``weight_needs()``  the cards of this very configuration and rate point
 ``weights_kind()``  ``official``, ``unpinned``, ``own`` or ``random``: a column of every row, never mixed in a table
 ``takes_own``  options that may name a file or folder of the user's weights, each with the published names that it also
-    takes; not the path is in the key, but what ``own_identity()`` says of its content
+    takes; the key holds what ``own_identity()`` says of its content, not the path
 ``own_rates(options)``  a class method: the rates that own weights serve, () for a single rate point, None for all
-``ready()``         loads the weights: called before a time is taken
+``ready()``         loads the weights; called before time is measured
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ What it would not understand, or would take apart, is rewritten before Hydra see
 ``captions=human,file:PATH``  swept after composing, for codecs that take a caption
 ``+key=value``                as without plus signs, which are needed for no key
 
-A key that nothing reads is refused, with the nearest one that is; Hydra would add it with a plus sign, and ignore it.
+An unknown key is refused, with the nearest known one; Hydra would add it with a plus sign, and ignore it.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from rdpbench.setting import DataSetting
 
 PinKind = Literal["pinned", "recorded", "names", "made"]
 KINDS: dict[PinKind, str] = {
-    "pinned": "every byte is held against hashes that ship with rdpbench",
-    "recorded": "every byte is held against what the verified official archive held",
+    "pinned": "every byte is compared with hashes that ship with rdpbench",
+    "recorded": "every byte is compared with what the verified official archive held",
     "names": "names, counts and sizes were checked; the bytes were never compared with anything official",
     "made": "a list of your own",
 }

@@ -109,7 +109,7 @@ def pixels_of(entry: Entry, protocol: str) -> Image:
     """An indexed image, ``uint8 (H, W, 3)``; `ImageError` if it has other pixels by now."""
     pixels = load_under(protocol, entry.sample.path).pixels
     if pixel_sha256(pixels) != entry.sha256:
-        raise ImageError(f"{entry.sample.path} changed since this command began")
+        raise ImageError(f"{entry.sample.path} has changed since this command began")
     return pixels
 
 
@@ -139,9 +139,9 @@ def notes(dataset: Dataset, entries: Sequence[Entry]) -> list[str]:
 
 # What `rdpbench.image_files.remarks` adds to a mode, and what it means; a gamma near sRGB's needs no note.
 _REMARKS = {
-    r"\+(pages|images)=\d+": "hold more images than the first, which alone is read",
-    r"\+thumbnail": "begin with a thumbnail, which is what is read: a later page is larger, or the first one says so",
-    r"\+orientation=\d": "are shown turned by viewers; read is the grid that is stored",
+    r"\+(pages|images)=\d+": "hold several images, of which only the first is read",
+    r"\+thumbnail": "begin with a thumbnail, and only that is read: a later page is larger, or the first one says so",
+    r"\+orientation=\d": "are shown turned by viewers; pixels are read as they are stored",
     r"\+(pq|hlg)": "are HDR, and their values are taken for sRGB",
     r"\+gamma=(?!0\.4[56])[^+]+": "state a gamma that is not applied: their values are taken for sRGB",
 }

@@ -1,9 +1,9 @@
 """Official sets: what is published about them, where their files are on this machine, and whether they are right.
 
 A set is looked for in ``data.path=FOLDER``, in ``$RDPBENCH_DATA`` and in the cache, under the folder names of its
-archives; a folder that holds the images themselves will do. Files that rdpbench unpacked from a verified archive have a
-manifest beside them, and every byte is held against it (``recorded``). Of others names, counts and sizes are checked
-(``names``): enough to refuse crops and mix-ups, no proof.
+archives, or in a folder that holds the images themselves. Files that rdpbench unpacked from a verified archive have a
+manifest beside them, and every byte is compared with it (``recorded``). Other files are checked by names, counts and
+sizes (``names``): that finds crops and mix-ups, and proves nothing.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A curve's points share all that changes a number: dataset, protocol, codec and variant, metric, what the rate counts,
 and the source; or for what was measured here, the run. Points of two origins are two curves, and no line joins them.
-What stands in for the panel's own metric or dataset carries its own name.
+Points of another metric or dataset than the panel's have its name beside them.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Does a run still give its stored curve? Point by point and as a whole, within stated tolerances, bytes exactly.
 
-A point has a tolerance of its own; a codec that is a little worse at all of its points stays within each of them, and
-its curve has moved all the same. So BD-rate and BD-metric of the run against the stored curve have bounds, too
-(`Drift`). Times are stored nowhere in a curve, and so are never compared.
+Each point has a tolerance. A codec that is a little worse at all of its points can stay within all of them although
+its curve has moved. So BD-rate and BD-metric of the run against the stored curve have bounds, too (`Drift`). Curves
+hold no times, so times are never compared.
 
-What is found is said as lines for people, JUnit for CI, and Markdown for a pull request.
+Findings are written as lines for people, JUnit for CI, and Markdown for a pull request.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def compare(stored: StoredCurve, now: StoredCurve, tolerances: Tolerances) -> Co
     exact, notes = _exactness(stored.origin, now.origin)
     if (version := stored.origin.get("version", VERSION)) != VERSION:
         notes.append(
-            f"stored as version {version} of {VERSION}: what that did not say is not compared; what stores it anew: "
+            f"stored as version {version} of {VERSION}: what that did not say is not compared; to store it anew: "
             f"{now.origin.get('command', 'rdpbench curves update')}"
         )
     metrics = {name: None for point in now.points for name in point.values}
@@ -342,7 +342,7 @@ class _Images:
 
     def bytes(self) -> str:
         if not (self.before and self.after):
-            return "the bitstreams are not those that are stored (which, is not stored for a dataset of this size)"
+            return "the bitstreams differ from the stored ones (which ones is not known for a dataset of this size)"
         other = [name for name in self.both if self.before[name].bitstream != self.after[name].bitstream]
         if not other:
             return "the bitstreams are not of the same images as those that are stored"
@@ -390,7 +390,7 @@ def _exactness(stored: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[bool,
     exact = stored.get("coder") == now.get("coder")
     if not exact:
         what = _differences(stored.get("coder"), now.get("coder"))
-        notes.append(f"the coder is another one ({what}): equal bytes are not expected, the tolerances apply")
+        notes.append(f"the coder differs ({what}): equal bytes are not expected, the tolerances apply")
     use = (now.get("configuration") or {}).get("use")
     codec = registry.load("codec", use) if use else object
     # Of a codec that takes no device, "device" is the setting of the run, which says nothing.
@@ -400,7 +400,7 @@ def _exactness(stored: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[bool,
         exact = False
         what = "; ".join(_apart(str(stored.get(place)), str(now.get(place))) for place in elsewhere)
         notes.append(
-            f"{use} computes otherwise on another processor ({what}): equal bytes are not expected, "
+            f"{use} computes differently on another processor ({what}): equal bytes are not expected, "
             "the tolerances apply"
         )
     metrics = stored.get("metrics") or {}

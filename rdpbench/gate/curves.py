@@ -7,9 +7,9 @@
       <codec>.images.csv   one line per image and point, for datasets of up to 500 images: which image moved
       <codec>.json         what made it: versions of the coder and the metrics, and the command
 
-Lines are sorted and digits fixed, so that a change in git is a change of a number. Each file states its version. Of
-version 1, which did not say what rates count (``bits_kind``) nor which files the dataset was (``manifest``), that is
-empty and not compared; a newer version is refused with what to type.
+Lines are sorted and digits fixed, so that a change in git is a change of a number. Each file states its version.
+Version 1 did not say what rates count (``bits_kind``) and which files the dataset had (``manifest``); these are then
+empty and not compared. A newer version is refused with what to type.
 """
 
 from __future__ import annotations

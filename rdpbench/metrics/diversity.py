@@ -1,6 +1,6 @@
 """How much several decodes of one bitstream differ, for codecs whose decoder draws random numbers.
 
-A codec may score well on every single decode and still show another face each time. ``diversity/lpips-alex/5`` is the
+A codec may score well on every single decode and still show another face in each. ``diversity/lpips-alex/5`` is the
 mean LPIPS over all pairs of 5 decodes; ``diversity/deviation/5`` is the standard deviation of each pixel, in steps of
 8-bit values, and needs no weights. Both are 0 for a deterministic decoder. Neither is good or bad by itself: at equal
 realism a lower diversity means that more of the image was sent.

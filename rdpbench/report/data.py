@@ -1,8 +1,8 @@
 """The data of a report, written as small scripts: a page that opens from a file may not fetch anything.
 
 ``data/report.js`` has all points, tables and provenance, which the first view needs. Each set's images and each curve's
-rows are files of their own, read when they are looked at. Numbers keep seven digits; what is not there is null, and
-infinity the word ``inf``.
+rows are files of their own, read when they are looked at. Numbers keep seven digits; a missing one is null, and
+infinity is the word ``inf``.
 """
 
 from __future__ import annotations

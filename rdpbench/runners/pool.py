@@ -2,9 +2,9 @@
 
 Worker processes come from a *fork server*: a small process that imports what workers share, once, and forks clean,
 single-threaded children. A worker that dies (a native library may crash) or takes longer than a task may costs one
-task, which becomes a failed row; the rest of its chunk goes to a new worker. If it coded images together, nobody knows
-over which it died: what is left of its chunk is done again one by one. Where the machine is to blame - the system
-killed the worker, the disk is full - a task is tried once more before it fails, and again by the next call.
+task, which becomes a failed row; the rest of its chunk goes to a new worker. If it coded images together, any of them
+may be the cause, so the rest of its chunk is done again one by one. If the machine is the cause - the system killed the
+worker, the disk is full - a task is tried once more before it fails, and again by the next call.
 
 A worker leads a process group. What its codecs start is killed with it, so that nothing outlives a run.
 """
@@ -343,7 +343,7 @@ class _Pool:
                 "timeout=SECONDS gives each task more, or less; retry_failed=true tries it again"
             )
         elif odd:
-            how = f"something else than results came from the worker process: {odd}"
+            how = f"the worker process sent something other than results: {odd}"
         if not worker.ready:
             self.failed_starts += 1
             if self.failed_starts >= MOST_FAILED_STARTS:

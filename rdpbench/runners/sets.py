@@ -118,7 +118,7 @@ def lacking(what: str, classes: str | None, dataset: Dataset, entries: Sequence[
         return ""
     first = next((image for image in faults if image not in absent), absent[0] if absent else "")
     number = f"{len(faults)} of the {len(entries)}"
-    line = f"{number} images of {dataset.name} do not serve it, such as {first}: {faults[first]}"
+    line = f"{number} images of {dataset.name} cannot be scored, such as {first}: {faults[first]}"
     how = getattr(dataset, "beside_missing", None)
     asked = KINDS.get(classes or "", what) if what == "labels" else what
     line += f"; {how(asked)}" if how else "; the sets of MS-COCO bring it, and folders and manifests can"

@@ -1,8 +1,8 @@
 """Is what is stored still true? Every stored file is checked, and a sample of bitstreams is decoded in a fresh process.
 
-Findings name the file, row or image. A run without findings has: no damaged part or Parquet file, every bitstream with
-the bytes that were counted, every image with the pixels that were coded, and bitstreams that decode to the recorded
-pixels from the bytes alone; where values were made of several decodes of a bitstream, so do the further ones.
+Findings name the file, row or image. In a run without findings no part or Parquet file is damaged, every bitstream has
+the bytes that were counted, every image has the pixels that were coded, and bitstreams decode to the recorded pixels
+from the bytes alone. If values were computed from several decodes of a bitstream, all of these are checked.
 """
 
 from __future__ import annotations

@@ -4,11 +4,11 @@
 
     FOLDER/index.html       the voting page: opens from the file system, loads nothing else, sends nothing
     FOLDER/images/          originals and reconstructions under drawn numbers
-    FOLDER-key.json         what each name means; it stays behind, and votes are nothing without it
+    FOLDER-key.json         what each name means; you keep it, since votes cannot be read without it
 
-Compared are reconstructions that runs kept, of each codec the setting nearest to a rate, as a mean over the study's
-images. A codec that is further from the rate than the tolerance is refused, not shown: a comparison at other rates says
-nothing. Runs with ``bpp=`` were searched image by image and match best.
+A study compares reconstructions that runs kept. Each codec has the setting whose mean rate over the study's images is
+nearest to the study's rate; a codec that is further from it than the tolerance is refused, since a comparison at other
+rates says nothing. Runs with ``bpp=`` were searched image by image and match best.
 
 A sheet is what one rater does in one sitting. Over all sheets each pair is seen equally often (differences of one), and
 within a sheet the pairs that are rarest so far come first. Each pair of codecs has each of its two on the left equally

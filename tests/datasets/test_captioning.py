@@ -605,7 +605,7 @@ def test_a_memory_that_cannot_be_used_costs_time_and_is_told(
     cache_file().write_bytes(b"this is no database" * 50)
     settings = CaptionSettings(path=str(models["blip"]))
     first = _captions("blip", entries[:1], settings)
-    assert "captions cannot be remembered in" in capfd.readouterr().err
+    assert "captions cannot be cached in" in capfd.readouterr().err
     cache_file().unlink()
     assert [one.text for one in _captions("blip", entries[:1], settings).values()] == [
         one.text for one in first.values()

@@ -128,9 +128,9 @@ def test_what_a_file_says_beside_its_pixels_is_said(images: Any) -> None:
             writer.write(page, photometric="minisblack")
     lines = told(folder)
     assert [line.split(":")[0].split("' ")[1] for line in lines] == [
-        "hold more images than the first, which alone is read",
-        "begin with a thumbnail, which is what is read",
-        "are shown turned by viewers; read is the grid that is stored",
+        "hold several images, of which only the first is read",
+        "begin with a thumbnail, and only that is read",
+        "are shown turned by viewers; pixels are read as they are stored",
     ]
     assert lines[0].endswith(": scan (pages=2)")
     assert lines[2].endswith(": phone (orientation=6)")

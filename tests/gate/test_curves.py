@@ -147,7 +147,7 @@ def test_quality_changed_by_a_step(gate: Gate) -> None:
 def test_another_coder_makes_bytes_free_but_not_values(gate: Gate) -> None:
     gate.behave(library="2.0")
     report = gate.regress(code=0)
-    assert "note: the coder is another one (library: 1.0 → 2.0): equal bytes are not expected" in report
+    assert "note: the coder differs (library: 1.0 → 2.0): equal bytes are not expected" in report
     gate.behave(library="2.0", shift=1)
     report = gate.regress(code=1)
     assert "library: 1.0 → 2.0" in report
@@ -379,7 +379,7 @@ def test_each_older_version_is_brought_up(gate: Gate) -> None:
     assert old.origin == {**new.origin, "manifest": None, "version": 1}
     report = gate.regress(code=0)
     assert "note: stored as version 1 of 2" in report
-    assert "what stores it anew: rdpbench curves update codec=./mine.py:Mine data=folder:pictures" in report
+    assert "to store it anew: rdpbench curves update codec=./mine.py:Mine data=folder:pictures" in report
 
 
 def test_what_the_rate_counts_is_compared(gate: Gate) -> None:

@@ -308,7 +308,7 @@ def test_editions_of_a_metric_are_never_mixed() -> None:
     now = definition("psnr")
     found = gather(rows, [*scores("old", 1.0, rows), *scores(now, 35.0, rows[:2])])
     assert [found.value(one, "psnr") for one in rows] == [35.0, 35.0, None, None, None, None]
-    assert "another edition than" in found.notes[0]
+    assert "another version than" in found.notes[0]
     found = gather(rows, [*scores("old", 1.0, rows), *scores("older", 2.0, rows[:2])])
     assert [found.value(one, "psnr") for one in rows] == [1.0] * 6
     found = gather(rows, [*scores("old", 1.0, rows), *scores("older", 2.0, rows)])
@@ -405,7 +405,7 @@ def test_editions_are_chosen_set_by_set_where_sets_share_tasks() -> None:
         found = gather(rows, [*old, *older])
         assert [found.value(one, "psnr") for one in whole] == [1.0, 1.0, 1.0]
         assert [found.value(one, "psnr") for one in part] == [None, None]
-        told = "2 editions of it are stored, and none is the installed one: 1-old of 2 images; 1-older of 2 images"
+        told = "2 versions of it are stored, and none of them is installed: 1-old of 2 images; 1-older of 2 images"
         assert [note for note in found.notes if "No number" in note] == [f"psnr on part: {told}. No number"]
 
 
@@ -437,7 +437,7 @@ def test_editions_of_a_metric_of_sets() -> None:
     assert values(*one, scored("b", keys[10.0])) == [5.0, 5.0]
     assert values(scored("a", keys[10.0]), scored("b", keys[20.0])) == [0.0, 0.0]
     assert (
-        "fid/clean on set: 2 editions"
+        "fid/clean on set: 2 versions"
         in gather(rows, [], [*one, scored("b", keys[10.0]), scored("b", keys[20.0])]).notes[0]
     )
 

@@ -117,11 +117,11 @@ def test_a_metric_that_the_images_cannot_serve_stops_the_plan(
     """Nothing is coded, also by a search that codes before the plan; and what is missing can be left out."""
     line = [*(word for word in LINE if not target or not word.startswith("rate=")), *target[:2], f"data=folder:{own}"]
     stopped = rdpbench(*line, BOTH, code=2)
-    assert "/own.py:Words: 4 of the 4 images of folder-pictures do not serve it, such as image00: it has no" in (
+    assert "/own.py:Words: 4 of the 4 images of folder-pictures cannot be scored, such as image00: it has no" in (
         stopped.stderr
     )
     assert "data.options.references=FILE names a JSON file" in stopped.stderr
-    assert "/own.py:Labelled: 4 of the 4 images of folder-pictures do not serve it" in stopped.stderr
+    assert "/own.py:Labelled: 4 of the 4 images of folder-pictures cannot be scored" in stopped.stderr
     assert "data.options.labels=FOLDER names a folder of PNGs" in stopped.stderr
     assert "metrics=available" in stopped.stderr
     assert not (tmp_path / "results").exists()
@@ -130,7 +130,7 @@ def test_a_metric_that_the_images_cannot_serve_stops_the_plan(
 def test_what_a_metric_needs_is_asked_of_each_dataset_with_its_own_advice(tmp_path: Path, rdpbench: Any) -> None:
     (tmp_path / "own.py").write_text(OWN)
     stopped = rdpbench(*LINE, "data=samples", "limit=2", BOTH, code=2)
-    assert "2 of the 2 images of samples do not serve it, such as astronaut: it has no caption" in stopped.stderr
+    assert "2 of the 2 images of samples cannot be scored, such as astronaut: it has no caption" in stopped.stderr
     assert "the sets of MS-COCO bring it, and folders and manifests can" in stopped.stderr
 
 
@@ -140,7 +140,7 @@ def test_some_images_without_stop_the_plan_too(tmp_path: Path, rdpbench: Any, ow
     line = [*LINE, f"data=folder:{own}", *BESIDE, "metrics=psnr,./own.py:Labelled"]
     stopped = rdpbench(*line, code=2)
     assert (
-        "1 of the 4 images of folder-pictures do not serve it, such as image01: it has no label map" in stopped.stderr
+        "1 of the 4 images of folder-pictures cannot be scored, such as image01: it has no label map" in stopped.stderr
     )
     assert "allow_partial=true scores the others" in stopped.stderr
     assert not (tmp_path / "results").exists()
@@ -182,7 +182,7 @@ def test_label_maps_of_another_kind_stop_the_plan(
     line = ["plan", *LINE[1:], f"data=folder:{own}", *BESIDE, BOTH, f"allow_partial={str(partial).lower()}"]
     assert here(*line) == 2
     stopped = " ".join(capsys.readouterr().err.split())
-    assert "/own.py:Labelled: 1 of the 4 images of folder-pictures do not serve it, such as image02" in stopped
+    assert "/own.py:Labelled: 1 of the 4 images of folder-pictures cannot be scored, such as image02" in stopped
     assert told in stopped
     assert "own.py:Words" not in stopped
 

@@ -464,4 +464,4 @@ def _open_cache() -> sqlite3.Connection:
 
 def _warn(error: Exception) -> None:
     # Without the cache captions are made anew. That takes hours for a large set, so it is said.
-    print(f"captions cannot be remembered in {cache_file()}: {error}", file=sys.stderr)
+    print(f"captions cannot be cached in {cache_file()}: {error}", file=sys.stderr)

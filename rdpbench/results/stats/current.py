@@ -2,12 +2,12 @@
 
 Of what a run stores, only what is *current* is in a point:
 
-- Of a set of the user's whose files changed, the newest state, curve by curve; two sets of one name stay two.
-- Of a codec that was stored in several editions (another version, library, binary or checkpoint), the one that is
-  installed. Where none of them is, the one that has all images; where several have, there is no number.
-- Of a metric that was stored in several editions, the same, and one for all points of a dataset.
+- If the files of a user's set changed, its newest state counts, curve by curve. Two sets with one name stay two.
+- A codec may be stored in several *editions*: versions of its class, library, binary or checkpoint. The installed one
+  counts. If none is installed, the one that has all images counts; if several have, there is no number.
+- Editions of a metric are chosen in the same way, one for all points of a dataset.
 
-Nothing is ever a mean over a mixture. What is left out is said in the notes of `Points`.
+No mean mixes editions. The notes of `Points` say what was left out.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def _current(rows: Sequence[Row]) -> tuple[list[Row], str]:
     # What tells an edition from the others.
     unlike = [number for number, values in enumerate(zip(*editions, strict=True)) if len(set(values)) > 1]
     listed = "; ".join(", ".join(edition[number] for number in unlike) for edition in editions)
-    return [], f"{len(editions)} editions of the codec are stored, and none is the installed one: {listed}. No number"
+    return [], f"{len(editions)} versions of the codec are stored, and none of them is installed: {listed}. No number"
 
 
 def _chosen(parts: Mapping[K, set[Any]], installed: Sequence[K]) -> K | None:
@@ -247,7 +247,7 @@ def _one_edition(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
         if True in states.values() and (stale := [point for point in along if states[id(point)] is False]):
             keep = [point for point in keep if point not in stale]
             names = ", ".join(point.setting.words for point in stale)
-            notes.append(f"{codec} on {where.dataset}: {names}: coded by an earlier edition, and left out")
+            notes.append(f"{codec} on {where.dataset}: {names}: coded by an earlier version, and left out")
     return keep, notes
 
 
@@ -282,10 +282,10 @@ def _edition_of_scores(metric: str, scores: Sequence[Score]) -> tuple[list[Score
     chosen = _chosen(tasks, [now] if now in editions else [])
     if chosen is None:
         listed = "; ".join(f"{name or 'not stated'} of {len(keys)} images" for name, keys in tasks.items())
-        return [], f"{len(editions)} editions of it are stored, and none is the installed one: {listed}. No number"
+        return [], f"{len(editions)} versions of it are stored, and none of them is installed: {listed}. No number"
     current, stale = _one_reference(editions[chosen])
     missing = len(set().union(*tasks.values())) - len(current)
-    why = "other captions or label maps" if stale else f"another edition than {chosen}"
+    why = "other captions or label maps" if stale else f"another version than {chosen}"
     note = f"{missing} scores are of {why}, and left out; `rdpbench score` makes them again"
     return current, note if missing else ""
 
@@ -328,7 +328,7 @@ def _current_sets(
         now = definition_now(metric) if len(editions) > 1 else ""
         chosen = _chosen(editions, [now] if now in editions else [])
         if chosen is None and scores:
-            listed = f"{len(editions)} editions of it are stored ({', '.join(sorted(editions))}), none installed"
+            listed = f"{len(editions)} versions of it are stored ({', '.join(sorted(editions))}), none installed"
             notes.append(f"{metric} on {where.dataset}: {listed}. No number")
         current |= {(where, score.point_key): score for score in scores if score.definition == chosen}
     return current

@@ -4,12 +4,12 @@ A point is one codec at one setting on one dataset under one protocol. A dataset
 name alone; a codec by what coded. Tables, figures, comparisons, the report, studies, the gate and `read_results` take
 their numbers from here. Of what a run stores, only what is current is in a point (`rdpbench.results.stats.current`).
 
-A metric's value and the rate beside it are means over the same images (`Taken`): those with a finite value. What is
-compared is compared over the images that all have (`common`).
+A metric's value and the rate beside it are means over the same images (`Taken`): those with a finite value. Points
+are compared over the images that all of them have (`common`).
 
-Reading a run imports nothing that the run names. What the values of a metric mean, its class says if it ships or is
-installed; of any other the run does (`rdpbench.results.store.schema.Measure`), as it was when it scored. Where it does
-not, its values are left out, with a note.
+Reading a run imports nothing that the run names. If a metric ships or is installed, its class says what its values
+mean. For any other metric the run says it (`rdpbench.results.store.schema.Measure`), as it was when it scored; if the
+run does not, the values are left out, with a note.
 """
 
 from __future__ import annotations
@@ -446,7 +446,7 @@ def _read(metric: str, contents: Contents) -> dict[str, str]:
         return dict.fromkeys(known, _OTHERWISE.format("another run of this command"))
     sources = {edition: measure.source for edition, (measure, _) in known.items()}
     registry.meanings[metric] = StatedMeaning(means, {**before.sources, **sources} if before else sources)
-    other = _OTHERWISE.format("a later edition")
+    other = _OTHERWISE.format("a later version")
     # Scores of earlier versions do not say their edition.
     return {"": "", **{edition: "" if stated == means else other for edition, (_, stated) in known.items()}}
 

@@ -1,6 +1,6 @@
 """What a stored result depends on: the keys of tasks, scores, features and times, and versions of codecs and metrics.
 
-A key is a sha256 over everything that changes a result: what has its key is not made again, and nothing else is read.
+A key is a sha256 over everything that changes a result. What is stored under its key is not computed again.
 """
 
 from __future__ import annotations
