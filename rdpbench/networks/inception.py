@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import CARDS
 from rdpbench.errors import MetricError
+from rdpbench.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,8 +70,6 @@ def _mean(x: Tensor) -> Tensor:
 
 def _block_35(block: Any, x: Tensor) -> Tensor:
     """At 35 x 35 (for 299 x 299 images)."""
-    import torch
-
     small = block.branch5x5_2(block.branch5x5_1(x))
     double = block.branch3x3dbl_3(block.branch3x3dbl_2(block.branch3x3dbl_1(x)))
     return torch.cat([block.branch1x1(x), small, double, block.branch_pool(_mean(x))], 1)
@@ -78,8 +77,6 @@ def _block_35(block: Any, x: Tensor) -> Tensor:
 
 def _block_17(block: Any, x: Tensor) -> Tensor:
     """At 17 x 17."""
-    import torch
-
     cross = block.branch7x7_3(block.branch7x7_2(block.branch7x7_1(x)))
     double = block.branch7x7dbl_3(block.branch7x7dbl_2(block.branch7x7dbl_1(x)))
     double = block.branch7x7dbl_5(block.branch7x7dbl_4(double))
@@ -88,8 +85,6 @@ def _block_17(block: Any, x: Tensor) -> Tensor:
 
 def _block_8(block: Any, x: Tensor, pooled: Tensor) -> Tensor:
     """At 8 x 8."""
-    import torch
-
     single = block.branch3x3_1(x)
     double = block.branch3x3dbl_2(block.branch3x3dbl_1(x))
     parts = [
@@ -148,8 +143,6 @@ def tf1(images: Tensor, side: int = 299) -> Tensor:
     >>> tf1(torch.arange(8.0).expand(1, 3, 8, 8), 2)[0, 0, 0].tolist()
     [0.0, 4.0]
     """
-    import torch
-
     top, bottom, down = _positions(images, images.shape[2], side)
     left, right, across = _positions(images, images.shape[3], side)
     # Same order of operations as in TensorFlow's kernel: across first, then down. Most images become smaller, thus rows
@@ -165,8 +158,6 @@ def tf1(images: Tensor, side: int = 299) -> Tensor:
 
 def _positions(images: Tensor, length: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
     """The two pixels that each output pixel lies between, and how far it is from the first."""
-    import torch
-
     # The factor is rounded to float32 before it multiplies, as in TensorFlow.
     places = torch.arange(side, dtype=torch.float32, device=images.device) * torch.tensor(length / side)
     first = places.long()

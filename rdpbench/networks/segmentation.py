@@ -24,6 +24,7 @@ from rdpbench.assets.load import load_pretrained
 from rdpbench.assets.weights import CardFolder, resolve
 from rdpbench.errors import MetricError
 from rdpbench.image import Image, check_image
+from rdpbench.lazy import torch
 from rdpbench.networks.precision import exact
 
 if TYPE_CHECKING:
@@ -98,8 +99,6 @@ class Segmenter:
         Raises:
             MetricError: the image is not ``uint8 (H, W, 3)``: the processor would rescale floats a second time.
         """
-        import torch
-
         check_image(image, "segmentation: the image", MetricError)
         with torch.inference_mode(), exact():
             planes = torch.from_numpy(np.array(image.transpose(2, 0, 1)))  # a copy: images may be read-only
@@ -110,7 +109,6 @@ class Segmenter:
 
     def _scores(self, output: Any, size: tuple[int, ...]) -> Tensor:
         """Of each class at each pixel of the image, ``(classes, H, W)``."""
-        import torch
         from torch.nn.functional import interpolate
 
         odds = output.class_queries_logits[0].softmax(dim=-1)[:, :-1]  # the last is "no object"
@@ -155,7 +153,6 @@ def read_network(folder: Path, kind: Kind) -> Any:
     Raises:
         MetricError: tensors are missing, left over or of another shape.
     """
-    import torch
     from transformers import EomtForUniversalSegmentation, MaskFormerForInstanceSegmentation
 
     cls: Any = {"eomt": EomtForUniversalSegmentation, "maskformer": MaskFormerForInstanceSegmentation}[kind]

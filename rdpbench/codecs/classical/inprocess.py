@@ -1,4 +1,4 @@
-"""What codecs inside Python libraries share: Pillow's files, and which sizes and pixels are taken."""
+"""Codecs inside Python libraries: what they share of Pillow, and the checks of sizes and pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""diffusers and transformers, imported where they are used and without their chatter; workers import this ahead."""
+"""diffusers and transformers, without their messages; the fork server imports this module for all workers."""
 
 from __future__ import annotations
 

@@ -33,11 +33,11 @@ from rdpbench.codecs.diffusion.bases import (
 )
 from rdpbench.codecs.learned.systems import seeded
 from rdpbench.errors import CodecError, ConfigError, MetricError
+from rdpbench.lazy import torch
 from rdpbench.needs import Need
 from rdpbench.networks.clip import B32, H14, L14, L14_336, SHAPES, TOKENS, Clip, build_clip, configuration, ends
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 _ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -54,8 +54,6 @@ def trainable(loader: Callable[Given, Made]) -> Callable[Given, Made]:
 
     @functools.wraps(loader)
     def outside(*args: Given.args, **options: Given.kwargs) -> Made:
-        import torch
-
         with torch.inference_mode(False), torch.no_grad():
             return loader(*args, **options)
 
@@ -149,7 +147,6 @@ def draw_weights(network: nn.Module, seed: int, gain: float = 1.0) -> Any:
 
     Scales of normalisations stay one. The networks' own start, 0.02 for CLIP, leaves all embeddings nearly equal.
     """
-    import torch
 
     def values() -> None:
         for name, parameter in network.named_parameters():
@@ -423,7 +420,5 @@ def type_of(precision: str) -> torch.dtype:
     >>> type_of("float16").itemsize
     2
     """
-    import torch
-
     dtype: torch.dtype = getattr(torch, precision)
     return dtype

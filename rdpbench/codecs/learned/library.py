@@ -1,4 +1,4 @@
-"""CompressAI, imported where it is used and without its warnings; workers import this module ahead."""
+"""CompressAI without its warnings; the fork server imports this module for all workers."""
 
 from __future__ import annotations
 

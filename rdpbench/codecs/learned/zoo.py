@@ -38,6 +38,7 @@ from rdpbench.codecs.contract import Rate, Side, option
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.entropy import Coder, set_tables, tables_of
 from rdpbench.codecs.learned.systems import System, picture, rescaled, seeded
+from rdpbench.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -178,8 +179,6 @@ def network(architecture: str, channels: Sequence[int]) -> Any:
 
 def random_network(architecture: str, channels: Sequence[int], quality: int) -> Any:
     """The module with seeded weights; its latents, and with them its rate, grow with the quality."""
-    import torch
-
     from rdpbench.codecs.learned.library import compressai
 
     net = seeded(lambda: network(architecture, channels)).eval()
@@ -244,7 +243,6 @@ class Hyperprior(System):
         """With a context, in the order of ``column + 3 row``."""
         if not self.context:
             return super().code_y(coder, z, y)
-        import torch
         from torch.nn import functional
 
         params = self.net.h_s(z)

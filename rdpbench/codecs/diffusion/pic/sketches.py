@@ -35,6 +35,7 @@ from rdpbench.codecs.learned.entropy import load_with_tables, set_tables
 from rdpbench.codecs.learned.zoo import Hyperprior, network, random_network
 from rdpbench.errors import BitstreamError, CodecError
 from rdpbench.image import Image, check_image
+from rdpbench.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,8 +101,6 @@ class Learned:
         self.sections = ("guard", "z", "y") if system.portable else ("z", "y")
 
     def encode(self, sketch: Grey) -> dict[str, bytes]:
-        import torch
-
         system = self.system
         height, width = sketch.shape
         dtype = torch.float64 if system.portable else torch.float32
@@ -206,7 +205,6 @@ def sharpened(plane: Plane, factor: float) -> Grey:
     >>> sharpened(np.full((3, 3), 0.5, np.float32), 2.0)[1].tolist()
     [127, 127, 127]
     """
-    import torch
     from torchvision.transforms.functional import adjust_sharpness
 
     planes = torch.from_numpy(plane)[None]
@@ -249,7 +247,6 @@ def hed_network(narrow: int = 1) -> Any:
 
 def hed_edges(net: Any, image: Image) -> Grey:
     """HED's edge map ``uint8 (H, W)``; a side below 16 pixels is continued, as four blocks halve it."""
-    import torch
     from torch.nn.functional import interpolate
 
     height, width = check_image(image, "HED: the image").shape[:2]
