@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,25 @@ class Setting:
         """Sorts the settings of a codec."""
         known = (-math.inf if value is None else value for value in (self.target, self.rate))
         return (*known, self.field)  # type: ignore[return-value]  # of two floats and a text
+
+
+def split_label(label: str) -> tuple[str, list[str]]:
+    """A curve's label taken apart: the codec, and the options in brackets behind it.
+
+    >>> split_label("pic[steps=4,size=64][weights=random]")
+    ('pic', ['steps=4', 'size=64', 'weights=random'])
+    """
+    codec, *groups = re.split(r"\[(.*?)\](?=\[|$)", label)
+    return codec, [option for group in groups if group for option in re.split(r",(?=\w+=)", group)]
+
+
+def split_list(text: str) -> list[str]:
+    """What is typed between commas.
+
+    >>> split_list("jpeg, webp,")
+    ['jpeg', 'webp']
+    """
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def thin(values: Sequence[T], most: int | None) -> list[T]:

@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[1]
 
 # As in a worker: threads change pixels, and two test processes of two threads each fight over two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Where a test takes two, a thread that waits gives its core to the one it waits for.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Hundreds of commands are started; each would compile the package anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -189,7 +191,10 @@ def rdpbench(tmp_path: Path, environment: dict[str, str], forks: Callable[..., F
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Runs ``rdpbench ...`` inside the test's process, for what a test only sets up: a second faster."""
     from rdpbench.cli import main
+    from rdpbench.runners.pool import start_server
 
+    if "PYTEST_XDIST_WORKER" in os.environ:  # many tests are to come, and some of their workers need these
+        start_server(("torch", "rdpbench.codecs.learned.library"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RDPBENCH_CACHE", str(tmp_path / "cache"))
     # Tests that time run beside others, which time too.

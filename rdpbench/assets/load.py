@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdpbench.errors import CodecError, RdpbenchError
+from rdpbench.lazy import torch
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 CONSTANTS = frozenset({"bound", "mask", "pedestal", "scale_bound", "target"})
@@ -81,8 +81,6 @@ def read_file(path: Path, *, inert: bool = False) -> Any:
     Objects of classes that are not `HARMLESS` raise `CodecError`, as damage does; with ``inert`` those of any class are
     read as `Inert`, and a large file is mapped.
     """
-    import torch
-
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -140,8 +138,6 @@ def shape_of(loaded: Any, ending: str) -> tuple[int, ...] | None:
 
 def _nested(loaded: Any, path: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
     """All tensors by name of a file, by where they are nested."""
-    import torch
-
     if not isinstance(loaded, Mapping):
         return
     if tensors := {str(name): tensor for name, tensor in loaded.items() if isinstance(tensor, torch.Tensor)}:
@@ -310,8 +306,6 @@ def _unlike(name: str, new: Tensor, old: Tensor) -> str:
 
 
 def _check_numbers(given: Mapping[str, Tensor], what: str) -> None:
-    import torch
-
     bad = [
         f"{name} ({int((~torch.isfinite(tensor)).sum())} of {tensor.numel()})"
         for name, tensor in given.items()
@@ -329,8 +323,6 @@ def _last(name: str) -> str:
 
 def on_meta(build: Callable[[], Any]) -> Any:
     """The network that ``build`` makes, without storage."""
-    import torch
-
     with torch.device("meta"):
         return build()
 
@@ -358,8 +350,6 @@ def load_strictly(
         drop: see there; `POSITIONS` are dropped always.
         error: what is raised where tensors do not `match`.
     """
-    import torch
-
     network = on_meta(build)
     try:
         given, _ = match(network, loaded, what, rename=rename, drop=(POSITIONS, *drop))

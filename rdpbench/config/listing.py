@@ -46,11 +46,14 @@ def _metric(name: str) -> tuple[str, ...]:
 
 def doctor() -> list[str]:
     """Lines of ``rdpbench doctor``: for each codec, dataset and metric whether it can run, and what to type if not."""
+    import torch
+
     import rdpbench
 
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU that torch can use"
     out = [
         f"rdpbench {rdpbench.__version__}, Python {platform.python_version()}, {platform.platform()}",
-        f"torch {package_version('torch')}, {_gpu()}",
+        f"torch {package_version('torch')}, {gpu}",
         f"configuration {conf_folder()}, cache {cache_folder()}",
     ]
     for kind, group in GROUPS.items():
@@ -105,12 +108,6 @@ def _absent(record: dict[str, Any]) -> list[str]:
     size = getattr(dataset, "download_size", "of unknown size")
     how = f"the first run downloads it, or type: rdpbench data fetch {record['name']}"
     return [f"           not here, {size}; {how}"]
-
-
-def _gpu() -> str:
-    import torch
-
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU that torch can use"
 
 
 def _rates(record: dict[str, Any]) -> str:

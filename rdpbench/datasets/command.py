@@ -10,7 +10,7 @@ from typing import Any
 from rdpbench.datasets.contract import KINDS, dataset_of
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.paths import available, records
-from rdpbench.setting import DataSetting
+from rdpbench.setting import DataSetting, split_list
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +80,7 @@ def _fetch(options: argparse.Namespace) -> int:
         raise ConfigError(f"{options.name} needs no download")
     print(f"{options.name}: {len(dataset):,} images, {dataset.download_size}", file=sys.stderr)
     print(f"licence: {dataset.licence}", file=sys.stderr, flush=True)
-    dataset.fetch([what.strip() for what in options.beside.split(",") if what.strip()])
+    dataset.fetch(split_list(options.beside))
     here = dataset.here()
     print(f"{options.name} is here: {here.images:,} images in {here.folder} ({here.kind}: {KINDS[here.kind]})")
     return 0

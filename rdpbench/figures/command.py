@@ -25,6 +25,7 @@ from rdpbench.results.published import published
 from rdpbench.results.read import open_run
 from rdpbench.results.stats.points import meaning, metric_order
 from rdpbench.results.store.store import Store
+from rdpbench.setting import split_list
 
 OWN = {
     "curves": "what runs measured beside what was published of the same codecs",
@@ -166,7 +167,7 @@ def _own(name: str, options: FigureOptions, runs: Sequence[Run]) -> FigurePreset
     """A figure of no paper: a panel for each dataset (and metric) of the runs, a series for each codec."""
     rows = [row for run in runs for row in run.points.rows]
     sets = list(dict.fromkeys((row.dataset, row.protocol) for row in rows))
-    codecs = _split(options.codec) or list(dict.fromkeys(row.codec for row in rows))
+    codecs = split_list(options.codec) or list(dict.fromkeys(row.codec for row in rows))
     series = tuple(Series(codec, codec) for codec in codecs)
     if name == "examples":
         if not rows:
@@ -177,16 +178,12 @@ def _own(name: str, options: FigureOptions, runs: Sequence[Run]) -> FigurePreset
         return FigurePreset(name, "", "", title, "images", (), tuple(panels), series)
     sets = sets or [(options.dataset, "as-is")]
     there = {str(metric) for run in runs for metric in run.frame["metric"] if metric}
-    metrics = _split(options.metric) or sorted(there, key=metric_order)
+    metrics = split_list(options.metric) or sorted(there, key=metric_order)
     if not (sets[0][0] and metrics and codecs):
         raise ConfigError("figure curves needs --run RUN; or without one --dataset NAME --metric M --codec A,B")
     panels = [Panel(*where, "bpp", metric) for where in sets for metric in metrics]
     title = ", ".join(dict.fromkeys(dataset for dataset, _ in sets))
     return FigurePreset(name, "", "", title, "curves", (), tuple(panels), series)
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _filled(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run]) -> list[Filled]:
@@ -287,8 +284,8 @@ def _draw_examples(preset: FigurePreset, options: FigureOptions, run: Run, suffi
         run.store,
         run.points,
         examples.choose(rows, rate),
-        images=_split(options.image),
-        metrics=_split(options.metric) or scored[:MOST_SCORES],
+        images=split_list(options.image),
+        metrics=split_list(options.metric) or scored[:MOST_SCORES],
         crop=options.crop,
     )
     stem, style = options.out / f"{preset.name}{suffix}", paper_style(options.style)

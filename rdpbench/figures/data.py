@@ -27,7 +27,7 @@ from rdpbench.results.stats.summary import POINT, WIDE, curve_keys, side_by_side
 from rdpbench.results.store.schema import Row, Timing
 from rdpbench.results.store.store import Store
 from rdpbench.results.tables import arrow, untrained
-from rdpbench.setting import Setting
+from rdpbench.setting import Setting, split_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -340,12 +340,8 @@ def _curve(number: int, series: Series, lines: pd.DataFrame, points: Sequence[Dr
 
 
 def base_name(label: str) -> str:
-    """The codec of a curve, without its settings.
-
-    >>> base_name("pic[seeds=4]"), len(base_name("jpeg"))
-    ('pic', 4)
-    """
-    return label.partition("[")[0]
+    """The codec of a curve, without its options."""
+    return split_label(label)[0]
 
 
 def trained_label(label: str) -> str:
@@ -363,8 +359,7 @@ def setting(line: Mapping[Any, Any], name: str) -> float:
     >>> setting({"codec": "pic[guidance=3,steps=10]", "rate_field": "lambda"}, "steps")
     10.0
     """
-    inside = ",".join(re.findall(r"\[([^\[\]]*)\]", line["codec"]))
-    options = dict(part.split("=", 1) for part in inside.split(",") if "=" in part)
+    options = dict(option.split("=", 1) for option in split_label(line["codec"])[1] if "=" in option)
     try:
         return float(line["rate"] if line["rate_field"] == name else options[name])
     except (KeyError, TypeError, ValueError):

@@ -20,7 +20,7 @@ from rdpbench.results.stats import against
 from rdpbench.results.stats.bd import METHODS
 from rdpbench.results.stats.current import of_store
 from rdpbench.results.stats.points import Points, meaning, titles
-from rdpbench.results.stats.summary import compared, frame, tidy
+from rdpbench.results.stats.summary import PLACE, compared, frame, tidy
 from rdpbench.results.store.store import Contents, Store
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ def show(
     drawn: list[tables.Table] = []
     written: list[Path] = []
     try:
-        names = titles(points.places)
+        names, whole = titles(points.places), frame(points, metrics)
         for where, name in names.items():
             here = points.at(where)
-            table = tables.measured(frame(here, metrics), name)
+            table = tables.measured(whole[(whole[PLACE] == list(where)).all(axis=1)], name)
             timed = tables.times(here.rows, contents)
             for shown in (table, timed):
                 if shown is not None:
@@ -62,7 +62,7 @@ def show(
         for path, how in ((folder / "summary.md", tables.markdown), (folder / "summary.tex", tables.latex)):
             path.unlink(missing_ok=True)
             path.write_text("\n".join(map(how, drawn)))
-        tables.to_csv(frame(points, metrics), folder / "summary.csv")
+        tables.to_csv(whole, folder / "summary.csv")
         tables.to_csv(tidy(points, metrics), store.folder / "rows.csv")
     except OSError as error:
         raise unwritable(store.folder, error) from error

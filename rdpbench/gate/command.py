@@ -37,7 +37,7 @@ from rdpbench.results.store.schema import Row
 from rdpbench.runners.execute import Done, execute, search_dataset
 from rdpbench.runners.preflight import fetch_weights
 from rdpbench.runners.task import member_of
-from rdpbench.setting import Bench, CodecSetting, DataSetting
+from rdpbench.setting import Bench, CodecSetting, DataSetting, split_label
 
 SWEEP = ("rate", "points", "bpp", "search", "tolerance", "seed")
 """Settings that choose the points; a stored curve brings them, unless they are typed."""
@@ -116,14 +116,14 @@ def command(bench: Bench, pair: Pair, root: Path | None) -> str:
             typed[key] += value.split(",")
         elif key in (*SWEEP, "metrics", "decodes", "device") or key.lstrip("+").startswith(("data.", "metrics.")):
             kept.append(line)
-    name, _, options = codec.name.partition("[")
+    name, options = split_label(codec.name)
     own = [word for word in typed["codec"] if word.rpartition(":")[2] == name]
     words = [f"codec={name if name in available('codec') else (own or [codec.use])[0]}"]
     files = dict(data.options)
     asked = [word for word in typed["data"] if word.rpartition(":")[2] == data.name]
     own_files = {"folder": f"folder:{files.get('path')}", "manifest": f"manifest:{files.get('file')}"}
     words.append(f"data={own_files.get(data.use) or (asked or [data.name])[0]}")
-    kept += [f"codec.options.{option}" for option in options.rstrip("]").split(",") if option]
+    kept += [f"codec.options.{option}" for option in options]
     return shlex.join(["rdpbench", "curves", "update", *words, *kept, *(["--curves", str(root)] if root else [])])
 
 

@@ -1,10 +1,9 @@
 """CMMD (Jayasumana et al., CVPR 2024): distance of two sets of CLIP embeddings by a Gaussian kernel, sigma 10, x 1000.
 
 The network is CLIP ViT-L/14 at 336 pixels. It sees the centre square of each image only: 512 x 512 of a 512 x 768 one.
-Embeddings are stored as they come and made of length 1 in float64 here, since float32 loses 4 % of small values. The
-biased estimate, which is the published one, stays above zero for equal distributions and by more the fewer the images
-(0.23 at 24, 0.05 at 100, 0.011 at 500, 0.002 at 3000): compare it at equal numbers of images only. What the pairs of an
-image with itself do to it and to the other estimates is said in `rdpbench.metrics.mmd`.
+Embeddings are stored as they come and made of length 1 in float64 here. The biased estimate, which is the published
+one, is above zero for equal distributions, by more the fewer the images (0.23 at 24, 0.05 at 100, 0.011 at 500, 0.002
+at 3000): compare it at equal numbers of images only. `rdpbench.metrics.mmd` tells of the other estimates.
 """
 
 from __future__ import annotations

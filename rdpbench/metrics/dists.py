@@ -25,6 +25,7 @@ from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import CARDS, Weights, read_tensors
 from rdpbench.errors import MetricError
 from rdpbench.image import Image
+from rdpbench.lazy import functional, torch
 from rdpbench.metrics.contract import ComparingMetric, WithNetwork, by_name, variant
 from rdpbench.needs import Package
 from rdpbench.networks.precision import exact
@@ -56,8 +57,6 @@ def read_factors() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     >>> round(float(sum(part.sum() for part in beta)), 6)
     0.12395
     """
-    import torch
-
     spec = importlib.util.find_spec("torchmetrics")
     assert spec is not None
     assert spec.origin is not None
@@ -93,7 +92,6 @@ class PooledVGG:
     """
 
     def __init__(self, trunk: Mapping[str, Tensor], device: str = "cpu") -> None:
-        import torch
         from torchvision.models import vgg16
 
         self.trunk = load_strictly(
@@ -112,8 +110,6 @@ class PooledVGG:
 
     def layers(self, image: Image) -> tuple[Layer, ...]:
         """The image in [0, 1] and relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3: 170 MB for 512 x 768."""
-        import torch
-
         pixels = torch.tensor(np.ascontiguousarray(image), device=self.device)
         planes = pixels.permute(2, 0, 1)[None] / 255
         mean, deviation = (torch.tensor(three, device=self.device)[:, None, None] for three in (_MEAN, _DEVIATION))
@@ -137,11 +133,9 @@ class PooledVGG:
         return unlike
 
     def _pool(self, values: Tensor) -> Tensor:
-        from torch.nn.functional import conv2d
-
         channels = values.shape[1]
         window = self._window.expand(channels, 1, 3, 3)
-        return (conv2d(values**2, window, stride=2, padding=1, groups=channels) + 1e-12).sqrt_()
+        return (functional.conv2d(values**2, window, stride=2, padding=1, groups=channels) + 1e-12).sqrt_()
 
 
 def _layer(values: Tensor) -> Layer:
@@ -181,8 +175,6 @@ class DISTS(WithNetwork[PooledVGG], ComparingMetric[tuple[Layer, ...]]):
         return self.network.distance(original, reconstruction)
 
     def compute(self, image: Image) -> tuple[Layer, ...]:
-        import torch
-
         with torch.inference_mode(), exact():
             return self.network.layers(shrink(image) if self.shrinks else image)
 

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rdpbench.errors import MetricError
+from rdpbench.lazy import torch
 from rdpbench.metrics.contract import Floats
 from rdpbench.metrics.sets import Rows, blocks, check_rows, check_sets, same_length
 
@@ -172,8 +173,6 @@ def distance_of_rows(reference: Rows, distorted: Rows) -> Distance:
 
 def _trace_of_root(first: Floats, second: Floats) -> float:
     """``tr (S1 S2)^(1/2)``; by torch, whose LAPACK takes half the time of numpy's."""
-    import torch
-
     eigenvalues = torch.linalg.eigvalsh(_congruent(torch.from_numpy(first), torch.from_numpy(second)))
     return float(eigenvalues.clamp(min=0).sqrt().sum())
 
@@ -194,8 +193,6 @@ def _congruent(first: Tensor, second: Tensor) -> Tensor:
     With the Cholesky factor, a seventh of the time of eigenvectors, and leaving out what is zero or above the diagonal,
     a third of two full products. A singular covariance may have no such factor.
     """
-    import torch
-
     lower, failed = torch.linalg.cholesky_ex(first)
     if failed:
         root = torch.from_numpy(_root(first.numpy()))

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from rdpbench.assets.weights import Weights, read_tensors
 from rdpbench.errors import MetricError
 from rdpbench.image import Image, check_image
+from rdpbench.lazy import torch
 from rdpbench.metrics import frechet
 from rdpbench.metrics.contract import Array, Estimate, MetricOfSets, NetworkFeatures, by_name, variant
 from rdpbench.metrics.mmd import Discrepancy, KernelMetric, Owners, kid
@@ -73,8 +74,6 @@ class InceptionFeatures(NetworkFeatures[Any]):
         Raises:
             MetricError: an image is not ``uint8 (H, W, 3)``, or too small for a patch.
         """
-        import torch
-
         cut = [self._pieces(check_image(image, f"{self.id}: the image", MetricError)) for image in images]
         rows = [np.empty((0, self.dim), np.float32)]
         layout = torch.channels_last if self.fast else torch.contiguous_format
@@ -90,8 +89,6 @@ class InceptionFeatures(NetworkFeatures[Any]):
 
     def _batches(self, cut: Sequence[Sequence[Image]]) -> Iterator[Tensor]:
         """The network's inputs, `BATCH` at a time; prepared image by image, so that grouping does not touch them."""
-        import torch
-
         waiting: list[Tensor] = []
         for pieces in cut:
             for start in range(0, len(pieces), BATCH):

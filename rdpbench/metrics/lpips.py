@@ -22,6 +22,7 @@ from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import CARDS, Card, Weights, read_tensors, torchvision_card
 from rdpbench.errors import MetricError
 from rdpbench.image import Image
+from rdpbench.lazy import torch
 from rdpbench.metrics.contract import ComparingMetric, WithNetwork, by_name, variant
 from rdpbench.needs import Package
 from rdpbench.networks.precision import exact
@@ -59,7 +60,6 @@ def build(net: Net, trunk: Mapping[str, Tensor]) -> Any:
         MetricError: a tensor is missing, left over or of another shape; or the wheel's heads are not those of v0.1.
     """
     import lpips
-    import torch
 
     heads_file = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
     sha256 = hashlib.sha256(heads_file.read_bytes()).hexdigest()
@@ -97,8 +97,6 @@ class LPIPS(WithNetwork[Any], ComparingMetric["tuple[Tensor, ...]"]):
         return build(self.net, read_tensors(weights.card) if given is None else given).to(self.device)
 
     def compare(self, original: tuple[Tensor, ...], reconstruction: tuple[Tensor, ...]) -> float:
-        import torch
-
         with torch.inference_mode(), exact():
             layers = zip(self.network.lins, original, reconstruction, strict=True)
             return sum(float(head((first - second) ** 2).mean()) for head, first, second in layers)
@@ -106,7 +104,6 @@ class LPIPS(WithNetwork[Any], ComparingMetric["tuple[Tensor, ...]"]):
     def compute(self, image: Image) -> tuple[Tensor, ...]:
         """Normalised features: 16 MB (alex), 54 MB (squeeze) or 190 MB (vgg) for 512 x 768."""
         import lpips
-        import torch
 
         with torch.inference_mode(), exact():
             pixels = torch.tensor(np.ascontiguousarray(image), device=self.device).permute(2, 0, 1)[None]

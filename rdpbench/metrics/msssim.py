@@ -31,6 +31,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from rdpbench.image import Image
+from rdpbench.lazy import torch
 from rdpbench.metrics.contract import Floats, PairMetric, Prepared, by_name, check_original, check_pair
 from rdpbench.needs import Package
 
@@ -166,7 +167,6 @@ class TorchmetricsMSSSIM(PairMetric):
         return check_original(original, self.name, 176)
 
     def score(self, prepared: Image, reconstruction: Image) -> float:
-        import torch
         from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as measure
 
         check_pair(prepared, reconstruction, self.name)

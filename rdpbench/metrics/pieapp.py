@@ -26,6 +26,7 @@ import numpy as np
 from rdpbench.assets.weights import Card, Weights, read_tensors
 from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.image import Image
+from rdpbench.lazy import functional, torch
 from rdpbench.metrics.contract import ComparingMetric, WithNetwork, by_name, variant
 from rdpbench.needs import Need
 from rdpbench.networks.precision import exact
@@ -110,8 +111,6 @@ class PatchNetwork:
 
     def project(self, image: Image, stride: int) -> Projections:
         """Run the convolutions on all patches whose corner lies on multiples of ``stride``."""
-        import torch
-
         pixels = torch.tensor(np.ascontiguousarray(image), device=self.device).permute(2, 0, 1)
         grid = pixels.unfold(1, PATCH, stride).unfold(2, PATCH, stride)
         rows, columns = grid.shape[1:3]
@@ -137,16 +136,13 @@ class PatchNetwork:
 
     def _features(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Odd layers from the third on, flattened one after the other, ``(n, 120832)``; and the last alone."""
-        import torch
-        from torch.nn.functional import conv2d, max_pool2d
-
         odd = []
         values = patches
         for number in range(1, 12):
             weight, bias = self.tensors[f"conv{number}.weight"], self.tensors[f"conv{number}.bias"]
-            values = conv2d(values, weight, bias, padding=1).relu_()
+            values = functional.conv2d(values, weight, bias, padding=1).relu_()
             if number % 2 == 0:
-                values = max_pool2d(values, 2)
+                values = functional.max_pool2d(values, 2)
             elif number > 1:
                 odd.append(values.flatten(1))
         return torch.cat(odd, 1), odd[-1]
@@ -177,8 +173,6 @@ class PieAPPSparse(WithNetwork[PatchNetwork], ComparingMetric[Projections]):
         return self.network.error(original, reconstruction)
 
     def compute(self, image: Image) -> Projections:
-        import torch
-
         with torch.inference_mode(), exact():
             return self.network.project(image, self.stride)
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from rdpbench.image import Image
+from rdpbench.lazy import torch
 from rdpbench.metrics import frechet, mmd, psnr
 from rdpbench.metrics.contract import Floats
 
@@ -211,7 +212,6 @@ def _clip() -> Iterator[Check]:
 
 
 def _resize() -> Iterator[Check]:
-    import torch
     from PIL import Image as pil
 
     from rdpbench.networks.inception import clean
@@ -226,8 +226,6 @@ def _resize() -> Iterator[Check]:
 def _lpips() -> Iterator[Check]:
     from importlib.util import find_spec
     from pathlib import Path
-
-    import torch
 
     sums = {
         "alex": (2.349532, 16.143026, 39.26844, 27.197178, 20.317177),

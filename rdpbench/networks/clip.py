@@ -29,6 +29,7 @@ from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import Card, read_tensors, resolve
 from rdpbench.errors import MetricError
 from rdpbench.image import Image, check_image
+from rdpbench.lazy import torch
 from rdpbench.networks.precision import exact
 
 if TYPE_CHECKING:
@@ -232,8 +233,6 @@ class Clip:
             crop: which pixels the network sees; see the top of this module.
             projected: False gives the pooled class token before the projection (1024 numbers for L/14).
         """
-        import torch
-
         rows = []
         with torch.inference_mode(), exact():
             for start in range(0, len(images), BATCH):
@@ -255,8 +254,6 @@ class Clip:
 
     def text(self, captions: Sequence[str]) -> Rows:
         """Projected embeddings ``float32 (captions, dim)``, not normalised; longer captions are cut at 77 tokens."""
-        import torch
-
         rows = []
         with torch.inference_mode(), exact():
             for caption in captions:
@@ -312,7 +309,5 @@ def prepare(image: Image, side: int, crop: Crop) -> Image:
 
 def normalise(squares: Sequence[Image]) -> Tensor:
     """``float32 (n, 3, side, side)`` with CLIP's mean and deviation taken out."""
-    import torch
-
     planes = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).float() / 255
     return (planes - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[:, None, None]

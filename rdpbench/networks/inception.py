@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import CARDS
 from rdpbench.errors import MetricError
+from rdpbench.lazy import functional, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,12 +43,10 @@ def build_inception(tensors: Mapping[str, Tensor]) -> Any:
 
 def pool3(network: Any, images: Tensor) -> Tensor:
     """The last pooling layer ``(n, 2048)`` for images ``(n, 3, H, W)`` that are scaled already; 75 pixels at least."""
-    from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
-
     x = network.Conv2d_2b_3x3(network.Conv2d_2a_3x3(network.Conv2d_1a_3x3(images)))
-    x = max_pool2d(x, 3, 2)
+    x = functional.max_pool2d(x, 3, 2)
     x = network.Conv2d_4a_3x3(network.Conv2d_3b_1x1(x))
-    x = max_pool2d(x, 3, 2)
+    x = functional.max_pool2d(x, 3, 2)
     for block in (network.Mixed_5b, network.Mixed_5c, network.Mixed_5d):
         x = _block_35(block, x)
     x = network.Mixed_6a(x)
@@ -56,21 +55,17 @@ def pool3(network: Any, images: Tensor) -> Tensor:
     x = network.Mixed_7a(x)
     x = _block_8(network.Mixed_7b, x, _mean(x))
     # Inception's authors meant a mean here too; the graph that they published, and thus FID, has the maximum.
-    x = _block_8(network.Mixed_7c, x, max_pool2d(x, 3, 1, 1))
-    return adaptive_avg_pool2d(x, (1, 1)).flatten(1)
+    x = _block_8(network.Mixed_7c, x, functional.max_pool2d(x, 3, 1, 1))
+    return functional.adaptive_avg_pool2d(x, (1, 1)).flatten(1)
 
 
 def _mean(x: Tensor) -> Tensor:
     """Of each 3 x 3 neighbourhood, without the padding."""
-    from torch.nn.functional import avg_pool2d
-
-    return avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+    return functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
 
 
 def _block_35(block: Any, x: Tensor) -> Tensor:
     """At 35 x 35 (for 299 x 299 images)."""
-    import torch
-
     small = block.branch5x5_2(block.branch5x5_1(x))
     double = block.branch3x3dbl_3(block.branch3x3dbl_2(block.branch3x3dbl_1(x)))
     return torch.cat([block.branch1x1(x), small, double, block.branch_pool(_mean(x))], 1)
@@ -78,8 +73,6 @@ def _block_35(block: Any, x: Tensor) -> Tensor:
 
 def _block_17(block: Any, x: Tensor) -> Tensor:
     """At 17 x 17."""
-    import torch
-
     cross = block.branch7x7_3(block.branch7x7_2(block.branch7x7_1(x)))
     double = block.branch7x7dbl_3(block.branch7x7dbl_2(block.branch7x7dbl_1(x)))
     double = block.branch7x7dbl_5(block.branch7x7dbl_4(double))
@@ -88,8 +81,6 @@ def _block_17(block: Any, x: Tensor) -> Tensor:
 
 def _block_8(block: Any, x: Tensor, pooled: Tensor) -> Tensor:
     """At 8 x 8."""
-    import torch
-
     single = block.branch3x3_1(x)
     double = block.branch3x3dbl_2(block.branch3x3dbl_1(x))
     parts = [
@@ -110,10 +101,8 @@ def clean(images: Tensor, side: int = 299) -> Tensor:
     >>> round(float(clean(torch.tensor([[[[0.0, 255.0]]]]).expand(1, 3, 2, 2), 3)[0, 0, 1, 1]), 3)
     127.5
     """
-    from torch.nn.functional import interpolate
-
     # Pillow's weights are float64; with torch's of float32, photographs come out up to 0.004 grey levels away.
-    resized = interpolate(images.double(), (side, side), mode="bicubic", align_corners=False, antialias=True)
+    resized = functional.interpolate(images.double(), (side, side), mode="bicubic", align_corners=False, antialias=True)
     return resized.clamp_(0, 255).float()  # bicubic weights overshoot at edges
 
 
@@ -124,9 +113,7 @@ def antialiased(images: Tensor, side: int = 299) -> Tensor:
     >>> round(float(antialiased(torch.arange(8.0).expand(1, 3, 8, 8), 2)[0, 0, 0, 0]), 4)
     1.8929
     """
-    from torch.nn.functional import interpolate
-
-    return interpolate(images.float(), (side, side), mode="bilinear", align_corners=False, antialias=True)
+    return functional.interpolate(images.float(), (side, side), mode="bilinear", align_corners=False, antialias=True)
 
 
 def plain(images: Tensor, side: int = 299) -> Tensor:
@@ -136,9 +123,7 @@ def plain(images: Tensor, side: int = 299) -> Tensor:
     >>> float(plain(torch.arange(8.0).expand(1, 3, 8, 8), 2)[0, 0, 0, 0])
     1.5
     """
-    from torch.nn.functional import interpolate
-
-    return interpolate(images.float(), (side, side), mode="bilinear", align_corners=False)
+    return functional.interpolate(images.float(), (side, side), mode="bilinear", align_corners=False)
 
 
 def tf1(images: Tensor, side: int = 299) -> Tensor:
@@ -148,8 +133,6 @@ def tf1(images: Tensor, side: int = 299) -> Tensor:
     >>> tf1(torch.arange(8.0).expand(1, 3, 8, 8), 2)[0, 0, 0].tolist()
     [0.0, 4.0]
     """
-    import torch
-
     top, bottom, down = _positions(images, images.shape[2], side)
     left, right, across = _positions(images, images.shape[3], side)
     # Same order of operations as in TensorFlow's kernel: across first, then down. Most images become smaller, thus rows
@@ -165,8 +148,6 @@ def tf1(images: Tensor, side: int = 299) -> Tensor:
 
 def _positions(images: Tensor, length: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
     """The two pixels that each output pixel lies between, and how far it is from the first."""
-    import torch
-
     # The factor is rounded to float32 before it multiplies, as in TensorFlow.
     places = torch.arange(side, dtype=torch.float32, device=images.device) * torch.tensor(length / side)
     first = places.long()

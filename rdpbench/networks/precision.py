@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+from rdpbench.lazy import torch
+
 
 @contextmanager
 def switched(*switches: tuple[Any, str, Any]) -> Iterator[None]:
@@ -59,8 +61,6 @@ def quick() -> AbstractContextManager[None]:
 @contextmanager
 def reproducible() -> Iterator[None]:
     """As `exact`, without gradients, and torch refuses operations that it cannot repeat: for codecs."""
-    import torch
-
     # cuBLAS reads it when it starts; without it its sums depend on what else runs.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     strict, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
@@ -77,8 +77,6 @@ def reproducible() -> Iterator[None]:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """One thread inside torch's operations within the block, then as many as before."""
-    import torch
-
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -24,6 +24,7 @@ from rdpbench.assets.load import load_pretrained
 from rdpbench.assets.weights import CardFolder, resolve
 from rdpbench.errors import MetricError
 from rdpbench.image import Image, check_image
+from rdpbench.lazy import functional, torch
 from rdpbench.networks.precision import exact
 
 if TYPE_CHECKING:
@@ -98,8 +99,6 @@ class Segmenter:
         Raises:
             MetricError: the image is not ``uint8 (H, W, 3)``: the processor would rescale floats a second time.
         """
-        import torch
-
         check_image(image, "segmentation: the image", MetricError)
         with torch.inference_mode(), exact():
             planes = torch.from_numpy(np.array(image.transpose(2, 0, 1)))  # a copy: images may be read-only
@@ -110,18 +109,15 @@ class Segmenter:
 
     def _scores(self, output: Any, size: tuple[int, ...]) -> Tensor:
         """Of each class at each pixel of the image, ``(classes, H, W)``."""
-        import torch
-        from torch.nn.functional import interpolate
-
         odds = output.class_queries_logits[0].softmax(dim=-1)[:, :-1]  # the last is "no object"
         masks = output.masks_queries_logits
         if self.network.config.model_type == "eomt":
             side = self.processor.size["shortest_edge"]
-            masks = interpolate(masks, (side, side), mode="bilinear")
+            masks = functional.interpolate(masks, (side, side), mode="bilinear")
             height, width = content(size[0], size[1], side)
             masks = masks[:, :, :height, :width]
         scores = torch.einsum("qc,qhw->chw", odds, masks[0].sigmoid())
-        return interpolate(scores[None], (size[0], size[1]), mode="bilinear", align_corners=False)[0]
+        return functional.interpolate(scores[None], (size[0], size[1]), mode="bilinear", align_corners=False)[0]
 
 
 def content(height: int, width: int, side: int) -> tuple[int, int]:
@@ -155,7 +151,6 @@ def read_network(folder: Path, kind: Kind) -> Any:
     Raises:
         MetricError: tensors are missing, left over or of another shape.
     """
-    import torch
     from transformers import EomtForUniversalSegmentation, MaskFormerForInstanceSegmentation
 
     cls: Any = {"eomt": EomtForUniversalSegmentation, "maskformer": MaskFormerForInstanceSegmentation}[kind]

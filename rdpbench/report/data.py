@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import math
-import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -22,10 +21,10 @@ from rdpbench.report.pictures import Picture, ending, name_of
 from rdpbench.results import tables
 from rdpbench.results.stats.current import of_store
 from rdpbench.results.stats.points import Point, Points, Where, grouped, meaning, metric_order, titles
-from rdpbench.results.stats.summary import common_rates, side_by_side
+from rdpbench.results.stats.summary import PLACE, common_rates, side_by_side
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Contents, Store
-from rdpbench.setting import Setting, thin
+from rdpbench.setting import Setting, split_label, thin
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,10 +120,7 @@ def _chosen(run: ReportedRun, which: Which) -> Iterator[ReportedPoint]:
     if which != "matched":
         return
     for where, points in _panels(run).items():
-        frame = run.frame
-        for name, part in where._asdict().items():
-            frame = frame[frame[name] == part]
-        rates = thin(common_rates(frame), RATES)
+        rates = thin(common_rates(run.frame[(run.frame[PLACE] == list(where)).all(axis=1)]), RATES)
         for curve in _curves(point for point in points if point.bpp > 0).values():
             near = [min(curve, key=lambda point: abs(math.log(point.bpp / rate))) for rate in rates]
             yield from {point.id: point for point in near or thin(curve, RATES)}.values()
@@ -168,12 +164,12 @@ def narrowed(words: Sequence[str], row: Row) -> list[str]:
 
     A curve's label ends in what was changed of its codec, such as ``jpeg[chroma=4:4:4]``.
     """
-    base, *groups = re.split(r"\[(.*?)\](?=\[|$)", row.codec)
+    base, options = split_label(row.codec)
     kept = [word for word in words if not _is_swept(word)]
     if row.target_bpp is None:  # of a search over the dataset, whose settings are native ones
         kept = [word for word in kept if not word.startswith("tolerance=")]
     own = [f"codec={row.use if ':' in row.use else base}"]
-    for option in (part for group in groups if group for part in re.split(r",(?=\w+=)", group)):
+    for option in options:
         key = option.partition("=")[0]
         if f"codec.options.{key}" in OWN_WEIGHTS:  # the label has the name of a file, and what is in it
             option = f"{key}={json.loads(row.options)[key]}"  # noqa: PLW2901

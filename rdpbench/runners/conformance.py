@@ -111,12 +111,14 @@ def conform(read: Callable[[Sequence[str]], Bench], typed: Sequence[str], folder
     Raises:
         RdpbenchError: the codec cannot be built, or needs what is not here.
     """
+    from PIL import Image as pil
+
     images = pictures()
     first, again = folder / "images", folder / "again"
     for place, names in ((first, list(images)), (again, list(reversed(images)))):
         place.mkdir()
         for position, name in enumerate(names):
-            _write(place / f"{position}-{name}.png", images[name])
+            pil.fromarray(images[name]).save(place / f"{position}-{name}.png")
     rates = [] if any(word.startswith(("rate=", "points=", "bpp=")) for word in typed) else ["points=1"]
 
     def bench(place: Path, *more: str) -> Bench:
@@ -159,12 +161,6 @@ def conform(read: Callable[[Sequence[str]], Bench], typed: Sequence[str], folder
     examples = list(images.values())[:3]
     suspect = _Suspect(setting, smallest.rate, smallest.device, examples, side, data, smallest.reconstruction_sha256)
     yield from _examined_apart(suspect)
-
-
-def _write(path: Path, image: Image) -> None:
-    from PIL import Image as pil
-
-    pil.fromarray(image).save(path)
 
 
 def _of(row: Row) -> str:

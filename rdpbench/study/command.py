@@ -14,6 +14,7 @@ from rdpbench.paths import RUNS, write_file
 from rdpbench.results import tables
 from rdpbench.results.read import open_run
 from rdpbench.results.store.store import Contents, Store
+from rdpbench.setting import split_list
 from rdpbench.study import scores
 from rdpbench.study.pack import Wanted, choose, write
 from rdpbench.study.votes import read_key, read_votes
@@ -65,8 +66,8 @@ def _export(options: argparse.Namespace, console: Console) -> int:
     chosen = choose(
         [_stored(name, options.root) for name in options.runs],
         targets=_rates(options.bpp),
-        codecs=_split(options.codec),
-        images=_split(options.image),
+        codecs=split_list(options.codec),
+        images=split_list(options.image),
         dataset=options.dataset,
         tolerance=options.tolerance,
     )
@@ -120,13 +121,9 @@ def _stored(name: str, root: str) -> tuple[Store, Contents]:
 
 def _rates(text: str) -> Sequence[float]:
     try:
-        rates = [float(part) for part in _split(text)]
+        rates = [float(part) for part in split_list(text)]
     except ValueError:
         rates = [0.0]
     if any(not 0 < rate < 100 for rate in rates):
         raise ConfigError(f"--bpp {text} must be rates above 0, such as --bpp 0.1,0.3")
     return list(dict.fromkeys(rates))
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]

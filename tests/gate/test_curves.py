@@ -96,13 +96,27 @@ class Gate:
         self.curve.write_text(text.replace(old, new, 1))
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test leaves the stored curve for the others."""
+    return tmp_path_factory.mktemp("gate")
+
+
 @pytest.fixture
 def gate(
-    tmp_path: Path, here: Callable[..., int], capsys: pytest.CaptureFixture[str], images: Callable[..., Path]
+    kept: Path,
+    tmp_path: Path,
+    here: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    images: Callable[..., Path],
 ) -> Gate:
-    images(4)
     made = Gate(tmp_path, here, capsys)
-    made.store()
+    if any(kept.iterdir()):
+        shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+    else:
+        images(4)
+        made.store()
+        shutil.copytree(tmp_path, kept, dirs_exist_ok=True)
     return made
 
 

@@ -71,11 +71,22 @@ COMMANDS = {
 Stranger = Callable[..., Path]
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test leaves the honest run for the others."""
+    return tmp_path_factory.mktemp("honest")
+
+
 @pytest.fixture
-def honest(tmp_path: Path, here: Any, images: Any) -> Store:
-    folder = images(3)
-    line = [f"data=folder:{folder}", "metrics=psnr,ms-ssim", "figures=false", "verify=0", "workers=0", "keep=all"]
-    assert here("run", "codec=jpeg,webp", "rate=30,60,90", *line) == 0
+def honest(kept: Path, tmp_path: Path, here: Any, images: Any) -> Store:
+    if any(kept.iterdir()):
+        shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+    else:
+        folder = images(3)
+        line = [f"data=folder:{folder}", "metrics=psnr,ms-ssim", "figures=false", "verify=0", "workers=0", "keep=all"]
+        assert here("run", "codec=jpeg,webp", "rate=30,60,90", *line) == 0
+        for name in ("pictures", "results"):
+            shutil.copytree(tmp_path / name, kept / name)
     return Store(tmp_path / "results/runs/folder-pictures")
 
 

@@ -4,10 +4,8 @@ Sizes are written here, so that a file is loaded into exactly the published netw
 beside the tensors. Captions become ids by OpenAI's byte-pair table, which CLIP and all these models share.
 
 No hash of these files was published in a form that can be cited: the first use pins what it finds, and rows say
-``unpinned``. Stability AI removed Stable Diffusion 2.x from the hub in November 2025; the cards name mirrors, whose
-files nobody vouches for. A folder of your own with the original files is better (``codec.options.base=/where/it``):
-as ``diffusers`` saves it, with ``config.json`` and tensors in ``unet``, ``vae`` and ``text_encoder``, and
-``scheduler/scheduler_config.json``, which is obeyed whole (`rdpbench.codecs.diffusion.sampling`).
+``unpinned``. A folder of your own with the original files is better (``codec.options.base=/where/it``), as
+``diffusers`` saves it.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from rdpbench.codecs.learned.codec import Kind
 from rdpbench.codecs.learned.systems import check_pixels
 from rdpbench.errors import BitstreamError, ConfigError, StoreUnwritable
 from rdpbench.image import Image
+from rdpbench.lazy import torch
 from rdpbench.needs import Need, Package, package_version
 from rdpbench.networks.precision import reproducible
 from rdpbench.paths import cache_folder, written_whole
@@ -328,8 +329,6 @@ class Searched(ABC):
 
     def saved(self) -> dict[str, Tensor]:
         """All that later steps depend on."""
-        import torch
-
         averages = {f"adam.{name}": average for name, average in self.optimiser.state[self.free].items()}
         tracked = {name: torch.as_tensor(getattr(self, name)) for name in ("step", *self.tracked)}
         return {"free": self.free, **tracked, **averages}

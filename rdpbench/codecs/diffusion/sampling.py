@@ -5,11 +5,8 @@ in a batch. The schedulers are those of diffusers, set up as the versions of 202
 made: the last step ends at the smallest noise of training, not at none (``final_sigmas_type``, which came later), and
 steps are spread evenly from end to end (``linspace``), but for DDIM, whose steps lead.
 
-**A folder of the user's** says in its ``scheduler_config.json`` how its model was trained and is sampled. The codec's
-``sampler`` names the class, as diffusers' ``from_config`` does; all that the folder states is obeyed. What it does not
-state is diffusers' default where it was saved by the same class, else as above. Names that end in ``-trailing`` keep
-that spacing; ``sampler=saved`` takes the folder's own class, too. What the named class cannot obey, what diffusers does
-not know, and classes for models of another kind (flow matching) are refused by name.
+A folder of the user's says in its ``scheduler_config.json`` how its model was trained and is sampled; all of it is
+obeyed by the class that ``sampler`` names, or refused by name (``docs/generative.md``).
 """
 
 from __future__ import annotations
@@ -25,6 +22,7 @@ from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.learned.systems import Frame, to_images, to_planes
 from rdpbench.errors import BitstreamError, ConfigError, RdpbenchError
 from rdpbench.image import Image
+from rdpbench.lazy import torch
 from rdpbench.needs import Need
 
 if TYPE_CHECKING:
@@ -155,8 +153,6 @@ class Schedule(Need):
 
     def missing(self) -> str | None:
         """None if it does; else what it cannot."""
-        import torch
-
         try:
             schedule = configured(bases.layout_of(self.folder).schedule, self.sampler)
             schedule.set_timesteps(self.steps)
@@ -179,8 +175,6 @@ class Condition:
 
 def condition(models: Models, ids: Sequence[int]) -> Condition:
     """The condition of token ids, which stand between both ends and are cut after 75; they do not pass through text."""
-    import torch
-
     words = models.vocabulary
     states, pooled = [], None
     for tower, pad in zip(models.texts, models.layout.pads, strict=True):
@@ -195,15 +189,11 @@ def condition(models: Models, ids: Sequence[int]) -> Condition:
 
 def generators(seeds: Sequence[int]) -> list[Generator]:
     """A generator on the CPU for each image."""
-    import torch
-
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
 
 def noise(models: Models, draws: Sequence[Generator], height: int, width: int) -> Tensor:
     """Noise ``(B, 4, H / 8, W / 8)`` for a padded size, one image from each generator."""
-    import torch
-
     shape = (models.vae.config.latent_channels, height // models.factor, width // models.factor)
     return torch.stack([torch.randn(shape, generator=draw) for draw in draws]).to(models.device, models.dtype)
 
@@ -238,8 +228,6 @@ def denoise(
     Raises:
         BitstreamError: latents that are not finite.
     """
-    import torch
-
     guided = guidance > 1
     sides = [negative, positive] if guided else [positive]
     hidden = torch.cat([side.hidden.expand(len(latents), -1, -1) for side in sides])
@@ -279,8 +267,6 @@ def _hints(control: Control, seen: Tensor, time: Tensor, hidden: Tensor, added: 
 
 def added_conditions(models: Models, sides: Sequence[Condition], latents: Tensor) -> dict[str, Tensor] | None:
     """SDXL's pooled prompts, and sizes: uncropped, as large as what is generated."""
-    import torch
-
     if not models.layout.pooled:
         return None
     count = len(latents)
@@ -303,8 +289,6 @@ def images_of(models: Models, latents: Tensor, height: int, width: int) -> Itera
 
 def latents_of(models: Models, image: Image, seed: int | None = None) -> Tensor:
     """Scaled latents ``(1, 4, h, w)`` of an image, padded: the mean, or a draw with a seed."""
-    import torch
-
     planes = FRAME.pad(to_planes([image], models.device, torch.float32))
     posterior = models.vae.encode(planes * 2 - 1).latent_dist
     latents = posterior.mean

@@ -32,6 +32,7 @@ from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.learned.systems import size_of
 from rdpbench.errors import BitstreamError, UnsupportedImage
 from rdpbench.image import Image
+from rdpbench.lazy import torch
 from rdpbench.needs import Need, package_version
 from rdpbench.networks.precision import reproducible
 
@@ -82,8 +83,6 @@ class StableDiffusionVAE(DiffusionCodec):
         return ["latents"]
 
     def latents(self, ready: Models, sections: Mapping[str, bytes], height: int, width: int) -> Tensor:
-        import torch
-
         rows, columns = (side // ready.factor for side in sampling.FRAME.padded(height, width))
         shape = (int(ready.vae.config.latent_channels), rows, columns)
         return torch.from_numpy(unpack_latents(sections["latents"], shape, self.bits))[None].to(self.device)

@@ -18,8 +18,7 @@ zeros right and below to multiples of 64, as with the ``--patch 64`` of its read
 
 Where this departs from the official script, and why:
 
-- Bits are those of the file; the script adds up the strings, which is ``headerless`` in ``legacy``: 20 to 37 bytes
-  less, for the size of the image and the lengths of eleven strings.
+- Bits are those of the file; the script adds up the strings, which is ``headerless`` in ``legacy``.
 - The script pads to 256 unless told otherwise, which changes rates and pixels of all sizes but multiples of that.
 - Its option that estimates bits instead pads all around, and prints y's bits as those of z: it is not rebuilt.
 """

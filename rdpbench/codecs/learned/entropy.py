@@ -3,10 +3,9 @@
 The part of a system that both sides run is written once, against `Coder`: at the encoder it is handed the latents and
 writes them, at the decoder it is handed None and gets them. So the two cannot differ by a slip.
 
-**Strings** are those of CompressAI's range coder (rANS, 64-bit state, 16-bit probabilities). Its decoder reads on where
-a string ends; a damaged one would make it read foreign memory. So as many zeros are put after the string as it can
-read at most: a symbol takes one word of 4 bytes, an escaped one at most 76 bytes once the string has ended, and inside
-the string an escape can ask for 15 times its own length.
+**Strings** are those of CompressAI's range coder (rANS, 64-bit state, 16-bit probabilities), whose decoder reads on
+where a string ends. So as many zeros are put after it as it can read at most: a symbol takes one word of 4 bytes, an
+escaped one at most 76 bytes once the string has ended, and inside the string an escape can ask for 15 times its length.
 
 **Portable.** A decoder must choose the very distribution that the encoder chose for every symbol. Both compute it with
 a network, and floating point sums depend on device, threads, batch and library: one scale that falls on the other side
@@ -26,12 +25,9 @@ With a step of 2**-10 and a guard of 2**-32, one value in two million is doubtfu
 length, and sometimes 3 bytes more. Means on the grid move by less than 5e-4.
 
 **Tables** hold ``65536 * cumulative probability`` as integers; the last interval of a row is the escape, after which a
-symbol outside the row is written in steps of four bits. Encoder and decoder need the same integers. Published
-checkpoints of CompressAI carry (*baked*) those that their authors coded with, and these are used. Where a file has none
-they are built, in double precision: in single, as CompressAI's ``update()`` has it, some depend by one on the
-processor. A network that is trained further after its tables were made keeps *stale* ones. So baked tables are held
-against those that their parameters give (`excess`), by the bits that a difference costs: CompressAI's own cost 3e-6
-bits for a symbol in the widest row; `NEAR` is forty times that.
+symbol outside the row is written in steps of four bits. Those that a checkpoint carries (*baked*) are used, unless they
+are not of its parameters (*stale*, by `excess`). Others are built, in double precision: in single some depend by one on
+the processor.
 """
 
 from __future__ import annotations
@@ -50,9 +46,12 @@ from numpy.typing import NDArray
 from rdpbench.assets.load import CONSTANTS, TABLES, match
 from rdpbench.codecs.container import read_varint, varint
 from rdpbench.errors import BitstreamError, CodecError
+from rdpbench.lazy import LazyModule, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+library: Any = LazyModule("rdpbench.codecs.learned.library")
 
 NAMES = ("_quantized_cdf", "_cdf_length", "_offset")
 SCALES = (0.11, 256.0, 64)
@@ -81,8 +80,6 @@ def tables_of(model: Any) -> Tables:
     Raises:
         CodecError: there are none, or they are no distributions.
     """
-    import torch
-
     lengths, offsets = model._cdf_length.reshape(-1).tolist(), model._offset.reshape(-1).tolist()
     table = model._quantized_cdf.cpu().numpy()
     check_tables(table, lengths, offsets)
@@ -118,8 +115,6 @@ def default_scales() -> Tensor:
     >>> round(float(default_scales()[1]), 5)
     0.1244
     """
-    import torch
-
     low, high, levels = SCALES
     step = (math.log(high) - math.log(low)) / (levels - 1)
     return torch.tensor([low * math.exp(step * level) for level in range(levels)], dtype=torch.float32)
@@ -144,9 +139,7 @@ def set_tables(
     Raises:
         CodecError: a checkpoint has a part of a model's tables, what is no distribution, or stale ones.
     """
-    from rdpbench.codecs.learned.library import compressai
-
-    kind, sources = compressai.entropy_models.EntropyModel, {}
+    kind, sources = library.compressai.entropy_models.EntropyModel, {}
     for name, model in network.named_modules():
         if not isinstance(model, kind):
             continue
@@ -220,17 +213,13 @@ def _rebuild_factorized(model: Any) -> None:
 
 def _rebuild_gaussian(model: Any) -> None:
     """The probability of each integer under a zero-mean normal distribution of each scale, as Ballé et al. have it."""
-    import torch
-
-    from rdpbench.codecs.learned.library import compressai
-
     scales: list[float] = model.scale_table.double().tolist()
     quantile = -NormalDist().inv_cdf(model.tail_mass / 2)
     centres = [math.ceil(scale * quantile) for scale in scales]
     table = torch.zeros((len(scales), 2 * max(centres) + 3), dtype=torch.int32)
     for number, (scale, centre) in enumerate(zip(scales, centres, strict=True)):
         pmf = torch.tensor(symmetric_row(below_normal, scale, centre), dtype=torch.float64)
-        cdf = compressai.entropy_models.entropy_models.pmf_to_quantized_cdf(pmf)
+        cdf = library.compressai.entropy_models.entropy_models.pmf_to_quantized_cdf(pmf)
         table[number, : len(cdf)] = cdf
     model._quantized_cdf = table
     model._offset = -torch.tensor(centres, dtype=torch.int32)
@@ -268,8 +257,6 @@ def load_with_tables(network: Any, loaded: Any, what: str, *, stale: str = "refu
     Raises:
         CodecError: see `match`; tables that are none, or not those of the parameters.
     """
-    import torch
-
     tensors, notes = match(network, loaded, what, **options)
     last = {name: name.rpartition(".")[2] for name in tensors}
     own = {name: tensor for name, tensor in tensors.items() if last[name] not in TABLES | CONSTANTS}
@@ -304,8 +291,6 @@ class Decisions:
         >>> float(Decisions().snap(torch.tensor([0.3], dtype=torch.float64)))
         0.2998046875
         """
-        import torch
-
         scaled = values / STEP
         lower = torch.floor(scaled)
         distance = (scaled - lower - 0.5).abs() * STEP
@@ -313,8 +298,6 @@ class Decisions:
 
     def index(self, values: Tensor, edges: Tensor) -> Tensor:
         """For each value the number of edges below it. Edges are ascending, ``(E,)``, further apart than `GUARD`."""
-        import torch
-
         cell = torch.bucketize(values, edges)
         below, above = (cell - 1).clamp(min=0), cell.clamp(max=len(edges) - 1)
         to_below, to_above = (values - edges[below]).abs(), (edges[above] - values).abs()
@@ -323,8 +306,6 @@ class Decisions:
 
     def _settle(self, cell: Tensor, lower: Tensor, distance: Tensor, values: Tensor) -> Tensor:
         """``cell``, but on the listed side of the edge above ``lower`` in doubtful cases."""
-        import torch
-
         guard = GUARD * values.abs().clamp(min=1)
         start, self._count = self._count, self._count + values.numel()
         if self._recording:
@@ -398,8 +379,6 @@ class Coder(ABC):
 
     def factorized(self, section: str, tables: Tables, shape: tuple[int, int, int], latents: Tensor | None) -> Tensor:
         """Code ``(1, C, H, W)`` with one distribution for each channel; returns it quantised around the medians."""
-        import torch
-
         channels, height, width = shape
         assert tables.medians is not None
         medians = tables.medians.to(self._device, self._dtype()).reshape(1, channels, 1, 1)
@@ -411,8 +390,6 @@ class Coder(ABC):
         self, section: str, tables: Tables, scales: Tensor, means: Tensor | None, latents: Tensor | None
     ) -> Tensor:
         """Code values of any shape under normal distributions of their own; returns them quantised around the means."""
-        import torch
-
         check_finite(scales, "scale", self._error)
         assert tables.edges is not None
         edges = tables.edges[tables.first :].to(scales.device, scales.dtype)
@@ -433,8 +410,6 @@ class Coder(ABC):
         return values if self._decisions is None else self._decisions.snap(values)
 
     def _dtype(self) -> Any:
-        import torch
-
         return torch.float32 if self._decisions is None else torch.float64
 
     def _take(self, section: str, count: int) -> None:
@@ -456,12 +431,10 @@ class Writer(Coder):
     _error = CodecError
 
     def __init__(self, sections: Mapping[str, int], *, portable: bool, device: str) -> None:
-        from rdpbench.codecs.learned.library import compressai
-
         super().__init__(sections, Decisions() if portable else None, device)
         if small := [name for name, count in sections.items() if count < MIN_SYMBOLS]:
             raise CodecError(f"sections {small} hold fewer than {MIN_SYMBOLS} symbols, for which the coder has no room")
-        self._encoders = {name: compressai.ans.BufferedRansEncoder() for name in sections}
+        self._encoders = {name: library.compressai.ans.BufferedRansEncoder() for name in sections}
 
     def finish(self) -> dict[str, bytes]:
         """The strings by section; with ``portable`` the doubtful cases as ``guard`` before them."""
@@ -470,8 +443,6 @@ class Writer(Coder):
         return strings if self._decisions is None else {"guard": self._decisions.listing(), **strings}
 
     def _symbols(self, section: str, tables: Tables, indexes: Tensor, values: Tensor | None) -> Tensor:
-        import torch
-
         assert values is not None, "the encoder's side of a system hands over its latents"
         rounded = torch.round(values)
         # NaN fails the comparison, too.
@@ -490,15 +461,13 @@ class Reader(Coder):
     _error = BitstreamError
 
     def __init__(self, sections: Mapping[str, int], strings: Mapping[str, bytes], *, portable: bool, device: str):
-        from rdpbench.codecs.learned.library import compressai
-
         super().__init__(sections, Decisions(strings["guard"]) if portable else None, device)
         self._decoders = {}
         for name, count in sections.items():
             string = strings[name]
             if len(string) < 8 or len(string) % 4:
                 raise BitstreamError(f"section {name!r} of {len(string)} bytes is no string of the range coder")
-            self._decoders[name] = compressai.ans.RansDecoder()
+            self._decoders[name] = library.compressai.ans.RansDecoder()
             self._decoders[name].set_stream(string + bytes(OVERRUN * count + 16 * len(string)))
 
     def finish(self) -> None:
@@ -508,8 +477,6 @@ class Reader(Coder):
             self._decisions.check_used()
 
     def _symbols(self, section: str, tables: Tables, indexes: Tensor, values: Tensor | None) -> Tensor:
-        import torch
-
         assert values is None, "the decoder's side of a system has no latents"
         self._take(section, indexes.numel())
         lists = (tables.rows, tables.sizes, tables.offsets)
@@ -522,7 +489,5 @@ class Reader(Coder):
 
 def check_finite(values: Tensor, what: str, error: type[CodecError]) -> None:
     """Raise ``error`` if a value is infinite or no number."""
-    import torch
-
     if not bool(torch.isfinite(values).all()):
         raise error(f"a {what} that decides a symbol is not finite: damage, or other weights")

@@ -12,9 +12,8 @@ In the bitstream: height and width, the string of z, the string of y; with ``por
 
 Where this departs from the official code, and why:
 
-- Bits are those of the file. The official script pickles the output of ``compress``, a tuple of strings and sizes with
-  the names of its classes: about 121 bytes more, 0.0025 bpp on Kodak, more than vlo1 is meant to take. That count is
-  the legacy rate ``pickle``, the rate in the model's name is ``nominal``.
+- Bits are those of the file. The official script pickles the output of ``compress``: about 121 bytes more, which is
+  more than vlo1 is meant to take. That count is the legacy rate ``pickle``, the rate in the model's name ``nominal``.
 - Tables: those of the checkpoint if it has them, as there; else built in double precision.
 - What decides symbols at the decoder runs at one thread; on the processor, as there.
 

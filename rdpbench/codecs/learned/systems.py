@@ -27,10 +27,10 @@ from rdpbench.codecs.contract import Bitstream, Side, decoding, encoding
 from rdpbench.codecs.learned.entropy import Coder, Reader, Tables, Writer
 from rdpbench.errors import BitstreamError, UnsupportedImage
 from rdpbench.image import Image, check_image, to_uint8
+from rdpbench.lazy import functional, torch
 from rdpbench.networks.precision import one_thread, reproducible
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 
@@ -61,8 +61,6 @@ class Frame:
 
     def pad(self, planes: Tensor) -> Tensor:
         """``(B, 3, H, W)`` padded; reflection needs an image larger than its margins."""
-        from torch.nn import functional
-
         height, width = planes.shape[-2:]
         margins = self.margins(height, width)
         if self.fill == "reflect" and (max(margins[:2]) >= width or max(margins[2:]) >= height):
@@ -85,8 +83,6 @@ def size_of(image: Image) -> tuple[int, int]:
 
 def to_planes(images: Sequence[Image], device: str, dtype: torch.dtype) -> Tensor:
     """Images of one size as ``(B, 3, H, W)`` of [0, 1]."""
-    import torch
-
     sizes = {size_of(image) for image in images}
     if len(sizes) != 1:
         raise UnsupportedImage(f"a batch holds images of one size, found {sorted(sizes)}")
@@ -189,8 +185,6 @@ def encode_images(
     printed: Printed = lambda *_: {},
 ) -> list[Bitstream]:
     """A bitstream for each of several images of one size."""
-    import torch
-
     for image in images:
         check_pixels(*size_of(image), max_pixels, UnsupportedImage)
     height, width = size_of(images[0])
@@ -212,8 +206,6 @@ def encode_images(
 
 def decode_images(name: str, system: System, datas: Sequence[bytes], max_pixels: int) -> list[Image]:
     """The images of several bitstreams, of one size."""
-    import torch
-
     with reproducible(), decoding(name):
         quantised, sizes = [], set()
         for data in datas:
@@ -240,8 +232,6 @@ SEED = 20250701
 
 def seeded(build: Callable[[], Network], seed: int = SEED) -> Network:
     """What ``build`` makes from a fixed seed; the generator of the process stays as it was."""
-    import torch
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()
@@ -249,16 +239,12 @@ def seeded(build: Callable[[], Network], seed: int = SEED) -> Network:
 
 def picture(side: int = 128, seed: int = SEED) -> Tensor:
     """A smooth coloured pattern ``(1, 3, side, side)`` of [0, 1], to measure random transforms on."""
-    import torch
-
     coarse = seeded(lambda: torch.rand(1, 3, 9, 9), seed)
     return torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear", align_corners=True)
 
 
 def last_layer(transform: nn.Module, leave_out: tuple[type, ...] = ()) -> Any:
     """The last convolution of a transform, not looking into children of the given classes."""
-    import torch
-
     children = [child for child in transform.children() if not isinstance(child, leave_out)]
     layers = [layer for child in children for layer in child.modules()]
     return [layer for layer in layers if isinstance(layer, (torch.nn.Conv2d, torch.nn.ConvTranspose2d))][-1]
@@ -273,8 +259,6 @@ def rescaled(
     leave_out: tuple[type, ...] = (),
 ) -> Tensor:
     """`rescale` a transform's `last_layer` by what it makes of something; returns what it then makes of it."""
-    import torch
-
     with torch.no_grad():
         rescale(last_layer(transform, leave_out), lambda: transform(given), target, shift, channels)
         output: Tensor = transform(given)
@@ -289,8 +273,6 @@ def rescale(
     The outputs need not be the layer's own; what follows it should be nearly linear. Then ``shift`` is added to the
     biases of some channels.
     """
-    import torch
-
     with torch.no_grad():
         deviation = float(outputs().std())
         if not 0 < deviation < math.inf:

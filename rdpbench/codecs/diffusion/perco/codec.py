@@ -22,6 +22,7 @@ from rdpbench.codecs.diffusion.sampling import Condition
 from rdpbench.codecs.learned.systems import size_of
 from rdpbench.errors import CodecError, UnsupportedImage
 from rdpbench.image import Image
+from rdpbench.lazy import torch
 from rdpbench.needs import Need, Package
 from rdpbench.networks.precision import reproducible
 
@@ -193,8 +194,6 @@ class PerCoCodec(SamplingCodec):
 
     def _hyper_latents(self, ready: Pipeline, sections: Mapping[str, bytes], height: int, width: int) -> Tensor:
         """What the U-Net is shown beside the latents, of an image of a padded size; zeros where it was not sent."""
-        import torch
-
         from rdpbench.codecs.diffusion.perco.network import shown
 
         size = height // ready.factor, width // ready.factor

@@ -35,6 +35,7 @@ from rdpbench.codecs.diffusion.perco.pipeline import Pipeline
 from rdpbench.codecs.diffusion.sampling import Condition
 from rdpbench.errors import CodecError
 from rdpbench.image import Image
+from rdpbench.lazy import torch
 from rdpbench.needs import Need
 from rdpbench.networks.clip import H14, SHAPES, unit
 
@@ -103,8 +104,6 @@ class PerCoImage(PerCoCodec):
         return fields.pack_indices(quantizer.indices(vector), self.entries)
 
     def condition(self, ready: Pipeline, section: bytes | None) -> Condition:
-        import torch
-
         quantizer = self.quantizer()
         vector = np.zeros(quantizer.width, np.float32)
         if section is not None:

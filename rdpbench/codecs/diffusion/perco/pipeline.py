@@ -16,6 +16,7 @@ from rdpbench.codecs.diffusion import bases, models
 from rdpbench.codecs.diffusion.bases import BaseSizes
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.errors import CodecError, RdpbenchError
+from rdpbench.lazy import torch
 from rdpbench.needs import Need
 from rdpbench.networks.clip import TOKENS
 
@@ -215,8 +216,6 @@ def hyper_of(rate: float, widths: HyperWidths) -> HyperEncoder:
 
 def seeded(network: Any, seed: int) -> Any:
     """A network with its seeded random weights, a codebook's entries of length one among them."""
-    import torch
-
     network = models.draw_weights(network, seed)
     for name, buffer in network.named_buffers():
         if name.endswith(("embed", "embed_avg")):

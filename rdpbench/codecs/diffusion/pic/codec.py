@@ -26,6 +26,7 @@ from rdpbench.codecs.diffusion.sampling import Control
 from rdpbench.codecs.learned.systems import size_of
 from rdpbench.errors import ConfigError, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
+from rdpbench.lazy import torch
 from rdpbench.needs import Need, Package, package_version
 from rdpbench.networks.clip import unit
 from rdpbench.networks.precision import reproducible
@@ -43,7 +44,7 @@ class PIC(PromptCodec):
     """
 
     name = "pic"
-    rate: ClassVar[Rate] = Rate("prompt_length", 1, 64, points=(16,))
+    rate: ClassVar[Rate] = Rate("prompt_length", 1, 64)
     takes_own: ClassVar = {**PromptCodec.takes_own, "clip": frozenset(models.CLIPS)}
 
     prompt_length: int = 16
@@ -93,7 +94,7 @@ class PIC(PromptCodec):
         ready, space = self.models(), PromptSpace(models.clip_network(self.clip, self.weights, self.device))
         seeds = [side.seed for side in sides]
         search = PromptSearch(self.prompt_length, self.search_steps, self.learning_rate, self.weight_decay)
-        decides = {"of": "pez 1", "clip": self.coder(), "search": vars(search), "seeds": seeds}
+        decides = {"of": "pez 1", "clip": self.coder(), "search": search._asdict(), "seeds": seeds}
         unfinished = Unfinished({**decides, "images": [pixel_sha256(image) for image in images]})
         progress = Progress(f"{self.name}: prompt search", self.search_steps, "steps")
         show: OnStep = lambda step, cosine: progress(step, note=f"cosine {cosine:.3f}")  # noqa: E731 - used once
@@ -235,8 +236,6 @@ class SketchedPIC(PIC):
         return self.coder_of_sketch().encode(self.edges(padded))
 
     def control(self, ready: Models, sections: Mapping[str, bytes], height: int, width: int) -> Control:
-        import torch
-
         coder = self.coder_of_sketch()
         strings = {name: sections[name] for name in coder.sections}
         plane = coder.decode(strings, *sampling.FRAME.padded(height, width))

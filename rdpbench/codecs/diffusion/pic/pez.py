@@ -24,21 +24,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from rdpbench.codecs.diffusion.codec import OnStep, Searched, Unfinished
 from rdpbench.errors import CodecError
 from rdpbench.image import Image
+from rdpbench.lazy import functional, torch
 from rdpbench.networks.clip import Clip, unit
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
-class PromptSearch:
+class PromptSearch(NamedTuple):
     """How the search runs; the defaults are the official ones, ``length`` counts tokens."""
 
     length: int = 16
@@ -72,8 +72,6 @@ class PromptSpace:
 
     def embed(self, vectors: Tensor) -> Tensor:
         """Text embeddings ``(B, dim)`` of length 1 of prompts given as vectors ``(B, L, D)`` between the ends."""
-        import torch
-
         count, length, _ = vectors.shape
         ends = self.words[[self.begin, self.end]].expand(count, -1, -1)
         whole = torch.cat([ends[:, :1], vectors, ends[:, 1:]], dim=1)
@@ -100,8 +98,6 @@ def invert(
     Raises:
         CodecError: a prompt longer than the network reads, or embeddings that are not finite.
     """
-    import torch
-
     if not 1 <= search.length <= space.longest or search.steps < 1:
         raise CodecError(
             f"a prompt has 1 to {space.longest} tokens and a search at least one step, "
@@ -122,8 +118,6 @@ class SearchedPrompts(Searched):
     tracked = ("best", "cosines")
 
     def __init__(self, space: PromptSpace, targets: Tensor, seeds: Sequence[int], search: PromptSearch) -> None:
-        import torch
-
         self.space, words = space, space.words
         draws = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         starts = [torch.randint(len(words), (search.length,), generator=draw) for draw in draws]
@@ -140,8 +134,6 @@ class SearchedPrompts(Searched):
 
     def advance(self) -> None:
         """One step for all images."""
-        import torch
-
         ids = self.space.nearest(self.free.detach())
         projected = self.space.words[ids].clone().requires_grad_()
         cosines = (self.space.embed(projected) * self.targets).sum(dim=-1)
@@ -164,6 +156,4 @@ def _answering(layer: Any, answer: Tensor) -> Iterator[None]:
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    from torch.nn.functional import normalize
-
-    return normalize(vectors, dim=-1)
+    return functional.normalize(vectors, dim=-1)

@@ -10,11 +10,9 @@ authors' system: all numbers below, the base model, sampler and steps, where the
 are coded. Departures: the abstract compresses the vectors with a learned model, of which nothing more is said; here
 they are quantised during the search and coded with adaptive counts. SDXL's pooled prompt is of no words.
 
-The encoder searches the vectors, quantises them with the step that fits ``vectors * width * bits`` bits, and codes
-them (`vectors`). The guide is the image in means of ``guide_factor`` x ``guide_factor`` pixels, rounded to 8 bits and
-coded by WebP or any codec of rdpbench: with a rate of the user's, or, of its rates, at the best that keeps a number of
-bytes. Both budgets are kept by every image, so that the rate is nearly constant, as the summary says of the paper's.
-The decoder draws noise from the seed and denoises it under the vectors.
+The encoder searches the vectors, quantises and codes them (`vectors`). The guide is the image in means of
+``guide_factor`` x ``guide_factor`` pixels, coded by any codec of rdpbench. Both have budgets that every image keeps, so
+that the rate is nearly constant. The decoder draws noise from the seed and denoises it under the vectors.
 
 ``s_f`` (`guidance`) is the classifier-free guidance, away from the empty prompt. The **compression guidance** ``s_c``
 (`compression_guidance`) changes each predicted clean latent z on the way::

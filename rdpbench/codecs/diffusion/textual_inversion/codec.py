@@ -32,6 +32,7 @@ from rdpbench.codecs.diffusion.textual_inversion.vectors import (
 from rdpbench.codecs.learned.systems import size_of
 from rdpbench.errors import BitstreamError, ConfigError, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
+from rdpbench.lazy import torch
 from rdpbench.networks.precision import reproducible
 from rdpbench.progress import Progress
 
@@ -47,7 +48,7 @@ class TextualInversion(PromptCodec):
     """
 
     name = "textual-inversion"
-    rate: ClassVar[Rate] = Rate("vectors", 1, coding.MOST, points=(16,))
+    rate: ClassVar[Rate] = Rate("vectors", 1, coding.MOST)
     unkeyed: ClassVar = PromptCodec.unkeyed | {"reuse"}
 
     base: str = "sd-1.5"
@@ -140,8 +141,6 @@ class TextualInversion(PromptCodec):
         return ["seed", "vectors", "guide"]
 
     def latents(self, ready: Models, sections: Mapping[str, bytes], height: int, width: int) -> Tensor:
-        import torch
-
         draws = sampling.generators([fields.unpack_seed(sections["seed"])])
         vectors = torch.from_numpy(coding.unpack(sections["vectors"], width_of(ready)))
         guide = self._decoded_guide(sections["guide"], height, width)
@@ -165,8 +164,6 @@ class TextualInversion(PromptCodec):
 
     def _searched(self, ready: Models, objective: Objective, image: Image, seed: int) -> Vectors:
         """The vectors of a search, or from the cache those of a search for another setting of the decoder or guide."""
-        import torch
-
         settings, width = self._search(), width_of(ready)
         decides: dict[str, object] = {"of": "textual inversion 1", "search": vars(settings), "seed": seed}
         decides |= {"image": pixel_sha256(image), "base": self.base, "coder": self.versions()}
@@ -191,8 +188,6 @@ class TextualInversion(PromptCodec):
 
 def _measured(objective: Objective, section: bytes, width: int) -> dict[str, str]:
     """The vectors' bits by other codes, and what the search reached."""
-    import torch
-
     symbols, step = coding.read_section(section, width)
     levels = int(symbols.max() - symbols.min()) + 1
     bits = {
@@ -284,8 +279,6 @@ class Pull:
 
     def __init__(self, models: Models, guide: Image, factor: int, strength: float, schedule: Any) -> None:
         """Take the networks, the guide, its factor, ``s_c``, and the scheduler that will sample."""
-        import torch
-
         self._models, self._schedule = models, schedule
         planes = torch.from_numpy(np.ascontiguousarray(guide.transpose(2, 0, 1)))[None]
         self._guide = planes.to(models.device).float() / 127.5 - 1
@@ -309,8 +302,6 @@ class Pull:
 
     def gradient(self, latents: Tensor) -> Tensor:
         """Of L, in single precision, one image at a time, so that none depends on its neighbours."""
-        import torch
-
         # The loop that calls infers only; a copy made here can be differentiated by.
         with torch.inference_mode(False), torch.enable_grad():
             gradients: list[Tensor] = []

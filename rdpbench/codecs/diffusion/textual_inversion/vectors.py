@@ -31,6 +31,7 @@ from rdpbench.codecs.diffusion.codec import OnStep, Searched, Unfinished
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.diffusion.sampling import Condition
 from rdpbench.errors import BitstreamError, CodecError, ConfigError
+from rdpbench.lazy import functional, torch
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -89,18 +90,14 @@ def width_of(models: Models) -> int:
 
 def empty_prompt(models: Models) -> Condition:
     """What the U-Net sees of no words; can be computed with, whatever mode the caller computes in."""
-    import torch
-
     with torch.inference_mode(False), torch.no_grad():
         return sampling.condition(models, [])
 
 
 def condition(empty: Condition, offsets: Tensor) -> Condition:
     """What the U-Net sees of vectors ``(K, D)``: the states of the empty prompt, with them added from the second on."""
-    from torch.nn.functional import pad
-
     behind = empty.hidden.shape[1] - 1 - len(offsets)
-    whole = pad(offsets, (0, 0, 1, behind)).to(empty.hidden.device, empty.hidden.dtype)
+    whole = functional.pad(offsets, (0, 0, 1, behind)).to(empty.hidden.device, empty.hidden.dtype)
     return Condition(empty.hidden + whole, empty.pooled)
 
 
@@ -117,8 +114,6 @@ class Objective:
 
     def __init__(self, models: Models, latents: Tensor, seed: int) -> None:
         """Take the networks, scaled latents ``(1, 4, h, w)`` and the seed of all draws."""
-        import torch
-
         self._models, self._seed = models, seed
         self._type = check_prediction(models)
         self._empty = empty_prompt(models)
@@ -130,8 +125,6 @@ class Objective:
 
     def loss(self, offsets: Tensor, step: int, batch: int) -> Tensor:
         """Mean squared error of a step's draws."""
-        import torch
-
         draw = self._draw(step)
         # Each of B times falls into a B-th part of the schedule of its own.
         spread = (torch.rand(batch, generator=draw) + torch.arange(batch)) / batch
@@ -140,8 +133,6 @@ class Objective:
 
     def probe(self, offsets: Tensor) -> float:
         """The same over times and noise that are always the same: what falls, if anything is learned."""
-        import torch
-
         draw, errors = self._draw(_STRIDE - 1), []
         with torch.inference_mode(False), torch.no_grad():
             for number in range(PROBES):
@@ -152,8 +143,6 @@ class Objective:
 
     def _draw(self, number: int) -> Generator:
         """All draws of a step follow from seed and number: a search that was killed goes on with the same ones."""
-        import torch
-
         return torch.Generator("cpu").manual_seed((self._seed * _STRIDE + number) % (1 << 63))
 
     def _error(self, offsets: Tensor, times: Tensor, noise: Tensor) -> Tensor:
@@ -189,8 +178,6 @@ def search(
     Raises:
         CodecError: a loss that is not finite.
     """
-    import torch
-
     # Gradients are needed, whatever mode the caller computes in.
     with torch.inference_mode(False), torch.enable_grad():
         state = SearchedVectors(objective, width, settings, device)
@@ -205,8 +192,6 @@ class SearchedVectors(Searched):
     tracked = ("error",)
 
     def __init__(self, objective: Objective, width: int, settings: VectorSearch, device: str) -> None:
-        import torch
-
         self._objective, self._settings = objective, settings
         self._budget = settings.budget(width)
         self.free = torch.zeros(settings.vectors, width, device=device, requires_grad=True)
@@ -219,8 +204,6 @@ class SearchedVectors(Searched):
 
     def advance(self) -> None:
         """One step."""
-        import torch
-
         settings = self._settings
         free = self.free.detach().cpu().numpy()
         step_size = fit_step(free, self._budget)

@@ -14,9 +14,8 @@ logistic ones (these settings are read from the checkpoint).
 
 Where this departs from the port, and why:
 
-- Strings are CompressAI's (one rANS state). The port's file has a state for each channel, 540 of 8 bytes, which adds
-  3 to 4 kB to any image: 0.06 to 0.09 bit per pixel on Kodak. Symbols 8 or more outside a row it reads back wrongly.
-  Distributions, tables and symbols are the same, and so is the rate but for those states. The container is counted.
+- Strings are CompressAI's (one rANS state). The port's file has a state for each channel, which adds 3 to 4 kB to any
+  image, and symbols 8 or more outside a row it reads back wrongly. Distributions, tables and symbols are the same.
 - The port prints an estimate, divided by the padded image's pixels (``padded``) with ``--reconstruct``.
 - Its PNGs are stretched so that the least value becomes 0 and the greatest 255, image by image. This one clamps.
 - Images with a side below 65 pixels, which the port refuses (a reflection wider than what it reflects), are first

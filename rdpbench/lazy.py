@@ -1,0 +1,34 @@
+"""Libraries that take seconds to import, each imported when something of it is first asked for.
+
+`rdpbench ls`, a plan and classical codecs need none of them. ``from rdpbench.lazy import torch`` stands at the head of
+a module like any other import, where ``import torch`` would otherwise stand in each of its functions.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["LazyModule", "functional", "nn", "torch"]
+
+
+class LazyModule:
+    """A module that is imported by the first attribute that is asked of it.
+
+    >>> LazyModule("math").floor(2.5)
+    2
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(importlib.import_module(self._name), attribute)
+
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from torch.nn import functional
+else:
+    torch, nn, functional = map(LazyModule, ("torch", "torch.nn", "torch.nn.functional"))
