@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["LazyModule", "torch"]
+__all__ = ["LazyModule", "functional", "nn", "torch"]
 
 
 class LazyModule:
@@ -28,5 +28,7 @@ class LazyModule:
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
+    from torch.nn import functional
 else:
-    torch = LazyModule("torch")
+    torch, nn, functional = map(LazyModule, ("torch", "torch.nn", "torch.nn.functional"))

@@ -25,7 +25,7 @@ from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import CARDS, Weights, read_tensors
 from rdpbench.errors import MetricError
 from rdpbench.image import Image
-from rdpbench.lazy import torch
+from rdpbench.lazy import functional, torch
 from rdpbench.metrics.contract import ComparingMetric, WithNetwork, by_name, variant
 from rdpbench.needs import Package
 from rdpbench.networks.precision import exact
@@ -133,11 +133,9 @@ class PooledVGG:
         return unlike
 
     def _pool(self, values: Tensor) -> Tensor:
-        from torch.nn.functional import conv2d
-
         channels = values.shape[1]
         window = self._window.expand(channels, 1, 3, 3)
-        return (conv2d(values**2, window, stride=2, padding=1, groups=channels) + 1e-12).sqrt_()
+        return (functional.conv2d(values**2, window, stride=2, padding=1, groups=channels) + 1e-12).sqrt_()
 
 
 def _layer(values: Tensor) -> Layer:

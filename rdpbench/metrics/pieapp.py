@@ -26,7 +26,7 @@ import numpy as np
 from rdpbench.assets.weights import Card, Weights, read_tensors
 from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.image import Image
-from rdpbench.lazy import torch
+from rdpbench.lazy import functional, torch
 from rdpbench.metrics.contract import ComparingMetric, WithNetwork, by_name, variant
 from rdpbench.needs import Need
 from rdpbench.networks.precision import exact
@@ -136,15 +136,13 @@ class PatchNetwork:
 
     def _features(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Odd layers from the third on, flattened one after the other, ``(n, 120832)``; and the last alone."""
-        from torch.nn.functional import conv2d, max_pool2d
-
         odd = []
         values = patches
         for number in range(1, 12):
             weight, bias = self.tensors[f"conv{number}.weight"], self.tensors[f"conv{number}.bias"]
-            values = conv2d(values, weight, bias, padding=1).relu_()
+            values = functional.conv2d(values, weight, bias, padding=1).relu_()
             if number % 2 == 0:
-                values = max_pool2d(values, 2)
+                values = functional.max_pool2d(values, 2)
             elif number > 1:
                 odd.append(values.flatten(1))
         return torch.cat(odd, 1), odd[-1]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import CARDS
 from rdpbench.errors import MetricError
-from rdpbench.lazy import torch
+from rdpbench.lazy import functional, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,12 +43,10 @@ def build_inception(tensors: Mapping[str, Tensor]) -> Any:
 
 def pool3(network: Any, images: Tensor) -> Tensor:
     """The last pooling layer ``(n, 2048)`` for images ``(n, 3, H, W)`` that are scaled already; 75 pixels at least."""
-    from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
-
     x = network.Conv2d_2b_3x3(network.Conv2d_2a_3x3(network.Conv2d_1a_3x3(images)))
-    x = max_pool2d(x, 3, 2)
+    x = functional.max_pool2d(x, 3, 2)
     x = network.Conv2d_4a_3x3(network.Conv2d_3b_1x1(x))
-    x = max_pool2d(x, 3, 2)
+    x = functional.max_pool2d(x, 3, 2)
     for block in (network.Mixed_5b, network.Mixed_5c, network.Mixed_5d):
         x = _block_35(block, x)
     x = network.Mixed_6a(x)
@@ -57,15 +55,13 @@ def pool3(network: Any, images: Tensor) -> Tensor:
     x = network.Mixed_7a(x)
     x = _block_8(network.Mixed_7b, x, _mean(x))
     # Inception's authors meant a mean here too; the graph that they published, and thus FID, has the maximum.
-    x = _block_8(network.Mixed_7c, x, max_pool2d(x, 3, 1, 1))
-    return adaptive_avg_pool2d(x, (1, 1)).flatten(1)
+    x = _block_8(network.Mixed_7c, x, functional.max_pool2d(x, 3, 1, 1))
+    return functional.adaptive_avg_pool2d(x, (1, 1)).flatten(1)
 
 
 def _mean(x: Tensor) -> Tensor:
     """Of each 3 x 3 neighbourhood, without the padding."""
-    from torch.nn.functional import avg_pool2d
-
-    return avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+    return functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
 
 
 def _block_35(block: Any, x: Tensor) -> Tensor:
@@ -105,10 +101,8 @@ def clean(images: Tensor, side: int = 299) -> Tensor:
     >>> round(float(clean(torch.tensor([[[[0.0, 255.0]]]]).expand(1, 3, 2, 2), 3)[0, 0, 1, 1]), 3)
     127.5
     """
-    from torch.nn.functional import interpolate
-
     # Pillow's weights are float64; with torch's of float32, photographs come out up to 0.004 grey levels away.
-    resized = interpolate(images.double(), (side, side), mode="bicubic", align_corners=False, antialias=True)
+    resized = functional.interpolate(images.double(), (side, side), mode="bicubic", align_corners=False, antialias=True)
     return resized.clamp_(0, 255).float()  # bicubic weights overshoot at edges
 
 
@@ -119,9 +113,7 @@ def antialiased(images: Tensor, side: int = 299) -> Tensor:
     >>> round(float(antialiased(torch.arange(8.0).expand(1, 3, 8, 8), 2)[0, 0, 0, 0]), 4)
     1.8929
     """
-    from torch.nn.functional import interpolate
-
-    return interpolate(images.float(), (side, side), mode="bilinear", align_corners=False, antialias=True)
+    return functional.interpolate(images.float(), (side, side), mode="bilinear", align_corners=False, antialias=True)
 
 
 def plain(images: Tensor, side: int = 299) -> Tensor:
@@ -131,9 +123,7 @@ def plain(images: Tensor, side: int = 299) -> Tensor:
     >>> float(plain(torch.arange(8.0).expand(1, 3, 8, 8), 2)[0, 0, 0, 0])
     1.5
     """
-    from torch.nn.functional import interpolate
-
-    return interpolate(images.float(), (side, side), mode="bilinear", align_corners=False)
+    return functional.interpolate(images.float(), (side, side), mode="bilinear", align_corners=False)
 
 
 def tf1(images: Tensor, side: int = 299) -> Tensor:

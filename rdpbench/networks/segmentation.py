@@ -24,7 +24,7 @@ from rdpbench.assets.load import load_pretrained
 from rdpbench.assets.weights import CardFolder, resolve
 from rdpbench.errors import MetricError
 from rdpbench.image import Image, check_image
-from rdpbench.lazy import torch
+from rdpbench.lazy import functional, torch
 from rdpbench.networks.precision import exact
 
 if TYPE_CHECKING:
@@ -109,17 +109,15 @@ class Segmenter:
 
     def _scores(self, output: Any, size: tuple[int, ...]) -> Tensor:
         """Of each class at each pixel of the image, ``(classes, H, W)``."""
-        from torch.nn.functional import interpolate
-
         odds = output.class_queries_logits[0].softmax(dim=-1)[:, :-1]  # the last is "no object"
         masks = output.masks_queries_logits
         if self.network.config.model_type == "eomt":
             side = self.processor.size["shortest_edge"]
-            masks = interpolate(masks, (side, side), mode="bilinear")
+            masks = functional.interpolate(masks, (side, side), mode="bilinear")
             height, width = content(size[0], size[1], side)
             masks = masks[:, :, :height, :width]
         scores = torch.einsum("qc,qhw->chw", odds, masks[0].sigmoid())
-        return interpolate(scores[None], (size[0], size[1]), mode="bilinear", align_corners=False)[0]
+        return functional.interpolate(scores[None], (size[0], size[1]), mode="bilinear", align_corners=False)[0]
 
 
 def content(height: int, width: int, side: int) -> tuple[int, int]:

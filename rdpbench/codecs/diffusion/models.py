@@ -33,12 +33,14 @@ from rdpbench.codecs.diffusion.bases import (
 )
 from rdpbench.codecs.learned.systems import seeded
 from rdpbench.errors import CodecError, ConfigError, MetricError
-from rdpbench.lazy import torch
+from rdpbench.lazy import LazyModule, torch
 from rdpbench.needs import Need
 from rdpbench.networks.clip import B32, H14, L14, L14_336, SHAPES, TOKENS, Clip, build_clip, configuration, ends
 
 if TYPE_CHECKING:
     from torch import nn
+
+library: Any = LazyModule("rdpbench.codecs.diffusion.library")
 
 _ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 Given = ParamSpec("Given")
@@ -243,10 +245,7 @@ def load_models(base: str, weights: str = "official", precision: str = "float32"
 
 def unet_of(config: Mapping[str, Any]) -> Any:
     """diffusers' U-Net of a configuration."""
-    from rdpbench.codecs.diffusion.library import diffusers
-
-    networks: Any = diffusers
-    return networks.UNet2DConditionModel.from_config(dict(config))
+    return library.diffusers.UNet2DConditionModel.from_config(dict(config))
 
 
 def assembled(
@@ -298,10 +297,8 @@ def shared(
 
 def load_vae(sizes: BaseSizes, source: OwnFolder | Weights | None, device: str, base: str) -> Any:
     """The VAE of a model, in single precision."""
-    from rdpbench.codecs.diffusion.library import diffusers
-
-    networks: Any = diffusers
-    return shared("vae", lambda: networks.AutoencoderKL.from_config(dict(sizes.vae)), source, "float32", device, base)
+    network = library.diffusers.AutoencoderKL
+    return shared("vae", lambda: network.from_config(dict(sizes.vae)), source, "float32", device, base)
 
 
 def vocabulary_of(sizes: BaseSizes, weights: str, base: str) -> Vocabulary:
@@ -329,10 +326,9 @@ def kept(key: tuple[str, ...], build: Callable[[], Any]) -> Any:
 
 def text_tower(sizes: BaseSizes, number: int) -> Any:
     """A text tower; the second has a projection, as SDXL's."""
-    from rdpbench.codecs.diffusion.library import transformers
-
-    config = transformers.CLIPTextConfig.from_dict({**sizes.texts[number], **ends(sizes.tokens)})
-    return transformers.CLIPTextModelWithProjection(config) if number else transformers.CLIPTextModel(config)
+    config = library.transformers.CLIPTextConfig.from_dict({**sizes.texts[number], **ends(sizes.tokens)})
+    name = "CLIPTextModelWithProjection" if number else "CLIPTextModel"
+    return getattr(library.transformers, name)(config)
 
 
 def source_of(part: str, base: str) -> OwnFolder | Weights:
@@ -362,10 +358,9 @@ def load_controlnet(
     models: Models, controlnet: str, base: str, sketch: str, weights: str, precision: str = "float32"
 ) -> Any:
     """The ControlNet that goes with loaded models; the same object as long as its file is the same."""
-    from rdpbench.codecs.diffusion.library import diffusers
 
     def build() -> Any:
-        return diffusers.ControlNetModel.from_unet(models.unet, load_weights_from_unet=False)
+        return library.diffusers.ControlNetModel.from_unet(models.unet, load_weights_from_unet=False)
 
     if weights != "official":
         return draw_weights(build(), seed=7).to(models.device, models.dtype)
@@ -409,9 +404,7 @@ def clip_network(clip: str, weights: str = "official", device: str = "cpu") -> C
 
 def clip_model(sizes: dict[str, Any]) -> Any:
     """``transformers.CLIPModel`` of a configuration."""
-    from rdpbench.codecs.diffusion.library import transformers
-
-    return transformers.CLIPModel(transformers.CLIPConfig(**sizes))
+    return library.transformers.CLIPModel(library.transformers.CLIPConfig(**sizes))
 
 
 def type_of(precision: str) -> torch.dtype:

@@ -46,10 +46,12 @@ from numpy.typing import NDArray
 from rdpbench.assets.load import CONSTANTS, TABLES, match
 from rdpbench.codecs.container import read_varint, varint
 from rdpbench.errors import BitstreamError, CodecError
-from rdpbench.lazy import torch
+from rdpbench.lazy import LazyModule, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+library: Any = LazyModule("rdpbench.codecs.learned.library")
 
 NAMES = ("_quantized_cdf", "_cdf_length", "_offset")
 SCALES = (0.11, 256.0, 64)
@@ -137,9 +139,7 @@ def set_tables(
     Raises:
         CodecError: a checkpoint has a part of a model's tables, what is no distribution, or stale ones.
     """
-    from rdpbench.codecs.learned.library import compressai
-
-    kind, sources = compressai.entropy_models.EntropyModel, {}
+    kind, sources = library.compressai.entropy_models.EntropyModel, {}
     for name, model in network.named_modules():
         if not isinstance(model, kind):
             continue
@@ -213,15 +213,13 @@ def _rebuild_factorized(model: Any) -> None:
 
 def _rebuild_gaussian(model: Any) -> None:
     """The probability of each integer under a zero-mean normal distribution of each scale, as Ballé et al. have it."""
-    from rdpbench.codecs.learned.library import compressai
-
     scales: list[float] = model.scale_table.double().tolist()
     quantile = -NormalDist().inv_cdf(model.tail_mass / 2)
     centres = [math.ceil(scale * quantile) for scale in scales]
     table = torch.zeros((len(scales), 2 * max(centres) + 3), dtype=torch.int32)
     for number, (scale, centre) in enumerate(zip(scales, centres, strict=True)):
         pmf = torch.tensor(symmetric_row(below_normal, scale, centre), dtype=torch.float64)
-        cdf = compressai.entropy_models.entropy_models.pmf_to_quantized_cdf(pmf)
+        cdf = library.compressai.entropy_models.entropy_models.pmf_to_quantized_cdf(pmf)
         table[number, : len(cdf)] = cdf
     model._quantized_cdf = table
     model._offset = -torch.tensor(centres, dtype=torch.int32)
@@ -433,12 +431,10 @@ class Writer(Coder):
     _error = CodecError
 
     def __init__(self, sections: Mapping[str, int], *, portable: bool, device: str) -> None:
-        from rdpbench.codecs.learned.library import compressai
-
         super().__init__(sections, Decisions() if portable else None, device)
         if small := [name for name, count in sections.items() if count < MIN_SYMBOLS]:
             raise CodecError(f"sections {small} hold fewer than {MIN_SYMBOLS} symbols, for which the coder has no room")
-        self._encoders = {name: compressai.ans.BufferedRansEncoder() for name in sections}
+        self._encoders = {name: library.compressai.ans.BufferedRansEncoder() for name in sections}
 
     def finish(self) -> dict[str, bytes]:
         """The strings by section; with ``portable`` the doubtful cases as ``guard`` before them."""
@@ -465,15 +461,13 @@ class Reader(Coder):
     _error = BitstreamError
 
     def __init__(self, sections: Mapping[str, int], strings: Mapping[str, bytes], *, portable: bool, device: str):
-        from rdpbench.codecs.learned.library import compressai
-
         super().__init__(sections, Decisions(strings["guard"]) if portable else None, device)
         self._decoders = {}
         for name, count in sections.items():
             string = strings[name]
             if len(string) < 8 or len(string) % 4:
                 raise BitstreamError(f"section {name!r} of {len(string)} bytes is no string of the range coder")
-            self._decoders[name] = compressai.ans.RansDecoder()
+            self._decoders[name] = library.compressai.ans.RansDecoder()
             self._decoders[name].set_stream(string + bytes(OVERRUN * count + 16 * len(string)))
 
     def finish(self) -> None:

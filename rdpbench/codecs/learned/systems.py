@@ -27,7 +27,7 @@ from rdpbench.codecs.contract import Bitstream, Side, decoding, encoding
 from rdpbench.codecs.learned.entropy import Coder, Reader, Tables, Writer
 from rdpbench.errors import BitstreamError, UnsupportedImage
 from rdpbench.image import Image, check_image, to_uint8
-from rdpbench.lazy import torch
+from rdpbench.lazy import functional, torch
 from rdpbench.networks.precision import one_thread, reproducible
 
 if TYPE_CHECKING:
@@ -61,8 +61,6 @@ class Frame:
 
     def pad(self, planes: Tensor) -> Tensor:
         """``(B, 3, H, W)`` padded; reflection needs an image larger than its margins."""
-        from torch.nn import functional
-
         height, width = planes.shape[-2:]
         margins = self.margins(height, width)
         if self.fill == "reflect" and (max(margins[:2]) >= width or max(margins[2:]) >= height):

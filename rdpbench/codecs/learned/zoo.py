@@ -38,10 +38,12 @@ from rdpbench.codecs.contract import Rate, Side, option
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.entropy import Coder, set_tables, tables_of
 from rdpbench.codecs.learned.systems import System, picture, rescaled, seeded
-from rdpbench.lazy import torch
+from rdpbench.lazy import LazyModule, functional, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+library: Any = LazyModule("rdpbench.codecs.learned.library")
 
 ROOT = "https://compressai.s3.amazonaws.com/models/v1"
 FILES = {
@@ -172,18 +174,14 @@ class Cheng2020Attention(Zoo):
 
 def network(architecture: str, channels: Sequence[int]) -> Any:
     """CompressAI's module, untrained."""
-    from rdpbench.codecs.learned.library import compressai
-
-    return getattr(compressai.models, NETWORKS[architecture][0])(*channels)
+    return getattr(library.compressai.models, NETWORKS[architecture][0])(*channels)
 
 
 def random_network(architecture: str, channels: Sequence[int], quality: int) -> Any:
     """The module with seeded weights; its latents, and with them its rate, grow with the quality."""
-    from rdpbench.codecs.learned.library import compressai
-
     net = seeded(lambda: network(architecture, channels)).eval()
     deviation = 2.0 ** (quality / 2 - 1)
-    y = rescaled(net.g_a, picture(), deviation, leave_out=(compressai.layers.AttentionBlock,))
+    y = rescaled(net.g_a, picture(), deviation, leave_out=(library.compressai.layers.AttentionBlock,))
     if hasattr(net, "h_a"):
         z = torch.round(rescaled(net.h_a, y, 2))
         # Scales come before means, and are raised; the last layer to make them depends on the network.
@@ -204,9 +202,7 @@ class Hyperprior(System):
     """Any of the six networks, ready to code."""
 
     def __init__(self, net: Any, *, device: str = "cpu", portable: bool = False) -> None:
-        from rdpbench.codecs.learned.library import compressai
-
-        models = compressai.models
+        models = library.compressai.models
         self.scales_only = isinstance(net, models.ScaleHyperprior) and not isinstance(net, models.MeanScaleHyperprior)
         self.hyper, self.context = hasattr(net, "h_s"), hasattr(net, "context_prediction")
         if self.context:
@@ -243,8 +239,6 @@ class Hyperprior(System):
         """With a context, in the order of ``column + 3 row``."""
         if not self.context:
             return super().code_y(coder, z, y)
-        from torch.nn import functional
-
         params = self.net.h_s(z)
         height, width = params.shape[2:]
         layer = self.net.context_prediction

@@ -31,7 +31,7 @@ from contextlib import closing
 from dataclasses import astuple, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from rdpbench.assets.hashes import content_sha256
@@ -40,13 +40,11 @@ from rdpbench.assets.weights import Card, facts, hub_folder
 from rdpbench.datasets.index import Entry, pixels_of
 from rdpbench.errors import ConfigError, MissingNeed
 from rdpbench.image import Image
+from rdpbench.lazy import torch
 from rdpbench.needs import package_version
 from rdpbench.networks.precision import exact
 from rdpbench.paths import cache_folder
 from rdpbench.progress import Report, show_progress
-
-if TYPE_CHECKING:
-    import torch
 
 MAX_NEW_TOKENS = 32
 CODE = 1
@@ -316,7 +314,6 @@ class Captioner:
     """A model loaded from a folder: images to texts; `MissingNeed` for files that are damaged or do not fill it."""
 
     def __init__(self, card: ModelCard, folder: Path, settings: CaptionSettings) -> None:
-        import torch
         from transformers import (
             AutoTokenizer,
             Blip2ForConditionalGeneration,
@@ -343,8 +340,6 @@ class Captioner:
     @property
     def made_on(self) -> str:
         """Device and threads, for a row."""
-        import torch
-
         if self._device.type == "cuda":
             return f"cuda: {torch.cuda.get_device_name(self._device)}"
         threads = torch.get_num_threads()
@@ -363,8 +358,6 @@ class Captioner:
         return texts, time.perf_counter() - started
 
     def _generate(self, images: Sequence[Image], tokens: int) -> list[str]:
-        import torch
-
         inputs = self._prepare(images=list(images), input_data_format="channels_last", return_tensors="pt")
         pixels = inputs["pixel_values"].to(self._device, _float(self._settings))
         options: dict[str, Any] = {"max_new_tokens": tokens, "do_sample": False, "num_beams": 1}
@@ -381,15 +374,11 @@ class Captioner:
 
 
 def _float(settings: CaptionSettings) -> torch.dtype:
-    import torch
-
     return torch.float16 if settings.dtype == "fp16" else torch.float32
 
 
 def _prompt(model: Any) -> Any:
     """Ids (1, queries + 1): places for the image's features, which `generate` puts there, and the first token."""
-    import torch
-
     config = model.config
     if model.language_model.config.is_encoder_decoder:
         raise ConfigError("captions=blip2 needs a language model without an encoder, such as OPT")

@@ -31,7 +31,7 @@ import numpy as np
 from rdpbench.codecs.diffusion.codec import OnStep, Searched, Unfinished
 from rdpbench.errors import CodecError
 from rdpbench.image import Image
-from rdpbench.lazy import torch
+from rdpbench.lazy import functional, torch
 from rdpbench.networks.clip import Clip, unit
 
 if TYPE_CHECKING:
@@ -156,6 +156,4 @@ def _answering(layer: Any, answer: Tensor) -> Iterator[None]:
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    from torch.nn.functional import normalize
-
-    return normalize(vectors, dim=-1)
+    return functional.normalize(vectors, dim=-1)

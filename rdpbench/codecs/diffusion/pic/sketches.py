@@ -35,7 +35,7 @@ from rdpbench.codecs.learned.entropy import load_with_tables, set_tables
 from rdpbench.codecs.learned.zoo import Hyperprior, network, random_network
 from rdpbench.errors import BitstreamError, CodecError
 from rdpbench.image import Image, check_image
-from rdpbench.lazy import torch
+from rdpbench.lazy import functional, nn, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,7 +75,6 @@ def checkpoint(trade_off: float) -> Weights:
 
 def one_channel(net: Any) -> Any:
     """CompressAI's network for one channel: grey goes in as it would into all three, the first comes out."""
-    from torch import nn
 
     def replaced(old: Any, weight: Tensor, bias: Tensor) -> Any:
         sizes = (weight.shape[1], weight.shape[0], old.kernel_size)
@@ -229,8 +228,6 @@ MEANS = (104.00698793, 116.66876762, 122.67891434)
 
 def hed_network(narrow: int = 1) -> Any:
     """The modules, by the official names; their channels divided by ``narrow``."""
-    from torch import nn
-
     modules: dict[str, nn.Module] = {}
     before = 3
     for number, (name, count, width) in enumerate(BLOCKS):
@@ -247,8 +244,6 @@ def hed_network(narrow: int = 1) -> Any:
 
 def hed_edges(net: Any, image: Image) -> Grey:
     """HED's edge map ``uint8 (H, W)``; a side below 16 pixels is continued, as four blocks halve it."""
-    from torch.nn.functional import interpolate
-
     height, width = check_image(image, "HED: the image").shape[:2]
     pad = [(0, max(0, 16 - side)) for side in (height, width)]
     padded = np.pad(image, (*pad, (0, 0)), mode="edge")
@@ -258,7 +253,7 @@ def hed_edges(net: Any, image: Image) -> Grey:
     for name, _, _ in BLOCKS:
         planes = net[f"netVgg{name}"](planes)
         score = net[f"netScore{name}"](planes)
-        scores.append(interpolate(score, padded.shape[:2], mode="bilinear", align_corners=False))
+        scores.append(functional.interpolate(score, padded.shape[:2], mode="bilinear", align_corners=False))
     edges: Plane = net["netCombine"](torch.cat(scores, dim=1))[0, 0].cpu().numpy()
     return (edges[:height, :width] * 255).clip(0, 255).astype(np.uint8)
 

@@ -31,7 +31,7 @@ from rdpbench.codecs.diffusion.codec import OnStep, Searched, Unfinished
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.diffusion.sampling import Condition
 from rdpbench.errors import BitstreamError, CodecError, ConfigError
-from rdpbench.lazy import torch
+from rdpbench.lazy import functional, torch
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -96,10 +96,8 @@ def empty_prompt(models: Models) -> Condition:
 
 def condition(empty: Condition, offsets: Tensor) -> Condition:
     """What the U-Net sees of vectors ``(K, D)``: the states of the empty prompt, with them added from the second on."""
-    from torch.nn.functional import pad
-
     behind = empty.hidden.shape[1] - 1 - len(offsets)
-    whole = pad(offsets, (0, 0, 1, behind)).to(empty.hidden.device, empty.hidden.dtype)
+    whole = functional.pad(offsets, (0, 0, 1, behind)).to(empty.hidden.device, empty.hidden.dtype)
     return Condition(empty.hidden + whole, empty.pooled)
 
 
