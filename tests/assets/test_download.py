@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.server
 import json
 import os
 import pty
 import shutil
 import signal
-import ssl
 import subprocess
 import sys
-import threading
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,123 +29,6 @@ SHA256 = hashlib.sha256(BYTES).hexdigest()
 MD5 = hashlib.md5(BYTES).hexdigest()
 CUT = 400_000
 HINT = "  size 0.96 MB, licence CC0, put it at /somewhere/file.bin"
-
-
-@dataclass
-class Answer:
-    """How the server treats one request."""
-
-    status: int = 200
-    cut: int | None = None
-    """Bytes of the body after which the connection is closed."""
-    announce: int | str | None = "true"
-    """Content-Length: the true one, another one, or none."""
-    chunked: bool = False
-    location: str = ""
-    hold: bool = False
-    """Wait for `Site.go` after the cut instead of closing."""
-    extra: dict[str, str] = field(default_factory=dict)
-
-
-class Site(http.server.ThreadingHTTPServer):
-    """Serves ``content`` to every path, by the answers planned; when these are used up, honestly."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.content, self.etag, self.modified, self.ranges = BYTES, '"one"', "Mon, 01 Jan 2024 00:00:00 GMT", True
-        self.honours_if_range = True
-        self.always: Answer | None = None
-        self.plan: list[Answer] = []
-        self.asked: list[str] = []
-        self.marks: list[str | None] = []
-        self.served = 0
-        self.go = threading.Event()
-
-    def handle_error(self, request: object, address: object) -> None:
-        pass  # clients that are killed
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/file.bin"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Site
-
-    def do_GET(self) -> None:
-        site = self.server
-        site.asked.append(self.headers.get("Range", "all"))
-        site.marks.append(self.headers.get("If-Range"))
-        answer = site.plan.pop(0) if site.plan else site.always or Answer()
-        if answer.location:
-            self.send_response(answer.status)
-            self.send_header("Location", answer.location)
-            self.end_headers()
-            return
-        if answer.status >= 400:
-            self.send_response(answer.status, "No \x1b[31mfile")
-            for name, value in answer.extra.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        start = self.start()
-        if start >= len(site.content):
-            self.send_error(416)
-            return
-        body = site.content[start:]
-        self.send_response(206 if start else answer.status)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(site.content) - 1}/{len(site.content)}")
-        for name, value in {"ETag": site.etag, "Last-Modified": site.modified, **answer.extra}.items():
-            if value:
-                self.send_header(name, value)
-        if answer.chunked:
-            self.send_header("Transfer-Encoding", "chunked")
-        elif answer.announce is not None:
-            self.send_header("Content-Length", str(len(body) if answer.announce == "true" else answer.announce))
-        self.end_headers()
-        self.send(body[: answer.cut], answer.chunked, answer.cut is None)
-        if answer.hold:
-            site.go.wait(20)
-
-    def start(self) -> int:
-        site, asked = self.server, self.headers.get("Range")
-        if not site.ranges or asked is None:
-            return 0
-        mark = self.headers.get("If-Range")
-        if site.honours_if_range and mark is not None and mark not in (site.etag, site.modified):
-            return 0
-        return int(asked.removeprefix("bytes=").rstrip("-"))
-
-    def send(self, body: bytes, chunked: bool, whole: bool) -> None:
-        for begin in range(0, len(body), 50_000):
-            piece = body[begin : begin + 50_000]
-            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
-            self.server.served += len(piece)
-        if chunked and whole:
-            self.wfile.write(b"0\r\n\r\n")
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
-def running(server):
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    if isinstance(server, Site):
-        server.go.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture
-def site():
-    yield from running(Site())
 
 
 @pytest.fixture(autouse=True)
@@ -181,7 +60,7 @@ def cut_once(site, target, monkeypatch):
     """A try that leaves `CUT` bytes."""
     with monkeypatch.context() as patched:
         patched.setattr(module, "_WAITS_S", ())
-        site.plan = [Answer(cut=CUT)]
+        site.plan = [site.answer(cut=CUT)]
         fails(site, target, "cut after")
     assert left(target) == PARTS
 
@@ -211,7 +90,7 @@ def test_a_file_that_is_right_is_not_asked_for_and_a_wrong_one_is_replaced(site,
 
 
 def test_a_connection_cut_once_is_continued_without_a_byte_twice(site, target, capsys):
-    site.plan = [Answer(cut=CUT)]
+    site.plan = [site.answer(cut=CUT)]
     get(site, target)
     assert target.read_bytes() == BYTES
     assert site.asked == ["all", f"bytes={CUT}-"]
@@ -220,7 +99,7 @@ def test_a_connection_cut_once_is_continued_without_a_byte_twice(site, target, c
 
 
 def test_a_server_that_always_cuts_is_given_up_but_bytes_stay(site, target):
-    site.plan = [Answer(cut=100_000) for _ in range(4)]
+    site.plan = [site.answer(cut=100_000) for _ in range(4)]
     said = fails(site, target, rf"cut after {CUT} of {len(BYTES)} bytes \(4 tries\)")
     assert f"{CUT} bytes are kept, and the same command goes on from there" in said
     assert len(site.asked) == 4
@@ -232,7 +111,7 @@ def test_a_server_that_always_cuts_is_given_up_but_bytes_stay(site, target):
 
 def test_tries_that_bring_much_do_not_count(site, target, monkeypatch):
     monkeypatch.setattr(module, "_ADVANCE", 100_000)
-    site.plan = [Answer(cut=100_000) for _ in range(9)]
+    site.plan = [site.answer(cut=100_000) for _ in range(9)]
     get(site, target)
     assert target.read_bytes() == BYTES
     assert len(site.asked) == 10
@@ -240,7 +119,7 @@ def test_tries_that_bring_much_do_not_count(site, target, monkeypatch):
 
 def test_a_server_without_ranges_starts_anew(site, target):
     site.ranges = False
-    site.plan = [Answer(cut=CUT)]
+    site.plan = [site.answer(cut=CUT)]
     get(site, target)
     assert target.read_bytes() == BYTES
     assert site.served == len(BYTES) + CUT
@@ -265,7 +144,7 @@ def test_a_file_that_changes_between_tries_starts_anew(site, target, monkeypatch
     [('"one"', "Mon", '"one"'), ("", "Mon", "Mon"), ('W/"one"', "Mon", "Mon"), ('W/"one"', "", None)],
 )
 def test_only_marks_that_stand_for_every_byte_are_asked_for(site, target, etag, modified, mark):
-    site.etag, site.modified, site.plan = etag, modified, [Answer(cut=CUT)]
+    site.etag, site.modified, site.plan = etag, modified, [site.answer(cut=CUT)]
     get(site, target)
     assert site.marks == [None, mark]
     assert site.asked == ["all", f"bytes={CUT}-"]
@@ -283,10 +162,10 @@ def test_a_file_of_another_length_starts_anew_where_the_server_gives_no_marks(si
 
 def test_without_marks_and_without_a_hash_nothing_is_continued(site, target):
     site.etag = site.modified = ""
-    site.plan = [Answer(cut=CUT)]
+    site.plan = [site.answer(cut=CUT)]
     get(site, target, sha256=None)
     assert site.asked == ["all", "all"]
-    site.plan = [Answer(cut=CUT)]
+    site.plan = [site.answer(cut=CUT)]
     target.unlink()
     get(site, target)  # with a hash it may be: the hash tells in the end
     assert site.asked[2:] == ["all", f"bytes={CUT}-"]
@@ -323,7 +202,7 @@ def test_416_starts_anew(site, target):
     get(site, target)
     assert site.asked == [f"bytes={len(BYTES) + 1}-", "all"]
     assert target.read_bytes() == BYTES
-    site.always = Answer(status=416)
+    site.always = site.answer(status=416)
     target.unlink()
     fails(site, target, r"answers 416 .* \(4 tries\)")
 
@@ -347,20 +226,20 @@ def test_both_hashes_have_to_agree(site, target):
 def test_a_web_page_instead_of_the_file_is_called_one(site, target):
     site.content = b"<!doctype html> please log in"
     assert "begins like a web page" in fails(site, target, "other bytes", exact=False)
-    site.always = Answer(extra={"Content-Type": "text/html; charset=utf-8"})
+    site.always = site.answer(extra={"Content-Type": "text/html; charset=utf-8"})
     fails(site, target, "answers with a web page", sha256=None, exact=False)
 
 
 @pytest.mark.parametrize("announced", [len(BYTES) - 1, len(BYTES) + 1])
 def test_a_length_that_is_not_the_exact_size_is_refused_before_a_byte_is_kept(site, target, announced):
-    site.always = Answer(announce=announced)
+    site.always = site.answer(announce=announced)
     fails(site, target, f"announces {announced} bytes, expected {len(BYTES)}", sha256=None)
     assert left(target) == []
     assert len(site.asked) == 1
 
 
 def test_an_empty_answer_is_no_file(site, target):
-    site.always = Answer(announce=0)
+    site.always = site.answer(announce=0)
     fails(site, target, "cut after 0 of", sha256=None)
     fails(site, target, "does not say how long", sha256=None, size=None)
     fails(site, target, "other bytes", size=None)
@@ -374,7 +253,7 @@ def test_a_size_that_is_not_exact_says_only_what_must_be_free(site, target):
 
 
 def test_an_announced_length_that_is_too_long_is_a_cut(site, target):
-    site.always = Answer(announce=len(BYTES) + 5)
+    site.always = site.answer(announce=len(BYTES) + 5)
     site.ranges = False
     fails(site, target, rf"cut after {len(BYTES)} of {len(BYTES) + 5} bytes", exact=False)
 
@@ -382,46 +261,46 @@ def test_an_announced_length_that_is_too_long_is_a_cut(site, target):
 @pytest.mark.parametrize("chunked", [True, False])
 def test_a_body_that_is_too_long_is_stopped_at_the_exact_size(site, target, chunked):
     site.content = BYTES + OTHER
-    site.always = Answer(announce=None, chunked=chunked)
+    site.always = site.answer(announce=None, chunked=chunked)
     fails(site, target, f"sends more than the {len(BYTES)} bytes")
     assert left(target) == []
 
 
 def test_a_body_that_is_longer_than_announced_is_read_to_its_announced_end(site, target):
     site.content = BYTES + OTHER
-    site.always = Answer(announce=len(BYTES))
+    site.always = site.answer(announce=len(BYTES))
     get(site, target)
     assert target.read_bytes() == BYTES
 
 
 def test_without_content_length(site, target):
-    site.always = Answer(announce=None)
+    site.always = site.answer(announce=None)
     get(site, target)
     get(site, target.with_name("about"), exact=False)
     said = fails(site, target.with_name("unknown"), "does not say how long", exact=False, sha256=None)
     assert "an early end would not be noticed" in said
-    site.always = Answer(chunked=True)
+    site.always = site.answer(chunked=True)
     get(site, target.with_name("chunked"), exact=False, sha256=None, size=None)
     assert target.with_name("chunked").read_bytes() == BYTES
 
 
 @pytest.mark.parametrize("chunked", [True, False])
 def test_a_cut_without_content_length_is_continued(site, target, chunked):
-    site.plan = [Answer(announce=None, chunked=chunked, cut=CUT)]
+    site.plan = [site.answer(announce=None, chunked=chunked, cut=CUT)]
     get(site, target)
     assert target.read_bytes() == BYTES
     assert site.asked == ["all", f"bytes={CUT}-"]
 
 
 def test_chunks_that_are_cut_are_noticed_without_size_and_hash(site, target):
-    site.always = Answer(chunked=True, cut=CUT)
+    site.always = site.answer(chunked=True, cut=CUT)
     site.ranges = False
     fails(site, target, f"cut after {CUT} of unknown bytes", exact=False, sha256=None, size=None)
 
 
 @pytest.mark.parametrize(("status", "times"), [(404, 1), (403, 1), (410, 1), (500, 4), (503, 4), (429, 4)])
 def test_refusals_are_quoted_and_only_passing_ones_are_tried_again(site, target, status, times):
-    site.always = Answer(status=status)
+    site.always = site.answer(status=status)
     said = fails(site, target, rf"the server answers {status} No \[31mfile")
     assert "\x1b" not in said  # a server does not write to the user's terminal
     assert len(site.asked) == times
@@ -432,54 +311,38 @@ def test_a_server_that_recovers(site, target, monkeypatch):
     waited = []
     monkeypatch.setattr(time, "sleep", waited.append)
     monkeypatch.setattr(module, "_WAITS_S", (1.0, 3.0))
-    site.plan = [Answer(status=500), Answer(status=503, extra={"Retry-After": "7"})]
+    site.plan = [site.answer(status=500), site.answer(status=503, extra={"Retry-After": "7"})]
     get(site, target)
     assert target.read_bytes() == BYTES
     assert waited == [1, 7]
 
 
 def test_an_answer_that_is_no_file(site, target):
-    site.always = Answer(status=203)
+    site.always = site.answer(status=203)
     fails(site, target, "answers 203 .* not with the file")
-    site.always = Answer(status=206)
+    site.always = site.answer(status=206)
     fails(site, target, "sends a piece of the file without saying which")
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_are_followed_also_when_continuing(site, target, status):
-    there = Answer(status=status, location=site.url + "/there")
-    site.plan = [there, Answer(cut=CUT), there]
+    there = site.answer(status=status, location=site.url + "/there")
+    site.plan = [there, site.answer(cut=CUT), there]
     get(site, target)
     assert target.read_bytes() == BYTES
     assert site.asked == ["all", "all", f"bytes={CUT}-", f"bytes={CUT}-"]
 
 
 def test_redirects_without_end(site, target):
-    site.always = Answer(status=302, location=site.url)
+    site.always = site.answer(status=302, location=site.url)
     fails(site, target, "answers 302 and redirects without end")
     assert len(site.asked) < 15
 
 
 @pytest.mark.parametrize("to", ["file:///etc/passwd", "ftp://127.0.0.1/x"])
 def test_redirects_lead_to_no_other_kind_of_place(site, target, to):
-    site.always = Answer(status=302, location=to)
+    site.always = site.answer(status=302, location=to)
     fails(site, target, "redirects to|not allowed")
-
-
-@pytest.fixture
-def secure(tmp_path):
-    """A server behind TLS whose certificate is in ``tmp_path``."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl program to make a certificate with")
-    certificate = tmp_path / "certificate.pem"
-    line = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    line += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(tmp_path / "key.pem"), "-out", str(certificate)]
-    subprocess.run(line, check=True, capture_output=True)
-    server = Site()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, tmp_path / "key.pem")
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    yield from running(server)
 
 
 def test_https_is_checked_and_never_left(secure, site, target, tmp_path, monkeypatch):
@@ -489,10 +352,10 @@ def test_https_is_checked_and_never_left(secure, site, target, tmp_path, monkeyp
     get(secure, target, url=url)
     assert target.read_bytes() == BYTES
     target.unlink()
-    secure.always = Answer(status=302, location=site.url)
+    secure.always = secure.answer(status=302, location=site.url)
     fails(secure, target, "from https to http is not followed", url=url)
     assert site.asked == []
-    site.always = Answer(status=302, location=url)
+    site.always = site.answer(status=302, location=url)
     secure.always = None
     get(site, target)  # upwards it may
 
@@ -510,7 +373,7 @@ def test_no_network_is_told_at_once_in_one_message(site, target):
 
 def test_a_silent_server(site, target, monkeypatch):
     monkeypatch.setattr(module, "TIMEOUT_S", 0.2)
-    site.plan = [Answer(cut=CUT, hold=True)]
+    site.plan = [site.answer(cut=CUT, hold=True)]
     get(site, target)
     assert target.read_bytes() == BYTES
     assert site.asked == ["all", f"bytes={CUT}-"]
@@ -591,7 +454,7 @@ def holds(target, size):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_or_stopped_download_goes_on(site, target, how):
-    site.plan = [Answer(cut=CUT, hold=True)]
+    site.plan = [site.answer(cut=CUT, hold=True)]
     process = start(site, target)
     wait_for(holds(target, CUT))
     process.send_signal(how)
@@ -610,7 +473,7 @@ def test_a_killed_or_stopped_download_goes_on(site, target, how):
 
 
 def test_of_two_processes_the_second_waits_and_finds_the_file(site, target):
-    site.plan = [Answer(cut=CUT, hold=True)]
+    site.plan = [site.answer(cut=CUT, hold=True)]
     first = start(site, target)
     wait_for(holds(target, CUT))
     second = start(site, target)
@@ -625,7 +488,7 @@ def test_of_two_processes_the_second_waits_and_finds_the_file(site, target):
 
 
 def test_of_two_processes_the_second_goes_on_where_the_first_was_killed(site, target):
-    site.plan = [Answer(cut=CUT, hold=True)]
+    site.plan = [site.answer(cut=CUT, hold=True)]
     first = start(site, target)
     wait_for(holds(target, CUT))
     second = start(site, target)
@@ -639,7 +502,7 @@ def test_of_two_processes_the_second_goes_on_where_the_first_was_killed(site, ta
 
 
 def test_a_terminal_gets_a_bar(site, target):
-    site.plan = [Answer(cut=CUT)]
+    site.plan = [site.answer(cut=CUT)]
     ours, theirs = pty.openpty()
     process = start(site, target, stderr=theirs)
     os.close(theirs)
@@ -683,7 +546,7 @@ def test_lines_become_rarer_and_bytes_that_were_here_make_no_speed(monkeypatch, 
 
 def test_progress_of_the_caller_is_called_instead(site, target, capsys):
     told = []
-    site.plan = [Answer(cut=CUT)]
+    site.plan = [site.answer(cut=CUT)]
     get(site, target, progress=lambda here, whole: told.append((here, whole)))
     assert capsys.readouterr().err == ""
     assert [here for here, _ in told] == sorted({here for here, _ in told})

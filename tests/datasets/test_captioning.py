@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +22,8 @@ from rdpbench.datasets.captions import models as captioning
 from rdpbench.datasets.captions.models import (
     CARDS,
     CaptionSettings,
-    MadeCaption,
     ModelCard,
-    cache_caption,
     cache_file,
-    cached_captions,
     captioner_identity,
     label,
     locate,
@@ -544,47 +540,6 @@ def test_half_precision_runs_through_both_models(models: dict[str, Path]) -> Non
         halves = {parameter.dtype for parameter in captioner._model.vision_model.parameters()}
         assert halves == {torch.float16}
         assert captioner([image])[0][0].startswith("word")
-
-
-WRITER = """
-import sys, time
-from rdpbench.datasets.captions.models import MadeCaption, cache_caption
-worker, begin = int(sys.argv[1]), float(sys.argv[2])
-time.sleep(max(0.0, begin - time.time()))
-for k in range(15):
-    print(cache_caption(f"pixels{k}", "model", MadeCaption(f"by {worker}", worker + 1.0, "cpu", "")))
-    cache_caption(f"own {worker} {k}", "model", MadeCaption("", 0.5, "cpu", ""))
-"""
-
-
-def test_writers_at_once_lose_nothing_and_agree() -> None:
-    begin = str(time.time() + 1.0)
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(k), begin], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for k in range(4)
-    ]
-    told = [writer.communicate(timeout=120) for writer in writers]
-    assert [writer.returncode for writer in writers] == [0] * 4, told
-    wanted = [f"pixels{k}" for k in range(15)]
-    found = cached_captions([*wanted, *(f"own {w} {k}" for w in range(4) for k in range(15))], "model")
-    assert len(found) == 75
-    # All were told the same, which is what stayed: text and seconds of one writer.
-    stayed = "".join(f"{found[name]}\n" for name in wanted)
-    assert told == [(stayed, "")] * 4
-    assert all(found[name].text == f"by {found[name].seconds - 1:.0f}" for name in wanted)
-
-
-def test_the_first_caption_of_a_key_stays() -> None:
-    first, second = (
-        MadeCaption("a red door", 2.5, "cpu, 1 thread", "torch 2"),
-        MadeCaption("a barn", 0.1, "cuda: x", "torch 3"),
-    )
-    assert cache_caption("pixels", "model", first) == first
-    assert cache_caption("pixels", "model", second) == first
-    assert cache_caption("pixels", "other model", second) == second
-    assert cached_captions(["pixels", "unknown"], "model") == {"pixels": first}
 
 
 def test_images_are_resized_as_when_the_models_were_published(models: dict[str, Path]) -> None:
