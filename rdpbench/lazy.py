@@ -9,7 +9,19 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["Generator", "LazyModule", "Tensor", "functional", "nn", "torch"]
+__all__ = [
+    "Generator",
+    "LazyModule",
+    "Tensor",
+    "av",
+    "cv2",
+    "functional",
+    "imagecodecs",
+    "nn",
+    "pil",
+    "pillow_heif",
+    "torch",
+]
 
 
 class LazyModule:
@@ -27,9 +39,16 @@ class LazyModule:
 
 
 if TYPE_CHECKING:
+    import av
+    import cv2
+    import imagecodecs
+    import pillow_heif
     import torch
+    from PIL import Image as pil
     from torch import Generator, Tensor, nn
     from torch.nn import functional
 else:
     torch, nn, functional = map(LazyModule, ("torch", "torch.nn", "torch.nn.functional"))
+    pil, pillow_heif, imagecodecs = map(LazyModule, ("PIL.Image", "pillow_heif", "imagecodecs"))
+    av, cv2 = map(LazyModule, ("av", "cv2"))
     Generator = Tensor = Any  # classes that annotations alone name
