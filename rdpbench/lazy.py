@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["LazyModule", "functional", "nn", "torch"]
+__all__ = ["Generator", "LazyModule", "Tensor", "functional", "nn", "torch"]
 
 
 class LazyModule:
@@ -28,7 +28,8 @@ class LazyModule:
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Generator, Tensor, nn
     from torch.nn import functional
 else:
     torch, nn, functional = map(LazyModule, ("torch", "torch.nn", "torch.nn.functional"))
+    Generator = Tensor = Any  # classes that annotations alone name

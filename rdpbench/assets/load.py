@@ -23,13 +23,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rdpbench.errors import CodecError, RdpbenchError
-from rdpbench.lazy import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from rdpbench.lazy import Tensor, torch
 
 CONSTANTS = frozenset({"bound", "mask", "pedestal", "scale_bound", "target"})
 TABLES = frozenset({"_quantized_cdf", "_cdf_length", "_offset", "scale_table"})

@@ -17,7 +17,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,13 +25,10 @@ from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import CARDS, Weights, read_tensors
 from rdpbench.errors import MetricError
 from rdpbench.image import Image
-from rdpbench.lazy import functional, torch
+from rdpbench.lazy import Tensor, functional, torch
 from rdpbench.metrics.contract import ComparingMetric, WithNetwork, by_name, variant
 from rdpbench.needs import Package
 from rdpbench.networks.precision import exact
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 FACTORS = "f5e65c96230b7f6ca995691647d482237e4cab8a50c5c4a5784f219ef0748218"
 """sha256 of the learned factors in the wheel of torchmetrics 1.9.0: alpha for means, beta for covariances."""

@@ -24,17 +24,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rdpbench.errors import MetricError
-from rdpbench.lazy import torch
+from rdpbench.lazy import Tensor, torch
 from rdpbench.metrics.contract import Floats
 from rdpbench.metrics.sets import Rows, blocks, check_rows, check_sets, same_length
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _COLUMNS = 256
 """Columns of a product at a time."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from rdpbench.assets.weights import Weights, read_tensors
 from rdpbench.errors import MetricError
 from rdpbench.image import Image, check_image
-from rdpbench.lazy import torch
+from rdpbench.lazy import Tensor, torch
 from rdpbench.metrics import frechet
 from rdpbench.metrics.contract import Array, Estimate, MetricOfSets, NetworkFeatures, by_name, variant
 from rdpbench.metrics.mmd import Discrepancy, KernelMetric, Owners, kid
@@ -36,9 +36,6 @@ from rdpbench.metrics.sets import Rows, stack
 from rdpbench.needs import Package
 from rdpbench.networks import inception
 from rdpbench.networks.precision import exact, quick
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
@@ -22,13 +22,10 @@ from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import CARDS, Card, Weights, read_tensors, torchvision_card
 from rdpbench.errors import MetricError
 from rdpbench.image import Image
-from rdpbench.lazy import torch
+from rdpbench.lazy import Tensor, torch
 from rdpbench.metrics.contract import ComparingMetric, WithNetwork, by_name, variant
 from rdpbench.needs import Package
 from rdpbench.networks.precision import exact
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Net: TypeAlias = Literal["alex", "vgg", "squeeze"]
 

@@ -19,20 +19,17 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from rdpbench.assets.weights import Card, Weights, read_tensors
 from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.image import Image
-from rdpbench.lazy import functional, torch
+from rdpbench.lazy import Tensor, functional, torch
 from rdpbench.metrics.contract import ComparingMetric, WithNetwork, by_name, variant
 from rdpbench.needs import Need
 from rdpbench.networks.precision import exact
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 PATCH = 64
 BATCH = 32

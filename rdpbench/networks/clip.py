@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +29,8 @@ from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import Card, read_tensors, resolve
 from rdpbench.errors import MetricError
 from rdpbench.image import Image, check_image
-from rdpbench.lazy import torch
+from rdpbench.lazy import Tensor, torch
 from rdpbench.networks.precision import exact
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,12 @@ average, and give different FIDs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import CARDS
 from rdpbench.errors import MetricError
-from rdpbench.lazy import functional, torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from rdpbench.lazy import Tensor, functional, torch
 
 CARD = CARDS["inception-2015-12-05"]
 DIM = 2048

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,8 @@ from rdpbench.assets.load import load_pretrained
 from rdpbench.assets.weights import CardFolder, resolve
 from rdpbench.errors import MetricError
 from rdpbench.image import Image, check_image
-from rdpbench.lazy import functional, torch
+from rdpbench.lazy import Tensor, functional, torch
 from rdpbench.networks.precision import exact
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Classes: TypeAlias = Literal["coco-panoptic-133", "coco-stuff-171"]
 Kind: TypeAlias = Literal["eomt", "maskformer"]

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from rdpbench import registry
 from rdpbench.assets.weights import Weights
@@ -35,13 +35,10 @@ from rdpbench.codecs.learned.codec import Kind
 from rdpbench.codecs.learned.systems import check_pixels
 from rdpbench.errors import BitstreamError, ConfigError, StoreUnwritable
 from rdpbench.image import Image
-from rdpbench.lazy import torch
+from rdpbench.lazy import Generator, Tensor, torch
 from rdpbench.needs import Need, Package, package_version
 from rdpbench.networks.precision import reproducible
 from rdpbench.paths import cache_folder, written_whole
-
-if TYPE_CHECKING:
-    from torch import Generator, Tensor
 
 OnStep: TypeAlias = Callable[[int, float], None]
 """Called with the steps that are done, and how good the result is."""

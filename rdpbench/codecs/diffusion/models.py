@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import OwnFolder, Weights, folders_identity, read_tensors, require
@@ -33,12 +33,9 @@ from rdpbench.codecs.diffusion.bases import (
 )
 from rdpbench.codecs.learned.systems import seeded
 from rdpbench.errors import CodecError, ConfigError, MetricError
-from rdpbench.lazy import LazyModule, torch
+from rdpbench.lazy import LazyModule, nn, torch
 from rdpbench.needs import Need
 from rdpbench.networks.clip import B32, H14, L14, L14_336, SHAPES, TOKENS, Clip, build_clip, configuration, ends
-
-if TYPE_CHECKING:
-    from torch import nn
 
 library: Any = LazyModule("rdpbench.codecs.diffusion.library")
 
@@ -379,12 +376,7 @@ def clip_source(clip: str) -> OwnFolder | Weights:
 
 @once(1, lambda clip, **_: (clip_source(clip),))
 def clip_network(clip: str, weights: str = "official", device: str = "cpu") -> Clip:
-    """Both towers; the same object as long as the file is the same.
-
-    Raises:
-        MissingNeed: a file is not on this machine.
-        CodecError: it does not hold this network.
-    """
+    """Both towers; the same object as long as the file is the same. Raises as `load_models`."""
     if weights != "official":
         tiny = {
             "projection_dim": CLIP_TEXT["projection_dim"],

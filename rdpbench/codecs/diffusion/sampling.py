@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from rdpbench.codecs.diffusion import bases
 from rdpbench.codecs.diffusion.bases import BaseSizes
@@ -22,11 +22,8 @@ from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.learned.systems import Frame, to_images, to_planes
 from rdpbench.errors import BitstreamError, ConfigError, RdpbenchError
 from rdpbench.image import Image
-from rdpbench.lazy import torch
+from rdpbench.lazy import Generator, Tensor, torch
 from rdpbench.needs import Need
-
-if TYPE_CHECKING:
-    from torch import Generator, Tensor
 
 FRAME = Frame(64, "replicate", "corner")
 """U-Nets halve latents three times and VAEs pixels three times: sides are multiples of 64 inside. Smaller images are

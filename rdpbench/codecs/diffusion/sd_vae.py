@@ -18,7 +18,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +32,9 @@ from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.learned.systems import size_of
 from rdpbench.errors import BitstreamError, UnsupportedImage
 from rdpbench.image import Image
-from rdpbench.lazy import torch
+from rdpbench.lazy import Tensor, torch
 from rdpbench.needs import Need, package_version
 from rdpbench.networks.precision import reproducible
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 BITS = (8, 16, 32)
 """Legal numbers of bits."""
@@ -123,12 +120,7 @@ def unpack_latents(section: bytes, shape: tuple[int, int, int], bits: int) -> ND
 
 
 def load_vae_alone(base: str, weights: str = "official", device: str = "cpu") -> Models:
-    """A model of which there is nothing but the VAE.
-
-    Raises:
-        MissingNeed: the file is not on this machine.
-        CodecError: it does not hold this network.
-    """
+    """A model of which there is nothing but the VAE. Raises as `models.load_models`."""
     source = models.source_of("vae", base) if weights == "official" else None
     if source:
         require([source])

@@ -28,16 +28,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rdpbench.assets.load import modern
 from rdpbench.assets.weights import Card
 from rdpbench.codecs.contract import Rate
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.systems import System
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from rdpbench.lazy import Tensor
 
 LAMBDAS = (0.004, 0.008, 0.016, 0.032, 0.15, 0.45)
 """By quality, from 1."""

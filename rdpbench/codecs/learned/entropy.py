@@ -38,7 +38,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,10 +46,7 @@ from numpy.typing import NDArray
 from rdpbench.assets.load import CONSTANTS, TABLES, match
 from rdpbench.codecs.container import read_varint, varint
 from rdpbench.errors import BitstreamError, CodecError
-from rdpbench.lazy import LazyModule, torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from rdpbench.lazy import LazyModule, Tensor, torch
 
 library: Any = LazyModule("rdpbench.codecs.learned.library")
 

@@ -17,7 +17,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -27,11 +27,8 @@ from rdpbench.codecs.contract import Bitstream, Side, decoding, encoding
 from rdpbench.codecs.learned.entropy import Coder, Reader, Tables, Writer
 from rdpbench.errors import BitstreamError, UnsupportedImage
 from rdpbench.image import Image, check_image, to_uint8
-from rdpbench.lazy import functional, torch
+from rdpbench.lazy import Tensor, functional, nn, torch
 from rdpbench.networks.precision import one_thread, reproducible
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rdpbench.assets.load import shape_of
 from rdpbench.assets.weights import Card
@@ -38,10 +38,7 @@ from rdpbench.codecs.contract import Rate, Side, option
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.codecs.learned.entropy import Coder, set_tables, tables_of
 from rdpbench.codecs.learned.systems import System, picture, rescaled, seeded
-from rdpbench.lazy import LazyModule, functional, torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from rdpbench.lazy import LazyModule, Tensor, functional, torch
 
 library: Any = LazyModule("rdpbench.codecs.learned.library")
 

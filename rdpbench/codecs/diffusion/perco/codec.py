@@ -7,7 +7,7 @@ import zlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -22,12 +22,9 @@ from rdpbench.codecs.diffusion.sampling import Condition
 from rdpbench.codecs.learned.systems import size_of
 from rdpbench.errors import CodecError, UnsupportedImage
 from rdpbench.image import Image
-from rdpbench.lazy import torch
+from rdpbench.lazy import Tensor, torch
 from rdpbench.needs import Need, Package
 from rdpbench.networks.precision import reproducible
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _OTHER_DRAW = 0x9E3779B9
 """What the encoder's draw is seeded apart from the decoder's by."""

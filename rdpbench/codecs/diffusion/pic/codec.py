@@ -8,7 +8,7 @@ import zlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -26,14 +26,11 @@ from rdpbench.codecs.diffusion.sampling import Control
 from rdpbench.codecs.learned.systems import size_of
 from rdpbench.errors import ConfigError, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
-from rdpbench.lazy import torch
+from rdpbench.lazy import Tensor, torch
 from rdpbench.needs import Need, Package, package_version
 from rdpbench.networks.clip import unit
 from rdpbench.networks.precision import reproducible
 from rdpbench.progress import Progress
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)

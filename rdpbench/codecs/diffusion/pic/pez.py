@@ -24,18 +24,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rdpbench.codecs.diffusion.codec import OnStep, Searched, Unfinished
 from rdpbench.errors import CodecError
 from rdpbench.image import Image
-from rdpbench.lazy import functional, torch
+from rdpbench.lazy import Tensor, functional, torch
 from rdpbench.networks.clip import Clip, unit
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class PromptSearch(NamedTuple):

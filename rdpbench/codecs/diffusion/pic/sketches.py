@@ -22,7 +22,7 @@ import io
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +35,7 @@ from rdpbench.codecs.learned.entropy import load_with_tables, set_tables
 from rdpbench.codecs.learned.zoo import Hyperprior, network, random_network
 from rdpbench.errors import BitstreamError, CodecError
 from rdpbench.image import Image, check_image
-from rdpbench.lazy import functional, nn, torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from rdpbench.lazy import Tensor, functional, nn, torch
 
 Grey: TypeAlias = NDArray[np.uint8]
 Plane: TypeAlias = NDArray[np.float32]
@@ -117,12 +114,7 @@ class Learned:
 
 @models.once(2, lambda trade_off, **_: (checkpoint(trade_off),))
 def learned(trade_off: float, weights: str, portable: bool, device: str) -> Learned:
-    """The codec for a lambda; the same object as long as its file is the same.
-
-    Raises:
-        MissingNeed: the file is not on this machine.
-        CodecError: it does not hold this network.
-    """
+    """The codec for a lambda; the same object as long as its file is the same. Raises as `models.load_models`."""
     if weights == "official":
         net, what = one_channel(network("cheng2020-attn", (192,))), checkpoint(trade_off)
         load_with_tables(net, what.read(), what.id, stale="keep")
@@ -260,12 +252,7 @@ def hed_edges(net: Any, image: Image) -> Grey:
 
 @models.once(1, lambda **_: (Weights(HED),))
 def load_hed(weights: str = "official", device: str = "cpu") -> Any:
-    """HED's network; the same object as long as its file is the same.
-
-    Raises:
-        MissingNeed: the file is not on this machine.
-        CodecError: it does not hold this network.
-    """
+    """HED's network; the same object as long as its file is the same. Raises as `models.load_models`."""
     if weights == "official":
         return load_strictly(hed_network, Weights(HED).read(), HED.id, rename=official_name).to(device)
     net = models.draw_weights(hed_network(1 if weights == "random-full" else 16), seed=9, gain=2**0.5)

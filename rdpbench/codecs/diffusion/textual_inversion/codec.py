@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +32,9 @@ from rdpbench.codecs.diffusion.textual_inversion.vectors import (
 from rdpbench.codecs.learned.systems import size_of
 from rdpbench.errors import BitstreamError, ConfigError, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
-from rdpbench.lazy import torch
+from rdpbench.lazy import Tensor, torch
 from rdpbench.networks.precision import reproducible
 from rdpbench.progress import Progress
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)

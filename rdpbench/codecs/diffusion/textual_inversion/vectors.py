@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +31,7 @@ from rdpbench.codecs.diffusion.codec import OnStep, Searched, Unfinished
 from rdpbench.codecs.diffusion.models import Models
 from rdpbench.codecs.diffusion.sampling import Condition
 from rdpbench.errors import BitstreamError, CodecError, ConfigError
-from rdpbench.lazy import functional, torch
-
-if TYPE_CHECKING:
-    from torch import Generator, Tensor
+from rdpbench.lazy import Generator, Tensor, functional, torch
 
 Vectors: TypeAlias = NDArray[np.float32]
 """``(K, D)``."""
