@@ -60,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"rdpbench: {os.fsencode(word)!r} is not UTF-8: rename the file or folder", file=sys.stderr)
             return 2
     words, root = _take_root(typed)
+    if words[:1] in (["show"], ["report"], ["figure"]):
+        words = [f"--{word}" if word.startswith("grades=") else word for word in words]
     options, rest = _parser(words).parse_known_args(words)
     if hasattr(options, "named"):
         options.named += [word for word in rest if _is_of_codec(word)]
@@ -93,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _is_of_codec(word: str) -> bool:
-    return word.startswith(("codec=", "codec.options."))
+    return word.startswith(("codec=", "codec.options.", "python="))
 
 
 def _take_root(words: Sequence[str]) -> tuple[list[str], str | None]:
@@ -182,6 +184,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
         report.set_defaults(named=[])
         add_arguments(report)  # after the name: more names may follow
+    show.add_argument("--grades", default="", metavar="A,B", help="of rates: decoded (default), joint, reported")
     show.add_argument("--by-tag", action="store_true", help="a table for each kind of image, such as photo and scan")
     verify.add_argument("--sample", type=_count, default=64, help="bitstreams to decode again (default: %(default)s)")
     verify.add_argument("--all", action="store_true", help="decode all of them")
@@ -279,8 +282,9 @@ def _check(options: argparse.Namespace) -> int:
     """A card for the codec that is named, one for each metric, or the values that shipped metrics must give."""
     from tempfile import TemporaryDirectory
 
+    from rdpbench.codecs.contract import facts_of
     from rdpbench.config.bench import read_bench
-    from rdpbench.runners.conformance import conform, conform_metric
+    from rdpbench.runners.conformance import GRADES, conform, conform_metric
 
     metrics = [name for word in options.overrides if word.startswith("metrics=") for name in word[8:].split(",")]
     words = [word for word in options.overrides if not word.startswith("metrics=")]
@@ -292,7 +296,8 @@ def _check(options: argparse.Namespace) -> int:
         print(f"codec {codecs[0]}")
         with TemporaryDirectory() as folder:
             failed += _card(conform(read_bench, words, Path(folder)))
-        print("grade      decoded: the bytes alone give the pixels" if not failed else "grade      none")
+        grade = GRADES[facts_of(read_bench(words).codecs[0].cls).grade]
+        print("grade      none" if failed else f"grade      {grade}")
     for name in metrics:
         print(f"metric {name}")
         failed += _expected_values() if name == "all" else _card(conform_metric(name))
@@ -335,13 +340,13 @@ def _doctor(_: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     from rdpbench.figures.show import by_tag, show
-    from rdpbench.results.stats.current import of_store
+    from rdpbench.results.stats.current import of_store, read_grades
     from rdpbench.results.stats.points import metric_order
     from rdpbench.results.tables import Terminal
 
     store = _stored(options)
     contents = store.read()
-    points = of_store(contents)
+    points = of_store(contents, grades=read_grades(options.grades))
     metrics = sorted(points.metrics, key=metric_order)
     console = _console()
     if options.by_tag:
@@ -396,19 +401,27 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _named(words: Sequence[str]) -> Named:
     """What is typed of codecs of one's own: ``codec=./mine.py:MyCodec``, ``codec.options.NAME=VALUE``."""
+    from rdpbench.config.typed import external
     from rdpbench.runners.coding import Named
 
     uses, typed = [], []
+    settings = dict(word.partition("=")[::2] for word in words)
+    options = {key: value for key, value in settings.items() if key.startswith("codec.options.")}
     for word in words:
         key, _, value = word.partition("=")
-        if key == "codec" and ":" in value:
+        if key == "codec" and (apart := external(value, settings.get("python", ""), options)):
+            uses.append(apart["codec.use"])
+            typed += [(key.removeprefix("codec.options."), str(apart[key])) for key in apart if "options" in key]
+        elif key == "codec" and ":" in value:
             uses.append(value)
+        elif key == "python" and value:
+            continue
         elif key.startswith("codec.options.") and value:
             typed.append((key.removeprefix("codec.options."), value))
         else:
             raise ConfigError(
                 f"{word!r} is no codec of one's own and none of its options; "
-                "type codec=FILE.py:CLASS, or codec.options.NAME=VALUE"
+                "type codec=FILE.py:CLASS, codec=FILE.yaml, or codec.options.NAME=VALUE"
             )
     return Named(tuple(uses), frozenset(typed))
 

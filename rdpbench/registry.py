@@ -15,18 +15,47 @@ import contextlib
 import importlib
 import importlib.metadata
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from rdpbench import own
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.opened import watch
 
 Kind = Literal["codec", "dataset", "metric"]
+
+
+class Reference(NamedTuple):
+    """What names a class of the user's, taken apart."""
+
+    where: str
+    """A file, or a module that Python finds."""
+    name: str
+    """Of the class; of what a YAML file declares."""
+    apart: str = ""
+    """As JSON, how a codec runs in an environment of its own (`rdpbench.codecs.external`); empty for one in ours."""
+
+    @property
+    def short(self) -> str:
+        """Without the folder, and how it runs: what of it is in keys."""
+        return self.where if self.where == "folder" else f"{self.where.rpartition('/')[2]}:{self.name}"
+
+
+def parse(reference: str) -> Reference:
+    """Take ``file.py:Class`` apart.
+
+    >>> parse("/home/me/mine.py:Mine").name, parse('mine.py:Mine@{"python": "/p:q"}').apart
+    ('Mine', '{"python": "/p:q"}')
+    """
+    plain, sign, apart = reference.partition("@{")
+    where, _, name = plain.rpartition(":")
+    return Reference(where, name, sign[1:] + apart)
+
 
 METRICS = {
     "captioned": "caption/bleu-4/blip caption/bleu-4/blip2 caption/cider-d/blip caption/cider-d/blip2",
@@ -183,7 +212,9 @@ def source_sha256(kind: Kind, reference: str) -> str:
     target = _own_target(kind, reference)
     if target is None:
         return ""
-    where = target.rpartition(":")[0]
+    where, _, apart = parse(target)
+    if apart:
+        return str(_apart().source_now(target))
     if where.endswith(".py"):
         loaded = _files.get(str(_path_of(where)))
         if loaded and not loaded[1].is_still():
@@ -202,9 +233,11 @@ def source_now(kind: Kind, reference: str) -> str:
     >>> source_now("codec", "jpeg"), source_now("codec", "./gone.py:Gone")
     ('', '')
     """
-    target = _own_target(kind, reference)
-    where = (target or "").rpartition(":")[0]
+    target = _own_target(kind, reference) or ""
+    where, _, apart = parse(target)
     try:
+        if apart:
+            return str(_apart().source_now(target))
         if where.endswith(".py"):
             # A row may name anything: a pipe, of which a read never ends, is no file.
             source = own.read_file(_path_of(where)) if _path_of(where).is_file() else None
@@ -227,8 +260,8 @@ def own_place(kind: Kind, reference: str) -> str:
     >>> own_place("codec", "jpeg"), own_place("codec", "/home/me/mine.py:Mine")
     ('', '/home/me/mine.py')
     """
-    where = (_own_target(kind, reference) or "").rpartition(":")[0]
-    return str(_path_of(where)) if where.endswith(".py") else where
+    where = parse(_own_target(kind, reference) or "").where
+    return str(_path_of(where)) if where.endswith((".py", ".yaml")) else where
 
 
 def _own_target(kind: Kind, reference: str) -> str | None:
@@ -256,6 +289,8 @@ def forget() -> None:
         own.unload(Path(path))
     _files.clear()
     meanings.clear()
+    if "rdpbench.codecs.external" in sys.modules:
+        _apart().forget()
 
 
 def _counted(kind: Kind, reference: str) -> type | None:
@@ -273,8 +308,16 @@ def _entry_points(kind: Kind) -> dict[str, str]:
     return {entry.name: entry.value for entry in importlib.metadata.entry_points(group=f"rdpbench.{kind}s")}
 
 
+def _apart() -> Any:
+    """What runs codecs in environments of their own; imported where one is named."""
+    return importlib.import_module("rdpbench.codecs.external")
+
+
 def _load_own(reference: str, named_by: str) -> type:
-    where, _, attribute = reference.rpartition(":")
+    where, attribute, apart = parse(reference)
+    if apart:
+        hosted: type = _apart().load(reference)
+        return hosted
     module = _module_from_file(Path(where), named_by) if where.endswith(".py") else _module(where, named_by)
     loaded = getattr(module, attribute, None)
     if not isinstance(loaded, type):

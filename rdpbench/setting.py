@@ -152,6 +152,8 @@ class Bench:
     """Seconds for each task; 0 for no limit, None for one that grows with the image."""
     batch: int = 1
     """Images of one size that are coded together, by codecs that can."""
+    grades: tuple[str, ...] = ("decoded",)
+    """Of rates, that tables and figures show."""
     dry: bool = False
     """Only a plan: nothing is made, not even captions."""
     overrides: tuple[str, ...] = ()

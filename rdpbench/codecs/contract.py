@@ -10,6 +10,9 @@ class data, read through the functions below, so that a codec of one's own stays
     another sample of the same bitstream, None takes the seed in the container; ``decodes=`` and diversity need it
 ``batches``  True if it has ``encode_batch(images, sides)`` for images of one size, each with a bitstream that decodes
     alone; and, where its decoder can, ``decode_batch(datas)``; used where ``batch=`` is above 1
+``any_size``  True if images of several sizes may be in a batch; all of a chunk are then coded together
+``grade``    how far its rate is proven: ``decoded``, unless a codec of `rdpbench.codecs.external` proves less
+``decode_notes()``  texts by name, about how an image was decoded, to be read beside its row
 ``heavy``    True if building the codec is expensive, since it loads weights: tasks are then grouped by rate point
 ``preload``  modules that are imported once for all workers, such as ``("torch",)``
 ``uses_device``  True if it computes on ``device=``, which is then a field of it; rows of all others say ``cpu``
@@ -73,6 +76,8 @@ class Side:
 
     caption: str | None = None
     seed: int = 0
+    image: str = ""
+    """The image's id, for pictures that somebody else made; empty for all codecs that encode."""
 
 
 @dataclass(frozen=True)
@@ -313,7 +318,7 @@ def faults_of(codec: type) -> list[str]:
     faults += texts_in(codec, "unkeyed", 'unkeyed = ("timeout",)')
     faults += texts_in(codec, "depends_on_cpu", 'depends_on_cpu = ("instructions",)')
     # `settings` is only told; what it raises is told in its place.
-    for method in ("coder", "ready", "weight_needs", "weights_kind", "own_identity"):
+    for method in ("coder", "ready", "decode_notes", "weight_needs", "weights_kind", "own_identity"):
         faults += shape_of(codec, method, ()) if getattr(codec, method, None) is not None else ()
     return faults
 
@@ -348,7 +353,10 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
 
 
-FLAGS = ("seeded", "stochastic", "batches", "heavy", "uses_device", "uses_caption")
+FLAGS = ("seeded", "stochastic", "batches", "any_size", "heavy", "uses_device", "uses_caption")
+GRADES = ("decoded", "joint", "reported")
+"""How far a rate is proven: a decoder gave the pixels from the bytes alone; one command made bitstream and picture; or
+somebody else states the rate of a picture."""
 
 
 @dataclass(frozen=True)
@@ -363,7 +371,10 @@ class Facts:
     stochastic: bool
     batches: bool
     decodes_batches: bool
+    any_size: bool
     heavy: bool
+    grade: str
+    """One of `GRADES`."""
     uses_device: bool
     uses_caption: bool
     preload: tuple[str, ...]
@@ -392,6 +403,7 @@ def facts_of(codec: type) -> Facts:
         rate=stated("rate", None, Rate),
         needs=tuple(stated("needs", ())),
         version=str(getattr(codec, "version", "1")),
+        grade=str(stated("grade", "decoded", str)),
         decodes_batches=getattr(codec, "decode_batch", None) is not None,
         preload=tuple(stated("preload", ())),
         unkeyed=frozenset(stated("unkeyed", ())),
@@ -434,6 +446,11 @@ def own_options(codec: type[Codec], options: Mapping[str, Any]) -> dict[str, str
 def own_identity_of(codec: Codec) -> str:
     """The content of the user's own weights; empty for a codec without such."""
     return str(_answer(codec, "own_identity", ""))
+
+
+def decode_notes_of(codec: Codec) -> dict[str, str]:
+    """What a codec tells of how it decoded last."""
+    return dict(_answer(codec, "decode_notes", {}))
 
 
 def make_ready(codec: Codec) -> None:

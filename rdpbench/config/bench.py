@@ -13,6 +13,7 @@ from typing import Any
 
 from rdpbench import own, registry
 from rdpbench.codecs.contract import check_options, own_identity_of, own_options, rate_of
+from rdpbench.codecs.external.declared import IN_REFERENCE
 from rdpbench.config.typed import (
     CHECKED,
     SETTINGS,
@@ -26,6 +27,7 @@ from rdpbench.config.typed import (
 )
 from rdpbench.errors import ConfigError, RdpbenchError, UnknownName
 from rdpbench.paths import RUNS, conf_folder
+from rdpbench.results.stats.current import read_grades
 from rdpbench.setting import Bench, CodecSetting, DataSetting
 
 OVER_DECODES = ("diversity/deviation", "diversity/lpips-alex", "diversity/lpips-squeeze", "diversity/lpips-vgg")
@@ -78,7 +80,7 @@ def _read(overrides: Sequence[str]) -> Bench:
     try:
         with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
             for choice in typed.choices:
-                words, settings = rewrite(choice)
+                words, settings = rewrite(choice, typed.literal.get("python") or "")
                 config = compose("config", overrides=words)
                 # What the environment holds may be a secret: a record of the command has what was typed.
                 plain, as_typed = (OmegaConf.to_container(config, resolve=resolve) for resolve in (True, False))
@@ -133,6 +135,11 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
         raise ConfigError(
             f"timeout={timeout} needs a worker process that can be ended; workers=0 has none, workers=1 has"
         )
+    if typed.literal.get("python") and not any(registry.parse(codec.use).apart for codec, _ in grid):
+        raise ConfigError(
+            f"python={typed.literal['python']} runs a class of your own or a recipe, and none is named; "
+            "write codec=./mine.py:MyCodec"
+        )
     names = _metrics(tuple(metrics) if metrics is not None else tuple(first["metrics"]["names"]), first["decodes"])
     others = {"keep", "weights", "allow_partial", "runner.workers"}
     return Bench(
@@ -144,6 +151,7 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
         metrics=names,
         metrics_available=bool(first["metrics"].get("available")),
         root=Path(first["root"] or RUNS).expanduser(),
+        grades=read_grades(first["grades"] or ""),
         keep={"all": None, "none": 0}.get(first["keep"], first["keep"]),
         workers=first["runner"]["workers"],
         device=str(first["runner"]["device"]),
@@ -205,6 +213,9 @@ def _codec(composed: Mapping[str, Any], weights: str | None) -> CodecSetting:
     # Options that the user changed become part of the label: two curves of one codec must not share a name.
     changed = [line.partition("codec.options.")[2] for line in composed["_choice"] if line.startswith("codec.options.")]
     options = dict(codec.get("options") or {})
+    if registry.parse(codec["use"]).apart:  # files by their names, and nothing of where it runs
+        pairs = (line.partition("=") for line in changed)
+        changed = [f"{name}={Path(value).name}" for name, _, value in pairs if name not in IN_REFERENCE]
     cls = registry.load("codec", codec["use"])
     if weights and "weights" in getattr(cls, "__dataclass_fields__", {}):
         options["weights"] = weights

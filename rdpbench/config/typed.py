@@ -3,7 +3,8 @@
 Hydra's override grammar is the user's, so ``codec=jpeg,webp rate=range(10,100,10)`` means what a Hydra user expects.
 What it would not understand, or would take apart, is rewritten before Hydra sees it:
 
-``codec=./mine.py:MyCodec``   a class of the user's, or of an entry point
+``codec=./mine.py:MyCodec``   a class of the user's, or of an entry point; under another interpreter with ``python=``
+``codec=./mine.yaml``         a class or programs as a file declares them; ``codec=recipe/NAME``: one that ships
 ``data=folder:PATH``          any folder
 ``data=manifest:FILE``        any folder whose files a manifest pins
 ``metrics=psnr,lpips/alex``   a list, not a sweep
@@ -25,12 +26,14 @@ from typing import Any, Literal, NamedTuple
 
 from rdpbench import registry
 from rdpbench.codecs.contract import OWN_WEIGHTS, option_names, set_elsewhere
+from rdpbench.codecs.external import declared
 from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.own import full_path
 from rdpbench.paths import available, conf_folder, experiment, read_yaml
 
 AXES = ("rate", "bpp", "seed")
 """Expanded after composing, since one compose takes 28 ms."""
-LITERAL = ("root", "run", "data.path")
+LITERAL = ("root", "run", "data.path", "python", "grades")
 """Taken as they are typed: folder names may hold spaces, commas, quotes and ``${``, which mean something to Hydra."""
 
 
@@ -73,7 +76,20 @@ CHECKED: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 """Settings whose values are checked alone: what fits, and what they must be."""
 SETTINGS = (
-    *("codec", "data", "metrics", "runner", "experiment", "captions", "run", "root", "workers", "device"),
+    *(
+        "codec",
+        "data",
+        "metrics",
+        "runner",
+        "experiment",
+        "captions",
+        "run",
+        "root",
+        "workers",
+        "device",
+        "python",
+        "grades",
+    ),
     *AXES,
     *CHECKED,
     *("runner.device", "data.path", "metrics.names", "metrics.available"),
@@ -204,15 +220,16 @@ def _is_path(key: str, value: str) -> bool:
     (True, False)
     """
     simple = re.fullmatch(r"[\w.+-]*|\[.*|['\"].*|\w+\(.*|\{.*\}", value)
-    return key in OWN_WEIGHTS and not simple
+    placed = key.startswith("codec.options.") and value.startswith(("~", "/", "./", "../"))
+    return placed or (key in OWN_WEIGHTS and not simple)
 
 
 def _exists(key: str, name: str) -> bool:
     if key in OWN_WEIGHTS:
         return Path(name).expanduser().exists()
-    if key == "captions" or (key == "data" and name.startswith(("folder:", "manifest:"))):
+    if key == "captions" or (key in ("codec", "data") and name.startswith(("folder:", "manifest:"))):
         kind, _, path = name.partition(":")
-        return (key == "data" or kind == "file") and Path(path).expanduser().exists()
+        return (key in ("codec", "data") or kind == "file") and Path(path).expanduser().exists()
     where, _, attribute = name.rpartition(":")
     return attribute.isidentifier() and Path(where).expanduser().is_file()
 
@@ -235,12 +252,18 @@ def _number(key: str, text: str) -> float:
     return number
 
 
-def rewrite(choice: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
-    """One combination in the words of Hydra's groups, and what is set after composing."""
-    words: list[str] = []
-    settings: dict[str, Any] = {}
+def rewrite(choice: Sequence[str], python: str = "") -> tuple[list[str], dict[str, Any]]:
+    """One combination in the words of Hydra's groups, and what is set after composing; ``python`` as it was typed."""
+    typed = dict(line.partition("=")[::2] for line in choice)
+    options = {key: value for key, value in typed.items() if key.startswith(_OPTIONS)}
+    apart = external(typed.get("codec", ""), python, options)
+    words: list[str] = [f"codec={_OWN}"] if apart else []
+    settings: dict[str, Any] = dict(apart or {})
+    taken = {"codec", *settings, *(f"{_OPTIONS}{name}" for name in declared.IN_REFERENCE)} if apart else set()
     for line in choice:
         key, _, value = line.partition("=")
+        if key in taken:
+            continue
         if key == "codec" and value not in _shown("codec"):
             if ":" not in value and value not in registry.names("codec"):
                 known = {*_shown("codec"), *registry.names("codec")}
@@ -269,7 +292,39 @@ def rewrite(choice: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
     return words, settings
 
 
-_OWN = "own"
+_OWN, _OPTIONS = "own", "codec.options."
+
+
+def external(name: str, python: str, options: Mapping[str, str]) -> dict[str, Any] | None:
+    """What to set for a codec in an environment of its own; None for one that runs in ours.
+
+    Args:
+        name: what was typed for ``codec=``.
+        python: the interpreter that was typed, or empty.
+        options: what was typed for options, by ``codec.options.NAME``.
+
+    Raises:
+        ConfigError: no such file or recipe, or a file that says what nothing reads; or no interpreter.
+    """
+    given = {key.removeprefix(_OPTIONS): value for key, value in options.items()}
+    if name.startswith("folder:"):
+        sizes = given.get("sizes", "")
+        folder = full_path(name.removeprefix("folder:"))
+        return {"codec.name": folder.name, "codec.use": declared.refer_pictures(folder, sizes)}
+    path = declared.find(name)
+    if path is None and not (python and name.rpartition(":")[0].endswith(".py")):
+        return None
+    source, files = given.pop("source", ""), declared.in_full(given)
+    settings = {f"{_OPTIONS}{key}": value for key, value in files.items() if key in declared.files_in(files)}
+    if path is None:
+        where, _, cls = name.rpartition(":")
+        return {**settings, "codec.name": cls, "codec.use": declared.refer_class(where, cls, python, source, files)}
+    stated = declared.read(path)
+    preset = {key: value for key, value in declared.in_full(stated.options, path.parent).items() if key not in given}
+    reference = declared.refer(stated, python, source, {**preset, **files})
+    about = {"name": stated.name, "title": stated.title, "paper": stated.paper, "rates": list(stated.rates)}
+    settings |= {f"codec.{key}": value for key, value in about.items()} | {"codec.use": reference}
+    return {f"{_OPTIONS}{key}": value for key, value in preset.items()} | settings
 
 
 def full_reference(reference: str) -> str:
@@ -308,6 +363,8 @@ def _nearest(last: str, names: Iterable[str]) -> str:
 
 def _options_typed(kind: Literal["codec", "data"], overrides: Sequence[str]) -> Iterator[str]:
     """What the codecs or datasets that were typed can be given, as far as these exist: ``codec.options.chroma``."""
+    if kind == "codec" and any(line.startswith("python=") for line in overrides):
+        return  # its class is not to be imported here
     typed = [line.partition("=")[2] for line in overrides if line.startswith(f"{kind}=")]
     for name in (name for value in typed for name in _names(kind, value)):
         path = conf_folder() / kind / f"{name.partition(':')[0]}.yaml"

@@ -23,6 +23,7 @@ from rdpbench.paths import RUNS, available, experiment, write_file
 from rdpbench.results import tables
 from rdpbench.results.published import published
 from rdpbench.results.read import open_run
+from rdpbench.results.stats.current import PROVEN, read_grades
 from rdpbench.results.stats.points import meaning, metric_order
 from rdpbench.results.store.store import Store
 from rdpbench.setting import split_list
@@ -49,6 +50,7 @@ class FigureOptions:
     published_only: bool = _option(False, "", "nothing of runs")
     measured_only: bool = _option(False, "", "nothing that was published")
     all_sources: bool = _option(False, "", "all published curves of a codec, not one of them")
+    grades: str = _option(",".join(PROVEN), "A,B", "of rates: decoded, joint, reported (default: %(default)s)")
     random: bool = _option(False, "", "points of random weights, too; watermarked")
     width: str = _option("", "single|double", "of a column, or of the page")
     codec: str = _option("", "A,B", "of curves and examples: these (default: of the run)")
@@ -125,7 +127,7 @@ def make_figures(names: Sequence[str], options: FigureOptions, console: Console)
     """
     paper_style(options.style)
     asked = [] if options.published_only else options.runs
-    runs = [run for name in asked for run in _load(name, options.root)]
+    runs = [run for name in asked for run in _load(name, options.root, options.grades)]
     if options.measured_only and not runs:
         raise ConfigError("--measured-only needs runs: --run NAME")
     known = {preset.name: preset for preset in presets()}
@@ -144,13 +146,13 @@ def make_figures(names: Sequence[str], options: FigureOptions, console: Console)
             console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _load(name: str, root: str) -> list[Run]:
+def _load(name: str, root: str, grades: str) -> list[Run]:
     """A run by its name or folder, or the runs that an experiment of that name leaves, as far as they are there."""
     stores = []
     if name in available("experiment") and not any(Store(place).exists() for place in (Path(root) / name, Path(name))):
         stores = [store for folder in runs_named(name) if (store := Store(Path(root) / folder)).exists()]
     hint = f"; rdpbench run experiment={name} makes it" if name in available("experiment") else ""
-    return [read_run(store) for store in stores or [open_run(name, root, hint)]]
+    return [read_run(store, read_grades(grades)) for store in stores or [open_run(name, root, hint)]]
 
 
 def runs_named(experiment_name: str) -> list[str]:

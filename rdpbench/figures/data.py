@@ -21,7 +21,7 @@ from rdpbench.figures.presets import FigurePreset, Panel, Series
 from rdpbench.results.published import FAMILIES, family
 from rdpbench.results.read import bits_kinds
 from rdpbench.results.stats.bd import gap, usable, value_at
-from rdpbench.results.stats.current import of_store
+from rdpbench.results.stats.current import PROVEN, of_store
 from rdpbench.results.stats.points import Points
 from rdpbench.results.stats.summary import POINT, WIDE, curve_keys, side_by_side, summarise
 from rdpbench.results.store.schema import Row, Timing
@@ -107,12 +107,12 @@ class Run:
     """Honest times as points, with the ``device`` that they are of."""
 
 
-def read_run(store: Store) -> Run:
+def read_run(store: Store, grades: Sequence[str] = PROVEN) -> Run:
     """The current points of a store."""
     import pandas as pd
 
     contents = store.read()
-    points = of_store(contents)
+    points = of_store(contents, grades=grades)
     sides = points.only(lambda point: not point.random), points.only(lambda point: point.random)
     lines = pd.concat([side_by_side(side, points.metrics) for side in sides], ignore_index=True)
     timed = times(lines, points.rows, contents.timings.values())

@@ -16,6 +16,7 @@ from rdpbench.errors import ConfigError, MissingNeed
 from rdpbench.paths import write_file
 from rdpbench.report.data import ReportedRun, Which, read_run, script, scripts, wanted
 from rdpbench.report.pictures import Decoding, Picture, make
+from rdpbench.results.stats.current import read_grades
 from rdpbench.results.store.store import Store, reconstruction_path
 
 LIMIT = 50
@@ -31,6 +32,7 @@ FOLDERS = ("images", "thumbs", "data", "static")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``rdpbench report NAME``, without the run itself."""
     parser.add_argument("also", nargs="*", metavar="NAME", help="more runs; codec=FILE:CLASS, a codec of yours")
+    parser.add_argument("--grades", default="", metavar="A,B", help="of rates: decoded (default), joint, reported")
     parser.add_argument(
         "--out",
         type=Path,
@@ -64,7 +66,7 @@ def report_command(
         raise ConfigError(f"--limit {options.limit}: a number of images, or 0 for all")
     if len({store.folder.resolve() for store in stores}) < len(stores):
         raise ConfigError("a run is named twice")
-    runs = [read_run(store.folder.resolve().name, store, store.read()) for store in stores]
+    runs = [read_run(store.folder.resolve().name, store, store.read(), read_grades(options.grades)) for store in stores]
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         raise ConfigError(f"two runs have the name {next(name for name in names if names.count(name) > 1)!r}")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from rdpbench.codecs.contract import OWN_WEIGHTS
 from rdpbench.report.pictures import Picture, ending, name_of
 from rdpbench.results import tables
-from rdpbench.results.stats.current import of_store
+from rdpbench.results.stats.current import PROVEN, of_store
 from rdpbench.results.stats.points import Point, Points, Where, grouped, meaning, metric_order, titles
 from rdpbench.results.stats.summary import PLACE, common_rates, side_by_side
 from rdpbench.results.store.schema import Row
@@ -76,9 +76,9 @@ class ReportedRun:
     points: tuple[ReportedPoint, ...]
 
 
-def read_run(name: str, store: Store, contents: Contents) -> ReportedRun:
+def read_run(name: str, store: Store, contents: Contents, grades: Sequence[str] = PROVEN) -> ReportedRun:
     """A run with its points, in the order of the summary."""
-    current = of_store(contents)
+    current = of_store(contents, grades=grades)
     metrics = sorted(current.metrics, key=metric_order)
     frame = side_by_side(current, metrics)
 

@@ -223,7 +223,7 @@ def published(dataset: str | None = None, codec: str | None = None, metric: str 
     The same columns, as far as they make sense: no intervals, no counts of failures, ``images`` empty, ``n`` 0 where
     the number of images is not known. Beside them ``family`` (`family` of the metric), ``variant``, ``bits_kind``
     (`BITS`), ``source_id``, ``source`` (repository@commit:path, or paper and table), ``digitised`` and ``doubtful``
-    (empty, or the reason). `CURVE` names the columns of one curve.
+    (empty, or the reason), and ``grade``, which is empty. `CURVE` names the columns of one curve.
 
     Raises:
         UnknownName: no number on that dataset, of that codec or under that metric.
@@ -257,7 +257,7 @@ def published(dataset: str | None = None, codec: str | None = None, metric: str 
         bpp_all=frame["bpp"],
         **dict.fromkeys(("n", "n_scored", "dataset_size"), images),
         **dict.fromkeys(("failed", "out_of_range", "infinite", "seeds"), 0),
-        **dict.fromkeys(("images", "manifest", "note", "weights"), ""),
+        **dict.fromkeys(("images", "manifest", "note", "weights", "grade"), ""),
         **dict.fromkeys(unknown, math.nan),
         partial=False,
     )
@@ -266,7 +266,7 @@ def published(dataset: str | None = None, codec: str | None = None, metric: str 
     return frame[columns].sort_values(keys, kind="stable", na_position="last").reset_index(drop=True)
 
 
-OWN = ["family", "variant", "bits_kind", "source_id", "source", "digitised", "doubtful"]
+OWN = ["family", "variant", "bits_kind", "grade", "source_id", "source", "digitised", "doubtful"]
 """Columns that only published numbers have."""
 
 

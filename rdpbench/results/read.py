@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rdpbench import registry
+from rdpbench.codecs.contract import GRADES
 from rdpbench.errors import ConfigError, UnknownName
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def read_results(
     per: Literal["point", "image"] = "point",
     published: bool = False,
     root: str | Path = "results/runs",
+    grades: Sequence[str] = ("decoded",),
 ) -> pd.DataFrame:
     """Runs as one tidy frame: a line for each point and metric, or for each image, point and metric.
 
@@ -37,6 +39,7 @@ def read_results(
         per: ``point`` for means over images with their intervals, ``image`` for what they are means of.
         published: add the points that others published; they have no lines per image.
         root: where runs lie.
+        grades: of rates; ``joint`` and ``reported`` are rates that no decoder proves, and their labels say so.
 
     Raises:
         UnknownName: no such run.
@@ -51,6 +54,8 @@ def read_results(
     import pandas as pd
 
     registry.meanings.clear()  # of runs that were read before
+    if unknown := [grade for grade in grades if grade not in GRADES]:
+        raise UnknownName("grade", unknown[0], GRADES)
     if per not in ("point", "image"):
         raise UnknownName("kind of line", per, ["point", "image"])
     if published and per == "image":
@@ -66,7 +71,7 @@ def read_results(
     for store, name in zip(stores, names, strict=True):
         label = name if names.count(name) == 1 else str(store.folder)
         contents = store.read()
-        parts.append(_points(label, contents) if per == "point" else _images(label, contents))
+        parts.append((_points if per == "point" else _images)(label, contents, grades))
     if published:
         from rdpbench.results.published import published as numbers
 
@@ -95,16 +100,17 @@ def open_run(run: str | Path, root: str | Path = "results/runs", hint: str = "")
     raise UnknownName("run", str(run), runs, f"looked in {root}; root=FOLDER looks elsewhere{hint}")
 
 
-def _points(name: str, contents: Contents) -> pd.DataFrame:
+def _points(name: str, contents: Contents, grades: Sequence[str]) -> pd.DataFrame:
     from rdpbench.results.published import family
     from rdpbench.results.stats.current import of_store
     from rdpbench.results.stats.summary import frame
 
-    points = of_store(contents)
+    points = of_store(contents, grades=grades)
     lines = frame(points, points.metrics)
     families, kinds = lines["metric"].map(family), bits_kinds(lines, points)
     own: dict[str, Any] = {"variant": "", "source_id": "", "source": f"run {name}", "digitised": False, "doubtful": ""}
-    return lines.assign(run=name, family=families, bits_kind=kinds, **own)
+    grades_of = {point.codec: point.grade for point in points.points}
+    return lines.assign(run=name, family=families, bits_kind=kinds, grade=lines["codec"].map(grades_of), **own)
 
 
 def bits_kinds(lines: pd.DataFrame, points: Points) -> list[str]:
@@ -117,12 +123,12 @@ def bits_kinds(lines: pd.DataFrame, points: Points) -> list[str]:
     return [", ".join(sorted(filter(None, kinds.get(key, ())))) for key in curve_keys(lines)]
 
 
-def _images(name: str, contents: Contents) -> pd.DataFrame:
+def _images(name: str, contents: Contents, grades: Sequence[str]) -> pd.DataFrame:
     from rdpbench.results.stats.current import of_store
     from rdpbench.results.stats.points import meaning
     from rdpbench.results.stats.summary import tidy
 
-    points = of_store(contents)
+    points = of_store(contents, grades=grades)
     pairs = [metric for metric in points.metrics if meaning(metric).kind != "set"]
     return tidy(points, pairs).assign(run=name)
 
@@ -178,6 +184,9 @@ POINTS: Mapping[str, Column] = {
     "family": _text("The metric without its protocol, such as `fid`."),
     "variant": _text("Tells several published curves of a codec apart; empty for a measured one."),
     "bits_kind": _text("What the rate counts (`docs/published.md`); `file`: every byte of a bitstream."),
+    "grade": _text(
+        "How far the rate is proven: `decoded`, `joint` or `reported` (`docs/external.md`); empty where published."
+    ),
     "source_id": _text("Short name of the published source; empty for a measured point."),
     "source": _text("The source in full, down to the file or table; for a measured point `run` and its name."),
     "digitised": _flag("Whether the number was read off a plot."),
@@ -228,6 +237,7 @@ IMAGES: Mapping[str, Column] = {
     "parts": _text("Bytes by part, as JSON; they add up to `bytes`."),
     "bpp": _number("`8 * bytes / (height * width)`; for a target out of range, that of the nearest setting."),
     "bits_kind": POINTS["bits_kind"],
+    "grade": POINTS["grade"],
     "legacy": _text("Bits as other publications count them, by the name of the way, as JSON (`docs/learned.md`)."),
     "weights": POINTS["weights"],
     "bitstream_sha256": _text("sha256 of the bitstream, which is its file's name in the run's folder."),

@@ -146,7 +146,7 @@ def at_equal_rates(points: Points, metrics: Sequence[str], name: str = "") -> li
     Points are of one place. Networks with random weights do not compete. Where rates were searched, their targets are
     compared, each over the images that all codecs reach it on.
     """
-    trained = points.only(lambda point: not point.random)
+    trained = points.only(lambda point: point.competes)
     targets = sorted({point.setting.target for point in trained.points if point.setting.target is not None})
     if targets:
         trained = trained.only(lambda point: point.setting.target is not None)

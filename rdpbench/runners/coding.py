@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import inspect
 import json
+import math
 import os
 import re
 import resource
@@ -22,14 +23,23 @@ from typing import Any, NamedTuple, TypeAlias
 
 from rdpbench import registry
 from rdpbench.assets.hashes import hashes_of
-from rdpbench.codecs.contract import Bitstream, Codec, Side, coder_of, facts_of, make_ready, weights_kind_of
+from rdpbench.codecs.contract import (
+    Bitstream,
+    Codec,
+    Side,
+    coder_of,
+    decode_notes_of,
+    facts_of,
+    make_ready,
+    weights_kind_of,
+)
 from rdpbench.errors import CodecError, ConfigError
 from rdpbench.image import Image, check_image, is_untouched, lent, pixel_sha256
 from rdpbench.opened import opened
 from rdpbench.results.stats.current import stated_source
 from rdpbench.results.store.keys import axis_of, build, facts, file_hashes
 from rdpbench.results.store.schema import Row, Score
-from rdpbench.results.store.store import Store, put_reconstruction
+from rdpbench.results.store.store import Store, get_picture, put_picture, put_reconstruction
 from rdpbench.runners.search import search
 from rdpbench.runners.task import Task, configuration, judged, new_row
 from rdpbench.setting import CodecSetting
@@ -72,11 +82,12 @@ def code(setup: Setup, task: Task, original: Image) -> Coded:
     else:
         encoded = _searched(setup, task, original, task.setting.target)
     [coded] = _finished(setup, [task], [original], [encoded])
+    assert not isinstance(coded, CodecError)
     return coded
 
 
-def code_batch(setup: Setup, tasks: Sequence[Task], originals: Sequence[Image]) -> list[Coded]:
-    """The same for images of one size at one rate point, together. Seconds are each image's share of the batch's.
+def code_batch(setup: Setup, tasks: Sequence[Task], originals: Sequence[Image]) -> list[Coded | CodecError]:
+    """The same for images at one rate point, together, or why one failed. Seconds are each image's share of all.
 
     Raises:
         CodecError: as `code`, or another number of bitstreams or images than were given.
@@ -85,12 +96,21 @@ def code_batch(setup: Setup, tasks: Sequence[Task], originals: Sequence[Image]) 
     codec: Any = _ready(setup, tasks[0])
     copies, sides = [lent(original) for original in originals], [side_of(task) for task in tasks]
     started = time.perf_counter()
-    bitstreams = [_checked(bitstream) for bitstream in codec.encode_batch([*copies], sides)]
+    given = codec.encode_batch([*copies], sides)
     seconds = (time.perf_counter() - started) / len(tasks)
     for copy, original in zip(copies, originals, strict=True):
         check_untouched(copy, original, "encode_batch()")
-    rate = tasks[0].setting.rate
-    return _finished(setup, tasks, originals, [_Encoded(bitstream, seconds, rate) for bitstream in bitstreams])
+    if len(given) != len(tasks):
+        raise CodecError(f"a batch of {len(tasks)} images gave {len(given)} bitstreams")
+    # What knows which of its images failed says so in their places.
+    outcomes: list[Coded | CodecError | None] = [each if isinstance(each, CodecError) else None for each in given]
+    good = [number for number, outcome in enumerate(outcomes) if outcome is None]
+    encoded = [_Encoded(_checked(given[number]), seconds, tasks[0].setting.rate) for number in good]
+    if good:
+        chosen, images = [tasks[number] for number in good], [originals[number] for number in good]
+        for number, coded in zip(good, _finished(setup, chosen, images, encoded), strict=True):
+            outcomes[number] = coded
+    return [outcome for outcome in outcomes if outcome is not None]
 
 
 def _ready(setup: Setup, task: Task) -> Codec:
@@ -133,7 +153,8 @@ def _checked(bitstream: object) -> Bitstream:
 
 def side_of(task: Task) -> Side:
     """What the encoder sees beside the image."""
-    return Side(task.caption.text if task.caption else None, task.seed)
+    image = task.entry.sample.id if getattr(task.codec.cls, "uses_image_id", False) else ""
+    return Side(task.caption.text if task.caption else None, task.seed, image)
 
 
 def captioning_s(task: Task) -> float:
@@ -159,8 +180,8 @@ def _searched(setup: Setup, task: Task, original: Image, target: float) -> _Enco
 
 def _finished(
     setup: Setup, tasks: Sequence[Task], originals: Sequence[Image], encoded: Sequence[_Encoded]
-) -> list[Coded]:
-    """Decode with a fresh object, check the images, store the bitstreams, and fill the rows."""
+) -> list[Coded | CodecError]:
+    """Decode with a fresh object, check the images, store the bitstreams; a row for each, or why there is none."""
     decoder = build(tasks[0].codec, encoded[0].rate, setup.device)
     make_ready(decoder)
     datas, count = [piece.bitstream.data for piece in encoded], len(tasks)
@@ -169,45 +190,74 @@ def _finished(
     seconds = (time.perf_counter() - started) / count
     if len(encoded) != count or len(images) != count:
         raise CodecError(f"a batch of {count} images gave {len(encoded)} bitstreams and {len(images)} images")
-    files = files_of(tasks[0], decoder)
-    coded: list[Coded] = []
-    for task, original, (bitstream, encode_s, rate, attempts), image in zip(
-        tasks, originals, encoded, images, strict=True
-    ):
+    decoded = _Batch(setup, decoder, seconds, count, files_of(tasks[0], decoder))
+    outcomes: list[Coded | CodecError] = []
+    for task, original, piece, image in zip(tasks, originals, encoded, images, strict=True):
+        try:
+            outcomes.append(decoded.row(task, original, piece, image))
+        except CodecError as error:
+            if count == 1:
+                raise
+            outcomes.append(error)
+    return outcomes
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What images that were decoded together share."""
+
+    setup: Setup
+    decoder: Codec
+    seconds: float
+    count: int
+    files: str
+
+    def row(self, task: Task, original: Image, encoded: _Encoded, image: Image | CodecError) -> Coded:
+        """Check an image and store its bitstream."""
+        if isinstance(image, CodecError):
+            raise image
+        setup, (bitstream, encode_s, rate, attempts) = self.setup, encoded
         reconstruction = check_image(image, "the decoded image")
         if reconstruction.shape != original.shape:
             raise CodecError(f"decoded to {reconstruction.shape}, but the image is {original.shape}")
+        grade = facts_of(type(self.decoder)).grade
+        bits: float | None = 8 * len(bitstream.data)
+        if grade == "reported":  # the bitstream may be a note that stands for it
+            stated = bitstream.info["reported bits"]
+            bits = float(stated) if stated else None
         row = replace(
             new_row(task, setup.session, setup.device, status="ok"),
             rate=rate,
             configuration=configuration(task.codec, rate),
-            bytes=len(bitstream.data),
-            parts=json.dumps(dict(bitstream.parts)),
-            bpp=8 * len(bitstream.data) / (original.shape[0] * original.shape[1]),
+            bytes=None if bits is None else math.ceil(bits / 8),
+            parts=json.dumps(dict(bitstream.parts) if grade != "reported" else {}),
+            bpp=None if bits is None else bits / (original.shape[0] * original.shape[1]),
+            grade=grade,
             legacy=_legacy(bitstream.info.get("legacy", "{}")),
             bitstream_sha256=setup.store.put_bitstream(bitstream.data),
             reconstruction_sha256=pixel_sha256(reconstruction),
-            verified="fresh_object",
+            verified="fresh_object" if grade == "decoded" else "",
             encode_s=encode_s + captioning_s(task),
-            decode_s=seconds,
+            decode_s=self.seconds,
             peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            batch=count,
+            batch=self.count,
             command=bitstream.info.get("command", ""),
-            info=_texts(bitstream.info),
+            info=_texts({**bitstream.info, **decode_notes_of(self.decoder)}),
             attempts=attempts,
-            files=files,
+            files=self.files,
         )
+        if not row.proven:  # no decoder gives it again
+            put_picture(setup.store, row, reconstruction)
         if task.setting.target is not None:
             row = judged(row, task.tolerance)
         in_range = row.status == "ok"
         if task.keep and in_range:
             put_reconstruction(setup.store, row, reconstruction)
-        coded.append((row, reconstruction if in_range else None))
-    return coded
+        return row, reconstruction if in_range else None
 
 
 def decode_all(codec: Codec, datas: Sequence[bytes]) -> Sequence[Image]:
-    """Decode bitstreams of images of one size, together where the codec can."""
+    """Decode bitstreams of a batch, together where the codec can."""
     if facts_of(type(codec)).decodes_batches:
         together: Any = codec
         images: Sequence[Image] = together.decode_batch(datas)
@@ -363,8 +413,8 @@ def _shortened(value: object) -> str:
 
 def _named_use(row: Row, named: Named) -> str:
     """The user's class of a row's name and source."""
-    name, then = row.use.rpartition(":")[2], stated_source(row)
-    of_name = [use for use in named.uses if use.rpartition(":")[2] == name]
+    name, then = registry.parse(row.use).name, stated_source(row)
+    of_name = [use for use in named.uses if registry.parse(use).name == name]
     for use in of_name:
         if then and registry.source_sha256("codec", use) == then:
             return use
@@ -390,6 +440,8 @@ def decode_row(store: Store, row: Row, codec: CodecSetting | Named = NOBODY) -> 
 
     By ``codec``: the setting, where the command at hand names it; else what the user says of codecs (`setting_of`).
     """
+    if not row.proven:
+        return get_picture(store, row)
     with codec_of(row, codec) as decoder:
         data = store.get_bitstream(row.bitstream_sha256)
         check_own(decoder, json.loads(row.coder))

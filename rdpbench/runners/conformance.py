@@ -7,6 +7,7 @@ A metric is asked what follows from its contract; the values that shipped ones m
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import time
@@ -35,6 +36,11 @@ from rdpbench.setting import Bench, CodecSetting
 
 Verdict = Literal["ok", "FAILS", "-"]
 """``-``: the codec does not claim it, so there is nothing to check."""
+GRADES = {
+    "decoded": "decoded: the bytes alone give the pixels",
+    "joint": "joint: one command makes bitstream and picture, so nothing shows that the bytes give the picture",
+    "reported": "reported: somebody else states the rate",
+}
 DAMAGED = 120
 """Damaged bitstreams that a decoder is given."""
 DECODE_S = 30.0
@@ -148,8 +154,12 @@ def conform(read: Callable[[Sequence[str]], Bench], typed: Sequence[str], folder
             yield Check("batches", "FAILS", "; ".join(moved))
     else:
         yield Check("batches", "-", "it codes one image at a time")
+    yield from _worth(rows, images)
     shutil.rmtree(first)
     shutil.rmtree(again)
+    if facts.grade != "decoded":
+        yield Check("elsewhere", "-", f"no decoder makes the pictures from the bytes: its grade is {facts.grade}")
+        return
     trials = [trial for row in rows for trial in trials_of(row, (), setting)]
     answers = decode_elsewhere(done.store, trials)
     wrong = [f"{_of(trial.row)}: {answers[trial]}" for trial in trials if answers[trial] != trial.expected]
@@ -192,6 +202,21 @@ def _equal(name: str, rows: Sequence[Row], done: Done, promise: str) -> Check:
         elif twin.reconstruction_sha256 != row.reconstruction_sha256 and twin.batch == 1:
             findings.append(f"{_of(row)}: the same bytes gave other pixels")
     return _judged(name, findings, promise)
+
+
+def _worth(rows: Sequence[Row], images: dict[str, Image]) -> Iterator[Check]:
+    """Do the bytes buy anything? Weights that were silently not loaded give many bytes and no picture."""
+    from PIL import Image as pil
+
+    costly = []
+    for row in rows:
+        image = images[row.image.partition("-")[2]]
+        buffer = io.BytesIO()
+        pil.fromarray(image).save(buffer, "WEBP", quality=0)
+        if row.bytes and row.bytes > 10 * buffer.tell() and row.bytes > image.size:
+            costly.append(f"{_of(row)}: {row.bytes} bytes, WebP at its worst {buffer.tell()}, raw pixels {image.size}")
+    if costly:
+        yield Check("rate", "-", f"{'; '.join(costly)}. Were the weights loaded?")
 
 
 def _moved(done: Done, batches: Done, setting: CodecSetting) -> Iterator[str]:

@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rdpbench.codecs.contract import GRADES
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import MissingNeed, StoreBusy, StoreCorrupt, StoreError
 from rdpbench.figures.show import show
 from rdpbench.paths import unwritable
 from rdpbench.progress import show_progress
 from rdpbench.provenance import command, provenance, write_session
-from rdpbench.results.stats.current import of_store
+from rdpbench.results.stats.current import PROVEN, of_store
 from rdpbench.results.stats.points import Points
 from rdpbench.results.store.keys import axis_of, facts
 from rdpbench.results.store.log import PartWriter
@@ -61,13 +62,15 @@ class Done:
     """Bitstreams of this run that gave the recorded pixels in a fresh process."""
     findings: tuple[str, ...] = ()
     """Those that did not, or did not decode."""
+    grades: tuple[str, ...] = PROVEN
+    """Of rates, that tables and figures show."""
     errors: tuple[Row, ...] = ()
     """What failed now. A row that was good before stays in the store as it is, even if doing more with it failed."""
 
     @property
     def points(self) -> Points:
         """The points of the command."""
-        return of_store(self.contents, map(member_of, self.plan.tasks))
+        return of_store(self.contents, map(member_of, self.plan.tasks), grades=self.grades)
 
     @property
     def any(self) -> bool:
@@ -94,15 +97,16 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
         RdpbenchError: before anything ran if it cannot run; later only if the store cannot be written.
     """
     store = store_of(bench)
-    pool.start_for(bench)
     workers = workers_of(bench)
+    if workers or bench.verify:
+        pool.start_for(bench)
     # Nothing is written, not even the folder with its lock, before a plan stands.
     ahead = None if store.folder.exists() else make_plan(bench, store)
     with store.lock():
         plan = make_plan(bench, store) if ahead is None or store.exists() else ahead
         if announce:
             announce(plan, store)
-        done = Done(store, plan, plan.stored)
+        done = Done(store, plan, plan.stored, grades=grades_of(bench))
         if not plan.idle:
             batch = 1 if bench.timing else bench.batch
             setup = Setup(Store(store.folder.resolve()), store.new_session(), bench.device, batch)
@@ -146,6 +150,12 @@ def _reduce_sets(store: Store, plan: Plan, contents: Contents, bench: Bench) -> 
         writer.append({"set": vars(value)})
     if writer:
         writer.close()
+
+
+def grades_of(bench: Bench) -> tuple[str, ...]:
+    """The grades that a command shows: those that were asked for, or those of its codecs if it names no others."""
+    named = tuple(dict.fromkeys(facts(codec).grade for codec in bench.codecs))
+    return bench.grades if set(named) & set(bench.grades) else (*bench.grades, *named)
 
 
 def workers_of(bench: Bench) -> int:
@@ -291,7 +301,7 @@ def run_bench(bench: Bench, console: Console, *, encode: bool = True) -> int:
         bench, notes = search_dataset(bench)
 
     def announce(plan: Plan, store: Store) -> None:
-        uncoded = [work for work in plan.work if work.row is None]
+        uncoded = [work for work in plan.work if work.row is None and facts(work.task.codec).grade != "reported"]
         if not encode and uncoded:
             changed = f", or a file changed that their codec opened ({len(plan.changed)})" if plan.changed else ""
             raise MissingNeed(
@@ -412,7 +422,7 @@ def _search_whole(bench: Bench, target: float) -> tuple[Nearest, str]:
 
     def measure(rate: float) -> float:
         grid = ((replace(codec, rates=(rate,)), data),)
-        cell = replace(bench, grid=grid, targets=None, metrics=(), timing=False, points=None, keep=0)
+        cell = replace(bench, grid=grid, targets=None, metrics=(), timing=False, points=None, keep=0, grades=GRADES)
         current = execute(cell).points
         taken = current.taken(current.points[0], "")
         if not taken.images:

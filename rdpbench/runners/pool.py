@@ -33,7 +33,7 @@ from rdpbench.errors import StoreError, WorkerError
 from rdpbench.results.store.schema import OF_THE_MACHINE
 from rdpbench.runners.coding import Setup
 from rdpbench.runners.task import Work
-from rdpbench.runners.worker import Result, Scoring, Worker, failed
+from rdpbench.runners.worker import Result, Scoring, Worker, failed, together
 from rdpbench.setting import Bench
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -167,7 +167,7 @@ def run_here(chunks: Sequence[Sequence[Work]], setup: Setup) -> Iterator[Result]
     set_up()
     worker, pid = Worker(setup), os.getpid()
     for chunk in chunks:
-        for work, result in zip(chunk, worker.run(chunk, setup.batch), strict=True):
+        for work, result in zip(chunk, worker.run(chunk, together(chunk, setup.batch)), strict=True):
             if os.getpid() != pid:  # a codec forked and returned twice: one run is enough
                 os._exit(1)
             yield next(Worker(setup).run([work])) if _of_machine(result) else result
@@ -177,7 +177,7 @@ def run_processes(
     chunks: Sequence[Sequence[Work]], setup: Setup, workers: int, timeout: float | None = None
 ) -> Iterator[Result]:
     """All chunks over ``workers`` processes; results come as they are made. ``timeout`` is as `limit_s` takes it."""
-    pool = _Pool(setup, deque(_Chunk(list(chunk), setup.batch) for chunk in chunks), timeout)
+    pool = _Pool(setup, deque(_Chunk(list(chunk), together(chunk, setup.batch)) for chunk in chunks), timeout)
     try:
         for _ in range(min(workers, len(chunks))):
             pool.start()
@@ -439,6 +439,8 @@ def start_for(bench: Bench) -> None:
 
 def start_early(overrides: Sequence[str]) -> None:
     """Start the fork server before the configuration is composed, if it is certain that nothing heavy is wanted."""
+    if {"workers=0", "verify=0"} <= {*overrides}:
+        return  # one process does all
     uses: list[tuple[registry.Kind, str]] = []
     for line in overrides:
         key, _, value = line.partition("=")

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench import registry
+from rdpbench.codecs.contract import GRADES
 from rdpbench.datasets.command import named_dataset
 from rdpbench.datasets.contract import Dataset, Sample
 from rdpbench.datasets.index import Entry, ahead, index, pixels_of
@@ -290,7 +291,7 @@ def reduce_all(
     by_key = {task.key: task for task in tasks}
     groups = [
         sorted(rows, key=lambda row: row.image)
-        for point in of_store(contents, map(member_of, tasks)).points
+        for point in of_store(contents, map(member_of, tasks), grades=GRADES).points
         for rows in point.by_seed.values()
     ]
     known = {(key, score.metric) for key, score in contents.sets.items()}

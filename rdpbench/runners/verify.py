@@ -23,7 +23,7 @@ from rdpbench.image import pixel_sha256
 from rdpbench.results.stats.points import grouped
 from rdpbench.results.store.log import load_arrays, read_part
 from rdpbench.results.store.schema import OF_THE_MACHINE, Row, Score, error_text
-from rdpbench.results.store.store import Contents, Store
+from rdpbench.results.store.store import Contents, Store, get_picture
 from rdpbench.runners.coding import NOBODY, Named, decode_row, fingerprint, further_of, noted, setting_of
 from rdpbench.runners.pool import START_S, Apart, Ended, died, limit_s, sender, set_up_apart, was_killed
 from rdpbench.setting import CodecSetting
@@ -85,6 +85,10 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
     trials: list[Trial] = []
     undecoded: Counter[str] = Counter()
     for row in intact if sample is None else random.Random(seed).sample(intact, min(sample, len(intact))):  # noqa: S311 (no secret)
+        if not row.proven:
+            with _noting(findings):
+                get_picture(store, row)
+            continue
         try:
             setting = setting_of(row, named)
         except (RdpbenchError, ValueError) as error:
@@ -127,6 +131,8 @@ class Trial:
 
 def trials_of(row: Row, scores: Iterable[Score], codec: CodecSetting | Named = NOBODY) -> Iterator[Trial]:
     """What there is to check of a row: its reconstruction, and the further decodes that its values were made of."""
+    if not row.proven:
+        return  # its picture is kept, since no decoder makes it
     yield Trial(row, 1, row.reconstruction_sha256, codec)
     if further := noted(scores):
         yield Trial(row, *further, codec)

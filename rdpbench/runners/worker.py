@@ -211,8 +211,12 @@ class Worker:
         if coded is None:  # not where it is caught: the error holds on to all that the batch took
             yield from map(self._do, batch)
             return
-        for work, original, (row, reconstruction) in zip(batch, originals, coded, strict=True):
-            yield _Measurement(self, work, row, None).result(original, reconstruction)
+        for work, original, outcome in zip(batch, originals, coded, strict=True):
+            if isinstance(outcome, CodecError):
+                yield failed(work.task, self.setup, _message(outcome), opened_by(work.task))
+            else:
+                row, reconstruction = outcome
+                yield _Measurement(self, work, row, None).result(original, reconstruction)
             original.prepared.clear()  # features of a whole batch would be gigabytes
 
     def _do(self, work: Work) -> Result:
@@ -408,15 +412,22 @@ def failed(task: Task, setup: Setup, message: str, files: str = "{}") -> Result:
     return Result(replace(new_row(task, setup.session, setup.device, status="error", error=message), files=files))
 
 
+def together(chunk: Sequence[Work], batch: int) -> int:
+    """How many images of a chunk may be coded together: all, where that is what the codec is made for."""
+    return max(batch, len(chunk)) if facts(chunk[0].task.codec).any_size else batch
+
+
 def _go_together(first: Work, second: Work) -> bool:
     """May two pieces of work be coded in one batch? They may if only size and rate point are to be equal, and are."""
     if any(work.row is not None or work.timing or work.task.setting.target is not None for work in (first, second)):
         return False
+    stated = facts(first.task.codec)
     alike = [
-        (task.codec, task.setting, task.dataset, task.protocol, task.entry.height, task.entry.width)
+        (task.codec, task.setting, task.dataset, task.protocol)
+        + ((task.seed,) if stated.any_size else (task.entry.height, task.entry.width))
         for task in (first.task, second.task)
     ]
-    return alike[0] == alike[1] and facts(first.task.codec).batches
+    return alike[0] == alike[1] and stated.batches
 
 
 def _message(error: BaseException, *plain: type[Exception]) -> str:

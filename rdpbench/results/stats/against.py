@@ -53,15 +53,15 @@ class AnchorCurves:
 def anchor_curves(points: Points, anchor: str, metrics: Sequence[str] = ()) -> Iterator[AnchorCurves]:
     """What can be held against the curve of that label, by place and metric (default: all that were measured).
 
-    Networks with random weights are left out.
+    Networks with random weights, and rates that are not proven, are left out.
 
     Raises:
         UnknownName: no such curve or metric.
     """
-    trained = points.only(lambda point: not point.random)
+    trained = points.only(lambda point: point.competes)
     codecs = list(dict.fromkeys(point.codec for point in trained.points))
     if anchor not in codecs:
-        raise UnknownName("curve", anchor, codecs, "with trained weights in this run, that is")
+        raise UnknownName("curve", anchor, codecs, "in this run with trained weights and proven rates")
     for metric in metrics:
         if metric not in trained.metrics:
             raise UnknownName("metric", metric, trained.metrics, "measured in this run, that is")

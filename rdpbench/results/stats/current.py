@@ -21,20 +21,41 @@ from typing import Any
 
 from rdpbench import registry
 from rdpbench.assets.hashes import files_now
-from rdpbench.errors import RdpbenchError
+from rdpbench.codecs.contract import GRADES
+from rdpbench.errors import RdpbenchError, UnknownName
 from rdpbench.results.stats.points import K, Point, Points, Where, definition_now, grouped, point_key, readable
 from rdpbench.results.store.keys import identity_at, key_of, score_key
 from rdpbench.results.store.schema import AS_RAN, Member, Place, Row, Score, SetScore
 from rdpbench.results.store.store import Contents
 from rdpbench.setting import CodecSetting, Setting
 
+PROVEN = ("decoded",)
+"""The grades that are read unless others are asked for."""
 
-def of_store(contents: Contents, members: Iterable[Member] | None = None) -> Points:
-    """The points of a whole store; or those that a command's plan names, in its order."""
+
+def read_grades(text: str) -> tuple[str, ...]:
+    """The grades of rates that are wanted; ``decoded`` unless some are named.
+
+    >>> read_grades("decoded,joint"), read_grades("")
+    (('decoded', 'joint'), ('decoded',))
+    """
+    grades = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip())) or PROVEN
+    for grade in grades:
+        if grade not in GRADES:
+            raise UnknownName("grade", grade, GRADES)
+    return grades
+
+
+def of_store(contents: Contents, members: Iterable[Member] | None = None, *, grades: Sequence[str] = PROVEN) -> Points:
+    """The points of a whole store; or those that a command's plan names, in its order.
+
+    ``grades`` are those that are wanted (`rdpbench.codecs.contract.GRADES`); labels of others than ``decoded`` say so.
+    """
     scores, sets, unread = readable(contents)
     if members is not None:
         planned = [(contents.rows.get(member.task_key), member) for member in members]
-        return gather([_as(row, member) for row, member in planned if row], scores, sets, unread)
+        rows, notes = _graded([_as(row, member) for row, member in planned if row], grades)
+        return gather(rows, scores, sets, [*notes, *unread])
     rows, notes = _newest(_placed(contents))
     # Of sets of one name, which files are which.
     roots: dict[str, dict[str, str]] = defaultdict(dict)
@@ -43,7 +64,25 @@ def of_store(contents: Contents, members: Iterable[Member] | None = None) -> Poi
     for name, lies in roots.items():
         for manifest, root in lies.items() if len(lies) > 1 else ():
             notes.append(f"{name}, files {manifest[:8]}: {root or 'not known where'}")
-    return gather(rows, scores, sets, [*notes, *unread])
+    rows, left_out = _graded(rows, grades)
+    return gather(rows, scores, sets, [*notes, *left_out, *unread])
+
+
+def _graded(rows: Iterable[Row], grades: Sequence[str]) -> tuple[list[Row], list[str]]:
+    """Rows of the grades that are wanted, with a mark in the label; and what is left out."""
+    kept: list[Row] = []
+    others: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        if (row.grade or "decoded") in grades:
+            kept.append(row if row.proven else replace(row, codec=f"{row.codec} ({row.grade})"))
+        else:
+            others[row.codec, row.grade] += 1
+    shown = ",".join(dict.fromkeys((*grades, *(grade for _, grade in others))))
+    return kept, [
+        f"{codec}: {count} rows of grade {grade} are left out, since no decoder makes their pictures from their bytes; "
+        f"tables, figures and the report show them with grades={shown}"
+        for (codec, grade), count in others.items()
+    ]
 
 
 def standing(contents: Contents) -> set[tuple[str, Place]]:

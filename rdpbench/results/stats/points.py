@@ -108,6 +108,16 @@ class Point:
         """By networks that nobody trained: no result, and compared with nothing."""
         return any("random" in row.weights for row in self.rows)
 
+    @property
+    def grade(self) -> str:
+        """How far its rate is proven (`rdpbench.codecs.contract.GRADES`); rows of two grades are two points."""
+        return self.rows[0].grade or "decoded"
+
+    @property
+    def competes(self) -> bool:
+        """May it be ranked, or others be held against it: a trained codec whose decoder makes the picture?"""
+        return not self.random and self.rows[0].proven
+
 
 @dataclass(frozen=True)
 class Taken:
@@ -203,8 +213,8 @@ class Points:
             elif metric:
                 value = self.value(row, metric)
                 weight = None if value is None else float(weighed(value, meaning(metric).averaged))
-            if weight is not None and row.bpp is not None:
-                values[self.name(row)][row.seed] = row.bpp, weight
+            if weight is not None:  # pictures of somebody else may come without a rate
+                values[self.name(row)][row.seed] = math.nan if row.bpp is None else row.bpp, weight
                 pixels[self.name(row)] = float(row.height * row.width)
         lossless = {name for name, seeds in values.items() if any(math.isinf(weight) for _, weight in seeds.values())}
         images = tuple(sorted(name for name in values if (name in lossless) == infinite))

@@ -138,7 +138,7 @@ def _identity(setting: CodecSetting, rate: float | None, weights_of_own: str) ->
     kind = weights_kind_of(codec)
     return canonical(
         {
-            "use": setting.use.rpartition("/")[2],
+            "use": registry.parse(setting.use).short if ":" in setting.use else setting.use,
             "version": str(getattr(codec, "version", "1")),
             "options": {name: value for name, value in options.items() if name not in unkeyed},
             "source": source,

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 from rdpbench.errors import StoreCorrupt, StoreError
 from rdpbench.setting import Setting
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 def _to_version_2(kind: str, _: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +49,16 @@ def _root_of(path: str, image: str) -> str:
     return next((tail.removesuffix(f"/{image}") for tail in tails), "")
 
 
-MIGRATIONS: dict[int, Callable[[str, dict[str, Any]], dict[str, Any]]] = {1: _to_version_2, 2: _to_version_3}
+def _to_version_4(kind: str, _: dict[str, Any]) -> dict[str, Any]:
+    """Version 3 knew no codecs whose rates are not proven."""
+    return {"grade": "decoded"} if kind == "row" else {}
+
+
+MIGRATIONS: dict[int, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
+    1: _to_version_2,
+    2: _to_version_3,
+    3: _to_version_4,
+}
 """From version n to n + 1: what changes in a ``row``, ``score``, ``timing`` or ``set``."""
 
 AS_RAN = "as it ran"
@@ -104,6 +113,7 @@ class Row:
     parts: str = "{}"
     bpp: float | None = None
     bits_kind: str = "file"
+    grade: str = "decoded"
     legacy: str = "{}"
     weights: str
     bitstream_sha256: str = ""
@@ -127,6 +137,11 @@ class Row:
         """What it was coded at: the target, where one was searched, since each image then has a rate of its own."""
         rate = self.rate if self.target_bpp is None else None
         return Setting(self.rate_field, rate, self.target_bpp)
+
+    @property
+    def proven(self) -> bool:
+        """Does a decoder make its picture from its bytes alone?"""
+        return self.grade in ("decoded", "")
 
     @property
     def point(self) -> str:

@@ -35,8 +35,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rdpbench.errors import StoreBusy, StoreCorrupt, StoreUnwritable
-from rdpbench.image import Image
+from rdpbench.errors import CodecError, StoreBusy, StoreCorrupt, StoreUnwritable
+from rdpbench.image import Image, pixel_sha256, read_image
 from rdpbench.paths import ODD, file_name, unwritable, write_file, written_whole
 from rdpbench.results.store.log import FeatureStore, PartWriter, read_part
 from rdpbench.results.store.schema import (
@@ -327,11 +327,12 @@ class Store:
         return data
 
     def has_bitstream(self, row: Row) -> bool:
-        """Is a row's bitstream there, with its size? (Cheap; `verify` checks the bytes.)"""
+        """Is a row's bitstream there, with its size, and what no decoder makes of it? (`verify` checks the bytes.)"""
         if not is_sha256(row.bitstream_sha256):
             return False
         path = self.bitstream_path(row.bitstream_sha256)
-        return path.is_file() and path.stat().st_size == row.bytes
+        whole = path.is_file() and (row.grade == "reported" or path.stat().st_size == row.bytes)
+        return whole and (row.proven or picture_path(self, row).is_file())
 
     # Parquet
 
@@ -529,6 +530,33 @@ def reconstruction_path(store: Store, row: Row) -> Path:
     point = point if setting.rate is None else f"{setting.rate:g}"
     stem = file_name(f"{file_name(row.image, ODD)}-{row.task_key[:8]}", ODD)
     return store.folder / "reconstructions" / file_name(row.codec, ODD) / point / f"{stem}.png"
+
+
+def picture_path(store: Store, row: Row) -> Path:
+    """Where the picture of a row lies that no decoder makes from its bitstream."""
+    name = file_name(row.reconstruction_sha256)
+    return store.folder / "pictures" / name[:2] / f"{name}.png"
+
+
+def put_picture(store: Store, row: Row, pixels: Image) -> None:
+    """Keep the picture of a row whose grade is not ``decoded``."""
+    from PIL import Image as pil
+
+    with written_whole(picture_path(store, row)) as beside:
+        pil.fromarray(pixels).save(beside, format="PNG", compress_level=1)
+
+
+def get_picture(store: Store, row: Row) -> Image:
+    """The picture of a row whose grade is not ``decoded``.
+
+    Raises:
+        CodecError: it is gone, or holds other pixels.
+    """
+    path = picture_path(store, row)
+    pixels = read_image(path).pixels if path.is_file() else None
+    if pixels is None or pixel_sha256(pixels) != row.reconstruction_sha256:
+        raise CodecError(f"the picture of {row.point}, {row.image} is gone or changed, and no decoder makes it: {path}")
+    return pixels
 
 
 def put_reconstruction(store: Store, row: Row, pixels: Image) -> None:

@@ -1,0 +1,172 @@
+"""What is typed of a codec in an environment of its own, or written into a YAML file, and the reference it becomes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.own import full_path
+from rdpbench.paths import conf_folder, read_yaml
+
+RECIPE = "recipe/"
+IN_REFERENCE = ("source", "sizes")
+"""What is typed as an option, and says how a codec runs."""
+SHAPES = ("file", "folder")
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """A YAML file of the user's, or a recipe: ``codec=./stable.yaml``, ``codec=recipe/taco``."""
+
+    path: Path
+    name: str
+    title: str = ""
+    paper: str = ""
+    use: str = ""
+    """A class, ``./taco.py:Official``, beside the file; or ``programs``."""
+    python: str = ""
+    source: str = ""
+    """A folder of sources, of which the state is in the key."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the class; what names a file or folder is in the key by its content."""
+    rate_field: str = ""
+    rates: tuple[float, ...] = ()
+    rises: bool = True
+    """Do the bytes grow with the rate value?"""
+    encode: tuple[str, ...] = ()
+    """The program's argument list, with placeholders."""
+    decode: tuple[str, ...] = ()
+    """The same for the decoder. Without it the encoder writes reconstructions too, and the grade is ``joint``."""
+    shape: str = "folder"
+    stream: str = "{stem}.bin"
+    """The name of an image's bitstream in the folder of streams."""
+    reconstruction: str = "{stem}.png"
+    wrap: tuple[str, ...] = ()
+    """What goes before the argument lists, such as the command line of a container."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    timeout_s: float = 3600
+    """Seconds for one call of a program."""
+    time: str = ""
+    """A pattern with a group: seconds that the program states in what it prints; ``file`` reads ``STREAM.time``."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all that changes a result, but for paths."""
+        from hashlib import sha256
+
+        kept = ("use", "encode", "decode", "shape", "stream", "reconstruction", "wrap", "env", "rate_field")
+        record = {name: getattr(self, name) for name in kept}
+        return sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def find(name: str) -> Path | None:
+    """The file of ``recipe/taco`` or of ``./stable.yaml``; None for what is no such name."""
+    if name.startswith(RECIPE) and not name.endswith(".yaml"):
+        recipes = {path.stem: path for path in sorted((conf_folder() / "codec" / "recipe").glob("*.yaml"))}
+        wanted = name.removeprefix(RECIPE)
+        if wanted not in recipes:
+            raise UnknownName("recipe", name, [RECIPE + stem for stem in recipes], near=None)
+        return recipes[wanted]
+    return full_path(name) if name.endswith((".yaml", ".yml")) else None
+
+
+def read(path: Path) -> Declaration:
+    """Read a declaration.
+
+    Raises:
+        ConfigError: no such file, a key that nothing reads, or one that is missing.
+    """
+    if not path.is_file():
+        raise ConfigError(f"codec={path}: no such file")
+    record = read_yaml(path)
+    known = [each.name for each in fields(Declaration) if each.name != "path"]
+    if odd := [str(key) for key in record if key not in known]:
+        raise UnknownName("key", odd[0], known, f"in {path}")
+    record = {key: value for key, value in record.items() if value is not None}
+    for key in ("rates", "encode", "decode", "wrap"):
+        if key in record and not isinstance(record[key], list):
+            raise ConfigError(f"{key} in {path} is {record[key]!r:.80}; write a list: {key}: [first, second]")
+    lists = {key: tuple(record[key]) for key in ("rates", "encode", "decode", "wrap") if key in record}
+    lists |= {key: tuple(map(str, lists[key])) for key in ("encode", "decode", "wrap") if key in lists}
+    declared = Declaration(**{"path": path, "name": path.stem, **record, **lists})
+    if not declared.encode and not declared.use.rpartition(":")[0].endswith(".py"):
+        raise ConfigError(
+            f"{path} says use: {declared.use!r}; name a class (use: ./mine.py:MyCodec) or programs (encode: [...])"
+        )
+    if declared.shape not in SHAPES:
+        raise ConfigError(f"shape in {path} is {declared.shape!r}; choose from {', '.join(SHAPES)}")
+    if bool(declared.rate_field) != bool(declared.rates):
+        raise ConfigError(
+            f"{path} has {'rate_field' if declared.rate_field else 'rates'} alone; rates go with rate_field"
+        )
+    return declared
+
+
+def refer(declared: Declaration, python: str, source: str, options: Mapping[str, Any]) -> str:
+    """The reference of a declaration, with the interpreter and the sources that were typed in the place of its own.
+
+    Raises:
+        ConfigError: a class without an interpreter.
+    """
+    python, source = python or declared.python, source or declared.source
+    if declared.encode:
+        apart = {"python": str(full_path(python)) if python else "", "source": str(full_path(source)) if source else ""}
+        return f"{declared.path}:{declared.name}@{json.dumps(apart)}"
+    where, _, cls = declared.use.rpartition(":")
+    axis = {"rate_field": declared.rate_field, "rates": list(declared.rates), "rises": declared.rises}
+    return refer_class(str(declared.path.parent / where), cls, python, source, options, axis if declared.rates else {})
+
+
+def refer_class(
+    where: str, name: str, python: str, source: str, options: Mapping[str, Any], axis: Mapping[str, Any] | None = None
+) -> str:
+    """The reference of a class in another interpreter; paths in full, since rows outlive the folder of a command."""
+    if not python:
+        raise ConfigError(
+            f"{name} runs in an environment of its own, and none is named; write python=~/envs/NAME/bin/python"
+        )
+    apart: dict[str, Any] = {"python": str(full_path(python)), "source": str(full_path(source)) if source else ""}
+    return f"{full_path(where)}:{name}@{json.dumps({**apart, **(axis or {}), 'files': sorted(files_in(options))})}"
+
+
+def refer_pictures(folder: Path, sizes: str) -> str:
+    """The reference of a folder of pictures that somebody else made."""
+    return f"folder:{folder}@{json.dumps({'sizes': str(full_path(sizes)) if sizes else ''})}"
+
+
+def files_in(options: Mapping[str, Any]) -> Iterable[str]:
+    """The options that name files or folders: what exists, or would with the rate in the place of ``{...}``."""
+    for name, value in options.items():
+        if isinstance(value, str) and value and (os.sep in value or value.startswith("~") or Path(value).is_file()):
+            path = full_path(value)
+            if path.exists() or ("{" in path.name and path.parent.is_dir()):
+                yield name
+
+
+def fill_in_rate(codec: Any, field_name: str) -> None:
+    """In files of a codec, put its rate in the place of ``{NAME}``: each rate point may have a file of its own."""
+    for each in fields(codec):
+        path = getattr(codec, each.name)
+        if isinstance(path, Path) and f"{{{field_name}}}" in path.name:
+            filled = path.name.replace(f"{{{field_name}}}", f"{getattr(codec, field_name):g}")
+            object.__setattr__(codec, each.name, path.with_name(filled))  # a frozen dataclass, while it is built
+
+
+def in_full(options: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
+    """Options with files in full: relative ones from the folder that the command was typed in, or from ``folder``."""
+    full = dict(options)
+    for name, value in options.items():
+        if isinstance(value, str) and value and folder and not value.startswith("~") and (folder / value).exists():
+            full[name] = str(full_path(folder / value))
+    return full | {name: str(full_path(full[name])) for name in files_in(full)}
+
+
+def wrapped(words: Sequence[str], folder: Path) -> tuple[str, ...]:
+    """A command line in which paths that begin with ``~``, and files beside the declaration, are in full."""
+    full = {word: full_path(word if word.startswith("~") else folder / word) for word in words}
+    return tuple(str(full[word]) if word.startswith("~") or full[word].is_file() else word for word in words)
