@@ -18,6 +18,7 @@ __all__ = [
     "functional",
     "imagecodecs",
     "nn",
+    "pd",
     "pil",
     "pillow_heif",
     "torch",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     import av
     import cv2
     import imagecodecs
+    import pandas as pd
     import pillow_heif
     import torch
     from PIL import Image as pil
@@ -50,5 +52,5 @@ if TYPE_CHECKING:
 else:
     torch, nn, functional = map(LazyModule, ("torch", "torch.nn", "torch.nn.functional"))
     pil, pillow_heif, imagecodecs = map(LazyModule, ("PIL.Image", "pillow_heif", "imagecodecs"))
-    av, cv2 = map(LazyModule, ("av", "cv2"))
+    av, cv2, pd = map(LazyModule, ("av", "cv2", "pandas"))
     Generator = Tensor = Any  # classes that annotations alone name

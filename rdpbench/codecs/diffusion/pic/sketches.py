@@ -198,11 +198,12 @@ def sharpened(plane: Plane, factor: float) -> Grey:
     return np.asarray((255 * planes[0]).numpy().astype(np.uint8))
 
 
+_FILE = "annotator/ckpts/network-bsds500.pth"
 HED = Card(
     id="hed-bsds500",
-    source="https://huggingface.co/lllyasviel/ControlNet/resolve/main/annotator/ckpts/network-bsds500.pth",
+    source=f"https://huggingface.co/lllyasviel/ControlNet/resolve/main/{_FILE}",
     revision="main",
-    file="annotator/ckpts/network-bsds500.pth",
+    file=_FILE,
     licence="the page states OpenRAIL for ControlNet, and none for this file",
     note="HED trained on BSDS500, the edge maps of ControlNet and of Text+Sketch",
 )
