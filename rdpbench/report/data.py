@@ -14,9 +14,10 @@ import math
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from rdpbench.codecs.contract import OWN_WEIGHTS
+from rdpbench.lazy import pd
 from rdpbench.report.pictures import Picture, ending, name_of
 from rdpbench.results import tables
 from rdpbench.results.stats.current import PROVEN, of_store
@@ -25,9 +26,6 @@ from rdpbench.results.stats.summary import PLACE, common_rates, side_by_side
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Contents, Store
 from rdpbench.setting import Setting, split_label, thin
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Which: TypeAlias = Literal["none", "matched", "all"]
 RATES = 4

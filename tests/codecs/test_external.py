@@ -493,6 +493,11 @@ def test_rates_that_no_decoder_proves_are_marked_and_never_compete(
     assert cli.main(["show", "folder-images", "grades=decoded,joint"]) == 0
     assert "two-scripts (joint)" in capsys.readouterr().out
     assert cli.main(["bd", "folder-images", "--anchor", "two-scripts (joint)"]) == 2
+    capsys.readouterr()
+    assert cli.main(["curves", "update", "codec=./two.yaml", "data=folder:images", *QUICK]) == 2
+    assert "is not proven by a decoder" in capsys.readouterr().err
+    assert cli.main(["plan", "codec=./two.yaml", "data=folder:images", "run=other"]) == 0
+    assert "packages; grade joint: pictures are kept, about 0 MB" in capsys.readouterr().out
     assert cli.main(["verify", "folder-images", "--all"]) == 0
     [picture, *_] = (folder / "results/runs/folder-images/pictures").rglob("*.png")
     picture.write_bytes(b"")
@@ -541,6 +546,15 @@ def test_the_layout_of_jpeg_ai(folder: Path) -> None:
         (image, rate): size for image, rate, size in zip(images["image"], images["rate"], images["bytes"], strict=True)
     }
     assert sizes == {("first", 12): 12, ("first", 50): 50, ("second", 12): 12, ("second", 50): 50}
+
+
+def test_two_environments_in_one_command(folder: Path) -> None:
+    own_class(folder)
+    for name in ("one", "two"):
+        declared = f"name: {name}\nuse: ./mine.py:Mine\npython: {sys.executable}\noptions: {{note: {name}}}\n"
+        (folder / f"{name}.yaml").write_text(declared + "rate_field: step\nrates: [8, 16]\n")
+    assert run("codec=./one.yaml,./two.yaml,jpeg", "points=2") == 0
+    assert {(row.codec, row.rate) for row in rows()} >= {("one", 8), ("one", 16), ("two", 8), ("two", 16)}
 
 
 def test_rows_start_no_interpreter_and_no_program(
