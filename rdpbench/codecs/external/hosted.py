@@ -32,6 +32,7 @@ from rdpbench.codecs.external.environment import clean_environment, coder_of_pac
 from rdpbench.errors import CodecError, CoderFailed, ConfigError, UnsupportedImage
 from rdpbench.image import Image
 from rdpbench.opened import opened
+from rdpbench.own import read_file
 
 HOST = Path(__file__).with_name("host.py")
 ALIVE = 2
@@ -116,7 +117,7 @@ class Host:
             raise CoderFailed(f"{self._name} {how}{said}") from error
         self.offline = bool(answer.pop("offline", False))
         for name in answer.pop("opened", []):
-            opened(str(self.reference["path"])).note(name)
+            opened(str(Path(self.reference["path"]).resolve())).note(name)
         if "error" in answer:
             if answer["kind"] in ("MemoryError", "OutOfMemoryError"):
                 raise MemoryError(answer["error"])
@@ -321,6 +322,8 @@ def hosted_class(
     """
     if not Path(python).is_file() or not os.access(python, os.X_OK):
         raise ConfigError(f"python={python} is no program; write python=~/envs/NAME/bin/python")
+    place = str(path.resolve())
+    opened(place).sources = read_file(path).files  # in the key, as they are
     reference = {"path": str(path), "name": name, "folders": [source] if source else [], "sha256": sha256}
     try:
         described = host_of(python, reference).described
