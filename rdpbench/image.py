@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 
 from rdpbench.errors import ImageError, few
 from rdpbench.image_files import Damaged, check_damage, remarks, without_orientation
+from rdpbench.lazy import pil
 
 if TYPE_CHECKING:
     import PIL.ImageFile
@@ -106,8 +107,6 @@ def open_image(path: Path) -> Iterator[tuple[PIL.ImageFile.ImageFile, bytes]]:
 
     Everything in rdpbench that wants a file's pixels opens it here, label maps too; `ImageError` as in `read_image`.
     """
-    from PIL import Image as pil
-
     if not path.is_file():
         raise ImageError(f"no such image: {path}")
     try:
@@ -155,7 +154,6 @@ def read_header(path: Path) -> tuple[str, int, int]:
 
 
 def _open_stored(source: bytes | Path) -> PIL.ImageFile.ImageFile:
-    from PIL import Image as pil
     from PIL import UnidentifiedImageError
 
     def opener() -> Path | BytesIO:
@@ -224,8 +222,6 @@ def _deep_colour(opened: PIL.ImageFile.ImageFile, data: bytes) -> Image:
 
 
 def _to_rgb8(opened: object) -> Image:
-    from PIL import Image as pil
-
     assert isinstance(opened, pil.Image)
     if opened.mode.startswith("I") or opened.mode == "F":
         values = np.asarray(opened, dtype=np.float64)

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from rdpbench.lazy import pil
+
 if TYPE_CHECKING:
     import PIL.ImageFile
 
@@ -136,8 +138,6 @@ def remarks(opened: PIL.ImageFile.ImageFile, data: bytes) -> str:
 
 def _orientation(opened: PIL.ImageFile.ImageFile, data: bytes) -> int:
     """What the tag says, in EXIF or XMP; 1 is upright, and what is out of range counts as that."""
-    from PIL import Image as pil
-
     if opened.format == "PNG" and not any(mark in data for mark in (b"eXIf", b"exif", b"tiff:Orientation")):
         return 1  # Pillow would decode a PNG again to look behind its pixels
     try:
@@ -205,8 +205,6 @@ def _check_webp(data: bytes) -> None:
 
 
 def _is_webp(chunks: list[tuple[bytes, bytes]]) -> bool:
-    from PIL import Image as pil
-
     padded = (name + struct.pack("<I", len(body)) + body + bytes(len(body) % 2) for name, body in chunks)
     body = b"WEBP" + b"".join(padded)
     try:

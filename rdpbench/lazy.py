@@ -9,7 +9,20 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["Generator", "LazyModule", "Tensor", "functional", "nn", "torch"]
+__all__ = [
+    "Generator",
+    "LazyModule",
+    "Tensor",
+    "av",
+    "cv2",
+    "functional",
+    "imagecodecs",
+    "nn",
+    "pd",
+    "pil",
+    "pillow_heif",
+    "torch",
+]
 
 
 class LazyModule:
@@ -27,9 +40,17 @@ class LazyModule:
 
 
 if TYPE_CHECKING:
+    import av
+    import cv2
+    import imagecodecs
+    import pandas as pd
+    import pillow_heif
     import torch
+    from PIL import Image as pil
     from torch import Generator, Tensor, nn
     from torch.nn import functional
 else:
     torch, nn, functional = map(LazyModule, ("torch", "torch.nn", "torch.nn.functional"))
+    pil, pillow_heif, imagecodecs = map(LazyModule, ("PIL.Image", "pillow_heif", "imagecodecs"))
+    av, cv2, pd = map(LazyModule, ("av", "cv2", "pandas"))
     Generator = Tensor = Any  # classes that annotations alone name

@@ -50,11 +50,14 @@ class Setting:
 
 
 def split_label(label: str) -> tuple[str, list[str]]:
-    """A curve's label taken apart: the codec, and the options in brackets behind it.
+    """A curve's label taken apart: the codec, and the options in brackets behind it; without the grade.
 
     >>> split_label("pic[steps=4,size=64][weights=random]")
     ('pic', ['steps=4', 'size=64', 'weights=random'])
+    >>> split_label("mine[steps=4] (joint)")
+    ('mine', ['steps=4'])
     """
+    label = re.sub(r" \((joint|reported)\)$", "", label)
     codec, *groups = re.split(r"\[(.*?)\](?=\[|$)", label)
     return codec, [option for group in groups if group for option in re.split(r",(?=\w+=)", group)]
 

@@ -106,7 +106,8 @@ class Forks:
             return run_anew([sys.executable, *words], folder, environment, timeout)
         files = {name: Path(self._folder.name, name) for name in ("out", "err")}
         for file in files.values():
-            file.write_bytes(b"")
+            file.unlink(missing_ok=True)  # what is left of the program before may hold the old one
+            file.touch()
         order: dict[str, Any] = {"words": words, "folder": str(folder), "environment": dict(environment)}
         order |= {name: str(file) for name, file in files.items()}
         assert self._server.stdin is not None

@@ -2,7 +2,8 @@
 
 ``python forks.py MODULE...``: a line on stdin orders a program, in JSON: its ``words`` as they follow ``python``, its
 ``folder``, ``environment``, and the files ``out`` and ``err`` that take what it prints. The answer on stdout is its
-exit code. A program finds what it would find in a new process, except that the modules are imported already.
+exit code. A program finds what it would find in a new process, except that the modules are imported already, and that
+all programs have the same seed of hashes.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import Any
 
 from rdpbench import registry
 from rdpbench.errors import ConfigError
+from rdpbench.lazy import torch
 from rdpbench.needs import Need, package_version
 from rdpbench.paths import RUNS, available, cache_folder, conf_file, conf_folder, read_yaml, records
 
@@ -51,8 +52,6 @@ def _metric(name: str) -> tuple[str, ...]:
 
 def doctor() -> list[str]:
     """Lines of ``rdpbench doctor``: for each codec, dataset and metric whether it can run, and what to type if not."""
-    import torch
-
     import rdpbench
 
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU that torch can use"

@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from rdpbench.datasets.protocols import labels_under
 from rdpbench.errors import ImageError
 from rdpbench.image import Image, open_image
+from rdpbench.lazy import pil
 
 IGNORE = 255
 """Label of pixels without ground truth, in COCO-Stuff and Pascal alike."""
@@ -121,7 +122,6 @@ def write_labels(path: Path, labels: Labels, classes: Classes) -> None:
     Raises:
         ImageError: not ``uint8 (H, W)``, or a class that the list does not have.
     """
-    from PIL import Image as pil
     from PIL.PngImagePlugin import PngInfo
 
     if labels.ndim != 2 or labels.dtype != np.uint8:
@@ -150,8 +150,6 @@ def look_at(path: Path) -> LabelFile:
     Raises:
         ImageError: no such file, or not an 8-bit grey PNG.
     """
-    from PIL import Image as pil
-
     try:
         with pil.open(path) as opened:
             _check_mode(path, opened.mode)

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from rdpbench.errors import ImageError, UnknownName
 from rdpbench.image import Image, Loaded, check_image, pixel_sha256, read_image
+from rdpbench.lazy import pil
 
 Filter: TypeAlias = Literal["bicubic", "lanczos", "lanczos4", "area", "area-corners"]
 Labels: TypeAlias = NDArray[Any]
@@ -118,8 +119,6 @@ def _filtered(image: Image, step: Resize) -> Image:
         columns_done = _area_corners(image, step.width, axis=1)
         return _rounded(_area_corners(columns_done, step.height, axis=0), (image.shape[0] - 1) * (image.shape[1] - 1))
     if step.filter in ("bicubic", "lanczos"):
-        from PIL import Image as pil
-
         kind = pil.Resampling[step.filter.upper()]
         return np.array(pil.fromarray(image).resize((step.width, step.height), kind))
     import cv2

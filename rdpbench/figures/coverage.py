@@ -13,17 +13,14 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rdpbench.figures.data import Groups, by_codec, measured_points, of_metric, published_points, setting
 from rdpbench.figures.presets import PAPERS, FigurePreset, Panel, Series, presets
+from rdpbench.lazy import pd
 from rdpbench.paths import available
 from rdpbench.results.tables import markdown_text
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,11 @@ from rdpbench.figures.style import (
     save,
     watermark,
 )
+from rdpbench.lazy import pd
 from rdpbench.metrics.contract import short_name
 from rdpbench.results.tables import arrow, untrained
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure

@@ -12,12 +12,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from rdpbench import registry
 from rdpbench.figures.presets import FigurePreset, Panel, Series
+from rdpbench.lazy import pd
 from rdpbench.results.published import FAMILIES, family
 from rdpbench.results.read import bits_kinds
 from rdpbench.results.stats.bd import gap, usable, value_at
@@ -28,9 +29,6 @@ from rdpbench.results.store.schema import Row, Timing
 from rdpbench.results.store.store import Store
 from rdpbench.results.tables import arrow, untrained
 from rdpbench.setting import Setting, split_label
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Groups: TypeAlias = "Mapping[tuple[str, str], pd.DataFrame]"
 """Published points by dataset and codec."""
@@ -109,8 +107,6 @@ class Run:
 
 def read_run(store: Store, grades: Sequence[str] = PROVEN) -> Run:
     """The current points of a store."""
-    import pandas as pd
-
     contents = store.read()
     points = of_store(contents, grades=grades)
     sides = points.only(lambda point: not point.random), points.only(lambda point: point.random)
@@ -121,8 +117,6 @@ def read_run(store: Store, grades: Sequence[str] = PROVEN) -> Run:
 
 def measured(runs: Iterable[Run], *, random: bool = False) -> pd.DataFrame:
     """The points of several runs in one frame, with ``run`` and ``bits_kind``; of random weights only if asked."""
-    import pandas as pd
-
     parts = []
     for run in runs:
         devices = [f"{run.name}, {device}" for device in run.times["device"]]
@@ -150,8 +144,6 @@ def times(frame: pd.DataFrame, rows: Iterable[Row], timings: Iterable[Timing]) -
     >>> len(times(summarise((), (), ()), (), ()))
     0
     """
-    import pandas as pd
-
     by_task = {row.task_key: row for row in rows if row.status == "ok"}
     by_point: dict[tuple[Any, ...], dict[str, list[Timing]]] = {}
     for timing in timings:
@@ -225,8 +217,6 @@ def by_codec(published: pd.DataFrame) -> Groups:
 
 def published_points(panel: Panel, series: Series, groups: Groups) -> pd.DataFrame | None:
     """What was published of a series on a panel's dataset, or one that may stand in, under any metric."""
-    import pandas as pd
-
     if not panel.metric or panel.settings:  # images are not copied, and no source has a setting on its axis
         return None
     keys = [(name, series.codec) for name in (panel.dataset, *panel.accept_datasets)]

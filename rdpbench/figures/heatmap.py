@@ -16,11 +16,11 @@ from rdpbench.figures.curves import below
 from rdpbench.figures.data import base_name, meaning, setting, trained_label
 from rdpbench.figures.presets import FigurePreset, Panel
 from rdpbench.figures.style import WATERMARK, PaperStyle, drawer, new_figure, placeholder, plain, watermark
+from rdpbench.lazy import pd
 from rdpbench.results.stats.bd import Floats
 from rdpbench.results.tables import arrow, untrained
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 

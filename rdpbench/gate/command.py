@@ -32,7 +32,7 @@ from rdpbench.needs import Package, package_version
 from rdpbench.paths import available, conf_folder, curves_folders, write_file
 from rdpbench.provenance import VERSION, cpu_facts
 from rdpbench.results.stats.current import of_store
-from rdpbench.results.store.keys import codec_identity
+from rdpbench.results.store.keys import codec_identity, facts
 from rdpbench.results.store.schema import Row
 from rdpbench.runners.execute import Done, execute, search_dataset
 from rdpbench.runners.preflight import fetch_weights
@@ -279,6 +279,8 @@ def _groups(bench: Bench, stored: dict[Pair, tuple[Path, StoredCurve]]) -> dict[
 def _whole(bench: Bench) -> Bench:
     if bench.limit is not None:
         raise ConfigError("a stored curve is of the whole dataset: leave out limit=")
+    if unproven := [codec.name for codec in bench.codecs if facts(codec).grade != "decoded"]:
+        raise ConfigError(f"the rate of {', '.join(unproven)} is not proven by a decoder, so no curve of it is stored")
     return bench
 
 

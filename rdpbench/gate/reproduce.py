@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
@@ -24,6 +24,7 @@ from rdpbench.config.bench import read_bench
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.gate.compare import Tolerance
+from rdpbench.lazy import pd
 from rdpbench.needs import Need, Package
 from rdpbench.paths import conf_folder, read_yaml, write_file
 from rdpbench.results.published import published
@@ -36,9 +37,6 @@ from rdpbench.runners.plan import make_plan
 from rdpbench.runners.preflight import fetch_weights, weights_of
 from rdpbench.runners.task import member_of
 from rdpbench.setting import Bench
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 AGREES, DIFFERS, NOT_RUN = "agrees", "DIFFERS", "not run"
 

@@ -25,7 +25,7 @@ from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import CARDS, Weights, read_tensors
 from rdpbench.errors import MetricError
 from rdpbench.image import Image
-from rdpbench.lazy import Tensor, functional, torch
+from rdpbench.lazy import Tensor, functional, pil, torch
 from rdpbench.metrics.contract import ComparingMetric, WithNetwork, by_name, variant
 from rdpbench.needs import Package
 from rdpbench.networks.precision import exact
@@ -147,8 +147,6 @@ def shrink(image: Image) -> Image:
     >>> shrink(np.zeros((512, 768, 3), np.uint8)).shape
     (256, 384, 3)
     """
-    from PIL import Image as pil
-
     height, width = image.shape[:2]
     short = min(height, width)
     if short <= SHORT_SIDE:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.image import Image
+from rdpbench.lazy import cv2
 from rdpbench.metrics.contract import ComparingMetric, by_name, variant
 from rdpbench.needs import Package
 
@@ -63,8 +64,6 @@ def find_edges(image: Image) -> Edges:
     >>> int(edges.pixels.sum()), int(edges.near.sum())
     (16, 80)
     """
-    import cv2
-
     luma = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
     pixels = cv2.Canny(luma, *THRESHOLDS, apertureSize=3, L2gradient=True) > 0
     if not pixels.any():

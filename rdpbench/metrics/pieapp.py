@@ -36,11 +36,12 @@ BATCH = 32
 """Patches in the network at once: 16 MB of features."""
 ACCEPT = "RDPBENCH_ACCEPT"
 
+_FILE = "PieAPPv0.1.pth"
 CARD = Card(
     id="pieapp-v0.1",
-    source="https://web.ece.ucsb.edu/~ekta/projects/PieAPPv0.1/weights/PieAPPv0.1.pth",
+    source=f"https://web.ece.ucsb.edu/~ekta/projects/PieAPPv0.1/weights/{_FILE}",
     revision="v0.1",
-    file="PieAPPv0.1.pth",
+    file=_FILE,
     licence="Modified BSD-2, for NON-COMMERCIAL use only (The Regents of the University of California)",
     note="PieAPP, error and weight of patches",
 )

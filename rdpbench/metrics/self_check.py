@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from rdpbench.image import Image
-from rdpbench.lazy import torch
+from rdpbench.lazy import pil, torch
 from rdpbench.metrics import frechet, mmd, psnr
 from rdpbench.metrics.contract import Floats
 
@@ -212,8 +212,6 @@ def _clip() -> Iterator[Check]:
 
 
 def _resize() -> Iterator[Check]:
-    from PIL import Image as pil
-
     from rdpbench.networks.inception import clean
 
     image = synthetic(512, 768)[0]

@@ -29,7 +29,7 @@ from rdpbench.assets.load import load_strictly
 from rdpbench.assets.weights import Card, read_tensors, resolve
 from rdpbench.errors import MetricError
 from rdpbench.image import Image, check_image
-from rdpbench.lazy import Tensor, torch
+from rdpbench.lazy import Tensor, pil, torch
 from rdpbench.networks.precision import exact
 
 
@@ -288,8 +288,6 @@ def prepare(image: Image, side: int, crop: Crop) -> Image:
     >>> prepare(np.zeros((50, 90, 3), np.uint8), 32, "cmmd").shape
     (32, 32, 3)
     """
-    from PIL import Image as pil
-
     height, width = check_image(image, "CLIP: the image", MetricError).shape[:2]
     whole = pil.fromarray(np.ascontiguousarray(image))
     if crop == "cmmd":

@@ -11,12 +11,16 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from rdpbench.codecs.contract import OWN_WEIGHTS
+from rdpbench.codecs.external.declared import typed_as
+from rdpbench.lazy import pd
+from rdpbench.registry import parse
 from rdpbench.report.pictures import Picture, ending, name_of
 from rdpbench.results import tables
 from rdpbench.results.stats.current import PROVEN, of_store
@@ -25,9 +29,6 @@ from rdpbench.results.stats.summary import PLACE, common_rates, side_by_side
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Contents, Store
 from rdpbench.setting import Setting, split_label, thin
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Which: TypeAlias = Literal["none", "matched", "all"]
 RATES = 4
@@ -169,9 +170,12 @@ def narrowed(words: Sequence[str], row: Row) -> list[str]:
     if row.target_bpp is None:  # of a search over the dataset, whose settings are native ones
         kept = [word for word in kept if not word.startswith("tolerance=")]
     own = [f"codec={row.use if ':' in row.use else base}"]
+    if apart := parse(row.use).apart:
+        own = typed_as(row.use)
+        kept = [word for word in kept if not word.startswith("python=")]
     for option in options:
         key = option.partition("=")[0]
-        if f"codec.options.{key}" in OWN_WEIGHTS:  # the label has the name of a file, and what is in it
+        if f"codec.options.{key}" in OWN_WEIGHTS or (apart and os.path.isabs(str(json.loads(row.options).get(key)))):  # noqa: PTH117  # the label has the name of a file, and what is in it
             option = f"{key}={json.loads(row.options)[key]}"  # noqa: PLW2901
         typed = next((number for number, word in enumerate(kept) if word.startswith(f"{key}=")), None)
         if key in ("captions", "weights") and typed is not None:

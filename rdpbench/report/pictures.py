@@ -21,6 +21,7 @@ from pathlib import Path
 from rdpbench.errors import RdpbenchError, StoreCorrupt, StoreUnwritable, WorkerError
 from rdpbench.figures.examples import original_of, reconstruction_of
 from rdpbench.image import Image, pixel_sha256
+from rdpbench.lazy import pil
 from rdpbench.paths import unwritable, written_whole
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store, is_sha256, reconstruction_path
@@ -134,8 +135,6 @@ def _make(picture: Picture, folder: Path, how: Decoding) -> tuple[str, str] | No
         return picture.sha256, str(error)
     except Exception as error:  # a codec may fail in any way; the report tells of it
         return picture.sha256, f"{type(error).__name__}: {error}"
-    from PIL import Image as pil
-
     image = pil.fromarray(pixels)
     thumb = image.reduce(max(1, max(image.size) // THUMB))
     thumb_file, file = picture.files(folder)

@@ -21,16 +21,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rdpbench import registry
 from rdpbench.errors import StoreCorrupt, UnknownName
+from rdpbench.lazy import pd
 from rdpbench.paths import shipped
 from rdpbench.results.stats.summary import summarise
 from rdpbench.results.tables import read_csv
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 VERSION = 1
 KIND, SOURCES_KIND = "rdpbench-published", "rdpbench-published-sources"
@@ -232,8 +230,6 @@ def published(dataset: str | None = None, codec: str | None = None, metric: str 
     >>> round(float(frame[frame["source_id"] == "neuralcompression"]["value"].iloc[2]), 4)
     0.0732
     """
-    import pandas as pd
-
     chosen = numbers(dataset)
     for kind, wanted in (("codec", codec), ("metric", metric)):
         if wanted is not None:
@@ -284,8 +280,6 @@ def sources() -> pd.DataFrame:
     >>> int(frame.loc["hific", "numbers"])
     48
     """
-    import pandas as pd
-
     count = Counter(number.source for number in numbers())
     about = read_sources(folder() / "sources.csv").values()
     return pd.DataFrame([vars(source) | {"numbers": count[source.id]} for source in about])
@@ -301,8 +295,6 @@ def not_monotone(frame: pd.DataFrame) -> pd.DataFrame:
     >>> not_monotone(pd.DataFrame(dict.fromkeys(CURVE, "a") | points))["step"].tolist()
     [0.5]
     """
-    import pandas as pd
-
     lines = []
     for key, points in frame[frame["bpp"].notna() & ~frame["unit"].isin(["s", "ms"])].groupby(CURVE, sort=True):
         along = points.sort_values("bpp")

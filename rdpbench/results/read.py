@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from rdpbench import registry
 from rdpbench.codecs.contract import GRADES
 from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.lazy import pd
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from rdpbench.results.stats.points import Points
     from rdpbench.results.store.store import Contents, Store
 
@@ -51,8 +50,6 @@ def read_results(
     >>> round(float(lpips[lpips["source_id"] == "neuralcompression"]["value"].min()), 4)
     0.018
     """
-    import pandas as pd
-
     registry.meanings.clear()  # of runs that were read before
     if unknown := [grade for grade in grades if grade not in GRADES]:
         raise UnknownName("grade", unknown[0], GRADES)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rdpbench.errors import StoreCorrupt, StoreError
+from rdpbench.lazy import pd
 from rdpbench.metrics.contract import short_name
 from rdpbench.results.stats.points import K, Points
 from rdpbench.results.stats.summary import POINT, WIDE, at_rate, common_rates, compared
@@ -31,7 +32,6 @@ from rdpbench.results.store.store import Contents
 from rdpbench.setting import Setting
 
 if TYPE_CHECKING:
-    import pandas as pd
     from rich.console import Console, ConsoleOptions
     from rich.table import Table as RichTable
 
@@ -74,8 +74,6 @@ def untrained(frame: pd.DataFrame) -> pd.Series[bool]:
     >>> int(untrained(pd.DataFrame({"weights": ["official", "official, random", ""]})).sum())
     1
     """
-    import pandas as pd
-
     if "weights" not in frame:
         return pd.Series(False, index=frame.index)
     return frame["weights"].fillna("").str.contains("random").astype(bool)
@@ -505,8 +503,6 @@ def check_version(path: Path, version: object, newest: int, again: str) -> int:
 
 def times(rows: Sequence[Row], contents: Contents) -> Table | None:
     """The honest times of these rows as a table; None where none were measured."""
-    import pandas as pd
-
     by_key = {row.task_key: row for row in rows}
     timed = [(timing, by_key.get(timing.task_key)) for timing in contents.timings.values()]
     lines = [{**vars(timing), "codec": row.codec, "setting": row.setting.words} for timing, row in timed if row]

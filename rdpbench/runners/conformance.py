@@ -24,6 +24,7 @@ from rdpbench import registry
 from rdpbench.codecs.contract import Codec, Side, facts_of
 from rdpbench.errors import CodecError, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
+from rdpbench.lazy import pil
 from rdpbench.metrics.contract import beside as cls_beside
 from rdpbench.metrics.contract import faults_of, meaning_of, number_of
 from rdpbench.results.store.keys import build
@@ -117,8 +118,6 @@ def conform(read: Callable[[Sequence[str]], Bench], typed: Sequence[str], folder
     Raises:
         RdpbenchError: the codec cannot be built, or needs what is not here.
     """
-    from PIL import Image as pil
-
     images = pictures()
     first, again = folder / "images", folder / "again"
     for place, names in ((first, list(images)), (again, list(reversed(images)))):
@@ -206,8 +205,6 @@ def _equal(name: str, rows: Sequence[Row], done: Done, promise: str) -> Check:
 
 def _worth(rows: Sequence[Row], images: dict[str, Image]) -> Iterator[Check]:
     """Do the bytes buy anything? Weights that were silently not loaded give many bytes and no picture."""
-    from PIL import Image as pil
-
     costly = []
     for row in rows:
         image = images[row.image.partition("-")[2]]

@@ -97,8 +97,9 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
         RdpbenchError: before anything ran if it cannot run; later only if the store cannot be written.
     """
     store = store_of(bench)
-    pool.start_for(bench)
     workers = workers_of(bench)
+    if workers or bench.verify:
+        pool.start_for(bench)
     # Nothing is written, not even the folder with its lock, before a plan stands.
     ahead = None if store.folder.exists() else make_plan(bench, store)
     with store.lock():

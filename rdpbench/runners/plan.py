@@ -305,12 +305,28 @@ def lines(plan: Plan, store: Store, workers: int) -> list[str]:
         out.append(f"failed    {plan.failed} tasks failed before; retry_failed=true tries them again")
     out += [f"again     {line}" for line in plan.again]
     out += [f"left out  {name}: {why}" for name, why in plan.left_out.items()]
+    out += [f"external  {line}" for line in _external(plan)]
     if plan.work:
         workers = max(1, workers)
         known = plan.expected_s is not None
         share = f"about {duration((plan.expected_s or 0) / workers)} on {workers} workers, from earlier rows"
         out.append(f"time      {share if known else 'no earlier rows'}")
     return out
+
+
+def _external(plan: Plan) -> Iterator[str]:
+    """What codecs in an environment of their own are made of, and the disk that kept pictures take."""
+    apart = {task.codec: task for task in plan.tasks if registry.parse(task.codec.use).apart}
+    for setting, first in apart.items():
+        coder = json.loads(first.identity)["coder"]
+        packages = sum(name.startswith("package ") for name in coder)
+        made_of = [f"Python {coder['python']} with {packages} packages"] if "python" in coder else []
+        made_of += [f"source {coder['source']}"] if "source" in coder else []
+        if (grade := facts(setting).grade) != "decoded":
+            left = [piece.task for piece in plan.work if piece.row is None and piece.task.codec == setting]
+            size = sum(task.pixels for task in left) * 1.5 / 1e6  # what PNG makes of photographs, about
+            made_of.append(f"grade {grade}: pictures are kept, about {size:.0f} MB")
+        yield f"{setting.name}: {'; '.join(made_of) or 'programs'}"
 
 
 def as_json(plan: Plan, store: Store) -> dict[str, Any]:

@@ -439,6 +439,8 @@ def start_for(bench: Bench) -> None:
 
 def start_early(overrides: Sequence[str]) -> None:
     """Start the fork server before the configuration is composed, if it is certain that nothing heavy is wanted."""
+    if {"workers=0", "verify=0"} <= {*overrides}:
+        return  # one process does all
     uses: list[tuple[registry.Kind, str]] = []
     for line in overrides:
         key, _, value = line.partition("=")

@@ -13,6 +13,7 @@ from rdpbench.codecs.contract import needs_of_built
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.datasets.index import Entry
 from rdpbench.errors import ConfigError, MetricError, MissingNeed
+from rdpbench.lazy import torch
 from rdpbench.metrics.contract import beside
 from rdpbench.metrics.contract import faults_of as metric_faults
 from rdpbench.metrics.sets import check_side
@@ -93,8 +94,6 @@ def check_device(device: str) -> None:
     kind, _, number = device.partition(":")
     if kind != "cuda" or not (number.isdigit() or not number):
         raise ConfigError(f"device={device!r} is none of cpu, cuda, cuda:0, cuda:1, ...")
-    import torch
-
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(number or 0) >= count:
         raise MissingNeed(f"device={device!r} is not here: torch {torch.__version__} sees {count} GPUs; use device=cpu")

@@ -34,6 +34,7 @@ from typing import Any, TypeAlias
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
 from rdpbench.figures.examples import kept, mean_rate, original_of, reconstruction_of
 from rdpbench.image import Image, pixel_sha256
+from rdpbench.lazy import pil
 from rdpbench.paths import unwritable, write_file
 from rdpbench.results.stats.current import of_store
 from rdpbench.results.stats.points import Points, Where, meaning, titles
@@ -370,7 +371,6 @@ def _drawn_names(
 
 def _write_images(folder: Path, chosen: Chosen, files: Mapping[Any, str]) -> None:
     """Images are written anew from their pixels, so that no file tells by its metadata where it comes from."""
-    from PIL import Image as pil
 
     def put(subject: object, pixels: Image) -> None:
         pil.fromarray(pixels).save(folder / files[subject], format="PNG")
@@ -398,7 +398,6 @@ def spoiled(pixels: Image) -> Image:
     (64, 48, 3)
     """
     import numpy as np
-    from PIL import Image as pil
 
     height, width = pixels.shape[:2]
     small = pil.fromarray(pixels).resize((max(1, width // SPOILED), max(1, height // SPOILED)), pil.Resampling.BOX)

@@ -515,6 +515,11 @@ def test_rates_that_no_decoder_proves_are_marked_and_never_compete(
     assert cli.main(["show", "folder-images", "grades=decoded,joint"]) == 0
     assert "two-scripts (joint)" in capsys.readouterr().out
     assert cli.main(["bd", "folder-images", "--anchor", "two-scripts (joint)"]) == 2
+    capsys.readouterr()
+    assert cli.main(["curves", "update", "codec=./two.yaml", "data=folder:images", *QUICK]) == 2
+    assert "is not proven by a decoder" in capsys.readouterr().err
+    assert cli.main(["plan", "codec=./two.yaml", "data=folder:images", "run=other"]) == 0
+    assert "packages; grade joint: pictures are kept, about 0 MB" in capsys.readouterr().out
     assert cli.main(["verify", "folder-images", "--all"]) == 0
     [picture, *_] = (folder / "results/runs/folder-images/pictures").rglob("*.png")
     picture.write_bytes(b"")
@@ -563,6 +568,37 @@ def test_the_layout_of_jpeg_ai(folder: Path) -> None:
         (image, rate): size for image, rate, size in zip(images["image"], images["rate"], images["bytes"], strict=True)
     }
     assert sizes == {("first", 12): 12, ("first", 50): 50, ("second", 12): 12, ("second", 50): 50}
+
+
+def test_files_that_it_opens_and_a_newer_environment(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that the class opens by itself is noted, and changed ones are coded again; of two editions the newest."""
+    (folder / "table.txt").write_text("8")
+    own_class(folder, f"open({str(folder / 'table.txt')!r}).read()")
+    words = ["codec=./mine.py:Mine", f"python={sys.executable}"]
+    assert run(*words) == 0
+    assert {str(folder / "table.txt")} == {name for row in rows() for name in json.loads(row.files)}
+    (folder / "table.txt").write_text("9")
+    capsys.readouterr()
+    assert run(*words) == 0
+    assert "4 tasks coded" in capsys.readouterr().out
+    (folder / "src").mkdir()
+    (folder / "src" / "a.py").write_text("x = 1\n")
+    assert run(*words, "codec.options.source=src", "rate=8") == 0
+    frame = read_results("folder-images")
+    assert frame["rate"].tolist() == [8.0], "the other rate point is of another environment"
+    assert frame["n"].tolist() == [2]
+    assert cli.main(["report", "folder-images", *words, "codec.options.source=src"]) == 0
+    text = "".join(path.read_text() for path in (folder / "results/runs/folder-images/report").rglob("*.js"))
+    assert f"python={sys.executable} codec.options.source=" in text
+
+
+def test_two_environments_in_one_command(folder: Path) -> None:
+    own_class(folder)
+    for name in ("one", "two"):
+        declared = f"name: {name}\nuse: ./mine.py:Mine\npython: {sys.executable}\noptions: {{note: {name}}}\n"
+        (folder / f"{name}.yaml").write_text(declared + "rate_field: step\nrates: [8, 16]\n")
+    assert run("codec=./one.yaml,./two.yaml,jpeg", "points=2") == 0
+    assert {(row.codec, row.rate) for row in rows()} >= {("one", 8), ("one", 16), ("two", 8), ("two", 16)}
 
 
 def test_rows_start_no_interpreter_and_no_program(

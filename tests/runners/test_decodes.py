@@ -380,7 +380,7 @@ def test_the_number_is_in_the_name() -> None:
     assert read_bench(["metrics=diversity/deviation/3,diversity/lpips-vgg/8"]).metrics[1] == "diversity/lpips-vgg/8"
     with pytest.raises(ConfigError, match="write diversity/deviation/5, or decodes=5"):
         read_bench(["metrics=diversity/deviation"])
-    with pytest.raises(ConfigError, match="diversity/deviation/3 compares 3 decodes, and decodes=5 says another"):
+    with pytest.raises(ConfigError, match="diversity/deviation/3 compares 3 decodes, and decodes=5 is another number"):
         read_bench(["metrics=diversity/deviation/3", "decodes=5"])
     with pytest.raises(OutOfRange, match="diversity/deviation/1"):
         read_bench(["metrics=diversity/deviation/1"])

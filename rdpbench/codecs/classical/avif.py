@@ -29,6 +29,7 @@ from rdpbench.codecs.classical.ycbcr import PICTURE_OPTIONS, av_coder, decode_pi
 from rdpbench.codecs.contract import Rate, decoding, option
 from rdpbench.errors import BitstreamError
 from rdpbench.image import Image, check_image
+from rdpbench.lazy import av
 from rdpbench.needs import Package
 
 FORMATS = {"yuv444p": "4:4:4", "yuv422p": "4:2:2", "yuv420p": "4:2:0"}
@@ -93,8 +94,6 @@ class AVIF(PillowCodec):
 
 def _av1(data: bytes) -> bytes:
     """The AV1 picture in an AVIF file."""
-    import av
-
     # FFmpeg decodes a picture already while it opens a file.
     with av.open(BytesIO(data), "r", format="mov", options=PICTURE_OPTIONS) as container:
         pictures = [bytes(packet) for packet in container.demux(video=0) if packet.size]

@@ -26,6 +26,7 @@ from rdpbench.codecs.classical.program import Argument, In, Out, ProgramCodec, p
 from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice, option
 from rdpbench.errors import BitstreamError, CoderFailed, ConfigError, UnsupportedImage
 from rdpbench.image import Image, check_image
+from rdpbench.lazy import pil
 from rdpbench.needs import Binary
 
 PAGE = "https://bellard.org/bpg/"
@@ -70,8 +71,6 @@ class BPG(ProgramCodec):
         return {"bpgenc": program_identity(require(ENCODER)), "bpgdec": program_identity(require(DECODER))}
 
     def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002 - the contract's signature
-        from PIL import Image as pil
-
         width = check_image(image).shape[1]
         if self.encoder == "x265" and width < NARROWEST_X265:
             raise UnsupportedImage(

@@ -18,6 +18,7 @@ import numpy as np
 from rdpbench.codecs.classical.inprocess import check_pixels, check_x265
 from rdpbench.codecs.contract import Bitstream, CheckedOptions, Rate, Side, decoding, encoding, option
 from rdpbench.image import Image
+from rdpbench.lazy import pillow_heif
 from rdpbench.needs import Package
 from rdpbench.networks.precision import switched
 
@@ -43,8 +44,6 @@ class HEIF(CheckedOptions):
 
     def coder(self) -> dict[str, str]:
         """pillow-heif, libheif inside it, and the HEVC encoder and decoder inside that."""
-        import pillow_heif
-
         info = pillow_heif.libheif_info()
         return {
             "pillow-heif": str(pillow_heif.__version__),
@@ -57,8 +56,6 @@ class HEIF(CheckedOptions):
         return {**X265, "matrix": "bt601, full range"}
 
     def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002 - the contract's signature
-        import pillow_heif
-
         check_x265("heif", image, 1)
         height, width = image.shape[:2]
         pixels, buffer = np.ascontiguousarray(image).tobytes(), BytesIO()
@@ -68,7 +65,6 @@ class HEIF(CheckedOptions):
         return Bitstream.whole(buffer.getvalue())
 
     def decode(self, data: bytes) -> Image:
-        import pillow_heif
         from pillow_heif import options
 
         with decoding("heif"), switched((options, "DECODE_THREADS", 1)):

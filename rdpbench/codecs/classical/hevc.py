@@ -27,6 +27,7 @@ from rdpbench.codecs.classical.ycbcr import av_coder, decode_picture, rgb_to_ycb
 from rdpbench.codecs.contract import Bitstream, CheckedOptions, Rate, Side, decoding, encoding, option
 from rdpbench.errors import BitstreamError
 from rdpbench.image import Image
+from rdpbench.lazy import av
 from rdpbench.needs import Package
 
 FORMATS = {8: "yuv444p", 10: "yuv444p10le"}
@@ -79,8 +80,6 @@ class HEVC(CheckedOptions):
 
 def _encode(image: Image, qp: int, bits: int, preset: str, info: int = 0) -> bytes:
     """One picture as an Annex B stream; ``info=1`` adds x265's SEI with its version and settings."""
-    import av
-
     context = av.VideoCodecContext.create("libx265", "w")
     context.height, context.width = image.shape[:2]
     context.pix_fmt = FORMATS[bits]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rdpbench.codecs.contract import Bitstream, CheckedOptions, Side, decoding, encoding
 from rdpbench.errors import BitstreamError, UnsupportedImage
 from rdpbench.image import Image, check_image
+from rdpbench.lazy import pil
 from rdpbench.needs import Need, Package
 
 
@@ -46,8 +47,6 @@ def pillow_encode(codec: str, file_format: str, image: Image, mode: str = "RGB",
     The Pillow image is made from the array: nothing of the source file's ICC profile, EXIF or alpha can come along.
     Mode "RGBA" hands an opaque image over.
     """
-    from PIL import Image as pil
-
     buffer = BytesIO()
     with encoding(codec):
         pil.fromarray(check_image(image)).convert(mode).save(buffer, format=file_format, **options)
@@ -56,8 +55,6 @@ def pillow_encode(codec: str, file_format: str, image: Image, mode: str = "RGB",
 
 def pillow_decode(codec: str, file_format: str, data: bytes) -> Image:
     """The pixels of a file that `pillow_encode` wrote."""
-    from PIL import Image as pil
-
     with decoding(codec), warnings.catch_warnings():
         # A damaged size must not become an allocation; damaged metadata, of which we write none, are no news.
         warnings.simplefilter("ignore", UserWarning)

@@ -17,6 +17,7 @@ import numpy as np
 from rdpbench.codecs.classical.inprocess import check_pixels
 from rdpbench.codecs.contract import Bitstream, CheckedOptions, Rate, Side, decoding, encoding, option
 from rdpbench.image import Image, check_image
+from rdpbench.lazy import imagecodecs
 from rdpbench.needs import Package
 
 FIXED: dict[str, Any] = {"lossless": False, "photometric": "rgb", "usecontainer": False, "numthreads": 1}
@@ -42,23 +43,17 @@ class JPEGXL(CheckedOptions):
     """1 (fastest) to 9; 7 is libjxl's default."""
 
     def coder(self) -> dict[str, str]:
-        import imagecodecs
-
         return {"imagecodecs": imagecodecs.__version__, "libjxl": imagecodecs.jpegxl_version().split()[-1]}
 
     def settings(self) -> dict[str, Any]:
         return FIXED
 
     def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002 - the contract's signature
-        import imagecodecs
-
         pixels = np.ascontiguousarray(check_image(image))
         with encoding("jpegxl"):
             data = imagecodecs.jpegxl_encode(pixels, distance=float(self.distance), effort=self.effort, **FIXED)
         return Bitstream.whole(bytes(data))
 
     def decode(self, data: bytes) -> Image:
-        import imagecodecs
-
         with decoding("jpegxl"):
             return check_pixels("jpegxl", np.asarray(imagecodecs.jpegxl_decode(data, numthreads=1)))

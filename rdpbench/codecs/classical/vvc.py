@@ -59,6 +59,7 @@ from rdpbench.codecs.container import MAX_SIDE, pack, unpack
 from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice, decoding, option
 from rdpbench.errors import BitstreamError, CoderFailed, MissingNeed
 from rdpbench.image import Image, check_image
+from rdpbench.lazy import av
 from rdpbench.needs import Binary, File, Package, refused
 
 PAGE = "https://vcgit.hhi.fraunhofer.de/jvet/VVCSoftware_VTM"
@@ -143,8 +144,6 @@ def size_of_vvc(data: bytes) -> tuple[int, int]:
 
     VTM's decoder writes bare samples, and nothing but the bitstream may tell the decoding side their shape.
     """
-    import av
-
     with decoding("vtm"), av.open(io.BytesIO(data), format="vvc") as container:
         context = container.streams.video[0].codec_context
         height, width = context.height, context.width

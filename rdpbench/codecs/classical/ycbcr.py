@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from rdpbench.errors import BitstreamError, ConfigError
 from rdpbench.image import Image
+from rdpbench.lazy import av
 
 Matrix: TypeAlias = Literal["bt709", "bt601"]
 Middle: TypeAlias = Literal["h273", "half"]
@@ -127,8 +128,6 @@ def decode_picture(codec: str, decoder: str, stream: bytes) -> tuple[str, list[N
 
     ``decoder`` is FFmpeg's name of one, such as ``hevc``; it runs with one thread.
     """
-    import av
-
     context = av.VideoCodecContext.create(decoder, "r")
     assert isinstance(context, av.VideoCodecContext)
     context.thread_count = 1
@@ -145,6 +144,4 @@ def decode_picture(codec: str, decoder: str, stream: bytes) -> tuple[str, list[N
 
 def av_coder() -> dict[str, str]:
     """Versions of PyAV and of FFmpeg's codecs inside it, for ``coder()``."""
-    import av
-
     return {"av": av.__version__, "libavcodec": ".".join(map(str, av.library_versions["libavcodec"]))}

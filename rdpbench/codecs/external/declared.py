@@ -12,6 +12,7 @@ from typing import Any
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.own import full_path
 from rdpbench.paths import conf_folder, read_yaml
+from rdpbench.registry import parse
 
 RECIPE = "recipe/"
 IN_REFERENCE = ("source", "sizes")
@@ -132,12 +133,29 @@ def refer(declared: Declaration, python: str, source: str, options: Mapping[str,
         apart = {"python": str(full_path(python)) if python else "", "source": str(full_path(source)) if source else ""}
         return f"{declared.path}:{declared.name}@{json.dumps(apart)}"
     where, _, cls = declared.use.rpartition(":")
-    axis = {"rate_field": declared.rate_field, "rates": list(declared.rates), "rises": declared.rises}
-    return refer_class(str(declared.path.parent / where), cls, python, source, options, axis if declared.rates else {})
+    more: dict[str, Any] = {"declared": str(declared.path)}
+    if declared.rates:
+        more |= {"rate_field": declared.rate_field, "rates": list(declared.rates), "rises": declared.rises}
+    return refer_class(str(declared.path.parent / where), cls, python, source, options, more)
+
+
+def typed_as(reference: str) -> list[str]:
+    """What is typed for the codec of a reference.
+
+    >>> typed_as('/home/me/mine.py:Mine@{"python": "/env/bin/python", "source": ""}')
+    ['codec=/home/me/mine.py:Mine', 'python=/env/bin/python']
+    """
+    where, name, text = parse(reference)
+    apart = json.loads(text)
+    words = [f"codec={where}" if where.endswith(".yaml") else f"codec={where}:{name}"]
+    if declared := apart.get("declared", ""):
+        words = [f"codec={declared}"]
+    words += [f"python={apart['python']}"] if apart.get("python") else []
+    return words + [f"codec.options.{name}={apart[name]}" for name in IN_REFERENCE if apart.get(name)]
 
 
 def refer_class(
-    where: str, name: str, python: str, source: str, options: Mapping[str, Any], axis: Mapping[str, Any] | None = None
+    where: str, name: str, python: str, source: str, options: Mapping[str, Any], more: Mapping[str, Any] | None = None
 ) -> str:
     """The reference of a class in another interpreter; paths in full, since rows outlive the folder of a command."""
     if not python:
@@ -145,7 +163,7 @@ def refer_class(
             f"{name} runs in an environment of its own, and none is named; write python=~/envs/NAME/bin/python"
         )
     apart: dict[str, Any] = {"python": str(full_path(python)), "source": str(full_path(source)) if source else ""}
-    return f"{full_path(where)}:{name}@{json.dumps({**apart, **(axis or {}), 'files': sorted(files_in(options))})}"
+    return f"{full_path(where)}:{name}@{json.dumps({**apart, **(more or {}), 'files': sorted(files_in(options))})}"
 
 
 def refer_pictures(folder: Path, sizes: str) -> str:

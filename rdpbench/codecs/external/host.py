@@ -12,6 +12,7 @@ import dataclasses
 import inspect
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -349,6 +350,7 @@ def main(requests: int, answers: int, life: int) -> NoReturn:
             os._exit(1)
         answer["opened"], opened[:] = opened[:OPENED], []
         answer["offline"] = offline
+        answer["memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         send(answers, answer, data)
         try:
             head, blobs = receive(requests)

@@ -32,6 +32,7 @@ from rdpbench.codecs.external.environment import clean_environment, coder_of_pac
 from rdpbench.errors import CodecError, CoderFailed, ConfigError, UnsupportedImage
 from rdpbench.image import Image
 from rdpbench.opened import opened
+from rdpbench.own import read_file
 
 HOST = Path(__file__).with_name("host.py")
 ALIVE = 2
@@ -60,7 +61,7 @@ class Host:
 
     def __init__(self, python: str, reference: Mapping[str, Any], *, offline: bool) -> None:
         self.reference = reference
-        self.offline = False
+        self.offline, self.memory_mb = False, 0.0
         sweep()
         folder = tempfile.TemporaryDirectory(prefix=f"{FOLDERS}{os.getpid()}-", ignore_cleanup_errors=True)
         self._log = tempfile.TemporaryFile("w+b", buffering=0)  # noqa: SIM115 - open as long as the process
@@ -115,8 +116,9 @@ class Host:
             self.close()
             raise CoderFailed(f"{self._name} {how}{said}") from error
         self.offline = bool(answer.pop("offline", False))
+        self.memory_mb = float(answer.pop("memory_mb", 0))
         for name in answer.pop("opened", []):
-            opened(str(self.reference["path"])).note(name)
+            opened(str(Path(self.reference["path"]).resolve())).note(name)
         if "error" in answer:
             if answer["kind"] in ("MemoryError", "OutOfMemoryError"):
                 raise MemoryError(answer["error"])
@@ -255,7 +257,10 @@ class HostedCodec:
 
     def decode_notes(self) -> dict[str, str]:
         """What is to be read beside a row: what kept the decoder from all but the bytes."""
-        return {"enforced": "other process, empty folder" + (", no network" if self._host(True).offline else "")}
+        encoder, decoder = self._host(False), self._host(True)
+        memory = f"{encoder.memory_mb:.0f} encoding, {decoder.memory_mb:.0f} decoding"
+        kept_from = "other process, empty folder" + (", no network" if decoder.offline else "")
+        return {"enforced": kept_from, "peak memory MB": memory}
 
     def _encoded(self, call: str, images: Sequence[Image], sides: Sequence[Side]) -> list[Bitstream]:
         head = {
@@ -321,6 +326,8 @@ def hosted_class(
     """
     if not Path(python).is_file() or not os.access(python, os.X_OK):
         raise ConfigError(f"python={python} is no program; write python=~/envs/NAME/bin/python")
+    place = str(path.resolve())
+    opened(place).sources = read_file(path).files  # in the key, as they are
     reference = {"path": str(path), "name": name, "folders": [source] if source else [], "sha256": sha256}
     try:
         described = host_of(python, reference).described

@@ -31,6 +31,7 @@ from rdpbench.codecs.external.environment import clean_environment, packages_of,
 from rdpbench.codecs.external.hosted import HOST, QUOTED, died
 from rdpbench.errors import CoderFailed, ConfigError
 from rdpbench.image import Image, pixel_sha256, read_image
+from rdpbench.lazy import pil
 
 Outcome = Bitstream | CoderFailed
 _PLACES = ("images", "streams", "reconstructions", "discard", "captions", "rate", "seed", "device", "python", "source")
@@ -132,8 +133,6 @@ class ProgramsCodec:
         Raises:
             CoderFailed: the program failed, so that nobody knows which of its outputs are whole.
         """
-        from PIL import Image as pil
-
         declared, stems = self.declared, [pixel_sha256(image)[:_STEM] for image in images]
         single = declared.shape == "file"
         if single and len(images) > 1:

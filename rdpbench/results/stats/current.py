@@ -4,7 +4,8 @@ Of what a run stores, only what is *current* is in a point:
 
 - If the files of a user's set changed, its newest state counts, curve by curve. Two sets with one name stay two.
 - A codec may be stored in several *editions*: versions of its class, library, binary or checkpoint. The installed one
-  counts. If none is installed, the one that has all images counts; if several have, there is no number.
+  counts; of a codec in an environment of its own, which reading does not start, the newest. If none is installed,
+  the one that has all images counts; if several have, there is no number.
 - Editions of a metric are chosen in the same way, one for all points of a dataset.
 
 No mean mixes editions. The notes of `Points` say what was left out.
@@ -210,8 +211,14 @@ def _once(rows: Sequence[Row]) -> list[Row]:
 
 
 def edition_of(row: Row) -> tuple[str, ...]:
-    """What coded a row."""
-    return row.use, _keyed(row.configuration) or row.options, row.coder, row.weights
+    """What coded a row; where a codec in an environment of its own lies is none of it."""
+    reference = registry.parse(row.use)
+    return (
+        reference.short if reference.apart else row.use,
+        _keyed(row.configuration) or row.options,
+        row.coder,
+        row.weights,
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -228,6 +235,9 @@ def _current(rows: Sequence[Row]) -> tuple[list[Row], str]:
     if len(editions) == 1:
         return list(rows), ""
     parts = {edition: {(row.image, row.seed) for row in members} for edition, members in editions.items()}
+    newest = max(rows, key=lambda row: (row.session, row.time))
+    if registry.parse(newest.use).apart:  # nobody asks an interpreter that rows name what it has now
+        return editions[edition_of(newest)], ""
     chosen = _chosen(parts, [edition for edition, members in editions.items() if is_installed(members[0])])
     if chosen is not None:
         return editions[chosen], ""
@@ -259,6 +269,11 @@ def is_installed(row: Row) -> bool | None:
         return None
 
 
+def _environment(row: Row) -> dict[str, str]:
+    """What coded a row in an environment of its own, but for files, of which each rate point may have one."""
+    return {name: text for name, text in json.loads(row.coder).items() if not name.startswith("file ")}
+
+
 def stated_source(row: Row) -> str:
     """Hash of the file that a codec of the user's was, when it made a row."""
     try:
@@ -281,8 +296,13 @@ def _one_edition(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
     for (where, codec), along in curves.items():
         if len({edition_of(point.rows[0]) for point in along}) == 1:
             continue
-        # A checkpoint for each rate makes many editions, all of them installed.
-        states = {id(point): is_installed(point.rows[0]) for point in along}
+        newest = max((point.rows[0] for point in along), key=lambda row: (row.session, row.time))
+        states: dict[int, bool | None]
+        if registry.parse(newest.use).apart:
+            states = {id(point): _environment(point.rows[0]) == _environment(newest) for point in along}
+        else:
+            # A checkpoint for each rate makes many editions, all of them installed.
+            states = {id(point): is_installed(point.rows[0]) for point in along}
         if True in states.values() and (stale := [point for point in along if states[id(point)] is False]):
             keep = [point for point in keep if point not in stale]
             names = ", ".join(point.setting.words for point in stale)

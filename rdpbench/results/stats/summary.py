@@ -11,19 +11,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from rdpbench.lazy import pd
 from rdpbench.metrics.contract import Meaning, stated
 from rdpbench.results.stats import bootstrap
 from rdpbench.results.stats.bd import Floats, gap, usable, value_at
 from rdpbench.results.stats.current import gather
 from rdpbench.results.stats.points import Point, Points, Taken, common, fingerprint, grouped, meaning
 from rdpbench.results.store.schema import Row, Score, SetScore
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PLACE = ["dataset", "manifest", "protocol"]
 POINT = [*PLACE, "codec", "rate_field", "target_bpp", "rate"]
@@ -97,8 +95,6 @@ def side_by_side(points: Points, metrics: Sequence[str]) -> pd.DataFrame:
 
 
 def _framed(lines: Sequence[Mapping[str, Any]], points: Points, *more: str) -> pd.DataFrame:
-    import pandas as pd
-
     table = pd.DataFrame(list(lines), columns=[*POINT, *_COLUMNS, *more])
     table = table.astype(_KINDS)  # also where there is no line
     order = {key: n for n, key in enumerate(dict.fromkeys((*p.where, p.codec) for p in points.points))}
@@ -248,8 +244,6 @@ def at_rate(lines: pd.DataFrame, bpp: float) -> pd.DataFrame:
     A codec whose points do not reach the rate is left out: nothing is extrapolated. ``wide`` says that the points
     beside the rate are more than a factor of `WIDE` apart.
     """
-    import pandas as pd
-
     rows = []
     for (*place, codec, metric), points in lines.groupby([*PLACE, "codec", "metric"], sort=False):
         rates, values = usable(points["bpp"].to_numpy(float), points["value"].to_numpy(float))
@@ -272,8 +266,6 @@ def common_rates(lines: pd.DataFrame) -> list[float]:
 
 def tidy(points: Points, metrics: Sequence[str]) -> pd.DataFrame:
     """One line per image, rate point and metric: the long form that plotting libraries want."""
-    import pandas as pd
-
     lines = []
     for row in points.rows:
         fixed = dict(vars(row))

@@ -37,6 +37,7 @@ from typing import Any
 
 from rdpbench.errors import CodecError, StoreBusy, StoreCorrupt, StoreUnwritable
 from rdpbench.image import Image, pixel_sha256, read_image
+from rdpbench.lazy import pil
 from rdpbench.paths import ODD, file_name, unwritable, write_file, written_whole
 from rdpbench.results.store.log import FeatureStore, PartWriter, read_part
 from rdpbench.results.store.schema import (
@@ -540,8 +541,6 @@ def picture_path(store: Store, row: Row) -> Path:
 
 def put_picture(store: Store, row: Row, pixels: Image) -> None:
     """Keep the picture of a row whose grade is not ``decoded``."""
-    from PIL import Image as pil
-
     with written_whole(picture_path(store, row)) as beside:
         pil.fromarray(pixels).save(beside, format="PNG", compress_level=1)
 
@@ -561,7 +560,5 @@ def get_picture(store: Store, row: Row) -> Image:
 
 def put_reconstruction(store: Store, row: Row, pixels: Image) -> None:
     """Write the PNG."""
-    from PIL import Image as pil
-
     with written_whole(reconstruction_path(store, row)) as beside:
         pil.fromarray(pixels).save(beside, format="PNG", compress_level=1)

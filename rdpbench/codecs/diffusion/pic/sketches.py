@@ -35,7 +35,7 @@ from rdpbench.codecs.learned.entropy import load_with_tables, set_tables
 from rdpbench.codecs.learned.zoo import Hyperprior, network, random_network
 from rdpbench.errors import BitstreamError, CodecError
 from rdpbench.image import Image, check_image
-from rdpbench.lazy import Tensor, functional, nn, torch
+from rdpbench.lazy import Tensor, cv2, functional, nn, pil, torch
 
 Grey: TypeAlias = NDArray[np.uint8]
 Plane: TypeAlias = NDArray[np.float32]
@@ -131,8 +131,6 @@ class Fax:
     sections = ("sketch",)
 
     def encode(self, sketch: Grey) -> dict[str, bytes]:
-        from PIL import Image as pil
-
         if not np.isin(sketch, (0, 255)).all():
             raise CodecError("ccitt-g4 codes black and white; set sketch_threshold, or take canny sketches")
         file = io.BytesIO()
@@ -144,8 +142,6 @@ class Fax:
         return {"sketch": file.getvalue()[start : start + length]}
 
     def decode(self, strings: Mapping[str, bytes], height: int, width: int) -> Plane:
-        from PIL import Image as pil
-
         code = strings["sketch"]
         if not code:
             raise BitstreamError("the sketch has no bytes")
@@ -183,8 +179,6 @@ class Registered:
 
 def canny(image: NDArray[np.uint8], low: int, high: int) -> Grey:
     """OpenCV's Canny edges of a colour image, 0 or 255, as ControlNet's annotator draws them (100 and 200)."""
-    import cv2
-
     return np.asarray(cv2.Canny(np.ascontiguousarray(image), low, high), np.uint8)
 
 
@@ -204,11 +198,12 @@ def sharpened(plane: Plane, factor: float) -> Grey:
     return np.asarray((255 * planes[0]).numpy().astype(np.uint8))
 
 
+_FILE = "annotator/ckpts/network-bsds500.pth"
 HED = Card(
     id="hed-bsds500",
-    source="https://huggingface.co/lllyasviel/ControlNet/resolve/main/annotator/ckpts/network-bsds500.pth",
+    source=f"https://huggingface.co/lllyasviel/ControlNet/resolve/main/{_FILE}",
     revision="main",
-    file="annotator/ckpts/network-bsds500.pth",
+    file=_FILE,
     licence="the page states OpenRAIL for ControlNet, and none for this file",
     note="HED trained on BSDS500, the edge maps of ControlNet and of Text+Sketch",
 )
