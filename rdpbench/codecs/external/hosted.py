@@ -123,7 +123,11 @@ class Host:
             if answer["kind"] in ("MemoryError", "OutOfMemoryError"):
                 raise MemoryError(answer["error"])
             told = f"{self._name}: {answer['error']} (in {answer['where']}){self._said()}"
-            raise UnsupportedImage(answer["error"]) if answer["kind"] == "UnsupportedImage" else CoderFailed(told)
+            raise (
+                UnsupportedImage(answer["error"].partition(": ")[2])
+                if answer["kind"] == "UnsupportedImage"
+                else CoderFailed(told)
+            )
         if os.fstat(self._log.fileno()).st_size > LOG:
             os.ftruncate(self._log.fileno(), 0)
         return answer, data
