@@ -159,7 +159,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
             "--curves", type=Path, metavar="FOLDER", help="the folder of curves (default: results/curves)"
         )
     ls = add("ls", _ls, "what exists")
-    kinds = ["codecs", "datasets", "metrics", "runs", "experiments"]
+    kinds = ["codecs", "datasets", "metrics", "runs", "experiments", "recipes"]
     ls.add_argument("what", nargs="?", default="codecs", choices=kinds)
     add("check", _check, "do a codec and metrics keep their contracts here? codec=NAME, metrics=NAME", overrides=True)
     add("metric", _metric, "now: rdpbench check metrics=all").add_argument("action", nargs="*")

@@ -382,14 +382,19 @@ def shape_of(cls: type, method: str, arguments: tuple[str, ...], keywords: Itera
         yield f"{method}() cannot be called with ({words}): {why}; {write}"
 
 
-def refusal(function: Callable[..., Any], arguments: tuple[Any, ...], keywords: Iterable[str] = ()) -> str:
-    """Why a function cannot be called with these arguments; empty if it can, or if nobody knows."""
+def refusal(
+    function: Callable[..., Any], arguments: tuple[Any, ...], keywords: Iterable[str] = (), *, some: bool = False
+) -> str:
+    """Why a function cannot be called with these arguments; empty if it can, or if nobody knows.
+
+    ``some``: others may be needed beside them.
+    """
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         return ""  # of compiled code
     try:
-        signature.bind(*arguments, **dict.fromkeys(keywords))
+        (signature.bind_partial if some else signature.bind)(*arguments, **dict.fromkeys(keywords))
     except TypeError as error:
         return str(error)
     return ""

@@ -310,7 +310,7 @@ def faults_of(codec: type) -> list[str]:
         faults += shape_of(codec, "encode_batch", ("images", "sides"))
     if facts.decodes_batches:
         faults += shape_of(codec, "decode_batch", ("datas",))
-    if facts.uses_device and (why := refusal(codec, (), ("device",))):
+    if facts.uses_device and (why := refusal(codec, (), ("device",), some=True)):
         faults.append(f'uses_device is True, but it cannot be built with device="cuda": {why}')
     faults += type_of(codec, "version", (str, int), 'version = "1"')
     faults += needs_in(codec)

@@ -11,7 +11,7 @@ from rdpbench import registry
 from rdpbench.errors import ConfigError
 from rdpbench.lazy import torch
 from rdpbench.needs import Need, package_version
-from rdpbench.paths import RUNS, available, cache_folder, conf_file, conf_folder, records
+from rdpbench.paths import RUNS, available, cache_folder, conf_file, conf_folder, read_yaml, records
 
 GROUPS: dict[registry.Kind, str] = {"codec": "codec", "dataset": "data"}
 
@@ -26,14 +26,19 @@ def listing(what: str, runs: Path = Path(RUNS)) -> list[str]:
     if what == "metrics":
         return _columns([_metric(name) for name in registry.names("metric")])
     if what == "experiments":
-        firsts = {
-            name: conf_file("experiment", name).read_text().partition("\n")[0] for name in available("experiment")
-        }
-        return _columns([(name, line.lstrip("# ") if line.startswith("#") else "") for name, line in firsts.items()])
+        return _columns([(name, _first_comment(conf_file("experiment", name))) for name in available("experiment")])
+    if what == "recipes":
+        paths = sorted((conf_folder() / "codec" / "recipe").glob("*.yaml"))
+        return _columns([(f"recipe/{path.stem}", read_yaml(path)["title"], _first_comment(path)) for path in paths])
     kind: registry.Kind = "codec" if what == "codecs" else "dataset"
     rows = [(record["name"], _rates(record), record["title"]) for record in records(GROUPS[kind]) if record["use"]]
     rows += [(name, "", "entry point of an installed package") for name in registry.installed(kind)]
     return [*_columns(rows), "your own: codec=./mine.py:MyCodec" if kind == "codec" else "any folder: data=folder:PATH"]
+
+
+def _first_comment(path: Path) -> str:
+    line = path.read_text().partition("\n")[0]
+    return line.lstrip("# ") if line.startswith("#") else ""
 
 
 def _metric(name: str) -> tuple[str, ...]:

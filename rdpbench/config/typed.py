@@ -321,6 +321,7 @@ def external(name: str, python: str, options: Mapping[str, str]) -> dict[str, An
         return {**settings, "codec.name": cls, "codec.use": declared.refer_class(where, cls, python, source, files)}
     stated = declared.read(path)
     preset = {key: value for key, value in declared.in_full(stated.options, path.parent).items() if key not in given}
+    stated = declared.for_options(stated, {**preset, **files})
     reference = declared.refer(stated, python, source, {**preset, **files})
     about = {"name": stated.name, "title": stated.title, "paper": stated.paper, "rates": list(stated.rates)}
     settings |= {f"codec.{key}": value for key, value in about.items()} | {"codec.use": reference}

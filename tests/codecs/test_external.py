@@ -272,6 +272,28 @@ def test_sources_are_a_commit_and_how_it_was_edited(tmp_path: Path) -> None:
     assert source_identity(tmp_path) == commit
 
 
+def test_an_edit_is_seen_where_git_lacks_objects(tmp_path: Path) -> None:
+    """A copy without large files: git has the commit, and cannot say what differs from it."""
+
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        line = ["git", "-C", str(tmp_path), *who, *words]
+        return subprocess.run(line, check=True, capture_output=True, text=True).stdout.strip()
+
+    (tmp_path / "net.py").write_text("x = 1\n")
+    (tmp_path / "captions.bin").write_bytes(bytes(100))
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    name = git("rev-parse", "HEAD:captions.bin")
+    (tmp_path / ".git" / "objects" / name[:2] / name[2:]).unlink()
+    (tmp_path / "captions.bin").unlink()
+    before = source_identity(tmp_path)
+    assert before.startswith("commit ")
+    (tmp_path / "net.py").write_text("x = 2\n")
+    assert source_identity(tmp_path) != before
+
+
 def test_a_hosted_class_costs_little_more_than_one_of_ours(folder: Path) -> None:
     """At most 3 ms more for an image of 0.4 megapixels: of computing, which a busy machine does not make longer."""
     text = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,20 @@ def read(path: Path) -> Declaration:
             f"{path} has {'rate_field' if declared.rate_field else 'rates'} alone; rates go with rate_field"
         )
     return declared
+
+
+def for_options(declared: Declaration, options: Mapping[str, Any]) -> Declaration:
+    """The declaration as options were typed: one rate point if its files are one for each rate and those typed are not.
+
+    >>> curve = Declaration(Path("x.yaml"), "x", rate_field="ft", rates=(2, 3), options={"checkpoint": "net_{ft}.pt"})
+    >>> [for_options(curve, {"checkpoint": name}).rates for name in ("/w/{ft}.pt", "/w/mine.pt")]
+    [(2, 3), ()]
+    """
+    place = f"{{{declared.rate_field}}}"
+    of_rates = [name for name, value in declared.options.items() if place in str(value)]
+    if not of_rates or any(place in str(options.get(name)) for name in of_rates):
+        return declared
+    return replace(declared, rate_field="", rates=())
 
 
 def refer(declared: Declaration, python: str, source: str, options: Mapping[str, Any]) -> str:

@@ -36,11 +36,14 @@ def source_identity(folder: Path) -> str:
     """
     if not folder.is_dir():
         raise ConfigError(f"source={folder}: no such folder")
-    commit = _git(folder, "rev-parse", "HEAD").strip().decode(errors="replace")
+    commit = (_git(folder, "rev-parse", "HEAD") or b"").strip().decode(errors="replace")
     if not commit:
         return f"files {_hash(folder, sorted(_sources(folder)))}"
     edited = _git(folder, "diff", "HEAD", "--no-ext-diff", "--no-textconv", "--binary", "--", ".")
-    others = _git(folder, "ls-files", "--others", "--exclude-standard", "-z").decode(errors="surrogateescape")
+    listed = _git(folder, "ls-files", "--others", "--exclude-standard", "-z")
+    if edited is None or listed is None:  # such as in a copy that lacks objects: git cannot say how it was edited
+        return f"commit {commit}, files {_hash(folder, sorted(_sources(folder)))}"
+    others = listed.decode(errors="surrogateescape")
     untracked = [folder / name for name in others.split("\0") if name.endswith(SOURCES)]
     if not edited and not untracked:
         return f"commit {commit}"
@@ -48,15 +51,15 @@ def source_identity(folder: Path) -> str:
     return f"commit {commit}, edited: {digest[:16]}"
 
 
-def _git(folder: Path, *arguments: str) -> bytes:
-    """What git prints; empty where there is no git, or no commit. Nothing that the folder configures is run."""
+def _git(folder: Path, *arguments: str) -> bytes | None:
+    """What git prints; None where it fails. Nothing that the folder configures is run."""
     line = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", *arguments]
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "LC_ALL": "C"}
     try:
         ended = subprocess.run(line, capture_output=True, check=False, env=environment, timeout=120)
     except (OSError, subprocess.TimeoutExpired):
-        return b""
-    return ended.stdout if ended.returncode == 0 else b""
+        return None
+    return ended.stdout if ended.returncode == 0 else None
 
 
 def _sources(folder: Path) -> Iterator[Path]:
