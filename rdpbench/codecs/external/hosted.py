@@ -115,6 +115,9 @@ class Host:
             said = self._said()
             self.close()
             raise CoderFailed(f"{self._name} {how}{said}") from error
+        except BaseException:  # its answer, when it comes, would be taken for that to another request
+            self.close()
+            raise
         self.offline = bool(answer.pop("offline", False))
         self.memory_mb = float(answer.pop("memory_mb", 0))
         for name in answer.pop("opened", []):
@@ -188,15 +191,17 @@ class Host:
         return data
 
 
-FOLDERS = "rdpbench-host-"
+FOLDERS, OLD_S = "rdpbench-host-", 24 * 3600
 
 
 def sweep() -> None:
-    """Remove the folders of hosts whose rdpbench was killed."""
+    """Remove the folders of hosts whose rdpbench was killed; old ones, since a container has numbers of its own."""
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDERS}*-*"):
         pid = folder.name.removeprefix(FOLDERS).partition("-")[0]
-        if pid.isdecimal() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            old = time.time() - folder.stat().st_mtime > OLD_S
+            if old and pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 _hosts: OrderedDict[str, Host] = OrderedDict()
