@@ -11,7 +11,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from rdpbench.errors import CoderFailed, ConfigError
 from rdpbench.registry import load, source_now
 from rdpbench.results.store.keys import build, codec_identity, forget
 from rdpbench.results.store.store import Store
+from rdpbench.runners.pool import start_server
 
 QUICK = ("metrics=psnr", "figures=false", "workers=0")
 CLASS = """
@@ -60,7 +61,7 @@ class Mine:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with a space in its name, two images of two sizes, and the command's results."""
     place = tmp_path / "a place"
     (place / "images").mkdir(parents=True)
@@ -68,11 +69,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, size in (("first", (21, 34, 3)), ("second", (16, 9, 3))):
         coarse = rng.integers(0, 256, (size[0] // 4 + 1, size[1] // 4 + 1, 3), dtype=np.uint8)
         pil.fromarray(coarse.repeat(4, 0).repeat(4, 1)[: size[0], : size[1]]).save(place / "images" / f"{name}.png")
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    monkeypatch.chdir(place)
-    return place
+    start_server()  # its socket stays where it is
+    with tempfile.TemporaryDirectory() as temporary:  # of a short name: sockets of worker processes lie in it
+        monkeypatch.setenv("TMPDIR", temporary)
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        monkeypatch.chdir(place)
+        yield place
 
 
 def own_class(folder: Path, encode: str = "pass", decode: str = "pass") -> None:
