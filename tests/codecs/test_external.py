@@ -118,6 +118,14 @@ def test_a_hosted_class_gives_what_it_gives_in_our_interpreter(folder: Path) -> 
     assert cli.main(["verify", "apart"]) == 1  # rows start no interpreter
 
 
+def test_seconds_of_the_first_image_have_no_weights_in_them(folder: Path) -> None:
+    own_class(folder)
+    text = (folder / "mine.py").read_text().replace('print("built")', "__import__('time').sleep(1.5)")
+    (folder / "mine.py").write_text(text)
+    assert run("codec=./mine.py:Mine", f"python={sys.executable}", "rate=8") == 0
+    assert all(max(row.encode_s, row.decode_s) < 1 for row in rows())
+
+
 def test_python_without_a_class_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("codec=jpeg", "python=~/envs/mine/bin/python") == 2
     assert "write codec=./mine.py:MyCodec" in capsys.readouterr().err
