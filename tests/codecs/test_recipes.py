@@ -65,7 +65,7 @@ class Official:
 
 
 def test_a_file_for_each_rate_is_a_curve_and_one_file_is_one_point(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images").mkdir()
@@ -81,6 +81,8 @@ def test_a_file_for_each_rate_is_a_curve_and_one_file_is_one_point(
         Path("weights", f"net_{strength}.pt").write_text(str(8 * strength))
     shutil.copy("weights/net_4.pt", "weights/mine.pt")
     words = ("codec=./net.yaml", f"python={sys.executable}", "data=folder:images", "metrics=psnr", "figures=false")
+    assert cli.main(["plan", *words]) == 2
+    assert "write codec.options.checkpoint=/FOLDER/net_{strength}.pt" in capsys.readouterr().err
     for number, name in enumerate(("net_{strength}.pt", "mine.pt")):
         line = [*words, f"codec.options.checkpoint=weights/{name}", "workers=0", f"run=run{number}"]
         assert cli.main(["run", *line]) == 0

@@ -163,12 +163,19 @@ def _check_programs(declared: Declaration) -> None:
 def for_options(declared: Declaration, options: Mapping[str, Any]) -> Declaration:
     """The declaration as options were typed: one rate point if its files are one for each rate and those typed are not.
 
+    Raises:
+        ConfigError: a file for each rate, in no folder that exists: a recipe's own, for which none was typed.
+
     >>> curve = Declaration(Path("x.yaml"), "x", rate_field="ft", rates=(2, 3), options={"checkpoint": "net_{ft}.pt"})
     >>> [for_options(curve, {"checkpoint": name}).rates for name in ("/w/{ft}.pt", "/w/mine.pt")]
     [(2, 3), ()]
     """
     place = f"{{{declared.rate_field}}}"
     of_rates = [name for name, value in declared.options.items() if place in str(value)]
+    for name in of_rates:
+        if declared.use and place in str(options.get(name)) and name not in files_in(options):
+            told = f"{declared.name} needs {name}: {options[name]} names no file in a folder that exists"
+            raise ConfigError(f"{told}; write codec.options.{name}=/FOLDER/{Path(options[name]).name}")
     if not of_rates or any(place in str(options.get(name)) for name in of_rates):
         return declared
     return replace(declared, rate_field="", rates=())
