@@ -401,7 +401,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _named(words: Sequence[str]) -> Named:
     """What is typed of codecs of one's own: ``codec=./mine.py:MyCodec``, ``codec.options.NAME=VALUE``."""
-    from rdpbench.config.typed import external
+    from rdpbench.config.typed import external, split_names
     from rdpbench.runners.coding import Named
 
     uses, typed = [], []
@@ -409,14 +409,18 @@ def _named(words: Sequence[str]) -> Named:
     options = {key: value for key, value in settings.items() if key.startswith("codec.options.")}
     for word in words:
         key, _, value = word.partition("=")
-        if key == "codec" and (apart := external(value, settings.get("python", ""), options)):
-            uses.append(apart["codec.use"])
-            typed += [(key.removeprefix("codec.options."), str(apart[key])) for key in apart if "options" in key]
-        elif key == "codec" and ":" in value:
-            uses.append(value)
-        elif key == "python" and value:
+        names = split_names(key, value) if key == "codec" else []
+        for name in names:
+            if apart := external(name, settings.get("python", ""), options):
+                uses.append(apart["codec.use"])
+                typed += [(key.removeprefix("codec.options."), str(apart[key])) for key in apart if "options" in key]
+            elif ":" in name:
+                uses.append(name)
+            else:
+                names = []
+        if names or (key == "python" and value):
             continue
-        elif key.startswith("codec.options.") and value:
+        if key.startswith("codec.options.") and value:
             typed.append((key.removeprefix("codec.options."), value))
         else:
             raise ConfigError(

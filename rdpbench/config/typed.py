@@ -169,10 +169,10 @@ def split(overrides: Sequence[str]) -> Typed:
             metrics = list(dict.fromkeys(name.strip() for name in value.strip("[]").split(",") if name.strip()))
             continue
         if key == "captions":
-            captions = [name for name in _names(key, value) if name != "null"]
+            captions = [name for name in split_names(key, value) if name != "null"]
             continue
         if key in ("codec", "data") or _is_path(key, value):
-            names = _names(key, value)
+            names = split_names(key, value)
             if not names:
                 raise ConfigError(f"{line!r} has no value; choose from {', '.join(_shown(key))}")
             choices.append([f"{key}={name}" for name in names])
@@ -200,7 +200,7 @@ def split(overrides: Sequence[str]) -> Typed:
     return Typed([list(choice) for choice in itertools.product(*choices)], axes, metrics, captions, literal)
 
 
-def _names(key: str, value: str) -> list[str]:
+def split_names(key: str, value: str) -> list[str]:
     """Split ``codec=`` and ``data=`` at commas by hand; a comma in the path of a file or folder that exists stays."""
     pieces = value.split(",")
     names: list[str] = []
@@ -314,13 +314,18 @@ def external(name: str, python: str, options: Mapping[str, str]) -> dict[str, An
     path = declared.find(name)
     if path is None and not (python and name.rpartition(":")[0].endswith(".py")):
         return None
-    source, files = given.pop("source", ""), declared.in_full(given)
+    stated, source = declared.read(path) if path else None, given.pop("source", "")
+    root = source or (stated.source if stated else "")
+    sources = [full_path(root)] if root else []
+    files = declared.in_full(given, Path.cwd(), *sources)
     settings = {f"{_OPTIONS}{key}": value for key, value in files.items() if key in declared.files_in(files)}
-    if path is None:
+    if stated is None or path is None:
         where, _, cls = name.rpartition(":")
         return {**settings, "codec.name": cls, "codec.use": declared.refer_class(where, cls, python, source, files)}
-    stated = declared.read(path)
-    preset = {key: value for key, value in declared.in_full(stated.options, path.parent).items() if key not in given}
+    if stated.name in _shown("codec") or stated.name in registry.names("codec"):
+        raise ConfigError(f"name: {stated.name} in {path} is that of a codec that ships; choose another")
+    every = declared.in_full(stated.options, path.parent, *sources)
+    preset = {key: value for key, value in every.items() if key not in given}
     stated = declared.for_options(stated, {**preset, **files})
     reference = declared.refer(stated, python, source, {**preset, **files})
     about = {"name": stated.name, "title": stated.title, "paper": stated.paper, "rates": list(stated.rates)}
@@ -367,7 +372,7 @@ def _options_typed(kind: Literal["codec", "data"], overrides: Sequence[str]) -> 
     if kind == "codec" and any(line.startswith("python=") for line in overrides):
         return  # its class is not to be imported here
     typed = [line.partition("=")[2] for line in overrides if line.startswith(f"{kind}=")]
-    for name in (name for value in typed for name in _names(kind, value)):
+    for name in (name for value in typed for name in split_names(kind, value)):
         path = conf_folder() / kind / f"{name.partition(':')[0]}.yaml"
         try:
             use = read_yaml(path)["use"] if path.is_file() else name

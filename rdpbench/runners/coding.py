@@ -422,7 +422,7 @@ def _named_use(row: Row, named: Named) -> str:
         raise CodecError(f"not decoded: {of_name[0]} did not make the row: its source differs")
     raise CodecError(
         f"not decoded: {name!r:.80} is a codec of one's own, which rows cannot load; "
-        f"if it is yours, type codec=FILE.py:{name:.80}"
+        f"if it is yours, type codec={'FILE.yaml' if '.yaml' in row.use else f'FILE.py:{name:.80}'}"
     )
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from rdpbench import registry
 from rdpbench.codecs.contract import Codec, Side, facts_of
-from rdpbench.errors import CodecError, UnsupportedImage
+from rdpbench.errors import CodecError, ConfigError, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.lazy import pil
 from rdpbench.metrics.contract import beside as cls_beside
@@ -137,6 +137,8 @@ def conform(read: Callable[[Sequence[str]], Bench], typed: Sequence[str], folder
     captioned = False
     (setting,) = bench(first).codecs
     facts = facts_of(setting.cls)
+    if facts.grade == "reported":
+        raise ConfigError("pictures of somebody else are scored, not coded: there is nothing to check")
     captioned = facts.uses_caption
     for place in (first, again):
         captions = {path.stem: "a photograph" for path in place.iterdir()}

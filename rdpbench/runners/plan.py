@@ -216,7 +216,11 @@ def _why(old: Row, new: Row) -> str:
         # Of a row of an earlier version only the options that were typed are known.
         names = [name for name in after if name != AS_RAN and (name in before or old.configuration)]
         changes = [name for name in names if before.get(name) != after[name]]
-        parts += [f"{name} {before.get(name)} is now {after[name]}" for name in changes]
+        parts += [f"{name} {before[name]} is now {after[name]}" for name in changes if name in before]
+        parts += [f"{name} {after[name]} is new" for name in changes if name not in before]
+        parts += [
+            f"{name} {before[name]} is gone" for name in before if name.startswith("package ") and name not in after
+        ]
     return "; ".join(parts) or "a default of the codec is another now"
 
 

@@ -118,6 +118,14 @@ def test_a_hosted_class_gives_what_it_gives_in_our_interpreter(folder: Path) -> 
     assert cli.main(["verify", "apart"]) == 1  # rows start no interpreter
 
 
+def test_seconds_of_the_first_image_have_no_weights_in_them(folder: Path) -> None:
+    own_class(folder)
+    text = (folder / "mine.py").read_text().replace('print("built")', "__import__('time').sleep(1.5)")
+    (folder / "mine.py").write_text(text)
+    assert run("codec=./mine.py:Mine", f"python={sys.executable}", "rate=8") == 0
+    assert all(max(row.encode_s, row.decode_s) < 1 for row in rows())
+
+
 def test_python_without_a_class_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("codec=jpeg", "python=~/envs/mine/bin/python") == 2
     assert "write codec=./mine.py:MyCodec" in capsys.readouterr().err
@@ -197,7 +205,7 @@ def test_nothing_of_a_host_stays_behind(folder: Path) -> None:
     line = [sys.executable, "-m", "rdpbench", "run", "codec=./mine.py:Mine", f"python={sys.executable}", "rate=8"]
     for workers in ("workers=0", "workers=1"):
         subprocess.run([*line, "data=folder:images", *QUICK[:2], workers, f"run={workers}"], check=True)
-    assert not list(Path(tempfile.gettempdir()).glob("rdpbench-host-*"))
+    assert not list(Path(tempfile.gettempdir()).glob("rdpbench-apart-*"))
 
 
 def test_what_is_in_the_key_and_what_is_not(folder: Path) -> None:
@@ -246,7 +254,9 @@ def test_each_rate_point_may_have_a_file_of_its_own(folder: Path, scripts: Calla
     image = np.zeros((4, 4, 3), np.uint8)
     assert [len(build(codec, rate).encode(image, Side()).data) for rate in (8, 32)] == [3, 5]
     assert codec_identity(codec, 8) != codec_identity(codec, 32)
-    scripts(options='{net: "./net-{step}.bin"}', decode='["{python}", dec.py, "{net}"]')
+    scripts(
+        options='{net: "./net-{step}.bin"}', decode='["{python}", dec.py, "{streams}", "{reconstructions}", "{net}"]'
+    )
     [codec] = read_bench(["codec=./two.yaml", "data=samples"]).codecs
     assert str(build(codec, 32).net).endswith("net-32.bin")  # type: ignore[attr-defined]
 
@@ -407,7 +417,7 @@ def test_programs_code_a_folder_at_once(folder: Path, scripts: Callable[..., str
     )
     (folder / "copy.py").write_text(one)
     words = {
-        "encode": '["{python}", copy.py, "{images}", "{streams}"]',
+        "encode": '["{python}", copy.py, "{images}", "{streams}", "{rate}"]',
         "decode": '["{python}", copy.py, "{streams}", "{reconstructions}"]',
     }
     assert run(scripts(shape="file", **words), "run=single", "points=1") == 0
@@ -466,7 +476,30 @@ def test_a_fault_of_a_program_ends_in_a_named_failure(folder: Path, scripts: Cal
     by_image = {row.image: row for row in rows()}
     assert told in by_image["first"].error
     assert by_image["second"].status == ("error" if whole else "ok")
-    assert not list(Path(tempfile.gettempdir()).glob("rdpbench-*/*"))
+    assert not list(Path(tempfile.gettempdir()).glob("rdpbench-apart-*/images"))
+
+
+def test_a_run_inside_its_own_sources_resumes(
+    folder: Path, scripts: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it writes there is no edit, nor is the declaration; a file that a program opens there is in the key."""
+    (folder / "net.npz").write_bytes(b"first")
+    whole = 'sys.argv[3] == "8" or sys.exit(5); pathlib.Path("net.npz").read_bytes()'
+    words = scripts(whole, source=".", options="{net: net.npz}", rates="[8]")
+    for git in ([], ["init"]):
+        if git:
+            subprocess.run(["git", "init", "-q", "."], check=True)
+            subprocess.run(["git", "add", "enc.py", "dec.py", "two.yaml"], check=True)
+            who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+            subprocess.run(["git", *who, "commit", "-qm", "first"], check=True)
+        assert run(words) == 0
+        capsys.readouterr()
+        (folder / "two.yaml").write_text((folder / "two.yaml").read_text() + "\n# more\n")
+        assert run(words) == 0
+        assert "nothing to do" in capsys.readouterr().out
+    (folder / "net.npz").write_bytes(b"second")
+    assert run(words) == 0
+    assert "2 tasks coded" in capsys.readouterr().out
 
 
 def test_a_child_that_stays_is_killed_with_its_program(scripts: Callable[..., str]) -> None:
@@ -482,7 +515,14 @@ def test_a_declaration_that_cannot_be_meant(
         ({"rates": ""}, "rate_field alone"),
         ({"shape": "box"}, "choose from file, folder"),
         ({"encode": "[]"}, "name a class (use: ./mine.py:MyCodec) or programs"),
-        ({"encode": '["{python}", "{image}"]'}, "no placeholder 'image'"),
+        ({"encode": '["{python}", "{image}"]'}, "unknown placeholder 'image': did you mean 'images'"),
+        ({"encode": '["{python}", "{images}", "{streams}"]'}, "so all of its rate points would be one"),
+        ({"encode": '["{python}", "{images}", "{rate}"]'}, "does not use {streams}"),
+        ({"decode": "[]"}, "does not use {reconstructions}; without decode: it must write the pictures too"),
+        ({"options": "{net: ./none.npz}"}, "no such file or folder"),
+        ({"python": ""}, "uses {python}; write python="),
+        ({"name": "jpeg"}, "that of a codec that ships"),
+        ({"use": "./mine.py:Mine"}, "leave one of them out"),
     ):
         code = run(scripts(**changes), "rate=8", "run=odd")
         told_then = capsys.readouterr()
@@ -614,12 +654,15 @@ def test_rows_start_no_interpreter_and_no_program(
         cli.main(line)
     assert not mark.exists()
     assert "not decoded" in capsys.readouterr().out
-    assert cli.main(["verify", "folder-images", "codec=./two.yaml"]) == 0
+    own_class(folder)
+    assert cli.main(["verify", "folder-images", f"codec=./two.yaml,{folder}/mine.py:Mine"]) == 0
     assert mark.exists()
     assert source_now("codec", f"{folder}/two.yaml:two-scripts@{{}}") != ""
 
 
 def test_a_class_that_cannot_be_loaded_stops_the_plan(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        refer_class(str(folder / "mine.py"), "Mine", sys.executable, "", {})
     (folder / "mine.py").write_text("import no_such_module\n")
     with pytest.raises(ConfigError, match="no_such_module"):
         load("codec", refer_class(str(folder / "mine.py"), "Mine", sys.executable, "", {}))

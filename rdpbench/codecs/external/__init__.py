@@ -68,7 +68,8 @@ def _load(reference: str, sha256: str) -> type[Any]:
     rate = None
     if points := tuple(apart.get("rates", ())):  # a declaration states them: they are all that is legal
         rate = Rate(apart["rate_field"], min(points), max(points), 0, apart["rises"], points, listed=True)
-    return hosted_class(Path(where), name, apart["python"], apart["source"], rate, apart["files"], sha256)
+    declared = Path(apart["declared"]) if apart.get("declared") else None
+    return hosted_class(Path(where), name, apart["python"], apart["source"], rate, apart["files"], sha256, declared)
 
 
 __all__ = ["Declaration", "forget", "load", "read", "source_now"]

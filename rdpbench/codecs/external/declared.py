@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -17,6 +19,8 @@ from rdpbench.registry import parse
 RECIPE = "recipe/"
 IN_REFERENCE = ("source", "sizes")
 """What is typed as an option, and says how a codec runs."""
+PLACES = ("images", "streams", "reconstructions", "discard", "captions", "rate", "seed", "device", "python", "source")
+"""Placeholders of argument lists; the rate's name and options are placeholders, too."""
 SHAPES = ("file", "folder")
 
 
@@ -94,7 +98,10 @@ def read(path: Path) -> Declaration:
             raise ConfigError(f"{key} in {path} is {record[key]!r:.80}; write a list: {key}: [first, second]")
     lists = {key: tuple(record[key]) for key in ("rates", "encode", "decode", "wrap") if key in record}
     lists |= {key: tuple(map(str, lists[key])) for key in ("encode", "decode", "wrap") if key in lists}
-    declared = Declaration(**{"path": path, "name": path.stem, **record, **lists})
+    places = {key: _place(str(record[key]), path.parent) for key in ("python", "source") if record.get(key)}
+    declared = Declaration(**{"path": path, "name": path.stem, **record, **lists, **places})
+    if declared.encode and declared.use:
+        raise ConfigError(f"{path} names a class (use:) and programs (encode:); leave one of them out")
     if not declared.encode and not declared.use.rpartition(":")[0].endswith(".py"):
         raise ConfigError(
             f"{path} says use: {declared.use!r}; name a class (use: ./mine.py:MyCodec) or programs (encode: [...])"
@@ -105,7 +112,52 @@ def read(path: Path) -> Declaration:
         raise ConfigError(
             f"{path} has {'rate_field' if declared.rate_field else 'rates'} alone; rates go with rate_field"
         )
+    _check_files(declared)
+    if declared.encode:
+        _check_programs(declared)
     return declared
+
+
+def _place(text: str, folder: Path) -> str:
+    """A path of a declaration in full: from the folder that it lies in, or a program on PATH."""
+    if os.sep not in text and (program := shutil.which(text)):
+        return program
+    return str(full_path(text if text.startswith("~") else folder / text))
+
+
+def _check_files(declared: Declaration) -> None:
+    """Raise `ConfigError` for an option that names a file by ``./``, ``../`` or ``~``, and there is none."""
+    for name, value in declared.options.items():
+        if isinstance(value, str) and value.startswith(("./", "../", "~")) and "{" not in value:
+            path = full_path(value if value.startswith("~") else declared.path.parent / value)
+            if not path.exists():
+                raise ConfigError(f"{name}: {value} in {declared.path}: no such file or folder: {path}")
+
+
+def _check_programs(declared: Declaration) -> None:
+    """Raise `ConfigError` for argument lists that cannot work: before anything runs, not once for each image."""
+    named = {*PLACES, *declared.options, *([declared.rate_field] if declared.rate_field else [])}
+    used = {}
+    for key in ("encode", "decode"):
+        words = [*getattr(declared, key), *map(str, declared.env.values())]
+        try:
+            used[key] = {name for word in words for _, name, _, _ in string.Formatter().parse(word) if name is not None}
+        except ValueError as error:
+            raise ConfigError(f"{key} in {declared.path}: {error}; a brace that is meant is written twice") from error
+        if odd := sorted(used[key] - named):
+            raise UnknownName("placeholder", odd[0], named, f"in {key} of {declared.path}")
+    needed = {"encode": ("images", "streams", *(() if declared.decode else ("reconstructions",)))}
+    needed |= {"decode": ("streams", "reconstructions")} if declared.decode else {}
+    for key, names in needed.items():
+        if lacking := [name for name in names if name not in used[key]]:
+            without = "; without decode: it must write the pictures too" if lacking == ["reconstructions"] else ""
+            raise ConfigError(f"{key} in {declared.path} does not use {{{lacking[0]}}}{without}")
+    rate = {"rate", declared.rate_field}
+    template = f"{{{declared.rate_field}}}"
+    if declared.rate_field and not rate & used["encode"] and template not in str(dict(declared.options)):
+        raise ConfigError(
+            f"encode in {declared.path} uses neither {{rate}} nor {template}, so all of its rate points would be one"
+        )
 
 
 def for_options(declared: Declaration, options: Mapping[str, Any]) -> Declaration:
@@ -130,6 +182,8 @@ def refer(declared: Declaration, python: str, source: str, options: Mapping[str,
     """
     python, source = python or declared.python, source or declared.source
     if declared.encode:
+        if not python and any("{python}" in word for word in (*declared.encode, *declared.decode)):
+            raise ConfigError(f"{declared.name} uses {{python}}; write python=~/envs/NAME/bin/python")
         apart = {"python": str(full_path(python)) if python else "", "source": str(full_path(source)) if source else ""}
         return f"{declared.path}:{declared.name}@{json.dumps(apart)}"
     where, _, cls = declared.use.rpartition(":")
@@ -162,6 +216,8 @@ def refer_class(
         raise ConfigError(
             f"{name} runs in an environment of its own, and none is named; write python=~/envs/NAME/bin/python"
         )
+    if not full_path(where).is_file():
+        raise ConfigError(f"no such file: {full_path(where)}, named by codec={where}:{name}")
     apart: dict[str, Any] = {"python": str(full_path(python)), "source": str(full_path(source)) if source else ""}
     return f"{full_path(where)}:{name}@{json.dumps({**apart, **(more or {}), 'files': sorted(files_in(options))})}"
 
@@ -189,12 +245,13 @@ def fill_in_rate(codec: Any, field_name: str) -> None:
             object.__setattr__(codec, each.name, path.with_name(filled))  # a frozen dataclass, while it is built
 
 
-def in_full(options: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
-    """Options with files in full: relative ones from the folder that the command was typed in, or from ``folder``."""
+def in_full(options: Mapping[str, Any], *folders: Path) -> dict[str, Any]:
+    """Options with files in full: relative ones from the first folder that has them, or where the command was typed."""
     full = dict(options)
     for name, value in options.items():
-        if isinstance(value, str) and value and folder and not value.startswith("~") and (folder / value).exists():
-            full[name] = str(full_path(folder / value))
+        if isinstance(value, str) and value and not value.startswith("~"):
+            places = [folder / value for folder in folders if (folder / value).exists()]
+            full[name] = str(full_path(places[0])) if places else value
     return full | {name: str(full_path(full[name])) for name in files_in(full)}
 
 

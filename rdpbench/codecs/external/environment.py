@@ -24,8 +24,10 @@ print(json.dumps(["{}.{}.{}".format(*sys.version_info[:3]), packages]))
 """
 
 
-def source_identity(folder: Path) -> str:
+def source_identity(folder: Path, besides: Path | None = None) -> str:
     """The state of a folder of sources: its git commit and, if it was edited, a hash of how; else a hash of its files.
+
+    What runs wrote there is none of it, nor is the file ``besides``, which the key knows by what it declares.
 
     Raises:
         ConfigError: there is no such folder.
@@ -38,13 +40,16 @@ def source_identity(folder: Path) -> str:
         raise ConfigError(f"source={folder}: no such folder")
     commit = (_git(folder, "rev-parse", "HEAD") or b"").strip().decode(errors="replace")
     if not commit:
-        return f"files {_hash(folder, sorted(_sources(folder)))}"
-    edited = _git(folder, "diff", "HEAD", "--no-ext-diff", "--no-textconv", "--binary", "--", ".")
+        return f"files {_hash(folder, sorted(_sources(folder, besides)))}"
+    edited = _git(
+        folder, "diff", "HEAD", "--no-ext-diff", "--no-textconv", "--binary", "--", ".", *_left_out(folder, besides)
+    )
     listed = _git(folder, "ls-files", "--others", "--exclude-standard", "-z")
     if edited is None or listed is None:  # such as in a copy that lacks objects: git cannot say how it was edited
-        return f"commit {commit}, files {_hash(folder, sorted(_sources(folder)))}"
+        return f"commit {commit}, files {_hash(folder, sorted(_sources(folder, besides)))}"
     others = listed.decode(errors="surrogateescape")
-    untracked = [folder / name for name in others.split("\0") if name.endswith(SOURCES)]
+    names = [folder / name for name in others.split("\0") if name.endswith(SOURCES)]
+    untracked = [path for path in names if path != besides and not any(map(_is_run, _below(path, folder)))]
     if not edited and not untracked:
         return f"commit {commit}"
     digest = hashlib.sha256(edited + _hash(folder, sorted(untracked)).encode()).hexdigest()
@@ -62,10 +67,26 @@ def _git(folder: Path, *arguments: str) -> bytes | None:
     return ended.stdout if ended.returncode == 0 else None
 
 
-def _sources(folder: Path) -> Iterator[Path]:
+def _sources(folder: Path, besides: Path | None) -> Iterator[Path]:
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name not in _SKIPPED)
-        yield from (Path(place, name) for name in names if name.endswith(SOURCES))
+        folders[:] = sorted(name for name in folders if name not in _SKIPPED and not _is_run(Path(place, name)))
+        paths = (Path(place, name) for name in names if name.endswith(SOURCES))
+        yield from (path for path in paths if path != besides)
+
+
+def _is_run(folder: Path) -> bool:
+    """Is it the folder of a run of rdpbench?"""
+    return (folder / "sessions").is_dir() and ((folder / "parts").is_dir() or (folder / "rows.parquet").is_file())
+
+
+def _below(path: Path, folder: Path) -> Iterator[Path]:
+    return (parent for parent in path.parents if parent.is_relative_to(folder))
+
+
+def _left_out(folder: Path, besides: Path | None) -> list[str]:
+    """How git is told to leave out a file."""
+    inside = besides is not None and besides.is_relative_to(folder)
+    return [f":(exclude,literal){besides.relative_to(folder)}"] if besides is not None and inside else []
 
 
 def _hash(folder: Path, files: Sequence[Path]) -> str:

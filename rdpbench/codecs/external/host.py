@@ -318,6 +318,16 @@ def end_with(life: int) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+def place_of(error: BaseException, places: list[str]) -> str:
+    """Where the class raised: the last line of its own files, or else of a library; empty if it did not."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    own = [
+        frame for frame in frames if frame.filename.startswith(tuple(places)) and "site-packages" not in frame.filename
+    ]
+    last = (own or frames)[-1:]
+    return f"{last[0].filename}:{last[0].lineno}" if last else ""
+
+
 def main(requests: int, answers: int, life: int) -> NoReturn:
     pid = os.getpid()
     head, _ = receive(requests)
@@ -334,6 +344,7 @@ def main(requests: int, answers: int, life: int) -> NoReturn:
     offer_rdpbench()
     sys.addaudithook(note_opened)
     host = Host()
+    places = [str(Path(head["path"]).parent), *head["folders"]]
     blobs: list[bytearray] = []
     while True:
         try:
@@ -341,11 +352,8 @@ def main(requests: int, answers: int, life: int) -> NoReturn:
         except MemoryError as error:
             answer, data = {"error": f"MemoryError: {error}", "where": "", "kind": "MemoryError"}, []
         except BaseException as error:  # whatever the class raises, also SystemExit: it is this image's error
-            frames = traceback.extract_tb(error.__traceback__)
-            place = next((frame for frame in reversed(frames) if frame.filename != __file__), frames[-1])
-            where = f"{place.filename}:{place.lineno}"
             kind = type(error).__name__
-            answer, data = {"error": f"{kind}: {error}", "where": where, "kind": kind}, []
+            answer, data = {"error": f"{kind}: {error}", "where": place_of(error, places), "kind": kind}, []
         if os.getpid() != pid:  # the class forked and returned twice
             os._exit(1)
         answer["opened"], opened[:] = opened[:OPENED], []

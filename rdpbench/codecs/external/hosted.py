@@ -62,8 +62,7 @@ class Host:
     def __init__(self, python: str, reference: Mapping[str, Any], *, offline: bool) -> None:
         self.reference = reference
         self.offline, self.memory_mb = False, 0.0
-        sweep()
-        folder = tempfile.TemporaryDirectory(prefix=f"{FOLDERS}{os.getpid()}-", ignore_cleanup_errors=True)
+        folder = tempfile.TemporaryDirectory(prefix=prefix(), ignore_cleanup_errors=True)
         self._log = tempfile.TemporaryFile("w+b", buffering=0)  # noqa: SIM115 - open as long as the process
         (requests, self._to), (self._from, answers), (life, self._life) = os.pipe(), os.pipe(), os.pipe()
         for pipe in (self._to, self._from):  # a picture in few turns
@@ -125,12 +124,10 @@ class Host:
         if "error" in answer:
             if answer["kind"] in ("MemoryError", "OutOfMemoryError"):
                 raise MemoryError(answer["error"])
-            told = f"{self._name}: {answer['error']} (in {answer['where']}){self._said()}"
-            raise (
-                UnsupportedImage(answer["error"].partition(": ")[2])
-                if answer["kind"] == "UnsupportedImage"
-                else CoderFailed(told)
-            )
+            if answer["kind"] == "UnsupportedImage":
+                raise UnsupportedImage(answer["error"].partition(": ")[2])
+            where = f" (in {answer['where']})" if answer["where"] else ""
+            raise CoderFailed(f"{self._name}: {answer['error']}{where}{self._said()}")
         if os.fstat(self._log.fileno()).st_size > LOG:
             os.ftruncate(self._log.fileno(), 0)
         return answer, data
@@ -191,17 +188,21 @@ class Host:
         return data
 
 
-FOLDERS, OLD_S = "rdpbench-host-", 24 * 3600
+def prefix() -> str:
+    """How the names of temporary folders of this process begin; after those of processes that were killed are removed.
 
-
-def sweep() -> None:
-    """Remove the folders of hosts whose rdpbench was killed; old ones, since a container has numbers of its own."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDERS}*-*"):
-        pid = folder.name.removeprefix(FOLDERS).partition("-")[0]
-        with contextlib.suppress(OSError):
-            old = time.time() - folder.stat().st_mtime > OLD_S
-            if old and pid.isdecimal() and not Path(f"/proc/{pid}").exists():
-                shutil.rmtree(folder, ignore_errors=True)
+    A container has numbers of processes of its own, so the name says whose they are.
+    """
+    try:
+        space = os.readlink("/proc/self/ns/pid").strip("pid:[]")  # noqa: PTH115
+    except OSError:
+        return f"rdpbench-apart-{os.getpid()}-"
+    ours = f"rdpbench-apart-{space}-"
+    for folder in Path(tempfile.gettempdir()).glob(f"{ours}*"):
+        pid = folder.name.removeprefix(ours).partition("-")[0]
+        if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+    return f"{ours}{os.getpid()}-"
 
 
 _hosts: OrderedDict[str, Host] = OrderedDict()
@@ -238,6 +239,8 @@ class HostedCodec:
     python: ClassVar[str]
     described: ClassVar[Mapping[str, Any]]
     source: ClassVar[str]
+    declared: ClassVar[Path | None]
+    """The YAML file that names the class, if one does."""
     rate: ClassVar[Rate | None]
     heavy = True
     depends_on_cpu = FLOAT_LIBRARIES
@@ -258,11 +261,12 @@ class HostedCodec:
     def coder(self) -> dict[str, str]:
         """The interpreter, its packages, and the state of ``source``."""
         stated = coder_of_packages(self.described["python"], self.described["packages"])
-        return {**stated, "source": source_identity(Path(self.source))} if self.source else stated
+        return {**stated, "source": source_identity(Path(self.source), self.declared)} if self.source else stated
 
     def ready(self) -> None:
-        """Load the weights of the encoder; the decoder's load when it is first asked."""
-        self._ask(False, {"call": "ready"})
+        """Load the weights in both processes, so that no measured time has them."""
+        for decoder in (False, True):
+            self._ask(decoder, {"call": "ready"})
 
     def decode_notes(self) -> dict[str, str]:
         """What is to be read beside a row: what kept the decoder from all but the bytes."""
@@ -317,7 +321,14 @@ def _decode_batch(self: HostedCodec, datas: Sequence[bytes]) -> list[Image]:
 
 
 def hosted_class(
-    path: Path, name: str, python: str, source: str, rate: Rate | None, files: Sequence[str], sha256: str
+    path: Path,
+    name: str,
+    python: str,
+    source: str,
+    rate: Rate | None,
+    files: Sequence[str],
+    sha256: str,
+    declared: Path | None = None,
 ) -> type[HostedCodec]:
     """The codec for a class in a file, run by another interpreter.
 
@@ -329,6 +340,7 @@ def hosted_class(
         rate: the rate axis, for a class that states none.
         files: keyword arguments that are files or folders, whatever the class says of them.
         sha256: of the file and what it imports; another one starts other hosts.
+        declared: the YAML file that names the class, if one does.
 
     Raises:
         ConfigError: the interpreter does not start, or the class cannot be loaded, or is no codec.
@@ -356,6 +368,7 @@ def hosted_class(
         "python": python,
         "described": described,
         "source": source,
+        "declared": declared,
         "rate": stated,
         **{flag: flags[flag] for flag in flags if flag != "heavy"},
         "uses_device": "device" in given,

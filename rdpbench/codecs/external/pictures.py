@@ -157,6 +157,6 @@ def pictures_class(folder: Path, apart: Mapping[str, Any]) -> type[Pictures]:
         raise ConfigError(f"codec={PREFIX}{folder}: no pictures in it ({', '.join(SUFFIXES)})")
     sizes = str(apart.get("sizes", ""))
     if sizes and not Path(sizes).exists():
-        raise UnknownName("file of sizes", sizes, [path.name for path in Path(sizes).parent.glob("*.csv")])
+        raise UnknownName("CSV file", sizes, [path.name for path in Path(sizes).parent.glob("*.csv")])
     several = Rate("point", points[0], points[-1], 0, points=points, listed=True) if len(points) > 1 else None
     return type(folder.name, (Pictures,), {"folder": folder, "sizes": sizes, "rate": several, "__module__": __name__})

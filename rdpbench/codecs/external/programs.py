@@ -28,14 +28,12 @@ from rdpbench.assets.hashes import content_sha256
 from rdpbench.codecs.contract import FLOAT_LIBRARIES, Bitstream, Rate, Side
 from rdpbench.codecs.external.declared import Declaration, files_in, fill_in_rate, in_full, wrapped
 from rdpbench.codecs.external.environment import clean_environment, packages_of, source_identity
-from rdpbench.codecs.external.hosted import HOST, QUOTED, died
+from rdpbench.codecs.external.hosted import HOST, QUOTED, died, prefix
 from rdpbench.errors import CoderFailed, ConfigError
 from rdpbench.image import Image, pixel_sha256, read_image
 from rdpbench.lazy import pil
 
 Outcome = Bitstream | CoderFailed
-_PLACES = ("images", "streams", "reconstructions", "discard", "captions", "rate", "seed", "device", "python", "source")
-"""Placeholders of argument lists; options of the declaration are placeholders, too."""
 _STEM = 16
 
 
@@ -193,7 +191,7 @@ class ProgramsCodec:
     def coder(self) -> dict[str, str]:
         """The interpreter's packages, the state of ``source``, and programs and scripts by their content."""
         stated = packages_of(self.python) if self.python else {}
-        stated |= {"source": source_identity(Path(self.source))} if self.source else {}
+        stated |= {"source": source_identity(Path(self.source), self.declared.path)} if self.source else {}
         for line in (self.declared.wrap, self.declared.encode, self.declared.decode):
             for number, word in enumerate(line):
                 path = shutil.which(word) if number == 0 else word
@@ -223,7 +221,8 @@ class ProgramsCodec:
         kinds = ("images", "streams", "reconstructions")
         paths = {kind: folder / kind / name for kind, name in zip(kinds, files or ("", "", ""), strict=True)}
         places = {kind: str(path) for kind, path in paths.items()} | {"discard": str(folder / "discard")}
-        options = {each.name: str(getattr(self, each.name)) for each in fields(self)}  # type: ignore[arg-type]
+        values = {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
+        options = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in values.items()}
         rate = {"rate": options[self.rate.field]} if self.rate else {}
         return {**options, **rate, **places, "python": self.python, "source": self.source}
 
@@ -231,7 +230,7 @@ class ProgramsCodec:
         try:
             line = [*self.declared.wrap, *(word.format_map(places) for word in words)]
         except (KeyError, IndexError, ValueError) as error:
-            known = ", ".join(sorted({*places, *_PLACES}))
+            known = ", ".join(sorted(places))
             raise ConfigError(f"{self.declared.path}: no placeholder {error}; there are {known}") from error
         env = {name: str(value).format_map(places) for name, value in self.declared.env.items()}
         if offline:
@@ -275,7 +274,7 @@ class _Folder(tempfile.TemporaryDirectory[str]):
     """A temporary folder with folders in it; some scripts delete what they are given, which is no fault."""
 
     def __init__(self, inside: Sequence[str]) -> None:
-        super().__init__(prefix="rdpbench-", ignore_cleanup_errors=True)
+        super().__init__(prefix=prefix(), ignore_cleanup_errors=True)
         self._inside = inside
 
     def __enter__(self) -> Path:  # type: ignore[override]  # a path is what everybody makes of the text
@@ -297,7 +296,8 @@ def programs_class(declared: Declaration, apart: Mapping[str, Any]) -> type[Prog
         points = declared.rates
         axis = Rate(declared.rate_field, min(points), max(points), 0, declared.rises, points, listed=True)
         made.append((declared.rate_field, float, field(default=points[0])))
-    options = in_full(declared.options, declared.path.parent)
+    folders = [beside, *([Path(apart["source"])] if apart.get("source") else [])]
+    options = in_full(declared.options, *folders)
     files = set(files_in(options))
     made += [(name, Path | str if name in files else object, field(default=options[name])) for name in options]
     if "{device}" in words:
