@@ -20,6 +20,7 @@ from rdpbench.paths import file_name, records, written_whole
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import LayoutEngine
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 """Okabe and Ito's colours for all kinds of vision, darker ones first, without the yellow that white paper swallows."""
@@ -116,9 +117,29 @@ def new_figure(width: float, height: float, *, layout: str | None = "constrained
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as New
 
-    figure = New(figsize=(width, height), layout=layout, dpi=FORMATS["png"]["dpi"])  # type: ignore[arg-type]  # a closed set of literals
+    engine = _steady_layout() if layout == "constrained" else layout
+    figure = New(figsize=(width, height), layout=engine, dpi=FORMATS["png"]["dpi"])  # type: ignore[arg-type]  # a closed set of literals
     FigureCanvasAgg(figure)
     return figure
+
+
+def _steady_layout() -> LayoutEngine:
+    """Matplotlib's constrained layout, which places the panels in every process to the same digits."""
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    class Steady(ConstrainedLayoutEngine):
+        def execute(self, fig: Figure) -> Any:
+            solved = super().execute(fig)
+            # Its solver adds up in the order of addresses in memory, so the last digits of a place are chance.
+            for axes in fig.axes:
+                for which in ("original", "active"):
+                    place = axes.get_position(original=which == "original")
+                    place.set_points(place.get_points().round(9))
+                    # set_position() would take the panel out of the layout.
+                    axes._set_position(place, which=which)  # type: ignore[attr-defined]
+            return solved
+
+    return Steady()
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

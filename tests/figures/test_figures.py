@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from rdpbench.figures.curves import draw_all
-from rdpbench.figures.style import log_ticks
+from rdpbench.figures.style import log_ticks, new_figure
 
 DRAW = """
 import sys
@@ -62,6 +62,19 @@ def test_the_same_bytes_in_separate_processes(tmp_path: Path) -> None:
         f"{name}.{ending}" for name in ("curves", "rate-lpips-alex") for ending in ("png", "pdf", "svg")
     )
     assert hashes[0] == hashes[1]
+
+
+def test_the_last_digits_of_where_a_panel_lies_are_cut() -> None:
+    figure = new_figure(7, 4)
+    panels = figure.subplots(2, 3).flat
+    for number, axes in enumerate(panels):
+        axes.set_ylabel("a label " * number)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        assert axes.get_in_layout()
+        for original in (True, False):
+            points = axes.get_position(original=original).get_points()
+            assert (points == points.round(9)).all()
 
 
 @pytest.mark.slow
