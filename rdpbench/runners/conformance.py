@@ -298,7 +298,8 @@ def _examine(pipe: Connection, suspect: _Suspect) -> None:
     codec, data = suspect.built(), suspect.data
     with suppress(CodecError):
         codec.decode(data)  # what it loads is no part of what a damaged bitstream takes
-    _limit_memory()
+    if not registry.parse(suspect.setting.use).apart:  # what decodes is another process then, and may start again
+        _limit_memory()
     unlike = ""
     for number in range(DAMAGED):
         started = time.perf_counter()
@@ -335,6 +336,8 @@ def _threads(suspect: _Suspect) -> Check:
     import sys
 
     torch = sys.modules.get("torch")
+    if registry.parse(suspect.setting.use).apart:
+        return Check("threads", "-", "it runs in processes of its own, which a run binds to one thread")
     if torch is None:
         return Check("threads", "-", "it does not use torch; a run binds its worker to one thread")
     codec, image, side = suspect.built(), suspect.images[0].copy(), suspect.side
