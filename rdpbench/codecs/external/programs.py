@@ -137,7 +137,7 @@ class ProgramsCodec:
             return [self._alone(image, side) for image, side in zip(images, sides, strict=True)]
         with _Folder(["images", "streams", "reconstructions", "discard"]) as folder:
             for stem, image in zip(stems, images, strict=True):
-                pil.fromarray(image).save(folder / "images" / f"{stem}.png")
+                pil.fromarray(image).save(folder / "images" / f"{stem}.png", compress_level=1)
             captions = {stem: side.caption for stem, side in zip(stems, sides, strict=True)}
             (folder / "captions.json").write_text(json.dumps(captions))
             names = [declared.stream.format(stem=stem) for stem in stems]
