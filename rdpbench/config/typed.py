@@ -29,7 +29,7 @@ from rdpbench.codecs.contract import OWN_WEIGHTS, option_names, set_elsewhere
 from rdpbench.codecs.external import declared
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.own import full_path
-from rdpbench.paths import available, conf_folder, experiment, read_yaml
+from rdpbench.paths import available, conf_folder, experiment, read_yaml, records
 
 AXES = ("rate", "bpp", "seed")
 """Expanded after composing, since one compose takes 28 ms."""
@@ -271,6 +271,9 @@ def rewrite(choice: Sequence[str], python: str = "") -> tuple[list[str], dict[st
             registry.source_sha256("codec", value)  # loads it as it is now
             words.append(f"codec={_OWN}")
             settings |= {"codec.name": value.rpartition(":")[2], "codec.use": full_reference(value)}
+            # A class that ships under several names of conf, and not under its own, has the rate points of the first.
+            rates = [record["rates"] for record in records("codec") if record["use"] == value and record["rates"]]
+            settings |= {"codec.rates": rates[0]} if rates else {}
         elif key == "data" and value.startswith(("folder:", "manifest:")):
             kind, _, path = value.partition(":")
             words.append(f"data={kind}")

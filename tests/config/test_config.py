@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 import rdpbench
-from rdpbench import paths
+from rdpbench import paths, registry
+from rdpbench.codecs.contract import rate_of
 from rdpbench.config import bench as config
 from rdpbench.config import typed as overrides
 from rdpbench.config.bench import KEYS, read_bench
@@ -343,6 +344,13 @@ def test_two_curves_must_not_share_a_name(tmp_path: Path) -> None:
 def test_a_run_may_be_called_by_a_number() -> None:
     assert read_bench(["codec=jpeg", "run=2024"]).run == "2024"
     assert read_bench(["codec=jpeg", "run=null"]).run is None
+
+
+@pytest.mark.parametrize("name", registry.names("codec"))
+def test_every_codec_has_rate_points_by_its_own_name_too(name: str) -> None:
+    """``codec=lic-tcm`` names a class that ships under other names only: for each width a file."""
+    [codec] = read_bench([f"codec={name}", "data=samples", "weights=random"]).codecs
+    assert codec.rates or rate_of(codec.cls) is None or rate_of(codec.cls).points
 
 
 @pytest.mark.parametrize("name", [name for name in available("codec") if name != "own"])
