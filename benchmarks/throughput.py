@@ -30,10 +30,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from rdpbench.codecs.learned.frames import to_images, to_planes
 
 from rdpbench import registry
 from rdpbench.codecs.contract import Side
+from rdpbench.codecs.learned.systems import to_images, to_planes
 from rdpbench.datasets.pinned import Samples
 from rdpbench.image import Image, read_image
 from rdpbench.runners.pool import reuse_memory
