@@ -458,7 +458,7 @@ def test_the_published_widths_compute() -> None:
     image = np.random.default_rng(0).integers(0, 256, (128, 64, 3), np.uint8)
     made = codec.encode(image, Side(caption="a cat"))
     assert made.parts["indices"] == 8 * 4
-    assert codec.models().models.unet.config.in_channels == 324
+    assert codec.models().unet.config.in_channels == 324
     picture = codec.decode(made.data)
     assert picture.shape == image.shape
     assert picture.std() > 5
