@@ -284,7 +284,7 @@ def _check(options: argparse.Namespace) -> int:
 
     from rdpbench.codecs.contract import facts_of
     from rdpbench.config.bench import read_bench
-    from rdpbench.runners.conformance import GRADES, conform, conform_metric
+    from rdpbench.runners.conformance import PROOFS, conform, conform_metric
 
     metrics = [name for word in options.overrides if word.startswith("metrics=") for name in word[8:].split(",")]
     words = [word for word in options.overrides if not word.startswith("metrics=")]
@@ -296,7 +296,7 @@ def _check(options: argparse.Namespace) -> int:
         print(f"codec {codecs[0]}")
         with TemporaryDirectory() as folder:
             failed += _card(conform(read_bench, words, Path(folder)))
-        grade = GRADES[facts_of(read_bench(words).codecs[0].cls).grade]
+        grade = PROOFS[facts_of(read_bench(words).codecs[0].cls).grade]
         print("grade      none" if failed else f"grade      {grade}")
     for name in metrics:
         print(f"metric {name}")

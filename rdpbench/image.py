@@ -256,8 +256,8 @@ def check_image(image: Image, what: str = "image", error: type[Exception] = Imag
     A subclass of arrays comes back as a plain one: it could compare and subtract as it likes.
     """
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise error(f"{what} must be uint8 (H, W, 3), found {found}")
+        given = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise error(f"{what} must be uint8 (H, W, 3), found {given}")
     if 0 in image.shape:
         raise error(f"{what} has no pixels: {image.shape}")
     return image if type(image) is np.ndarray else np.array(image)

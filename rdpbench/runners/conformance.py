@@ -37,7 +37,7 @@ from rdpbench.setting import Bench, CodecSetting
 
 Verdict = Literal["ok", "FAILS", "-"]
 """``-``: the codec does not claim it, so there is nothing to check."""
-GRADES = {
+PROOFS = {
     "decoded": "decoded: the bytes alone give the pixels",
     "joint": "joint: one command makes bitstream and picture, so nothing shows that the bytes give the picture",
     "reported": "reported: somebody else states the rate",

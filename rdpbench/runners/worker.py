@@ -414,7 +414,8 @@ def failed(task: Task, setup: Setup, message: str, files: str = "{}") -> Result:
 
 def together(chunk: Sequence[Work], batch: int) -> int:
     """How many images of a chunk may be coded together: all, where that is what the codec is made for."""
-    return max(batch, len(chunk)) if facts(chunk[0].task.codec).any_size else batch
+    stated = facts(chunk[0].task.codec)
+    return max(batch, len(chunk)) if stated.any_size and stated.batches else batch
 
 
 def _go_together(first: Work, second: Work) -> bool:

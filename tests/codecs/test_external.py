@@ -568,6 +568,37 @@ def test_rates_that_no_decoder_proves_are_marked_and_never_compete(
     assert cli.main(["verify", "folder-images", "--all"]) == 1
 
 
+def test_equal_bitstreams_keep_each_its_own_picture(folder: Path, scripts: Callable[..., str]) -> None:
+    """A stream that says nothing, of two images of one size in one call, and of an image that is there twice."""
+    for name in ("first", "second"):
+        (folder / "images" / f"{name}.png").unlink()
+    for value, name in ((10, "a"), (200, "b"), (10, "c")):
+        pil.fromarray(np.full((12, 12, 3), value, np.uint8)).save(folder / "images" / f"{name}.png")
+    picture = "shutil.copy(path, pathlib.Path(sys.argv[4]) / path.name); data = b'nothing'"
+    encode = '["{python}", enc.py, "{images}", "{streams}", "{rate}", "{reconstructions}"]'
+    assert run(scripts(picture, encode=encode, decode="[]"), "rate=8") == 0
+    assert {row.image: row.reconstruction_sha256 == row.pixel_sha256 for row in rows()} == dict.fromkeys("abc", True)
+
+
+def test_scripts_of_one_name_and_what_they_import_are_in_the_key(folder: Path, scripts: Callable[..., str]) -> None:
+    def identity() -> str:
+        forget()
+        [codec] = read_bench([words, "data=samples"]).codecs
+        return codec_identity(codec, 8)
+
+    for place in ("one", "two"):
+        (folder / place).mkdir()
+        (folder / place / "main.py").write_text("import helper\n")
+        (folder / place / "helper.py").write_text("x = 1\n")
+    encode = '["{python}", one/main.py, "{images}", "{streams}", "{rate}"]'
+    words = scripts(encode=encode, decode='["{python}", two/main.py, "{streams}", "{reconstructions}"]')
+    seen = {identity()}
+    for place, name in (("one", "main.py"), ("two", "main.py"), ("one", "helper.py"), ("two", "helper.py")):
+        (folder / place / name).write_text((folder / place / name).read_text() + "# edited\n")
+        seen.add(identity())
+    assert len(seen) == 5
+
+
 def test_pictures_of_somebody_else(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "theirs").mkdir()
     (folder / "streams").mkdir()

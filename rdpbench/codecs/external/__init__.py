@@ -20,15 +20,6 @@ from rdpbench.codecs.contract import Rate
 from rdpbench.codecs.external.declared import Declaration, read
 
 
-def load(reference: str) -> type[Any]:
-    """The codec class of a reference; the same one until a file of it changes.
-
-    Raises:
-        ConfigError: the interpreter does not start, or the class or declaration cannot be loaded.
-    """
-    return _load(reference, source_now(reference))
-
-
 def source_now(reference: str) -> str:
     """Hash of the files of the class, or of what the declaration says; nothing is executed.
 
@@ -46,15 +37,20 @@ def forget() -> None:
     from rdpbench.codecs.external.environment import packages_of
     from rdpbench.codecs.external.hosted import close_hosts
 
-    _load.cache_clear()
+    load.cache_clear()
     packages_of.cache_clear()
     close_hosts()
 
 
 @lru_cache(32)
-def _load(reference: str, sha256: str) -> type[Any]:
+def load(reference: str) -> type[Any]:
+    """The codec class of a reference; the same one for a whole command, as it is asked for a dozen times in a task.
+
+    Raises:
+        ConfigError: the interpreter does not start, or the class or declaration cannot be loaded.
+    """
     where, name, text = registry.parse(reference)
-    apart = json.loads(text)
+    apart, sha256 = json.loads(text), source_now(reference)
     if where == "folder":
         from rdpbench.codecs.external.pictures import pictures_class
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -62,11 +63,9 @@ class Declaration:
     @property
     def sha256(self) -> str:
         """Hash of all that changes a result, but for paths."""
-        from hashlib import sha256
-
         kept = ("use", "encode", "decode", "shape", "stream", "reconstruction", "wrap", "env", "rate_field")
         record = {name: getattr(self, name) for name in kept}
-        return sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def find(name: str) -> Path | None:

@@ -15,13 +15,8 @@ from rdpbench.errors import ConfigError
 SOURCES = (".py", ".yaml", ".yml", ".json", ".toml", ".cfg", ".cpp", ".cu", ".h")
 """Endings of the files that are hashed of a folder without git, and of what git does not track."""
 _SKIPPED = {".git", "__pycache__", ".venv", "venv", "node_modules"}
-_LISTING = """
-import json, sys
-from importlib import metadata
-named = [(each.metadata["Name"], each.version) for each in metadata.distributions() if each.metadata["Name"]]
-packages = {name.lower().replace("_", "-"): version for name, version in reversed(named)}
-print(json.dumps(["{}.{}.{}".format(*sys.version_info[:3]), packages]))
-"""
+HOST = Path(__file__).with_name("host.py")
+"""What runs in the other interpreter."""
 
 
 def source_identity(folder: Path, besides: Path | None = None) -> str:
@@ -101,14 +96,13 @@ def packages_of(python: str) -> dict[str, str]:
     Raises:
         ConfigError: it is no interpreter of Python 3.8 or later.
     """
+    line = [python, str(HOST), "--environment"]
     try:
-        ended = subprocess.run(
-            [python, "-c", _LISTING], capture_output=True, check=True, timeout=120, env=clean_environment(), text=True
-        )
-        version, packages = json.loads(ended.stdout)
+        ended = subprocess.run(line, capture_output=True, check=True, timeout=120, env=clean_environment(), text=True)
+        stated = json.loads(ended.stdout)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise ConfigError(f"python={python} is no interpreter of Python 3.8 or later: {error}") from error
-    return coder_of_packages(version, packages)
+    return coder_of_packages(stated["python"], stated["packages"])
 
 
 def coder_of_packages(version: str, packages: Mapping[str, str]) -> dict[str, str]:

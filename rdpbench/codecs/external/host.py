@@ -161,19 +161,23 @@ def arguments_of(cls: Any) -> dict[str, Any]:
     return described
 
 
-def describe(cls: Any) -> dict[str, Any]:
-    """What rdpbench must know of the class before it plans a run."""
+def environment() -> dict[str, Any]:
+    """The versions of Python and of all packages; of two installations of one the first, which is imported."""
     from importlib import metadata
 
-    rate = getattr(cls, "rate", None)
     packages: dict[str, str] = {}
     for distribution in metadata.distributions():
         name = distribution.metadata["Name"]
         if name:
             packages.setdefault(name.lower().replace("_", "-"), distribution.version)
+    return {"python": "{}.{}.{}".format(*sys.version_info[:3]), "packages": packages}
+
+
+def describe(cls: Any) -> dict[str, Any]:
+    """What rdpbench must know of the class before it plans a run."""
+    rate = getattr(cls, "rate", None)
     return {
-        "python": "{}.{}.{}".format(*sys.version_info[:3]),
-        "packages": packages,
+        **environment(),
         "arguments": arguments_of(cls),
         "any_argument": any(each.kind is each.VAR_KEYWORD for each in inspect.signature(cls).parameters.values()),
         "rate": rate.stated if isinstance(rate, Rate) else None,
@@ -376,4 +380,6 @@ def start_offline(line: list[str]) -> NoReturn:
 if __name__ == "__main__":
     if sys.argv[1] == "--offline":
         start_offline(sys.argv[2:])
+    if sys.argv[1] == "--environment":
+        sys.exit(print(json.dumps(environment())))
     main(*[int(word) for word in sys.argv[1:]])

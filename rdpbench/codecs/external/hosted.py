@@ -28,13 +28,12 @@ import numpy as np
 
 from rdpbench.codecs.contract import FLOAT_LIBRARIES, Bitstream, Rate, Side
 from rdpbench.codecs.external.declared import fill_in_rate
-from rdpbench.codecs.external.environment import clean_environment, coder_of_packages, source_identity
+from rdpbench.codecs.external.environment import HOST, clean_environment, coder_of_packages, source_identity
 from rdpbench.errors import CodecError, CoderFailed, ConfigError, UnsupportedImage
 from rdpbench.image import Image
 from rdpbench.opened import opened
 from rdpbench.own import read_file
 
-HOST = Path(__file__).with_name("host.py")
 ALIVE = 2
 """Host processes that a worker keeps: an encoder and a decoder of the codec that it is at."""
 START_S = 600.0
@@ -54,6 +53,16 @@ def died(code: int) -> str:
         return f"returned {code}"
     name = next((number.name for number in signal.Signals if number == -code), f"signal {-code}")
     return f"was killed by {name}{' (out of memory?)' if code == -signal.SIGKILL else ''}"
+
+
+def quoted(printed: str) -> str:
+    """The last lines that a process of the user's printed.
+
+    >>> quoted("loading\\n\\nno such file\\n")
+    '\\n  | loading\\n  | no such file'
+    """
+    lines = [line for line in printed.splitlines() if line.strip()][-QUOTED:]
+    return "".join(f"\n  | {line[:200]}" for line in lines) or "\n  it printed nothing"
 
 
 class Host:
@@ -160,8 +169,7 @@ class Host:
         with contextlib.suppress(OSError, ValueError):
             size = os.fstat(self._log.fileno()).st_size
             text = os.pread(self._log.fileno(), 20_000, max(0, size - 20_000)).decode(errors="replace")
-            lines = [line for line in text.splitlines() if line.strip()][-QUOTED:]
-            return "".join(f"\n  | {line[:200]}" for line in lines)
+            return quoted(text) if text.strip() else ""
         return ""
 
     def _send(self, head: dict[str, Any], blobs: Sequence[bytes | memoryview]) -> None:

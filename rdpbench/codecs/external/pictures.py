@@ -13,11 +13,12 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Mapping
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from rdpbench.assets.hashes import content_sha256
 from rdpbench.codecs.contract import Bitstream, Rate, Side
@@ -30,8 +31,40 @@ _JPEG_AI = re.compile(r"(?P<head>.+)_\d+x\d+_\d+bit_[A-Za-z0-9]+_(?P<rate>\d+)")
 """Names of the JPEG AI assessment: codec and image, size, bits, colours, rate."""
 SIZES = ("bytes", "bits", "bpp")
 
-_shown: dict[bytes, Image] = {}
-"""Pictures by the bitstream that stands for them, until they are asked for."""
+WAITING = 64
+"""Pictures that are kept until they are asked for: those of a chunk, or of the rates that a search tried."""
+K = TypeVar("K")
+
+
+class Aside(Generic[K]):
+    """Pictures that came with their bitstreams, until decoding asks for them; of one batch in its order.
+
+    >>> aside = Aside[str]()
+    >>> aside.put([(b"same", "first"), (b"same", "second")])
+    >>> aside.take(b"same"), aside.take(b"same"), aside.take(b"same")
+    ('first', 'second', None)
+    """
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[bytes, deque[K]] = OrderedDict()
+
+    def put(self, batch: Iterable[tuple[bytes, K]]) -> None:
+        """What waits of an earlier batch under the same bytes is of other images, and goes."""
+        pictures: dict[bytes, deque[K]] = defaultdict(deque)
+        for data, picture in batch:
+            pictures[data].append(picture)
+            self._waiting.pop(data, None)
+        self._waiting |= pictures
+        while len(self._waiting) > WAITING:
+            self._waiting.popitem(last=False)
+
+    def take(self, data: bytes) -> K | None:
+        """The next picture of these bytes; None if there is none."""
+        pictures = self._waiting.get(data)
+        return pictures.popleft() if pictures else None
+
+
+_shown: Aside[Image] = Aside()
 
 
 @dataclass(frozen=True)
@@ -62,13 +95,14 @@ class Pictures:
         data, bits = self._stream(side.image, path.stem, image.shape[0] * image.shape[1])
         info = {"picture": path.name, "reported bits": "" if bits is None else f"{bits:.17g}"}
         data = data or f"{pixel_sha256(picture)} {info['reported bits'] or 'no rate'}".encode()
-        _shown[data] = picture
+        _shown.put([(data, picture)])
         return Bitstream.whole(data, **info)
 
     def decode(self, data: bytes) -> Image:
-        if data not in _shown:
+        picture = _shown.take(data)
+        if picture is None:
             raise CodecError("nothing decodes a picture of somebody else's; it is kept with the run")
-        return _shown.pop(data)
+        return picture
 
     def coder(self) -> dict[str, str]:
         """What the folder and the sizes hold."""
@@ -109,14 +143,14 @@ def pictures_in(folder: Path) -> Mapping[tuple[float, str], Path]:
     """The pictures of a folder, by rate point (0 for the only one) and by the name of their image, maybe with more."""
     rec = folder / "rec"
     files = sorted(path for path in (rec if rec.is_dir() else folder).iterdir() if path.suffix.lower() in SUFFIXES)
-    found: dict[tuple[float, str], Path] = {}
+    pictures: dict[tuple[float, str], Path] = {}
     for path in files:
         parts = _JPEG_AI.fullmatch(path.stem) if rec.is_dir() else None
         point, image = (float(parts["rate"]), parts["head"]) if parts else (0.0, path.stem)
-        if (point, image) in found:
-            raise ConfigError(f"{path} and {found[point, image].name} are both pictures of {image}; keep one")
-        found[point, image] = path
-    return found
+        if (point, image) in pictures:
+            raise ConfigError(f"{path} and {pictures[point, image].name} are both pictures of {image}; keep one")
+        pictures[point, image] = path
+    return pictures
 
 
 @cache

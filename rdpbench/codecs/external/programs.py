@@ -27,11 +27,13 @@ from typing import Any, ClassVar, NamedTuple
 from rdpbench.assets.hashes import content_sha256
 from rdpbench.codecs.contract import FLOAT_LIBRARIES, Bitstream, Rate, Side
 from rdpbench.codecs.external.declared import Declaration, files_in, fill_in_rate, in_full, wrapped
-from rdpbench.codecs.external.environment import clean_environment, packages_of, source_identity
-from rdpbench.codecs.external.hosted import HOST, QUOTED, died, prefix
-from rdpbench.errors import CoderFailed, ConfigError
+from rdpbench.codecs.external.environment import HOST, clean_environment, packages_of, source_identity
+from rdpbench.codecs.external.hosted import died, prefix, quoted
+from rdpbench.codecs.external.pictures import Aside
+from rdpbench.errors import CoderFailed
 from rdpbench.image import Image, pixel_sha256, read_image
 from rdpbench.lazy import pil
+from rdpbench.own import read_file
 
 Outcome = Bitstream | CoderFailed
 _STEM = 16
@@ -45,7 +47,7 @@ class Ended(NamedTuple):
 
     def failure(self, why: str) -> CoderFailed:
         """The error for what it did not do, with what it printed."""
-        return CoderFailed(f"{why}\n  command: {self.command}{said(self.printed)}")
+        return CoderFailed(f"{why}\n  command: {self.command}{quoted(self.printed)}")
 
 
 def run(
@@ -84,14 +86,8 @@ def run(
         log.seek(max(0, size - 50_000))
         printed = log.read().decode(errors="replace")
     if how:
-        raise CoderFailed(f"{Path(line[0]).name} {how}\n  command: {command}{said(printed)}")
+        raise CoderFailed(f"{Path(line[0]).name} {how}\n  command: {command}{quoted(printed)}")
     return Ended(command, printed)
-
-
-def said(printed: str) -> str:
-    """The last lines that a program printed, to be quoted."""
-    lines = [text for text in printed.splitlines() if text.strip()][-QUOTED:]
-    return "".join(f"\n  | {text[:200]}" for text in lines) or "\n  it printed nothing"
 
 
 @cache
@@ -133,8 +129,6 @@ class ProgramsCodec:
         """
         declared, stems = self.declared, [pixel_sha256(image)[:_STEM] for image in images]
         single = declared.shape == "file"
-        if single and len(images) > 1:
-            return [self._alone(image, side) for image, side in zip(images, sides, strict=True)]
         with _Folder(["images", "streams", "reconstructions", "discard"]) as folder:
             for stem, image in zip(stems, images, strict=True):
                 pil.fromarray(image).save(folder / "images" / f"{stem}.png", compress_level=1)
@@ -146,20 +140,20 @@ class ProgramsCodec:
             places |= self._places(folder, [f"{stems[0]}.png", names[0], pictures[0]] if single else None)
             ended = self._run(declared.encode, folder, places, offline=False)
             outcomes: list[Outcome] = []
+            beside: list[tuple[bytes, Image | CoderFailed]] = []
             for stem, name, picture in zip(stems, names, pictures, strict=True):
                 path = folder / "streams" / name
                 data = path.read_bytes() if path.is_file() else b""
                 if not data:
-                    why = f"wrote {'nothing' if not path.is_file() else 'no bytes'} to {name}"
-                    outcomes.append(
-                        CoderFailed(f"{declared.name} {why}\n  command: {ended.command}{said(ended.printed)}")
-                    )
+                    what = "no bytes" if path.is_file() else "nothing"
+                    outcomes.append(ended.failure(f"{declared.name} wrote {what} to {name}"))
                     continue
                 info = {"command": _readable(ended.command, folder, stem)}
                 info |= self._stated("encode", ended.printed, path)
                 outcomes.append(Bitstream.whole(data, **info))
                 if not declared.decode:
-                    _joint[data] = _picture(folder / "reconstructions" / picture, declared.name)
+                    beside.append((data, _picture(folder / "reconstructions" / picture, declared.name)))
+            _joint.put(beside)
             return outcomes
 
     def decode(self, data: bytes) -> Image:
@@ -172,9 +166,8 @@ class ProgramsCodec:
         """An image for each bitstream, or why there is none; `CoderFailed` if the program failed."""
         declared = self.declared
         if not declared.decode:
-            return [_joint.pop(data, _no_picture(declared.name)) for data in datas]
-        if declared.shape == "file" and len(datas) > 1:
-            return [self.decode(data) for data in datas]
+            waiting = [_joint.take(data) for data in datas]
+            return [_no_picture(declared.name) if picture is None else picture for picture in waiting]
         stems = [hashlib.sha256(data).hexdigest()[:_STEM] for data in datas]
         with _Folder(["streams", "reconstructions", "discard"]) as folder:
             names = [declared.stream.format(stem=stem) for stem in stems]
@@ -192,11 +185,13 @@ class ProgramsCodec:
         """The interpreter's packages, the state of ``source``, and programs and scripts by their content."""
         stated = packages_of(self.python) if self.python else {}
         stated |= {"source": source_identity(Path(self.source), self.declared.path)} if self.source else {}
-        for line in (self.declared.wrap, self.declared.encode, self.declared.decode):
-            for number, word in enumerate(line):
-                path = shutil.which(word) if number == 0 else word
-                if path and os.path.isabs(path) and Path(path).is_file():  # noqa: PTH117
-                    stated[f"file {Path(path).name}"] = f"sha256:{content_sha256(Path(path))}"
+        for kind in ("wrap", "encode", "decode"):
+            for number, word in enumerate(getattr(self.declared, kind)):
+                path = Path(shutil.which(word) or "" if number == 0 else word)
+                if path.is_absolute() and path.is_file():
+                    # A script with what it imports from its folder.
+                    sha256 = read_file(path).sha256 if path.suffix == ".py" else content_sha256(path)
+                    stated[f"{kind} {number} {path.name}"] = f"sha256:{sha256}"
         return stated
 
     def decode_notes(self) -> dict[str, str]:
@@ -210,12 +205,6 @@ class ProgramsCodec:
     def _told(self) -> dict[str, str]:
         return vars(self).setdefault("_texts", {})  # type: ignore[no-any-return]  # a frozen dataclass
 
-    def _alone(self, image: Image, side: Side) -> Outcome:
-        try:
-            return self.encode(image, side)
-        except CoderFailed as error:
-            return error
-
     def _places(self, folder: Path, files: Sequence[str] | None) -> dict[str, str]:
         """Values of the placeholders; of a program for one image these are files, else folders."""
         kinds = ("images", "streams", "reconstructions")
@@ -227,11 +216,7 @@ class ProgramsCodec:
         return {**options, **rate, **places, "python": self.python, "source": self.source}
 
     def _run(self, words: Sequence[str], folder: Path, places: Mapping[str, str], *, offline: bool) -> Ended:
-        try:
-            line = [*self.declared.wrap, *(word.format_map(places) for word in words)]
-        except (KeyError, IndexError, ValueError) as error:
-            known = ", ".join(sorted(places))
-            raise ConfigError(f"{self.declared.path}: no placeholder {error}; there are {known}") from error
+        line = [*self.declared.wrap, *(word.format_map(places) for word in words)]
         env = {name: str(value).format_map(places) for name, value in self.declared.env.items()}
         if offline:
             env = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", **env}
@@ -251,8 +236,8 @@ class ProgramsCodec:
         return {f"{what} seconds stated": text[:40]} if text else {}
 
 
-_joint: dict[bytes, Image | CoderFailed] = {}
-"""Pictures that an encoder wrote beside its bitstreams, until they are asked for."""
+_joint: Aside[Image | CoderFailed] = Aside()
+"""Pictures that an encoder wrote beside its bitstreams."""
 
 
 def _no_picture(name: str) -> CoderFailed:
