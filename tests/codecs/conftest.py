@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pytest
+from PIL import Image as pil
 
 from rdpbench.image import Image
+from rdpbench.runners.pool import start_server
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -104,3 +108,111 @@ def attacked(told: Callable[..., str]) -> Attack:
         return outcome
 
     return attack
+
+
+# Codecs in an environment of their own
+
+CLASS = """
+import os, sys, zlib
+import numpy as np
+from rdpbench import Bitstream, Rate
+
+print("loading \\xff", flush=True)
+
+class Mine:
+    rate = Rate("step", 1, 64, rises=False, points=(8, 32))
+
+    def __init__(self, step=8, note=""):
+        self.step, self.note = step, note
+        print("built")
+
+    def encode(self, image, side):
+        {encode}
+        head = np.array(image.shape[:2], ">u2").tobytes()
+        return Bitstream.whole(head + zlib.compress((image // self.step).tobytes()))
+
+    def decode(self, data):
+        {decode}
+        height, width = np.frombuffer(data[:2], ">u2")[0], np.frombuffer(data[2:4], ">u2")[0]
+        return np.frombuffer(zlib.decompress(data[4:]), "u1").reshape(height, width, 3) * np.uint8(self.step)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with a space in its name, two images of two sizes, and the command's results."""
+    place = tmp_path / "a place"
+    (place / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, size in (("first", (21, 34, 3)), ("second", (16, 9, 3))):
+        coarse = rng.integers(0, 256, (size[0] // 4 + 1, size[1] // 4 + 1, 3), dtype=np.uint8)
+        pil.fromarray(coarse.repeat(4, 0).repeat(4, 1)[: size[0], : size[1]]).save(place / "images" / f"{name}.png")
+    start_server()  # its socket stays where it is
+    with tempfile.TemporaryDirectory() as temporary:  # of a short name: sockets of worker processes lie in it
+        monkeypatch.setenv("TMPDIR", temporary)
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        monkeypatch.chdir(place)
+        yield place
+
+
+@pytest.fixture
+def own_class() -> Callable[..., None]:
+    """Writes mine.py, with lines of a test at the head of its two methods."""
+
+    def write(folder: Path, encode: str = "pass", decode: str = "pass") -> None:
+        (folder / "mine.py").write_text(CLASS.replace("{encode}", encode).replace("{decode}", decode))
+
+    return write
+
+
+ENCODE = """
+import pathlib, shutil, sys, zlib
+from PIL import Image
+import numpy as np
+images, streams, rate = sys.argv[1:4]
+print("weights loaded")
+for path in sorted(pathlib.Path(images).iterdir()):
+    image = np.asarray(Image.open(path))
+    data = np.array(image.shape[:2], ">u2").tobytes() + zlib.compress((image // int(float(rate))).tobytes())
+    {fault}
+    (pathlib.Path(streams) / (path.stem + ".bin")).write_bytes(data)
+"""
+DECODE = """
+import pathlib, sys, zlib
+from PIL import Image
+import numpy as np
+streams, pictures, rate = sys.argv[1:4]
+for path in sorted(pathlib.Path(streams).iterdir()):
+    data = path.read_bytes()
+    size = tuple(np.frombuffer(data[:4], ">u2"))
+    image = np.frombuffer(zlib.decompress(data[4:]), "u1").reshape(*size, 3) * np.uint8(float(rate))
+    {fault}
+    Image.fromarray(image).save(pathlib.Path(pictures) / (path.stem + ".png"))
+print("decoded in 0.25 s")
+"""
+DECLARED = """
+name: two-scripts
+rate_field: step
+rates: [8, 32]
+rises: false
+python: {python}
+encode: ["{{python}}", enc.py, "{{images}}", "{{streams}}", "{{rate}}"]
+decode: ["{{python}}", dec.py, "{{streams}}", "{{reconstructions}}", "{{rate}}"]
+time: "in (\\\\S+) s"
+timeout_s: 20
+"""
+
+
+@pytest.fixture
+def scripts(folder: Path) -> Callable[..., str]:
+    def write(encoder: str = "pass", decoder: str = "pass", **changes: str) -> str:
+        (folder / "enc.py").write_text(ENCODE.replace("{fault}", encoder))
+        (folder / "dec.py").write_text(DECODE.replace("{fault}", decoder))
+        text = DECLARED.format(python=sys.executable)
+        for key, value in changes.items():
+            kept = [line for line in text.splitlines() if not line.startswith(f"{key}:")]
+            text = "\n".join([*kept, f"{key}: {value}"] if value else kept)
+        (folder / "two.yaml").write_text(text)
+        return "codec=./two.yaml"
+
+    return write
