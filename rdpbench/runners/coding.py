@@ -220,19 +220,19 @@ class _Batch:
         reconstruction = check_image(image, "the decoded image")
         if reconstruction.shape != original.shape:
             raise CodecError(f"decoded to {reconstruction.shape}, but the image is {original.shape}")
-        grade = facts_of(type(self.decoder)).grade
+        planned = new_row(task, setup.session, setup.device, status="ok")
+        grade = planned.grade
         bits: float | None = 8 * len(bitstream.data)
         if grade == "reported":  # the bitstream may be a note that stands for it
             stated = bitstream.info["reported bits"]
             bits = float(stated) if stated else None
         row = replace(
-            new_row(task, setup.session, setup.device, status="ok"),
+            planned,
             rate=rate,
             configuration=configuration(task.codec, rate),
             bytes=None if bits is None else math.ceil(bits / 8),
             parts=json.dumps(dict(bitstream.parts) if grade != "reported" else {}),
             bpp=None if bits is None else bits / (original.shape[0] * original.shape[1]),
-            grade=grade,
             legacy=_legacy(bitstream.info.get("legacy", "{}")),
             bitstream_sha256=setup.store.put_bitstream(bitstream.data),
             reconstruction_sha256=pixel_sha256(reconstruction),

@@ -272,6 +272,7 @@ def new_row(task: Task, session: str, device: str, *, status: Status, error: str
         status=status,
         error=error,
         weights=_weights(task.identity),
+        grade=facts(task.codec).grade,
         device=device_of(task.codec, device),
         time=datetime.now(UTC).isoformat(timespec="seconds"),
         **task.place._asdict(),

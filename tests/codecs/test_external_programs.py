@@ -202,6 +202,15 @@ def test_rates_that_no_decoder_proves_are_marked_and_never_compete(
     assert cli.main(["verify", "folder-images", "--all"]) == 1
 
 
+def test_what_fails_is_of_the_same_curve(folder: Path, scripts: Callable[..., str]) -> None:
+    fault = "if image.shape[0] == 21: continue\n    shutil.copy(path, pathlib.Path(sys.argv[4]) / path.name)"
+    encode = '["{python}", enc.py, "{images}", "{streams}", "{rate}", "{reconstructions}"]'
+    assert run(scripts(fault, encode=encode, decode="[]"), "rate=8") == 1
+    assert {row.grade for row in rows()} == {"joint"}
+    frame = read_results("folder-images", grades=("joint",))
+    assert frame[["codec", "n", "failed"]].values.tolist() == [["two-scripts (joint)", 1, 1]]
+
+
 def test_equal_bitstreams_keep_each_its_own_picture(folder: Path, scripts: Callable[..., str]) -> None:
     """A stream that says nothing, of two images of one size in one call, and of an image that is there twice."""
     for name in ("first", "second"):
