@@ -14,11 +14,22 @@ from typing import Any
 
 from rdpbench import registry
 from rdpbench.assets.hashes import files_changed
+from rdpbench.errors import few
 from rdpbench.metrics.contract import beside
 from rdpbench.progress import duration
 from rdpbench.results.stats.current import standing
 from rdpbench.results.stats.points import grouped
-from rdpbench.results.store.keys import TOLERANCE, axis_of, device_of, facts, forget, is_tight, score_key, timing_key
+from rdpbench.results.store.keys import (
+    TOLERANCE,
+    axis_of,
+    definition,
+    device_of,
+    facts,
+    forget,
+    is_tight,
+    score_key,
+    timing_key,
+)
 from rdpbench.results.store.schema import AS_RAN, OF_THE_MACHINE, Measure, Member, Place, Row, Score
 from rdpbench.results.store.store import Contents, Store, reconstruction_path
 from rdpbench.runners.preflight import (
@@ -150,7 +161,7 @@ def make_plan(bench: Bench, store: Store) -> Plan:
         metrics=metrics,
         left_out=left_out | unfit,
         failed=failed,
-        again=tuple(_again([piece.task for piece in work if piece.row is None], stored)),
+        again=(*_again([piece.task for piece in work if piece.row is None], stored), *_scored_again(work, stored)),
         changed=frozenset(changed),
         expected_s=_expected(work, stored.rows.values()),
     )
@@ -199,8 +210,20 @@ def _again(tasks: Sequence[Task], stored: Contents) -> Iterator[str]:
             reasons[task.codec.name, _why(row, new_row(task, "", "cpu", status="ok"))] += 1
         elif row is not None and row.status != "error" and task.setting.target is not None and not _judged(task, row):
             reasons[task.codec.name, "their search did not look at all settings of the codec"] += 1
-    for (codec, why), count in reasons.items():
-        yield f"{codec}: {count} tasks are stored, but {why}"
+    for codec, counts in grouped(reasons.items(), lambda item: item[0][0]).items():
+        whys = [why for (_, why), _ in counts]
+        yield f"{codec}: {sum(count for _, count in counts)} tasks are stored, but {few(whys, 1)}"
+
+
+def _scored_again(work: Iterable[Work], stored: Contents) -> Iterator[str]:
+    """Metrics of which tasks have a value of another edition, with how many."""
+    asked = {(piece.task.key, name) for piece in work if piece.row is not None for name in piece.metrics}
+    others: Counter[tuple[str, str]] = Counter()
+    for score in stored.scores.values() if asked else ():
+        if (score.task_key, score.metric) in asked and score.definition not in ("", definition(score.metric)):
+            others[score.metric, score.definition] += 1
+    for (name, edition), count in others.items():
+        yield f"{name}: {count} values are stored, but of its version {edition}; now it is {definition(name)}"
 
 
 def _why(old: Row, new: Row) -> str:
