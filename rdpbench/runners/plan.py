@@ -5,6 +5,7 @@ Nothing is coded here: a plan only reads.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,12 +18,25 @@ from numpy.typing import NDArray
 
 from rdpbench import registry
 from rdpbench.assets.hashes import files_changed
+from rdpbench.errors import few
 from rdpbench.metrics.contract import beside
 from rdpbench.progress import duration
 from rdpbench.results.stats.current import standing
-from rdpbench.results.store.keys import TOLERANCE, axis_of, device_of, facts, forget, is_tight, score_key, timing_key
+from rdpbench.results.stats.points import grouped
+from rdpbench.results.store.keys import (
+    TOLERANCE,
+    axis_of,
+    definition,
+    device_of,
+    facts,
+    forget,
+    is_tight,
+    score_key,
+    timing_key,
+)
 from rdpbench.results.store.schema import AS_RAN, OF_THE_MACHINE, Measure, Member, Place, Row, Score
 from rdpbench.results.store.store import Contents, Store, reconstruction_path
+from rdpbench.runners.cost import Costs
 from rdpbench.runners.preflight import (
     check_decodes,
     check_device,
@@ -36,13 +50,15 @@ from rdpbench.runners.sets import StoredArrays, pair_metrics, set_metrics
 from rdpbench.runners.task import Cell, Task, Work, cells, judged, measure_of, member_of, new_row
 from rdpbench.setting import Bench, CodecSetting
 
-Numbers: TypeAlias = NDArray[np.int32]
+Column: TypeAlias = NDArray[np.int32]
 
 CHUNK = 32
 """Tasks in a chunk."""
 MOST_CHUNKS = 5000
 """About so many chunks at most: those of a large plan have more tasks."""
 TAIL = 8
+LEARNED = 20_000
+"""Rows that costs are learned from, at most twice as many."""
 
 
 @dataclass(frozen=True)
@@ -61,22 +77,22 @@ class Lack:
 
 
 @dataclass(frozen=True, eq=False)
-class Left:
+class Numbers:
     """Tasks that are left to do, or a chunk of them, as numbers: a task of its own for each would be gigabytes."""
 
-    cells: Numbers
+    cells: Column
     """In the plan's cells."""
-    entries: Numbers
+    entries: Column
     """In the cell's entries."""
-    lacks: Numbers
+    lacks: Column
     """In the plan's lacks."""
 
     def __len__(self) -> int:
         return len(self.cells)
 
-    def take(self, which: Any) -> Left:
+    def take(self, which: Any) -> Numbers:
         """Some of them, by their numbers or by a mask."""
-        return Left(self.cells[which], self.entries[which], self.lacks[which])
+        return Numbers(self.cells[which], self.entries[which], self.lacks[which])
 
 
 @dataclass(frozen=True)
@@ -85,10 +101,10 @@ class Plan:
 
     cells: tuple[Cell, ...]
     """All that the command's points consist of. Points may share tasks, which are then in several cells."""
-    left: Left
+    left: Numbers
     """What is left to do, once for each key."""
     lacks: tuple[Lack, ...]
-    """What tasks lack; `Left.lacks` are numbers of these."""
+    """What tasks lack; `Numbers.lacks` are numbers of these."""
     stored: Contents
     """What the store held."""
     members: tuple[Member, ...]
@@ -106,8 +122,13 @@ class Plan:
     """Why tasks are left that are stored: of another edition of a codec, images that changed, or a shorter search."""
     changed: frozenset[str]
     """Keys of stored rows that are no longer true: a file of the user's that their codec opened changed, or is gone."""
-    expected_s: float | None
-    """Seconds of computing that earlier rows promise for what is left, over all workers; None without such rows."""
+    costs: Costs
+    """What earlier rows tell of the seconds that work takes."""
+
+    @property
+    def expected_s(self) -> float:
+        """Seconds of computing that are left, over all workers."""
+        return sum(map(self.costs.seconds, self.work))
 
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
@@ -134,7 +155,7 @@ class Plan:
         """All that is left: for a command of a few thousand."""
         return self.work_of(self.left)
 
-    def work_of(self, chunk: Left) -> list[Work]:
+    def work_of(self, chunk: Numbers) -> list[Work]:
         """What is left as a worker gets it."""
         work: list[Work] = []
         for cell_number, entry, lack_number in zip(chunk.cells, chunk.entries, chunk.lacks, strict=True):
@@ -211,7 +232,7 @@ def make_plan(bench: Bench, store: Store) -> Plan:
     measures = [measure_of(name) for name in metrics if registry.own_place("metric", name)]
     plan = Plan(
         cells=every,
-        left=Left(*(np.ascontiguousarray(column) for column in columns.T)),
+        left=Numbers(*(np.ascontiguousarray(column) for column in columns.T)),
         lacks=tuple(lacks),
         stored=stored,
         members=tuple(_new_members((c.task(n) for c in every for n in range(len(c))), every, distinct, stored)),
@@ -222,10 +243,10 @@ def make_plan(bench: Bench, store: Store) -> Plan:
         failed=failed,
         again=(),
         changed=frozenset(changed),
-        expected_s=None,
+        costs=_costs(stored) if left else Costs(),
     )
     again = _again([piece.task for piece in plan.work if piece.row is None], stored)
-    return replace(plan, again=tuple(again), expected_s=_expected(plan.work, stored.rows.values()))
+    return replace(plan, again=(*again, *_scored_again(plan.work, stored)))
 
 
 def _distinct(every: Sequence[Cell]) -> tuple[dict[str, tuple[int, int]], set[str]]:
@@ -283,8 +304,20 @@ def _again(tasks: Sequence[Task], stored: Contents) -> Iterator[str]:
             reasons[task.codec.name, _why(row, new_row(task, "", "cpu", status="ok"))] += 1
         elif row is not None and row.status != "error" and task.setting.target is not None and not _judged(task, row):
             reasons[task.codec.name, "their search did not look at all settings of the codec"] += 1
-    for (codec, why), count in reasons.items():
-        yield f"{codec}: {count} tasks are stored, but {why}"
+    for codec, counts in grouped(reasons.items(), lambda item: item[0][0]).items():
+        whys = [why for (_, why), _ in counts]
+        yield f"{codec}: {sum(count for _, count in counts)} tasks are stored, but {few(whys, 1)}"
+
+
+def _scored_again(work: Iterable[Work], stored: Contents) -> Iterator[str]:
+    """Metrics of which tasks have a value of another edition, with how many."""
+    asked = {(piece.task.key, name) for piece in work if piece.row is not None for name in piece.metrics}
+    others: Counter[tuple[str, str]] = Counter()
+    for score in stored.scores.values() if asked else ():
+        if (score.task_key, score.metric) in asked and score.definition not in ("", definition(score.metric)):
+            others[score.metric, score.definition] += 1
+    for (name, edition), count in others.items():
+        yield f"{name}: {count} values are stored, but of its version {edition}; now it is {definition(name)}"
 
 
 def _why(old: Row, new: Row) -> str:
@@ -330,7 +363,7 @@ def _new_members(
             yield member
 
 
-def chunks(plan: Plan, batch: int = 1) -> list[Left]:
+def chunks(plan: Plan, batch: int = 1) -> list[Numbers]:
     """What is left in chunks for one worker each, the largest first; for batches, images of one size stand together.
 
     Codecs with weights are kept together by rate point, so that these load once; for the others all that concerns one
@@ -404,17 +437,15 @@ def _by_point(codec: CodecSetting, batch: int) -> bool:
     return stated.heavy or (batch > 1 and stated.batches)
 
 
-def _expected(work: Sequence[Work], rows: Iterable[Row]) -> float | None:
-    """Seconds for the work, from the seconds per pixel of earlier rows of the same codec."""
-    rates: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        if row.status == "ok" and row.encode_s is not None:
-            seconds = row.encode_s + (row.decode_s or 0) + (row.score_s or 0)
-            rates[row.codec].append(seconds / (row.height * row.width))
-    if not work or any(piece.task.codec.name not in rates for piece in work):
-        return None
-    mean = {codec: sum(values) / len(values) for codec, values in rates.items()}
-    return sum(mean[piece.task.codec.name] * piece.task.pixels for piece in work)
+def _costs(stored: Contents) -> Costs:
+    """What stored rows tell, of a large store every so many of them."""
+    every = max(1, len(stored.rows) // LEARNED)
+    rows = {row.task_key: row for row in itertools.islice(stored.rows.values(), 0, None, every)}
+    metrics: dict[str, list[str]] = defaultdict(list)
+    for score in stored.scores.values():
+        if (row := rows.get(score.task_key)) and score.session == row.session:  # its seconds are in the row's
+            metrics[score.task_key].append(score.metric)
+    return Costs.of_rows(rows.values(), metrics)
 
 
 def lines(plan: Plan, store: Store, workers: int) -> list[str]:
@@ -440,9 +471,9 @@ def lines(plan: Plan, store: Store, workers: int) -> list[str]:
     out += [f"external  {line}" for line in _external(plan)]
     if len(plan.left):
         workers = max(1, workers)
-        known = plan.expected_s is not None
-        share = f"about {duration((plan.expected_s or 0) / workers)} on {workers} workers, from earlier rows"
-        out.append(f"time      {share if known else 'no earlier rows'}")
+        new = dict.fromkeys(piece.task.codec.name for piece in plan.work if not plan.costs.knows(piece))
+        told = f"a guess: no earlier rows of {', '.join(new)}" if new else "from earlier rows"
+        out.append(f"time      about {duration(plan.expected_s / workers)} on {workers} workers, {told}")
     return out
 
 
