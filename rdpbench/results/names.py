@@ -199,7 +199,7 @@ class Names:
         ('PSNR (dB) ↑', 'compression guidance')
         """
         unit, better = meaning(metric)
-        name = self.metric(metric) if better is not None else self.labels.get(metric, metric.replace("_", " "))
+        name = self.metric(metric) if better is not None else self.metric(metric).replace("_", " ")
         if unit and name.endswith(")"):
             name = f"{name[:-1]}, {unit})"
         elif unit:
