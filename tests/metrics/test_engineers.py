@@ -15,7 +15,6 @@ from rdpbench.metrics import programs
 from rdpbench.metrics.programs import BUTTERAUGLI, FFMPEG, NEG, VMAF, ButteraugliMax, ButteraugliNorm, as_420
 from rdpbench.results.store.keys import metric_identity
 
-
 COUNTS = [1, pytest.param(10, marks=pytest.mark.slow)]
 """Of photographs."""
 
