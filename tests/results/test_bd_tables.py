@@ -450,7 +450,7 @@ def compiled(folder: Path, *tables: str, packages: str = "booktabs,longtable,siu
     program = shutil.which("pdflatex")
     if program is None:
         pytest.skip(
-            "no pdflatex here (Debian: texlive-latex-recommended, texlive-science); the strict reader stands in"
+            "no pdflatex here (Debian: texlive-latex-recommended, texlive-science); a strict reader stands in"
         )
     head = rf"\documentclass{{article}}\usepackage{{{packages}}}\sisetup{{separate-uncertainty, detect-weight}}"
     # As wide as the text of a conference with one column, 5.5 inches.
