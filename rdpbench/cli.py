@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import rdpbench
 from rdpbench import registry
-from rdpbench.config.typed import SETTINGS, without_plus
+from rdpbench.config.typed import SETTINGS, plain
 from rdpbench.errors import ConfigError, RdpbenchError
 from rdpbench.paths import RUNS, available, check_variables
 
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
         options.parser.error(f"unrecognized arguments: {' '.join(rest)}{_meant(rest, options)}")
     if hasattr(options, "overrides") and (root is None or options.run is not _check):
-        options.overrides = without_plus([*options.overrides, *rest, *([f"root={root}"] if root is not None else [])])
+        options.overrides = plain([*options.overrides, *rest, *([f"root={root}"] if root is not None else [])])
     elif root is not None and (not hasattr(options, "root") or getattr(options, "what", "runs") != "runs"):
         options.parser.error(f"root={root} means nothing here: this command neither makes nor reads runs")
     elif hasattr(options, "root"):

@@ -17,6 +17,28 @@ class ConfigError(RdpbenchError):
     """What the user wrote cannot be meant."""
 
 
+MOST_LISTED = 40
+"""Names that are all listed; of more only those that are like what was written."""
+LISTS = {
+    "codec": "rdpbench ls codecs",
+    "dataset": "rdpbench ls datasets",
+    "metric": "rdpbench ls metrics",
+    "figure": "rdpbench figure --list",
+    "setting": "rdpbench run --help",
+}
+"""What lists all names of a kind."""
+
+
+def nearest(given: str, names: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The names that are most like what was written, the nearest first; capitals count as small letters.
+
+    >>> nearest("JPG", ["jpeg", "webp"]), nearest("zzz", ["jpeg", "webp"])
+    (['jpeg'], [])
+    """
+    folded = {name.casefold(): name for name in names}
+    return [folded[name] for name in difflib.get_close_matches(given.casefold(), folded, most, cutoff)]
+
+
 class UnknownName(ConfigError):
     """No codec, dataset, metric or run of that name.
 
@@ -25,7 +47,7 @@ class UnknownName(ConfigError):
       codecs that exist: jpeg, webp
     >>> print(UnknownName("metric", "fid", ["fid/clean", "fid/legacy-tf", "flip"]))
     unknown metric 'fid': did you mean 'fid/clean'?
-      protocols of fid: fid/clean, fid/legacy-tf
+      metrics that begin with 'fid': fid/clean, fid/legacy-tf
     """
 
     def __init__(
@@ -33,17 +55,23 @@ class UnknownName(ConfigError):
     ) -> None:
         """``near`` is the suggestion; None looks for the nearest by its letters, and an empty one suggests nothing."""
         known = sorted(available)
-        family = [name for name in known if name.startswith(f"{given}/")]
-        if family:
-            known, near = family, family[0]
+        stem = given.partition("/")[0]
+        family = [name for name in known if len(stem) > 2 and name.casefold().startswith(stem.casefold())]
         if near is None:
-            folded = {name.casefold(): name for name in known}
-            close = difflib.get_close_matches(given.casefold(), folded, n=1, cutoff=0.5)
-            near = folded[close[0]] if close else ""
+            near = next(iter(nearest(given, family or known) or family), "")
         guess = f": did you mean {near!r}?" if near else ""
         plural = {"class": "classes", "metrics": "metrics"}.get(kind, f"{kind}s")
-        which = f"protocols of {given}" if family else f"{plural} that exist"
-        lines = [f"unknown {kind} {given!r}{guess}", f"  {which}: {', '.join(known) or 'none'}"]
+        if family:
+            listed = f"{plural} that begin with {stem!r}: {', '.join(family)}"
+        elif len(known) > MOST_LISTED:
+            like = nearest(given, known, 6, 0.4)
+            listed = f"{plural} like it: {', '.join(like)}; " if like else ""
+            listed += (
+                f"{len(known)} {plural} exist, and `{LISTS[kind]}` lists them" if kind in LISTS else ", ".join(known)
+            )
+        else:
+            listed = f"{plural} that exist: {', '.join(known) or 'none'}"
+        lines = [f"unknown {kind} {given!r}{guess}", f"  {listed}"]
         if hint:
             lines.append(f"  {hint}")
         super().__init__("\n".join(lines))

@@ -12,7 +12,6 @@ Where no hash is published, the first use pins what is there in ``weights.lock``
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -31,7 +30,7 @@ from filelock import FileLock
 from rdpbench.assets.download import download
 from rdpbench.assets.hashes import content_sha256
 from rdpbench.assets.load import read_file
-from rdpbench.errors import CodecError, MissingNeed, StoreUnwritable
+from rdpbench.errors import CodecError, MissingNeed, StoreUnwritable, nearest
 from rdpbench.needs import Need, refused
 from rdpbench.paths import cache_folder, write_file
 from rdpbench.progress import Report
@@ -253,7 +252,7 @@ class OwnFile(Need):
             held = ", ".join(sorted(path.name for path in self.path.iterdir())[:SHOWN])
             return f"{self.path} is a folder, where one file of weights is needed; it holds {held or 'nothing'}"
         beside = [path.name for path in self.path.parent.iterdir()] if self.path.parent.is_dir() else []
-        near = difflib.get_close_matches(self.path.name, beside, 1)
+        near = nearest(self.path.name, beside)
         return f"no such file: {self.path}" + (f"; did you mean {self.path.with_name(near[0])}?" if near else "")
 
     def read(self) -> Any:
