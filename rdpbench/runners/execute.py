@@ -111,10 +111,10 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None,
         if not plan.idle:
             batch = 1 if bench.timing else bench.batch
             setup = Setup(Store(store.folder.resolve()), store.new_session(), bench.device, batch)
-            portions = chunks(plan.work, setup.batch)
+            portions = [plan.work_of(chunk) for chunk in chunks(plan, setup.batch)]
             try:
-                made_of = resolved(bench, plan.tasks, plan.metrics)
-                path = write_session(store.folder, setup.session, provenance(bench, len(plan.tasks), made_of))
+                made_of = resolved(bench, plan.cells, plan.metrics)
+                path = write_session(store.folder, setup.session, provenance(bench, plan.size, made_of))
                 sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
             except OSError as error:
                 raise unwritable(store.folder, error) from error
@@ -186,13 +186,13 @@ def _write(
     measures = ({"measure": vars(replace(measure, session=session))} for measure in plan.measures)
     for record in (noted, *members, *measures, *({"row": vars(row)} for row in plan.judged)):
         writer.append(record)
-    codecs = {work.task.key: work.task.codec for work in plan.work}
+    codecs = {piece.task.key: piece.task.codec for piece in plan.work}
     arrays, cached = done.store.features.writer(session), originals().writer(session)
     with contextlib.ExitStack() as files:
         for file in (writer, cached, arrays):  # closed in the other order, and all of them, whatever goes wrong
             files.enter_context(contextlib.closing(file))
         left = Left(plan.work, plan.costs, workers)
-        shows = show_progress("", len(plan.work), "tasks", report, left.seconds)
+        shows = show_progress("", len(plan.left), "tasks", report, left.seconds)
         with shows as shown, contextlib.closing(results) as stream:  # type: ignore[type-var]
             for result in stream:
                 new = without_environment(result.row, codecs[result.row.task_key]) if result.row else None
@@ -312,11 +312,13 @@ def run_bench(bench: Bench, console: Console, *, encode: bool = True) -> int:
         bench, notes = search_dataset(bench)
 
     def announce(plan: Plan, store: Store) -> None:
-        uncoded = [work for work in plan.work if work.row is None and facts(work.task.codec).grade != "reported"]
+        lack = [not lack.coded for lack in plan.lacks]
+        coded_by = [facts(cell.codec).grade != "reported" for cell in plan.cells]
+        uncoded = sum(bool(lack[n] and coded_by[c]) for c, n in zip(plan.left.cells, plan.left.lacks, strict=True))
         if not encode and uncoded:
             changed = f", or a file changed that their codec opened ({len(plan.changed)})" if plan.changed else ""
             raise MissingNeed(
-                f"score never encodes, but {len(uncoded)} of {len(plan.tasks)} tasks are not in {store.folder}{changed}"
+                f"score never encodes, but {uncoded} of {plan.size} tasks are not in {store.folder}{changed}"
                 f". Code them first: {command(bench.overrides)}"
             )
         print("\n".join(lines(plan, store, workers_of(bench))), file=sys.stderr)
@@ -345,7 +347,7 @@ def _finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) ->
     for path in written:
         say(f"  {path}")
     if not done.any:
-        say(f"nothing to do: all {len(done.plan.keys)} tasks are stored in {done.store.folder}")
+        say(f"nothing to do: all {done.plan.distinct} tasks are stored in {done.store.folder}")
     else:
         told = f"{done.coded} tasks coded, {done.scored} scored or timed from the store, {len(done.errors)} failed"
         told += f", {done.out_of_range} out of range" if done.out_of_range else ""
