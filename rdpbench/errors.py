@@ -5,6 +5,7 @@ Messages quote what was written, list what exists and say what to type. Library 
 
 from __future__ import annotations
 
+import codecs
 import difflib
 from collections.abc import Iterable
 
@@ -141,3 +142,29 @@ def few(names: Iterable[str], most: int = 5) -> str:
     """
     listed = list(names)
     return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
+
+
+SPELLED = "rdpbench-spelled"
+"""How streams are opened whose encoding lacks some of our signs: these are spelled by others (`spelled`)."""
+_SIGNS = str.maketrans({"±": "+-", "→": "->", "↑": "^", "↓": "v", "–": "-", "…": "...", "×": "x", "∞": "inf", "·": "."})
+
+
+def spelled(text: str, encoding: str) -> str:
+    """A text as a terminal of an encoding can show it.
+
+    >>> spelled("28.3 ±0.5 ↑", "ascii"), spelled("28.3 ±0.5", "utf-8")
+    ('28.3 +-0.5 ^', '28.3 ±0.5')
+    """
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_SIGNS).encode(encoding, "replace").decode(encoding)
+    return text
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return spelled(error.object[error.start : error.end], "ascii"), error.end
+
+
+codecs.register_error(SPELLED, _spell)

@@ -369,14 +369,14 @@ def _check_key(line: str, overrides: Sequence[str]) -> None:
     if key in SETTINGS or (group in (["codec", "options"], ["data", "options"]) and last):
         return
     options = [name for kind in ("codec", "data") for name in _options_typed(kind, overrides)]
-    if group and group[0] in ("codec", "data"):
+    if group and group[0] in {name.partition(".")[0] for name in SETTINGS}:
         options = [name for name in options if name.startswith(f"{group[0]}.")]
     # What stands after the dots is what was meant: data.protocol is data.options.protocol.
     meant = group[2] if len(group) > 2 else last
     settings = [name for name in SETTINGS if not group or "." not in name or name.startswith(f"{group[0]}.")]
     first, second = (options, settings) if group else (settings, options)
     near = _nearest(meant, first) or _nearest(meant, second)
-    hint = "each is explained in conf/config.yaml; options are written codec.options.NAME= and data.options.NAME="
+    hint = "`rdpbench run --help` explains each; options are written codec.options.NAME= and data.options.NAME="
     raise UnknownName("setting", key, {*SETTINGS, *(options if group else ())}, hint, near=near)
 
 

@@ -19,6 +19,7 @@ from rdpbench.codecs.contract import GRADES
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import MissingNeed, StoreBusy, StoreCorrupt, StoreError
 from rdpbench.figures.show import show
+from rdpbench.metrics.contract import short_name
 from rdpbench.paths import unwritable
 from rdpbench.progress import Progress, Report, show_progress
 from rdpbench.provenance import command, provenance, write_session
@@ -377,7 +378,7 @@ def _without_values(points: Points, metrics: Sequence[str]) -> list[str]:
             of_rows = [score for row in points.rows if (score := points.score(row, name))]
             known = {score.error: score.value for score in of_rows}
         if all(value is None for value in known.values()):
-            lines.append(f"{name} has no value at all: {next(iter(known), '') or 'nothing was scored'}")
+            lines.append(f"{short_name(name)} has no value at all: {next(iter(known), '') or 'nothing was scored'}")
     return lines
 
 

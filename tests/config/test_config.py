@@ -18,6 +18,7 @@ from rdpbench.config.bench import KEYS, read_bench
 from rdpbench.config.typed import SETTINGS
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.paths import VARIABLES, available, check_variables, conf_folder
+from rdpbench.progress import tell
 from rdpbench.setting import CodecSetting
 
 MINE = (
@@ -84,6 +85,23 @@ def test_options_become_part_of_the_label() -> None:
     assert dict(codecs("codec=jpeg", "codec.options.chroma=4:4:4")[0].options)["chroma"] == "4:4:4"
 
 
+@pytest.mark.parametrize("typed", ["codec=[jpeg,webp]", "codec=[jpeg, webp]", "+codec=['jpeg','webp']"])
+def test_lists_may_have_brackets(typed: str) -> None:
+    bench = read_bench([typed, "data=samples", "rate=[20,50]", "metrics=[psnr,flip]", "seed=[0]", "grades=[decoded]"])
+    plainly = read_bench(
+        ["codec=jpeg,webp", "data=samples", "rate=20,50", "metrics=psnr,flip", "seed=0", "grades=decoded"]
+    )
+    assert bench == plainly, "what was typed is recorded as the plain command, too"
+
+
+def test_the_usual_variant_of_a_family_is_taken_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    tell.cache_clear()
+    assert read_bench(["codec=jpeg", "metrics=psnr,lpips,clip-i"]).metrics == ("psnr", "lpips/alex", "clip-i/b32")
+    said = capsys.readouterr().err
+    assert "metrics=lpips: taken as lpips/alex; its other variants are lpips/squeeze, " in said
+    assert "metrics=clip-i: taken as clip-i/b32\n" in said
+
+
 def test_metrics_are_a_list() -> None:
     assert read_bench(["codec=jpeg", "metrics=psnr,ms-ssim,psnr"]).metrics == ("psnr", "ms-ssim")
     assert read_bench(["codec=jpeg", "metrics=[psnr]"]).metrics == ("psnr",)
@@ -98,6 +116,13 @@ def test_metrics_are_a_list() -> None:
         ("codec=jpeg,wepb", r"unknown codec 'wepb': did you mean 'webp'\?"),
         ("data=kodac", r"unknown dataset 'kodac': did you mean 'kodak'\?"),
         ("metrics=pnsr", r"unknown metric 'pnsr': did you mean 'psnr'\?"),
+        ("captions=humn", r"unknown caption source 'humn': did you mean 'human'\?"),
+        (
+            "metrics=fid",
+            r"did you mean 'fid/clean'\?\n  metrics that begin with 'fid': fid/clean, fid/clean/fast, fid/hfd",
+        ),
+        ("metrics=zzz", r"unknown metric 'zzz'\n  [0-9]+ metrics exist, and `rdpbench ls metrics` lists them"),
+        ("codec=cheng", r"codecs that begin with 'cheng': cheng2020-anchor, "),
         ("experiment=defualt", r"unknown experiment 'defualt': did you mean 'default'\?"),
         ("limt=3", r"unknown setting 'limt': did you mean 'limit'\?"),
         ("own=1", "unknown setting 'own'"),
@@ -135,6 +160,7 @@ def test_unknown_names(typed: str, message: str) -> None:
         ("codec.options.qualty=3", "rate"),
         ("codec.options.optimise=true", "codec.options.optimize"),
         ("codec.options.nonsense=true", None),
+        ("options.chroma=4:2:0", "codec.options.chroma"),
         ("data.options.protocl=x", "data.options.protocol"),
         ("data.options.nonsense=x", None),
         ("data.path=x", None),
@@ -240,12 +266,15 @@ def test_a_misspelt_variable_is_refused_and_another_codecs_is_not(monkeypatch: p
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("rate=ten", "rate takes numbers, found 'ten'"),
-        ("rate=nan", "rate takes numbers, found 'nan'"),
-        ("rate=inf", "rate takes numbers"),
-        ("bpp=0", "bpp=0 must be above 0"),
-        ("bpp=-0.5", "must be above 0"),
-        ("bpp=nan", "bpp takes numbers"),
+        ("rate=ten", "rate=ten must be a number, in the unit of the codec's own setting, such as rate=20,50,80"),
+        ("rate=nan", "rate=nan must be a number"),
+        ("rate=inf", "rate=inf must be a number"),
+        ("bpp=0", "bpp=0 must be a number above 0, of bits per pixel, such as bpp=0.25,0.5"),
+        ("bpp=-0.5", "must be a number above 0"),
+        ("bpp=nan", "bpp=nan must be a number above 0"),
+        ("bpp=", "bpp= must be a number above 0"),
+        ("codec=[jpeg,", r"'codec=\[jpeg,' has no ]; write codec=A,B"),
+        ("captions=human", "captions=human is for codecs that take a caption, and jpeg takes none; leave it out"),
         ("seed=1.5", "seed=1.5 must be a whole number"),
         ("seed=-1", "seed=-1 must be a whole number"),
         ("limit=0", "limit=0 must be a whole number from 1"),
