@@ -395,9 +395,12 @@ def _show(options: argparse.Namespace) -> int:
         for table in of_tags:
             console.print(Terminal(table))
         if not of_tags:
-            raise ConfigError(
+            console.print(
                 f"no image of {options.name} has a tag, such as the photo and text of data=samples; a dataset class of "
-                f"yours can give some (docs/own.md). Tables of all images: rdpbench show {options.name}"
+                f"yours can give some (docs/own.md). For tables of all images type: rdpbench show {options.name}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
             )
         return 0
     for path in show(store, contents, points, metrics, console):

@@ -123,8 +123,8 @@ def kept(store: Store, points: Points, codecs: Sequence[str] = ()) -> dict[str, 
         data = dict.fromkeys(row.dataset for row in good)
         again = command([f"codec={','.join(names) or 'NAME'}", f"data={','.join(data) or 'NAME'}", "keep=all"])
         raise MissingNeed(
-            f"{store.folder} has no reconstructions{which}. Run it again with keep=all, such as\n  {again}\nwith its other "
-            "settings (rate=, bpp= ...) as before; what is coded already is only decoded again"
+            f"{store.folder} has no reconstructions{which}. Type what made it again with keep=all, such as\n  {again}\n"
+            "and rate= or bpp= as before; what is coded already is only decoded again"
         )
     return {codec: rows[codec] for codec in codecs or rows if codec in rows}
 

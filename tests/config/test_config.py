@@ -15,6 +15,7 @@ from rdpbench.codecs.contract import rate_of
 from rdpbench.config import bench as config
 from rdpbench.config import typed as overrides
 from rdpbench.config.bench import KEYS, read_bench
+from rdpbench.config.listing import settings_help
 from rdpbench.config.typed import SETTINGS
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.paths import VARIABLES, available, check_variables, conf_folder
@@ -388,3 +389,25 @@ def test_every_codec_file_composes(name: str) -> None:
     assert codec.name == name
     assert codec.title
     assert codec.rates
+
+
+def test_help_explains_every_setting_from_the_file_that_has_their_defaults() -> None:
+    """One place: `run --help` prints ``conf/config.yaml``, and nothing of it may be missing or made up."""
+    text = "\n".join(settings_help(120))
+    explained = dict(re.findall(r"^  ([\w.]+)=(\S*) ", text, re.M))
+    short = {"runner.device": "device", "runner.workers": "workers", "metrics.names": "metrics"}
+    wanted = {short.get(name, name) for name in SETTINGS} - {"metrics.available"}
+    assert set(explained) == wanted | {"codec.options.NAME", "data.options.NAME"}
+    plain = yaml.safe_load((conf_folder() / "config.yaml").read_text())
+    runner = yaml.safe_load((conf_folder() / "runner" / "local.yaml").read_text())
+    defaults = {name: value for entry in plain["defaults"][1:] for name, value in entry.items()} | plain | runner
+    for name, stated in explained.items():
+        if name in defaults:
+            assert yaml.safe_load(stated) == defaults[name]
+    flowed = re.sub(r"\s+", " ", text)
+    for example in re.findall(r"such as ([\w.]+=\S+)", flowed):
+        key = example.partition("=")[0]
+        assert key in SETTINGS or key.startswith(("codec.options.", "data.options.")), example
+        if key in ("rate", "bpp", "seed", "points", "tolerance", "decodes", "limit", "batch", "verify", "timeout"):
+            read_bench(["codec=jpeg", example, *(["bpp=0.5"] if key == "tolerance" else [])])
+    assert len(re.findall("such as", flowed)) == len(explained)
