@@ -146,9 +146,7 @@ def few(names: Iterable[str], most: int = 5) -> str:
 
 SPELLED = "rdpbench-spelled"
 """How streams are opened whose encoding lacks some of our signs: these are spelled by others (`spelled`)."""
-_SIGNS = str.maketrans(
-    {"±": "+-", "→": "->", "↑": "^", "↓": "v", "–": "-", "…": "...", "×": "x", "∞": "inf", "·": ".", "ø": "o", "é": "e"}
-)
+_SIGNS = str.maketrans({**dict(zip("±→↑↓–×·øé", ("+-", "->", *"^v-x.oe"), strict=True)), "…": "...", "∞": "inf"})
 
 
 def spelled(text: str, encoding: str) -> str:
