@@ -162,6 +162,8 @@ WITHOUT_TIMING = "AccessUnitDelimiter=0:HrdParametersPresent=0"
 class FFmpegWithVVenC:
     """The program in the imageio-ffmpeg wheel, or the one that its variable IMAGEIO_FFMPEG_EXE names."""
 
+    kind = "program"
+
     def path(self) -> Path:
         import imageio_ffmpeg
 
