@@ -143,7 +143,11 @@ def _grouped(names: Named) -> list[str]:
     for name, (kind, _) in names.items():
         groups.setdefault(name.partition("/" if kind == "metric" else "-")[0], []).append(name)
     return [
-        group[0] if len(group) == 1 else f"{stem}+{len(group) - 1}" if stem in group else f"{group[0][: len(stem) + 1]}*"
+        group[0]
+        if len(group) == 1
+        else f"{stem}+{len(group) - 1}"
+        if stem in group
+        else f"{group[0][: len(stem) + 1]}*"
         for stem, group in groups.items()
     ]
 
