@@ -61,7 +61,7 @@ def overview() -> list[str]:
         out += _wrapped(f"{family:12}", _grouped(names))
     out.append("recipes     codecs of authors' repositories: rdpbench ls recipes")
     more = ("", "mini+1: mini and a variant; all names: rdpbench ls codecs, datasets, metrics.")
-    return [*out, *more, "Also: ls experiments, ls runs. Your own: codec=./mine.py:MyCodec, data=folder:PATH"]
+    return [*out, *more, "Also: ls experiments, ls runs. Your own: codec=./mine.py:Mine, data=folder:PATH"]
 
 
 def doctor(names: Sequence[str] = ()) -> list[str]:
@@ -114,7 +114,7 @@ def _rank(state: str) -> tuple[bool, str]:
 def _accelerator() -> str:
     if not importlib.util.find_spec("torch"):
         return "no torch"
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU that it can use"
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
     return f"torch {package_version('torch')}, {gpu}"
 
 
