@@ -22,7 +22,7 @@ from rdpbench.figures.show import show
 from rdpbench.metrics.contract import short_name
 from rdpbench.paths import unwritable
 from rdpbench.progress import Progress, Report, show_progress
-from rdpbench.provenance import command, provenance, write_session
+from rdpbench.provenance import command, cores, provenance, write_session
 from rdpbench.results.stats.current import PROVEN, of_store
 from rdpbench.results.stats.points import Points
 from rdpbench.results.store.keys import axis_of, facts
@@ -165,7 +165,7 @@ def workers_of(bench: Bench) -> int:
     """How many worker processes; 0 means this one. Timing takes one process alone."""
     if bench.timing:
         return 1
-    return pool.cores() if bench.workers is None else bench.workers
+    return cores() if bench.workers is None else bench.workers
 
 
 def _write(
