@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rdpbench.errors import StoreCorrupt, StoreError
+from rdpbench.errors import StoreCorrupt, StoreError, spelled
 from rdpbench.lazy import pd
 from rdpbench.metrics.contract import short_name
 from rdpbench.results.names import Names, arrow
 from rdpbench.results.stats.points import K, Points
 from rdpbench.results.stats.summary import POINT, WIDE, at_rate, common_rates, compared
-from rdpbench.results.store.schema import Row, Timing
+from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Contents
 from rdpbench.setting import Setting
 
@@ -195,9 +195,10 @@ class Terminal:
     table: Table
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[RichTable]:
-        parts = parted(self.table, options.max_width - 1)
+        table = _spelled(self.table, options.encoding)
+        parts = parted(table, options.max_width - 1)
         for number, part in enumerate(parts):
-            yield _part(self.table, part, first=number == 0, last=number == len(parts) - 1)
+            yield _part(table, part, first=number == 0, last=number == len(parts) - 1)
 
 
 def parted(table: Table, room: int, between: int = 3) -> list[list[int]]:
@@ -215,6 +216,15 @@ def parted(table: Table, room: int, between: int = 3) -> list[list[int]]:
             parts.append([])
         parts[-1].append(column)
     return [[*range(fixed), *part] for part in parts]
+
+
+def _spelled(table: Table, encoding: str) -> Table:
+    """The table as the terminal can show it, so that its columns still fit."""
+    lines = tuple(tuple(replace(cell, text=spelled(cell.text, encoding)) for cell in line) for line in table.lines)
+    header, notes = ([spelled(text, encoding) for text in texts] for texts in (table.header, table.notes))
+    return replace(
+        table, caption=spelled(table.caption, encoding), header=tuple(header), lines=lines, notes=tuple(notes)
+    )
 
 
 def _part(table: Table, columns: Sequence[int], *, first: bool, last: bool) -> RichTable:
@@ -560,14 +570,15 @@ def check_version(path: Path, version: object, newest: int, again: str) -> int:
 
 
 def times(rows: Sequence[Row], contents: Contents) -> Table | None:
-    """The honest times of these rows as a table, codecs as they were named; None where none were measured."""
-    of_task: dict[str, list[Timing]] = {}
-    for timing in contents.timings.values():
-        of_task.setdefault(timing.task_key, []).append(timing)
-    places = {codec: place for place, codec in enumerate(dict.fromkeys(row.codec for row in rows))}
-    ordered = sorted(rows, key=lambda row: (places[row.codec], row.setting.order))
-    timed = [(row, timing) for row in ordered for timing in of_task.get(row.task_key, ())]
-    lines = [{**vars(timing), "codec": row.codec, "setting": row.setting.words} for row, timing in timed]
+    """The honest times of these rows as a table; None where none were measured."""
+    by_key = {row.task_key: row for row in rows}
+    places = {
+        key: place for place, key in enumerate(by_key)
+    }  # timings are stored in the order of their keys: by chance
+    timed = [timing for timing in contents.timings.values() if timing.task_key in by_key]
+    timed.sort(key=lambda timing: (places[timing.task_key], timing.device))
+    named = ((timing, by_key[timing.task_key]) for timing in timed)
+    lines = [{**vars(timing), "codec": row.codec, "setting": row.setting.words} for timing, row in named]
     return latency(pd.DataFrame(lines)) if lines else None
 
 

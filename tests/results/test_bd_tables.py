@@ -449,9 +449,7 @@ def compiled(folder: Path, *tables: str, packages: str = "booktabs,longtable,siu
     """The log of a document with these tables; skips where there is no LaTeX."""
     program = shutil.which("pdflatex")
     if program is None:
-        pytest.skip(
-            "no pdflatex here (Debian: texlive-latex-recommended, texlive-science); a strict reader stands in"
-        )
+        pytest.skip("no pdflatex here (Debian: texlive-latex-recommended, texlive-science); a strict reader stands in")
     head = rf"\documentclass{{article}}\usepackage{{{packages}}}\sisetup{{separate-uncertainty, detect-weight}}"
     # As wide as the text of a conference with one column, 5.5 inches.
     page = r"\usepackage[textwidth=5.5in,textheight=9in]{geometry}\begin{document}"
