@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 Report: TypeAlias = Callable[[int, int], None]
 """What a caller wants called in place of a bar or lines: with what is done and the whole, 0 where nobody knows it."""
+Left: TypeAlias = Callable[[float], float]
 LINE_EVERY_S = 10.0
 """Of plain lines at first; later a tenth of the time that went by, ten minutes at most."""
 
@@ -23,10 +24,11 @@ class Progress:
         name: stands in front of each line.
         total: of what is counted; 0 where it is not known yet.
         unit: of what is counted, in the plural; empty for bytes, of which the speed is shown too.
+        left: given the seconds that have passed, those that the rest takes; by default in proportion to what is done.
     """
 
-    def __init__(self, name: str, total: int = 0, unit: str = "") -> None:
-        self.name, self.total, self.unit = name, total, unit
+    def __init__(self, name: str, total: int = 0, unit: str = "", left: Left | None = None) -> None:
+        self.name, self.total, self.unit, self.left = name, total, unit, left
         self.done = self.failures = 0
         self.spoke = False
         self.started = self.shown = time.monotonic()
@@ -42,7 +44,9 @@ class Progress:
         due = now - self.shown >= max(LINE_EVERY_S, min((now - self.started) / 10, 600))
         if done > self.first and (due or (self.spoke and done == self.total)):
             self.shown, self.spoke = now, True
-            self.line(describe(done, self.total, self.first, now - self.started, self.unit, self._noted(note)))
+            seconds = now - self.started
+            left = self.left(seconds) if self.left else None
+            self.line(describe(done, self.total, self.first, seconds, self.unit, self._noted(note), left))
 
     def advance(self, *, failed: bool = False) -> None:
         """One more is done."""
@@ -79,18 +83,20 @@ class _Reported(Progress):
 
 
 class _Bar(Progress):
-    def __init__(self, name: str, total: int, unit: str) -> None:
+    def __init__(self, name: str, total: int, unit: str, left: Left | None) -> None:
         from rich import progress as bars
         from rich.console import Console
 
-        super().__init__(name, total, unit)
+        super().__init__(name, total, unit, left)
         counted = [bars.MofNCompleteColumn(), bars.TextColumn(unit, markup=False), bars.TimeElapsedColumn()]
         moved = [bars.DownloadColumn(), bars.TransferSpeedColumn()]
         text = bars.TextColumn("{task.description}", markup=False)
-        columns = (text, bars.BarColumn(), *(counted if unit else moved), bars.TimeRemainingColumn())
+        rest = bars.TextColumn("{task.fields[left]}", markup=False) if left else bars.TimeRemainingColumn()
+        columns = (text, bars.BarColumn(), *(counted if unit else moved), rest)
         self.bar = bars.Progress(*columns, console=Console(stderr=True))
-        self.task = self.bar.add_task(name, total=total or None)
+        self.task = self.bar.add_task(name, total=total or None, left="")
         self.shows = -1
+        self.asked = 0.0
 
     def update(self, note: str) -> None:
         if not self.unit and (self.shows < 0 or self.done < self.shows):
@@ -98,6 +104,10 @@ class _Bar(Progress):
         said = " ".join(part for part in (self.name, self._noted(note)) if part)
         self.bar.update(self.task, total=self.total or None, completed=self.done, description=said)
         self.shows = self.done
+        now = time.monotonic()
+        if self.left and now - self.asked >= 1:  # it sums over all that is left
+            self.asked = now
+            self.bar.update(self.task, left=f"{duration(self.left(now - self.started))} left")
 
     def say(self, text: str) -> None:
         self.bar.console.print(text, markup=False, highlight=False)
@@ -107,22 +117,28 @@ class _Bar(Progress):
 
 
 @contextlib.contextmanager
-def show_progress(name: str, total: int = 0, unit: str = "", report: Report | None = None) -> Iterator[Progress]:
+def show_progress(
+    name: str, total: int = 0, unit: str = "", report: Report | None = None, left: Left | None = None
+) -> Iterator[Progress]:
     """Show on stderr how far ``name`` is, or ``report`` it to the caller; see `Progress`."""
     if report is not None:
         yield _Reported(report)
     elif sys.stderr.isatty():
-        shown = _Bar(name, total, unit)
+        shown = _Bar(name, total, unit, left)
         with shown.bar:
             yield shown
     else:
-        lines = Progress(name, total, unit)
+        lines = Progress(name, total, unit, left)
         lines.spoke = bool(unit)  # of what a command counts, the end is shown even if it took no time
         yield lines
 
 
-def describe(done: int, total: int, first: int, seconds: float, unit: str = "", note: str = "") -> str:
+def describe(
+    done: int, total: int, first: int, seconds: float, unit: str = "", note: str = "", left: float | None = None
+) -> str:
     """How far it is and how long the rest takes, where ``first`` were done ``seconds`` ago.
+
+    ``left``: the seconds that the rest takes, if they are known otherwise than in proportion to what is done.
 
     >>> describe(400_000_000, 1_000_000_000, 0, 80)
     '40 %, 400.0 of 1000.0 MB, 5.0 MB/s, 0:02:00 left'
@@ -137,14 +153,14 @@ def describe(done: int, total: int, first: int, seconds: float, unit: str = "", 
             f"{done}/{total} {unit}",
             note,
             f"{duration(seconds)} elapsed",
-            f"{duration((total - done) / rate)} left",
+            f"{duration((total - done) / rate if left is None else left)} left",
         ]
         return ", ".join(part for part in parts if part)
     speed = f"{rate / 1e6:.1f} MB/s"
     if not total:
         return f"{done / 1e6:.1f} MB, {speed}"
-    left = f", {timedelta(seconds=round((total - done) / rate))} left" if rate >= 1 else ""
-    return f"{100 * done // total} %, {done / 1e6:.1f} of {total / 1e6:.1f} MB, {speed}{left}"
+    rest = f", {timedelta(seconds=round((total - done) / rate))} left" if rate >= 1 else ""
+    return f"{100 * done // total} %, {done / 1e6:.1f} of {total / 1e6:.1f} MB, {speed}{rest}"
 
 
 @functools.cache

@@ -30,6 +30,7 @@ from rdpbench.results.store.schema import OF_THE_MACHINE, REFUTED, Row, error_te
 from rdpbench.results.store.store import Contents, Store
 from rdpbench.runners import pool
 from rdpbench.runners.coding import Named, Setup, refuted
+from rdpbench.runners.cost import Left
 from rdpbench.runners.plan import Plan, chunks, lines, make_plan
 from rdpbench.runners.preflight import check_contracts, check_metrics, fetch_weights
 from rdpbench.runners.search import Nearest, is_near, missed, search
@@ -123,7 +124,9 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
                     results = pool.run_processes(portions, setup, workers, bench.timeout)
                 else:
                     results = pool.run_here(portions, setup)
-                done = _write(results, done, {"session": setup.session, "sha256": sha256}, bench.verify)
+                done = _write(
+                    results, done, {"session": setup.session, "sha256": sha256}, bench.verify, max(1, workers)
+                )
         contents = store.read(plan.stored)
         _reduce_sets(store, plan, contents, bench)
         done = replace(done, contents=store.compact(contents))
@@ -165,7 +168,7 @@ def workers_of(bench: Bench) -> int:
     return pool.cores() if bench.workers is None else bench.workers
 
 
-def _write(results: Iterator[Result], done: Done, noted: Mapping[str, str], sample: int) -> Done:
+def _write(results: Iterator[Result], done: Done, noted: Mapping[str, str], sample: int, workers: int) -> Done:
     """Store results as they come, decode a sample of what was coded in a fresh process; says what became of all."""
     plan, session = done.plan, noted["session"]
     counts: dict[str, Any] = {"coded": 0, "scored": 0, "out_of_range": 0}
@@ -182,7 +185,8 @@ def _write(results: Iterator[Result], done: Done, noted: Mapping[str, str], samp
     with contextlib.ExitStack() as files:
         for file in (writer, cached, arrays):  # closed in the other order, and all of them, whatever goes wrong
             files.enter_context(contextlib.closing(file))
-        shows = show_progress("", len(plan.work), "tasks")
+        left = Left(plan.work, plan.costs, workers)
+        shows = show_progress("", len(plan.work), "tasks", left=left.seconds)
         with shows as shown, contextlib.closing(results) as stream:  # type: ignore[type-var]
             for result in stream:
                 new = without_environment(result.row, codecs[result.row.task_key]) if result.row else None
@@ -203,6 +207,7 @@ def _write(results: Iterator[Result], done: Done, noted: Mapping[str, str], samp
                     counts[names[new.status] if new else "scored"] += 1
                 if new and new.status == "ok":
                     chosen.offer(public)
+                left.done(result.task_key, new)
                 shown.advance(failed=bool(new and new.status == "error"))
                 if writer.lines % SYNC_EVERY == 0:
                     arrays.sync()

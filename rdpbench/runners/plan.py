@@ -5,6 +5,7 @@ Nothing is coded here: a plan only reads.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from rdpbench.results.stats.points import grouped
 from rdpbench.results.store.keys import TOLERANCE, axis_of, device_of, facts, forget, is_tight, score_key, timing_key
 from rdpbench.results.store.schema import AS_RAN, OF_THE_MACHINE, Measure, Member, Place, Row, Score
 from rdpbench.results.store.store import Contents, Store, reconstruction_path
+from rdpbench.runners.cost import Costs
 from rdpbench.runners.preflight import (
     check_decodes,
     check_device,
@@ -36,6 +38,8 @@ from rdpbench.setting import Bench
 
 CHUNK = 32
 TAIL = 8
+LEARNED = 20_000
+"""Rows that costs are learned from, at most twice as many."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,13 @@ class Plan:
     """Why tasks are left that are stored: of another edition of a codec, images that changed, or a shorter search."""
     changed: frozenset[str]
     """Keys of stored rows that are no longer true: a file of the user's that their codec opened changed, or is gone."""
-    expected_s: float | None
-    """Seconds of computing that earlier rows promise for what is left, over all workers; None without such rows."""
+    costs: Costs
+    """What earlier rows tell of the seconds that work takes."""
+
+    @property
+    def expected_s(self) -> float:
+        """Seconds of computing that are left, over all workers."""
+        return sum(map(self.costs.seconds, self.work))
 
     @property
     def cells(self) -> int:
@@ -152,7 +161,7 @@ def make_plan(bench: Bench, store: Store) -> Plan:
         failed=failed,
         again=tuple(_again([piece.task for piece in work if piece.row is None], stored)),
         changed=frozenset(changed),
-        expected_s=_expected(work, stored.rows.values()),
+        costs=_costs(stored) if work else Costs(),
     )
 
 
@@ -276,17 +285,15 @@ def _by_point(work: Work, batch: int) -> bool:
     return stated.heavy or (batch > 1 and stated.batches)
 
 
-def _expected(work: Sequence[Work], rows: Iterable[Row]) -> float | None:
-    """Seconds for the work, from the seconds per pixel of earlier rows of the same codec."""
-    rates: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        if row.status == "ok" and row.encode_s is not None:
-            seconds = row.encode_s + (row.decode_s or 0) + (row.score_s or 0)
-            rates[row.codec].append(seconds / (row.height * row.width))
-    if not work or any(piece.task.codec.name not in rates for piece in work):
-        return None
-    mean = {codec: sum(values) / len(values) for codec, values in rates.items()}
-    return sum(mean[piece.task.codec.name] * piece.task.pixels for piece in work)
+def _costs(stored: Contents) -> Costs:
+    """What stored rows tell, of a large store every so many of them."""
+    every = max(1, len(stored.rows) // LEARNED)
+    rows = {row.task_key: row for row in itertools.islice(stored.rows.values(), 0, None, every)}
+    metrics: dict[str, list[str]] = defaultdict(list)
+    for score in stored.scores.values():
+        if (row := rows.get(score.task_key)) and score.session == row.session:  # its seconds are in the row's
+            metrics[score.task_key].append(score.metric)
+    return Costs.of_rows(rows.values(), metrics)
 
 
 def lines(plan: Plan, store: Store, workers: int) -> list[str]:
@@ -312,9 +319,9 @@ def lines(plan: Plan, store: Store, workers: int) -> list[str]:
     out += [f"external  {line}" for line in _external(plan)]
     if plan.work:
         workers = max(1, workers)
-        known = plan.expected_s is not None
-        share = f"about {duration((plan.expected_s or 0) / workers)} on {workers} workers, from earlier rows"
-        out.append(f"time      {share if known else 'no earlier rows'}")
+        new = dict.fromkeys(piece.task.codec.name for piece in plan.work if not plan.costs.knows(piece))
+        told = f"a guess: no earlier rows of {', '.join(new)}" if new else "from earlier rows"
+        out.append(f"time      about {duration(plan.expected_s / workers)} on {workers} workers, {told}")
     return out
 
 

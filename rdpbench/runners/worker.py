@@ -129,6 +129,11 @@ class Result:
     originals: tuple[Extracted, ...] = ()
     """Arrays of the original."""
 
+    @property
+    def task_key(self) -> str:
+        """Of its task; empty where there are only arrays."""
+        return next((made.task_key for made in (self.row, *self.scores, self.timing) if made), "")
+
     def record(self) -> dict[str, Any]:
         """As stored: one line, so that a row is never without the scores that were made with it."""
         record: dict[str, Any] = {"row": dict(vars(self.row))} if self.row else {}

@@ -1,0 +1,207 @@
+"""What work will take: seconds from its pixels, codec, setting and metrics, learned from rows, at first from a table.
+
+`Costs.seconds` serves the plan, the cutting of work into chunks, and the time that is left of a run. Nothing here reads
+a file or a clock.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rdpbench import registry
+from rdpbench.results.store.keys import TIMING_REPEATS, TIMING_WARMUP
+from rdpbench.results.store.schema import Row
+from rdpbench.runners.task import Work
+from rdpbench.setting import Setting
+
+CODING = {
+    "avif": 1.0,
+    "bpg": 4.0,
+    "heif": 0.6,
+    "hevc": 1.0,
+    "jpeg": 0.02,
+    "jpeg2000": 0.4,
+    "jpegxl": 1.0,
+    "mini": 2.0,
+    "mozjpeg": 0.3,
+    "vtm": 200.0,
+    "vvenc": 10.0,
+    "webp": 0.2,
+}
+"""Seconds for a megapixel, encoding and decoding, on one core of a server of 2025."""
+FAMILIES = {"rdpbench.codecs.learned": 10.0, "rdpbench.codecs.diffusion": 500.0}
+"""The same for those that are not above."""
+SCORING = {"psnr": 0.01, "psnr-pooled": 0.01, "ms-ssim": 0.1, "flip": 2.3, "lpips/alex": 0.3}
+"""The same for a metric."""
+UNKNOWN = 2.0
+"""The same for codecs and metrics of which nothing is known."""
+TRIES = 8
+"""How often a search for a target rate encodes."""
+RECENT = 32
+"""Rows after which older ones count half: another machine may have made them."""
+
+
+@dataclass
+class _Ratio:
+    """Seconds over what they are in proportion to, of recent rows."""
+
+    seconds: float = 0.0
+    unit: float = 0.0
+    rows: int = 0
+
+    def add(self, seconds: float, unit: float) -> None:
+        if self.rows == RECENT:
+            self.seconds, self.unit, self.rows = self.seconds / 2, self.unit / 2, self.rows // 2
+        self.seconds, self.unit, self.rows = self.seconds + seconds, self.unit + unit, self.rows + 1
+
+    @property
+    def value(self) -> float:
+        return self.seconds / self.unit
+
+
+@dataclass
+class Costs:
+    """Seconds that work takes one core.
+
+    >>> costs = Costs()
+    >>> costs.learn_coding("jpeg", "jpeg", Setting("quality", 50.0), 1_000_000, 0.03)
+    >>> costs.learn_scoring(("psnr",), 1_000_000, 0.02)
+    >>> costs.coding("jpeg", "jpeg", Setting("quality", 50.0), 2_000_000), costs.scoring(("psnr",), 2_000_000)
+    (0.06, 0.04)
+    """
+
+    _coding: dict[object, _Ratio] = field(default_factory=lambda: defaultdict(_Ratio))
+    """By a curve's label with a setting, and by a label alone."""
+    _speed: dict[str, _Ratio] = field(default_factory=lambda: defaultdict(_Ratio))
+    """By label: this machine's seconds over the table's."""
+    _scoring: dict[frozenset[str], _Ratio] = field(default_factory=lambda: defaultdict(_Ratio))
+    """By the metrics that score a row, the same."""
+
+    @classmethod
+    def of_rows(cls, rows: Iterable[Row], metrics: Mapping[str, Sequence[str]]) -> Costs:
+        """What stored rows tell. ``metrics``: those that scored a row when it was made, by its task key."""
+        costs = cls()
+        for row in rows:
+            costs.learn(row, metrics.get(row.task_key, ()))
+        return costs
+
+    def learn(self, row: Row, metrics: Sequence[str]) -> None:
+        """What a row tells, whose ``score_s`` is of these metrics."""
+        if row.status != "ok" or row.encode_s is None:
+            return
+        pixels = row.height * row.width
+        seconds = row.encode_s * row.attempts + (row.decode_s or 0)
+        self.learn_coding(row.codec, row.use, row.setting, pixels, seconds)
+        if metrics and row.score_s is not None:
+            self.learn_scoring(metrics, pixels, row.score_s)
+
+    def learn_coding(self, label: str, use: str, setting: Setting, pixels: int, seconds: float) -> None:
+        for key in (label, setting), label:
+            self._coding[key].add(seconds, pixels)
+        self._speed[label].add(seconds, _usual(use, setting) * pixels)
+
+    def learn_scoring(self, metrics: Sequence[str], pixels: int, seconds: float) -> None:
+        self._scoring[frozenset(metrics)].add(seconds, _usual_scoring(metrics) * pixels)
+
+    def coding(self, label: str, use: str, setting: Setting, pixels: int) -> float:
+        """Seconds to encode and decode an image once, or to search its target rate."""
+        for key in (label, setting), label:
+            if key in self._coding:
+                return self._coding[key].value * pixels
+        return _usual(use, setting) * pixels * _middle(self._speed.values())
+
+    def scoring(self, metrics: Sequence[str], pixels: int) -> float:
+        """Seconds for the metrics of an image, features of set metrics among them."""
+        known = self._scoring.get(frozenset(metrics))
+        return _usual_scoring(metrics) * pixels * (known.value if known else _middle(self._scoring.values()))
+
+    def seconds(self, work: Work) -> float:
+        """Seconds for a piece of work."""
+        return self._seconds(_kind(work), work.task.pixels) + _stored_s(work)
+
+    def knows(self, work: Work) -> bool:
+        """Do rows tell of its codec?"""
+        return work.task.codec.name in self._coding
+
+    def _seconds(self, kind: _Kind, pixels: int) -> float:
+        label, use, setting, codings, metrics = kind
+        return codings * self.coding(label, use, setting, pixels) + self.scoring(metrics, pixels)
+
+
+_Kind = tuple[str, str, Setting, int, tuple[str, ...]]
+"""What work of equal pixels costs the same of: label, use, setting, how often it is coded, what is measured."""
+
+
+def _kind(work: Work) -> _Kind:
+    task = work.task
+    codings = (work.row is None) + (TIMING_WARMUP + TIMING_REPEATS) * work.timing
+    metrics = (*work.metrics, *work.features, *work.originals)
+    return task.codec.name, task.codec.use, task.setting, codings, metrics
+
+
+def _stored_s(work: Work) -> float:
+    """Seconds to decode what is stored."""
+    return (work.row.decode_s or 0) if work.row else 0.0
+
+
+class Left:
+    """How long the rest of a run takes, asked while it runs.
+
+    Args:
+        work: all of it.
+        costs: what earlier rows tell; it goes on to learn from those of this run.
+        workers: at least 1.
+    """
+
+    def __init__(self, work: Iterable[Work], costs: Costs, workers: int) -> None:
+        self.costs, self.workers = costs, workers
+        self._work = {piece.task.key: piece for piece in work}
+        self._pixels: Counter[_Kind] = Counter()
+        for piece in self._work.values():
+            self._pixels[_kind(piece)] += piece.task.pixels
+        self._stored_s = sum(map(_stored_s, self._work.values()))
+        self._measured = 0.0
+
+    def done(self, key: str, row: Row | None) -> None:
+        """A task is done; ``row`` is there if it was coded, and ``key`` is empty if it only gave arrays."""
+        arrays = (other for other, piece in self._work.items() if piece.row and not piece.metrics and not piece.timing)
+        piece = self._work.pop(key or next(arrays, ""), None)
+        if piece is None:  # nothing tells which one it was
+            return
+        kind = _kind(piece)
+        self._pixels[kind] -= piece.task.pixels
+        self._stored_s -= _stored_s(piece)
+        if row is None:
+            self._measured += self.costs.seconds(piece)
+            return
+        self.costs.learn(row, kind[-1])
+        self._measured += (row.encode_s or 0) * row.attempts + (row.decode_s or 0) + (row.score_s or 0)
+
+    def seconds(self, elapsed: float) -> float:
+        """Seconds that the rest takes, where ``elapsed`` have passed.
+
+        What rows do not measure, such as reading images and a machine that others use, is taken to go on as it did.
+        """
+        kinds = ((kind, pixels) for kind, pixels in self._pixels.items() if pixels)
+        left = self._stored_s + sum(self.costs._seconds(kind, pixels) for kind, pixels in kinds)
+        return left * elapsed / self._measured if self._measured else left / self.workers
+
+
+def _usual(use: str, setting: Setting) -> float:
+    """Seconds for a pixel by the tables."""
+    place = registry.BUILTIN["codec"].get(use, "")
+    family = next((seconds for prefix, seconds in FAMILIES.items() if place.startswith(prefix)), UNKNOWN)
+    return CODING.get(use, family) * (TRIES if setting.target is not None else 1) / 1e6
+
+
+def _usual_scoring(metrics: Iterable[str]) -> float:
+    return sum(SCORING.get(name, UNKNOWN) for name in metrics) / 1e6
+
+
+def _middle(ratios: Iterable[_Ratio]) -> float:
+    """The geometric mean of what was learned; 1 without any."""
+    values = [ratio.value for ratio in ratios if ratio.seconds > 0 and ratio.unit > 0]
+    return statistics.geometric_mean(values) if values else 1.0
