@@ -206,7 +206,9 @@ class Queue:
             plan = json.loads(path.read_text())
             assert isinstance(plan, dict)
         except (OSError, ValueError, AssertionError) as error:
-            raise StoreCorrupt(f"{path} is no plan of a run: {error}. The command that made it makes it again") from error
+            raise StoreCorrupt(
+                f"{path} is no plan of a run: {error}. The command that made it makes it again"
+            ) from error
         return plan
 
     def lease(self, session: str) -> Lease:
