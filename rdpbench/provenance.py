@@ -8,11 +8,13 @@ import json
 import math
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +59,11 @@ def provenance(bench: Bench, tasks: int, resolved: Mapping[str, Any]) -> dict[st
         "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "cpu": cpu_facts().get("model name") or platform.processor(),
+        "cpu": hardware("cpu")["name"],
         "cores": os.cpu_count(),
         "device": bench.device,
-        "gpu": _gpu(),
+        "gpus": _gpus(),
+        "driver": _driver(),
         "packages": _packages(),
     }
 
@@ -159,8 +162,55 @@ def cpu_facts() -> dict[str, str]:
     return {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 
-def _gpu() -> str | None:
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
-        return None
-    return f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}"
+def hardware(device: str) -> dict[str, str]:
+    """What computes on a device, as this process calls it: its model; of a GPU also driver, CUDA and how it rounds now.
+
+    >>> list(hardware("cpu"))
+    ['name']
+    """
+    if device == "cpu":
+        return {"name": _processor()}
+    torch = sys.modules["torch"]
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    tf32, reduced = (
+        [name for name, on in switches.items() if on]
+        for switches in (
+            {"matmul": matmul.allow_tf32, "convolutions": cudnn.allow_tf32},
+            {
+                "fp16": matmul.allow_fp16_reduced_precision_reduction,
+                "bf16": matmul.allow_bf16_reduced_precision_reduction,
+            },
+        )
+    )
+    return {
+        "name": str(torch.cuda.get_device_name(device)),
+        "driver": _driver(),
+        "cuda": str(torch.version.cuda),
+        "tf32": " ".join(tf32) or "off",
+        "reduced sums": " ".join(reduced) or "off",
+        "kernels": "deterministic" if cudnn.deterministic else "any",
+    }
+
+
+@cache
+def _processor() -> str:
+    return cpu_facts().get("model name") or platform.processor()
+
+
+def _gpus() -> list[dict[str, str]]:
+    """What Linux says of NVIDIA's GPUs in this machine; which of them made a row is in the row."""
+    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    texts = [path.read_text(errors="replace") for path in files]
+    pairs = [dict(line.partition(":")[::2] for line in text.splitlines()) for text in texts]
+    return [{name: facts.get(name, "").strip() for name in ("Model", "GPU UUID", "Bus Location")} for facts in pairs]
+
+
+@cache
+def _driver() -> str:
+    """The version of NVIDIA's kernel module; empty where Linux does not tell."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        return ""
+    version = re.search(r"\b\d+\.\d+(\.\d+)?\b", text)
+    return version[0] if version else ""

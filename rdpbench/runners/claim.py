@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import groupby
 from typing import Any
 
 from rdpbench.errors import ConfigError, StoreCorrupt, StoreUnwritable
@@ -28,10 +27,11 @@ from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
 from rdpbench.runners import pool
 from rdpbench.runners.coding import Setup
+from rdpbench.runners.plan import Lack
 from rdpbench.runners.pool import Chunk, Stop
 from rdpbench.runners.queue import MOST_LOST, POLL_S, Claim, Lease, Queue
 from rdpbench.runners.sets import originals
-from rdpbench.runners.task import Task, Work, resolved, without_environment
+from rdpbench.runners.task import Cell, Work, resolved, without_environment
 from rdpbench.runners.worker import Result, failed, together
 from rdpbench.setting import Bench
 
@@ -41,43 +41,26 @@ SYNC_EVERY = 32
 
 @dataclass(frozen=True)
 class Agenda:
-    """All tasks of a command, each once, by the numbers that chunks name them by."""
+    """What the numbers in chunks stand for."""
 
-    tasks: Sequence[Task]
+    cells: Sequence[Cell]
+    """Of the command, in order."""
+    lacks: Sequence[Lack]
+    """Of the queue's plan, in order."""
     metrics: Sequence[str]
     rows: Callable[[], Mapping[str, Row]]
     """What is stored, for work on bitstreams that are coded already."""
 
-    @classmethod
-    def of(cls, tasks: Iterable[Task], metrics: Sequence[str], rows: Callable[[], Mapping[str, Row]]) -> Agenda:
-        """That of the tasks of a plan, of which some may be equal."""
-        distinct: dict[str, Task] = {}
-        for task in tasks:
-            first = distinct.setdefault(task.key, task)
-            distinct[task.key] = replace(first, keep=first.keep or task.keep)
-        return cls(tuple(distinct.values()), metrics, rows)
-
-    @cached_property
-    def numbers(self) -> dict[str, int]:
-        """Of the tasks, by their keys."""
-        return {task.key: number for number, task in enumerate(self.tasks)}
-
     @cached_property
     def keys(self) -> str:
         """A hash over the keys of all tasks, in their order."""
-        return _hash_of(self.tasks)
+        return _hash_of(key for cell in self.cells for key in cell.keys)
 
-    def chunk_of(self, work: Sequence[Work], changed: Container[str]) -> dict[str, Any]:
-        """Work as a chunk of a queue; rows of the ``changed`` keys are no longer true."""
-        numbers = self.numbers
-        alike = groupby(work, lambda piece: (piece.row is not None, *_lacks(piece)))
-        pieces = [
-            dict(zip(_LACKS, lacks, strict=True))
-            | {"tasks": [numbers[piece.task.key] for piece in group], "coded": coded}
-            for (coded, *lacks), group in alike
-        ]
-        stale = [numbers[piece.task.key] for piece in work if piece.task.key in changed]
-        return {"pieces": pieces, "changed": stale, "keys": _hash_of([piece.task for piece in work])}
+    def chunk_of(self, numbers: Iterable[tuple[int, ...]], changed: Container[str]) -> dict[str, Any]:
+        """A chunk as a queue holds it; stored rows of ``changed`` keys are no longer true."""
+        tasks = [*numbers]
+        keys = [self.cells[cell].keys[entry] for cell, entry, _ in tasks]
+        return {"tasks": tasks, "changed": [key for key in keys if key in changed], "keys": _hash_of(keys)}
 
     def work_of(self, chunk: Mapping[str, Any]) -> list[Work]:
         """The work that a chunk stands for.
@@ -86,12 +69,12 @@ class Agenda:
             ConfigError: its keys are others here.
         """
         work: list[Work] = []
-        for piece in chunk["pieces"]:
-            lacks = {name: piece[name] if name == "timing" else tuple(piece[name]) for name in _LACKS}
-            for number in piece["tasks"]:
-                task = self.tasks[number]
-                work.append(Work(task, row=self.rows()[task.key] if piece["coded"] else None, **lacks))
-        if _hash_of([piece.task for piece in work]) != chunk["keys"]:
+        for cell, entry, number in chunk["tasks"]:
+            lack = self.lacks[number]
+            task = self.cells[cell].task(entry, keep=lack.keep)
+            row = self.rows().get(task.key) if lack.coded else None
+            work.append(Work(task, lack.metrics, row, lack.timing, lack.features, lack.originals))
+        if _hash_of(piece.task.key for piece in work) != chunk["keys"]:
             raise ConfigError(
                 "a chunk of this run stands for other tasks here than where it was planned: code, data or settings "
                 "changed since. Run the same command again: it plans what is left anew"
@@ -99,21 +82,38 @@ class Agenda:
         return work
 
 
-_LACKS = ("metrics", "timing", "features", "originals")
-
-
-def _lacks(work: Work) -> tuple[Any, ...]:
-    return tuple(getattr(work, name) for name in _LACKS)
-
-
-def _hash_of(tasks: Iterable[Task]) -> str:
-    return hashlib.sha256("".join(task.key for task in tasks).encode()).hexdigest()
+def _hash_of(keys: Iterable[str]) -> str:
+    return hashlib.sha256("".join(keys).encode()).hexdigest()
 
 
 def queue_name(agenda: Agenda, bench: Bench) -> str:
     """Commands that do the same share a queue of this name."""
     settings = bench.timing, bench.retry_failed, bench.keep, bench.batch
     return sha256_of({"keys": agenda.keys, "metrics": list(agenda.metrics), "settings": settings})[:16]
+
+
+def plan_record(bench: Bench, agenda: Agenda, left: int) -> dict[str, Any]:
+    """What a queue says of its plan, for those who take part."""
+    return {
+        "command": list(bench.overrides),
+        "timing": bench.timing,
+        "left": left,
+        "cells": len(agenda.cells),
+        "keys": agenda.keys,
+        "lacks": [vars(lack) for lack in agenda.lacks],
+    }
+
+
+def lacks_of(queue: Queue) -> tuple[Lack, ...]:
+    """What the tasks of a queue lack."""
+    return tuple(map(_lack_of, queue.plan()["lacks"]))
+
+
+def _lack_of(record: Mapping[str, Any]) -> Lack:
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+    }
+    return Lack(**fields)
 
 
 @dataclass
@@ -205,12 +205,12 @@ class Share:
             first = ()
 
 
+@dataclass
 class _Open:
-    """A claimed chunk, and what is left of it."""
+    """A claimed chunk, and what is left of it, by the keys of its tasks."""
 
-    def __init__(self, claim: Claim, work: Iterable[Work]) -> None:
-        self.claim = claim
-        self.left = {piece.task.key: piece for piece in work}
+    claim: Claim
+    left: dict[str, tuple[Work, tuple[int, ...]]]
 
 
 class _Session:
@@ -220,8 +220,8 @@ class _Session:
         self.share = share
         bench, store, agenda = share.bench, share.store, share.agenda
         try:
-            made_of = resolved(bench, agenda.tasks, agenda.metrics)
-            record = provenance(bench, len(agenda.tasks), made_of)
+            made_of = resolved(bench, agenda.cells, agenda.metrics)
+            record = provenance(bench, sum(map(len, agenda.cells)), made_of)
             self.name, noted = begin_session(store.folder, store.new_session, record)
         except OSError as error:
             raise unwritable(store.folder, error) from error
@@ -261,7 +261,7 @@ class _Session:
                 if share.workers
                 else pool.run_here(self._chunks(), self.setup, share.stop)
             )
-            with contextlib.closing(stream):
+            with contextlib.closing(stream):  # type: ignore[type-var]
                 for result in stream:
                     yield result
                     while self._given_up:
@@ -276,10 +276,11 @@ class _Session:
     def _chunks(self) -> Iterator[Chunk]:
         share = self.share
         while not share.stop and not self.lease.lost and (claim := share.queue.claim(self.name)):
-            work = share.agenda.work_of(claim.chunk)
-            if claim.lost:
-                known = self._written({session for session, _ in claim.lost})
-                work = [piece for piece in work if piece.task.key not in known]
+            known = self._written({session for session, _ in claim.lost})
+            pairs = zip(share.agenda.work_of(claim.chunk), map(tuple, claim.chunk["tasks"]), strict=True)
+            chunk = _Open(claim, {pair[0].task.key: pair for pair in pairs if pair[0].task.key not in known})
+            work = [piece for piece, _ in chunk.left.values()]
+            self._open |= dict.fromkeys(chunk.left, chunk)
             if poison := claim.poisoned:
                 session = claim.lost[-1][0]
                 why = (
@@ -287,8 +288,6 @@ class _Session:
                     "retry_failed=true tries it again"
                 )
                 self._given_up += [failed(one.task, self.setup, why) for one in work if one.task.key == poison]
-            chunk = _Open(claim, work)
-            self._open |= dict.fromkeys(chunk.left, chunk)
             todo = [piece for piece in work if piece.task.key != poison]
             if todo:
                 share.queue.note(claim, todo[0].task.key)
@@ -308,16 +307,16 @@ class _Session:
 
     def put(self, result: Result) -> tuple[str, Result]:
         """Store a result; returns its task's key, and the result as it is stored."""
-        key = result.task_key or next(key for key, chunk in self._open.items() if _has_only_arrays(chunk.left[key]))
+        key = result.task_key or next(key for key, chunk in self._open.items() if _has_only_arrays(chunk.left[key][0]))
         chunk = self._open.pop(key)
-        work = chunk.left.pop(key)
+        work, _ = chunk.left.pop(key)
         new = without_environment(result.row, work.task.codec) if result.row else None
         # Arrays first: a row whose features were lost is scored again, the other way round is for nothing.
         for extracted in result.features:
             self.arrays.append(extracted)
         for extracted in result.originals:
             self.cached.append(extracted)
-        if new and new.status != "ok" and key in self._changed(chunk.claim):
+        if new and new.status != "ok" and key in chunk.claim.chunk["changed"]:
             # What was true before is not: a failure, too, takes its place.
             self.writer.append({"refuted": key, "error": "a file that its codec opened changed"})
         public = replace(result, row=new)
@@ -332,9 +331,6 @@ class _Session:
         if self.writer.lines % SYNC_EVERY == 0:
             self._sync()
         return key, public
-
-    def _changed(self, claim: Claim) -> set[str]:
-        return {self.share.agenda.tasks[number].key for number in claim.chunk["changed"]}
 
     def _count_failure(self) -> None:
         share = self.share
@@ -356,7 +352,8 @@ class _Session:
         for claim in self._done:
             self.share.queue.finish(claim)
         for chunk in {id(chunk): chunk for chunk in self._open.values()}.values():
-            rest = self.share.agenda.chunk_of([*chunk.left.values()], self._changed(chunk.claim))
+            numbers = [three for _, three in chunk.left.values()]
+            rest = self.share.agenda.chunk_of(numbers, chunk.claim.chunk["changed"])
             with contextlib.suppress(OSError):  # a folder that is gone: the next plan finds out
                 self.share.queue.give_back(chunk.claim, rest)
 

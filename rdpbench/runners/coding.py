@@ -36,6 +36,7 @@ from rdpbench.codecs.contract import (
 from rdpbench.errors import CodecError, ConfigError
 from rdpbench.image import Image, check_image, is_untouched, lent, pixel_sha256
 from rdpbench.opened import opened
+from rdpbench.provenance import hardware
 from rdpbench.results.stats.current import stated_source
 from rdpbench.results.store.keys import axis_of, build, facts, file_hashes
 from rdpbench.results.store.schema import Row, Score
@@ -240,6 +241,7 @@ class _Batch:
             encode_s=encode_s + captioning_s(task),
             decode_s=self.seconds,
             peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            hardware=json.dumps(hardware(planned.device)),
             batch=self.count,
             command=bitstream.info.get("command", ""),
             info=_texts({**bitstream.info, **decode_notes_of(self.decoder)}),

@@ -19,7 +19,7 @@ from rdpbench.codecs.contract import GRADES
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import MissingNeed, StoreBusy, StoreCorrupt, StoreError
 from rdpbench.figures.show import show
-from rdpbench.progress import show_progress
+from rdpbench.progress import Progress, Report, show_progress
 from rdpbench.provenance import command
 from rdpbench.results.stats.current import PROVEN, of_store
 from rdpbench.results.stats.points import Points
@@ -28,14 +28,14 @@ from rdpbench.results.store.log import PartWriter
 from rdpbench.results.store.schema import OF_THE_MACHINE, REFUTED, Row, Score, error_text
 from rdpbench.results.store.store import Contents, Store
 from rdpbench.runners import pool
-from rdpbench.runners.claim import Agenda, Reservoir, Share, Tally, queue_name
+from rdpbench.runners.claim import Agenda, Reservoir, Share, Tally, lacks_of, plan_record, queue_name
 from rdpbench.runners.coding import Named, refuted
 from rdpbench.runners.cost import Left
 from rdpbench.runners.plan import Plan, chunks, lines, make_plan
 from rdpbench.runners.preflight import check_contracts, check_metrics, fetch_weights
 from rdpbench.runners.queue import POLL_S, Queue, living
 from rdpbench.runners.search import Nearest, is_near, missed, search
-from rdpbench.runners.sets import reduce_all
+from rdpbench.runners.sets import is_set, reduce_all
 from rdpbench.runners.task import member_of, run_name
 from rdpbench.runners.verify import decode_elsewhere, trials_of, unlike, verify
 from rdpbench.runners.worker import Result
@@ -87,10 +87,10 @@ def store_of(bench: Bench) -> Store:
     return Store(bench.root / run_name(bench))
 
 
-def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None) -> Done:
+def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None, report: Report | None = None) -> Done:
     """Do what is left of a command; running it again is resume.
 
-    ``announce`` is told the plan before anything runs, and may raise.
+    ``announce`` is told the plan before anything runs, and may raise; ``report`` shows the progress in place of a bar.
 
     Raises:
         RdpbenchError: before anything ran if it cannot run; later only if the store cannot be written.
@@ -116,7 +116,7 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
             if not bench.timing:
                 held.close()
             with exclusive(bench):
-                _take_part(Share(queue, agenda, bench, store, workers, pool.Stop()), plan, tally)
+                _take_part(Share(queue, agenda, bench, store, workers, pool.Stop()), plan, tally, report)
             _wait_for_others(queue)
             if not bench.timing:
                 held.enter_context(store.lock(wait=True))
@@ -139,22 +139,21 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
 
 def _opened(bench: Bench, store: Store, plan: Plan) -> tuple[Agenda, Queue]:
     """The queue of a plan: a new one, or that of others who are at work on the same command."""
-    agenda = Agenda.of(plan.tasks, plan.metrics, lambda: plan.stored.rows)
+    agenda = Agenda(plan.cells, plan.lacks, plan.metrics, lambda: plan.stored.rows)
     queue = Queue(store.folder / "queue" / queue_name(agenda, bench))
-    if not queue.living():
-        batch = 1 if bench.timing else bench.batch
-        portions = (agenda.chunk_of(chunk, plan.changed) for chunk in chunks(plan.work, batch))
-        queue = Queue.publish(queue.folder, {"left": len(plan.work), "keys": agenda.keys}, portions)
-    return agenda, queue
+    if queue.living():
+        return replace(agenda, lacks=lacks_of(queue)), queue
+    portions = (agenda.chunk_of(chunk, plan.changed) for chunk in chunks(plan, 1 if bench.timing else bench.batch))
+    return agenda, Queue.publish(queue.folder, plan_record(bench, agenda, len(plan.left)), portions)
 
 
-def _take_part(share: Share, plan: Plan, tally: Tally) -> None:
+def _take_part(share: Share, plan: Plan, tally: Tally, report: Report | None) -> None:
     """Do what is left together with whoever else claims it; the members of the plan and the like are noted first."""
     first = [{"member": vars(member)} for member in plan.members]
     first += [{"measure": vars(measure)} for measure in plan.measures]
     first += [{"row": vars(row)} for row in plan.judged]
     left = Left(plan.work, plan.costs, max(1, share.workers))
-    with show_progress("", len(plan.work), "tasks", left=left.seconds) as shown:
+    with show_progress("", len(plan.left), "tasks", report, left.seconds) as shown:
         share.take(tally, shown, left.done, first)
 
 
@@ -167,13 +166,13 @@ def _wait_for_others(queue: Queue) -> None:
 
 def _count_others(plan: Plan, contents: Contents, tally: Tally) -> None:
     """Take into account what others did of the plan."""
-    theirs = [work for work in plan.work if work.task.key not in tally.keys and work.task.key in contents.rows]
+    planned = ((plan.cells[cell].keys[entry], lack) for cell, entry, lack in plan.left)
+    theirs = [(key, lack) for key, lack in planned if key not in tally.keys and key in contents.rows]
     scores: dict[str, list[Score]] = defaultdict(list)
     for score in contents.scores.values() if theirs else ():
         scores[score.task_key].append(score)
-    for work in theirs:
-        key = work.task.key
-        tally.add(key, Result(contents.rows[key] if work.row is None else None, tuple(scores[key])))
+    for key, lack in theirs:
+        tally.add(key, Result(None if plan.lacks[lack].coded else contents.rows[key], tuple(scores[key])))
 
 
 def _check_stored(done: Done) -> None:
@@ -211,13 +210,15 @@ def workers_of(bench: Bench) -> int:
 
 def _verify_sample(done: Done, tally: Tally) -> Done:
     """Decode a sample of what was coded in a fresh process, note what that gave; says what became of all tasks."""
-    codecs = {work.task.key: work.task.codec for work in done.plan.work}
+    sampled, cells = {result.task_key for result in tally.sample.results}, done.plan.cells
+    planned = ((cells[cell].keys[entry], cells[cell].codec) for cell, entry, _ in done.plan.left)
+    codecs = {key: codec for key, codec in planned if key in sampled}
     records, verified, findings = _decoded_again(done.store, tally.sample.results, codecs)
     if records:
         with contextlib.closing(done.store.writer(done.store.new_session())) as writer:
             for record in records:
                 writer.append(record)
-    counts = {"coded": tally.coded, "scored": tally.scored, "out_of_range": tally.out_of_range}
+    counts: dict[str, Any] = {"coded": tally.coded, "scored": tally.scored, "out_of_range": tally.out_of_range}
     return replace(done, **counts, errors=tuple(tally.errors), findings=tuple(findings), verified=verified)
 
 
@@ -295,11 +296,13 @@ def run_bench(bench: Bench, console: Console, *, encode: bool = True) -> int:
         bench, notes = search_dataset(bench)
 
     def announce(plan: Plan, store: Store) -> None:
-        uncoded = [work for work in plan.work if work.row is None and facts(work.task.codec).grade != "reported"]
+        lack = [not lack.coded for lack in plan.lacks]
+        coded_by = [facts(cell.codec).grade != "reported" for cell in plan.cells]
+        uncoded = sum(bool(lack[n] and coded_by[c]) for c, n in zip(plan.left.cells, plan.left.lacks, strict=True))
         if not encode and uncoded:
             changed = f", or a file changed that their codec opened ({len(plan.changed)})" if plan.changed else ""
             raise MissingNeed(
-                f"score never encodes, but {len(uncoded)} of {len(plan.tasks)} tasks are not in {store.folder}{changed}"
+                f"score never encodes, but {uncoded} of {plan.size} tasks are not in {store.folder}{changed}"
                 f". Code them first: {command(bench.overrides)}"
             )
         print("\n".join(lines(plan, store, workers_of(bench))), file=sys.stderr)
@@ -328,7 +331,7 @@ def _finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) ->
     for path in written:
         say(f"  {path}")
     if not done.any:
-        say(f"nothing to do: all {len(done.plan.keys)} tasks are stored in {done.store.folder}")
+        say(f"nothing to do: all {done.plan.distinct} tasks are stored in {done.store.folder}")
     else:
         told = f"{done.coded} tasks coded, {done.scored} scored or timed from the store, {len(done.errors)} failed"
         told += f", {done.out_of_range} out of range" if done.out_of_range else ""
@@ -336,7 +339,27 @@ def _finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) ->
         say(f"{told}\n{done.verified} of them decoded again in a fresh process to the same pixels")
         for line in done.findings:
             say(f"FOUND {line}")
-    return 1 if bad or done.findings else 0
+    empty = _without_values(points, done.plan.metrics)
+    for line in empty:
+        say(line)
+    return 1 if bad or done.findings or empty else 0
+
+
+def _without_values(points: Points, metrics: Sequence[str]) -> list[str]:
+    """What a command was asked for and has nothing of: all tasks, or a metric, with the first reason."""
+    if points.rows and all(row.status == "out_of_range" for row in points.rows):
+        return ["no task is in range: a larger tolerance=, another bpp=, or rate= for settings of the codec"]
+    lines = []
+    for name in metrics if any(point.good for point in points.points) else ():
+        if is_set(name):
+            of_sets = [score for point in points.points for score in points.set_scores(point, name).values() if score]
+            known = {score.reason: score.value for score in of_sets}
+        else:
+            of_rows = [score for row in points.rows if (score := points.score(row, name))]
+            known = {score.error: score.value for score in of_rows}
+        if all(value is None for value in known.values()):
+            lines.append(f"{name} has no value at all: {next(iter(known), '') or 'nothing was scored'}")
+    return lines
 
 
 def verify_store(store: Store, sample: int | None, seed: int, named: Named) -> int:
@@ -382,17 +405,26 @@ def search_dataset(bench: Bench) -> tuple[Bench, list[str]]:
         MissingNeed: no target is reached, or nothing could be coded at a setting.
     """
     bench = replace(bench, run=run_name(bench))  # parts of the grid alone would have other names
+    # Captions cost bits, so each source of them is a curve of its own.
+    sources = {codec: (bench.captions if facts(codec).uses_caption else ()) or ("",) for codec in bench.codecs}
+    searches = len(bench.targets or ()) * sum(len(sources[codec]) for codec, _ in bench.grid)
+    with show_progress("search", searches, "target rates") as shown:
+        return _search_all(bench, sources, shown)
+
+
+def _search_all(
+    bench: Bench, sources: Mapping[CodecSetting, Sequence[str]], shown: Progress
+) -> tuple[Bench, list[str]]:
     grid: list[tuple[CodecSetting, DataSetting]] = []
     notes: list[str] = []
     for codec, data in bench.grid:
         rates: list[float] = []
         dataset = dataset_of(data).name
-        # Captions cost bits, so each source of them is a curve of its own.
-        several = bench.captions if facts(codec).uses_caption else ()
-        for source, target in itertools.product(several or ("",), bench.targets or ()):
+        for source, target in itertools.product(sources[codec], bench.targets or ()):
             name = codec.name + (f"[captions={source}]" if source else "")
             captions = (source,) if source else bench.captions
-            nearest, field = _search_whole(replace(bench, grid=((codec, data),), captions=captions), target)
+            nearest, field = _search_whole(replace(bench, grid=((codec, data),), captions=captions), target, shown)
+            shown.advance()
             if is_near(nearest.bpp, target, bench.tolerance):
                 rate = f"{nearest.bpp:.4f} bpp{' pooled' if bench.search == 'pooled' else ''}"
                 notes.append(f"{name} on {dataset}: {target:g} bpp → setting {nearest.setting:g}, {rate}")
@@ -407,7 +439,7 @@ def search_dataset(bench: Bench) -> tuple[Bench, list[str]]:
     return replace(bench, grid=tuple(grid), targets=None, points=None), notes
 
 
-def _search_whole(bench: Bench, target: float) -> tuple[Nearest, str]:
+def _search_whole(bench: Bench, target: float, shown: Progress) -> tuple[Nearest, str]:
     """Search for one codec on one dataset; with the name of its setting."""
     ((codec, data),) = bench.grid
     axis = axis_of(codec)
@@ -417,7 +449,11 @@ def _search_whole(bench: Bench, target: float) -> tuple[Nearest, str]:
     def measure(rate: float) -> float:
         grid = ((replace(codec, rates=(rate,)), data),)
         cell = replace(bench, grid=grid, targets=None, metrics=(), timing=False, points=None, keep=0, grades=GRADES)
-        current = execute(cell).points
+
+        def report(done: int, total: int) -> None:
+            shown(shown.done, note=f"{codec.name} at {axis.field} {rate:g}: {done} of {total} tasks")
+
+        current = execute(cell, report=report).points
         taken = current.taken(current.points[0], "")
         if not taken.images:
             why = current.rows[0].error

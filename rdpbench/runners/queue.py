@@ -12,8 +12,8 @@
 A chunk is claimed, given back and taken from the dead by renaming it, so that one claimer of many gets it; a chunk that
 is done is removed, since what is done is in the store. ``lost`` counts the claimers that died over it.
 
-Nobody compares clocks: those of two machines may be hours apart. Who looks at a lease remembers what it said, and by its
-own clock for how long it has said so. On one machine the system knows: a lease is locked until its process ends.
+Nobody compares clocks: those of two machines may be hours apart. Who looks at a lease remembers what it said, and by
+its own clock for how long it has said so. On one machine the system knows: a lease is locked until its process ends.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Lease:
 
     @property
     def lost(self) -> bool:
-        """Did somebody declare this session dead, since the lease did not change for long? Its chunks are theirs now."""
+        """Did somebody declare this session dead, as the lease did not change for long? Its chunks are theirs now."""
         return not self.path.exists() and _dead(self.path).exists()
 
     def end(self) -> None:
@@ -150,7 +150,7 @@ class Claim:
     path: Path
     number: int
     chunk: dict[str, Any]
-    """As it was published, and under ``lost`` the sessions that died over it, each with the task that it had in hand."""
+    """As it was published, and under ``lost`` those who died over it."""
 
     @property
     def lost(self) -> list[list[str]]:

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 from rdpbench.errors import StoreCorrupt, StoreError
 from rdpbench.setting import Setting
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 def _to_version_2(kind: str, _: dict[str, Any]) -> dict[str, Any]:
@@ -54,10 +54,16 @@ def _to_version_4(kind: str, _: dict[str, Any]) -> dict[str, Any]:
     return {"grade": "decoded"} if kind == "row" else {}
 
 
+def _to_version_5(kind: str, _: dict[str, Any]) -> dict[str, Any]:
+    """Version 4 named the device of a row, such as ``cuda:0``, but not what that was."""
+    return {"hardware": "{}"} if kind == "row" else {}
+
+
 MIGRATIONS: dict[int, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
     1: _to_version_2,
     2: _to_version_3,
     3: _to_version_4,
+    4: _to_version_5,
 }
 """From version n to n + 1: what changes in a ``row``, ``score``, ``timing`` or ``set``."""
 
@@ -124,6 +130,7 @@ class Row:
     score_s: float | None = None
     peak_memory_mb: float | None = None
     device: str
+    hardware: str = "{}"
     threads: int = 1
     batch: int = 1
     command: str = ""
@@ -331,7 +338,7 @@ KINDS: dict[str, type] = {
 }
 """What a part holds under these names, and the Parquet files ``rows``, ``scores``, ..."""
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
-_JSON = {"options", "configuration", "coder", "parts", "legacy", "info", "files", "extra"}
+_JSON = {"options", "configuration", "coder", "parts", "legacy", "hardware", "info", "files", "extra"}
 """Fields that hold an object as JSON, or nothing."""
 
 
