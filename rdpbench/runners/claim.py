@@ -308,8 +308,10 @@ class _Session:
     def put(self, result: Result) -> tuple[str, Result]:
         """Store a result; returns its task's key, and the result as it is stored."""
         key = result.task_key or next(key for key, chunk in self._open.items() if _has_only_arrays(chunk.left[key][0]))
-        chunk = self._open.pop(key)
-        work, _ = chunk.left.pop(key)
+        chunk = self._open[key]
+        work, _ = chunk.left[key]
+        if not result.more:
+            del self._open[key], chunk.left[key]
         new = without_environment(result.row, work.task.codec) if result.row else None
         # Arrays first: a row whose features were lost is scored again, the other way round is for nothing.
         for extracted in result.features:
@@ -324,10 +326,10 @@ class _Session:
             self.writer.append(record)
         if new and new.status == "error":
             self._count_failure()
-        if chunk.left:
-            self.share.queue.note(chunk.claim, next(iter(chunk.left)))
-        else:
+        if not chunk.left:
             self._done.append(chunk.claim)
+        elif not result.more:
+            self.share.queue.note(chunk.claim, next(iter(chunk.left)))
         if self.writer.lines % SYNC_EVERY == 0:
             self._sync()
         return key, public

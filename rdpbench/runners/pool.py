@@ -401,8 +401,10 @@ class _Pool:
         elif worker.scoring:
             # The metric of the user's that it died over has no value, and the row stays.
             unscored = replace(worker.scoring.unscored, error=f"{OF_THE_MACHINE}{how}" if outside else how)
-            yield replace(worker.scoring.sofar, scores=(*worker.scoring.sofar.scores, unscored))
-            if rest := _other_metrics(worker.left.popleft(), worker.scoring):
+            sofar = worker.scoring.sofar
+            rest = _other_metrics(worker.left.popleft(), worker.scoring)
+            yield replace(sofar, scores=(*sofar.scores, unscored), more=rest is not None)
+            if rest:
                 worker.left.appendleft(rest)
         elif worker.batch > 1:
             worker.batch = 1
