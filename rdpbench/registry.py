@@ -83,7 +83,12 @@ METRICS = {
     "miou": "miou/eomt-large miou/eomt-small miou/maskformer-stuff",
     "msssim": "ms-ssim ms-ssim/torchmetrics",
     "pieapp": "pieapp/dense pieapp/sparse",
+    "programs": (
+        "butteraugli/3-norm/80-nits butteraugli/max/80-nits ssimulacra2/libjxl "
+        "vmaf-neg/1080p-3h/420-8bit-bt709-limited vmaf/1080p-3h/420-8bit-bt709-limited"
+    ),
     "psnr": "psnr psnr-pooled",
+    "ssimulacra2": "ssimulacra2",
 }
 """Metrics by the module of `rdpbench.metrics` whose ``METRICS`` has their classes."""
 

@@ -274,6 +274,19 @@ class CheckedOptions:
                 check_number(self.name, name, getattr(self, name), *facts["bounds"])
 
 
+class ProgramCodec(CheckedOptions):
+    """Base of the codecs that run a program of the user's, for at most ``timeout_s`` seconds a call."""
+
+    unkeyed = frozenset({"timeout_s"})
+
+    timeout_s: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.timeout_s > 0:
+            raise ConfigError(f"codec {self.name!r}: timeout_s={self.timeout_s!r} must be more than 0 seconds")
+
+
 def encoding(codec: str) -> AbstractContextManager[None]:
     """Whatever a library raises while it encodes is a `CoderFailed` that quotes it."""
     return _raising(CoderFailed, f"{codec} could not encode")
