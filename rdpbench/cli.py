@@ -17,6 +17,7 @@ import rdpbench
 from rdpbench import registry
 from rdpbench.config.typed import SETTINGS, without_plus
 from rdpbench.errors import ConfigError, RdpbenchError
+from rdpbench.needs import absent
 from rdpbench.paths import RUNS, available, check_variables
 
 if TYPE_CHECKING:
@@ -81,8 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_variables()
         code: int = options.run(options)
         return code
-    except RdpbenchError as error:
-        print(f"rdpbench: {error}", file=sys.stderr)
+    except (RdpbenchError, ModuleNotFoundError) as error:
+        print(f"rdpbench: {_said(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
@@ -92,6 +93,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # `rdpbench show | head`: nobody is reading any more
         return 0
+
+
+def _said(error: Exception) -> str:
+    """What the user is told; a module that no extra brings is a fault of ours, or of the user's code."""
+    text = absent(error) if isinstance(error, ModuleNotFoundError) else str(error)
+    if text is None:
+        raise error
+    return text
 
 
 def _is_of_codec(word: str) -> bool:
@@ -159,11 +168,13 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
             "--curves", type=Path, metavar="FOLDER", help="the folder of curves (default: results/curves)"
         )
     ls = add("ls", _ls, "what exists")
-    kinds = ["codecs", "datasets", "metrics", "runs", "experiments", "recipes"]
-    ls.add_argument("what", nargs="?", default="codecs", choices=kinds)
+    kinds = ["all", "codecs", "datasets", "metrics", "runs", "experiments", "recipes"]
+    ls.add_argument("what", nargs="?", default="all", choices=kinds)
     add("check", _check, "do a codec and metrics keep their contracts here? codec=NAME, metrics=NAME", overrides=True)
     add("metric", _metric, "now: rdpbench check metrics=all").add_argument("action", nargs="*")
-    add("doctor", _doctor, "what this machine can run, and how to get what is missing")
+    add("doctor", _doctor, "what this machine can run, and how to get what is missing").add_argument(
+        "name", nargs="*", help="all about this codec, dataset or metric"
+    )
     show = add("show", _show, "print the tables of a run and draw its figures again")
     verify = add("verify", _verify, "check a run: files, images, and bitstreams decoded in a fresh process")
     report = add("report", _report, "a folder to open in a browser: a run's curves, tables, and the images themselves")
@@ -331,10 +342,10 @@ def _apart(module: str, options: argparse.Namespace) -> int:
     return code
 
 
-def _doctor(_: argparse.Namespace) -> int:
+def _doctor(options: argparse.Namespace) -> int:
     from rdpbench.config.listing import doctor
 
-    print("\n".join(doctor()))
+    print("\n".join(doctor(options.name)))
     return 0
 
 

@@ -15,7 +15,7 @@ import yaml
 
 import rdpbench as package
 from rdpbench import registry
-from rdpbench.paths import conf_folder
+from rdpbench.paths import available, conf_folder
 from rdpbench.results.store.store import Store
 
 QUICK = ("metrics=psnr", "figures=false", "verify=0", "workers=0")
@@ -398,14 +398,27 @@ def test_reconstructions_are_kept_as_asked(here: Any, images: Any, tmp_path: Pat
     assert hashes == {row.reconstruction_sha256 for row in rows}
 
 
-def test_doctor_answers_for_everything(rdpbench: Any) -> None:
-    text = rdpbench("doctor", code=0).stdout
-    for kind in registry.BUILTIN:
-        for name in _presets() if kind == "codec" else registry.BUILTIN[kind]:
-            assert f"  {name}" in text, name
-    assert "ok       jpeg" in text
-    assert "missing  msillm: weights of 8 of 8 rate points; `rdpbench plan codec=msillm` lists them" in text
-    assert f"rdpbench {package.__version__}, Python" in text
+@pytest.mark.parametrize("command", ["ls", "doctor"])
+def test_all_names_fit_one_screen(rdpbench: Any, command: str) -> None:
+    lines = rdpbench(command, code=0).stdout.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    words = {word for line in lines for word in line.split()}
+    stems = {word.partition("+")[0] for word in words}
+    for name in [*_presets(), *available("data"), *registry.BUILTIN["metric"]]:
+        stem = name.partition("/" if name in registry.BUILTIN["metric"] else "-")[0]
+        assert {name, stem, f"{stem}-*", f"{stem}/*"} & stems, name
+
+
+def test_doctor_tells_all_about_a_name(rdpbench: Any) -> None:
+    assert f"rdpbench {package.__version__}, Python" in rdpbench("doctor", code=0).stdout
+    text = rdpbench("doctor", "jpeg", "msillm", "lpips/alex", "vtm", "kodak", code=0).stdout
+    assert "codec jpeg: JPEG (libjpeg-turbo through Pillow)\n  runs here" in text
+    assert "lacks weights of 8 of 8 rate points; `rdpbench plan codec=msillm` lists them all. The first:" in text
+    assert "size     244 MB (244408911 bytes)" in text
+    assert "export RDPBENCH_VTM_ENCODER=/where/it/is/EncoderAppStatic" in text
+    assert "is not here, 15 MB in 24 files; the first run downloads it, or type: rdpbench data fetch kodak" in text
+    assert "unknown name 'jepg': did you mean 'jpeg'?" in rdpbench("doctor", "jepg", code=2).stderr
 
 
 def test_a_closed_pipe_is_no_error(environment: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from rdpbench.config.typed import (
     rewrite,
     runs_of,
     split,
+    without_plus,
 )
 from rdpbench.errors import ConfigError, RdpbenchError, UnknownName
 from rdpbench.paths import RUNS, conf_folder
+from rdpbench.progress import tell
 from rdpbench.results.stats.current import read_grades
 from rdpbench.setting import Bench, CodecSetting, DataSetting
 
@@ -44,7 +47,8 @@ NEEDED = ("name", "use", "names")
 
 
 def read_bench(overrides: Sequence[str]) -> Bench:
-    """Compose what the user typed, where it is one run; nothing typed means ``experiment=default``.
+    """Compose what the user typed, where it is one run; nothing typed means ``experiment=default``,
+    without what is not installed.
 
     Raises:
         ConfigError: an override that cannot be meant, with the nearest that can; or an experiment of several runs.
@@ -63,7 +67,20 @@ def read_benches(overrides: Sequence[str]) -> list[Bench]:
         ConfigError: an override that cannot be meant, with the nearest that can.
     """
     registry.forget()
-    return [_read(run) for run in runs_of(overrides)]
+    named = any(line.startswith(("codec=", "data=", "experiment=")) for line in without_plus(overrides))
+    return [_read(run) if named else _installed(_read(run)) for run in runs_of(overrides)]
+
+
+def _installed(bench: Bench) -> Bench:
+    """The default without codecs whose packages are not installed; says what to type for them."""
+    lacks = {
+        codec.name: lacking[0]
+        for codec in bench.codecs
+        if (lacking := [text for need in getattr(codec.cls, "needs", ()) if (text := need.missing())])
+    }
+    for name, text in lacks.items():
+        tell(f"{name} is left out: {text}")
+    return replace(bench, grid=tuple(pair for pair in bench.grid if pair[0].name not in lacks))
 
 
 def _read(overrides: Sequence[str]) -> Bench:

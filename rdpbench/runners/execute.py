@@ -20,7 +20,7 @@ from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import MissingNeed, StoreBusy, StoreCorrupt, StoreError
 from rdpbench.figures.show import show
 from rdpbench.progress import Progress, Report, show_progress
-from rdpbench.provenance import command
+from rdpbench.provenance import command, cores
 from rdpbench.results.stats.current import PROVEN, of_store
 from rdpbench.results.stats.points import Points
 from rdpbench.results.store.keys import axis_of, facts
@@ -205,7 +205,7 @@ def workers_of(bench: Bench) -> int:
     """How many worker processes; 0 means this one. Timing takes one process alone."""
     if bench.timing:
         return 1
-    return pool.cores() if bench.workers is None else bench.workers
+    return cores() if bench.workers is None else bench.workers
 
 
 def _verify_sample(done: Done, tally: Tally) -> Done:

@@ -35,7 +35,7 @@ def test_nothing_typed_is_the_default_experiment() -> None:
     assert [codec.name for codec, _ in bench.grid] == ["jpeg", "jpeg2000", "webp", "avif", "hevc", "jpegxl", "mini"]
     assert {data.name for _, data in bench.grid} == {"samples"}
     assert bench.points == 5
-    assert bench.metrics == ("psnr", "ms-ssim", "flip")
+    assert bench.metrics == ("psnr", "ms-ssim", "ssimulacra2")
 
 
 def test_what_is_typed_wins_over_the_experiment() -> None:

@@ -168,7 +168,11 @@ class PIC(PromptCodec):
 class SketchedPIC(PIC):
     """Base of PIC with a sketch."""
 
-    needs: ClassVar = (*PIC.needs, Package("compressai"), Package("opencv-python-headless", "cv2"))
+    needs: ClassVar = (
+        *PIC.needs,
+        Package("compressai", extra="generative"),
+        Package("opencv-python-headless", "cv2", "generative"),
+    )
     preload: ClassVar = (*PIC.preload, "rdpbench.codecs.learned.library")
     takes_own: ClassVar = {**PIC.takes_own, "controlnet": frozenset()}
     libraries: ClassVar = (*PIC.libraries, "compressai", "opencv-python-headless")
