@@ -37,12 +37,12 @@ class Progress:
     def __call__(self, done: int, total: int = 0, note: str = "") -> None:
         now = time.monotonic()
         if self.first is None or done < self.done:  # what was here before says nothing about the speed
-            self.first = done - bool(self.unit)
+            self.first = max(0, done - 1) if self.unit else done
             self.started = self.started if self.unit else now
         self.done, self.total = done, total or self.total
         self.update(note)
         due = now - self.shown >= max(LINE_EVERY_S, min((now - self.started) / 10, 600))
-        if done > self.first and (due or (self.spoke and done == self.total)):
+        if (done > self.first or note) and (due or (self.spoke and done == self.total)):
             self.shown, self.spoke = now, True
             seconds = now - self.started
             left = self.left(seconds) if self.left else None
@@ -71,12 +71,13 @@ class Progress:
 class _Reported(Progress):
     """Of a caller that shows it in its own way."""
 
-    def __init__(self, report: Report) -> None:
-        super().__init__("")
+    def __init__(self, report: Report, total: int) -> None:
+        super().__init__("", total)
         self.report = report
 
     def __call__(self, done: int, total: int = 0, note: str = "") -> None:  # noqa: ARG002 - a caller gets numbers
-        self.report(done, total)
+        self.done = done
+        self.report(done, total or self.total)
 
     def say(self, text: str) -> None:
         pass
@@ -122,7 +123,7 @@ def show_progress(
 ) -> Iterator[Progress]:
     """Show on stderr how far ``name`` is, or ``report`` it to the caller; see `Progress`."""
     if report is not None:
-        yield _Reported(report)
+        yield _Reported(report, total)
     elif sys.stderr.isatty():
         shown = _Bar(name, total, unit, left)
         with shown.bar:
@@ -153,7 +154,7 @@ def describe(
             f"{done}/{total} {unit}",
             note,
             f"{duration(seconds)} elapsed",
-            f"{duration((total - done) / rate if left is None else left)} left",
+            f"{duration((total - done) / rate if left is None else left)} left" if rate or left is not None else "",
         ]
         return ", ".join(part for part in parts if part)
     speed = f"{rate / 1e6:.1f} MB/s"

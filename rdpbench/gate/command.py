@@ -202,7 +202,7 @@ def _compared(overrides: Sequence[str], root: Path | None, *, fresh: bool) -> It
             bench = replace(bench, root=Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rdpbench-"))))
         for settings, pairs in _groups(bench, stored).items():
             group, done = _run(replace(read_bench([*overrides, *settings]), grid=tuple(pairs), root=bench.root))
-            total = len(done.plan.tasks)
+            total = done.plan.size
             print(f"{done.coded} tasks coded now, {total - done.coded} taken from {done.store.folder}", file=sys.stderr)
             measured = _measure(group, done, root)
             for codec, data in pairs:

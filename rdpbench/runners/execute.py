@@ -20,7 +20,7 @@ from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import MissingNeed, StoreBusy, StoreCorrupt, StoreError
 from rdpbench.figures.show import show
 from rdpbench.paths import unwritable
-from rdpbench.progress import show_progress
+from rdpbench.progress import Progress, Report, show_progress
 from rdpbench.provenance import command, provenance, write_session
 from rdpbench.results.stats.current import PROVEN, of_store
 from rdpbench.results.stats.points import Points
@@ -34,7 +34,7 @@ from rdpbench.runners.cost import Left
 from rdpbench.runners.plan import Plan, chunks, lines, make_plan
 from rdpbench.runners.preflight import check_contracts, check_metrics, fetch_weights
 from rdpbench.runners.search import Nearest, is_near, missed, search
-from rdpbench.runners.sets import originals, reduce_all
+from rdpbench.runners.sets import is_set, originals, reduce_all
 from rdpbench.runners.task import member_of, resolved, run_name, without_environment
 from rdpbench.runners.verify import decode_elsewhere, trials_of, unlike, verify
 from rdpbench.runners.worker import Result
@@ -89,10 +89,10 @@ def store_of(bench: Bench) -> Store:
     return Store(bench.root / run_name(bench))
 
 
-def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None) -> Done:
+def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None, report: Report | None = None) -> Done:
     """Do what is left of a command; running it again is resume.
 
-    ``announce`` is told the plan before anything runs, and may raise.
+    ``announce`` is told the plan before anything runs, and may raise; ``report`` shows the progress in place of a bar.
 
     Raises:
         RdpbenchError: before anything ran if it cannot run; later only if the store cannot be written.
@@ -111,10 +111,10 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
         if not plan.idle:
             batch = 1 if bench.timing else bench.batch
             setup = Setup(Store(store.folder.resolve()), store.new_session(), bench.device, batch)
-            portions = chunks(plan.work, setup.batch)
+            portions = [plan.work_of(chunk) for chunk in chunks(plan, setup.batch)]
             try:
-                made_of = resolved(bench, plan.tasks, plan.metrics)
-                path = write_session(store.folder, setup.session, provenance(bench, len(plan.tasks), made_of))
+                made_of = resolved(bench, plan.cells, plan.metrics)
+                path = write_session(store.folder, setup.session, provenance(bench, plan.size, made_of))
                 sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
             except OSError as error:
                 raise unwritable(store.folder, error) from error
@@ -124,9 +124,8 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None)
                     results = pool.run_processes(portions, setup, workers, bench.timeout)
                 else:
                     results = pool.run_here(portions, setup)
-                done = _write(
-                    results, done, {"session": setup.session, "sha256": sha256}, bench.verify, max(1, workers)
-                )
+                noted = {"session": setup.session, "sha256": sha256}
+                done = _write(results, done, noted, bench.verify, max(1, workers), report)
         contents = store.read(plan.stored)
         _reduce_sets(store, plan, contents, bench)
         done = replace(done, contents=store.compact(contents))
@@ -168,7 +167,14 @@ def workers_of(bench: Bench) -> int:
     return pool.cores() if bench.workers is None else bench.workers
 
 
-def _write(results: Iterator[Result], done: Done, noted: Mapping[str, str], sample: int, workers: int) -> Done:
+def _write(
+    results: Iterator[Result],
+    done: Done,
+    noted: Mapping[str, str],
+    sample: int,
+    workers: int,
+    report: Report | None = None,
+) -> Done:
     """Store results as they come, decode a sample of what was coded in a fresh process; says what became of all."""
     plan, session = done.plan, noted["session"]
     counts: dict[str, Any] = {"coded": 0, "scored": 0, "out_of_range": 0}
@@ -180,13 +186,13 @@ def _write(results: Iterator[Result], done: Done, noted: Mapping[str, str], samp
     measures = ({"measure": vars(replace(measure, session=session))} for measure in plan.measures)
     for record in (noted, *members, *measures, *({"row": vars(row)} for row in plan.judged)):
         writer.append(record)
-    codecs = {work.task.key: work.task.codec for work in plan.work}
+    codecs = {piece.task.key: piece.task.codec for piece in plan.work}
     arrays, cached = done.store.features.writer(session), originals().writer(session)
     with contextlib.ExitStack() as files:
         for file in (writer, cached, arrays):  # closed in the other order, and all of them, whatever goes wrong
             files.enter_context(contextlib.closing(file))
         left = Left(plan.work, plan.costs, workers)
-        shows = show_progress("", len(plan.work), "tasks", left=left.seconds)
+        shows = show_progress("", len(plan.left), "tasks", report, left.seconds)
         with shows as shown, contextlib.closing(results) as stream:  # type: ignore[type-var]
             for result in stream:
                 new = without_environment(result.row, codecs[result.row.task_key]) if result.row else None
@@ -306,11 +312,13 @@ def run_bench(bench: Bench, console: Console, *, encode: bool = True) -> int:
         bench, notes = search_dataset(bench)
 
     def announce(plan: Plan, store: Store) -> None:
-        uncoded = [work for work in plan.work if work.row is None and facts(work.task.codec).grade != "reported"]
+        lack = [not lack.coded for lack in plan.lacks]
+        coded_by = [facts(cell.codec).grade != "reported" for cell in plan.cells]
+        uncoded = sum(bool(lack[n] and coded_by[c]) for c, n in zip(plan.left.cells, plan.left.lacks, strict=True))
         if not encode and uncoded:
             changed = f", or a file changed that their codec opened ({len(plan.changed)})" if plan.changed else ""
             raise MissingNeed(
-                f"score never encodes, but {len(uncoded)} of {len(plan.tasks)} tasks are not in {store.folder}{changed}"
+                f"score never encodes, but {uncoded} of {plan.size} tasks are not in {store.folder}{changed}"
                 f". Code them first: {command(bench.overrides)}"
             )
         print("\n".join(lines(plan, store, workers_of(bench))), file=sys.stderr)
@@ -339,7 +347,7 @@ def _finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) ->
     for path in written:
         say(f"  {path}")
     if not done.any:
-        say(f"nothing to do: all {len(done.plan.keys)} tasks are stored in {done.store.folder}")
+        say(f"nothing to do: all {done.plan.distinct} tasks are stored in {done.store.folder}")
     else:
         told = f"{done.coded} tasks coded, {done.scored} scored or timed from the store, {len(done.errors)} failed"
         told += f", {done.out_of_range} out of range" if done.out_of_range else ""
@@ -347,7 +355,27 @@ def _finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) ->
         say(f"{told}\n{done.verified} of them decoded again in a fresh process to the same pixels")
         for line in done.findings:
             say(f"FOUND {line}")
-    return 1 if bad or done.findings else 0
+    empty = _without_values(points, done.plan.metrics)
+    for line in empty:
+        say(line)
+    return 1 if bad or done.findings or empty else 0
+
+
+def _without_values(points: Points, metrics: Sequence[str]) -> list[str]:
+    """What a command was asked for and has nothing of: all tasks, or a metric, with the first reason."""
+    if points.rows and all(row.status == "out_of_range" for row in points.rows):
+        return ["no task is in range: a larger tolerance=, another bpp=, or rate= for settings of the codec"]
+    lines = []
+    for name in metrics if any(point.good for point in points.points) else ():
+        if is_set(name):
+            of_sets = [score for point in points.points for score in points.set_scores(point, name).values() if score]
+            known = {score.reason: score.value for score in of_sets}
+        else:
+            of_rows = [score for row in points.rows if (score := points.score(row, name))]
+            known = {score.error: score.value for score in of_rows}
+        if all(value is None for value in known.values()):
+            lines.append(f"{name} has no value at all: {next(iter(known), '') or 'nothing was scored'}")
+    return lines
 
 
 def verify_store(store: Store, sample: int | None, seed: int, named: Named) -> int:
@@ -393,17 +421,26 @@ def search_dataset(bench: Bench) -> tuple[Bench, list[str]]:
         MissingNeed: no target is reached, or nothing could be coded at a setting.
     """
     bench = replace(bench, run=run_name(bench))  # parts of the grid alone would have other names
+    # Captions cost bits, so each source of them is a curve of its own.
+    sources = {codec: (bench.captions if facts(codec).uses_caption else ()) or ("",) for codec in bench.codecs}
+    searches = len(bench.targets or ()) * sum(len(sources[codec]) for codec, _ in bench.grid)
+    with show_progress("search", searches, "target rates") as shown:
+        return _search_all(bench, sources, shown)
+
+
+def _search_all(
+    bench: Bench, sources: Mapping[CodecSetting, Sequence[str]], shown: Progress
+) -> tuple[Bench, list[str]]:
     grid: list[tuple[CodecSetting, DataSetting]] = []
     notes: list[str] = []
     for codec, data in bench.grid:
         rates: list[float] = []
         dataset = dataset_of(data).name
-        # Captions cost bits, so each source of them is a curve of its own.
-        several = bench.captions if facts(codec).uses_caption else ()
-        for source, target in itertools.product(several or ("",), bench.targets or ()):
+        for source, target in itertools.product(sources[codec], bench.targets or ()):
             name = codec.name + (f"[captions={source}]" if source else "")
             captions = (source,) if source else bench.captions
-            nearest, field = _search_whole(replace(bench, grid=((codec, data),), captions=captions), target)
+            nearest, field = _search_whole(replace(bench, grid=((codec, data),), captions=captions), target, shown)
+            shown.advance()
             if is_near(nearest.bpp, target, bench.tolerance):
                 rate = f"{nearest.bpp:.4f} bpp{' pooled' if bench.search == 'pooled' else ''}"
                 notes.append(f"{name} on {dataset}: {target:g} bpp → setting {nearest.setting:g}, {rate}")
@@ -418,7 +455,7 @@ def search_dataset(bench: Bench) -> tuple[Bench, list[str]]:
     return replace(bench, grid=tuple(grid), targets=None, points=None), notes
 
 
-def _search_whole(bench: Bench, target: float) -> tuple[Nearest, str]:
+def _search_whole(bench: Bench, target: float, shown: Progress) -> tuple[Nearest, str]:
     """Search for one codec on one dataset; with the name of its setting."""
     ((codec, data),) = bench.grid
     axis = axis_of(codec)
@@ -428,7 +465,11 @@ def _search_whole(bench: Bench, target: float) -> tuple[Nearest, str]:
     def measure(rate: float) -> float:
         grid = ((replace(codec, rates=(rate,)), data),)
         cell = replace(bench, grid=grid, targets=None, metrics=(), timing=False, points=None, keep=0, grades=GRADES)
-        current = execute(cell).points
+
+        def report(done: int, total: int) -> None:
+            shown(shown.done, note=f"{codec.name} at {axis.field} {rate:g}: {done} of {total} tasks")
+
+        current = execute(cell, report=report).points
         taken = current.taken(current.points[0], "")
         if not taken.images:
             why = current.rows[0].error

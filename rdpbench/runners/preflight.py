@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rdpbench import registry
@@ -21,7 +21,7 @@ from rdpbench.needs import Need
 from rdpbench.results.store.keys import axis_of, build, facts
 from rdpbench.runners.coding import decodes_of, is_stochastic
 from rdpbench.runners.sets import is_set, lacking, lacking_reference, set_metric, set_metrics
-from rdpbench.runners.task import Task, list_tasks, points
+from rdpbench.runners.task import Cell, cells, points
 from rdpbench.setting import Bench, CodecSetting
 
 LARGE = 1_000_000_000
@@ -127,7 +127,7 @@ def choose_metrics(bench: Bench) -> tuple[tuple[str, ...], dict[str, str]]:
     return tuple(name for name in (*bench.metrics, *brought) if name not in lacks), lacks
 
 
-def fitting(bench: Bench, metrics: Sequence[str], tasks: Sequence[Task]) -> tuple[tuple[str, ...], dict[str, str]]:
+def fitting(bench: Bench, metrics: Sequence[str], every: Sequence[Cell]) -> tuple[tuple[str, ...], dict[str, str]]:
     """The metrics without those that these images cannot serve, and why these are left out.
 
     Images may lack the captions or label maps that a metric needs, be of another size, or too few.
@@ -135,15 +135,18 @@ def fitting(bench: Bench, metrics: Sequence[str], tasks: Sequence[Task]) -> tupl
     Raises:
         ConfigError: there are such metrics, and the user allowed neither leaving them out nor an unreliable number.
     """
-    left_out = _unserved(bench, metrics, tasks)
+    sets: dict[str, dict[str, Entry]] = defaultdict(dict)
+    for cell in {(cell.dataset, id(cell.entries)): cell for cell in every}.values():
+        sets[cell.dataset] |= {entry.sample.id: entry for entry in cell.entries}
+    left_out = _unserved(bench, metrics, sets)
     if left_out and not bench.metrics_available:
         raise ConfigError(_cannot_start(left_out))
     metrics = [name for name in metrics if name not in left_out]
-    sizes = {(task.entry.height, task.entry.width) for task in tasks}
+    sizes = {(entry.height, entry.width) for entries in sets.values() for entry in entries.values()}
     misfits = {name: why for name in set_metrics(metrics) if (why := _misfit(name, sizes))}
     if misfits and not bench.metrics_available:
         raise ConfigError("\n".join(misfits.values()))
-    few = {} if bench.allow_unreliable else _too_few(metrics, tasks)
+    few = {} if bench.allow_unreliable else _too_few(metrics, sets)
     if few and not bench.metrics_available:
         lines = [f"  metric {name} {why}" for name, why in few.items()]
         raise ConfigError(
@@ -157,10 +160,10 @@ def fitting(bench: Bench, metrics: Sequence[str], tasks: Sequence[Task]) -> tupl
 def check_metrics(bench: Bench) -> None:
     """Raise if a metric could not be computed, for commands that code before they plan with metrics."""
     metrics, _ = choose_metrics(bench)
-    fitting(bench, metrics, tuple(list_tasks(bench)))
+    fitting(bench, metrics, tuple(cells(bench)))
 
 
-def _unserved(bench: Bench, metrics: Sequence[str], tasks: Sequence[Task]) -> dict[str, str]:
+def _unserved(bench: Bench, metrics: Sequence[str], sets: Mapping[str, Mapping[str, Entry]]) -> dict[str, str]:
     """Metrics whose captions or label maps a dataset lacks, with what is missing and how to give it."""
     takers = {
         name: (what, getattr(registry.load("metric", name), "classes", None))
@@ -169,16 +172,13 @@ def _unserved(bench: Bench, metrics: Sequence[str], tasks: Sequence[Task]) -> di
     }
     if not takers:
         return {}
-    entries: dict[str, dict[str, Entry]] = defaultdict(dict)
-    for task in tasks:
-        entries[task.dataset][task.entry.sample.id] = task.entry
-    sets: dict[str, Any] = {dataset.name: dataset for dataset in map(dataset_of, bench.datasets)}
+    datasets: dict[str, Any] = {dataset.name: dataset for dataset in map(dataset_of, bench.datasets)}
     partial = bool((bench.composed or {}).get("allow_partial"))
     why = {
         taken: "; ".join(
             line
-            for name, images in entries.items()
-            if (line := lacking(*taken, sets[name], [*images.values()], partial))
+            for name, images in sets.items()
+            if (line := lacking(*taken, datasets[name], [*images.values()], partial))
         )
         for taken in dict.fromkeys(takers.values())
     }
@@ -195,15 +195,15 @@ def _cannot_start(metrics: dict[str, str]) -> str:
     return f"this run cannot start:\n{lines}\nor leave out what is missing: metrics=available"
 
 
-def _too_few(metrics: Sequence[str], tasks: Sequence[Task]) -> dict[str, str]:
+def _too_few(metrics: Sequence[str], sets: Mapping[str, Mapping[str, Entry]]) -> dict[str, str]:
     """Set metrics that have too few images in a dataset; what they need of label maps counts."""
     out: dict[str, str] = {}
     for name in set_metrics(metrics):
-        images: dict[str, set[str]] = {task.dataset: set() for task in tasks}
-        for task in tasks:
-            if task.entry.sample.labels is not None or "labels" not in _beside(name):
-                images[task.dataset].add(task.entry.sample.id)
-        fewest, dataset = min((len(ids), dataset) for dataset, ids in images.items())
+        counts = {
+            dataset: sum(entry.sample.labels is not None or "labels" not in _beside(name) for entry in images.values())
+            for dataset, images in sets.items()
+        }
+        fewest, dataset = min((count, dataset) for dataset, count in counts.items())
         if (least := set_metric(name).minimum_images) > fewest:
             out[name] = f"needs at least {least} images, {dataset} has {fewest} here"
     return out

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from rdpbench.results.store.keys import (
     device_of,
     facts,
     identity_at,
-    key_of,
+    keys_of,
     metric_identity,
     sha256_of,
     single_point,
@@ -123,8 +123,67 @@ def run_name(bench: Bench) -> str:
     return file_name("+".join(names))
 
 
-def list_tasks(bench: Bench) -> Iterator[Task]:
-    """Every task of a command, in the order of codecs, rates, seeds and images."""
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """A codec at a setting on a dataset, with a seed and a source of captions: a task for each image.
+
+    A plan holds cells, not tasks: of 80 cells over 30,000 images there are millions.
+    """
+
+    codec: CodecSetting
+    """Its name is the curve's label."""
+    identity: str
+    setting: Setting
+    seed: int
+    dataset: str
+    dataset_size: int
+    pin: Pin
+    root: str
+    protocol: str
+    entries: Sequence[Entry]
+    captions: Mapping[str, Caption]
+    """By image; empty for a codec that takes none."""
+    keep: int | None
+    """Of so many images the reconstruction is kept; None: of all."""
+    tolerance: float
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """Of its tasks, in the order of the images."""
+        key = keys_of(self.identity, self.setting, self.seed, self.protocol, self.tolerance)
+        texts = {image: caption.text for image, caption in self.captions.items()}
+        return [key(entry.sample.id, entry.sha256, texts.get(entry.sample.id)) for entry in self.entries]
+
+    def task(self, number: int, *, keep: bool = False) -> Task:
+        """The task of an image; ``keep`` if another cell that shares it keeps its reconstruction."""
+        entry = self.entries[number]
+        return Task(
+            key=self.keys[number],
+            codec=self.codec,
+            identity=self.identity,
+            setting=self.setting,
+            seed=self.seed,
+            dataset=self.dataset,
+            dataset_size=self.dataset_size,
+            pin=self.pin,
+            root=self.root,
+            protocol=self.protocol,
+            entry=entry,
+            caption=self.captions.get(entry.sample.id),
+            keep=keep or self.keeps(number),
+            tolerance=self.tolerance,
+        )
+
+    def keeps(self, number: int) -> bool:
+        """Is the reconstruction of an image kept?"""
+        return self.keep is None or number < self.keep
+
+
+def cells(bench: Bench) -> Iterator[Cell]:
+    """The cells of a command, in the order of codecs, captions, rates and seeds: it follows from the command alone."""
     sets: dict[DataSetting, tuple[Dataset, Sequence[Entry]]] = {}
     for data in bench.datasets:
         dataset = dataset_of(data)
@@ -139,14 +198,13 @@ def list_tasks(bench: Bench) -> Iterator[Task]:
             for setting, seed in points(bench, codec):
                 # A rate outside the range stops the plan, not the run.
                 coder = identity_at(codec, setting)
-                for number, entry in enumerate(entries):
-                    caption = captions.get(entry.sample.id)
-                    text = caption.text if caption else None
-                    image = protocol, entry.sample.id, entry.sha256
-                    key = key_of(coder, setting, seed, *image, text, bench.tolerance)
-                    keep = bench.keep is None or number < bench.keep
-                    what = key, labelled, coder, setting, seed, dataset.name, size, pin, root, protocol, entry, caption
-                    yield Task(*what, keep, bench.tolerance)
+                what = labelled, coder, setting, seed, dataset.name, size, pin, root, protocol, entries, captions
+                yield Cell(*what, bench.keep, bench.tolerance)
+
+
+def list_tasks(bench: Bench) -> Iterator[Task]:
+    """Every task of a command, in the order of its cells and their images."""
+    return (cell.task(number) for cell in cells(bench) for number in range(len(cell)))
 
 
 def points(bench: Bench, codec: CodecSetting) -> Iterator[tuple[Setting, int]]:
@@ -335,13 +393,13 @@ def _coder(identity: str) -> str:
 # The record of a command
 
 
-def resolved(bench: Bench, tasks: Iterable[Task], metrics: Iterable[str]) -> dict[str, Any]:
+def resolved(bench: Bench, every: Iterable[Cell], metrics: Iterable[str]) -> dict[str, Any]:
     """What the codecs, data and metrics of a command were set to, for its record."""
-    curves: dict[str, dict[Setting, Task]] = {}
-    sets: dict[tuple[str, str, str], Task] = {}
-    for task in tasks:
-        curves.setdefault(task.codec.name, {}).setdefault(task.setting, task)
-        sets.setdefault((task.dataset, task.protocol, task.root), task)
+    curves: dict[str, dict[Setting, Cell]] = {}
+    sets: dict[tuple[str, str, str], Cell] = {}
+    for cell in every:
+        curves.setdefault(cell.codec.name, {}).setdefault(cell.setting, cell)
+        sets.setdefault((cell.dataset, cell.protocol, cell.root), cell)
     return {
         "codecs": {label: _codec(list(curve.values())) for label, curve in curves.items()},
         "data": [_data(data, sets) for data in bench.datasets],
@@ -349,14 +407,14 @@ def resolved(bench: Bench, tasks: Iterable[Task], metrics: Iterable[str]) -> dic
     }
 
 
-def _codec(tasks: Sequence[Task]) -> dict[str, Any]:
+def _codec(along: Sequence[Cell]) -> dict[str, Any]:
     """A curve: what all of its points share, and what is a point's own."""
-    codec = tasks[0].codec
+    codec = along[0].codec
     points: list[dict[str, Any]] = []
-    for task in tasks:
-        options: dict[str, Any] = json.loads(configuration(codec, task.setting.rate))
+    for cell in along:
+        options: dict[str, Any] = json.loads(configuration(codec, cell.setting.rate))
         options |= options.pop(AS_RAN, {})  # what was derived in the place of what was typed
-        points.append({"configuration": options, "coder": json.loads(_coder(task.identity))})
+        points.append({"configuration": options, "coder": json.loads(_coder(cell.identity))})
     shared = {
         part: {
             name: value
@@ -366,12 +424,12 @@ def _codec(tasks: Sequence[Task]) -> dict[str, Any]:
         for part, values in points[0].items()
     }
     apart: list[dict[str, Any]] = []
-    for task, point in zip(tasks, points, strict=True):
+    for cell, point in zip(along, points, strict=True):
         own_parts = {
             part: {name: value for name, value in values.items() if name not in shared[part]}
             for part, values in point.items()
         }
-        setting = task.setting
+        setting = cell.setting
         place = {setting.field: setting.rate, "target_bpp": setting.target}
         place = {name: value for name, value in place.items() if value is not None}
         apart.append(place | {part: values for part, values in own_parts.items() if values})
@@ -381,13 +439,13 @@ def _codec(tasks: Sequence[Task]) -> dict[str, Any]:
 _ABSENT = object()
 
 
-def _data(setting: DataSetting, sets: Mapping[tuple[str, str, str], Task]) -> dict[str, Any]:
+def _data(setting: DataSetting, sets: Mapping[tuple[str, str, str], Cell]) -> dict[str, Any]:
     dataset: Any = dataset_of(setting)
     options = asdict(dataset) if is_dataclass(type(dataset)) else dict(setting.options)
     record = {"name": dataset.name, "use": setting.use, "options": options, "protocol": dataset.protocol}
     places = [(dataset.name, dataset.protocol, root) for root in (_root_of(setting), "")]
-    if task := next((sets[place] for place in places if place in sets), None):
-        record |= {"images": task.dataset_size, "manifest": task.pin.sha256, "manifest_kind": task.pin.kind}
+    if cell := next((sets[place] for place in places if place in sets), None):
+        record |= {"images": cell.dataset_size, "manifest": cell.pin.sha256, "manifest_kind": cell.pin.kind}
     return record
 
 

@@ -225,7 +225,7 @@ def test_what_is_timed_is_alone(tmp_path: Path, here: Any, folder: Path) -> None
 
 
 def test_what_is_out_of_range_is_not_timed(tmp_path: Path, here: Any, folder: Path) -> None:
-    assert here(*line(folder, "jpeg", "bpp=99", "verify=0", "limit=2", "timing=true")) == 0
+    assert here(*line(folder, "jpeg", "bpp=99", "verify=0", "limit=2", "timing=true")) == 1
     stored = Store(tmp_path / "results/runs/folder-pictures").read()
     assert {row.status for row in stored.rows.values()} == {"out_of_range"}
     assert stored.timings == {}

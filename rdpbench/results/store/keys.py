@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from functools import cache
+from json.encoder import encode_basestring_ascii as encode_text
 from pathlib import Path
 from typing import Any
 
@@ -199,19 +200,32 @@ def key_of(
     ``codec`` is what `codec_identity` gives, ``pixels`` are a sha256, ``image`` is an id: a set that holds equal pixels
     twice counts them twice in its means. A tolerance counts where it is tighter than usual.
     """
-    record = {
-        "key": KEY_VERSION,
-        "codec": codec,
-        "rate": setting.rate,
-        "target_bpp": setting.target,
-        "seed": seed,
-        "protocol": protocol,
-        "image": image,
-        "pixels": pixels,
-        "caption": caption,
-        **({"tolerance": tolerance} if setting.target is not None and is_tight(tolerance) else {}),
-    }
-    return sha256_of(record)
+    return keys_of(codec, setting, seed, protocol, tolerance)(image, pixels, caption)
+
+
+def keys_of(
+    codec: str, setting: Setting, seed: int, protocol: str, tolerance: float | None
+) -> Callable[[str, str, str | None], str]:
+    """`key_of` for many images: what they share is hashed once, so that a key takes two microseconds.
+
+    The text that is hashed is that of `canonical`, whose names are sorted: caption, codec, image, key, pixels, ...
+    """
+    shared = {"protocol": protocol, "rate": setting.rate, "seed": seed, "target_bpp": setting.target}
+    if setting.target is not None and is_tight(tolerance):
+        shared["tolerance"] = tolerance
+    tail = f'","{canonical(shared)[2:]}'
+    middle = f',"codec":{encode_text(codec)},"image":'
+    start = hashlib.sha256(f'{{"caption":null{middle}'.encode())
+
+    def key(image: str, pixels: str, caption: str | None) -> str:
+        if caption is None:
+            text = start.copy()
+        else:
+            text = hashlib.sha256(f'{{"caption":{encode_text(caption)}{middle}'.encode())
+        text.update(f'{encode_text(image)},"key":{KEY_VERSION},"pixels":"{pixels}{tail}'.encode())
+        return text.hexdigest()
+
+    return key
 
 
 def is_tight(tolerance: float | None) -> bool:
