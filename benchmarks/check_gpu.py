@@ -41,6 +41,7 @@ from rdpbench.codecs.contract import make_ready, rate_of
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.datasets.pinned import Samples
 from rdpbench.image import Image, read_image
+from rdpbench.networks.precision import see_only
 from rdpbench.runners.worker import synchronise
 
 METRICS = (
@@ -289,6 +290,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30, help="for a batch, beyond which none is larger")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.one:
+        options.device = see_only(options.device)
 
     import torch
 

@@ -250,7 +250,7 @@ def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = Tr
 
 def _plan(options: argparse.Namespace) -> int:
     from rdpbench.config.bench import read_benches
-    from rdpbench.runners.execute import store_of, workers_of
+    from rdpbench.runners.execute import seats_of, store_of
     from rdpbench.runners.plan import as_json, lines, make_plan
 
     benches = [replace(bench, download=False, dry=True) for bench in read_benches(options.overrides)]
@@ -263,7 +263,7 @@ def _plan(options: argparse.Namespace) -> int:
         shown = [as_json(plan, store) for _, store, plan in plans]
         print(json.dumps(shown[0] if len(shown) == 1 else shown, indent=1))
     else:
-        print("\n\n".join("\n".join(lines(plan, store, workers_of(bench))) for bench, store, plan in plans))
+        print("\n\n".join("\n".join(lines(plan, store, len(seats_of(bench)))) for bench, store, plan in plans))
     return 0
 
 

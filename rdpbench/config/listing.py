@@ -54,7 +54,8 @@ def doctor() -> list[str]:
     """Lines of ``rdpbench doctor``: for each codec, dataset and metric whether it can run, and what to type if not."""
     import rdpbench
 
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU that torch can use"
+    names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    gpu = ", ".join(f"cuda:{number} {name}" for number, name in enumerate(names)) or "no GPU that torch can use"
     out = [
         f"rdpbench {rdpbench.__version__}, Python {platform.python_version()}, {platform.platform()}",
         f"torch {package_version('torch')}, {gpu}",

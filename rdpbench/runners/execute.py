@@ -98,8 +98,8 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None,
         RdpbenchError: before anything ran if it cannot run; later only if the store cannot be written.
     """
     store = store_of(bench)
-    workers = workers_of(bench)
-    if workers or bench.verify:
+    seats = seats_of(bench)
+    if seats or bench.verify:
         pool.start_for(bench)
     # Nothing is written, not even the folder with its lock, before a plan stands.
     ahead = None if store.folder.exists() else make_plan(bench, store)
@@ -120,12 +120,12 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None,
                 raise unwritable(store.folder, error) from error
             pool.import_ahead()  # only now: a plan that fails ends this process, and must not end it amid an import
             with exclusive(bench):
-                if workers:
-                    results = pool.run_processes(portions, setup, workers, bench.timeout)
+                if seats:
+                    results = pool.run_processes(portions, setup, seats, bench.timeout)
                 else:
                     results = pool.run_here(portions, setup)
                 noted = {"session": setup.session, "sha256": sha256}
-                done = _write(results, done, noted, bench.verify, max(1, workers), report)
+                done = _write(results, done, noted, bench.verify, max(1, len(seats)), report)
         contents = store.read(plan.stored)
         _reduce_sets(store, plan, contents, bench)
         done = replace(done, contents=store.compact(contents))
@@ -160,11 +160,21 @@ def grades_of(bench: Bench) -> tuple[str, ...]:
     return bench.grades if set(named) & set(bench.grades) else (*bench.grades, *named)
 
 
-def workers_of(bench: Bench) -> int:
-    """How many worker processes; 0 means this one. Timing takes one process alone."""
-    if bench.timing:
-        return 1
-    return pool.cores() if bench.workers is None else bench.workers
+def seats_of(bench: Bench) -> list[pool.Seat]:
+    """The worker processes of a command; none if all runs in this one.
+
+    On each GPU ``workers_per_device`` for codecs that compute there, and one per core for those that do not, whose
+    metrics are spread over the GPUs. Timing takes one process alone.
+    """
+    workers = pool.cores() if bench.workers is None else bench.workers
+    if bench.timing or bench.device == "cpu":
+        return [pool.Seat(bench.device, ("device", "cpu"))] * (1 if bench.timing else workers)
+    if not workers:
+        return []
+    kinds = {"device" if facts(codec).uses_device else "cpu" for codec in bench.codecs}
+    on_gpus = [pool.Seat(device, ("device",)) for _ in range(bench.workers_per_device) for device in bench.devices]
+    others = [pool.Seat(bench.devices[number % len(bench.devices)], ("cpu",)) for number in range(workers)]
+    return [seat for seat in (*on_gpus, *others) if kinds & {*seat.kinds}]
 
 
 def _write(
@@ -321,7 +331,7 @@ def run_bench(bench: Bench, console: Console, *, encode: bool = True) -> int:
                 f"score never encodes, but {uncoded} of {plan.size} tasks are not in {store.folder}{changed}"
                 f". Code them first: {command(bench.overrides)}"
             )
-        print("\n".join(lines(plan, store, workers_of(bench))), file=sys.stderr)
+        print("\n".join(lines(plan, store, len(seats_of(bench)))), file=sys.stderr)
 
     return _finish(bench, execute(bench, announce), notes, console)
 

@@ -21,15 +21,17 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rdpbench import registry
 from rdpbench.errors import StoreError, WorkerError
+from rdpbench.networks.precision import repeat_sums, see_only
+from rdpbench.results.store.keys import facts
 from rdpbench.results.store.schema import OF_THE_MACHINE
 from rdpbench.runners.coding import Setup
 from rdpbench.runners.task import Work
@@ -45,16 +47,21 @@ _BLOCK = 256 << 20
 def set_up() -> None:
     """Bind this process to one thread, as threads change pixels, and keep its memory; before anything is coded."""
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENCV_FOR_THREADS_NUM"] = "1"
+    repeat_sums()
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
     reuse_memory()
 
 
-def set_up_apart() -> None:
-    """Set up a worker process: what its codecs start belongs to its group, and is ended with it."""
+def set_up_apart(device: str = "cpu") -> str:
+    """Set up a worker process for a device; returns what that is called in here (`see_only`).
+
+    What its codecs start belongs to its group, and is ended with it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
     os.setpgid(0, 0)
     set_up()
+    return see_only(device)
 
 
 def sender(pipe: Connection) -> Callable[[object], None]:
@@ -162,6 +169,24 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+Kind = Literal["device", "cpu"]
+"""What a chunk's codec computes on: ``device=``, or processors whatever that is."""
+
+
+def kind_of(chunk: Sequence[Work]) -> Kind:
+    """The kind of a chunk; the codecs of one that has several are of one kind."""
+    return "device" if facts(chunk[0].task.codec).uses_device else "cpu"
+
+
+class Seat(NamedTuple):
+    """A place for one worker process."""
+
+    device: str
+    """The only GPU that it sees, or ``cpu``."""
+    kinds: tuple[Kind, ...]
+    """The chunks that it takes."""
+
+
 def run_here(chunks: Sequence[Sequence[Work]], setup: Setup) -> Iterator[Result]:
     """All chunks in this process, one task after the other; no task has a limit."""
     set_up()
@@ -174,13 +199,16 @@ def run_here(chunks: Sequence[Sequence[Work]], setup: Setup) -> Iterator[Result]
 
 
 def run_processes(
-    chunks: Sequence[Sequence[Work]], setup: Setup, workers: int, timeout: float | None = None
+    chunks: Sequence[Sequence[Work]], setup: Setup, seats: Sequence[Seat], timeout: float | None = None
 ) -> Iterator[Result]:
-    """All chunks over ``workers`` processes; results come as they are made. ``timeout`` is as `limit_s` takes it."""
-    pool = _Pool(setup, deque(_Chunk(list(chunk), together(chunk, setup.batch)) for chunk in chunks), timeout)
+    """All chunks over processes; results come as they are made. ``timeout`` is as `limit_s` takes it."""
+    waiting: dict[Kind, deque[_Chunk]] = {"device": deque(), "cpu": deque()}
+    for chunk in chunks:
+        waiting[kind_of(chunk)].append(_Chunk(list(chunk), together(chunk, setup.batch)))
+    pool = _Pool(setup, waiting, timeout)
     try:
-        for _ in range(min(workers, len(chunks))):
-            pool.start()
+        for seat in seats:
+            pool.start(seat)
         while pool.running:
             yield from pool.collect()
     finally:
@@ -202,6 +230,7 @@ class _Process:
 
     process: ForkServerProcess
     pipe: Connection
+    seat: Seat
     left: deque[Work] = field(default_factory=deque)
     batch: int = 1
     ready: bool = False
@@ -221,7 +250,7 @@ class _Process:
 
 
 class _Pool:
-    def __init__(self, setup: Setup, waiting: deque[_Chunk], timeout: float | None) -> None:
+    def __init__(self, setup: Setup, waiting: Mapping[Kind, deque[_Chunk]], timeout: float | None) -> None:
         self.setup = setup
         self.waiting = waiting
         self.timeout = timeout
@@ -231,22 +260,28 @@ class _Pool:
         """Tasks that failed once through the machine."""
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
 
-    def start(self) -> None:
-        """Start a worker and give it a chunk."""
-        if not self.waiting:
+    def start(self, seat: Seat) -> None:
+        """Start a worker and give it a chunk, if there is one for it."""
+        chunk = self._next(seat)
+        if chunk is None:
             return
         pipe, far = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(far, self.setup, self.timeout), daemon=True)
+        setup = replace(self.setup, device=seat.device)
+        process = self._context.Process(target=_serve, args=(far, setup, self.timeout), daemon=True)
         # Ctrl-C waits until this is done: a worker that is given up amid its start says so in a traceback.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process.start()
             far.close()
-            worker = _Process(process, pipe)
+            worker = _Process(process, pipe, seat)
             self.running.append(worker)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self._give(worker)
+        self._give(worker, chunk)
+
+    def _next(self, seat: Seat) -> _Chunk | None:
+        """The first chunk that waits for a worker of this seat."""
+        return next((self.waiting[kind].popleft() for kind in seat.kinds if self.waiting[kind]), None)
 
     def collect(self) -> Iterator[Result]:
         """Wait for a result, a death, or the end of a task's time."""
@@ -290,21 +325,20 @@ class _Pool:
             work = worker.left.popleft()
             if _of_machine(message) and work.task.key not in self.tried:
                 self.tried.add(work.task.key)
-                self.waiting.append(_Chunk([work], 1))
+                self.waiting[kind_of([work])].append(_Chunk([work], 1))
             else:
                 yield message
         if worker.left:
             self._expect(worker)
         else:
-            self._give(worker)
+            self._give(worker, self._next(worker.seat))
 
     def _expect(self, worker: _Process) -> None:
         """From now on its next task takes its time."""
         limit = _limit(worker.left, worker.batch, self.timeout) if worker.ready else START_S
         worker.due = time.monotonic() + limit if limit else math.inf
 
-    def _give(self, worker: _Process) -> None:
-        chunk = self.waiting.popleft() if self.waiting else None
+    def _give(self, worker: _Process, chunk: _Chunk | None) -> None:
         # A worker that died since its last result is found out when its pipe is read.
         with contextlib.suppress(ConnectionError):
             worker.pipe.send(chunk)
@@ -363,8 +397,9 @@ class _Pool:
             again = f"{OF_THE_MACHINE}{how}, twice over this image; the next call tries it again"
             yield failed(worker.left.popleft().task, self.setup, again if outside else how)
         if worker.left:
-            self.waiting.appendleft(_Chunk(list(worker.left), worker.batch))
-        self.start()
+            left = list(worker.left)
+            self.waiting[kind_of(left)].appendleft(_Chunk(left, worker.batch))
+        self.start(worker.seat)
 
 
 def _other_metrics(work: Work, scoring: Scoring) -> Work | None:
@@ -391,7 +426,7 @@ def _limit(left: Sequence[Work], batch: int, timeout: float | None) -> float:
 
 def _serve(pipe: Connection, setup: Setup, timeout: float | None) -> None:
     """A worker process: chunks in, results out, until None or the parent's end of the pipe is gone."""
-    set_up_apart()
+    setup = replace(setup, seen_as=set_up_apart(setup.device))
     send = sender(pipe)
     worker = Worker(setup)
     worker.announce = send
