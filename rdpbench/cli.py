@@ -186,11 +186,18 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         add_arguments(report)  # after the name: more names may follow
     show.add_argument("--grades", default="", metavar="A,B", help="of rates: decoded (default), joint, reported")
     show.add_argument("--by-tag", action="store_true", help="a table for each kind of image, such as photo and scan")
+    _verify_arguments(verify)
+    return parser
+
+
+def _verify_arguments(verify: argparse.ArgumentParser) -> None:
     verify.add_argument("--sample", type=_count, default=64, help="bitstreams to decode again (default: %(default)s)")
     verify.add_argument("--all", action="store_true", help="decode all of them")
     verify.add_argument("named", nargs="*", metavar="codec=FILE:CLASS", help=OWN_CODECS)
     verify.add_argument("--seed", type=int, default=0, help="chooses which ones")
-    return parser
+    verify.add_argument(
+        "--device", default="", metavar="A,B", help="code and decode them on each: which decode what others coded?"
+    )
 
 
 def _count(text: str) -> int:
@@ -394,9 +401,12 @@ def _curves(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from rdpbench.runners.execute import verify_store
+    from rdpbench.runners.execute import cross_devices, verify_store
 
-    return verify_store(_stored(options), None if options.all else options.sample, options.seed, _named(options.named))
+    chosen = _stored(options), None if options.all else options.sample, options.seed, _named(options.named)
+    code = verify_store(*chosen)
+    devices = [name.strip() for name in options.device.split(",") if name.strip()]
+    return cross_devices(*chosen, devices, _console()) or code if devices else code
 
 
 def _named(words: Sequence[str]) -> Named:

@@ -449,15 +449,17 @@ def codec_of(row: Row, codec: CodecSetting | Named, device: str = "") -> Iterato
         yield build(setting, row.rate, device or row.device)
 
 
-def decode_row(store: Store, row: Row, codec: CodecSetting | Named = NOBODY, device: str = "") -> Image:
-    """Decode a row's stored bitstream as it was decoded, or on another ``device``.
+def decode_row(
+    store: Store, row: Row, codec: CodecSetting | Named = NOBODY, device: str = "", data: bytes = b""
+) -> Image:
+    """Decode a row's stored bitstream as it was decoded, or on another ``device``; or other ``data`` of its image.
 
     By ``codec``: the setting, where the command at hand names it; else what the user says of codecs (`setting_of`).
     """
     if not row.proven:
         return get_picture(store, row)
     with codec_of(row, codec, device) as decoder:
-        data = store.get_bitstream(row.bitstream_sha256)
+        data = data or store.get_bitstream(row.bitstream_sha256)
         check_own(decoder, json.loads(row.coder))
         image = check_image(decoder.decode(data), "the decoded image")
         decodes_batches = facts_of(type(decoder)).decodes_batches
@@ -480,9 +482,14 @@ def on_hardware(device: str, stated: Mapping[str, str]) -> str:
 def why_other_pixels(row: Row, device: str) -> str:
     """What to know of a bitstream that a device, as it is called here, decodes to other pixels than were recorded."""
     coded, here = on_hardware(row.device, json.loads(row.hardware)), on_hardware(device, hardware(device))
-    bound = json.loads(row.configuration or "{}").get("portable") is False
-    hint = "; codec.options.portable=true writes bitstreams whose symbols do not depend on the machine" if bound else ""
-    return f"coded on {coded}, decoded on {here}{hint}"
+    return f"coded on {coded}, decoded on {here}{bound_to_device(row)}"
+
+
+def bound_to_device(row: Row) -> str:
+    """What to type where a codec's bitstreams are sure to decode on their own kind of device only; or nothing."""
+    if json.loads(row.configuration or "{}").get("portable") is not False:
+        return ""
+    return "; codec.options.portable=true writes bitstreams whose symbols do not depend on the machine"
 
 
 # Several decodes of one bitstream: what a stochastic decoder invents differs, and `metrics.diversity` says how much.

@@ -19,6 +19,7 @@ from rdpbench.codecs.contract import GRADES
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import MissingNeed, StoreBusy, StoreCorrupt, StoreError
 from rdpbench.figures.show import show
+from rdpbench.networks.precision import devices_of
 from rdpbench.paths import unwritable
 from rdpbench.progress import Progress, Report, show_progress
 from rdpbench.provenance import command, provenance, write_session
@@ -28,15 +29,16 @@ from rdpbench.results.store.keys import axis_of, facts
 from rdpbench.results.store.log import PartWriter
 from rdpbench.results.store.schema import OF_THE_MACHINE, REFUTED, Row, error_text
 from rdpbench.results.store.store import Contents, Store
+from rdpbench.results.tables import CROSSINGS, Terminal, crossed
 from rdpbench.runners import pool
 from rdpbench.runners.coding import Named, Setup, refuted
 from rdpbench.runners.cost import Left
 from rdpbench.runners.plan import Plan, chunks, lines, make_plan
-from rdpbench.runners.preflight import check_contracts, check_metrics, fetch_weights
+from rdpbench.runners.preflight import check_contracts, check_devices, check_metrics, fetch_weights
 from rdpbench.runners.search import Nearest, is_near, missed, search
 from rdpbench.runners.sets import is_set, originals, reduce_all
 from rdpbench.runners.task import member_of, resolved, run_name, without_environment
-from rdpbench.runners.verify import decode_elsewhere, trials_of, unlike, verify
+from rdpbench.runners.verify import cross, decode_elsewhere, note_crossings, trials_of, unlike, verify
 from rdpbench.runners.worker import Result
 from rdpbench.setting import Bench, CodecSetting, DataSetting
 
@@ -386,6 +388,27 @@ def _without_values(points: Points, metrics: Sequence[str]) -> list[str]:
         if all(value is None for value in known.values()):
             lines.append(f"{name} has no value at all: {next(iter(known), '') or 'nothing was scored'}")
     return lines
+
+
+def cross_devices(
+    store: Store, sample: int | None, seed: int, named: Named, devices: Sequence[str], console: Console
+) -> int:
+    """Print and store which devices decode what others coded (`cross`); 1 unless all pixels are within one level.
+
+    Raises:
+        ConfigError: what is named is no device.
+        MissingNeed: it is not here.
+    """
+    devices = devices_of(devices)
+    check_devices([device for device in devices if device != "cpu"] or ["cpu"])
+    record = cross(store, sample, seed, named, devices)
+    if not record["cells"]:
+        console.print(f"no codec of {store.folder} computes on a device=", highlight=False, markup=False)
+        return 1 if record["notes"] else 0
+    store.check_links(CROSSINGS)
+    note_crossings(store.folder, record)
+    console.print(Terminal(crossed(record)))
+    return int(any(cell["other"] or cell["failed"] for cell in record["cells"]))
 
 
 def verify_store(store: Store, sample: int | None, seed: int, named: Named) -> int:

@@ -55,6 +55,8 @@ class OnGPU(OnCPU):
     uses_device: ClassVar[bool] = True
 
     def told(self):
+        if self.device == "cpu":
+            return super().told()
         torch = sys.modules["torch"]
         switches = torch.backends.cuda.matmul, torch.backends.cudnn
         return super().told() | {
@@ -66,6 +68,46 @@ class OnGPU(OnCPU):
             "deterministic": str(torch.backends.cudnn.deterministic),
         }
 """
+OTHERS = (
+    CODECS
+    + """
+import signal
+
+@dataclass(frozen=True)
+class Exact(OnGPU):
+    portable: bool = False
+    by: ClassVar[int] = 0  # how far a GPU's pixels are from those of the processor, in the first rows
+    rows: ClassVar[int] = 10
+
+    def encode(self, image, side):
+        stream = super().encode(image, side)
+        return Bitstream.whole(stream.data + self.device[:2].encode())
+
+    def decode(self, data):
+        image = super().decode(data[:-2]).copy()
+        if self.device != "cpu" and data[-2:] != b"cu":
+            image[: self.rows] ^= np.uint8(self.by)
+        return image
+
+class ByOne(Exact):
+    by = 1
+
+class Far(Exact):
+    by, rows = 64, 1000
+
+class Fails(Exact):
+    def decode(self, data):
+        if self.device == "cpu" and data[-2:] == b"cu":
+            raise ValueError("these symbols are of a GPU")
+        return super().decode(data)
+
+class Dies(Exact):
+    def decode(self, data):
+        if self.device != "cpu":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().decode(data)
+"""
+)
 SPLIT = {"CUDA_VISIBLE_DEVICES": "MIG-a,MIG-b"}
 
 
@@ -209,3 +251,70 @@ def test_the_places_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_process_takes_one_device(word: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         read_bench(["codec=jpeg", "data=samples", "device=cuda:0,cuda:1", word])
+
+
+# Which device decodes what another coded
+
+
+def test_a_matrix_of_devices_says_which_decodes_what_others_coded(rdpbench: Any, images: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OTHERS)
+    names = ("Exact", "ByOne", "Far", "Fails", "Dies", "OnCPU")
+    codecs = "codec=" + ",".join(f"./mine.py:{name}" for name in names)
+    words = ("rate=16", "metrics=psnr", "verify=0", "figures=false")
+    rdpbench("run", codecs, f"data=folder:{images(3)}", *words, "run=one", code=0)
+    done = rdpbench("verify", "one", codecs, "--device", "cpu,cuda:1", code=1, env=SPLIT)
+    assert "18 bitstreams decoded in a fresh process to the recorded pixels" in done.stdout
+
+    folder = tmp_path / "results/runs/one"
+    record = json.loads((folder / "decodes.json").read_text())
+    cells = {(cell.pop("codec"), cell.pop("coded on"), cell.pop("decoded on")): cell for cell in record["cells"]}
+    [cpu] = {coder for _, coder, _ in cells} - {"cuda:1"}
+    assert cpu.startswith("cpu (")
+    assert len(cells) == 5 * 2 * 2, "what computes on no device has none"
+
+    def cell(codec: str, coder: str, decoder: str) -> dict[str, Any]:
+        full = {"cpu": cpu, "cuda": "cuda:1"}
+        return {name: value for name, value in cells[codec, full[coder], full[decoder]].items() if value}
+
+    for codec in ("Exact", "ByOne", "Far", "Fails"):
+        assert cell(codec, "cpu", "cpu") == cell(codec, "cuda", "cuda") == {"same": 3}
+    assert cell("Exact", "cpu", "cuda") == cell("Exact", "cuda", "cpu") == {"same": 3}
+    assert cell("ByOne", "cpu", "cuda") == {"within one": 3, "largest": 1, "share": 10 / 40}
+    assert cell("Far", "cpu", "cuda") == {"other": 3, "largest": 64, "share": 1.0}
+    assert cell("Fails", "cuda", "cpu") == {"failed": 3}
+    assert cell("Dies", "cpu", "cuda") == {"failed": 3}
+    notes = "\n".join(record["notes"])
+    assert "ByOne: cuda:1 coded 0 of 3 images to the bytes that cpu" in notes
+    assert f"Fails: coded on cuda:1, decoded on {cpu}: ValueError: these symbols are of a GPU" in notes
+    assert f"Far: coded on {cpu}, decoded on cuda:1; codec.options.portable=true writes" in notes
+    assert "SIGSEGV" in notes
+    assert "3 within 1 (up to 1 of 255 in 25 % of pixels)" in done.stdout
+
+    # What is tried later, here without the device that coded, stands beside it; the report shows all.
+    rdpbench("verify", "one", codecs, "--device", "cuda:0", "--sample", "12", env=SPLIT, code=1)
+    more = json.loads((folder / "decodes.json").read_text())["cells"]
+    assert {cell["decoded on"] for cell in more} == {cpu, "cuda:1", "cuda:0"}
+    far = [cell for cell in more if (cell["codec"], cell["coded on"], cell["decoded on"]) == ("Far", cpu, "cuda:0")]
+    assert [(cell["largest"], cell["same"]) for cell in far] == [(None, 0)], "only the hash of its pixels is known"
+    rdpbench("report", "one", codecs, "--images", "none", code=0)
+    assert "Bitstreams decoded on other devices" in (folder / "report/data/report.js").read_text()
+
+    (folder / "decodes.json").write_text("[")
+    assert "is damaged" in rdpbench("report", "one", codecs, "--images", "none").stderr
+
+
+def test_bitstreams_of_a_device_that_is_not_here_are_not_called_wrong(
+    rdpbench: Any, images: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(CODECS)
+    words = ("metrics=psnr", "figures=false", "run=gpu", "codec=./mine.py:OnGPU")
+    done = rdpbench("run", f"data=folder:{images(1)}", *words, "device=cuda:1", code=0, env=SPLIT)
+    assert "2 of them decoded again in a fresh process" in done.stdout
+    # On another machine.
+    done = rdpbench("verify", "gpu", "codec=./mine.py:OnGPU", code=1)
+    assert "FOUND" not in done.stdout
+    assert "NOT DECODED 2 bitstreams of OnGPU: coded on cuda:1, which is not here; --device cpu" in done.stdout
+    done = rdpbench("verify", "gpu", "codec=./mine.py:OnGPU", "--device", "cpu")
+    assert "2 same" in done.stdout
+    done = rdpbench("verify", "gpu", "codec=./mine.py:OnGPU", "--device", "cuda:0", code=2)
+    assert "cuda:0 is not here" in done.stderr
