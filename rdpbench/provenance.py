@@ -148,6 +148,19 @@ def _packages() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def cores() -> int:
+    """Cores that this process may use; where the system does not say that, those of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peak_memory_mb() -> float:
+    """The most memory that this process has held."""
+    import resource  # not on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, else kilobytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1024**2
+
+
 def cpu_facts() -> dict[str, str]:
     """What Linux says of a processor, by lower-case names such as ``model name`` and ``flags``; empty elsewhere."""
     info = Path("/proc/cpuinfo")

@@ -17,6 +17,7 @@ import math
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -92,13 +93,30 @@ def end(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
+PROC = Path("/proc")
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    """Each process with its parent."""
+    for path in PROC.glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            yield int(path.parent.name), int(path.read_text(errors="replace").rpartition(")")[2].split()[1])
+
+
+def _parents_of_ps() -> Iterator[tuple[int, int]]:
+    """The same where there is no such folder, as on macOS."""
+    with contextlib.suppress(OSError, ValueError):
+        listed = subprocess.run(["ps", "-axo", "pid=,ppid="], capture_output=True, text=True, check=False)  # noqa: S607
+        for line in listed.stdout.splitlines():
+            child, parent = map(int, line.split())
+            yield child, parent
+
+
 def _descendants(pid: int) -> Iterator[int]:
     """Programs have sessions of their own; so they are found by their parents, as long as these live."""
     children: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            parent = int(path.read_text(errors="replace").rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(path.parent.name))
+    for child, parent in _parents() if PROC.is_dir() else _parents_of_ps():
+        children.setdefault(parent, []).append(child)
     left = [pid]
     while left:
         own = children.pop(left.pop(), [])
@@ -162,11 +180,6 @@ GRACE_S = 30.0
 """By how much a worker's own alarm is later than its parent, which may be gone."""
 MOST_FAILED_STARTS = 3
 """Workers that may die before they are up; one may be killed by chance, all of them mean that none will start."""
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 Kind = Literal["device", "cpu"]
