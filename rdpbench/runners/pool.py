@@ -31,13 +31,14 @@ from typing import Any, Literal, NamedTuple
 
 from rdpbench import registry
 from rdpbench.errors import StoreError, WorkerError
-from rdpbench.networks.precision import repeat_sums, see_only
+from rdpbench.networks import held
+from rdpbench.networks.precision import repeat_sums, see_only, stay_exact
 from rdpbench.results.store.keys import facts
 from rdpbench.results.store.schema import OF_THE_MACHINE
 from rdpbench.runners.coding import Setup
 from rdpbench.runners.task import Work
-from rdpbench.runners.worker import Result, Scoring, Worker, failed, together
-from rdpbench.setting import Bench
+from rdpbench.runners.worker import Result, Scoring, Worker, failed
+from rdpbench.setting import Bench, CodecSetting
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's ``mallopt``, as ``malloc.h`` numbers them."""
@@ -176,6 +177,8 @@ TIMED = 7
 """How often a timed task codes its image, about."""
 LEAVING_S = 10.0
 """Seconds that a worker without work may take to end; threads of a codec may keep it."""
+STOPPING_S = 0.05
+"""Seconds in which a worker that is to stop may send another result that it has already."""
 GRACE_S = 30.0
 """By how much a worker's own alarm is later than its parent, which may be gone."""
 MOST_FAILED_STARTS = 3
@@ -183,12 +186,15 @@ MOST_FAILED_STARTS = 3
 
 
 Kind = Literal["device", "cpu"]
-"""What a chunk's codec computes on: ``device=``, or processors whatever that is."""
+"""What a codec computes on: ``device=``, or processors whatever that is."""
 
 
-def kind_of(chunk: Sequence[Work]) -> Kind:
-    """The kind of a chunk; the codecs of one that has several are of one kind."""
-    return "device" if facts(chunk[0].task.codec).uses_device else "cpu"
+KINDS: tuple[Kind, ...] = ("device", "cpu")
+
+
+def kind_of(codec: CodecSetting) -> Kind:
+    """The kind of a codec; all of a chunk are of one."""
+    return "device" if facts(codec).uses_device else "cpu"
 
 
 class Seat(NamedTuple):
@@ -200,25 +206,64 @@ class Seat(NamedTuple):
     """The chunks that it takes."""
 
 
-def run_here(chunks: Sequence[Sequence[Work]], setup: Setup) -> Iterator[Result]:
+class Stop:
+    """Set when workers are to end after the task that each has in hand: by a signal, or when time is up."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self._end, self._start = os.pipe()
+
+    def set(self, reason: str) -> None:
+        """From now on; also from a handler of a signal, and from another thread."""
+        if not self.reason:
+            self.reason = reason
+            os.write(self._start, b".")
+
+    def fileno(self) -> int:
+        """To wait for, beside pipes: what can be read from when it is set."""
+        return self._end
+
+    def __bool__(self) -> bool:
+        return bool(self.reason)
+
+    def __del__(self) -> None:
+        os.close(self._end)
+        os.close(self._start)
+
+
+class Chunk(NamedTuple):
+    """What a worker is given, and how many images it may code together."""
+
+    work: Sequence[Work]
+    batch: int
+
+
+def run_here(chunks: Iterable[Chunk], setup: Setup, stop: Stop) -> Iterator[Result]:
     """All chunks in this process, one task after the other; no task has a limit."""
     set_up()
+    if setup.device != "cpu":
+        stay_exact()
     worker, pid = Worker(setup), os.getpid()
-    for chunk in chunks:
-        for work, result in zip(chunk, worker.run(chunk, together(chunk, setup.batch)), strict=True):
-            if os.getpid() != pid:  # a codec forked and returned twice: one run is enough
-                os._exit(1)
-            yield next(Worker(setup).run([work])) if _of_machine(result) else result
+    try:
+        for chunk in chunks:
+            for work, result in zip(chunk.work, worker.run(*chunk), strict=True):
+                if os.getpid() != pid:  # a codec forked and returned twice: one run is enough
+                    os._exit(1)
+                yield next(Worker(setup).run([work])) if _of_machine(result) else result
+                if stop:
+                    return
+    finally:
+        held.forget()
 
 
 def run_processes(
-    chunks: Sequence[Sequence[Work]], setup: Setup, seats: Sequence[Seat], timeout: float | None = None
+    chunks: Mapping[Kind, Iterator[Chunk]], setup: Setup, seats: Sequence[Seat], timeout: float | None, stop: Stop
 ) -> Iterator[Result]:
-    """All chunks over processes; results come as they are made. ``timeout`` is as `limit_s` takes it."""
-    waiting: dict[Kind, deque[_Chunk]] = {"device": deque(), "cpu": deque()}
-    for chunk in chunks:
-        waiting[kind_of(chunk)].append(_Chunk(list(chunk), together(chunk, setup.batch)))
-    pool = _Pool(setup, waiting, timeout)
+    """All chunks over processes; results come as they are made. ``timeout`` is as `limit_s` takes it.
+
+    The next chunk is asked for when a process is free.
+    """
+    pool = _Pool(setup, chunks, timeout, stop)
     try:
         for seat in seats:
             pool.start(seat)
@@ -228,13 +273,6 @@ def run_processes(
         for worker in list(pool.running):
             worker.pipe.close()
             pool.stop(worker)
-
-
-class _Chunk(NamedTuple):
-    """What a worker is given, and how many images it may code together."""
-
-    work: list[Work]
-    batch: int
 
 
 @dataclass
@@ -263,10 +301,13 @@ class _Process:
 
 
 class _Pool:
-    def __init__(self, setup: Setup, waiting: Mapping[Kind, deque[_Chunk]], timeout: float | None) -> None:
+    def __init__(self, setup: Setup, chunks: Mapping[Kind, Iterator[Chunk]], timeout: float | None, stop: Stop) -> None:
         self.setup = setup
-        self.waiting = waiting
+        self.chunks = chunks
+        self.again: deque[Chunk] = deque()
+        """What is left of chunks whose worker died, and what is tried a second time."""
         self.timeout = timeout
+        self.stopping = stop
         self.running: list[_Process] = []
         self.failed_starts = 0
         self.tried: set[str] = set()
@@ -292,17 +333,28 @@ class _Pool:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._give(worker, chunk)
 
-    def _next(self, seat: Seat) -> _Chunk | None:
-        """The first chunk that waits for a worker of this seat."""
-        return next((self.waiting[kind].popleft() for kind in seat.kinds if self.waiting[kind]), None)
+    def _next(self, seat: Seat) -> Chunk | None:
+        """The next chunk for a worker of this seat."""
+        if self.stopping:
+            return None
+        again = next((chunk for chunk in self.again if kind_of(chunk.work[0].task.codec) in seat.kinds), None)
+        if again:
+            self.again = deque(chunk for chunk in self.again if chunk is not again)
+            return again
+        return next((chunk for kind in seat.kinds if (chunk := next(self.chunks[kind], None))), None)
 
     def collect(self) -> Iterator[Result]:
         """Wait for a result, a death, or the end of a task's time."""
         places: list[Connection | int] = [worker.process.sentinel for worker in self.running]
         places += [worker.pipe for worker in self.running if not worker.leaving]
         due = min(worker.due for worker in self.running)
+        if not self.stopping:
+            places.append(self.stopping.fileno())
         ready = wait(places, None if due == math.inf else max(0.0, due - time.monotonic()))
         for worker in list(self.running):
+            if self.stopping and not worker.ready:
+                self.stop(worker)
+                continue
             ended = worker.process.sentinel in ready
             if ended:  # its children may hold its end of the pipe
                 end(worker.pid)
@@ -338,10 +390,12 @@ class _Pool:
             work = worker.left.popleft()
             if _of_machine(message) and work.task.key not in self.tried:
                 self.tried.add(work.task.key)
-                self.waiting[kind_of([work])].append(_Chunk([work], 1))
+                self.again.append(Chunk([work], 1))
             else:
                 yield message
-        if worker.left:
+        if self.stopping and not worker.pipe.poll(STOPPING_S):  # images of a batch come one upon the other
+            self.stop(worker)
+        elif worker.left:
             self._expect(worker)
         else:
             self._give(worker, self._next(worker.seat))
@@ -351,7 +405,7 @@ class _Pool:
         limit = _limit(worker.left, worker.batch, self.timeout) if worker.ready else START_S
         worker.due = time.monotonic() + limit if limit else math.inf
 
-    def _give(self, worker: _Process, chunk: _Chunk | None) -> None:
+    def _give(self, worker: _Process, chunk: Chunk | None) -> None:
         # A worker that died since its last result is found out when its pipe is read.
         with contextlib.suppress(ConnectionError):
             worker.pipe.send(chunk)
@@ -401,17 +455,19 @@ class _Pool:
         elif worker.scoring:
             # The metric of the user's that it died over has no value, and the row stays.
             unscored = replace(worker.scoring.unscored, error=f"{OF_THE_MACHINE}{how}" if outside else how)
-            yield replace(worker.scoring.sofar, scores=(*worker.scoring.sofar.scores, unscored))
-            if rest := _other_metrics(worker.left.popleft(), worker.scoring):
+            sofar = worker.scoring.sofar
+            rest = _other_metrics(worker.left.popleft(), worker.scoring)
+            yield replace(sofar, scores=(*sofar.scores, unscored), more=rest is not None)
+            if rest:
                 worker.left.appendleft(rest)
         elif worker.batch > 1:
             worker.batch = 1
         else:
             again = f"{OF_THE_MACHINE}{how}, twice over this image; the next call tries it again"
-            yield failed(worker.left.popleft().task, self.setup, again if outside else how)
+            setup = replace(self.setup, device=worker.seat.device)
+            yield failed(worker.left.popleft().task, setup, again if outside else how)
         if worker.left:
-            left = list(worker.left)
-            self.waiting[kind_of(left)].appendleft(_Chunk(left, worker.batch))
+            self.again.appendleft(Chunk(list(worker.left), worker.batch))
         self.start(worker.seat)
 
 
