@@ -28,11 +28,11 @@ from rdpbench.results.store.store import Store
 from rdpbench.runners import pool
 from rdpbench.runners.coding import Setup
 from rdpbench.runners.plan import Lack
-from rdpbench.runners.pool import KINDS, Chunk, Kind, Seat, Stop, kind_of
+from rdpbench.runners.pool import Chunk, Stop
 from rdpbench.runners.queue import MOST_LOST, POLL_S, Claim, Lease, Queue
 from rdpbench.runners.sets import originals
 from rdpbench.runners.task import Cell, Work, resolved, without_environment
-from rdpbench.runners.worker import Result, failed, together
+from rdpbench.runners.worker import KINDS, Kind, Result, Seat, failed, kind_of, together
 from rdpbench.setting import Bench
 
 SYNC_EVERY = 32

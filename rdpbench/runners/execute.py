@@ -41,7 +41,7 @@ from rdpbench.runners.search import Nearest, is_near, missed, search
 from rdpbench.runners.sets import is_set, reduce_all
 from rdpbench.runners.task import member_of, run_name
 from rdpbench.runners.verify import cross, decode_elsewhere, note_crossings, trials_of, unlike, verify
-from rdpbench.runners.worker import Result
+from rdpbench.runners.worker import KINDS, Result, Seat, kind_of
 from rdpbench.setting import Bench, CodecSetting, DataSetting
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def grades_of(bench: Bench) -> tuple[str, ...]:
     return bench.grades if set(named) & set(bench.grades) else (*bench.grades, *named)
 
 
-def seats_of(bench: Bench) -> list[pool.Seat]:
+def seats_of(bench: Bench) -> list[Seat]:
     """The worker processes of a command; none if all runs in this one.
 
     On each GPU ``workers_per_device`` for codecs that compute there, and one per core for those that do not, whose
@@ -212,12 +212,12 @@ def seats_of(bench: Bench) -> list[pool.Seat]:
     """
     workers = cores() if bench.workers is None else bench.workers
     if bench.timing or bench.device == "cpu":
-        return [pool.Seat(bench.device, pool.KINDS)] * (1 if bench.timing else workers)
+        return [Seat(bench.device, KINDS)] * (1 if bench.timing else workers)
     if not workers:
         return []
-    kinds = {*map(pool.kind_of, bench.codecs)}
-    on_gpus = [pool.Seat(device, ("device",)) for _ in range(bench.workers_per_device) for device in bench.devices]
-    others = [pool.Seat(bench.devices[number % len(bench.devices)], ("cpu",)) for number in range(workers)]
+    kinds = {*map(kind_of, bench.codecs)}
+    on_gpus = [Seat(device, ("device",)) for _ in range(bench.workers_per_device) for device in bench.devices]
+    others = [Seat(bench.devices[number % len(bench.devices)], ("cpu",)) for number in range(workers)]
     return [seat for seat in (*on_gpus, *others) if kinds & {*seat.kinds}]
 
 

@@ -27,18 +27,17 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from rdpbench import registry
 from rdpbench.errors import StoreError, WorkerError
 from rdpbench.networks import held
 from rdpbench.networks.precision import repeat_sums, see_only, stay_exact
-from rdpbench.results.store.keys import facts
 from rdpbench.results.store.schema import OF_THE_MACHINE
 from rdpbench.runners.coding import Setup
 from rdpbench.runners.task import Work
-from rdpbench.runners.worker import Result, Scoring, Worker, failed
-from rdpbench.setting import Bench, CodecSetting
+from rdpbench.runners.worker import Kind, Result, Scoring, Seat, Worker, failed, kind_of
+from rdpbench.setting import Bench
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's ``mallopt``, as ``malloc.h`` numbers them."""
@@ -183,27 +182,6 @@ GRACE_S = 30.0
 """By how much a worker's own alarm is later than its parent, which may be gone."""
 MOST_FAILED_STARTS = 3
 """Workers that may die before they are up; one may be killed by chance, all of them mean that none will start."""
-
-
-Kind = Literal["device", "cpu"]
-"""What a codec computes on: ``device=``, or processors whatever that is."""
-
-
-KINDS: tuple[Kind, ...] = ("device", "cpu")
-
-
-def kind_of(codec: CodecSetting) -> Kind:
-    """The kind of a codec; all of a chunk are of one."""
-    return "device" if facts(codec).uses_device else "cpu"
-
-
-class Seat(NamedTuple):
-    """A place for one worker process."""
-
-    device: str
-    """The only GPU that it sees, or ``cpu``."""
-    kinds: tuple[Kind, ...]
-    """The chunks that it takes."""
 
 
 class Stop:

@@ -19,7 +19,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from rdpbench import registry
 from rdpbench.codecs.contract import make_ready
@@ -59,6 +59,27 @@ from rdpbench.runners.coding import (
 )
 from rdpbench.runners.sets import FeatureExtractor, values
 from rdpbench.runners.task import Task, Work, new_row
+from rdpbench.setting import CodecSetting
+
+Kind = Literal["device", "cpu"]
+"""What a codec computes on: ``device=``, or processors whatever that is."""
+
+
+KINDS: tuple[Kind, ...] = ("device", "cpu")
+
+
+def kind_of(codec: CodecSetting) -> Kind:
+    """The kind of a codec; all of a chunk are of one."""
+    return "device" if facts(codec).uses_device else "cpu"
+
+
+class Seat(NamedTuple):
+    """A place for one worker process."""
+
+    device: str
+    """The only GPU that it sees, or ``cpu``."""
+    kinds: tuple[Kind, ...]
+    """The chunks that it takes."""
 
 
 def time_task(task: Task, row: Row, original: Image, setup: Setup) -> Timing:
