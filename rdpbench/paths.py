@@ -20,6 +20,7 @@ RUNS = "results/runs"
 VARIABLES = (
     *("RDPBENCH_CACHE", "RDPBENCH_DATA", "RDPBENCH_WEIGHTS", "RDPBENCH_ACCEPT", "RDPBENCH_TFCI", "RDPBENCH_BPGENC"),
     *("RDPBENCH_BPGDEC", "RDPBENCH_VTM_ENCODER", "RDPBENCH_VTM_DECODER", "RDPBENCH_VTM_CFG"),
+    *("RDPBENCH_BUTTERAUGLI", "RDPBENCH_SSIMULACRA2"),
 )
 """Environment variables that are read; a codec of the user's may read others."""
 
