@@ -44,7 +44,7 @@ class Pyiqa(Package):
 
     def missing(self) -> str | None:
         told = super().missing()
-        how = "pip install 'rdpbench[iqa]' && pip install --no-deps pyiqa==0.1.16 openai-clip==1.0.1"
+        how = "pip install 'rdpbench[iqa]' && pip install --no-deps pyiqa==0.1.16 facexlib==0.3.0 filterpy openai-clip"
         return told and f"Python package 'pyiqa' is not installed; type: {how}"
 
 

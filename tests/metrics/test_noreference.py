@@ -91,8 +91,12 @@ def theirs(name, weights):
         return inference.InferenceModel(THEIRS[name], device=torch.device("cpu"))
 
 
+SLOWLY = [name if name == "niqe" else pytest.param(name, marks=pytest.mark.slow) for name in PRESETS]
+"""Building a network takes seconds, and MUSIQ a second for each image."""
+
+
 @pytest.mark.parametrize("count", [1, pytest.param(10, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", SLOWLY)
 def test_equals_pyiqa_on_equal_weights(name, random_weights, pairs, count):
     import torch
 
@@ -107,7 +111,7 @@ def test_equals_pyiqa_on_equal_weights(name, random_weights, pairs, count):
         assert expected[0] != expected[1]
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", SLOWLY)
 def test_edges(name, random_weights, photograph):
     metric = METRICS[name](random_weights(name))
     side = PRESETS[name].minimum_side
@@ -127,6 +131,7 @@ def test_edges(name, random_weights, photograph):
         metric.prepare(x[: side - 1])
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_are_refused(random_weights, pyiqa):
     tensors = dict(random_weights("musiq/koniq")[0])
     tensors.pop("head.weight")
