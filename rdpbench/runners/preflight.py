@@ -122,13 +122,16 @@ def check_decodes(bench: Bench) -> None:
 def choose_metrics(bench: Bench) -> tuple[tuple[str, ...], dict[str, str]]:
     """The metrics that can run, and those left out; missing ones stop the plan unless the user allowed leaving out.
 
-    ``decodes=`` brings metrics of diversity, unless the user named some; what is missing of them stops nothing.
+    ``decodes=`` brings metrics of diversity, unless the user named some; what is missing of them stops nothing. A score
+    without a reference brings that of the originals.
     """
     brought: tuple[str, ...] = ()
+    beside_them = (getattr(registry.load("metric", name), "beside_it", "") for name in bench.metrics)
+    wanted = tuple(dict.fromkeys([*bench.metrics, *filter(None, beside_them)]))
     if bench.decodes > 1 and not any(decodes_of(name) for name in bench.metrics):
         brought = tuple(f"{name}/{bench.decodes}" for name in ("diversity/lpips-alex", "diversity/deviation"))
     lacks: dict[str, str] = {}
-    for name in (*bench.metrics, *brought):
+    for name in (*wanted, *brought):
         needs: Iterable[Need] = getattr(registry.load("metric", name), "needs", ())
         missing = [text for need in needs if (text := need.missing())]
         if is_set(name) and (reference := lacking_reference(set_metric(name))):
@@ -137,7 +140,7 @@ def choose_metrics(bench: Bench) -> tuple[tuple[str, ...], dict[str, str]]:
             lacks[name] = "; ".join(missing)
     if set(lacks) - set(brought) and not bench.metrics_available:
         raise MissingNeed(_cannot_start({name: why for name, why in lacks.items() if name not in brought}))
-    return tuple(name for name in (*bench.metrics, *brought) if name not in lacks), lacks
+    return tuple(name for name in (*wanted, *brought) if name not in lacks), lacks
 
 
 def fitting(bench: Bench, metrics: Sequence[str], every: Sequence[Cell]) -> tuple[tuple[str, ...], dict[str, str]]:
