@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import json
 import os
+import re
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import rdpbench
 from rdpbench import registry
-from rdpbench.config.typed import SETTINGS, without_plus
-from rdpbench.errors import ConfigError, RdpbenchError
+from rdpbench.config.typed import SETTINGS, plain
+from rdpbench.errors import SPELLED, ConfigError, RdpbenchError, nearest
 from rdpbench.needs import absent
 from rdpbench.paths import RUNS, available, check_variables
 
@@ -38,7 +41,7 @@ Measure image codecs on rate, distortion and perception.
   rdpbench run codec=webp data=kodak timing=true     latency: nothing else runs, warm-up, repeats
 
 The same command typed again resumes a run: what is stored is not done again.
-Settings are Hydra overrides; conf/config.yaml explains each. Runs lie in results/runs; every command that makes or
+Settings are Hydra overrides; `rdpbench run --help` explains each. Runs lie in results/runs; every command that makes or
 reads some takes root=FOLDER, or --root FOLDER.
 """
 
@@ -50,7 +53,20 @@ APART = {
     "figure": ("rdpbench.figures.command", "a paper's figure or table, from published numbers, runs, or both"),
 }
 """Commands whose module has ``add_arguments`` and ``run``; it is imported where its command is typed."""
+EXPLAINED = "settings; `rdpbench run --help` explains them"
 OWN_CODECS = "a codec of your own: its bitstreams are decoded only if you name it"
+
+
+class Parser(argparse.ArgumentParser):
+    """With what was meant behind what it refuses."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.endswith("required: COMMAND"):
+            self.print_help(sys.stderr)
+        if invalid := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            near = nearest(invalid[1], re.findall(r"'(.*?)'", invalid[2]))
+            message += f"; did you mean {near[0]}?" if near else ""
+        super().error(message)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
         options.parser.error(f"unrecognized arguments: {' '.join(rest)}{_meant(rest, options)}")
     if hasattr(options, "overrides") and (root is None or options.run is not _check):
-        options.overrides = without_plus([*options.overrides, *rest, *([f"root={root}"] if root is not None else [])])
+        options.overrides += [*rest, *([f"root={root}"] if root is not None else [])]
     elif root is not None and (not hasattr(options, "root") or getattr(options, "what", "runs") != "runs"):
         options.parser.error(f"root={root} means nothing here: this command neither makes nor reads runs")
     elif hasattr(options, "root"):
@@ -79,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.root = Path(RUNS if given in (None, "", "null") else given).expanduser()
     registry.forget()
     try:
-        check_variables()
+        _prepare(options)
         code: int = options.run(options)
         return code
     except (RdpbenchError, ModuleNotFoundError) as error:
@@ -93,6 +109,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # `rdpbench show | head`: nobody is reading any more
         return 0
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    """What is the same for all commands. Raises `ConfigError`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not stream.encoding.casefold().startswith("utf"):
+            stream.reconfigure(errors=SPELLED)
+    check_variables()
+    if hasattr(options, "overrides"):
+        options.overrides = plain(options.overrides)
 
 
 def _said(error: Exception) -> str:
@@ -131,7 +157,10 @@ def _meant(words: Sequence[str], options: argparse.Namespace) -> str:
     names = [word.strip("-").partition("=")[0].replace("-", "_") for word in words]
     settings = [name for name in names if name in SETTINGS]
     if not settings:
-        return ""
+        near = nearest(words[0].partition("=")[0], re.findall(r"--[a-z-]+", options.parser.format_help()))
+        if not near and hasattr(options, "overrides"):
+            return "; settings are written NAME=VALUE, such as codec=webp"
+        return f"; did you mean {near[0]}?" if near else ""
     if hasattr(options, "overrides"):
         return f"; settings are written without dashes: {settings[0]}=VALUE"
     return f"; {settings[0]}= is a setting of what makes a run, such as `rdpbench run`"
@@ -139,9 +168,7 @@ def _meant(words: Sequence[str], options: argparse.Namespace) -> str:
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     """What can be typed; of commands with modules of their own, only of those that these words name."""
-    parser = argparse.ArgumentParser(
-        prog="rdpbench", description=INTRO, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="rdpbench", description=INTRO, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"rdpbench {rdpbench.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -149,24 +176,18 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(run=run, parser=command)
         if overrides:
-            command.add_argument("overrides", nargs="*", metavar="key=value", help="settings, as in `rdpbench run`")
+            where = "settings, explained below" if name == "run" else EXPLAINED
+            command.add_argument("overrides", nargs="*", metavar="key=value", help=where)
         return command
 
-    add("run", _run, "encode, decode, score; then tables and figures", overrides=True)
+    run = add("run", _run, "encode, decode, score; then tables and figures", overrides=True)
+    if words[:1] == ["run"] and {"-h", "--help"} & set(words):
+        _explain_settings(run)
     plan = add("plan", _plan, "what run would do: cells, tasks left, expected time, what is missing", overrides=True)
     plan.add_argument("--json", action="store_true", help="print the plan as JSON")
     add("score", _score, "score what is stored with more metrics; nothing is encoded", overrides=True)
     regress = add("regress", _regress, "does a run still give the stored curves? never compares times", overrides=True)
-    regress.add_argument("--junit", type=Path, metavar="FILE", help="the result as JUnit XML, for CI")
-    regress.add_argument("--markdown", type=Path, metavar="FILE", help="the result as Markdown, for a pull request")
-    regress.add_argument("--fresh", action="store_true", help="code all images again, even if they are stored")
-    curves = add("curves", _curves, "store curves for `rdpbench regress` to compare with")
-    curves.add_argument("action", choices=["update"], help="run what is missing and write the curves")
-    curves.add_argument("overrides", nargs="*", metavar="key=value", help="settings, as in `rdpbench run`")
-    for command in (regress, curves):
-        command.add_argument(
-            "--curves", type=Path, metavar="FOLDER", help="the folder of curves (default: results/curves)"
-        )
+    _gate_arguments(regress, add("curves", _curves, "store curves for `rdpbench regress` to compare with"))
     ls = add("ls", _ls, "what exists")
     kinds = ["all", "codecs", "datasets", "metrics", "runs", "experiments", "recipes"]
     ls.add_argument("what", nargs="?", default="all", choices=kinds)
@@ -202,6 +223,26 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     verify.add_argument("named", nargs="*", metavar="codec=FILE:CLASS", help=OWN_CODECS)
     verify.add_argument("--seed", type=int, default=0, help="chooses which ones")
     return parser
+
+
+def _gate_arguments(regress: argparse.ArgumentParser, curves: argparse.ArgumentParser) -> None:
+    regress.add_argument("--junit", type=Path, metavar="FILE", help="the result as JUnit XML, for CI")
+    regress.add_argument("--markdown", type=Path, metavar="FILE", help="the result as Markdown, for a pull request")
+    regress.add_argument("--fresh", action="store_true", help="code all images again, even if they are stored")
+    curves.add_argument("action", choices=["update"], help="run what is missing and write the curves")
+    curves.add_argument("overrides", nargs="*", metavar="key=value", help=EXPLAINED)
+    for command in (regress, curves):
+        command.add_argument(
+            "--curves", type=Path, metavar="FOLDER", help="the folder of curves (default: results/curves)"
+        )
+
+
+def _explain_settings(run: argparse.ArgumentParser) -> None:
+    from rdpbench.config.listing import settings_help
+
+    run.formatter_class = argparse.RawDescriptionHelpFormatter
+    width = min(shutil.get_terminal_size((120, 24)).columns, 140)
+    run.epilog = "\n".join(["settings with their defaults (null: none)", *settings_help(width)])
 
 
 def _count(text: str) -> int:
@@ -365,7 +406,13 @@ def _show(options: argparse.Namespace) -> int:
         for table in of_tags:
             console.print(Terminal(table))
         if not of_tags:
-            console.print("no image of this run has a tag; without --by-tag there are tables of all images")
+            console.print(
+                f"no image of {options.name} has a tag, such as the photo and text of data=samples; a dataset class of "
+                f"yours can give some (docs/own.md). For tables of all images type: rdpbench show {options.name}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
         return 0
     for path in show(store, contents, points, metrics, console):
         console.print(f"  {path}", highlight=False, soft_wrap=True)
@@ -451,7 +498,7 @@ def bd_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``rdpbench bd RUN --anchor CODEC``, without the run itself."""
     from rdpbench.results.stats.bd import METHODS
 
-    parser.add_argument("--anchor", required=True, metavar="CODEC", help="the curve that the others are compared with")
+    parser.add_argument("--anchor", default="", metavar="CODEC", help="the curve that the others are compared with")
     parser.add_argument("--metric", action="append", default=[], metavar="M", help="repeat for several (default: all)")
     parser.add_argument("--method", default="pchip", metavar="|".join(METHODS), help="(default: %(default)s)")
     parser.add_argument("--matched", action="store_true", help="also image by image, at each point of the anchor")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -40,8 +41,28 @@ def listing(what: str, runs: Path = Path(RUNS)) -> list[str]:
     return [*_columns(rows), "your own: codec=./mine.py:MyCodec" if kind == "codec" else "any folder: data=folder:PATH"]
 
 
+def settings_help(width: int) -> list[str]:
+    """Lines that explain all settings, group by group, out of ``conf/config.yaml``: default, meaning, an example."""
+    lines: list[str] = []
+    for line in (conf_folder() / "config.yaml").read_text(encoding="utf-8").splitlines():
+        setting = re.match(r"[ -]*(?:# )?([\w.]+): *(\S*) +# (\S+) \| (.*)", line)
+        if setting:
+            name, default, example, text = setting.groups()
+            example = example if "=" in example else f"{name}={example}"
+            left = f"  {name}={default}".ljust(26)
+            lines += textwrap.wrap(f"{left} {text}; such as {example}", width, subsequent_indent=" " * 27, **_WHOLE)
+        elif lines[-1:] == [""] and line.startswith("# "):
+            lines.append(line.removeprefix("# "))
+        elif not line:
+            lines.append("")
+    return lines
+
+
+_WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+
+
 def _first_comment(path: Path) -> str:
-    line = path.read_text().partition("\n")[0]
+    line = path.read_text(encoding="utf-8").partition("\n")[0]
     return line.lstrip("# ") if line.startswith("#") else ""
 
 

@@ -7,7 +7,7 @@ published of the same, and ``examples``, images that a run kept.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,27 @@ def make_figures(names: Sequence[str], options: FigureOptions, console: Console)
         written, lines = makers.get(preset.kind, _draw_curves)(preset, options, runs, console)
         for line in (*written, *lines):
             console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+        if line := _no_panel(preset, known.values(), runs):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _no_panel(preset: FigurePreset, known: Iterable[FigurePreset], runs: Sequence[Run]) -> str:
+    """What to type where runs were named and a figure has no panel of their datasets; else empty."""
+    here = {(row.dataset, row.protocol) for run in runs for row in run.points.rows}
+    if not runs or here & _sets(preset):
+        return ""
+    names = [each.name for each in known if each.kind != "diagram" and here & _sets(each)]
+    of_runs = ", ".join(sorted({dataset for dataset, _ in here})) or "these runs, which are empty"
+    needs = ", ".join(sorted({dataset for dataset, _ in _sets(preset)})) or "another dataset"
+    more = f"; rdpbench run experiment={preset.name} makes its run" if preset.name in available("experiment") else ""
+    return (
+        f"{preset.name} shows nothing of {of_runs}: it is of {needs}{more}. Figures of {of_runs}: "
+        f"{', '.join([*names, *OWN])}"
+    )
+
+
+def _sets(preset: FigurePreset) -> set[tuple[str, str]]:
+    return {(panel.dataset, panel.protocol) for panel in preset.panels}
 
 
 def _load(name: str, root: str, grades: str) -> list[Run]:

@@ -20,6 +20,7 @@ from rdpbench.figures.curves import below
 from rdpbench.figures.data import meaning
 from rdpbench.figures.style import PaperStyle, drawer, new_figure, plain, watermark
 from rdpbench.image import Image, pixel_sha256, read_image
+from rdpbench.provenance import command
 from rdpbench.results.stats.points import Points, grouped
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store, reconstruction_path
@@ -118,9 +119,12 @@ def kept(store: Store, points: Points, codecs: Sequence[str] = ()) -> dict[str, 
     rows = grouped((row for row in good if reconstruction_path(store, row).is_file()), lambda row: row.codec)
     if not rows:
         which = f" of {', '.join(codecs)}" if codecs else ""
+        names = dict.fromkeys(codecs or (row.codec.partition("[")[0] for row in good))
+        data = dict.fromkeys(row.dataset for row in good)
+        again = command([f"codec={','.join(names) or 'NAME'}", f"data={','.join(data) or 'NAME'}", "keep=all"])
         raise MissingNeed(
-            f"{store.folder} has no reconstructions{which}. Type: rdpbench run "
-            "codec=... keep=all (what is coded already is only decoded again)"
+            f"{store.folder} has no reconstructions{which}. Type what made it again with keep=all, such as\n  {again}\n"
+            "and rate= or bpp= as before; what is coded already is only decoded again"
         )
     return {codec: rows[codec] for codec in codecs or rows if codec in rows}
 

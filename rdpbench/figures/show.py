@@ -61,7 +61,7 @@ def show(
         folder.mkdir(parents=True, exist_ok=True)
         for path, how in ((folder / "summary.md", tables.markdown), (folder / "summary.tex", tables.latex)):
             path.unlink(missing_ok=True)
-            path.write_text("\n".join(map(how, drawn)))
+            path.write_text("\n".join(map(how, drawn)), encoding="utf-8")
         tables.to_csv(whole, folder / "summary.csv")
         tables.to_csv(tidy(points, metrics), store.folder / "rows.csv")
     except OSError as error:
@@ -101,6 +101,7 @@ def bd(options: argparse.Namespace, store: Store, console: Console) -> int:
     points = of_store(store.read())
     for note in points.notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
+    _check_anchor(options.name, options.anchor, points)
     asked = points, options.anchor, options.metric
     drawn = against.bd_tables(*asked, method=options.method, resamples=options.resamples)
     drawn += against.crossover_tables(*asked, resamples=options.resamples) if options.crossover else []
@@ -112,3 +113,18 @@ def bd(options: argparse.Namespace, store: Store, console: Console) -> int:
             write_file(path, "\n".join(map(how, drawn)))
             console.print(f"  {path}", highlight=False, soft_wrap=True)
     return 0
+
+
+def _check_anchor(run: str, anchor: str, points: Points) -> None:
+    """Raise `ConfigError` if there is no anchor, or nothing to hold against it."""
+    curves = list(dict.fromkeys(point.codec for point in points.points if point.competes))
+    if not anchor and curves:
+        raise ConfigError(
+            f"against which curve? {run} has {', '.join(curves)}; type: rdpbench bd {run} --anchor {curves[0]}"
+        )
+    if curves == [anchor]:
+        data = ",".join(dict.fromkeys(point.where.dataset for point in points.points))
+        raise ConfigError(
+            f"{run} has no curve beside {anchor}, so there is nothing to compare; one more, such as webp:\n"
+            f"  rdpbench run codec=webp data={data.replace('folder-', 'folder:')} run={run}"
+        )

@@ -16,13 +16,13 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rdpbench.errors import StoreCorrupt, StoreError
+from rdpbench.errors import StoreCorrupt, StoreError, spelled
 from rdpbench.lazy import pd
 from rdpbench.metrics.contract import short_name
 from rdpbench.results.stats.points import K, Points
@@ -203,7 +203,7 @@ class Terminal:
     table: Table
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[RichTable]:
-        table = self.table
+        table = _spelled(self.table, options.encoding)
         widths = [
             max(map(len, [name, *(line[n].text for line in table.lines)])) + 3 for n, name in enumerate(table.header)
         ]
@@ -216,6 +216,15 @@ class Terminal:
             parts[-1].append(column)
         for number, part in enumerate(parts):
             yield _part(table, [*range(fixed), *part], first=number == 0, last=number == len(parts) - 1)
+
+
+def _spelled(table: Table, encoding: str) -> Table:
+    """The table as the terminal can show it, so that its columns still fit."""
+    lines = tuple(tuple(replace(cell, text=spelled(cell.text, encoding)) for cell in line) for line in table.lines)
+    header, notes = ([spelled(text, encoding) for text in texts] for texts in (table.header, table.notes))
+    return replace(
+        table, caption=spelled(table.caption, encoding), header=tuple(header), lines=lines, notes=tuple(notes)
+    )
 
 
 def _part(table: Table, columns: Sequence[int], *, first: bool, last: bool) -> RichTable:
@@ -504,8 +513,13 @@ def check_version(path: Path, version: object, newest: int, again: str) -> int:
 def times(rows: Sequence[Row], contents: Contents) -> Table | None:
     """The honest times of these rows as a table; None where none were measured."""
     by_key = {row.task_key: row for row in rows}
-    timed = [(timing, by_key.get(timing.task_key)) for timing in contents.timings.values()]
-    lines = [{**vars(timing), "codec": row.codec, "setting": row.setting.words} for timing, row in timed if row]
+    places = {
+        key: place for place, key in enumerate(by_key)
+    }  # timings are stored in the order of their keys: by chance
+    timed = [timing for timing in contents.timings.values() if timing.task_key in by_key]
+    timed.sort(key=lambda timing: (places[timing.task_key], timing.device))
+    named = ((timing, by_key[timing.task_key]) for timing in timed)
+    lines = [{**vars(timing), "codec": row.codec, "setting": row.setting.words} for timing, row in named]
     return latency(pd.DataFrame(lines)) if lines else None
 
 
