@@ -123,8 +123,7 @@ def doctor(names: Sequence[str] = ()) -> list[str]:
 
 FOOT = (
     "`rdpbench doctor NAME` says what a name lacks, where it is from, what to type.",
-    "A run downloads weights, and sets below 1 GB. weights=random runs without them.",
-    "mini+1: mini and a variant. [learned]: type pip install 'rdpbench[learned]'",
+    "mini+1: mini and a variant. [learned]: type pip install 'rdpbench[learned]'.",
 )
 WEIGHTS = "need weights"
 
