@@ -12,7 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -91,12 +91,19 @@ _TOO_SHORT = 3
 """Characters of a value that is looked for inside texts: shorter ones are in any text, and no secret."""
 
 
-def write_session(folder: Path, session: str, record: dict[str, Any]) -> Path:
-    """Write the provenance of a call below a run folder."""
-    path = folder / "sessions" / f"{session}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_json(record, indent=1) + "\n")
-    return path
+def begin_session(folder: Path, new_name: Callable[[], str], record: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """Write the provenance of a call below a run folder; returns its name, and what its part notes of that file.
+
+    No other call gets the same name, on whatever machine: the file is made by one of them.
+    """
+    text = to_json(record, indent=1) + "\n"
+    while True:
+        session = new_name()
+        path = folder / "sessions" / f"{session}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
+            file.write(text)
+            return session, {"session": session, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def to_json(value: Any, **how: Any) -> str:

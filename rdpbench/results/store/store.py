@@ -30,7 +30,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -158,8 +158,12 @@ class Store:
         """Has anything been stored here?"""
         return self.folder.is_dir() and (self._parquet("row").is_file() or any(self.parts.glob("*.jsonl")))
 
-    def read(self, known: Contents | None = None) -> Contents:
+    def read(self, known: Contents | None = None, without: Collection[str] = ()) -> Contents:
         """Everything, compacted or not; to what is ``known`` only the parts are added that came since.
+
+        Args:
+            known: what was read before.
+            without: sessions whose parts are left out.
 
         Raises:
             StoreCorrupt: a file is not what was written.
@@ -171,6 +175,7 @@ class Store:
         while True:
             try:
                 paths = set(self.parts.glob("*.jsonl")) - (known.parts if known else set())
+                paths = {path for path in paths if path.stem not in without}
                 parts = [read_part(path) for path in sorted(paths)]
                 break
             except FileNotFoundError:
@@ -199,8 +204,12 @@ class Store:
                 )
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the folder for writing.
+    def lock(self, *, wait: bool = False, alone: bool = False) -> Iterator[None]:
+        """Hold the folder, to plan and to finish a run.
+
+        Args:
+            wait: until another one has planned or finished.
+            alone: for long: nobody else is to work on it meanwhile, and nobody waits.
 
         Raises:
             StoreBusy: another rdpbench holds it.
@@ -208,13 +217,24 @@ class Store:
         """
         from filelock import FileLock, Timeout
 
-        self.check_links("parts", "sessions", ".lock", "reconstructions", "features")
+        self.check_links("parts", "sessions", ".lock", ".alone", "queue", "reconstructions", "features")
         for path in [*self.folder.glob("*.tmp"), *self.folder.glob("*.parquet"), self.folder / "parquet.sha256"]:
             self.check_links(path.name)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / ".lock", timeout=0)
-            lock.acquire()
+            for_long = FileLock(self.folder / ".alone", timeout=0)
+            while True:
+                try:
+                    lock.acquire(timeout=0.1 if wait else 0)
+                    break
+                except Timeout:
+                    if not wait:
+                        raise
+                    with for_long:  # not if whoever has the lock has this one too
+                        pass
+            if alone:
+                for_long.acquire()
         except Timeout:
             raise StoreBusy(
                 f"another rdpbench is writing to {self.folder}. Wait for it, or give this one a folder of its own: "
@@ -225,6 +245,7 @@ class Store:
         try:
             yield
         finally:
+            for_long.release()
             lock.release()
 
     def new_session(self) -> str:
@@ -249,14 +270,16 @@ class Store:
         """A new part; hold the lock."""
         return PartWriter(self.parts / f"{session}.jsonl")
 
-    def compact(self, known: Contents | None = None) -> Contents:
+    def compact(self, known: Contents | None = None, writing: Collection[str] = ()) -> Contents:
         """Move the parts into Parquet: written beside, checked, swapped in, and only then are the parts deleted.
 
-        Returns what is stored then; ``known`` is as for `read`.
+        Returns what is stored then; ``known`` is as for `read`. Parts that sessions are ``writing`` stay.
         """
-        contents = self.read(known)
+        contents = everything = self.read(known)
+        if any(path.stem in writing for path in contents.parts):
+            contents = self.read(without=writing)
         if not contents.parts:
-            return contents
+            return everything
         written: dict[str, tuple[Path, str]] = {}
         for kind, order in _ORDER.items():
             records = [vars(record) for record in getattr(contents, f"{kind}s").values()]
@@ -276,7 +299,7 @@ class Store:
             raise StoreCorrupt(f"{self._parquet('row')} does not hold what was just written; the parts are kept")
         for path in contents.parts:
             path.unlink(missing_ok=True)
-        return stored
+        return stored if contents is everything else self.read(stored)
 
     @property
     def features(self) -> FeatureStore:
