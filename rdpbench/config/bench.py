@@ -17,6 +17,7 @@ from rdpbench.codecs.contract import check_options, facts_of, own_identity_of, o
 from rdpbench.codecs.external.declared import IN_REFERENCE
 from rdpbench.config.typed import (
     CHECKED,
+    LAUNCHER,
     SETTINGS,
     Typed,
     check_values,
@@ -41,7 +42,7 @@ KEYS = {
     "codec": ("name", "title", "use", "options", "rates", "role", "paper", "fidelity"),
     "data": ("name", "title", "use", "options"),
     "metrics": ("names", "available"),
-    "runner": ("name", "workers", "device"),
+    "runner": ("name", "workers", "device", *LAUNCHER),
 }
 """What a file of each group of ``conf`` can say."""
 NEEDED = ("name", "use", "names")
@@ -174,6 +175,7 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
         keep={"all": None, "none": 0}.get(first["keep"], first["keep"]),
         workers=first["runner"]["workers"],
         device=str(first["runner"]["device"]),
+        runner=first["runner"],
         **{name: first[name] for name in ("run", *CHECKED) if name not in others},
         overrides=overrides,
         # What Hydra does not see is put in: a record that shows defaults instead would be wrong.

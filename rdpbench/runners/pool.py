@@ -51,9 +51,17 @@ def set_up() -> None:
     reuse_memory()
 
 
+ENDING = {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
+"""Signals that tell a job to end."""
+
+
 def set_up_apart() -> None:
     """Set up a worker process: what its codecs start belongs to its group, and is ended with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+    # So is what a batch system sends to all processes of a job. Programs of codecs get a clean slate.
+    for number in ENDING:
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     os.setpgid(0, 0)
     set_up()
 
@@ -408,6 +416,8 @@ class _Pool:
             self.failed_starts += 1
             if self.failed_starts >= MOST_FAILED_STARTS:
                 raise WorkerError(f"worker processes do not start: {how}. workers=0 runs in this process, and says why")
+        elif outside and self.stopping:
+            pass  # as the worker may have been told, too
         elif outside and worker.left[0].task.key not in self.tried:
             self.tried.add(worker.left[0].task.key)
             worker.batch = 1
@@ -489,7 +499,11 @@ def start_server(preload: Sequence[str] = ()) -> None:
     from multiprocessing import forkserver
 
     multiprocessing.get_context("forkserver").set_forkserver_preload([*preload, *PRELOAD])
-    forkserver.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # it inherits that
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def start_for(bench: Bench) -> None:
