@@ -22,6 +22,7 @@ from rdpbench.config.typed import SETTINGS, plain
 from rdpbench.errors import SPELLED, ConfigError, RdpbenchError, nearest
 from rdpbench.needs import absent
 from rdpbench.paths import RUNS, available, check_variables
+from rdpbench.setting import FLAGS, PRESENTED, Presentation
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,6 +55,7 @@ APART = {
     "figure": ("rdpbench.figures.command", "a paper's figure or table, from published numbers, runs, or both"),
 }
 """Commands whose module has ``add_arguments`` and ``run``; it is imported where its command is typed."""
+OF_FIGURES = ("over", "bpp", "codec", "metric", "dataset", "style")
 EXPLAINED = "settings; `rdpbench run --help` explains them"
 OWN_CODECS = "a codec of your own: its bitstreams are decoded only if you name it"
 
@@ -79,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
     words, root = _take_root(typed)
     if words[:1] in (["show"], ["report"], ["figure"]):
-        words = [f"--{word}" if word.startswith("grades=") else word for word in words]
+        words = _as_options(words)
     options, rest = _parser(words).parse_known_args(words)
     if hasattr(options, "named"):
         options.named += [word for word in rest if _is_of_codec(word)]
@@ -153,6 +155,18 @@ def _take_root(words: Sequence[str]) -> tuple[list[str], str | None]:
     return left, root
 
 
+def _as_options(words: Sequence[str]) -> list[str]:
+    """Settings of how results are shown, written as options.
+
+    >>> _as_options(["show", "kodak", "size=page", "notes=true", "siunitx=false"])
+    ['show', 'kodak', '--size=page', '--notes']
+    """
+    options = {f"{name}={value}": [f"--{name}"] * (value == "true") for name in FLAGS for value in ("true", "false")}
+    names = {"grades", *PRESENTED, *(OF_FIGURES if words[0] == "figure" else ())}
+    shown = [[f"--{word}"] if word.partition("=")[0] in names and "=" in word else [word] for word in words]
+    return [part for word, own in zip(words, shown, strict=True) for part in options.get(word, own)]
+
+
 def _meant(words: Sequence[str], options: argparse.Namespace) -> str:
     """What to type instead of an option or setting that a command does not have."""
     names = [word.strip("-").partition("=")[0].replace("-", "_") for word in words]
@@ -217,8 +231,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
         report.set_defaults(named=[])
         add_arguments(report)  # after the name: more names may follow
-    show.add_argument("--grades", default="", metavar="A,B", help="of rates: decoded (default), joint, reported")
-    show.add_argument("--by-tag", action="store_true", help="a table for each kind of image, such as photo and scan")
+    if "show" in words:
+        _show_arguments(show)
     verify.add_argument("--sample", type=_count, default=64, help="bitstreams to decode again (default: %(default)s)")
     verify.add_argument("--all", action="store_true", help="decode all of them")
     verify.add_argument("named", nargs="*", metavar="codec=FILE:CLASS", help=OWN_CODECS)
@@ -416,7 +430,8 @@ def _show(options: argparse.Namespace) -> int:
                 soft_wrap=True,
             )
         return 0
-    for path in show(store, contents, points, metrics, console):
+    shown = Presentation.read({name: getattr(options, name) for name in PRESENTED})
+    for path in show(store, contents, points, metrics, console, presented=shown):
         console.print(f"  {path}", highlight=False, soft_wrap=True)
     return 0
 
@@ -494,6 +509,14 @@ def _stored(options: argparse.Namespace) -> Store:
     from rdpbench.results.read import open_run
 
     return open_run(options.name, options.root)
+
+
+def _show_arguments(parser: argparse.ArgumentParser) -> None:
+    from rdpbench.figures.command import add_presentation
+
+    add_presentation(parser)
+    parser.add_argument("--grades", default="", metavar="A,B", help="of rates: decoded (default), joint, reported")
+    parser.add_argument("--by-tag", action="store_true", help="a table for each kind of image, such as photo and scan")
 
 
 def bd_arguments(parser: argparse.ArgumentParser) -> None:

@@ -33,7 +33,7 @@ from rdpbench.errors import ConfigError, RdpbenchError, UnknownName
 from rdpbench.paths import RUNS, conf_folder
 from rdpbench.progress import tell
 from rdpbench.results.stats.current import read_grades
-from rdpbench.setting import Bench, CodecSetting, DataSetting
+from rdpbench.setting import PRESENTED, Bench, CodecSetting, DataSetting, Presentation
 
 OVER_DECODES = ("diversity/deviation", "diversity/lpips-alex", "diversity/lpips-squeeze", "diversity/lpips-vgg")
 """Metrics over several decodes of one bitstream; in a run their names end in the number."""
@@ -172,6 +172,7 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
         metrics_available=bool(first["metrics"].get("available")),
         root=Path(first["root"] or RUNS).expanduser(),
         grades=read_grades(first["grades"] or ""),
+        show=Presentation.read({name: first[name] for name in PRESENTED}),
         keep={"all": None, "none": 0}.get(first["keep"], first["keep"]),
         workers=first["runner"]["workers"],
         device=str(first["runner"]["device"]),

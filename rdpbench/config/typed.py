@@ -29,10 +29,11 @@ from rdpbench.codecs.external import declared
 from rdpbench.errors import ConfigError, UnknownName, nearest
 from rdpbench.own import full_path
 from rdpbench.paths import available, conf_folder, experiment, read_yaml, records
+from rdpbench.setting import PRESENTED
 
 AXES = ("rate", "bpp", "seed")
 """Expanded after composing, since one compose takes 28 ms."""
-LITERAL = ("root", "run", "data.path", "python", "grades")
+LITERAL = ("root", "run", "data.path", "python", "grades", *PRESENTED)
 """Taken as they are typed: folder names may hold spaces, commas, quotes and ``${``, which mean something to Hydra."""
 
 
@@ -93,6 +94,7 @@ SETTINGS = (
         "device",
         "python",
         "grades",
+        *PRESENTED,
     ),
     *AXES,
     *CHECKED,

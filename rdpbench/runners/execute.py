@@ -328,7 +328,9 @@ def _finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) ->
         console.print(text, highlight=False, markup=False, soft_wrap=True)  # a label may end in [option=value]
 
     points = done.points
-    written = show(done.store, done.contents, points, done.plan.metrics, console, figures=bench.figures)
+    written = show(
+        done.store, done.contents, points, done.plan.metrics, console, figures=bench.figures, presented=bench.show
+    )
     for note in notes:
         say(note)
     rows = points.rows
