@@ -106,6 +106,7 @@ def plan_record(bench: Bench, agenda: Agenda, left: int) -> dict[str, Any]:
         "grid": [(codec.name, data.name, codec.rates) for codec, data in bench.grid],
         "settings": {name: getattr(bench, name) for name in _SETTINGS},
         "timing": bench.timing,
+        "runner": bench.runner.get("name", "local"),
         "left": left,
         "cells": len(agenda.cells),
         "tasks": sum(map(len, agenda.cells)),
@@ -197,6 +198,8 @@ class Share:
     workers: int
     """Processes; 0 for this one alone."""
     stop: Stop
+    ready: Callable[[], object] = int
+    """Told when the first session is alive."""
     shared: bool = False
     """May others not see the cache of this user's on this machine? What they need is then in the run folder."""
 
@@ -284,6 +287,7 @@ class _Session:
         self._files = contextlib.ExitStack()
         self._files.callback(self.lease.end)
         self._files.push(self._settle)
+        share.ready()
         with contextlib.ExitStack() as opened:
             opened.push(self._files)
             self.writer = store.writer(self.name)

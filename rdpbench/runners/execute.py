@@ -35,7 +35,7 @@ from rdpbench.runners.cost import Left
 from rdpbench.runners.launch import Launcher, launcher_of
 from rdpbench.runners.plan import Plan, chunks, lines, make_plan
 from rdpbench.runners.preflight import check_contracts, check_metrics, fetch_weights
-from rdpbench.runners.queue import POLL_S, Queue, living
+from rdpbench.runners.queue import POLL_S, Queue, living, queues
 from rdpbench.runners.search import Nearest, is_near, missed, search
 from rdpbench.runners.sets import is_set, reduce_all
 from rdpbench.runners.task import member_of, run_name
@@ -119,10 +119,10 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None,
         if not plan.idle:
             agenda, queue = _opened(bench, store, plan)
             pool.import_ahead()  # only now: a plan that fails ends this process, and must not end it amid an import
-            if not bench.timing:
-                held.close()
             with exclusive(bench):
-                share = Share(queue, agenda, bench, store, workers, pool.Stop())
+                # Once we are seen to be alive, others may claim, plan and finish.
+                release = held.close if not bench.timing else lambda: None
+                share = Share(queue, agenda, bench, store, workers, pool.Stop(), release)
                 _take_part(share, launcher, plan, tally, report)
             _wait_for_others(queue)
             if not bench.timing:
@@ -141,7 +141,9 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None,
             done = replace(done, stopped=share.stop.reason)
             if not done.stopped:
                 _check_stored(done)
-            queue.remove()
+        for queue in queues(store.folder):
+            if queue.is_abandoned:
+                queue.remove()
     return done
 
 
