@@ -220,6 +220,13 @@ class Crew:
             time.sleep(0.01)
         return True
 
+    def wait_for_queue(self, run: str) -> None:
+        """Wait until the command is at work."""
+        ends = time.monotonic() + LONGEST_S
+        while not [*self.store(run).folder.glob("queue/*/alive/[!.]*")]:
+            assert time.monotonic() < ends
+            time.sleep(0.01)
+
     def check(self, run: str) -> None:
         """Each task once, with the values of the undisturbed run, and nothing left behind."""
         from pyarrow import parquet
@@ -289,9 +296,7 @@ def test_workers_come_and_go(crew: Crew, seed: int) -> None:
     how: dict[str, Any] = {"PAUSE": "0.05", "late": seed if seed % 3 == 1 else 0}
     hours = iter([1, -1] * INJECTIONS if seed % 3 == 2 else [0] * 2 * INJECTIONS)
     command = crew.command(run, "workers=0", **how)
-    while not (crew.store(run).folder / "queue").is_dir():
-        assert command.code is None, command.out.read_text()
-        time.sleep(0.01)
+    crew.wait_for_queue(run)
     workers = [crew.worker(run, **how, hours=next(hours)) for _ in range(2)]
     stopped: list[Started] = []
     for number in range(INJECTIONS):
@@ -346,8 +351,7 @@ def test_a_task_that_kills_its_workers_fails_alone(crew: Crew) -> None:
     for turn in range(8):
         command = crew.command("poison", "workers=0", PAUSE="0.2") if not turn else crew.worker("poison", POISON=poison)
         if not turn:  # the command stands by, and the workers are killed one after the other
-            while not (crew.store("poison").folder / "queue").is_dir():
-                time.sleep(0.01)
+            crew.wait_for_queue("poison")
             command.kill(signal.SIGSTOP)
             first = command
         elif command.wait() == 0:
@@ -364,8 +368,7 @@ def test_a_task_that_kills_its_workers_fails_alone(crew: Crew) -> None:
 def test_a_worker_does_nothing_for_others_or_for_other_code(crew: Crew) -> None:
     """Code of one's own is named again; other keys are refused, and what a worker has no say in."""
     command = crew.command("strict", "workers=0", PAUSE="1")
-    while not (crew.store("strict").folder / "queue").is_dir():
-        time.sleep(0.01)
+    crew.wait_for_queue("strict")
     unnamed = crew.start("worker", "strict", "workers=0")
     (crew.base / "other.py").write_text(CODEC.replace("zlib.compress(", "zlib.compress(level=1, data="))
     other = crew.start("worker", "strict", "codec=./other.py:Steps", "workers=0")
