@@ -82,6 +82,10 @@ METRICS = {
     "lpips": "lpips/alex lpips/squeeze lpips/taco-script lpips/vgg",
     "miou": "miou/eomt-large miou/eomt-small miou/maskformer-stuff",
     "msssim": "ms-ssim ms-ssim/torchmetrics",
+    "noreference": (
+        "clip-iqa+ clip-iqa+/originals maniqa/koniq maniqa/koniq/originals musiq/koniq musiq/koniq/originals niqe "
+        "niqe/originals topiq-nr/koniq topiq-nr/koniq/originals"
+    ),
     "pieapp": "pieapp/dense pieapp/sparse",
     "programs": (
         "butteraugli/3-norm/80-nits butteraugli/max/80-nits ssimulacra2/libjxl "

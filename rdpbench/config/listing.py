@@ -135,8 +135,8 @@ def _rank(state: str) -> tuple[bool, str]:
 def _accelerator() -> str:
     if not importlib.util.find_spec("torch"):
         return "no torch"
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
-    return f"torch {package_version('torch')}, {gpu}"
+    names = [f"cuda:{number} {torch.cuda.get_device_name(number)}" for number in range(torch.cuda.device_count())]
+    return f"torch {package_version('torch')}, {', '.join(names) or 'no GPU'}"
 
 
 Named: TypeAlias = dict[str, tuple[registry.Kind, dict[str, Any]]]

@@ -64,6 +64,7 @@ CHECKED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "verify": (_whole(0), "a whole number from 0"),
     "runner.workers": (_or_null(_whole(0)), "a whole number from 0, or null for one per core; 0 means this process"),
     "max_failures": (_or_null(_whole(1)), "a whole number from 1, or null for no limit"),
+    "runner.workers_per_device": (_whole(1), "a whole number from 1"),
     "timeout": (_or_null(_is_number), "seconds for each task, 0 for no limit, or null for a generous one"),
     "search": (lambda value: value in SEARCHES, " or ".join(SEARCHES)),
     "tolerance": (lambda value: _is_number(value) and value > 0, "a number above 0; 0.1 takes rates 10 % from bpp="),
@@ -92,6 +93,7 @@ SETTINGS = (
         "root",
         "workers",
         "device",
+        "workers_per_device",
         "python",
         "grades",
         *PRESENTED,
@@ -179,7 +181,8 @@ def split(overrides: Sequence[str]) -> Typed:
     metrics: list[str] | None = None
     captions: list[str] = []
     literal: dict[str, str | None] = {}
-    for line in overrides:
+    for given in overrides:
+        line = re.sub(r"^((?:runner\.)?device)=\[?([^\]]*)\]?$", r"\1='\2'", given)  # a list, and no sweep
         key, _, value = line.partition("=")
         _check_key(line, overrides)
         if key == "metrics" and value not in available("metrics"):
@@ -307,7 +310,7 @@ def rewrite(choice: Sequence[str], python: str = "") -> tuple[list[str], dict[st
             settings[key] = value
         elif key.startswith(("codec.options.", "data.options.")):
             words.append(f"++{line}")
-        elif key in ("workers", "device"):
+        elif key in ("workers", "device", "workers_per_device"):
             words.append(f"runner.{line}")
         else:
             words.append(line)

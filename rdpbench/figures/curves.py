@@ -1,7 +1,7 @@
 """Draw curves: of a run (`draw_all`), and of a paper's figure from measured points, published ones or both.
 
 PNG, PDF and SVG, and the caption as a text file; the same numbers give the same bytes. A curve's colour and marker are
-its codec's (`rdpbench.figures.style.signs`). Measured points are filled and published ones hollow; half filled is
+its codec's (`rdpbench.results.names.signs`). Measured points are filled and published ones hollow; half filled is
 measured on fewer images than the dataset has. The line's pattern says what the rate counts, a cross marks doubtful
 points and a dot those that were read off a plot; bands are 95 % intervals, and what only bounds others is a level line.
 
@@ -29,7 +29,6 @@ from rdpbench.figures.style import (
     PALETTE,
     STYLES,
     PaperStyle,
-    Sign,
     drawer,
     few_ticks,
     is_bound,
@@ -37,12 +36,11 @@ from rdpbench.figures.style import (
     plain,
     rate_axis,
     safe,
-    signs,
     watermark,
 )
 from rdpbench.lazy import pd
 from rdpbench.paths import write_file
-from rdpbench.results.names import Names, family, meaning
+from rdpbench.results.names import Names, Sign, family, meaning, signs
 from rdpbench.results.stats.bd import bd_rate
 from rdpbench.results.tables import untrained
 from rdpbench.setting import USUAL, Presentation, thin

@@ -1,4 +1,4 @@
-"""What figures, reports and LaTeX tables call metrics, codecs and datasets, and what a metric's name says by itself.
+"""What figures, reports and LaTeX tables call metrics, codecs and datasets, and which sign a codec's curve has.
 
 Files of numbers (CSV, Parquet) and terminals have the names that are typed. Names for readers are data: those of
 metrics are in ``conf/names.yaml``, those of codecs and datasets are the titles in ``conf/codec`` and ``conf/data``.
@@ -8,8 +8,9 @@ metrics are in ``conf/names.yaml``, those of codecs and datasets are the titles 
 from __future__ import annotations
 
 import re
+import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
@@ -104,9 +105,41 @@ def arrow(higher_is_better: bool | None) -> str:
     return "" if higher_is_better is None else "↑" if higher_is_better else "↓"
 
 
-def place_of(look: str) -> tuple[int, int] | None:
-    """Colour and marker, by their numbers, that ``conf/names.yaml`` gives to a codec; None where it gives none."""
-    return _looks().get(look)
+SIGNS = 10
+"""Colours, and markers."""
+Sign = tuple[int, int]
+"""A colour and a marker, by their numbers."""
+
+
+def signs(labels: Iterable[str]) -> dict[str, Sign]:
+    """The colour and marker of each curve: those of its codec, wherever it is drawn.
+
+    They follow from the label alone (``conf/names.yaml``, or else the letters of the name); only where two labels come
+    to the same, the later one in alphabetical order gets the next that is free.
+
+    >>> signs(["jpeg", "webp"])["jpeg"] == signs(["vtm", "jpeg"])["jpeg"]
+    True
+    """
+    count = SIGNS * SIGNS
+    chosen: dict[str, Sign] = {}
+    for label in sorted(set(labels), key=lambda label: (label not in _looks(), label)):
+        places = [_sign((_slot(label) + step) % count) for step in range(count)]
+        chosen[label] = next((sign for sign in places if sign not in chosen.values()), places[0])
+    return chosen
+
+
+def _slot(label: str) -> int:
+    """Ten places for each colour. Options change the marker, and nothing else."""
+    base, options = split_label(label)
+    colour, place = _looks().get(base) or divmod(zlib.crc32(base.encode()) % 100, 10)
+    if options or label != base:
+        place += 1 + zlib.crc32(label.removeprefix(base).encode()) % 9
+    return colour * SIGNS + place % SIGNS
+
+
+def _sign(slot: int) -> Sign:
+    colour, place = divmod(slot, SIGNS)
+    return colour, (colour + place) % SIGNS
 
 
 @cache

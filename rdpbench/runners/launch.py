@@ -69,7 +69,11 @@ def _line(bench: Bench, folder: Path, *more: str) -> list[str]:
     own = ("codec", "metrics", "data", "python")
     words = [word for word in bench.overrides if word.partition("=")[0] in own]
     workers = [] if bench.workers is None else [f"workers={bench.workers}"]
-    words += [*workers, f"device={bench.device}", *([] if bench.timeout is None else [f"timeout={bench.timeout}"])]
+    words += [
+        *workers,
+        f"device={bench.runner['device']}",
+        *([] if bench.timeout is None else [f"timeout={bench.timeout}"]),
+    ]
     return [sys.executable, "-m", "rdpbench", "worker", str(folder.resolve()), "--attached", *more, *words]
 
 

@@ -21,10 +21,11 @@ from rdpbench.results.store.keys import forget
 from rdpbench.results.store.store import Store
 from rdpbench.runners import pool
 from rdpbench.runners.claim import Agenda, Reservoir, Share, Tally, lacks_of, sources_of
-from rdpbench.runners.execute import workers_of
-from rdpbench.runners.preflight import check_contracts, check_decodes, check_device, check_needs, fetch_weights
+from rdpbench.runners.execute import seats_of
+from rdpbench.runners.preflight import check_contracts, check_decodes, check_devices, check_needs, fetch_weights
 from rdpbench.runners.queue import Queue, queues
 from rdpbench.runners.task import cells
+from rdpbench.runners.worker import Stop
 from rdpbench.setting import Bench
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace, _: Console) -> int:
     """
     typed = dict(word.partition("=")[::2] for word in options.overrides)
     folder = _run_folder(options.name, Path(typed.pop("root", "") or "results/runs").expanduser())
-    stop = pool.Stop()
+    stop = Stop()
     _listen(stop, options)
     done = failures = 0
     for queue in queues(folder):
@@ -89,7 +90,7 @@ def _run_folder(name: str, root: Path) -> Path:
     return folder
 
 
-def _listen(stop: pool.Stop, options: argparse.Namespace) -> None:
+def _listen(stop: Stop, options: argparse.Namespace) -> None:
     """End after the task in hand: on a signal, before the time is up, or when nobody waits for us any more."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda number, _: stop.set(signal.Signals(number).name))
@@ -108,7 +109,7 @@ def _listen(stop: pool.Stop, options: argparse.Namespace) -> None:
         threading.Thread(target=watch, daemon=True).start()
 
 
-def _take_part(queue: Queue, store: Store, typed: Mapping[str, str], read: ReadBench, stop: pool.Stop) -> Tally:
+def _take_part(queue: Queue, store: Store, typed: Mapping[str, str], read: ReadBench, stop: Stop) -> Tally:
     plan = queue.plan()
     if plan["timing"]:
         raise StoreBusy(f"{store.folder} is timed, which one process does alone; others would be timed too")
@@ -119,14 +120,14 @@ def _take_part(queue: Queue, store: Store, typed: Mapping[str, str], read: ReadB
     check_contracts(bench)
     forget()
     check_needs(bench)
-    check_device(bench.device)
+    check_devices(bench.devices)
     check_decodes(bench)
     if bench.workers != 0:
         pool.start_for(bench)
     agenda = Agenda(tuple(cells(bench)), lacks_of(queue), plan["metrics"], cache(lambda: store.read().rows))
     _check_same(plan, agenda, bench)
     tally = Tally(Reservoir(0))
-    share = Share(queue, agenda, bench, store, workers_of(bench), stop, shared=True)
+    share = Share(queue, agenda, bench, store, seats_of(bench), stop, shared=True)
     with show_progress("", plan["left"], "tasks") as shown:
         share.take(tally, shown, lambda *_: None, ())
     return tally

@@ -18,9 +18,9 @@ import rdpbench.report
 from rdpbench import registry
 from rdpbench.figures.curves import _of_series, draw_all
 from rdpbench.figures.presets import FigurePreset, Series, presets
-from rdpbench.figures.style import PALETTE, log_ticks, new_figure, signs
+from rdpbench.figures.style import MARKERS, PALETTE, log_ticks, new_figure
 from rdpbench.paths import conf_folder, read_yaml, records
-from rdpbench.results.names import Names
+from rdpbench.results.names import SIGNS, Names, signs
 from rdpbench.setting import Presentation
 
 DRAW = """
@@ -155,7 +155,7 @@ def test_a_codec_looks_the_same_wherever_it_is(tmp_path: Path) -> None:
     preset = FigurePreset("p", "", "", "", "curves", (), (), (Series("ms-illm", "MS-ILLM"), Series("jpeg", "JPEG")))
     assert _of_series(preset, {0, 1}) == {0: places["msillm"], 1: places["jpeg"]}
     css = (Path(rdpbench.report.__file__).with_name("static") / "page.css").read_text()
-    assert len(set(re.findall(r"--c(\d): light-dark", css))) == len(PALETTE)
+    assert len(set(re.findall(r"--c(\d): light-dark", css))) == len(PALETTE) == len(MARKERS) == SIGNS
 
 
 def test_many_codecs_are_told_apart() -> None:

@@ -32,6 +32,7 @@ from rdpbench.datasets.contract import Sample
 from rdpbench.errors import ConfigError
 from rdpbench.metrics.contract import Features, beside
 from rdpbench.needs import Package, package_version
+from rdpbench.networks import held
 from rdpbench.setting import CodecSetting, Setting
 
 KEY_VERSION = 1
@@ -62,11 +63,14 @@ def facts(setting: CodecSetting) -> Facts:
 def build(setting: CodecSetting, rate: float | None, device: str = "cpu") -> Codec:
     """A fresh codec object at a rate point; on the device, if it can compute there.
 
+    From here on this process holds the networks of this codec (`rdpbench.networks.held`).
+
     Raises:
         UnknownName: an option that the codec does not have.
         OutOfRange: a rate outside what it takes.
     """
     check_options(setting)
+    held.begin((setting.use, setting.options))
     options = dict(setting.options)
     if rate is not None:
         axis = axis_of(setting)
