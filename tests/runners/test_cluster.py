@@ -467,3 +467,26 @@ def test_what_launchers_start_is_hit(crew: Crew, runner: str, seed: int) -> None
         again = crew.command(run, *line)
         assert again.wait() == 0, (command.out.read_text(), again.out.read_text())
     crew.finish(run)
+
+
+def slurm(*line: str) -> str:
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
+    return done.stdout if done.returncode == 0 else ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["scancel --signal=USR2", "scontrol requeue", "scancel"])
+def test_slurm_itself(crew: Crew, fault: str) -> None:
+    """A job of a real SLURM is preempted, queued again by its administrator, or cancelled; the others go on."""
+    if not shutil.which("sinfo") or "idle" not in slurm("sinfo"):
+        pytest.skip("no SLURM with an idle node here")
+    if not importlib.util.find_spec("submitit"):
+        pytest.skip("submitit is not installed: pip install 'rdpbench[slurm]'")
+    run = f"slurm-{fault.rsplit(maxsplit=1)[-1].lstrip('-').replace('=', '-')}"
+    line = ("runner=slurm", "runner.jobs=2", "runner.minutes=10", "workers=1")
+    command = crew.command(run, *line, PAUSE="0.4")
+    assert crew.wait_for_records(run, 8, command), command.out.read_text()
+    jobs = slurm("squeue", "-h", "-t", "R", "-n", "rdpbench", "-o", "%i").split()
+    subprocess.run([*fault.split(), jobs[0]], check=True)
+    assert command.wait() == 0, command.out.read_text()
+    crew.finish(run)
