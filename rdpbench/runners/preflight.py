@@ -60,7 +60,7 @@ def check_needs(bench: Bench) -> None:
         lines += _lacks(f"dataset {data.use}", getattr(data.cls, "needs", ()))
     if lines:
         told = "\n".join(dict.fromkeys(lines))
-        raise MissingNeed(f"this run cannot start:\n{told}\n`rdpbench doctor` shows all of them")
+        raise MissingNeed(f"this run cannot start:\n{told}\n`rdpbench doctor` shows what runs here")
 
 
 def weights_of(bench: Bench, codec: CodecSetting) -> list[Need]:

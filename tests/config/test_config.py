@@ -36,7 +36,7 @@ def test_nothing_typed_is_the_default_experiment() -> None:
     bench = read_bench([])
     assert [codec.name for codec, _ in bench.grid] == ["jpeg", "jpeg2000", "webp", "avif", "hevc", "jpegxl", "mini"]
     assert {data.name for _, data in bench.grid} == {"samples"}
-    assert bench.points == 5
+    assert bench.points == 4
     assert bench.metrics == ("psnr", "ms-ssim", "ssimulacra2")
 
 
@@ -395,7 +395,8 @@ def test_help_explains_every_setting_from_the_file_that_has_their_defaults() -> 
     """One place: `run --help` prints ``conf/config.yaml``, and nothing of it may be missing or made up."""
     text = "\n".join(settings_help(120))
     explained = dict(re.findall(r"^  ([\w.]+)=(\S*) ", text, re.M))
-    short = {"metrics.names": "metrics", **{f"runner.{n}": n for n in ("device", "workers", "workers_per_device")}}
+    short = {f"runner.{name}": name for name in ("device", "workers", "workers_per_device")}
+    short |= {"metrics.names": "metrics"}
     wanted = {short.get(name, name) for name in SETTINGS} - {"metrics.available"}
     of_launchers = {name for name in wanted if name.startswith("runner.")}  # explained in the files of conf/runner
     stated = {name for file in ("slurm", "ray") for name in yaml.safe_load(conf_file("runner", file).read_text())}
