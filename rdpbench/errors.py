@@ -18,7 +18,7 @@ class ConfigError(RdpbenchError):
     """What the user wrote cannot be meant."""
 
 
-MOST_LISTED = 40
+MOST_LISTED = 50
 """Names that are all listed; of more only those that are like what was written."""
 LISTS = {
     "codec": "rdpbench ls codecs",
@@ -28,6 +28,17 @@ LISTS = {
     "setting": "rdpbench run --help",
 }
 """What lists all names of a kind."""
+
+
+CALLED = {
+    "codec": {"h265": "hevc", "h.265": "hevc", "jxl": "jpegxl", "jp2": "jpeg2000", "jpeg2k": "jpeg2000", "av1": "avif"}
+    | {"vvc": "vtm", "h266": "vtm", "hyperprior": "bmshj2018-hyperprior", "factorized": "bmshj2018-factorized"},
+    "metric": {"ssim": "ms-ssim", "inception": "fid/clean"},
+    "setting": {"gpu": "device", "cuda": "device", "dataset": "data", "output": "root", "out": "root", "outdir": "root"}
+    | {"num_images": "limit", "images": "limit", "n": "limit", "jobs": "workers", "threads": "workers"}
+    | {"num_workers": "workers", "bitrate": "bpp", "model": "codec", "interpreter": "python", "name": "run"},
+}
+"""What others call our names, by kind."""
 
 
 def nearest(given: str, names: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
@@ -60,6 +71,8 @@ class UnknownName(ConfigError):
         family = [name for name in known if len(stem) > 2 and name.casefold().startswith(stem.casefold())]
         if near is None:
             near = next(iter(nearest(given, family or known) or family), "")
+        called = CALLED.get(kind, {}).get(given.casefold(), "")
+        near = called if called in known else near
         guess = f": did you mean {near!r}?" if near else ""
         plural = {"class": "classes", "metrics": "metrics"}.get(kind, f"{kind}s")
         if family:
