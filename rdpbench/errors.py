@@ -36,7 +36,7 @@ CALLED = {
     "metric": {"ssim": "ms-ssim", "inception": "fid/clean"},
     "setting": {"gpu": "device", "cuda": "device", "dataset": "data", "output": "root", "out": "root", "outdir": "root"}
     | {"num_images": "limit", "images": "limit", "n": "limit", "jobs": "workers", "threads": "workers"}
-    | {"num_workers": "workers", "bitrate": "bpp", "model": "codec", "interpreter": "python", "name": "run"},
+    | {"num_workers": "workers", "bitrate": "bpp", "model": "codec", "interpreter": "python", "name": "run", "save_images": "keep", "save": "keep"},
 }
 """What others call our names, by kind."""
 

@@ -242,7 +242,11 @@ class Bench:
     timing: bool
     figures: bool
     workers: int | None
-    device: str
+    """Processes for what computes on no GPU; None for one per core, 0 for this process alone."""
+    devices: tuple[str, ...]
+    """``cpu``, or GPUs by their numbers, such as ``cuda:0``."""
+    workers_per_device: int = 1
+    """Processes on each GPU."""
     decodes: int = 1
     """Of each bitstream, by codecs whose decoder draws random numbers."""
     timeout: float | None = None
@@ -259,6 +263,11 @@ class Bench:
     """The first composed configuration, for the record, with interpolations such as ``${oc.env:X}`` as typed."""
     interpolated: Mapping[tuple[str, Any], str] = field(default_factory=dict)
     """What was typed in place of a value, by the option's name and that value, where an interpolation was typed."""
+
+    @property
+    def device(self) -> str:
+        """The first of them: where this process computes itself."""
+        return self.devices[0]
 
     @property
     def codecs(self) -> list[CodecSetting]:

@@ -63,6 +63,7 @@ CHECKED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "batch": (_whole(1), "a whole number from 1"),
     "verify": (_whole(0), "a whole number from 0"),
     "runner.workers": (_or_null(_whole(0)), "a whole number from 0, or null for one per core; 0 means this process"),
+    "runner.workers_per_device": (_whole(1), "a whole number from 1"),
     "timeout": (_or_null(_is_number), "seconds for each task, 0 for no limit, or null for a generous one"),
     "search": (lambda value: value in SEARCHES, " or ".join(SEARCHES)),
     "tolerance": (lambda value: _is_number(value) and value > 0, "a number above 0; 0.1 takes rates 10 % from bpp="),
@@ -89,6 +90,7 @@ SETTINGS = (
         "root",
         "workers",
         "device",
+        "workers_per_device",
         "python",
         "grades",
         *PRESENTED,
@@ -175,7 +177,8 @@ def split(overrides: Sequence[str]) -> Typed:
     metrics: list[str] | None = None
     captions: list[str] = []
     literal: dict[str, str | None] = {}
-    for line in overrides:
+    for given in overrides:
+        line = re.sub(r"^((?:runner\.)?device)=\[?([^\]]*)\]?$", r"\1='\2'", given)  # a list, and no sweep
         key, _, value = line.partition("=")
         _check_key(line, overrides)
         if key == "metrics" and value not in available("metrics"):
@@ -300,7 +303,8 @@ def rewrite(choice: Sequence[str], python: str = "") -> tuple[list[str], dict[st
         elif key == "data" and value not in available("data"):
             if ":" not in value and value not in registry.names("dataset"):
                 known = {*available("data"), *registry.names("dataset")}
-                near = f"folder:{value}" if Path(value).expanduser().is_dir() else None
+                path = Path(value).expanduser()
+                near = f"folder:{path.parent if path.is_file() else value}" if path.exists() else None
                 raise UnknownName(
                     "dataset", value, known, "your own: data=folder:PATH or data=manifest:FILE", near=near
                 )
@@ -310,7 +314,7 @@ def rewrite(choice: Sequence[str], python: str = "") -> tuple[list[str], dict[st
             settings[key] = value
         elif key.startswith(("codec.options.", "data.options.")):
             words.append(f"++{line}")
-        elif key in ("workers", "device"):
+        elif key in ("workers", "device", "workers_per_device"):
             words.append(f"runner.{line}")
         else:
             words.append(line)

@@ -56,10 +56,11 @@ def show(
             here = points.at(where)
             table = tables.measured(whole[(whole[PLACE] == list(where)).all(axis=1)], name)
             timed = tables.times(here.rows, contents)
-            for shown in (table, timed):
+            glance = against.at_a_glance(here, metrics)
+            for shown in (table, *glance, timed):
                 if shown is not None:
                     console.print(tables.Terminal(shown))
-            drawn += [table, *tables.at_equal_rates(here, metrics, name), *([timed] if timed else [])]
+            drawn += [table, *glance, *tables.at_equal_rates(here, metrics, name), *([timed] if timed else [])]
             if figures:
                 # Curves of two datasets, or of two protocols, in one panel would be joined to one.
                 place = "" if len(names) == 1 else safe(name)

@@ -376,7 +376,7 @@ def _run(run: ReportedRun) -> dict[str, Any]:
     shown: list[tables.Table] = []
     for where, name in titles(run.current.places).items():
         shown += tables.at_equal_rates(run.current.at(where), run.metrics, name)
-    shown += filter(None, [tables.times(rows, run.contents)])
+    shown += filter(None, [tables.times(rows, run.contents), tables.crossings(run.store.folder)])
     good = [row for row in rows if row.status == "ok"]
     faults: list[tuple[Row, str, str]] = [(row, row.status, row.error) for row in rows if row.status != "ok"]
     for row in {row.task_key: row for row in rows}.values():

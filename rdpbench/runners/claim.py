@@ -32,7 +32,7 @@ from rdpbench.runners.pool import Chunk, Stop
 from rdpbench.runners.queue import MOST_LOST, POLL_S, Claim, Lease, Queue
 from rdpbench.runners.sets import originals
 from rdpbench.runners.task import Cell, Work, resolved, without_environment
-from rdpbench.runners.worker import Result, failed, together
+from rdpbench.runners.worker import KINDS, Kind, Result, Seat, failed, kind_of, together
 from rdpbench.setting import Bench
 
 SYNC_EVERY = 32
@@ -60,7 +60,8 @@ class Agenda:
         """A chunk as a queue holds it; stored rows of ``changed`` keys are no longer true."""
         tasks = [*numbers]
         keys = [self.cells[cell].keys[entry] for cell, entry, _ in tasks]
-        return {"tasks": tasks, "changed": [key for key in keys if key in changed], "keys": _hash_of(keys)}
+        stale, kind = [key for key in keys if key in changed], kind_of(self.cells[tasks[0][0]].codec)
+        return {"kind": kind, "tasks": tasks, "changed": stale, "keys": _hash_of(keys)}
 
     def work_of(self, chunk: Mapping[str, Any]) -> list[Work]:
         """The work that a chunk stands for.
@@ -169,8 +170,8 @@ class Share:
     agenda: Agenda
     bench: Bench
     store: Store
-    workers: int
-    """Processes; 0 for this one alone."""
+    seats: Sequence[Seat]
+    """Of worker processes; none: this process does all."""
     stop: Stop
     max_failures: int | None = None
 
@@ -255,11 +256,11 @@ class _Session:
         """Of all that can be claimed, until nothing is left of the queue."""
         share = self.share
         while True:
-            limits = share.workers, share.bench.timeout
+            by_kind = {kind: self._chunks([kind]) for kind in KINDS}
             stream = (
-                pool.run_processes(self._chunks(), self.setup, *limits, share.stop)
-                if share.workers
-                else pool.run_here(self._chunks(), self.setup, share.stop)
+                pool.run_processes(by_kind, self.setup, share.seats, share.bench.timeout, share.stop)
+                if share.seats
+                else pool.run_here(self._chunks(KINDS), self.setup, share.stop)
             )
             with contextlib.closing(stream):  # type: ignore[type-var]
                 for result in stream:
@@ -273,9 +274,9 @@ class _Session:
                 return
             time.sleep(POLL_S)
 
-    def _chunks(self) -> Iterator[Chunk]:
+    def _chunks(self, kinds: Sequence[Kind]) -> Iterator[Chunk]:
         share = self.share
-        while not share.stop and not self.lease.lost and (claim := share.queue.claim(self.name)):
+        while not share.stop and not self.lease.lost and (claim := share.queue.claim(self.name, kinds)):
             known = self._written({session for session, _ in claim.lost})
             pairs = zip(share.agenda.work_of(claim.chunk), map(tuple, claim.chunk["tasks"]), strict=True)
             chunk = _Open(claim, {pair[0].task.key: pair for pair in pairs if pair[0].task.key not in known})

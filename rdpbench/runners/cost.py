@@ -18,23 +18,23 @@ from rdpbench.runners.task import Work
 from rdpbench.setting import Setting
 
 CODING = {
-    "avif": 1.0,
+    "avif": 0.8,
     "bpg": 4.0,
     "heif": 0.6,
-    "hevc": 1.0,
+    "hevc": 1.1,
     "jpeg": 0.02,
-    "jpeg2000": 0.4,
+    "jpeg2000": 0.25,
     "jpegxl": 1.0,
-    "mini": 2.0,
+    "mini": 1.0,
     "mozjpeg": 0.3,
     "vtm": 200.0,
     "vvenc": 10.0,
-    "webp": 0.2,
+    "webp": 0.12,
 }
 """Seconds for a megapixel, encoding and decoding, on one core of a server of 2025."""
 FAMILIES = {"rdpbench.codecs.learned": 10.0, "rdpbench.codecs.diffusion": 500.0}
 """The same for those that are not above."""
-SCORING = {"psnr": 0.01, "psnr-pooled": 0.01, "ms-ssim": 0.1, "flip": 2.3, "lpips/alex": 0.3}
+SCORING = {"psnr": 0.01, "psnr-pooled": 0.01, "ms-ssim": 0.08, "ssimulacra2": 0.2, "flip": 2.3, "lpips/alex": 0.3}
 """The same for a metric."""
 UNKNOWN = 2.0
 """The same for codecs and metrics of which nothing is known."""
@@ -158,24 +158,26 @@ class Left:
 
     def __init__(self, work: Iterable[Work], costs: Costs, workers: int) -> None:
         self.costs, self.workers = costs, workers
-        self._work = {piece.task.key: piece for piece in work}
+        self._pieces: dict[str, tuple[_Kind, int, float]] = {}
         self._pixels: Counter[_Kind] = Counter()
-        for piece in self._work.values():
-            self._pixels[_kind(piece)] += piece.task.pixels
-        self._stored_s = sum(map(_stored_s, self._work.values()))
+        kinds: dict[_Kind, _Kind] = {}  # one object for all pieces of a kind
+        for piece in work:
+            kind = kinds.setdefault(kind := _kind(piece), kind)
+            self._pieces[piece.task.key] = kind, piece.task.pixels, _stored_s(piece)
+            self._pixels[kind] += piece.task.pixels
+        self._stored_s = sum(stored_s for _, _, stored_s in self._pieces.values())
         self._measured = 0.0
 
     def done(self, key: str, row: Row | None) -> None:
         """A task is done; ``row`` is there if it was coded, and ``key`` is empty if it only gave arrays."""
-        arrays = (other for other, piece in self._work.items() if piece.row and not piece.metrics and not piece.timing)
-        piece = self._work.pop(key or next(arrays, ""), None)
-        if piece is None:  # nothing tells which one it was
+        arrays = (other for other, (kind, _, _) in self._pieces.items() if not kind[3])
+        kind, pixels, stored_s = self._pieces.pop(key or next(arrays, ""), (None, 0, 0.0))
+        if kind is None:  # nothing tells which one it was
             return
-        kind = _kind(piece)
-        self._pixels[kind] -= piece.task.pixels
-        self._stored_s -= _stored_s(piece)
+        self._pixels[kind] -= pixels
+        self._stored_s -= stored_s
         if row is None:
-            self._measured += self.costs.seconds(piece)
+            self._measured += self.costs._seconds(kind, pixels) + stored_s
             return
         self.costs.learn(row, kind[-1])
         self._measured += (row.encode_s or 0) * row.attempts + (row.decode_s or 0) + (row.score_s or 0)

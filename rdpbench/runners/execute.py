@@ -20,6 +20,7 @@ from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import MissingNeed, StoreBusy, StoreCorrupt, StoreError
 from rdpbench.figures.show import show
 from rdpbench.metrics.contract import short_name
+from rdpbench.networks.precision import devices_of
 from rdpbench.progress import Progress, Report, show_progress
 from rdpbench.provenance import command, cores
 from rdpbench.results.stats.current import PROVEN, of_store
@@ -28,18 +29,19 @@ from rdpbench.results.store.keys import axis_of, facts
 from rdpbench.results.store.log import PartWriter
 from rdpbench.results.store.schema import OF_THE_MACHINE, REFUTED, Row, Score, error_text
 from rdpbench.results.store.store import Contents, Store
+from rdpbench.results.tables import CROSSINGS, Terminal, crossed
 from rdpbench.runners import pool
 from rdpbench.runners.claim import Agenda, Reservoir, Share, Tally, lacks_of, plan_record, queue_name
 from rdpbench.runners.coding import Named, refuted
 from rdpbench.runners.cost import Left
 from rdpbench.runners.plan import Plan, chunks, lines, make_plan
-from rdpbench.runners.preflight import check_contracts, check_metrics, fetch_weights
+from rdpbench.runners.preflight import check_contracts, check_devices, check_metrics, fetch_weights
 from rdpbench.runners.queue import POLL_S, Queue, living
 from rdpbench.runners.search import Nearest, is_near, missed, search
 from rdpbench.runners.sets import is_set, reduce_all
 from rdpbench.runners.task import member_of, run_name
-from rdpbench.runners.verify import decode_elsewhere, trials_of, unlike, verify
-from rdpbench.runners.worker import Result
+from rdpbench.runners.verify import cross, decode_elsewhere, note_crossings, trials_of, unlike, verify
+from rdpbench.runners.worker import KINDS, Result, Seat, kind_of
 from rdpbench.setting import Bench, CodecSetting, DataSetting
 
 if TYPE_CHECKING:
@@ -97,8 +99,8 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None,
         RdpbenchError: before anything ran if it cannot run; later only if the store cannot be written.
     """
     store = store_of(bench)
-    workers = workers_of(bench)
-    if workers or bench.verify:
+    seats = seats_of(bench)
+    if seats or bench.verify:
         pool.start_for(bench)
     # Nothing is written, not even the folder with its lock, before a plan stands.
     ahead = None if store.folder.exists() else make_plan(bench, store)
@@ -117,7 +119,7 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None,
             if not bench.timing:
                 held.close()
             with exclusive(bench):
-                _take_part(Share(queue, agenda, bench, store, workers, pool.Stop()), plan, tally, report)
+                _take_part(Share(queue, agenda, bench, store, seats, pool.Stop()), plan, tally, report)
             _wait_for_others(queue)
             if not bench.timing:
                 held.enter_context(store.lock(wait=True))
@@ -153,7 +155,7 @@ def _take_part(share: Share, plan: Plan, tally: Tally, report: Report | None) ->
     first = [{"member": vars(member)} for member in plan.members]
     first += [{"measure": vars(measure)} for measure in plan.measures]
     first += [{"row": vars(row)} for row in plan.judged]
-    left = Left(plan.work, plan.costs, max(1, share.workers))
+    left = Left(plan.work, plan.costs, max(1, len(share.seats)))
     with show_progress("", len(plan.left), "tasks", report, left.seconds) as shown:
         share.take(tally, shown, left.done, first)
 
@@ -202,11 +204,21 @@ def grades_of(bench: Bench) -> tuple[str, ...]:
     return bench.grades if set(named) & set(bench.grades) else (*bench.grades, *named)
 
 
-def workers_of(bench: Bench) -> int:
-    """How many worker processes; 0 means this one. Timing takes one process alone."""
-    if bench.timing:
-        return 1
-    return cores() if bench.workers is None else bench.workers
+def seats_of(bench: Bench) -> list[Seat]:
+    """The worker processes of a command; none if all runs in this one.
+
+    On each GPU ``workers_per_device`` for codecs that compute there, and one per core for those that do not, whose
+    metrics are spread over the GPUs. Timing takes one process alone.
+    """
+    workers = cores() if bench.workers is None else bench.workers
+    if bench.timing or bench.device == "cpu":
+        return [Seat(bench.device, KINDS)] * (1 if bench.timing else workers)
+    if not workers:
+        return []
+    kinds = {*map(kind_of, bench.codecs)}
+    on_gpus = [Seat(device, ("device",)) for _ in range(bench.workers_per_device) for device in bench.devices]
+    others = [Seat(bench.devices[number % len(bench.devices)], ("cpu",)) for number in range(workers)]
+    return [seat for seat in (*on_gpus, *others) if kinds & {*seat.kinds}]
 
 
 def _verify_sample(done: Done, tally: Tally) -> Done:
@@ -306,7 +318,7 @@ def run_bench(bench: Bench, console: Console, *, encode: bool = True) -> int:
                 f"score never encodes, but {uncoded} of {plan.size} tasks are not in {store.folder}{changed}"
                 f". Code them first: {command(bench.overrides)}"
             )
-        print("\n".join(lines(plan, store, workers_of(bench))), file=sys.stderr)
+        print("\n".join(lines(plan, store, len(seats_of(bench)))), file=sys.stderr)
 
     return _finish(bench, execute(bench, announce), notes, console)
 
@@ -366,6 +378,27 @@ def _without_values(points: Points, metrics: Sequence[str]) -> list[str]:
         if all(value is None for value in known.values()):
             lines.append(f"{short_name(name)} has no value at all: {next(iter(known), '') or 'nothing was scored'}")
     return lines
+
+
+def cross_devices(
+    store: Store, sample: int | None, seed: int, named: Named, devices: Sequence[str], console: Console
+) -> int:
+    """Print and store which devices decode what others coded (`cross`); 1 unless all pixels are within one level.
+
+    Raises:
+        ConfigError: what is named is no device.
+        MissingNeed: it is not here.
+    """
+    devices = devices_of(devices)
+    check_devices([device for device in devices if device != "cpu"] or ["cpu"])
+    record = cross(store, sample, seed, named, devices)
+    if not record["cells"]:
+        console.print(f"no codec of {store.folder} computes on a device=", highlight=False, markup=False)
+        return 1 if record["notes"] else 0
+    store.check_links(CROSSINGS)
+    note_crossings(store.folder, record)
+    console.print(Terminal(crossed(record)))
+    return int(any(cell["other"] or cell["failed"] for cell in record["cells"]))
 
 
 def verify_store(store: Store, sample: int | None, seed: int, named: Named) -> int:

@@ -39,7 +39,7 @@ from rdpbench.results.store.store import Contents, Store, reconstruction_path
 from rdpbench.runners.cost import Costs
 from rdpbench.runners.preflight import (
     check_decodes,
-    check_device,
+    check_devices,
     check_downloads,
     check_needs,
     choose_metrics,
@@ -185,7 +185,7 @@ def make_plan(bench: Bench, store: Store) -> Plan:
     forget()
     check_needs(bench)
     check_downloads(bench)
-    check_device(bench.device)
+    check_devices(bench.devices)
     check_decodes(bench)
     metrics, left_out = choose_metrics(bench)
     every = tuple(cells(bench))
@@ -437,7 +437,7 @@ def _of_entries(plan: Plan, name: str) -> NDArray[np.int64]:
 def _by_point(codec: CodecSetting, batch: int) -> bool:
     """Is a rate point's work kept together? What loads weights, or is coded in batches."""
     stated = facts(codec)
-    return stated.heavy or (batch > 1 and stated.batches)
+    return stated.heavy or stated.uses_device or (batch > 1 and stated.batches)
 
 
 def _costs(stored: Contents) -> Costs:

@@ -36,7 +36,7 @@ def test_nothing_typed_is_the_default_experiment() -> None:
     bench = read_bench([])
     assert [codec.name for codec, _ in bench.grid] == ["jpeg", "jpeg2000", "webp", "avif", "hevc", "jpegxl", "mini"]
     assert {data.name for _, data in bench.grid} == {"samples"}
-    assert bench.points == 5
+    assert bench.points == 4
     assert bench.metrics == ("psnr", "ms-ssim", "ssimulacra2")
 
 
@@ -253,7 +253,7 @@ def test_a_file_of_the_users_is_held_to_the_same(
 def test_the_lists_of_what_is_read_are_those_of_the_files() -> None:
     record = yaml.safe_load((conf_folder() / "config.yaml").read_text())
     groups = {next(iter(entry)) for entry in record.pop("defaults") if isinstance(entry, dict)}
-    top = {name for name in SETTINGS if "." not in name} - {"experiment", "workers", "device"}
+    top = {name for name in SETTINGS if "." not in name} - {"experiment", "workers", "device", "workers_per_device"}
     assert record.keys() | groups == top
     assert groups == KEYS.keys()
     source = "".join(path.read_text() for path in Path(rdpbench.__file__).parent.rglob("*.py"))
@@ -402,7 +402,8 @@ def test_help_explains_every_setting_from_the_file_that_has_their_defaults() -> 
     """One place: `run --help` prints ``conf/config.yaml``, and nothing of it may be missing or made up."""
     text = "\n".join(settings_help(120))
     explained = dict(re.findall(r"^  ([\w.]+)=(\S*) ", text, re.M))
-    short = {"runner.device": "device", "runner.workers": "workers", "metrics.names": "metrics"}
+    short = {f"runner.{name}": name for name in ("device", "workers", "workers_per_device")}
+    short |= {"metrics.names": "metrics"}
     wanted = {short.get(name, name) for name in SETTINGS} - {"metrics.available"}
     assert set(explained) == wanted | {"codec.options.NAME", "data.options.NAME"}
     plain = yaml.safe_load((conf_folder() / "config.yaml").read_text())

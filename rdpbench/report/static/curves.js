@@ -30,6 +30,10 @@
   // One panel for each frame: the page answers while many are drawn.
   const next = async () => {
     await R.load("static/plotly.min.js");
+    if (!window.Plotly) {
+      for (const panel of queue) panel.box.textContent = R.unplotted;
+      queue.clear();
+    }
     const [panel] = queue;
     queue.delete(panel);
     if (panel?.box.isConnected) draw(panel);
