@@ -30,13 +30,17 @@ LISTS = {
 """What lists all names of a kind."""
 
 
+_OTHERS = {
+    "codec": {"hevc": "h265 h.265", "jpegxl": "jxl", "jpeg2000": "jp2 jpeg2k", "avif": "av1", "vtm": "vvc h266"},
+    "metric": {"ms-ssim": "ssim"},
+    "setting": {
+        **{"codec": "model", "data": "dataset", "device": "gpu cuda", "root": "output out outdir", "run": "name"},
+        **{"limit": "n images num_images", "workers": "jobs threads num_workers", "keep": "save save_images"},
+        **{"bpp": "bitrate", "python": "interpreter"},
+    },
+}
 CALLED = {
-    "codec": {"h265": "hevc", "h.265": "hevc", "jxl": "jpegxl", "jp2": "jpeg2000", "jpeg2k": "jpeg2000", "av1": "avif"}
-    | {"vvc": "vtm", "h266": "vtm", "hyperprior": "bmshj2018-hyperprior", "factorized": "bmshj2018-factorized"},
-    "metric": {"ssim": "ms-ssim", "inception": "fid/clean"},
-    "setting": {"gpu": "device", "cuda": "device", "dataset": "data", "output": "root", "out": "root", "outdir": "root"}
-    | {"num_images": "limit", "images": "limit", "n": "limit", "jobs": "workers", "threads": "workers"}
-    | {"num_workers": "workers", "bitrate": "bpp", "model": "codec", "interpreter": "python", "name": "run", "save_images": "keep", "save": "keep"},
+    kind: {word: name for name, words in names.items() for word in words.split()} for kind, names in _OTHERS.items()
 }
 """What others call our names, by kind."""
 
