@@ -34,9 +34,16 @@ _OTHERS = {
     "codec": {"hevc": "h265 h.265", "jpegxl": "jxl", "jpeg2000": "jp2 jpeg2k", "avif": "av1", "vtm": "vvc h266"},
     "metric": {"ms-ssim": "ssim"},
     "setting": {
-        **{"codec": "model", "data": "dataset", "device": "gpu cuda", "root": "output out outdir", "run": "name"},
-        **{"limit": "n images num_images", "workers": "jobs threads num_workers", "keep": "save save_images"},
-        **{"bpp": "bitrate", "python": "interpreter"},
+        "codec": "model",
+        "data": "dataset",
+        "device": "gpu cuda",
+        "root": "output out outdir",
+        "run": "name",
+        "limit": "n images num_images",
+        "workers": "jobs threads num_workers",
+        "keep": "save save_images",
+        "bpp": "bitrate",
+        "python": "interpreter",
     },
 }
 CALLED = {
