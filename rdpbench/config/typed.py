@@ -307,8 +307,8 @@ def rewrite(choice: Sequence[str], python: str = "") -> tuple[list[str], dict[st
         elif key == "data" and value not in available("data"):
             if ":" not in value and value not in registry.names("dataset"):
                 known = {*available("data"), *registry.names("dataset")}
-                path = Path(value).expanduser()
-                near = f"folder:{path.parent if path.is_file() else value}" if path.exists() else None
+                place = Path(value).expanduser()
+                near = f"folder:{place.parent if place.is_file() else value}" if place.exists() else None
                 raise UnknownName(
                     "dataset", value, known, "your own: data=folder:PATH or data=manifest:FILE", near=near
                 )
