@@ -364,14 +364,14 @@ def _labels(axis: Axes, filled: Filled, rates: tuple[float, float], width: float
     assert figure is not None
     size, tall = float(axis.yaxis.label.get_fontsize()), figure.get_figheight() / axis.get_gridspec().nrows  # type: ignore[union-attr]
     name = names.axis(panel.metric).replace(" ↑", "\N{NO-BREAK SPACE}↑").replace(" ↓", "\N{NO-BREAK SPACE}↓")
-    axis.set_ylabel(plain("\n".join(wrapped(figure, name, tall - 0.6, size))), linespacing=1.0)
+    axis.set_ylabel(plain("\n".join(wrapped(figure, name, tall - 0.6 * size / 8, size))), linespacing=1.0)
     axis.margins(y=0.08)
     if _by_rate(panel):
         axis.set_xlabel("bits per pixel")
         rate_axis(axis, *rates, max(3, int(width * 72 / size / 3.8)))
     else:
         axis.set_xlabel(plain(names.axis(panel.x)))
-        few_ticks(axis, min(8, max(3, int(width / 0.45))))
+        few_ticks(axis, min(8, max(3, int(width / 0.45 * 8 / size))))
         axis.margins(0.1)
     return _title(axis, panel, width, names)
 
@@ -384,7 +384,7 @@ def _title(axis: Axes, panel: Panel, width: float, names: Names) -> int:
     assert figure is not None
     text = names.sentence(panel.dataset) + (f" at {panel.at_bpp:g} bpp" if panel.at_bpp is not None else "")
     size = mpl.rcParams["legend.fontsize"]
-    lines = wrapped(figure, text, width - 0.45, size)
+    lines = wrapped(figure, text, width - 0.075 * size, size)
     axis.set_title(plain("\n".join(lines)), loc="left", fontsize=size, linespacing=1.0)
     return len(lines)
 
