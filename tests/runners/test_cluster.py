@@ -177,7 +177,7 @@ class Crew:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.count = 0
+        self.count = self.injections = 0
         self.started: list[Started] = []
         self.run = ["codec=./steps.py:Steps", f"data=folder:{base}/pictures", "metrics=psnr", "figures=false"]
         whole = self.command("whole", "workers=0")
@@ -265,6 +265,7 @@ def values(contents: Contents) -> dict[str, Any]:
 def everybody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
     crew = Crew(tmp_path_factory.mktemp("crew"))
     yield crew
+    print(f"{crew.injections} injections")  # with -s
     assert crew.server.stdin is not None
     crew.server.stdin.close()
     crew.server.wait(30)
@@ -286,7 +287,7 @@ FAULTS = ("SIGKILL", "SIGTERM", "SIGUSR1", "SIGSTOP", "parent SIGKILL", "parent 
 INJECTIONS = 6
 
 
-@pytest.mark.parametrize("seed", seeds(2, 24))
+@pytest.mark.parametrize("seed", seeds(2, 28))
 def test_workers_come_and_go(crew: Crew, seed: int) -> None:
     """A command and two workers share a run; what is hit is started again, as a batch system would requeue it.
 
@@ -303,6 +304,7 @@ def test_workers_come_and_go(crew: Crew, seed: int) -> None:
         if not crew.wait_for_records(run, 6 * (number + 1), command):
             break
         time.sleep(rng.random() * 0.1)
+        crew.injections += 1
         fault = rng.choice(FAULTS)
         if fault.startswith("parent"):
             command.kill(signal.Signals[fault.split()[1]])
@@ -333,6 +335,7 @@ def test_local_processes_and_another_command(crew: Crew, seed: int) -> None:
     for number in range(4):
         if not crew.wait_for_records(run, 8 * (number + 1), commands[0]):
             break
+        crew.injections += 1
         if rng.random() < 0.4:
             at = rng.randrange(2)
             commands[at].kill(rng.choice((signal.SIGKILL, signal.SIGTERM)))
@@ -459,6 +462,7 @@ def test_what_launchers_start_is_hit(crew: Crew, runner: str, seed: int) -> None
         fault = rng.choice([*faults])
         victims, name = faults[fault]
         for pid in rng.sample(alive := victims(run), min(1, len(alive))):
+            crew.injections += 1
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, name)
     if seed % 2:  # two launchers at once on one run
