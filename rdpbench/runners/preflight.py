@@ -18,7 +18,7 @@ from rdpbench.lazy import torch
 from rdpbench.metrics.contract import beside
 from rdpbench.metrics.contract import faults_of as metric_faults
 from rdpbench.metrics.sets import check_side
-from rdpbench.needs import Need
+from rdpbench.needs import Need, Package
 from rdpbench.networks.precision import visible
 from rdpbench.results.store.keys import axis_of, build, facts
 from rdpbench.runners.coding import decodes_of, is_stochastic
@@ -49,6 +49,10 @@ def check_contracts(bench: Bench) -> None:
         raise ConfigError("this run cannot start:\n" + "\n".join(f"  {fault}" for fault in dict.fromkeys(faults)))
 
 
+LAUNCHERS = {"slurm": [Package("submitit")], "ray": [Package("ray")]}
+"""What launchers need."""
+
+
 def check_needs(bench: Bench) -> None:
     """Raise `MissingNeed` if a codec or dataset lacks something: all that is missing, each with what to type."""
     lines: list[str] = []
@@ -58,6 +62,8 @@ def check_needs(bench: Bench) -> None:
         )
     for data in bench.datasets:
         lines += _lacks(f"dataset {data.use}", getattr(data.cls, "needs", ()))
+    runner = bench.runner.get("name", "local")
+    lines += _lacks(f"runner={runner}", LAUNCHERS.get(runner, ()))
     if lines:
         told = "\n".join(dict.fromkeys(lines))
         raise MissingNeed(f"this run cannot start:\n{told}\n`rdpbench doctor` shows what runs here")
