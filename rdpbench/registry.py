@@ -92,6 +92,11 @@ METRICS = {
         "vmaf-neg/1080p-3h/420-8bit-bt709-limited vmaf/1080p-3h/420-8bit-bt709-limited"
     ),
     "psnr": "psnr psnr-pooled",
+    "realism": (
+        "coverage/dinov2 coverage/hific-patch coverage/legacy-tf density/dinov2 density/hific-patch "
+        "density/legacy-tf fd-dinov2 kd-dinov2 kd-dinov2/full kd-dinov2/split precision/dinov2 "
+        "precision/hific-patch precision/legacy-tf recall/dinov2 recall/hific-patch recall/legacy-tf"
+    ),
     "ssimulacra2": "ssimulacra2",
 }
 """Metrics by the module of `rdpbench.metrics` whose ``METRICS`` has their classes."""

@@ -132,11 +132,10 @@ def see_only(device: str) -> str:
         return device
     named, place = _named(), int(number or 0)
     os.environ["CUDA_VISIBLE_DEVICES"] = named[place] if place < len(named) else str(place)
-    stay_exact()
     return "cuda:0"
 
 
 def stay_exact() -> None:
-    """As `exact`, from now on in this process: for what does not say otherwise, such as a codec of the user's."""
+    """As `exact`, from now on in this process: for what does not ask for something else, such as an own codec."""
     for owner, name, value in _on_gpus(exactly=True):
         setattr(owner, name, value)

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 from rdpbench import registry
 from rdpbench.errors import StoreError, WorkerError
 from rdpbench.networks import held
-from rdpbench.networks.precision import repeat_sums, see_only, stay_exact
+from rdpbench.networks.precision import repeat_sums, see_only
 from rdpbench.results.store.schema import OF_THE_MACHINE
 from rdpbench.runners.coding import Setup
 from rdpbench.runners.task import Work
@@ -219,8 +219,6 @@ class Chunk(NamedTuple):
 def run_here(chunks: Iterable[Chunk], setup: Setup, stop: Stop) -> Iterator[Result]:
     """All chunks in this process, one task after the other; no task has a limit."""
     set_up()
-    if setup.device != "cpu":
-        stay_exact()
     worker, pid = Worker(setup), os.getpid()
     try:
         for chunk in chunks:

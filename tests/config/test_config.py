@@ -395,7 +395,8 @@ def test_help_explains_every_setting_from_the_file_that_has_their_defaults() -> 
     """One place: `run --help` prints ``conf/config.yaml``, and nothing of it may be missing or made up."""
     text = "\n".join(settings_help(120))
     explained = dict(re.findall(r"^  ([\w.]+)=(\S*) ", text, re.M))
-    short = {"runner.device": "device", "runner.workers": "workers", "metrics.names": "metrics"}
+    short = {f"runner.{name}": name for name in ("device", "workers", "workers_per_device")}
+    short |= {"metrics.names": "metrics"}
     wanted = {short.get(name, name) for name in SETTINGS} - {"metrics.available"}
     assert set(explained) == wanted | {"codec.options.NAME", "data.options.NAME"}
     plain = yaml.safe_load((conf_folder() / "config.yaml").read_text())

@@ -19,10 +19,12 @@ import pytest
 from rdpbench.config.bench import read_bench
 from rdpbench.errors import ConfigError, MissingNeed
 from rdpbench.networks.precision import devices_of, quick, see_only, visible
+from rdpbench.results.store.keys import build
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
 from rdpbench.runners.execute import seats_of
 from rdpbench.runners.preflight import check_devices
+from rdpbench.setting import CodecSetting
 
 CODECS = """
 import os, sys, time, zlib
@@ -188,15 +190,25 @@ def test_a_worker_sees_its_gpu_under_the_name_that_the_environment_has_for_it(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", environment or "")
     if environment is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    torch = pytest.importorskip("torch")
-    matmul = torch.backends.cuda.matmul
-    with quick():
-        assert matmul.allow_bf16_reduced_precision_reduction
-        assert see_only(device) == "cuda:0"
-        assert not matmul.allow_bf16_reduced_precision_reduction
-        assert not matmul.allow_tf32
+    assert see_only(device) == "cuda:0"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_a_codec_is_built_on_a_gpu_with_full_precision() -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("compressai")
+    matmul, setting = (
+        torch.backends.cuda.matmul,
+        CodecSetting("mbt2018-mean", "mbt2018-mean", (("weights", "random"),), ()),
+    )
+    with quick():
+        build(setting, 1)
+        assert matmul.allow_bf16_reduced_precision_reduction
+        assert matmul.allow_tf32
+        build(setting, 1, "cuda:0")
+        assert not matmul.allow_bf16_reduced_precision_reduction
+        assert not matmul.allow_tf32
 
 
 def test_what_computes_on_no_gpu_sees_what_it_saw(monkeypatch: pytest.MonkeyPatch) -> None:
