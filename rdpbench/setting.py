@@ -259,6 +259,10 @@ class Bench:
     """Processes on each GPU."""
     decodes: int = 1
     """Of each bitstream, by codecs whose decoder draws random numbers."""
+    max_failures: int | None = None
+    """Failed tasks after which a run stops."""
+    runner: Mapping[str, Any] = field(default_factory=dict)
+    """What a launcher is told."""
     timeout: float | None = None
     """Seconds for each task; 0 for no limit, None for one that grows with the image."""
     batch: int = 1
