@@ -290,8 +290,8 @@ def rewrite(choice: Sequence[str], python: str = "") -> tuple[list[str], dict[st
         if key == "codec" and value not in _shown("codec"):
             if ":" not in value and value not in registry.names("codec"):
                 known = {*_shown("codec"), *registry.names("codec")}
-                if (path := Path(value).expanduser()).suffix == ".py" and path.is_file():
-                    classes = re.findall(r"^class (\w+)", path.read_text(encoding="utf-8", errors="replace"), re.M)
+                if (file := Path(value).expanduser()).suffix == ".py" and file.is_file():
+                    classes = re.findall(r"^class (\w+)", file.read_text(encoding="utf-8", errors="replace"), re.M)
                     raise ConfigError(f"which class of {value}? codec={value}:{' or :'.join(classes) or 'CLASS'}")
                 raise UnknownName("codec", value, known, "your own: codec=./my_codec.py:MyCodec")
             registry.source_sha256("codec", value)  # loads it as it is now

@@ -31,11 +31,10 @@ from rdpbench.runners import pool
 from rdpbench.runners.coding import Setup
 from rdpbench.runners.launch import Launcher, check_alive
 from rdpbench.runners.plan import Lack
-from rdpbench.runners.pool import Chunk
 from rdpbench.runners.queue import MOST_LOST, POLL_S, Claim, Lease, Queue
 from rdpbench.runners.sets import originals
 from rdpbench.runners.task import Cell, Work, resolved, without_environment
-from rdpbench.runners.worker import KINDS, Kind, Result, Seat, Stop, failed, kind_of, together
+from rdpbench.runners.worker import KINDS, Chunk, Kind, Result, Seat, Stop, failed, kind_of, together
 from rdpbench.setting import Bench
 
 ReadBench: TypeAlias = Callable[[Sequence[str]], Bench]

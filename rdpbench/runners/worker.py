@@ -213,6 +213,13 @@ class Stop:
         os.close(self._start)
 
 
+class Chunk(NamedTuple):
+    """What a worker is given, and how many images it may code together."""
+
+    work: Sequence[Work]
+    batch: int
+
+
 FAULTS = (Exception, SystemExit)
 """What code of the user's may raise over one image or score, and the next ones go on."""
 
