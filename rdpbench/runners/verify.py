@@ -21,7 +21,7 @@ from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import RdpbenchError, StoreError
 from rdpbench.image import pixel_sha256
 from rdpbench.results.stats.points import grouped
-from rdpbench.results.store.log import load_arrays, read_part
+from rdpbench.results.store.log import PartReader, load_arrays
 from rdpbench.results.store.schema import OF_THE_MACHINE, Row, Score, error_text
 from rdpbench.results.store.store import Contents, Store, get_picture
 from rdpbench.runners.coding import NOBODY, Named, decode_row, fingerprint, further_of, noted, setting_of
@@ -52,11 +52,13 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
     findings: list[str] = []
     for path in sorted(store.parts.glob("*.jsonl")):
         with _noting(findings):
-            part = read_part(path)
+            part = PartReader(path)
+            for _ in part:
+                pass
             if not part.closed:
                 findings.append(
                     f"{path} {'ends inside a record' if part.cut else 'has no closing line'}: it is still being "
-                    f"written, its writer was killed, or it was cut; {len(part.records)} records are whole. The "
+                    f"written, its writer was killed, or it was cut; {part.records} records are whole. The "
                     "command that made it does what is missing"
                 )
     findings += [f"{path} is missing" for path in store.missing_files()]

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from rdpbench.errors import StoreBusy, StoreCorrupt, StoreError, StoreUnwritable
-from rdpbench.results.store.log import PartWriter, read_part
+from rdpbench.results.store.log import PartReader, PartWriter
 from rdpbench.results.store.schema import SCHEMA_VERSION, Measure, Row, Score, Timing
 from rdpbench.results.store.store import Store
 
@@ -154,8 +154,9 @@ def test_an_unfinished_last_line_is_dropped(tmp_path: Path) -> None:
     path = write(store, "1", record("a"), record("b"))
     first, second, _ = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(first + second[:-20])
-    part = read_part(path)
-    assert (len(part.records), part.closed, part.cut) == (1, False, True)
+    part = PartReader(path)
+    assert len(list(part)) == 1
+    assert (part.records, part.closed, part.cut) == (1, False, True)
     assert set(store.read().rows) == {"a"}
 
 
@@ -255,7 +256,7 @@ def test_a_record_that_is_none_is_named(tmp_path: Path, strange: Any) -> None:
 def test_a_line_that_is_nested_without_end_is_named(tmp_path: Path) -> None:
     (tmp_path / "1.jsonl").write_bytes(b'{"v":3,"row":' + b"[" * 200_000 + b"\n")
     with pytest.raises(StoreCorrupt, match=r"1\.jsonl:1: not a record"):
-        read_part(tmp_path / "1.jsonl")
+        list(PartReader(tmp_path / "1.jsonl"))
 
 
 def test_half_a_pair_of_surrogates_is_spelled_out(tmp_path: Path) -> None:
@@ -301,7 +302,7 @@ def test_a_part_has_one_writer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("where", ["part", "parquet"])
 def test_a_newer_version_says_to_upgrade(tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path)
-    for module in ("log", "store"):
+    for module in ("columns", "log", "store"):
         monkeypatch.setattr(f"rdpbench.results.store.{module}.SCHEMA_VERSION", SCHEMA_VERSION + 1)
     monkeypatch.setattr("rdpbench.results.store.schema.SCHEMA_VERSION", SCHEMA_VERSION + 1)
     write(store, "1", record("a"))
