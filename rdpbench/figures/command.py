@@ -24,7 +24,7 @@ from rdpbench.results import tables
 from rdpbench.results.published import published
 from rdpbench.results.read import open_run
 from rdpbench.results.stats.current import PROVEN, read_grades
-from rdpbench.results.stats.points import meaning, metric_order
+from rdpbench.results.stats.meanings import meaning, metric_order
 from rdpbench.results.store.store import Store
 from rdpbench.setting import split_list
 

@@ -27,7 +27,6 @@ from rdpbench.lazy import pd
 from rdpbench.metrics.contract import short_name
 from rdpbench.results.stats.points import K, Points
 from rdpbench.results.stats.summary import POINT, WIDE, at_rate, common_rates, compared
-from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Contents
 from rdpbench.setting import Setting
 
@@ -501,9 +500,11 @@ def check_version(path: Path, version: object, newest: int, again: str) -> int:
     raise StoreError(f"{path} has version {version}, which there never was. {again}")
 
 
-def times(rows: Sequence[Row], contents: Contents) -> Table | None:
-    """The honest times of these rows as a table; None where none were measured."""
-    by_key = {row.task_key: row for row in rows}
+def times(points: Points, contents: Contents) -> Table | None:
+    """The honest times of these points as a table; None where none were measured."""
+    if not contents.timings:
+        return None
+    by_key = points.find([timing.task_key for timing in contents.timings.values()])
     timed = [(timing, by_key.get(timing.task_key)) for timing in contents.timings.values()]
     lines = [{**vars(timing), "codec": row.codec, "setting": row.setting.words} for timing, row in timed if row]
     return latency(pd.DataFrame(lines)) if lines else None

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rdpbench.codecs.contract import GRADES
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import MissingNeed, StoreBusy, StoreCorrupt, StoreError
@@ -35,7 +37,7 @@ from rdpbench.runners.plan import Plan, chunks, lines, make_plan
 from rdpbench.runners.preflight import check_contracts, check_metrics, fetch_weights
 from rdpbench.runners.search import Nearest, is_near, missed, search
 from rdpbench.runners.sets import is_set, originals, reduce_all
-from rdpbench.runners.task import member_of, resolved, run_name, without_environment
+from rdpbench.runners.task import membership, resolved, run_name, without_environment
 from rdpbench.runners.verify import decode_elsewhere, trials_of, unlike, verify
 from rdpbench.runners.worker import Result
 from rdpbench.setting import Bench, CodecSetting, DataSetting
@@ -71,7 +73,7 @@ class Done:
     @property
     def points(self) -> Points:
         """The points of the command."""
-        return of_store(self.contents, map(member_of, self.plan.tasks), grades=self.grades)
+        return of_store(self.contents, membership(self.plan.cells), grades=self.grades)
 
     @property
     def any(self) -> bool:
@@ -147,7 +149,7 @@ def _check_stored(done: Done) -> None:
 def _reduce_sets(store: Store, plan: Plan, contents: Contents, bench: Bench) -> None:
     """Compute and store the values of set metrics that are missing; the store is locked."""
     writer: PartWriter | None = None
-    for value in reduce_all(store, contents, plan.tasks, plan.metrics, bench.device, unreliable=bench.allow_unreliable):
+    for value in reduce_all(store, contents, plan.cells, plan.metrics, bench.device, unreliable=bench.allow_unreliable):
         writer = writer or store.writer(store.new_session())
         writer.append({"set": vars(value)})
     if writer:
@@ -336,13 +338,12 @@ def _finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) ->
     written = show(done.store, done.contents, points, done.plan.metrics, console, figures=bench.figures)
     for note in notes:
         say(note)
-    rows = points.rows
-    bad = list({row.task_key: row for row in (*rows, *done.errors) if row.status == "error"}.values())
+    bad = list({row.task_key: row for row in (*points.with_status("error"), *done.errors)}.values())
     for row in bad[:10]:
         say(f"failed: {row.point}, {row.image}: {row.error}")
     if len(bad) > 10:
         say(f"... and {len(bad) - 10} more failed tasks, all in rows.csv")
-    for row in [row for row in rows if row.status == "out_of_range"][:10]:
+    for row in points.with_status("out_of_range")[:10]:
         say(f"out of range: {row.point}, {row.image}: {row.error}")
     for path in written:
         say(f"  {path}")
@@ -363,18 +364,21 @@ def _finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) ->
 
 def _without_values(points: Points, metrics: Sequence[str]) -> list[str]:
     """What a command was asked for and has nothing of: all tasks, or a metric, with the first reason."""
-    if points.rows and all(row.status == "out_of_range" for row in points.rows):
+    out_of_range = [point.rows.codes("status").where("out_of_range".__eq__).all() for point in points.points]
+    if out_of_range and all(out_of_range):
         return ["no task is in range: a larger tolerance=, another bpp=, or rate= for settings of the codec"]
     lines = []
     for name in metrics if any(point.good for point in points.points) else ():
         if is_set(name):
             of_sets = [score for point in points.points for score in points.set_scores(point, name).values() if score]
-            known = {score.reason: score.value for score in of_sets}
+            known = any(score.value is not None for score in of_sets)
+            reasons = [score.reason for score in of_sets]
         else:
-            of_rows = [score for row in points.rows if (score := points.score(row, name))]
-            known = {score.error: score.value for score in of_rows}
-        if all(value is None for value in known.values()):
-            lines.append(f"{name} has no value at all: {next(iter(known), '') or 'nothing was scored'}")
+            places = [(point.where, point.rows.places) for point in points.points]
+            known = any(not np.isnan(points.values(*place, name)).all() for place in places)
+            reasons = [] if known else [why for place in places for why in points.errors(*place, name)]
+        if not known:
+            lines.append(f"{name} has no value at all: {next(filter(None, reasons), '') or 'nothing was scored'}")
     return lines
 
 

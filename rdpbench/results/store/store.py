@@ -52,8 +52,6 @@ from rdpbench.lazy import pa, pil
 from rdpbench.paths import ODD, file_name, unwritable, write_file, written_whole
 from rdpbench.progress import tell
 from rdpbench.results.store.columns import (
-    BLOCK,
-    Records,
     Segment,
     open_file,
     ranks,
@@ -63,6 +61,7 @@ from rdpbench.results.store.columns import (
     write_table,
 )
 from rdpbench.results.store.log import FeatureStore, PartReader, PartWriter, is_finished
+from rdpbench.results.store.records import BLOCK, Records
 from rdpbench.results.store.schema import (
     KINDS,
     REFUTED,
