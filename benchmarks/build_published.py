@@ -26,7 +26,8 @@ from published_files import check, in_order, write, write_sources
 from published_origins import DATASETS, DOUBTS, LEVELS, METRICS, NAMES, ORIGINS, PROTOCOLS, SCALE, Origin, Rule
 
 from rdpbench.gate.curves import rounded
-from rdpbench.results.published import PublishedNumber, PublishedSource, family, read, read_sources
+from rdpbench.results.names import family
+from rdpbench.results.published import PublishedNumber, PublishedSource, read, read_sources
 
 DROPPED = ("reason", "codec", "variant", "dataset", "protocol", "bpp", "metric", "value", "source", "digitised")
 

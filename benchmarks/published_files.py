@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from rdpbench.paths import write_file
+from rdpbench.results.names import FAMILIES, family
 from rdpbench.results.published import (
     ABOUT,
     BITS,
     CELLS,
-    FAMILIES,
     KIND,
     SOURCES_KIND,
     VERSION,
     PublishedNumber,
     PublishedSource,
-    family,
 )
 from rdpbench.results.tables import csv_text, text
 

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import json
 import os
+import re
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import rdpbench
 from rdpbench import registry
-from rdpbench.config.typed import SETTINGS, without_plus
-from rdpbench.errors import ConfigError, RdpbenchError
+from rdpbench.config.typed import SETTINGS, plain
+from rdpbench.errors import SPELLED, ConfigError, RdpbenchError, nearest
+from rdpbench.needs import absent
 from rdpbench.paths import RUNS, available, check_variables
+from rdpbench.setting import FLAGS, PRESENTED, Presentation
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,7 +42,7 @@ Measure image codecs on rate, distortion and perception.
   rdpbench run codec=webp data=kodak timing=true     latency: nothing else runs, warm-up, repeats
 
 The same command typed again resumes a run: what is stored is not done again.
-Settings are Hydra overrides; conf/config.yaml explains each. Runs lie in results/runs; every command that makes or
+Settings are Hydra overrides; `rdpbench run --help` explains each. Runs lie in results/runs; every command that makes or
 reads some takes root=FOLDER, or --root FOLDER.
 """
 
@@ -49,7 +54,21 @@ APART = {
     "figure": ("rdpbench.figures.command", "a paper's figure or table, from published numbers, runs, or both"),
 }
 """Commands whose module has ``add_arguments`` and ``run``; it is imported where its command is typed."""
+OF_FIGURES = ("over", "bpp", "codec", "metric", "dataset", "style")
+EXPLAINED = "settings; `rdpbench run --help` explains them"
 OWN_CODECS = "a codec of your own: its bitstreams are decoded only if you name it"
+
+
+class Parser(argparse.ArgumentParser):
+    """With what was meant behind what it refuses."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.endswith("required: COMMAND"):
+            self.print_help(sys.stderr)
+        if invalid := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            near = nearest(invalid[1], re.findall(r"'(.*?)'", invalid[2]))
+            message += f"; did you mean {near[0]}?" if near else ""
+        super().error(message)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
     words, root = _take_root(typed)
     if words[:1] in (["show"], ["report"], ["figure"]):
-        words = [f"--{word}" if word.startswith("grades=") else word for word in words]
+        words = _as_options(words)
     options, rest = _parser(words).parse_known_args(words)
     if hasattr(options, "named"):
         options.named += [word for word in rest if _is_of_codec(word)]
@@ -70,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
         options.parser.error(f"unrecognized arguments: {' '.join(rest)}{_meant(rest, options)}")
     if hasattr(options, "overrides") and (root is None or options.run is not _check):
-        options.overrides = without_plus([*options.overrides, *rest, *([f"root={root}"] if root is not None else [])])
+        options.overrides += [*rest, *([f"root={root}"] if root is not None else [])]
     elif root is not None and (not hasattr(options, "root") or getattr(options, "what", "runs") != "runs"):
         options.parser.error(f"root={root} means nothing here: this command neither makes nor reads runs")
     elif hasattr(options, "root"):
@@ -78,11 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.root = Path(RUNS if given in (None, "", "null") else given).expanduser()
     registry.forget()
     try:
-        check_variables()
+        _prepare(options)
         code: int = options.run(options)
         return code
-    except RdpbenchError as error:
-        print(f"rdpbench: {error}", file=sys.stderr)
+    except (RdpbenchError, ModuleNotFoundError) as error:
+        print(f"rdpbench: {_said(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
@@ -92,6 +111,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # `rdpbench show | head`: nobody is reading any more
         return 0
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    """What is the same for all commands. Raises `ConfigError`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not stream.encoding.casefold().startswith("utf"):
+            stream.reconfigure(errors=SPELLED)
+    check_variables()
+    if hasattr(options, "overrides"):
+        options.overrides = plain(options.overrides)
+
+
+def _said(error: Exception) -> str:
+    """What the user is told; a module that no extra brings is a fault of ours, or of the user's code."""
+    text = absent(error) if isinstance(error, ModuleNotFoundError) else str(error)
+    if text is None:
+        raise error
+    return text
 
 
 def _is_of_codec(word: str) -> bool:
@@ -117,12 +154,27 @@ def _take_root(words: Sequence[str]) -> tuple[list[str], str | None]:
     return left, root
 
 
+def _as_options(words: Sequence[str]) -> list[str]:
+    """Settings of how results are shown, written as options.
+
+    >>> _as_options(["show", "kodak", "size=page", "notes=true", "siunitx=false"])
+    ['show', 'kodak', '--size=page', '--notes']
+    """
+    options = {f"{name}={value}": [f"--{name}"] * (value == "true") for name in FLAGS for value in ("true", "false")}
+    names = {"grades", *PRESENTED, *(OF_FIGURES if words[0] == "figure" else ())}
+    shown = [[f"--{word}"] if word.partition("=")[0] in names and "=" in word else [word] for word in words]
+    return [part for word, own in zip(words, shown, strict=True) for part in options.get(word, own)]
+
+
 def _meant(words: Sequence[str], options: argparse.Namespace) -> str:
     """What to type instead of an option or setting that a command does not have."""
     names = [word.strip("-").partition("=")[0].replace("-", "_") for word in words]
     settings = [name for name in names if name in SETTINGS]
     if not settings:
-        return ""
+        near = nearest(words[0].partition("=")[0], re.findall(r"--[a-z-]+", options.parser.format_help()))
+        if not near and hasattr(options, "overrides"):
+            return "; settings are written NAME=VALUE, such as codec=webp"
+        return f"; did you mean {near[0]}?" if near else ""
     if hasattr(options, "overrides"):
         return f"; settings are written without dashes: {settings[0]}=VALUE"
     return f"; {settings[0]}= is a setting of what makes a run, such as `rdpbench run`"
@@ -130,9 +182,7 @@ def _meant(words: Sequence[str], options: argparse.Namespace) -> str:
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     """What can be typed; of commands with modules of their own, only of those that these words name."""
-    parser = argparse.ArgumentParser(
-        prog="rdpbench", description=INTRO, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="rdpbench", description=INTRO, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"rdpbench {rdpbench.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -140,30 +190,26 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(run=run, parser=command)
         if overrides:
-            command.add_argument("overrides", nargs="*", metavar="key=value", help="settings, as in `rdpbench run`")
+            where = "settings, explained below" if name == "run" else EXPLAINED
+            command.add_argument("overrides", nargs="*", metavar="key=value", help=where)
         return command
 
-    add("run", _run, "encode, decode, score; then tables and figures", overrides=True)
+    run = add("run", _run, "encode, decode, score; then tables and figures", overrides=True)
+    if words[:1] == ["run"] and {"-h", "--help"} & set(words):
+        _explain_settings(run)
     plan = add("plan", _plan, "what run would do: cells, tasks left, expected time, what is missing", overrides=True)
     plan.add_argument("--json", action="store_true", help="print the plan as JSON")
     add("score", _score, "score what is stored with more metrics; nothing is encoded", overrides=True)
     regress = add("regress", _regress, "does a run still give the stored curves? never compares times", overrides=True)
-    regress.add_argument("--junit", type=Path, metavar="FILE", help="the result as JUnit XML, for CI")
-    regress.add_argument("--markdown", type=Path, metavar="FILE", help="the result as Markdown, for a pull request")
-    regress.add_argument("--fresh", action="store_true", help="code all images again, even if they are stored")
-    curves = add("curves", _curves, "store curves for `rdpbench regress` to compare with")
-    curves.add_argument("action", choices=["update"], help="run what is missing and write the curves")
-    curves.add_argument("overrides", nargs="*", metavar="key=value", help="settings, as in `rdpbench run`")
-    for command in (regress, curves):
-        command.add_argument(
-            "--curves", type=Path, metavar="FOLDER", help="the folder of curves (default: results/curves)"
-        )
+    _gate_arguments(regress, add("curves", _curves, "store curves for `rdpbench regress` to compare with"))
     ls = add("ls", _ls, "what exists")
-    kinds = ["codecs", "datasets", "metrics", "runs", "experiments", "recipes"]
-    ls.add_argument("what", nargs="?", default="codecs", choices=kinds)
+    kinds = ["all", "codecs", "datasets", "metrics", "runs", "experiments", "recipes"]
+    ls.add_argument("what", nargs="?", default="all", choices=kinds)
     add("check", _check, "do a codec and metrics keep their contracts here? codec=NAME, metrics=NAME", overrides=True)
     add("metric", _metric, "now: rdpbench check metrics=all").add_argument("action", nargs="*")
-    add("doctor", _doctor, "what this machine can run, and how to get what is missing")
+    add("doctor", _doctor, "what this machine can run, and how to get what is missing").add_argument(
+        "name", nargs="*", help="all about this codec, dataset or metric"
+    )
     show = add("show", _show, "print the tables of a run and draw its figures again")
     verify = add("verify", _verify, "check a run: files, images, and bitstreams decoded in a fresh process")
     report = add("report", _report, "a folder to open in a browser: a run's curves, tables, and the images themselves")
@@ -184,13 +230,33 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
         report.set_defaults(named=[])
         add_arguments(report)  # after the name: more names may follow
-    show.add_argument("--grades", default="", metavar="A,B", help="of rates: decoded (default), joint, reported")
-    show.add_argument("--by-tag", action="store_true", help="a table for each kind of image, such as photo and scan")
+    if "show" in words:
+        _show_arguments(show)
     verify.add_argument("--sample", type=_count, default=64, help="bitstreams to decode again (default: %(default)s)")
     verify.add_argument("--all", action="store_true", help="decode all of them")
     verify.add_argument("named", nargs="*", metavar="codec=FILE:CLASS", help=OWN_CODECS)
     verify.add_argument("--seed", type=int, default=0, help="chooses which ones")
     return parser
+
+
+def _gate_arguments(regress: argparse.ArgumentParser, curves: argparse.ArgumentParser) -> None:
+    regress.add_argument("--junit", type=Path, metavar="FILE", help="the result as JUnit XML, for CI")
+    regress.add_argument("--markdown", type=Path, metavar="FILE", help="the result as Markdown, for a pull request")
+    regress.add_argument("--fresh", action="store_true", help="code all images again, even if they are stored")
+    curves.add_argument("action", choices=["update"], help="run what is missing and write the curves")
+    curves.add_argument("overrides", nargs="*", metavar="key=value", help=EXPLAINED)
+    for command in (regress, curves):
+        command.add_argument(
+            "--curves", type=Path, metavar="FOLDER", help="the folder of curves (default: results/curves)"
+        )
+
+
+def _explain_settings(run: argparse.ArgumentParser) -> None:
+    from rdpbench.config.listing import settings_help
+
+    run.formatter_class = argparse.RawDescriptionHelpFormatter
+    width = min(shutil.get_terminal_size((120, 24)).columns, 140)
+    run.epilog = "\n".join(["settings with their defaults (null: none)", *settings_help(width)])
 
 
 def _count(text: str) -> int:
@@ -331,10 +397,10 @@ def _apart(module: str, options: argparse.Namespace) -> int:
     return code
 
 
-def _doctor(_: argparse.Namespace) -> int:
+def _doctor(options: argparse.Namespace) -> int:
     from rdpbench.config.listing import doctor
 
-    print("\n".join(doctor()))
+    print("\n".join(doctor(options.name)))
     return 0
 
 
@@ -354,9 +420,16 @@ def _show(options: argparse.Namespace) -> int:
         for table in of_tags:
             console.print(Terminal(table))
         if not of_tags:
-            console.print("no image of this run has a tag; without --by-tag there are tables of all images")
+            console.print(
+                f"no image of {options.name} has a tag, such as the photo and text of data=samples; a dataset class of "
+                f"yours can give some (docs/own.md). For tables of all images type: rdpbench show {options.name}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
         return 0
-    for path in show(store, contents, points, metrics, console):
+    shown = Presentation.read({name: getattr(options, name) for name in PRESENTED})
+    for path in show(store, contents, points, metrics, console, presented=shown):
         console.print(f"  {path}", highlight=False, soft_wrap=True)
     return 0
 
@@ -436,11 +509,19 @@ def _stored(options: argparse.Namespace) -> Store:
     return open_run(options.name, options.root)
 
 
+def _show_arguments(parser: argparse.ArgumentParser) -> None:
+    from rdpbench.figures.command import add_presentation
+
+    add_presentation(parser)
+    parser.add_argument("--grades", default="", metavar="A,B", help="of rates: decoded (default), joint, reported")
+    parser.add_argument("--by-tag", action="store_true", help="a table for each kind of image, such as photo and scan")
+
+
 def bd_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``rdpbench bd RUN --anchor CODEC``, without the run itself."""
     from rdpbench.results.stats.bd import METHODS
 
-    parser.add_argument("--anchor", required=True, metavar="CODEC", help="the curve that the others are compared with")
+    parser.add_argument("--anchor", default="", metavar="CODEC", help="the curve that the others are compared with")
     parser.add_argument("--metric", action="append", default=[], metavar="M", help="repeat for several (default: all)")
     parser.add_argument("--method", default="pchip", metavar="|".join(METHODS), help="(default: %(default)s)")
     parser.add_argument("--matched", action="store_true", help="also image by image, at each point of the anchor")

@@ -5,6 +5,7 @@ Messages quote what was written, list what exists and say what to type. Library 
 
 from __future__ import annotations
 
+import codecs
 import difflib
 from collections.abc import Iterable
 
@@ -17,6 +18,28 @@ class ConfigError(RdpbenchError):
     """What the user wrote cannot be meant."""
 
 
+MOST_LISTED = 40
+"""Names that are all listed; of more only those that are like what was written."""
+LISTS = {
+    "codec": "rdpbench ls codecs",
+    "dataset": "rdpbench ls datasets",
+    "metric": "rdpbench ls metrics",
+    "figure": "rdpbench figure --list",
+    "setting": "rdpbench run --help",
+}
+"""What lists all names of a kind."""
+
+
+def nearest(given: str, names: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The names that are most like what was written, the nearest first; capitals count as small letters.
+
+    >>> nearest("JPG", ["jpeg", "webp"]), nearest("zzz", ["jpeg", "webp"])
+    (['jpeg'], [])
+    """
+    folded = {name.casefold(): name for name in names}
+    return [folded[name] for name in difflib.get_close_matches(given.casefold(), folded, most, cutoff)]
+
+
 class UnknownName(ConfigError):
     """No codec, dataset, metric or run of that name.
 
@@ -25,7 +48,7 @@ class UnknownName(ConfigError):
       codecs that exist: jpeg, webp
     >>> print(UnknownName("metric", "fid", ["fid/clean", "fid/legacy-tf", "flip"]))
     unknown metric 'fid': did you mean 'fid/clean'?
-      protocols of fid: fid/clean, fid/legacy-tf
+      metrics that begin with 'fid': fid/clean, fid/legacy-tf
     """
 
     def __init__(
@@ -33,17 +56,23 @@ class UnknownName(ConfigError):
     ) -> None:
         """``near`` is the suggestion; None looks for the nearest by its letters, and an empty one suggests nothing."""
         known = sorted(available)
-        family = [name for name in known if name.startswith(f"{given}/")]
-        if family:
-            known, near = family, family[0]
+        stem = given.partition("/")[0]
+        family = [name for name in known if len(stem) > 2 and name.casefold().startswith(stem.casefold())]
         if near is None:
-            folded = {name.casefold(): name for name in known}
-            close = difflib.get_close_matches(given.casefold(), folded, n=1, cutoff=0.5)
-            near = folded[close[0]] if close else ""
+            near = next(iter(nearest(given, family or known) or family), "")
         guess = f": did you mean {near!r}?" if near else ""
         plural = {"class": "classes", "metrics": "metrics"}.get(kind, f"{kind}s")
-        which = f"protocols of {given}" if family else f"{plural} that exist"
-        lines = [f"unknown {kind} {given!r}{guess}", f"  {which}: {', '.join(known) or 'none'}"]
+        if family:
+            listed = f"{plural} that begin with {stem!r}: {', '.join(family)}"
+        elif len(known) > MOST_LISTED:
+            like = nearest(given, known, 6, 0.4)
+            listed = f"{plural} like it: {', '.join(like)}; " if like else ""
+            listed += (
+                f"{len(known)} {plural} exist, and `{LISTS[kind]}` lists them" if kind in LISTS else ", ".join(known)
+            )
+        else:
+            listed = f"{plural} that exist: {', '.join(known) or 'none'}"
+        lines = [f"unknown {kind} {given!r}{guess}", f"  {listed}"]
         if hint:
             lines.append(f"  {hint}")
         super().__init__("\n".join(lines))
@@ -113,3 +142,29 @@ def few(names: Iterable[str], most: int = 5) -> str:
     """
     listed = list(names)
     return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
+
+
+SPELLED = "rdpbench-spelled"
+"""How streams are opened whose encoding lacks some of our signs: these are spelled by others (`spelled`)."""
+_SIGNS = str.maketrans({**dict(zip("±→↑↓–×·øé", ("+-", "->", *"^v-x.oe"), strict=True)), "…": "...", "∞": "inf"})
+
+
+def spelled(text: str, encoding: str) -> str:
+    """A text as a terminal of an encoding can show it.
+
+    >>> spelled("28.3 ±0.5 ↑", "ascii"), spelled("28.3 ±0.5", "utf-8")
+    ('28.3 +-0.5 ^', '28.3 ±0.5')
+    """
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_SIGNS).encode(encoding, "replace").decode(encoding)
+    return text
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return spelled(error.object[error.start : error.end], "ascii"), error.end
+
+
+codecs.register_error(SPELLED, _spell)

@@ -9,6 +9,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from rdpbench.errors import MissingNeed
+from rdpbench.needs import absent
+
 __all__ = [
     "Generator",
     "LazyModule",
@@ -30,6 +33,9 @@ __all__ = [
 class LazyModule:
     """A module that is imported by the first attribute that is asked of it.
 
+    Raises:
+        MissingNeed: it is of an extra that is not installed.
+
     >>> LazyModule("math").floor(2.5)
     2
     """
@@ -38,7 +44,13 @@ class LazyModule:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        return getattr(importlib.import_module(self._name), attribute)
+        try:
+            module = importlib.import_module(self._name)
+        except ModuleNotFoundError as error:
+            if lacks := absent(error):
+                raise MissingNeed(lacks) from error
+            raise
+        return getattr(module, attribute)
 
 
 if TYPE_CHECKING:

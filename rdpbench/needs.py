@@ -34,9 +34,21 @@ def refused(find: Callable[[], object]) -> str | None:
     return None
 
 
+EXTRAS = {
+    **dict.fromkeys(("compressai", "safetensors", "torch", "transformers"), "learned"),
+    **dict.fromkeys(("accelerate", "diffusers"), "generative"),
+    **dict.fromkeys(("clean-fid", "flip-evaluator", "lpips", "opencv-python-headless"), "metrics"),
+    **dict.fromkeys(("torchmetrics", "torchvision"), "metrics"),
+    "plotly": "report",
+}
+"""Distributions that the core does without, and the extra of pyproject.toml that brings them."""
+MODULES = {"cv2": "opencv-python-headless", "cleanfid": "clean-fid"}
+"""Distributions whose module has another name."""
+
+
 @dataclass(frozen=True)
 class Package:
-    """A Python distribution.
+    """A Python distribution. ``extra``: the one to name if `EXTRAS` has another; it holds all that a codec needs.
 
     >>> Package("numpy").missing() is None
     True
@@ -51,8 +63,20 @@ class Package:
     def missing(self) -> str | None:
         if importlib.util.find_spec(self.module or self.name.replace("-", "_")):
             return None
-        how = f"'rdpbench[{self.extra}]'" if self.extra else self.name
+        extra = self.extra or EXTRAS.get(self.name)
+        how = f"'rdpbench[{extra}]'" if extra else self.name
         return f"Python package {self.name!r} is not installed; type: pip install {how}"
+
+
+def absent(error: ModuleNotFoundError) -> str | None:
+    """What to type where a module was not there; None if it is of no package of ours.
+
+    >>> absent(ModuleNotFoundError("No module named 'no_such_thing'", name="no_such_thing")) is None
+    True
+    """
+    module = (error.name or "").partition(".")[0]
+    package = MODULES.get(module, module.replace("_", "-"))
+    return Package(package, module).missing() if package in EXTRAS else None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import errno
 import hashlib
 import os
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rdpbench.errors import ConfigError, StoreUnwritable, UnknownName
+from rdpbench.errors import ConfigError, StoreUnwritable, UnknownName, nearest
 
 RUNS = "results/runs"
 """Where runs lie, unless ``root=`` says otherwise."""
@@ -59,7 +58,7 @@ def check_variables() -> None:
     known = {name.removeprefix("RDPBENCH_"): name for name in VARIABLES}
     for name in sorted(os.environ):
         if name.startswith("RDPBENCH_") and name not in VARIABLES:
-            near = difflib.get_close_matches(name.removeprefix("RDPBENCH_"), known, n=1, cutoff=0.82)
+            near = nearest(name.removeprefix("RDPBENCH_"), known, cutoff=0.82)
             if near:
                 raise UnknownName("environment variable", name, VARIABLES, f"type: unset {name}", near=known[near[0]])
 

@@ -12,7 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -91,12 +91,19 @@ _TOO_SHORT = 3
 """Characters of a value that is looked for inside texts: shorter ones are in any text, and no secret."""
 
 
-def write_session(folder: Path, session: str, record: dict[str, Any]) -> Path:
-    """Write the provenance of a call below a run folder."""
-    path = folder / "sessions" / f"{session}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_json(record, indent=1) + "\n")
-    return path
+def begin_session(folder: Path, new_name: Callable[[], str], record: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """Write the provenance of a call below a run folder; returns its name, and what its part notes of that file.
+
+    No other call gets the same name, on whatever machine: the file is made by one of them.
+    """
+    text = to_json(record, indent=1) + "\n"
+    while True:
+        session = new_name()
+        path = folder / "sessions" / f"{session}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
+            file.write(text)
+            return session, {"session": session, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def to_json(value: Any, **how: Any) -> str:
@@ -146,6 +153,19 @@ def _packages() -> dict[str, str]:
             name, _, version = path.stem.rpartition("-")
             found.setdefault(name, version)
     return dict(sorted(found.items()))
+
+
+def cores() -> int:
+    """Cores that this process may use; where the system does not say that, those of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peak_memory_mb() -> float:
+    """The most memory that this process has held."""
+    import resource  # not on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, else kilobytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1024**2
 
 
 def cpu_facts() -> dict[str, str]:

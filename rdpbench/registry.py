@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 from rdpbench import own
-from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.errors import ConfigError, UnknownName, nearest
 from rdpbench.opened import watch
 
 Kind = Literal["codec", "dataset", "metric"]
@@ -83,9 +83,17 @@ METRICS = {
     "miou": "miou/eomt-large miou/eomt-small miou/maskformer-stuff",
     "msssim": "ms-ssim ms-ssim/torchmetrics",
     "pieapp": "pieapp/dense pieapp/sparse",
+    "programs": (
+        "butteraugli/3-norm/80-nits butteraugli/max/80-nits ssimulacra2/libjxl "
+        "vmaf-neg/1080p-3h/420-8bit-bt709-limited vmaf/1080p-3h/420-8bit-bt709-limited"
+    ),
     "psnr": "psnr psnr-pooled",
+    "ssimulacra2": "ssimulacra2",
 }
 """Metrics by the module of `rdpbench.metrics` whose ``METRICS`` has their classes."""
+
+USUAL = {"lpips": "lpips/alex"}
+"""Variants that papers mean by the bare name of a family. Of FID and KID they mean several, so none is taken."""
 
 BUILTIN: dict[Kind, dict[str, str]] = {
     "codec": {
@@ -169,7 +177,8 @@ def load(kind: Kind, reference: str) -> type:
     if target is None and (counted := _counted(kind, reference)):
         return counted
     if target is None:
-        raise UnknownName(kind, reference, names(kind), f"your own: {kind}=./my_{kind}.py:MyClass")
+        setting = {"codec": "codec", "dataset": "data", "metric": "metrics"}[kind]
+        raise UnknownName(kind, reference, names(kind), f"your own: {setting}=./my_{kind}.py:MyClass")
     if reference in BUILTIN[kind]:
         return _builtin(target)
     return _load_own(target, f"entry point {reference!r} of an installed package")
@@ -337,7 +346,18 @@ def _module(name: str, named_by: str) -> ModuleType:
         return importlib.import_module(name)
     except Exception as error:  # whatever a module of the user's may raise
         del _modules[name]
-        raise ConfigError(f"cannot import {name!r}, named by {named_by}: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"cannot import {name!r}, named by {named_by}: {_why(error, Path.cwd())}") from error
+
+
+def _why(error: Exception, beside: Path) -> str:
+    """What a module of the user's raised; of one that it lacks, where that was looked for."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return (
+            f"it imports {error.name!r}, and there is no such module in {beside}, on PYTHONPATH, or among the packages "
+            f"of {sys.executable}\n  install it there, or run the class with an interpreter that has it: "
+            "python=~/envs/mine/bin/python"
+        )
+    return f"{type(error).__name__}: {error}"
 
 
 def _path_of(where: str) -> Path:
@@ -348,12 +368,14 @@ def _module_from_file(path: Path, named_by: str) -> ModuleType:
     path = _path_of(str(path))
     if str(path) not in _files:
         if not path.is_file():
-            raise ConfigError(f"no such file: {path}, named by {named_by}")
+            near = nearest(path.name, (file.name for file in path.parent.glob("*.py")))
+            meant = f"; did you mean {path.with_name(near[0])}?" if near else ""
+            raise ConfigError(f"no such file: {path}, named by {named_by}{meant}")
         try:
             source = own.read_file(path)
             _files[str(path)] = own.load_module(path, source), source
         except Exception as error:
-            raise ConfigError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
+            raise ConfigError(f"{path} cannot be loaded: {_why(error, path.parent)}") from error
     return own.enter(_files[str(path)][0])
 
 

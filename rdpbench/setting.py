@@ -1,15 +1,17 @@
-"""A codec's setting, which makes one point with a dataset, and everything that a command asked for (`Bench`)."""
+"""A codec's setting, which makes one point with a dataset; what a command asked for (`Bench`), and how it is shown."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rdpbench import registry
+from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.paths import read_yaml
 
 T = TypeVar("T")
 
@@ -82,6 +84,98 @@ def thin(values: Sequence[T], most: int | None) -> list[T]:
     if most == 1:
         return [values[len(values) // 2]]
     return [values[round(number * (len(values) - 1) / (most - 1))] for number in range(most)]
+
+
+# How results are shown
+
+SIZES = ("column", "page", "slide")
+"""How wide a figure is."""
+
+
+@dataclass(frozen=True)
+class Presentation:
+    """How results are shown: what `run`, `show` and `figure` take under the same names."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What codecs, metrics and datasets are called instead."""
+    order: tuple[str, ...] = ()
+    """Codecs that come first, in legends and tables."""
+    panels: tuple[str, ...] = ()
+    """Metrics or datasets that have panels, in their order; all, if empty."""
+    size: str = ""
+    """One of `SIZES`; empty for the usual one of each figure."""
+    notes: bool = False
+    """Is the caption in the picture, too?"""
+    anchor: str = ""
+    """The codec that BD-rates in the legend are against."""
+    siunitx: bool = False
+    """Are numbers of LaTeX tables aligned by siunitx?"""
+
+    @classmethod
+    def read(cls, typed: Mapping[str, Any]) -> Presentation:
+        """From what was typed for each; what is not there is as usual.
+
+        Raises:
+            ConfigError: labels without a name, or a flag that is neither true nor false.
+            UnknownName: no such size.
+
+        >>> Presentation.read({"labels": "jpeg=JPEG 4:2:0,psnr=PSNR", "order": "webp,jpeg"}).labels["jpeg"]
+        'JPEG 4:2:0'
+        """
+        if (size := typed.get("size") or "") not in ("", *SIZES):
+            raise UnknownName("size", size, SIZES)
+        flags = {}
+        for name in FLAGS:
+            value = typed.get(name) or False
+            if value not in (True, False, "true", "false"):
+                raise ConfigError(f"{name}={value} must be true or false")
+            flags[name] = value in (True, "true")
+        order, panels = (tuple(_outside(typed.get(name) or "")) for name in ("order", "panels"))
+        return cls(_labels(typed.get("labels") or ""), order, panels, size, anchor=typed.get("anchor") or "", **flags)
+
+    def ordered(self, codecs: Iterable[str]) -> list[str]:
+        """Codecs or their labels, those first that are named.
+
+        >>> Presentation(order=("webp",)).ordered(["jpeg", "webp[effort=6]", "webp"])
+        ['webp[effort=6]', 'webp', 'jpeg']
+        """
+        places = {name: place for place, name in enumerate(self.order)}
+        usual = len(places)
+        return sorted(codecs, key=lambda label: places.get(label, places.get(split_label(label)[0], usual)))
+
+
+FLAGS = ("notes", "siunitx")
+USUAL = Presentation()
+PRESENTED = tuple(each.name for each in fields(Presentation))
+"""Names of the settings that say how results are shown."""
+
+
+def _labels(typed: str) -> dict[str, str]:
+    """``name=text,name=text``, or a YAML file with a line for each."""
+    if typed.endswith((".yaml", ".yml")):
+        read = read_yaml(Path(typed).expanduser())
+        return {str(name): str(text) for name, text in read.items()}
+    labels = {}
+    for part in _outside(typed):
+        name, sign, text = _BRACKETS.sub(lambda match: match[0].replace("=", "\0"), part).partition("=")
+        if not (name and sign and text):
+            raise ConfigError(
+                f"labels={typed} is not NAME=TEXT,NAME=TEXT, nor a YAML file with a line NAME: TEXT for each"
+            )
+        labels[name.replace("\0", "=").strip()] = text.replace("\0", "=").strip()
+    return labels
+
+
+_BRACKETS = re.compile(r"\[[^\]]*\]")
+
+
+def _outside(text: str) -> list[str]:
+    """What stands between commas, but for those in brackets, as labels of curves have them."""
+    hidden = _BRACKETS.sub(lambda match: match[0].replace(",", "\0"), text)
+    return [part.replace("\0", ",") for part in split_list(hidden)]
+
+
+# What is run
 
 
 @dataclass(frozen=True)
@@ -157,6 +251,7 @@ class Bench:
     """Images of one size that are coded together, by codecs that can."""
     grades: tuple[str, ...] = ("decoded",)
     """Of rates, that tables and figures show."""
+    show: Presentation = USUAL
     dry: bool = False
     """Only a plan: nothing is made, not even captions."""
     overrides: tuple[str, ...] = ()

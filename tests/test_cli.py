@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import yaml
 
 import rdpbench as package
 from rdpbench import registry
-from rdpbench.paths import conf_folder
+from rdpbench.paths import available, conf_folder
 from rdpbench.results.store.store import Store
 
 QUICK = ("metrics=psnr", "figures=false", "verify=0", "workers=0")
@@ -398,17 +399,87 @@ def test_reconstructions_are_kept_as_asked(here: Any, images: Any, tmp_path: Pat
     assert hashes == {row.reconstruction_sha256 for row in rows}
 
 
-def test_doctor_answers_for_everything(rdpbench: Any) -> None:
-    text = rdpbench("doctor", code=0).stdout
-    for kind in registry.BUILTIN:
-        for name in _presets() if kind == "codec" else registry.BUILTIN[kind]:
-            assert f"  {name}" in text, name
-    assert "ok       jpeg" in text
-    assert "missing  msillm: weights of 8 of 8 rate points; `rdpbench plan codec=msillm` lists them" in text
-    assert f"rdpbench {package.__version__}, Python" in text
+@pytest.mark.parametrize("command", ["ls", "doctor"])
+def test_all_names_fit_one_screen(rdpbench: Any, command: str) -> None:
+    lines = rdpbench(command, code=0).stdout.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    words = {word for line in lines for word in line.split()}
+    stems = {word.partition("+")[0] for word in words}
+    for name in [*_presets(), *available("data"), *registry.BUILTIN["metric"]]:
+        stem = name.partition("/" if name in registry.BUILTIN["metric"] else "-")[0]
+        assert {name, stem, f"{stem}-*", f"{stem}/*"} & stems, name
+
+
+def test_doctor_tells_all_about_a_name(rdpbench: Any) -> None:
+    assert f"rdpbench {package.__version__}, Python" in rdpbench("doctor", code=0).stdout
+    text = rdpbench("doctor", "jpeg", "msillm", "lpips/alex", "vtm", "kodak", code=0).stdout
+    assert "codec jpeg: JPEG (libjpeg-turbo through Pillow)\n  runs here" in text
+    assert "lacks weights of 8 of 8 rate points; `rdpbench plan codec=msillm` lists them all. The first:" in text
+    assert "size     244 MB (244408911 bytes)" in text
+    assert "export RDPBENCH_VTM_ENCODER=/where/it/is/EncoderAppStatic" in text
+    assert "is not here, 15 MB in 24 files; the first run downloads it, or type: rdpbench data fetch kodak" in text
+    assert "unknown name 'jepg': did you mean 'jpeg'?" in rdpbench("doctor", "jepg", code=2).stderr
 
 
 def test_a_closed_pipe_is_no_error(environment: dict[str, str]) -> None:
     line = f"{sys.executable} -m rdpbench ls codecs | head -1"
     done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+ASCII = {"PYTHONIOENCODING": "ascii", "COLUMNS": "60", "NO_COLOR": "1"}
+
+
+def test_a_terminal_of_60_columns_without_our_signs_shows_all_numbers(rdpbench: Any, images: Any) -> None:
+    rdpbench("run", "codec=jpeg,webp", "rate=30,60", f"data=folder:{images(3)}", "metrics=psnr", *QUICK, code=0)
+    for words in (("show", "folder-pictures"), ("ls", "metrics"), ("bd", "folder-pictures", "--anchor", "jpeg")):
+        usual, ascii_ = rdpbench(*words, code=0).stdout, rdpbench(*words, code=0, env=ASCII).stdout
+        assert ascii_.isascii()
+        numbers = re.findall(r"[0-9]+[.][0-9]+", usual)
+        assert numbers or words[0] != "show"
+        assert not set(numbers) - set(re.findall(r"[0-9]+[.][0-9]+", ascii_))
+        assert "?" not in ascii_
+    assert "psnr dB ^" in rdpbench("show", "folder-pictures", code=0, env=ASCII).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("pln", "codec=jpeg"), "invalid choice: 'pln'"),
+        (("pln", "codec=jpeg"), "did you mean plan?"),
+        (("ls", "metric"), "did you mean metrics?"),
+        (("show", "first", "--by_tag"), "did you mean --by-tag?"),
+        (("plan", "-c", "jpeg"), "settings are written NAME=VALUE, such as codec=webp"),
+        ((), "encode, decode, score; then tables and figures"),
+    ],
+)
+def test_what_is_no_word_of_a_command_says_which_is_meant(
+    here: Any, words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        here(*words)
+    assert told in capsys.readouterr().err
+
+
+def test_commands_that_have_nothing_to_show_say_what_to_type(
+    here: Any, images: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["run", "codec=jpeg", "rate=30,60", f"data=folder:{images(2)}", "metrics=psnr", "run=first", *QUICK]
+    assert here(*line) == 0
+    capsys.readouterr()
+    assert here("bd", "first") == 2
+    assert "against which curve? first has jpeg; type: rdpbench bd first --anchor jpeg" in capsys.readouterr().err
+    assert here("bd", "first", "--anchor", "jpeg") == 2
+    assert "rdpbench run codec=webp data=folder:pictures run=first" in capsys.readouterr().err
+    assert here("show", "first", "--by-tag") == 0
+    assert "For tables of all images type: rdpbench show first" in capsys.readouterr().out
+    assert here("study", "export", "first", "--out", "pack") == 2
+    assert "rdpbench run codec=jpeg data=folder-pictures keep=all" in capsys.readouterr().err
+    assert here("figure", "taco-5", "--run", "first") == 0
+    assert "taco-5 shows nothing of folder-pictures: it is of " in capsys.readouterr().out.replace("\n", " ")
+    # Latency comes in the order in which codecs were named, not in that of hashes.
+    timed = ["run", "codec=webp,jpeg,jpeg2000", "points=1", "data=folder:pictures", "timing=true", "metrics=psnr"]
+    assert here(*timed, "run=timed", "figures=false", "verify=0", "limit=1") == 0
+    order = re.findall(r"(?:│|\|) (webp|jpeg2000|jpeg) ", capsys.readouterr().out.partition("Latency")[2])
+    assert order == ["webp", "jpeg", "jpeg2000"]

@@ -91,10 +91,22 @@ def test_what_cannot_be_loaded_is_named(reference: str, message: str) -> None:
 def test_a_file_that_breaks_is_quoted_and_forgotten(tmp_path: Path, text: str) -> None:
     path = tmp_path / "mine.py"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=r"mine.py cannot be loaded: (SyntaxError|RuntimeError|ModuleNotFoundError)"):
+    with pytest.raises(ConfigError, match=r"mine.py cannot be loaded: (SyntaxError|RuntimeError|it imports)"):
         registry.load("codec", f"{path}:Mine")
     path.write_text(CODEC.format(default=5))
     assert registry.load("codec", f"{path}:Mine")().strength == 5
+
+
+def test_a_module_that_is_missing_is_named_with_where_it_was_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import no_such_module.inner")
+    with pytest.raises(ConfigError) as caught:
+        registry.load("codec", f"{tmp_path}/mine.py:Mine")
+    said = str(caught.value)
+    assert f"it imports 'no_such_module', and there is no such module in {tmp_path}" in said
+    assert sys.executable in said
+    assert "python=~/envs/mine/bin/python" in said
+    with pytest.raises(ConfigError, match=r"no such file: .*/mime\.py, .*; did you mean .*/mine\.py\?"):
+        registry.load("codec", f"{tmp_path}/mime.py:Mine")
 
 
 def test_a_broken_entry_point_is_a_message_not_a_crash(tmp_path: Path) -> None:

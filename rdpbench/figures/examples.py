@@ -17,12 +17,14 @@ import numpy as np
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import ConfigError, MissingNeed, StoreCorrupt
 from rdpbench.figures.curves import below
-from rdpbench.figures.data import meaning
 from rdpbench.figures.style import PaperStyle, drawer, new_figure, plain, watermark
 from rdpbench.image import Image, pixel_sha256, read_image
+from rdpbench.provenance import command
+from rdpbench.results.names import Names, meaning
 from rdpbench.results.stats.points import Points, grouped
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store, reconstruction_path
+from rdpbench.setting import USUAL, Presentation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -118,9 +120,12 @@ def kept(store: Store, points: Points, codecs: Sequence[str] = ()) -> dict[str, 
     rows = grouped((row for row in good if reconstruction_path(store, row).is_file()), lambda row: row.codec)
     if not rows:
         which = f" of {', '.join(codecs)}" if codecs else ""
+        names = dict.fromkeys(codecs or (row.codec.partition("[")[0] for row in good))
+        data = dict.fromkeys(row.dataset for row in good)
+        again = command([f"codec={','.join(names) or 'NAME'}", f"data={','.join(data) or 'NAME'}", "keep=all"])
         raise MissingNeed(
-            f"{store.folder} has no reconstructions{which}. Type: rdpbench run "
-            "codec=... keep=all (what is coded already is only decoded again)"
+            f"{store.folder} has no reconstructions{which}. Type what made it again with keep=all, such as\n  {again}\n"
+            "and rate= or bpp= as before; what is coded already is only decoded again"
         )
     return {codec: rows[codec] for codec in codecs or rows if codec in rows}
 
@@ -209,10 +214,15 @@ def reconstruction_of(store: Store, row: Row) -> Image:
 
 
 def compose(
-    shown: Sequence[Example], labels: Mapping[str, str], style: PaperStyle, *, columns: str = "double"
+    shown: Sequence[Example],
+    labels: Mapping[str, str],
+    style: PaperStyle,
+    *,
+    size: str = "page",
+    show: Presentation = USUAL,
 ) -> Figure:
     """A row for each image, under the ``labels`` of the codecs; call it inside `drawing`, or `draw`."""
-    width = style.width(columns)
+    width = style.width(size)
     grid: list[list[Image]] = []
     for example in shown:
         own = [example.original, *example.decoded]
@@ -242,11 +252,12 @@ def compose(
             for side in axis.spines.values():
                 side.set_visible(False)
             which = column - len(row) + len(example.rows)
-            texts.append(_words(axis, example, which, style, labels, head=number == 0, column=column))
+            named = labels, Names(show.labels)
+            texts.append(_words(axis, example, which, style, named, head=number == 0, column=column))
             left += free * ratios[column] + gap
         top -= height + text
     _fit(texts, ratios, free)
-    below(figure, {}, notes(shown), style)
+    below(figure, {}, notes(shown) if show.notes else (), style)
     if any(row.weights == "random" for example in shown for row in example.rows):
         watermark(figure)
     return figure
@@ -257,12 +268,19 @@ draw = drawer(compose)
 
 
 def _words(
-    axis: Axes, example: Example, which: int, style: PaperStyle, labels: Mapping[str, str], *, head: bool, column: int
+    axis: Axes,
+    example: Example,
+    which: int,
+    style: PaperStyle,
+    named: tuple[Mapping[str, str], Names],
+    *,
+    head: bool,
+    column: int,
 ) -> list[Text]:
     """The name above the first row, rate and scores below each image; the frame of the window in the original."""
     from matplotlib.patches import Rectangle
 
-    crop, title, lines = example.crop, "", [""]
+    (labels, names), crop, title, lines = named, example.crop, "", [""]
     if column == 0:
         title, lines = "original", [example.image]
         for colour, wide in (("white", 1.4), ("black", 0.7)):
@@ -274,10 +292,11 @@ def _words(
     if which >= 0:
         row = example.rows[which]
         several = len({other.seed for other in example.rows if other.codec == row.codec}) > 1
-        title = labels.get(row.codec, row.codec) + (f", seed {row.seed}" if several else "")
+        title = labels.get(row.codec, names.codec(row.codec)) + (f", seed {row.seed}" if several else "")
         lines = [f"{row.bpp:.4f} bpp"]
         for name, value in example.scores[which]:
-            lines.append(f"{name} {value:.2f} dB" if meaning(name).unit == "dB" else f"{name} {value:.4f}")
+            text = f"{value:.2f} dB" if meaning(name).unit == "dB" else f"{value:.4f}"
+            lines.append(f"{names.metric(name)} {text}")
     above = axis.set_title(plain(title) if head else "", fontsize=style.small, pad=3)
     beneath = axis.text(
         *(0.5, -0.02, plain("\n".join(lines))),

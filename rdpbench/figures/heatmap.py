@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rdpbench.figures.curves import below
-from rdpbench.figures.data import base_name, meaning, setting, trained_label
+from rdpbench.figures.data import base_name, setting, trained_label
 from rdpbench.figures.presets import FigurePreset, Panel
-from rdpbench.figures.style import WATERMARK, PaperStyle, drawer, new_figure, placeholder, plain, watermark
+from rdpbench.figures.style import WATERMARK, PaperStyle, drawer, new_figure, plain, watermark
 from rdpbench.lazy import pd
+from rdpbench.results.names import Names, meaning
 from rdpbench.results.stats.bd import Floats
-from rdpbench.results.tables import arrow, untrained
+from rdpbench.results.tables import untrained
+from rdpbench.setting import USUAL, Presentation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,37 +73,35 @@ def _map(panel: Panel, title: str, points: pd.DataFrame, random: bool) -> HeatMa
 
 
 def compose(
-    preset: FigurePreset, rows: Sequence[Sequence[HeatMap]], style: PaperStyle, *, columns: str = "double"
+    rows: Sequence[Sequence[HeatMap]], style: PaperStyle, *, size: str = "page", show: Presentation = USUAL
 ) -> Figure:
-    """A preset of kind ``heat-map``; without rows, panels that say so. Call it inside `drawing`, or `draw`."""
-    width = style.width(columns)
-    shown = rows or [[HeatMap(panel, "", (), (), np.empty((0, 0))) for panel in preset.panels]]
+    """The maps of a preset of kind ``heat-map``; call it inside `drawing`, or `draw`."""
+    width = style.width(size)
     # Of a column's width two side by side, so that values can be read in the cells.
-    across = len(preset.panels) if columns == "double" else min(2, len(preset.panels))
-    flat = [part for row in shown for part in row]
+    across = min(2, len(rows[0])) if size == "column" else len(rows[0])
+    flat = [part for row in rows for part in row]
     down = -(-len(flat) // across)
-    size = width / across
-    figure = new_figure(width, down * (size * 0.95 + 0.1))
+    side = width / across
+    figure = new_figure(width, down * (side * 0.95 + 0.1))
     axes = figure.subplots(down, across, squeeze=False)
     for axis, part in zip(axes.flat, flat, strict=False):
-        _draw(axis, part, style)
+        _draw(axis, part, style, Names(show.labels))
     for axis in axes.flat[len(flat) :]:
         axis.set_axis_off()
-    below(figure, {}, notes(preset, rows), style)
+    below(figure, {}, notes(rows) if show.notes else (), style)
     if any(part.random for part in flat):
         watermark(figure)
     return figure
 
 
 draw = drawer(compose)
-"""``draw(preset, rows, stem, style, ...)`` writes the figure."""
+"""``draw(rows, stem, style, ...)`` writes the figure."""
 
 
-def notes(preset: FigurePreset, rows: Sequence[Sequence[HeatMap]]) -> list[str]:
-    """What must be said of the maps."""
+def notes(rows: Sequence[Sequence[HeatMap]]) -> list[str]:
+    """What must be said of the maps; nothing, if there is none."""
     if not rows:
-        lacking = ", ".join(series.label for series in preset.series)
-        return [f"Not measured: {lacking}. {preset.name}.md says what to run."]
+        return []
     titles = list(dict.fromkeys(row[0].title for row in rows))
     several, flat = len(titles) > 1, [part for row in rows for part in row]
     lines = [f"{WATERMARK}."] if any(part.random for part in flat) else []
@@ -111,15 +111,16 @@ def notes(preset: FigurePreset, rows: Sequence[Sequence[HeatMap]]) -> list[str]:
     return [*lines, "Bright is better."]
 
 
-def _draw(axis: Axes, part: HeatMap, style: PaperStyle) -> None:
-    unit, better = meaning(part.panel.value)
-    name = f"{part.panel.value}{f' ({unit})' if unit else ''} {arrow(bool(better))}"
-    axis.set_title(plain(name), loc="left", fontsize=style.small)
-    axis.set_xlabel(plain(part.panel.x), fontsize=style.small)
-    axis.set_ylabel(plain(part.panel.y), fontsize=style.small)
+def _draw(axis: Axes, part: HeatMap, style: PaperStyle, names: Names) -> None:
+    better = meaning(part.panel.value).higher_is_better
+    axis.set_title(plain(names.axis(part.panel.value)), loc="left", fontsize=style.small)
+    axis.set_xlabel(plain(names.axis(part.panel.x)), fontsize=style.small)
+    axis.set_ylabel(plain(names.axis(part.panel.y)), fontsize=style.small)
     axis.grid(visible=False)
     if not part.values.size:
-        placeholder(axis, "not measured")
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", va="center", color="0.5")
         return
     axis.patch.set(hatch="////", edgecolor="0.8")
     image = axis.imshow(part.values, cmap=COLOURS if better else f"{COLOURS}_r", origin="lower", aspect="auto")

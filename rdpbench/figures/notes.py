@@ -1,7 +1,8 @@
-"""The text of a figure: notes, the page beside it, and a paper's table.
+"""The text of a figure: its caption, the page beside it, and a paper's table.
 
-Notes say who measured what, how rates were counted, what stands in for what, and what is missing. `short` goes below
-the panels, `page` into the Markdown file beside the figure, with every curve and its source.
+A caption says who measured what, how rates were counted, what stands in for what, and what is missing: `caption` is a
+text file beside the figure, and below the panels with ``notes=true``. `page` is the Markdown file beside the figure,
+with every curve and its source.
 
 `paper_table` has a line for each series, rate and origin. The best of a column is bold and the second underlined where
 all its numbers may be compared: of one origin, under one metric, at one rate, none in doubt. Published numbers have the
@@ -15,12 +16,14 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rdpbench.figures.data import DrawnCurve, DrawnPoint, Filled, base_name, meaning
+from rdpbench.figures.data import DrawnCurve, DrawnPoint, Filled, base_name
 from rdpbench.figures.presets import PAPERS, FigurePreset, Panel
 from rdpbench.figures.style import WATERMARK
 from rdpbench.paths import available
+from rdpbench.results.names import Names, meaning
 from rdpbench.results.published import BITS, folder, read_sources
-from rdpbench.results.tables import Cell, Table, arrow, best_two
+from rdpbench.results.tables import Cell, Table, best_two
+from rdpbench.setting import USUAL, Presentation
 
 
 def curves_of(filled: Iterable[Filled]) -> list[DrawnCurve]:
@@ -35,22 +38,26 @@ def references(filled: Iterable[Filled]) -> dict[str, int]:
     return {origin: number for number, origin in enumerate(ids, start=1)}
 
 
-def _substitutes(panel: Panel, curve: DrawnCurve) -> list[str]:
+def _substitutes(panel: Panel, curve: DrawnCurve, names: Names) -> list[str]:
     """Which metric and dataset of a curve stand in for the panel's own."""
-    names = {panel.metric} if panel.at_bpp is None else {panel.x, panel.y}
-    other = not set(curve.metric.split(" and ")) <= names
-    metrics = [f"{curve.metric} for {' over '.join(sorted(names))}"] if other else []
-    return metrics + ([f"{curve.dataset} for {panel.dataset}"] if curve.dataset != panel.dataset else [])
+    own = {panel.metric} if panel.at_bpp is None else {panel.x, panel.y}
+    theirs = curve.metric.split(" and ")
+    words = " and ".join(map(names.metric, theirs)), " over ".join(map(names.metric, sorted(own)))
+    metrics = [" for ".join(words)] if not set(theirs) <= own else []
+    sets = f"{names.dataset(curve.dataset)} for {names.dataset(panel.dataset)}"
+    return metrics + ([sets] if curve.dataset != panel.dataset else [])
 
 
 def stands_in(panel: Panel, curve: DrawnCurve) -> bool:
     """Is a curve of another metric or dataset than the panel's?"""
-    return bool(_substitutes(panel, curve))
+    return bool(_substitutes(panel, curve, Names()))
 
 
-def short(preset: FigurePreset, filled: Sequence[Filled]) -> list[str]:
-    """Lines for below the figure: only what a reader must know to read it right."""
-    curves, numbers = curves_of(filled), references(filled)
+def short(
+    preset: FigurePreset, filled: Sequence[Filled], show: Presentation = USUAL, *, drawn: bool = True
+) -> list[str]:
+    """The caption's lines: only what a reader must know to read a figure that is ``drawn``, or a table, right."""
+    curves, numbers, names = curves_of(filled), references(filled), Names(show.labels)
     lines = [f"{WATERMARK}."] if any(curve.random for curve in curves) else []
     if numbers:
         own = "Filled: measured here. " if any(curve.measured for curve in curves) else ""
@@ -58,9 +65,20 @@ def short(preset: FigurePreset, filled: Sequence[Filled]) -> list[str]:
         listed = "; ".join(f"[{number}]\N{NO-BREAK SPACE}{where.get(key, key)}" for key, number in numbers.items())
         lines.append(f"{own}Hollow: published, {listed}.")
     lines += _counts(curves, numbers)
-    substitutes = dict.fromkeys(text for f in filled for curve in f.curves for text in _substitutes(f.panel, curve))
+    substitutes = dict.fromkeys(
+        text for each in filled for curve in each.curves for text in _substitutes(each.panel, curve, names)
+    )
     lines += [f"* Not the panel's own: {'; '.join(substitutes)}."] if substitutes else []
-    empty = _empty(preset, filled)
+    doubts = dict.fromkeys(why for curve in curves for point in curve.points for why in point.doubts)
+    lines += [f"Crosses, doubtful: {'; '.join(doubts)}."] if doubts and drawn else []
+    if any(point.partial for curve in curves for point in curve.points):
+        lines.append("Half filled: measured on fewer images than the dataset has.")
+    if any(point.low < point.high for curve in curves for point in curve.points) and drawn:
+        lines.append("Bands: 95 % intervals over images.")
+    protocols = dict.fromkeys(each.panel for each in filled if each.panel.protocol not in ("as-is", ""))
+    said = dict.fromkeys(f"{names.dataset(panel.dataset)}: {panel.protocol}" for panel in protocols)
+    lines += [f"Protocols: {'; '.join(said)}."] if said and drawn else []
+    empty = _empty(preset, filled, names)
     lines += [f"No data: {empty}."] if empty else []
     others = {(curve.label, curve.origin, curve.bits_kind) for panel in filled for curve in panel.others}
     if others:
@@ -68,16 +86,26 @@ def short(preset: FigurePreset, filled: Sequence[Filled]) -> list[str]:
     return lines
 
 
+def caption(title: str, lines: Iterable[str]) -> str:
+    """A caption as a file has it: the title, then a line for each thing that must be said.
+
+    >>> caption("Kodak", ["Bands: 95 % intervals over images."])
+    'Kodak.\\nBands: 95 % intervals over images.\\n'
+    """
+    return "".join(f"{line}\n" for line in (f"{title.rstrip('.')}.", *lines))
+
+
 def page(
     preset: FigurePreset,
     filled: Sequence[Filled],
+    lines: Sequence[str] = (),
+    drawn: bool = False,
+    show: Presentation = USUAL,
     *,
     style: str,
     command: str,
-    lines: Sequence[str] = (),
-    drawn: bool = False,
 ) -> str:
-    """The Markdown file beside the figure: the lines below it, every curve with its source, and what to run.
+    """The Markdown file beside the figure: its caption, every curve with its source, and what to run.
 
     ``lines`` are said first; of a figure that is ``drawn`` whole there is nothing left to run.
     """
@@ -86,7 +114,7 @@ def page(
     known = numbers | {origin: len(numbers) + nth for nth, origin in enumerate(hidden, start=1)}
     of_curves = preset.kind in ("curves", "scatter")
     paper = f"{PAPERS[preset.paper]}, {preset.figure}: " if preset.paper else ""
-    notes = [*preset.notes, *lines, *(short(preset, filled) if of_curves else ())]
+    notes = [*preset.notes, *lines, *(short(preset, filled, show) if of_curves else ())]
     text = [f"# {paper}{preset.title}", "", *(f"- {note}" for note in notes), ""]
     for each in filled if of_curves else ():
         text += [f"## {heading(each.panel)}", ""]
@@ -119,10 +147,11 @@ def heading(panel: Panel) -> str:
 
 
 def name(curve: DrawnCurve, numbers: dict[str, int], *, runs: bool = False) -> str:
-    """A curve in a legend: its label and where it comes from."""
-    if curve.measured:
-        return f"{curve.label} ({'random, ' if curve.random else ''}{curve.origin if runs else 'measured'})"
-    return f"{curve.label} [{numbers[curve.origin]}]"
+    """A curve in a legend: its label, and where it comes from if that is not one run alone."""
+    if not curve.measured:
+        return f"{curve.label} [{numbers[curve.origin]}]"
+    origin = [*(["random"] if curve.random else []), *([curve.origin] if runs else ["measured"] if numbers else [])]
+    return f"{curve.label} ({', '.join(origin)})" if origin else curve.label
 
 
 def to_run(preset: FigurePreset, filled: Sequence[Filled]) -> list[str]:
@@ -167,7 +196,7 @@ def _counts(curves: Sequence[DrawnCurve], numbers: dict[str, int]) -> list[str]:
     for curve in curves:  # by the names of the legend
         kinds.setdefault(curve.bits_kind, {})[name(curve, numbers).replace(" (measured)", "")] = None
     if len(kinds) < 2:
-        return [f"All rates are '{kind}': {BITS.get(kind, kind)}." for kind in kinds if kind != "file"]
+        return [f"All rates are '{kind}': {BITS.get(kind, kind)}." for kind in kinds if kind not in ("file", "")]
     most = max(kinds, key=lambda kind: len(kinds[kind]))
     order = sorted(kinds, key=lambda kind: list(BITS).index(kind) if kind in BITS else -1)
     listed = "; ".join(f"{kind}: {', '.join(kinds[kind])}" for kind in order if kind != most)
@@ -175,18 +204,20 @@ def _counts(curves: Sequence[DrawnCurve], numbers: dict[str, int]) -> list[str]:
     return [f"Rates count different things, which matters most below 0.05 bpp ({listed}; {others}: {most})."]
 
 
-def _empty(preset: FigurePreset, filled: Sequence[Filled]) -> str:
+def _empty(preset: FigurePreset, filled: Sequence[Filled], names: Names) -> str:
     """Series that no panel has, then those that some lack."""
     everywhere = [s.label for s in preset.series if all(s.label in panel.empty for panel in filled)]
     if len(everywhere) == len(preset.series):
         return "for any series"
     gaps: dict[str, list[str]] = {}
-    for each in filled:  # a panel without any says so itself
-        some = ", ".join(label for label in each.empty if label not in everywhere)
-        if some and each.curves:
-            gaps.setdefault(some, []).append(f"{each.panel.metric} on {each.panel.dataset}")
+    for each in filled:
+        some = ", ".join(label for label in each.empty if label not in everywhere) if each.curves else ""
+        if some or not each.curves:
+            place = f"{names.metric(each.panel.metric)} on {names.dataset(each.panel.dataset)}"
+            gaps.setdefault(some, []).append(place)
     first = ("; " if any("," in label for label in everywhere) else ", ").join(everywhere)
-    return "; ".join(filter(None, [first, *(f"{labels} for {', '.join(where)}" for labels, where in gaps.items())]))
+    parts = [f"{labels}{' for ' if labels else ''}{', '.join(where)}" for labels, where in gaps.items()]
+    return "; ".join(filter(None, [first, *parts]))
 
 
 def _where() -> dict[str, str]:
@@ -215,7 +246,7 @@ LineKey = tuple[int, str, float]
 Column = dict[LineKey, _Number]
 
 
-def paper_table(preset: FigurePreset, filled: Sequence[Filled]) -> Table:
+def paper_table(preset: FigurePreset, filled: Sequence[Filled], show: Presentation = USUAL) -> Table:
     """The table; a series without any number is a line of dashes."""
     numbers = references(filled)
     columns: list[Column] = []
@@ -243,10 +274,11 @@ def paper_table(preset: FigurePreset, filled: Sequence[Filled]) -> Table:
             lines.append((*map(Cell, row), *cells))
         if not own:
             lines.append((Cell(series.label), *(Cell("–") for _ in range(2 + len(filled)))))
-    header = ("", "from", "bpp", *(_heading(each.panel) for each in filled))
-    sets = ", ".join(dict.fromkeys(f"{each.panel.dataset} ({each.panel.protocol})" for each in filled))
+    names = Names(show.labels)
+    header = ("", "from", "bpp", *(names.axis(each.panel.metric) for each in filled))
+    sets = ", ".join(dict.fromkeys(f"{names.dataset(e.panel.dataset)} ({e.panel.protocol})" for e in filled))
     there = [number for line in sorted(firsts) for column in columns if (number := column.get(line))]
-    return Table(f"{preset.title}, {sets}", header, tuple(lines), tuple(_notes(preset, filled, there)))
+    return Table(f"{preset.title}, {sets}", header, tuple(lines), tuple(_notes(preset, filled, there, show)))
 
 
 def _ranks(column: Column) -> dict[LineKey, int]:
@@ -282,14 +314,8 @@ def _cell(number: _Number | None, places: int, rank: int) -> Cell:
     return Cell(f"{number.point.y:.{places}f}{marks}{wide}", rank)
 
 
-def _heading(panel: Panel) -> str:
-    unit, better = meaning(panel.metric)
-    unit = "" if panel.metric.endswith(f"-{unit}") else unit
-    return " ".join(filter(None, (panel.metric, unit, arrow(better))))
-
-
-def _notes(preset: FigurePreset, filled: Sequence[Filled], there: Sequence[_Number]) -> list[str]:
-    below = [line.rstrip(".") for line in short(preset, filled) if not line.startswith("Pub")]
+def _notes(preset: FigurePreset, filled: Sequence[Filled], there: Sequence[_Number], show: Presentation) -> list[str]:
+    below = [line.rstrip(".") for line in short(preset, filled, show, drawn=False) if not line.startswith("Pub")]
     below = [line.replace("Filled: measured here. ", "").replace("Hollow: published,", "Published:") for line in below]
     doubts = dict.fromkeys(why for number in there for why in number.point.doubts)
     below += [f"† doubtful: {'; '.join(doubts)}"] if doubts else []

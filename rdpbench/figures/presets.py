@@ -28,12 +28,13 @@ A diagram has neither panels nor series: it is listed, so that none is missing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from rdpbench.errors import ConfigError
+from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.paths import conf_folder, read_yaml
+from rdpbench.setting import Presentation
 
 PAPERS = {
     "text-sketch": "Text + Sketch (Lei et al., 2023, arXiv 2307.01944)",
@@ -108,6 +109,28 @@ class FigurePreset:
     notes: tuple[str, ...] = ()
     panels: tuple[Panel, ...] = ()
     series: tuple[Series, ...] = ()
+
+
+def presented(preset: FigurePreset, show: Presentation) -> FigurePreset:
+    """The same with the labels, the order and the panels that were asked for.
+
+    Raises:
+        UnknownName: what has no panel, or is no codec, in this figure.
+    """
+    there = dict.fromkeys(name for panel in preset.panels for name in (panel.metric, panel.dataset) if name)
+    for name in show.panels:
+        if name.replace("ms-ssim-db", "ms-ssim") not in there:
+            raise UnknownName("panel", name, there, f"the panels of {preset.name}")
+    codecs = dict.fromkeys(name for series in preset.series for name in (series.codec, series.label))
+    for name in show.order:
+        if name not in codecs:
+            raise UnknownName("codec", name, codecs, f"those of {preset.name}")
+    wanted = [name.replace("ms-ssim-db", "ms-ssim") for name in show.panels]
+    panels = [panel for name in wanted for panel in preset.panels if name in (panel.metric, panel.dataset)]
+    series = [replace(s, label=show.labels.get(s.codec, show.labels.get(s.label, s.label))) for s in preset.series]
+    places = {name: place for place, name in enumerate(show.order)}
+    series.sort(key=lambda s: min(places.get(s.codec, len(places)), places.get(s.label, len(places))))
+    return replace(preset, panels=tuple(dict.fromkeys(panels)) or preset.panels, series=tuple(series))
 
 
 def presets(folder: Path | None = None) -> list[FigurePreset]:

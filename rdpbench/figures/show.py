@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from rdpbench.figures.curves import draw_all
 from rdpbench.figures.style import safe
 from rdpbench.paths import unwritable, write_file
 from rdpbench.results import tables
+from rdpbench.results.names import Names
 from rdpbench.results.stats import against
 from rdpbench.results.stats.bd import METHODS
 from rdpbench.results.stats.current import of_store
@@ -25,6 +27,7 @@ from rdpbench.results.stats.meanings import meaning
 from rdpbench.results.stats.points import Point, Points, titles
 from rdpbench.results.stats.summary import PLACE, compared, frame, tidy
 from rdpbench.results.store.store import Contents, Store
+from rdpbench.setting import USUAL, Presentation, split_label
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,9 +41,14 @@ def show(
     console: Console,
     *,
     figures: bool = True,
+    presented: Presentation = USUAL,
 ) -> list[Path]:
     """Print the summary of points and write all outputs; returns the files worth naming."""
-    for note in points.notes:
+    places = {
+        codec: place for place, codec in enumerate(presented.ordered(dict.fromkeys(p.codec for p in points.points)))
+    }
+    points = replace(points, points=tuple(sorted(points.points, key=lambda point: places[point.codec])))
+    for note in (*points.notes, *_unknown(presented, points, metrics)):
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     store.check_links("tables", "figures")
     drawn: list[tables.Table] = []
@@ -59,18 +67,31 @@ def show(
                 # Curves of two datasets, or of two protocols, in one panel would be joined to one.
                 place = "" if len(names) == 1 else safe(name)
                 side_by_side, notes = compared(here, metrics)
-                written += draw_all(side_by_side, store.folder / "figures" / place, name, notes)[:3]
+                drawn_here = draw_all(side_by_side, store.folder / "figures" / place, name, notes, presented)
+                written += drawn_here[:4]
         folder = store.folder / "tables"
         folder.mkdir(parents=True, exist_ok=True)
-        for path, how in ((folder / "summary.md", tables.markdown), (folder / "summary.tex", tables.latex)):
+        in_latex = partial(tables.latex, names=Names(presented.labels), siunitx=presented.siunitx)
+        for path, how in ((folder / "summary.md", tables.markdown), (folder / "summary.tex", in_latex)):
             path.unlink(missing_ok=True)
-            path.write_text("\n".join(map(how, drawn)))
+            path.write_text("\n".join(map(how, drawn)), encoding="utf-8")
         tables.to_csv(whole, folder / "summary.csv")
         tables.to_csv(tidy(points, metrics), store.folder / "rows.csv")
     except OSError as error:
         raise unwritable(store.folder, error) from error
     rows = [store.folder / "rows.parquet", store.folder / "rows.csv"]
     return [*rows, *(folder / f"summary.{ending}" for ending in ("csv", "md", "tex")), *written]
+
+
+def _unknown(presented: Presentation, points: Points, metrics: Sequence[str]) -> Iterator[str]:
+    """What was asked for and is not there: said, and not refused, since hours of coding may lie before it."""
+    codecs = {name for point in points.points for name in (point.codec, split_label(point.codec)[0])}
+    sides = {"panels": (presented.panels, {*metrics, *(f"{name}-db" for name in metrics if name == "ms-ssim")})}
+    sides |= {"order": (presented.order, codecs), "anchor": (tuple(filter(None, [presented.anchor])), codecs)}
+    for setting, (asked, there) in sides.items():
+        for name in asked:
+            if name not in there:
+                yield f"{setting}={name}: not in this run; it has {', '.join(sorted(there))}"
 
 
 def by_tag(points: Points, metrics: Sequence[str]) -> Iterator[tables.Table]:
@@ -109,14 +130,30 @@ def bd(options: argparse.Namespace, store: Store, console: Console) -> int:
     points = of_store(store.read())
     for note in points.notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
+    _check_anchor(options.name, options.anchor, points)
     asked = points, options.anchor, options.metric
     drawn = against.bd_tables(*asked, method=options.method, resamples=options.resamples)
     drawn += against.crossover_tables(*asked, resamples=options.resamples) if options.crossover else []
     drawn += against.matched_tables(*asked, resamples=options.resamples) if options.matched else []
     for table in drawn:
         console.print(tables.Terminal(table))
-    for path, how in ((options.markdown, tables.markdown), (options.latex, tables.latex)):
+    for path, how in ((options.markdown, tables.markdown), (options.latex, partial(tables.latex, names=Names()))):
         if path is not None:
             write_file(path, "\n".join(map(how, drawn)))
             console.print(f"  {path}", highlight=False, soft_wrap=True)
     return 0
+
+
+def _check_anchor(run: str, anchor: str, points: Points) -> None:
+    """Raise `ConfigError` if there is no anchor, or nothing to hold against it."""
+    curves = list(dict.fromkeys(point.codec for point in points.points if point.competes))
+    if not anchor and curves:
+        raise ConfigError(
+            f"against which curve? {run} has {', '.join(curves)}; type: rdpbench bd {run} --anchor {curves[0]}"
+        )
+    if curves == [anchor]:
+        data = ",".join(dict.fromkeys(point.where.dataset for point in points.points))
+        raise ConfigError(
+            f"{run} has no curve beside {anchor}, so there is nothing to compare; one more, such as webp:\n"
+            f"  rdpbench run codec=webp data={data.replace('folder-', 'folder:')} run={run}"
+        )

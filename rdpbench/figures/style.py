@@ -1,4 +1,4 @@
-"""How figures look and how they are written: colours, paper styles, column widths; each run writes the same bytes.
+"""How figures look, a codec's curve the same in all of them, and how they are written; each run writes the same bytes.
 
 A paper style sets the font, its size and the widths of a column and of the page as the venue's author kit has them, so
 that a figure is included at its size and its letters are those of the text.
@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdpbench.errors import UnknownName
 from rdpbench.paths import file_name, records, written_whole
+from rdpbench.results.names import place_of
+from rdpbench.setting import SIZES, split_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import LayoutEngine
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
-"""Okabe and Ito's colours for all kinds of vision, darker ones first, without the yellow that white paper swallows."""
-MARKERS = "osD^vP*X"
+PALETTE = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31", "#6A51A3", "#7A7A7A"),
+)
+"""Okabe and Ito's colours for all kinds of vision, without the yellow that white paper swallows, and three more. In the
+order of the report's ``--c0`` to ``--c9``, which are darker on white and lighter on black."""
+MARKERS = "osD^vPXph*"
+"""In the order of the report's ``SYMBOLS``."""
 STYLE: dict[str, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -61,15 +68,23 @@ class PaperStyle:
     small: float = 6.0
     """Legends and notes."""
 
-    def width(self, columns: str) -> float:
-        """Of a figure as wide as ``single`` or ``double`` says.
+    def width(self, size: str) -> float:
+        """Of a figure as wide as a ``column`` or a ``page``, or for a ``slide``, whose style `of_size` gives.
 
-        >>> STYLES["icml"].width("single")
+        >>> STYLES["icml"].width("column")
         3.25
         """
-        if columns not in ("single", "double"):
-            raise UnknownName("width", columns, ("single", "double"))
-        return self.single if columns == "single" else self.double
+        if size not in SIZES:
+            raise UnknownName("size", size, SIZES)
+        return self.single if size == "column" else self.double
+
+    def of_size(self, size: str) -> PaperStyle:
+        """The same with the letters of a slide, for one.
+
+        >>> STYLES["icml"].of_size("slide").width("slide")
+        12.0
+        """
+        return self if size != "slide" else replace(self, single=6.0, double=12.0, size=16.0, small=13.0)
 
 
 _TIMES = ("STIXGeneral", "DejaVu Sans")
@@ -94,6 +109,42 @@ def paper_style(name: str) -> PaperStyle:
     if name not in STYLES:
         raise UnknownName("style", name, STYLES)
     return STYLES[name]
+
+
+Sign = tuple[int, int]
+"""A colour and a marker, by their numbers."""
+
+
+def signs(labels: Iterable[str]) -> dict[str, Sign]:
+    """The colour and marker of each curve: those of its codec, wherever it is drawn.
+
+    They follow from the label alone (``conf/names.yaml``, or else the letters of the name); only where two labels come
+    to the same, the later one in alphabetical order gets the next that is free.
+
+    >>> signs(["jpeg", "webp"])["jpeg"] == signs(["vtm", "jpeg"])["jpeg"]
+    True
+    """
+    count = len(PALETTE) * len(MARKERS)
+    chosen: dict[str, Sign] = {}
+    for label in sorted(set(labels), key=lambda label: (place_of(label) is None, label)):
+        places = [_sign((_slot(label) + step) % count) for step in range(count)]
+        chosen[label] = next((sign for sign in places if sign not in chosen.values()), places[0])
+    return chosen
+
+
+def _slot(label: str) -> int:
+    """Ten places for each colour. Options change the marker, and nothing else."""
+    base, options = split_label(label)
+    stated = place_of(base)
+    colour, place = stated or divmod(zlib.crc32(base.encode()) % 100, 10)
+    if options or label != base:
+        place += 1 + zlib.crc32(label.removeprefix(base).encode()) % 9
+    return colour * len(MARKERS) + place % len(MARKERS)
+
+
+def _sign(slot: int) -> Sign:
+    colour, place = divmod(slot, len(MARKERS))
+    return colour, (colour + place) % len(MARKERS)
 
 
 @contextlib.contextmanager
@@ -222,13 +273,6 @@ def few_ticks(axis: Axes, most: int) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axis.xaxis.set_major_locator(MaxNLocator(most))
-
-
-def placeholder(axis: Axes, text: str) -> None:
-    """A panel without anything but why."""
-    axis.set_xticks([])
-    axis.set_yticks([])
-    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color="0.5")
 
 
 def watermark(figure: Figure) -> None:

@@ -24,7 +24,7 @@ from rdpbench.config.bench import read_bench
 from rdpbench.config.typed import full_reference
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import ConfigError, MissingNeed, RdpbenchError, StoreError, StoreUnwritable
-from rdpbench.gate.compare import SHOWN, Comparison, Finding, compare, lines, read_tolerances
+from rdpbench.gate.compare import SHOWN, Comparison, Finding, compare, headline, lines, read_tolerances
 from rdpbench.gate.compare import junit as as_junit
 from rdpbench.gate.compare import markdown as as_markdown
 from rdpbench.gate.curves import StoredCurve, curve_path, load, measure, setting_of, write
@@ -177,18 +177,16 @@ def regress(
     # Of a command that is killed they say that it did not finish, not what an earlier call found.
     write_files("it did not finish")
     try:
-        for compared in _compared(overrides, root, fresh=fresh):
-            comparisons.append(compared)
-            print("\n".join(lines(compared)))
+        comparisons.extend(_compared(overrides, root, fresh=fresh))  # an error leaves those that came before it
     except BaseException as error:
         with suppress(StoreUnwritable):  # the error that ends the command is the one to tell
+            print("\n".join(line for compared in comparisons for line in lines(compared)))
             said = str(error) if isinstance(error, RdpbenchError) else f"{type(error).__name__}: {error}"
             write_files(said)
         raise
     write_files()
-    bad = sum(bool(compared.findings) for compared in comparisons)
-    print(f"{len(comparisons) - bad} of {len(comparisons)} curves are as stored")
-    return 1 if bad else 0
+    print("\n".join([headline(comparisons), *(line for compared in comparisons for line in lines(compared))]))
+    return 1 if any(compared.findings for compared in comparisons) else 0
 
 
 def _compared(overrides: Sequence[str], root: Path | None, *, fresh: bool) -> Iterator[Comparison]:

@@ -136,6 +136,8 @@ BD = "BD-rate and BD-metric"
 """Where findings of the whole curve's rate and quality stand."""
 SHOWN = 3
 """Images that are named below a finding."""
+LISTED = 8
+"""Findings of a curve on the terminal."""
 
 
 @dataclass(frozen=True)
@@ -439,16 +441,38 @@ def _plain(value: Any) -> str:
 # In words
 
 
+def headline(comparisons: Sequence[Comparison]) -> str:
+    """All in one line: how many curves moved, and each with how far, or with the first of what was found."""
+    moved = [compared for compared in comparisons if compared.findings]
+    if not moved:
+        return f"{len(comparisons)} of {len(comparisons)} curves are as stored"
+    named = ", ".join(f"{compared.codec} on {compared.dataset} ({_how_far(compared)})" for compared in moved)
+    return f"{len(moved)} of {len(comparisons)} curves moved: {named}"
+
+
+def _how_far(compared: Comparison) -> str:
+    beyond = [drift for drift in compared.drifts if drift.beyond]
+    of_rate = [drift for drift in beyond if abs(drift.rate.value) > drift.rate_bound]
+    if of_rate:
+        most = max(of_rate, key=lambda drift: abs(drift.rate.value))
+        return f"{most.rate.value:+.2g} % BD-rate {most.metric}"
+    if beyond:
+        return f"{beyond[0].metric_delta.value:+.2g} {beyond[0].unit} BD-{beyond[0].metric}"
+    first, count = compared.findings[0], len(compared.findings)
+    return f"{first.where}: {first.text.partition(': ')[0]}" + (f", and {count - 1} more" if count > 1 else "")
+
+
 def lines(compared: Comparison) -> list[str]:
-    """For a terminal."""
+    """For a terminal: of a curve that moved the first findings; all, and how far each curve is, are in the Markdown."""
     moved = {finding.where for finding in compared.findings} & set(compared.points)
     state = f"{len(moved)} not as stored" if moved else "as stored"
     if compared.findings and not moved:
         state = "but not the curve that is stored"
     shown = [f"{compared.codec} on {compared.dataset}: {len(compared.points)} points, {state} in {compared.path}"]
-    for finding in compared.findings:
+    for finding in compared.findings[:LISTED]:
         shown += [f"  {finding.where}: {finding.text}", *(f"      {image}" for image in finding.images)]
-    shown += [f"  {drift}" for drift in compared.drifts]
+    if more := compared.findings[LISTED:]:
+        shown.append(f"  and {len(more)} more findings; --markdown FILE lists all")
     return shown + [f"  note: {note}" for note in compared.notes]
 
 
@@ -494,8 +518,7 @@ def markdown(comparisons: Sequence[Comparison], error: str = "") -> str:
         parts.append(f"rdpbench regress: ended before all curves were compared\n\n{block}\n")
     if comparisons or not error:
         named = [(f"{compared.codec} on {compared.dataset}", compared) for compared in comparisons]
-        good = sum(not compared.findings for compared in comparisons)
-        title = f"rdpbench regress: {good} of {len(comparisons)} curves as stored"
+        title = f"rdpbench regress: {headline(comparisons)}"
         summary = [(name, len(compared.points), len(compared.findings)) for name, compared in named]
         notes = [f"{name}: {note}" for name, compared in named for note in compared.notes]
         shown = [Table.of_texts(title, ("curve", "points", "findings"), summary, notes)]

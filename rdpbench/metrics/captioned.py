@@ -312,7 +312,10 @@ def _texts(arrays: Sequence[Array], metric: str) -> list[str]:
 
 FEATURES = {
     model: variant(
-        CaptionFeatures, f"caption/{model}", model=model, needs=(Package("transformers"), CaptioningModel(model))
+        CaptionFeatures,
+        f"caption/{model}",
+        model=model,
+        needs=(Package("transformers", extra="metrics"), CaptioningModel(model)),
     )
     for model in ("blip", "blip2")  # BLIP large; BLIP-2 as in PerCo (SD)
 }

@@ -56,7 +56,7 @@ def hessel_score(image: Vector, caption: Vector) -> float:
 
 
 def _needs(card: Card, *, text: bool = True) -> tuple[Need, ...]:
-    return (Package("transformers"), Weights(card), *((Weights(TOKENS),) if text else ()))
+    return (Package("transformers", extra="metrics"), Weights(card), *((Weights(TOKENS),) if text else ()))
 
 
 class ClipMetric(PairMetric, WithNetwork[Clip]):

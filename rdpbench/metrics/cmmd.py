@@ -27,7 +27,7 @@ class Projected(NetworkFeatures[Clip]):
     """Image embeddings in the space that CLIP shares with captions: 768 numbers, not of length 1."""
 
     id = "clip-l14-336/projected"
-    needs = (Package("transformers"), Weights(L14_336))
+    needs = (Package("transformers", extra="metrics"), Weights(L14_336))
     dim = 768
     preload = ("torch", "transformers")
     projected: ClassVar[bool] = True

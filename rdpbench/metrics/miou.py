@@ -201,7 +201,7 @@ class MIoU(MetricOfSets):
 
 
 def _miou(name: str, model: segmentation.Model, unverified: str = "") -> type[MIoU]:
-    needs = (Package("transformers"), Weights(model.card))
+    needs = (Package("transformers", extra="metrics"), Weights(model.card))
     features = variant(
         ConfusionFeatures,
         f"confusion/{model.classes}/{model.card.id}",

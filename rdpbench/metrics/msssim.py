@@ -22,7 +22,7 @@ depend on the number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -47,13 +47,10 @@ _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 _TAPS = 11
 _GAUSSIAN = np.exp(-((np.arange(_TAPS) - _TAPS // 2) ** 2) / (2 * 1.5**2))
 _WINDOW = _GAUSSIAN / _GAUSSIAN.sum()
-_ROWS = 8
+ROWS = 8
 """Results per product: 8 doubles are one cache line."""
-_SPAN = _ROWS + _TAPS - 1
 _COLUMNS = 1024
 """Widest product: OpenBLAS starts threads above 262144 multiplications, and 8 x 18 x 1024 stays below."""
-_BAND = np.array([np.pad(_WINDOW, (row, _ROWS - 1 - row)) for row in range(_ROWS)])
-_BAND_TURNED = np.ascontiguousarray(_BAND.T)
 _PAIR_MEAN = np.array([np.roll((0.25, 0, 0, 0.25, 0, 0), channel) for channel in range(3)], np.float32).T.copy()
 
 
@@ -68,45 +65,55 @@ class Level:
     """``var x``, laid out like ``mean``."""
 
 
-class _Strips:
-    """The window over strips of one scale, with the buffers that all strips share (they fit the cache)."""
+class Strips:
+    """A window over strips of one scale, with the buffers that all strips share (they fit the cache)."""
 
-    def __init__(self, height: int, width: int) -> None:
+    def __init__(self, shape: Sequence[int], window: Floats = _WINDOW) -> None:
+        height, width = shape[:2]
+        self._span = ROWS + len(window) - 1
+        self._band = np.array([np.pad(window, (row, ROWS - 1 - row)) for row in range(ROWS)])
+        self._band_turned = np.ascontiguousarray(self._band.T)
         self.used = 3 * width
-        self.count = -(-(height - _TAPS + 1) // _ROWS)
-        self.results = width - _TAPS + 1
-        blocks = -(-self.results // _ROWS)
+        self.count = -(-(height - len(window) + 1) // ROWS)
+        self.results = width - len(window) + 1
+        blocks = -(-self.results // ROWS)
         chunks = -(-self.used // _COLUMNS)
-        chunk = -(-self.used // chunks // _ROWS) * _ROWS
+        chunk = -(-self.used // chunks // ROWS) * ROWS
         self.columns = chunks * chunk
-        self._chunked = (_SPAN, chunks, chunk)
-        long = max(self.columns, 3 * (blocks * _ROWS + _TAPS - 1))
-        turned = _aligned(long, _ROWS)
-        self._first = turned[: self.columns].reshape(chunks, chunk, _ROWS)
-        line = 3 * _ROWS
+        self._chunked = (self._span, chunks, chunk)
+        long = max(self.columns, 3 * (blocks * ROWS + len(window) - 1))
+        turned = _aligned(long, ROWS)
+        self._first = turned[: self.columns].reshape(chunks, chunk, ROWS)
+        line = 3 * ROWS
         step = turned.itemsize * line
-        # Overlapping windows of 18 columns; a column holds 3 channels x 8 rows.
-        self._second = as_strided(turned, (blocks, _SPAN, line), (step * _ROWS, step, turned.itemsize))
-        self._blocks = (blocks, _ROWS, line)
+        # Overlapping windows of 18 columns (at 11 taps); a column holds 3 channels x 8 rows.
+        self._second = as_strided(turned, (blocks, self._span, line), (step * ROWS, step, turned.itemsize))
+        self._blocks = (blocks, ROWS, line)
 
     def source(self) -> Floats:
-        """A buffer for 18 rows of input."""
-        return _aligned(_SPAN, self.columns)
+        """A buffer for a strip's rows of input: 18 at 11 taps."""
+        return _aligned(self._span, self.columns)
 
     def result(self) -> Floats:
         """A buffer for what `mean` writes."""
-        return _aligned(self._blocks[0] * _ROWS, 3 * _ROWS)
+        return _aligned(self._blocks[0] * ROWS, 3 * ROWS)
 
     def load(self, pixels: Pixels, strip: int, into: Floats) -> None:
-        """Copy a strip's 18 rows of ``(H, W, 3)``; rows that the image lacks become zero."""
-        rows = pixels[strip * _ROWS :][:_SPAN]
+        """Copy a strip's rows of ``(H, W, 3)``; rows that the image lacks become zero."""
+        rows = pixels[strip * ROWS :][: self._span]
         into[: len(rows), : self.used] = rows.reshape(len(rows), -1)
         into[len(rows) :] = 0
 
+    def centre(self, source: Floats) -> Floats:
+        """The values in the middle of the window, laid out as `mean` lays out means: ``(W - 10, 3 * 8)``, a copy."""
+        first = (self._span - ROWS) // 2
+        rows = source[first : first + ROWS, 3 * first : 3 * (first + self.results)]
+        return np.ascontiguousarray(rows.reshape(ROWS, self.results, 3).transpose(1, 2, 0)).reshape(self.results, -1)
+
     def mean(self, source: Floats, out: Floats) -> Floats:
         """Weighted means of a strip: ``(18, columns)`` to ``(W - 10, 3 * 8)``, a view of ``out``."""
-        np.matmul(source.reshape(self._chunked).transpose(1, 2, 0), _BAND_TURNED, out=self._first)
-        np.matmul(_BAND, self._second, out=out.reshape(self._blocks))
+        np.matmul(source.reshape(self._chunked).transpose(1, 2, 0), self._band_turned, out=self._first)
+        np.matmul(self._band, self._second, out=out.reshape(self._blocks))
         return out[: self.results]
 
 
@@ -182,18 +189,18 @@ METRICS = by_name(MSSSIM, TorchmetricsMSSSIM)
 
 
 def _prepare_level(pixels: Pixels) -> Level:
-    strips = _Strips(*pixels.shape[:2])
+    strips = Strips(pixels.shape)
     x, mean_out, variance_out, spare = strips.source(), strips.result(), strips.result(), strips.result()
-    mean = np.empty((strips.count, strips.results, 3 * _ROWS))
+    mean = np.empty((strips.count, strips.results, 3 * ROWS))
     variance = np.empty_like(mean)
     for strip in range(strips.count):
         strips.load(pixels, strip, x)
-        mean[strip], variance[strip] = _moments(strips, x, mean_out, variance_out, spare)
+        mean[strip], variance[strip] = moments(strips, x, mean_out, variance_out, spare)
     return Level(pixels, mean, variance)
 
 
-def _moments(
-    strips: _Strips, rows: Floats, mean_out: Floats, variance_out: Floats, spare: Floats
+def moments(
+    strips: Strips, rows: Floats, mean_out: Floats, variance_out: Floats, spare: Floats
 ) -> tuple[Floats, Floats]:
     """Mean and variance of a strip: one way for both images, so that they may change places. Squares ``rows``."""
     mean = strips.mean(rows, mean_out)
@@ -205,15 +212,15 @@ def _moments(
 def _mean_loss(level: Level, pixels: Pixels, *, luminance: bool) -> Floats:
     """Mean of ``1 - cs``, or of ``1 - cs * l`` with luminance, over the window's places: three channels."""
     height, width = pixels.shape[:2]
-    strips = _Strips(height, width)
+    strips = Strips(pixels.shape)
     y, product = strips.source(), strips.source()
     mean_out, variance_out, product_out, spare = (strips.result() for _ in range(4))
-    loss = np.zeros((strips.count, 3, _ROWS))
+    loss = np.zeros((strips.count, 3, ROWS))
     for strip in range(strips.count):
         strips.load(pixels, strip, y)
         strips.load(level.pixels, strip, product)
         exy = strips.mean(np.multiply(product, y, out=product), product_out)
-        ey, total = _moments(strips, y, mean_out, variance_out, spare)
+        ey, total = moments(strips, y, mean_out, variance_out, spare)
         ex, work = level.mean[strip], spare[: strips.results]
         covariance = np.subtract(exy, np.multiply(ex, ey, out=work), out=exy)
         covariance += covariance
@@ -225,7 +232,7 @@ def _mean_loss(level: Level, pixels: Pixels, *, luminance: bool) -> Floats:
             means = ex * ex + ey * ey + _C1
             lost, total = lost * means + (ex - ey) ** 2 * (total - lost), total * means
         # einsum multiplies while it sums.
-        loss[strip] = np.einsum("ij,ij->j", lost, np.reciprocal(total, out=work)).reshape(3, _ROWS)
+        loss[strip] = np.einsum("ij,ij->j", lost, np.reciprocal(total, out=work)).reshape(3, ROWS)
     by_row = loss.transpose(1, 0, 2).reshape(3, -1)[:, : height - _TAPS + 1]
     return np.asarray(by_row.sum(axis=1) / ((height - _TAPS + 1) * (width - _TAPS + 1)))
 
@@ -234,17 +241,17 @@ def _scales(image: Pixels) -> Iterator[Pixels]:
     """The image at its five scales."""
     yield image
     for _ in WEIGHTS[1:]:
-        image = _halve(image)
+        image = halve(image)
         yield image
 
 
-def _halve(pixels: Pixels) -> Pixels:
+def halve(pixels: Pixels) -> NDArray[np.float32]:
     """Means of 2 x 2 pixels; an odd last row or column is repeated first. Exact: values keep at most 16 bits."""
     odd = [(0, side % 2) for side in pixels.shape[:2]]
     even = np.pad(pixels, [*odd, (0, 0)], mode="edge") if odd != [(0, 0), (0, 0)] else pixels
     height, width = even.shape[:2]
     rows = np.add(even[0::2], even[1::2], dtype=np.float32).reshape(height // 2, width // 2, 6)
-    return np.asarray(np.matmul(rows, _PAIR_MEAN))
+    return np.asarray(np.matmul(rows, _PAIR_MEAN), np.float32)
 
 
 def _aligned(*shape: int) -> Floats:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +22,7 @@ from rdpbench.figures.examples import original_of, reconstruction_of
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.lazy import pil
 from rdpbench.paths import unwritable, written_whole
+from rdpbench.provenance import cores
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store, is_sha256, reconstruction_path
 
@@ -110,7 +110,7 @@ def make(pictures: Sequence[Picture], folder: Path, how: Decoding, workers: int 
             part.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(part, error) from error
-    count = workers if workers is not None else len(os.sched_getaffinity(0))
+    count = workers if workers is not None else cores()
     if len(todo) <= INLINE or count < 2:
         if how.prepare and any(not picture.original for picture in todo):
             how.prepare()

@@ -16,7 +16,6 @@ What is known to be wrong in a source, or is likely to be, stays as it was print
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -27,6 +26,7 @@ from rdpbench import registry
 from rdpbench.errors import StoreCorrupt, UnknownName
 from rdpbench.lazy import pd
 from rdpbench.paths import shipped
+from rdpbench.results.names import FAMILIES, family
 from rdpbench.results.stats.summary import summarise
 from rdpbench.results.tables import read_csv
 
@@ -47,55 +47,6 @@ BITS = {
     "none": "no rate: a bound without quantisation",
 }
 """What a published rate counts."""
-
-
-@dataclass(frozen=True)
-class Family:
-    """What all metrics of one kind share, whatever their protocol."""
-
-    unit: str
-    higher_is_better: bool
-    perceptual: bool
-    low: float
-    high: float
-    """Values outside [low, high] are mistakes."""
-
-
-FAMILIES = {
-    "psnr": Family("dB", True, False, 8, 60),
-    "psnr-pooled": Family("dB", True, False, 8, 60),
-    "ms-ssim": Family("", True, False, 0, 1),
-    "ms-ssim-db": Family("dB", True, False, 0, 40),
-    "ssim": Family("", True, False, 0, 1),
-    "lpips": Family("", False, True, 0, 1.2),
-    "dists": Family("", False, True, 0, 1),
-    "niqe": Family("", False, True, 0, 20),
-    "ssimulacra2": Family("", True, True, -200, 100),
-    "fid": Family("", False, True, 0, 500),
-    "fid-swav": Family("", False, True, 0, 100),
-    "kid": Family("", False, True, -0.01, 1),
-    "dclip": Family("", False, True, 0, 2),
-    "clip-score": Family("", True, True, 0, 100),
-    "miou": Family("", True, True, 0, 1),
-    "bleu-4": Family("", True, True, 0, 1),
-    "cider-d": Family("", True, True, 0, 10),
-    "spice": Family("", True, True, 0, 1),
-    "encode-ms": Family("ms", False, False, 0, 1e7),
-    "decode-ms": Family("ms", False, False, 0, 1e7),
-    "total-ms": Family("ms", False, False, 0, 1e7),
-    "encode-s": Family("s", False, False, 0, 1e5),
-    "decode-s": Family("s", False, False, 0, 1e5),
-}
-"""By the part of a metric's name before ``/`` and ``@``."""
-
-
-def family(metric: str) -> str:
-    """What a metric measures, without its protocol.
-
-    >>> family("fid/hific-patch"), family("psnr@float"), len(FAMILIES)
-    ('fid', 'psnr', 23)
-    """
-    return re.split(r"[/@]", metric, maxsplit=1)[0]
 
 
 @dataclass(frozen=True)

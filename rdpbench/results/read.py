@@ -98,7 +98,7 @@ def open_run(run: str | Path, root: str | Path = "results/runs", hint: str = "")
 
 
 def _points(name: str, contents: Contents, grades: Sequence[str]) -> pd.DataFrame:
-    from rdpbench.results.published import family
+    from rdpbench.results.names import family
     from rdpbench.results.stats.current import of_store
     from rdpbench.results.stats.summary import frame
 

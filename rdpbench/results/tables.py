@@ -16,15 +16,16 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rdpbench.errors import StoreCorrupt, StoreError
+from rdpbench.errors import StoreCorrupt, StoreError, spelled
 from rdpbench.lazy import pd
 from rdpbench.metrics.contract import short_name
+from rdpbench.results.names import Names, arrow
 from rdpbench.results.stats.points import K, Points
 from rdpbench.results.stats.summary import POINT, WIDE, at_rate, common_rates, compared
 from rdpbench.results.store.store import Contents
@@ -76,15 +77,6 @@ def untrained(frame: pd.DataFrame) -> pd.Series[bool]:
     if "weights" not in frame:
         return pd.Series(False, index=frame.index)
     return frame["weights"].fillna("").str.contains("random").astype(bool)
-
-
-def arrow(higher_is_better: bool | None) -> str:
-    """Which way is better.
-
-    >>> arrow(True), arrow(False), len(arrow(None))
-    ('↑', '↓', 0)
-    """
-    return "" if higher_is_better is None else "↑" if higher_is_better else "↓"
 
 
 def best_two(values: Mapping[K, float], higher_is_better: bool) -> dict[K, int]:
@@ -202,19 +194,36 @@ class Terminal:
     table: Table
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[RichTable]:
-        table = self.table
-        widths = [
-            max(map(len, [name, *(line[n].text for line in table.lines)])) + 3 for n, name in enumerate(table.header)
-        ]
-        fixed = 2 if "setting" in table.header else 1
-        room = options.max_width - sum(widths[:fixed]) - 1
-        parts: list[list[int]] = [[]]
-        for column in range(fixed, len(widths)):
-            if parts[-1] and sum(widths[n] for n in parts[-1]) + widths[column] > room:
-                parts.append([])
-            parts[-1].append(column)
+        table = _spelled(self.table, options.encoding)
+        parts = parted(table, options.max_width - 1)
         for number, part in enumerate(parts):
-            yield _part(table, [*range(fixed), *part], first=number == 0, last=number == len(parts) - 1)
+            yield _part(table, part, first=number == 0, last=number == len(parts) - 1)
+
+
+def parted(table: Table, room: int, between: int = 3) -> list[list[int]]:
+    """The columns of a table in parts that are as wide as so many letters allow; each begins with the first columns.
+
+    >>> parted(Table.of_texts("", ("codec", "psnr", "flip"), [("jpeg", "31.20", "0.1")]), 18)
+    [[0, 1], [0, 2]]
+    """
+    widths = [max(map(len, [name, *(line[n].text for line in table.lines)])) for n, name in enumerate(table.header)]
+    fixed = 2 if "setting" in table.header else 1
+    room -= sum(widths[:fixed]) + fixed * between
+    parts: list[list[int]] = [[]]
+    for column in range(fixed, len(widths)):
+        if parts[-1] and sum(widths[n] + between for n in parts[-1]) + widths[column] + between > room:
+            parts.append([])
+        parts[-1].append(column)
+    return [[*range(fixed), *part] for part in parts]
+
+
+def _spelled(table: Table, encoding: str) -> Table:
+    """The table as the terminal can show it, so that its columns still fit."""
+    lines = tuple(tuple(replace(cell, text=spelled(cell.text, encoding)) for cell in line) for line in table.lines)
+    header, notes = ([spelled(text, encoding) for text in texts] for texts in (table.header, table.notes))
+    return replace(
+        table, caption=spelled(table.caption, encoding), header=tuple(header), lines=lines, notes=tuple(notes)
+    )
 
 
 def _part(table: Table, columns: Sequence[int], *, first: bool, last: bool) -> RichTable:
@@ -354,23 +363,82 @@ _TEX["\\"] = r"\textbackslash{}"
 """What LaTeX writes otherwise, letter by letter: a replacement must not be replaced again."""
 
 
-def latex(table: Table) -> str:
-    r"""A ``table`` environment; the first column holds labels, and equal ones are written once.
+WIDE_PAGE, LONG_PAGE = 88, 36
+"""Letters beside one another in a text 5.5 inches wide at ``\\footnotesize``, and lines of a table that floats."""
+
+
+def latex(table: Table, names: Names | None = None, *, siunitx: bool = False) -> str:
+    r"""For LaTeX with booktabs: a ``table``, or a ``longtable`` where it is longer than a page.
+
+    A table too wide for the page goes on below, with its first columns again. The first column holds labels, and equal
+    ones are written once. With ``names`` codecs and metrics are called as readers know them. With ``siunitx`` columns
+    of numbers are aligned at their points.
 
     >>> from rdpbench.results.tables import Cell, Table
     >>> text = latex(Table("Rates", ("codec", "psnr ↑"), ((Cell("a_b"), Cell("31.2 ±0.1", 1)),)))
     >>> r"a\_b & \textbf{31.2 $\pm$0.1} \\" in text, text.count(r"\toprule")
     (True, 1)
     """
+    table = _named(table, names) if names else table
+    long = len(table.lines) > LONG_PAGE
+    caption = rf"\caption{{{escape(' '.join((table.caption.rstrip('.') + '.', *table.notes)))}}}"
+    packages = ["booktabs", *(["longtable"] if long else []), *(["siunitx"] if siunitx else [])]
+    text = [f"% \\usepackage{{{name}}}" for name in packages]
+    text += [r"% \sisetup{separate-uncertainty, detect-weight}"] if siunitx else []
+    compact = r"\footnotesize\setlength{\tabcolsep}{4pt}"
+    text += [rf"\begingroup{compact}"] if long else [r"\begin{table}", rf"\centering{compact}", caption]
+    for number, columns in enumerate(parted(table, WIDE_PAGE, 2)):
+        shapes = [_shape([line[n] for line in table.lines]) if siunitx else "" for n in columns]
+        kinds = "".join("l" if not place else shape or "r" for place, shape in enumerate(shapes))
+        heads = [escape(table.header[n]) for n in columns]
+        head = _line([f"{{{name}}}" if shape else name for name, shape in zip(heads, shapes, strict=True)])
+        top, rows = [r"\toprule", head, r"\midrule"], _rows(table, columns, shapes)
+        if long:
+            text += [rf"\begin{{longtable}}{{{kinds}}}", *([rf"{caption} \\"] if number == 0 else [])]
+            text += [*top, r"\endfirsthead", *top, r"\endhead", *rows, r"\bottomrule", r"\end{longtable}"]
+        else:
+            text += [r"\par\medskip"] * (number > 0)
+            text += [rf"\begin{{tabular}}{{{kinds}}}", *top, *rows, r"\bottomrule", r"\end{tabular}"]
+    return "\n".join([*text, r"\endgroup" if long else r"\end{table}", ""])
+
+
+def _named(table: Table, names: Names) -> Table:
+    of_codecs = table.header[0] == "codec"
+    lines = [
+        (replace(line[0], text=names.codec(line[0].text)) if of_codecs else line[0], *line[1:]) for line in table.lines
+    ]
+    header, notes = (tuple(map(names.sentence, texts)) for texts in (table.header, table.notes))
+    return Table(names.sentence(table.caption), header, tuple(lines), notes)
+
+
+def _rows(table: Table, columns: Sequence[int], shapes: Sequence[str]) -> list[str]:
     rows: list[str] = []
     for line, label, new_group in _grouped(table):
-        cells = [_MARKS.get(cell.rank, "{}").format(escape(cell.text)) for cell in line]
+        cells = [_tex_cell(line[n], shape) for n, shape in zip(columns, shapes, strict=True)]
         rows += [r"\midrule"] * new_group + [_line([cells[0] if label else "", *cells[1:]])]
-    head = [r"% \usepackage{booktabs}", r"\begin{table}", r"\centering"]
-    head += [rf"\caption{{{escape(' '.join((table.caption + '.', *table.notes)))}}}"]
-    head += [rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}", r"\toprule"]
-    head += [_line([escape(name) for name in table.header]), r"\midrule"]
-    return "\n".join([*head, *rows, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    return rows
+
+
+_NUMBER = re.compile(r"-?(\d+)(?:\.(\d+))?(?: ±(\d+)(?:\.(\d+))?)?")
+
+
+def _shape(column: Sequence[Cell]) -> str:
+    """What siunitx must know of a column of numbers; empty for one of other texts."""
+    known = [match for cell in column if (match := _NUMBER.fullmatch(cell.text))]
+    if 2 * len(known) <= len(column):
+        return ""
+    whole, digits = (max(len(match[part] or "") for match in known) for part in (1, 2))
+    # An uncertainty is in units of the last digit: 31.20(10).
+    spread = max(len(f"{match[3] or ''}{match[4] or ''}".lstrip("0")) for match in known)
+    sign = "-" if any(match[0].startswith("-") for match in known) else ""
+    return f"S[table-format={sign}{whole}.{digits}{f'({spread})' if spread else ''}]"
+
+
+def _tex_cell(cell: Cell, shape: str) -> str:
+    if shape and _NUMBER.fullmatch(cell.text) and cell.rank != 2:
+        return (r"\bfseries " if cell.rank == 1 else "") + cell.text.replace(" ±", " +- ")
+    text = _MARKS.get(cell.rank, "{}").format(escape(cell.text))
+    return f"{{{text}}}" if shape else text
 
 
 def _line(cells: list[str]) -> str:
@@ -505,8 +573,12 @@ def times(points: Points, contents: Contents) -> Table | None:
     if not contents.timings:
         return None
     by_key = points.find([timing.task_key for timing in contents.timings.values()])
-    timed = [(timing, by_key.get(timing.task_key)) for timing in contents.timings.values()]
-    lines = [{**vars(timing), "codec": row.codec, "setting": row.setting.words} for timing, row in timed if row]
+    # In the order of the rows: timings are stored in the order of their keys, which is by chance.
+    places = {key: place for place, key in enumerate(by_key)}
+    timed = [timing for timing in contents.timings.values() if timing.task_key in by_key]
+    timed.sort(key=lambda timing: (places[timing.task_key], timing.device))
+    named = ((timing, by_key[timing.task_key]) for timing in timed)
+    lines = [{**vars(timing), "codec": row.codec, "setting": row.setting.words} for timing, row in named]
     return latency(pd.DataFrame(lines)) if lines else None
 
 

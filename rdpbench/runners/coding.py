@@ -15,7 +15,6 @@ import json
 import math
 import os
 import re
-import resource
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +35,7 @@ from rdpbench.codecs.contract import (
 from rdpbench.errors import CodecError, ConfigError
 from rdpbench.image import Image, check_image, is_untouched, lent, pixel_sha256
 from rdpbench.opened import opened
-from rdpbench.provenance import hardware
+from rdpbench.provenance import hardware, peak_memory_mb
 from rdpbench.results.stats.current import stated_source
 from rdpbench.results.store.keys import axis_of, build, facts, file_hashes
 from rdpbench.results.store.schema import Row, Score
@@ -240,7 +239,7 @@ class _Batch:
             verified="fresh_object" if grade == "decoded" else "",
             encode_s=encode_s + captioning_s(task),
             decode_s=self.seconds,
-            peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            peak_memory_mb=peak_memory_mb(),
             hardware=json.dumps(hardware(planned.device)),
             batch=self.count,
             command=bitstream.info.get("command", ""),

@@ -27,6 +27,7 @@ from rdpbench.image import Image, pixel_sha256
 from rdpbench.lazy import pil
 from rdpbench.metrics.contract import beside as cls_beside
 from rdpbench.metrics.contract import faults_of, meaning_of, number_of
+from rdpbench.provenance import peak_memory_mb
 from rdpbench.results.store.keys import build
 from rdpbench.results.store.schema import Row, error_text
 from rdpbench.runners.coding import check_untouched, decode_all, decode_row
@@ -364,7 +365,7 @@ def _limit_memory() -> None:
         import resource
     except ImportError:
         return
-    limit = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) + MEMORY
+    limit = int(peak_memory_mb() * 2**20) + MEMORY
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import math
 import os
-import random
 import sys
 import tempfile
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,32 +21,31 @@ from rdpbench.codecs.contract import GRADES
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import MissingNeed, StoreBusy, StoreCorrupt, StoreError
 from rdpbench.figures.show import show
-from rdpbench.paths import unwritable
+from rdpbench.metrics.contract import short_name
 from rdpbench.progress import Progress, Report, show_progress
-from rdpbench.provenance import command, provenance, write_session
+from rdpbench.provenance import command, cores
 from rdpbench.results.stats.current import PROVEN, of_store
 from rdpbench.results.stats.points import Points
 from rdpbench.results.store.keys import axis_of, facts
 from rdpbench.results.store.log import PartWriter
-from rdpbench.results.store.schema import OF_THE_MACHINE, REFUTED, Row, error_text
+from rdpbench.results.store.schema import OF_THE_MACHINE, REFUTED, Row, Score, error_text
 from rdpbench.results.store.store import Contents, Store
 from rdpbench.runners import pool
-from rdpbench.runners.coding import Named, Setup, refuted
+from rdpbench.runners.claim import Agenda, Reservoir, Share, Tally, lacks_of, plan_record, queue_name
+from rdpbench.runners.coding import Named, refuted
 from rdpbench.runners.cost import Left
 from rdpbench.runners.plan import Plan, chunks, lines, make_plan
 from rdpbench.runners.preflight import check_contracts, check_metrics, fetch_weights
+from rdpbench.runners.queue import POLL_S, Queue, living
 from rdpbench.runners.search import Nearest, is_near, missed, search
-from rdpbench.runners.sets import is_set, originals, reduce_all
-from rdpbench.runners.task import membership, resolved, run_name, without_environment
+from rdpbench.runners.sets import is_set, reduce_all
+from rdpbench.runners.task import membership, run_name
 from rdpbench.runners.verify import decode_elsewhere, trials_of, unlike, verify
 from rdpbench.runners.worker import Result
 from rdpbench.setting import Bench, CodecSetting, DataSetting
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-SYNC_EVERY = 32
-"""Records between two syncs to the disk."""
 
 
 @dataclass(frozen=True)
@@ -105,35 +104,78 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None,
         pool.start_for(bench)
     # Nothing is written, not even the folder with its lock, before a plan stands.
     ahead = None if store.folder.exists() else make_plan(bench, store)
-    with store.lock():
+    with contextlib.ExitStack() as held:
+        held.enter_context(store.lock(wait=True, alone=bench.timing))
+        writing = living(store.folder)
+        if writing and bench.timing:
+            raise StoreBusy(f"{len(writing)} others work on {store.folder}, and would be timed too; wait for them")
         plan = make_plan(bench, store) if ahead is None or store.exists() else ahead
         if announce:
             announce(plan, store)
-        done = Done(store, plan, plan.stored, grades=grades_of(bench))
+        done, tally = Done(store, plan, plan.stored, grades=grades_of(bench)), Tally(Reservoir(bench.verify))
         if not plan.idle:
-            batch = 1 if bench.timing else bench.batch
-            setup = Setup(Store(store.folder.resolve()), store.new_session(), bench.device, batch)
-            portions = [plan.work_of(chunk) for chunk in chunks(plan, setup.batch)]
-            try:
-                made_of = resolved(bench, plan.cells, plan.metrics)
-                path = write_session(store.folder, setup.session, provenance(bench, plan.size, made_of))
-                sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-            except OSError as error:
-                raise unwritable(store.folder, error) from error
+            agenda, queue = _opened(bench, store, plan)
             pool.import_ahead()  # only now: a plan that fails ends this process, and must not end it amid an import
+            if not bench.timing:
+                held.close()
             with exclusive(bench):
-                if workers:
-                    results = pool.run_processes(portions, setup, workers, bench.timeout)
-                else:
-                    results = pool.run_here(portions, setup)
-                noted = {"session": setup.session, "sha256": sha256}
-                done = _write(results, done, noted, bench.verify, max(1, workers), report)
-        contents = store.read(plan.stored)
+                _take_part(Share(queue, agenda, bench, store, workers, pool.Stop()), plan, tally, report)
+            _wait_for_others(queue)
+            if not bench.timing:
+                held.enter_context(store.lock(wait=True))
+            queue.bury()
+            writing |= living(store.folder)
+        # A part that others wrote to when it was read has grown.
+        contents = store.read(None if any(path.stem in writing for path in plan.stored.parts) else plan.stored)
+        if not plan.idle:
+            _count_others(plan, contents, tally)
+            done = _verify_sample(done, tally)
+            contents = store.read(contents)
         _reduce_sets(store, plan, contents, bench)
-        done = replace(done, contents=store.compact(contents))
+        done = replace(done, contents=store.compact(contents, living(store.folder)))
         if not plan.idle:
             _check_stored(done)
+            if not queue.left:
+                queue.remove()
     return done
+
+
+def _opened(bench: Bench, store: Store, plan: Plan) -> tuple[Agenda, Queue]:
+    """The queue of a plan: a new one, or that of others who are at work on the same command."""
+    agenda = Agenda(plan.cells, plan.lacks, plan.metrics, lambda: plan.stored.rows)
+    queue = Queue(store.folder / "queue" / queue_name(agenda, bench))
+    if queue.living():
+        return replace(agenda, lacks=lacks_of(queue)), queue
+    portions = (agenda.chunk_of(chunk, plan.changed) for chunk in chunks(plan, 1 if bench.timing else bench.batch))
+    return agenda, Queue.publish(queue.folder, plan_record(bench, agenda, len(plan.left)), portions)
+
+
+def _take_part(share: Share, plan: Plan, tally: Tally, report: Report | None) -> None:
+    """Do what is left together with whoever else claims it; the members of the plan and the like are noted first."""
+    first = [{"member": vars(member)} for member in plan.members]
+    first += [{"measure": vars(measure)} for measure in plan.measures]
+    first += [{"row": vars(row)} for row in plan.judged]
+    left = Left(plan.work, plan.costs, max(1, share.workers))
+    with show_progress("", len(plan.left), "tasks", report, left.seconds) as shown:
+        share.take(tally, shown, left.done, first)
+
+
+def _wait_for_others(queue: Queue) -> None:
+    """Let those who worked on the queue close their parts, if they are alive."""
+    ends = time.monotonic() + 10
+    while queue.living() and time.monotonic() < ends:
+        time.sleep(POLL_S / 5)
+
+
+def _count_others(plan: Plan, contents: Contents, tally: Tally) -> None:
+    """Take into account what others did of the plan."""
+    planned = ((plan.cells[cell].keys[entry], lack) for cell, entry, lack in plan.left)
+    theirs = [(key, lack) for key, lack in planned if key not in tally.keys and key in contents.rows]
+    scores: dict[str, list[Score]] = defaultdict(list)
+    for score in contents.scores.values() if theirs else ():
+        scores[score.task_key].append(score)
+    for key, lack in theirs:
+        tally.add(key, Result(None if plan.lacks[lack].coded else contents.rows[key], tuple(scores[key])))
 
 
 def _check_stored(done: Done) -> None:
@@ -166,72 +208,32 @@ def workers_of(bench: Bench) -> int:
     """How many worker processes; 0 means this one. Timing takes one process alone."""
     if bench.timing:
         return 1
-    return pool.cores() if bench.workers is None else bench.workers
+    return cores() if bench.workers is None else bench.workers
 
 
-def _write(
-    results: Iterator[Result],
-    done: Done,
-    noted: Mapping[str, str],
-    sample: int,
-    workers: int,
-    report: Report | None = None,
-) -> Done:
-    """Store results as they come, decode a sample of what was coded in a fresh process; says what became of all."""
-    plan, session = done.plan, noted["session"]
-    counts: dict[str, Any] = {"coded": 0, "scored": 0, "out_of_range": 0}
-    names = {"ok": "coded", "out_of_range": "out_of_range"}
-    errors: list[Row] = []
-    chosen = _Reservoir(sample)
-    writer = done.store.writer(session)
-    members = ({"member": vars(replace(member, session=session))} for member in plan.members)
-    measures = ({"measure": vars(replace(measure, session=session))} for measure in plan.measures)
-    for record in (noted, *members, *measures, *({"row": vars(row)} for row in plan.judged)):
-        writer.append(record)
-    codecs = {piece.task.key: piece.task.codec for piece in plan.work}
-    arrays, cached = done.store.features.writer(session), originals().writer(session)
-    with contextlib.ExitStack() as files:
-        for file in (writer, cached, arrays):  # closed in the other order, and all of them, whatever goes wrong
-            files.enter_context(contextlib.closing(file))
-        left = Left(plan.work, plan.costs, workers)
-        shows = show_progress("", len(plan.left), "tasks", report, left.seconds)
-        with shows as shown, contextlib.closing(results) as stream:  # type: ignore[type-var]
-            for result in stream:
-                new = without_environment(result.row, codecs[result.row.task_key]) if result.row else None
-                # Arrays first: a row whose features were lost is scored again, the other way round is for nothing.
-                for extracted in result.features:
-                    arrays.append(extracted)
-                for extracted in result.originals:
-                    cached.append(extracted)
-                if new and new.status != "ok" and new.task_key in plan.changed:
-                    # What was true before is not: a failure, too, takes its place.
-                    writer.append({"refuted": new.task_key, "error": "a file that its codec opened changed"})
-                public = replace(result, row=new)
-                if record := public.record():
-                    writer.append(record)
-                if new and new.status == "error":
-                    errors.append(new)
-                else:
-                    counts[names[new.status] if new else "scored"] += 1
-                if new and new.status == "ok":
-                    chosen.offer(public)
-                left.done(result.task_key, new)
-                shown.advance(failed=bool(new and new.status == "error"))
-                if writer.lines % SYNC_EVERY == 0:
-                    arrays.sync()
-                    writer.sync()
-        verified, findings = _decoded_again(done.store, chosen.results, codecs, writer)
-    return replace(done, **counts, errors=tuple(errors), findings=tuple(findings), verified=verified)
+def _verify_sample(done: Done, tally: Tally) -> Done:
+    """Decode a sample of what was coded in a fresh process, note what that gave; says what became of all tasks."""
+    sampled, cells = {result.task_key for result in tally.sample.results}, done.plan.cells
+    planned = ((cells[cell].keys[entry], cells[cell].codec) for cell, entry, _ in done.plan.left)
+    codecs = {key: codec for key, codec in planned if key in sampled}
+    records, verified, findings = _decoded_again(done.store, tally.sample.results, codecs)
+    if records:
+        with contextlib.closing(done.store.writer(done.store.new_session())) as writer:
+            for record in records:
+                writer.append(record)
+    counts: dict[str, Any] = {"coded": tally.coded, "scored": tally.scored, "out_of_range": tally.out_of_range}
+    return replace(done, **counts, errors=tuple(tally.errors), findings=tuple(findings), verified=verified)
 
 
 def _decoded_again(
-    store: Store, results: Sequence[Result], codecs: Mapping[str, CodecSetting], writer: PartWriter
-) -> tuple[int, list[str]]:
-    """Decode bitstreams in a fresh process; returns how many gave the recorded pixels, and what else was found.
+    store: Store, results: Sequence[Result], codecs: Mapping[str, CodecSetting]
+) -> tuple[list[dict[str, Any]], int, list[str]]:
+    """Decode bitstreams in a fresh process; returns records of it, how many gave the recorded pixels, and what did not.
 
     A number that is not one of the bytes alone must not enter a mean: the row becomes a failed one, or loses the
     values that were made of further decodes.
     """
+    records: list[dict[str, Any]] = []
     verified, findings = 0, []
     trials = {
         trial: result
@@ -244,31 +246,14 @@ def _decoded_again(
         if not right:
             findings.append(unlike(trial, answer))
         if trial.decodes > 1 and not right:
-            writer.append({"scores": [vars(score) for score in refuted(trials[trial].scores, findings[-1])]})
+            records.append({"scores": [vars(score) for score in refuted(trials[trial].scores, findings[-1])]})
         elif trial.decodes == 1:
             # A file that is gone, or a process that the system killed, says nothing of the codec.
             prefix = OF_THE_MACHINE if answer.startswith(OF_THE_MACHINE) else REFUTED
             wrong = {} if right else {"refuted": key, "error": error_text(prefix + findings[-1])}
-            writer.append(wrong or {"verified": key})
+            records.append(wrong or {"verified": key})
             verified += right
-    return verified, findings
-
-
-class _Reservoir:
-    """A fair sample of results, seeded, without keeping them all."""
-
-    def __init__(self, size: int) -> None:
-        self.results: list[Result] = []
-        self._size, self._count = size, 0
-        self._random = random.Random(0)  # noqa: S311 (no secret)
-
-    def offer(self, result: Result) -> None:
-        self._count += 1
-        kept = replace(result, features=(), originals=())  # arrays are stored, and large
-        if len(self.results) < self._size:
-            self.results.append(kept)
-        elif (place := self._random.randrange(self._count)) < self._size:
-            self.results[place] = kept
+    return records, verified, findings
 
 
 def lock_folder() -> Path:
@@ -335,7 +320,9 @@ def _finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) ->
         console.print(text, highlight=False, markup=False, soft_wrap=True)  # a label may end in [option=value]
 
     points = done.points
-    written = show(done.store, done.contents, points, done.plan.metrics, console, figures=bench.figures)
+    written = show(
+        done.store, done.contents, points, done.plan.metrics, console, figures=bench.figures, presented=bench.show
+    )
     for note in notes:
         say(note)
     bad = list({row.task_key: row for row in (*points.with_status("error"), *done.errors)}.values())
@@ -356,17 +343,20 @@ def _finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) ->
         say(f"{told}\n{done.verified} of them decoded again in a fresh process to the same pixels")
         for line in done.findings:
             say(f"FOUND {line}")
+    status = [point.rows.codes("status") for point in points.points]
+    nothing = bool(status) and all(of_point.where("out_of_range".__eq__).all() for of_point in status)
+    if nothing:
+        say("no task is in range: try a larger tolerance=, another bpp=, or rate= for settings of the codec")
     empty = _without_values(points, done.plan.metrics)
     for line in empty:
         say(line)
-    return 1 if bad or done.findings or empty else 0
+    # Some metrics of the default refuse small images; only who names a metric asks for its value.
+    asked = empty and any(line.startswith("metrics=") for line in bench.overrides)
+    return 1 if bad or done.findings or nothing or asked else 0
 
 
 def _without_values(points: Points, metrics: Sequence[str]) -> list[str]:
-    """What a command was asked for and has nothing of: all tasks, or a metric, with the first reason."""
-    out_of_range = [point.rows.codes("status").where("out_of_range".__eq__).all() for point in points.points]
-    if out_of_range and all(out_of_range):
-        return ["no task is in range: a larger tolerance=, another bpp=, or rate= for settings of the codec"]
+    """Metrics that have no value of any point, each with the first reason."""
     lines = []
     for name in metrics if any(point.good for point in points.points) else ():
         if is_set(name):
@@ -378,7 +368,9 @@ def _without_values(points: Points, metrics: Sequence[str]) -> list[str]:
             known = any(not np.isnan(points.values(*place, name)).all() for place in places)
             reasons = [] if known else [why for place in places for why in points.errors(*place, name)]
         if not known:
-            lines.append(f"{name} has no value at all: {next(filter(None, reasons), '') or 'nothing was scored'}")
+            lines.append(
+                f"{short_name(name)} has no value at all: {next(filter(None, reasons), '') or 'nothing was scored'}"
+            )
     return lines
 
 
@@ -390,7 +382,7 @@ def verify_store(store: Store, sample: int | None, seed: int, named: Named) -> i
     verified = verify(store, sample, seed, named)
     if verified.decoded or verified.refuted:
         try:
-            with store.lock():
+            with store.lock(wait=True):
                 writer = store.writer(store.new_session())
                 for key in verified.decoded:
                     writer.append({"verified": key})
@@ -398,7 +390,7 @@ def verify_store(store: Store, sample: int | None, seed: int, named: Named) -> i
                     writer.append({"suspect": key})
                 writer.close()
                 if not verified.findings:
-                    store.compact()
+                    store.compact(writing=living(store.folder))
         except StoreError as error:
             print(f"rdpbench: what was verified cannot be noted in the rows: {error}", file=sys.stderr)
     for line in verified.findings:

@@ -90,6 +90,9 @@ class Numbers:
     def __len__(self) -> int:
         return len(self.cells)
 
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        return zip(self.cells.tolist(), self.entries.tolist(), self.lacks.tolist(), strict=True)
+
     def take(self, which: Any) -> Numbers:
         """Some of them, by their numbers or by a mask."""
         return Numbers(self.cells[which], self.entries[which], self.lacks[which])

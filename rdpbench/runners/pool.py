@@ -17,6 +17,7 @@ import math
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -33,7 +34,7 @@ from rdpbench.errors import StoreError, WorkerError
 from rdpbench.results.store.schema import OF_THE_MACHINE
 from rdpbench.runners.coding import Setup
 from rdpbench.runners.task import Work
-from rdpbench.runners.worker import Result, Scoring, Worker, failed, together
+from rdpbench.runners.worker import Result, Scoring, Worker, failed
 from rdpbench.setting import Bench
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -85,13 +86,30 @@ def end(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
+PROC = Path("/proc")
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    """Each process with its parent."""
+    for path in PROC.glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            yield int(path.parent.name), int(path.read_text(errors="replace").rpartition(")")[2].split()[1])
+
+
+def _parents_of_ps() -> Iterator[tuple[int, int]]:
+    """The same where there is no such folder, as on macOS."""
+    with contextlib.suppress(OSError, ValueError):
+        listed = subprocess.run(["ps", "-axo", "pid=,ppid="], capture_output=True, text=True, check=False)  # noqa: S607
+        for line in listed.stdout.splitlines():
+            child, parent = map(int, line.split())
+            yield child, parent
+
+
 def _descendants(pid: int) -> Iterator[int]:
     """Programs have sessions of their own; so they are found by their parents, as long as these live."""
     children: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            parent = int(path.read_text(errors="replace").rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(path.parent.name))
+    for child, parent in _parents() if PROC.is_dir() else _parents_of_ps():
+        children.setdefault(parent, []).append(child)
     left = [pid]
     while left:
         own = children.pop(left.pop(), [])
@@ -151,35 +169,69 @@ TIMED = 7
 """How often a timed task codes its image, about."""
 LEAVING_S = 10.0
 """Seconds that a worker without work may take to end; threads of a codec may keep it."""
+STOPPING_S = 0.05
+"""Seconds in which a worker that is to stop may send another result that it has already."""
 GRACE_S = 30.0
 """By how much a worker's own alarm is later than its parent, which may be gone."""
 MOST_FAILED_STARTS = 3
 """Workers that may die before they are up; one may be killed by chance, all of them mean that none will start."""
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+class Stop:
+    """Set when workers are to end after the task that each has in hand: by a signal, or when time is up."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self._end, self._start = os.pipe()
+
+    def set(self, reason: str) -> None:
+        """From now on; also from a handler of a signal, and from another thread."""
+        if not self.reason:
+            self.reason = reason
+            os.write(self._start, b".")
+
+    def fileno(self) -> int:
+        """To wait for, beside pipes: what can be read from when it is set."""
+        return self._end
+
+    def __bool__(self) -> bool:
+        return bool(self.reason)
+
+    def __del__(self) -> None:
+        os.close(self._end)
+        os.close(self._start)
 
 
-def run_here(chunks: Sequence[Sequence[Work]], setup: Setup) -> Iterator[Result]:
+class Chunk(NamedTuple):
+    """What a worker is given, and how many images it may code together."""
+
+    work: Sequence[Work]
+    batch: int
+
+
+def run_here(chunks: Iterable[Chunk], setup: Setup, stop: Stop) -> Iterator[Result]:
     """All chunks in this process, one task after the other; no task has a limit."""
     set_up()
     worker, pid = Worker(setup), os.getpid()
     for chunk in chunks:
-        for work, result in zip(chunk, worker.run(chunk, together(chunk, setup.batch)), strict=True):
+        for work, result in zip(chunk.work, worker.run(*chunk), strict=True):
             if os.getpid() != pid:  # a codec forked and returned twice: one run is enough
                 os._exit(1)
             yield next(Worker(setup).run([work])) if _of_machine(result) else result
+            if stop:
+                return
 
 
 def run_processes(
-    chunks: Sequence[Sequence[Work]], setup: Setup, workers: int, timeout: float | None = None
+    chunks: Iterator[Chunk], setup: Setup, workers: int, timeout: float | None, stop: Stop
 ) -> Iterator[Result]:
-    """All chunks over ``workers`` processes; results come as they are made. ``timeout`` is as `limit_s` takes it."""
-    pool = _Pool(setup, deque(_Chunk(list(chunk), together(chunk, setup.batch)) for chunk in chunks), timeout)
+    """All chunks over ``workers`` processes; results come as they are made. ``timeout`` is as `limit_s` takes it.
+
+    The next chunk is asked for when a process is free.
+    """
+    pool = _Pool(setup, chunks, timeout, stop)
     try:
-        for _ in range(min(workers, len(chunks))):
+        for _ in range(workers):
             pool.start()
         while pool.running:
             yield from pool.collect()
@@ -187,13 +239,6 @@ def run_processes(
         for worker in list(pool.running):
             worker.pipe.close()
             pool.stop(worker)
-
-
-class _Chunk(NamedTuple):
-    """What a worker is given, and how many images it may code together."""
-
-    work: list[Work]
-    batch: int
 
 
 @dataclass
@@ -221,10 +266,13 @@ class _Process:
 
 
 class _Pool:
-    def __init__(self, setup: Setup, waiting: deque[_Chunk], timeout: float | None) -> None:
+    def __init__(self, setup: Setup, chunks: Iterator[Chunk], timeout: float | None, stop: Stop) -> None:
         self.setup = setup
-        self.waiting = waiting
+        self.chunks = chunks
+        self.again: deque[Chunk] = deque()
+        """What is left of chunks whose worker died, and what is tried a second time."""
         self.timeout = timeout
+        self.stopping = stop
         self.running: list[_Process] = []
         self.failed_starts = 0
         self.tried: set[str] = set()
@@ -233,7 +281,8 @@ class _Pool:
 
     def start(self) -> None:
         """Start a worker and give it a chunk."""
-        if not self.waiting:
+        chunk = self._next()
+        if chunk is None:
             return
         pipe, far = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(far, self.setup, self.timeout), daemon=True)
@@ -246,15 +295,25 @@ class _Pool:
             self.running.append(worker)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self._give(worker)
+        self._give(worker, chunk)
+
+    def _next(self) -> Chunk | None:
+        if self.stopping:
+            return None
+        return self.again.popleft() if self.again else next(self.chunks, None)
 
     def collect(self) -> Iterator[Result]:
         """Wait for a result, a death, or the end of a task's time."""
         places: list[Connection | int] = [worker.process.sentinel for worker in self.running]
         places += [worker.pipe for worker in self.running if not worker.leaving]
         due = min(worker.due for worker in self.running)
+        if not self.stopping:
+            places.append(self.stopping.fileno())
         ready = wait(places, None if due == math.inf else max(0.0, due - time.monotonic()))
         for worker in list(self.running):
+            if self.stopping and not worker.ready:
+                self.stop(worker)
+                continue
             ended = worker.process.sentinel in ready
             if ended:  # its children may hold its end of the pipe
                 end(worker.pid)
@@ -290,21 +349,22 @@ class _Pool:
             work = worker.left.popleft()
             if _of_machine(message) and work.task.key not in self.tried:
                 self.tried.add(work.task.key)
-                self.waiting.append(_Chunk([work], 1))
+                self.again.append(Chunk([work], 1))
             else:
                 yield message
-        if worker.left:
+        if self.stopping and not worker.pipe.poll(STOPPING_S):  # images of a batch come one upon the other
+            self.stop(worker)
+        elif worker.left:
             self._expect(worker)
         else:
-            self._give(worker)
+            self._give(worker, self._next())
 
     def _expect(self, worker: _Process) -> None:
         """From now on its next task takes its time."""
         limit = _limit(worker.left, worker.batch, self.timeout) if worker.ready else START_S
         worker.due = time.monotonic() + limit if limit else math.inf
 
-    def _give(self, worker: _Process) -> None:
-        chunk = self.waiting.popleft() if self.waiting else None
+    def _give(self, worker: _Process, chunk: Chunk | None) -> None:
         # A worker that died since its last result is found out when its pipe is read.
         with contextlib.suppress(ConnectionError):
             worker.pipe.send(chunk)
@@ -354,8 +414,10 @@ class _Pool:
         elif worker.scoring:
             # The metric of the user's that it died over has no value, and the row stays.
             unscored = replace(worker.scoring.unscored, error=f"{OF_THE_MACHINE}{how}" if outside else how)
-            yield replace(worker.scoring.sofar, scores=(*worker.scoring.sofar.scores, unscored))
-            if rest := _other_metrics(worker.left.popleft(), worker.scoring):
+            sofar = worker.scoring.sofar
+            rest = _other_metrics(worker.left.popleft(), worker.scoring)
+            yield replace(sofar, scores=(*sofar.scores, unscored), more=rest is not None)
+            if rest:
                 worker.left.appendleft(rest)
         elif worker.batch > 1:
             worker.batch = 1
@@ -363,7 +425,7 @@ class _Pool:
             again = f"{OF_THE_MACHINE}{how}, twice over this image; the next call tries it again"
             yield failed(worker.left.popleft().task, self.setup, again if outside else how)
         if worker.left:
-            self.waiting.appendleft(_Chunk(list(worker.left), worker.batch))
+            self.again.appendleft(Chunk(list(worker.left), worker.batch))
         self.start()
 
 

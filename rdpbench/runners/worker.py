@@ -128,6 +128,8 @@ class Result:
     """Arrays of the reconstruction, for set metrics."""
     originals: tuple[Extracted, ...] = ()
     """Arrays of the original."""
+    more: bool = False
+    """Is the rest of the piece of work still to come?"""
 
     @property
     def task_key(self) -> str:

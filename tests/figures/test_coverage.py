@@ -15,7 +15,8 @@ from rdpbench.errors import ConfigError
 from rdpbench.figures.coverage import PAGE, CellCoverage, Covered, coverage, markdown
 from rdpbench.figures.presets import PAPERS, FigurePreset, Panel, Series, presets
 from rdpbench.paths import available
-from rdpbench.results.published import FAMILIES, family, published
+from rdpbench.results.names import FAMILIES, family
+from rdpbench.results.published import published
 
 DOCS = Path(__file__).parents[2] / "docs"
 PANEL = Panel("kodak", "as-is", "bpp", "psnr", accept=("psnr@float",))

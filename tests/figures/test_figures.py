@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,9 +12,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image as pil
 
-from rdpbench.figures.curves import draw_all
-from rdpbench.figures.style import log_ticks, new_figure
+import rdpbench.report
+from rdpbench import registry
+from rdpbench.figures.curves import _of_series, draw_all
+from rdpbench.figures.presets import FigurePreset, Series, presets
+from rdpbench.figures.style import PALETTE, log_ticks, new_figure, signs
+from rdpbench.paths import conf_folder, read_yaml, records
+from rdpbench.results.names import Names
+from rdpbench.setting import Presentation
 
 DRAW = """
 import sys
@@ -59,7 +67,7 @@ def test_the_same_bytes_in_separate_processes(tmp_path: Path) -> None:
         subprocess.run(line, check=True, env={**os.environ, "PYTHONHASHSEED": seed, "TZ": f"UTC+{number}"})
         hashes.append({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()})
     assert sorted(hashes[0]) == sorted(
-        f"{name}.{ending}" for name in ("curves", "rate-lpips-alex") for ending in ("png", "pdf", "svg")
+        f"{name}.{ending}" for name in ("curves", "rate-lpips-alex") for ending in ("png", "pdf", "svg", "txt")
     )
     assert hashes[0] == hashes[1]
 
@@ -111,9 +119,91 @@ def test_ticks_of_rates_are_round_and_few(low: float, high: float, most: int) ->
     assert {f"{tick:e}"[0] for tick in ticks} <= set("1235")
 
 
+def test_all_that_ships_has_a_name_for_readers() -> None:
+    names = Names()
+    for metric in registry.BUILTIN["metric"]:
+        assert metric in read_yaml(conf_folder() / "names.yaml")["metrics"], f"conf/names.yaml has no line for {metric}"
+        assert not names.metric(metric).startswith(metric.partition("/")[0] + "/")
+    texts = [names.metric(metric) for metric in registry.BUILTIN["metric"]]
+    assert len(set(texts)) == len(texts)
+    for record in records("codec"):
+        if record["title"]:
+            assert names.codec(record["name"]) in record["title"] + names.codec("mini-msssim"), record["name"]
+    shipped = [names.codec(record["name"]) for record in records("codec") if record["title"]]
+    assert len(set(shipped)) == len(shipped)
+
+
+def test_no_axis_shows_a_typed_name(tmp_path: Path) -> None:
+    """Of any preset, and of a run under every metric that ships."""
+    typed = {name for name in registry.BUILTIN["metric"] if "/" in name}
+    everything = [*typed, "acme/blur", "diversity/deviation/5", "/home/me/own.py:Error"]
+    figures = [(Names().axis(metric), metric) for metric in everything]
+    figures += [(Names().axis(name), name) for p in presets() for panel in p.panels for name in (panel.metric, panel.x)]
+    for text, metric in figures:
+        assert not any(name in text for name in (*typed, "acme/blur", "/home", "_")), (metric, text)
+
+
+def test_a_codec_looks_the_same_wherever_it_is(tmp_path: Path) -> None:
+    shipped = [record["name"] for record in records("codec") if record["title"]]
+    places = signs(shipped)
+    assert len(set(places.values())) == len(shipped)
+    for name in shipped:  # whoever is beside it
+        assert signs([name, "mine"])[name] == places[name]
+    svg = draw_all(curves(["webp", "jpeg"]), tmp_path)[2].read_text()
+    for name in ("webp", "jpeg"):
+        assert PALETTE[places[name][0]].lower() in svg.lower()
+    preset = FigurePreset("p", "", "", "", "curves", (), (), (Series("ms-illm", "MS-ILLM"), Series("jpeg", "JPEG")))
+    assert _of_series(preset, {0, 1}) == {0: places["msillm"], 1: places["jpeg"]}
+    css = (Path(rdpbench.report.__file__).with_name("static") / "page.css").read_text()
+    assert len(set(re.findall(r"--c(\d): light-dark", css))) == len(PALETTE)
+
+
+def test_many_codecs_are_told_apart() -> None:
+    own = [f"Mine{number}" for number in range(60)]
+    options = [f"jpeg[quality={number}]" for number in range(20)]
+    assert len(set(signs([*own, *options, "jpeg", "webp"]).values())) == 82
+    assert len({colour for colour, _ in signs(["jpeg", *options]).values()}) <= 3
+
+
+def test_variants_of_one_codec_have_colours_of_their_own() -> None:
+    (ablation,) = [preset for preset in presets() if preset.name == "perco-7"]
+    chosen = _of_series(ablation, set(range(7)))
+    assert len({colour for colour, _ in chosen.values()}) == 7
+    assert chosen[0] == signs(["perco"])["perco"]
+
+
+def test_few_images_and_doubt_have_one_mark_each(tmp_path: Path) -> None:
+    """As in figures of papers: half filled, and a cross; hollow is published, and nothing here is."""
+    frame = curves(["half", "jpeg"]).assign(reliable=lambda lines: lines["codec"] != "jpeg")
+    text = draw_all(frame, tmp_path)[3].read_text()
+    assert text == (
+        "set.\nCrosses, doubtful: fewer images than the metric needs.\n"
+        "Half filled: measured on fewer images than the dataset has.\nBands: 95 % intervals over images.\n"
+    )
+
+
+def test_the_caption_is_drawn_only_if_asked_for(tmp_path: Path) -> None:
+    said = ["psnr: half, quality 5, is not compared: 1 of 4 images"]
+    plain = draw_all(curves(["half"]), tmp_path / "a", "", said)
+    noted = draw_all(curves(["half"]), tmp_path / "b", "", said, Presentation(notes=True))
+    assert plain[3].read_text() == noted[3].read_text()
+    assert "PSNR: half, quality 5, is not compared: 1 of 4 images\n" in plain[3].read_text()
+    assert plain[2].read_text().count('id="note"') <= noted[2].read_text().count('id="note"')
+    assert len(noted[2].read_text()) > len(plain[2].read_text()) + 1000
+
+
+def test_labels_order_panels_and_size_of_a_run(tmp_path: Path) -> None:
+    show = Presentation({"jpeg": "Ours"}, order=("webp",), panels=("lpips/alex",), size="slide")
+    frame = curves(["jpeg", "webp"], metrics=["psnr", "lpips/alex"])
+    written = draw_all(frame, tmp_path, "", (), show)
+    assert {path.stem for path in written} == {"curves", "rate-lpips-alex"}
+    with pil.open(written[0]) as image:
+        assert image.width == 2400
+
+
 def test_infinite_and_missing_values_are_not_drawn(tmp_path: Path) -> None:
     frame = curves(["jpeg", "webp"])
     frame.loc[:3, "value"] = float("inf")
     frame.loc[4, ["bpp", "value_lo"]] = float("nan")
-    assert len(draw_all(frame, tmp_path)) == 6
+    assert len(draw_all(frame, tmp_path)) == 8
     assert draw_all(frame.assign(value=float("nan")), tmp_path / "none") == []

@@ -23,11 +23,13 @@ from PIL import Image as pil
 from rdpbench.errors import StoreUnwritable, UnknownName
 from rdpbench.figures import curves, heatmap, notes
 from rdpbench.figures.coverage import coverage
-from rdpbench.figures.data import Filled, between, fill, meaning
-from rdpbench.figures.presets import FigurePreset, Panel, Series, presets
+from rdpbench.figures.data import Filled, between, fill
+from rdpbench.figures.presets import FigurePreset, Panel, Series, presented, presets
 from rdpbench.figures.style import STYLES, drawing, paper_style
+from rdpbench.results.names import meaning
 from rdpbench.results.published import published
 from rdpbench.results.tables import latex, markdown
+from rdpbench.setting import Presentation
 
 ALL = {one.name: one for one in presets()}
 DRAWN = [name for name, one in ALL.items() if one.kind in ("curves", "scatter")]
@@ -187,14 +189,14 @@ def test_measured_is_filled_and_published_hollow_and_marked() -> None:
 def test_what_must_be_said_is_below_the_figure(numbers: pd.DataFrame) -> None:
     filled = fill(ALL["taco-7"], None, numbers)
     with drawing(paper_style("icml")):
-        figure = curves.compose(ALL["taco-7"], filled, paper_style("icml"), sides=(False, True))
+        figure = curves.compose(ALL["taco-7"], filled, paper_style("icml"), show=Presentation(notes=True))
     note = next(text.get_text() for text in figure.texts if text.get_gid() == "note").replace("\n", " ")
     assert "facebookresearch/NeuralCompression" in note
     assert "Rates count different things, which matters most below 0.05 bpp" in note
     assert "object: MS-ILLM" in note
-    assert "* Not the panel's own: psnr@unstated for psnr." in note
-    assert "No data: TACO; LIC-TCM for lpips/alex on kodak." in note
-    assert [text.get_text() for text in figure.axes[2].texts] == ["no published data"]
+    assert "* Not the panel's own: PSNR (rounding not stated) for PSNR." in note
+    assert "No data: TACO; LIC-TCM for LPIPS (AlexNet) on Kodak; CMMD (not projected) on Kodak." in note
+    assert len(figure.axes) == 2
     starred = [text.get_text() for text in figure.legends[0].get_texts() if text.get_text().endswith("*")]
     assert any(text.startswith("VTM, 18.0") for text in starred)
     styles = {line.get_linestyle() for line in figure.axes[0].lines}
@@ -249,40 +251,43 @@ def overlaps(figure: Figure) -> list[str]:
         if b.x0 < -1 or b.y0 < -1 or b.x1 > wide + 1 or b.y1 > high + 1
     ]
     for (one, a), (other, b) in itertools.combinations(boxes, 2):
-        if min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1:
+        # Two dots of 200 an inch between them at the least: letters that touch are not read apart.
+        if min(a.x1, b.x1) - max(a.x0, b.x0) > -2 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1:
             out.append(f"{one!r} on {other!r}")
     return out
 
 
-def _composed(name: str, style: str, columns: str, numbers: pd.DataFrame, random: bool) -> Figure:
-    preset, paper = ALL[name], paper_style(style)
-    rows = synthetic(preset)
+def _composed(name: str, style: str, size: str, numbers: pd.DataFrame | None, **show: Any) -> Figure | None:
+    """A preset from published numbers, or else from random weights; None where there is nothing to draw."""
+    preset, paper = ALL[name], paper_style(style).of_size(size)
     with drawing(paper):
         if preset.kind == "heat-map":
-            figure = heatmap.compose(
-                preset, heatmap.maps(preset, rows if random else rows.iloc[:0]), paper, columns=columns
-            )
+            rows = heatmap.maps(preset, synthetic(preset) if numbers is None else synthetic(preset).iloc[:0])
+            figure = heatmap.compose(rows, paper, size=size, show=Presentation(**show)) if rows else None
         else:
-            filled = fill(preset, rows, None) if random else fill(preset, None, numbers)
-            figure = curves.compose(preset, filled, paper, columns=columns, sides=(random, not random))
-        assert overlaps(figure) == []
+            filled = fill(preset, synthetic(preset), None) if numbers is None else fill(preset, None, numbers)
+            there = any(each.curves for each in filled)
+            figure = curves.compose(preset, filled, paper, size=size, show=Presentation(**show)) if there else None
+        assert figure is None or overlaps(figure) == []
     return figure
 
 
-@pytest.mark.parametrize("random", [False, True])
 @pytest.mark.parametrize("name", ["perco-3", "textual-inversion-3"])
-def test_no_text_lies_on_another(name: str, random: bool, numbers: pd.DataFrame) -> None:
-    figure = _composed(name, "icml", "double", numbers, random)
-    assert len(figure.axes) == len(ALL[name].panels)
+def test_no_text_lies_on_another(name: str, numbers: pd.DataFrame) -> None:
+    figure = _composed(name, "icml", "page", None, notes=True)
+    assert figure is not None
+    # Room for eight panels is nine places wide.
+    assert sum(bool(axis.get_xlabel()) for axis in figure.axes) == len(ALL[name].panels)
+    _composed(name, "icml", "page", numbers, notes=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize("columns", ["single", "double"])
-def test_no_text_lies_on_another_in_any_preset(style: str, columns: str, numbers: pd.DataFrame) -> None:
-    for name, random in itertools.product([*DRAWN, "textual-inversion-3"], (False, True)):
-        figure = _composed(name, style, columns, numbers, random)
-        assert figure.get_figwidth() == paper_style(style).width(columns)
+@pytest.mark.parametrize("size", ["column", "page", "slide"])
+def test_no_text_lies_on_another_in_any_preset(style: str, size: str, numbers: pd.DataFrame) -> None:
+    for name, known in itertools.product([*DRAWN, "textual-inversion-3"], (numbers, None)):
+        figure = _composed(name, style, size, known, notes=known is None)
+        assert figure is None or figure.get_figwidth() == paper_style(style).of_size(size).width(size)
 
 
 def test_the_check_of_overlaps_finds_one() -> None:
@@ -309,9 +314,98 @@ def test_names_are_text(tmp_path: Path) -> None:
     series = (Series("a", r"$\frac$ _x & %"), Series("b", "_hidden"))
     preset = FigurePreset("odd", "", "", "", "curves", (), (PANEL,), series)
     filled = fill(preset, frame(*curve(ours, "a"), *curve(ours, "b")), None)
-    assert len(curves.draw(preset, filled, tmp_path / "odd", paper_style("cvpr"))) == 3
+    assert len(curves.draw(preset, filled, tmp_path / "odd", paper_style("cvpr"))) == 4
     with drawing(paper_style("cvpr")):
         assert overlaps(curves.compose(preset, filled, paper_style("cvpr"))) == []
+
+
+def test_a_line_ends_at_its_last_marker(numbers: pd.DataFrame) -> None:
+    for name in DRAWN:
+        filled = fill(ALL[name], None, numbers, every=True)
+        if not any(each.curves for each in filled):
+            continue
+        with drawing(paper_style("default")):
+            figure = curves.compose(ALL[name], filled, paper_style("default"))
+        for line in (
+            line for axis in figure.axes for line in axis.lines if line.get_gid() in ("measured", "published")
+        ):
+            last = len(np.asarray(line.get_xdata())) - 1
+            marked = line.get_markevery()
+            assert isinstance(marked, list)
+            assert {0, last} <= set(marked) <= set(range(last + 1))
+
+
+def test_panels_of_a_figure_share_one_axis_of_rates(numbers: pd.DataFrame) -> None:
+    """One point beside curves over three decades is on their axis."""
+    with drawing(paper_style("default")):
+        figure = curves.compose(ALL["perco-3"], fill(ALL["perco-3"], None, numbers), paper_style("default"))
+    panels = [axis for axis in figure.axes if axis.get_xlabel() == "bits per pixel"]
+    assert len(panels) == 7
+    assert {(axis.get_xscale(), axis.get_xlim()) for axis in panels} == {("log", panels[0].get_xlim())}
+
+
+def test_ms_ssim_is_in_decibels_where_it_saturates() -> None:
+    panel = Panel("set", "as-is", "bpp", "ms-ssim")
+    preset = FigurePreset("two", "", "", "A title", "curves", (), (panel,), (Series("a", "A"),))
+    for top, asked, label in (
+        (0.99, (), "MS-SSIM (dB) ↑"),
+        (0.7, (), "MS-SSIM ↑"),
+        (0.99, ("ms-ssim",), "MS-SSIM ↑"),
+        (0.7, ("ms-ssim-db",), "MS-SSIM (dB) ↑"),
+    ):
+        show = Presentation(panels=asked)
+        lines = [ours("a", 0.1 * n, top - 0.1 / n, metric="ms-ssim", value_lo=0.5, value_hi=1.0) for n in (1, 2, 3)]
+        filled = fill(presented(preset, show), frame(*lines), None)
+        with drawing(paper_style("default")):
+            figure = curves.compose(preset, filled, paper_style("default"), show=show)
+        (axis,) = figure.axes
+        assert axis.get_ylabel().replace("\N{NO-BREAK SPACE}", " ") == label
+        value = np.asarray(axis.lines[0].get_ydata())[-1]
+        expected = top - 0.1 / 3
+        assert value == pytest.approx(-10 * math.log10(1 - expected) if "dB" in label else expected)
+        assert any("decibels" in line for line in curves.caption_lines(preset, filled, (), show)) == ("dB" in label)
+
+
+def test_bd_rates_are_in_the_legend() -> None:
+    faster = [line | {"bpp": 0.8 * line["bpp"]} for line in curve(ours, "b")]
+    preset, show = presented(TWO, Presentation(anchor="a")), Presentation(anchor="a")
+    filled = fill(preset, frame(*curve(ours, "a"), *faster), None)
+    with drawing(paper_style("default")):
+        figure = curves.compose(preset, filled, paper_style("default"), show=show)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["A", "B, \N{MINUS SIGN}20.0 %"]
+    said = curves.caption_lines(preset, filled, (), show)
+    assert "Percent behind a name: BD-rate against A for PSNR; below 0 is better." in said
+
+
+def test_a_scatter_has_its_pareto_front_and_says_what_is_better() -> None:
+    panel = Panel("set", "as-is", "lpips/alex", "psnr", at_bpp=0.2)
+    series = tuple(Series(name, name.upper()) for name in "abcd")
+    preset = FigurePreset("s", "", "", "", "scatter", (), (panel,), series)
+    places = {"a": (0.1, 30.0), "b": (0.2, 33.0), "c": (0.3, 32.0), "d": (0.4, 34.0)}
+    lines = [
+        ours(codec, bpp, value, metric=metric)
+        for codec, values in places.items()
+        for metric, value in zip(("lpips/alex", "psnr"), values, strict=True)
+        for bpp in (0.15, 0.25)
+    ]
+    filled = fill(preset, frame(*lines), None)
+    with drawing(paper_style("default")):
+        figure = curves.compose(preset, filled, paper_style("default"))
+    (front,) = [line for line in figure.axes[0].lines if line.get_gid() == "front"]
+    assert np.asarray(front.get_xdata()).round(9).tolist() == [0.1, 0.2, 0.4]  # c is worse than b in both
+    (note,) = figure.axes[0].texts
+    assert note.get_text() == "better"
+    tip, tail = note.xy, note.get_position()  # type: ignore[attr-defined]  # an Annotation
+    assert tip[0] < tail[0]
+    assert tip[1] > tail[1]
+
+
+def test_what_is_asked_for_is_what_is_drawn() -> None:
+    panels = (PANEL, Panel("set", "as-is", "bpp", "flip"), Panel("other", "as-is", "bpp", "psnr"))
+    whole = FigurePreset("two", "", "", "A title", "curves", (), panels, (Series("a", "A"), Series("b", "B")))
+    chosen = presented(whole, Presentation({"a": "Ours"}, order=("b",), panels=("other", "flip")))
+    assert [(panel.dataset, panel.metric) for panel in chosen.panels] == [("other", "psnr"), ("set", "flip")]
+    assert [series.label for series in chosen.series] == ["B", "Ours"]
 
 
 # Files
@@ -320,8 +414,8 @@ def test_names_are_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("style", "font"), [("icml", "STIXGeneral"), ("default", "DejaVuSans")])
 def test_fonts_are_embedded_and_sizes_are_the_column_s(style: str, font: str, tmp_path: Path) -> None:
     filled = fill(TWO, frame(*curve(ours, "a")), frame(*curve(theirs, "b")))
-    paths = curves.draw(TWO, filled, tmp_path / "two", paper_style(style), columns="single")
-    assert [path.suffix for path in paths] == [".png", ".pdf", ".svg"]
+    paths = curves.draw(TWO, filled, tmp_path / "two", paper_style(style), size="column")
+    assert [path.suffix for path in paths] == [".png", ".pdf", ".svg", ".txt"]
     data = (tmp_path / "two.pdf").read_bytes()
     fonts = set(re.findall(rb"/FontName /[A-Z]{6}\+([A-Za-z-]+)", data))
     assert any(name.decode().startswith(font) for name in fonts)
@@ -374,19 +468,22 @@ def test_the_same_bytes_in_separate_processes(tmp_path: Path, environment: dict[
         for path in out.iterdir():
             path.unlink()
     assert hashes[0] == hashes[1]
-    assert len(hashes[0]) == 8
+    assert sorted(hashes[0]) == [
+        *(f"taco-7.{ending}" for ending in ("md", "pdf", "png", "svg", "txt")),
+        "textual-inversion-3.md",
+    ]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnwritable, match="two"):
-        curves.draw(TWO, fill(TWO, None, None), tmp_path / "file" / "two", paper_style("icml"))
+        curves.draw(TWO, fill(TWO, frame(*curve(ours, "a")), None), tmp_path / "file" / "two", paper_style("icml"))
 
 
 def test_unknown_styles_and_widths() -> None:
     with pytest.raises(UnknownName, match="did you mean 'icml'"):
         paper_style("icmll")
-    with pytest.raises(UnknownName, match="single"):
+    with pytest.raises(UnknownName, match="column"):
         paper_style("icml").width("triple")
 
 
@@ -411,7 +508,7 @@ def test_a_heat_map_has_each_value_in_its_place() -> None:
     assert first.values[1, 0] == 31.0
     assert math.isnan(first.values[1, 1])
     with drawing(paper_style("icml")):
-        figure = heatmap.compose(ALL["textual-inversion-3"], [row], paper_style("icml"))
+        figure = heatmap.compose([row], paper_style("icml"))
     assert sorted(text.get_text() for text in figure.axes[0].texts) == ["21.00", "23.00", "31.00"]
     assert figure.axes[0].images[0].get_cmap().name == "cividis"
     assert figure.axes[2].images[0].get_cmap().name == "cividis_r"  # LPIPS: lower is better, and bright
@@ -423,7 +520,7 @@ def test_heat_maps_of_two_runs_are_two_rows() -> None:
     rows = heatmap.maps(ALL["textual-inversion-3"], frame(*lines))
     assert [row[0].title for row in rows] == [f"Textual inversion, {run}, 0.0700 bpp" for run in ("mine", "other")]
     assert [row[0].random for row in rows] == [False, True]
-    assert heatmap.notes(ALL["textual-inversion-3"], rows)[0] == "random weights: not results."
+    assert heatmap.notes(rows)[0] == "random weights: not results."
 
 
 # Tables
@@ -437,7 +534,7 @@ def test_a_table_ranks_only_what_may_be_compared() -> None:
     lines = [ours("a", 0.1, 30.0), ours("b", 0.1, 31.0)]
     lines += [ours(codec, 0.1, value, metric="lpips/alex") for codec, value in (("a", 0.1), ("b", 0.2))]
     table = notes.paper_table(preset, fill(preset, frame(*lines), None))
-    assert table.header == ("", "from", "bpp", "psnr dB ↑", "lpips/alex ↓")
+    assert table.header == ("", "from", "bpp", "PSNR (dB) ↑", "LPIPS (AlexNet) ↓")
     assert [[cell.text for cell in line] for line in table.lines] == [
         ["A", "run mine", "0.1000", "30.00 ±1.00", "0.1000 ±1.0000"],
         ["B", "run mine", "0.1000", "31.00 ±1.00", "0.2000 ±1.0000"],

@@ -21,14 +21,13 @@ from rdpbench.datasets.protocols import PROTOCOLS
 from rdpbench.errors import StoreCorrupt, StoreError, UnknownName
 from rdpbench.gate.curves import rounded
 from rdpbench.paths import available
+from rdpbench.results.names import FAMILIES, family
 from rdpbench.results.published import (
     BITS,
     CURVE,
-    FAMILIES,
     OWN,
     PublishedNumber,
     PublishedSource,
-    family,
     folder,
     not_monotone,
     numbers,

@@ -25,6 +25,7 @@ from rdpbench.figures.style import drawing, paper_style
 from rdpbench.image import Image, read_image
 from rdpbench.results.stats.current import of_store
 from rdpbench.results.store.store import Store, reconstruction_path
+from rdpbench.setting import Presentation
 
 CODECS = ["jpeg", "webp"]
 
@@ -112,20 +113,22 @@ def test_what_is_shown_is_what_was_stored(run: Store) -> None:
     np.testing.assert_array_equal(shown[0], examples[0].original)
     np.testing.assert_array_equal(shown[1], examples[0].original[20:60, 10:40])
     np.testing.assert_array_equal(shown[2], examples[0].decoded[0][20:60, 10:40])
-    assert [axis.get_title() for axis in figure.axes[:5]] == ["original", "its window", "JPEG", "webp", ""]
+    assert [axis.get_title() for axis in figure.axes[:5]] == ["original", "its window", "JPEG", "WebP", ""]
     below = [axis.texts[0].get_text() for axis in figure.axes[:4]]
     assert below[:2] == ["i0", "10,20,30,40"]
     row = examples[0].rows[0]
     assert row.bytes is not None
     assert below[2].splitlines()[0] == f"{8 * row.bytes / (96 * 72):.4f} bpp"
-    assert below[2].splitlines()[1] == f"psnr {examples[0].scores[0][0][1]:.2f} dB"
+    assert below[2].splitlines()[1] == f"PSNR {examples[0].scores[0][0][1]:.2f} dB"
 
 
-@pytest.mark.parametrize("columns", ["single", "double"])
+@pytest.mark.parametrize("size", ["column", "page"])
 @pytest.mark.parametrize("crop", ["auto", "none"])
-def test_no_text_lies_on_another(columns: str, crop: str, run: Store) -> None:
+def test_no_text_lies_on_another(size: str, crop: str, run: Store) -> None:
     with drawing(paper_style("default")):
-        figure = qualitative.compose(found(run, crop=crop), {}, paper_style("default"), columns=columns)
+        figure = qualitative.compose(
+            found(run, crop=crop), {}, paper_style("default"), size=size, show=Presentation(notes=True)
+        )
         figure.canvas.draw()
         texts = [text for axis in figure.axes for text in (axis.title, *axis.texts)] + list(figure.texts)
         boxes = [text.get_window_extent() for text in texts if text.get_text()]
@@ -240,14 +243,14 @@ def test_the_list_names_all(figure: Figure) -> None:
 
 
 def test_curves_of_a_run(figure: Figure, tmp_path: Path) -> None:
-    text = figure("curves", "--run", "small", "--width", "single", "--bpp", "0.01,5")
-    for ending in ("png", "pdf", "svg", "md"):
+    text = figure("curves", "--run", "small", "--size", "column", "--bpp", "0.01,5")
+    for ending in ("png", "pdf", "svg", "txt", "md"):
         assert f"curves.{ending}" in text
     page = (tmp_path / "out/curves.md").read_text()
-    assert "| jpeg (measured) | 2 | file | psnr |  | run small |" in page
+    assert "| JPEG | 2 | file | psnr |  | run small |" in page
     assert "Only points of 0.01 to 5 bpp are drawn." in page
     assert "`rdpbench figure curves --run small root=" in page
-    assert " --bpp 0.01,5 --width single`" in page
+    assert " --bpp 0.01,5 --size column`" in page
 
 
 def test_examples_of_a_run(figure: Figure, tmp_path: Path) -> None:
@@ -271,7 +274,10 @@ def test_a_diagram_a_table_and_a_heat_map(figure: Figure, tmp_path: Path) -> Non
     assert "perco-2: a diagram, nothing to measure" in text
     assert "PerCo, text only" in text
     assert {path.suffix for path in (tmp_path / "out").glob("perco-table-1.*")} == {".md", ".tex"}
-    assert (tmp_path / "out/textual-inversion-3.pdf").is_file()
+    # An empty figure is not drawn: what would fill it is said instead.
+    assert {path.suffix for path in (tmp_path / "out").glob("textual-inversion-3.*")} == {".md"}
+    assert "Nothing is drawn, since there is no point of any series." in text
+    assert "rdpbench run experiment=textual-inversion-3" in text
 
 
 @pytest.mark.slow
@@ -290,7 +296,12 @@ def test_all_presets_and_only_measured(figure: Figure, tmp_path: Path) -> None:
         (["taco-77"], UnknownName, "did you mean 'taco-7'"),
         (["taco-7", "--run", "smal"], UnknownName, "did you mean 'small'"),
         (["taco-7", "--style", "icmll"], UnknownName, "did you mean 'icml'"),
-        (["taco-6", "--width", "wide"], UnknownName, "single"),
+        (["taco-6", "--size", "colum"], UnknownName, "did you mean 'column'"),
+        (["taco-6", "--panels", "psnrr"], UnknownName, "did you mean 'psnr'"),
+        (["taco-6", "--order", "elik"], UnknownName, "did you mean 'elic'"),
+        (["taco-6", "--anchor", "vtmm"], UnknownName, "did you mean 'vtm'"),
+        (["taco-6", "--labels", "vtm"], ConfigError, "NAME=TEXT"),
+        (["curves", "--run", "small", "--over", "psnr"], ConfigError, "--bpp 0.4"),
         (["taco-7", "--measured-only"], ConfigError, "needs runs"),
         (["taco-6", "--bpp", "2,1"], ConfigError, "LOW,HIGH"),
         (["curves"], ConfigError, "needs --run"),

@@ -125,7 +125,8 @@ def test_unchanged_passes(gate: Gate) -> None:
     suite = ET.parse(gate.tmp_path / "out/junit.xml").getroot().find("testsuite")
     assert suite is not None
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("4", "0", "0")
-    assert "1 of 1 curves as stored" in (gate.tmp_path / "out/summary.md").read_text()
+    assert "1 of 1 curves are as stored" in report
+    assert "1 of 1 curves are as stored" in (gate.tmp_path / "out/summary.md").read_text()
     gate.type("curves", "update", *gate.what, "metrics=psnr", *QUICK, "root=elsewhere", code=0)
     assert {path.name: path.read_bytes() for path in gate.curve.parent.iterdir()} == stored
 
@@ -142,7 +143,8 @@ def test_quality_changed_by_a_step(gate: Gate) -> None:
         assert f"  {point}: bpp: " in report
         assert f"  {point}: psnr: " in report
     assert "      image0" in report
-    assert "0 of 1 curves are as stored" in report
+    # The first line says it all.
+    assert "1 of 1 curves moved: Mine on folder-pictures (quality 30: bytes, and 5 more)\nMine on" in report
     cases = ET.parse(gate.tmp_path / "junit.xml").getroot().findall("testsuite/testcase")
     failures = {case.get("name"): case.findtext("failure") for case in cases}
     assert failures["curve"] is None
@@ -411,11 +413,13 @@ def long(
 def test_a_curve_that_moved_within_each_point_s_tolerance(long: Gate) -> None:
     """0.008 dB at every point is allowed at each, and as a drift of the curve it is not."""
     report = long.regress("--junit", "junit.xml", "--markdown", "summary.md", code=0)
-    assert "  psnr: BD-rate +0 % (allowed ±0.1); BD-psnr +0 dB (allowed ±0.005)" in report
+    table = (long.tmp_path / "summary.md").read_text()
+    assert "| Mine on folder-pictures | psnr | +0 % (allowed ±0.1) | +0 dB (allowed ±0.005) |" in table
     curve = load(long.curve, "")
     for point in curve.points:
         long.edit(f",{point.values['psnr']:.8g},", f",{point.values['psnr'] + 0.008:.8g},")
     report = long.regress("--junit", "junit.xml", "--markdown", "summary.md", code=1)
+    assert "1 of 1 curves moved: Mine on folder-pictures (" in report
     assert "4 points, but not the curve that is stored" in report
     told = next(line for line in report.splitlines() if line.startswith("  BD-rate and BD-metric: psnr: "))
     assert "BD-psnr -0.008 dB (allowed ±0.005)" in told
@@ -447,8 +451,9 @@ def test_a_rate_that_moved_within_each_point_s_tolerance(long: Gate) -> None:
 
 
 def test_two_points_have_no_delta_but_a_reason(gate: Gate) -> None:
-    report = gate.regress(code=0)
-    assert "psnr: BD-rate not told: stored: 2 points, and at least 4 needed; BD-psnr not told: stored: 2 po" in report
+    gate.regress("--markdown", "summary.md", code=0)
+    table = (gate.tmp_path / "summary.md").read_text()
+    assert "| psnr | not told: stored: 2 points, and at least 4 needed | not told: stored: 2 points" in table
 
 
 # However it ends

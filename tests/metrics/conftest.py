@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -96,3 +96,54 @@ def make_pictures(count: int, size: tuple[int, int] = (64, 80), seed: int = 0) -
 def pictures() -> Callable[..., list[Image]]:
     """``pictures(3)``, ``pictures(3, (64, 80), seed=1)``."""
     return make_pictures
+
+
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "kodak"
+
+
+def photographs(count: int) -> list[Image]:
+    """Kodak's, where the shared folder is; else crops of those that scikit-image carries."""
+    from PIL import Image as pil
+    from skimage import data
+
+    if files := sorted(SHARED.glob("*.png"))[:count]:
+        return [np.array(pil.open(file).convert("RGB")) for file in files]
+    whole = [data.astronaut(), data.coffee(), data.chelsea(), data.rocket()]
+    crops = [image[top : top + 256, left : left + 257] for top in (0, 40, 44) for left in (0, 90) for image in whole]
+    return [np.ascontiguousarray(crop) for crop in crops][:count]
+
+
+def webp(image: Image) -> Image:
+    from PIL import Image as pil
+
+    stream = io.BytesIO()
+    pil.fromarray(image).save(stream, "WEBP", quality=60)
+    return np.array(pil.open(stream).convert("RGB"))
+
+
+def blur(image: Image) -> Image:
+    from PIL import Image as pil
+    from PIL import ImageFilter
+
+    return np.array(pil.fromarray(image).filter(ImageFilter.GaussianBlur(2)))
+
+
+def noise(image: Image) -> Image:
+    return np.clip(np.rint(image + np.random.default_rng(0).normal(0, 8, image.shape)), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def distortions() -> dict[str, Callable[[Image], Image]]:
+    return {"jpeg": lambda image: jpeg(image, 20), "webp": webp, "blur": blur, "noise": noise}
+
+
+@pytest.fixture(scope="session")
+def pairs(distortions: dict[str, Callable[[Image], Image]]) -> Callable[..., Iterator[tuple[str, Image, Image]]]:
+    """``pairs(10)``: ten photographs at four distortions; a name, the original, what became of it."""
+
+    def make(count: int = 10) -> Iterator[tuple[str, Image, Image]]:
+        for number, image in enumerate(photographs(count)):
+            for name, distort in distortions.items():
+                yield f"{number} {name}", image, distort(image)
+
+    return make

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from rdpbench.cli import bd_arguments
 from rdpbench.errors import UnknownName
 from rdpbench.figures import show
+from rdpbench.results.names import Names
 from rdpbench.results.stats import against as matched
 from rdpbench.results.stats import bootstrap
 from rdpbench.results.stats.against import Against, against, bd_table, bd_tables
@@ -340,7 +341,7 @@ COMMANDS = {
     *("begin", "end", "centering", "caption", "toprule", "midrule", "bottomrule", "textbf", "underline", "texttt"),
     *("textbackslash", "textasciicircum", "textasciitilde", "pm", "times", "cdot", "circ", "leq", "geq"),
     *("uparrow", "downarrow", "rightarrow", "leftarrow", "infty", "Delta", "lambda", "sigma", "mu"),
-    *("dag", "ddag", "S", "dots"),
+    *("dag", "ddag", "S", "dots", "footnotesize", "setlength", "tabcolsep", "par", "medskip"),
 }
 
 
@@ -390,9 +391,9 @@ def well_formed(text: str) -> None:  # noqa: PLR0912 (a rule for each kind of to
             assert all(letter in "\n" or letter.isprintable() for letter in token)
             assert all(ord(letter) < 0x17F for letter in token), token
     assert (depth, math_mode, opened) == (0, False, [])
-    columns = re.search(r"\\begin\{tabular\}\{([lr]+)\}", body)
-    assert columns is not None
-    assert set(widths) == {len(columns[1])}
+    columns = re.findall(r"\\begin\{tabular\}\{([lr]+)\}", body)
+    assert columns
+    assert set(widths) == set(map(len, columns))
 
 
 NASTY = r"a_b%c&d#e$f{g}h~i^j\k|l<m>*n [o] `p` 中 é ±0.1 Δ† 50 %"
@@ -445,15 +446,62 @@ def test_deltas_are_well_formed_in_latex_and_markdown() -> None:
     assert bars == {7}
 
 
-def test_latex_compiles(tmp_path: Path) -> None:
-    program = shutil.which("pdflatex") or shutil.which("tectonic")
+def compiled(folder: Path, *tables: str, packages: str = "booktabs,longtable,siunitx") -> str:
+    """The log of a document with these tables; skips where there is no LaTeX."""
+    program = shutil.which("pdflatex")
     if program is None:
-        pytest.skip("no LaTeX on this machine; the strict reader stands in")
-    document = (
-        r"\documentclass{article}\usepackage{booktabs}\begin{document}" + latex(a_table(NASTY)) + r"\end{document}"
+        pytest.skip("no pdflatex here (Debian: texlive-latex-recommended, texlive-science); a strict reader stands in")
+    head = rf"\documentclass{{article}}\usepackage{{{packages}}}\sisetup{{separate-uncertainty, detect-weight}}"
+    # As wide as the text of a conference with one column, 5.5 inches.
+    page = r"\usepackage[textwidth=5.5in,textheight=9in]{geometry}\begin{document}"
+    (folder / "table.tex").write_text("\n".join([head, page, *tables, r"\end{document}"]))
+    for _ in range(2):  # a longtable has its widths from the run before
+        line = [program, "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
+        done = subprocess.run(line, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        log = (folder / "table.log").read_text(errors="replace")
+        assert done.returncode == 0, log[-2000:]
+    return log
+
+
+def test_latex_compiles(tmp_path: Path) -> None:
+    compiled(tmp_path, latex(a_table(NASTY)))
+
+
+@pytest.mark.parametrize("siunitx", [False, True])
+def test_long_and_wide_tables_stay_on_the_page(tmp_path: Path, siunitx: bool) -> None:
+    """Fifty points under six metrics, as a run has them: no box is overfull, and the table goes over pages."""
+    metrics = ("psnr dB ↑", "ms-ssim ↑", "flip ↓", "lpips/alex ↓", "fid/hific-patch ↓", "dists ↓")
+    header = ("codec", "setting", "n", "bpp", *metrics)
+    lines = [
+        (
+            *(f"codec-{n // 8}", f"quality {n}", "24", f"{0.1 + n:.4f} ±0.0100", f"{20 + n:.2f} ±0.85"),
+            *("0.9512 ±0.0085", "–", "0.0421 ±0.0120" if n % 9 else "0.0421† [0.0301, 0.0712]"),
+            *("12.3456 ±1.2345", "0.1234 ±0.0056"),
+        )
+        for n in range(56)
+    ]
+    long = Table.of_texts("kodak: means over images, ± half of the 95 % interval", header, lines, ["* partial"])
+    short = Table(long.caption, header, tuple((*line[:4], Cell(line[4].text, 1), *line[5:]) for line in long.lines[:8]))
+    texts = [latex(table, Names(), siunitx=siunitx) for table in (long, short)]
+    assert texts[0].count(r"\begin{longtable}") == 2
+    assert texts[1].count(r"\begin{tabular}") == 2
+    assert "S[table-format=2.2(2)]" in texts[0] or not siunitx
+    assert "PSNR (dB)" in texts[0]
+    log = compiled(tmp_path, *texts)
+    assert "Overfull" not in log
+    assert int(re.search(r"Output written on table.pdf \((\d+) page", log)[1]) >= 3  # type: ignore[index]  # it is there
+
+
+def test_columns_of_numbers_are_aligned_by_siunitx() -> None:
+    lines = (
+        (Cell("jpeg"), Cell("31.20 ±0.10", 1), Cell("24")),
+        (Cell("webp"), Cell("9.10 ±0.05"), Cell("24* (1 failed)")),
+        (Cell("avif"), Cell("–"), Cell("24* (2 failed)")),
     )
-    (tmp_path / "table.tex").write_text(document)
-    subprocess.run([program, "table.tex"], cwd=tmp_path, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+    text = latex(Table("t", ("codec", "psnr dB ↑", "n"), lines), Names(), siunitx=True)
+    assert r"\begin{tabular}{lS[table-format=2.2(2)]r}" in text
+    assert r"JPEG & \bfseries 31.20 +- 0.10 & 24 \\" in text
+    assert r"AVIF 4:4:4 & {--} & 24* (2 failed) \\" in text
 
 
 # The command

@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -447,14 +448,15 @@ def test_two_runs_at_once(tmp_path: Path, rdpbench: Any, images: Any, environmen
     while not any(path.stat().st_size for path in parts.glob("*.jsonl")):
         assert first.poll() is None
         time.sleep(0.02)
-    second = rdpbench(*line, code=2)
-    assert "another rdpbench is writing to results/runs/folder-pictures" in second.stderr
-    assert "run=ANOTHER_NAME" in second.stderr
-    (tmp_path / "go").touch()
+    timing = rdpbench(*line, "timing=true", code=2)
+    assert "1 others work on results/runs/folder-pictures, and would be timed too" in timing.stderr
+    threading.Timer(2, (tmp_path / "go").touch).start()
+    assert "scored or timed from the store, 0 failed" in rdpbench(*line, code=0).stdout  # together with the first
     assert first.wait(60) == 0
     assert first.stderr is not None
     first.stderr.close()
     assert len(Store(parts.parent).read().rows) == 6
+    assert not (parts.parent / "queue").exists()
     assert "nothing to do: all 6 tasks" in rdpbench(*line, code=0).stdout
 
 

@@ -339,7 +339,7 @@ def test_the_record_has_every_codec_set_and_metric(tmp_path: Path, here: Any, im
     line[1] += f",folder:{tmp_path}/more"
     typed = ["codec=./own.py:Talks,perco-image", "weights=random", "points=2", "limit=1", "seed=3"]
     line[line.index("metrics=psnr")] = "metrics=psnr,ms-ssim"
-    assert here(*line, *typed) == 0
+    assert here(*line, *typed) == 1, "the images are too small for MS-SSIM"
     record, _ = record_of(tmp_path)
     talks, perco = record["codecs"].values()
     assert list(record["codecs"]) == ["Talks", "perco-image[weights=random]"]

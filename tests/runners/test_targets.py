@@ -263,7 +263,7 @@ def test_a_dataset_that_is_not_reached_says_what_is(own: Path, told: Any) -> Non
 def test_a_command_that_has_nothing_to_show_is_no_success(own: Path, told: Any) -> None:
     picture(own / "set", "a", 32, 32)
     line = ["run", "codec=./own.py:Dips", "data=folder:set", *QUICK]
-    assert "no task is in range: a larger tolerance=" in told(*line, "bpp=0.001", "metrics=psnr", code=1).out
+    assert "no task is in range: try a larger tolerance=" in told(*line, "bpp=0.001", "metrics=psnr", code=1).out
     # One metric of two refuses all images: they are below what its scales need.
     done = told(*line, "rate=3", "metrics=psnr,ms-ssim", code=1)
     assert "ms-ssim has no value at all: " in done.out

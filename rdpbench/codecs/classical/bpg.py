@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rdpbench.codecs.classical.program import Argument, In, Out, ProgramCodec, program_identity, require, run_program
-from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice, option
+from rdpbench.assets.program import Argument, In, Out, program_identity, require, run_program
+from rdpbench.codecs.contract import Bitstream, ProgramCodec, Rate, Side, check_choice, option
 from rdpbench.errors import BitstreamError, CoderFailed, ConfigError, UnsupportedImage
 from rdpbench.image import Image, check_image
 from rdpbench.lazy import pil

@@ -44,23 +44,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.assets.hashes import content_sha256
-from rdpbench.codecs.classical.program import (
-    Argument,
-    In,
-    Out,
-    ProgramCodec,
-    probe,
-    program_identity,
-    require,
-    run_program,
-)
+from rdpbench.assets.program import Argument, FFmpeg, In, Out, program_identity, require, run_program
 from rdpbench.codecs.classical.ycbcr import Middle, av_coder, decode_picture, rgb_to_ycbcr, ycbcr_to_rgb
 from rdpbench.codecs.container import MAX_SIDE, pack, unpack
-from rdpbench.codecs.contract import Bitstream, Rate, Side, check_choice, decoding, option
-from rdpbench.errors import BitstreamError, CoderFailed, MissingNeed
+from rdpbench.codecs.contract import Bitstream, ProgramCodec, Rate, Side, check_choice, decoding, option
+from rdpbench.errors import BitstreamError, CoderFailed
 from rdpbench.image import Image, check_image
 from rdpbench.lazy import av
-from rdpbench.needs import Binary, File, Package, refused
+from rdpbench.needs import Binary, File, Package
 
 PAGE = "https://vcgit.hhi.fraunhofer.de/jvet/VVCSoftware_VTM"
 ENCODER = Binary("EncoderAppStatic", "RDPBENCH_VTM_ENCODER", PAGE)
@@ -158,28 +149,7 @@ SMALLEST = 16
 WITHOUT_TIMING = "AccessUnitDelimiter=0:HrdParametersPresent=0"
 
 
-@dataclass(frozen=True)
-class FFmpegWithVVenC:
-    """The program in the imageio-ffmpeg wheel, or the one that its variable IMAGEIO_FFMPEG_EXE names."""
-
-    def path(self) -> Path:
-        import imageio_ffmpeg
-
-        try:
-            return Path(imageio_ffmpeg.get_ffmpeg_exe())
-        except RuntimeError as error:
-            raise MissingNeed(f"imageio-ffmpeg has no ffmpeg program for this machine: {error}") from error
-
-    def missing(self) -> str | None:
-        if absent := Package("imageio-ffmpeg").missing() or refused(self.path):
-            return absent
-        path = self.path()
-        if probe(path, ["-hide_banner", "-h", "encoder=libvvenc"], r"(Encoder libvvenc)") == "unknown":
-            return f"{path} has no encoder libvvenc; type: unset IMAGEIO_FFMPEG_EXE; pip install -U imageio-ffmpeg"
-        return None
-
-
-FFMPEG = FFmpegWithVVenC()
+FFMPEG = FFmpeg("encoder", "libvvenc")
 
 
 @dataclass(frozen=True)
@@ -200,8 +170,7 @@ class VVenC(ProgramCodec):
     timeout_s: float = 1800
 
     def coder(self) -> dict[str, str]:
-        ffmpeg = program_identity(FFMPEG.path(), ["-version"], r"ffmpeg version (\S+)")
-        return {"ffmpeg with libvvenc": ffmpeg, **av_coder()}
+        return {"ffmpeg with libvvenc": FFMPEG.identity(), **av_coder()}
 
     def encode(self, image: Image, side: Side) -> Bitstream:  # noqa: ARG002 - the contract's signature
         height, width = check_image(image).shape[:2]

@@ -53,7 +53,7 @@ class DiffusionCodec(CheckedOptions, ABC):
     heavy: ClassVar[bool] = True
     uses_device: ClassVar[bool] = True
     preload: ClassVar[tuple[str, ...]] = ("torch", "rdpbench.codecs.diffusion.library")
-    needs: ClassVar[tuple[Need, ...]] = (Package("diffusers"), Package("transformers"))
+    needs: ClassVar[tuple[Need, ...]] = (Package("diffusers"), Package("transformers", extra="generative"))
     unkeyed: ClassVar[frozenset[str]] = frozenset({"max_pixels", "checkpoint"})
     takes_own: ClassVar[Mapping[str, frozenset[str]]] = {"base": frozenset(bases.BASES), "checkpoint": frozenset()}
     version: ClassVar[str] = "1"

@@ -294,6 +294,10 @@ def send(descriptor: int, head: dict[str, Any], blobs: list[Any]) -> None:
             view = view[os.write(descriptor, view) :]
 
 
+UNIT = 1 << 20 if sys.platform == "darwin" else 1 << 10
+"""In which the system counts a process's memory, of a megabyte."""
+
+
 def leave_network() -> bool:
     """Put this process where there is no network, if the system allows that; before anything starts a thread."""
     new_user, new_network = 0x10000000, 0x40000000
@@ -362,7 +366,7 @@ def main(requests: int, answers: int, life: int) -> NoReturn:
             os._exit(1)
         answer["opened"], opened[:] = opened[:OPENED], []
         answer["offline"] = offline
-        answer["memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        answer["memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / UNIT
         send(answers, answer, data)
         try:
             head, blobs = receive(requests)

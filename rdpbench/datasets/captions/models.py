@@ -11,7 +11,7 @@ Departures from PerCo (SD):
   embedding is added to the checkpoint.
 - Pillow resizes the image, as `transformers` did when these models were published; its new default is torchvision.
 
-Looked for, in this order: the folder ``caption_path``; ``$RDPBENCH_WEIGHTS/NAME``; the Hugging Face cache, at the
+Looked for, in this order: the folder of `CaptionSettings`; ``$RDPBENCH_WEIGHTS/NAME``; the Hugging Face cache, at the
 pinned revision only. A folder of the user's own is known by the sha256 of its files, never taken for the pinned model.
 Nothing is downloaded: these models have gigabytes, and ``hf download`` resumes. No code of a checkpoint runs, and only
 safetensors are read.
@@ -200,7 +200,6 @@ def how_to_get(card: ModelCard) -> str:
             *facts(card.card),
             f'  type     hf download {card.repository} --revision {card.card.revision} --exclude "*.bin" "*.h5"',
             f"  or       put its files into a folder {card.card.id!r} and type: export RDPBENCH_WEIGHTS=/what/holds/it",
-            "  or       name any folder with such a model: caption_path=/where/it/is",
         ]
     )
 
@@ -209,7 +208,7 @@ def _own_folder(card: ModelCard, settings: CaptionSettings) -> Path | None:
     if settings.path is not None:
         folder = Path(settings.path).expanduser()
         if not folder.is_dir():
-            raise ConfigError(f"no such folder: {folder}, named by caption_path={settings.path}")
+            raise ConfigError(f"no such folder: {folder}")
         return folder
     given = os.environ.get("RDPBENCH_WEIGHTS")
     folder = Path(given or ".").expanduser() / card.card.id

@@ -38,7 +38,7 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -263,8 +263,12 @@ class Store:
                 )
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the folder for writing.
+    def lock(self, *, wait: bool = False, alone: bool = False) -> Iterator[None]:
+        """Hold the folder, to plan and to finish a run.
+
+        Args:
+            wait: until another one has planned or finished.
+            alone: for long: nobody else is to work on it meanwhile, and nobody waits.
 
         Raises:
             StoreBusy: another rdpbench holds it.
@@ -272,13 +276,24 @@ class Store:
         """
         from filelock import FileLock, Timeout
 
-        self.check_links("parts", "sessions", ".lock", "reconstructions", "features")
+        self.check_links("parts", "sessions", ".lock", ".alone", "queue", "reconstructions", "features")
         for path in [*self.folder.glob("*.tmp"), *self.folder.glob("*.parquet"), self.folder / "parquet.sha256"]:
             self.check_links(path.name)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / ".lock", timeout=0)
-            lock.acquire()
+            for_long = FileLock(self.folder / ".alone", timeout=0)
+            while True:
+                try:
+                    lock.acquire(timeout=0.1 if wait else 0)
+                    break
+                except Timeout:
+                    if not wait:
+                        raise
+                    with for_long:  # not if whoever has the lock has this one too
+                        pass
+            if alone:
+                for_long.acquire()
         except Timeout:
             raise StoreBusy(
                 f"another rdpbench is writing to {self.folder}. Wait for it, or give this one a folder of its own: "
@@ -289,6 +304,7 @@ class Store:
         try:
             yield
         finally:
+            for_long.release()
             lock.release()
 
     def new_session(self) -> str:
@@ -313,12 +329,14 @@ class Store:
         """A new part; hold the lock."""
         return PartWriter(self.parts / f"{session}.jsonl")
 
-    def compact(self, known: Contents | None = None) -> Contents:
+    def compact(self, known: Contents | None = None, writing: Collection[str] = ()) -> Contents:
         """Move parts into Parquet: written beside, checked, swapped in, and only then are the parts deleted.
 
-        Parts that are still being written stay. Returns what is stored then; ``known`` is as for `read`.
+        Returns what is stored then; ``known`` is as for `read`. Parts that are being written stay: of sessions that are
+        ``writing``, as far as the caller knows, and those that a process holds.
         """
-        finished = [path for path in sorted(self.parts.glob("*.jsonl")) if is_finished(path)]
+        parts = (path for path in sorted(self.parts.glob("*.jsonl")) if path.stem not in writing)
+        finished = [path for path in parts if is_finished(path)]
         if not finished:
             return self.read(known)
         if known is not None:

@@ -38,7 +38,7 @@ class PerCoCodec(SamplingCodec):
     described: ClassVar[str]
     """Name of the section that describes the image as a whole."""
     preload: ClassVar = (*DiffusionCodec.preload, "rdpbench.codecs.learned.library")
-    needs: ClassVar = (*DiffusionCodec.needs, Package("compressai"))
+    needs: ClassVar = (*DiffusionCodec.needs, Package("compressai", extra="generative"))
     takes_own: ClassVar = {"pipeline": frozenset(), "checkpoint": frozenset()}
     checkpoint_is = "pipeline"
     parts_of_own: ClassVar = {"pipeline": tuple(pipeline.PARTS)}

