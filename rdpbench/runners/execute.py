@@ -9,7 +9,6 @@ import os
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,13 +27,14 @@ from rdpbench.results.stats.current import PROVEN, of_store
 from rdpbench.results.stats.points import Points
 from rdpbench.results.store.keys import axis_of, facts
 from rdpbench.results.store.log import PartWriter
-from rdpbench.results.store.schema import OF_THE_MACHINE, REFUTED, Row, Score, error_text
+from rdpbench.results.store.schema import OF_THE_MACHINE, REFUTED, Row, error_text
 from rdpbench.results.store.store import Contents, Store
 from rdpbench.runners import pool
+from rdpbench.runners.chunks import chunks
 from rdpbench.runners.claim import Agenda, Reservoir, Share, Tally, lacks_of, plan_record, queue_name
 from rdpbench.runners.coding import Named, refuted
 from rdpbench.runners.cost import Left
-from rdpbench.runners.plan import Plan, chunks, lines, make_plan
+from rdpbench.runners.plan import Plan, lines, make_plan
 from rdpbench.runners.preflight import check_contracts, check_metrics, fetch_weights
 from rdpbench.runners.queue import POLL_S, Queue, living
 from rdpbench.runners.search import Nearest, is_near, missed, search
@@ -155,7 +155,7 @@ def _take_part(share: Share, plan: Plan, tally: Tally, report: Report | None) ->
     first = [{"member": vars(member)} for member in plan.members]
     first += [{"measure": vars(measure)} for measure in plan.measures]
     first += [{"row": vars(row)} for row in plan.judged]
-    left = Left(plan.work, plan.costs, max(1, share.workers))
+    left = Left(plan.kinds, plan.stored_s, plan.costs, max(1, share.workers))
     with show_progress("", len(plan.left), "tasks", report, left.seconds) as shown:
         share.take(tally, shown, left.done, first)
 
@@ -170,20 +170,28 @@ def _wait_for_others(queue: Queue) -> None:
 def _count_others(plan: Plan, contents: Contents, tally: Tally) -> None:
     """Take into account what others did of the plan."""
     planned = ((plan.cells[cell].keys[entry], lack) for cell, entry, lack in plan.left)
-    theirs = [(key, lack) for key, lack in planned if key not in tally.keys and key in contents.rows]
-    scores: dict[str, list[Score]] = defaultdict(list)
-    for score in contents.scores.values() if theirs else ():
-        scores[score.task_key].append(score)
-    for key, lack in theirs:
-        tally.add(key, Result(None if plan.lacks[lack].coded else contents.rows[key], tuple(scores[key])))
+    theirs = [(key, lack) for key, lack in planned if key not in tally.keys]
+    rows, scores = contents.of_kind("row"), contents.of_kind("score")
+    places = rows.locate([key for key, _ in theirs])
+    coded = np.array([lack.coded for lack in plan.lacks], bool)[[lack for _, lack in theirs]] if theirs else places
+    tally.scored += int((coded & (places >= 0)).sum())
+    new = places[(places >= 0) & ~coded] if theirs else places
+    status = rows.codes("status").of(new)
+    tally.out_of_range += int(status.where("out_of_range".__eq__).sum())
+    tally.errors += rows.at(new[status.where("error".__eq__)])
+    good = new[status.where("ok".__eq__)]
+    tally.coded += len(good)
+    for place, row in zip(*tally.sample.some(good, rows.at), strict=True):
+        of_row = np.flatnonzero(scores.owners(rows) == place)
+        tally.sample.offer(Result(row, tuple(scores.at(of_row))))
 
 
 def _check_stored(done: Done) -> None:
     """Raise `StoreCorrupt` unless the store holds a row for each task that this call, or one before it, has done."""
-    keys = done.plan.keys
-    if lost := len(keys - done.contents.rows.keys()):
+    if lost := done.plan.lost_of(done.contents):
+        size = done.plan.distinct
         raise StoreCorrupt(
-            f"{done.store.folder} holds {len(keys) - lost} of the {len(keys)} tasks of this run: its files were "
+            f"{done.store.folder} holds {size - lost} of the {size} tasks of this run: its files were "
             "deleted or replaced while it ran. What is there is whole; run the same command again: it does the others"
         )
 

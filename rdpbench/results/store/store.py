@@ -52,6 +52,8 @@ from rdpbench.lazy import pa, pil
 from rdpbench.paths import ODD, file_name, unwritable, write_file, written_whole
 from rdpbench.progress import tell
 from rdpbench.results.store.columns import (
+    Mask,
+    Places,
     Segment,
     open_file,
     ranks,
@@ -487,6 +489,10 @@ class Store:
         path = self.bitstream_path(row.bitstream_sha256)
         whole = path.is_file() and (row.grade == "reported" or path.stat().st_size == row.bytes)
         return whole and (row.proven or picture_path(self, row).is_file())
+
+    def has_bitstreams(self, rows: Records[Row], places: Places) -> Mask:
+        """The same of many rows."""
+        return np.array([self.has_bitstream(row) for row in rows.at(places)], bool)
 
     # Parquet
 
