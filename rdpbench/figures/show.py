@@ -26,7 +26,8 @@ from rdpbench.results.stats.current import of_store
 from rdpbench.results.stats.meanings import meaning
 from rdpbench.results.stats.points import Point, Points, titles
 from rdpbench.results.stats.summary import PLACE, compared, frame, tidy
-from rdpbench.results.store.store import Contents, Store
+from rdpbench.results.store.contents import Contents
+from rdpbench.results.store.store import Store
 from rdpbench.setting import USUAL, Presentation, split_label
 
 if TYPE_CHECKING:

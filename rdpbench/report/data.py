@@ -27,8 +27,9 @@ from rdpbench.results.stats.current import PROVEN, of_store
 from rdpbench.results.stats.meanings import meaning, metric_order
 from rdpbench.results.stats.points import Point, Points, Where, grouped, titles
 from rdpbench.results.stats.summary import PLACE, common_rates, side_by_side
+from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.schema import Row
-from rdpbench.results.store.store import Contents, Store
+from rdpbench.results.store.store import Store
 from rdpbench.setting import Setting, split_label, thin
 
 Which: TypeAlias = Literal["none", "matched", "all"]

@@ -19,7 +19,8 @@ from rdpbench.lazy import pd
 
 if TYPE_CHECKING:
     from rdpbench.results.stats.points import Points
-    from rdpbench.results.store.store import Contents, Store
+    from rdpbench.results.store.contents import Contents
+    from rdpbench.results.store.store import Store
 
 
 def read_results(

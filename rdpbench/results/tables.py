@@ -28,7 +28,7 @@ from rdpbench.metrics.contract import short_name
 from rdpbench.results.names import Names, arrow
 from rdpbench.results.stats.points import K, Points
 from rdpbench.results.stats.summary import POINT, WIDE, at_rate, common_rates, compared
-from rdpbench.results.store.store import Contents
+from rdpbench.results.store.contents import Contents
 from rdpbench.setting import Setting
 
 if TYPE_CHECKING:

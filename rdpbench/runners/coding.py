@@ -37,9 +37,10 @@ from rdpbench.image import Image, check_image, is_untouched, lent, pixel_sha256
 from rdpbench.opened import opened
 from rdpbench.provenance import hardware, peak_memory_mb
 from rdpbench.results.stats.current import stated_source
+from rdpbench.results.store.bitstreams import get_picture, put_picture, put_reconstruction
 from rdpbench.results.store.keys import axis_of, build, facts, file_hashes
 from rdpbench.results.store.schema import Row, Score
-from rdpbench.results.store.store import Store, get_picture, put_picture, put_reconstruction
+from rdpbench.results.store.store import Store
 from rdpbench.runners.search import search
 from rdpbench.runners.task import Task, configuration, judged, new_row
 from rdpbench.setting import CodecSetting
@@ -234,7 +235,7 @@ class _Batch:
             parts=json.dumps(dict(bitstream.parts) if grade != "reported" else {}),
             bpp=None if bits is None else bits / (original.shape[0] * original.shape[1]),
             legacy=_legacy(bitstream.info.get("legacy", "{}")),
-            bitstream_sha256=setup.store.put_bitstream(bitstream.data),
+            bitstream_sha256=setup.store.bitstreams.put(bitstream.data),
             reconstruction_sha256=pixel_sha256(reconstruction),
             verified="fresh_object" if grade == "decoded" else "",
             encode_s=encode_s + captioning_s(task),
@@ -444,7 +445,7 @@ def decode_row(store: Store, row: Row, codec: CodecSetting | Named = NOBODY) -> 
     if not row.proven:
         return get_picture(store, row)
     with codec_of(row, codec) as decoder:
-        data = store.get_bitstream(row.bitstream_sha256)
+        data = store.bitstreams.get(row.bitstream_sha256)
         check_own(decoder, json.loads(row.coder))
         image = check_image(decoder.decode(data), "the decoded image")
         decodes_batches = facts_of(type(decoder)).decodes_batches
@@ -526,7 +527,7 @@ def decode_further(codec: Codec, data: bytes, count: int) -> list[Image]:
 def further_of(store: Store, row: Row, count: int, codec: CodecSetting | Named = NOBODY) -> list[Image]:
     """Decodes 1 to ``count - 1`` of a row's stored bitstream; ``codec`` as for `decode_row`."""
     with codec_of(row, codec) as decoder:
-        return decode_further(decoder, store.get_bitstream(row.bitstream_sha256), count)
+        return decode_further(decoder, store.bitstreams.get(row.bitstream_sha256), count)
 
 
 def fingerprint(images: Iterable[Image]) -> str:

@@ -25,10 +25,11 @@ from rdpbench.progress import Progress, Report, show_progress
 from rdpbench.provenance import command, cores
 from rdpbench.results.stats.current import PROVEN, of_store
 from rdpbench.results.stats.points import Points
+from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import axis_of, facts
 from rdpbench.results.store.log import PartWriter
 from rdpbench.results.store.schema import OF_THE_MACHINE, REFUTED, Row, error_text
-from rdpbench.results.store.store import Contents, Store
+from rdpbench.results.store.store import Store
 from rdpbench.runners import pool
 from rdpbench.runners.chunks import chunks
 from rdpbench.runners.claim import Agenda, Reservoir, Share, Tally, lacks_of, plan_record, queue_name

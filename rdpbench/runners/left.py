@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from rdpbench import registry
 from rdpbench.assets.hashes import files_changed
 from rdpbench.metrics.contract import beside
+from rdpbench.results.store.bitstreams import reconstruction_path
 from rdpbench.results.store.columns import Mask, Places, groups_of, split_by
+from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import TOLERANCE, axis_of, definition, device_of, score_key, timing_key
 from rdpbench.results.store.schema import OF_THE_MACHINE, Row, Score
-from rdpbench.results.store.store import Contents, Store, reconstruction_path
+from rdpbench.results.store.store import Store
 from rdpbench.runners.search import is_near, is_whole
 from rdpbench.runners.sets import StoredArrays
 from rdpbench.runners.task import Cell, Task, judged

@@ -20,9 +20,10 @@ from rdpbench.progress import duration
 from rdpbench.results.stats.current import standing
 from rdpbench.results.stats.points import grouped
 from rdpbench.results.store.columns import Places, coded, groups_of, joined, split_by
+from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import TOLERANCE, definition, facts, forget, is_tight
 from rdpbench.results.store.schema import AS_RAN, Measure, Member, Place, Row
-from rdpbench.results.store.store import Contents, Store
+from rdpbench.results.store.store import Store
 from rdpbench.runners.cost import Costs, Kind, kind_of
 from rdpbench.runners.left import Distinct, Lack, Numbers, find_left, judged_again
 from rdpbench.runners.preflight import (

@@ -34,11 +34,12 @@ from rdpbench.results.stats.bootstrap import jackknife
 from rdpbench.results.stats.current import of_store
 from rdpbench.results.stats.points import point_key
 from rdpbench.results.store.columns import ranks
+from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import beside_key, definition, features_key, metric_identity, sha256_of
 from rdpbench.results.store.log import ArrayPlace, Extracted, FeatureStore, kind_of, load_arrays
 from rdpbench.results.store.records import Rows
 from rdpbench.results.store.schema import Row, SetScore
-from rdpbench.results.store.store import Contents, Store
+from rdpbench.results.store.store import Store
 from rdpbench.runners.task import Cell, Task, membership
 
 Array: TypeAlias = NDArray[Any]

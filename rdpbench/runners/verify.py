@@ -21,9 +21,11 @@ from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import RdpbenchError, StoreError
 from rdpbench.image import pixel_sha256
 from rdpbench.results.stats.points import grouped
+from rdpbench.results.store.bitstreams import get_picture
+from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.log import PartReader, load_arrays
 from rdpbench.results.store.schema import OF_THE_MACHINE, Row, Score, error_text
-from rdpbench.results.store.store import Contents, Store, get_picture
+from rdpbench.results.store.store import Store
 from rdpbench.runners.coding import NOBODY, Named, decode_row, fingerprint, further_of, noted, setting_of
 from rdpbench.runners.pool import START_S, Apart, Ended, died, limit_s, sender, set_up_apart, was_killed
 from rdpbench.setting import CodecSetting
@@ -70,7 +72,7 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
     intact: list[Row] = []
     for row in good:
         with _noting(findings, f"{row.point}, {row.image}: "):
-            store.get_bitstream(row.bitstream_sha256)
+            store.bitstreams.get(row.bitstream_sha256)
             intact.append(row)
     images = {(row.path, row.protocol, row.pixel_sha256): row for row in good}.values()
     for row in images:

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.log import PartReader
-from rdpbench.results.store.store import Contents, Store
+from rdpbench.results.store.store import Store
 
 VOLATILE = {"session", "time", "encode_s", "decode_s", "score_s", "peak_memory_mb", "verified"}
 """What may differ between two runs of the same: clocks, memory, and whether verification has seen a row."""

@@ -18,9 +18,9 @@ from rdpbench import registry
 from rdpbench.errors import RdpbenchError
 from rdpbench.metrics.contract import Averaged, Meaning, meaning_of
 from rdpbench.results.store.columns import Mask, groups_of
+from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import definition
 from rdpbench.results.store.schema import Measure, SetScore
-from rdpbench.results.store.store import Contents
 
 LONGEST_UNIT = 20
 """Letters."""

@@ -231,6 +231,11 @@ class Segment:
         column = self._columns[name]
         return column if self.alive.all() else column.filter(pa.array(self.alive))
 
+    def texts(self, name: str) -> list[str]:
+        """A column of texts, without records that are gone."""
+        texts: list[str] = self.column(name).to_pylist()
+        return texts
+
     def over(self) -> list[str]:
         """The keys that take the place of earlier ones."""
         names = self._columns if self._file is None else self._file.schema_arrow.names

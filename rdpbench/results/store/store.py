@@ -30,7 +30,6 @@ is what ``parquet.sha256`` lists: it changes at one moment, and a file that it d
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import math
@@ -38,19 +37,19 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rdpbench.assets.hashes import content_sha256
-from rdpbench.errors import CodecError, StoreBusy, StoreCorrupt, StoreUnwritable
-from rdpbench.image import Image, pixel_sha256, read_image
-from rdpbench.lazy import pa, pil
-from rdpbench.paths import ODD, file_name, unwritable, write_file, written_whole
+from rdpbench.errors import StoreBusy, StoreCorrupt, StoreUnwritable
+from rdpbench.lazy import pa
+from rdpbench.paths import unwritable, written_whole
 from rdpbench.progress import tell
+from rdpbench.results.store.bitstreams import Bitstreams, picture_path
 from rdpbench.results.store.columns import (
     Mask,
     Places,
@@ -62,139 +61,16 @@ from rdpbench.results.store.columns import (
     table_of,
     write_table,
 )
+from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.log import FeatureStore, PartReader, PartWriter, is_finished
 from rdpbench.results.store.records import BLOCK, Records
 from rdpbench.results.store.schema import (
     KINDS,
-    REFUTED,
     SCHEMA_VERSION,
-    Measure,
-    Member,
     Row,
-    Score,
-    SetScore,
-    Timing,
     migrate,
     parse,
 )
-
-
-@dataclass
-class Contents:
-    """All that a store holds, by key."""
-
-    rows: MutableMapping[str, Row] = field(default_factory=dict)
-    scores: MutableMapping[str, Score] = field(default_factory=dict)
-    timings: MutableMapping[str, Timing] = field(default_factory=dict)
-    sets: MutableMapping[str, SetScore] = field(default_factory=dict)
-    members: MutableMapping[str, Member] = field(default_factory=dict)
-    measures: MutableMapping[str, Measure] = field(default_factory=dict)
-    sessions: dict[str, str] = field(default_factory=dict)
-    """The sha256 of the file of each call, as far as it was noted."""
-    parts: dict[Path, int] = field(default_factory=dict, compare=False)
-    """The parts that are in it, with their sizes."""
-    checksums: list[tuple[str, str]] = field(default_factory=list, compare=False)
-    """Those of the Parquet files that are in it."""
-    changed: set[str] = field(default_factory=set, compare=False)
-    """Tasks whose scores and times in segments are not theirs any more."""
-
-    def __post_init__(self) -> None:
-        for kind in KINDS:
-            records = getattr(self, f"{kind}s")
-            if not isinstance(records, Records):
-                setattr(self, f"{kind}s", Records(kind, records))
-
-    def of_kind(self, kind: str) -> Records[Any]:
-        """Its records of one of `KINDS`."""
-        records: Records[Any] = getattr(self, f"{kind}s")
-        return records
-
-    def take(self, lines: Sequence[tuple[dict[str, Any], str]]) -> None:
-        """Take in lines of parts, each with its place."""
-        rows = self.of_kind("row")
-        if rows.segments:  # looked up together: one by one it takes milliseconds each
-            named = [record.get(name) for record, _ in lines for name in ("verified", "refuted", "suspect")]
-            named += [record["row"].get("task_key") for record, _ in lines if isinstance(record.get("row"), dict)]
-            rows.fetch([key for key in dict.fromkeys(map(str, named)) if key])
-        for record, where in lines:
-            self.add(migrate(record, record.get("v"), where), where)
-
-    def freeze(self) -> None:
-        """Hold what came since in columns, which takes a tenth of the memory."""
-        for kind in KINDS:
-            self.of_kind(kind).freeze()
-
-    def add(self, record: dict[str, Any], where: str) -> None:
-        """Take in a line of a part; a success replaces a failure of the same key, never the other way round.
-
-        A target that is out of range is no failure: another tolerance says something else of the same bitstream.
-        """
-        if odd := sorted(record.keys() - _KNOWN):
-            raise StoreCorrupt(f"{where}: {', '.join(odd):.80} is not of a record")
-        for kind in KINDS:  # in this order: a new row drops the times of its old pixels, then its own come in
-            if kind != "score" and kind in record:
-                self.put(kind, record[kind], where)
-        scores = record.get("scores", [])
-        if not isinstance(scores, list):
-            raise StoreCorrupt(f"{where}: {scores!r:.80} cannot be the scores of a record")
-        for score in scores:
-            self.put("score", score, where)
-        if "session" in record:
-            self.sessions[_text(record, "session", where)] = _text(record, "sha256", where)
-        if "verified" in record:
-            self._change(_text(record, "verified", where), verified="fresh_process")
-        if "refuted" in record:
-            key, error = _text(record, "refuted", where), _text(record, "error", where)
-            self._change(key, status="error", error=error)
-            if error.startswith(REFUTED):
-                self._change(key, verified="refuted")
-        if "suspect" in record:
-            self._change(_text(record, "suspect", where), verified="refuted")
-
-    def put(self, kind: str, record: Any, where: str) -> None:
-        """Take in a record of one of `KINDS`."""
-        parsed: Any = parse(KINDS[kind], record, where)
-        if kind == "row":
-            self._add_row(parsed)
-        else:
-            self.of_kind(kind)[getattr(parsed, f"{kind}_key")] = parsed
-
-    def _change(self, key: str, **changes: Any) -> None:
-        if (row := self.rows.get(key)) is not None:
-            self.rows[key] = replace(row, **changes)
-
-    def _add_row(self, row: Row) -> None:
-        key = row.task_key
-        old = self.rows.get(key)
-        if old is not None:
-            if old.status != "error" and row.status == "error":
-                return
-            if old == replace(row, verified=old.verified):
-                return  # a part that is compacted already: what was verified since stays so
-            if old.verified == "refuted" and row.verified == "fresh_object":
-                row = replace(row, verified="refuted")  # coded again: nobody has decoded it elsewhere yet
-            if old.reconstruction_sha256 and _measured(old) != _measured(row):
-                # To other pixels or bytes, or from other files: scores and times of the old ones are not its.
-                self.of_kind("score").drop({key})
-                self.of_kind("timing").drop({key})
-                self.changed.add(key)
-        self.rows[key] = row
-
-
-_KNOWN = {*KINDS, "v", "scores", "session", "sha256", "verified", "refuted", "suspect", "error"} - {"score"}
-"""What a record can have."""
-
-
-def _measured(row: Row) -> tuple[str, ...]:
-    """What scores and times are of: several decodes of a bitstream depend on its bytes and on the codec's files."""
-    return row.reconstruction_sha256, row.bitstream_sha256, row.files
-
-
-def _text(record: dict[str, Any], name: str, where: str) -> str:
-    text = record.get(name)
-    if not isinstance(text, str):
-        raise StoreCorrupt(f"{where}: {text!r:.80} cannot be the {name} of a record")
-    return text
 
 
 @dataclass(frozen=True)
@@ -399,6 +275,9 @@ class Store:
             (self.folder / name).replace(self.folder / names[name])
         self._write_checksums([*kept, *sealed])
         contents.changed.clear()
+        for segment in contents.of_kind("row").segments:
+            if not segment.sealed:
+                self.bitstreams.pack(segment.texts("bitstream_sha256"))
         for kind in KINDS:
             for segment in contents.of_kind(kind).segments:
                 if not segment.sealed:
@@ -438,61 +317,25 @@ class Store:
         """The arrays of this run's reconstructions."""
         return FeatureStore(self.folder / "features")
 
-    # Bitstreams
-
-    def bitstream_path(self, sha256: str) -> Path:
-        """Where the bitstream with this hash lies.
-
-        Raises:
-            StoreCorrupt: it is no hash; a row may say anything, and nothing else is read.
-        """
-        if not is_sha256(sha256):
-            raise StoreCorrupt(f"{sha256!r:.80} is no sha256, and names no bitstream")
-        return self.folder / "bitstreams" / sha256[:2] / f"{sha256}.bin"
-
-    def put_bitstream(self, data: bytes) -> str:
-        """Store a bitstream under its sha256; returns the hash."""
-        sha256 = _sha256(data)
-        path = self.bitstream_path(sha256)
-        try:
-            if not path.parent.is_dir() and not self.folder.is_dir():  # deleted or renamed meanwhile: stays so
-                raise FileNotFoundError(errno.ENOENT, "gone", str(self.folder))
-            _write_new(path, data)
-        except FileExistsError:
-            if path.read_bytes() != data:  # damaged, or another worker is writing the same: made whole either way
-                write_file(path, data)
-        except OSError as error:
-            raise unwritable(path, error) from error
-        return sha256
-
-    def get_bitstream(self, sha256: str) -> bytes:
-        """The stored bytes, checked against their name.
-
-        Raises:
-            StoreCorrupt: the file is missing or its bytes changed.
-        """
-        path = self.bitstream_path(sha256)
-        if not path.is_file():
-            raise StoreCorrupt(f"bitstream {path} is missing; the command that made it makes it again")
-        data = path.read_bytes()
-        if _sha256(data) != sha256:
-            raise StoreCorrupt(
-                f"bitstream {path} changed after it was stored: its sha256 is now {_sha256(data)}. "
-                "Delete it, and the command that made it makes it again"
-            )
-        return data
+    @property
+    def bitstreams(self) -> Bitstreams:
+        """The bitstreams of this run."""
+        return Bitstreams(self.folder / "bitstreams")
 
     def has_bitstream(self, row: Row) -> bool:
         """Is a row's bitstream there, with its size, and what no decoder makes of it? (`verify` checks the bytes.)"""
-        if not is_sha256(row.bitstream_sha256):
-            return False
-        path = self.bitstream_path(row.bitstream_sha256)
-        whole = path.is_file() and (row.grade == "reported" or path.stat().st_size == row.bytes)
+        size = self.bitstreams.size(row.bitstream_sha256)
+        whole = size is not None and (row.grade == "reported" or size == row.bytes)
         return whole and (row.proven or picture_path(self, row).is_file())
 
     def has_bitstreams(self, rows: Records[Row], places: Places) -> Mask:
         """The same of many rows."""
-        return np.array([self.has_bitstream(row) for row in rows.at(places)], bool)
+        sizes = self.bitstreams.sizes(rows.strings("bitstream_sha256").take(pa.array(places)))
+        whole: Mask = sizes == rows.numbers("bytes")[places]
+        unproven = np.flatnonzero(~rows.codes("grade").of(places).where(("decoded", "").__contains__))
+        for number, row in zip(unproven.tolist(), rows.at(places[unproven]), strict=True):
+            whole[number] = self.has_bitstream(row)
+        return whole
 
     # Parquet
 
@@ -716,34 +559,6 @@ def _sorted(table: Any, order: Sequence[str]) -> Any:
     return table.take(pa.array(np.lexsort(keys[::-1])))
 
 
-def _write_new(path: Path, data: bytes) -> None:
-    """Write a new file in its place; one that a kill leaves unfinished is spoken of by no row, and made whole later.
-
-    Raises:
-        FileExistsError: there is one.
-    """
-    try:
-        file = path.open("xb")
-    except FileNotFoundError:  # the first one in its folder
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("xb")
-    try:
-        with file:
-            file.write(data)
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
-
-
-def is_sha256(text: object) -> bool:
-    """Is it a sha256, as hashes of bitstreams and pixels are written?
-
-    >>> is_sha256("ab" * 32), is_sha256("../../etc/passwd")
-    (True, False)
-    """
-    return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{64}", text) is not None
-
-
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -751,43 +566,3 @@ def _sha256(data: bytes) -> str:
 def _sync(path: Path) -> None:
     with path.open("rb") as written:
         os.fsync(written.fileno())
-
-
-def reconstruction_path(store: Store, row: Row) -> Path:
-    """Where a row's reconstruction lies, if it was kept."""
-    setting = row.setting
-    point = f"bpp{setting.target:g}" if setting.target is not None else "none"
-    point = point if setting.rate is None else f"{setting.rate:g}"
-    stem = file_name(f"{file_name(row.image, ODD)}-{row.task_key[:8]}", ODD)
-    return store.folder / "reconstructions" / file_name(row.codec, ODD) / point / f"{stem}.png"
-
-
-def picture_path(store: Store, row: Row) -> Path:
-    """Where the picture of a row lies that no decoder makes from its bitstream."""
-    name = file_name(row.reconstruction_sha256)
-    return store.folder / "pictures" / name[:2] / f"{name}.png"
-
-
-def put_picture(store: Store, row: Row, pixels: Image) -> None:
-    """Keep the picture of a row whose grade is not ``decoded``."""
-    with written_whole(picture_path(store, row)) as beside:
-        pil.fromarray(pixels).save(beside, format="PNG", compress_level=1)
-
-
-def get_picture(store: Store, row: Row) -> Image:
-    """The picture of a row whose grade is not ``decoded``.
-
-    Raises:
-        CodecError: it is gone, or holds other pixels.
-    """
-    path = picture_path(store, row)
-    pixels = read_image(path).pixels if path.is_file() else None
-    if pixels is None or pixel_sha256(pixels) != row.reconstruction_sha256:
-        raise CodecError(f"the picture of {row.point}, {row.image} is gone or changed, and no decoder makes it: {path}")
-    return pixels
-
-
-def put_reconstruction(store: Store, row: Row, pixels: Image) -> None:
-    """Write the PNG."""
-    with written_whole(reconstruction_path(store, row)) as beside:
-        pil.fromarray(pixels).save(beside, format="PNG", compress_level=1)
