@@ -10,7 +10,7 @@ SETTINGS = $(if $(CODEC),codec=$(CODEC)) $(if $(DATA),data=$(DATA)) $(if $(RATES
            $(if $(WORKERS),workers=$(WORKERS)) $(if $(WEIGHTS),weights=$(WEIGHTS)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench plan test check figures report regress reproduce doctor check-gpu test-kernels
+.PHONY: help setup bench plan test check figures report regress reproduce doctor check-gpu test-kernels test-core
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,16 @@ DIGITS  = $(addprefix tests/,$(addsuffix .py,$(addprefix metrics/test_,msssim ps
 
 test-kernels: setup ## the same numbers under the arithmetic of other processors?
 	for kernels in $(KERNELS); do echo "$$kernels"; env $$kernels $(BIN)/python -m pytest -q -n 2 $(DIGITS) || exit 1; done
+
+# A part of the tests that needs no extra; what meets one is skipped. PYTHON=python3.13 takes another Python.
+CORE = $(addprefix tests/,codecs/test_classical.py codecs/test_formats.py codecs/test_ycbcr.py config/test_config.py datasets/test_folder.py \
+       metrics/test_msssim.py metrics/test_psnr.py metrics/test_ssimulacra2.py results/test_bd.py results/test_bootstrap.py results/test_store.py \
+       results/test_tables.py runners/test_cost.py runners/test_resume.py test_cli.py test_image.py)
+
+test-core: ## the light core from its wheel, with the newest packages: PYTHON=python3.13 make test-core
+	$(PYTHON) -m venv build/core
+	build/core/bin/pip install --quiet --upgrade . pytest pytest-xdist hypothesis
+	build/core/bin/python -m pytest -q -n 2 $(CORE)
 
 test-all: setup ## all tests
 	$(BIN)/python -m pytest -q -n 2 -m "slow or not slow"

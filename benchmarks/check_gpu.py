@@ -14,6 +14,10 @@ compared with ``portable=true`` on ``--compare`` pixels: the device's bitstream,
 difference is told. Prompt searches and the like run for ``--steps`` steps only, where thousands are usual. PIC's batch
 is its candidates: encoding is in seconds for each of them, the search's share in it.
 
+*Commands*: a run on all devices of ``--device``, and `rdpbench verify --device` between these and the CPU. Rows must
+name each device and its model, with TF32 and reduced sums off; a portable codec must decode everywhere to within 1; and
+what a codec took of a device must be free when the next one has loaded.
+
 *Metrics*: one entry for each network; presets and variants of a metric share it. The difference is that of its values,
 relative to the largest. Captioning models (BLIP, BLIP-2) are not here: they are made from their files only.
 """
@@ -41,6 +45,10 @@ from rdpbench.codecs.contract import make_ready, rate_of
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.datasets.pinned import Samples
 from rdpbench.image import Image, read_image
+from rdpbench.networks import held
+from rdpbench.networks.precision import devices_of, see_only
+from rdpbench.results.store.store import Store
+from rdpbench.results.tables import CROSSINGS
 from rdpbench.runners.worker import synchronise
 
 METRICS = (
@@ -252,6 +260,49 @@ def check_metric(name: str, options: argparse.Namespace) -> Line:
     return line
 
 
+# Commands
+
+COMMANDS = "commands"
+
+
+def check_commands(options: argparse.Namespace) -> Line:
+    """Do whole commands use the devices, and say what they were?"""
+    devices = devices_of(options.device.split(","))
+    chosen = ["codec=mbt2018-mean", "codec.options.portable=true", "weights=random", "data=samples", "metrics=psnr"]
+    with tempfile.TemporaryDirectory() as folder:
+        for words in (
+            ["run", *chosen, f"device={','.join(devices)}", "limit=4", "figures=false", f"root={folder}"],
+            ["verify", "samples", "--root", folder, "--device", ",".join(dict.fromkeys(["cpu", *devices]))],
+        ):
+            line = [sys.executable, "-W", "ignore", "-m", "rdpbench", *words]
+            done = subprocess.run(line, capture_output=True, text=True, check=False)
+            if done.returncode:
+                last = (done.stdout + done.stderr).strip().splitlines()[-1]
+                return Line(COMMANDS, differs=f"{words[0]}: exit code {done.returncode}: {last:.200}", bad=True)
+        rows = Store(Path(folder, "samples")).read().rows.values()
+        cells = json.loads(Path(folder, "samples", CROSSINGS).read_text())["cells"]
+    stated = {row.device: json.loads(row.hardware) for row in rows}
+    exact = all((one["tf32"], one["reduced sums"]) == ("off", "off") for name, one in stated.items() if name != "cpu")
+    told = [f"{name} is {one['name']}, driver {one.get('driver') or '–'}" for name, one in sorted(stated.items())]
+    far = max(cell["largest"] for cell in cells)
+    freed, memory = gives_back(devices[0], options)
+    told += [f"decoded on others ≤ {far} of 255", f"reserved after each of three codecs: {memory} GB"]
+    bad = {*stated} != {*devices} or not exact or not freed
+    return Line(COMMANDS, differs="; ".join(told), bad=bad)
+
+
+def gives_back(device: str, options: argparse.Namespace) -> tuple[bool, str]:
+    """Is what a codec took of a device free once another has loaded? With what is reserved after each."""
+    import torch
+
+    sizes, options = [], argparse.Namespace(**{**vars(options), "device": device})
+    for name in ("elic", "mbt2018-mean", "elic"):
+        held.begin(name)
+        make_ready(made(name, options))
+        sizes.append(torch.cuda.memory_reserved(device) / 1e9 if device != "cpu" else 0)
+    return sizes[0] == sizes[2] and sizes[1] <= sizes[0], ", ".join(f"{size:.2f}" for size in sizes)
+
+
 # The table
 
 
@@ -269,7 +320,7 @@ def elsewhere(name: str, given: Sequence[str]) -> Line:
 
 def wanted(options: argparse.Namespace) -> Iterator[str]:
     """Names of what is to be checked."""
-    known = [*neural_codecs(), *METRICS]
+    known = [*neural_codecs(), *METRICS, COMMANDS]
     for name in options.only or known:
         if name not in known:
             sys.exit(f"check_gpu knows no {name!r}; it knows {', '.join(known)}")
@@ -289,6 +340,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30, help="for a batch, beyond which none is larger")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.one and options.one != COMMANDS:
+        options.device = see_only(options.device.partition(",")[0])
 
     import torch
 
@@ -299,10 +352,11 @@ def main() -> int:
         return 2
     if options.one:
         check = check_metric if options.one in METRICS else check_codec
-        print(json.dumps(vars(check(options.one, options))))
+        print(json.dumps(vars(check_commands(options) if options.one == COMMANDS else check(options.one, options))))
         return 0
     names = list(wanted(options))
-    where = torch.cuda.get_device_name(options.device) if options.device != "cpu" else "the CPU"
+    devices = devices_of(options.device.split(","))
+    where = ", ".join("the CPU" if name == "cpu" else torch.cuda.get_device_name(name) for name in devices)
     print(f"{where}, torch {torch.__version__}, images of {options.size} x {options.size}, ", end="")
     what = "random weights at a tiny width" if options.tiny else "random weights"
     print(f"{what}; seconds are per image, at batch 1 and in the largest batch\n")

@@ -48,6 +48,8 @@ reads some takes root=FOLDER, or --root FOLDER.
 
 
 APART = {
+    "worker": ("rdpbench.runners.work", "take part in a run that is under way, here or on another machine"),
+    "merge": ("rdpbench.results.store.merge", "one run of several, such as those of machines that share no disk"),
     "data": ("rdpbench.datasets.command", "datasets: what is here, fetch, verify, a manifest of your own"),
     "study": ("rdpbench.study.command", "a human study: a pack of pairs for raters, and scores from their votes"),
     "reproduce": ("rdpbench.gate.reproduce", "does this machine give published numbers again?"),
@@ -232,11 +234,18 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         add_arguments(report)  # after the name: more names may follow
     if "show" in words:
         _show_arguments(show)
+    _verify_arguments(verify)
+    return parser
+
+
+def _verify_arguments(verify: argparse.ArgumentParser) -> None:
     verify.add_argument("--sample", type=_count, default=64, help="bitstreams to decode again (default: %(default)s)")
     verify.add_argument("--all", action="store_true", help="decode all of them")
     verify.add_argument("named", nargs="*", metavar="codec=FILE:CLASS", help=OWN_CODECS)
     verify.add_argument("--seed", type=int, default=0, help="chooses which ones")
-    return parser
+    verify.add_argument(
+        "--device", default="", metavar="A,B", help="code and decode them on each: which decode what others coded?"
+    )
 
 
 def _gate_arguments(regress: argparse.ArgumentParser, curves: argparse.ArgumentParser) -> None:
@@ -316,7 +325,7 @@ def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = Tr
 
 def _plan(options: argparse.Namespace) -> int:
     from rdpbench.config.bench import read_benches
-    from rdpbench.runners.execute import store_of, workers_of
+    from rdpbench.runners.execute import seats_of, store_of
     from rdpbench.runners.plan import as_json, lines, make_plan
 
     benches = [replace(bench, download=False, dry=True) for bench in read_benches(options.overrides)]
@@ -329,7 +338,7 @@ def _plan(options: argparse.Namespace) -> int:
         shown = [as_json(plan, store) for _, store, plan in plans]
         print(json.dumps(shown[0] if len(shown) == 1 else shown, indent=1))
     else:
-        print("\n\n".join("\n".join(lines(plan, store, workers_of(bench))) for bench, store, plan in plans))
+        print("\n\n".join("\n".join(lines(plan, store, len(seats_of(bench)))) for bench, store, plan in plans))
     return 0
 
 
@@ -393,6 +402,7 @@ def _expected_values() -> int:
 
 
 def _apart(module: str, options: argparse.Namespace) -> int:
+    options.read = lambda overrides: importlib.import_module("rdpbench.config.bench").read_bench(overrides)
     code: int = importlib.import_module(module).run(options, _console())
     return code
 
@@ -467,9 +477,12 @@ def _curves(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from rdpbench.runners.execute import verify_store
+    from rdpbench.runners.execute import cross_devices, verify_store
 
-    return verify_store(_stored(options), None if options.all else options.sample, options.seed, _named(options.named))
+    chosen = _stored(options), None if options.all else options.sample, options.seed, _named(options.named)
+    code = verify_store(*chosen)
+    devices = [name.strip() for name in options.device.split(",") if name.strip()]
+    return cross_devices(*chosen, devices, _console()) or code if devices else code
 
 
 def _named(words: Sequence[str]) -> Named:

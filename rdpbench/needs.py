@@ -79,6 +79,32 @@ def absent(error: ModuleNotFoundError) -> str | None:
     return Package(package, module).missing() if package in EXTRAS else None
 
 
+ACCEPT = "RDPBENCH_ACCEPT"
+
+
+@dataclass(frozen=True)
+class Licence(Need):
+    """The user's word that a licence has been read, in the environment variable ``RDPBENCH_ACCEPT``.
+
+    >>> print(Licence("xyz", "MIT", "https://example.org").missing())
+    'xyz' is under: MIT; read it at https://example.org; to accept, type: export RDPBENCH_ACCEPT=xyz
+    """
+
+    word: str
+    licence: str
+    page: str
+
+    def missing(self) -> str | None:
+        """None if the variable's words (separated by commas) hold this one; else the licence, and what to type."""
+        words = [word.strip() for word in os.environ.get(ACCEPT, "").split(",") if word.strip()]
+        if self.word in words:
+            return None
+        typed = ",".join([*words, self.word])
+        return (
+            f"{self.word!r} is under: {self.licence}; read it at {self.page}; to accept, type: export {ACCEPT}={typed}"
+        )
+
+
 @dataclass(frozen=True)
 class File:
     """A data file of the user's, named by an environment variable."""

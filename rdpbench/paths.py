@@ -19,6 +19,7 @@ RUNS = "results/runs"
 VARIABLES = (
     *("RDPBENCH_CACHE", "RDPBENCH_DATA", "RDPBENCH_WEIGHTS", "RDPBENCH_ACCEPT", "RDPBENCH_TFCI", "RDPBENCH_BPGENC"),
     *("RDPBENCH_BPGDEC", "RDPBENCH_VTM_ENCODER", "RDPBENCH_VTM_DECODER", "RDPBENCH_VTM_CFG"),
+    *("RDPBENCH_BUTTERAUGLI", "RDPBENCH_SSIMULACRA"),
 )
 """Environment variables that are read; a codec of the user's may read others."""
 

@@ -61,10 +61,10 @@ def provenance(bench: Bench, tasks: int, resolved: Mapping[str, Any]) -> dict[st
         "platform": platform.platform(),
         "cpu": hardware("cpu")["name"],
         "cores": os.cpu_count(),
-        "device": bench.device,
+        "device": list(bench.devices),
         "gpus": _gpus(),
         "driver": _driver(),
-        "packages": _packages(),
+        "packages": packages(),
     }
 
 
@@ -145,7 +145,7 @@ def _git(root: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _packages() -> dict[str, str]:
+def packages() -> dict[str, str]:
     """Versions of all installed packages, from the names of their folders: reading their metadata takes a second."""
     found: dict[str, str] = {}
     for place in sys.path:
@@ -183,26 +183,20 @@ def hardware(device: str) -> dict[str, str]:
     """
     if device == "cpu":
         return {"name": _processor()}
-    torch = sys.modules["torch"]
+    try:
+        import torch
+
+        name, cuda = str(torch.cuda.get_device_name(device)), str(torch.version.cuda)
+    except Exception as error:  # what is only told must not fail what is coded, such as by a codec without torch
+        return {"name": "", "driver": _driver(), "not known": f"{type(error).__name__}: {error}"[:200]}
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    tf32, reduced = (
-        [name for name, on in switches.items() if on]
-        for switches in (
-            {"matmul": matmul.allow_tf32, "convolutions": cudnn.allow_tf32},
-            {
-                "fp16": matmul.allow_fp16_reduced_precision_reduction,
-                "bf16": matmul.allow_bf16_reduced_precision_reduction,
-            },
-        )
-    )
-    return {
-        "name": str(torch.cuda.get_device_name(device)),
-        "driver": _driver(),
-        "cuda": str(torch.version.cuda),
-        "tf32": " ".join(tf32) or "off",
-        "reduced sums": " ".join(reduced) or "off",
-        "kernels": "deterministic" if cudnn.deterministic else "any",
-    }
+    tf32 = {"matmul": matmul.allow_tf32, "convolutions": cudnn.allow_tf32}
+    reduced = {kind: getattr(matmul, f"allow_{kind}_reduced_precision_reduction") for kind in ("fp16", "bf16")}
+    kernels = "deterministic" if cudnn.deterministic else "any"
+    stated = {"name": name, "driver": _driver(), "cuda": cuda, "kernels": kernels}
+    for what, switches in {"tf32": tf32, "reduced sums": reduced}.items():
+        stated[what] = " ".join(kind for kind, on in switches.items() if on) or "off"
+    return stated
 
 
 @cache

@@ -82,12 +82,21 @@ METRICS = {
     "lpips": "lpips/alex lpips/squeeze lpips/taco-script lpips/vgg",
     "miou": "miou/eomt-large miou/eomt-small miou/maskformer-stuff",
     "msssim": "ms-ssim ms-ssim/torchmetrics",
+    "noreference": (
+        "clip-iqa+ clip-iqa+/originals maniqa/koniq maniqa/koniq/originals musiq/koniq musiq/koniq/originals niqe "
+        "niqe/originals topiq-nr/koniq topiq-nr/koniq/originals"
+    ),
     "pieapp": "pieapp/dense pieapp/sparse",
     "programs": (
         "butteraugli/3-norm/80-nits butteraugli/max/80-nits ssimulacra2/libjxl "
         "vmaf-neg/1080p-3h/420-8bit-bt709-limited vmaf/1080p-3h/420-8bit-bt709-limited"
     ),
     "psnr": "psnr psnr-pooled",
+    "realism": (
+        "coverage/dinov2 coverage/hific-patch coverage/legacy-tf density/dinov2 density/hific-patch "
+        "density/legacy-tf fd-dinov2 kd-dinov2 kd-dinov2/full kd-dinov2/split precision/dinov2 "
+        "precision/hific-patch precision/legacy-tf recall/dinov2 recall/hific-patch recall/legacy-tf"
+    ),
     "ssimulacra2": "ssimulacra2",
 }
 """Metrics by the module of `rdpbench.metrics` whose ``METRICS`` has their classes."""

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
+import re
 import select
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image as pil
+
+from rdpbench.needs import absent
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,6 +35,33 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A shell ignores Ctrl-C for what it starts in the background, and children inherit that: tests send it to theirs.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+LIGHT = importlib.util.find_spec("torch") is None
+"""Is only the light core installed? Then a test that meets a package of an extra is skipped, and says which."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None]:
+    yield from _without_extras()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None]:
+    yield from _without_extras()
+
+
+def _without_extras() -> Generator[None]:
+    try:
+        return (yield)
+    except Exception as error:
+        chain: BaseException | None = error
+        while LIGHT and chain is not None:
+            told = absent(chain) if isinstance(chain, ModuleNotFoundError) else str(chain)
+            if found := re.search(r"pip install 'rdpbench\[\w+\]'", told or ""):
+                pytest.skip(f"needs an extra: {found[0]}")
+            chain = chain.__cause__ or chain.__context__
+        raise
 
 
 @pytest.fixture(scope="session")

@@ -88,8 +88,8 @@ def test_what_is_no_command_exits_2(here: Any, arguments: tuple[str, ...], capsy
         ("data=folder:gone", "gone, named by data=folder:gone"),
         ("data=folder", "which folder? Write data=folder:/path/to/images"),
         ("run=a/b", "run='a/b' must be a plain name"),
-        ("device=cuda:99", "device='cuda:99' is not here"),
-        ("device=gpu", "device='gpu' is none of cpu, cuda"),
+        ("device=cuda:99", "device='cuda:99': cuda:99 is not here"),
+        ("device=gpu", "device='gpu': 'gpu' is none of cpu, cuda"),
     ],
 )
 def test_mistakes_exit_2_with_one_message(

@@ -17,6 +17,7 @@ from rdpbench.codecs.contract import check_options, facts_of, own_identity_of, o
 from rdpbench.codecs.external.declared import IN_REFERENCE
 from rdpbench.config.typed import (
     CHECKED,
+    LAUNCHER,
     SETTINGS,
     Typed,
     check_values,
@@ -29,6 +30,7 @@ from rdpbench.config.typed import (
 )
 from rdpbench.datasets.captions.sources import parse as parse_source
 from rdpbench.errors import ConfigError, RdpbenchError, UnknownName
+from rdpbench.networks.precision import devices_of
 from rdpbench.paths import RUNS, conf_folder
 from rdpbench.progress import tell
 from rdpbench.results.stats.current import read_grades
@@ -41,7 +43,7 @@ KEYS = {
     "codec": ("name", "title", "use", "options", "rates", "role", "paper", "fidelity"),
     "data": ("name", "title", "use", "options"),
     "metrics": ("names", "available"),
-    "runner": ("name", "workers", "device"),
+    "runner": ("name", "workers", "device", "workers_per_device", *LAUNCHER),
 }
 """What a file of each group of ``conf`` can say."""
 NEEDED = ("name", "use", "names")
@@ -160,7 +162,7 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
         )
     _check_captions(typed.captions, [codec for codec, _ in grid])
     names = _metrics(tuple(metrics) if metrics is not None else tuple(first["metrics"]["names"]), first["decodes"])
-    others = {"keep", "weights", "allow_partial", "runner.workers"}
+    others = {"keep", "weights", "allow_partial", "runner.workers", "runner.workers_per_device"}
     return Bench(
         grid=tuple(grid),
         rates=tuple(axes["rate"]) if axes.get("rate") else None,
@@ -174,13 +176,27 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
         show=Presentation.read({name: first[name] for name in PRESENTED}),
         keep={"all": None, "none": 0}.get(first["keep"], first["keep"]),
         workers=first["runner"]["workers"],
-        device=str(first["runner"]["device"]),
+        # Of other machines this one may have none.
+        devices=_devices(str(first["runner"]["device"]) if first["runner"]["name"] == "local" else "cpu", first),
+        workers_per_device=first["runner"]["workers_per_device"],
+        runner=first["runner"],
         **{name: first[name] for name in ("run", *CHECKED) if name not in others},
         overrides=overrides,
         # What Hydra does not see is put in: a record that shows defaults instead would be wrong.
         composed=first["_as_typed"] | axes | {"captions": typed.captions or None, "metrics": {"names": list(names)}},
         interpolated={key: text for config in composed for key, text in _interpolated(config, config["_as_typed"])},
     )
+
+
+def _devices(typed: str, composed: Mapping[str, Any]) -> tuple[str, ...]:
+    """The devices of a command, of which some take one only."""
+    names = [name.strip() for name in typed.split(",") if name.strip()]
+    if not names:
+        raise ConfigError("device= has no value; write device=cpu, device=cuda (all GPUs), or device=cuda:0,cuda:2")
+    alone = "timing=true" if composed["timing"] else "workers=0" if composed["runner"]["workers"] == 0 else ""
+    if alone and len(names) > 1:
+        raise ConfigError(f"{alone} is one process on one device, and device={typed} names several; write one of them")
+    return tuple(names) if alone else devices_of(names)
 
 
 def _interpolated(value: Any, typed: Any, name: str = "") -> Iterator[tuple[tuple[str, Any], str]]:

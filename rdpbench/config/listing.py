@@ -110,11 +110,12 @@ def doctor(names: Sequence[str] = ()) -> list[str]:
             except ConfigError:  # an installed package whose entry point is broken
                 states.setdefault("broken", []).append(name)
                 continue
-            states.setdefault(_state(kind, lacks), []).append(name)
-            cards |= {need.card.id: need.card.bytes for need in lacks if hasattr(need, "card")}
+            states.setdefault(state := _state(kind, lacks), []).append(name)
+            if state == WEIGHTS:
+                cards |= {need.card.id: need.card.bytes for need in lacks if hasattr(need, "card")}
         for state in sorted(states, key=_rank):
             more = "" if all(cards.values()) else "+"  # some do not say how large they are
-            size = f", {sum(cards.values()) / 1e9:.1f} GB{more}" if state == "need weights" and cards else ""
+            size = f", {sum(cards.values()) / 1e9:.1f} GB{more}" if state == WEIGHTS and cards else ""
             head = family if state == min(states, key=_rank) else ""
             out += _wrapped(f"{head:12}{state + size:23}", _grouped({name: members[name] for name in states[state]}))
     return [*out, *FOOT]
@@ -122,9 +123,9 @@ def doctor(names: Sequence[str] = ()) -> list[str]:
 
 FOOT = (
     "`rdpbench doctor NAME` says what a name lacks, where it is from, what to type.",
-    "A run downloads weights, and sets below 1 GB. weights=random runs codecs",
-    "without theirs. mini+1: mini and a variant. All names: rdpbench ls codecs.",
+    "mini+1: mini and a variant. [learned]: type pip install 'rdpbench[learned]'.",
 )
+WEIGHTS = "need weights"
 
 
 def _rank(state: str) -> tuple[bool, str]:
@@ -135,8 +136,8 @@ def _rank(state: str) -> tuple[bool, str]:
 def _accelerator() -> str:
     if not importlib.util.find_spec("torch"):
         return "no torch"
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
-    return f"torch {package_version('torch')}, {gpu}"
+    names = [f"cuda:{number} {torch.cuda.get_device_name(number)}" for number in range(torch.cuda.device_count())]
+    return f"torch {package_version('torch')}, {', '.join(names) or 'no GPU'}"
 
 
 Named: TypeAlias = dict[str, tuple[registry.Kind, dict[str, Any]]]
@@ -221,7 +222,7 @@ def _state(kind: registry.Kind, lacks: Sequence[Need]) -> str:
         return f"need [{extra}]" if extra else f"need {packages[0].name}"
     if kind == "dataset":
         return "to download"
-    return "need a program" if any(hasattr(need, "kind") for need in lacks) else "need weights"
+    return "need a program" if any(hasattr(need, "kind") for need in lacks) else WEIGHTS
 
 
 def _details(name: str, kind: registry.Kind, record: dict[str, Any]) -> list[str]:
@@ -233,7 +234,7 @@ def _details(name: str, kind: registry.Kind, record: dict[str, Any]) -> list[str
     if kind == "dataset" and not isinstance(lacks[0], Package):
         size = getattr(lacks[0], "download_size", "of unknown size")
         out.append(f"  is not here, {size}; the first run downloads it, or type: rdpbench data fetch {name}")
-    elif kind == "codec" and len(points := _of_points(record) if _state(kind, lacks) == "need weights" else {}) > 1:
+    elif kind == "codec" and len(points := _of_points(record) if _state(kind, lacks) == WEIGHTS else {}) > 1:
         out.append(
             f"  lacks weights of {sum(map(bool, points.values()))} of {len(points)} rate points; "
             f"`rdpbench plan codec={name}` lists them all. The first:"

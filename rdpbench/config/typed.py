@@ -63,6 +63,8 @@ CHECKED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "batch": (_whole(1), "a whole number from 1"),
     "verify": (_whole(0), "a whole number from 0"),
     "runner.workers": (_or_null(_whole(0)), "a whole number from 0, or null for one per core; 0 means this process"),
+    "max_failures": (_or_null(_whole(1)), "a whole number from 1, or null for no limit"),
+    "runner.workers_per_device": (_whole(1), "a whole number from 1"),
     "timeout": (_or_null(_is_number), "seconds for each task, 0 for no limit, or null for a generous one"),
     "search": (lambda value: value in SEARCHES, " or ".join(SEARCHES)),
     "tolerance": (lambda value: _is_number(value) and value > 0, "a number above 0; 0.1 takes rates 10 % from bpp="),
@@ -77,6 +79,8 @@ CHECKED: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("allow_partial", "allow_unreliable", "retry_failed", "download", "figures", "timing"), _FLAG),
 }
 """Settings whose values are checked alone: what fits, and what they must be."""
+LAUNCHER = ("jobs", "minutes", "partition", "account", "cpus", "gpus", "memory_gb", "parameters", "cluster", "address")
+"""What a launcher can be told, as ``runner.jobs=8``."""
 SETTINGS = (
     *(
         "codec",
@@ -89,6 +93,7 @@ SETTINGS = (
         "root",
         "workers",
         "device",
+        "workers_per_device",
         "python",
         "grades",
         *PRESENTED,
@@ -96,6 +101,7 @@ SETTINGS = (
     *AXES,
     *CHECKED,
     *("runner.device", "data.path", "metrics.names", "metrics.available"),
+    *(f"runner.{name}" for name in LAUNCHER),
 )
 """All that can be typed, but for ``codec.options.*`` and ``data.options.*``, which the classes at hand decide."""
 
@@ -175,7 +181,8 @@ def split(overrides: Sequence[str]) -> Typed:
     metrics: list[str] | None = None
     captions: list[str] = []
     literal: dict[str, str | None] = {}
-    for line in overrides:
+    for given in overrides:
+        line = re.sub(r"^((?:runner\.)?device)=\[?([^\]]*)\]?$", r"\1='\2'", given)  # a list, and no sweep
         key, _, value = line.partition("=")
         _check_key(line, overrides)
         if key == "metrics" and value not in available("metrics"):
@@ -303,7 +310,7 @@ def rewrite(choice: Sequence[str], python: str = "") -> tuple[list[str], dict[st
             settings[key] = value
         elif key.startswith(("codec.options.", "data.options.")):
             words.append(f"++{line}")
-        elif key in ("workers", "device"):
+        elif key in ("workers", "device", "workers_per_device"):
             words.append(f"runner.{line}")
         else:
             words.append(line)

@@ -1,7 +1,7 @@
 """Draw curves: of a run (`draw_all`), and of a paper's figure from measured points, published ones or both.
 
 PNG, PDF and SVG, and the caption as a text file; the same numbers give the same bytes. A curve's colour and marker are
-its codec's (`rdpbench.figures.style.signs`). Measured points are filled and published ones hollow; half filled is
+its codec's (`rdpbench.results.names.signs`). Measured points are filled and published ones hollow; half filled is
 measured on fewer images than the dataset has. The line's pattern says what the rate counts, a cross marks doubtful
 points and a dot those that were read off a plot; bands are 95 % intervals, and what only bounds others is a level line.
 
@@ -29,7 +29,6 @@ from rdpbench.figures.style import (
     PALETTE,
     STYLES,
     PaperStyle,
-    Sign,
     drawer,
     few_ticks,
     is_bound,
@@ -37,12 +36,11 @@ from rdpbench.figures.style import (
     plain,
     rate_axis,
     safe,
-    signs,
     watermark,
 )
 from rdpbench.lazy import pd
 from rdpbench.paths import write_file
-from rdpbench.results.names import Names, family, meaning
+from rdpbench.results.names import Names, Sign, family, meaning, signs
 from rdpbench.results.stats.bd import bd_rate
 from rdpbench.results.tables import untrained
 from rdpbench.setting import USUAL, Presentation, thin
@@ -67,7 +65,8 @@ def draw_all(
     """
     said, names = list(said), Names(show.labels)
     usable = frame[np.isfinite(frame["bpp"]) & np.isfinite(frame["value"]) & (frame["metric"] != "")]
-    there = [name for name in dict.fromkeys(usable["metric"]) if not show.panels or _named(name, show.panels)]
+    measured = list(dict.fromkeys(usable["metric"]))
+    there = [name for name in show.shown if name in measured] if show.panels else measured
     codecs = show.ordered(dict.fromkeys(usable["codec"]))
     show = replace(show, anchor=show.anchor if show.anchor in codecs else "")
     dataset = ", ".join(dict.fromkeys(usable["dataset"]))
@@ -84,10 +83,6 @@ def draw_all(
         lines = [names.sentence(note) for note in said if note.partition(":")[0] in shown]
         written += draw(preset, filled, folder / name, STYLES["default"], size=size, lines=lines, show=show)
     return written
-
-
-def _named(metric: str, panels: Sequence[str]) -> bool:
-    return metric in panels or (metric == "ms-ssim" and "ms-ssim-db" in panels)
 
 
 def _of_run(lines: pd.DataFrame, series: Sequence[Series]) -> tuple[DrawnCurve, ...]:
@@ -308,10 +303,10 @@ SATURATED = 0.9
 
 
 def in_decibels(filled: Iterable[Filled], show: Presentation) -> bool:
-    """Is MS-SSIM drawn in decibels? Where it saturates, unless ``panels=`` names ms-ssim, or ms-ssim-db."""
+    """Is MS-SSIM drawn in decibels? Where it saturates, unless ``panels=`` says otherwise."""
     panels = [each for each in filled if family(each.panel.metric) == "ms-ssim" and each.panel.at_bpp is None]
     values = [point.y for each in panels for curve in each.curves for point in curve.points]
-    if "ms-ssim" in show.panels or not values:
+    if "ms-ssim-linear" in show.panels or not values:
         return False
     return "ms-ssim-db" in show.panels or max(values) > SATURATED
 

@@ -60,10 +60,11 @@ def show(
             here = points.at(where)
             table = tables.measured(whole[(whole[PLACE] == list(where)).all(axis=1)], name)
             timed = tables.times(here, contents)
-            for shown in (table, timed):
+            glance = against.at_a_glance(here, metrics)
+            for shown in (table, *glance, timed):
                 if shown is not None:
                     console.print(tables.Terminal(shown))
-            drawn += [table, *tables.at_equal_rates(here, metrics, name), *([timed] if timed else [])]
+            drawn += [table, *glance, *tables.at_equal_rates(here, metrics, name), *([timed] if timed else [])]
             if figures:
                 # Curves of two datasets, or of two protocols, in one panel would be joined to one.
                 place = "" if len(names) == 1 else safe(name)
@@ -87,7 +88,7 @@ def show(
 def _unknown(presented: Presentation, points: Points, metrics: Sequence[str]) -> Iterator[str]:
     """What was asked for and is not there: said, and not refused, since hours of coding may lie before it."""
     codecs = {name for point in points.points for name in (point.codec, split_label(point.codec)[0])}
-    sides = {"panels": (presented.panels, {*metrics, *(f"{name}-db" for name in metrics if name == "ms-ssim")})}
+    sides = {"panels": (presented.shown, set(metrics))}
     sides |= {"order": (presented.order, codecs), "anchor": (tuple(filter(None, [presented.anchor])), codecs)}
     for setting, (asked, there) in sides.items():
         for name in asked:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -17,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rdpbench.errors import UnknownName
 from rdpbench.paths import file_name, records, written_whole
-from rdpbench.results.names import place_of
-from rdpbench.setting import SIZES, split_label
+from rdpbench.setting import SIZES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,42 +107,6 @@ def paper_style(name: str) -> PaperStyle:
     if name not in STYLES:
         raise UnknownName("style", name, STYLES)
     return STYLES[name]
-
-
-Sign = tuple[int, int]
-"""A colour and a marker, by their numbers."""
-
-
-def signs(labels: Iterable[str]) -> dict[str, Sign]:
-    """The colour and marker of each curve: those of its codec, wherever it is drawn.
-
-    They follow from the label alone (``conf/names.yaml``, or else the letters of the name); only where two labels come
-    to the same, the later one in alphabetical order gets the next that is free.
-
-    >>> signs(["jpeg", "webp"])["jpeg"] == signs(["vtm", "jpeg"])["jpeg"]
-    True
-    """
-    count = len(PALETTE) * len(MARKERS)
-    chosen: dict[str, Sign] = {}
-    for label in sorted(set(labels), key=lambda label: (place_of(label) is None, label)):
-        places = [_sign((_slot(label) + step) % count) for step in range(count)]
-        chosen[label] = next((sign for sign in places if sign not in chosen.values()), places[0])
-    return chosen
-
-
-def _slot(label: str) -> int:
-    """Ten places for each colour. Options change the marker, and nothing else."""
-    base, options = split_label(label)
-    stated = place_of(base)
-    colour, place = stated or divmod(zlib.crc32(base.encode()) % 100, 10)
-    if options or label != base:
-        place += 1 + zlib.crc32(label.removeprefix(base).encode()) % 9
-    return colour * len(MARKERS) + place % len(MARKERS)
-
-
-def _sign(slot: int) -> Sign:
-    colour, place = divmod(slot, len(MARKERS))
-    return colour, (colour + place) % len(MARKERS)
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from rdpbench.errors import MetricError
 from rdpbench.image import Image, check_image, is_untouched, lent
 from rdpbench.needs import Need
+from rdpbench.networks.held import METRIC, held
 from rdpbench.registry import abstract_in, needs_in, refusal, shape_of, texts_in, type_of
 
 Array = NDArray[Any]
@@ -219,10 +220,6 @@ class MetricOfSets(MetricData):
 N = TypeVar("N")
 
 
-SHARED: dict[tuple[Any, ...], Any] = {}
-"""The networks of this process by the method that loaded them, the needs of its class, and the device."""
-
-
 class WithNetwork(Generic[N]):
     """A metric, or features, by a network: loaded at the first image, unless one is given.
 
@@ -243,9 +240,7 @@ class WithNetwork(Generic[N]):
     def network(self) -> N:
         """What computes. Raises `MissingNeed` if its weights are not on this machine."""
         key = type(self).load, self.needs, self.device
-        if key not in SHARED:
-            SHARED[key] = self.load(None)
-        return cast("N", SHARED[key])
+        return held(METRIC, key, lambda: self.load(None))
 
     def load(self, given: Any) -> N:
         """The network on ``self.device``, with what was given, or the published weights."""

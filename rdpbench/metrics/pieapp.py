@@ -16,9 +16,7 @@ of the original is 1024 numbers for a patch instead of 123,000.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -28,13 +26,12 @@ from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.image import Image
 from rdpbench.lazy import Tensor, functional, torch
 from rdpbench.metrics.contract import ComparingMetric, WithNetwork, by_name, variant
-from rdpbench.needs import Need
+from rdpbench.needs import Licence
 from rdpbench.networks.precision import exact
 
 PATCH = 64
 BATCH = 32
 """Patches in the network at once: 16 MB of features."""
-ACCEPT = "RDPBENCH_ACCEPT"
 
 _FILE = "PieAPPv0.1.pth"
 CARD = Card(
@@ -58,30 +55,6 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "ref_score_subtract.weight": (1,),
     "ref_score_subtract.bias": (1,),
 }
-
-
-@dataclass(frozen=True)
-class Licence(Need):
-    """The user's word that a licence has been read, in the environment variable ``RDPBENCH_ACCEPT``.
-
-    >>> print(Licence("xyz", "MIT", "https://example.org").missing())
-    'xyz' has weights under: MIT; read it at https://example.org; to accept, type: export RDPBENCH_ACCEPT=xyz
-    """
-
-    word: str
-    licence: str
-    page: str
-
-    def missing(self) -> str | None:
-        """None if the variable's words (separated by commas) hold this one; else the licence, and what to type."""
-        words = [word.strip() for word in os.environ.get(ACCEPT, "").split(",") if word.strip()]
-        if self.word in words:
-            return None
-        typed = ",".join([*words, self.word])
-        return (
-            f"{self.word!r} has weights under: {self.licence}; read it at {self.page}; "
-            f"to accept, type: export {ACCEPT}={typed}"
-        )
 
 
 class Projections(NamedTuple):

@@ -34,7 +34,7 @@ from rdpbench.needs import Binary
 TIMEOUT_S = 600
 BUTTERAUGLI, SSIMULACRA2 = (
     Binary(name, variable, "https://github.com/libjxl/libjxl")
-    for name, variable in (("butteraugli_main", "RDPBENCH_BUTTERAUGLI"), ("ssimulacra2", "RDPBENCH_SSIMULACRA2"))
+    for name, variable in (("butteraugli_main", "RDPBENCH_BUTTERAUGLI"), ("ssimulacra2", "RDPBENCH_SSIMULACRA"))
 )
 NITS, NORM = 80, 3
 FFMPEG = FFmpeg("filter", "libvmaf")

@@ -1,9 +1,9 @@
-"""How numbers are computed: which switches of libraries make them exact, repeatable, or fast."""
+"""How numbers are computed: on which GPU, and which switches of libraries make them exact, repeatable, or fast."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -31,9 +31,10 @@ def switched(*switches: tuple[Any, str, Any]) -> Iterator[None]:
 def _on_gpus(*, exactly: bool) -> list[tuple[Any, str, bool]]:
     from torch.backends import cuda, cudnn
 
-    # GPUs round what convolutions multiply to 10 bits (TF32), by torch's default.
+    # By torch's defaults, GPUs round what convolutions multiply to 10 bits (TF32), and partial sums to half precision.
     tf32 = [(cudnn, "allow_tf32", not exactly), (cuda.matmul, "allow_tf32", not exactly)]
-    return [*tf32, (cudnn, "deterministic", exactly), (cudnn, "benchmark", not exactly)]
+    reduced = [(cuda.matmul, f"allow_{kind}_reduced_precision_reduction", not exactly) for kind in ("fp16", "bf16")]
+    return [*tf32, *reduced, (cudnn, "deterministic", exactly), (cudnn, "benchmark", not exactly)]
 
 
 def exact() -> AbstractContextManager[None]:
@@ -61,8 +62,7 @@ def quick() -> AbstractContextManager[None]:
 @contextmanager
 def reproducible() -> Iterator[None]:
     """As `exact`, without gradients, and torch refuses operations that it cannot repeat: for codecs."""
-    # cuBLAS reads it when it starts; without it its sums depend on what else runs.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    repeat_sums()
     strict, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     # Filling memory is for debugging, and takes time.
     fill = (torch.utils.deterministic, "fill_uninitialized_memory", False)
@@ -83,3 +83,59 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def repeat_sums() -> None:
+    """Let cuBLAS take one workspace: without it its sums depend on what else runs. It reads this when it starts."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+# GPUs
+
+
+def devices_of(typed: Sequence[str]) -> tuple[str, ...]:
+    """Devices by their numbers, each once: ``cuda`` is all GPUs that this process sees. CUDA is not started.
+
+    >>> devices_of(["cuda:2", "cuda:0", "cuda:2"])
+    ('cuda:2', 'cuda:0')
+    """
+    every = [f"cuda:{number}" for number in range(visible())] if "cuda" in typed else []
+    return tuple(dict.fromkeys(name for device in typed for name in (device == "cuda" and every) or [device]))
+
+
+def visible() -> int:
+    """How many GPUs there are for this process, by ``CUDA_VISIBLE_DEVICES`` and by what torch counts.
+
+    It may name several instances of GPUs that are split (MIG); a process sees the first of these only, and each worker
+    is given another.
+    """
+    named = _named()
+    return len(named) if named and named[0].startswith("MIG-") else int(torch.cuda.device_count())
+
+
+def _named() -> list[str]:
+    return [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+
+
+def see_only(device: str) -> str:
+    """Let this process see one GPU alone, before CUDA starts; returns how the device is called here.
+
+    ``CUDA_VISIBLE_DEVICES`` may name GPUs by numbers, by UUIDs, or as MIG instances: ``cuda:1`` is its second. What
+    computes on no GPU sees what it saw.
+
+    >>> see_only("cpu")
+    'cpu'
+    """
+    repeat_sums()
+    kind, _, number = device.partition(":")
+    if kind != "cuda":
+        return device
+    named, place = _named(), int(number or 0)
+    os.environ["CUDA_VISIBLE_DEVICES"] = named[place] if place < len(named) else str(place)
+    return "cuda:0"
+
+
+def stay_exact() -> None:
+    """As `exact`, from now on in this process: for what does not ask for something else, such as an own codec."""
+    for owner, name, value in _on_gpus(exactly=True):
+        setattr(owner, name, value)

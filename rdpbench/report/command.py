@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from rdpbench.errors import ConfigError, MissingNeed
+from rdpbench.errors import ConfigError
 from rdpbench.paths import write_file
 from rdpbench.report.data import ReportedRun, Which, read_run, script, scripts, wanted
 from rdpbench.report.pictures import Decoding, Picture, make
@@ -59,7 +60,6 @@ def report_command(
 
     Raises:
         ConfigError: a limit below 0, or a folder that holds something else.
-        MissingNeed: no plotting library.
         StoreUnwritable: the folder cannot be written.
         WorkerError: a process that makes images died.
     """
@@ -88,8 +88,9 @@ def build(
     workers: int | None = None,
 ) -> Path:
     """Make the folder; the same runs give the same bytes."""
-    library()
     _check(out)
+    if library() is None:
+        say(UNPLOTTED)
     pictures = list(wanted(runs, which, limit))
     _warn(pictures, say)
     refused = make(pictures, out, how, workers)
@@ -127,27 +128,24 @@ def _check(folder: Path) -> None:
         raise ConfigError(f"--out {folder} holds files that are no report; name a new folder")
 
 
-def library() -> Path:
-    """The plotting library, as its Python package brings it.
+UNPLOTTED = (
+    "The report has no curves: plotly.js (MIT) draws them, and the Python package plotly brings it. "
+    "Type: pip install 'rdpbench[report]'"
+)
 
-    Raises:
-        MissingNeed: the package is not installed.
-    """
+
+def library() -> bytes | None:
+    """The plotting library, as its Python package brings it; None where that is not installed."""
     spec = importlib.util.find_spec("plotly")
     path = Path(spec.origin).with_name("package_data") / "plotly.min.js" if spec and spec.origin else None
-    if path is None or not path.is_file():
-        raise MissingNeed(
-            "the report's curves need plotly.js (MIT), which the Python package plotly brings. "
-            "Type: pip install 'rdpbench[report]'"
-        )
-    return path
+    return path.read_bytes() if path is not None and path.is_file() else None
 
 
 def _write(folder: Path, data: Mapping[str, Any]) -> Path:
     """Write everything but the images; the page comes last. Returns its path."""
     written = {f"{name}.js": script(name, value).encode() for name, value in data.items()}
     static = {path.name: path.read_bytes() for path in sorted(STATIC.iterdir()) if path.suffix in (".js", ".css")}
-    static["plotly.min.js"] = library().read_bytes()
+    static["plotly.min.js"] = library() or f"window.rdpbench.unplotted = {json.dumps(UNPLOTTED)};\n".encode()
     for name, files in (("data", written), ("static", static)):
         for file, content in files.items():
             _put(folder / name / file, content)

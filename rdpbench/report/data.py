@@ -23,6 +23,7 @@ from rdpbench.lazy import pd
 from rdpbench.registry import parse
 from rdpbench.report.pictures import Picture, ending, name_of
 from rdpbench.results import tables
+from rdpbench.results.names import Names, signs
 from rdpbench.results.stats.current import PROVEN, of_store
 from rdpbench.results.stats.meanings import meaning, metric_order
 from rdpbench.results.stats.points import Point, Points, Where, grouped, titles
@@ -40,6 +41,8 @@ MOST = 200
 NARROWED = ("codec", "rate", "bpp", "points", "search", "experiment")
 """Settings that say which points; those of one point take their place."""
 
+
+NAMES = Names()
 
 # Runs as the page shows them
 
@@ -221,10 +224,14 @@ def scripts(runs: Sequence[ReportedRun], pictures: Set[str], refused: Mapping[st
                 files[f"rows-{len(curves)}"] = _rows(curve, places, run, pictures, refused)
                 points += [{"curve": len(curves), **_point(point, sessions, pictures)} for point in curve]
                 random = any(point.point.random for point in curve)
-                curves.append({"set": len(sets), "codec": codec, "random": random})
-            sets.append({"run": run.name, "dataset": where.dataset, "protocol": where.protocol, "images": len(images)})
+                curves.append({"set": len(sets), "codec": codec, "title": NAMES.codec(codec), "random": random})
+            size = max(row.dataset_size for row in run.current.at(where).rows)
+            named = {"run": run.name, "dataset": where.dataset, "protocol": where.protocol}
+            sets.append({**named, "title": NAMES.dataset(where.dataset), "images": len(images), "size": size})
     metrics = sorted({name for run in runs for name in run.metrics}, key=metric_order)
     title = ", ".join(run.name for run in runs)
+    looks = signs(curve["codec"] for curve in curves)
+    curves = [curve | {"look": looks[curve["codec"]]} for curve in curves]
     main = {"title": title, "metrics": [_metric(name) for name in metrics], "sets": sets, "curves": curves}
     return {"report": main | {"points": points, "runs": [_run(run) for run in runs]}, **files}
 
@@ -257,7 +264,7 @@ def _metric(name: str) -> dict[str, Any]:
     metric = meaning(name)
     digits = tables.DIGITS.get(metric.unit, 4)
     kind = {"digits": digits, "set": metric.kind == "set"}
-    return {"name": name, "unit": metric.unit, "higher": metric.higher_is_better, **kind}
+    return {"name": name, "title": NAMES.metric(name), "unit": metric.unit, "higher": metric.higher_is_better, **kind}
 
 
 def _point(point: ReportedPoint, sessions: Mapping[str, Mapping[str, Any]], pictures: Set[str]) -> dict[str, Any]:
@@ -371,7 +378,7 @@ def _run(run: ReportedRun) -> dict[str, Any]:
     shown: list[tables.Table] = []
     for where, name in titles(run.current.places).items():
         shown += tables.at_equal_rates(run.current.at(where), run.metrics, name)
-    shown += filter(None, [tables.times(run.current, run.contents)])
+    shown += filter(None, [tables.times(run.current, run.contents), tables.crossings(run.store.folder)])
     good = [row for row in rows if row.status == "ok"]
     faults: list[tuple[Row, str, str]] = [(row, row.status, row.error) for row in rows if row.status != "ok"]
     for row in {row.task_key: row for row in rows}.values():
@@ -380,9 +387,11 @@ def _run(run: ReportedRun) -> dict[str, Any]:
     failures = [[row.codec, row.setting.words, row.image, what, error] for row, what, error in faults]
     again = sum(row.verified == "fresh_process" for row in good)
     curves, images = ({(row.dataset, getattr(row, what)) for row in rows} for what in ("codec", "image"))
+    size = sum(max(row.dataset_size for row in run.current.at(where).rows) for where in run.current.places)
+    few = f"{len(images)} of {size}" if len(images) < size and len(run.current.places) == 1 else f"{len(images)}"
     return {
         "name": run.name,
-        "counts": f"{len(curves)} curves, {len(images)} images, {len(good)} bitstreams: each was decoded by a second "
+        "counts": f"{len(curves)} curves, {few} images, {len(good)} bitstreams: each was decoded by a second "
         f"object from its bytes alone, {again} of them once more in a fresh process. "
         f"Failed or out of range: {len(rows) - len(good)}.",
         "notes": list(run.current.notes),

@@ -1,4 +1,4 @@
-"""What figures, reports and LaTeX tables call metrics, codecs and datasets, and what a metric's name says by itself.
+"""What figures, reports and LaTeX tables call metrics, codecs and datasets, and which sign a codec's curve has.
 
 Files of numbers (CSV, Parquet) and terminals have the names that are typed. Names for readers are data: those of
 metrics are in ``conf/names.yaml``, those of codecs and datasets are the titles in ``conf/codec`` and ``conf/data``.
@@ -8,8 +8,9 @@ metrics are in ``conf/names.yaml``, those of codecs and datasets are the titles 
 from __future__ import annotations
 
 import re
+import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
@@ -104,9 +105,41 @@ def arrow(higher_is_better: bool | None) -> str:
     return "" if higher_is_better is None else "↑" if higher_is_better else "↓"
 
 
-def place_of(look: str) -> tuple[int, int] | None:
-    """Colour and marker, by their numbers, that ``conf/names.yaml`` gives to a codec; None where it gives none."""
-    return _looks().get(look)
+SIGNS = 10
+"""Colours, and markers."""
+Sign = tuple[int, int]
+"""A colour and a marker, by their numbers."""
+
+
+def signs(labels: Iterable[str]) -> dict[str, Sign]:
+    """The colour and marker of each curve: those of its codec, wherever it is drawn.
+
+    They follow from the label alone (``conf/names.yaml``, or else the letters of the name); only where two labels come
+    to the same, the later one in alphabetical order gets the next that is free.
+
+    >>> signs(["jpeg", "webp"])["jpeg"] == signs(["vtm", "jpeg"])["jpeg"]
+    True
+    """
+    count = SIGNS * SIGNS
+    chosen: dict[str, Sign] = {}
+    for label in sorted(set(labels), key=lambda label: (label not in _looks(), label)):
+        places = [_sign((_slot(label) + step) % count) for step in range(count)]
+        chosen[label] = next((sign for sign in places if sign not in chosen.values()), places[0])
+    return chosen
+
+
+def _slot(label: str) -> int:
+    """Ten places for each colour. Options change the marker, and nothing else."""
+    base, options = split_label(label)
+    colour, place = _looks().get(base) or divmod(zlib.crc32(base.encode()) % 100, 10)
+    if options or label != base:
+        place += 1 + zlib.crc32(label.removeprefix(base).encode()) % 9
+    return colour * SIGNS + place % SIGNS
+
+
+def _sign(slot: int) -> Sign:
+    colour, place = divmod(slot, SIGNS)
+    return colour, (colour + place) % SIGNS
 
 
 @cache
@@ -120,6 +153,7 @@ def _looks() -> Mapping[str, tuple[int, int]]:
     }
 
 
+@cache
 def _stated(part: str, kind: type) -> Any:
     return read_yaml(conf_folder() / "names.yaml").get(part) or kind()
 
@@ -176,16 +210,19 @@ class Names:
     def metric(self, name: str) -> str:
         """A metric without unit and direction.
 
-        >>> Names().metric("diversity/deviation/5"), Names().metric("fid@crdr"), Names().metric("acme/blur/3")
-        ('Deviation of 5 decodes', 'FID (as crdr)', 'acme (blur, 3)')
+        >>> Names().metric("diversity/deviation/5"), Names().metric("kid/clean/full"), Names().metric("fid@crdr")
+        ('Deviation of 5 decodes', 'KID (clean, all pairs)', 'FID (as crdr)')
         """
         if text := self.labels.get(name) or _metrics().get(name):
             return text
         if ":" in name:
             return short_name(name).rpartition(":")[2]
-        stem, _, number = name.rpartition("/")
-        if stem in _metrics() and number.isdecimal():
-            return _metrics()[stem].replace("of decodes", f"of {number} decodes")
+        stem, _, last = name.rpartition("/")
+        if stem in _metrics() and last.isdecimal():
+            return _metrics()[stem].replace("of decodes", f"of {last} decodes")
+        if stem in _metrics() and (words := _stated("variants", dict).get(last)):
+            text = _metrics()[stem]
+            return f"{text[:-1]}, {words})" if text.endswith(")") else f"{text} ({words})"
         kind, at, source = name.partition("@")
         if at:
             return f"{self.metric(kind)} (as {source})"
@@ -230,6 +267,6 @@ class Names:
 
     def _word(self, match: re.Match[str]) -> str:
         before, word, unit = match[1] or "", match[2], match[3] or ""
-        metric = word in _metrics() or word in registry.meanings
+        metric = word in _metrics() or word in registry.BUILTIN["metric"] or word in registry.meanings
         name = self.metric(word) if metric else self.labels.get(word) or _codecs().get(word) or self.dataset(word)
         return f"{before}{name}{' (dB)' if unit and metric else unit}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import re
 import unicodedata
@@ -363,7 +364,7 @@ _TEX["\\"] = r"\textbackslash{}"
 """What LaTeX writes otherwise, letter by letter: a replacement must not be replaced again."""
 
 
-WIDE_PAGE, LONG_PAGE = 88, 36
+WIDE_PAGE, LONG_PAGE = 100, 36
 """Letters beside one another in a text 5.5 inches wide at ``\\footnotesize``, and lines of a table that floats."""
 
 
@@ -419,7 +420,7 @@ def _rows(table: Table, columns: Sequence[int], shapes: Sequence[str]) -> list[s
     return rows
 
 
-_NUMBER = re.compile(r"-?(\d+)(?:\.(\d+))?(?: ±(\d+)(?:\.(\d+))?)?")
+_NUMBER = re.compile(r"(-?(\d+)(?:\.(\d+))?(?: ±(\d+)(?:\.(\d+))?)?)([*†‡]?)")
 
 
 def _shape(column: Sequence[Cell]) -> str:
@@ -427,16 +428,18 @@ def _shape(column: Sequence[Cell]) -> str:
     known = [match for cell in column if (match := _NUMBER.fullmatch(cell.text))]
     if 2 * len(known) <= len(column):
         return ""
-    whole, digits = (max(len(match[part] or "") for match in known) for part in (1, 2))
+    whole, digits = (max(len(match[part] or "") for match in known) for part in (2, 3))
     # An uncertainty is in units of the last digit: 31.20(10).
-    spread = max(len(f"{match[3] or ''}{match[4] or ''}".lstrip("0")) for match in known)
+    spread = max(len(f"{match[4] or ''}{match[5] or ''}".lstrip("0")) for match in known)
     sign = "-" if any(match[0].startswith("-") for match in known) else ""
-    return f"S[table-format={sign}{whole}.{digits}{f'({spread})' if spread else ''}]"
+    mark = next((f",table-space-text-post={escape(match[6])}" for match in known if match[6]), "")
+    return f"S[table-format={sign}{whole}.{digits}{f'({spread})' if spread else ''}{mark}]"
 
 
 def _tex_cell(cell: Cell, shape: str) -> str:
-    if shape and _NUMBER.fullmatch(cell.text) and cell.rank != 2:
-        return (r"\bfseries " if cell.rank == 1 else "") + cell.text.replace(" ±", " +- ")
+    if shape and (match := _NUMBER.fullmatch(cell.text)) and cell.rank != 2:
+        number = match[1].replace(" ±", " +- ") + (f"{{{escape(match[6])}}}" if match[6] else "")
+        return (r"\bfseries " if cell.rank == 1 else "") + number
     text = _MARKS.get(cell.rank, "{}").format(escape(cell.text))
     return f"{{{text}}}" if shape else text
 
@@ -580,6 +583,50 @@ def times(points: Points, contents: Contents) -> Table | None:
     named = ((timing, by_key[timing.task_key]) for timing in timed)
     lines = [{**vars(timing), "codec": row.codec, "setting": row.setting.words} for timing, row in named]
     return latency(pd.DataFrame(lines)) if lines else None
+
+
+CROSSINGS = "decodes.json"
+"""What `rdpbench verify --device` stores in a run's folder."""
+
+
+def crossings(folder: Path) -> Table | None:
+    """Which devices decode what others coded, as it was last tried; None for a run where it was not.
+
+    Raises:
+        StoreCorrupt: the file does not hold that.
+    """
+    path = folder / CROSSINGS
+    if not path.is_file():
+        return None
+    try:
+        return crossed(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreCorrupt(f"{path} is damaged: {error!r}. Delete it: verify --device makes it again") from error
+
+
+def crossed(record: Mapping[str, Any]) -> Table:
+    """The same as a table: bitstreams by what became of their pixels.
+
+    >>> cell = {"codec": "elic", "coded on": "cpu", "decoded on": "cuda:0", "same": 7, "within one": 1, "other": 0}
+    >>> crossed({"cells": [cell | {"failed": 0, "largest": 1, "share": 0.25}], "notes": []}).lines[0][2].text
+    '7 same, 1 within 1 (up to 1 of 255 in 25 % of pixels)'
+    """
+    cells, lines = record["cells"], []
+    decoders = list(dict.fromkeys(cell["decoded on"] for cell in cells))
+    texts = {(cell["codec"], cell["coded on"], cell["decoded on"]): _became(cell) for cell in cells}
+    for codec, coder in dict.fromkeys((cell["codec"], cell["coded on"]) for cell in cells):
+        lines.append((codec, coder, *(texts.get((codec, coder, decoder), "–") for decoder in decoders)))
+    header = ("codec", "coded on", *(f"decoded on {decoder}" for decoder in decoders))
+    return Table.of_texts("Bitstreams decoded on other devices", header, lines, record["notes"])
+
+
+def _became(cell: Mapping[str, Any]) -> str:
+    words = {"same": "same", "within one": "within 1", "other": "other", "failed": "failed"}
+    counts = ", ".join(f"{cell[name]} {word}" for name, word in words.items() if cell[name]) or "none"
+    if cell["largest"] is None:
+        return f"{counts} (how far is not known: its own device is not here)"
+    size = f" (up to {cell['largest']} of 255 in {100 * cell['share']:.2g} % of pixels)"
+    return counts + (size if cell["largest"] else "")
 
 
 STORED_DIGITS = 8

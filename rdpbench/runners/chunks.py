@@ -70,4 +70,4 @@ def _groups(plan: Plan, by_point: NDArray[np.bool_], images: int) -> NDArray[np.
 def _by_point(codec: CodecSetting, batch: int) -> bool:
     """Is a rate point's work kept together? What loads weights, or is coded in batches."""
     stated = facts(codec)
-    return stated.heavy or (batch > 1 and stated.batches)
+    return stated.heavy or stated.uses_device or (batch > 1 and stated.batches)

@@ -38,7 +38,7 @@ from rdpbench.opened import opened
 from rdpbench.provenance import hardware, peak_memory_mb
 from rdpbench.results.stats.current import stated_source
 from rdpbench.results.store.bitstreams import get_picture, put_picture, put_reconstruction
-from rdpbench.results.store.keys import axis_of, build, facts, file_hashes
+from rdpbench.results.store.keys import axis_of, build, device_of, facts, file_hashes
 from rdpbench.results.store.schema import Row, Score
 from rdpbench.results.store.store import Store
 from rdpbench.runners.search import search
@@ -53,8 +53,20 @@ class Setup:
     store: Store
     session: str
     device: str
+    """As rows name it."""
     batch: int = 1
     """Images of one size that are coded together, by codecs that can."""
+    seen_as: str = ""
+    """What this process calls the device, if it sees no other."""
+
+    @property
+    def here(self) -> str:
+        """The device, as codecs and metrics of this process must call it."""
+        return self.seen_as or self.device
+
+    def decodes_on(self, row: Row) -> str:
+        """Where a stored bitstream is decoded: on a GPU if it was coded on one, which may have been another."""
+        return self.here if row.device.startswith("cuda") and self.here.startswith("cuda") else row.device
 
 
 Coded: TypeAlias = tuple[Row, Image | None]
@@ -116,7 +128,7 @@ def code_batch(setup: Setup, tasks: Sequence[Task], originals: Sequence[Image]) 
 
 def _ready(setup: Setup, task: Task) -> Codec:
     """The codec of a task at its rate, loaded: with the own weights that were planned with."""
-    codec = build(task.codec, task.setting.rate, setup.device)
+    codec = build(task.codec, task.setting.rate, setup.here)
     make_ready(codec)
     check_own(codec, json.loads(task.identity)["coder"])
     return codec
@@ -171,7 +183,7 @@ def _searched(setup: Setup, task: Task, original: Image, target: float) -> _Enco
     started = time.perf_counter()
 
     def measure(rate: float) -> float:
-        bitstreams[rate], _ = encode(build(task.codec, rate, setup.device), original, side_of(task))
+        bitstreams[rate], _ = encode(build(task.codec, rate, setup.here), original, side_of(task))
         return 8 * len(bitstreams[rate].data) / (original.shape[0] * original.shape[1])
 
     nearest = search(axis, target, measure, task.tolerance)
@@ -183,7 +195,7 @@ def _finished(
     setup: Setup, tasks: Sequence[Task], originals: Sequence[Image], encoded: Sequence[_Encoded]
 ) -> list[Coded | CodecError]:
     """Decode with a fresh object, check the images, store the bitstreams; a row for each, or why there is none."""
-    decoder = build(tasks[0].codec, encoded[0].rate, setup.device)
+    decoder = build(tasks[0].codec, encoded[0].rate, setup.here)
     make_ready(decoder)
     datas, count = [piece.bitstream.data for piece in encoded], len(tasks)
     started = time.perf_counter()
@@ -241,7 +253,7 @@ class _Batch:
             encode_s=encode_s + captioning_s(task),
             decode_s=self.seconds,
             peak_memory_mb=peak_memory_mb(),
-            hardware=json.dumps(hardware(planned.device)),
+            hardware=json.dumps(hardware(device_of(task.codec, setup.here))),
             batch=self.count,
             command=bitstream.info.get("command", ""),
             info=_texts({**bitstream.info, **decode_notes_of(self.decoder)}),
@@ -429,23 +441,25 @@ def _named_use(row: Row, named: Named) -> str:
 
 
 @contextlib.contextmanager
-def codec_of(row: Row, codec: CodecSetting | Named) -> Iterator[Codec]:
-    """The codec that made a row, to decode with inside; ``codec`` as for `decode_row`."""
+def codec_of(row: Row, codec: CodecSetting | Named, device: str = "") -> Iterator[Codec]:
+    """The codec that made a row, to decode with inside; ``codec`` and ``device`` as for `decode_row`."""
     setting = codec if isinstance(codec, CodecSetting) else setting_of(row, codec)
     from_row = setting is not codec and setting.use in registry.BUILTIN["codec"]
     with registry.installed_only() if from_row else contextlib.nullcontext():
-        yield build(setting, row.rate, row.device)
+        yield build(setting, row.rate, device or row.device)
 
 
-def decode_row(store: Store, row: Row, codec: CodecSetting | Named = NOBODY) -> Image:
-    """Decode a row's stored bitstream as it was decoded.
+def decode_row(
+    store: Store, row: Row, codec: CodecSetting | Named = NOBODY, device: str = "", data: bytes = b""
+) -> Image:
+    """Decode a row's stored bitstream as it was decoded, or on another ``device``; or other ``data`` of its image.
 
     By ``codec``: the setting, where the command at hand names it; else what the user says of codecs (`setting_of`).
     """
     if not row.proven:
         return get_picture(store, row)
-    with codec_of(row, codec) as decoder:
-        data = store.bitstreams.get(row.bitstream_sha256)
+    with codec_of(row, codec, device) as decoder:
+        data = data or store.bitstreams.get(row.bitstream_sha256)
         check_own(decoder, json.loads(row.coder))
         image = check_image(decoder.decode(data), "the decoded image")
         decodes_batches = facts_of(type(decoder)).decodes_batches
@@ -454,6 +468,28 @@ def decode_row(store: Store, row: Row, codec: CodecSetting | Named = NOBODY) -> 
             copies = [check_image(copy, "the decoded image") for copy in decode_all(decoder, [data] * row.batch)]
             return next((copy for copy in copies if pixel_sha256(copy) == row.reconstruction_sha256), image)
         return image
+
+
+def on_hardware(device: str, stated: Mapping[str, str]) -> str:
+    """A device in words.
+
+    >>> on_hardware("cuda:1", {"name": "NVIDIA L4"}), on_hardware("cpu", {})
+    ('cuda:1 (NVIDIA L4)', 'cpu')
+    """
+    return f"{device} ({name})" if (name := stated.get("name")) else device
+
+
+def why_other_pixels(row: Row, device: str) -> str:
+    """What to know of a bitstream that a device, as it is called here, decodes to other pixels than were recorded."""
+    coded, here = on_hardware(row.device, json.loads(row.hardware)), on_hardware(device, hardware(device))
+    return f"coded on {coded}, decoded on {here}{bound_to_device(row)}"
+
+
+def bound_to_device(row: Row) -> str:
+    """What to type where a codec's bitstreams are sure to decode on their own kind of device only; or nothing."""
+    if json.loads(row.configuration or "{}").get("portable") is not False:
+        return ""
+    return "; codec.options.portable=true writes bitstreams whose symbols do not depend on the machine"
 
 
 # Several decodes of one bitstream: what a stochastic decoder invents differs, and `metrics.diversity` says how much.
@@ -524,9 +560,11 @@ def decode_further(codec: Codec, data: bytes, count: int) -> list[Image]:
     return images
 
 
-def further_of(store: Store, row: Row, count: int, codec: CodecSetting | Named = NOBODY) -> list[Image]:
-    """Decodes 1 to ``count - 1`` of a row's stored bitstream; ``codec`` as for `decode_row`."""
-    with codec_of(row, codec) as decoder:
+def further_of(
+    store: Store, row: Row, count: int, codec: CodecSetting | Named = NOBODY, device: str = ""
+) -> list[Image]:
+    """Decodes 1 to ``count - 1`` of a row's stored bitstream; ``codec`` and ``device`` as for `decode_row`."""
+    with codec_of(row, codec, device) as decoder:
         return decode_further(decoder, store.bitstreams.get(row.bitstream_sha256), count)
 
 

@@ -18,23 +18,23 @@ from rdpbench.runners.task import Work
 from rdpbench.setting import CodecSetting, Setting
 
 CODING = {
-    "avif": 1.0,
+    "avif": 0.8,
     "bpg": 4.0,
     "heif": 0.6,
-    "hevc": 1.0,
+    "hevc": 1.1,
     "jpeg": 0.02,
-    "jpeg2000": 0.4,
+    "jpeg2000": 0.25,
     "jpegxl": 1.0,
-    "mini": 2.0,
+    "mini": 1.0,
     "mozjpeg": 0.3,
     "vtm": 200.0,
     "vvenc": 10.0,
-    "webp": 0.2,
+    "webp": 0.12,
 }
 """Seconds for a megapixel, encoding and decoding, on one core of a server of 2025."""
 FAMILIES = {"rdpbench.codecs.learned": 10.0, "rdpbench.codecs.diffusion": 500.0}
 """The same for those that are not above."""
-SCORING = {"psnr": 0.01, "psnr-pooled": 0.01, "ms-ssim": 0.1, "flip": 2.3, "lpips/alex": 0.3}
+SCORING = {"psnr": 0.01, "psnr-pooled": 0.01, "ms-ssim": 0.08, "ssimulacra2": 0.2, "flip": 2.3, "lpips/alex": 0.3}
 """The same for a metric."""
 UNKNOWN = 2.0
 """The same for codecs and metrics of which nothing is known."""

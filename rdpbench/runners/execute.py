@@ -18,9 +18,10 @@ import numpy as np
 
 from rdpbench.codecs.contract import GRADES
 from rdpbench.datasets.contract import dataset_of
-from rdpbench.errors import MissingNeed, StoreBusy, StoreCorrupt, StoreError
+from rdpbench.errors import ConfigError, MissingNeed, StoreBusy, StoreCorrupt, StoreError
 from rdpbench.figures.show import show
 from rdpbench.metrics.contract import short_name
+from rdpbench.networks.precision import devices_of
 from rdpbench.progress import Progress, Report, show_progress
 from rdpbench.provenance import command, cores
 from rdpbench.results.stats.current import PROVEN, of_store
@@ -30,19 +31,21 @@ from rdpbench.results.store.keys import axis_of, facts
 from rdpbench.results.store.log import PartWriter
 from rdpbench.results.store.schema import OF_THE_MACHINE, REFUTED, Row, error_text
 from rdpbench.results.store.store import Store
+from rdpbench.results.tables import CROSSINGS, Terminal, crossed
 from rdpbench.runners import pool
 from rdpbench.runners.chunks import chunks
 from rdpbench.runners.claim import Agenda, Reservoir, Share, Tally, lacks_of, plan_record, queue_name
 from rdpbench.runners.coding import Named, refuted
 from rdpbench.runners.cost import Left
+from rdpbench.runners.launch import Launcher, launcher_of
 from rdpbench.runners.plan import Plan, lines, make_plan
-from rdpbench.runners.preflight import check_contracts, check_metrics, fetch_weights
-from rdpbench.runners.queue import POLL_S, Queue, living
+from rdpbench.runners.preflight import check_contracts, check_devices, check_metrics, fetch_weights
+from rdpbench.runners.queue import POLL_S, Queue, living, queues
 from rdpbench.runners.search import Nearest, is_near, missed, search
 from rdpbench.runners.sets import is_set, reduce_all
 from rdpbench.runners.task import membership, run_name
-from rdpbench.runners.verify import decode_elsewhere, trials_of, unlike, verify
-from rdpbench.runners.worker import Result
+from rdpbench.runners.verify import cross, decode_elsewhere, note_crossings, trials_of, unlike, verify
+from rdpbench.runners.worker import KINDS, Result, Seat, Stop, kind_of
 from rdpbench.setting import Bench, CodecSetting, DataSetting
 
 if TYPE_CHECKING:
@@ -67,6 +70,8 @@ class Done:
     """Those that did not, or did not decode."""
     grades: tuple[str, ...] = PROVEN
     """Of rates, that tables and figures show."""
+    stopped: str = ""
+    """Why it ended before all was done."""
     errors: tuple[Row, ...] = ()
     """What failed now. A row that was good before stays in the store as it is, even if doing more with it failed."""
 
@@ -100,8 +105,10 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None,
         RdpbenchError: before anything ran if it cannot run; later only if the store cannot be written.
     """
     store = store_of(bench)
-    workers = workers_of(bench)
-    if workers or bench.verify:
+    seats, launcher = seats_of(bench), launcher_of(bench, store.folder)
+    if launcher and bench.timing:
+        raise ConfigError("timing=true takes one process alone on this machine; leave out runner=")
+    if seats or bench.verify:
         pool.start_for(bench)
     # Nothing is written, not even the folder with its lock, before a plan stands.
     ahead = None if store.folder.exists() else make_plan(bench, store)
@@ -113,14 +120,17 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None,
         plan = make_plan(bench, store) if ahead is None or store.exists() else ahead
         if announce:
             announce(plan, store)
-        done, tally = Done(store, plan, plan.stored, grades=grades_of(bench)), Tally(Reservoir(bench.verify))
+        # What a GPU of other machines coded, this one may decode to other pixels: `rdpbench verify` is run there.
+        sample = 0 if launcher and bench.runner["device"] != "cpu" else bench.verify
+        done, tally = Done(store, plan, plan.stored, grades=grades_of(bench)), Tally(Reservoir(sample))
         if not plan.idle:
             agenda, queue = _opened(bench, store, plan)
             pool.import_ahead()  # only now: a plan that fails ends this process, and must not end it amid an import
-            if not bench.timing:
-                held.close()
             with exclusive(bench):
-                _take_part(Share(queue, agenda, bench, store, workers, pool.Stop()), plan, tally, report)
+                # Once we are seen to be alive, others may claim, plan and finish.
+                release = held.close if not bench.timing else lambda: None
+                share = Share(queue, agenda, bench, store, seats, Stop(), release)
+                _take_part(share, launcher, plan, tally, report)
             _wait_for_others(queue)
             if not bench.timing:
                 held.enter_context(store.lock(wait=True))
@@ -135,8 +145,11 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None,
         _reduce_sets(store, plan, contents, bench)
         done = replace(done, contents=store.compact(contents, living(store.folder)))
         if not plan.idle:
-            _check_stored(done)
-            if not queue.left:
+            done = replace(done, stopped=share.stop.reason)
+            if not done.stopped:
+                _check_stored(done)
+        for queue in queues(store.folder):
+            if queue.is_abandoned:
                 queue.remove()
     return done
 
@@ -151,12 +164,15 @@ def _opened(bench: Bench, store: Store, plan: Plan) -> tuple[Agenda, Queue]:
     return agenda, Queue.publish(queue.folder, plan_record(bench, agenda, len(plan.left)), portions)
 
 
-def _take_part(share: Share, plan: Plan, tally: Tally, report: Report | None) -> None:
+def _take_part(share: Share, launcher: Launcher | None, plan: Plan, tally: Tally, report: Report | None) -> None:
     """Do what is left together with whoever else claims it; the members of the plan and the like are noted first."""
     first = [{"member": vars(member)} for member in plan.members]
     first += [{"measure": vars(measure)} for measure in plan.measures]
     first += [{"row": vars(row)} for row in plan.judged]
-    left = Left(plan.kinds, plan.stored_s, plan.costs, max(1, share.workers))
+    if launcher:
+        share.lead(launcher, first)
+        return
+    left = Left(plan.kinds, plan.stored_s, plan.costs, max(1, len(share.seats)))
     with show_progress("", len(plan.left), "tasks", report, left.seconds) as shown:
         share.take(tally, shown, left.done, first)
 
@@ -213,11 +229,21 @@ def grades_of(bench: Bench) -> tuple[str, ...]:
     return bench.grades if set(named) & set(bench.grades) else (*bench.grades, *named)
 
 
-def workers_of(bench: Bench) -> int:
-    """How many worker processes; 0 means this one. Timing takes one process alone."""
-    if bench.timing:
-        return 1
-    return cores() if bench.workers is None else bench.workers
+def seats_of(bench: Bench) -> list[Seat]:
+    """The worker processes of a command; none if all runs in this one.
+
+    On each GPU ``workers_per_device`` for codecs that compute there, and one per core for those that do not, whose
+    metrics are spread over the GPUs. Timing takes one process alone.
+    """
+    workers = cores() if bench.workers is None else bench.workers
+    if bench.timing or bench.device == "cpu":
+        return [Seat(bench.device, KINDS)] * (1 if bench.timing else workers)
+    if not workers:
+        return []
+    kinds = {*map(kind_of, bench.codecs)}
+    on_gpus = [Seat(device, ("device",)) for _ in range(bench.workers_per_device) for device in bench.devices]
+    others = [Seat(bench.devices[number % len(bench.devices)], ("cpu",)) for number in range(workers)]
+    return [seat for seat in (*on_gpus, *others) if kinds & {*seat.kinds}]
 
 
 def _verify_sample(done: Done, tally: Tally) -> Done:
@@ -317,7 +343,7 @@ def run_bench(bench: Bench, console: Console, *, encode: bool = True) -> int:
                 f"score never encodes, but {uncoded} of {plan.size} tasks are not in {store.folder}{changed}"
                 f". Code them first: {command(bench.overrides)}"
             )
-        print("\n".join(lines(plan, store, workers_of(bench))), file=sys.stderr)
+        print("\n".join(lines(plan, store, len(seats_of(bench)))), file=sys.stderr)
 
     return _finish(bench, execute(bench, announce), notes, console)
 
@@ -352,6 +378,8 @@ def _finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) ->
         say(f"{told}\n{done.verified} of them decoded again in a fresh process to the same pixels")
         for line in done.findings:
             say(f"FOUND {line}")
+        if done.stopped:
+            say(f"stopped: {done.stopped}; the same command goes on")
     status = [point.rows.codes("status") for point in points.points]
     nothing = bool(status) and all(of_point.where("out_of_range".__eq__).all() for of_point in status)
     if nothing:
@@ -361,7 +389,7 @@ def _finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) ->
         say(line)
     # Some metrics of the default refuse small images; only who names a metric asks for its value.
     asked = empty and any(line.startswith("metrics=") for line in bench.overrides)
-    return 1 if bad or done.findings or nothing or asked else 0
+    return 1 if bad or done.findings or done.stopped or nothing or asked else 0
 
 
 def _without_values(points: Points, metrics: Sequence[str]) -> list[str]:
@@ -381,6 +409,27 @@ def _without_values(points: Points, metrics: Sequence[str]) -> list[str]:
                 f"{short_name(name)} has no value at all: {next(filter(None, reasons), '') or 'nothing was scored'}"
             )
     return lines
+
+
+def cross_devices(
+    store: Store, sample: int | None, seed: int, named: Named, devices: Sequence[str], console: Console
+) -> int:
+    """Print and store which devices decode what others coded (`cross`); 1 unless all pixels are within one level.
+
+    Raises:
+        ConfigError: what is named is no device.
+        MissingNeed: it is not here.
+    """
+    devices = devices_of(devices)
+    check_devices([device for device in devices if device != "cpu"] or ["cpu"])
+    record = cross(store, sample, seed, named, devices)
+    if not record["cells"]:
+        console.print(f"no codec of {store.folder} computes on a device=", highlight=False, markup=False)
+        return 1 if record["notes"] else 0
+    store.check_links(CROSSINGS)
+    note_crossings(store.folder, record)
+    console.print(Terminal(crossed(record)))
+    return int(any(cell["other"] or cell["failed"] for cell in record["cells"]))
 
 
 def verify_store(store: Store, sample: int | None, seed: int, named: Named) -> int:

@@ -28,7 +28,7 @@ from rdpbench.runners.cost import Costs, Kind, kind_of
 from rdpbench.runners.left import Distinct, Lack, Numbers, find_left, judged_again
 from rdpbench.runners.preflight import (
     check_decodes,
-    check_device,
+    check_devices,
     check_downloads,
     check_needs,
     choose_metrics,
@@ -163,7 +163,7 @@ def make_plan(bench: Bench, store: Store) -> Plan:
     forget()
     check_needs(bench)
     check_downloads(bench)
-    check_device(bench.device)
+    check_devices(bench.devices)
     check_decodes(bench)
     metrics, left_out = choose_metrics(bench)
     every = tuple(cells(bench))

@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -31,10 +31,12 @@ from typing import Any, NamedTuple
 
 from rdpbench import registry
 from rdpbench.errors import StoreError, WorkerError
+from rdpbench.networks import held
+from rdpbench.networks.precision import repeat_sums, see_only
 from rdpbench.results.store.schema import OF_THE_MACHINE
 from rdpbench.runners.coding import Setup
 from rdpbench.runners.task import Work
-from rdpbench.runners.worker import Result, Scoring, Worker, failed
+from rdpbench.runners.worker import Kind, Result, Scoring, Seat, Stop, Worker, failed, kind_of
 from rdpbench.setting import Bench
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -46,16 +48,29 @@ _BLOCK = 256 << 20
 def set_up() -> None:
     """Bind this process to one thread, as threads change pixels, and keep its memory; before anything is coded."""
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENCV_FOR_THREADS_NUM"] = "1"
+    repeat_sums()
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
     reuse_memory()
 
 
-def set_up_apart() -> None:
-    """Set up a worker process: what its codecs start belongs to its group, and is ended with it."""
+ENDING = {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
+"""Signals that tell a job to end."""
+
+
+def set_up_apart(device: str = "cpu") -> str:
+    """Set up a worker process for a device; returns what that is called in here (`see_only`).
+
+    What its codecs start belongs to its group, and is ended with it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+    # So is what a batch system sends to all processes of a job. Programs of codecs get a clean slate.
+    for number in ENDING:
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     os.setpgid(0, 0)
     set_up()
+    return see_only(device)
 
 
 def sender(pipe: Connection) -> Callable[[object], None]:
@@ -177,31 +192,6 @@ MOST_FAILED_STARTS = 3
 """Workers that may die before they are up; one may be killed by chance, all of them mean that none will start."""
 
 
-class Stop:
-    """Set when workers are to end after the task that each has in hand: by a signal, or when time is up."""
-
-    def __init__(self) -> None:
-        self.reason = ""
-        self._end, self._start = os.pipe()
-
-    def set(self, reason: str) -> None:
-        """From now on; also from a handler of a signal, and from another thread."""
-        if not self.reason:
-            self.reason = reason
-            os.write(self._start, b".")
-
-    def fileno(self) -> int:
-        """To wait for, beside pipes: what can be read from when it is set."""
-        return self._end
-
-    def __bool__(self) -> bool:
-        return bool(self.reason)
-
-    def __del__(self) -> None:
-        os.close(self._end)
-        os.close(self._start)
-
-
 class Chunk(NamedTuple):
     """What a worker is given, and how many images it may code together."""
 
@@ -213,26 +203,29 @@ def run_here(chunks: Iterable[Chunk], setup: Setup, stop: Stop) -> Iterator[Resu
     """All chunks in this process, one task after the other; no task has a limit."""
     set_up()
     worker, pid = Worker(setup), os.getpid()
-    for chunk in chunks:
-        for work, result in zip(chunk.work, worker.run(*chunk), strict=True):
-            if os.getpid() != pid:  # a codec forked and returned twice: one run is enough
-                os._exit(1)
-            yield next(Worker(setup).run([work])) if _of_machine(result) else result
-            if stop:
-                return
+    try:
+        for chunk in chunks:
+            for work, result in zip(chunk.work, worker.run(*chunk), strict=True):
+                if os.getpid() != pid:  # a codec forked and returned twice: one run is enough
+                    os._exit(1)
+                yield next(Worker(setup).run([work])) if _of_machine(result) else result
+                if stop:
+                    return
+    finally:
+        held.forget()
 
 
 def run_processes(
-    chunks: Iterator[Chunk], setup: Setup, workers: int, timeout: float | None, stop: Stop
+    chunks: Mapping[Kind, Iterator[Chunk]], setup: Setup, seats: Sequence[Seat], timeout: float | None, stop: Stop
 ) -> Iterator[Result]:
-    """All chunks over ``workers`` processes; results come as they are made. ``timeout`` is as `limit_s` takes it.
+    """All chunks over processes; results come as they are made. ``timeout`` is as `limit_s` takes it.
 
     The next chunk is asked for when a process is free.
     """
     pool = _Pool(setup, chunks, timeout, stop)
     try:
-        for _ in range(workers):
-            pool.start()
+        for seat in seats:
+            pool.start(seat)
         while pool.running:
             yield from pool.collect()
     finally:
@@ -247,6 +240,7 @@ class _Process:
 
     process: ForkServerProcess
     pipe: Connection
+    seat: Seat
     left: deque[Work] = field(default_factory=deque)
     batch: int = 1
     ready: bool = False
@@ -266,7 +260,7 @@ class _Process:
 
 
 class _Pool:
-    def __init__(self, setup: Setup, chunks: Iterator[Chunk], timeout: float | None, stop: Stop) -> None:
+    def __init__(self, setup: Setup, chunks: Mapping[Kind, Iterator[Chunk]], timeout: float | None, stop: Stop) -> None:
         self.setup = setup
         self.chunks = chunks
         self.again: deque[Chunk] = deque()
@@ -279,28 +273,34 @@ class _Pool:
         """Tasks that failed once through the machine."""
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
 
-    def start(self) -> None:
-        """Start a worker and give it a chunk."""
-        chunk = self._next()
+    def start(self, seat: Seat) -> None:
+        """Start a worker and give it a chunk, if there is one for it."""
+        chunk = self._next(seat)
         if chunk is None:
             return
         pipe, far = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(far, self.setup, self.timeout), daemon=True)
+        setup = replace(self.setup, device=seat.device)
+        process = self._context.Process(target=_serve, args=(far, setup, self.timeout), daemon=True)
         # Ctrl-C waits until this is done: a worker that is given up amid its start says so in a traceback.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process.start()
             far.close()
-            worker = _Process(process, pipe)
+            worker = _Process(process, pipe, seat)
             self.running.append(worker)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._give(worker, chunk)
 
-    def _next(self) -> Chunk | None:
+    def _next(self, seat: Seat) -> Chunk | None:
+        """The next chunk for a worker of this seat."""
         if self.stopping:
             return None
-        return self.again.popleft() if self.again else next(self.chunks, None)
+        again = next((chunk for chunk in self.again if kind_of(chunk.work[0].task.codec) in seat.kinds), None)
+        if again:
+            self.again = deque(chunk for chunk in self.again if chunk is not again)
+            return again
+        return next((chunk for kind in seat.kinds if (chunk := next(self.chunks[kind], None))), None)
 
     def collect(self) -> Iterator[Result]:
         """Wait for a result, a death, or the end of a task's time."""
@@ -357,7 +357,7 @@ class _Pool:
         elif worker.left:
             self._expect(worker)
         else:
-            self._give(worker, self._next())
+            self._give(worker, self._next(worker.seat))
 
     def _expect(self, worker: _Process) -> None:
         """From now on its next task takes its time."""
@@ -408,6 +408,8 @@ class _Pool:
             self.failed_starts += 1
             if self.failed_starts >= MOST_FAILED_STARTS:
                 raise WorkerError(f"worker processes do not start: {how}. workers=0 runs in this process, and says why")
+        elif outside and self.stopping:
+            pass  # as the worker may have been told, too
         elif outside and worker.left[0].task.key not in self.tried:
             self.tried.add(worker.left[0].task.key)
             worker.batch = 1
@@ -423,10 +425,11 @@ class _Pool:
             worker.batch = 1
         else:
             again = f"{OF_THE_MACHINE}{how}, twice over this image; the next call tries it again"
-            yield failed(worker.left.popleft().task, self.setup, again if outside else how)
+            setup = replace(self.setup, device=worker.seat.device)
+            yield failed(worker.left.popleft().task, setup, again if outside else how)
         if worker.left:
             self.again.appendleft(Chunk(list(worker.left), worker.batch))
-        self.start()
+        self.start(worker.seat)
 
 
 def _other_metrics(work: Work, scoring: Scoring) -> Work | None:
@@ -453,7 +456,7 @@ def _limit(left: Sequence[Work], batch: int, timeout: float | None) -> float:
 
 def _serve(pipe: Connection, setup: Setup, timeout: float | None) -> None:
     """A worker process: chunks in, results out, until None or the parent's end of the pipe is gone."""
-    set_up_apart()
+    setup = replace(setup, seen_as=set_up_apart(setup.device))
     send = sender(pipe)
     worker = Worker(setup)
     worker.announce = send
@@ -489,7 +492,11 @@ def start_server(preload: Sequence[str] = ()) -> None:
     from multiprocessing import forkserver
 
     multiprocessing.get_context("forkserver").set_forkserver_preload([*preload, *PRELOAD])
-    forkserver.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # it inherits that
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def start_for(bench: Bench) -> None:

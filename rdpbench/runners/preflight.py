@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from rdpbench.metrics.contract import beside
 from rdpbench.metrics.contract import faults_of as metric_faults
 from rdpbench.metrics.sets import check_side
 from rdpbench.needs import Need
+from rdpbench.networks.precision import visible
 from rdpbench.results.store.keys import axis_of, build, facts
 from rdpbench.runners.coding import decodes_of, is_stochastic
 from rdpbench.runners.sets import is_set, lacking, lacking_reference, set_metric, set_metrics
@@ -58,7 +60,7 @@ def check_needs(bench: Bench) -> None:
         lines += _lacks(f"dataset {data.use}", getattr(data.cls, "needs", ()))
     if lines:
         told = "\n".join(dict.fromkeys(lines))
-        raise MissingNeed(f"this run cannot start:\n{told}\n`rdpbench doctor` shows all of them")
+        raise MissingNeed(f"this run cannot start:\n{told}\n`rdpbench doctor` shows what runs here")
 
 
 def weights_of(bench: Bench, codec: CodecSetting) -> list[Need]:
@@ -84,19 +86,30 @@ def check_downloads(bench: Bench) -> None:
             raise MissingNeed(f"{text}, or let `rdpbench run` download it (download=true, its default)")
 
 
-def check_device(device: str) -> None:
-    """Stop if the device is not here: rows must not name one that was not used.
+def check_devices(devices: Sequence[str]) -> None:
+    """Stop if a device is not here: rows must not name one that was not used.
 
-    >>> check_device("cpu")
+    >>> check_devices(["cpu"])
     """
-    if device == "cpu":
+    if [*devices] == ["cpu"]:
         return
-    kind, _, number = device.partition(":")
-    if kind != "cuda" or not (number.isdigit() or not number):
-        raise ConfigError(f"device={device!r} is none of cpu, cuda, cuda:0, cuda:1, ...")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if int(number or 0) >= count:
-        raise MissingNeed(f"device={device!r} is not here: torch {torch.__version__} sees {count} GPUs; use device=cpu")
+    typed = f"device={','.join(devices)!r}"
+    for device in devices:
+        kind, colon, number = device.partition(":")
+        if device != "cpu" and (kind != "cuda" or (colon and not number.isdigit())):
+            raise ConfigError(f"{typed}: {device!r} is none of cpu, cuda (all GPUs), cuda:0, cuda:1, ...")
+    if "cpu" in devices:
+        rest = ",".join(device for device in devices if device != "cpu")
+        raise ConfigError(
+            f"{typed}: a curve is computed by processors or by GPUs, not by both; write device={rest}: what "
+            "computes on no GPU has the cores anyway"
+        )
+    count = visible()
+    if far := [device for device in devices if int(device.partition(":")[2] or 0) >= count]:
+        known = [f"cuda:{number}" for number in range(count)]
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        here = f"sees {', '.join(known) or 'no GPU'}{'' if seen is None else f', by CUDA_VISIBLE_DEVICES={seen!r}'}"
+        raise MissingNeed(f"{typed}: {', '.join(far)} is not here: torch {torch.__version__} {here}; use device=cpu")
 
 
 def check_decodes(bench: Bench) -> None:
@@ -109,13 +122,16 @@ def check_decodes(bench: Bench) -> None:
 def choose_metrics(bench: Bench) -> tuple[tuple[str, ...], dict[str, str]]:
     """The metrics that can run, and those left out; missing ones stop the plan unless the user allowed leaving out.
 
-    ``decodes=`` brings metrics of diversity, unless the user named some; what is missing of them stops nothing.
+    ``decodes=`` brings metrics of diversity, unless the user named some; what is missing of them stops nothing. A score
+    without a reference brings that of the originals.
     """
     brought: tuple[str, ...] = ()
+    beside_them = (getattr(registry.load("metric", name), "beside_it", "") for name in bench.metrics)
+    wanted = tuple(dict.fromkeys([*bench.metrics, *filter(None, beside_them)]))
     if bench.decodes > 1 and not any(decodes_of(name) for name in bench.metrics):
         brought = tuple(f"{name}/{bench.decodes}" for name in ("diversity/lpips-alex", "diversity/deviation"))
     lacks: dict[str, str] = {}
-    for name in (*bench.metrics, *brought):
+    for name in (*wanted, *brought):
         needs: Iterable[Need] = getattr(registry.load("metric", name), "needs", ())
         missing = [text for need in needs if (text := need.missing())]
         if is_set(name) and (reference := lacking_reference(set_metric(name))):
@@ -124,7 +140,7 @@ def choose_metrics(bench: Bench) -> tuple[tuple[str, ...], dict[str, str]]:
             lacks[name] = "; ".join(missing)
     if set(lacks) - set(brought) and not bench.metrics_available:
         raise MissingNeed(_cannot_start({name: why for name, why in lacks.items() if name not in brought}))
-    return tuple(name for name in (*bench.metrics, *brought) if name not in lacks), lacks
+    return tuple(name for name in (*wanted, *brought) if name not in lacks), lacks
 
 
 def fitting(bench: Bench, metrics: Sequence[str], every: Sequence[Cell]) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -3,10 +3,10 @@
 ::
 
     queue/<plan>/plan.json                           what was typed, and which keys it stands for
-    queue/<plan>/waiting/<number>.<lost>.json        a chunk that nobody has
-    queue/<plan>/claimed/<number>.<lost>.<session>   a chunk that a session works on
+    queue/<plan>/waiting/<name>.<lost>.json          a chunk that nobody has; its name is a number and a kind
+    queue/<plan>/claimed/<name>.<lost>.<session>     a chunk that a session works on
     queue/<plan>/alive/<session>                     its lease, which changes as long as the session lives
-    queue/<plan>/hand/<number>                       which task of a chunk that was lost before is in hand, and whose
+    queue/<plan>/hand/<name>                         which task of a chunk that was lost before is in hand, and whose
     queue/<plan>/failures                            a byte for each task that failed
 
 A chunk is claimed, given back and taken from the dead by renaming it, so that one claimer of many gets it; a chunk that
@@ -26,7 +26,7 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,7 @@ class Claim:
     """A chunk that this session has."""
 
     path: Path
-    number: int
+    name: str
     chunk: dict[str, Any]
     """As it was published, and under ``lost`` those who died over it."""
 
@@ -171,8 +171,8 @@ class Queue:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._watch = Watch()
-        self._names: list[str] = []
-        """Chunks that were waiting when we looked last, the first ones at the end."""
+        self._names: dict[str, list[str]] = {}
+        """Chunks that were waiting when we looked last, by their kind, the first ones at the end."""
 
     @classmethod
     def publish(cls, folder: Path, plan: Mapping[str, Any], chunks: Iterable[Mapping[str, Any]]) -> Queue:
@@ -183,11 +183,12 @@ class Queue:
         """
         beside = folder.with_name(f".{folder.name}.{os.getpid()}")
         try:
-            shutil.rmtree(beside, ignore_errors=True)
+            for left in folder.parent.glob(f".{folder.name}.*"):  # of a command that was killed here
+                shutil.rmtree(left, ignore_errors=True)
             for name in ("waiting", "claimed", "alive", "hand"):
                 (beside / name).mkdir(parents=True)
             for number, chunk in enumerate(chunks):
-                (beside / "waiting" / f"{number:07}.0.json").write_text(json.dumps(chunk))
+                (beside / "waiting" / f"{number:07}-{chunk['kind']}.0.json").write_text(json.dumps(chunk))
             (beside / "plan.json").write_text(json.dumps(plan, indent=1))
             shutil.rmtree(folder, ignore_errors=True)
             beside.rename(folder)
@@ -215,40 +216,42 @@ class Queue:
         """Say that a session is alive; before it claims."""
         return Lease(self.folder / "alive" / session)
 
-    def claim(self, session: str) -> Claim | None:
-        """A chunk for a session: one that waits, or one of a session that is dead; None if there is none now."""
-        while name := self._next():
+    def claim(self, session: str, kinds: Sequence[str]) -> Claim | None:
+        """A chunk of these kinds for a session: one that waits, or one of a dead session; None if there is none now."""
+        while names := self._waiting(kinds):
+            name = names.pop()
             if claim := self._take(self.folder / "waiting" / name, session, name.split(".")[1]):
                 return claim
-            del self._names[-random.randrange(1, 16) :]  # noqa: S311 - others are quicker here: look elsewhere
+            del names[-random.randrange(1, 16) :]  # noqa: S311 - others are quicker here: look elsewhere
         for path, holder in self._claimed():
-            if not self._is_alive(holder):
+            if _kind(path.name) in kinds and not self._is_alive(holder):
                 self._declare_dead(holder)
-                number, lost = path.name.split(".", 2)[:2]
+                chunk, lost = path.name.split(".", 2)[:2]
                 claim = self._take(path, session, str(int(lost) + 1))
                 if claim:
-                    claim.chunk["lost"] = [*claim.lost, [holder, self._in_hand(number, holder)]]
+                    claim.chunk["lost"] = [*claim.lost, [holder, self._in_hand(chunk, holder)]]
                     _rewrite(claim)
                     return claim
         return None
 
-    def _next(self) -> str | None:
-        if not self._names:
-            self._names = sorted(_listed(self.folder / "waiting"), reverse=True)
-        return self._names[-1] if self._names else None
+    def _waiting(self, kinds: Sequence[str]) -> list[str]:
+        """Chunks of one of the kinds, if any wait."""
+        if not any(self._names.get(kind) for kind in kinds):
+            self._names = {}
+            for name in sorted(_listed(self.folder / "waiting"), reverse=True):
+                self._names.setdefault(_kind(name), []).append(name)
+        return next((names for kind in kinds if (names := self._names.get(kind))), [])
 
     def _take(self, path: Path, session: str, lost: str) -> Claim | None:
-        if self._names:
-            self._names.pop() if path.parent.name == "waiting" else None
-        number = path.name.split(".")[0]
-        taken = self.folder / "claimed" / f"{number}.{lost}.{session}"
+        name = path.name.split(".")[0]
+        taken = self.folder / "claimed" / f"{name}.{lost}.{session}"
         try:
             path.rename(taken)
         except OSError:  # another one has it; or a server that was asked twice, since its first answer came too late
             if not taken.exists():
                 return None
         try:
-            return Claim(taken, int(number), json.loads(taken.read_bytes()))
+            return Claim(taken, name, json.loads(taken.read_bytes()))
         except (OSError, ValueError) as error:
             raise StoreCorrupt(f"{taken} is no chunk: {error}. The command that made it makes it again") from error
 
@@ -256,11 +259,11 @@ class Queue:
         """Note which task of a chunk is in hand, where its claimers die: others will know which one it was."""
         if claim.lost:
             session = claim.path.name.split(".", 2)[2]
-            (self.folder / "hand" / f"{claim.number:07}").write_text(f"{session}\n{key}\n")
+            (self.folder / "hand" / claim.name).write_text(f"{session}\n{key}\n")
 
-    def _in_hand(self, number: str, session: str) -> str:
+    def _in_hand(self, name: str, session: str) -> str:
         with contextlib.suppress(OSError, ValueError):
-            holder, key, _ = (self.folder / "hand" / number).read_text().split("\n")
+            holder, key, _ = (self.folder / "hand" / name).read_text().split("\n")
             return key if holder == session else ""
         return ""
 
@@ -271,11 +274,11 @@ class Queue:
 
     def give_back(self, claim: Claim, rest: Mapping[str, Any]) -> None:
         """Put the rest of a chunk back for others; nobody died over it."""
-        number, lost, _ = claim.path.name.split(".", 2)
+        lost = claim.path.name.split(".", 2)[1]
         claim.chunk = {**rest, "lost": claim.lost}
         _rewrite(claim)
         with contextlib.suppress(FileNotFoundError):
-            claim.path.rename(self.folder / "waiting" / f"{number}.{lost}.json")
+            claim.path.rename(self.folder / "waiting" / f"{claim.name}.{lost}.json")
 
     def failed(self) -> None:
         """Count a task that failed."""
@@ -304,6 +307,11 @@ class Queue:
             if not session.endswith(".dead"):
                 self._declare_dead(session)
 
+    @property
+    def is_abandoned(self) -> bool:
+        """Is it done, or of a command that nobody works on? One for jobs that may be on their way is kept."""
+        return not self.living() and (not self.left or self.plan().get("runner") == "local")
+
     def remove(self) -> None:
         """Take the folder away."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -331,6 +339,15 @@ def queues(folder: Path) -> list[Queue]:
 def living(folder: Path) -> set[str]:
     """The sessions that write to a run folder now, in whatever queue: their parts are theirs."""
     return {session for queue in queues(folder) for session in queue.living()}
+
+
+def _kind(name: str) -> str:
+    """Of a chunk, by the name of its file.
+
+    >>> _kind("0000012-cpu.0.json")
+    'cpu'
+    """
+    return name.partition(".")[0].rpartition("-")[2]
 
 
 def _listed(folder: Path) -> list[str]:

@@ -8,25 +8,51 @@ from the bytes alone. If values were computed from several decodes of a bitstrea
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
 
 from rdpbench import registry
 from rdpbench.assets.hashes import files_now
+from rdpbench.codecs.contract import Codec, Side, facts_of, make_ready
 from rdpbench.datasets.protocols import load_under
-from rdpbench.errors import RdpbenchError, StoreError
-from rdpbench.image import pixel_sha256
+from rdpbench.errors import ImageError, RdpbenchError, StoreError
+from rdpbench.image import Image, pixel_sha256, read_image
+from rdpbench.networks.precision import visible
+from rdpbench.paths import write_file
+from rdpbench.provenance import hardware
 from rdpbench.results.stats.points import grouped
-from rdpbench.results.store.bitstreams import get_picture
+from rdpbench.results.store.bitstreams import get_picture, reconstruction_path
 from rdpbench.results.store.contents import Contents
+from rdpbench.results.store.keys import facts
 from rdpbench.results.store.log import PartReader, load_arrays
 from rdpbench.results.store.schema import OF_THE_MACHINE, Row, Score, error_text
 from rdpbench.results.store.store import Store
-from rdpbench.runners.coding import NOBODY, Named, decode_row, fingerprint, further_of, noted, setting_of
+from rdpbench.results.tables import CROSSINGS
+from rdpbench.runners.coding import (
+    NOBODY,
+    Named,
+    bound_to_device,
+    check_own,
+    codec_of,
+    decode_row,
+    encode,
+    fingerprint,
+    further_of,
+    noted,
+    on_hardware,
+    setting_of,
+    why_other_pixels,
+)
 from rdpbench.runners.pool import START_S, Apart, Ended, died, limit_s, sender, set_up_apart, was_killed
 from rdpbench.setting import CodecSetting
 
@@ -52,17 +78,7 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
     No class of one's own is taken from rows, which anybody may have written: ``named`` says which are the user's.
     """
     findings: list[str] = []
-    for path in sorted(store.parts.glob("*.jsonl")):
-        with _noting(findings):
-            part = PartReader(path)
-            for _ in part:
-                pass
-            if not part.closed:
-                findings.append(
-                    f"{path} {'ends inside a record' if part.cut else 'has no closing line'}: it is still being "
-                    f"written, its writer was killed, or it was cut; {part.records} records are whole. The "
-                    "command that made it does what is missing"
-                )
+    _check_parts(store, findings)
     findings += [f"{path} is missing" for path in store.missing_files()]
     contents = Contents()
     with _noting(findings):
@@ -97,6 +113,10 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
             setting = setting_of(row, named)
         except (RdpbenchError, ValueError) as error:
             undecoded[f"{row.codec}: {error}"] += 1
+            continue
+        if row.device != "cpu" and int(row.device.partition(":")[2] or 0) >= visible():
+            where = on_hardware(row.device, json.loads(row.hardware))
+            undecoded[f"{row.codec}: coded on {where}, which is not here; --device cpu tries what is here"] += 1
         else:
             typed = setting if setting.use not in registry.BUILTIN["codec"] else named
             trials += trials_of(row, by_task.get(row.task_key, ()), typed)
@@ -108,6 +128,21 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
     decoded = tuple(key for key in keys if key not in refuted)
     reasons = tuple(f"{count} bitstreams of {why}" for why, count in undecoded.items())
     return Verified(tuple(findings), len(good), len(images), decoded, tuple(refuted), reasons)
+
+
+def _check_parts(store: Store, findings: list[str]) -> None:
+    """Read all parts, line by line."""
+    for path in sorted(store.parts.glob("*.jsonl")):
+        with _noting(findings):
+            part = PartReader(path)
+            for _ in part:
+                pass
+            if not part.closed:
+                findings.append(
+                    f"{path} {'ends inside a record' if part.cut else 'has no closing line'}: it is still being "
+                    f"written, its writer was killed, or it was cut; {part.records} records are whole. The "
+                    "command that made it does what is missing"
+                )
 
 
 @contextlib.contextmanager
@@ -143,44 +178,62 @@ def trials_of(row: Row, scores: Iterable[Score], codec: CodecSetting | Named = N
 
 
 def decode_elsewhere(store: Store, trials: Sequence[Trial]) -> dict[Trial, str]:
-    """Decode stored bitstreams in a fresh process; the hash of their pixels, or what went wrong, for each.
+    """Decode stored bitstreams in fresh processes; the hash of their pixels, or what went wrong, for each.
 
-    The process is a new child of the fork server, which never saw an image: what is not in the bytes is not there.
+    Each process is a new child of the fork server, which never saw an image: what is not in the bytes is not there. It
+    sees no other GPU than that of its rows.
     """
     answers: dict[Trial, str] = {}
-    # Last first: a bitstream that needs what an earlier one left in its decoder does not find it.
-    left, tried = list(reversed(trials)), set()
-    while left:
-        apart = Apart(_decode_all, Store(store.folder.resolve()), left)
-        while left:
-            limit = START_S + limit_s(None, left[0].row.height * left[0].row.width, left[0].decodes)
-            try:
-                answers[left[0]] = apart.answer(limit)
-                left.pop(0)
-            except Ended as ended:
-                killed = not ended.late and was_killed(ended.exitcode)
-                if killed and left[0] not in tried:  # the system did that; once more
-                    tried.add(left[0])
-                    break
-                how = f"the decoding process died: {died(ended.exitcode)}"
-                how = f"no answer within {limit:g} seconds" if ended.late else how
-                answers[left.pop(0)] = f"{OF_THE_MACHINE}{how}" if killed else how
-                break
-        apart.stop()
+    # Last first: a bitstream that needs what an earlier one left in its decoder does not find it. And by rate point,
+    # whose weights are loaded once.
+    order = list(reversed(trials))
+    order.sort(key=lambda trial: (trial.row.device, trial.row.point))
+    for device, group in groupby(order, lambda trial: trial.row.device):
+        answers |= dict(_answers(_decode_all, store, list(group), device))
     return answers
 
 
-def _decode_all(pipe: Connection, store: Store, trials: Sequence[Trial]) -> None:
+J = TypeVar("J", bound="Trial | Job")
+
+
+def _answers(target: Callable[..., None], store: Store, jobs: Sequence[J], device: str) -> Iterator[tuple[J, Any]]:
+    """What a fresh process of a device sends for each job, in order; after one that it died over there is a new one."""
+    left, tried = list(jobs), set()
+    while left:
+        apart = Apart(target, Store(store.folder.resolve()), left, device)
+        while left:
+            job = left[0]
+            limit = START_S + limit_s(None, job.row.height * job.row.width, job.decodes)
+            try:
+                answer = apart.answer(limit)
+            except Ended as ended:
+                killed = not ended.late and was_killed(ended.exitcode)
+                if killed and job not in tried:  # the system did that; once more
+                    tried.add(job)
+                    break
+                how = f"the decoding process died: {died(ended.exitcode)}"
+                how = f"no answer within {limit:g} seconds" if ended.late else how
+                left.pop(0)
+                yield job, f"{OF_THE_MACHINE}{how}" if killed else how
+                break
+            left.pop(0)
+            yield job, answer
+        apart.stop()
+
+
+def _decode_all(pipe: Connection, store: Store, trials: Sequence[Trial], device: str) -> None:
     """The fresh process: a hash of pixels or an error for each."""
-    set_up_apart()
+    here = set_up_apart(device)
     send = sender(pipe)
     for trial in trials:
         row, codec = trial.row, trial.codec
         try:
             if trial.decodes == 1:
-                answer = pixel_sha256(decode_row(store, row, codec))
+                answer = pixel_sha256(decode_row(store, row, codec, here))
             else:
-                answer = fingerprint(further_of(store, row, trial.decodes, codec))
+                answer = fingerprint(further_of(store, row, trial.decodes, codec, here))
+            if answer != trial.expected:
+                answer += f" ({why_other_pixels(row, here)})"
         except StoreError as error:
             answer = f"{OF_THE_MACHINE}{error}"
         except Exception as error:
@@ -194,3 +247,180 @@ def unlike(trial: Trial, answer: str) -> str:
     which = f"{row.bitstream_sha256[:12]}{f', decodes 1 to {last},' if last else ''}"
     why = "" if files_now(row.files) else "; a file of its codec changed since, or is gone"
     return f"{row.point}, {row.image}: bitstream {which} decodes to other pixels: {answer}{why}"
+
+
+# Does one device decode what another coded?
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row to code again, or one of its bitstreams to decode."""
+
+    row: Row
+    codec: CodecSetting | Named = field(compare=False)
+    coded_on: str = ""
+    data: bytes = b""
+    """Empty: code."""
+    decodes: ClassVar[int] = 1
+
+
+def cross(store: Store, sample: int | None, seed: int, named: Named, devices: Sequence[str]) -> dict[str, Any]:
+    """Code a sample of a run on each device, decode each bitstream on each, and count how far the pixels are apart.
+
+    What is compared with are the pixels that the device that coded makes of its bitstream. The stored bitstream stands
+    for the device that coded it; if that is not here, its pixels are known by their hash, or as a kept picture.
+
+    Returns:
+        ``cells``: for each codec, device that coded and device that decoded, how many bitstreams gave the ``same``
+        pixels, were ``within one`` level, gave ``other`` pixels, or ``failed``; ``largest`` is the greatest difference
+        in levels of 255, ``share`` the greatest share of an image's pixels that differ, both None where nothing but
+        the hash is known. ``notes``: what else to know.
+    """
+    crossing = _Crossing()
+    stored: list[Job] = []
+    for row in store.read().rows.values():
+        if row.status == "ok" and row.proven:
+            try:
+                setting = setting_of(row, named)
+            except (RdpbenchError, ValueError) as error:
+                crossing.note(f"not decoded: {row.codec}: {error}")
+                continue
+            if facts(setting).uses_device:
+                typed = setting if setting.use not in registry.BUILTIN["codec"] else named
+                coded_on = on_hardware(row.device, json.loads(row.hardware))
+                stored.append(Job(row, typed, coded_on, store.bitstreams.get(row.bitstream_sha256)))
+    if sample is not None:
+        stored = random.Random(seed).sample(stored, min(sample, len(stored)))  # noqa: S311 (no secret)
+    stored.sort(key=lambda job: (job.row.point, job.row.image))
+    jobs = list(stored)
+    for device in devices:
+        for job, answer in _answers(_code_all, store, [replace(job, data=b"") for job in stored], device):
+            jobs += crossing.coded(job, device, answer)
+    jobs.sort(key=lambda job: (job.row.point, job.row.image))
+    # All devices go through them side by side, so that the pictures of one bitstream at a time are in memory.
+    for answers in zip(*(_answers(_code_all, store, jobs, device) for device in devices), strict=True):
+        crossing.decoded(store, dict(zip(devices, answers, strict=True)))
+    return crossing.record()
+
+
+def note_crossings(folder: Path, record: Mapping[str, Any]) -> None:
+    """Store them in a run's folder, beside those of other devices, from another machine perhaps.
+
+    Raises:
+        StoreUnwritable: the file cannot be written.
+    """
+    path = folder / CROSSINGS
+    before: Any = {}
+    with contextlib.suppress(OSError, ValueError):
+        before = json.loads(path.read_text(encoding="utf-8"))
+    new = {_key(cell): cell for cell in record["cells"]}
+    with contextlib.suppress(KeyError, TypeError, AttributeError):  # of a damaged file nothing is kept
+        old = {_key(cell): cell for cell in before["cells"] if _key(cell) not in new}
+        notes = list(dict.fromkeys(before["notes"] + record["notes"]))
+        record = {"cells": [*old.values(), *new.values()], "notes": notes}
+    write_file(path, json.dumps(record, indent=1) + "\n")
+
+
+def _key(cell: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(cell[name] for name in PLACE)
+
+
+PLACE = ("codec", "coded on", "decoded on")
+
+
+class _Crossing:
+    """What becomes of bitstreams, as it is counted."""
+
+    def __init__(self) -> None:
+        self._cells: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self._equal: dict[tuple[str, str, str], list[int]] = {}
+        self._notes: dict[str, None] = {}
+
+    def note(self, text: str) -> None:
+        self._notes[text] = None
+
+    def coded(self, job: Job, device: str, answer: Any) -> list[Job]:
+        """What a device made of a row's image; nothing of one that it coded in the run."""
+        where, data = answer if isinstance(answer, tuple) else (device, answer)
+        if not isinstance(data, bytes):
+            self.note(f"{job.row.point}, {job.row.image}: not coded on {where}: {data}")
+            return []
+        if not data:
+            return []
+        same = self._equal.setdefault((job.row.codec, where, job.coded_on), [])
+        same.append(hashlib.sha256(data).hexdigest() == job.row.bitstream_sha256)
+        return [replace(job, coded_on=where, data=data)]
+
+    def decoded(self, store: Store, answers: Mapping[str, tuple[Job, Any]]) -> None:
+        """What each device made of one bitstream."""
+        job = next(iter(answers.values()))[0]
+        pairs = (answer if isinstance(answer, tuple) else (device, answer) for device, (_, answer) in answers.items())
+        pictures: dict[str, Any] = dict(pairs)
+        reference = pictures.get(job.coded_on)
+        if not isinstance(reference, np.ndarray):
+            reference = self._known(store, job, pictures.values())
+        for where, picture in pictures.items():
+            fresh = {**dict.fromkeys(COUNTS, 0), "largest": 0, "share": 0.0}
+            cell = self._cells.setdefault((job.row.codec, job.coded_on, where), fresh)
+            if not isinstance(picture, np.ndarray):
+                cell["failed"] += 1
+                self.note(f"{job.row.codec}: coded on {job.coded_on}, decoded on {where}: {picture}")
+            elif reference is None or picture.shape != reference.shape:
+                right = reference is None and pixel_sha256(picture) == job.row.reconstruction_sha256
+                cell["same" if right else "other"] += 1
+                cell |= {} if right else {"largest": None, "share": None}
+            else:
+                apart = np.abs(picture.astype(np.int16) - reference)
+                largest = int(apart.max())
+                cell["same" if not largest else "within one" if largest == 1 else "other"] += 1
+                if cell["largest"] is not None:
+                    share = float(apart.any(axis=2).mean())
+                    cell |= {"largest": max(cell["largest"], largest), "share": max(cell["share"], share)}
+            if cell["other"] + cell["failed"] and (hint := bound_to_device(job.row)):
+                self.note(f"{job.row.codec}: coded on {job.coded_on}, decoded on {where}{hint}")
+
+    @staticmethod
+    def _known(store: Store, job: Job, pictures: Iterable[Any]) -> Image | None:
+        """The pixels that a device which is not here made of a stored bitstream, if anything has them."""
+        if hashlib.sha256(job.data).hexdigest() != job.row.bitstream_sha256:
+            return None
+        kept = reconstruction_path(store, job.row)
+        pictures = [*pictures, *([read_image(kept).pixels] if kept.is_file() else [])]
+        shown = [picture for picture in pictures if isinstance(picture, np.ndarray)]
+        return next((picture for picture in shown if pixel_sha256(picture) == job.row.reconstruction_sha256), None)
+
+    def record(self) -> dict[str, Any]:
+        for (codec, where, other), same in self._equal.items():
+            self.note(f"{codec}: {where} coded {sum(same)} of {len(same)} images to the bytes that {other} wrote")
+        cells = [dict(zip(PLACE, key, strict=True)) | cell for key, cell in self._cells.items()]
+        return {"cells": cells, "notes": list(self._notes)}
+
+
+COUNTS = ("same", "within one", "other", "failed")
+
+
+def _code_all(pipe: Connection, store: Store, jobs: Sequence[Job], device: str) -> None:
+    """A fresh process of a device: for each job its bytes, its picture, or an error; with what the device is."""
+    here = set_up_apart(device)
+    send, where = sender(pipe), on_hardware(device, hardware(here))
+    for job in jobs:
+        try:
+            with codec_of(job.row, job.codec, here) as codec:
+                make_ready(codec)
+                if job.data:
+                    answer: Any = decode_row(store, job.row, job.codec, here, job.data)
+                else:
+                    answer = b"" if where == job.coded_on else _coded_again(job.row, codec)
+        except Exception as error:
+            answer = error_text(f"{type(error).__name__}: {error}")
+        send((where, answer))
+
+
+def _coded_again(row: Row, codec: Codec) -> bytes:
+    check_own(codec, json.loads(row.coder))
+    image = load_under(row.protocol, Path(row.path)).pixels
+    if pixel_sha256(image) != row.pixel_sha256:
+        raise ImageError(f"{row.path} changed since it was coded")
+    named = row.image if getattr(type(codec), "uses_image_id", False) else ""
+    caption = row.caption if facts_of(type(codec)).uses_caption else None
+    return encode(codec, image, Side(caption, row.seed, named))[0].data

@@ -19,7 +19,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from rdpbench import registry
 from rdpbench.codecs.contract import make_ready
@@ -55,16 +55,38 @@ from rdpbench.runners.coding import (
     note_of,
     opened_by,
     side_of,
+    why_other_pixels,
 )
 from rdpbench.runners.sets import FeatureExtractor, values
 from rdpbench.runners.task import Task, Work, new_row
+from rdpbench.setting import CodecSetting
+
+Kind = Literal["device", "cpu"]
+"""What a codec computes on: ``device=``, or processors whatever that is."""
 
 
-def time_task(task: Task, row: Row, original: Image, device: str) -> Timing:
+KINDS: tuple[Kind, ...] = ("device", "cpu")
+
+
+def kind_of(codec: CodecSetting) -> Kind:
+    """The kind of a codec; all of a chunk are of one."""
+    return "device" if facts(codec).uses_device else "cpu"
+
+
+class Seat(NamedTuple):
+    """A place for one worker process."""
+
+    device: str
+    """The only GPU that it sees, or ``cpu``."""
+    kinds: tuple[Kind, ...]
+    """The chunks that it takes."""
+
+
+def time_task(task: Task, row: Row, original: Image, setup: Setup) -> Timing:
     """Repeat encode and decode at the row's setting after a warm-up, alone; garbage collection is off while timing."""
     side = side_of(task)
     started = time.perf_counter()
-    codec = build(task.codec, row.rate, device)
+    codec = build(task.codec, row.rate, setup.here)
     make_ready(codec)
     build_s = time.perf_counter() - started
     seconds: dict[str, list[float]] = {"encode": [], "decode": []}
@@ -74,13 +96,13 @@ def time_task(task: Task, row: Row, original: Image, device: str) -> Timing:
     try:
         for turn in range(TIMING_WARMUP + TIMING_REPEATS):
             copy = lent(original)
-            synchronise()
+            synchronise(setup.here)
             started = time.perf_counter()
             data = codec.encode(copy, side).data
-            synchronise()
+            synchronise(setup.here)
             encoded = time.perf_counter()
             codec.decode(data)
-            synchronise()
+            synchronise(setup.here)
             decoded = time.perf_counter()
             check_untouched(copy, original, "encode()")
             if turn >= TIMING_WARMUP:
@@ -92,7 +114,7 @@ def time_task(task: Task, row: Row, original: Image, device: str) -> Timing:
     for what, values_s in seconds.items():
         median = statistics.median(values_s)
         spread |= {f"{what}_s": median, f"{what}_min_s": min(values_s), f"{what}_max_s": max(values_s)}
-    used = device_of(task.codec, device)
+    used = device_of(task.codec, setup.device)
     return Timing(
         timing_key=timing_key(task.key, used),
         task_key=task.key,
@@ -106,11 +128,11 @@ def time_task(task: Task, row: Row, original: Image, device: str) -> Timing:
     )
 
 
-def synchronise() -> None:
-    """Wait for the accelerator, if torch is loaded and has one: asynchronous work must not escape a timing."""
+def synchronise(device: str = "cuda") -> None:
+    """Wait until a device has done what it was given: asynchronous work must not escape a timing."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+    if device != "cpu" and torch is not None and torch.cuda.is_initialized():
+        torch.cuda.synchronize(device)
 
 
 REMEMBERED_ORIGINALS = 2
@@ -166,6 +188,31 @@ class _Original:
     prepared: dict[str, Any] = field(default_factory=dict)
 
 
+class Stop:
+    """Set when workers are to end after the task that each has in hand: by a signal, or when time is up."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self._end, self._start = os.pipe()
+
+    def set(self, reason: str) -> None:
+        """From now on; also from a handler of a signal, and from another thread."""
+        if not self.reason:
+            self.reason = reason
+            os.write(self._start, b".")
+
+    def fileno(self) -> int:
+        """To wait for, beside pipes: what can be read from when it is set."""
+        return self._end
+
+    def __bool__(self) -> bool:
+        return bool(self.reason)
+
+    def __del__(self) -> None:
+        os.close(self._end)
+        os.close(self._start)
+
+
 FAULTS = (Exception, SystemExit)
 """What code of the user's may raise over one image or score, and the next ones go on."""
 
@@ -178,7 +225,7 @@ class Worker:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.extractor = FeatureExtractor(setup.device)
+        self.extractor = FeatureExtractor(setup.here)
         self._most = sys.maxsize
         """Images that fit into memory together; learned from what did not."""
         self._originals: OrderedDict[str, _Original] = OrderedDict()
@@ -204,19 +251,28 @@ class Worker:
                 start = end
 
     def _together(self, batch: Sequence[Work]) -> Iterator[Result]:
-        """Code images of one size together; where that fails, one by one: each has its own row or error."""
+        """Code images of one size together; where that fails, one by one: each has its own row or error.
+
+        What does not fit into memory is tried again by halves.
+        """
+        least = 0
         try:
             originals = [self._original(work.task) for work in batch]
             coded = code_batch(self.setup, [work.task for work in batch], [original.pixels for original in originals])
         except StoreError:
             raise
         except FAULTS as error:
-            print(f"a batch of {len(batch)} images failed, one by one now: {_message(error)}", file=sys.stderr)
-            if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the second is torch's
-                self._most = max(1, len(batch) // 2)
+            if _is_short_of_memory(error):
+                least = self._most = max(1, len(batch) // 2)
+            how = "by halves" if least > 1 else "one by one"
+            print(f"a batch of {len(batch)} images failed, {how} now: {_message(error)}", file=sys.stderr)
             coded = None
         if coded is None:  # not where it is caught: the error holds on to all that the batch took
-            yield from map(self._do, batch)
+            if least > 1:
+                yield from self._together(batch[:least])
+                yield from self._together(batch[least:])
+            else:
+                yield from map(self._do, batch)
             return
         for work, original, outcome in zip(batch, originals, coded, strict=True):
             if isinstance(outcome, CodecError):
@@ -242,7 +298,7 @@ class Worker:
                     put_reconstruction(self.setup.store, work.row, reconstruction)
             timed = row or work.row
             if work.timing and timed is not None and timed.status == "ok":  # there is none to time out of range
-                timing = time_task(task, timed, original.pixels, self.setup.device)
+                timing = time_task(task, timed, original.pixels, self.setup)
         except StoreError as error:
             # Deleted since the plan was made: the next call codes it again. One that changed stops the run.
             if work.row is None or not isinstance(error, StoreCorrupt) or self.setup.store.has_bitstream(work.row):
@@ -272,12 +328,13 @@ class Worker:
     def _decode_stored(self, task: Task, row: Row) -> Image:
         """Decode a stored bitstream again; pixels that are not the recorded ones are not scored under its row."""
         # By the codec of the command: the row has its key, but who wrote the row may have named anything beside it.
-        reconstruction = decode_row(self.setup.store, row, task.codec)
+        device = self.setup.decodes_on(row)
+        reconstruction = decode_row(self.setup.store, row, task.codec, device)
         sha256 = pixel_sha256(reconstruction)
         if sha256 != row.reconstruction_sha256:
             raise BitstreamError(
-                f"the stored bitstream of {row.point}, {row.image} decodes to other pixels here ({sha256}) "
-                f"than when it was made ({row.reconstruction_sha256}); it is not scored. Another device or library?"
+                f"the stored bitstream of {row.point}, {row.image} decodes to other pixels here ({sha256}) than when "
+                f"it was made ({row.reconstruction_sha256}), and is not scored: {why_other_pixels(row, device)}"
             )
         return reconstruction
 
@@ -286,7 +343,7 @@ class Worker:
         if name not in self._metrics:
             cls = registry.load("metric", name)
             uses = getattr(cls, "uses_device", False)
-            self._metrics[name] = cls(device=self.setup.device) if uses else cls()
+            self._metrics[name] = cls(device=self.setup.here) if uses else cls()
         return self._metrics[name]
 
 
@@ -368,7 +425,8 @@ class _Measurement:
                 for name in counts:
                     self._add(name, 0.0, DETERMINISTIC)
                 return
-            further = further_of(self.worker.setup.store, row, max(counts.values()), self.task.codec)
+            setup = self.worker.setup
+            further = further_of(setup.store, row, max(counts.values()), self.task.codec, setup.decodes_on(row))
         except StoreError:
             raise
         except FAULTS as error:
@@ -451,7 +509,13 @@ def _message(error: BaseException, *plain: type[Exception]) -> str:
 
 
 def _of_machine(error: BaseException | None) -> bool:
-    """Is a full disk, or too many open files, at the bottom of an error? No codec or metric is to blame for that."""
+    """Is a full disk, short memory, or too many open files at the bottom of an error? That may pass."""
+    if error is not None and _is_short_of_memory(error):
+        return True
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):
         return True
     return error is not None and _of_machine(error.__cause__)
+
+
+def _is_short_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # the second is torch's

@@ -20,6 +20,7 @@ from rdpbench.codecs.diffusion.bases import Vocabulary, byte_vocabulary, clip_vo
 from rdpbench.codecs.diffusion.library import diffusers
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, MissingNeed, UnknownName
 from rdpbench.image import Image
+from rdpbench.networks import held
 from rdpbench.networks.precision import reproducible
 
 MODELS = ("sd-1.5", "sd-2.1-base", "sd-2.1", "sdxl")
@@ -164,7 +165,7 @@ def test_old_names_load_and_all_that_does_not_fit_is_named() -> None:
 
 
 def test_weights_loaded_where_torch_infers_can_be_trained_through() -> None:
-    models.forget()
+    held.forget()
     with reproducible():
         ready = models.load_models("sd-1.5", "random")
     latents = torch.zeros(1, 4, 2, 2, requires_grad=True)
@@ -176,7 +177,7 @@ def test_random_weights_are_the_same_everywhere_and_shared() -> None:
     first = models.load_models("sd-2.1-base", "random")
     assert models.load_models("sd-2.1-base", "random") is first
     tensors = {name: one.clone() for name, one in first.unet.state_dict().items()}
-    models.forget()
+    held.forget()
     torch.manual_seed(3)
     again = models.load_models("sd-2.1-base", "random").unet.state_dict()
     assert all(torch.equal(one, again[name]) for name, one in tensors.items())
@@ -403,7 +404,7 @@ def test_the_published_widths_compute() -> None:
         schedule = sampling.scheduler(ready, "dpm-solver++", 1)
         latents = sampling.denoise(ready, schedule, noise, draws, seen, seen, 9.0)
         [picture] = sampling.images_of(ready, latents, 256, 256)
-    models.forget()
+    held.forget()
     assert picture.shape == (256, 256, 3)
     assert picture.std() > 5
 

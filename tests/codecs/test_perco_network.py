@@ -29,6 +29,7 @@ from rdpbench.codecs.diffusion.perco.codec import PerCo, printed_bits
 from rdpbench.codecs.diffusion.perco.pipeline import POINTS
 from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
+from rdpbench.networks import held
 
 RATES = list(POINTS)
 
@@ -36,7 +37,7 @@ RATES = list(POINTS)
 @pytest.fixture(autouse=True)
 def nothing_loaded(alone: None) -> Iterator[None]:
     yield
-    models.forget()
+    held.forget()
 
 
 # Published layouts, without storage

@@ -17,13 +17,14 @@ from rdpbench.codecs.diffusion.library import diffusers
 from rdpbench.codecs.diffusion.sd_vae import StableDiffusionVAE
 from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange, UnknownName, UnsupportedImage
 from rdpbench.image import Image
+from rdpbench.networks import held
 from rdpbench.networks.precision import reproducible
 
 
 @pytest.fixture(autouse=True)
 def nothing_loaded(alone: None) -> Iterator[None]:
     yield
-    models.forget()
+    held.forget()
 
 
 def vae(**options: Any) -> StableDiffusionVAE:

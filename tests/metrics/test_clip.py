@@ -12,8 +12,8 @@ import pytest
 from rdpbench import registry
 from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.metrics.clip import DCLIP, METRICS, CLIPImage, HesselScore, clip_score, hessel_score
-from rdpbench.metrics.contract import SHARED, Metric
-from rdpbench.networks import clip
+from rdpbench.metrics.contract import Metric
+from rdpbench.networks import clip, held
 from rdpbench.networks.clip import (
     B32,
     H14,
@@ -381,7 +381,7 @@ def test_without_weights_it_says_what_to_do(cls, tmp_path, monkeypatch):
     for name in ("TORCH_HOME", "RDPBENCH_CACHE", "XDG_CACHE_HOME", "HF_HOME"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.delenv("RDPBENCH_WEIGHTS", raising=False)
-    SHARED.clear()
+    held.forget()
     beside = {"captions": CAPTIONS} if cls in SCORES else {}
     with pytest.raises(MissingNeed, match=r"'clip-.*' are not on this machine"):
         cls().prepare(np.zeros((64, 64, 3), np.uint8), **beside)

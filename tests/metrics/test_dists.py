@@ -10,8 +10,9 @@ import pytest
 from rdpbench import registry
 from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.metrics import dists
-from rdpbench.metrics.contract import SHARED, Metric
+from rdpbench.metrics.contract import Metric
 from rdpbench.metrics.dists import DISTS, SmallDISTS, read_factors, shrink
+from rdpbench.networks import held
 
 # torchvision's names and shapes of VGG16's convolutions.
 SHAPES = {
@@ -157,12 +158,12 @@ def test_weights_from_a_file_and_one_flipped_byte(trunk, photograph, compress, t
         monkeypatch.setenv(name, str(tmp_path))
     content = path.read_bytes()
     monkeypatch.setitem(CARDS, card.id, replace(card, sha256=hashlib.sha256(content).hexdigest()))
-    SHARED.clear()
+    held.forget()
     x = photograph[:32, :32]
     y = compress(x, 30)
     from_file, given = DISTS(), DISTS(trunk)
     assert from_file.score(from_file.prepare(x), y) == given.score(given.prepare(x), y) > 0
-    SHARED.clear()
+    held.forget()
     with path.open("r+b") as file:
         file.seek(len(content) // 2)
         file.write(bytes([content[len(content) // 2] ^ 1]))
@@ -174,7 +175,7 @@ def test_without_weights_it_says_what_to_do(tmp_path, monkeypatch):
     for name in ("TORCH_HOME", "RDPBENCH_CACHE", "XDG_CACHE_HOME", "HF_HOME"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.delenv("RDPBENCH_WEIGHTS", raising=False)
-    SHARED.clear()
+    held.forget()
     with pytest.raises(MissingNeed, match="'vgg16-imagenet' are not on this machine"):
         DISTS().prepare(np.zeros((64, 64, 3), np.uint8))
 

@@ -10,8 +10,9 @@ import pytest
 from rdpbench import registry
 from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.metrics import lpips as ours
-from rdpbench.metrics.contract import SHARED, Metric
+from rdpbench.metrics.contract import Metric
 from rdpbench.metrics.lpips import LPIPSVGG, LPIPSAlex, LPIPSSqueeze, TACOScript, build
+from rdpbench.networks import held
 
 # torchvision's names and shapes of the convolutions that LPIPS uses, without its 58 to 124 million other parameters.
 SHAPES = {
@@ -276,7 +277,7 @@ def test_weights_from_a_file_and_one_flipped_byte(trunks, photograph, compress, 
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     path.write_bytes(damaged)
-    SHARED.clear()
+    held.forget()
     with pytest.raises(MissingNeed, match=r"is not the file that its card names: sha256 \w+, expected"):
         LPIPSSqueeze().prepare(x)
 

@@ -8,8 +8,9 @@ import pytest
 from rdpbench import registry
 from rdpbench.errors import MetricError, MissingNeed
 from rdpbench.metrics import pieapp
-from rdpbench.metrics.contract import SHARED, Metric
+from rdpbench.metrics.contract import Metric
 from rdpbench.metrics.pieapp import CARD, SHAPES, Licence, PieAPPDense, PieAPPSparse
+from rdpbench.networks import held
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,7 @@ def test_with_it_the_file_is_wanted_and_one_flipped_byte_found(tensors, tmp_path
     for name in ("TORCH_HOME", "RDPBENCH_CACHE", "XDG_CACHE_HOME", "HF_HOME", "RDPBENCH_WEIGHTS"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setenv("RDPBENCH_ACCEPT", "pieapp")
-    SHARED.clear()
+    held.forget()
     image = np.zeros((64, 64, 3), np.uint8)
     with pytest.raises(MissingNeed, match=r"'pieapp-v0\.1' are not on this machine") as caught:
         PieAPPSparse().prepare(image)

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from rdpbench.results.names import signs
+
 Data = Callable[[str], Any]
 Page = Any
 """The report in the browser; see the class in conftest.py."""
@@ -19,7 +21,7 @@ Page = Any
 def test_a_click_on_a_curve_shows_its_point(page: Page, data: Data) -> None:
     marker = page.points("psnr", "webp")[2]
     page.mouse().move_to_element(marker).perform()
-    page.until(lambda: "webp" in page.text("#tip"))
+    page.until(lambda: "WebP" in page.text("#tip"))
     page.mouse().click().perform()
     page.until(lambda: page.all("#point .thumb"))
     report = data("report")
@@ -155,7 +157,7 @@ def test_the_table_is_sorted_and_filtered(page: Page) -> None:
     assert [float(one.split()[0]) for one in page.column(at)] == sorted(values, reverse=True)
     page.one("#search").send_keys("webp psnr>25")
     page.until(lambda: "q" in page.state)
-    page.until(lambda: set(page.column(heads.index("codec"))) == {"webp"})
+    page.until(lambda: set(page.column(heads.index("codec"))) == {"WebP"})
     assert all(float(one.split()[0]) > 25 for one in page.column(at))
     assert page.text("#found").split()[0] == str(len(page.column(at)))
 
@@ -172,7 +174,7 @@ def test_filters_reach_curves_and_table(page: Page) -> None:
     page.until(lambda: page.js(shown) == 3)
     page.press("t")
     page.until(lambda: page.column(0))
-    assert "webp" not in page.column(0)
+    assert "WebP" not in page.column(0)
     assert "folder-more" not in page.text(".grid")
     assert (
         page.js(
@@ -180,6 +182,30 @@ def test_filters_reach_curves_and_table(page: Page) -> None:
         )
         is False
     )
+
+
+def test_no_number_of_the_table_is_cut(page: Page, data: Data) -> None:
+    """With the point's panel open, on a desk and on a phone: the table scrolls, and its cells are whole."""
+    point = next(one for one in data("report")["points"] if one["pictures"])
+    for width in (1280, 400):
+        page.browser.set_window_size(width, 900)
+        page.open(f"view=table&point={point['id']}")
+        page.until(lambda: page.column(0))
+        cut = """return [...document.querySelectorAll('.grid td, .grid thead th')]
+            .filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.innerText)"""
+        assert page.js(cut) == []
+
+
+def test_names_for_readers_and_how_many_images_of_all(page: Page, data: Data) -> None:
+    text = page.text("#view-curves")
+    assert "PSNR (dB) ↑" in text
+    assert "MS-SSIM ↑" in text
+    assert "JPEG 2000" in page.text("#filters")
+    for one in data("report")["sets"]:
+        few = f"{one['images']} of " if one["images"] < one["size"] else ""
+        assert f"{few}{one['size']} image" in text
+    webp = next(one for one in data("report")["curves"] if one["codec"] == "webp")
+    assert tuple(webp["look"]) == signs(["webp"])["webp"]
 
 
 def test_a_shared_address_shows_the_same(page: Page) -> None:

@@ -1,4 +1,4 @@
-"""The networks of a Stable Diffusion model on a device, loaded once for a process and shared by all its codecs.
+"""The networks of a Stable Diffusion model on a device, held as long as one codec uses them.
 
 The VAE computes in single precision always: at half precision SDXL's overflows, and a few values of all others flip.
 
@@ -10,16 +10,14 @@ drawn too, as it would otherwise not be there.
 from __future__ import annotations
 
 import functools
-import inspect
 import re
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from rdpbench.assets.load import load_strictly
-from rdpbench.assets.weights import OwnFolder, Weights, folders_identity, read_tensors, require
+from rdpbench.assets.weights import OwnFolder, Weights, folders_identity, read_tensors
 from rdpbench.codecs.diffusion import bases
 from rdpbench.codecs.diffusion.bases import (
     BASES,
@@ -36,63 +34,11 @@ from rdpbench.errors import CodecError, ConfigError, MetricError
 from rdpbench.lazy import LazyModule, nn, torch
 from rdpbench.needs import Need
 from rdpbench.networks.clip import B32, H14, L14, L14_336, SHAPES, TOKENS, Clip, build_clip, configuration, ends
+from rdpbench.networks.held import held, once
 
 library: Any = LazyModule("rdpbench.codecs.diffusion.library")
 
 _ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-Given = ParamSpec("Given")
-Made = TypeVar("Made")
-KEPT = 6
-"""VAEs and text towers that are kept beside the models that were loaded last: they are the same in many."""
-_KEPT: OrderedDict[Any, Any] = OrderedDict()
-_CACHES: list[OrderedDict[Any, Any]] = [_KEPT]
-
-
-def trainable(loader: Callable[Given, Made]) -> Callable[Given, Made]:
-    """Let a loader make ordinary tensors even where torch infers only: others cannot be differentiated through."""
-
-    @functools.wraps(loader)
-    def outside(*args: Given.args, **options: Given.kwargs) -> Made:
-        with torch.inference_mode(False), torch.no_grad():
-            return loader(*args, **options)
-
-    return outside
-
-
-def once(most: int, files: Callable[..., Iterable[Need]]) -> Callable[[Callable[Given, Made]], Callable[Given, Made]]:
-    """Keep what a loader made for its last arguments, as long as the files that it reads are the same.
-
-    ``files`` takes the loader's arguments by name and says what it needs where these say ``weights="official"``; the
-    loader raises `MissingNeed` if that is not on this machine. What it makes can be trained through (`trainable`).
-    """
-
-    def keeping(loader: Callable[Given, Made]) -> Callable[Given, Made]:
-        kept: OrderedDict[Any, Made] = OrderedDict()
-        _CACHES.append(kept)
-
-        @functools.wraps(loader)
-        def loaded(*args: Given.args, **options: Given.kwargs) -> Made:
-            given = inspect.signature(loader).bind(*args, **options)
-            given.apply_defaults()
-            needs = tuple(files(**given.arguments)) if given.arguments["weights"] == "official" else ()
-            require(needs)
-            key = (*given.args, *(getattr(need, "named_identity", "") for need in needs))
-            if key not in kept:
-                while len(kept) >= most:  # first: two U-Nets at once are 7 GB
-                    kept.popitem(last=False)
-                kept[key] = trainable(loader)(*args, **options)
-            kept.move_to_end(key)
-            return kept[key]
-
-        return loaded
-
-    return keeping
-
-
-def forget() -> None:
-    """Let go of all networks."""
-    for cache in _CACHES:
-        cache.clear()
 
 
 def vae_name(name: str) -> str:
@@ -220,7 +166,7 @@ def base_identity(base: str) -> str:
     return folders_identity(bases.parts_of(base)) if bases.is_path(base) else Weights(BASES[base].card).named_identity
 
 
-@once(2, lambda base, **_: base_needs(base))
+@once(lambda base, **_: base_needs(base))
 def load_models(base: str, weights: str = "official", precision: str = "float32", device: str = "cpu") -> Models:
     """The networks of a base model; the same object as long as its files are the same.
 
@@ -288,8 +234,8 @@ def shared(
 ) -> Any:
     """A VAE or text tower: the same bytes in several models are loaded once. ``base`` tells random ones apart."""
     rename = {"vae": vae_name, "text": text_name}.get(part, str)
-    key = (part, source.named_identity if source else base, precision, device)
-    return kept(key, lambda: make_part(part, build, source, precision, device, rename))
+    key = (source.named_identity if source else base, precision, device)
+    return held(part, key, lambda: make_part(part, build, source, precision, device, rename))
 
 
 def load_vae(sizes: BaseSizes, source: OwnFolder | Weights | None, device: str, base: str) -> Any:
@@ -304,21 +250,6 @@ def vocabulary_of(sizes: BaseSizes, weights: str, base: str) -> Vocabulary:
     if words.size != sizes.tokens:
         raise CodecError(f"{base} has {sizes.tokens} tokens, where CLIP's vocabulary has {words.size}")
     return words
-
-
-def kept(key: tuple[str, ...], build: Callable[[], Any]) -> Any:
-    """What ``build`` made for this key, the last `KEPT` of them.
-
-    >>> kept(("example",), lambda: 3), kept(("example",), lambda: 4), _KEPT.pop(("example",))
-    (3, 3, 3)
-    """
-    if key not in _KEPT:
-        network = build()
-        while len(_KEPT) >= KEPT:
-            _KEPT.popitem(last=False)
-        _KEPT[key] = network
-    _KEPT.move_to_end(key)
-    return _KEPT[key]
 
 
 def text_tower(sizes: BaseSizes, number: int) -> Any:
@@ -350,7 +281,7 @@ def controlnet_source(controlnet: str, base: str, sketch: str) -> OwnFolder | We
     return Weights(card)
 
 
-@once(2, lambda controlnet, base, sketch, **_: (controlnet_source(controlnet, base, sketch),))
+@once(lambda controlnet, base, sketch, **_: (controlnet_source(controlnet, base, sketch),))
 def load_controlnet(
     models: Models, controlnet: str, base: str, sketch: str, weights: str, precision: str = "float32"
 ) -> Any:
@@ -374,7 +305,7 @@ def clip_source(clip: str) -> OwnFolder | Weights:
     return OwnFolder(clip) if bases.is_path(clip) else Weights(CLIPS[clip])
 
 
-@once(1, lambda clip, **_: (clip_source(clip),))
+@once(lambda clip, **_: (clip_source(clip),))
 def clip_network(clip: str, weights: str = "official", device: str = "cpu") -> Clip:
     """Both towers; the same object as long as the file is the same. Raises as `load_models`."""
     if weights != "official":

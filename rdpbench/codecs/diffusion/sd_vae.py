@@ -34,6 +34,7 @@ from rdpbench.errors import BitstreamError, UnsupportedImage
 from rdpbench.image import Image
 from rdpbench.lazy import Tensor, torch
 from rdpbench.needs import Need, package_version
+from rdpbench.networks.held import trainable
 from rdpbench.networks.precision import reproducible
 
 BITS = (8, 16, 32)
@@ -129,5 +130,5 @@ def load_vae_alone(base: str, weights: str = "official", device: str = "cpu") ->
     else:  # of a folder nothing but the VAE's configuration is read
         sizes = replace(bases.SD21, vae=bases.read_config(str(Path(base) / "vae")))
         sizes = models.narrow(sizes) if weights == "random" else sizes
-    vae = models.trainable(models.load_vae)(sizes, source, device, f"{weights} {base}")
+    vae = trainable(models.load_vae)(sizes, source, device, f"{weights} {base}")
     return Models(sizes, None, vae, (), bases.byte_vocabulary(), device)

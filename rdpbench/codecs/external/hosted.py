@@ -17,7 +17,6 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, field, fields, make_dataclass
 from multiprocessing.util import Finalize
@@ -34,8 +33,6 @@ from rdpbench.image import Image
 from rdpbench.opened import opened
 from rdpbench.own import read_file
 
-ALIVE = 2
-"""Host processes that a worker keeps: an encoder and a decoder of the codec that it is at."""
 START_S = 600.0
 """Seconds that the import of a class may take, from a slow disk."""
 LOG = 1 << 20
@@ -213,21 +210,20 @@ def prefix() -> str:
     return f"{ours}{os.getpid()}-"
 
 
-_hosts: OrderedDict[str, Host] = OrderedDict()
-"""Those of this process, by what they host and whether they decode; the last used are last."""
+_hosts: dict[tuple[str, bool], Host] = {}
+"""Those of this process, by what they host and whether they decode: of the codec that it is at."""
 
 
 def host_of(python: str, reference: Mapping[str, Any], *, decoder: bool = False) -> Host:
-    """The process of an encoder or decoder: the one that runs, or a new one."""
-    key = json.dumps([os.getpid(), python, reference, decoder])
-    host = _hosts.pop(key, None)
+    """The process of an encoder or decoder: the one that runs, or a new one, after those of other codecs ended."""
+    hosted = json.dumps([os.getpid(), python, reference])
+    host = _hosts.get((hosted, decoder))
     if host is None or not host.alive:
         if not _hosts:  # at the end of this process: a worker of a pool has no ``atexit``
             Finalize(None, close_hosts, exitpriority=10)
-        host = Host(python, reference, offline=decoder)
-    _hosts[key] = host
-    while len(_hosts) > ALIVE:
-        _hosts.popitem(last=False)[1].close()
+        for other in [other for other in _hosts if other[0] != hosted]:
+            _hosts.pop(other).close()
+        host = _hosts[hosted, decoder] = Host(python, reference, offline=decoder)
     return host
 
 

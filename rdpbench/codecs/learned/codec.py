@@ -16,6 +16,7 @@ from rdpbench.codecs.learned.systems import System, decode_images, encode_images
 from rdpbench.errors import CodecError, ConfigError, MissingNeed
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package, package_version
+from rdpbench.networks.held import held
 
 Kind: TypeAlias = Literal["official", "unpinned", "own", "random"]
 """Where weights come from: ``official`` have a hash (or its first digits) published with them, ``unpinned`` only the
@@ -137,8 +138,8 @@ class LearnedCodec(CheckedOptions, ABC):
         self.system()
 
     def system(self) -> System:
-        """The network, loaded once for all codec objects of one configuration."""
-        return _loaded(self, self.weights_identity())
+        """The network, held for all codec objects of this configuration."""
+        return held("system", (self, self.weights_identity()), self.make)
 
     def encode(self, image: Image, side: Side) -> Bitstream:
         return self.encode_batch([image], [side])[0]
@@ -186,8 +187,3 @@ def _misfit(codec: LearnedCodec, file: str) -> str | None:  # noqa: ARG001 - ano
 def notes_of(system: System) -> str:
     """What was done to a system's weights when they were loaded; empty if they are as in their file."""
     return "; ".join(getattr(system.net, "notes", ()))
-
-
-@lru_cache(maxsize=2)
-def _loaded(codec: LearnedCodec, file: str) -> System:  # noqa: ARG001 - another file of weights is another system
-    return codec.make()

@@ -30,6 +30,10 @@
   // One panel for each frame: the page answers while many are drawn.
   const next = async () => {
     await R.load("static/plotly.min.js");
+    if (!window.Plotly) {
+      for (const panel of queue) panel.box.textContent = R.unplotted;
+      queue.clear();
+    }
     const [panel] = queue;
     queue.delete(panel);
     if (panel?.box.isConnected) draw(panel);
@@ -73,14 +77,14 @@
           fill: "toself", fillcolor: R.faded(colour, dim ? 0.02 : 0.1), line: { width: 0 }, mode: "lines", hoverinfo: "skip", type: "scatter",
         });
       }
-      const hollow = (point) => R.partial(point) || curve.random || !R.reliable(point, panel.metric.name) || R.remark(point, panel.metric.name) !== "";
+      const pale = (point) => R.partial(point) || curve.random || !R.reliable(point, panel.metric.name) || R.remark(point, panel.metric.name) !== "";
       out.push({
         x: found.map((one) => one.x), y: found.map((one) => one.y), customdata: found.map((one) => one.point.id),
         type: "scatter", mode: "lines+markers", hoverinfo: "none", opacity: dim ? 0.15 : 1,
-        line: { color: colour, width: 1.8, dash: curve.random ? "dot" : curve.dash },
+        line: { color: colour, width: 1.8, dash: curve.random ? "dot" : "solid" },
         marker: {
-          color: colour, size: 8, line: { width: 1.5, color: colour },
-          symbol: found.map((one) => R.SYMBOLS[curve.symbol] + (hollow(one.point) ? "-open" : "")),
+          color: found.map((one) => (pale(one.point) ? R.faded(colour, 0.25) : colour)), size: 8, line: { width: 1.5, color: colour },
+          symbol: R.SYMBOLS[curve.symbol],
         },
       });
     }
@@ -175,10 +179,10 @@
 
   const part = (set, metrics, curves) => {
     const notes = metrics.length ? [] : ["No metric was computed: rdpbench score adds some to what is stored."];
-    if (curves.some((one) => one.points.some(R.partial))) notes.push("Hollow points: fewer images than the dataset has.");
-    if (curves.some((one) => one.random)) notes.push("Dotted and hollow: random weights, which are no results.");
+    if (curves.some((one) => one.points.some(R.partial))) notes.push("Pale points: fewer images than the dataset has.");
+    if (curves.some((one) => one.random)) notes.push("Dotted and pale: random weights, which are no results.");
     return el("div", { class: "set" },
-      el("h2", {}, set.label, " ", el("span", { class: "faint" }, `${R.count(set.images, "image")}, ${set.protocol}`)),
+      el("h2", {}, set.label, " ", el("span", { class: "faint" }, `${set.images < set.size ? `${set.images} of ` : ""}${R.count(set.size, "image")}, ${set.protocol}`)),
       el("div", { class: `panels${metrics.length === 1 ? " one" : ""}` }, metrics.map((metric) => build(set, metric).figure)),
       notes.map((text) => el("p", { class: "note" }, text)));
   };

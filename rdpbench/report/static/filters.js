@@ -16,14 +16,14 @@
   const group = (title, key, entries) => {
     const all = entries.map((one) => one.name);
     if (all.length < 2) return null;
-    const buttons = entries.map(({ name, sign, note }) => {
+    const buttons = entries.map(({ name, title, sign, note }) => {
       const button = el("button", {
         type: "button", class: "chip", "data-filter": key, "data-name": name, title: note ?? name,
         click: () => toggle(key, name, all),
         dblclick: () => R.set({ [key]: [name] }),
         pointerenter: () => key === "codec" && R.highlight(name),
         pointerleave: () => key === "codec" && R.highlight(""),
-      }, sign, el("span", { class: "name" }, name));
+      }, sign, el("span", { class: "name" }, title ?? name));
       return { name, button };
     });
     const reset = el("button", { type: "button", class: "plain small", click: () => R.set({ [key]: [] }) }, "all");
@@ -37,7 +37,7 @@
     for (const curve of R.curves) {
       if (!seen.has(curve.codec)) {
         const note = curve.random ? `${curve.codec}: random weights, no results` : curve.codec;
-        seen.set(curve.codec, { name: curve.codec, sign: R.sign(curve), note });
+        seen.set(curve.codec, { name: curve.codec, title: curve.title, sign: R.sign(curve), note });
       }
     }
     return [...seen.values()];
@@ -51,12 +51,12 @@
   };
 
   R.buildFilters = () => {
-    const axes = [["bpp", "bits per pixel"], ...[...R.metrics.values()].map((one) => [one.name, one.name])];
+    const axes = [["bpp", "bits per pixel"], ...[...R.metrics.values()].map((one) => [one.name, one.title])];
     const band = el("input", { type: "checkbox", change: () => R.set({ band: band.checked ? "1" : "0" }) });
     groups.push({ key: "band", band });
     const inside = el("div", { class: "inside" },
       group("Codec", "codec", codecs()),
-      group("Metric", "metric", unique(R.metrics.keys())),
+      group("Metric", "metric", [...R.metrics.values()].map(({ name, title }) => ({ name, title }))),
       group("Dataset", "data", unique(R.sets.map((one) => one.dataset))),
       group("Protocol", "protocol", unique(R.sets.map((one) => one.protocol))),
       group("Run", "run", unique(R.sets.map((one) => one.run))),

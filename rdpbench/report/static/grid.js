@@ -13,7 +13,7 @@
   });
   const holds = { "<": (a, b) => a < b, ">": (a, b) => a > b, "<=": (a, b) => a <= b, ">=": (a, b) => a >= b, "=": (a, b) => a === b };
   const matches = (columns, line, terms) => terms.every((term) => {
-    if (term.word) return columns.some((one) => !one.number && one.text(line).toLowerCase().includes(term.word));
+    if (term.word) return columns.some((one) => !one.number && `${one.text(line)} ${one.words?.(line) ?? ""}`.toLowerCase().includes(term.word));
     const column = columns.find((one) => one.number && one.id.toLowerCase() === term.column);
     return column !== undefined && holds[term.sign](column.value(line), term.number);
   });
@@ -27,7 +27,7 @@
     return (down ? -1 : 1) * String(x).localeCompare(String(y), "en", { numeric: true });
   };
 
-  // columns: { id, title, number, value(line), text(line), sign?(line), hint? }
+  // columns: { id, title, number, value(line), text(line), words?(line): found, too; sign?(line), hint? }
   R.grid = ({ label, key, open, resort }) => {
     const body = el("tbody");
     const head = el("tr");
@@ -73,7 +73,8 @@
       paint();
     };
     const heads = () => {
-      // Widths by the longest of many lines: columns must not jump while one scrolls.
+      // Widths by the longest of many lines: columns must not jump while one scrolls. No number may be cut.
+      const em = (wide) => wide * 0.62 + 2;
       const step = Math.max(1, Math.floor(lines.length / 2000));
       const width = (column) => {
         let most = column.title.length + 3;
@@ -83,10 +84,10 @@
       const widths = columns.map(width);
       table.querySelector("colgroup").replaceChildren(...widths.map((wide) => {
         const col = el("col");
-        col.style.width = `${wide * 0.58 + 1.3}em`;
+        col.style.width = `${em(wide)}em`;
         return col;
       }));
-      table.style.width = `${widths.reduce((sum, wide) => sum + wide * 0.58 + 1.3, 0)}em`;
+      table.style.width = `${widths.reduce((sum, wide) => sum + em(wide), 0)}em`;
       head.replaceChildren(...columns.map((column) => el("th", { scope: "col", class: column.number ? "number" : "", "data-column": column.id },
         el("button", { type: "button", title: `sort by ${column.title}`, click: () => resort(sort === column.id ? `-${column.id}` : column.id) }, column.title))));
     };

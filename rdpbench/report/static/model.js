@@ -6,21 +6,18 @@
   const several = (key) => new Set(report.sets.map((one) => one[key])).size > 1;
 
   R.report = report;
-  R.metrics = new Map(report.metrics.map((one) => [one.name, { ...one, head: `${one.name}${one.unit ? ` ${one.unit}` : ""}` }]));
+  R.metrics = new Map(report.metrics.map((one) => [one.name, { ...one, head: `${one.title}${one.unit ? ` (${one.unit})` : ""}` }]));
   R.sets = report.sets.map((one, index) => {
-    const words = [several("run") ? one.run : "", one.dataset, several("protocol") ? one.protocol : ""];
+    const words = [several("run") ? one.run : "", one.title, several("protocol") ? one.protocol : ""];
     return { ...one, index, label: words.filter(Boolean).join(" · ") };
   });
 
-  // A codec has one sign in all panels; the same codec of another run has its own.
-  const labels = new Map();
+  // A codec has one sign: in all panels, in all reports, and in figures (rdpbench/results/names.py).
   R.curves = report.curves.map((one, index) => {
     const set = R.sets[one.set];
-    const label = several("run") ? `${one.codec} (${set.run})` : one.codec;
-    if (!labels.has(label)) labels.set(label, labels.size);
-    const number = labels.get(label);
-    const dash = ["solid", "dash", "dot"][Math.floor(number / R.COLOURS) % 3];
-    return { ...one, set, index, label, colour: number % R.COLOURS, symbol: number % R.SYMBOLS.length, dash, points: [] };
+    const label = several("run") ? `${one.title} (${set.run})` : one.title;
+    const [colour, symbol] = one.look;
+    return { ...one, set, index, label, colour, symbol, points: [] };
   });
   R.points = new Map();
   for (const one of report.points) {

@@ -53,7 +53,7 @@
     if (by) lines.sort((a, b) => (value(by, a.line) - value(by, b.line)) * (by.higher ? 1 : -1));
     const first = by ?? scored[0];
     const order = el("select", { "aria-label": "Order of images", change: () => R.set({ thumbs: order.value }) },
-      el("option", { value: "name" }, "by name"), scored.map((one) => el("option", { value: one.name }, `worst ${one.name}`)));
+      el("option", { value: "name" }, "by name"), scored.map((one) => el("option", { value: one.name }, `worst ${one.title}`)));
     order.value = by ? by.name : "name";
     const list = el("div", { class: "thumbs" });
     const card = ({ image, line }) => {
@@ -61,7 +61,7 @@
       const shown = picture
         ? el("img", { src: R.thumb(picture), loading: "lazy", decoding: "async", alt: "", width: image.w, height: image.h })
         : el("span", { class: "blank" }, "no image here");
-      const words = [`${R.fixed(rows.bpp[line], 3)} bpp`, first ? `${R.fixed(rows.scores[first.name][line], first.digits)} ${first.unit || first.name}` : ""];
+      const words = [`${R.fixed(rows.bpp[line], 3)} bpp`, first ? `${R.fixed(rows.scores[first.name][line], first.digits)} ${first.unit || first.title}` : ""];
       return el("button", {
         type: "button", class: "thumb", "data-image": image.name, title: image.caption ? `${image.name}: ${image.caption}` : image.name,
         click: () => R.set({ view: "viewer", image: image.name, panes: R.panesFor(point) }),

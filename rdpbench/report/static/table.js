@@ -11,7 +11,7 @@
 
   const names = (point) => [
     R.sets.length > 1 ? { id: "dataset", title: "dataset", value: (line) => point(line).curve.set.label, text: (line) => point(line).curve.set.label } : null,
-    { id: "codec", title: "codec", value: (line) => point(line).curve.label, text: (line) => point(line).curve.label, sign: (line) => R.sign(point(line).curve), hint: (line) => point(line).curve.label },
+    { id: "codec", title: "codec", words: (line) => point(line).curve.codec, value: (line) => point(line).curve.label, text: (line) => point(line).curve.label, sign: (line) => R.sign(point(line).curve), hint: (line) => point(line).curve.label },
     {
       id: "setting", title: "setting", text: (line) => point(line).setting,
       value: (line) => `${point(line).curve.label} ${String(R.num(point(line).rate)).padStart(24)} ${point(line).setting}`,

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rdpbench.errors import MetricError, UnknownName
-from rdpbench.metrics.contract import Meaning, stated, weighed
+from rdpbench.metrics.contract import Meaning, short_name, stated, weighed
 from rdpbench.results.names import arrow
 from rdpbench.results.stats import bootstrap
 from rdpbench.results.stats.bd import Delta, Floats, RateValues, bd_metric, bd_rate, rate_at, sign_changes, value_at
@@ -205,6 +205,42 @@ def bd_tables(
                 rows.append(Against(name, held.images, rate, bd_metric(*pair, method=method)))
         tables.append(bd_table(rows, anchor, metric, held.where, method, held.notes))
     return tables
+
+
+def at_a_glance(points: Points, metrics: Sequence[str], anchor: str = "jpeg") -> list[Table]:
+    """The BD-rate of each codec against JPEG, a column for each metric of pairs; nothing where it was not measured."""
+    if anchor not in {point.codec for point in points.points if point.competes}:
+        return []
+    of_pairs = [metric for metric in metrics if metric in points.metrics and meaning(metric).kind != "set"]
+    columns: dict[str, dict[str, dict[str, Delta]]] = {}
+    for held in anchor_curves(points, anchor, of_pairs):
+        deltas = columns.setdefault(held.where, {}).setdefault(held.metric, {})
+        for name in held.others:
+            meant = meaning(held.metric)
+            sides = whole_in_both(held.curves[anchor], held.curves[name], meant)
+            pair = [in_unit(meant, means(meant, side)) for side in sides] if sides[0].images else []
+            if pair:
+                deltas[name] = bd_rate(*pair, higher_is_better=meant.higher_is_better)
+    tables = []
+    for where, by_metric in columns.items():
+        codecs = dict.fromkeys(name for deltas in by_metric.values() for name in deltas)
+        known = [{name: d.value for name, d in deltas.items() if not d.reason} for deltas in by_metric.values()]
+        ranks = [best_two(values, higher_is_better=False) for values in known]
+        lines = tuple(
+            (Cell(name), *(_glance(values, rank, name) for values, rank in zip(known, ranks, strict=True)))
+            for name in codecs
+        )
+        caption = f"{where}: BD-rate against {anchor}, % of bits at equal quality by each metric ↓"
+        if lines:
+            tables.append(Table(caption, ("codec", *map(short_name, by_metric)), lines, (GLANCE.format(anchor),)))
+    return tables
+
+
+GLANCE = "intervals, and why there is no number: rdpbench bd RUN --anchor {}"
+
+
+def _glance(values: Mapping[str, float], ranks: Mapping[str, int], name: str) -> Cell:
+    return Cell(f"{values[name]:+.1f}", ranks.get(name, 0)) if name in values else Cell("–")
 
 
 def bd_table(

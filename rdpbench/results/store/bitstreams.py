@@ -17,7 +17,7 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,6 +154,12 @@ class Bitstreams:
             os.fsync(file.fileno())
         for sha256, _, _ in lines:
             self.path(sha256.hex()).unlink(missing_ok=True)
+
+    def packed(self) -> Iterator[str]:
+        """The hashes of those that are in packs."""
+        for index in self._packs().values():
+            for line in index:
+                yield f"{int(line['start']):016x}{bytes(line['rest']).hex()}"
 
     def _packs(self) -> dict[Path, NDArray[Any]]:
         """The indexes of all packs."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from functools import cache
 from json.encoder import encode_basestring_ascii as encode_text
@@ -32,6 +33,8 @@ from rdpbench.datasets.contract import Sample
 from rdpbench.errors import ConfigError
 from rdpbench.metrics.contract import Features, beside
 from rdpbench.needs import Package, package_version
+from rdpbench.networks import held
+from rdpbench.networks.precision import stay_exact
 from rdpbench.setting import CodecSetting, Setting
 
 KEY_VERSION = 1
@@ -62,11 +65,14 @@ def facts(setting: CodecSetting) -> Facts:
 def build(setting: CodecSetting, rate: float | None, device: str = "cpu") -> Codec:
     """A fresh codec object at a rate point; on the device, if it can compute there.
 
+    From here on this process holds the networks of this codec (`rdpbench.networks.held`).
+
     Raises:
         UnknownName: an option that the codec does not have.
         OutOfRange: a rate outside what it takes.
     """
     check_options(setting)
+    held.begin((setting.use, setting.options))
     options = dict(setting.options)
     if rate is not None:
         axis = axis_of(setting)
@@ -75,6 +81,8 @@ def build(setting: CodecSetting, rate: float | None, device: str = "cpu") -> Cod
         options[axis.field] = axis.check(setting.name, rate)
     if device_of(setting, device) != "cpu":
         options["device"] = device
+        with suppress(ImportError):  # of torch: what computes by another library knows its own switches
+            stay_exact()
     if registry.own_place("codec", setting.use):
         try:
             options = own.as_paths(setting.cls, own.absolute(setting.cls, options))

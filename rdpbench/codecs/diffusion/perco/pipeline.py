@@ -19,6 +19,7 @@ from rdpbench.errors import CodecError, RdpbenchError
 from rdpbench.lazy import torch
 from rdpbench.needs import Need
 from rdpbench.networks.clip import TOKENS
+from rdpbench.networks.held import once
 
 if TYPE_CHECKING:
     from rdpbench.codecs.diffusion.perco.network import HyperEncoder, HyperWidths
@@ -123,7 +124,7 @@ class Pipeline(Models):
         return int(self.vae.config.latent_channels)
 
 
-@models.once(1, lambda rate, pipeline, **_: pipeline_needs(rate, pipeline))
+@once(lambda rate, pipeline, **_: pipeline_needs(rate, pipeline))
 def load_pipeline(
     rate: float,
     weights: str = "official",

