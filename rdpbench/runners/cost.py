@@ -18,28 +18,30 @@ from rdpbench.runners.task import Work
 from rdpbench.setting import CodecSetting, Setting
 
 CODING = {
-    "avif": 0.8,
+    "avif": 0.65,
     "bpg": 4.0,
     "heif": 0.6,
-    "hevc": 1.1,
-    "jpeg": 0.02,
+    "hevc": 0.8,
+    "jpeg": 0.01,
     "jpeg2000": 0.25,
-    "jpegxl": 1.0,
-    "mini": 1.0,
+    "jpegxl": 0.65,
+    "mini": 0.85,
     "mozjpeg": 0.3,
     "vtm": 200.0,
     "vvenc": 10.0,
-    "webp": 0.12,
+    "webp": 0.1,
 }
 """Seconds for a megapixel, encoding and decoding, on one core of a server of 2025."""
 FAMILIES = {"rdpbench.codecs.learned": 10.0, "rdpbench.codecs.diffusion": 500.0}
 """The same for those that are not above."""
-SCORING = {"psnr": 0.01, "psnr-pooled": 0.01, "ms-ssim": 0.08, "ssimulacra2": 0.2, "flip": 2.3, "lpips/alex": 0.3}
+SCORING = {"psnr": 0.01, "psnr-pooled": 0.01, "ms-ssim": 0.06, "ssimulacra2": 0.15, "flip": 2.3, "lpips/alex": 0.3}
 """The same for a metric."""
 UNKNOWN = 2.0
 """The same for codecs and metrics of which nothing is known."""
 TRIES = 8
 """How often a search for a target rate encodes."""
+TRUST_S = 5.0
+"""Seconds of work before this run's own speed outweighs that of a machine that does nothing else."""
 RECENT = 32
 """Rows after which older ones count half: another machine may have made them."""
 
@@ -120,7 +122,7 @@ class Costs:
 
     def seconds(self, work: Work) -> float:
         """Seconds for a piece of work."""
-        return self.of_kind(_kind(work), work.task.pixels) + _stored_s(work)
+        return self.of_kind(kind_of_work(work), work.task.pixels) + _stored_s(work)
 
     def knows(self, label: str) -> bool:
         """Do rows tell of a codec?"""
@@ -141,7 +143,8 @@ def kind_of(codec: CodecSetting, setting: Setting, coded: bool, timing: bool, me
     return codec.name, codec.use, setting, (not coded) + (TIMING_WARMUP + TIMING_REPEATS) * timing, metrics
 
 
-def _kind(work: Work) -> Kind:
+def kind_of_work(work: Work) -> Kind:
+    """The kind of a piece of work."""
     metrics = (*work.metrics, *work.features, *work.originals)
     return kind_of(work.task.codec, work.task.setting, work.row is not None, work.timing, metrics)
 
@@ -165,10 +168,12 @@ class Left:
         self.costs, self.workers = costs, workers
         self._pixels, self._stored_s = kinds.copy(), stored_s
         self._measured = 0.0
+        self._first: tuple[float, float] | None = None
+        """Seconds that had passed, and those that rows had measured, when it was first asked after a task."""
 
     def done(self, work: Work, row: Row | None) -> None:
         """A piece of work is done; ``row`` is there if it was coded."""
-        kind = _kind(work)
+        kind = kind_of_work(work)
         self._pixels[kind] -= work.task.pixels
         self._stored_s -= _stored_s(work)
         if row is None:
@@ -184,7 +189,10 @@ class Left:
         """
         kinds = ((kind, pixels) for kind, pixels in self._pixels.items() if pixels > 0)
         left = self._stored_s + sum(self.costs.of_kind(kind, pixels) for kind, pixels in kinds)
-        return left * elapsed / self._measured if self._measured else left / self.workers
+        if self._first is None and self._measured:  # until then workers started, which comes once
+            self._first = elapsed, self._measured
+        started, measured = self._first or (elapsed, self._measured)
+        return left * (elapsed - started + TRUST_S / self.workers) / (self._measured - measured + TRUST_S)
 
 
 def _usual(use: str, setting: Setting) -> float:
