@@ -110,7 +110,24 @@ def visible() -> int:
     is given another.
     """
     named = _named()
-    return len(named) if named and named[0].startswith("MIG-") else int(torch.cuda.device_count())
+    if named and named[0].startswith("MIG-"):
+        return len(named)
+    try:
+        return int(torch.cuda.device_count())
+    except ImportError:  # an installation without torch uses none
+        return 0
+
+
+def is_here(device: str) -> bool:
+    """Is it a device that this process sees?
+
+    >>> is_here("cpu"), is_here("cuda:999"), is_here("cuda:x")
+    (True, False, False)
+    """
+    if device == "cpu":
+        return True
+    count = visible()
+    return count > 0 and device in ("cuda", *(f"cuda:{number}" for number in range(count)))
 
 
 def _named() -> list[str]:
