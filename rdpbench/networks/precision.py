@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+from rdpbench.errors import MissingNeed
 from rdpbench.lazy import torch
 
 
@@ -99,23 +100,26 @@ def devices_of(typed: Sequence[str]) -> tuple[str, ...]:
     >>> devices_of(["cuda:2", "cuda:0", "cuda:2"])
     ('cuda:2', 'cuda:0')
     """
-    every = [f"cuda:{number}" for number in range(visible())] if "cuda" in typed else []
+    every = gpus() if "cuda" in typed else []
     return tuple(dict.fromkeys(name for device in typed for name in (device == "cuda" and every) or [device]))
 
 
 def visible() -> int:
     """How many GPUs there are for this process, by ``CUDA_VISIBLE_DEVICES`` and by what torch counts.
 
-    It may name several instances of GPUs that are split (MIG); a process sees the first of these only, and each worker
+    Raises `MissingNeed` without torch. It may name several instances of GPUs that are split (MIG); a process sees the first of these only, and each worker
     is given another.
     """
     named = _named()
-    if named and named[0].startswith("MIG-"):
-        return len(named)
+    return len(named) if named and named[0].startswith("MIG-") else int(torch.cuda.device_count())
+
+
+def gpus() -> list[str]:
+    """Those GPUs, as ``device=`` names them; none for an installation without torch."""
     try:
-        return int(torch.cuda.device_count())
-    except ImportError:  # an installation without torch uses none
-        return 0
+        return [f"cuda:{number}" for number in range(visible())]
+    except MissingNeed:
+        return []
 
 
 def is_here(device: str) -> bool:
@@ -126,8 +130,8 @@ def is_here(device: str) -> bool:
     """
     if device == "cpu":
         return True
-    count = visible()
-    return count > 0 and device in ("cuda", *(f"cuda:{number}" for number in range(count)))
+    here = gpus()
+    return device in here or (device == "cuda" and bool(here))
 
 
 def _named() -> list[str]:
