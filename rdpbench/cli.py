@@ -48,6 +48,8 @@ reads some takes root=FOLDER, or --root FOLDER.
 
 
 APART = {
+    "worker": ("rdpbench.runners.work", "take part in a run that is under way, here or on another machine"),
+    "merge": ("rdpbench.results.store.merge", "one run of several, such as those of machines that share no disk"),
     "data": ("rdpbench.datasets.command", "datasets: what is here, fetch, verify, a manifest of your own"),
     "study": ("rdpbench.study.command", "a human study: a pack of pairs for raters, and scores from their votes"),
     "reproduce": ("rdpbench.gate.reproduce", "does this machine give published numbers again?"),
@@ -400,6 +402,7 @@ def _expected_values() -> int:
 
 
 def _apart(module: str, options: argparse.Namespace) -> int:
+    options.read = lambda overrides: importlib.import_module("rdpbench.config.bench").read_bench(overrides)
     code: int = importlib.import_module(module).run(options, _console())
     return code
 

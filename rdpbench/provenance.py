@@ -64,7 +64,7 @@ def provenance(bench: Bench, tasks: int, resolved: Mapping[str, Any]) -> dict[st
         "device": list(bench.devices),
         "gpus": _gpus(),
         "driver": _driver(),
-        "packages": _packages(),
+        "packages": packages(),
     }
 
 
@@ -145,7 +145,7 @@ def _git(root: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _packages() -> dict[str, str]:
+def packages() -> dict[str, str]:
     """Versions of all installed packages, from the names of their folders: reading their metadata takes a second."""
     found: dict[str, str] = {}
     for place in sys.path:

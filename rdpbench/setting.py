@@ -101,7 +101,8 @@ class Presentation:
     order: tuple[str, ...] = ()
     """Codecs that come first, in legends and tables."""
     panels: tuple[str, ...] = ()
-    """Metrics or datasets that have panels, in their order; all, if empty."""
+    """Metrics or datasets that have panels, in their order; all, if empty. ``ms-ssim-db`` is MS-SSIM in decibels, and
+    ``ms-ssim-linear`` as it is measured."""
     size: str = ""
     """One of `SIZES`; empty for the usual one of each figure."""
     notes: bool = False
@@ -132,6 +133,15 @@ class Presentation:
             flags[name] = value in (True, "true")
         order, panels = (tuple(_outside(typed.get(name) or "")) for name in ("order", "panels"))
         return cls(_labels(typed.get("labels") or ""), order, panels, size, anchor=typed.get("anchor") or "", **flags)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The panels, without how MS-SSIM is drawn in them.
+
+        >>> Presentation(panels=("ms-ssim-db", "psnr")).shown
+        ('ms-ssim', 'psnr')
+        """
+        return tuple(re.sub("^ms-ssim-(db|linear)$", "ms-ssim", name) for name in self.panels)
 
     def ordered(self, codecs: Iterable[str]) -> list[str]:
         """Codecs or their labels, those first that are named.
@@ -249,6 +259,10 @@ class Bench:
     """Processes on each GPU."""
     decodes: int = 1
     """Of each bitstream, by codecs whose decoder draws random numbers."""
+    max_failures: int | None = None
+    """Failed tasks after which a run stops."""
+    runner: Mapping[str, Any] = field(default_factory=dict)
+    """What a launcher is told."""
     timeout: float | None = None
     """Seconds for each task; 0 for no limit, None for one that grows with the image."""
     batch: int = 1

@@ -17,6 +17,7 @@ from rdpbench.codecs.contract import check_options, facts_of, own_identity_of, o
 from rdpbench.codecs.external.declared import IN_REFERENCE
 from rdpbench.config.typed import (
     CHECKED,
+    LAUNCHER,
     SETTINGS,
     Typed,
     check_values,
@@ -42,7 +43,7 @@ KEYS = {
     "codec": ("name", "title", "use", "options", "rates", "role", "paper", "fidelity"),
     "data": ("name", "title", "use", "options"),
     "metrics": ("names", "available"),
-    "runner": ("name", "workers", "device", "workers_per_device"),
+    "runner": ("name", "workers", "device", "workers_per_device", *LAUNCHER),
 }
 """What a file of each group of ``conf`` can say."""
 NEEDED = ("name", "use", "names")
@@ -175,8 +176,10 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
         show=Presentation.read({name: first[name] for name in PRESENTED}),
         keep={"all": None, "none": 0}.get(first["keep"], first["keep"]),
         workers=first["runner"]["workers"],
-        devices=_devices(str(first["runner"]["device"]), first),
+        # Of other machines this one may have none.
+        devices=_devices(str(first["runner"]["device"]) if first["runner"]["name"] == "local" else "cpu", first),
         workers_per_device=first["runner"]["workers_per_device"],
+        runner=first["runner"],
         **{name: first[name] for name in ("run", *CHECKED) if name not in others},
         overrides=overrides,
         # What Hydra does not see is put in: a record that shows defaults instead would be wrong.

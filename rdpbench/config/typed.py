@@ -63,6 +63,7 @@ CHECKED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "batch": (_whole(1), "a whole number from 1"),
     "verify": (_whole(0), "a whole number from 0"),
     "runner.workers": (_or_null(_whole(0)), "a whole number from 0, or null for one per core; 0 means this process"),
+    "max_failures": (_or_null(_whole(1)), "a whole number from 1, or null for no limit"),
     "runner.workers_per_device": (_whole(1), "a whole number from 1"),
     "timeout": (_or_null(_is_number), "seconds for each task, 0 for no limit, or null for a generous one"),
     "search": (lambda value: value in SEARCHES, " or ".join(SEARCHES)),
@@ -78,6 +79,8 @@ CHECKED: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("allow_partial", "allow_unreliable", "retry_failed", "download", "figures", "timing"), _FLAG),
 }
 """Settings whose values are checked alone: what fits, and what they must be."""
+LAUNCHER = ("jobs", "minutes", "partition", "account", "cpus", "gpus", "memory_gb", "parameters", "cluster", "address")
+"""What a launcher can be told, as ``runner.jobs=8``."""
 SETTINGS = (
     *(
         "codec",
@@ -98,6 +101,7 @@ SETTINGS = (
     *AXES,
     *CHECKED,
     *("runner.device", "data.path", "metrics.names", "metrics.available"),
+    *(f"runner.{name}" for name in LAUNCHER),
 )
 """All that can be typed, but for ``codec.options.*`` and ``data.options.*``, which the classes at hand decide."""
 

@@ -65,7 +65,8 @@ def draw_all(
     """
     said, names = list(said), Names(show.labels)
     usable = frame[np.isfinite(frame["bpp"]) & np.isfinite(frame["value"]) & (frame["metric"] != "")]
-    there = [name for name in dict.fromkeys(usable["metric"]) if not show.panels or _named(name, show.panels)]
+    measured = list(dict.fromkeys(usable["metric"]))
+    there = [name for name in show.shown if name in measured] if show.panels else measured
     codecs = show.ordered(dict.fromkeys(usable["codec"]))
     show = replace(show, anchor=show.anchor if show.anchor in codecs else "")
     dataset = ", ".join(dict.fromkeys(usable["dataset"]))
@@ -82,10 +83,6 @@ def draw_all(
         lines = [names.sentence(note) for note in said if note.partition(":")[0] in shown]
         written += draw(preset, filled, folder / name, STYLES["default"], size=size, lines=lines, show=show)
     return written
-
-
-def _named(metric: str, panels: Sequence[str]) -> bool:
-    return metric in panels or (metric == "ms-ssim" and "ms-ssim-db" in panels)
 
 
 def _of_run(lines: pd.DataFrame, series: Sequence[Series]) -> tuple[DrawnCurve, ...]:
@@ -306,10 +303,10 @@ SATURATED = 0.9
 
 
 def in_decibels(filled: Iterable[Filled], show: Presentation) -> bool:
-    """Is MS-SSIM drawn in decibels? Where it saturates, unless ``panels=`` names ms-ssim, or ms-ssim-db."""
+    """Is MS-SSIM drawn in decibels? Where it saturates, unless ``panels=`` says otherwise."""
     panels = [each for each in filled if family(each.panel.metric) == "ms-ssim" and each.panel.at_bpp is None]
     values = [point.y for each in panels for curve in each.curves for point in curve.points]
-    if "ms-ssim" in show.panels or not values:
+    if "ms-ssim-linear" in show.panels or not values:
         return False
     return "ms-ssim-db" in show.panels or max(values) > SATURATED
 

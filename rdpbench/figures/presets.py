@@ -118,15 +118,14 @@ def presented(preset: FigurePreset, show: Presentation) -> FigurePreset:
         UnknownName: what has no panel, or is no codec, in this figure.
     """
     there = dict.fromkeys(name for panel in preset.panels for name in (panel.metric, panel.dataset) if name)
-    for name in show.panels:
-        if name.replace("ms-ssim-db", "ms-ssim") not in there:
+    for name in show.shown:
+        if name not in there:
             raise UnknownName("panel", name, there, f"the panels of {preset.name}")
     codecs = dict.fromkeys(name for series in preset.series for name in (series.codec, series.label))
     for name in show.order:
         if name not in codecs:
             raise UnknownName("codec", name, codecs, f"those of {preset.name}")
-    wanted = [name.replace("ms-ssim-db", "ms-ssim") for name in show.panels]
-    panels = [panel for name in wanted for panel in preset.panels if name in (panel.metric, panel.dataset)]
+    panels = [panel for name in show.shown for panel in preset.panels if name in (panel.metric, panel.dataset)]
     series = [replace(s, label=show.labels.get(s.codec, show.labels.get(s.label, s.label))) for s in preset.series]
     places = {name: place for place, name in enumerate(show.order)}
     series.sort(key=lambda s: min(places.get(s.codec, len(places)), places.get(s.label, len(places))))

@@ -84,7 +84,7 @@ def show(
 def _unknown(presented: Presentation, points: Points, metrics: Sequence[str]) -> Iterator[str]:
     """What was asked for and is not there: said, and not refused, since hours of coding may lie before it."""
     codecs = {name for point in points.points for name in (point.codec, split_label(point.codec)[0])}
-    sides = {"panels": (presented.panels, {*metrics, *(f"{name}-db" for name in metrics if name == "ms-ssim")})}
+    sides = {"panels": (presented.shown, set(metrics))}
     sides |= {"order": (presented.order, codecs), "anchor": (tuple(filter(None, [presented.anchor])), codecs)}
     for setting, (asked, there) in sides.items():
         for name in asked:

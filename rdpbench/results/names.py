@@ -153,6 +153,7 @@ def _looks() -> Mapping[str, tuple[int, int]]:
     }
 
 
+@cache
 def _stated(part: str, kind: type) -> Any:
     return read_yaml(conf_folder() / "names.yaml").get(part) or kind()
 
@@ -209,16 +210,19 @@ class Names:
     def metric(self, name: str) -> str:
         """A metric without unit and direction.
 
-        >>> Names().metric("diversity/deviation/5"), Names().metric("fid@crdr"), Names().metric("acme/blur/3")
-        ('Deviation of 5 decodes', 'FID (as crdr)', 'acme (blur, 3)')
+        >>> Names().metric("diversity/deviation/5"), Names().metric("kid/clean/full"), Names().metric("fid@crdr")
+        ('Deviation of 5 decodes', 'KID (clean, all pairs)', 'FID (as crdr)')
         """
         if text := self.labels.get(name) or _metrics().get(name):
             return text
         if ":" in name:
             return short_name(name).rpartition(":")[2]
-        stem, _, number = name.rpartition("/")
-        if stem in _metrics() and number.isdecimal():
-            return _metrics()[stem].replace("of decodes", f"of {number} decodes")
+        stem, _, last = name.rpartition("/")
+        if stem in _metrics() and last.isdecimal():
+            return _metrics()[stem].replace("of decodes", f"of {last} decodes")
+        if stem in _metrics() and (words := _stated("variants", dict).get(last)):
+            text = _metrics()[stem]
+            return f"{text[:-1]}, {words})" if text.endswith(")") else f"{text} ({words})"
         kind, at, source = name.partition("@")
         if at:
             return f"{self.metric(kind)} (as {source})"
@@ -263,6 +267,6 @@ class Names:
 
     def _word(self, match: re.Match[str]) -> str:
         before, word, unit = match[1] or "", match[2], match[3] or ""
-        metric = word in _metrics() or word in registry.meanings
+        metric = word in _metrics() or word in registry.BUILTIN["metric"] or word in registry.meanings
         name = self.metric(word) if metric else self.labels.get(word) or _codecs().get(word) or self.dataset(word)
         return f"{before}{name}{' (dB)' if unit and metric else unit}"

@@ -365,7 +365,7 @@ _TEX["\\"] = r"\textbackslash{}"
 """What LaTeX writes otherwise, letter by letter: a replacement must not be replaced again."""
 
 
-WIDE_PAGE, LONG_PAGE = 88, 36
+WIDE_PAGE, LONG_PAGE = 100, 36
 """Letters beside one another in a text 5.5 inches wide at ``\\footnotesize``, and lines of a table that floats."""
 
 
@@ -421,7 +421,7 @@ def _rows(table: Table, columns: Sequence[int], shapes: Sequence[str]) -> list[s
     return rows
 
 
-_NUMBER = re.compile(r"-?(\d+)(?:\.(\d+))?(?: ±(\d+)(?:\.(\d+))?)?")
+_NUMBER = re.compile(r"(-?(\d+)(?:\.(\d+))?(?: ±(\d+)(?:\.(\d+))?)?)([*†‡]?)")
 
 
 def _shape(column: Sequence[Cell]) -> str:
@@ -429,16 +429,18 @@ def _shape(column: Sequence[Cell]) -> str:
     known = [match for cell in column if (match := _NUMBER.fullmatch(cell.text))]
     if 2 * len(known) <= len(column):
         return ""
-    whole, digits = (max(len(match[part] or "") for match in known) for part in (1, 2))
+    whole, digits = (max(len(match[part] or "") for match in known) for part in (2, 3))
     # An uncertainty is in units of the last digit: 31.20(10).
-    spread = max(len(f"{match[3] or ''}{match[4] or ''}".lstrip("0")) for match in known)
+    spread = max(len(f"{match[4] or ''}{match[5] or ''}".lstrip("0")) for match in known)
     sign = "-" if any(match[0].startswith("-") for match in known) else ""
-    return f"S[table-format={sign}{whole}.{digits}{f'({spread})' if spread else ''}]"
+    mark = next((f",table-space-text-post={escape(match[6])}" for match in known if match[6]), "")
+    return f"S[table-format={sign}{whole}.{digits}{f'({spread})' if spread else ''}{mark}]"
 
 
 def _tex_cell(cell: Cell, shape: str) -> str:
-    if shape and _NUMBER.fullmatch(cell.text) and cell.rank != 2:
-        return (r"\bfseries " if cell.rank == 1 else "") + cell.text.replace(" ±", " +- ")
+    if shape and (match := _NUMBER.fullmatch(cell.text)) and cell.rank != 2:
+        number = match[1].replace(" ±", " +- ") + (f"{{{escape(match[6])}}}" if match[6] else "")
+        return (r"\bfseries " if cell.rank == 1 else "") + number
     text = _MARKS.get(cell.rank, "{}").format(escape(cell.text))
     return f"{{{text}}}" if shape else text
 

@@ -15,26 +15,31 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
+from rdpbench import registry
 from rdpbench.errors import ConfigError, StoreCorrupt, StoreUnwritable
 from rdpbench.paths import unwritable
-from rdpbench.progress import Progress
-from rdpbench.provenance import begin_session, provenance
+from rdpbench.progress import Progress, show_progress
+from rdpbench.provenance import begin_session, packages, provenance
 from rdpbench.results.store.keys import sha256_of
 from rdpbench.results.store.log import read_part
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
 from rdpbench.runners import pool
 from rdpbench.runners.coding import Setup
+from rdpbench.runners.launch import Launcher, check_alive
 from rdpbench.runners.plan import Lack
-from rdpbench.runners.pool import Chunk, Stop
+from rdpbench.runners.pool import Chunk
 from rdpbench.runners.queue import MOST_LOST, POLL_S, Claim, Lease, Queue
 from rdpbench.runners.sets import originals
 from rdpbench.runners.task import Cell, Work, resolved, without_environment
-from rdpbench.runners.worker import KINDS, Kind, Result, Seat, failed, kind_of, together
+from rdpbench.runners.worker import KINDS, Kind, Result, Seat, Stop, failed, kind_of, together
 from rdpbench.setting import Bench
 
+ReadBench: TypeAlias = Callable[[Sequence[str]], Bench]
+"""Makes a bench of what was typed; reading that is not of this layer."""
 SYNC_EVERY = 32
 """Records between two syncs to the disk."""
 
@@ -97,12 +102,33 @@ def plan_record(bench: Bench, agenda: Agenda, left: int) -> dict[str, Any]:
     """What a queue says of its plan, for those who take part."""
     return {
         "command": list(bench.overrides),
+        "cwd": str(Path.cwd()),
+        # A search for the rate of a dataset codes at other settings than those that were typed.
+        "grid": [(codec.name, data.name, codec.rates) for codec, data in bench.grid],
+        "settings": {name: getattr(bench, name) for name in _SETTINGS},
         "timing": bench.timing,
+        "runner": bench.runner.get("name", "local"),
         "left": left,
         "cells": len(agenda.cells),
+        "tasks": sum(map(len, agenda.cells)),
+        "metrics": list(agenda.metrics),
         "keys": agenda.keys,
         "lacks": [vars(lack) for lack in agenda.lacks],
+        "packages": packages(),
+        "sources": sources_of(bench),
     }
+
+
+_SETTINGS = ("rates", "points", "targets", "captions", "metrics", "keep", "timing", "grades", "max_failures")
+"""Of a bench, that may be others than its command says."""
+
+
+def sources_of(bench: Bench) -> dict[str, str]:
+    """The hashes of the user's own classes, by their names."""
+    uses: list[tuple[registry.Kind, str]] = [("metric", name) for name in bench.metrics]
+    uses += [("codec", codec.use) for codec in bench.codecs] + [("dataset", data.use) for data in bench.datasets]
+    own = [(kind, use) for kind, use in uses if registry.own_place(kind, use)]
+    return {f"{kind} {use.rpartition(':')[2]}": registry.source_sha256(kind, use) for kind, use in own}
 
 
 def lacks_of(queue: Queue) -> tuple[Lack, ...]:
@@ -173,7 +199,10 @@ class Share:
     seats: Sequence[Seat]
     """Of worker processes; none: this process does all."""
     stop: Stop
-    max_failures: int | None = None
+    ready: Callable[[], object] = int
+    """Told when the first session is alive."""
+    shared: bool = False
+    """May others not see the cache of this user's on this machine? What they need is then in the run folder."""
 
     def take(
         self, tally: Tally, shown: Progress, done: Callable[[str, Row | None], None], first: Sequence[Any]
@@ -205,6 +234,32 @@ class Share:
                 return
             first = ()
 
+    def lead(self, launcher: Launcher, first: Sequence[Mapping[str, Any]]) -> None:
+        """Let others do all chunks, which a launcher starts; ``first`` is as for `take`.
+
+        Raises:
+            WorkerError: they ended, and chunks are left.
+        """
+        every = self.queue.left
+        with contextlib.closing(_Session(self)) as session, show_progress("", every, "chunks") as shown:
+            for record in first:
+                session.write(record)
+            try:
+                launcher.start()
+                while (left := self.queue.left) and not self.has_failed_enough():
+                    check_alive(launcher, left)
+                    shown(every - left)
+                    time.sleep(POLL_S)
+            finally:
+                launcher.stop()
+
+    def has_failed_enough(self) -> bool:
+        """Did as many tasks fail, of all who take part, as ``max_failures=`` allows?"""
+        most = self.bench.max_failures
+        if most is not None and not self.stop and (failures := self.queue.failures) >= most:
+            self.stop.set(f"{failures} tasks failed, and max_failures={most}")
+        return bool(self.stop)
+
 
 @dataclass
 class _Open:
@@ -233,10 +288,12 @@ class _Session:
         self._files = contextlib.ExitStack()
         self._files.callback(self.lease.end)
         self._files.push(self._settle)
+        share.ready()
         with contextlib.ExitStack() as opened:
             opened.push(self._files)
             self.writer = store.writer(self.name)
-            self.arrays, self.cached = store.features.writer(self.name), originals().writer(self.name)
+            self.arrays = store.features.writer(self.name)
+            self.cached = self.arrays if share.shared else originals().writer(self.name)
             for file in (self.writer, self.cached, self.arrays):  # closed in the other order, whatever goes wrong
                 self._files.enter_context(contextlib.closing(file))
             opened.pop_all()
@@ -264,6 +321,8 @@ class _Session:
             )
             with contextlib.closing(stream):  # type: ignore[type-var]
                 for result in stream:
+                    if share.stop and result.row and result.row.status == "error":
+                        continue  # whoever is to end may have lost a program or a process: it is done again elsewhere
                     yield result
                     while self._given_up:
                         yield self._given_up.popleft()
@@ -276,7 +335,7 @@ class _Session:
 
     def _chunks(self, kinds: Sequence[Kind]) -> Iterator[Chunk]:
         share = self.share
-        while not share.stop and not self.lease.lost and (claim := share.queue.claim(self.name, kinds)):
+        while not share.has_failed_enough() and not self.lease.lost and (claim := share.queue.claim(self.name, kinds)):
             known = self._written({session for session, _ in claim.lost})
             pairs = zip(share.agenda.work_of(claim.chunk), map(tuple, claim.chunk["tasks"]), strict=True)
             chunk = _Open(claim, {pair[0].task.key: pair for pair in pairs if pair[0].task.key not in known})
@@ -326,7 +385,8 @@ class _Session:
         if record := public.record():
             self.writer.append(record)
         if new and new.status == "error":
-            self._count_failure()
+            self.share.queue.failed()
+            self.share.has_failed_enough()
         if not chunk.left:
             self._done.append(chunk.claim)
         elif not result.more:
@@ -334,12 +394,6 @@ class _Session:
         if self.writer.lines % SYNC_EVERY == 0:
             self._sync()
         return key, public
-
-    def _count_failure(self) -> None:
-        share = self.share
-        share.queue.failed()
-        if share.max_failures is not None and share.queue.failures >= share.max_failures:
-            share.stop.set(f"{share.queue.failures} tasks failed, and max_failures={share.max_failures}")
 
     def _sync(self) -> None:
         """Bring what was written to the disk; only then its chunks are done for others, too."""

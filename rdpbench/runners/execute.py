@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rdpbench.codecs.contract import GRADES
 from rdpbench.datasets.contract import dataset_of
-from rdpbench.errors import MissingNeed, StoreBusy, StoreCorrupt, StoreError
+from rdpbench.errors import ConfigError, MissingNeed, StoreBusy, StoreCorrupt, StoreError
 from rdpbench.figures.show import show
 from rdpbench.metrics.contract import short_name
 from rdpbench.networks.precision import devices_of
@@ -34,14 +34,15 @@ from rdpbench.runners import pool
 from rdpbench.runners.claim import Agenda, Reservoir, Share, Tally, lacks_of, plan_record, queue_name
 from rdpbench.runners.coding import Named, refuted
 from rdpbench.runners.cost import Left
+from rdpbench.runners.launch import Launcher, launcher_of
 from rdpbench.runners.plan import Plan, chunks, lines, make_plan
 from rdpbench.runners.preflight import check_contracts, check_devices, check_metrics, fetch_weights
-from rdpbench.runners.queue import POLL_S, Queue, living
+from rdpbench.runners.queue import POLL_S, Queue, living, queues
 from rdpbench.runners.search import Nearest, is_near, missed, search
 from rdpbench.runners.sets import is_set, reduce_all
 from rdpbench.runners.task import member_of, run_name
 from rdpbench.runners.verify import cross, decode_elsewhere, note_crossings, trials_of, unlike, verify
-from rdpbench.runners.worker import KINDS, Result, Seat, kind_of
+from rdpbench.runners.worker import KINDS, Result, Seat, Stop, kind_of
 from rdpbench.setting import Bench, CodecSetting, DataSetting
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Done:
     """Those that did not, or did not decode."""
     grades: tuple[str, ...] = PROVEN
     """Of rates, that tables and figures show."""
+    stopped: str = ""
+    """Why it ended before all was done."""
     errors: tuple[Row, ...] = ()
     """What failed now. A row that was good before stays in the store as it is, even if doing more with it failed."""
 
@@ -99,7 +102,9 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None,
         RdpbenchError: before anything ran if it cannot run; later only if the store cannot be written.
     """
     store = store_of(bench)
-    seats = seats_of(bench)
+    seats, launcher = seats_of(bench), launcher_of(bench, store.folder)
+    if launcher and bench.timing:
+        raise ConfigError("timing=true takes one process alone on this machine; leave out runner=")
     if seats or bench.verify:
         pool.start_for(bench)
     # Nothing is written, not even the folder with its lock, before a plan stands.
@@ -112,14 +117,17 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None,
         plan = make_plan(bench, store) if ahead is None or store.exists() else ahead
         if announce:
             announce(plan, store)
-        done, tally = Done(store, plan, plan.stored, grades=grades_of(bench)), Tally(Reservoir(bench.verify))
+        # What a GPU of other machines coded, this one may decode to other pixels: `rdpbench verify` is run there.
+        sample = 0 if launcher and bench.runner["device"] != "cpu" else bench.verify
+        done, tally = Done(store, plan, plan.stored, grades=grades_of(bench)), Tally(Reservoir(sample))
         if not plan.idle:
             agenda, queue = _opened(bench, store, plan)
             pool.import_ahead()  # only now: a plan that fails ends this process, and must not end it amid an import
-            if not bench.timing:
-                held.close()
             with exclusive(bench):
-                _take_part(Share(queue, agenda, bench, store, seats, pool.Stop()), plan, tally, report)
+                # Once we are seen to be alive, others may claim, plan and finish.
+                release = held.close if not bench.timing else lambda: None
+                share = Share(queue, agenda, bench, store, seats, Stop(), release)
+                _take_part(share, launcher, plan, tally, report)
             _wait_for_others(queue)
             if not bench.timing:
                 held.enter_context(store.lock(wait=True))
@@ -134,8 +142,11 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None,
         _reduce_sets(store, plan, contents, bench)
         done = replace(done, contents=store.compact(contents, living(store.folder)))
         if not plan.idle:
-            _check_stored(done)
-            if not queue.left:
+            done = replace(done, stopped=share.stop.reason)
+            if not done.stopped:
+                _check_stored(done)
+        for queue in queues(store.folder):
+            if queue.is_abandoned:
                 queue.remove()
     return done
 
@@ -150,11 +161,14 @@ def _opened(bench: Bench, store: Store, plan: Plan) -> tuple[Agenda, Queue]:
     return agenda, Queue.publish(queue.folder, plan_record(bench, agenda, len(plan.left)), portions)
 
 
-def _take_part(share: Share, plan: Plan, tally: Tally, report: Report | None) -> None:
+def _take_part(share: Share, launcher: Launcher | None, plan: Plan, tally: Tally, report: Report | None) -> None:
     """Do what is left together with whoever else claims it; the members of the plan and the like are noted first."""
     first = [{"member": vars(member)} for member in plan.members]
     first += [{"measure": vars(measure)} for measure in plan.measures]
     first += [{"row": vars(row)} for row in plan.judged]
+    if launcher:
+        share.lead(launcher, first)
+        return
     left = Left(plan.work, plan.costs, max(1, len(share.seats)))
     with show_progress("", len(plan.left), "tasks", report, left.seconds) as shown:
         share.take(tally, shown, left.done, first)
@@ -354,6 +368,8 @@ def _finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) ->
         say(f"{told}\n{done.verified} of them decoded again in a fresh process to the same pixels")
         for line in done.findings:
             say(f"FOUND {line}")
+        if done.stopped:
+            say(f"stopped: {done.stopped}; the same command goes on")
     nothing = bool(rows) and all(row.status == "out_of_range" for row in rows)
     if nothing:
         say("no task is in range: try a larger tolerance=, another bpp=, or rate= for settings of the codec")
@@ -362,7 +378,7 @@ def _finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) ->
         say(line)
     # Some metrics of the default refuse small images; only who names a metric asks for its value.
     asked = empty and any(line.startswith("metrics=") for line in bench.overrides)
-    return 1 if bad or done.findings or nothing or asked else 0
+    return 1 if bad or done.findings or done.stopped or nothing or asked else 0
 
 
 def _without_values(points: Points, metrics: Sequence[str]) -> list[str]:

@@ -36,7 +36,7 @@ from rdpbench.networks.precision import repeat_sums, see_only
 from rdpbench.results.store.schema import OF_THE_MACHINE
 from rdpbench.runners.coding import Setup
 from rdpbench.runners.task import Work
-from rdpbench.runners.worker import Kind, Result, Scoring, Seat, Worker, failed, kind_of
+from rdpbench.runners.worker import Kind, Result, Scoring, Seat, Stop, Worker, failed, kind_of
 from rdpbench.setting import Bench
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -54,12 +54,20 @@ def set_up() -> None:
     reuse_memory()
 
 
+ENDING = {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
+"""Signals that tell a job to end."""
+
+
 def set_up_apart(device: str = "cpu") -> str:
     """Set up a worker process for a device; returns what that is called in here (`see_only`).
 
     What its codecs start belongs to its group, and is ended with it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+    # So is what a batch system sends to all processes of a job. Programs of codecs get a clean slate.
+    for number in ENDING:
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     os.setpgid(0, 0)
     set_up()
     return see_only(device)
@@ -182,31 +190,6 @@ GRACE_S = 30.0
 """By how much a worker's own alarm is later than its parent, which may be gone."""
 MOST_FAILED_STARTS = 3
 """Workers that may die before they are up; one may be killed by chance, all of them mean that none will start."""
-
-
-class Stop:
-    """Set when workers are to end after the task that each has in hand: by a signal, or when time is up."""
-
-    def __init__(self) -> None:
-        self.reason = ""
-        self._end, self._start = os.pipe()
-
-    def set(self, reason: str) -> None:
-        """From now on; also from a handler of a signal, and from another thread."""
-        if not self.reason:
-            self.reason = reason
-            os.write(self._start, b".")
-
-    def fileno(self) -> int:
-        """To wait for, beside pipes: what can be read from when it is set."""
-        return self._end
-
-    def __bool__(self) -> bool:
-        return bool(self.reason)
-
-    def __del__(self) -> None:
-        os.close(self._end)
-        os.close(self._start)
 
 
 class Chunk(NamedTuple):
@@ -425,6 +408,8 @@ class _Pool:
             self.failed_starts += 1
             if self.failed_starts >= MOST_FAILED_STARTS:
                 raise WorkerError(f"worker processes do not start: {how}. workers=0 runs in this process, and says why")
+        elif outside and self.stopping:
+            pass  # as the worker may have been told, too
         elif outside and worker.left[0].task.key not in self.tried:
             self.tried.add(worker.left[0].task.key)
             worker.batch = 1
@@ -507,7 +492,11 @@ def start_server(preload: Sequence[str] = ()) -> None:
     from multiprocessing import forkserver
 
     multiprocessing.get_context("forkserver").set_forkserver_preload([*preload, *PRELOAD])
-    forkserver.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # it inherits that
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def start_for(bench: Bench) -> None:

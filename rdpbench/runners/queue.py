@@ -183,7 +183,8 @@ class Queue:
         """
         beside = folder.with_name(f".{folder.name}.{os.getpid()}")
         try:
-            shutil.rmtree(beside, ignore_errors=True)
+            for left in folder.parent.glob(f".{folder.name}.*"):  # of a command that was killed here
+                shutil.rmtree(left, ignore_errors=True)
             for name in ("waiting", "claimed", "alive", "hand"):
                 (beside / name).mkdir(parents=True)
             for number, chunk in enumerate(chunks):
@@ -305,6 +306,11 @@ class Queue:
         for session in {*_listed(self.folder / "alive")} - {*self.living()}:
             if not session.endswith(".dead"):
                 self._declare_dead(session)
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Is it done, or of a command that nobody works on? One for jobs that may be on their way is kept."""
+        return not self.living() and (not self.left or self.plan().get("runner") == "local")
 
     def remove(self) -> None:
         """Take the folder away."""

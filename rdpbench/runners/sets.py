@@ -223,7 +223,9 @@ class StoredArrays:
         names: dict[str, str] = {}
         for name in metrics:
             names.setdefault(kind(set_metric(name).features), name)
-        return cls(names, *({key: {*store.places(key)} for key in names} for store in (run, originals())))
+        here = {key: {*run.places(key)} for key in names}
+        # Workers on other machines keep those of originals in the run.
+        return cls(names, here, {key: {*originals().places(key)} | here[key] for key in names})
 
     def missing(self, task: Task, row: Row | None) -> tuple[str, ...]:
         """Metrics whose features a reconstruction lacks; all if it is not decoded yet."""
@@ -382,7 +384,7 @@ class _Sides:
     @cached_property
     def _there(self) -> dict[str, ArrayPlace]:
         """Arrays of originals."""
-        return originals().places(kind(self.cls.features))
+        return {**self.here, **originals().places(kind(self.cls.features))}
 
     @cached_property
     def _own_reference(self) -> Sequence[Array]:

@@ -188,6 +188,31 @@ class _Original:
     prepared: dict[str, Any] = field(default_factory=dict)
 
 
+class Stop:
+    """Set when workers are to end after the task that each has in hand: by a signal, or when time is up."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self._end, self._start = os.pipe()
+
+    def set(self, reason: str) -> None:
+        """From now on; also from a handler of a signal, and from another thread."""
+        if not self.reason:
+            self.reason = reason
+            os.write(self._start, b".")
+
+    def fileno(self) -> int:
+        """To wait for, beside pipes: what can be read from when it is set."""
+        return self._end
+
+    def __bool__(self) -> bool:
+        return bool(self.reason)
+
+    def __del__(self) -> None:
+        os.close(self._end)
+        os.close(self._start)
+
+
 FAULTS = (Exception, SystemExit)
 """What code of the user's may raise over one image or score, and the next ones go on."""
 
@@ -226,19 +251,28 @@ class Worker:
                 start = end
 
     def _together(self, batch: Sequence[Work]) -> Iterator[Result]:
-        """Code images of one size together; where that fails, one by one: each has its own row or error."""
+        """Code images of one size together; where that fails, one by one: each has its own row or error.
+
+        What does not fit into memory is tried again by halves.
+        """
+        least = 0
         try:
             originals = [self._original(work.task) for work in batch]
             coded = code_batch(self.setup, [work.task for work in batch], [original.pixels for original in originals])
         except StoreError:
             raise
         except FAULTS as error:
-            print(f"a batch of {len(batch)} images failed, one by one now: {_message(error)}", file=sys.stderr)
-            if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the second is torch's
-                self._most = max(1, len(batch) // 2)
+            if _is_short_of_memory(error):
+                least = self._most = max(1, len(batch) // 2)
+            how = "by halves" if least > 1 else "one by one"
+            print(f"a batch of {len(batch)} images failed, {how} now: {_message(error)}", file=sys.stderr)
             coded = None
         if coded is None:  # not where it is caught: the error holds on to all that the batch took
-            yield from map(self._do, batch)
+            if least > 1:
+                yield from self._together(batch[:least])
+                yield from self._together(batch[least:])
+            else:
+                yield from map(self._do, batch)
             return
         for work, original, outcome in zip(batch, originals, coded, strict=True):
             if isinstance(outcome, CodecError):
@@ -475,7 +509,13 @@ def _message(error: BaseException, *plain: type[Exception]) -> str:
 
 
 def _of_machine(error: BaseException | None) -> bool:
-    """Is a full disk, or too many open files, at the bottom of an error? No codec or metric is to blame for that."""
+    """Is a full disk, short memory, or too many open files at the bottom of an error? That may pass."""
+    if error is not None and _is_short_of_memory(error):
+        return True
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):
         return True
     return error is not None and _of_machine(error.__cause__)
+
+
+def _is_short_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # the second is torch's

@@ -1,4 +1,4 @@
-"""``rdpbench study``: make a pack of pairs for raters from kept images, and scores from their votes."""
+"""``rdpbench study``: a pack of pairs for raters from kept images, scores from votes, and which metric agrees."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rdpbench.errors import ConfigError
 from rdpbench.paths import RUNS, write_file
 from rdpbench.results import tables
-from rdpbench.results.read import open_run
+from rdpbench.results.read import open_run, read_results
 from rdpbench.results.store.store import Contents, Store
 from rdpbench.setting import split_list
 from rdpbench.study import scores
@@ -22,7 +22,7 @@ from rdpbench.study.votes import read_key, read_votes
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``rdpbench study``."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="export|import")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="export|import|agreement")
     export = actions.add_parser("export", help="write a folder with a voting page, and a key beside it")
     export.add_argument("runs", nargs="+", metavar="RUN", help="runs that kept reconstructions (keep=all)")
     export.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the folder for raters; new or empty")
@@ -45,20 +45,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     read = actions.add_parser("import", help="scores from votes")
     read.add_argument("votes", nargs="+", type=Path, metavar="VOTES", help="files that the page saved, JSON or CSV")
     read.add_argument("--key", type=Path, required=True, metavar="FILE", help="the key that export wrote")
-    read.add_argument("--out", type=Path, metavar="FOLDER", help="write study.md, scores.csv and raters.csv")
+    read.add_argument("--out", type=Path, metavar="FOLDER", help="write study.md and CSV: scores, raters, opinions")
     read.add_argument(
         "--catch-share", type=float, default=0.75, metavar="S", help="share a rater must get right (%(default)s)"
     )
+    agreement = actions.add_parser("agreement", help="which metric of a run ranks images as people do?")
+    agreement.add_argument("run", metavar="RUN", help="the run whose scores are compared")
+    agreement.add_argument(
+        "--opinions", type=Path, required=True, metavar="FILE", help="CSV: image, codec, opinion, and setting or rate"
+    )
+    agreement.add_argument("--root", metavar="FOLDER", default=RUNS, help="where runs lie (default: %(default)s)")
+    agreement.add_argument("--out", type=Path, metavar="FOLDER", help="write agreement.md, agreement.csv and a plot")
     read.add_argument("--keep-failed", action="store_true", help="count raters who missed catch trials, too")
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Export or import; 1 if votes give no scores.
+    """Export, import or compare; 1 if votes give no scores, or no metric can be compared.
 
     Raises:
         RdpbenchError: what cannot be meant, is missing, or breaks a rule.
     """
-    return _export(options, console) if options.action == "export" else _import(options, console)
+    return {"export": _export, "import": _import, "agreement": _agreement}[options.action](options, console)
 
 
 def _export(options: argparse.Namespace, console: Console) -> int:
@@ -107,11 +114,31 @@ def _import(options: argparse.Namespace, console: Console) -> int:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if options.out:
         texts = {"study.md": scores.markdown(result), "scores.csv": scores.scores_csv(result)}
-        texts["raters.csv"] = scores.raters_csv(result)
+        texts |= {"raters.csv": scores.raters_csv(result), "opinions.csv": scores.opinions_csv(result)}
         for name, text in texts.items():
             write_file(options.out / name, text)
             console.print(f"  {options.out / name}", highlight=False, soft_wrap=True)
     return 1 if any(group.fit is None for group in result.groups) else 0
+
+
+def _agreement(options: argparse.Namespace, console: Console) -> int:
+    from rdpbench.study import agreement
+
+    found = agreement.matched(
+        agreement.read_opinions(options.opinions), read_results(options.run, per="image", root=options.root)
+    )
+    metrics = [str(name) for name in found if name not in ("image", "codec", "setting", "rate", "opinion", "votes")]
+    agreements = agreement.agree(found, metrics)
+    compared = {each.metric for each in agreements}
+    shown = agreement.table(agreements, [name for name in metrics if name not in compared])
+    console.print(tables.Terminal(shown))
+    if options.out and agreements:
+        texts = {"agreement.md": tables.markdown(shown), "agreement.csv": agreement.as_csv(agreements)}
+        for name, text in texts.items():
+            write_file(options.out / name, text)
+        for path in [*(options.out / name for name in texts), *agreement.plot(agreements, options.out / "agreement")]:
+            console.print(f"  {path}", highlight=False, soft_wrap=True)
+    return 0 if agreements else 1
 
 
 def _stored(name: str, root: str) -> tuple[Store, Contents]:

@@ -83,6 +83,8 @@ class Scored:
     """Of each metric the share of votes for the copy that it prefers, mean over images; ties of either left out."""
     left: float = math.nan
     """Share of votes for the left side, of raters who passed."""
+    choices: tuple[Choice, ...] = ()
+    """The votes that count."""
 
 
 def score(key: Key, sheets: Sequence[Sheet], *, least: float = 0.75, keep_failed: bool = False) -> Scored:
@@ -101,7 +103,9 @@ def score(key: Key, sheets: Sequence[Sheet], *, least: float = 0.75, keep_failed
     left = sum(rater.left for rater in counted.values()) / votes if votes else math.nan
     compared = tuple(_group(key, rate, [c for c in choices if c.first.target == rate]) for rate in key.targets)
     shares = {name: _agreement(name, choices, better) for name, better in key.better.items()}
-    return Scored(key, tuple(raters), compared, {name: share for name, share in shares.items() if share}, left)
+    return Scored(
+        key, tuple(raters), compared, {name: share for name, share in shares.items() if share}, left, tuple(choices)
+    )
 
 
 def _rater(key: Key, name: str, sheets: Sequence[Sheet], least: float) -> Rater:
@@ -311,6 +315,18 @@ def scores_csv(result: Scored) -> str:
             place = [key.dataset, key.protocol, f"{group.target:g}", codec, f"{group.bpp[item]:.8g}"]
             lines.append([*place, *score, *counts, *metrics])
     return _csv(lines)
+
+
+def opinions_csv(result: Scored) -> str:
+    """A line for each reconstruction: the share of votes that it won (a tie is half), for ``study agreement``."""
+    won: dict[tuple[str, str, str], list[float]] = {}
+    for choice in result.choices:
+        share = {FIRST: 1.0, TIE: 0.5, SECOND: 0.0}[choice.outcome]
+        for shown, of_it in ((choice.first, share), (choice.second, 1 - share)):
+            won.setdefault((shown.image, shown.codec, shown.setting), []).append(of_it)
+    header = ["image", "codec", "setting", "opinion", "votes"]
+    lines = [[*key, f"{math.fsum(shares) / len(shares):.6f}", len(shares)] for key, shares in sorted(won.items())]
+    return _csv([header, *lines])
 
 
 def raters_csv(result: Scored) -> str:

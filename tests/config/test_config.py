@@ -18,7 +18,7 @@ from rdpbench.config.bench import KEYS, read_bench
 from rdpbench.config.listing import settings_help
 from rdpbench.config.typed import SETTINGS
 from rdpbench.errors import ConfigError, UnknownName
-from rdpbench.paths import VARIABLES, available, check_variables, conf_folder
+from rdpbench.paths import VARIABLES, available, check_variables, conf_file, conf_folder
 from rdpbench.progress import tell
 from rdpbench.setting import CodecSetting
 
@@ -206,7 +206,7 @@ def test_nothing_can_be_taken_away(typed: str) -> None:
     [
         (["codec=jpeg", "codec.options.quality=50"], "quality is the rate of codec 'jpeg'; write rate=50"),
         (["codec=mini", "codec.options.device=cuda"], "device is the device of codec 'mini'; write device=cuda"),
-        (["codec=jpeg", "runner=slurm"], "unknown runner 'slurm'"),
+        (["codec=jpeg", "runner=slrm"], "unknown runner 'slrm': did you mean 'slurm'?"),
     ],
 )
 def test_what_another_setting_would_overwrite_is_refused(typed: list[str], told: str) -> None:
@@ -398,6 +398,10 @@ def test_help_explains_every_setting_from_the_file_that_has_their_defaults() -> 
     short = {f"runner.{name}": name for name in ("device", "workers", "workers_per_device")}
     short |= {"metrics.names": "metrics"}
     wanted = {short.get(name, name) for name in SETTINGS} - {"metrics.available"}
+    of_launchers = {name for name in wanted if name.startswith("runner.")}  # explained in the files of conf/runner
+    stated = {name for file in ("slurm", "ray") for name in yaml.safe_load(conf_file("runner", file).read_text())}
+    assert {name.removeprefix("runner.") for name in of_launchers} | {*KEYS["runner"]} == stated
+    wanted -= of_launchers
     assert set(explained) == wanted | {"codec.options.NAME", "data.options.NAME"}
     plain = yaml.safe_load((conf_folder() / "config.yaml").read_text())
     runner = yaml.safe_load((conf_folder() / "runner" / "local.yaml").read_text())

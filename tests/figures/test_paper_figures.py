@@ -350,7 +350,8 @@ def test_ms_ssim_is_in_decibels_where_it_saturates() -> None:
     for top, asked, label in (
         (0.99, (), "MS-SSIM (dB) ↑"),
         (0.7, (), "MS-SSIM ↑"),
-        (0.99, ("ms-ssim",), "MS-SSIM ↑"),
+        (0.99, ("ms-ssim",), "MS-SSIM (dB) ↑"),
+        (0.99, ("ms-ssim-linear",), "MS-SSIM ↑"),
         (0.7, ("ms-ssim-db",), "MS-SSIM (dB) ↑"),
     ):
         show = Presentation(panels=asked)

@@ -190,7 +190,17 @@ def test_what_does_not_fit_into_memory_is_made_smaller(tmp_path: Path, here: Any
     more = ("batch=8", "verify=0", "codec.options.most=4")
     assert here(*line(images(24), "./own.py:Together", *more)) == 0
     assert capsys.readouterr().err.count("a batch of 8 images failed") == 1
-    assert Counter(row.batch for row in rows(tmp_path)) == {1: 8, 4: 16}
+    assert Counter(row.batch for row in rows(tmp_path)) == {4: 24}
+
+
+def test_an_image_that_does_not_fit_into_memory_is_tried_once_more(tmp_path: Path, here: Any, images: Any) -> None:
+    """Another program may have had it."""
+    lines = "if not Path('once').exists():", "    Path('once').touch()", "    raise MemoryError('short')", ""
+    short = "\n        ".join(lines)
+    (tmp_path / "own.py").write_text(CODEC.replace("return self.encode_batch(", f"{short}return self.encode_batch("))
+    assert here(*line(images(3), "./own.py:Together", "verify=0")) == 0
+    assert len(rows(tmp_path)) == 3
+    assert (tmp_path / "once").exists()
 
 
 def test_a_crash_costs_the_image_that_crashed(tmp_path: Path, rdpbench: Any, folder: Path) -> None:

@@ -16,6 +16,7 @@
       reconstructions/       lossless PNG, as far as keep= asks for them
       features/              arrays that set metrics need, per image
       sessions/*.json        provenance of each call
+      queue/                 chunks of a run that is under way (`rdpbench.runners.queue`)
       tables/  figures/      what `show` makes of the above
 
 Rows exist once however often a command is repeated: what is in the store is not done again.

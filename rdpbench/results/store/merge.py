@@ -1,0 +1,90 @@
+"""``rdpbench merge A B --into C``: one run folder of several, such as those of machines that share no disk."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rdpbench.errors import ConfigError, StoreCorrupt
+from rdpbench.paths import unwritable
+from rdpbench.results.read import open_run
+from rdpbench.results.store.schema import KINDS
+from rdpbench.results.store.store import Contents, Store
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FILES = ("bitstreams", "pictures", "reconstructions", "features", "sessions")
+"""What lies beside the rows, under names that say what is in it."""
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """What can be typed behind ``rdpbench merge``."""
+    command.add_argument("names", nargs="+", metavar="RUN", help="runs by name, or their folders")
+    command.add_argument("--into", required=True, metavar="RUN", help="the run that gets all of it; it may exist")
+    command.add_argument("--root", metavar="FOLDER", default="results/runs", help="where runs lie")
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Merge runs, and say what came of it."""
+    sources = [open_run(name, options.root) for name in options.names]
+    target = Store(Path(options.into) if os.sep in options.into else Path(options.root) / options.into)
+    rows = merge(sources, target)
+    console.print(f"{target.folder} holds {rows} rows now", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def merge(sources: list[Store], target: Store) -> int:
+    """Add what other runs hold to a run; what is in several is in it once. Returns the rows that it has then.
+
+    A row that is good takes the place of a failed one; of two that are good the later one stays, by its session.
+
+    Raises:
+        ConfigError: a run would be merged into itself.
+        StoreCorrupt: a file of a run is not what was written, or two runs have other bytes under one name.
+    """
+    if any(source.folder.resolve() == target.folder.resolve() for source in sources):
+        raise ConfigError(f"{target.folder} cannot be merged into itself; name another run behind --into")
+    with target.lock():
+        for source in sources:
+            contents = source.read()
+            # Files first: a row without its bitstream would be coded again.
+            for name in FILES:
+                _copy(source.folder / name, target.folder / name)
+            with contextlib.closing(target.writer(target.new_session())) as writer:
+                for record in _records(contents):
+                    writer.append(record)
+        return len(target.compact().rows)
+
+
+def _records(contents: Contents) -> Iterator[dict[str, Any]]:
+    """All that a run holds, as lines of a part."""
+    for session, sha256 in contents.sessions.items():
+        yield {"session": session, "sha256": sha256}
+    for kind in KINDS:
+        for record in getattr(contents, f"{kind}s").values():
+            yield {"scores": [vars(record)]} if kind == "score" else {kind: vars(record)}
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder's files that are not there yet, each whole or not at all; what is there must be the same."""
+    for path in sorted(source.rglob("*")):
+        place = target / path.relative_to(source)
+        if path.is_symlink() or not path.is_file():
+            continue
+        if place.exists():
+            if place.stat().st_size != path.stat().st_size:
+                raise StoreCorrupt(f"{path} and {place} have one name, and are not the same")
+            continue
+        beside = place.with_name(f".{place.name}.part")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, beside)
+            beside.replace(place)
+        except OSError as error:
+            raise unwritable(place, error) from error
