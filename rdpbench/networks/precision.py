@@ -107,8 +107,11 @@ def devices_of(typed: Sequence[str]) -> tuple[str, ...]:
 def visible() -> int:
     """How many GPUs there are for this process, by ``CUDA_VISIBLE_DEVICES`` and by what torch counts.
 
-    Raises `MissingNeed` without torch. It may name several instances of GPUs that are split (MIG); a process sees the first of these only, and each worker
+    It may name several instances of GPUs that are split (MIG); a process sees the first of these only, and each worker
     is given another.
+
+    Raises:
+        MissingNeed: torch is not installed.
     """
     named = _named()
     return len(named) if named and named[0].startswith("MIG-") else int(torch.cuda.device_count())
