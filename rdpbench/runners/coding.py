@@ -470,18 +470,18 @@ def decode_row(
         return image
 
 
-def on_hardware(device: str, stated: Mapping[str, str]) -> str:
-    """A device in words.
+def on_hardware(device: str, stated: str) -> str:
+    """A device in words, with what a row or process states of it as JSON.
 
-    >>> on_hardware("cuda:1", {"name": "NVIDIA L4"}), on_hardware("cpu", {})
+    >>> on_hardware("cuda:1", '{"name": "NVIDIA L4"}'), on_hardware("cpu", "")
     ('cuda:1 (NVIDIA L4)', 'cpu')
     """
-    return f"{device} ({name})" if (name := stated.get("name")) else device
+    return f"{device} ({name})" if (name := json.loads(stated or "{}").get("name")) else device
 
 
 def why_other_pixels(row: Row, device: str) -> str:
     """What to know of a bitstream that a device, as it is called here, decodes to other pixels than were recorded."""
-    coded, here = on_hardware(row.device, json.loads(row.hardware)), on_hardware(device, hardware(device))
+    coded, here = on_hardware(row.device, row.hardware), on_hardware(device, json.dumps(hardware(device)))
     return f"coded on {coded}, decoded on {here}{bound_to_device(row)}"
 
 

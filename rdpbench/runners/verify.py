@@ -27,7 +27,7 @@ from rdpbench.codecs.contract import Codec, Side, facts_of, make_ready
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import ImageError, RdpbenchError, StoreError
 from rdpbench.image import Image, pixel_sha256, read_image
-from rdpbench.networks.precision import visible
+from rdpbench.networks.precision import is_here
 from rdpbench.paths import write_file
 from rdpbench.provenance import hardware
 from rdpbench.results.stats.points import grouped
@@ -114,8 +114,8 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
         except (RdpbenchError, ValueError) as error:
             undecoded[f"{row.codec}: {error}"] += 1
             continue
-        if row.device != "cpu" and int(row.device.partition(":")[2] or 0) >= visible():
-            where = on_hardware(row.device, json.loads(row.hardware))
+        if not is_here(row.device):
+            where = on_hardware(row.device, row.hardware)
             undecoded[f"{row.codec}: coded on {where}, which is not here; --device cpu tries what is here"] += 1
         else:
             typed = setting if setting.use not in registry.BUILTIN["codec"] else named
@@ -287,7 +287,7 @@ def cross(store: Store, sample: int | None, seed: int, named: Named, devices: Se
                 continue
             if facts(setting).uses_device:
                 typed = setting if setting.use not in registry.BUILTIN["codec"] else named
-                coded_on = on_hardware(row.device, json.loads(row.hardware))
+                coded_on = on_hardware(row.device, row.hardware)
                 stored.append(Job(row, typed, coded_on, store.bitstreams.get(row.bitstream_sha256)))
     if sample is not None:
         stored = random.Random(seed).sample(stored, min(sample, len(stored)))  # noqa: S311 (no secret)
@@ -402,7 +402,7 @@ COUNTS = ("same", "within one", "other", "failed")
 def _code_all(pipe: Connection, store: Store, jobs: Sequence[Job], device: str) -> None:
     """A fresh process of a device: for each job its bytes, its picture, or an error; with what the device is."""
     here = set_up_apart(device)
-    send, where = sender(pipe), on_hardware(device, hardware(here))
+    send, where = sender(pipe), on_hardware(device, json.dumps(hardware(here)))
     for job in jobs:
         try:
             with codec_of(job.row, job.codec, here) as codec:

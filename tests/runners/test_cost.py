@@ -94,7 +94,7 @@ def test_the_number_of_tasks_alone_would_not_tell_it() -> None:
 
 def test_earlier_rows_tell_how_long_a_run_takes_before_it_starts() -> None:
     lines, costs = log(), learned()
-    expected = sum(costs.seconds(work_of(number, line)) for number, line in enumerate(lines))
+    expected = sum(costs.seconds(work_of(line)) for line in lines)
     measured = sum(line.encode_s + line.decode_s + line.score_s for line in lines)
     assert expected == pytest.approx(measured, rel=0.25)
 
@@ -115,15 +115,15 @@ def test_new_rows_outweigh_those_of_another_machine() -> None:
 
 def test_what_scores_only_is_counted_by_what_decoding_takes() -> None:
     row = SimpleNamespace(decode_s=0.5)
-    pieces = [work_of(number, log()[0]) for number in range(4)]
+    pieces = [work_of(log()[0]) for _ in range(4)]
     for piece in pieces:
         piece.row, piece.metrics = row, ()
-    left = Left(pieces, Costs(), 2)
+    left = Left(Counter({kind_of_work(pieces[0]): 4 * pieces[0].task.pixels}), 4 * 0.5, Costs(), 2)
     assert left.seconds(0) == pytest.approx(1.0)
-    left.done("0", None)
-    left.done("", None)  # it gave arrays only
+    left.done(pieces[0], None)
+    left.done(pieces[1], None)
     assert left.seconds(3.0) == pytest.approx(0.5)  # workers started meanwhile
-    left.done("1", None)
+    left.done(pieces[2], None)
     assert 0.25 < left.seconds(5.0) < 2.0
 
 
