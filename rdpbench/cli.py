@@ -70,6 +70,8 @@ class Parser(argparse.ArgumentParser):
         if invalid := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
             near = nearest(invalid[1], re.findall(r"'(.*?)'", invalid[2]))
             message += f"; did you mean {near[0]}?" if near else ""
+        if "required: name" in message:
+            message += "; `rdpbench ls runs` lists the runs"
         super().error(message)
 
 
@@ -172,8 +174,13 @@ def _meant(words: Sequence[str], options: argparse.Namespace) -> str:
     """What to type instead of an option or setting that a command does not have."""
     names = [word.strip("-").partition("=")[0].replace("-", "_") for word in words]
     settings = [name for name in names if name in SETTINGS]
-    if not settings:
-        near = nearest(words[0].partition("=")[0], re.findall(r"--[a-z-]+", options.parser.format_help()))
+    known = re.findall(r"--[a-z-]+", options.parser.format_help())
+    near = nearest(words[0].partition("=")[0], known, cutoff=0.8 if settings else 0.6)
+    if options.run is _bd and not words[0].startswith("-") and "=" not in words[0]:
+        return f"; did you mean --anchor {words[0]}?"
+    if words[0] == "--run" and hasattr(options, "name"):
+        return f"; a run's name stands alone: rdpbench {options.parser.prog.split()[-1]} NAME"
+    if near or not settings:
         if not near and hasattr(options, "overrides"):
             return "; settings are written NAME=VALUE, such as codec=webp"
         return f"; did you mean {near[0]}?" if near else ""

@@ -18,7 +18,7 @@ class ConfigError(RdpbenchError):
     """What the user wrote cannot be meant."""
 
 
-MOST_LISTED = 40
+MOST_LISTED = 50
 """Names that are all listed; of more only those that are like what was written."""
 LISTS = {
     "codec": "rdpbench ls codecs",
@@ -28,6 +28,28 @@ LISTS = {
     "setting": "rdpbench run --help",
 }
 """What lists all names of a kind."""
+
+
+_OTHERS = {
+    "codec": {"hevc": "h265 h.265", "jpegxl": "jxl", "jpeg2000": "jp2 jpeg2k", "avif": "av1", "vtm": "vvc h266"},
+    "metric": {"ms-ssim": "ssim"},
+    "setting": {
+        "codec": "model",
+        "data": "dataset",
+        "device": "gpu cuda",
+        "root": "output out outdir",
+        "run": "name",
+        "limit": "n images num_images",
+        "workers": "jobs threads num_workers",
+        "keep": "save save_images",
+        "bpp": "bitrate",
+        "python": "interpreter",
+    },
+}
+CALLED = {
+    kind: {word: name for name, words in names.items() for word in words.split()} for kind, names in _OTHERS.items()
+}
+"""What others call our names, by kind."""
 
 
 def nearest(given: str, names: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
@@ -60,6 +82,8 @@ class UnknownName(ConfigError):
         family = [name for name in known if len(stem) > 2 and name.casefold().startswith(stem.casefold())]
         if near is None:
             near = next(iter(nearest(given, family or known) or family), "")
+        called = CALLED.get(kind, {}).get(given.casefold(), "")
+        near = called if called in known else near
         guess = f": did you mean {near!r}?" if near else ""
         plural = {"class": "classes", "metrics": "metrics"}.get(kind, f"{kind}s")
         if family:

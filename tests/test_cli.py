@@ -90,14 +90,21 @@ def test_what_is_no_command_exits_2(here: Any, arguments: tuple[str, ...], capsy
         ("run=a/b", "run='a/b' must be a plain name"),
         ("device=cuda:99", "device='cuda:99': cuda:99 is not here"),
         ("device=gpu", "device='gpu': 'gpu' is none of cpu, cuda"),
+        ("data=pictures", "did you mean 'folder:pictures'?"),
+        ("data=folder:picturs", "did you mean "),
+        ("data=folder:pictures/image00.png", "is a file; data=folder:"),
+        ("data=coco", "datasets that begin with 'coco': coco-100, "),
+        ("limit=1 metrics=fid/clean", "needs at least 2048 images, and limit=1 takes fewer"),
+        ("codec=./mine.py", "which class of ./mine.py? codec=./mine.py:One or :Two"),
     ],
 )
 def test_mistakes_exit_2_with_one_message(
     here: Any, images: Any, typed: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = {"codec": "jpeg", "rate": "30", "data": f"folder:{images(1)}"}
-    line[typed.partition("=")[0]] = typed.partition("=")[2]
-    assert here("run", *(f"{key}={value}" for key, value in line.items()), *QUICK) == 2
+    (tmp_path / "mine.py").write_text("class One: ...\nclass Two: ...\n")
+    line |= dict(word.split("=", 1) for word in typed.split())
+    assert here("run", *QUICK, *(f"{key}={value}" for key, value in line.items())) == 2
     printed = capsys.readouterr()
     assert told in printed.err
     assert printed.err.startswith("rdpbench: ")
@@ -405,8 +412,9 @@ def test_all_names_fit_one_screen(rdpbench: Any, command: str) -> None:
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
     words = {word for line in lines for word in line.split()}
-    stems = {word.partition("+")[0] for word in words}
-    for name in [*_presets(), *available("data"), *registry.BUILTIN["metric"]]:
+    stems = {re.sub(r"\+\d+$", "", word) for word in words}
+    every = [*_presets(), *available("data"), *registry.BUILTIN["metric"]]
+    for name in every if command == "ls" else ():
         stem = name.partition("/" if name in registry.BUILTIN["metric"] else "-")[0]
         assert {name, stem, f"{stem}-*", f"{stem}/*"} & stems, name
 
@@ -450,6 +458,10 @@ def test_a_terminal_of_60_columns_without_our_signs_shows_all_numbers(rdpbench: 
         (("pln", "codec=jpeg"), "did you mean plan?"),
         (("ls", "metric"), "did you mean metrics?"),
         (("show", "first", "--by_tag"), "did you mean --by-tag?"),
+        (("bd", "first", "--anchor", "jpeg", "--metrics", "psnr"), "did you mean --metric?"),
+        (("bd", "first", "jpeg"), "did you mean --anchor jpeg?"),
+        (("report", "--run", "first"), "a run's name stands alone: rdpbench report NAME"),
+        (("show",), "`rdpbench ls runs` lists the runs"),
         (("plan", "-c", "jpeg"), "settings are written NAME=VALUE, such as codec=webp"),
         ((), "encode, decode, score; then tables and figures"),
     ],

@@ -214,7 +214,8 @@ class Rate:
         legal = f"{self.low:g}..{self.high:g}" + (f" in steps of {self.step:g}" if self.step else "")
         off_grid = self.step and abs((value - self.low) / self.step - round((value - self.low) / self.step)) > 1e-9
         if not self.low <= value <= self.high or off_grid:
-            raise OutOfRange(f"rate {value:g} is outside what {codec!r} takes: {self.field} {legal}")
+            meant = "; bits per pixel are bpp=" if 0 < value < 10 and value % 1 else ""
+            raise OutOfRange(f"rate {value:g} is outside what {codec!r} takes: {self.field} {legal}{meant}")
         whole = self.step and float(self.step).is_integer() and float(self.low).is_integer()
         return round(value) if whole else float(value)
 

@@ -270,6 +270,7 @@ def _number(key: str, text: str) -> float:
     }[key]
     legal = {"bpp": number > 0, "seed": number >= 0 and number == number // 1, "rate": True}[key]
     if not (math.isfinite(number) and legal):
+        text = text.replace("\\", "")  # Hydra's, before a colon
         raise ConfigError(f"{key}={text} must be {must}, such as {key}={example}")
     return number
 
@@ -289,6 +290,9 @@ def rewrite(choice: Sequence[str], python: str = "") -> tuple[list[str], dict[st
         if key == "codec" and value not in _shown("codec"):
             if ":" not in value and value not in registry.names("codec"):
                 known = {*_shown("codec"), *registry.names("codec")}
+                if (path := Path(value).expanduser()).suffix == ".py" and path.is_file():
+                    classes = re.findall(r"^class (\w+)", path.read_text(encoding="utf-8", errors="replace"), re.M)
+                    raise ConfigError(f"which class of {value}? codec={value}:{' or :'.join(classes) or 'CLASS'}")
                 raise UnknownName("codec", value, known, "your own: codec=./my_codec.py:MyCodec")
             registry.source_sha256("codec", value)  # loads it as it is now
             words.append(f"codec={_OWN}")
@@ -303,7 +307,11 @@ def rewrite(choice: Sequence[str], python: str = "") -> tuple[list[str], dict[st
         elif key == "data" and value not in available("data"):
             if ":" not in value and value not in registry.names("dataset"):
                 known = {*available("data"), *registry.names("dataset")}
-                raise UnknownName("dataset", value, known, "your own: data=folder:PATH or data=manifest:FILE")
+                place = Path(value).expanduser()
+                near = f"folder:{place.parent if place.is_file() else value}" if place.exists() else None
+                raise UnknownName(
+                    "dataset", value, known, "your own: data=folder:PATH or data=manifest:FILE", near=near
+                )
             words += ["data=folder", "~data.options.path"]
             settings |= {"data.use": full_reference(value), "data.name": value.rpartition(":")[2]}
         elif _is_path(key, value):
@@ -370,33 +378,36 @@ def _check_key(line: str, overrides: Sequence[str]) -> None:
     if key.startswith("~"):
         raise ConfigError(f"{line!r}: a setting cannot be removed; write {key.strip('~')}=VALUE")
     if not sign:
-        such = f"{line}=VALUE" if line in SETTINGS else "codec=webp or limit=4"
+        kinds = [kind for kind in ("codec", "data", "experiment") if line in available(kind)]
+        such = f"{line}=VALUE" if line in SETTINGS else f"{kinds[0]}={line}" if kinds else "codec=webp or limit=4"
         raise ConfigError(
             f"{line!r} is no override; write key=value, such as {such}; a list has no spaces: codec=jpeg,webp"
+        )
+    if key == "resume":
+        raise ConfigError(
+            "a run resumes by itself: type the same command again; retry_failed=true tries failed tasks, too"
         )
     *group, last = key.split(".")
     if key in SETTINGS or (group in (["codec", "options"], ["data", "options"]) and last):
         return
-    options = [name for kind in ("codec", "data") for name in _options_typed(kind, overrides)]
+    options = {option: word for kind in ("codec", "data") for option, word in _options_typed(kind, overrides)}
     if group and group[0] in {name.partition(".")[0] for name in SETTINGS}:
-        options = [name for name in options if name.startswith(f"{group[0]}.")]
+        options = {option: word for option, word in options.items() if word.startswith((f"{group[0]}.", "rate"))}
     # What stands after the dots is what was meant: data.protocol is data.options.protocol.
     meant = group[2] if len(group) > 2 else last
     settings = [name for name in SETTINGS if not group or "." not in name or name.startswith(f"{group[0]}.")]
-    first, second = (options, settings) if group else (settings, options)
-    near = _nearest(meant, first) or _nearest(meant, second)
-    hint = "`rdpbench run --help` explains each; options are written codec.options.NAME= and data.options.NAME="
-    raise UnknownName("setting", key, {*SETTINGS, *(options if group else ())}, hint, near=near)
+    by_last = {name.rpartition(".")[2]: name for name in settings}
+    near = options.get(meant, "")
+    for words in (options, by_last) if group else (by_last, options):
+        close = nearest(meant, words) if meant != "options" and not near else []
+        near = words[close[0]] if close else near
+    own = f"{meant} of the codec is set by {near}=; " if options.get(meant) == near == "rate" else ""
+    hint = f"{own}`rdpbench run --help` explains each; options are written codec.options.NAME= and data.options.NAME="
+    raise UnknownName("setting", key, {*SETTINGS, *(options.values() if group else ())}, hint, near=near)
 
 
-def _nearest(last: str, names: Iterable[str]) -> str:
-    by_last = {name.rpartition(".")[2]: name for name in names}
-    near = nearest(last, by_last) if last != "options" else []
-    return by_last[near[0]] if near else ""
-
-
-def _options_typed(kind: Literal["codec", "data"], overrides: Sequence[str]) -> Iterator[str]:
-    """What the codecs or datasets that were typed can be given, as far as these exist: ``codec.options.chroma``."""
+def _options_typed(kind: Literal["codec", "data"], overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The options of the codecs or datasets that were typed, as far as these exist, each with what is typed for it."""
     if kind == "codec" and any(line.startswith("python=") for line in overrides):
         return  # its class is not to be imported here
     typed = [line.partition("=")[2] for line in overrides if line.startswith(f"{kind}=")]
@@ -407,8 +418,8 @@ def _options_typed(kind: Literal["codec", "data"], overrides: Sequence[str]) -> 
             cls = registry.load("codec" if kind == "codec" else "dataset", use)
         except (ConfigError, KeyError, TypeError):  # another message is about these
             continue
-        known = (option for option in option_names(cls) or () if option not in set_elsewhere(cls))
-        yield from (f"{kind}.options.{option}" for option in known)
+        elsewhere = set_elsewhere(cls)
+        yield from ((option, elsewhere.get(option, f"{kind}.options.{option}")) for option in option_names(cls) or ())
 
 
 def explain(message: str) -> ConfigError:

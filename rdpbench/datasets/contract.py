@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from rdpbench import own, registry
-from rdpbench.errors import ConfigError
+from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.needs import Need
+from rdpbench.paths import available
 from rdpbench.registry import needs_in, shape_of, type_of
 from rdpbench.setting import DataSetting
 
@@ -131,6 +132,9 @@ def dataset_of(setting: DataSetting) -> Dataset:
     try:
         dataset: Dataset = cls(**options)
     except TypeError as error:
+        ready = [name for name in available("data") if name.startswith(setting.name)]
+        if ready and not options:  # of a family of sets, which one?
+            raise UnknownName("dataset", setting.name, ready) from error
         raise ConfigError(f"dataset {setting.name!r} does not take {dict(setting.options)}: {error}") from error
     if faults := faults_of(dataset):
         raise ConfigError(f"{setting.use!r} is no dataset: {'; '.join(faults)}")

@@ -29,7 +29,7 @@ from rdpbench.assets.hashes import file_facts
 from rdpbench.datasets.captions import files as caption_files
 from rdpbench.datasets.contract import Here, Pin, Sample
 from rdpbench.datasets.manifest import Manifest, differences, manifest_sha256, present
-from rdpbench.errors import ConfigError, ImageError, few
+from rdpbench.errors import ConfigError, ImageError, few, nearest
 from rdpbench.image import EXTENSIONS, OTHER_EXTENSIONS, check_names
 from rdpbench.needs import Need
 
@@ -75,7 +75,11 @@ class ImageFolder(_OwnImages):
         """The images, and what is not read."""
         root = self._root
         if not root.is_dir():
-            raise ConfigError(f"no such folder: {root}, named by data=folder:{self.path}")
+            if root.is_file():
+                raise ConfigError(f"{root} is a file; data=folder:{root.parent} takes the images of its folder")
+            near = nearest(root.name, (path.name for path in root.parent.glob("*/")))
+            meant = f"; did you mean {root.with_name(near[0])}?" if near else ""
+            raise ConfigError(f"no such folder: {root}, named by data=folder:{self.path}{meant}")
         maps = _typed(self.labels)
         files: list[Path] = []
         unread: dict[str, list[str]] = {"hidden": [], "other": [], "links": []}

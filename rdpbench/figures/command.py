@@ -157,7 +157,8 @@ def make_figures(names: Sequence[str], options: FigureOptions, console: Console)
     chosen: list[FigurePreset] = []
     for name in names:
         if name not in (*known, *OWN, "all"):
-            raise UnknownName("figure", name, [*known, *OWN, "all"], "rdpbench figure --list says what each is")
+            hint = "rdpbench figure --list says what each is; of a run of yours: rdpbench figure curves --run NAME"
+            raise UnknownName("figure", name, [*known, *OWN, "all"], hint)
         chosen += known.values() if name == "all" else [known[name] if name in known else _own(name, options, runs)]
     makers = {"images": _draw_images, "heat-map": _draw_maps, "table": _write_table}
     for whole in chosen:

@@ -394,16 +394,19 @@ def _draw_curve(axis: Axes, panel: Panel, curve: DrawnCurve, sign: Sign, *, boun
     if bound and _by_rate(panel):
         # The value at its highest rate; the rate itself is no matter, and would squeeze the others' axis.
         return axis.axhline(points[-1].y, linestyle=":", color=colour, linewidth=1.2)
+    import matplotlib as mpl
+
+    scale = float(mpl.rcParams["font.size"]) / STYLES["default"].size  # a slide is seen from afar
     shown = _marked(points)
     xs, ys = ([getattr(point, name) for point in points] for name in ("x", "y"))
     (line,) = axis.plot(
         *(xs, ys),
         color=colour,
-        markersize=4,
+        markersize=4 * scale,
         linestyle=LINES.get(curve.bits_kind, "-") if _by_rate(panel) else "-" if panel.settings else "none",
-        linewidth=1.2 if own else 0.8,
+        linewidth=scale * (1.2 if own else 0.8),
         marker=MARKERS[sign[1]],
-        markeredgewidth=0.8,
+        markeredgewidth=0.8 * scale,
         fillstyle="left" if own and any(point.partial for point in points) else "full",
         markerfacecolor=colour if own else "white",
         markerfacecoloralt="white",

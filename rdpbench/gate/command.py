@@ -180,7 +180,8 @@ def regress(
         comparisons.extend(_compared(overrides, root, fresh=fresh))  # an error leaves those that came before it
     except BaseException as error:
         with suppress(StoreUnwritable):  # the error that ends the command is the one to tell
-            print("\n".join(line for compared in comparisons for line in lines(compared)))
+            for compared in comparisons:
+                print("\n".join(lines(compared)))
             said = str(error) if isinstance(error, RdpbenchError) else f"{type(error).__name__}: {error}"
             write_files(said)
         raise

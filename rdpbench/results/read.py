@@ -94,7 +94,10 @@ def open_run(run: str | Path, root: str | Path = "results/runs", hint: str = "")
         if store.exists():
             return store
     runs = [path.name for path in root.iterdir() if Store(path).exists()] if root.is_dir() else []
-    raise UnknownName("run", str(run), runs, f"looked in {root}; root=FOLDER looks elsewhere{hint}")
+    inside = [str(folder) for folder in Path(run).parents if Store(folder).exists()]
+    made = "" if runs else "; `rdpbench run` makes one"
+    looked = f"looked in {root}; root=FOLDER looks elsewhere{made}{hint}"
+    raise UnknownName("run", str(run), runs, looked, near=inside[0] if inside else None)
 
 
 def _points(name: str, contents: Contents, grades: Sequence[str]) -> pd.DataFrame:

@@ -18,28 +18,30 @@ from rdpbench.runners.task import Work
 from rdpbench.setting import Setting
 
 CODING = {
-    "avif": 0.8,
+    "avif": 0.65,
     "bpg": 4.0,
     "heif": 0.6,
-    "hevc": 1.1,
-    "jpeg": 0.02,
+    "hevc": 0.8,
+    "jpeg": 0.01,
     "jpeg2000": 0.25,
-    "jpegxl": 1.0,
-    "mini": 1.0,
+    "jpegxl": 0.65,
+    "mini": 0.85,
     "mozjpeg": 0.3,
     "vtm": 200.0,
     "vvenc": 10.0,
-    "webp": 0.12,
+    "webp": 0.1,
 }
 """Seconds for a megapixel, encoding and decoding, on one core of a server of 2025."""
 FAMILIES = {"rdpbench.codecs.learned": 10.0, "rdpbench.codecs.diffusion": 500.0}
 """The same for those that are not above."""
-SCORING = {"psnr": 0.01, "psnr-pooled": 0.01, "ms-ssim": 0.08, "ssimulacra2": 0.2, "flip": 2.3, "lpips/alex": 0.3}
+SCORING = {"psnr": 0.01, "psnr-pooled": 0.01, "ms-ssim": 0.06, "ssimulacra2": 0.15, "flip": 2.3, "lpips/alex": 0.3}
 """The same for a metric."""
 UNKNOWN = 2.0
 """The same for codecs and metrics of which nothing is known."""
 TRIES = 8
 """How often a search for a target rate encodes."""
+TRUST_S = 5.0
+"""Seconds of work before this run's own speed outweighs that of a machine that does nothing else."""
 RECENT = 32
 """Rows after which older ones count half: another machine may have made them."""
 
@@ -167,6 +169,8 @@ class Left:
             self._pixels[kind] += piece.task.pixels
         self._stored_s = sum(stored_s for _, _, stored_s in self._pieces.values())
         self._measured = 0.0
+        self._first: tuple[float, float] | None = None
+        """Seconds that had passed, and those that rows had measured, when it was first asked after a task."""
 
     def done(self, key: str, row: Row | None) -> None:
         """A task is done; ``row`` is there if it was coded, and ``key`` is empty if it only gave arrays."""
@@ -189,7 +193,10 @@ class Left:
         """
         kinds = ((kind, pixels) for kind, pixels in self._pixels.items() if pixels)
         left = self._stored_s + sum(self.costs._seconds(kind, pixels) for kind, pixels in kinds)
-        return left * elapsed / self._measured if self._measured else left / self.workers
+        if self._first is None and self._measured:  # until then workers started, which comes once
+            self._first = elapsed, self._measured
+        started, measured = self._first or (elapsed, self._measured)
+        return left * (elapsed - started + TRUST_S / self.workers) / (self._measured - measured + TRUST_S)
 
 
 def _usual(use: str, setting: Setting) -> float:

@@ -163,14 +163,20 @@ def fitting(bench: Bench, metrics: Sequence[str], every: Sequence[Cell]) -> tupl
     if misfits and not bench.metrics_available:
         raise ConfigError("\n".join(misfits.values()))
     few = {} if bench.allow_unreliable else _too_few(metrics, sets)
-    if few and not bench.metrics_available:
+    if not bench.metrics_available:
+        _refuse_few(few)
+    left_out |= misfits | few
+    return tuple(name for name in metrics if name not in left_out), left_out
+
+
+def _refuse_few(few: Mapping[str, str]) -> None:
+    """Raise `ConfigError` if metrics have too few images."""
+    if few:
         lines = [f"  metric {name} {why}" for name, why in few.items()]
         raise ConfigError(
             "too few images for a meaningful number:\n" + "\n".join(lines) + "\n"
             "allow_unreliable=true computes it anyway, and marks it wherever it appears"
         )
-    left_out |= misfits | few
-    return tuple(name for name in metrics if name not in left_out), left_out
 
 
 def check_metrics(bench: Bench) -> None:
@@ -249,6 +255,10 @@ def fetch_weights(bench: Bench) -> None:
     check_contracts(bench)
     if not bench.download:
         return
+    if bench.limit and not bench.metrics_available and not bench.allow_unreliable:
+        least = {name: set_metric(name).minimum_images for name in set_metrics(bench.metrics)}
+        why = f"and limit={bench.limit} takes fewer"
+        _refuse_few({name: f"needs at least {n} images, {why}" for name, n in least.items() if n > bench.limit})
     users: dict[str, list[Need]] = {}
     for codec in bench.codecs:
         users[f"codec {codec.name}"] = [*facts(codec).needs, *weights_of(bench, codec)]

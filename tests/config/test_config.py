@@ -17,7 +17,7 @@ from rdpbench.config import typed as overrides
 from rdpbench.config.bench import KEYS, read_bench
 from rdpbench.config.listing import settings_help
 from rdpbench.config.typed import SETTINGS
-from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.errors import CALLED, ConfigError, UnknownName
 from rdpbench.paths import VARIABLES, available, check_variables, conf_file, conf_folder
 from rdpbench.progress import tell
 from rdpbench.setting import CodecSetting
@@ -36,7 +36,7 @@ def test_nothing_typed_is_the_default_experiment() -> None:
     bench = read_bench([])
     assert [codec.name for codec, _ in bench.grid] == ["jpeg", "jpeg2000", "webp", "avif", "hevc", "jpegxl", "mini"]
     assert {data.name for _, data in bench.grid} == {"samples"}
-    assert bench.points == 4
+    assert bench.points == 5
     assert bench.metrics == ("psnr", "ms-ssim", "ssimulacra2")
 
 
@@ -123,6 +123,10 @@ def test_metrics_are_a_list() -> None:
             r"did you mean 'fid/clean'\?\n  metrics that begin with 'fid': fid/clean, fid/clean/fast, fid/hfd",
         ),
         ("metrics=zzz", r"unknown metric 'zzz'\n  [0-9]+ metrics exist, and `rdpbench ls metrics` lists them"),
+        ("codec=h265", r"did you mean 'hevc'\?"),
+        ("metrics=ssim", r"did you mean 'ms-ssim'\?"),
+        ("quality=50", r"did you mean 'rate'\?(.|\n)*quality of the codec is set by rate="),
+        ("gpu=true", r"did you mean 'device'\?"),
         ("codec=cheng", r"codecs that begin with 'cheng': cheng2020-anchor, "),
         ("experiment=defualt", r"unknown experiment 'defualt': did you mean 'default'\?"),
         ("limt=3", r"unknown setting 'limt': did you mean 'limit'\?"),
@@ -275,6 +279,9 @@ def test_a_misspelt_variable_is_refused_and_another_codecs_is_not(monkeypatch: p
         ("bpp=nan", "bpp=nan must be a number above 0"),
         ("bpp=", "bpp= must be a number above 0"),
         ("codec=[jpeg,", r"'codec=\[jpeg,' has no ]; write codec=A,B"),
+        ("resume=true", "a run resumes by itself: type the same command again"),
+        ("kodak", "'kodak' is no override; write key=value, such as data=kodak"),
+        ("rate=10:90:10", "rate=10:90:10 must be a number"),
         ("captions=human", "captions=human is for codecs that take a caption, and jpeg takes none; leave it out"),
         ("seed=1.5", "seed=1.5 must be a whole number"),
         ("seed=-1", "seed=-1 must be a whole number"),
@@ -416,3 +423,14 @@ def test_help_explains_every_setting_from_the_file_that_has_their_defaults() -> 
         if key in ("rate", "bpp", "seed", "points", "tolerance", "decodes", "limit", "batch", "verify", "timeout"):
             read_bench(["codec=jpeg", example, *(["bpp=0.5"] if key == "tolerance" else [])])
     assert len(re.findall("such as", flowed)) == len(explained)
+
+
+def test_what_other_tools_call_our_names_is_one_of_ours() -> None:
+    known = {
+        "codec": registry.names("codec") + available("codec"),
+        "metric": registry.names("metric"),
+        "setting": SETTINGS,
+    }
+    for kind, words in CALLED.items():
+        assert set(words.values()) <= set(known[kind])
+        assert not set(words) & set(known[kind])

@@ -533,6 +533,7 @@ def _options(*words: str) -> Any:
 
     parser = argparse.ArgumentParser()
     bd_arguments(parser)
+    parser.set_defaults(name="small")
     return parser.parse_args(list(words))
 
 

@@ -65,7 +65,8 @@ def anchor_curves(points: Points, anchor: str, metrics: Sequence[str] = ()) -> I
         raise UnknownName("curve", anchor, codecs, "in this run with trained weights and proven rates")
     for metric in metrics:
         if metric not in trained.metrics:
-            raise UnknownName("metric", metric, trained.metrics, "measured in this run, that is")
+            hint = f"measured in this run, that is; `rdpbench score ... metrics={metric}` adds another to it"
+            raise UnknownName("metric", metric, trained.metrics, hint)
     for where, name in titles(trained.places).items():
         here = trained.at(where)
         codecs = list(dict.fromkeys(point.codec for point in here.points))
