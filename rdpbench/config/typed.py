@@ -301,9 +301,9 @@ def rewrite(choice: Sequence[str], python: str = "") -> tuple[list[str], dict[st
             rates = [record["rates"] for record in records("codec") if record["use"] == value and record["rates"]]
             settings |= {"codec.rates": rates[0]} if rates else {}
         elif key == "data" and value.startswith(("folder:", "manifest:")):
-            kind, _, path = value.partition(":")
+            kind, _, lies = value.partition(":")
             words.append(f"data={kind}")
-            settings[f"data.options.{'path' if kind == 'folder' else 'file'}"] = path
+            settings[f"data.options.{'path' if kind == 'folder' else 'file'}"] = lies
         elif key == "data" and value not in available("data"):
             if ":" not in value and value not in registry.names("dataset"):
                 known = {*available("data"), *registry.names("dataset")}

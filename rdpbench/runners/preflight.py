@@ -14,11 +14,10 @@ from rdpbench.codecs.contract import needs_of_built
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.datasets.index import Entry
 from rdpbench.errors import ConfigError, MetricError, MissingNeed
-from rdpbench.lazy import torch
 from rdpbench.metrics.contract import beside
 from rdpbench.metrics.contract import faults_of as metric_faults
 from rdpbench.metrics.sets import check_side
-from rdpbench.needs import Need
+from rdpbench.needs import Need, package_version
 from rdpbench.networks.precision import visible
 from rdpbench.results.store.keys import axis_of, build, facts
 from rdpbench.runners.coding import decodes_of, is_stochastic
@@ -109,7 +108,9 @@ def check_devices(devices: Sequence[str]) -> None:
         known = [f"cuda:{number}" for number in range(count)]
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")
         here = f"sees {', '.join(known) or 'no GPU'}{'' if seen is None else f', by CUDA_VISIBLE_DEVICES={seen!r}'}"
-        raise MissingNeed(f"{typed}: {', '.join(far)} is not here: torch {torch.__version__} {here}; use device=cpu")
+        raise MissingNeed(
+            f"{typed}: {', '.join(far)} is not here: torch {package_version('torch')} {here}; use device=cpu"
+        )
 
 
 def check_decodes(bench: Bench) -> None:

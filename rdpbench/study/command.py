@@ -13,7 +13,8 @@ from rdpbench.errors import ConfigError
 from rdpbench.paths import RUNS, write_file
 from rdpbench.results import tables
 from rdpbench.results.read import open_run, read_results
-from rdpbench.results.store.store import Contents, Store
+from rdpbench.results.store.contents import Contents
+from rdpbench.results.store.store import Store
 from rdpbench.setting import split_list
 from rdpbench.study import scores
 from rdpbench.study.pack import Wanted, choose, write

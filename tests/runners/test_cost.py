@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from rdpbench.progress import Progress
-from rdpbench.runners.cost import Costs, Left
+from rdpbench.runners.cost import Costs, Kind, Left, kind_of_work
 from rdpbench.setting import Setting
 
 LOG = Path(__file__).with_name("default_run.json")
@@ -40,10 +41,10 @@ def log() -> list[Line]:
     return [Line(*line) for line in json.loads(LOG.read_text())]
 
 
-def work_of(number: int, line: Line) -> Any:
+def work_of(line: Line) -> Any:
     codec = SimpleNamespace(name=line.codec, use=line.codec)
     setting, pixels = Setting(line.field, line.rate), line.height * line.width
-    task = SimpleNamespace(key=str(number), codec=codec, setting=setting, pixels=pixels)
+    task = SimpleNamespace(codec=codec, setting=setting, pixels=pixels)
     return SimpleNamespace(task=task, row=None, metrics=METRICS, features=(), originals=(), timing=False)
 
 
@@ -57,10 +58,13 @@ def ratios(costs: Costs, *, by_count: bool = False) -> list[float]:
     """From a quarter of the run until 3 s before its end: the time that was announced over the time that it took."""
     lines = log()
     whole = lines[-1].done_s
-    left = Left((work_of(number, line) for number, line in enumerate(lines)), costs, 2)
+    kinds: Counter[Kind] = Counter()
+    for line in lines:
+        kinds[kind_of_work(work_of(line))] += line.height * line.width
+    left = Left(kinds, 0.0, costs, 2)
     out = []
     for number, line in enumerate(lines):
-        left.done(str(number), row_of(line))
+        left.done(work_of(line), row_of(line))
         told = left.seconds(line.done_s)
         if by_count:
             told = line.done_s / (number + 1) * (len(lines) - number - 1)
@@ -90,7 +94,7 @@ def test_the_number_of_tasks_alone_would_not_tell_it() -> None:
 
 def test_earlier_rows_tell_how_long_a_run_takes_before_it_starts() -> None:
     lines, costs = log(), learned()
-    expected = sum(costs.seconds(work_of(number, line)) for number, line in enumerate(lines))
+    expected = sum(costs.seconds(work_of(line)) for line in lines)
     measured = sum(line.encode_s + line.decode_s + line.score_s for line in lines)
     assert expected == pytest.approx(measured, rel=0.25)
 
@@ -111,15 +115,15 @@ def test_new_rows_outweigh_those_of_another_machine() -> None:
 
 def test_what_scores_only_is_counted_by_what_decoding_takes() -> None:
     row = SimpleNamespace(decode_s=0.5)
-    pieces = [work_of(number, log()[0]) for number in range(4)]
+    pieces = [work_of(log()[0]) for _ in range(4)]
     for piece in pieces:
         piece.row, piece.metrics = row, ()
-    left = Left(pieces, Costs(), 2)
+    left = Left(Counter({kind_of_work(pieces[0]): 4 * pieces[0].task.pixels}), 4 * 0.5, Costs(), 2)
     assert left.seconds(0) == pytest.approx(1.0)
-    left.done("0", None)
-    left.done("", None)  # it gave arrays only
+    left.done(pieces[0], None)
+    left.done(pieces[1], None)
     assert left.seconds(3.0) == pytest.approx(0.5)  # workers started meanwhile
-    left.done("1", None)
+    left.done(pieces[2], None)
     assert 0.25 < left.seconds(5.0) < 2.0
 
 
