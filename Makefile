@@ -59,9 +59,8 @@ test-kernels: setup ## the same numbers under the arithmetic of other processors
 	for kernels in $(KERNELS); do echo "$$kernels"; env $$kernels $(BIN)/python -m pytest -q -n 2 $(DIGITS) || exit 1; done
 
 # A part of the tests that needs no extra; what meets one is skipped. PYTHON=python3.13 takes another Python.
-CORE = $(addprefix tests/,codecs/test_classical.py codecs/test_formats.py codecs/test_ycbcr.py config/test_config.py datasets/test_folder.py \
-       metrics/test_msssim.py metrics/test_psnr.py metrics/test_ssimulacra2.py results/test_bd.py results/test_bootstrap.py results/test_store.py \
-       results/test_tables.py runners/test_cost.py runners/test_resume.py test_cli.py test_image.py)
+CORE = $(addprefix tests/,metrics/test_msssim.py metrics/test_psnr.py metrics/test_ssimulacra2.py results/test_bd.py \
+       results/test_bootstrap.py runners/test_cost.py test_image.py)
 
 test-core: ## the light core from its wheel, with the newest packages: PYTHON=python3.13 make test-core
 	$(PYTHON) -m venv build/core

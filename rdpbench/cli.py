@@ -424,7 +424,7 @@ def _doctor(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     from rdpbench.figures.show import by_tag, show
     from rdpbench.results.stats.current import of_store, read_grades
-    from rdpbench.results.stats.points import metric_order
+    from rdpbench.results.stats.meanings import metric_order
     from rdpbench.results.tables import Terminal
 
     store = _stored(options)

@@ -21,6 +21,8 @@ __all__ = [
     "functional",
     "imagecodecs",
     "nn",
+    "pa",
+    "parquet",
     "pd",
     "pil",
     "pillow_heif",
@@ -57,12 +59,15 @@ if TYPE_CHECKING:
     import imagecodecs
     import pandas as pd
     import pillow_heif
+    import pyarrow as pa
     import torch
     from PIL import Image as pil
+    from pyarrow import parquet
     from torch import Generator, Tensor, nn
     from torch.nn import functional
 else:
     torch, nn, functional = map(LazyModule, ("torch", "torch.nn", "torch.nn.functional"))
     pil, pillow_heif, imagecodecs = map(LazyModule, ("PIL.Image", "pillow_heif", "imagecodecs"))
     av, cv2, pd = map(LazyModule, ("av", "cv2", "pandas"))
+    pa, parquet = map(LazyModule, ("pyarrow", "pyarrow.parquet"))
     Generator = Tensor = Any  # classes that annotations alone name

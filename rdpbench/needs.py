@@ -40,6 +40,8 @@ EXTRAS = {
     **dict.fromkeys(("clean-fid", "flip-evaluator", "lpips", "opencv-python-headless"), "metrics"),
     **dict.fromkeys(("torchmetrics", "torchvision"), "metrics"),
     "plotly": "report",
+    "submitit": "slurm",
+    "ray": "ray",
 }
 """Distributions that the core does without, and the extra of pyproject.toml that brings them."""
 MODULES = {"cv2": "opencv-python-headless", "cleanfid": "clean-fid"}

@@ -83,6 +83,8 @@ def test_the_default_leaves_out_what_is_not_installed_and_says_how_to_get_it(rdp
         (("codec=jpeg", "metrics=edges/canny-f1"), "metrics"),
         (("codec=jpeg", "metrics=flip"), "metrics"),
         (("codec=jpeg", "device=cuda"), "learned"),
+        (("codec=jpeg", "runner=slurm"), "slurm"),
+        (("codec=jpeg", "runner=ray"), "ray"),
     ],
 )
 def test_an_error_names_the_extra(rdpbench: Any, light: Any, words: tuple[str, ...], extra: str) -> None:
@@ -107,7 +109,7 @@ def test_extras_are_those_of_the_project_file() -> None:
     for package, extra in EXTRAS.items():
         assert package in names[extra], package
         assert package not in core, package
-    others = names["learned"] | names["generative"] | names["metrics"] | names["report"]
+    others = names["learned"] | names["generative"] | names["metrics"] | names["report"] | names["slurm"] | names["ray"]
     assert others - EXTRAS.keys() - core <= {"rdpbench", "setuptools"}
 
 

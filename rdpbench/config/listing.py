@@ -117,7 +117,9 @@ def doctor(names: Sequence[str] = ()) -> list[str]:
             more = "" if all(cards.values()) else "+"  # some do not say how large they are
             size = f", {sum(cards.values()) / 1e9:.1f} GB{more}" if state == WEIGHTS and cards else ""
             head = family if state == min(states, key=_rank) else ""
-            out += _wrapped(f"{head:12}{state + size:23}", _grouped({name: members[name] for name in states[state]}))
+            out += _wrapped(
+                f"{head:12}{state + size:23}", _grouped({name: members[name] for name in states[state]}), LINES
+            )
     return [*out, *FOOT]
 
 
@@ -126,6 +128,8 @@ FOOT = (
     "mini+1: mini and a variant. [learned]: type pip install 'rdpbench[learned]'.",
 )
 WEIGHTS = "need weights"
+LINES = 2
+"""Of names for each state of a family, so that all fit one screen; `rdpbench ls` has all names."""
 
 
 def _rank(state: str) -> tuple[bool, str]:
@@ -174,10 +178,16 @@ def _grouped(names: Named) -> list[str]:
     ]
 
 
-def _wrapped(head: str, words: Sequence[str]) -> list[str]:
-    """Words beside a head, in lines of 80."""
-    lines = textwrap.wrap(" ".join(words), 79 - len(head), break_on_hyphens=False, break_long_words=False)
-    return [(head if not number else " " * len(head)) + line for number, line in enumerate(lines)]
+def _wrapped(head: str, words: Sequence[str], most: int | None = None) -> list[str]:
+    """Words beside a head, in lines of 80, at most so many of these."""
+    shown, left = list(words), ""
+    while True:
+        text = " ".join([*shown, left]).strip()
+        lines = textwrap.wrap(text, 79 - len(head), break_on_hyphens=False, break_long_words=False)
+        if most is None or len(lines) <= most:
+            return [(head if not number else " " * len(head)) + line for number, line in enumerate(lines)]
+        shown.pop()
+        left = f"and {len(words) - len(shown)} more"
 
 
 def _lacks(kind: registry.Kind, record: dict[str, Any]) -> list[Need]:

@@ -290,8 +290,8 @@ def rewrite(choice: Sequence[str], python: str = "") -> tuple[list[str], dict[st
         if key == "codec" and value not in _shown("codec"):
             if ":" not in value and value not in registry.names("codec"):
                 known = {*_shown("codec"), *registry.names("codec")}
-                if (path := Path(value).expanduser()).suffix == ".py" and path.is_file():
-                    classes = re.findall(r"^class (\w+)", path.read_text(encoding="utf-8", errors="replace"), re.M)
+                if (file := Path(value).expanduser()).suffix == ".py" and file.is_file():
+                    classes = re.findall(r"^class (\w+)", file.read_text(encoding="utf-8", errors="replace"), re.M)
                     raise ConfigError(f"which class of {value}? codec={value}:{' or :'.join(classes) or 'CLASS'}")
                 raise UnknownName("codec", value, known, "your own: codec=./my_codec.py:MyCodec")
             registry.source_sha256("codec", value)  # loads it as it is now
@@ -301,9 +301,9 @@ def rewrite(choice: Sequence[str], python: str = "") -> tuple[list[str], dict[st
             rates = [record["rates"] for record in records("codec") if record["use"] == value and record["rates"]]
             settings |= {"codec.rates": rates[0]} if rates else {}
         elif key == "data" and value.startswith(("folder:", "manifest:")):
-            kind, _, path = value.partition(":")
+            kind, _, lies = value.partition(":")
             words.append(f"data={kind}")
-            settings[f"data.options.{'path' if kind == 'folder' else 'file'}"] = path
+            settings[f"data.options.{'path' if kind == 'folder' else 'file'}"] = lies
         elif key == "data" and value not in available("data"):
             if ":" not in value and value not in registry.names("dataset"):
                 known = {*available("data"), *registry.names("dataset")}

@@ -45,6 +45,11 @@ class Entry:
     """Of the file's image, before the protocol."""
     source_width: int
 
+    @property
+    def pixels(self) -> int:
+        """Of the image, as it is coded."""
+        return self.height * self.width
+
 
 _Pixels: TypeAlias = tuple[str, int, int, str, int, int]
 """The fields of an `Entry` from ``sha256`` on, as they are cached."""

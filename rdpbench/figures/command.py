@@ -26,7 +26,7 @@ from rdpbench.results.names import Names, published_name
 from rdpbench.results.published import published
 from rdpbench.results.read import open_run
 from rdpbench.results.stats.current import PROVEN, read_grades
-from rdpbench.results.stats.points import meaning, metric_order
+from rdpbench.results.stats.meanings import meaning, metric_order
 from rdpbench.results.store.store import Store
 from rdpbench.setting import PRESENTED, SIZES, Presentation, split_list
 

@@ -109,7 +109,8 @@ def read_run(store: Store, grades: Sequence[str] = PROVEN) -> Run:
     points = of_store(contents, grades=grades)
     sides = points.only(lambda point: not point.random), points.only(lambda point: point.random)
     lines = pd.concat([side_by_side(side, points.metrics) for side in sides], ignore_index=True)
-    timed = times(lines, points.rows, contents.timings.values())
+    timings = [*contents.timings.values()]
+    timed = times(lines, points.find([timing.task_key for timing in timings]).values(), timings)
     return Run(store.folder.resolve().name, store, points, lines, timed)
 
 

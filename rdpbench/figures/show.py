@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.figures.curves import draw_all
 from rdpbench.figures.style import safe
@@ -21,9 +23,11 @@ from rdpbench.results.names import Names
 from rdpbench.results.stats import against
 from rdpbench.results.stats.bd import METHODS
 from rdpbench.results.stats.current import of_store
-from rdpbench.results.stats.points import Points, meaning, titles
+from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.stats.points import Point, Points, titles
 from rdpbench.results.stats.summary import PLACE, compared, frame, tidy
-from rdpbench.results.store.store import Contents, Store
+from rdpbench.results.store.contents import Contents
+from rdpbench.results.store.store import Store
 from rdpbench.setting import USUAL, Presentation, split_label
 
 if TYPE_CHECKING:
@@ -55,7 +59,7 @@ def show(
         for where, name in names.items():
             here = points.at(where)
             table = tables.measured(whole[(whole[PLACE] == list(where)).all(axis=1)], name)
-            timed = tables.times(here.rows, contents)
+            timed = tables.times(here, contents)
             glance = against.at_a_glance(here, metrics)
             for shown in (table, *glance, timed):
                 if shown is not None:
@@ -94,14 +98,19 @@ def _unknown(presented: Presentation, points: Points, metrics: Sequence[str]) ->
 
 def by_tag(points: Points, metrics: Sequence[str]) -> Iterator[tables.Table]:
     """One table for each tag of the images: a mean over photographs and scans together may be true of neither."""
-    for tag in sorted({tag for row in points.rows for tag in row.tags.split(",") if tag}):
+    texts = {text for point in points.points for text in point.rows.codes("tags").used()}
+    for tag in sorted({tag for text in texts for tag in text.split(",") if tag}):
         for where, name in titles(points.places).items():
-            here = [
-                replace(point, rows=tuple(row for row in point.rows if tag in row.tags.split(",")))
-                for point in points.at(where).points
+            has = [
+                (p, p.rows.where(p.rows.codes("tags").where(lambda text: tag in text.split(","))))  # noqa: B023 (asked at once)
+                for p in points.at(where).points
             ]
-            size = len({row.image for point in here for row in point.rows})
-            sized = [replace(p, rows=tuple(replace(row, dataset_size=size) for row in p.rows)) for p in here if p.rows]
+            size = len({image for _, rows in has for image in rows.codes("image").used()})
+            sized = [
+                Point(where, p.codec, p.setting, rows.stating(dataset_size=np.full(len(rows), size)), p.names)
+                for p, rows in has
+                if len(rows)
+            ]
             if sized:
                 # A distance between sets is of all images; of those of a tag there is none.
                 of_pairs = [metric for metric in metrics if meaning(metric).kind != "set"]

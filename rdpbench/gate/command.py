@@ -36,7 +36,7 @@ from rdpbench.results.store.keys import codec_identity, facts
 from rdpbench.results.store.schema import Row
 from rdpbench.runners.execute import Done, execute, search_dataset
 from rdpbench.runners.preflight import fetch_weights
-from rdpbench.runners.task import member_of
+from rdpbench.runners.task import membership
 from rdpbench.setting import Bench, CodecSetting, DataSetting, split_label
 
 SWEEP = ("rate", "points", "bpp", "search", "tolerance", "seed")
@@ -295,8 +295,8 @@ def _measure(bench: Bench, done: Done, root: Path | None) -> Measured:
     measured: Measured = {}
     for pair in bench.grid:
         codec, dataset = pair[0], dataset_of(pair[1]).name
-        tasks = [task for task in done.plan.tasks if task.codec == codec and task.dataset == dataset]
-        current = of_store(done.contents, map(member_of, tasks))
+        cells = (cell for cell in done.plan.cells if cell.codec == codec and cell.dataset == dataset)
+        current = of_store(done.contents, membership(cells))
         points, images = measure(current, done.plan.metrics)
         made_by = origin(bench, pair, current.rows, done, command(bench, pair, root))
         measured[codec.name, pair[1]] = StoredCurve(points, images, made_by), current.rows

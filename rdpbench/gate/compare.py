@@ -24,7 +24,7 @@ from rdpbench.gate.curves import VERSION, StoredCurve, StoredImage, StoredPoint,
 from rdpbench.paths import read_yaml
 from rdpbench.results import tables
 from rdpbench.results.stats.bd import METHODS, Delta, bd_metric, bd_rate
-from rdpbench.results.stats.points import meaning
+from rdpbench.results.stats.meanings import meaning
 from rdpbench.results.tables import Table
 from rdpbench.setting import Setting
 

@@ -26,7 +26,8 @@ from rdpbench.errors import StoreCorrupt
 from rdpbench.metrics.contract import stated, weighed
 from rdpbench.paths import ODD, file_name, write_file
 from rdpbench.provenance import to_json
-from rdpbench.results.stats.points import Points, grouped, meaning
+from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.stats.points import Points, grouped
 from rdpbench.results.stats.summary import POINT, frame
 from rdpbench.results.store.schema import Row
 from rdpbench.results.tables import check_version, csv_text, read_csv, text
@@ -90,7 +91,7 @@ def measure(points: Points, metrics: Sequence[str]) -> tuple[tuple[StoredPoint, 
 
     The rate is that of all images that were coded. A metric of sets has no values per image.
     """
-    good: dict[Setting, list[Row]] = {setting_of(point.rows[0]): point.good for point in points.points}
+    good: dict[Setting, Sequence[Row]] = {setting_of(point.rows[0]): point.good for point in points.points}
     curve = []
     for _, lines in frame(points, metrics).groupby(POINT, sort=False, dropna=False):
         first = lines.iloc[0]

@@ -35,7 +35,7 @@ from rdpbench.results.tables import Table, Terminal, markdown
 from rdpbench.runners import execute
 from rdpbench.runners.plan import make_plan
 from rdpbench.runners.preflight import fetch_weights, weights_of
-from rdpbench.runners.task import member_of
+from rdpbench.runners.task import membership
 from rdpbench.setting import Bench
 
 AGREES, DIFFERS, NOT_RUN = "agrees", "DIFFERS", "not run"
@@ -190,8 +190,8 @@ def reproduce(check: PublishedCheck, overrides: Sequence[str], console: Console,
         # Of this run alone: others may lie in the same folder.
         store = execute.store_of(bench)
         plan = make_plan(bench, store)
-        current = of_store(store.read(), map(member_of, plan.tasks))
-        means, rows = frame(current, plan.metrics), [row for row in current.rows if row.status == "ok"]
+        current = of_store(store.read(), membership(plan.cells))
+        means, rows = frame(current, plan.metrics), current.with_status("ok")
     whole = len(dataset_of(bench.grid[0][1])) if rows else 0
     lines, reasons, sources = [], [why] if why else [], dict[str, None]()
     for rate, numbers in zip(check.rates, points, strict=True):

@@ -48,7 +48,7 @@ def run() -> list[Check]:
     >>> all(check.ok for check in run())
     True
     """
-    groups = (_psnr, _msssim, _frechet, _kernels, _cmmd, _miou, _patches, _clip, _resize, _lpips)
+    groups = (_psnr, _msssim, _ssimulacra2, _frechet, _kernels, _cmmd, _miou, _patches, _clip, _resize, _lpips)
     return [check for group in groups for check in group()]
 
 
@@ -138,6 +138,17 @@ def _msssim() -> Iterator[Check]:
         first, second = (np.full((192, 192, 3), value, np.uint8) for value in values)
         score = metric.score(metric.prepare(first), second)
         yield Check(f"MS-SSIM of {values[0]} and {values[1]}", expected, score, 1e-11)
+
+
+def _ssimulacra2() -> Iterator[Check]:
+    from rdpbench.metrics.ssimulacra2 import SSIMULACRA2
+
+    metric = SSIMULACRA2()
+    # libjxl 0.11.1, whose float32 scores a little less or more.
+    for size, expected in {(192, 192): 44.27374701, (255, 257): 41.75334173}.items():
+        first, second = synthetic(*size)
+        score = metric.score(metric.prepare(first), second)
+        yield Check(f"SSIMULACRA 2 {size[0]} x {size[1]}", expected, score, 0.01)
 
 
 def _frechet() -> Iterator[Check]:

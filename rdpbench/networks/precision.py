@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+from rdpbench.errors import MissingNeed
 from rdpbench.lazy import torch
 
 
@@ -99,7 +100,7 @@ def devices_of(typed: Sequence[str]) -> tuple[str, ...]:
     >>> devices_of(["cuda:2", "cuda:0", "cuda:2"])
     ('cuda:2', 'cuda:0')
     """
-    every = [f"cuda:{number}" for number in range(visible())] if "cuda" in typed else []
+    every = gpus() if "cuda" in typed else []
     return tuple(dict.fromkeys(name for device in typed for name in (device == "cuda" and every) or [device]))
 
 
@@ -108,9 +109,32 @@ def visible() -> int:
 
     It may name several instances of GPUs that are split (MIG); a process sees the first of these only, and each worker
     is given another.
+
+    Raises:
+        MissingNeed: torch is not installed.
     """
     named = _named()
     return len(named) if named and named[0].startswith("MIG-") else int(torch.cuda.device_count())
+
+
+def gpus() -> list[str]:
+    """Those GPUs, as ``device=`` names them; none for an installation without torch."""
+    try:
+        return [f"cuda:{number}" for number in range(visible())]
+    except MissingNeed:
+        return []
+
+
+def is_here(device: str) -> bool:
+    """Is it a device that this process sees?
+
+    >>> is_here("cpu"), is_here("cuda:999"), is_here("cuda:x")
+    (True, False, False)
+    """
+    if device == "cpu":
+        return True
+    here = gpus()
+    return device in here or (device == "cuda" and bool(here))
 
 
 def _named() -> list[str]:

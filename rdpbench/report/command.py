@@ -18,7 +18,8 @@ from rdpbench.paths import write_file
 from rdpbench.report.data import ReportedRun, Which, read_run, script, scripts, wanted
 from rdpbench.report.pictures import Decoding, Picture, make
 from rdpbench.results.stats.current import read_grades
-from rdpbench.results.store.store import Store, reconstruction_path
+from rdpbench.results.store.bitstreams import reconstruction_path
+from rdpbench.results.store.store import Store
 
 LIMIT = 50
 """Images of each set that are shown."""

@@ -25,10 +25,12 @@ from rdpbench.report.pictures import Picture, ending, name_of
 from rdpbench.results import tables
 from rdpbench.results.names import Names, signs
 from rdpbench.results.stats.current import PROVEN, of_store
-from rdpbench.results.stats.points import Point, Points, Where, grouped, meaning, metric_order, titles
+from rdpbench.results.stats.meanings import meaning, metric_order
+from rdpbench.results.stats.points import Point, Points, Where, grouped, titles
 from rdpbench.results.stats.summary import PLACE, common_rates, side_by_side
+from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.schema import Row
-from rdpbench.results.store.store import Contents, Store
+from rdpbench.results.store.store import Store
 from rdpbench.setting import Setting, split_label, thin
 
 Which: TypeAlias = Literal["none", "matched", "all"]
@@ -376,7 +378,7 @@ def _run(run: ReportedRun) -> dict[str, Any]:
     shown: list[tables.Table] = []
     for where, name in titles(run.current.places).items():
         shown += tables.at_equal_rates(run.current.at(where), run.metrics, name)
-    shown += filter(None, [tables.times(rows, run.contents), tables.crossings(run.store.folder)])
+    shown += filter(None, [tables.times(run.current, run.contents), tables.crossings(run.store.folder)])
     good = [row for row in rows if row.status == "ok"]
     faults: list[tuple[Row, str, str]] = [(row, row.status, row.error) for row in rows if row.status != "ok"]
     for row in {row.task_key: row for row in rows}.values():

@@ -23,8 +23,9 @@ from rdpbench.image import Image, pixel_sha256
 from rdpbench.lazy import pil
 from rdpbench.paths import unwritable, written_whole
 from rdpbench.provenance import cores
+from rdpbench.results.store.bitstreams import is_sha256, reconstruction_path
 from rdpbench.results.store.schema import Row
-from rdpbench.results.store.store import Store, is_sha256, reconstruction_path
+from rdpbench.results.store.store import Store
 
 THUMB = 256
 """Longest side of a thumbnail, in pixels; of large images up to twice that is made where it is much faster."""

@@ -19,7 +19,7 @@ from rdpbench import registry
 from rdpbench.errors import RdpbenchError
 from rdpbench.metrics.contract import short_name
 from rdpbench.paths import conf_folder, read_yaml, records
-from rdpbench.results.stats.points import meaning as meaning_here
+from rdpbench.results.stats.meanings import meaning as meaning_here
 from rdpbench.setting import split_label
 
 

@@ -19,7 +19,8 @@ from rdpbench.lazy import pd
 
 if TYPE_CHECKING:
     from rdpbench.results.stats.points import Points
-    from rdpbench.results.store.store import Contents, Store
+    from rdpbench.results.store.contents import Contents
+    from rdpbench.results.store.store import Store
 
 
 def read_results(
@@ -119,13 +120,13 @@ def bits_kinds(lines: pd.DataFrame, points: Points) -> list[str]:
 
     kinds: dict[tuple[str, str, str, str], set[str]] = {}
     for point in points.points:
-        kinds.setdefault((*point.where, point.codec), set()).update(row.bits_kind for row in point.rows)
+        kinds.setdefault((*point.where, point.codec), set()).update(point.rows.codes("bits_kind").used())
     return [", ".join(sorted(filter(None, kinds.get(key, ())))) for key in curve_keys(lines)]
 
 
 def _images(name: str, contents: Contents, grades: Sequence[str]) -> pd.DataFrame:
     from rdpbench.results.stats.current import of_store
-    from rdpbench.results.stats.points import meaning
+    from rdpbench.results.stats.meanings import meaning
     from rdpbench.results.stats.summary import tidy
 
     points = of_store(contents, grades=grades)

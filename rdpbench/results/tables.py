@@ -29,8 +29,7 @@ from rdpbench.metrics.contract import short_name
 from rdpbench.results.names import Names, arrow
 from rdpbench.results.stats.points import K, Points
 from rdpbench.results.stats.summary import POINT, WIDE, at_rate, common_rates, compared
-from rdpbench.results.store.schema import Row
-from rdpbench.results.store.store import Contents
+from rdpbench.results.store.contents import Contents
 from rdpbench.setting import Setting
 
 if TYPE_CHECKING:
@@ -572,12 +571,13 @@ def check_version(path: Path, version: object, newest: int, again: str) -> int:
     raise StoreError(f"{path} has version {version}, which there never was. {again}")
 
 
-def times(rows: Sequence[Row], contents: Contents) -> Table | None:
-    """The honest times of these rows as a table; None where none were measured."""
-    by_key = {row.task_key: row for row in rows}
-    places = {
-        key: place for place, key in enumerate(by_key)
-    }  # timings are stored in the order of their keys: by chance
+def times(points: Points, contents: Contents) -> Table | None:
+    """The honest times of these points as a table; None where none were measured."""
+    if not contents.timings:
+        return None
+    by_key = points.find([timing.task_key for timing in contents.timings.values()])
+    # In the order of the rows: timings are stored in the order of their keys, which is by chance.
+    places = {key: place for place, key in enumerate(by_key)}
     timed = [timing for timing in contents.timings.values() if timing.task_key in by_key]
     timed.sort(key=lambda timing: (places[timing.task_key], timing.device))
     named = ((timing, by_key[timing.task_key]) for timing in timed)

@@ -18,24 +18,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from rdpbench import registry
 from rdpbench.errors import ConfigError, StoreCorrupt, StoreUnwritable
 from rdpbench.paths import unwritable
 from rdpbench.progress import Progress, show_progress
 from rdpbench.provenance import begin_session, packages, provenance
+from rdpbench.results.store.columns import Places
 from rdpbench.results.store.keys import sha256_of
-from rdpbench.results.store.log import read_part
+from rdpbench.results.store.log import PartReader
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
 from rdpbench.runners import pool
 from rdpbench.runners.coding import Setup
 from rdpbench.runners.launch import Launcher, check_alive
-from rdpbench.runners.plan import Lack
-from rdpbench.runners.pool import Chunk
+from rdpbench.runners.left import Lack
 from rdpbench.runners.queue import MOST_LOST, POLL_S, Claim, Lease, Queue
 from rdpbench.runners.sets import originals
 from rdpbench.runners.task import Cell, Work, resolved, without_environment
-from rdpbench.runners.worker import KINDS, Kind, Result, Seat, Stop, failed, kind_of, together
+from rdpbench.runners.worker import KINDS, Chunk, Kind, Result, Seat, Stop, failed, kind_of, together
 from rdpbench.setting import Bench
 
 ReadBench: TypeAlias = Callable[[Sequence[str]], Bench]
@@ -179,6 +181,12 @@ class Reservoir:
         self._size, self._count = size, 0
         self._random = random.Random(0)  # noqa: S311 (no secret)
 
+    def some(self, places: Places, rows: Callable[[Places], list[Row]]) -> tuple[list[int], list[Row]]:
+        """As many of what others coded as this one holds at most, to be offered: looking at all takes too long."""
+        chosen = places if len(places) <= self._size else np.sort(self._random.sample(places.tolist(), self._size))
+        self._count += len(places) - len(chosen)
+        return np.asarray(chosen).tolist(), rows(np.asarray(chosen, np.int64))
+
     def offer(self, result: Result) -> None:
         self._count += 1
         kept = replace(result, features=(), originals=())  # arrays are stored, and large
@@ -205,14 +213,14 @@ class Share:
     """May others not see the cache of this user's on this machine? What they need is then in the run folder."""
 
     def take(
-        self, tally: Tally, shown: Progress, done: Callable[[str, Row | None], None], first: Sequence[Any]
+        self, tally: Tally, shown: Progress, done: Callable[[Work, Row | None], None], first: Sequence[Any]
     ) -> None:
         """Claim and do chunks until none is left, or until it is to stop.
 
         Args:
             tally: is told what was done.
             shown: is advanced.
-            done: is told of each task by its key, and of its row if it has a new one.
+            done: is told of each piece of work, and of its row if it has a new one.
             first: records of the command itself, written before all others.
         """
         while True:
@@ -221,9 +229,9 @@ class Share:
                     session.write(record)
                 try:
                     for result in session.results():
-                        key, stored = session.put(result)
-                        tally.add(key, stored)
-                        done(key, stored.row)
+                        work, stored = session.put(result)
+                        tally.add(work.task.key, stored)
+                        done(work, stored.row)
                         shown.advance(failed=bool(stored.row and stored.row.status == "error"))
                 except (StoreUnwritable, StoreCorrupt):
                     if not session.lease.lost:
@@ -360,13 +368,13 @@ class _Session:
         keys: set[str] = set()
         for session in sessions:
             with contextlib.suppress(OSError, StoreCorrupt):
-                for record in read_part(self.share.store.parts / f"{session}.jsonl").records:
+                for record in PartReader(self.share.store.parts / f"{session}.jsonl"):
                     made = [record.get("row"), *record.get("scores", ()), record.get("timing")]
                     keys |= {one["task_key"] for one in made if one}
         return keys
 
-    def put(self, result: Result) -> tuple[str, Result]:
-        """Store a result; returns its task's key, and the result as it is stored."""
+    def put(self, result: Result) -> tuple[Work, Result]:
+        """Store a result; returns the work that it is of, and the result as it is stored."""
         key = result.task_key or next(key for key, chunk in self._open.items() if _has_only_arrays(chunk.left[key][0]))
         chunk = self._open[key]
         work, _ = chunk.left[key]
@@ -393,7 +401,7 @@ class _Session:
             self.share.queue.note(chunk.claim, next(iter(chunk.left)))
         if self.writer.lines % SYNC_EVERY == 0:
             self._sync()
-        return key, public
+        return work, public
 
     def _sync(self) -> None:
         """Bring what was written to the disk; only then its chunks are done for others, too."""

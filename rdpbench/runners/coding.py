@@ -37,9 +37,10 @@ from rdpbench.image import Image, check_image, is_untouched, lent, pixel_sha256
 from rdpbench.opened import opened
 from rdpbench.provenance import hardware, peak_memory_mb
 from rdpbench.results.stats.current import stated_source
+from rdpbench.results.store.bitstreams import get_picture, put_picture, put_reconstruction
 from rdpbench.results.store.keys import axis_of, build, device_of, facts, file_hashes
 from rdpbench.results.store.schema import Row, Score
-from rdpbench.results.store.store import Store, get_picture, put_picture, put_reconstruction
+from rdpbench.results.store.store import Store
 from rdpbench.runners.search import search
 from rdpbench.runners.task import Task, configuration, judged, new_row
 from rdpbench.setting import CodecSetting
@@ -246,7 +247,7 @@ class _Batch:
             parts=json.dumps(dict(bitstream.parts) if grade != "reported" else {}),
             bpp=None if bits is None else bits / (original.shape[0] * original.shape[1]),
             legacy=_legacy(bitstream.info.get("legacy", "{}")),
-            bitstream_sha256=setup.store.put_bitstream(bitstream.data),
+            bitstream_sha256=setup.store.bitstreams.put(bitstream.data),
             reconstruction_sha256=pixel_sha256(reconstruction),
             verified="fresh_object" if grade == "decoded" else "",
             encode_s=encode_s + captioning_s(task),
@@ -458,7 +459,7 @@ def decode_row(
     if not row.proven:
         return get_picture(store, row)
     with codec_of(row, codec, device) as decoder:
-        data = data or store.get_bitstream(row.bitstream_sha256)
+        data = data or store.bitstreams.get(row.bitstream_sha256)
         check_own(decoder, json.loads(row.coder))
         image = check_image(decoder.decode(data), "the decoded image")
         decodes_batches = facts_of(type(decoder)).decodes_batches
@@ -469,18 +470,18 @@ def decode_row(
         return image
 
 
-def on_hardware(device: str, stated: Mapping[str, str]) -> str:
-    """A device in words.
+def on_hardware(device: str, stated: str) -> str:
+    """A device in words, with what a row or process states of it as JSON.
 
-    >>> on_hardware("cuda:1", {"name": "NVIDIA L4"}), on_hardware("cpu", {})
+    >>> on_hardware("cuda:1", '{"name": "NVIDIA L4"}'), on_hardware("cpu", "")
     ('cuda:1 (NVIDIA L4)', 'cpu')
     """
-    return f"{device} ({name})" if (name := stated.get("name")) else device
+    return f"{device} ({name})" if (name := json.loads(stated or "{}").get("name")) else device
 
 
 def why_other_pixels(row: Row, device: str) -> str:
     """What to know of a bitstream that a device, as it is called here, decodes to other pixels than were recorded."""
-    coded, here = on_hardware(row.device, json.loads(row.hardware)), on_hardware(device, hardware(device))
+    coded, here = on_hardware(row.device, row.hardware), on_hardware(device, json.dumps(hardware(device)))
     return f"coded on {coded}, decoded on {here}{bound_to_device(row)}"
 
 
@@ -564,7 +565,7 @@ def further_of(
 ) -> list[Image]:
     """Decodes 1 to ``count - 1`` of a row's stored bitstream; ``codec`` and ``device`` as for `decode_row`."""
     with codec_of(row, codec, device) as decoder:
-        return decode_further(decoder, store.get_bitstream(row.bitstream_sha256), count)
+        return decode_further(decoder, store.bitstreams.get(row.bitstream_sha256), count)
 
 
 def fingerprint(images: Iterable[Image]) -> str:

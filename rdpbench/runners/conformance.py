@@ -171,7 +171,7 @@ def conform(read: Callable[[Sequence[str]], Bench], typed: Sequence[str], folder
     yield _judged("elsewhere", wrong, note)
     smallest = min(rows, key=lambda row: row.width * row.height if row.width * row.height > 1 else 1 << 30)
     side = Side("a photograph" if facts.uses_caption else None, smallest.seed)
-    data = done.store.get_bitstream(smallest.bitstream_sha256)
+    data = done.store.bitstreams.get(smallest.bitstream_sha256)
     examples = list(images.values())[:3]
     suspect = _Suspect(setting, smallest.rate, smallest.device, examples, side, data, smallest.reconstruction_sha256)
     yield from _examined_apart(suspect)

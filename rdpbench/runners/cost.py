@@ -15,31 +15,33 @@ from rdpbench import registry
 from rdpbench.results.store.keys import TIMING_REPEATS, TIMING_WARMUP
 from rdpbench.results.store.schema import Row
 from rdpbench.runners.task import Work
-from rdpbench.setting import Setting
+from rdpbench.setting import CodecSetting, Setting
 
 CODING = {
-    "avif": 0.8,
+    "avif": 0.65,
     "bpg": 4.0,
     "heif": 0.6,
-    "hevc": 1.1,
-    "jpeg": 0.02,
+    "hevc": 0.8,
+    "jpeg": 0.01,
     "jpeg2000": 0.25,
-    "jpegxl": 1.0,
-    "mini": 1.0,
+    "jpegxl": 0.65,
+    "mini": 0.85,
     "mozjpeg": 0.3,
     "vtm": 200.0,
     "vvenc": 10.0,
-    "webp": 0.12,
+    "webp": 0.1,
 }
 """Seconds for a megapixel, encoding and decoding, on one core of a server of 2025."""
 FAMILIES = {"rdpbench.codecs.learned": 10.0, "rdpbench.codecs.diffusion": 500.0}
 """The same for those that are not above."""
-SCORING = {"psnr": 0.01, "psnr-pooled": 0.01, "ms-ssim": 0.08, "ssimulacra2": 0.2, "flip": 2.3, "lpips/alex": 0.3}
+SCORING = {"psnr": 0.01, "psnr-pooled": 0.01, "ms-ssim": 0.06, "ssimulacra2": 0.15, "flip": 2.3, "lpips/alex": 0.3}
 """The same for a metric."""
 UNKNOWN = 2.0
 """The same for codecs and metrics of which nothing is known."""
 TRIES = 8
 """How often a search for a target rate encodes."""
+TRUST_S = 5.0
+"""Seconds of work before this run's own speed outweighs that of a machine that does nothing else."""
 RECENT = 32
 """Rows after which older ones count half: another machine may have made them."""
 
@@ -120,26 +122,31 @@ class Costs:
 
     def seconds(self, work: Work) -> float:
         """Seconds for a piece of work."""
-        return self._seconds(_kind(work), work.task.pixels) + _stored_s(work)
+        return self.of_kind(kind_of_work(work), work.task.pixels) + _stored_s(work)
 
-    def knows(self, work: Work) -> bool:
-        """Do rows tell of its codec?"""
-        return work.task.codec.name in self._coding
+    def knows(self, label: str) -> bool:
+        """Do rows tell of a codec?"""
+        return label in self._coding
 
-    def _seconds(self, kind: _Kind, pixels: int) -> float:
+    def of_kind(self, kind: Kind, pixels: int) -> float:
+        """Seconds for work of a kind on so many pixels."""
         label, use, setting, codings, metrics = kind
         return codings * self.coding(label, use, setting, pixels) + self.scoring(metrics, pixels)
 
 
-_Kind = tuple[str, str, Setting, int, tuple[str, ...]]
+Kind = tuple[str, str, Setting, int, tuple[str, ...]]
 """What work of equal pixels costs the same of: label, use, setting, how often it is coded, what is measured."""
 
 
-def _kind(work: Work) -> _Kind:
-    task = work.task
-    codings = (work.row is None) + (TIMING_WARMUP + TIMING_REPEATS) * work.timing
+def kind_of(codec: CodecSetting, setting: Setting, coded: bool, timing: bool, metrics: tuple[str, ...]) -> Kind:
+    """The kind of some work; ``coded`` if its row is stored."""
+    return codec.name, codec.use, setting, (not coded) + (TIMING_WARMUP + TIMING_REPEATS) * timing, metrics
+
+
+def kind_of_work(work: Work) -> Kind:
+    """The kind of a piece of work."""
     metrics = (*work.metrics, *work.features, *work.originals)
-    return task.codec.name, task.codec.use, task.setting, codings, metrics
+    return kind_of(work.task.codec, work.task.setting, work.row is not None, work.timing, metrics)
 
 
 def _stored_s(work: Work) -> float:
@@ -151,33 +158,26 @@ class Left:
     """How long the rest of a run takes, asked while it runs.
 
     Args:
-        work: all of it.
+        kinds: the pixels of each kind of work.
+        stored_s: seconds to decode what is stored.
         costs: what earlier rows tell; it goes on to learn from those of this run.
         workers: at least 1.
     """
 
-    def __init__(self, work: Iterable[Work], costs: Costs, workers: int) -> None:
+    def __init__(self, kinds: Counter[Kind], stored_s: float, costs: Costs, workers: int) -> None:
         self.costs, self.workers = costs, workers
-        self._pieces: dict[str, tuple[_Kind, int, float]] = {}
-        self._pixels: Counter[_Kind] = Counter()
-        kinds: dict[_Kind, _Kind] = {}  # one object for all pieces of a kind
-        for piece in work:
-            kind = kinds.setdefault(kind := _kind(piece), kind)
-            self._pieces[piece.task.key] = kind, piece.task.pixels, _stored_s(piece)
-            self._pixels[kind] += piece.task.pixels
-        self._stored_s = sum(stored_s for _, _, stored_s in self._pieces.values())
+        self._pixels, self._stored_s = kinds.copy(), stored_s
         self._measured = 0.0
+        self._first: tuple[float, float] | None = None
+        """Seconds that had passed, and those that rows had measured, when it was first asked after a task."""
 
-    def done(self, key: str, row: Row | None) -> None:
-        """A task is done; ``row`` is there if it was coded, and ``key`` is empty if it only gave arrays."""
-        arrays = (other for other, (kind, _, _) in self._pieces.items() if not kind[3])
-        kind, pixels, stored_s = self._pieces.pop(key or next(arrays, ""), (None, 0, 0.0))
-        if kind is None:  # nothing tells which one it was
-            return
-        self._pixels[kind] -= pixels
-        self._stored_s -= stored_s
+    def done(self, work: Work, row: Row | None) -> None:
+        """A piece of work is done; ``row`` is there if it was coded."""
+        kind = kind_of_work(work)
+        self._pixels[kind] -= work.task.pixels
+        self._stored_s -= _stored_s(work)
         if row is None:
-            self._measured += self.costs._seconds(kind, pixels) + stored_s
+            self._measured += self.costs.seconds(work)
             return
         self.costs.learn(row, kind[-1])
         self._measured += (row.encode_s or 0) * row.attempts + (row.decode_s or 0) + (row.score_s or 0)
@@ -187,9 +187,12 @@ class Left:
 
         What rows do not measure, such as reading images and a machine that others use, is taken to go on as it did.
         """
-        kinds = ((kind, pixels) for kind, pixels in self._pixels.items() if pixels)
-        left = self._stored_s + sum(self.costs._seconds(kind, pixels) for kind, pixels in kinds)
-        return left * elapsed / self._measured if self._measured else left / self.workers
+        kinds = ((kind, pixels) for kind, pixels in self._pixels.items() if pixels > 0)
+        left = self._stored_s + sum(self.costs.of_kind(kind, pixels) for kind, pixels in kinds)
+        if self._first is None and self._measured:  # until then workers started, which comes once
+            self._first = elapsed, self._measured
+        started, measured = self._first or (elapsed, self._measured)
+        return left * (elapsed - started + TRUST_S / self.workers) / (self._measured - measured + TRUST_S)
 
 
 def _usual(use: str, setting: Setting) -> float:

@@ -9,11 +9,12 @@ import os
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from rdpbench.codecs.contract import GRADES
 from rdpbench.datasets.contract import dataset_of
@@ -25,22 +26,24 @@ from rdpbench.progress import Progress, Report, show_progress
 from rdpbench.provenance import command, cores
 from rdpbench.results.stats.current import PROVEN, of_store
 from rdpbench.results.stats.points import Points
+from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import axis_of, facts
 from rdpbench.results.store.log import PartWriter
-from rdpbench.results.store.schema import OF_THE_MACHINE, REFUTED, Row, Score, error_text
-from rdpbench.results.store.store import Contents, Store
+from rdpbench.results.store.schema import OF_THE_MACHINE, REFUTED, Row, error_text
+from rdpbench.results.store.store import Store
 from rdpbench.results.tables import CROSSINGS, Terminal, crossed
 from rdpbench.runners import pool
+from rdpbench.runners.chunks import chunks
 from rdpbench.runners.claim import Agenda, Reservoir, Share, Tally, lacks_of, plan_record, queue_name
 from rdpbench.runners.coding import Named, refuted
 from rdpbench.runners.cost import Left
 from rdpbench.runners.launch import Launcher, launcher_of
-from rdpbench.runners.plan import Plan, chunks, lines, make_plan
+from rdpbench.runners.plan import Plan, lines, make_plan
 from rdpbench.runners.preflight import check_contracts, check_devices, check_metrics, fetch_weights
 from rdpbench.runners.queue import POLL_S, Queue, living, queues
 from rdpbench.runners.search import Nearest, is_near, missed, search
 from rdpbench.runners.sets import is_set, reduce_all
-from rdpbench.runners.task import member_of, run_name
+from rdpbench.runners.task import membership, run_name
 from rdpbench.runners.verify import cross, decode_elsewhere, note_crossings, trials_of, unlike, verify
 from rdpbench.runners.worker import KINDS, Result, Seat, Stop, kind_of
 from rdpbench.setting import Bench, CodecSetting, DataSetting
@@ -75,7 +78,7 @@ class Done:
     @property
     def points(self) -> Points:
         """The points of the command."""
-        return of_store(self.contents, map(member_of, self.plan.tasks), grades=self.grades)
+        return of_store(self.contents, membership(self.plan.cells), grades=self.grades)
 
     @property
     def any(self) -> bool:
@@ -169,7 +172,7 @@ def _take_part(share: Share, launcher: Launcher | None, plan: Plan, tally: Tally
     if launcher:
         share.lead(launcher, first)
         return
-    left = Left(plan.work, plan.costs, max(1, len(share.seats)))
+    left = Left(plan.kinds, plan.stored_s, plan.costs, max(1, len(share.seats)))
     with show_progress("", len(plan.left), "tasks", report, left.seconds) as shown:
         share.take(tally, shown, left.done, first)
 
@@ -184,20 +187,28 @@ def _wait_for_others(queue: Queue) -> None:
 def _count_others(plan: Plan, contents: Contents, tally: Tally) -> None:
     """Take into account what others did of the plan."""
     planned = ((plan.cells[cell].keys[entry], lack) for cell, entry, lack in plan.left)
-    theirs = [(key, lack) for key, lack in planned if key not in tally.keys and key in contents.rows]
-    scores: dict[str, list[Score]] = defaultdict(list)
-    for score in contents.scores.values() if theirs else ():
-        scores[score.task_key].append(score)
-    for key, lack in theirs:
-        tally.add(key, Result(None if plan.lacks[lack].coded else contents.rows[key], tuple(scores[key])))
+    theirs = [(key, lack) for key, lack in planned if key not in tally.keys]
+    rows, scores = contents.of_kind("row"), contents.of_kind("score")
+    places = rows.locate([key for key, _ in theirs])
+    coded = np.array([lack.coded for lack in plan.lacks], bool)[[lack for _, lack in theirs]] if theirs else places
+    tally.scored += int((coded & (places >= 0)).sum())
+    new = places[(places >= 0) & ~coded] if theirs else places
+    status = rows.codes("status").of(new)
+    tally.out_of_range += int(status.where("out_of_range".__eq__).sum())
+    tally.errors += rows.at(new[status.where("error".__eq__)])
+    good = new[status.where("ok".__eq__)]
+    tally.coded += len(good)
+    for place, row in zip(*tally.sample.some(good, rows.at), strict=True):
+        of_row = np.flatnonzero(scores.owners(rows) == place)
+        tally.sample.offer(Result(row, tuple(scores.at(of_row))))
 
 
 def _check_stored(done: Done) -> None:
     """Raise `StoreCorrupt` unless the store holds a row for each task that this call, or one before it, has done."""
-    keys = done.plan.keys
-    if lost := len(keys - done.contents.rows.keys()):
+    if lost := done.plan.lost_of(done.contents):
+        size = done.plan.distinct
         raise StoreCorrupt(
-            f"{done.store.folder} holds {len(keys) - lost} of the {len(keys)} tasks of this run: its files were "
+            f"{done.store.folder} holds {size - lost} of the {size} tasks of this run: its files were "
             "deleted or replaced while it ran. What is there is whole; run the same command again: it does the others"
         )
 
@@ -205,7 +216,7 @@ def _check_stored(done: Done) -> None:
 def _reduce_sets(store: Store, plan: Plan, contents: Contents, bench: Bench) -> None:
     """Compute and store the values of set metrics that are missing; the store is locked."""
     writer: PartWriter | None = None
-    for value in reduce_all(store, contents, plan.tasks, plan.metrics, bench.device, unreliable=bench.allow_unreliable):
+    for value in reduce_all(store, contents, plan.cells, plan.metrics, bench.device, unreliable=bench.allow_unreliable):
         writer = writer or store.writer(store.new_session())
         writer.append({"set": vars(value)})
     if writer:
@@ -349,13 +360,12 @@ def _finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) ->
     )
     for note in notes:
         say(note)
-    rows = points.rows
-    bad = list({row.task_key: row for row in (*rows, *done.errors) if row.status == "error"}.values())
+    bad = list({row.task_key: row for row in (*points.with_status("error"), *done.errors)}.values())
     for row in bad[:10]:
         say(f"failed: {row.point}, {row.image}: {row.error}")
     if len(bad) > 10:
         say(f"... and {len(bad) - 10} more failed tasks, all in rows.csv")
-    for row in [row for row in rows if row.status == "out_of_range"][:10]:
+    for row in points.with_status("out_of_range")[:10]:
         say(f"out of range: {row.point}, {row.image}: {row.error}")
     for path in written:
         say(f"  {path}")
@@ -370,7 +380,8 @@ def _finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) ->
             say(f"FOUND {line}")
         if done.stopped:
             say(f"stopped: {done.stopped}; the same command goes on")
-    nothing = bool(rows) and all(row.status == "out_of_range" for row in rows)
+    status = [point.rows.codes("status") for point in points.points]
+    nothing = bool(status) and all(of_point.where("out_of_range".__eq__).all() for of_point in status)
     if nothing:
         say("no task is in range: try a larger tolerance=, another bpp=, or rate= for settings of the codec")
     empty = _without_values(points, done.plan.metrics)
@@ -387,12 +398,16 @@ def _without_values(points: Points, metrics: Sequence[str]) -> list[str]:
     for name in metrics if any(point.good for point in points.points) else ():
         if is_set(name):
             of_sets = [score for point in points.points for score in points.set_scores(point, name).values() if score]
-            known = {score.reason: score.value for score in of_sets}
+            known = any(score.value is not None for score in of_sets)
+            reasons = [score.reason for score in of_sets]
         else:
-            of_rows = [score for row in points.rows if (score := points.score(row, name))]
-            known = {score.error: score.value for score in of_rows}
-        if all(value is None for value in known.values()):
-            lines.append(f"{short_name(name)} has no value at all: {next(iter(known), '') or 'nothing was scored'}")
+            places = [(point.where, point.rows.places) for point in points.points]
+            known = any(not np.isnan(points.values(*place, name)).all() for place in places)
+            reasons = [] if known else [why for place in places for why in points.errors(*place, name)]
+        if not known:
+            lines.append(
+                f"{short_name(name)} has no value at all: {next(filter(None, reasons), '') or 'nothing was scored'}"
+            )
     return lines
 
 

@@ -19,8 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from rdpbench.errors import ConfigError, MissingNeed, WorkerError
-from rdpbench.needs import Package
+from rdpbench.errors import ConfigError, WorkerError
 from rdpbench.progress import tell
 from rdpbench.setting import Bench
 
@@ -52,15 +51,11 @@ def launcher_of(bench: Bench, folder: Path) -> Launcher | None:
     """The launcher that ``runner=`` names, for a run folder; None for ``runner=local``.
 
     Raises:
-        MissingNeed: its extra is not installed.
         ConfigError: more workers than an array can have.
     """
     kind = bench.runner.get("name", "local")
     if kind == "local":
         return None
-    package = {"slurm": Package("submitit", extra="slurm"), "ray": Package("ray", extra="ray")}[kind]
-    if missing := package.missing():
-        raise MissingNeed(f"runner={kind}: {missing}")
     return _Slurm(bench, folder) if kind == "slurm" else _Ray(bench, folder)
 
 

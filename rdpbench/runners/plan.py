@@ -5,38 +5,27 @@ Nothing is coded here: a plan only reads.
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
-from typing import Any, TypeAlias
+from functools import cached_property
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rdpbench import registry
-from rdpbench.assets.hashes import files_changed
 from rdpbench.errors import few
-from rdpbench.metrics.contract import beside
 from rdpbench.progress import duration
 from rdpbench.results.stats.current import standing
 from rdpbench.results.stats.points import grouped
-from rdpbench.results.store.keys import (
-    TOLERANCE,
-    axis_of,
-    definition,
-    device_of,
-    facts,
-    forget,
-    is_tight,
-    score_key,
-    timing_key,
-)
-from rdpbench.results.store.schema import AS_RAN, OF_THE_MACHINE, Measure, Member, Place, Row, Score
-from rdpbench.results.store.store import Contents, Store, reconstruction_path
-from rdpbench.runners.cost import Costs
+from rdpbench.results.store.columns import Places, coded, groups_of, joined, split_by
+from rdpbench.results.store.contents import Contents
+from rdpbench.results.store.keys import TOLERANCE, definition, facts, forget, is_tight
+from rdpbench.results.store.schema import AS_RAN, Measure, Member, Place, Row
+from rdpbench.results.store.store import Store
+from rdpbench.runners.cost import Costs, Kind, kind_of
+from rdpbench.runners.left import Distinct, Lack, Numbers, find_left, judged_again
 from rdpbench.runners.preflight import (
     check_decodes,
     check_devices,
@@ -45,57 +34,14 @@ from rdpbench.runners.preflight import (
     choose_metrics,
     fitting,
 )
-from rdpbench.runners.search import is_near, is_whole
 from rdpbench.runners.sets import StoredArrays, pair_metrics, set_metrics
-from rdpbench.runners.task import Cell, Task, Work, cells, judged, measure_of, member_of, new_row
-from rdpbench.setting import Bench, CodecSetting
+from rdpbench.runners.task import Cell, Task, Work, cells, measure_of, member_of, new_row
+from rdpbench.setting import Bench, Setting
 
-Column: TypeAlias = NDArray[np.int32]
-
-CHUNK = 32
-"""Tasks in a chunk."""
-MOST_CHUNKS = 5000
-"""About so many chunks at most: those of a large plan have more tasks."""
-TAIL = 8
 LEARNED = 20_000
-"""Rows that costs are learned from, at most twice as many."""
-
-
-@dataclass(frozen=True)
-class Lack:
-    """What is left to do for a task; few kinds of it stand for all tasks of a plan."""
-
-    coded: bool
-    """Its row is stored: the bitstream is decoded, never encoded again."""
-    metrics: tuple[str, ...]
-    """As the following as `Work` has it."""
-    timing: bool = False
-    features: tuple[str, ...] = ()
-    originals: tuple[str, ...] = ()
-    keep: bool = False
-    """Is the reconstruction kept?"""
-
-
-@dataclass(frozen=True, eq=False)
-class Numbers:
-    """Tasks that are left to do, or a chunk of them, as numbers: a task of its own for each would be gigabytes."""
-
-    cells: Column
-    """In the plan's cells."""
-    entries: Column
-    """In the cell's entries."""
-    lacks: Column
-    """In the plan's lacks."""
-
-    def __len__(self) -> int:
-        return len(self.cells)
-
-    def __iter__(self) -> Iterator[tuple[int, int, int]]:
-        return zip(self.cells.tolist(), self.entries.tolist(), self.lacks.tolist(), strict=True)
-
-    def take(self, which: Any) -> Numbers:
-        """Some of them, by their numbers or by a mask."""
-        return Numbers(self.cells[which], self.entries[which], self.lacks[which])
+"""Up to so many rows costs are learned from all of them."""
+LAST = 64
+"""Else from so many of each point."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +74,50 @@ class Plan:
     costs: Costs
     """What earlier rows tell of the seconds that work takes."""
 
+    distinct: int
+    """How many of the tasks are different."""
+
     @property
     def expected_s(self) -> float:
         """Seconds of computing that are left, over all workers."""
-        return sum(map(self.costs.seconds, self.work))
+        return sum(self.costs.of_kind(*pair) for pair in self.kinds.items()) + self.stored_s
+
+    @cached_property
+    def kinds(self) -> Counter[Kind]:
+        """The pixels that are left of each kind of work."""
+        pixels: Counter[Kind] = Counter()
+        if not len(self.left):
+            return pixels
+        groups, first = groups_of([self.left.cells, self.left.lacks])
+        sizes = self.of_entries("pixels")
+        for places, example in zip(split_by(groups, len(first)), first.tolist(), strict=True):
+            cell, lack = self.cells[self.left.cells[example]], self.lacks[self.left.lacks[example]]
+            names = (*lack.metrics, *lack.features, *lack.originals)
+            pixels[kind_of(cell.codec, cell.setting, lack.coded, lack.timing, names)] += int(sizes[places].sum())
+        return pixels
+
+    @cached_property
+    def stored_s(self) -> float:
+        """Seconds to decode what is stored and scored again."""
+        coded = np.array([lack.coded for lack in self.lacks], bool)[self.left.lacks]
+        keys = [self.cells[cell].keys[entry] for cell, entry, _ in self.left.take(coded)] if coded.any() else []
+        rows = self.stored.of_kind("row")
+        return float(np.nansum(rows.numbers("decode_s")[rows.locate(keys)])) if keys else 0.0
+
+    def of_entries(self, name: str) -> Places:
+        """What the images of all that is left have under a name; hashes as numbers, equal ones alike."""
+        codes: dict[Any, int] = {}
+        columns: dict[int, Places] = {}  # cells share their entries
+        values = np.empty(len(self.left), np.int64)
+        starts = np.flatnonzero(np.r_[True, self.left.cells[1:] != self.left.cells[:-1]])
+        for start, end in zip(starts, np.r_[starts[1:], len(self.left)], strict=True):
+            entries = self.cells[self.left.cells[start]].entries
+            if id(entries) not in columns:
+                held = [getattr(entry, name) for entry in entries]
+                numbers = [codes.setdefault(value, len(codes)) for value in held] if name == "sha256" else held
+                columns[id(entries)] = np.array(numbers, np.int64)
+            values[start:end] = columns[id(entries)][self.left.entries[start:end]]
+        return values
 
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
@@ -143,27 +129,19 @@ class Plan:
         """How many tasks its cells have."""
         return sum(map(len, self.cells))
 
-    @cached_property
-    def distinct(self) -> int:
-        """How many of them are different."""
-        return len(self.keys)
-
-    @property
-    def keys(self) -> set[str]:
-        """The keys of its tasks."""
-        return {key for cell in self.cells for key in cell.keys}
+    def lost_of(self, contents: Contents) -> int:
+        """How many of its tasks have no row in a store."""
+        keys = [key for cell in self.cells for key in cell.keys]
+        absent = np.flatnonzero(contents.of_kind("row").locate(keys) < 0)
+        return len({keys[place] for place in absent.tolist()})
 
     @cached_property
     def work(self) -> list[Work]:
         """All that is left: for a command of a few thousand."""
-        return self.work_of(self.left)
-
-    def work_of(self, chunk: Numbers) -> list[Work]:
-        """What is left as a worker gets it."""
         work: list[Work] = []
-        for cell_number, entry, lack_number in zip(chunk.cells, chunk.entries, chunk.lacks, strict=True):
-            lack = self.lacks[lack_number]
-            task = self.cells[cell_number].task(int(entry), keep=lack.keep)
+        for cell, entry, number in self.left:
+            lack = self.lacks[number]
+            task = self.cells[cell].task(entry, keep=lack.keep)
             row = self.stored.rows[task.key] if lack.coded else None
             work.append(Work(task, lack.metrics, row, lack.timing, lack.features, lack.originals))
         return work
@@ -191,136 +169,108 @@ def make_plan(bench: Bench, store: Store) -> Plan:
     every = tuple(cells(bench))
     metrics, unfit = fitting(bench, metrics, every)
     stored = store.read() if store.exists() else Contents()
-    pairs, arrays = pair_metrics(metrics), StoredArrays.look_up(set_metrics(metrics), store.features)
-    retry, changes = bench.retry_failed, cache(files_changed)
-    left: list[tuple[int, int, int]] = []
-    lacks: dict[Lack, int] = {}
-    judged_again: list[Row] = []
-    changed: set[str] = set()
-    failed = 0
-    distinct, keep = _distinct(every)
-    for key, (number, entry) in distinct.items():
-        task = every[number].task(entry, keep=key in keep)
-        row = stored.rows.get(task.key)
-        # Fields of type Path are in the key by what is in them: such a file may have moved.
-        if row is not None and any(not sha256 or sha256 not in task.identity for sha256 in changes(row.files)):
-            changed.add(task.key)
-            row = None
-        if row is not None and row.status == "error":
-            if not (retry or row.error.startswith(OF_THE_MACHINE)):
-                failed += 1
-                continue
-            row = None
-        if row is not None and task.setting.target is not None:
-            before, row = row, _judged(task, row)
-            if row is not None and row != before:
-                judged_again.append(row)
-            if row is not None and row.status == "out_of_range":
-                continue
-        if row is not None and not store.has_bitstream(row):
-            row = None
-        missing = tuple(name for name in pairs if _is_missing(stored, task, name, retry))
-        of_time = timing_key(task.key, device_of(task.codec, bench.device))
-        timing = bench.timing and (of_time not in stored.timings or task.key in changed)
-        unkept = task.keep and row is not None and not reconstruction_path(store, row).is_file()
-        # Features that were refused once, as for an image below the size of a patch, are not tried again.
-        features, originals = (
-            tuple(name for name in names if (score := _score(stored, task, name)) is None or _failed(score, retry))
-            for names in (arrays.missing(task, row), arrays.missing_original(task))
-        )
-        if row is None or missing or timing or unkept or features or originals:
-            lack = Lack(row is not None, missing if row else pairs, timing, features, originals, task.keep)
-            left.append((number, entry, lacks.setdefault(lack, len(lacks))))
-    columns = np.array(left, np.int32).reshape(-1, 3)
+    arrays = StoredArrays.look_up(set_metrics(metrics), store.features)
+    found, distinct, places = find_left(bench, store, stored, every, pair_metrics(metrics), arrays)
     measures = [measure_of(name) for name in metrics if registry.own_place("metric", name)]
     plan = Plan(
         cells=every,
-        left=Numbers(*(np.ascontiguousarray(column) for column in columns.T)),
-        lacks=tuple(lacks),
+        left=found.numbers,
+        lacks=tuple(found.lacks),
         stored=stored,
-        members=tuple(_new_members((c.task(n) for c in every for n in range(len(c))), every, distinct, stored)),
+        members=tuple(_new_members(every, distinct, places, stored)),
         measures=tuple(measure for measure in measures if measure.measure_key not in stored.measures),
-        judged=tuple(judged_again),
+        judged=tuple(found.judged),
         metrics=metrics,
         left_out=left_out | unfit,
-        failed=failed,
+        failed=found.failed,
         again=(),
-        changed=frozenset(changed),
-        costs=_costs(stored) if left else Costs(),
+        changed=frozenset(found.changed),
+        costs=_costs(stored) if found.left else Costs(),
+        distinct=distinct.count,
     )
-    again = _again([piece.task for piece in plan.work if piece.row is None], stored)
-    return replace(plan, again=(*again, *_scored_again(plan.work, stored)))
+    return replace(plan, again=(*_again(plan), *_scored_again(plan)))
 
 
-def _distinct(every: Sequence[Cell]) -> tuple[dict[str, tuple[int, int]], set[str]]:
-    """Where each key is first, as numbers of a cell and of an entry; and the keys whose reconstructions are kept."""
-    distinct: dict[str, tuple[int, int]] = {}
-    keep: set[str] = set()
-    for number, cell in enumerate(every):
-        for entry, key in enumerate(cell.keys):
-            distinct.setdefault(key, (number, entry))
-            if cell.keeps(entry):
-                keep.add(key)
-    return distinct, keep
-
-
-def _judged(task: Task, row: Row) -> Row | None:
-    """A stored row of a target by the task's tolerance; None where a setting that was not tried may come nearer."""
-    axis = axis_of(task.codec)
-    assert axis is not None
-    assert task.setting.target is not None
-    if row.bpp is None:
-        return None
-    near = is_near(row.bpp, task.setting.target, min(task.tolerance, TOLERANCE))
-    return judged(row, task.tolerance) if near or is_whole(axis, row.attempts) else None
-
-
-def _is_missing(stored: Contents, task: Task, name: str, retry: bool) -> bool:
-    """Is there no score of a pair metric that can be read?"""
-    score = _score(stored, task, name)
-    if score is None or _failed(score, retry):
-        return True
-    # An earlier version did not say which edition scored, and of these metrics the key does not tell it either; and it
-    # stored a metric of the user's under its path as it was typed.
-    return score.metric != name or (not score.definition and bool(beside(registry.load("metric", name))))
-
-
-def _score(stored: Contents, task: Task, name: str) -> Score | None:
-    return stored.scores.get(score_key(task.key, name, task.entry.sample))
-
-
-def _failed(score: Score, retry: bool) -> bool:
-    """Is it tried again?"""
-    return score.value is None and (retry or score.error.startswith(OF_THE_MACHINE))
-
-
-def _again(tasks: Sequence[Task], stored: Contents) -> Iterator[str]:
+def _again(plan: Plan) -> Iterator[str]:
     """What is otherwise than when the same image was coded at the same setting, with how many tasks it concerns."""
-    if not tasks or not stored.rows:
+    rows = plan.stored.of_kind("row")
+    uncoded = plan.left.take(~np.array([lack.coded for lack in plan.lacks], bool)[plan.left.lacks])
+    if not len(uncoded) or not len(rows):
         return
-    rows = stored.rows.values()
-    before = {(row.codec, row.setting, row.seed, row.protocol, row.image): row for row in rows}
+    before = _by_setting(plan.stored)
+    of_row = {name: rows.codes(name) for name in ("image", "configuration", "options", "coder", "pixel_sha256")}
+    captions, tolerance = rows.codes("caption"), rows.numbers("tolerance")
     reasons: Counter[tuple[str, str]] = Counter()
-    for task in tasks:
-        row = before.get((task.codec.name, task.setting, task.seed, task.protocol, task.entry.sample.id))
-        if row is not None and row.task_key != task.key:
-            reasons[task.codec.name, _why(row, new_row(task, "", "cpu", status="ok"))] += 1
-        elif row is not None and row.status != "error" and task.setting.target is not None and not _judged(task, row):
-            reasons[task.codec.name, "their search did not look at all settings of the codec"] += 1
+    for number in np.unique(uncoded.cells).tolist():
+        cell = plan.cells[number]
+        there = before.get((cell.codec.name, cell.setting, cell.seed, cell.protocol))
+        if there is None:
+            continue
+        images = of_row["image"].of(there).texts()
+        last = dict(zip(images, there.tolist(), strict=True))
+        entries = uncoded.entries[uncoded.cells == number].tolist()
+        pairs = [(entry, last[i]) for entry in entries if (i := cell.entries[entry].sample.id) in last]
+        if not pairs:
+            continue
+        keys = rows.strings("task_key").take([place for _, place in pairs]).to_pylist()
+        kinds: dict[tuple[object, ...], list[tuple[int, int]]] = defaultdict(list)
+        for (entry, place), key in zip(pairs, keys, strict=True):
+            same = key == cell.keys[entry]
+            pixels = of_row["pixel_sha256"].names[of_row["pixel_sha256"].codes[place]] == cell.entries[entry].sha256
+            caption = cell.captions.get(cell.entries[entry].sample.id)
+            text = captions.names[captions.codes[place]] == (caption.text if caption else "")
+            edition = (int(of_row[name].codes[place]) for name in ("configuration", "options", "coder"))
+            # Rows that are alike in all that is compared have one reason; a search is judged row by row.
+            each = place if same else None
+            kinds[same, pixels, text, *edition, repr(tolerance[place]), each].append((entry, place))
+        for kind, members in kinds.items():
+            entry, place = members[0]
+            [row] = rows.at([place])
+            if not kind[0]:
+                why = _why(row, new_row(cell.task(entry), "", "cpu", status="ok"))
+            elif row.status != "error" and cell.setting.target and not judged_again(cell.task(entry), row):
+                why = "their search did not look at all settings of the codec"
+            else:
+                continue
+            reasons[cell.codec.name, why] += len(members)
     for codec, counts in grouped(reasons.items(), lambda item: item[0][0]).items():
         whys = [why for (_, why), _ in counts]
         yield f"{codec}: {sum(count for _, count in counts)} tasks are stored, but {few(whys, 1)}"
 
 
-def _scored_again(work: Iterable[Work], stored: Contents) -> Iterator[str]:
+def _by_setting(stored: Contents) -> dict[tuple[str, Setting, int, str], Places]:
+    """The places of rows by their curve's label, setting, seed and protocol."""
+    rows = stored.of_kind("row")
+    label, field, protocol = (rows.codes(name) for name in ("codec", "rate_field", "protocol"))
+    target, seed = rows.numbers("target_bpp"), rows.numbers("seed")
+    rate = np.where(np.isnan(target), rows.numbers("rate"), np.nan)
+    groups, first = groups_of([label.codes, field.codes, protocol.codes, target, seed, rate])
+    keys = []
+    for place in first.tolist():
+        at, wanted = (None if np.isnan(value) else float(value) for value in (rate[place], target[place]))
+        setting = Setting(field.names[field.codes[place]], at, wanted)
+        keys.append((label.names[label.codes[place]], setting, int(seed[place]), protocol.names[protocol.codes[place]]))
+    return dict(zip(keys, split_by(groups, len(first)), strict=True))
+
+
+def _scored_again(plan: Plan) -> Iterator[str]:
     """Metrics of which tasks have a value of another edition, with how many."""
-    asked = {(piece.task.key, name) for piece in work if piece.row is not None for name in piece.metrics}
-    others: Counter[tuple[str, str]] = Counter()
-    for score in stored.scores.values() if asked else ():
-        if (score.task_key, score.metric) in asked and score.definition not in ("", definition(score.metric)):
-            others[score.metric, score.definition] += 1
-    for (name, edition), count in others.items():
-        yield f"{name}: {count} values are stored, but of its version {edition}; now it is {definition(name)}"
+    rows, scores = plan.stored.of_kind("row"), plan.stored.of_kind("score")
+    wanted = {name for lack in plan.lacks if lack.coded for name in lack.metrics}
+    if not wanted or not len(scores):
+        return
+    owners, metrics, editions = scores.owners(rows), scores.codes("metric"), scores.codes("definition")
+    for name in sorted(wanted):
+        lacks = np.array([lack.coded and name in lack.metrics for lack in plan.lacks], bool)
+        keys = [plan.cells[cell].keys[entry] for cell, entry, _ in plan.left.take(lacks[plan.left.lacks])]
+        asked = np.zeros(len(rows) + 1, bool)  # the last place is that of -1
+        asked[rows.locate(keys)] = True
+        asked[-1] = False
+        now = definition(name)
+        stale = asked[owners] & metrics.where(name.__eq__) & editions.where(lambda text: text not in ("", now))  # noqa: B023 (asked at once)
+        for edition in editions.of(stale).used():
+            count = int(editions.of(stale).where(edition.__eq__).sum())
+            yield f"{name}: {count} values are stored, but of its version {edition}; now it is {now}"
 
 
 def _why(old: Row, new: Row) -> str:
@@ -345,110 +295,75 @@ def _why(old: Row, new: Row) -> str:
 
 
 def _new_members(
-    tasks: Iterable[Task], every: Sequence[Cell], distinct: Mapping[str, tuple[int, int]], stored: Contents
+    every: Sequence[Cell], distinct: Distinct, places: Sequence[Places], stored: Contents
 ) -> Iterator[Member]:
     """What points the rows belong to beside the one that each row states itself, as far as that is not stored.
 
     And what they belong to again: of a set that went back to an earlier state, that state is now the newest.
     """
-    current = standing(stored)
-    named = {key for key, member in stored.members.items() if (member.task_key, Place.of(member)) in current}
-    for task in tasks:
-        row = stored.rows.get(task.key)
-        if row is None:
-            number, entry = distinct[task.key]
-            itself = task.place == every[number].task(entry).place
-        else:  # those of earlier versions do not say where a folder lies
-            stated = Place.of(row)
-            itself = stated in (task.place, task.place._replace(root="")) and (task.key, stated) in current
-        if not itself and (member := member_of(task)).member_key not in named:
-            named.add(member.member_key)
-            yield member
-
-
-def chunks(plan: Plan, batch: int = 1) -> list[Numbers]:
-    """What is left in chunks for one worker each, the largest first; for batches, images of one size stand together.
-
-    Codecs with weights are kept together by rate point, so that these load once; for the others all that concerns one
-    image is, so that it is read, and what metrics need of the original is computed, once. The last ones are cut small,
-    so that the workers end together.
-    """
-    left = plan.left
-    if not len(left):
-        return []
-    size = CHUNK * max(1, len(left) // (CHUNK * MOST_CHUNKS))
-    by_point = np.array([_by_point(cell.codec, batch) for cell in plan.cells])[left.cells]
-    groups = _groups(plan, by_point, size // CHUNK)
-    heights, widths = (_of_entries(plan, name) for name in ("height", "width"))
-    # Within a group as they were planned; for batches by the size of the image.
-    order = np.lexsort((widths, heights, groups)) if batch > 1 else np.argsort(groups, kind="stable")
-    ordered = groups[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    place = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
-    cuts = np.flatnonzero(place % size == 0)
-    pixels = np.add.reduceat((heights * widths)[order], cuts)
-    parts = np.split(order, cuts[1:])
-    parts = [parts[number] for number in np.argsort(-pixels, kind="stable")]
-    small = []
-    for part in parts[-TAIL:]:
-        step = len(part) if by_point[part[0]] else max(2, len(part) // 4)
-        small += [part[start : start + step] for start in range(0, len(part), step)]
-    return [left.take(part) for part in parts[:-TAIL] + small]
-
-
-def _groups(plan: Plan, by_point: NDArray[np.bool_], images: int) -> NDArray[np.int64]:
-    """A number for each task that is left: what has the same is done together. Groups are numbered as they appear.
-
-    Of codecs without weights so many ``images`` are a group.
-    """
-    left = plan.left
-    points: dict[tuple[CodecSetting, float | None, str], int] = {}
-    of_cell = [points.setdefault((cell.codec, cell.setting.rate, cell.dataset), len(points)) for cell in plan.cells]
-    hashes = _of_entries(plan, "sha256")
-    keys = np.where(by_point, np.array(of_cell, np.int64)[left.cells], len(points) + hashes)
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    groups: NDArray[np.int64] = rank[inverse.ravel()]
-    if images > 1:
-        light = np.unique(groups[~by_point])
-        merged = np.arange(len(first))
-        merged[light] = light[np.arange(len(light)) // images * images]
-        groups = merged[groups]
-    return groups
-
-
-def _of_entries(plan: Plan, name: str) -> NDArray[np.int64]:
-    """What the images of all that is left have under a name; hashes as numbers, equal ones alike."""
-    codes: dict[Any, int] = {}
-    columns: dict[int, NDArray[np.int64]] = {}  # cells share their entries
-    values = np.empty(len(plan.left), np.int64)
-    starts = np.flatnonzero(np.r_[True, plan.left.cells[1:] != plan.left.cells[:-1]])
-    for start, end in zip(starts, np.r_[starts[1:], len(plan.left)], strict=True):
-        entries = plan.cells[plan.left.cells[start]].entries
-        if id(entries) not in columns:
-            held = [getattr(entry, name) for entry in entries]
-            numbers = [codes.setdefault(value, len(codes)) for value in held] if name == "sha256" else held
-            columns[id(entries)] = np.array(numbers, np.int64)
-        values[start:end] = columns[id(entries)][plan.left.entries[start:end]]
-    return values
-
-
-def _by_point(codec: CodecSetting, batch: int) -> bool:
-    """Is a rate point's work kept together? What loads weights, or is coded in batches."""
-    stated = facts(codec)
-    return stated.heavy or stated.uses_device or (batch > 1 and stated.batches)
+    rows, members = stored.of_kind("row"), stored.of_kind("member")
+    stands, of_members = standing(stored)
+    named = {*members.strings("member_key").filter(of_members).to_pylist()} if len(members) else set()
+    of_row = {name: rows.codes(name) for name in Place._fields}
+    firsts: dict[str, Place] = {}
+    shared = {key for cell, mask in zip(every, distinct.first, strict=True) for key in np.array(cell.keys)[~mask]}
+    for cell, first, there in zip(every, distinct.first, places, strict=True):
+        # Those of earlier versions do not say where a folder lies.
+        constant = {"codec": cell.codec.name, "dataset": cell.dataset, "manifest": cell.pin.sha256}
+        itself = np.ones(len(cell), bool)
+        if len(rows):
+            for name, text in constant.items():
+                itself &= of_row[name].where(text.__eq__)[there]
+            itself &= of_row["root"].where(lambda root: root in (cell.root, ""))[there] & stands[there]  # noqa: B023
+            sources = [cell.task(number).place.caption_source for number in range(len(cell))] if cell.captions else []
+            texts = of_row["caption_source"].of(there)
+            pair = joined([texts, coded(sources or [""] * len(cell))])
+            itself &= pair.codes[: len(cell)] == pair.codes[len(cell) :]
+        itself |= there < 0
+        for number in np.flatnonzero(~itself | (there < 0) & ~first | np.isin(cell.keys, list(shared))).tolist():
+            task = cell.task(number)
+            place = firsts.setdefault(task.key, task.place)
+            if (there[number] >= 0 and itself[number]) or (there[number] < 0 and task.place == place):
+                continue
+            if (member := member_of(task)).member_key not in named:
+                named.add(member.member_key)
+                yield member
 
 
 def _costs(stored: Contents) -> Costs:
-    """What stored rows tell, of a large store every so many of them."""
-    every = max(1, len(stored.rows) // LEARNED)
-    rows = {row.task_key: row for row in itertools.islice(stored.rows.values(), 0, None, every)}
-    metrics: dict[str, list[str]] = defaultdict(list)
-    for score in stored.scores.values():
-        if (row := rows.get(score.task_key)) and score.session == row.session:  # its seconds are in the row's
-            metrics[score.task_key].append(score.metric)
-    return Costs.of_rows(rows.values(), metrics)
+    """What stored rows tell, of a large store the last ones of each point."""
+    rows, scores = stored.of_kind("row"), stored.of_kind("score")
+    good = rows.codes("status").where("ok".__eq__) & ~np.isnan(rows.numbers("encode_s"))
+    places = np.flatnonzero(good)
+    if len(places) > LEARNED:
+        of_setting = (
+            np.intersect1d(along, places, assume_unique=True)[-LAST:] for along in _by_setting(stored).values()
+        )
+        places = np.sort(np.concatenate([*of_setting]))
+    # The seconds of scoring are of the metrics that scored when the row was made.
+    metrics: dict[int, list[str]] = defaultdict(list)
+    if len(scores) and len(places):
+        owners, chosen = scores.owners(rows), np.zeros(len(rows) + 1, bool)
+        chosen[places] = True
+        here = np.flatnonzero(chosen[owners])
+        sessions = joined([rows.codes("session").of(owners[here]), scores.codes("session").of(here)])
+        same = sessions.codes[: len(here)] == sessions.codes[len(here) :]
+        names = scores.codes("metric").of(here[same]).texts()
+        for owner, name in zip(owners[here[same]].tolist(), names, strict=True):
+            metrics[owner].append(name)
+    numbers = [rows.numbers(name)[places] for name in ("rate", "target_bpp", "height", "width", "attempts")]
+    seconds = [np.nan_to_num(rows.numbers(name)[places]) for name in ("encode_s", "decode_s")]
+    texts = [rows.codes(name).of(places).texts() for name in ("codec", "use", "rate_field")]
+    costs = Costs()
+    columns = zip(places.tolist(), *texts, *(column.tolist() for column in (*numbers, *seconds)), strict=True)
+    scored = rows.numbers("score_s")
+    for place, label, use, field, rate, target, height, width, attempts, encode, decode in columns:
+        wanted = None if np.isnan(target) else target
+        setting = Setting(field, None if np.isnan(rate) or wanted is not None else rate, wanted)
+        costs.learn_coding(label, use, setting, int(height * width), encode * attempts + decode)
+        if place in metrics and not np.isnan(scored[place]):
+            costs.learn_scoring(metrics[place], int(height * width), float(scored[place]))
+    return costs
 
 
 def lines(plan: Plan, store: Store, workers: int) -> list[str]:
@@ -474,7 +389,8 @@ def lines(plan: Plan, store: Store, workers: int) -> list[str]:
     out += [f"external  {line}" for line in _external(plan)]
     if len(plan.left):
         workers = max(1, workers)
-        new = dict.fromkeys(piece.task.codec.name for piece in plan.work if not plan.costs.knows(piece))
+        labels = dict.fromkeys(plan.cells[number].codec.name for number in np.unique(plan.left.cells))
+        new = [label for label in labels if not plan.costs.knows(label)]
         told = f"a guess: no earlier rows of {', '.join(new)}" if new else "from earlier rows"
         out.append(f"time      about {duration(plan.expected_s / workers)} on {workers} workers, {told}")
     return out

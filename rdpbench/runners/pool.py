@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rdpbench import registry
 from rdpbench.errors import StoreError, WorkerError
@@ -36,7 +36,7 @@ from rdpbench.networks.precision import repeat_sums, see_only
 from rdpbench.results.store.schema import OF_THE_MACHINE
 from rdpbench.runners.coding import Setup
 from rdpbench.runners.task import Work
-from rdpbench.runners.worker import Kind, Result, Scoring, Seat, Stop, Worker, failed, kind_of
+from rdpbench.runners.worker import Chunk, Kind, Result, Scoring, Seat, Stop, Worker, failed, kind_of
 from rdpbench.setting import Bench
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -192,13 +192,6 @@ MOST_FAILED_STARTS = 3
 """Workers that may die before they are up; one may be killed by chance, all of them mean that none will start."""
 
 
-class Chunk(NamedTuple):
-    """What a worker is given, and how many images it may code together."""
-
-    work: Sequence[Work]
-    batch: int
-
-
 def run_here(chunks: Iterable[Chunk], setup: Setup, stop: Stop) -> Iterator[Result]:
     """All chunks in this process, one task after the other; no task has a limit."""
     set_up()
@@ -241,6 +234,7 @@ class _Process:
     process: ForkServerProcess
     pipe: Connection
     seat: Seat
+    server: int  # that it came from; without it, nobody learns how it ended
     left: deque[Work] = field(default_factory=deque)
     batch: int = 1
     ready: bool = False
@@ -282,11 +276,11 @@ class _Pool:
         setup = replace(self.setup, device=seat.device)
         process = self._context.Process(target=_serve, args=(far, setup, self.timeout), daemon=True)
         # Ctrl-C waits until this is done: a worker that is given up amid its start says so in a traceback.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *ENDING})
         try:
             process.start()
             far.close()
-            worker = _Process(process, pipe, seat)
+            worker = _Process(process, pipe, seat, _server())
             self.running.append(worker)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -393,7 +387,7 @@ class _Pool:
         self.stop(worker)
         worker.pipe.close()
         late = late or exitcode == -signal.SIGALRM
-        outside = not late and not odd and was_killed(exitcode)
+        outside = not late and not odd and (was_killed(exitcode) or _is_gone(worker.server))
         how = f"the {'process' if worker.scoring else 'worker process'} died"
         how += f"{' over this metric' if worker.scoring else ''}: {died(exitcode)}"
         if late:
@@ -525,6 +519,23 @@ def start_early(overrides: Sequence[str]) -> None:
 def _preload(uses: Iterable[tuple[registry.Kind, str]]) -> list[str]:
     classes = [registry.load(kind, name) for kind, name in uses]
     return list(dict.fromkeys(module for cls in classes for module in getattr(cls, "preload", ())))
+
+
+def _server() -> int:
+    """The process of the fork server; 0 if there is none."""
+    from multiprocessing import forkserver
+
+    return getattr(forkserver._forkserver, "_forkserver_pid", None) or 0
+
+
+def _is_gone(server: int) -> bool:
+    """Did the fork server end, as where memory is short? Its workers then seem to, with 255."""
+    if server != _server() or not hasattr(os, "waitid"):
+        return server != _server()
+    try:
+        return os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 class Ended(Exception):

@@ -14,11 +14,10 @@ from rdpbench.codecs.contract import needs_of_built
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.datasets.index import Entry
 from rdpbench.errors import ConfigError, MetricError, MissingNeed
-from rdpbench.lazy import torch
 from rdpbench.metrics.contract import beside
 from rdpbench.metrics.contract import faults_of as metric_faults
 from rdpbench.metrics.sets import check_side
-from rdpbench.needs import Need
+from rdpbench.needs import Need, Package, package_version
 from rdpbench.networks.precision import visible
 from rdpbench.results.store.keys import axis_of, build, facts
 from rdpbench.runners.coding import decodes_of, is_stochastic
@@ -49,6 +48,10 @@ def check_contracts(bench: Bench) -> None:
         raise ConfigError("this run cannot start:\n" + "\n".join(f"  {fault}" for fault in dict.fromkeys(faults)))
 
 
+LAUNCHERS = {"slurm": [Package("submitit")], "ray": [Package("ray")]}
+"""What launchers need."""
+
+
 def check_needs(bench: Bench) -> None:
     """Raise `MissingNeed` if a codec or dataset lacks something: all that is missing, each with what to type."""
     lines: list[str] = []
@@ -58,6 +61,8 @@ def check_needs(bench: Bench) -> None:
         )
     for data in bench.datasets:
         lines += _lacks(f"dataset {data.use}", getattr(data.cls, "needs", ()))
+    runner = bench.runner.get("name", "local")
+    lines += _lacks(f"runner={runner}", LAUNCHERS.get(runner, ()))
     if lines:
         told = "\n".join(dict.fromkeys(lines))
         raise MissingNeed(f"this run cannot start:\n{told}\n`rdpbench doctor` shows what runs here")
@@ -109,7 +114,9 @@ def check_devices(devices: Sequence[str]) -> None:
         known = [f"cuda:{number}" for number in range(count)]
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")
         here = f"sees {', '.join(known) or 'no GPU'}{'' if seen is None else f', by CUDA_VISIBLE_DEVICES={seen!r}'}"
-        raise MissingNeed(f"{typed}: {', '.join(far)} is not here: torch {torch.__version__} {here}; use device=cpu")
+        raise MissingNeed(
+            f"{typed}: {', '.join(far)} is not here: torch {package_version('torch')} {here}; use device=cpu"
+        )
 
 
 def check_decodes(bench: Bench) -> None:

@@ -22,12 +22,15 @@ import contextlib
 import fcntl
 import json
 import os
+import platform
 import random
 import shutil
 import threading
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -108,11 +111,12 @@ def _dead(path: Path) -> Path:
     return path.with_name(f"{path.name}.dead")
 
 
+@cache
 def _kernel() -> str:
     """Which running system this is: locks are seen by all that it runs, in containers too."""
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return "unknown"
+    return f"{platform.node()}-{uuid.getnode():x}".replace(" ", "-")
 
 
 class Watch:
@@ -132,7 +136,7 @@ class Watch:
         try:
             says = os.read(file, 200)
             kernel, locked, _ = (*says.decode(errors="replace").split(), "", "", "")[:3]
-            if kernel == _kernel() != "unknown" and locked == "1" and _lock(file, fcntl.LOCK_SH):
+            if kernel == _kernel() and locked == "1" and _lock(file, fcntl.LOCK_SH):
                 return False
         finally:
             os.close(file)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -33,11 +33,14 @@ from rdpbench.provenance import new_session, to_json
 from rdpbench.results.stats.bootstrap import jackknife
 from rdpbench.results.stats.current import of_store
 from rdpbench.results.stats.points import point_key
+from rdpbench.results.store.columns import ranks
+from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import beside_key, definition, features_key, metric_identity, sha256_of
 from rdpbench.results.store.log import ArrayPlace, Extracted, FeatureStore, kind_of, load_arrays
+from rdpbench.results.store.records import Rows
 from rdpbench.results.store.schema import Row, SetScore
-from rdpbench.results.store.store import Contents, Store
-from rdpbench.runners.task import Task, member_of
+from rdpbench.results.store.store import Store
+from rdpbench.runners.task import Cell, Task, membership
 
 Array: TypeAlias = NDArray[Any]
 
@@ -284,30 +287,38 @@ INTERVALS = 2
 
 
 def reduce_all(
-    store: Store, contents: Contents, tasks: Sequence[Task], metrics: Iterable[str], device: str, *, unreliable: bool
+    store: Store, contents: Contents, every: Sequence[Cell], metrics: Iterable[str], device: str, *, unreliable: bool
 ) -> Iterator[SetScore]:
-    """The values that are not stored yet, of every point of these tasks and every set metric."""
+    """The values that are not stored yet, of every point of these cells and every set metric."""
     names = set_metrics(list(metrics))
     if not names:
         return
-    by_key = {task.key: task for task in tasks}
-    groups = [
-        sorted(rows, key=lambda row: row.image)
-        for point in of_store(contents, map(member_of, tasks), grades=GRADES).points
-        for rows in point.by_seed.values()
-    ]
+    samples = {
+        (cell.dataset, cell.pin.sha256): {entry.sample.id: entry.sample for entry in cell.entries} for cell in every
+    }
+    groups: list[tuple[Rows, Mapping[str, Sample]]] = []
+    for point in of_store(contents, membership(every), grades=GRADES).points:
+        for rows in point.by_seed.values():
+            images = rows.codes("image")
+            order = np.argsort(ranks(images.names)[images.codes], kind="stable")
+            groups.append((rows.where(order), samples[point.where.dataset, point.where.manifest]))
     known = {(key, score.metric) for key, score in contents.sets.items()}
     for name in names:
         cls = set_metric(name)
-        sides = _Sides(name, cls, by_key, store.features.places(kind(cls.features)), device, unreliable)
-        for rows in groups:
-            key = sides.key(rows)
+        sides = _Sides(name, cls, store.features.places(kind(cls.features)), device, unreliable)
+        for rows, of_set in groups:
+            subjects = sides.subjects(rows, of_set)
+            key = sides.key(subjects)
             if unreliable and (refused := contents.sets.get(key)) and refused.value is None:
-                key = sides.key(rows, insisted=True)  # another answer, now that the user insists
+                key = sides.key(subjects, insisted=True)  # another answer, now that the user insists
             if (key, name) not in known:
                 known.add((key, name))
                 print(f"{name} of {rows[0].point}: {len(rows)} images", file=sys.stderr)
-                yield sides.score(key, rows)
+                yield sides.score(key, rows, subjects)
+
+
+Subjects: TypeAlias = list[tuple[str, str, str]]
+"""Of each row its image, and the subjects of the original and of the reconstruction."""
 
 
 @dataclass
@@ -316,30 +327,36 @@ class _Sides:
 
     name: str
     cls: type[SetMetric]
-    tasks: dict[str, Task]
     here: dict[str, ArrayPlace]
     device: str
     unreliable: bool
 
-    def key(self, rows: Sequence[Row], *, insisted: bool = False) -> str:
+    def subjects(self, rows: Rows, samples: Mapping[str, Sample]) -> Subjects:
+        """What the arrays of rows are of."""
+        features = self.cls.features
+        columns = (rows.texts(name) for name in ("image", "pixel_sha256", "reconstruction_sha256"))
+        return [
+            (image, *(subject(features, pixels, samples[image]) for pixels in sides))
+            for image, *sides in zip(*columns, strict=True)
+        ]
+
+    def key(self, subjects: Subjects, *, insisted: bool = False) -> str:
         """sha256 over the metric with its network, how intervals are made, and the images with both sides' subjects."""
         # The version is raised when what is stored beside a value changes: it is then made again from the arrays.
         made_by = {"version": 2, "metric": metric_identity(self.name), "features": kind(self.cls.features)}
-        images = [(row.image, *self._subjects(row)) for row in rows]
-        return sha256_of({**made_by, "intervals": INTERVALS, "images": images, "insisted": insisted})
+        return sha256_of({**made_by, "intervals": INTERVALS, "images": subjects, "insisted": insisted})
 
-    def score(self, key: str, rows: Sequence[Row]) -> SetScore:
+    def score(self, key: str, rows: Rows, subjects: Subjects) -> SetScore:
         """The value of one point, or why there is none."""
         theirs: list[str] = []
         ours: list[str] = []
         left_out: list[str] = []
-        for row in rows:
-            original, reconstruction = self._subjects(row)
+        for image, original, reconstruction in subjects:
             if reconstruction in self.here and (self._unpaired or original in self._there):
                 theirs.append(original)
                 ours.append(reconstruction)
             else:
-                left_out.append(row.image)
+                left_out.append(image)
         few = len(ours) < self.cls.minimum_images
         interval: tuple[float, float] | str = ""
         if few and not self.unreliable:
@@ -389,11 +406,6 @@ class _Sides:
     @cached_property
     def _own_reference(self) -> Sequence[Array]:
         return reference_arrays(self.name, self.cls, self.device)
-
-    def _subjects(self, row: Row) -> tuple[str, str]:
-        """Of the original and of the reconstruction."""
-        sample, features = self.tasks[row.task_key].entry.sample, self.cls.features
-        return subject(features, row.pixel_sha256, sample), subject(features, row.reconstruction_sha256, sample)
 
     def _reduce(
         self, reference: Sequence[Array], distorted: Sequence[Array], few: bool

@@ -11,6 +11,9 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rdpbench import registry
 from rdpbench.assets.hashes import file_facts
 from rdpbench.codecs.contract import configuration_of
@@ -24,6 +27,8 @@ from rdpbench.metrics.contract import meaning_of
 from rdpbench.paths import file_name
 from rdpbench.progress import tell
 from rdpbench.provenance import as_typed
+from rdpbench.results.stats.current import Membership
+from rdpbench.results.store.columns import Codes, coded, joined
 from rdpbench.results.store.keys import (
     axis_of,
     build_at,
@@ -274,6 +279,29 @@ def member_of(task: Task) -> Member:
         **task.place._asdict(),
     )
     return replace(member, member_key=sha256_of(vars(member)))
+
+
+def membership(every: Iterable[Cell]) -> Membership:
+    """What cells say of the points that their tasks belong to: what `member_of` says, in columns."""
+    along = list(every)
+    counts = np.array([len(cell) for cell in along], np.int64)
+    columns: dict[str, Codes | NDArray[Any]] = {}
+    stated = [(cell.codec.name, cell.dataset, cell.pin.sha256, cell.root, cell.pin.kind) for cell in along]
+    for number, name in enumerate(("codec", "dataset", "manifest", "root", "manifest_kind")):
+        of_cell = coded([texts[number] for texts in stated])
+        columns[name] = Codes(np.repeat(of_cell.codes, counts), of_cell.names)
+    columns["dataset_size"] = np.repeat([cell.dataset_size for cell in along], counts)
+    sources: list[Codes] = []
+    tags: list[Codes] = []
+    of_entries: dict[int, Codes] = {}
+    for cell in along:
+        captions = [cell.captions.get(entry.sample.id) for entry in cell.entries] if cell.captions else []
+        sources.append(coded([c.source if c else "" for c in captions] or [""] * len(cell)))
+        if id(cell.entries) not in of_entries:
+            of_entries[id(cell.entries)] = coded([",".join(entry.sample.tags) for entry in cell.entries])
+        tags.append(of_entries[id(cell.entries)])
+    columns |= {"caption_source": joined(sources), "tags": joined(tags)}
+    return Membership([key for cell in along for key in cell.keys], columns)
 
 
 def measure_of(name: str) -> Measure:

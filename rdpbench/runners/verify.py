@@ -27,14 +27,16 @@ from rdpbench.codecs.contract import Codec, Side, facts_of, make_ready
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import ImageError, RdpbenchError, StoreError
 from rdpbench.image import Image, pixel_sha256, read_image
-from rdpbench.networks.precision import visible
+from rdpbench.networks.precision import is_here
 from rdpbench.paths import write_file
 from rdpbench.provenance import hardware
 from rdpbench.results.stats.points import grouped
+from rdpbench.results.store.bitstreams import get_picture, reconstruction_path
+from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import facts
-from rdpbench.results.store.log import load_arrays, read_part
+from rdpbench.results.store.log import PartReader, load_arrays
 from rdpbench.results.store.schema import OF_THE_MACHINE, Row, Score, error_text
-from rdpbench.results.store.store import Contents, Store, get_picture, reconstruction_path
+from rdpbench.results.store.store import Store
 from rdpbench.results.tables import CROSSINGS
 from rdpbench.runners.coding import (
     NOBODY,
@@ -76,15 +78,7 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
     No class of one's own is taken from rows, which anybody may have written: ``named`` says which are the user's.
     """
     findings: list[str] = []
-    for path in sorted(store.parts.glob("*.jsonl")):
-        with _noting(findings):
-            part = read_part(path)
-            if not part.closed:
-                findings.append(
-                    f"{path} {'ends inside a record' if part.cut else 'has no closing line'}: it is still being "
-                    f"written, its writer was killed, or it was cut; {len(part.records)} records are whole. The "
-                    "command that made it does what is missing"
-                )
+    _check_parts(store, findings)
     findings += [f"{path} is missing" for path in store.missing_files()]
     contents = Contents()
     with _noting(findings):
@@ -94,7 +88,7 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
     intact: list[Row] = []
     for row in good:
         with _noting(findings, f"{row.point}, {row.image}: "):
-            store.get_bitstream(row.bitstream_sha256)
+            store.bitstreams.get(row.bitstream_sha256)
             intact.append(row)
     images = {(row.path, row.protocol, row.pixel_sha256): row for row in good}.values()
     for row in images:
@@ -120,8 +114,8 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
         except (RdpbenchError, ValueError) as error:
             undecoded[f"{row.codec}: {error}"] += 1
             continue
-        if row.device != "cpu" and int(row.device.partition(":")[2] or 0) >= visible():
-            where = on_hardware(row.device, json.loads(row.hardware))
+        if not is_here(row.device):
+            where = on_hardware(row.device, row.hardware)
             undecoded[f"{row.codec}: coded on {where}, which is not here; --device cpu tries what is here"] += 1
         else:
             typed = setting if setting.use not in registry.BUILTIN["codec"] else named
@@ -134,6 +128,21 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
     decoded = tuple(key for key in keys if key not in refuted)
     reasons = tuple(f"{count} bitstreams of {why}" for why, count in undecoded.items())
     return Verified(tuple(findings), len(good), len(images), decoded, tuple(refuted), reasons)
+
+
+def _check_parts(store: Store, findings: list[str]) -> None:
+    """Read all parts, line by line."""
+    for path in sorted(store.parts.glob("*.jsonl")):
+        with _noting(findings):
+            part = PartReader(path)
+            for _ in part:
+                pass
+            if not part.closed:
+                findings.append(
+                    f"{path} {'ends inside a record' if part.cut else 'has no closing line'}: it is still being "
+                    f"written, its writer was killed, or it was cut; {part.records} records are whole. The "
+                    "command that made it does what is missing"
+                )
 
 
 @contextlib.contextmanager
@@ -278,8 +287,8 @@ def cross(store: Store, sample: int | None, seed: int, named: Named, devices: Se
                 continue
             if facts(setting).uses_device:
                 typed = setting if setting.use not in registry.BUILTIN["codec"] else named
-                coded_on = on_hardware(row.device, json.loads(row.hardware))
-                stored.append(Job(row, typed, coded_on, store.get_bitstream(row.bitstream_sha256)))
+                coded_on = on_hardware(row.device, row.hardware)
+                stored.append(Job(row, typed, coded_on, store.bitstreams.get(row.bitstream_sha256)))
     if sample is not None:
         stored = random.Random(seed).sample(stored, min(sample, len(stored)))  # noqa: S311 (no secret)
     stored.sort(key=lambda job: (job.row.point, job.row.image))
@@ -393,7 +402,7 @@ COUNTS = ("same", "within one", "other", "failed")
 def _code_all(pipe: Connection, store: Store, jobs: Sequence[Job], device: str) -> None:
     """A fresh process of a device: for each job its bytes, its picture, or an error; with what the device is."""
     here = set_up_apart(device)
-    send, where = sender(pipe), on_hardware(device, hardware(here))
+    send, where = sender(pipe), on_hardware(device, json.dumps(hardware(here)))
     for job in jobs:
         try:
             with codec_of(job.row, job.codec, here) as codec:

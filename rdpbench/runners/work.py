@@ -149,7 +149,8 @@ def _bench_of(plan: Mapping[str, Any], typed: Mapping[str, str], read: ReadBench
         name = word.partition("=")[0]
         if name in OWN and name not in typed and _names_code(name, word.partition("=")[2]):
             raise ConfigError(f"this run has code or programs of your own; to run them here, type them again: {word}")
-    kept = [word for word in command if word.partition("=")[0] not in typed]
+    # On which machines the run computes is not this worker's affair: it computes here.
+    kept = [word for word in command if not word.startswith("runner") and word.partition("=")[0] not in typed]
     bench = read([*kept, *(f"{name}={value}" for name, value in typed.items())])
     by_name = {(codec.name, data.name): (codec, data) for codec, data in bench.grid}
     try:

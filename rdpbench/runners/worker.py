@@ -28,6 +28,7 @@ from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import BitstreamError, CodecError, ImageError, MetricError, StoreCorrupt, StoreError
 from rdpbench.image import Image, lent, pixel_sha256
 from rdpbench.metrics.contract import Lender, beside, meaning_of, number_of
+from rdpbench.results.store.bitstreams import put_reconstruction
 from rdpbench.results.store.keys import (
     TIMING_REPEATS,
     TIMING_WARMUP,
@@ -40,7 +41,6 @@ from rdpbench.results.store.keys import (
 )
 from rdpbench.results.store.log import Extracted
 from rdpbench.results.store.schema import OF_THE_MACHINE, Row, Score, Timing, error_text
-from rdpbench.results.store.store import put_reconstruction
 from rdpbench.runners.coding import (
     DETERMINISTIC,
     Setup,
@@ -211,6 +211,13 @@ class Stop:
     def __del__(self) -> None:
         os.close(self._end)
         os.close(self._start)
+
+
+class Chunk(NamedTuple):
+    """What a worker is given, and how many images it may code together."""
+
+    work: Sequence[Work]
+    batch: int
 
 
 FAULTS = (Exception, SystemExit)

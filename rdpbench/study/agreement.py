@@ -27,7 +27,7 @@ from rdpbench.figures.style import drawing, new_figure, save
 from rdpbench.lazy import pd
 from rdpbench.results.names import Names
 from rdpbench.results.stats.bootstrap import SMALL, draws, shares
-from rdpbench.results.stats.points import meaning
+from rdpbench.results.stats.meanings import meaning
 from rdpbench.results.tables import Table, cell
 from rdpbench.setting import Setting
 

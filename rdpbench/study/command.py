@@ -13,7 +13,8 @@ from rdpbench.errors import ConfigError
 from rdpbench.paths import RUNS, write_file
 from rdpbench.results import tables
 from rdpbench.results.read import open_run, read_results
-from rdpbench.results.store.store import Contents, Store
+from rdpbench.results.store.contents import Contents
+from rdpbench.results.store.store import Store
 from rdpbench.setting import split_list
 from rdpbench.study import scores
 from rdpbench.study.pack import Wanted, choose, write
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--catch-share", type=float, default=0.75, metavar="S", help="share a rater must get right (%(default)s)"
     )
     agreement = actions.add_parser("agreement", help="which metric of a run ranks images as people do?")
-    agreement.add_argument("run", metavar="RUN", help="the run whose scores are compared")
+    agreement.add_argument("name", metavar="RUN", help="the run whose scores are compared")
     agreement.add_argument(
         "--opinions", type=Path, required=True, metavar="FILE", help="CSV: image, codec, opinion, and setting or rate"
     )
@@ -125,7 +126,7 @@ def _agreement(options: argparse.Namespace, console: Console) -> int:
     from rdpbench.study import agreement
 
     found = agreement.matched(
-        agreement.read_opinions(options.opinions), read_results(options.run, per="image", root=options.root)
+        agreement.read_opinions(options.opinions), read_results(options.name, per="image", root=options.root)
     )
     metrics = [str(name) for name in found if name not in ("image", "codec", "setting", "rate", "opinion", "votes")]
     agreements = agreement.agree(found, metrics)

@@ -37,9 +37,11 @@ from rdpbench.image import Image, pixel_sha256
 from rdpbench.lazy import pil
 from rdpbench.paths import unwritable, write_file
 from rdpbench.results.stats.current import of_store
-from rdpbench.results.stats.points import Points, Where, meaning, titles
+from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.stats.points import Points, Where, titles
+from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.schema import Row
-from rdpbench.results.store.store import Contents, Store
+from rdpbench.results.store.store import Store
 from rdpbench.setting import Setting
 from rdpbench.study.votes import Key, ShownImage, ShownTrial, write_key
 

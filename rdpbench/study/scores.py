@@ -17,7 +17,7 @@ from rdpbench.errors import MetricError
 from rdpbench.metrics.contract import stated, weighed
 from rdpbench.results import tables
 from rdpbench.results.stats.bootstrap import Interval, mean
-from rdpbench.results.stats.points import meaning
+from rdpbench.results.stats.meanings import meaning
 from rdpbench.results.tables import Table, cell
 from rdpbench.study.bradley_terry import FIRST, SECOND, TIE, Comparisons, Fit, fit, groups
 from rdpbench.study.votes import Key, Sheet, ShownImage, Vote

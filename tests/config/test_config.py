@@ -36,7 +36,7 @@ def test_nothing_typed_is_the_default_experiment() -> None:
     bench = read_bench([])
     assert [codec.name for codec, _ in bench.grid] == ["jpeg", "jpeg2000", "webp", "avif", "hevc", "jpegxl", "mini"]
     assert {data.name for _, data in bench.grid} == {"samples"}
-    assert bench.points == 4
+    assert bench.points == 5
     assert bench.metrics == ("psnr", "ms-ssim", "ssimulacra2")
 
 

@@ -24,7 +24,8 @@ from rdpbench.figures.presets import presets
 from rdpbench.figures.style import drawing, paper_style
 from rdpbench.image import Image, read_image
 from rdpbench.results.stats.current import of_store
-from rdpbench.results.store.store import Store, reconstruction_path
+from rdpbench.results.store.bitstreams import reconstruction_path
+from rdpbench.results.store.store import Store
 from rdpbench.setting import Presentation
 
 CODECS = ["jpeg", "webp"]

@@ -21,8 +21,9 @@ from rdpbench.image import Image, pixel_sha256, read_image
 from rdpbench.report.command import STATIC, build, library
 from rdpbench.report.data import narrowed, read_run
 from rdpbench.report.pictures import Decoding
+from rdpbench.results.store.bitstreams import put_reconstruction, reconstruction_path
 from rdpbench.results.store.schema import Row
-from rdpbench.results.store.store import Store, put_reconstruction, reconstruction_path
+from rdpbench.results.store.store import Store
 from rdpbench.runners.coding import decode_row
 from rdpbench.runners.task import list_tasks
 
@@ -222,9 +223,9 @@ def test_images_with_other_pixels_are_not_shown(run: Path, make_report: Report, 
     rows = [row for row in store.read().rows.values() if row.codec == "webp" and row.image == "plain"]
     rows.sort(key=lambda row: row.rate or 0)
     put_reconstruction(store, rows[0], np.zeros((rows[0].height, rows[0].width, 3), np.uint8))
-    store.bitstream_path(rows[1].bitstream_sha256).unlink()
+    store.bitstreams.path(rows[1].bitstream_sha256).unlink()
     put_reconstruction(store, rows[2], decode_row(store, rows[2]))
-    store.bitstream_path(rows[2].bitstream_sha256).unlink()  # the kept image is enough
+    store.bitstreams.path(rows[2].bitstream_sha256).unlink()  # the kept image is enough
     out = make_report(run, "--images", "all", "--out", tmp_path / "out")
     report = json.loads((out / "data/report.js").read_text()[len('rdpbench.put("report",') : -3])
     place = [one["dataset"] for one in report["sets"]].index("folder-pictures")

@@ -25,7 +25,8 @@ from rdpbench.results.stats import bootstrap
 from rdpbench.results.stats.against import Against, against, bd_table, bd_tables
 from rdpbench.results.stats.bd import Delta, Floats, bd_rate, rate_at, value_at
 from rdpbench.results.stats.current import gather
-from rdpbench.results.stats.points import ImageCurve, image_curves, meaning, point_key
+from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.stats.points import ImageCurve, image_curves, point_key
 from rdpbench.results.stats.summary import frame
 from rdpbench.results.store.schema import Row, Score, SetScore
 from rdpbench.results.tables import Cell, Table, at_equal_rates, escape, latex, markdown, measured

@@ -33,9 +33,10 @@ from rdpbench.results.stats.against import bd_tables
 from rdpbench.results.stats.current import of_store
 from rdpbench.results.stats.points import Points, point_key
 from rdpbench.results.stats.summary import at_rate, compared, frame, tidy
+from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import definition
 from rdpbench.results.store.schema import Member, Row, Score, SetScore
-from rdpbench.results.store.store import Contents, Store
+from rdpbench.results.store.store import Store
 from rdpbench.results.tables import at_equal_rates
 
 ORACLE = Path(__file__).with_name("oracle.py")

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from rdpbench.errors import StoreBusy, StoreCorrupt, StoreError, StoreUnwritable
-from rdpbench.results.store.log import PartWriter, read_part
+from rdpbench.results.store.log import PartReader, PartWriter
 from rdpbench.results.store.schema import SCHEMA_VERSION, Measure, Row, Score, Timing
 from rdpbench.results.store.store import Store
 
@@ -155,8 +155,9 @@ def test_an_unfinished_last_line_is_dropped(tmp_path: Path) -> None:
     path = write(store, "1", record("a"), record("b"))
     first, second, _ = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(first + second[:-20])
-    part = read_part(path)
-    assert (len(part.records), part.closed, part.cut) == (1, False, True)
+    part = PartReader(path)
+    assert len(list(part)) == 1
+    assert (part.records, part.closed, part.cut) == (1, False, True)
     assert set(store.read().rows) == {"a"}
 
 
@@ -256,7 +257,7 @@ def test_a_record_that_is_none_is_named(tmp_path: Path, strange: Any) -> None:
 def test_a_line_that_is_nested_without_end_is_named(tmp_path: Path) -> None:
     (tmp_path / "1.jsonl").write_bytes(b'{"v":3,"row":' + b"[" * 200_000 + b"\n")
     with pytest.raises(StoreCorrupt, match=r"1\.jsonl:1: not a record"):
-        read_part(tmp_path / "1.jsonl")
+        list(PartReader(tmp_path / "1.jsonl"))
 
 
 def test_half_a_pair_of_surrogates_is_spelled_out(tmp_path: Path) -> None:
@@ -302,7 +303,7 @@ def test_a_part_has_one_writer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("where", ["part", "parquet"])
 def test_a_newer_version_says_to_upgrade(tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path)
-    for module in ("log", "store"):
+    for module in ("columns", "log", "store"):
         monkeypatch.setattr(f"rdpbench.results.store.{module}.SCHEMA_VERSION", SCHEMA_VERSION + 1)
     monkeypatch.setattr("rdpbench.results.store.schema.SCHEMA_VERSION", SCHEMA_VERSION + 1)
     write(store, "1", record("a"))
@@ -368,14 +369,14 @@ def test_a_kill_at_any_step_of_compaction_loses_nothing(
 
 def test_bitstreams_lie_under_their_hash_and_heal(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    name = store.put_bitstream(b"some bytes")
-    assert store.get_bitstream(name) == b"some bytes"
+    name = store.bitstreams.put(b"some bytes")
+    assert store.bitstreams.get(name) == b"some bytes"
     for damage in (b"some bytez", b"some"):
-        store.bitstream_path(name).write_bytes(damage)
+        store.bitstreams.path(name).write_bytes(damage)
         with pytest.raises(StoreCorrupt, match="changed after it was stored"):
-            store.get_bitstream(name)
-        store.put_bitstream(b"some bytes")
-        assert store.get_bitstream(name) == b"some bytes"
+            store.bitstreams.get(name)
+        store.bitstreams.put(b"some bytes")
+        assert store.bitstreams.get(name) == b"some bytes"
     assert [path.name for path in tmp_path.rglob("*.tmp")] == []
 
 
@@ -383,7 +384,7 @@ def test_workers_that_write_the_same_bytes_at_once_do_not_disturb_each_other(tmp
     program = (
         "from rdpbench.results.store.store import Store; from pathlib import Path; import sys, time\n"
         "while time.time() < float(sys.argv[2]): pass\n"
-        "for n in range(300): Store(Path(sys.argv[1])).put_bitstream(n.to_bytes(2, 'big') * 5000)"
+        "for n in range(300): Store(Path(sys.argv[1])).bitstreams.put(n.to_bytes(2, 'big') * 5000)"
     )
     line = [sys.executable, "-c", program, str(tmp_path), str(time.time() + 2)]
     workers = [subprocess.Popen(line, stderr=subprocess.PIPE, text=True) for _ in range(4)]
@@ -392,7 +393,7 @@ def test_workers_that_write_the_same_bytes_at_once_do_not_disturb_each_other(tmp
     store = Store(tmp_path)
     names = [path.stem for path in tmp_path.rglob("*.bin")]
     assert len(names) == 300
-    assert sum(len(store.get_bitstream(name)) for name in names) == 300 * 10_000
+    assert sum(len(store.bitstreams.get(name)) for name in names) == 300 * 10_000
     assert [path.name for path in tmp_path.rglob("*.tmp")] == []
 
 
@@ -556,3 +557,117 @@ def test_a_session_is_noted(tmp_path: Path, rdpbench: Any, images: Any) -> None:
     assert noted["command"].startswith("rdpbench run codec=jpeg rate=30")
     assert noted["packages"]["pillow"]
     assert path.stem == Store(path.parents[1]).read().rows.popitem()[1].session
+
+
+def history(rng: random.Random, store: Store, steps: int) -> None:
+    """What commands may write one after the other: new rows, failures, other pixels, verdicts; some compact."""
+    for step in range(steps):
+        records: list[dict[str, Any]] = []
+        for _ in range(rng.randrange(1, 9)):
+            key = f"task{rng.randrange(40):02d}"
+            what = rng.random()
+            if what < 0.6:
+                pixels = rng.choice(["old", "old", "old", "new"])
+                status = rng.choice(["ok", "ok", "ok", "error"])
+                made = record(key, rng.random(), status=status, reconstruction_sha256=pixels, session=f"{step:03d}")
+                made["scores"] += [vars(score(key, rng.random(), "ms-ssim"))] * (rng.random() < 0.5)
+                records.append({**made, **({"timing": vars(timing(key))} if rng.random() < 0.3 else {})})
+            elif what < 0.75:
+                records.append({"scores": [vars(score(key, rng.random(), rng.choice(["flip", "psnr"])))]})
+            else:
+                verdicts = [{"verified": key}, {"suspect": key}, {"refuted": key, "error": "refuted: other pixels"}]
+                records.append(rng.choice(verdicts))
+        write(store, f"{step:03d}", *records)
+        if rng.random() < 0.5:
+            store.compact()
+
+
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 40))])
+def test_segments_hold_what_one_file_would(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small the segments are, and whatever later ones say of earlier rows: read is the same, in columns too."""
+    whole, cut = Store(tmp_path / "whole"), Store(tmp_path / "cut")
+    history(random.Random(seed), whole, 20)
+    monkeypatch.setattr("rdpbench.results.store.store.SEALED", 5)
+    monkeypatch.setattr("rdpbench.results.store.store.MERGED", 3)
+    monkeypatch.setattr("rdpbench.results.store.store.BLOCK", 4)
+    monkeypatch.setattr("rdpbench.results.store.records.BLOCK", 4)
+    monkeypatch.setattr("rdpbench.results.store.records.INDEXED", random.Random(seed).choice([3, 1000]))
+    history(random.Random(seed), cut, 20)
+    assert len(list(cut.folder.glob("segments/rows-*.parquet"))) > 1
+    expected, found = whole.read(), cut.read()
+    for kind in ("row", "score", "timing"):
+        theirs, ours = expected.of_kind(kind), found.of_kind(kind)
+        assert dict(ours) == dict(theirs)
+        assert len(ours) == len(theirs) == len(set(ours))
+        assert {key: ours[key] for key in theirs} == dict(theirs)
+        places = ours.locate(list(theirs))
+        assert [vars(one) for one in ours.at(places)] == [vars(one) for one in theirs.values()]
+    columns = dict(zip(found.rows, found.of_kind("row").codes("status").texts(), strict=True))
+    assert columns == {key: one.status for key, one in expected.rows.items()}
+    owners = found.of_kind("score").owners(found.of_kind("row"))
+    keys = [*found.rows, None]
+    assert [keys[owner] for owner in owners] == [
+        one.task_key if one.task_key in found.rows else None for one in found.scores.values()
+    ]
+    subprocess.run("sha256sum --check --strict parquet.sha256", cwd=cut.folder, shell=True, check=True)
+    assert {path.name for path in cut.folder.glob("segments/*")} == {
+        name.partition("/")[2] for _, name in cut._checksums() if name.startswith("segments/")
+    }
+
+
+def test_a_segment_that_is_damaged_or_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rdpbench.results.store.store.SEALED", 2)
+    store = Store(tmp_path)
+    for step in range(3):
+        write(store, str(step), record(f"a{step}"), record(f"b{step}"))
+        store.compact()
+    path = tmp_path / "segments" / "rows-000002.parquet"
+    data = path.read_bytes()
+    path.write_bytes(data[:100] + bytes([data[100] ^ 1]) + data[101:])
+    with pytest.raises(StoreCorrupt, match=r"rows-000002\.parquet was damaged or cut"):
+        store.read()
+    path.unlink()
+    with pytest.raises(StoreCorrupt, match=r"rows-000002\.parquet is missing"):
+        store.read()
+    path.write_bytes(data)
+    assert len(store.read().rows) == 6
+
+
+def test_bitstreams_of_a_segment_are_packed_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a flipped bit, a pack that is gone, and one that is written again are found out."""
+    monkeypatch.setattr("rdpbench.results.store.store.SEALED", 3)
+    store, streams = Store(tmp_path), {}
+    for step in range(4):
+        records = []
+        for number in range(3):
+            data = random.Random(10 * step + number).randbytes(50 + number)
+            streams[store.bitstreams.put(data)] = data
+            sha256 = list(streams)[-1]
+            records.append(record(f"{step}{number}", bitstream_sha256=sha256, bytes=len(data), grade="decoded"))
+        write(store, str(step), *records)
+        store.compact()
+    assert not list(tmp_path.glob("bitstreams/??/*.bin"))
+    contents = store.read()
+    for sha256, data in streams.items():
+        assert store.bitstreams.get(sha256) == data
+        assert store.bitstreams.size(sha256) == len(data)
+    rows = contents.of_kind("row")
+    places = rows.locate(list(rows))
+    assert store.has_bitstreams(rows, places).all()
+    assert all(store.has_bitstream(one) for one in contents.rows.values())
+    pack = tmp_path / "bitstreams" / "packs" / "000002.bin"
+    data = pack.read_bytes()
+    pack.write_bytes(data[:5] + bytes([data[5] ^ 4]) + data[6:])
+    damaged = [sha256 for sha256 in streams if not holds(store, sha256)]
+    assert len(damaged) == 1
+    store.bitstreams.put(streams[damaged[0]])  # as the command that made it does
+    assert holds(store, damaged[0])
+
+
+def holds(store: Store, sha256: str) -> bool:
+    """Is a bitstream there, and whole?"""
+    try:
+        store.bitstreams.get(sha256)
+    except StoreCorrupt:
+        return False
+    return True

@@ -28,7 +28,7 @@ def old(tmp_path: Path, here: Any) -> Path:
     store.parts.mkdir(parents=True)
     shutil.copy(STORED / "rows.jsonl", store.parts / "20260101T000000000000-host-1.jsonl")
     for sha256, data in json.loads((STORED / "bitstreams.json").read_text()).items():
-        assert store.put_bitstream(bytes.fromhex(data)) == sha256
+        assert store.bitstreams.put(bytes.fromhex(data)) == sha256
     return store.folder
 
 

@@ -22,8 +22,10 @@ from rdpbench import registry
 from rdpbench.paths import LONGEST_NAME, file_name
 from rdpbench.report.pictures import name_of
 from rdpbench.results.read import read_results
+from rdpbench.results.store.bitstreams import reconstruction_path
+from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.schema import Measure, Row, Score
-from rdpbench.results.store.store import Contents, Store, reconstruction_path
+from rdpbench.results.store.store import Store
 from rdpbench.results.tables import read_cell
 
 NOTES = """

@@ -20,9 +20,9 @@ from rdpbench.results.stats.bootstrap import FINE, SMALL, shares
 from rdpbench.results.stats.current import gather, of_store
 from rdpbench.results.stats.points import Points, point_key
 from rdpbench.results.stats.summary import at_rate, common_rates, compared, frame, summarise, with_interval
+from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import definition
 from rdpbench.results.store.schema import Member, Row, Score, SetScore
-from rdpbench.results.store.store import Contents
 from rdpbench.results.tables import measured
 
 

@@ -245,7 +245,7 @@ def test_a_codec_with_a_refuted_bitstream_has_no_mean_until_all_others_are_verif
     store = run("side", *words)
     assert "SideFile" in table(here, capsys, "side")
     first = rows_of(store, "SideFile")[0]
-    name = store.get_bitstream(first.bitstream_sha256).decode()
+    name = store.bitstreams.get(first.bitstream_sha256).decode()
     shutil.move(side / name, tmp_path / name)
     verify = "verify", "side", "codec=./codecs.py:SideFile", "codec=./codecs.py:Honest", "--all"
     assert here(*verify) == 1

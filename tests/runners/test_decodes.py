@@ -189,7 +189,7 @@ def test_the_row_stays_and_the_values_are_those_computed_by_hand(tmp_path: Path,
     codec = registry.load("codec", f"{tmp_path}/grain.py:Grain")()
     for one in scores(tmp_path, "diversity/deviation/4"):
         row = found.rows[one.task_key]
-        data = store(tmp_path).get_bitstream(row.bitstream_sha256)
+        data = store(tmp_path).bitstreams.get(row.bitstream_sha256)
         decodes = [codec.decode(data), *(codec.decode(data, seed=decode_seed(data, index)) for index in (1, 2, 3))]
         assert one.value == pytest.approx(pixel_deviation(decodes).mean(), rel=1e-12)
         assert one.value > row.rate / 5
@@ -353,7 +353,7 @@ def test_a_metric_of_ones_own(tmp_path: Path, here: Any, line: list[str]) -> Non
         if row.codec == "jpeg":
             assert (one.value, one.note) == (0.0, DETERMINISTIC)
             continue
-        data = store(tmp_path).get_bitstream(row.bitstream_sha256)
+        data = store(tmp_path).bitstreams.get(row.bitstream_sha256)
         decodes = [codec.decode(data), *decode_further(codec, data, 3)]
         assert one.value == np.ptp(np.stack(decodes).astype(float), axis=0).mean() > 5
         assert noted([one]) == (3, fingerprint(decodes[1:]))

@@ -161,6 +161,15 @@ def test_each_gpu_has_a_worker_that_sees_it_alone_and_the_cores_do_the_rest(
         }
 
 
+def test_without_torch_no_gpu_is_here() -> None:
+    script = (
+        "import sys\nsys.modules['torch'] = None\n"
+        "from rdpbench.networks.precision import devices_of, is_here\nprint(devices_of(['cuda']), is_here('cuda:0'))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout == "('cuda',) False\n", done.stderr
+
+
 def test_a_run_without_torch_stays_without() -> None:
     words = ["codec=jpeg", "data=samples", "limit=1", "device=cpu", "metrics=psnr", "figures=false", "verify=1"]
     script = (

@@ -27,8 +27,9 @@ import pytest
 from PIL import Image as pil
 
 from rdpbench.cli import main
+from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.schema import OF_THE_MACHINE
-from rdpbench.results.store.store import Contents, Store
+from rdpbench.results.store.store import Store
 from rdpbench.runners.verify import verify
 
 ROOT = Path(__file__).parents[2]

@@ -125,7 +125,7 @@ def test_a_finished_run_reads_each_stored_file_once(
     assert here(*line) == 0
     parsed: list[bytes] = []
     parse = store._records
-    monkeypatch.setattr(store, "_records", lambda data: (parsed.append(data), parse(data))[1])
+    monkeypatch.setattr(store, "_records", lambda kind, data, where: (parsed.append(data), parse(kind, data, where))[1])
     assert here(*line) == 0
     files = [path.read_bytes() for path in Path("results/runs/folder-pictures").glob("*.parquet")]
     assert len(files) > 3

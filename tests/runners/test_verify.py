@@ -50,7 +50,7 @@ def test_a_sample_is_noted_in_the_rows(run: Store, rdpbench: Any) -> None:
 
 def test_a_flipped_byte_in_a_bitstream(run: Store, rdpbench: Any, here: Any) -> None:
     row = a_row(run)
-    path = run.bitstream_path(row.bitstream_sha256)
+    path = run.bitstreams.path(row.bitstream_sha256)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
@@ -70,8 +70,8 @@ def test_a_flipped_byte_in_a_bitstream(run: Store, rdpbench: Any, here: Any) -> 
 
 def test_a_missing_bitstream_is_found_and_made_again(run: Store, here: Any, capsys: pytest.CaptureFixture[str]) -> None:
     row = a_row(run)
-    run.bitstream_path(row.bitstream_sha256).unlink()
-    assert f"bitstream {run.bitstream_path(row.bitstream_sha256)} is missing" in findings(run)
+    run.bitstreams.path(row.bitstream_sha256).unlink()
+    assert f"bitstream {run.bitstreams.path(row.bitstream_sha256)} is missing" in findings(run)
     assert here("run", f"data=folder:{Path(row.path).parent}", *SETTINGS) == 0
     assert "1 tasks coded, 0 scored" in capsys.readouterr().out
     assert findings(run) == ""
@@ -79,7 +79,7 @@ def test_a_missing_bitstream_is_found_and_made_again(run: Store, here: Any, caps
 
 def test_a_cut_bitstream_is_made_again(run: Store, here: Any) -> None:
     row = a_row(run)
-    path = run.bitstream_path(row.bitstream_sha256)
+    path = run.bitstreams.path(row.bitstream_sha256)
     path.write_bytes(path.read_bytes()[:-3])
     assert row.bitstream_sha256 in findings(run)
     assert here("run", f"data=folder:{Path(row.path).parent}", *SETTINGS) == 0

@@ -29,7 +29,8 @@ from rdpbench.results.names import arrow
 from rdpbench.results.stats import bootstrap
 from rdpbench.results.stats.bd import Delta, Floats, RateValues, bd_metric, bd_rate, rate_at, sign_changes, value_at
 from rdpbench.results.stats.bootstrap import Interval
-from rdpbench.results.stats.points import ImageCurve, Points, common, image_curves, meaning, titles
+from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.stats.points import ImageCurve, Points, common, image_curves, titles
 from rdpbench.results.stats.summary import compared as over_common_images
 from rdpbench.results.tables import Cell, Table, best_two
 

@@ -14,20 +14,28 @@ No mean mixes editions. The notes of `Points` say what was left out.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rdpbench import registry
 from rdpbench.assets.hashes import files_now
 from rdpbench.codecs.contract import GRADES
 from rdpbench.errors import RdpbenchError, UnknownName
-from rdpbench.results.stats.points import K, Point, Points, Where, definition_now, grouped, point_key, readable
-from rdpbench.results.store.keys import identity_at, key_of, score_key
-from rdpbench.results.store.schema import AS_RAN, Member, Place, Row, Score, SetScore
-from rdpbench.results.store.store import Contents
+from rdpbench.results.stats.meanings import readable
+from rdpbench.results.stats.points import Point, Points, Where, grouped
+from rdpbench.results.stats.scored import chosen_edition, current_scores, current_sets
+from rdpbench.results.store.columns import Codes, Mask, Places, groups_of, joined, ranks, split_by
+from rdpbench.results.store.contents import Contents
+from rdpbench.results.store.keys import identity_at, key_of
+from rdpbench.results.store.records import Records, Rows
+from rdpbench.results.store.schema import AS_RAN, Place, Row, Score, SetScore
 from rdpbench.setting import CodecSetting, Setting
 
 PROVEN = ("decoded",)
@@ -47,124 +55,249 @@ def read_grades(text: str) -> tuple[str, ...]:
     return grades
 
 
-def of_store(contents: Contents, members: Iterable[Member] | None = None, *, grades: Sequence[str] = PROVEN) -> Points:
+class Membership(NamedTuple):
+    """Tasks at the places that a command gives them, in its order."""
+
+    keys: Sequence[str]
+    """Of the tasks."""
+    columns: Mapping[str, Codes | NDArray[Any]]
+    """What a `Member` says of them, under its names: one place each; ``dataset_size`` as numbers."""
+
+
+def of_store(contents: Contents, named: Membership | None = None, *, grades: Sequence[str] = PROVEN) -> Points:
     """The points of a whole store; or those that a command's plan names, in its order.
 
     ``grades`` are those that are wanted (`rdpbench.codecs.contract.GRADES`); labels of others than ``decoded`` say so.
     """
-    scores, sets, unread = readable(contents)
-    if members is not None:
-        planned = [(contents.rows.get(member.task_key), member) for member in members]
-        rows, notes = _graded([_as(row, member) for row, member in planned if row], grades)
-        return gather(rows, scores, sets, [*notes, *unread])
-    rows, notes = _newest(_placed(contents))
+    good, sets, unread = readable(contents)
+    scores = contents.of_kind("score"), good
+    if named is not None:
+        places = contents.of_kind("row").locate(named.keys)
+        there = places >= 0
+        columns = {n: c.of(there) if isinstance(c, Codes) else c[there] for n, c in named.columns.items()}
+        rows, notes = _graded(_as(contents.of_kind("row"), places[there], columns), grades)
+        return _gather(rows, *scores, sets, [*notes, *unread])
+    rows, sessions, _ = _placed(contents)
+    stands = _newest(rows, sessions)
+    notes = []
+    if left_out := int((~stands).sum()):
+        notes.append(f"{left_out} rows are of files or captions of a dataset that changed since, and are left out")
+    rows = rows.where(stands)
     # Of sets of one name, which files are which.
     roots: dict[str, dict[str, str]] = defaultdict(dict)
-    for row in rows:
-        roots[row.dataset].setdefault(row.manifest, row.root)
+    texts = [rows.codes(name) for name in ("dataset", "manifest", "root")]
+    _, first = groups_of([column.codes for column in texts])
+    for name, manifest, root in zip(*(column.of(first).texts() for column in texts), strict=True):
+        roots[name].setdefault(manifest, root)
     for name, lies in roots.items():
         for manifest, root in lies.items() if len(lies) > 1 else ():
             notes.append(f"{name}, files {manifest[:8]}: {root or 'not known where'}")
-    rows, left_out = _graded(rows, grades)
-    return gather(rows, scores, sets, [*notes, *left_out, *unread])
-
-
-def _graded(rows: Iterable[Row], grades: Sequence[str]) -> tuple[list[Row], list[str]]:
-    """Rows of the grades that are wanted, with a mark in the label; and what is left out."""
-    kept: list[Row] = []
-    others: Counter[tuple[str, str]] = Counter()
-    for row in rows:
-        if (row.grade or "decoded") in grades:
-            kept.append(row if row.proven else replace(row, codec=f"{row.codec} ({row.grade})"))
-        else:
-            others[row.codec, row.grade] += 1
-    shown = ",".join(dict.fromkeys((*grades, *(grade for _, grade in others))))
-    return kept, [
-        f"{codec}: {count} rows of grade {grade} are left out, since no decoder makes their pictures from their bytes; "
-        f"tables, figures and the report show them with grades={shown}"
-        for (codec, grade), count in others.items()
-    ]
-
-
-def standing(contents: Contents) -> set[tuple[str, Place]]:
-    """Task keys with the places whose state is the newest of their set: a folder may go back to an earlier one."""
-    return {(row.task_key, Place.of(row)) for row in _newest(_placed(contents))[0]}
-
-
-def _placed(contents: Contents) -> list[tuple[str, Row]]:
-    """Rows at all places that they belong to, each with the session that named it."""
-    named = [(contents.rows.get(member.task_key), member) for member in contents.members.values()]
-    members = [(member.session, _as(row, member)) for row, member in named if row]
-    return [*((row.session, row) for row in contents.rows.values()), *members]
-
-
-def _as(row: Row, member: Member) -> Row:
-    """A row as a member of a point."""
-    if Place.of(row) == Place.of(member):
-        return row
-    said = {name: getattr(member, name) for name in ("dataset_size", "manifest_kind", "tags")}
-    return replace(row, **Place.of(member)._asdict(), **said)
-
-
-def _newest(pairs: Sequence[tuple[str, Row]]) -> tuple[list[Row], list[str]]:
-    """Without rows of a state that a set of the user's, or a source of captions, no longer has.
-
-    A session's name sorts behind all that were in its store before, so the newest is told without a clock.
-    """
-    stated: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for _, row in pairs:
-        if row.root:
-            stated[row.dataset, row.manifest].add(row.root)
-
-    def roots(row: Row) -> set[str]:
-        """Where a row's set lies, which earlier versions did not say; two folders of one name are two sets."""
-        return {row.root} if row.root else stated[row.dataset, row.manifest] or {""}
-
-    latest: dict[tuple[str, str, str], dict[tuple[str, str, str], str]] = defaultdict(dict)
-    for session, row in pairs:
-        states = latest[row.dataset, row.protocol, row.codec]
-        for root in roots(row):
-            state = row.manifest, row.caption_source, root
-            states[state] = max(states.get(state, ""), session)
-
-    def stands(row: Row, root: str) -> bool:
-        states = latest[row.dataset, row.protocol, row.codec]
-        mine = row.manifest, row.caption_source
-        return all(
-            session <= states[*mine, root] or (manifest, source) == mine or not (other == root or "" in (other, root))
-            for (manifest, source, other), session in states.items()
-        )
-
-    rows = [row for _, row in pairs if any(stands(row, root) for root in roots(row))]
-    number = len(pairs) - len(rows)
-    note = f"{number} rows are of files or captions of a dataset that changed since, and are left out"
-    return rows, [note] if number else []
+    rows, ungraded = _graded(rows, grades)
+    return _gather(rows, *scores, sets, [*notes, *ungraded, *unread])
 
 
 def gather(
     rows: Iterable[Row], scores: Iterable[Score], sets: Iterable[SetScore] = (), notes: Iterable[str] = ()
 ) -> Points:
     """Points out of rows, each of which states its place, with the scores and values that are current."""
-    notes = list(notes)
-    groups: dict[tuple[Where, str, Setting], dict[str, Row]] = {}
-    for row in rows:  # two folders with the same files are one set, and name a row twice
-        groups.setdefault((Where.of(row), row.codec, row.setting), {}).setdefault(row.task_key, row)
-    points, older = [], 0
-    for (where, codec, setting), members in groups.items():
-        current, note = _current(list(members.values()))
+    listed = list(rows)
+    first: dict[str, Row] = {}
+    for row in listed:
+        first.setdefault(row.task_key, row)
+    records: Records[Row] = Records("row", first)
+    numbers = {key: number for number, key in enumerate(first)}
+    own = Rows.of(listed)
+    stated = {name: own.codes(name) for name in _PLACE_TEXTS} | {
+        "dataset_size": own.numbers("dataset_size").astype(int)
+    }
+    places = np.array([numbers[row.task_key] for row in listed], np.int64)
+    stored: Records[Score] = Records("score", {str(number): score for number, score in enumerate(scores)})
+    return _gather(Rows(records, places, stated), stored, np.ones(len(stored), bool), sets, notes)
+
+
+_PLACE_TEXTS = (*Place._fields, "manifest_kind", "tags")
+
+
+def _graded(rows: Rows, grades: Sequence[str]) -> tuple[Rows, list[str]]:
+    """Rows of the grades that are wanted, with a mark in the label; and what is left out."""
+    labels, grade = rows.codes("codec"), rows.codes("grade")
+    groups, first = groups_of([labels.codes, grade.codes])
+    kept = np.ones(len(first), bool)
+    names: list[str] = []
+    others: Counter[tuple[str, str]] = Counter()
+    for number, (codec, of_rate) in enumerate(zip(labels.of(first).texts(), grade.of(first).texts(), strict=True)):
+        names.append(codec if of_rate in ("decoded", "") else f"{codec} ({of_rate})")
+        if (of_rate or "decoded") not in grades:
+            kept[number] = False
+            others[codec, of_rate] += int((groups == number).sum())
+    shown = ",".join(dict.fromkeys((*grades, *(of_rate for _, of_rate in others))))
+    notes = [
+        f"{codec}: {count} rows of grade {of_rate} are left out, since no decoder makes their pictures from their "
+        f"bytes; tables, figures and the report show them with grades={shown}"
+        for (codec, of_rate), count in others.items()
+    ]
+    if kept.all() and names == labels.of(first).texts():
+        return rows, notes
+    return rows.stating(codec=Codes(groups.astype(np.int32), names)).where(kept[groups]), notes
+
+
+def standing(contents: Contents) -> tuple[Mask, Mask]:
+    """Which rows at their own place, and which members, are of a state of their set that is the newest.
+
+    A folder may go back to an earlier one. Both in the order of what is stored.
+    """
+    rows, sessions, there = _placed(contents)
+    stands = _newest(rows, sessions)
+    size = len(contents.rows)
+    members = there.copy()
+    members[there] = stands[size:]
+    return stands[:size], members
+
+
+def _placed(contents: Contents) -> tuple[Rows, Codes, Mask]:
+    """Rows at all places that they belong to, each with the session that named it: first all rows at their own.
+
+    Also which members have a row.
+    """
+    records, members = contents.of_kind("row"), contents.of_kind("member")
+    own = Rows(records, np.arange(len(records)), {})
+    if not members:
+        return own, records.codes("session"), np.zeros(0, bool)
+    places = records.locate(members.strings("task_key"))
+    there = places >= 0
+    columns: dict[str, Codes | NDArray[Any]] = {name: members.codes(name).of(there) for name in _PLACE_TEXTS}
+    columns["dataset_size"] = members.numbers("dataset_size")[there]
+    named = _as(records, places[there], columns)
+    stated: dict[str, Codes | NDArray[Any]] = {
+        name: joined([own.codes(name), named.codes(name)]) for name in _PLACE_TEXTS
+    }
+    stated["dataset_size"] = np.r_[own.numbers("dataset_size"), named.numbers("dataset_size")].astype(int)
+    sessions = joined([records.codes("session"), members.codes("session").of(there)])
+    return Rows(records, np.r_[own.places, named.places], stated), sessions, there
+
+
+def _as(records: Records[Row], places: Places, columns: Mapping[str, Codes | NDArray[Any]]) -> Rows:
+    """Rows as members of points: where one says the place that the row says, all that the row says stands."""
+    own = Rows(records, places, {})
+    same = np.ones(len(places), bool)
+    pairs: dict[str, Codes] = {}
+    for name in _PLACE_TEXTS:
+        theirs = columns[name]
+        assert isinstance(theirs, Codes)
+        pairs[name] = joined([own.codes(name), theirs])
+        if name in Place._fields:
+            same &= pairs[name].codes[: len(places)] == pairs[name].codes[len(places) :]
+    if same.all():
+        return own
+    stated: dict[str, Codes | NDArray[Any]] = {}
+    for name, pair in pairs.items():
+        stated[name] = Codes(np.where(same, pair.codes[: len(places)], pair.codes[len(places) :]), pair.names)
+    sizes = columns["dataset_size"]
+    assert not isinstance(sizes, Codes)
+    stated["dataset_size"] = np.where(same, own.numbers("dataset_size"), sizes).astype(int)
+    return own.stating(**stated)
+
+
+def _newest(rows: Rows, sessions: Codes) -> Mask:
+    """Which rows are not of a state that a set of the user's, or a source of captions, no longer has.
+
+    A session's name sorts behind all that were in its store before, so the newest is told without a clock.
+    """
+    columns = [rows.codes(name) for name in ("dataset", "protocol", "codec", "manifest", "caption_source", "root")]
+    groups, first = groups_of([column.codes for column in columns])
+    states = list(zip(*(column.of(first).texts() for column in columns), strict=True))
+    # Of each state the last session.
+    order = ranks(sessions.names)
+    last = np.full(len(first), -1, np.int64)
+    np.maximum.at(last, groups, order[sessions.codes])
+    stated: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for dataset, _, _, manifest, _, root in states:
+        if root:
+            stated[dataset, manifest].add(root)
+
+    def roots(dataset: str, manifest: str, root: str) -> set[str]:
+        """Where a set lies, which earlier versions did not say; two folders of one name are two sets."""
+        return {root} if root else stated[dataset, manifest] or {""}
+
+    latest: dict[tuple[str, str, str], dict[tuple[str, str, str], int]] = defaultdict(dict)
+    for (dataset, protocol, codec, manifest, source, root), session in zip(states, last.tolist(), strict=True):
+        of_curve = latest[dataset, protocol, codec]
+        for place in roots(dataset, manifest, root):
+            state = manifest, source, place
+            of_curve[state] = max(of_curve.get(state, -1), session)
+
+    def stands(dataset: str, protocol: str, codec: str, manifest: str, source: str, root: str) -> bool:
+        of_curve, mine = latest[dataset, protocol, codec], (manifest, source)
+        return any(
+            all(
+                session <= of_curve[*mine, place] or (other, text) == mine or not (at == place or "" in (at, place))
+                for (other, text, at), session in of_curve.items()
+            )
+            for place in roots(dataset, manifest, root)
+        )
+
+    return np.array([stands(*state) for state in states], bool)[groups]
+
+
+def _gather(rows: Rows, scores: Records[Score], good: Mask, sets: Iterable[SetScore], noted: Iterable[str]) -> Points:
+    """Points of rows at their places; of the scores those count that are ``good``."""
+    notes, points, older = list(noted), [], 0
+    editions = _editions(rows)
+    edition_of_point: dict[int, tuple[str, ...]] = {}
+    for where, codec, setting, places in _split(rows):
+        members = rows.where(places)
+        current, note = _current(members, editions.of(places))
         if note:
             notes.append(f"{codec}, {setting.words}, on {where.dataset}: {note}")
-        else:
-            once = _once(current)
-            older += len(members) - len(once)
-            points.append(Point(where, codec, setting, tuple(once)))
-    points, stale = _one_edition(points)
+            continue
+        once = current[_once(members.where(current))]
+        older += len(current) - len(once)
+        point = Point(where, codec, setting, members.where(once))
+        edition_of_point[id(point)] = editions.of(places).of(once[:1]).names_of()[0]
+        points.append(point)
+    points, stale = _one_edition(points, edition_of_point)
     points, suspect = _proven(points)
     if older:
         notes.append(f"{older} rows of earlier versions of codecs, or of images that changed since, are left out")
     notes += [*stale, *suspect]
-    current_scores, current_sets = _current_scores(points, scores, notes), _current_sets(points, sets, notes)
-    return Points(tuple(points), tuple(notes), current_scores, current_sets, _names(points))
+    names = _names(points)
+    points = [_with_names(point, names) for point in points]
+    of_pairs = current_scores(points, rows.records, scores, good, notes)
+    of_sets = current_sets(points, sets, notes)
+    return Points(tuple(points), tuple(notes), rows.records, scores, of_pairs, of_sets, names)
+
+
+def _split(rows: Rows) -> list[tuple[Where, str, Setting, Places]]:
+    """What each point consists of, in the order in which they appear; a row that is named twice is there once."""
+    texts = [rows.codes(name) for name in ("dataset", "manifest", "protocol", "codec", "rate_field")]
+    target = rows.numbers("target_bpp")
+    # Where a target was searched, each image has a rate of its own.
+    rate = np.where(np.isnan(target), rows.numbers("rate"), math.nan)
+    if not len(rows):
+        return []
+    groups, first = groups_of([*(column.codes for column in texts), rate, target])
+    # Two folders with the same files are one set, and name a row twice.
+    _, once = np.unique(groups * (int(rows.places.max()) + 1) + rows.places, return_index=True)
+    if len(once) < len(rows):
+        once.sort()
+        parts = [once[places] for places in split_by(groups[once], len(first))]
+    else:
+        parts = split_by(groups, len(first))
+    stated = zip(
+        *(column.of(first).texts() for column in texts),
+        rate[first].tolist(),
+        target[first].tolist(),
+        parts,
+        strict=True,
+    )
+    return [
+        (Where(dataset, manifest, protocol), codec, Setting(field, _number(at), _number(wanted)), places)
+        for dataset, manifest, protocol, codec, field, at, wanted, places in stated
+    ]
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _proven(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
@@ -172,11 +305,16 @@ def _proven(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
 
     What it hides between encoding and decoding it may hide for the others, too.
     """
-    refuted = Counter(point.codec for point in points for row in point.rows if row.verified == "refuted")
+    refuted: Counter[str] = Counter()
+    for point in points:
+        if number := int(point.rows.codes("verified").where("refuted".__eq__).sum()):
+            refuted[point.codec] += number
     doubted = [
-        point for point in points if refuted[point.codec] and any(row.verified != "fresh_process" for row in point.good)
+        point
+        for point in points
+        if refuted[point.codec] and not point.good.codes("verified").where("fresh_process".__eq__).all()
     ]
-    shipped = {point.codec for point in points if point.rows[0].use in registry.BUILTIN["codec"]}
+    shipped = {point.codec for point in points if point.rows[0].use in registry.BUILTIN["codec"]} if refuted else set()
     notes = [
         f"{codec}: {number} of its bitstreams did not give their pixels in a fresh process, so "
         f"{', '.join(point.setting.words for point in doubted if point.codec == codec)} has no mean until all others "
@@ -189,36 +327,75 @@ def _proven(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
 
 def _names(points: Iterable[Point]) -> dict[tuple[Where, str], str]:
     """Names of images that are under one id, and not the same pixels."""
-    pixels: dict[tuple[Where, str], set[str]] = defaultdict(set)
-    for point in points:
-        for row in point.good:
-            pixels[point.where, row.image].add(row.pixel_sha256)
-    return {
-        (point.where, row.task_key): f"{row.image} ({row.pixel_sha256[:8]})"
-        for point in points
-        for row in point.good
-        if len(pixels[point.where, row.image]) > 1
-    }
+    names: dict[tuple[Where, str], str] = {}
+    for where, here in grouped(points, lambda point: point.where).items():
+        images, pixels = (joined([point.good.codes(name) for point in here]) for name in ("image", "pixel_sha256"))
+        _, first = groups_of([images.codes, pixels.codes]) if len(images.codes) else (None, np.zeros(0, int))
+        count = np.bincount(images.codes[first], minlength=len(images.names))
+        if twice := {images.names[number] for number in np.flatnonzero(count > 1)}:
+            rows = (row for p in here for row in p.good.where(p.good.codes("image").where(twice.__contains__)))
+            names |= {(where, row.task_key): f"{row.image} ({row.pixel_sha256[:8]})" for row in rows}
+    return names
 
 
-def _once(rows: Sequence[Row]) -> list[Row]:
+def _with_names(point: Point, names: Mapping[tuple[Where, str], str]) -> Point:
+    here = {key: name for (where, key), name in names.items() if where == point.where}
+    return replace(point, names=here) if here else point
+
+
+def _once(rows: Rows) -> Places:
     """Of an image that was read with other pixels, or got another text, the newest, for all seeds alike."""
-    ordered = sorted(rows, key=lambda row: (row.session, row.time))
-    state = {row.image: (row.pixel_sha256, row.caption) for row in ordered}
-    of_state = [row for row in ordered if (row.pixel_sha256, row.caption) == state[row.image]]
-    keys = set({(row.image, row.seed): row.task_key for row in of_state}.values())
-    return [row for row in rows if row.task_key in keys]
+    image, seed = rows.codes("image"), rows.numbers("seed")
+    pixels, caption = rows.codes("pixel_sha256"), rows.codes("caption")
+    count = len(np.unique(image.codes))
+    each_once = len(groups_of([image.codes, seed])[1]) == len(rows)
+    if each_once and len(groups_of([image.codes, pixels.codes, caption.codes])[1]) == count:
+        return np.arange(len(rows))
+    moments = list(zip(rows.codes("session").texts(), rows.texts("time"), strict=True))
+    ordered = sorted(range(len(rows)), key=moments.__getitem__)
+    states = list(zip(pixels.codes.tolist(), caption.codes.tolist(), strict=True))
+    images, seeds = image.codes.tolist(), seed.tolist()
+    state = {images[number]: states[number] for number in ordered}
+    last = {(images[n], seeds[n]): n for n in ordered if states[n] == state[images[n]]}
+    keys = set(rows.places[list(last.values())].tolist())
+    return np.flatnonzero([place in keys for place in rows.places.tolist()])
+
+
+# Editions of codecs
 
 
 def edition_of(row: Row) -> tuple[str, ...]:
     """What coded a row; where a codec in an environment of its own lies is none of it."""
-    reference = registry.parse(row.use)
-    return (
-        reference.short if reference.apart else row.use,
-        _keyed(row.configuration) or row.options,
-        row.coder,
-        row.weights,
-    )
+    return _edition(row.use, row.configuration, row.options, row.coder, row.weights)
+
+
+def _edition(use: str, configuration: str, options: str, coder: str, weights: str) -> tuple[str, ...]:
+    reference = registry.parse(use)
+    return reference.short if reference.apart else use, _keyed(configuration) or options, coder, weights
+
+
+class _Editions(NamedTuple):
+    """The edition of each row, as a number."""
+
+    numbers: NDArray[np.int64]
+    names: list[tuple[str, ...]]
+
+    def of(self, places: Any) -> _Editions:
+        return _Editions(self.numbers[places], self.names)
+
+    def names_of(self) -> list[tuple[str, ...]]:
+        return [self.names[number] for number in self.numbers.tolist()]
+
+
+def _editions(rows: Rows) -> _Editions:
+    columns = [rows.codes(name) for name in ("use", "configuration", "options", "coder", "weights")]
+    if not len(rows):
+        return _Editions(np.empty(0, np.int64), [])
+    groups, first = groups_of([column.codes for column in columns])
+    numbers: dict[tuple[str, ...], int] = {}
+    named = zip(*(column.of(first).texts() for column in columns), strict=True)
+    of_group = [numbers.setdefault(_edition(*texts), len(numbers)) for texts in named]
+    return _Editions(np.array(of_group, np.int64)[groups], list(numbers))
 
 
 @lru_cache(maxsize=1024)
@@ -229,31 +406,32 @@ def _keyed(configuration: str) -> str:
     return json.dumps({name: value for name, value in json.loads(configuration).items() if name != AS_RAN})
 
 
-def _current(rows: Sequence[Row]) -> tuple[list[Row], str]:
+def _current(rows: Rows, editions: _Editions) -> tuple[Places, str]:
     """The rows of one edition of the codec; none, with the reason, where it cannot be told which is current."""
-    editions = grouped(rows, edition_of)
-    if len(editions) == 1:
-        return list(rows), ""
-    parts = {edition: {(row.image, row.seed) for row in members} for edition, members in editions.items()}
-    newest = max(rows, key=lambda row: (row.session, row.time))
-    if registry.parse(newest.use).apart:  # nobody asks an interpreter that rows name what it has now
-        return editions[edition_of(newest)], ""
-    chosen = _chosen(parts, [edition for edition, members in editions.items() if is_installed(members[0])])
+    there = list(dict.fromkeys(editions.numbers.tolist()))
+    if len(there) == 1:
+        return np.arange(len(rows)), ""
+    of_image, _ = groups_of([rows.codes("image").codes, rows.numbers("seed")])
+    members = {number: np.flatnonzero(editions.numbers == number) for number in there}
+    newest = _last(rows)
+    if registry.parse(rows[newest].use).apart:  # nobody asks an interpreter that rows name what it has now
+        return members[int(editions.numbers[newest])], ""
+    parts = {number: {*of_image[places].tolist()} for number, places in members.items()}
+    chosen = chosen_edition(parts, [number for number in there if is_installed(rows[int(members[number][0])])])
     if chosen is not None:
-        return editions[chosen], ""
+        return members[chosen], ""
+    names = [editions.names[number] for number in there]
     # What tells an edition from the others.
-    unlike = [number for number, values in enumerate(zip(*editions, strict=True)) if len(set(values)) > 1]
-    listed = "; ".join(", ".join(edition[number] for number in unlike) for edition in editions)
-    return [], f"{len(editions)} versions of the codec are stored, and none of them is installed: {listed}. No number"
+    unlike = [number for number, values in enumerate(zip(*names, strict=True)) if len(set(values)) > 1]
+    listed = "; ".join(", ".join(name[number] for number in unlike) for name in names)
+    none = f"{len(there)} versions of the codec are stored, and none of them is installed: {listed}. No number"
+    return np.empty(0, np.int64), none
 
 
-def _chosen(parts: Mapping[K, set[Any]], installed: Sequence[K]) -> K | None:
-    """The edition that is installed; else the only one that has everything; else none."""
-    if len(installed) == 1:
-        return installed[0]
-    every = set().union(*parts.values())
-    whole = [edition for edition, part in parts.items() if part == every]
-    return whole[0] if len(whole) == 1 else None
+def _last(rows: Rows) -> int:
+    """Which of some rows was stored last."""
+    moments = list(zip(rows.codes("session").texts(), rows.texts("time"), strict=True))
+    return max(range(len(rows)), key=moments.__getitem__)
 
 
 def is_installed(row: Row) -> bool | None:
@@ -289,14 +467,14 @@ def _key_now(row: Row) -> str:
     return key_of(identity_at(codec, row.setting), row.setting, row.seed, *image, caption, row.tolerance)
 
 
-def _one_edition(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
+def _one_edition(points: Sequence[Point], editions: Mapping[int, tuple[str, ...]]) -> tuple[list[Point], list[str]]:
     """Without points of an edition that is not installed, on a curve that has points of the installed one."""
     curves = grouped(points, lambda point: (point.where, point.codec))
     keep, notes = list(points), []
     for (where, codec), along in curves.items():
-        if len({edition_of(point.rows[0]) for point in along}) == 1:
+        if len({editions[id(point)] for point in along}) == 1:
             continue
-        newest = max((point.rows[0] for point in along), key=lambda row: (row.session, row.time))
+        newest = max((point.rows[_last(point.rows)] for point in along), key=lambda row: (row.session, row.time))
         states: dict[int, bool | None]
         if registry.parse(newest.use).apart:
             states = {id(point): _environment(point.rows[0]) == _environment(newest) for point in along}
@@ -308,86 +486,3 @@ def _one_edition(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
             names = ", ".join(point.setting.words for point in stale)
             notes.append(f"{codec} on {where.dataset}: {names}: coded by an earlier version, and left out")
     return keep, notes
-
-
-def _current_scores(
-    points: Iterable[Point], scores: Iterable[Score], notes: list[str]
-) -> dict[tuple[Where, str], dict[str, Score]]:
-    """One edition of each metric for all points of a place."""
-    places: dict[str, dict[Where, None]] = defaultdict(dict)
-    for point in points:
-        for row in point.rows:
-            places[row.task_key][point.where] = None
-    groups: dict[tuple[Where, str], list[Score]] = defaultdict(list)
-    for score in scores:
-        for where in places.get(score.task_key, ()):
-            groups[where, score.metric].append(score)
-    current: dict[tuple[Where, str], dict[str, Score]] = defaultdict(dict)
-    for (where, metric), members in groups.items():
-        chosen, note = _edition_of_scores(metric, members)
-        if note:
-            notes.append(f"{metric} on {where.dataset}: {note}")
-        for score in chosen:
-            current[where, score.task_key][metric] = score
-    return current
-
-
-def _edition_of_scores(metric: str, scores: Sequence[Score]) -> tuple[list[Score], str]:
-    editions = grouped(scores, lambda score: score.definition)
-    tasks = {edition: {score.task_key for score in members} for edition, members in editions.items()}
-    now = definition_now(metric) if len(editions) > 1 else next(iter(editions))
-    if len(editions) > 1 and now and "" in editions and metric not in registry.meanings:
-        return _edition_of_scores(metric, [_with_definition(score, now) for score in scores])
-    chosen = _chosen(tasks, [now] if now in editions else [])
-    if chosen is None:
-        listed = "; ".join(f"{name or 'not stated'} of {len(keys)} images" for name, keys in tasks.items())
-        return [], f"{len(editions)} versions of it are stored, and none of them is installed: {listed}. No number"
-    current, stale = _one_reference(editions[chosen])
-    missing = len(set().union(*tasks.values())) - len(current)
-    why = "other captions or label maps" if stale else f"another version than {chosen}"
-    note = f"{missing} scores are of {why}, and left out; `rdpbench score` makes them again"
-    return current, note if missing else ""
-
-
-def _one_reference(scores: Sequence[Score]) -> tuple[list[Score], bool]:
-    """The newest of scores against several captions or label maps of an image; and whether there are older ones."""
-    ordered = sorted(scores, key=lambda score: (score.session, score.score_key))
-    by_task = grouped(ordered, lambda score: score.task_key)
-    if len(by_task) == len(scores):
-        return list(scores), False
-    older = {score.session for along in by_task.values() for score in along[:-1]}
-    return [along[-1] for along in by_task.values() if len(along) > 1 or along[-1].session not in older], True
-
-
-def _with_definition(score: Score, now: str) -> Score:
-    """A score that does not say its edition is of the installed one if it has its key."""
-    if score.definition:
-        return score
-    same = score_key(score.task_key, score.metric) == score.score_key
-    return replace(score, definition=now if same else "not stated")
-
-
-def _current_sets(
-    points: Sequence[Point], sets: Iterable[SetScore], notes: list[str]
-) -> dict[tuple[Where, str], SetScore]:
-    """Values of metrics of sets: one edition of each for all points of a place."""
-    ordered = sorted(sets, key=lambda score: (score.time, score.set_key))
-    stored = grouped(ordered, lambda score: score.point_key)
-    metrics = sorted({score.metric for score in ordered})
-    groups: dict[tuple[Where, str], list[SetScore]] = defaultdict(list)
-    for point in points if metrics else ():
-        for rows in point.by_seed.values():
-            for metric in metrics:
-                groups[point.where, metric] += stored.get(point_key(metric, rows), ())
-    current: dict[tuple[Where, str], SetScore] = {}
-    for (where, metric), scores in groups.items():
-        editions: dict[str, set[str]] = defaultdict(set)
-        for score in scores:
-            editions[score.definition].add(score.point_key)
-        now = definition_now(metric) if len(editions) > 1 else ""
-        chosen = _chosen(editions, [now] if now in editions else [])
-        if chosen is None and scores:
-            listed = f"{len(editions)} versions of it are stored ({', '.join(sorted(editions))}), none installed"
-            notes.append(f"{metric} on {where.dataset}: {listed}. No number")
-        current |= {(where, score.point_key): score for score in scores if score.definition == chosen}
-    return current

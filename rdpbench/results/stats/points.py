@@ -7,9 +7,7 @@ their numbers from here. Of what a run stores, only what is current is in a poin
 A metric's value and the rate beside it are means over the same images (`Taken`): those with a finite value. Points
 are compared over the images that all of them have (`common`).
 
-Reading a run imports nothing that the run names. If a metric ships or is installed, its class says what its values
-mean. For any other metric the run says it (`rdpbench.results.store.schema.Measure`), as it was when it scored; if the
-run does not, the values are left out, with a note.
+A run of millions of rows is read in columns. Rows are objects only where somebody asks for one (`records.Rows`).
 """
 
 from __future__ import annotations
@@ -18,20 +16,20 @@ import hashlib
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rdpbench import registry
-from rdpbench.errors import RdpbenchError
-from rdpbench.metrics.contract import Averaged, Meaning, meaning_of, stated, weighed
+from rdpbench.metrics.contract import Meaning, stated, weighed
 from rdpbench.results.stats.bd import Floats
-from rdpbench.results.store.keys import definition
-from rdpbench.results.store.schema import Measure, Row, Score, SetScore
-from rdpbench.results.store.store import Contents
+from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.store.columns import Codes, Places, groups_of, ranks, split_by
+from rdpbench.results.store.records import Records, Rows
+from rdpbench.results.store.schema import Row, Score, SetScore, Status
 from rdpbench.setting import Setting
 
 K = TypeVar("K", bound=Hashable)
@@ -90,33 +88,55 @@ class Point:
     codec: str
     """The curve's label."""
     setting: Setting
-    rows: tuple[Row, ...]
+    rows: Rows
     """All seeds and images, also those that failed or are out of range."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """By task key, the names of images that are under one id with several pixels."""
 
-    @property
-    def good(self) -> list[Row]:
+    @cached_property
+    def good(self) -> Rows:
         """Rows that were coded."""
-        return [row for row in self.rows if row.status == "ok"]
+        return self.rows.where(self.rows.codes("status").where("ok".__eq__))
 
-    @property
-    def by_seed(self) -> dict[int, list[Row]]:
+    @cached_property
+    def images(self) -> Codes:
+        """The images of its good rows, numbered in the order of their names."""
+        column = self.good.codes("image")
+        if self.names:
+            keys = zip(self.good.texts("task_key"), column.texts(), strict=True)
+            texts = [self.names.get(key, image) for key, image in keys]
+            numbers = {name: number for number, name in enumerate(sorted({*texts}))}
+            return Codes(np.array([numbers[text] for text in texts], np.int32), list(numbers))
+        used, codes = np.unique(column.codes, return_inverse=True)
+        names = [column.names[number] for number in used]
+        return Codes(ranks(names)[codes.ravel()].astype(np.int32), sorted(names))
+
+    @cached_property
+    def by_seed(self) -> dict[int, Rows]:
         """Rows that were coded, of each seed."""
-        return grouped(self.good, lambda row: row.seed)
+        groups, first = groups_of([self.good.numbers("seed")])
+        seeds = self.good.numbers("seed")[first].astype(int).tolist()
+        return dict(zip(seeds, map(self.good.where, split_by(groups, len(first))), strict=False)) if len(first) else {}
 
-    @property
+    @cached_property
     def random(self) -> bool:
         """By networks that nobody trained: no result, and compared with nothing."""
-        return any("random" in row.weights for row in self.rows)
+        return bool(self.rows.codes("weights").where(lambda kind: "random" in kind).any())
 
-    @property
+    @cached_property
     def grade(self) -> str:
         """How far its rate is proven (`rdpbench.codecs.contract.GRADES`); rows of two grades are two points."""
-        return self.rows[0].grade or "decoded"
+        return self.rows.where([0]).codes("grade").texts()[0] or "decoded"
 
     @property
     def competes(self) -> bool:
         """May it be ranked, or others be held against it: a trained codec whose decoder makes the picture?"""
-        return not self.random and self.rows[0].proven
+        return not self.random and self.grade == "decoded"
+
+    @cached_property
+    def taken(self) -> dict[tuple[str, bool], Taken]:
+        """What `Points.taken` gave of it."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -130,17 +150,38 @@ class Taken:
     weighed: Floats
     """What the mean is taken of (`rdpbench.metrics.contract.weighed`); NaN for a metric of sets."""
     by_seed: Mapping[int, Mapping[str, tuple[float, float]]]
-    """Rate and weighed value of each seed's images."""
+    """Where there are several seeds: rate and weighed value of each seed's images."""
     lossless: tuple[str, ...] = ()
     """Images whose value is infinite, which no mean can hold."""
 
-    def of(self, images: Iterable[str]) -> Taken:
+    def of(self, images: Collection[str]) -> Taken:
         """The same of these images alone."""
         wanted = set(images)
         keep = [number for number, image in enumerate(self.images) if image in wanted]
+        if len(keep) == len(self.images) and not self.lossless:
+            return self
         seeds = {seed: {name: of[name] for name in of if name in wanted} for seed, of in self.by_seed.items()}
         names = tuple(self.images[number] for number in keep)
         return Taken(names, self.bpp[keep], self.pixels[keep], self.weighed[keep], seeds)
+
+
+class Scored(NamedTuple):
+    """The current scores of a metric at one place."""
+
+    places: Places
+    """Of rows among the run's records, rising."""
+    scores: Places
+    """Of their scores among the run's scores; -1 for none."""
+    values: Floats
+    """In the unit of the metric; NaN where there is none that is a number."""
+
+    def at(self, places: Places) -> tuple[Places, Floats]:
+        """Of rows at these places the places of their scores, and the values."""
+        found = np.minimum(np.searchsorted(self.places, places), max(len(self.places) - 1, 0))
+        if not len(self.places):
+            return np.full(len(places), -1), np.full(len(places), math.nan)
+        there = self.places[found] == places
+        return np.where(there, self.scores[found], -1), np.where(there, self.values[found], math.nan)
 
 
 @dataclass(frozen=True)
@@ -150,8 +191,12 @@ class Points:
     points: tuple[Point, ...]
     notes: tuple[str, ...] = ()
     """What is left out, and why."""
-    scores: Mapping[tuple[Where, str], Mapping[str, Score]] = field(default_factory=dict)
-    """By place, task key and metric: those of the edition that is current there. Places may share tasks."""
+    records: Records[Row] = field(default_factory=lambda: Records("row"))
+    """All rows of the run."""
+    stored: Records[Score] = field(default_factory=lambda: Records("score"))
+    """All scores."""
+    scored: Mapping[tuple[Where, str], Scored] = field(default_factory=dict)
+    """By place and metric the scores of the edition that is current there. Places may share rows."""
     sets: Mapping[tuple[Where, str], SetScore] = field(default_factory=dict)
     """By place and `point_key`."""
     names: Mapping[tuple[Where, str], str] = field(default_factory=dict)
@@ -159,14 +204,31 @@ class Points:
 
     @property
     def rows(self) -> list[Row]:
-        """All rows of all points."""
+        """All rows of all points as objects: for a run of a few thousand."""
         return [row for point in self.points for row in point.rows]
 
-    @property
+    def with_status(self, status: Status) -> list[Row]:
+        """The rows of all points that have a status."""
+        return [row for p in self.points for row in p.rows.where(p.rows.codes("status").where(status.__eq__))]
+
+    def find(self, tasks: Collection[str]) -> dict[str, Row]:
+        """The rows of these tasks, by key."""
+        places = self.records.locate(list(tasks))
+        wanted = places[places >= 0]
+        rows = (row for p in self.points for row in p.rows.where(np.isin(p.rows.places, wanted))) if len(wanted) else ()
+        return {row.task_key: row for row in rows}
+
+    @cached_property
     def metrics(self) -> list[str]:
         """What was measured, in the order of names."""
-        of_pairs = {name for row in self.rows for name in self.scores_of(row)}
+        here = {point.where for point in self.points}
+        of_pairs = {metric for (where, metric) in self.scored if where in here and self._has(where, metric)}
         return sorted(of_pairs | {score.metric for score in self.sets.values()})
+
+    def _has(self, where: Where, metric: str) -> bool:
+        """Has any row of these points a score?"""
+        scored = self.scored[where, metric]
+        return any((scored.at(p.rows.places)[0] >= 0).any() for p in self.points if p.where == where)
 
     @property
     def places(self) -> list[Where]:
@@ -187,7 +249,10 @@ class Points:
 
     def scores_of(self, row: Row) -> Mapping[str, Score]:
         """A row's current scores, by metric."""
-        return self.scores.get((Where.of(row), row.task_key), {})
+        where, place = Where.of(row), self.records.locate([row.task_key])
+        found = {m: int(scored.at(place)[0][0]) for (w, m), scored in self.scored.items() if w == where}
+        there = {metric: number for metric, number in found.items() if number >= 0}
+        return dict(zip(there, self.stored.at(list(there.values())), strict=True))
 
     def score(self, row: Row, metric: str) -> Score | None:
         """A row's current score, if it has one."""
@@ -195,38 +260,76 @@ class Points:
 
     def value(self, row: Row, metric: str) -> float | None:
         """A row's current value in the unit of the metric; None where there is none that is a number."""
-        score = self.score(row, metric)
-        return score.value if score is not None and meaning(metric).usable(score.value) else None
+        [value] = self.values(Where.of(row), self.records.locate([row.task_key]), metric).tolist()
+        return None if math.isnan(value) else value
+
+    def values(self, where: Where, places: Places, metric: str) -> Floats:
+        """The same of rows at places of a run's records; NaN where there is none."""
+        scored = self.scored.get((where, metric))
+        return scored.at(places)[1] if scored else np.full(len(places), math.nan)
+
+    def errors(self, where: Where, places: Places, metric: str) -> list[str]:
+        """Why rows at these places have no score of a metric; empty where nothing is known."""
+        texts = [""] * len(places)
+        if scored := self.scored.get((where, metric)):
+            numbers, values = scored.at(places)
+            bad = np.flatnonzero((numbers >= 0) & np.isnan(values))
+            for number, score in zip(bad.tolist(), self.stored.at(numbers[bad]), strict=True):
+                texts[number] = score.error
+        return texts
 
     def taken(self, point: Point, metric: str, *, infinite: bool = False) -> Taken:
         """The images that a metric's value of a point is made of; without a metric, all that were coded.
 
         ``infinite`` asks instead for those that are left out of the mean, since they are lossless.
         """
-        left_out = self._left_out(point, metric) if metric and meaning(metric).kind == "set" else None
-        values: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)  # by image and seed: rate, weighed value
-        pixels: dict[str, float] = {}
-        for row in point.good:
-            weight: float | None = 0.0
-            if left_out is not None:
-                weight = math.nan if row.image not in left_out.get(row.seed, (row.image,)) else None
-            elif metric:
-                value = self.value(row, metric)
-                weight = None if value is None else float(weighed(value, meaning(metric).averaged))
-            if weight is not None:  # pictures of somebody else may come without a rate
-                values[self.name(row)][row.seed] = math.nan if row.bpp is None else row.bpp, weight
-                pixels[self.name(row)] = float(row.height * row.width)
-        lossless = {name for name, seeds in values.items() if any(math.isinf(weight) for _, weight in seeds.values())}
-        images = tuple(sorted(name for name in values if (name in lossless) == infinite))
-        pairs = [list(values[image].values()) for image in images]
-        means = [[math.fsum(part) / len(seeds) for part in zip(*seeds, strict=True)] for seeds in pairs]
+        if (metric, infinite) not in point.taken:
+            point.taken[metric, infinite] = self._taken(point, metric, infinite=infinite)
+        return point.taken[metric, infinite]
+
+    def _taken(self, point: Point, metric: str, *, infinite: bool) -> Taken:
+        good, images, size = point.good, point.images, len(point.images.names)
+        weights = np.zeros(len(good))
+        there = np.ones(len(good), bool)
+        if metric and meaning(metric).kind == "set":
+            there = self._kept(point, metric)
+            weights = np.full(len(good), math.nan)
+        elif metric:
+            values = self.values(point.where, good.places, metric)
+            there, weights = ~np.isnan(values), weighed(values, meaning(metric).averaged)
+        # Pictures of somebody else may come without a rate, which is NaN.
+        rows = np.flatnonzero(there)
+        codes, weights, bpp = images.codes[rows], weights[rows], good.numbers("bpp")[rows]
+        pixels = (good.numbers("height") * good.numbers("width"))[rows]
+        lossless = np.zeros(size, bool)
+        lossless[codes[np.isinf(weights)]] = True
+        wanted = np.flatnonzero((np.bincount(codes, minlength=size) > 0) & (lossless == infinite))
+        names = point_names(images, wanted)
+        left = tuple(images.names[number] for number in np.flatnonzero(lossless))
+        order = np.argsort(codes, kind="stable")
+        order = order[(lossless == infinite)[codes[order]]]
+        if len(order) == len(wanted):  # one seed each
+            several: dict[int, dict[str, tuple[float, float]]] = {}
+            seeds = good.numbers("seed")[rows][order]
+            if len(np.unique(seeds)) > 1:
+                several = _by_seed(names, seeds, bpp[order], weights[order])
+            return Taken(names, bpp[order], pixels[order], weights[order], several, left)
+        starts = np.searchsorted(codes[order], wanted)
+        groups = np.split(order, starts[1:])
+        means = [[math.fsum(column[group]) / len(group) for column in (bpp, weights)] for group in groups]
         array = np.array(means, np.float64).reshape(-1, 2)
-        by_seed: dict[int, dict[str, tuple[float, float]]] = defaultdict(dict)
-        for image in images:
-            for seed, pair in values[image].items():
-                by_seed[seed][image] = pair
-        size = np.array([pixels[image] for image in images], np.float64)
-        return Taken(images, array[:, 0], size, array[:, 1], by_seed, tuple(sorted(lossless)))
+        of_row = [images.names[number] for number in codes[order]]
+        several = _by_seed(of_row, good.numbers("seed")[rows][order], bpp[order], weights[order])
+        return Taken(names, array[:, 0], pixels[[group[-1] for group in groups]], array[:, 1], several, left)
+
+    def _kept(self, point: Point, metric: str) -> NDArray[np.bool_]:
+        """Which good rows of a point are in the value of a metric of sets."""
+        left_out = self._left_out(point, metric)
+        seeds, codes = point.good.numbers("seed"), point.good.codes("image")
+        kept = np.zeros(len(seeds), bool)
+        for seed, images in left_out.items():
+            kept |= (seeds == seed) & ~codes.where({*images}.__contains__)
+        return kept
 
     def _left_out(self, point: Point, metric: str) -> dict[int, list[str]]:
         """By seed the images that are not in a distance; nothing if a seed has none, or it is not known which."""
@@ -244,19 +347,49 @@ class Points:
         return {seed: self.sets.get((point.where, point_key(metric, rows))) for seed, rows in point.by_seed.items()}
 
 
+def point_names(images: Codes, wanted: Places) -> tuple[str, ...]:
+    """The names of some images; the same object where it is all of them."""
+    if len(wanted) == len(images.names):
+        return _as_tuple(images)
+    return tuple(images.names[number] for number in wanted)
+
+
+def _as_tuple(images: Codes) -> tuple[str, ...]:
+    # Points share what they are over, and so do fingerprints of it.
+    return _shared_names.setdefault(names := tuple(images.names), names)
+
+
+_shared_names: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+
+def _by_seed(
+    images: Sequence[str], seeds: Floats, bpp: Floats, weights: Floats
+) -> dict[int, dict[str, tuple[float, float]]]:
+    by_seed: dict[int, dict[str, tuple[float, float]]] = defaultdict(dict)
+    for image, seed, rate, weight in zip(images, seeds.tolist(), bpp.tolist(), weights.tolist(), strict=True):
+        by_seed[int(seed)][image] = rate, weight
+    return by_seed
+
+
 def fingerprint(images: Iterable[str]) -> str:
     """What two means must share to be compared: their images.
 
     >>> fingerprint(["a", "b"]) == fingerprint(["b", "a"]), len(fingerprint([]))
     (True, 0)
     """
-    names = sorted(images)
+    return _fingerprint(tuple(sorted(images)))
+
+
+@lru_cache(64)
+def _fingerprint(names: tuple[str, ...]) -> str:
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:8] if names else ""
 
 
 def point_key(metric: str, rows: Sequence[Row]) -> str:
     """sha256 over a metric's name and the images with their reconstructions: what a set's value is looked up by."""
-    lines = sorted(f"{row.image} {row.pixel_sha256} {row.reconstruction_sha256}" for row in rows)
+    held = rows if isinstance(rows, Rows) else Rows.of(rows)
+    columns = (held.texts(name) for name in ("image", "pixel_sha256", "reconstruction_sha256"))
+    lines = sorted(map(" ".join, zip(*columns, strict=True)))
     return hashlib.sha256("\n".join([metric, *lines]).encode()).hexdigest()
 
 
@@ -347,133 +480,3 @@ def image_curves(points: Points, metric: str) -> dict[str, ImageCurve]:
         settings = tuple(pairs[n][0] for n in order)
         curves[codec] = ImageCurve(codec, settings, tuple(images), rates[order], values[order])
     return curves
-
-
-# What values mean
-
-LONGEST_UNIT = 20
-"""Letters."""
-
-
-@dataclass(frozen=True)
-class StatedMeaning:
-    """What a run says of a metric that is not installed here."""
-
-    meaning: Meaning
-    sources: Mapping[str, str]
-    """The sha256 of its source, by edition."""
-
-
-def meaning(metric: str) -> Meaning:
-    """What must be known of a metric to read its values.
-
-    Raises:
-        ConfigError: it is not installed, and no run that was read says what it means.
-        UnknownName: the same of a name that is no file's.
-
-    >>> meaning("psnr-pooled").averaged
-    'decibels'
-    """
-    foreign: StatedMeaning | None = registry.meanings.get(metric)
-    return foreign.meaning if foreign else _of_class(metric)
-
-
-@cache
-def _of_class(metric: str) -> Meaning:
-    with registry.installed_only():
-        return meaning_of(registry.load("metric", metric))
-
-
-def metric_order(metric: str) -> tuple[int, str]:
-    """What metrics are sorted by: distortion first, as tables show it.
-
-    >>> sorted(["lpips/alex", "ms-ssim", "fid/clean", "psnr"], key=metric_order)[:2]
-    ['psnr', 'ms-ssim']
-    """
-    first = ("psnr", "psnr-pooled", "ms-ssim")
-    return first.index(metric) if metric in first else len(first), metric
-
-
-def definition_now(metric: str) -> str:
-    """The edition of a metric that is here; empty if there is none, or if it cannot be told without importing it."""
-    foreign: StatedMeaning | None = registry.meanings.get(metric)
-    if foreign:  # its source is read and hashed, never executed
-        now = registry.source_now("metric", metric)
-        same = [edition for edition, source in foreign.sources.items() if now and source == now]
-        return same[0] if len(same) == 1 else ""
-    try:
-        with registry.installed_only():
-            return definition(metric)
-    except (RdpbenchError, ImportError, OSError, ValueError):
-        return ""
-
-
-def readable(contents: Contents) -> tuple[list[Score], list[SetScore], list[str]]:
-    """The values of a run whose meaning is known, and notes on what is left out, and why."""
-    named = (contents.scores, contents.sets, contents.measures)
-    metrics = sorted({record.metric for records in named for record in records.values()})
-    foreign = {metric: _read(metric, contents) for metric in metrics if not _is_installed(metric)}
-    unread: Counter[tuple[str, str]] = Counter()
-
-    def is_readable(score: Score | SetScore) -> bool:
-        why = foreign[score.metric].get(score.definition, _UNSTATED) if score.metric in foreign else ""
-        if why:
-            unread[score.metric, why] += 1
-        return not why
-
-    scores = [score for score in contents.scores.values() if is_readable(score)]
-    sets = [score for score in contents.sets.values() if is_readable(score)]
-    notes = [f"{metric!r:.120}: {number} values are left out: {why}" for (metric, why), number in unread.items()]
-    return scores, sets, notes
-
-
-_UNSTATED = (
-    "it is not installed here, and the run does not say its unit and direction; "
-    "`rdpbench score metrics=...` with the run's other settings stores them"
-)
-_OTHERWISE = "{} says another unit or direction of it"
-
-
-def _is_installed(metric: str) -> bool:
-    try:
-        _of_class(metric)
-    except (RdpbenchError, ImportError, OSError, ValueError):
-        return False
-    return True
-
-
-def _read(metric: str, contents: Contents) -> dict[str, str]:
-    """By edition of a metric why it cannot be read, or nothing; what can be is remembered for this command."""
-    records = [measure for measure in contents.measures.values() if measure.metric == metric]
-    known = {measure.definition: (measure, means) for measure in records if (means := _stated(measure))}
-    if not known:
-        return {}
-    # The edition that lies here; else the one that was stored last.
-    now = registry.source_now("metric", metric) if len({means for _, means in known.values()}) > 1 else ""
-    means = max(known.values(), key=lambda pair: (bool(now) and pair[0].source == now, pair[0].session))[1]
-    before: StatedMeaning | None = registry.meanings.get(metric)
-    if before and before.meaning != means:
-        return dict.fromkeys(known, _OTHERWISE.format("another run of this command"))
-    sources = {edition: measure.source for edition, (measure, _) in known.items()}
-    registry.meanings[metric] = StatedMeaning(means, {**before.sources, **sources} if before else sources)
-    other = _OTHERWISE.format("a later version")
-    # Scores of earlier versions do not say their edition.
-    return {"": "", **{edition: "" if stated == means else other for edition, (_, stated) in known.items()}}
-
-
-def _stated(measure: Measure) -> Meaning | None:
-    """What a stored record says; None unless all of it can be meant: anybody may have written it."""
-    bounds = measure.low, measure.high
-    good = (
-        measure.kind in ("pair", "decodes", "set")
-        and measure.averaged in ("mean", "decibels")
-        and all(isinstance(flag, bool) for flag in (measure.higher_is_better, measure.perceptual))
-        and all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in bounds)
-        and bounds[0] < bounds[1]
-        and all(isinstance(text, str) for text in (measure.unit, measure.source, measure.session))
-        and len(measure.unit) <= LONGEST_UNIT
-        and measure.unit.isprintable()
-    )
-    averaged: Averaged = "decibels" if measure.averaged == "decibels" else "mean"
-    meant = measure.kind, measure.unit, measure.higher_is_better, measure.perceptual, averaged, bounds
-    return Meaning(*meant) if good else None

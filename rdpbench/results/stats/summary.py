@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ from rdpbench.metrics.contract import Meaning, stated
 from rdpbench.results.stats import bootstrap
 from rdpbench.results.stats.bd import Floats, gap, usable, value_at
 from rdpbench.results.stats.current import gather
-from rdpbench.results.stats.points import Point, Points, Taken, common, fingerprint, grouped, meaning
-from rdpbench.results.store.schema import Row, Score, SetScore
+from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.stats.points import Point, Points, Taken, common, fingerprint, grouped
+from rdpbench.results.store.records import Rows
+from rdpbench.results.store.schema import Row, Score, SetScore, types_of
 
 PLACE = ["dataset", "manifest", "protocol"]
 POINT = [*PLACE, "codec", "rate_field", "target_bpp", "rate"]
@@ -73,7 +76,7 @@ def _shared(
             shared = common(there, fixed=meaning(metric).kind == "set")
             for point, why in shared.left_out.items():
                 notes[f"{metric}: {point.codec}, {point.setting.words}, is not compared: {why}"] = None
-            coded = {points.name(row) for point in shared.keys for row in point.good}
+            coded = {image for point in shared.keys for image in point.images.names}
             if shared.keys and len(shared.images) < len(coded):
                 notes[f"{metric}: compared over the {len(shared.images)} of {len(coded)} images that all have"] = None
             over |= {(point, metric): shared.images for point in shared.keys}
@@ -128,7 +131,7 @@ def _line(points: Points, point: Point, metric: str, images: Collection[str] | N
     whole = fingerprint(taken.images) if images is None or len(images) == len(taken.images) else fingerprint(images)
     if images is not None:
         taken = taken.of(images)
-    size = max(row.dataset_size for row in point.rows)
+    size, status = int(point.rows.numbers("dataset_size").max()), point.rows.codes("status")
     of_metric = meaning(metric) if metric else Meaning("pair", "", True, False)
     if not taken.images and taken.lossless and images is None:  # all lossless: the rate is theirs
         taken = points.taken(point, metric, infinite=True)
@@ -148,10 +151,10 @@ def _line(points: Points, point: Point, metric: str, images: Collection[str] | N
         "n": coded,
         "dataset_size": size,
         "partial": coded < size,
-        "failed": sum(row.status == "error" for row in point.rows),
-        "out_of_range": sum(row.status == "out_of_range" for row in point.rows),
-        "weights": ", ".join(sorted({row.weights for row in point.rows if row.weights})),
-        "seeds": len({row.seed for row in point.good}),
+        "failed": int(status.where("error".__eq__).sum()),
+        "out_of_range": int(status.where("out_of_range".__eq__).sum()),
+        "weights": ", ".join(filter(None, point.rows.codes("weights").used())),
+        "seeds": len(point.by_seed),
         **_rates(taken if metric else every),
         "bpp_all": _mean(every.bpp),
         "metric": metric,
@@ -264,13 +267,32 @@ def common_rates(lines: pd.DataFrame) -> list[float]:
     return [rate for rate in candidates if ((spans["min"] <= rate) & (spans["max"] >= rate)).sum() >= 2]
 
 
-def tidy(points: Points, metrics: Sequence[str]) -> pd.DataFrame:
-    """One line per image, rate point and metric: the long form that plotting libraries want."""
-    lines = []
-    for row in points.rows:
-        fixed = dict(vars(row))
-        for metric in metrics or [""]:
-            score = points.score(row, metric)
-            error = score.error if score else ""
-            lines.append({**fixed, "metric": metric, "value": points.value(row, metric), "metric_error": error})
-    return pd.DataFrame(lines)
+def tidy(points: Points, metrics: Sequence[str], columns: Collection[str] = ()) -> pd.DataFrame:
+    """One line per image, rate point and metric: the long form that plotting libraries want.
+
+    Of ``columns``, all unless some are named.
+    """
+    names = [*(metrics or [""])]
+    parts = []
+    for point in points.points:
+        lines: dict[str, Any] = {}
+        for column in fields(Row):
+            if not columns or column.name in columns:
+                lines[column.name] = _repeated(point.rows, column.name, len(names))
+        measured = [points.values(point.where, point.rows.places, metric) for metric in names]
+        lines["metric"] = names * len(point.rows)
+        lines["value"] = np.array(measured).T.ravel()
+        if not columns or "metric_error" in columns:
+            errors = (points.errors(point.where, point.rows.places, metric) for metric in names)
+            lines["metric_error"] = [text for texts in zip(*errors, strict=True) for text in texts]
+        parts.append(pd.DataFrame(lines))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _repeated(rows: Rows, name: str, times: int) -> Any:
+    """A column of rows, each value several times."""
+    kind = types_of(Row)[name][0]
+    if kind is str:
+        return [text for text in rows.texts(name) for _ in range(times)]
+    numbers = np.repeat(rows.numbers(name), times)
+    return numbers.astype(np.int64) if kind is int and np.isfinite(numbers).all() else numbers

@@ -16,12 +16,14 @@ Pixels that are equal share an array, whatever codec they come from. Its bytes a
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
@@ -143,6 +145,8 @@ class PartWriter(_Appended):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "x+")  # "+": what is deleted while it is written can still be read
+        with contextlib.suppress(OSError):  # not every disk has locks; see `is_finished`
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._digest = hashlib.sha256()
         self._crc = 0
 
@@ -185,51 +189,67 @@ class PartWriter(_Appended):
         return f"The {self.lines} records of this run were written again, to {path}"
 
 
-@dataclass(frozen=True)
-class Part:
-    """A part as it was read."""
-
-    path: Path
-    records: list[dict[str, Any]]
-    closed: bool
-    """It ended with its closing line, and that line is true."""
-    cut: bool
-    """Its last line is unfinished: the writer was killed, or the file was truncated."""
-
-
-def read_part(path: Path) -> Part:
-    """Read a part; only an unfinished last line is dropped.
+class PartReader:
+    """The records of a part, one after the other; only an unfinished last line is dropped.
 
     Raises:
         StoreCorrupt: a line that is no record, or a closing line that does not fit what is before it.
     """
-    *lines, rest = path.read_bytes().split(b"\n")
-    records: list[dict[str, Any]] = []
-    closed, digest, crc = False, hashlib.sha256(), 0
-    old = bool(lines) and lines[0].startswith(_OLD)  # of an earlier version, without checksums
-    for number, line in enumerate(lines, start=1):
-        where = f"{path}:{number}"
-        if closed:
-            raise StoreCorrupt(f"{where}: lines follow the closing line. {_DAMAGED}")
-        if not line.startswith(_OLD if old else _START):
-            raise StoreCorrupt(f"{where}: not a record: it begins with {line[:20]!r}. {_DAMAGED}")
-        good, crc = (True, 0) if old else _checksum(line, crc)
-        if not good:
-            raise StoreCorrupt(f"{where}: it, or a line before it, is not what was written. {_DAMAGED}")
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:  # the second: nested a thousand times
-            raise StoreCorrupt(f"{where}: not a record: {error}. {_DAMAGED}") from error
-        record.pop("crc", None)
-        if "end" in record:
-            if record["end"] != len(records) or record.get("sha256") != digest.hexdigest():
-                written = f"{len(records)} lines that are not the {record['end']} that were written"
-                raise StoreCorrupt(f"{path}: {written}. {_DAMAGED}")
-            closed = True
-        else:
-            digest.update(line + b"\n")
-            records.append(record)
-    return Part(path, records, closed, cut=bool(rest))
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.records = 0
+        """So many were read."""
+        self.closed = False
+        """It ended with its closing line, and that line is true."""
+        self.cut = False
+        """Its last line is unfinished: the writer was killed or is writing, or the file was truncated."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        path, digest, crc, old = self.path, hashlib.sha256(), 0, False
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.endswith(b"\n"):
+                    self.cut = True
+                    return
+                text, where = line[:-1], f"{path}:{number}"
+                old = old or (number == 1 and text.startswith(_OLD))  # of an earlier version, without checksums
+                if self.closed:
+                    raise StoreCorrupt(f"{where}: lines follow the closing line. {_DAMAGED}")
+                if not text.startswith(_OLD if old else _START):
+                    raise StoreCorrupt(f"{where}: not a record: it begins with {text[:20]!r}. {_DAMAGED}")
+                good, crc = (True, 0) if old else _checksum(text, crc)
+                if not good:
+                    raise StoreCorrupt(f"{where}: it, or a line before it, is not what was written. {_DAMAGED}")
+                try:
+                    record = json.loads(text)
+                except (ValueError, RecursionError) as error:  # the second: nested a thousand times
+                    raise StoreCorrupt(f"{where}: not a record: {error}. {_DAMAGED}") from error
+                record.pop("crc", None)
+                if "end" in record:
+                    if record["end"] != self.records or record.get("sha256") != digest.hexdigest():
+                        written = f"{self.records} lines that are not the {record['end']} that were written"
+                        raise StoreCorrupt(f"{path}: {written}. {_DAMAGED}")
+                    self.closed = True
+                else:
+                    digest.update(line)
+                    self.records += 1
+                    yield record
+
+
+def is_finished(path: Path) -> bool:
+    """Does nobody write to a part any more? Its writer holds a lock on it, which ends with the process."""
+    try:
+        with path.open("rb") as part:
+            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks on this disk: what has its closing line is finished
+        lines = PartReader(path)
+        return bool([*lines]) and lines.closed
+    return True
 
 
 # Arrays

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from rdpbench.errors import ConfigError, StoreCorrupt
 from rdpbench.paths import unwritable
 from rdpbench.results.read import open_run
+from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.schema import KINDS
-from rdpbench.results.store.store import Contents, Store
+from rdpbench.results.store.store import Store
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,6 +57,9 @@ def merge(sources: list[Store], target: Store) -> int:
             # Files first: a row without its bitstream would be coded again.
             for name in FILES:
                 _copy(source.folder / name, target.folder / name)
+            for sha256 in source.bitstreams.packed():
+                if target.bitstreams.size(sha256) is None:
+                    target.bitstreams.put(source.bitstreams.get(sha256))
             with contextlib.closing(target.writer(target.new_session())) as writer:
                 for record in _records(contents):
                     writer.append(record)
@@ -74,6 +78,8 @@ def _records(contents: Contents) -> Iterator[dict[str, Any]]:
 def _copy(source: Path, target: Path) -> None:
     """Copy a folder's files that are not there yet, each whole or not at all; what is there must be the same."""
     for path in sorted(source.rglob("*")):
+        if "packs" in path.relative_to(source).parts:  # their names do not say what is in them
+            continue
         place = target / path.relative_to(source)
         if path.is_symlink() or not path.is_file():
             continue

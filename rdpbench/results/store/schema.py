@@ -338,7 +338,7 @@ KINDS: dict[str, type] = {
 }
 """What a part holds under these names, and the Parquet files ``rows``, ``scores``, ..."""
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
-_JSON = {"options", "configuration", "coder", "parts", "legacy", "hardware", "info", "files", "extra"}
+JSON_FIELDS = {"options", "configuration", "coder", "parts", "legacy", "hardware", "info", "files", "extra"}
 """Fields that hold an object as JSON, or nothing."""
 
 
@@ -347,7 +347,7 @@ def _fields(kind: type) -> dict[str, tuple[tuple[type, ...], bool]]:
     known: dict[str, tuple[tuple[type, ...], bool]] = {}
     for column in fields(kind):
         first, _, none = str(column.type).replace("Status", "str").partition(" | ")
-        known[column.name] = (*_TYPES[first], *((type(None),) if none else ())), column.name in _JSON
+        known[column.name] = (*_TYPES[first], *((type(None),) if none else ())), column.name in JSON_FIELDS
     return known
 
 
@@ -355,8 +355,14 @@ _FIELDS = {kind: _fields(kind) for kind in KINDS.values()}
 R = TypeVar("R")
 
 
+def types_of(kind: type) -> dict[str, tuple[type, ...]]:
+    """The types that the fields of a kind of record can have, the first of which says what column it is."""
+    return {name: types for name, (types, _) in _FIELDS[kind].items()}
+
+
 @lru_cache(8192)
-def _is_object(text: str) -> bool:
+def is_object(text: str) -> bool:
+    """Is a text an object as JSON, or empty?"""
     try:
         return text == "" or isinstance(json.loads(text), dict)
     except (ValueError, RecursionError):
@@ -377,7 +383,7 @@ def parse(kind: type[R], record: Any, where: str) -> R:
         raise StoreCorrupt(f"{where}: a {kind.__name__} with unexpected or missing fields: {names:.400}")
     for name, (types, is_json) in known.items():
         value = record[name]
-        if type(value) not in types or (is_json and not _is_object(value)):
+        if type(value) not in types or (is_json and not is_object(value)):
             raise StoreCorrupt(f"{where}: {value!r:.80} cannot be the {name} of a {kind.__name__}")
     if kind is Row and record["status"] not in get_args(Status):
         raise StoreCorrupt(f"{where}: {record['status']!r:.80} cannot be the status of a Row")

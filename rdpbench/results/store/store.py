@@ -10,7 +10,8 @@
       sets.parquet           values of set metrics, one per point
       members.parquet        rows that belong to more points than the one they were coded for
       measures.parquet       units and directions of metrics that do not ship
-      parquet.sha256         of these six and of the sessions, as sha256sum writes it: a checksum inside Parquet covers
+      segments/*.parquet     the same of a large run: files of 8,192 rows and more, which are not written again
+      parquet.sha256         of all these and of the sessions, as sha256sum writes it: a checksum inside Parquet covers
                              a part of it only; its first line is a comment with the sha256 of the others
       bitstreams/ab/abcd...  every bitstream, under its sha256
       reconstructions/       lossless PNG, as far as keep= asks for them
@@ -20,129 +21,57 @@
       tables/  figures/      what `show` makes of the above
 
 Rows exist once however often a command is repeated: what is in the store is not done again.
+
+Compacting writes ``rows.parquet`` and the others anew. Once they hold `SEALED` rows they become a segment, and begin
+again empty; `MERGED` small segments become a large one. So adding a thousand rows to a million writes a few thousand.
+A later file hides what an earlier one says of the same key (`rdpbench.results.store.columns`). Which segments there are
+is what ``parquet.sha256`` lists: it changes at one moment, and a file that it does not list is what a kill left behind.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shlex
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rdpbench.errors import CodecError, StoreBusy, StoreCorrupt, StoreUnwritable
-from rdpbench.image import Image, pixel_sha256, read_image
-from rdpbench.lazy import pil
-from rdpbench.paths import ODD, file_name, unwritable, write_file, written_whole
-from rdpbench.results.store.log import FeatureStore, PartWriter, read_part
+import numpy as np
+
+from rdpbench.assets.hashes import content_sha256
+from rdpbench.errors import StoreBusy, StoreCorrupt, StoreUnwritable
+from rdpbench.lazy import pa
+from rdpbench.paths import unwritable, written_whole
+from rdpbench.progress import tell
+from rdpbench.results.store.bitstreams import Bitstreams, picture_path
+from rdpbench.results.store.columns import (
+    Mask,
+    Places,
+    Segment,
+    open_file,
+    ranks,
+    read_columns,
+    schema_of,
+    table_of,
+    write_table,
+)
+from rdpbench.results.store.contents import Contents
+from rdpbench.results.store.log import FeatureStore, PartReader, PartWriter, is_finished
+from rdpbench.results.store.records import BLOCK, Records
 from rdpbench.results.store.schema import (
     KINDS,
-    REFUTED,
     SCHEMA_VERSION,
-    Measure,
-    Member,
     Row,
-    Score,
-    SetScore,
-    Timing,
     migrate,
     parse,
 )
-
-
-@dataclass
-class Contents:
-    """All that a store holds, by key."""
-
-    rows: dict[str, Row] = field(default_factory=dict)
-    scores: dict[str, Score] = field(default_factory=dict)
-    timings: dict[str, Timing] = field(default_factory=dict)
-    sets: dict[str, SetScore] = field(default_factory=dict)
-    members: dict[str, Member] = field(default_factory=dict)
-    measures: dict[str, Measure] = field(default_factory=dict)
-    sessions: dict[str, str] = field(default_factory=dict)
-    """The sha256 of the file of each call, as far as it was noted."""
-    parts: set[Path] = field(default_factory=set, compare=False)
-    """The parts that are in it."""
-    checksums: list[tuple[str, str]] = field(default_factory=list, compare=False)
-    """Those of the Parquet files that are in it."""
-
-    def add(self, record: dict[str, Any], where: str) -> None:
-        """Take in a line of a part; a success replaces a failure of the same key, never the other way round.
-
-        A target that is out of range is no failure: another tolerance says something else of the same bitstream.
-        """
-        if odd := sorted(record.keys() - _KNOWN):
-            raise StoreCorrupt(f"{where}: {', '.join(odd):.80} is not of a record")
-        for kind in KINDS:  # in this order: a new row drops the times of its old pixels, then its own come in
-            if kind != "score" and kind in record:
-                self.put(kind, record[kind], where)
-        scores = record.get("scores", [])
-        if not isinstance(scores, list):
-            raise StoreCorrupt(f"{where}: {scores!r:.80} cannot be the scores of a record")
-        for score in scores:
-            self.put("score", score, where)
-        if "session" in record:
-            self.sessions[_text(record, "session", where)] = _text(record, "sha256", where)
-        if "verified" in record:
-            self._change(_text(record, "verified", where), verified="fresh_process")
-        if "refuted" in record:
-            key, error = _text(record, "refuted", where), _text(record, "error", where)
-            self._change(key, status="error", error=error)
-            if error.startswith(REFUTED):
-                self._change(key, verified="refuted")
-        if "suspect" in record:
-            self._change(_text(record, "suspect", where), verified="refuted")
-
-    def put(self, kind: str, record: Any, where: str) -> None:
-        """Take in a record of one of `KINDS`."""
-        parsed: Any = parse(KINDS[kind], record, where)
-        if kind == "row":
-            self._add_row(parsed)
-        else:
-            getattr(self, f"{kind}s")[getattr(parsed, f"{kind}_key")] = parsed
-
-    def _change(self, key: str, **changes: Any) -> None:
-        if key in self.rows:
-            self.rows[key] = replace(self.rows[key], **changes)
-
-    def _add_row(self, row: Row) -> None:
-        key = row.task_key
-        old = self.rows.get(key)
-        if old is not None:
-            if old.status != "error" and row.status == "error":
-                return
-            if old == replace(row, verified=old.verified):
-                return  # a part that is compacted already: what was verified since stays so
-            if old.verified == "refuted" and row.verified == "fresh_object":
-                row = replace(row, verified="refuted")  # coded again: nobody has decoded it elsewhere yet
-            if old.reconstruction_sha256 and _measured(old) != _measured(row):
-                # To other pixels or bytes, or from other files: scores and times of the old ones are not its.
-                self.scores = {name: score for name, score in self.scores.items() if score.task_key != key}
-                self.timings = {name: timing for name, timing in self.timings.items() if timing.task_key != key}
-        self.rows[key] = row
-
-
-_KNOWN = {*KINDS, "v", "scores", "session", "sha256", "verified", "refuted", "suspect", "error"} - {"score"}
-"""What a record can have."""
-
-
-def _measured(row: Row) -> tuple[str, ...]:
-    """What scores and times are of: several decodes of a bitstream depend on its bytes and on the codec's files."""
-    return row.reconstruction_sha256, row.bitstream_sha256, row.files
-
-
-def _text(record: dict[str, Any], name: str, where: str) -> str:
-    text = record.get(name)
-    if not isinstance(text, str):
-        raise StoreCorrupt(f"{where}: {text!r:.80} cannot be the {name} of a record")
-    return text
 
 
 @dataclass(frozen=True)
@@ -157,14 +86,13 @@ class Store:
 
     def exists(self) -> bool:
         """Has anything been stored here?"""
-        return self.folder.is_dir() and (self._parquet("row").is_file() or any(self.parts.glob("*.jsonl")))
+        files = ("parts/*.jsonl", f"{_SEGMENTS}row*.parquet")
+        return self.folder.is_dir() and (
+            self._parquet("row").is_file() or any(any(self.folder.glob(name)) for name in files)
+        )
 
-    def read(self, known: Contents | None = None, without: Collection[str] = ()) -> Contents:
-        """Everything, compacted or not; to what is ``known`` only the parts are added that came since.
-
-        Args:
-            known: what was read before.
-            without: sessions whose parts are left out.
+    def read(self, known: Contents | None = None) -> Contents:
+        """Everything, compacted or not; to what is ``known`` only that is added which came since.
 
         Raises:
             StoreCorrupt: a file is not what was written.
@@ -172,22 +100,31 @@ class Store:
         """
         if known is not None and known.checksums != self._checksums():
             known = None  # other Parquet files than those that were read
-        # Parts first: if another process compacts meanwhile, what leaves the parts is found in Parquet.
+        # Sizes of parts first: if another process compacts meanwhile, what leaves the parts is found in Parquet.
         while True:
+            contents = known
             try:
-                paths = set(self.parts.glob("*.jsonl")) - (known.parts if known else set())
-                paths = {path for path in paths if path.stem not in without}
-                parts = [read_part(path) for path in sorted(paths)]
-                break
+                sizes = {path: path.stat().st_size for path in sorted(self.parts.glob("*.jsonl"))}
+                contents = self._compacted() if known is None else known
+                for path, size in sizes.items():
+                    if contents.parts.get(path) != size:
+                        self._take_part(contents, path)
+                        contents.parts[path] = size
             except FileNotFoundError:
+                known = None  # compacted by another process, which has written other Parquet files, too
                 continue
-        contents = self._compacted() if known is None else known
-        for part in parts:
-            for number, record in enumerate(part.records, start=1):
-                where = f"{part.path}:{number}"
-                contents.add(migrate(record, record.get("v"), where), where)
-            contents.parts.add(part.path)
-        return contents
+            return contents
+
+    def _take_part(self, contents: Contents, path: Path, full: Callable[[], object] | None = None) -> None:
+        """Take in a part, a block at a time; ``full`` is called when enough for a segment is there."""
+        lines: list[tuple[dict[str, Any], str]] = []
+        for number, record in enumerate(PartReader(path), start=1):
+            lines.append((record, f"{path}:{number}"))
+            if len(lines) == BLOCK:
+                contents.take(lines)
+                lines = []
+                (full or contents.freeze)()
+        contents.take(lines)
 
     def check_links(self, *names: str) -> None:
         """Refuse to write through links of the run's folder that lead out of it: who made the folder made them.
@@ -272,92 +209,134 @@ class Store:
         return PartWriter(self.parts / f"{session}.jsonl")
 
     def compact(self, known: Contents | None = None, writing: Collection[str] = ()) -> Contents:
-        """Move the parts into Parquet: written beside, checked, swapped in, and only then are the parts deleted.
+        """Move parts into Parquet: written beside, checked, swapped in, and only then are the parts deleted.
 
-        Returns what is stored then; ``known`` is as for `read`. Parts that sessions are ``writing`` stay.
+        Returns what is stored then; ``known`` is as for `read`. Parts that are being written stay: of sessions that are
+        ``writing``, as far as the caller knows, and those that a process holds.
         """
-        contents = everything = self.read(known)
-        if any(path.stem in writing for path in contents.parts):
-            contents = self.read(without=writing)
-        if not contents.parts:
-            return everything
+        parts = (path for path in sorted(self.parts.glob("*.jsonl")) if path.stem not in writing)
+        finished = [path for path in parts if is_finished(path)]
+        if not finished:
+            return self.read(known)
+        if known is not None:
+            known = self.read(known)
+        if known is not None and known.parts.keys() <= {*finished}:
+            contents = known
+        else:
+            contents = self._compacted()
+            for path in finished:
+                self._take_part(contents, path, lambda: self._flush(contents))
+        self._flush(contents)
+        for path in finished:
+            path.unlink(missing_ok=True)
+        contents.parts.clear()
+        self._merge(contents)
+        return self.read(contents)
+
+    def _flush(self, contents: Contents) -> None:
+        """Write what is not in a segment yet to ``rows.parquet`` and the others; if it is enough, as a segment."""
         written: dict[str, tuple[Path, str]] = {}
-        for kind, order in _ORDER.items():
-            records = [vars(record) for record in getattr(contents, f"{kind}s").values()]
-            if records or self._parquet(kind).is_file():
-                records.sort(key=lambda record: [str(record[name]) for name in order])
-                written[self._parquet(kind).name] = self._write_parquet(kind, records)
+        tables = {}
+        for kind in KINDS:
+            table = contents.of_kind(kind).unsealed()
+            if table.num_rows or self._parquet(kind).is_file():
+                tables[kind] = _sorted(table, _ORDER[kind])
+                stated = {"changed": sorted(contents.changed)} if kind == "row" and contents.changed else {}
+                written[self._parquet(kind).name] = self._write_parquet(self._parquet(kind), tables[kind], **stated)
+        sessions = [(sha, f"{_SESSIONS}{session}.json") for session, sha in sorted(contents.sessions.items())]
+        new = [(sha, name) for name, (_, sha) in written.items()] + sessions
         # A kill between these steps leaves both checksums, so whichever file is there is known.
-        kept = [(sha, name) for sha, name in self._checksums() if name in _FILES and (self.folder / name).is_file()]
-        new = [(sha, name) for name, (_, sha) in written.items()]
-        new += [(sha, f"{_SESSIONS}{session}.json") for session, sha in sorted(contents.sessions.items())]
+        listed = [(sha, name) for sha, name in self._checksums() if _IS_FILE(name)]
+        kept = [line for line in listed if (self.folder / line[1]).is_file()]
         self._write_checksums(sorted({*kept, *new}, key=lambda line: line[::-1]))
         for name, (beside, _) in written.items():
             beside.replace(self.folder / name)
-        self._write_checksums([*[line for line in kept if line[1] not in written], *new])
-        stored = self._compacted()
-        if stored != contents:
-            raise StoreCorrupt(f"{self._parquet('row')} does not hold what was just written; the parts are kept")
-        for path in contents.parts:
-            path.unlink(missing_ok=True)
-        return stored if contents is everything else self.read(stored)
+        kept = [line for line in kept if line[1] not in written]
+        self._write_checksums([*kept, *new])
+        for kind, table in tables.items():
+            segment = self._opened(kind, self._parquet(kind))
+            if any(not segment.table().column(name).equals(table.column(name)) for name in schema_of(kind).names):
+                raise StoreCorrupt(f"{segment.where} does not hold what was just written; the parts are kept")
+            contents.of_kind(kind).written(segment)
+        if "row" in tables and max(tables["row"].num_rows, tables.get("score", tables["row"]).num_rows // 8) >= SEALED:
+            self._seal(contents, written, kept + sessions)
+        contents.checksums = self._checksums()
+
+    def _seal(self, contents: Contents, written: Mapping[str, tuple[Path, str]], kept: list[tuple[str, str]]) -> None:
+        """Make what was just written a segment: it gets another name, under which it stays as it is.
+
+        In between both names are listed with one checksum, and whichever is there is read.
+        """
+        last = max((segment_number(name) for _, name in kept if name.startswith(_SEGMENTS)), default=0)
+        names = {name: f"{_SEGMENTS}{Path(name).stem}-{last + 1:06d}.parquet" for name in written}
+        sealed = [(sha, names[name]) for name, (_, sha) in written.items()]
+        (self.folder / _SEGMENTS).mkdir(exist_ok=True)
+        self._write_checksums([*kept, *((sha, name) for name, (_, sha) in written.items()), *sealed])
+        for name in written:
+            (self.folder / name).replace(self.folder / names[name])
+        self._write_checksums([*kept, *sealed])
+        contents.changed.clear()
+        for segment in contents.of_kind("row").segments:
+            if not segment.sealed:
+                self.bitstreams.pack(segment.texts("bitstream_sha256"))
+        for kind in KINDS:
+            for segment in contents.of_kind(kind).segments:
+                if not segment.sealed:
+                    segment.sealed, segment.where = True, str(self.folder / names[f"{kind}s.parquet"])
+
+    def _merge(self, contents: Contents) -> None:
+        """Write `MERGED` small segments as a large one."""
+        small = sorted({segment_number(name) for _, name in contents.checksums if _SMALL.fullmatch(name)})
+        while len(small) >= MERGED:
+            started, numbers, small = time.perf_counter(), small[:MERGED], small[MERGED:]
+            old: set[str] = set()
+            new: list[tuple[str, str]] = []
+            for kind in KINDS:
+                names = [f"{_SEGMENTS}{kind}s-{number:06d}.parquet" for number in numbers]
+                places = {str(self.folder / name) for name in names}
+                merged = contents.of_kind(kind).merged(places)
+                if merged is None:
+                    continue
+                segments = contents.of_kind(kind).segments
+                changed = sorted({key for segment in segments if segment.where in places for key in segment.changed})
+                stated = {"changed": changed} if changed else {}
+                path = self.folder / f"{_SEGMENTS}{kind}s-{numbers[0]:06d}-{numbers[-1]:06d}.parquet"
+                beside, sha256 = self._write_parquet(path, _sorted(merged, _ORDER[kind]), **stated)
+                beside.replace(path)
+                new.append((sha256, str(path.relative_to(self.folder))))
+                contents.of_kind(kind).swap(places, self._opened(kind, path, sha256))
+                old |= {name for name in names if (self.folder / name).is_file()}
+            self._write_checksums([*((sha, name) for sha, name in self._checksums() if name not in old), *new])
+            for name in old:
+                (self.folder / name).unlink(missing_ok=True)
+            contents.checksums = self._checksums()
+            if (seconds := time.perf_counter() - started) > TOLD_S:
+                tell(f"{MERGED} segments of {self.folder} were merged in {seconds:.0f} s")
 
     @property
     def features(self) -> FeatureStore:
         """The arrays of this run's reconstructions."""
         return FeatureStore(self.folder / "features")
 
-    # Bitstreams
-
-    def bitstream_path(self, sha256: str) -> Path:
-        """Where the bitstream with this hash lies.
-
-        Raises:
-            StoreCorrupt: it is no hash; a row may say anything, and nothing else is read.
-        """
-        if not is_sha256(sha256):
-            raise StoreCorrupt(f"{sha256!r:.80} is no sha256, and names no bitstream")
-        return self.folder / "bitstreams" / sha256[:2] / f"{sha256}.bin"
-
-    def put_bitstream(self, data: bytes) -> str:
-        """Store a bitstream under its sha256; returns the hash."""
-        sha256 = _sha256(data)
-        path = self.bitstream_path(sha256)
-        try:
-            if not path.parent.is_dir() and not self.folder.is_dir():  # deleted or renamed meanwhile: stays so
-                raise FileNotFoundError(errno.ENOENT, "gone", str(self.folder))
-            _write_new(path, data)
-        except FileExistsError:
-            if path.read_bytes() != data:  # damaged, or another worker is writing the same: made whole either way
-                write_file(path, data)
-        except OSError as error:
-            raise unwritable(path, error) from error
-        return sha256
-
-    def get_bitstream(self, sha256: str) -> bytes:
-        """The stored bytes, checked against their name.
-
-        Raises:
-            StoreCorrupt: the file is missing or its bytes changed.
-        """
-        path = self.bitstream_path(sha256)
-        if not path.is_file():
-            raise StoreCorrupt(f"bitstream {path} is missing; the command that made it makes it again")
-        data = path.read_bytes()
-        if _sha256(data) != sha256:
-            raise StoreCorrupt(
-                f"bitstream {path} changed after it was stored: its sha256 is now {_sha256(data)}. "
-                "Delete it, and the command that made it makes it again"
-            )
-        return data
+    @property
+    def bitstreams(self) -> Bitstreams:
+        """The bitstreams of this run."""
+        return Bitstreams(self.folder / "bitstreams")
 
     def has_bitstream(self, row: Row) -> bool:
         """Is a row's bitstream there, with its size, and what no decoder makes of it? (`verify` checks the bytes.)"""
-        if not is_sha256(row.bitstream_sha256):
-            return False
-        path = self.bitstream_path(row.bitstream_sha256)
-        whole = path.is_file() and (row.grade == "reported" or path.stat().st_size == row.bytes)
+        size = self.bitstreams.size(row.bitstream_sha256)
+        whole = size is not None and (row.grade == "reported" or size == row.bytes)
         return whole and (row.proven or picture_path(self, row).is_file())
+
+    def has_bitstreams(self, rows: Records[Row], places: Places) -> Mask:
+        """The same of many rows."""
+        sizes = self.bitstreams.sizes(rows.strings("bitstream_sha256").take(pa.array(places)))
+        whole: Mask = sizes == rows.numbers("bytes")[places]
+        unproven = np.flatnonzero(~rows.codes("grade").of(places).where(("decoded", "").__contains__))
+        for number, row in zip(unproven.tolist(), rows.at(places[unproven]), strict=True):
+            whole[number] = self.has_bitstream(row)
+        return whole
 
     # Parquet
 
@@ -365,20 +344,71 @@ class Store:
         return self.folder / f"{kind}s.parquet"
 
     def _compacted(self) -> Contents:
+        """What is in Parquet files.
+
+        Raises:
+            FileNotFoundError: another process has written others meanwhile.
+        """
         contents = Contents(checksums=self._checksums())
+        listed = {name: sha for sha, name in contents.checksums}
         for kind in KINDS:
-            path = self._parquet(kind)
-            if not path.is_file():
-                continue
-            try:
-                version, records = _records(self._checked(path))
-            except _UNREADABLE as error:
-                raise StoreCorrupt(f"{path} cannot be read: {error}") from error
-            for record in records:
-                contents.put(kind, migrate(record, version, str(path), kind), str(path))
+            records, active = contents.of_kind(kind), self._parquet(kind)
+            names = (name for name in listed if re.fullmatch(rf"{_SEGMENTS}{kind}s-[\d-]+\.parquet", name))
+            for name in sorted(names, key=segment_number):
+                path = self.folder / name
+                # A kill may have come before it got this name.
+                if path.is_file() or listed.get(active.name) != listed[name] or not active.is_file():
+                    records.put_over(self._opened(kind, path, listed[name]))
+            if active.is_file():
+                records.put_over(self._opened(kind, active))
+        rows = contents.of_kind("row").segments
+        for kind in ("score", "timing"):
+            for segment in contents.of_kind(kind).segments:
+                later = (key for row in rows if _age(row) > _age(segment) for key in row.changed)
+                if changed := dict.fromkeys(later):
+                    segment.hide("task_key", pa.array(list(changed)))
+        contents.changed = {key for segment in rows if not segment.sealed for key in segment.changed}
         stems = [(name.removeprefix(_SESSIONS), sha) for sha, name in contents.checksums if name.startswith(_SESSIONS)]
         contents.sessions = {stem.removesuffix(".json"): sha for stem, sha in stems}
         return contents
+
+    def _opened(self, kind: str, path: Path, sealed: str = "") -> Segment:
+        """A Parquet file as a segment; of one that is ``sealed`` with a checksum only what is asked for is read.
+
+        Raises:
+            StoreCorrupt: it is damaged.
+            FileNotFoundError: it is gone, since another process wrote others.
+        """
+        if not sealed:
+            file, stated = _records(kind, self._checked(path), str(path))
+        else:
+            if not path.is_file():
+                if sealed not in [sha for sha, name in self._checksums() if name == str(path.relative_to(self.folder))]:
+                    raise FileNotFoundError(path)
+                raise StoreCorrupt(f"{path} is missing. Put it back from a copy: it holds {kind}s of this run")
+            if content_sha256(path) != sealed:
+                raise StoreCorrupt(self._which(path, path.read_bytes(), content_sha256(path)))
+            file, stated = open_file(kind, path, str(path))
+        version = stated.get("schema_version")
+        if version == SCHEMA_VERSION:
+            segment = Segment(kind, file, str(path))
+        else:
+            segment = self._migrated(kind, file, version, str(path))
+        if not sealed:
+            segment.load(schema_of(kind).names)  # all of it is held against what it must be
+        segment.sealed, segment.changed = bool(sealed), list(stated.get("changed", []))
+        return segment
+
+    def _migrated(self, kind: str, file: Any, version: object, where: str) -> Segment:
+        """A file of an older version, in this one's columns."""
+        tables = [table_of(kind, ())]
+        migrate({}, version, where)  # refuses a newer version
+        for group in range(file.num_row_groups):
+            table = read_columns(file, None, where, group)
+            for start in range(0, len(table), BLOCK):
+                records = [migrate(r, version, where, kind) for r in table.slice(start, BLOCK).to_pylist()]
+                tables.append(table_of(kind, [parse(KINDS[kind], record, where) for record in records]))
+        return Segment(kind, pa.concat_tables(tables), where)
 
     def _checked(self, path: Path) -> bytes:
         """A Parquet file's bytes, if they have the checksum that was noted when they were written."""
@@ -397,11 +427,13 @@ class Store:
         notes = self.folder / "parquet.sha256"
         state = self._notes_damaged()
         try:
-            _records(data)
+            kind = next(kind for kind in KINDS if path.name.startswith(f"{kind}s"))
+            read_columns(_records(kind, data, path.name)[0], None, path.name)
             reads = True
-        except _UNREADABLE:
+        except StoreCorrupt:
             reads = False
-        again = f"(cd {shlex.quote(str(self.folder))} && sha256sum *.parquet > parquet.sha256)"
+        files = "*.parquet segments/*.parquet" if (self.folder / _SEGMENTS).is_dir() else "*.parquet"
+        again = f"(cd {shlex.quote(str(self.folder))} && sha256sum {files} > parquet.sha256)"
         if state and reads:
             return (
                 f"{notes} {state}. {path} itself can be read, and the checksums inside it are right: keep it. Put "
@@ -430,12 +462,12 @@ class Store:
         if first.startswith(b"# "):
             return "" if first == _own_line(rest) else "was damaged after writing"
         lines = path.read_text(errors="replace").splitlines()
-        whole = all(re.fullmatch(rf"[0-9a-f]{{64}}  ({'|'.join(_FILES)}|{_SESSIONS}\S+)", line) for line in lines)
+        whole = all(re.fullmatch(rf"[0-9a-f]{{64}}  ({_PARQUET}|{_SESSIONS}\S+)", line) for line in lines)
         return None if whole and lines else "was damaged after writing"
 
     def damaged_notes(self, sessions: Mapping[str, str]) -> list[str]:
         """What is wrong with the file of checksums, and which files of calls are gone or not what was written."""
-        state = self._notes_damaged() if any((self.folder / name).is_file() for name in _FILES) else ""
+        state = self._notes_damaged() if any(self.folder.glob("**/*.parquet")) else ""
         lines = [f"{self.folder / 'parquet.sha256'} {state}"] if state else []
         for session, sha256 in sorted(sessions.items()):
             path = self.folder / f"{_SESSIONS}{session}.json"
@@ -447,7 +479,7 @@ class Store:
 
     def missing_files(self) -> list[Path]:
         """Parquet files that were written and are no longer here."""
-        return [path for _, name in self._checksums() if name in _FILES and not (path := self.folder / name).is_file()]
+        return [path for _, name in self._checksums() if _IS_FILE(name) and not (path := self.folder / name).is_file()]
 
     def _checksums(self) -> list[tuple[str, str]]:
         path = self.folder / "parquet.sha256"
@@ -460,25 +492,29 @@ class Store:
             beside.write_text(f"{_own_line(text.encode()).decode()}\n{text}")
             _sync(beside)
 
-    def _write_parquet(self, kind: str, records: list[dict[str, Any]]) -> tuple[Path, str]:
+    def _write_parquet(self, path: Path, table: Any, **stated: Any) -> tuple[Path, str]:
         """Write a table beside its place; returns where, and its sha256."""
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        table = pa.Table.from_pylist(records)
-        table = table.replace_schema_metadata({"schema_version": json.dumps(SCHEMA_VERSION)})
-        beside = self._parquet(kind).with_suffix(".tmp")
+        beside = path.with_suffix(".tmp")
         try:
-            parquet.write_table(table, beside, compression="zstd", write_page_checksum=True)
+            write_table(table, beside, **stated)
             _sync(beside)
         except OSError as error:
             beside.unlink(missing_ok=True)
-            raise unwritable(self._parquet(kind), error) from error
+            raise unwritable(path, error) from error
         return beside, _sha256(beside.read_bytes())
 
 
+SEALED = 8192
+"""Rows, or an eighth of the scores, that make a segment."""
+MERGED = 16
+"""Small segments that make a large one."""
+TOLD_S = 2.0
+"""Seconds above which merging is told of."""
 _SESSIONS = "sessions/"
-_FILES = tuple(f"{kind}s.parquet" for kind in KINDS)
+_SEGMENTS = "segments/"
+_PARQUET = rf"({_SEGMENTS})?({'|'.join(KINDS)})s(-\d{{6}}){{0,2}}\.parquet"
+_IS_FILE = re.compile(_PARQUET).fullmatch
+_SMALL = re.compile(rf"{_SEGMENTS}\w+-\d{{6}}\.parquet")
 _ORDER = {
     "row": ("dataset", "codec", "rate", "image", "task_key"),
     "score": ("task_key", "metric", "score_key"),
@@ -495,48 +531,33 @@ def _own_line(rest: bytes) -> bytes:
     return f"# sha256 of the lines below: {_sha256(rest)}".encode()
 
 
-def _records(data: bytes) -> tuple[object, list[dict[str, Any]]]:
-    """The version and the records of a Parquet file, if the checksums inside it are right."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        table = parquet.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
-        records: list[dict[str, Any]] = table.to_pylist()
-        return json.loads((table.schema.metadata or {}).get(b"schema_version", b"null")), records
-    except pa.ArrowException as error:
-        raise ValueError(str(error)) from error
+def _records(kind: str, data: bytes, where: str) -> tuple[Any, dict[str, Any]]:
+    """A Parquet file in memory, and what its header states."""
+    return open_file(kind, pa.BufferReader(data), where)
 
 
-_UNREADABLE = (OSError, ValueError, RecursionError)
+def segment_number(name: str) -> int:
+    """The place of a segment among the others, from its name.
 
-
-def _write_new(path: Path, data: bytes) -> None:
-    """Write a new file in its place; one that a kill leaves unfinished is spoken of by no row, and made whole later.
-
-    Raises:
-        FileExistsError: there is one.
+    >>> segment_number("segments/rows-000017-000032.parquet")
+    17
     """
-    try:
-        file = path.open("xb")
-    except FileNotFoundError:  # the first one in its folder
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("xb")
-    try:
-        with file:
-            file.write(data)
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
+    return int(name.partition("-")[2][:6])
 
 
-def is_sha256(text: object) -> bool:
-    """Is it a sha256, as hashes of bitstreams and pixels are written?
+def _age(segment: Segment) -> float:
+    """The later a segment was written, the higher."""
+    return segment_number(Path(segment.where).name) if segment.sealed else math.inf
 
-    >>> is_sha256("ab" * 32), is_sha256("../../etc/passwd")
-    (True, False)
-    """
-    return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{64}", text) is not None
+
+def _sorted(table: Any, order: Sequence[str]) -> Any:
+    """A table by the texts of some of its columns."""
+    keys = []
+    for name in order:
+        column = table.column(name).combine_chunks().dictionary_encode("encode")
+        texts = [str(value) for value in column.dictionary.to_pylist()]
+        keys.append(ranks(texts)[column.indices.to_numpy(zero_copy_only=False)] if texts else np.empty(0, np.int64))
+    return table.take(pa.array(np.lexsort(keys[::-1])))
 
 
 def _sha256(data: bytes) -> str:
@@ -546,43 +567,3 @@ def _sha256(data: bytes) -> str:
 def _sync(path: Path) -> None:
     with path.open("rb") as written:
         os.fsync(written.fileno())
-
-
-def reconstruction_path(store: Store, row: Row) -> Path:
-    """Where a row's reconstruction lies, if it was kept."""
-    setting = row.setting
-    point = f"bpp{setting.target:g}" if setting.target is not None else "none"
-    point = point if setting.rate is None else f"{setting.rate:g}"
-    stem = file_name(f"{file_name(row.image, ODD)}-{row.task_key[:8]}", ODD)
-    return store.folder / "reconstructions" / file_name(row.codec, ODD) / point / f"{stem}.png"
-
-
-def picture_path(store: Store, row: Row) -> Path:
-    """Where the picture of a row lies that no decoder makes from its bitstream."""
-    name = file_name(row.reconstruction_sha256)
-    return store.folder / "pictures" / name[:2] / f"{name}.png"
-
-
-def put_picture(store: Store, row: Row, pixels: Image) -> None:
-    """Keep the picture of a row whose grade is not ``decoded``."""
-    with written_whole(picture_path(store, row)) as beside:
-        pil.fromarray(pixels).save(beside, format="PNG", compress_level=1)
-
-
-def get_picture(store: Store, row: Row) -> Image:
-    """The picture of a row whose grade is not ``decoded``.
-
-    Raises:
-        CodecError: it is gone, or holds other pixels.
-    """
-    path = picture_path(store, row)
-    pixels = read_image(path).pixels if path.is_file() else None
-    if pixels is None or pixel_sha256(pixels) != row.reconstruction_sha256:
-        raise CodecError(f"the picture of {row.point}, {row.image} is gone or changed, and no decoder makes it: {path}")
-    return pixels
-
-
-def put_reconstruction(store: Store, row: Row, pixels: Image) -> None:
-    """Write the PNG."""
-    with written_whole(reconstruction_path(store, row)) as beside:
-        pil.fromarray(pixels).save(beside, format="PNG", compress_level=1)
