@@ -446,7 +446,7 @@ def _show(options: argparse.Namespace) -> int:
             )
         return 0
     shown = Presentation.read({name: getattr(options, name) for name in PRESENTED})
-    for path in show(store, contents, points, metrics, console, presented=shown):
+    for path in show(store, contents, points, metrics, console, presented=shown, rows=options.rows):
         console.print(f"  {path}", highlight=False, soft_wrap=True)
     return 0
 
@@ -535,6 +535,7 @@ def _show_arguments(parser: argparse.ArgumentParser) -> None:
     add_presentation(parser)
     parser.add_argument("--grades", default="", metavar="A,B", help="of rates: decoded (default), joint, reported")
     parser.add_argument("--by-tag", action="store_true", help="a table for each kind of image, such as photo and scan")
+    parser.add_argument("--rows", action="store_true", help="write rows.csv of a run of more than 100,000 rows, too")
 
 
 def bd_arguments(parser: argparse.ArgumentParser) -> None:

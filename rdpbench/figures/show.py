@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+LISTED = 100_000
+"""Rows up to which rows.csv is written unasked."""
+
+
 def show(
     store: Store,
     contents: Contents,
@@ -43,8 +47,12 @@ def show(
     *,
     figures: bool = True,
     presented: Presentation = USUAL,
+    rows: bool = False,
 ) -> list[Path]:
-    """Print the summary of points and write all outputs; returns the files worth naming."""
+    """Print the summary of points and write all outputs; returns the files worth naming.
+
+    ``rows`` writes rows.csv of a large run, too.
+    """
     places = {
         codec: place for place, codec in enumerate(presented.ordered(dict.fromkeys(p.codec for p in points.points)))
     }
@@ -60,7 +68,8 @@ def show(
             here = points.at(where)
             table = tables.measured(whole[(whole[PLACE] == list(where)).all(axis=1)], name)
             timed = tables.times(here, contents)
-            glance = against.at_a_glance(here, metrics)
+            # Its library imports one that draws, which takes longer than a small run.
+            glance = against.at_a_glance(here, metrics) if figures else []
             for shown in (table, *glance, timed):
                 if shown is not None:
                     console.print(tables.Terminal(shown))
@@ -78,11 +87,20 @@ def show(
             path.unlink(missing_ok=True)
             path.write_text("\n".join(map(how, drawn)), encoding="utf-8")
         tables.to_csv(whole, folder / "summary.csv")
-        tables.to_csv(tidy(points, metrics), store.folder / "rows.csv")
+        count = sum(len(point.rows) for point in points.points)
+        files = []
+        if count <= LISTED or rows:
+            files = [store.folder / "rows.csv"]
+            tables.to_csv(tidy(points, metrics), files[0])
+        else:
+            typed = f"rdpbench show {store.folder.name} --rows"
+            told = f"rows.csv would have {count:,} rows, and is not written; {typed} writes it"
+            console.print(told, highlight=False, markup=False, soft_wrap=True)
     except OSError as error:
         raise unwritable(store.folder, error) from error
-    rows = [store.folder / "rows.parquet", store.folder / "rows.csv"]
-    return [*rows, *(folder / f"summary.{ending}" for ending in ("csv", "md", "tex")), *written]
+    if (store.folder / "rows.parquet").is_file():
+        files.insert(0, store.folder / "rows.parquet")
+    return [*files, *(folder / f"summary.{ending}" for ending in ("csv", "md", "tex")), *written]
 
 
 def _unknown(presented: Presentation, points: Points, metrics: Sequence[str]) -> Iterator[str]:

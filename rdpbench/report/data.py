@@ -14,8 +14,10 @@ import math
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
+
+import numpy as np
 
 from rdpbench.codecs.contract import OWN_WEIGHTS
 from rdpbench.codecs.external.declared import typed_as
@@ -28,7 +30,9 @@ from rdpbench.results.stats.current import PROVEN, of_store
 from rdpbench.results.stats.meanings import meaning, metric_order
 from rdpbench.results.stats.points import Point, Points, Where, grouped, titles
 from rdpbench.results.stats.summary import PLACE, common_rates, side_by_side
+from rdpbench.results.store.columns import ranks
 from rdpbench.results.store.contents import Contents
+from rdpbench.results.store.records import Rows
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
 from rdpbench.setting import Setting, split_label, thin
@@ -38,6 +42,8 @@ RATES = 4
 """Of ``matched``: so many rates that codecs share, and of each codec its points next to these."""
 MOST = 200
 """Failed tasks that are listed; rows.csv has all."""
+LISTED = 100_000
+"""Rows that a page lists one by one, at most."""
 NARROWED = ("codec", "rate", "bpp", "points", "search", "experiment")
 """Settings that say which points; those of one point take their place."""
 
@@ -55,18 +61,20 @@ class ReportedPoint:
     point: Point
     lines: tuple[Mapping[str, Any], ...]
     """Over the images that are compared; of a point that is not, over its own, and ``compared`` says so."""
+    listed: Rows
+    """The good rows that the page has one by one: of a large run those of the first images."""
 
     @property
     def bpp(self) -> float:
         """Mean rate of all images that were coded; NaN if nothing was."""
         return float(self.lines[0]["bpp_all"])
 
-    def shown(self) -> list[Row]:
-        """Good rows, the first seed of each image, by image."""
-        first: dict[str, Row] = {}
-        for row in sorted(self.point.good, key=lambda row: (row.image, row.seed)):
-            first.setdefault(row.image, row)
-        return list(first.values())
+    def shown(self) -> Rows:
+        """Of the rows that are listed the first seed of each image, by image."""
+        images, seeds = self.listed.codes("image"), self.listed.numbers("seed")
+        order = np.lexsort((seeds, ranks(images.names)[images.codes]))
+        codes = images.codes[order]
+        return self.listed.where(order[np.r_[True, codes[1:] != codes[:-1]]] if len(order) else order)
 
 
 @dataclass(frozen=True)
@@ -94,8 +102,28 @@ def read_run(name: str, store: Store, contents: Contents, grades: Sequence[str] 
 
     lines = grouped(({str(k): v for k, v in line.items()} for line in frame.to_dict("records")), key)
     known = {(point.where, point.codec, point.setting): point for point in current.points}
-    points = [ReportedPoint(point_id(name, known[place]), known[place], tuple(own)) for place, own in lines.items()]
+    firsts, note = _firsts(current)
+    points = []
+    for place, own in lines.items():
+        point = known[place]
+        good = point.good
+        listed = good.where(good.codes("image").where(firsts[point.where].__contains__)) if note else good
+        points.append(ReportedPoint(point_id(name, point), point, tuple(own), listed))
+    current = replace(current, notes=(*current.notes, *note))
     return ReportedRun(name, store, contents, current, frame, tuple(metrics), tuple(points))
+
+
+def _firsts(current: Points) -> tuple[dict[Where, set[str]], list[str]]:
+    """The images of each place whose rows are listed one by one, and a note where these are not all."""
+    rows = sum(len(point.rows) for point in current.points)
+    if rows <= LISTED:
+        return {}, []
+    firsts = {}
+    for where in current.places:
+        images = {image for point in current.at(where).points for image in point.good.codes("image").used()}
+        firsts[where] = set(sorted(images)[: max(1, LISTED * len(images) // rows)])
+    count = ", ".join(f"{len(images)} of {where.dataset}" for where, images in firsts.items())
+    return firsts, [f"means are of all images; listed one by one, with bytes by part, are the first ones: {count}"]
 
 
 def point_id(run: str, point: Point) -> str:
@@ -136,10 +164,16 @@ def wanted(runs: Iterable[ReportedRun], which: Which, limit: int) -> Iterator[Pi
     """Every image to make, once: originals first, then reconstructions codec by codec; of each set the first images."""
     seen: set[str] = set()
     for run in runs:
-        of_set = grouped(run.current.rows, Where.of)
-        images = {where: sorted({row.image for row in rows}) for where, rows in of_set.items()}
+        chosen = list(_chosen(run, which))
+        images = {
+            where: sorted({image for point in along for image in point.point.rows.codes("image").used()})
+            for where, along in (_panels(run).items() if chosen else ())
+        }
         firsts = {where: set(names[: limit or None]) for where, names in images.items()}
-        rows = [row for point in _chosen(run, which) for row in point.shown() if row.image in firsts[Where.of(row)]]
+        rows: list[Row] = []
+        for point in chosen:
+            shown = point.shown()
+            rows += shown.where(shown.codes("image").where(firsts[point.point.where].__contains__)).made()
         for picture in (Picture(run.store, row, original) for original in (True, False) for row in rows):
             if picture.sha256 not in seen:
                 seen.add(picture.sha256)
@@ -149,17 +183,19 @@ def wanted(runs: Iterable[ReportedRun], which: Which, limit: int) -> Iterator[Pi
 # The command that makes one point again
 
 
-def command_of(rows: Sequence[Row], sessions: Mapping[str, Mapping[str, Any]]) -> str:
+def command_of(rows: Rows, sessions: Mapping[str, Mapping[str, Any]]) -> str:
     """The command for the rows of one point, from the last call that coded one of them; empty if that is not known.
 
     The command codes nothing that is stored already, so in the run's own place it finds nothing to do.
     """
-    for row in sorted(rows, key=lambda row: row.session, reverse=True):
-        typed = sessions.get(row.session, {}).get("command")
+    called = rows.codes("session")
+    for session in reversed(called.used()):
+        typed = sessions.get(session, {}).get("command")
         if isinstance(typed, str):
             with contextlib.suppress(ValueError):
                 words = shlex.split(typed)
                 if words[:2] == ["rdpbench", "run"]:
+                    row = rows[int(np.argmax(called.where(session.__eq__)))]
                     return shlex.join([*words[:2], *narrowed(words[2:], row)])
             return ""
     return ""
@@ -280,8 +316,8 @@ def _point(point: ReportedPoint, sessions: Mapping[str, Mapping[str, Any]], pict
         if line["metric"]
     }
     parts: dict[str, int] = {}
-    for row in shown:
-        for name, size in json.loads(row.parts).items():
+    for text in shown.texts("parts"):
+        for name, size in json.loads(text).items():
             parts[name] = parts.get(name, 0) + size
     # The interval of the rate, where a line is over all images that were coded.
     whole = next((line for line in point.lines if line["bpp"] == line["bpp_all"]), None)
@@ -289,27 +325,39 @@ def _point(point: ReportedPoint, sessions: Mapping[str, Mapping[str, Any]], pict
         "id": point.id,
         "setting": point.point.setting.words,
         "rate": number(point.point.setting.rate),
-        "n": len({row.image for row in point.point.good}),
+        "n": len(point.point.good.codes("image").used()),
         **{name: int(first[name]) for name in ("dataset_size", "failed", "out_of_range")},
         "weights": str(first["weights"]),
         "bpp": [number(first["bpp_all"]), *(number(whole[name] if whole else None) for name in ("bpp_lo", "bpp_hi"))],
         "values": values,
         "parts": {name: round(size / len(shown), 1) for name, size in parts.items()},
-        "seeds": len({row.seed for row in rows}),
-        "verified": sum(row.verified == "fresh_process" for row in rows),
-        "pictures": sum(row.reconstruction_sha256 in pictures and row.pixel_sha256 in pictures for row in shown),
+        "seeds": len(np.unique(rows.numbers("seed"))),
+        "verified": int(rows.codes("verified").where("fresh_process".__eq__).sum()),
+        "pictures": _pictured(shown, pictures),
         "command": command_of(rows, sessions),
     }
 
 
+def _pictured(shown: Rows, pictures: Set[str]) -> int:
+    """Of how many rows both images are in the folder."""
+    pairs = zip(*(shown.texts(name) for name in ("reconstruction_sha256", "pixel_sha256")), strict=True)
+    return sum(ours in pictures and theirs in pictures for ours, theirs in pairs) if pictures else 0
+
+
 def _images(run: ReportedRun, where: Where, pictures: Set[str], refused: Mapping[str, str]) -> list[dict[str, Any]]:
     """Originals by name, as the lines of a set refer to them."""
+    chosen: dict[str, tuple[Rows, int, str]] = {}
+    for point in run.points:
+        if point.point.where == where:
+            pairs = zip(*(point.listed.codes(name).texts() for name in ("image", "caption")), strict=True)
+            for number, (image, caption) in enumerate(pairs):
+                # Codecs that take no caption store none.
+                if image not in chosen or (caption and not chosen[image][2]):
+                    chosen[image] = point.listed, number, caption
     rows: dict[str, Row] = {}
-    for row in run.current.rows:
-        # Codecs that take no caption store none.
-        better = row.image not in rows or (row.caption and not rows[row.image].caption)
-        if better and Where.of(row) == where and row.status == "ok":
-            rows[row.image] = row
+    for along in grouped(chosen.items(), lambda item: id(item[1][0])).values():
+        made = along[0][1][0].where([number for _, (_, number, _) in along]).made()
+        rows |= {image: row for (image, _), row in zip(along, made, strict=True)}
     return [
         {
             "name": name,
@@ -338,24 +386,31 @@ def _rows(
     refused: Mapping[str, str],
 ) -> dict[str, Any]:
     """A curve's good rows, column by column: a page of many thousands stays small."""
-    numbered = [(number, row) for number, point in enumerate(curve) for row in point.point.good]
-    numbered.sort(key=lambda pair: (pair[0], places[pair[1].image], pair[1].seed))
-    rows = [row for _, row in numbered]
-    parts = [json.loads(row.parts) for row in rows]
-    infos = [_info(row) for row in rows]
-    shown = [_picture(row.reconstruction_sha256, pictures, refused) for row in rows]
-    pairs = [name for name in run.metrics if meaning(name).kind != "set"]
-    scores = {name: [number(run.current.value(row, name)) for row in rows] for name in pairs}
+    columns: dict[str, list[Any]] = {name: [] for name in ("point", "image", "seed", "bytes", "bpp", "rate")}
+    texts: dict[str, list[str]] = {name: [] for name in ("parts", "info", "command", "reconstruction_sha256")}
+    scores: dict[str, list[float | str | None]] = {name: [] for name in run.metrics if meaning(name).kind != "set"}
+    for place, point in enumerate(curve):
+        images, seeds = point.listed.codes("image"), point.listed.numbers("seed")
+        numbers = np.array([places.get(name, -1) for name in images.names], np.int64)[images.codes]
+        order = np.lexsort((seeds, numbers))
+        rows = point.listed.where(order)
+        columns["point"] += [place] * len(rows)
+        columns["image"] += numbers[order].tolist()
+        columns["seed"] += seeds[order].astype(int).tolist()
+        columns["bytes"] += [None if math.isnan(size) else int(size) for size in rows.numbers("bytes").tolist()]
+        for name in ("bpp", "rate"):
+            columns[name] += map(number, rows.numbers(name).tolist())
+        for name in texts:
+            texts[name] += rows.texts(name)
+        for name in scores:
+            scores[name] += map(number, run.current.values(point.point.where, rows.places, name).tolist())
+    shown = [_picture(sha256, pictures, refused) for sha256 in texts["reconstruction_sha256"]]
+    infos = [_info(*pair) for pair in zip(texts["info"], texts["command"], strict=True)]
     return {
-        "point": [number for number, _ in numbered],
-        "image": [places[row.image] for row in rows],
-        "seed": [row.seed for row in rows],
-        "bytes": [row.bytes for row in rows],
-        "bpp": [number(row.bpp) for row in rows],
-        "rate": [number(row.rate) for row in rows],
+        **columns,
         "picture": [picture.get("picture", "") for picture in shown],
         "why": {number: picture["why"] for number, picture in enumerate(shown) if "why" in picture},
-        "parts": _columns(parts, 0),
+        "parts": _columns([json.loads(text) for text in texts["parts"]], 0),
         "info": _columns(infos, ""),
         "scores": {name: column for name, column in scores.items() if any(value is not None for value in column)},
     }
@@ -366,34 +421,55 @@ def _columns(records: Sequence[Mapping[str, Any]], absent: Any) -> dict[str, lis
     return {name: [record.get(name, absent) for record in records] for name in names}
 
 
-def _info(row: Row) -> dict[str, str]:
+def _info(info: str, command: str) -> dict[str, str]:
     """What the codec said of an image, and the command of a program."""
-    info = {str(name): _text(text) for name, text in json.loads(row.info).items()}
-    return {**info, **({"command": row.command} if row.command else {})}
+    said = {str(name): _text(text) for name, text in json.loads(info).items()}
+    return {**said, **({"command": command} if command else {})}
+
+
+def _faults(run: ReportedRun) -> Iterator[tuple[Row, str, str]]:
+    """What failed: rows, then scores, each with its kind and the reason."""
+    for point in run.current.points:
+        yield from (
+            (row, row.status, row.error) for row in point.rows.where(~point.rows.codes("status").where("ok".__eq__))
+        )
+    seen: set[str] = set()
+    none = np.isnan(run.current.stored.numbers("value"))
+    for point in run.current.points:
+        bad = np.zeros(len(point.rows), bool)
+        for (where, _), scored in run.current.scored.items():
+            if where == point.where:
+                of_row = scored.at(point.rows.places)[0]
+                bad |= (of_row >= 0) & np.r_[none, False][of_row]
+        for row in point.rows.where(bad):
+            if row.task_key not in seen:
+                seen.add(row.task_key)
+                scores = run.current.scores_of(row).items()
+                yield from ((row, metric, score.error) for metric, score in scores if score.value is None)
 
 
 def _run(run: ReportedRun) -> dict[str, Any]:
     """A run's counts, tables at equal rates, times, what failed, and where it comes from."""
-    rows = run.current.rows
     shown: list[tables.Table] = []
     for where, name in titles(run.current.places).items():
         shown += tables.at_equal_rates(run.current.at(where), run.metrics, name)
     shown += filter(None, [tables.times(run.current, run.contents), tables.crossings(run.store.folder)])
-    good = [row for row in rows if row.status == "ok"]
-    faults: list[tuple[Row, str, str]] = [(row, row.status, row.error) for row in rows if row.status != "ok"]
-    for row in {row.task_key: row for row in rows}.values():
-        scores = run.current.scores_of(row).items()
-        faults += [(row, metric, score.error) for metric, score in scores if score.value is None]
-    failures = [[row.codec, row.setting.words, row.image, what, error] for row, what, error in faults]
-    again = sum(row.verified == "fresh_process" for row in good)
-    curves, images = ({(row.dataset, getattr(row, what)) for row in rows} for what in ("codec", "image"))
-    size = sum(max(row.dataset_size for row in run.current.at(where).rows) for where in run.current.places)
+    failures = [[row.codec, row.setting.words, row.image, what, error] for row, what, error in _faults(run)]
+    points = run.current.points
+    total, good = sum(len(point.rows) for point in points), sum(len(point.good) for point in points)
+    again = sum(int(p.good.codes("verified").where("fresh_process".__eq__).sum()) for p in points)
+    curves = {(point.where.dataset, point.codec) for point in points}
+    images = {(point.where.dataset, image) for point in points for image in point.rows.codes("image").used()}
+    size = sum(
+        int(max(point.rows.numbers("dataset_size").max() for point in run.current.at(where).points))
+        for where in run.current.places
+    )
     few = f"{len(images)} of {size}" if len(images) < size and len(run.current.places) == 1 else f"{len(images)}"
     return {
         "name": run.name,
-        "counts": f"{len(curves)} curves, {few} images, {len(good)} bitstreams: each was decoded by a second "
+        "counts": f"{len(curves)} curves, {few} images, {good} bitstreams: each was decoded by a second "
         f"object from its bytes alone, {again} of them once more in a fresh process. "
-        f"Failed or out of range: {len(rows) - len(good)}.",
+        f"Failed or out of range: {total - good}.",
         "notes": list(run.current.notes),
         "tables": [
             {

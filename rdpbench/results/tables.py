@@ -18,6 +18,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -507,7 +508,8 @@ def to_csv(frame: pd.DataFrame, path: Path) -> None:
     ['image,bpp', "'@a,-1.5", 'b,2.0']
     """
     texts = [name for name in frame.columns if frame[name].map(lambda value: isinstance(value, str)).any()]
-    cells = {name: frame[name].map(lambda value: cell(value) if isinstance(value, str) else value) for name in texts}
+    once = cache(cell)  # most texts of a frame are there many times
+    cells = {name: frame[name].map(lambda value: once(value) if isinstance(value, str) else value) for name in texts}
     # Python's writer leaves a carriage return bare, where readers see the end of a line.
     bare = any("\r" in value for column in cells.values() for value in column if isinstance(value, str))
     path.unlink(missing_ok=True)

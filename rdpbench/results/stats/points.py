@@ -153,6 +153,8 @@ class Taken:
     """Where there are several seeds: rate and weighed value of each seed's images."""
     lossless: tuple[str, ...] = ()
     """Images whose value is infinite, which no mean can hold."""
+    intervals: dict[str, tuple[float, float, float]] = field(default_factory=dict, compare=False)
+    """What was computed of it: mean and interval of ``bpp`` and ``value``."""
 
     def of(self, images: Collection[str]) -> Taken:
         """The same of these images alone."""
@@ -447,7 +449,10 @@ class ImageCurve:
 
     def of(self, images: Sequence[str]) -> ImageCurve:
         """The same points on these images, in this order."""
-        columns = [self.images.index(image) for image in images]
+        if tuple(images) == self.images:
+            return self
+        place = {image: number for number, image in enumerate(self.images)}
+        columns = [place[image] for image in images]
         return ImageCurve(self.codec, self.settings, tuple(images), self.rates[:, columns], self.values[:, columns])
 
     def complete(self, of: Meaning) -> tuple[str, ...]:

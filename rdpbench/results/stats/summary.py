@@ -176,7 +176,9 @@ _NOTHING: dict[str, Any] = {
 
 
 def _rates(taken: Taken) -> dict[str, float]:
-    low, high = with_interval(taken.bpp, bounds=(0, math.inf))[1:]
+    if "bpp" not in taken.intervals:
+        taken.intervals["bpp"] = with_interval(taken.bpp, bounds=(0, math.inf))
+    _, low, high = taken.intervals["bpp"]
     pooled = float(np.dot(taken.bpp, taken.pixels) / taken.pixels.sum()) if len(taken.bpp) else math.nan
     spread = _spread(taken, 0, None)
     return {"bpp": _mean(taken.bpp), "bpp_lo": low, "bpp_hi": high, "bpp_seed_sd": spread, "bpp_pooled": pooled}
@@ -184,7 +186,9 @@ def _rates(taken: Taken) -> dict[str, float]:
 
 def _of_pairs(taken: Taken, of: Meaning, images: str, lossless: int) -> dict[str, Any]:
     reduce = None if of.averaged == "mean" else lambda mean: float(stated(mean, of.averaged))
-    centre, *ends = with_interval(taken.weighed, reduce, of.bounds)
+    if "value" not in taken.intervals:
+        taken.intervals["value"] = with_interval(taken.weighed, reduce, of.bounds)
+    centre, *ends = taken.intervals["value"]
     low, high = min(ends), max(ends)
     count = {"n_scored": len(taken.images) + lossless, "infinite": lossless, "images": images}
     return {"value": centre, "value_lo": low, "value_hi": high, "value_seed_sd": _spread(taken, 1, of), **count}
