@@ -5,31 +5,42 @@
 Of each number of images a run of ten codecs at eight rates is written, but for the last hundred tasks: images of
 16 x 16 pixels, rows as a run writes them, with made-up values, and a small bitstream each. Then each command runs in a
 process of its own: its seconds, those of its processors, and the most memory that it took. What is in FOLDER is kept.
+
+Of more than `BY_WRITER` tasks the rows do not go through the store's writer, which takes a millisecond each, and
+compaction another: the files that it would leave are written by the store's own functions, column by column.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import random
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 from rdpbench.config.bench import read_bench
+from rdpbench.results.store.bitstreams import _ENTRY
+from rdpbench.results.store.columns import schema_of, write_table
 from rdpbench.results.store.keys import definition, score_key
 from rdpbench.results.store.schema import Score
-from rdpbench.results.store.store import Store
+from rdpbench.results.store.store import _ORDER, Store, _sorted
 from rdpbench.runners.task import cells, new_row
 
 CODECS = "jpeg,jpeg-444,mozjpeg,mozjpeg-444,webp,avif,avif-420,jpeg2000,jpegxl,heif"
 METRICS = ("psnr", "psnr-pooled", "ms-ssim", "flip", "ssimulacra2")
+BY_WRITER = 500_000
+"""Tasks up to which rows are written line by line."""
 LEFT = 100
 """Tasks that are left to do."""
 AT_ONCE = 40_000
@@ -109,6 +120,79 @@ def write(images: Path) -> tuple[int, float, float]:
     return total, writing, merging + time.perf_counter() - started
 
 
+def hashes(rng: np.random.Generator, count: int) -> list[str]:
+    """Texts that look like hashes."""
+    text = rng.bytes(32 * count).hex()
+    return [text[start : start + 64] for start in range(0, len(text), 64)]
+
+
+def write_columns(images: Path) -> int:
+    """The files that as many rows would leave; returns their number."""
+    every = list(cells(read_bench([*words(images), "figures=false"])))
+    store, total = Store(Path("results/runs") / images.name), sum(map(len, every)) - LEFT
+    if store.exists():
+        return total
+    rng, lines, editions = np.random.default_rng(1), [], {name: definition(name) for name in METRICS}
+    (store.folder / "segments").mkdir(parents=True)
+    (store.bitstreams.folder / "packs").mkdir(parents=True)
+    for start in range(0, len(every), 4):
+        rows, scores, streams = [], [], []
+        for cell in every[start : start + 4]:
+            count = len(cell) - LEFT if cell is every[-1] else len(cell)
+            data = [rng.bytes(40) for _ in range(count)]
+            digests = [hashlib.sha256(stream).digest() for stream in data]
+            streams += zip(digests, data, strict=True)
+            template = replace(
+                new_row(cell.task(0), "a", "cpu", status="ok"), bytes=40, bpp=1.25, verified="fresh_object",
+                encode_s=0.01, decode_s=0.01, score_s=0.1,
+            )  # fmt: skip
+            own = {
+                "task_key": cell.keys[:count],
+                "image": [entry.sample.id for entry in cell.entries[:count]],
+                "path": [str(entry.sample.path) for entry in cell.entries[:count]],
+                "pixel_sha256": [entry.sha256 for entry in cell.entries[:count]],
+                "bitstream_sha256": [digest.hex() for digest in digests],
+                "reconstruction_sha256": hashes(rng, count),
+                "bpp": 1 + rng.random(count),
+            }
+            rows.append(columns("row", count, vars(template), own))
+            keys = np.repeat(cell.keys[:count], len(METRICS)).tolist()
+            of_scores = {
+                "score_key": hashes(rng, len(keys)), "task_key": keys, "metric": [*METRICS] * count,
+                "value": 30 + rng.random(len(keys)), "definition": [editions[name] for name in METRICS] * count,
+            }  # fmt: skip
+            plain = vars(Score("", "", "", 0.0, "", "", "", "a"))
+            scores.append(columns("score", len(keys), plain, of_scores))
+        first = 1 + 4 * start
+        for kind, tables, order in (("row", rows, _ORDER["row"]), ("score", scores, _ORDER["score"])):
+            name = f"segments/{kind}s-{first:06d}-{first + 15:06d}.parquet"
+            write_table(_sorted(pa.concat_tables(tables), order), store.folder / name)
+            lines.append((hashlib.sha256((store.folder / name).read_bytes()).hexdigest(), name))
+        index = np.zeros(len(streams), _ENTRY)
+        place = 0
+        with (store.bitstreams.folder / "packs" / f"{first:06d}.bin").open("wb") as pack:
+            for number, (digest, stream) in enumerate(sorted(streams)):
+                index[number] = int.from_bytes(digest[:8]), digest[8:], place, len(stream)
+                pack.write(stream)
+                place += len(stream)
+        np.save(store.bitstreams.folder / "packs" / f"{first:06d}.npy", index)
+        print(f"{start + 4} of {len(every)} cells", file=sys.stderr)
+    store._write_checksums(lines)
+    return total
+
+
+def columns(kind: str, count: int, plain: Mapping[str, Any], own: Mapping[str, Any]) -> pa.Table:
+    """A table of records that differ in some columns."""
+    schema = schema_of(kind)
+    held = [
+        pa.array(own[field.name], field.type)
+        if field.name in own
+        else pa.repeat(pa.scalar(plain[field.name], field.type), count)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(held, schema=schema)
+
+
 USED = """
 import resource, subprocess, sys
 code = subprocess.run(sys.argv[1:]).returncode
@@ -159,12 +243,16 @@ def main() -> None:
     print("| tasks | | seconds | of processors | GB |\n| --- | --- | ---: | ---: | ---: |")
     for count in options.images:
         images = pictures(Path(), count)
-        total, writing, merging = write(images)
+        if 80 * count > BY_WRITER:
+            total, writing, merging = write_columns(images), 0.0, 0.0
+        else:
+            total, writing, merging = write(images)
         run = Path("results/runs") / images.name
         files = sum(len(names) for _, _, names in os.walk(run))
         size = sum(path.stat().st_size for path in run.rglob("*") if path.is_file()) / 1e9
+        print(f"| {total} | {files} files of {size:.2f} GB | | | |")
         if writing:
-            print(f"| {total} | written, with {files} files of {size:.2f} GB | {writing:.0f} | | |")
+            print(f"| {total} | written | {writing:.0f} | | |")
             print(f"| {total} | compacted | {merging:.0f} | | |")
         commands = {
             "plan": ("-m", "rdpbench", "plan", *words(images)),

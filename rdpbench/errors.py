@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -176,13 +177,15 @@ _SIGNS = str.maketrans({**dict(zip("±→↑↓–×·øé", ("+-", "->", *"^v-x
 def spelled(text: str, encoding: str) -> str:
     """A text as a terminal of an encoding can show it.
 
-    >>> spelled("28.3 ±0.5 ↑", "ascii"), spelled("28.3 ±0.5", "utf-8")
-    ('28.3 +-0.5 ^', '28.3 ±0.5')
+    >>> spelled("28.3 ±0.5 ↑", "ascii"), spelled("28.3 ±0.5", "utf-8"), spelled("Kynkäänniemi", "ascii")
+    ('28.3 +-0.5 ^', '28.3 ±0.5', 'Kynkaanniemi')
     """
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        return text.translate(_SIGNS).encode(encoding, "replace").decode(encoding)
+        plain = unicodedata.normalize("NFKD", text.translate(_SIGNS))  # an accent is a sign of its own then
+        letters = "".join(sign for sign in plain if not unicodedata.combining(sign))
+        return letters.encode(encoding, "replace").decode(encoding)
     return text
 
 

@@ -86,7 +86,7 @@ def test_a_codec_without_captions_has_no_such_axis(own: Path, rdpbench: Any) -> 
     line = ["run", "codec=jpeg", "rate=30", *RUN[2:]]
     rdpbench(*line, code=0)
     assert {(row.caption, row.caption_source) for row in rows(own)} == {("", "")}
-    assert "nothing to do" in rdpbench(*line, "captions=human", code=0).stdout
+    assert "jpeg takes none" in rdpbench(*line, "captions=human", code=2).stderr
 
 
 def test_bad_sources_are_explained_before_anything_runs(own: Path, rdpbench: Any, images: Any) -> None:

@@ -251,7 +251,7 @@ def _gather(rows: Rows, scores: Records[Score], good: Mask, sets: Iterable[SetSc
             notes.append(f"{codec}, {setting.words}, on {where.dataset}: {note}")
             continue
         once = current[_once(members.where(current))]
-        older += len(current) - len(once)
+        older += len(members) - len(once)
         point = Point(where, codec, setting, members.where(once))
         edition_of_point[id(point)] = editions.of(places).of(once[:1]).names_of()[0]
         points.append(point)

@@ -79,7 +79,7 @@ class Bitstreams:
         Raises:
             StoreCorrupt: the file is missing or its bytes changed.
         """
-        path, data = self.path(sha256), None
+        path, data, again = self.path(sha256), None, "Delete it, and the command that made it makes it again"
         with contextlib.suppress(FileNotFoundError):
             data = path.read_bytes()
         if data is None:
@@ -87,13 +87,14 @@ class Bitstreams:
             if packed is None:
                 raise StoreCorrupt(f"bitstream {path} is missing; the command that made it makes it again")
             path, at, size = packed
+            again = "Put the file back from a copy; or move it away, and the command that made them makes them again"
             with path.open("rb") as pack:
                 pack.seek(at)
                 data = pack.read(size)
         if _sha256(data) != sha256:
             raise StoreCorrupt(
                 f"bitstream {sha256} changed after it was stored in {path}: the sha256 of its bytes is now "
-                f"{_sha256(data)}. Delete the file, and the command that made it makes it again"
+                f"{_sha256(data)}. {again}"
             )
         return data
 

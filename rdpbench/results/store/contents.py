@@ -50,7 +50,10 @@ class Contents:
 
     def of_kind(self, kind: str) -> Records[Any]:
         """Its records of one of `KINDS`."""
-        records: Records[Any] = getattr(self, f"{kind}s")
+        records = getattr(self, f"{kind}s")
+        if not isinstance(records, Records):  # set since
+            records = Records(kind, records)
+            setattr(self, f"{kind}s", records)
         return records
 
     def take(self, lines: Sequence[tuple[dict[str, Any], str]]) -> None:
