@@ -23,6 +23,7 @@ __all__ = [
     "nn",
     "pa",
     "parquet",
+    "pc",
     "pd",
     "pil",
     "pillow_heif",
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import torch
     from PIL import Image as pil
+    from pyarrow import compute as pc
     from pyarrow import parquet
     from torch import Generator, Tensor, nn
     from torch.nn import functional
@@ -69,5 +71,5 @@ else:
     torch, nn, functional = map(LazyModule, ("torch", "torch.nn", "torch.nn.functional"))
     pil, pillow_heif, imagecodecs = map(LazyModule, ("PIL.Image", "pillow_heif", "imagecodecs"))
     av, cv2, pd = map(LazyModule, ("av", "cv2", "pandas"))
-    pa, parquet = map(LazyModule, ("pyarrow", "pyarrow.parquet"))
+    pa, pc, parquet = map(LazyModule, ("pyarrow", "pyarrow.compute", "pyarrow.parquet"))
     Generator = Tensor = Any  # classes that annotations alone name

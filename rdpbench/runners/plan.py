@@ -336,9 +336,7 @@ def _costs(stored: Contents) -> Costs:
     good = rows.codes("status").where("ok".__eq__) & ~np.isnan(rows.numbers("encode_s"))
     places = np.flatnonzero(good)
     if len(places) > LEARNED:
-        of_setting = (
-            np.intersect1d(along, places, assume_unique=True)[-LAST:] for along in _by_setting(stored).values()
-        )
+        of_setting = (along[good[along]][-LAST:] for along in _by_setting(stored).values())
         places = np.sort(np.concatenate([*of_setting]))
     # The seconds of scoring are of the metrics that scored when the row was made.
     metrics: dict[int, list[str]] = defaultdict(list)

@@ -189,15 +189,15 @@ class Cell:
 
 def cells(bench: Bench) -> Iterator[Cell]:
     """The cells of a command, in the order of codecs, captions, rates and seeds: it follows from the command alone."""
-    sets: dict[DataSetting, tuple[Dataset, Sequence[Entry]]] = {}
+    sets: dict[DataSetting, tuple[Dataset, Sequence[Entry], Pin]] = {}
     for data in bench.datasets:
         dataset = dataset_of(data)
-        sets[data] = dataset, index(dataset, bench.limit)
+        sets[data] = dataset, index(dataset, bench.limit), _pin_of(dataset)
         for note in notes(dataset, sets[data][1]):
             tell(note)
     for codec, data in bench.grid:
-        dataset, entries = sets[data]
-        pin, size, protocol = _pin_of(dataset), len(dataset), dataset.protocol
+        dataset, entries, pin = sets[data]
+        size, protocol = len(dataset), dataset.protocol
         root = _root_of(data) if pin.kind == "made" else ""
         for labelled, captions in _captioned(bench, codec, dataset, entries):
             for setting, seed in points(bench, codec):

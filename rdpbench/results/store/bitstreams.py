@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from rdpbench.errors import CodecError, StoreCorrupt
 from rdpbench.image import Image, pixel_sha256, read_image
-from rdpbench.lazy import pil
+from rdpbench.lazy import pa, pc, pil
 from rdpbench.paths import ODD, file_name, unwritable, write_file, written_whole
 from rdpbench.results.store.columns import Places
 from rdpbench.results.store.schema import Row
@@ -110,22 +110,24 @@ class Bitstreams:
 
     def sizes(self, hashes: Any) -> Places:
         """The same of an Arrow array of hashes; -1 for what is not there."""
-        texts = hashes.to_pylist()
-        sizes = np.full(len(texts), -1, np.int64)
+        sizes = np.full(len(hashes), -1, np.int64)
         if packs := self._packs():
-            good = np.array([len(text) == 64 for text in texts], bool)
+            good = np.flatnonzero(pc.equal(pc.binary_length(hashes), 64).to_numpy(zero_copy_only=False))
             with contextlib.suppress(ValueError):  # what is no hash is in no pack
-                raw = bytes.fromhex("".join(text for text in texts if len(text) == 64))
+                texts = hashes.take(pa.array(good))
+                raw = bytes.fromhex(texts.buffers()[2].to_pybytes()[: 64 * len(good)].decode() if len(good) else "")
                 wanted = np.frombuffer(raw, np.dtype([("start", ">u8"), ("rest", "V24")]))
-                found = np.full(len(wanted), -1, np.int64)
+                order = np.argsort(wanted["start"])  # in order they are found ten times as fast
+                start, rest = wanted["start"][order].astype(np.uint64), wanted["rest"][order]
                 for index in packs.values():
-                    place = np.searchsorted(index["start"], wanted["start"])
-                    place = np.minimum(place, len(index) - 1)
-                    here = (index["start"][place] == wanted["start"]) & (index["rest"][place] == wanted["rest"])
-                    found[here] = index["bytes"][place[here]]
-                sizes[good] = found
-        for number in np.flatnonzero(sizes < 0).tolist():
-            size = self.size(texts[number])
+                    starts = index["start"].astype(np.uint64)
+                    place = np.minimum(np.searchsorted(starts, start), len(index) - 1)
+                    here = np.flatnonzero(starts[place] == start)
+                    here = here[index["rest"][place[here]] == rest[here]]
+                    sizes[good[order[here]]] = index["bytes"][place[here]]
+        unpacked = np.flatnonzero(sizes < 0)
+        for number, text in zip(unpacked.tolist(), hashes.take(pa.array(unpacked)).to_pylist(), strict=True):
+            size = self.size(text)
             sizes[number] = -1 if size is None else size
         return sizes
 

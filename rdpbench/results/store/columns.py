@@ -225,6 +225,11 @@ class Segment:
         if self._file is not None and new:
             self._keep(checked(self.kind, read_columns(self._file, new, self.where), self.where, new))
 
+    def forget(self, name: str) -> None:
+        """A column of a file can be read again."""
+        if self._file is not None and self.sealed:
+            self._columns.pop(name, None)
+
     def column(self, name: str) -> Any:
         """A column, without records that are gone: texts as dictionaries."""
         self.load([name])

@@ -228,6 +228,8 @@ class Records(MutableMapping[str, R], Generic[R]):
     def _remembered(self, name: str, make: Callable[[], Any]) -> Any:
         if name not in self._cached:
             self._cached[name] = make()
+            for segment in self.segments:  # what was made of a column is enough
+                segment.forget(name.rpartition(" ")[2])
         return self._cached[name]
 
     def locate(self, keys: Sequence[str] | Any) -> Places:
@@ -250,6 +252,10 @@ class Records(MutableMapping[str, R], Generic[R]):
 
     def owners(self, rows: Records[Any]) -> Places:
         """Of each record the place of its task among rows; -1 for one whose row is not there."""
+        owners = self._remembered(f"owners {id(rows)} {len(rows)} task_key", lambda: self._owners(rows))
+        return cast("Places", owners)
+
+    def _owners(self, rows: Records[Any]) -> Places:
         parts = self._column("task_key")
         if not parts:
             return np.empty(0, np.int64)
