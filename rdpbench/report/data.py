@@ -15,7 +15,7 @@ import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -195,13 +195,31 @@ def command_of(rows: Rows, sessions: Mapping[str, Mapping[str, Any]]) -> str:
             with contextlib.suppress(ValueError):
                 words = shlex.split(typed)
                 if words[:2] == ["rdpbench", "run"]:
-                    row = rows[int(np.argmax(called.where(session.__eq__)))]
-                    return shlex.join([*words[:2], *narrowed(words[2:], row)])
+                    [first] = np.flatnonzero(called.where(session.__eq__))[:1]
+                    return shlex.join([*words[:2], *narrowed(words[2:], _Coded.of(rows.where([first])))])
             return ""
     return ""
 
 
-def narrowed(words: Sequence[str], row: Row) -> list[str]:
+class _Coded(NamedTuple):
+    """What of a row says how it was coded: its other columns need not be read."""
+
+    codec: str
+    use: str
+    options: str
+    rate: float | None
+    target_bpp: float | None
+
+    @classmethod
+    def of(cls, rows: Rows) -> _Coded:
+        """Of the first of some rows."""
+        codec, use, options = (rows.codes(name).texts()[0] for name in ("codec", "use", "options"))
+        numbers = (float(rows.numbers(name)[0]) for name in ("rate", "target_bpp"))
+        rate, target = (None if math.isnan(value) else value for value in numbers)
+        return cls(codec, use, options, rate, target)
+
+
+def narrowed(words: Sequence[str], row: Row | _Coded) -> list[str]:
     """Settings as they were typed, with the row's codec and rate in the place of those that were swept.
 
     A curve's label ends in what was changed of its codec, such as ``jpeg[chroma=4:4:4]``.

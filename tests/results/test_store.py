@@ -671,3 +671,23 @@ def holds(store: Store, sha256: str) -> bool:
     except StoreCorrupt:
         return False
     return True
+
+
+def test_a_row_that_is_written_again_keeps_its_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets another place among the rows, though their number stays: what was told of places before is not."""
+    monkeypatch.setattr("rdpbench.results.store.store.SEALED", 2)
+    store = Store(tmp_path)
+    write(store, "1", record("a", 1.0), record("b", 2.0), record("c", 3.0))
+    store.compact()
+    known = store.read()
+
+    def told() -> dict[str, float | None]:
+        rows, scores = known.of_kind("row"), known.of_kind("score")
+        keys, values = list(rows), [one.value for one in scores.values()]
+        return {keys[owner]: value for owner, value in zip(scores.owners(rows), values, strict=True)}
+
+    assert told() == {"a": 1.0, "b": 2.0, "c": 3.0}
+    write(store, "2", {"verified": "a"})
+    store.read(known)
+    assert list(known.rows) == ["b", "c", "a"]
+    assert told() == {"a": 1.0, "b": 2.0, "c": 3.0}

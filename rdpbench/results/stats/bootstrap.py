@@ -251,10 +251,8 @@ def _bounded(value: float, bounds: Bounds) -> float:
     return low + (high - low) / (1 + math.exp(-value))
 
 
-def mean(
-    values: Sequence[float] | Floats, *, reduce: Callable[[float], float] | None = None, **options: Any
-) -> Interval:
-    """Interval of the mean of one value per image; ``reduce`` turns a mean into what the metric states.
+def mean(values: Sequence[float] | Floats, *, reduce: Callable[[Any], Any] | None = None, **options: Any) -> Interval:
+    """Interval of the mean of one value per image; ``reduce`` turns a mean, or an array of them, into what is stated.
 
     ``options`` are ``bounds`` and ``resamples`` of `of_means`, which raises the same errors.
 
@@ -264,7 +262,9 @@ def mean(
     """
 
     def statistic(means: Floats) -> Floats:
-        return means[:, 0] if reduce is None else np.array([reduce(float(value)) for value in means[:, 0]])
+        if reduce is None or len(means) > LARGE:
+            return means[:, 0] if reduce is None else np.asarray(reduce(means[:, 0]), np.float64)
+        return np.array([float(reduce(float(value))) for value in means[:, 0]])
 
     return of_means(np.asarray(values, np.float64)[:, None], statistic, **options)
 

@@ -185,7 +185,7 @@ def _rates(taken: Taken) -> dict[str, float]:
 
 
 def _of_pairs(taken: Taken, of: Meaning, images: str, lossless: int) -> dict[str, Any]:
-    reduce = None if of.averaged == "mean" else lambda mean: float(stated(mean, of.averaged))
+    reduce = None if of.averaged == "mean" else lambda means: stated(means, of.averaged)
     if "value" not in taken.intervals:
         taken.intervals["value"] = with_interval(taken.weighed, reduce, of.bounds)
     centre, *ends = taken.intervals["value"]
@@ -229,7 +229,7 @@ def _spread(taken: Taken, part: int, of: Meaning | None) -> float:
 
 def with_interval(
     values: Floats,
-    reduce: Callable[[float], float] | None = None,
+    reduce: Callable[[Any], Any] | None = None,
     bounds: bootstrap.Bounds = bootstrap.REAL,
 ) -> tuple[float, float, float]:
     """Mean and 95 % interval over images, as `bootstrap.mean` has them; ``reduce`` states a mean in its unit.
@@ -242,7 +242,7 @@ def with_interval(
         return math.nan, math.nan, math.nan
     interval = bootstrap.mean(values, reduce=reduce, bounds=bounds)
     centre = math.fsum(values) / len(values)
-    return centre if reduce is None else reduce(centre), interval.low, interval.high
+    return centre if reduce is None else float(reduce(centre)), interval.low, interval.high
 
 
 def at_rate(lines: pd.DataFrame, bpp: float) -> pd.DataFrame:

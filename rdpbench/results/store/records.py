@@ -44,6 +44,10 @@ class Records(MutableMapping[str, R], Generic[R]):
         self._near: dict[str, R | None] = {}
         """What was looked up in segments; None for what is not there."""
         self._cached: dict[str, Any] = {}
+        self._changes = 0
+        """How often what is here changed."""
+        self._of_rows: tuple[Records[Any], tuple[int, int], Places] | None = None
+        """What `owners` gave last."""
 
     # As a mapping
 
@@ -72,7 +76,7 @@ class Records(MutableMapping[str, R], Generic[R]):
 
     def __setitem__(self, key: str, record: R) -> None:
         self.fresh[key] = record
-        self._cached.clear()
+        self._forget()
 
     def __delitem__(self, key: str) -> None:
         if key not in self:
@@ -81,7 +85,7 @@ class Records(MutableMapping[str, R], Generic[R]):
         for segment in self.segments:
             segment.hide(key_of(self.kind), pa.array([key]))
         self._near[key] = None
-        self._cached.clear()
+        self._forget()
 
     def values(self) -> Values[R]:
         return _Values(self)
@@ -94,12 +98,17 @@ class Records(MutableMapping[str, R], Generic[R]):
 
     # In columns
 
+    def _forget(self) -> None:
+        """What is here changed."""
+        self._cached.clear()
+        self._changes += 1
+
     def drop(self, tasks: Collection[str]) -> None:
         """Take out all that is of these tasks; what comes later stays."""
         self._settle()
         self.fresh = {key: record for key, record in self.fresh.items() if record.task_key not in tasks}  # type: ignore[attr-defined]  # scores and timings have it
         self._dropped |= {*tasks}
-        self._cached.clear()
+        self._forget()
 
     def _settle(self) -> None:
         """Take out of the segments what the newer records hide."""
@@ -119,7 +128,7 @@ class Records(MutableMapping[str, R], Generic[R]):
     def put_below(self, segment: Segment) -> None:
         """Add a segment on top of the others, below what came since."""
         self.segments.append(segment)
-        self._cached.clear()
+        self._forget()
 
     def put_over(self, segment: Segment) -> None:
         """Add a later segment, which hides what it takes the place of."""
@@ -176,7 +185,7 @@ class Records(MutableMapping[str, R], Generic[R]):
         place = next(n for n, old in enumerate(self.segments) if old.where in files)
         kept = [old for old in self.segments if old.where not in files]
         self.segments = [*kept[:place], segment, *kept[place:]]
-        self._cached.clear()
+        self._forget()
 
     def load(self, *names: str) -> None:
         """Read columns together, which is quicker than one by one."""
@@ -252,8 +261,12 @@ class Records(MutableMapping[str, R], Generic[R]):
 
     def owners(self, rows: Records[Any]) -> Places:
         """Of each record the place of its task among rows; -1 for one whose row is not there."""
-        owners = self._remembered(f"owners {id(rows)} {len(rows)} task_key", lambda: self._owners(rows))
-        return cast("Places", owners)
+        # Of these very rows, as they are now: one that is written again gets another place.
+        known = self._of_rows
+        if known is None or known[0] is not rows or known[1] != (self._changes, rows._changes):
+            owners = self._owners(rows)
+            self._of_rows = known = rows, (self._changes, rows._changes), owners
+        return known[2]
 
     def _owners(self, rows: Records[Any]) -> Places:
         parts = self._column("task_key")
