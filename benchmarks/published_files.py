@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rdpbench.paths import write_file
+from rdpbench.results.csv_files import csv_text, text
 from rdpbench.results.names import FAMILIES, family
 from rdpbench.results.published import (
     ABOUT,
@@ -19,7 +20,6 @@ from rdpbench.results.published import (
     PublishedNumber,
     PublishedSource,
 )
-from rdpbench.results.tables import csv_text, text
 
 
 def in_order(number: PublishedNumber) -> tuple[Any, ...]:

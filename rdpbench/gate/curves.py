@@ -26,11 +26,11 @@ from rdpbench.errors import StoreCorrupt
 from rdpbench.metrics.contract import stated, weighed
 from rdpbench.paths import ODD, file_name, write_file
 from rdpbench.provenance import to_json
+from rdpbench.results.csv_files import check_version, csv_text, read_csv, text
 from rdpbench.results.stats.meanings import meaning
 from rdpbench.results.stats.points import Points, grouped
 from rdpbench.results.stats.summary import POINT, frame
 from rdpbench.results.store.schema import Row
-from rdpbench.results.tables import check_version, csv_text, read_csv, text
 from rdpbench.setting import Setting
 
 SEARCHED = "target_bpp"

@@ -26,9 +26,9 @@ from rdpbench import registry
 from rdpbench.errors import StoreCorrupt, UnknownName
 from rdpbench.lazy import pd
 from rdpbench.paths import shipped
+from rdpbench.results.csv_files import read_csv
 from rdpbench.results.names import FAMILIES, family
 from rdpbench.results.stats.summary import summarise
-from rdpbench.results.tables import read_csv
 
 VERSION = 1
 KIND, SOURCES_KIND = "rdpbench-published", "rdpbench-published-sources"

@@ -21,6 +21,7 @@ from rdpbench.datasets.protocols import PROTOCOLS
 from rdpbench.errors import StoreCorrupt, StoreError, UnknownName
 from rdpbench.gate.curves import rounded
 from rdpbench.paths import available
+from rdpbench.results.csv_files import text
 from rdpbench.results.names import FAMILIES, family
 from rdpbench.results.published import (
     BITS,
@@ -37,7 +38,6 @@ from rdpbench.results.published import (
     sources,
 )
 from rdpbench.results.stats.summary import at_rate, summarise
-from rdpbench.results.tables import text
 
 ROOT = Path(__file__).parents[2]
 _spec = importlib.util.spec_from_file_location("published_files", ROOT / "benchmarks" / "published_files.py")
