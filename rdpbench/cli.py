@@ -56,6 +56,7 @@ APART = {
     "figure": ("rdpbench.figures.command", "a paper's figure or table, from published numbers, runs, or both"),
 }
 """Commands whose module has ``add_arguments`` and ``run``; it is imported where its command is typed."""
+OF_REPORTS = ("out", "author", "images", "limit")
 OF_FIGURES = ("over", "bpp", "codec", "metric", "dataset", "style")
 EXPLAINED = "settings; `rdpbench run --help` explains them"
 OWN_CODECS = "a codec of your own: its bitstreams are decoded only if you name it"
@@ -165,7 +166,7 @@ def _as_options(words: Sequence[str]) -> list[str]:
     ['show', 'kodak', '--size=page', '--notes']
     """
     options = {f"{name}={value}": [f"--{name}"] * (value == "true") for name in FLAGS for value in ("true", "false")}
-    names = {"grades", *PRESENTED, *(OF_FIGURES if words[0] == "figure" else ())}
+    names = {"grades", *PRESENTED, *{"figure": OF_FIGURES, "report": OF_REPORTS}.get(words[0], ())}
     shown = [[f"--{word}"] if word.partition("=")[0] in names and "=" in word else [word] for word in words]
     return [part for word, own in zip(words, shown, strict=True) for part in options.get(word, own)]
 

@@ -9,13 +9,13 @@ import argparse
 import importlib.util
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
-from typing import Any
 
 from rdpbench.errors import ConfigError
 from rdpbench.paths import write_file
-from rdpbench.report.data import ReportedRun, Which, read_run, script, scripts, wanted
+from rdpbench.report import cards
+from rdpbench.report.data import ReportedRun, Which, read_report, read_run, script, scripts, wanted
 from rdpbench.report.pictures import Decoding, Picture, make
 from rdpbench.results.stats.current import read_grades
 from rdpbench.results.store.bitstreams import reconstruction_path
@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="where (default: report/ in the run's folder; of several runs, reports/ beside them)",
     )
+    parser.add_argument("--author", default="", metavar="NAME", help="who is to be cited, in CITATION.cff")
     parser.add_argument(
         "--images",
         choices=["none", "matched", "all"],
@@ -67,15 +68,32 @@ def report_command(
         raise ConfigError(f"--limit {options.limit}: a number of images, or 0 for all")
     if len({store.folder.resolve() for store in stores}) < len(stores):
         raise ConfigError("a run is named twice")
-    runs = [read_run(store.folder.resolve().name, store, store.read(), read_grades(options.grades)) for store in stores]
-    names = [run.name for run in runs]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"two runs have the name {next(name for name in names if names.count(name) > 1)!r}")
-    usual = stores[0].folder / "report" if len(stores) == 1 else Path(options.root) / "reports" / "+".join(names)
+    grades, names = read_grades(options.grades), names_of([store.folder.resolve() for store in stores])
+    runs = [read_run(name, store, store.read(), grades) for name, store in zip(names, stores, strict=True)]
+    several = Path(options.root) / "reports" / "+".join(names).replace("/", "-")
+    usual = stores[0].folder / "report" if len(stores) == 1 else several
     if len(stores) == 1 and not options.out:
         stores[0].check_links("report")
-    say(str(build(runs, options.out or usual, options.images, options.limit, how, say)))
+    say(str(build(runs, options.out or usual, options.images, options.limit, how, say, author=options.author)))
     return 0
+
+
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """What runs are called: runs of one name, as of two machines, after the nearest folder above that tells them apart.
+
+    >>> names_of([Path("/a/results/runs/kodak"), Path("/b/results/runs/kodak"), Path("/a/results/runs/tecnick")])
+    ['a/kodak', 'b/kodak', 'tecnick']
+    """
+    names = [folder.name for folder in folders]
+    for number, folder in enumerate(folders):
+        same = [other.parts[-2::-1] for other in folders if other.name == folder.name]
+        apart = [parts for parts in zip(*same, strict=False) if len(set(parts)) == len(same)]
+        if len(same) > 1 and not apart:
+            raise ConfigError(f"two runs have the name {folder.name!r}; name one of their folders otherwise")
+        if len(same) > 1:
+            place = [*zip(*same, strict=False)].index(apart[0])
+            names[number] = f"{folder.parts[-2 - place]}/{folder.name}"
+    return names
 
 
 def build(
@@ -86,16 +104,20 @@ def build(
     how: Decoding,
     say: Callable[[str], None] = lambda _: None,
     workers: int | None = None,
+    author: str = "",
 ) -> Path:
     """Make the folder; the same runs give the same bytes."""
     _check(out)
     if library() is None:
         say(UNPLOTTED)
-    pictures = list(wanted(runs, which, limit))
+    report = read_report(runs)
+    pictures = list(wanted(report, which, limit))
     _warn(pictures, say)
     refused = make(pictures, out, how, workers)
     there = [picture for picture in pictures if picture.sha256 not in refused]
-    page = _write(out, scripts(runs, {picture.sha256 for picture in there}, refused))
+    files = cards.files(report, author)
+    data = scripts(report, {picture.sha256 for picture in there}, refused, [*files])
+    page = _write(out, files | {f"data/{name}.js": script(name, value).encode() for name, value in data.items()})
     _tidy(out, {file.name for picture in there for file in picture.files(out)})
     if refused:
         first = next(iter(refused.values()))
@@ -124,7 +146,7 @@ def _check(folder: Path) -> None:
         raise ConfigError(f"{folder / links[0]} is a link, and nothing is written through it; put a folder there")
     page = folder / "index.html"
     ours = page.is_file() and MARK in page.read_text(encoding="utf-8", errors="replace")
-    if not ours and any(path.name not in FOLDERS for path in folder.iterdir()):
+    if not ours and any(path.name not in (*FOLDERS, "CITATION.cff") for path in folder.iterdir()):
         raise ConfigError(f"--out {folder} holds files that are no report; name a new folder")
 
 
@@ -141,17 +163,15 @@ def library() -> bytes | None:
     return path.read_bytes() if path is not None and path.is_file() else None
 
 
-def _write(folder: Path, data: Mapping[str, Any]) -> Path:
+def _write(folder: Path, files: dict[str, bytes]) -> Path:
     """Write everything but the images; the page comes last. Returns its path."""
-    written = {f"{name}.js": script(name, value).encode() for name, value in data.items()}
-    static = {path.name: path.read_bytes() for path in sorted(STATIC.iterdir()) if path.suffix in (".js", ".css")}
-    static["plotly.min.js"] = library() or f"window.rdpbench.unplotted = {json.dumps(UNPLOTTED)};\n".encode()
-    for name, files in (("data", written), ("static", static)):
-        for file, content in files.items():
-            _put(folder / name / file, content)
-        for path in (folder / name).iterdir():
-            if path.name not in files:
-                path.unlink()
+    static = {f"static/{path.name}": path.read_bytes() for path in STATIC.iterdir() if path.suffix in (".js", ".css")}
+    static["static/plotly.min.js"] = library() or f"window.rdpbench.unplotted = {json.dumps(UNPLOTTED)};\n".encode()
+    for name, content in (static | files).items():
+        _put(folder / name, content)
+    for path in (path for name in ("data", "static") for path in (folder / name).iterdir()):
+        if f"{path.parent.name}/{path.name}" not in static | files:
+            path.unlink()
     page = folder / "index.html"
     _put(page, (STATIC / page.name).read_bytes())
     return page

@@ -15,6 +15,7 @@ import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -23,14 +24,17 @@ from rdpbench.codecs.contract import OWN_WEIGHTS
 from rdpbench.codecs.external.declared import typed_as
 from rdpbench.lazy import pd
 from rdpbench.registry import parse
+from rdpbench.report import cards
 from rdpbench.report.pictures import Picture, ending, name_of
 from rdpbench.results import tables
 from rdpbench.results.names import Names, signs
+from rdpbench.results.stats import against
 from rdpbench.results.stats.current import PROVEN, of_store
+from rdpbench.results.stats.joined import Joined, joined
 from rdpbench.results.stats.meanings import meaning, metric_order
 from rdpbench.results.stats.points import Point, Points, Where, grouped, titles
 from rdpbench.results.stats.summary import PLACE, common_rates, side_by_side
-from rdpbench.results.store.columns import ranks
+from rdpbench.results.store.columns import Codes
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.records import Rows
 from rdpbench.results.store.schema import Row
@@ -54,10 +58,28 @@ NAMES = Names()
 
 
 @dataclass(frozen=True)
+class ReportedRun:
+    """One run, read."""
+
+    name: str
+    store: Store
+    contents: Contents
+    current: Points
+
+    @cached_property
+    def sessions(self) -> Mapping[str, Mapping[str, Any]]:
+        """The provenance of each of its calls."""
+        return self.store.provenance()
+
+
+@dataclass(frozen=True)
 class ReportedPoint:
     """One point of a curve: its lines, one for each metric, and its rows."""
 
     id: str
+    run: ReportedRun
+    codec: str
+    """The curve's label in its run; in the report, the label of `point` may name the run."""
     point: Point
     lines: tuple[Mapping[str, Any], ...]
     """Over the images that are compared; of a point that is not, over its own, and ``compared`` says so."""
@@ -69,30 +91,44 @@ class ReportedPoint:
         """Mean rate of all images that were coded; NaN if nothing was."""
         return float(self.lines[0]["bpp_all"])
 
+    @cached_property
+    def images(self) -> Codes:
+        """The names of the images of ``listed``, numbered in their order."""
+        return replace(self.point, rows=self.listed).images
+
     def shown(self) -> Rows:
         """Of the rows that are listed the first seed of each image, by image."""
-        images, seeds = self.listed.codes("image"), self.listed.numbers("seed")
-        order = np.lexsort((seeds, ranks(images.names)[images.codes]))
-        codes = images.codes[order]
+        codes = self.images.codes
+        order = np.lexsort((self.listed.numbers("seed"), codes))
+        codes = codes[order]
         return self.listed.where(order[np.r_[True, codes[1:] != codes[:-1]]] if len(order) else order)
 
 
 @dataclass(frozen=True)
-class ReportedRun:
-    """One run, read."""
+class Report:
+    """Runs beside one another."""
 
-    name: str
-    store: Store
-    contents: Contents
-    current: Points
+    runs: tuple[ReportedRun, ...]
+    joined: Joined
     frame: pd.DataFrame
     metrics: tuple[str, ...]
     points: tuple[ReportedPoint, ...]
+    notes: tuple[str, ...]
+
+    @cached_property
+    def panels(self) -> dict[Where, list[ReportedPoint]]:
+        """The points of each set of images."""
+        return grouped(self.points, lambda point: point.point.where)
 
 
 def read_run(name: str, store: Store, contents: Contents, grades: Sequence[str] = PROVEN) -> ReportedRun:
-    """A run with its points, in the order of the summary."""
-    current = of_store(contents, grades=grades)
+    """A run with what is current of it."""
+    return ReportedRun(name, store, contents, of_store(contents, grades=grades))
+
+
+def read_report(runs: Sequence[ReportedRun]) -> Report:
+    """The points of runs, in the order of the summary, compared with one another as those of one run."""
+    current = joined({run.name: run.current for run in runs})
     metrics = sorted(current.metrics, key=metric_order)
     frame = side_by_side(current, metrics)
 
@@ -102,15 +138,17 @@ def read_run(name: str, store: Store, contents: Contents, grades: Sequence[str] 
 
     lines = grouped(({str(k): v for k, v in line.items()} for line in frame.to_dict("records")), key)
     known = {(point.where, point.codec, point.setting): point for point in current.points}
+    by_name = {run.name: run for run in runs}
     firsts, note = _firsts(current)
     points = []
     for place, own in lines.items():
         point = known[place]
+        run, _, codec = current.origins[point]
         good = point.good
         listed = good.where(good.codes("image").where(firsts[point.where].__contains__)) if note else good
-        points.append(ReportedPoint(point_id(name, point), point, tuple(own), listed))
-    current = replace(current, notes=(*current.notes, *note))
-    return ReportedRun(name, store, contents, current, frame, tuple(metrics), tuple(points))
+        id_ = point_id(run, replace(point, codec=codec))
+        points.append(ReportedPoint(id_, by_name[run], codec, point, tuple(own), listed))
+    return Report(tuple(runs), current, frame, tuple(metrics), tuple(points), (*current.notes, *note))
 
 
 def _firsts(current: Points) -> tuple[dict[Where, set[str]], list[str]]:
@@ -120,7 +158,7 @@ def _firsts(current: Points) -> tuple[dict[Where, set[str]], list[str]]:
         return {}, []
     firsts = {}
     for where in current.places:
-        images = {image for point in current.at(where).points for image in point.good.codes("image").used()}
+        images = set().union(*(point.good.codes("image").used() for point in current.at(where).points))
         firsts[where] = set(sorted(images)[: max(1, LISTED * len(images) // rows)])
     count = ", ".join(f"{len(images)} of {where.dataset}" for where, images in firsts.items())
     return firsts, [f"means are of all images; listed one by one, with bytes by part, are the first ones: {count}"]
@@ -139,45 +177,39 @@ def point_id(run: str, point: Point) -> str:
     return hashlib.sha256("\n".join([run, *map(repr, key), *more]).encode()).hexdigest()[:10]
 
 
-def _panels(run: ReportedRun) -> dict[Where, list[ReportedPoint]]:
-    return grouped(run.points, lambda point: point.point.where)
-
-
 def _curves(points: Iterable[ReportedPoint]) -> dict[str, list[ReportedPoint]]:
     return grouped(points, lambda point: point.point.codec)
 
 
-def _chosen(run: ReportedRun, which: Which) -> Iterator[ReportedPoint]:
-    """The points whose images are made."""
+def _chosen(report: Report, where: Where, which: Which) -> Iterator[ReportedPoint]:
+    """The points of a set whose images are made."""
+    points = report.panels[where]
     if which == "all":
-        yield from run.points
+        yield from points
     if which != "matched":
         return
-    for where, points in _panels(run).items():
-        rates = thin(common_rates(run.frame[(run.frame[PLACE] == list(where)).all(axis=1)]), RATES)
-        for curve in _curves(point for point in points if point.bpp > 0).values():
-            near = [min(curve, key=lambda point: abs(math.log(point.bpp / rate))) for rate in rates]
-            yield from {point.id: point for point in near or thin(curve, RATES)}.values()
+    rates = thin(common_rates(report.frame[(report.frame[PLACE] == list(where)).all(axis=1)]), RATES)
+    for curve in _curves(point for point in points if point.bpp > 0).values():
+        near = [min(curve, key=lambda point: abs(math.log(point.bpp / rate))) for rate in rates]
+        yield from {point.id: point for point in near or thin(curve, RATES)}.values()
 
 
-def wanted(runs: Iterable[ReportedRun], which: Which, limit: int) -> Iterator[Picture]:
+def wanted(report: Report, which: Which, limit: int) -> Iterator[Picture]:
     """Every image to make, once: originals first, then reconstructions codec by codec; of each set the first images."""
     seen: set[str] = set()
-    for run in runs:
-        chosen = list(_chosen(run, which))
-        images = {
-            where: sorted({image for point in along for image in point.point.rows.codes("image").used()})
-            for where, along in (_panels(run).items() if chosen else ())
-        }
-        firsts = {where: set(names[: limit or None]) for where, names in images.items()}
-        rows: list[Row] = []
+    rows: list[tuple[Store, Row]] = []
+    for where in report.panels:
+        chosen = list(_chosen(report, where, which))
+        images = sorted({image for point in chosen for image in point.point.rows.codes("image").used()})
+        firsts = set(images[: limit or None])
         for point in chosen:
             shown = point.shown()
-            rows += shown.where(shown.codes("image").where(firsts[point.point.where].__contains__)).made()
-        for picture in (Picture(run.store, row, original) for original in (True, False) for row in rows):
-            if picture.sha256 not in seen:
-                seen.add(picture.sha256)
-                yield picture
+            made = shown.where(shown.codes("image").where(firsts.__contains__)).made()
+            rows += ((point.run.store, row) for row in made)
+    for picture in (Picture(*row, original) for original in (True, False) for row in rows):
+        if picture.sha256 not in seen:
+            seen.add(picture.sha256)
+            yield picture
 
 
 # The command that makes one point again
@@ -256,38 +288,64 @@ def _is_swept(word: str) -> bool:
 # The scripts
 
 
-def scripts(runs: Sequence[ReportedRun], pictures: Set[str], refused: Mapping[str, str]) -> dict[str, Any]:
+def scripts(report: Report, pictures: Set[str], refused: Mapping[str, str], files: Sequence[str]) -> dict[str, Any]:
     """What each script hands over, by its name without ending.
 
     Args:
-        runs: what is shown.
+        report: what is shown.
         pictures: hashes of the images in the folder.
         refused: why others are not there, by their hash.
+        files: other files of the folder that the page links to.
     """
-    files: dict[str, Any] = {}
+    scripts: dict[str, Any] = {}
     sets: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     points: list[dict[str, Any]] = []
-    for run in runs:
-        sessions = run.store.provenance()
-        for where, panel in _panels(run).items():
-            images = _images(run, where, pictures, refused)
-            files[f"images-{len(sets)}"] = images
-            places = {image["name"]: number for number, image in enumerate(images)}
-            for codec, curve in _curves(panel).items():
-                files[f"rows-{len(curves)}"] = _rows(curve, places, run, pictures, refused)
-                points += [{"curve": len(curves), **_point(point, sessions, pictures)} for point in curve]
-                random = any(point.point.random for point in curve)
-                curves.append({"set": len(sets), "codec": codec, "title": NAMES.codec(codec), "random": random})
-            size = max(row.dataset_size for row in run.current.at(where).rows)
-            named = {"run": run.name, "dataset": where.dataset, "protocol": where.protocol}
-            sets.append({**named, "title": NAMES.dataset(where.dataset), "images": len(images), "size": size})
-    metrics = sorted({name for run in runs for name in run.metrics}, key=metric_order)
-    title = ", ".join(run.name for run in runs)
+    names = titles(list(report.panels))
+    for where, panel in report.panels.items():
+        images = _images(panel, pictures, refused)
+        scripts[f"images-{len(sets)}"] = images
+        places = {image["name"]: number for number, image in enumerate(images)}
+        for codec, curve in _curves(panel).items():
+            scripts[f"rows-{len(curves)}"] = _rows(report, curve, places, pictures, refused)
+            points += [{"curve": len(curves), **_point(point, pictures)} for point in curve]
+            first = curve[0]
+            named = {"codec": codec, "base": first.codec, "run": first.run.name, "title": NAMES.codec(codec)}
+            random = any(point.point.random for point in curve)
+            curves.append({"set": len(sets), **named, "random": random, "grade": first.point.grade})
+        size = max(int(point.point.rows.numbers("dataset_size").max()) for point in panel)
+        title = NAMES.dataset(where.dataset)
+        named = {"dataset": where.dataset, "protocol": where.protocol, "title": title}
+        label = names[where].replace(where.dataset, title, 1)
+        here = report.joined.at(where)
+        shown = {
+            # Without the command that a terminal is told.
+            "glance": [replace(t, notes=()) for t in against.at_a_glance(here, report.metrics, _anchor(here))],
+            "tables": tables.at_equal_rates(here, report.metrics, names[where]),
+        }
+        drawn = {name: list(map(_table, own)) for name, own in shown.items()}
+        facts = cards.of_set(where, [point.point for point in panel])
+        sets.append({**named, "label": label, "images": len(images), "size": size, "facts": facts, **drawn})
     looks = signs(curve["codec"] for curve in curves)
     curves = [curve | {"look": looks[curve["codec"]]} for curve in curves]
-    main = {"title": title, "metrics": [_metric(name) for name in metrics], "sets": sets, "curves": curves}
-    return {"report": main | {"points": points, "runs": [_run(run) for run in runs]}, **files}
+    main = {
+        "title": ", ".join(run.name for run in report.runs),
+        "notes": report.notes,
+        "files": files,
+        "metrics": [_metric(report, name) for name in report.metrics],
+        "sets": sets,
+        "curves": curves,
+        "points": points,
+        "codecs": {codec: cards.of_codec(curve) for codec, curve in _curves(report.points).items()},
+        "runs": [_run(run) for run in report.runs],
+    }
+    return {"report": main, **scripts}
+
+
+def _anchor(here: Points) -> str:
+    """What the codecs of a set are held against: JPEG, or else the first of them."""
+    labels = [point.codec for point in here.points if point.competes]
+    return next((label for label in labels if split_label(label)[0] == "jpeg"), next(iter(labels), ""))
 
 
 def script(name: str, value: Any) -> str:
@@ -297,7 +355,7 @@ def script(name: str, value: Any) -> str:
     >>> text.isascii(), text.count("<")
     (True, 0)
     """
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(cards.published(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return f'rdpbench.put("{name}",{text});\n'.replace("<", "\\u003c")
 
 
@@ -314,14 +372,14 @@ def number(value: float | None) -> float | str | None:
     return float(f"{value:.7g}")
 
 
-def _metric(name: str) -> dict[str, Any]:
+def _metric(report: Report, name: str) -> dict[str, Any]:
     metric = meaning(name)
     digits = tables.DIGITS.get(metric.unit, 4)
-    kind = {"digits": digits, "set": metric.kind == "set"}
+    kind = {"digits": digits, "set": metric.kind == "set", "facts": cards.of_metric(report.runs, name)}
     return {"name": name, "title": NAMES.metric(name), "unit": metric.unit, "higher": metric.higher_is_better, **kind}
 
 
-def _point(point: ReportedPoint, sessions: Mapping[str, Mapping[str, Any]], pictures: Set[str]) -> dict[str, Any]:
+def _point(point: ReportedPoint, pictures: Set[str]) -> dict[str, Any]:
     first, rows = point.lines[0], point.point.rows
     shown = point.shown()
     values = {
@@ -343,7 +401,7 @@ def _point(point: ReportedPoint, sessions: Mapping[str, Mapping[str, Any]], pict
         "id": point.id,
         "setting": point.point.setting.words,
         "rate": number(point.point.setting.rate),
-        "n": len(point.point.good.codes("image").used()),
+        "n": len(np.unique(point.point.good.codes("image").codes)),
         **{name: int(first[name]) for name in ("dataset_size", "failed", "out_of_range")},
         "weights": str(first["weights"]),
         "bpp": [number(first["bpp_all"]), *(number(whole[name] if whole else None) for name in ("bpp_lo", "bpp_hi"))],
@@ -352,7 +410,7 @@ def _point(point: ReportedPoint, sessions: Mapping[str, Mapping[str, Any]], pict
         "seeds": len(np.unique(rows.numbers("seed"))),
         "verified": int(rows.codes("verified").where("fresh_process".__eq__).sum()),
         "pictures": _pictured(shown, pictures),
-        "command": command_of(rows, sessions),
+        "command": command_of(rows, point.run.sessions),
     }
 
 
@@ -362,16 +420,15 @@ def _pictured(shown: Rows, pictures: Set[str]) -> int:
     return sum(ours in pictures and theirs in pictures for ours, theirs in pairs) if pictures else 0
 
 
-def _images(run: ReportedRun, where: Where, pictures: Set[str], refused: Mapping[str, str]) -> list[dict[str, Any]]:
+def _images(panel: Sequence[ReportedPoint], pictures: Set[str], refused: Mapping[str, str]) -> list[dict[str, Any]]:
     """Originals by name, as the lines of a set refer to them."""
     chosen: dict[str, tuple[Rows, int, str]] = {}
-    for point in run.points:
-        if point.point.where == where:
-            pairs = zip(*(point.listed.codes(name).texts() for name in ("image", "caption")), strict=True)
-            for number, (image, caption) in enumerate(pairs):
-                # Codecs that take no caption store none.
-                if image not in chosen or (caption and not chosen[image][2]):
-                    chosen[image] = point.listed, number, caption
+    for point in panel:
+        pairs = zip(point.images.texts(), point.listed.codes("caption").texts(), strict=True)
+        for number, (image, caption) in enumerate(pairs):
+            # Codecs that take no caption store none.
+            if image not in chosen or (caption and not chosen[image][2]):
+                chosen[image] = point.listed, number, caption
     rows: dict[str, Row] = {}
     for along in grouped(chosen.items(), lambda item: id(item[1][0])).values():
         made = along[0][1][0].where([number for _, (_, number, _) in along]).made()
@@ -397,18 +454,18 @@ def _picture(sha256: str, pictures: Set[str], refused: Mapping[str, str]) -> dic
 
 
 def _rows(
+    report: Report,
     curve: Sequence[ReportedPoint],
     places: Mapping[str, int],
-    run: ReportedRun,
     pictures: Set[str],
     refused: Mapping[str, str],
 ) -> dict[str, Any]:
     """A curve's good rows, column by column: a page of many thousands stays small."""
     columns: dict[str, list[Any]] = {name: [] for name in ("point", "image", "seed", "bytes", "bpp", "rate")}
     texts: dict[str, list[str]] = {name: [] for name in ("parts", "info", "command", "reconstruction_sha256")}
-    scores: dict[str, list[float | str | None]] = {name: [] for name in run.metrics if meaning(name).kind != "set"}
+    scores: dict[str, list[float | str | None]] = {name: [] for name in report.metrics if meaning(name).kind != "set"}
     for place, point in enumerate(curve):
-        images, seeds = point.listed.codes("image"), point.listed.numbers("seed")
+        images, seeds = point.images, point.listed.numbers("seed")
         numbers = np.array([places.get(name, -1) for name in images.names], np.int64)[images.codes]
         order = np.lexsort((seeds, numbers))
         rows = point.listed.where(order)
@@ -421,7 +478,7 @@ def _rows(
         for name in texts:
             texts[name] += rows.texts(name)
         for name in scores:
-            scores[name] += map(number, run.current.values(point.point.where, rows.places, name).tolist())
+            scores[name] += map(number, report.joined.values_of(point.point, rows.places, name).tolist())
     shown = [_picture(sha256, pictures, refused) for sha256 in texts["reconstruction_sha256"]]
     infos = [_info(*pair) for pair in zip(texts["info"], texts["command"], strict=True)]
     return {
@@ -467,11 +524,8 @@ def _faults(run: ReportedRun) -> Iterator[tuple[Row, str, str]]:
 
 
 def _run(run: ReportedRun) -> dict[str, Any]:
-    """A run's counts, tables at equal rates, times, what failed, and where it comes from."""
-    shown: list[tables.Table] = []
-    for where, name in titles(run.current.places).items():
-        shown += tables.at_equal_rates(run.current.at(where), run.metrics, name)
-    shown += filter(None, [tables.times(run.current, run.contents), tables.crossings(run.store.folder)])
+    """A run's counts, times, what failed, and where it comes from."""
+    shown = filter(None, [tables.times(run.current, run.contents), tables.crossings(run.store.folder)])
     failures = [[row.codec, row.setting.words, row.image, what, error] for row, what, error in _faults(run)]
     points = run.current.points
     total, good = sum(len(point.rows) for point in points), sum(len(point.good) for point in points)
@@ -489,21 +543,25 @@ def _run(run: ReportedRun) -> dict[str, Any]:
         f"object from its bytes alone, {again} of them once more in a fresh process. "
         f"Failed or out of range: {total - good}.",
         "notes": list(run.current.notes),
-        "tables": [
-            {
-                "caption": table.caption,
-                "header": table.header,
-                "lines": [[[cell.text, cell.rank] for cell in line] for line in table.lines],
-                "notes": table.notes,
-            }
-            for table in shown
-        ],
+        "tables": [_table(table) for table in shown],
         "failures": failures[:MOST],
         "more": max(0, len(failures) - MOST),
         "sessions": [
             [[key, _text(value)] for key, value in {"session": session, **record}.items()]
-            for session, record in run.store.provenance().items()
+            for session, record in run.sessions.items()
         ],
+    }
+
+
+def _table(table: tables.Table) -> dict[str, Any]:
+    """A table for readers, with the labels of its codecs."""
+    shown = tables.named(table, NAMES)
+    return {
+        "caption": shown.caption,
+        "header": shown.header,
+        "lines": [[[cell.text, cell.rank] for cell in line] for line in shown.lines],
+        "codecs": [line[0].text for line in table.lines] if table.header[0] == "codec" else [],
+        "notes": shown.notes,
     }
 
 

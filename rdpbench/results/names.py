@@ -268,5 +268,6 @@ class Names:
     def _word(self, match: re.Match[str]) -> str:
         before, word, unit = match[1] or "", match[2], match[3] or ""
         metric = word in _metrics() or word in registry.BUILTIN["metric"] or word in registry.meanings
-        name = self.metric(word) if metric else self.labels.get(word) or _codecs().get(word) or self.dataset(word)
+        codec = self.codec(word) if split_label(word)[0] in _codecs() else ""
+        name = self.metric(word) if metric else self.labels.get(word) or codec or self.dataset(word)
         return f"{before}{name}{' (dB)' if unit and metric else unit}"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from rdpbench.lazy import pd
 
 if TYPE_CHECKING:
     from rdpbench.results.stats.points import Points
-    from rdpbench.results.store.contents import Contents
     from rdpbench.results.store.store import Store
 
 
@@ -64,16 +64,23 @@ def read_results(
     folders = [store.folder.resolve() for store in stores]
     if twice := [str(folder) for folder in folders if folders.count(folder) > 1]:
         raise ConfigError(f"{twice[0]} is named twice; its points would count twice")
+    from rdpbench.results.stats.current import of_store
+
     names = [folder.name for folder in folders]
     parts = []
     for store, name in zip(stores, names, strict=True):
         label = name if names.count(name) == 1 else str(store.folder)
-        contents = store.read()
-        parts.append((_points if per == "point" else _images)(label, contents, grades))
+        points = of_store(store.read(), grades=grades)
+        parts.append((of_points if per == "point" else of_images)(label, points))
     if published:
         from rdpbench.results.published import published as numbers
 
         parts.append(numbers().assign(run=""))
+    return framed(parts, per)
+
+
+def framed(parts: Sequence[pd.DataFrame], per: Literal["point", "image"]) -> pd.DataFrame:
+    """Lines of several runs as one frame."""
     # All columns, each with the type of its kind; also where there are no lines.
     columns = POINTS if per == "point" else IMAGES
     types = {"text": "str", "number": "float64", "count": "int64", "yes/no": "bool"}
@@ -101,17 +108,33 @@ def open_run(run: str | Path, root: str | Path = "results/runs", hint: str = "")
     raise UnknownName("run", str(run), runs, looked, near=inside[0] if inside else None)
 
 
-def _points(name: str, contents: Contents, grades: Sequence[str]) -> pd.DataFrame:
+def of_points(name: str, points: Points) -> pd.DataFrame:
+    """A line for each point of a run, and metric."""
     from rdpbench.results.names import family
-    from rdpbench.results.stats.current import of_store
-    from rdpbench.results.stats.summary import frame
+    from rdpbench.results.stats.points import Where
+    from rdpbench.results.stats.summary import PLACE, frame
+    from rdpbench.setting import Setting
 
-    points = of_store(contents, grades=grades)
     lines = frame(points, points.metrics)
     families, kinds = lines["metric"].map(family), bits_kinds(lines, points)
     own: dict[str, Any] = {"variant": "", "source_id": "", "source": f"run {name}", "digitised": False, "doubtful": ""}
     grades_of = {point.codec: point.grade for point in points.points}
+    machines = {
+        (point.where, point.codec, point.setting): ", ".join(filter(None, map(model, hardware.used())))
+        for point, hardware in ((point, point.rows.codes("hardware")) for point in points.points)
+    }
+    keys = ((Where(*(line[c] for c in PLACE)), line["codec"], Setting.of_line(line)) for _, line in lines.iterrows())
+    lines = lines.assign(machine=[machines[key] for key in keys])
     return lines.assign(run=name, family=families, bits_kind=kinds, grade=lines["codec"].map(grades_of), **own)
+
+
+def model(hardware: str) -> str:
+    """What computed, of what a row says of it; empty if it is not known.
+
+    >>> model('{"name": "NVIDIA L4", "driver": "550"}')
+    'NVIDIA L4'
+    """
+    return str(json.loads(hardware or "{}").get("name", ""))
 
 
 def bits_kinds(lines: pd.DataFrame, points: Points) -> list[str]:
@@ -124,12 +147,11 @@ def bits_kinds(lines: pd.DataFrame, points: Points) -> list[str]:
     return [", ".join(sorted(filter(None, kinds.get(key, ())))) for key in curve_keys(lines)]
 
 
-def _images(name: str, contents: Contents, grades: Sequence[str]) -> pd.DataFrame:
-    from rdpbench.results.stats.current import of_store
+def of_images(name: str, points: Points) -> pd.DataFrame:
+    """A line for each image of each point of a run, and metric."""
     from rdpbench.results.stats.meanings import meaning
     from rdpbench.results.stats.summary import tidy
 
-    points = of_store(contents, grades=grades)
     pairs = [metric for metric in points.metrics if meaning(metric).kind != "set"]
     return tidy(points, pairs).assign(run=name)
 
@@ -188,6 +210,7 @@ POINTS: Mapping[str, Column] = {
     "grade": _text(
         "How far the rate is proven: `decoded`, `joint` or `reported` (`docs/external.md`); empty where published."
     ),
+    "machine": _text("Models of what coded it, with commas between; empty if not known, and where published."),
     "source_id": _text("Short name of the published source; empty for a measured point."),
     "source": _text("The source in full, down to the file or table; for a measured point `run` and its name."),
     "digitised": _flag("Whether the number was read off a plot."),
@@ -292,6 +315,18 @@ of its libraries or weights), those of the installed version count. If none of t
 images counts; if several have them, there is no number, and a note names them. Results of an earlier version of a codec
 are left out, and a message says so.
 
+**Of several runs** each keeps its own points: nothing is averaged over runs. The column `run` says whose they are.
+
+**A report to publish.** `rdpbench report kodak out=site` makes a folder that opens from the file system and from any
+static host, also below a path. Several runs are one report, also those of other machines, by their folders:
+`rdpbench report kodak /mnt/lab/results/runs/kodak out=site author="Ada Lovelace"`. Its front page has all codecs and
+datasets, and each of them has a page of its own (`#view=codec&of=jpeg`, `#view=dataset&of=kodak`) with a card: how far
+the rate is proven, versions, machine, licence. What one looks at is in the address, the theme too, so a copied link
+shows the same. Runs are compared over the images that all of them have. A codec that two runs measured is two curves,
+named after their runs; if runs scored with different editions of a metric, one edition counts, and a note says so. In
+`data/` are the frames of this page as CSV and Parquet (those per image up to 100,000 rows), and `CITATION.cff` says what
+was run, when, by which version, with which commands. Absolute paths are cut to their last part.
+
 Points of random weights are in the frame, but are no results: see the column `weights`. `docs/statistics.md` explains
 the intervals. This page is printed by
 
@@ -300,8 +335,13 @@ the intervals. This page is printed by
 
 
 def markdown() -> str:
-    """The page: a table for each kind of frame."""
-    parts = [PAGE]
+    """The page: what the numbers are, and a table for each kind of frame."""
+    return f"{PAGE}\n{columns_in_words()}"
+
+
+def columns_in_words() -> str:
+    """A table for each kind of frame."""
+    parts = []
     titles = {"A line for each point and metric": POINTS, 'A line for each image (`per="image"`)': IMAGES}
     for title, columns in titles.items():
         rows = [f"| `{name}` | {column.kind} | {column.meaning} |" for name, column in columns.items()]

@@ -380,7 +380,7 @@ def latex(table: Table, names: Names | None = None, *, siunitx: bool = False) ->
     >>> r"a\_b & \textbf{31.2 $\pm$0.1} \\" in text, text.count(r"\toprule")
     (True, 1)
     """
-    table = _named(table, names) if names else table
+    table = named(table, names) if names else table
     long = len(table.lines) > LONG_PAGE
     caption = rf"\caption{{{escape(' '.join((table.caption.rstrip('.') + '.', *table.notes)))}}}"
     packages = ["booktabs", *(["longtable"] if long else []), *(["siunitx"] if siunitx else [])]
@@ -403,7 +403,8 @@ def latex(table: Table, names: Names | None = None, *, siunitx: bool = False) ->
     return "\n".join([*text, r"\endgroup" if long else r"\end{table}", ""])
 
 
-def _named(table: Table, names: Names) -> Table:
+def named(table: Table, names: Names) -> Table:
+    """A table whose codecs and metrics are called as readers know them."""
     of_codecs = table.header[0] == "codec"
     lines = [
         (replace(line[0], text=names.codec(line[0].text)) if of_codecs else line[0], *line[1:]) for line in table.lines

@@ -8,12 +8,17 @@ import json
 import shlex
 import shutil
 import weakref
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
+import yaml
+from pyarrow import parquet
 
 from rdpbench.config.bench import read_bench
 from rdpbench.errors import ConfigError
@@ -140,7 +145,7 @@ def test_what_a_label_says_becomes_settings_of_the_command() -> None:
 def test_names_are_data_and_data_ends_no_script(site: Path) -> None:
     page = (site / "index.html").read_bytes()
     assert page == (STATIC / "index.html").read_bytes()
-    for path in (site / "data").iterdir():
+    for path in (site / "data").glob("*.js"):
         assert b"<" not in path.read_bytes()
         assert path.read_bytes().isascii()
     for path in (site / "static").glob("*.js"):
@@ -233,7 +238,7 @@ def test_images_with_other_pixels_are_not_shown(run: Path, make_report: Report, 
     data = json.loads((out / f"data/rows-{curve}.js").read_text()[len(f'rdpbench.put("rows-{curve}",') : -3])
     why = list(data["why"].values())
     assert len(why) == 2, why
-    assert sum(f"{reconstruction_path(store, rows[0])} is not what was decoded" in one for one in why) == 1
+    assert sum(f"…/{reconstruction_path(store, rows[0]).name} is not what was decoded" in one for one in why) == 1
     assert sum("is missing" in one for one in why) == 1
     assert data["picture"].count("") == 2
 
@@ -252,10 +257,97 @@ def test_two_runs_in_one_report(made: Path, run: Path, make_report: Report, tmp_
     other = run.rename(run.with_name("again"))
     out = make_report(made, other, "--images", "none", "--out", tmp_path / "out")
     report = json.loads((out / "data/report.js").read_text()[len('rdpbench.put("report",') : -3])
-    assert [one["run"] for one in report["sets"]] == ["both", "both", "again", "again"]
+    # One set of images is one panel; a codec of both runs is a curve of each, and no point is put together of two.
+    assert sorted(one["dataset"] for one in report["sets"]) == ["folder-more", "folder-pictures"]
+    assert Counter(one["run"] for one in report["curves"]) == {"both": 7, "again": 7}
+    assert {one["codec"] for one in report["curves"] if one["base"] == "webp"} == {"webp[run=both]", "webp[run=again]"}
+    looks = {tuple(one["look"]) for one in report["curves"] if one["base"] == "webp"}
+    assert len(looks) == 2
+    assert len({look[0] for look in looks}) == 1  # the colour is the codec's
     assert len({point["id"] for point in report["points"]}) == len(report["points"]) == 2 * 28
+    alone = make_report(made, "--images", "none", "--out", tmp_path / "alone")
+    single = json.loads((alone / "data/report.js").read_text()[len('rdpbench.put("report",') : -3])
+    values = {point["id"]: point["values"] for point in single["points"]}
+    again = {point["id"]: point["values"] for point in report["points"]}
+    assert values.keys() <= again.keys()
+    assert all(again[point] == own for point, own in values.items())  # also links to points stay good
+    frame = pd.read_parquet(out / "data/results.parquet")
+    assert frame["run"].value_counts().to_dict() == {"both": 56, "again": 56}
+    assert set(frame["grade"]) == {"decoded"}
+    assert frame["machine"].str.len().min() > 0
+    pd.testing.assert_frame_equal(pd.read_csv(out / "data/results.csv")[["bpp", "value"]], frame[["bpp", "value"]])
     with pytest.raises(ConfigError, match="named twice"):
         make_report(made, made)
+
+
+def test_runs_that_scored_other_images_or_by_another_edition(
+    made: Path, run: Path, make_report: Report, tmp_path: Path
+) -> None:
+    """What two runs have in common is compared, and nothing else."""
+    other = run.rename(run.with_name("again"))
+    (other / "parts/zz-hostile.jsonl").unlink()
+    changed, dropped = {"psnr": "0-anotheredition"}, "third"
+    for name in ("rows", "scores"):
+        path = other / f"{name}.parquet"
+        frame = pd.read_parquet(path)
+        if name == "rows":
+            lost = set(frame.loc[(frame["image"] == dropped) & (frame["codec"] == "webp"), "task_key"])
+            assert lost
+        frame = frame[~frame["task_key"].isin(lost)]
+        if name == "scores":
+            frame["definition"] = frame["metric"].map(changed).fillna(frame["definition"])
+        parquet.write_table(pa.Table.from_pandas(frame, parquet.read_schema(path), preserve_index=False), path)
+    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in other.glob("*.parquet")]
+    (other / "parquet.sha256").write_text("".join(sums))
+    out = make_report(made, other, "--images", "none", "--out", tmp_path / "out")
+    report = json.loads((out / "data/report.js").read_text()[len('rdpbench.put("report",') : -3])
+    for point in report["points"]:
+        curve = report["curves"][point["curve"]]
+        if report["sets"][curve["set"]]["dataset"] == "folder-pictures":
+            # Three images are scored by all, and one of these is not in all of them.
+            assert point["values"]["ms-ssim"][3] == 2, curve
+        assert (point["values"]["psnr"][0] is None) == (curve["run"] == "again")
+    assert any("0-anotheredition" in note and "psnr of run again" in note for note in report["notes"])
+
+
+def test_no_path_of_this_machine_is_published(made: Path, site: Path, data: Data) -> None:
+    """In the rows there are some: of the images that were read."""
+    assert any(row.path.startswith("/") for row in Store(made).read().rows.values())
+    home = [str(made.parents[2]), str(Path.home()), str(Path(pytest.__file__).parents[1])]
+    for path in site.rglob("*"):
+        if path.suffix in (".js", ".csv", ".cff", ".md", ".parquet") and path.name != "plotly.min.js":
+            content = path.read_bytes()
+            if path.suffix == ".parquet":
+                content = pd.read_parquet(path).to_csv().encode()
+            assert not [place for place in home if place.encode() in content], path
+    assert {path.partition("…")[0] for path in pd.read_parquet(site / "data/images.parquet")["path"]} == {""}
+    assert data("report")["files"] == [
+        *("data/results.csv", "data/results.parquet", "data/images.csv", "data/images.parquet"),
+        *("data/columns.md", "CITATION.cff"),
+    ]
+
+
+def test_the_citation_says_what_was_run(made: Path, make_report: Report, tmp_path: Path) -> None:
+    out = make_report(made, "--images", "none", "--out", tmp_path / "out", "--author", "Ada: Lovelace #1")
+    stated = yaml.safe_load((out / "CITATION.cff").read_text())
+    assert stated["authors"] == [{"name": "Ada: Lovelace #1"}]
+    [record] = Store(made).provenance().values()
+    assert record["command"] in stated["abstract"].replace("\n", " ")
+    assert str(stated["date-released"]) == record["time"][:10]
+    assert stated["references"][0]["version"].startswith(record["rdpbench"])
+    assert all(reference["authors"] and reference["title"] for reference in stated["references"])
+    assert any("libwebp" in reference.get("notes", "") for reference in stated["references"])
+
+
+def test_cards_say_how_far_a_rate_is_proven(data: Data) -> None:
+    report = data("report")
+    assert report["codecs"].keys() == {curve["codec"] for curve in report["curves"]}
+    facts = dict(report["codecs"]["webp"])
+    assert facts["rate"].startswith("decoded: each rate counts the bytes")
+    assert "libwebp" in facts["versions"]
+    assert facts["machine"].endswith("(cpu)")
+    assert dict(report["sets"][0]["facts"])["protocol"] == "as-is"
+    assert dict(report["metrics"][0]["facts"])["in both"].startswith("edition ")
 
 
 def test_another_folder_is_not_written_to(made: Path, make_report: Report, tmp_path: Path) -> None:
@@ -298,4 +390,7 @@ def test_through_the_command(
     page = Path(capsys.readouterr().out.split()[-1])
     assert page.parts[-5:] == ("results", "runs", "both", "report", "index.html")
     assert page.is_file()
+    assert here("report", "both", "out=site", "images=none", "author=Ada") == 0
+    assert capsys.readouterr().out.split()[-1] == "site/index.html"
+    assert "Ada" in (tmp_path / "site/CITATION.cff").read_text()
     assert "unknown run 'nothing'" in rdpbench("report", "nothing", code=2).stderr

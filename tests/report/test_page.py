@@ -5,9 +5,13 @@ Needs Chromium and its driver (Debian: chromium, chromium-driver) and selenium; 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -224,6 +228,73 @@ def test_a_shared_address_shows_the_same(page: Page) -> None:
     assert page.js("return document.body.dataset.view") == "curves"
 
 
+def test_codecs_and_datasets_have_pages_with_addresses(page: Page, data: Data) -> None:
+    report = data("report")
+    assert len(page.all("#matrix tbody tr")) == len(report["codecs"])
+    page.click('#matrix a[href*="of=webp"]')
+    page.until(lambda: page.state.get("view") == "codec")
+    assert page.state["of"] == "webp"
+    assert "decoded: each rate counts the bytes" in page.text("#view-curves .card")
+    page.points("psnr", "webp")
+    opacity = """return Object.fromEntries(document.querySelector(".panel .plot").data
+        .map((one) => [rdpbench.points.get(one.customdata?.[0])?.curve.codec, one.opacity]))"""
+    page.until(lambda: page.js(opacity)["webp"] == 1)
+    assert page.js(opacity)["jpeg2000"] < 0.5
+    # By the keyboard: a select of the header has the other pages.
+    page.one('[data-page="dataset"]').send_keys("folder-more")
+    page.until(lambda: page.state.get("of") == "folder-more")
+    page.until(lambda: len(page.all(".panel")) == 2)
+    assert "folder-pictures" not in page.text("#view-curves")
+    assert "BD-rate" in page.text("#view-curves .tables")
+    page.until(lambda: page.all(".head .thumb img"))
+    page.browser.back()
+    page.until(lambda: page.state["of"] == "webp")
+    assert "WebP" in page.text("#view-curves h2")
+    page.open("view=codec&of=%3Cb%3Enothing")
+    assert "No codec <b>nothing in this report" in page.text("#view-curves h2")
+
+
+def test_the_same_from_a_static_host_behind_a_path(page: Page, site: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/b").symlink_to(site)
+    served = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), served) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page.address = f"http://127.0.0.1:{server.server_port}/a/b/"
+        page.open("view=dataset&of=folder-pictures&metric=psnr&theme=dark")
+        page.points("psnr", "webp")
+        page.until(lambda: page.all(".head .thumb img"))
+        links = page.js("return [...document.querySelectorAll('.head a')].map((one) => one.href)")
+        assert links
+        page.open()
+        files = page.js("return [...document.querySelectorAll('.files a')].map((one) => one.href)")
+        assert len(files) == 6
+        for address in (*links, *files):
+            assert address.startswith(page.address)
+            with urlopen(address) as answer:
+                assert answer.status == 200
+        page.browser.get((site / "index.html").as_uri())
+        server.shutdown()
+
+
+def test_two_runs_side_by_side_in_the_browser(
+    page: Page, made: Path, run: Path, make_report: Callable[..., Path], tmp_path: Path
+) -> None:
+    other = run.rename(run.with_name("again"))
+    out = make_report(made, other, "--images", "none", "--out", tmp_path / "out")
+    page.address = (out / "index.html").as_uri()
+    page.open("view=codec&of=webp")
+    assert len(page.all("#view-curves .head .card")) == 2
+    first, second = (page.points("psnr", f"webp[run={name}]") for name in ("both", "again"))
+    assert len(first) == len(second) == 4
+    # They lie on one another, and both are seen.
+    assert [one.rect["width"] < two.rect["width"] for one, two in zip(first, second, strict=True)] == [True] * 4
+    assert "nothing is averaged over runs" in page.text("#view-curves")
+    page.open("view=table&run=again")
+    page.until(lambda: page.column(1))
+    assert set(page.column(1)) == {"again"}
+
+
 def test_history_goes_back_by_views(page: Page) -> None:
     page.press("t")
     page.until(lambda: page.state.get("view") == "table")
@@ -247,9 +318,15 @@ def test_the_theme_is_switched_and_kept(page: Page) -> None:
     assert lightness(light) > 600
     assert lightness(dark) < 150
     page.until(lambda: page.js(grid) != line)
+    assert page.state["theme"] == "dark"
     page.open()
     assert page.js(colour) == dark
+    assert page.state["theme"] == "dark"  # what is copied now shows the same to somebody else
     page.press("l")
+    assert page.js(colour) == light
+    page.open("view=table&theme=dark")  # somebody else's link
+    assert page.js(colour) == dark
+    page.open()
     assert page.js(colour) == light
 
 
@@ -325,7 +402,17 @@ def test_names_are_shown_as_they_are(page: Page, hostile: Mapping[str, str]) -> 
 
 
 @pytest.mark.parametrize(
-    "state", ["", "view=table", "view=table&rows=images", "view=viewer", "view=viewer&mode=wipe", "view=run"]
+    "state",
+    [
+        "",
+        "view=codec&of=webp",
+        "view=dataset&of=folder-more",
+        "view=table",
+        "view=table&rows=images",
+        "view=viewer",
+        "view=viewer&mode=wipe",
+        "view=run",
+    ],
 )
 def test_a_phone_scrolls_down_only(page: Page, state: str) -> None:
     metrics = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from rdpbench.errors import UnknownName
 from rdpbench.gate import curves
-from rdpbench.report.data import read_run
+from rdpbench.report.data import read_report, read_run
 from rdpbench.results.read import read_results
 from rdpbench.results.stats.against import bd_tables
 from rdpbench.results.stats.current import of_store
@@ -352,7 +352,7 @@ def report(
     found: Differences, points: Points, contents: Contents, right: Mapping[Any, Any], put_together: Mapping[Any, Any]
 ) -> None:
     """What is compared is over the common images; the rest over its own, and says so."""
-    source = read_run("run", Store(Path("nowhere")), contents)
+    source = read_report([read_run("run", Store(Path("nowhere")), contents)])
     lines = pd.DataFrame([line for point in source.points for line in point.lines])
     if not source.metrics:
         return

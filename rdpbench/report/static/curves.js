@@ -68,7 +68,7 @@
       const found = along(curve, panel.metric.name, state.x);
       if (!found.length) continue;
       const colour = colours.curves[curve.colour];
-      const dim = lit && lit !== curve.codec;
+      const dim = lit ? lit !== curve.codec : state.view === "codec" && curve.base !== state.of;
       const ends = found.map((one) => one.point.values[panel.metric.name]).map((one) => [R.num(one[1]), R.num(one[2])]);
       if (state.band === "1" && state.x === "bpp" && found.length > 1 && ends.flat().every(Number.isFinite)) {
         const xs = found.map((one) => one.x);
@@ -77,14 +77,16 @@
           fill: "toself", fillcolor: R.faded(colour, dim ? 0.02 : 0.1), line: { width: 0 }, mode: "lines", hoverinfo: "skip", type: "scatter",
         });
       }
+      // Of a codec that several runs measured the later curves are open and larger: none covers another.
+      const open = curve.again ? "-open" : "";
       const pale = (point) => R.partial(point) || curve.random || !R.reliable(point, panel.metric.name) || R.remark(point, panel.metric.name) !== "";
       out.push({
         x: found.map((one) => one.x), y: found.map((one) => one.y), customdata: found.map((one) => one.point.id),
         type: "scatter", mode: "lines+markers", hoverinfo: "none", opacity: dim ? 0.15 : 1,
-        line: { color: colour, width: 1.8, dash: curve.random ? "dot" : "solid" },
+        line: { color: colour, width: 1.8, dash: curve.random ? "dot" : curve.again ? "dash" : "solid" },
         marker: {
-          color: found.map((one) => (pale(one.point) ? R.faded(colour, 0.25) : colour)), size: 8, line: { width: 1.5, color: colour },
-          symbol: R.SYMBOLS[curve.symbol],
+          color: found.map((one) => (pale(one.point) ? R.faded(colour, 0.25) : colour)), size: curve.again ? 12 : 8, line: { width: 1.5, color: colour },
+          symbol: R.SYMBOLS[curve.symbol] + open,
         },
       });
     }
@@ -159,7 +161,7 @@
 
   // Another codec under the pointer in the legend: the others step back.
   R.highlight = R.later(60, (codec) => {
-    if (lit === codec || R.state.view !== "curves") return;
+    if (lit === codec || R.section(R.state) !== "curves") return;
     lit = codec;
     for (const panel of panels.values()) refresh(panel);
   });
@@ -180,25 +182,26 @@
   const part = (set, metrics, curves) => {
     const notes = metrics.length ? [] : ["No metric was computed: rdpbench score adds some to what is stored."];
     if (curves.some((one) => one.points.some(R.partial))) notes.push("Pale points: fewer images than the dataset has.");
+    if (curves.some((one) => one.again)) notes.push("Dashed and open: another run measured the same codec. Each run's points are its own; nothing is averaged over runs.");
     if (curves.some((one) => one.random)) notes.push("Dotted and pale: random weights, which are no results.");
     return el("div", { class: "set" },
       el("h2", {}, set.label, " ", el("span", { class: "faint" }, `${set.images < set.size ? `${set.images} of ` : ""}${R.count(set.size, "image")}, ${set.protocol}`)),
       el("div", { class: `panels${metrics.length === 1 ? " one" : ""}` }, metrics.map((metric) => build(set, metric).figure)),
-      notes.map((text) => el("p", { class: "note" }, text)));
+      notes.map((text) => el("p", { class: "note" }, text)),
+      el("div", { class: "tables" }, [...set.glance, ...(R.state.view === "dataset" ? set.tables : [])].map(R.table)));
   };
 
   R.showCurves = (state, changed) => {
     const view = R.byId("view-curves");
     const [sets, metrics] = [R.shownSets(state), R.shownMetrics(state)];
     // Moving figures about would forget where one scrolled to: only another choice of panels is worth it.
-    const wanted = `${sets.map((one) => one.index)} ${metrics.map((one) => one.name)} ${state.codec}`;
+    const wanted = `${sets.map((one) => one.index)} ${metrics.map((one) => one.name)} ${state.codec} ${state.view} ${state.of} ${state.run}`;
     if (view.dataset.wanted !== wanted) {
       view.dataset.wanted = wanted;
       const parts = sets.map((set) => part(set, metrics, R.shownCurves(state).filter((one) => one.set === set)));
-      const about = R.report.runs.map((run) => el("p", { class: "note" }, run.counts));
-      view.replaceChildren(...(parts.length ? parts : [el("p", { class: "note" }, "Nothing passes these filters.")]), ...about);
+      view.replaceChildren(...R.head(state), ...(parts.length ? parts : [el("p", { class: "note" }, "Nothing passes these filters.")]));
     }
-    if (["codec", "x", "scale", "band", "point", "view", "metric", "data", "protocol", "run"].some((key) => changed.has(key))) {
+    if (["codec", "x", "scale", "band", "point", "view", "metric", "data", "protocol", "run", "of"].some((key) => changed.has(key))) {
       for (const panel of panels.values()) refresh(panel);
     }
   };

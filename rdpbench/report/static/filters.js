@@ -59,7 +59,7 @@
       group("Metric", "metric", [...R.metrics.values()].map(({ name, title }) => ({ name, title }))),
       group("Dataset", "data", unique(R.sets.map((one) => one.dataset))),
       group("Protocol", "protocol", unique(R.sets.map((one) => one.protocol))),
-      group("Run", "run", unique(R.sets.map((one) => one.run))),
+      group("Run", "run", unique(R.curves.map((one) => one.run))),
       el("fieldset", { class: "axes" }, el("legend", {}, "Axes"),
         choice("over", "x", axes),
         choice("scale", "scale", [["auto", "automatic"], ["log", "logarithmic"], ["linear", "linear"]]),

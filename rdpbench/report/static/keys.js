@@ -4,7 +4,7 @@
   const R = window.rdpbench;
   const { el } = R;
   const LIST = [
-    ["c  t  v  r", "curves, table, viewer, run"], ["/", "filter the table"], ["l", "light or dark"], ["Esc", "close"], ["?", "this list"],
+    ["c  t  v  r", "overview, table, viewer, run"], ["/", "filter the table"], ["l", "light or dark"], ["Esc", "close"], ["?", "this list"],
     ["← → ↑ ↓", "curves: along a curve, to another; viewer: images"], ["Enter", "curves: compare the images of the point"],
     ["s  w  f  d", "viewer: side by side, wipe, flicker, difference"], ["Space", "viewer: flicker, or hold it"], ["1  2  3", "viewer: this codec in wipe or flicker; 0 fits"],
     ["+  −  0  z", "viewer: larger, smaller, fit, actual pixels"], ["Shift ← → ↑ ↓", "viewer: move about"], [",  .", "viewer: move the wipe"], ["m", "viewer: matched rate or settings by hand"],
@@ -15,12 +15,16 @@
   R.toggleTheme = () => {
     const dark = document.documentElement.dataset.theme ? document.documentElement.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     const next = dark ? "light" : "dark";
-    document.documentElement.dataset.theme = next;
     try {
       localStorage.setItem("rdpbench-theme", next);
     } catch {
-      // Storage is off: it holds until the page is closed.
+      // Storage is off: the address has it.
     }
+    R.set({ theme: next });
+  };
+  R.paint = (theme) => {
+    if (theme) document.documentElement.dataset.theme = theme;
+    else delete document.documentElement.dataset.theme;
     R.recolour();
   };
 
@@ -74,7 +78,7 @@
       else if (event.key === "?") dialog.showModal();
       else if (event.key === "/") { R.set({ view: "table" }); R.byId("search").focus(); }
       else if (R.state.view === "viewer") done = inViewer(event);
-      else if (R.state.view === "curves") done = inCurves(event);
+      else if (R.section(R.state) === "curves") done = inCurves(event);
       else done = false;
       if (done) event.preventDefault();
     });

@@ -3,14 +3,20 @@
 (() => {
   const R = window.rdpbench;
   const { el } = R;
-  const VIEWS = [["curves", "Curves"], ["table", "Table"], ["viewer", "Viewer"], ["run", "Run"]];
+  const VIEWS = [["curves", "Overview"], ["table", "Table"], ["viewer", "Viewer"], ["run", "Run"]];
   const show = { curves: R.showCurves, table: R.showTable, viewer: R.showViewer, run: () => {} };
 
-  if (R.state.view === "curves") R.load("static/plotly.min.js"); // by far the largest file: read while the page is built
+  if (R.section(R.state) === "curves") R.load("static/plotly.min.js"); // by far the largest file: read while the page is built
   document.title = `${R.report.title} · rdpbench`;
   R.byId("title").textContent = R.report.title;
   const tabs = VIEWS.map(([view, text]) => el("button", { type: "button", "data-view": view, title: `${text} (${view[0]})`, click: () => R.set({ view }) }, text));
-  R.byId("tabs").append(...tabs);
+  // The pages of codecs and datasets, which links lead to as well.
+  const pages = [["codec", "Codec", R.curves.map((one) => [one.base, R.plain(one)])], ["dataset", "Dataset", R.sets.map((one) => [one.dataset, one.title])]].map(([view, word, entries]) => {
+    const select = el("select", { "aria-label": `Page of a ${word.toLowerCase()}`, "data-page": view, change: () => { location.hash = R.link({ view, of: select.value }); } },
+      el("option", { value: "", disabled: true }, `${word} …`), [...new Map(entries)].map(([value, text]) => el("option", { value }, text)));
+    return select;
+  });
+  R.byId("tabs").append(...tabs, ...pages);
   R.buildFilters();
   R.buildTable();
   R.buildViewer();
@@ -21,18 +27,24 @@
   const missed = new Map(VIEWS.map(([view]) => [view, null]));
   const render = (state, changed) => {
     for (const one of tabs) one.setAttribute("aria-current", one.dataset.view === state.view ? "page" : "false");
-    document.body.dataset.view = state.view;
+    for (const one of pages) {
+      one.value = one.dataset.page === state.view ? state.of : "";
+      one.setAttribute("aria-current", one.dataset.page === state.view ? "page" : "false");
+    }
+    if (changed.has("theme")) R.paint(state.theme);
+    const section = R.section(state);
+    document.body.dataset.view = section;
     for (const [view] of VIEWS) {
-      R.byId(`view-${view}`).hidden = view !== state.view;
-      if (view !== state.view && missed.get(view)) changed.forEach((key) => missed.get(view).add(key));
+      R.byId(`view-${view}`).hidden = view !== section;
+      if (view !== section && missed.get(view)) changed.forEach((key) => missed.get(view).add(key));
     }
     R.byId("tip").hidden = true;
     R.showFilters(state);
     R.showPoint(state, changed);
-    const all = missed.get(state.view) ? new Set([...missed.get(state.view), ...changed]) : new Set();
-    missed.set(state.view, new Set());
-    if (state.view !== "viewer") R.rest();
-    show[state.view](state, all);
+    const all = missed.get(section) ? new Set([...missed.get(section), ...changed]) : new Set();
+    missed.set(section, new Set());
+    if (section !== "viewer") R.rest();
+    show[section](state, all);
   };
   R.onState(render);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", R.recolour);

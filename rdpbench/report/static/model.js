@@ -3,21 +3,17 @@
 (() => {
   const R = window.rdpbench;
   const report = R.get("report");
-  const several = (key) => new Set(report.sets.map((one) => one[key])).size > 1;
 
   R.report = report;
   R.metrics = new Map(report.metrics.map((one) => [one.name, { ...one, head: `${one.title}${one.unit ? ` (${one.unit})` : ""}` }]));
-  R.sets = report.sets.map((one, index) => {
-    const words = [several("run") ? one.run : "", one.title, several("protocol") ? one.protocol : ""];
-    return { ...one, index, label: words.filter(Boolean).join(" · ") };
-  });
+  R.sets = report.sets.map((one, index) => ({ ...one, index }));
 
   // A codec has one sign: in all panels, in all reports, and in figures (rdpbench/results/names.py).
   R.curves = report.curves.map((one, index) => {
     const set = R.sets[one.set];
-    const label = several("run") ? `${one.title} (${set.run})` : one.title;
     const [colour, symbol] = one.look;
-    return { ...one, set, index, label, colour, symbol, points: [] };
+    const again = report.curves.slice(0, index).some((other) => other.set === one.set && other.base === one.base);
+    return { ...one, set, index, again, label: one.title, colour, symbol, points: [] };
   });
   R.points = new Map();
   for (const one of report.points) {
@@ -44,10 +40,12 @@
 
   // What the filters leave. Nothing chosen means all.
   const passes = (chosen, value) => chosen.length === 0 || chosen.includes(value);
-  R.shownSets = (state) => R.sets.filter((one) => passes(state.run, one.run) && passes(state.data, one.dataset) && passes(state.protocol, one.protocol));
-  R.shownCurves = (state) => {
-    const sets = new Set(R.shownSets(state));
-    return R.curves.filter((one) => sets.has(one.set) && passes(state.codec, one.codec));
+  const pageHas = (state, one) => (state.view === "dataset" ? one.set.dataset === state.of : state.view !== "codec" || R.curves.some((own) => own.set === one.set && own.base === state.of));
+  R.shownCurves = (state) => R.curves.filter((one) => passes(state.run, one.run) && passes(state.data, one.set.dataset) && passes(state.protocol, one.set.protocol)
+    && passes(state.codec, one.codec) && pageHas(state, one));
+  R.shownSets = (state) => {
+    const curves = R.shownCurves({ ...state, codec: [] });
+    return R.sets.filter((set) => curves.some((one) => one.set === set));
   };
   R.shownMetrics = (state) => [...R.metrics.values()].filter((one) => passes(state.metric, one.name));
 

@@ -34,6 +34,7 @@
     return el("dl", { class: "numbers" }, rows.flatMap(([key, text]) => [el("dt", {}, key), el("dd", {}, text)]));
   };
   const marks = (point) => [
+    point.curve.grade,
     R.partial(point) ? `${point.n} of ${point.dataset_size} images` : R.count(point.n, "image"),
     point.seeds > 1 ? `${point.seeds} seeds` : "",
     point.failed ? `${point.failed} failed` : "",
@@ -92,7 +93,7 @@
       : el("p", { class: "note" }, "No images of this point in this folder: rdpbench report with --images all has them.");
     box.replaceChildren(
       el("div", { class: "row" },
-        el("h2", {}, R.sign(point.curve), point.curve.label),
+        el("h2", {}, el("a", { href: R.link({ view: "codec", of: point.curve.base }) }, R.sign(point.curve), point.curve.label)),
         el("button", { type: "button", class: "plain", id: "close", title: "Close (Esc)", "aria-label": "Close", click: () => R.set({ point: "" }) }, "✕")),
       el("p", { class: "what" }, point.setting, el("span", { class: "faint" }, ` on ${point.curve.set.label}, ${point.curve.set.protocol}`)),
       el("ul", { class: "marks" }, marks(point).map((text) => el("li", { class: /random|failed|out of range/.test(text) ? "warn" : null }, text))),

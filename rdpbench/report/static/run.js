@@ -5,12 +5,18 @@
   const { el } = R;
   const LONG = ["config", "packages"];
 
+  const named = (one, n) => {
+    const curve = R.curves.find((own) => own.codec === one.codecs?.[n]);
+    return (text) => (curve ? el("a", { href: R.link({ view: "codec", of: curve.base }) }, R.sign(curve), text) : text);
+  };
   const table = (one) => el("div", {},
     el("div", { class: "wide", tabindex: "0" }, el("table", { class: "plain-table" },
       el("caption", {}, one.caption),
       el("thead", {}, el("tr", {}, one.header.map((text) => el("th", { scope: "col" }, text)))),
-      el("tbody", {}, one.lines.map((line) => el("tr", {}, line.map(([text, rank], n) => el(n ? "td" : "th", n ? {} : { scope: "row" }, rank === 1 ? el("b", {}, text) : rank === 2 ? el("u", {}, text) : text))))))),
+      el("tbody", {}, one.lines.map((line, row) => el("tr", {}, line.map(([text, rank], n) => el(n ? "td" : "th", n ? {} : { scope: "row" }, !n ? named(one, row)(text) : rank === 1 ? el("b", {}, text) : rank === 2 ? el("u", {}, text) : text))))))),
     one.notes.map((text) => el("p", { class: "note" }, text)));
+
+  R.table = table;
 
   const failures = (run) => {
     if (!run.failures.length) return [el("p", {}, "Nothing.")];
@@ -26,7 +32,7 @@
   };
 
   R.buildRun = () => {
-    R.byId("view-run").append(...R.report.runs.flatMap((run) => [
+    R.byId("view-run").append(el("h2", {}, "Metrics"), el("div", { class: "tables" }, [...R.metrics.values()].map((one) => R.card(one.title, one.facts))), ...R.report.runs.flatMap((run) => [
       el("h2", {}, run.name), el("p", {}, run.counts),
       ...run.notes.map((text) => el("p", { class: "note" }, text)),
       run.tables.length ? el("div", { class: "tables" }, run.tables.map(table)) : "",

@@ -9,6 +9,8 @@ window.rdpbench = (() => {
   } catch {
     // Storage is off: the system's theme it is.
   }
+  // A link's theme comes before one's own.
+  theme = /[#&]theme=(light|dark)(?:&|$)/.exec(location.hash)?.[1] ?? theme;
   if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
 
   // A page from a file may not fetch, but it may run scripts that lie beside it.

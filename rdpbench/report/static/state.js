@@ -3,16 +3,16 @@
 (() => {
   const R = window.rdpbench;
   const USUAL = {
-    view: "curves", run: [], data: [], protocol: [], codec: [], metric: [],
+    view: "curves", of: "", run: [], data: [], protocol: [], codec: [], metric: [],
     x: "bpp", scale: "auto", band: "1",
     rows: "points", q: "", sort: "",
     point: "", image: "", panes: [], match: "1", mode: "side", pair: "0,1", wipe: "50", gain: "8", hz: "2", zoom: "",
-    thumbs: "name",
+    thumbs: "name", theme: "",
   };
   const CHOICES = {
-    view: ["curves", "table", "viewer", "run"], scale: ["auto", "log", "linear"], rows: ["points", "images"],
+    view: ["curves", "codec", "dataset", "table", "viewer", "run"], scale: ["auto", "log", "linear"], rows: ["points", "images"],
     mode: ["side", "wipe", "flicker", "difference"], match: ["1", "0"], band: ["1", "0"],
-    gain: ["1", "2", "4", "8", "16", "32"], hz: ["1", "2", "4"],
+    theme: ["light", "dark"], gain: ["1", "2", "4", "8", "16", "32"], hz: ["1", "2", "4"],
   };
   const listeners = [];
 
@@ -29,6 +29,7 @@
         // A link that was cut: what cannot be read is as usual.
       }
     }
+    state.theme ||= document.documentElement.dataset.theme ?? "";
     return state;
   };
   const write = (state) => {
@@ -43,13 +44,19 @@
   };
 
   R.state = read(location.hash);
+  // A theme that was chosen before belongs to what a link shows.
+  if (R.state.theme && !/[#&]theme=/.test(location.hash)) history.replaceState(null, "", write(R.state));
+  // The address of a page of its own: of a codec or a dataset, with all that is known of it.
+  R.link = (patch) => write({ ...R.state, ...Object.fromEntries(["run", "data", "protocol", "codec", "point", "q"].map((key) => [key, USUAL[key]])), ...patch });
+  // Codecs and datasets have the front page's curves below their cards.
+  R.section = (state) => (["codec", "dataset"].includes(state.view) ? "curves" : state.view);
   R.onState = (listener) => listeners.push(listener);
   const tell = (before) => {
     const changed = new Set(Object.keys(USUAL).filter((key) => String(R.state[key]) !== String(before[key])));
     for (const listener of listeners) listener(R.state, changed);
   };
   // Steps that one would go back over are entries of the history; small ones change the address in place.
-  const STEPS = ["view", "point", "image", "mode"];
+  const STEPS = ["view", "of", "point", "image", "mode"];
   R.set = (patch) => {
     const before = R.state;
     R.state = { ...before, ...patch };

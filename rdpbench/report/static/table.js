@@ -10,6 +10,7 @@
   let turn = 0;
 
   const names = (point) => [
+    R.report.runs.length > 1 ? { id: "run", title: "run", value: (line) => point(line).curve.run, text: (line) => point(line).curve.run } : null,
     R.sets.length > 1 ? { id: "dataset", title: "dataset", value: (line) => point(line).curve.set.label, text: (line) => point(line).curve.set.label } : null,
     { id: "codec", title: "codec", words: (line) => point(line).curve.codec, value: (line) => point(line).curve.label, text: (line) => point(line).curve.label, sign: (line) => R.sign(point(line).curve), hint: (line) => point(line).curve.label },
     {

@@ -21,6 +21,10 @@
     const near = (curve) => seen(curve).reduce((best, one) => (Math.abs(Math.log(R.rate(one) / R.rate(point))) < Math.abs(Math.log(R.rate(best) / R.rate(point))) ? one : best));
     return [point, ...others.slice(0, 2).map(near)].map((one) => one.id);
   };
+  R.panesOf = (set) => {
+    const first = R.curves.find((one) => one.set === set && seen(one).length);
+    return first ? R.panesFor(middle(first)) : [];
+  };
   const asked = (state) => {
     const found = state.panes.map((id) => R.points.get(id)).filter(Boolean).slice(0, 3);
     const same = found.filter((one) => one.curve.set === found[0].curve.set);

@@ -260,8 +260,8 @@ def _gather(rows: Rows, scores: Records[Score], good: Mask, sets: Iterable[SetSc
     if older:
         notes.append(f"{older} rows of earlier versions of codecs, or of images that changed since, are left out")
     notes += [*stale, *suspect]
-    names = _names(points)
-    points = [_with_names(point, names) for point in points]
+    names = names_of(points)
+    points = [with_names(point, names) for point in points]
     of_pairs = current_scores(points, rows.records, scores, good, notes)
     of_sets = current_sets(points, sets, notes)
     return Points(tuple(points), tuple(notes), rows.records, scores, of_pairs, of_sets, names)
@@ -325,7 +325,7 @@ def _proven(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
     return [point for point in points if point not in doubted], notes
 
 
-def _names(points: Iterable[Point]) -> dict[tuple[Where, str], str]:
+def names_of(points: Iterable[Point]) -> dict[tuple[Where, str], str]:
     """Names of images that are under one id, and not the same pixels."""
     names: dict[tuple[Where, str], str] = {}
     for where, here in grouped(points, lambda point: point.where).items():
@@ -338,7 +338,7 @@ def _names(points: Iterable[Point]) -> dict[tuple[Where, str], str]:
     return names
 
 
-def _with_names(point: Point, names: Mapping[tuple[Where, str], str]) -> Point:
+def with_names(point: Point, names: Mapping[tuple[Where, str], str]) -> Point:
     here = {key: name for (where, key), name in names.items() if where == point.where}
     return replace(point, names=here) if here else point
 
