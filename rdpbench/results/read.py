@@ -19,7 +19,6 @@ from rdpbench.lazy import pd
 
 if TYPE_CHECKING:
     from rdpbench.results.stats.points import Points
-    from rdpbench.results.store.contents import Contents
     from rdpbench.results.store.store import Store
 
 
@@ -65,17 +64,22 @@ def read_results(
     if twice := [str(folder) for folder in folders if folders.count(folder) > 1]:
         raise ConfigError(f"{twice[0]} is named twice; its points would count twice")
     names = [folder.name for folder in folders]
+    from rdpbench.results.stats.current import of_store
+
     parts = []
     for store, name in zip(stores, names, strict=True):
         label = name if names.count(name) == 1 else str(store.folder)
-        contents = store.read()
-        parts.append((_points if per == "point" else _images)(label, contents, grades))
+        points = of_store(store.read(), grades=grades)
+        parts.append((points_of if per == "point" else _images)(label, points))
     if published:
         from rdpbench.results.published import published as numbers
 
         parts.append(numbers().assign(run=""))
-    # All columns, each with the type of its kind; also where there are no lines.
-    columns = POINTS if per == "point" else IMAGES
+    return joined(parts, POINTS if per == "point" else IMAGES)
+
+
+def joined(parts: Sequence[pd.DataFrame], columns: Mapping[str, Column]) -> pd.DataFrame:
+    """One frame with all columns, each with the type of its kind; also where there are no lines."""
     types = {"text": "str", "number": "float64", "count": "int64", "yes/no": "bool"}
     kinds = {name: types[column.kind] for name, column in columns.items()}
     return pd.concat([part.reindex(columns=list(columns)).astype(kinds) for part in parts], ignore_index=True)
@@ -101,12 +105,11 @@ def open_run(run: str | Path, root: str | Path = "results/runs", hint: str = "")
     raise UnknownName("run", str(run), runs, looked, near=inside[0] if inside else None)
 
 
-def _points(name: str, contents: Contents, grades: Sequence[str]) -> pd.DataFrame:
+def points_of(name: str, points: Points) -> pd.DataFrame:
+    """A line for each of a run's points and metrics."""
     from rdpbench.results.names import family
-    from rdpbench.results.stats.current import of_store
     from rdpbench.results.stats.summary import frame
 
-    points = of_store(contents, grades=grades)
     lines = frame(points, points.metrics)
     families, kinds = lines["metric"].map(family), bits_kinds(lines, points)
     own: dict[str, Any] = {"variant": "", "source_id": "", "source": f"run {name}", "digitised": False, "doubtful": ""}
@@ -124,12 +127,10 @@ def bits_kinds(lines: pd.DataFrame, points: Points) -> list[str]:
     return [", ".join(sorted(filter(None, kinds.get(key, ())))) for key in curve_keys(lines)]
 
 
-def _images(name: str, contents: Contents, grades: Sequence[str]) -> pd.DataFrame:
-    from rdpbench.results.stats.current import of_store
+def _images(name: str, points: Points) -> pd.DataFrame:
     from rdpbench.results.stats.meanings import meaning
     from rdpbench.results.stats.summary import tidy
 
-    points = of_store(contents, grades=grades)
     pairs = [metric for metric in points.metrics if meaning(metric).kind != "set"]
     return tidy(points, pairs).assign(run=name)
 
