@@ -1,9 +1,10 @@
 """rdpbench: a reproducible benchmark of perceptual and generative image compression.
 
-The public surface for codecs, datasets and metrics of one's own, and for reading results; the command line is
-``rdpbench --help``.
+The public surface: to run and score from Python, to read results, and for codecs, datasets and metrics of one's own.
+The command line is ``rdpbench --help``.
 """
 
+from rdpbench.api import Scorer, run, score
 from rdpbench.codecs.contract import Bitstream, Codec, Rate, Side
 from rdpbench.datasets.contract import Dataset, Sample
 from rdpbench.errors import RdpbenchError
@@ -24,8 +25,11 @@ __all__ = [
     "Rate",
     "RdpbenchError",
     "Sample",
+    "Scorer",
     "Side",
     "__version__",
     "read_results",
+    "run",
+    "score",
     "to_uint8",
 ]

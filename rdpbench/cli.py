@@ -21,7 +21,7 @@ from rdpbench import registry
 from rdpbench.config.typed import SETTINGS, plain
 from rdpbench.errors import SPELLED, ConfigError, RdpbenchError, nearest
 from rdpbench.needs import absent
-from rdpbench.paths import RUNS, available, check_variables
+from rdpbench.paths import RUNS, check_variables
 from rdpbench.setting import FLAGS, PRESENTED, Presentation
 
 if TYPE_CHECKING:
@@ -290,45 +290,20 @@ def _console() -> Console:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from rdpbench.runners.pool import start_early
+    from rdpbench.runners.server import start_early
 
     start_early(options.overrides)  # it imports in another process what this one imports next
-    return run_benches(options.overrides, _console())
+    return _outcome(options, encode=True)
 
 
 def _score(options: argparse.Namespace) -> int:
-    return run_benches(options.overrides, _console(), encode=False)
+    return _outcome(options, encode=False)
 
 
-def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = True) -> int:
-    """Run what was typed: one run, or those of an experiment, and then its figure; returns the worst exit code.
+def _outcome(options: argparse.Namespace, *, encode: bool) -> int:
+    from rdpbench.api import run_benches
 
-    What a later run lacks is fetched, or stops the command, before the first one starts. A figure of ``conf/figure``
-    that has an experiment's name is drawn beside the first run, from these runs and from published numbers.
-
-    Raises:
-        RdpbenchError: what `rdpbench.runners.execute.run_bench` raises.
-    """
-    from rdpbench.config.bench import read_benches
-    from rdpbench.figures.command import FigureOptions, make_figures
-    from rdpbench.runners import execute
-    from rdpbench.runners.execute import store_of
-    from rdpbench.runners.preflight import fetch_weights
-
-    benches = read_benches(overrides)
-    for bench in benches[1:]:
-        fetch_weights(bench)
-    codes = [execute.run_bench(bench, console, encode=encode) for bench in benches]
-    typed = [line.partition("=")[2] for line in overrides if line.startswith("experiment=")]
-    wanted = dict.fromkeys(name.strip() for line in typed for name in line.split(","))
-    stores = list(dict.fromkeys(store_of(bench).folder for bench in benches))
-    weights = [str(dict(codec.options).get("weights", "")) for bench in benches for codec, _ in bench.grid]
-    random = any(kind.startswith("random") for kind in weights)  # then under a watermark
-    options = FigureOptions(tuple(map(str, stores)), random=random, out=stores[0] / "figures")
-    for name in [name for name in wanted if name in available("figure") and all(bench.figures for bench in benches)]:
-        console.print(f"{name}:", highlight=False)
-        make_figures([name], options, console)
-    return max(codes)
+    return int(any(outcome.wrong for outcome in run_benches(options.overrides, _console(), encode=encode)))
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -456,7 +431,8 @@ def _report(options: argparse.Namespace) -> int:
     from rdpbench.report.command import report_command
     from rdpbench.report.pictures import Decoding
     from rdpbench.runners.coding import decode_row
-    from rdpbench.runners.pool import set_up, start_server
+    from rdpbench.runners.pool import set_up
+    from rdpbench.runners.server import start_server
 
     start_server()  # it imports what decodes while this process reads the run
     named = _named([*options.named, *(word for word in options.also if _is_of_codec(word))])

@@ -27,13 +27,14 @@ import hashlib
 import os
 import re
 import struct
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -248,6 +249,59 @@ def to_uint8(unit: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.uint
     scaled = np.clip(unit.astype(np.float64), 0, 1) * 255
     rounded: NDArray[np.uint8] = np.floor(scaled + 0.5).astype(np.uint8)
     return rounded
+
+
+def as_image(given: object, what: str = "image") -> Image:
+    """The pixels of what a program holds, ``uint8 (H, W, 3)``.
+
+    Args:
+        given: a path, read by the rules at the top; a Pillow image, by the same rules; an array ``(H, W, 3)`` or a
+            torch tensor ``(3, H, W)``, of ``uint8``, or of floats in [0, 1], which `to_uint8` rounds.
+        what: begins the error.
+
+    Raises:
+        ImageError: anything else. Of two things nobody can tell: that channels are blue, green, red, and that floats
+            are of another range if they happen to lie in [0, 1].
+
+    >>> as_image(np.full((2, 3, 3), 0.5))[0, 0].tolist()
+    [128, 128, 128]
+    """
+    if isinstance(given, (str, Path)):
+        path = Path(given).expanduser()
+        if path.is_dir():
+            raise ImageError(f"{what} is the folder {given}; give a list of its files")
+        return read_image(path).pixels
+    if (pillow := sys.modules.get("PIL.Image")) and isinstance(given, pillow.Image):
+        return _to_rgb8(given)
+    torch = sys.modules.get("torch")
+    planes = torch is not None and isinstance(given, torch.Tensor)
+    if planes:
+        tensor: Any = given
+        given = (tensor.double() if tensor.is_floating_point() else tensor).detach().cpu().numpy()
+    if not isinstance(given, np.ndarray):
+        kinds = "a path, a Pillow image, an array (H, W, 3), or a tensor (3, H, W); for several a list or a batch"
+        raise ImageError(f"{what} is a {type(given).__name__}; give {kinds}")
+    first, last = (given.shape[0], given.shape[-1]) if given.ndim == 3 else (1, 1)
+    channels, other = (first, last) if planes else (last, first)
+    if given.ndim != 3 or channels != 3:
+        order = f"; write .{'permute(2, 0, 1)' if planes else 'transpose(1, 2, 0)'}" if other == 3 else ""
+        grey = "; repeat grey to three channels" if channels == 1 and given.ndim < 4 else order
+        hint = "; drop alpha, or lay the image over white, as is done with files" if channels == 4 else grey
+        layout = "a tensor (3, H, W)" if planes else "an array (H, W, 3)"
+        raise ImageError(f"{what} must be {layout}, found {given.shape}{hint}")
+    if np.issubdtype(given.dtype, np.floating):
+        low, high = float(given.min(initial=0)), float(given.max(initial=0))
+        if not (low >= 0 and high <= 1):
+            hint = "divide by 255" if high > 2 else ".clip(0, 1) cuts what a network overshoots"
+            hint = "write (x + 1) / 2 if they are in [-1, 1]" if low < -0.5 else hint
+            hint = "find out where NaN is from" if np.isnan(low) else hint
+            raise ImageError(f"{what} has floats from {low:g} to {high:g}, and they must be in [0, 1]; {hint}")
+        given = to_uint8(given)
+    elif given.dtype != np.uint8:
+        raise ImageError(f"{what} is of {given.dtype}; give uint8, or floats in [0, 1]")
+    pixels = given.transpose(1, 2, 0) if planes else given
+    # Contiguous and writable, as decoders give them: torch takes no others without a word.
+    return check_image(np.require(pixels, np.uint8, ["C", "W"]), what)
 
 
 def check_image(image: Image, what: str = "image", error: type[Exception] = ImageError) -> Image:

@@ -7,6 +7,7 @@ import functools
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import TypeAlias
 
@@ -117,11 +118,40 @@ class _Bar(Progress):
         pass
 
 
+def _nobody(done: int, total: int) -> None:
+    """Takes reports where nothing is shown."""
+
+
+_shown: ContextVar[bool] = ContextVar("shown", default=True)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Within the block neither a plan nor progress is shown: for programs that did not ask for it."""
+    before = _shown.set(False)
+    try:
+        yield
+    finally:
+        _shown.reset(before)
+
+
+def say(text: str) -> None:
+    """What a command says of its course, on stderr.
+
+    >>> with quiet():
+    ...     say("3/4 tasks")
+    """
+    if _shown.get():
+        print(text, file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def show_progress(
     name: str, total: int = 0, unit: str = "", report: Report | None = None, left: Left | None = None
 ) -> Iterator[Progress]:
     """Show on stderr how far ``name`` is, or ``report`` it to the caller; see `Progress`."""
+    if report is None and not _shown.get():
+        report = _nobody
     if report is not None:
         yield _Reported(report, total)
     elif sys.stderr.isatty():

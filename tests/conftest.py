@@ -223,7 +223,7 @@ def rdpbench(tmp_path: Path, environment: dict[str, str], forks: Callable[..., F
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Runs ``rdpbench ...`` inside the test's process, for what a test only sets up: a second faster."""
     from rdpbench.cli import main
-    from rdpbench.runners.pool import start_server
+    from rdpbench.runners.server import start_server
 
     if "PYTEST_XDIST_WORKER" in os.environ:  # many tests are to come, and some of their workers need these
         start_server(("torch", "rdpbench.codecs.learned.library"))

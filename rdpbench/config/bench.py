@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,7 @@ def _installed(bench: Bench) -> Bench:
 
 
 def _read(overrides: Sequence[str]) -> Bench:
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
+    from hydra import compose
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -96,9 +96,8 @@ def _read(overrides: Sequence[str]) -> Bench:
 
     typed = split(overrides)
     composed: list[dict[str, Any]] = []
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
+        with _own_hydra():
             for choice in typed.choices:
                 words, settings = rewrite(choice, typed.literal.get("python") or "")
                 config = compose("config", overrides=words)
@@ -115,6 +114,25 @@ def _read(overrides: Sequence[str]) -> Bench:
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise explain(str(error)) from error
     return _bench(composed, typed, tuple(overrides))
+
+
+@contextmanager
+def _own_hydra() -> Iterator[None]:
+    """Hydra on our groups within the block. A program that calls us may be a Hydra application: it has its own back."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.singleton import Singleton
+    from hydra.version import VersionBase
+
+    every: dict[Any, Any] = Singleton._instances
+    theirs = {kind: every.pop(kind) for kind in (GlobalHydra, VersionBase) if kind in every}
+    try:
+        with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
+            yield
+    finally:
+        for kind in (GlobalHydra, VersionBase):
+            every.pop(kind, None)
+        every |= theirs
 
 
 def _check_files(composed: Mapping[Any, Any], words: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -132,6 +133,32 @@ def plain(overrides: Iterable[str]) -> list[str]:
             )
         lines.append(f"{key}{sign}{value}")
     return lines
+
+
+def from_keywords(settings: Mapping[str, Any]) -> list[str]:
+    """Overrides of what a Python program gives; a list is what has commas between on the command line.
+
+    Raises:
+        ConfigError: what could not be typed, such as a class.
+
+    >>> from_keywords({"codec": ["jpeg", "webp"], "limit": None, "timing": True, "codec.options.effort": 6})
+    ['codec=jpeg,webp', 'limit=null', 'timing=true', 'codec.options.effort=6']
+    """
+    return [f"{key}={_as_typed(key, value)}" for key, value in settings.items()]
+
+
+def _as_typed(key: str, value: object) -> str:
+    if isinstance(value, (list, tuple, range)):
+        return ",".join(_as_typed(key, part) for part in value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (str, Path, Real)):
+        return str(value)
+    kind, own = type(value).__name__, ""
+    if isinstance(value, type):
+        kind, own = "class", f'; yours is named by its file, {key}="./mine.py:{value.__name__}"'
+    must = "give text, a number, True or False, a path, or a list of these"
+    raise ConfigError(f"{key}={value!r:.60} is a {kind}; {must}{own}")
 
 
 def runs_of(overrides: Sequence[str]) -> list[list[str]]:

@@ -186,7 +186,7 @@ def reproduce(check: PublishedCheck, overrides: Sequence[str], console: Console,
     why, missing = lacking(bench)
     failed, rows = False, []
     if not why:
-        failed = bool(execute.run_bench(bench, console))
+        failed = bool(execute.run_bench(bench, console).wrong)
         # Of this run alone: others may lie in the same folder.
         store = execute.store_of(bench)
         plan = make_plan(bench, store)

@@ -200,13 +200,13 @@ def files(report: Report, author: str) -> dict[str, bytes]:
     """Data and citation by their paths in the folder; rows of images only of runs that are not too large for a page."""
     from rdpbench.report.data import LISTED as MOST_ROWS
 
-    frames = {"results": [read.of_points(run.name, run.current) for run in report.runs]}
+    frames = {"results": [read.points_of(run.name, run.current) for run in report.runs]}
     if sum(len(point.point.rows) for point in report.points) <= MOST_ROWS:
-        frames["images"] = [read.of_images(run.name, run.current) for run in report.runs]
+        frames["images"] = [read.images_of(run.name, run.current) for run in report.runs]
     written: dict[str, bytes] = {}
     with TemporaryDirectory() as folder:
         for name, parts in frames.items():
-            frame = read.framed(parts, "image" if name == "images" else "point")
+            frame = read.joined(parts, read.IMAGES if name == "images" else read.POINTS)
             texts = [str(column) for column, kind in frame.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
             frame = frame.assign(**{column: published(frame[column].tolist()) for column in texts})
             for ending in ("csv", "parquet"):

@@ -204,7 +204,7 @@ def published(dataset: str | None = None, codec: str | None = None, metric: str 
         bpp_all=frame["bpp"],
         **dict.fromkeys(("n", "n_scored", "dataset_size"), images),
         **dict.fromkeys(("failed", "out_of_range", "infinite", "seeds"), 0),
-        **dict.fromkeys(("images", "manifest", "note", "weights", "grade"), ""),
+        **dict.fromkeys(("images", "manifest", "note", "weights", "grade", "machine"), ""),
         **dict.fromkeys(unknown, math.nan),
         partial=False,
     )
@@ -213,7 +213,7 @@ def published(dataset: str | None = None, codec: str | None = None, metric: str 
     return frame[columns].sort_values(keys, kind="stable", na_position="last").reset_index(drop=True)
 
 
-OWN = ["family", "variant", "bits_kind", "grade", "source_id", "source", "digitised", "doubtful"]
+OWN = ["family", "variant", "bits_kind", "grade", "machine", "source_id", "source", "digitised", "doubtful"]
 """Columns that only published numbers have."""
 
 

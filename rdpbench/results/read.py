@@ -64,25 +64,23 @@ def read_results(
     folders = [store.folder.resolve() for store in stores]
     if twice := [str(folder) for folder in folders if folders.count(folder) > 1]:
         raise ConfigError(f"{twice[0]} is named twice; its points would count twice")
+    names = [folder.name for folder in folders]
     from rdpbench.results.stats.current import of_store
 
-    names = [folder.name for folder in folders]
     parts = []
     for store, name in zip(stores, names, strict=True):
         label = name if names.count(name) == 1 else str(store.folder)
         points = of_store(store.read(), grades=grades)
-        parts.append((of_points if per == "point" else of_images)(label, points))
+        parts.append((points_of if per == "point" else images_of)(label, points))
     if published:
         from rdpbench.results.published import published as numbers
 
         parts.append(numbers().assign(run=""))
-    return framed(parts, per)
+    return joined(parts, POINTS if per == "point" else IMAGES)
 
 
-def framed(parts: Sequence[pd.DataFrame], per: Literal["point", "image"]) -> pd.DataFrame:
-    """Lines of several runs as one frame."""
-    # All columns, each with the type of its kind; also where there are no lines.
-    columns = POINTS if per == "point" else IMAGES
+def joined(parts: Sequence[pd.DataFrame], columns: Mapping[str, Column]) -> pd.DataFrame:
+    """One frame with all columns, each with the type of its kind; also where there are no lines."""
     types = {"text": "str", "number": "float64", "count": "int64", "yes/no": "bool"}
     kinds = {name: types[column.kind] for name, column in columns.items()}
     return pd.concat([part.reindex(columns=list(columns)).astype(kinds) for part in parts], ignore_index=True)
@@ -108,8 +106,8 @@ def open_run(run: str | Path, root: str | Path = "results/runs", hint: str = "")
     raise UnknownName("run", str(run), runs, looked, near=inside[0] if inside else None)
 
 
-def of_points(name: str, points: Points) -> pd.DataFrame:
-    """A line for each point of a run, and metric."""
+def points_of(name: str, points: Points) -> pd.DataFrame:
+    """A line for each of a run's points and metrics."""
     from rdpbench.results.names import family
     from rdpbench.results.stats.points import Where
     from rdpbench.results.stats.summary import PLACE, frame
@@ -147,7 +145,7 @@ def bits_kinds(lines: pd.DataFrame, points: Points) -> list[str]:
     return [", ".join(sorted(filter(None, kinds.get(key, ())))) for key in curve_keys(lines)]
 
 
-def of_images(name: str, points: Points) -> pd.DataFrame:
+def images_of(name: str, points: Points) -> pd.DataFrame:
     """A line for each image of each point of a run, and metric."""
     from rdpbench.results.stats.meanings import meaning
     from rdpbench.results.stats.summary import tidy
@@ -318,14 +316,14 @@ are left out, and a message says so.
 **Of several runs** each keeps its own points: nothing is averaged over runs. The column `run` says whose they are.
 
 **A report to publish.** `rdpbench report kodak out=site` makes a folder that opens from the file system and from any
-static host, also below a path. Several runs are one report, also those of other machines, by their folders:
-`rdpbench report kodak /mnt/lab/results/runs/kodak out=site author="Ada Lovelace"`. Its front page has all codecs and
-datasets, and each of them has a page of its own (`#view=codec&of=jpeg`, `#view=dataset&of=kodak`) with a card: how far
-the rate is proven, versions, machine, licence. What one looks at is in the address, the theme too, so a copied link
-shows the same. Runs are compared over the images that all of them have. A codec that two runs measured is two curves,
-named after their runs; if runs scored with different editions of a metric, one edition counts, and a note says so. In
-`data/` are the frames of this page as CSV and Parquet (those per image up to 100,000 rows), and `CITATION.cff` says what
-was run, when, by which version, with which commands. Absolute paths are cut to their last part.
+static host, also below a path. Several runs are one report, also those of other machines, by their folders: `rdpbench
+report kodak /mnt/lab/results/runs/kodak out=site author="Ada Lovelace"`. Its front page has all codecs and datasets,
+and each of them has a page of its own (`#view=codec&of=jpeg`, `#view=dataset&of=kodak`) with a card: how far the rate
+is proven, versions, machine, licence. What one looks at is in the address, the theme too, so a copied link shows the
+same. Runs are compared over the images that all of them have. A codec that two runs measured is two curves, named
+after their runs; if runs scored with different editions of a metric, one edition counts, and a note says so. In
+`data/` are the frames of this page as CSV and Parquet (those per image up to 100,000 rows), and `CITATION.cff` says
+what was run, when, by which version, with which commands. Absolute paths are cut to their last part.
 
 Points of random weights are in the frame, but are no results: see the column `weights`. `docs/statistics.md` explains
 the intervals. This page is printed by

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from rdpbench.errors import ConfigError, MissingNeed, StoreBusy, StoreCorrupt, S
 from rdpbench.figures.show import show
 from rdpbench.metrics.contract import short_name
 from rdpbench.networks.precision import devices_of
-from rdpbench.progress import Progress, Report, show_progress
+from rdpbench.progress import Progress, Report, say, show_progress
 from rdpbench.provenance import command, cores
 from rdpbench.results.stats.current import PROVEN, of_store
 from rdpbench.results.stats.points import Points
@@ -32,7 +32,7 @@ from rdpbench.results.store.log import PartWriter
 from rdpbench.results.store.schema import OF_THE_MACHINE, REFUTED, Row, error_text
 from rdpbench.results.store.store import Store
 from rdpbench.results.tables import CROSSINGS, Terminal, crossed
-from rdpbench.runners import pool
+from rdpbench.runners import server
 from rdpbench.runners.chunks import chunks
 from rdpbench.runners.claim import Agenda, Reservoir, Share, Tally, lacks_of, plan_record, queue_name
 from rdpbench.runners.coding import Named, refuted
@@ -109,7 +109,7 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None,
     if launcher and bench.timing:
         raise ConfigError("timing=true takes one process alone on this machine; leave out runner=")
     if seats or bench.verify:
-        pool.start_for(bench)
+        server.start_for(bench)
     # Nothing is written, not even the folder with its lock, before a plan stands.
     ahead = None if store.folder.exists() else make_plan(bench, store)
     with contextlib.ExitStack() as held:
@@ -125,7 +125,7 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None,
         done, tally = Done(store, plan, plan.stored, grades=grades_of(bench)), Tally(Reservoir(sample))
         if not plan.idle:
             agenda, queue = _opened(bench, store, plan)
-            pool.import_ahead()  # only now: a plan that fails ends this process, and must not end it amid an import
+            server.import_ahead()  # only now: a plan that fails ends this process, and must not end it amid an import
             with exclusive(bench):
                 # Once we are seen to be alive, others may claim, plan and finish.
                 release = held.close if not bench.timing else lambda: None
@@ -324,8 +324,18 @@ def exclusive(bench: Bench) -> Iterator[None]:
 # Commands
 
 
-def run_bench(bench: Bench, console: Console, *, encode: bool = True) -> int:
-    """Run a command to its tables and figures; 1 if tasks failed or verification found something."""
+class Outcome(NamedTuple):
+    """What a command came to."""
+
+    done: Done
+    points: Points
+    """Of the command."""
+    wrong: list[str]
+    """Tasks that failed, what verification found, and the like: the command ends with 1."""
+
+
+def run_bench(bench: Bench, console: Console, *, encode: bool = True) -> Outcome:
+    """Run a command to its tables and figures."""
     fetch_weights(bench)
     notes: list[str] = []
     if bench.targets and bench.search != "image":
@@ -343,18 +353,20 @@ def run_bench(bench: Bench, console: Console, *, encode: bool = True) -> int:
                 f"score never encodes, but {uncoded} of {plan.size} tasks are not in {store.folder}{changed}"
                 f". Code them first: {command(bench.overrides)}"
             )
-        print("\n".join(lines(plan, store, len(seats_of(bench)))), file=sys.stderr)
+        say("\n".join(lines(plan, store, len(seats_of(bench)))))
 
     return _finish(bench, execute(bench, announce), notes, console)
 
 
-def _finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) -> int:
+def _finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) -> Outcome:
     """Print the summary and what went wrong, name the files."""
 
-    def say(text: str) -> None:
+    def say(text: str, *, wrong: bool = False) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)  # a label may end in [option=value]
+        outcome.wrong.extend([text] * wrong)
 
     points = done.points
+    outcome = Outcome(done, points, [])
     written = show(
         done.store, done.contents, points, done.plan.metrics, console, figures=bench.figures, presented=bench.show
     )
@@ -362,9 +374,9 @@ def _finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) ->
         say(note)
     bad = list({row.task_key: row for row in (*points.with_status("error"), *done.errors)}.values())
     for row in bad[:10]:
-        say(f"failed: {row.point}, {row.image}: {row.error}")
+        say(f"failed: {row.point}, {row.image}: {row.error}", wrong=True)
     if len(bad) > 10:
-        say(f"... and {len(bad) - 10} more failed tasks, all in rows.csv")
+        say(f"... and {len(bad) - 10} more failed tasks, all in rows.csv", wrong=True)
     for row in points.with_status("out_of_range")[:10]:
         say(f"out of range: {row.point}, {row.image}: {row.error}")
     for path in written:
@@ -377,19 +389,20 @@ def _finish(bench: Bench, done: Done, notes: Sequence[str], console: Console) ->
         told += f", {len(done.plan.judged)} judged again by tolerance=" if done.plan.judged else ""
         say(f"{told}\n{done.verified} of them decoded again in a fresh process to the same pixels")
         for line in done.findings:
-            say(f"FOUND {line}")
+            say(f"FOUND {line}", wrong=True)
         if done.stopped:
-            say(f"stopped: {done.stopped}; the same command goes on")
+            say(f"stopped: {done.stopped}; the same command goes on", wrong=True)
     status = [point.rows.codes("status") for point in points.points]
     nothing = bool(status) and all(of_point.where("out_of_range".__eq__).all() for of_point in status)
     if nothing:
-        say("no task is in range: try a larger tolerance=, another bpp=, or rate= for settings of the codec")
-    empty = _without_values(points, done.plan.metrics)
-    for line in empty:
-        say(line)
+        say(
+            "no task is in range: try a larger tolerance=, another bpp=, or rate= for settings of the codec", wrong=True
+        )
     # Some metrics of the default refuse small images; only who names a metric asks for its value.
-    asked = empty and any(line.startswith("metrics=") for line in bench.overrides)
-    return 1 if bad or done.findings or done.stopped or nothing or asked else 0
+    asked = any(line.startswith("metrics=") for line in bench.overrides)
+    for line in _without_values(points, done.plan.metrics):
+        say(line, wrong=asked)
+    return outcome
 
 
 def _without_values(points: Points, metrics: Sequence[str]) -> list[str]:

@@ -1,10 +1,10 @@
 """Run chunks on this machine: in this process, or in one process per core.
 
-Worker processes come from a *fork server*: a small process that imports what workers share, once, and forks clean,
-single-threaded children. A worker that dies (a native library may crash) or takes longer than a task may costs one
-task, which becomes a failed row; the rest of its chunk goes to a new worker. If it coded images together, any of them
-may be the cause, so the rest of its chunk is done again one by one. If the machine is the cause - the system killed the
-worker, the disk is full - a task is tried once more before it fails, and again by the next call.
+Worker processes are children of the fork server (`server.py`). A worker that dies (a native library may crash) or takes
+longer than a task may costs one task, which becomes a failed row; the rest of its chunk goes to a new worker. If it
+coded images together, any of them may be the cause, so the rest of its chunk is done again one by one. If the machine
+is the cause - the system killed the worker, the disk is full - a task is tried once more before it fails, and again by
+the next call.
 
 A worker leads a process group. What its codecs start is killed with it, so that nothing outlives a run.
 """
@@ -19,7 +19,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,15 +28,14 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from rdpbench import registry
 from rdpbench.errors import StoreError, WorkerError
 from rdpbench.networks import held
 from rdpbench.networks.precision import repeat_sums, see_only
 from rdpbench.results.store.schema import OF_THE_MACHINE
 from rdpbench.runners.coding import Setup
+from rdpbench.runners.server import ENDING, is_gone, running, start_server, without_main
 from rdpbench.runners.task import Work
 from rdpbench.runners.worker import Chunk, Kind, Result, Scoring, Seat, Stop, Worker, failed, kind_of
-from rdpbench.setting import Bench
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's ``mallopt``, as ``malloc.h`` numbers them."""
@@ -52,10 +50,6 @@ def set_up() -> None:
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
     reuse_memory()
-
-
-ENDING = {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
-"""Signals that tell a job to end."""
 
 
 def set_up_apart(device: str = "cpu") -> str:
@@ -278,9 +272,10 @@ class _Pool:
         # Ctrl-C waits until this is done: a worker that is given up amid its start says so in a traceback.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *ENDING})
         try:
-            process.start()
+            with without_main():
+                process.start()
             far.close()
-            worker = _Process(process, pipe, seat, _server())
+            worker = _Process(process, pipe, seat, running())
             self.running.append(worker)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -387,7 +382,7 @@ class _Pool:
         self.stop(worker)
         worker.pipe.close()
         late = late or exitcode == -signal.SIGALRM
-        outside = not late and not odd and (was_killed(exitcode) or _is_gone(worker.server))
+        outside = not late and not odd and (was_killed(exitcode) or is_gone(worker.server))
         how = f"the {'process' if worker.scoring else 'worker process'} died"
         how += f"{' over this metric' if worker.scoring else ''}: {died(exitcode)}"
         if late:
@@ -477,67 +472,6 @@ def _set_alarm(left: Sequence[Work], batch: int, timeout: float | None) -> None:
     signal.setitimer(signal.ITIMER_REAL, limit and limit + GRACE_S)
 
 
-PRELOAD = ("PIL.Image", "rdpbench.runners.worker")
-"""What every worker imports; heavier modules come from the ``preload`` of the codecs and metrics at worker."""
-
-
-def start_server(preload: Sequence[str] = ()) -> None:
-    """Start the fork server if it is not running."""
-    from multiprocessing import forkserver
-
-    multiprocessing.get_context("forkserver").set_forkserver_preload([*preload, *PRELOAD])
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # it inherits that
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def start_for(bench: Bench) -> None:
-    """Start the fork server with what the codecs and metrics of a command want imported for all workers."""
-    uses: list[tuple[registry.Kind, str]] = [("metric", name) for name in bench.metrics]
-    uses += [("codec", codec.use) for codec, _ in bench.grid]
-    start_server(_preload(uses))
-
-
-def start_early(overrides: Sequence[str]) -> None:
-    """Start the fork server before the configuration is composed, if it is certain that nothing heavy is wanted."""
-    if {"workers=0", "verify=0"} <= {*overrides}:
-        return  # one process does all
-    uses: list[tuple[registry.Kind, str]] = []
-    for line in overrides:
-        key, _, value = line.partition("=")
-        if key in ("experiment", "decodes"):
-            return  # they bring metrics, which may be heavy
-        if key in ("codec", "metrics"):
-            kind: registry.Kind = "codec" if key == "codec" else "metric"
-            uses += [(kind, name.strip()) for name in value.strip("[]").split(",")]
-    if all(name in registry.BUILTIN[kind] for kind, name in uses) and not _preload(uses):
-        start_server()
-
-
-def _preload(uses: Iterable[tuple[registry.Kind, str]]) -> list[str]:
-    classes = [registry.load(kind, name) for kind, name in uses]
-    return list(dict.fromkeys(module for cls in classes for module in getattr(cls, "preload", ())))
-
-
-def _server() -> int:
-    """The process of the fork server; 0 if there is none."""
-    from multiprocessing import forkserver
-
-    return getattr(forkserver._forkserver, "_forkserver_pid", None) or 0
-
-
-def _is_gone(server: int) -> bool:
-    """Did the fork server end, as where memory is short? Its workers then seem to, with 255."""
-    if server != _server() or not hasattr(os, "waitid"):
-        return server != _server()
-    try:
-        return os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:
-        return True
-
-
 class Ended(Exception):
     """A process apart died instead of answering, or was ended since it took too long."""
 
@@ -559,7 +493,8 @@ class Apart:
         context = multiprocessing.get_context("forkserver")
         self._pipe, far = context.Pipe(duplex=False)
         self._process = context.Process(target=target, args=(far, *arguments), daemon=True)
-        self._process.start()
+        with without_main():
+            self._process.start()
         far.close()
 
     def answer(self, seconds: float) -> Any:
@@ -588,13 +523,3 @@ class Apart:
     def _end(self) -> None:
         assert self._process.pid is not None
         end(self._process.pid)
-
-
-def import_ahead() -> None:
-    """Import what the end of a run needs while this process waits for others."""
-
-    def work() -> None:
-        import pandas  # noqa: F401, ICN001
-        import rich.table  # noqa: F401
-
-    threading.Thread(target=work, daemon=True).start()

@@ -171,12 +171,12 @@ def fitting(bench: Bench, metrics: Sequence[str], every: Sequence[Cell]) -> tupl
         raise ConfigError("\n".join(misfits.values()))
     few = {} if bench.allow_unreliable else _too_few(metrics, sets)
     if not bench.metrics_available:
-        _refuse_few(few)
+        refuse_few(few)
     left_out |= misfits | few
     return tuple(name for name in metrics if name not in left_out), left_out
 
 
-def _refuse_few(few: Mapping[str, str]) -> None:
+def refuse_few(few: Mapping[str, str]) -> None:
     """Raise `ConfigError` if metrics have too few images."""
     if few:
         lines = [f"  metric {name} {why}" for name, why in few.items()]
@@ -265,7 +265,7 @@ def fetch_weights(bench: Bench) -> None:
     if bench.limit and not bench.metrics_available and not bench.allow_unreliable:
         least = {name: set_metric(name).minimum_images for name in set_metrics(bench.metrics)}
         why = f"and limit={bench.limit} takes fewer"
-        _refuse_few({name: f"needs at least {n} images, {why}" for name, n in least.items() if n > bench.limit})
+        refuse_few({name: f"needs at least {n} images, {why}" for name, n in least.items() if n > bench.limit})
     users: dict[str, list[Need]] = {}
     for codec in bench.codecs:
         users[f"codec {codec.name}"] = [*facts(codec).needs, *weights_of(bench, codec)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +27,7 @@ from rdpbench.errors import ImageError, MetricError, StoreError
 from rdpbench.image import Image, read_image
 from rdpbench.metrics.contract import Estimate, Features, Lender, SetMetric, bounds_of, number_of, short_name
 from rdpbench.paths import cache_folder
-from rdpbench.progress import show_progress
+from rdpbench.progress import say, show_progress
 from rdpbench.provenance import new_session, to_json
 from rdpbench.results.stats.bootstrap import jackknife
 from rdpbench.results.stats.current import of_store
@@ -313,7 +312,7 @@ def reduce_all(
                 key = sides.key(subjects, insisted=True)  # another answer, now that the user insists
             if (key, name) not in known:
                 known.add((key, name))
-                print(f"{name} of {rows[0].point}: {len(rows)} images", file=sys.stderr)
+                say(f"{name} of {rows[0].point}: {len(rows)} images")
                 yield sides.score(key, rows, subjects)
 
 
@@ -357,10 +356,10 @@ class _Sides:
                 ours.append(reconstruction)
             else:
                 left_out.append(image)
-        few = len(ours) < self.cls.minimum_images
+        few = too_few(self.name, len(ours))
         interval: tuple[float, float] | str = ""
         if few and not self.unreliable:
-            estimate = Estimate(math.nan, reason=f"needs at least {self.cls.minimum_images} images, has {len(ours)}")
+            estimate = Estimate(math.nan, reason=few)
         else:
             try:
                 reference = self._own_reference if self._unpaired else load_arrays(self._there, theirs)
@@ -408,15 +407,10 @@ class _Sides:
         return reference_arrays(self.name, self.cls, self.device)
 
     def _reduce(
-        self, reference: Sequence[Array], distorted: Sequence[Array], few: bool
+        self, reference: Sequence[Array], distorted: Sequence[Array], few: str
     ) -> tuple[Estimate, tuple[float, float] | str]:
         metric = self.cls()
-        estimate = metric.reduce(reference, distorted)
-        if not isinstance(estimate, Estimate):
-            raise MetricError(f"reduce() must return an Estimate, found {type(estimate).__name__}; see Estimate(value)")
-        estimate = _plain(estimate)
-        if not estimate.reliable and not self.unreliable:
-            return Estimate(math.nan, reason=estimate.reason), ""
+        estimate = reduced(metric, reference, distorted, unreliable=self.unreliable)
         if not math.isfinite(estimate.value):
             return estimate, ""
         if few:
@@ -424,6 +418,25 @@ class _Sides:
             return estimate, f"{short_name(self.name)} {least}"
         how: Any = {"value": estimate.value, "paired": not self._unpaired, "bounds": bounds_of(self.cls)}
         return estimate, jackknife(metric, reference, distorted, **how)
+
+
+def too_few(name: str, images: int) -> str:
+    """Why a set metric gives no number of so few images; empty if these are enough."""
+    least = set_metric(name).minimum_images
+    return f"needs at least {least} images, has {images}" if images < least else ""
+
+
+def reduced(metric: SetMetric, reference: Sequence[Array], distorted: Sequence[Array], *, unreliable: bool) -> Estimate:
+    """The number of two sets; NaN, with the reason, where the metric calls it unreliable and the user does not insist.
+
+    Raises:
+        MetricError: the metric refuses the arrays, or gives something else.
+    """
+    estimate = metric.reduce(reference, distorted)
+    if not isinstance(estimate, Estimate):
+        raise MetricError(f"reduce() must return an Estimate, found {type(estimate).__name__}; see Estimate(value)")
+    estimate = _plain(estimate)
+    return estimate if estimate.reliable or unreliable else Estimate(math.nan, reason=estimate.reason)
 
 
 def _plain(estimate: Estimate) -> Estimate:

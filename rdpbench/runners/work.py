@@ -19,7 +19,7 @@ from rdpbench.progress import show_progress, tell
 from rdpbench.provenance import packages
 from rdpbench.results.store.keys import forget
 from rdpbench.results.store.store import Store
-from rdpbench.runners import pool
+from rdpbench.runners import server
 from rdpbench.runners.claim import Agenda, Reservoir, Share, Tally, lacks_of, sources_of
 from rdpbench.runners.execute import seats_of
 from rdpbench.runners.preflight import check_contracts, check_decodes, check_devices, check_needs, fetch_weights
@@ -123,7 +123,7 @@ def _take_part(queue: Queue, store: Store, typed: Mapping[str, str], read: ReadB
     check_devices(bench.devices)
     check_decodes(bench)
     if bench.workers != 0:
-        pool.start_for(bench)
+        server.start_for(bench)
     agenda = Agenda(tuple(cells(bench)), lacks_of(queue), plan["metrics"], cache(lambda: store.read().rows))
     _check_same(plan, agenda, bench)
     tally = Tally(Reservoir(0))

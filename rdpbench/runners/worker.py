@@ -16,18 +16,17 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from rdpbench import registry
 from rdpbench.codecs.contract import make_ready
 from rdpbench.datasets.index import ahead
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import BitstreamError, CodecError, ImageError, MetricError, StoreCorrupt, StoreError
 from rdpbench.image import Image, lent, pixel_sha256
-from rdpbench.metrics.contract import Lender, beside, meaning_of, number_of
+from rdpbench.metrics.contract import Lender, number_of
 from rdpbench.results.store.bitstreams import put_reconstruction
 from rdpbench.results.store.keys import (
     TIMING_REPEATS,
@@ -57,7 +56,8 @@ from rdpbench.runners.coding import (
     side_of,
     why_other_pixels,
 )
-from rdpbench.runners.sets import FeatureExtractor, values
+from rdpbench.runners.scoring import FAULTS, Original, PairScores, is_own_metric, no_score
+from rdpbench.runners.sets import FeatureExtractor
 from rdpbench.runners.task import Task, Work, new_row
 from rdpbench.setting import CodecSetting
 
@@ -178,16 +178,6 @@ class Scoring(NamedTuple):
     """What the metric gets if the process ends."""
 
 
-@dataclass
-class _Original:
-    """An original image, and what metrics prepared of it."""
-
-    pixels: Image
-    copies: Lender
-    """For metrics of the user's."""
-    prepared: dict[str, Any] = field(default_factory=dict)
-
-
 class Stop:
     """Set when workers are to end after the task that each has in hand: by a signal, or when time is up."""
 
@@ -220,10 +210,6 @@ class Chunk(NamedTuple):
     batch: int
 
 
-FAULTS = (Exception, SystemExit)
-"""What code of the user's may raise over one image or score, and the next ones go on."""
-
-
 class Worker:
     """Does pieces of work, one after the other."""
 
@@ -235,8 +221,8 @@ class Worker:
         self.extractor = FeatureExtractor(setup.here)
         self._most = sys.maxsize
         """Images that fit into memory together; learned from what did not."""
-        self._originals: OrderedDict[str, _Original] = OrderedDict()
-        self._metrics: dict[str, Any] = {}
+        self.pairs = PairScores(setup.here)
+        self._originals: OrderedDict[str, Original] = OrderedDict()
         self._ahead: Iterator[tuple[str, Image | ImageError]] = iter(())
 
     def run(self, chunk: Sequence[Work], batch: int = 1) -> Iterator[Result]:
@@ -316,7 +302,7 @@ class Worker:
             return failed(task, self.setup, _message(error), opened_by(task))
         return _Measurement(self, work, row, timing).result(original, reconstruction)
 
-    def _original(self, task: Task) -> _Original:
+    def _original(self, task: Task) -> Original:
         """The image and what metrics prepared of it; refused if it is no longer the image that was planned."""
         key = task.entry.sha256
         if key not in self._originals:
@@ -327,7 +313,7 @@ class Worker:
             if pixel_sha256(pixels) != key:
                 raise ImageError(f"{task.entry.sample.path} changed since it was planned; run the command again")
             pixels.flags.writeable = False
-            self._originals[key] = _Original(pixels, Lender(pixels, "original"))
+            self._originals[key] = Original(pixels)
             if len(self._originals) > REMEMBERED_ORIGINALS:
                 self._originals.popitem(last=False)
         return self._originals[key]
@@ -345,14 +331,6 @@ class Worker:
             )
         return reconstruction
 
-    def metric(self, name: str) -> Any:
-        """A metric, built once."""
-        if name not in self._metrics:
-            cls = registry.load("metric", name)
-            uses = getattr(cls, "uses_device", False)
-            self._metrics[name] = cls(device=self.setup.here) if uses else cls()
-        return self._metrics[name]
-
 
 T = TypeVar("T")
 
@@ -365,7 +343,7 @@ class _Measurement:
         self.coded = row or work.row
         self.scores: list[Score] = []
 
-    def result(self, original: _Original, reconstruction: Image | None) -> Result:
+    def result(self, original: Original, reconstruction: Image | None) -> Result:
         """What became of the piece of work."""
         started = time.perf_counter()
         work, row = self.work, self.row
@@ -373,9 +351,10 @@ class _Measurement:
         features: tuple[Extracted, ...] = ()
         if reconstruction is not None and self.coded is not None:
             counts = {name: decodes_of(name) for name in work.metrics}
-            copies = Lender(reconstruction, "reconstruction")
+            copies, sample = Lender(reconstruction, "reconstruction"), self.task.entry.sample
+            score = partial(self.worker.pairs.score, sample=sample, protocol=self.task.protocol)
             for name in work.metrics:
-                if not counts[name] and (pair := self._try(name, partial(self._score, name, original, copies))):
+                if not counts[name] and (pair := self._try(name, partial(score, name, original, copies))):
                     self._add(name, *pair)
             if several := {name: count for name, count in counts.items() if count}:
                 self._score_decodes(several, self.coded, reconstruction)
@@ -404,27 +383,6 @@ class _Measurement:
         )
         return tuple(array for array in arrays if array)
 
-    def _score(self, name: str, original: _Original, reconstruction: Lender) -> tuple[float, str]:
-        """The value of a pair metric, and its remarks."""
-        own, prepared, metric = is_own_metric(name), original.prepared, self.worker.metric(name)
-        try:
-            if name not in prepared:
-                extra = values(beside(type(metric)), self.task.entry.sample, self.task.protocol)
-                with original.copies.lending("prepare()", own) as copy:
-                    prepared[name] = metric.prepare(copy, **extra)
-                del copy
-                original.copies.release()
-            # What was prepared may be the original itself.
-            with original.copies.guarding("score()"), reconstruction.lending("score()", own) as image:
-                value = number_of(metric.score(prepared[name], image))
-            remarks = getattr(metric, "remarks", None)
-            return value, "; ".join(remarks(prepared[name])) if remarks else ""
-        except FAULTS:
-            if own:  # what was prepared is of no use if it holds the copy that was written into
-                for other in filter(is_own_metric, list(prepared)):
-                    del prepared[other]
-            raise
-
     def _score_decodes(self, counts: dict[str, int], row: Row, reconstruction: Image) -> None:
         """Metrics over several decodes of the row's bitstream, by name with their numbers of decodes."""
         try:
@@ -444,7 +402,7 @@ class _Measurement:
         def score(name: str, images: Sequence[Image]) -> float:
             with ExitStack() as stack:
                 copies = [Lender(image, "decodes").lending("score()", is_own_metric(name)) for image in images]
-                return number_of(self.worker.metric(name).score([stack.enter_context(copy) for copy in copies]))
+                return number_of(self.worker.pairs.metric(name).score([stack.enter_context(copy) for copy in copies]))
 
         for name, count in counts.items():
             images = [reconstruction, *further[: count - 1]]
@@ -453,9 +411,8 @@ class _Measurement:
                 self._add(name, value, note_of(images[1:]))
 
     def _add(self, name: str, value: float, note: str) -> None:
-        usable = meaning_of(registry.load("metric", name)).usable(value)
-        error = "" if usable else f"the metric gave {value}, which is no score"
-        self.scores.append(self._scored(name, value if usable else None, error, note))
+        error = no_score(name, value)
+        self.scores.append(self._scored(name, None if error else value, error, note))
 
     def _refuse(self, name: str, error: BaseException) -> None:
         """A metric without a value: what it refuses in its own words, what breaks it with the place."""
@@ -464,11 +421,6 @@ class _Measurement:
     def _scored(self, name: str, value: float | None, error: str = "", note: str = "") -> Score:
         key, session = score_key(self.task.key, name, self.task.entry.sample), self.worker.setup.session
         return Score(key, self.task.key, name, value, error, note, definition(name), session)
-
-
-def is_own_metric(name: str) -> bool:
-    """Is it a metric of the user's, or of an installed package?"""
-    return bool(registry.own_place("metric", name))
 
 
 def _read(task: Task) -> tuple[str, Image | ImageError]:

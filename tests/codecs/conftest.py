@@ -15,7 +15,7 @@ import pytest
 from PIL import Image as pil
 
 from rdpbench.image import Image
-from rdpbench.runners.pool import start_server
+from rdpbench.runners.server import start_server
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
