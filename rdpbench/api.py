@@ -10,20 +10,28 @@ import importlib
 import math
 import sys
 import warnings
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from rdpbench import registry
+from rdpbench.config.typed import from_keywords
+from rdpbench.datasets.contract import Sample
 from rdpbench.errors import ConfigError, ImageError, MetricError, MissingNeed
 from rdpbench.image import as_image
+from rdpbench.lazy import pd
+from rdpbench.metrics.contract import Lender, beside, check_pair, mean, meaning_of, stated, weighed
+from rdpbench.metrics.sets import check_side
+from rdpbench.needs import absent
+from rdpbench.paths import available, check_variables
+from rdpbench.progress import quiet
 
 if TYPE_CHECKING:
-    import pandas as pd
     from rich.console import Console
 
     from rdpbench.runners.execute import Outcome
@@ -32,6 +40,8 @@ Names: TypeAlias = str | Sequence[str]
 """Several are a list, or have commas between them."""
 Pictures: TypeAlias = Any
 """An image, as a path, a Pillow image, an array or a tensor (`rdpbench.image.as_image`); a list or a batch of them."""
+_ALONE = Lock()
+"""Runs of several threads go one after the other: they share the fork server and what `borrowed` gives back."""
 
 
 def run(
@@ -39,8 +49,7 @@ def run(
 ) -> pd.DataFrame:
     """Measure codecs as ``rdpbench run`` does, into the same folder; what is stored there is not done again.
 
-    Code and decode on one process per core; ``workers=0`` does all in this one. Scripts need no
-    ``if __name__ == "__main__":`` for that.
+    There is a process for each core, for which scripts need no ``if __name__ == "__main__":``; ``workers=0`` has none.
 
     Args:
         codec: names; with neither codec nor data the default of ``rdpbench run``.
@@ -67,10 +76,6 @@ def run(
     """
     from rich.console import Console
 
-    from rdpbench.config.typed import from_keywords
-    from rdpbench.needs import absent
-    from rdpbench.paths import check_variables
-    from rdpbench.progress import quiet
     from rdpbench.results.read import POINTS, joined, points_of
     from rdpbench.runners.server import borrowed
 
@@ -78,7 +83,7 @@ def run(
     words = from_keywords({**given, **settings})
     check_variables()
     try:
-        with borrowed(), nullcontext() if progress else quiet():
+        with _ALONE, borrowed(), nullcontext() if progress else quiet():
             outcomes = run_benches(words, Console(quiet=True))
     except ModuleNotFoundError as error:
         if lacks := absent(error):
@@ -101,7 +106,6 @@ def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = Tr
     """
     from rdpbench.config.bench import read_benches
     from rdpbench.figures.command import FigureOptions, make_figures
-    from rdpbench.paths import available
     from rdpbench.runners import execute
     from rdpbench.runners.preflight import fetch_weights
 
@@ -138,9 +142,7 @@ def score(
             are rounded to 8 bits as all that rdpbench scores.
         reconstruction: as many, of the same sizes.
         metrics: names, such as ``["psnr", "lpips/alex"]``.
-        device: ``cpu`` or a GPU, such as ``cuda:0``.
-        allow_unreliable: let metrics of sets compute where they have too few images.
-        download: fetch published weights that are not here.
+        device: as `Scorer` takes it, and so the others.
 
     Returns:
         By the name of each metric with its protocol, in the unit that it states: a float for one image, an array
@@ -155,8 +157,8 @@ def score(
     42.1102
     """
     images = _several(original)
-    checked: dict[str, Any] = {"allow_unreliable": allow_unreliable, "download": download}
-    scorer = Scorer(metrics, device=device, images=1 if images is None else len(images), **checked)
+    number = 1 if images is None else len(images)
+    scorer = Scorer(metrics, device=device, images=number, allow_unreliable=allow_unreliable, download=download)
     values = scorer.update(original, reconstruction)
     return {**scorer.compute(), **values}
 
@@ -165,7 +167,7 @@ class Scorer:
     """Scores images as they come, such as those of a validation loop; networks are loaded once, no file is written.
 
     Used as torchmetrics' classes are, but the original comes first: `update` for each image or batch, `compute` at the
-    end, then `reset`. `scores` has the values of each image so far.
+    end, then `reset`. `scores` has the values of each image so far, by metric.
 
     Args:
         metrics: names, such as ``["psnr", "lpips/alex", "fid/hific-patch"]``.
@@ -196,44 +198,37 @@ class Scorer:
         allow_unreliable: bool = False,
         download: bool = True,
     ) -> None:
-        from rdpbench import registry
         from rdpbench.config.bench import read_bench
-        from rdpbench.config.typed import from_keywords
-        from rdpbench.metrics.contract import beside
-        from rdpbench.runners.preflight import check_contracts, check_devices, choose_metrics, fetch_weights
-        from rdpbench.runners.scoring import PairScores
-        from rdpbench.runners.sets import FeatureExtractor, is_set, kind, set_metric
+        from rdpbench.runners import preflight, scoring, sets
 
         asked = {"metrics": metrics, "device": str(device), "allow_unreliable": allow_unreliable, "download": download}
         # Read and checked as the settings of a command, of which no codec and no dataset is left.
         bench = replace(read_bench(from_keywords({"codec": "jpeg", "data": "samples", **asked})), grid=())
         if not bench.metrics:
             raise ConfigError('no metric is named; give some, such as metrics=["psnr", "lpips/alex"]')
-        check_contracts(bench)
+        preflight.check_contracts(bench)
         for name in bench.metrics:
             cls: Any = registry.load("metric", name)
-            if getattr(cls, "kind", "pair") == "decodes":
+            if meaning_of(cls).kind == "decodes":
                 raise ConfigError(f"{name} compares decodes of one bitstream, and images have none; see rdpbench.run")
-            if taken := cls.features.beside if is_set(name) else beside(cls):
+            if taken := cls.features.beside if sets.is_set(name) else beside(cls):
                 raise ConfigError(f"{name} needs {taken[0]} beside the images; rdpbench.run takes a dataset's")
-        self._unreliable, self._device = allow_unreliable, bench.device
-        self._sets = list(filter(is_set, bench.metrics))
+        self._unreliable = allow_unreliable
+        self._sets = {name: sets.set_metric(name) for name in sets.set_metrics(bench.metrics)}
         if images is not None:
-            self.few(images)
-        check_devices(bench.devices)
-        fetch_weights(bench)  # only for what can run with them
-        self.metrics, _ = choose_metrics(bench)
+            self._check_number(images)
+        preflight.check_devices(bench.devices)
+        preflight.fetch_weights(bench)  # only for what can run with them
+        self.metrics, _ = preflight.choose_metrics(bench)
         """Names, with those that come along, such as a score of the originals."""
-        self._sets = [name for name in self._sets if name in self.metrics]  # metrics="available" leaves some out
-        self._pairs = [name for name in self.metrics if name not in self._sets]
+        self._sets = {name: sets.set_metric(name) for name in sets.set_metrics(self.metrics)}
         # Metrics of one network share its arrays.
-        self._features = {kind(set_metric(name).features): name for name in self._sets}
-        self.scores: dict[str, list[float]] = {}
-        """Values of each image, by metric."""
+        self._kinds = {name: sets.kind(cls.features) for name, cls in self._sets.items()}
         for name in self.metrics:
             for module in getattr(registry.load("metric", name), "preload", ()):
                 importlib.import_module(module)  # what `_as_in_a_worker` sets is theirs
-        self._of_pairs, self._of_sets = PairScores(self._device), FeatureExtractor(self._device)
+        self._device = bench.device
+        self._of_pairs, self._of_sets = scoring.PairScores(self._device), sets.FeatureExtractor(self._device)
         self.reset()
 
     def __len__(self) -> int:
@@ -243,15 +238,11 @@ class Scorer:
     def reset(self) -> None:
         """Forget all images; networks stay."""
         self._images = 0
-        self.scores = {name: [] for name in self._pairs}
-        self._arrays: dict[str, list[list[Any]]] = defaultdict(lambda: [[], []])
+        self.scores: dict[str, list[float]] = {name: [] for name in self.metrics if name not in self._sets}
+        self._arrays: dict[str, tuple[list[Any], list[Any]]] = {kind: ([], []) for kind in self._kinds.values()}
 
     def update(self, original: Pictures, reconstruction: Pictures) -> dict[str, Any]:
-        """Score an image or several.
-
-        Args:
-            original: as `score` takes it.
-            reconstruction: as many, of the same sizes.
+        """Score an image or several, which are given as `score` takes them.
 
         Returns:
             By metric, without those of sets: a float for one image, an array ``(N,)`` for several.
@@ -260,49 +251,42 @@ class Scorer:
             ImageError: what is no image that is understood.
             MetricError: other sizes or numbers of images, or a metric refuses one. Those before it are scored.
         """
-        pair = [_several(original), _several(reconstruction)]
-        sides = [
-            [given] if several is None else several
-            for given, several in zip((original, reconstruction), pair, strict=True)
-        ]
-        if len(sides[0]) != len(sides[1]) or (pair[0] is None) != (pair[1] is None):
-            told = ["one image" if several is None else f"a list of {len(several)}" for several in pair]
-            raise MetricError(f"each original needs its reconstruction: the original is {told[0]}, the other {told[1]}")
-        start = self._images
+        several = _several(original), _several(reconstruction)
+        numbers = ["one" if side is None else f"a list of {len(side)}" for side in several]
+        if numbers[0] != numbers[1]:
+            raise MetricError(f"each original needs its reconstruction: {numbers[0]} and {numbers[1]} were given")
+        start, single = self._images, several[0] is None
+        pairs = zip(*(side or [] for side in several), strict=True)
         with _as_in_a_worker():
-            for number, images in enumerate(zip(*sides, strict=True)):
-                self._score(*images, which=f" {number}" if pair[0] is not None else "")
+            for number, (first, second) in enumerate([(original, reconstruction)] if single else pairs):
+                self._score(first, second, "" if single else f" {number}")
         values = {name: np.array(scores[start:]) for name, scores in self.scores.items()}
-        return values if pair[0] is not None else {name: float(scores[0]) for name, scores in values.items()}
+        return {name: float(scores[0]) for name, scores in values.items()} if single else values
 
-    def _score(self, original: Pictures, reconstruction: Pictures, *, which: str) -> None:
-        from rdpbench.datasets.contract import Sample
-        from rdpbench.metrics.contract import Lender, check_pair
-        from rdpbench.metrics.sets import check_side
+    def _score(self, original: Pictures, reconstruction: Pictures, which: str) -> None:
+        """All or nothing of a pair."""
         from rdpbench.runners.scoring import Original, no_score
-        from rdpbench.runners.sets import set_metric
 
         first, second = as_image(original, f"original{which}"), as_image(reconstruction, f"reconstruction{which}")
         check_pair(first, second, f"image{which}")
-        of, copies, sample = Original(first), Lender(second, "reconstruction"), Sample(f"image{which}", Path())
+        prepared, copies, sample = Original(first), Lender(second, "reconstruction"), Sample("", Path())
         try:
-            for name in self._sets:
-                check_side(set_metric(name), *first.shape[:2])
-            scores = {name: self._of_pairs.score(name, of, copies, sample, "as-is")[0] for name in self._pairs}
-            for name, value in scores.items():
-                if why := no_score(name, value):
-                    raise MetricError(f"{name}: {why}")
+            for cls in self._sets.values():
+                check_side(cls, *first.shape[:2])
+            scores = {name: self._of_pairs.score(name, prepared, copies, sample, "as-is")[0] for name in self.scores}
+            if refused := [f"{name}: {why}" for name, value in scores.items() if (why := no_score(name, value))]:
+                raise MetricError("; ".join(refused))
             arrays = {
-                key: [self._of_sets.extract(name, image, "", sample, "as-is").array for image in (first, second)]
-                for key, name in self._features.items()
+                kind: [self._of_sets.extract(name, image, "", sample, "as-is").array for image in (first, second)]
+                for kind, name in {kind: name for name, kind in self._kinds.items()}.items()
             }
         except (MetricError, ImageError) as error:
             raise type(error)(f"image{which}: {error}" if which else str(error)) from error
         self._images += 1
         for name, value in scores.items():
             self.scores[name].append(value)
-        for key, pair in arrays.items():
-            for side, array in zip(self._arrays[key], pair, strict=True):
+        for kind, pair in arrays.items():
+            for side, array in zip(self._arrays[kind], pair, strict=True):
                 side.append(array)
 
     def compute(self) -> dict[str, float]:
@@ -315,37 +299,33 @@ class Scorer:
         Warns:
             UserWarning: a metric of sets had too few images, and the user insisted.
         """
-        from rdpbench import registry
-        from rdpbench.metrics.contract import mean, meaning_of, stated, weighed
-        from rdpbench.runners.sets import ORIGINALS, kind, reduced, reference_arrays, reference_of, set_metric
+        from rdpbench.runners import sets
 
         if not self._images:
             raise MetricError("no image was scored; Scorer.update takes them")
-        for name, why in self.few(self._images).items():
+        for name, why in self._check_number(self._images).items():
             warnings.warn(f"{name} {why}: the value is not reliable", stacklevel=2)
         values: dict[str, float] = {}
         for name, scores in self.scores.items():
             averaged = meaning_of(registry.load("metric", name)).averaged
             values[name] = float(stated(mean(weighed(scores, averaged).tolist()), averaged))
-        for name in self._sets:
-            cls = set_metric(name)
-            theirs, ours = self._arrays[kind(cls.features)]
-            if reference_of(cls) != ORIGINALS:
-                theirs = list(reference_arrays(name, cls, self._device))
-            estimate = reduced(cls(), theirs, ours, unreliable=self._unreliable)
+        for name, cls in self._sets.items():
+            theirs, ours = self._arrays[self._kinds[name]]
+            own = sets.reference_of(cls) != sets.ORIGINALS
+            reference = sets.reference_arrays(name, cls, self._device) if own else theirs
+            estimate = sets.reduced(cls(), reference, ours, unreliable=self._unreliable)
             if not math.isfinite(estimate.value):
                 raise MetricError(f"{name}: {estimate.reason or f'the metric gave {estimate.value}'}")
             values[name] = estimate.value
         return {name: values[name] for name in self.metrics}
 
-    def few(self, images: int) -> dict[str, str]:
+    def _check_number(self, images: int) -> dict[str, str]:
         """Metrics of sets that need more images than so many; raises `ConfigError` unless these are allowed."""
-        from rdpbench.runners.preflight import refuse_few
-        from rdpbench.runners.sets import too_few
+        from rdpbench.runners import preflight, sets
 
-        few = {name: why for name in self._sets if (why := too_few(name, images))}
+        few = {name: why for name in self._sets if (why := sets.too_few(name, images))}
         if not self._unreliable:
-            refuse_few(few)
+            preflight.refuse_few(few)
         return few
 
 

@@ -118,10 +118,6 @@ class _Bar(Progress):
         pass
 
 
-def _nobody(done: int, total: int) -> None:
-    """Takes reports where nothing is shown."""
-
-
 _shown: ContextVar[bool] = ContextVar("shown", default=True)
 
 
@@ -150,10 +146,8 @@ def show_progress(
     name: str, total: int = 0, unit: str = "", report: Report | None = None, left: Left | None = None
 ) -> Iterator[Progress]:
     """Show on stderr how far ``name`` is, or ``report`` it to the caller; see `Progress`."""
-    if report is None and not _shown.get():
-        report = _nobody
-    if report is not None:
-        yield _Reported(report, total)
+    if report is not None or not _shown.get():
+        yield _Reported(report or (lambda *_: None), total)
     elif sys.stderr.isatty():
         shown = _Bar(name, total, unit, left)
         with shown.bar:
