@@ -62,6 +62,25 @@ def test_classical_codecs_run_without_extras_and_without_linux(rdpbench: Any, li
     assert "ssimulacra2" in rdpbench("bd", "samples", "--anchor", "jpeg", env=light).stdout
 
 
+def test_python_runs_and_scores_without_extras(tmp_path: Path, environment: Any, light: dict[str, str]) -> None:
+    program = (
+        "import rdpbench\n"
+        "frame = rdpbench.run('webp', 'samples', rate=50, limit=1, metrics='psnr,ssimulacra2')\n"
+        "scores = rdpbench.Scorer('psnr,ms-ssim,ssimulacra2')\n"
+        "print(len(frame), scores.metrics)\n"
+        "for metrics, more in (('lpips/alex', {}), ('psnr', {'device': 'cuda'})):\n"
+        "    try:\n"
+        "        rdpbench.Scorer(metrics, **more)\n"
+        "    except rdpbench.RdpbenchError as error:\n"
+        "        print(error)\n"
+    )
+    line, variables = [sys.executable, "-c", program], {**environment, **light}
+    done = subprocess.run(line, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("2 ('psnr', 'ms-ssim', 'ssimulacra2')\n"), done.stderr
+    assert re.findall(r"pip install 'rdpbench\[(\w+)\]'", done.stdout) == ["metrics", "learned"]
+    assert (tmp_path / "results/runs/samples/figures/curves.png").is_file()
+
+
 def test_the_default_leaves_out_what_is_not_installed_and_says_how_to_get_it(rdpbench: Any, light: Any) -> None:
     done = rdpbench("plan", env=light, code=0)
     assert done.stderr == (
