@@ -41,6 +41,8 @@ GRADES = {
 }
 LISTED = 3
 """So many values of a fact are written out."""
+MOST_LINES = 100_000
+"""Lines of images and metrics, each of a kilobyte, up to which they are written."""
 
 
 # What may be published
@@ -197,11 +199,9 @@ def _version(record: Mapping[str, Any]) -> str:
 
 
 def files(report: Report, author: str) -> dict[str, bytes]:
-    """Data and citation by their paths in the folder; rows of images only of runs that are not too large for a page."""
-    from rdpbench.report.data import LISTED as MOST_ROWS
-
+    """Data and citation by their paths in the folder; lines for each image only where these are not too many."""
     frames = {"results": [read.points_of(run.name, run.current) for run in report.runs]}
-    if sum(len(point.point.rows) for point in report.points) <= MOST_ROWS:
+    if sum(len(point.point.rows) for point in report.points) * len(report.metrics) <= MOST_LINES:
         frames["images"] = [read.images_of(run.name, run.current) for run in report.runs]
     written: dict[str, bytes] = {}
     with TemporaryDirectory() as folder:
@@ -240,7 +240,7 @@ def citation(report: Report, author: str) -> str:
         for version in sorted({_version(record) for _, record in sessions})
     ]
     used += [
-        _reference("dataset", facts.pop("title", where.dataset), facts)
+        _reference("data", facts.pop("title", where.dataset), facts)
         for where in report.panels
         if (facts := dict(of_set(where, [point.point for point in report.panels[where]])))
     ]

@@ -322,7 +322,7 @@ and each of them has a page of its own (`#view=codec&of=jpeg`, `#view=dataset&of
 is proven, versions, machine, licence. What one looks at is in the address, the theme too, so a copied link shows the
 same. Runs are compared over the images that all of them have. A codec that two runs measured is two curves, named
 after their runs; if runs scored with different editions of a metric, one edition counts, and a note says so. In
-`data/` are the frames of this page as CSV and Parquet (those per image up to 100,000 rows), and `CITATION.cff` says
+`data/` are the frames of this page as CSV and Parquet (those per image up to 100,000 lines), and `CITATION.cff` says
 what was run, when, by which version, with which commands. Absolute paths are cut to their last part.
 
 Points of random weights are in the frame, but are no results: see the column `weights`. `docs/statistics.md` explains

@@ -9,7 +9,8 @@
   const linked = (text) => (/^https?:\/\/\S+$/.test(text) ? el("a", { href: text, rel: "noreferrer" }, text) : text);
   R.card = (title, facts) => el("div", { class: "card" }, el("h3", {}, title), el("dl", { class: "facts" }, facts.flatMap(([key, text]) => [el("dt", {}, key), el("dd", {}, linked(text))])));
 
-  const files = () => el("p", { class: "note files" }, "Data: ", R.report.files.flatMap((path, n) => [n ? ", " : "", el("a", { href: path, download: true }, path.replace("data/", ""))]), ".");
+  const files = () => el("p", { class: "note files" }, "Data: ", R.report.files.flatMap((path, n) => [n ? ", " : "", el("a", { href: path, download: true }, path.replace("data/", ""))]), ".",
+    R.report.files.includes("data/images.csv") ? "" : " Lines for each image are too many for a page; the runs have them.");
 
   const span = (curve) => {
     const rates = curve.points.map(R.rate).filter(Number.isFinite);
