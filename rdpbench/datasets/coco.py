@@ -35,7 +35,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from filelock import FileLock
 
-from rdpbench.assets.hashes import file_facts, file_state
+from rdpbench.assets.hashes import file_facts, file_states
 from rdpbench.datasets.contract import Sample
 from rdpbench.datasets.fetching import OfficialArchive, megabytes
 from rdpbench.datasets.index import ahead
@@ -273,7 +273,7 @@ def _map_of_classes(png: Path | None, segments: Segments | None) -> Path | None:
     if png is None:
         return None
     kind = "stuff" if segments is None else "panoptic"
-    key = hashlib.sha256(repr((_MAPPING, file_state(png), segments or ())).encode()).hexdigest()
+    key = hashlib.sha256(repr((_MAPPING, *file_states([png]), segments or ())).encode()).hexdigest()
     target = cache_folder() / "labels" / kind / f"{png.stem}-{key[:16]}.png"
     if target.is_file():
         return target

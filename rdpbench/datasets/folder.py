@@ -287,6 +287,9 @@ def _with_beside(
         names = caption_files.match(listed, samples, str(references), dataset, partial=True)
         captions = {image: listed[name] for image, name in names.items()}
     maps = _maps(samples, root, dataset, labels) if labels else {}
+    if not captions and not maps:
+        yield from samples
+        return
     for sample in samples:
         yield replace(sample, references=captions.get(sample.id, ()), labels=maps.get(sample.id))
 

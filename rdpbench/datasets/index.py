@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from rdpbench.assets.hashes import file_facts, file_state, open_memory
+from rdpbench.assets.hashes import file_facts, file_states, open_memory
 from rdpbench.datasets.contract import Dataset, Sample
 from rdpbench.datasets.manifest import other_bytes
 from rdpbench.datasets.protocols import load_under
@@ -191,14 +191,16 @@ def _recall(samples: Sequence[Sample], protocol: str) -> list[_Pixels | None]:
         WHERE path=? AND bytes=? AND ctime_ns=? AND protocol=?"""
     try:
         with closing(open_memory()) as cache:
-            return [cache.execute(query, (*file_state(sample.path), protocol)).fetchone() for sample in samples]
+            states = file_states(sample.path for sample in samples)
+            return [cache.execute(query, (*state, protocol)).fetchone() for state in states]
     except (sqlite3.Error, OSError):
         return [None] * len(samples)
 
 
 def _remember(read: Sequence[tuple[Sample, _Pixels]], protocol: str) -> None:
     try:
-        rows = [(*file_state(sample.path), protocol, *pixels) for sample, pixels in read]
+        states = file_states(sample.path for sample, _ in read)
+        rows = [(*state, protocol, *pixels) for state, (_, pixels) in zip(states, read, strict=True)]
         with closing(open_memory()) as cache, cache:
             cache.executemany("INSERT OR REPLACE INTO pixels VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
     except (sqlite3.Error, OSError):

@@ -175,7 +175,7 @@ def make_figures(names: Sequence[str], options: FigureOptions, console: Console)
 
 def _no_panel(preset: FigurePreset, known: Iterable[FigurePreset], runs: Sequence[Run]) -> str:
     """What to type where runs were named and a figure has no panel of their datasets; else empty."""
-    here = {(row.dataset, row.protocol) for run in runs for row in run.points.rows}
+    here = {(where.dataset, where.protocol) for run in runs for where in run.points.places}
     if not runs or here & _sets(preset):
         return ""
     names = [each.name for each in known if each.kind != "diagram" and here & _sets(each)]
@@ -213,12 +213,12 @@ def runs_named(experiment_name: str) -> list[str]:
 
 def _own(name: str, options: FigureOptions, runs: Sequence[Run]) -> FigurePreset:
     """A figure of no paper: a panel for each dataset (and metric) of the runs, a series for each codec."""
-    rows = [row for run in runs for row in run.points.rows]
-    sets = list(dict.fromkeys((row.dataset, row.protocol) for row in rows))
-    codecs = split_list(options.codec) or list(dict.fromkeys(row.codec for row in rows))
+    points = [point for run in runs for point in run.points.points]
+    sets = list(dict.fromkeys((point.where.dataset, point.where.protocol) for point in points))
+    codecs = split_list(options.codec) or list(dict.fromkeys(point.codec for point in points))
     series = tuple(Series(codec, Names().codec(codec)) for codec in codecs)
     if name == "examples":
-        if not rows:
+        if not points:
             raise ConfigError(
                 "figure examples needs a run that kept its reconstructions: --run RUN, made with keep=all"
             )
@@ -355,10 +355,10 @@ def _draw_examples(preset: FigurePreset, options: FigureOptions, run: Run, suffi
     labels: dict[str, str] = {}
     here = {(panel.dataset, panel.protocol) for panel in preset.panels}
     for series in preset.series:
-        for row in run.points.rows:
-            same = (trained_label(row.codec) if options.random else row.codec) in series.labels
-            if same and (row.dataset, row.protocol) in here and (options.random or row.weights != "random"):
-                labels[row.codec] = series.label
+        for point in run.points.points:
+            same = (trained_label(point.codec) if options.random else point.codec) in series.labels
+            if same and (point.where.dataset, point.where.protocol) in here and (options.random or not point.random):
+                labels[point.codec] = series.label
     if not labels:
         wanted = ", ".join(series.codec for series in preset.series)
         raise MissingNeed(f"run {run.name} has none of {wanted} on {', '.join(sorted({d for d, _ in here}))}")

@@ -117,7 +117,7 @@ def kept(store: Store, points: Points, codecs: Sequence[str] = ()) -> dict[str, 
     Raises:
         MissingNeed: there is none of any of them.
     """
-    good = [row for row in points.rows if row.codec in (codecs or (row.codec,)) and row.status == "ok"]
+    good = [row for point in points.points if point.codec in (codecs or (point.codec,)) for row in point.good]
     rows = grouped((row for row in good if reconstruction_path(store, row).is_file()), lambda row: row.codec)
     if not rows:
         which = f" of {', '.join(codecs)}" if codecs else ""

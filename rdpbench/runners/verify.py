@@ -32,9 +32,11 @@ from rdpbench.paths import write_file
 from rdpbench.provenance import hardware
 from rdpbench.results.stats.points import grouped
 from rdpbench.results.store.bitstreams import get_picture, reconstruction_path
+from rdpbench.results.store.columns import coded, groups_of
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import facts
 from rdpbench.results.store.log import PartReader, load_arrays
+from rdpbench.results.store.records import Rows
 from rdpbench.results.store.schema import OF_THE_MACHINE, Row, Score, error_text
 from rdpbench.results.store.store import Store
 from rdpbench.results.tables import CROSSINGS
@@ -84,27 +86,28 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
     with _noting(findings):
         contents = store.read()
     findings += [line for line in store.damaged_notes(contents.sessions) if not any(line in told for told in findings)]
-    good = [row for row in contents.rows.values() if row.status == "ok"]
-    intact: list[Row] = []
-    for row in good:
-        with _noting(findings, f"{row.point}, {row.image}: "):
-            store.bitstreams.get(row.bitstream_sha256)
-            intact.append(row)
-    images = {(row.path, row.protocol, row.pixel_sha256): row for row in good}.values()
-    for row in images:
-        with _noting(findings, f"image {row.image}: "):
-            sha256, was = pixel_sha256(load_under(row.protocol, Path(row.path)).pixels), row.pixel_sha256
-            if sha256 != was:
-                line = f"image {row.image} changed: {row.path} has pixels {sha256[:12]}, coded were {was[:12]}"
-                findings.append(line)
+    rows = contents.of_kind("row")
+    good = Rows(rows, np.flatnonzero(rows.codes("status").where("ok".__eq__)), {})
+    intact: list[int] = []
+    for number, sha256 in enumerate(good.texts("bitstream_sha256")):
+        try:
+            store.bitstreams.get(sha256)
+            intact.append(number)
+        except RdpbenchError as error:
+            findings.append(f"{good[number].point}, {good[number].image}: {error}")
+    images = _check_images(good, findings)
     for kind in store.features.kinds():
         with _noting(findings):
             places = store.features.places(kind)
             load_arrays(places, [*places])  # checks them
-    by_task = grouped(contents.scores.values(), lambda score: score.task_key)
+    if sample is not None:
+        intact = random.Random(seed).sample(intact, min(sample, len(intact)))  # noqa: S311 (no secret)
+    chosen, scores = good.where(intact), contents.of_kind("score")
+    of_chosen = np.flatnonzero(np.isin(scores.owners(rows), chosen.places))
+    by_task = grouped(scores.at(of_chosen), lambda score: score.task_key)
     trials: list[Trial] = []
     undecoded: Counter[str] = Counter()
-    for row in intact if sample is None else random.Random(seed).sample(intact, min(sample, len(intact))):  # noqa: S311 (no secret)
+    for row in chosen:
         if not row.proven:
             with _noting(findings):
                 get_picture(store, row)
@@ -127,7 +130,7 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
     keys = (trial.row.task_key for trial in trials if trial.decodes == 1)
     decoded = tuple(key for key in keys if key not in refuted)
     reasons = tuple(f"{count} bitstreams of {why}" for why, count in undecoded.items())
-    return Verified(tuple(findings), len(good), len(images), decoded, tuple(refuted), reasons)
+    return Verified(tuple(findings), len(good), images, decoded, tuple(refuted), reasons)
 
 
 def _check_parts(store: Store, findings: list[str]) -> None:
@@ -143,6 +146,18 @@ def _check_parts(store: Store, findings: list[str]) -> None:
                     f"written, its writer was killed, or it was cut; {part.records} records are whole. The "
                     "command that made it does what is missing"
                 )
+
+
+def _check_images(good: Rows, findings: list[str]) -> int:
+    """Read all images that were coded; returns how many."""
+    _, first = groups_of([coded(good.texts(name)).codes for name in ("path", "protocol", "pixel_sha256")])
+    for row in good.where(first):
+        with _noting(findings, f"image {row.image}: "):
+            sha256, was = pixel_sha256(load_under(row.protocol, Path(row.path)).pixels), row.pixel_sha256
+            if sha256 != was:
+                line = f"image {row.image} changed: {row.path} has pixels {sha256[:12]}, coded were {was[:12]}"
+                findings.append(line)
+    return len(first)
 
 
 @contextlib.contextmanager
@@ -278,19 +293,23 @@ def cross(store: Store, sample: int | None, seed: int, named: Named, devices: Se
     """
     crossing = _Crossing()
     stored: list[Job] = []
-    for row in store.read().rows.values():
-        if row.status == "ok" and row.proven:
-            try:
-                setting = setting_of(row, named)
-            except (RdpbenchError, ValueError) as error:
-                crossing.note(f"not decoded: {row.codec}: {error}")
-                continue
-            if facts(setting).uses_device:
-                typed = setting if setting.use not in registry.BUILTIN["codec"] else named
-                coded_on = on_hardware(row.device, row.hardware)
-                stored.append(Job(row, typed, coded_on, store.bitstreams.get(row.bitstream_sha256)))
+    rows = store.read().of_kind("row")
+    proven = rows.codes("grade").where(("decoded", "").__contains__)
+    places = np.flatnonzero(rows.codes("status").where("ok".__eq__) & proven).tolist()
     if sample is not None:
-        stored = random.Random(seed).sample(stored, min(sample, len(stored)))  # noqa: S311 (no secret)
+        places = random.Random(seed).sample(places, len(places))  # noqa: S311 (no secret)
+    for row in Rows(rows, np.array(places, np.int64), {}):
+        if len(stored) == sample:
+            break
+        try:
+            setting = setting_of(row, named)
+        except (RdpbenchError, ValueError) as error:
+            crossing.note(f"not decoded: {row.codec}: {error}")
+            continue
+        if facts(setting).uses_device:
+            typed = setting if setting.use not in registry.BUILTIN["codec"] else named
+            coded_on = on_hardware(row.device, row.hardware)
+            stored.append(Job(row, typed, coded_on, store.bitstreams.get(row.bitstream_sha256)))
     stored.sort(key=lambda job: (job.row.point, job.row.image))
     jobs = list(stored)
     for device in devices:

@@ -298,7 +298,11 @@ def compared_lines(known: Oracle, metric: str, *, per_setting: bool = False) -> 
 
 
 def interpolated(points: Sequence[tuple[float, float]], rate: float) -> float:
-    points = sorted(point for point in points if all(map(math.isfinite, point)))
+    at: dict[float, list[float]] = defaultdict(list)
+    for bpp, value in points:
+        if math.isfinite(bpp) and math.isfinite(value):
+            at[bpp].append(value)
+    points = sorted((bpp, sum(values) / len(values)) for bpp, values in at.items())
     if len(points) < 2 or not points[0][0] <= rate <= points[-1][0]:
         return math.nan
     for (low, first), (high, last) in pairwise(points):

@@ -205,12 +205,16 @@ def usable(rates: Floats, values: Floats) -> tuple[Floats, Floats]:
 def value_at(rates: Floats, values: Floats, bpp: float) -> float:
     """A curve's value at a rate; NaN where its points do not reach it from both sides.
 
+    Points of one rate count as their mean: which of them a line starts at would depend on their order.
+
     >>> value_at(np.array([0.1, 0.4]), np.array([30.0, 34.0]), 0.2)
     32.0
     """
     along, there = usable(rates, values)
     if len(along) == 0 or not along[0] <= bpp <= along[-1]:
         return math.nan
+    along, of_point = np.unique(along, return_inverse=True)
+    there = np.bincount(of_point, there) / np.bincount(of_point)
     return float(np.interp(math.log(bpp), np.log(along), there))
 
 

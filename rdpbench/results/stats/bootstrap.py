@@ -158,7 +158,7 @@ def jackknifed(value: float, without: Floats, bounds: Bounds = REAL) -> tuple[fl
     if (without == value).all():
         return value, value
     with np.errstate(divide="ignore", invalid="ignore"):
-        scaled = _unbounded(np.array([value, *without]), bounds)
+        scaled = _unbounded(np.r_[value, without], bounds)
         centre, spread, count = scaled[0], scaled[1:] - scaled[1:].mean(), len(without)
         half = student(count - 1, (1 + LEVEL) / 2) * math.sqrt((count - 1) / count * float(spread @ spread))
     if not math.isfinite(half + float(centre)):

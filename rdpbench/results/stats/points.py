@@ -155,16 +155,19 @@ class Taken:
     """Images whose value is infinite, which no mean can hold."""
     intervals: dict[str, tuple[float, float, float]] = field(default_factory=dict, compare=False)
     """What was computed of it: mean and interval of ``bpp`` and ``value``."""
+    parts: dict[frozenset[str], Taken] = field(default_factory=dict, compare=False)
+    """What `of` gave: tables ask for the same images again and again."""
 
     def of(self, images: Collection[str]) -> Taken:
         """The same of these images alone."""
-        wanted = set(images)
-        keep = [number for number, image in enumerate(self.images) if image in wanted]
-        if len(keep) == len(self.images) and not self.lossless:
-            return self
-        seeds = {seed: {name: of[name] for name in of if name in wanted} for seed, of in self.by_seed.items()}
-        names = tuple(self.images[number] for number in keep)
-        return Taken(names, self.bpp[keep], self.pixels[keep], self.weighed[keep], seeds)
+        wanted = frozenset(images)
+        if wanted not in self.parts:
+            names, keep = _those_of(self.images, wanted)
+            seeds = {seed: {name: of[name] for name in of if name in wanted} for seed, of in self.by_seed.items()}
+            whole = len(keep) == len(self.images) and not self.lossless
+            part = Taken(names, self.bpp[keep], self.pixels[keep], self.weighed[keep], seeds)
+            self.parts[wanted] = self if whole else part
+        return self.parts[wanted]
 
 
 class Scored(NamedTuple):
@@ -179,9 +182,13 @@ class Scored(NamedTuple):
 
     def at(self, places: Places) -> tuple[Places, Floats]:
         """Of rows at these places the places of their scores, and the values."""
-        found = np.minimum(np.searchsorted(self.places, places), max(len(self.places) - 1, 0))
         if not len(self.places):
             return np.full(len(places), -1), np.full(len(places), math.nan)
+        first, last = int(self.places[0]), len(self.places) - 1
+        if int(self.places[-1]) - first == last:  # all rows in between are here
+            found = np.clip(places - first, 0, last)
+        else:
+            found = np.minimum(np.searchsorted(self.places, places), last)
         there = self.places[found] == places
         return np.where(there, self.scores[found], -1), np.where(there, self.values[found], math.nan)
 
@@ -364,6 +371,18 @@ def _as_tuple(images: Codes) -> tuple[str, ...]:
 _shared_names: dict[tuple[str, ...], tuple[str, ...]] = {}
 
 
+@lru_cache(64)
+def _those_of(names: tuple[str, ...], wanted: frozenset[str]) -> tuple[tuple[str, ...], Places]:
+    """Of some names those that are wanted, and their places; points and metrics ask for the same again and again."""
+    keep = [number for number, name in enumerate(names) if name in wanted]
+    return tuple(names[number] for number in keep), np.array(keep, np.int64)
+
+
+@lru_cache(64)
+def _as_set(names: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(names)
+
+
 def _by_seed(
     images: Sequence[str], seeds: Floats, bpp: Floats, weights: Floats
 ) -> dict[int, dict[str, tuple[float, float]]]:
@@ -419,11 +438,11 @@ def common(images: Mapping[K, Iterable[str]], *, fixed: bool = False) -> Common:
     >>> sorted(shared.images), shared.left_out
     (['1', '2', '3'], {'c': '1 of 4 images'})
     """
-    sets = {key: frozenset(names) for key, names in images.items()}
+    sets = {key: _as_set(tuple(names)) for key, names in images.items()}
     there = {key: names for key, names in sets.items() if names}
     most = max(there.values(), key=len, default=frozenset())
     full = {key: names for key, names in there.items() if len(names) >= LEAST * len(most)}
-    shared = frozenset.intersection(*full.values()) if full else most
+    shared = frozenset.intersection(*{*full.values()}) if full else most
     if full and (fixed or not shared):
         count = Counter(there.values())
         most = shared = max(count, key=lambda names: (len(names), count[names], sorted(names)))

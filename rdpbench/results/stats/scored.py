@@ -38,11 +38,13 @@ def current_scores(
         return {}
     owners, metrics = scores.owners(rows), scores.codes("metric")
     owners = np.where(good, owners, -1)
-    held = {where: np.unique(np.concatenate([p.rows.places for p in here])) for where, here in there.items()}
+    held: dict[Where, Places] = {}
     groups: list[tuple[int, Where, str, Places]] = []
-    for where, places in held.items():
+    for where, points_here in there.items():
         inside = np.zeros(len(rows) + 1, bool)  # the last place is that of -1
-        inside[places] = True
+        for point in points_here:
+            inside[point.rows.places] = True
+        held[where] = np.flatnonzero(inside)
         here = np.flatnonzero(inside[owners])
         codes, first = groups_of([metrics.codes[here]]) if len(here) else (here, here)
         for number, members in enumerate(split_by(codes, len(first)) if len(first) else ()):
@@ -56,8 +58,9 @@ def current_scores(
         chosen, note = _edition_of_scores(metric, scores, owners, members, scores.codes("definition").of(members))
         if note:
             notes.append(f"{metric} on {where.dataset}: {note}")
-        of_place = np.full(len(held[where]), -1, np.int64)
-        of_place[np.searchsorted(held[where], owners[chosen])] = chosen
+        of_row = np.full(len(rows), -1, np.int64)
+        of_row[owners[chosen]] = chosen
+        of_place = of_row[held[where]]
         value = np.where(of_place >= 0, values[of_place] if len(values) else math.nan, math.nan)
         if not meaning(metric).higher_is_better:  # what is infinitely bad is a fault of something
             value = np.where(value == math.inf, math.nan, value)
@@ -69,8 +72,8 @@ def _edition_of_scores(
     metric: str, scores: Records[Score], owners: Places, members: Places, editions: Codes
 ) -> tuple[Places, str]:
     """Which scores of a metric count, of those that are ``members``; ``owners`` are the places of all scores' rows."""
-    there = list(dict.fromkeys(editions.codes.tolist()))
-    parts = {editions.names[number]: members[editions.codes == number] for number in there}
+    groups, first = groups_of([editions.codes])
+    parts = dict(zip(editions.of(first).texts(), (members[p] for p in split_by(groups, len(first))), strict=True))
     now = definition_now(metric) if len(parts) > 1 else next(iter(parts))
     if len(parts) > 1 and now and "" in parts and metric not in registry.meanings:
         editions = _with_definition(metric, scores, members, editions, now)
@@ -83,15 +86,19 @@ def _edition_of_scores(
             f"{len(parts)} versions of it are stored, and none of them is installed: {listed}. No number"
         )
     current, stale = _one_reference(scores, owners, parts[chosen])
-    missing = len(np.unique(owners[members])) - len(current)
+    missing = _distinct(owners[members]) - len(current)
     why = "other captions or label maps" if stale else f"another version than {chosen}"
     note = f"{missing} scores are of {why}, and left out; `rdpbench score` makes them again"
     return current, note if missing else ""
 
 
+def _distinct(places: Places) -> int:
+    return int(np.count_nonzero(np.bincount(places)))
+
+
 def _one_reference(scores: Records[Score], owners: Places, members: Places) -> tuple[Places, bool]:
     """The newest of scores against several captions or label maps of an image; and whether there are older ones."""
-    if len(np.unique(owners[members])) == len(members):
+    if _distinct(owners[members]) == len(members):
         return members, False
     sessions = scores.codes("session").of(members).texts()
     keys = scores.strings("score_key").take(members).to_pylist()

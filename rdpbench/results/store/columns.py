@@ -39,7 +39,8 @@ class Codes(NamedTuple):
 
     def used(self) -> list[str]:
         """The texts that a place has, sorted."""
-        return sorted(self.names[code] for code in np.unique(self.codes) if code >= 0)
+        counts = np.bincount(self.codes + 1, minlength=1)[1:]
+        return sorted(self.names[code] for code in np.flatnonzero(counts).tolist())
 
     def where(self, test: Callable[[str], bool]) -> Mask:
         """The places whose text passes a test, which is asked once for each text."""
@@ -65,10 +66,13 @@ def joined(columns: Sequence[Codes]) -> Codes:
     [0, 1, 1]
     """
     numbers: dict[str, int] = {}
+    ours: dict[int, NDArray[np.int32]] = {}
     parts = []
     for column in columns:
-        ours = [numbers.setdefault(name, len(numbers)) for name in column.names]
-        parts.append(np.array([*ours, -1], np.int32)[column.codes])
+        if id(column.names) not in ours:  # points of a run share the names of its images
+            own = [numbers.setdefault(name, len(numbers)) for name in column.names]
+            ours[id(column.names)] = np.array([*own, -1], np.int32)
+        parts.append(ours[id(column.names)][column.codes])
     return Codes(np.concatenate(parts) if parts else np.empty(0, np.int32), list(numbers))
 
 
@@ -79,22 +83,36 @@ def groups_of(columns: Sequence[NDArray[Any]]) -> tuple[Places, Places]:
     >>> of_place.tolist(), first.tolist()
     ([0, 1, 0], [0, 1])
     """
-    size = len(columns[0])
-    keys = np.zeros(size, np.int64)
-    count = 1
+    keys, count = np.zeros(len(columns[0]), np.int64), 1
     for column in columns:
-        _, codes = np.unique(column, return_inverse=True)
-        keys, wide = keys * (int(codes.max(initial=0)) + 1) + codes.ravel(), count * (int(codes.max(initial=0)) + 1)
+        codes, wide = _numbered(column)
+        keys, count = keys * wide + codes, count * wide
         # What was joined so far is numbered anew before it leaves 64 bits.
-        if wide > 1 << 31:
-            _, keys = np.unique(keys, return_inverse=True)
-            wide = int(keys.max(initial=0)) + 1
-        count = wide
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.empty(len(first), np.int64)
-    rank[order] = np.arange(len(first))
-    return rank[inverse.ravel()], first[order]
+        if count > 1 << 31:
+            keys, count = _numbered(keys)
+    if count > 4 * len(keys) + SMALL:
+        keys, count = _numbered(keys)
+    first = np.full(count, -1, np.int64)
+    first[keys[::-1]] = np.arange(len(keys))[::-1]  # of equal ones the last that is written is the first that is there
+    there = np.flatnonzero(first >= 0)
+    there = there[np.argsort(first[there])]
+    rank = np.empty(count, np.int64)
+    rank[there] = np.arange(len(there))
+    return rank[keys], first[there]
+
+
+SMALL = 1 << 16
+"""Numbers below this are taken as they are: making others of them takes a sort."""
+
+
+def _numbered(column: NDArray[Any]) -> tuple[Places, int]:
+    """Equal values as equal numbers from 0, and a number above all of them."""
+    if len(column) and column.dtype.kind == "i" and (low := int(column.min())) >= -1:
+        high = int(column.max())
+        if high < SMALL:
+            return column.astype(np.int64) - low, high - low + 1
+    _, codes = np.unique(column, return_inverse=True)
+    return codes.ravel(), int(codes.max(initial=0)) + 1
 
 
 def split_by(groups: Places, count: int) -> list[Places]:
@@ -103,7 +121,7 @@ def split_by(groups: Places, count: int) -> list[Places]:
     >>> [places.tolist() for places in split_by(np.array([0, 1, 0]), 2)]
     [[0, 2], [1]]
     """
-    order = np.argsort(groups, kind="stable")
+    order = np.argsort(groups.astype(np.uint16) if count <= SMALL else groups, kind="stable")
     return np.split(order, np.searchsorted(groups[order], np.arange(1, count)))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.lazy import pa
-from rdpbench.results.store.columns import OVER, Codes, Places, Segment, joined, key_of, schema_of, table_of
+from rdpbench.results.store.columns import OVER, Codes, Places, Segment, joined, key_of, ranks, schema_of, table_of
 from rdpbench.results.store.schema import KINDS, Row
 
 R = TypeVar("R")
@@ -212,7 +212,10 @@ class Records(MutableMapping[str, R], Generic[R]):
                 )
                 for part in self._column(name)
             ]
-            return joined(parts)
+            column = joined(parts)
+            # Sorted once: whoever lists the names of a part of it need not do so each time.
+            place = np.array([*ranks(column.names), -1], np.int32)
+            return Codes(place[column.codes], sorted(column.names))
 
         return cast("Codes", self._remembered(f"codes {name}", codes))
 
