@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -177,11 +178,17 @@ _NOTHING: dict[str, Any] = {
 
 def _rates(taken: Taken) -> dict[str, float]:
     if "bpp" not in taken.intervals:
-        taken.intervals["bpp"] = with_interval(taken.bpp, bounds=(0, math.inf))
+        taken.intervals["bpp"] = _interval_of_rates(taken.bpp.tobytes())
     _, low, high = taken.intervals["bpp"]
     pooled = float(np.dot(taken.bpp, taken.pixels) / taken.pixels.sum()) if len(taken.bpp) else math.nan
     spread = _spread(taken, 0, None)
     return {"bpp": _mean(taken.bpp), "bpp_lo": low, "bpp_hi": high, "bpp_seed_sd": spread, "bpp_pooled": pooled}
+
+
+@lru_cache(512)
+def _interval_of_rates(rates: bytes) -> tuple[float, float, float]:
+    """Most metrics of a point are over the same images, so over the same rates."""
+    return with_interval(np.frombuffer(rates, np.float64), bounds=(0, math.inf))
 
 
 def _of_pairs(taken: Taken, of: Meaning, images: str, lossless: int) -> dict[str, Any]:
