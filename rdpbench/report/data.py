@@ -320,7 +320,7 @@ def scripts(report: Report, pictures: Set[str], refused: Mapping[str, str], file
         here = report.joined.at(where)
         shown = {
             # Without the command that a terminal is told.
-            "glance": [replace(t, notes=()) for t in against.at_a_glance(here, report.metrics, _anchor(here))],
+            "glance": [replace(t, notes=t.notes[1:]) for t in against.at_a_glance(here, report.metrics, _anchor(here))],
             "tables": tables.at_equal_rates(here, report.metrics, names[where]),
         }
         drawn = {name: list(map(_table, own)) for name, own in shown.items()}

@@ -240,6 +240,13 @@ def test_codecs_and_datasets_have_pages_with_addresses(page: Page, data: Data) -
         .map((one) => [rdpbench.points.get(one.customdata?.[0])?.curve.codec, one.opacity]))"""
     page.until(lambda: page.js(opacity)["webp"] == 1)
     assert page.js(opacity)["jpeg2000"] < 0.5
+    # A link is followed by the keyboard, also where Enter compares a point.
+    page.press("\ue014")
+    page.until(lambda: page.state.get("point"))
+    page.one('.head a[href*="view=table"]').send_keys("\ue007")
+    page.until(lambda: page.state.get("view") == "table" and set(page.column(0)) == {"WebP"})
+    page.browser.back()
+    page.until(lambda: page.state.get("view") == "codec")
     # By the keyboard: a select of the header has the other pages.
     page.one('[data-page="dataset"]').send_keys("folder-more")
     page.until(lambda: page.state.get("of") == "folder-more")

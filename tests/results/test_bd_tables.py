@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import shutil
@@ -22,7 +23,7 @@ from rdpbench.figures import show
 from rdpbench.results.names import Names
 from rdpbench.results.stats import against as matched
 from rdpbench.results.stats import bootstrap
-from rdpbench.results.stats.against import Against, against, bd_table, bd_tables
+from rdpbench.results.stats.against import Against, against, at_a_glance, bd_table, bd_tables
 from rdpbench.results.stats.bd import Delta, Floats, bd_rate, rate_at, value_at
 from rdpbench.results.stats.current import gather
 from rdpbench.results.stats.meanings import meaning
@@ -164,6 +165,17 @@ def test_deltas_over_other_images_do_not_compete() -> None:
     made = bd_table([*good, odd], "a", METRIC, "set", "pchip")
     assert {line[0].text: line[2].rank for line in made.lines} == {"c0": 0, "c1": 2, "c2": 1, "odd": 0}
     assert any(note.startswith("Over different images") for note in made.notes)
+
+
+def test_at_a_glance_only_what_is_over_the_same_images_is_ranked() -> None:
+    rates, values = arrays()
+    parts = [a_curve("a", rates, values), *(a_curve(f"{k}", (1 - k / 10) * rates, values) for k in (1, 2, 3))]
+    half = a_curve("half", 0.5 * rates[:, :8], values[:, :8], list(parts[0].images[:8]))
+    rows, scores = zip(*(rows_of(curve) for curve in (*parts, half)), strict=True)
+    [table] = at_a_glance(gather(itertools.chain(*rows), itertools.chain(*scores)), [METRIC], "a")
+    cells = {line[0].text: (line[1].text, line[1].rank) for line in table.lines}
+    assert cells == {"1": ("-10.0", 0), "2": ("-20.0", 2), "3": ("-30.0", 1), "half": ("-50.0*", 0)}
+    assert table.notes[1:] == ("* over 8 images shared with a, not ranked with those over 12",)
 
 
 def distances(rows: list[Row], left_out: dict[str, str] | None = None) -> list[SetScore]:

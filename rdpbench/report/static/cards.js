@@ -32,7 +32,7 @@
     });
     const columns = sets.map((set) => head(el("a", { href: R.link({ view: "dataset", of: set.dataset }) }, set.label)));
     return [
-      el("div", { class: "wide", tabindex: "0" }, el("table", { class: "plain-table", id: "matrix" }, el("thead", {}, el("tr", {}, head("codec"), columns, head("rate"), runs && head("run"))), el("tbody", {}, lines))),
+      el("div", { class: "wide", tabindex: "0" }, el("table", { class: "plain-table", id: "matrix" }, el("thead", {}, el("tr", {}, head("codec"), columns, head("grade"), runs && head("run"))), el("tbody", {}, lines))),
       files(),
       ...R.report.runs.map((run) => el("p", { class: "note" }, runs ? `${run.name}: ${run.counts}` : run.counts)),
       ...R.report.notes.map((text) => el("p", { class: "note" }, text)),

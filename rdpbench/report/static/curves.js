@@ -182,6 +182,9 @@
   const part = (set, metrics, curves) => {
     const notes = metrics.length ? [] : ["No metric was computed: rdpbench score adds some to what is stored."];
     if (curves.some((one) => one.points.some(R.partial))) notes.push("Pale points: fewer images than the dataset has.");
+    const over = new Set(curves.flatMap((one) => one.points).flatMap((point) => metrics.map((metric) => point.values[metric.name]))
+      .filter((one) => one && one[3] > one[4] && !one[7]).map((one) => one[3] - one[4]));
+    if (over.size && Math.max(...over) < set.images) notes.push(`Compared over the ${[...over].sort((a, b) => a - b).join(" or ")} images that all of them have.`);
     if (curves.some((one) => one.again)) notes.push("Dashed and open: another run measured the same codec. Each run's points are its own; nothing is averaged over runs.");
     if (curves.some((one) => one.random)) notes.push("Dotted and pale: random weights, which are no results.");
     return el("div", { class: "set" },

@@ -70,7 +70,7 @@
         return;
       }
       // Buttons keep their own keys, and lists scroll by arrows.
-      const own = event.target.closest("button, summary, [tabindex='0']") && ["Enter", " "].includes(event.key);
+      const own = event.target.closest("a, button, summary, [tabindex='0']") && ["Enter", " "].includes(event.key);
       if (typing || own) return;
       let done = true;
       if (views[event.key] && !event.shiftKey) R.set({ view: views[event.key] });

@@ -8,7 +8,7 @@
 
   if (R.section(R.state) === "curves") R.load("static/plotly.min.js"); // by far the largest file: read while the page is built
   document.title = `${R.report.title} · rdpbench`;
-  R.byId("title").textContent = R.report.title;
+  R.byId("title").textContent = R.byId("title").title = R.report.title;
   const tabs = VIEWS.map(([view, text]) => el("button", { type: "button", "data-view": view, title: `${text} (${view[0]})`, click: () => R.set({ view }) }, text));
   // The pages of codecs and datasets, which links lead to as well.
   const pages = [["codec", "Codec", R.curves.map((one) => [one.base, R.plain(one)])], ["dataset", "Dataset", R.sets.map((one) => [one.dataset, one.title])]].map(([view, word, entries]) => {

@@ -18,6 +18,7 @@ left out of that pair and counted.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -209,39 +210,45 @@ def bd_tables(
 
 
 def at_a_glance(points: Points, metrics: Sequence[str], anchor: str = "jpeg") -> list[Table]:
-    """The BD-rate of each codec against JPEG, a column for each metric of pairs; nothing where it was not measured."""
+    """The BD-rate of each codec against JPEG, a column for each metric of pairs; nothing where it was not measured.
+
+    Codecs that share other images with the anchor than most do are not ranked.
+    """
     if anchor not in {point.codec for point in points.points if point.competes}:
         return []
     of_pairs = [metric for metric in metrics if metric in points.metrics and meaning(metric).kind != "set"]
-    columns: dict[str, dict[str, dict[str, Delta]]] = {}
+    columns: dict[str, dict[str, dict[str, tuple[float, tuple[str, ...]]]]] = {}
     for held in anchor_curves(points, anchor, of_pairs):
-        deltas = columns.setdefault(held.where, {}).setdefault(held.metric, {})
+        known = columns.setdefault(held.where, {}).setdefault(held.metric, {})
         for name in held.others:
             meant = meaning(held.metric)
             sides = whole_in_both(held.curves[anchor], held.curves[name], meant)
             pair = [in_unit(meant, means(meant, side)) for side in sides] if sides[0].images else []
             if pair:
-                deltas[name] = bd_rate(*pair, higher_is_better=meant.higher_is_better)
+                delta = bd_rate(*pair, higher_is_better=meant.higher_is_better)
+                known[name] = math.nan if delta.reason else delta.value, sides[0].images
     tables = []
     for where, by_metric in columns.items():
-        codecs = dict.fromkeys(name for deltas in by_metric.values() for name in deltas)
-        known = [{name: d.value for name, d in deltas.items() if not d.reason} for deltas in by_metric.values()]
-        ranks = [best_two(values, higher_is_better=False) for values in known]
-        lines = tuple(
-            (Cell(name), *(_glance(values, rank, name) for values, rank in zip(known, ranks, strict=True)))
-            for name in codecs
-        )
+        lines = {name: [Cell(name)] for known in by_metric.values() for name in known}
+        notes = [GLANCE.format(anchor)]
+        for known in by_metric.values():
+            finite = {name: delta for name, delta in known.items() if not math.isnan(delta[0])}
+            [(most, _)] = Counter(images for _, images in finite.values()).most_common(1) or [((), 0)]
+            like = {name: value for name, (value, images) in finite.items() if images == most}
+            ranks = best_two(like, higher_is_better=False)
+            for name, cells in lines.items():
+                text = f"{finite[name][0]:+.1f}{'' if name in like else '*'}" if name in finite else "–"
+                cells.append(Cell(text, ranks.get(name, 0)))
+            counts = sorted({len(images) for _, images in finite.values() if images != most})
+            notes += [f"* over {n} images shared with {anchor}, not ranked with those over {len(most)}" for n in counts]
         caption = f"{where}: BD-rate against {anchor}, % of bits at equal quality by each metric ↓"
         if lines:
-            tables.append(Table(caption, ("codec", *map(short_name, by_metric)), lines, (GLANCE.format(anchor),)))
+            header = ("codec", *map(short_name, by_metric))
+            tables.append(Table(caption, header, tuple(map(tuple, lines.values())), tuple(dict.fromkeys(notes))))
     return tables
 
 
 GLANCE = "intervals, and why there is no number: rdpbench bd RUN --anchor {}"
-
-
-def _glance(values: Mapping[str, float], ranks: Mapping[str, int], name: str) -> Cell:
-    return Cell(f"{values[name]:+.1f}", ranks.get(name, 0)) if name in values else Cell("–")
 
 
 def bd_table(
