@@ -56,6 +56,16 @@ APART = {
     "figure": ("rdpbench.figures.command", "a paper's figure or table, from published numbers, runs, or both"),
 }
 """Commands whose module has ``add_arguments`` and ``run``; it is imported where its command is typed."""
+_SWEEPS = "several values with commas are all run, as in codec=jpeg,webp"
+_SHOWS = "`rdpbench plan` says what a run would do"
+HYDRA = {
+    **dict.fromkeys(("-m", "--multirun"), _SWEEPS),
+    **dict.fromkeys(("-c", "--cfg", "--info", "-r", "--resolve", "-p", "--package"), _SHOWS),
+    **dict.fromkeys(
+        ("-cn", "--config-name", "-cp", "--config-path", "-cd", "--config-dir"), "experiment=NAME names a run"
+    ),
+}
+"""Options that users of Hydra type, and what serves here."""
 OF_REPORTS = ("out", "author", "images", "limit")
 OF_FIGURES = ("over", "bpp", "codec", "metric", "dataset", "style")
 EXPLAINED = "settings; `rdpbench run --help` explains them"
@@ -71,8 +81,15 @@ class Parser(argparse.ArgumentParser):
         if invalid := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
             near = nearest(invalid[1], re.findall(r"'(.*?)'", invalid[2]))
             message += f"; did you mean {near[0]}?" if near else ""
-        if "required: name" in message:
-            message += "; `rdpbench ls runs` lists the runs"
+        if "required: name" in message:  # argparse also asks for what may be left out
+            message = f"{message.partition(': name')[0]}: name; `rdpbench ls runs` lists the runs"
+        for option in re.findall(r"--[a-z-]+", message.partition("required: ")[2]):
+            action = self._option_string_actions[option]
+            message += f"; {option} {action.metavar or action.dest.upper()}: {action.help}"
+        if valued := re.search(r"argument (\S+): ignored explicit argument '(.*)'", message):
+            message = (
+                f"{valued[1]} takes no value, found {valued[2]!r}; what a command prints goes into a file by > FILE"
+            )
         super().error(message)
 
 
@@ -177,10 +194,19 @@ def _meant(words: Sequence[str], options: argparse.Namespace) -> str:
     settings = [name for name in names if name in SETTINGS]
     known = re.findall(r"--[a-z-]+", options.parser.format_help())
     near = nearest(words[0].partition("=")[0], known, cutoff=0.8 if settings else 0.6)
-    if options.run is _bd and not words[0].startswith("-") and "=" not in words[0]:
-        return f"; did you mean --anchor {words[0]}?"
-    if words[0] == "--run" and hasattr(options, "name"):
-        return f"; a run's name stands alone: rdpbench {options.parser.prog.split()[-1]} NAME"
+    lone = options.run in (_show, _bd, _verify) and not words[0].startswith("-") and "=" not in words[0]
+    several = f"rdpbench report {getattr(options, 'name', '')} {words[0]}"
+    for meant, what in (
+        (lone and options.run is _bd, f"did you mean --anchor {words[0]}?"),
+        (
+            lone,
+            f"this command takes one run; several in one page: {several}",
+        ),
+        (words[0] == "--run" and hasattr(options, "name"), f"a run's name stands alone: {options.parser.prog} NAME"),
+        (words[0] in HYDRA, f"this is Hydra's, and not needed: {HYDRA.get(words[0])}"),
+    ):
+        if meant:
+            return f"; {what}"
     if near or not settings:
         if not near and hasattr(options, "overrides"):
             return "; settings are written NAME=VALUE, such as codec=webp"
@@ -215,7 +241,12 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     ls = add("ls", _ls, "what exists")
     kinds = ["all", "codecs", "datasets", "metrics", "runs", "experiments", "recipes"]
     ls.add_argument("what", nargs="?", default="all", choices=kinds)
-    add("check", _check, "do a codec and metrics keep their contracts here? codec=NAME, metrics=NAME", overrides=True)
+    add(
+        "check",
+        _check,
+        "do a codec, dataset, metrics keep their contracts here? codec=NAME, data=NAME, metrics=NAME",
+        overrides=True,
+    )
     add("metric", _metric, "now: rdpbench check metrics=all").add_argument("action", nargs="*")
     add("doctor", _doctor, "what this machine can run, and how to get what is missing").add_argument(
         "name", nargs="*", help="all about this codec, dataset or metric"
@@ -337,25 +368,37 @@ def _metric(_: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    """A card for the codec that is named, one for each metric, or the values that shipped metrics must give."""
+    """A card for each codec, dataset and metric that is named, or the values that shipped metrics must give."""
     from tempfile import TemporaryDirectory
 
     from rdpbench.codecs.contract import facts_of
-    from rdpbench.config.bench import read_bench
-    from rdpbench.runners.conformance import PROOFS, conform, conform_metric
+    from rdpbench.config.bench import read_bench, read_benches
+    from rdpbench.config.typed import split_names
+    from rdpbench.datasets.contract import dataset_of
+    from rdpbench.runners.conformance import PROOFS, conform, conform_dataset, conform_metric
 
     metrics = [name for word in options.overrides if word.startswith("metrics=") for name in word[8:].split(",")]
-    words = [word for word in options.overrides if not word.startswith("metrics=")]
-    codecs = [word.partition("=")[2] for word in words if word.startswith("codec=")]
-    if not metrics and not codecs:
-        raise ConfigError("check what? type rdpbench check codec=NAME, codec=./mine.py:MyCodec, or metrics=all")
+    of_data = [word for word in options.overrides if not word.startswith(("metrics=", "codec"))]
+    words = [word for word in options.overrides if not word.startswith(("metrics=", "codec=", "data"))]
+    named = [word.partition("=")[2] for word in options.overrides if word.startswith("codec=")]
+    codecs = [name for value in named for name in split_names("codec", value)]
+    sets = any(word.startswith("data") for word in of_data)
+    if not metrics and not codecs and not sets:
+        raise ConfigError(
+            "check what? type rdpbench check codec=NAME, codec=./mine.py:MyCodec, data=./mine.py:MySet, or metrics=all"
+        )
     failed = 0
-    if codecs:
-        print(f"codec {codecs[0]}")
+    for name in codecs:
+        print(f"codec {name}")
         with TemporaryDirectory() as folder:
-            failed += _card(conform(read_bench, words, Path(folder)))
-        grade = PROOFS[facts_of(read_bench(words).codecs[0].cls).grade]
-        print("grade      none" if failed else f"grade      {grade}")
+            wrong = _card(conform(read_bench, [f"codec={name}", *words], Path(folder)))
+        grade = PROOFS[facts_of(read_bench([f"codec={name}", *words]).codecs[0].cls).grade]
+        print("grade      none" if wrong else f"grade      {grade}")
+        failed += wrong
+    for bench in read_benches([*of_data, "codec=jpeg", "metrics=psnr"]) if sets else ():
+        for _, setting in bench.grid:
+            print(f"dataset {setting.name}")
+            failed += _card(conform_dataset(dataset_of(setting), bench.limit))
     for name in metrics:
         print(f"metric {name}")
         failed += _expected_values() if name == "all" else _card(conform_metric(name))
@@ -485,6 +528,7 @@ def _named(words: Sequence[str]) -> Named:
                 uses.append(apart["codec.use"])
                 typed += [(key.removeprefix("codec.options."), str(apart[key])) for key in apart if "options" in key]
             elif ":" in name:
+                registry.load("codec", name)  # a name that is misspelled is told
                 uses.append(name)
             else:
                 names = []

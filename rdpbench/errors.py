@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -27,6 +28,7 @@ LISTS = {
     "metric": "rdpbench ls metrics",
     "figure": "rdpbench figure --list",
     "setting": "rdpbench run --help",
+    "name": "rdpbench ls",
 }
 """What lists all names of a kind."""
 
@@ -38,7 +40,7 @@ _OTHERS = {
         "codec": "model",
         "data": "dataset",
         "device": "gpu cuda",
-        "root": "output out outdir",
+        "root": "output out outdir output_dir hydra.run.dir hydra.sweep.dir",
         "run": "name",
         "limit": "n images num_images",
         "workers": "jobs threads num_workers",
@@ -72,6 +74,9 @@ class UnknownName(ConfigError):
     >>> print(UnknownName("metric", "fid", ["fid/clean", "fid/legacy-tf", "flip"]))
     unknown metric 'fid': did you mean 'fid/clean'?
       metrics that begin with 'fid': fid/clean, fid/legacy-tf
+    >>> print(UnknownName("codec", "jpg; webp", ["jpeg", "webp"]))
+    unknown codec 'jpg; webp': did you mean 'jpeg,webp'?
+      codecs that exist: jpeg, webp
     """
 
     def __init__(
@@ -83,6 +88,10 @@ class UnknownName(ConfigError):
         family = [name for name in known if len(stem) > 2 and name.casefold().startswith(stem.casefold())]
         if near is None:
             near = next(iter(nearest(given, family or known) or family), "")
+        # Several names in one word, as other programs separate them.
+        words = re.split(r"\s*[;|+&\s]\s*", given)
+        several = [next(iter(nearest(word, known, cutoff=0.5)), "") for word in words]
+        near = ",".join(several) if len(words) > 1 and all(several) and not set("/:") & set(given) else near
         called = CALLED.get(kind, {}).get(given.casefold(), "")
         near = called if called in known else near
         guess = f": did you mean {near!r}?" if near else ""

@@ -64,6 +64,16 @@ def check_variables() -> None:
                 raise UnknownName("environment variable", name, VARIABLES, f"type: unset {name}", near=known[near[0]])
 
 
+def variable(name: str) -> str:
+    """An environment variable that names a folder, in a message: with what it says, if that is no folder.
+
+    >>> variable("RDPBENCH_NOTHING")
+    '$RDPBENCH_NOTHING'
+    """
+    given = os.environ.get(name, "")
+    return f"${name} (now {given}, which is no folder)" if given and not Path(given).is_dir() else f"${name}"
+
+
 def shipped(inside: str, checkout: str) -> Path:
     """A folder that ships: inside the installed package, or below the root of a checkout."""
     package = Path(__file__).parent

@@ -233,6 +233,31 @@ def test_show_draws_again_and_an_unknown_run_lists_runs(rdpbench: Any, here: Any
     assert rdpbench("ls", "runs", code=0).stdout == "results/runs/first\n"
 
 
+def test_what_a_run_does_not_hold_is_told(here: Any, images: Any, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "mine.py").write_text("from rdpbench.codecs.classical.webp import WebP\nclass Mine(WebP): ...\n")
+    assert (
+        here("run", "codec=./mine.py:Mine", "rate=60", f"data=folder:{images(2)}", "run=own", *QUICK, "keep=none") == 0
+    )
+    capsys.readouterr()
+    assert here("figure", "curves", "--run", "own", "--metric", "lpips/alex") == 0
+    told = "no value of lpips/alex is stored, only of psnr. To add it, type what made the run again as rdpbench score"
+    assert told in capsys.readouterr().out
+    assert here("figure", "examples", "--run", "own") == 0
+    printed = capsys.readouterr().out
+    assert f"rdpbench run codec={tmp_path}/mine.py:Mine " in printed
+    assert "does not have" not in printed
+    assert here("verify", "own", "codec=./mine.py:Mime") == 2
+    assert "unknown class 'Mime': did you mean 'Mine'?" in capsys.readouterr().err
+
+
+def test_without_slurm_its_runner_says_so(
+    here: Any, images: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert here("run", "codec=jpeg", "rate=60", f"data=folder:{images(2)}", "runner=slurm", *QUICK[:2]) == 2
+    assert "this machine has no SLURM" in capsys.readouterr().err
+
+
 READ_A_RUN = [
     ("show", "first"),
     ("show", "first", "--by-tag"),
@@ -323,6 +348,12 @@ def test_a_home_folder_is_found_in_every_command(here: Any, monkeypatch: pytest.
         (("run", "--retry-failed=true"), "settings are written without dashes: retry_failed=VALUE"),
         (("show", "first", "limit=3"), "limit= is a setting of what makes a run, such as `rdpbench run`"),
         (("show", "first", "--by-tags"), "[--by-tag]"),
+        (("run", "-m", "codec=jpeg,webp"), "not needed: several values with commas are all run"),
+        (("run", "--config-name", "x"), "experiment=NAME names a run"),
+        (("show", "first", "second"), "this command takes one run; several in one page: rdpbench report first second"),
+        (("plan", "codec=jpeg", "--json=plan.json"), "--json takes no value, found 'plan.json'; what a command prints"),
+        (("worker",), "required: name; `rdpbench ls runs` lists the runs"),
+        (("study", "import", "votes.csv"), "required: --key; --key FILE: the key that export wrote"),
     ],
 )
 def test_a_word_of_another_command_is_told_what_is_possible(

@@ -230,7 +230,10 @@ def split(overrides: Sequence[str]) -> Typed:
         try:
             parsed = OverridesParser.create().parse_overrides([line])[0]
         except OverrideParseException as error:
-            raise ConfigError(f"cannot read {line!r}: {str(error).splitlines()[0]}") from error
+            raise ConfigError(
+                f"cannot read {line!r}; write {key}=VALUE; a list has no spaces: {key}=A,B; quotes go around "
+                f"""spaces and signs: {key}="'...'\""""
+            ) from error
         swept = parsed.is_sweep_override()
         values = list(parsed.sweep_string_iterator()) if swept else [parsed.get_value_element_as_str()]
         # Hydra writes a swept true as True; one setting must not have two labels.

@@ -47,8 +47,9 @@ def named_dataset(name: str, **options: Any) -> Any:
         ConfigError: it cannot be built so.
     """
     sets = {record["name"]: record for record in records("data")}
-    if name.startswith("manifest:"):
-        sets[name] = {"use": "manifest", "options": {"file": name.partition(":")[2]}}
+    for kind, option in (("manifest", "file"), ("folder", "path")):
+        if name.startswith(f"{kind}:"):
+            sets[name] = {"use": kind, "options": {option: name.partition(":")[2]}}
     if name not in sets:
         raise UnknownName("dataset", name, sets, "your own: manifest:FILE")
     given = (sets[name].get("options") or {}) | {key: value for key, value in options.items() if value}
@@ -89,7 +90,9 @@ def _fetch(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     dataset = named_dataset(options.name, path=options.path, allow_partial=options.allow_partial)
     if not hasattr(dataset, "verify"):
-        raise ConfigError(f"{options.name} cannot be verified: it has no list of files")
+        raise ConfigError(
+            f"{options.name} cannot be verified: it has no list of files; to write one: rdpbench data manifest FOLDER"
+        )
     here = dataset.here()
     if not here.images and not options.path:
         raise ConfigError(f"{options.name} is not here; type: rdpbench data fetch {options.name}")

@@ -233,7 +233,10 @@ def make_manifest(folder: Path, name: str, out: Path) -> Manifest:
         ImageError: no images there, or files that are none.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
-        raise ConfigError(f"--name {name!r}: a name has letters, digits, dots, dashes and underscores only")
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "mine"
+        raise ConfigError(
+            f"--name {name!r}: a name has letters, digits, dots, dashes and underscores only; type --name {plain}"
+        )
     root = folder.expanduser().absolute()
     files: dict[str, str] = {}
     broken: list[str] = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import traceback
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,13 +16,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
+from types import NoneType
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from rdpbench.assets.hashes import file_facts, file_states, open_memory
 from rdpbench.datasets.contract import Dataset, Sample
 from rdpbench.datasets.manifest import other_bytes
 from rdpbench.datasets.protocols import load_under
-from rdpbench.errors import ConfigError, ImageError, OutOfRange, few
+from rdpbench.errors import ConfigError, ImageError, OutOfRange, RdpbenchError, few
 from rdpbench.image import Image, check_names, pixel_sha256
 from rdpbench.provenance import cores
 
@@ -87,18 +90,15 @@ def _yielded(dataset: Dataset, limit: int | None) -> list[Sample]:
     samples: list[Sample] = []
     places: dict[str, list[str]] = defaultdict(list)
     sample: Any
-    for sample in islice(dataset.samples(), limit):
+    for sample in islice(_told(dataset), limit):
         if not isinstance(sample, Sample):
             raise ConfigError(
                 f"samples() of dataset {dataset.name!r} yields {sample!r:.80} ({type(sample).__name__}); "
                 "write Sample(id, path)"
             )
-        facts: list[tuple[str, object, type, str]] = [
-            ("id", sample.id, str, 'a text, such as "page1"'),
-            ("tags", sample.tags, tuple, 'a tuple, such as ("text",)'),
-        ]
-        for name, value, kind, write in facts:
-            if not isinstance(value, kind):
+        for name, (kinds, write) in _FIELDS.items():
+            value = getattr(sample, name)
+            if not isinstance(value, kinds) or (kinds is tuple and not all(isinstance(each, str) for each in value)):
                 raise ConfigError(f"dataset {dataset.name!r}: {name} of a sample is {value!r:.80}; write {write}")
         samples.append(sample)
         places[sample.id].append(sample.path.name)
@@ -108,6 +108,29 @@ def _yielded(dataset: Dataset, limit: int | None) -> list[Sample]:
     if not samples and limit != 0:
         raise ConfigError(f"dataset {dataset.name!r} yields no images; look at its path and its samples()")
     return samples
+
+
+_FIELDS: dict[str, tuple[Any, str]] = {
+    "id": (str, 'a text, such as "page1"'),
+    "path": (Path, 'a Path, such as Path("scans/page1.png")'),
+    "tags": (tuple, 'a tuple of texts, such as ("text",)'),
+    "references": (tuple, 'a tuple of texts, such as ("a red car",)'),
+    "caption": ((str, NoneType), "a text, or None"),
+    "labels": ((Path, NoneType), "the Path of a PNG, or None"),
+}
+"""What fields of a sample must be, and what to write."""
+
+
+def _told(dataset: Dataset) -> Iterator[Sample]:
+    """Its samples; what a class of the user's raises is told with its place."""
+    try:
+        yield from dataset.samples()
+    except RdpbenchError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        why = f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
+        raise ConfigError(f"samples() of dataset {dataset.name!r} failed: {why}") from error
 
 
 def pixels_of(entry: Entry, protocol: str) -> Image:

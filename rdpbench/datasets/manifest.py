@@ -127,7 +127,9 @@ def _parse(line: str, where: str) -> tuple[str, str]:
     sha256, _, name = line.partition(" ")
     name = name.strip().removeprefix("*")  # as sha256sum marks binary files
     if not re.fullmatch(r"[0-9a-f]{64}", sha256) or not name:
-        raise ConfigError(f"{where}: {line[:80]!r} is no 'sha256  name'")
+        raise ConfigError(
+            f"{where}: {line[:80]!r} is no 'sha256  name'; `rdpbench data manifest FOLDER` writes such a file"
+        )
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise ConfigError(f"{where}: {name!r} leads out of the folder")
     return sha256, name

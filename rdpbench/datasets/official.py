@@ -24,7 +24,7 @@ from rdpbench.datasets.manifest import Manifest, differences, manifest_sha256
 from rdpbench.errors import ConfigError, ImageError, UnknownName, few
 from rdpbench.image import EXTENSIONS
 from rdpbench.needs import Need
-from rdpbench.paths import data_folders
+from rdpbench.paths import data_folders, variable
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,9 @@ class Release:
         lines = [f"{self.name}: {self.download_size}, {self.page}; licence: {self.licence}"]
         lines += [f"  {archive.url} ({megabytes(archive.bytes)})" for archive in self.archives]
         lines.append(
-            f"put the archives into {data_folders('archives')[-1]} or $RDPBENCH_DATA/archives and type "
-            f"`rdpbench data fetch {self.name}`,\nor say data.path=FOLDER, a folder that holds the unpacked images"
+            f"put the archives into {data_folders('archives')[-1]} or the folder archives in "
+            f"{variable('RDPBENCH_DATA')} and type `rdpbench data fetch {self.name}`,\n"
+            "or say data.path=FOLDER, a folder that holds the unpacked images"
         )
         return "\n".join(lines)
 

@@ -15,7 +15,7 @@ from rdpbench.datasets.contract import Here, Pin, Sample
 from rdpbench.datasets.manifest import Manifest, differences, manifest_sha256, present
 from rdpbench.errors import ConfigError, ImageError
 from rdpbench.needs import Need, Package
-from rdpbench.paths import data_folders
+from rdpbench.paths import data_folders, variable
 
 _MANIFEST = Path(__file__).with_name("kodak.sha256")
 SOURCE = "https://r0k.us/graphics/kodak/kodak/"
@@ -49,7 +49,7 @@ class Kodak:
             return None
         return (
             f"Kodak is not here ({self.download_size}, free to use). Get {SOURCE} by hand and say data.path=FOLDER, or "
-            f"put the folder 'kodak' into $RDPBENCH_DATA, or the files into {data_folders('kodak')[-1]}"
+            f"put the folder 'kodak' into {variable('RDPBENCH_DATA')}, or the files into {data_folders('kodak')[-1]}"
         )
 
     def samples(self) -> Iterator[Sample]:

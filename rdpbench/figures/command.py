@@ -295,7 +295,7 @@ def _draw_curves(preset: FigurePreset, options: FigureOptions, runs: Sequence[Ru
     size = options.size or ("column" if len([each for each in filled if each.curves]) == 1 else "page")
     stem, style = options.out / preset.name, paper_style(options.style)
     drawn = curves.draw(preset, filled, stem, style, size=size, lines=lines, show=show)
-    return [*drawn, _page(preset, filled, options, *lines)], [] if drawn else _undrawn(preset, filled)
+    return [*drawn, _page(preset, filled, options, *lines)], [] if drawn else _undrawn(preset, filled, runs)
 
 
 def _draw_maps(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run], _: Console) -> Made:
@@ -307,7 +307,7 @@ def _draw_maps(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run]
         stem = options.out / preset.name
         drawn = heatmap.draw(rows, stem, style.of_size(size), size=size, show=options.show)
         drawn.append(_caption(stem, preset, said))
-    return [*drawn, _page(preset, filled, options, *said)], [] if rows else _undrawn(preset, filled)
+    return [*drawn, _page(preset, filled, options, *said)], [] if rows else _undrawn(preset, filled, runs)
 
 
 def _caption(stem: Path, preset: FigurePreset, lines: Sequence[str]) -> Path:
@@ -316,8 +316,14 @@ def _caption(stem: Path, preset: FigurePreset, lines: Sequence[str]) -> Path:
     return path
 
 
-def _undrawn(preset: FigurePreset, filled: Sequence[Filled]) -> list[str]:
+def _undrawn(preset: FigurePreset, filled: Sequence[Filled], runs: Sequence[Run]) -> list[str]:
     """What is said in place of an empty figure."""
+    there = {str(metric) for run in runs for metric in run.frame["metric"] if metric}
+    lacking = dict.fromkeys(panel.metric for panel in preset.panels if panel.metric not in there)
+    if there and len(lacking) == len({panel.metric for panel in preset.panels}) and not preset.paper:
+        stored = f"no value of {', '.join(lacking)} is stored, only of {', '.join(sorted(there))}"
+        again = f"type what made the run again as rdpbench score ... metrics={','.join(lacking)}"
+        return [f"Nothing is drawn: {stored}. To add it, {again}"]
     return ["Nothing is drawn, since there is no point of any series.", *_to_run(preset, filled)]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rdpbench import registry
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import ConfigError, MissingNeed, StoreCorrupt
 from rdpbench.figures.curves import below
@@ -121,7 +122,7 @@ def kept(store: Store, points: Points, codecs: Sequence[str] = ()) -> dict[str, 
     rows = grouped((row for row in good if reconstruction_path(store, row).is_file()), lambda row: row.codec)
     if not rows:
         which = f" of {', '.join(codecs)}" if codecs else ""
-        names = dict.fromkeys(codecs or (row.codec.partition("[")[0] for row in good))
+        names = dict.fromkeys(_typed(row) for row in good)
         data = dict.fromkeys(row.dataset for row in good)
         again = command([f"codec={','.join(names) or 'NAME'}", f"data={','.join(data) or 'NAME'}", "keep=all"])
         raise MissingNeed(
@@ -129,6 +130,12 @@ def kept(store: Store, points: Points, codecs: Sequence[str] = ()) -> dict[str, 
             "and rate= or bpp= as before; what is coded already is only decoded again"
         )
     return {codec: rows[codec] for codec in codecs or rows if codec in rows}
+
+
+def _typed(row: Row) -> str:
+    """What is typed for the codec of a row: a class of the user's has no name of its own."""
+    own = registry.parse(row.use)
+    return f"{own.where}:{own.name}" if ":" in row.use else row.codec.partition("[")[0]
 
 
 def choose(rows: Mapping[str, Sequence[Row]], bpp: float | None = None) -> dict[str, list[Row]]:

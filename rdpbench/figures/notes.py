@@ -170,7 +170,7 @@ def to_run(preset: FigurePreset, filled: Sequence[Filled]) -> list[str]:
         asked = f"experiment={preset.name}" if preset.paper else f"codec={','.join(left)} data={','.join(sets)}"
         lines = ["To measure what is missing:", "", f"    rdpbench run {asked}"]
         lines += [f"    rdpbench figure {preset.name} --run {preset.name if preset.paper else 'RUN'}", ""]
-    if unknown:
+    if unknown and preset.paper:  # those of a run are somebody's own
         lines += [f"Codecs that rdpbench does not have: {', '.join(sorted(unknown))}.", ""]
     return lines
 

@@ -182,7 +182,10 @@ class NoReference(WithNetwork[Any], PairMetric):
         pixels = torch.tensor(np.ascontiguousarray(image), device=self.device).permute(2, 0, 1)[None].float() / 255
         with warnings.catch_warnings(), torch.inference_mode(), exact():
             warnings.simplefilter("ignore", UserWarning)  # of statistics of nothing, told below
-            value = float(self.network(pixels))
+            try:
+                value = float(self.network(pixels))
+            except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+                value = math.nan
         if not math.isfinite(value):
             raise MetricError(f"{self.name} has no value for this image: nothing in it varies")
         return value

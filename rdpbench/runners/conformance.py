@@ -1,4 +1,4 @@
-"""``rdpbench check``: do a codec and a metric keep their contracts on this machine?
+"""``rdpbench check``: do a codec, a dataset and a metric keep their contracts on this machine?
 
 One suite for every codec, shipped or of the user's own. It codes six small images with the machinery of a run, twice
 and in batches, decodes them in a fresh process after the originals are gone, and lets the decoder read damaged bytes.
@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -22,7 +23,9 @@ import numpy as np
 
 from rdpbench import registry
 from rdpbench.codecs.contract import Codec, Side, facts_of
-from rdpbench.errors import CodecError, ConfigError, UnsupportedImage
+from rdpbench.datasets.contract import KINDS, Dataset
+from rdpbench.datasets.index import index
+from rdpbench.errors import CodecError, ConfigError, ImageError, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.lazy import pil
 from rdpbench.metrics.contract import beside as cls_beside
@@ -33,6 +36,7 @@ from rdpbench.results.store.schema import Row, error_text
 from rdpbench.runners.coding import check_untouched, decode_all, decode_row
 from rdpbench.runners.execute import Done, execute
 from rdpbench.runners.pool import START_S, Apart, Ended, died, sender, set_up_apart
+from rdpbench.runners.task import pin_of
 from rdpbench.runners.verify import decode_elsewhere, trials_of
 from rdpbench.setting import Bench, CodecSetting
 
@@ -368,6 +372,41 @@ def _limit_memory() -> None:
     limit = int(peak_memory_mb() * 2**20) + MEMORY
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def conform_dataset(dataset: Dataset, limit: int | None = None) -> Iterator[Check]:
+    """Check a dataset: all images can be read, with ids of their own in one order; and what it says of itself.
+
+    Nothing is downloaded.
+    """
+    if (lack := getattr(dataset, "missing", lambda: None)()) is not None:
+        odd = [] if isinstance(lack, str) else [f"missing() gives {lack!r:.60}; give None, or a text that says how"]
+        yield Check("missing", "FAILS" if odd else "-", "; ".join(odd) or lack)
+        return
+    try:
+        samples = [entry.sample for entry in index(dataset, limit)]
+    except (ConfigError, ImageError) as error:
+        yield Check("images", "FAILS", str(error))
+        return
+    yield Check("images", "ok", f"{len(samples)} can be read ({dataset.protocol}), each with an id of its own")
+    again = [sample.id for sample in islice(dataset.samples(), limit)]
+    other = "samples() yields other ids, or another order, the second time; sort what it goes through"
+    yield _judged("order", [other] if again != [sample.id for sample in samples] else [], "the same ids in one order")
+    if limit is None:
+        wrong = f"len() is {len(dataset)}, and samples() yields {len(samples)}"
+        yield _judged("length", [wrong] if len(dataset) != len(samples) else [], f"len() is {len(dataset)}")
+    kinds = {"references": "captions to score against", "caption": "a caption for encoders", "labels": "label maps"}
+    counts = {text: sum(bool(getattr(sample, name)) for sample in samples) for name, text in kinds.items()}
+    beside = ", ".join(f"{count} have {text}" for text, count in counts.items())
+    yield Check("beside", "ok" if any(counts.values()) else "-", f"of {len(samples)} images {beside}")
+    try:
+        pin = pin_of(dataset)
+        yield Check("pinned", "ok", f"every row has the hash {pin.sha256[:12]}... ({pin.kind}: {KINDS[pin.kind]})")
+    except ConfigError as error:
+        yield Check("pinned", "FAILS", str(error))
+    notes: Any = getattr(dataset, "notes", tuple)()
+    plain = isinstance(notes, tuple | list) and all(isinstance(note, str) for note in notes)
+    yield _judged("notes", [] if plain else [f"notes() gives {notes!r:.60}; give a tuple of texts"], "texts, or none")
 
 
 def conform_metric(name: str, device: str = "cpu") -> Iterator[Check]:

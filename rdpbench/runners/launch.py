@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from rdpbench.errors import ConfigError, WorkerError
+from rdpbench.errors import ConfigError, MissingNeed, WorkerError
 from rdpbench.progress import tell
 from rdpbench.setting import Bench
 
@@ -115,7 +115,13 @@ class _Slurm:
         import submitit
 
         options = self.options
-        executor = submitit.AutoExecutor(str(self.logs), cluster=options["cluster"], slurm_max_num_timeout=100)
+        try:
+            executor = submitit.AutoExecutor(str(self.logs), cluster=options["cluster"], slurm_max_num_timeout=100)
+        except RuntimeError as error:
+            raise MissingNeed(
+                f"runner=slurm: this machine has no SLURM ({error}); type it on a node that has srun and sbatch, or "
+                "leave runner= out to compute here"
+            ) from error
         given = {
             "slurm_partition": options["partition"],
             "slurm_account": options["account"],

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from rdpbench import registry
+from rdpbench.codecs.contract import GRADES
 from rdpbench.errors import few
 from rdpbench.progress import duration
-from rdpbench.results.stats.current import standing
-from rdpbench.results.stats.points import grouped
+from rdpbench.results.stats.current import of_store, standing
+from rdpbench.results.stats.points import grouped, point_key
 from rdpbench.results.store.columns import Places, coded, groups_of, joined, split_by
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import TOLERANCE, definition, facts, forget, is_tight
@@ -35,7 +36,7 @@ from rdpbench.runners.preflight import (
     fitting,
 )
 from rdpbench.runners.sets import StoredArrays, pair_metrics, set_metrics
-from rdpbench.runners.task import Cell, Task, Work, cells, measure_of, member_of, new_row
+from rdpbench.runners.task import Cell, Task, Work, cells, measure_of, member_of, membership, new_row
 from rdpbench.setting import Bench, Setting
 
 LEARNED = 20_000
@@ -188,7 +189,7 @@ def make_plan(bench: Bench, store: Store) -> Plan:
         costs=_costs(stored) if found.left else Costs(),
         distinct=distinct.count,
     )
-    return replace(plan, again=(*_again(plan), *_scored_again(plan)))
+    return replace(plan, again=(*_again(plan), *_scored_again(plan), *_reduced_again(plan)))
 
 
 def _again(plan: Plan) -> Iterator[str]:
@@ -271,6 +272,22 @@ def _scored_again(plan: Plan) -> Iterator[str]:
         for edition in editions.of(stale).used():
             count = int(editions.of(stale).where(edition.__eq__).sum())
             yield f"{name}: {count} values are stored, but of its version {edition}; now it is {now}"
+
+
+def _reduced_again(plan: Plan) -> Iterator[str]:
+    """Metrics of sets of which points have values of other editions alone, with how many."""
+    stale: dict[str, str] = {}  # editions by the key of the point
+    for name in set_metrics(plan.metrics):
+        now = definition(name)
+        of_name = [score for score in plan.stored.sets.values() if score.metric == name]
+        current = {score.point_key for score in of_name if score.definition in ("", now)}
+        stale |= {score.point_key: score.definition for score in of_name if score.point_key not in current}
+    points = of_store(plan.stored, membership(plan.cells), grades=GRADES).points if stale else []
+    of_points = [rows for point in points for rows in point.by_seed.values()]
+    for name in set_metrics(plan.metrics):
+        keys = {point_key(name, rows) for rows in of_points} & stale.keys()
+        for edition, count in sorted(Counter(stale[key] for key in keys).items()):
+            yield f"{name}: {count} values are stored, but of its version {edition}; now it is {definition(name)}"
 
 
 def _why(old: Row, new: Row) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from rdpbench.assets.hashes import file_facts
 from rdpbench.codecs.contract import configuration_of
 from rdpbench.datasets.captions.models import CaptionSettings
 from rdpbench.datasets.captions.sources import Caption, captions_of, parse, survey
-from rdpbench.datasets.contract import Dataset, Pin, dataset_of
+from rdpbench.datasets.contract import KINDS, Dataset, Pin, dataset_of
 from rdpbench.datasets.index import Entry, index, notes
 from rdpbench.datasets.manifest import manifest_sha256
 from rdpbench.errors import ConfigError, MissingNeed
@@ -100,11 +101,18 @@ class Work:
     """The same for the original; the first task of an image makes them for all."""
 
 
-def _pin_of(dataset: Dataset) -> Pin:
-    """Which files a set is, in which order: what it says itself; for a class that does not say it, their hashes."""
+def pin_of(dataset: Dataset) -> Pin:
+    """Which files a set is, in which order: what it says itself; for a class that does not say it, their hashes.
+
+    Raises:
+        ConfigError: it says what is no `Pin`.
+    """
     if pinned := getattr(dataset, "pinned", None):
-        pin: Pin = pinned()
-        return pin
+        pin = pinned()
+        if isinstance(pin, Pin) and re.fullmatch("[0-9a-f]{64}", str(pin.sha256)) and pin.kind in KINDS:
+            return pin
+        must = f"Pin(sha256, kind), with 64 hexadecimal digits in small letters and a kind of {', '.join(KINDS)}"
+        raise ConfigError(f"pinned() of dataset {dataset.name!r} gives {pin!r:.80}; it must give {must}")
     samples = list(dataset.samples())
     facts_of_files = file_facts(sample.path for sample in samples)
     pairs = ((sample.id, fact.sha256) for sample, (_, fact) in zip(samples, facts_of_files, strict=True))
@@ -192,7 +200,7 @@ def cells(bench: Bench) -> Iterator[Cell]:
     sets: dict[DataSetting, tuple[Dataset, Sequence[Entry], Pin]] = {}
     for data in bench.datasets:
         dataset = dataset_of(data)
-        sets[data] = dataset, index(dataset, bench.limit), _pin_of(dataset)
+        sets[data] = dataset, index(dataset, bench.limit), pin_of(dataset)
         for note in notes(dataset, sets[data][1]):
             tell(note)
     for codec, data in bench.grid:

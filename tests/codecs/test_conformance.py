@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image as pil
 
 from rdpbench import registry
 from rdpbench.cli import main
@@ -155,6 +156,70 @@ def test_the_command_prints_a_card(
     assert "type rdpbench check codec=NAME" in capsys.readouterr().err
     assert main(["metric", "check"]) == 2
     assert "type: rdpbench check metrics=all" in capsys.readouterr().err
+
+
+SETS = """
+from pathlib import Path
+from rdpbench import Sample
+class Good:
+    name, protocol, needs = "good", "as-is", ()
+    asked = 0
+    def samples(self):
+        for name in "ab":
+            yield Sample(name, Path(f"{name}.png").absolute(), references=("a square",))
+    def __len__(self): return 2
+class Short(Good):
+    def __len__(self): return 7
+class Turns(Good):
+    def samples(self):
+        Turns.asked += 1
+        return iter(list(Good.samples(self))[:: 1 if Turns.asked % 2 else -1])
+class Pinned(Good):
+    def pinned(self): return "abc"
+class Notes(Good):
+    def notes(self): return "one text"
+class Gone(Good):
+    def samples(self): yield Sample("c", Path("c.png"))
+class Away(Good):
+    def missing(self): return "get it from the library"
+class Odd(Good):
+    def missing(self): return True
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "told"),
+    [
+        ("Good", "", "of 2 images 2 have captions to score against"),
+        ("Short", "length", "len() is 7, and samples() yields 2"),
+        ("Turns", "order", "another order, the second time; sort what"),
+        ("Pinned", "pinned", "pinned() of dataset 'good' gives 'abc'; it must give Pin(sha256, kind)"),
+        ("Notes", "notes", "notes() gives 'one text'; give a tuple of texts"),
+        ("Gone", "images", "no such image: c.png"),
+        ("Away", "", "-      missing     get it from the library"),
+        ("Odd", "missing", "missing() gives True; give None, or a text"),
+    ],
+)
+def test_datasets_are_checked_too(
+    name: str, fault: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("sets.py").write_text(SETS)
+    for number, stem in enumerate("ab"):
+        pil.fromarray(np.full((8, 8, 3), number, np.uint8)).save(f"{stem}.png")
+    assert main(["check", f"data=./sets.py:{name}"]) == bool(fault)
+    printed = capsys.readouterr().out
+    assert f"dataset {name}" in printed
+    assert told in printed
+    assert [line.split()[1] for line in printed.splitlines() if line.startswith("FAILS")] == [fault][: bool(fault)]
+
+
+def test_several_codecs_have_a_card_each(capsys: Any) -> None:
+    assert main(["check", "codec=jpeg,webp", "workers=1"]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("codec ")] == [
+        "codec jpeg",
+        "codec webp",
+    ]
 
 
 METRIC = """

@@ -160,7 +160,7 @@ def test_unknown_names(typed: str, message: str) -> None:
         ("metrics.options=3", None),
         ("metrics.name=[psnr]", "metrics.names"),
         ("runner.worker=2", "runner.workers"),
-        ("hydra.run.dir=x", None),
+        ("hydra.run.dir=x", "root"),
         ("codec@other=webp", "codec"),
         ("codec.options.qualty=3", "rate"),
         ("codec.options.optimise=true", "codec.options.optimize"),
@@ -314,6 +314,7 @@ def test_a_misspelt_variable_is_refused_and_another_codecs_is_not(monkeypatch: p
         ("data=,", "has no value"),
         ("limit", "'limit' is no override"),
         ("limit=[1", "cannot read"),
+        ("rate=50,", "a list has no spaces: rate=A,B"),
     ],
 )
 def test_values_that_cannot_be_meant(typed: str, message: str) -> None:

@@ -47,6 +47,21 @@ def test_ls_says_what_each_set_is_and_whether_it_is_here(
     assert lines["samples"].startswith("samples 11 as-is in installed packages yes (pinned)")
 
 
+def test_a_folder_is_pinned_by_a_manifest(data: Data, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(ConfigError, match=r"no list of files; to write one: rdpbench data manifest FOLDER"):
+        data("verify", "folder:pictures")
+    (tmp_path / "my pics").mkdir()
+    with pytest.raises(ConfigError, match="type --name my-pics"):
+        data("manifest", "my pics")
+
+
+def test_a_variable_that_names_no_folder_is_told(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RDPBENCH_DATA", "/nowhere")
+    for name in ("kodak", "div2k-valid"):
+        assert "$RDPBENCH_DATA (now /nowhere, which is no folder)" in command.named_dataset(name).missing()
+
+
 def test_fetch_then_verify(
     data: Data, serve: Callable[[Path], str], shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

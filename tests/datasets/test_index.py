@@ -189,6 +189,13 @@ def test_images_are_those_of_the_index_and_a_broken_one_is_named(images, tmp_pat
         ("yield Sample('a', FILE); yield Sample('a', FILE)", r"share an id, and ids must differ: a \(a.png, a.png\)"),
         ("yield Sample('a', FILE, 'photo')", "tags of a sample is 'photo'; write a tuple"),
         ("yield Sample(3, FILE)", "id of a sample is 3; write a text"),
+        ("yield Sample('a', 'a.png')", "path of a sample is 'a.png'; write a Path"),
+        ("yield Sample('a', FILE, references='a cup')", "references of a sample is 'a cup'; write a tuple of texts"),
+        ("yield Sample('a', FILE, ('photo', 3))", "tags of a sample is .*; write a tuple of texts"),
+        (
+            "yield Sample('a', FILE); raise KeyError('b')",
+            r"samples\(\) of dataset 'own' failed: KeyError: 'b' .*line 9",
+        ),
     ],
 )
 def test_what_a_dataset_of_ones_own_yields_is_looked_at(

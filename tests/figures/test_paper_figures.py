@@ -213,6 +213,8 @@ def test_the_page_names_every_source_and_what_to_run(numbers: pd.DataFrame) -> N
     assert "Codecs that rdpbench does not have" not in page
     other = notes.page(ALL["taco-8"], fill(ALL["taco-8"], None, numbers), style="icml", command="x")
     assert "Codecs that rdpbench does not have: qin2023, tgic." in other
+    own = FigurePreset("curves", "", "", "mine", "curves", (), ALL["taco-8"].panels, ALL["taco-8"].series)
+    assert "does not have" not in notes.page(own, fill(own, None, numbers), style="icml", command="x")
     assert "8 doubtful: against the original after 8-bit YCbCr" in page
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,22 @@ def test_a_set_metric_end_to_end(tmp_path: Path, rdpbench: Any, images: Any, own
     # Another run of the same images takes the originals from the cache.
     rdpbench(*RUN, own, f"data=folder:{folder}", "run=other", code=0)
     assert extracted(tmp_path) == 72 + 48
+
+
+def test_a_plan_tells_that_values_are_of_another_edition(own: str, here: Any, images: Any, capsys: Any) -> None:
+    line = [own, f"data=folder:{images(5)}", "workers=0"]
+    assert here(*RUN, *line) == 0
+    capsys.readouterr()
+    assert here("plan", *RUN[1:], *line) == 0
+    assert "again" not in capsys.readouterr().out
+    Path("own.py").write_text(OWN.replace("distorted)})", "distorted)}, spread=0.5)"))
+    assert here("plan", *RUN[1:], *line, "rate=5") == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"again +\S+own.py:Distance: 1 values are stored, but of its version \S+; now it is \S+", printed)
+    assert here(*RUN, *line) == 0
+    capsys.readouterr()
+    assert here("plan", *RUN[1:], *line) == 0
+    assert "again" not in capsys.readouterr().out
 
 
 def test_a_finished_run_reads_each_stored_file_once(
