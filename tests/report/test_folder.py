@@ -382,6 +382,17 @@ def test_what_failed_and_broken_provenance_are_told(run: Path, make_report: Repo
     assert {point["command"] for point in report["points"]} == {""}
 
 
+def test_records_that_somebody_made_up_are_told_as_text(run: Path, make_report: Report, tmp_path: Path) -> None:
+    made_up = {"metrics": ["psnr"], "time": 5, "command": {"<b>": "/home/ada/x"}, "commit": [1], "rdpbench": None}
+    for path in (run / "sessions").iterdir():
+        path.write_text(json.dumps(made_up))
+        sums = f"{hashlib.sha256(path.read_bytes()).hexdigest()}  sessions/{path.name}\n"
+        (run / "parquet.sha256").write_text((run / "parquet.sha256").read_text() + sums)
+    out = make_report(run, "--images", "none", "--out", tmp_path / "out")
+    assert "/home/ada" not in (out / "CITATION.cff").read_text() + (out / "data/report.js").read_text()
+    assert yaml.safe_load((out / "CITATION.cff").read_text())["type"] == "dataset"
+
+
 def test_through_the_command(
     made: Path, rdpbench: Any, here: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
