@@ -322,7 +322,8 @@ def _plan(options: argparse.Namespace) -> int:
         shown = [as_json(plan, store) for _, store, plan in plans]
         print(json.dumps(shown[0] if len(shown) == 1 else shown, indent=1))
     else:
-        print("\n\n".join("\n".join(lines(plan, store, len(seats_of(bench)))) for bench, store, plan in plans))
+        told = [lines(plan, store, len(seats_of(bench)), bench.device) for bench, store, plan in plans]
+        print("\n\n".join(map("\n".join, told)))
     return 0
 
 
