@@ -160,11 +160,10 @@ class Bitstreams:
         for sha256, _, _ in lines:
             self.path(sha256.hex()).unlink(missing_ok=True)
 
-    def packed(self) -> Iterator[str]:
-        """The hashes of those that are in packs."""
-        for index in self._packs().values():
-            for line in index:
-                yield f"{int(line['start']):016x}{bytes(line['rest']).hex()}"
+    def by_pack(self) -> Iterator[tuple[Path, list[str]]]:
+        """The packs, with the hashes of what is in them."""
+        for path, index in self._packs().items():
+            yield path, [f"{int(line['start']):016x}{bytes(line['rest']).hex()}" for line in index]
 
     def _packs(self) -> dict[Path, NDArray[Any]]:
         """The indexes of all packs."""
