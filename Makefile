@@ -10,7 +10,7 @@ SETTINGS = $(if $(CODEC),codec=$(CODEC)) $(if $(DATA),data=$(DATA)) $(if $(RATES
            $(if $(WORKERS),workers=$(WORKERS)) $(if $(WEIGHTS),weights=$(WEIGHTS)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench plan test check figures report regress reproduce doctor check-gpu test-kernels test-core
+.PHONY: help setup bench plan test check figures report regress reproduce doctor docs check-gpu test-kernels test-core
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ reproduce: setup ## published numbers again (ARGS='webp data.path=/where/kodak/i
 
 doctor: setup ## what this machine can run, and how to get what is missing
 	$(BIN)/rdpbench doctor
+
+docs: setup ## the documentation site, into build/docs; a link that leads nowhere is an error
+	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
 
 test: setup ## the tests, without the slow ones
 	$(BIN)/python -m pytest -q -n 2

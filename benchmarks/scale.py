@@ -149,7 +149,7 @@ def write_columns(images: Path) -> int:
             own = {
                 "task_key": cell.keys[:count],
                 "image": [entry.sample.id for entry in cell.entries[:count]],
-                "path": [str(entry.sample.path) for entry in cell.entries[:count]],
+                "path": [entry.sample.path.name for entry in cell.entries[:count]],
                 "pixel_sha256": [entry.sha256 for entry in cell.entries[:count]],
                 "bitstream_sha256": [digest.hex() for digest in digests],
                 "reconstruction_sha256": hashes(rng, count),

@@ -50,6 +50,7 @@ reads some takes root=FOLDER, or --root FOLDER.
 APART = {
     "worker": ("rdpbench.runners.work", "take part in a run that is under way, here or on another machine"),
     "merge": ("rdpbench.results.store.merge", "one run of several, such as those of machines that share no disk"),
+    "gc": ("rdpbench.results.store.garbage", "remove files of a run that no row refers to"),
     "data": ("rdpbench.datasets.command", "datasets: what is here, fetch, verify, a manifest of your own"),
     "study": ("rdpbench.study.command", "a human study: a pack of pairs for raters, and scores from their votes"),
     "reproduce": ("rdpbench.gate.reproduce", "does this machine give published numbers again?"),
@@ -352,7 +353,8 @@ def _plan(options: argparse.Namespace) -> int:
         shown = [as_json(plan, store) for _, store, plan in plans]
         print(json.dumps(shown[0] if len(shown) == 1 else shown, indent=1))
     else:
-        print("\n\n".join("\n".join(lines(plan, store, len(seats_of(bench)))) for bench, store, plan in plans))
+        told = [lines(plan, store, len(seats_of(bench)), bench.device) for bench, store, plan in plans]
+        print("\n\n".join(map("\n".join, told)))
     return 0
 
 

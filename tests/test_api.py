@@ -15,6 +15,7 @@ from PIL import Image as pil
 from rdpbench import RdpbenchError, Scorer, read_results, run, score
 from rdpbench.errors import ConfigError, ImageError, MetricError, MissingNeed, UnknownName
 from rdpbench.image import read_image, to_uint8
+from rdpbench.results.store.bitstreams import original_path
 from rdpbench.results.store.store import Store
 from rdpbench.runners.coding import decode_row
 
@@ -185,12 +186,12 @@ def test_scores_equal_those_of_a_run_to_the_last_bit(folder: Path, images: Any, 
     torch.set_num_threads(2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for row, image in zip(rows, decoded, strict=True):
-            scorer.update(Path(row.path), torch.from_numpy(image).permute(2, 0, 1))
+            scorer.update(original_path(store, row), torch.from_numpy(image).permute(2, 0, 1))
     assert torch.get_num_threads() == 2
     with pytest.warns(UserWarning, match="fid/clean needs at least 2048 images, has 3: the value is not reliable"):
         assert scorer.compute() == measured
     lines = read_results("folder-pictures", per="image")
-    every = score([row.path for row in rows], decoded, metrics[:5])
+    every = score([original_path(store, row) for row in rows], decoded, metrics[:5])
     for name in metrics[:5]:
         values = lines[lines["metric"] == name].sort_values("image")["value"]
         assert scorer.scores[name] == values.tolist() == every[name].tolist()

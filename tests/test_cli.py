@@ -16,8 +16,11 @@ import yaml
 
 import rdpbench as package
 from rdpbench import registry
+from rdpbench.config.bench import read_bench
 from rdpbench.paths import available, conf_folder
 from rdpbench.results.store.store import Store
+from rdpbench.runners import plan as plans
+from rdpbench.runners.plan import make_plan
 
 QUICK = ("metrics=psnr", "figures=false", "verify=0", "workers=0")
 HEAVY = ("torch", "pandas", "matplotlib", "hydra", "PIL", "rich", "pyarrow", "imagecodecs")
@@ -221,6 +224,21 @@ def test_plan_counts_and_does_nothing(rdpbench: Any, here: Any, images: Any, tmp
     text = rdpbench("plan", *line, code=0).stdout
     assert "tasks     12 in 4 cells: 4 done, 8 left" in text
     assert "time      about" in text
+
+
+def test_plan_tells_what_a_long_run_takes(images: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """Hours of a device, of the codecs that compute there, and the disk."""
+    line = ["codec=jpeg,mini", "points=1", f"data=folder:{images(3)}", "metrics=psnr", "keep=all"]
+    plan = make_plan(read_bench([*line, f"root={tmp_path}"]), store := Store(tmp_path / "run"))
+    for lack in ("devices", "disk"):
+        assert not [text for text in plans.lines(plan, store, 1) if text.startswith(lack)]
+    plan.costs.learn_coding("mini", "mini", plan.cells[-1].setting, 1_000, 3600)
+    monkeypatch.setattr(plans, "ROW_BYTES", 10**9)
+    pixels = sum(entry.height * entry.width for entry in plan.cells[-1].entries)
+    *_, devices, disk = plans.lines(plan, store, 1, "cuda")
+    assert re.fullmatch(r"devices   about [\d.]+ hours of cuda in all, of mini", devices)
+    assert float(devices.split()[2]) == pytest.approx(pixels / 1000, rel=0.01, abs=0.1)
+    assert re.fullmatch(r"disk      about 6.0 GB: 6.0 GB of rows; \d+ GB are free", disk)
 
 
 def test_show_draws_again_and_an_unknown_run_lists_runs(rdpbench: Any, here: Any, images: Any, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +22,7 @@ from rdpbench.image import Image, pixel_sha256, read_image
 from rdpbench.provenance import command
 from rdpbench.results.names import Names, meaning
 from rdpbench.results.stats.points import Points, grouped
-from rdpbench.results.store.bitstreams import reconstruction_path
+from rdpbench.results.store.bitstreams import original_path, reconstruction_path
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
 from rdpbench.setting import USUAL, Presentation
@@ -181,7 +180,7 @@ def examples(
     read = []
     for image in images or whole[:most]:
         rows = by_image[image]
-        original, decoded = original_of(rows[0]), [reconstruction_of(store, row) for row in rows]
+        original, decoded = original_of(store, rows[0]), [reconstruction_of(store, row) for row in rows]
         window = None
         if crop != "none":
             window = worst_window(original, decoded) if crop == "auto" else parse_crop(crop)
@@ -192,14 +191,14 @@ def examples(
     return read
 
 
-def original_of(row: Row) -> Image:
+def original_of(store: Store, row: Row) -> Image:
     """What a row's codec and metrics saw, checked against the hash in the row.
 
     Raises:
         MissingNeed: the file is no longer there.
         StoreCorrupt: it changed since.
     """
-    path = Path(row.path)
+    path = original_path(store, row)
     if not path.is_file():
         raise MissingNeed(f"the original of {row.image} is no longer at {path}; run the same command to fetch it")
     pixels = load_under(row.protocol, path).pixels

@@ -126,8 +126,10 @@ def of_metric(runs: Sequence[ReportedRun], metric: str) -> Facts:
     }
     for run in runs:
         editions = {text for (_, name), own in editions_of(run.current).items() if name == metric for text in own}
-        stated = [record.get("metrics", {}).get(metric, {}) for record in run.sessions.values()]
-        packages = {json.dumps(text) for own in stated if isinstance(own, dict) and (text := own.get("packages"))}
+        # Anybody may have written these records.
+        stated = [own for record in run.sessions.values() if isinstance(own := record.get("metrics"), dict)]
+        editions_known = [own[metric] for own in stated if isinstance(own.get(metric), dict)]
+        packages = {json.dumps(own["packages"]) for own in editions_known if own.get("packages")}
         facts[f"in {run.name}"] = [f"edition {', '.join(sorted(editions))}", *sorted(packages)] if editions else ""
     return _lines(facts)
 

@@ -46,7 +46,7 @@ RATES = 4
 """Of ``matched``: so many rates that codecs share, and of each codec its points next to these."""
 MOST = 200
 """Failed tasks that are listed; rows.csv has all."""
-LISTED = 100_000
+LISTED = 20_000
 """Rows that a page lists one by one, at most."""
 NARROWED = ("codec", "rate", "bpp", "points", "search", "experiment")
 """Settings that say which points; those of one point take their place."""

@@ -67,7 +67,7 @@ class Picture:
     def pixels(self, how: Decoding) -> Image:
         """Its pixels, of which the hash is right; raises `RdpbenchError` else."""
         if self.original:
-            return original_of(self.row)
+            return original_of(self.store, self.row)
         if reconstruction_path(self.store, self.row).is_file():
             return reconstruction_of(self.store, self.row)
         if how.decode is None:

@@ -239,11 +239,11 @@ IMAGES: Mapping[str, Column] = {
     "manifest_kind": _text(
         "How the files were verified: `pinned`, `recorded`, `names` or `made` (`docs/datasets.md`)."
     ),
-    "root": _text("The folder of a dataset of yours; empty for a set that rdpbench knows by name."),
+    "root": _text("The folder of a dataset of yours: its name and a hash of its path; empty for a set with a name."),
     "protocol": POINTS["protocol"],
     "image": _text("The image's id."),
     "tags": _text("Its tags, comma-separated."),
-    "path": _text("The file that was read."),
+    "path": _text("The file that was read, below the folder of its dataset; `sessions/` says where that lay."),
     "pixel_sha256": _text("sha256 of the pixels that the codec and all metrics saw."),
     "source_mode": _text("How the file stores its pixels (`docs/images.md`), such as `RGBA+icc`."),
     "source_height": _number("Height in the file, before the protocol; the rate is never over these pixels."),

@@ -353,7 +353,7 @@ def run_bench(bench: Bench, console: Console, *, encode: bool = True) -> Outcome
                 f"score never encodes, but {uncoded} of {plan.size} tasks are not in {store.folder}{changed}"
                 f". Code them first: {command(bench.overrides)}"
             )
-        say("\n".join(lines(plan, store, len(seats_of(bench)))))
+        say("\n".join(lines(plan, store, len(seats_of(bench)), bench.device)))
 
     return _finish(bench, execute(bench, announce), notes, console)
 

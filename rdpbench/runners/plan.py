@@ -6,6 +6,7 @@ Nothing is coded here: a plan only reads.
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -381,7 +382,7 @@ def _costs(stored: Contents) -> Costs:
     return costs
 
 
-def lines(plan: Plan, store: Store, workers: int) -> list[str]:
+def lines(plan: Plan, store: Store, workers: int, device: str = "cpu") -> list[str]:
     """The plan in a few lines."""
     codecs = dict.fromkeys(cell.codec.name for cell in plan.cells)
     sets = dict.fromkeys(f"{cell.dataset} ({_images(plan, cell.dataset)} images)" for cell in plan.cells)
@@ -408,11 +409,36 @@ def lines(plan: Plan, store: Store, workers: int) -> list[str]:
         new = [label for label in labels if not plan.costs.knows(label)]
         told = f"a guess: no earlier rows of {', '.join(new)}" if new else "from earlier rows"
         out.append(f"time      about {duration(plan.expected_s / workers)} on {workers} workers, {told}")
+        there = {cell.codec.name for cell in plan.cells if device != "cpu" and facts(cell.codec).uses_device}
+        if seconds := sum(plan.costs.of_kind(*pair) for pair in plan.kinds.items() if pair[0][0] in there):
+            out.append(f"devices   about {seconds / 3600:.1f} hours of {device} in all, of {', '.join(sorted(there))}")
+        out += _disk(plan, store)
     return out
 
 
+ROW_BYTES = 500
+"""A row with five scores takes so much in Parquet."""
+
+
+def _disk(plan: Plan, store: Store) -> list[str]:
+    """What is left to write, if it is a gigabyte or more; and what is free."""
+    pixels, lacks = plan.of_entries("pixels"), plan.left.lacks
+    coded, kept = (np.array([getattr(lack, name) for lack in plan.lacks], bool)[lacks] for name in ("coded", "keep"))
+    unproven = np.array([facts(cell.codec).grade != "decoded" for cell in plan.cells], bool)[plan.left.cells]
+    sizes = {
+        "kept pictures": 1.5 * float(pixels[kept].sum() + pixels[unproven & ~coded].sum()),  # PNG of photographs
+        "bitstreams, at 1 bpp": float(pixels[~coded].sum()) / 8,
+        "rows": ROW_BYTES * float((~coded).sum()),
+    }
+    if (whole := sum(sizes.values())) < 1e9:
+        return []
+    place = next(folder for folder in (store.folder, *store.folder.absolute().parents) if folder.is_dir())
+    told = ", ".join(f"{size / 1e9:.1f} GB of {name}" for name, size in sizes.items() if size >= 5e7)
+    return [f"disk      about {whole / 1e9:.1f} GB: {told}; {shutil.disk_usage(place).free / 1e9:.0f} GB are free"]
+
+
 def _external(plan: Plan) -> Iterator[str]:
-    """What codecs in an environment of their own are made of, and the disk that kept pictures take."""
+    """What codecs in an environment of their own are made of."""
     apart = {cell.codec: cell for cell in plan.cells if registry.parse(cell.codec.use).apart}
     for setting, first in apart.items():
         coder = json.loads(first.identity)["coder"]
@@ -420,11 +446,7 @@ def _external(plan: Plan) -> Iterator[str]:
         made_of = [f"Python {coder['python']} with {packages} packages"] if "python" in coder else []
         made_of += [f"source {coder['source']}"] if "source" in coder else []
         if (grade := facts(setting).grade) != "decoded":
-            pieces = zip(plan.left.cells, plan.left.entries, plan.left.lacks, strict=True)
-            uncoded = [(cell, entry) for cell, entry, lack in pieces if not plan.lacks[lack].coded]
-            left = [plan.cells[cell].entries[entry] for cell, entry in uncoded if plan.cells[cell].codec == setting]
-            size = sum(entry.height * entry.width for entry in left) * 1.5 / 1e6  # what PNG makes of photographs, about
-            made_of.append(f"grade {grade}: pictures are kept, about {size:.0f} MB")
+            made_of.append(f"grade {grade}: pictures are kept")
         yield f"{setting.name}: {'; '.join(made_of) or 'programs'}"
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
@@ -43,17 +44,17 @@ from rdpbench.results.store.keys import (
     sha256_of,
     single_point,
 )
-from rdpbench.results.store.schema import AS_RAN, Measure, Member, Place, Row, Status
+from rdpbench.results.store.schema import AS_RAN, Measure, Member, Place, Row, Status, place_name
 from rdpbench.runners.search import Nearest, is_near, missed
 from rdpbench.setting import Bench, CodecSetting, DataSetting, Setting, thin
 
 
-@dataclass(frozen=True)
-class Task:
-    """One image of one cell."""
+@dataclass(frozen=True, kw_only=True)
+class Spot:
+    """What the tasks of a cell share: a codec at a setting on a dataset, with a seed."""
 
-    key: str
     codec: CodecSetting
+    """Its name is the curve's label."""
     identity: str
     """What codes, as JSON: configuration and coder without the rate."""
     setting: Setting
@@ -63,15 +64,24 @@ class Task:
     dataset_size: int
     pin: Pin
     root: str
-    """Where a set of the user's lies; empty for a set that is known by its name."""
+    """Which folder a set of the user's is (`place_name`); empty for a set that is known by its name."""
+    folder: str
+    """Where the files of the set lie."""
     protocol: str
+    tolerance: float
+    """How far from the target the rate may be, as a ratio."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Spot):
+    """One image of one cell."""
+
+    key: str
     entry: Entry
     caption: Caption | None
     """What the encoder is given; None for a codec that takes none."""
     keep: bool
     """Is the reconstruction to be kept as PNG?"""
-    tolerance: float
-    """How far from the target the rate may be, as a ratio."""
 
     @property
     def place(self) -> Place:
@@ -120,10 +130,16 @@ def pin_of(dataset: Dataset) -> Pin:
 
 
 def _root_of(setting: DataSetting) -> str:
-    """Where a set of the user's lies: two folders may have one name."""
+    """Which folder or file a set of the user's is: two may have one name."""
     options = dict(setting.options)
     place = options.get("path") or options.get("file")
-    return str(Path(str(place)).expanduser().absolute()) if place else ""
+    return place_name(str(Path(str(place)).expanduser().absolute())) if place else ""
+
+
+def _folder_of(entries: Sequence[Entry]) -> str:
+    """The folder below which all images of a set lie."""
+    folders = {os.path.dirname(os.path.abspath(entry.sample.path)) for entry in entries}  # noqa: PTH100, PTH120
+    return os.path.commonpath(folders) if folders else ""
 
 
 def run_name(bench: Bench) -> str:
@@ -136,29 +152,18 @@ def run_name(bench: Bench) -> str:
     return file_name("+".join(names))
 
 
-@dataclass(frozen=True, eq=False)
-class Cell:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Cell(Spot):
     """A codec at a setting on a dataset, with a seed and a source of captions: a task for each image.
 
     A plan holds cells, not tasks: of 80 cells over 30,000 images there are millions.
     """
 
-    codec: CodecSetting
-    """Its name is the curve's label."""
-    identity: str
-    setting: Setting
-    seed: int
-    dataset: str
-    dataset_size: int
-    pin: Pin
-    root: str
-    protocol: str
     entries: Sequence[Entry]
     captions: Mapping[str, Caption]
     """By image; empty for a codec that takes none."""
     keep: int | None
     """Of so many images the reconstruction is kept; None: of all."""
-    tolerance: float
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -175,19 +180,10 @@ class Cell:
         entry = self.entries[number]
         return Task(
             key=self.keys[number],
-            codec=self.codec,
-            identity=self.identity,
-            setting=self.setting,
-            seed=self.seed,
-            dataset=self.dataset,
-            dataset_size=self.dataset_size,
-            pin=self.pin,
-            root=self.root,
-            protocol=self.protocol,
             entry=entry,
             caption=self.captions.get(entry.sample.id),
             keep=keep or self.keeps(number),
-            tolerance=self.tolerance,
+            **{field.name: getattr(self, field.name) for field in fields(Spot)},
         )
 
     def keeps(self, number: int) -> bool:
@@ -207,12 +203,26 @@ def cells(bench: Bench) -> Iterator[Cell]:
         dataset, entries, pin = sets[data]
         size, protocol = len(dataset), dataset.protocol
         root = _root_of(data) if pin.kind == "made" else ""
+        folder = _folder_of(entries)
         for labelled, captions in _captioned(bench, codec, dataset, entries):
             for setting, seed in points(bench, codec):
-                # A rate outside the range stops the plan, not the run.
-                coder = identity_at(codec, setting)
-                what = labelled, coder, setting, seed, dataset.name, size, pin, root, protocol, entries, captions
-                yield Cell(*what, bench.keep, bench.tolerance)
+                yield Cell(
+                    codec=labelled,
+                    # A rate outside the range stops the plan, not the run.
+                    identity=identity_at(codec, setting),
+                    setting=setting,
+                    seed=seed,
+                    dataset=dataset.name,
+                    dataset_size=size,
+                    pin=pin,
+                    root=root,
+                    folder=folder,
+                    protocol=protocol,
+                    tolerance=bench.tolerance,
+                    entries=entries,
+                    captions=captions,
+                    keep=bench.keep,
+                )
 
 
 def list_tasks(bench: Bench) -> Iterator[Task]:
@@ -354,7 +364,7 @@ def new_row(task: Task, session: str, device: str, *, status: Status, error: str
         protocol=task.protocol,
         image=entry.sample.id,
         tags=",".join(entry.sample.tags),
-        path=str(entry.sample.path),
+        path=Path(os.path.relpath(entry.sample.path, task.folder)).as_posix(),
         pixel_sha256=entry.sha256,
         source_mode=entry.mode,
         source_height=entry.source_height,
@@ -481,7 +491,13 @@ def _data(setting: DataSetting, sets: Mapping[tuple[str, str, str], Cell]) -> di
     record = {"name": dataset.name, "use": setting.use, "options": options, "protocol": dataset.protocol}
     places = [(dataset.name, dataset.protocol, root) for root in (_root_of(setting), "")]
     if cell := next((sets[place] for place in places if place in sets), None):
-        record |= {"images": cell.dataset_size, "manifest": cell.pin.sha256, "manifest_kind": cell.pin.kind}
+        record |= {
+            "root": cell.root,
+            "folder": cell.folder,
+            "images": cell.dataset_size,
+            "manifest": cell.pin.sha256,
+            "manifest_kind": cell.pin.kind,
+        }
     return record
 
 

@@ -31,7 +31,7 @@ from rdpbench.networks.precision import is_here
 from rdpbench.paths import write_file
 from rdpbench.provenance import hardware
 from rdpbench.results.stats.points import grouped
-from rdpbench.results.store.bitstreams import get_picture, reconstruction_path
+from rdpbench.results.store.bitstreams import get_picture, original_path, reconstruction_path
 from rdpbench.results.store.columns import coded, groups_of
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import facts
@@ -95,7 +95,7 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
             intact.append(number)
         except RdpbenchError as error:
             findings.append(f"{good[number].point}, {good[number].image}: {error}")
-    images = _check_images(good, findings)
+    images = _check_images(store, good, findings)
     for kind in store.features.kinds():
         with _noting(findings):
             places = store.features.places(kind)
@@ -148,14 +148,15 @@ def _check_parts(store: Store, findings: list[str]) -> None:
                 )
 
 
-def _check_images(good: Rows, findings: list[str]) -> int:
+def _check_images(store: Store, good: Rows, findings: list[str]) -> int:
     """Read all images that were coded; returns how many."""
-    _, first = groups_of([coded(good.texts(name)).codes for name in ("path", "protocol", "pixel_sha256")])
+    _, first = groups_of([coded(good.texts(name)).codes for name in ("root", "path", "protocol", "pixel_sha256")])
     for row in good.where(first):
         with _noting(findings, f"image {row.image}: "):
-            sha256, was = pixel_sha256(load_under(row.protocol, Path(row.path)).pixels), row.pixel_sha256
+            path = original_path(store, row)
+            sha256, was = pixel_sha256(load_under(row.protocol, path).pixels), row.pixel_sha256
             if sha256 != was:
-                line = f"image {row.image} changed: {row.path} has pixels {sha256[:12]}, coded were {was[:12]}"
+                line = f"image {row.image} changed: {path} has pixels {sha256[:12]}, coded were {was[:12]}"
                 findings.append(line)
     return len(first)
 
@@ -429,15 +430,15 @@ def _code_all(pipe: Connection, store: Store, jobs: Sequence[Job], device: str) 
                 if job.data:
                     answer: Any = decode_row(store, job.row, job.codec, here, job.data)
                 else:
-                    answer = b"" if where == job.coded_on else _coded_again(job.row, codec)
+                    answer = b"" if where == job.coded_on else _coded_again(store, job.row, codec)
         except Exception as error:
             answer = error_text(f"{type(error).__name__}: {error}")
         send((where, answer))
 
 
-def _coded_again(row: Row, codec: Codec) -> bytes:
+def _coded_again(store: Store, row: Row, codec: Codec) -> bytes:
     check_own(codec, json.loads(row.coder))
-    image = load_under(row.protocol, Path(row.path)).pixels
+    image = load_under(row.protocol, original_path(store, row)).pixels
     if pixel_sha256(image) != row.pixel_sha256:
         raise ImageError(f"{row.path} changed since it was coded")
     named = row.image if getattr(type(codec), "uses_image_id", False) else ""

@@ -382,7 +382,7 @@ def _write_images(folder: Path, chosen: Chosen, files: Mapping[Any, str]) -> Non
         for place, row in chosen.rows.items():
             put(place, reconstruction_of(chosen.runs[row.codec][0], row))
         for image, row in {image: row for (image, _, _), row in reversed(chosen.rows.items())}.items():
-            pixels = original_of(row)
+            pixels = original_of(chosen.runs[row.codec][0], row)
             put(("original", image), pixels)
             if ("copy", image) in files:
                 put(("copy", image), pixels)

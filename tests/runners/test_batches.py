@@ -14,6 +14,7 @@ from PIL import Image as pil
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.config.bench import read_bench
 from rdpbench.errors import ConfigError
+from rdpbench.results.store.bitstreams import original_path
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
 from rdpbench.runners.coding import Named, decode_row
@@ -157,7 +158,7 @@ def test_pixels_of_a_batch_are_found_again(tmp_path: Path, here: Any, folder: Pa
     assert {row.verified for row in made} == {"fresh_process"}
     store = Store(tmp_path / "results/runs/folder-pictures")
     for row in made:
-        image = np.array(pil.open(row.path))
+        image = np.array(pil.open(original_path(store, row)))
         assert decode_row(store, row, MINE)[0, 0, 1] == image[0, 0, 1] + row.batch - 1
     assert not (found := verify(store, None, named=MINE)).findings + found.undecoded
     assert here(*line(folder, "./own.py:Together", "metrics=psnr,psnr-pooled")) == 0

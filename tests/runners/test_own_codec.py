@@ -5,10 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-import shlex
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -305,36 +301,6 @@ def test_the_rate_is_not_an_option(rdpbench: Any, folder: Path) -> None:
     assert "'codec.options.optimise': did you mean 'codec.options.optimize'?" in done.stderr
 
 
-def readme_example(folder: Path) -> list[list[str]]:
-    """Write the README's codec as it is printed; the commands below it, as words."""
-    text = (Path(__file__).parents[2] / "README.md").read_text()
-    section = text[text.index("## A codec of your own") :]
-    code, commands = re.findall(r"```(?:python)?\n(.*?)```", section, re.DOTALL)[:2]
-    (folder / "mine.py").write_text(code)
-    return [shlex.split(line) for line in commands.splitlines()]
-
-
-def test_the_readmes_codec_and_commands_as_printed(tmp_path: Path, rdpbench: Any) -> None:
-    train, run = readme_example(tmp_path)
-    subprocess.run([sys.executable, *train[1:]], cwd=tmp_path, check=True)
-    done = rdpbench(*run[1:], code=0)
-    assert "88 tasks coded, 0 scored or timed from the store, 0 failed" in done.stdout
-    assert "8 of them decoded again in a fresh process to the same pixels" in done.stdout
-    old = {row.task_key: row for row in rows_of(tmp_path, "samples") if row.codec == "MyCodec"}
-    assert {*map(str, (json.loads(row.files).popitem()[0] for row in old.values()))} == {f"{tmp_path}/weights.npy"}
-    # Trained again under the same name, it is another codec; the other one is what it was.
-    subprocess.run([sys.executable, "-c", train[2].replace("[1, 2, 2]", "[1, 3, 3]")], cwd=tmp_path, check=True)
-    assert "44 tasks coded, 0 scored or timed from the store, 0 failed" in rdpbench(*run[1:], code=0).stdout
-    new = {row.task_key: row for row in rows_of(tmp_path, "samples") if row.codec == "MyCodec"}
-    assert len(new) == 88
-    assert len({row.files for row in new.values()}) == 2
-    assert new.keys() > old.keys()
-    # It is known by what is in it, not by its name.
-    (tmp_path / "weights.npy").rename(tmp_path / "moved.npy")
-    named = [*run[1:], "codec.options.weights=moved.npy"]
-    assert "nothing to do" in rdpbench(*(word.replace(",jpeg", "") for word in named), code=0).stdout
-
-
 OPENS = (
     HEAD
     + """
@@ -434,7 +400,8 @@ def test_the_same_pixels_made_again_are_scored_again(tmp_path: Path, here: Any, 
 
 
 def test_a_missing_file_stops_the_plan(tmp_path: Path, rdpbench: Any, images: Any) -> None:
-    readme_example(tmp_path)
+    page = (Path(__file__).parents[2] / "docs/own.md").read_text()
+    (tmp_path / "mine.py").write_text(page.partition("```python\n")[2].partition("```")[0])
     line = ["codec=./mine.py:MyCodec", f"data=folder:{images(1)}"]
     done = rdpbench("run", *line, code=2)
     message = f"codec 'MyCodec': weights=weights.npy: no such file or folder: {tmp_path}/weights.npy"

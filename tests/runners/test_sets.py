@@ -13,6 +13,7 @@ import pytest
 from rdpbench.errors import MetricError
 from rdpbench.metrics.contract import Estimate
 from rdpbench.results.stats.bootstrap import BLOCKS, jackknife
+from rdpbench.results.store.bitstreams import original_path
 from rdpbench.results.store.log import load_arrays
 from rdpbench.results.store.store import Store
 
@@ -103,7 +104,8 @@ def test_a_set_metric_end_to_end(tmp_path: Path, rdpbench: Any, images: Any, own
     for one, rate in ((low, 5), (high, 30)):
         rows = [row for row in contents.rows.values() if row.rate == rate]
         ours = np.mean([decode_row(stored(tmp_path), row).reshape(-1, 3).mean(axis=0) for row in rows], axis=0)
-        theirs = np.mean([read_image(Path(row.path)).pixels.reshape(-1, 3).mean(axis=0) for row in rows], axis=0)
+        originals = [read_image(original_path(stored(tmp_path), row)) for row in rows]
+        theirs = np.mean([image.pixels.reshape(-1, 3).mean(axis=0) for image in originals], axis=0)
         assert one.value == pytest.approx(np.abs(ours - theirs).sum(), abs=1e-4)
 
     again = rdpbench(*RUN, own, f"data=folder:{folder}", code=0)

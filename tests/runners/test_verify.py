@@ -13,6 +13,7 @@ import pytest
 from PIL import Image as pil
 
 from rdpbench.errors import StoreError
+from rdpbench.results.store.bitstreams import original_path
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
 from rdpbench.runners.verify import verify
@@ -59,7 +60,7 @@ def test_a_flipped_byte_in_a_bitstream(run: Store, rdpbench: Any, here: Any) -> 
     assert row.bitstream_sha256 in done.stdout
     assert "1 findings" in done.stdout
     # A run that needs these bytes stops and says what to do; once they are deleted, it makes them again.
-    more = ["run", f"data=folder:{Path(row.path).parent}", *SETTINGS[:2], "metrics=psnr-pooled", *SETTINGS[3:]]
+    more = ["run", f"data=folder:{original_path(run, row).parent}", *SETTINGS[:2], "metrics=psnr-pooled", *SETTINGS[3:]]
     stopped = rdpbench(*more, code=2)
     assert "changed after it was stored" in stopped.stderr
     assert "Delete it" in stopped.stderr
@@ -72,7 +73,7 @@ def test_a_missing_bitstream_is_found_and_made_again(run: Store, here: Any, caps
     row = a_row(run)
     run.bitstreams.path(row.bitstream_sha256).unlink()
     assert f"bitstream {run.bitstreams.path(row.bitstream_sha256)} is missing" in findings(run)
-    assert here("run", f"data=folder:{Path(row.path).parent}", *SETTINGS) == 0
+    assert here("run", f"data=folder:{original_path(run, row).parent}", *SETTINGS) == 0
     assert "1 tasks coded, 0 scored" in capsys.readouterr().out
     assert findings(run) == ""
 
@@ -82,13 +83,13 @@ def test_a_cut_bitstream_is_made_again(run: Store, here: Any) -> None:
     path = run.bitstreams.path(row.bitstream_sha256)
     path.write_bytes(path.read_bytes()[:-3])
     assert row.bitstream_sha256 in findings(run)
-    assert here("run", f"data=folder:{Path(row.path).parent}", *SETTINGS) == 0
+    assert here("run", f"data=folder:{original_path(run, row).parent}", *SETTINGS) == 0
     assert findings(run) == ""
 
 
 def test_a_changed_image(run: Store, rdpbench: Any) -> None:
     row = a_row(run)
-    path = Path(row.path)
+    path = original_path(run, row)
     pixels = np.array(pil.open(path))
     pixels[0, 0, 0] ^= 1
     pil.fromarray(pixels).save(path)
@@ -104,14 +105,14 @@ def test_a_changed_image(run: Store, rdpbench: Any) -> None:
 
 
 def test_an_image_saved_again_with_the_same_pixels_is_the_same(run: Store) -> None:
-    path = Path(a_row(run).path)
+    path = original_path(run, a_row(run))
     pixels = np.array(pil.open(path))
     pil.fromarray(pixels).save(path, compress_level=1)
     assert findings(run) == ""
 
 
 def test_a_missing_image(run: Store) -> None:
-    path = Path(a_row(run).path)
+    path = original_path(run, a_row(run))
     path.unlink()
     assert f"no such image: {path}" in findings(run)
 
@@ -139,7 +140,7 @@ def test_damaged_parquet_through_the_command_line(run: Store, rdpbench: Any) -> 
 
 
 def test_deleted_parquet_is_found_and_made_again(run: Store, here: Any) -> None:
-    before, folder = run.read(), Path(a_row(run).path).parent
+    before, folder = run.read(), original_path(run, a_row(run)).parent
     (run.folder / "scores.parquet").unlink()
     assert findings(run) == f"{run.folder}/scores.parquet is missing"
     assert here("run", f"data=folder:{folder}", *SETTINGS) == 0
@@ -188,7 +189,7 @@ def test_a_truncated_part_is_completed_by_the_same_command(
     run: Store, here: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = run.read()
-    folder = Path(a_row(run).path).parent
+    folder = original_path(run, a_row(run)).parent
     path = part_of(run)
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
     assert here("run", f"data=folder:{folder}", *SETTINGS) == 0

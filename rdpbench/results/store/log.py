@@ -293,10 +293,10 @@ class FeatureStore:
 
     folder: Path
 
-    def places(self, kind: str) -> dict[str, ArrayPlace]:
-        """Every array of a kind, by subject."""
+    def places(self, kind: str, files: str = "*.jsonl") -> dict[str, ArrayPlace]:
+        """Every array of a kind, by subject; of some ``files`` alone."""
         places: dict[str, ArrayPlace] = {}
-        for path in sorted((self.folder / kind).glob("*.jsonl")):
+        for path in sorted((self.folder / kind).glob(files)):
             data = path.with_suffix(".bin")
             size = data.stat().st_size if data.is_file() else 0
             for line in path.read_bytes().split(b"\n")[:-1]:  # what follows the last line end was cut by a kill

@@ -57,7 +57,7 @@ def merge(sources: list[Store], target: Store) -> int:
             # Files first: a row without its bitstream would be coded again.
             for name in FILES:
                 _copy(source.folder / name, target.folder / name)
-            for sha256 in source.bitstreams.packed():
+            for sha256 in (sha256 for _, hashes in source.bitstreams.by_pack() for sha256 in hashes):
                 if target.bitstreams.size(sha256) is None:
                     target.bitstreams.put(source.bitstreams.get(sha256))
             with contextlib.closing(target.writer(target.new_session())) as writer:

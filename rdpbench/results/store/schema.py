@@ -6,17 +6,19 @@ a newer one stops with the instruction to upgrade. Field names are what ``rows.p
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from pathlib import PurePath
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from rdpbench.errors import StoreCorrupt, StoreError
 from rdpbench.setting import Setting
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 
 def _to_version_2(kind: str, _: dict[str, Any]) -> dict[str, Any]:
@@ -59,11 +61,26 @@ def _to_version_5(kind: str, _: dict[str, Any]) -> dict[str, Any]:
     return {"hardware": "{}"} if kind == "row" else {}
 
 
+def _to_version_6(kind: str, record: dict[str, Any]) -> dict[str, Any]:
+    """Version 5 held the whole path of a set's folder; images keep theirs, which is where they are looked for."""
+    return {"root": place_name(record["root"])} if kind in ("row", "member") else {}
+
+
+def place_name(folder: str) -> str:
+    """A folder as rows name it: rows are published, and a path tells of a machine. Where it lies says the call.
+
+    >>> place_name("/data/pictures"), len(place_name(""))
+    ('pictures-e4d2b9c8', 0)
+    """
+    return f"{PurePath(folder).name}-{hashlib.sha256(folder.encode()).hexdigest()[:8]}" if folder else ""
+
+
 MIGRATIONS: dict[int, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
     1: _to_version_2,
     2: _to_version_3,
     3: _to_version_4,
     4: _to_version_5,
+    5: _to_version_6,
 }
 """From version n to n + 1: what changes in a ``row``, ``score``, ``timing`` or ``set``."""
 
