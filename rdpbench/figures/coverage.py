@@ -123,18 +123,23 @@ def _counts(covered: Sequence[Covered]) -> str:
 
 def _section(covered: Covered) -> str:
     preset = covered.preset
-    lines = [f"### {preset.figure}: {markdown_text(preset.title)}", ""]
+    title = f"### {preset.figure}: {markdown_text(preset.title)}"
     if preset.kind == "diagram":
-        return "\n".join([*lines, "A diagram: nothing to measure."])
+        return f"{title} (a diagram: nothing to measure)"
+    labels = [markdown_text(series.label) + (" (not in the paper)" if series.added else "") for series in preset.series]
+    rows = dict(zip(labels, covered.cells, strict=True))
+    without = [label for label, cells in rows.items() if all(cell.status == "empty" for cell in cells)]
     experiment = f"[`rdpbench run experiment={preset.name}`](../conf/experiment/{preset.name}.yaml)"
     by = f"; measured by {experiment}" if preset.name in available("experiment") else ""
-    header = ["", *(_heading(panel) for panel in preset.panels)]
-    lines += [f"`rdpbench figure {preset.name}`, {preset.kind}{by}", ""]
-    lines += [f"| {' | '.join(header)} |", f"| {' | '.join(['---'] * len(header))} |"]
-    for series, cells in zip(preset.series, covered.cells, strict=True):
-        label = markdown_text(series.label) + (" (not in the paper)" if series.added else "")
-        lines.append(f"| {' | '.join([label, *map(_text, cells)])} |")
-    return "\n".join([*lines, *([""] if preset.notes else []), *(f"- {markdown_text(note)}" for note in preset.notes)])
+    missing = f". Without numbers: {'; '.join(without)}" if without else ""
+    parts = [title, f"`rdpbench figure {preset.name}`, {preset.kind}{by}{missing}."]
+    if len(without) < len(rows):
+        header = ["", *(_heading(panel) for panel in preset.panels)]
+        table = [header, ["---"] * len(header)]
+        table += [[label, *map(_text, cells)] for label, cells in rows.items() if label not in without]
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in table))
+    parts.append("\n".join(f"- {markdown_text(note)}" for note in preset.notes))
+    return "\n\n".join(filter(None, parts))
 
 
 def _heading(panel: Panel) -> str:
