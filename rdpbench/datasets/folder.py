@@ -113,18 +113,18 @@ class ImageFolder(_OwnImages):
 
     def samples(self) -> Iterator[Sample]:
         """Yield the images, sorted by path."""
-        paths = self._listing[0]
-        ids = _ids([path.relative_to(self._root).as_posix() for path in paths])
+        paths, root = self._listing[0], self._root
+        ids = _ids([path.relative_to(root).as_posix() for path in paths])
         samples = [Sample(id_, path) for id_, path in zip(ids, paths, strict=True)]
-        yield from _with_beside(samples, self._root, self.name, _typed(self.references), _typed(self.labels))
+        yield from _with_beside(samples, root, self.name, _typed(self.references), _typed(self.labels))
 
     def pinned(self) -> Pin:
         """Hash of all files, also under ``limit=``: a run of the first images of a folder is a run on that folder.
 
         Bytes are read once, 30,000 images of COCO in half a minute, and remembered.
         """
-        facts = file_facts(self._listing[0])
-        named = ((path.relative_to(self._root).as_posix(), fact.sha256) for path, fact in facts)
+        facts, root = file_facts(self._listing[0]), self._root
+        named = ((path.relative_to(root).as_posix(), fact.sha256) for path, fact in facts)
         return Pin(manifest_sha256(named), "made")
 
     def __len__(self) -> int:

@@ -331,8 +331,8 @@ def _new_members(
         itself = np.ones(len(cell), bool)
         if len(rows):
             for name, text in constant.items():
-                itself &= of_row[name].where(text.__eq__)[there]
-            itself &= of_row["root"].where(lambda root: root in (cell.root, ""))[there] & stands[there]  # noqa: B023
+                itself &= of_row[name].of(there).where(text.__eq__)
+            itself &= of_row["root"].of(there).where((cell.root, "").__contains__) & stands[there]
             sources = [cell.task(number).place.caption_source for number in range(len(cell))] if cell.captions else []
             texts = of_row["caption_source"].of(there)
             pair = joined([texts, coded(sources or [""] * len(cell))])

@@ -193,17 +193,17 @@ class Cell(Spot):
 
 def cells(bench: Bench) -> Iterator[Cell]:
     """The cells of a command, in the order of codecs, captions, rates and seeds: it follows from the command alone."""
-    sets: dict[DataSetting, tuple[Dataset, Sequence[Entry], Pin]] = {}
+    sets: dict[DataSetting, tuple[Dataset, Sequence[Entry], Pin, str]] = {}
     for data in bench.datasets:
         dataset = dataset_of(data)
-        sets[data] = dataset, index(dataset, bench.limit), pin_of(dataset)
-        for note in notes(dataset, sets[data][1]):
+        images = index(dataset, bench.limit)
+        sets[data] = dataset, images, pin_of(dataset), _folder_of(images)
+        for note in notes(dataset, images):
             tell(note)
     for codec, data in bench.grid:
-        dataset, entries, pin = sets[data]
+        dataset, entries, pin, folder = sets[data]
         size, protocol = len(dataset), dataset.protocol
         root = _root_of(data) if pin.kind == "made" else ""
-        folder = _folder_of(entries)
         for labelled, captions in _captioned(bench, codec, dataset, entries):
             for setting, seed in points(bench, codec):
                 yield Cell(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -309,8 +310,11 @@ def test_two_folders_of_one_name_have_a_table_each(
     for run in ("together", "folder-same"):
         assert here("show", run) == 0
         told = capsys.readouterr().out
-        assert str(first) in told
-        assert str(second) in told
+        records = re.findall(r"files \w{8}: same-\w{8}, a folder that (sessions/\S+\.json) tells", told)
+        assert len(records) == 2
+        noted = "".join((tmp_path / "results/runs" / run / record).read_text() for record in records)
+        assert f'"folder": "{first}"' in noted
+        assert f'"folder": "{second}"' in noted
         summary = pd.read_csv(tmp_path / f"results/runs/{run}/tables/summary.csv")
         assert sorted(summary["n"]) == [1, 2]
         assert summary["manifest"].nunique() == 2

@@ -98,7 +98,8 @@ def anchor_curves(points: Points, anchor: str, metrics: Sequence[str] = ()) -> I
 
 def whole_in_both(anchor: ImageCurve, test: ImageCurve, meant: Meaning) -> list[ImageCurve]:
     """Both curves over the images that are complete in both, in the order of their names."""
-    images = sorted(set(anchor.complete(meant)) & set(test.complete(meant)))
+    ours, theirs = anchor.complete(meant), test.complete(meant)
+    images = ours if ours == theirs else sorted(set(ours) & set(theirs))
     return [anchor.of(images), test.of(images)]
 
 

@@ -82,13 +82,13 @@ def of_store(contents: Contents, named: Membership | None = None, *, grades: Seq
     notes = []
     if left_out := int((~stands).sum()):
         notes.append(f"{left_out} rows are of files or captions of a dataset that changed since, and are left out")
-    rows = rows.where(stands)
+    rows, sessions = rows.where(stands), sessions.of(stands)
     # Of sets of one name, which files are which.
     roots: dict[str, dict[str, str]] = defaultdict(dict)
     texts = [rows.codes(name) for name in ("dataset", "manifest", "root")]
     _, first = groups_of([column.codes for column in texts])
-    for name, manifest, root in zip(*(column.of(first).texts() for column in texts), strict=True):
-        roots[name].setdefault(manifest, root)
+    for name, manifest, root, call in zip(*(c.of(first).texts() for c in (*texts, sessions)), strict=True):
+        roots[name].setdefault(manifest, f"{root}, a folder that sessions/{call}.json tells" if root else "")
     for name, lies in roots.items():
         for manifest, root in lies.items() if len(lies) > 1 else ():
             notes.append(f"{name}, files {manifest[:8]}: {root or 'not known where'}")

@@ -13,6 +13,7 @@ A run of millions of rows is read in columns. Rows are objects only where somebo
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from collections import Counter, defaultdict
@@ -477,7 +478,7 @@ class ImageCurve:
     def complete(self, of: Meaning) -> tuple[str, ...]:
         """Images that have a rate at every point, and a value that the metric's mean can hold."""
         good = np.isfinite(self.rates).all(axis=0) & np.isfinite(weighed(self.values, of.averaged)).all(axis=0)
-        return tuple(image for image, whole in zip(self.images, good, strict=True) if whole)
+        return self.images if good.all() else tuple(itertools.compress(self.images, good))
 
 
 def image_curves(points: Points, metric: str) -> dict[str, ImageCurve]:
@@ -493,14 +494,16 @@ def image_curves(points: Points, metric: str) -> dict[str, ImageCurve]:
             along.setdefault(point.codec, []).append((point.setting, taken))
     curves = {}
     for codec, pairs in along.items():
-        images = sorted({image for _, taken in pairs for image in taken.images})
-        place = {image: number for number, image in enumerate(images)}
+        first = pairs[0][1].images
+        same = all(taken.images is first for _, taken in pairs)  # as nearly always; then there is nothing to look up
+        images = first if same else tuple(sorted({image for _, taken in pairs for image in taken.images}))
+        place = {} if same else {image: number for number, image in enumerate(images)}
         rates, values = (np.full((len(pairs), len(images)), math.nan) for _ in range(2))
         for number, (_, taken) in enumerate(pairs):
-            columns = [place[image] for image in taken.images]
+            columns: Any = slice(None) if same else [place[image] for image in taken.images]
             rates[number, columns] = taken.bpp
             values[number, columns] = stated(taken.weighed, meaning(metric).averaged)
         order = np.argsort(np.nanmean(rates, axis=1), kind="stable")
         settings = tuple(pairs[n][0] for n in order)
-        curves[codec] = ImageCurve(codec, settings, tuple(images), rates[order], values[order])
+        curves[codec] = ImageCurve(codec, settings, images, rates[order], values[order])
     return curves

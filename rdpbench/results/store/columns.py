@@ -40,7 +40,7 @@ class Codes(NamedTuple):
     def used(self) -> list[str]:
         """The texts that a place has, sorted."""
         counts = np.bincount(self.codes + 1, minlength=1)[1:]
-        return sorted(self.names[code] for code in np.flatnonzero(counts).tolist())
+        return sorted([self.names[code] for code in np.flatnonzero(counts).tolist()])
 
     def where(self, test: Callable[[str], bool]) -> Mask:
         """The places whose text passes a test, which is asked once for each text."""
