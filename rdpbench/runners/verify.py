@@ -25,7 +25,7 @@ from rdpbench import registry
 from rdpbench.assets.hashes import files_now
 from rdpbench.codecs.contract import Codec, Side, facts_of, make_ready
 from rdpbench.datasets.protocols import load_under
-from rdpbench.errors import ImageError, RdpbenchError, StoreError
+from rdpbench.errors import ImageError, RdpbenchError, StoreError, WorkerError
 from rdpbench.image import Image, pixel_sha256, read_image
 from rdpbench.networks.precision import is_here
 from rdpbench.paths import write_file
@@ -210,13 +210,29 @@ def decode_elsewhere(store: Store, trials: Sequence[Trial]) -> dict[Trial, str]:
 
 
 J = TypeVar("J", bound="Trial | Job")
+STARTS = 2
+"""How often a process is started that ends before it has anything to decode."""
 
 
 def _answers(target: Callable[..., None], store: Store, jobs: Sequence[J], device: str) -> Iterator[tuple[J, Any]]:
-    """What a fresh process of a device sends for each job, in order; after one that it died over there is a new one."""
-    left, tried = list(jobs), set()
+    """What a fresh process of a device sends for each job, in order; after one that it died over there is a new one.
+
+    Raises:
+        WorkerError: no process comes up, which is no bitstream's fault.
+    """
+    left, tried, unstarted = list(jobs), set(), 0
     while left:
         apart = Apart(target, Store(store.folder.resolve()), left, device)
+        try:
+            apart.answer(START_S)  # that it is there
+        except Ended as ended:
+            unstarted += 1
+            if unstarted == STARTS:
+                raise WorkerError(
+                    f"a process that decodes did not start in {STARTS} tries: {died(ended.exitcode)}; its error is "
+                    "above. Nothing was decoded, and no bitstream is doubted for it; type: rdpbench verify RUN"
+                ) from None
+            continue
         while left:
             job = left[0]
             limit = START_S + limit_s(None, job.row.height * job.row.width, job.decodes)
@@ -241,6 +257,7 @@ def _decode_all(pipe: Connection, store: Store, trials: Sequence[Trial], device:
     """The fresh process: a hash of pixels or an error for each."""
     here = set_up_apart(device)
     send = sender(pipe)
+    send("here")
     for trial in trials:
         row, codec = trial.row, trial.codec
         try:
@@ -423,6 +440,7 @@ def _code_all(pipe: Connection, store: Store, jobs: Sequence[Job], device: str) 
     """A fresh process of a device: for each job its bytes, its picture, or an error; with what the device is."""
     here = set_up_apart(device)
     send, where = sender(pipe), on_hardware(device, json.dumps(hardware(here)))
+    send("here")
     for job in jobs:
         try:
             with codec_of(job.row, job.codec, here) as codec:

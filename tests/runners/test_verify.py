@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -12,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image as pil
 
-from rdpbench.errors import StoreError
+from rdpbench.errors import StoreError, WorkerError
 from rdpbench.results.store.bitstreams import original_path
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
-from rdpbench.runners.verify import verify
+from rdpbench.runners.verify import _answers, decode_elsewhere, trials_of, verify
 
 SETTINGS = ("codec=jpeg", "rate=30,60", "metrics=psnr", "figures=false", "verify=0", "workers=0")
 
@@ -219,3 +220,14 @@ def test_a_codec_that_prints_does_not_disturb_verification(tmp_path: Path, rdpbe
 
 def test_sample_must_be_a_number(rdpbench: Any) -> None:
     assert "is not a whole number" in rdpbench("verify", "x", "--sample", "-1", code=2).stderr
+
+
+def test_a_process_that_does_not_start_refutes_nothing(run: Store) -> None:
+    """What ends before it has a bitstream, such as by a module that cannot be imported, is the machine's fault."""
+    contents = run.read()
+    row = next(iter(contents.rows.values()))
+    [trial] = trials_of(row, ())
+    # As a target it gets arguments that it does not take, and the process ends with exit code 1.
+    with pytest.raises(WorkerError, match=r"did not start in 2 tries.*no bitstream is doubted for it"):
+        list(_answers(os._exit, run, [trial], "cpu"))
+    assert decode_elsewhere(run, [trial]) == {trial: row.reconstruction_sha256}
