@@ -70,6 +70,7 @@ HYDRA = {
 OF_REPORTS = ("out", "author", "images", "limit")
 OF_FIGURES = ("over", "bpp", "codec", "metric", "dataset", "style")
 EXPLAINED = "settings; `rdpbench run --help` explains them"
+SPELT = "settings are written NAME=VALUE, such as codec=webp"
 OWN_CODECS = "a codec of your own: its bitstreams are decoded only if you name it"
 
 
@@ -204,13 +205,13 @@ def _meant(words: Sequence[str], options: argparse.Namespace) -> str:
             f"this command takes one run; several in one page: {several}",
         ),
         (words[0] == "--run" and hasattr(options, "name"), f"a run's name stands alone: {options.parser.prog} NAME"),
-        (words[0] in HYDRA, f"this is Hydra's, and not needed: {HYDRA.get(words[0])}"),
+        (words[0] in HYDRA, f"this is Hydra's, and not needed: {HYDRA.get(words[0])}; {SPELT}"),
     ):
         if meant:
             return f"; {what}"
     if near or not settings:
         if not near and hasattr(options, "overrides"):
-            return "; settings are written NAME=VALUE, such as codec=webp"
+            return f"; {SPELT}"
         return f"; did you mean {near[0]}?" if near else ""
     if hasattr(options, "overrides"):
         return f"; settings are written without dashes: {settings[0]}=VALUE"

@@ -67,8 +67,8 @@ def check_variables() -> None:
 def variable(name: str) -> str:
     """An environment variable that names a folder, in a message: with what it says, if that is no folder.
 
-    >>> variable("RDPBENCH_NOTHING")
-    '$RDPBENCH_NOTHING'
+    >>> variable("HERE"), len(variable("HERE"))
+    ('$HERE', 5)
     """
     given = os.environ.get(name, "")
     return f"${name} (now {given}, which is no folder)" if given and not Path(given).is_dir() else f"${name}"

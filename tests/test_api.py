@@ -164,7 +164,7 @@ def test_scores_equal_those_of_a_run_to_the_last_bit(folder: Path, images: Any, 
     monkeypatch.setattr("rdpbench.assets.weights.Weights.identity", property(lambda self: "random"))
     monkeypatch.setattr("rdpbench.metrics.lpips.read_tensors", lambda card: trunk)
     monkeypatch.setattr("rdpbench.metrics.inception_distances.read_tensors", lambda card: inception.state_dict())
-    text = (PAGES / "own.md").read_text()
+    text = (PAGES / "own-metric.md").read_text()
     (folder / "distance.py").write_text(re.findall(r"```python\n# distance\.py\n(.*?)```", text, re.DOTALL)[0])
     metrics = [
         "psnr",

@@ -70,7 +70,7 @@ def place_name(folder: str) -> str:
     """A folder as rows name it: rows are published, and a path tells of a machine. Where it lies says the call.
 
     >>> place_name("/data/pictures"), len(place_name(""))
-    ('pictures-e4d2b9c8', 0)
+    ('pictures-ff98bc6b', 0)
     """
     return f"{PurePath(folder).name}-{hashlib.sha256(folder.encode()).hexdigest()[:8]}" if folder else ""
 
