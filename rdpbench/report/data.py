@@ -204,8 +204,8 @@ def wanted(report: Report, which: Which, limit: int) -> Iterator[Picture]:
         firsts = set(images[: limit or None])
         for point in chosen:
             shown = point.shown()
-            made = shown.where(shown.codes("image").where(firsts.__contains__)).made()
-            rows += ((point.run.store, row) for row in made)
+            shown_rows = shown.where(shown.codes("image").where(firsts.__contains__)).made()
+            rows += ((point.run.store, row) for row in shown_rows)
     for picture in (Picture(*row, original) for original in (True, False) for row in rows):
         if picture.sha256 not in seen:
             seen.add(picture.sha256)

@@ -187,11 +187,11 @@ class Scored(NamedTuple):
             return np.full(len(places), -1), np.full(len(places), math.nan)
         first, last = int(self.places[0]), len(self.places) - 1
         if int(self.places[-1]) - first == last:  # all rows in between are here
-            found = np.clip(places - first, 0, last)
+            nearest = np.clip(places - first, 0, last)
         else:
-            found = np.minimum(np.searchsorted(self.places, places), last)
-        there = self.places[found] == places
-        return np.where(there, self.scores[found], -1), np.where(there, self.values[found], math.nan)
+            nearest = np.minimum(np.searchsorted(self.places, places), last)
+        there = self.places[nearest] == places
+        return np.where(there, self.scores[nearest], -1), np.where(there, self.values[nearest], math.nan)
 
 
 @dataclass(frozen=True)
