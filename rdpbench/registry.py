@@ -144,9 +144,9 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "coco": "rdpbench.datasets.coco:COCO",
         "div2k": "rdpbench.datasets.official:DIV2K",
         "folder": "rdpbench.datasets.folder:ImageFolder",
-        "kodak": "rdpbench.datasets.pinned:Kodak",
+        "kodak": "rdpbench.datasets.folder:Kodak",
         "manifest": "rdpbench.datasets.folder:Listed",
-        "samples": "rdpbench.datasets.pinned:Samples",
+        "samples": "rdpbench.datasets.folder:Samples",
     },
     "metric": {
         name: f"rdpbench.metrics.{module}:{name}" for module, all_names in METRICS.items() for name in all_names.split()
