@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 from rdpbench import own
-from rdpbench.errors import ConfigError, UnknownName, nearest
+from rdpbench.errors import ConfigError, UnknownName, few, nearest
 from rdpbench.opened import watch
 
 Kind = Literal["codec", "dataset", "metric"]
@@ -64,7 +64,7 @@ METRICS = {
         "clip-score/hessel-b32/gt-max clip-score/hessel-b32/gt-mean clip-score/l14 clip-score/l14/gt-max "
         "clip-score/l14/gt-mean dclip/h14"
     ),
-    "cmmd": "cmmd cmmd/noproj cmmd/split cmmd/unbiased",
+    "mmd": "cmmd cmmd/noproj cmmd/split cmmd/unbiased",
     "dists": "dists dists/256",
     "diversity": "diversity/deviation diversity/lpips-alex diversity/lpips-squeeze diversity/lpips-vgg",
     "edges": "edges/canny-f1 edges/canny-precision edges/canny-recall",
@@ -391,18 +391,22 @@ def _module_from_file(path: Path, named_by: str) -> ModuleType:
 MISSING = object()
 
 
-def shape_of(cls: type, method: str, arguments: tuple[str, ...], keywords: Iterable[str] = ()) -> Iterator[str]:
-    """A fault if a class has no such method, or one that cannot be called so.
+def shape_of(
+    cls: type, method: str, arguments: tuple[str, ...], keywords: Iterable[str] = (), types: str = ""
+) -> Iterator[str]:
+    """A fault if a class has no such method, or one that cannot be called so; ``types`` says what it takes and returns.
 
     >>> list(shape_of(type("Mine", (), {"decode": lambda self: 0}), "decode", ("data",)))
     ['decode() cannot be called with (data): too many positional arguments; write def decode(self, data)']
     """
     by_name = tuple(keywords)
     words = ", ".join([*arguments, *([f"*, {', '.join(by_name)}"] if by_name else [])])
-    write = f"write def {method}(self{', ' if words else ''}{words})"
+    write = f"write def {method}(self{', ' if words else ''}{words}){types and f': {types}'}"
     function = inspect.getattr_static(cls, method, None)
     if function is None:
-        yield f"{method}({words}) is missing; {write}"
+        others = [name for name, value in vars(cls).items() if inspect.isfunction(value) and name[0] != "_"]
+        has = f", and it has {few(others)}" if types and others else ""
+        yield f"{method}({words}) is missing{has}; {write}"
         return
     if not callable(getattr(cls, method)):
         yield f"{method} is {getattr(cls, method)!r:.60}, and no method; {write}"

@@ -316,6 +316,13 @@ def _raising(kind: type[CodecError], what: str) -> Iterator[None]:
         raise kind(f"{what}: {type(error).__name__}: {error}") from error
 
 
+CODES = {
+    "encode": (("image", "side"), "image is uint8 (H, W, 3); return bytes, or a Bitstream"),
+    "decode": (("data",), "data is bytes; return uint8 (H, W, 3)"),
+}
+"""What a codec must have: arguments, and what they and the result are."""
+
+
 def faults_of(codec: type) -> list[str]:
     """What a class lacks, or states oddly, that is to be a codec; empty if nothing.
 
@@ -323,7 +330,9 @@ def faults_of(codec: type) -> list[str]:
     >>> len(faults_of(JPEG)), len(faults_of(dict))
     (0, 2)
     """
-    faults = [*abstract_in(codec), *shape_of(codec, "encode", ("image", "side")), *shape_of(codec, "decode", ("data",))]
+    faults = list(abstract_in(codec))
+    for method, (arguments, types) in CODES.items():
+        faults += shape_of(codec, method, arguments, types=types)
     faults += _faults_of_rate(codec)
     facts = facts_of(codec)
     for flag in FLAGS:

@@ -331,7 +331,6 @@ METRICS = by_name(
             f"caption/{title.lower()}/{model}",
             source=f"{title} of captions, the original's as the reference (Lee et al., ICML 2024, Table 1)",
             features=features,
-            needs=features.needs,
             bounds=(0.0, most),
             statistic=staticmethod(statistic),
         )
