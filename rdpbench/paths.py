@@ -228,3 +228,8 @@ def experiment(name: str) -> list[list[str]]:
     if not all(isinstance(run, list) and all(isinstance(line, str) for line in run) for run in runs):
         raise ConfigError(f"{path}: it must be a list of key=value lines, or several such lists, one for each run")
     return runs
+
+
+def is_run(folder: Path) -> bool:
+    """Is it the folder of a run?"""
+    return (folder / "sessions").is_dir() and ((folder / "parts").is_dir() or (folder / "rows.parquet").is_file())
