@@ -203,7 +203,7 @@ class ProgramsCodec:
 
     @property
     def _told(self) -> dict[str, str]:
-        return vars(self).setdefault("_texts", {})  # type: ignore[no-any-return]  # a frozen dataclass
+        return vars(self).setdefault("_texts", {})  # a frozen dataclass
 
     def _places(self, folder: Path, files: Sequence[str] | None) -> dict[str, str]:
         """Values of the placeholders; of a program for one image these are files, else folders."""
