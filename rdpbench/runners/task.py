@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from rdpbench import registry
 from rdpbench.assets.hashes import file_facts
 from rdpbench.codecs.contract import configuration_of
-from rdpbench.datasets.captions.models import CaptionSettings
-from rdpbench.datasets.captions.sources import Caption, captions_of, parse, survey
+from rdpbench.datasets.captioning import CaptionSettings
+from rdpbench.datasets.captions import Caption, captions_of, parse, survey
 from rdpbench.datasets.contract import KINDS, Dataset, Pin, dataset_of
 from rdpbench.datasets.index import Entry, index, notes
 from rdpbench.datasets.manifest import manifest_sha256

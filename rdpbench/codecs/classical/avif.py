@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rdpbench.codecs.classical.inprocess import PillowCodec
+from rdpbench.codecs.classical.pillow import PillowCodec
 from rdpbench.codecs.classical.ycbcr import PICTURE_OPTIONS, av_coder, decode_picture, ycbcr_to_rgb
 from rdpbench.codecs.contract import Rate, decoding, option
 from rdpbench.errors import BitstreamError

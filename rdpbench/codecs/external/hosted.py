@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rdpbench.codecs.contract import FLOAT_LIBRARIES, Bitstream, Rate, Side
+from rdpbench.codecs.contract import CODES, FLOAT_LIBRARIES, Bitstream, Rate, Side
 from rdpbench.codecs.external.declared import fill_in_rate
 from rdpbench.codecs.external.environment import HOST, clean_environment, coder_of_packages, source_identity
 from rdpbench.errors import CodecError, CoderFailed, ConfigError, UnsupportedImage
@@ -359,7 +359,10 @@ def hosted_class(
     except CoderFailed as error:
         raise ConfigError(f"{path} cannot be loaded by {python}: {error}") from error
     if described["lacks"]:
-        raise ConfigError(f"{path}:{name} is no codec: it has no method {' and no '.join(described['lacks'])}")
+        lacks = [
+            f"def {method}(self, {', '.join(CODES[method][0])}): {CODES[method][1]}" for method in described["lacks"]
+        ]
+        raise ConfigError(f"{path}:{name} is no codec: it lacks\n  " + "\n  ".join(lacks))
     stated = Rate(**{**described["rate"], "points": tuple(described["rate"]["points"])}) if described["rate"] else rate
     given = described["arguments"]
     made = [_field(argument, about, argument in files) for argument, about in given.items() if argument != "device"]

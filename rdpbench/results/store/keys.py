@@ -25,6 +25,7 @@ from rdpbench.codecs.contract import (
     check_options,
     coder_of,
     facts_of,
+    faults_of,
     own_identity_of,
     own_options,
     weights_kind_of,
@@ -93,7 +94,7 @@ def build(setting: CodecSetting, rate: float | None, device: str = "cpu") -> Cod
     except TypeError as error:
         raise ConfigError(f"codec {setting.name!r} cannot be built with {options}: {error}") from error
     if not isinstance(codec, Codec):
-        raise ConfigError(f"{setting.use!r} is no codec: it needs encode(image, side) and decode(data)")
+        raise ConfigError(f"{setting.use!r} is no codec: {'; '.join(faults_of(setting.cls))}")
     return codec
 
 
