@@ -471,8 +471,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from rdpbench.report.command import report_command
-    from rdpbench.report.pictures import Decoding
+    from rdpbench.report.command import Decoding, report_command
     from rdpbench.runners.coding import decode_row
     from rdpbench.runners.pool import set_up
     from rdpbench.runners.server import start_server
