@@ -163,6 +163,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
         path = stem.with_name(f"{stem.name}.{ending}")
         with written_whole(path) as beside:
             figure.savefig(beside, format=ending, **options)
+        figure.set_layout_engine("none")  # the panels lie where the first format has them: finding that out takes long
         paths.append(path)
     return paths
 

@@ -16,7 +16,7 @@ from rdpbench.errors import ConfigError
 from rdpbench.figures.data import PAPERS, FigurePreset, Panel, Series, presets
 from rdpbench.figures.notes import Covered, coverage, coverage_page
 from rdpbench.paths import available
-from rdpbench.results.names import FAMILIES, family
+from rdpbench.results.names import meaning
 from rdpbench.results.published import published
 
 PAGE, MARK = Path(__file__).parents[2] / "docs/coverage.md", "<!-- below: python tests/figures/test_coverage.py -->"
@@ -72,7 +72,7 @@ def test_presets_ask_for_what_exists(others: pd.DataFrame) -> None:
             assert panel.protocol in PROTOCOLS, preset.name
             ours = panel.metric in registry.names("metric")
             assert not panel.metric or ours or panel.metric in {"spice", *latency}, preset.name  # SPICE needs Java
-            assert not panel.metric or family(panel.metric) in {*FAMILIES, "pieapp", "cmmd", "caption"}, preset.name
+            assert not panel.metric or meaning(panel.metric).higher_is_better is not None, preset.name
             sets = others[others["dataset"].isin([panel.dataset, *panel.accept_datasets])]
             assert set(panel.accept) <= set(sets["metric"]), preset.name
             assert set(panel.accept_datasets) <= set(others["dataset"]), preset.name
