@@ -43,7 +43,7 @@ from random_metrics import BUILDERS, SIDE
 from rdpbench import registry
 from rdpbench.codecs.contract import make_ready, rate_of
 from rdpbench.codecs.learned.codec import LearnedCodec
-from rdpbench.datasets.pinned import Samples
+from rdpbench.datasets.folder import Samples
 from rdpbench.image import Image, read_image
 from rdpbench.networks import held
 from rdpbench.networks.precision import devices_of, see_only

@@ -9,7 +9,7 @@ from typing import Any
 
 from rdpbench.paths import write_file
 from rdpbench.results.csv_files import csv_text, text
-from rdpbench.results.names import FAMILIES, family
+from rdpbench.results.names import family
 from rdpbench.results.published import (
     ABOUT,
     BITS,
@@ -20,6 +20,30 @@ from rdpbench.results.published import (
     PublishedNumber,
     PublishedSource,
 )
+
+PLAUSIBLE = {
+    "psnr": (8, 60),
+    "psnr-pooled": (8, 60),
+    "ms-ssim": (0, 1),
+    "ms-ssim-db": (0, 40),
+    "ssim": (0, 1),
+    "lpips": (0, 1.2),
+    "dists": (0, 1),
+    "niqe": (0, 20),
+    "ssimulacra2": (-200, 100),
+    "fid": (0, 500),
+    "fid-swav": (0, 100),
+    "kid": (-0.01, 1),
+    "dclip": (0, 2),
+    "clip-score": (0, 100),
+    "miou": (0, 1),
+    "bleu-4": (0, 1),
+    "cider-d": (0, 10),
+    "spice": (0, 1),
+    **dict.fromkeys(("encode-ms", "decode-ms", "total-ms"), (0, 1e7)),
+    **dict.fromkeys(("encode-s", "decode-s"), (0, 1e5)),
+}
+"""By the part of a metric's name before ``/`` and ``@``: values outside are mistakes."""
 
 
 def in_order(number: PublishedNumber) -> tuple[Any, ...]:
@@ -79,8 +103,8 @@ def _problems(number: PublishedNumber, about: Mapping[str, PublishedSource]) -> 
         yield "a rate is missing, or stands where there is none"
     if number.bpp is not None and not 0 < number.bpp < 24:
         yield "the rate is not between 0 and 24 bpp"
-    kind = FAMILIES.get(family(number.metric))
-    if kind is None:
-        yield f"an unknown kind of metric; those known: {', '.join(FAMILIES)}"
-    elif not kind.low <= number.value <= kind.high:
-        yield f"the value is outside {kind.low:g} to {kind.high:g}"
+    low, high = PLAUSIBLE.get(family(number.metric), (math.nan, math.nan))
+    if math.isnan(low):
+        yield f"an unknown kind of metric; those known: {', '.join(PLAUSIBLE)}"
+    elif not low <= number.value <= high:
+        yield f"the value is outside {low:g} to {high:g}"

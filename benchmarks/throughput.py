@@ -34,7 +34,7 @@ import numpy as np
 from rdpbench import registry
 from rdpbench.codecs.contract import Side
 from rdpbench.codecs.learned.systems import to_images, to_planes
-from rdpbench.datasets.pinned import Samples
+from rdpbench.datasets.folder import Samples
 from rdpbench.image import Image, read_image
 from rdpbench.runners.pool import reuse_memory
 from rdpbench.runners.worker import synchronise

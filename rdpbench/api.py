@@ -106,6 +106,7 @@ def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = Tr
     """
     from rdpbench.config.bench import read_benches
     from rdpbench.figures.command import FigureOptions, make_figures
+    from rdpbench.results.tables import say
     from rdpbench.runners import execute
     from rdpbench.runners.preflight import fetch_weights
 
@@ -120,7 +121,7 @@ def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = Tr
     random = any(kind.startswith("random") for kind in weights)  # then under a watermark
     options = FigureOptions(tuple(map(str, stores)), random=random, out=stores[0] / "figures")
     for name in [name for name in wanted if name in available("figure") and all(bench.figures for bench in benches)]:
-        console.print(f"{name}:", highlight=False)
+        say(console, f"{name}:")
         make_figures([name], options, console)
     return outcomes
 

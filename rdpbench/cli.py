@@ -444,10 +444,10 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from rdpbench.figures.show import by_tag, show
+    from rdpbench.figures.command import by_tag, show
     from rdpbench.results.stats.current import of_store, read_grades
     from rdpbench.results.stats.meanings import metric_order
-    from rdpbench.results.tables import Terminal
+    from rdpbench.results.tables import say
 
     store = _stored(options)
     contents = store.read()
@@ -456,26 +456,22 @@ def _show(options: argparse.Namespace) -> int:
     console = _console()
     if options.by_tag:
         of_tags = list(by_tag(points, metrics))
-        for table in of_tags:
-            console.print(Terminal(table))
+        say(console, *of_tags)
         if not of_tags:
-            console.print(
+            say(
+                console,
                 f"no image of {options.name} has a tag, such as the photo and text of data=samples; a dataset class of "
                 f"yours can give some (docs/own.md). For tables of all images type: rdpbench show {options.name}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
             )
         return 0
     shown = Presentation.read({name: getattr(options, name) for name in PRESENTED})
-    for path in show(store, contents, points, metrics, console, presented=shown, rows=options.rows):
-        console.print(f"  {path}", highlight=False, soft_wrap=True)
+    written = show(store, contents, points, metrics, console, presented=shown, rows=options.rows)
+    say(console, *(f"  {path}" for path in written))
     return 0
 
 
 def _report(options: argparse.Namespace) -> int:
-    from rdpbench.report.command import report_command
-    from rdpbench.report.pictures import Decoding
+    from rdpbench.report.command import Decoding, report_command
     from rdpbench.runners.coding import decode_row
     from rdpbench.runners.pool import set_up
     from rdpbench.runners.server import start_server
@@ -488,7 +484,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _bd(options: argparse.Namespace) -> int:
-    from rdpbench.figures.show import bd
+    from rdpbench.figures.command import bd
 
     return bd(options, _stored(options), _console())
 

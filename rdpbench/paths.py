@@ -7,11 +7,14 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rdpbench.errors import ConfigError, StoreUnwritable, UnknownName, nearest
+
+T = TypeVar("T")
 
 RUNS = "results/runs"
 """Where runs lie, unless ``root=`` says otherwise."""
@@ -168,6 +171,26 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path} is no YAML: {error}") from error
 
 
+def read_as(kind: type[T], record: Any, where: str) -> T:
+    """A dataclass from what a file holds, with tuples for its lists.
+
+    Raises:
+        ConfigError: a field that it does not have, or lacks; ``where`` begins the message.
+
+    >>> from rdpbench.setting import Setting
+    >>> read_as(Setting, {"field": "quality", "rate": 50.0}, "conf/example.yaml").words
+    'quality 50'
+    """
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # a dataclass
+    if not isinstance(record, Mapping) or not record.keys() <= set(names):
+        odd = ", ".join(sorted(set(record) - set(names))) if isinstance(record, Mapping) else repr(record)
+        raise ConfigError(f"{where}: {odd} is not known here; known are: {', '.join(names)}")
+    try:
+        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in record.items()})
+    except TypeError as error:
+        raise ConfigError(f"{where}: {str(error).partition('__init__() ')[2]}") from error
+
+
 def conf_file(group: str, name: str) -> Path:
     """The file of a name in a group of ``conf``."""
     return conf_folder() / group / f"{name}.yaml"
@@ -205,3 +228,8 @@ def experiment(name: str) -> list[list[str]]:
     if not all(isinstance(run, list) and all(isinstance(line, str) for line in run) for run in runs):
         raise ConfigError(f"{path}: it must be a list of key=value lines, or several such lists, one for each run")
     return runs
+
+
+def is_run(folder: Path) -> bool:
+    """Is it the folder of a run?"""
+    return (folder / "sessions").is_dir() and ((folder / "parts").is_dir() or (folder / "rows.parquet").is_file())

@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 from rdpbench import own
-from rdpbench.errors import ConfigError, UnknownName, nearest
+from rdpbench.errors import ConfigError, UnknownName, few, nearest
 from rdpbench.opened import watch
 
 Kind = Literal["codec", "dataset", "metric"]
@@ -64,7 +64,7 @@ METRICS = {
         "clip-score/hessel-b32/gt-max clip-score/hessel-b32/gt-mean clip-score/l14 clip-score/l14/gt-max "
         "clip-score/l14/gt-mean dclip/h14"
     ),
-    "cmmd": "cmmd cmmd/noproj cmmd/split cmmd/unbiased",
+    "mmd": "cmmd cmmd/noproj cmmd/split cmmd/unbiased",
     "dists": "dists dists/256",
     "diversity": "diversity/deviation diversity/lpips-alex diversity/lpips-squeeze diversity/lpips-vgg",
     "edges": "edges/canny-f1 edges/canny-precision edges/canny-recall",
@@ -113,18 +113,18 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "cheng2020-anchor": "rdpbench.codecs.learned.zoo:Cheng2020Anchor",
         "cheng2020-attn": "rdpbench.codecs.learned.zoo:Cheng2020Attention",
         "elic": "rdpbench.codecs.learned.elic:ELIC",
-        "heif": "rdpbench.codecs.classical.heif:HEIF",
+        "heif": "rdpbench.codecs.classical.hevc:HEIF",
         "hevc": "rdpbench.codecs.classical.hevc:HEVC",
         "hific": "rdpbench.codecs.learned.hific:HiFiC",
         "hific-tfci": "rdpbench.codecs.learned.hific.tfci:HiFiCTensorFlow",
-        "jpeg": "rdpbench.codecs.classical.jpeg:JPEG",
-        "jpeg2000": "rdpbench.codecs.classical.jpeg2000:JPEG2000",
+        "jpeg": "rdpbench.codecs.classical.pillow:JPEG",
+        "jpeg2000": "rdpbench.codecs.classical.pillow:JPEG2000",
         "jpegxl": "rdpbench.codecs.classical.jpegxl:JPEGXL",
         "lic-tcm": "rdpbench.codecs.learned.lic_tcm:Tcm",
         "mbt2018": "rdpbench.codecs.learned.zoo:Autoregressive",
         "mbt2018-mean": "rdpbench.codecs.learned.zoo:MeanScaleHyperprior",
         "mini": "rdpbench.codecs.learned.mini:Mini",
-        "mozjpeg": "rdpbench.codecs.classical.jpeg:MozJPEG",
+        "mozjpeg": "rdpbench.codecs.classical.pillow:MozJPEG",
         "msillm": "rdpbench.codecs.learned.msillm:MSILLM",
         "msillm-nogan": "rdpbench.codecs.learned.msillm:NoGAN",
         "perco": "rdpbench.codecs.diffusion.perco.codec:PerCo",
@@ -137,16 +137,16 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "textual-inversion": "rdpbench.codecs.diffusion.textual_inversion.codec:TextualInversion",
         "vtm": "rdpbench.codecs.classical.vvc:VTM",
         "vvenc": "rdpbench.codecs.classical.vvc:VVenC",
-        "webp": "rdpbench.codecs.classical.webp:WebP",
+        "webp": "rdpbench.codecs.classical.pillow:WebP",
     },
     "dataset": {
         "clic": "rdpbench.datasets.official:CLIC",
         "coco": "rdpbench.datasets.coco:COCO",
         "div2k": "rdpbench.datasets.official:DIV2K",
         "folder": "rdpbench.datasets.folder:ImageFolder",
-        "kodak": "rdpbench.datasets.pinned:Kodak",
+        "kodak": "rdpbench.datasets.folder:Kodak",
         "manifest": "rdpbench.datasets.folder:Listed",
-        "samples": "rdpbench.datasets.pinned:Samples",
+        "samples": "rdpbench.datasets.folder:Samples",
     },
     "metric": {
         name: f"rdpbench.metrics.{module}:{name}" for module, all_names in METRICS.items() for name in all_names.split()
@@ -391,18 +391,22 @@ def _module_from_file(path: Path, named_by: str) -> ModuleType:
 MISSING = object()
 
 
-def shape_of(cls: type, method: str, arguments: tuple[str, ...], keywords: Iterable[str] = ()) -> Iterator[str]:
-    """A fault if a class has no such method, or one that cannot be called so.
+def shape_of(
+    cls: type, method: str, arguments: tuple[str, ...], keywords: Iterable[str] = (), types: str = ""
+) -> Iterator[str]:
+    """A fault if a class has no such method, or one that cannot be called so; ``types`` says what it takes and returns.
 
     >>> list(shape_of(type("Mine", (), {"decode": lambda self: 0}), "decode", ("data",)))
     ['decode() cannot be called with (data): too many positional arguments; write def decode(self, data)']
     """
     by_name = tuple(keywords)
     words = ", ".join([*arguments, *([f"*, {', '.join(by_name)}"] if by_name else [])])
-    write = f"write def {method}(self{', ' if words else ''}{words})"
+    write = f"write def {method}(self{', ' if words else ''}{words}){types and f': {types}'}"
     function = inspect.getattr_static(cls, method, None)
     if function is None:
-        yield f"{method}({words}) is missing; {write}"
+        others = [name for name, value in vars(cls).items() if inspect.isfunction(value) and name[0] != "_"]
+        has = f", and it has {few(others)}" if types and others else ""
+        yield f"{method}({words}) is missing{has}; {write}"
         return
     if not callable(getattr(cls, method)):
         yield f"{method} is {getattr(cls, method)!r:.60}, and no method; {write}"

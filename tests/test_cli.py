@@ -252,7 +252,7 @@ def test_show_draws_again_and_an_unknown_run_lists_runs(rdpbench: Any, here: Any
 
 
 def test_what_a_run_does_not_hold_is_told(here: Any, images: Any, tmp_path: Path, capsys: Any) -> None:
-    (tmp_path / "mine.py").write_text("from rdpbench.codecs.classical.webp import WebP\nclass Mine(WebP): ...\n")
+    (tmp_path / "mine.py").write_text("from rdpbench.codecs.classical.pillow import WebP\nclass Mine(WebP): ...\n")
     assert (
         here("run", "codec=./mine.py:Mine", "rate=60", f"data=folder:{images(2)}", "run=own", *QUICK, "keep=none") == 0
     )

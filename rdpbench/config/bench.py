@@ -29,7 +29,7 @@ from rdpbench.config.typed import (
     runs_of,
     split,
 )
-from rdpbench.datasets.captions.sources import parse as parse_source
+from rdpbench.datasets.captions import parse as parse_source
 from rdpbench.errors import ConfigError, RdpbenchError, UnknownName
 from rdpbench.networks.precision import devices_of
 from rdpbench.paths import RUNS, conf_folder

@@ -99,7 +99,7 @@ class Dataset(Protocol):
 def faults_of(dataset: object) -> list[str]:
     """What an object lacks, or states oddly, that is to be a dataset; empty if nothing.
 
-    >>> from rdpbench.datasets.pinned import Kodak
+    >>> from rdpbench.datasets.folder import Kodak
     >>> faults_of(Kodak()), len(faults_of({}))
     ([], 4)
     """

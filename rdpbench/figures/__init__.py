@@ -1,4 +1,4 @@
 """Figures and tables of papers and of runs.
 
-``presets`` and ``data`` say what is drawn, ``curves``, ``heatmap``, ``examples`` draw.
+``data`` says what is drawn, ``curves``, ``heatmap`` and ``examples`` draw, ``notes`` has the words.
 """

@@ -1,34 +1,59 @@
-"""``rdpbench figure``: a paper's figure or table from published numbers, from runs, or from both.
+"""``rdpbench figure``, a paper's figure or table, and ``rdpbench show`` and ``bd``, the tables and figures of a run.
 
-Beside the presets of ``conf/figure`` there are two of no paper: ``curves``, what runs measured beside what was
-published of the same, and ``examples``, images that a run kept.
+A figure is of published numbers, of runs, or of both. Beside the presets of ``conf/figure`` there are two of no paper:
+``curves``, what runs measured beside what was published of the same, and ``examples``, images that a run kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+import numpy as np
 
 from rdpbench.errors import ConfigError, MissingNeed, UnknownName
 from rdpbench.figures import curves, examples, heatmap, notes
-from rdpbench.figures.data import DrawnCurve, Filled, Run, between, fill, measured, read_run, trained_label
-from rdpbench.figures.presets import PAPERS, FigurePreset, Panel, Series, presented, presets
-from rdpbench.figures.style import STYLES, paper_style
-from rdpbench.paths import RUNS, available, experiment, write_file
+from rdpbench.figures.data import (
+    PAPERS,
+    DrawnCurve,
+    FigurePreset,
+    Filled,
+    Panel,
+    Run,
+    Series,
+    between,
+    fill,
+    measured,
+    presented,
+    presets,
+    read_run,
+    trained_label,
+)
+from rdpbench.figures.style import STYLES, PaperStyle, paper_style, safe, write
+from rdpbench.paths import RUNS, available, experiment, unwritable, write_file
 from rdpbench.results import tables
 from rdpbench.results.names import Names, published_name
 from rdpbench.results.published import published
 from rdpbench.results.read import open_run
-from rdpbench.results.stats.current import PROVEN, read_grades
+from rdpbench.results.stats import against
+from rdpbench.results.stats.bd import METHODS
+from rdpbench.results.stats.current import PROVEN, of_store, read_grades
 from rdpbench.results.stats.meanings import meaning, metric_order
+from rdpbench.results.stats.points import Point, Points, titles
+from rdpbench.results.stats.summary import PLACE, compared, frame, tidy
+from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.store import Store
-from rdpbench.setting import PRESENTED, SIZES, Presentation, split_list
+from rdpbench.results.tables import say
+from rdpbench.setting import PRESENTED, SIZES, USUAL, Presentation, split_label, split_list
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import Console
 
 OWN = {
     "curves": "what runs measured beside what was published of the same codecs",
@@ -114,7 +139,7 @@ def add_presentation(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, console: Console) -> int:
     """Draw what was typed, or list what there is; returns the exit code. Raises as `make_figures`."""
     if options.list or not options.names:
-        console.print("\n".join(listing()), highlight=False, markup=False, soft_wrap=True)
+        say(console, *listing())
         return 0
     given = {each.name: getattr(options, each.name) for each in fields(FigureOptions)}
     given |= {"runs": tuple(options.runs), "root": str(options.root)}
@@ -157,6 +182,9 @@ def make_figures(names: Sequence[str], options: FigureOptions, console: Console)
     chosen: list[FigurePreset] = []
     for name in names:
         if name not in (*known, *OWN, "all"):
+            if Store(Path(options.root) / name).exists():
+                again = replace(options, runs=(*options.runs, name)).command("curves")
+                raise ConfigError(f"{name} is a run, not a figure; type: {again}")
             hint = "rdpbench figure --list says what each is; of a run of yours: rdpbench figure curves --run NAME"
             raise UnknownName("figure", name, [*known, *OWN, "all"], hint)
         chosen += known.values() if name == "all" else [known[name] if name in known else _own(name, options, runs)]
@@ -164,25 +192,22 @@ def make_figures(names: Sequence[str], options: FigureOptions, console: Console)
     for whole in chosen:
         preset = presented(whole, options.show)
         if preset.kind == "diagram":
-            console.print(f"{preset.name}: a diagram, nothing to measure", highlight=False)
+            say(console, f"{preset.name}: a diagram, nothing to measure")
             continue
         written, lines = makers.get(preset.kind, _draw_curves)(preset, options, runs, console)
-        for line in (*written, *lines):
-            console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
-        if line := _no_panel(preset, known.values(), runs):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(console, *(f"  {line}" for line in (*written, *lines)), *_no_panel(preset, known.values(), runs))
 
 
-def _no_panel(preset: FigurePreset, known: Iterable[FigurePreset], runs: Sequence[Run]) -> str:
-    """What to type where runs were named and a figure has no panel of their datasets; else empty."""
+def _no_panel(preset: FigurePreset, known: Iterable[FigurePreset], runs: Sequence[Run]) -> Iterator[str]:
+    """What to type where runs were named and a figure has no panel of their datasets."""
     here = {(where.dataset, where.protocol) for run in runs for where in run.points.places}
     if not runs or here & _sets(preset):
-        return ""
+        return
     names = [each.name for each in known if each.kind != "diagram" and here & _sets(each)]
     of_runs = ", ".join(sorted({dataset for dataset, _ in here})) or "these runs, which are empty"
     needs = ", ".join(sorted({dataset for dataset, _ in _sets(preset)})) or "another dataset"
     more = f"; rdpbench run experiment={preset.name} makes its run" if preset.name in available("experiment") else ""
-    return (
+    yield (
         f"{preset.name} shows nothing of {of_runs}: it is of {needs}{more}. Figures of {of_runs}: "
         f"{', '.join([*names, *OWN])}"
     )
@@ -289,31 +314,31 @@ Made = tuple[list[Path], list[str]]
 
 
 def _draw_curves(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run], _: Console) -> Made:
-    filled, show = _filled(preset, options, runs), options.show
+    filled = _filled(preset, options, runs)
     ranged = options.bpp and not options.over
     lines = [f"Only points of {options.bpp.replace(',', ' to ')} bpp are drawn."] if ranged else []
     size = options.size or ("column" if len([each for each in filled if each.curves]) == 1 else "page")
-    stem, style = options.out / preset.name, paper_style(options.style)
-    drawn = curves.draw(preset, filled, stem, style, size=size, lines=lines, show=show)
+    stem, style, show = options.out / preset.name, paper_style(options.style), replace(options.show, size=size)
+    drawn = curves.draw(preset, filled, stem, style, lines=lines, show=show)
     return [*drawn, _page(preset, filled, options, *lines)], [] if drawn else _undrawn(preset, filled, runs)
 
 
 def _draw_maps(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run], _: Console) -> Made:
     rows = heatmap.maps(preset, measured(runs, random=options.random))
     filled, said = _filled(preset, options, runs), heatmap.notes(rows)
-    drawn: list[Path] = []
-    if rows:
-        size, style = options.size or "page", paper_style(options.style)
-        stem = options.out / preset.name
-        drawn = heatmap.draw(rows, stem, style.of_size(size), size=size, show=options.show)
-        drawn.append(_caption(stem, preset, said))
+    drawn = _written(partial(heatmap.compose, rows, show=options.show), preset, options, said) if rows else []
     return [*drawn, _page(preset, filled, options, *said)], [] if rows else _undrawn(preset, filled, runs)
 
 
-def _caption(stem: Path, preset: FigurePreset, lines: Sequence[str]) -> Path:
-    path = stem.with_name(f"{stem.name}.txt")
-    write_file(path, notes.caption(preset.title, lines))
-    return path
+def _written(
+    compose: Callable[[PaperStyle], Figure],
+    preset: FigurePreset,
+    options: FigureOptions,
+    said: Sequence[str],
+    suffix: str = "",
+) -> list[Path]:
+    stem = options.out / f"{preset.name}{suffix}"
+    return write(compose, stem, paper_style(options.style), options.size, preset.title, said)
 
 
 def _undrawn(preset: FigurePreset, filled: Sequence[Filled], runs: Sequence[Run]) -> list[str]:
@@ -333,7 +358,7 @@ def _to_run(preset: FigurePreset, filled: Sequence[Filled]) -> list[str]:
 
 def _write_table(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run], console: Console) -> Made:
     table = notes.paper_table(preset, _filled(preset, options, runs), options.show)
-    console.print(tables.Terminal(table))
+    say(console, table)
     paths = [options.out / f"{preset.name}.{ending}" for ending in ("md", "tex")]
     texts = tables.markdown(table), tables.latex(table, Names(options.show.labels), siunitx=options.siunitx)
     for path, text in zip(paths, texts, strict=True):
@@ -381,9 +406,148 @@ def _draw_examples(preset: FigurePreset, options: FigureOptions, run: Run, suffi
         metrics=split_list(options.metric) or scored[:MOST_SCORES],
         crop=options.crop,
     )
-    stem, style = options.out / f"{preset.name}{suffix}", paper_style(options.style)
-    size = options.size or "page"
-    drawn = examples.draw(shown, labels, stem, style.of_size(size), size=size, show=options.show)
     windows = [f"{example.image}: window {example.crop}." for example in shown if example.crop is not None]
     said = [*examples.notes(shown), *windows]
-    return [*drawn, _caption(stem, preset, said)], said
+    compose = partial(examples.compose, shown, labels, show=options.show)
+    return _written(compose, preset, options, said, suffix), said
+
+
+# Tables and figures of a run
+
+LISTED = 100_000
+"""Rows up to which rows.csv is written unasked."""
+
+
+def show(
+    store: Store,
+    contents: Contents,
+    points: Points,
+    metrics: Sequence[str],
+    console: Console,
+    *,
+    figures: bool = True,
+    presented: Presentation = USUAL,
+    rows: bool = False,
+) -> list[Path]:
+    """Print the summary of points and write all outputs; returns the files worth naming.
+
+    ``rows`` writes rows.csv of a large run, too.
+    """
+    places = {
+        codec: place for place, codec in enumerate(presented.ordered(dict.fromkeys(p.codec for p in points.points)))
+    }
+    points = replace(points, points=tuple(sorted(points.points, key=lambda point: places[point.codec])))
+    say(console, *points.notes, *_unknown(presented, points, metrics))
+    store.check_links("tables", "figures")
+    drawn: list[tables.Table] = []
+    written: list[Path] = []
+    try:
+        names, whole = titles(points.places), frame(points, metrics)
+        for where, name in names.items():
+            here = points.at(where)
+            table = tables.measured(whole[(whole[PLACE] == list(where)).all(axis=1)], name)
+            timed = tables.times(here, contents)
+            # Its library imports one that draws, which takes longer than a small run.
+            glance = against.at_a_glance(here, metrics) if figures else []
+            times = [timed] if timed else []
+            say(console, table, *glance, *times)
+            drawn += [table, *glance, *tables.at_equal_rates(here, metrics, name), *times]
+            if figures:
+                # Curves of two datasets, or of two protocols, in one panel would be joined to one.
+                place = "" if len(names) == 1 else safe(name)
+                side_by_side, notes = compared(here, metrics)
+                written += curves.draw_all(side_by_side, store.folder / "figures" / place, name, notes, presented)[:4]
+        folder = store.folder / "tables"
+        folder.mkdir(parents=True, exist_ok=True)
+        in_latex = partial(tables.latex, names=Names(presented.labels), siunitx=presented.siunitx)
+        for path, how in ((folder / "summary.md", tables.markdown), (folder / "summary.tex", in_latex)):
+            path.unlink(missing_ok=True)
+            path.write_text("\n".join(map(how, drawn)), encoding="utf-8")
+        tables.to_csv(whole, folder / "summary.csv")
+        count = sum(len(point.rows) for point in points.points)
+        files = []
+        if count <= LISTED or rows:
+            files = [store.folder / "rows.csv"]
+            tables.to_csv(tidy(points, metrics), files[0])
+        else:
+            typed = f"rdpbench show {store.folder.name} --rows"
+            say(console, f"rows.csv would have {count:,} rows, and is not written; {typed} writes it")
+    except OSError as error:
+        raise unwritable(store.folder, error) from error
+    if (store.folder / "rows.parquet").is_file():
+        files.insert(0, store.folder / "rows.parquet")
+    return [*files, *(folder / f"summary.{ending}" for ending in ("csv", "md", "tex")), *written]
+
+
+def _unknown(presented: Presentation, points: Points, metrics: Sequence[str]) -> Iterator[str]:
+    """What was asked for and is not there: said, and not refused, since hours of coding may lie before it."""
+    codecs = {name for point in points.points for name in (point.codec, split_label(point.codec)[0])}
+    sides = {"panels": (presented.shown, set(metrics))}
+    sides |= {"order": (presented.order, codecs), "anchor": (tuple(filter(None, [presented.anchor])), codecs)}
+    for setting, (asked, there) in sides.items():
+        for name in asked:
+            if name not in there:
+                yield f"{setting}={name}: not in this run; it has {', '.join(sorted(there))}"
+
+
+def by_tag(points: Points, metrics: Sequence[str]) -> Iterator[tables.Table]:
+    """One table for each tag of the images: a mean over photographs and scans together may be true of neither."""
+    texts = {text for point in points.points for text in point.rows.codes("tags").used()}
+    for tag in sorted({tag for text in texts for tag in text.split(",") if tag}):
+        for where, name in titles(points.places).items():
+            has = [
+                (p, p.rows.where(p.rows.codes("tags").where(lambda text: tag in text.split(","))))  # noqa: B023 (asked at once)
+                for p in points.at(where).points
+            ]
+            size = len({image for _, rows in has for image in rows.codes("image").used()})
+            sized = [
+                Point(where, p.codec, p.setting, rows.stating(dataset_size=np.full(len(rows), size)), p.names)
+                for p, rows in has
+                if len(rows)
+            ]
+            if sized:
+                # A distance between sets is of all images; of those of a tag there is none.
+                of_pairs = [metric for metric in metrics if meaning(metric).kind != "set"]
+                yield tables.measured(frame(replace(points, points=tuple(sized)), of_pairs), f"{name}, {tag}")
+
+
+def bd(options: argparse.Namespace, store: Store, console: Console) -> int:
+    """Print the tables of ``rdpbench bd`` and write what was asked for; returns the exit code.
+
+    Raises:
+        UnknownName: no such curve, metric or method in the run.
+        ConfigError: a number of resamples that gives no interval.
+        StoreUnwritable: a file cannot be written.
+    """
+    if options.resamples < 20:
+        raise ConfigError(f"--resamples {options.resamples}: an interval of 95 % needs 20 at the least, better 1000")
+    if options.method not in METHODS:
+        raise UnknownName("method", options.method, METHODS)
+    points = of_store(store.read())
+    say(console, *points.notes)
+    _check_anchor(options.name, options.anchor, points)
+    asked = points, options.anchor, options.metric
+    drawn = against.bd_tables(*asked, method=options.method, resamples=options.resamples)
+    drawn += against.crossover_tables(*asked, resamples=options.resamples) if options.crossover else []
+    drawn += against.matched_tables(*asked, resamples=options.resamples) if options.matched else []
+    say(console, *drawn)
+    for path, how in ((options.markdown, tables.markdown), (options.latex, partial(tables.latex, names=Names()))):
+        if path is not None:
+            write_file(path, "\n".join(map(how, drawn)))
+            say(console, f"  {path}")
+    return 0
+
+
+def _check_anchor(run: str, anchor: str, points: Points) -> None:
+    """Raise `ConfigError` if there is no anchor, or nothing to hold against it."""
+    curves = list(dict.fromkeys(point.codec for point in points.points if point.competes))
+    if not anchor and curves:
+        raise ConfigError(
+            f"against which curve? {run} has {', '.join(curves)}; type: rdpbench bd {run} --anchor {curves[0]}"
+        )
+    if curves == [anchor]:
+        data = ",".join(dict.fromkeys(point.where.dataset for point in points.points))
+        raise ConfigError(
+            f"{run} has no curve beside {anchor}, so there is nothing to compare; one more, such as webp:\n"
+            f"  rdpbench run codec=webp data={data.replace('folder-', 'folder:')} run={run}"
+        )

@@ -22,14 +22,12 @@ import numpy as np
 
 from rdpbench.errors import UnknownName
 from rdpbench.figures import notes
-from rdpbench.figures.data import DrawnCurve, DrawnPoint, Filled
-from rdpbench.figures.presets import FigurePreset, Panel, Series
+from rdpbench.figures.data import DrawnCurve, DrawnPoint, FigurePreset, Filled, Panel, Series
 from rdpbench.figures.style import (
     MARKERS,
     PALETTE,
     STYLES,
     PaperStyle,
-    drawer,
     few_ticks,
     is_bound,
     new_figure,
@@ -37,9 +35,9 @@ from rdpbench.figures.style import (
     rate_axis,
     safe,
     watermark,
+    write,
 )
 from rdpbench.lazy import pd
-from rdpbench.paths import write_file
 from rdpbench.results.names import Names, Sign, family, meaning, signs
 from rdpbench.results.stats.bd import bd_rate
 from rdpbench.results.tables import untrained
@@ -79,9 +77,9 @@ def draw_all(
         series = tuple(Series(codec, names.codec(codec)) for codec in codecs)
         preset = FigurePreset(name, "", "", names.sentence(title or dataset), "curves", (), panels, series)
         filled = [Filled(panel, _of_run(usable[usable["metric"] == panel.metric], series), ()) for panel in panels]
-        size = show.size or ("column" if len(shown) == 1 else "page")
         lines = [names.sentence(note) for note in said if note.partition(":")[0] in shown]
-        written += draw(preset, filled, folder / name, STYLES["default"], size=size, lines=lines, show=show)
+        sized = replace(show, size=show.size or ("column" if len(shown) == 1 else "page"))
+        written += draw(preset, filled, folder / name, STYLES["default"], lines=lines, show=sized)
     return written
 
 
@@ -129,7 +127,6 @@ def compose(
     filled: Sequence[Filled],
     style: PaperStyle,
     *,
-    size: str = "page",
     lines: Sequence[str] = (),
     show: Presentation = USUAL,
 ) -> Figure:
@@ -141,12 +138,11 @@ def compose(
         preset: the figure.
         filled: its panels with their curves (`rdpbench.figures.data.fill`).
         style: fonts and widths.
-        size: ``column``, ``page`` or ``slide``.
         lines: said in the caption before all else.
-        show: labels, the anchor of BD-rates, and whether the caption is drawn, too.
+        show: size, labels, the anchor of BD-rates, and whether the caption is drawn, too.
     """
-    width, shown = style.width(size), [each for each in filled if each.curves]
-    across, down = grid([each.panel for each in shown], single=size == "column")
+    width, shown = style.width(show.size), [each for each in filled if each.curves]
+    across, down = grid([each.panel for each in shown], single=show.size == "column")
     panel_width = width / across
     figure = new_figure(width, down * min(0.78 * panel_width + 0.12, TALLEST * style.size / STYLES["default"].size))
     look = _look(preset, shown, show)
@@ -177,16 +173,12 @@ def compose(
     return figure
 
 
-_draw = drawer(compose)
-
-
 def draw(
     preset: FigurePreset,
     filled: Sequence[Filled],
     stem: Path,
     style: PaperStyle,
     *,
-    size: str = "page",
     lines: Sequence[str] = (),
     show: Presentation = USUAL,
 ) -> list[Path]:
@@ -197,10 +189,10 @@ def draw(
     """
     if not any(each.curves for each in filled):
         return []
-    paths = _draw(preset, filled, stem, style.of_size(size), size=size, lines=lines, show=show)
-    text = stem.with_name(f"{stem.name}.txt")
-    write_file(text, notes.caption(preset.title, caption_lines(preset, filled, lines, show)))
-    return [*paths, text]
+    said = caption_lines(preset, filled, lines, show)
+    return write(
+        lambda sized: compose(preset, filled, sized, lines=lines, show=show), stem, style, show.size, preset.title, said
+    )
 
 
 def caption_lines(

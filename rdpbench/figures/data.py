@@ -1,4 +1,28 @@
-"""The data of a paper's figure: for each panel its curves, each of one origin, and the series without data.
+"""What a figure shows: its preset, and for each panel its curves, each of one origin, and the series without data.
+
+Each ``conf/figure/<paper>-<figure>.yaml`` describes a figure or table of a paper::
+
+    paper: taco                     # one of PAPERS
+    figure: Figure 7                # as the paper counts
+    title: Kodak                    # ours
+    kind: curves                    # curves, scatter, heat-map, table, images or diagram
+    notes: [...]                    # what is not known of it, optional
+    panels:                         # none for a diagram
+      - dataset: kodak              # our name, and its protocol
+        protocol: as-is
+        x: bpp                      # or another metric, or a setting of the codec; a table has none
+        y: psnr                     # our metric; of a heat map a second setting, and value is the metric
+        accept: [psnr@unstated]     # published metrics that may stand in, said beside them; optional
+        accept_datasets: [...]      # published sets that may stand in; optional
+        at_bpp: 0.4                 # scatter: interpolated at this rate
+    series:                         # one line, row or example each
+      - codec: hific
+        label: HiFiC
+        variant: ""                 # only published curves of this variant; without it, all of the codec
+        added: true                 # ours, not in the paper; optional
+        measured: [hific-tfci]      # labels of our curves of it beside the codec's own name; optional
+
+A diagram has neither panels nor series: it is listed, so that none is missing.
 
 A curve's points share all that changes a number: dataset, protocol, codec and variant, metric, what the rate counts,
 and the source; or for what was measured here, the run. Points of two origins are two curves, and no line joins them.
@@ -11,12 +35,14 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from rdpbench.figures.presets import FigurePreset, Panel, Series
+from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.lazy import pd
+from rdpbench.paths import conf_folder, read_as, read_yaml
 from rdpbench.results.names import family
 from rdpbench.results.read import bits_kinds
 from rdpbench.results.stats.bd import gap, usable, value_at
@@ -26,7 +52,133 @@ from rdpbench.results.stats.summary import POINT, WIDE, curve_keys, side_by_side
 from rdpbench.results.store.schema import Row, Timing
 from rdpbench.results.store.store import Store
 from rdpbench.results.tables import untrained
-from rdpbench.setting import Setting, split_label
+from rdpbench.setting import Presentation, Setting, split_label
+
+PAPERS = {
+    "text-sketch": "Text + Sketch (Lei et al., 2023, arXiv 2307.01944)",
+    "textual-inversion": "Textual inversion (Pan et al., 2022, arXiv 2211.07793)",
+    "taco": "TACO (Lee et al., ICML 2024, arXiv 2403.02944)",
+    "perco": "PerCo (Careil et al., ICLR 2024, arXiv 2310.10325)",
+}
+KINDS = ("curves", "scatter", "heat-map", "table", "images", "diagram")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One axis pair, one column of a table, or one set of example images."""
+
+    dataset: str
+    protocol: str
+    x: str = ""
+    y: str = ""
+    value: str = ""
+    accept: tuple[str, ...] = ()
+    accept_datasets: tuple[str, ...] = ()
+    at_bpp: float | None = None
+
+    @property
+    def metric(self) -> str:
+        """The metric that the panel is about; empty for images."""
+        return self.value or self.y
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The codec's settings on its axes.
+
+        >>> len(Panel("kodak", "as-is", "guidance", "strength", "psnr").settings)
+        2
+        """
+        if self.value:
+            return self.x, self.y
+        return () if self.x in ("", "bpp") or self.at_bpp is not None else (self.x,)
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve, row or column of examples."""
+
+    codec: str
+    label: str
+    variant: str | None = None
+    added: bool = False
+    measured: tuple[str, ...] = ()
+    """Labels that curves of it have in runs, such as ``taco[captions=ofa]``."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels of our curves of it: the codec's name, with the variant if it is one, and those that are listed.
+
+        >>> Series("taco", "TACO", measured=("taco[captions=ofa]",)).labels
+        ('taco', 'taco[captions=ofa]')
+        """
+        own = f"{self.codec}[{self.variant}]" if self.variant else self.codec
+        return tuple(dict.fromkeys((own, *self.measured)))
+
+
+@dataclass(frozen=True)
+class FigurePreset:
+    """A figure or table of a paper."""
+
+    name: str
+    paper: str
+    figure: str
+    title: str
+    kind: str
+    notes: tuple[str, ...] = ()
+    panels: tuple[Panel, ...] = ()
+    series: tuple[Series, ...] = ()
+
+
+def presented(preset: FigurePreset, show: Presentation) -> FigurePreset:
+    """The same with the labels, the order and the panels that were asked for.
+
+    Raises:
+        UnknownName: what has no panel, or is no codec, in this figure.
+    """
+    there = dict.fromkeys(name for panel in preset.panels for name in (panel.metric, panel.dataset) if name)
+    for name in show.shown:
+        if name not in there:
+            raise UnknownName("panel", name, there, f"the panels of {preset.name}")
+    codecs = dict.fromkeys(name for series in preset.series for name in (series.codec, series.label))
+    for name in show.order:
+        if name not in codecs:
+            raise UnknownName("codec", name, codecs, f"those of {preset.name}")
+    panels = [panel for name in show.shown for panel in preset.panels if name in (panel.metric, panel.dataset)]
+    series = [replace(s, label=show.labels.get(s.codec, show.labels.get(s.label, s.label))) for s in preset.series]
+    places = {name: place for place, name in enumerate(show.order)}
+    series.sort(key=lambda s: min(places.get(s.codec, len(places)), places.get(s.label, len(places))))
+    return replace(preset, panels=tuple(dict.fromkeys(panels)) or preset.panels, series=tuple(series))
+
+
+def presets(folder: Path | None = None) -> list[FigurePreset]:
+    """All figures and tables, paper by paper.
+
+    Raises:
+        ConfigError: a file that is not one, with what it may hold.
+
+    >>> sum(preset.kind == "table" for preset in presets())
+    5
+    """
+    folder = conf_folder() / "figure" if folder is None else folder
+    known = [_preset(path, read_yaml(path)) for path in sorted(folder.glob("*.yaml"))]
+    return sorted(known, key=lambda preset: (list(PAPERS).index(preset.paper), preset.kind == "table"))
+
+
+def _preset(path: Path, record: Any) -> FigurePreset:
+    if isinstance(record, Mapping):
+        panels = [read_as(Panel, part, f"{path}: panels") for part in record.get("panels", ())]
+        series = [read_as(Series, part, f"{path}: series") for part in record.get("series", ())]
+        record = {**record, "panels": panels, "series": series, "name": path.stem}
+    preset = read_as(FigurePreset, record, f"{path}")
+    for name, allowed in (("paper", tuple(PAPERS)), ("kind", KINDS)):
+        if getattr(preset, name) not in allowed:
+            raise ConfigError(f"{path}: {name} is {getattr(preset, name)!r}; it can be {', '.join(allowed)}")
+    if bool(preset.panels and preset.series) == (preset.kind == "diagram"):
+        raise ConfigError(f"{path}: a diagram has no panels and series, and everything else has both")
+    return preset
+
+
+# What there is to draw
 
 Groups: TypeAlias = "Mapping[tuple[str, str], pd.DataFrame]"
 """Published points by dataset and codec."""
@@ -285,17 +437,12 @@ def _point(x: float, record: Mapping[Any, Any]) -> DrawnPoint:
     return DrawnPoint(float(x), value, low, high, bpp, tuple(doubts), digitised, partial)
 
 
-def of_metric(metric: str, points: pd.DataFrame, accept: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
-    """Points under a metric or one of its kind that may stand in, and all names that count, its own first."""
-    names = [metric, *(name for name in accept if family(name) == family(metric))]
-    return points[points["metric"].isin(names)], names
-
-
 def _at_rate(panel: Panel, lines: pd.DataFrame, bpp: float) -> list[DrawnPoint]:
     """Two metrics of a curve at one rate, linear in log rate between points that reach it from both sides."""
     values, doubts = [], set()
     for metric in (panel.x, panel.y):
-        chosen, names = of_metric(metric, lines, panel.accept)
+        names = [metric, *(name for name in panel.accept if family(name) == family(metric))]
+        chosen = lines[lines["metric"].isin(names)]
         # Points of two protocols are not of one curve: the panel's own, or else the first that may stand in.
         chosen = chosen[chosen["metric"] == min(chosen["metric"], key=names.index)] if len(chosen) else chosen
         rates, there = usable(chosen["bpp"].to_numpy(float), chosen["value"].to_numpy(float))

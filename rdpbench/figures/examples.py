@@ -17,7 +17,7 @@ from rdpbench import registry
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import ConfigError, MissingNeed, StoreCorrupt
 from rdpbench.figures.curves import below
-from rdpbench.figures.style import PaperStyle, drawer, new_figure, plain, watermark
+from rdpbench.figures.style import PaperStyle, new_figure, plain, watermark
 from rdpbench.image import Image, pixel_sha256, read_image
 from rdpbench.provenance import command
 from rdpbench.results.names import Names, meaning
@@ -221,15 +221,10 @@ def reconstruction_of(store: Store, row: Row) -> Image:
 
 
 def compose(
-    shown: Sequence[Example],
-    labels: Mapping[str, str],
-    style: PaperStyle,
-    *,
-    size: str = "page",
-    show: Presentation = USUAL,
+    shown: Sequence[Example], labels: Mapping[str, str], style: PaperStyle, show: Presentation = USUAL
 ) -> Figure:
-    """A row for each image, under the ``labels`` of the codecs; call it inside `drawing`, or `draw`."""
-    width = style.width(size)
+    """A row for each image, under the ``labels`` of the codecs; call it as `rdpbench.figures.heatmap.compose`."""
+    width = style.width(show.size)
     grid: list[list[Image]] = []
     for example in shown:
         own = [example.original, *example.decoded]
@@ -268,10 +263,6 @@ def compose(
     if any(row.weights == "random" for example in shown for row in example.rows):
         watermark(figure)
     return figure
-
-
-draw = drawer(compose)
-"""``draw(shown, labels, stem, style, ...)`` writes the figure."""
 
 
 def _words(

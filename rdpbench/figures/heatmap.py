@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rdpbench.figures.curves import below
-from rdpbench.figures.data import base_name, setting, trained_label
-from rdpbench.figures.presets import FigurePreset, Panel
-from rdpbench.figures.style import WATERMARK, PaperStyle, drawer, new_figure, plain, watermark
+from rdpbench.figures.data import FigurePreset, Panel, base_name, setting, trained_label
+from rdpbench.figures.style import WATERMARK, PaperStyle, new_figure, plain, watermark
 from rdpbench.lazy import pd
 from rdpbench.results.names import Names, meaning
 from rdpbench.results.stats.bd import Floats
@@ -72,13 +71,11 @@ def _map(panel: Panel, title: str, points: pd.DataFrame, random: bool) -> HeatMa
     return HeatMap(panel, title, xs, ys, values, random)
 
 
-def compose(
-    rows: Sequence[Sequence[HeatMap]], style: PaperStyle, *, size: str = "page", show: Presentation = USUAL
-) -> Figure:
-    """The maps of a preset of kind ``heat-map``; call it inside `drawing`, or `draw`."""
-    width = style.width(size)
+def compose(rows: Sequence[Sequence[HeatMap]], style: PaperStyle, show: Presentation = USUAL) -> Figure:
+    """The maps of a preset of kind ``heat-map``; call it inside `drawing`, or by `rdpbench.figures.style.write`."""
+    width = style.width(show.size)
     # Of a column's width two side by side, so that values can be read in the cells.
-    across = min(2, len(rows[0])) if size == "column" else len(rows[0])
+    across = min(2, len(rows[0])) if show.size == "column" else len(rows[0])
     flat = [part for row in rows for part in row]
     down = -(-len(flat) // across)
     side = width / across
@@ -92,10 +89,6 @@ def compose(
     if any(part.random for part in flat):
         watermark(figure)
     return figure
-
-
-draw = drawer(compose)
-"""``draw(rows, stem, style, ...)`` writes the figure."""
 
 
 def notes(rows: Sequence[Sequence[HeatMap]]) -> list[str]:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdpbench.errors import UnknownName
-from rdpbench.paths import file_name, records, written_whole
-from rdpbench.setting import SIZES
+from rdpbench.paths import file_name, records, write_file, written_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,8 +71,6 @@ class PaperStyle:
         >>> STYLES["icml"].width("column")
         3.25
         """
-        if size not in SIZES:
-            raise UnknownName("size", size, SIZES)
         return self.single if size == "column" else self.double
 
     def of_size(self, size: str) -> PaperStyle:
@@ -166,19 +163,20 @@ def save(figure: Figure, stem: Path) -> list[Path]:
         path = stem.with_name(f"{stem.name}.{ending}")
         with written_whole(path) as beside:
             figure.savefig(beside, format=ending, **options)
+        figure.set_layout_engine("none")  # the panels lie where the first format has them: finding that out takes long
         paths.append(path)
     return paths
 
 
-def drawer(compose: Callable[..., Figure]) -> Callable[..., list[Path]]:
-    """What draws and saves a figure: takes its parts, ``stem``, ``style`` and options; returns PNG, PDF and SVG."""
-
-    def draw(*arguments: Any, **options: Any) -> list[Path]:
-        *parts, stem, style = arguments
-        with drawing(style):
-            return save(compose(*parts, style, **options), stem)
-
-    return draw
+def write(
+    compose: Callable[[PaperStyle], Figure], stem: Path, style: PaperStyle, size: str, title: str, lines: Iterable[str]
+) -> list[Path]:
+    """Draw a figure and `save` it; beside it, as a text file, its caption: the title and what must be said."""
+    text, sized = stem.with_name(f"{stem.name}.txt"), style.of_size(size)
+    with drawing(sized):
+        paths = save(compose(sized), stem)
+    write_file(text, "".join(f"{line}\n" for line in (f"{title.rstrip('.')}.", *lines)))
+    return [*paths, text]
 
 
 def plain(name: str) -> str:

@@ -11,7 +11,7 @@ import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,12 @@ from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.gate.compare import Tolerance
 from rdpbench.lazy import pd
 from rdpbench.needs import Need, Package
-from rdpbench.paths import conf_folder, read_yaml, write_file
+from rdpbench.paths import conf_folder, read_as, read_yaml, write_file
 from rdpbench.results.published import published
 from rdpbench.results.stats.current import of_store
 from rdpbench.results.stats.summary import frame
 from rdpbench.results.store.schema import Row
-from rdpbench.results.tables import Table, Terminal, markdown
+from rdpbench.results.tables import Table, markdown, say
 from rdpbench.runners import execute
 from rdpbench.runners.plan import make_plan
 from rdpbench.runners.preflight import fetch_weights, weights_of
@@ -102,18 +102,16 @@ def checks(path: Path | None = None) -> dict[str, PublishedCheck]:
     """
     path = path or conf_folder() / "reproduce.yaml"
     try:
-        return {name: _check(name, record) for name, record in read_yaml(path).items()}
+        return {name: _check(name, record, f"{path}: {name}") for name, record in read_yaml(path).items()}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _check(name: str, record: Mapping[str, Any]) -> PublishedCheck:
-    known = {field.name for field in fields(PublishedCheck)} - {"name"}
-    if odd := record.keys() - known:
-        raise ValueError(f"{name}: {', '.join(sorted(odd))} is not known here; known are: {sorted(known)}")
-    within = {metric: Tolerance(**limits) for metric, limits in record["within"].items()}
-    parsed = dict(record) | {"within": within, "published": Published(**record["published"])}
-    return PublishedCheck(name, **parsed | {"run": tuple(record["run"]), "rates": tuple(map(float, record["rates"]))})
+def _check(name: str, record: Mapping[str, Any], where: str) -> PublishedCheck:
+    check = read_as(PublishedCheck, {**record, "name": name}, where)
+    within = {metric: read_as(Tolerance, limits, where) for metric, limits in check.within.items()}
+    numbers = read_as(Published, check.published, where)
+    return replace(check, rates=tuple(map(float, check.rates)), within=within, published=numbers)
 
 
 def expected(check: PublishedCheck) -> list[dict[str, tuple[float, str]]]:
@@ -293,8 +291,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     for check in chosen:
         if options.list:
             why, _ = lacking(replace(read_bench(_overrides(check)), download=False))
-            line = f"{check.name:22} {check.title}{f' ({why})' if why else ''}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(console, f"{check.name:22} {check.title}{f' ({why})' if why else ''}")
         elif check.asked and check.name not in names:
             outcomes.append(Outcome(check, (), why=f"takes hours; type: rdpbench reproduce {check.name}"))
         else:
@@ -302,9 +299,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if options.list:
         return 0
     table = verdict_table(outcomes)
-    console.print(Terminal(table))
-    for line in summary(outcomes):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(console, table, *summary(outcomes))
     if options.markdown:
         write_file(options.markdown, markdown(table))
     return 1 if any(outcome.verdict == DIFFERS for outcome in outcomes) else 0

@@ -35,7 +35,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rdpbench.datasets.captions.models import CARDS, Captioner, CaptionSettings, captioner_identity, locate
+from rdpbench.datasets.captioning import CARDS, Captioner, CaptionSettings, captioner_identity, locate
 from rdpbench.errors import MetricError
 from rdpbench.image import Image
 from rdpbench.metrics.contract import Array, Estimate, MetricOfSets, NetworkFeatures, by_name, variant
@@ -331,7 +331,6 @@ METRICS = by_name(
             f"caption/{title.lower()}/{model}",
             source=f"{title} of captions, the original's as the reference (Lee et al., ICML 2024, Table 1)",
             features=features,
-            needs=features.needs,
             bounds=(0.0, most),
             statistic=staticmethod(statistic),
         )

@@ -27,9 +27,10 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, cast, get
 import numpy as np
 from numpy.typing import NDArray
 
+from rdpbench.assets.weights import require
 from rdpbench.errors import MetricError
 from rdpbench.image import Image, check_image, is_untouched, lent
-from rdpbench.needs import Need
+from rdpbench.needs import Licence, Need
 from rdpbench.networks.held import METRIC, held
 from rdpbench.registry import abstract_in, needs_in, refusal, shape_of, texts_in, type_of
 
@@ -216,6 +217,11 @@ class MetricOfSets(MetricData):
     unverified: ClassVar[str] = ""
     side: ClassVar[int | None] = None
 
+    def __init_subclass__(cls) -> None:
+        """What the features need, the metric needs."""
+        if (features := cls.__dict__.get("features")) and "needs" not in cls.__dict__:
+            cls.needs, cls.preload = features.needs, features.preload
+
 
 N = TypeVar("N")
 
@@ -238,7 +244,8 @@ class WithNetwork(Generic[N]):
 
     @cached_property
     def network(self) -> N:
-        """What computes. Raises `MissingNeed` if its weights are not on this machine."""
+        """What computes. Raises `MissingNeed` if its weights are not here, or their licence was not accepted."""
+        require(need for need in self.needs if isinstance(need, Licence))  # before weights are read
         key = type(self).load, self.needs, self.device
         return held(METRIC, key, lambda: self.load(None))
 
@@ -361,14 +368,12 @@ def short_name(metric: str) -> str:
 
 def beside(metric: type) -> tuple[str, ...]:
     """What a pair metric's ``prepare`` takes besides the original."""
-    names: tuple[str, ...] = getattr(metric, "beside", ())
-    return names
+    return getattr(metric, "beside", ())
 
 
 def bounds_of(metric: type) -> tuple[float, float]:
     """The least and the largest value of a metric; infinite where it states none."""
-    bounds: tuple[float, float] = getattr(metric, "bounds", (-math.inf, math.inf))
-    return bounds
+    return getattr(metric, "bounds", (-math.inf, math.inf))
 
 
 def number_of(score: Any) -> float:

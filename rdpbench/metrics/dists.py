@@ -12,17 +12,14 @@ stay as they are).
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from rdpbench.assets.load import load_strictly
-from rdpbench.assets.weights import CARDS, Weights, read_tensors
+from rdpbench.assets.weights import CARDS, Weights, read_installed, read_tensors
 from rdpbench.errors import MetricError
 from rdpbench.image import Image
 from rdpbench.lazy import Tensor, functional, pil, torch
@@ -54,14 +51,8 @@ def read_factors() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     >>> round(float(sum(part.sum() for part in beta)), 6)
     0.12395
     """
-    spec = importlib.util.find_spec("torchmetrics")
-    assert spec is not None
-    assert spec.origin is not None
-    file = Path(spec.origin).parent / "functional" / "image" / "dists_models" / "weights.pt"
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    if sha256 != FACTORS:
-        raise MetricError(f"{file} holds other factors than DISTS published: sha256 {sha256}, not {FACTORS}")
-    stored = torch.load(file, map_location="cpu", weights_only=True)
+    inside = "functional/image/dists_models/weights.pt"
+    stored = read_installed("torchmetrics", inside, FACTORS, "factors than DISTS published")
     both = [stored[name].flatten().double() for name in ("alpha", "beta")]
     whole = sum(float(part.sum()) for part in both)
     alpha, beta = ((part / whole).split(CHANNELS) for part in both)

@@ -263,7 +263,6 @@ class KID(KernelMetric):
 
 
 def _distance(base: type[T], name: str, preset: InceptionPreset, **data: Any) -> type[T]:
-    data |= {"needs": InceptionFeatures.needs, "preload": InceptionFeatures.preload}
     data |= {"side": preset.side, "reference": preset.reference, "unverified": preset.unverified}
     return variant(base, name, features=FEATURES[preset.features], **data)
 

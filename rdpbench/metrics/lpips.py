@@ -10,16 +10,14 @@ script's tables; it is several times lower than LPIPS and comparable with no oth
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
 from rdpbench.assets.load import load_strictly
-from rdpbench.assets.weights import CARDS, Card, Weights, read_tensors, torchvision_card
+from rdpbench.assets.weights import CARDS, Card, Weights, read_installed, read_tensors, torchvision_card
 from rdpbench.errors import MetricError
 from rdpbench.image import Image
 from rdpbench.lazy import Tensor, torch
@@ -58,10 +56,7 @@ def build(net: Net, trunk: Mapping[str, Tensor]) -> Any:
     """
     import lpips
 
-    heads_file = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
-    sha256 = hashlib.sha256(heads_file.read_bytes()).hexdigest()
-    if sha256 != HEADS[net]:
-        raise MetricError(f"{heads_file} holds other linear heads than LPIPS v0.1: sha256 {sha256}, not {HEADS[net]}")
+    heads = read_installed("lpips", f"weights/v0.1/{net}.pth", HEADS[net], "linear heads than LPIPS v0.1")
     # On the meta device nothing is allocated and no random number is drawn, which for VGG16 would take seconds.
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.filterwarnings("ignore", "The parameter 'pretrained' is deprecated", UserWarning)
@@ -73,7 +68,7 @@ def build(net: Net, trunk: Mapping[str, Tensor]) -> Any:
     names = {f"features.{name.split('.', 2)[2]}": name for name in wanted if name.startswith("net.")}
     given = {names.get(name, name): tensor for name, tensor in trunk.items()}
     given |= {name: tensor for name, tensor in wanted.items() if name.startswith("scaling_layer.")}
-    for name, tensor in torch.load(heads_file, map_location="cpu", weights_only=True).items():
+    for name, tensor in heads.items():
         # The module holds each head twice, as lin0 and as lins.0.
         given[name] = given[f"lins.{name.removeprefix('lin')}"] = tensor
     return load_strictly(lambda: model, given, f"the trunk of lpips/{net}", drop=("classifier.*",), error=MetricError)

@@ -163,7 +163,6 @@ class MIoU(MetricOfSets):
 
     higher_is_better = True
     source = "Careil et al., ICLR 2024 (PerCo), by another network; one confusion matrix of the dataset"
-    preload = ConfusionFeatures.preload
     classes: ClassVar[segmentation.Classes]
     """List that the dataset's label maps must count."""
     bounds = (0.0, 1.0)
@@ -201,15 +200,14 @@ class MIoU(MetricOfSets):
 
 
 def _miou(name: str, model: segmentation.Model, unverified: str = "") -> type[MIoU]:
-    needs = (Package("transformers", extra="metrics"), Weights(model.card))
     features = variant(
         ConfusionFeatures,
         f"confusion/{model.classes}/{model.card.id}",
         model=model,
         dim=max(segmentation.NAMES[model.classes]) + 1,
-        needs=needs,
+        needs=(Package("transformers", extra="metrics"), Weights(model.card)),
     )
-    return variant(MIoU, name, features=features, needs=needs, classes=model.classes, unverified=unverified)
+    return variant(MIoU, name, features=features, classes=model.classes, unverified=unverified)
 
 
 METRICS = by_name(

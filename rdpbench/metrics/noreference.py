@@ -28,7 +28,7 @@ import numpy as np
 
 from rdpbench.assets.load import match
 from rdpbench.assets.weights import Card, Weights
-from rdpbench.errors import MetricError, MissingNeed
+from rdpbench.errors import CodecError, MetricError
 from rdpbench.image import Image
 from rdpbench.lazy import torch
 from rdpbench.metrics.contract import PairMetric, Prepared, WithNetwork, by_name, check_original, check_pair, variant
@@ -144,9 +144,7 @@ def build(preset: Preset, *files: Any) -> Any:
         network = cls(**options)
     try:
         tensors, _ = match(network, files[0], f"the weights of {preset.cls}")
-    except MetricError:
-        raise
-    except Exception as error:
+    except CodecError as error:
         raise MetricError(str(error)) from error
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=True)
     return network.eval().requires_grad_(False)
@@ -166,10 +164,7 @@ class NoReference(WithNetwork[Any], PairMetric):
     """The metric that scores the originals, which a run takes with this one."""
 
     def load(self, given: tuple[Any, ...] | None) -> Any:
-        """Raises `MissingNeed` if pyiqa's licence has not been accepted, or weights are not on this machine."""
         if given is None:
-            if refusal := self.needs[0].missing():
-                raise MissingNeed(refusal)
             cards = map(Weights, self.preset.cards)
             given = tuple(card.path if self.preset.module == "niqe" else card.read() for card in cards)
         network = build(self.preset, *given).to(self.device)

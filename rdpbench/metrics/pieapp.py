@@ -22,7 +22,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from rdpbench.assets.weights import Card, Weights, read_tensors
-from rdpbench.errors import MetricError, MissingNeed
+from rdpbench.errors import MetricError
 from rdpbench.image import Image
 from rdpbench.lazy import Tensor, functional, torch
 from rdpbench.metrics.contract import ComparingMetric, WithNetwork, by_name, variant
@@ -133,12 +133,7 @@ class PieAPPSparse(WithNetwork[PatchNetwork], ComparingMetric[Projections]):
     stride: ClassVar[int] = 27
 
     def load(self, given: Mapping[str, Tensor] | None) -> PatchNetwork:
-        """Raises `MissingNeed` if the weights' licence has not been accepted, or they are not on this machine."""
-        if given is not None:
-            return PatchNetwork(given, self.device)
-        if refusal := self.needs[0].missing():
-            raise MissingNeed(refusal)
-        return PatchNetwork(read_tensors(CARD), self.device)
+        return PatchNetwork(read_tensors(CARD) if given is None else given, self.device)
 
     def compare(self, original: Projections, reconstruction: Projections) -> float:
         return self.network.error(original, reconstruction)

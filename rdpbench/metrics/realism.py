@@ -221,24 +221,18 @@ def _neighbours(which: Share, name: str) -> type[Neighbours]:
         which=which,
         source=f"{_SOURCES[which]}; features {features.id}",
         features=features,
-        needs=features.needs,
-        preload=features.preload,
         bounds=(0.0, np.inf if which == "density" else 1.0),
         minimum_images=PATCHED_IMAGES if name == "hific-patch" else 1000,
     )
 
 
-_DINO: dict[str, Any] = {
-    "features": DINOv2Features,
-    "needs": DINOv2Features.needs,
-    "preload": DINOv2Features.preload,
-}
+_KERNEL: dict[str, Any] = {"features": DINOv2Features, "split_name": "kd-dinov2/split"}
 _FD, _KD = (f"Stein et al., NeurIPS 2023 (dgm-eval), DINOv2 ViT-L/14 at 224: {what}" for what in ("FD", "KD"))
 
 METRICS = by_name(
-    variant(FID, "fd-dinov2", source=_FD, minimum_images=DINOv2Features.dim, **_DINO),
-    variant(KID, "kd-dinov2", source=_KD, minimum_images=1000, split_name="kd-dinov2/split", **_DINO),
-    variant(KID, "kd-dinov2/full", source=_KD, minimum_images=100, size=None, split_name="kd-dinov2/split", **_DINO),
-    variant(KID, "kd-dinov2/split", source=_KD, minimum_images=100, size=None, pairs="apart", **_DINO),
+    variant(FID, "fd-dinov2", source=_FD, features=DINOv2Features, minimum_images=DINOv2Features.dim),
+    variant(KID, "kd-dinov2", source=_KD, minimum_images=1000, **_KERNEL),
+    variant(KID, "kd-dinov2/full", source=_KD, minimum_images=100, size=None, **_KERNEL),
+    variant(KID, "kd-dinov2/split", source=_KD, minimum_images=100, size=None, pairs="apart", **_KERNEL),
     *(_neighbours(which, name) for which in _SOURCES for name in FEATURE_SETS),
 )

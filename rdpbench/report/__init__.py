@@ -1,9 +1,9 @@
 """A run as one static folder that opens from the file system: curves, tables, and the images themselves.
 
 ===============  =====================================================================
-`command`        ``rdpbench report``: its words, the order of the work, and the folder
+`command`        ``rdpbench report``: its words, the order of the work, the images and the folder
 `data`           what a run shows, and the scripts that hand it to the page
-`pictures`       the images, made in processes of their own
+`cards`          what is known of each codec, dataset and metric
 ``static/``      the page: HTML, CSS and plain scripts, copied as they are
 ===============  =====================================================================
 

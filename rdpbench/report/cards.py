@@ -1,4 +1,4 @@
-"""What a report states of its numbers: cards of codecs, datasets and metrics, data files, and how to cite them.
+"""What a report states of its numbers: cards of codecs, datasets and metrics.
 
 Nothing that leaves this machine holds an absolute path of it (`published`). Dates are those of the runs, so that the
 same runs give the same files.
@@ -11,23 +11,20 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rdpbench import registry
 from rdpbench.datasets.command import named_dataset
 from rdpbench.errors import RdpbenchError
-from rdpbench.lazy import pa, parquet, pd
 from rdpbench.paths import records
-from rdpbench.results import read, tables
+from rdpbench.results import read
 from rdpbench.results.stats.joined import editions_of
 from rdpbench.results.stats.meanings import meaning
 from rdpbench.results.store.columns import groups_of
 from rdpbench.setting import split_label
 
 if TYPE_CHECKING:
-    from rdpbench.report.data import Report, ReportedPoint, ReportedRun
+    from rdpbench.report.data import ReportedPoint, ReportedRun
     from rdpbench.results.stats.points import Point, Where
 
 Facts = list[list[str]]
@@ -41,8 +38,6 @@ GRADES = {
 }
 LISTED = 3
 """So many values of a fact are written out."""
-MOST_LINES = 100_000
-"""Lines of images and metrics, each of a kilobyte, up to which they are written."""
 
 
 # What may be published
@@ -79,6 +74,7 @@ def _cut(text: str) -> str:
 def of_codec(curve: Sequence[ReportedPoint]) -> Facts:
     """How far a codec's rates are proven, what it was set to, and what coded: of all its points in a run."""
     points, run = [point.point for point in curve], curve[0].run
+    calls = _used(points, "session")
     record = _records("codec").get(split_label(curve[0].codec)[0], {})
     devices = {f"{read.model(hardware) or 'model not known'} ({device})" for device, hardware in _devices(points)}
     verified = sum(int(point.rows.codes("verified").where("fresh_process".__eq__).sum()) for point in points)
@@ -96,8 +92,8 @@ def of_codec(curve: Sequence[ReportedPoint]) -> Facts:
         "files": _used(points, "files"),
         "machine": sorted(devices),
         "run": run.name,
-        "rdpbench": sorted({_version(run.sessions[name]) for name in _used(points, "session") if name in run.sessions}),
-        "calls": _used(points, "session"),
+        "rdpbench": sorted({version_of(run.sessions[name]) for name in calls if name in run.sessions}),
+        "calls": calls,
     }
     return _lines(facts)
 
@@ -192,86 +188,6 @@ def _licence_of_codec(points: Sequence[Point]) -> str:
     return ""
 
 
-def _version(record: Mapping[str, Any]) -> str:
+def version_of(record: Mapping[str, Any]) -> str:
     commit = f", commit {str(record['commit'])[:12]}" if record.get("commit") else ""
     return f"{record.get('rdpbench', 'of unknown version')}{commit}{', changed since' * bool(record.get('dirty'))}"
-
-
-# Data
-
-
-def files(report: Report, author: str) -> dict[str, bytes]:
-    """Data and citation by their paths in the folder; lines for each image only where these are not too many."""
-    frames = {"results": [read.points_of(run.name, run.current) for run in report.runs]}
-    if sum(len(point.point.rows) for point in report.points) * len(report.metrics) <= MOST_LINES:
-        frames["images"] = [read.images_of(run.name, run.current) for run in report.runs]
-    written: dict[str, bytes] = {}
-    with TemporaryDirectory() as folder:
-        for name, parts in frames.items():
-            frame = read.joined(parts, read.IMAGES if name == "images" else read.POINTS)
-            texts = [str(column) for column, kind in frame.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
-            frame = frame.assign(**{column: published(frame[column].tolist()) for column in texts})
-            for ending in ("csv", "parquet"):
-                path = Path(folder, f"{name}.{ending}")
-                if ending == "csv":
-                    tables.to_csv(frame, path)
-                else:
-                    parquet.write_table(pa.Table.from_pandas(frame, preserve_index=False), path)
-                written[f"data/{path.name}"] = path.read_bytes()
-    written["data/columns.md"] = read.columns_in_words().encode()
-    written["CITATION.cff"] = citation(report, author).encode()
-    return written
-
-
-def citation(report: Report, author: str) -> str:
-    """The runs as a Citation File (1.2.0): what was run, by which version, when, with which commands, on what."""
-    import yaml
-
-    sessions = [(run.name, record) for run in report.runs for record in run.sessions.values()]
-    times = sorted(str(record["time"])[:10] for _, record in sessions if record.get("time"))
-    commands = dict.fromkeys(f"{run}: {record['command']}" for run, record in sessions if record.get("command"))
-    names = ", ".join(run.name for run in report.runs)
-    used: list[dict[str, Any]] = [
-        {
-            "type": "software",
-            "title": "rdpbench",
-            "authors": [{"name": "The rdpbench authors"}],
-            "version": version,
-            "license": "Apache-2.0",
-        }
-        for version in sorted({_version(record) for _, record in sessions})
-    ]
-    used += [
-        _reference("data", facts.pop("title", where.dataset), facts)
-        for where in report.panels
-        if (facts := dict(of_set(where, [point.point for point in report.panels[where]])))
-    ]
-    for codec in dict.fromkeys(point.codec for point in report.points):
-        facts = dict(of_codec([point for point in report.points if point.codec == codec]))
-        used.append(_reference("generic", facts.pop("title", codec), facts))
-    stated = {
-        "cff-version": "1.2.0",
-        "message": "If you use these numbers, please cite them, and what they were measured with.",
-        "type": "dataset",
-        "title": f"Image compression benchmark by rdpbench: {names}",
-        "authors": [{"name": author or "The authors of this report"}],
-        **({"date-released": times[-1]} if times else {}),
-        "abstract": "\n".join(["Commands, behind the name of their run:", *commands]),
-        "references": used,
-    }
-    head = "" if author else "# rdpbench report author='Your Name' puts a name here.\n"
-    return head + yaml.safe_dump(published(stated), sort_keys=False, allow_unicode=True, width=100)
-
-
-def _reference(kind: str, title: str, facts: Mapping[str, str]) -> dict[str, Any]:
-    link = facts.get("paper") or facts.get("page") or ""
-    told = {name: facts[name] for name in ("licence", "versions", "weights", "protocol", "files") if name in facts}
-    if link and not link.startswith("http"):
-        told["standard"] = link
-    return {
-        "type": kind,
-        "title": title,
-        "authors": [{"name": f"The authors of {title}"}],
-        **({"url": link} if link.startswith("http") else {}),
-        **({"notes": "; ".join(f"{name}: {text}" for name, text in told.items())} if told else {}),
-    }

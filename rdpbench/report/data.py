@@ -16,7 +16,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,7 +25,6 @@ from rdpbench.codecs.external.declared import typed_as
 from rdpbench.lazy import pd
 from rdpbench.registry import parse
 from rdpbench.report import cards
-from rdpbench.report.pictures import Picture, ending, name_of
 from rdpbench.results import tables
 from rdpbench.results.names import Names, signs
 from rdpbench.results.stats import against
@@ -33,17 +32,17 @@ from rdpbench.results.stats.current import PROVEN, of_store
 from rdpbench.results.stats.joined import Joined, joined
 from rdpbench.results.stats.meanings import meaning, metric_order
 from rdpbench.results.stats.points import Point, Points, Where, grouped, titles
-from rdpbench.results.stats.summary import PLACE, common_rates, side_by_side
+from rdpbench.results.stats.summary import side_by_side
+from rdpbench.results.store.bitstreams import is_sha256
 from rdpbench.results.store.columns import Codes
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.records import Rows
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
-from rdpbench.setting import Setting, split_label, thin
+from rdpbench.setting import Setting, split_label
 
-Which: TypeAlias = Literal["none", "matched", "all"]
-RATES = 4
-"""Of ``matched``: so many rates that codecs share, and of each codec its points next to these."""
+LARGEST = 16383
+"""Longest side that WebP holds; larger images are PNG."""
 MOST = 200
 """Failed tasks that are listed; rows.csv has all."""
 LISTED = 20_000
@@ -177,39 +176,28 @@ def point_id(run: str, point: Point) -> str:
     return hashlib.sha256("\n".join([run, *map(repr, key), *more]).encode()).hexdigest()[:10]
 
 
-def _curves(points: Iterable[ReportedPoint]) -> dict[str, list[ReportedPoint]]:
+def curves_of(points: Iterable[ReportedPoint]) -> dict[str, list[ReportedPoint]]:
     return grouped(points, lambda point: point.point.codec)
 
 
-def _chosen(report: Report, where: Where, which: Which) -> Iterator[ReportedPoint]:
-    """The points of a set whose images are made."""
-    points = report.panels[where]
-    if which == "all":
-        yield from points
-    if which != "matched":
-        return
-    rates = thin(common_rates(report.frame[(report.frame[PLACE] == list(where)).all(axis=1)]), RATES)
-    for curve in _curves(point for point in points if point.bpp > 0).values():
-        near = [min(curve, key=lambda point: abs(math.log(point.bpp / rate))) for rate in rates]
-        yield from {point.id: point for point in near or thin(curve, RATES)}.values()
+def name_of(sha256: str) -> str:
+    """An image's name in the folder.
+
+    >>> len(name_of("ab" * 32)), name_of("../../x") == name_of("../../x" + 57 * "0")
+    (20, False)
+    """
+    # What a row says may be no hash.
+    return (sha256 if is_sha256(sha256) else hashlib.sha256(repr(sha256).encode()).hexdigest())[:20]
 
 
-def wanted(report: Report, which: Which, limit: int) -> Iterator[Picture]:
-    """Every image to make, once: originals first, then reconstructions codec by codec; of each set the first images."""
-    seen: set[str] = set()
-    rows: list[tuple[Store, Row]] = []
-    for where in report.panels:
-        chosen = list(_chosen(report, where, which))
-        images = sorted({image for point in chosen for image in point.point.rows.codes("image").used()})
-        firsts = set(images[: limit or None])
-        for point in chosen:
-            shown = point.shown()
-            shown_rows = shown.where(shown.codes("image").where(firsts.__contains__)).made()
-            rows += ((point.run.store, row) for row in shown_rows)
-    for picture in (Picture(*row, original) for original in (True, False) for row in rows):
-        if picture.sha256 not in seen:
-            seen.add(picture.sha256)
-            yield picture
+def ending(row: Row) -> str:
+    """Of the image's file.
+
+    >>> from types import SimpleNamespace
+    >>> ending(SimpleNamespace(height=512, width=20000))
+    'png'
+    """
+    return "png" if max(row.height, row.width) > LARGEST else "webp"
 
 
 # The command that makes one point again
@@ -306,7 +294,7 @@ def scripts(report: Report, pictures: Set[str], refused: Mapping[str, str], file
         images = _images(panel, pictures, refused)
         scripts[f"images-{len(sets)}"] = images
         places = {image["name"]: number for number, image in enumerate(images)}
-        for codec, curve in _curves(panel).items():
+        for codec, curve in curves_of(panel).items():
             scripts[f"rows-{len(curves)}"] = _rows(report, curve, places, pictures, refused)
             points += [{"curve": len(curves), **_point(point, pictures)} for point in curve]
             first = curve[0]
@@ -336,7 +324,7 @@ def scripts(report: Report, pictures: Set[str], refused: Mapping[str, str], file
         "sets": sets,
         "curves": curves,
         "points": points,
-        "codecs": {codec: cards.of_codec(curve) for codec, curve in _curves(report.points).items()},
+        "codecs": {codec: cards.of_codec(curve) for codec, curve in curves_of(report.points).items()},
         "runs": [_run(run) for run in report.runs],
     }
     return {"report": main, **scripts}

@@ -23,51 +23,11 @@ from rdpbench.results.stats.meanings import meaning as meaning_here
 from rdpbench.setting import split_label
 
 
-@dataclass(frozen=True)
-class Family:
-    """What all metrics of one kind share, whatever their protocol."""
-
-    unit: str
-    higher_is_better: bool
-    perceptual: bool
-    low: float
-    high: float
-    """Values outside [low, high] are mistakes."""
-
-
-FAMILIES = {
-    "psnr": Family("dB", True, False, 8, 60),
-    "psnr-pooled": Family("dB", True, False, 8, 60),
-    "ms-ssim": Family("", True, False, 0, 1),
-    "ms-ssim-db": Family("dB", True, False, 0, 40),
-    "ssim": Family("", True, False, 0, 1),
-    "lpips": Family("", False, True, 0, 1.2),
-    "dists": Family("", False, True, 0, 1),
-    "niqe": Family("", False, True, 0, 20),
-    "ssimulacra2": Family("", True, True, -200, 100),
-    "fid": Family("", False, True, 0, 500),
-    "fid-swav": Family("", False, True, 0, 100),
-    "kid": Family("", False, True, -0.01, 1),
-    "dclip": Family("", False, True, 0, 2),
-    "clip-score": Family("", True, True, 0, 100),
-    "miou": Family("", True, True, 0, 1),
-    "bleu-4": Family("", True, True, 0, 1),
-    "cider-d": Family("", True, True, 0, 10),
-    "spice": Family("", True, True, 0, 1),
-    "encode-ms": Family("ms", False, False, 0, 1e7),
-    "decode-ms": Family("ms", False, False, 0, 1e7),
-    "total-ms": Family("ms", False, False, 0, 1e7),
-    "encode-s": Family("s", False, False, 0, 1e5),
-    "decode-s": Family("s", False, False, 0, 1e5),
-}
-"""By the part of a metric's name before ``/`` and ``@``."""
-
-
 def family(metric: str) -> str:
     """What a metric measures, without its protocol.
 
-    >>> family("fid/hific-patch"), family("psnr@float"), len(FAMILIES)
-    ('fid', 'psnr', 23)
+    >>> family("fid/hific-patch"), family("psnr@float")
+    ('fid', 'psnr')
     """
     return re.split(r"[/@]", metric, maxsplit=1)[0]
 
@@ -78,6 +38,18 @@ class AxisMeaning(NamedTuple):
     unit: str
     higher_is_better: bool | None
     """None for a setting."""
+    perceptual: bool = False
+
+
+OTHERS = {
+    "ms-ssim-db": AxisMeaning("dB", True),
+    "ssim": AxisMeaning("", True),
+    **dict.fromkeys(("bleu-4", "cider-d", "spice"), AxisMeaning("", True, True)),
+    **dict.fromkeys(("fid-swav", "pieapp"), AxisMeaning("", False, True)),
+    **dict.fromkeys(("encode-ms", "decode-ms", "total-ms"), AxisMeaning("ms", False)),
+    **dict.fromkeys(("encode-s", "decode-s"), AxisMeaning("s", False)),
+}
+"""What is published and is no metric of ours, by its family; a published metric of a family of ours is like ours."""
 
 
 def meaning(metric: str) -> AxisMeaning:
@@ -86,14 +58,15 @@ def meaning(metric: str) -> AxisMeaning:
     >>> meaning("psnr@unstated").unit, meaning("fid/clean").higher_is_better
     ('dB', False)
     """
-    kind = FAMILIES.get(family(metric))
-    if metric not in registry.BUILTIN["metric"] and kind is not None:
-        return AxisMeaning(kind.unit, kind.higher_is_better)
+    if metric not in registry.BUILTIN["metric"] and metric not in registry.meanings:
+        if (kind := family(metric)) in OTHERS:
+            return OTHERS[kind]
+        metric = next((name for name in registry.BUILTIN["metric"] if family(name) == kind), metric)
     try:
         known = meaning_here(metric)
     except RdpbenchError:
-        return AxisMeaning("", {"pieapp": False}.get(family(metric)))
-    return AxisMeaning(known.unit, known.higher_is_better)
+        return AxisMeaning("", None)
+    return AxisMeaning(known.unit, known.higher_is_better, known.perceptual)
 
 
 def arrow(higher_is_better: bool | None) -> str:
@@ -235,7 +208,7 @@ class Names:
         >>> Names().axis("psnr"), Names().axis("compression_guidance")
         ('PSNR (dB) ↑', 'compression guidance')
         """
-        unit, better = meaning(metric)
+        unit, better, _ = meaning(metric)
         name = self.metric(metric) if better is not None else self.metric(metric).replace("_", " ")
         if unit and name.endswith(")"):
             name = f"{name[:-1]}, {unit})"

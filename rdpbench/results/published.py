@@ -15,7 +15,6 @@ What is known to be wrong in a source, or is likely to be, stays as it was print
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -27,8 +26,8 @@ from rdpbench.errors import StoreCorrupt, UnknownName
 from rdpbench.lazy import pd
 from rdpbench.paths import shipped
 from rdpbench.results.csv_files import read_csv
-from rdpbench.results.names import FAMILIES, family
-from rdpbench.results.stats.summary import summarise
+from rdpbench.results.names import AxisMeaning, family, meaning
+from rdpbench.results.read import POINTS, joined
 
 VERSION = 1
 KIND, SOURCES_KIND = "rdpbench-published", "rdpbench-published-sources"
@@ -167,12 +166,10 @@ def numbers(dataset: str | None = None) -> list[PublishedNumber]:
 
 
 def published(dataset: str | None = None, codec: str | None = None, metric: str | None = None) -> pd.DataFrame:
-    """Published numbers as `rdpbench.results.stats.summary.summarise` gives measured ones, with their origin.
+    """Published numbers in the columns of measured ones (`rdpbench.results.read.POINTS`), as far as they make sense.
 
-    The same columns, as far as they make sense: no intervals, no counts of failures, ``images`` empty, ``n`` 0 where
-    the number of images is not known. Beside them ``family`` (`family` of the metric), ``variant``, ``bits_kind``
-    (`BITS`), ``source_id``, ``source`` (repository@commit:path, or paper and table), ``digitised`` and ``doubtful``
-    (empty, or the reason), and ``grade``, which is empty. `CURVE` names the columns of one curve.
+    There are no intervals and no counts of failures, and ``n`` is 0 where the number of images is not known. `CURVE`
+    names the columns that tell curves apart.
 
     Raises:
         UnknownName: no number on that dataset, of that codec or under that metric.
@@ -194,27 +191,16 @@ def published(dataset: str | None = None, codec: str | None = None, metric: str 
     where = {key: f"{source.where}{':' if '@' in source.where else ', '}" for key, source in about.items()}
     frame["source"] = frame["source_id"].map(where) + frame["place"]
     frame["family"] = frame["metric"].map(family)
-    for name in ("unit", "higher_is_better", "perceptual"):
-        frame[name] = frame["family"].map({key: getattr(kind, name) for key, kind in FAMILIES.items()})
+    kinds = {name: meaning(name) for name in frame["metric"].unique()}
+    for n, column in enumerate(AxisMeaning._fields):
+        frame[column] = frame["metric"].map({name: kind[n] for name, kind in kinds.items()})
     images = frame["dataset"].map(lambda name: IMAGES.get(name, 0))
     fewest = frame["metric"].map({name: _fewest(name) for name in frame["metric"].unique()})
-    unknown = ("target_bpp", "bpp_pooled", "bpp_lo", "bpp_hi", "bpp_seed_sd", "value_lo", "value_hi", "value_seed_sd")
-    frame = frame.assign(
-        reliable=(images == 0) | (images >= fewest),
-        bpp_all=frame["bpp"],
-        **dict.fromkeys(("n", "n_scored", "dataset_size"), images),
-        **dict.fromkeys(("failed", "out_of_range", "infinite", "seeds"), 0),
-        **dict.fromkeys(("images", "manifest", "note", "weights", "grade", "machine"), ""),
-        **dict.fromkeys(unknown, math.nan),
-        partial=False,
-    )
-    columns = [*summarise((), (), ()).columns, *OWN]
+    reliable = (images == 0) | (images >= fewest)
+    counts = dict.fromkeys(("n", "n_scored", "dataset_size"), images)
+    frame = joined([frame.assign(reliable=reliable, bpp_all=frame["bpp"], **counts)], POINTS).drop(columns="run")
     keys = ["dataset", "codec", "variant", "source_id", "metric", "bpp"]
-    return frame[columns].sort_values(keys, kind="stable", na_position="last").reset_index(drop=True)
-
-
-OWN = ["family", "variant", "bits_kind", "grade", "machine", "source_id", "source", "digitised", "doubtful"]
-"""Columns that only published numbers have."""
+    return frame.sort_values(keys, kind="stable", na_position="last", ignore_index=True)
 
 
 def _fewest(metric: str) -> int:

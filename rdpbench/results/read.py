@@ -1,12 +1,9 @@
-"""Runs and published numbers as one tidy frame, for one's own analysis, and what each column means.
-
-``docs/results.md`` is printed from it: ``python -m rdpbench.results.read > docs/results.md``
-"""
+"""Runs and published numbers as one tidy frame, for one's own analysis, and what each column means."""
 
 from __future__ import annotations
 
 import json
-import sys
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -75,15 +72,17 @@ def read_results(
     if published:
         from rdpbench.results.published import published as numbers
 
-        parts.append(numbers().assign(run=""))
+        parts.append(numbers())
     return joined(parts, POINTS if per == "point" else IMAGES)
 
 
 def joined(parts: Sequence[pd.DataFrame], columns: Mapping[str, Column]) -> pd.DataFrame:
-    """One frame with all columns, each with the type of its kind; also where there are no lines."""
-    types = {"text": "str", "number": "float64", "count": "int64", "yes/no": "bool"}
-    kinds = {name: types[column.kind] for name, column in columns.items()}
-    return pd.concat([part.reindex(columns=list(columns)).astype(kinds) for part in parts], ignore_index=True)
+    """One frame with all columns, each with the type of its kind; what a part does not have is empty, NaN, 0 or no."""
+    types: dict[str, tuple[str, Any]] = {"text": ("str", ""), "number": ("float64", math.nan)}
+    types |= {"count": ("int64", 0), "yes/no": ("bool", False)}
+    kinds, blanks = ({name: types[column.kind][n] for name, column in columns.items()} for n in (0, 1))
+    filled = [part.assign(**{name: blanks[name] for name in kinds if name not in part}) for part in parts]
+    return pd.concat([part[[*kinds]].astype(kinds) for part in filled], ignore_index=True)
 
 
 def open_run(run: str | Path, root: str | Path = "results/runs", hint: str = "") -> Store:
@@ -115,15 +114,19 @@ def points_of(name: str, points: Points) -> pd.DataFrame:
 
     lines = frame(points, points.metrics)
     families, kinds = lines["metric"].map(family), bits_kinds(lines, points)
-    own: dict[str, Any] = {"variant": "", "source_id": "", "source": f"run {name}", "digitised": False, "doubtful": ""}
     grades_of = {point.codec: point.grade for point in points.points}
     machines = {
         (point.where, point.codec, point.setting): ", ".join(filter(None, map(model, hardware.used())))
         for point, hardware in ((point, point.rows.codes("hardware")) for point in points.points)
     }
     keys = ((Where(*(line[c] for c in PLACE)), line["codec"], Setting.of_line(line)) for _, line in lines.iterrows())
-    lines = lines.assign(machine=[machines[key] for key in keys])
-    return lines.assign(run=name, family=families, bits_kind=kinds, grade=lines["codec"].map(grades_of), **own)
+    own: dict[str, Any] = {
+        "family": families,
+        "bits_kind": kinds,
+        "grade": lines["codec"].map(grades_of),
+        "source": f"run {name}",
+    }
+    return lines.assign(run=name, machine=[machines[key] for key in keys], **own)
 
 
 def model(hardware: str) -> str:
@@ -287,65 +290,12 @@ IMAGES: Mapping[str, Column] = {
 }
 """Of a frame with a line for each image, point and metric, in this order."""
 
-PAGE = """# Results as one frame
-
-```python
-import rdpbench
-
-frame = rdpbench.read_results("kodak")  # a run's name below results/runs, or its folder; several give one frame
-frame = rdpbench.read_results("kodak", published=True)  # and what others published, in the same columns
-images = rdpbench.read_results("kodak", per="image")  # a line for each image
-```
-
-All tables, figures, comparisons, reports, studies and the regression gate use these numbers.
-
-**What a point is.** A point is one codec at one setting on one dataset under one protocol. Datasets are told apart by
-their manifest: two folders with one name are two datasets, and if the files of a folder changed, only its newest state
-counts. A row that belongs to several datasets or labels is coded and stored once, and counts in each of them.
-
-**Which images.** `value` and the rate of a line are means over the same images: those with a finite value. `n` counts
-the images that were coded, `n_scored` those that the metric took, and `infinite` the lossless ones among them, which
-are left out. `bpp_all` is the rate of all coded images. Codecs are compared over the images that all of them have. A
-codec that lacks more than half of the images of the most complete one is left out, and named.
-
-**Which versions.** A mean never mixes versions. If a run holds results of several versions of a codec or metric (also
-of its libraries or weights), those of the installed version count. If none of them is installed, the one that has all
-images counts; if several have them, there is no number, and a note names them. Results of an earlier version of a codec
-are left out, and a message says so.
-
-**Of several runs** each keeps its own points: nothing is averaged over runs. The column `run` says whose they are.
-
-**A report to publish.** `rdpbench report kodak out=site` makes a folder that opens from the file system and from any
-static host, also below a path. Several runs are one report, also those of other machines, by their folders: `rdpbench
-report kodak /mnt/lab/results/runs/kodak out=site author="Ada Lovelace"`. Its front page has all codecs and datasets,
-and each of them has a page of its own (`#view=codec&of=jpeg`, `#view=dataset&of=kodak`) with a card: how far the rate
-is proven, versions, machine, licence. What one looks at is in the address, the theme too, so a copied link shows the
-same. Runs are compared over the images that all of them have. A codec that two runs measured is two curves, named
-after their runs; if runs scored with different editions of a metric, one edition counts, and a note says so. In
-`data/` are the frames of this page as CSV and Parquet (those per image up to 100,000 lines), and `CITATION.cff` says
-what was run, when, by which version, with which commands. Absolute paths are cut to their last part.
-
-Points of random weights are in the frame, but are no results: see the column `weights`. `docs/statistics.md` explains
-the intervals. This page is printed by
-
-    python -m rdpbench.results.read > docs/results.md
-"""
-
-
-def markdown() -> str:
-    """The page: what the numbers are, and a table for each kind of frame."""
-    return f"{PAGE}\n{columns_in_words()}"
-
 
 def columns_in_words() -> str:
-    """A table for each kind of frame."""
+    """A table for each kind of frame, as docs/results.md has them."""
     parts = []
     titles = {"A line for each point and metric": POINTS, 'A line for each image (`per="image"`)': IMAGES}
     for title, columns in titles.items():
         rows = [f"| `{name}` | {column.kind} | {column.meaning} |" for name, column in columns.items()]
         parts.append("\n".join([f"## {title}", "", "| column | kind | meaning |", "| --- | --- | --- |", *rows]) + "\n")
     return "\n".join(parts)
-
-
-if __name__ == "__main__":
-    sys.stdout.write(markdown())

@@ -201,6 +201,15 @@ class Terminal:
             yield _part(table, part, first=number == 0, last=number == len(parts) - 1)
 
 
+def say(console: Console, *parts: object) -> None:
+    """Print tables, and all else as lines as they are: markup would eat the ``[option=value]`` of a label."""
+    for part in parts:
+        if isinstance(part, Table):
+            console.print(Terminal(part))
+        else:
+            console.print(str(part), highlight=False, markup=False, soft_wrap=True)
+
+
 def parted(table: Table, room: int, between: int = 3) -> list[list[int]]:
     """The columns of a table in parts that are as wide as so many letters allow; each begins with the first columns.
 

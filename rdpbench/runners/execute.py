@@ -19,7 +19,7 @@ import numpy as np
 from rdpbench.codecs.contract import GRADES
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import ConfigError, MissingNeed, StoreBusy, StoreCorrupt, StoreError
-from rdpbench.figures.show import show
+from rdpbench.figures.command import show
 from rdpbench.metrics.contract import short_name
 from rdpbench.networks.precision import devices_of
 from rdpbench.progress import Progress, Report, say, show_progress

@@ -28,7 +28,7 @@ from rdpbench.results.store.schema import OF_THE_MACHINE, Row, Score
 from rdpbench.results.store.store import Store
 from rdpbench.runners.search import is_near, is_whole
 from rdpbench.runners.sets import StoredArrays
-from rdpbench.runners.task import Cell, Task, judged
+from rdpbench.runners.task import Cell, Task, judged, keys_of_cells
 from rdpbench.setting import Bench
 
 Column: TypeAlias = NDArray[np.int32]
@@ -134,7 +134,7 @@ def find_left(
     """What is left of the tasks of all cells; and where each task's row is among the stored ones, -1 for none."""
     distinct, found = distinct_tasks(every), Found()
     counts = np.cumsum([0, *map(len, every)])
-    places = stored.of_kind("row").locate([key for cell in every for key in cell.keys])
+    places = stored.of_kind("row").locate(keys_of_cells(every))
     of_cell = [places[start:end] for start, end in pairwise(counts)]
     plain = _Plain.of(store, stored, tuple(pairs)) if not (bench.timing or arrays.names) else None
     odd: list[tuple[int, Places]] = []

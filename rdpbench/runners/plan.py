@@ -21,7 +21,7 @@ from rdpbench.errors import few
 from rdpbench.progress import duration
 from rdpbench.results.stats.current import of_store, standing
 from rdpbench.results.stats.points import grouped, point_key
-from rdpbench.results.store.columns import Places, coded, groups_of, joined, split_by
+from rdpbench.results.store.columns import HASH, Places, coded, find, groups_of, joined, split_by
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import TOLERANCE, definition, facts, forget, is_tight
 from rdpbench.results.store.schema import AS_RAN, Measure, Member, Place, Row
@@ -37,7 +37,17 @@ from rdpbench.runners.preflight import (
     fitting,
 )
 from rdpbench.runners.sets import StoredArrays, pair_metrics, set_metrics
-from rdpbench.runners.task import Cell, Task, Work, cells, measure_of, member_of, membership, new_row
+from rdpbench.runners.task import (
+    Cell,
+    Task,
+    Work,
+    cells,
+    keys_of_cells,
+    measure_of,
+    member_of,
+    membership,
+    new_row,
+)
 from rdpbench.setting import Bench, Setting
 
 LEARNED = 20_000
@@ -133,7 +143,7 @@ class Plan:
 
     def lost_of(self, contents: Contents) -> int:
         """How many of its tasks have no row in a store."""
-        keys = [key for cell in self.cells for key in cell.keys]
+        keys = keys_of_cells(self.cells)
         absent = np.flatnonzero(contents.of_kind("row").locate(keys) < 0)
         return len({keys[place] for place in absent.tolist()})
 
@@ -324,7 +334,8 @@ def _new_members(
     named = {*members.strings("member_key").filter(of_members).to_pylist()} if len(members) else set()
     of_row = {name: rows.codes(name) for name in Place._fields}
     firsts: dict[str, Place] = {}
-    shared = {key for cell, mask in zip(every, distinct.first, strict=True) for key in np.array(cell.keys)[~mask]}
+    again = [cell.keys.raw[~mask] for cell, mask in zip(every, distinct.first, strict=True)]
+    shared = np.sort(np.concatenate([np.empty(0, HASH), *again]), order="start")
     for cell, first, there in zip(every, distinct.first, places, strict=True):
         # Those of earlier versions do not say where a folder lies.
         constant = {"codec": cell.codec.name, "dataset": cell.dataset, "manifest": cell.pin.sha256}
@@ -338,7 +349,7 @@ def _new_members(
             pair = joined([texts, coded(sources or [""] * len(cell))])
             itself &= pair.codes[: len(cell)] == pair.codes[len(cell) :]
         itself |= there < 0
-        for number in np.flatnonzero(~itself | (there < 0) & ~first | np.isin(cell.keys, list(shared))).tolist():
+        for number in np.flatnonzero(~itself | (there < 0) & ~first | (find(shared, cell.keys.raw) >= 0)).tolist():
             task = cell.task(number)
             place = firsts.setdefault(task.key, task.place)
             if (there[number] >= 0 and itself[number]) or (there[number] < 0 and task.place == place):

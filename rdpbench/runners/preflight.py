@@ -272,17 +272,19 @@ def fetch_weights(bench: Bench) -> None:
     if not bench.metrics_available:
         users |= {f"metric {name}": list(getattr(registry.load("metric", name), "needs", ())) for name in bench.metrics}
 
-    def missing() -> str:
-        return "\n".join(line for user, needs in users.items() for line in _lacks(user, needs))
+    def missing() -> list[str]:
+        return [line for user, needs in users.items() for line in _lacks(user, needs)]
 
     every = dict.fromkeys(need for needs in users.values() for need in needs if need.missing())
     wanted = [need for need in every if isinstance(need, weights.Weights) and not getattr(need.card, "by_hand", False)]
     # Nothing is downloaded for what could not run with it, or whose licence was not agreed to.
     if wanted and len(wanted) < len(every):
-        raise MissingNeed(f"nothing was downloaded, because not all can be:\n{missing()}")
+        raise MissingNeed("\n".join(["nothing was downloaded, because not all can be:", *missing()]))
     for need in wanted:
         try:
             weights.fetch(need.card)
         except MissingNeed as error:
             why = str(error).partition("\n")[0]
-            raise MissingNeed(f"{why}\nthis run cannot start:\n{missing()}") from error
+            # To type what was done just now would be of no use.
+            lines = [line for text in missing() for line in text.splitlines() if line != weights.DOWNLOAD]
+            raise MissingNeed("\n".join([why, "this run cannot start:", *lines])) from error

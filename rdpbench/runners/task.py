@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from rdpbench import registry
 from rdpbench.assets.hashes import file_facts
 from rdpbench.codecs.contract import configuration_of
-from rdpbench.datasets.captions.models import CaptionSettings
-from rdpbench.datasets.captions.sources import Caption, captions_of, parse, survey
+from rdpbench.datasets.captioning import CaptionSettings
+from rdpbench.datasets.captions import Caption, captions_of, parse, survey
 from rdpbench.datasets.contract import KINDS, Dataset, Pin, dataset_of
 from rdpbench.datasets.index import Entry, index, notes
 from rdpbench.datasets.manifest import manifest_sha256
@@ -30,7 +30,7 @@ from rdpbench.paths import file_name
 from rdpbench.progress import tell
 from rdpbench.provenance import as_typed
 from rdpbench.results.stats.current import Membership
-from rdpbench.results.store.columns import Codes, coded, joined
+from rdpbench.results.store.columns import HASH, Codes, Hashes, coded, joined
 from rdpbench.results.store.keys import (
     axis_of,
     build_at,
@@ -169,11 +169,11 @@ class Cell(Spot):
         return len(self.entries)
 
     @cached_property
-    def keys(self) -> list[str]:
+    def keys(self) -> Hashes:
         """Of its tasks, in the order of the images."""
         key = keys_of(self.identity, self.setting, self.seed, self.protocol, self.tolerance)
         texts = {image: caption.text for image, caption in self.captions.items()}
-        return [key(entry.sample.id, entry.sha256, texts.get(entry.sample.id)) for entry in self.entries]
+        return Hashes.joined(key(entry.sample.id, entry.sha256, texts.get(entry.sample.id)) for entry in self.entries)
 
     def task(self, number: int, *, keep: bool = False) -> Task:
         """The task of an image; ``keep`` if another cell that shares it keeps its reconstruction."""
@@ -223,6 +223,11 @@ def cells(bench: Bench) -> Iterator[Cell]:
                     captions=captions,
                     keep=bench.keep,
                 )
+
+
+def keys_of_cells(every: Sequence[Cell]) -> Hashes:
+    """The keys of all tasks, in the order of cells and images."""
+    return Hashes(np.concatenate([cell.keys.raw for cell in every]) if every else np.empty(0, HASH))
 
 
 def list_tasks(bench: Bench) -> Iterator[Task]:
@@ -319,7 +324,7 @@ def membership(every: Iterable[Cell]) -> Membership:
             of_entries[id(cell.entries)] = coded([",".join(entry.sample.tags) for entry in cell.entries])
         tags.append(of_entries[id(cell.entries)])
     columns |= {"caption_source": joined(sources), "tags": joined(tags)}
-    return Membership([key for cell in along for key in cell.keys], columns)
+    return Membership(keys_of_cells(along), columns)
 
 
 def measure_of(name: str) -> Measure:

@@ -15,6 +15,7 @@ from rdpbench.results import tables
 from rdpbench.results.read import open_run, read_results
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.store import Store
+from rdpbench.results.tables import say
 from rdpbench.setting import split_list
 from rdpbench.study import scores
 from rdpbench.study.pack import Wanted, choose, write
@@ -83,14 +84,9 @@ def _export(options: argparse.Namespace, console: Console) -> int:
     texts = {"title": options.title, "question": options.question, "command": " ".join(_command(options, seed))}
     numbers = {"sheets": options.sheets, "trials": options.trials, "catch": options.catch, "seed": seed}
     lines = write(chosen, Wanted(**texts, **numbers, ties=options.ties), options.out, key)
-    for line in [
-        *chosen.notes,
-        *lines,
-        f"for raters: {options.out} (open index.html; ?sheet=2&rater=ann chooses)",
-        f"for you:    {key}",
-        f"then:       rdpbench study import VOTES... --key {key}",
-    ]:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(console, *chosen.notes, *lines)
+    say(console, f"for raters: {options.out} (open index.html; ?sheet=2&rater=ann chooses)", f"for you:    {key}")
+    say(console, f"then:       rdpbench study import VOTES... --key {key}")
     return 0
 
 
@@ -109,16 +105,13 @@ def _import(options: argparse.Namespace, console: Console) -> int:
     key = read_key(options.key)
     sheets = read_votes(options.votes, key)
     result = scores.score(key, sheets, least=options.catch_share, keep_failed=options.keep_failed)
-    for table in scores.all_tables(result):
-        console.print(tables.Terminal(table))
-    for line in scores.remarks(result):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(console, *scores.all_tables(result), *scores.remarks(result))
     if options.out:
         texts = {"study.md": scores.markdown(result), "scores.csv": scores.scores_csv(result)}
         texts |= {"raters.csv": scores.raters_csv(result), "opinions.csv": scores.opinions_csv(result)}
         for name, text in texts.items():
             write_file(options.out / name, text)
-            console.print(f"  {options.out / name}", highlight=False, soft_wrap=True)
+            say(console, f"  {options.out / name}")
     return 1 if any(group.fit is None for group in result.groups) else 0
 
 
@@ -132,13 +125,13 @@ def _agreement(options: argparse.Namespace, console: Console) -> int:
     agreements = agreement.agree(found, metrics)
     compared = {each.metric for each in agreements}
     shown = agreement.table(agreements, [name for name in metrics if name not in compared])
-    console.print(tables.Terminal(shown))
+    say(console, shown)
     if options.out and agreements:
         texts = {"agreement.md": tables.markdown(shown), "agreement.csv": agreement.as_csv(agreements)}
         for name, text in texts.items():
             write_file(options.out / name, text)
-        for path in [*(options.out / name for name in texts), *agreement.plot(agreements, options.out / "agreement")]:
-            console.print(f"  {path}", highlight=False, soft_wrap=True)
+        plots = agreement.plot(agreements, options.out / "agreement")
+        say(console, *(f"  {path}" for path in (*(options.out / name for name in texts), *plots)))
     return 0 if agreements else 1
 
 

@@ -13,15 +13,14 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from rdpbench.errors import StoreCorrupt, VotesRefused
-from rdpbench.paths import write_file
+from rdpbench.errors import ConfigError, StoreCorrupt, VotesRefused
+from rdpbench.paths import read_as, write_file
 
 KEY_KIND, KEY_VERSION = "rdpbench-study-key", 1
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -98,26 +97,18 @@ def read_key(path: Path) -> Key:
             raise StoreCorrupt(f"{path} is not the key of a study, which `rdpbench study export` writes")
         if (version := record.pop("version", None)) != KEY_VERSION:
             raise StoreCorrupt(f"{path} is a key of version {version}, this rdpbench reads {KEY_VERSION}")
-        shown = {str(name): _record(ShownImage, value) for name, value in record.pop("shown").items()}
-        trials = {str(name): _record(ShownTrial, value) for name, value in record.pop("trials").items()}
-        codecs, targets = tuple(record.pop("codecs")), tuple(record.pop("targets"))
-        key = Key(**record, codecs=codecs, targets=targets, shown=shown, trials=trials)
+        shown = {str(name): read_as(ShownImage, value, name) for name, value in record["shown"].items()}
+        trials = {str(name): read_as(ShownTrial, value, name) for name, value in record["trials"].items()}
+        key = read_as(Key, record | {"shown": shown, "trials": trials}, "a study")
         for name, asked in trials.items():
             known = asked.catch in ("left", "right") or (not asked.catch and {asked.left, asked.right} <= shown.keys())
             if not known:
                 raise ValueError(f"trial {name} names images that the key does not know")
         if not trials:
             raise ValueError("it has no trials")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, ConfigError) as error:
         raise StoreCorrupt(f"{path} cannot be read as the key of a study: {error}") from error
     return key
-
-
-def _record(kind: type[T], values: Mapping[str, Any]) -> T:
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # a dataclass
-    if set(values) != set(names):
-        raise ValueError(f"a {kind.__name__} has {', '.join(names)}")
-    return kind(**values)
 
 
 KIND, VERSION = "rdpbench-study-votes", 1

@@ -41,7 +41,7 @@ def test_jpeg_and_webp_are_pillow_with_its_defaults(name: str, file_format: str,
 
 
 def test_optimised_jpeg_is_smaller_for_the_same_pixels(photograph: Image) -> None:
-    from rdpbench.codecs.classical.jpeg import JPEG
+    from rdpbench.codecs.classical.pillow import JPEG
 
     plain, optimised = (JPEG(60, "4:4:4", optimize).encode(photograph, Side()).data for optimize in (False, True))
     assert len(optimised) < 0.97 * len(plain)
@@ -141,11 +141,11 @@ def test_a_library_that_fails_to_encode_is_quoted(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_libvips_without_mozjpeg_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rdpbench.codecs.classical import jpeg
+    from rdpbench.codecs.classical import pillow
     from rdpbench.errors import MissingNeed
 
-    monkeypatch.setattr(jpeg, "_save", lambda *_, **__: b"the same whatever the table")
-    jpeg._vips.cache_clear()
+    monkeypatch.setattr(pillow, "_save", lambda *_, **__: b"the same whatever the table")
+    pillow._vips.cache_clear()
     with pytest.raises(MissingNeed, match="mozjpeg"):
         encode("mozjpeg", np.full((16, 16, 3), 90, np.uint8))
-    jpeg._vips.cache_clear()
+    pillow._vips.cache_clear()

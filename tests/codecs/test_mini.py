@@ -18,7 +18,7 @@ import yaml
 from PIL import Image as pil
 from safetensors.torch import load_file
 
-from rdpbench.codecs.classical.jpeg import JPEG
+from rdpbench.codecs.classical.pillow import JPEG
 from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of_built, weights_kind_of
 from rdpbench.codecs.learned import mini
 from rdpbench.codecs.learned.entropy import load_with_tables

@@ -9,12 +9,9 @@ import numpy as np
 import pytest
 
 from rdpbench.codecs.classical.avif import AVIF
-from rdpbench.codecs.classical.heif import HEIF
-from rdpbench.codecs.classical.hevc import HEVC
-from rdpbench.codecs.classical.jpeg import JPEG, MozJPEG
-from rdpbench.codecs.classical.jpeg2000 import JPEG2000
+from rdpbench.codecs.classical.hevc import HEIF, HEVC
 from rdpbench.codecs.classical.jpegxl import JPEGXL
-from rdpbench.codecs.classical.webp import WebP
+from rdpbench.codecs.classical.pillow import JPEG, JPEG2000, MozJPEG, WebP
 from rdpbench.codecs.contract import Codec, Side
 from rdpbench.image import Image, read_image
 

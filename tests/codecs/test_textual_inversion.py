@@ -19,7 +19,7 @@ import yaml
 from PIL import Image as pil
 
 from rdpbench import progress
-from rdpbench.codecs.classical.webp import WebP
+from rdpbench.codecs.classical.pillow import WebP
 from rdpbench.codecs.container import unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of, facts_of
 from rdpbench.codecs.diffusion.codec import Unfinished

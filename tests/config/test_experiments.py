@@ -24,8 +24,7 @@ from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.figures import command
 from rdpbench.figures.command import runs_named
-from rdpbench.figures.data import TIMES
-from rdpbench.figures.presets import FigurePreset, Series, presets
+from rdpbench.figures.data import TIMES, FigurePreset, Series, presets
 from rdpbench.figures.style import WATERMARK
 from rdpbench.needs import Binary
 from rdpbench.paths import available, conf_folder, experiment

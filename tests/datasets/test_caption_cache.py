@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rdpbench.datasets.captions.models import MadeCaption, cache_caption, cached_captions
+from rdpbench.datasets.captioning import MadeCaption, cache_caption, cached_captions
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 WRITER = """
 import sys, time
-from rdpbench.datasets.captions.models import MadeCaption, cache_caption
+from rdpbench.datasets.captioning import MadeCaption, cache_caption
 worker, begin = int(sys.argv[1]), float(sys.argv[2])
 time.sleep(max(0.0, begin - time.time()))
 for k in range(15):

@@ -17,9 +17,8 @@ import torch
 from PIL import Image as pil
 
 from rdpbench.assets.hashes import file_sha256
-from rdpbench.datasets.captions import models as caption_models
-from rdpbench.datasets.captions import models as captioning
-from rdpbench.datasets.captions.models import (
+from rdpbench.datasets import captioning
+from rdpbench.datasets.captioning import (
     CARDS,
     CaptionSettings,
     ModelCard,
@@ -29,7 +28,7 @@ from rdpbench.datasets.captions.models import (
     locate,
     revision,
 )
-from rdpbench.datasets.captions.sources import Caption, captions_of, parse, survey
+from rdpbench.datasets.captions import Caption, captions_of, parse, survey
 from rdpbench.datasets.folder import ImageFolder
 from rdpbench.datasets.index import Entry, index
 from rdpbench.errors import ConfigError, ImageError, MissingNeed
@@ -300,8 +299,8 @@ def test_another_process_uses_what_was_remembered_without_importing_torch(
     script = f"""
 import json, sys
 from pathlib import Path
-from rdpbench.datasets.captions.models import CaptionSettings
-from rdpbench.datasets.captions.sources import captions_of, parse
+from rdpbench.datasets.captioning import CaptionSettings
+from rdpbench.datasets.captions import captions_of, parse
 from rdpbench.datasets.folder import ImageFolder
 from rdpbench.datasets.index import index
 entries = index(ImageFolder({str(entries[0].sample.path.parent)!r}))
@@ -516,7 +515,7 @@ def test_only_what_changes_the_words_is_part_of_the_identity() -> None:
     )
     revised = [replace(card, card=replace(card.card, revision=revision)) for revision in ("a", "b")]
     assert len({captioner_identity(one, CaptionSettings()) for one in revised}) == 2
-    assert caption_models.label(card, CaptionSettings(device="cuda")) == "blip2"
+    assert captioning.label(card, CaptionSettings(device="cuda")) == "blip2"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image as pil
 
-from rdpbench.datasets.captions import sources
-from rdpbench.datasets.captions.files import match, read_captions
-from rdpbench.datasets.captions.sources import OFA, Captions, PublishedList, captions_of, parse, survey
+from rdpbench.datasets import captions
+from rdpbench.datasets.captions import OFA, Captions, PublishedList, captions_of, match, parse, read_captions, survey
 from rdpbench.datasets.contract import Sample
 from rdpbench.datasets.folder import ImageFolder
 from rdpbench.datasets.index import Entry, index
@@ -320,7 +319,7 @@ def test_a_list_is_downloaded_once_and_checked(
     (tmp_path / "served" / "small.json").write_bytes(raw)
     small = PublishedList("small.json", hashlib.sha256(raw).hexdigest(), len(raw), 24)
     monkeypatch.setattr(PublishedList, "url", property(lambda self: f"{server}/{self.file}"))
-    monkeypatch.setitem(sources.OFA, "kodak", small)
+    monkeypatch.setitem(captions.OFA, "kodak", small)
     entries = _kodak(tmp_path / "kodak")
     for _ in range(2):
         found = captions_of(parse("ofa"), entries, dataset="kodak", protocol="as-is")

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from PIL import Image as pil
 
-from rdpbench.datasets.captions.files import read_captions
+from rdpbench.datasets.captions import read_captions
 from rdpbench.datasets.contract import Sample
 from rdpbench.datasets.folder import ImageFolder, Listed, make_manifest
 from rdpbench.datasets.index import index, notes
@@ -76,6 +76,20 @@ def test_images_that_are_not_read_are_named(images: Any, tmp_path: Path) -> None
     assert hidden == "'folder-pictures': 2 hidden images, which are not read: .hidden.png, .thumbs/image00.jpg"
     assert links == "'folder-pictures': 1 links to folders, which are not followed: linked"
     assert len(ImageFolder(str(folder))) == 2
+
+
+def test_what_rdpbench_wrote_below_a_folder_is_none_of_its_images(images: Any) -> None:
+    folder = images(1)
+    for name in ("results/runs/a/figures", "results/figures", "elsewhere/run/figures", "elsewhere/results"):
+        (folder / name).mkdir(parents=True)
+        shutil.copy(folder / "image00.png", folder / name / "figure.png")
+    for name in ("sessions", "parts"):
+        (folder / "elsewhere" / "run" / name).mkdir()
+    dataset = ImageFolder(str(folder))
+    assert [sample.id for sample in dataset.samples()] == ["elsewhere/results/figure", "image00"]
+    left_out = "2 folders of results of rdpbench, which are left out: elsewhere/run, results"
+    assert dataset.notes() == (f"'folder-pictures': {left_out}",)
+    assert len(ImageFolder(str(folder / "elsewhere" / "run" / "figures"))) == 1
 
 
 def test_a_folder_of_other_formats_alone_says_what_is_there(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image as pil
 
 from rdpbench.cli import main
+from rdpbench.datasets.folder import Kodak
 from rdpbench.datasets.index import index
-from rdpbench.datasets.pinned import Kodak
 from rdpbench.errors import ImageError, MissingNeed
 
 

@@ -11,11 +11,10 @@ import pytest
 from PIL import Image as pil
 
 from rdpbench.assets.hashes import file_facts
-from rdpbench.datasets import pinned
-from rdpbench.datasets.folder import ImageFolder, Listed, make_manifest
+from rdpbench.datasets import folder
+from rdpbench.datasets.folder import ImageFolder, Kodak, Listed, Samples, make_manifest
 from rdpbench.datasets.index import index
 from rdpbench.datasets.manifest import Manifest
-from rdpbench.datasets.pinned import Kodak, Samples
 from rdpbench.errors import ConfigError, ImageError
 
 SHA = hashlib.sha256(b"").hexdigest()
@@ -79,7 +78,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_the_manifest_of_kodak_is_the_one_that_ships(shared: Path, tmp_path: Path) -> None:
     made = make_manifest(shared / "data" / "kodak", "kodak", tmp_path / "kodak.sha256")
-    shipped = Manifest.read(Path(pinned.__file__).with_name("kodak.sha256"))
+    shipped = Manifest.read(Path(folder.__file__).with_name("kodak.sha256"))
     assert len(made.files) == 24
     assert made.sha256() == shipped.sha256() == Kodak().pinned().sha256
     # NeuralCompression publishes the SHA1 of the 24 files one after another.

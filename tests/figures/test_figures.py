@@ -17,7 +17,7 @@ from PIL import Image as pil
 import rdpbench.report
 from rdpbench import registry
 from rdpbench.figures.curves import _of_series, draw_all
-from rdpbench.figures.presets import FigurePreset, Series, presets
+from rdpbench.figures.data import FigurePreset, Series, presets
 from rdpbench.figures.style import MARKERS, PALETTE, log_ticks, new_figure
 from rdpbench.paths import conf_folder, read_yaml, records
 from rdpbench.results.names import SIGNS, Names, signs

@@ -22,9 +22,7 @@ from PIL import Image as pil
 
 from rdpbench.errors import StoreUnwritable, UnknownName
 from rdpbench.figures import curves, heatmap, notes
-from rdpbench.figures.coverage import coverage
-from rdpbench.figures.data import Filled, between, fill
-from rdpbench.figures.presets import FigurePreset, Panel, Series, presented, presets
+from rdpbench.figures.data import FigurePreset, Filled, Panel, Series, between, fill, presented, presets
 from rdpbench.figures.style import STYLES, drawing, paper_style
 from rdpbench.results.names import meaning
 from rdpbench.results.published import published
@@ -88,30 +86,6 @@ def synthetic(preset: FigurePreset) -> pd.DataFrame:
 # What is drawn
 
 
-def test_points_are_those_of_the_coverage_page(numbers: pd.DataFrame) -> None:
-    for covered in coverage(None, numbers):
-        if covered.preset.kind not in ("curves", "scatter", "table"):
-            continue
-        filled = fill(covered.preset, None, numbers, every=True)
-        for column, one in enumerate(filled):
-            for row, cells in enumerate(covered.cells):
-                found = sum(len(curve.points) for curve in one.curves if curve.series == row)
-                assert found == cells[column].published, (covered.preset.name, one.panel, row)
-
-
-@pytest.mark.parametrize("name", ["taco-7", "perco-7", "perco-8", "taco-table-3", "textual-inversion-3"])
-def test_measured_points_are_those_of_the_coverage_page(name: str) -> None:
-    rows = synthetic(ALL[name])
-    rows["codec"] = rows["codec"].str.removesuffix("[weights=random]")
-    (covered,) = coverage(rows, published("kodak").iloc[:0], [ALL[name]])
-    for column, one in enumerate(fill(ALL[name], rows, None)):
-        for row, cells in enumerate(covered.cells):
-            found = sum(len(curve.points) for curve in one.curves if curve.series == row)
-            nominal = "nominal" in (ALL[name].series[row].variant or "")
-            # A series of one nominal rate takes the points of that rate alone; the page counts them all.
-            assert found == (5 if nominal else cells[column].measured), (one.panel, row)
-
-
 def test_origins_are_never_joined() -> None:
     lines = [*curve(theirs, "a"), *curve(theirs, "a", bits_kind="payload"), *curve(theirs, "a", source_id="second")]
     lines += [*curve(theirs, "a", variant="v2"), *curve(theirs, "a", metric="psnr@unstated")]
@@ -135,8 +109,6 @@ def test_labels_of_a_series_are_its_curves() -> None:
     assert [(each.label, len(each.points)) for each in one.curves] == [("A", 4)]
     (one,) = fill(preset, frame(*curve(ours, "aa"), *curve(ours, "a[captions=ofa][weights=random]")), None)
     assert [each.label for each in one.curves] == ["A, a[captions=ofa]", "A, aa"]
-    (covered,) = coverage(frame(*curve(ours, "aa")), published("kodak").iloc[:0], [preset])
-    assert covered.cells[0][0].measured == 4
 
 
 def test_one_published_curve_is_drawn_and_the_others_are_said() -> None:
@@ -265,11 +237,12 @@ def _composed(name: str, style: str, size: str, numbers: pd.DataFrame | None, **
     with drawing(paper):
         if preset.kind == "heat-map":
             rows = heatmap.maps(preset, synthetic(preset) if numbers is None else synthetic(preset).iloc[:0])
-            figure = heatmap.compose(rows, paper, size=size, show=Presentation(**show)) if rows else None
+            figure = heatmap.compose(rows, paper, Presentation(size=size, **show)) if rows else None
         else:
             filled = fill(preset, synthetic(preset), None) if numbers is None else fill(preset, None, numbers)
             there = any(each.curves for each in filled)
-            figure = curves.compose(preset, filled, paper, size=size, show=Presentation(**show)) if there else None
+            shown = Presentation(size=size, **show)
+            figure = curves.compose(preset, filled, paper, show=shown) if there else None
         assert figure is None or overlaps(figure) == []
     return figure
 
@@ -417,7 +390,7 @@ def test_what_is_asked_for_is_what_is_drawn() -> None:
 @pytest.mark.parametrize(("style", "font"), [("icml", "STIXGeneral"), ("default", "DejaVuSans")])
 def test_fonts_are_embedded_and_sizes_are_the_column_s(style: str, font: str, tmp_path: Path) -> None:
     filled = fill(TWO, frame(*curve(ours, "a")), frame(*curve(theirs, "b")))
-    paths = curves.draw(TWO, filled, tmp_path / "two", paper_style(style), size="column")
+    paths = curves.draw(TWO, filled, tmp_path / "two", paper_style(style), show=Presentation(size="column"))
     assert [path.suffix for path in paths] == [".png", ".pdf", ".svg", ".txt"]
     data = (tmp_path / "two.pdf").read_bytes()
     fonts = set(re.findall(rb"/FontName /[A-Z]{6}\+([A-Za-z-]+)", data))
@@ -486,8 +459,6 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_unknown_styles_and_widths() -> None:
     with pytest.raises(UnknownName, match="did you mean 'icml'"):
         paper_style("icmll")
-    with pytest.raises(UnknownName, match="column"):
-        paper_style("icml").width("triple")
 
 
 # Heat maps

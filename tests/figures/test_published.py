@@ -22,11 +22,9 @@ from rdpbench.errors import StoreCorrupt, StoreError, UnknownName
 from rdpbench.gate.curves import rounded
 from rdpbench.paths import available
 from rdpbench.results.csv_files import text
-from rdpbench.results.names import FAMILIES, family
 from rdpbench.results.published import (
     BITS,
     CURVE,
-    OWN,
     PublishedNumber,
     PublishedSource,
     folder,
@@ -37,7 +35,8 @@ from rdpbench.results.published import (
     read_sources,
     sources,
 )
-from rdpbench.results.stats.summary import at_rate, summarise
+from rdpbench.results.read import POINTS
+from rdpbench.results.stats.summary import at_rate
 
 ROOT = Path(__file__).parents[2]
 _spec = importlib.util.spec_from_file_location("published_files", ROOT / "benchmarks" / "published_files.py")
@@ -181,13 +180,6 @@ def test_a_name_of_ours_is_ours(everything: list[PublishedNumber]) -> None:
     assert {one.protocol for one in everything} - {"unstated", "512@gencodec"} <= set(PROTOCOLS)
 
 
-def test_units_and_directions_are_those_of_our_metrics(everything: list[PublishedNumber]) -> None:
-    for name in {one.metric for one in everything} & set(registry.names("metric")):
-        ours, theirs = registry.load("metric", name), FAMILIES[family(name)]
-        assert (ours.unit, ours.higher_is_better) == (theirs.unit, theirs.higher_is_better), name  # type: ignore[attr-defined]
-        assert ours.perceptual == theirs.perceptual, name  # type: ignore[attr-defined]
-
-
 def test_too_few_images_for_a_distance_between_sets(frame: pd.DataFrame) -> None:
     fid = frame[frame["family"].isin(["fid", "kid"])].groupby("dataset")["reliable"].agg(["min", "max"])
     assert not fid.loc["kodak", "max"]
@@ -294,7 +286,7 @@ def test_sources_agree_on_classical_codecs(
 
 
 def test_the_frame_has_the_columns_of_measured_points(frame: pd.DataFrame) -> None:
-    assert list(frame.columns) == [*summarise((), (), ()).columns, *OWN]
+    assert list(frame.columns) == list(POINTS)[1:]
     assert frame["source"].str.contains(r"@[0-9a-f]{7,}:.|arXiv \d{4}\.\d{5}, .").all()
     assert set(frame["bits_kind"]) == set(BITS)
     assert frame[frame["bpp"].isna()]["bits_kind"].eq("none").all()

@@ -9,7 +9,7 @@ import pytest
 
 from rdpbench import registry
 from rdpbench.errors import MetricError
-from rdpbench.metrics import cmmd
+from rdpbench.metrics import mmd
 from rdpbench.metrics.contract import Features, SetMetric
 from rdpbench.networks.clip import DEVIATION, MEAN, Clip
 
@@ -30,18 +30,18 @@ def vision():
 
 @pytest.fixture
 def projected(vision):
-    return type("Small", (cmmd.Projected,), {"dim": 32})(Clip(vision))
+    return type("Small", (mmd.Projected,), {"dim": 32})(Clip(vision))
 
 
-class SmallCMMD(cmmd.CMMD):
-    features = type("Small", (cmmd.Projected,), {"dim": 32})
+class SmallCMMD(mmd.CMMD):
+    features = type("Small", (mmd.Projected,), {"dim": 32})
 
 
-class SmallNoProj(cmmd.METRICS["cmmd/noproj"]):
-    features = type("SmallNoProj", (cmmd.Unprojected,), {"dim": 48})
+class SmallNoProj(mmd.METRICS["cmmd/noproj"]):
+    features = type("SmallNoProj", (mmd.Unprojected,), {"dim": 48})
 
 
-class SmallUnbiased(cmmd.METRICS["cmmd/unbiased"]):
+class SmallUnbiased(mmd.METRICS["cmmd/unbiased"]):
     features = SmallCMMD.features
 
 
@@ -150,11 +150,11 @@ def test_class_data():
         assert (cls.name, cls.features.dim, cls.minimum_images) == (name, dim, minimum)
         assert not cls.higher_is_better
         assert bool(cls.unverified) == (name == "cmmd/noproj")
-    assert cmmd.CMMD.features is cmmd.METRICS["cmmd/unbiased"].features
-    assert cmmd.CMMD.features.id != cmmd.METRICS["cmmd/noproj"].features.id
+    assert mmd.CMMD.features is mmd.METRICS["cmmd/unbiased"].features
+    assert mmd.CMMD.features.id != mmd.METRICS["cmmd/noproj"].features.id
 
 
-class SmallSplit(cmmd.METRICS["cmmd/split"]):
+class SmallSplit(mmd.METRICS["cmmd/split"]):
     features = SmallUnbiased.features
 
 

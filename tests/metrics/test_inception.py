@@ -194,7 +194,7 @@ def test_importing_is_light():
     import subprocess
     import sys
 
-    modules = ", ".join(f"rdpbench.metrics.{name}" for name in ("inception_distances", "cmmd", "miou", "self_check"))
+    modules = ", ".join(f"rdpbench.metrics.{name}" for name in ("inception_distances", "mmd", "miou", "self_check"))
     program = (
         f"import sys; import {modules}\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'torchvision', 'transformers', 'scipy')))"

@@ -19,7 +19,7 @@ from PIL import Image as pil
 
 from rdpbench.cli import main
 from rdpbench.report import command
-from rdpbench.report.pictures import Decoding
+from rdpbench.report.command import Decoding
 from rdpbench.results.store.schema import SCHEMA_VERSION
 from rdpbench.results.store.store import Store
 from rdpbench.runners.coding import decode_row

@@ -23,9 +23,8 @@ from pyarrow import parquet
 from rdpbench.config.bench import read_bench
 from rdpbench.errors import ConfigError
 from rdpbench.image import Image, pixel_sha256, read_image
-from rdpbench.report.command import STATIC, build, library
+from rdpbench.report.command import STATIC, Decoding, build, library
 from rdpbench.report.data import narrowed, read_run
-from rdpbench.report.pictures import Decoding
 from rdpbench.results.store.bitstreams import put_reconstruction, reconstruction_path
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store

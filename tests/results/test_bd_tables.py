@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from rdpbench.cli import bd_arguments
 from rdpbench.errors import UnknownName
-from rdpbench.figures import show
+from rdpbench.figures import command
 from rdpbench.results.names import Names
 from rdpbench.results.stats import against as matched
 from rdpbench.results.stats import bootstrap
@@ -560,7 +560,7 @@ def test_the_command(a_store: Path, tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=200)
     words = ["--anchor", "jpeg", "--matched", "--resamples", "50", "--metric", "psnr"]
     options = _options(*words, "--latex", str(tmp_path / "a/bd.tex"), "--markdown", str(tmp_path / "bd.md"))
-    assert show.bd(options, Store(a_store), console) == 0
+    assert command.bd(options, Store(a_store), console) == 0
     text = (tmp_path / "a/bd.tex").read_text()
     for part in text.split("% \\usepackage{booktabs}\n")[1:]:
         well_formed(part.strip())
@@ -584,4 +584,4 @@ def test_the_command_s_errors(a_store: Path) -> None:
         (["--anchor", "jpeg", "--metric", "lpips/alex"], "unknown metric"),
     ):
         with pytest.raises(ConfigError, match=error):
-            show.bd(_options(*words), Store(a_store), Console(quiet=True))
+            command.bd(_options(*words), Store(a_store), Console(quiet=True))

@@ -20,7 +20,7 @@ import pytest
 
 from rdpbench import registry
 from rdpbench.paths import LONGEST_NAME, file_name
-from rdpbench.report.pictures import name_of
+from rdpbench.report.data import name_of
 from rdpbench.results.read import read_results
 from rdpbench.results.store.bitstreams import reconstruction_path
 from rdpbench.results.store.contents import Contents

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from rdpbench.figures.show import by_tag
+from rdpbench.figures.command import by_tag
 from rdpbench.gate.curves import measure
 from rdpbench.results.stats.bootstrap import FINE, SMALL, shares
 from rdpbench.results.stats.current import gather, of_store

@@ -13,8 +13,8 @@ from PIL import Image as pil
 
 import rdpbench
 from rdpbench import registry
-from rdpbench.codecs.classical import jpeg as mozjpeg
-from rdpbench.codecs.classical.webp import WebP
+from rdpbench.codecs.classical import pillow
+from rdpbench.codecs.classical.pillow import WebP
 from rdpbench.codecs.contract import Bitstream, Side, coder_inside, configuration_of
 from rdpbench.codecs.diffusion import sampling
 from rdpbench.codecs.diffusion.bases import Vocabulary
@@ -182,8 +182,8 @@ def test_what_a_library_is_given_is_in_the_row(name: str, image: Any, monkeypatc
 
 
 def test_mozjpeg_and_x265_state_what_they_are_given() -> None:
-    stated = configuration_of(mozjpeg.MozJPEG())
-    assert stated.items() >= {**mozjpeg.FIXED, "quant_table": 3}.items()
+    stated = configuration_of(pillow.MozJPEG())
+    assert stated.items() >= {**pillow.MOZJPEG_OPTIONS, "quant_table": 3}.items()
     hevc: Any = registry.load("codec", "hevc")()
     assert "ipratio=1" in configuration_of(hevc)["x265-params"]
 

@@ -44,6 +44,10 @@ class Data:
 """
 CODECS = {
     "class X:\n    pass": ["encode(image, side) is missing", "decode(data) is missing"],
+    "class X:\n    def compress(self, image): pass\n    def decompress(self, data): pass": [
+        "it has compress, decompress; write def encode(self, image, side): image is uint8 (H, W, 3); return bytes",
+        "write def decode(self, data): data is bytes; return uint8 (H, W, 3)",
+    ],
     "class X(Codec):\n    decode = None": ["decode(data) is missing"],
     "class X(Codec):\n    def encode(self, image): pass": ["encode() cannot be called with (image, side)"],
     "class X(Codec):\n    def decode(self, data, image): pass": ["decode() cannot be called with (data)"],

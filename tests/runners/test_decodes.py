@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rdpbench import registry
-from rdpbench.codecs.classical.jpeg import JPEG
+from rdpbench.codecs.classical.pillow import JPEG
 from rdpbench.config.bench import read_bench
 from rdpbench.errors import CodecError, ConfigError, MetricError, OutOfRange, UnknownName
 from rdpbench.metrics.contract import DecodesMetric

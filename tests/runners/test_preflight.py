@@ -237,6 +237,24 @@ def test_weights_that_only_a_browser_gets_are_all_listed(rdpbench: Any, images: 
     assert not (tmp_path / "results").exists()
 
 
+def test_to_download_is_not_advised_where_that_failed(
+    own: Path, here: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own.parent / "own.py").write_text(
+        OWN + "\nfrom rdpbench.assets.weights import Card, Weights\n"
+        "Words.needs = (Weights(Card('net', 'http://127.0.0.1:9/net.pth', '1', 'net.pth', 'MIT', 'a net')),)\n"
+    )
+    monkeypatch.setenv("RDPBENCH_CACHE", str(own.parent / "cache"))
+    line = [*LINE, f"data=folder:{own}", "metrics=./own.py:Words"]
+    said = []
+    for allowed in ("true", "false"):
+        assert here(*line, f"download={allowed}") == 2
+        said.append(capsys.readouterr().err)
+        assert "weights 'net' are not on this machine" in said[-1]
+    assert ["cannot download" in text for text in said] == [True, False]
+    assert ["download=true" in text for text in said] == [False, True]
+
+
 def test_cards_of_pages_are_never_fetched() -> None:
     """A page for browsers answers a program with HTML, which would be pinned as if it were weights."""
     cards = [need.card for need in ELIC(quality=ELIC.rate.values[0]).weight_needs() if isinstance(need, Weights)]

@@ -1,5 +1,4 @@
-"""Codecs of standards and of companies: one format, one file.
+"""Codecs of standards and of companies: one format, one file, but for those that one library writes.
 
-`inprocess` is what codecs share that a Python library runs, `program` what those share that run a program of the
-user's, and `ycbcr` colours and planes.
+`pillow` has what codecs share that a Python library runs, and `ycbcr` colours and planes.
 """

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rdpbench.codecs.classical.inprocess import check_pixels
+from rdpbench.codecs.classical.pillow import check_pixels
 from rdpbench.codecs.contract import Bitstream, CheckedOptions, Rate, Side, decoding, encoding, option
 from rdpbench.image import Image, check_image
 from rdpbench.lazy import imagecodecs

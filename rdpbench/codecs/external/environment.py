@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from rdpbench.errors import ConfigError
+from rdpbench.paths import is_run
 
 SOURCES = (".py", ".yaml", ".yml", ".json", ".toml", ".cfg", ".cpp", ".cu", ".h")
 """Endings of the files that are hashed of a folder without git, and of what git does not track."""
@@ -44,7 +45,7 @@ def source_identity(folder: Path, besides: Path | None = None) -> str:
         return f"commit {commit}, files {_hash(folder, sorted(_sources(folder, besides)))}"
     others = listed.decode(errors="surrogateescape")
     names = [folder / name for name in others.split("\0") if name.endswith(SOURCES)]
-    untracked = [path for path in names if path != besides and not any(map(_is_run, _below(path, folder)))]
+    untracked = [path for path in names if path != besides and not any(map(is_run, _below(path, folder)))]
     if not edited and not untracked:
         return f"commit {commit}"
     digest = hashlib.sha256(edited + _hash(folder, sorted(untracked)).encode()).hexdigest()
@@ -64,14 +65,9 @@ def _git(folder: Path, *arguments: str) -> bytes | None:
 
 def _sources(folder: Path, besides: Path | None) -> Iterator[Path]:
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name not in _SKIPPED and not _is_run(Path(place, name)))
+        folders[:] = sorted(name for name in folders if name not in _SKIPPED and not is_run(Path(place, name)))
         paths = (Path(place, name) for name in names if name.endswith(SOURCES))
         yield from (path for path in paths if path != besides)
-
-
-def _is_run(folder: Path) -> bool:
-    """Is it the folder of a run of rdpbench?"""
-    return (folder / "sessions").is_dir() and ((folder / "parts").is_dir() or (folder / "rows.parquet").is_file())
 
 
 def _below(path: Path, folder: Path) -> Iterator[Path]:

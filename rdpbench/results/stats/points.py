@@ -140,11 +140,22 @@ class Point:
         return {}
 
 
+class Images(tuple[str, ...]):
+    """Names of images, rising. Points and metrics look up the same ones again and again, so they are hashed once."""
+
+    @cached_property
+    def _hash(self) -> int:
+        return super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
 @dataclass(frozen=True)
 class Taken:
     """Of what a metric's value of a point is made: image by image, in the order of their names."""
 
-    images: tuple[str, ...]
+    images: Images
     """Those with a finite value; seeds of an image count as their mean."""
     bpp: Floats
     pixels: Floats
@@ -164,10 +175,11 @@ class Taken:
         wanted = frozenset(images)
         if wanted not in self.parts:
             names, keep = _those_of(self.images, wanted)
-            seeds = {seed: {name: of[name] for name in of if name in wanted} for seed, of in self.by_seed.items()}
-            whole = len(keep) == len(self.images) and not self.lossless
-            part = Taken(names, self.bpp[keep], self.pixels[keep], self.weighed[keep], seeds)
-            self.parts[wanted] = self if whole else part
+            if len(keep) == len(self.images) and not self.lossless:
+                self.parts[wanted] = self
+            else:
+                seeds = {seed: {name: of[name] for name in of if name in wanted} for seed, of in self.by_seed.items()}
+                self.parts[wanted] = Taken(names, self.bpp[keep], self.pixels[keep], self.weighed[keep], seeds)
         return self.parts[wanted]
 
 
@@ -357,30 +369,26 @@ class Points:
         return {seed: self.sets.get((point.where, point_key(metric, rows))) for seed, rows in point.by_seed.items()}
 
 
-def point_names(images: Codes, wanted: Places) -> tuple[str, ...]:
+def point_names(images: Codes, wanted: Places) -> Images:
     """The names of some images; the same object where it is all of them."""
     if len(wanted) == len(images.names):
-        return _as_tuple(images)
-    return tuple(images.names[number] for number in wanted)
+        names = Images(images.names)
+        return _shared_names.setdefault(names, names)
+    return Images(images.names[number] for number in wanted)
 
 
-def _as_tuple(images: Codes) -> tuple[str, ...]:
-    # Points share what they are over, and so do fingerprints of it.
-    return _shared_names.setdefault(names := tuple(images.names), names)
-
-
-_shared_names: dict[tuple[str, ...], tuple[str, ...]] = {}
+_shared_names: dict[Images, Images] = {}
 
 
 @lru_cache(64)
-def _those_of(names: tuple[str, ...], wanted: frozenset[str]) -> tuple[tuple[str, ...], Places]:
-    """Of some names those that are wanted, and their places; points and metrics ask for the same again and again."""
+def _those_of(names: Images, wanted: frozenset[str]) -> tuple[Images, Places]:
+    """Of some names those that are wanted, and their places."""
     keep = [number for number, name in enumerate(names) if name in wanted]
-    return tuple(names[number] for number in keep), np.array(keep, np.int64)
+    return Images(names[number] for number in keep), np.array(keep, np.int64)
 
 
 @lru_cache(64)
-def _as_set(names: tuple[str, ...]) -> frozenset[str]:
+def _as_set(names: Images) -> frozenset[str]:
     return frozenset(names)
 
 
@@ -399,11 +407,11 @@ def fingerprint(images: Iterable[str]) -> str:
     >>> fingerprint(["a", "b"]) == fingerprint(["b", "a"]), len(fingerprint([]))
     (True, 0)
     """
-    return _fingerprint(tuple(sorted(images)))
+    return _fingerprint(images if isinstance(images, Images) else Images(sorted(images)))
 
 
 @lru_cache(64)
-def _fingerprint(names: tuple[str, ...]) -> str:
+def _fingerprint(names: Images) -> str:
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:8] if names else ""
 
 
@@ -439,7 +447,7 @@ def common(images: Mapping[K, Iterable[str]], *, fixed: bool = False) -> Common:
     >>> sorted(shared.images), shared.left_out
     (['1', '2', '3'], {'c': '1 of 4 images'})
     """
-    sets = {key: _as_set(tuple(names)) for key, names in images.items()}
+    sets = {key: _as_set(names if isinstance(names, Images) else Images(names)) for key, names in images.items()}
     there = {key: names for key, names in sets.items() if names}
     most = max(there.values(), key=len, default=frozenset())
     full = {key: names for key, names in there.items() if len(names) >= LEAST * len(most)}

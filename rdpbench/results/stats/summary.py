@@ -157,7 +157,7 @@ def _line(points: Points, point: Point, metric: str, images: Collection[str] | N
         "weights": ", ".join(filter(None, point.rows.codes("weights").used())),
         "seeds": len(point.by_seed),
         **_rates(taken if metric else every),
-        "bpp_all": _mean(every.bpp),
+        "bpp_all": _rate(every)[0],
         "metric": metric,
         "reliable": True,
         "note": "",
@@ -177,12 +177,17 @@ _NOTHING: dict[str, Any] = {
 
 
 def _rates(taken: Taken) -> dict[str, float]:
-    if "bpp" not in taken.intervals:
-        taken.intervals["bpp"] = _interval_of_rates(taken.bpp.tobytes())
-    _, low, high = taken.intervals["bpp"]
+    mean, low, high = _rate(taken)
     pooled = float(np.dot(taken.bpp, taken.pixels) / taken.pixels.sum()) if len(taken.bpp) else math.nan
     spread = _spread(taken, 0, None)
-    return {"bpp": _mean(taken.bpp), "bpp_lo": low, "bpp_hi": high, "bpp_seed_sd": spread, "bpp_pooled": pooled}
+    return {"bpp": mean, "bpp_lo": low, "bpp_hi": high, "bpp_seed_sd": spread, "bpp_pooled": pooled}
+
+
+def _rate(taken: Taken) -> tuple[float, float, float]:
+    """The mean of its rates, which are finite or unknown, and the interval."""
+    if "bpp" not in taken.intervals:
+        taken.intervals["bpp"] = _interval_of_rates(taken.bpp.tobytes())
+    return taken.intervals["bpp"]
 
 
 @lru_cache(512)

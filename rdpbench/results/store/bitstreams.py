@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 
 from rdpbench.errors import CodecError, StoreCorrupt
 from rdpbench.image import Image, pixel_sha256, read_image
-from rdpbench.lazy import pa, pc, pil
+from rdpbench.lazy import pil
 from rdpbench.paths import ODD, file_name, unwritable, write_file, written_whole
-from rdpbench.results.store.columns import Places
+from rdpbench.results.store.columns import Hashes, Places, find
 from rdpbench.results.store.schema import Row
 
 if TYPE_CHECKING:
@@ -110,26 +110,16 @@ class Bitstreams:
             packed = self._packed(sha256)
             return packed[2] if packed else None
 
-    def sizes(self, hashes: Any) -> Places:
-        """The same of an Arrow array of hashes; -1 for what is not there."""
+    def sizes(self, hashes: Hashes) -> Places:
+        """The same of many; -1 for what is not there."""
         sizes = np.full(len(hashes), -1, np.int64)
-        if packs := self._packs():
-            good = np.flatnonzero(pc.equal(pc.binary_length(hashes), 64).to_numpy(zero_copy_only=False))
-            with contextlib.suppress(ValueError):  # what is no hash is in no pack
-                texts = hashes.take(pa.array(good))
-                raw = bytes.fromhex(texts.buffers()[2].to_pybytes()[: 64 * len(good)].decode() if len(good) else "")
-                wanted = np.frombuffer(raw, np.dtype([("start", ">u8"), ("rest", "V24")]))
-                order = np.argsort(wanted["start"])  # in order they are found ten times as fast
-                start, rest = wanted["start"][order].astype(np.uint64), wanted["rest"][order]
-                for index in packs.values():
-                    starts = index["start"].astype(np.uint64)
-                    place = np.minimum(np.searchsorted(starts, start), len(index) - 1)
-                    here = np.flatnonzero(starts[place] == start)
-                    here = here[index["rest"][place[here]] == rest[here]]
-                    sizes[good[order[here]]] = index["bytes"][place[here]]
-        unpacked = np.flatnonzero(sizes < 0)
-        for number, text in zip(unpacked.tolist(), hashes.take(pa.array(unpacked)).to_pylist(), strict=True):
-            size = self.size(text)
+        order = np.argsort(hashes.raw["start"])
+        for index in self._packs().values():
+            place = find(index, hashes.raw[order])
+            here = place >= 0
+            sizes[order[here]] = index["bytes"][place[here]]
+        for number in np.flatnonzero(sizes < 0).tolist():
+            size = self.size(hashes[number])
             sizes[number] = -1 if size is None else size
         return sizes
 
@@ -184,14 +174,10 @@ class Bitstreams:
 
     def _packed(self, sha256: str) -> tuple[Path, int, int] | None:
         """In which pack a bitstream lies, where, and its size."""
-        raw = bytes.fromhex(sha256)
-        start = int.from_bytes(raw[:8])
+        hash_ = Hashes.joined([bytes.fromhex(sha256)])
         for path, index in self._packs().items():
-            place = int(np.searchsorted(index["start"], start))
-            while place < len(index) and int(index["start"][place]) == start:
-                if bytes(index["rest"][place]) == raw[8:]:
-                    return path, int(index["at"][place]), int(index["bytes"][place])
-                place += 1
+            if (place := int(find(index, hash_.raw)[0])) >= 0:
+                return path, int(index["at"][place]), int(index["bytes"][place])
         return None
 
 

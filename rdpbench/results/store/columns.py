@@ -1,11 +1,12 @@
-"""Columns: texts as numbers, groups of equal places, and segments, which are Parquet files or tables in memory."""
+"""Columns: texts as numbers, hashes as bytes, groups of equal places, and segments, which are files or in memory."""
 
 from __future__ import annotations
 
 import json
+from binascii import unhexlify
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import fields
-from typing import Any, NamedTuple, TypeAlias, get_args
+from typing import Any, NamedTuple, TypeAlias, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,6 +136,86 @@ def ranks(names: Sequence[str]) -> NDArray[np.int64]:
     places = np.empty(len(names), np.int64)
     places[order] = np.arange(len(names))
     return places
+
+
+# Hashes
+
+HASH = np.dtype([("start", "<u8"), ("rest", "V24")])
+"""A sha256: of its 32 bytes the first eight as a number, by which hashes are sorted and found, and the others."""
+
+
+class Hashes(Sequence[str]):
+    """Many sha256 in a quarter of the memory that texts take; each is a text when it is asked for.
+
+    >>> hashes = Hashes.of(["00" * 32, "ab" * 32])
+    >>> hashes[1][:6], len(hashes)
+    ('ababab', 2)
+    """
+
+    def __init__(self, raw: NDArray[Any]) -> None:
+        self.raw = raw
+        """`HASH` of each."""
+
+    @classmethod
+    def of(cls, texts: Sequence[str] | Any) -> Hashes | None:
+        """Of texts, or of an Arrow array of them; None if one is no sha256."""
+        if isinstance(texts, Hashes):
+            return texts
+        array = pa.array(texts, pa.string())
+        lengths = np.diff(np.frombuffer(array.buffers()[1], np.int32, len(array) + 1, 4 * array.offset))
+        if array.null_count or (lengths != 64).any():
+            return None
+        start, end = (64 * place for place in (array.offset, array.offset + len(array)))
+        try:
+            return cls.joined([unhexlify(memoryview(array.buffers()[2])[start:end])] if len(array) else [])
+        except ValueError:
+            return None
+
+    @classmethod
+    def joined(cls, digests: Iterable[bytes]) -> Hashes:
+        """Of digests, one after the other."""
+        numbers = np.frombuffer(b"".join(digests), np.dtype([("start", ">u8"), ("rest", "V24")]))
+        return cls(numbers.astype(HASH))
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Hashes: ...
+
+    def __getitem__(self, index: int | slice) -> str | Hashes:
+        if isinstance(index, slice):
+            return Hashes(self.raw[index])
+        start, rest = self.raw[index].item()
+        return f"{start:016x}{rest.hex()}"
+
+
+def find(known: NDArray[Any], wanted: NDArray[Any]) -> Places:
+    """Where each hash is among known ones, which are sorted by their start; -1 for one that is not there.
+
+    >>> hashes = Hashes.of(["00" * 32, "ab" * 32])
+    >>> find(hashes.raw, Hashes.of(["ab" * 32, "cd" * 32]).raw).tolist()
+    [1, -1]
+    """
+    places = np.full(len(wanted), -1, np.int64)
+    # In order they are found ten times as fast, and this sort takes no time where they are in order already.
+    order = np.argsort(wanted["start"], kind="stable")
+    starts = known["start"].astype(np.uint64)
+    start, rest = wanted["start"][order], wanted["rest"][order]
+    place = np.searchsorted(starts, start)
+    seeking = np.arange(len(order))
+    while True:  # once more only where hashes have one start
+        seeking = seeking[place[seeking] < len(starts)]
+        seeking = seeking[starts[place[seeking]] == start[seeking]]
+        if not len(seeking):
+            return places
+        same = known["rest"][place[seeking]] == rest[seeking]
+        places[order[seeking[same]]] = place[seeking[same]]
+        seeking = seeking[~same]
+        place[seeking] += 1
 
 
 # Tables

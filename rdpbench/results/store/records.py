@@ -17,7 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.lazy import pa
-from rdpbench.results.store.columns import OVER, Codes, Places, Segment, joined, key_of, ranks, schema_of, table_of
+from rdpbench.results.store.columns import (
+    HASH,
+    OVER,
+    Codes,
+    Hashes,
+    Mask,
+    Places,
+    Segment,
+    find,
+    joined,
+    key_of,
+    ranks,
+    schema_of,
+    table_of,
+)
 from rdpbench.results.store.schema import KINDS, Row
 
 R = TypeVar("R")
@@ -187,11 +201,6 @@ class Records(MutableMapping[str, R], Generic[R]):
         self.segments = [*kept[:place], segment, *kept[place:]]
         self._forget()
 
-    def load(self, *names: str) -> None:
-        """Read columns together, which is quicker than one by one."""
-        for segment in self.segments:
-            segment.load(names)
-
     def _column(self, name: str) -> list[Any]:
         self._settle()
         parts = [chunk for segment in self.segments for chunk in segment.column(name).chunks]
@@ -228,6 +237,42 @@ class Records(MutableMapping[str, R], Generic[R]):
 
         return self._remembered(f"strings {name}", strings)
 
+    def texts(self, name: str, places: Places) -> list[str]:
+        """A column of texts at some places: for a few of many that are different."""
+        parts = self._remembered(f"parts {name}", lambda: self._column(name))
+        starts = np.cumsum([0, *map(len, parts)])
+        part_of = np.searchsorted(starts, places, "right") - 1
+        texts = np.empty(len(places), object)
+        for number in np.unique(part_of).tolist():
+            here = part_of == number
+            texts[here] = parts[number].take(pa.array(places[here] - starts[number])).to_pylist()
+        return list(texts)
+
+    def hashes(self, name: str) -> tuple[Hashes, Mask]:
+        """A column of sha256, and which texts are one: others are zero."""
+
+        def hashes() -> tuple[Hashes, Mask]:
+            parts = [self._hashed(part) for part in self._column(name)]
+            raw = np.concatenate([part[0] for part in parts]) if parts else np.empty(0, HASH)
+            return Hashes(raw), np.concatenate([part[1] for part in parts]) if parts else np.empty(0, bool)
+
+        return cast("tuple[Hashes, Mask]", self._remembered(f"hashes {name}", hashes))
+
+    @staticmethod
+    def _hashed(part: Any) -> tuple[NDArray[Any], Mask]:
+        import pyarrow.compute as pc
+
+        texts = part.dictionary
+        raw, known = np.zeros(len(texts) + 1, HASH), np.zeros(len(texts) + 1, bool)  # the last is that of none
+        known[:-1] = True
+        if (hashes := Hashes.of(texts)) is None:
+            known[:-1] = pc.match_substring_regex(texts, "^[0-9a-f]{64}$").to_numpy(zero_copy_only=False)
+            hashes = Hashes.of(texts.filter(pa.array(known[:-1])))
+            assert hashes is not None
+        raw[known] = hashes.raw
+        places = part.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        return raw[places], known[places]
+
     def numbers(self, name: str) -> NDArray[np.float64]:
         """A column of numbers; NaN for none."""
 
@@ -245,22 +290,32 @@ class Records(MutableMapping[str, R], Generic[R]):
         return self._cached[name]
 
     def locate(self, keys: Sequence[str] | Any) -> Places:
-        """The place of each key in the columns; -1 for what is not here. Keys are texts, or an Arrow array of them."""
+        """The place of each key in the columns, -1 for what is not here; keys are `Hashes`, texts or an Arrow array."""
         self._settle()
         size = len(self)
         if size <= INDEXED:
             index = self._remembered("index", lambda: {key: place for place, key in enumerate(self)})
             texts = keys.to_pylist() if isinstance(keys, pa.Array) else keys
             return np.array([index.get(key, -1) for key in texts], np.int64)
-        import pyarrow.compute as pc
+        known, order = self._remembered(f"index {key_of(self.kind)}", self._index)
+        wanted = Hashes.of(keys)
+        if known is None or wanted is None:  # of a run that somebody wrote by hand
+            import pyarrow.compute as pc
 
-        column = self.strings(key_of(self.kind))
-        if len(keys) == 1:
-            return np.array([pc.index(column, keys[0]).as_py()], np.int64)
-        places: Places = (
-            pc.index_in(pa.array(keys, pa.string()), value_set=column).fill_null(-1).to_numpy().astype(np.int64)
-        )
-        return places
+            column = self.strings(key_of(self.kind))
+            places: Places = pc.index_in(pa.array(keys, pa.string()), value_set=column).fill_null(-1).to_numpy()
+            return places.astype(np.int64)
+        places = find(known, wanted.raw)
+        return np.where(places < 0, -1, order[places])
+
+    def _index(self) -> tuple[NDArray[Any] | None, Places]:
+        """The keys as sorted, and the place of each; None if one is no sha256."""
+        parts = [self._hashed(part) for part in self._column(key_of(self.kind))]
+        if not all(known.all() for _, known in parts):
+            return None, np.empty(0, np.int64)
+        raw = np.concatenate([part for part, _ in parts])
+        order = np.argsort(raw["start"])
+        return raw[order], order
 
     def owners(self, rows: Records[Any]) -> Places:
         """Of each record the place of its task among rows; -1 for one whose row is not there."""
@@ -408,8 +463,7 @@ class Rows(Sequence[Row]):
         """A column of texts: for those of which few are equal, such as keys."""
         if name in self.stated or len(self.records) <= INDEXED:
             return self.codes(name).texts()
-        texts: list[str] = self.records.strings(name).take(pa.array(self.places)).to_pylist()
-        return texts
+        return self.records.texts(name, self.places)
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """A column of numbers; NaN for none."""

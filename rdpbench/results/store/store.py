@@ -52,6 +52,7 @@ from rdpbench.paths import unwritable, written_whole
 from rdpbench.progress import tell
 from rdpbench.results.store.bitstreams import Bitstreams, picture_path
 from rdpbench.results.store.columns import (
+    Hashes,
     Mask,
     Places,
     Segment,
@@ -331,8 +332,9 @@ class Store:
 
     def has_bitstreams(self, rows: Records[Row], places: Places) -> Mask:
         """The same of many rows."""
-        sizes = self.bitstreams.sizes(rows.strings("bitstream_sha256").take(pa.array(places)))
-        whole: Mask = sizes == rows.numbers("bytes")[places]
+        hashes, known = rows.hashes("bitstream_sha256")
+        sizes = self.bitstreams.sizes(Hashes(hashes.raw[places]))
+        whole: Mask = known[places] & (sizes == rows.numbers("bytes")[places])
         unproven = np.flatnonzero(~rows.codes("grade").of(places).where(("decoded", "").__contains__))
         for number, row in zip(unproven.tolist(), rows.at(places[unproven]), strict=True):
             whole[number] = self.has_bitstream(row)

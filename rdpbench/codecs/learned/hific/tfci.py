@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from rdpbench.assets.hashes import content_sha256
 from rdpbench.assets.program import Argument, In, Out, Ran, require, run_program
 from rdpbench.assets.weights import Card, Weights
-from rdpbench.codecs.classical.inprocess import pillow_decode, pillow_encode
+from rdpbench.codecs.classical.pillow import pillow_decode, pillow_encode
 from rdpbench.codecs.container import read_varint
 from rdpbench.codecs.contract import FLOAT_LIBRARIES, Bitstream, ProgramCodec, Side
 from rdpbench.codecs.learned.codec import Kind
