@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, Any, TypeAlias
 
 from rdpbench.assets.hashes import content_sha256
 from rdpbench.errors import CoderFailed, MissingNeed
@@ -30,6 +30,8 @@ from rdpbench.needs import File, Package, refused
 
 LARGEST_OUTPUT = 1 << 32
 """Bytes; a damaged size in a bitstream must not fill the memory or the disk."""
+MOST_PRINTED = 1 << 24
+"""Bytes of what a program printed that are read, from the end."""
 
 
 @dataclass(frozen=True)
@@ -72,29 +74,95 @@ def run_program(program: Path, arguments: Sequence[Argument], timeout_s: float, 
     """
     command = shlex.join([program.name, *(a if isinstance(a, str) else a.name for a in arguments)])
     with _files([a for a in arguments if not isinstance(a, str)]) as (places, descriptors):
-        real = [a if isinstance(a, str) else places[a.name] for a in arguments]
-        try:
-            # A session of its own: a kill then reaches the program's children too.
-            process = subprocess.Popen(
-                [str(program), *real],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=descriptors,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise CoderFailed(f"{program.name} did not start: {error}\n  command: {command}") from error
-        stdout, stderr, end = _wait(process, timeout_s, [Path(path.format(pid=process.pid)) for path in litter])
-        if end:
-            raise CoderFailed(_report(program, end, command, stdout, stderr))
+        real = [str(program), *(a if isinstance(a, str) else places[a.name] for a in arguments)]
+        stdout, stderr = finish(real, timeout_s, program.name, command, litter, limited=True, pass_fds=descriptors)
         written = {a.name: Path(places[a.name]) for a in arguments if isinstance(a, Out)}
         # Some programs remove what they did not finish, and return 0 all the same.
         outputs = {name: path.read_bytes() if path.exists() else b"" for name, path in written.items()}
     for name, data in outputs.items():
         if not data:
-            raise CoderFailed(_report(program, f"wrote nothing to {name}", command, stdout, stderr))
-    return Ran(command, outputs, _text(stdout), _text(stderr))
+            raise CoderFailed(f"{program.name} wrote nothing to {name}\n  command: {command}{quoted(stderr or stdout)}")
+    return Ran(command, outputs, stdout, stderr)
+
+
+def finish(
+    line: Sequence[str],
+    timeout_s: float,
+    name: str,
+    command: str,
+    litter: Sequence[str] = (),
+    *,
+    limited: bool = False,
+    **how: Any,
+) -> tuple[str, str]:
+    """Run a program to its end; what it printed to stdout and stderr. What it started is killed when it ends.
+
+    Args:
+        line: what is run.
+        timeout_s: after so many seconds it is killed, too.
+        name: what it is called in errors, which also quote ``command`` and its last lines.
+        command: the line as it can be typed again.
+        litter: see `run_program`.
+        limited: no memory dumps of crashes in the user's folder, no endless outputs; as far as the system can.
+        how: for ``subprocess.Popen``.
+
+    Raises:
+        CoderFailed: it does not start, ends with another exit code than 0, or takes too long.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+        try:
+            # A session of its own: a kill then reaches the program's children too.
+            files: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": errors}
+            process = subprocess.Popen([*line], start_new_session=True, **files | how)
+        except OSError as error:
+            raise CoderFailed(f"{name} did not start: {error}\n  command: {command}") from error
+        try:
+            if limited:
+                _limit(process.pid)
+            process.communicate(timeout=timeout_s)
+            end = died(process.returncode) if process.returncode else ""
+        except subprocess.TimeoutExpired:
+            end = f"was stopped after timeout_s={timeout_s:g} seconds"
+        finally:  # also where we are interrupted: Ctrl-C goes to us, not to the program's own session
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            for path in litter:
+                Path(path.format(pid=process.pid)).unlink(missing_ok=True)
+        stdout, stderr = map(_last, (out, errors))
+    if end:
+        raise CoderFailed(f"{name} {end}\n  command: {command}{quoted(stderr or stdout)}")
+    return stdout, stderr
+
+
+def _last(file: IO[bytes]) -> str:
+    file.seek(max(0, file.seek(0, os.SEEK_END) - MOST_PRINTED))
+    return file.read().decode(errors="replace")
+
+
+def died(code: int) -> str:
+    """How a process ended.
+
+    >>> died(-9), died(3)
+    ('was killed by SIGKILL (out of memory?)', 'returned 3')
+    """
+    return f"returned {code}" if code >= 0 else f"was killed by {killer(code)}"
+
+
+def killer(code: int) -> str:
+    """The signal that ended a process."""
+    name = next((number.name for number in signal.Signals if number == -code), f"signal {-code}")
+    return name + (" (out of memory?)" if code == -signal.SIGKILL else "")
+
+
+def quoted(printed: str) -> str:
+    """The last lines that a program printed, for an error.
+
+    >>> quoted("loading\\n\\nno such file\\n"), quoted("")
+    ('\\n  it said:\\n  | loading\\n  | no such file', '\\n  it said: nothing')
+    """
+    lines = [line for line in printed.splitlines() if line.strip()][-5:]
+    return "\n  it said:" + ("".join(f"\n  | {line[:200]}" for line in lines) or " nothing")
 
 
 def require(need: File) -> Path:
@@ -138,53 +206,12 @@ def _files(wanted: Sequence[In | Out]) -> Iterator[tuple[dict[str, str], list[in
         yield places, descriptors
 
 
-def _wait(process: subprocess.Popen[bytes], timeout_s: float, litter: Sequence[Path]) -> tuple[bytes, bytes, str]:
-    """Everything the program printed, and how it failed (empty if it did not)."""
-    _limit(process.pid)
-    try:
-        stdout, stderr = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired as late:
-        _kill(process)
-        return late.stdout or b"", late.stderr or b"", f"was stopped after timeout_s={timeout_s:g} seconds"
-    except BaseException:  # Ctrl-C goes to us, not to the program's own session
-        _kill(process)
-        raise
-    finally:
-        for path in litter:
-            path.unlink(missing_ok=True)
-    code = process.returncode
-    if code < 0:
-        known = {number.value: number.name for number in signal.Signals}
-        return stdout, stderr, f"was killed by {known.get(-code, f'signal {-code}')}"
-    return stdout, stderr, f"returned {code}" if code else ""
-
-
 def _limit(pid: int) -> None:
-    """No memory dumps of crashes in the user's folder, no endless outputs. Best effort: not every system can."""
     with contextlib.suppress(ImportError, OSError, AttributeError):
         import resource
 
         resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (LARGEST_OUTPUT, LARGEST_OUTPUT))
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    for pipe in (process.stdout, process.stderr):
-        if pipe:
-            pipe.close()
-
-
-def _report(program: Path, end: str, command: str, stdout: bytes, stderr: bytes) -> str:
-    said = [line for line in _text(stderr or stdout).splitlines() if line.strip()][-5:]
-    quoted = "".join(f"\n  | {line[:200]}" for line in said) or " nothing"
-    return f"{program.name} {end}\n  command: {command}\n  it said:{quoted}"
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "replace")
 
 
 @cache
@@ -194,7 +221,7 @@ def _probe(program: Path, size: int, mtime_ns: int, arguments: tuple[str, ...], 
         ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
-    match = re.search(pattern, _text(ended.stdout + ended.stderr))
+    match = re.search(pattern, (ended.stdout + ended.stderr).decode(errors="replace"))
     return match[1] if match else "unknown"
 
 

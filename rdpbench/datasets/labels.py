@@ -94,8 +94,7 @@ def from_panoptic(colours: Image, segments: Sequence[Mapping[str, Any]]) -> Labe
     categories = [category_of[id_] for id_ in segment_ids.tolist()]
     if wrong := [id_ for id_ in categories if id_ and (not 0 < id_ <= 200 or PANOPTIC_133[id_] == IGNORE)]:
         raise ImageError(f"panoptic annotation: categories {wrong[:5]} are not among the 133 of COCO panoptic")
-    mapped: Labels = PANOPTIC_133[categories][places.reshape(ids.shape)]
-    return mapped
+    return PANOPTIC_133[categories][places.reshape(ids.shape)]
 
 
 def from_stuff(labels: NDArray[Any]) -> Labels:

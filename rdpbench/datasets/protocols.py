@@ -148,8 +148,7 @@ def _rounded(sums: NDArray[np.int64], total: int) -> Image:
     """``sums / total`` to the nearest integer, half to even, without a float on the way."""
     whole, rest = np.divmod(sums, total)
     up = (2 * rest > total) | ((2 * rest == total) & (whole % 2 == 1))
-    rounded: Image = (whole + up).astype(np.uint8)
-    return rounded
+    return (whole + up).astype(np.uint8)
 
 
 def _nearest(labels: Labels, step: Resize) -> Labels:

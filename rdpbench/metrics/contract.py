@@ -368,14 +368,12 @@ def short_name(metric: str) -> str:
 
 def beside(metric: type) -> tuple[str, ...]:
     """What a pair metric's ``prepare`` takes besides the original."""
-    names: tuple[str, ...] = getattr(metric, "beside", ())
-    return names
+    return getattr(metric, "beside", ())
 
 
 def bounds_of(metric: type) -> tuple[float, float]:
     """The least and the largest value of a metric; infinite where it states none."""
-    bounds: tuple[float, float] = getattr(metric, "bounds", (-math.inf, math.inf))
-    return bounds
+    return getattr(metric, "bounds", (-math.inf, math.inf))
 
 
 def number_of(score: Any) -> float:

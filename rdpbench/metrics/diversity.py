@@ -100,8 +100,7 @@ class OverDecodes(PairMetric):
         ('diversity/deviation/5', 5)
         """
         metric: Any = cls
-        counted: type[Self] = _over(metric, decodes)
-        return counted
+        return _over(metric, decodes)
 
     def check_count(self, decodes: Sequence[Image]) -> None:
         """Raise `MetricError` for another number of decodes than the name says."""

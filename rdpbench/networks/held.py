@@ -61,8 +61,7 @@ def held(kind: str, key: Hashable, load: Callable[[], Made]) -> Made:
         network = load()
         _held[place] = _Held(kind, network, _owner)
     _held[place].owner = _owner
-    made: Made = _held[place].network
-    return made
+    return _held[place].network
 
 
 def _is_past(entry: _Held, kind: str) -> bool:

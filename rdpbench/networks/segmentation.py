@@ -101,8 +101,7 @@ class Segmenter:
             planes = torch.from_numpy(np.array(image.transpose(2, 0, 1)))  # a copy: images may be read-only
             prepared = self.processor(images=planes, return_tensors="pt", device=self.device)
             scores = self._scores(self.network(prepared["pixel_values"].to(self.device)), image.shape[:2])
-            classes: NDArray[np.int64] = scores.argmax(dim=0).cpu().numpy()
-            return classes
+            return scores.argmax(dim=0).cpu().numpy()
 
     def _scores(self, output: Any, size: tuple[int, ...]) -> Tensor:
         """Of each class at each pixel of the image, ``(classes, H, W)``."""

@@ -28,6 +28,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from rdpbench.assets.program import killer
 from rdpbench.errors import StoreError, WorkerError
 from rdpbench.networks import held
 from rdpbench.networks.precision import repeat_sums, see_only
@@ -151,10 +152,7 @@ def died(exitcode: int | None) -> str:
     >>> died(-9), len(died(3))
     ('SIGKILL (out of memory?)', 11)
     """
-    if exitcode is None or exitcode >= 0:
-        return f"exit code {exitcode}"
-    name = next((number.name for number in signal.Signals if number == -exitcode), f"signal {-exitcode}")
-    return name + (" (out of memory?)" if exitcode == -signal.SIGKILL else "")
+    return f"exit code {exitcode}" if exitcode is None or exitcode >= 0 else killer(exitcode)
 
 
 def was_killed(exitcode: int | None) -> bool:

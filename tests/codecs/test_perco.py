@@ -18,10 +18,9 @@ from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of, facts_of, weights_kind_of
 from rdpbench.codecs.diffusion import fields, sampling
 from rdpbench.codecs.diffusion.fields import with_seed
-from rdpbench.codecs.diffusion.perco import pipeline
-from rdpbench.codecs.diffusion.perco.codec import PerCo
+from rdpbench.codecs.diffusion.perco import codec as perco_codec
+from rdpbench.codecs.diffusion.perco.codec import POINTS, PerCo
 from rdpbench.codecs.diffusion.perco.image import PerCoImage
-from rdpbench.codecs.diffusion.perco.pipeline import POINTS
 from rdpbench.codecs.diffusion.sd_vae import StableDiffusionVAE
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, OutOfRange, UnsupportedImage
 from rdpbench.image import Image, pixel_sha256
@@ -360,9 +359,9 @@ def test_the_contract_is_kept() -> None:
     assert coder_of(perco())["weights"] == "random"
     assert perco().weight_needs() == ()
     assert weights_kind_of(perco()) == "random"
-    made = pipeline.load_pipeline(0.0313, "random")
+    made = perco_codec.load_pipeline(0.0313, "random")
     perco().ready()
-    assert pipeline.load_pipeline(0.0313, "random") is made
+    assert perco_codec.load_pipeline(0.0313, "random") is made
 
 
 @pytest.mark.parametrize(

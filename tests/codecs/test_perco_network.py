@@ -23,10 +23,9 @@ from rdpbench.codecs.contract import Side
 from rdpbench.codecs.diffusion import bases, fields, models, sampling
 from rdpbench.codecs.diffusion.bases import byte_vocabulary
 from rdpbench.codecs.diffusion.library import diffusers
+from rdpbench.codecs.diffusion.perco import codec as perco
 from rdpbench.codecs.diffusion.perco import network as perco_network
-from rdpbench.codecs.diffusion.perco import pipeline
-from rdpbench.codecs.diffusion.perco.codec import PerCo, printed_bits
-from rdpbench.codecs.diffusion.perco.pipeline import POINTS
+from rdpbench.codecs.diffusion.perco.codec import POINTS, PerCo, printed_bits
 from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.networks import held
@@ -59,7 +58,7 @@ def shapes(network: Any) -> dict[str, list[int]]:
 
 
 def hyper_encoder(rate: float) -> Any:
-    return on_meta(lambda: pipeline.hyper_of(rate, perco_network.PUBLISHED))
+    return on_meta(lambda: perco.hyper_of(rate, perco_network.PUBLISHED))
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -80,7 +79,7 @@ def test_the_digests_are_those_of_the_official_classes(rate: float, shared: Path
 
 def test_the_u_net_has_the_official_layout() -> None:
     """Stable Diffusion 2.1's, with 320 further channels in the first layer, which has another name in the file."""
-    build = lambda: pipeline.unet_of(bases.SD21, perco_network.PUBLISHED)  # noqa: E731 - three uses below
+    build = lambda: perco.unet_of(bases.SD21, perco_network.PUBLISHED)  # noqa: E731 - three uses below
     unet = on_meta(build)
     own = shapes(unet)
     assert own["conv_in.weight"] == [320, 324, 3, 3]
@@ -90,7 +89,7 @@ def test_the_u_net_has_the_official_layout() -> None:
     file = {**theirs, "conv_in_extended.weight": [320, 324, 3, 3], "conv_in_extended.bias": [320]}
     assert sum(map(math.prod, file.values())) == 866_844_164
     tensors = {name: torch.empty(shape, device="meta") for name, shape in file.items()}
-    load_strictly(build, tensors, "file", rename=pipeline.unet_name, drop=pipeline.DROPPED)
+    load_strictly(build, tensors, "file", rename=perco.unet_name, drop=perco.DROPPED)
     with pytest.raises(CodecError, match=r"conv_in\.weight is \(320, 4, 3, 3\), must be \(320, 324, 3, 3\)"):
         load_strictly(build, {name: torch.empty(shape, device="meta") for name, shape in theirs.items()}, "x")
 
@@ -99,7 +98,7 @@ def test_the_u_net_has_the_official_layout() -> None:
 def test_latents_become_a_grid(rate: float) -> None:
     """A 512 x 768 image at every rate, without storage."""
     with torch.device("meta"):
-        net = pipeline.hyper_of(rate, perco_network.PUBLISHED)
+        net = perco.hyper_of(rate, perco_network.PUBLISHED)
         found = net.directions(torch.empty(1, 4, 64, 96))
     rows, columns = POINTS[rate].grid(512, 768)
     assert found.shape == (1, rows, columns, 32)
@@ -110,7 +109,7 @@ def test_latents_become_a_grid(rate: float) -> None:
 
 
 def test_the_nearest_entry_is_the_one_with_the_largest_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
-    net = pipeline.seeded(pipeline.hyper_of(0.0313, perco_network.TINY), 1)
+    net = perco.seeded(perco.hyper_of(0.0313, perco_network.TINY), 1)
     latents = torch.randn(2, 4, 16, 24, generator=torch.Generator().manual_seed(0))
     quantiser, book = net.quantizer, net.quantizer._codebook.embed[0]
     assert torch.allclose(book.norm(dim=-1), torch.ones(256))
@@ -284,7 +283,7 @@ def saved(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
     (tmp_path / "weights" / table.name).write_bytes(table.read_bytes())
     narrow = models.narrow(bases.SD21)
     sizes = bases.BaseSizes(narrow.unet, narrow.vae, narrow.texts, (0,), narrow.schedule, 49408)
-    monkeypatch.setattr(pipeline, "PUBLISHED", sizes)
+    monkeypatch.setattr(perco, "PUBLISHED", sizes)
     monkeypatch.setattr(perco_network, "PUBLISHED", perco_network.TINY)
 
     beside = {
@@ -299,12 +298,12 @@ def saved(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
         seed = round(rate * 10000)
         for part in beside:
             shutil.copytree(tmp_path / part, root / part, dirs_exist_ok=True)
-        unet = models.draw_weights(pipeline.unet_of(sizes, perco_network.TINY), seed)
+        unet = models.draw_weights(perco.unet_of(sizes, perco_network.TINY), seed)
         tensors = {name.replace("conv_in.", "conv_in_extended."): one for name, one in unet.state_dict().items()}
         plain = models.draw_weights(diffusers.UNet2DConditionModel.from_config(dict(sizes.unet)), seed).conv_in
         tensors |= {"conv_in.weight": plain.weight, "conv_in.bias": plain.bias}
         config = {**dict(unet.config), "in_channels": 4}
-        hyper = pipeline.seeded(pipeline.hyper_of(rate, perco_network.TINY), seed)
+        hyper = perco.seeded(perco.hyper_of(rate, perco_network.TINY), seed)
         for part, state, settings in (
             ("unet", tensors, {name: one for name, one in config.items() if not name.startswith("_")}),
             (
@@ -357,7 +356,7 @@ def test_a_sweep_loads_vae_and_text_tower_once(
     assert {part: opened.count(part) for part in opened} == {"vae": 1, "text_encoder": 1, "unet": 7, "hyper_enc": 7}
     # Other bytes are another network.
     other = saved(0.0019)
-    models.draw_weights(diffusers.AutoencoderKL.from_config(dict(pipeline.PUBLISHED.vae)), 4).save_pretrained(
+    models.draw_weights(diffusers.AutoencoderKL.from_config(dict(perco.PUBLISHED.vae)), 4).save_pretrained(
         other / "vae"
     )
     coded(photograph[:64, :64], nominal=0.0019, pipeline=str(other))
@@ -366,7 +365,7 @@ def test_a_sweep_loads_vae_and_text_tower_once(
 
 def test_public_rates_are_found_by_their_cards(saved: Callable[[float], Path], photograph: Image) -> None:
     image = np.ascontiguousarray(photograph[:70, :100])
-    for rate in pipeline.PUBLIC:
+    for rate in perco.PUBLIC:
         codec = PerCo(nominal=rate)
         assert "perco/" in str(codec.weight_needs()[0].missing())
         folder = saved(rate)
@@ -388,7 +387,7 @@ def test_the_files_tensors_are_where_they_belong(saved: Callable[[float], Path])
     from safetensors.torch import load_file
 
     folder = saved(0.0313)
-    ready = pipeline.load_pipeline(0.0313, pipeline=str(folder))
+    ready = perco.load_pipeline(0.0313, pipeline=str(folder))
     tensors = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
     assert torch.equal(ready.unet.conv_in.weight, tensors["conv_in_extended.weight"])
     assert ready.unet.conv_in.weight.shape == (8, 16, 3, 3)
@@ -401,14 +400,14 @@ def test_the_files_tensors_are_where_they_belong(saved: Callable[[float], Path])
 def test_files_of_another_rate_are_refused_by_name(saved: Callable[[float], Path]) -> None:
     folder = saved(0.0019)
     with pytest.raises(CodecError, match=r"is for 8 x 8 indices of 256 entries; at nominally 0\.0313 bpp"):
-        pipeline.load_pipeline(0.0313, pipeline=str(folder))
+        perco.load_pipeline(0.0313, pipeline=str(folder))
     config = folder / "hyper_enc" / "config.json"
     known = json.loads(config.read_text())
     config.write_text(json.dumps({name: one for name, one in known.items() if not name.startswith("cfg")}))
     with pytest.raises(CodecError, match=r"embed is \(1, 256, 8\), must be \(1, 1024, 8\)"):
-        pipeline.load_pipeline(0.0024, pipeline=str(folder))
+        perco.load_pipeline(0.0024, pipeline=str(folder))
     with pytest.raises(CodecError, match=r"backbone\.4\.weight is \(16, 16, 5, 5\), must be \(16, 16, 1, 1\)"):
-        pipeline.load_pipeline(0.0313, pipeline=str(folder))
+        perco.load_pipeline(0.0313, pipeline=str(folder))
 
 
 def test_damaged_files_are_refused_by_name(saved: Callable[[float], Path]) -> None:
@@ -423,21 +422,21 @@ def test_damaged_files_are_refused_by_name(saved: Callable[[float], Path]) -> No
         whole = load_file(file)
         save_file({name: one for name, one in whole.items() if name != gone}, file)
         with pytest.raises(CodecError, match=rf"{odd} \([0-9, ]+\) is missing"):
-            pipeline.load_pipeline(0.1250, pipeline=str(folder))
+            perco.load_pipeline(0.1250, pipeline=str(folder))
         save_file({**whole, "stray": torch.zeros(2)}, file)
         with pytest.raises(CodecError, match=r"stray \(2,\) has no place"):
-            pipeline.load_pipeline(0.1250, pipeline=str(folder))
+            perco.load_pipeline(0.1250, pipeline=str(folder))
         save_file(whole, file)
-    pipeline.load_pipeline(0.1250, pipeline=str(folder))
+    perco.load_pipeline(0.1250, pipeline=str(folder))
 
 
 def test_what_is_not_public_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RDPBENCH_WEIGHTS", "HF_HUB_CACHE", "TORCH_HOME"):
         monkeypatch.setenv(name, str(tmp_path))
-    assert pipeline.PUBLIC == [0.0019, 0.0313, 0.125]
+    assert perco.PUBLIC == [0.0019, 0.0313, 0.125]
     for rate in RATES:
         told = "\n".join(str(need.missing()) for need in PerCo(nominal=rate).weight_needs())
-        if rate in pipeline.PUBLIC:
+        if rate in perco.PUBLIC:
             for part in ("unet", "vae", "text_encoder", "hyper_enc"):
                 assert f"perco/{rate:.4f}/{part}" in told
             assert "11xHN61L7GqrJqEQbdtagbKBwMj1KZMf5" in told
@@ -446,10 +445,10 @@ def test_what_is_not_public_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert f"no weights of PerCo at nominally {rate:.4f} bpp are public" in told
             assert "rate=0.0019,0.0313,0.125" in told
         with pytest.raises(MissingNeed):
-            pipeline.load_pipeline(rate)
+            perco.load_pipeline(rate)
     with pytest.raises(OutOfRange, match=r"rate 0\.02: 'perco' has nominal 0\.0019, 0\.0024"):
         PerCo(nominal=0.02)
-    assert "3467 MB" in how_to_get(pipeline.card(0.125, "unet"))
+    assert "3467 MB" in how_to_get(perco.card(0.125, "unet"))
 
 
 @pytest.mark.slow

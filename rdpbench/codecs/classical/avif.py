@@ -113,8 +113,7 @@ def _upsampled(plane: NDArray[np.integer[Any]], height: int, width: int) -> NDAr
         if summed.shape[axis] != side:
             weight, summed = 4 * weight, np.moveaxis(_doubled(np.moveaxis(summed, axis, 0)), 0, axis)
     # Halves to even: upwards they would raise the mean of 4:2:0 by 1/32.
-    rounded: NDArray[np.int64] = np.rint(summed[:height, :width] / weight).astype(np.int64)
-    return rounded
+    return np.rint(summed[:height, :width] / weight).astype(np.int64)
 
 
 def _doubled(rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -194,8 +194,7 @@ def _save(vips: Any, image: Image, quality: int, subsample: str, table: int) -> 
     height, width = image.shape[:2]
     picture = vips.Image.new_from_memory(np.ascontiguousarray(image).tobytes(), width, height, 3, "uchar")
     picture = picture.copy(interpretation="srgb")
-    saved: bytes = picture.jpegsave_buffer(Q=quality, subsample_mode=subsample, quant_table=table, **MOZJPEG_OPTIONS)
-    return saved
+    return picture.jpegsave_buffer(Q=quality, subsample_mode=subsample, quant_table=table, **MOZJPEG_OPTIONS)
 
 
 @cache

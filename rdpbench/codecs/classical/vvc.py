@@ -230,8 +230,7 @@ def double(plane: NDArray[np.int64]) -> NDArray[np.int64]:
     [93, 120, 180, 207]
     """
     doubled = _double_rows(_double_rows(plane).T).T
-    limited: NDArray[np.int64] = np.clip((doubled + (1 << 13)) >> 14, 0, 2**BITS - 1)
-    return limited
+    return np.clip((doubled + (1 << 13)) >> 14, 0, 2**BITS - 1)
 
 
 def _double_rows(plane: NDArray[np.int64]) -> NDArray[np.int64]:

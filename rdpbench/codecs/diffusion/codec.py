@@ -250,8 +250,7 @@ def codec_inside(part: str, name: str, weights: str, device: str, rate: float | 
         if axis is None:
             raise ConfigError(f"{part}_codec={name!r} has a single rate point; leave {part}_rate at 0")
         options[axis.field] = axis.check(name, rate)
-    codec: Codec = cls(**options)
-    return codec
+    return cls(**options)
 
 
 class Unfinished:

@@ -336,5 +336,4 @@ def type_of(precision: str) -> torch.dtype:
     >>> type_of("float16").itemsize
     2
     """
-    dtype: torch.dtype = getattr(torch, precision)
-    return dtype
+    return getattr(torch, precision)

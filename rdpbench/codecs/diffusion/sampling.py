@@ -292,5 +292,4 @@ def latents_of(models: Models, image: Image, seed: int | None = None) -> Tensor:
     if seed is not None:
         draw = torch.randn(latents.shape, generator=torch.Generator("cpu").manual_seed(seed))
         latents = latents + posterior.std * draw.to(models.device)
-    scaled: Tensor = latents * models.vae.config.scaling_factor
-    return scaled
+    return latents * models.vae.config.scaling_factor

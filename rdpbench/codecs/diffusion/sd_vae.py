@@ -116,8 +116,7 @@ def unpack_latents(section: bytes, shape: tuple[int, int, int], bits: int) -> ND
         raise BitstreamError(f"{math.prod(shape)} numbers of 8 bits and their ranges are not {len(section)} bytes")
     low, high = fields.unpack_floats(section[:ends], (2, shape[0], 1, 1)).astype(np.float64)
     steps = np.frombuffer(section, np.uint8, offset=ends).reshape(shape)
-    latents: NDArray[np.float32] = (low + (high - low) * steps / 255).astype(np.float32)
-    return latents
+    return (low + (high - low) * steps / 255).astype(np.float32)
 
 
 def load_vae_alone(base: str, weights: str = "official", device: str = "cpu") -> Models:

@@ -269,10 +269,12 @@ def as_argument(value: Any) -> Any:
 # Messages
 
 
-def read_all(descriptor: int, count: int) -> bytearray:
+def read_all(descriptor: int, count: int, wait: Any = None) -> bytearray:
     data = bytearray(count)
     view = memoryview(data)
     while view:
+        if wait:
+            wait()
         taken = os.readv(descriptor, [view])
         if not taken:
             raise EOFError
@@ -280,12 +282,14 @@ def read_all(descriptor: int, count: int) -> bytearray:
     return data
 
 
-def receive(descriptor: int) -> tuple[dict[str, Any], list[bytearray]]:
-    head = json.loads(read_all(descriptor, int.from_bytes(read_all(descriptor, HEAD), "big")).decode())
-    return head, [read_all(descriptor, count) for count in head["bytes"]]
+def receive(descriptor: int, wait: Any = None) -> tuple[dict[str, Any], list[bytearray]]:
+    """A message; ``wait`` is called before each read."""
+    length = int.from_bytes(read_all(descriptor, HEAD, wait), "big")
+    head = json.loads(read_all(descriptor, length, wait).decode())
+    return head, [read_all(descriptor, count, wait) for count in head["bytes"]]
 
 
-def send(descriptor: int, head: dict[str, Any], blobs: list[Any]) -> None:
+def send(descriptor: int, head: dict[str, Any], blobs: Any) -> None:
     head["bytes"] = [len(blob) for blob in blobs]
     text = json.dumps(head).encode()
     for blob in (len(text).to_bytes(HEAD, "big") + text, *blobs):

@@ -25,9 +25,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from rdpbench.assets.program import died, quoted
 from rdpbench.codecs.contract import CODES, FLOAT_LIBRARIES, Bitstream, Rate, Side
 from rdpbench.codecs.external.declared import fill_in_rate
 from rdpbench.codecs.external.environment import HOST, clean_environment, coder_of_packages, source_identity
+from rdpbench.codecs.external.host import receive, send
 from rdpbench.errors import CodecError, CoderFailed, ConfigError, UnsupportedImage
 from rdpbench.image import Image
 from rdpbench.opened import opened
@@ -37,29 +39,6 @@ START_S = 600.0
 """Seconds that the import of a class may take, from a slow disk."""
 LOG = 1 << 20
 """Bytes of what a host printed that are kept; only the last lines are ever quoted."""
-QUOTED = 5
-
-
-def died(code: int) -> str:
-    """How a process of the user's ended.
-
-    >>> died(-9), died(3)
-    ('was killed by SIGKILL (out of memory?)', 'returned 3')
-    """
-    if code >= 0:
-        return f"returned {code}"
-    name = next((number.name for number in signal.Signals if number == -code), f"signal {-code}")
-    return f"was killed by {name}{' (out of memory?)' if code == -signal.SIGKILL else ''}"
-
-
-def quoted(printed: str) -> str:
-    """The last lines that a process of the user's printed.
-
-    >>> quoted("loading\\n\\nno such file\\n")
-    '\\n  | loading\\n  | no such file'
-    """
-    lines = [line for line in printed.splitlines() if line.strip()][-QUOTED:]
-    return "".join(f"\n  | {line[:200]}" for line in lines) or "\n  it printed nothing"
 
 
 class Host:
@@ -110,8 +89,8 @@ class Host:
             CoderFailed: the class raised something, or the process ended; with the last lines that it printed.
         """
         try:
-            self._send(head, blobs)
-            answer, data = self._receive()
+            send(self._to, {**head}, blobs)
+            answer, data = receive(self._from, self._wait)
         except (EOFError, OSError, ValueError) as error:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(5)
@@ -169,28 +148,10 @@ class Host:
             return quoted(text) if text.strip() else ""
         return ""
 
-    def _send(self, head: dict[str, Any], blobs: Sequence[bytes | memoryview]) -> None:
-        text = json.dumps({**head, "bytes": [len(blob) for blob in blobs]}).encode()
-        for blob in (len(text).to_bytes(4, "big") + text, *blobs):
-            view = memoryview(blob)
-            while view:
-                view = view[os.write(self._to, view) :]
-
-    def _receive(self) -> tuple[dict[str, Any], list[bytearray]]:
-        head = json.loads(self._read(int.from_bytes(self._read(4), "big")))
-        return head, [self._read(count) for count in head.pop("bytes")]
-
-    def _read(self, count: int) -> bytearray:
-        data = bytearray(count)
-        view = memoryview(data)
-        while view:
-            if self._due and not select.select([self._from], [], [], max(0, self._due - time.monotonic()))[0]:
-                raise ValueError(f"the class was not loaded within {START_S:g} s")
-            taken = os.readv(self._from, [view])
-            if not taken:
-                raise EOFError
-            view = view[taken:]
-        return data
+    def _wait(self) -> None:
+        """Until something comes; a class must be loaded in time."""
+        if self._due and not select.select([self._from], [], [], max(0, self._due - time.monotonic()))[0]:
+            raise ValueError(f"the class was not loaded within {START_S:g} s")
 
 
 def prefix() -> str:

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -25,10 +23,11 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from rdpbench.assets.hashes import content_sha256
+from rdpbench.assets.program import finish, quoted
 from rdpbench.codecs.contract import FLOAT_LIBRARIES, Bitstream, Rate, Side
 from rdpbench.codecs.external.declared import Declaration, files_in, fill_in_rate, in_full, wrapped
 from rdpbench.codecs.external.environment import HOST, clean_environment, packages_of, source_identity
-from rdpbench.codecs.external.hosted import died, prefix, quoted
+from rdpbench.codecs.external.hosted import prefix
 from rdpbench.codecs.external.pictures import Aside
 from rdpbench.errors import CoderFailed
 from rdpbench.image import Image, pixel_sha256, read_image
@@ -48,46 +47,6 @@ class Ended(NamedTuple):
     def failure(self, why: str) -> CoderFailed:
         """The error for what it did not do, with what it printed."""
         return CoderFailed(f"{why}\n  command: {self.command}{quoted(self.printed)}")
-
-
-def run(
-    line: Sequence[str], place: Path, folder: Path, env: Mapping[str, str], timeout_s: float, *, offline: bool
-) -> Ended:
-    """Run a program in a place, with ``folder`` for its temporary files, and kill what it started when it ends.
-
-    Raises:
-        CoderFailed: it does not start, ends with another exit code than 0, or takes too long; with what it printed.
-    """
-    command = shlex.join(line)
-    real = [sys.executable, str(HOST), "--offline", *line] if offline and can_go_offline() else list(line)
-    with tempfile.TemporaryFile("w+b") as log:
-        try:
-            process = subprocess.Popen(
-                real,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=place,
-                env=clean_environment(TMPDIR=str(folder), **env),
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise CoderFailed(f"{line[0]} does not start: {error.strerror}\n  command: {command}") from error
-        try:
-            process.wait(timeout_s)
-            how = died(process.returncode) if process.returncode else ""
-        except subprocess.TimeoutExpired:
-            how = f"was stopped after timeout_s={timeout_s:g} seconds"
-        finally:  # also what it left running, and when we are interrupted
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        size = log.seek(0, os.SEEK_END)
-        log.seek(max(0, size - 50_000))
-        printed = log.read().decode(errors="replace")
-    if how:
-        raise CoderFailed(f"{Path(line[0]).name} {how}\n  command: {command}{quoted(printed)}")
-    return Ended(command, printed)
 
 
 @cache
@@ -203,7 +162,7 @@ class ProgramsCodec:
 
     @property
     def _told(self) -> dict[str, str]:
-        return vars(self).setdefault("_texts", {})  # type: ignore[no-any-return]  # a frozen dataclass
+        return vars(self).setdefault("_texts", {})  # a frozen dataclass
 
     def _places(self, folder: Path, files: Sequence[str] | None) -> dict[str, str]:
         """Values of the placeholders; of a program for one image these are files, else folders."""
@@ -216,14 +175,19 @@ class ProgramsCodec:
         return {**options, **rate, **places, "python": self.python, "source": self.source}
 
     def _run(self, words: Sequence[str], folder: Path, places: Mapping[str, str], *, offline: bool) -> Ended:
+        """Run a program with ``folder`` for its temporary files."""
         line = [*self.declared.wrap, *(word.format_map(places) for word in words)]
         env = {name: str(value).format_map(places) for name, value in self.declared.env.items()}
         if offline:
             env = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", **env}
         if self.source:  # scripts of a repository look for its modules and files from its root
             env = {"PYTHONPATH": self.source, **env}
-        place = Path(self.source) if self.source else folder
-        return run(line, place, folder, env, self.declared.timeout_s, offline=offline)
+        command = shlex.join(line)
+        real = [sys.executable, str(HOST), "--offline", *line] if offline and can_go_offline() else line
+        how: dict[str, Any] = {"cwd": self.source or folder, "env": clean_environment(TMPDIR=str(folder), **env)}
+        name, together = Path(line[0]).name, subprocess.STDOUT
+        printed, _ = finish(real, self.declared.timeout_s, name, command, stderr=together, **how)
+        return Ended(command, printed)
 
     def _stated(self, what: str, printed: str, stream: Path) -> dict[str, str]:
         """Seconds that the program says it took."""

@@ -134,8 +134,7 @@ class ElicSystem(Grouped):
         return f"y{number}-{('anchors', 'others')[half]}"
 
     def hyper(self, z: Tensor) -> Tensor:
-        params: Tensor = self.net.latent_codec["hyper"].h_s(z)
-        return params
+        return self.net.latent_codec["hyper"].h_s(z)
 
     def support(self, number: int, done: Sequence[Tensor], hyper: Tensor) -> Tensor:
         if not done:

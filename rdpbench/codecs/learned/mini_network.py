@@ -73,8 +73,7 @@ class NarrowResidual(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        out: Tensor = features + self.body(features)
-        return out
+        return features + self.body(features)
 
 
 class MiniNetwork(nn.Module):
@@ -182,9 +181,7 @@ class Gained(System):
         return {"y": y, "z": z}
 
     def parameters(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        scales_and_means: tuple[Tensor, Tensor] = self.net.parameters_of(z)
-        return scales_and_means
+        return self.net.parameters_of(z)
 
     def synthesise(self, latents: Tensor) -> Tensor:
-        planes: Tensor = self.net.synthesise(latents.float(), self.quality.expand(len(latents)))
-        return planes
+        return self.net.synthesise(latents.float(), self.quality.expand(len(latents)))

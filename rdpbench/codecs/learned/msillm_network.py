@@ -48,8 +48,7 @@ class MsillmEncoder(nn.Module):
         self.blocks = nn.Sequential(*stages, nn.Conv2d(widths.filters[-1], widths.latent, 3, padding=1))
 
     def forward(self, planes: Tensor) -> Tensor:
-        y: Tensor = self.blocks(planes)
-        return y
+        return self.blocks(planes)
 
 
 class ResidualPair(nn.Module):
@@ -61,8 +60,7 @@ class ResidualPair(nn.Module):
         self.sequence = nn.Sequential(first, ChannelNorm(channels), nn.ReLU(), second, ChannelNorm(channels))
 
     def forward(self, values: Tensor) -> Tensor:
-        out: Tensor = values + self.sequence(values)
-        return out
+        return values + self.sequence(values)
 
 
 class MsillmGenerator(nn.Module):
@@ -82,8 +80,7 @@ class MsillmGenerator(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         start = self.block_0(y)
-        planes: Tensor = self.blocks(start + self.resid_blocks(start))
-        return planes
+        return self.blocks(start + self.resid_blocks(start))
 
 
 class MsillmNetwork(nn.Module):

@@ -165,8 +165,7 @@ class System(ABC):
 
     def synthesise(self, latents: Tensor) -> Tensor:
         """Padded images ``(B, 3, H, W)`` of quantised latents."""
-        planes: Tensor = getattr(self.net, self.synthesis)(latents.float())
-        return planes
+        return getattr(self.net, self.synthesis)(latents.float())
 
 
 Printed = Callable[[Mapping[str, bytes], int, int], Mapping[str, float]]

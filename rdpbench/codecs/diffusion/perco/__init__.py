@@ -8,7 +8,7 @@ The VAE's latents go through a hyper-encoder, and each of its vectors becomes th
 The decoder's U-Net sees these entries, enlarged, as further channels of its input, and the caption as its prompt. The
 caption is that of the ``captions=`` axis; the published numbers are with BLIP-2's (``captions=blip2``).
 
-Weights: a folder for each of seven rates, of which three are public (`pipeline`). The defaults are the official ones.
+Weights: a folder for each of seven rates, of which three are public (`codec`). The defaults are the official ones.
 
 In the bitstream: height, width, the noise seed, the caption, the indices (`rdpbench.codecs.diffusion.fields`).
 
@@ -21,6 +21,6 @@ Departures from the official code:
 - Any size is taken: continued to multiples of 64, and cut. The official code squashes its input to 512 x 512, which
   here is the protocol of a dataset: ``data=kodak data.options.protocol=perco-512``.
 
-Read `codec` first, then `pipeline` (rates, cards, loading) and `network` (the hyper-encoder); `image` is PerCo-Image,
-from the paper alone.
+Read `codec` first (rates, cards, loading, the codec), then `network` (the hyper-encoder); `image` is PerCo-Image, from
+the paper alone.
 """

@@ -18,6 +18,7 @@ In the bitstream: height, width, seed, 20 bytes of embedding, the indices as in 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.assets.hashes import content_sha256
-from rdpbench.assets.weights import NotPublic, require
+from rdpbench.assets.weights import NotPublic, OwnFile, require
 from rdpbench.codecs.contract import Side, number
 from rdpbench.codecs.diffusion import bases, fields, models
-from rdpbench.codecs.diffusion.perco.codec import PerCoCodec
-from rdpbench.codecs.diffusion.perco.pipeline import Pipeline
+from rdpbench.codecs.diffusion.perco.codec import PerCoCodec, Pipeline
 from rdpbench.codecs.diffusion.sampling import Condition
 from rdpbench.errors import CodecError
 from rdpbench.image import Image
@@ -118,15 +118,8 @@ class PerCoImage(PerCoCodec):
 
 
 @dataclass(frozen=True)
-class Codebooks(Need):
+class Codebooks(OwnFile):
     """The need for a file of codebooks."""
-
-    file: str
-
-    @property
-    def path(self) -> Path:
-        """Where it is."""
-        return Path(self.file).expanduser()
 
     @property
     def identity(self) -> str:
@@ -172,8 +165,9 @@ class ProductQuantizer:
     def indices(self, vector: Numbers) -> NDArray[np.int64]:
         """``(M,)``: the nearest entry of each part of ``(width,)``, the first of equals."""
         parts = split(vector[None], len(self.codebooks))[0]
-        nearest = [_distances(part[None], book).argmin() for part, book in zip(parts, self.codebooks, strict=True)]
-        return np.array(nearest)
+        # Squared distances, less what is the same for all entries.
+        pairs = zip(parts[:, None], self.codebooks, strict=True)
+        return np.array([((book**2).sum(1) - 2 * part @ book.T).argmin() for part, book in pairs])
 
     def vector(self, indices: NDArray[np.int64]) -> Vectors:
         """``(width,)`` of indices ``(M,)``."""
@@ -199,17 +193,23 @@ def drawn(parts: int, entries: int, width: int, seed: int) -> ProductQuantizer:
 
 
 def learned(vectors: Vectors, parts: int, entries: int, seed: int = 0, rounds: int = 25) -> ProductQuantizer:
-    """Codebooks with small squared error on these embeddings ``(n, width)``: Lloyd's algorithm, part by part.
+    """Codebooks with small squared error on these embeddings ``(n, width)``: k-means, part by part.
 
     Raises:
         CodecError: fewer embeddings than entries.
     """
+    from scipy.cluster.vq import kmeans2
+
     if len(vectors) < entries:
         raise CodecError(f"{len(vectors)} embeddings are too few to learn {entries} entries from")
     rng = np.random.default_rng(seed)
     shares = split(vectors, parts)
-    books = np.stack([_lloyd(shares[:, part], entries, rng, rounds) for part in range(parts)])
-    return ProductQuantizer(books, vectors.shape[1])
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "One of the clusters is empty", UserWarning
+        )  # such an entry stays where it was
+        books = [kmeans2(shares[:, part], entries, rounds, minit="++", rng=rng)[0] for part in range(parts)]
+    return ProductQuantizer(np.stack(books).astype(np.float32), vectors.shape[1])
 
 
 def split(vectors: Numbers, parts: int) -> Vectors:
@@ -220,37 +220,3 @@ def split(vectors: Numbers, parts: int) -> Vectors:
     """
     filled = np.pad(vectors, ((0, 0), (0, -vectors.shape[1] % parts)))
     return filled.reshape(len(vectors), parts, -1).astype(np.float32)
-
-
-def _lloyd(vectors: Vectors, entries: int, rng: np.random.Generator, rounds: int) -> Vectors:
-    book = _spread(vectors, entries, rng)
-    for _ in range(rounds):
-        distances = _distances(vectors, book)
-        nearest = distances.argmin(1)
-        counts = np.bincount(nearest, minlength=entries)
-        sums = np.zeros(book.shape)
-        np.add.at(sums, nearest, vectors)
-        used = counts > 0
-        book[used] = sums[used] / counts[used, None]
-        # An entry that nobody chose goes where the error is largest.
-        book[~used] = vectors[np.argsort(distances.min(1))[::-1][: int((~used).sum())]]
-    return book
-
-
-def _spread(vectors: Vectors, entries: int, rng: np.random.Generator) -> Vectors:
-    """A start whose entries are far apart: each is drawn with the squared distance to those before (k-means++)."""
-    chosen = [int(rng.integers(len(vectors)))]
-    nearest = np.full(len(vectors), np.inf)
-    for _ in range(entries - 1):
-        nearest = np.minimum(nearest, ((vectors - vectors[chosen[-1]]) ** 2).sum(1))
-        total = float(nearest.sum())
-        # Where all that are left equal an entry, any does.
-        chosen.append(int(rng.choice(len(vectors), p=nearest / total if total > 0 else None)))
-    start: Vectors = vectors[chosen]
-    return start
-
-
-def _distances(vectors: Vectors, book: Vectors) -> Vectors:
-    """Squared, less what is the same for all entries."""
-    distances: Vectors = (book**2).sum(1) - 2 * vectors @ book.T
-    return distances

@@ -45,8 +45,7 @@ class Bottleneck(nn.Module):
         )
 
     def forward(self, planes: Tensor) -> Tensor:
-        output: Tensor = planes + self.layers(planes)
-        return output
+        return planes + self.layers(planes)
 
 
 class Codebook(nn.Module):
@@ -87,8 +86,7 @@ class Quantizer(nn.Module):
 
     def planes(self, vectors: Tensor) -> Tensor:
         """``(B, channels, h, w)`` of entries or directions ``(B, h, w, width)``: what the U-Net is shown."""
-        planes: Tensor = self.project_out(vectors).permute(0, 3, 1, 2)
-        return planes
+        return self.project_out(vectors).permute(0, 3, 1, 2)
 
 
 class HyperEncoder(nn.Module):

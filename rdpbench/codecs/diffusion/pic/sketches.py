@@ -176,8 +176,7 @@ class Registered:
         image = self.codec.decode(strings["sketch"])
         if image.shape != (height, width, 3):
             raise BitstreamError(f"the sketch decodes to {image.shape}, where {(height, width, 3)} is due")
-        plane: Plane = (image.mean(axis=2) / 255).astype(np.float32)
-        return plane
+        return (image.mean(axis=2) / 255).astype(np.float32)
 
 
 def canny(image: NDArray[np.uint8], low: int, high: int) -> Grey:

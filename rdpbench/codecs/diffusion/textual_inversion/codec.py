@@ -172,8 +172,7 @@ class TextualInversion(PromptCodec):
         encoded.add((decides["image"], seed))
         cached = cache.load().get("vectors") if self.reuse and not again else None
         if cached is not None and cached.shape == (settings.vectors, width):
-            vectors: Vectors = cached.numpy().astype(np.float32)
-            return vectors
+            return cached.numpy().astype(np.float32)
         progress = Progress(f"{self.name}: vectors", settings.steps, "steps")
         show: OnStep = lambda step, error: progress(step, note=f"error {error:.4f}")  # noqa: E731 - used once
         unfinished = Unfinished(decides)
@@ -251,8 +250,7 @@ def small(image: Image, factor: int) -> Image:
     padded = np.pad(image, ((0, -height % factor), (0, -width % factor), (0, 0)), mode="edge").astype(np.float64)
     rows, columns = guide_size(height, width, factor)
     means: NDArray[np.float64] = padded.reshape(rows, factor, columns, factor, 3).mean(axis=(1, 3))
-    rounded: Image = np.floor(means + 0.5).astype(np.uint8)
-    return rounded
+    return np.floor(means + 0.5).astype(np.uint8)
 
 
 def guide_size(height: int, width: int, factor: int) -> tuple[int, int]:
@@ -294,8 +292,7 @@ class Pull:
         planes = self._models.vae.decode(latents / self._models.vae.config.scaling_factor).sample
         rows, columns = self._guide.shape[2:]
         error = block_means(planes, self._factor)[..., :rows, :columns] - self._guide
-        value: Tensor = (self._factor / self._models.factor) ** 2 / 2 * error.square().sum(dim=(1, 2, 3))
-        return value
+        return (self._factor / self._models.factor) ** 2 / 2 * error.square().sum(dim=(1, 2, 3))
 
     def gradient(self, latents: Tensor) -> Tensor:
         """Of L, in single precision, one image at a time, so that none depends on its neighbours."""
@@ -312,8 +309,7 @@ def block_means(planes: Tensor, factor: int) -> Tensor:
     """Means of squares of ``(B, C, H, W)`` whose sides are multiples of the factor."""
     count, channels, height, width = planes.shape
     squares = planes.reshape(count, channels, height // factor, factor, width // factor, factor)
-    means: Tensor = squares.mean(dim=(3, 5))
-    return means
+    return squares.mean(dim=(3, 5))
 
 
 def clean(prediction_type: str, noisy: Tensor, prediction: Tensor, alpha: Tensor) -> Tensor:

@@ -155,8 +155,7 @@ class Objective:
             encoder_hidden_states=seen.hidden.expand(len(times), -1, -1),
             added_cond_kwargs=sampling.added_conditions(models, [seen], noisy),
         ).sample
-        error: Tensor = (prediction.float() - due).square().mean()
-        return error
+        return (prediction.float() - due).square().mean()
 
 
 def search(
@@ -179,8 +178,7 @@ def search(
     with torch.inference_mode(False), torch.enable_grad():
         state = SearchedVectors(objective, width, settings, device)
         state.finish(settings.steps, on_step, unfinished)
-        vectors: Vectors = state.free.detach().cpu().numpy()
-        return vectors
+        return state.free.detach().cpu().numpy()
 
 
 class SearchedVectors(Searched):
@@ -225,8 +223,7 @@ def quantise(values: Values, step: float) -> Symbols:
     """
     with np.errstate(over="ignore"):  # beyond all bounds is cut, as beyond ours
         magnitudes = np.floor(np.abs(values.astype(np.float64)) / step + OFFSET)
-    symbols: Symbols = (np.sign(values) * np.minimum(magnitudes, LARGEST)).astype(np.int64)
-    return symbols
+    return (np.sign(values) * np.minimum(magnitudes, LARGEST)).astype(np.int64)
 
 
 def values_of(symbols: Symbols, step: float) -> Vectors:

@@ -93,8 +93,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         inner = functional.relu(self.norm1(self.conv1(_reflect(x, 1))))
-        outer: Tensor = x + self.norm2(self.conv2(_reflect(inner, 1)))
-        return outer
+        return x + self.norm2(self.conv2(_reflect(inner, 1)))
 
 
 class HificGenerator(nn.Module):
@@ -125,8 +124,7 @@ class HificGenerator(nn.Module):
         x = x + head
         for name in self.steps:
             x = getattr(self, name)(x)
-        image: Tensor = self.conv_block_out(x)
-        return image
+        return self.conv_block_out(x)
 
 
 class ThreeLayers(nn.Module):
@@ -137,8 +135,7 @@ class ThreeLayers(nn.Module):
         self.conv1, self.conv2, self.conv3 = layers
 
     def forward(self, values: Tensor) -> Tensor:
-        out: Tensor = self.conv3(functional.relu(self.conv2(functional.relu(self.conv1(values)))))
-        return out
+        return self.conv3(functional.relu(self.conv2(functional.relu(self.conv1(values)))))
 
 
 def hyper_analysis(widths: HificWidths) -> ThreeLayers:

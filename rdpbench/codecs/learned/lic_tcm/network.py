@@ -117,8 +117,7 @@ class TransformerBlock(nn.Module):
 
     def forward(self, planes: Tensor) -> Tensor:
         planes = planes + self.msa(self.ln1(planes))
-        out: Tensor = planes + self.mlp(self.ln2(planes))
-        return out
+        return planes + self.mlp(self.ln2(planes))
 
 
 class MixedBlock(nn.Module):
@@ -136,8 +135,7 @@ class MixedBlock(nn.Module):
         # The residual block has its own shortcut: `near` is added twice.
         near = near + self.conv_block(near)
         far = self.trans_block(far.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        out: Tensor = planes + self.conv1_2(torch.cat([near, far], 1))
-        return out
+        return planes + self.conv1_2(torch.cat([near, far], 1))
 
 
 class SqueezedAttention(nn.Module):
@@ -155,8 +153,7 @@ class SqueezedAttention(nn.Module):
     def forward(self, planes: Tensor) -> Tensor:
         planes = self.in_conv(planes)
         far = self.non_local_block(planes.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        out: Tensor = self.out_conv(planes + self.conv_a(planes) * torch.sigmoid(self.conv_b(far)))
-        return out
+        return self.out_conv(planes + self.conv_a(planes) * torch.sigmoid(self.conv_b(far)))
 
 
 class TcmNetwork(nn.Module):

@@ -166,15 +166,13 @@ class TacoSystem(Grouped):
         return {"y": y, "z": self.net.h_a["reduction"](y)}
 
     def synthesise(self, latents: Tensor) -> Tensor:
-        planes: Tensor = self.net.g_s["synthesis_transform"](latents.float())
-        return planes
+        return self.net.g_s["synthesis_transform"](latents.float())
 
     def section(self, number: int, half: int) -> str:  # noqa: ARG002 - all in one string
         return "y"
 
     def hyper(self, z: Tensor) -> Tensor:
-        params: Tensor = self.net.h_s["increase"](z)
-        return params
+        return self.net.h_s["increase"](z)
 
     def support(self, number: int, done: Sequence[Tensor], hyper: Tensor) -> Tensor:
         if not done:
@@ -183,8 +181,7 @@ class TacoSystem(Grouped):
         return torch.cat([context, hyper], 1)
 
     def local(self, number: int, anchors: Tensor) -> Tensor:
-        context: Tensor = self.net.local_context[number](anchors)
-        return context
+        return self.net.local_context[number](anchors)
 
     def half_parameters(self, number: int, local: Tensor | None, support: Tensor) -> tuple[Tensor, Tensor]:
         if local is None:
@@ -262,8 +259,7 @@ class CaptionReader:
         options = {"padding": "max_length", "max_length": LENGTH, "truncation": True, "return_tensors": "pt"}
         taken = self.tokens([caption], **options)
         inputs = {name: taken[name].to(self.device) for name in ("input_ids", "attention_mask")}
-        states: Tensor = self.tower(**inputs).last_hidden_state
-        return states
+        return self.tower(**inputs).last_hidden_state
 
 
 def official_reader(device: str = "cpu", *, portable: bool = False) -> CaptionReader:
