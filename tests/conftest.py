@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import json
 import os
@@ -39,6 +40,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 LIGHT = importlib.util.find_spec("torch") is None
 """Is only the light core installed? Then a test that meets a package of an extra is skipped, and says which."""
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # codecs collect garbage before they load; what was imported is a million objects, and none
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # libraries complain about what an ending process leaves behind
 
 
 @pytest.hookimpl(wrapper=True)
