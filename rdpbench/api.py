@@ -76,7 +76,7 @@ def run(
     """
     from rich.console import Console
 
-    from rdpbench.results.read import POINTS, joined, points_of
+    from rdpbench.results.read import joined, points_of
     from rdpbench.runners.server import borrowed
 
     given = {name: value for name, value in (("codec", codec), ("data", data)) if value is not None}
@@ -92,7 +92,7 @@ def run(
     if wrong := [line for outcome in outcomes for line in outcome.wrong]:
         warnings.warn("\n".join(wrong), stacklevel=2)
     parts = [points_of(outcome.done.store.folder.name, outcome.points) for outcome in outcomes]
-    return joined(parts, POINTS).drop_duplicates(ignore_index=True)  # runs of an experiment may share points
+    return joined(parts).drop_duplicates(ignore_index=True)  # runs of an experiment may share points
 
 
 def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = True) -> list[Outcome]:
