@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -103,6 +105,17 @@ def open_run(run: str | Path, root: str | Path = "results/runs", hint: str = "")
     made = "" if runs else "; `rdpbench run` makes one"
     looked = f"looked in {root}; root=FOLDER looks elsewhere{made}{hint}"
     raise UnknownName("run", str(run), runs, looked, near=inside[0] if inside else None)
+
+
+def score_command(store: Store, typed: Sequence[str]) -> str:
+    """What scores a run as its last call made it, with other settings that are typed; empty if no call is known."""
+    calls = [str(record.get("command", "")) for record in store.provenance().values()]
+    made = next((call for call in reversed(calls) if call.startswith("rdpbench run ")), "")
+    with contextlib.suppress(ValueError):  # anybody may have written the record
+        known = {word.partition("=")[0] for word in typed}
+        kept = [word for word in shlex.split(made)[2:] if word.partition("=")[0] not in known]
+        return shlex.join(["rdpbench", "score", *kept, *typed]) if kept else ""
+    return ""
 
 
 def points_of(name: str, points: Points) -> pd.DataFrame:
