@@ -26,6 +26,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax, softmax
 
 from rdpbench.errors import ConfigError, MetricError
 from rdpbench.results.stats.bootstrap import LEVEL, student
@@ -116,12 +117,9 @@ def fit(items: int, votes: Comparisons) -> Fit:
     ties = bool(((votes.outcome == TIE) & (votes.weights > 0)).any())
     if ties and not ((votes.outcome != TIE) & (votes.weights > 0)).any():
         raise MetricError("no scores: all votes are ties")
-    design, chosen = _design(items, votes, ties=ties)
-    theta = _newton(items, design, chosen, votes.weights)
-    probabilities = _probabilities(design, theta)
-    expected = np.einsum("nk,nkp->np", probabilities, design)
-    gradients = votes.weights[:, None] * (design[np.arange(len(chosen)), chosen] - expected)
-    inverse = _inverse(_information(design, probabilities, votes.weights))
+    design = _design(items, votes, ties=ties)
+    theta = _newton(items, design, votes)
+    gradients, inverse = _derivatives(design, votes, theta)
     covariances = tuple(matrix[:items, :items] for matrix in _covariances(gradients, inverse, votes))
     counts = [len(np.unique(cluster)) for cluster in (votes.rater, votes.image)]
     freedom = max(1, min([count for count in counts if count > 1], default=2) - 1)
@@ -134,8 +132,8 @@ def _spread(covariances: Sequence[Floats], contrast: Floats) -> float:
     return math.sqrt(max(0.0, *(float(contrast @ covariance @ contrast) for covariance in covariances)))
 
 
-def _design(items: int, votes: Comparisons, *, ties: bool) -> tuple[Floats, Integers]:
-    """What the outcomes of each vote add up, ``(votes, outcomes, parameters)``, and which outcome it was."""
+def _design(items: int, votes: Comparisons, *, ties: bool) -> Floats:
+    """What the outcomes of each vote add up, ``(votes, outcomes, parameters)``."""
     count, size = len(votes.first), items + int(ties)
     design = np.zeros((count, 3 if ties else 2, size))
     rows = np.arange(count)
@@ -146,55 +144,41 @@ def _design(items: int, votes: Comparisons, *, ties: bool) -> tuple[Floats, Inte
         design[:, 2, items] = 1
     # Scores add up to 0: without their mean, all directions that are left are determined.
     design[:, :, :items] -= design[:, :, :items].mean(axis=2, keepdims=True)
-    return design, votes.outcome
+    return design
 
 
-def _probabilities(design: Floats, theta: Floats) -> Floats:
-    utility = design @ theta
-    utility -= utility.max(axis=1, keepdims=True)
-    weights = np.exp(utility)
-    probabilities: Floats = weights / weights.sum(axis=1, keepdims=True)
-    return probabilities
-
-
-def _information(design: Floats, probabilities: Floats, weights: Floats) -> Floats:
+def _derivatives(design: Floats, votes: Comparisons, theta: Floats) -> tuple[Floats, Floats]:
+    """Gradients of each vote's likelihood, and the inverse of the information where scores do not all grow alike."""
+    probabilities = softmax(design @ theta, axis=1)
     centred = design - np.einsum("nk,nkp->np", probabilities, design)[:, None, :]
-    information: Floats = np.einsum("n,nk,nkp,nkq->pq", weights, probabilities, centred, centred, optimize=True)
-    return information
+    gradients = votes.weights[:, None] * centred[np.arange(len(votes.outcome)), votes.outcome]
+    information = np.einsum("n,nk,nkp,nkq->pq", votes.weights, probabilities, centred, centred, optimize=True)
+    return gradients, np.linalg.pinv(information, rcond=1e-9, hermitian=True)
 
 
-def _inverse(information: Floats) -> Floats:
-    """Of all but the direction in which all scores grow alike."""
-    inverse: Floats = np.linalg.pinv(information, rcond=1e-9, hermitian=True)
-    return inverse
+def _likelihood(design: Floats, votes: Comparisons, theta: Floats) -> float:
+    return float(votes.weights @ log_softmax(design @ theta, axis=1)[np.arange(len(votes.outcome)), votes.outcome])
 
 
-def _likelihood(design: Floats, chosen: Integers, weights: Floats, theta: Floats) -> float:
-    probabilities = _probabilities(design, theta)[np.arange(len(chosen)), chosen]
-    return float(weights @ np.log(np.maximum(probabilities, 1e-300)))
-
-
-def _newton(items: int, design: Floats, chosen: Integers, weights: Floats) -> Floats:
+def _newton(items: int, design: Floats, votes: Comparisons) -> Floats:
     """The largest likelihood; it is concave, so that there is one, and steps that overshoot are halved."""
     theta = np.zeros(design.shape[2])
-    likelihood = _likelihood(design, chosen, weights, theta)
+    likelihood = _likelihood(design, votes, theta)
     # A step of 1e-8 changes the likelihood by less than its sum is rounded, in either direction: such a fall is no
     # overshoot. Halving the step for it would end the search where the scores are still 1e-9 off.
-    rounding = len(chosen) * np.finfo(np.float64).eps
+    rounding = len(design) * np.finfo(np.float64).eps
     for _ in range(200):
-        probabilities = _probabilities(design, theta)
-        expected = np.einsum("nk,nkp->np", probabilities, design)
-        gradient = weights @ (design[np.arange(len(chosen)), chosen] - expected)
-        step = _inverse(_information(design, probabilities, weights)) @ gradient
+        gradients, inverse = _derivatives(design, votes, theta)
+        step = inverse @ gradients.sum(axis=0)
         step[:items] -= step[:items].mean()
         if np.abs(step).max() < 1e-10:
             best: Floats = theta + step
             return best
         least = likelihood * (1 + rounding)
-        while _likelihood(design, chosen, weights, theta + step) < least and np.abs(step).max() > 1e-12:
+        while _likelihood(design, votes, theta + step) < least and np.abs(step).max() > 1e-12:
             step /= 2
         theta = theta + step
-        likelihood = _likelihood(design, chosen, weights, theta)
+        likelihood = _likelihood(design, votes, theta)
     raise MetricError("no scores: the likelihood has no maximum within reach")  # pragma: no cover (it is concave)
 
 

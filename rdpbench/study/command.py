@@ -107,7 +107,7 @@ def _import(options: argparse.Namespace, console: Console) -> int:
     result = scores.score(key, sheets, least=options.catch_share, keep_failed=options.keep_failed)
     say(console, *scores.all_tables(result), *scores.remarks(result))
     if options.out:
-        texts = {"study.md": scores.markdown(result), "scores.csv": scores.scores_csv(result)}
+        texts = {"study.md": scores.page(result), "scores.csv": scores.scores_csv(result)}
         texts |= {"raters.csv": scores.raters_csv(result), "opinions.csv": scores.opinions_csv(result)}
         for name, text in texts.items():
             write_file(options.out / name, text)
@@ -116,21 +116,18 @@ def _import(options: argparse.Namespace, console: Console) -> int:
 
 
 def _agreement(options: argparse.Namespace, console: Console) -> int:
-    from rdpbench.study import agreement
-
-    found = agreement.matched(
-        agreement.read_opinions(options.opinions), read_results(options.name, per="image", root=options.root)
-    )
-    metrics = [str(name) for name in found if name not in ("image", "codec", "setting", "rate", "opinion", "votes")]
-    agreements = agreement.agree(found, metrics)
+    measured = read_results(options.name, per="image", root=options.root)
+    both = scores.matched(scores.read_opinions(options.opinions), measured)
+    metrics = [str(name) for name in both if name not in ("image", "codec", "setting", "rate", "opinion", "votes")]
+    agreements = scores.agree(both, metrics)
     compared = {each.metric for each in agreements}
-    shown = agreement.table(agreements, [name for name in metrics if name not in compared])
+    shown = scores.agreement_table(agreements, [name for name in metrics if name not in compared])
     say(console, shown)
     if options.out and agreements:
-        texts = {"agreement.md": tables.markdown(shown), "agreement.csv": agreement.as_csv(agreements)}
+        texts = {"agreement.md": tables.markdown(shown), "agreement.csv": scores.agreement_csv(agreements)}
         for name, text in texts.items():
             write_file(options.out / name, text)
-        plots = agreement.plot(agreements, options.out / "agreement")
+        plots = scores.agreement_plot(agreements, options.out / "agreement")
         say(console, *(f"  {path}" for path in (*(options.out / name for name in texts), *plots)))
     return 0 if agreements else 1
 

@@ -17,9 +17,9 @@ import yaml
 from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of, facts_of, weights_kind_of
 from rdpbench.codecs.diffusion import fields, sampling
+from rdpbench.codecs.diffusion import perco as perco_codec
 from rdpbench.codecs.diffusion.fields import with_seed
-from rdpbench.codecs.diffusion.perco import codec as perco_codec
-from rdpbench.codecs.diffusion.perco.codec import POINTS, PerCo
+from rdpbench.codecs.diffusion.perco import POINTS, PerCo
 from rdpbench.codecs.diffusion.perco.image import PerCoImage
 from rdpbench.codecs.diffusion.sd_vae import StableDiffusionVAE
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, OutOfRange, UnsupportedImage

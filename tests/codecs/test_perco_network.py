@@ -20,12 +20,11 @@ from hypothesis import strategies as st
 from rdpbench.assets.load import load_strictly, on_meta
 from rdpbench.assets.weights import OwnFolder, how_to_get
 from rdpbench.codecs.contract import Side
-from rdpbench.codecs.diffusion import bases, fields, models, sampling
+from rdpbench.codecs.diffusion import bases, fields, models, perco, sampling
 from rdpbench.codecs.diffusion.bases import byte_vocabulary
 from rdpbench.codecs.diffusion.library import diffusers
-from rdpbench.codecs.diffusion.perco import codec as perco
+from rdpbench.codecs.diffusion.perco import POINTS, PerCo, printed_bits
 from rdpbench.codecs.diffusion.perco import network as perco_network
-from rdpbench.codecs.diffusion.perco.codec import POINTS, PerCo, printed_bits
 from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.networks import held

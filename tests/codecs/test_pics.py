@@ -19,8 +19,7 @@ from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Side, coder_of, facts_of
 from rdpbench.codecs.diffusion import models
 from rdpbench.codecs.diffusion.fields import with_seed
-from rdpbench.codecs.diffusion.pic import sketches
-from rdpbench.codecs.diffusion.pic.codec import PICS, SketchPICS
+from rdpbench.codecs.diffusion.pic import PICS, SketchPICS, sketches
 from rdpbench.codecs.learned.entropy import load_with_tables, set_tables
 from rdpbench.codecs.learned.zoo import Hyperprior, network, random_network
 from rdpbench.errors import BitstreamError, CodecError, ConfigError, OutOfRange, UnknownName
@@ -264,7 +263,7 @@ def test_a_fresh_process_decodes_the_same_pixels(decoded_elsewhere: Any, small: 
         whole = {**QUICK, **options}
         data = cls(**whole).encode(small, Side(seed=1)).data
         hashes[name] = pixel_sha256(cls(**whole).decode(data))
-        made[name] = (f"rdpbench.codecs.diffusion.pic.codec:{cls.__name__}", whole, data)
+        made[name] = (f"rdpbench.codecs.diffusion.pic:{cls.__name__}", whole, data)
     assert decoded_elsewhere(made) == hashes
     assert len(set(hashes.values())) == 4
 

@@ -22,13 +22,13 @@ from rdpbench import progress
 from rdpbench.codecs.classical.pillow import WebP
 from rdpbench.codecs.container import unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of, facts_of
+from rdpbench.codecs.diffusion import textual_inversion as codec_module
+from rdpbench.codecs.diffusion import textual_inversion as guiding
 from rdpbench.codecs.diffusion.codec import Unfinished
 from rdpbench.codecs.diffusion.fields import with_seed
-from rdpbench.codecs.diffusion.textual_inversion import codec as codec_module
-from rdpbench.codecs.diffusion.textual_inversion import codec as guiding
+from rdpbench.codecs.diffusion.textual_inversion import TextualInversion
 from rdpbench.codecs.diffusion.textual_inversion import vectors as coding
 from rdpbench.codecs.diffusion.textual_inversion import vectors as searching
-from rdpbench.codecs.diffusion.textual_inversion.codec import TextualInversion
 from rdpbench.errors import (
     BitstreamError,
     CodecError,
@@ -42,7 +42,7 @@ from rdpbench.image import Image, pixel_sha256
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-WHERE = "rdpbench.codecs.diffusion.textual_inversion.codec:TextualInversion"
+WHERE = "rdpbench.codecs.diffusion.textual_inversion:TextualInversion"
 KODAK = 512 * 768
 STRENGTHS = (0.0, 0.5, 2.0)
 
@@ -312,7 +312,7 @@ import sys
 from functools import partial
 import numpy as np
 import torch
-from rdpbench.codecs.diffusion.textual_inversion import codec as codec_module
+from rdpbench.codecs.diffusion import textual_inversion as codec_module
 from rdpbench.codecs.contract import Side
 
 torch.set_num_threads(1)

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from rdpbench.codecs.diffusion import models, sampling
+from rdpbench.codecs.diffusion import textual_inversion as guiding
 from rdpbench.codecs.diffusion.codec import Unfinished
 from rdpbench.codecs.diffusion.library import diffusers
 from rdpbench.codecs.diffusion.models import Models
-from rdpbench.codecs.diffusion.textual_inversion import codec as guiding
 from rdpbench.codecs.diffusion.textual_inversion import vectors as coding
 from rdpbench.codecs.diffusion.textual_inversion import vectors as searching
 from rdpbench.codecs.diffusion.textual_inversion.vectors import Objective, VectorSearch, condition, empty_prompt, search

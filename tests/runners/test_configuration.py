@@ -16,10 +16,8 @@ from rdpbench import registry
 from rdpbench.codecs.classical import pillow
 from rdpbench.codecs.classical.pillow import WebP
 from rdpbench.codecs.contract import Bitstream, Side, coder_inside, configuration_of
-from rdpbench.codecs.diffusion import sampling
+from rdpbench.codecs.diffusion import pic, sampling, textual_inversion
 from rdpbench.codecs.diffusion.bases import Vocabulary
-from rdpbench.codecs.diffusion.pic import codec as pic
-from rdpbench.codecs.diffusion.textual_inversion import codec as textual_inversion
 from rdpbench.config.bench import read_bench
 from rdpbench.errors import CodecError, MissingNeed
 from rdpbench.paths import available

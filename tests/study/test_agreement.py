@@ -11,7 +11,7 @@ from scipy.stats import kendalltau, pearsonr, spearmanr
 
 from rdpbench.cli import main
 from rdpbench.errors import ConfigError, UnknownName
-from rdpbench.study.agreement import agree, as_csv, logistic, matched, read_opinions, table
+from rdpbench.study.scores import agree, agreement_csv, agreement_table, logistic, matched, read_opinions
 
 
 def scores(images=12, codecs=("jpeg", "webp"), rates=(20.0, 60.0)):
@@ -45,10 +45,10 @@ def test_correlations_are_those_of_scipy():
     for each in (*first.coefficients, *second.coefficients):
         assert each.low - 1e-9 <= each.value <= each.high + 1e-9
     assert second.coefficients[0].low < second.coefficients[0].value - 0.05
-    head, line, _ = as_csv([first, second]).splitlines()
+    head, line, _ = agreement_csv([first, second]).splitlines()
     assert head.startswith("metric,spearman,spearman_lo,spearman_hi,kendall,")
     assert line.startswith("flip,1.000000")
-    assert "left out, constant" in table([first], ["ms-ssim"]).notes[-1]
+    assert "left out, constant" in agreement_table([first], ["ms-ssim"]).notes[-1]
 
 
 @pytest.mark.slow
@@ -69,7 +69,7 @@ def test_few_images_have_no_interval():
     measured, opinions = scores(images=5)
     [first, *_] = agree(matched(opinions, measured), ["flip"])
     assert math.isnan(first.coefficients[0].low)
-    assert any("fewer than 8 images" in note for note in table([first]).notes)
+    assert any("fewer than 8 images" in note for note in agreement_table([first]).notes)
 
 
 def test_what_opinions_must_hold(tmp_path):
