@@ -76,7 +76,7 @@ def run(
     """
     from rich.console import Console
 
-    from rdpbench.results.read import POINTS, joined, points_of
+    from rdpbench.results.read import joined, points_of
     from rdpbench.runners.server import borrowed
 
     given = {name: value for name, value in (("codec", codec), ("data", data)) if value is not None}
@@ -92,7 +92,7 @@ def run(
     if wrong := [line for outcome in outcomes for line in outcome.wrong]:
         warnings.warn("\n".join(wrong), stacklevel=2)
     parts = [points_of(outcome.done.store.folder.name, outcome.points) for outcome in outcomes]
-    return joined(parts, POINTS).drop_duplicates(ignore_index=True)  # runs of an experiment may share points
+    return joined(parts).drop_duplicates(ignore_index=True)  # runs of an experiment may share points
 
 
 def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = True) -> list[Outcome]:
@@ -106,11 +106,16 @@ def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = Tr
     """
     from rdpbench.config.bench import read_benches
     from rdpbench.figures.command import FigureOptions, make_figures
+    from rdpbench.results.read import score_command
     from rdpbench.results.tables import say
     from rdpbench.runners import execute
     from rdpbench.runners.preflight import fetch_weights
 
     benches = read_benches(overrides)
+    if not encode and not any(line.startswith(("codec=", "data=", "experiment=")) for line in overrides):
+        store = execute.store_of(benches[0])
+        if again := score_command(store, overrides):
+            raise ConfigError(f"score which codecs, on which data? Those of the last call in {store.folder}: {again}")
     for bench in benches[1:]:
         fetch_weights(bench)
     outcomes = [execute.run_bench(bench, console, encode=encode) for bench in benches]

@@ -36,6 +36,7 @@ LISTS = {
 _OTHERS = {
     "codec": {"hevc": "h265 h.265", "jpegxl": "jxl", "jpeg2000": "jp2 jpeg2k", "avif": "av1", "vtm": "vvc h266"},
     "metric": {"ms-ssim": "ssim"},
+    "command": {"fetch": "download get", "ls": "list", "figure": "plot draw", "run": "benchmark", "show": "table"},
     "setting": {
         "codec": "model",
         "data": "dataset",

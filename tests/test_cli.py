@@ -408,6 +408,9 @@ def test_score_adds_a_metric_and_never_encodes(rdpbench: Any, images: Any, tmp_p
     early = rdpbench("score", *line, "metrics=psnr", code=2)
     assert "score never encodes, but 2 of 2 tasks are not in" in early.stderr
     rdpbench("run", *line, "metrics=psnr", code=0)
+    alone = rdpbench("score", "run=folder-pictures", "metrics=psnr", code=2)
+    assert f": rdpbench score {' '.join(line)} run=folder-pictures metrics=psnr" in alone.stderr
+    assert "such as run=folder-pictures" in rdpbench("score", "folder-pictures", "metrics=psnr", code=2).stderr
     store = Store(tmp_path / "results/runs/folder-pictures")
     before = store.read()
     done = rdpbench("score", *line, "metrics=psnr-pooled", code=0)
@@ -506,6 +509,7 @@ def test_a_terminal_of_60_columns_without_our_signs_shows_all_numbers(rdpbench: 
         (("pln", "codec=jpeg"), "invalid choice: 'pln'"),
         (("pln", "codec=jpeg"), "did you mean plan?"),
         (("ls", "metric"), "did you mean metrics?"),
+        (("data", "download"), "did you mean fetch?"),
         (("show", "first", "--by_tag"), "did you mean --by-tag?"),
         (("bd", "first", "--anchor", "jpeg", "--metrics", "psnr"), "did you mean --metric?"),
         (("bd", "first", "jpeg"), "did you mean --anchor jpeg?"),

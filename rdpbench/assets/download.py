@@ -11,7 +11,6 @@ then. With any library the rules of RFC 9110 for ``Range`` and ``If-Range`` woul
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import json
 import os
@@ -21,7 +20,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
+from rdpbench.assets.hashes import digests
 from rdpbench.errors import MissingNeed
 from rdpbench.progress import Progress, Report, show_progress
 
@@ -202,7 +202,7 @@ def download(
         target.parent.mkdir(parents=True, exist_ok=True)
         with _alone(target, part):
             there = target.is_file() and (not job.exact or target.stat().st_size == size)
-            if there and _digests(target, hashes) == hashes:
+            if there and digests(target, hashes) == hashes:
                 return
             _fetch(job, part, progress)
             _check(job, part)
@@ -368,7 +368,7 @@ def _check(job: _Job, part: _Part) -> None:
         size = part.size()
         part.discard()
         raise Refused(f"it gave {size} bytes, expected {job.size}; they are deleted")
-    for name, digest in _digests(part.path, job.hashes).items():
+    for name, digest in digests(part.path, job.hashes).items():
         if digest != job.hashes[name]:
             with part.path.open("rb") as opened:
                 page = "; it begins like a web page" if opened.read(64).lstrip().startswith(b"<") else ""
@@ -378,15 +378,6 @@ def _check(job: _Job, part: _Part) -> None:
                 f"{job.url} gave other bytes: {name} {digest}, expected {job.hashes[name]} ({size} bytes{page}); "
                 f"they are deleted\n{job.hint}"
             )
-
-
-def _digests(path: Path, names: Iterable[str]) -> dict[str, str]:
-    digests = {name: hashlib.new(name, usedforsecurity=False) for name in names}
-    with path.open("rb") as opened:
-        while digests and (block := opened.read(_ADVANCE)):
-            for digest in digests.values():
-                digest.update(block)
-    return {name: digest.hexdigest() for name, digest in digests.items()}
 
 
 def _kept(part: _Part) -> str:

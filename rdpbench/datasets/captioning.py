@@ -1,7 +1,7 @@
 """Captions by BLIP and BLIP-2 through `transformers`; each image is captioned once on this machine.
 
 Models: BLIP-2 with OPT 2.7b, which PerCo (SD) uses, and BLIP large, an eighth of its size. Greedy decoding of at most
-32 tokens (PerCo, section 4), in fp32, one image at a time; fp16 on a GPU on request.
+32 tokens (PerCo, section 4), in fp32, one image at a time: a batch sums in another order, and may change a word.
 
 Departures from PerCo (SD):
 
@@ -29,7 +29,6 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -113,24 +112,12 @@ CARDS = {
 
 @dataclass(frozen=True)
 class CaptionSettings:
-    """How captions are made. All but device and folder is part of what a caption is remembered under."""
+    """How captions are made."""
 
     device: str = "cpu"
-    dtype: Literal["fp32", "fp16"] = "fp32"
-    """fp16 on a GPU only; another word for the same image is then possible."""
-    batch: int = 1
-    """Images at once; sums in another order, so it may change a word."""
-    max_new_tokens: int = MAX_NEW_TOKENS
+    """No part of what a caption is remembered under."""
     path: str | None = None
     """A folder of the user's own with a model of the same architecture."""
-
-    def __post_init__(self) -> None:
-        if self.dtype not in ("fp32", "fp16"):
-            raise ConfigError(f"captions are made in fp32 or fp16, not in {self.dtype!r}")
-        if self.dtype == "fp16" and self.device == "cpu":
-            raise ConfigError("fp16 captions need a GPU: write device=cuda, or leave the captions at fp32")
-        if self.batch < 1 or self.max_new_tokens < 1:
-            raise ConfigError(f"batch {self.batch} and max_new_tokens {self.max_new_tokens} must be at least 1")
 
 
 def captioner_identity(card: ModelCard, settings: CaptionSettings) -> str:
@@ -143,9 +130,9 @@ def captioner_identity(card: ModelCard, settings: CaptionSettings) -> str:
         "model": card.repository if _own_folder(card, settings) is None else card.architecture,
         "revision": revision(card, settings),
         "decoding": "greedy",
-        "max_new_tokens": settings.max_new_tokens,
-        "batch": settings.batch,
-        "dtype": settings.dtype,
+        "max_new_tokens": MAX_NEW_TOKENS,
+        "batch": 1,
+        "dtype": "fp32",
         "resize": "pillow",
         "code": CODE,
     }
@@ -153,21 +140,13 @@ def captioner_identity(card: ModelCard, settings: CaptionSettings) -> str:
 
 
 def label(card: ModelCard, settings: CaptionSettings) -> str:
-    """How a row names the source: the bare name only for the pinned model with the default settings.
+    """How a row names the source: the bare name only for the pinned model.
 
-    >>> label(CARDS["blip2"], CaptionSettings(device="cuda", dtype="fp16", batch=8))
-    'blip2-fp16-batch8'
+    >>> label(CARDS["blip2"], CaptionSettings(device="cuda"))
+    'blip2'
     """
-    parts = [card.name]
-    if settings.dtype != "fp32":
-        parts.append(settings.dtype)
-    if settings.batch != 1:
-        parts.append(f"batch{settings.batch}")
-    if settings.max_new_tokens != MAX_NEW_TOKENS:
-        parts.append(f"{settings.max_new_tokens}tokens")
     known = revision(card, settings)
-    own = f"@{known.removeprefix('sha256:')[:12]}" if known.startswith("sha256:") else ""
-    return "-".join(parts) + own
+    return f"{card.name}@{known.removeprefix('sha256:')[:12]}" if known.startswith("sha256:") else card.name
 
 
 def revision(card: ModelCard, settings: CaptionSettings) -> str:
@@ -281,38 +260,24 @@ def describe(
     folder, name = locate(card, settings), label(card, settings)
     if progress is None:
         print(f"captioning {len(left)} images with {name} on {settings.device}; captions are cached", file=sys.stderr)
-    captioner = Captioner(card, folder, settings)
-    waiting = iter(left.values())
+    captioner = Captioner(card, folder, settings.device)
+    versions = ", ".join(f"{name} {package_version(name)}" for name in ("torch", "transformers"))
     with show_progress("", len(left), "captions", progress) as shown:
-        done = 0
-        while batch := list(islice(waiting, settings.batch)):
-            captions |= _describe_batch(captioner, batch, protocol, made_by)
-            done += len(batch)
+        for done, (sha256, entry) in enumerate(left.items(), start=1):
+            # Another process may have been at it since we looked.
+            if not (made := cached_captions([sha256], made_by)):
+                text, seconds = captioner(pixels_of(entry, protocol))
+                caption = MadeCaption(text, seconds, captioner.made_on, versions)
+                made = {sha256: cache_caption(sha256, made_by, caption)}
+            captions |= made
             shown(done, len(left))
     return captions
 
 
-def _describe_batch(
-    captioner: Captioner, batch: Sequence[Entry], protocol: str, made_by: str
-) -> dict[str, MadeCaption]:
-    # Another process may have been at it since we looked.
-    here = cached_captions([entry.sha256 for entry in batch], made_by)
-    if len(here) == len(batch):
-        return here
-    texts, seconds = captioner([pixels_of(entry, protocol) for entry in batch])
-    versions = ", ".join(f"{name} {package_version(name)}" for name in ("torch", "transformers"))
-    return {
-        entry.sha256: cache_caption(
-            entry.sha256, made_by, MadeCaption(text, seconds / len(batch), captioner.made_on, versions)
-        )
-        for entry, text in zip(batch, texts, strict=True)
-    }
-
-
 class Captioner:
-    """A model loaded from a folder: images to texts; `MissingNeed` for files that are damaged or do not fill it."""
+    """A model loaded from a folder: an image to a text; `MissingNeed` for files that are damaged or do not fill it."""
 
-    def __init__(self, card: ModelCard, folder: Path, settings: CaptionSettings) -> None:
+    def __init__(self, card: ModelCard, folder: Path, device: str = "cpu") -> None:
         from transformers import (
             AutoTokenizer,
             Blip2ForConditionalGeneration,
@@ -320,14 +285,13 @@ class Captioner:
             BlipImageProcessorPil,
         )
 
-        self._settings = settings
-        self._device = torch.device(settings.device)
+        self._device = torch.device(device)
         try:
             # trust_remote_code is spelled out: left open, it asks on a terminal.
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             self._prepare = BlipImageProcessorPil.from_pretrained(folder, local_files_only=True)
             cls: Any = Blip2ForConditionalGeneration if card.architecture == "blip-2" else BlipForConditionalGeneration
-            model = load_pretrained(cls, folder, _float(settings), leftovers=True, error=MissingNeed)
+            model = load_pretrained(cls, folder, torch.float32, leftovers=True, error=MissingNeed)
             self._model = model.to(self._device).eval()
         except Exception as error:  # damage trips parsers of JSON, tokenizers and safetensors in many ways
             raise MissingNeed(
@@ -344,36 +308,32 @@ class Captioner:
         threads = torch.get_num_threads()
         return f"{self._device.type}, {threads} thread{'s' if threads > 1 else ''}"
 
-    def __call__(self, images: Sequence[Image]) -> tuple[list[str], float]:
-        """A text for each image, uint8 (H, W, 3) of any sizes; and the seconds from pixels to texts.
+    def __call__(self, image: Image) -> tuple[str, float]:
+        """The text of an image, uint8 (H, W, 3); and the seconds from pixels to text.
 
         The first call runs the model for two tokens before, off the clock: it is slower than all that follow.
         """
         if not self._warm:
-            self._generate(images, 2)
+            self._generate(image, 2)
             self._warm = True
         started = time.perf_counter()
-        texts = self._generate(images, self._settings.max_new_tokens)
-        return texts, time.perf_counter() - started
+        text = self._generate(image, MAX_NEW_TOKENS)
+        return text, time.perf_counter() - started
 
-    def _generate(self, images: Sequence[Image], tokens: int) -> list[str]:
-        inputs = self._prepare(images=list(images), input_data_format="channels_last", return_tensors="pt")
-        pixels = inputs["pixel_values"].to(self._device, _float(self._settings))
+    def _generate(self, image: Image, tokens: int) -> str:
+        inputs = self._prepare(images=[image], input_data_format="channels_last", return_tensors="pt")
+        pixels = inputs["pixel_values"].to(self._device)
         options: dict[str, Any] = {"max_new_tokens": tokens, "do_sample": False, "num_beams": 1}
         start = 1  # BLIP writes its own first token
         if self._prompt is not None:
-            ids = self._prompt.to(self._device).repeat(len(images), 1)
+            ids = self._prompt.to(self._device)
             start = ids.shape[1]
             options |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         with torch.inference_mode(), exact():
             written = self._model.generate(pixel_values=pixels, **options)
-        # Reading the texts waits for the device.
-        texts = self._tokenizer.batch_decode(written[:, start:].cpu(), skip_special_tokens=True)
-        return [text.strip() for text in texts]
-
-
-def _float(settings: CaptionSettings) -> torch.dtype:
-    return torch.float16 if settings.dtype == "fp16" else torch.float32
+        # Reading the text waits for the device.
+        (text,) = self._tokenizer.batch_decode(written[:, start:].cpu(), skip_special_tokens=True)
+        return str(text).strip()
 
 
 def _prompt(model: Any) -> Any:

@@ -6,7 +6,6 @@ deleted once it is unpacked; what a user put there stays.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import sys
@@ -18,6 +17,7 @@ from filelock import FileLock
 
 from rdpbench.assets.archive import unpack_zip
 from rdpbench.assets.download import download
+from rdpbench.assets.hashes import digests
 from rdpbench.datasets.manifest import Manifest
 from rdpbench.errors import ConfigError, ImageError, MissingNeed
 from rdpbench.paths import cache_folder, data_folders
@@ -131,7 +131,7 @@ class OfficialArchive:
                 return
             own = next((path for place in data_folders("archives") if (path := place / self.file).is_file()), None)
             file = own or self._download(source, hint)
-            hashes = _hashes(file)
+            hashes = digests(file, ("sha256", "md5"))
             for kind, published in self.published.items():
                 if hashes[kind] != published:
                     raise MissingNeed(
@@ -179,7 +179,7 @@ class OfficialArchive:
                 "rdpbench": "recorded when this archive was unpacked",
                 "archive": self.file,
                 "address": self.url,
-                **(hashes or _hashes(file)),
+                **(hashes or digests(file, ("sha256", "md5"))),
                 "checked": " and ".join(self.published) or "nothing published",
             }
             Manifest(dict(sorted(files.items())), header).write(staged / MANIFEST)
@@ -188,13 +188,3 @@ class OfficialArchive:
             staged.replace(folder)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-
-
-def _hashes(path: Path) -> dict[str, str]:
-    # md5 is what some publishers gave; it tells a wrong file, not a forged one.
-    digests = {"sha256": hashlib.sha256(), "md5": hashlib.md5(usedforsecurity=False)}
-    with path.open("rb") as opened:
-        while block := opened.read(1 << 20):
-            for digest in digests.values():
-                digest.update(block)
-    return {kind: digest.hexdigest() for kind, digest in digests.items()}

@@ -525,6 +525,7 @@ def bd(options: argparse.Namespace, store: Store, console: Console) -> int:
         raise UnknownName("method", options.method, METHODS)
     points = of_store(store.read())
     say(console, *points.notes)
+    against.check_metrics(points, options.metric)
     _check_anchor(options.name, options.anchor, points)
     asked = points, options.anchor, options.metric
     drawn = against.bd_tables(*asked, method=options.method, resamples=options.resamples)

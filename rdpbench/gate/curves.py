@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rdpbench.errors import StoreCorrupt
 from rdpbench.metrics.contract import stated, weighed
@@ -220,12 +220,12 @@ def load(path: Path, again: str) -> StoredCurve:
         StoreCorrupt: a file that was edited to something else, or is not complete.
     """
     again = f"Make it again: {again}"
-    points = _read(path, KIND, (FIRST, LAST), _point, again)
+    points = read_csv(path, KIND, VERSION, again, _columns(FIRST, LAST), _point)
     settings = [point.setting for point in points]
     if twice := {setting.words for setting in settings if settings.count(setting) > 1}:
         raise StoreCorrupt(f"{path} holds points twice: {', '.join(sorted(twice))}. {again}")
     file = path.with_name(f"{path.stem}.images.csv")
-    images = _read(file, IMAGES_KIND, (IMAGE, ()), _image, again) if file.is_file() else []
+    images = read_csv(file, IMAGES_KIND, VERSION, again, _columns(IMAGE, ()), _image) if file.is_file() else []
     beside = path.with_suffix(".json")
     try:
         origin = json.loads(beside.read_text(encoding="utf-8"))
@@ -236,30 +236,18 @@ def load(path: Path, again: str) -> StoredCurve:
     return StoredCurve(tuple(sorted(points, key=in_order)), tuple(images), {"manifest": None, **origin})
 
 
-T = TypeVar("T")
+def _columns(first: Sequence[str], last: Sequence[str]) -> Callable[[int, list[str]], list[str]]:
+    """The metrics stand between the first and the last columns; version 1 did not say what rates count."""
+
+    def columns(version: int, header: list[str]) -> list[str]:
+        known = [name for name in first if version > 1 or name != "bits_kind"]
+        return [*known, *header[len(known) : len(header) - len(last)], *last]
+
+    return columns
 
 
-def _read(
-    path: Path,
-    kind: str,
-    columns: tuple[Sequence[str], Sequence[str]],
-    parse: Callable[[Mapping[str, str], Mapping[str, float]], T],
-    again: str,
-) -> list[T]:
-    """What each line of a file says; its metrics stand between the first and the last columns."""
-    version, header, lines = read_csv(path, kind, VERSION, again)
-    first, last = ([name for name in part if version > 1 or name != "bits_kind"] for part in columns)
-    metrics = header[len(first) : len(header) - len(last)]
-    if header != [*first, *metrics, *last]:
-        raise StoreCorrupt(f"{path}:2: other columns than {', '.join((*first, '...', *last))}. {again}")
-    parsed = []
-    for number, line in lines:
-        try:
-            cells = dict(zip(header, line, strict=True))
-            parsed.append(parse(cells, {metric: _number(cells[metric]) for metric in metrics}))
-        except ValueError as error:
-            raise StoreCorrupt(f"{path}:{number}: not a line of a stored curve ({error}). {again}") from error
-    return parsed
+def _values(cells: Mapping[str, str]) -> dict[str, float]:
+    return {name: _number(cell) for name, cell in cells.items() if name not in (*FIRST, *LAST, *IMAGE)}
 
 
 def _read_setting(cells: Mapping[str, str]) -> Setting:
@@ -267,7 +255,7 @@ def _read_setting(cells: Mapping[str, str]) -> Setting:
     return Setting(name, None, value) if name == SEARCHED else Setting(name, value)
 
 
-def _point(cells: Mapping[str, str], values: Mapping[str, float]) -> StoredPoint:
+def _point(cells: Mapping[str, str]) -> StoredPoint:
     counts = (count.rpartition("=") for count in cells["averaged"].split(";") if count)
     return StoredPoint(
         _read_setting(cells),
@@ -275,16 +263,16 @@ def _point(cells: Mapping[str, str], values: Mapping[str, float]) -> StoredPoint
         int(cells["dataset_size"]),
         cells["protocol"],
         _number(cells["bpp"]),
-        values,
+        _values(cells),
         {metric: int(count) for metric, _, count in counts},
         cells["bitstreams"],
         cells.get("bits_kind", ""),
     )
 
 
-def _image(cells: Mapping[str, str], values: Mapping[str, float]) -> StoredImage:
+def _image(cells: Mapping[str, str]) -> StoredImage:
     texts = cells["image"], cells["pixels"], cells["bitstream"]
-    return StoredImage(_read_setting(cells), *texts, _number(cells["bpp"]), values)
+    return StoredImage(_read_setting(cells), *texts, _number(cells["bpp"]), _values(cells))
 
 
 def _number(cell: str) -> float:

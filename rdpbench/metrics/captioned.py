@@ -266,8 +266,8 @@ class CaptionFeatures(NetworkFeatures[Captioner]):
     model: ClassVar[str]
 
     def load(self, given: Captioner | None) -> Captioner:
-        card, settings = CARDS[self.model], CaptionSettings(device=self.device)
-        return Captioner(card, locate(card, settings), settings) if given is None else given
+        card = CARDS[self.model]
+        return Captioner(card, locate(card, CaptionSettings()), self.device) if given is None else given
 
     @classmethod
     def made_by(cls) -> str:
@@ -275,8 +275,8 @@ class CaptionFeatures(NetworkFeatures[Captioner]):
         return captioner_identity(CARDS[cls.model], CaptionSettings())
 
     def extract(self, images: Sequence[Image], **_: Any) -> list[Array]:
-        """The bytes of each caption, ``uint8 (length,)``; one image at a time, since a batch may change a word."""
-        return [np.frombuffer(self.network([image])[0][0].encode() or b" ", np.uint8) for image in images]
+        """The bytes of each caption, ``uint8 (length,)``."""
+        return [np.frombuffer(self.network(image)[0].encode() or b" ", np.uint8) for image in images]
 
 
 class CaptionMetric(MetricOfSets):

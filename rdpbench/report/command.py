@@ -301,20 +301,22 @@ def wanted(report: Report, which: Which, limit: int) -> Iterator[Picture]:
 
 def _files(report: Report) -> dict[str, bytes]:
     """Data by their paths in the folder; lines for each image only where these are not too many."""
-    frames = {"results": [read.points_of(run.name, run.current) for run in report.runs]}
+    frames: dict[str, pd.DataFrame] = {
+        "results": read.joined([read.points_of(run.name, run.current) for run in report.runs])
+    }
     if sum(len(point.point.rows) for point in report.points) * len(report.metrics) <= MOST_LINES:
-        frames["images"] = [read.images_of(run.name, run.current) for run in report.runs]
+        of_images = [read.images_of(run.name, run.current) for run in report.runs]
+        frames["images"] = read.joined(of_images, "image")
     written: dict[str, bytes] = {}
     with TemporaryDirectory() as folder:
-        for name, parts in frames.items():
-            frame = read.joined(parts, read.IMAGES if name == "images" else read.POINTS)
+        for name, frame in frames.items():
             texts = [str(column) for column, kind in frame.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
-            frame = frame.assign(**{column: cards.published(frame[column].tolist()) for column in texts})
+            shown = frame.assign(**{column: cards.published(frame[column].tolist()) for column in texts})
             paths = Path(folder, f"{name}.csv"), Path(folder, f"{name}.parquet")
-            tables.to_csv(frame, paths[0])
-            parquet.write_table(pa.Table.from_pandas(frame, preserve_index=False), paths[1])
+            tables.to_csv(shown, paths[0])
+            parquet.write_table(pa.Table.from_pandas(shown, preserve_index=False), paths[1])
             written |= {f"data/{path.name}": path.read_bytes() for path in paths}
-    written["data/columns.md"] = read.columns_in_words().encode()
+    written["data/columns.md"] = read.COLUMNS.read_bytes()
     return written
 
 

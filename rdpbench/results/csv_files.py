@@ -6,11 +6,13 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from rdpbench.errors import StoreCorrupt, StoreError
 
+T = TypeVar("T")
 STORED_DIGITS = 8
 """Significant digits that are stored."""
 
@@ -28,10 +30,18 @@ def csv_text(kind: str, version: int, lines: Iterable[Sequence[object]]) -> str:
     return stream.getvalue()
 
 
-def read_csv(path: Path, kind: str, newest: int, again: str) -> tuple[int, list[str], list[tuple[int, list[str]]]]:
-    """The version of a CSV file of ours, its header, and its lines with their numbers.
+def read_csv(
+    path: Path,
+    kind: str,
+    newest: int,
+    again: str,
+    columns: Callable[[int, list[str]], list[str]],
+    parse: Callable[[dict[str, str]], T],
+) -> list[T]:
+    """What ``parse`` makes of each line of a CSV file of ours, by its columns; a `ValueError` is an error of that line.
 
-    It must state its ``kind`` and a version up to the ``newest``; errors end with ``again``, how to get the file again.
+    It must state its ``kind`` and a version up to the ``newest``, and have the ``columns`` of that version, which may
+    hang on its header. Errors end with ``again``, how to get the file again.
 
     Raises:
         StoreError: a file of a newer version.
@@ -45,10 +55,20 @@ def read_csv(path: Path, kind: str, newest: int, again: str) -> tuple[int, list[
         version = check_version(path, int(stated[1]), newest, again)
         reader = csv.reader(io.StringIO(rest), strict=True)
         header = next(reader, [])
+        if header != (known := columns(version, header)):
+            raise StoreCorrupt(f"{path}:2: other columns than {', '.join(known)}. {again}")
         lines = [(reader.line_num + 1, line) for line in reader if line]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise StoreCorrupt(f"{path} cannot be read: {error}. {again}") from error
-    return version, header, lines
+    parsed = []
+    for number, line in lines:
+        if len(line) != len(header):
+            raise StoreCorrupt(f"{path}:{number}: {len(line)} cells, not {len(header)}. {again}")
+        try:
+            parsed.append(parse(dict(zip(header, line, strict=True))))
+        except ValueError as error:
+            raise StoreCorrupt(f"{path}:{number}: not a line of such a file ({error}). {again}") from error
+    return parsed
 
 
 def check_version(path: Path, version: object, newest: int, again: str) -> int:

@@ -16,18 +16,17 @@ What is known to be wrong in a source, or is likely to be, stays as it was print
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from rdpbench import registry
-from rdpbench.errors import StoreCorrupt, UnknownName
+from rdpbench.errors import UnknownName
 from rdpbench.lazy import pd
 from rdpbench.paths import shipped
 from rdpbench.results.csv_files import read_csv
 from rdpbench.results.names import AxisMeaning, family, meaning
-from rdpbench.results.read import POINTS, joined
+from rdpbench.results.read import joined
 
 VERSION = 1
 KIND, SOURCES_KIND = "rdpbench-published", "rdpbench-published-sources"
@@ -97,32 +96,21 @@ def read(path: Path) -> list[PublishedNumber]:
         StoreError: a file of another version.
         StoreCorrupt: not such a file, or a line that is none.
     """
-    numbers = []
-    for line, cells in _read(path, KIND, CELLS):
-        try:
-            if cells["digitised"] not in ("", "yes"):
-                raise ValueError(f"digitised is {cells['digitised']!r}, not 'yes' or empty")
-            known: dict[str, Any] = {name: float(cells[name]) if cells[name] else None for name in ("rate", "bpp")}
-            known |= {"value": float(cells["value"]), "digitised": cells["digitised"] == "yes"}
-            numbers.append(PublishedNumber(dataset=path.parent.name, source=path.stem, **(cells | known)))
-        except ValueError as error:
-            raise StoreCorrupt(f"{path}:{line}: not a published number ({error}). {AGAIN}") from error
-    return numbers
+
+    def parse(cells: dict[str, str]) -> PublishedNumber:
+        if cells["digitised"] not in ("", "yes"):
+            raise ValueError(f"digitised is {cells['digitised']!r}, not 'yes' or empty")
+        known: dict[str, Any] = {name: float(cells[name]) if cells[name] else None for name in ("rate", "bpp")}
+        known |= {"value": float(cells["value"]), "digitised": cells["digitised"] == "yes"}
+        return PublishedNumber(dataset=path.parent.name, source=path.stem, **(cells | known))
+
+    return read_csv(path, KIND, VERSION, AGAIN, lambda *_: [*CELLS], parse)
 
 
 def read_sources(path: Path) -> dict[str, PublishedSource]:
     """The sources by their id. Raises as `read` does."""
-    return {cells["id"]: PublishedSource(**cells) for _, cells in _read(path, SOURCES_KIND, ABOUT)}
-
-
-def _read(path: Path, kind: str, columns: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
-    _, header, lines = read_csv(path, kind, VERSION, AGAIN)
-    if header != [*columns]:
-        raise StoreCorrupt(f"{path}:2: other columns than {', '.join(columns)}. {AGAIN}")
-    for number, line in lines:
-        if len(line) != len(header):
-            raise StoreCorrupt(f"{path}:{number}: {len(line)} cells, not {len(header)}. {AGAIN}")
-    return [(number, dict(zip(header, line, strict=True))) for number, line in lines]
+    sources = read_csv(path, SOURCES_KIND, VERSION, AGAIN, lambda *_: [*ABOUT], lambda cells: PublishedSource(**cells))
+    return {source.id: source for source in sources}
 
 
 IMAGES = {
@@ -166,7 +154,7 @@ def numbers(dataset: str | None = None) -> list[PublishedNumber]:
 
 
 def published(dataset: str | None = None, codec: str | None = None, metric: str | None = None) -> pd.DataFrame:
-    """Published numbers in the columns of measured ones (`rdpbench.results.read.POINTS`), as far as they make sense.
+    """Published numbers in the columns of measured ones (`rdpbench.results.read.points_of`), as far as they make sense.
 
     There are no intervals and no counts of failures, and ``n`` is 0 where the number of images is not known. `CURVE`
     names the columns that tell curves apart.
@@ -198,7 +186,7 @@ def published(dataset: str | None = None, codec: str | None = None, metric: str 
     fewest = frame["metric"].map({name: _fewest(name) for name in frame["metric"].unique()})
     reliable = (images == 0) | (images >= fewest)
     counts = dict.fromkeys(("n", "n_scored", "dataset_size"), images)
-    frame = joined([frame.assign(reliable=reliable, bpp_all=frame["bpp"], **counts)], POINTS).drop(columns="run")
+    frame = joined([frame.assign(reliable=reliable, bpp_all=frame["bpp"], **counts)]).drop(columns="run")
     keys = ["dataset", "codec", "variant", "source_id", "metric", "bpp"]
     return frame.sort_values(keys, kind="stable", na_position="last", ignore_index=True)
 

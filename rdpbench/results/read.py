@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import re
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,7 +31,7 @@ def read_results(
 ) -> pd.DataFrame:
     """Runs as one tidy frame: a line for each point and metric, or for each image, point and metric.
 
-    ``docs/results.md`` says what each column means (`rdpbench.results.read`); all of them are always there.
+    ``docs/results.md`` says what each column means; all of them are always there.
 
     Args:
         runs: names of runs below ``root``, or their folders.
@@ -73,16 +75,16 @@ def read_results(
         from rdpbench.results.published import published as numbers
 
         parts.append(numbers())
-    return joined(parts, POINTS if per == "point" else IMAGES)
+    return joined(parts, per)
 
 
-def joined(parts: Sequence[pd.DataFrame], columns: Mapping[str, Column]) -> pd.DataFrame:
+def joined(parts: Sequence[pd.DataFrame], per: Literal["point", "image"] = "point") -> pd.DataFrame:
     """One frame with all columns, each with the type of its kind; what a part does not have is empty, NaN, 0 or no."""
-    types: dict[str, tuple[str, Any]] = {"text": ("str", ""), "number": ("float64", math.nan)}
-    types |= {"count": ("int64", 0), "yes/no": ("bool", False)}
-    kinds, blanks = ({name: types[column.kind][n] for name, column in columns.items()} for n in (0, 1))
-    filled = [part.assign(**{name: blanks[name] for name in kinds if name not in part}) for part in parts]
-    return pd.concat([part[[*kinds]].astype(kinds) for part in filled], ignore_index=True)
+    blanks: dict[str, Any] = {"text": "", "number": math.nan, "count": 0, "yes/no": False}
+    types = {"text": "str", "number": "float64", "count": "int64", "yes/no": "bool"}
+    columns: Any = {name: types[kind] for name, kind in kinds(per).items()}
+    filled = [part.assign(**{n: blanks[k] for n, k in kinds(per).items() if n not in part}) for part in parts]
+    return pd.concat([part[[*columns]].astype(columns) for part in filled], ignore_index=True)
 
 
 def open_run(run: str | Path, root: str | Path = "results/runs", hint: str = "") -> Store:
@@ -105,6 +107,17 @@ def open_run(run: str | Path, root: str | Path = "results/runs", hint: str = "")
     raise UnknownName("run", str(run), runs, looked, near=inside[0] if inside else None)
 
 
+def score_command(store: Store, typed: Sequence[str]) -> str:
+    """What scores a run as its last call made it, with other settings that are typed; empty if no call is known."""
+    calls = [str(record.get("command", "")) for record in store.provenance().values()]
+    made = next((call for call in reversed(calls) if call.startswith("rdpbench run ")), "")
+    with contextlib.suppress(ValueError):  # anybody may have written the record
+        known = {word.partition("=")[0] for word in typed}
+        kept = [word for word in shlex.split(made)[2:] if word.partition("=")[0] not in known]
+        return shlex.join(["rdpbench", "score", *kept, *typed]) if kept else ""
+    return ""
+
+
 def points_of(name: str, points: Points) -> pd.DataFrame:
     """A line for each of a run's points and metrics."""
     from rdpbench.results.names import family
@@ -113,7 +126,7 @@ def points_of(name: str, points: Points) -> pd.DataFrame:
     from rdpbench.setting import Setting
 
     lines = frame(points, points.metrics)
-    families, kinds = lines["metric"].map(family), bits_kinds(lines, points)
+    families, bits = lines["metric"].map(family), bits_kinds(lines, points)
     grades_of = {point.codec: point.grade for point in points.points}
     machines = {
         (point.where, point.codec, point.setting): ", ".join(filter(None, map(model, hardware.used())))
@@ -122,7 +135,7 @@ def points_of(name: str, points: Points) -> pd.DataFrame:
     keys = ((Where(*(line[c] for c in PLACE)), line["codec"], Setting.of_line(line)) for _, line in lines.iterrows())
     own: dict[str, Any] = {
         "family": families,
-        "bits_kind": kinds,
+        "bits_kind": bits,
         "grade": lines["codec"].map(grades_of),
         "source": f"run {name}",
     }
@@ -142,10 +155,10 @@ def bits_kinds(lines: pd.DataFrame, points: Points) -> list[str]:
     """What the rates of each line's curve count; several kinds are joined by commas."""
     from rdpbench.results.stats.summary import curve_keys
 
-    kinds: dict[tuple[str, str, str, str], set[str]] = {}
+    known: dict[tuple[str, str, str, str], set[str]] = {}
     for point in points.points:
-        kinds.setdefault((*point.where, point.codec), set()).update(point.rows.codes("bits_kind").used())
-    return [", ".join(sorted(filter(None, kinds.get(key, ())))) for key in curve_keys(lines)]
+        known.setdefault((*point.where, point.codec), set()).update(point.rows.codes("bits_kind").used())
+    return [", ".join(sorted(filter(None, known.get(key, ())))) for key in curve_keys(lines)]
 
 
 def images_of(name: str, points: Points) -> pd.DataFrame:
@@ -157,145 +170,16 @@ def images_of(name: str, points: Points) -> pd.DataFrame:
     return tidy(points, pairs).assign(run=name)
 
 
-@dataclass(frozen=True)
-class Column:
-    """What a column holds."""
-
-    kind: str
-    """``text``, ``number``, ``count`` or ``yes/no``; a number may be NaN."""
-    meaning: str
+COLUMNS = Path(__file__).with_name("columns.md")
+"""What each column of either frame holds, and what it means: a page for people, of which the kinds are read."""
 
 
-_text, _number, _count, _flag = (partial(Column, kind) for kind in ("text", "number", "count", "yes/no"))
+@cache
+def kinds(per: Literal["point", "image"]) -> Mapping[str, str]:
+    """The columns of a frame, in their order: ``text``, ``number`` (which may be NaN), ``count`` or ``yes/no``.
 
-POINTS: Mapping[str, Column] = {
-    "run": _text("The run's name; empty for a published number."),
-    "dataset": _text("The dataset. The name of a published set that is not ours ends in `@` and its source."),
-    "manifest": _text("sha256 of the dataset's manifest, which tells sets of one name apart; empty where published."),
-    "protocol": _text("What was done to the images before the codec (`docs/protocols.md`)."),
-    "codec": _text("The curve's label: the codec, and in brackets the options that were changed."),
-    "rate_field": _text("Name of the native setting, such as `quality`; empty for a codec with a single point."),
-    "target_bpp": _number("The target rate that was searched for each image; NaN where settings were given."),
-    "rate": _number("The native setting; NaN for a searched target or a single point."),
-    "n": _count("Images that were coded; 0 for a published number whose images are not known."),
-    "dataset_size": _count("Images that the dataset has."),
-    "partial": _flag("Fewer images than the dataset has."),
-    "failed": _count("Tasks that failed; no mean includes them."),
-    "out_of_range": _count("Tasks with no setting within the tolerance of their target rate; no mean includes them."),
-    "weights": _text(
-        "`official`, `unpinned` (no published hash), `own`, `random` (never a result), or empty for none."
-    ),
-    "seeds": _count("Seeds of a stochastic codec that the means include; 0 for a published number."),
-    "bpp": _number("Bits per pixel: mean over the images behind `value` of `8 * bytes / (height * width)`."),
-    "bpp_lo": _number("Lower end of its 95 % interval over images; NaN for one image."),
-    "bpp_hi": _number("Upper end."),
-    "bpp_seed_sd": _number("Standard deviation of the mean over seeds; NaN for one seed."),
-    "bpp_pooled": _number("All bits of these images over all of their pixels."),
-    "bpp_all": _number("Mean over all images that were coded, with or without a value."),
-    "metric": _text("The metric with its protocol; empty if none was computed."),
-    "value": _number("Mean over images, or the value of the set; infinite if all images are lossless."),
-    "value_lo": _number("Lower end of its 95 % interval over images."),
-    "value_hi": _number("Upper end."),
-    "value_seed_sd": _number("Standard deviation of the value over seeds; NaN for one seed."),
-    "n_scored": _count("Images that the metric took."),
-    "infinite": _count("How many of these are lossless, and so left out of the mean."),
-    "images": _text("Fingerprint of the images behind `value` and `bpp`; points that are compared have the same."),
-    "unit": _text("`dB`, another unit, or empty."),
-    "higher_is_better": _flag("The direction of the metric."),
-    "perceptual": _flag("Whether it is drawn on the perception axis."),
-    "reliable": _flag("False where a metric of sets had fewer images than it needs."),
-    "note": _text("For a metric of sets: why it has no value or no interval, or another remark; else empty."),
-    "family": _text("The metric without its protocol, such as `fid`."),
-    "variant": _text("Tells several published curves of a codec apart; empty for a measured one."),
-    "bits_kind": _text("What the rate counts (`docs/published.md`); `file`: every byte of a bitstream."),
-    "grade": _text(
-        "How far the rate is proven: `decoded`, `joint` or `reported` (`docs/external.md`); empty where published."
-    ),
-    "machine": _text("Models of what coded it, with commas between; empty if not known, and where published."),
-    "source_id": _text("Short name of the published source; empty for a measured point."),
-    "source": _text("The source in full, down to the file or table; for a measured point `run` and its name."),
-    "digitised": _flag("Whether the number was read off a plot."),
-    "doubtful": _text("Why a published number cannot be relied on; empty if nothing is known against it."),
-}
-"""Of a frame with a line for each point and metric, in this order."""
-
-IMAGES: Mapping[str, Column] = {
-    "run": POINTS["run"],
-    "task_key": _text("sha256 over all that the result depends on."),
-    "session": _text("Which call of rdpbench wrote it; `sessions/<session>.json` holds its provenance."),
-    "codec": POINTS["codec"],
-    "use": _text("What was loaded: a registry name or `file.py:Class`."),
-    "options": _text("The options that were chosen, without the rate, as JSON."),
-    "configuration": _text(
-        "What the codec was set to, as JSON: all options of its key but the rate, defaults too; under `as it ran` what "
-        "it derived of them (steps, scheduler) and where published weights are from. Empty if not known."
-    ),
-    "coder": _text("Versions of the codec's class and libraries, or sha256 of the binaries, that coded, as JSON."),
-    "rate_field": POINTS["rate_field"],
-    "rate": _number("The native setting; for a target, the setting that came nearest to it."),
-    "target_bpp": POINTS["target_bpp"],
-    "tolerance": _number("The `tolerance=` of the search; NaN without a target, or if not known."),
-    "seed": _count("The seed; 0 for a codec that draws no random numbers."),
-    "dataset": _text("The dataset."),
-    "dataset_size": POINTS["dataset_size"],
-    "manifest": _text("sha256 of the dataset's manifest: which files, in which order."),
-    "manifest_kind": _text(
-        "How the files were verified: `pinned`, `recorded`, `names` or `made` (`docs/datasets.md`)."
-    ),
-    "root": _text("The folder of a dataset of yours: its name and a hash of its path; empty for a set with a name."),
-    "protocol": POINTS["protocol"],
-    "image": _text("The image's id."),
-    "tags": _text("Its tags, comma-separated."),
-    "path": _text("The file that was read, below the folder of its dataset; `sessions/` says where that lay."),
-    "pixel_sha256": _text("sha256 of the pixels that the codec and all metrics saw."),
-    "source_mode": _text("How the file stores its pixels (`docs/images.md`), such as `RGBA+icc`."),
-    "source_height": _number("Height in the file, before the protocol; the rate is never over these pixels."),
-    "source_width": _number("Width in the file."),
-    "height": _count("Height of what the codec and all metrics see."),
-    "width": _count("Width of what the codec and all metrics see."),
-    "caption": _text("The caption that the encoder was given; empty if the codec takes none."),
-    "caption_source": _text("`human`, `ofa`, `blip2` or `file:NAME@SHA`; empty if the codec takes no caption."),
-    "caption_s": _number("Seconds that a captioning model took; part of encoding."),
-    "status": _text("`ok`, `error`, or `out_of_range`: the nearest setting is too far from the target."),
-    "error": _text("Why it failed, or why the target is out of range."),
-    "bytes": _number("Size of the bitstream: every transmitted byte."),
-    "parts": _text("Bytes by part, as JSON; they add up to `bytes`."),
-    "bpp": _number("`8 * bytes / (height * width)`; for a target out of range, that of the nearest setting."),
-    "bits_kind": POINTS["bits_kind"],
-    "grade": POINTS["grade"],
-    "legacy": _text("Bits as other publications count them, by the name of the way, as JSON (`docs/learned.md`)."),
-    "weights": POINTS["weights"],
-    "bitstream_sha256": _text("sha256 of the bitstream, which is its file's name in the run's folder."),
-    "reconstruction_sha256": _text("sha256 of the decoded 8-bit pixels."),
-    "verified": _text("What decoded the same pixels: `fresh_object` or `fresh_process`; `refuted`: other pixels came."),
-    "encode_s": _number("Seconds to encode while other work runs: for planning, not for latency tables."),
-    "decode_s": _number("Seconds to decode, likewise."),
-    "score_s": _number("Seconds for all metrics together, likewise."),
-    "peak_memory_mb": _number("Highest resident memory of the worker process so far."),
-    "device": _text("The device that computed it, as `device=` names it, such as `cpu`."),
-    "hardware": _text("What that device is, as JSON: its model; of a GPU also driver, CUDA, and how it rounds."),
-    "threads": _count("Threads of the worker."),
-    "batch": _count("Images that were decoded together."),
-    "command": _text("The command line, where the codec runs a program."),
-    "info": _text(
-        "What the codec says of this image beside its bytes, texts by name as JSON: a prompt that it found, the `seed` "
-        "of its decoder's noise, errors of a search. Long texts are cut and marked."
-    ),
-    "files": _text("Files that a codec of yours has as fields or opened, with their sha256, as JSON."),
-    "attempts": _count("How many encodes the search of a target took; else 1."),
-    "time": _text("When the row was made, in UTC."),
-    "metric": POINTS["metric"],
-    "value": _number("The metric's value for this image, in its unit; NaN where there is none."),
-    "metric_error": _text("Why the metric refused the image."),
-}
-"""Of a frame with a line for each image, point and metric, in this order."""
-
-
-def columns_in_words() -> str:
-    """A table for each kind of frame, as docs/results.md has them."""
-    parts = []
-    titles = {"A line for each point and metric": POINTS, 'A line for each image (`per="image"`)': IMAGES}
-    for title, columns in titles.items():
-        rows = [f"| `{name}` | {column.kind} | {column.meaning} |" for name, column in columns.items()]
-        parts.append("\n".join([f"## {title}", "", "| column | kind | meaning |", "| --- | --- | --- |", *rows]) + "\n")
-    return "\n".join(parts)
+    >>> kinds("point")["bpp"], len(kinds("image")["image"])
+    ('number', 4)
+    """
+    parts = COLUMNS.read_text(encoding="utf-8").split("\n## ")
+    return dict(re.findall(r"^\| `(\w+)` \| (\S+) \| ", parts[per == "image"], re.MULTILINE))

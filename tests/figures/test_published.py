@@ -35,7 +35,7 @@ from rdpbench.results.published import (
     read_sources,
     sources,
 )
-from rdpbench.results.read import POINTS
+from rdpbench.results.read import kinds
 from rdpbench.results.stats.summary import at_rate
 
 ROOT = Path(__file__).parents[2]
@@ -123,7 +123,7 @@ def test_what_is_written_reads_back(tmp_path_factory: pytest.TempPathFactory, so
         (("v1\n", "v9\n"), StoreError, "version 9"),
         (("# rdpbench-published", "# something"), StoreCorrupt, "found '# something v1'"),
         (("bits_kind", "bits"), StoreCorrupt, "other columns"),
-        (("34.26", "thirty"), StoreCorrupt, r"x\.csv:3: not a published number"),
+        (("34.26", "thirty"), StoreCorrupt, r"x\.csv:3: not a line of such a file"),
         ((",,\n", ",perhaps,\n"), StoreCorrupt, "digitised is 'perhaps'"),
         ((",Table 1", ""), StoreCorrupt, r"x\.csv:3: 11 cells, not 12"),
         (("Table 1", '"Table 1'), StoreCorrupt, "cannot be read"),
@@ -286,7 +286,7 @@ def test_sources_agree_on_classical_codecs(
 
 
 def test_the_frame_has_the_columns_of_measured_points(frame: pd.DataFrame) -> None:
-    assert list(frame.columns) == list(POINTS)[1:]
+    assert list(frame.columns) == list(kinds("point"))[1:]
     assert frame["source"].str.contains(r"@[0-9a-f]{7,}:.|arXiv \d{4}\.\d{5}, .").all()
     assert set(frame["bits_kind"]) == set(BITS)
     assert frame[frame["bpp"].isna()]["bits_kind"].eq("none").all()

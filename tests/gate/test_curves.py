@@ -212,7 +212,7 @@ def test_the_tolerance_of_a_metric_is_its_own(gate: Gate) -> None:
         ("# rdpbench-curve v2", "# rdpbench-curve v3", "pip install --upgrade rdpbench"),
         ("# rdpbench-curve v2", "<<<<<<< HEAD", "found '<<<<<<< HEAD', not '# rdpbench-curve v2'"),
         ("# rdpbench-curve v2", "# rdpbench-curve v1", "Mine.csv:2: other columns than rate_field"),
-        ("quality,30,", "quality,thirty,", "Mine.csv:3: not a line of a stored curve"),
+        ("quality,30,", "quality,thirty,", "Mine.csv:3: not a line of such a file"),
         ("quality,30,", "quality,60,", "holds points twice: quality 60"),
     ],
 )

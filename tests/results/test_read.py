@@ -13,11 +13,9 @@ import pytest
 
 import rdpbench
 from rdpbench.errors import ConfigError, UnknownName
-from rdpbench.results.read import IMAGES, POINTS, columns_in_words
+from rdpbench.results.read import COLUMNS, kinds
 from rdpbench.results.stats.summary import summarise
 from rdpbench.results.store.schema import Row
-
-PAGE = Path(__file__).parents[2] / "docs/results.md"
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +44,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_line_for_each_point_and_metric(root: Path) -> None:
     frame = rdpbench.read_results("folder-three", root=root)
-    assert list(frame.columns) == list(POINTS)
+    assert list(frame.columns) == list(kinds("point"))
     assert len(frame) == 2 * 2 * 2
     assert set(frame["run"]) == {"folder-three"}
     assert set(frame["bits_kind"]) == {"file"}
@@ -62,7 +60,7 @@ def test_a_line_for_each_point_and_metric(root: Path) -> None:
 
 def test_a_line_for_each_image(root: Path) -> None:
     frame = rdpbench.read_results("folder-three", root=root, per="image")
-    assert list(frame.columns) == list(IMAGES)
+    assert list(frame.columns) == list(kinds("image"))
     assert len(frame) == 2 * 2 * 3 * 2
     refused = frame[frame["value"].isna()]
     assert set(refused["image"]) == {"i2"}
@@ -75,7 +73,7 @@ def test_a_line_for_each_image(root: Path) -> None:
 
 def test_several_runs_and_published_numbers_in_one_frame(root: Path) -> None:
     frame = rdpbench.read_results("folder-three", root / "other", published=True, root=root)
-    assert list(frame.columns) == list(POINTS)
+    assert list(frame.columns) == list(kinds("point"))
     own = frame[frame["run"] != ""]
     assert own.groupby("run").size().to_dict() == {"folder-three": 8, "other": 1}
     published = frame[frame["run"] == ""]
@@ -87,32 +85,27 @@ def test_several_runs_and_published_numbers_in_one_frame(root: Path) -> None:
 
 
 def test_columns_have_the_types_that_are_said(root: Path) -> None:
-    kinds = {"text": "O", "number": "f", "count": "i", "yes/no": "b"}
-    for per, known in (("point", POINTS), ("image", IMAGES)):
+    letters = {"text": "O", "number": "f", "count": "i", "yes/no": "b"}
+    for per in ("point", "image"):
         frame = rdpbench.read_results("folder-three", "other", root=root, per=per)  # type: ignore[arg-type]  # both
-        for name, field in known.items():
-            assert frame[name].dtype.kind == kinds[field.kind] or field.kind == "text", name
-            assert frame[name].notna().all() or field.kind == "number", name
-        text = frame[[name for name, field in known.items() if field.kind == "text"]]
+        for name, kind in kinds(per).items():  # type: ignore[arg-type]  # both
+            assert frame[name].dtype.kind == letters[kind] or kind == "text", name
+            assert frame[name].notna().all() or kind == "number", name
+        text = frame[[name for name, kind in kinds(per).items() if kind == "text"]]  # type: ignore[arg-type]  # both
         assert all(isinstance(cell, str) for column in text for cell in text[column])
 
 
 def test_every_column_is_documented() -> None:
     """A column that is added without a meaning, or a meaning whose column is gone, fails here."""
     own = {"run", "family", "variant", "bits_kind", "grade", "machine", "source_id", "source", "digitised", "doubtful"}
-    assert set(POINTS) == {*summarise((), (), ()).columns, *own}
-    assert list(IMAGES) == ["run", *(field.name for field in fields(Row)), "metric", "value", "metric_error"]
-    for known in (POINTS, IMAGES):
-        for name, field in known.items():
-            assert field.kind in ("text", "number", "count", "yes/no"), name
-            assert len(field.meaning) > 8, name
-            assert field.meaning.endswith("."), name
-    assert PAGE.read_text() == written(), "type: python tests/results/test_read.py"
-
-
-def written() -> str:
-    head, mark, _ = PAGE.read_text().partition("<!-- below: python tests/results/test_read.py -->")
-    return f"{head}{mark}\n\n{columns_in_words()}"
+    assert set(kinds("point")) == {*summarise((), (), ()).columns, *own}
+    assert list(kinds("image")) == ["run", *(field.name for field in fields(Row)), "metric", "value", "metric_error"]
+    lines = [line.split(" | ", 2) for line in COLUMNS.read_text().splitlines() if line.startswith("| `")]
+    assert len(lines) == len(kinds("point")) + len(kinds("image"))
+    for name, kind, meaning in lines:
+        assert kind in ("text", "number", "count", "yes/no"), name
+        assert len(meaning) > 8, name
+        assert meaning.endswith(". |"), name
 
 
 def test_what_cannot_be_meant(root: Path) -> None:
@@ -139,7 +132,3 @@ def test_two_runs_of_one_name_are_told_apart(root: Path, tmp_path: Path) -> None
 def test_importing_rdpbench_stays_light() -> None:
     code = "import sys, rdpbench; sys.exit(bool({'pandas', 'pyarrow', 'torch', 'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-if __name__ == "__main__":
-    PAGE.write_text(written())

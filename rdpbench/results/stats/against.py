@@ -53,6 +53,14 @@ class AnchorCurves:
     notes: tuple[str, ...] = ()
 
 
+def check_metrics(points: Points, metrics: Sequence[str]) -> None:
+    """Raise `UnknownName` for a metric that was not measured."""
+    for metric in metrics:
+        if metric not in points.metrics:
+            hint = f"measured in this run, that is; `rdpbench score ... metrics={metric}` adds another to it"
+            raise UnknownName("metric", metric, points.metrics, hint)
+
+
 def anchor_curves(points: Points, anchor: str, metrics: Sequence[str] = ()) -> Iterator[AnchorCurves]:
     """What can be held against the curve of that label, by place and metric (default: all that were measured).
 
@@ -65,10 +73,7 @@ def anchor_curves(points: Points, anchor: str, metrics: Sequence[str] = ()) -> I
     codecs = list(dict.fromkeys(point.codec for point in trained.points))
     if anchor not in codecs:
         raise UnknownName("curve", anchor, codecs, "in this run with trained weights and proven rates")
-    for metric in metrics:
-        if metric not in trained.metrics:
-            hint = f"measured in this run, that is; `rdpbench score ... metrics={metric}` adds another to it"
-            raise UnknownName("metric", metric, trained.metrics, hint)
+    check_metrics(trained, metrics)
     for where, name in titles(trained.places).items():
         here = trained.at(where)
         codecs = list(dict.fromkeys(point.codec for point in here.points))

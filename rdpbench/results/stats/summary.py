@@ -42,7 +42,7 @@ def summarise(
 
 
 def frame(points: Points, metrics: Sequence[str]) -> pd.DataFrame:
-    """One line per point and metric; `rdpbench.results.read.POINTS` says what each column means.
+    """One line per point and metric; ``columns.md`` says what each column means.
 
     By rising rate within a codec; points without any (all failed, out of range) come last, by their setting.
     """

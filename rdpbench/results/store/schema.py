@@ -97,7 +97,7 @@ Status = Literal["ok", "error", "out_of_range"]
 class Row:
     """One image coded by one codec at one rate point; what has a default is known once it is coded.
 
-    Each column is explained in docs/results.md, whose tables are `rdpbench.results.read.IMAGES`.
+    Each column is explained in ``rdpbench/results/columns.md``.
     """
 
     task_key: str
