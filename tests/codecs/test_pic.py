@@ -142,8 +142,10 @@ def test_any_size_comes_back(size: tuple[int, int], photograph: Image) -> None:
     assert tiny_pic().decode(made.data).shape == image.shape
 
 
-@pytest.mark.parametrize("base", ["sd-1.5", "sd-2.1", "sd-turbo", "sdxl"])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("base", "precision"),
+    [("sd-1.5", "float32"), ("sd-2.1", "bfloat16"), ("sd-turbo", "float32"), ("sdxl", "bfloat16")],
+)
 def test_any_base_model_paints(base: str, precision: str, small: Image) -> None:
     options = {"sampler": "euler-trailing", "guidance": 0, "steps": 1} if base == "sd-turbo" else {}
     codec = tiny_pic(base=base, precision=precision, **options)

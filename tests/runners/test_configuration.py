@@ -87,11 +87,15 @@ def test_what_networks_ran_with_is_in_the_row(preset: str, image: Any, monkeypat
         words.append(text)
         return encode(self, text)
 
-    data = build(setting, rate).encode(image, Side(caption="a red door")).data
     monkeypatch.setattr(sampling, "scheduler", set_up)
     monkeypatch.setattr(pic, "invert", inverted)
     monkeypatch.setattr(textual_inversion, "search", searched)
     monkeypatch.setattr(Vocabulary, "encode", read_words)
+    data = build(setting, rate).encode(image, Side(caption="a red door")).data
+    if not preset.startswith("perco"):
+        assert [stated["search_steps"]] == [one.steps for one in searches]
+        assert [stated["learning_rate"]] == [one.learning_rate for one in searches]
+    schedulers.clear()
     build(setting, rate).decode(data)
     [(sampler, steps, made)] = schedulers
     assert (stated["sampler"], stated["steps"]) == (sampler, steps)
@@ -99,10 +103,6 @@ def test_what_networks_ran_with_is_in_the_row(preset: str, image: Any, monkeypat
     assert given.pop("class") == type(made).__name__
     assert given.items() <= dict(made.config).items()
     assert given["prediction_type"] == ("v_prediction" if preset.startswith("perco") else "epsilon")
-    if not preset.startswith("perco"):
-        build(setting, rate).encode(image, Side())
-        assert [stated["search_steps"]] == [one.steps for one in searches]
-        assert [stated["learning_rate"]] == [one.learning_rate for one in searches]
     assert {word for word in words if word} <= {stated.get("negative"), stated.get("suffix"), "a red door"}
     assert stated["base"] == {"perco": "sd-2.1", "textu": "sd-1.5"}.get(preset[:5], "sd-2.1-base")
 
