@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rdpbench.errors import ConfigError, MissingNeed, UnknownName
+from rdpbench.errors import ConfigError, MissingNeed, UnknownName, check_names
 from rdpbench.figures import curves, examples, notes
 from rdpbench.figures.data import (
     PAPERS,
@@ -522,8 +522,7 @@ def bd(options: argparse.Namespace, store: Store, console: Console) -> int:
     """
     if options.resamples < 20:
         raise ConfigError(f"--resamples {options.resamples}: an interval of 95 % needs 20 at the least, better 1000")
-    if options.method not in METHODS:
-        raise UnknownName("method", options.method, METHODS)
+    check_names("method", [options.method], METHODS)
     points = of_store(store.read())
     say(console, *points.notes)
     against.check_metrics(points, options.metric)
