@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rdpbench.errors import ConfigError, MissingNeed, UnknownName
-from rdpbench.figures import curves, examples, heatmap, notes
+from rdpbench.errors import ConfigError, MissingNeed, UnknownName, check_names
+from rdpbench.figures import curves, examples, notes
 from rdpbench.figures.data import (
     PAPERS,
     DrawnCurve,
@@ -28,6 +28,7 @@ from rdpbench.figures.data import (
     Series,
     between,
     fill,
+    heat_maps,
     measured,
     presented,
     presets,
@@ -324,9 +325,9 @@ def _draw_curves(preset: FigurePreset, options: FigureOptions, runs: Sequence[Ru
 
 
 def _draw_maps(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run], _: Console) -> Made:
-    rows = heatmap.maps(preset, measured(runs, random=options.random))
-    filled, said = _filled(preset, options, runs), heatmap.notes(rows)
-    drawn = _written(partial(heatmap.compose, rows, show=options.show), preset, options, said) if rows else []
+    rows = heat_maps(preset, measured(runs, random=options.random))
+    filled, said = _filled(preset, options, runs), examples.notes_of_maps(rows)
+    drawn = _written(partial(examples.compose_maps, rows, show=options.show), preset, options, said) if rows else []
     return [*drawn, _page(preset, filled, options, *said)], [] if rows else _undrawn(preset, filled, runs)
 
 
@@ -521,8 +522,7 @@ def bd(options: argparse.Namespace, store: Store, console: Console) -> int:
     """
     if options.resamples < 20:
         raise ConfigError(f"--resamples {options.resamples}: an interval of 95 % needs 20 at the least, better 1000")
-    if options.method not in METHODS:
-        raise UnknownName("method", options.method, METHODS)
+    check_names("method", [options.method], METHODS)
     points = of_store(store.read())
     say(console, *points.notes)
     against.check_metrics(points, options.metric)

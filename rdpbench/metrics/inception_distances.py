@@ -67,7 +67,8 @@ class InceptionFeatures(NetworkFeatures[Any]):
 
     def extract(self, images: Sequence[Image], **_: Any) -> list[NDArray[np.float32]]:
         """One row, or one for each patch; `MetricError` also for an image that is too small for a patch."""
-        cut = [self._pieces(check_image(image, f"{self.id}: the image", MetricError)) for image in images]
+        whole = [check_image(image, f"{self.id}: the image", MetricError) for image in images]
+        cut = [tuple(hific(image)) if self.patched else (image,) for image in whole]
         rows = [np.empty((0, self.dim), np.float32)]
         layout = torch.channels_last if self.fast else torch.contiguous_format
         network = self.network
@@ -76,9 +77,6 @@ class InceptionFeatures(NetworkFeatures[Any]):
             rows += [inception.pool3(network, batch).cpu().numpy() for batch in batches]
         ends = np.cumsum([len(pieces) for pieces in cut])
         return np.split(np.concatenate(rows), ends[:-1]) if cut else []
-
-    def _pieces(self, image: Image) -> Sequence[Image]:
-        return tuple(hific(image)) if self.patched else (image,)
 
     def _batches(self, cut: Sequence[Sequence[Image]]) -> Iterator[Tensor]:
         """The network's inputs, `BATCH` at a time; prepared image by image, so that grouping does not touch them."""

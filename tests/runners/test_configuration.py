@@ -28,10 +28,10 @@ from rdpbench.runners.task import configuration
 from rdpbench.setting import CodecSetting
 
 PAINTERS = {
-    "pic": (16.0, []),
-    "pics": (0.5, []),
+    "pic": (16.0, ["codec.options.candidates=1", "codec.options.search_steps=3"]),
+    "pics": (0.5, ["codec.options.candidates=2", "codec.options.search_steps=4"]),
     "pics-canny": (0.0, ["codec.options.candidates=1"]),
-    "textual-inversion": (4.0, []),
+    "textual-inversion": (4.0, ["codec.options.search_steps=5"]),
     "perco": (0.125, []),
     "perco-image": (0.0019, ["codec.options.guidance=none"]),
 }
