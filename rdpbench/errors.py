@@ -113,6 +113,17 @@ class UnknownName(ConfigError):
         super().__init__("\n".join(lines))
 
 
+def check_names(kind: str, names: Iterable[str], known: Iterable[str], hint: str = "") -> None:
+    """Raise `UnknownName` for the first of some names that is not known.
+
+    >>> check_names("codec", ["jpeg"], ["jpeg", "webp"])
+    """
+    listed = list(known)
+    for name in names:
+        if name not in listed:
+            raise UnknownName(kind, name, listed, hint)
+
+
 class OutOfRange(ConfigError):
     """A rate or number outside what is legal."""
 

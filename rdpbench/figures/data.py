@@ -40,7 +40,7 @@ from typing import Any
 
 import numpy as np
 
-from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.errors import ConfigError, check_names
 from rdpbench.lazy import pd
 from rdpbench.paths import conf_folder, read_as, read_yaml
 from rdpbench.results.names import family
@@ -136,13 +136,9 @@ def presented(preset: FigurePreset, show: Presentation) -> FigurePreset:
         UnknownName: what has no panel, or is no codec, in this figure.
     """
     there = dict.fromkeys(name for panel in preset.panels for name in (panel.metric, panel.dataset) if name)
-    for name in show.shown:
-        if name not in there:
-            raise UnknownName("panel", name, there, f"the panels of {preset.name}")
+    check_names("panel", show.shown, there, f"the panels of {preset.name}")
     codecs = dict.fromkeys(name for series in preset.series for name in (series.codec, series.label))
-    for name in show.order:
-        if name not in codecs:
-            raise UnknownName("codec", name, codecs, f"those of {preset.name}")
+    check_names("codec", show.order, codecs, f"those of {preset.name}")
     panels = [panel for name in show.shown for panel in preset.panels if name in (panel.metric, panel.dataset)]
     series = [replace(s, label=show.labels.get(s.codec, show.labels.get(s.label, s.label))) for s in preset.series]
     places = {name: place for place, name in enumerate(show.order)}

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
+MOST = 3
+"""Images that are shown, unless some are named."""
 SHARE = 0.3
 """Side of the automatic window, of the image's shorter side."""
 
@@ -163,7 +165,6 @@ def examples(
     chosen: Mapping[str, Sequence[Row]],
     *,
     images: Sequence[str] = (),
-    most: int = 3,
     metrics: Sequence[str] = (),
     crop: str = "auto",
 ) -> list[Example]:
@@ -182,7 +183,7 @@ def examples(
     if not whole:
         raise MissingNeed(f"no image was kept for all of {', '.join(chosen)}; run them with keep=all")
     read = []
-    for image in images or whole[:most]:
+    for image in images or whole[:MOST]:
         rows = by_image[image]
         original, decoded = original_of(store, rows[0]), [reconstruction_of(store, row) for row in rows]
         window = None

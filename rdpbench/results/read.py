@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rdpbench import registry
 from rdpbench.codecs.contract import GRADES
-from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.errors import ConfigError, UnknownName, check_names
 from rdpbench.lazy import pd
 
 if TYPE_CHECKING:
@@ -51,10 +51,8 @@ def read_results(
     0.018
     """
     registry.meanings.clear()  # of runs that were read before
-    if unknown := [grade for grade in grades if grade not in GRADES]:
-        raise UnknownName("grade", unknown[0], GRADES)
-    if per not in ("point", "image"):
-        raise UnknownName("kind of line", per, ["point", "image"])
+    check_names("grade", grades, GRADES)
+    check_names("kind of line", [per], ["point", "image"])
     if published and per == "image":
         raise ConfigError("published numbers are means: with per='image' leave out published=True")
     if not runs and not published:
