@@ -10,7 +10,8 @@ SETTINGS = $(if $(CODEC),codec=$(CODEC)) $(if $(DATA),data=$(DATA)) $(if $(RATES
            $(if $(WORKERS),workers=$(WORKERS)) $(if $(WEIGHTS),weights=$(WEIGHTS)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench plan test check figures report regress reproduce doctor docs check-gpu test-kernels test-core
+.PHONY: help setup bench plan test check figures report regress reproduce doctor docs check-gpu test-kernels \
+        kernels-sse kernels-avx2 test-wheel test-core
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,12 +55,18 @@ test: setup ## the tests, without the slow ones
 	$(BIN)/python -m pytest -q -n 2
 
 # What numpy, scipy and torch take on an old processor, and on one without AVX-512. The tests that hold numbers to digits.
-KERNELS = "OPENBLAS_CORETYPE=Prescott ONEDNN_MAX_CPU_ISA=SSE41" "OPENBLAS_CORETYPE=HASWELL ONEDNN_MAX_CPU_ISA=AVX2"
-DIGITS  = $(addprefix tests/,$(addsuffix .py,$(addprefix metrics/test_,msssim psnr frechet mmd self_check confusion edges) \
-          study/test_bradley_terry $(addprefix results/test_,bd bootstrap crossover)))
+kernels-sse  = OPENBLAS_CORETYPE=Prescott ONEDNN_MAX_CPU_ISA=SSE41
+kernels-avx2 = OPENBLAS_CORETYPE=HASWELL ONEDNN_MAX_CPU_ISA=AVX2
+DIGITS       = $(addprefix tests/,$(addsuffix .py,$(addprefix metrics/test_,msssim psnr frechet mmd self_check) \
+               study/test_bradley_terry $(addprefix results/test_,bd bootstrap crossover)))
 
-test-kernels: setup ## the same numbers under the arithmetic of other processors?
-	for kernels in $(KERNELS); do echo "$$kernels"; env $$kernels $(BIN)/python -m pytest -q -n 2 $(DIGITS) || exit 1; done
+test-kernels: kernels-sse kernels-avx2 ## the same numbers under the arithmetic of other processors?
+
+kernels-sse kernels-avx2: setup
+	env $($@) $(BIN)/python -m pytest -q $(DIGITS)
+
+test-wheel: setup ## the light core from its wheel, from an empty folder, in an environment of its own
+	$(BIN)/python -m pytest -q -m slow tests/test_wheel.py
 
 # A part of the tests that needs no extra; what meets one is skipped. PYTHON=python3.13 takes another Python.
 CORE = $(addprefix tests/,metrics/test_msssim.py metrics/test_psnr.py metrics/test_ssimulacra2.py results/test_bd.py \

@@ -106,11 +106,16 @@ def run_benches(overrides: Sequence[str], console: Console, *, encode: bool = Tr
     """
     from rdpbench.config.bench import read_benches
     from rdpbench.figures.command import FigureOptions, make_figures
+    from rdpbench.results.read import score_command
     from rdpbench.results.tables import say
     from rdpbench.runners import execute
     from rdpbench.runners.preflight import fetch_weights
 
     benches = read_benches(overrides)
+    if not encode and not any(line.startswith(("codec=", "data=", "experiment=")) for line in overrides):
+        store = execute.store_of(benches[0])
+        if again := score_command(store, overrides):
+            raise ConfigError(f"score which codecs, on which data? Those of the last call in {store.folder}: {again}")
     for bench in benches[1:]:
         fetch_weights(bench)
     outcomes = [execute.run_bench(bench, console, encode=encode) for bench in benches]

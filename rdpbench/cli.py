@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 import rdpbench
 from rdpbench import registry
 from rdpbench.config.typed import SETTINGS, plain
-from rdpbench.errors import SPELLED, ConfigError, RdpbenchError, nearest
+from rdpbench.errors import CALLED, SPELLED, ConfigError, RdpbenchError, nearest
 from rdpbench.needs import absent
 from rdpbench.paths import RUNS, check_variables
 from rdpbench.setting import FLAGS, PRESENTED, Presentation
@@ -81,7 +81,9 @@ class Parser(argparse.ArgumentParser):
         if message.endswith("required: COMMAND"):
             self.print_help(sys.stderr)
         if invalid := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
-            near = nearest(invalid[1], re.findall(r"'(.*?)'", invalid[2]))
+            choices = re.findall(r"'(.*?)'", invalid[2])
+            called = CALLED["command"].get(invalid[1], "")
+            near = [called] if called in choices else nearest(invalid[1], choices)
             message += f"; did you mean {near[0]}?" if near else ""
         if "required: name" in message:  # argparse also asks for what may be left out
             message = f"{message.partition(': name')[0]}: name; `rdpbench ls runs` lists the runs"

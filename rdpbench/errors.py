@@ -36,6 +36,7 @@ LISTS = {
 _OTHERS = {
     "codec": {"hevc": "h265 h.265", "jpegxl": "jxl", "jpeg2000": "jp2 jpeg2k", "avif": "av1", "vtm": "vvc h266"},
     "metric": {"ms-ssim": "ssim"},
+    "command": {"fetch": "download get", "ls": "list", "figure": "plot draw", "run": "benchmark", "show": "table"},
     "setting": {
         "codec": "model",
         "data": "dataset",
@@ -110,6 +111,17 @@ class UnknownName(ConfigError):
         if hint:
             lines.append(f"  {hint}")
         super().__init__("\n".join(lines))
+
+
+def check_names(kind: str, names: Iterable[str], known: Iterable[str], hint: str = "") -> None:
+    """Raise `UnknownName` for the first of some names that is not known.
+
+    >>> check_names("codec", ["jpeg"], ["jpeg", "webp"])
+    """
+    listed = list(known)
+    for name in names:
+        if name not in listed:
+            raise UnknownName(kind, name, listed, hint)
 
 
 class OutOfRange(ConfigError):

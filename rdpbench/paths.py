@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rdpbench.errors import ConfigError, StoreUnwritable, UnknownName, nearest
+from rdpbench.errors import ConfigError, StoreUnwritable, UnknownName, check_names, nearest
 
 T = TypeVar("T")
 
@@ -220,8 +220,7 @@ def experiment(name: str) -> list[list[str]]:
     >>> len(experiment("taco-a1"))
     3
     """
-    if name not in available("experiment"):
-        raise UnknownName("experiment", name, available("experiment"))
+    check_names("experiment", [name], available("experiment"))
     path = conf_file("experiment", name)
     lines = read_yaml(path)
     runs = lines if isinstance(lines, list) and lines and isinstance(lines[0], list) else [lines]

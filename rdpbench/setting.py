@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rdpbench import registry
-from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.errors import ConfigError, check_names
 from rdpbench.paths import read_yaml
 
 T = TypeVar("T")
@@ -123,8 +123,8 @@ class Presentation:
         >>> Presentation.read({"labels": "jpeg=JPEG 4:2:0,psnr=PSNR", "order": "webp,jpeg"}).labels["jpeg"]
         'JPEG 4:2:0'
         """
-        if (size := typed.get("size") or "") not in ("", *SIZES):
-            raise UnknownName("size", size, SIZES)
+        size = typed.get("size") or ""
+        check_names("size", [size] if size else [], SIZES)
         flags = {}
         for name in FLAGS:
             value = typed.get(name) or False

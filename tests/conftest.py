@@ -42,8 +42,16 @@ LIGHT = importlib.util.find_spec("torch") is None
 """Is only the light core installed? Then a test that meets a package of an extra is skipped, and says which."""
 
 
-def pytest_collection_finish() -> None:
-    gc.freeze()  # codecs collect garbage before they load; what was imported is a million objects, and none
+_imported = 0
+
+
+def pytest_runtest_logstart() -> None:
+    """Codecs collect garbage before they load: what was imported, a million objects, need not be looked through."""
+    global _imported  # noqa: PLW0603 - of this process
+    if len(sys.modules) > _imported + 100:
+        gc.collect()
+        gc.freeze()
+        _imported = len(sys.modules)
 
 
 def pytest_sessionfinish() -> None:

@@ -55,10 +55,8 @@ def test_classical_codecs_run_without_extras_and_without_linux(rdpbench: Any, li
     done = rdpbench("run", *words, env=light, code=0)
     assert "18 tasks coded, 0 scored or timed from the store, 0 failed" in done.stdout
     assert "samples/figures/curves.png" in done.stdout
-    assert "nothing to do" in rdpbench("run", *words, env=light, code=0).stdout
     shown = rdpbench("report", "samples", env=light, code=0).stdout
     assert "The report has no curves: plotly.js" in shown
-    assert "no findings" not in rdpbench("verify", "samples", "--all", env=light, code=0).stdout
     assert "ssimulacra2" in rdpbench("bd", "samples", "--anchor", "jpeg", env=light).stdout
 
 

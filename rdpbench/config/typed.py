@@ -29,7 +29,8 @@ from rdpbench.codecs.contract import OWN_WEIGHTS, option_names, set_elsewhere
 from rdpbench.codecs.external import declared
 from rdpbench.errors import ConfigError, UnknownName, nearest
 from rdpbench.own import full_path
-from rdpbench.paths import available, conf_folder, experiment, read_yaml, records
+from rdpbench.paths import RUNS, available, conf_folder, experiment, read_yaml, records
+from rdpbench.results.store.store import Store
 from rdpbench.setting import PRESENTED
 
 AXES = ("rate", "bpp", "seed")
@@ -409,6 +410,9 @@ def _check_key(line: str, overrides: Sequence[str]) -> None:
         raise ConfigError(f"{line!r}: a setting cannot be removed; write {key.strip('~')}=VALUE")
     if not sign:
         kinds = [kind for kind in ("codec", "data", "experiment") if line in available(kind)]
+        kinds += ["metrics"] if line in registry.BUILTIN["metric"] else []
+        root = next((word.partition("=")[2] for word in reversed(overrides) if word.startswith("root=")), RUNS)
+        kinds += ["run"] if Store(Path(root).expanduser() / line).exists() else []
         such = f"{line}=VALUE" if line in SETTINGS else f"{kinds[0]}={line}" if kinds else "codec=webp or limit=4"
         raise ConfigError(
             f"{line!r} is no override; write key=value, such as {such}; a list has no spaces: codec=jpeg,webp"

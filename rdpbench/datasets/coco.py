@@ -77,12 +77,7 @@ class COCO(Official):
             raise ConfigError(f"{self.name}: conditions={self.conditions}; an image has five captions, 0 to 4")
 
     def samples(self) -> Iterator[Sample]:
-        """Yield the images in the order of their names, with captions and label maps as configured.
-
-        Raises:
-            MissingNeed: no network, no disk; captions or label maps that were asked for are not here.
-            ImageError: images are missing, or they are not those of this set.
-        """
+        """In the order of names; `MissingNeed` also for captions or label maps that were asked for and are not here."""
         files = self._files()
         with ExitStack() as opened:
             annotations = opened.enter_context(self._captions(list(files)))

@@ -88,7 +88,10 @@ class Dataset(Protocol):
     needs: tuple[Need, ...]
 
     def samples(self) -> Iterator[Sample]:
-        """All samples in a fixed order; fetches what is missing, or raises `MissingNeed` that says how."""
+        """All samples in a fixed order; fetches what is missing, or raises `MissingNeed` that says how.
+
+        `ImageError`, which says why, for images that are missing or not those of the set.
+        """
         ...
 
     def __len__(self) -> int:

@@ -119,7 +119,7 @@ class ImageFolder(_OwnImages):
         return self._listing[1]
 
     def samples(self) -> Iterator[Sample]:
-        """Yield the images, sorted by path."""
+        """Sorted by path."""
         paths, root = self._listing[0], self._root
         ids = _ids([path.relative_to(root).as_posix() for path in paths])
         samples = [Sample(id_, path) for id_, path in zip(ids, paths, strict=True)]
@@ -249,11 +249,7 @@ class Listed(Pinned, _OwnImages):
         return Path(self.file).expanduser().absolute().parent / beside
 
     def samples(self) -> Iterator[Sample]:
-        """Yield the images in the manifest's order.
-
-        Raises:
-            ImageError: images are missing.
-        """
+        """In the manifest's order."""
         root, files = self._root, self.manifest.files
         whose, hint = f"the {len(files)} images in {self.file}", "data.path=FOLDER says where they are, "
         here = present(files, root, whose, hint, partial=self.allow_partial)
@@ -379,7 +375,6 @@ class Kodak(Pinned):
     download_size: ClassVar[str] = f"{BYTES / 1e6:.0f} MB in 24 files"
 
     def missing(self) -> str | None:
-        """None if the set is here; else how to get it."""
         if self.path is not None or self._whole():
             return None
         return (
@@ -388,7 +383,7 @@ class Kodak(Pinned):
         )
 
     def samples(self) -> Iterator[Sample]:
-        """Yield the images in order with the sha256 that each must have; downloads the set if it is nowhere."""
+        """In order, with the sha256 that each must have."""
         if self.missing():
             self.fetch()
         folder = self._whole() or self.places()[-1]
@@ -454,7 +449,7 @@ class Samples:
         return {name: image for name, image in images.items() if self.tag is None or self.tag in image["tags"]}
 
     def samples(self) -> Iterator[Sample]:
-        """Yield the images in the order of ``samples.toml``."""
+        """In the order of ``samples.toml``."""
         for name, image in self._images().items():
             package, _, below = image.get("folder", "skimage/data").partition("/")
             # find_spec does not import the package: scikit-image takes a while to import.

@@ -278,18 +278,12 @@ class Official:
         return self.release.count
 
     def missing(self) -> str | None:
-        """None if the set is here; else how to get it."""
         if self.path is not None or all(self._places()):
             return None
         return f"{self.name} is not here\n{self.release.hint}"
 
     def samples(self) -> Iterator[Sample]:
-        """Yield the images in the order of their names; downloads the archives if they are nowhere.
-
-        Raises:
-            MissingNeed: no network, no disk.
-            ImageError: images are missing, or they are not those of this set; the message says why.
-        """
+        """In the order of their names."""
         for name, folder in self._files().items():
             yield self._sample(name, folder)
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rdpbench.errors import ConfigError, MissingNeed, UnknownName
-from rdpbench.figures import curves, examples, heatmap, notes
+from rdpbench.errors import ConfigError, MissingNeed, UnknownName, check_names
+from rdpbench.figures import curves, examples, notes
 from rdpbench.figures.data import (
     PAPERS,
     DrawnCurve,
@@ -28,6 +28,7 @@ from rdpbench.figures.data import (
     Series,
     between,
     fill,
+    heat_maps,
     measured,
     presented,
     presets,
@@ -35,7 +36,7 @@ from rdpbench.figures.data import (
     trained_label,
 )
 from rdpbench.figures.style import STYLES, PaperStyle, paper_style, safe, write
-from rdpbench.paths import RUNS, available, experiment, unwritable, write_file
+from rdpbench.paths import RUNS, available, experiment, write_file
 from rdpbench.results import tables
 from rdpbench.results.names import Names, published_name
 from rdpbench.results.published import published
@@ -324,9 +325,9 @@ def _draw_curves(preset: FigurePreset, options: FigureOptions, runs: Sequence[Ru
 
 
 def _draw_maps(preset: FigurePreset, options: FigureOptions, runs: Sequence[Run], _: Console) -> Made:
-    rows = heatmap.maps(preset, measured(runs, random=options.random))
-    filled, said = _filled(preset, options, runs), heatmap.notes(rows)
-    drawn = _written(partial(heatmap.compose, rows, show=options.show), preset, options, said) if rows else []
+    rows = heat_maps(preset, measured(runs, random=options.random))
+    filled, said = _filled(preset, options, runs), examples.notes_of_maps(rows)
+    drawn = _written(partial(examples.compose_maps, rows, show=options.show), preset, options, said) if rows else []
     return [*drawn, _page(preset, filled, options, *said)], [] if rows else _undrawn(preset, filled, runs)
 
 
@@ -433,47 +434,40 @@ def show(
 
     ``rows`` writes rows.csv of a large run, too.
     """
-    places = {
-        codec: place for place, codec in enumerate(presented.ordered(dict.fromkeys(p.codec for p in points.points)))
-    }
-    points = replace(points, points=tuple(sorted(points.points, key=lambda point: places[point.codec])))
+    order = presented.ordered(dict.fromkeys(point.codec for point in points.points))
+    points = replace(points, points=tuple(sorted(points.points, key=lambda point: order.index(point.codec))))
     say(console, *points.notes, *_unknown(presented, points, metrics))
     store.check_links("tables", "figures")
     drawn: list[tables.Table] = []
     written: list[Path] = []
-    try:
-        names, whole = titles(points.places), frame(points, metrics)
-        for where, name in names.items():
-            here = points.at(where)
-            table = tables.measured(whole[(whole[PLACE] == list(where)).all(axis=1)], name)
-            timed = tables.times(here, contents)
-            # Its library imports one that draws, which takes longer than a small run.
-            glance = against.at_a_glance(here, metrics) if figures else []
-            times = [timed] if timed else []
-            say(console, table, *glance, *times)
-            drawn += [table, *glance, *tables.at_equal_rates(here, metrics, name), *times]
-            if figures:
-                # Curves of two datasets, or of two protocols, in one panel would be joined to one.
-                place = "" if len(names) == 1 else safe(name)
-                side_by_side, notes = compared(here, metrics)
-                written += curves.draw_all(side_by_side, store.folder / "figures" / place, name, notes, presented)[:4]
-        folder = store.folder / "tables"
-        folder.mkdir(parents=True, exist_ok=True)
-        in_latex = partial(tables.latex, names=Names(presented.labels), siunitx=presented.siunitx)
-        for path, how in ((folder / "summary.md", tables.markdown), (folder / "summary.tex", in_latex)):
-            path.unlink(missing_ok=True)
-            path.write_text("\n".join(map(how, drawn)), encoding="utf-8")
-        tables.to_csv(whole, folder / "summary.csv")
-        count = sum(len(point.rows) for point in points.points)
-        files = []
-        if count <= LISTED or rows:
-            files = [store.folder / "rows.csv"]
-            tables.to_csv(tidy(points, metrics), files[0])
-        else:
-            typed = f"rdpbench show {store.folder.name} --rows"
-            say(console, f"rows.csv would have {count:,} rows, and is not written; {typed} writes it")
-    except OSError as error:
-        raise unwritable(store.folder, error) from error
+    names, whole = titles(points.places), frame(points, metrics)
+    for where, name in names.items():
+        here = points.at(where)
+        table = tables.measured(whole[(whole[PLACE] == list(where)).all(axis=1)], name)
+        timed = tables.times(here, contents)
+        # Its library imports one that draws, which takes longer than a small run.
+        glance = against.at_a_glance(here, metrics) if figures else []
+        times = [timed] if timed else []
+        say(console, table, *glance, *times)
+        drawn += [table, *glance, *tables.at_equal_rates(here, metrics, name), *times]
+        if figures:
+            # Curves of two datasets, or of two protocols, in one panel would be joined to one.
+            place = "" if len(names) == 1 else safe(name)
+            side_by_side, notes = compared(here, metrics)
+            written += curves.draw_all(side_by_side, store.folder / "figures" / place, name, notes, presented)[:4]
+    folder = store.folder / "tables"
+    in_latex = partial(tables.latex, names=Names(presented.labels), siunitx=presented.siunitx)
+    write_file(folder / "summary.md", "\n".join(map(tables.markdown, drawn)))
+    write_file(folder / "summary.tex", "\n".join(map(in_latex, drawn)))
+    tables.to_csv(whole, folder / "summary.csv")
+    count = sum(len(point.rows) for point in points.points)
+    files = []
+    if count <= LISTED or rows:
+        files = [store.folder / "rows.csv"]
+        tables.to_csv(tidy(points, metrics), files[0])
+    else:
+        typed = f"rdpbench show {store.folder.name} --rows"
+        say(console, f"rows.csv would have {count:,} rows, and is not written; {typed} writes it")
     if (store.folder / "rows.parquet").is_file():
         files.insert(0, store.folder / "rows.parquet")
     return [*files, *(folder / f"summary.{ending}" for ending in ("csv", "md", "tex")), *written]
@@ -521,10 +515,10 @@ def bd(options: argparse.Namespace, store: Store, console: Console) -> int:
     """
     if options.resamples < 20:
         raise ConfigError(f"--resamples {options.resamples}: an interval of 95 % needs 20 at the least, better 1000")
-    if options.method not in METHODS:
-        raise UnknownName("method", options.method, METHODS)
+    check_names("method", [options.method], METHODS)
     points = of_store(store.read())
     say(console, *points.notes)
+    against.check_metrics(points, options.metric)
     _check_anchor(options.name, options.anchor, points)
     asked = points, options.anchor, options.metric
     drawn = against.bd_tables(*asked, method=options.method, resamples=options.resamples)

@@ -56,7 +56,7 @@ def draw_all(
 
     Args:
         frame: points of one place; of each metric over the same images (`rdpbench.results.stats.summary.compared`).
-        folder: where to; made if it is not there.
+        folder: where to.
         title: what the place is called; the dataset's name, if not given.
         said: what is not drawn, or over which images the rest is; in the caption.
         show: labels, order, panels and so on.
@@ -69,7 +69,6 @@ def draw_all(
     show = replace(show, anchor=show.anchor if show.anchor in codecs else "")
     dataset = ", ".join(dict.fromkeys(usable["dataset"]))
     written: list[Path] = []
-    folder.mkdir(parents=True, exist_ok=True)
     for name, shown in [("curves", there), *((f"rate-{safe(metric)}", [metric]) for metric in there)]:
         if not shown:
             continue

@@ -36,16 +36,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
-from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.errors import ConfigError, check_names
 from rdpbench.lazy import pd
 from rdpbench.paths import conf_folder, read_as, read_yaml
 from rdpbench.results.names import family
 from rdpbench.results.read import bits_kinds
-from rdpbench.results.stats.bd import gap, usable, value_at
+from rdpbench.results.stats.bd import Floats, gap, usable, value_at
 from rdpbench.results.stats.current import PROVEN, of_store
 from rdpbench.results.stats.points import Points
 from rdpbench.results.stats.summary import POINT, WIDE, curve_keys, side_by_side, summarise
@@ -136,13 +136,9 @@ def presented(preset: FigurePreset, show: Presentation) -> FigurePreset:
         UnknownName: what has no panel, or is no codec, in this figure.
     """
     there = dict.fromkeys(name for panel in preset.panels for name in (panel.metric, panel.dataset) if name)
-    for name in show.shown:
-        if name not in there:
-            raise UnknownName("panel", name, there, f"the panels of {preset.name}")
+    check_names("panel", show.shown, there, f"the panels of {preset.name}")
     codecs = dict.fromkeys(name for series in preset.series for name in (series.codec, series.label))
-    for name in show.order:
-        if name not in codecs:
-            raise UnknownName("codec", name, codecs, f"those of {preset.name}")
+    check_names("codec", show.order, codecs, f"those of {preset.name}")
     panels = [panel for name in show.shown for panel in preset.panels if name in (panel.metric, panel.dataset)]
     series = [replace(s, label=show.labels.get(s.codec, show.labels.get(s.label, s.label))) for s in preset.series]
     places = {name: place for place, name in enumerate(show.order)}
@@ -179,9 +175,6 @@ def _preset(path: Path, record: Any) -> FigurePreset:
 
 
 # What there is to draw
-
-Groups: TypeAlias = "Mapping[tuple[str, str], pd.DataFrame]"
-"""Published points by dataset and codec."""
 
 
 @dataclass(frozen=True)
@@ -332,7 +325,9 @@ def fill(
         return doubtful, "retrained" in curve.variant, -len(curve.points), curve.variant, curve.origin
 
     codecs = {series.codec for series in preset.series}
-    groups = {} if published is None else by_codec(published[published["codec"].isin(codecs)])
+    groups: Any = {}
+    if published is not None:
+        groups = dict(iter(published[published["codec"].isin(codecs)].groupby(["dataset", "codec"])))
     panels = []
     for panel in preset.panels:
         curves: list[DrawnCurve] = []
@@ -361,13 +356,13 @@ def between(filled: Iterable[Filled], low: float, high: float) -> list[Filled]:
     return panels
 
 
-def by_codec(published: pd.DataFrame) -> Groups:
-    """Published points by dataset and codec."""
-    return {(str(dataset), str(codec)): rows for (dataset, codec), rows in published.groupby(["dataset", "codec"])}
+def published_points(
+    panel: Panel, series: Series, groups: Mapping[tuple[str, str], pd.DataFrame]
+) -> pd.DataFrame | None:
+    """What was published of a series on a panel's dataset, or one that may stand in, under any metric.
 
-
-def published_points(panel: Panel, series: Series, groups: Groups) -> pd.DataFrame | None:
-    """What was published of a series on a panel's dataset, or one that may stand in, under any metric."""
+    ``groups`` are the published points by dataset and codec.
+    """
     if not panel.metric or panel.settings:  # images are not copied, and no source has a setting on its axis
         return None
     keys = [(name, series.codec) for name in (panel.dataset, *panel.accept_datasets)]
@@ -470,6 +465,51 @@ def _curve(number: int, series: Series, lines: pd.DataFrame, points: Sequence[Dr
     source = f"run {first['run']}" if own else "; ".join(sorted(set(lines["source"])))
     what = dataset, metric, variant, bits_kind, origin, source
     return DrawnCurve(number, label, own, *what, tuple(points), bool(first["random"]) if own else False)
+
+
+# Heat maps
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """A metric over two settings; NaN where it was not measured."""
+
+    panel: Panel
+    title: str
+    """The run and the rate that it is of."""
+    xs: tuple[float, ...]
+    ys: tuple[float, ...]
+    values: Floats
+    """``(len(ys), len(xs))``."""
+    random: bool = False
+
+
+def heat_maps(preset: FigurePreset, own: pd.DataFrame) -> list[list[HeatMap]]:
+    """A list for each series, run and rate, with a map for each panel; empty where nothing was measured."""
+    first = preset.panels[0]
+    here = (own["dataset"] == first.dataset) & (own["protocol"] == first.protocol) & (own["n"] > 0)
+    own = own.assign(random=untrained(own), codec=own["codec"].map(trained_label))[here]
+    rows = []
+    for series in preset.series:
+        points = own[own["codec"].map(base_name) == series.codec]
+        for (run, field, rate, random), group in points.groupby(["run", "rate_field", "rate", "random"], dropna=False):
+            title = f"{series.label}, {run}" + ("" if field in ("", "none") else f", {field} {rate:g}")
+            ends = dict.fromkeys(f"{bpp:.4f}" for bpp in (group["bpp"].min(), group["bpp"].max()))
+            row = [_map(panel, f"{title}, {' to '.join(ends)} bpp", group, bool(random)) for panel in preset.panels]
+            if any(part.values.size for part in row):
+                rows.append(row)
+    return rows
+
+
+def _map(panel: Panel, title: str, points: pd.DataFrame, random: bool) -> HeatMap:
+    known: dict[tuple[float, float], float] = {}
+    for line in points[points["metric"] == panel.value].to_dict("records"):
+        place = setting(line, panel.x), setting(line, panel.y)
+        if np.isfinite([*place, line["value"]]).all():
+            known[place] = float(line["value"])
+    xs, ys = (tuple(sorted({place[axis] for place in known})) for axis in (0, 1))
+    values = np.array([[known.get((x, y), np.nan) for x in xs] for y in ys], np.float64).reshape(len(ys), len(xs))
+    return HeatMap(panel, title, xs, ys, values, random)
 
 
 # Labels and names

@@ -2,6 +2,9 @@
 
 Taken from the reconstructions that a run kept (``keep=all``), each checked against the hash in its row. A window is
 shown enlarged, the same for all codecs: one that the user names, or where the codecs differ most from the original.
+
+Heat maps are drawn here, too: a metric over two settings of a codec, such as two guidance scales, with a row of maps
+for each run and rate. Bright is better whichever way the metric goes; a cell that was not measured is hatched.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from rdpbench import registry
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import ConfigError, MissingNeed, StoreCorrupt
 from rdpbench.figures.curves import below
-from rdpbench.figures.style import PaperStyle, new_figure, plain, watermark
+from rdpbench.figures.data import HeatMap
+from rdpbench.figures.style import WATERMARK, PaperStyle, new_figure, plain, watermark
 from rdpbench.image import Image, pixel_sha256, read_image
 from rdpbench.provenance import command
 from rdpbench.results.names import Names, meaning
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
+MOST = 3
+"""Images that are shown, unless some are named."""
 SHARE = 0.3
 """Side of the automatic window, of the image's shorter side."""
 
@@ -159,7 +165,6 @@ def examples(
     chosen: Mapping[str, Sequence[Row]],
     *,
     images: Sequence[str] = (),
-    most: int = 3,
     metrics: Sequence[str] = (),
     crop: str = "auto",
 ) -> list[Example]:
@@ -178,7 +183,7 @@ def examples(
     if not whole:
         raise MissingNeed(f"no image was kept for all of {', '.join(chosen)}; run them with keep=all")
     read = []
-    for image in images or whole[:most]:
+    for image in images or whole[:MOST]:
         rows = by_image[image]
         original, decoded = original_of(store, rows[0]), [reconstruction_of(store, row) for row in rows]
         window = None
@@ -223,7 +228,7 @@ def reconstruction_of(store: Store, row: Row) -> Image:
 def compose(
     shown: Sequence[Example], labels: Mapping[str, str], style: PaperStyle, show: Presentation = USUAL
 ) -> Figure:
-    """A row for each image, under the ``labels`` of the codecs; call it as `rdpbench.figures.heatmap.compose`."""
+    """A row for each image, under the ``labels`` of the codecs; call it as `compose_maps`."""
     width = style.width(show.size)
     grid: list[list[Image]] = []
     for example in shown:
@@ -333,3 +338,81 @@ def notes(shown: Sequence[Example]) -> list[str]:
     lines.append(f"Settings: {'; '.join(f'{codec} at {point}' for codec, point in sorted(settings))}.")
     sets = dict.fromkeys(f"{row.dataset}, {row.protocol}" for row in rows)
     return [*lines, f"Images: {'; '.join(sets)}. Rates are of the image shown, scores of all of it."]
+
+
+# Heat maps
+
+COLOURS = "cividis"
+"""Told apart by all kinds of vision, and brighter along the scale."""
+
+
+def compose_maps(rows: Sequence[Sequence[HeatMap]], style: PaperStyle, show: Presentation = USUAL) -> Figure:
+    """The maps of a preset of kind ``heat-map``; call it inside `drawing`, or by `rdpbench.figures.style.write`."""
+    width = style.width(show.size)
+    # Of a column's width two side by side, so that values can be read in the cells.
+    across = min(2, len(rows[0])) if show.size == "column" else len(rows[0])
+    flat = [part for row in rows for part in row]
+    down = -(-len(flat) // across)
+    side = width / across
+    figure = new_figure(width, down * (side * 0.95 + 0.1))
+    axes = figure.subplots(down, across, squeeze=False)
+    for axis, part in zip(axes.flat, flat, strict=False):
+        _draw_map(axis, part, style, Names(show.labels))
+    for axis in axes.flat[len(flat) :]:
+        axis.set_axis_off()
+    below(figure, {}, notes_of_maps(rows) if show.notes else (), style)
+    if any(part.random for part in flat):
+        watermark(figure)
+    return figure
+
+
+def notes_of_maps(rows: Sequence[Sequence[HeatMap]]) -> list[str]:
+    """What must be said of the maps; nothing, if there is none."""
+    if not rows:
+        return []
+    titles = list(dict.fromkeys(row[0].title for row in rows))
+    several, flat = len(titles) > 1, [part for row in rows for part in row]
+    lines = [f"{WATERMARK}."] if any(part.random for part in flat) else []
+    lines += [f"{f'Row {number}: ' if several else ''}{title}." for number, title in enumerate(titles, start=1)]
+    if any(not np.isfinite(part.values).all() for part in flat):
+        lines.append("Hatched: not measured.")
+    return [*lines, "Bright is better."]
+
+
+def _draw_map(axis: Axes, part: HeatMap, style: PaperStyle, names: Names) -> None:
+    better = meaning(part.panel.value).higher_is_better
+    axis.set_title(plain(names.axis(part.panel.value)), loc="left", fontsize=style.small)
+    axis.set_xlabel(plain(names.axis(part.panel.x)), fontsize=style.small)
+    axis.set_ylabel(plain(names.axis(part.panel.y)), fontsize=style.small)
+    axis.grid(visible=False)
+    if not part.values.size:
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", va="center", color="0.5")
+        return
+    axis.patch.set(hatch="////", edgecolor="0.8")
+    image = axis.imshow(part.values, cmap=COLOURS if better else f"{COLOURS}_r", origin="lower", aspect="auto")
+    axis.set_xticks(range(len(part.xs)), [f"{x:g}" for x in part.xs])
+    axis.set_yticks(range(len(part.ys)), [f"{y:g}" for y in part.ys])
+    _values(axis, part, image, style)
+
+
+def _values(axis: Axes, part: HeatMap, image: object, style: PaperStyle) -> None:
+    """The number in each cell, black on bright and white on dark; as small as the cells ask for."""
+    shade = image.to_rgba(part.values)  # type: ignore[attr-defined]  # an AxesImage
+    digits = 2 if meaning(part.panel.value).unit == "dB" else 3
+    figure = axis.get_figure(root=True)
+    assert figure is not None
+    room = figure.get_figwidth() / axis.get_gridspec().ncols * 0.62 * 72 / max(1, len(part.xs))  # type: ignore[union-attr]
+    longest = max(len(f"{value:.{digits}f}") for value in part.values[np.isfinite(part.values)])
+    size = min(style.small, room / (0.62 * longest))
+    for (row, column), value in np.ndenumerate(part.values):
+        if np.isfinite(value):
+            bright = float(shade[row, column, :3] @ np.array([0.2126, 0.7152, 0.0722])) > 0.5
+            axis.text(
+                *(column, row, f"{value:.{digits}f}"),
+                ha="center",
+                va="center",
+                fontsize=size,
+                color="black" if bright else "white",
+            )

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rdpbench.errors import UnknownName
+from rdpbench.errors import check_names
 from rdpbench.paths import file_name, records, write_file, written_whole
 
 if TYPE_CHECKING:
@@ -101,8 +101,7 @@ def paper_style(name: str) -> PaperStyle:
     >>> paper_style("neurips").double
     5.5
     """
-    if name not in STYLES:
-        raise UnknownName("style", name, STYLES)
+    check_names("style", [name], STYLES)
     return STYLES[name]
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 from rdpbench import registry
 from rdpbench.codecs.contract import facts_of
 from rdpbench.errors import ConfigError, few
-from rdpbench.gate.curves import VERSION, StoredCurve, StoredImage, StoredPoint, in_order
+from rdpbench.gate.curves import VERSION, StoredCurve, StoredPoint, in_order
 from rdpbench.paths import read_yaml
 from rdpbench.results import tables
 from rdpbench.results.stats.bd import METHODS, Delta, bd_metric, bd_rate
@@ -279,8 +279,8 @@ def _drifted(drift: Drift, stored: StoredCurve, now: StoredCurve) -> Finding:
     in_metric = any(old != new for old, new in values.values())
     moved = values if in_metric else {old.setting: (old.bpp, new.bpp) for old, new in both}
     most = max(moved, key=lambda setting: abs(moved[setting][1] - moved[setting][0]))
-    images = _Images(stored, now, most).moved(lambda image: image.values[drift.metric] if in_metric else image.bpp)
     what = drift.metric if in_metric else "bpp"
+    images = _Images(stored, now, most).moved(what)
     text = f"{drift.metric}: {', '.join(drift.beyond)}; {what} most at {most.words}: {change(*moved[most])}"
     return Finding(BD, text, images)
 
@@ -304,23 +304,16 @@ def _point(
             findings.append((f"{what}: stored {old}, now {new}", ()))
     if exact and before.bitstreams != after.bitstreams:
         findings.append((f"bytes: {images.bytes()}, and the coder is the same", ()))
-    moved: list[tuple[str, float, float, Tolerance, Callable[[StoredImage], float]]] = [
-        ("bpp", before.bpp, after.bpp, tolerances.bpp, lambda image: image.bpp)
-    ]
+    moved = [("bpp", before.bpp, after.bpp, tolerances.bpp)]
     for metric in metrics:
         old, new = before.averaged.get(metric, before.n), after.averaged.get(metric, after.n)
         if old - before.n != new - after.n:
             findings.append((f"{metric}: stored as the mean of {old} images, now of {new}", ()))
-        values = before.values[metric], after.values[metric]
-        moved.append((metric, *values, tolerances.of(metric), _value_of(metric)))
-    for what, stored, now, tolerance, pick in moved:
+        moved.append((metric, before.values[metric], after.values[metric], tolerances.of(metric)))
+    for what, stored, now, tolerance in moved:
         if not tolerance.allows(stored, now):
-            findings.append((f"{what}: {change(stored, now)}, allowed {tolerance}", images.moved(pick)))
+            findings.append((f"{what}: {change(stored, now)}, allowed {tolerance}", images.moved(what)))
     return [Finding(before.setting.words, text, shown) for text, shown in findings]
-
-
-def _value_of(metric: str) -> Callable[[StoredImage], float]:
-    return lambda image: image.values[metric]
 
 
 def change(stored: float, now: float) -> str:
@@ -350,8 +343,8 @@ class _Images:
             return "the bitstreams are not of the same images as those that are stored"
         return f"{len(other)} of {len(self.before)} bitstreams differ ({few(other, SHOWN)})"
 
-    def moved(self, pick: Callable[[StoredImage], float]) -> tuple[str, ...]:
-        pairs = {name: (pick(self.before[name]), pick(self.after[name])) for name in self.both}
+    def moved(self, what: str) -> tuple[str, ...]:
+        pairs = {name: (self.before[name].value(what), self.after[name].value(what)) for name in self.both}
         sizes = {name: abs(new - old) for name, (old, new) in pairs.items() if old != new and not math.isnan(new - old)}
         most = sorted(sizes, key=lambda name: (-sizes[name], name))[:SHOWN]
         return tuple(f"{name}: {change(*pairs[name])}" for name in most)

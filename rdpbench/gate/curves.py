@@ -70,6 +70,10 @@ class StoredImage:
     bpp: float
     values: Mapping[str, float]
 
+    def value(self, what: str) -> float:
+        """Of a metric, or the rate for ``bpp``."""
+        return self.bpp if what == "bpp" else self.values[what]
+
 
 @dataclass(frozen=True)
 class StoredCurve:

@@ -22,7 +22,7 @@ from rdpbench.assets.weights import Card, Weights
 from rdpbench.codecs.contract import facts_of
 from rdpbench.config.bench import read_bench
 from rdpbench.datasets.contract import dataset_of
-from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.errors import ConfigError, check_names
 from rdpbench.gate.compare import Tolerance
 from rdpbench.lazy import pd
 from rdpbench.needs import Need, Package
@@ -164,7 +164,7 @@ def _named(need: Need) -> str:
     return str(need.missing()).splitlines()[0]
 
 
-def reproduce(check: PublishedCheck, overrides: Sequence[str], console: Console, *, download: bool = False) -> Outcome:
+def reproduce(check: PublishedCheck, overrides: Sequence[str], console: Console) -> Outcome:
     """Run a check and compare; what was typed beside it wins over the check's own settings, but for codec and rate.
 
     Raises:
@@ -177,10 +177,10 @@ def reproduce(check: PublishedCheck, overrides: Sequence[str], console: Console,
                 f"{line} would change what is checked; what can be set: limit, data.path, workers, root, ..."
             )
     typed = {line.partition("=")[0] for line in overrides}
-    own = [line for line in (*_overrides(check), "figures=false") if line.partition("=")[0] not in typed]
-    bench = replace(read_bench([*own, *overrides]), metrics_available=True, download=download)
-    if download:
-        fetch_weights(bench)
+    usual = (*_overrides(check), "figures=false", "download=false")
+    own = [line for line in usual if line.partition("=")[0] not in typed]
+    bench = replace(read_bench([*own, *overrides]), metrics_available=True)
+    fetch_weights(bench)
     why, missing = lacking(bench)
     failed, rows = False, []
     if not why:
@@ -278,14 +278,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     known = checks()
     names = [word for word in options.overrides if "=" not in word]
     overrides = [word for word in options.overrides if "=" in word]
-    for name in names:
-        if name not in known:
-            raise UnknownName("check", name, known, "rdpbench reproduce --list says what each is")
-    asked = [word for word in overrides if word.startswith("download=")]
-    if odd := [word for word in asked if word not in ("download=true", "download=false")]:
-        raise ConfigError(f"{odd[0]} must be true or false")
-    download = asked[-1:] == ["download=true"]
-    overrides = [word for word in overrides if word not in asked]
+    check_names("check", names, known, "rdpbench reproduce --list says what each is")
     chosen = [known[name] for name in names] or list(known.values())
     outcomes = []
     for check in chosen:
@@ -295,7 +288,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         elif check.asked and check.name not in names:
             outcomes.append(Outcome(check, (), why=f"takes hours; type: rdpbench reproduce {check.name}"))
         else:
-            outcomes.append(reproduce(check, overrides, console, download=download))
+            outcomes.append(reproduce(check, overrides, console))
     if options.list:
         return 0
     table = verdict_table(outcomes)

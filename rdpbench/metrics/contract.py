@@ -92,7 +92,10 @@ class Features(Protocol):
     uses_device: ClassVar[bool]
 
     def extract(self, images: Sequence[Image], **beside: Any) -> list[Array]:
-        """One ``float32 (rows, dim)`` array per image, or ``int64 (K, K)`` confusion counts. Sizes may differ."""
+        """One ``float32 (rows, dim)`` array per image, or ``int64 (K, K)`` confusion counts. Sizes may differ.
+
+        `MetricError` for an image that is not ``uint8 (H, W, 3)``.
+        """
         ...
 
 
@@ -132,7 +135,10 @@ class SetMetric(Stated, Protocol):
     """Below it a number is refused, or marked unreliable where the user insists."""
 
     def reduce(self, reference: Sequence[Array], distorted: Sequence[Array]) -> Estimate:
-        """The number, from the arrays of two sets in the order of the image ids; pure, and repeatable on subsets."""
+        """The number, from the arrays of two sets in the order of the image ids; pure, and repeatable on subsets.
+
+        `MetricError` for an empty set, fewer rows than the estimate needs, rows or counts of another length, and NaN.
+        """
         ...
 
 

@@ -66,12 +66,9 @@ class InceptionFeatures(NetworkFeatures[Any]):
         return inception.build_inception(tensors).to(self.device)
 
     def extract(self, images: Sequence[Image], **_: Any) -> list[NDArray[np.float32]]:
-        """One array ``float32 (rows, 2048)`` per image: one row, or one for each patch. Sizes may differ.
-
-        Raises:
-            MetricError: an image is not ``uint8 (H, W, 3)``, or too small for a patch.
-        """
-        cut = [self._pieces(check_image(image, f"{self.id}: the image", MetricError)) for image in images]
+        """One row, or one for each patch; `MetricError` also for an image that is too small for a patch."""
+        whole = [check_image(image, f"{self.id}: the image", MetricError) for image in images]
+        cut = [tuple(hific(image)) if self.patched else (image,) for image in whole]
         rows = [np.empty((0, self.dim), np.float32)]
         layout = torch.channels_last if self.fast else torch.contiguous_format
         network = self.network
@@ -80,9 +77,6 @@ class InceptionFeatures(NetworkFeatures[Any]):
             rows += [inception.pool3(network, batch).cpu().numpy() for batch in batches]
         ends = np.cumsum([len(pieces) for pieces in cut])
         return np.split(np.concatenate(rows), ends[:-1]) if cut else []
-
-    def _pieces(self, image: Image) -> Sequence[Image]:
-        return tuple(hific(image)) if self.patched else (image,)
 
     def _batches(self, cut: Sequence[Sequence[Image]]) -> Iterator[Tensor]:
         """The network's inputs, `BATCH` at a time; prepared image by image, so that grouping does not touch them."""
@@ -229,7 +223,6 @@ class FID(MetricOfSets):
     minimum_images = 2048
 
     def reduce(self, reference: Sequence[Array], distorted: Sequence[Array]) -> Estimate:
-        """The distance. Raises `MetricError`: an empty set, one row, features of another length, NaN."""
         first, second = (stack(arrays, self.name, self.features.dim) for arrays in (reference, distorted))
         distance = frechet.distance_of_rows(first, second)
         few = f"{self.name}: {min(distance.n)} feature vectors of {distance.dim} entries give a singular covariance"

@@ -169,7 +169,7 @@ class MIoU(MetricOfSets):
     minimum_images = 100  # over few images mIoU lacks most classes, and is far below that of many (docs/statistics.md)
 
     def reduce(self, reference: Sequence[Array], distorted: Sequence[Array]) -> Estimate:
-        """The estimate from counts. Raises `MetricError`: an empty set, counts of another number of classes.
+        """The estimate from counts.
 
         >>> same = [np.diag([3, 1, 0])]
         >>> other = [np.array([[2, 1, 0], [0, 1, 0], [0, 0, 0]])]

@@ -322,11 +322,6 @@ class KernelMetric(MetricOfSets):
         return discrepancy(reference, distorted, self.kernel, images, unbiased=self.pairs != "biased")
 
     def reduce(self, reference: Sequence[Array], distorted: Sequence[Array]) -> Estimate:
-        """The distance of the rows of all images, in the order of the image ids.
-
-        Raises:
-            MetricError: an empty set, fewer rows than the estimate needs, features of another length, NaN.
-        """
         first, second = self.rows(reference), self.rows(distorted)
         # Image by image the same on both sides, unless the reference is another set.
         paired = self.reference == "originals" and len(reference) == len(distorted)
@@ -376,7 +371,7 @@ class Projected(NetworkFeatures[Clip]):
         return given or load_clip(L14_336, self.device, text=False)
 
     def extract(self, images: Sequence[Image], **_: Any) -> list[NDArray[np.float32]]:
-        """One row per image, ``float32 (1, dim)``. Raises `MetricError`: an image is not ``uint8 (H, W, 3)``."""
+        """One row per image."""
         return list(self.network.image(images, crop="cmmd", projected=self.projected)[:, None])
 
 

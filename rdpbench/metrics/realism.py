@@ -94,7 +94,7 @@ class DINOv2Features(NetworkFeatures[Any]):
         return build_dinov2(read_tensors(CARD) if given is None else given, self.sizes).to(self.device)
 
     def extract(self, images: Sequence[Image], **_: Any) -> list[NDArray[np.float32]]:
-        """One row per image, ``float32 (1, 1024)``. Raises `MetricError`: an image is not ``uint8 (H, W, 3)``."""
+        """One row per image."""
         rows = [np.empty((0, self.dim), np.float32)]
         mean, deviation = (torch.tensor(three)[:, None, None] for three in (_MEAN, _DEVIATION))
         with torch.inference_mode(), exact():
@@ -199,7 +199,6 @@ class Neighbours(MetricOfSets):
     which: ClassVar[Share]
 
     def reduce(self, reference: Sequence[Array], distorted: Sequence[Array]) -> Estimate:
-        """The share. Raises `MetricError`: an empty set, too few rows, features of another length, NaN."""
         first, second = (stack(arrays, self.name, self.features.dim) for arrays in (reference, distorted))
         return Estimate(share(self.which, first, second))
 

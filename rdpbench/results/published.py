@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rdpbench import registry
-from rdpbench.errors import UnknownName
+from rdpbench.errors import check_names
 from rdpbench.lazy import pd
 from rdpbench.paths import shipped
 from rdpbench.results.csv_files import read_csv
@@ -130,6 +130,9 @@ CURVE = ["dataset", "protocol", "codec", "variant", "source_id", "metric"]
 """The columns that tell curves apart."""
 
 
+HINT = "with published numbers, that is"
+
+
 def folder() -> Path:
     """Where the files are."""
     return shipped("published_numbers", "results/published")
@@ -147,8 +150,7 @@ def numbers(dataset: str | None = None) -> list[PublishedNumber]:
     """
     root = folder()
     names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    if dataset is not None and dataset not in names:
-        raise UnknownName("dataset", dataset, names, "with published numbers, that is")
+    check_names("dataset", [] if dataset is None else [dataset], names, HINT)
     paths = [path for name in names if dataset in (None, name) for path in sorted((root / name).glob("*.csv"))]
     return [number for path in paths for number in read(path)]
 
@@ -169,9 +171,7 @@ def published(dataset: str | None = None, codec: str | None = None, metric: str 
     chosen = numbers(dataset)
     for kind, wanted in (("codec", codec), ("metric", metric)):
         if wanted is not None:
-            known = {getattr(number, kind) for number in chosen}
-            if wanted not in known:
-                raise UnknownName(kind, wanted, known, "with published numbers, that is")
+            check_names(kind, [wanted], {getattr(number, kind) for number in chosen}, HINT)
             chosen = [number for number in chosen if getattr(number, kind) == wanted]
     about = read_sources(folder() / "sources.csv")
     frame = pd.DataFrame([vars(number) for number in chosen]).rename(columns={"source": "source_id"})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rdpbench import registry
 from rdpbench.codecs.contract import GRADES
-from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.errors import ConfigError, UnknownName, check_names
 from rdpbench.lazy import pd
 
 if TYPE_CHECKING:
@@ -49,10 +51,8 @@ def read_results(
     0.018
     """
     registry.meanings.clear()  # of runs that were read before
-    if unknown := [grade for grade in grades if grade not in GRADES]:
-        raise UnknownName("grade", unknown[0], GRADES)
-    if per not in ("point", "image"):
-        raise UnknownName("kind of line", per, ["point", "image"])
+    check_names("grade", grades, GRADES)
+    check_names("kind of line", [per], ["point", "image"])
     if published and per == "image":
         raise ConfigError("published numbers are means: with per='image' leave out published=True")
     if not runs and not published:
@@ -103,6 +103,17 @@ def open_run(run: str | Path, root: str | Path = "results/runs", hint: str = "")
     made = "" if runs else "; `rdpbench run` makes one"
     looked = f"looked in {root}; root=FOLDER looks elsewhere{made}{hint}"
     raise UnknownName("run", str(run), runs, looked, near=inside[0] if inside else None)
+
+
+def score_command(store: Store, typed: Sequence[str]) -> str:
+    """What scores a run as its last call made it, with other settings that are typed; empty if no call is known."""
+    calls = [str(record.get("command", "")) for record in store.provenance().values()]
+    made = next((call for call in reversed(calls) if call.startswith("rdpbench run ")), "")
+    with contextlib.suppress(ValueError):  # anybody may have written the record
+        known = {word.partition("=")[0] for word in typed}
+        kept = [word for word in shlex.split(made)[2:] if word.partition("=")[0] not in known]
+        return shlex.join(["rdpbench", "score", *kept, *typed]) if kept else ""
+    return ""
 
 
 def points_of(name: str, points: Points) -> pd.DataFrame:

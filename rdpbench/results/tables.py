@@ -26,6 +26,7 @@ import numpy as np
 from rdpbench.errors import StoreCorrupt, spelled
 from rdpbench.lazy import pd
 from rdpbench.metrics.contract import short_name
+from rdpbench.paths import written_whole
 from rdpbench.results.names import Names, arrow
 from rdpbench.results.stats.points import K, Points
 from rdpbench.results.stats.summary import POINT, WIDE, at_rate, common_rates, compared
@@ -505,10 +506,8 @@ def read_cell(text: str) -> str:
 def to_csv(frame: pd.DataFrame, path: Path) -> None:
     """Write a frame whose texts are cells; other columns are as they were.
 
-    What lies at the path is replaced, not written into: in a folder from elsewhere it may be a link out of it.
-
     Raises:
-        OSError: it cannot be written.
+        StoreUnwritable: it cannot be written.
 
     >>> import pandas as pd, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -521,9 +520,9 @@ def to_csv(frame: pd.DataFrame, path: Path) -> None:
     cells = {name: frame[name].map(lambda value: once(value) if isinstance(value, str) else value) for name in texts}
     # Python's writer leaves a carriage return bare, where readers see the end of a line.
     bare = any("\r" in value for column in cells.values() for value in column if isinstance(value, str))
-    path.unlink(missing_ok=True)
     quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL
-    frame.assign(**cells).to_csv(path, index=False, quoting=quoting)
+    with written_whole(path) as beside:
+        frame.assign(**cells).to_csv(beside, index=False, quoting=quoting)
 
 
 def _is_number(text: str) -> bool:

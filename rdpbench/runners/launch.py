@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from rdpbench.errors import ConfigError, MissingNeed, WorkerError
 from rdpbench.progress import tell
+from rdpbench.provenance import cores
 from rdpbench.setting import Bench
 
 LONGEST_ARRAY = 1000
@@ -227,9 +228,7 @@ def drive(order: Mapping[str, Any], is_wanted: Any) -> int:
     place = order["address"]
     # Sockets lie in it, and their names may have about a hundred letters.
     temporary = None if place else tempfile.mkdtemp(prefix="rdp")
-    own = (
-        {} if place else {"_temp_dir": temporary, "include_dashboard": False, "num_cpus": len(os.sched_getaffinity(0))}
-    )
+    own = {} if place else {"_temp_dir": temporary, "include_dashboard": False, "num_cpus": cores()}
     ray.init(address=place or "local", log_to_driver=False, configure_logging=False, **own)
 
     class Actor:

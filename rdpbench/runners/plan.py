@@ -9,6 +9,7 @@ import json
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -181,6 +182,12 @@ def make_plan(bench: Bench, store: Store) -> Plan:
     every = tuple(cells(bench))
     metrics, unfit = fitting(bench, metrics, every)
     stored = store.read() if store.exists() else Contents()
+    # While keys are hashed, which Python does, Arrow reads those that are stored.
+    with ThreadPoolExecutor(1) as pool:
+        owners = pool.submit(stored.of_kind("score").owners, stored.of_kind("row"))
+        for cell in every:
+            cell.keys  # noqa: B018 (computed once)
+        owners.result()
     arrays = StoredArrays.look_up(set_metrics(metrics), store.features)
     found, distinct, places = find_left(bench, store, stored, every, pair_metrics(metrics), arrays)
     measures = [measure_of(name) for name in metrics if registry.own_place("metric", name)]

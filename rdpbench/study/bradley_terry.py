@@ -26,7 +26,6 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax, softmax
 
 from rdpbench.errors import ConfigError, MetricError
 from rdpbench.results.stats.bootstrap import LEVEL, student
@@ -147,9 +146,16 @@ def _design(items: int, votes: Comparisons, *, ties: bool) -> Floats:
     return design
 
 
+def _log_probabilities(design: Floats, theta: Floats) -> Floats:
+    utility = design @ theta
+    utility -= utility.max(axis=1, keepdims=True)
+    logarithms: Floats = utility - np.log(np.exp(utility).sum(axis=1, keepdims=True))
+    return logarithms
+
+
 def _derivatives(design: Floats, votes: Comparisons, theta: Floats) -> tuple[Floats, Floats]:
     """Gradients of each vote's likelihood, and the inverse of the information where scores do not all grow alike."""
-    probabilities = softmax(design @ theta, axis=1)
+    probabilities = np.exp(_log_probabilities(design, theta))
     centred = design - np.einsum("nk,nkp->np", probabilities, design)[:, None, :]
     gradients = votes.weights[:, None] * centred[np.arange(len(votes.outcome)), votes.outcome]
     information = np.einsum("n,nk,nkp,nkq->pq", votes.weights, probabilities, centred, centred, optimize=True)
@@ -157,7 +163,7 @@ def _derivatives(design: Floats, votes: Comparisons, theta: Floats) -> tuple[Flo
 
 
 def _likelihood(design: Floats, votes: Comparisons, theta: Floats) -> float:
-    return float(votes.weights @ log_softmax(design @ theta, axis=1)[np.arange(len(votes.outcome)), votes.outcome])
+    return float(votes.weights @ _log_probabilities(design, theta)[np.arange(len(votes.outcome)), votes.outcome])
 
 
 def _newton(items: int, design: Floats, votes: Comparisons) -> Floats:

@@ -13,8 +13,6 @@ from rdpbench.errors import ConfigError
 from rdpbench.paths import RUNS, write_file
 from rdpbench.results import tables
 from rdpbench.results.read import open_run, read_results
-from rdpbench.results.store.contents import Contents
-from rdpbench.results.store.store import Store
 from rdpbench.results.tables import say
 from rdpbench.setting import split_list
 from rdpbench.study import scores
@@ -72,8 +70,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def _export(options: argparse.Namespace, console: Console) -> int:
     seed = secrets.randbits(32) if options.seed is None else options.seed
+    stores = [open_run(name, options.root) for name in options.runs]
     chosen = choose(
-        [_stored(name, options.root) for name in options.runs],
+        [(store, store.read()) for store in stores],
         targets=_rates(options.bpp),
         codecs=split_list(options.codec),
         images=split_list(options.image),
@@ -130,11 +129,6 @@ def _agreement(options: argparse.Namespace, console: Console) -> int:
         plots = scores.agreement_plot(agreements, options.out / "agreement")
         say(console, *(f"  {path}" for path in (*(options.out / name for name in texts), *plots)))
     return 0 if agreements else 1
-
-
-def _stored(name: str, root: str) -> tuple[Store, Contents]:
-    store = open_run(name, root)
-    return store, store.read()
 
 
 def _rates(text: str) -> Sequence[float]:

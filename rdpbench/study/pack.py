@@ -31,7 +31,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from rdpbench.errors import ConfigError, MissingNeed, UnknownName
+from rdpbench.errors import ConfigError, MissingNeed, UnknownName, check_names
 from rdpbench.figures.examples import kept, mean_rate, original_of, reconstruction_of
 from rdpbench.image import Image, pixel_sha256
 from rdpbench.lazy import pil
@@ -113,9 +113,7 @@ def choose(
         if here and codec not in of_codec:
             of_codec[codec], sources[codec] = here, run
     known = list(of_codec)
-    for name in codecs:
-        if name not in known:
-            raise UnknownName("codec", name, known, "with kept reconstructions (keep=all), that is")
+    check_names("codec", codecs, known, "with kept reconstructions (keep=all), that is")
     names = tuple(dict.fromkeys(codecs or known))
     if untrained := sorted(name for name in names if any("random" in row.weights for row in of_codec[name])):
         raise ConfigError(
@@ -199,9 +197,7 @@ def _images(settings: Iterable[Sequence[Row]], wanted: Sequence[str]) -> tuple[s
     """Ids that all have, of the same pixels."""
     sets = [{(row.image, row.pixel_sha256) for row in setting} for setting in settings]
     shared = sorted(image for image, _ in set.intersection(*sets))
-    for image in wanted:
-        if image not in shared:
-            raise UnknownName("image", image, shared, "that all codecs kept at all rates")
+    check_names("image", wanted, shared, "that all codecs kept at all rates")
     if not shared:
         raise MissingNeed("no image was kept for all codecs at all rates; run them on the same images with keep=all")
     return tuple(dict.fromkeys(wanted)) or tuple(shared)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rdpbench import registry
-from rdpbench.errors import ConfigError, MetricError, UnknownName
+from rdpbench.errors import ConfigError, MetricError, check_names
 from rdpbench.figures.style import drawing, new_figure, save
 from rdpbench.lazy import pd
 from rdpbench.metrics.contract import stated, weighed
@@ -42,17 +42,14 @@ class Rater:
 
     name: str
     sheets: tuple[int, ...]
-    votes: int
-    """Without catch trials."""
+    votes: Counter[str]
+    """By answer (``left``, ``right``, ``tie``), without catch trials."""
     missing: int
     """Trials of these sheets without an answer."""
     caught: int
     """Catch trials with the original chosen."""
     catch: int
     """Catch trials answered."""
-    left: int
-    """Votes for the left side, catch trials left out."""
-    ties: int
     median_ms: float
     passed: bool
 
@@ -112,8 +109,9 @@ def score(key: Key, sheets: Sequence[Sheet], *, least: float = 0.75, keep_failed
         for vote in sheet.votes
         if not key.trials[vote.trial].catch
     ]
-    votes = sum(rater.votes - rater.ties for rater in counted.values())
-    left = sum(rater.left for rater in counted.values()) / votes if votes else math.nan
+    sides = sum((rater.votes for rater in counted.values()), Counter[str]())
+    decided = sides["left"] + sides["right"]
+    left = sides["left"] / decided if decided else math.nan
     compared = tuple(_group(key, rate, [c for c in choices if c.first.target == rate]) for rate in key.targets)
     known = ((name, _agreement(name, choices, better)) for name, better in key.better.items())
     agreement = {name: share for name, share in known if share}
@@ -128,18 +126,8 @@ def _rater(key: Key, name: str, sheets: Sequence[Sheet], least: float) -> Rater:
     # Who has answered none of the catch trials that there are has not shown anything either.
     passed = sum(catch) >= least * len(catch) and (bool(catch) or not any(trial.catch for trial in asked))
     sides = Counter(vote.choice for trial, vote in votes if not trial.catch)
-    return Rater(
-        name,
-        numbers,
-        votes=sides.total(),
-        missing=len(asked) - len(votes),
-        caught=sum(catch),
-        catch=len(catch),
-        left=sides["left"],
-        ties=sides["tie"],
-        median_ms=float(np.median([vote.ms for _, vote in votes])) if votes else math.nan,
-        passed=passed,
-    )
+    median = float(np.median([vote.ms for _, vote in votes])) if votes else math.nan
+    return Rater(name, numbers, sides, len(asked) - len(votes), sum(catch), len(catch), median, passed)
 
 
 _TURNED = {FIRST: SECOND, SECOND: FIRST, TIE: TIE}
@@ -282,15 +270,15 @@ RATER = ("rater", "sheets", "votes", "missing", "catch trials", "left %", "ties"
 
 def _rater_lines(result: Scored) -> Iterator[tuple[str, ...]]:
     for rater in result.raters:
-        decided = rater.votes - rater.ties
+        decided = rater.votes["left"] + rater.votes["right"]
         yield (
             rater.name,
             " ".join(map(str, rater.sheets)),
-            str(rater.votes),
+            str(rater.votes.total()),
             str(rater.missing),
             f"{rater.caught} of {rater.catch}",
-            f"{100 * rater.left / decided:.0f}" if decided else "–",
-            str(rater.ties),
+            f"{100 * rater.votes['left'] / decided:.0f}" if decided else "–",
+            str(rater.votes["tie"]),
             f"{rater.median_ms / 1000:.1f}" if math.isfinite(rater.median_ms) else "–",
             "yes" if rater.passed else "no",
         )
@@ -425,9 +413,7 @@ def matched(opinions: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     places = good[["rate_field", "rate", "target_bpp"]].drop_duplicates()
     words = [Setting.of_line(line).words for _, line in places.iterrows()]
     good = good.merge(places.assign(setting=words), on=list(places))
-    for codec in opinions["codec"].unique():
-        if codec not in set(good["codec"]):
-            raise UnknownName("codec", str(codec), sorted(good["codec"].unique()), "in the run")
+    check_names("codec", map(str, opinions["codec"].unique()), good["codec"].unique(), "in the run")
     key = ["image", "codec", *(name for name in ("setting", "rate") if name in opinions)]
     wanted = good.merge(opinions[key].drop_duplicates(), on=key)
     several = wanted.groupby(["codec", "image", "metric"])["setting"].nunique()

@@ -282,12 +282,12 @@ def attack(name: str, options: dict[str, Any], count: int, least: tuple[int, int
 @pytest.mark.parametrize(
     ("name", "options", "count", "least", "caption"),
     [
-        attack("elic", {**FOUR, "portable": True}, 200, (0, 101)),
-        attack("hific", {**TINY, "portable": True}, 200, (0, 41)),
-        attack("lic-tcm", {**FOUR, "portable": True, "max_pixels": 1 << 14}, 120, (0, 61)),
-        attack("mini", TINY, 300, (0, 101)),
-        attack("msillm", {**FOUR, "portable": True}, 200, (0, 51)),
-        attack("taco", {**FOUR, "portable": True}, 300, (0, 151), CAPTION),
+        attack("elic", {**FOUR, "portable": True}, 60, (0, 31)),
+        attack("hific", {**TINY, "portable": True}, 60, (0, 13)),
+        attack("lic-tcm", {**FOUR, "portable": True, "max_pixels": 1 << 14}, 60, (0, 31)),
+        attack("mini", TINY, 60, (0, 21)),
+        attack("msillm", {**FOUR, "portable": True}, 60, (0, 16)),
+        attack("taco", {**FOUR, "portable": True}, 60, (0, 31), CAPTION),
         *(attack("elic", {**FOUR, "portable": portable}, 2000, (0, 1001)) for portable in BOTH),
         *(
             attack("hific", {**TINY, "portable": portable, "target": target}, 2000, (0, 401))
@@ -328,10 +328,10 @@ def test_damage_within_bounded_time_and_memory(
     ("name", "options", "count", "least"),
     [
         *((name, {**ONE, "max_pixels": 1 << 14, **options}, 42, 3) for name, options in PERCO),
-        *(("pic", {**PICS, "max_pixels": 1 << 14, "tokens": code}, 100, 0) for code in fields.CODES),
-        ("pics", {**PICS, "max_pixels": 1 << 13}, 100, 10),
-        ("pics-sketch", {**PICS, "max_pixels": 1 << 13}, 100, 10),
-        ("textual-inversion", {**SEARCHED, "max_pixels": 1 << 14}, 240, 31),
+        *(("pic", {**PICS, "max_pixels": 1 << 14, "tokens": code}, 40, 0) for code in fields.CODES),
+        ("pics", {**PICS, "max_pixels": 1 << 13}, 40, 4),
+        ("pics-sketch", {**PICS, "max_pixels": 1 << 13}, 40, 4),
+        ("textual-inversion", {**SEARCHED, "max_pixels": 1 << 14}, 60, 4),
     ],
 )
 def test_damage_to_what_paints_ends_in_an_error_or_an_image(

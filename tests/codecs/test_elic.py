@@ -206,7 +206,8 @@ def test_a_fresh_object_decodes_any_size_from_bytes_alone(portable: bool, photog
 
 
 def test_random_rates_grow_with_quality(photograph: Image) -> None:
-    sizes = [len(tiny(quality=quality).encode(photograph, Side()).data) for quality in ELIC.rate.values]
+    image = cut(photograph, 96, 96)
+    sizes = [len(tiny(quality=quality).encode(image, Side()).data) for quality in ELIC.rate.values]
     assert sizes == sorted(set(sizes))
 
 

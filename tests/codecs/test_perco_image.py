@@ -12,8 +12,7 @@ import pytest
 from rdpbench.assets.load import on_meta
 from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Side, coder_of
-from rdpbench.codecs.diffusion import bases, fields, models
-from rdpbench.codecs.diffusion.perco import codec as perco
+from rdpbench.codecs.diffusion import bases, fields, models, perco
 from rdpbench.codecs.diffusion.perco import image as perco_product
 from rdpbench.codecs.diffusion.perco import network
 from rdpbench.codecs.diffusion.perco.image import PerCoImage

@@ -19,14 +19,12 @@ import yaml
 from rdpbench import progress
 from rdpbench.codecs.container import unpack
 from rdpbench.codecs.contract import Codec, Side, coder_of, facts_of
-from rdpbench.codecs.diffusion import bases, fields, models
+from rdpbench.codecs.diffusion import bases, fields, models, pic
 from rdpbench.codecs.diffusion.bases import byte_vocabulary
 from rdpbench.codecs.diffusion.codec import Unfinished
 from rdpbench.codecs.diffusion.fields import with_seed
 from rdpbench.codecs.diffusion.library import diffusers
-from rdpbench.codecs.diffusion.pic import codec as pic
-from rdpbench.codecs.diffusion.pic import pez
-from rdpbench.codecs.diffusion.pic.codec import PIC
+from rdpbench.codecs.diffusion.pic import PIC, pez
 from rdpbench.errors import (
     BitstreamError,
     CodecError,
@@ -144,8 +142,10 @@ def test_any_size_comes_back(size: tuple[int, int], photograph: Image) -> None:
     assert tiny_pic().decode(made.data).shape == image.shape
 
 
-@pytest.mark.parametrize("base", ["sd-1.5", "sd-2.1", "sd-turbo", "sdxl"])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("base", "precision"),
+    [("sd-1.5", "float32"), ("sd-2.1", "bfloat16"), ("sd-turbo", "float32"), ("sdxl", "bfloat16")],
+)
 def test_any_base_model_paints(base: str, precision: str, small: Image) -> None:
     options = {"sampler": "euler-trailing", "guidance": 0, "steps": 1} if base == "sd-turbo" else {}
     codec = tiny_pic(base=base, precision=precision, **options)
@@ -185,7 +185,7 @@ def test_a_fresh_process_decodes_the_same_pixels(decoded_elsewhere: Any, small: 
     }.items():
         options = {"weights": "random", "steps": 3, "search_steps": 5, "candidates": 3, **options}  # noqa: PLW2901 - filled up
         data = PIC(**options).encode(small, Side(seed=1)).data
-        made[name] = ("rdpbench.codecs.diffusion.pic.codec:PIC", options, data)
+        made[name] = ("rdpbench.codecs.diffusion.pic:PIC", options, data)
         hashes[name] = pixel_sha256(PIC(**options).decode(data))
     assert decoded_elsewhere(made) == hashes
     assert hashes["fixed"] == hashes["rank"]  # another code for the same prompt

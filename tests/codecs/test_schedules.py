@@ -13,7 +13,7 @@ import torch
 from rdpbench.codecs.diffusion import bases, sampling
 from rdpbench.codecs.diffusion.bases import BASES
 from rdpbench.codecs.diffusion.library import diffusers
-from rdpbench.codecs.diffusion.pic.codec import PIC
+from rdpbench.codecs.diffusion.pic import PIC
 from rdpbench.errors import ConfigError
 
 STABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from rdpbench.codecs.diffusion import models, sampling
+from rdpbench.codecs.diffusion import textual_inversion as guiding
 from rdpbench.codecs.diffusion.codec import Unfinished
 from rdpbench.codecs.diffusion.library import diffusers
 from rdpbench.codecs.diffusion.models import Models
-from rdpbench.codecs.diffusion.textual_inversion import codec as guiding
 from rdpbench.codecs.diffusion.textual_inversion import vectors as coding
 from rdpbench.codecs.diffusion.textual_inversion import vectors as searching
 from rdpbench.codecs.diffusion.textual_inversion.vectors import Objective, VectorSearch, condition, empty_prompt, search
@@ -260,7 +260,7 @@ def objective_of(ready: Models, image: Image, seed: int = 0) -> Objective:
 def test_the_objective_falls_below_that_of_no_words_and_of_any_words(ready: Models, square: Image) -> None:
     """Over draws that the search does not see, for what is sent; random vectors of the same code do not help."""
     objective = objective_of(ready, square)
-    settings = VectorSearch(vectors=8, steps=60, learning_rate=0.05)
+    settings = VectorSearch(vectors=8, steps=30, learning_rate=0.05)
     width = searching.width_of(ready)
     free = search(objective, width, settings)
     sent = coding.unpack(coding.pack(free, settings.budget(width)), width)

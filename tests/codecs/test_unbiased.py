@@ -97,6 +97,7 @@ def test_colours_stay_where_they_were(line: str) -> None:
         check(line, image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", CODECS)
 def test_colours_of_a_photograph_stay_where_they_were(line: str, photograph: Image) -> None:
     check(line, photograph)

@@ -142,7 +142,8 @@ def test_a_fresh_object_decodes_any_size_from_bytes_alone(name: str, portable: b
 
 @EVERY
 def test_random_rates_grow_with_quality(name: str, photograph: Image) -> None:
-    sizes = [len(tiny(name, quality=quality).encode(photograph, Side()).data) for quality in (1, 3, 6)]
+    image = np.ascontiguousarray(photograph[:128, :192])
+    sizes = [len(tiny(name, quality=quality).encode(image, Side()).data) for quality in (1, 3, 6)]
     # The factorized model's untrained distribution is as good as flat up to 10.
     assert sizes[0] <= sizes[1] < sizes[2]
 

@@ -430,6 +430,7 @@ def test_what_other_tools_call_our_names_is_one_of_ours() -> None:
     known = {
         "codec": registry.names("codec") + available("codec"),
         "metric": registry.names("metric"),
+        "command": ["fetch", "ls", "figure", "run", "show"],
         "setting": SETTINGS,
     }
     for kind, words in CALLED.items():

@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from PIL import Image as pil
 
 from rdpbench.errors import StoreUnwritable, UnknownName
-from rdpbench.figures import curves, heatmap, notes
-from rdpbench.figures.data import FigurePreset, Filled, Panel, Series, between, fill, presented, presets
+from rdpbench.figures import curves, examples, notes
+from rdpbench.figures.data import FigurePreset, Filled, Panel, Series, between, fill, heat_maps, presented, presets
 from rdpbench.figures.style import STYLES, drawing, paper_style
 from rdpbench.results.names import meaning
 from rdpbench.results.published import published
@@ -236,8 +236,8 @@ def _composed(name: str, style: str, size: str, numbers: pd.DataFrame | None, **
     preset, paper = ALL[name], paper_style(style).of_size(size)
     with drawing(paper):
         if preset.kind == "heat-map":
-            rows = heatmap.maps(preset, synthetic(preset) if numbers is None else synthetic(preset).iloc[:0])
-            figure = heatmap.compose(rows, paper, Presentation(size=size, **show)) if rows else None
+            rows = heat_maps(preset, synthetic(preset) if numbers is None else synthetic(preset).iloc[:0])
+            figure = examples.compose_maps(rows, paper, Presentation(size=size, **show)) if rows else None
         else:
             filled = fill(preset, synthetic(preset), None) if numbers is None else fill(preset, None, numbers)
             there = any(each.curves for each in filled)
@@ -475,14 +475,14 @@ def guided(**changes: Any) -> list[dict[str, Any]]:
 
 
 def test_a_heat_map_has_each_value_in_its_place() -> None:
-    (row,) = heatmap.maps(ALL["textual-inversion-3"], frame(*guided()))
+    (row,) = heat_maps(ALL["textual-inversion-3"], frame(*guided()))
     first = row[0]
     assert (first.xs, first.ys) == ((1.0, 3.0), (0.0, 10.0))
     assert first.values.tolist()[0] == [21.0, 23.0]
     assert first.values[1, 0] == 31.0
     assert math.isnan(first.values[1, 1])
     with drawing(paper_style("icml")):
-        figure = heatmap.compose([row], paper_style("icml"))
+        figure = examples.compose_maps([row], paper_style("icml"))
     assert sorted(text.get_text() for text in figure.axes[0].texts) == ["21.00", "23.00", "31.00"]
     assert figure.axes[0].images[0].get_cmap().name == "cividis"
     assert figure.axes[2].images[0].get_cmap().name == "cividis_r"  # LPIPS: lower is better, and bright
@@ -491,10 +491,10 @@ def test_a_heat_map_has_each_value_in_its_place() -> None:
 
 def test_heat_maps_of_two_runs_are_two_rows() -> None:
     lines = [*guided(), *guided(run="other", weights="random")]
-    rows = heatmap.maps(ALL["textual-inversion-3"], frame(*lines))
+    rows = heat_maps(ALL["textual-inversion-3"], frame(*lines))
     assert [row[0].title for row in rows] == [f"Textual inversion, {run}, 0.0700 bpp" for run in ("mine", "other")]
     assert [row[0].random for row in rows] == [False, True]
-    assert heatmap.notes(rows)[0] == "random weights: not results."
+    assert examples.notes_of_maps(rows)[0] == "random weights: not results."
 
 
 # Tables

@@ -543,7 +543,7 @@ def read_back(found: Differences, contents: Contents, known: Any, right: Mapping
         found.number(f"read_results per image: {line['task_key']} {line['metric']}", line["value"], value)
 
 
-FAST = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+FAST = settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 @FAST

@@ -433,17 +433,17 @@ def history(rng: random.Random, store: Store, steps: int) -> None:
             store.compact()
 
 
-@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 40))])
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 40))])
 def test_segments_hold_what_one_file_would(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """However small the segments are, and whatever later ones say of earlier rows: read is the same, in columns too."""
     whole, cut = Store(tmp_path / "whole"), Store(tmp_path / "cut")
-    history(random.Random(seed), whole, 20)
+    history(random.Random(seed), whole, 16)
     monkeypatch.setattr("rdpbench.results.store.store.SEALED", 5)
     monkeypatch.setattr("rdpbench.results.store.store.MERGED", 3)
     monkeypatch.setattr("rdpbench.results.store.store.BLOCK", 4)
     monkeypatch.setattr("rdpbench.results.store.records.BLOCK", 4)
     monkeypatch.setattr("rdpbench.results.store.records.INDEXED", random.Random(seed).choice([3, 1000]))
-    history(random.Random(seed), cut, 20)
+    history(random.Random(seed), cut, 16)
     assert len(list(cut.folder.glob("segments/rows-*.parquet"))) > 1
     expected, found = whole.read(), cut.read()
     for kind in ("row", "score", "timing"):

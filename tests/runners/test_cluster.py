@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import json
 import os
 import random
@@ -17,6 +18,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -177,7 +179,9 @@ class Crew:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.count = self.injections = 0
+        self.count = 0
+        self.hits: Counter[tuple[str, str]] = Counter()
+        """Who was hit, and by what."""
         self.started: list[Started] = []
         self.run = ["codec=./steps.py:Steps", f"data=folder:{base}/pictures", "metrics=psnr", "figures=false"]
         whole = self.command("whole", "workers=0")
@@ -274,7 +278,9 @@ def values(contents: Contents) -> dict[str, Any]:
 def everybody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
     crew = Crew(tmp_path_factory.mktemp("crew"))
     yield crew
-    print(f"{crew.injections} injections")  # with -s
+    for (who, fault), count in sorted(crew.hits.items()):  # with -s
+        print(f"{who}, {fault}: {count}")
+    print(f"{crew.hits.total()} injections")
     assert crew.server.stdin is not None
     crew.server.stdin.close()
     crew.server.wait(30)
@@ -313,8 +319,8 @@ def test_workers_come_and_go(crew: Crew, seed: int) -> None:
         if not crew.wait_for_records(run, 6 * (number + 1), command):
             break
         time.sleep(rng.random() * 0.1)
-        crew.injections += 1
         fault = rng.choice(FAULTS)
+        crew.hits["mix", fault] += 1
         if fault.startswith("parent"):
             command.kill(signal.Signals[fault.split()[1]])
             command.wait()
@@ -344,15 +350,17 @@ def test_local_processes_and_another_command(crew: Crew, seed: int) -> None:
     for number in range(4):
         if not crew.wait_for_records(run, 8 * (number + 1), commands[0]):
             break
-        crew.injections += 1
+        name = rng.choice((signal.SIGKILL, signal.SIGTERM))
         if rng.random() < 0.4:
             at = rng.randrange(2)
-            commands[at].kill(rng.choice((signal.SIGKILL, signal.SIGTERM)))
+            commands[at].kill(name)
             commands[at].wait()
             commands[at] = crew.command(run, "workers=2", PAUSE="0.05")
+            crew.hits["local", f"command {name.name}"] += 1
         elif children := [pid for pid in below(commands[number % 2].pid) if pid != commands[number % 2].pid]:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(rng.choice(children[1:] or children), rng.choice((signal.SIGKILL, signal.SIGTERM)))
+                os.kill(rng.choice(children[1:] or children), name)
+                crew.hits["local", f"process {name.name}"] += 1
     for command in commands:
         assert command.wait() in (0, 1), command.out.read_text()
     crew.finish(run)
@@ -454,16 +462,17 @@ def test_what_launchers_start_is_hit(crew: Crew, runner: str, seed: int) -> None
     local = ("runner.cluster=local", "runner.minutes=10") if runner == "slurm" else ()
     line = (f"runner={runner}", "runner.jobs=2", "workers=1", *local)
     command = crew.command(run, *line, PAUSE="0.15")
-    for number in range(4):
+    in_turn = list(itertools.islice(itertools.cycle(faults), seed, seed + 4))
+    for number, fault in enumerate(in_turn):
         if not crew.wait_for_records(run, 8 * (number + 1), command):
             break
-        fault = rng.choice([*faults])
         words, name = faults[fault]
         alive = crew.processes(words, "" if runner == "ray" and words != "rdpbench worker" else run)
         for pid in alive and [rng.choice(alive)]:
-            crew.injections += 1
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, name)
+                crew.hits[runner, fault] += 1
+    assert crew.hits[runner, in_turn[0]], f"{in_turn[0]}: nobody was there to be hit"
     if seed % 2:  # two launchers at once on one run
         crew.command(run, "workers=1").wait()
     if command.wait():

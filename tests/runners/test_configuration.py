@@ -16,10 +16,8 @@ from rdpbench import registry
 from rdpbench.codecs.classical import pillow
 from rdpbench.codecs.classical.pillow import WebP
 from rdpbench.codecs.contract import Bitstream, Side, coder_inside, configuration_of
-from rdpbench.codecs.diffusion import sampling
+from rdpbench.codecs.diffusion import pic, sampling, textual_inversion
 from rdpbench.codecs.diffusion.bases import Vocabulary
-from rdpbench.codecs.diffusion.pic import codec as pic
-from rdpbench.codecs.diffusion.textual_inversion import codec as textual_inversion
 from rdpbench.config.bench import read_bench
 from rdpbench.errors import CodecError, MissingNeed
 from rdpbench.paths import available
@@ -30,10 +28,10 @@ from rdpbench.runners.task import configuration
 from rdpbench.setting import CodecSetting
 
 PAINTERS = {
-    "pic": (16.0, []),
-    "pics": (0.5, []),
+    "pic": (16.0, ["codec.options.candidates=1", "codec.options.search_steps=3"]),
+    "pics": (0.5, ["codec.options.candidates=2", "codec.options.search_steps=4"]),
     "pics-canny": (0.0, ["codec.options.candidates=1"]),
-    "textual-inversion": (4.0, []),
+    "textual-inversion": (4.0, ["codec.options.search_steps=5"]),
     "perco": (0.125, []),
     "perco-image": (0.0019, ["codec.options.guidance=none"]),
 }
@@ -89,11 +87,15 @@ def test_what_networks_ran_with_is_in_the_row(preset: str, image: Any, monkeypat
         words.append(text)
         return encode(self, text)
 
-    data = build(setting, rate).encode(image, Side(caption="a red door")).data
     monkeypatch.setattr(sampling, "scheduler", set_up)
     monkeypatch.setattr(pic, "invert", inverted)
     monkeypatch.setattr(textual_inversion, "search", searched)
     monkeypatch.setattr(Vocabulary, "encode", read_words)
+    data = build(setting, rate).encode(image, Side(caption="a red door")).data
+    if not preset.startswith("perco"):
+        assert [stated["search_steps"]] == [one.steps for one in searches]
+        assert [stated["learning_rate"]] == [one.learning_rate for one in searches]
+    schedulers.clear()
     build(setting, rate).decode(data)
     [(sampler, steps, made)] = schedulers
     assert (stated["sampler"], stated["steps"]) == (sampler, steps)
@@ -101,10 +103,6 @@ def test_what_networks_ran_with_is_in_the_row(preset: str, image: Any, monkeypat
     assert given.pop("class") == type(made).__name__
     assert given.items() <= dict(made.config).items()
     assert given["prediction_type"] == ("v_prediction" if preset.startswith("perco") else "epsilon")
-    if not preset.startswith("perco"):
-        build(setting, rate).encode(image, Side())
-        assert [stated["search_steps"]] == [one.steps for one in searches]
-        assert [stated["learning_rate"]] == [one.learning_rate for one in searches]
     assert {word for word in words if word} <= {stated.get("negative"), stated.get("suffix"), "a red door"}
     assert stated["base"] == {"perco": "sd-2.1", "textu": "sd-1.5"}.get(preset[:5], "sd-2.1-base")
 

@@ -11,6 +11,8 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
 from rdpbench.runners.execute import seats_of
 from rdpbench.runners.preflight import check_devices
+from rdpbench.runners.server import start_server
 from rdpbench.setting import CodecSetting
 
 CODECS = """
@@ -110,7 +113,37 @@ class Dies(Exact):
         return super().decode(data)
 """
 )
-SPLIT = {"CUDA_VISIBLE_DEVICES": "MIG-a,MIG-b"}
+SPLIT = "MIG-a,MIG-b"
+
+
+@pytest.fixture(scope="module")
+def split_server() -> Iterator[None]:
+    """A fork server, which keeps the environment it was started in, whose workers see two instances of a GPU."""
+    server: Any = forkserver._forkserver
+    server._stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", SPLIT)
+        start_server(("torch", "rdpbench.codecs.learned.library"))
+    yield
+    server._stop()
+
+
+@pytest.fixture
+def run(split_server: None, here: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs a command in this process, which has imported torch; what it printed. ``env=None``: no GPU is here."""
+
+    def command(*words: str, code: int | None = None, env: str | None = None) -> Any:
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", env or "")
+        if env is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+        capsys.readouterr()
+        ended = here(*words)
+        printed = capsys.readouterr()
+        assert code is None or ended == code, f"exit code {ended}\n{printed.out}\n{printed.err}"
+        return printed
+
+    return command
 
 
 def rows_by_codec(folder: Path) -> dict[str, list[Row]]:
@@ -126,11 +159,11 @@ def told(row: Row) -> dict[str, str]:
 
 
 def test_each_gpu_has_a_worker_that_sees_it_alone_and_the_cores_do_the_rest(
-    rdpbench: Any, images: Any, tmp_path: Path
+    run: Any, images: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.py").write_text(CODECS)
     codecs, words = "codec=./mine.py:OnCPU,./mine.py:OnGPU", ("metrics=psnr", "workers=2", "verify=0", "figures=false")
-    rdpbench("run", codecs, f"data=folder:{images(6)}", *words, "run=two", "device=cuda", code=0, env=SPLIT)
+    run("run", codecs, f"data=folder:{images(6)}", *words, "run=two", "device=cuda", code=0, env=SPLIT)
     folder = tmp_path / "results/runs/two"
     rows = rows_by_codec(folder)
     assert {row.status for of_codec in rows.values() for row in of_codec} == {"ok"}
@@ -151,7 +184,7 @@ def test_each_gpu_has_a_worker_that_sees_it_alone_and_the_cores_do_the_rest(
 
     # One of them alone gives the same results under the same keys.
     words = (f"data=folder:{tmp_path / 'pictures'}", *words)
-    rdpbench("run", codecs, *words, "run=one", "device=cuda:1", code=0, env=SPLIT)
+    run("run", codecs, *words, "run=one", "device=cuda:1", code=0, env=SPLIT)
     again = rows_by_codec(tmp_path / "results/runs/one")
     assert {row.device for row in again["OnGPU"]} == {"cuda:1"}
     assert {told(row)["visible"] for row in again["OnGPU"]} == {"MIG-b"}
@@ -277,14 +310,14 @@ def test_one_process_takes_one_device(word: str, says: str) -> None:
 # Which device decodes what another coded
 
 
-def test_a_matrix_of_devices_says_which_decodes_what_others_coded(rdpbench: Any, images: Any, tmp_path: Path) -> None:
+def test_a_matrix_of_devices_says_which_decodes_what_others_coded(run: Any, images: Any, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OTHERS)
     names = ("Exact", "ByOne", "Far", "Fails", "Dies", "OnCPU")
     codecs = "codec=" + ",".join(f"./mine.py:{name}" for name in names)
     words = ("rate=16", "metrics=psnr", "verify=0", "figures=false")
-    rdpbench("run", codecs, f"data=folder:{images(3)}", *words, "run=one", code=0)
-    done = rdpbench("verify", "one", codecs, "--device", "cpu,cuda:1", code=1, env=SPLIT)
-    assert "18 bitstreams decoded in a fresh process to the recorded pixels" in done.stdout
+    run("run", codecs, f"data=folder:{images(3)}", *words, "run=one", code=0)
+    done = run("verify", "one", codecs, "--device", "cpu,cuda:1", code=1, env=SPLIT)
+    assert "18 bitstreams decoded in a fresh process to the recorded pixels" in done.out
 
     folder = tmp_path / "results/runs/one"
     record = json.loads((folder / "decodes.json").read_text())
@@ -309,33 +342,31 @@ def test_a_matrix_of_devices_says_which_decodes_what_others_coded(rdpbench: Any,
     assert f"Fails: coded on cuda:1, decoded on {cpu}: ValueError: these symbols are of a GPU" in notes
     assert f"Far: coded on {cpu}, decoded on cuda:1; codec.options.portable=true writes" in notes
     assert "SIGSEGV" in notes
-    assert "3 within 1 (up to 1 of 255 in 25 % of pixels)" in done.stdout
+    assert "3 within 1 (up to 1 of 255 in 25 % of pixels)" in done.out
 
     # What is tried later, here without the device that coded, stands beside it; the report shows all.
-    rdpbench("verify", "one", codecs, "--device", "cuda:0", "--sample", "12", env=SPLIT, code=1)
+    run("verify", "one", codecs, "--device", "cuda:0", "--sample", "12", env=SPLIT, code=1)
     more = json.loads((folder / "decodes.json").read_text())["cells"]
     assert {cell["decoded on"] for cell in more} == {cpu, "cuda:1", "cuda:0"}
     far = [cell for cell in more if (cell["codec"], cell["coded on"], cell["decoded on"]) == ("Far", cpu, "cuda:0")]
     assert [(cell["largest"], cell["same"]) for cell in far] == [(None, 0)], "only the hash of its pixels is known"
-    rdpbench("report", "one", codecs, "--images", "none", code=0)
+    run("report", "one", codecs, "--images", "none", code=0)
     assert "Bitstreams decoded on other devices" in (folder / "report/data/report.js").read_text()
 
     (folder / "decodes.json").write_text("[")
-    assert "is damaged" in rdpbench("report", "one", codecs, "--images", "none").stderr
+    assert "is damaged" in run("report", "one", codecs, "--images", "none").err
 
 
-def test_bitstreams_of_a_device_that_is_not_here_are_not_called_wrong(
-    rdpbench: Any, images: Any, tmp_path: Path
-) -> None:
+def test_bitstreams_of_a_device_that_is_not_here_are_not_called_wrong(run: Any, images: Any, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(CODECS)
     words = ("metrics=psnr", "figures=false", "run=gpu", "codec=./mine.py:OnGPU")
-    done = rdpbench("run", f"data=folder:{images(1)}", *words, "device=cuda:1", code=0, env=SPLIT)
-    assert "2 of them decoded again in a fresh process" in done.stdout
+    done = run("run", f"data=folder:{images(1)}", *words, "device=cuda:1", code=0, env=SPLIT)
+    assert "2 of them decoded again in a fresh process" in done.out
     # On another machine.
-    done = rdpbench("verify", "gpu", "codec=./mine.py:OnGPU", code=1)
-    assert "FOUND" not in done.stdout
-    assert "NOT DECODED 2 bitstreams of OnGPU: coded on cuda:1, which is not here; --device cpu" in done.stdout
-    done = rdpbench("verify", "gpu", "codec=./mine.py:OnGPU", "--device", "cpu")
-    assert "2 same" in done.stdout
-    done = rdpbench("verify", "gpu", "codec=./mine.py:OnGPU", "--device", "cuda:0", code=2)
-    assert "cuda:0 is not here" in done.stderr
+    done = run("verify", "gpu", "codec=./mine.py:OnGPU", code=1)
+    assert "FOUND" not in done.out
+    assert "NOT DECODED 2 bitstreams of OnGPU: coded on cuda:1, which is not here; --device cpu" in done.out
+    done = run("verify", "gpu", "codec=./mine.py:OnGPU", "--device", "cpu")
+    assert "2 same" in done.out
+    done = run("verify", "gpu", "codec=./mine.py:OnGPU", "--device", "cuda:0", code=2)
+    assert "cuda:0 is not here" in done.err

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -153,11 +153,9 @@ class Bench:
         return code, out.getvalue()
 
     @contextlib.contextmanager
-    def started(
-        self, run: str, *more: str, program: Sequence[str] = ("-m", "rdpbench"), **environment: str
-    ) -> Iterator[subprocess.Popen[str]]:
+    def started(self, run: str, *more: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
         process = subprocess.Popen(
-            [sys.executable, *program, *self.line, f"run={run}", "workers=2", *more],
+            [sys.executable, "-m", "rdpbench", *self.line, f"run={run}", "workers=2", *more],
             cwd=self.base,
             env={**self.environment, **environment},
             stdout=subprocess.PIPE,
@@ -549,22 +547,14 @@ def test_a_codec_that_forks_inside_the_command_itself(bench: Bench) -> None:
     bench.check("forks-here")
 
 
-IMPATIENT = """
-import sys
-from rdpbench.cli import main
-from rdpbench.runners import pool
-pool.GRACE_S = 3.0
-if __name__ == "__main__":
-    sys.exit(main())
-"""
-"""``rdpbench`` whose workers, which import this file too, do not wait for half a minute."""
-
-
 def test_a_worker_whose_command_is_killed_does_not_hang_on(bench: Bench) -> None:
     """Nobody is there to end it; it has an alarm of its own."""
-    (bench.base / "impatient.py").write_text(IMPATIENT)
+    early = bench.base / "early"  # every Python of the command runs this first; else it would be half a minute
+    early.mkdir()
+    (early / "sitecustomize.py").write_text("from rdpbench.runners import pool\npool.GRACE_S = 3.0\n")
     fault = f"hangs encode {bench.sums[0]} -"
-    with bench.started("orphan", "timeout=1", program=["impatient.py"], FAULT=fault) as process:
+    path = f"{early}{os.pathsep}{bench.environment['PYTHONPATH']}"
+    with bench.started("orphan", "timeout=1", PYTHONPATH=path, FAULT=fault) as process:
         bench.wait_for_records("orphan", 3, process)
         left = workers_of(process)
         process.kill()

@@ -293,7 +293,7 @@ def test_a_hundred_images_have_an_interval_that_holds(name: str, monkeypatch: py
     monkeypatch.setattr(cls, "features", type("Small", (), {"dim": 12}))
     metric, rng = cls(), np.random.default_rng(4)
     values, ends = [], []
-    for _ in range(150):
+    for _ in range(60):
         ours, theirs = of_gaussians(rng, 100)
         values.append(metric.reduce(ours, theirs).value)
         interval = jackknife(metric, ours, theirs, value=values[-1], bounds=bounds_of(cls))

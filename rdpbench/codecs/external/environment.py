@@ -45,7 +45,8 @@ def source_identity(folder: Path, besides: Path | None = None) -> str:
         return f"commit {commit}, files {_hash(folder, sorted(_sources(folder, besides)))}"
     others = listed.decode(errors="surrogateescape")
     names = [folder / name for name in others.split("\0") if name.endswith(SOURCES)]
-    untracked = [path for path in names if path != besides and not any(map(is_run, _below(path, folder)))]
+    runs = {place for path in names for place in path.parents if place.is_relative_to(folder) and is_run(place)}
+    untracked = [path for path in names if path != besides and not runs.intersection(path.parents)]
     if not edited and not untracked:
         return f"commit {commit}"
     digest = hashlib.sha256(edited + _hash(folder, sorted(untracked)).encode()).hexdigest()
@@ -68,10 +69,6 @@ def _sources(folder: Path, besides: Path | None) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if name not in _SKIPPED and not is_run(Path(place, name)))
         paths = (Path(place, name) for name in names if name.endswith(SOURCES))
         yield from (path for path in paths if path != besides)
-
-
-def _below(path: Path, folder: Path) -> Iterator[Path]:
-    return (parent for parent in path.parents if parent.is_relative_to(folder))
 
 
 def _left_out(folder: Path, besides: Path | None) -> list[str]:

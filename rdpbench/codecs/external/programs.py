@@ -126,7 +126,8 @@ class ProgramsCodec:
         declared = self.declared
         if not declared.decode:
             waiting = [_joint.take(data) for data in datas]
-            return [_no_picture(declared.name) if picture is None else picture for picture in waiting]
+            why = f"{declared.name} has no decoder: its pictures come from the encoder alone, and are kept with the run"
+            return [CoderFailed(why) if picture is None else picture for picture in waiting]
         stems = [hashlib.sha256(data).hexdigest()[:_STEM] for data in datas]
         with _Folder(["streams", "reconstructions", "discard"]) as folder:
             names = [declared.stream.format(stem=stem) for stem in stems]
@@ -202,10 +203,6 @@ class ProgramsCodec:
 
 _joint: Aside[Image | CoderFailed] = Aside()
 """Pictures that an encoder wrote beside its bitstreams."""
-
-
-def _no_picture(name: str) -> CoderFailed:
-    return CoderFailed(f"{name} has no decoder: its pictures come from the encoder alone, and are kept with the run")
 
 
 def _picture(path: Path, name: str) -> Image | CoderFailed:

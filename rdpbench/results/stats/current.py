@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from rdpbench import registry
 from rdpbench.assets.hashes import files_now
 from rdpbench.codecs.contract import GRADES
-from rdpbench.errors import RdpbenchError, UnknownName
+from rdpbench.errors import RdpbenchError, check_names
 from rdpbench.results.stats.meanings import readable
 from rdpbench.results.stats.points import Point, Points, Where, grouped
 from rdpbench.results.stats.scored import chosen_edition, current_scores, current_sets
@@ -49,9 +49,7 @@ def read_grades(text: str) -> tuple[str, ...]:
     (('decoded', 'joint'), ('decoded',))
     """
     grades = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip())) or PROVEN
-    for grade in grades:
-        if grade not in GRADES:
-            raise UnknownName("grade", grade, GRADES)
+    check_names("grade", grades, GRADES)
     return grades
 
 

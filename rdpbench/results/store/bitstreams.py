@@ -113,11 +113,11 @@ class Bitstreams:
     def sizes(self, hashes: Hashes) -> Places:
         """The same of many; -1 for what is not there."""
         sizes = np.full(len(hashes), -1, np.int64)
-        order = np.argsort(hashes.raw["start"])
-        for index in self._packs().values():
-            place = find(index, hashes.raw[order])
-            here = place >= 0
-            sizes[order[here]] = index["bytes"][place[here]]
+        if packs := list(self._packs().values()):
+            index = np.concatenate([pack[["start", "rest", "bytes"]] for pack in packs])
+            index = index[np.argsort(index["start"].astype(np.uint64))]
+            place = find(index, hashes.raw)
+            sizes = np.where(place < 0, -1, index["bytes"][place].astype(np.int64))
         for number in np.flatnonzero(sizes < 0).tolist():
             size = self.size(hashes[number])
             sizes[number] = -1 if size is None else size

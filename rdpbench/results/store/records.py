@@ -26,7 +26,6 @@ from rdpbench.results.store.columns import (
     Places,
     Segment,
     find,
-    joined,
     key_of,
     ranks,
     schema_of,
@@ -214,17 +213,14 @@ class Records(MutableMapping[str, R], Generic[R]):
         """A column of texts as numbers, in the order of the records."""
 
         def codes() -> Codes:
-            parts = [
-                Codes(
-                    part.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32),
-                    part.dictionary.to_pylist(),
-                )
-                for part in self._column(name)
-            ]
-            column = joined(parts)
+            if not (parts := self._column(name)):
+                return Codes(np.empty(0, np.int32), [])
+            chunks = pa.chunked_array(parts).unify_dictionaries().chunks
+            names = chunks[0].dictionary.to_pylist()
+            numbers = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in chunks]
             # Sorted once: whoever lists the names of a part of it need not do so each time.
-            place = np.array([*ranks(column.names), -1], np.int32)
-            return Codes(place[column.codes], sorted(column.names))
+            place = np.array([*ranks(names), -1], np.int32)
+            return Codes(place[np.concatenate(numbers)], sorted(names))
 
         return cast("Codes", self._remembered(f"codes {name}", codes))
 

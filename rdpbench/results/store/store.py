@@ -179,6 +179,9 @@ class Store:
                 f"another rdpbench is writing to {self.folder}. Wait for it, or give this one a folder of its own: "
                 "run=ANOTHER_NAME"
             ) from None
+        except FileNotFoundError as error:
+            what = "it was deleted meanwhile" if self.folder.parent.is_dir() else "no folder can be made there"
+            raise StoreUnwritable(f"cannot write {self.folder}: {what}; choose another with root=FOLDER") from error
         except OSError as error:
             raise unwritable(self.folder, error) from error
         try:

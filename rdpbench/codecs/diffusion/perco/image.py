@@ -31,7 +31,7 @@ from rdpbench.assets.hashes import content_sha256
 from rdpbench.assets.weights import NotPublic, OwnFile, require
 from rdpbench.codecs.contract import Side, number
 from rdpbench.codecs.diffusion import bases, fields, models
-from rdpbench.codecs.diffusion.perco.codec import PerCoCodec, Pipeline
+from rdpbench.codecs.diffusion.perco import PerCoCodec, Pipeline
 from rdpbench.codecs.diffusion.sampling import Condition
 from rdpbench.errors import CodecError
 from rdpbench.image import Image
