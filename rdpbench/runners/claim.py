@@ -36,7 +36,7 @@ from rdpbench.runners.launch import Launcher, check_alive
 from rdpbench.runners.left import Lack
 from rdpbench.runners.queue import MOST_LOST, POLL_S, Claim, Lease, Queue
 from rdpbench.runners.sets import originals
-from rdpbench.runners.task import Cell, Work, resolved, without_environment
+from rdpbench.runners.task import Cell, Work, keys_of_cells, resolved, without_environment
 from rdpbench.runners.worker import KINDS, Chunk, Kind, Result, Seat, Stop, failed, kind_of, together
 from rdpbench.setting import Bench
 
@@ -61,7 +61,7 @@ class Agenda:
     @cached_property
     def keys(self) -> str:
         """A hash over the keys of all tasks, in their order."""
-        return _hash_of(key for cell in self.cells for key in cell.keys)
+        return hashlib.sha256(keys_of_cells(self.cells).raw.tobytes()).hexdigest()
 
     def chunk_of(self, numbers: Iterable[tuple[int, ...]], changed: Container[str]) -> dict[str, Any]:
         """A chunk as a queue holds it; stored rows of ``changed`` keys are no longer true."""

@@ -114,7 +114,7 @@ class Distinct:
 def distinct_tasks(every: Sequence[Cell]) -> Distinct:
     """Look for tasks that several cells share: only cells of one codec at one setting can."""
     first = [np.ones(len(cell), bool) for cell in every]
-    keep = [np.array([cell.keeps(number) for number in range(len(cell))], bool) for cell in every]
+    keep = [np.arange(len(cell)) < (len(cell) if cell.keep is None else cell.keep) for cell in every]
     alike: dict[object, list[int]] = {}
     for number, cell in enumerate(every):
         alike.setdefault((cell.identity, cell.setting, cell.seed, cell.protocol), []).append(number)

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rdpbench.errors import MetricError, UnknownName
+from rdpbench.errors import MetricError, check_names
 from rdpbench.metrics.contract import Meaning, short_name, stated, weighed
 from rdpbench.results.names import arrow
 from rdpbench.results.stats import bootstrap
@@ -55,10 +55,8 @@ class AnchorCurves:
 
 def check_metrics(points: Points, metrics: Sequence[str]) -> None:
     """Raise `UnknownName` for a metric that was not measured."""
-    for metric in metrics:
-        if metric not in points.metrics:
-            hint = f"measured in this run, that is; `rdpbench score ... metrics={metric}` adds another to it"
-            raise UnknownName("metric", metric, points.metrics, hint)
+    hint = f"measured in this run, that is; `rdpbench score ... metrics={','.join(metrics)}` adds another to it"
+    check_names("metric", metrics, points.metrics, hint)
 
 
 def anchor_curves(points: Points, anchor: str, metrics: Sequence[str] = ()) -> Iterator[AnchorCurves]:
@@ -71,8 +69,7 @@ def anchor_curves(points: Points, anchor: str, metrics: Sequence[str] = ()) -> I
     """
     trained = points.only(lambda point: point.competes)
     codecs = list(dict.fromkeys(point.codec for point in trained.points))
-    if anchor not in codecs:
-        raise UnknownName("curve", anchor, codecs, "in this run with trained weights and proven rates")
+    check_names("curve", [anchor], codecs, "in this run with trained weights and proven rates")
     check_metrics(trained, metrics)
     for where, name in titles(trained.places).items():
         here = trained.at(where)
@@ -236,7 +233,7 @@ def at_a_glance(points: Points, metrics: Sequence[str], anchor: str = "jpeg") ->
     tables = []
     for where, by_metric in columns.items():
         lines = {name: [Cell(name)] for known in by_metric.values() for name in known}
-        notes = [GLANCE.format(anchor)]
+        notes = [f"intervals, and why there is no number: rdpbench bd RUN --anchor {anchor}"]
         for known in by_metric.values():
             finite = {name: delta for name, delta in known.items() if not math.isnan(delta[0])}
             [(most, _)] = Counter(images for _, images in finite.values()).most_common(1) or [((), 0)]
@@ -252,9 +249,6 @@ def at_a_glance(points: Points, metrics: Sequence[str], anchor: str = "jpeg") ->
             header = ("codec", *map(short_name, by_metric))
             tables.append(Table(caption, header, tuple(map(tuple, lines.values())), tuple(dict.fromkeys(notes))))
     return tables
-
-
-GLANCE = "intervals, and why there is no number: rdpbench bd RUN --anchor {}"
 
 
 def bd_table(
