@@ -5,29 +5,27 @@ scales is taken per channel, then the mean over channels. Between scales 2 x 2 m
 repeats its last row or column, as TensorFlow's ``image.ssim_multiscale`` does. pytorch-msssim pads zeros there
 (docs/metrics.md has the differences).
 
+With ``E`` the window's mean, s = x + y and d = x - y, each factor is one less a loss between 0 and 2:
+
+    cs = (2 cov(x, y) + C2) / (var x + var y + C2) = 1 - 2 var d / (var s + var d + 2 C2)
+    l  = (2 Ex Ey + C1) / (Ex^2 + Ey^2 + C1)       = 1 - 2 (Ed)^2 / ((Es)^2 + (Ed)^2 + 2 C1)
+
+So ``y``, ``s^2`` and ``d^2`` are filtered, and losses are averaged, which are exactly 0 for equal images. Every step is
+the same when x and y change places, and so is the value, bit for bit.
+
 All sums are float64, since a variance is the small difference of two large numbers: in float32 the fifth digit is lost
-(black against white: .29289 instead of .29295), and by how much depends on the processor. With ``E`` the window's mean,
-
-    cs = (2 cov(x, y) + C2) / (var x + var y + C2) = 1 - (var x + var y - 2 cov) / (var x + var y + C2)
-    l  = (2 Ex Ey + C1) / (Ex^2 + Ey^2 + C1)       = 1 - (Ex - Ey)^2 / (Ex^2 + Ey^2 + C1)
-
-so ``y``, ``y^2`` and ``x y`` are filtered, and what is averaged is the distance from 1, which is exactly 0 for equal
-images. Every step is the same when x and y change places, and so is the value, bit for bit.
-
-The window is applied as small matrix products, several times as fast as 11 passes over the image: 8 neighbouring
-results are one (8 x 18) band matrix times 18 rows. The first product writes its result turned, so that the second,
-along the rows, is the same kind of product. Each is small enough that BLAS gives it one thread: the value does not
-depend on the number of threads.
+(black against white: .29289 instead of .29295). ``einsum`` adds up the taps, in numpy's own loops and not in BLAS, so
+that neither the time nor the digits hang on the kernel that BLAS has for a processor, or on the number of threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from rdpbench.image import Image
@@ -44,77 +42,94 @@ MINIMUM_SIDE = 161
 """Four halvings leave 11 pixels, one window."""
 
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-_TAPS = 11
-_GAUSSIAN = np.exp(-((np.arange(_TAPS) - _TAPS // 2) ** 2) / (2 * 1.5**2))
+_GAUSSIAN = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
 _WINDOW = _GAUSSIAN / _GAUSSIAN.sum()
-ROWS = 8
-"""Results per product: 8 doubles are one cache line."""
-_COLUMNS = 1024
-"""Widest product: OpenBLAS starts threads above 262144 multiplications, and 8 x 18 x 1024 stays below."""
-_PAIR_MEAN = np.array([np.roll((0.25, 0, 0, 0.25, 0, 0), channel) for channel in range(3)], np.float32).T.copy()
+_STRIP = 73_728
+"""Values of one strip, about: few enough for the processor's cache, yet so many that calls take little of the time."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """What one scale of the original contributes to every pair. Strips are 8 rows of results, over all columns."""
+    """What one scale of the original contributes to every pair."""
 
     pixels: Pixels
     mean: Floats
-    """``Ex``: ``(n strips, W - 10, 3 * 8)``; within a strip columns come first, then channels, then rows."""
-    variance: Floats
-    """``var x``, laid out like ``mean``."""
+    """``Ex``, laid out as `Strips` says."""
 
 
 class Strips:
-    """A window over strips of one scale, with the buffers that all strips share (they fit the cache)."""
+    """A window over strips of one scale, with the buffers that all strips share.
 
-    def __init__(self, shape: Sequence[int], window: Floats = _WINDOW) -> None:
-        height, width = shape[:2]
-        self._span = ROWS + len(window) - 1
-        self._band = np.array([np.pad(window, (row, ROWS - 1 - row)) for row in range(ROWS)])
-        self._band_turned = np.ascontiguousarray(self._band.T)
-        self.used = 3 * width
-        self.count = -(-(height - len(window) + 1) // ROWS)
-        self.results = width - len(window) + 1
-        blocks = -(-self.results // ROWS)
-        chunks = -(-self.used // _COLUMNS)
-        chunk = -(-self.used // chunks // ROWS) * ROWS
-        self.columns = chunks * chunk
-        self._chunked = (self._span, chunks, chunk)
-        long = max(self.columns, 3 * (blocks * ROWS + len(window) - 1))
-        turned = _aligned(long, ROWS)
-        self._first = turned[: self.columns].reshape(chunks, chunk, ROWS)
-        line = 3 * ROWS
-        step = turned.itemsize * line
-        # Overlapping windows of 18 columns (at 11 taps); a column holds 3 channels x 8 rows.
-        self._second = as_strided(turned, (blocks, self._span, line), (step * ROWS, step, turned.itemsize))
-        self._blocks = (blocks, ROWS, line)
+    An image ``(H, W, 3)`` is ``(H, 3 W)`` here, and what 11 taps leave of it ``(H - 10, 3 W)``, whose last 30 columns
+    are zeros: numpy takes whole arrays faster than parts of their rows.
+    """
 
-    def source(self) -> Floats:
-        """A buffer for a strip's rows of input: 18 at 11 taps."""
-        return _aligned(self._span, self.columns)
+    def __init__(self, pixels: Pixels, window: Floats = _WINDOW) -> None:
+        self._image = pixels.reshape(len(pixels), -1)
+        self._window = window
+        self._extra = len(window) - 1
+        self.height, self._line = len(pixels) - self._extra, self._image.shape[1]
+        self.used = self._line - 3 * self._extra
+        strips = -(-self.height // max(16, _STRIP // self._line))
+        self._rows = -(-self.height // strips)
+        self._sources = np.empty((2, self._rows + self._extra, self._line))
+        self._down = sliding_window_view(self._sources, len(window), axis=1)
+        self._between = np.empty((self._rows, self._line))
+        self._across = sliding_window_view(self._between, 3 * self._extra + 1, axis=1)[..., ::3]
 
-    def result(self) -> Floats:
-        """A buffer for what `mean` writes."""
-        return _aligned(self._blocks[0] * ROWS, 3 * ROWS)
+    def __iter__(self) -> Iterator[slice]:
+        """The rows of results of each strip."""
+        for start in range(0, self.height, self._rows):
+            yield slice(start, min(start + self._rows, self.height))
 
-    def load(self, pixels: Pixels, strip: int, into: Floats) -> None:
-        """Copy a strip's rows of ``(H, W, 3)``; rows that the image lacks become zero."""
-        rows = pixels[strip * ROWS :][: self._span]
-        into[: len(rows), : self.used] = rows.reshape(len(rows), -1)
-        into[len(rows) :] = 0
+    def means(self) -> Floats:
+        """Weighted means of the whole image."""
+        means = np.zeros((self.height, self._line))
+        for rows in self:
+            self._load(rows, self._image, 0)
+            self._mean(0, means[rows])
+        return means
 
-    def centre(self, source: Floats) -> Floats:
-        """The values in the middle of the window, laid out as `mean` lays out means: ``(W - 10, 3 * 8)``, a copy."""
-        first = (self._span - ROWS) // 2
-        rows = source[first : first + ROWS, 3 * first : 3 * (first + self.results)]
-        return np.ascontiguousarray(rows.reshape(ROWS, self.results, 3).transpose(1, 2, 0)).reshape(self.results, -1)
+    def pairs(self, level: Level, constant: float) -> Iterator[tuple[slice, Floats]]:
+        """Compare with an original: the rows of each strip, and ``Ey``, ``(Es)^2``, ``(Ed)^2`` and the loss of cs.
 
-    def mean(self, source: Floats, out: Floats) -> Floats:
-        """Weighted means of a strip: ``(18, columns)`` to ``(W - 10, 3 * 8)``, a view of ``out``."""
-        np.matmul(source.reshape(self._chunked).transpose(1, 2, 0), self._band_turned, out=self._first)
-        np.matmul(self._band, self._second, out=out.reshape(self._blocks))
-        return out[: self.results]
+        These are ``(4, rows, 3 W)``, in a buffer that the next strip overwrites, and the caller may.
+        """
+        original = level.pixels.reshape(self._image.shape)
+        buffer = np.empty((5, self._rows, self._line))
+        for rows in self:
+            buffer[..., self.used :] = 0  # the caller may have written there
+            mean, mean_sum, mean_difference, loss, total = results = buffer[:, : rows.stop - rows.start]
+            y, x = self._load(rows, self._image, 0), self._load(rows, original, 1)
+            self._mean(0, mean)
+            x -= y  # d
+            y += y
+            y += x  # s
+            np.square(y, out=y)
+            self._mean(0, total)
+            np.square(x, out=x)
+            self._mean(1, loss)
+            np.add(level.mean[rows], mean, out=mean_sum)
+            np.subtract(level.mean[rows], mean, out=mean_difference)
+            total -= np.square(mean_sum, out=mean_sum)
+            loss -= np.square(mean_difference, out=mean_difference)
+            total += loss
+            total += 2 * constant
+            loss += loss
+            loss /= total
+            yield rows, results[:4]
+
+    def _load(self, rows: slice, image: NDArray[Any], which: int) -> Floats:
+        """The rows that a strip's windows cover, in one of the buffers."""
+        source: Floats = self._sources[which, : rows.stop - rows.start + self._extra]
+        source[...] = image[rows.start : rows.stop + self._extra]
+        return source
+
+    def _mean(self, which: int, out: Floats) -> None:
+        """Weighted means of a buffer: down the columns, then along the rows."""
+        rows = len(out)
+        np.einsum("rnk,k->rn", self._down[which, :rows], self._window, out=self._between[:rows])
+        np.einsum("rnk,k->rn", self._across[:rows], self._window, out=out[:, : self.used])
 
 
 class MSSSIM(PairMetric):
@@ -127,6 +142,7 @@ class MSSSIM(PairMetric):
     """
 
     name = "ms-ssim"
+    # No new version when sums left BLAS: no value moved by 1e-12, and as much lay between processors before.
     version = "2"  # sums in float64; 1 was off by up to 9e-6 at the lowest rates, by 6e-5 for black against white
     higher_is_better = True
     bounds = (0.0, 1.0)
@@ -134,9 +150,9 @@ class MSSSIM(PairMetric):
     source = "Wang, Simoncelli and Bovik 2003; 8-bit RGB, TensorFlow's padding of odd sizes"
 
     def prepare(self, original: Image) -> Prepared[tuple[Level, ...]]:
-        """Filter the original at five scales, 27 MB for 512 x 768. Raises `MetricError` for a side below 161 pixels."""
+        """Filter the original at five scales, 15 MB for 512 x 768. Raises `MetricError` for a side below 161 pixels."""
         check_original(original, self.name, MINIMUM_SIDE)
-        return Prepared(original, tuple(map(_prepare_level, _scales(original))))
+        return Prepared(original, tuple(Level(pixels, Strips(pixels).means()) for pixels in _scales(original)))
 
     def score(self, prepared: Prepared[tuple[Level, ...]], reconstruction: Image) -> float:
         check_pair(prepared.original, reconstruction, self.name)
@@ -188,53 +204,16 @@ class TorchmetricsMSSSIM(PairMetric):
 METRICS = by_name(MSSSIM, TorchmetricsMSSSIM)
 
 
-def _prepare_level(pixels: Pixels) -> Level:
-    strips = Strips(pixels.shape)
-    x, mean_out, variance_out, spare = strips.source(), strips.result(), strips.result(), strips.result()
-    mean = np.empty((strips.count, strips.results, 3 * ROWS))
-    variance = np.empty_like(mean)
-    for strip in range(strips.count):
-        strips.load(pixels, strip, x)
-        mean[strip], variance[strip] = moments(strips, x, mean_out, variance_out, spare)
-    return Level(pixels, mean, variance)
-
-
-def moments(
-    strips: Strips, rows: Floats, mean_out: Floats, variance_out: Floats, spare: Floats
-) -> tuple[Floats, Floats]:
-    """Mean and variance of a strip: one way for both images, so that they may change places. Squares ``rows``."""
-    mean = strips.mean(rows, mean_out)
-    variance = strips.mean(np.multiply(rows, rows, out=rows), variance_out)
-    variance -= np.multiply(mean, mean, out=spare[: strips.results])
-    return mean, variance
-
-
 def _mean_loss(level: Level, pixels: Pixels, *, luminance: bool) -> Floats:
     """Mean of ``1 - cs``, or of ``1 - cs * l`` with luminance, over the window's places: three channels."""
-    height, width = pixels.shape[:2]
-    strips = Strips(pixels.shape)
-    y, product = strips.source(), strips.source()
-    mean_out, variance_out, product_out, spare = (strips.result() for _ in range(4))
-    loss = np.zeros((strips.count, 3, ROWS))
-    for strip in range(strips.count):
-        strips.load(pixels, strip, y)
-        strips.load(level.pixels, strip, product)
-        exy = strips.mean(np.multiply(product, y, out=product), product_out)
-        ey, total = moments(strips, y, mean_out, variance_out, spare)
-        ex, work = level.mean[strip], spare[: strips.results]
-        covariance = np.subtract(exy, np.multiply(ex, ey, out=work), out=exy)
-        covariance += covariance
-        total += level.variance[strip]
-        lost = np.subtract(total, covariance, out=covariance)
-        total += _C2
+    strips = Strips(pixels)
+    total = np.zeros(3)
+    for _, (_, mean_sum, mean_difference, loss) in strips.pairs(level, _C2):
         if luminance:
-            # 1 - (1 - a/b)(1 - c/d) as one fraction.
-            means = ex * ex + ey * ey + _C1
-            lost, total = lost * means + (ex - ey) ** 2 * (total - lost), total * means
-        # einsum multiplies while it sums.
-        loss[strip] = np.einsum("ij,ij->j", lost, np.reciprocal(total, out=work)).reshape(3, ROWS)
-    by_row = loss.transpose(1, 0, 2).reshape(3, -1)[:, : height - _TAPS + 1]
-    return np.asarray(by_row.sum(axis=1) / ((height - _TAPS + 1) * (width - _TAPS + 1)))
+            dark = 2 * mean_difference / (mean_sum + mean_difference + 2 * _C1)
+            np.add(loss, dark - dark * loss, out=loss)
+        total += loss.sum(axis=0).reshape(-1, 3).sum(axis=0)
+    return total / (strips.height * strips.used / 3)
 
 
 def _scales(image: Pixels) -> Iterator[Pixels]:
@@ -249,14 +228,9 @@ def halve(pixels: Pixels) -> NDArray[np.float32]:
     """Means of 2 x 2 pixels; an odd last row or column is repeated first. Exact: values keep at most 16 bits."""
     odd = [(0, side % 2) for side in pixels.shape[:2]]
     even = np.pad(pixels, [*odd, (0, 0)], mode="edge") if odd != [(0, 0), (0, 0)] else pixels
-    height, width = even.shape[:2]
-    rows = np.add(even[0::2], even[1::2], dtype=np.float32).reshape(height // 2, width // 2, 6)
-    return np.asarray(np.matmul(rows, _PAIR_MEAN), np.float32)
-
-
-def _aligned(*shape: int) -> Floats:
-    """Zeros that start at a cache line: numpy's own arrays do not, which costs vector code up to half its speed."""
-    size = int(np.prod(shape)) * 8
-    raw = np.zeros(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + size].view(np.float64).reshape(shape)
+    rows = np.add(even[0::2], even[1::2], dtype=np.float32)
+    halved = np.empty((len(rows), rows.shape[1] // 2, 3), np.float32)
+    for channel in range(3):  # over channels together, numpy would loop by threes
+        np.add(rows[:, 0::2, channel], rows[:, 1::2, channel], out=halved[..., channel])
+    halved *= np.float32(0.25)
+    return halved

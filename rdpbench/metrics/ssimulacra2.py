@@ -18,8 +18,7 @@ no score.
 
 libjxl runs the filter in float32, whose rounding errors the filter never forgets; it takes them for lost structure, and
 scores less: by .002 to .03 below a score of 70, by .01 to .3 at 85, by 1 for a step of one grey level in a flat image.
-Here sums are float64, as in `msssim`, whose strips of small matrix products this uses; ``ssimulacra2/libjxl`` is the
-program's number (`programs`).
+Here sums are float64, by the window of `msssim`; ``ssimulacra2/libjxl`` is the program's number (`programs`).
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench.image import Image
+from rdpbench.metrics import msssim
 from rdpbench.metrics.contract import Floats, PairMetric, Prepared, by_name, check_original, check_pair
-from rdpbench.metrics.msssim import ROWS, Strips, halve, moments
 
 MINIMUM_SIDE = 8
 SCALES = 6
@@ -51,11 +50,11 @@ _OPSIN = np.array(
         [0.23, 0.692, 0.078],
         [0.24342268924547819, 0.20476744424496821, 0.55181286650955360],
     ]
-).T.copy()
+)
 _BIAS = 0.0037930732552754493
-_COLOURS = np.array([[7.0, -7.0, 0.0], [0.5, 0.5, 0.0], [-0.5, -0.5, 1.0]]).T.copy()
+_COLOURS = np.array([[7.0, -7.0, 0.0], [0.5, 0.5, 0.0], [-0.5, -0.5, 1.0]])
 """From cube roots of opsin values to X (14 times), Y and B - Y."""
-_OFFSETS = np.array([0.42, 0.01, 0.55]) - np.cbrt(_BIAS) * _COLOURS.sum(axis=0)
+_OFFSETS = np.array([[0.42], [0.01], [0.55]]) - np.cbrt(_BIAS) * _COLOURS.sum(axis=1, keepdims=True)
 
 # By colour and scale: structure, ringing and blur by their mean, then by their fourth power.
 _WEIGHTS = """
@@ -87,14 +86,11 @@ Colours = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Level:
-    """What one scale of the original contributes to every pair; laid out as `msssim.Level` is."""
+class Level(msssim.Level):
+    """What one scale of the original contributes to every pair."""
 
-    colours: Colours
-    mean: Floats
-    variance: Floats
     sharpness: Floats
-    """``1 + |x - mx|``."""
+    """``1 + |x - mx|``, laid out like ``mean``."""
 
 
 class SSIMULACRA2(PairMetric):
@@ -112,7 +108,7 @@ class SSIMULACRA2(PairMetric):
     source = "Sneyers 2023, SSIMULACRA 2.1 as in libjxl 0.11; 8-bit sRGB"
 
     def prepare(self, original: Image) -> Prepared[tuple[Level, ...]]:
-        """Filter the original at its scales: 44 MB for 512 x 768. Raises `MetricError` for a side below 8 pixels."""
+        """Filter the original at its scales: 33 MB for 512 x 768. Raises `MetricError` for a side below 8 pixels."""
         check_original(original, self.name, MINIMUM_SIDE)
         return Prepared(original, tuple(map(_prepared, _scales(original))))
 
@@ -131,7 +127,7 @@ def score_of(norms: Sequence[Floats]) -> float:
     100.0
     """
     every = np.stack(norms, axis=1).ravel()
-    lost = 0.9562382616834844 * float(WEIGHTS[: len(every)] @ every)
+    lost = 0.9562382616834844 * float((WEIGHTS[: len(every)] * every).sum())
     lost = 2.326765642916932 * lost - 0.020884521182843837 * lost**2 + 6.248496625763138e-05 * lost**3
     return float(100 - 10 * max(lost, 0.0) ** 0.6276336467831387)
 
@@ -142,7 +138,7 @@ def _scales(image: Image) -> Iterator[Colours]:
         if scale:
             if min(linear.shape[:2]) < MINIMUM_SIDE:
                 return
-            linear = halve(linear)
+            linear = msssim.halve(linear)
         yield _colours(linear)
 
 
@@ -150,65 +146,46 @@ def _colours(linear: NDArray[np.float32]) -> Colours:
     height, width = linear.shape[:2]
     padded = np.zeros((height + 2 * _BORDER, width + 2 * _BORDER, 3), np.float32)
     inside = padded[_BORDER:-_BORDER, _BORDER:-_BORDER]
-    for start in range(0, height, ROWS):  # a few rows at a time stay in the cache
-        rows = linear[start : start + ROWS]
-        roots = rows.reshape(-1, 3) @ _OPSIN
+    for start in range(0, height, 8):  # a few rows at a time stay in the cache
+        rows = linear[start : start + 8]
+        planes = rows.reshape(-1, 3).T.astype(np.float64, order="C")
+        roots = np.einsum("dc,cn->dn", _OPSIN, planes)
         np.cbrt(np.add(roots, _BIAS, out=roots), out=roots)
-        inside[start : start + ROWS] = (roots @ _COLOURS + _OFFSETS).reshape(rows.shape)
+        moved = np.einsum("dc,cn->dn", _COLOURS, roots, out=planes)
+        inside[start : start + 8] = (moved + _OFFSETS).T.reshape(rows.shape)
     return padded
 
 
 def _prepared(colours: Colours) -> Level:
-    strips = Strips(colours.shape, WINDOW)
-    rows, mean_out, variance_out, spare = strips.source(), strips.result(), strips.result(), strips.result()
-    mean = np.empty((strips.count, strips.results, 3 * ROWS))
-    variance, sharpness = np.empty_like(mean), np.empty_like(mean)
-    for strip in range(strips.count):
-        strips.load(colours, strip, rows)
-        sharp = strips.centre(rows)
-        mean[strip], variance[strip] = moments(strips, rows, mean_out, variance_out, spare)
-        sharp -= mean[strip]
-        np.add(1, np.abs(sharp, out=sharp), out=sharpness[strip])
-    return Level(colours, mean, variance, sharpness)
+    mean = msssim.Strips(colours, WINDOW).means()
+    return Level(colours, mean, _sharpness(colours, mean, np.empty_like(mean)))
+
+
+def _sharpness(colours: Colours, mean: Floats, out: Floats) -> Floats:
+    """``1 + |x - mx|`` of some rows: the window's middle is four rows down, and four columns along."""
+    middle = colours.reshape(-1)[_BORDER * (mean.shape[1] + 3) :][: mean.size].reshape(mean.shape)
+    np.abs(np.subtract(middle, mean, out=out), out=out)
+    return np.add(out, 1, out=out)
 
 
 def _norms(level: Level, colours: Colours) -> Floats:
     """Mean and fourth root of the mean fourth power of structure, ringing and blur, ``(3, 2, 3)``."""
-    height, width = colours.shape[0] - 2 * _BORDER, colours.shape[1] - 2 * _BORDER
-    strips = Strips(colours.shape, WINDOW)
-    y, product = strips.source(), strips.source()
-    mean_out, variance_out, product_out, spare = (strips.result() for _ in range(4))
-    sums = np.empty((strips.count, 2, 3, 3 * ROWS))
-    work = spare[: strips.results]
-    for strip in range(strips.count):
-        strips.load(colours, strip, y)
-        strips.load(level.colours, strip, product)
-        sharp = strips.centre(y)
-        exy = strips.mean(np.multiply(product, y, out=product), product_out)
-        ey, total = moments(strips, y, mean_out, variance_out, spare)
-        ex = level.mean[strip]
-        covariance = np.subtract(exy, np.multiply(ex, ey, out=work), out=exy)
-        total += level.variance[strip]
-        total += _C
-        covariance += covariance
-        covariance += _C
-        sharp -= ey
-        ey -= ex
-        like = np.subtract(1, np.multiply(ey, ey, out=work), out=work)
-        covariance *= like
-        structure = np.subtract(1, np.divide(covariance, total, out=total), out=total)
+    strips = msssim.Strips(colours, WINDOW)
+    sums = np.zeros((2, 3, 3 * colours.shape[1]))
+    for rows, (mean, spare, mean_difference, loss) in strips.pairs(level, _C):
+        # 1 - (1 - a) (1 - b) = a (1 - b) + b
+        structure = np.subtract(loss, np.multiply(loss, mean_difference, out=spare), out=loss)
+        structure += mean_difference
         np.maximum(structure, 0, out=structure)
-        np.abs(sharp, out=sharp)
-        sharp += 1
-        sharp /= level.sharpness[strip]
+        sharp = _sharpness(colours[rows.start :], mean, mean)
+        sharp /= level.sharpness[rows]
         sharp -= 1
-        blur = np.maximum(np.negative(sharp, out=work), 0, out=work)
+        blur = np.minimum(sharp, 0, out=spare)  # negative, hence the sign below
         ringing = np.maximum(sharp, 0, out=sharp)
         for which, lost in enumerate((structure, ringing, blur)):
-            np.sum(lost, axis=0, out=sums[strip, 0, which])
-            square = np.multiply(lost, lost, out=lost)
-            np.einsum("ij,ij->j", square, square, out=sums[strip, 1, which])
-    by_row = sums.reshape(-1, 2, 3, 3, ROWS).transpose(3, 1, 2, 0, 4).reshape(3, 2, 3, -1)[..., :height]
-    means = by_row.sum(axis=-1) / (height * width)
-    means[:, 1] **= 0.25
-    return np.asarray(means)
+            sums[0, which] += lost.sum(axis=0)
+            square = np.square(lost, out=lost)
+            sums[1, which] += np.einsum("rn,rn->n", square, square)
+    norms = np.abs(sums[..., : strips.used]).reshape(2, 3, -1, 3).mean(axis=2).transpose(2, 0, 1) / strips.height
+    norms[:, 1] **= 0.25
+    return norms

@@ -122,9 +122,9 @@ def calls(tmp_path: Path) -> Counter[str]:
 
 @pytest.mark.parametrize("codec", ["mbt2018-mean", "elic"])
 def test_learned_codecs_write_the_same_bytes(tmp_path: Path, here: Any, folder: Path, codec: str) -> None:
-    more = ("weights=random", "points=1", "verify=9")
-    assert here(*line(folder, codec, *more, "run=alone")) == 0
-    assert here(*line(folder, codec, *more, "batch=3")) == 0
+    more = ("weights=random", "points=1")
+    assert here(*line(folder, codec, *more, "verify=0", "run=alone")) == 0
+    assert here(*line(folder, codec, *more, "verify=9", "batch=3")) == 0
     alone, together = rows(tmp_path, "alone"), rows(tmp_path)
     assert [row.batch for row in alone] == [1] * 7
     # Five of one size: three and two. Two of the other.

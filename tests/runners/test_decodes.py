@@ -174,7 +174,7 @@ def test_a_metric_says_how_many() -> None:
 @named
 def test_the_row_stays_and_the_values_are_those_computed_by_hand(tmp_path: Path, here: Any, line: list[str]) -> None:
     line += ["codec=./grain.py:Grain", "metrics=psnr"]
-    assert here(*line, "run=alone") == 0
+    assert here(*line, "verify=0", "run=alone") == 0
     assert here(*line, "decodes=4", "verify=9") == 0
     alone, found = Store(tmp_path / "results/runs/alone").read(), store(tmp_path).read()
     for key, row in alone.rows.items():
