@@ -51,8 +51,9 @@ doctor: setup ## what this machine can run, and how to get what is missing
 docs: setup ## the documentation site, into build/docs; a link that leads nowhere is an error
 	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
 
+# Of two cores a third process takes what two leave while they wait for processes of their own.
 test: setup ## the tests, without the slow ones
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 3
 
 # What numpy, scipy and torch take on an old processor, and on one without AVX-512. The tests that hold numbers to digits.
 kernels-sse  = OPENBLAS_CORETYPE=Prescott ONEDNN_MAX_CPU_ISA=SSE41

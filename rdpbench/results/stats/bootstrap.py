@@ -58,6 +58,8 @@ FAILED = 0.05
 _DRAWN = 4_000_000
 """Image numbers drawn at a time: 32 MB."""
 _FINE_DRAWN = 10_000_000
+_REMEMBERED = 40_000_000
+"""Image numbers of which it is remembered how often each was drawn: a byte each."""
 
 
 @dataclass(frozen=True)
@@ -98,24 +100,23 @@ def resampled(values: Floats, resamples: int = RESAMPLES) -> Iterator[Floats]:
     (4, 2)
     """
     n = len(values)
-    if n * resamples <= _DRAWN:
-        yield _remembered(n, resamples) @ values / n
-        return
-    for picks in draws(n, resamples):
-        yield _occurrences(picks, n) @ values / n
+    small = n * resamples <= _REMEMBERED
+    for counts in _remembered(n, resamples) if small else _occurrences(n, resamples):
+        yield counts.astype(np.float64) @ values / n
 
 
 @lru_cache(maxsize=8)
-def _remembered(n: int, resamples: int) -> Floats:
+def _remembered(n: int, resamples: int) -> list[NDArray[Any]]:
     """All that tables draw over one set of images meets the same resamples: they are drawn once."""
-    [picks] = draws(n, resamples)
-    return _occurrences(picks, n)
+    return list(_occurrences(n, resamples))
 
 
-def _occurrences(picks: NDArray[np.int64], n: int) -> Floats:
-    """How often each image is in each resample: ``(k, n)``."""
-    flat = (picks + n * np.arange(len(picks))[:, None]).ravel()
-    return np.bincount(flat, minlength=len(picks) * n).reshape(len(picks), n).astype(np.float64)
+def _occurrences(n: int, resamples: int) -> Iterator[NDArray[Any]]:
+    """How often each image is in each resample: ``(k, n)`` at a time, in the smallest type that holds the numbers."""
+    for picks in draws(n, resamples):
+        flat = (picks + n * np.arange(len(picks))[:, None]).ravel()
+        counts = np.bincount(flat, minlength=len(picks) * n).reshape(len(picks), n)
+        yield counts.astype(np.min_scalar_type(counts.max()))
 
 
 def shares(n: int) -> tuple[float, float]:
