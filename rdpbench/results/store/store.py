@@ -259,7 +259,8 @@ class Store:
         self._write_checksums([*kept, *new])
         for kind, table in tables.items():
             segment = self._opened(kind, self._parquet(kind))
-            if any(not segment.table().column(name).equals(table.column(name)) for name in schema_of(kind).names):
+            there = segment.table()
+            if any(not there.column(name).equals(table.column(name)) for name in schema_of(kind).names):
                 raise StoreCorrupt(f"{segment.where} does not hold what was just written; the parts are kept")
             contents.of_kind(kind).written(segment)
         if "row" in tables and max(tables["row"].num_rows, tables.get("score", tables["row"]).num_rows // 8) >= SEALED:
