@@ -58,7 +58,7 @@ test: setup ## the tests, without the slow ones
 # What numpy, scipy and torch take on an old processor, and on one without AVX-512. The tests that hold numbers to digits.
 kernels-sse  = OPENBLAS_CORETYPE=Prescott ONEDNN_MAX_CPU_ISA=SSE41
 kernels-avx2 = OPENBLAS_CORETYPE=HASWELL ONEDNN_MAX_CPU_ISA=AVX2
-DIGITS       = $(addprefix tests/,$(addsuffix .py,$(addprefix metrics/test_,msssim psnr frechet mmd self_check) \
+DIGITS       = $(addprefix tests/,$(addsuffix .py,$(addprefix metrics/test_,psnr frechet mmd self_check) \
                study/test_bradley_terry $(addprefix results/test_,bd bootstrap crossover)))
 
 test-kernels: kernels-sse kernels-avx2 ## the same numbers under the arithmetic of other processors?

@@ -209,9 +209,9 @@ def digests(path: Path, names: Iterable[str]) -> dict[str, str]:
     >>> digests(Path("/dev/null"), ["md5"])
     {'md5': 'd41d8cd98f00b204e9800998ecf8427e'}
     """
-    made = {name: hashlib.new(name, usedforsecurity=False) for name in names}
+    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in names}
     with path.open("rb") as opened:
-        while made and (block := opened.read(1 << 20)):
-            for digest in made.values():
+        while hashes and (block := opened.read(1 << 20)):
+            for digest in hashes.values():
                 digest.update(block)
-    return {name: digest.hexdigest() for name, digest in made.items()}
+    return {name: digest.hexdigest() for name, digest in hashes.items()}

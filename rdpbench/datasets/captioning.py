@@ -265,11 +265,11 @@ def describe(
     with show_progress("", len(left), "captions", progress) as shown:
         for done, (sha256, entry) in enumerate(left.items(), start=1):
             # Another process may have been at it since we looked.
-            if not (made := cached_captions([sha256], made_by)):
+            if not (cached := cached_captions([sha256], made_by)):
                 text, seconds = captioner(pixels_of(entry, protocol))
                 caption = MadeCaption(text, seconds, captioner.made_on, versions)
-                made = {sha256: cache_caption(sha256, made_by, caption)}
-            captions |= made
+                cached = {sha256: cache_caption(sha256, made_by, caption)}
+            captions |= cached
             shown(done, len(left))
     return captions
 

@@ -419,8 +419,8 @@ def _images(panel: Sequence[ReportedPoint], pictures: Set[str], refused: Mapping
                 chosen[image] = point.listed, number, caption
     rows: dict[str, Row] = {}
     for along in grouped(chosen.items(), lambda item: id(item[1][0])).values():
-        made = along[0][1][0].where([number for _, (_, number, _) in along]).made()
-        rows |= {image: row for (image, _), row in zip(along, made, strict=True)}
+        listed = along[0][1][0].where([number for _, (_, number, _) in along]).made()
+        rows |= {image: row for (image, _), row in zip(along, listed, strict=True)}
     return [
         {
             "name": name,

@@ -100,18 +100,18 @@ def open_run(run: str | Path, root: str | Path = "results/runs", hint: str = "")
             return store
     runs = [path.name for path in root.iterdir() if Store(path).exists()] if root.is_dir() else []
     inside = [str(folder) for folder in Path(run).parents if Store(folder).exists()]
-    made = "" if runs else "; `rdpbench run` makes one"
-    looked = f"looked in {root}; root=FOLDER looks elsewhere{made}{hint}"
+    begin = "" if runs else "; `rdpbench run` makes one"
+    looked = f"looked in {root}; root=FOLDER looks elsewhere{begin}{hint}"
     raise UnknownName("run", str(run), runs, looked, near=inside[0] if inside else None)
 
 
 def score_command(store: Store, typed: Sequence[str]) -> str:
     """What scores a run as its last call made it, with other settings that are typed; empty if no call is known."""
     calls = [str(record.get("command", "")) for record in store.provenance().values()]
-    made = next((call for call in reversed(calls) if call.startswith("rdpbench run ")), "")
+    last = next((call for call in reversed(calls) if call.startswith("rdpbench run ")), "")
     with contextlib.suppress(ValueError):  # anybody may have written the record
         known = {word.partition("=")[0] for word in typed}
-        kept = [word for word in shlex.split(made)[2:] if word.partition("=")[0] not in known]
+        kept = [word for word in shlex.split(last)[2:] if word.partition("=")[0] not in known]
         return shlex.join(["rdpbench", "score", *kept, *typed]) if kept else ""
     return ""
 

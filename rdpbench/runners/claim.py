@@ -369,8 +369,8 @@ class _Session:
         for session in sessions:
             with contextlib.suppress(OSError, StoreCorrupt):
                 for record in PartReader(self.share.store.parts / f"{session}.jsonl"):
-                    made = [record.get("row"), *record.get("scores", ()), record.get("timing")]
-                    keys |= {one["task_key"] for one in made if one}
+                    told = [record.get("row"), *record.get("scores", ()), record.get("timing")]
+                    keys |= {part["task_key"] for part in told if part}
         return keys
 
     def put(self, result: Result) -> tuple[Work, Result]:

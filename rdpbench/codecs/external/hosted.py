@@ -326,10 +326,10 @@ def hosted_class(
         raise ConfigError(f"{path}:{name} is no codec: it lacks\n  " + "\n  ".join(lacks))
     stated = Rate(**{**described["rate"], "points": tuple(described["rate"]["points"])}) if described["rate"] else rate
     given = described["arguments"]
-    made = [_field(argument, about, argument in files) for argument, about in given.items() if argument != "device"]
+    own = [_field(argument, about, argument in files) for argument, about in given.items() if argument != "device"]
     if described["any_argument"]:
         names = [*files, *([stated.field] if stated else [])]
-        made += [_field(argument, {"value": None}, argument in files) for argument in names if argument not in given]
+        own += [_field(argument, {"value": None}, argument in files) for argument in names if argument not in given]
     flags = described["flags"]
     attributes = {
         "reference": reference,
@@ -345,12 +345,12 @@ def hosted_class(
         "__module__": __name__,
     }
     if attributes["uses_device"]:
-        made.append(("device", object, field(default="cpu", metadata={"sent": True})))
+        own.append(("device", object, field(default="cpu", metadata={"sent": True})))
     # Fields without a default come first, as a dataclass wants it.
-    made.sort(key=lambda each: each[2].default is not MISSING)
+    own.sort(key=lambda each: each[2].default is not MISSING)
     attributes |= {"decode": _decode_seeded} if flags["stochastic"] else {}
     attributes |= {"decode_batch": _decode_batch} if described["decodes_batches"] else {}
-    return make_dataclass(name, made, bases=(HostedCodec,), namespace=attributes, frozen=True)
+    return make_dataclass(name, own, bases=(HostedCodec,), namespace=attributes, frozen=True)
 
 
 def _field(name: str, about: Mapping[str, Any], is_file: bool) -> tuple[str, Any, Any]:

@@ -272,8 +272,8 @@ class Points:
     def scores_of(self, row: Row) -> Mapping[str, Score]:
         """A row's current scores, by metric."""
         where, place = Where.of(row), self.records.locate([row.task_key])
-        found = {m: int(scored.at(place)[0][0]) for (w, m), scored in self.scored.items() if w == where}
-        there = {metric: number for metric, number in found.items() if number >= 0}
+        places = {m: int(scored.at(place)[0][0]) for (w, m), scored in self.scored.items() if w == where}
+        there = {metric: number for metric, number in places.items() if number >= 0}
         return dict(zip(there, self.stored.at(list(there.values())), strict=True))
 
     def score(self, row: Row, metric: str) -> Score | None:
