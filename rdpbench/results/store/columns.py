@@ -162,12 +162,11 @@ class Hashes(Sequence[str]):
         if isinstance(texts, Hashes):
             return texts
         array = pa.array(texts, pa.string())
-        lengths = np.diff(np.frombuffer(array.buffers()[1], np.int32, len(array) + 1, 4 * array.offset))
-        if array.null_count or (lengths != 64).any():
+        places = np.frombuffer(array.buffers()[1], np.int32, len(array) + 1, 4 * array.offset)
+        if array.null_count or (np.diff(places) != 64).any():
             return None
-        start, end = (64 * place for place in (array.offset, array.offset + len(array)))
         try:
-            return cls.joined([unhexlify(memoryview(array.buffers()[2])[start:end])] if len(array) else [])
+            return cls.joined([unhexlify(memoryview(array.buffers()[2])[places[0] : places[-1]])] if len(array) else [])
         except ValueError:
             return None
 
