@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import runpy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from rdpbench import read_results
 from rdpbench.results.store.merge import merge
 from rdpbench.results.store.store import Store
 from rdpbench.runners.verify import verify
-from tests.results.test_store import record, row, write
+
+helpers = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("test_store.py"))))
+record, row, write = helpers.record, helpers.row, helpers.write
 
 
 def test_two_runs_become_one(tmp_path: Path, here: Any, images: Any, capsys: Any) -> None:
