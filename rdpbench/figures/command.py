@@ -444,7 +444,7 @@ def show(
     for where, name in names.items():
         here = points.at(where)
         table = tables.measured(whole[(whole[PLACE] == list(where)).all(axis=1)], name)
-        timed = tables.times(here, contents)
+        timed = tables.times(here, contents, name if len(names) > 1 else "")
         # Its library imports one that draws, which takes longer than a small run.
         glance = against.at_a_glance(here, metrics) if figures else []
         times = [timed] if timed else []

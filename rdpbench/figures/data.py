@@ -47,9 +47,9 @@ from rdpbench.results.names import family
 from rdpbench.results.read import bits_kinds
 from rdpbench.results.stats.bd import Floats, gap, usable, value_at
 from rdpbench.results.stats.current import PROVEN, of_store
-from rdpbench.results.stats.points import Points
+from rdpbench.results.stats.points import Points, grouped
 from rdpbench.results.stats.summary import POINT, WIDE, curve_keys, side_by_side, summarise
-from rdpbench.results.store.schema import Row, Timing
+from rdpbench.results.store.schema import Timing
 from rdpbench.results.store.store import Store
 from rdpbench.results.tables import untrained
 from rdpbench.setting import Presentation, Setting, split_label
@@ -254,8 +254,7 @@ def read_run(store: Store, grades: Sequence[str] = PROVEN) -> Run:
     points = of_store(contents, grades=grades)
     sides = points.only(lambda point: not point.random), points.only(lambda point: point.random)
     lines = pd.concat([side_by_side(side, points.metrics) for side in sides], ignore_index=True)
-    timings = [*contents.timings.values()]
-    timed = times(lines, points.find([timing.task_key for timing in timings]).values(), timings)
+    timed = times(lines, points, contents.timings.values())
     return Run(store.folder.resolve().name, store, points, lines, timed)
 
 
@@ -279,22 +278,21 @@ TIMES = ("encode-ms", "decode-ms", "total-ms")
 median of the sums, not the sum of the medians."""
 
 
-def times(frame: pd.DataFrame, rows: Iterable[Row], timings: Iterable[Timing]) -> pd.DataFrame:
-    """Medians over images of the medians of repeats, in milliseconds, of the points of a run and their rows.
+def times(frame: pd.DataFrame, points: Points, timings: Iterable[Timing]) -> pd.DataFrame:
+    """Medians over images of the medians of repeats, in milliseconds, of the points of a run.
 
     Lines of the same columns, three for each point and device that was timed, and a column ``device``.
 
     >>> from rdpbench.results.stats.summary import summarise
-    >>> len(times(summarise((), (), ()), (), ()))
+    >>> len(times(summarise((), (), ()), Points(()), ()))
     0
     """
-    by_task = {row.task_key: row for row in rows if row.status == "ok"}
+    by_task = grouped(timings, lambda timing: timing.task_key)
     by_point: dict[tuple[Any, ...], dict[str, list[Timing]]] = {}
-    for timing in timings:
-        row = by_task.get(timing.task_key)
-        if row is not None:
-            point = (row.dataset, row.manifest, row.protocol, row.codec, row.setting)
-            by_point.setdefault(point, {}).setdefault(timing.device, []).append(timing)
+    for point, row in points.rows_of(by_task):
+        for timing in by_task[row.task_key]:
+            key = *point.where, point.codec, point.setting
+            by_point.setdefault(key, {}).setdefault(timing.device, []).append(timing)
     usual = {"value_lo": math.nan, "value_hi": math.nan, "infinite": 0, "images": ""}
     usual |= {"unit": "ms", "higher_is_better": False, "perceptual": False, "reliable": True}
     heads = frame.drop_duplicates(POINT)
