@@ -291,8 +291,8 @@ def times(frame: pd.DataFrame, points: Points, timings: Iterable[Timing]) -> pd.
     by_point: dict[tuple[Any, ...], dict[str, list[Timing]]] = {}
     for point, row in points.rows_of(by_task):
         for timing in by_task[row.task_key]:
-            key = *point.where, point.codec, point.setting
-            by_point.setdefault(key, {}).setdefault(timing.device, []).append(timing)
+            place = *point.where, point.codec, point.setting
+            by_point.setdefault(place, {}).setdefault(timing.device, []).append(timing)
     usual = {"value_lo": math.nan, "value_hi": math.nan, "infinite": 0, "images": ""}
     usual |= {"unit": "ms", "higher_is_better": False, "perceptual": False, "reliable": True}
     heads = frame.drop_duplicates(POINT)
