@@ -79,7 +79,7 @@ def test_times_are_of_all_images_of_a_set_and_of_no_other(here: Any, two_sets: t
         point.where.dataset: 1000 * statistics.median(seconds[row.task_key] for row in point.rows)
         for point in points.points
     }
-    times = drawn.read_run(store).times.query("metric == 'encode-ms'")
+    times = drawn.read_runs([store])[0][0].times.query("metric == 'encode-ms'")
     assert dict(zip(times["dataset"], times["value"], strict=True)) == pytest.approx(medians)
     assert dict(zip(times["dataset"], times["n_scored"], strict=True)) == {"folder-first": 3, "folder-second": 4}
     told = scripts(read_report([reported.read_run("shared", store, contents)]), set(), {}, [])["report"]["runs"][0]
