@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rdpbench import registry
 from rdpbench.assets.hashes import files_changed
 from rdpbench.metrics.contract import beside
+from rdpbench.results.stats.points import grouped
 from rdpbench.results.store.bitstreams import reconstruction_path
 from rdpbench.results.store.columns import Mask, Places, groups_of, split_by
 from rdpbench.results.store.contents import Contents
@@ -235,6 +236,10 @@ class _Odd:
         )
         self.changes = cache(files_changed)
         self.scores: dict[str, Score] = {}
+        self.others: dict[tuple[str, str, str], list[Score]] = {}
+        """By task, metric and edition: values against other captions or label maps than the set has now."""
+        self.stale: set[tuple[str, str, str]] = set()
+        """Metric, edition and call of these."""
 
     def at(self, number: int, cell: Cell, entries: Places, places: Places, keep: Mask) -> None:
         """Look at some tasks of a cell, whose rows are at these places."""
@@ -250,8 +255,14 @@ class _Odd:
             self.scores = {score.score_key: score for score in scores.at(of_these)}
         else:
             self.scores = {}
-        for entry in entries.tolist():
-            lack = self._lack(cell.task(entry, keep=bool(keep[entry])), rows.get(entry))
+        tasks = {entry: cell.task(entry, keep=bool(keep[entry])) for entry in entries.tolist()}
+        taking = [name for name in self.pairs if beside(registry.load("metric", name))] if self.scores else []
+        now = {score_key(task.key, name, task.entry.sample) for task in tasks.values() for name in taking}
+        others = [score for key, score in self.scores.items() if score.metric in taking and key not in now]
+        self.others = grouped(others, lambda score: (score.task_key, score.metric, score.definition))
+        self.stale = {(score.metric, score.definition, score.session) for score in others}
+        for entry, task in tasks.items():
+            lack = self._lack(task, rows.get(entry))
             if lack:
                 self.found.add(number, [entry], lack)
 
@@ -300,9 +311,15 @@ class _Odd:
         score = self._score(task, name)
         if score is None or self._failed(score):
             return True
-        # An earlier version did not say which edition scored, and of these metrics the key does not tell it either; and
-        # it stored a metric of the user's under its path as it was typed.
-        return score.metric != name or (not score.definition and bool(beside(registry.load("metric", name))))
+        # An earlier version stored a metric of the user's under its path as it was typed.
+        if score.metric != name or not beside(registry.load("metric", name)):
+            return score.metric != name
+        # It did not say which edition scored, and of these metrics the key does not tell it either.
+        if not score.definition or (name, score.definition, score.session) in self.stale:
+            return True
+        # The newest is read, and nothing that was scored when the others were.
+        others = self.others.get((task.key, name, score.definition), ())
+        return any((other.session, other.score_key) > (score.session, score.score_key) for other in others)
 
     def _score(self, task: Task, name: str) -> Score | None:
         return self.scores.get(score_key(task.key, name, task.entry.sample))

@@ -16,9 +16,14 @@ from rdpbench.setting import CodecSetting
 def plan(images: int, rates: int) -> Any:
     """All of JPEG at some rates is left to do."""
     cells, entries = (array.astype(np.int32).ravel() for array in np.mgrid[:rates, :images])
-    facts = {"sha256": entries.astype(np.int64), "height": np.full(len(entries), 64), "width": np.full(len(entries), 64)}
+    facts = {
+        "sha256": entries.astype(np.int64),
+        "height": np.full(len(entries), 64),
+        "width": np.full(len(entries), 64),
+    }
     codec = CodecSetting("jpeg", "jpeg", (), ())
-    every = [SimpleNamespace(codec=codec, setting=SimpleNamespace(rate=rate), dataset="set") for rate in range(rates)]
+    settings = [SimpleNamespace(rate=rate) for rate in range(rates)]
+    every = [SimpleNamespace(codec=codec, setting=setting, dataset="set") for setting in settings]
     return SimpleNamespace(left=Numbers(cells, entries, entries), cells=every, of_entries=facts.__getitem__)
 
 
