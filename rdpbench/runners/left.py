@@ -7,6 +7,7 @@ tolerance may judge otherwise, scores of earlier versions, bitstreams that are g
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from rdpbench import registry
 from rdpbench.assets.hashes import files_changed
 from rdpbench.metrics.contract import beside
+from rdpbench.provenance import hardware
 from rdpbench.results.stats.points import grouped
 from rdpbench.results.store.bitstreams import reconstruction_path
 from rdpbench.results.store.columns import Mask, Places, groups_of, split_by
@@ -27,6 +29,7 @@ from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import TOLERANCE, axis_of, definition, device_of, score_key, timing_key
 from rdpbench.results.store.schema import OF_THE_MACHINE, Row, Score
 from rdpbench.results.store.store import Store
+from rdpbench.runners.coding import on_hardware
 from rdpbench.runners.search import is_near, is_whole
 from rdpbench.runners.sets import StoredArrays
 from rdpbench.runners.task import Cell, Task, judged, keys_of_cells
@@ -235,6 +238,7 @@ class _Odd:
             found,
         )
         self.changes = cache(files_changed)
+        self.machines = cache(lambda device: on_hardware(device, json.dumps(hardware(device))))
         self.scores: dict[str, Score] = {}
         self.others: dict[tuple[str, str, str], list[Score]] = {}
         """By task, metric and edition: values against other captions or label maps than the set has now."""
@@ -293,8 +297,10 @@ class _Odd:
         if row is not None and not self.store.has_bitstream(row):
             row = None
         missing = tuple(name for name in self.pairs if self._is_missing(task, name))
-        key = timing_key(task.key, device_of(task.codec, self.bench.device))
-        timing = self.bench.timing and (key not in self.stored.timings or task.key in found.changed)
+        timing = self.bench.timing and (
+            timing_key(task.key, self.machines(device_of(task.codec, self.bench.device))) not in self.stored.timings
+            or task.key in found.changed
+        )
         unkept = task.keep and row is not None and not reconstruction_path(self.store, row).is_file()
         # Features that were refused once, as for an image below the size of a patch, are not tried again.
         features, originals = (
