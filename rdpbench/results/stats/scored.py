@@ -36,8 +36,11 @@ def current_scores(
     there = grouped(points, lambda point: point.where)
     if not there or not len(scores):
         return {}
-    owners, metrics = scores.owners(rows), scores.codes("metric")
-    owners = np.where(good, owners, -1)
+    values, metrics = scores.numbers("value"), scores.codes("metric")
+    scores.codes("definition")  # read before a thread is waited for that may still look up the owners
+    owners = scores.owners(rows)
+    if not good.all():
+        owners = np.where(good, owners, -1)
     held: dict[Where, Places] = {}
     groups: list[tuple[int, Where, str, Places]] = []
     for where, points_here in there.items():
@@ -52,7 +55,6 @@ def current_scores(
                 (int(here[first[number]]), where, metrics.names[metrics.codes[here[first[number]]]], here[members])
             )
     current: dict[tuple[Where, str], Scored] = {}
-    values = scores.numbers("value")
     order = list(held)
     for _, where, metric, members in sorted(groups, key=lambda group: (group[0], order.index(group[1]))):
         chosen, note = _edition_of_scores(metric, scores, owners, members, scores.codes("definition").of(members))
