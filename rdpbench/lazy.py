@@ -43,15 +43,16 @@ class LazyModule:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._module: Any = None
 
     def __getattr__(self, attribute: str) -> Any:
         try:
-            module = importlib.import_module(self._name)
+            self._module = self._module or importlib.import_module(self._name)
         except ModuleNotFoundError as error:
             if lacks := absent(error):
                 raise MissingNeed(lacks) from error
             raise
-        return getattr(module, attribute)
+        return getattr(self._module, attribute)
 
 
 if TYPE_CHECKING:

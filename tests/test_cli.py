@@ -23,7 +23,8 @@ from rdpbench.runners import plan as plans
 from rdpbench.runners.plan import make_plan
 
 QUICK = ("metrics=psnr", "figures=false", "verify=0", "workers=0")
-HEAVY = ("torch", "pandas", "matplotlib", "hydra", "PIL", "rich", "pyarrow", "imagecodecs")
+HEAVY = ("torch", "pandas", "matplotlib", "hydra", "PIL", "rich", "pyarrow", "imagecodecs", "scipy")
+HEAVY += ("http.client", "filelock", "multiprocessing", "rdpbench.results.store.store")
 
 
 def test_ls_imports_nothing_heavy(environment: dict[str, str]) -> None:

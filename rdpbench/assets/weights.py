@@ -26,9 +26,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from filelock import FileLock
-
-from rdpbench.assets.download import download
 from rdpbench.assets.hashes import content_sha256
 from rdpbench.assets.load import read_file
 from rdpbench.errors import CodecError, MetricError, MissingNeed, StoreUnwritable, nearest
@@ -434,6 +431,8 @@ def how_to_get(card: Card | CardFolder, *, tried: bool = False) -> str:
 
 def fetch(card: Card | CardFolder, progress: Report | None = None) -> Path:
     """Download what is not here yet into our cache; returns the path, see `resolve` and `rdpbench.assets.download`."""
+    from rdpbench.assets.download import download
+
     files, hint = _files(card), how_to_get(card, tried=True)
     if not any(all(path.is_file() for path in paths) for paths in zip(*map(candidates, files), strict=True)):
         for file in files:
@@ -530,6 +529,8 @@ def _lock() -> dict[str, Any]:
 
 def _pin(card: Card, pin: dict[str, Any]) -> None:
     """Add an entry to ``weights.lock``. A cache that cannot be written does not stop the run."""
+    from filelock import FileLock
+
     folder = own_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -40,6 +40,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import lru_cache
 from inspect import signature
 from math import inf, isfinite
 from operator import index
@@ -415,6 +416,7 @@ class Facts:
     takes_own: Mapping[str, frozenset[str]]
 
 
+@lru_cache(64)  # asked for a dozen times in a task
 def facts_of(codec: type) -> Facts:
     """The facts of a codec class; what is stated wrongly (`faults_of`) counts as left out.
 

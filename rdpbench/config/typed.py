@@ -30,7 +30,6 @@ from rdpbench.codecs.external import declared
 from rdpbench.errors import ConfigError, UnknownName, nearest
 from rdpbench.own import full_path
 from rdpbench.paths import RUNS, available, conf_folder, experiment, read_yaml, records
-from rdpbench.results.store.store import Store
 from rdpbench.setting import PRESENTED
 
 AXES = ("rate", "bpp", "seed")
@@ -409,6 +408,8 @@ def _check_key(line: str, overrides: Sequence[str]) -> None:
     if key.startswith("~"):
         raise ConfigError(f"{line!r}: a setting cannot be removed; write {key.strip('~')}=VALUE")
     if not sign:
+        from rdpbench.results.store.store import Store
+
         kinds = [kind for kind in ("codec", "data", "experiment") if line in available(kind)]
         kinds += ["metrics"] if line in registry.BUILTIN["metric"] else []
         root = next((word.partition("=")[2] for word in reversed(overrides) if word.startswith("root=")), RUNS)

@@ -31,7 +31,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rdpbench.assets.download import download
 from rdpbench.datasets.captioning import (
     CARDS,
     CaptionSettings,
@@ -79,6 +78,8 @@ class PublishedList:
         """Its bytes, downloaded if it is not here."""
         path = self.find()
         if path is None:
+            from rdpbench.assets.download import download
+
             path = data_folders("captions")[-1] / self.file
             download(self.url, path, sha256=self.sha256, size=self.size, hint=self.how_to_get())
         raw = path.read_bytes()

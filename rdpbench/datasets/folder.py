@@ -27,7 +27,6 @@ from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, NoReturn
 
-from rdpbench.assets.download import download
 from rdpbench.assets.hashes import file_facts, file_sha256
 from rdpbench.datasets import captions as caption_files
 from rdpbench.datasets.contract import Here, Pin, PinKind, Sample
@@ -407,6 +406,8 @@ class Kodak(Pinned):
         """Download what is not here yet, each file checked."""
         for what in beside:
             raise ConfigError(f"{self.name} has no {what} to fetch")
+        from rdpbench.assets.download import download
+
         hint = self.missing() or ""
         for name, sha256 in self.manifest.files.items():
             path = data_folders("kodak")[-1] / name

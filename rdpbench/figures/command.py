@@ -26,6 +26,7 @@ from rdpbench.figures.data import (
     Panel,
     Run,
     Series,
+    beside_one_another,
     between,
     fill,
     heat_maps,
@@ -40,7 +41,7 @@ from rdpbench.paths import RUNS, available, experiment, write_file
 from rdpbench.results import tables
 from rdpbench.results.names import Names, published_name
 from rdpbench.results.published import published
-from rdpbench.results.read import open_run
+from rdpbench.results.read import names_of, open_run
 from rdpbench.results.stats import against
 from rdpbench.results.stats.bd import METHODS
 from rdpbench.results.stats.current import PROVEN, of_store, read_grades
@@ -177,7 +178,10 @@ def make_figures(names: Sequence[str], options: FigureOptions, console: Console)
     """
     paper_style(options.style)
     asked = [] if options.published_only else options.runs
-    runs = [run for name in asked for run in _load(name, options.root, options.grades)]
+    stores = {store.folder.resolve(): store for name in asked for store in _stores(name, options.root)}
+    grades, named = read_grades(options.grades), zip(stores.values(), names_of([*stores.values()]), strict=True)
+    runs, left_out = beside_one_another([read_run(store, grades, name) for store, name in named])
+    say(console, *left_out)
     if options.measured_only and not runs:
         raise ConfigError("--measured-only needs runs: --run NAME")
     known = {preset.name: preset for preset in presets()}
@@ -219,13 +223,13 @@ def _sets(preset: FigurePreset) -> set[tuple[str, str]]:
     return {(panel.dataset, panel.protocol) for panel in preset.panels}
 
 
-def _load(name: str, root: str, grades: str) -> list[Run]:
+def _stores(name: str, root: str) -> list[Store]:
     """A run by its name or folder, or the runs that an experiment of that name leaves, as far as they are there."""
     stores = []
     if name in available("experiment") and not any(Store(place).exists() for place in (Path(root) / name, Path(name))):
         stores = [store for folder in runs_named(name) if (store := Store(Path(root) / folder)).exists()]
     hint = f"; rdpbench run experiment={name} makes it" if name in available("experiment") else ""
-    return [read_run(store, read_grades(grades)) for store in stores or [open_run(name, root, hint)]]
+    return stores or [open_run(name, root, hint)]
 
 
 def runs_named(experiment_name: str) -> list[str]:
@@ -445,7 +449,7 @@ def show(
     for where, name in names.items():
         here = points.at(where)
         table = tables.measured(whole[(whole[PLACE] == list(where)).all(axis=1)], name)
-        timed = tables.times(here, contents)
+        timed = tables.times(here, contents, name if len(names) > 1 else "")
         # Its library imports one that draws, which takes longer than a small run.
         glance = against.at_a_glance(here, metrics) if figures else []
         times = [timed] if timed else []

@@ -22,7 +22,7 @@ import numpy as np
 
 from rdpbench.errors import UnknownName
 from rdpbench.figures import notes
-from rdpbench.figures.data import DrawnCurve, DrawnPoint, FigurePreset, Filled, Panel, Series
+from rdpbench.figures.data import FILES, DrawnCurve, DrawnPoint, FigurePreset, Filled, Panel, Series, images_of
 from rdpbench.figures.style import (
     MARKERS,
     PALETTE,
@@ -97,7 +97,8 @@ def _of_run(lines: pd.DataFrame, series: Sequence[Series]) -> tuple[DrawnCurve, 
 def _measured(record: Mapping[Any, Any]) -> DrawnPoint:
     bpp, value, low, high = (float(record[name]) for name in ("bpp", "value", "value_lo", "value_hi"))
     doubts = () if record["reliable"] else ("fewer images than the metric needs",)
-    return DrawnPoint(bpp, value, low, high, bpp, doubts, partial=bool(record["partial"]))
+    partial = bool(record["partial"])
+    return DrawnPoint(bpp, value, low, high, bpp, doubts, partial=partial, images=images_of(record))
 
 
 LINES: dict[str, Any] = {
@@ -202,11 +203,12 @@ def caption_lines(
     more = [*lines]
     if in_decibels(filled, show):
         more.append("MS-SSIM in decibels: -10 log10(1 - mean).")
-    if anchor := _anchor(preset, show):
+    anchor, deltas = _anchor(preset, show), _deltas(preset, filled, show)
+    if anchor and deltas:
         panels = [each.panel for each in filled if _by_rate(each.panel) and each.curves]
         kinds = ", ".join(dict.fromkeys(names.metric(panel.metric) for panel in panels))
         more.append(f"Percent behind a name: BD-rate against {anchor.label} for {kinds}; below 0 is better.")
-        if any("†" in text for text in _deltas(preset, filled, show).values()):
+        if any("†" in text for text in deltas.values()):
             more.append("† The curves share less than three quarters of their range.")
     if any(each.panel.at_bpp is not None and len(_best(each)) > 1 for each in filled):
         more.append("Pareto front: no other point is better in both metrics.")
@@ -253,7 +255,7 @@ def _look(preset: FigurePreset, filled: Sequence[Filled], show: Presentation) ->
         if key in look:
             continue
         runs = {other.origin for other in curves if other.measured and other.series == curve.series}
-        text = notes.name(curve, numbers, runs=len(runs) > 1)
+        text = notes.name(curve, numbers, runs=len(runs) > 1 or FILES in curve.origin)
         if len({other.bits_kind for other in curves if _key(other)[:-2] == key[:-2]}) > 1:
             text += f" ({curve.bits_kind})"
         text += deltas.get(key, "") + (" (bound)" if is_bound(preset.series[curve.series].codec) else "")
@@ -340,13 +342,21 @@ def _deltas(preset: FigurePreset, filled: Sequence[Filled], show: Presentation) 
 
 def _delta(panel: Panel, of_anchor: Sequence[DrawnCurve], curve: DrawnCurve) -> str:
     better = meaning(panel.metric).higher_is_better
-    alike = [a for a in of_anchor if (a.metric, a.dataset) == (curve.metric, curve.dataset)]
+    alike = [a for a in of_anchor if (a.metric, a.dataset) == (curve.metric, curve.dataset) and _over_one_set(a, curve)]
     if not alike or better is None:
         return "–"
     pair = [[(point.x, point.y) for point in side.points] for side in (alike[0], curve)]
     delta = bd_rate(*pair, higher_is_better=better)
     text = f"{delta.value:+.1f}{'†' if delta.narrow else ''}"
     return "–" if math.isnan(delta.value) else text.replace("-", "\N{MINUS SIGN}")
+
+
+def _over_one_set(first: DrawnCurve, second: DrawnCurve) -> bool:
+    """Are the points of both over the same images: those of one set, or all of it where one was published?"""
+    points = [*first.points, *second.points]
+    if first.measured and second.measured:
+        return len({point.images for point in points}) == 1
+    return not any(point.partial for point in points)
 
 
 def _labels(axis: Axes, filled: Filled, rates: tuple[float, float], width: float, names: Names) -> int:

@@ -47,9 +47,10 @@ from rdpbench.results.names import family
 from rdpbench.results.read import bits_kinds
 from rdpbench.results.stats.bd import Floats, gap, usable, value_at
 from rdpbench.results.stats.current import PROVEN, of_store
-from rdpbench.results.stats.points import Points
-from rdpbench.results.stats.summary import POINT, WIDE, curve_keys, side_by_side, summarise
-from rdpbench.results.store.schema import Row, Timing
+from rdpbench.results.stats.joined import other_editions
+from rdpbench.results.stats.points import Points, Where, grouped
+from rdpbench.results.stats.summary import PLACE, POINT, WIDE, curve_keys, side_by_side, summarise
+from rdpbench.results.store.schema import Timing
 from rdpbench.results.store.store import Store
 from rdpbench.results.tables import untrained
 from rdpbench.setting import Presentation, Setting, split_label
@@ -194,6 +195,8 @@ class DrawnPoint:
     """Read off a plot."""
     partial: bool = False
     """Measured on fewer images than the dataset has."""
+    images: str = ""
+    """Which these are: the dataset's manifest and a fingerprint; empty where published."""
 
 
 @dataclass(frozen=True)
@@ -248,15 +251,25 @@ class Run:
     """Honest times as points, with the ``device`` that they are of."""
 
 
-def read_run(store: Store, grades: Sequence[str] = PROVEN) -> Run:
-    """The current points of a store."""
+def read_run(store: Store, grades: Sequence[str] = PROVEN, name: str = "") -> Run:
+    """The current points of a store; the run is called after its folder, or has a name that is given."""
     contents = store.read()
     points = of_store(contents, grades=grades)
     sides = points.only(lambda point: not point.random), points.only(lambda point: point.random)
     lines = pd.concat([side_by_side(side, points.metrics) for side in sides], ignore_index=True)
-    timings = [*contents.timings.values()]
-    timed = times(lines, points.find([timing.task_key for timing in timings]).values(), timings)
-    return Run(store.folder.resolve().name, store, points, lines, timed)
+    timed = times(lines, points, contents.timings.values())
+    return Run(name or store.folder.resolve().name, store, points, lines, timed)
+
+
+def beside_one_another(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """Runs without values of another edition of a metric than that of the others, and what is left out of them."""
+    left_out, notes = other_editions({run.name: run.points for run in runs})
+    kept = []
+    for run in runs:
+        lines = zip(*(run.frame[name] for name in (*PLACE, "metric")), strict=True)
+        stand = [(run.name, Where(*place), metric) not in left_out for *place, metric in lines]
+        kept.append(replace(run, frame=run.frame[np.array(stand, bool)]))
+    return kept, [*dict.fromkeys(note for run in runs for note in run.points.notes), *notes]
 
 
 def measured(runs: Iterable[Run], *, random: bool = False) -> pd.DataFrame:
@@ -279,22 +292,21 @@ TIMES = ("encode-ms", "decode-ms", "total-ms")
 median of the sums, not the sum of the medians."""
 
 
-def times(frame: pd.DataFrame, rows: Iterable[Row], timings: Iterable[Timing]) -> pd.DataFrame:
-    """Medians over images of the medians of repeats, in milliseconds, of the points of a run and their rows.
+def times(frame: pd.DataFrame, points: Points, timings: Iterable[Timing]) -> pd.DataFrame:
+    """Medians over images of the medians of repeats, in milliseconds, of the points of a run.
 
     Lines of the same columns, three for each point and device that was timed, and a column ``device``.
 
     >>> from rdpbench.results.stats.summary import summarise
-    >>> len(times(summarise((), (), ()), (), ()))
+    >>> len(times(summarise((), (), ()), Points(()), ()))
     0
     """
-    by_task = {row.task_key: row for row in rows if row.status == "ok"}
+    by_task = grouped(timings, lambda timing: timing.task_key)
     by_point: dict[tuple[Any, ...], dict[str, list[Timing]]] = {}
-    for timing in timings:
-        row = by_task.get(timing.task_key)
-        if row is not None:
-            point = (row.dataset, row.manifest, row.protocol, row.codec, row.setting)
-            by_point.setdefault(point, {}).setdefault(timing.device, []).append(timing)
+    for point, row in points.rows_of(by_task):
+        for timing in by_task[row.task_key]:
+            place = *point.where, point.codec, point.setting
+            by_point.setdefault(place, {}).setdefault(timing.device, []).append(timing)
     usual = {"value_lo": math.nan, "value_hi": math.nan, "infinite": 0, "images": ""}
     usual |= {"unit": "ms", "higher_is_better": False, "perceptual": False, "reliable": True}
     heads = frame.drop_duplicates(POINT)
@@ -386,6 +398,10 @@ def measured_points(panel: Panel, series: Series, frame: pd.DataFrame) -> pd.Dat
     return points[points["codec"].isin(series.labels)]
 
 
+FILES = ", files "
+"""Behind a run's name, where sets of one name hold other files."""
+
+
 def _measured(panel: Panel, number: int, series: Series, frame: pd.DataFrame) -> list[DrawnCurve]:
     points = measured_points(panel, series, frame)
     if panel.settings:
@@ -396,9 +412,9 @@ def _measured(panel: Panel, number: int, series: Series, frame: pd.DataFrame) ->
         settings = [setting(line, panel.x) for line in points.to_dict("records")]
         points = points.assign(setting=np.array(settings, float))
         points = points[np.isfinite(points["setting"])]
-    several_sets = points.groupby("run")["manifest"].nunique() > 1
     names = zip(points["run"], points["manifest"], strict=True)
-    origin = [f"{run}, files {manifest[:8]}" if several_sets[run] else run for run, manifest in names]
+    several_sets = frame[(frame["dataset"] == panel.dataset) & (frame["n"] > 0)]["manifest"].nunique() > 1
+    origin = [f"{run}{FILES}{manifest[:8]}" if several_sets else run for run, manifest in names]
     several = points["codec"].nunique() > 1
     points = points.assign(variant=series.variant or "", source_id=origin, several=several)
     # Points of two labels are two curves, but for settings, which are in the labels.
@@ -429,7 +445,12 @@ def _point(x: float, record: Mapping[Any, Any]) -> DrawnPoint:
         doubts.append(f"{record['n']} images are fewer than this metric needs")
     value, low, high, bpp = (float(record[name]) for name in ("value", "value_lo", "value_hi", "bpp"))
     digitised, partial = bool(record.get("digitised", False)), bool(record["partial"])
-    return DrawnPoint(float(x), value, low, high, bpp, tuple(doubts), digitised, partial)
+    return DrawnPoint(float(x), value, low, high, bpp, tuple(doubts), digitised, partial, images_of(record))
+
+
+def images_of(record: Mapping[Any, Any]) -> str:
+    """Over which images a line is, wherever it was measured; empty for a published one."""
+    return " ".join(filter(None, map(record.get, ("manifest", "images"))))
 
 
 def _at_rate(panel: Panel, lines: pd.DataFrame, bpp: float) -> list[DrawnPoint]:
@@ -462,7 +483,7 @@ def _curve(number: int, series: Series, lines: pd.DataFrame, points: Sequence[Dr
         label += f", {first['codec']}"
     elif not own and series.variant is None and variant.lower() not in ("", label.lower()):
         label += f", {variant}"
-    source = f"run {first['run']}" if own else "; ".join(sorted(set(lines["source"])))
+    source = f"run {origin}" if own else "; ".join(sorted(set(lines["source"])))
     what = dataset, metric, variant, bits_kind, origin, source
     return DrawnCurve(number, label, own, *what, tuple(points), bool(first["random"]) if own else False)
 
@@ -492,7 +513,8 @@ def heat_maps(preset: FigurePreset, own: pd.DataFrame) -> list[list[HeatMap]]:
     rows = []
     for series in preset.series:
         points = own[own["codec"].map(base_name) == series.codec]
-        for (run, field, rate, random), group in points.groupby(["run", "rate_field", "rate", "random"], dropna=False):
+        keys = ["run", "manifest", "rate_field", "rate", "random"]
+        for (run, _, field, rate, random), group in points.groupby(keys, dropna=False):
             title = f"{series.label}, {run}" + ("" if field in ("", "none") else f", {field} {rate:g}")
             ends = dict.fromkeys(f"{bpp:.4f}" for bpp in (group["bpp"].min(), group["bpp"].max()))
             row = [_map(panel, f"{title}, {' to '.join(ends)} bpp", group, bool(random)) for panel in preset.panels]

@@ -110,7 +110,7 @@ def report_command(
         raise ConfigError(f"--limit {options.limit}: a number of images, or 0 for all")
     if len({store.folder.resolve() for store in stores}) < len(stores):
         raise ConfigError("a run is named twice")
-    grades, names = read_grades(options.grades), names_of([store.folder.resolve() for store in stores])
+    grades, names = read_grades(options.grades), read.names_of(stores)
     runs = [read_run(name, store, store.read(), grades) for name, store in zip(names, stores, strict=True)]
     several = Path(options.root) / "reports" / "+".join(names).replace("/", "-")
     usual = stores[0].folder / "report" if len(stores) == 1 else several
@@ -118,24 +118,6 @@ def report_command(
         stores[0].check_links("report")
     say(str(build(runs, options.out or usual, options.images, options.limit, how, say, author=options.author)))
     return 0
-
-
-def names_of(folders: Sequence[Path]) -> list[str]:
-    """What runs are called: runs of one name, as of two machines, after the nearest folder above that tells them apart.
-
-    >>> names_of([Path("/a/results/runs/kodak"), Path("/b/results/runs/kodak"), Path("/a/results/runs/tecnick")])
-    ['a/kodak', 'b/kodak', 'tecnick']
-    """
-    names = [folder.name for folder in folders]
-    for number, folder in enumerate(folders):
-        same = [other.parts[-2::-1] for other in folders if other.name == folder.name]
-        apart = [parts for parts in zip(*same, strict=False) if len(set(parts)) == len(same)]
-        if len(same) > 1 and not apart:
-            raise ConfigError(f"two runs have the name {folder.name!r}; name one of their folders otherwise")
-        if len(same) > 1:
-            place = [*zip(*same, strict=False)].index(apart[0])
-            names[number] = f"{folder.parts[-2 - place]}/{folder.name}"
-    return names
 
 
 def build(

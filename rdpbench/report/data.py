@@ -519,7 +519,9 @@ def _faults(run: ReportedRun) -> Iterator[tuple[Row, str, str]]:
 
 def _run(run: ReportedRun) -> dict[str, Any]:
     """A run's counts, times, what failed, and where it comes from."""
-    shown = filter(None, [tables.times(run.current, run.contents), tables.crossings(run.store.folder)])
+    named = titles(run.current.places).items()
+    timed = [tables.times(run.current.at(where), run.contents, name) for where, name in named]
+    shown = filter(None, [*timed, tables.crossings(run.store.folder)])
     failures = [[row.codec, row.setting.words, row.image, what, error] for row, what, error in _faults(run)]
     points = run.current.points
     total, good = sum(len(point.rows) for point in points), sum(len(point.good) for point in points)

@@ -61,14 +61,12 @@ def read_results(
     folders = [store.folder.resolve() for store in stores]
     if twice := [str(folder) for folder in folders if folders.count(folder) > 1]:
         raise ConfigError(f"{twice[0]} is named twice; its points would count twice")
-    names = [folder.name for folder in folders]
     from rdpbench.results.stats.current import of_store
 
     parts = []
-    for store, name in zip(stores, names, strict=True):
-        label = name if names.count(name) == 1 else str(store.folder)
+    for store, name in zip(stores, names_of(stores), strict=True):
         points = of_store(store.read(), grades=grades)
-        parts.append((points_of if per == "point" else images_of)(label, points))
+        parts.append((points_of if per == "point" else images_of)(name, points))
     if published:
         from rdpbench.results.published import published as numbers
 
@@ -103,6 +101,29 @@ def open_run(run: str | Path, root: str | Path = "results/runs", hint: str = "")
     begin = "" if runs else "; `rdpbench run` makes one"
     looked = f"looked in {root}; root=FOLDER looks elsewhere{begin}{hint}"
     raise UnknownName("run", str(run), runs, looked, near=inside[0] if inside else None)
+
+
+def names_of(stores: Sequence[Store]) -> list[str]:
+    """What runs are called: runs of one name, as of two machines, after the nearest folder above that tells them apart.
+
+    Raises:
+        ConfigError: no folder does.
+
+    >>> from rdpbench.results.store.store import Store
+    >>> names_of([Store(Path(name)) for name in ("/a/runs/kodak", "/b/runs/kodak", "/a/runs/tecnick")])
+    ['a/kodak', 'b/kodak', 'tecnick']
+    """
+    folders = [store.folder.resolve() for store in stores]
+    names = [folder.name for folder in folders]
+    for number, folder in enumerate(folders):
+        same = [other.parts[-2::-1] for other in folders if other.name == folder.name]
+        apart = [parts for parts in zip(*same, strict=False) if len(set(parts)) == len(same)]
+        if len(same) > 1 and not apart:
+            raise ConfigError(f"two runs have the name {folder.name!r}; name one of their folders otherwise")
+        if len(same) > 1:
+            place = [*zip(*same, strict=False)].index(apart[0])
+            names[number] = f"{folder.parts[-2 - place]}/{folder.name}"
+    return names
 
 
 def score_command(store: Store, typed: Sequence[str]) -> str:

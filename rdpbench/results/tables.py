@@ -28,7 +28,7 @@ from rdpbench.lazy import pd
 from rdpbench.metrics.contract import short_name
 from rdpbench.paths import written_whole
 from rdpbench.results.names import Names, arrow
-from rdpbench.results.stats.points import K, Points
+from rdpbench.results.stats.points import K, Points, grouped
 from rdpbench.results.stats.summary import POINT, WIDE, at_rate, common_rates, compared
 from rdpbench.results.store.contents import Contents
 from rdpbench.setting import Setting
@@ -173,7 +173,7 @@ def at_equal_rates(points: Points, metrics: Sequence[str], name: str = "") -> li
     return tables
 
 
-def latency(frame: pd.DataFrame) -> Table:
+def latency(frame: pd.DataFrame, name: str = "") -> Table:
     """Honest times: medians over images of the median of repeats."""
     header = ("codec", "setting", "n", "encode ms", "decode ms", "device")
     lines = []
@@ -186,7 +186,8 @@ def latency(frame: pd.DataFrame) -> Table:
         f"exclusive, one thread, {first['warmup']} warm-up and {first['repeats']} repeats an image; "
         f"building the codec is not in it; load average of the machine {loads.min():.2f} to {loads.max():.2f}"
     )
-    return Table.of_texts("Latency: median over images of the median of repeats", header, lines, [note])
+    title = f"{name}: latency" if name else "Latency"
+    return Table.of_texts(f"{title}: median over images of the median of repeats", header, lines, [note])
 
 
 @dataclass(frozen=True)
@@ -533,18 +534,15 @@ def _is_number(text: str) -> bool:
     return "\n" not in text and "\r" not in text and "\t" not in text
 
 
-def times(points: Points, contents: Contents) -> Table | None:
-    """The honest times of these points as a table; None where none were measured."""
-    if not contents.timings:
-        return None
-    by_key = points.find([timing.task_key for timing in contents.timings.values()])
-    # In the order of the rows: timings are stored in the order of their keys, which is by chance.
-    places = {key: place for place, key in enumerate(by_key)}
-    timed = [timing for timing in contents.timings.values() if timing.task_key in by_key]
-    timed.sort(key=lambda timing: (places[timing.task_key], timing.device))
-    named = ((timing, by_key[timing.task_key]) for timing in timed)
-    lines = [{**vars(timing), "codec": row.codec, "setting": row.setting.words} for timing, row in named]
-    return latency(pd.DataFrame(lines)) if lines else None
+def times(points: Points, contents: Contents, name: str = "") -> Table | None:
+    """The honest times of points of one place as a table; None where none were measured."""
+    timings = grouped(contents.timings.values(), lambda timing: timing.task_key)
+    lines = [
+        {**vars(timing), "codec": point.codec, "setting": point.setting.words}
+        for point, row in points.rows_of(timings)
+        for timing in sorted(timings[row.task_key], key=lambda timing: timing.device)
+    ]
+    return latency(pd.DataFrame(lines), name) if lines else None
 
 
 CROSSINGS = "decodes.json"

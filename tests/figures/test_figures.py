@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,11 +19,12 @@ from PIL import Image as pil
 
 import rdpbench.report
 from rdpbench import registry
-from rdpbench.figures.curves import _of_series, draw_all
-from rdpbench.figures.data import FigurePreset, Series, presets
+from rdpbench.figures.curves import _deltas, _of_series, draw_all
+from rdpbench.figures.data import FigurePreset, Panel, Run, Series, fill, measured, presets, read_run
 from rdpbench.figures.style import MARKERS, PALETTE, log_ticks, new_figure
 from rdpbench.paths import conf_folder, read_yaml, records
 from rdpbench.results.names import SIGNS, Names, signs
+from rdpbench.results.store.store import Store
 from rdpbench.setting import Presentation
 
 DRAW = """
@@ -208,3 +212,50 @@ def test_infinite_and_missing_values_are_not_drawn(tmp_path: Path) -> None:
     frame.loc[4, ["bpp", "value_lo"]] = float("nan")
     assert len(draw_all(frame, tmp_path)) == 8
     assert draw_all(frame.assign(value=float("nan")), tmp_path / "none") == []
+
+
+def test_runs_beside_one_another_say_what_differs(here: Any, images: Any, tmp_path: Path, capsys: Any) -> None:
+    """Runs and sets of one name, fewer images, another edition of a metric: none is joined to, or held against, others.
+
+    A set is another one if its files are, be the codecs that two runs have others.
+    """
+    known = ["run", "rate=20,40,60,80", "figures=false", "workers=0", "verify=0"]
+    metric = tmp_path / "metric.py"
+    text = Path(__file__).parents[2].joinpath("docs/own-metric.md").read_text()
+    metric.write_text(text.partition("```python\n")[2].partition("```")[0])
+    asked = f"metrics=psnr,{metric}:EdgeError"
+    one, other = images(2, "one/pictures"), images(2, "other/pictures", seed=7)
+    assert here(*known, asked, "codec=jpeg,webp", f"data=folder:{one}", "run=mine") == 0
+    shutil.copytree("results/runs/mine", "elsewhere/mine")
+    assert here(*known, "metrics=psnr", "codec=jpeg", f"data=folder:{one}", "limit=1", "run=few") == 0
+    assert here(*known, "metrics=psnr", "codec=webp", f"data=folder:{other}", "run=files") == 0
+    metric.write_text(metric.read_text().replace('version = "1"', 'version = "2"').replace(".mean()", ".mean() * 9"))
+    assert here("score", *known[1:], asked, "codec=jpeg,webp", f"data=folder:{one}", "run=mine") == 0
+
+    def drawn(*runs: str) -> dict[str, tuple[str, str, str]]:
+        """Of each curve its points, source and what stands behind its name, by metric."""
+        page = tmp_path / "out/curves.md"
+        words = (f"--run={run}" for run in runs)
+        assert here("figure", "curves", *words, f"--out={page.parent}", "--anchor=jpeg", "--measured-only") == 0
+        parts = page.read_text().split("## ")[1:]
+        return {
+            part.partition(" ")[0].rpartition(":")[2]: re.findall(r"\| (\w+) \| (\d+) \|.* run (.*) \|", part)
+            for part in parts
+        }
+
+    found = drawn("mine", "elsewhere/mine", "mine")
+    assert [points for _, points, _ in found["psnr"]] == ["4"] * 4
+    assert {run for *_, run in found["psnr"]} == {"runs/mine", "elsewhere/mine"}
+    assert {run for *_, run in found["EdgeError"]} == {"runs/mine"}
+    assert "of run elsewhere/mine on folder-pictures is left out: its edition" in capsys.readouterr().out
+    assert all(", files " in run for *_, run in drawn("few", "files")["psnr"])
+    run = [read_run(Store(Path("results/runs") / name)) for name in ("mine", "few", "files")]
+    panel, series = Panel("folder-pictures", "as-is", "bpp", "psnr"), (Series("jpeg", "JPEG"), Series("webp", "WebP"))
+    preset = FigurePreset("p", "", "", "", "curves", (), (panel,), series)
+
+    def deltas(*runs: Run) -> list[str]:
+        filled = fill(preset, measured(runs), None)
+        return [*_deltas(preset, filled, Presentation(anchor="jpeg")).values()]
+
+    assert len(deltas(run[0])) == 1
+    assert deltas(run[1], run[2]) == deltas(run[1], replace(run[0], frame=run[0].frame.query("codec == 'webp'"))) == []

@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 
 from rdpbench.errors import MetricError
 from rdpbench.metrics.miou import confusion, merge, scores
@@ -61,6 +62,8 @@ def test_students_quantiles_are_those_of_the_tables():
     assert student(1, 0.975) == pytest.approx(12.7062047, rel=1e-8)
     assert student(23, 0.975) == pytest.approx(2.0686576, rel=1e-8)
     assert student(10**7, 0.975) == pytest.approx(1.959964, rel=1e-6)
+    for freedom in (*range(1, 50), 999, 3999, 30_000):
+        assert student(freedom, 0.975) == pytest.approx(float(stdtrit(freedom, 0.975)), rel=1e-10)
 
 
 @pytest.mark.parametrize("n", range(2, 8))

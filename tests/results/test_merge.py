@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import runpy
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from rdpbench import read_results
+from rdpbench.results.store.merge import merge
 from rdpbench.results.store.store import Store
 from rdpbench.runners.verify import verify
+
+helpers = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("test_store.py"))))
+record, row, write = helpers.record, helpers.row, helpers.write
 
 
 def test_two_runs_become_one(tmp_path: Path, here: Any, images: Any, capsys: Any) -> None:
@@ -30,3 +39,54 @@ def test_two_runs_become_one(tmp_path: Path, here: Any, images: Any, capsys: Any
     assert "nothing to do: all 9 tasks" in capsys.readouterr().out
     assert here("merge", "a", "c", "--into", "c") == 2
     assert "cannot be merged into itself" in capsys.readouterr().err
+
+
+def test_points_that_share_rows_are_whole_in_any_order(tmp_path: Path, here: Any, images: Any) -> None:
+    """A set and a part of it, each measured in a run of its own, are both whole in the run of both."""
+    whole = images(4)
+    part = tmp_path / "part"
+    part.mkdir()
+    for path in sorted(whole.iterdir())[:2]:
+        (part / path.name).write_bytes(path.read_bytes())
+    line = ["codec=jpeg", "rate=40", "metrics=psnr", "figures=false", "workers=0"]
+    for run, folder in (("a", whole), ("b", part)):
+        assert here("run", *line, f"data=folder:{folder}", f"run={run}") == 0
+    apart = read_results("a", "b").set_index("dataset")
+    for into, runs in (("c", "ab"), ("d", "ba")):
+        assert here("merge", *runs, "--into", into) == 0
+        both = read_results(into).set_index("dataset")
+        for column in ("n", "partial", "bpp", "value", "value_lo"):
+            assert both[column].to_dict() == apart[column].to_dict()
+
+
+def test_of_two_rows_of_a_task_the_later_good_one_stays_with_what_is_its(tmp_path: Path) -> None:
+    """In any order of the runs: with the scores of its pixels, with what was verified, and no failure over a value."""
+    told = {"bitstream_sha256": "ab" * 32, "bytes": None}
+    early = {"session": "1", "reconstruction_sha256": "early", **told}
+    late = {"session": "2", "reconstruction_sha256": "late", **told}
+    pairs = [
+        (record("k", 1.0, **early), record("k", 2.0, **late)),
+        (record("k", 2.0, **{**early, "reconstruction_sha256": "late"}), record("k", None, **late)),
+        (record("k", 2.0, **late), record("k", None, **{**late, "session": "3", "status": "error"})),
+    ]
+    for number, pair in enumerate(pairs):
+        for order in itertools.permutations(pair):
+            folder = tmp_path / f"{number}{order[0] is pair[0]}"
+            stores = [Store(folder / name) for name in "xy"]
+            for store, held in zip(stores, order, strict=True):
+                write(store, held["row"]["session"], held)
+            merge(stores, target := Store(folder / "z"))
+            stored = target.read()
+            assert (stored.rows["k"].status, stored.rows["k"].reconstruction_sha256) == ("ok", "late")
+            assert [score.value for score in stored.scores.values()] == [2.0]
+
+
+def test_what_one_run_refuted_stays_refuted(tmp_path: Path) -> None:
+    """A copy of a run from before it was verified does not make it good again."""
+    held = {"row": vars(replace(row("k", session="1", bitstream_sha256="ab" * 32), verified="fresh_object"))}
+    for number, states in enumerate(itertools.permutations([[], [{"suspect": "k"}]])):
+        stores = [Store(tmp_path / f"{number}{name}") for name in "xy"]
+        for store, more in zip(stores, states, strict=True):
+            write(store, "1", held, *more)
+        merge(stores, target := Store(tmp_path / f"{number}z"))
+        assert target.read().rows["k"].verified == "refuted"

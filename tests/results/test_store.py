@@ -517,6 +517,10 @@ def test_bitstreams_of_a_segment_are_packed_and_found(tmp_path: Path, monkeypatc
     assert len(damaged) == 1
     store.bitstreams.put(streams[damaged[0]])  # as the command that made it does
     assert holds(store, damaged[0])
+    # Of a pack that is cut or gone the plan sees what is lost, so that it is made again.
+    for lost, change in ((1, lambda: pack.write_bytes(data[:-1])), (2, pack.unlink)):
+        change()
+        assert (~store.has_bitstreams(rows, places)).sum() == lost
 
 
 def holds(store: Store, sha256: str) -> bool:

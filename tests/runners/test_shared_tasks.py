@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import statistics
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from rdpbench.figures import data as drawn
+from rdpbench.report import data as reported
+from rdpbench.report.data import read_report, scripts
 from rdpbench.results.read import read_results
+from rdpbench.results.stats.current import of_store
 from rdpbench.results.store.store import Store
 
 USUAL = ("metrics=psnr", "workers=0", "figures=false", "verify=0", "run=shared")
@@ -60,6 +65,30 @@ def test_a_limit_is_of_each_set(here: Any, two_sets: tuple[Path, Path]) -> None:
     sets = f"data=folder:{second},folder:{first}"
     assert here("run", "codec=jpeg", "rate=50", sets, "limit=2", *USUAL) == 0
     assert shown("dataset") == {"folder-first": 2, "folder-second": 2}
+
+
+def test_times_are_of_all_images_of_a_set_and_of_no_other(here: Any, two_sets: tuple[Path, Path]) -> None:
+    """In figures, in the report and in what `show` writes: the median of an image's own times, set by set."""
+    sets = ",".join(f"folder:{folder}" for folder in two_sets)
+    assert here("run", "codec=jpeg", "rate=50", f"data={sets}", "timing=true", *USUAL) == 0
+    store = Store(RUNS / "shared")
+    contents = store.read()
+    points = of_store(contents)
+    seconds = {timing.task_key: timing.encode_s for timing in contents.timings.values()}
+    medians = {
+        point.where.dataset: 1000 * statistics.median(seconds[row.task_key] for row in point.rows)
+        for point in points.points
+    }
+    times = drawn.read_run(store).times.query("metric == 'encode-ms'")
+    assert dict(zip(times["dataset"], times["value"], strict=True)) == pytest.approx(medians)
+    assert dict(zip(times["dataset"], times["n_scored"], strict=True)) == {"folder-first": 3, "folder-second": 4}
+    told = scripts(read_report([reported.read_run("shared", store, contents)]), set(), {}, [])["report"]["runs"][0]
+    lines = {table["caption"].partition(":")[0]: table["lines"] for table in told["tables"]}
+    assert {name: [line[3][0] for line in own] for name, own in lines.items()} == {
+        name: [f"{median:.2f}"] for name, median in medians.items()
+    }
+    summary = (RUNS / "shared/tables/summary.md").read_text()
+    assert all(f"{name}: latency" in summary for name in medians)
 
 
 def test_a_later_command_does_not_rename_a_curve(here: Any, two_sets: tuple[Path, Path]) -> None:

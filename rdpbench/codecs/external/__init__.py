@@ -11,6 +11,7 @@ from the command line or the user's conf, never from rows: `rdpbench.registry.lo
 from __future__ import annotations
 
 import json
+import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,13 @@ def source_now(reference: str) -> str:
 
 def forget() -> None:
     """A new command: interpreters are asked again what they have, and classes are loaded again."""
-    from rdpbench.codecs.external.environment import packages_of
-    from rdpbench.codecs.external.hosted import close_hosts
-
     load.cache_clear()
-    packages_of.cache_clear()
-    close_hosts()
+    if f"{__name__}.environment" in sys.modules:
+        from rdpbench.codecs.external.environment import packages_of
+        from rdpbench.codecs.external.hosted import close_hosts
+
+        packages_of.cache_clear()
+        close_hosts()
 
 
 @lru_cache(32)

@@ -139,10 +139,20 @@ def student(freedom: int, share: float) -> float:
     >>> round(student(23, 0.975), 4)
     2.0687
     """
-    # Here, since importing it takes as long as all else that a light command needs.
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, share))
+    # Our own, since importing scipy's takes a tenth of a small run. Abramowitz and Stegun, 26.7.3 and 26.7.4: the terms
+    # of P(|T| < t). Newton's steps from a normal quantile come from below, since the distribution bends down.
+    odd = freedom % 2
+    ratios = 1 - 1 / np.arange(2 + odd, freedom, 2)
+    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(freedom * math.pi)
+    t, step = NormalDist().inv_cdf(share), 1.0
+    while step > 1e-14 * t:
+        angle = math.atan(t / math.sqrt(freedom))
+        terms = np.cumprod(np.r_[math.cos(angle) if odd else 1.0, ratios * math.cos(angle) ** 2])
+        within = math.sin(angle) * float(terms.sum()) if freedom > 1 else 0.0
+        within = 2 / math.pi * (angle + within) if odd else within
+        step = (2 * share - 1 - within) / (2 * scale) * (1 + t * t / freedom) ** ((freedom + 1) / 2)
+        t += step
+    return t
 
 
 def jackknifed(value: float, without: Floats, bounds: Bounds = REAL) -> tuple[float, float]:

@@ -87,7 +87,7 @@ def joined(runs: Mapping[str, Points]) -> Joined:
     ]
     names = names_of([point for point, *_ in pairs]) if len(runs) > 1 else {}
     origins = {with_names(point, names): Origin(run, runs[run], codec) for point, codec, run in pairs}
-    left_out, notes = _editions(runs)
+    left_out, notes = other_editions(runs)
     return Joined(tuple(origins), tuple(notes), names=names, origins=origins, left_out=left_out)
 
 
@@ -96,8 +96,11 @@ def _labelled(codec: str, run: str) -> str:
     return f"{label}[run={run}]{grade or ''}"
 
 
-def _editions(runs: Mapping[str, Points]) -> tuple[frozenset[tuple[str, Where, str]], Sequence[str]]:
-    """What is left out since another edition of a metric stands: the installed one, or else the first run's."""
+def other_editions(runs: Mapping[str, Points]) -> tuple[frozenset[tuple[str, Where, str]], Sequence[str]]:
+    """Run, place and metric whose values are of another edition than the one that stands, and notes on them.
+
+    It is the installed one that stands, or else the first run's.
+    """
     by_run: dict[tuple[Where, str], dict[str, set[str]]] = defaultdict(dict)
     for run, points in runs.items():
         for key, editions in points.editions.items():

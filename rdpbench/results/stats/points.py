@@ -17,7 +17,7 @@ import itertools
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, TypeVar
@@ -238,12 +238,12 @@ class Points:
         """The rows of all points that have a status."""
         return [row for p in self.points for row in p.rows.where(p.rows.codes("status").where(status.__eq__))]
 
-    def find(self, tasks: Collection[str]) -> dict[str, Row]:
-        """The rows of these tasks, by key."""
+    def rows_of(self, tasks: Collection[str]) -> Iterator[tuple[Point, Row]]:
+        """The good rows of these tasks, in each point that they belong to."""
         places = self.records.locate(list(tasks))
         wanted = places[places >= 0]
-        rows = (row for p in self.points for row in p.rows.where(np.isin(p.rows.places, wanted))) if len(wanted) else ()
-        return {row.task_key: row for row in rows}
+        for point in self.points if len(wanted) else ():
+            yield from ((point, row) for row in point.good.where(np.isin(point.good.places, wanted)))
 
     @cached_property
     def metrics(self) -> list[str]:

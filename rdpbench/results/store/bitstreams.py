@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 _ENTRY = np.dtype([("start", ">u8"), ("rest", "V24"), ("at", "<u8"), ("bytes", "<u8")])
 """A line of a pack's index: the hash in two parts, by the first of which lines are sorted, then place and size."""
-_indexes: dict[Path, NDArray[Any]] = {}
-"""Those that this process has read; packs do not change."""
+_indexes: dict[Path, tuple[NDArray[Any], int]] = {}
+"""Those that this process has read, and how large their packs are; packs do not change."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Bitstreams:
             yield path, [f"{int(line['start']):016x}{bytes(line['rest']).hex()}" for line in index]
 
     def _packs(self) -> dict[Path, NDArray[Any]]:
-        """The indexes of all packs."""
+        """The indexes of all packs, as far as what they name is there: a pack may be gone, or cut."""
         folder = self.folder / "packs"
         packs = {}
         for path in sorted(folder.glob("[0-9]*.npy")) if folder.is_dir() else ():
@@ -167,9 +167,13 @@ class Bitstreams:
                     raise StoreCorrupt(f"{path} cannot be read: {error}. Put it back from a copy") from error
                 if index.dtype != _ENTRY or index.ndim != 1:
                     raise StoreCorrupt(f"{path} is no index of bitstreams. Put it back from a copy")
-                _indexes[path] = index
-            if len(_indexes[path]):
-                packs[path.with_suffix(".bin")] = _indexes[path]
+                _indexes[path] = index, int((index["at"] + index["bytes"]).max(initial=0))
+            (index, whole), pack = _indexes[path], path.with_suffix(".bin")
+            size = pack.stat().st_size if pack.is_file() else 0
+            if size < whole:
+                index = index[index["at"] + index["bytes"] <= size]
+            if len(index):
+                packs[pack] = index
         return packs
 
     def _packed(self, sha256: str) -> tuple[Path, int, int] | None:

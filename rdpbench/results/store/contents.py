@@ -120,7 +120,7 @@ class Contents:
                 return  # a part that is compacted already: what was verified since stays so
             if old.verified == "refuted" and row.verified == "fresh_object":
                 row = replace(row, verified="refuted")  # coded again: nobody has decoded it elsewhere yet
-            if old.reconstruction_sha256 and _measured(old) != _measured(row):
+            if old.reconstruction_sha256 and measured_of(old) != measured_of(row):
                 # To other pixels or bytes, or from other files: scores and times of the old ones are not its.
                 self.of_kind("score").drop({key})
                 self.of_kind("timing").drop({key})
@@ -132,7 +132,7 @@ _KNOWN = {*KINDS, "v", "scores", "session", "sha256", "verified", "refuted", "su
 """What a record can have."""
 
 
-def _measured(row: Row) -> tuple[str, ...]:
+def measured_of(row: Row) -> tuple[str, ...]:
     """What scores and times are of: several decodes of a bitstream depend on its bytes and on the codec's files."""
     return row.reconstruction_sha256, row.bitstream_sha256, row.files
 

@@ -7,14 +7,16 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdpbench.errors import ConfigError, StoreCorrupt
 from rdpbench.paths import unwritable
 from rdpbench.results.read import open_run
-from rdpbench.results.store.contents import Contents
-from rdpbench.results.store.schema import KINDS
+from rdpbench.results.store.contents import Contents, measured_of
+from rdpbench.results.store.keys import sha256_of
+from rdpbench.results.store.schema import KINDS, Member, Place, Row
 from rdpbench.results.store.store import Store
 
 if TYPE_CHECKING:
@@ -43,7 +45,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
 def merge(sources: list[Store], target: Store) -> int:
     """Add what other runs hold to a run; what is in several is in it once. Returns the rows that it has then.
 
-    A row that is good takes the place of a failed one; of two that are good the later one stays, by its session.
+    A row that is good takes the place of a failed one; of two that are good the later one stays, by its session. What
+    the other one belonged to, such as another dataset with that image, the one that stays belongs to as well.
 
     Raises:
         ConfigError: a run would be merged into itself.
@@ -60,19 +63,58 @@ def merge(sources: list[Store], target: Store) -> int:
             for sha256 in (sha256 for _, hashes in source.bitstreams.by_pack() for sha256 in hashes):
                 if target.bitstreams.size(sha256) is None:
                     target.bitstreams.put(source.bitstreams.get(sha256))
+            there = target.read()
             with contextlib.closing(target.writer(target.new_session())) as writer:
-                for record in _records(contents):
+                for record in _records(contents, there):
                     writer.append(record)
         return len(target.compact().rows)
 
 
-def _records(contents: Contents) -> Iterator[dict[str, Any]]:
-    """All that a run holds, as lines of a part."""
+def _records(contents: Contents, there: Contents) -> Iterator[dict[str, Any]]:
+    """All that a run holds and that is to be in the one that is ``there``, as lines of a part."""
     for session, sha256 in contents.sessions.items():
         yield {"session": session, "sha256": sha256}
+    rows, keys = there.of_kind("row"), list(contents.rows)
+    places = rows.locate(keys)
+    known: dict[str, Row] = {row.task_key: row for row in rows.at(places[places >= 0])}
+    others: set[str] = set()
+    """Tasks of which the row that stays has other pixels or bytes than this run's: so are its scores and times."""
+    for row in contents.rows.values():
+        old = known.get(row.task_key)
+        if old is None or _rank(row) >= _rank(old):
+            yield {"row": vars(row)}
+        elif measured_of(row) != measured_of(old):
+            others.add(row.task_key)
+        if old is not None:
+            yield from _of_both(row, old)
     for kind in KINDS:
-        for record in getattr(contents, f"{kind}s").values():
-            yield {"scores": [vars(record)]} if kind == "score" else {kind: vars(record)}
+        stored = getattr(there, f"{kind}s")
+        for record in getattr(contents, f"{kind}s").values() if kind != "row" else ():
+            gone = getattr(record, "task_key", "") in others and kind in ("score", "timing")
+            # What failed here may have a value there.
+            failed = kind in ("score", "set") and record.value is None and getattr(record, f"{kind}_key") in stored
+            if not (gone or failed):
+                yield {"scores": [vars(record)]} if kind == "score" else {kind: vars(record)}
+
+
+def _rank(row: Row) -> tuple[bool, str]:
+    """The higher of two rows of a task stays."""
+    return row.status != "error", row.session
+
+
+def _of_both(row: Row, old: Row) -> Iterator[dict[str, Any]]:
+    """What two rows of a task say that one of them does not hold: a second place, and what was verified."""
+    gone = min(row, old, key=_rank)
+    if Place.of(row) != Place.of(old):
+        stated = {field.name: getattr(gone, field.name) for field in fields(Member) if field.name != "member_key"}
+        key = sha256_of({**stated, "member_key": "", "session": ""})
+        yield {"member": {"member_key": key, **stated}}
+    if measured_of(row) == measured_of(old):
+        states = {row.verified, old.verified}
+        if "refuted" in states:
+            yield {"suspect": row.task_key}
+        elif "fresh_process" in states:
+            yield {"verified": row.task_key}
 
 
 def _copy(source: Path, target: Path) -> None:
