@@ -26,14 +26,13 @@ from rdpbench.figures.data import (
     Panel,
     Run,
     Series,
-    beside_one_another,
     between,
     fill,
     heat_maps,
     measured,
     presented,
     presets,
-    read_run,
+    read_runs,
     trained_label,
 )
 from rdpbench.figures.style import STYLES, PaperStyle, paper_style, safe, write
@@ -41,7 +40,7 @@ from rdpbench.paths import RUNS, available, experiment, write_file
 from rdpbench.results import tables
 from rdpbench.results.names import Names, published_name
 from rdpbench.results.published import published
-from rdpbench.results.read import names_of, open_run
+from rdpbench.results.read import open_run
 from rdpbench.results.stats import against
 from rdpbench.results.stats.bd import METHODS
 from rdpbench.results.stats.current import PROVEN, of_store, read_grades
@@ -179,8 +178,7 @@ def make_figures(names: Sequence[str], options: FigureOptions, console: Console)
     paper_style(options.style)
     asked = [] if options.published_only else options.runs
     stores = {store.folder.resolve(): store for name in asked for store in _stores(name, options.root)}
-    grades, named = read_grades(options.grades), zip(stores.values(), names_of([*stores.values()]), strict=True)
-    runs, left_out = beside_one_another([read_run(store, grades, name) for store, name in named])
+    runs, left_out = read_runs([*stores.values()], read_grades(options.grades))
     say(console, *left_out)
     if options.measured_only and not runs:
         raise ConfigError("--measured-only needs runs: --run NAME")

@@ -44,12 +44,12 @@ from rdpbench.errors import ConfigError, check_names
 from rdpbench.lazy import pd
 from rdpbench.paths import conf_folder, read_as, read_yaml
 from rdpbench.results.names import family
-from rdpbench.results.read import bits_kinds
+from rdpbench.results.read import bits_kinds, names_of
 from rdpbench.results.stats.bd import Floats, gap, usable, value_at
 from rdpbench.results.stats.current import PROVEN, of_store
-from rdpbench.results.stats.joined import other_editions
-from rdpbench.results.stats.points import Points, Where, grouped
-from rdpbench.results.stats.summary import PLACE, POINT, WIDE, curve_keys, side_by_side, summarise
+from rdpbench.results.stats.joined import of_one_edition
+from rdpbench.results.stats.points import Points, grouped
+from rdpbench.results.stats.summary import POINT, WIDE, curve_keys, side_by_side, summarise
 from rdpbench.results.store.schema import Timing
 from rdpbench.results.store.store import Store
 from rdpbench.results.tables import untrained
@@ -251,25 +251,17 @@ class Run:
     """Honest times as points, with the ``device`` that they are of."""
 
 
-def read_run(store: Store, grades: Sequence[str] = PROVEN, name: str = "") -> Run:
-    """The current points of a store; the run is called after its folder, or has a name that is given."""
-    contents = store.read()
-    points = of_store(contents, grades=grades)
-    sides = points.only(lambda point: not point.random), points.only(lambda point: point.random)
-    lines = pd.concat([side_by_side(side, points.metrics) for side in sides], ignore_index=True)
-    timed = times(lines, points, contents.timings.values())
-    return Run(name or store.folder.resolve().name, store, points, lines, timed)
-
-
-def beside_one_another(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
-    """Runs without values of another edition of a metric than that of the others, and what is left out of them."""
-    left_out, notes = other_editions({run.name: run.points for run in runs})
-    kept = []
-    for run in runs:
-        lines = zip(*(run.frame[name] for name in (*PLACE, "metric")), strict=True)
-        stand = [(run.name, Where(*place), metric) not in left_out for *place, metric in lines]
-        kept.append(replace(run, frame=run.frame[np.array(stand, bool)]))
-    return kept, [*dict.fromkeys(note for run in runs for note in run.points.notes), *notes]
+def read_runs(stores: Sequence[Store], grades: Sequence[str] = PROVEN) -> tuple[list[Run], list[str]]:
+    """The current points of stores, of one edition of each metric; and notes on what is left out."""
+    held = {name: (store, store.read()) for name, store in zip(names_of(stores), stores, strict=True)}
+    known, notes = of_one_edition({name: of_store(read, grades=grades) for name, (_, read) in held.items()})
+    runs = []
+    for name, points in known.items():
+        sides = points.only(lambda point: not point.random), points.only(lambda point: point.random)
+        lines = pd.concat([side_by_side(side, points.metrics) for side in sides], ignore_index=True)
+        store, contents = held[name]
+        runs.append(Run(name, store, points, lines, times(lines, points, contents.timings.values())))
+    return runs, [*dict.fromkeys(note for points in known.values() for note in points.notes), *notes]
 
 
 def measured(runs: Iterable[Run], *, random: bool = False) -> pd.DataFrame:

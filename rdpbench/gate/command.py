@@ -11,6 +11,7 @@ import platform
 import shlex
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -278,6 +279,12 @@ def _groups(bench: Bench, stored: dict[Pair, tuple[Path, StoredCurve]]) -> dict[
 def _whole(bench: Bench) -> Bench:
     if bench.limit is not None:
         raise ConfigError("a stored curve is of the whole dataset: leave out limit=")
+    names = Counter((codec.name, dataset_of(data).name) for codec, data in bench.grid)
+    if twice := [dataset for (_, dataset), count in names.items() if count > 1]:
+        raise ConfigError(
+            f"two sets are called {twice[0]}, and a curve is stored under its dataset's name: name one of them in a "
+            "command, and give the other's curves a folder of their own, --curves FOLDER"
+        )
     if unproven := [codec.name for codec in bench.codecs if facts(codec).grade != "decoded"]:
         raise ConfigError(f"the rate of {', '.join(unproven)} is not proven by a decoder, so no curve of it is stored")
     return bench

@@ -29,7 +29,7 @@ from rdpbench.results import tables
 from rdpbench.results.names import Names, signs
 from rdpbench.results.stats import against
 from rdpbench.results.stats.current import PROVEN, of_store
-from rdpbench.results.stats.joined import Joined, joined
+from rdpbench.results.stats.joined import Joined, joined, of_one_edition
 from rdpbench.results.stats.meanings import meaning, metric_order
 from rdpbench.results.stats.points import Point, Points, Where, grouped, titles
 from rdpbench.results.stats.summary import side_by_side
@@ -127,7 +127,9 @@ def read_run(name: str, store: Store, contents: Contents, grades: Sequence[str] 
 
 def read_report(runs: Sequence[ReportedRun]) -> Report:
     """The points of runs, in the order of the summary, compared with one another as those of one run."""
-    current = joined({run.name: run.current for run in runs})
+    one, notes = of_one_edition({run.name: run.current for run in runs})
+    runs = [replace(run, current=one[run.name]) for run in runs]
+    current = joined(one)
     metrics = sorted(current.metrics, key=metric_order)
     frame = side_by_side(current, metrics)
 
@@ -147,7 +149,7 @@ def read_report(runs: Sequence[ReportedRun]) -> Report:
         listed = good.where(good.codes("image").where(firsts[point.where].__contains__)) if note else good
         id_ = point_id(run, replace(point, codec=codec))
         points.append(ReportedPoint(id_, by_name[run], codec, point, tuple(own), listed))
-    return Report(tuple(runs), current, frame, tuple(metrics), tuple(points), (*current.notes, *note))
+    return Report(tuple(runs), current, frame, tuple(metrics), tuple(points), (*notes, *note))
 
 
 def _firsts(current: Points) -> tuple[dict[Where, set[str]], list[str]]:

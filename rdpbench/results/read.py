@@ -7,6 +7,7 @@ import json
 import math
 import re
 import shlex
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -31,7 +32,8 @@ def read_results(
 ) -> pd.DataFrame:
     """Runs as one tidy frame: a line for each point and metric, or for each image, point and metric.
 
-    ``docs/results.md`` says what each column means; all of them are always there.
+    ``docs/results.md`` says what each column means; all of them are always there. ``attrs["notes"]`` of the frame says
+    what of the runs is left out, such as rows of an earlier version, or a point that has no number.
 
     Args:
         runs: names of runs below ``root``, or their folders.
@@ -44,6 +46,9 @@ def read_results(
         UnknownName: no such run.
         ConfigError: neither a run nor published numbers, a run named twice, or published numbers per image.
         StoreError: a run of a newer version, or damaged.
+
+    Warns:
+        UserWarning: values are left out that are of another edition of a metric than those of the other runs.
 
     >>> frame = read_results(published=True)
     >>> lpips = frame[(frame["codec"] == "ms-illm") & (frame["metric"] == "lpips/alex") & (frame["dataset"] == "kodak")]
@@ -62,16 +67,20 @@ def read_results(
     if twice := [str(folder) for folder in folders if folders.count(folder) > 1]:
         raise ConfigError(f"{twice[0]} is named twice; its points would count twice")
     from rdpbench.results.stats.current import of_store
+    from rdpbench.results.stats.joined import of_one_edition
 
-    parts = []
-    for store, name in zip(stores, names_of(stores), strict=True):
-        points = of_store(store.read(), grades=grades)
-        parts.append((points_of if per == "point" else images_of)(name, points))
+    read = {name: of_store(store.read(), grades=grades) for name, store in zip(names_of(stores), stores, strict=True)}
+    known, notes = of_one_edition(read)
+    if notes:
+        warnings.warn("\n".join(notes), stacklevel=2)
+    parts = [(points_of if per == "point" else images_of)(name, points) for name, points in known.items()]
     if published:
         from rdpbench.results.published import published as numbers
 
         parts.append(numbers())
-    return joined(parts, per)
+    frame = joined(parts, per)
+    frame.attrs["notes"] = [*dict.fromkeys(note for points in known.values() for note in points.notes), *notes]
+    return frame
 
 
 def joined(parts: Sequence[pd.DataFrame], per: Literal["point", "image"] = "point") -> pd.DataFrame:

@@ -177,14 +177,17 @@ def latency(frame: pd.DataFrame, name: str = "") -> Table:
     """Honest times: medians over images of the median of repeats."""
     header = ("codec", "setting", "n", "encode ms", "decode ms", "device")
     lines = []
+    machines = list(dict.fromkeys(frame["device"]))
+    short = {machine: machine.partition(" (")[0] for machine in machines}
+    names = short if len({*short.values()}) == len(short) else dict(zip(machines, machines, strict=True))
     for (codec, setting, device), timed in frame.groupby(["codec", "setting", "device"], sort=False):
         encode, decode = (f"{1000 * timed[name].median():.2f}" for name in ("encode_s", "decode_s"))
-        lines.append((codec, setting, len(timed), encode, decode, device))
+        lines.append((codec, setting, len(timed), encode, decode, names[device]))
     loads = frame["load_average"]
     first = frame.iloc[0]
     note = (
-        f"exclusive, one thread, {first['warmup']} warm-up and {first['repeats']} repeats an image; "
-        f"building the codec is not in it; load average of the machine {loads.min():.2f} to {loads.max():.2f}"
+        f"{', '.join(machines)}: exclusive, one thread, {first['warmup']} warm-up and {first['repeats']} repeats an "
+        f"image; building the codec is not in it; load average of the machine {loads.min():.2f} to {loads.max():.2f}"
     )
     title = f"{name}: latency" if name else "Latency"
     return Table.of_texts(f"{title}: median over images of the median of repeats", header, lines, [note])

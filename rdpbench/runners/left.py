@@ -7,6 +7,7 @@ tolerance may judge otherwise, scores of earlier versions, bitstreams that are g
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,12 +21,15 @@ from numpy.typing import NDArray
 from rdpbench import registry
 from rdpbench.assets.hashes import files_changed
 from rdpbench.metrics.contract import beside
+from rdpbench.provenance import hardware
+from rdpbench.results.stats.points import grouped
 from rdpbench.results.store.bitstreams import reconstruction_path
 from rdpbench.results.store.columns import Mask, Places, groups_of, split_by
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import TOLERANCE, axis_of, definition, device_of, score_key, timing_key
 from rdpbench.results.store.schema import OF_THE_MACHINE, Row, Score
 from rdpbench.results.store.store import Store
+from rdpbench.runners.coding import on_hardware
 from rdpbench.runners.search import is_near, is_whole
 from rdpbench.runners.sets import StoredArrays
 from rdpbench.runners.task import Cell, Task, judged, keys_of_cells
@@ -234,7 +238,12 @@ class _Odd:
             found,
         )
         self.changes = cache(files_changed)
+        self.machines = cache(lambda device: on_hardware(device, json.dumps(hardware(device))))
         self.scores: dict[str, Score] = {}
+        self.others: dict[tuple[str, str, str], list[Score]] = {}
+        """By task, metric and edition: values against other captions or label maps than the set has now."""
+        self.stale: set[tuple[str, str, str]] = set()
+        """Metric, edition and call of these."""
 
     def at(self, number: int, cell: Cell, entries: Places, places: Places, keep: Mask) -> None:
         """Look at some tasks of a cell, whose rows are at these places."""
@@ -250,8 +259,14 @@ class _Odd:
             self.scores = {score.score_key: score for score in scores.at(of_these)}
         else:
             self.scores = {}
-        for entry in entries.tolist():
-            lack = self._lack(cell.task(entry, keep=bool(keep[entry])), rows.get(entry))
+        tasks = {entry: cell.task(entry, keep=bool(keep[entry])) for entry in entries.tolist()}
+        taking = [name for name in self.pairs if beside(registry.load("metric", name))] if self.scores else []
+        now = {score_key(task.key, name, task.entry.sample) for task in tasks.values() for name in taking}
+        others = [score for key, score in self.scores.items() if score.metric in taking and key not in now]
+        self.others = grouped(others, lambda score: (score.task_key, score.metric, score.definition))
+        self.stale = {(score.metric, score.definition, score.session) for score in others}
+        for entry, task in tasks.items():
+            lack = self._lack(task, rows.get(entry))
             if lack:
                 self.found.add(number, [entry], lack)
 
@@ -282,8 +297,10 @@ class _Odd:
         if row is not None and not self.store.has_bitstream(row):
             row = None
         missing = tuple(name for name in self.pairs if self._is_missing(task, name))
-        key = timing_key(task.key, device_of(task.codec, self.bench.device))
-        timing = self.bench.timing and (key not in self.stored.timings or task.key in found.changed)
+        timing = self.bench.timing and (
+            timing_key(task.key, self.machines(device_of(task.codec, self.bench.device))) not in self.stored.timings
+            or task.key in found.changed
+        )
         unkept = task.keep and row is not None and not reconstruction_path(self.store, row).is_file()
         # Features that were refused once, as for an image below the size of a patch, are not tried again.
         features, originals = (
@@ -300,9 +317,15 @@ class _Odd:
         score = self._score(task, name)
         if score is None or self._failed(score):
             return True
-        # An earlier version did not say which edition scored, and of these metrics the key does not tell it either; and
-        # it stored a metric of the user's under its path as it was typed.
-        return score.metric != name or (not score.definition and bool(beside(registry.load("metric", name))))
+        # An earlier version stored a metric of the user's under its path as it was typed.
+        if score.metric != name or not beside(registry.load("metric", name)):
+            return score.metric != name
+        # It did not say which edition scored, and of these metrics the key does not tell it either.
+        if not score.definition or (name, score.definition, score.session) in self.stale:
+            return True
+        # The newest is read, and nothing that was scored when the others were.
+        others = self.others.get((task.key, name, score.definition), ())
+        return any((other.session, other.score_key) > (score.session, score.score_key) for other in others)
 
     def _score(self, task: Task, name: str) -> Score | None:
         return self.scores.get(score_key(task.key, name, task.entry.sample))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ from rdpbench.metrics.contract import faults_of as metric_faults
 from rdpbench.metrics.sets import check_side
 from rdpbench.needs import Need, Package, package_version
 from rdpbench.networks.precision import visible
-from rdpbench.results.store.keys import axis_of, build, facts
+from rdpbench.results.store.keys import axis_of, beside_key, build, facts
 from rdpbench.runners.coding import decodes_of, is_stochastic
 from rdpbench.runners.sets import is_set, lacking, lacking_reference, set_metric, set_metrics
 from rdpbench.runners.task import Cell, cells, points
@@ -165,6 +166,7 @@ def fitting(bench: Bench, metrics: Sequence[str], every: Sequence[Cell]) -> tupl
     if left_out and not bench.metrics_available:
         raise ConfigError(_cannot_start(left_out))
     metrics = [name for name in metrics if name not in left_out]
+    _check_beside(metrics, every)
     sizes = {(entry.height, entry.width) for entries in sets.values() for entry in entries.values()}
     misfits = {name: why for name in set_metrics(metrics) if (why := _misfit(name, sizes))}
     if misfits and not bench.metrics_available:
@@ -174,6 +176,21 @@ def fitting(bench: Bench, metrics: Sequence[str], every: Sequence[Cell]) -> tupl
         refuse_few(few)
     left_out |= misfits | few
     return tuple(name for name in metrics if name not in left_out), left_out
+
+
+def _check_beside(metrics: Sequence[str], every: Sequence[Cell]) -> None:
+    """Raise `ConfigError` if sets share an image and bring other captions or label maps for it: it has one row."""
+    takers = {what: name for name in metrics for what in _beside(name)}
+    known: dict[tuple[str, str, str, str], tuple[str, str]] = {}
+    for cell in {(cell.dataset, id(cell.entries)): cell for cell in every if takers}.values():
+        for entry, (what, name) in itertools.product(cell.entries, takers.items()):
+            mine = beside_key((what,), entry.sample), cell.dataset
+            first = known.setdefault((what, cell.protocol, entry.sample.id, entry.sha256), mine)
+            if first[0] != mine[0]:
+                raise ConfigError(
+                    f"{first[1]} and {mine[1]} share images, such as {entry.sample.id}, and have other {what} for "
+                    f"them, so {name} has two values there. Measure each in a run of its own: run=NAME"
+                )
 
 
 def refuse_few(few: Mapping[str, str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -302,6 +302,7 @@ def reduce_all(
             order = np.argsort(ranks(images.names)[images.codes], kind="stable")
             groups.append((rows.where(order), samples[point.where.dataset, point.where.manifest]))
     known = {(key, score.metric) for key, score in contents.sets.items()}
+    newest = {score.point_key: score for score in sorted(contents.sets.values(), key=lambda score: score.time)}
     for name in names:
         cls = set_metric(name)
         sides = _Sides(name, cls, store.features.places(kind(cls.features)), device, unreliable)
@@ -314,6 +315,8 @@ def reduce_all(
                 known.add((key, name))
                 say(f"{name} of {rows[0].point}: {len(rows)} images")
                 yield sides.score(key, rows, subjects)
+            elif (stored := contents.sets.get(key)) and stored.value is not None and newest[stored.point_key] != stored:
+                yield replace(stored, time=_now())  # against label maps that are the set's again
 
 
 Subjects: TypeAlias = list[tuple[str, str, str]]
@@ -388,7 +391,7 @@ class _Sides:
             reason="; ".join(filter(None, reasons)),
             extra=to_json(dict(estimate.extra), sort_keys=True),
             reference=reference_of(self.cls),
-            time=datetime.now(UTC).isoformat(timespec="microseconds"),
+            time=_now(),
             definition=definition(self.name),
             left_out=to_json(left_out),
         )
@@ -418,6 +421,10 @@ class _Sides:
             return estimate, f"{short_name(self.name)} {least}"
         how: Any = {"value": estimate.value, "paired": not self._unpaired, "bounds": bounds_of(self.cls)}
         return estimate, jackknife(metric, reference, distorted, **how)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def too_few(name: str, images: int) -> str:

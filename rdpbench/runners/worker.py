@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import json
 import os
 import statistics
 import sys
@@ -27,6 +28,7 @@ from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import BitstreamError, CodecError, ImageError, MetricError, StoreCorrupt, StoreError
 from rdpbench.image import Image, lent, pixel_sha256
 from rdpbench.metrics.contract import Lender, number_of
+from rdpbench.provenance import hardware
 from rdpbench.results.store.bitstreams import put_reconstruction
 from rdpbench.results.store.keys import (
     TIMING_REPEATS,
@@ -52,6 +54,7 @@ from rdpbench.runners.coding import (
     further_of,
     is_stochastic,
     note_of,
+    on_hardware,
     opened_by,
     side_of,
     why_other_pixels,
@@ -114,7 +117,9 @@ def time_task(task: Task, row: Row, original: Image, setup: Setup) -> Timing:
     for what, values_s in seconds.items():
         median = statistics.median(values_s)
         spread |= {f"{what}_s": median, f"{what}_min_s": min(values_s), f"{what}_max_s": max(values_s)}
-    used = device_of(task.codec, setup.device)
+    # Of another machine they are other times.
+    here = json.dumps(hardware(device_of(task.codec, setup.here)))
+    used = on_hardware(device_of(task.codec, setup.device), here)
     return Timing(
         timing_key=timing_key(task.key, used),
         task_key=task.key,

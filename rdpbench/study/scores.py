@@ -30,6 +30,7 @@ from rdpbench.results.names import Names
 from rdpbench.results.stats import bootstrap
 from rdpbench.results.stats.bootstrap import SMALL, Interval
 from rdpbench.results.stats.meanings import meaning
+from rdpbench.results.stats.points import Where, titles
 from rdpbench.results.tables import Table, cell
 from rdpbench.setting import Setting
 from rdpbench.study.bradley_terry import FIRST, SECOND, TIE, Comparisons, Fit, Floats, fit, groups
@@ -407,20 +408,31 @@ def matched(opinions: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 
     Raises:
         UnknownName: a codec that the run does not have.
-        ConfigError: a codec has several settings and the opinions name none, or no image is in both.
+        ConfigError: a codec has several settings, or an image is in several sets, and the opinions do not name one;
+            or no image is in both.
     """
     good = scores[(scores["status"] == "ok") & scores["value"].notna()]
     places = good[["rate_field", "rate", "target_bpp"]].drop_duplicates()
     words = [Setting.of_line(line).words for _, line in places.iterrows()]
     good = good.merge(places.assign(setting=words), on=list(places))
     check_names("codec", map(str, opinions["codec"].unique()), good["codec"].unique(), "in the run")
-    key = ["image", "codec", *(name for name in ("setting", "rate") if name in opinions)]
+    key = ["image", "codec", *(name for name in ("setting", "rate", "dataset", "protocol") if name in opinions)]
     wanted = good.merge(opinions[key].drop_duplicates(), on=key)
     several = wanted.groupby(["codec", "image", "metric"])["setting"].nunique()
-    if len(key) == 2 and (several > 1).any():
+    if not {"setting", "rate"} & {*key} and (several > 1).any():
         codec = next(codec for codec, _, _ in several[several > 1].index)
         settings = ", ".join(sorted(wanted[wanted["codec"] == codec]["setting"].unique()))
         raise ConfigError(f"the run has {codec} at {settings}, and the opinions do not say which: add a column setting")
+    place = list(Where._fields)
+    pairs = wanted[list(dict.fromkeys((*key, *place)))].drop_duplicates().sort_values(place)
+    if (twice := pairs.duplicated(key, keep=False)).any():
+        image = pairs[twice].iloc[0]["image"]
+        sets = [Where(*line) for line in zip(*(pairs[twice][name] for name in Where._fields), strict=True)]
+        listed = ", ".join(titles(list(dict.fromkeys(sets))).values())
+        raise ConfigError(
+            f"the run has {image} in several sets, {listed}, and the opinions do not say which: add a column dataset "
+            "or protocol; of two sets of one name, name a run of one of them"
+        )
     wide = wanted.pivot_table(index=key, columns="metric", values="value", aggfunc="mean").reset_index()
     both = opinions.merge(wide, on=key)
     if both.empty:

@@ -20,7 +20,7 @@ from PIL import Image as pil
 import rdpbench.report
 from rdpbench import registry
 from rdpbench.figures.curves import _deltas, _of_series, draw_all
-from rdpbench.figures.data import FigurePreset, Panel, Run, Series, fill, measured, presets, read_run
+from rdpbench.figures.data import FigurePreset, Panel, Run, Series, fill, measured, presets, read_runs
 from rdpbench.figures.style import MARKERS, PALETTE, log_ticks, new_figure
 from rdpbench.paths import conf_folder, read_yaml, records
 from rdpbench.results.names import SIGNS, Names, signs
@@ -249,7 +249,7 @@ def test_runs_beside_one_another_say_what_differs(here: Any, images: Any, tmp_pa
     assert {run for *_, run in found["EdgeError"]} == {"runs/mine"}
     assert "of run elsewhere/mine on folder-pictures is left out: its edition" in capsys.readouterr().out
     assert all(", files " in run for *_, run in drawn("few", "files")["psnr"])
-    run = [read_run(Store(Path("results/runs") / name)) for name in ("mine", "few", "files")]
+    run, _ = read_runs([Store(Path("results/runs") / name) for name in ("mine", "few", "files")])
     panel, series = Panel("folder-pictures", "as-is", "bpp", "psnr"), (Series("jpeg", "JPEG"), Series("webp", "WebP"))
     preset = FigurePreset("p", "", "", "", "curves", (), (panel,), series)
 

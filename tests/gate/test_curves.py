@@ -257,6 +257,16 @@ def test_partial_points_are_refused(gate: Gate) -> None:
     assert "image00: ValueError" in report
 
 
+def test_two_sets_of_one_name_have_no_common_curve(gate: Gate, images: Any) -> None:
+    """Their points would stand in one file, under the hash of one of them."""
+    before = gate.curve.read_bytes()
+    other = images(2, "elsewhere/pictures", seed=3)
+    what = [word if not word.startswith("data=") else f"{word},folder:{other}" for word in gate.what]
+    for command in (("curves", "update"), ("regress",)):
+        assert "two sets are called folder-pictures" in gate.type(*command, *what, *QUICK, code=2)
+    assert gate.curve.read_bytes() == before
+
+
 def test_an_update_says_what_moved(gate: Gate) -> None:
     gate.behave(shift=1, library="2.0")
     report = gate.type("curves", "update", *gate.what, "metrics=psnr", *QUICK, code=0)

@@ -23,7 +23,7 @@ from rdpbench.figures import command
 from rdpbench.results.names import Names
 from rdpbench.results.stats import against as matched
 from rdpbench.results.stats import bootstrap
-from rdpbench.results.stats.against import Against, against, at_a_glance, bd_table, bd_tables
+from rdpbench.results.stats.against import Against, against, at_a_glance, bd_table, bd_tables, crossover_tables
 from rdpbench.results.stats.bd import Delta, Floats, bd_rate, rate_at, value_at
 from rdpbench.results.stats.current import gather
 from rdpbench.results.stats.meanings import meaning
@@ -249,6 +249,16 @@ def test_unknown_names_are_answered() -> None:
         bd_tables(points, "anchor", ["lpips/alex"])
     with pytest.raises(UnknownName, match="pchip"):
         bd_tables(points, "anchor", method="spline")
+
+
+def test_an_anchor_of_few_images_is_said_to_be_left_out() -> None:
+    """It is compared with nothing, and a table without a line says why."""
+    rows, scores = three()
+    few = [row for row in rows if row.codec != "anchor" or row.image in ("image00", "image01")]
+    for tables in (bd_tables, crossover_tables):
+        (table,) = tables(gather(few, scores), "anchor", resamples=20)
+        assert table.lines == ()
+        assert len([note for note in table.notes if note.endswith(": 2 of 12 images; left out")]) == 5
 
 
 def test_several_seeds_count_as_their_mean() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.results.read import COLUMNS, kinds
 from rdpbench.results.stats.summary import summarise
 from rdpbench.results.store.schema import Row
+from rdpbench.results.store.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -121,12 +124,28 @@ def test_what_cannot_be_meant(root: Path) -> None:
 
 
 def test_two_runs_of_one_name_are_told_apart(root: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "elsewhere/other"
     shutil.copytree(root / "other", copy)
     frame = rdpbench.read_results("other", copy, root=root)
     assert set(frame["run"]) == {f"{root.name}/other", "elsewhere/other"}
+
+
+def test_two_editions_of_a_metric_are_not_in_one_frame(root: Path, tmp_path: Path) -> None:
+    """What another version gave is left out, and said; alone it is read."""
+    copy = tmp_path / "elsewhere/older"
+    shutil.copytree(root / "other", copy)
+    store = Store(copy)
+    scores = store.read().scores.values()
+    with contextlib.closing(store.writer(store.new_session())) as part:
+        for score in scores:
+            part.append({"scores": [vars(replace(score, value=99.0, definition="0-older"))]})
+    [metric] = {score.metric for score in scores}
+    assert set(rdpbench.read_results(copy)["value"]) == {99.0}
+    for per in ("point", "image"):
+        with pytest.warns(UserWarning, match=f"{metric} of run older .* is left out: its edition is 0-older"):
+            frame = rdpbench.read_results("other", copy, root=root, per=per)
+        assert 99.0 not in set(frame["value"])
+        assert "0-older" in frame.attrs["notes"][-1]
 
 
 def test_importing_rdpbench_stays_light() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from dataclasses import fields, replace
@@ -296,6 +297,31 @@ def test_editions_of_a_codec_are_never_mixed() -> None:
     assert '"lib": "2"' in both.notes[0]
     neither = gather([*old[:2], *new[1:]], [])
     assert neither.rows == []
+
+
+def test_a_curve_mixes_no_versions_of_a_codec() -> None:
+    """Where none is installed the newest stands; a checkpoint for each rate is no other version."""
+
+    def along(*coders: str) -> tuple[list[float], str]:
+        rows = [
+            row(
+                k,
+                rate=10.0 * n,
+                session=str(n),
+                task_key=f"{n} {k}",
+                coder=json.dumps({"lib": lib, "weights": f"{n}" * 64}),
+            )
+            for n, lib in enumerate(coders)
+            for k in range(2)
+        ]
+        points = gather(rows, [])
+        return [point.setting.rate or 0.0 for point in points.points], " ".join(points.notes)
+
+    assert along("1", "1", "1") == ([0.0, 10.0, 20.0], "")
+    rates, note = along("1", "2", "2")
+    assert rates == [10.0, 20.0]
+    assert "quality 0: coded by another version" in note
+    assert along("1", "1", "2")[0] == [20.0]
 
 
 def test_editions_of_a_metric_are_never_mixed() -> None:

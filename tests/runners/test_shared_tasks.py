@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import statistics
@@ -79,7 +80,7 @@ def test_times_are_of_all_images_of_a_set_and_of_no_other(here: Any, two_sets: t
         point.where.dataset: 1000 * statistics.median(seconds[row.task_key] for row in point.rows)
         for point in points.points
     }
-    times = drawn.read_run(store).times.query("metric == 'encode-ms'")
+    times = drawn.read_runs([store])[0][0].times.query("metric == 'encode-ms'")
     assert dict(zip(times["dataset"], times["value"], strict=True)) == pytest.approx(medians)
     assert dict(zip(times["dataset"], times["n_scored"], strict=True)) == {"folder-first": 3, "folder-second": 4}
     told = scripts(read_report([reported.read_run("shared", store, contents)]), set(), {}, [])["report"]["runs"][0]
@@ -158,3 +159,62 @@ def test_a_folder_that_goes_back_to_an_earlier_state_is_in_that_state(here: Any,
         assert here("run", "codec=jpeg", "rate=50", f"data=folder:{folder}", *USUAL) == 0
         assert counts("codec") == {"jpeg": count}
     assert len(Store(RUNS / "shared").read().rows) == 3
+
+
+WORDS = """
+import numpy as np
+from rdpbench.metrics.contract import Estimate
+
+class Words:
+    name, version, unit, higher_is_better, perceptual = "words", "1", "", True, False
+    source, needs, beside = "none", (), ("captions",)
+    def prepare(self, original, captions):
+        return float(sum(map(len, captions)))
+    def score(self, prepared, reconstruction):
+        return prepared
+    def reduce(self, values):
+        return float(np.mean(values))
+
+class Letters:
+    id, version, needs, dim, beside, uses_device = "letters", "1", (), 1, ("captions",), False
+    def extract(self, images, captions):
+        return [np.array([[float(sum(map(len, texts)))]], np.float32) for texts in captions]
+
+class AllWords(Words):
+    name, kind, features, minimum_images = "all-words", "set", Letters, 1
+    def reduce(self, reference, distorted):
+        return Estimate(float(np.mean([array.mean() for array in distorted])))
+"""
+
+
+def test_values_are_against_the_captions_that_a_set_has(here: Any, images: Any, tmp_path: Path, capsys: Any) -> None:
+    """Of pairs and of sets; also if one caption changed, and if all are again as they were."""
+    (tmp_path / "own.py").write_text(WORDS)
+    folder, other = images(3, "one"), tmp_path / "two"
+    shutil.copytree(folder, other)
+    texts = {"a": ["x", "x", "x"], "b": ["xxxx", "x", "x"], "c": ["xxx", "xxx", "xxx"]}
+    for name, words in texts.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps({f"image0{n}": word for n, word in enumerate(words)}))
+    line = ["run", "codec=jpeg", "rate=50", "metrics=./own.py:Words,./own.py:AllWords", *USUAL[1:]]
+
+    def run(name: str, folder: Path = folder) -> None:
+        assert here(*line, f"data=folder:{folder}", f"data.options.references={name}.json") == 0
+
+    for name in "abacab":
+        run(name)
+        mean = statistics.mean(map(len, texts[name]))
+        assert read_results("shared")["value"].tolist() == [mean, mean], name
+    run("b")
+    assert "nothing to do" in capsys.readouterr().out
+    # Another set of the same images: whose are the values?
+    run("c", other)
+    frame = read_results("shared")
+    assert set(frame["dataset"]) == {"folder-one", "folder-two"}
+    assert frame["value"].isna().all()
+    assert sum("No number; measure each set in a run of its own" in note for note in frame.attrs["notes"]) == 4
+    for place, name in ((folder, "a"), (other, "c")):
+        files = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in sorted(place.iterdir())]
+        shutil.copy(f"{name}.json", place / "captions.json")
+        (place / "m.sha256").write_text("\n".join([f"# name: {name}", "# references: captions.json", *files, ""]))
+    assert here(*line, f"data=manifest:{folder}/m.sha256,manifest:{other}/m.sha256", "run=both") == 2
+    assert "a and c share images, such as image00, and have other captions for them" in capsys.readouterr().err

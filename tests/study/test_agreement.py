@@ -27,6 +27,7 @@ def scores(images=12, codecs=("jpeg", "webp"), rates=(20.0, 60.0)):
                 for metric, value in values.items():
                     lines.append({"image": f"i{image}", "codec": codec, "rate": rate, "metric": metric, "value": value})
     fields = {"rate_field": "quality", "target_bpp": math.nan, "status": "ok"}
+    fields |= {"dataset": "kodak", "protocol": "as-is", "manifest": "12"}
     return pd.DataFrame(lines).assign(**fields), pd.DataFrame(opinions)
 
 
@@ -49,6 +50,18 @@ def test_correlations_are_those_of_scipy():
     assert head.startswith("metric,spearman,spearman_lo,spearman_hi,kendall,")
     assert line.startswith("flip,1.000000")
     assert "left out, constant" in agreement_table([first], ["ms-ssim"]).notes[-1]
+
+
+@pytest.mark.parametrize("change", [{"protocol": "crop"}, {"dataset": "mine"}, {"manifest": "34"}])
+def test_an_image_in_several_sets_is_not_averaged(change):
+    """The value of another image under the same name, or of its crop, is not what people looked at."""
+    measured, opinions = scores()
+    both = pd.concat([measured, measured.assign(value=0.0, **change)])
+    with pytest.raises(ConfigError, match=r"the run has i\d+ in several sets, .*kodak.*, .* add a column dataset"):
+        matched(opinions, both)
+    if "manifest" not in change:
+        named = opinions.assign(dataset="kodak", protocol="as-is")
+        assert matched(named, both)["psnr"].tolist() == matched(opinions, measured)["psnr"].tolist()
 
 
 @pytest.mark.slow

@@ -93,8 +93,8 @@ def anchor_curves(points: Points, anchor: str, metrics: Sequence[str] = ()) -> I
             whole = replace(here, points=tuple(point for point in here.points if point in shared.keys))
             curves = image_curves(whole, metric)
             notes = tuple(f"{p.codec}, {p.setting.words}: {why}; left out" for p, why in shared.left_out.items())
-            if anchor in curves:
-                others = tuple(codec for codec in curves if codec != anchor)
+            if curves:  # where the anchor is left out, the notes say why nothing is held against it
+                others = tuple(codec for codec in curves if codec != anchor and anchor in curves)
                 yield AnchorCurves(title, metric, others, curves, notes=notes)
 
 

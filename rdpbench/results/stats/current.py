@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -448,8 +449,15 @@ def is_installed(row: Row) -> bool | None:
 
 
 def _environment(row: Row) -> dict[str, str]:
-    """What coded a row in an environment of its own, but for files, of which each rate point may have one."""
-    return {name: text for name, text in json.loads(row.coder).items() if not name.startswith("file ")}
+    """What coded a row, but for files and weights, of which each rate point may have its own."""
+    apart, coder = registry.parse(row.use).apart, json.loads(row.coder or "{}")
+    sources = () if apart else (name for name, text in coder.items() if _HASH.fullmatch(str(text)))
+    others = {name for name in sources if name != "source_sha256"}
+    return {name: text for name, text in coder.items() if not name.startswith("file ") and name not in others}
+
+
+_HASH = re.compile(r"([a-z0-9]+:)?[0-9a-f]{64}")
+"""How coders state weights."""
 
 
 def stated_source(row: Row) -> str:
@@ -468,21 +476,23 @@ def _key_now(row: Row) -> str:
 
 
 def _one_edition(points: Sequence[Point], editions: Mapping[int, tuple[str, ...]]) -> tuple[list[Point], list[str]]:
-    """Without points of an edition that is not installed, on a curve that has points of the installed one."""
+    """Without points of an edition that is not installed, on a curve that has points of the installed one.
+
+    Where none is, or nobody can tell, points stand that have the newest one's versions: a curve mixes none.
+    """
     curves = grouped(points, lambda point: (point.where, point.codec))
     keep, notes = list(points), []
     for (where, codec), along in curves.items():
         if len({editions[id(point)] for point in along}) == 1:
             continue
         newest = max((point.rows[_last(point.rows)] for point in along), key=lambda row: (row.session, row.time))
-        states: dict[int, bool | None]
-        if registry.parse(newest.use).apart:
+        # A checkpoint for each rate makes many editions, all of them installed.
+        apart = registry.parse(newest.use).apart
+        states = {} if apart else {id(point): is_installed(point.rows[0]) for point in along}
+        if True not in states.values():
             states = {id(point): _environment(point.rows[0]) == _environment(newest) for point in along}
-        else:
-            # A checkpoint for each rate makes many editions, all of them installed.
-            states = {id(point): is_installed(point.rows[0]) for point in along}
         if True in states.values() and (stale := [point for point in along if states[id(point)] is False]):
             keep = [point for point in keep if point not in stale]
             names = ", ".join(point.setting.words for point in stale)
-            notes.append(f"{codec} on {where.dataset}: {names}: coded by an earlier version, and left out")
+            notes.append(f"{codec} on {where.dataset}: {names}: coded by another version than the others, and left out")
     return keep, notes

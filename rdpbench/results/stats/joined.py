@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
-
-import numpy as np
 
 from rdpbench.results.stats.bd import Floats
 from rdpbench.results.stats.current import names_of, with_names
@@ -40,8 +38,6 @@ class Joined(Points):
     """Points of several runs. It has no rows of its own: ask the run of a point, which `origins` names."""
 
     origins: Mapping[Point, Origin] = field(default_factory=dict)
-    left_out: frozenset[tuple[str, Where, str]] = frozenset()
-    """Run, place and metric whose values are of another edition than those that stand."""
 
     @cached_property
     def metrics(self) -> list[str]:
@@ -50,9 +46,8 @@ class Joined(Points):
         return sorted({m for own in runs for m in replace(self.origins[own[0]].points, points=tuple(own)).metrics})
 
     def taken(self, point: Point, metric: str, *, infinite: bool = False) -> Taken:
-        """The images that a metric's value of a point is made of; none if its edition is left out."""
-        taken = self.origins[point].points.taken(point, metric, infinite=infinite)
-        return taken.of(()) if self._is_left_out(point, metric) else taken
+        """The images that a metric's value of a point is made of."""
+        return self.origins[point].points.taken(point, metric, infinite=infinite)
 
     def set_scores(self, point: Point, metric: str) -> dict[int, SetScore | None]:
         """Of each seed the value of a metric of sets."""
@@ -60,16 +55,11 @@ class Joined(Points):
 
     def values_of(self, point: Point, places: Places, metric: str) -> Floats:
         """Values of rows of a point at places of its run's records; NaN where there is none."""
-        if self._is_left_out(point, metric):
-            return np.full(len(places), np.nan)
         return self.origins[point].points.values(point.where, places, metric)
-
-    def _is_left_out(self, point: Point, metric: str) -> bool:
-        return (self.origins[point].run, point.where, metric) in self.left_out
 
 
 def joined(runs: Mapping[str, Points]) -> Joined:
-    """The points of runs by their names.
+    """The points of runs by their names, which hold one edition of each metric (`of_one_edition`).
 
     >>> from rdpbench.results.stats.points import Point, Points, Where
     >>> from rdpbench.results.store.records import Rows
@@ -87,8 +77,7 @@ def joined(runs: Mapping[str, Points]) -> Joined:
     ]
     names = names_of([point for point, *_ in pairs]) if len(runs) > 1 else {}
     origins = {with_names(point, names): Origin(run, runs[run], codec) for point, codec, run in pairs}
-    left_out, notes = other_editions(runs)
-    return Joined(tuple(origins), tuple(notes), names=names, origins=origins, left_out=left_out)
+    return Joined(tuple(origins), names=names, origins=origins)
 
 
 def _labelled(codec: str, run: str) -> str:
@@ -96,8 +85,8 @@ def _labelled(codec: str, run: str) -> str:
     return f"{label}[run={run}]{grade or ''}"
 
 
-def other_editions(runs: Mapping[str, Points]) -> tuple[frozenset[tuple[str, Where, str]], Sequence[str]]:
-    """Run, place and metric whose values are of another edition than the one that stands, and notes on them.
+def of_one_edition(runs: Mapping[str, Points]) -> tuple[dict[str, Points], list[str]]:
+    """Runs without values of another edition of a metric than the one that stands, and notes on what is left out.
 
     It is the installed one that stands, or else the first run's.
     """
@@ -105,16 +94,28 @@ def other_editions(runs: Mapping[str, Points]) -> tuple[frozenset[tuple[str, Whe
     for run, points in runs.items():
         for key, editions in points.editions.items():
             by_run[key][run] = editions
-    left_out: set[tuple[str, Where, str]] = set()
+    left_out: dict[str, set[tuple[Where, str]]] = defaultdict(set)
     notes: dict[str, None] = {}
     for (where, metric), of_runs in by_run.items():
         if len(set().union(*of_runs.values())) > 1:
             now = {definition_now(metric)}
             stands = now if now in of_runs.values() else next(iter(of_runs.values()))
             for run in (run for run, editions in of_runs.items() if editions != stands):
-                left_out.add((run, where, metric))
+                left_out[run].add((where, metric))
                 notes[
                     f"{metric} of run {run} on {where.dataset} is left out: its edition is {', '.join(of_runs[run])}, "
                     f"and that of the others {', '.join(stands)}; `rdpbench score` makes the values again"
                 ] = None
-    return frozenset(left_out), list(notes)
+    return {run: _without(points, left_out[run]) for run, points in runs.items()}, list(notes)
+
+
+def _without(points: Points, metrics: Set[tuple[Where, str]]) -> Points:
+    """Points without the values of some metrics at some places."""
+    if not metrics:
+        return points
+    return replace(
+        points,
+        points=tuple(map(replace, points.points)),  # others than those that remember what was taken of them
+        scored={key: scored for key, scored in points.scored.items() if key not in metrics},
+        sets={key: score for key, score in points.sets.items() if (key[0], score.metric) not in metrics},
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -55,9 +55,11 @@ def current_scores(
                 (int(here[first[number]]), where, metrics.names[metrics.codes[here[first[number]]]], here[members])
             )
     current: dict[tuple[Where, str], Scored] = {}
+    shared = np.bincount(np.concatenate([*held.values()]), minlength=len(rows)) > 1
     order = list(held)
     for _, where, metric, members in sorted(groups, key=lambda group: (group[0], order.index(group[1]))):
-        chosen, note = _edition_of_scores(metric, scores, owners, members, scores.codes("definition").of(members))
+        editions = scores.codes("definition").of(members)
+        chosen, note = _edition_of_scores(metric, scores, owners, members, editions, shared)
         if note:
             notes.append(f"{metric} on {where.dataset}: {note}")
         of_row = np.full(len(rows), -1, np.int64)
@@ -71,15 +73,18 @@ def current_scores(
 
 
 def _edition_of_scores(
-    metric: str, scores: Records[Score], owners: Places, members: Places, editions: Codes
+    metric: str, scores: Records[Score], owners: Places, members: Places, editions: Codes, shared: Mask
 ) -> tuple[Places, str]:
-    """Which scores of a metric count, of those that are ``members``; ``owners`` are the places of all scores' rows."""
+    """Which scores of a metric count, of those that are ``members``; ``owners`` are the places of all scores' rows.
+
+    ``shared`` says which rows several sets have.
+    """
     groups, first = groups_of([editions.codes])
     parts = dict(zip(editions.of(first).texts(), (members[p] for p in split_by(groups, len(first))), strict=True))
     now = definition_now(metric) if len(parts) > 1 else next(iter(parts))
     if len(parts) > 1 and now and "" in parts and metric not in registry.meanings:
         editions = _with_definition(metric, scores, members, editions, now)
-        return _edition_of_scores(metric, scores, owners, members, editions)
+        return _edition_of_scores(metric, scores, owners, members, editions, shared)
     tasks = {edition: {*owners[places].tolist()} for edition, places in parts.items()} if len(parts) > 1 else {}
     chosen = chosen_edition(tasks, [now] if now in parts else []) if tasks else now
     if chosen is None:
@@ -88,10 +93,19 @@ def _edition_of_scores(
             f"{len(parts)} versions of it are stored, and none of them is installed: {listed}. No number"
         )
     current, stale = _one_reference(scores, owners, parts[chosen])
+    count = np.bincount(owners[parts[chosen]], minlength=len(shared))
+    if stale and (shared & (count > 1)).any():
+        return np.empty(0, np.int64), SEVERAL
     missing = _distinct(owners[members]) - len(current)
     why = "other captions or label maps" if stale else f"another version than {chosen}"
     note = f"{missing} scores are of {why}, and left out; `rdpbench score` makes them again"
     return current, note if missing else ""
+
+
+SEVERAL = (
+    "values against several captions or label maps are stored, of images that are in several sets; which are whose is "
+    "not known. No number; measure each set in a run of its own, run=NAME"
+)
 
 
 def _distinct(places: Places) -> int:
@@ -133,6 +147,7 @@ def current_sets(
         for rows in point.by_seed.values():
             for metric in metrics:
                 groups[point.where, metric] += stored.get(point_key(metric, rows), ())
+    places = Counter(key for _, key in {(where, s.point_key) for (where, _), scores in groups.items() for s in scores})
     current: dict[tuple[Where, str], SetScore] = {}
     for (where, metric), scores in groups.items():
         editions: dict[str, set[str]] = defaultdict(set)
@@ -143,5 +158,11 @@ def current_sets(
         if chosen is None and scores:
             listed = f"{len(editions)} versions of it are stored ({', '.join(sorted(editions))}), none installed"
             notes.append(f"{metric} on {where.dataset}: {listed}. No number")
-        current |= {(where, score.point_key): score for score in scores if score.definition == chosen}
+        of_edition = [score for score in scores if score.definition == chosen]
+        values = {(score.point_key, score.value) for score in of_edition if score.value is not None}
+        several = Counter(key for key, _ in values)
+        if any(count > 1 and places[key] > 1 for key, count in several.items()):
+            notes.append(f"{metric} on {where.dataset}: {SEVERAL}")
+        else:
+            current |= {(where, score.point_key): score for score in of_edition}
     return current

@@ -13,7 +13,6 @@ Whatever is read is held against its hash.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -64,9 +63,6 @@ class Bitstreams:
         sha256 = _sha256(data)
         path = self.path(sha256)
         try:
-            run = self.folder.parent
-            if not path.parent.is_dir() and not run.is_dir():  # deleted or renamed meanwhile: stays so
-                raise FileNotFoundError(errno.ENOENT, "gone", str(run))
             _write_new(path, data)
         except FileExistsError:
             if path.read_bytes() != data:  # damaged, or another worker is writing the same: made whole either way
@@ -193,8 +189,9 @@ def _write_new(path: Path, data: bytes) -> None:
     """
     try:
         file = path.open("xb")
-    except FileNotFoundError:  # the first one in its folder
-        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError:  # the first one in its folder; a run that was deleted or renamed meanwhile stays so
+        for folder in (path.parents[1], path.parent):
+            folder.mkdir(exist_ok=True)
         file = path.open("xb")
     try:
         with file:

@@ -264,6 +264,7 @@ class Timing:
     timing_key: str
     task_key: str
     device: str
+    """With its model, as ``cpu (AMD EPYC)``: two machines have two times. Earlier versions did not say it."""
     threads: int
     warmup: int
     repeats: int
