@@ -93,8 +93,7 @@ def _edition_of_scores(
             f"{len(parts)} versions of it are stored, and none of them is installed: {listed}. No number"
         )
     current, stale = _one_reference(scores, owners, parts[chosen])
-    count = np.bincount(owners[parts[chosen]], minlength=len(shared))
-    if stale and (shared & (count > 1)).any():
+    if stale and (shared & (np.bincount(owners[parts[chosen]], minlength=len(shared)) > 1)).any():
         return np.empty(0, np.int64), SEVERAL
     missing = _distinct(owners[members]) - len(current)
     why = "other captions or label maps" if stale else f"another version than {chosen}"
