@@ -237,7 +237,7 @@ def _to_rgb8(opened: object) -> Image:
         rgba = opened.convert("RGBA")
         over = pil.alpha_composite(pil.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
         return np.array(over.convert("RGB"))
-    return np.array(opened.convert("RGB"))
+    return np.array(opened if opened.mode == "RGB" else opened.convert("RGB"))
 
 
 def to_uint8(unit: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.uint8]:

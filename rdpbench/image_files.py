@@ -120,7 +120,8 @@ def remarks(opened: PIL.ImageFile.ImageFile, data: bytes) -> str:
     ``+gamma=0.45455``.
     """
     told = ["+icc"] if opened.info.get("icc_profile") else []
-    if (turned := _orientation(opened, data)) != 1:
+    beside = [chunk for chunk in png_chunks(data, known=True) if chunk[0] != b"IDAT"] if opened.format == "PNG" else []
+    if (turned := _orientation(opened, data, beside)) != 1:
         told.append(f"+orientation={turned}")
     if opened.format == "TIFF":
         tiff = read_tiff(data)
@@ -128,7 +129,7 @@ def remarks(opened: PIL.ImageFile.ImageFile, data: bytes) -> str:
         told += ["+thumbnail"] if tiff.starts_with_thumbnail else []
     elif getattr(opened, "n_frames", 1) > 1:
         told.append(f"+images={getattr(opened, 'n_frames', 1)}")
-    for name, value in png_chunks(data) if opened.format == "PNG" else ():
+    for name, value in beside:
         if name == b"cICP" and len(value) == 4:
             told.append("+cicp=" + "-".join(map(str, value)) + {16: "+pq", 18: "+hlg"}.get(value[1], ""))
         if name == b"gAMA" and len(value) == 4:
@@ -136,9 +137,10 @@ def remarks(opened: PIL.ImageFile.ImageFile, data: bytes) -> str:
     return "".join(told)
 
 
-def _orientation(opened: PIL.ImageFile.ImageFile, data: bytes) -> int:
+def _orientation(opened: PIL.ImageFile.ImageFile, data: bytes, beside: list[PngChunk]) -> int:
     """What the tag says, in EXIF or XMP; 1 is upright, and what is out of range counts as that."""
-    if opened.format == "PNG" and not any(mark in data for mark in (b"eXIf", b"exif", b"tiff:Orientation")):
+    marks = b"eXIf", b"exif", b"tiff:Orientation"
+    if opened.format == "PNG" and not any(mark in name + value for name, value in beside for mark in marks):
         return 1  # Pillow would decode a PNG again to look behind its pixels
     try:
         source = pil.open(io.BytesIO(data), formats=["TIFF"]) if opened.format == "TIFF" else opened
@@ -151,8 +153,8 @@ def _orientation(opened: PIL.ImageFile.ImageFile, data: bytes) -> int:
 # PNG
 
 
-def png_chunks(data: bytes) -> list[PngChunk]:
-    """The chunks of a PNG, from its header to its end; what follows the end is not looked at.
+def png_chunks(data: bytes, *, known: bool = False) -> list[PngChunk]:
+    """The chunks of a PNG, from its header to its end; what follows the end is not looked at. ``known`` ones are right.
 
     Raises:
         Damaged: a wrong checksum, a cut, or a critical chunk that no decoder of the standard knows.
@@ -164,7 +166,7 @@ def png_chunks(data: bytes) -> list[PngChunk]:
         name, end = data[start + 4 : start + 8], start + 8 + length
         if end + 4 > len(data):
             break
-        if struct.unpack_from(">I", data, end)[0] != zlib.crc32(memoryview(data)[start + 4 : end]):
+        if not known and struct.unpack_from(">I", data, end)[0] != zlib.crc32(memoryview(data)[start + 4 : end]):
             raise Damaged(f"the checksum of its chunk {name!r} at byte {start} is wrong")
         if not name[0] & 32 and name not in _PNG_CRITICAL:
             raise Damaged(f"its chunk {name!r} is needed to show the image, and is in no standard")

@@ -70,6 +70,11 @@ def of_store(contents: Contents, named: Membership | None = None, *, grades: Seq
     """
     contents.of_kind("score").look_up(contents.of_kind("row"))
     good, sets, unread = readable(contents)
+    unread += [
+        f"{name} is gone from the run's folder, and what it held is in none of these numbers; put it back from a copy, "
+        "or type the command that made it again"
+        for name in contents.missing
+    ]
     scores = contents.of_kind("score"), good
     if named is not None:
         places = contents.of_kind("row").locate(named.keys)
