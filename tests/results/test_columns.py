@@ -44,7 +44,7 @@ def test_groups_are_of_equal_places_in_the_order_of_their_first(columns: list[An
     number_of: dict[tuple[Any, ...], int] = {}
     expected, firsts = [], []
     for place, values in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
-        key = tuple("nan" if value != value else value + 0.0 for value in values)
+        key = tuple("nan" if np.isnan(value) else value + 0.0 for value in values)
         if key not in number_of:
             number_of[key] = len(number_of)
             firsts.append(place)
