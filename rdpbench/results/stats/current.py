@@ -32,7 +32,7 @@ from rdpbench.errors import RdpbenchError, check_names
 from rdpbench.results.stats.meanings import readable
 from rdpbench.results.stats.points import Point, Points, Where, grouped
 from rdpbench.results.stats.scored import chosen_edition, current_scores, current_sets
-from rdpbench.results.store.columns import Codes, Mask, Places, groups_of, joined, ranks, split_by
+from rdpbench.results.store.columns import Codes, Mask, Places, agree, groups_of, joined, ranks, split_by
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import identity_at, key_of
 from rdpbench.results.store.records import Records, Rows
@@ -68,6 +68,7 @@ def of_store(contents: Contents, named: Membership | None = None, *, grades: Seq
 
     ``grades`` are those that are wanted (`rdpbench.codecs.contract.GRADES`); labels of others than ``decoded`` say so.
     """
+    contents.of_kind("score").look_up(contents.of_kind("row"))
     good, sets, unread = readable(contents)
     unread += [
         f"{name} is gone from the run's folder, and what it held is in none of these numbers; put it back from a copy, "
@@ -334,7 +335,9 @@ def names_of(points: Iterable[Point]) -> dict[tuple[Where, str], str]:
     names: dict[tuple[Where, str], str] = {}
     for where, here in grouped(points, lambda point: point.where).items():
         images, pixels = (joined([point.good.codes(name) for point in here]) for name in ("image", "pixel_sha256"))
-        _, first = groups_of([images.codes, pixels.codes]) if len(images.codes) else (None, np.zeros(0, int))
+        if agree(images, pixels):
+            continue
+        _, first = groups_of([images.codes, pixels.codes])
         count = np.bincount(images.codes[first], minlength=len(images.names))
         if twice := {images.names[number] for number in np.flatnonzero(count > 1)}:
             rows = (row for p in here for row in p.good.where(p.good.codes("image").where(twice.__contains__)))
@@ -351,9 +354,8 @@ def _once(rows: Rows) -> Places:
     """Of an image that was read with other pixels, or got another text, the newest, for all seeds alike."""
     image, seed = rows.codes("image"), rows.numbers("seed")
     pixels, caption = rows.codes("pixel_sha256"), rows.codes("caption")
-    count = len(np.unique(image.codes))
     each_once = len(groups_of([image.codes, seed])[1]) == len(rows)
-    if each_once and len(groups_of([image.codes, pixels.codes, caption.codes])[1]) == count:
+    if each_once and agree(image, pixels, caption):
         return np.arange(len(rows))
     moments = list(zip(rows.codes("session").texts(), rows.texts("time"), strict=True))
     ordered = sorted(range(len(rows)), key=moments.__getitem__)

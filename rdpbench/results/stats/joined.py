@@ -22,9 +22,6 @@ from rdpbench.results.stats.points import Point, Points, Taken, Where, grouped
 from rdpbench.results.store.columns import Places
 from rdpbench.results.store.schema import SetScore
 
-UNSTATED = "not stated"
-"""The edition of values from before editions were stored."""
-
 
 class Origin(NamedTuple):
     """Where a point is from."""
@@ -88,17 +85,6 @@ def _labelled(codec: str, run: str) -> str:
     return f"{label}[run={run}]{grade or ''}"
 
 
-def editions_of(points: Points) -> dict[tuple[Where, str], set[str]]:
-    """The editions of each metric whose values are current, by place and metric."""
-    editions: dict[tuple[Where, str], set[str]] = defaultdict(set)
-    for key, scored in points.scored.items():
-        there = scored.scores[scored.scores >= 0]
-        editions[key].update(text or UNSTATED for text in points.stored.codes("definition").of(there).used())
-    for (where, _), score in points.sets.items():
-        editions[where, score.metric].add(score.definition or UNSTATED)
-    return {key: own for key, own in editions.items() if own}
-
-
 def of_one_edition(runs: Mapping[str, Points]) -> tuple[dict[str, Points], list[str]]:
     """Runs without values of another edition of a metric than the one that stands, and notes on what is left out.
 
@@ -106,7 +92,7 @@ def of_one_edition(runs: Mapping[str, Points]) -> tuple[dict[str, Points], list[
     """
     by_run: dict[tuple[Where, str], dict[str, set[str]]] = defaultdict(dict)
     for run, points in runs.items():
-        for key, editions in editions_of(points).items():
+        for key, editions in points.editions.items():
             by_run[key][run] = editions
     left_out: dict[str, set[tuple[Where, str]]] = defaultdict(set)
     notes: dict[str, None] = {}
