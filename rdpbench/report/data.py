@@ -28,7 +28,7 @@ from rdpbench.report import cards
 from rdpbench.results import tables
 from rdpbench.results.names import Names, signs
 from rdpbench.results.stats import against
-from rdpbench.results.stats.current import PROVEN, of_store
+from rdpbench.results.stats.current import PROVEN, SEARCHED, of_store
 from rdpbench.results.stats.joined import Joined, joined, of_one_edition
 from rdpbench.results.stats.meanings import meaning, metric_order
 from rdpbench.results.stats.points import Point, Points, Where, grouped, titles
@@ -254,7 +254,7 @@ def narrowed(words: Sequence[str], row: Row | _Coded) -> list[str]:
     if apart := parse(row.use).apart:
         own = typed_as(row.use)
         kept = [word for word in kept if not word.startswith("python=")]
-    for option in options:
+    for option in (option for option in options if option != SEARCHED):
         key = option.partition("=")[0]
         if f"codec.options.{key}" in OWN_WEIGHTS or (apart and os.path.isabs(str(json.loads(row.options).get(key)))):  # noqa: PTH117  # the label has the name of a file, and what is in it
             option = f"{key}={json.loads(row.options)[key]}"  # noqa: PLW2901

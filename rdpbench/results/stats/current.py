@@ -37,7 +37,7 @@ from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import identity_at, key_of
 from rdpbench.results.store.records import Records, Rows
 from rdpbench.results.store.schema import AS_RAN, Place, Row, Score, SetScore
-from rdpbench.setting import CodecSetting, Setting
+from rdpbench.setting import CodecSetting, Setting, with_option
 
 PROVEN = ("decoded",)
 """The grades that are read unless others are asked for."""
@@ -261,7 +261,7 @@ def _gather(rows: Rows, scores: Records[Score], good: Mask, sets: Iterable[SetSc
         edition_of_point[id(point)] = editions.of(places).of(once[:1]).names_of()[0]
         points.append(point)
     points, stale = _one_edition(points, edition_of_point)
-    points, suspect = _proven(points)
+    points, suspect = _proven(_one_kind(points))
     if older:
         notes.append(f"{older} rows of earlier versions of codecs, or of images that changed since, are left out")
     notes += [*stale, *suspect]
@@ -303,6 +303,25 @@ def _split(rows: Rows) -> list[tuple[Where, str, Setting, Places]]:
 
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
+
+
+SEARCHED = "search=image"
+"""In the label of points that were searched for each image, where the same codec has others, too."""
+
+
+def _one_kind(points: Sequence[Point]) -> list[Point]:
+    """Points at native settings and points of targets as two curves: one has a rate for all images, the other not."""
+    native = {(point.where, point.codec) for point in points if point.setting.target is None}
+    return [
+        _labelled(point) if point.setting.target is not None and (point.where, point.codec) in native else point
+        for point in points
+    ]
+
+
+def _labelled(point: Point) -> Point:
+    label = with_option(point.codec, SEARCHED)
+    rows = point.rows.stating(codec=Codes(np.zeros(len(point.rows), np.int32), [label]))
+    return replace(point, codec=label, rows=rows)
 
 
 def _proven(points: Sequence[Point]) -> tuple[list[Point], list[str]]:

@@ -8,7 +8,6 @@ edition stand, and a note says which are left out.
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from rdpbench.results.stats.meanings import definition_now
 from rdpbench.results.stats.points import Point, Points, Taken, Where, grouped
 from rdpbench.results.store.columns import Places
 from rdpbench.results.store.schema import SetScore
+from rdpbench.setting import with_option
 
 
 class Origin(NamedTuple):
@@ -71,18 +71,17 @@ def joined(runs: Mapping[str, Points]) -> Joined:
     """
     count = Counter(codec for points in runs.values() for codec in {point.codec for point in points.points})
     pairs = [
-        (replace(point, codec=_labelled(point.codec, run)) if count[point.codec] > 1 else point, point.codec, run)
+        (
+            replace(point, codec=with_option(point.codec, f"run={run}")) if count[point.codec] > 1 else point,
+            point.codec,
+            run,
+        )
         for run, points in runs.items()
         for point in points.points
     ]
     names = names_of([point for point, *_ in pairs]) if len(runs) > 1 else {}
     origins = {with_names(point, names): Origin(run, runs[run], codec) for point, codec, run in pairs}
     return Joined(tuple(origins), names=names, origins=origins)
-
-
-def _labelled(codec: str, run: str) -> str:
-    label, grade = re.fullmatch(r"(.*?)( \((?:joint|reported)\))?", codec, re.DOTALL).groups()  # type: ignore[union-attr]  # anything matches
-    return f"{label}[run={run}]{grade or ''}"
 
 
 def of_one_edition(runs: Mapping[str, Points]) -> tuple[dict[str, Points], list[str]]:
