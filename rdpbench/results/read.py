@@ -33,8 +33,9 @@ def read_results(
 ) -> pd.DataFrame:
     """Runs as one tidy frame: a line for each point and metric, or for each image, point and metric.
 
-    ``docs/results.md`` says what each column means; all of them are there, unless ``columns`` names some. ``attrs["notes"]`` of the frame says
-    what of the runs is left out, such as rows of an earlier version, or a point that has no number.
+    ``docs/results.md`` says what each column means; all of them are there, unless ``columns`` names some.
+    ``attrs["notes"]`` of the frame says what of the runs is left out, such as rows of an earlier version, or a point
+    that has no number.
 
     Args:
         runs: names of runs below ``root``, or their folders.
@@ -92,7 +93,10 @@ def read_results(
 def joined(
     parts: Sequence[pd.DataFrame], per: Literal["point", "image"] = "point", named: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """One frame with all columns, or those that are ``named``, each with the type of its kind; what a part does not have is empty, NaN, 0 or no."""
+    """One frame with all columns, or those that are ``named``, each with the type of its kind.
+
+    What a part does not have is empty, NaN, 0 or no.
+    """
     blanks: dict[str, Any] = {"text": "", "number": math.nan, "count": 0, "yes/no": False}
     types = {"text": "str", "number": "float64", "count": "int64", "yes/no": "bool"}
     wanted = {name: kinds(per)[name] for name in named or kinds(per)}

@@ -82,7 +82,7 @@ def test_the_columns_that_are_named_alone(root: Path, per: Any) -> None:
     pd.testing.assert_frame_equal(
         rdpbench.read_results("folder-three", "other", root=root, per=per, columns=named), whole[named]
     )
-    with pytest.raises(UnknownName, match="(?s)'bbp'.*bpp"):
+    with pytest.raises(UnknownName, match=r"(?s)'bbp'.*bpp"):
         rdpbench.read_results("other", root=root, per=per, columns=["bbp"])
 
 
