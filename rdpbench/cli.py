@@ -478,7 +478,8 @@ def _report(options: argparse.Namespace) -> int:
     from rdpbench.runners.pool import set_up
     from rdpbench.runners.server import start_server
 
-    start_server()  # it imports what decodes while this process reads the run
+    if options.images != "none":
+        start_server()  # it imports what decodes while this process reads the run
     named = _named([*options.named, *(word for word in options.also if _is_of_codec(word))])
     options.also = [word for word in options.also if not _is_of_codec(word)]
     stores = [_stored(argparse.Namespace(name=name, root=options.root)) for name in (options.name, *options.also)]

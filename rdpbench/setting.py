@@ -64,6 +64,15 @@ def split_label(label: str) -> tuple[str, list[str]]:
     return codec, [option for group in groups if group for option in re.split(r",(?=\w+=)", group)]
 
 
+def with_option(label: str, option: str) -> str:
+    """A label with one more option, before the grade.
+
+    >>> with_option("mine[steps=4] (joint)", "run=desk")
+    'mine[steps=4][run=desk] (joint)'
+    """
+    return re.sub(r"( \((?:joint|reported)\))?$", lambda grade: f"[{option}]{grade[0]}", label, count=1)
+
+
 def split_list(text: str) -> list[str]:
     """What is typed between commas.
 

@@ -48,6 +48,7 @@ from rdpbench.results.stats.meanings import meaning, metric_order
 from rdpbench.results.stats.points import Point, Points, titles
 from rdpbench.results.stats.summary import PLACE, compared, frame, tidy
 from rdpbench.results.store.contents import Contents
+from rdpbench.results.store.records import used
 from rdpbench.results.store.store import Store
 from rdpbench.results.tables import say
 from rdpbench.setting import PRESENTED, SIZES, USUAL, Presentation, split_label, split_list
@@ -488,14 +489,15 @@ def _unknown(presented: Presentation, points: Points, metrics: Sequence[str]) ->
 
 def by_tag(points: Points, metrics: Sequence[str]) -> Iterator[tables.Table]:
     """One table for each tag of the images: a mean over photographs and scans together may be true of neither."""
-    texts = {text for point in points.points for text in point.rows.codes("tags").used()}
-    for tag in sorted({tag for text in texts for tag in text.split(",") if tag}):
+    for tag in sorted(
+        {tag for text in used((point.rows for point in points.points), "tags") for tag in text.split(",") if tag}
+    ):
         for where, name in titles(points.places).items():
             has = [
                 (p, p.rows.where(p.rows.codes("tags").where(lambda text: tag in text.split(","))))  # noqa: B023 (asked at once)
                 for p in points.at(where).points
             ]
-            size = len({image for _, rows in has for image in rows.codes("image").used()})
+            size = len(used((rows for _, rows in has), "image"))
             sized = [
                 Point(where, p.codec, p.setting, rows.stating(dataset_size=np.full(len(rows), size)), p.names)
                 for p, rows in has

@@ -402,15 +402,16 @@ def _measured(panel: Panel, number: int, series: Series, frame: pd.DataFrame) ->
         if named:
             points = points[np.isclose(points["rate"].astype(float), float(named[1]), rtol=1e-3, atol=0)]
         settings = [setting(line, panel.x) for line in points.to_dict("records")]
-        points = points.assign(setting=np.array(settings, float))
+        others = [beside_axes(line, panel.settings) for line in points.to_dict("records")]
+        points = points.assign(setting=np.array(settings, float), codec=others)
         points = points[np.isfinite(points["setting"])]
     names = zip(points["run"], points["manifest"], strict=True)
     several_sets = frame[(frame["dataset"] == panel.dataset) & (frame["n"] > 0)]["manifest"].nunique() > 1
     origin = [f"{run}{FILES}{manifest[:8]}" if several_sets else run for run, manifest in names]
     several = points["codec"].nunique() > 1
     points = points.assign(variant=series.variant or "", source_id=origin, several=several)
-    # Points of two labels are two curves, but for settings, which are in the labels.
-    keys = ["dataset", "variant", "source_id", "bits_kind", "random", *([] if panel.settings else ["codec"])]
+    # Points of two labels are two curves, but for settings on an axis, which are in the labels.
+    keys = ["dataset", "variant", "source_id", "bits_kind", "random", "codec"]
     return _curves(replace(panel, accept=()), number, series, points, keys)
 
 
@@ -471,7 +472,7 @@ def _curve(number: int, series: Series, lines: pd.DataFrame, points: Sequence[Dr
     own, label = "run" in lines, series.label
     dataset, variant, bits_kind, origin = (str(first[n]) for n in ("dataset", "variant", "bits_kind", "source_id"))
     metric = " and ".join(dict.fromkeys(lines["metric"])) if panel.at_bpp is not None else str(first["metric"])
-    if own and first["several"] and not panel.settings:
+    if own and first["several"] and first["codec"]:
         label += f", {first['codec']}"
     elif not own and series.variant is None and variant.lower() not in ("", label.lower()):
         label += f", {variant}"
@@ -505,9 +506,10 @@ def heat_maps(preset: FigurePreset, own: pd.DataFrame) -> list[list[HeatMap]]:
     rows = []
     for series in preset.series:
         points = own[own["codec"].map(base_name) == series.codec]
-        keys = ["run", "manifest", "rate_field", "rate", "random"]
-        for (run, _, field, rate, random), group in points.groupby(keys, dropna=False):
-            title = f"{series.label}, {run}" + ("" if field in ("", "none") else f", {field} {rate:g}")
+        labels = [beside_axes(line, first.settings) for line in points.to_dict("records")]
+        points = points.assign(others=labels)
+        for (run, _, others, random), group in points.groupby(["run", "manifest", "others", "random"], dropna=False):
+            title = f"{series.label}, {run}" + (f", {others}" if others else "")
             ends = dict.fromkeys(f"{bpp:.4f}" for bpp in (group["bpp"].min(), group["bpp"].max()))
             row = [_map(panel, f"{title}, {' to '.join(ends)} bpp", group, bool(random)) for panel in preset.panels]
             if any(part.values.size for part in row):
@@ -527,6 +529,18 @@ def _map(panel: Panel, title: str, points: pd.DataFrame, random: bool) -> HeatMa
 
 
 # Labels and names
+
+
+def beside_axes(line: Mapping[Any, Any], axes: Sequence[str]) -> str:
+    """The settings of a measured point that are on no axis, its rate among them: points of others are not joined.
+
+    >>> line = {"codec": "pic[guidance=3,steps=10]", "rate_field": "lambda", "rate": 1.0, "target_bpp": math.nan}
+    >>> beside_axes(line, ["steps"])
+    'guidance=3, lambda 1'
+    """
+    options = [option for option in split_label(line["codec"])[1] if option.partition("=")[0] not in axes]
+    rate = [] if line["rate_field"] in ("", "none", *axes) else [Setting.of_line(line).words]
+    return ", ".join([*options, *rate])
 
 
 def base_name(label: str) -> str:

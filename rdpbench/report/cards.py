@@ -18,9 +18,9 @@ from rdpbench.datasets.command import named_dataset
 from rdpbench.errors import RdpbenchError
 from rdpbench.paths import records
 from rdpbench.results import read
-from rdpbench.results.stats.joined import editions_of
 from rdpbench.results.stats.meanings import meaning
 from rdpbench.results.store.columns import groups_of
+from rdpbench.results.store.records import used
 from rdpbench.setting import split_label
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def of_metric(runs: Sequence[ReportedRun], metric: str) -> Facts:
         f"{'higher' if meant.higher_is_better else 'lower'} is better{f', in {meant.unit}' if meant.unit else ''}",
     }
     for run in runs:
-        editions = {text for (_, name), own in editions_of(run.current).items() if name == metric for text in own}
+        editions = {text for (_, name), own in run.current.editions.items() if name == metric for text in own}
         # Anybody may have written these records.
         stated = [own for record in run.sessions.values() if isinstance(own := record.get("metrics"), dict)]
         editions_known = [own[metric] for own in stated if isinstance(own.get(metric), dict)]
@@ -131,8 +131,7 @@ def of_metric(runs: Sequence[ReportedRun], metric: str) -> Facts:
 
 
 def _used(points: Sequence[Point], column: str) -> list[str]:
-    texts = {text for point in points for text in point.rows.codes(column).used()}
-    return sorted(texts - {"", "{}"})
+    return [text for text in used((point.rows for point in points), column) if text not in ("", "{}")]
 
 
 def _devices(points: Sequence[Point]) -> set[tuple[str, str]]:

@@ -49,6 +49,7 @@ from rdpbench.results.stats.current import read_grades
 from rdpbench.results.stats.points import Where
 from rdpbench.results.stats.summary import PLACE, common_rates
 from rdpbench.results.store.bitstreams import reconstruction_path
+from rdpbench.results.store.records import used
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
 from rdpbench.setting import thin
@@ -266,7 +267,7 @@ def wanted(report: Report, which: Which, limit: int) -> Iterator[Picture]:
     rows: list[tuple[Store, Row]] = []
     for where in report.panels:
         chosen = list(_chosen(report, where, which))
-        images = sorted({image for point in chosen for image in point.point.rows.codes("image").used()})
+        images = used((point.point.rows for point in chosen), "image")
         firsts = set(images[: limit or None])
         for point in chosen:
             shown = point.shown()

@@ -28,7 +28,7 @@ from rdpbench.report import cards
 from rdpbench.results import tables
 from rdpbench.results.names import Names, signs
 from rdpbench.results.stats import against
-from rdpbench.results.stats.current import PROVEN, of_store
+from rdpbench.results.stats.current import PROVEN, SEARCHED, of_store
 from rdpbench.results.stats.joined import Joined, joined, of_one_edition
 from rdpbench.results.stats.meanings import meaning, metric_order
 from rdpbench.results.stats.points import Point, Points, Where, grouped, titles
@@ -36,7 +36,7 @@ from rdpbench.results.stats.summary import side_by_side
 from rdpbench.results.store.bitstreams import is_sha256
 from rdpbench.results.store.columns import Codes
 from rdpbench.results.store.contents import Contents
-from rdpbench.results.store.records import Rows
+from rdpbench.results.store.records import Rows, used
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
 from rdpbench.setting import Setting, split_label
@@ -159,8 +159,8 @@ def _firsts(current: Points) -> tuple[dict[Where, set[str]], list[str]]:
         return {}, []
     firsts = {}
     for where in current.places:
-        images = set().union(*(point.good.codes("image").used() for point in current.at(where).points))
-        firsts[where] = set(sorted(images)[: max(1, LISTED * len(images) // rows)])
+        images = used((point.good for point in current.at(where).points), "image")
+        firsts[where] = set(images[: max(1, LISTED * len(images) // rows)])
     count = ", ".join(f"{len(images)} of {where.dataset}" for where, images in firsts.items())
     return firsts, [f"means are of all images; listed one by one, with bytes by part, are the first ones: {count}"]
 
@@ -254,7 +254,7 @@ def narrowed(words: Sequence[str], row: Row | _Coded) -> list[str]:
     if apart := parse(row.use).apart:
         own = typed_as(row.use)
         kept = [word for word in kept if not word.startswith("python=")]
-    for option in options:
+    for option in (option for option in options if option != SEARCHED):
         key = option.partition("=")[0]
         if f"codec.options.{key}" in OWN_WEIGHTS or (apart and os.path.isabs(str(json.loads(row.options).get(key)))):  # noqa: PTH117  # the label has the name of a file, and what is in it
             option = f"{key}={json.loads(row.options)[key]}"  # noqa: PLW2901
@@ -406,8 +406,10 @@ def _point(point: ReportedPoint, pictures: Set[str]) -> dict[str, Any]:
 
 def _pictured(shown: Rows, pictures: Set[str]) -> int:
     """Of how many rows both images are in the folder."""
+    if not pictures:  # hashes of millions of rows take a while to read
+        return 0
     pairs = zip(*(shown.texts(name) for name in ("reconstruction_sha256", "pixel_sha256")), strict=True)
-    return sum(ours in pictures and theirs in pictures for ours, theirs in pairs) if pictures else 0
+    return sum(ours in pictures and theirs in pictures for ours, theirs in pairs)
 
 
 def _images(panel: Sequence[ReportedPoint], pictures: Set[str], refused: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -452,7 +454,8 @@ def _rows(
 ) -> dict[str, Any]:
     """A curve's good rows, column by column: a page of many thousands stays small."""
     columns: dict[str, list[Any]] = {name: [] for name in ("point", "image", "seed", "bytes", "bpp", "rate")}
-    texts: dict[str, list[str]] = {name: [] for name in ("parts", "info", "command", "reconstruction_sha256")}
+    texts: dict[str, list[str]] = {name: [] for name in ("parts", "info", "command")}
+    shown: list[dict[str, str]] = []
     scores: dict[str, list[float | str | None]] = {name: [] for name in report.metrics if meaning(name).kind != "set"}
     for place, point in enumerate(curve):
         images, seeds = point.images, point.listed.numbers("seed")
@@ -467,9 +470,12 @@ def _rows(
             columns[name] += map(number, rows.numbers(name).tolist())
         for name in texts:
             texts[name] += rows.texts(name)
+        if pictures or refused:
+            shown += [_picture(sha256, pictures, refused) for sha256 in rows.texts("reconstruction_sha256")]
+        else:  # hashes of millions of rows take a while to read
+            shown += [{}] * len(rows)
         for name in scores:
             scores[name] += map(number, report.joined.values_of(point.point, rows.places, name).tolist())
-    shown = [_picture(sha256, pictures, refused) for sha256 in texts["reconstruction_sha256"]]
     infos = [_info(*pair) for pair in zip(texts["info"], texts["command"], strict=True)]
     return {
         **columns,
@@ -498,19 +504,19 @@ def _faults(run: ReportedRun) -> Iterator[tuple[Row, str, str]]:
         yield from (
             (row, row.status, row.error) for row in point.rows.where(~point.rows.codes("status").where("ok".__eq__))
         )
-    seen: set[str] = set()
-    none = np.isnan(run.current.stored.numbers("value"))
+    none = np.r_[np.isnan(run.current.stored.numbers("value")), False]  # the last is that of no score
+    bad = np.zeros(len(run.current.records), bool)
+    for scored in run.current.scored.values():
+        bad[scored.places[(scored.scores >= 0) & none[scored.scores]]] = True
+    told: set[tuple[int, str]] = set()  # datasets may share rows
     for point in run.current.points:
-        bad = np.zeros(len(point.rows), bool)
-        for (where, _), scored in run.current.scored.items():
-            if where == point.where:
-                of_row = scored.at(point.rows.places)[0]
-                bad |= (of_row >= 0) & np.r_[none, False][of_row]
-        for row in point.rows.where(bad):
-            if row.task_key not in seen:
-                seen.add(row.task_key)
-                scores = run.current.scores_of(row).items()
-                yield from ((row, metric, score.error) for metric, score in scores if score.value is None)
+        rows = point.rows.where(bad[point.rows.places])
+        metrics = [metric for where, metric in run.current.scored if where == point.where and len(rows)]
+        errors = [run.current.errors(point.where, rows.places, metric) for metric in metrics]
+        for row, place, *texts in zip(rows, rows.places.tolist(), *errors, strict=True):
+            failed = {(place, metric): text for metric, text in zip(metrics, texts, strict=True) if text}
+            yield from ((row, metric, text) for (_, metric), text in failed.items() if (place, metric) not in told)
+            told |= failed.keys()
 
 
 def _run(run: ReportedRun) -> dict[str, Any]:
@@ -523,12 +529,13 @@ def _run(run: ReportedRun) -> dict[str, Any]:
     total, good = sum(len(point.rows) for point in points), sum(len(point.good) for point in points)
     again = sum(int(p.good.codes("verified").where("fresh_process".__eq__).sum()) for p in points)
     curves = {(point.where.dataset, point.codec) for point in points}
-    images = {(point.where.dataset, image) for point in points for image in point.rows.codes("image").used()}
+    by_set = grouped(points, lambda point: point.where.dataset).values()
+    images = sum(len(used((point.rows for point in along), "image")) for along in by_set)
     size = sum(
         int(max(point.rows.numbers("dataset_size").max() for point in run.current.at(where).points))
         for where in run.current.places
     )
-    few = f"{len(images)} of {size}" if len(images) < size and len(run.current.places) == 1 else f"{len(images)}"
+    few = f"{images} of {size}" if images < size and len(run.current.places) == 1 else f"{images}"
     return {
         "name": run.name,
         "counts": f"{len(curves)} curves, {few} images, {good} bitstreams: each was decoded by a second "

@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from rdpbench import registry
-from rdpbench.errors import ConfigError, StoreCorrupt, StoreUnwritable
+from rdpbench.errors import ConfigError, StoreBusy, StoreCorrupt, StoreUnwritable
 from rdpbench.paths import unwritable
 from rdpbench.progress import Progress, show_progress
 from rdpbench.provenance import begin_session, packages, provenance
@@ -34,7 +34,7 @@ from rdpbench.runners import pool
 from rdpbench.runners.coding import Setup
 from rdpbench.runners.launch import Launcher, check_alive
 from rdpbench.runners.left import Lack
-from rdpbench.runners.queue import MOST_LOST, POLL_S, Claim, Lease, Queue
+from rdpbench.runners.queue import MOST_LOST, POLL_S, Claim, Lease, Queue, living
 from rdpbench.runners.sets import originals
 from rdpbench.runners.task import Cell, Work, keys_of_cells, resolved, without_environment
 from rdpbench.runners.worker import KINDS, Chunk, Kind, Result, Seat, Stop, failed, kind_of, together
@@ -42,6 +42,8 @@ from rdpbench.setting import Bench
 
 ReadBench: TypeAlias = Callable[[Sequence[str]], Bench]
 """Makes a bench of what was typed; reading that is not of this layer."""
+FULL = 32_768
+"""Lines of a part, about, after which it is put away: what a kill leaves in parts is read line by line."""
 SYNC_EVERY = 32
 """Records between two syncs to the disk."""
 
@@ -223,8 +225,12 @@ class Share:
             done: is told of each piece of work, and of its row if it has a new one.
             first: records of the command itself, written before all others.
         """
+        session, full = _Session(self), False
         while True:
-            with contextlib.closing(_Session(self)) as session:
+            following = None
+            with contextlib.closing(session):
+                if full:
+                    self.put_away()
                 for record in first:
                     session.write(record)
                 try:
@@ -237,10 +243,20 @@ class Share:
                     if not session.lease.lost:
                         raise
                     session.broken = True  # it was put away as what a dead session had written
-                overtaken = session.lease.lost and not self.stop
-            if not overtaken:
+                if not self.stop and (session.lease.lost or (session.is_full and self.queue.left)):
+                    following = _Session(self)  # before the other's lease ends: nobody's queue is taken away
+            if not following:
                 return
-            first = ()
+            session, full, first = following, session.is_full, ()
+
+    def put_away(self) -> None:
+        """Move parts of sessions that are over into Parquet, so that a run of days can be read at any moment.
+
+        Not those of dead sessions whose chunks wait for others, who will look there what is done already.
+        """
+        writing = living(self.store.folder) | self.queue.holders
+        with contextlib.suppress(StoreBusy), self.store.lock():  # whoever has the lock puts parts away, or plans
+            self.store.compact(writing=writing)
 
     def lead(self, launcher: Launcher, first: Sequence[Mapping[str, Any]]) -> None:
         """Let others do all chunks, which a launcher starts; ``first`` is as for `take`.
@@ -312,6 +328,11 @@ class _Session:
         """Whose results may not be on the disk yet."""
         self._given_up: deque[Result] = deque()
 
+    @property
+    def is_full(self) -> bool:
+        """Is its part so long that another session is to go on?"""
+        return self.writer.lines >= FULL
+
     def write(self, record: Mapping[str, Any]) -> None:
         """A record of the command itself, which is given the name of the session where it takes one."""
         named = {kind: value | {"session": self.name} if kind in _NAMED else value for kind, value in record.items()}
@@ -337,13 +358,15 @@ class _Session:
             while self._given_up:
                 yield self._given_up.popleft()
             self._sync()
-            if share.stop or self.lease.lost or not share.queue.left:
+            if share.stop or self.lease.lost or self.is_full or not share.queue.left:
                 return
             time.sleep(POLL_S)
 
     def _chunks(self, kinds: Sequence[Kind]) -> Iterator[Chunk]:
         share = self.share
-        while not share.has_failed_enough() and not self.lease.lost and (claim := share.queue.claim(self.name, kinds)):
+        while not (share.has_failed_enough() or self.lease.lost or self.is_full):
+            if not (claim := share.queue.claim(self.name, kinds)):
+                return
             known = self._written({session for session, _ in claim.lost})
             pairs = zip(share.agenda.work_of(claim.chunk), map(tuple, claim.chunk["tasks"]), strict=True)
             chunk = _Open(claim, {pair[0].task.key: pair for pair in pairs if pair[0].task.key not in known})

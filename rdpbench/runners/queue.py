@@ -305,6 +305,11 @@ class Queue:
         sessions = [name for name in _listed(self.folder / "alive") if not name.endswith(".dead")]
         return [session for session in sessions if self._is_alive(session)]
 
+    @property
+    def holders(self) -> set[str]:
+        """Sessions that have chunks, alive or dead."""
+        return {session for _, session in self._claimed()}
+
     def bury(self) -> None:
         """Declare dead whoever is, so that what they wrote can be put away."""
         for session in {*_listed(self.folder / "alive")} - {*self.living()}:

@@ -39,7 +39,7 @@ from rdpbench.results.store.log import ArrayPlace, Extracted, FeatureStore, kind
 from rdpbench.results.store.records import Rows
 from rdpbench.results.store.schema import Row, SetScore
 from rdpbench.results.store.store import Store
-from rdpbench.runners.task import Cell, Task, membership
+from rdpbench.runners.task import Cell, Task, membership, pin_of
 
 Array: TypeAlias = NDArray[Any]
 
@@ -346,7 +346,9 @@ class _Sides:
         """sha256 over the metric with its network, how intervals are made, and the images with both sides' subjects."""
         # The version is raised when what is stored beside a value changes: it is then made again from the arrays.
         made_by = {"version": 2, "metric": metric_identity(self.name), "features": kind(self.cls.features)}
-        return sha256_of({**made_by, "intervals": INTERVALS, "images": subjects, "insisted": insisted})
+        return sha256_of(
+            {**made_by, **self._reference_files, "intervals": INTERVALS, "images": subjects, "insisted": insisted}
+        )
 
     def score(self, key: str, rows: Rows, subjects: Subjects) -> SetScore:
         """The value of one point, or why there is none."""
@@ -399,6 +401,14 @@ class _Sides:
     @property
     def _unpaired(self) -> bool:
         return reference_of(self.cls) != ORIGINALS
+
+    @cached_property
+    def _reference_files(self) -> dict[str, str]:
+        """Which files a reference set of the user's holds: unlike a published one it may change."""
+        if not self._unpaired:
+            return {}
+        pin = pin_of(_reference_set(self.cls))
+        return {"reference": pin.sha256} if pin.kind == "made" or ":" in reference_of(self.cls) else {}
 
     @cached_property
     def _there(self) -> dict[str, ArrayPlace]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def theirs(codec: str, bpp: float, value: float, **changes: Any) -> dict[str, An
 def ours(codec: str, bpp: float, value: float, **changes: Any) -> dict[str, Any]:
     """A measured point."""
     known = {"dataset": "set", "protocol": "as-is", "codec": codec, "rate_field": "quality", "rate": 100 * bpp}
-    known |= {"manifest": "12ab"}
+    known |= {"manifest": "12ab", "target_bpp": math.nan}
     known |= {"n": 3, "partial": False, "bpp": bpp, "metric": "psnr", "value": value, "value_lo": value - 1}
     known |= {"value_hi": value + 1, "weights": "", "run": "mine", "bits_kind": "file", "reliable": True}
     return known | changes
@@ -495,6 +496,30 @@ def test_heat_maps_of_two_runs_are_two_rows() -> None:
     assert [row[0].title for row in rows] == [f"Textual inversion, {run}, 0.0700 bpp" for run in ("mine", "other")]
     assert [row[0].random for row in rows] == [False, True]
     assert examples.notes_of_maps(rows)[0] == "random weights: not results."
+
+
+def test_settings_that_are_on_no_axis_are_not_mixed() -> None:
+    """Steps 10 and 20 at two rates are four maps, and four lines over the guidance."""
+    lines = [
+        line | {"codec": line["codec"].replace("]", f",steps={steps}]"), "value": value}
+        for steps, rate, value in ((10, 1.0, 30.0), (10, 2.0, 31.0), (20, 1.0, 32.0), (20, 2.0, 33.0))
+        for line in guided(dataset="set", rate_field="lambda", rate=rate)
+    ]
+    panel = Panel("set", "as-is", "guidance", "compression_guidance", "psnr")
+    preset = FigurePreset("x", "", "", "", "heat-map", (), (panel,), (Series("textual-inversion", "T"),))
+    maps = [row[0] for row in heat_maps(preset, frame(*lines))]
+    assert {each.title.partition(", 0.07")[0]: {*each.values[np.isfinite(each.values)]} for each in maps} == {
+        "T, mine, steps=10, lambda 1": {30.0},
+        "T, mine, steps=10, lambda 2": {31.0},
+        "T, mine, steps=20, lambda 1": {32.0},
+        "T, mine, steps=20, lambda 2": {33.0},
+    }
+    alone = [line for line in lines if "compression_guidance=0" in line["codec"]]
+    (filled,) = fill(
+        replace(preset, kind="curves", panels=(Panel("set", "as-is", "guidance", "psnr"),)), frame(*alone), None
+    )
+    assert [{point.y for point in curve.points} for curve in filled.curves] == [{30.0}, {31.0}, {32.0}, {33.0}]
+    assert filled.curves[0].label == "T, compression_guidance=0, steps=10, lambda 1"
 
 
 # Tables

@@ -20,7 +20,7 @@ from rdpbench.gate.curves import measure
 from rdpbench.results.stats.bootstrap import FINE, SMALL, shares
 from rdpbench.results.stats.current import gather, of_store
 from rdpbench.results.stats.points import Points, point_key
-from rdpbench.results.stats.summary import at_rate, common_rates, compared, frame, summarise, with_interval
+from rdpbench.results.stats.summary import at_rate, common_rates, compared, frame, summarise, tidy, with_interval
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import definition
 from rdpbench.results.store.schema import Member, Row, Score, SetScore
@@ -322,6 +322,16 @@ def test_a_curve_mixes_no_versions_of_a_codec() -> None:
     assert rates == [10.0, 20.0]
     assert "quality 0: coded by another version" in note
     assert along("1", "1", "2")[0] == [20.0]
+
+
+def test_native_settings_and_targets_of_images_are_two_curves() -> None:
+    """A line through both would be of neither; where there is one kind alone, it has the codec's own label."""
+    native = [row(k, 1.0, task_key=f"n{k}") for k in range(2)]
+    targets = [row(k, 2.0, task_key=f"t{k}", target_bpp=2.0, rate=k) for k in range(2)]
+    points = gather([*native, *targets, *(replace(one, codec="b", task_key=f"b{one.image}") for one in targets)], [])
+    assert [point.codec for point in points.points] == ["jpeg", "jpeg[search=image]", "b"]
+    assert {line.codec for line in points.rows} == {"jpeg", "jpeg[search=image]", "b"}
+    assert set(tidy(points, [])["codec"]) == set(frame(points, [])["codec"]) == {"jpeg", "jpeg[search=image]", "b"}
 
 
 def test_editions_of_a_metric_are_never_mixed() -> None:

@@ -65,7 +65,7 @@ import hydra, numpy, pandas, pyarrow.parquet, rich.table
 import rdpbench.config.bench, rdpbench.runners.execute, rdpbench.runners.work
 from rdpbench import provenance
 from rdpbench.cli import main
-from rdpbench.runners import queue
+from rdpbench.runners import claim, queue
 
 def shifted(hours):
     class Clock(datetime.datetime):
@@ -100,6 +100,7 @@ def begin(order):
     os.dup2(out, 2)
     os.environ.update(order["environment"])
     queue.LEASE_S, queue.RENEW_S = 1.0, 0.1
+    claim.FULL = int(os.environ.get("FULL", claim.FULL))
     if order["hours"]:
         shifted(order["hours"])
     if order["late"]:
@@ -208,14 +209,19 @@ class Crew:
         return self.start("worker", run, "codec=./steps.py:Steps", *(more or ("workers=0",)), **how)
 
     def records(self, run: str) -> int:
+        from pyarrow import parquet
+
         count = 0
+        for path in self.store(run).folder.rglob("rows*.parquet"):
+            with contextlib.suppress(FileNotFoundError):
+                count += parquet.read_metadata(path).num_rows
         for path in self.store(run).parts.glob("*.jsonl"):
             with contextlib.suppress(FileNotFoundError):
                 count += path.read_bytes().count(b'"row"')
         return count
 
     def wait_for_records(self, run: str, count: int, of: Started) -> bool:
-        """Wait for so many rows in parts; False if the command ended before."""
+        """Wait for so many rows; False if the command ended before."""
         ends = time.monotonic() + LONGEST_S
         while self.records(run) < count:
             if of.code is not None:
@@ -306,10 +312,11 @@ INJECTIONS = 6
 def test_workers_come_and_go(crew: Crew, seed: int) -> None:
     """A command and two workers share a run; what is hit is started again, as a batch system would requeue it.
 
-    In each third run, the clocks of two workers are an hour off, either way; in each third the folder answers late.
+    In each third run, the clocks of two workers are an hour off, either way; in each third the folder answers late. In
+    each second a part is full after a few lines, and is put away while others work.
     """
     rng, run = random.Random(seed), f"mix-{seed}"
-    how: dict[str, Any] = {"PAUSE": "0.05", "late": seed if seed % 3 == 1 else 0}
+    how: dict[str, Any] = {"PAUSE": "0.05", "late": seed if seed % 3 == 1 else 0, "FULL": "5" if seed % 2 else "9999"}
     hours = iter([1, -1] * INJECTIONS if seed % 3 == 2 else [0] * 2 * INJECTIONS)
     command = crew.command(run, "workers=0", **how)
     crew.wait_for_queue(run)
@@ -346,7 +353,8 @@ def test_workers_come_and_go(crew: Crew, seed: int) -> None:
 def test_local_processes_and_another_command(crew: Crew, seed: int) -> None:
     """Two commands with processes of their own; the processes and the commands are hit."""
     rng, run = random.Random(seed), f"local-{seed}"
-    commands = [crew.command(run, "workers=2", PAUSE="0.05") for _ in range(2)]
+    how = {"PAUSE": "0.05", "FULL": "9999" if seed % 2 else "7"}
+    commands = [crew.command(run, "workers=2", **how) for _ in range(2)]
     for number in range(4):
         if not crew.wait_for_records(run, 8 * (number + 1), commands[0]):
             break
@@ -355,7 +363,7 @@ def test_local_processes_and_another_command(crew: Crew, seed: int) -> None:
             at = rng.randrange(2)
             commands[at].kill(name)
             commands[at].wait()
-            commands[at] = crew.command(run, "workers=2", PAUSE="0.05")
+            commands[at] = crew.command(run, "workers=2", **how)
             crew.hits["local", f"command {name.name}"] += 1
         elif children := [pid for pid in below(commands[number % 2].pid) if pid != commands[number % 2].pid]:
             with contextlib.suppress(ProcessLookupError):
@@ -364,6 +372,21 @@ def test_local_processes_and_another_command(crew: Crew, seed: int) -> None:
     for command in commands:
         assert command.wait() in (0, 1), command.out.read_text()
     crew.finish(run)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_full_part_is_put_away_while_the_run_goes_on(crew: Crew, workers: int) -> None:
+    """What a kill leaves to be read line by line is one part at most, however long the run was."""
+    run = f"full-{workers}"
+    command = crew.command(run, f"workers={workers}", PAUSE="0.05", FULL="8")
+    assert crew.wait_for_records(run, 40, command)
+    command.kill(signal.SIGKILL)
+    command.wait()
+    in_parts = sum(path.read_bytes().count(b'"row"') for path in crew.store(run).parts.glob("*.jsonl"))
+    assert in_parts < 30, "rows lie in parts that are over"
+    assert len(crew.store(run).read().rows) > 24  # a row may be counted in a part and in Parquet
+    crew.finish(run)
+    assert len([*crew.store(run).folder.glob("sessions/*.json")]) > 4
 
 
 def test_a_task_that_kills_its_workers_fails_alone(crew: Crew) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from rdpbench.errors import MetricError
 from rdpbench.metrics.contract import Estimate
+from rdpbench.results.read import read_results
 from rdpbench.results.stats.bootstrap import BLOCKS, jackknife
 from rdpbench.results.store.bitstreams import original_path
 from rdpbench.results.store.log import load_arrays
@@ -22,6 +23,7 @@ import numpy as np
 from pathlib import Path
 from rdpbench.errors import MetricError
 from rdpbench.metrics.contract import Estimate
+from rdpbench.results.read import read_results
 
 class Colours:
     id = "colours/mean"
@@ -353,3 +355,24 @@ def test_leaving_blocks_out_in_one_pass_is_leaving_them_out(name: str, monkeypat
     assert not isinstance(quick, str)
     assert quick == pytest.approx(slow, rel=1e-6, abs=1e-9)
     assert quick[0] < value < quick[1]
+
+
+def test_a_reference_set_that_changes_gives_another_value(tmp_path: Path, here: Any, images: Any, own: str) -> None:
+    """Of a folder of the user's; as it was again, it gives the value that is stored."""
+    code = tmp_path / "own.py"
+    code.write_text(
+        f"{code.read_text()}\nclass Apart(Distance):\n    name, reference = 'apart', 'folder:others@as-is'\n"
+    )
+    other, more = images(4, "others", seed=1), images(1, "more", seed=2) / "image00.png"
+    line = ["run", "codec=jpeg", "rate=5", f"data=folder:{images(4)}", "metrics=./own.py:Apart", "figures=false"]
+
+    def value() -> float:
+        assert here(*line, "verify=0", "workers=0") == 0
+        return float(read_results("folder-pictures")["value"].iloc[0])
+
+    before = value()
+    more.rename(other / "more.png")
+    assert abs(value() - before) > 0.1
+    (other / "more.png").unlink()
+    assert value() == before
+    assert len(stored(tmp_path).read().sets) == 2

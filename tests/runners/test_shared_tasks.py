@@ -68,6 +68,25 @@ def test_a_limit_is_of_each_set(here: Any, two_sets: tuple[Path, Path]) -> None:
     assert shown("dataset") == {"folder-first": 2, "folder-second": 2}
 
 
+def test_a_file_that_is_gone_is_said_beside_the_numbers(here: Any, two_sets: tuple[Path, Path], capsys: Any) -> None:
+    """What it held would look as if it had never been; nothing is removed or merged by what is left."""
+    line = ("run", "codec=jpeg", "rate=50", f"data=folder:{two_sets[0]},folder:{two_sets[1]}", *USUAL)
+    assert here(*line) == 0
+    whole = read_results("shared")
+    for name in ("members", "scores"):
+        (RUNS / "shared" / f"{name}.parquet").unlink()
+        frame = read_results("shared")
+        assert not frame.equals(whole)
+        assert any(note.startswith(f"{name}.parquet is gone from the run's folder") for note in frame.attrs["notes"])
+        for command in (("gc", "shared", "--delete"), ("merge", "shared", "--into", "other")):
+            assert here(*command) == 2
+            assert f"{name}.parquet is missing. Put it back" in capsys.readouterr().err
+        assert here(*line) == 0
+        frame = read_results("shared")
+        pd.testing.assert_frame_equal(frame, whole)
+        assert frame.attrs["notes"] == []
+
+
 def test_times_are_of_all_images_of_a_set_and_of_no_other(here: Any, two_sets: tuple[Path, Path]) -> None:
     """In figures, in the report and in what `show` writes: the median of an image's own times, set by set."""
     sets = ",".join(f"folder:{folder}" for folder in two_sets)

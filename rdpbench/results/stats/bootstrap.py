@@ -171,7 +171,7 @@ def jackknifed(value: float, without: Floats, bounds: Bounds = REAL) -> tuple[fl
     with np.errstate(divide="ignore", invalid="ignore"):
         scaled = _unbounded(np.r_[value, without], bounds)
         centre, spread, count = scaled[0], scaled[1:] - scaled[1:].mean(), len(without)
-        half = student(count - 1, (1 + LEVEL) / 2) * math.sqrt((count - 1) / count * float(spread @ spread))
+        half = student(count - 1, (1 + LEVEL) / 2) * math.sqrt((count - 1) / count * float(np.square(spread).sum()))
     if not math.isfinite(half + float(centre)):
         return math.nan, math.nan
     first, second = (_bounded(float(end), bounds) for end in (centre - half, centre + half))

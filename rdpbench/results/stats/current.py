@@ -32,12 +32,12 @@ from rdpbench.errors import RdpbenchError, check_names
 from rdpbench.results.stats.meanings import readable
 from rdpbench.results.stats.points import Point, Points, Where, grouped
 from rdpbench.results.stats.scored import chosen_edition, current_scores, current_sets
-from rdpbench.results.store.columns import Codes, Mask, Places, groups_of, joined, ranks, split_by
+from rdpbench.results.store.columns import Codes, Mask, Places, agree, groups_of, joined, ranks, split_by
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import identity_at, key_of
 from rdpbench.results.store.records import Records, Rows
 from rdpbench.results.store.schema import AS_RAN, Place, Row, Score, SetScore
-from rdpbench.setting import CodecSetting, Setting
+from rdpbench.setting import CodecSetting, Setting, with_option
 
 PROVEN = ("decoded",)
 """The grades that are read unless others are asked for."""
@@ -68,7 +68,13 @@ def of_store(contents: Contents, named: Membership | None = None, *, grades: Seq
 
     ``grades`` are those that are wanted (`rdpbench.codecs.contract.GRADES`); labels of others than ``decoded`` say so.
     """
+    contents.of_kind("score").look_up(contents.of_kind("row"))
     good, sets, unread = readable(contents)
+    unread += [
+        f"{name} is gone from the run's folder, and what it held is in none of these numbers; put it back from a copy, "
+        "or type the command that made it again"
+        for name in contents.missing
+    ]
     scores = contents.of_kind("score"), good
     if named is not None:
         places = contents.of_kind("row").locate(named.keys)
@@ -255,7 +261,7 @@ def _gather(rows: Rows, scores: Records[Score], good: Mask, sets: Iterable[SetSc
         edition_of_point[id(point)] = editions.of(places).of(once[:1]).names_of()[0]
         points.append(point)
     points, stale = _one_edition(points, edition_of_point)
-    points, suspect = _proven(points)
+    points, suspect = _proven(_one_kind(points))
     if older:
         notes.append(f"{older} rows of earlier versions of codecs, or of images that changed since, are left out")
     notes += [*stale, *suspect]
@@ -299,6 +305,25 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
+SEARCHED = "search=image"
+"""In the label of points that were searched for each image, where the same codec has others, too."""
+
+
+def _one_kind(points: Sequence[Point]) -> list[Point]:
+    """Points at native settings and points of targets as two curves: one has a rate for all images, the other not."""
+    native = {(point.where, point.codec) for point in points if point.setting.target is None}
+    return [
+        _labelled(point) if point.setting.target is not None and (point.where, point.codec) in native else point
+        for point in points
+    ]
+
+
+def _labelled(point: Point) -> Point:
+    label = with_option(point.codec, SEARCHED)
+    rows = point.rows.stating(codec=Codes(np.zeros(len(point.rows), np.int32), [label]))
+    return replace(point, codec=label, rows=rows)
+
+
 def _proven(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
     """Without points of a codec if one of its bitstreams did not give its pixels in a fresh process, until others do.
 
@@ -329,7 +354,9 @@ def names_of(points: Iterable[Point]) -> dict[tuple[Where, str], str]:
     names: dict[tuple[Where, str], str] = {}
     for where, here in grouped(points, lambda point: point.where).items():
         images, pixels = (joined([point.good.codes(name) for point in here]) for name in ("image", "pixel_sha256"))
-        _, first = groups_of([images.codes, pixels.codes]) if len(images.codes) else (None, np.zeros(0, int))
+        if agree(images, pixels):
+            continue
+        _, first = groups_of([images.codes, pixels.codes])
         count = np.bincount(images.codes[first], minlength=len(images.names))
         if twice := {images.names[number] for number in np.flatnonzero(count > 1)}:
             rows = (row for p in here for row in p.good.where(p.good.codes("image").where(twice.__contains__)))
@@ -346,9 +373,8 @@ def _once(rows: Rows) -> Places:
     """Of an image that was read with other pixels, or got another text, the newest, for all seeds alike."""
     image, seed = rows.codes("image"), rows.numbers("seed")
     pixels, caption = rows.codes("pixel_sha256"), rows.codes("caption")
-    count = len(np.unique(image.codes))
     each_once = len(groups_of([image.codes, seed])[1]) == len(rows)
-    if each_once and len(groups_of([image.codes, pixels.codes, caption.codes])[1]) == count:
+    if each_once and agree(image, pixels, caption):
         return np.arange(len(rows))
     moments = list(zip(rows.codes("session").texts(), rows.texts("time"), strict=True))
     ordered = sorted(range(len(rows)), key=moments.__getitem__)

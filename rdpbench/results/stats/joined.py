@@ -8,7 +8,6 @@ edition stand, and a note says which are left out.
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
@@ -21,9 +20,7 @@ from rdpbench.results.stats.meanings import definition_now
 from rdpbench.results.stats.points import Point, Points, Taken, Where, grouped
 from rdpbench.results.store.columns import Places
 from rdpbench.results.store.schema import SetScore
-
-UNSTATED = "not stated"
-"""The edition of values from before editions were stored."""
+from rdpbench.setting import with_option
 
 
 class Origin(NamedTuple):
@@ -74,29 +71,17 @@ def joined(runs: Mapping[str, Points]) -> Joined:
     """
     count = Counter(codec for points in runs.values() for codec in {point.codec for point in points.points})
     pairs = [
-        (replace(point, codec=_labelled(point.codec, run)) if count[point.codec] > 1 else point, point.codec, run)
+        (
+            replace(point, codec=with_option(point.codec, f"run={run}")) if count[point.codec] > 1 else point,
+            point.codec,
+            run,
+        )
         for run, points in runs.items()
         for point in points.points
     ]
     names = names_of([point for point, *_ in pairs]) if len(runs) > 1 else {}
     origins = {with_names(point, names): Origin(run, runs[run], codec) for point, codec, run in pairs}
     return Joined(tuple(origins), names=names, origins=origins)
-
-
-def _labelled(codec: str, run: str) -> str:
-    label, grade = re.fullmatch(r"(.*?)( \((?:joint|reported)\))?", codec, re.DOTALL).groups()  # type: ignore[union-attr]  # anything matches
-    return f"{label}[run={run}]{grade or ''}"
-
-
-def editions_of(points: Points) -> dict[tuple[Where, str], set[str]]:
-    """The editions of each metric whose values are current, by place and metric."""
-    editions: dict[tuple[Where, str], set[str]] = defaultdict(set)
-    for key, scored in points.scored.items():
-        there = scored.scores[scored.scores >= 0]
-        editions[key].update(text or UNSTATED for text in points.stored.codes("definition").of(there).used())
-    for (where, _), score in points.sets.items():
-        editions[where, score.metric].add(score.definition or UNSTATED)
-    return {key: own for key, own in editions.items() if own}
 
 
 def of_one_edition(runs: Mapping[str, Points]) -> tuple[dict[str, Points], list[str]]:
@@ -106,7 +91,7 @@ def of_one_edition(runs: Mapping[str, Points]) -> tuple[dict[str, Points], list[
     """
     by_run: dict[tuple[Where, str], dict[str, set[str]]] = defaultdict(dict)
     for run, points in runs.items():
-        for key, editions in editions_of(points).items():
+        for key, editions in points.editions.items():
             by_run[key][run] = editions
     left_out: dict[str, set[tuple[Where, str]]] = defaultdict(set)
     notes: dict[str, None] = {}

@@ -108,9 +108,14 @@ class Point:
             texts = [self.names.get(key, image) for key, image in keys]
             numbers = {name: number for number, name in enumerate(sorted({*texts}))}
             return Codes(np.array([numbers[text] for text in texts], np.int32), list(numbers))
-        used, codes = np.unique(column.codes, return_inverse=True)
-        names = [column.names[number] for number in used]
-        return Codes(ranks(names)[codes.ravel()].astype(np.int32), sorted(names))
+        there = np.bincount(column.codes, minlength=len(column.names)) > 0
+        names = column.names if there.all() else [column.names[number] for number in np.flatnonzero(there).tolist()]
+        ordered = sorted(names)
+        if ordered == column.names:  # of all points of a run that have all of its images, one list
+            return column
+        place = np.zeros(len(there), np.int32)
+        place[there] = np.arange(len(names)) if ordered == names else ranks(names)
+        return Codes(place[column.codes], ordered)
 
     @cached_property
     def by_seed(self) -> dict[int, Rows]:
@@ -246,6 +251,18 @@ class Points:
         here = {point.where for point in self.points}
         of_pairs = {metric for (where, metric) in self.scored if where in here and self._has(where, metric)}
         return sorted(of_pairs | {score.metric for score in self.sets.values()})
+
+    @cached_property
+    def editions(self) -> dict[tuple[Where, str], set[str]]:
+        """The editions of each metric whose values are current, by place and metric."""
+        unstated = "not stated"  # values from before editions were stored
+        editions: dict[tuple[Where, str], set[str]] = defaultdict(set)
+        for key, scored in self.scored.items():
+            there = scored.scores[scored.scores >= 0]
+            editions[key].update(text or unstated for text in self.stored.codes("definition").of(there).used())
+        for (where, _), score in self.sets.items():
+            editions[where, score.metric].add(score.definition or unstated)
+        return {key: own for key, own in editions.items() if own}
 
     def _has(self, where: Where, metric: str) -> bool:
         """Has any row of these points a score?"""

@@ -36,8 +36,11 @@ def current_scores(
     there = grouped(points, lambda point: point.where)
     if not there or not len(scores):
         return {}
-    owners, metrics = scores.owners(rows), scores.codes("metric")
-    owners = np.where(good, owners, -1)
+    values, metrics = scores.numbers("value"), scores.codes("metric")
+    scores.codes("definition")  # read before a thread is waited for that may still look up the owners
+    owners = scores.owners(rows)
+    if not good.all():
+        owners = np.where(good, owners, -1)
     held: dict[Where, Places] = {}
     groups: list[tuple[int, Where, str, Places]] = []
     for where, points_here in there.items():
@@ -52,7 +55,6 @@ def current_scores(
                 (int(here[first[number]]), where, metrics.names[metrics.codes[here[first[number]]]], here[members])
             )
     current: dict[tuple[Where, str], Scored] = {}
-    values = scores.numbers("value")
     shared = np.bincount(np.concatenate([*held.values()]), minlength=len(rows)) > 1
     order = list(held)
     for _, where, metric, members in sorted(groups, key=lambda group: (group[0], order.index(group[1]))):
@@ -91,8 +93,7 @@ def _edition_of_scores(
             f"{len(parts)} versions of it are stored, and none of them is installed: {listed}. No number"
         )
     current, stale = _one_reference(scores, owners, parts[chosen])
-    count = np.bincount(owners[parts[chosen]], minlength=len(shared))
-    if stale and (shared & (count > 1)).any():
+    if stale and (shared & (np.bincount(owners[parts[chosen]], minlength=len(shared)) > 1)).any():
         return np.empty(0, np.int64), SEVERAL
     missing = _distinct(owners[members]) - len(current)
     why = "other captions or label maps" if stale else f"another version than {chosen}"

@@ -178,7 +178,7 @@ _NOTHING: dict[str, Any] = {
 
 def _rates(taken: Taken) -> dict[str, float]:
     mean, low, high = _rate(taken)
-    pooled = float(np.dot(taken.bpp, taken.pixels) / taken.pixels.sum()) if len(taken.bpp) else math.nan
+    pooled = float((taken.bpp * taken.pixels).sum() / taken.pixels.sum()) if len(taken.bpp) else math.nan
     spread = _spread(taken, 0, None)
     return {"bpp": mean, "bpp_lo": low, "bpp_hi": high, "bpp_seed_sd": spread, "bpp_pooled": pooled}
 

@@ -6,6 +6,7 @@ import json
 from binascii import unhexlify
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import fields
+from threading import Lock
 from typing import Any, NamedTuple, TypeAlias, get_args, overload
 
 import numpy as np
@@ -84,17 +85,22 @@ def groups_of(columns: Sequence[NDArray[Any]]) -> tuple[Places, Places]:
     >>> of_place.tolist(), first.tolist()
     ([0, 1, 0], [0, 1])
     """
-    keys, count = np.zeros(len(columns[0]), np.int64), 1
-    for column in columns:
+    keys, count = _numbered(columns[0])
+    for column in columns[1:]:
         codes, wide = _numbered(column)
-        keys, count = keys * wide + codes, count * wide
+        keys, count = keys.astype(np.int64) * wide + codes, count * wide
         # What was joined so far is numbered anew before it leaves 64 bits.
         if count > 1 << 31:
             keys, count = _numbered(keys)
     if count > 4 * len(keys) + SMALL:
         keys, count = _numbered(keys)
     first = np.full(count, -1, np.int64)
-    first[keys[::-1]] = np.arange(len(keys))[::-1]  # of equal ones the last that is written is the first that is there
+    if count <= FEW:
+        for number in range(count):
+            here = keys == number
+            first[number] = here.argmax() if here.any() else -1
+    else:  # of equal ones the last that is written is the first that is there
+        first[keys[::-1]] = np.arange(len(keys))[::-1]
     there = np.flatnonzero(first >= 0)
     there = there[np.argsort(first[there])]
     rank = np.empty(count, np.int64)
@@ -102,18 +108,23 @@ def groups_of(columns: Sequence[NDArray[Any]]) -> tuple[Places, Places]:
     return rank[keys], first[there]
 
 
+FEW = 16
+"""Groups that are picked one by one, which is faster than a sort."""
 SMALL = 1 << 16
-"""Numbers below this are taken as they are: making others of them takes a sort."""
+"""Numbers below this are taken as they are: making others of them takes a table of them."""
 
 
-def _numbered(column: NDArray[Any]) -> tuple[Places, int]:
+def _numbered(column: NDArray[Any]) -> tuple[NDArray[Any], int]:
     """Equal values as equal numbers from 0, and a number above all of them."""
     if len(column) and column.dtype.kind == "i" and (low := int(column.min())) >= -1:
         high = int(column.max())
         if high < SMALL:
-            return column.astype(np.int64) - low, high - low + 1
-    _, codes = np.unique(column, return_inverse=True)
-    return codes.ravel(), int(codes.max(initial=0)) + 1
+            return column - low if low else column, high - low + 1
+    if column.dtype.kind == "f":
+        # Arrow does not know that 0 and -0 are equal, nor two NaN that differ in their bits.
+        column = np.where(np.isnan(column), np.nan, column + 0.0)
+    encoded = pa.array(column, from_pandas=False).dictionary_encode()
+    return encoded.indices.to_numpy().astype(np.int64), max(1, len(encoded.dictionary))
 
 
 def split_by(groups: Places, count: int) -> list[Places]:
@@ -122,8 +133,24 @@ def split_by(groups: Places, count: int) -> list[Places]:
     >>> [places.tolist() for places in split_by(np.array([0, 1, 0]), 2)]
     [[0, 2], [1]]
     """
+    if count <= FEW:
+        return [np.flatnonzero(groups == number) for number in range(count)]
     order = np.argsort(groups.astype(np.uint16) if count <= SMALL else groups, kind="stable")
     return np.split(order, np.searchsorted(groups[order], np.arange(1, count)))
+
+
+def agree(column: Codes, *others: Codes) -> bool:
+    """Have places that are equal in a column, which has no empty ones, the same in others?
+
+    >>> agree(coded(["b", "a", "b"]), coded(["x", "x", "x"])), agree(coded(["b", "a", "b"]), coded(["x", "x", "y"]))
+    (True, False)
+    """
+    last = np.empty(len(column.names), np.int32)
+    for other in others:
+        last[column.codes] = other.codes
+        if not np.array_equal(last[column.codes], other.codes):
+            return False
+    return True
 
 
 def ranks(names: Sequence[str]) -> NDArray[np.int64]:
@@ -306,22 +333,31 @@ class Segment:
         """Of rows: tasks whose scores and times in earlier segments are not theirs any more."""
         self._file = None if isinstance(source, pa.Table) else source
         self._columns: dict[str, Any] = {}
+        self._reading = Lock()  # Arrow's reader of a file, which reads ahead, is no two threads' at a time
         self.size: int = source.num_rows if self._file is None else source.metadata.num_rows
         self.alive: Mask = np.ones(self.size, bool)
         """What no later record took the place of."""
+        self.left: int = self.size
+        """How many these are."""
         if self._file is None:
             self._keep(checked(kind, source, where))
         else:
             checked(kind, self._file.schema_arrow.empty_table(), where)
 
-    def _keep(self, table: Any) -> None:
-        self._columns |= {name: table.column(name) for name in table.column_names}
+    def _keep(self, table: Any) -> dict[str, Any]:
+        columns = {name: table.column(name) for name in table.column_names}
+        self._columns |= columns
+        return columns
 
-    def load(self, names: Iterable[str]) -> None:
-        """Read columns together."""
-        new = [name for name in dict.fromkeys(names) if name not in self._columns]
-        if self._file is not None and new:
-            self._keep(checked(self.kind, read_columns(self._file, new, self.where), self.where, new))
+    def load(self, names: Iterable[str]) -> dict[str, Any]:
+        """Read columns together; all of them, as another thread may forget what is kept here."""
+        with self._reading:
+            columns = {name: self._columns.get(name) for name in names}
+            new = [name for name, column in columns.items() if column is None]
+            if self._file is not None and new:
+                table = checked(self.kind, read_columns(self._file, new, self.where), self.where, new)
+                columns |= self._keep(table)
+            return columns
 
     def forget(self, name: str) -> None:
         """A column of a file can be read again."""
@@ -330,9 +366,8 @@ class Segment:
 
     def column(self, name: str) -> Any:
         """A column, without records that are gone: texts as dictionaries."""
-        self.load([name])
-        column = self._columns[name]
-        return column if self.alive.all() else column.filter(pa.array(self.alive))
+        column = self.load([name])[name]
+        return column if self.left == self.size else column.filter(pa.array(self.alive))
 
     def texts(self, name: str) -> list[str]:
         """A column of texts, without records that are gone."""
@@ -344,18 +379,19 @@ class Segment:
         names = self._columns if self._file is None else self._file.schema_arrow.names
         if OVER not in names:
             return []
-        self.load([OVER, key_of(self.kind)])
-        keys: list[str] = self._columns[key_of(self.kind)].filter(self._columns[OVER]).to_pylist()
+        columns = self.load([OVER, key_of(self.kind)])
+        keys: list[str] = columns[key_of(self.kind)].filter(columns[OVER]).to_pylist()
         return keys
 
     def hide(self, name: str, texts: Any) -> list[str]:
         """Take out the records that have one of these texts under a name; returns their keys."""
-        self.load([name, key_of(self.kind)])
-        gone = self.alive & _is_in(self._columns[name], texts)
+        columns = self.load([name, key_of(self.kind)])
+        gone = self.alive & _is_in(columns[name], texts)
         if not gone.any():
             return []
         self.alive = self.alive & ~gone
-        keys: list[str] = self._columns[key_of(self.kind)].filter(pa.array(gone)).to_pylist()
+        self.left = int(self.alive.sum())
+        keys: list[str] = columns[key_of(self.kind)].filter(pa.array(gone)).to_pylist()
         return keys
 
     def take(self, places: Places) -> list[dict[str, Any]]:
@@ -388,9 +424,8 @@ class Segment:
     def table(self) -> Any:
         """All that is not gone, as it is written: texts are plain."""
         schema = schema_of(self.kind)
-        self.load(schema.names)
-        table = pa.table({name: self._columns[name] for name in schema.names})
-        return _plain(table if self.alive.all() else table.filter(pa.array(self.alive))).cast(schema)
+        table = pa.table(self.load(schema.names))
+        return _plain(table if self.left == self.size else table.filter(pa.array(self.alive))).cast(schema)
 
 
 def _plain(table: Any) -> Any:

@@ -39,6 +39,8 @@ class Contents:
     """The parts that are in it, with their sizes."""
     checksums: list[tuple[str, str]] = field(default_factory=list, compare=False)
     """Those of the Parquet files that are in it."""
+    missing: list[str] = field(default_factory=list, compare=False)
+    """Parquet files that were written and are gone."""
     changed: set[str] = field(default_factory=set, compare=False)
     """Tasks whose scores and times in segments are not theirs any more."""
 

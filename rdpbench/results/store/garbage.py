@@ -32,6 +32,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """List what can go, and remove it where that is asked for."""
     store = open_run(options.name, options.root)
     with store.lock(alone=True):  # nobody writes what would look as if nothing referred to it
+        store.check_whole()
         files = {kind: list(paths) for kind, paths in garbage(store, store.read(), pictures=options.pictures)}
         total = sum(path.stat().st_size for paths in files.values() for path in paths)
         for kind, paths in files.items():

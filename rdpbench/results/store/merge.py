@@ -56,6 +56,7 @@ def merge(sources: list[Store], target: Store) -> int:
         raise ConfigError(f"{target.folder} cannot be merged into itself; name another run behind --into")
     with target.lock():
         for source in sources:
+            source.check_whole()
             contents = source.read()
             # Files first: a row without its bitstream would be coded again.
             for name in FILES:

@@ -7,9 +7,10 @@ is. A record on top hides the one of its key below, and so does a later segment 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from collections.abc import ItemsView as Items
 from collections.abc import ValuesView as Values
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any, Generic, TypeVar, cast, overload
 
@@ -26,6 +27,7 @@ from rdpbench.results.store.columns import (
     Places,
     Segment,
     find,
+    joined,
     key_of,
     ranks,
     schema_of,
@@ -61,12 +63,13 @@ class Records(MutableMapping[str, R], Generic[R]):
         """How often what is here changed."""
         self._of_rows: tuple[Records[Any], tuple[int, int], Places] | None = None
         """What `owners` gave last."""
+        self._looking_up: Future[Places] | None = None
 
     # As a mapping
 
     def __len__(self) -> int:
         self._settle()
-        return sum(int(segment.alive.sum()) for segment in self.segments) + len(self.fresh)
+        return sum(segment.left for segment in self.segments) + len(self.fresh)
 
     def __iter__(self) -> Iterator[str]:
         self._settle()
@@ -313,8 +316,21 @@ class Records(MutableMapping[str, R], Generic[R]):
         order = np.argsort(raw["start"])
         return raw[order], order
 
+    def look_up(self, rows: Records[Any]) -> None:
+        """Begin to find `owners` in a thread: of millions it takes as long as reading all else that tables need."""
+        self._settle()
+        rows._settle()
+        if len(self) > INDEXED:
+            self._looking_up = ThreadPoolExecutor(1).submit(self._owned, rows)
+
     def owners(self, rows: Records[Any]) -> Places:
         """Of each record the place of its task among rows; -1 for one whose row is not there."""
+        if self._looking_up:
+            wait([self._looking_up])
+            self._looking_up = None
+        return self._owned(rows)
+
+    def _owned(self, rows: Records[Any]) -> Places:
         # Of these very rows, as they are now: one that is written again gets another place.
         known = self._of_rows
         if known is None or known[0] is not rows or known[1] != (self._changes, rows._changes):
@@ -323,6 +339,7 @@ class Records(MutableMapping[str, R], Generic[R]):
         return known[2]
 
     def _owners(self, rows: Records[Any]) -> Places:
+        rows.locate([])  # first what reads rows: another thread begins with scores
         parts = self._column("task_key")
         if not parts:
             return np.empty(0, np.int64)
@@ -338,7 +355,7 @@ class Records(MutableMapping[str, R], Generic[R]):
         out: list[Any] = [None] * len(wanted)
         start, cls = 0, KINDS[self.kind]
         for segment in self.segments:
-            end = start + int(segment.alive.sum())
+            end = start + segment.left
             here = np.flatnonzero((wanted >= start) & (wanted < end))
             if len(here):
                 for number, record in zip(here.tolist(), segment.take(wanted[here] - start), strict=True):
@@ -466,3 +483,12 @@ class Rows(Sequence[Row]):
         column = self.stated[name] if name in self.stated else self.records.numbers(name)[self.places]
         assert not isinstance(column, Codes)
         return column.astype(np.float64)
+
+
+def used(parts: Iterable[Rows], name: str) -> list[str]:
+    """The texts that some rows have in a column, sorted.
+
+    >>> used([Rows.of([]), Rows.of([])], "image")
+    []
+    """
+    return joined([rows.codes(name) for rows in parts]).used()

@@ -374,6 +374,7 @@ class Store:
                 if changed := dict.fromkeys(later):
                     segment.hide("task_key", pa.array(list(changed)))
         contents.changed = {key for segment in rows if not segment.sealed for key in segment.changed}
+        contents.missing = [str(path.relative_to(self.folder)) for path in self.missing_files()]
         stems = [(name.removeprefix(_SESSIONS), sha) for sha, name in contents.checksums if name.startswith(_SESSIONS)]
         contents.sessions = {stem.removesuffix(".json"): sha for stem, sha in stems}
         return contents
@@ -484,8 +485,19 @@ class Store:
         return lines
 
     def missing_files(self) -> list[Path]:
-        """Parquet files that were written and are no longer here."""
-        return [path for _, name in self._checksums() if _IS_FILE(name) and not (path := self.folder / name).is_file()]
+        """Parquet files that were written and are no longer here, or here under another name where a kill came."""
+        listed = [(sha, self.folder / name) for sha, name in self._checksums() if _IS_FILE(name)]
+        there = {sha for sha, path in listed if path.is_file()}
+        gone = dict.fromkeys(path for sha, path in listed if not path.is_file() and sha not in there)
+        return [path for path in gone if not path.with_suffix(".tmp").is_file()]
+
+    def check_whole(self) -> None:
+        """Raise `StoreCorrupt` if a Parquet file is gone: what it held would be taken for what never was."""
+        if missing := self.missing_files():
+            raise StoreCorrupt(
+                f"{missing[0]} is missing. Put it back from a copy; or type the command that made it first, which "
+                "measures again what is lost"
+            )
 
     def _checksums(self) -> list[tuple[str, str]]:
         path = self.folder / "parquet.sha256"
