@@ -29,11 +29,13 @@ def read_results(
     published: bool = False,
     root: str | Path = "results/runs",
     grades: Sequence[str] = ("decoded",),
+    columns: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Runs as one tidy frame: a line for each point and metric, or for each image, point and metric.
 
-    ``docs/results.md`` says what each column means; all of them are always there. ``attrs["notes"]`` of the frame says
-    what of the runs is left out, such as rows of an earlier version, or a point that has no number.
+    ``docs/results.md`` says what each column means; all of them are there, unless ``columns`` names some.
+    ``attrs["notes"]`` of the frame says what of the runs is left out, such as rows of an earlier version, or a point
+    that has no number.
 
     Args:
         runs: names of runs below ``root``, or their folders.
@@ -41,9 +43,10 @@ def read_results(
         published: add the points that others published; they have no lines per image.
         root: where runs lie.
         grades: of rates; ``joint`` and ``reported`` are rates that no decoder proves, and their labels say so.
+        columns: these alone, in this order: of millions of images, all of them do not fit into memory.
 
     Raises:
-        UnknownName: no such run.
+        UnknownName: no such run, or no such column.
         ConfigError: neither a run nor published numbers, a run named twice, or published numbers per image.
         StoreError: a run of a newer version, or damaged.
 
@@ -58,6 +61,7 @@ def read_results(
     registry.meanings.clear()  # of runs that were read before
     check_names("grade", grades, GRADES)
     check_names("kind of line", [per], ["point", "image"])
+    check_names("column", columns, kinds(per))
     if published and per == "image":
         raise ConfigError("published numbers are means: with per='image' leave out published=True")
     if not runs and not published:
@@ -73,22 +77,31 @@ def read_results(
     known, notes = of_one_edition(read)
     if notes:
         warnings.warn("\n".join(notes), stacklevel=2)
-    parts = [(points_of if per == "point" else images_of)(name, points) for name, points in known.items()]
+    parts = [
+        points_of(name, points) if per == "point" else images_of(name, points, columns)
+        for name, points in known.items()
+    ]
     if published:
         from rdpbench.results.published import published as numbers
 
         parts.append(numbers())
-    frame = joined(parts, per)
+    frame = joined(parts, per, columns)
     frame.attrs["notes"] = [*dict.fromkeys(note for points in known.values() for note in points.notes), *notes]
     return frame
 
 
-def joined(parts: Sequence[pd.DataFrame], per: Literal["point", "image"] = "point") -> pd.DataFrame:
-    """One frame with all columns, each with the type of its kind; what a part does not have is empty, NaN, 0 or no."""
+def joined(
+    parts: Sequence[pd.DataFrame], per: Literal["point", "image"] = "point", named: Sequence[str] = ()
+) -> pd.DataFrame:
+    """One frame with all columns, or those that are ``named``, each with the type of its kind.
+
+    What a part does not have is empty, NaN, 0 or no.
+    """
     blanks: dict[str, Any] = {"text": "", "number": math.nan, "count": 0, "yes/no": False}
     types = {"text": "str", "number": "float64", "count": "int64", "yes/no": "bool"}
-    columns: Any = {name: types[kind] for name, kind in kinds(per).items()}
-    filled = [part.assign(**{n: blanks[k] for n, k in kinds(per).items() if n not in part}) for part in parts]
+    wanted = {name: kinds(per)[name] for name in named or kinds(per)}
+    columns: Any = {name: types[kind] for name, kind in wanted.items()}
+    filled = [part.assign(**{n: blanks[k] for n, k in wanted.items() if n not in part}) for part in parts]
     return pd.concat([part[[*columns]].astype(columns) for part in filled], ignore_index=True)
 
 
@@ -189,13 +202,13 @@ def bits_kinds(lines: pd.DataFrame, points: Points) -> list[str]:
     return [", ".join(sorted(filter(None, known.get(key, ())))) for key in curve_keys(lines)]
 
 
-def images_of(name: str, points: Points) -> pd.DataFrame:
-    """A line for each image of each point of a run, and metric."""
+def images_of(name: str, points: Points, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """A line for each image of each point of a run, and metric; of ``columns``, all unless some are named."""
     from rdpbench.results.stats.meanings import meaning
     from rdpbench.results.stats.summary import tidy
 
     pairs = [metric for metric in points.metrics if meaning(metric).kind != "set"]
-    return tidy(points, pairs).assign(run=name)
+    return tidy(points, pairs, columns).assign(run=name)
 
 
 COLUMNS = Path(__file__).with_name("columns.md")

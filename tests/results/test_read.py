@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -72,6 +73,17 @@ def test_a_line_for_each_image(root: Path) -> None:
     of = frame[(frame["metric"] == "psnr") & (frame["codec"] == "webp")].groupby("rate")["value"].mean()
     stated = points[(points["metric"] == "psnr") & (points["codec"] == "webp")].set_index("rate")["value"]
     assert of.to_dict() == pytest.approx(stated.to_dict(), rel=1e-14)
+
+
+@pytest.mark.parametrize("per", ["point", "image"])
+def test_the_columns_that_are_named_alone(root: Path, per: Any) -> None:
+    whole = rdpbench.read_results("folder-three", "other", root=root, per=per)
+    named = ["value", "codec", "metric_error" if per == "image" else "note", "run"]
+    pd.testing.assert_frame_equal(
+        rdpbench.read_results("folder-three", "other", root=root, per=per, columns=named), whole[named]
+    )
+    with pytest.raises(UnknownName, match=r"(?s)'bbp'.*bpp"):
+        rdpbench.read_results("other", root=root, per=per, columns=["bbp"])
 
 
 def test_several_runs_and_published_numbers_in_one_frame(root: Path) -> None:
