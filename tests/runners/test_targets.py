@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image as pil
 
+from rdpbench.results.read import read_results
 from rdpbench.results.stats.current import is_installed
 from rdpbench.results.store.schema import Row
-from rdpbench.results.read import read_results
 from rdpbench.results.store.store import Store
 
 OWN = '''
