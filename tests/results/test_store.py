@@ -359,7 +359,9 @@ def test_a_kill_at_any_step_of_compaction_loses_nothing(
     except Killed:
         finished = False
     monkeypatch.undo()
-    assert store.read() == before
+    found = store.read()
+    assert found == before
+    assert found.missing == [], "a kill is no file that somebody deleted"
     store.compact()
     assert store.read() == before
     assert list(store.parts.glob("*.jsonl")) == []
