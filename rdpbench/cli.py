@@ -50,7 +50,7 @@ reads some takes root=FOLDER, or --root FOLDER.
 APART = {
     "worker": ("rdpbench.runners.work", "take part in a run that is under way, here or on another machine"),
     "merge": ("rdpbench.results.store.merge", "one run of several, such as those of machines that share no disk"),
-    "gc": ("rdpbench.results.store.garbage", "remove files of a run that no row refers to"),
+    "gc": ("rdpbench.runners.garbage", "remove files of a run that no row refers to"),
     "data": ("rdpbench.datasets.command", "datasets: what is here, fetch, verify, a manifest of your own"),
     "study": ("rdpbench.study.command", "a human study: a pack of pairs for raters, and scores from their votes"),
     "reproduce": ("rdpbench.gate.reproduce", "does this machine give published numbers again?"),

@@ -473,7 +473,8 @@ def per_image(found: Differences, count: Counter[str], points: Points, known: An
         for row in spot.rows:
             for metric in PAIRS:
                 score = known.scores.get((spot.place, row.task_key, metric))
-                value = score.value if score is not None and oracle.usable(metric, score.value) else math.nan
+                there = score is not None and row.status == "ok" and oracle.usable(metric, score.value)
+                value = score.value if there else math.nan
                 right[(*spot.place, spot.codec, row.task_key, metric)] = value
     if said != Counter(right.keys()):
         found.append(f"rows.csv: other lines: {said - Counter(right.keys())}, {Counter(right.keys()) - said}")

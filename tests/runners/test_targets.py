@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image as pil
 
+from rdpbench.results.read import read_results
 from rdpbench.results.stats.current import is_installed
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
@@ -148,6 +149,8 @@ def test_another_tolerance_judges_again_and_codes_nothing(own: Path, told: Any) 
     assert "nothing to do" in told(*line, "tolerance=0.5", code=0).out
     assert "1 judged again" in told(*line, code=1).out
     assert only(own) == strict
+    # Its score is kept for another tolerance, and stands in no file that somebody may take a mean of.
+    assert read_results("folder-set", per="image", root=own / "results/runs")["value"].isna().all()
     assert "nothing to do" in told(*line, code=1).out
     assert "0 findings" in told("verify", "folder-set", "--all", code=0).out
     assert not encodes(own)

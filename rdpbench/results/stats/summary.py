@@ -298,7 +298,9 @@ def tidy(points: Points, metrics: Sequence[str], columns: Collection[str] = ()) 
                 lines[column.name] = _repeated(point.rows, column.name, len(names))
         measured = [points.values(point.where, point.rows.places, metric) for metric in names]
         lines["metric"] = names * len(point.rows)
-        lines["value"] = np.array(measured).T.ravel()
+        # One that was scored before another tolerance= or verify put it out of all means has a value, which is in none.
+        good = point.rows.codes("status").where("ok".__eq__)
+        lines["value"] = np.where(good, np.array(measured), math.nan).T.ravel()
         if not columns or "metric_error" in columns:
             errors = (points.errors(point.where, point.rows.places, metric) for metric in names)
             lines["metric_error"] = [text for texts in zip(*errors, strict=True) for text in texts]

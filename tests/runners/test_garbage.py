@@ -48,3 +48,29 @@ def test_what_rows_refer_to_stays(tmp_path: Path, here: Any, images: Any, capsys
     assert verify(run, None).findings == ()
     assert here("run", "rate=20,40,60", *line) == 0
     assert len([*run.folder.glob("reconstructions/*/*/*.png")]) == 9
+
+
+DURING = """
+import subprocess, sys
+from pathlib import Path
+from rdpbench.codecs.classical.pillow import JPEG
+
+class Mine(JPEG):
+    name = "mine"
+    def decode(self, data):
+        told = subprocess.run([sys.executable, "-m", "rdpbench", "gc", "a", "--delete"], capture_output=True, text=True)
+        Path("told.txt").write_text(f"{told.returncode} {told.stderr}")
+        return super().decode(data)
+"""
+
+
+def test_a_run_that_is_under_way_loses_nothing(tmp_path: Path, here: Any, images: Any) -> None:
+    """A bitstream is written before its row: in between nothing refers to it."""
+    (tmp_path / "own.py").write_text(DURING)
+    line = [f"data=folder:{images(1)}", "rate=20", "metrics=psnr", "figures=false", "workers=0", "verify=0", "run=a"]
+    assert here("run", "codec=./own.py:Mine", *line) == 0
+    told = (tmp_path / "told.txt").read_text()
+    assert told.startswith("2 rdpbench: results/runs/a is being worked on")
+    store = Store(tmp_path / "results/runs/a")
+    assert all(store.has_bitstream(row) for row in store.read().rows.values())
+    assert here("gc", "a", "--delete") == 0

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rdpbench.errors import StoreBusy
 from rdpbench.paths import unwritable
 from rdpbench.results.read import open_run
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.store import Store
+from rdpbench.runners.queue import living
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,9 +31,16 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """List what can go, and remove it where that is asked for."""
+    """List what can go, and remove it where that is asked for.
+
+    Raises:
+        StoreBusy: somebody works on the run, and wrote bitstreams whose rows are still to come.
+        StoreCorrupt: a file is gone that may refer to what is here.
+    """
     store = open_run(options.name, options.root)
-    with store.lock(alone=True):  # nobody writes what would look as if nothing referred to it
+    _check_idle(store)
+    with store.lock(alone=True):
+        _check_idle(store)  # and from here on nobody begins to
         store.check_whole()
         files = {kind: list(paths) for kind, paths in garbage(store, store.read(), pictures=options.pictures)}
         total = sum(path.stat().st_size for paths in files.values() for path in paths)
@@ -55,6 +64,14 @@ def run(options: argparse.Namespace, console: Console) -> int:
     told = f"{count} files, {total / 1e6:.1f} MB; {end}" if count else "nothing to remove"
     console.print(told, highlight=False, markup=False, soft_wrap=True)
     return 0
+
+
+def _check_idle(store: Store) -> None:
+    if living(store.folder):
+        raise StoreBusy(
+            f"{store.folder} is being worked on, and what was just written looks as if nothing referred to it. Wait "
+            "for it; if it was killed, run its command again first"
+        )
 
 
 def garbage(store: Store, contents: Contents, *, pictures: bool = False) -> Iterator[tuple[str, list[Path]]]:
