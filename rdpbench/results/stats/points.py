@@ -409,6 +409,12 @@ def _as_set(names: Images) -> frozenset[str]:
     return frozenset(names)
 
 
+@lru_cache(64)
+def _first_of_equal(names: frozenset[str]) -> frozenset[str]:
+    """One object for equal sets: whoever looks one up compares objects, and not tens of thousands of names."""
+    return names
+
+
 def _by_seed(
     images: Sequence[str], seeds: Floats, bpp: Floats, weights: Floats
 ) -> dict[int, dict[str, tuple[float, float]]]:
@@ -478,7 +484,7 @@ def common(images: Mapping[K, Iterable[str]], *, fixed: bool = False) -> Common:
         if key not in full:
             few = f"{len(names)} of {len(most)} images" if len(names) < len(most) else f"{len(names)} other images"
             left_out[key] = few if names else "no image"
-    return Common(tuple(full), shared, left_out)
+    return Common(tuple(full), _first_of_equal(shared), left_out)
 
 
 @dataclass(frozen=True)
