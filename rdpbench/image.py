@@ -272,7 +272,10 @@ def as_image(given: object, what: str = "image") -> Image:
             raise ImageError(f"{what} is the folder {given}; give a list of its files")
         return read_image(path).pixels
     if (pillow := sys.modules.get("PIL.Image")) and isinstance(given, pillow.Image):
-        return _to_rgb8(given)
+        try:
+            return check_image(_to_rgb8(given), what)
+        except (ValueError, OSError) as error:  # a mode that is not read, or a file that is read only now
+            raise ImageError(f"{what} is a Pillow image of mode {given.mode} that cannot be read: {error}") from error
     torch = sys.modules.get("torch")
     planes = torch is not None and isinstance(given, torch.Tensor)
     if planes:

@@ -236,8 +236,12 @@ def load(path: Path, again: str) -> StoredCurve:
     try:
         origin = json.loads(beside.read_text(encoding="utf-8"))
         version = origin["version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreCorrupt(f"{beside}, which says what made {path.name}, cannot be read. {again}") from error
+        if not all(isinstance(made, dict) for made in origin.get("metrics", {}).values()):
+            raise ValueError("the record of a metric is no object")
+        if not isinstance(origin.get("sweep", []), list):
+            raise ValueError("sweep is no list")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreCorrupt(f"{beside}, which says what made {path.name}, cannot be read: {error}. {again}") from error
     check_version(beside, version, VERSION, again)
     return StoredCurve(tuple(sorted(points, key=in_order)), tuple(images), {"manifest": None, **origin})
 

@@ -237,6 +237,9 @@ def test_a_companion_of_another_version_or_none(gate: Gate) -> None:
     beside = gate.curve.with_suffix(".json")
     beside.write_text(beside.read_text().replace('"version": 2', '"version": 7'))
     assert "has version 7" in gate.regress(code=2)
+    for name, odd in (("metrics", ["psnr"]), ("metrics", {"psnr": "1"}), ("sweep", "points=2"), ("sweep", None)):
+        beside.write_text(json.dumps({**json.loads(beside.read_text()), "version": 2, name: odd}))
+        assert "Mine.json, which says what made Mine.csv, cannot be read" in gate.regress(code=2)
     beside.unlink()
     assert "Mine.json, which says what made Mine.csv, cannot be read" in gate.regress(code=2)
 

@@ -21,7 +21,7 @@ from rdpbench.errors import StoreBusy, StoreCorrupt, StoreError, StoreUnwritable
 from rdpbench.results.store.columns import Hashes, find
 from rdpbench.results.store.log import PartReader, PartWriter
 from rdpbench.results.store.records import Records
-from rdpbench.results.store.schema import SCHEMA_VERSION, Measure, Row, Score, Timing
+from rdpbench.results.store.schema import REFUTED, SCHEMA_VERSION, Measure, Row, Score, Timing
 from rdpbench.results.store.store import Store
 
 
@@ -53,6 +53,31 @@ def write(store: Store, session: str, *records: dict[str, Any]) -> Path:
 
 def record(key: str, value: float | None = 30.5, **changes: Any) -> dict[str, Any]:
     return {"row": dict(vars(row(key, **changes))), "scores": [vars(score(key, value))]}
+
+
+def test_what_is_said_of_rows_that_are_still_written_is_not_put_away_before_them(tmp_path: Path) -> None:
+    """As `rdpbench verify` says it during a run of days, whose full parts are put away meanwhile."""
+    store = Store(tmp_path / "run")
+    live = store.writer("1")
+    for key in ("a", "b", "c", "d"):
+        live.append(record(key, verified="fresh_object"))
+    lost = Score("d/psnr", "d", "psnr", None, REFUTED + "other pixels")
+    said = {"refuted": "b", "error": REFUTED + "other pixels"}
+    write(store, "2", {"verified": "a"}, said, {"suspect": "c"}, {"scores": [vars(lost)]}, record("e"))
+    before = store.read()
+    for ended in (False, True):
+        if ended:
+            live.close()
+        for _ in range(2):
+            store.compact(writing=[] if ended else ["1"])
+            assert store.read() == before
+    assert not [*store.parts.glob("*.jsonl")]
+    rows = store.read().rows
+    assert [rows[key].verified for key in ("a", "b", "c")] == ["fresh_process", "refuted", "refuted"]
+    assert (rows["b"].status, store.read().scores["d/psnr"].value) == ("error", None)
+    write(store, "3", {"suspect": "gone"})
+    store.compact()
+    assert not [*store.parts.glob("*.jsonl")]
 
 
 def test_everything_survives_parts_and_parquet(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ class Contents:
     """Parquet files that were written and are gone."""
     changed: set[str] = field(default_factory=set, compare=False)
     """Tasks whose scores and times in segments are not theirs any more."""
+    early: set[str] = field(default_factory=set, compare=False)
+    """Tasks that a part says to be verified or refuted, and whose rows are not here."""
 
     def __post_init__(self) -> None:
         for kind in KINDS:
@@ -88,6 +90,8 @@ class Contents:
             raise StoreCorrupt(f"{where}: {scores!r:.80} cannot be the scores of a record")
         for score in scores:
             self.put("score", score, where)
+            if str(score.get("error", "")).startswith(REFUTED):
+                self._change(score["task_key"])
         if "session" in record:
             self.sessions[_text(record, "session", where)] = _text(record, "sha256", where)
         if "verified" in record:
@@ -111,6 +115,8 @@ class Contents:
     def _change(self, key: str, **changes: Any) -> None:
         if (row := self.rows.get(key)) is not None:
             self.rows[key] = replace(row, **changes)
+        else:
+            self.early.add(key)
 
     def _add_row(self, row: Row) -> None:
         key = row.task_key

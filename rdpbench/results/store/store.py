@@ -216,10 +216,11 @@ class Store:
         """Move parts into Parquet: written beside, checked, swapped in, and only then are the parts deleted.
 
         Returns what is stored then; ``known`` is as for `read`. Parts that are being written stay: of sessions that are
-        ``writing``, as far as the caller knows, and those that a process holds.
+        ``writing``, as far as the caller knows, and those that a process holds; and with them what others say of their
+        rows: that they were verified or refuted.
         """
-        parts = (path for path in sorted(self.parts.glob("*.jsonl")) if path.stem not in writing)
-        finished = [path for path in parts if is_finished(path)]
+        parts = sorted(self.parts.glob("*.jsonl"))
+        finished = [path for path in parts if path.stem not in writing and is_finished(path)]
         if not finished:
             return self.read(known)
         if known is not None:
@@ -228,8 +229,11 @@ class Store:
             contents = known
         else:
             contents = self._compacted()
-            for path in finished:
+            for path in [*finished]:
+                contents.early.clear()
                 self._take_part(contents, path, lambda: self._flush(contents))
+                if contents.early and len(finished) < len(parts):
+                    finished.remove(path)
         self._flush(contents)
         for path in finished:
             path.unlink(missing_ok=True)
