@@ -52,10 +52,10 @@ class Tolerance:
         >>> Tolerance(0.01, 0).allows(30.0, 30.005), Tolerance(0, 0.001).allows(0.5, 0.501)
         (True, False)
         """
-        if math.isnan(stored) or math.isnan(now):
-            return math.isnan(stored) and math.isnan(now)
+        if not (math.isfinite(stored) and math.isfinite(now)):  # of infinity, every share is infinite
+            return stored == now or (math.isnan(stored) and math.isnan(now))
         # Digits beyond the tolerance are those of floating point.
-        return stored == now or abs(now - stored) <= self.width(stored) * (1 + 1e-9)
+        return abs(now - stored) <= self.width(stored) * (1 + 1e-9)
 
     def __str__(self) -> str:
         parts = [f"{self.absolute:g}" if self.absolute else "", f"{100 * self.relative:g} %" if self.relative else ""]

@@ -18,7 +18,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +141,10 @@ def setting_of(row: Row) -> Setting:
 
 
 def _stored(setting: Setting) -> Setting:
-    """Files do not say which native setting a target was searched with."""
-    return setting if setting.target is None else Setting(SEARCHED, None, setting.target)
+    """With the digits of a file, which does not say which native setting a target was searched with."""
+    if setting.target is not None:
+        return Setting(SEARCHED, None, rounded(setting.target))
+    return setting if setting.rate is None else replace(setting, rate=rounded(setting.rate))
 
 
 def in_order(point: StoredPoint | StoredImage) -> tuple[str, float]:

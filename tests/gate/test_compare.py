@@ -117,7 +117,9 @@ def test_large_datasets_go_without_lines_per_image(tmp_path: Path) -> None:
 def test_tolerances_add_up_and_bad_ones_are_refused(tmp_path: Path) -> None:
     assert Tolerance(0.5, 0.01).allows(100.0, 101.5)
     assert not Tolerance(0.5, 0.01).allows(100.0, 101.6)
-    assert not any(Tolerance(1e9, 1e9).allows(30.0, odd) for odd in (math.nan, math.inf))
+    for odd in (math.nan, math.inf):
+        assert not any(Tolerance(1e9, 1e9).allows(*pair) for pair in ((30.0, odd), (odd, 30.0), (-math.inf, odd)))
+        assert Tolerance(0, 0).allows(odd, odd)
     assert read_tolerances(conf_folder() / "regress.yaml").of("a new one") == Tolerance(0, 0.001)
     path = tmp_path / "regress.yaml"
     for text in ("", "bpp: 3", "bpp: {absolute: -1, relative: 0}\nmetrics: {}\nbd: {}"):

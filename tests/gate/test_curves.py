@@ -131,6 +131,16 @@ def test_unchanged_passes(gate: Gate) -> None:
     assert {path.name: path.read_bytes() for path in gate.curve.parent.iterdir()} == stored
 
 
+@pytest.mark.parametrize("sweep", [["rate=33.3333333333,66.6666666667"], ["bpp=9.33333333333", "tolerance=1e9"]])
+def test_settings_of_more_digits_than_a_file_has(gate: Gate, sweep: list[str]) -> None:
+    """As a search over a dataset finds them on a continuous axis."""
+    code = CODEC.replace("quality: int", "quality: float").replace("1, 90,", "1, 90, step=0,")
+    (gate.tmp_path / "mine.py").write_text(code.replace("self.quality +", "int(self.quality) +"))
+    forget()
+    gate.type("curves", "update", *gate.what, "metrics=psnr", *QUICK, *sweep, code=0)
+    assert "1 of 1 curves are as stored" in gate.type("regress", *gate.what, *QUICK, code=0)
+
+
 def test_what_is_stored_is_not_coded_again(gate: Gate) -> None:
     assert "0 tasks coded now, 8 taken from results/runs" in gate.type("regress", *gate.what, *QUICK, code=0)
 
