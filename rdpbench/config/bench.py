@@ -72,7 +72,9 @@ def read_benches(overrides: Sequence[str]) -> list[Bench]:
     """
     registry.forget()
     named = any(line.startswith(("codec=", "data=", "experiment=")) for line in plain(overrides))
-    return [_read(run) if named else _installed(_read(run)) for run in runs_of(overrides)]
+    benches = [_read(run) if named else _installed(_read(run)) for run in runs_of(overrides)]
+    _check_captions(benches, typed=any(line.startswith("captions=") for line in overrides))
+    return benches
 
 
 def _installed(bench: Bench) -> Bench:
@@ -178,7 +180,6 @@ def _bench(composed: Sequence[Mapping[str, Any]], typed: Typed, overrides: tuple
             f"python={typed.literal['python']} runs a class of your own or a recipe, and none is named; "
             "write codec=./mine.py:MyCodec"
         )
-    _check_captions(typed.captions, [codec for codec, _ in grid])
     names = _metrics(tuple(metrics) if metrics is not None else tuple(first["metrics"]["names"]), first["decodes"])
     others = {"keep", "weights", "allow_partial", "runner.workers", "runner.workers_per_device"}
     return Bench(
@@ -258,12 +259,17 @@ def _variant(name: str) -> str:
     return taken
 
 
-def _check_captions(sources: Sequence[str], codecs: Sequence[CodecSetting]) -> None:
-    """Raise `ConfigError` for what is no source of captions, or where no codec takes one."""
+def _check_captions(benches: Sequence[Bench], *, typed: bool) -> None:
+    """Raise `ConfigError` for what is no source of captions, or if they were typed and no codec of any run takes one.
+
+    An experiment of which one codec is run may have captions for others.
+    """
+    sources = dict.fromkeys(source for bench in benches for source in bench.captions)
     for source in sources:
         parse_source(source)
-    if sources and not any(facts_of(codec.cls).uses_caption for codec in codecs):
-        names = ", ".join(codec.name for codec in codecs)
+    codecs = dict.fromkeys(codec for bench in benches if bench.captions for codec in bench.codecs)
+    if sources and typed and not any(facts_of(codec.cls).uses_caption for codec in codecs):
+        names = ", ".join(dict.fromkeys(codec.name for codec in codecs))
         raise ConfigError(
             f"captions={','.join(sources)} is for codecs that take a caption, and {names} takes none; leave it out"
         )

@@ -163,6 +163,12 @@ def standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def of_people(benches: Sequence[Bench]) -> list[str]:
+    """People's captions, where a codec takes captions."""
+    taken = any(facts_of(codec.cls).uses_caption for bench in benches for codec in bench.codecs)
+    return ["captions=human"] if taken else []
+
+
 def stand_in(name: str, folder: Path, *more: str) -> Iterator[list[str]]:
     """An experiment's runs as they are typed, but for the images, random weights and people's captions.
 
@@ -179,7 +185,7 @@ def stand_in(name: str, folder: Path, *more: str) -> Iterator[list[str]]:
         here = [one for one in codecs if not any(isinstance(n, Binary) and n.missing() for n in names[one])]
         words = [f"codec={','.join(here)}" if line.startswith("codec=") else line for line in kept]
         words += [f"data={folder / 'standin.py'}:StandIn", f"data.options.folder={folder / 'images'}"]
-        words += [f"data.options.name={dataset.name}", f"data.options.protocol={dataset.protocol}", "captions=human"]
+        words += [f"data.options.name={dataset.name}", f"data.options.protocol={dataset.protocol}", *of_people([bench])]
         words += ["weights=random", "metrics.available=true", "allow_partial=true", f"root={folder / 'runs'}", *more]
         yield words
 
@@ -203,10 +209,11 @@ def random_run(name: str, folder: Path, *more: str) -> tuple[str, Path]:
     preset = PRESETS[name]
     panel = preset.panels[0]
     words = [f"experiment={name}", f"data={folder / 'standin.py'}:StandIn", f"data.options.folder={folder / 'small'}"]
-    words += [f"data.options.name={panel.dataset}", f"data.options.protocol={panel.protocol}", "captions=human"]
+    words += [f"data.options.name={panel.dataset}", f"data.options.protocol={panel.protocol}"]
     words += ["weights=random", "metrics.available=true", f"root={folder / 'runs'}", "workers=0", "verify=0", "limit=1"]
     console = Console(file=io.StringIO(), width=200)
-    assert not any(outcome.wrong for outcome in run_benches([*words, *more], console))
+    captions = of_people(read_benches([*words, *more]))
+    assert not any(outcome.wrong for outcome in run_benches([*words, *captions, *more], console))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue(), folder / "runs" / panel.dataset / "figures"
 
@@ -219,8 +226,8 @@ def test_a_figure_of_random_weights_is_drawn_under_a_watermark(standin: Path) ->
     assert "taco-7:" in text
     drawn = (figures / "taco-7.svg").read_text()
     assert WATERMARK in drawn
-    assert "ELIC (random, measured)" in drawn
-    assert "MS-ILLM (random, measured)" in drawn  # msillm here, ms-illm in papers
+    assert "ELIC (random)" in drawn
+    assert "MS-ILLM (random)" in drawn  # msillm here, ms-illm in papers
     assert "published" not in drawn.replace("no published", "")
     assert (figures / "taco-7.pdf").is_file()
 
@@ -260,7 +267,7 @@ def test_times_come_into_the_table_of_latency(standin: Path) -> None:
 @pytest.mark.slow
 def test_a_heat_map_of_random_weights(standin: Path) -> None:
     scales = ("codec.options.guidance=1,3", "codec.options.compression_guidance=0,1", "rate=4")
-    _, figures = random_run("textual-inversion-3", standin, *scales, "metrics=psnr,ms-ssim")
+    _, figures = random_run("textual-inversion-3", standin, *scales, "metrics=psnr")
     drawn = (figures / "textual-inversion-3.svg").read_text()
     assert WATERMARK in drawn
     run = Store(figures.parent).read()
@@ -269,7 +276,7 @@ def test_a_heat_map_of_random_weights(standin: Path) -> None:
 
 @pytest.mark.slow
 def test_samples_of_random_weights(standin: Path) -> None:
-    _, figures = random_run("perco-6", standin, "rate=0.0019", "seed=0,1", "captions=human")
+    _, figures = random_run("perco-6", standin, "rate=0.0019", "seed=0,1")
     # Captions are people's here and BLIP-2's in the figure: nothing of another label is shown under its name.
     assert not (figures / "perco-6.svg").exists()
     assert "has none of perco" in (figures / "perco-6.md").read_text()
@@ -294,6 +301,14 @@ def test_an_experiment_of_several_runs(tmp_path: Path) -> None:
     benches = read_benches(["experiment=taco-a1", "limit=4"])
     assert [bench.limit for bench in benches] == [4, 4, 4]
     assert [bench.allow_unreliable for bench in benches] == [False, True, True]
+
+
+def test_captions_of_an_experiment_are_for_those_of_its_runs_that_take_one() -> None:
+    benches = read_benches(["experiment=perco-1", "captions=human", "download=false"])
+    assert {any(facts_of(codec.cls).uses_caption for codec in bench.codecs) for bench in benches} == {True, False}
+    with pytest.raises(ConfigError, match="captions=human is for codecs that take a caption"):
+        read_benches(["experiment=textual-inversion-3", "captions=human"])
+    assert read_benches(["experiment=taco-7", "codec=elic"])  # whose captions are for the others
 
 
 @pytest.mark.parametrize("text", ["codec: jpeg", "- [codec=jpeg]\n- data=kodak", "- 5", "[]\n- x: y", "just text"])

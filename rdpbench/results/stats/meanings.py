@@ -84,7 +84,7 @@ def readable(contents: Contents) -> tuple[Mask, list[SetScore], list[str]]:
     scores = contents.of_kind("score")
     of_score = scores.codes("metric")
     named = {score.metric for score in contents.sets.values()} | {m.metric for m in contents.measures.values()}
-    used = {of_score.names[number] for number in np.unique(of_score.codes)}
+    used = {*of_score.used()}
     foreign = {metric: _read(metric, contents) for metric in sorted(named | used) if not _is_installed(metric)}
     unread: Counter[tuple[str, str]] = Counter()
 

@@ -220,10 +220,11 @@ class Records(MutableMapping[str, R], Generic[R]):
                 return Codes(np.empty(0, np.int32), [])
             chunks = pa.chunked_array(parts).unify_dictionaries().chunks
             names = chunks[0].dictionary.to_pylist()
-            numbers = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in chunks]
+            indices = (c.indices.fill_null(-1) if c.indices.null_count else c.indices for c in chunks)
+            numbers = np.concatenate([part.to_numpy(zero_copy_only=False) for part in indices])
             # Sorted once: whoever lists the names of a part of it need not do so each time.
-            place = np.array([*ranks(names), -1], np.int32)
-            return Codes(place[np.concatenate(numbers)], sorted(names))
+            ordered = sorted(names)
+            return Codes(numbers if names == ordered else np.array([*ranks(names), -1], np.int32)[numbers], ordered)
 
         return cast("Codes", self._remembered(f"codes {name}", codes))
 
