@@ -270,6 +270,14 @@ def test_partial_points_are_refused(gate: Gate) -> None:
     assert "image00: ValueError" in report
 
 
+def test_captions_of_another_source_have_no_stored_curve(gate: Gate) -> None:
+    """They are part of a codec's label, under which nothing was stored: it was said to have no points."""
+    (gate.tmp_path / "mine.py").write_text(CODEC.replace("quality: int = 50", "quality: int = 50\n    uses_caption = True"))
+    (gate.tmp_path / "captions.json").write_text("{}")
+    for command in (("curves", "update"), ("regress",)):
+        assert "leave out captions=" in gate.type(*command, *gate.what, "captions=file:captions.json", *QUICK, code=2)
+
+
 def test_two_sets_of_one_name_have_no_common_curve(gate: Gate, images: Any) -> None:
     """Their points would stand in one file, under the hash of one of them."""
     before = gate.curve.read_bytes()
