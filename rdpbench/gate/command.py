@@ -280,7 +280,9 @@ def _whole(bench: Bench) -> Bench:
     if bench.limit is not None:
         raise ConfigError("a stored curve is of the whole dataset: leave out limit=")
     if captioned := [codec.name for codec in bench.codecs if bench.captions and facts(codec).uses_caption]:
-        raise ConfigError(f"a curve of {captioned[0]} is stored with the captions that a set brings: leave out captions=")
+        raise ConfigError(
+            f"a curve of {captioned[0]} is stored with the captions that a set brings: leave out captions="
+        )
     names = Counter((codec.name, dataset_of(data).name) for codec, data in bench.grid)
     if twice := [dataset for (_, dataset), count in names.items() if count > 1]:
         raise ConfigError(

@@ -272,7 +272,9 @@ def test_partial_points_are_refused(gate: Gate) -> None:
 
 def test_captions_of_another_source_have_no_stored_curve(gate: Gate) -> None:
     """They are part of a codec's label, under which nothing was stored: it was said to have no points."""
-    (gate.tmp_path / "mine.py").write_text(CODEC.replace("quality: int = 50", "quality: int = 50\n    uses_caption = True"))
+    (gate.tmp_path / "mine.py").write_text(
+        CODEC.replace("quality: int = 50", "quality: int = 50\n    uses_caption = True")
+    )
     (gate.tmp_path / "captions.json").write_text("{}")
     for command in (("curves", "update"), ("regress",)):
         assert "leave out captions=" in gate.type(*command, *gate.what, "captions=file:captions.json", *QUICK, code=2)

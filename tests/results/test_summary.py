@@ -286,15 +286,18 @@ def test_a_short_trial_does_not_narrow_the_comparison_of_others() -> None:
 
 def test_editions_of_a_codec_are_never_mixed() -> None:
     """Neither is installed: the one with all images stands; where both have them, there is no number, but a note."""
-    old = [row(k, 1.0, session="1", task_key=f"old{k}", coder='{"lib": "1"}') for k in range(3)]
-    new = [row(k, 2.0, session="2", task_key=f"new{k}", coder='{"lib": "2"}') for k in range(3)]
+    packages = {f"package {number}": "1.0" for number in range(200)}
+    coders = [json.dumps({**packages, "lib": lib}) for lib in "12"]
+    old = [row(k, 1.0, session="1", task_key=f"old{k}", coder=coders[0]) for k in range(3)]
+    new = [row(k, 2.0, session="2", task_key=f"new{k}", coder=coders[1]) for k in range(3)]
     other = [row(k, 3.0, session="1", codec="webp", task_key=f"webp{k}") for k in range(3)]
     assert gather([*old, *new[:2], *other], []).rows == [*old, *other]
     assert gather([*old[:2], *new, *other], []).rows == [*new, *other]
     both = gather([*old, *new, *other], [])
     assert both.rows == other
-    assert '"lib": "1"' in both.notes[0]
-    assert '"lib": "2"' in both.notes[0]
+    assert "none of them is installed: lib 1; lib 2. No number" in both.notes[0]  # and no word of what is equal
+    mixed = gather([*old, *(replace(one, coder='{"lib": "2"}') for one in new)], [])
+    assert len(mixed.notes[0]) < 300
     neither = gather([*old[:2], *new[1:]], [])
     assert neither.rows == []
 

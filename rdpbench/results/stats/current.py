@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from rdpbench import registry
 from rdpbench.assets.hashes import files_now
 from rdpbench.codecs.contract import GRADES
-from rdpbench.errors import RdpbenchError, check_names
+from rdpbench.errors import RdpbenchError, check_names, few
 from rdpbench.results.stats.meanings import readable
 from rdpbench.results.stats.points import Point, Points, Where, grouped
 from rdpbench.results.stats.scored import chosen_edition, current_scores, current_sets
@@ -446,11 +446,21 @@ def _current(rows: Rows, editions: _Editions) -> tuple[Places, str]:
     if chosen is not None:
         return members[chosen], ""
     names = [editions.names[number] for number in there]
-    # What tells an edition from the others.
-    unlike = [number for number, values in enumerate(zip(*names, strict=True)) if len(set(values)) > 1]
-    listed = "; ".join(", ".join(name[number] for number in unlike) for name in names)
+    columns = [_unlike(texts) for texts in zip(*names, strict=True) if len(set(texts)) > 1]
+    listed = "; ".join(map(", ".join, zip(*columns, strict=True)))
     none = f"{len(there)} versions of the codec are stored, and none of them is installed: {listed}. No number"
     return np.empty(0, np.int64), none
+
+
+def _unlike(texts: Sequence[str]) -> list[str]:
+    """What tells texts apart: of JSON the entries that differ, first those that all have."""
+    if not all(text.startswith("{") for text in texts):
+        return [*texts]
+    records: list[dict[str, Any]] = [json.loads(text) for text in texts]
+    names = dict.fromkeys(name for record in records for name in record)
+    unlike = [name for name in names if any(record.get(name) != records[0].get(name) for record in records)]
+    unlike.sort(key=lambda name: not all(name in record for record in records))
+    return [few((f"{name} {record[name]}" for name in unlike if name in record), 3) or "{}" for record in records]
 
 
 def _last(rows: Rows) -> int:
