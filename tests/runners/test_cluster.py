@@ -212,7 +212,8 @@ class Crew:
         from pyarrow import parquet
 
         count = 0
-        for path in self.store(run).folder.rglob("rows*.parquet"):
+        folder = self.store(run).folder
+        for path in [*folder.glob("rows*.parquet"), *folder.glob("segments/rows*.parquet")]:
             with contextlib.suppress(FileNotFoundError):
                 count += parquet.read_metadata(path).num_rows
         for path in self.store(run).parts.glob("*.jsonl"):
