@@ -277,7 +277,7 @@ class Records(MutableMapping[str, R], Generic[R]):
         """A column of numbers; NaN for none."""
 
         def numbers() -> NDArray[np.float64]:
-            parts = [part.to_numpy(zero_copy_only=False).astype(np.float64) for part in self._column(name)]
+            parts = [part.to_numpy(zero_copy_only=False).astype(np.float64, copy=False) for part in self._column(name)]
             return np.concatenate(parts) if parts else np.empty(0)
 
         return cast("NDArray[np.float64]", self._remembered(name, numbers))
@@ -483,7 +483,7 @@ class Rows(Sequence[Row]):
         """A column of numbers; NaN for none."""
         column = self.stated[name] if name in self.stated else self.records.numbers(name)[self.places]
         assert not isinstance(column, Codes)
-        return column.astype(np.float64)
+        return column.astype(np.float64, copy=False)
 
 
 def used(parts: Iterable[Rows], name: str) -> list[str]:
