@@ -345,6 +345,8 @@ def _csv(lines: Iterable[Sequence[object]]) -> str:
 # Metrics beside opinions
 
 COEFFICIENTS = ("Spearman", "Kendall", "Pearson after the fit")
+MEANT = ("image", "codec", "setting", "rate", "dataset", "protocol", "opinion")
+"""Columns of opinions."""
 LEAST = 5
 """Opinions; a curve with four parameters goes through four."""
 
@@ -411,6 +413,7 @@ def matched(opinions: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
         ConfigError: a codec has several settings, or an image is in several sets, and the opinions do not name one;
             or no image is in both.
     """
+    opinions = opinions[[name for name in opinions if name in MEANT]]  # others are not ours, whatever they are called
     good = scores[(scores["status"] == "ok") & scores["value"].notna()]
     places = good[["rate_field", "rate", "target_bpp"]].drop_duplicates()
     words = [Setting.of_line(line).words for _, line in places.iterrows()]
@@ -507,14 +510,16 @@ def _coefficients(opinions: Floats, scores: Floats, fitted: Floats, groups: Sequ
     return tuple(Coefficient(*three_of) for three_of in zip(values, low.tolist(), high.tolist(), strict=True))
 
 
-def agreement_table(agreements: Sequence[Agreement], left_out: Sequence[str] = ()) -> Table:
-    """The metrics that agree most first."""
+def agreement_table(agreements: Sequence[Agreement], left_out: Sequence[str] = (), unmet: int = 0) -> Table:
+    """The metrics that agree most first; ``unmet`` opinions are of nothing that the run has."""
     lines = [
         (each.metric, *map(_coefficient, each.coefficients), len(each.opinions), each.images) for each in agreements
     ]
     notes = ["1: ranked as people do; lower-is-better metrics are turned round. Intervals of 95 % draw images"]
     if any(math.isnan(each.coefficients[0].low) for each in agreements):
         notes.append(f"without an interval: fewer than {SMALL} images")
+    if unmet:
+        notes.append(f"left out: {unmet} opinions of an image, codec and setting that the run has no value of")
     if left_out:
         notes.append(f"left out, constant or of fewer than {LEAST} opinions: {', '.join(left_out)}")
     header = ("metric", *COEFFICIENTS, "opinions", "images")
