@@ -93,7 +93,7 @@ class Scored:
     agreement: dict[str, Interval] = field(default_factory=dict)
     """Of each metric the share of votes for the copy that it prefers, mean over images; ties of either left out."""
     left: float = math.nan
-    """Share of votes for the left side, of raters who passed."""
+    """Share of votes for the left side, of raters who count."""
     choices: tuple[Choice, ...] = ()
     """The votes that count."""
 
@@ -167,7 +167,7 @@ def _mean(scores: Sequence[float], metric: str) -> float:
 def _fitted(codecs: Sequence[str], choices: Sequence[Choice]) -> tuple[Fit | None, str]:
     """The scores, or why there are none, in the codecs' names."""
     if not choices:
-        return None, "there are no votes of raters who passed"
+        return None, "there are no votes of raters who count"
 
     votes = Comparisons(
         np.array([codecs.index(choice.first.codec) for choice in choices]),
@@ -249,7 +249,7 @@ def _score_table(result: Scored, group: Group) -> Table:
         images = len({shown.image for shown in key.shown.values()})
         note = (
             "scores are natural logarithms of odds and add up to 0; intervals are over raters and images "
-            f"({sum(rater.passed for rater in result.raters)} who passed, {images} images), Student's with "
+            f"({len(_counted(result))} who count, {images} images), Student's with "
             f"{fitted.freedom} degrees of freedom"
         )
         notes = [note]
@@ -270,6 +270,7 @@ RATER = ("rater", "sheets", "votes", "missing", "catch trials", "left %", "ties"
 
 
 def _rater_lines(result: Scored) -> Iterator[tuple[str, ...]]:
+    counted = _counted(result)
     for rater in result.raters:
         decided = rater.votes["left"] + rater.votes["right"]
         yield (
@@ -281,8 +282,13 @@ def _rater_lines(result: Scored) -> Iterator[tuple[str, ...]]:
             f"{100 * rater.votes['left'] / decided:.0f}" if decided else "–",
             str(rater.votes["tie"]),
             f"{rater.median_ms / 1000:.1f}" if math.isfinite(rater.median_ms) else "–",
-            "yes" if rater.passed else "no",
+            "yes" if rater.passed or rater.name in counted else "no",
         )
+
+
+def _counted(result: Scored) -> set[str]:
+    """The raters whose votes are in the scores: those who passed, or all."""
+    return {choice.rater for choice in result.choices}
 
 
 def page(result: Scored) -> str:
