@@ -97,6 +97,9 @@ def read_image(path: Path) -> Loaded:
         else:
             mode = opened.mode
             opened.load()
+            if (opened.format, mode) == ("PNG", "L") and data[24] < 8 and "transparency" in opened.info:
+                # Pillow spreads grey of few bits over 0 to 255, but not the one that is transparent.
+                opened.info["transparency"] *= 255 // (2 ** data[24] - 1)
             pixels = _to_rgb8(opened)
         height, width = pixels.shape[:2]
         return Loaded(pixels, mode + remarks(opened, data), height, width)

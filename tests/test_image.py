@@ -144,17 +144,32 @@ def test_alpha_of_16_bits(tmp_path: Path, channels: int) -> None:
     assert np.abs(read_image(path).pixels - expected).max() <= 0.5 + 1e-9
 
 
-def test_transparent_grey_of_16_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("depth", "kind", "clear", "line", "expected"),
+    [
+        (16, 0, 6000, struct.pack(">HH", 2570, 6000), [10, 255]),
+        (8, 0, 17, bytes([10, 17]), [10, 255]),
+        (4, 0, 1, bytes([0x21]), [34, 255]),
+        (2, 0, 2, bytes([0b01100000]), [85, 255]),
+        (1, 0, 0, bytes([0b10000000]), [255, 255]),
+        (2, 3, None, bytes([0b00010000]), [8, 255]),
+    ],
+)
+def test_transparent_grey(
+    tmp_path: Path, depth: int, kind: int, clear: int | None, line: bytes, expected: list[int]
+) -> None:
+    """One grey, or the second of a palette, is transparent."""
     path = tmp_path / "t.png"
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    header = struct.pack(">IIBBBBB", 2, 1, 16, 0, 0, 0, 0)
-    clear, line = struct.pack(">H", 6000), b"\0" + struct.pack(">HH", 2570, 6000)
-    chunks = (b"IHDR", header), (b"tRNS", clear), (b"IDAT", zlib.compress(line)), (b"IEND", b"")
+    header = struct.pack(">IIBBBBB", 2, 1, depth, kind, 0, 0, 0)
+    colours = [(b"PLTE", bytes([8] * 3 + [9] * 3)), (b"tRNS", bytes([255, 0]))]
+    more = colours if clear is None else [(b"tRNS", struct.pack(">H", clear))]
+    chunks = (b"IHDR", header), *more, (b"IDAT", zlib.compress(b"\0" + line)), (b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in chunks))
-    assert read_image(path).pixels[0, :, 0].tolist() == [10, 255]
+    assert read_image(path).pixels[0, :, 0].tolist() == expected
 
 
 def test_cmyk_is_the_plain_conversion(tmp_path: Path) -> None:

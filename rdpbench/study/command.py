@@ -116,11 +116,13 @@ def _import(options: argparse.Namespace, console: Console) -> int:
 
 def _agreement(options: argparse.Namespace, console: Console) -> int:
     measured = read_results(options.name, per="image", root=options.root)
-    both = scores.matched(scores.read_opinions(options.opinions), measured)
-    metrics = [str(name) for name in both if name not in ("image", "codec", "setting", "rate", "opinion", "votes")]
+    opinions = scores.read_opinions(options.opinions)
+    both = scores.matched(opinions, measured)
+    metrics = [str(name) for name in both if name not in scores.MEANT]
     agreements = scores.agree(both, metrics)
     compared = {each.metric for each in agreements}
-    shown = scores.agreement_table(agreements, [name for name in metrics if name not in compared])
+    left_out = [name for name in metrics if name not in compared]
+    shown = scores.agreement_table(agreements, left_out, len(opinions) - len(both))
     say(console, shown)
     if options.out and agreements:
         texts = {"agreement.md": tables.markdown(shown), "agreement.csv": scores.agreement_csv(agreements)}

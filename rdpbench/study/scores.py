@@ -93,7 +93,7 @@ class Scored:
     agreement: dict[str, Interval] = field(default_factory=dict)
     """Of each metric the share of votes for the copy that it prefers, mean over images; ties of either left out."""
     left: float = math.nan
-    """Share of votes for the left side, of raters who passed."""
+    """Share of votes for the left side, of raters who count."""
     choices: tuple[Choice, ...] = ()
     """The votes that count."""
 
@@ -167,7 +167,7 @@ def _mean(scores: Sequence[float], metric: str) -> float:
 def _fitted(codecs: Sequence[str], choices: Sequence[Choice]) -> tuple[Fit | None, str]:
     """The scores, or why there are none, in the codecs' names."""
     if not choices:
-        return None, "there are no votes of raters who passed"
+        return None, "there are no votes of raters who count"
 
     votes = Comparisons(
         np.array([codecs.index(choice.first.codec) for choice in choices]),
@@ -249,7 +249,7 @@ def _score_table(result: Scored, group: Group) -> Table:
         images = len({shown.image for shown in key.shown.values()})
         note = (
             "scores are natural logarithms of odds and add up to 0; intervals are over raters and images "
-            f"({sum(rater.passed for rater in result.raters)} who passed, {images} images), Student's with "
+            f"({len(_counted(result))} who count, {images} images), Student's with "
             f"{fitted.freedom} degrees of freedom"
         )
         notes = [note]
@@ -270,6 +270,7 @@ RATER = ("rater", "sheets", "votes", "missing", "catch trials", "left %", "ties"
 
 
 def _rater_lines(result: Scored) -> Iterator[tuple[str, ...]]:
+    counted = _counted(result)
     for rater in result.raters:
         decided = rater.votes["left"] + rater.votes["right"]
         yield (
@@ -281,8 +282,13 @@ def _rater_lines(result: Scored) -> Iterator[tuple[str, ...]]:
             f"{100 * rater.votes['left'] / decided:.0f}" if decided else "–",
             str(rater.votes["tie"]),
             f"{rater.median_ms / 1000:.1f}" if math.isfinite(rater.median_ms) else "–",
-            "yes" if rater.passed else "no",
+            "yes" if rater.passed or rater.name in counted else "no",
         )
+
+
+def _counted(result: Scored) -> set[str]:
+    """The raters whose votes are in the scores: those who passed, or all."""
+    return {choice.rater for choice in result.choices}
 
 
 def page(result: Scored) -> str:
@@ -345,6 +351,8 @@ def _csv(lines: Iterable[Sequence[object]]) -> str:
 # Metrics beside opinions
 
 COEFFICIENTS = ("Spearman", "Kendall", "Pearson after the fit")
+MEANT = ("image", "codec", "setting", "rate", "dataset", "protocol", "opinion")
+"""Columns of opinions."""
 LEAST = 5
 """Opinions; a curve with four parameters goes through four."""
 
@@ -411,6 +419,7 @@ def matched(opinions: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
         ConfigError: a codec has several settings, or an image is in several sets, and the opinions do not name one;
             or no image is in both.
     """
+    opinions = opinions[[name for name in opinions if name in MEANT]]  # others are not ours, whatever they are called
     good = scores[(scores["status"] == "ok") & scores["value"].notna()]
     places = good[["rate_field", "rate", "target_bpp"]].drop_duplicates()
     words = [Setting.of_line(line).words for _, line in places.iterrows()]
@@ -507,14 +516,16 @@ def _coefficients(opinions: Floats, scores: Floats, fitted: Floats, groups: Sequ
     return tuple(Coefficient(*three_of) for three_of in zip(values, low.tolist(), high.tolist(), strict=True))
 
 
-def agreement_table(agreements: Sequence[Agreement], left_out: Sequence[str] = ()) -> Table:
-    """The metrics that agree most first."""
+def agreement_table(agreements: Sequence[Agreement], left_out: Sequence[str] = (), unmet: int = 0) -> Table:
+    """The metrics that agree most first; ``unmet`` opinions are of nothing that the run has."""
     lines = [
         (each.metric, *map(_coefficient, each.coefficients), len(each.opinions), each.images) for each in agreements
     ]
     notes = ["1: ranked as people do; lower-is-better metrics are turned round. Intervals of 95 % draw images"]
     if any(math.isnan(each.coefficients[0].low) for each in agreements):
         notes.append(f"without an interval: fewer than {SMALL} images")
+    if unmet:
+        notes.append(f"left out: {unmet} opinions of an image, codec and setting that the run has no value of")
     if left_out:
         notes.append(f"left out, constant or of fewer than {LEAST} opinions: {', '.join(left_out)}")
     header = ("metric", *COEFFICIENTS, "opinions", "images")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -113,10 +114,13 @@ def test_a_real_run(run, tmp_path, capsys):
         for n, codec in enumerate(("jpeg", "webp"))
         for place, image in enumerate("abcd")
     ]
-    file.write_text("\n".join(["image,codec,opinion", *lines]))
+    lines = [f"{line},folder-pictures,7,{number}" for number, line in enumerate(lines)]
+    file.write_text("\n".join(["image,codec,opinion,dataset,votes,psnr", *lines, "gone,jpeg,3,folder-pictures,7,1"]))
     words = ["agreement", "small", "--root", str(run), "--opinions", str(file), "--out", str(tmp_path / "out")]
     assert main(["study", *words]) == 0
-    assert "psnr" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert re.search(r"psnr +│.*│ +8 │ +4 │", out)
+    assert "left out: 1 opinions of an image" in out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *("agreement.md", "agreement.csv", "agreement.png", "agreement.pdf", "agreement.svg")
     }

@@ -230,6 +230,11 @@ def test_known_preferences_come_back_through_the_command(pack: Path, study: Stud
     raters = list(csv.DictReader(io.StringIO((tmp_path / "result/raters.csv").read_text())))
     assert [one["rater"] for one in raters if one["counts"] == "no"] == ["rater 20"]
     page = (tmp_path / "result/study.md").read_text()
+    assert "(19 who count, " in page
+    study("import", *map(str, paths), "--key", str(key_path), "--out", "all", "--keep-failed")
+    assert "(20 who count, " in (tmp_path / "all/study.md").read_text()
+    raters = list(csv.DictReader(io.StringIO((tmp_path / "all/raters.csv").read_text())))
+    assert {one["counts"] for one in raters} == {"yes"}
     assert "alert(1)" in page
     assert "<script>" not in page
     assert "Davidson" in page
