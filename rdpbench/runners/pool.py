@@ -34,7 +34,7 @@ from rdpbench.networks import held
 from rdpbench.networks.precision import repeat_sums, see_only
 from rdpbench.results.store.schema import OF_THE_MACHINE
 from rdpbench.runners.coding import Setup
-from rdpbench.runners.server import ENDING, is_gone, running, start_server, without_main
+from rdpbench.runners.server import ENDING, is_gone, running, start_server, undisturbed, without_main
 from rdpbench.runners.task import Work
 from rdpbench.runners.worker import Chunk, Kind, Result, Scoring, Seat, Stop, Worker, failed, kind_of
 
@@ -267,16 +267,11 @@ class _Pool:
         pipe, far = self._context.Pipe()
         setup = replace(self.setup, device=seat.device)
         process = self._context.Process(target=_serve, args=(far, setup, self.timeout), daemon=True)
-        # Ctrl-C waits until this is done: a worker that is given up amid its start says so in a traceback.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *ENDING})
-        try:
-            with without_main():
-                process.start()
+        with undisturbed(), without_main():
+            process.start()
             far.close()
             worker = _Process(process, pipe, seat, running())
             self.running.append(worker)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._give(worker, chunk)
 
     def _next(self, seat: Seat) -> Chunk | None:
@@ -491,7 +486,7 @@ class Apart:
         context = multiprocessing.get_context("forkserver")
         self._pipe, far = context.Pipe(duplex=False)
         self._process = context.Process(target=target, args=(far, *arguments), daemon=True)
-        with without_main():
+        with undisturbed(), without_main():
             self._process.start()
         far.close()
 

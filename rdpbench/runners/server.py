@@ -85,6 +85,25 @@ def start_server(preload: Sequence[str] = ()) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let Ctrl-C wait until the end of a block: a worker that is given up amid its start says so in a traceback.
+
+    Not by a mask: those are of a thread, and another thread would take the signal.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[Any] = []
+    before = signal.signal(signal.SIGINT, lambda *arguments: came.append(arguments))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came and callable(before):
+            before(*came[0])
+
+
 def start_for(bench: Bench) -> None:
     """Start the fork server with what the codecs and metrics of a command want imported for all workers."""
     uses: list[tuple[registry.Kind, str]] = [("metric", name) for name in bench.metrics]

@@ -475,7 +475,8 @@ def test_segments_hold_what_one_file_would(tmp_path: Path, seed: int, monkeypatc
     monkeypatch.setattr("rdpbench.results.store.records.BLOCK", 4)
     monkeypatch.setattr("rdpbench.results.store.records.INDEXED", random.Random(seed).choice([3, 1000]))
     history(random.Random(seed), cut, 16)
-    assert len(list(cut.folder.glob("segments/rows-*.parquet"))) > 1
+    numbers = [int(path.stem[-6:]) for path in cut.folder.glob("segments/rows-*.parquet")]
+    assert max(numbers) > 1  # there were several, which may be one by now
     expected, found = whole.read(), cut.read()
     for kind in ("row", "score", "timing"):
         theirs, ours = expected.of_kind(kind), found.of_kind(kind)

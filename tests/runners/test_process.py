@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
+
+from rdpbench.runners.server import undisturbed
 
 FAULTS = """
 import json, resource, sys
@@ -47,3 +53,23 @@ def test_one_thread() -> None:
     code = "import torch, os; from rdpbench.runners.pool import set_up; torch.set_num_threads(2); set_up(); "
     line = [sys.executable, "-c", code + "print(torch.get_num_threads(), os.environ['OMP_NUM_THREADS'])"]
     assert subprocess.run(line, capture_output=True, text=True, check=True).stdout.split() == ["1", "1"]
+
+
+def test_ctrl_c_waits_until_a_worker_has_started_although_other_threads_run() -> None:
+    ended, done = threading.Event(), []
+    threading.Thread(target=ended.wait, daemon=True).start()  # a mask would let this one take the signal
+
+    def disturbed() -> None:
+        with undisturbed():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            done.append("started")
+        done.append("went on")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            disturbed()
+        assert done == ["started"]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        ended.set()
