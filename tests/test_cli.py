@@ -39,6 +39,16 @@ def test_ls_imports_nothing_heavy(environment: dict[str, str]) -> None:
     assert done.stdout.splitlines()[-1] == "imported []"
 
 
+def test_a_plan_of_a_new_run_imports_no_tables(environment: dict[str, str], images: Any) -> None:
+    words = ["plan", "codec=jpeg", f"data=folder:{images(2)}", "metrics=psnr"]
+    program = (
+        f"import sys; from rdpbench.cli import main\nassert main({words}) == 0\n"
+        f"print('imported', [name for name in ('pandas', 'pyarrow', 'torch', 'scipy') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "imported []"
+
+
 def test_ls_answers_at_once(environment: dict[str, str]) -> None:
     """Half a second on an idle machine; tests share theirs, so three times that is allowed here."""
     seconds = []

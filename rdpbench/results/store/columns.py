@@ -120,6 +120,9 @@ def _numbered(column: NDArray[Any]) -> tuple[NDArray[Any], int]:
         high = int(column.max())
         if high < SMALL:
             return column - low if low else column, high - low + 1
+    if len(column) <= SMALL:  # a small run asks Arrow for nothing
+        _, codes = np.unique(column, return_inverse=True)
+        return codes.ravel(), int(codes.max(initial=0)) + 1
     if column.dtype.kind == "f":
         # Arrow does not know that 0 and -0 are equal, nor two NaN that differ in their bits.
         column = np.where(np.isnan(column), np.nan, column + 0.0)

@@ -293,6 +293,8 @@ class Records(MutableMapping[str, R], Generic[R]):
         """The place of each key in the columns, -1 for what is not here; keys are `Hashes`, texts or an Arrow array."""
         self._settle()
         size = len(self)
+        if not size:  # of a new run, which asks Arrow for nothing
+            return np.full(len(keys), -1, np.int64)
         if size <= INDEXED:
             index = self._remembered("index", lambda: {key: place for place, key in enumerate(self)})
             texts = keys.to_pylist() if isinstance(keys, pa.Array) else keys
