@@ -1,27 +1,32 @@
-"""Columns of a store: groups of equal places, and files that two threads read at a time."""
+"""Columns of a store: groups of equal places, hashes, and files that two threads read at a time."""
 
 from __future__ import annotations
 
+import random
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from rdpbench.results.store.columns import (
     FEW,
     SMALL,
     Codes,
+    Hashes,
     Segment,
     agree,
+    find,
     groups_of,
     open_file,
     split_by,
     table_of,
     write_table,
 )
+from rdpbench.results.store.records import Records
 from rdpbench.results.store.schema import Score
 
 RNG = np.random.default_rng(7)
@@ -94,3 +99,30 @@ def test_two_threads_read_one_file_and_one_may_forget_what_the_other_reads(tmp_p
             assert all(pool.map(read, expected))
     finally:
         sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("odd", ["", "ab", "Z" * 64])
+def test_hashes_are_found_as_texts_are(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that share their start, in a part of an array, and beside texts that are none."""
+    rng = random.Random(3)
+    texts = [rng.randbytes(32).hex() for _ in range(40)] + ["ab" * 8 + rng.randbytes(24).hex() for _ in range(9)]
+    rng.shuffle(texts)
+    known, wanted = texts[::2], [*rng.sample(texts, 30), "ab" * 8 + "00" * 24]
+    known_raw = Hashes.of(pa.array([odd, *known, odd]).slice(1, len(known)))
+    wanted_hashes = Hashes.of(wanted)
+    assert known_raw is not None
+    assert wanted_hashes is not None
+    assert [*known_raw] == known
+    order = np.argsort(known_raw.raw["start"])
+    places = find(known_raw.raw[order], wanted_hashes.raw)
+    assert [known[order[place]] if place >= 0 else None for place in places] == [
+        w if w in known else None for w in wanted
+    ]
+    assert Hashes.of([*known, odd]) is None
+    monkeypatch.setattr("rdpbench.results.store.records.INDEXED", 3)
+    for keys in (known, [*known, odd]):
+        rows = Records("score", {key: Score(key, "", "", 0.0, "", "", "", "") for key in keys})
+        rows.freeze()
+        assert rows.locate(wanted).tolist() == [keys.index(key) if key in keys else -1 for key in wanted]
+        hashes, are = rows.hashes("score_key")
+        assert [text if good else odd for text, good in zip(hashes, are, strict=True)] == keys

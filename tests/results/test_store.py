@@ -13,14 +13,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pytest
 
 from rdpbench.errors import StoreBusy, StoreCorrupt, StoreError, StoreUnwritable
-from rdpbench.results.store.columns import Hashes, find
 from rdpbench.results.store.log import PartReader, PartWriter
-from rdpbench.results.store.records import Records
 from rdpbench.results.store.schema import REFUTED, SCHEMA_VERSION, Measure, Row, Score, Timing
 from rdpbench.results.store.store import Store
 
@@ -578,30 +574,3 @@ def test_a_row_that_is_written_again_keeps_its_scores(tmp_path: Path, monkeypatc
     store.read(known)
     assert list(known.rows) == ["b", "c", "a"]
     assert told() == {"a": 1.0, "b": 2.0, "c": 3.0}
-
-
-@pytest.mark.parametrize("odd", ["", "ab", "Z" * 64])
-def test_hashes_are_found_as_texts_are(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also those that share their start, in a part of an array, and beside texts that are none."""
-    rng = random.Random(3)
-    texts = [rng.randbytes(32).hex() for _ in range(40)] + ["ab" * 8 + rng.randbytes(24).hex() for _ in range(9)]
-    rng.shuffle(texts)
-    known, wanted = texts[::2], [*rng.sample(texts, 30), "ab" * 8 + "00" * 24]
-    known_raw = Hashes.of(pa.array([odd, *known, odd]).slice(1, len(known)))
-    wanted_hashes = Hashes.of(wanted)
-    assert known_raw is not None
-    assert wanted_hashes is not None
-    assert [*known_raw] == known
-    order = np.argsort(known_raw.raw["start"])
-    places = find(known_raw.raw[order], wanted_hashes.raw)
-    assert [known[order[place]] if place >= 0 else None for place in places] == [
-        w if w in known else None for w in wanted
-    ]
-    assert Hashes.of([*known, odd]) is None
-    monkeypatch.setattr("rdpbench.results.store.records.INDEXED", 3)
-    for keys in (known, [*known, odd]):
-        rows = Records("score", {key: Score(key, "", "", 0.0, "", "", "", "") for key in keys})
-        rows.freeze()
-        assert rows.locate(wanted).tolist() == [keys.index(key) if key in keys else -1 for key in wanted]
-        hashes, are = rows.hashes("score_key")
-        assert [text if good else odd for text, good in zip(hashes, are, strict=True)] == keys
