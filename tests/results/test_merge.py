@@ -9,6 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from rdpbench import read_results
 from rdpbench.results.store.merge import merge
 from rdpbench.results.store.store import Store
@@ -41,8 +43,11 @@ def test_two_runs_become_one(tmp_path: Path, here: Any, images: Any, capsys: Any
     assert "cannot be merged into itself" in capsys.readouterr().err
 
 
-def test_points_that_share_rows_are_whole_in_any_order(tmp_path: Path, here: Any, images: Any) -> None:
+def test_points_that_share_rows_are_whole_in_any_order(
+    tmp_path: Path, here: Any, images: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A set and a part of it, each measured in a run of its own, are both whole in the run of both."""
+    monkeypatch.setattr("rdpbench.results.store.merge.BLOCK", 3)  # rows are paired a block at a time
     whole = images(4)
     part = tmp_path / "part"
     part.mkdir()

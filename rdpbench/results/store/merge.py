@@ -11,11 +11,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rdpbench.errors import ConfigError, StoreCorrupt
 from rdpbench.paths import unwritable
 from rdpbench.results.read import open_run
 from rdpbench.results.store.contents import Contents, measured_of
 from rdpbench.results.store.keys import sha256_of
+from rdpbench.results.store.records import BLOCK, Records
 from rdpbench.results.store.schema import KINDS, Member, Place, Row
 from rdpbench.results.store.store import Store
 
@@ -75,13 +78,9 @@ def _records(contents: Contents, there: Contents) -> Iterator[dict[str, Any]]:
     """All that a run holds and that is to be in the one that is ``there``, as lines of a part."""
     for session, sha256 in contents.sessions.items():
         yield {"session": session, "sha256": sha256}
-    rows, keys = there.of_kind("row"), list(contents.rows)
-    places = rows.locate(keys)
-    known: dict[str, Row] = {row.task_key: row for row in rows.at(places[places >= 0])}
     others: set[str] = set()
     """Tasks of which the row that stays has other pixels or bytes than this run's: so are its scores and times."""
-    for row in contents.rows.values():
-        old = known.get(row.task_key)
+    for row, old in _pairs(contents.of_kind("row"), there.of_kind("row")):
         if old is None or _rank(row) >= _rank(old):
             yield {"row": vars(row)}
         elif measured_of(row) != measured_of(old):
@@ -96,6 +95,16 @@ def _records(contents: Contents, there: Contents) -> Iterator[dict[str, Any]]:
             failed = kind in ("score", "set") and record.value is None and getattr(record, f"{kind}_key") in stored
             if not (gone or failed):
                 yield {"scores": [vars(record)]} if kind == "score" else {kind: vars(record)}
+
+
+def _pairs(rows: Records[Row], there: Records[Row]) -> Iterator[tuple[Row, Row | None]]:
+    """Rows, each with that of its task in another run; a block at a time, as there may be millions."""
+    for start in range(0, len(rows), BLOCK):
+        block = rows.at(np.arange(start, min(len(rows), start + BLOCK)))
+        places = there.locate([row.task_key for row in block])
+        known = iter(there.at(places[places >= 0]))
+        for row, place in zip(block, places.tolist(), strict=True):
+            yield row, next(known) if place >= 0 else None
 
 
 def _rank(row: Row) -> tuple[bool, str]:
