@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from rdpbench.errors import MetricError, StoreCorrupt
-from rdpbench.results.store.log import Extracted, FeatureStore, kind_of, load_arrays
+from rdpbench.results.store import log
+from rdpbench.results.store.log import Extracted, FeatureStore, PartReader, PartWriter, kind_of, load_arrays
 
 KIND = kind_of("inception/test", "0" * 64)
 
@@ -136,3 +140,38 @@ def test_thirty_thousand_arrays_need_few_files_and_no_copy(tmp_path: Path) -> No
     assert len(list(Path("/proc/self/fd").iterdir())) - before <= 2
     assert not found[17].flags.owndata
     assert len(found) == 30_000
+
+
+@pytest.mark.parametrize("part", [True, False])
+def test_ctrl_c_amid_a_line_leaves_a_file_as_a_kill_does(tmp_path: Path, *, part: bool) -> None:
+    """It comes at each instruction of writing in turn; closing then says nothing false of what was written."""
+    [array] = arrays(1)
+    for at in itertools.count():
+        name, instructions = f"{at:04d}", itertools.count()
+        writer: Any = PartWriter(tmp_path / f"{name}.jsonl") if part else FeatureStore(tmp_path).writer(name)
+        first, second = ({"n": n} if part else Extracted(KIND, f"s{n}", array) for n in (0, 1))
+        writer.append(first)
+
+        def interrupt(frame: Any, event: str, _: Any, at: int = at, instructions: Any = instructions) -> Any:
+            if frame.f_code.co_filename != log.__file__:
+                return None
+            frame.f_trace_opcodes = True
+            if event == "opcode" and next(instructions) == at:
+                raise KeyboardInterrupt
+            return interrupt
+
+        traced = sys.gettrace()
+        with contextlib.suppress(KeyboardInterrupt), contextlib.closing(writer):
+            sys.settrace(interrupt)
+            try:
+                writer.append(second)
+            finally:
+                sys.settrace(traced)
+        if part:
+            found = [line["n"] for line in PartReader(tmp_path / f"{name}.jsonl")]
+        else:
+            found = [int(subject[1:]) for subject in FeatureStore(tmp_path).places(KIND, f"{name}.jsonl")]
+        assert found in ([0], [0, 1])
+        if next(instructions) < at:  # it came too late
+            break
+    assert at > 100

@@ -69,6 +69,7 @@ class _Appended:
         self.path = path
         self.lines = 0
         self._broken = False
+        """What is said here of the file may not be true: an error, or Ctrl-C, came amid a line."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = FileIO(path, mode)
@@ -79,13 +80,14 @@ class _Appended:
     def write(self, data: bytes) -> None:
         """Write all of it."""
         view = memoryview(data)
+        broken, self._broken = self._broken, True
         try:
             while view:
                 view = view[self._file.write(view) :]
         except OSError as error:
-            self._broken = True
             raise unwritable(self.path, error) from error
         self.size += len(data)
+        self._broken = broken
 
     def sync(self) -> None:
         """Ask the operating system to put what was written on the disk."""
@@ -156,21 +158,23 @@ class PartWriter(_Appended):
         Raises:
             StoreUnwritable: the disk is full, the folder cannot be written or is gone; what was written before is safe.
         """
-        self._digest.update(self._append({"v": SCHEMA_VERSION, **record}))
+        line, crc = _line_of({"v": SCHEMA_VERSION, **record}, self._crc)
+        broken, self._broken = self._broken, True
+        self.write(line)
+        self._digest.update(line)
+        self._crc = crc
         self.lines += 1
+        self._broken = broken
         self.check()
 
-    def _append(self, record: Mapping[str, Any]) -> bytes:
-        line, self._crc = _line_of(record, self._crc)
-        self.write(line)
-        return line
-
     def close(self) -> None:
-        """Write the closing line; a part that could not be written stays open, as after a kill."""
+        """Write the closing line; a part that could not be written to its end stays open, as after a kill."""
         try:
             if not self._broken:
                 self.check()
-                self._append({"v": SCHEMA_VERSION, "end": self.lines, "sha256": self._digest.hexdigest()})
+                end = {"v": SCHEMA_VERSION, "end": self.lines, "sha256": self._digest.hexdigest()}
+                self._broken = True  # nothing may follow it
+                self.write(_line_of(end, self._crc)[0])
                 self.sync()
         finally:
             super().close()
