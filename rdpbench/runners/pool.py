@@ -58,8 +58,7 @@ def set_up_apart(device: str = "cpu") -> str:
 
     What its codecs start belongs to its group, and is ended with it.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
-    # So is what a batch system sends to all processes of a job. Programs of codecs get a clean slate.
+    # What a terminal or a batch system sends to all is the parent's affair. Programs of codecs get a clean slate.
     for number in ENDING:
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)

@@ -21,8 +21,8 @@ from rdpbench.networks.precision import exact
 from rdpbench.provenance import cores
 from rdpbench.setting import Bench
 
-ENDING = {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
-"""Signals that tell a job to end."""
+ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
+"""Signals that a terminal or a batch system sends to all processes of a job, to end it."""
 
 
 @contextlib.contextmanager
@@ -73,12 +73,13 @@ PRELOAD = ("PIL.Image", "rdpbench.runners.worker")
 
 def start_server(preload: Sequence[str] = ()) -> None:
     """Start the fork server if it is not running. Raises `WorkerError` in a process that may start no others."""
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
     if multiprocessing.current_process().daemon:
         raise WorkerError("this process is itself a worker, and may start no others; write workers=0 and verify=0")
     multiprocessing.get_context("forkserver").set_forkserver_preload([*preload, *PRELOAD])
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # it inherits that
+    resource_tracker.ensure_running()  # or the server would, which unblocks signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # it inherits that: a signal amid its imports ended it
     try:
         forkserver.ensure_running()
     finally:

@@ -73,3 +73,14 @@ def test_ctrl_c_waits_until_a_worker_has_started_although_other_threads_run() ->
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         ended.set()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells which signals a process holds back")
+def test_no_signal_to_all_processes_ends_the_fork_server_amid_its_imports() -> None:
+    code = "from rdpbench.runners.server import running, start_server; start_server()"
+    code += "; print(open(f'/proc/{running()}/status').read())"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    held = int(told.partition("SigBlk:")[2].split()[0], 16)
+    assert [
+        name for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if not held >> signal.Signals[name] - 1 & 1
+    ] == []
