@@ -89,6 +89,7 @@ def of(contents: Any, installed: Mapping[str, str]) -> Oracle:
             silent.append(codec)
         else:
             spots.append(Spot(place, codec, setting, newest_images(by_edition[chosen])))
+    spots = of_newest_coders(spots)
     scores: dict[tuple[Any, ...], Any] = {}
     sets: dict[tuple[Any, ...], Any] = {}
     for place in dict.fromkeys(spot.place for spot in spots):
@@ -138,6 +139,15 @@ def newest_images(rows: Sequence[View]) -> list[View]:
     states = {row.image: (row.pixel_sha256, row.caption) for row in ordered}
     last = {(row.image, row.seed): row for row in ordered if (row.pixel_sha256, row.caption) == states[row.image]}
     return list(last.values())
+
+
+def of_newest_coders(spots: Sequence[Spot]) -> list[Spot]:
+    """A curve mixes no versions: of codecs that are not installed, those points stand that the newest one coded."""
+    rows: dict[Any, list[View]] = defaultdict(list)
+    for spot in spots:
+        rows[spot.place, spot.codec] += spot.rows
+    last = {curve: max(of, key=lambda row: (row.session, row.time)).coder for curve, of in rows.items()}
+    return [spot for spot in spots if spot.rows[0].coder == last[spot.place, spot.codec]]
 
 
 def the_one_with_all(parts: Mapping[Any, set[Any]]) -> Any:

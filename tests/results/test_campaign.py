@@ -22,7 +22,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rdpbench.errors import UnknownName
@@ -549,6 +549,7 @@ FAST = settings(max_examples=8, deadline=None, derandomize=True, suppress_health
 
 @FAST
 @given(st.integers(0, 2**32 - 1))
+@example(139)  # points of one curve are of two versions, none of them installed
 def test_every_output_is_what_the_oracle_says(seed: int) -> None:
     assert differences(seed, small=True)[0] == []
 
