@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import random
+import runpy
 import shutil
 import signal
 import subprocess
@@ -27,36 +28,16 @@ import numpy as np
 import pytest
 from PIL import Image as pil
 
-from rdpbench.results.store.store import Contents, Store
+from rdpbench.results.store.store import Store
 
 ROOT = Path(__file__).parents[2]
 IMAGES = 20
 TASKS = 3 * IMAGES
-VOLATILE = {"session", "time", "encode_s", "decode_s", "score_s", "peak_memory_mb", "verified"}
 LONGEST_S = 120
 
-CODEC = """
-import os, time, zlib
-from dataclasses import dataclass
-from typing import ClassVar
-import numpy as np
-from rdpbench.codecs.contract import Bitstream, Rate
-
-@dataclass(frozen=True)
-class Steps:
-    step: int = 8
-    rate: ClassVar[Rate] = Rate("step", 1, 64, rises=False, points=(4, 8, 16))
-
-    def encode(self, image, side):
-        time.sleep(float(os.environ.get("PAUSE", 0)))
-        if os.environ.get("POISON") == f"{int(image.sum())}-{self.step}":
-            os.kill(os.getpid(), 9)
-        return Bitstream.whole(bytes([*image.shape[:2], self.step]) + zlib.compress((image // self.step).tobytes()))
-
-    def decode(self, data):
-        levels = np.frombuffer(zlib.decompress(data[3:]), np.uint8).reshape(data[0], data[1], 3).astype(int)
-        return np.clip(levels * data[2] + data[2] // 2, 0, 255).astype(np.uint8)
-"""
+STEPS = Path(__file__).with_name("steps.py")
+values = runpy.run_path(str(STEPS))["values"]
+CODEC = STEPS.read_text()
 
 # Starts commands in forked processes, which have imported all that takes time; each leads a session.
 CREW = """
@@ -167,7 +148,7 @@ class Crew:
             image = pil.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)).resize((40, 24))
             image.save(base / f"pictures/image{number:02}.png")
             self.sums.append(int(np.asarray(image).sum()))
-        (base / "steps.py").write_text(CODEC)
+        shutil.copy(STEPS, base)
         (base / "crew.py").write_text(CREW)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("RDPBENCH_", "PYTEST_"))}
         paths = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
@@ -270,15 +251,6 @@ class Crew:
             if one.code is None:
                 one.kill(signal.SIGKILL)
         self.started.clear()
-
-
-def values(contents: Contents) -> dict[str, Any]:
-    """All that must be equal."""
-    rows = {
-        key: {name: value for name, value in vars(row).items() if name not in VOLATILE}
-        for key, row in contents.rows.items()
-    }
-    return {"rows": rows, "scores": {key: {**vars(score), "session": ""} for key, score in contents.scores.items()}}
 
 
 @pytest.fixture(scope="module")
@@ -391,9 +363,9 @@ def test_a_full_part_is_put_away_while_the_run_goes_on(crew: Crew, workers: int)
 
 
 def test_a_task_that_kills_its_workers_fails_alone(crew: Crew) -> None:
-    poison = f"{crew.sums[4]}-8"
+    poison = f"SIGKILL encode {crew.sums[4]}-8 -"
     for turn in range(8):
-        command = crew.command("poison", "workers=0", PAUSE="0.2") if not turn else crew.worker("poison", POISON=poison)
+        command = crew.command("poison", "workers=0", PAUSE="0.2") if not turn else crew.worker("poison", FAULT=poison)
         if not turn:  # the command stands by, and the workers are killed one after the other
             crew.wait_for_queue("poison")
             command.kill(signal.SIGSTOP)

@@ -12,6 +12,7 @@ import io
 import itertools
 import os
 import random
+import runpy
 import shutil
 import signal
 import subprocess
@@ -27,93 +28,19 @@ import pytest
 from PIL import Image as pil
 
 from rdpbench.cli import main
-from rdpbench.results.store.contents import Contents
+from rdpbench.results.store.log import PartReader
 from rdpbench.results.store.schema import OF_THE_MACHINE
 from rdpbench.results.store.store import Store
 from rdpbench.runners.verify import verify
 
 ROOT = Path(__file__).parents[2]
-IMAGES, STEPS = 4, (4, 8, 16)
-TASKS = IMAGES * len(STEPS)
-VOLATILE = {"session", "time", "encode_s", "decode_s", "score_s", "peak_memory_mb", "verified"}
+IMAGES, RATES = 4, 3
+TASKS = IMAGES * RATES
 LONGEST_S = 90
 """No command of the campaign takes longer; one that does waits for ever."""
 
-# Misbehaves where the environment says so; what it codes does not depend on that.
-CODE = """
-import contextlib, errno, os, signal, subprocess, sys, time, zlib
-from dataclasses import dataclass
-from typing import ClassVar
-import numpy as np
-from rdpbench.codecs.contract import Bitstream, Rate
-
-def misbehave(where, image):
-    what, place, number, once = os.environ.get("FAULT", "none - 0 -").split()
-    if place != where or int(image.sum()) != int(number):
-        return
-    if once != "-":
-        try:
-            os.mkdir(once)
-        except FileExistsError:
-            return
-    if what == "forks":
-        os.fork()
-    elif what == "forks-and-dies":
-        if not os.fork():
-            time.sleep(1000)
-        os._exit(3)
-    elif what == "hangs":
-        time.sleep(1000)
-    elif what == "ignores-and-hangs":
-        for name in (signal.SIGTERM, signal.SIGALRM, signal.SIGHUP):
-            signal.signal(name, signal.SIG_IGN)
-        subprocess.Popen(["sleep", "1000"], start_new_session=True)
-        while True:
-            time.sleep(1)
-    elif what == "leaves-a-child":
-        subprocess.Popen(["sleep", f"1000.{os.environ['MARK']}"])
-    elif what == "exits":
-        os._exit(0)
-    elif what == "sys-exits":
-        sys.exit(0)
-    elif what.startswith("SIG"):
-        os.kill(os.getpid(), getattr(signal, what))
-    elif what == "surrogate":
-        raise RuntimeError("half of a pair \\udcff\\ud800")
-    elif what == "endless":
-        raise RuntimeError("x" * 3_000_000)
-    elif what == "no-space":
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-@dataclass(frozen=True)
-class Steps:
-    step: int = 8
-    rate: ClassVar[Rate] = Rate("step", 1, 64, rises=False, points=(4, 8, 16))
-
-    def encode(self, image, side):
-        time.sleep(float(os.environ.get("PAUSE", 0)))
-        misbehave("encode", image)
-        return Bitstream.whole(bytes([*image.shape[:2], self.step]) + zlib.compress((image // self.step).tobytes()))
-
-    def decode(self, data):
-        levels = np.frombuffer(zlib.decompress(data[3:]), np.uint8).reshape(data[0], data[1], 3).astype(int)
-        return np.clip(levels * data[2] + data[2] // 2, 0, 255).astype(np.uint8)
-
-class Error:
-    higher_is_better = False
-    unit = ""
-    perceptual = False
-
-    def prepare(self, original):
-        misbehave("metric", original)
-        return original.astype(np.float32)
-
-    def score(self, prepared, reconstruction):
-        return float(np.abs(prepared - reconstruction).mean())
-
-    def reduce(self, values):
-        return sum(values) / len(values)
-"""
+STEPS = Path(__file__).with_name("steps.py")
+values = runpy.run_path(str(STEPS))["values"]
 
 
 class Bench:
@@ -129,7 +56,7 @@ class Bench:
             image = coarse.resize((40, 24), pil.Resampling.BICUBIC)
             image.save(base / f"pictures/image{number}.png")
             self.sums.append(int(np.asarray(image).sum()))
-        (base / "steps.py").write_text(CODE)
+        shutil.copy(STEPS, base)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("RDPBENCH_", "PYTEST_"))}
         paths = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
         self.environment = {**kept, "RDPBENCH_CACHE": str(base / "cache"), "PYTHONPATH": paths}
@@ -203,16 +130,6 @@ def _listen() -> None:
     """What nohup or a shell ignores is inherited: here each signal does what it does by default."""
     for name in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(name, signal.SIG_DFL)
-
-
-def values(contents: Contents) -> dict[str, Any]:
-    """All that must be equal."""
-    rows = {
-        key: {name: value for name, value in vars(row).items() if name not in VOLATILE}
-        for key, row in contents.rows.items()
-    }
-    scores = {key: {**vars(score), "session": ""} for key, score in contents.scores.items()}
-    return {"rows": rows, "scores": scores}
 
 
 @pytest.fixture(scope="module")
@@ -450,16 +367,62 @@ def workers_of(process: subprocess.Popen[str]) -> list[int]:
 
 @pytest.mark.parametrize(("name", "seed"), cases(1, ("SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"), range(4)))
 def test_a_signal_to_the_command(bench: Bench, name: str, seed: int) -> None:
+    """Every other one is sent to its workers too, as a terminal does."""
     rng, run = random.Random(f"{name} {seed}"), f"command-{name}-{seed}"
     with bench.started(run, PAUSE="0.05") as process:
-        bench.wait_for_records(run, rng.randrange(1, TASKS - 3), process)
+        bench.wait_for_records(run, count := rng.randrange(1, TASKS - 3), process)
         time.sleep(rng.random() * 0.05)
-        process.send_signal(getattr(signal, name))
+        (os.kill if seed % 2 else os.killpg)(process.pid, getattr(signal, name))
         code, told = bench.outcome(process)
     assert code == (130 if name == "SIGINT" else -getattr(signal, name)), told
     stored = values(bench.store(run).read())["rows"]
     assert stored.items() <= bench.whole["rows"].items()
+    if name == "SIGINT":
+        parts = [PartReader(path) for path in bench.store(run).parts.glob("*.jsonl")]
+        assert sum(len([*part]) for part in parts) >= count
+        assert all(part.closed for part in parts)
     bench.finish(run)
+
+
+def test_everything_is_killed_several_times(bench: Bench) -> None:
+    kept: set[str] = set()
+    for count in (2, 5, 9):
+        with bench.started("several", PAUSE="0.05") as process:
+            bench.wait_for_records("several", max(1, count - len(kept)), process)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        stored = set(bench.store("several").read().rows)
+        assert stored >= kept, "a row that was there before the kill is gone"
+        kept = stored
+    assert 0 < len(kept) < TASKS
+    bench.finish("several")
+
+
+@pytest.mark.slow
+def test_everything_is_killed_at_any_time(bench: Bench) -> None:
+    """Start-up, planning, coding, compaction, tables: wherever the kill lands."""
+    rng, more = random.Random(5), ("figures=true", "verify=4")
+    begun = time.monotonic()
+    with bench.started("timed", *more) as process:
+        code, told = bench.outcome(process)
+    assert code == 0, told
+    length = time.monotonic() - begun
+    for run in (f"any-{number}" for number in range(12)):
+        for _ in range(2):
+            with bench.started(run, *more) as process:
+                time.sleep(rng.random() * length)
+        bench.finish(run)
+
+
+def test_the_command_alone_is_killed_and_typed_again_at_once(bench: Bench) -> None:
+    """Its workers are still coding while the next one begins: they must not hold the lock, nor disturb."""
+    with bench.started("at-once", PAUSE="0.2") as process:
+        bench.wait_for_records("at-once", 3, process)
+        left = workers_of(process)
+        process.kill()
+        process.wait()
+        assert [*filter(_readable, (Path(f"/proc/{pid}/cmdline") for pid in left))]
+        bench.finish("at-once")
 
 
 @pytest.mark.parametrize(("name", "seed"), cases(2, ("SIGKILL", "SIGTERM", "SIGHUP", "SIGSEGV", "SIGSTOP"), range(4)))
@@ -530,7 +493,7 @@ def test_a_codec_or_metric_is_hostile(bench: Bench, what: str, place: str, seed:
         assert errors == []
     elif place == "encode":
         assert code == 1, told
-        assert Counter(error.startswith(OF_THE_MACHINE) for error in errors) == {kind == 2: len(STEPS)}
+        assert Counter(error.startswith(OF_THE_MACHINE) for error in errors) == {kind == 2: RATES}
     else:
         assert errors
     commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if _readable(path)]
