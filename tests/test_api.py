@@ -224,6 +224,15 @@ def test_everything_that_holds_an_image_gives_the_same_number(folder: Path) -> N
     assert score(half, to_uint8(half), "psnr") == {"psnr": np.inf}
 
 
+def _strange(tensor: Any) -> list[Any]:
+    """Tensors that numpy does not take."""
+    import torch
+
+    floats = tensor.float() / 255
+    quantized = torch.quantize_per_tensor(floats, 1 / 255, 0, torch.quint8)
+    return [floats.to_sparse(), tensor.to("meta"), quantized, floats.to_mkldnn()]
+
+
 def test_what_is_no_image_is_refused_in_a_sentence() -> None:
     import torch
 
@@ -241,6 +250,8 @@ def test_what_is_no_image_is_refused_in_a_sentence() -> None:
         (original / 250, r"floats from 0 to 1\.02, .*\.clip\(0, 1\)"),
         (original * np.nan, "nan"),
         (original.astype(int), "is of int64; give uint8"),
+        (np.ma.masked_array(original, original > 9), r"is a masked array, and all pixels are scored"),
+        *((strange, "tensor of .*; give a dense one") for strange in _strange(tensor.permute(2, 0, 1))),
         (original[:0], "has no pixels"),
         (None, "is a NoneType; give a path"),
         ((image for image in [original]), "is a generator; .* a list or a batch"),

@@ -220,7 +220,7 @@ def compare(stored: StoredCurve, now: StoredCurve, tolerances: Tolerances) -> Co
     known = {name for point in stored.points for name in point.values}
     findings += [Finding("curve", f"{name} is not in the stored curve") for name in metrics if name not in known]
     if now.images and not stored.images and any(point.n <= MOST_IMAGES for point in stored.points):
-        notes.append("the .images.csv beside the stored curve is gone: pixels of images are not compared, none is named")
+        notes.append("the .images.csv beside the stored curve is gone: its images are neither compared nor named")
     if unused := sorted(known - metrics.keys()):
         notes.append(f"not measured now, and not compared: {', '.join(unused)}")
     before, after = stored.by_setting, now.by_setting

@@ -242,9 +242,9 @@ def test_what_is_gone_from_stored_files_is_not_waved_through(gate: Gate) -> None
     """A line, a file or an entry less than was stored must be an error, a finding or a note."""
     text, images = gate.curve.read_text(), gate.curve.with_name("Mine.images.csv")
     lines = images.read_text().splitlines(keepends=True)
-    for kept, told in ((lines[:-1], "3 lines"), ([*lines, lines[-1]], "5 lines"), ([*lines[:-1], lines[-2]], "4 lines")):
+    for kept, count in ((lines[:-1], 3), ([*lines, lines[-1]], 5), ([*lines[:-1], lines[-2]], 4)):
         images.write_text("".join(kept))
-        assert f"quality 60: {told} of images, of which there are 4" in gate.regress(code=2)
+        assert f"quality 60: {count} lines of images, of which there are 4" in gate.regress(code=2)
     pixels = lines[2].split(",")[3]
     images.write_text("".join(lines).replace(pixels, "0" * 16, 1))
     assert "has two originals of one image" in gate.regress(code=2)
