@@ -284,12 +284,7 @@ def as_image(given: object, what: str = "image") -> Image:
     torch = sys.modules.get("torch")
     planes = torch is not None and isinstance(given, torch.Tensor)
     if planes:
-        tensor: Any = given
-        try:
-            given = (tensor.double() if tensor.is_floating_point() else tensor).detach().cpu().numpy()
-        except (TypeError, RuntimeError) as error:  # sparse, quantized, nested, without data ...
-            kind = f"{tensor.layout} tensor of {tensor.dtype} on {tensor.device}"
-            raise ImageError(f"{what} is a {kind}; give a dense one, of uint8, or floats in [0, 1]") from error
+        given = _of_tensor(given, what)
     if isinstance(given, np.ma.MaskedArray):
         raise ImageError(f"{what} is a masked array, and all pixels are scored; give .filled(VALUE), or cut it out")
     if not isinstance(given, np.ndarray):
@@ -316,6 +311,14 @@ def as_image(given: object, what: str = "image") -> Image:
     pixels = given.transpose(1, 2, 0) if planes else given
     # Contiguous and writable, as decoders give them: torch takes no others without a word.
     return check_image(np.require(pixels, np.uint8, ["C", "W"]), what)
+
+
+def _of_tensor(tensor: Any, what: str) -> Any:
+    try:
+        return (tensor.double() if tensor.is_floating_point() else tensor).detach().cpu().numpy()
+    except (TypeError, RuntimeError) as error:  # sparse, quantized, nested, without data ...
+        kind = f"{tensor.layout} tensor of {tensor.dtype} on {tensor.device}"
+        raise ImageError(f"{what} is a {kind}; give a dense one, of uint8, or floats in [0, 1]") from error
 
 
 def _is_cut(image: Any) -> bool:
