@@ -17,7 +17,7 @@ from rdpbench import registry
 from rdpbench.codecs.contract import Codec, Side, coder_of, facts_of
 from rdpbench.codecs.learned import entropy
 from rdpbench.codecs.learned.codec import LearnedCodec
-from rdpbench.codecs.learned.entropy import MAX_SYMBOL, Reader, Writer, default_scales, set_tables, tables_of
+from rdpbench.codecs.learned.entropy import MAX_SYMBOL, Reader, Writer, default_scales, tables_of
 from rdpbench.codecs.learned.library import compressai
 from rdpbench.codecs.learned.systems import Frame, System, decode_images, encode_images, to_images, to_planes
 from rdpbench.codecs.learned.zoo import MeanScaleHyperprior, random_network
@@ -260,9 +260,7 @@ NARROW = (8, 12)
 
 def trained(architecture: str = "mbt2018-mean", quality: int = 4) -> Any:
     """A tiny network of the real class, with tables."""
-    net = random_network(architecture, NARROW, quality)
-    set_tables(net, {})
-    return net
+    return random_network(architecture, NARROW, quality)
 
 
 # Tables
