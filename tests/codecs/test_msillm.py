@@ -16,7 +16,6 @@ import torch
 
 from rdpbench.codecs.contract import Side
 from rdpbench.codecs.learned import msillm
-from rdpbench.codecs.learned.entropy import set_tables
 from rdpbench.codecs.learned.msillm_network import FULL, TINY, MsillmNetwork, random_network
 from rdpbench.codecs.learned.systems import to_planes
 from rdpbench.errors import MissingNeed, UnsupportedImage
@@ -147,7 +146,6 @@ def test_the_decoder_gets_what_the_transforms_alone_give(photograph: Image) -> N
     """Against the network written out, its latents rounded around the means."""
     image = cut(photograph, 100, 77)
     net = random_network(TINY, 5)
-    set_tables(net, {})
     net.requires_grad_(False)
     with reproducible():
         planes = to_planes([image], "cpu", torch.float32)
