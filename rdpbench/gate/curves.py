@@ -227,6 +227,8 @@ def load(path: Path, again: str) -> StoredCurve:
     """
     again = f"Make it again: {again}"
     points = read_csv(path, KIND, VERSION, again, _columns(FIRST, LAST), _point)
+    if not points:
+        raise StoreCorrupt(f"{path} holds no point. {again}")
     settings = [point.setting for point in points]
     if twice := {setting.words for setting in settings if settings.count(setting) > 1}:
         raise StoreCorrupt(f"{path} holds points twice: {', '.join(sorted(twice))}. {again}")
@@ -239,7 +241,7 @@ def load(path: Path, again: str) -> StoredCurve:
             raise StoreCorrupt(f"{file} and {path.name} are not of one curve: {where}. {again}")
     if len({(image.image, image.pixels) for image in images}) > len({image.image for image in images}):
         raise StoreCorrupt(f"{file} has two originals of one image. {again}")
-    if any(image.values.keys() != points[0].values.keys() for image in images[:1]):
+    if images and images[0].values.keys() != points[0].values.keys():
         raise StoreCorrupt(f"{file} has other metrics than {path.name}. {again}")
     beside = path.with_suffix(".json")
     try:
