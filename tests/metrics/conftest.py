@@ -32,6 +32,11 @@ def synthetic() -> Callable[[int, int], Pair]:
     return self_check.synthetic
 
 
+@pytest.fixture
+def wavy() -> Any:
+    return self_check.wavy()
+
+
 @pytest.fixture(scope="session")
 def photograph() -> Image:
     """512 x 512, carried by scikit-image's wheel."""
