@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rdpbench import own, registry
+from rdpbench.assets.hashes import content_sha256
 from rdpbench.codecs.contract import check_options, facts_of, own_identity_of, own_options, rate_of
 from rdpbench.codecs.external.declared import IN_REFERENCE
 from rdpbench.config.typed import (
@@ -310,6 +311,8 @@ def _codec(composed: Mapping[str, Any], weights: str | None) -> CodecSetting:
         digest = _own_digest(cls, options, rates)
         changed = [line for line in changed if line.partition("=")[0] not in weights_typed]
         changed += [f"{name}={Path(path).name}{digest}" for name, path in weights_typed.items()]
+    elif registry.own_place("codec", codec["use"]):
+        changed = [_short_path(line, cls) for line in changed]
     label = codec["name"] + (f"[{','.join(changed)}]" if changed else "")
     if options.get("weights", "official") != "official" and weights:  # never under the name of the real curve
         label += f"[weights={weights}]"
@@ -324,6 +327,15 @@ def _codec(composed: Mapping[str, Any], weights: str | None) -> CodecSetting:
     setting = CodecSetting(label, codec["use"], tuple(sorted(options.items())), rates, title, role, typed)
     check_options(setting)
     return setting
+
+
+def _short_path(line: str, cls: type) -> str:
+    """An option that is a path in full, as labels have it: rows are published, and a path tells of a machine."""
+    name, _, text = line.partition("=")
+    path = own.full_path(text)
+    if name not in own.path_fields(cls) or not (text.startswith("~") or os.path.isabs(text)) or not path.exists():  # noqa: PTH117
+        return line
+    return f"{name}={path.name}@{content_sha256(path)[:8]}"
 
 
 def _own_digest(cls: type, options: Mapping[str, Any], rates: Sequence[float]) -> str:

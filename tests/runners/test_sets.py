@@ -14,7 +14,7 @@ from rdpbench.errors import MetricError
 from rdpbench.metrics.contract import Estimate
 from rdpbench.results.read import read_results
 from rdpbench.results.stats.bootstrap import BLOCKS, jackknife
-from rdpbench.results.store.bitstreams import original_path
+from rdpbench.results.store.calls import original_path
 from rdpbench.results.store.log import load_arrays
 from rdpbench.results.store.store import Store
 
