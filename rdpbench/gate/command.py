@@ -267,9 +267,12 @@ def _stored(bench: Bench, root: Path | None) -> dict[Pair, tuple[Path, StoredCur
 def _groups(bench: Bench, stored: dict[Pair, tuple[Path, StoredCurve]]) -> dict[tuple[str, ...], list[Pair]]:
     """Which settings each curve brings; those with the same ones run together, so that images are read once."""
     typed = {line.partition("=")[0] for line in bench.overrides}
+    # Points that are typed stand in the place of those that are stored, and only targets are searched.
+    replaced = {"rate", "points", "bpp"} if typed & {"rate", "points", "bpp"} else set()
+    replaced |= {"search", "tolerance"} if replaced and "bpp" not in typed else set()
     out: dict[tuple[str, ...], list[Pair]] = {}
     for pair, (_, curve) in stored.items():
-        brings: list[str] = [] if typed & {"rate", "points", "bpp"} else list(curve.origin.get("sweep", ()))
+        brings = [line for line in curve.origin.get("sweep", ()) if line.partition("=")[0] not in replaced]
         if not any(key.startswith("metrics") for key in typed):
             brings.append(f"metrics={','.join(curve.origin.get('metrics', ()))}")
         out.setdefault(tuple(line for line in brings if line.partition("=")[0] not in typed), []).append(pair)

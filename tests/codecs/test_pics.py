@@ -252,22 +252,6 @@ def test_any_size_and_an_image_without_edges(codec: Any, size: tuple[int, int]) 
     assert codec.decode(codec.encode(image, Side()).data).shape == image.shape
 
 
-def test_a_fresh_process_decodes_the_same_pixels(decoded_elsewhere: Any, small: Image) -> None:
-    hashes, made = {}, {}
-    for name, (cls, options) in {
-        "half": (PICS, {"sketch_lambda": 0.5, "tokens": "rank"}),
-        "one": (PICS, {"portable": True, "tokens": "zlib-text"}),
-        "fax": (SketchPICS, {}),
-        "sdxl": (SketchPICS, {"base": "sdxl", "sketch_codec": "webp"}),
-    }.items():
-        whole = {**QUICK, **options}
-        data = cls(**whole).encode(small, Side(seed=1)).data
-        hashes[name] = pixel_sha256(cls(**whole).decode(data))
-        made[name] = (f"rdpbench.codecs.diffusion.pic:{cls.__name__}", whole, data)
-    assert decoded_elsewhere(made) == hashes
-    assert len(set(hashes.values())) == 4
-
-
 # Damage
 
 
