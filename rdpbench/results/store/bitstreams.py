@@ -30,6 +30,7 @@ from rdpbench.lazy import pil
 from rdpbench.paths import ODD, file_name, unwritable, write_file, written_whole
 from rdpbench.results.store.columns import Hashes, Places, find
 from rdpbench.results.store.schema import Row
+from rdpbench.setting import digits
 
 if TYPE_CHECKING:
     from rdpbench.results.store.store import Store
@@ -215,8 +216,8 @@ def _sha256(data: bytes) -> str:
 def reconstruction_path(store: Store, row: Row) -> Path:
     """Where a row's reconstruction lies, if it was kept."""
     setting = row.setting
-    point = f"bpp{setting.target:g}" if setting.target is not None else "none"
-    point = point if setting.rate is None else f"{setting.rate:g}"
+    point = f"bpp{digits(setting.target)}" if setting.target is not None else "none"
+    point = point if setting.rate is None else digits(setting.rate)
     stem = file_name(f"{file_name(row.image, ODD)}-{row.task_key[:8]}", ODD)
     return store.folder / "reconstructions" / file_name(row.codec, ODD) / point / f"{stem}.png"
 
