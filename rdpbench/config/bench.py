@@ -32,6 +32,7 @@ from rdpbench.config.typed import (
 )
 from rdpbench.datasets.captions import parse as parse_source
 from rdpbench.errors import ConfigError, RdpbenchError, UnknownName
+from rdpbench.metrics.contract import short_name
 from rdpbench.networks.precision import devices_of
 from rdpbench.paths import RUNS, conf_folder
 from rdpbench.progress import tell
@@ -234,7 +235,7 @@ def _interpolated(value: Any, typed: Any, name: str = "") -> Iterator[tuple[tupl
 def _metrics(names: Sequence[str], decodes: int) -> tuple[str, ...]:
     """Names of metrics that exist; those over several decodes with their number, which is ``decodes`` unless typed."""
     checked = []
-    for name in map(_variant, map(full_reference, names)):
+    for name in map(_variant, _short_names(names)):
         stem, _, number = name.rpartition("/")
         counted = number.isdecimal() and stem in OVER_DECODES
         if ":" not in name and name not in registry.names("metric") and not counted:
@@ -247,6 +248,16 @@ def _metrics(names: Sequence[str], decodes: int) -> tuple[str, ...]:
                 raise ConfigError(f"{name} compares {number} decodes, and decodes={decodes} is another number")
         checked.append(f"{name}/{decodes}" if name in OVER_DECODES else name)
     return tuple(dict.fromkeys(checked))
+
+
+def _short_names(names: Sequence[str]) -> list[str]:
+    """Names as scores have them: of a metric of the user's the file and the class, whose place is noted."""
+    full = list(map(full_reference, names))
+    places = {short_name(name): name for name in full if ":" in name}
+    if twice := next((name for name in full if ":" in name and places[short_name(name)] != name), ""):
+        raise ConfigError(f"two metrics would have one name: {twice} and {places[short_name(twice)]}; rename a file")
+    registry.metric_places.update(places)
+    return list(map(short_name, full))
 
 
 def _variant(name: str) -> str:

@@ -401,9 +401,7 @@ def test_a_metric_of_another_definition_is_named(rdpbench: Any, images: Callable
     stored = (tmp_path / "results/curves/folder-pictures/jpeg.json").read_text()
     assert '"./metric.py:Level"' in stored
     assert str(tmp_path / "metric.py") not in stored
-    told = (
-        f"  curve: {tmp_path}/metric.py:Level: stored under another definition (version: 1 → 2); store the curve anew"
-    )
+    told = "  curve: metric.py:Level: stored under another definition (version: 1 → 2); store the curve anew"
     assert told in done.stdout
     assert "quality 30: " not in done.stdout
 

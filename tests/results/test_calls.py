@@ -76,11 +76,9 @@ LINE += ["codec.options.weights=nets/w.txt", "figures=false", "workers=0", "veri
 
 
 def texts(store: Store) -> list[str]:
-    """All that rows, scores and their like hold, but the names of metrics."""
+    """All that rows, scores and their like hold."""
     contents = store.read()
-    records = [vars(record) for kind in KINDS for record in getattr(contents, f"{kind}s").values()]
-    named = ("metric", "measure_key")
-    return [json.dumps({name: value for name, value in each.items() if name not in named}) for each in records]
+    return [json.dumps(vars(record)) for kind in KINDS for record in getattr(contents, f"{kind}s").values()]
 
 
 @pytest.fixture

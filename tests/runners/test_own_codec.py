@@ -224,8 +224,8 @@ def test_a_dataset_and_a_metric_of_ones_own(tmp_path: Path, rdpbench: Any, folde
     # Two samples of one file are two images.
     assert sorted(row.image for row in contents.rows.values()) == ["first", "second"]
     values = {(one.metric, one.error[:10]): one.value for one in contents.scores.values()}
-    assert values[f"{tmp_path}/own.py:Breaks", "IndexError"] is None
-    assert 0 < values[f"{tmp_path}/own.py:Error", ""] < 100
+    assert values["own.py:Breaks", "IndexError"] is None
+    assert 0 < values["own.py:Error", ""] < 100
     assert "images that a metric could not score are left out" in " ".join(done.stdout.split())
     assert "nothing to do" in rdpbench(*line, code=1).stdout
 

@@ -117,11 +117,6 @@ def _above(root: str) -> dict[str, str]:
     return {f"{folder}/": "../" * steps for steps, folder in enumerate(folders) if len(folder.parts) > 2}
 
 
-@lru_cache(256)
-def _held_of_metric(name: str) -> dict[tuple[str, Any], str]:
-    return {("", path): text for path, text in _above(_root("metric", name)).items()} if ":" in name else {}
-
-
 def published(row: Row, setting: CodecSetting, image: Path | None = None) -> Row:
     """A row as it is stored: with names in the place of paths, and what was typed in that of what the environment held.
 
@@ -151,8 +146,11 @@ def published(row: Row, setting: CodecSetting, image: Path | None = None) -> Row
 
 def score_published(score: Score) -> Score:
     """A score as it is stored: what a metric of the user's says names files from the folder of its class."""
-    held = _held_of_metric(score.metric)
-    return replace(score, error=as_typed(score.error, held), note=as_typed(score.note, held)) if held else score
+    if ":" not in score.metric or not (score.error or score.note):
+        return score
+    root = _root("metric", registry.metric_places.get(score.metric, score.metric))
+    held = {("", path): text for path, text in _above(root).items()}
+    return replace(score, error=as_typed(score.error, held), note=as_typed(score.note, held))
 
 
 # Looked up in what calls noted
