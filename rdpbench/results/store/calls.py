@@ -183,7 +183,7 @@ def _is_here(use: str) -> bool:
 def _calls(folder: Path) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
     """The codecs that calls of a run named, with their options and coders; those of the newest call first."""
     for path in sorted((folder / "sessions").glob("*.json"), reverse=True):
-        with contextlib.suppress(KeyError, TypeError, AttributeError):
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
             for codec in _of_call(path, "codecs").values():
                 yield str(codec["use"]), dict(codec["options"]), dict(codec["coder"])
 
