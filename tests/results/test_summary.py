@@ -6,6 +6,7 @@ import json
 import math
 import statistics
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,13 @@ from scipy.stats import t
 
 from rdpbench.figures.command import by_tag
 from rdpbench.gate.curves import measure
+from rdpbench.registry import source_now
 from rdpbench.results.stats.bootstrap import FINE, SMALL, shares
 from rdpbench.results.stats.current import gather, of_store
 from rdpbench.results.stats.points import Points, point_key
 from rdpbench.results.stats.summary import at_rate, common_rates, compared, frame, summarise, tidy, with_interval
 from rdpbench.results.store.contents import Contents
-from rdpbench.results.store.keys import definition
+from rdpbench.results.store.keys import definition, forget
 from rdpbench.results.store.schema import Member, Row, Score, SetScore
 from rdpbench.results.tables import measured
 
@@ -282,6 +284,22 @@ def test_a_short_trial_does_not_narrow_the_comparison_of_others() -> None:
     assert set(lines["codec"]) == {"jpeg"}
     assert (lines["n"] == 3).all()
     assert list(notes) == ["psnr: trial, quality 30, is not compared: 1 of 3 images"]
+
+
+def test_of_a_class_in_two_environments_nobody_knows_what_the_other_one_has(tmp_path: Path) -> None:
+    """The one at hand counts where it is installed and came last; if it changed since, the note says what is known."""
+    (tmp_path / "mine.py").write_text("class Mine: pass")
+    use = f"{tmp_path}/mine.py:Mine"
+    coder = json.dumps({"source_sha256": source_now("codec", use)})
+    said: dict[str, Any] = {"coder": coder, "files": "{}"}
+    apart = [row(k, 1.0, session="1", task_key=f"a{k}", use=f'{use}@{{"python": "/p"}}', **said) for k in range(2)]
+    here = [row(k, 2.0, session="2", task_key=f"h{k}", use=use, **said) for k in range(2)]
+    assert gather([*apart, *here], []).rows == here
+    (tmp_path / "mine.py").write_text("class Mine: changed = True")
+    forget()
+    both = gather([*apart, *here], [])
+    assert (both.rows, "it cannot be told which of them is installed" in both.notes[0]) == ([], True)
+    assert gather([*here, *(replace(one, session="3") for one in apart)], []).rows[0].task_key == "a0"
 
 
 def test_editions_of_a_codec_are_never_mixed() -> None:

@@ -447,17 +447,19 @@ def _current(rows: Rows, editions: _Editions, folder: Path | None) -> tuple[Plac
     of_image, _ = groups_of([rows.codes("image").codes, rows.numbers("seed")])
     members = {number: np.flatnonzero(editions.numbers == number) for number in there}
     newest = _last(rows)
-    if registry.parse(rows[newest].use).apart:  # nobody asks an interpreter that rows name what it has now
+    if registry.parse(rows[newest].use).apart:
         return members[int(editions.numbers[newest])], ""
     parts = {number: {*of_image[places].tolist()} for number, places in members.items()}
-    chosen = chosen_edition(parts, [number for number in there if is_installed(rows[int(members[number][0])], folder)])
+    installed = {number: is_installed(rows[int(members[number][0])], folder) for number in there}
+    chosen = chosen_edition(parts, [number for number in there if installed[number]])
     if chosen is not None:
         return members[chosen], ""
     names = [editions.names[number] for number in there]
     columns = [_unlike(texts) for texts in zip(*names, strict=True) if len(set(texts)) > 1]
     listed = "; ".join(map(", ".join, zip(*columns, strict=True)))
-    none = f"{len(there)} versions of the codec are stored, and none of them is installed: {listed}. No number"
-    return np.empty(0, np.int64), none
+    told = "it cannot be told which of them is" if None in installed.values() else "none of them is"
+    told = f"{len(there)} versions of the codec are stored, and {told} installed"
+    return np.empty(0, np.int64), f"{told}: {listed}. No number"
 
 
 def _unlike(texts: Sequence[str]) -> list[str]:
@@ -479,6 +481,8 @@ def _last(rows: Rows) -> int:
 
 def is_installed(row: Row, folder: Path | None = None) -> bool | None:
     """Would what is installed here make this row, of a run's folder? None if that cannot be told."""
+    if registry.parse(row.use).apart:
+        return None  # nobody asks an interpreter that rows name what it has now
     try:
         named = codec_named(folder, row)
         if named is None:  # nobody says where it lies
