@@ -404,7 +404,9 @@ def edition_of(row: Row) -> tuple[str, ...]:
 
 
 def _edition(use: str, configuration: str, options: str, coder: str, weights: str) -> tuple[str, ...]:
-    return registry.parse(use).short if ":" in use else use, _keyed(configuration) or options, coder, weights
+    reference = registry.parse(use)
+    name = f"{reference.short}{' in its environment' if reference.apart else ''}" if ":" in use else use
+    return name, _keyed(configuration) or options, coder, weights
 
 
 class _Editions(NamedTuple):

@@ -161,7 +161,7 @@ def codec_named(folder: Path | None, row: Row) -> tuple[str, dict[str, Any]] | N
 
     Two files may have one name, so a call comes first that states the row's coder, which has the hashes of all.
     """
-    use, options, coder = name_of(row.use), json.loads(row.options), json.loads(row.coder or "{}")
+    use, options, coder = name_of(row.use), json.loads(row.options or "{}"), json.loads(row.coder or "{}")
     keyed = {name: value for name, value in json.loads(row.configuration or "{}").items() if name != AS_RAN}
     named = [
         (called, given, stated.items() <= coder.items())
