@@ -51,10 +51,6 @@ def tiny(name: str, **options: Any) -> Any:
     return registry.load("codec", name)(**{"weights": "random", **options})
 
 
-def cut(image: Image, height: int, width: int) -> Image:
-    return np.ascontiguousarray(image[:height, :width])
-
-
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
     before = torch.get_num_threads()
@@ -112,7 +108,7 @@ def test_a_fresh_object_decodes_any_size_from_bytes_alone(
 ) -> None:
     smallest = (33, 33) if name == "msillm" else (1, 1)  # what can be padded by reflection
     for height, width in ((64, 64), (61, 99), smallest, (129, 40)):
-        image = cut(photograph, height, width)
+        image = photograph[:height, :width]
         made = tiny(name, portable=portable, **options).encode(image, CAPTION)
         assert tiny(name, portable=portable, **options).decode(bytes(made.data)).shape == image.shape
         assert sum(made.parts.values()) == len(made.data)
@@ -127,7 +123,7 @@ def test_a_fresh_object_decodes_any_size_from_bytes_alone(
 
 @pytest.mark.parametrize("name", DECIDES)
 def test_random_rates_grow(name: str, photograph: Image) -> None:
-    image = cut(photograph, 128, 192)
+    image = photograph[:128, :192]
     rate = tiny(name).rate
     rates = (1, 3, 6) if "2018" in name or "2020" in name or name == "lic-tcm" else rate.values
     sizes = [
@@ -193,7 +189,7 @@ def test_portable_bitstreams_survive_other_arithmetic(
     monkeypatch.setattr(entropy, "GUARD", 2.0**-12)
     monkeypatch.setattr(entropy, "STEP", 2.0**-6)
     torch.manual_seed(1)
-    image = cut(photograph, 128, 128)
+    image = photograph[:128, :128]
     for portable in (True, False):
         codec = tiny(name, portable=portable)
         made = codec.encode(image, CAPTION)
@@ -238,7 +234,7 @@ def test_a_fresh_process_decodes_the_same_pixels_at_full_width(
     picture: Image = np.ascontiguousarray(data.astronaut()[:256, 100:356])
     cls = registry.load("codec", name)
     hashes, files = {}, {}
-    for portable, image in ((False, cut(picture, 250, 171)), (True, picture)):
+    for portable, image in ((False, picture[:250, :171]), (True, picture)):
         codec: Any = cls(**options, portable=portable)
         torch.set_num_threads(1)
         made = codec.encode(image, CAPTION)
