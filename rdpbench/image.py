@@ -275,12 +275,7 @@ def as_image(given: object, what: str = "image") -> Image:
             raise ImageError(f"{what} is the folder {given}; give a list of its files")
         return read_image(path).pixels
     if (pillow := sys.modules.get("PIL.Image")) and isinstance(given, pillow.Image):
-        if _is_cut(given):
-            raise ImageError(f"{what} has 16 bits, of which Pillow keeps the high ones in colour; give the file's path")
-        try:
-            return check_image(_to_rgb8(given), what)
-        except (ValueError, OSError) as error:  # a mode that is not read, or a file that is read only now
-            raise ImageError(f"{what} is a Pillow image of mode {given.mode} that cannot be read: {error}") from error
+        return _of_pillow(given, what)
     torch = sys.modules.get("torch")
     planes = torch is not None and isinstance(given, torch.Tensor)
     if planes:
@@ -311,6 +306,17 @@ def as_image(given: object, what: str = "image") -> Image:
     pixels = given.transpose(1, 2, 0) if planes else given
     # Contiguous and writable, as decoders give them: torch takes no others without a word.
     return check_image(np.require(pixels, np.uint8, ["C", "W"]), what)
+
+
+def _of_pillow(image: Any, what: str) -> Image:
+    if _is_cut(image):
+        raise ImageError(f"{what} has 16 bits, of which Pillow keeps the high ones in colour; give the file's path")
+    if image.mode == "I" and image.format is None:  # of a file it is 0 to 65535
+        raise ImageError(f"{what} is a Pillow image of mode I, whose range nobody knows; convert it to L or I;16")
+    try:
+        return check_image(_to_rgb8(image), what)
+    except (ValueError, OSError) as error:  # a mode that is not read, or a file that is read only now
+        raise ImageError(f"{what} is a Pillow image of mode {image.mode} that cannot be read: {error}") from error
 
 
 def _of_tensor(tensor: Any, what: str) -> Any:

@@ -251,6 +251,7 @@ def test_what_is_no_image_is_refused_in_a_sentence() -> None:
         ("gone.png", "no such image: gone.png"),
         (".", "is the folder .; give a list of its files"),
         (pil.fromarray(np.full((40, 48), -1, np.float32)), "original is a Pillow image of mode F that cannot be read"),
+        (pil.fromarray(original[..., 0].astype(np.int32)), "of mode I, whose range nobody knows"),
         (pil.new("RGB", (0, 5)), "has no pixels"),
     ]
     for image, told in refused:

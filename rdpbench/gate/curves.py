@@ -22,11 +22,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rdpbench.errors import StoreCorrupt
+from rdpbench.errors import StoreCorrupt, StoreError
 from rdpbench.metrics.contract import stated, weighed
 from rdpbench.paths import ODD, file_name, write_file
 from rdpbench.provenance import to_json
-from rdpbench.results.csv_files import check_version, csv_text, read_csv, text
+from rdpbench.results.csv_files import STORED_DIGITS, check_version, csv_text, read_csv, text
 from rdpbench.results.stats.meanings import meaning
 from rdpbench.results.stats.points import Points, grouped
 from rdpbench.results.stats.summary import POINT, frame
@@ -186,8 +186,11 @@ def write(path: Path, curve: StoredCurve) -> list[Path]:
     """Write a curve's files; returns them. Large datasets go without the lines per image.
 
     Raises:
+        StoreError: two points have one setting in the digits of a file.
         StoreUnwritable: the folder cannot be written.
     """
+    if len(curve.by_setting) < len(curve.points):
+        raise StoreError(f"{path} has {STORED_DIGITS} digits, and points that differ in later ones are one there")
     metrics = list(curve.points[0].values) if curve.points else []
     lines: list[Sequence[object]] = [[*FIRST, *metrics, *LAST]]
     for point in curve.points:
@@ -227,6 +230,8 @@ def load(path: Path, again: str) -> StoredCurve:
     """
     again = f"Make it again: {again}"
     points = read_csv(path, KIND, VERSION, again, _columns(FIRST, LAST), _point)
+    if not points:
+        raise StoreCorrupt(f"{path} holds no point. {again}")
     settings = [point.setting for point in points]
     if twice := {setting.words for setting in settings if settings.count(setting) > 1}:
         raise StoreCorrupt(f"{path} holds points twice: {', '.join(sorted(twice))}. {again}")
@@ -239,7 +244,7 @@ def load(path: Path, again: str) -> StoredCurve:
             raise StoreCorrupt(f"{file} and {path.name} are not of one curve: {where}. {again}")
     if len({(image.image, image.pixels) for image in images}) > len({image.image for image in images}):
         raise StoreCorrupt(f"{file} has two originals of one image. {again}")
-    if any(image.values.keys() != points[0].values.keys() for image in images[:1]):
+    if images and images[0].values.keys() != points[0].values.keys():
         raise StoreCorrupt(f"{file} has other metrics than {path.name}. {again}")
     beside = path.with_suffix(".json")
     try:

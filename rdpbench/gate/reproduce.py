@@ -67,6 +67,8 @@ class PublishedCheck:
     asked: bool = False
 
 
+CHECKED = {"data", "metrics", "rate", "bpp", "points", "seed", "captions", "decodes", "experiment", "weights"}
+"""Settings that say what is run; those of the codec are, too."""
 HEADER = ("check", "point", "metric", "published", "measured", "difference", "may be", "verdict")
 
 
@@ -172,7 +174,9 @@ def reproduce(check: PublishedCheck, overrides: Sequence[str], console: Console)
     """
     points = expected(check)
     for line in overrides:
-        if line.partition("=")[0].lstrip("+~").startswith(("codec", "rate", "bpp", "points", "experiment", "weights")):
+        name = line.partition("=")[0].lstrip("+~")
+        changes = name.startswith(("codec", "data.", "metrics.")) and name not in ("data.path", "data.options.path")
+        if changes or name in CHECKED:
             raise ConfigError(
                 f"{line} would change what is checked; what can be set: limit, data.path, workers, root, ..."
             )

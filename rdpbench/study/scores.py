@@ -25,6 +25,7 @@ from rdpbench.errors import ConfigError, MetricError, check_names
 from rdpbench.figures.style import drawing, new_figure, save
 from rdpbench.lazy import pd
 from rdpbench.metrics.contract import stated, weighed
+from rdpbench.paths import read_table
 from rdpbench.results import tables
 from rdpbench.results.names import Names
 from rdpbench.results.stats import bootstrap
@@ -390,25 +391,21 @@ def read_opinions(path: Path) -> pd.DataFrame:
     Raises:
         ConfigError: no such file or columns, or a line without a number.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{path} cannot be read as opinions: {error}") from error
-    columns = list(lines[0]) if lines else []
+    columns, lines = read_table(path)
     if lacking := [name for name in ("image", "codec", "opinion") if name not in columns]:
         raise ConfigError(
             f"{path} has no column {lacking[0]!r}; opinions are a CSV with image, codec, opinion, and setting or rate "
-            f"where a codec has several; it has {', '.join(map(str, columns)) or 'nothing'}"
+            f"where a codec has several; it has {', '.join(columns) or 'nothing'}"
         )
-    for number, line in enumerate(lines, start=2):
+    for number, line in lines.items():
         for name in {"opinion", "rate"} & set(columns):
             try:
                 if not math.isfinite(float(line[name])):
                     raise ValueError
-            except (TypeError, ValueError):
+            except ValueError:
                 raise ConfigError(f"{path}, line {number}: {name} is {line[name]!r}, and no number") from None
-    return pd.DataFrame(lines).astype({name: "float64" for name in ("opinion", "rate") if name in columns})
+    numbers = {name: "float64" for name in ("opinion", "rate") if name in columns}
+    return pd.DataFrame(lines.values(), columns=columns).astype(numbers)
 
 
 def matched(opinions: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:

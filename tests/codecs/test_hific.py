@@ -55,10 +55,6 @@ def tiny(**options: Any) -> HiFiC:
     return HiFiC(**{"weights": "random", **options})
 
 
-def cut(image: Image, height: int, width: int) -> Image:
-    return np.ascontiguousarray(image[:height, :width])
-
-
 # The networks
 
 
@@ -318,7 +314,7 @@ def test_an_official_file_codes_as_the_network_in_it(
     tensors = {f"module.{name}": one for name, one in net.state_dict().items()}
     torch.save({"model_state_dict": tensors, "args": args}, tmp_path / "hific_med.pt")
     del net, tensors
-    image = cut(photograph, 100, 99)
+    image = photograph[:100, :99]
     made = HiFiC(target=0.3).encode(image, Side())
     assert made.data == HiFiC(target=0.3, weights="random-full").encode(image, Side()).data
     assert HiFiC(target=0.3).coder()["weights"].startswith("unpinned:")
@@ -360,7 +356,7 @@ def test_the_networks_own_reflections_need_65_pixels() -> None:
 @pytest.mark.parametrize("target", [0.14, 0.3])
 def test_pixels_are_clamped_and_never_stretched(target: float, photograph: Image) -> None:
     system: Any = tiny(target=target).system()
-    image = cut(photograph, 80, 96)
+    image = photograph[:80, :96]
     [made] = encode_images("hific", system, [image], [Side()], 1 << 20)
     [found] = decode_images("hific", system, [made.data], 1 << 20)
     latents = system.analyse(system.frame.pad(torch.from_numpy(image.transpose(2, 0, 1)[None]) / 255), [Side()])
@@ -379,7 +375,7 @@ def test_pixels_are_clamped_and_never_stretched(target: float, photograph: Image
 
 
 def test_rates_as_the_port_prints_them(photograph: Image) -> None:
-    image = cut(photograph, 100, 130)
+    image = photograph[:100, :130]
     made = tiny().encode(image, Side())
     bits = json.loads(made.info["legacy"])
     payload = 8 * (made.parts["z"] + made.parts["y"])

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rdpbench.assets import weights
 from rdpbench.codecs.contract import Side, coder_of, weights_kind_of
-from rdpbench.codecs.learned.entropy import Writer, set_tables
+from rdpbench.codecs.learned.entropy import Writer
 from rdpbench.codecs.learned.lic_tcm import LAMBDAS, PUBLIC, Tcm, network
 from rdpbench.codecs.learned.lic_tcm.network import (
     TINY,
@@ -45,9 +45,7 @@ def tiny(**options: Any) -> Tcm:
 
 @cache
 def narrow() -> TcmNetwork:
-    net = random_network(TINY, 3)
-    set_tables(net, {})
-    return net
+    return random_network(TINY, 3)
 
 
 def tiny_system(exact: bool = False) -> TcmSystem:

@@ -18,7 +18,6 @@ from safetensors.torch import save_file
 from rdpbench import registry
 from rdpbench.codecs.contract import Side, coder_of, own_options, weights_kind_of
 from rdpbench.codecs.learned.codec import LearnedCodec
-from rdpbench.codecs.learned.entropy import set_tables
 from rdpbench.codecs.learned.zoo import MeanScaleHyperprior, Zoo, random_network
 from rdpbench.config import bench
 from rdpbench.config import typed as overrides
@@ -36,9 +35,7 @@ LEARNED = sorted(name for name in registry.BUILTIN["codec"] if issubclass(regist
 
 def trained(architecture: str = "mbt2018-mean", quality: int = 3, widths: tuple[int, ...] = (8, 12)) -> Any:
     """A tiny network of the real class, with tables."""
-    net = random_network(architecture, widths, quality)
-    set_tables(net, {})
-    return net
+    return random_network(architecture, widths, quality)
 
 
 def state(quality: int = 3) -> dict[str, torch.Tensor]:

@@ -12,7 +12,6 @@ import torch
 
 from rdpbench.codecs.contract import Side
 from rdpbench.codecs.learned import zoo
-from rdpbench.codecs.learned.entropy import set_tables
 from rdpbench.codecs.learned.systems import decode_images, encode_images, to_images, to_planes
 from rdpbench.codecs.learned.zoo import Hyperprior, network, random_network
 from rdpbench.errors import MissingNeed
@@ -79,7 +78,6 @@ def test_an_official_file_is_found_checked_loaded_and_marked(
     assert codec.coder()["weights"] == "sha256:446d5c7f"
 
     net = random_network("bmshj2018-factorized", (128, 192), 1)
-    set_tables(net, {})
     file = tmp_path / "file"
     torch.save({f"module.{key}": one for key, one in net.state_dict().items()}, file)
     file.rename(tmp_path / "bmshj2018-factorized-prior-1-446d5c7f.pth.tar")
@@ -129,7 +127,6 @@ def test_wavefronts_give_compressais_pixels_and_rate(name: str, photograph: Imag
     [made] = encode_images(name, system, [photograph[:128, :128]], [Side()], 1 << 20)
     [found] = decode_images(name, system, [made.data], 1 << 20)
     net = random_network(name, (12,) if "cheng" in name else (8, 12), 3)
-    set_tables(net, {})
     net.double()
     torch.set_default_dtype(torch.float64)
     try:

@@ -143,3 +143,6 @@ def test_a_key_of_the_tolerances_that_nothing_reads_is_refused(tmp_path: Path, e
     )
     with pytest.raises(ConfigError, match=r"'(bdd|relativ)' is none of"):
         read_tolerances(tmp_path / "regress.yaml")
+    (tmp_path / "regress.yaml").write_text("\n".join([*lines, "bpp: {absolute: 9, relative: 9}"]))
+    with pytest.raises(ConfigError, match="bpp is there twice"):
+        read_tolerances(tmp_path / "regress.yaml")

@@ -141,6 +141,13 @@ def test_settings_of_more_digits_than_a_file_has(gate: Gate, sweep: list[str]) -
     assert "1 of 1 curves are as stored" in gate.type("regress", *gate.what, *QUICK, code=0)
 
 
+def test_points_that_a_file_cannot_tell_apart_are_not_stored(gate: Gate) -> None:
+    before = gate.curve.read_bytes()
+    sweep = ["bpp=9.5,9.5000000001", "tolerance=1e9", "metrics=psnr"]
+    assert "has 8 digits" in gate.type("curves", "update", *gate.what, *sweep, *QUICK, code=2)
+    assert gate.curve.read_bytes() == before
+
+
 def test_what_is_stored_is_not_coded_again(gate: Gate) -> None:
     assert "0 tasks coded now, 8 taken from results/runs" in gate.type("regress", *gate.what, *QUICK, code=0)
 
@@ -251,6 +258,9 @@ def test_what_is_gone_from_stored_files_is_not_waved_through(gate: Gate) -> None
     images.unlink()
     assert "note: the .images.csv beside the stored curve is gone" in gate.regress(code=0)
     images.write_text("".join(lines))
+    gate.curve.write_text("".join(text.splitlines(keepends=True)[:2]))
+    assert "Mine.csv holds no point" in gate.regress(code=2)
+    gate.curve.write_text(text)
     gate.edit("as-is,file,", "as-is,,")
     assert "quality 30: what the rate counts: stored , now file" in gate.regress(code=1)
     gate.curve.write_text(text)

@@ -536,3 +536,21 @@ def test_tables_show_the_spread_of_seeds() -> None:
         "s: standard deviation over the seeds of a stochastic codec, which the intervals do not hold",
     )
     assert " s " not in measured(frame_of([row(0), row(1)], [30.0, 31.0])).lines[0][4].text
+
+
+def test_values_of_sets_of_other_images_are_not_averaged() -> None:
+    """A distance depends on the number of its images: that of a seed which lacks one is another quantity."""
+    seeds = [[row(k, seed=seed, reconstruction_sha256=f"{seed}{k}") for k in range(3)] for seed in (0, 1)]
+    told: dict[str, Any] = {"reliable": True, "reason": "", "extra": "{}", "reference": "originals", "time": "1"}
+
+    def line(*there: list[Row]) -> Any:
+        keys = [(point_key("fid/clean", rows), len(rows)) for rows in there]
+        sets = [
+            SetScore(k, k, "fid/clean", size, 5.0 + n, None, None, None, **told) for n, (k, size) in enumerate(keys)
+        ]
+        return frame(gather([one for rows in there for one in rows], [], sets), ["fid/clean"]).iloc[0]
+
+    assert line(*seeds)["value"] == 5.5
+    lacking = line(seeds[0], seeds[1][:2])
+    assert math.isnan(lacking["value"])
+    assert lacking["note"].startswith("its seeds lack different images")

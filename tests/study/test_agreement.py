@@ -108,6 +108,12 @@ def test_what_opinions_must_hold(tmp_path):
     file.write_text("image,codec,opinion\na,jpeg,3\nb,jpeg,good\n")
     with pytest.raises(ConfigError, match="line 3: opinion is 'good', and no number"):
         read_opinions(file)
+    for held, told in (("image,codec,opinion,opinion\na,jpeg,3,4\n", "two columns 'opinion'"), ("a\n1,2\n", "2 cells")):
+        file.write_text(held)
+        with pytest.raises(ConfigError, match=told):
+            read_opinions(file)
+    file.write_text('\ufeffimage, codec ,opinion\r\n"a", jpeg ,"3"\r\n\r\n')
+    assert read_opinions(file).to_dict("records") == [{"image": "a", "codec": "jpeg", "opinion": 3.0}]
     with pytest.raises(ConfigError, match="cannot be read"):
         read_opinions(tmp_path / "gone.csv")
     measured, opinions = scores()
