@@ -15,7 +15,7 @@ from PIL import Image as pil
 from rdpbench import RdpbenchError, Scorer, read_results, run, score
 from rdpbench.errors import ConfigError, ImageError, MetricError, MissingNeed, UnknownName
 from rdpbench.image import read_image, to_uint8
-from rdpbench.results.store.bitstreams import original_path
+from rdpbench.results.store.calls import original_path
 from rdpbench.results.store.store import Store
 from rdpbench.runners.coding import decode_row
 

@@ -26,7 +26,8 @@ from rdpbench.image import Image, pixel_sha256, read_image
 from rdpbench.provenance import command
 from rdpbench.results.names import Names, meaning
 from rdpbench.results.stats.points import Points, grouped
-from rdpbench.results.store.bitstreams import original_path, reconstruction_path
+from rdpbench.results.store.bitstreams import reconstruction_path
+from rdpbench.results.store.calls import original_path
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
 from rdpbench.setting import USUAL, Presentation, digits

@@ -22,11 +22,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rdpbench.errors import StoreCorrupt
+from rdpbench.errors import StoreCorrupt, StoreError
 from rdpbench.metrics.contract import stated, weighed
 from rdpbench.paths import ODD, file_name, write_file
 from rdpbench.provenance import to_json
-from rdpbench.results.csv_files import check_version, csv_text, read_csv, text
+from rdpbench.results.csv_files import STORED_DIGITS, check_version, csv_text, read_csv, text
 from rdpbench.results.stats.meanings import meaning
 from rdpbench.results.stats.points import Points, grouped
 from rdpbench.results.stats.summary import POINT, frame
@@ -186,8 +186,11 @@ def write(path: Path, curve: StoredCurve) -> list[Path]:
     """Write a curve's files; returns them. Large datasets go without the lines per image.
 
     Raises:
+        StoreError: two points have one setting in the digits of a file.
         StoreUnwritable: the folder cannot be written.
     """
+    if len(curve.by_setting) < len(curve.points):
+        raise StoreError(f"{path} has {STORED_DIGITS} digits, and points that differ in later ones are one there")
     metrics = list(curve.points[0].values) if curve.points else []
     lines: list[Sequence[object]] = [[*FIRST, *metrics, *LAST]]
     for point in curve.points:

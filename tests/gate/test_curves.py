@@ -141,6 +141,13 @@ def test_settings_of_more_digits_than_a_file_has(gate: Gate, sweep: list[str]) -
     assert "1 of 1 curves are as stored" in gate.type("regress", *gate.what, *QUICK, code=0)
 
 
+def test_points_that_a_file_cannot_tell_apart_are_not_stored(gate: Gate) -> None:
+    before = gate.curve.read_bytes()
+    sweep = ["bpp=9.5,9.5000000001", "tolerance=1e9", "metrics=psnr"]
+    assert "has 8 digits" in gate.type("curves", "update", *gate.what, *sweep, *QUICK, code=2)
+    assert gate.curve.read_bytes() == before
+
+
 def test_what_is_stored_is_not_coded_again(gate: Gate) -> None:
     assert "0 tasks coded now, 8 taken from results/runs" in gate.type("regress", *gate.what, *QUICK, code=0)
 
@@ -404,9 +411,7 @@ def test_a_metric_of_another_definition_is_named(rdpbench: Any, images: Callable
     stored = (tmp_path / "results/curves/folder-pictures/jpeg.json").read_text()
     assert '"./metric.py:Level"' in stored
     assert str(tmp_path / "metric.py") not in stored
-    told = (
-        f"  curve: {tmp_path}/metric.py:Level: stored under another definition (version: 1 → 2); store the curve anew"
-    )
+    told = "  curve: metric.py:Level: stored under another definition (version: 1 → 2); store the curve anew"
     assert told in done.stdout
     assert "quality 30: " not in done.stdout
 
