@@ -450,9 +450,11 @@ def _show(options: argparse.Namespace) -> int:
     from rdpbench.results.stats.current import of_store, read_grades
     from rdpbench.results.stats.meanings import metric_order
     from rdpbench.results.tables import say
+    from rdpbench.runners.queue import living
 
     store = _stored(options)
     contents = store.read()
+    before = contents.checksums, {**contents.parts}
     points = of_store(contents, grades=read_grades(options.grades))
     metrics = sorted(points.metrics, key=metric_order)
     console = _console()
@@ -469,6 +471,11 @@ def _show(options: argparse.Namespace) -> int:
     shown = Presentation.read({name: getattr(options, name) for name in PRESENTED})
     written = show(store, contents, points, metrics, console, presented=shown, rows=options.rows)
     say(console, *(f"  {path}" for path in written))
+    after = store.read(contents)
+    if (after.checksums, after.parts) != before and not living(store.folder):
+        # What just ended may have written its files before this call did. What is still under way writes them later.
+        say(console, f"{options.name} went on meanwhile; all of it again:")
+        return _show(options)
     return 0
 
 

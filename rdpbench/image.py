@@ -263,8 +263,8 @@ def as_image(given: object, what: str = "image") -> Image:
         what: begins the error.
 
     Raises:
-        ImageError: anything else. Of two things nobody can tell: that channels are blue, green, red, and that floats
-            are of another range if they happen to lie in [0, 1].
+        ImageError: anything else. Of three things nobody can tell: that channels are blue, green, red, that floats are
+            of another range if they happen to lie in [0, 1], and that a copy of a Pillow image had 16 bits once.
 
     >>> as_image(np.full((2, 3, 3), 0.5))[0, 0].tolist()
     [128, 128, 128]
@@ -275,15 +275,13 @@ def as_image(given: object, what: str = "image") -> Image:
             raise ImageError(f"{what} is the folder {given}; give a list of its files")
         return read_image(path).pixels
     if (pillow := sys.modules.get("PIL.Image")) and isinstance(given, pillow.Image):
-        try:
-            return check_image(_to_rgb8(given), what)
-        except (ValueError, OSError) as error:  # a mode that is not read, or a file that is read only now
-            raise ImageError(f"{what} is a Pillow image of mode {given.mode} that cannot be read: {error}") from error
+        return _of_pillow(given, what)
     torch = sys.modules.get("torch")
     planes = torch is not None and isinstance(given, torch.Tensor)
     if planes:
-        tensor: Any = given
-        given = (tensor.double() if tensor.is_floating_point() else tensor).detach().cpu().numpy()
+        given = _of_tensor(given, what)
+    if isinstance(given, np.ma.MaskedArray):
+        raise ImageError(f"{what} is a masked array, and all pixels are scored; give .filled(VALUE), or cut it out")
     if not isinstance(given, np.ndarray):
         kinds = "a path, a Pillow image, an array (H, W, 3), or a tensor (3, H, W); for several a list or a batch"
         raise ImageError(f"{what} is a {type(given).__name__}; give {kinds}")
@@ -308,6 +306,38 @@ def as_image(given: object, what: str = "image") -> Image:
     pixels = given.transpose(1, 2, 0) if planes else given
     # Contiguous and writable, as decoders give them: torch takes no others without a word.
     return check_image(np.require(pixels, np.uint8, ["C", "W"]), what)
+
+
+def _of_pillow(image: Any, what: str) -> Image:
+    if _is_cut(image):
+        raise ImageError(f"{what} has 16 bits, of which Pillow keeps the high ones in colour; give the file's path")
+    if image.mode == "I" and image.format is None:  # of a file it is 0 to 65535
+        raise ImageError(f"{what} is a Pillow image of mode I, whose range nobody knows; convert it to L or I;16")
+    try:
+        return check_image(_to_rgb8(image), what)
+    except (ValueError, OSError) as error:  # a mode that is not read, or a file that is read only now
+        raise ImageError(f"{what} is a Pillow image of mode {image.mode} that cannot be read: {error}") from error
+
+
+def _of_tensor(tensor: Any, what: str) -> Any:
+    try:
+        return (tensor.double() if tensor.is_floating_point() else tensor).detach().cpu().numpy()
+    except (TypeError, RuntimeError) as error:  # sparse, quantized, nested, without data ...
+        kind = f"{tensor.layout} tensor of {tensor.dtype} on {tensor.device}"
+        raise ImageError(f"{what} is a {kind}; give a dense one, of uint8, or floats in [0, 1]") from error
+
+
+def _is_cut(image: Any) -> bool:
+    """Did or will Pillow cut colour of 16 bits? It says how it decodes until it did; then the file may say it."""
+    if image.mode.startswith("I") or not hasattr(image, "tile"):
+        return False
+    if any(";16" in str(tile[3]) for tile in image.tile):
+        return True
+    file = Path(str(image.filename or ""))
+    if image.tile or not file.is_file():
+        return False
+    with pil.open(file) as again:
+        return bool(again.tile) and _is_cut(again)
 
 
 def check_image(image: Image, what: str = "image", error: type[Exception] = ImageError) -> Image:

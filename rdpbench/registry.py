@@ -181,7 +181,7 @@ def load(kind: Kind, reference: str) -> type:
     if ":" in reference:
         if _from_results.get():
             raise ConfigError(f"{kind} {reference!r} is named by results, and is not loaded: it is no installed name")
-        return _load_own(reference, f"{kind}={reference}")
+        return _load_own(_own_target(kind, reference) or reference, f"{kind}={reference}")
     target = BUILTIN[kind].get(reference) or _entry_points(kind).get(reference)
     if target is None and (counted := _counted(kind, reference)):
         return counted
@@ -285,8 +285,12 @@ def own_place(kind: Kind, reference: str) -> str:
 def _own_target(kind: Kind, reference: str) -> str | None:
     """``file.py:Class`` or ``module:Class``; None for what ships, or what there is not."""
     if ":" in reference:
-        return reference
+        return metric_places.get(reference, reference) if kind == "metric" else reference
     return None if reference in BUILTIN[kind] else _entry_points(kind).get(reference)
+
+
+metric_places: dict[str, str] = {}
+"""Where the metrics of the user's lie that were typed: scores have the file and the class, and no folder."""
 
 
 _files: dict[str, tuple[ModuleType, own.OwnSource]] = {}

@@ -41,14 +41,23 @@ class Setting:
     def words(self) -> str:
         """As people call it."""
         if self.target is not None:
-            return f"target {self.target:g} bpp"
-        return "the only point" if self.rate is None else f"{self.field.replace('_', ' ')} {self.rate:.8g}"
+            return f"target {digits(self.target)} bpp"
+        return "the only point" if self.rate is None else f"{self.field.replace('_', ' ')} {digits(self.rate)}"
 
     @property
     def order(self) -> tuple[float, float, str]:
         """Sorts the settings of a codec."""
         known = (-math.inf if value is None else value for value in (self.target, self.rate))
         return (*known, self.field)  # type: ignore[return-value]  # of two floats and a text
+
+
+def digits(value: float) -> str:
+    """A number with all of its digits: where it names something, another number must not have the same name.
+
+    >>> digits(50.0), digits(0.1234567), digits(2e6 + 0.5)
+    ('50', '0.1234567', '2000000.5')
+    """
+    return repr(float(value)).removesuffix(".0")
 
 
 def split_label(label: str) -> tuple[str, list[str]]:

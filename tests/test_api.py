@@ -15,7 +15,7 @@ from PIL import Image as pil
 from rdpbench import RdpbenchError, Scorer, read_results, run, score
 from rdpbench.errors import ConfigError, ImageError, MetricError, MissingNeed, UnknownName
 from rdpbench.image import read_image, to_uint8
-from rdpbench.results.store.bitstreams import original_path
+from rdpbench.results.store.calls import original_path
 from rdpbench.results.store.store import Store
 from rdpbench.runners.coding import decode_row
 
@@ -241,12 +241,17 @@ def test_what_is_no_image_is_refused_in_a_sentence() -> None:
         (original / 250, r"floats from 0 to 1\.02, .*\.clip\(0, 1\)"),
         (original * np.nan, "nan"),
         (original.astype(int), "is of int64; give uint8"),
+        (np.ma.masked_array(original, original > 9), r"is a masked array, and all pixels are scored"),
+        (tensor.to_sparse(), "is a torch.sparse_coo tensor of torch.uint8 on cpu; give a dense one"),
+        (tensor.to("meta"), "tensor of torch.uint8 on meta; give a dense one"),
+        (tensor.float().to_mkldnn(), "is a torch._mkldnn tensor of torch.float32 on cpu"),
         (original[:0], "has no pixels"),
         (None, "is a NoneType; give a path"),
         ((image for image in [original]), "is a generator; .* a list or a batch"),
         ("gone.png", "no such image: gone.png"),
         (".", "is the folder .; give a list of its files"),
         (pil.fromarray(np.full((40, 48), -1, np.float32)), "original is a Pillow image of mode F that cannot be read"),
+        (pil.fromarray(original[..., 0].astype(np.int32)), "of mode I, whose range nobody knows"),
         (pil.new("RGB", (0, 5)), "has no pixels"),
     ]
     for image, told in refused:

@@ -6,6 +6,7 @@ import contextlib
 import struct
 import warnings
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import imagecodecs
@@ -17,7 +18,7 @@ from PIL import Image as pil
 from PIL import ImageCms
 
 from rdpbench.errors import ImageError
-from rdpbench.image import check_image, pixel_sha256, read_image, to_uint8
+from rdpbench.image import as_image, check_image, pixel_sha256, read_image, to_uint8
 
 RNG = np.random.default_rng(1)
 RGB = RNG.integers(0, 256, (9, 14, 3), dtype=np.uint8)
@@ -114,6 +115,28 @@ def test_colour_of_16_bits_png(tmp_path: Path) -> None:
     found = read_image(path)
     assert np.array_equal(found.pixels, from16(DEEP[:, :, :3]))
     assert found.mode == "RGB;16"
+
+
+def test_colour_of_16_bits_that_pillow_holds_is_refused(tmp_path: Path) -> None:
+    """Before and after it cut them; of what Pillow does not cut, the pixels are those of the file."""
+    colour, grey = DEEP[:, :, :3].copy(), DEEP[:, :, 0].copy()
+    for name, values in (("c.png", colour), ("a.png", DEEP[:, :, -2:].copy()), ("c.tif", colour)):
+        path = tmp_path / name
+        if path.suffix == ".png":
+            path.write_bytes(imagecodecs.png_encode(values))
+        else:
+            tifffile.imwrite(path, values, photometric="rgb")
+        for source, loaded in ((path, False), (path, True), (BytesIO(path.read_bytes()), False)):
+            with pil.open(source) as held:
+                if loaded:
+                    held.load()
+                with pytest.raises(ImageError, match="original has 16 bits, of which Pillow keeps the high ones"):
+                    as_image(held, "original")
+    (tmp_path / "g.png").write_bytes(imagecodecs.png_encode(grey))
+    (tmp_path / "c.ppm").write_bytes(b"P6 14 9 65535\n" + colour.astype(">u2").tobytes())
+    for path in (tmp_path / "g.png", tmp_path / "c.ppm"):
+        with pil.open(path) as held:
+            assert np.array_equal(as_image(held), read_image(path).pixels)
 
 
 def test_colour_of_16_bits_ppm(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rdpbench import registry
-from rdpbench.assets.hashes import content_sha256, files_now, hashes_of
+from rdpbench.assets.hashes import content_sha256, files_changed, hashes_of
 from rdpbench.opened import CARRIED, opened
 
 HEAD = """
@@ -165,19 +165,19 @@ def test_recorded_files_are_compared_with_the_disk(folder: Path) -> None:
     (inner / "a").write_text("1")
     (folder / "deep" / "back").symlink_to(folder / "deep")
     recorded = json.dumps({str(path): content_sha256(path) for path in (folder / "w.txt", folder / "deep")})
-    assert files_now(recorded)
-    assert files_now("{}")
+    assert not files_changed(recorded)
+    assert not files_changed("{}")
     (inner / "a").write_text("2")
-    assert not files_now(recorded)
+    assert files_changed(recorded)
     (inner / "a").write_text("1")
-    assert files_now(recorded)
+    assert not files_changed(recorded)
     (inner / "a").rename(inner / "b")
-    assert not files_now(recorded)
+    assert files_changed(recorded)
     (inner / "b").rename(inner / "a")
     (folder / "w.txt").unlink()
-    assert not files_now(recorded)
-    assert not files_now('{"/": ""}')
-    assert not files_now("no JSON")
+    assert files_changed(recorded)
+    assert files_changed('{"/": ""}')
+    assert files_changed("no JSON")
 
 
 def test_a_module_that_is_imported_from_elsewhere_is_a_file_that_is_opened(

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -84,26 +84,19 @@ def content_sha256(path: Path) -> str:
     return hashlib.sha256(json.dumps(sorted(listed)).encode()).hexdigest()
 
 
-def files_now(recorded: str) -> bool:
-    """Do all files that a row names (its column ``files``) still have the hashes that it names?
+def files_changed(recorded: str, path: Callable[[str], Path] = Path) -> dict[str, str]:
+    """Of a row's column ``files`` those that are not so now, with their hashes; an empty one was not known.
 
-    >>> files_now("{}"), files_now('{"/gone.pt": "00"}')
-    (True, False)
-    """
-    return not files_changed(recorded)
-
-
-def files_changed(recorded: str) -> tuple[str, ...]:
-    """The hashes that a row names of files that are not so now; empty text for one that was not known.
+    ``path`` says where the file lies that the row calls by a name.
 
     >>> files_changed('{"/gone.pt": "00", "/changed/meanwhile.pt": ""}')
-    ('00', '')
+    {'/gone.pt': '00', '/changed/meanwhile.pt': ''}
     """
     try:
-        files = {Path(path): sha256 for path, sha256 in json.loads(recorded).items()}
-    except (ValueError, AttributeError, TypeError):
-        return ("",)
-    return tuple(sha256 for path, sha256 in files.items() if not sha256 or _content(path) != sha256)
+        files = {str(name): sha256 for name, sha256 in json.loads(recorded).items()}
+    except (ValueError, AttributeError):
+        return {"": ""}
+    return {name: sha256 for name, sha256 in files.items() if not sha256 or _content(path(name)) != sha256}
 
 
 def _content(path: Path) -> str:

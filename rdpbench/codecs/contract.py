@@ -60,7 +60,7 @@ from rdpbench.errors import (
 from rdpbench.image import Image
 from rdpbench.needs import Need
 from rdpbench.registry import Kind, abstract_in, needs_in, refusal, shape_of, texts_in, type_of
-from rdpbench.setting import CodecSetting, DataSetting
+from rdpbench.setting import CodecSetting, DataSetting, digits
 
 FLOAT_LIBRARIES = (
     "instructions",
@@ -210,13 +210,13 @@ class Rate:
     def check(self, codec: str, value: float) -> float:
         """Return the value (an int where steps are whole), or raise `OutOfRange` that says what is legal."""
         if self.listed and value not in self.points:
-            legal = ", ".join(f"{point:g}" for point in self.points)
-            raise OutOfRange(f"rate {value:g}: {codec!r} has {self.field} {legal} only")
+            legal = ", ".join(map(digits, self.points))
+            raise OutOfRange(f"rate {digits(value)}: {codec!r} has {self.field} {legal} only")
         legal = f"{self.low:g}..{self.high:g}" + (f" in steps of {self.step:g}" if self.step else "")
         off_grid = self.step and abs((value - self.low) / self.step - round((value - self.low) / self.step)) > 1e-9
         if not self.low <= value <= self.high or off_grid:
             meant = "; bits per pixel are bpp=" if 0 < value < 10 and value % 1 else ""
-            raise OutOfRange(f"rate {value:g} is outside what {codec!r} takes: {self.field} {legal}{meant}")
+            raise OutOfRange(f"rate {digits(value)} is outside what {codec!r} takes: {self.field} {legal}{meant}")
         whole = self.step and float(self.step).is_integer() and float(self.low).is_integer()
         return round(value) if whole else float(value)
 

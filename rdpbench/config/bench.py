@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rdpbench import own, registry
+from rdpbench.assets.hashes import content_sha256
 from rdpbench.codecs.contract import check_options, facts_of, own_identity_of, own_options, rate_of
 from rdpbench.codecs.external.declared import IN_REFERENCE
 from rdpbench.config.typed import (
@@ -31,6 +32,7 @@ from rdpbench.config.typed import (
 )
 from rdpbench.datasets.captions import parse as parse_source
 from rdpbench.errors import ConfigError, RdpbenchError, UnknownName
+from rdpbench.metrics.contract import short_name
 from rdpbench.networks.precision import devices_of
 from rdpbench.paths import RUNS, conf_folder
 from rdpbench.progress import tell
@@ -233,7 +235,7 @@ def _interpolated(value: Any, typed: Any, name: str = "") -> Iterator[tuple[tupl
 def _metrics(names: Sequence[str], decodes: int) -> tuple[str, ...]:
     """Names of metrics that exist; those over several decodes with their number, which is ``decodes`` unless typed."""
     checked = []
-    for name in map(_variant, map(full_reference, names)):
+    for name in map(_variant, _short_names(names)):
         stem, _, number = name.rpartition("/")
         counted = number.isdecimal() and stem in OVER_DECODES
         if ":" not in name and name not in registry.names("metric") and not counted:
@@ -246,6 +248,16 @@ def _metrics(names: Sequence[str], decodes: int) -> tuple[str, ...]:
                 raise ConfigError(f"{name} compares {number} decodes, and decodes={decodes} is another number")
         checked.append(f"{name}/{decodes}" if name in OVER_DECODES else name)
     return tuple(dict.fromkeys(checked))
+
+
+def _short_names(names: Sequence[str]) -> list[str]:
+    """Names as scores have them: of a metric of the user's the file and the class, whose place is noted."""
+    full = list(map(full_reference, names))
+    places = {short_name(name): name for name in full if ":" in name}
+    if twice := next((name for name in full if ":" in name and places[short_name(name)] != name), ""):
+        raise ConfigError(f"two metrics would have one name: {twice} and {places[short_name(twice)]}; rename a file")
+    registry.metric_places.update(places)
+    return list(map(short_name, full))
 
 
 def _variant(name: str) -> str:
@@ -310,6 +322,8 @@ def _codec(composed: Mapping[str, Any], weights: str | None) -> CodecSetting:
         digest = _own_digest(cls, options, rates)
         changed = [line for line in changed if line.partition("=")[0] not in weights_typed]
         changed += [f"{name}={Path(path).name}{digest}" for name, path in weights_typed.items()]
+    elif registry.own_place("codec", codec["use"]):
+        changed = [_short_path(line, cls) for line in changed]
     label = codec["name"] + (f"[{','.join(changed)}]" if changed else "")
     if options.get("weights", "official") != "official" and weights:  # never under the name of the real curve
         label += f"[weights={weights}]"
@@ -324,6 +338,15 @@ def _codec(composed: Mapping[str, Any], weights: str | None) -> CodecSetting:
     setting = CodecSetting(label, codec["use"], tuple(sorted(options.items())), rates, title, role, typed)
     check_options(setting)
     return setting
+
+
+def _short_path(line: str, cls: type) -> str:
+    """An option that is a path in full, as labels have it: rows are published, and a path tells of a machine."""
+    name, _, text = line.partition("=")
+    path = own.full_path(text)
+    if name not in own.path_fields(cls) or not (text.startswith("~") or os.path.isabs(text)) or not path.exists():  # noqa: PTH117
+        return line
+    return f"{name}={path.name}@{content_sha256(path)[:8]}"
 
 
 def _own_digest(cls: type, options: Mapping[str, Any], rates: Sequence[float]) -> str:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from posixpath import normpath
 
 from rdpbench.assets.hashes import file_facts
 from rdpbench.errors import ConfigError, ImageError, few
@@ -50,6 +51,7 @@ class Manifest:
                 "rename the file that it names, and list it again"
             ) from error
         files: dict[str, str] = {}
+        places: set[str] = set()
         header: dict[str, str] = {}
         for number, line in enumerate(lines, 1):
             if line.startswith("#"):
@@ -58,9 +60,10 @@ class Manifest:
                     header[key] = value
             elif line.strip():
                 sha256, name = _parse(line, f"{path}, line {number}")
-                if name in files:
+                if (plain := normpath(name)) in places:
                     raise ConfigError(f"{path}, line {number}: {name!r} is there twice")
                 files[name] = sha256
+                places.add(plain)
         return cls(files, header)
 
     def write(self, path: Path) -> None:

@@ -471,6 +471,7 @@ def show(
     else:
         typed = f"rdpbench show {store.folder.name} --rows"
         say(console, f"rows.csv would have {count:,} rows, and is not written; {typed} writes it")
+        (store.folder / "rows.csv").unlink(missing_ok=True)  # of an earlier state
     if (store.folder / "rows.parquet").is_file():
         files.insert(0, store.folder / "rows.parquet")
     return [*files, *(folder / f"summary.{ending}" for ending in ("csv", "md", "tex")), *written]

@@ -22,7 +22,7 @@ import numpy as np
 
 from rdpbench.errors import UnknownName
 from rdpbench.figures import notes
-from rdpbench.figures.data import FILES, DrawnCurve, DrawnPoint, FigurePreset, Filled, Panel, Series, images_of
+from rdpbench.figures.data import FILES, DrawnCurve, DrawnPoint, FigurePreset, Filled, Panel, Series, drawn_point
 from rdpbench.figures.style import (
     MARKERS,
     PALETTE,
@@ -87,18 +87,11 @@ def _of_run(lines: pd.DataFrame, series: Sequence[Series]) -> tuple[DrawnCurve, 
     curves = []
     for number, each in enumerate(series):
         own = lines[lines["codec"] == each.codec].sort_values("bpp", kind="stable")
-        points = tuple(map(_measured, own.to_dict("records")))
+        points = tuple(drawn_point(record["bpp"], record) for record in own.to_dict("records"))
         if points:
             what = str(own["dataset"].iloc[0]), str(own["metric"].iloc[0]), "", "", "", ""
             curves.append(DrawnCurve(number, each.label, True, *what, points, bool(untrained(own).any())))
     return tuple(curves)
-
-
-def _measured(record: Mapping[Any, Any]) -> DrawnPoint:
-    bpp, value, low, high = (float(record[name]) for name in ("bpp", "value", "value_lo", "value_hi"))
-    doubts = () if record["reliable"] else ("fewer images than the metric needs",)
-    partial = bool(record["partial"])
-    return DrawnPoint(bpp, value, low, high, bpp, doubts, partial=partial, images=images_of(record))
 
 
 LINES: dict[str, Any] = {

@@ -426,13 +426,14 @@ def _curves(panel: Panel, number: int, series: Series, lines: pd.DataFrame, keys
             points = _at_rate(panel, ordered, panel.at_bpp)
         else:
             x = "setting" if panel.settings else "bpp"
-            points = [_point(record[x], record) for record in ordered.to_dict("records")]
+            points = [drawn_point(record[x], record) for record in ordered.to_dict("records")]
         if points:
             curves.append(_curve(number, series, ordered, sorted(points, key=lambda point: (point.x, point.y)), panel))
     return curves
 
 
-def _point(x: float, record: Mapping[Any, Any]) -> DrawnPoint:
+def drawn_point(x: float, record: Mapping[Any, Any]) -> DrawnPoint:
+    """A point of a line of results, at its rate or at what is on the axis in its place."""
     doubts = [record["doubtful"]] if record.get("doubtful") else []
     if not record["reliable"]:
         doubts.append(f"{record['n']} images are fewer than this metric needs")
@@ -461,7 +462,7 @@ def _at_rate(panel: Panel, lines: pd.DataFrame, bpp: float) -> list[DrawnPoint]:
         values.append(value)
         if gap(rates, bpp) > WIDE:
             doubts.add(f"interpolated between rates that differ by more than a factor of {WIDE:g}")
-        doubts |= {why for record in chosen.to_dict("records") for why in _point(0, record).doubts}
+        doubts |= {why for record in chosen.to_dict("records") for why in drawn_point(0, record).doubts}
     partial, digitised = (bool(lines[name].any()) if name in lines else False for name in ("partial", "digitised"))
     x, y = values
     return [DrawnPoint(x, y, bpp=bpp, doubts=tuple(doubts), digitised=digitised, partial=partial)]

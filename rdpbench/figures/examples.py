@@ -26,10 +26,11 @@ from rdpbench.image import Image, pixel_sha256, read_image
 from rdpbench.provenance import command
 from rdpbench.results.names import Names, meaning
 from rdpbench.results.stats.points import Points, grouped
-from rdpbench.results.store.bitstreams import original_path, reconstruction_path
+from rdpbench.results.store.bitstreams import reconstruction_path
+from rdpbench.results.store.calls import original_path
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
-from rdpbench.setting import USUAL, Presentation
+from rdpbench.setting import USUAL, Presentation, digits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -333,8 +334,8 @@ def notes(shown: Sequence[Example]) -> list[str]:
     rows = [row for example in shown for row in example.rows]
     settings = set()
     for row in rows:
-        native = f"{row.rate_field} {row.rate:g}" if row.rate is not None else "one setting"
-        settings.add((row.codec, native if row.target_bpp is None else f"searched for {row.target_bpp:g} bpp"))
+        native = f"{row.rate_field} {digits(row.rate)}" if row.rate is not None else "one setting"
+        settings.add((row.codec, native if row.target_bpp is None else f"searched for {digits(row.target_bpp)} bpp"))
     lines.append(f"Settings: {'; '.join(f'{codec} at {point}' for codec, point in sorted(settings))}.")
     sets = dict.fromkeys(f"{row.dataset}, {row.protocol}" for row in rows)
     return [*lines, f"Images: {'; '.join(sets)}. Rates are of the image shown, scores of all of it."]

@@ -1,4 +1,4 @@
-"""The text of figures: a caption, the page beside a figure, a paper's table, and the page of all figures in the docs.
+"""The text of figures: a caption, the page beside a figure, and a paper's table.
 
 A caption says who measured what, how rates were counted, what stands in for what, and what is missing: a text file
 beside the figure has it (`rdpbench.figures.style.write`), and with ``notes=true`` the figure itself. `page` is the
@@ -13,17 +13,15 @@ doubtful ones.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rdpbench.figures.data import PAPERS, DrawnCurve, DrawnPoint, FigurePreset, Filled, Panel, base_name, fill, presets
+from rdpbench.figures.data import PAPERS, DrawnCurve, DrawnPoint, FigurePreset, Filled, Panel, base_name
 from rdpbench.figures.style import WATERMARK
-from rdpbench.lazy import pd
 from rdpbench.paths import available
 from rdpbench.results.names import Names, meaning
 from rdpbench.results.published import BITS, folder, read_sources
-from rdpbench.results.tables import Cell, Table, best_two, markdown_text
+from rdpbench.results.tables import Cell, Table, best_two
 from rdpbench.setting import USUAL, Presentation
 
 
@@ -312,89 +310,3 @@ def _notes(preset: FigurePreset, filled: Sequence[Filled], there: Sequence[_Numb
     doubts = dict.fromkeys(why for number in there for why in number.point.doubts)
     below += [f"† doubtful: {'; '.join(doubts)}"] if doubts else []
     return [f"{line}." if not line.endswith(".") else line for line in (*preset.notes, *below)]
-
-
-# The page of all figures
-
-Covered = tuple[FigurePreset, list[Filled]]
-"""A figure with all that was published of it."""
-
-
-def coverage(numbers: pd.DataFrame, chosen: Iterable[FigurePreset] | None = None) -> list[Covered]:
-    """What there is for each figure and table: `coverage_page` writes it down.
-
-    ``numbers`` are those of `rdpbench.results.published.published`.
-    """
-    return [(each, fill(each, None, numbers, every=True)) for each in chosen or presets()]
-
-
-def coverage_page(covered: Sequence[Covered]) -> str:
-    """What docs/coverage.md has below its head: a count for each paper, then a table for each figure."""
-    parts = []
-    for paper, title in PAPERS.items():
-        if own := [pair for pair in covered if pair[0].paper == paper]:
-            parts += [f"## {markdown_text(title)}", _counted(own), *(_section(*pair) for pair in own)]
-    return "\n\n".join(parts) + "\n"
-
-
-def _counted(covered: Sequence[Covered]) -> str:
-    """A cell is one series in one panel."""
-    filled = [
-        bool(_of_series(each, row))
-        for preset, panels in covered
-        for each in panels
-        for row, s in enumerate(preset.series)
-        if not s.added
-    ]
-    known = f"{sum(filled)} published, {len(filled) - sum(filled)} empty"
-    return f"{len(covered)} figures and tables with {len(filled)} cells: {known}."
-
-
-def _of_series(filled: Filled, number: int) -> list[DrawnCurve]:
-    return [curve for curve in filled.curves if curve.series == number]
-
-
-def _section(preset: FigurePreset, filled: Sequence[Filled]) -> str:
-    title = f"### {preset.figure}: {markdown_text(preset.title)}"
-    if preset.kind == "diagram":
-        return f"{title} (a diagram: nothing to measure)"
-    labels = [markdown_text(series.label) + (" (not in the paper)" if series.added else "") for series in preset.series]
-    without = [label for row, label in enumerate(labels) if not any(_of_series(each, row) for each in filled)]
-    experiment = f"[`rdpbench run experiment={preset.name}`](../conf/experiment/{preset.name}.yaml)"
-    by = f"; measured by {experiment}" if preset.name in available("experiment") else ""
-    missing = f". Without numbers: {'; '.join(without)}" if without else ""
-    parts = [title, f"`rdpbench figure {preset.name}`, {preset.kind}{by}{missing}."]
-    if len(without) < len(labels):
-        table = [["", *(_heading(each.panel) for each in filled)], ["---"] * (1 + len(filled))]
-        rows = [[label, *(_covered(each, row) for each in filled)] for row, label in enumerate(labels)]
-        table += [row for row in rows if row[0] not in without]
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in table))
-    parts.append("\n".join(f"- {markdown_text(note)}" for note in preset.notes))
-    return "\n\n".join(filter(None, parts))
-
-
-def _heading(panel: Panel) -> str:
-    over = f" over {', '.join(panel.settings)}" if panel.settings else ""
-    if panel.at_bpp is not None:
-        over = f" over {panel.x} at {panel.at_bpp:g} bpp"
-    return f"{panel.metric or 'images'}{over}<br>{panel.dataset}"
-
-
-def _covered(filled: Filled, number: int) -> str:
-    """A cell in words: how many points, under which other metric, how many of them doubtful or read off a plot."""
-    curves = _of_series(filled, number)
-    points = [point for curve in curves for point in curve.points]
-    others: Counter[str] = Counter()
-    for curve in curves:
-        others[curve.metric] += len(curve.points)
-    marks = [
-        f"{count if count < len(points) else ''} as {name}".strip()
-        for name, count in sorted(others.items())
-        if name not in (filled.panel.metric, filled.panel.x)
-    ]
-    for word, count in (
-        ("doubtful", sum(bool(point.doubts) for point in points)),
-        ("digitised", sum(point.digitised for point in points)),
-    ):
-        marks += [f"{count} {word}"] if count else []
-    return f"published: {len(points)}" + (f" ({'; '.join(marks)})" if marks else "") if points else "–"

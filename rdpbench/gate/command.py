@@ -22,13 +22,13 @@ from rdpbench import registry
 from rdpbench.assets import weights
 from rdpbench.codecs.contract import facts_of
 from rdpbench.config.bench import read_bench
-from rdpbench.config.typed import full_reference
 from rdpbench.datasets.contract import dataset_of
 from rdpbench.errors import ConfigError, MissingNeed, RdpbenchError, StoreError, StoreUnwritable
 from rdpbench.gate.compare import SHOWN, Comparison, Finding, compare, headline, lines, read_tolerances
 from rdpbench.gate.compare import junit as as_junit
 from rdpbench.gate.compare import markdown as as_markdown
 from rdpbench.gate.curves import StoredCurve, curve_path, load, measure, setting_of, write
+from rdpbench.metrics.contract import short_name
 from rdpbench.needs import Package, package_version
 from rdpbench.paths import available, conf_folder, curves_folders, write_file
 from rdpbench.provenance import VERSION, cpu_facts
@@ -148,7 +148,7 @@ def update(overrides: Sequence[str], root: Path | None) -> int:
         path = curve_path(root or curves_folders()[0], dataset, codec)
         if path.is_file():
             try:
-                compared = compare(_renamed(load(path, ""), full_reference), curve, tolerances)
+                compared = compare(_renamed(load(path, ""), short_name), curve, tolerances)
                 print("\n".join(lines(replace(compared, codec=codec, dataset=dataset, path=path))))
             except StoreError:
                 print(f"{path} was of a newer version, or damaged; it is made anew")
@@ -229,7 +229,7 @@ def _renamed(curve: StoredCurve, rename: Callable[[str], str]) -> StoredCurve:
 
 
 def _from_here(metric: str) -> str:
-    where, _, name = metric.rpartition(":")
+    where, _, name = registry.metric_places.get(metric, metric).rpartition(":")
     inside = where.endswith(".py") and Path(where).is_relative_to(Path.cwd())
     return f"./{Path(where).relative_to(Path.cwd()).as_posix()}:{name}" if inside else metric
 
@@ -257,7 +257,7 @@ def _stored(bench: Bench, root: Path | None) -> dict[Pair, tuple[Path, StoredCur
         if path is None:
             missing.append(f"  {pair[0].name} on {dataset_of(pair[1]).name}: {again}")
         else:
-            out[pair] = path, _renamed(load(path, again), full_reference)
+            out[pair] = path, _renamed(load(path, again), short_name)
     if missing:
         looked = ", ".join(map(str, dict.fromkeys(folders)))
         raise MissingNeed("\n".join([f"no stored curve (looked in {looked}); what makes it:", *missing]))
@@ -267,9 +267,12 @@ def _stored(bench: Bench, root: Path | None) -> dict[Pair, tuple[Path, StoredCur
 def _groups(bench: Bench, stored: dict[Pair, tuple[Path, StoredCurve]]) -> dict[tuple[str, ...], list[Pair]]:
     """Which settings each curve brings; those with the same ones run together, so that images are read once."""
     typed = {line.partition("=")[0] for line in bench.overrides}
+    # Points that are typed stand in the place of those that are stored, and only targets are searched.
+    replaced = {"rate", "points", "bpp"} if typed & {"rate", "points", "bpp"} else set()
+    replaced |= {"search", "tolerance"} if replaced and "bpp" not in typed else set()
     out: dict[tuple[str, ...], list[Pair]] = {}
     for pair, (_, curve) in stored.items():
-        brings: list[str] = [] if typed & {"rate", "points", "bpp"} else list(curve.origin.get("sweep", ()))
+        brings = [line for line in curve.origin.get("sweep", ()) if line.partition("=")[0] not in replaced]
         if not any(key.startswith("metrics") for key in typed):
             brings.append(f"metrics={','.join(curve.origin.get('metrics', ()))}")
         out.setdefault(tuple(line for line in brings if line.partition("=")[0] not in typed), []).append(pair)

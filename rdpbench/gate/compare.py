@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 from rdpbench import registry
 from rdpbench.codecs.contract import facts_of
 from rdpbench.errors import ConfigError, few
-from rdpbench.gate.curves import VERSION, StoredCurve, StoredPoint, in_order
+from rdpbench.gate.curves import MOST_IMAGES, VERSION, StoredCurve, StoredPoint, in_order
 from rdpbench.paths import read_yaml
 from rdpbench.results import tables
 from rdpbench.results.stats.bd import METHODS, Delta, bd_metric, bd_rate
@@ -219,6 +219,8 @@ def compare(stored: StoredCurve, now: StoredCurve, tolerances: Tolerances) -> Co
     metrics = {name: None for point in now.points for name in point.values}
     known = {name for point in stored.points for name in point.values}
     findings += [Finding("curve", f"{name} is not in the stored curve") for name in metrics if name not in known]
+    if now.images and not stored.images and any(point.n <= MOST_IMAGES for point in stored.points):
+        notes.append("the .images.csv beside the stored curve is gone: its images are neither compared nor named")
     if unused := sorted(known - metrics.keys()):
         notes.append(f"not measured now, and not compared: {', '.join(unused)}")
     before, after = stored.by_setting, now.by_setting
@@ -294,11 +296,12 @@ def _point(
     images: _Images,
 ) -> list[Finding]:
     findings: list[tuple[str, tuple[str, ...]]] = []
+    unsaid = before.bits_kind is None or not after.n
     for what, old, new in (
         ("images", before.n, after.n),
         ("size of the dataset", before.dataset_size, after.dataset_size),
         ("protocol", before.protocol, after.protocol),
-        ("what the rate counts", before.bits_kind or after.bits_kind, after.bits_kind or before.bits_kind),
+        ("what the rate counts", after.bits_kind if unsaid else before.bits_kind, after.bits_kind),
     ):
         if old != new:
             findings.append((f"{what}: stored {old}, now {new}", ()))
@@ -355,12 +358,13 @@ def _origins(stored: StoredCurve, now: StoredCurve) -> list[Finding]:
     findings = []
     for what in ("codec", "dataset", "manifest", "configuration", "seeds"):
         old, new = stored.origin.get(what), now.origin.get(what)
-        # Version 1 did not say the manifest.
-        if old != new and not (what == "manifest" and old is None):
+        if old != new and not (what == "manifest" and stored.origin.get("version") == 1):  # which did not say it
             findings.append(f"{what}: stored {_plain(old)}, now {_plain(new)}")
     before = stored.origin.get("metrics") or {}
+    known = {name for point in stored.points for name in point.values}
     for name, made in (now.origin.get("metrics") or {}).items():
-        old, new = ({key: part[key] for key in part if key != "packages"} for part in (before.get(name, made), made))
+        was = before.get(name, {} if name in known else made)
+        old, new = ({key: part[key] for key in part if key != "packages"} for part in (was, made))
         if old != new:
             findings.append(f"{name}: stored under another definition ({_differences(old, new)}); store the curve anew")
     return [Finding("curve", text) for text in findings]

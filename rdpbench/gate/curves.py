@@ -22,11 +22,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rdpbench.errors import StoreCorrupt
+from rdpbench.errors import StoreCorrupt, StoreError
 from rdpbench.metrics.contract import stated, weighed
 from rdpbench.paths import ODD, file_name, write_file
 from rdpbench.provenance import to_json
-from rdpbench.results.csv_files import check_version, csv_text, read_csv, text
+from rdpbench.results.csv_files import STORED_DIGITS, check_version, csv_text, read_csv, text
 from rdpbench.results.stats.meanings import meaning
 from rdpbench.results.stats.points import Points, grouped
 from rdpbench.results.stats.summary import POINT, frame
@@ -53,8 +53,8 @@ class StoredPoint:
     """Images in the mean of a metric, where they are fewer than ``n`` (refused, or lossless)."""
     bitstreams: str
     """sha256 over the sorted pairs of image id and bitstream sha256."""
-    bits_kind: str = ""
-    """What the rate counts (`rdpbench.results.store.schema.Row`)."""
+    bits_kind: str | None = ""
+    """What the rate counts (`rdpbench.results.store.schema.Row`); None of version 1, which did not say it."""
 
 
 @dataclass(frozen=True)
@@ -186,8 +186,11 @@ def write(path: Path, curve: StoredCurve) -> list[Path]:
     """Write a curve's files; returns them. Large datasets go without the lines per image.
 
     Raises:
+        StoreError: two points have one setting in the digits of a file.
         StoreUnwritable: the folder cannot be written.
     """
+    if len(curve.by_setting) < len(curve.points):
+        raise StoreError(f"{path} has {STORED_DIGITS} digits, and points that differ in later ones are one there")
     metrics = list(curve.points[0].values) if curve.points else []
     lines: list[Sequence[object]] = [[*FIRST, *metrics, *LAST]]
     for point in curve.points:
@@ -227,11 +230,22 @@ def load(path: Path, again: str) -> StoredCurve:
     """
     again = f"Make it again: {again}"
     points = read_csv(path, KIND, VERSION, again, _columns(FIRST, LAST), _point)
+    if not points:
+        raise StoreCorrupt(f"{path} holds no point. {again}")
     settings = [point.setting for point in points]
     if twice := {setting.words for setting in settings if settings.count(setting) > 1}:
         raise StoreCorrupt(f"{path} holds points twice: {', '.join(sorted(twice))}. {again}")
     file = path.with_name(f"{path.stem}.images.csv")
     images = read_csv(file, IMAGES_KIND, VERSION, again, _columns(IMAGE, ()), _image) if file.is_file() else []
+    for point in points if file.is_file() else ():
+        lines = [image for image in images if image.setting == point.setting]
+        if not len(lines) == len({image.image for image in lines}) == point.n:
+            where = f"{point.setting.words}: {len(lines)} lines of images, of which there are {point.n}"
+            raise StoreCorrupt(f"{file} and {path.name} are not of one curve: {where}. {again}")
+    if len({(image.image, image.pixels) for image in images}) > len({image.image for image in images}):
+        raise StoreCorrupt(f"{file} has two originals of one image. {again}")
+    if images and images[0].values.keys() != points[0].values.keys():
+        raise StoreCorrupt(f"{file} has other metrics than {path.name}. {again}")
     beside = path.with_suffix(".json")
     try:
         origin = json.loads(beside.read_text(encoding="utf-8"))
@@ -266,18 +280,15 @@ def _read_setting(cells: Mapping[str, str]) -> Setting:
 
 
 def _point(cells: Mapping[str, str]) -> StoredPoint:
-    counts = (count.rpartition("=") for count in cells["averaged"].split(";") if count)
-    return StoredPoint(
-        _read_setting(cells),
-        int(cells["n"]),
-        int(cells["dataset_size"]),
-        cells["protocol"],
-        _number(cells["bpp"]),
-        _values(cells),
-        {metric: int(count) for metric, _, count in counts},
-        cells["bitstreams"],
-        cells.get("bits_kind", ""),
-    )
+    values, n, averaged = _values(cells), int(cells["n"]), {}
+    for part in filter(None, cells["averaged"].split(";")):
+        metric, _, count = part.rpartition("=")
+        if metric not in values or metric in averaged or not 0 <= int(count) < n:
+            raise ValueError(f"averaged: {part!r} is not METRIC=NUMBER of fewer than {n} images, once for a metric")
+        averaged[metric] = int(count)
+    size, bpp = int(cells["dataset_size"]), _number(cells["bpp"])
+    made = cells["bitstreams"], cells.get("bits_kind")
+    return StoredPoint(_read_setting(cells), n, size, cells["protocol"], bpp, values, averaged, *made)
 
 
 def _image(cells: Mapping[str, str]) -> StoredImage:

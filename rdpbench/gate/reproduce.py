@@ -36,7 +36,7 @@ from rdpbench.runners import execute
 from rdpbench.runners.plan import make_plan
 from rdpbench.runners.preflight import fetch_weights, weights_of
 from rdpbench.runners.task import membership
-from rdpbench.setting import Bench
+from rdpbench.setting import Bench, digits
 
 AGREES, DIFFERS, NOT_RUN = "agrees", "DIFFERS", "not run"
 
@@ -67,6 +67,8 @@ class PublishedCheck:
     asked: bool = False
 
 
+CHECKED = {"data", "metrics", "rate", "bpp", "points", "seed", "captions", "decodes", "experiment", "weights"}
+"""Settings that say what is run; those of the codec are, too."""
 HEADER = ("check", "point", "metric", "published", "measured", "difference", "may be", "verdict")
 
 
@@ -172,7 +174,9 @@ def reproduce(check: PublishedCheck, overrides: Sequence[str], console: Console)
     """
     points = expected(check)
     for line in overrides:
-        if line.partition("=")[0].lstrip("+~").startswith(("codec", "rate", "bpp", "points", "experiment", "weights")):
+        name = line.partition("=")[0].lstrip("+~")
+        changes = name.startswith(("codec", "data.", "metrics.")) and name not in ("data.path", "data.options.path")
+        if changes or name in CHECKED:
             raise ConfigError(
                 f"{line} would change what is checked; what can be set: limit, data.path, workers, root, ..."
             )
@@ -193,7 +197,7 @@ def reproduce(check: PublishedCheck, overrides: Sequence[str], console: Console)
     whole = len(dataset_of(bench.grid[0][1])) if rows else 0
     lines, reasons, sources = [], [why] if why else [], dict[str, None]()
     for rate, numbers in zip(check.rates, points, strict=True):
-        point = f"{rows[0].rate_field} {rate:g}" if rows else f"{rate:g}"
+        point = f"{rows[0].rate_field} {digits(rate)}" if rows else digits(rate)
         for metric, (value, source) in numbers.items():
             measured, verdict, reason = math.nan, f"{NOT_RUN}: {why}", ""
             if not why:
@@ -213,7 +217,7 @@ def reproduce(check: PublishedCheck, overrides: Sequence[str], console: Console)
 
 
 def _overrides(check: PublishedCheck) -> tuple[str, ...]:
-    return *check.run, f"rate={','.join(f'{rate:g}' for rate in check.rates)}"
+    return *check.run, f"rate={','.join(map(digits, check.rates))}"
 
 
 def _value(means: pd.DataFrame, rows: Sequence[Row], rate: float, metric: str) -> tuple[float, int]:

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -39,7 +38,7 @@ from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.records import Rows, used
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
-from rdpbench.setting import Setting, split_label
+from rdpbench.setting import Setting, split_label, split_list
 
 LARGEST = 16383
 """Longest side that WebP holds; larger images are PNG."""
@@ -250,24 +249,35 @@ def narrowed(words: Sequence[str], row: Row | _Coded) -> list[str]:
     kept = [word for word in words if not _is_swept(word)]
     if row.target_bpp is None:  # of a search over the dataset, whose settings are native ones
         kept = [word for word in kept if not word.startswith("tolerance=")]
-    own = [f"codec={row.use if ':' in row.use else base}"]
-    if apart := parse(row.use).apart:
-        own = typed_as(row.use)
-        kept = [word for word in kept if not word.startswith("python=")]
+    own = typed_as(row.use) if parse(row.use).apart else [f"codec={row.use if ':' in row.use else base}"]
+    kept = [word for word in kept if word.partition("=")[0] not in {typed.partition("=")[0] for typed in own}]
     for option in (option for option in options if option != SEARCHED):
         key = option.partition("=")[0]
-        if f"codec.options.{key}" in OWN_WEIGHTS or (apart and os.path.isabs(str(json.loads(row.options).get(key)))):  # noqa: PTH117  # the label has the name of a file, and what is in it
+        if f"codec.options.{key}" in OWN_WEIGHTS:  # the label has the name of a file, and what is in it
             option = f"{key}={json.loads(row.options)[key]}"  # noqa: PLW2901
         typed = next((number for number, word in enumerate(kept) if word.startswith(f"{key}=")), None)
         if key in ("captions", "weights") and typed is not None:
             kept[typed] = option
         else:
             own.append(f"codec.options.{option}")
+    own = [_as_typed(word, words) for word in own]
     if row.target_bpp is not None:
         own.append(f"bpp={row.target_bpp}".removesuffix(".0"))
     elif row.rate is not None:
         own.append(f"rate={row.rate}".removesuffix(".0"))
     return own + kept
+
+
+def _as_typed(word: str, words: Sequence[str]) -> str:
+    """A setting whose value is the name of a file as it was typed: with the path.
+
+    >>> _as_typed("codec=mine.py:Mine", ["codec=jpeg,./mine.py:Mine"])
+    'codec=./mine.py:Mine'
+    """
+    key, _, value = word.partition("=")
+    given = (text for name, _, text in (other.partition("=") for other in words) if name == key)
+    parts = (part for text in given for part in (text, *split_list(text)))
+    return next((f"{key}={part}" for part in parts if part.rpartition("/")[2] == value), word)
 
 
 def _is_swept(word: str) -> bool:

@@ -57,6 +57,8 @@ def read_csv(
         header = next(reader, [])
         if header != (known := columns(version, header)):
             raise StoreCorrupt(f"{path}:2: other columns than {', '.join(known)}. {again}")
+        if twice := sorted({name for name in header if header.count(name) > 1}):
+            raise StoreCorrupt(f"{path}:2: two columns are called {twice[0]!r}. {again}")
         lines = [(reader.line_num + 1, line) for line in reader if line]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise StoreCorrupt(f"{path} cannot be read: {error}. {again}") from error

@@ -31,7 +31,7 @@ from rdpbench.results.names import Names, arrow
 from rdpbench.results.stats.points import K, Points, grouped
 from rdpbench.results.stats.summary import POINT, WIDE, at_rate, common_rates, compared
 from rdpbench.results.store.contents import Contents
-from rdpbench.setting import Setting
+from rdpbench.setting import Setting, digits
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -154,7 +154,8 @@ def at_equal_rates(points: Points, metrics: Sequence[str], name: str = "") -> li
             continue
         header = ("codec", *(_heading(there, metric) for metric in columns))
         ranks = {metric: _ranks(there[there["metric"] == metric]) for metric in columns}
-        notes = [note for note in left_out if not targets or f"target {bpp:g} bpp" in note or "compared over" in note]
+        named = Setting("", None, bpp).words, "compared over"
+        notes = [note for note in left_out if not targets or any(part in note for part in named)]
         rows = []
         for codec in dict.fromkeys(there["codec"]):
             by_metric = there[there["codec"] == codec].set_index("metric").to_dict("index")
@@ -169,7 +170,7 @@ def at_equal_rates(points: Points, metrics: Sequence[str], name: str = "") -> li
             notes.append(f"‡ interpolated between rates that differ by more than a factor of {WIDE:g}")
         how = "searched per image" if targets else "interpolated between measured points"
         title = name or ", ".join(dict.fromkeys(lines["dataset"]))
-        tables.append(Table(f"{title} at {bpp:g} bpp, {how}", header, tuple(rows), tuple(notes)))
+        tables.append(Table(f"{title} at {digits(bpp)} bpp, {how}", header, tuple(rows), tuple(notes)))
     return tables
 
 

@@ -25,6 +25,7 @@ from rdpbench.errors import ConfigError, StoreBusy, StoreCorrupt, StoreUnwritabl
 from rdpbench.paths import unwritable
 from rdpbench.progress import Progress, show_progress
 from rdpbench.provenance import begin_session, packages, provenance
+from rdpbench.results.store.calls import published, score_published
 from rdpbench.results.store.columns import Places
 from rdpbench.results.store.keys import sha256_of
 from rdpbench.results.store.log import PartReader
@@ -36,7 +37,7 @@ from rdpbench.runners.launch import Launcher, check_alive
 from rdpbench.runners.left import Lack
 from rdpbench.runners.queue import MOST_LOST, POLL_S, Claim, Lease, Queue, living
 from rdpbench.runners.sets import originals
-from rdpbench.runners.task import Cell, Work, keys_of_cells, resolved, without_environment
+from rdpbench.runners.task import Cell, Work, keys_of_cells, resolved
 from rdpbench.runners.worker import KINDS, Chunk, Kind, Result, Seat, Stop, failed, kind_of, together
 from rdpbench.setting import Bench
 
@@ -403,7 +404,7 @@ class _Session:
         work, _ = chunk.left[key]
         if not result.more:
             del self._open[key], chunk.left[key]
-        new = without_environment(result.row, work.task.codec) if result.row else None
+        new = published(result.row, work.task.codec, work.task.entry.sample.path) if result.row else None
         # Arrays first: a row whose features were lost is scored again, the other way round is for nothing.
         for extracted in result.features:
             self.arrays.append(extracted)
@@ -412,7 +413,7 @@ class _Session:
         if new and new.status != "ok" and key in chunk.claim.chunk["changed"]:
             # What was true before is not: a failure, too, takes its place.
             self.writer.append({"refuted": key, "error": "a file that its codec opened changed"})
-        public = replace(result, row=new)
+        public = replace(result, row=new, scores=tuple(map(score_published, result.scores)))
         if record := public.record():
             self.writer.append(record)
         if new and new.status == "error":

@@ -13,11 +13,11 @@ import hashlib
 import inspect
 import json
 import math
-import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any, NamedTuple, TypeAlias
 
 from rdpbench import registry
@@ -35,11 +35,13 @@ from rdpbench.codecs.contract import (
 from rdpbench.errors import CodecError, ConfigError
 from rdpbench.image import Image, check_image, is_untouched, lent, pixel_sha256
 from rdpbench.opened import opened
+from rdpbench.own import full_path
 from rdpbench.provenance import hardware, peak_memory_mb
 from rdpbench.results.stats.current import stated_source
 from rdpbench.results.store.bitstreams import get_picture, put_picture, put_reconstruction
+from rdpbench.results.store.calls import codec_named
 from rdpbench.results.store.keys import axis_of, build, device_of, facts, file_hashes
-from rdpbench.results.store.schema import Row, Score
+from rdpbench.results.store.schema import Row, Score, place_name
 from rdpbench.results.store.store import Store
 from rdpbench.runners.search import search
 from rdpbench.runners.task import Task, configuration, judged, new_row
@@ -373,12 +375,13 @@ class Named:
 NOBODY = Named()
 
 
-def setting_of(row: Row, named: Named = NOBODY) -> CodecSetting:
+def setting_of(store: Store, row: Row, named: Named = NOBODY) -> CodecSetting:
     """The codec setting that made a row, as far as the row may say it.
 
     A row says which codec that ships or is installed, and its options. A class of one's own is taken from ``named``
     alone: the one of the row's class name and source. What is no number or yes/no may name a program or a file, so a
-    codec that does not ship gets texts only as its defaults and as the user typed them.
+    codec that does not ship gets texts only as its defaults and as the user typed them. Of a file a row has the name:
+    where it lies is typed, too, or is what the run's calls say of weights for a codec that ships.
 
     Raises:
         CodecError: the user must name the codec or the option first.
@@ -388,19 +391,21 @@ def setting_of(row: Row, named: Named = NOBODY) -> CodecSetting:
         raise CodecError(f"the options of the row are no list of names: {row.options!r:.80}")
     options = {name: _typed(row, name, value, named) for name, value in options.items()}
     use = _named_use(row, named) if ":" in row.use else row.use
-    setting = CodecSetting(row.codec, use, tuple(sorted(options.items())), ())
-    if use not in registry.BUILTIN["codec"]:
-        fields = getattr(setting.cls, "__dataclass_fields__", {})
-        for name, value in options.items():
-            harmless = value is None or isinstance(value, (bool, int, float))
-            by_default = name in fields and fields[name].default == value
-            typed = {text for option, text in named.options if option == name}
-            if not harmless and not by_default and not typed & {str(value), _shortened(value)}:
-                raise CodecError(
-                    f"not decoded: option {name} of {use} may name a program or a file, and a row says {value!r:.80}; "
-                    f"type it if it is yours: codec.options.{name}=..."
-                )
-    return setting
+    if use in registry.BUILTIN["codec"]:
+        return CodecSetting(row.codec, use, tuple(sorted(_with_weights(store, row, options, named).items())), ())
+    fields = getattr(registry.load("codec", use), "__dataclass_fields__", {})
+    for name, value in options.items():
+        harmless = value is None or isinstance(value, (bool, int, float))
+        typed = [text for option, text in named.options if option == name and _means(text, value)]
+        by_default = name in fields and _means(fields[name].default, value)
+        if typed or (by_default and not harmless):
+            options[name] = typed[0] if typed and not harmless else value if harmless else fields[name].default
+        elif not harmless:
+            raise CodecError(
+                f"not decoded: option {name} of {use} may name a program or a file, and a row says {value!r:.80}; "
+                f"type it if it is yours: codec.options.{name}=..."
+            )
+    return CodecSetting(row.codec, use, tuple(sorted(options.items())), ())
 
 
 def _typed(row: Row, name: str, value: object, named: Named) -> object:
@@ -419,10 +424,18 @@ def _typed(row: Row, name: str, value: object, named: Named) -> object:
         return typed[0]
 
 
-def _shortened(value: object) -> str:
-    """A path below this folder as one types it; rows have it in full."""
-    path = os.path.relpath(value) if isinstance(value, str) and os.path.isabs(value) else ""  # noqa: PTH117
-    return path if not path.startswith("..") else ""
+def _means(typed: object, value: object) -> bool:
+    """Is a text or path what a row says? Of a path a row has the name; earlier versions had it in full."""
+    path = str(full_path(typed)) if isinstance(typed, str | PurePath) else ""
+    return typed == value or str(typed) == str(value) or str(value) in (path, PurePath(path).name, place_name(path))
+
+
+def _with_weights(store: Store, row: Row, options: dict[str, Any], named: Named) -> dict[str, Any]:
+    """Options in which weights of the user's are paths, as they are typed now, or were when the row was made."""
+    takes = facts_of(registry.load("codec", row.use)).takes_own
+    typed = {name: str(full_path(text)) for name, text in named.options if _means(text, options.get(name))}
+    _, called = codec_named(store.folder, row) or ("", options)
+    return options | {name: typed.get(name, called[name]) for name in takes if name in called}
 
 
 def _named_use(row: Row, named: Named) -> str:
@@ -441,9 +454,9 @@ def _named_use(row: Row, named: Named) -> str:
 
 
 @contextlib.contextmanager
-def codec_of(row: Row, codec: CodecSetting | Named, device: str = "") -> Iterator[Codec]:
+def codec_of(store: Store, row: Row, codec: CodecSetting | Named, device: str = "") -> Iterator[Codec]:
     """The codec that made a row, to decode with inside; ``codec`` and ``device`` as for `decode_row`."""
-    setting = codec if isinstance(codec, CodecSetting) else setting_of(row, codec)
+    setting = codec if isinstance(codec, CodecSetting) else setting_of(store, row, codec)
     from_row = setting is not codec and setting.use in registry.BUILTIN["codec"]
     with registry.installed_only() if from_row else contextlib.nullcontext():
         yield build(setting, row.rate, device or row.device)
@@ -458,7 +471,7 @@ def decode_row(
     """
     if not row.proven:
         return get_picture(store, row)
-    with codec_of(row, codec, device) as decoder:
+    with codec_of(store, row, codec, device) as decoder:
         data = data or store.bitstreams.get(row.bitstream_sha256)
         check_own(decoder, json.loads(row.coder))
         image = check_image(decoder.decode(data), "the decoded image")
@@ -564,7 +577,7 @@ def further_of(
     store: Store, row: Row, count: int, codec: CodecSetting | Named = NOBODY, device: str = ""
 ) -> list[Image]:
     """Decodes 1 to ``count - 1`` of a row's stored bitstream; ``codec`` and ``device`` as for `decode_row`."""
-    with codec_of(row, codec, device) as decoder:
+    with codec_of(store, row, codec, device) as decoder:
         return decode_further(decoder, store.bitstreams.get(row.bitstream_sha256), count)
 
 

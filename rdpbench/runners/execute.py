@@ -46,7 +46,7 @@ from rdpbench.runners.sets import is_set, reduce_all
 from rdpbench.runners.task import membership, run_name
 from rdpbench.runners.verify import cross, decode_elsewhere, note_crossings, trials_of, unlike, verify
 from rdpbench.runners.worker import KINDS, Result, Seat, Stop, kind_of
-from rdpbench.setting import Bench, CodecSetting, DataSetting
+from rdpbench.setting import Bench, CodecSetting, DataSetting, digits
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -510,7 +510,7 @@ def _search_all(
             shown.advance()
             if is_near(nearest.bpp, target, bench.tolerance):
                 rate = f"{nearest.bpp:.4f} bpp{' pooled' if bench.search == 'pooled' else ''}"
-                notes.append(f"{name} on {dataset}: {target:g} bpp → setting {nearest.setting:g}, {rate}")
+                notes.append(f"{name} on {dataset}: {digits(target)} bpp → setting {digits(nearest.setting)}, {rate}")
                 rates.append(nearest.setting)
             else:
                 over = f"{'all pixels of' if bench.search == 'pooled' else 'the mean of'} {dataset}"
@@ -534,13 +534,13 @@ def _search_whole(bench: Bench, target: float, shown: Progress) -> tuple[Nearest
         cell = replace(bench, grid=grid, targets=None, metrics=(), timing=False, points=None, keep=0, grades=GRADES)
 
         def report(done: int, total: int) -> None:
-            shown(shown.done, note=f"{codec.name} at {axis.field} {rate:g}: {done} of {total} tasks")
+            shown(shown.done, note=f"{codec.name} at {axis.field} {digits(rate)}: {done} of {total} tasks")
 
         current = execute(cell, report=report).points
         taken = current.taken(current.points[0], "")
         if not taken.images:
             why = current.rows[0].error
-            raise MissingNeed(f"no image could be coded by {codec.name} at {axis.field} {rate:g}: {why}")
+            raise MissingNeed(f"no image could be coded by {codec.name} at {axis.field} {digits(rate)}: {why}")
         # The mean of bpp, or all bits over all pixels.
         weights = taken.pixels if bench.search == "pooled" else [1.0] * len(taken.images)
         return math.fsum(taken.bpp * weights) / math.fsum(weights)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
+from pathlib import PurePath
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,6 +25,7 @@ from rdpbench.metrics.contract import beside
 from rdpbench.provenance import hardware
 from rdpbench.results.stats.points import grouped
 from rdpbench.results.store.bitstreams import reconstruction_path
+from rdpbench.results.store.calls import CodecFiles
 from rdpbench.results.store.columns import Mask, Places, groups_of, split_by
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import TOLERANCE, axis_of, definition, device_of, score_key, timing_key
@@ -33,7 +35,7 @@ from rdpbench.runners.coding import on_hardware
 from rdpbench.runners.search import is_near, is_whole
 from rdpbench.runners.sets import StoredArrays
 from rdpbench.runners.task import Cell, Task, judged, keys_of_cells
-from rdpbench.setting import Bench
+from rdpbench.setting import Bench, CodecSetting
 
 Column: TypeAlias = NDArray[np.int32]
 
@@ -237,7 +239,7 @@ class _Odd:
             arrays,
             found,
         )
-        self.changes = cache(files_changed)
+        self.changes = cache(_changes)
         self.machines = cache(lambda device: on_hardware(device, json.dumps(hardware(device))))
         self.scores: dict[str, Score] = {}
         self.others: dict[tuple[str, str, str], list[Score]] = {}
@@ -279,8 +281,7 @@ class _Odd:
 
     def _lack(self, task: Task, row: Row | None) -> Lack | None:
         found, retry = self.found, self.bench.retry_failed
-        # Fields of type Path are in the key by what is in them: such a file may have moved.
-        if row is not None and any(not sha or sha not in task.identity for sha in self.changes(row.files)):
+        if row is not None and any(_counts(*file, task) for file in self.changes(row.files, task.codec).items()):
             found.changed.add(task.key)
             row = None
         if row is not None and row.status == "error":
@@ -333,6 +334,19 @@ class _Odd:
     def _failed(self, score: Score) -> bool:
         """Is it tried again?"""
         return score.value is None and (self.bench.retry_failed or score.error.startswith(OF_THE_MACHINE))
+
+
+def _changes(recorded: str, codec: CodecSetting) -> dict[str, str]:
+    return files_changed(recorded, CodecFiles.of(codec.use, dict(codec.options)).path)
+
+
+def _counts(name: str, sha256: str, task: Task) -> bool:
+    """Does a file that is another now than a row says make its result another?
+
+    Fields of type Path are in the key by what is in them, and such a file may have moved: a row of an earlier version
+    says where it lay then.
+    """
+    return not sha256 or not PurePath(name).is_absolute() or sha256 not in task.identity
 
 
 def judged_again(task: Task, row: Row) -> Row | None:

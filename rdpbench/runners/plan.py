@@ -22,6 +22,7 @@ from rdpbench.errors import few
 from rdpbench.progress import duration
 from rdpbench.results.stats.current import of_store, standing
 from rdpbench.results.stats.points import grouped, point_key
+from rdpbench.results.store.calls import published
 from rdpbench.results.store.columns import HASH, Places, coded, find, groups_of, joined, split_by
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import TOLERANCE, definition, facts, forget, is_tight
@@ -246,7 +247,7 @@ def _again(plan: Plan) -> Iterator[str]:
             entry, place = members[0]
             [row] = rows.at([place])
             if not kind[0]:
-                why = _why(row, new_row(cell.task(entry), "", "cpu", status="ok"))
+                why = _why(row, published(new_row(cell.task(entry), "", "cpu", status="ok"), cell.codec))
             elif row.status != "error" and cell.setting.target and not judged_again(cell.task(entry), row):
                 why = "their search did not look at all settings of the codec"
             else:

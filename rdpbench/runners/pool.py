@@ -28,6 +28,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from rdpbench import registry
 from rdpbench.assets.program import killer
 from rdpbench.errors import StoreError, WorkerError
 from rdpbench.networks import held
@@ -265,7 +266,9 @@ class _Pool:
             return
         pipe, far = self._context.Pipe()
         setup = replace(self.setup, device=seat.device)
-        process = self._context.Process(target=_serve, args=(far, setup, self.timeout), daemon=True)
+        process = self._context.Process(
+            target=_serve, args=(far, setup, self.timeout, registry.metric_places), daemon=True
+        )
         with undisturbed(), without_main():
             process.start()
             far.close()
@@ -435,8 +438,12 @@ def _limit(left: Sequence[Work], batch: int, timeout: float | None) -> float:
     return limit_s(timeout, work.task.pixels, TIMED if work.timing else 1) * min(batch, len(left))
 
 
-def _serve(pipe: Connection, setup: Setup, timeout: float | None) -> None:
-    """A worker process: chunks in, results out, until None or the parent's end of the pipe is gone."""
+def _serve(pipe: Connection, setup: Setup, timeout: float | None, metrics: Mapping[str, str]) -> None:
+    """A worker process: chunks in, results out, until None or the parent's end of the pipe is gone.
+
+    ``metrics`` says where those of the user's lie.
+    """
+    registry.metric_places.update(metrics)
     setup = replace(setup, seen_as=set_up_apart(setup.device))
     send = sender(pipe)
     worker = Worker(setup)

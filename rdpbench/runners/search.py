@@ -16,6 +16,7 @@ from itertools import pairwise
 
 from rdpbench.codecs.contract import Rate
 from rdpbench.results.store.keys import TOLERANCE
+from rdpbench.setting import digits
 
 CONTINUOUS_STEPS = 4096
 """Settings that a continuous axis is divided into: each a factor, or a step, of equal size."""
@@ -89,8 +90,8 @@ def is_whole(axis: Rate, attempts: int) -> bool:
 def missed(codec: str, where: str, field: str, target: float, tolerance: float, found: Nearest) -> str:
     """What is said of a target that is out of range."""
     return (
-        f"no setting of {codec} is within {100 * tolerance:g} % of {target:g} bpp for {where}; "
-        f"the nearest of {found.attempts} tried, {field} {found.setting:g}, gives {found.bpp:.4g}"
+        f"no setting of {codec} is within {100 * tolerance:g} % of {digits(target)} bpp for {where}; "
+        f"the nearest of {found.attempts} tried, {field} {digits(found.setting)}, gives {found.bpp:.4g}"
     )
 
 

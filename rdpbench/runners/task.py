@@ -28,7 +28,6 @@ from rdpbench.errors import ConfigError, MissingNeed
 from rdpbench.metrics.contract import meaning_of
 from rdpbench.paths import file_name
 from rdpbench.progress import tell
-from rdpbench.provenance import as_typed
 from rdpbench.results.stats.current import Membership
 from rdpbench.results.store.columns import HASH, Codes, Hashes, coded, joined
 from rdpbench.results.store.keys import (
@@ -386,19 +385,6 @@ def new_row(task: Task, session: str, device: str, *, status: Status, error: str
         time=datetime.now(UTC).isoformat(timespec="seconds"),
         **task.place._asdict(),
     )
-
-
-def without_environment(row: Row, setting: CodecSetting) -> Row:
-    """A row with what was typed, such as ``${oc.env:TOKEN}``, in the place of what the environment held."""
-    if not setting.typed:
-        return row
-    held = dict(setting.typed)
-    names = ("options", "configuration", "coder", "info")
-    texts: dict[str, Any] = {name: json.dumps(as_typed(json.loads(getattr(row, name)), held)) for name in names}
-    # An option that is a path is made absolute, so that the value is a part of it, or is written otherwise.
-    options = json.loads(texts["options"])
-    texts["options"] = json.dumps(options | {name: text for (name, _), text in setting.typed if name in options})
-    return replace(row, **texts, **{name: as_typed(getattr(row, name), held) for name in ("error", "command")})
 
 
 def judged(row: Row, tolerance: float) -> Row:

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from rdpbench import registry
-from rdpbench.assets.hashes import files_now
+from rdpbench.assets.hashes import files_changed
 from rdpbench.codecs.contract import Codec, Side, facts_of, make_ready
 from rdpbench.datasets.protocols import load_under
 from rdpbench.errors import ImageError, RdpbenchError, StoreError, WorkerError
@@ -31,7 +31,8 @@ from rdpbench.networks.precision import is_here
 from rdpbench.paths import write_file
 from rdpbench.provenance import hardware
 from rdpbench.results.stats.points import grouped
-from rdpbench.results.store.bitstreams import get_picture, original_path, reconstruction_path
+from rdpbench.results.store.bitstreams import get_picture, reconstruction_path
+from rdpbench.results.store.calls import CodecFiles, original_path
 from rdpbench.results.store.columns import coded, groups_of
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import facts
@@ -113,7 +114,7 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
                 get_picture(store, row)
             continue
         try:
-            setting = setting_of(row, named)
+            setting = setting_of(store, row, named)
         except (RdpbenchError, ValueError) as error:
             undecoded[f"{row.codec}: {error}"] += 1
             continue
@@ -278,7 +279,9 @@ def unlike(trial: Trial, answer: str) -> str:
     """The finding for a bitstream that does not give the recorded pixels."""
     row, last = trial.row, trial.decodes - 1
     which = f"{row.bitstream_sha256[:12]}{f', decodes 1 to {last},' if last else ''}"
-    why = "" if files_now(row.files) else "; a file of its codec changed since, or is gone"
+    codec = trial.codec
+    lies = CodecFiles.of(codec.use, dict(codec.options)).path if isinstance(codec, CodecSetting) else Path
+    why = "; a file of its codec changed since, or is gone" if files_changed(row.files, lies) else ""
     return f"{row.point}, {row.image}: bitstream {which} decodes to other pixels: {answer}{why}"
 
 
@@ -320,7 +323,7 @@ def cross(store: Store, sample: int | None, seed: int, named: Named, devices: Se
         if len(stored) == sample:
             break
         try:
-            setting = setting_of(row, named)
+            setting = setting_of(store, row, named)
         except (RdpbenchError, ValueError) as error:
             crossing.note(f"not decoded: {row.codec}: {error}")
             continue
@@ -443,7 +446,7 @@ def _code_all(pipe: Connection, store: Store, jobs: Sequence[Job], device: str) 
     send("here")
     for job in jobs:
         try:
-            with codec_of(job.row, job.codec, here) as codec:
+            with codec_of(store, job.row, job.codec, here) as codec:
                 make_ready(codec)
                 if job.data:
                     answer: Any = decode_row(store, job.row, job.codec, here, job.data)

@@ -42,7 +42,7 @@ from rdpbench.results.stats.points import Points, Where, titles
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
-from rdpbench.setting import Setting
+from rdpbench.setting import Setting, digits
 from rdpbench.study.votes import Key, ShownImage, ShownTrial, write_key
 
 # Which reconstructions
@@ -126,7 +126,7 @@ def choose(
     nearest = {place: _of_images(setting, shared) for place, setting in nearest.items()}
     chosen = {(row.image, rate, name): row for (name, rate), setting in nearest.items() for row in setting}
     notes = [
-        f"{name} at {rate:g} bpp: {setting[0].setting.words}, {mean_rate(setting):.4f} bpp"
+        f"{name} at {digits(rate)} bpp: {setting[0].setting.words}, {mean_rate(setting):.4f} bpp"
         for (name, rate), setting in nearest.items()
     ]
     return Chosen(where, names, rates, shared, chosen, {name: sources[name] for name in names}, tuple(notes))
@@ -187,8 +187,8 @@ def _nearest(name: str, settings: Sequence[Sequence[Row]], rate: float, toleranc
     if abs(math.log(mean_rate(best) / rate)) > math.log1p(tolerance):
         there = ", ".join(f"{mean:.4g}" for mean in sorted(map(mean_rate, settings)))
         raise ConfigError(
-            f"{name} has nothing within {100 * tolerance:g} % of {rate:g} bpp, only {there}. Make it: rdpbench run "
-            f"codec={name.partition('[')[0]} bpp={rate:g} keep=all; or allow more with --tolerance"
+            f"{name} has nothing within {100 * tolerance:g} % of {digits(rate)} bpp, only {there}. Make it: "
+            f"rdpbench run codec={name.partition('[')[0]} bpp={digits(rate)} keep=all; or allow more with --tolerance"
         )
     return best
 

@@ -25,6 +25,7 @@ from rdpbench.errors import ConfigError, MetricError, check_names
 from rdpbench.figures.style import drawing, new_figure, save
 from rdpbench.lazy import pd
 from rdpbench.metrics.contract import stated, weighed
+from rdpbench.paths import read_table
 from rdpbench.results import tables
 from rdpbench.results.names import Names
 from rdpbench.results.stats import bootstrap
@@ -32,7 +33,7 @@ from rdpbench.results.stats.bootstrap import SMALL, Interval
 from rdpbench.results.stats.meanings import meaning
 from rdpbench.results.stats.points import Where, titles
 from rdpbench.results.tables import Table, cell
-from rdpbench.setting import Setting
+from rdpbench.setting import Setting, digits
 from rdpbench.study.bradley_terry import FIRST, SECOND, TIE, Comparisons, Fit, Floats, fit, groups
 from rdpbench.study.votes import Key, Sheet, ShownImage, Vote
 
@@ -257,7 +258,7 @@ def _score_table(result: Scored, group: Group) -> Table:
             notes.append(f"ties by Davidson's model, t = {fitted.tie:.2f}")
         if fitted.freedom < 4:
             notes.append("few raters or images: such intervals are wide, and only roughly of 95 %")
-    caption = f"{key.dataset} ({key.protocol}) at {group.target:g} bpp: Bradley-Terry scores"
+    caption = f"{key.dataset} ({key.protocol}) at {digits(group.target)} bpp: Bradley-Terry scores"
     return Table.of_texts(caption, header, lines, notes)
 
 
@@ -320,7 +321,7 @@ def scores_csv(result: Scored) -> str:
             score = [f"{values[item]:.6f}" for values in limits] or ["", "", ""]
             counts = [count[item] for count in (group.wins, group.ties, group.losses)]
             metrics = [f"{group.metrics[name][item]:.8g}" for name in key.better]
-            place = [key.dataset, key.protocol, f"{group.target:g}", codec, f"{group.bpp[item]:.8g}"]
+            place = [key.dataset, key.protocol, digits(group.target), codec, f"{group.bpp[item]:.8g}"]
             lines.append([*place, *score, *counts, *metrics])
     return _csv(lines)
 
@@ -390,25 +391,21 @@ def read_opinions(path: Path) -> pd.DataFrame:
     Raises:
         ConfigError: no such file or columns, or a line without a number.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{path} cannot be read as opinions: {error}") from error
-    columns = list(lines[0]) if lines else []
+    columns, lines = read_table(path)
     if lacking := [name for name in ("image", "codec", "opinion") if name not in columns]:
         raise ConfigError(
             f"{path} has no column {lacking[0]!r}; opinions are a CSV with image, codec, opinion, and setting or rate "
-            f"where a codec has several; it has {', '.join(map(str, columns)) or 'nothing'}"
+            f"where a codec has several; it has {', '.join(columns) or 'nothing'}"
         )
-    for number, line in enumerate(lines, start=2):
+    for number, line in lines.items():
         for name in {"opinion", "rate"} & set(columns):
             try:
                 if not math.isfinite(float(line[name])):
                     raise ValueError
-            except (TypeError, ValueError):
+            except ValueError:
                 raise ConfigError(f"{path}, line {number}: {name} is {line[name]!r}, and no number") from None
-    return pd.DataFrame(lines).astype({name: "float64" for name in ("opinion", "rate") if name in columns})
+    numbers = {name: "float64" for name in ("opinion", "rate") if name in columns}
+    return pd.DataFrame(lines.values(), columns=columns).astype(numbers)
 
 
 def matched(opinions: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
@@ -424,6 +421,9 @@ def matched(opinions: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     places = good[["rate_field", "rate", "target_bpp"]].drop_duplicates()
     words = [Setting.of_line(line).words for _, line in places.iterrows()]
     good = good.merge(places.assign(setting=words), on=list(places))
+    # Raters saw one image, and a study shows that of the lowest seed.
+    seeds = good.groupby(["codec", "setting", "image", *Where._fields], dropna=False)["seed"]
+    good = good[good["seed"] == seeds.transform("min")]
     check_names("codec", map(str, opinions["codec"].unique()), good["codec"].unique(), "in the run")
     key = ["image", "codec", *(name for name in ("setting", "rate", "dataset", "protocol") if name in opinions)]
     wanted = good.merge(opinions[key].drop_duplicates(), on=key)

@@ -52,6 +52,18 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session")
+def shapes_of() -> Callable[..., dict[str, list[int]]]:
+    """Names and shapes of a network's tensors. Nothing is allocated: tensors without storage."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    def shapes(build: Callable[[], Any]) -> dict[str, list[int]]:
+        with FakeTensorMode():
+            return {key: list(one.shape) for key, one in build().state_dict().items()}
+
+    return shapes
+
+
 LIBRARIES = (
     "rdpbench.codecs.learned.library",
     "rdpbench.codecs.diffusion.library",

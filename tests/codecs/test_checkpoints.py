@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from rdpbench.assets import load, weights
-from rdpbench.codecs.learned.entropy import check_tables, load_with_tables, set_tables
+from rdpbench.codecs.learned.entropy import check_tables, load_with_tables
 from rdpbench.codecs.learned.zoo import network, random_network
 from rdpbench.errors import CodecError, MissingNeed
 
@@ -22,9 +22,7 @@ OLD = {"matrices.": "_matrix", "biases.": "_bias", "factors.": "_factor"}
 
 def trained(architecture: str = "mbt2018-mean", quality: int = 4) -> Any:
     """A tiny network of the real class, with tables."""
-    net = random_network(architecture, NARROW, quality)
-    set_tables(net, {})
-    return net
+    return random_network(architecture, NARROW, quality)
 
 
 def aged(name: str) -> str:

@@ -426,7 +426,7 @@ def test_ids_and_texts_are_those_of_openclip(bpe: Path, table: Path) -> None:
     for _ in range(300):
         ids = rng.integers(0, 49406, 16).tolist()
         assert words.decode(ids) == theirs.decode(ids)
-        survivors += words.survives(ids)
+        survivors += words.encode(words.decode(ids)) == ids
     # Measured for the official tokenizer: 19.4 % of uniform prompts.
     assert 0.13 < survivors / 300 < 0.26
     assert words.sequence([5] * 100, 0) == [49406, *[5] * 75, 49407]

@@ -269,10 +269,21 @@ def test_pictures_of_somebody_else(folder: Path, capsys: pytest.CaptureFixture[s
     assert cli.main([*score, "run=sizes", "codec.options.sizes=sizes.csv"]) == 0
     assert read_results("sizes", grades=("reported",))["bpp"].tolist() == [0.375]
     capsys.readouterr()
-    (folder / "sizes.csv").write_text("image,size\nfirst.png,0.5\n")
-    assert cli.main([*score, "run=odd", "codec.options.sizes=sizes.csv"]) != 0
+    for held, told in (
+        ("image,size\nfirst.png,0.5", "write image, and one of bytes, bits, bpp"),
+        ("image,bpp,bytes\nfirst.png,0.5,9\nsecond,0.25,9", "write image, and one of bytes, bits, bpp"),
+        ("image,bpp\nfirst.png,0.5\nsecond,0.25\nfirst.webp,0.9", "two lines for first; keep one"),
+        ("image,bpp,bpp\nfirst.png,0.5,0.9\nsecond,0.25,1", "two columns 'bpp'"),
+        ("image,bpp\nfirst.png,0,5\nsecond,0,25", "line 2: 3 cells for 2 columns"),
+    ):
+        (folder / "sizes.csv").write_text(held)
+        assert cli.main([*score, "run=odd", "codec.options.sizes=sizes.csv"]) != 0
+        said = capsys.readouterr()
+        assert told in said.err + said.out
+    (folder / "streams" / "first.log").write_text("not a bitstream")
+    assert cli.main([*score, "run=two", "codec.options.sizes=streams"]) != 0
     said = capsys.readouterr()
-    assert "write image, and one of bytes, bits, bpp" in said.err + said.out
+    assert "one bitstream named first, and has first.bits and first.log" in said.err + said.out
     assert cli.main(["score", "codec=folder:nowhere", "data=folder:images", *QUICK]) == 2
     assert "no such folder" in capsys.readouterr().err
 
@@ -292,6 +303,9 @@ def test_the_layout_of_jpeg_ai(folder: Path) -> None:
         (image, rate): size for image, rate, size in zip(images["image"], images["rate"], images["bytes"], strict=True)
     }
     assert sizes == {("first", 12): 12, ("first", 50): 50, ("second", 12): 12, ("second", 50): 50}
+    (folder / "sizes.csv").write_text("image,bytes\nfirst,10\nsecond,10\n")  # of which rate?
+    line = ["score", "codec=folder:theirs", "data=folder:images", "codec.options.sizes=sizes.csv", "run=odd", *QUICK]
+    assert cli.main(line) != 0
 
 
 def test_rows_start_no_interpreter_and_no_program(

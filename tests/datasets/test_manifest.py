@@ -59,6 +59,7 @@ def test_the_hash_is_that_of_what_sha256sum_writes(tmp_path: Path) -> None:
         (f"{SHA}  ../a.png", "leads out of the folder"),
         (f"{SHA}  /etc/a.png", "leads out of the folder"),
         (f"{SHA}  a.png\n{SHA}  a.png", "line 3: 'a.png' is there twice"),
+        (f"{SHA}  a.png\n{SHA}  ./a.png", "line 3: './a.png' is there twice"),
     ],
 )
 def test_what_is_no_manifest_is_refused_with_its_line(tmp_path: Path, line: str, told: str) -> None:

@@ -1,8 +1,10 @@
-"""The coverage page: every figure and table is listed, and a cell counts only what belongs in it."""
+"""The coverage page, which is written here: it lists every figure and table, and counts only what belongs in a cell."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,11 @@ import pytest
 from rdpbench import registry
 from rdpbench.datasets.protocols import PROTOCOLS
 from rdpbench.errors import ConfigError
-from rdpbench.figures.data import PAPERS, FigurePreset, Panel, Series, presets
-from rdpbench.figures.notes import Covered, coverage, coverage_page
+from rdpbench.figures.data import PAPERS, DrawnCurve, DrawnPoint, FigurePreset, Filled, Panel, Series, fill, presets
 from rdpbench.paths import available
 from rdpbench.results.names import meaning
 from rdpbench.results.published import published
+from rdpbench.results.tables import markdown_text
 
 PAGE, MARK = Path(__file__).parents[2] / "docs/coverage.md", "<!-- below: python tests/figures/test_coverage.py -->"
 PANEL = Panel("kodak", "as-is", "bpp", "psnr", accept=("psnr@float",))
@@ -42,11 +44,11 @@ def number(**changes: Any) -> dict[str, Any]:
     return known | unknown | changes
 
 
-def cell(panel: Panel = PANEL, series: Series = SERIES, *found: dict[str, Any]) -> str:
-    """What the page says of a series in a panel."""
+def drawn(panel: Panel = PANEL, series: Series = SERIES, *found: dict[str, Any]) -> list[DrawnPoint]:
+    """The published points of a series in a panel."""
     preset = FigurePreset("taco-0", "taco", "Figure 0", "A title", "curves", (), (panel,), (series,))
-    lines = coverage_page(coverage(pd.DataFrame([number(codec="another"), *found]), [preset])).splitlines()
-    return next((line.split(" | ")[1].removesuffix(" |") for line in lines if line.startswith("| TACO")), "–")
+    [filled] = fill(preset, None, pd.DataFrame([number(codec="another"), *found]), every=True)
+    return [point for curve in filled.curves for point in curve.points]
 
 
 def test_every_figure_and_table_is_there() -> None:
@@ -88,9 +90,90 @@ def test_variants_of_presets_are_those_of_published_curves(others: pd.DataFrame)
                 assert one.variant in known, (preset.name, one.variant)
 
 
+Covered = tuple[FigurePreset, list[Filled]]
+"""A figure with all that was published of it."""
+
+
+def coverage(numbers: pd.DataFrame) -> list[Covered]:
+    """What there is for each figure and table, of the published numbers."""
+    return [(each, fill(each, None, numbers, every=True)) for each in presets()]
+
+
+def page(covered: Sequence[Covered]) -> str:
+    """What docs/coverage.md has below its head: a count for each paper, then a table for each figure."""
+    parts = []
+    for paper, title in PAPERS.items():
+        if own := [pair for pair in covered if pair[0].paper == paper]:
+            parts += [f"## {markdown_text(title)}", _counted(own), *(_section(*pair) for pair in own)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _counted(covered: Sequence[Covered]) -> str:
+    """A cell is one series in one panel."""
+    filled = [
+        bool(_of_series(each, row))
+        for preset, panels in covered
+        for each in panels
+        for row, s in enumerate(preset.series)
+        if not s.added
+    ]
+    known = f"{sum(filled)} published, {len(filled) - sum(filled)} empty"
+    return f"{len(covered)} figures and tables with {len(filled)} cells: {known}."
+
+
+def _of_series(filled: Filled, number: int) -> list[DrawnCurve]:
+    return [curve for curve in filled.curves if curve.series == number]
+
+
+def _section(preset: FigurePreset, filled: Sequence[Filled]) -> str:
+    title = f"### {preset.figure}: {markdown_text(preset.title)}"
+    if preset.kind == "diagram":
+        return f"{title} (a diagram: nothing to measure)"
+    labels = [markdown_text(series.label) + (" (not in the paper)" if series.added else "") for series in preset.series]
+    without = [label for row, label in enumerate(labels) if not any(_of_series(each, row) for each in filled)]
+    experiment = f"[`rdpbench run experiment={preset.name}`](../conf/experiment/{preset.name}.yaml)"
+    by = f"; measured by {experiment}" if preset.name in available("experiment") else ""
+    missing = f". Without numbers: {'; '.join(without)}" if without else ""
+    parts = [title, f"`rdpbench figure {preset.name}`, {preset.kind}{by}{missing}."]
+    if len(without) < len(labels):
+        table = [["", *(_heading(each.panel) for each in filled)], ["---"] * (1 + len(filled))]
+        rows = [[label, *(_covered(each, row) for each in filled)] for row, label in enumerate(labels)]
+        table += [row for row in rows if row[0] not in without]
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in table))
+    parts.append("\n".join(f"- {markdown_text(note)}" for note in preset.notes))
+    return "\n\n".join(filter(None, parts))
+
+
+def _heading(panel: Panel) -> str:
+    over = f" over {', '.join(panel.settings)}" if panel.settings else ""
+    if panel.at_bpp is not None:
+        over = f" over {panel.x} at {panel.at_bpp:g} bpp"
+    return f"{panel.metric or 'images'}{over}<br>{panel.dataset}"
+
+
+def _covered(filled: Filled, number: int) -> str:
+    """A cell in words: how many points, under which other metric, how many of them doubtful or read off a plot."""
+    curves = _of_series(filled, number)
+    points = [point for curve in curves for point in curve.points]
+    others: Counter[str] = Counter()
+    for curve in curves:
+        others[curve.metric] += len(curve.points)
+    marks = [
+        f"{count if count < len(points) else ''} as {name}".strip()
+        for name, count in sorted(others.items())
+        if name not in (filled.panel.metric, filled.panel.x)
+    ]
+    for word, count in (
+        ("doubtful", sum(bool(point.doubts) for point in points)),
+        ("digitised", sum(point.digitised for point in points)),
+    ):
+        marks += [f"{count} {word}"] if count else []
+    return f"published: {len(points)}" + (f" ({'; '.join(marks)})" if marks else "") if points else "–"
+
+
 def written(covered: list[Covered]) -> str:
     head, mark, _ = PAGE.read_text().partition(MARK)
-    return f"{head}{mark}\n\n{coverage_page(covered)}"
+    return f"{head}{mark}\n\n{page(covered)}"
 
 
 def test_the_page_in_the_docs_is_current(covered: list[Covered]) -> None:
@@ -110,8 +193,8 @@ def test_what_there_is_for_some_figures(covered: list[Covered]) -> None:
     assert not [key for key in count if key[0] == "taco-1"]
     by_name = {preset.name: (preset, panels) for preset, panels in covered}
     for name in ("taco-table-1", "perco-table-1"):
-        assert "–" not in {cell for line in coverage_page([by_name[name]]).splitlines() for cell in line.split(" | ")}
-    assert coverage_page([by_name["taco-table-2"]]).count("1 doubtful)") == 12
+        assert "–" not in {cell for line in page([by_name[name]]).splitlines() for cell in line.split(" | ")}
+    assert page([by_name["taco-table-2"]]).count("1 doubtful)") == 12
 
 
 @pytest.mark.parametrize(
@@ -127,37 +210,29 @@ def test_what_there_is_for_some_figures(covered: list[Covered]) -> None:
     ],
 )
 def test_what_is_not_the_same_does_not_fill_it(changes: dict[str, Any]) -> None:
-    assert cell(PANEL, SERIES, number(**changes)) == "–"
+    assert not drawn(PANEL, SERIES, number(**changes))
 
 
-def test_published_points_are_counted_with_their_marks() -> None:
+def test_published_points_are_there_with_their_marks() -> None:
     found = [number(), number(metric="psnr@float", doubtful="a reason"), number(digitised=True), number(metric="ssim")]
-    assert cell(PANEL, SERIES, *found) == "published: 3 (1 as psnr@float; 1 doubtful; 1 digitised)"
+    points = drawn(PANEL, SERIES, *found)
+    assert [(len(point.doubts), point.digitised) for point in points] == [(0, False), (0, True), (1, False)]
 
 
 def test_a_bound_without_a_rate_counts_in_a_table_only() -> None:
-    assert cell(replace(PANEL, x=""), SERIES, number(bpp=math.nan)) == "published: 1"
+    assert len(drawn(replace(PANEL, x=""), SERIES, number(bpp=math.nan))) == 1
 
 
 def test_variants_are_apart() -> None:
     ablation, found = replace(SERIES, variant="frozen base"), number(variant="frozen base")
-    assert cell(PANEL, ablation, number()) == "–"
-    assert cell(PANEL, ablation, found) == "published: 1"
-    assert cell(PANEL, replace(SERIES, variant=""), found) == "–"
+    assert not drawn(PANEL, ablation, number())
+    assert len(drawn(PANEL, ablation, found)) == 1
+    assert not drawn(PANEL, replace(SERIES, variant=""), found)
 
 
 def test_neither_settings_nor_images_are_published() -> None:
-    assert cell(Panel("kodak", "as-is", "guidance", "strength", "psnr"), SERIES, number()) == "–"
-    assert cell(Panel("kodak", "as-is"), SERIES, number()) == "–"
-
-
-def test_an_added_series_is_shown_and_not_counted() -> None:
-    added = replace(SERIES, label="Ours | two", added=True)
-    preset = FigurePreset("taco-0", "taco", "Figure 0", "A <title>", "curves", ("A note.",), (PANEL,), (SERIES, added))
-    page = coverage_page(coverage(pd.DataFrame([number()]), [preset]))
-    assert "1 figures and tables with 1 cells: 1 published, 0 empty." in page
-    assert "| Ours \\| two (not in the paper) | published: 1 |" in page
-    assert "### Figure 0: A \\<title>" in page
+    assert not drawn(Panel("kodak", "as-is", "guidance", "strength", "psnr"), SERIES, number())
+    assert not drawn(Panel("kodak", "as-is"), SERIES, number())
 
 
 @pytest.mark.parametrize(

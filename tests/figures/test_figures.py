@@ -53,6 +53,7 @@ def curves(
             "unit": "dB" if metric == "psnr" else "",
             "higher_is_better": metric == "psnr",
             "reliable": True,
+            "n": 4,
         }
         for metric in metrics
         for number, codec in enumerate(codecs)
@@ -182,7 +183,7 @@ def test_few_images_and_doubt_have_one_mark_each(tmp_path: Path) -> None:
     frame = curves(["half", "jpeg"]).assign(reliable=lambda lines: lines["codec"] != "jpeg")
     text = draw_all(frame, tmp_path)[3].read_text()
     assert text == (
-        "set.\nCrosses, doubtful: fewer images than the metric needs.\n"
+        "set.\nCrosses, doubtful: 4 images are fewer than this metric needs.\n"
         "Half filled: measured on fewer images than the dataset has.\nBands: 95 % intervals over images.\n"
     )
 

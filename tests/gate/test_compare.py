@@ -60,9 +60,9 @@ def test_infinite_and_missing_values_survive_a_file_and_compare(tmp_path: Path) 
     """Lossless images have infinite PSNR, refused ones none; a mean over other images is a finding of its own."""
     tolerances = read_tolerances(conf_folder() / "regress.yaml")
     values = {"psnr": math.inf, "ms-ssim": math.nan, "flip": 0.25}
-    one = StoredImage(Setting("quality", 30.0), "a,b\n\"c'", "00", "11", 0.1, values)
+    images = tuple(StoredImage(Setting(""), name, "00", "11", 0.1, values) for name in ("a,b\n\"c'", "d", "e"))
     only = StoredPoint(Setting(""), 3, 3, "as-is", 1 / 3, values, {"ms-ssim": 0, "flip": 2}, "aa")
-    curve = StoredCurve((replace(only, bpp=0.33333333),), (one,), {"seeds": [0]})
+    curve = StoredCurve((replace(only, bpp=0.33333333),), images, {"seeds": [0]})
     path = curve_path(tmp_path, "my set/../x", ".hidden")
     assert path == tmp_path / "my_set_.._x" / "_hidden.csv"
     write(path, curve)
@@ -142,4 +142,7 @@ def test_a_key_of_the_tolerances_that_nothing_reads_is_refused(tmp_path: Path, e
         "\n".join([*(line for line in lines if not line.startswith(f"{key}:")), extra])
     )
     with pytest.raises(ConfigError, match=r"'(bdd|relativ)' is none of"):
+        read_tolerances(tmp_path / "regress.yaml")
+    (tmp_path / "regress.yaml").write_text("\n".join([*lines, "bpp: {absolute: 9, relative: 9}"]))
+    with pytest.raises(ConfigError, match="bpp is there twice"):
         read_tolerances(tmp_path / "regress.yaml")

@@ -141,6 +141,13 @@ def test_settings_of_more_digits_than_a_file_has(gate: Gate, sweep: list[str]) -
     assert "1 of 1 curves are as stored" in gate.type("regress", *gate.what, *QUICK, code=0)
 
 
+def test_points_that_a_file_cannot_tell_apart_are_not_stored(gate: Gate) -> None:
+    before = gate.curve.read_bytes()
+    sweep = ["bpp=9.5,9.5000000001", "tolerance=1e9", "metrics=psnr"]
+    assert "has 8 digits" in gate.type("curves", "update", *gate.what, *sweep, *QUICK, code=2)
+    assert gate.curve.read_bytes() == before
+
+
 def test_what_is_stored_is_not_coded_again(gate: Gate) -> None:
     assert "0 tasks coded now, 8 taken from results/runs" in gate.type("regress", *gate.what, *QUICK, code=0)
 
@@ -224,13 +231,51 @@ def test_the_tolerance_of_a_metric_is_its_own(gate: Gate) -> None:
         ("# rdpbench-curve v2", "# rdpbench-curve v1", "Mine.csv:2: other columns than rate_field"),
         ("quality,30,", "quality,thirty,", "Mine.csv:3: not a line of such a file"),
         ("quality,30,", "quality,60,", "holds points twice: quality 60"),
+        (",psnr,", ",bpp,", "Mine.csv:2: two columns are called 'bpp'"),
+        (",psnr,", ",fid/clean,", "Mine.images.csv has other metrics than Mine.csv"),
+        ("quality,30,4,", "quality,30,5,", "Mine.csv are not of one curve: quality 30: 4 lines of images"),
+        *((",,", f",{odd},", "averaged: 'psnr=") for odd in ("psnr=4", "psnr=5", "psnr=-1", "psnr=1;psnr=1")),
+        *((",,", f",{odd},", "Mine.csv:3: not a line of") for odd in ("psnr", "fid=3", "psnr=many", "psnr=1.5", "=1")),
     ],
 )
-def test_a_file_that_is_not_this_version(gate: Gate, old: str, new: str, told: str) -> None:
+def test_a_file_that_was_edited_to_something_else(gate: Gate, old: str, new: str, told: str) -> None:
     gate.edit(old, new)
     report = gate.regress(code=2)
     assert told in report
     assert "Mine.csv" in report
+
+
+def test_what_is_gone_from_stored_files_is_not_waved_through(gate: Gate) -> None:
+    """A line, a file or an entry less than was stored must be an error, a finding or a note."""
+    text, images = gate.curve.read_text(), gate.curve.with_name("Mine.images.csv")
+    lines = images.read_text().splitlines(keepends=True)
+    for kept, count in ((lines[:-1], 3), ([*lines, lines[-1]], 5), ([*lines[:-1], lines[-2]], 4)):
+        images.write_text("".join(kept))
+        assert f"quality 60: {count} lines of images, of which there are 4" in gate.regress(code=2)
+    pixels = lines[2].split(",")[3]
+    images.write_text("".join(lines).replace(pixels, "0" * 16, 1))
+    assert "has two originals of one image" in gate.regress(code=2)
+    images.unlink()
+    assert "note: the .images.csv beside the stored curve is gone" in gate.regress(code=0)
+    images.write_text("".join(lines))
+    gate.curve.write_text("".join(text.splitlines(keepends=True)[:2]))
+    assert "Mine.csv holds no point" in gate.regress(code=2)
+    gate.curve.write_text(text)
+    gate.edit("as-is,file,", "as-is,,")
+    assert "quality 30: what the rate counts: stored , now file" in gate.regress(code=1)
+    gate.curve.write_text(text)
+    beside = gate.curve.with_suffix(".json")
+    origin = json.loads(beside.read_text())
+    told = {"manifest": "manifest: stored nothing", "seeds": "seeds: stored nothing", "metrics": "psnr: stored under"}
+    for name, found in {**told, "coder": "the coder differs"}.items():
+        beside.write_text(json.dumps({key: value for key, value in origin.items() if key != name}))
+        assert found in gate.regress("metrics=psnr", code=0 if name == "coder" else 1)
+
+
+def test_points_that_are_typed_are_of_the_stored_seeds(gate: Gate) -> None:
+    gate.type("curves", "update", *gate.what, "metrics=psnr", "seed=3", *QUICK, code=0)
+    assert "as stored in" in gate.regress("rate=30,60", code=0)
+    assert "seeds: stored 3, now 0" in gate.regress("rate=30,60", "seed=0", code=1)
 
 
 def test_a_companion_of_another_version_or_none(gate: Gate) -> None:
@@ -366,9 +411,7 @@ def test_a_metric_of_another_definition_is_named(rdpbench: Any, images: Callable
     stored = (tmp_path / "results/curves/folder-pictures/jpeg.json").read_text()
     assert '"./metric.py:Level"' in stored
     assert str(tmp_path / "metric.py") not in stored
-    told = (
-        f"  curve: {tmp_path}/metric.py:Level: stored under another definition (version: 1 → 2); store the curve anew"
-    )
+    told = "  curve: metric.py:Level: stored under another definition (version: 1 → 2); store the curve anew"
     assert told in done.stdout
     assert "quality 30: " not in done.stdout
 
@@ -415,7 +458,7 @@ def test_each_older_version_is_brought_up(gate: Gate) -> None:
         text = text.replace("as-is,file,", "as-is,").replace('"version": 2', '"version": 1')
         path.write_text(re.sub(r'"manifest": \{[^}]*\},', "", text))
     old = load(gate.curve, "")
-    assert [replace(one, bits_kind="") for one in new.points] == list(old.points)
+    assert [replace(one, bits_kind=None) for one in new.points] == list(old.points)
     assert old.images == new.images
     assert old.origin == {**new.origin, "manifest": None, "version": 1}
     report = gate.regress(code=0)

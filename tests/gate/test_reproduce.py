@@ -135,10 +135,22 @@ def test_the_list_says_what_each_is(small: PublishedCheck) -> None:
     assert text.startswith("webp                   WebP on Kodak, 19 points of CompressAI (data missing)")
 
 
+OTHERS = (
+    "codec=jpeg",
+    "rate=5",
+    "codec.options.method=6",
+    "weights=random",
+    "+codec.options.x=1",
+    "points=2",
+    "seed=1",
+)
+SETS = ("data=folder:pictures", "data.protocol=crop-256", "+data.options.x=1", "metrics=psnr", "captions=ofa")
+
+
 def test_what_cannot_be_meant(small: PublishedCheck) -> None:
     with pytest.raises(UnknownName, match="did you mean 'webp'"):
         command("wepb")
-    for typed in ("codec=jpeg", "rate=5", "codec.options.method=6", "weights=random", "+codec.options.x=1", "points=2"):
+    for typed in (*OTHERS, *SETS):
         with pytest.raises(ConfigError, match="would change what is checked"):
             command("webp", typed)
     with pytest.raises(ConfigError, match="2 rates, and 1 points"):

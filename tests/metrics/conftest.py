@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rdpbench.metrics import self_check
+from rdpbench.networks.clip import Clip, Shape, configuration, read_tokens
 
 Image: TypeAlias = NDArray[np.uint8]
 Pair: TypeAlias = tuple[Image, Image]
@@ -28,6 +30,11 @@ def jpeg(image: Image, quality: int) -> Image:
 @pytest.fixture(scope="session")
 def synthetic() -> Callable[[int, int], Pair]:
     return self_check.synthetic
+
+
+@pytest.fixture
+def wavy() -> Any:
+    return self_check.wavy()
 
 
 @pytest.fixture(scope="session")
@@ -147,3 +154,105 @@ def pairs(distortions: dict[str, Callable[[Image], Image]]) -> Callable[..., Ite
                 yield f"{number} {name}", image, distort(image)
 
     return make
+
+
+# Networks with random weights
+
+TINY = Shape(width=48, layers=2, heads=2, patch=8, side=32, text_width=32, text_layers=2, text_heads=2, dim=24)
+
+
+@pytest.fixture(scope="session")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A byte-pair table in OpenAI's format with four merges."""
+    path = tmp_path_factory.mktemp("tokens") / "table.txt.gz"
+    path.write_bytes(gzip.compress(b"#version\na n\nan d</w>\no g</w>\nd og</w>"))
+    return read_tokens(path)
+
+
+@pytest.fixture(scope="session")
+def model(tokens: Any) -> Any:
+    """A random ``CLIPModel`` that is wide awake: with the usual initialisation all embeddings nearly agree."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+
+    sizes = configuration(TINY)
+    ends = {"bos_token_id": tokens.bos_token_id, "eos_token_id": tokens.eos_token_id, "vocab_size": len(tokens)}
+    sizes["text_config"] |= ends
+    with torch.random.fork_rng():
+        torch.manual_seed(11)
+        made = CLIPModel(CLIPConfig(**sizes)).eval()
+        for tensor in made.parameters():
+            tensor.data += 0.2 * torch.randn_like(tensor)
+    return made
+
+
+@pytest.fixture(scope="session")
+def tower(model: Any, tokens: Any) -> Clip:
+    """Both towers of CLIP, tiny."""
+    return Clip(model, tokens)
+
+
+# torchvision's names and shapes of the convolutions that LPIPS uses, without its 58 to 124 million other parameters.
+SHAPES = {
+    "alex": {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)},
+    "vgg": {
+        0: (64, 3, 3), 2: (64, 64, 3), 5: (128, 64, 3), 7: (128, 128, 3), 10: (256, 128, 3), 12: (256, 256, 3),
+        14: (256, 256, 3), 17: (512, 256, 3), 19: (512, 512, 3), 21: (512, 512, 3), 24: (512, 512, 3),
+        26: (512, 512, 3), 28: (512, 512, 3),
+    },
+}  # fmt: skip
+
+
+# The same of SqueezeNet 1.1, whose blocks hold three convolutions each.
+FIRES = {3: (64, 16, 64), 4: (128, 16, 64), 6: (128, 32, 128), 7: (256, 32, 128), 9: (256, 48, 192),
+         10: (384, 48, 192), 11: (384, 64, 256), 12: (512, 64, 256)}  # fmt: skip
+NETS = ("alex", "vgg", "squeeze")
+
+
+def shapes(net: str) -> dict[str, tuple[int, int, int]]:
+    if net != "squeeze":
+        return {f"features.{index}": shape for index, shape in SHAPES[net].items()}
+    named = {"features.0": (64, 3, 3)}
+    for index, (into, middle, out) in FIRES.items():
+        named[f"features.{index}.squeeze"] = (middle, into, 1)
+        named |= {f"features.{index}.expand{side}x{side}": (out, middle, side) for side in (1, 3)}
+    return named
+
+
+def random_trunk(net: str) -> dict[str, Any]:
+    import torch
+
+    generator = torch.Generator().manual_seed(5)
+    trunk = {"classifier.1.weight": torch.zeros(1)}
+    for name, (out, into, side) in shapes(net).items():
+        scale = (2 / (into * side * side)) ** 0.5
+        trunk[f"{name}.weight"] = scale * torch.randn(out, into, side, side, generator=generator)
+        trunk[f"{name}.bias"] = 0.1 * torch.randn(out, generator=generator)
+    return trunk
+
+
+@pytest.fixture(scope="session")
+def trunks() -> dict[str, dict[str, Any]]:
+    """Of LPIPS' three networks; that of DISTS is the second."""
+    return {net: random_trunk(net) for net in NETS}
+
+
+@pytest.fixture(scope="module")
+def pieapp_tensors() -> dict[str, Any]:
+    """In the published layout."""
+    import torch
+
+    from rdpbench.metrics.pieapp import SHAPES as LAYOUT
+
+    generator = torch.Generator().manual_seed(1)
+    made = {}
+    for name, shape in LAYOUT.items():
+        if name == "fc1_score.weight":  # 62 million numbers take seconds to draw: each row is the one above, moved on
+            made[name] = (torch.randn(sum(shape) - 1, generator=generator) * 0.05).unfold(0, shape[1], 1).contiguous()
+            continue
+        into = int(np.prod(shape[1:]))
+        made[name] = torch.randn(shape, generator=generator) * ((2 / into) ** 0.5 if len(shape) > 1 else 0.1)
+    made["conv1.weight"] /= 20  # pixels are 0 to 255
+    made["fc2_weight.weight"].abs_()
+    made["fc2_weight.bias"].abs_()
+    return made

@@ -7,10 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from rdpbench import registry
-from rdpbench.errors import MetricError
-from rdpbench.metrics.contract import Metric
-from rdpbench.metrics.edges import METRICS, Agreement, EdgeF1, Edges, agreement, find_edges
+from rdpbench.metrics.edges import METRICS, Agreement, EdgeF1, agreement, find_edges
 
 EdgePrecision, EdgeRecall = METRICS["edges/canny-precision"], METRICS["edges/canny-recall"]
 ALL = [EdgeF1, EdgePrecision, EdgeRecall]
@@ -102,24 +99,3 @@ def test_the_order_of_channels_and_views(photograph):
     blue = np.ascontiguousarray(red[..., ::-1])
     blue[blue > 0] = 150  # 17 in luma: below the threshold; 45, and seen, if it were taken for red
     assert find_edges(blue).pixels.sum() == 0
-
-
-@pytest.mark.parametrize("cls", ALL)
-def test_wrong_use_and_class_data(cls):
-    metric = cls()
-    assert isinstance(metric, Metric)
-    assert registry.load("metric", cls.name) is cls
-    assert metric.higher_is_better
-    assert all(need.missing() is None for need in cls.needs)
-    image = np.zeros((40, 40, 3), np.uint8)
-    prepared = metric.prepare(image)
-    assert isinstance(prepared.content, Edges)
-    with pytest.raises(MetricError, match=f"{cls.name}: the original must be uint8"):
-        metric.prepare((image / 255).astype(np.float32))
-    with pytest.raises(MetricError, match="must be uint8"):
-        metric.score(prepared, np.full((40, 40, 3), np.nan))
-    with pytest.raises(MetricError, match="the original is 40 x 40 and the reconstruction 40 x 41"):
-        metric.score(prepared, np.zeros((41, 40, 3), np.uint8))
-    with pytest.raises(MetricError, match="at least 3 pixels"):
-        metric.prepare(image[:2])
-    assert metric.reduce([0.25, 0.75]) == 0.5

@@ -10,15 +10,6 @@ from rdpbench.metrics.frechet import Moments, distance, distance_of_rows, merge,
 from rdpbench.metrics.sets import check_rows
 
 
-@pytest.fixture
-def wavy():
-    """Two sets of 40 vectors of 64 entries; pure arithmetic, equal on all machines."""
-    i, j = np.meshgrid(np.arange(40), np.arange(64), indexing="ij")
-    x = np.sin(0.7 * i * (j + 1) + j) + ((7 * i + 11 * j) % 13) / 13
-    y = 1.1 * np.cos(0.9 * i * (j + 2) + j) + ((5 * i + 3 * j) % 17) / 17
-    return x, y
-
-
 def gaussian(mean, covariance, n=100):
     return Moments(n, np.array(mean, float), np.array(covariance, float) * (n - 1))
 

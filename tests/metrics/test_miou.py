@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rdpbench import registry
-from rdpbench.errors import MetricError, MissingNeed
+from rdpbench.errors import MetricError
 from rdpbench.metrics import miou
 from rdpbench.metrics.contract import Features, SetMetric
 from rdpbench.networks import segmentation
@@ -173,17 +173,6 @@ def test_classes_in_another_order(folder):
         segmentation.check_classes(network.config, EOMT_LARGE)
     with pytest.raises(MetricError, match="has 133 classes, and coco-stuff-171 counts 171"):
         segmentation.check_classes(network.config, MASKFORMER_STUFF)
-
-
-def test_without_weights_it_says_what_to_do(tmp_path, monkeypatch):
-    for name in ("TORCH_HOME", "RDPBENCH_CACHE", "XDG_CACHE_HOME", "HF_HOME"):
-        monkeypatch.setenv(name, str(tmp_path))
-    monkeypatch.delenv("RDPBENCH_WEIGHTS", raising=False)
-    with pytest.raises(MissingNeed, match="coco_panoptic_eomt_large_640") as caught:
-        miou.METRICS["miou/eomt-large"].features().extract(
-            [np.zeros((8, 8, 3), np.uint8)], labels=[np.zeros((8, 8), np.uint8)]
-        )
-    assert "config.json" in str(caught.value)
 
 
 class Fixed:

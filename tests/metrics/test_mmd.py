@@ -15,15 +15,6 @@ CORNERS = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[1.0, 1.0], [0.0, 0.0]])
 E4 = np.eye(4)
 
 
-@pytest.fixture
-def wavy():
-    """Two sets of 40 vectors of 64 entries; pure arithmetic, equal on all machines."""
-    i, j = np.meshgrid(np.arange(40), np.arange(64), indexing="ij")
-    x = np.sin(0.7 * i * (j + 1) + j) + ((7 * i + 11 * j) % 13) / 13
-    y = 1.1 * np.cos(0.9 * i * (j + 2) + j) + ((5 * i + 3 * j) % 17) / 17
-    return x, y
-
-
 def unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 

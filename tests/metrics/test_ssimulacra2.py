@@ -7,7 +7,6 @@ import pytest
 from scipy.ndimage import correlate1d
 
 from rdpbench.errors import MetricError
-from rdpbench.metrics import ssimulacra2 as module
 from rdpbench.metrics.programs import SSIMULACRA2 as PROGRAM
 from rdpbench.metrics.programs import SSIMULACRA2Program
 from rdpbench.metrics.ssimulacra2 import SSIMULACRA2, WINDOW, score_of
@@ -113,12 +112,3 @@ def test_edges(photograph, distortions):
     assert score(luma, distortions["blur"](luma)) == pytest.approx(plainly(luma, distortions["blur"](luma)), abs=1e-3)
     with pytest.raises(MetricError, match=r"at least 8 pixels.*found 9 x 7"):
         SSIMULACRA2().prepare(x[:7, :9])
-
-
-def test_what_is_prepared_serves_any_number_of_reconstructions(photograph, distortions):
-    x = photograph[:100, :100]
-    metric = SSIMULACRA2()
-    prepared = metric.prepare(x)
-    before = [metric.score(prepared, distort(x)) for distort in distortions.values()]
-    assert before == [metric.score(prepared, distort(x)) for distort in distortions.values()]
-    assert len(prepared.content) == module.SCALES - 1  # 100 pixels end at 1:16

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import runpy
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rdpbench import read_results
+from rdpbench.errors import StoreCorrupt
+from rdpbench.image import pixel_sha256, read_image
+from rdpbench.results.store.bitstreams import put_reconstruction, reconstruction_path
 from rdpbench.results.store.merge import merge
 from rdpbench.results.store.store import Store
 from rdpbench.runners.verify import verify
@@ -95,3 +101,50 @@ def test_what_one_run_refuted_stays_refuted(tmp_path: Path) -> None:
             write(store, "1", held, *more)
         merge(stores, target := Store(tmp_path / f"{number}z"))
         assert target.read().rows["k"].verified == "refuted"
+
+
+def test_files_of_one_name_are_held_against_what_they_must_be(tmp_path: Path, here: Any, images: Any) -> None:
+    """Of equal size they may differ: what says what it holds is put right, and of the others nobody knows which is."""
+    line = ["codec=jpeg", f"data=folder:{images(2)}", "metrics=psnr", "figures=false", "workers=0", "keep=all"]
+    assert here("run", *line, "rate=40", "run=a") == 0
+    run = Store(tmp_path / "results/runs/a")
+    arrays = run.folder / "features/kind/session.bin"
+    arrays.parent.mkdir(parents=True)
+    arrays.write_bytes(b"an array and another one")
+    for name, mended in (("bitstreams", True), ("reconstructions", True), ("features", False), ("sessions", False)):
+        file = next(path for path in sorted((run.folder / name).rglob("*")) if path.is_file())
+        whole = file.read_bytes()
+        changed = whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) + whole[len(whole) // 2 + 1 :]
+        other = shutil.copytree(run.folder, tmp_path / name)
+        (other / name / file.relative_to(run.folder / name)).write_bytes(changed)
+        with contextlib.nullcontext() if mended else pytest.raises(StoreCorrupt, match="have one name"):
+            merge([run], Store(other))
+            assert (other / name / file.relative_to(run.folder / name)).read_bytes() == whole
+        if name == "bitstreams":
+            file.write_bytes(changed)
+            with pytest.raises(StoreCorrupt, match="changed after it was stored"):
+                merge([run], Store(tmp_path / "d"))
+            file.write_bytes(whole)
+    grown = shutil.copytree(run.folder, tmp_path / "e") / "features/kind/session.bin"  # while the other one went on
+    for held in (b"an array", b"an array and another one and more"):
+        grown.write_bytes(held)
+        merge([run], Store(tmp_path / "e"))
+        assert grown.read_bytes() == max(held, arrays.read_bytes(), key=len)
+
+
+def test_what_is_kept_is_of_the_row_that_stays(tmp_path: Path) -> None:
+    """Two machines may decode one bitstream to other pixels."""
+    pixels = [np.full((4, 4, 3), grey, np.uint8) for grey in (1, 2)]
+    rows = [row("k", session=str(grey), reconstruction_sha256=pixel_sha256(pixels[grey])) for grey in (0, 1)]
+    for kept in itertools.product([False, True], repeat=2):
+        for order in ((0, 1), (1, 0)):
+            folder = tmp_path / f"{kept}{order}"
+            stores = [Store(folder / str(number)) for number in order]
+            for store, number in zip(stores, order, strict=True):
+                write(store, str(number), {"row": vars(rows[number])})
+                if kept[number]:
+                    put_reconstruction(store, rows[number], pixels[number])
+            merge(stores, target := Store(folder / "both"))
+            place = reconstruction_path(target, target.read().rows["k"])
+            assert place.is_file() == kept[1]
+            assert not kept[1] or np.array_equal(read_image(place).pixels, pixels[1])

@@ -289,7 +289,7 @@ def test_values_of_a_metric_of_ones_own_are_read_without_it(
     (tmp_path / "mine.py").write_text("raise SystemExit('executed')")
     after = read_results(folder)
     assert after.equals(before)
-    metric = f"{tmp_path}/mine.py:M"
+    metric = "mine.py:M"
     of = after[after["metric"] == metric]
     assert len(of) == 4
     assert set(of["unit"]) == {"dB"}

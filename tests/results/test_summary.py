@@ -6,6 +6,7 @@ import json
 import math
 import statistics
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,13 @@ from scipy.stats import t
 
 from rdpbench.figures.command import by_tag
 from rdpbench.gate.curves import measure
+from rdpbench.registry import source_now
 from rdpbench.results.stats.bootstrap import FINE, SMALL, shares
 from rdpbench.results.stats.current import gather, of_store
 from rdpbench.results.stats.points import Points, point_key
 from rdpbench.results.stats.summary import at_rate, common_rates, compared, frame, summarise, tidy, with_interval
 from rdpbench.results.store.contents import Contents
-from rdpbench.results.store.keys import definition
+from rdpbench.results.store.keys import definition, forget
 from rdpbench.results.store.schema import Member, Row, Score, SetScore
 from rdpbench.results.tables import measured
 
@@ -284,6 +286,22 @@ def test_a_short_trial_does_not_narrow_the_comparison_of_others() -> None:
     assert list(notes) == ["psnr: trial, quality 30, is not compared: 1 of 3 images"]
 
 
+def test_of_a_class_in_two_environments_nobody_knows_what_the_other_one_has(tmp_path: Path) -> None:
+    """The one at hand counts where it is installed and came last; if it changed since, the note says what is known."""
+    (tmp_path / "mine.py").write_text("class Mine: pass")
+    use = f"{tmp_path}/mine.py:Mine"
+    coder = json.dumps({"source_sha256": source_now("codec", use)})
+    said: dict[str, Any] = {"coder": coder, "files": "{}"}
+    apart = [row(k, 1.0, session="1", task_key=f"a{k}", use=f'{use}@{{"python": "/p"}}', **said) for k in range(2)]
+    here = [row(k, 2.0, session="2", task_key=f"h{k}", use=use, **said) for k in range(2)]
+    assert gather([*apart, *here], []).rows == here
+    (tmp_path / "mine.py").write_text("class Mine: changed = True")
+    forget()
+    both = gather([*apart, *here], [])
+    assert (both.rows, "it cannot be told which of them is installed" in both.notes[0]) == ([], True)
+    assert gather([*here, *(replace(one, session="3") for one in apart)], []).rows[0].task_key == "a0"
+
+
 def test_editions_of_a_codec_are_never_mixed() -> None:
     """Neither is installed: the one with all images stands; where both have them, there is no number, but a note."""
     packages = {f"package {number}": "1.0" for number in range(200)}
@@ -518,3 +536,21 @@ def test_tables_show_the_spread_of_seeds() -> None:
         "s: standard deviation over the seeds of a stochastic codec, which the intervals do not hold",
     )
     assert " s " not in measured(frame_of([row(0), row(1)], [30.0, 31.0])).lines[0][4].text
+
+
+def test_values_of_sets_of_other_images_are_not_averaged() -> None:
+    """A distance depends on the number of its images: that of a seed which lacks one is another quantity."""
+    seeds = [[row(k, seed=seed, reconstruction_sha256=f"{seed}{k}") for k in range(3)] for seed in (0, 1)]
+    told: dict[str, Any] = {"reliable": True, "reason": "", "extra": "{}", "reference": "originals", "time": "1"}
+
+    def line(*there: list[Row]) -> Any:
+        keys = [(point_key("fid/clean", rows), len(rows)) for rows in there]
+        sets = [
+            SetScore(k, k, "fid/clean", size, 5.0 + n, None, None, None, **told) for n, (k, size) in enumerate(keys)
+        ]
+        return frame(gather([one for rows in there for one in rows], [], sets), ["fid/clean"]).iloc[0]
+
+    assert line(*seeds)["value"] == 5.5
+    lacking = line(seeds[0], seeds[1][:2])
+    assert math.isnan(lacking["value"])
+    assert lacking["note"].startswith("its seeds lack different images")

@@ -318,3 +318,28 @@ def test_two_folders_of_one_name_have_a_table_each(
         summary = pd.read_csv(tmp_path / f"results/runs/{run}/tables/summary.csv")
         assert sorted(summary["n"]) == [1, 2]
         assert summary["manifest"].nunique() == 2
+
+
+def test_files_of_an_older_state_do_not_stay(
+    here: Any, images: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a run ends while `show` draws, and where a run has outgrown its rows.csv."""
+    from rdpbench.figures import command
+
+    line = ("run", "codec=jpeg", f"data=folder:{images(1)}", "metrics=psnr", "workers=0", "figures=false", "run=a")
+    assert here(*line, "rate=20") == 0
+    shown, rates = command.show, ["rate=20,40"]
+
+    def show(*arguments: Any, **named: Any) -> Any:
+        if rates and "rows" in named:
+            assert here(*line, rates.pop()) == 0
+        return shown(*arguments, **named)
+
+    monkeypatch.setattr(command, "show", show)
+    assert here("show", "a") == 0
+    run = tmp_path / "results/runs/a"
+    assert pd.read_csv(run / "tables/summary.csv")["rate"].tolist() == [20, 40]
+    assert pd.read_csv(run / "rows.csv")["rate"].tolist() == [20, 40]
+    monkeypatch.setattr(command, "LISTED", 1)
+    assert here("show", "a") == 0
+    assert not (run / "rows.csv").exists()

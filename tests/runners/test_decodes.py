@@ -350,7 +350,7 @@ def test_a_metric_of_ones_own(tmp_path: Path, here: Any, line: list[str]) -> Non
     assert here(*line, "verify=9") == 0
     contents = store(tmp_path).read()
     codec = registry.load("codec", f"{tmp_path}/grain.py:Grain")()
-    for one in scores(tmp_path, f"{tmp_path}/own.py:Spread"):
+    for one in scores(tmp_path, "own.py:Spread"):
         row = contents.rows[one.task_key]
         if row.codec == "jpeg":
             assert (one.value, one.note) == (0.0, DETERMINISTIC)
@@ -359,7 +359,7 @@ def test_a_metric_of_ones_own(tmp_path: Path, here: Any, line: list[str]) -> Non
         decodes = [codec.decode(data), *decode_further(codec, data, 3)]
         assert one.value == np.ptp(np.stack(decodes).astype(float), axis=0).mean() > 5
         assert noted([one]) == (3, fingerprint(decodes[1:]))
-    assert len(scores(tmp_path, f"{tmp_path}/own.py:Spread")) == 4
+    assert len(scores(tmp_path, "own.py:Spread")) == 4
     assert not (found := verify(store(tmp_path), None, named=Named(("./grain.py:Grain",)))).findings + found.undecoded
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from rdpbench.assets.hashes import files_now
+from rdpbench.assets.hashes import files_changed
+from rdpbench.results.store.calls import CodecFiles
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
 
@@ -168,7 +169,7 @@ def test_a_codec_in_one_file(tmp_path: Path, rdpbench: Any, folder: Path) -> Non
     assert "│ MyCodec │    step 16 │ 4 │" in done.stdout
     mine = [row for row in rows_of(tmp_path) if row.codec == "MyCodec"]
     assert len(mine) == 8
-    assert {row.use for row in mine} == {f"{tmp_path}/mine.py:MyCodec"}
+    assert {row.use for row in mine} == {"mine.py:MyCodec"}
     assert all(row.bytes == sum(json.loads(row.parts).values()) for row in mine)
     assert "nothing to do" in rdpbench(*line, code=0).stdout
     # Edited, it is another codec: measured anew, and its old rows are not mixed with the new ones.
@@ -223,8 +224,8 @@ def test_a_dataset_and_a_metric_of_ones_own(tmp_path: Path, rdpbench: Any, folde
     # Two samples of one file are two images.
     assert sorted(row.image for row in contents.rows.values()) == ["first", "second"]
     values = {(one.metric, one.error[:10]): one.value for one in contents.scores.values()}
-    assert values[f"{tmp_path}/own.py:Breaks", "IndexError"] is None
-    assert 0 < values[f"{tmp_path}/own.py:Error", ""] < 100
+    assert values["own.py:Breaks", "IndexError"] is None
+    assert 0 < values["own.py:Error", ""] < 100
     assert "images that a metric could not score are left out" in " ".join(done.stdout.split())
     assert "nothing to do" in rdpbench(*line, code=1).stdout
 
@@ -334,7 +335,7 @@ def test_what_a_codec_imports_or_opens_is_measured_again(
     line.append(f"workers={workers}")
     assert "3 of them decoded again in a fresh process to the same pixels" in rdpbench(*line, code=0).stdout
     first = rows_of(tmp_path)
-    assert {row.files for row in first} == {json.dumps({f"{tmp_path}/w.txt": hashlib.sha256(b"16").hexdigest()})}
+    assert {row.files for row in first} == {json.dumps({"w.txt": hashlib.sha256(b"16").hexdigest()})}
     assert "nothing to do" in rdpbench(*line, code=0).stdout
     (tmp_path / "w.txt").write_text("64")
     done = rdpbench(*line, code=0)
@@ -485,13 +486,14 @@ def test_weights_that_a_module_remembers_are_not_those_of_the_next_command(
     (tmp_path / "mine.py").write_text(text)
     line = ["run", "codec=./mine.py:MyCodec", "rate=16", f"data=folder:{images(3)}", *QUICK, "workers=0"]
     seen = []
+    lies = CodecFiles.of(f"{tmp_path}/mine.py:MyCodec", {"weights": f"{tmp_path}/w.txt"})
     for offset in ("8", "0", "8", "8"):
         (tmp_path / "w.txt").write_text(offset)
         assert here(*line) == 0
         contents = Store(tmp_path / "results/runs/folder-pictures").read()
-        rows = [row for row in contents.rows.values() if files_now(row.files)]
+        rows = [row for row in contents.rows.values() if not files_changed(row.files, lies.path)]
         assert len(rows) == 3
-        wanted = {str(tmp_path / "w.txt"): hashlib.sha256(offset.encode()).hexdigest()}
+        wanted = {"weights=w.txt" if declared else "w.txt": hashlib.sha256(offset.encode()).hexdigest()}
         assert all(json.loads(row.files) == wanted for row in rows)
         seen.append(sorted(row.reconstruction_sha256 for row in rows))
     assert seen[0] == seen[2] == seen[3] != seen[1]
@@ -508,11 +510,12 @@ def test_what_is_coded_again_is_timed_again(tmp_path: Path, here: Any, images: A
     (tmp_path / "mine.py").write_text(text)
     line = ["run", "codec=./mine.py:MyCodec", "rate=16", f"data=folder:{images(2)}", *QUICK]
     keys = []
+    lies = CodecFiles.of(f"{tmp_path}/mine.py:MyCodec", {})
     for number, how in ((8, "timing=true"), (4, "timing=true"), (2, "batch=2"), (2, "timing=true")):
         (tmp_path / "w.txt").write_text(str(number))
         assert here(*line, how) == 0
         contents = Store(tmp_path / "results/runs/folder-pictures").read()
-        assert all(files_now(row.files) and row.files != "{}" for row in contents.rows.values())
+        assert all(not files_changed(row.files, lies.path) and row.files != "{}" for row in contents.rows.values())
         assert {row.batch for row in contents.rows.values()} == {2 if number == 2 else 1}
         keys.append({timing.task_key for timing in contents.timings.values()})
     assert keys == [{*contents.rows}, {*contents.rows}, set(), {*contents.rows}]

@@ -77,8 +77,8 @@ def point(tmp_path: Path, metric: str) -> float:
 
 def test_a_folder_brings_captions_and_label_maps(tmp_path: Path, rdpbench: Any, own: Path) -> None:
     rdpbench(*LINE, f"data=folder:{own}", *BESIDE, BOTH, code=0)
-    assert point(tmp_path, f"{tmp_path}/own.py:Words") == 5.0
-    assert point(tmp_path, f"{tmp_path}/own.py:Labelled") == 40 * 56
+    assert point(tmp_path, "own.py:Words") == 5.0
+    assert point(tmp_path, "own.py:Labelled") == 40 * 56
     # Another caption or another map is another score, and codes nothing.
     words = json.loads((tmp_path / "words.json").read_text())
     (tmp_path / "words.json").write_text(
@@ -92,7 +92,7 @@ def test_a_folder_brings_captions_and_label_maps(tmp_path: Path, rdpbench: Any, 
     assert "0 tasks coded" in again.stdout
     scores = Store(tmp_path / "results/runs/folder-pictures").read().scores.values()
     assert sorted(one.value for one in scores if one.metric.endswith("Words")) == [1.0, 5.0, 5.0, 5.0, 5.0]
-    assert point(tmp_path, f"{tmp_path}/own.py:Labelled") == 0.75 * 40 * 56
+    assert point(tmp_path, "own.py:Labelled") == 0.75 * 40 * 56
 
 
 def test_a_manifest_brings_captions_and_label_maps(tmp_path: Path, rdpbench: Any, own: Path) -> None:
@@ -103,8 +103,8 @@ def test_a_manifest_brings_captions_and_label_maps(tmp_path: Path, rdpbench: Any
     header = {**made.header, "references": "words.json", "labels": "maps"}
     Manifest(made.files, header).write(tmp_path / "mine.sha256")
     rdpbench(*LINE, f"data=manifest:{tmp_path / 'mine.sha256'}", BOTH, code=0)
-    assert point(tmp_path, f"{tmp_path}/own.py:Words") == 5.0
-    assert point(tmp_path, f"{tmp_path}/own.py:Labelled") == 40 * 56
+    assert point(tmp_path, "own.py:Words") == 5.0
+    assert point(tmp_path, "own.py:Labelled") == 40 * 56
     Manifest(made.files, {**header, "labels": "../maps"}).write(tmp_path / "mine.sha256")
     refused = rdpbench(*LINE, f"data=manifest:{tmp_path / 'mine.sha256'}", BOTH, code=2)
     assert "its labels '../maps' leads out of its folder; say data.options.labels=FOLDER" in refused.stderr
@@ -117,11 +117,11 @@ def test_a_metric_that_the_images_cannot_serve_stops_the_plan(
     """Nothing is coded, also by a search that codes before the plan; and what is missing can be left out."""
     line = [*(word for word in LINE if not target or not word.startswith("rate=")), *target[:2], f"data=folder:{own}"]
     stopped = rdpbench(*line, BOTH, code=2)
-    assert "/own.py:Words: 4 of the 4 images of folder-pictures cannot be scored, such as image00: it has no" in (
+    assert "own.py:Words: 4 of the 4 images of folder-pictures cannot be scored, such as image00: it has no" in (
         stopped.stderr
     )
     assert "data.options.references=FILE names a JSON file" in stopped.stderr
-    assert "/own.py:Labelled: 4 of the 4 images of folder-pictures cannot be scored" in stopped.stderr
+    assert "own.py:Labelled: 4 of the 4 images of folder-pictures cannot be scored" in stopped.stderr
     assert "data.options.labels=FOLDER names a folder of PNGs" in stopped.stderr
     assert "metrics=available" in stopped.stderr
     assert not (tmp_path / "results").exists()
@@ -182,7 +182,7 @@ def test_label_maps_of_another_kind_stop_the_plan(
     line = ["plan", *LINE[1:], f"data=folder:{own}", *BESIDE, BOTH, f"allow_partial={str(partial).lower()}"]
     assert here(*line) == 2
     stopped = " ".join(capsys.readouterr().err.split())
-    assert "/own.py:Labelled: 1 of the 4 images of folder-pictures cannot be scored, such as image02" in stopped
+    assert "own.py:Labelled: 1 of the 4 images of folder-pictures cannot be scored, such as image02" in stopped
     assert told in stopped
     assert "own.py:Words" not in stopped
 
@@ -274,5 +274,5 @@ def test_what_the_images_cannot_serve_is_left_out_where_that_is_allowed(own: Pat
     bench = replace(read_bench(line), metrics_available=True)
     plan = make_plan(bench, store_of(bench))
     assert plan.metrics == ("psnr",)
-    assert "image00: it has no caption to score against" in plan.left_out[f"{own.parent}/own.py:Words"]
-    assert "1 of the 4 images of folder-pictures" in plan.left_out[f"{own.parent}/own.py:Labelled"]
+    assert "image00: it has no caption to score against" in plan.left_out["own.py:Words"]
+    assert "1 of the 4 images of folder-pictures" in plan.left_out["own.py:Labelled"]

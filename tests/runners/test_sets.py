@@ -14,7 +14,7 @@ from rdpbench.errors import MetricError
 from rdpbench.metrics.contract import Estimate
 from rdpbench.results.read import read_results
 from rdpbench.results.stats.bootstrap import BLOCKS, jackknife
-from rdpbench.results.store.bitstreams import original_path
+from rdpbench.results.store.calls import original_path
 from rdpbench.results.store.log import load_arrays
 from rdpbench.results.store.store import Store
 
@@ -129,7 +129,7 @@ def test_a_plan_tells_that_values_are_of_another_edition(own: str, here: Any, im
     Path("own.py").write_text(OWN.replace("distorted)})", "distorted)}, spread=0.5)"))
     assert here("plan", *RUN[1:], *line, "rate=5") == 0
     printed = capsys.readouterr().out
-    assert re.search(r"again +\S+own.py:Distance: 1 values are stored, but of its version \S+; now it is \S+", printed)
+    assert re.search(r"again +own.py:Distance: 1 values are stored, but of its version \S+; now it is \S+", printed)
     assert here(*RUN, *line) == 0
     capsys.readouterr()
     assert here("plan", *RUN[1:], *line) == 0
@@ -167,7 +167,7 @@ def test_a_metric_added_later_decodes_and_never_encodes(tmp_path: Path, rdpbench
 def test_too_few_images_are_refused_or_marked(tmp_path: Path, rdpbench: Any, images: Any, own: str) -> None:
     line = [*RUN, f"data=folder:{images(6)}", "metrics=psnr,./own.py:Hungry"]
     refused = rdpbench(*line, code=2)
-    assert "/own.py:Hungry needs at least 1000 images, folder-pictures has 6 here" in refused.stderr
+    assert "own.py:Hungry needs at least 1000 images, folder-pictures has 6 here" in refused.stderr
     assert "allow_unreliable=true" in refused.stderr
     assert not (tmp_path / "results").exists()
     done = rdpbench(*line, "allow_unreliable=true", code=0)
@@ -189,7 +189,7 @@ def test_what_is_no_number_is_json_and_a_remark_is_in_the_table(
 
     assert [strict(one.extra) for one in stored(tmp_path).read().sets.values()] == [{"ratio": None, "most": "inf"}] * 2
     told = " ".join(done.stdout.split())
-    assert "/own.py:Odd: it is odd; no interval: an interval needs at least 20 images, and these are 6" in told
+    assert "own.py:Odd: it is odd; no interval: an interval needs at least 20 images, and these are 6" in told
     for path in (tmp_path / "results").rglob("*.json"):
         strict(path.read_text())
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image as pil
 
 from rdpbench.errors import StoreError, WorkerError
-from rdpbench.results.store.bitstreams import original_path
+from rdpbench.results.store.calls import original_path
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
 from rdpbench.runners.verify import _answers, decode_elsewhere, trials_of, verify

@@ -12,6 +12,7 @@ from scipy.stats import kendalltau, pearsonr, spearmanr
 
 from rdpbench.cli import main
 from rdpbench.errors import ConfigError, UnknownName
+from rdpbench.setting import Setting
 from rdpbench.study.scores import agree, agreement_csv, agreement_table, logistic, matched, read_opinions
 
 
@@ -27,7 +28,7 @@ def scores(images=12, codecs=("jpeg", "webp"), rates=(20.0, 60.0)):
                 values = {"psnr": 25 + 3 * quality + rng.normal(0, 4), "flip": math.exp(-quality), "ms-ssim": 1.0}
                 for metric, value in values.items():
                     lines.append({"image": f"i{image}", "codec": codec, "rate": rate, "metric": metric, "value": value})
-    fields = {"rate_field": "quality", "target_bpp": math.nan, "status": "ok"}
+    fields = {"rate_field": "quality", "target_bpp": math.nan, "status": "ok", "seed": 0}
     fields |= {"dataset": "kodak", "protocol": "as-is", "manifest": "12"}
     return pd.DataFrame(lines).assign(**fields), pd.DataFrame(opinions)
 
@@ -65,6 +66,19 @@ def test_an_image_in_several_sets_is_not_averaged(change):
         assert matched(named, both)["psnr"].tolist() == matched(opinions, measured)["psnr"].tolist()
 
 
+def test_of_several_seeds_the_one_that_raters_saw_counts():
+    measured, opinions = scores()
+    both = pd.concat([measured.assign(value=0.0, seed=3), measured, measured.assign(value=0.0, seed=1)])
+    assert matched(opinions, both).equals(matched(opinions, measured))
+
+
+def test_targets_that_differ_in_a_late_digit_are_two():
+    measured, opinions = scores(rates=(0.12345678, 0.12345679))
+    searched = measured.assign(target_bpp=measured["rate"], rate=math.nan)
+    named = opinions.assign(setting=[Setting("", None, rate).words for rate in opinions["rate"]]).drop(columns="rate")
+    assert matched(named, searched)["psnr"].tolist() == matched(opinions, measured)["psnr"].tolist()
+
+
 @pytest.mark.slow
 def test_intervals_hold_the_truth():
     """Of 60 draws of 30 images, intervals hold the correlation of the population in at least 54."""
@@ -94,6 +108,12 @@ def test_what_opinions_must_hold(tmp_path):
     file.write_text("image,codec,opinion\na,jpeg,3\nb,jpeg,good\n")
     with pytest.raises(ConfigError, match="line 3: opinion is 'good', and no number"):
         read_opinions(file)
+    for held, told in (("image,codec,opinion,opinion\na,jpeg,3,4\n", "two columns 'opinion'"), ("a\n1,2\n", "2 cells")):
+        file.write_text(held)
+        with pytest.raises(ConfigError, match=told):
+            read_opinions(file)
+    file.write_text('\ufeffimage, codec ,opinion\r\n"a", jpeg ,"3"\r\n\r\n')
+    assert read_opinions(file).to_dict("records") == [{"image": "a", "codec": "jpeg", "opinion": 3.0}]
     with pytest.raises(ConfigError, match="cannot be read"):
         read_opinions(tmp_path / "gone.csv")
     measured, opinions = scores()

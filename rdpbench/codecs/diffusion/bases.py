@@ -241,7 +241,7 @@ SPELLED = {"<|startoftext|>": "<start_of_text>", "<|endoftext|>": "<end_of_text>
 class Vocabulary:
     """A CLIP tokenizer and the size of the embedding that goes with it.
 
-    Ids do not survive a trip through text: most sequences of ids spell a text that is cut into other ids (`survives`).
+    Ids do not survive a trip through text: most sequences of ids spell a text that is cut into other ids.
     """
 
     def __init__(self, tokenizer: Any, size: int = 0) -> None:
@@ -270,10 +270,6 @@ class Vocabulary:
                 out += bytes(self._bytes[letter] for letter in word.removesuffix("</w>"))
                 out += b" " if word.endswith("</w>") else b""
         return out.decode("utf-8", errors="replace")
-
-    def survives(self, ids: Sequence[int]) -> bool:
-        """Does the text of these ids become the same ids again?"""
-        return self.encode(self.decode(ids)) == list(ids)
 
     def sequence(self, ids: Sequence[int], pad: int, length: int = 77) -> list[int]:
         """Ids between both ends, cut or filled up with ``pad`` to what a text tower reads."""

@@ -16,6 +16,7 @@ from rdpbench.errors import ConfigError, UnknownName
 from rdpbench.own import full_path
 from rdpbench.paths import conf_folder, read_yaml
 from rdpbench.registry import parse
+from rdpbench.setting import digits
 
 RECIPE = "recipe/"
 IN_REFERENCE = ("source", "sizes")
@@ -247,7 +248,7 @@ def fill_in_rate(codec: Any, field_name: str) -> None:
     for each in fields(codec):
         path = getattr(codec, each.name)
         if isinstance(path, Path) and f"{{{field_name}}}" in path.name:
-            filled = path.name.replace(f"{{{field_name}}}", f"{getattr(codec, field_name):g}")
+            filled = path.name.replace(f"{{{field_name}}}", digits(getattr(codec, field_name)))
             object.__setattr__(codec, each.name, path.with_name(filled))  # a frozen dataclass, while it is built
 
 

@@ -10,7 +10,6 @@ file with ``image`` and one of ``bytes``, ``bits`` or ``bpp``, or from nowhere: 
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections import OrderedDict, defaultdict, deque
@@ -24,6 +23,7 @@ from rdpbench.assets.hashes import content_sha256
 from rdpbench.codecs.contract import Bitstream, Rate, Side
 from rdpbench.errors import CodecError, ConfigError, UnknownName
 from rdpbench.image import Image, pixel_sha256, read_image
+from rdpbench.paths import read_table
 
 PREFIX = "folder:"
 SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".ppm", ".bmp", ".tif", ".tiff")
@@ -112,16 +112,18 @@ class Pictures:
     def _stream(self, image: str, stem: str, pixels: int) -> tuple[bytes, float | None]:
         """The bitstream of an image, or its number of bits; neither where nobody says."""
         place = Path(self.sizes) if self.sizes else self.folder / "bit"
+        names = dict.fromkeys((stem,) if self.rate else (stem, image))  # an image's name is not that of a rate point
         if place.is_dir():
-            streams = [path for path in sorted(place.iterdir()) if path.stem in (stem, image) and path.is_file()]
-            if not streams:
-                raise CodecError(f"{place} has no bitstream named {stem}")
+            streams = [path for path in sorted(place.iterdir()) if path.stem in names and path.is_file()]
+            if len(streams) != 1:
+                found = " and ".join(path.name for path in streams) or "none"
+                raise CodecError(f"{place} must have one bitstream named {' or '.join(names)}, and has {found}")
             return streams[0].read_bytes(), 8.0 * streams[0].stat().st_size
         if not self.sizes:
             return b"", None
-        stated = sizes_in(place).get(image) or sizes_in(place).get(stem)
+        stated = next((sizes_in(place)[name] for name in names if name in sizes_in(place)), None)
         if stated is None:
-            raise CodecError(f"{place} has no line for {image}")
+            raise CodecError(f"{place} has no line for {' or '.join(names)}")
         kind, number = stated
         return b"", number * {"bytes": 8, "bits": 1, "bpp": pixels}[kind]
 
@@ -156,23 +158,22 @@ def pictures_in(folder: Path) -> Mapping[tuple[float, str], Path]:
 @cache
 def sizes_in(path: Path) -> Mapping[str, tuple[str, float]]:
     """What a CSV file says of each image: the kind of number, and the number."""
-    with path.open(newline="", encoding="utf-8-sig") as opened:
-        lines = csv.DictReader(opened)
-        names = lines.fieldnames or ()
-        kind = next((name for name in SIZES if name in names), "")
-        if "image" not in names or not kind:
-            raise ConfigError(
-                f"{path} has columns {', '.join(names) or 'none'}; write image, and one of {', '.join(SIZES)}"
-            )
-        stated = {}
-        for line in lines:
-            try:
-                number = float(line[kind])
-            except (TypeError, ValueError):
-                number = math.nan
-            if not (math.isfinite(number) and number > 0):
-                raise ConfigError(f"{path}: {kind} of {line['image']} is {line[kind]!r}; write a number above 0")
-            stated[Path(line["image"]).stem] = kind, number
+    names, lines = read_table(path)
+    kinds = [name for name in SIZES if name in names]
+    if "image" not in names or len(kinds) != 1:
+        listed = ", ".join(names) or "none"
+        raise ConfigError(f"{path} has columns {listed}; write image, and one of {', '.join(SIZES)}")
+    stated: dict[str, tuple[str, float]] = {}
+    for line in lines.values():
+        try:
+            number = float(line[kinds[0]])
+        except ValueError:
+            number = math.nan
+        if not (math.isfinite(number) and number > 0):
+            raise ConfigError(f"{path}: {kinds[0]} of {line['image']} is {line[kinds[0]]!r}; write a number above 0")
+        if (stem := Path(line["image"]).stem) in stated:
+            raise ConfigError(f"{path} has two lines for {stem}; keep one")
+        stated[stem] = kinds[0], number
     return stated
 
 

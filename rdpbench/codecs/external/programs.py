@@ -33,6 +33,7 @@ from rdpbench.errors import CoderFailed
 from rdpbench.image import Image, pixel_sha256, read_image
 from rdpbench.lazy import pil
 from rdpbench.own import read_file
+from rdpbench.setting import digits
 
 Outcome = Bitstream | CoderFailed
 _STEM = 16
@@ -171,7 +172,7 @@ class ProgramsCodec:
         paths = {kind: folder / kind / name for kind, name in zip(kinds, files or ("", "", ""), strict=True)}
         places = {kind: str(path) for kind, path in paths.items()} | {"discard": str(folder / "discard")}
         values = {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
-        options = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in values.items()}
+        options = {name: digits(value) if isinstance(value, float) else str(value) for name, value in values.items()}
         rate = {"rate": options[self.rate.field]} if self.rate else {}
         return {**options, **rate, **places, "python": self.python, "source": self.source}
 

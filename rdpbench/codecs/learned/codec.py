@@ -17,6 +17,7 @@ from rdpbench.errors import CodecError, ConfigError, MissingNeed
 from rdpbench.image import Image
 from rdpbench.needs import Need, Package, package_version
 from rdpbench.networks.held import held
+from rdpbench.setting import digits
 
 Kind: TypeAlias = Literal["official", "unpinned", "own", "random"]
 """Where weights come from: ``official`` have a hash (or its first digits) published with them, ``unpinned`` only the
@@ -95,7 +96,7 @@ class LearnedCodec(CheckedOptions, ABC):
         if not self.checkpoint:
             return self.published()
         field = self.rate.field
-        return OwnFile(self.checkpoint.replace(f"{{{field}}}", f"{getattr(self, field):g}"), self.weights_key)
+        return OwnFile(self.checkpoint.replace(f"{{{field}}}", digits(getattr(self, field))), self.weights_key)
 
     def load(self, network: Any, loaded: Any = None, **options: Any) -> Any:
         """A network with the weights of this rate point, strictly (`load_with_tables`)."""

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rdpbench.codecs.contract import Side
-from rdpbench.codecs.learned.entropy import Coder, set_tables, tables_of
+from rdpbench.codecs.learned.entropy import Coder, tables_of
 from rdpbench.codecs.learned.library import compressai
-from rdpbench.codecs.learned.systems import Frame, System, last_layer, picture, rescale, seeded
+from rdpbench.codecs.learned.systems import Frame, System, last_layer, picture, rescale, untrained
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,7 @@ def network(layout: ElicLayout) -> Any:
 
 def random_network(layout: ElicLayout, quality: int) -> Any:
     """The module with seeded weights and tables; its latents, and with them its rate, grow with the quality."""
-    net = seeded(lambda: network(layout)).eval()
-    set_tables(net, {})
+    net = untrained(lambda: network(layout))
     system = ElicSystem(net)
     hyper = net.latent_codec["hyper"]
     # Means come before scales.

@@ -25,7 +25,6 @@ from typing import Any
 from rdpbench.assets.weights import Card
 from rdpbench.codecs.contract import Rate, option
 from rdpbench.codecs.learned.codec import LearnedCodec
-from rdpbench.codecs.learned.entropy import set_tables
 from rdpbench.codecs.learned.systems import System
 from rdpbench.errors import MissingNeed
 from rdpbench.needs import Need, refused
@@ -98,7 +97,6 @@ class Mini(LearnedCodec):
             net = self.load(MiniNetwork(), None if self.checkpoint else shipped_tensors(self.card()))
         else:
             net = random_network(TINY if self.weights == "random" else FULL)
-            set_tables(net, {})
         return Gained(net, self.quality, device=self.device, portable=self.portable)
 
 

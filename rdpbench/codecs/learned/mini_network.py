@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from rdpbench.codecs.contract import Side
 from rdpbench.codecs.learned.entropy import tables_of
 from rdpbench.codecs.learned.library import compressai
-from rdpbench.codecs.learned.systems import Frame, System, last_layer, picture, rescale, rescaled, seeded
+from rdpbench.codecs.learned.systems import Frame, System, last_layer, picture, rescale, rescaled, untrained
 
 LARGEST = 6.0
 """Scales are at most ``exp`` of this, 403: the highest of the tables is 256."""
@@ -154,8 +154,8 @@ def between(logarithms: Tensor, quality: Tensor) -> Tensor:
 
 
 def random_network(widths: MiniWidths) -> Any:
-    """The module with seeded weights; its rate grows with the quality through the gains."""
-    net = seeded(lambda: MiniNetwork(widths)).eval()
+    """The module with seeded weights and tables; its rate grows with the quality through the gains."""
+    net = untrained(lambda: MiniNetwork(widths))
     middle = torch.tensor([3.0])
     with torch.no_grad():
         planes = picture()

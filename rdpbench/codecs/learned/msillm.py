@@ -31,7 +31,6 @@ from rdpbench.assets.weights import Card
 from rdpbench.codecs import legacy
 from rdpbench.codecs.contract import Rate
 from rdpbench.codecs.learned.codec import LearnedCodec
-from rdpbench.codecs.learned.entropy import set_tables
 from rdpbench.codecs.learned.systems import System
 
 ROOT = "https://dl.fbaipublicfiles.com/NeuralCompression/2023-muckley-msillm"
@@ -96,7 +95,6 @@ class MSILLM(LearnedCodec):
             net = self.load(MsillmNetwork(FULL))
         else:
             net = random_network(TINY if self.weights == "random" else FULL, self.quality)
-            set_tables(net, {})
         return MsillmSystem(net, device=self.device, portable=self.portable)
 
     def printed(self, strings: Mapping[str, bytes], height: int, width: int) -> Mapping[str, float]:

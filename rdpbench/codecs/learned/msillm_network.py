@@ -18,7 +18,7 @@ from rdpbench.codecs.contract import Side
 from rdpbench.codecs.learned.entropy import tables_of
 from rdpbench.codecs.learned.hific.network import ChannelNorm
 from rdpbench.codecs.learned.library import compressai
-from rdpbench.codecs.learned.systems import Frame, System, picture, rescaled, seeded
+from rdpbench.codecs.learned.systems import Frame, System, picture, rescaled, untrained
 
 BLOCKS = 9
 """Residual blocks of the generator."""
@@ -114,8 +114,8 @@ def _synthesis(hyper: int, latent: int) -> nn.Sequential:
 
 
 def random_network(widths: MsillmWidths, quality: int) -> MsillmNetwork:
-    """The network with seeded weights; its latents, and with them its rate, grow with the quality."""
-    net = seeded(lambda: MsillmNetwork(widths)).eval()
+    """The network with seeded weights and tables; its latents, and with them its rate, grow with the quality."""
+    net: MsillmNetwork = untrained(lambda: MsillmNetwork(widths))
     deviation = 2.0 ** (quality - 2)  # a whole power of two, as `rescale`'s, so that each rate has more bits
     y = rescaled(net.encoder, picture(), deviation)
     z = torch.round(rescaled(net.hyper_analysis, y, 2))

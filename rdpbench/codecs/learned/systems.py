@@ -24,7 +24,7 @@ import numpy as np
 from rdpbench.codecs import legacy
 from rdpbench.codecs.container import pack, unpack
 from rdpbench.codecs.contract import Bitstream, Side, decoding, encoding
-from rdpbench.codecs.learned.entropy import Coder, Reader, Tables, Writer
+from rdpbench.codecs.learned.entropy import Coder, Reader, Tables, Writer, set_tables
 from rdpbench.errors import BitstreamError, UnsupportedImage
 from rdpbench.image import Image, check_image, to_uint8
 from rdpbench.lazy import Tensor, functional, nn, torch
@@ -231,6 +231,13 @@ def seeded(build: Callable[[], Network], seed: int = SEED) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()
+
+
+def untrained(build: Callable[[], Network]) -> Any:
+    """A `seeded` network with the tables of its entropy models."""
+    network: Any = seeded(build)
+    set_tables(network, {})
+    return network.eval()
 
 
 def picture(side: int = 128, seed: int = SEED) -> Tensor:

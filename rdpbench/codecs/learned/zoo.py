@@ -36,8 +36,8 @@ from rdpbench.assets.load import shape_of
 from rdpbench.assets.weights import Card
 from rdpbench.codecs.contract import Rate, Side, option
 from rdpbench.codecs.learned.codec import LearnedCodec
-from rdpbench.codecs.learned.entropy import Coder, set_tables, tables_of
-from rdpbench.codecs.learned.systems import System, picture, rescaled, seeded
+from rdpbench.codecs.learned.entropy import Coder, tables_of
+from rdpbench.codecs.learned.systems import System, picture, rescaled, untrained
 from rdpbench.lazy import LazyModule, Tensor, functional, torch
 
 library: Any = LazyModule("rdpbench.codecs.learned.library")
@@ -139,7 +139,6 @@ class Zoo(LearnedCodec):
         else:
             narrow = (12,) if len(channels) == 1 else (8, 12)
             net = random_network(self.name, narrow if self.weights == "random" else channels, self.quality)
-            set_tables(net, {})
         return Hyperprior(net, device=self.device, portable=self.portable)
 
 
@@ -175,8 +174,8 @@ def network(architecture: str, channels: Sequence[int]) -> Any:
 
 
 def random_network(architecture: str, channels: Sequence[int], quality: int) -> Any:
-    """The module with seeded weights; its latents, and with them its rate, grow with the quality."""
-    net = seeded(lambda: network(architecture, channels)).eval()
+    """The module with seeded weights and tables; its latents, and with them its rate, grow with the quality."""
+    net = untrained(lambda: network(architecture, channels))
     deviation = 2.0 ** (quality / 2 - 1)
     y = rescaled(net.g_a, picture(), deviation, leave_out=(library.compressai.layers.AttentionBlock,))
     if hasattr(net, "h_a"):

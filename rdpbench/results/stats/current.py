@@ -20,18 +20,20 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rdpbench import registry
-from rdpbench.assets.hashes import files_now
+from rdpbench.assets.hashes import files_changed
 from rdpbench.codecs.contract import GRADES
 from rdpbench.errors import RdpbenchError, check_names, few
 from rdpbench.results.stats.meanings import readable
 from rdpbench.results.stats.points import Point, Points, Where, grouped
 from rdpbench.results.stats.scored import chosen_edition, current_scores, current_sets
+from rdpbench.results.store.calls import CodecFiles, codec_named
 from rdpbench.results.store.columns import Codes, Mask, Places, agree, groups_of, joined, ranks, split_by
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import identity_at, key_of
@@ -81,7 +83,7 @@ def of_store(contents: Contents, named: Membership | None = None, *, grades: Seq
         there = places >= 0
         columns = {n: c.of(there) if isinstance(c, Codes) else c[there] for n, c in named.columns.items()}
         rows, notes = _graded(_as(contents.of_kind("row"), places[there], columns), grades)
-        return _gather(rows, *scores, sets, [*notes, *unread])
+        return _gather(rows, *scores, sets, [*notes, *unread], contents.folder)
     rows, sessions, _ = _placed(contents)
     stands = _newest(rows, sessions)
     notes = []
@@ -98,7 +100,7 @@ def of_store(contents: Contents, named: Membership | None = None, *, grades: Seq
         for manifest, root in lies.items() if len(lies) > 1 else ():
             notes.append(f"{name}, files {manifest[:8]}: {root or 'not known where'}")
     rows, ungraded = _graded(rows, grades)
-    return _gather(rows, *scores, sets, [*notes, *ungraded, *unread])
+    return _gather(rows, *scores, sets, [*notes, *ungraded, *unread], contents.folder)
 
 
 def gather(
@@ -244,14 +246,21 @@ def _newest(rows: Rows, sessions: Codes) -> Mask:
     return np.array([stands(*state) for state in states], bool)[groups]
 
 
-def _gather(rows: Rows, scores: Records[Score], good: Mask, sets: Iterable[SetScore], noted: Iterable[str]) -> Points:
-    """Points of rows at their places; of the scores those count that are ``good``."""
+def _gather(
+    rows: Rows,
+    scores: Records[Score],
+    good: Mask,
+    sets: Iterable[SetScore],
+    noted: Iterable[str],
+    folder: Path | None = None,
+) -> Points:
+    """Points of rows of a run's folder at their places; of the scores those count that are ``good``."""
     notes, points, older = list(noted), [], 0
     editions = _editions(rows)
     edition_of_point: dict[int, tuple[str, ...]] = {}
     for where, codec, setting, places in _split(rows):
         members = rows.where(places)
-        current, note = _current(members, editions.of(places))
+        current, note = _current(members, editions.of(places), folder)
         if note:
             notes.append(f"{codec}, {setting.words}, on {where.dataset}: {note}")
             continue
@@ -260,7 +269,7 @@ def _gather(rows: Rows, scores: Records[Score], good: Mask, sets: Iterable[SetSc
         point = Point(where, codec, setting, members.where(once))
         edition_of_point[id(point)] = editions.of(places).of(once[:1]).names_of()[0]
         points.append(point)
-    points, stale = _one_edition(points, edition_of_point)
+    points, stale = _one_edition(points, edition_of_point, folder)
     points, suspect = _proven(_one_kind(points))
     if older:
         notes.append(f"{older} rows of earlier versions of codecs, or of images that changed since, are left out")
@@ -390,13 +399,14 @@ def _once(rows: Rows) -> Places:
 
 
 def edition_of(row: Row) -> tuple[str, ...]:
-    """What coded a row; where a codec in an environment of its own lies is none of it."""
+    """What coded a row; where a codec of the user's lies is none of it."""
     return _edition(row.use, row.configuration, row.options, row.coder, row.weights)
 
 
 def _edition(use: str, configuration: str, options: str, coder: str, weights: str) -> tuple[str, ...]:
     reference = registry.parse(use)
-    return reference.short if reference.apart else use, _keyed(configuration) or options, coder, weights
+    name = f"{reference.short}{' in its environment' if reference.apart else ''}" if ":" in use else use
+    return name, _keyed(configuration) or options, coder, weights
 
 
 class _Editions(NamedTuple):
@@ -431,7 +441,7 @@ def _keyed(configuration: str) -> str:
     return json.dumps({name: value for name, value in json.loads(configuration).items() if name != AS_RAN})
 
 
-def _current(rows: Rows, editions: _Editions) -> tuple[Places, str]:
+def _current(rows: Rows, editions: _Editions, folder: Path | None) -> tuple[Places, str]:
     """The rows of one edition of the codec; none, with the reason, where it cannot be told which is current."""
     there = list(dict.fromkeys(editions.numbers.tolist()))
     if len(there) == 1:
@@ -439,17 +449,19 @@ def _current(rows: Rows, editions: _Editions) -> tuple[Places, str]:
     of_image, _ = groups_of([rows.codes("image").codes, rows.numbers("seed")])
     members = {number: np.flatnonzero(editions.numbers == number) for number in there}
     newest = _last(rows)
-    if registry.parse(rows[newest].use).apart:  # nobody asks an interpreter that rows name what it has now
+    if registry.parse(rows[newest].use).apart:
         return members[int(editions.numbers[newest])], ""
     parts = {number: {*of_image[places].tolist()} for number, places in members.items()}
-    chosen = chosen_edition(parts, [number for number in there if is_installed(rows[int(members[number][0])])])
+    installed = {number: is_installed(rows[int(members[number][0])], folder) for number in there}
+    chosen = chosen_edition(parts, [number for number in there if installed[number]])
     if chosen is not None:
         return members[chosen], ""
     names = [editions.names[number] for number in there]
     columns = [_unlike(texts) for texts in zip(*names, strict=True) if len(set(texts)) > 1]
     listed = "; ".join(map(", ".join, zip(*columns, strict=True)))
-    none = f"{len(there)} versions of the codec are stored, and none of them is installed: {listed}. No number"
-    return np.empty(0, np.int64), none
+    told = "it cannot be told which of them is" if None in installed.values() else "none of them is"
+    told = f"{len(there)} versions of the codec are stored, and {told} installed"
+    return np.empty(0, np.int64), f"{told}: {listed}. No number"
 
 
 def _unlike(texts: Sequence[str]) -> list[str]:
@@ -469,15 +481,21 @@ def _last(rows: Rows) -> int:
     return max(range(len(rows)), key=moments.__getitem__)
 
 
-def is_installed(row: Row) -> bool | None:
-    """Would what is installed here make this row? None if that cannot be told, as of a codec that is not here."""
+def is_installed(row: Row, folder: Path | None = None) -> bool | None:
+    """Would what is installed here make this row, of a run's folder? None if that cannot be told."""
+    if registry.parse(row.use).apart:
+        return None  # nobody asks an interpreter that rows name what it has now
     try:
-        if row.use in registry.BUILTIN["codec"]:
+        named = codec_named(folder, row)
+        if named is None:  # nobody says where it lies
+            return None
+        use, options = named
+        if use in registry.BUILTIN["codec"]:
             with registry.installed_only():  # options name codecs, too
-                return _key_now(row) == row.task_key
+                return _key_now(row, options) == row.task_key
         # Of a codec of the user's the sources are read, and never executed: a row may come from anywhere.
-        same = bool(stated_source(row)) and registry.source_now("codec", row.use) == stated_source(row)
-        return same and files_now(row.files)
+        same = bool(stated_source(row)) and registry.source_now("codec", use) == stated_source(row)
+        return same and not files_changed(row.files, CodecFiles.of(use, options).path)
     except (RdpbenchError, ImportError, OSError, ValueError):
         return None
 
@@ -502,14 +520,16 @@ def stated_source(row: Row) -> str:
         return ""
 
 
-def _key_now(row: Row) -> str:
-    codec = CodecSetting(row.codec, row.use, tuple(sorted(json.loads(row.options).items())), ())
+def _key_now(row: Row, options: Mapping[str, Any]) -> str:
+    codec = CodecSetting(row.codec, row.use, tuple(sorted(options.items())), ())
     caption = row.caption if row.caption_source else None
     image = row.protocol, row.image, row.pixel_sha256
     return key_of(identity_at(codec, row.setting), row.setting, row.seed, *image, caption, row.tolerance)
 
 
-def _one_edition(points: Sequence[Point], editions: Mapping[int, tuple[str, ...]]) -> tuple[list[Point], list[str]]:
+def _one_edition(
+    points: Sequence[Point], editions: Mapping[int, tuple[str, ...]], folder: Path | None
+) -> tuple[list[Point], list[str]]:
     """Without points of an edition that is not installed, on a curve that has points of the installed one.
 
     Where none is, or nobody can tell, points stand that have the newest one's versions: a curve mixes none.
@@ -522,7 +542,7 @@ def _one_edition(points: Sequence[Point], editions: Mapping[int, tuple[str, ...]
         newest = max((point.rows[_last(point.rows)] for point in along), key=lambda row: (row.session, row.time))
         # A checkpoint for each rate makes many editions, all of them installed.
         apart = registry.parse(newest.use).apart
-        states = {} if apart else {id(point): is_installed(point.rows[0]) for point in along}
+        states = {} if apart else {id(point): is_installed(point.rows[0], folder) for point in along}
         if True not in states.values():
             states = {id(point): _environment(point.rows[0]) == _environment(newest) for point in along}
         if True in states.values() and (stale := [point for point in along if states[id(point)] is False]):

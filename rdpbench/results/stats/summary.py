@@ -212,6 +212,8 @@ def _of_set(points: Points, point: Point, metric: str, taken: Taken, images: str
     known = [score for score in scores if score is not None]
     notes = "; ".join(dict.fromkeys(text for score in known for text in (score.reason, score.note) if text))
     values = [score.value for score in known if score.value is not None]
+    if len({frozenset(seed) for seed in taken.by_seed.values()}) > 1:
+        return {**_NOTHING, "note": "its seeds lack different images, on which a value of sets depends"}
     if not taken.images or len(values) < len(scores):
         return {**_NOTHING, "note": notes}
     low, high = (

@@ -14,12 +14,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +30,7 @@ from rdpbench.lazy import pil
 from rdpbench.paths import ODD, file_name, unwritable, write_file, written_whole
 from rdpbench.results.store.columns import Hashes, Places, find
 from rdpbench.results.store.schema import Row
+from rdpbench.setting import digits
 
 if TYPE_CHECKING:
     from rdpbench.results.store.store import Store
@@ -217,43 +216,10 @@ def _sha256(data: bytes) -> str:
 def reconstruction_path(store: Store, row: Row) -> Path:
     """Where a row's reconstruction lies, if it was kept."""
     setting = row.setting
-    point = f"bpp{setting.target:g}" if setting.target is not None else "none"
-    point = point if setting.rate is None else f"{setting.rate:g}"
+    point = f"bpp{digits(setting.target)}" if setting.target is not None else "none"
+    point = point if setting.rate is None else digits(setting.rate)
     stem = file_name(f"{file_name(row.image, ODD)}-{row.task_key[:8]}", ODD)
     return store.folder / "reconstructions" / file_name(row.codec, ODD) / point / f"{stem}.png"
-
-
-def original_path(store: Store, row: Row) -> Path:
-    """The file of an image that was coded: a row has its name, and the record of its call says where that lay.
-
-    Raises:
-        StoreCorrupt: the record does not say it.
-    """
-    path = Path(row.path)
-    if path.is_absolute():  # of an earlier version
-        return path
-    record = store.folder / "sessions" / f"{row.session}.json"
-    folder = _folders(record).get((row.dataset, row.root))
-    if folder is None:
-        raise StoreCorrupt(f"{record} does not say where {row.path} of {row.dataset} lay. Put it back from a copy")
-    return Path(folder, path)
-
-
-@cache
-def _folders(record: Path) -> dict[tuple[str, str], str]:
-    """Where the sets of a call lay; nothing is known of a record that is damaged."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        data = json.loads(record.read_text(encoding="utf-8"))["data"]
-        # What an environment held is written as it was typed.
-        return {(each["name"], each["root"]): _FROM_ENVIRONMENT.sub(_held, each["folder"]) for each in data}
-    return {}
-
-
-_FROM_ENVIRONMENT = re.compile(r"\$\{oc\.env:(\w+)\}")
-
-
-def _held(name: re.Match[str]) -> str:
-    return os.environ.get(name[1], name[0])
 
 
 def picture_path(store: Store, row: Row) -> Path:

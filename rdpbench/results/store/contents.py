@@ -33,6 +33,8 @@ class Contents:
     sets: MutableMapping[str, SetScore] = field(default_factory=dict)
     members: MutableMapping[str, Member] = field(default_factory=dict)
     measures: MutableMapping[str, Measure] = field(default_factory=dict)
+    folder: Path | None = field(default=None, compare=False)
+    """Of the run, if it is read from one."""
     sessions: dict[str, str] = field(default_factory=dict)
     """The sha256 of the file of each call, as far as it was noted."""
     parts: dict[Path, int] = field(default_factory=dict, compare=False)

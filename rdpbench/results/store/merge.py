@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import filecmp
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rdpbench.errors import ConfigError, StoreCorrupt
-from rdpbench.paths import unwritable
+from rdpbench.errors import ConfigError, ImageError, StoreCorrupt
+from rdpbench.image import pixel_sha256, read_image
+from rdpbench.paths import written_whole
 from rdpbench.results.read import open_run
+from rdpbench.results.store.bitstreams import picture_path, reconstruction_path
 from rdpbench.results.store.contents import Contents, measured_of
 from rdpbench.results.store.keys import sha256_of
 from rdpbench.results.store.records import BLOCK, Records
@@ -25,8 +28,8 @@ from rdpbench.results.store.store import Store
 if TYPE_CHECKING:
     from rich.console import Console
 
-FILES = ("bitstreams", "pictures", "reconstructions", "features", "sessions")
-"""What lies beside the rows, under names that say what is in it."""
+PIECE = 1 << 20
+"""Bytes that are read at a time."""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -62,25 +65,32 @@ def merge(sources: list[Store], target: Store) -> int:
             source.check_whole()
             contents = source.read()
             # Files first: a row without its bitstream would be coded again.
-            for name in FILES:
-                _copy(source.folder / name, target.folder / name)
-            for sha256 in (sha256 for _, hashes in source.bitstreams.by_pack() for sha256 in hashes):
-                if target.bitstreams.size(sha256) is None:
-                    target.bitstreams.put(source.bitstreams.get(sha256))
+            for name in ("features", "sessions"):
+                _copy_written(source.folder / name, target.folder / name)
+            for sha256 in dict.fromkeys(contents.of_kind("row").strings("bitstream_sha256").to_pylist()):
+                if source.bitstreams.size(sha256) is not None:
+                    data = source.bitstreams.get(sha256)  # of which the hash is right
+                    with contextlib.suppress(StoreCorrupt):
+                        if target.bitstreams.get(sha256):
+                            continue
+                    target.bitstreams.put(data)
             there = target.read()
             with contextlib.closing(target.writer(target.new_session())) as writer:
-                for record in _records(contents, there):
+                for record in _records(contents, there, source, target):
                     writer.append(record)
         return len(target.compact().rows)
 
 
-def _records(contents: Contents, there: Contents) -> Iterator[dict[str, Any]]:
-    """All that a run holds and that is to be in the one that is ``there``, as lines of a part."""
+def _records(contents: Contents, there: Contents, source: Store, target: Store) -> Iterator[dict[str, Any]]:
+    """All that a run holds and that is to be in the one that is ``there``, as lines of a part; copies pictures, too."""
     for session, sha256 in contents.sessions.items():
         yield {"session": session, "sha256": sha256}
     others: set[str] = set()
     """Tasks of which the row that stays has other pixels or bytes than this run's: so are its scores and times."""
+    pictures = any((source.folder / name).is_dir() for name in ("pictures", "reconstructions"))
     for row, old in _pairs(contents.of_kind("row"), there.of_kind("row")):
+        if pictures or old is not None:
+            _copy_pictures(source, target, row, old)
         if old is None or _rank(row) >= _rank(old):
             yield {"row": vars(row)}
         elif measured_of(row) != measured_of(old):
@@ -127,22 +137,44 @@ def _of_both(row: Row, old: Row) -> Iterator[dict[str, Any]]:
             yield {"verified": row.task_key}
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy a folder's files that are not there yet, each whole or not at all; what is there must be the same."""
-    for path in sorted(source.rglob("*")):
-        if "packs" in path.relative_to(source).parts:  # their names do not say what is in them
+def _copy_pictures(source: Store, target: Store, row: Row, old: Row | None) -> None:
+    """Copy what is kept of a row's pixels where they are those of the row that stays; what is there of others goes."""
+    if old is None or old.reconstruction_sha256 != row.reconstruction_sha256:
+        if old is not None and _rank(row) < _rank(old):
+            return
+        reconstruction_path(target, row).unlink(missing_ok=True)
+    for where in (reconstruction_path, picture_path) if row.reconstruction_sha256 else ():
+        path, place = where(source, row), where(target, row)
+        if not path.is_file() or path.is_symlink():
             continue
+        if not (place.is_file() and (filecmp.cmp(path, place, shallow=False) or _holds(place, row))):
+            _copy(path, place)
+
+
+def _holds(path: Path, row: Row) -> bool:
+    """Are these the pixels of the row?"""
+    with contextlib.suppress(ImageError):
+        return pixel_sha256(read_image(path).pixels) == row.reconstruction_sha256
+    return False
+
+
+def _copy_written(source: Path, target: Path) -> None:
+    """Copy files that are only ever appended to; what is there must begin like them, or be what they begin."""
+    for path in sorted(source.rglob("*")):
         place = target / path.relative_to(source)
         if path.is_symlink() or not path.is_file():
             continue
         if place.exists():
-            if place.stat().st_size != path.stat().st_size:
-                raise StoreCorrupt(f"{path} and {place} have one name, and are not the same")
-            continue
-        beside = place.with_name(f".{place.name}.part")
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, beside)
-            beside.replace(place)
-        except OSError as error:
-            raise unwritable(place, error) from error
+            shorter, longer = sorted((path, place), key=lambda file: file.stat().st_size)
+            with shorter.open("rb") as first, longer.open("rb") as second:
+                while piece := first.read(PIECE):
+                    if piece != second.read(len(piece)):
+                        raise StoreCorrupt(f"{path} and {place} have one name, and are not the same")
+            if longer is place:
+                continue
+        _copy(path, place)
+
+
+def _copy(path: Path, place: Path) -> None:
+    with written_whole(place) as beside:
+        shutil.copyfile(path, beside)

@@ -264,7 +264,8 @@ class Timing:
     timing_key: str
     task_key: str
     device: str
-    """With its model, as ``cpu (AMD EPYC)``: two machines have two times. Earlier versions did not say it."""
+    """With its model, as ``cpu (AMD EPYC)``: two models have two times, two machines of one model have one. Earlier
+    versions did not say it."""
     threads: int
     warmup: int
     repeats: int

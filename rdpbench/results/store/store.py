@@ -359,7 +359,7 @@ class Store:
         Raises:
             FileNotFoundError: another process has written others meanwhile.
         """
-        contents = Contents(checksums=self._checksums())
+        contents = Contents(folder=self.folder, checksums=self._checksums())
         listed = {name: sha for sha, name in contents.checksums}
         for kind in KINDS:
             records, active = contents.of_kind(kind), self._parquet(kind)

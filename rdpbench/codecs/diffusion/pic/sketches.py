@@ -33,7 +33,7 @@ from rdpbench.assets.load import load_strictly, on_meta
 from rdpbench.assets.weights import Card, Weights
 from rdpbench.codecs.contract import Codec, Side
 from rdpbench.codecs.diffusion import models
-from rdpbench.codecs.learned.entropy import load_with_tables, set_tables
+from rdpbench.codecs.learned.entropy import load_with_tables
 from rdpbench.codecs.learned.zoo import Hyperprior, network, random_network
 from rdpbench.errors import BitstreamError, CodecError
 from rdpbench.image import Image, check_image
@@ -124,7 +124,6 @@ def learned(trade_off: float, weights: str, portable: bool, device: str) -> Lear
     else:
         channels, quality = (12,) if weights == "random" else (192,), round(10 * trade_off) - 4
         net = one_channel(random_network("cheng2020-attn", channels, quality))
-        set_tables(net, {})
     return Learned(Hyperprior(net, device=device, portable=portable))
 
 

@@ -32,7 +32,6 @@ from rdpbench.assets.load import shape_of
 from rdpbench.assets.weights import Card, NotPublic
 from rdpbench.codecs.contract import Rate, option
 from rdpbench.codecs.learned.codec import Kind, LearnedCodec
-from rdpbench.codecs.learned.entropy import set_tables
 from rdpbench.codecs.learned.systems import System
 from rdpbench.errors import MissingNeed
 from rdpbench.needs import Need
@@ -104,7 +103,6 @@ class Tcm(LearnedCodec):
             net = self.load(TcmNetwork(TcmLayout(stated)), loaded)
         else:
             net = random_network(TINY if self.weights == "random" else TcmLayout(self.width), self.quality)
-            set_tables(net, {})
         return TcmSystem(net, device=self.device, portable=self.portable)
 
     def _nowhere(self) -> NotPublic:

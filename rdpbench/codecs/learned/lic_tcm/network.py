@@ -20,7 +20,7 @@ from torch.nn import functional
 from rdpbench.codecs.contract import Side
 from rdpbench.codecs.learned.entropy import Coder, Writer, tables_of
 from rdpbench.codecs.learned.library import compressai
-from rdpbench.codecs.learned.systems import Frame, System, picture, rescaled, seeded
+from rdpbench.codecs.learned.systems import Frame, System, picture, rescaled, untrained
 
 
 @dataclass(frozen=True)
@@ -213,8 +213,8 @@ TINY = TcmLayout(8, 20, 8, 5, (4, 8, 8, 8, 8, 4), 4, 8, 4, (12, 8))
 
 
 def random_network(layout: TcmLayout, quality: int) -> TcmNetwork:
-    """The network with seeded weights; its latents, and with them its rate, grow with the quality."""
-    net = seeded(lambda: TcmNetwork(layout)).eval()
+    """The network with seeded weights and tables; its latents, and with them its rate, grow with the quality."""
+    net: TcmNetwork = untrained(lambda: TcmNetwork(layout))
     deviation = 2.0 ** (quality / 2 - 1)
     with torch.no_grad():
         y = rescaled(net.g_a, picture(), deviation)

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from rdpbench.assets.weights import Weights, read_tensors, require, resolve
 from rdpbench.codecs.contract import Side
 from rdpbench.codecs.learned.elic_network import Grouped, tame
-from rdpbench.codecs.learned.entropy import set_tables
 from rdpbench.codecs.learned.library import compressai
-from rdpbench.codecs.learned.systems import seeded
+from rdpbench.codecs.learned.systems import seeded, untrained
 from rdpbench.errors import CodecError, MetricError
 from rdpbench.networks.clip import B32, SHAPES, TOKENS, build_clip, byte_tokens, configuration, ends, read_tokens
 from rdpbench.networks.precision import one_thread
@@ -195,11 +194,10 @@ class TacoSystem(Grouped):
 
 def random_network(layout: TacoLayout, quality: int, reader: CaptionReader) -> TacoNetwork:
     """The module with seeded weights and tables; its rate grows with the quality, and captions matter."""
-    net = seeded(lambda: TacoNetwork(layout)).eval()
+    net: TacoNetwork = untrained(lambda: TacoNetwork(layout))
     for layer in net.modules():
         if isinstance(layer, Injector):
             nn.init.ones_(layer.gamma)
-    set_tables(net, {})
     ends = zip(net.entropy_parameters_anchor, net.entropy_parameters_nonanchor, strict=True)
     heads = [[(anchors, 0), (others, 0)] for anchors, others in ends]
     transforms = net.g_a["analysis_transform"], (net.h_a, net.h_s), heads

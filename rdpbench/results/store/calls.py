@@ -1,0 +1,217 @@
+"""Rows have names of files, for they are published; where a file lay, the record of a call says (``sessions/*.json``).
+
+`published` turns paths into names before a row is stored. Who needs a file again looks it up: in what is typed now
+(`CodecFiles.of`), or in the records of the run's calls (`codec_named`, `original_path`). Rows of earlier versions of
+rdpbench hold whole paths, and are read as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import cache, lru_cache
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rdpbench import own, registry
+from rdpbench.errors import StoreCorrupt
+from rdpbench.provenance import as_typed
+from rdpbench.results.store.schema import AS_RAN, Row, Score, place_name
+from rdpbench.setting import CodecSetting
+
+if TYPE_CHECKING:
+    from rdpbench.results.store.store import Store
+
+
+class CodecFiles(NamedTuple):
+    """Where the files of a codec lie: what it was called with, and the folder of its class."""
+
+    root: str
+    """Empty for a codec that ships."""
+    given: tuple[tuple[str, str], ...]
+    """Options that are paths, in full."""
+
+    @classmethod
+    def of(cls, use: str, options: Mapping[str, Any]) -> CodecFiles:
+        """Of a codec as it is named, with its options."""
+        values = [(name, leaf) for name, value in options.items() for leaf in own.leaves(own.mapped(value, str))]
+        return cls(_root("codec", use), tuple((name, leaf) for name, leaf in values if _is_path(leaf)))
+
+    def name(self, path: str) -> str:
+        """What a row calls a file: by the option that it is, or lies below; else from the folder of the class."""
+        for option, given in self.given:
+            if path == given or path.startswith(f"{given}/"):
+                return f"{option}={PurePath(given).name}{path.removeprefix(given)}"
+        return os.path.relpath(path, self.root or "/")
+
+    def path(self, name: str) -> Path:
+        """Where the file lies that a row calls so."""
+        option, _, rest = name.partition("=")
+        for of, given in self.given:
+            if of == option and f"{rest}/".startswith(f"{PurePath(given).name}/"):
+                return Path(given + rest.removeprefix(PurePath(given).name))
+        return Path(self.root or "/", name)
+
+
+@cache
+def _root(kind: registry.Kind, reference: str) -> str:
+    where, name, _ = registry.parse(reference)
+    if where == "folder":
+        return name
+    place = registry.own_place(kind, reference)
+    if not place or place.endswith((".py", ".yaml")):
+        return str(PurePath(place).parent) if place else ""
+    source = own.read_module(place)
+    return str(source.root) if source else ""
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and PurePath(value).is_absolute() and bool(PurePath(value).name)
+
+
+def _named(value: Any, name: Callable[[str], str] = lambda path: PurePath(path).name) -> Any:
+    """A value with names in the place of paths."""
+    return own.mapped(value, str, text=lambda text: name(text) if _is_path(text) else text)
+
+
+def name_of(use: str) -> str:
+    """What a row says was loaded.
+
+    >>> name_of("/home/me/mine.py:Mine"), name_of('/a/b.py:B@{"python": "/env/bin/python"}'), name_of("jpeg")
+    ('mine.py:Mine', 'b.py:B@{"python": "python"}', 'jpeg')
+    """
+    if ":" not in use:
+        return use
+    where, name, apart = registry.parse(use)
+    more = f"@{json.dumps(_named(json.loads(apart)))}" if apart else ""
+    return f"{_named(where)}:{_named(name)}{more}"
+
+
+def options_named(options: Mapping[str, Any], keyed: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with names in the place of paths.
+
+    A file or folder is in the coder by its content, whatever its path. A path that is ``keyed`` as it is written counts
+    by that, so a hash tells it from others of its name.
+    """
+    return {name: _named(value, place_name) if name in keyed else _named(value) for name, value in options.items()}
+
+
+@lru_cache(256)
+def _held(setting: CodecSetting) -> tuple[CodecFiles, dict[tuple[str, Any], str]]:
+    """Where a codec's files lie, and what is written in a row for what: of the environment, and of paths."""
+    files_of = CodecFiles.of(setting.use, dict(setting.options))
+    paths = {path: PurePath(path).name for _, path in files_of.given}
+    folders = {f"{PurePath(path).parent}/": "" for path in paths} | _above(files_of.root)
+    # The longest first: one path may be the start of another.
+    ordered = sorted({**folders, **paths}.items(), key=lambda pair: -len(pair[0]))
+    return files_of, {**dict(setting.typed), **{("", path): name for path, name in ordered}}
+
+
+def _above(root: str) -> dict[str, str]:
+    """A folder and those above it, as they are named from it; not what every machine has, such as ``/home``."""
+    folders = [PurePath(root), *PurePath(root).parents] if root else []
+    return {f"{folder}/": "../" * steps for steps, folder in enumerate(folders) if len(folder.parts) > 2}
+
+
+def published(row: Row, setting: CodecSetting, image: Path | None = None) -> Row:
+    """A row as it is stored: with names in the place of paths, and what was typed in that of what the environment held.
+
+    What was typed is such as ``${oc.env:TOKEN}``. ``image`` is where the row's image lies, which an error may say.
+    """
+    files_of, held = _held(setting)
+    if image and row.error:
+        held = {("", str(image)): row.path, **held}
+    if not held:
+        return row
+    told, configuration, files = (json.loads(text or "{}") for text in (row.options, row.configuration, row.files))
+    ran = configuration.pop(AS_RAN, None)
+    typed = {name: text for (name, _), text in setting.typed if name in told}
+    configuration = options_named(configuration, configuration) | ({AS_RAN: _named(ran)} if ran else {})
+    texts: dict[str, Any] = {
+        # An option that is a path is made absolute, so that the value is a part of it, or is written otherwise.
+        "options": options_named(told, configuration) | typed,
+        "configuration": as_typed(configuration, held),
+        "coder": as_typed(json.loads(row.coder), dict(setting.typed)),
+        "info": as_typed(json.loads(row.info), held),
+        "files": {name: files[path] for name, path in sorted((files_of.name(path), path) for path in files)},
+    }
+    shown: dict[str, Any] = {name: json.dumps(value) for name, value in texts.items()}
+    shown |= {name: as_typed(getattr(row, name), held) for name in ("error", "command")}
+    return replace(row, use=name_of(row.use), **shown)
+
+
+def score_published(score: Score) -> Score:
+    """A score as it is stored: what a metric of the user's says names files from the folder of its class."""
+    if ":" not in score.metric or not (score.error or score.note):
+        return score
+    root = _root("metric", registry.metric_places.get(score.metric, score.metric))
+    held = {("", path): text for path, text in _above(root).items()}
+    return replace(score, error=as_typed(score.error, held), note=as_typed(score.note, held))
+
+
+# Looked up in what calls noted
+
+
+def codec_named(folder: Path | None, row: Row) -> tuple[str, dict[str, Any]] | None:
+    """A row's codec and its options with whole paths, as the last call that names them says; None if none does.
+
+    Two files may have one name, so a call comes first that states the row's coder, which has the hashes of all.
+    """
+    use, options, coder = name_of(row.use), json.loads(row.options or "{}"), json.loads(row.coder or "{}")
+    keyed = {name: value for name, value in json.loads(row.configuration or "{}").items() if name != AS_RAN}
+    named = [
+        (called, given, stated.items() <= coder.items())
+        for called, given, stated in (_calls(folder) if folder else ())
+        if name_of(called) == use and options_named(given, keyed) == options_named(options, keyed) and _is_here(called)
+    ]
+    for called, given, _ in sorted(named, key=lambda call: not call[2]):
+        return called, given
+    where = registry.parse(row.use).where
+    # Of a file only the name is known; what ships or is installed has no other place.
+    return None if where.endswith((".py", ".yaml")) and not PurePath(where).is_absolute() else (row.use, options)
+
+
+def _is_here(use: str) -> bool:
+    where = registry.parse(use).where
+    return not PurePath(where).is_absolute() or Path(where).is_file()
+
+
+def _calls(folder: Path) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """The codecs that calls of a run named, with their options and coders; those of the newest call first."""
+    for path in sorted((folder / "sessions").glob("*.json"), reverse=True):
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+            for codec in _of_call(path, "codecs").values():
+                yield str(codec["use"]), dict(codec["options"]), dict(codec["coder"])
+
+
+@lru_cache(1024)
+def _of_call(record: Path, what: str) -> Any:
+    """A part of a record; nothing is known of one that is damaged."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return json.loads(record.read_text(encoding="utf-8"))[what]
+    return {}
+
+
+def original_path(store: Store, row: Row) -> Path:
+    """The file of an image that was coded: a row has its name, and the record of its call says where that lay.
+
+    Raises:
+        StoreCorrupt: the record does not say it.
+    """
+    path = Path(row.path)
+    if path.is_absolute():  # of an earlier version
+        return path
+    record = store.folder / "sessions" / f"{row.session}.json"
+    with contextlib.suppress(KeyError, TypeError):
+        for data in _of_call(record, "data"):
+            if (data["name"], data["root"]) == (row.dataset, row.root):
+                # What an environment held is written as it was typed.
+                return Path(_FROM_ENVIRONMENT.sub(lambda name: os.environ.get(name[1], name[0]), data["folder"]), path)
+    raise StoreCorrupt(f"{record} does not say where {row.path} of {row.dataset} lay. Put it back from a copy")
+
+
+_FROM_ENVIRONMENT = re.compile(r"\$\{oc\.env:(\w+)\}")

@@ -1,0 +1,194 @@
+"""Rows are published: they have names and hashes of files, never paths; where a file lies is said by calls."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rdpbench.results.stats.current import is_installed, of_store
+from rdpbench.results.store.calls import CodecFiles, name_of, published
+from rdpbench.results.store.schema import KINDS, Row
+from rdpbench.results.store.store import Store
+from rdpbench.setting import CodecSetting
+
+CODEC = """
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+import numpy as np
+from rdpbench.codecs.contract import Bitstream, Rate
+
+@dataclass(frozen=True)
+class Mine:
+    weights: Path = Path("w.txt")
+    note: str = "/no/path/of/a/file"
+    step: int = 8
+    rate: ClassVar[Rate] = Rate("step", 1, 64, rises=False, points=(4, 16))
+
+    def encode(self, image, side):
+        self.weights.read_text(), Path(__file__).with_name("table.txt").read_text()
+        Path(__file__).parent.with_name("far").joinpath("far.txt").read_text()
+        if image[0, 0, 0] % 2:
+            open(self.weights.with_name("gone.txt"))
+        return Bitstream.whole(bytes([*image.shape[:2], self.step]) + zlib.compress((image // self.step).tobytes()),
+                               note=f"by {self.weights}")
+
+    def decode(self, data):
+        levels = np.frombuffer(zlib.decompress(data[3:]), np.uint8).reshape(data[0], data[1], 3).astype(int)
+        return np.clip(levels * data[2] + data[2] // 2, 0, 255).astype(np.uint8)
+"""
+METRIC = """
+from pathlib import Path
+from rdpbench.metrics.contract import PairMetric
+
+class Sharp(PairMetric):
+    name, higher_is_better = "sharp", True
+    weights = Path(__file__).with_name("m.txt")
+    def prepare(self, original):
+        return original
+    def score(self, prepared, reconstruction):
+        if reconstruction[0, 0, 0] > 200:
+            raise ValueError(f"{self.weights} says no")
+        return float(reconstruction.mean())
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, images: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A codec, its weights, a file beside it and one far from it, a metric, and pictures."""
+    files = {"code/mine.py": CODEC, "code/table.txt": "1", "far/far.txt": "1", "nets/w.txt": "1"}
+    for name, text in {**files, "code/metric.py": METRIC, "code/m.txt": "1"}.items():
+        (tmp_path / "home" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "home" / name).write_text(text)
+    images(4, name="home/pictures")
+    return tmp_path / "home"
+
+
+LINE = ["run", "data=folder:pictures", "codec=code/mine.py:Mine", "metrics=psnr,code/metric.py:Sharp", "rate=4,16"]
+LINE += ["codec.options.weights=nets/w.txt", "figures=false", "workers=0", "verify=1", "run=r", "root=runs"]
+
+
+def texts(store: Store) -> list[str]:
+    """All that rows, scores and their like hold."""
+    contents = store.read()
+    return [json.dumps(vars(record)) for kind in KINDS for record in getattr(contents, f"{kind}s").values()]
+
+
+@pytest.fixture
+def run(home: Path, here: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    monkeypatch.chdir(home)
+    return here
+
+
+@pytest.mark.parametrize("apart", [(), (f"python={sys.executable}",)])
+def test_no_row_holds_a_path_of_this_machine(home: Path, run: Callable[..., int], apart: tuple[str, ...]) -> None:
+    run(*LINE, *apart)
+    run(*LINE, *apart, f"codec.options.weights={home}/nets/w.txt")
+    store = Store(home / "runs" / "r")
+    rows = [*store.read().rows.values()]
+    assert {row.status for row in rows} == {"ok", "error"}
+    assert not [text for text in texts(store) if str(home) in text or "/no/path" in text]
+    assert {row.use.partition("@")[0] for row in rows} == {"mine.py:Mine"}
+    assert {json.loads(row.options)["weights"] for row in rows} == {"w.txt"}
+    assert {name for row in rows for name in json.loads(row.files)} == {"weights=w.txt", "table.txt", "../far/far.txt"}
+    assert not [text for text in texts(store) if str(home) in text or "/no/path" in text]
+
+
+def test_a_folder_that_is_moved_as_a_whole_is_resumed_where_it_is(
+    home: Path,
+    run: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run(*LINE, "metrics=psnr")
+    shutil.move(home, tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    store = Store(tmp_path / "moved" / "runs" / "r")
+    before = store.read()
+    line = [*LINE, "metrics=psnr"]
+    assert run("plan", *line[1:]) == 0
+    assert " 0 left" in capsys.readouterr().out
+    # Weights that are named elsewhere are the same by what is in them; what lies beside the class is not named.
+    (tmp_path / "moved/nets").rename(tmp_path / "moved/models")
+    line[line.index("codec.options.weights=nets/w.txt")] = "codec.options.weights=models/w.txt"
+    assert run("plan", *line[1:]) == 0
+    assert " 0 left" in capsys.readouterr().out
+    for name in ("code/table.txt", "far/far.txt"):
+        (tmp_path / "moved" / name).write_text("2")
+        assert run("plan", *line[1:]) == 0
+        assert f"again     {len(before.rows)} tasks: a file that their codec opened" in capsys.readouterr().out
+        (tmp_path / "moved" / name).write_text("1")
+    typed = ["codec=code/mine.py:Mine", "codec.options.weights=models/w.txt", "codec.options.note=/no/path/of/a/file"]
+    assert run("verify", "r", "--root", "runs", "--all", *typed) == 1
+    told = capsys.readouterr().out
+    assert "2 bitstreams decoded in a fresh process to the recorded pixels" in told
+    assert told.count("FOUND") == told.count("FOUND image image00: no such image:") == 1, "which lay where it was coded"
+
+
+def test_of_two_editions_that_one_counts_whose_class_lies_there(home: Path, run: Callable[..., int]) -> None:
+    def shown() -> tuple[set[str], set[int | None]]:
+        contents = Store(home / "runs" / "r").read()
+        rows = [row for point in of_store(contents).points for row in point.good]
+        return {row.coder for row in rows}, {row.bytes for row in rows}
+
+    run(*LINE, "metrics=psnr")
+    first = shown()
+    newer = CODEC.replace(
+        "zlib.compress((image // self.step).tobytes())", "zlib.compress((image // self.step).tobytes(), 1)"
+    )
+    (home / "code" / "mine.py").write_text(newer)
+    run(*LINE, "metrics=psnr")
+    second = shown()
+    assert first != second
+    (home / "code" / "mine.py").write_text(CODEC)
+    assert shown() == first, "read by the source that lies there, though rows do not say where"
+    run(*LINE, "metrics=psnr")
+    assert shown() == first
+    contents = Store(home / "runs" / "r").read()
+    states = {is_installed(row, contents.folder) for row in contents.rows.values() if row.status == "ok"}
+    assert states == {True, False}
+    shutil.rmtree(home / "runs" / "r" / "sessions")
+    assert {is_installed(row, contents.folder) for row in contents.rows.values()} == {None}
+
+
+def test_rows_of_earlier_versions_name_the_same(home: Path, run: Callable[..., int]) -> None:
+    """They hold whole paths: they are read, are of the same edition, and are not coded again."""
+    run(*LINE, "metrics=psnr")
+    store = Store(home / "runs" / "r")
+    contents = store.read()
+    setting = CodecSetting("Mine", f"{home}/code/mine.py:Mine", (("weights", f"{home}/nets/w.txt"),), ())
+    lies = CodecFiles.of(setting.use, dict(setting.options))
+
+    def earlier(row: Row) -> Row:
+        files = {str(lies.path(name).resolve()): sha256 for name, sha256 in json.loads(row.files).items()}
+        options = json.loads(row.options) | dict(setting.options)
+        return replace(row, use=setting.use, options=json.dumps(options), files=json.dumps(files))
+
+    old = {key: earlier(row) for key, row in contents.rows.items()}
+    assert all(str(home) in row.use + row.options + row.files for row in old.values())
+    assert {key: published(row, setting) for key, row in old.items()} == dict(contents.rows.items())
+    assert {is_installed(row, store.folder) for row in old.values() if row.status == "ok"} == {True}
+
+
+def test_names_and_places_of_files() -> None:
+    lies = CodecFiles.of("/home/me/code/mine.py:Mine", {"net": "/data/net", "both": ["/a/x.pt", "/b/y.pt"], "n": 3})
+    named = {
+        "/home/me/code/table.txt": "table.txt",
+        "/home/me/far.txt": "../far.txt",
+        "/data/net": "net=net",
+        "/data/net/deep/a.pt": "net=net/deep/a.pt",
+        "/data/network": "../../../data/network",
+        "/b/y.pt": "both=y.pt",
+    }
+    assert {path: lies.name(path) for path in named} == named
+    assert [lies.path(name).resolve() for name in named.values()] == [*map(Path, named)]
+    assert lies.path("/of/an/earlier/version.txt") == Path("/of/an/earlier/version.txt")
+    assert name_of("folder:/home/me/theirs@{}") == "folder:theirs@{}"
