@@ -247,8 +247,10 @@ def line_of(known: Oracle, spot: Spot, metric: str, images: Iterable[Image] | No
         count["n_scored"] = 0
     used = part.lossless if all_lossless else part.images
     if metric in SETS:
-        value = mean(score.value for score in part.sets) if used else math.nan
-        sd = spread([score.value for score in part.sets]) if used else math.nan
+        of_seeds = {seed: {image for image, of in used.items() if seed in of} for of in used.values() for seed in of}
+        alike = [score.value for score in part.sets] if all(of == {*used} for of in of_seeds.values()) else []
+        value, sd = (mean(alike), spread(alike)) if used else (math.nan, math.nan)
+        count["n_scored"] *= bool(alike)
     else:
         value = in_unit(metric, mean(mean(v for _, v in of.values()) for of in used.values())) if metric else math.nan
         sd = math.nan if all_lossless or not metric else in_seeds(used, 1, metric)

@@ -502,10 +502,10 @@ def gate(found: Differences, here: Points, known: Any, spots: Sequence[Any]) -> 
         digest = sha256(json.dumps(sorted([row.image, row.bitstream_sha256] for row in spot.good)))
         found.extend([] if point.bitstreams == digest else [f"gate: other bitstreams of {spot.key}"])
         for metric in METRICS:
-            value = oracle.line_of(known, spot, metric)["value"]
+            value, scored = (oracle.line_of(known, spot, metric)[name] for name in ("value", "n_scored"))
             found.number(f"gate: {metric} of {spot.key}", point.values[metric], value, within=1e-7 * abs(value))
             part = oracle.part_of(known, spot, metric)
-            taken = len(part.images) or len(part.lossless)
+            taken = min(scored, len(part.images) or len(part.lossless))
             found.number(f"gate: images of {metric} of {spot.key}", point.averaged.get(metric, point.n), taken)
             for image in every.images if metric in PAIRS else ():
                 of = part.images.get(image) or part.lossless.get(image) or {}
