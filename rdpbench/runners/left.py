@@ -343,10 +343,11 @@ def _changes(recorded: str, codec: CodecSetting) -> dict[str, str]:
 def _counts(name: str, sha256: str, task: Task) -> bool:
     """Does a file that is another now than a row says make its result another?
 
-    Fields of type Path are in the key by what is in them, and such a file may have moved: a row of an earlier version
-    says where it lay then.
+    Fields of type Path are in the key by what is in them, and such a file may have moved, or have another name now. A
+    row of an earlier version says where it lay then.
     """
-    return not sha256 or not PurePath(name).is_absolute() or sha256 not in task.identity
+    of_a_field = "=" in name or PurePath(name).is_absolute()
+    return not sha256 or not of_a_field or sha256 not in task.identity
 
 
 def judged_again(task: Task, row: Row) -> Row | None:

@@ -118,7 +118,12 @@ def test_a_folder_that_is_moved_as_a_whole_is_resumed_where_it_is(
     assert " 0 left" in capsys.readouterr().out
     # Weights that are named elsewhere are the same by what is in them; what lies beside the class is not named.
     (tmp_path / "moved/nets").rename(tmp_path / "moved/models")
-    line[line.index("codec.options.weights=nets/w.txt")] = "codec.options.weights=models/w.txt"
+    (tmp_path / "moved/models/w.txt").rename(tmp_path / "moved/models/renamed.txt")
+    line[line.index("codec.options.weights=nets/w.txt")] = "codec.options.weights=models/renamed.txt"
+    assert run("plan", *line[1:]) == 0
+    assert " 0 left" in capsys.readouterr().out
+    (tmp_path / "moved/models/renamed.txt").rename(tmp_path / "moved/models/w.txt")
+    line[line.index("codec.options.weights=models/renamed.txt")] = "codec.options.weights=models/w.txt"
     assert run("plan", *line[1:]) == 0
     assert " 0 left" in capsys.readouterr().out
     for name in ("code/table.txt", "far/far.txt"):
@@ -190,5 +195,8 @@ def test_names_and_places_of_files() -> None:
     }
     assert {path: lies.name(path) for path in named} == named
     assert [lies.path(name).resolve() for name in named.values()] == [*map(Path, named)]
+    assert CodecFiles.of("/home/me/mine.py:Mine", {"net": "/data/newer"}).path("net=net/a.pt") == Path(
+        "/data/newer/a.pt"
+    )
     assert lies.path("/of/an/earlier/version.txt") == Path("/of/an/earlier/version.txt")
     assert name_of("folder:/home/me/theirs@{}") == "folder:theirs@{}"

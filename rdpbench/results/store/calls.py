@@ -49,12 +49,12 @@ class CodecFiles(NamedTuple):
         return os.path.relpath(path, self.root or "/")
 
     def path(self, name: str) -> Path:
-        """Where the file lies that a row calls so."""
+        """Where the file lies that a row calls so; a file or folder that an option names may have another name now."""
         option, _, rest = name.partition("=")
-        for of, given in self.given:
-            if of == option and f"{rest}/".startswith(f"{PurePath(given).name}/"):
-                return Path(given + rest.removeprefix(PurePath(given).name))
-        return Path(self.root or "/", name)
+        given = [path for of, path in self.given if of == option]
+        first, _, below = rest.partition("/")
+        same = [path for path in given if PurePath(path).name == first] or (given if len(given) == 1 else [])
+        return Path(same[0], below) if same else Path(self.root or "/", name)
 
 
 @cache
