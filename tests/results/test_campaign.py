@@ -398,7 +398,10 @@ def deltas(found: Differences, count: Counter[str], points: Points, known: Any, 
                 lines = [oracle.line_of(known, spot, metric, images) for spot in kept[name]] if images else []
                 alike = [s.reliable for spot in kept[name] for s in [*parts[spot].sets][:1]]
                 reliable = [all(s.reliable for s in parts[spot].sets) for spot in kept[name]] if alike else None
-                sides.append([(e["bpp"], e["value"]) for n, e in enumerate(lines) if reliable is None or reliable[n]])
+                on = [
+                    e for n, e in enumerate(lines) if not math.isnan(e["value"]) and (reliable is None or reliable[n])
+                ]
+                sides.append([(e["bpp"], e["value"]) for e in on])
             for number, of in ((2, "rate"), (4, "metric")):
                 value = oracle.delta(*sides, metric, of)
                 digits = 1 if of == "rate" else 2 if "psnr" in metric else 4
