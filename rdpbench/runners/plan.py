@@ -291,6 +291,10 @@ def _scored_again(plan: Plan) -> Iterator[str]:
         for edition in editions.of(stale).used():
             count = int(editions.of(stale).where(edition.__eq__).sum())
             yield f"{name}: {count} values are stored, but of its version {edition}; now it is {now}"
+        if ":" in name and (
+            count := int((asked[owners] & metrics.where(lambda text: text.endswith(f"/{name}"))).sum())
+        ):  # noqa: B023 (asked at once)
+            yield f"{name}: {count} values are stored under its path, as earlier versions of rdpbench named it"
 
 
 def _reduced_again(plan: Plan) -> Iterator[str]:
