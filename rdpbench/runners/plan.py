@@ -291,9 +291,8 @@ def _scored_again(plan: Plan) -> Iterator[str]:
         for edition in editions.of(stale).used():
             count = int(editions.of(stale).where(edition.__eq__).sum())
             yield f"{name}: {count} values are stored, but of its version {edition}; now it is {now}"
-        if ":" in name and (
-            count := int((asked[owners] & metrics.where(lambda text: text.endswith(f"/{name}"))).sum())
-        ):  # noqa: B023 (asked at once)
+        under_path = [text for text in metrics.names if ":" in name and text.endswith(f"/{name}")]
+        if count := int((asked[owners] & metrics.where(under_path.__contains__)).sum()):
             yield f"{name}: {count} values are stored under its path, as earlier versions of rdpbench named it"
 
 
