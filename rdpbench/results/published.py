@@ -208,23 +208,3 @@ def sources() -> pd.DataFrame:
     count = Counter(number.source for number in numbers())
     about = read_sources(folder() / "sources.csv").values()
     return pd.DataFrame([vars(source) | {"numbers": count[source.id]} for source in about])
-
-
-def not_monotone(frame: pd.DataFrame) -> pd.DataFrame:
-    """Curves on which a higher rate gives a worse number somewhere, with the largest such step; reported, not refused.
-
-    Some are right: a realism metric may fall with the rate, and perception-distortion codecs trade. Times are left out.
-
-    >>> import pandas as pd
-    >>> points = {"bpp": [0.1, 0.2, 0.3], "value": [30.0, 29.5, 31.0], "higher_is_better": True, "unit": "dB"}
-    >>> not_monotone(pd.DataFrame(dict.fromkeys(CURVE, "a") | points))["step"].tolist()
-    [0.5]
-    """
-    lines = []
-    for key, points in frame[frame["bpp"].notna() & ~frame["unit"].isin(["s", "ms"])].groupby(CURVE, sort=True):
-        along = points.sort_values("bpp")
-        gain = along["value"].diff() * (1 if along["higher_is_better"].iloc[0] else -1)
-        worst = -float(gain.min()) if len(along) > 1 else 0.0
-        if worst > 0:
-            lines.append((*key, len(along), worst, float(along["bpp"].iloc[int(gain.to_numpy()[1:].argmin()) + 1])))
-    return pd.DataFrame(lines, columns=[*CURVE, "points", "step", "bpp"])

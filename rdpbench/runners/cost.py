@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from rdpbench import registry
@@ -81,14 +81,6 @@ class Costs:
     """By label: this machine's seconds over the table's."""
     _scoring: dict[frozenset[str], _Ratio] = field(default_factory=lambda: defaultdict(_Ratio))
     """By the metrics that score a row, the same."""
-
-    @classmethod
-    def of_rows(cls, rows: Iterable[Row], metrics: Mapping[str, Sequence[str]]) -> Costs:
-        """What stored rows tell. ``metrics``: those that scored a row when it was made, by its task key."""
-        costs = cls()
-        for row in rows:
-            costs.learn(row, metrics.get(row.task_key, ()))
-        return costs
 
     def learn(self, row: Row, metrics: Sequence[str]) -> None:
         """What a row tells, whose ``score_s`` is of these metrics."""

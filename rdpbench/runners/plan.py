@@ -291,6 +291,9 @@ def _scored_again(plan: Plan) -> Iterator[str]:
         for edition in editions.of(stale).used():
             count = int(editions.of(stale).where(edition.__eq__).sum())
             yield f"{name}: {count} values are stored, but of its version {edition}; now it is {now}"
+        under_path = [text for text in metrics.names if ":" in name and text.endswith(f"/{name}")]
+        if count := int((asked[owners] & metrics.where(under_path.__contains__)).sum()):
+            yield f"{name}: {count} values are stored under its path, as earlier versions of rdpbench named it"
 
 
 def _reduced_again(plan: Plan) -> Iterator[str]:

@@ -28,7 +28,6 @@ from rdpbench.results.published import (
     PublishedNumber,
     PublishedSource,
     folder,
-    not_monotone,
     numbers,
     published,
     read,
@@ -312,6 +311,18 @@ def test_what_works_on_measured_points_works_on_these() -> None:
 def test_unknown_names(asked: dict[str, str], says: str) -> None:
     with pytest.raises(UnknownName, match=says):
         published(**asked)
+
+
+def not_monotone(frame: pd.DataFrame) -> pd.DataFrame:
+    """Curves on which a higher rate gives a worse number somewhere, with the largest such step; times are left out."""
+    lines = []
+    for key, points in frame[frame["bpp"].notna() & ~frame["unit"].isin(["s", "ms"])].groupby(CURVE, sort=True):
+        along = points.sort_values("bpp")
+        gain = along["value"].diff() * (1 if along["higher_is_better"].iloc[0] else -1)
+        worst = -float(gain.min()) if len(along) > 1 else 0.0
+        if worst > 0:
+            lines.append((*key, len(along), worst, float(along["bpp"].iloc[int(gain.to_numpy()[1:].argmin()) + 1])))
+    return pd.DataFrame(lines, columns=[*CURVE, "points", "step", "bpp"])
 
 
 def test_where_a_higher_rate_is_worse(frame: pd.DataFrame) -> None:

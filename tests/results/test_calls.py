@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
@@ -73,6 +74,8 @@ def home(tmp_path: Path, images: Callable[..., Path], monkeypatch: pytest.Monkey
 
 LINE = ["run", "data=folder:pictures", "codec=code/mine.py:Mine", "metrics=psnr,code/metric.py:Sharp", "rate=4,16"]
 LINE += ["codec.options.weights=nets/w.txt", "figures=false", "workers=0", "verify=1", "run=r", "root=runs"]
+JPEG = [word for word in LINE if "options" not in word and "mine.py" not in word and "rate" not in word]
+JPEG += ["codec=jpeg", "rate=50"]
 
 
 def texts(store: Store) -> list[str]:
@@ -181,6 +184,24 @@ def test_rows_of_earlier_versions_name_the_same(home: Path, run: Callable[..., i
     assert all(str(home) in row.use + row.options + row.files for row in old.values())
     assert {key: published(row, setting) for key, row in old.items()} == dict(contents.rows.items())
     assert {is_installed(row, store.folder) for row in old.values() if row.status == "ok"} == {True}
+
+
+def test_values_under_the_path_of_a_metric_are_made_again_and_the_plan_says_why(
+    home: Path, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*JPEG) in (0, 1)
+    store = Store(home / "runs" / "r")
+    named = [score for score in store.read().scores.values() if score.metric == "metric.py:Sharp"]
+    with contextlib.closing(store.writer(store.new_session())) as writer:
+        writer.append({"scores": [{**vars(score), "metric": f"{home}/code/{score.metric}"} for score in named]})
+    capsys.readouterr()
+    assert run("plan", *JPEG[1:]) == 0
+    assert f"metric.py:Sharp: {len(named)} values are stored under its path, as earlier" in capsys.readouterr().out
+    assert run(*JPEG) in (0, 1)
+    assert [score for score in store.read().scores.values() if score.metric == "metric.py:Sharp"] == [
+        replace(score, session=again.session)
+        for score, again in zip(named, [s for s in store.read().scores.values() if ":" in s.metric], strict=True)
+    ]
 
 
 def test_names_and_places_of_files() -> None:

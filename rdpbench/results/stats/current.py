@@ -398,12 +398,8 @@ def _once(rows: Rows) -> Places:
 # Editions of codecs
 
 
-def edition_of(row: Row) -> tuple[str, ...]:
-    """What coded a row; where a codec of the user's lies is none of it."""
-    return _edition(row.use, row.configuration, row.options, row.coder, row.weights)
-
-
 def _edition(use: str, configuration: str, options: str, coder: str, weights: str) -> tuple[str, ...]:
+    """What coded a row; where a codec of the user's lies is none of it."""
     reference = registry.parse(use)
     name = f"{reference.short}{' in its environment' if reference.apart else ''}" if ":" in use else use
     return name, _keyed(configuration) or options, coder, weights
