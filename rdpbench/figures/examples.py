@@ -27,7 +27,7 @@ from rdpbench.provenance import command
 from rdpbench.results.names import Names, meaning
 from rdpbench.results.stats.points import Points, grouped
 from rdpbench.results.store.bitstreams import reconstruction_path
-from rdpbench.results.store.calls import original_path
+from rdpbench.results.store.calls import codec_named, original_path
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
 from rdpbench.setting import USUAL, Presentation, digits
@@ -128,7 +128,7 @@ def kept(store: Store, points: Points, codecs: Sequence[str] = ()) -> dict[str, 
     rows = grouped((row for row in good if reconstruction_path(store, row).is_file()), lambda row: row.codec)
     if not rows:
         which = f" of {', '.join(codecs)}" if codecs else ""
-        names = dict.fromkeys(_typed(row) for row in good)
+        names = dict.fromkeys(_typed(store, row) for row in good)
         data = dict.fromkeys(row.dataset for row in good)
         again = command([f"codec={','.join(names) or 'NAME'}", f"data={','.join(data) or 'NAME'}", "keep=all"])
         raise MissingNeed(
@@ -138,10 +138,11 @@ def kept(store: Store, points: Points, codecs: Sequence[str] = ()) -> dict[str, 
     return {codec: rows[codec] for codec in codecs or rows if codec in rows}
 
 
-def _typed(row: Row) -> str:
+def _typed(store: Store, row: Row) -> str:
     """What is typed for the codec of a row: a class of the user's has no name of its own."""
-    own = registry.parse(row.use)
-    return f"{own.where}:{own.name}" if ":" in row.use else row.codec.partition("[")[0]
+    use, _ = codec_named(store.folder, row) or (row.use, {})
+    own = registry.parse(use)
+    return f"{own.where}:{own.name}" if ":" in use else row.codec.partition("[")[0]
 
 
 def choose(rows: Mapping[str, Sequence[Row]], bpp: float | None = None) -> dict[str, list[Row]]:

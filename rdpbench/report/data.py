@@ -276,7 +276,7 @@ def _as_typed(word: str, words: Sequence[str]) -> str:
     """
     key, _, value = word.partition("=")
     given = (text for name, _, text in (other.partition("=") for other in words) if name == key)
-    parts = (part for text in given for part in (text, *split_list(text)))
+    parts = (part for text in given for part in (*split_list(text), text))
     return next((f"{key}={part}" for part in parts if part.rpartition("/")[2] == value), word)
 
 

@@ -45,7 +45,8 @@ def test_programs_code_a_folder_at_once(folder: Path, scripts: Callable[..., str
     assert info["decode seconds stated"] == "0.25"
     assert ("no network" in info["enforced"]) == can_go_offline()
     assert "images" in made[0].command
-    assert str(folder) in made[0].command
+    assert "enc.py" in made[0].command
+    assert str(folder) not in made[0].command, "rows are published"
     assert run(scripts(shape="file"), "run=files") == 1  # its scripts want folders
     one = textwrap.dedent(
         """
