@@ -27,8 +27,8 @@ from rdpbench.setting import FLAGS, PRESENTED, Presentation
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from rdpbench.results.store.calls import Named
     from rdpbench.results.store.store import Store
-    from rdpbench.runners.coding import Named
     from rdpbench.runners.conformance import Check
 
 INTRO = """\
@@ -524,7 +524,7 @@ def _verify(options: argparse.Namespace) -> int:
 def _named(words: Sequence[str]) -> Named:
     """What is typed of codecs of one's own: ``codec=./mine.py:MyCodec``, ``codec.options.NAME=VALUE``."""
     from rdpbench.config.typed import external, split_names
-    from rdpbench.runners.coding import Named
+    from rdpbench.results.store.calls import Named
 
     uses, typed = [], []
     settings = dict(word.partition("=")[::2] for word in words)

@@ -26,6 +26,7 @@ from rdpbench.progress import Progress, Report, say, show_progress
 from rdpbench.provenance import command, cores
 from rdpbench.results.stats.current import PROVEN, of_store
 from rdpbench.results.stats.points import Points
+from rdpbench.results.store.calls import Named
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import axis_of, facts
 from rdpbench.results.store.log import PartWriter
@@ -35,7 +36,7 @@ from rdpbench.results.tables import CROSSINGS, Terminal, crossed
 from rdpbench.runners import server
 from rdpbench.runners.chunks import chunks
 from rdpbench.runners.claim import Agenda, Reservoir, Share, Tally, lacks_of, plan_record, queue_name
-from rdpbench.runners.coding import Named, refuted
+from rdpbench.runners.coding import refuted
 from rdpbench.runners.cost import Left
 from rdpbench.runners.launch import Launcher, launcher_of
 from rdpbench.runners.plan import Plan, lines, make_plan

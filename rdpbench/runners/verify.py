@@ -32,7 +32,7 @@ from rdpbench.paths import write_file
 from rdpbench.provenance import hardware
 from rdpbench.results.stats.points import grouped
 from rdpbench.results.store.bitstreams import get_picture, reconstruction_path
-from rdpbench.results.store.calls import CodecFiles, original_path
+from rdpbench.results.store.calls import NOBODY, CodecFiles, Named, original_path, setting_of
 from rdpbench.results.store.columns import coded, groups_of
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import facts
@@ -42,8 +42,6 @@ from rdpbench.results.store.schema import OF_THE_MACHINE, Row, Score, error_text
 from rdpbench.results.store.store import Store
 from rdpbench.results.tables import CROSSINGS
 from rdpbench.runners.coding import (
-    NOBODY,
-    Named,
     bound_to_device,
     check_own,
     codec_of,
@@ -53,7 +51,6 @@ from rdpbench.runners.coding import (
     further_of,
     noted,
     on_hardware,
-    setting_of,
     why_other_pixels,
 )
 from rdpbench.runners.pool import START_S, Apart, Ended, died, limit_s, sender, set_up_apart, was_killed

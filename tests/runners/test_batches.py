@@ -14,10 +14,10 @@ from PIL import Image as pil
 from rdpbench.codecs.learned.codec import LearnedCodec
 from rdpbench.config.bench import read_bench
 from rdpbench.errors import ConfigError
-from rdpbench.results.store.calls import original_path
+from rdpbench.results.store.calls import Named, original_path
 from rdpbench.results.store.schema import Row
 from rdpbench.results.store.store import Store
-from rdpbench.runners.coding import Named, decode_row
+from rdpbench.runners.coding import decode_row
 from rdpbench.runners.verify import verify
 
 CODEC = """

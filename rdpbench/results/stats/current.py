@@ -33,7 +33,7 @@ from rdpbench.errors import RdpbenchError, check_names, few
 from rdpbench.results.stats.meanings import readable
 from rdpbench.results.stats.points import Point, Points, Where, grouped
 from rdpbench.results.stats.scored import chosen_edition, current_scores, current_sets
-from rdpbench.results.store.calls import CodecFiles, codec_named
+from rdpbench.results.store.calls import CodecFiles, codec_named, stated_source
 from rdpbench.results.store.columns import Codes, Mask, Places, agree, groups_of, joined, ranks, split_by
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import identity_at, key_of
@@ -506,14 +506,6 @@ def _environment(row: Row) -> dict[str, str]:
 
 _HASH = re.compile(r"([a-z0-9]+:)?[0-9a-f]{64}")
 """How coders state weights."""
-
-
-def stated_source(row: Row) -> str:
-    """Hash of the file that a codec of the user's was, when it made a row."""
-    try:
-        return str(json.loads(row.coder).get("source_sha256", ""))
-    except (ValueError, AttributeError):
-        return ""
 
 
 def _key_now(row: Row, options: Mapping[str, Any]) -> str:

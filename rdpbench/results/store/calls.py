@@ -1,8 +1,8 @@
 """Rows have names of files, for they are published; where a file lay, the record of a call says (``sessions/*.json``).
 
 `published` turns paths into names before a row is stored. Who needs a file again looks it up: in what is typed now
-(`CodecFiles.of`), or in the records of the run's calls (`codec_named`, `original_path`). Rows of earlier versions of
-rdpbench hold whole paths, and are read as well.
+(`CodecFiles.of`, `setting_of`), or in the records of the run's calls (`codec_named`, `original_path`). Rows of earlier
+versions of rdpbench hold whole paths, and are read as well.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rdpbench import own, registry
-from rdpbench.errors import StoreCorrupt
+from rdpbench.codecs.contract import facts_of
+from rdpbench.errors import CodecError, StoreCorrupt
 from rdpbench.provenance import as_typed
 from rdpbench.results.store.schema import AS_RAN, Row, Score, place_name
 from rdpbench.setting import CodecSetting
@@ -194,6 +195,111 @@ def _of_call(record: Path, what: str) -> Any:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return json.loads(record.read_text(encoding="utf-8"))[what]
     return {}
+
+
+def stated_source(row: Row) -> str:
+    """Hash of the file that a codec of the user's was, when it made a row."""
+    try:
+        return str(json.loads(row.coder).get("source_sha256", ""))
+    except (ValueError, AttributeError):
+        return ""
+
+
+# A codec of one's own is named again
+
+
+@dataclass(frozen=True)
+class Named:
+    """What the user says of codecs that are not ours, to decode rows that anybody may have written."""
+
+    uses: tuple[str, ...] = ()
+    """Classes of one's own, as ``./mine.py:MyCodec``."""
+    options: frozenset[tuple[str, str]] = frozenset()
+    """Options and their values, as they were typed."""
+
+
+NOBODY = Named()
+
+
+def setting_of(store: Store, row: Row, named: Named = NOBODY) -> CodecSetting:
+    """The codec setting that made a row, as far as the row may say it.
+
+    A row says which codec that ships or is installed, and its options. A class of one's own is taken from ``named``
+    alone: the one of the row's class name and source. What is no number or yes/no may name a program or a file, so a
+    codec that does not ship gets texts only as its defaults and as the user typed them. Of a file a row has the name:
+    where it lies is typed, too, or is what the run's calls say of weights for a codec that ships.
+
+    Raises:
+        CodecError: the user must name the codec or the option first.
+    """
+    options = json.loads(row.options)
+    if not isinstance(options, dict):
+        raise CodecError(f"the options of the row are no list of names: {row.options!r:.80}")
+    options = {name: _typed(row, name, value, named) for name, value in options.items()}
+    use = _named_use(row, named) if ":" in row.use else row.use
+    if use in registry.BUILTIN["codec"]:
+        return CodecSetting(row.codec, use, tuple(sorted(_with_weights(store, row, options, named).items())), ())
+    fields = getattr(registry.load("codec", use), "__dataclass_fields__", {})
+    for name, value in options.items():
+        harmless = value is None or isinstance(value, (bool, int, float))
+        typed = [text for option, text in named.options if option == name and _means(text, value)]
+        by_default = name in fields and _means(fields[name].default, value)
+        if typed or (by_default and not harmless):
+            options[name] = typed[0] if typed and not harmless else value if harmless else fields[name].default
+        elif not harmless:
+            raise CodecError(
+                f"not decoded: option {name} of {use} may name a program or a file, and a row says {value!r:.80}; "
+                f"type it if it is yours: codec.options.{name}=..."
+            )
+    return CodecSetting(row.codec, use, tuple(sorted(options.items())), ())
+
+
+def _typed(row: Row, name: str, value: object, named: Named) -> object:
+    """A value as it is, or as the user types it where the row has only that it is out of somebody's environment."""
+    if not (isinstance(value, str) and "${" in value):
+        return value
+    typed = [text for option, text in named.options if option == name]
+    if not typed:
+        raise CodecError(
+            f"not decoded: option {name} of {row.use:.80} was {value!r:.80}, from the environment where it was coded; "
+            f"type its value: codec.options.{name}=..."
+        )
+    try:
+        return json.loads(typed[0])
+    except ValueError:
+        return typed[0]
+
+
+def _means(typed: object, value: object) -> bool:
+    """Is a text or path what a row says? Of a path a row has the name; earlier versions had it in full."""
+    path = str(own.full_path(typed)) if isinstance(typed, str | PurePath) else ""
+    return typed == value or str(typed) == str(value) or str(value) in (path, PurePath(path).name, place_name(path))
+
+
+def _with_weights(store: Store, row: Row, options: dict[str, Any], named: Named) -> dict[str, Any]:
+    """Options in which weights of the user's are paths, as they are typed now, or were when the row was made."""
+    takes = facts_of(registry.load("codec", row.use)).takes_own
+    typed = {name: str(own.full_path(text)) for name, text in named.options if _means(text, options.get(name))}
+    _, called = codec_named(store.folder, row) or ("", options)
+    return options | {name: typed.get(name, called[name]) for name in takes if name in called}
+
+
+def _named_use(row: Row, named: Named) -> str:
+    """The user's class of a row's name and source."""
+    name, then = registry.parse(row.use).name, stated_source(row)
+    of_name = [use for use in named.uses if registry.parse(use).name == name]
+    for use in of_name:
+        if then and registry.source_sha256("codec", use) == then:
+            return use
+    if of_name:
+        raise CodecError(f"not decoded: {of_name[0]} did not make the row: its source differs")
+    raise CodecError(
+        f"not decoded: {name!r:.80} is a codec of one's own, which rows cannot load; "
+        f"if it is yours, type codec={'FILE.yaml' if '.yaml' in row.use else f'FILE.py:{name:.80}'}"
+    )
+
+
+# Images
 
 
 def original_path(store: Store, row: Row) -> Path:
