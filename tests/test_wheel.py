@@ -50,14 +50,16 @@ def light(tmp_path: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(tmp_path / "light"), str(ROOT)])}
 
 
-def test_classical_codecs_run_without_extras_and_without_linux(rdpbench: Any, light: dict[str, str]) -> None:
-    words = (CLASSICAL, "limit=1", "points=2", "verify=2")
+def test_classical_codecs_run_without_extras_and_without_linux(
+    rdpbench: Any, images: Any, light: dict[str, str]
+) -> None:
+    words = (CLASSICAL, f"data=folder:{images(1, size=(164, 168))}", "points=2", "verify=2", "run=a")
     done = rdpbench("run", *words, env=light, code=0)
     assert "18 tasks coded, 0 scored or timed from the store, 0 failed" in done.stdout
-    assert "samples/figures/curves.png" in done.stdout
-    shown = rdpbench("report", "samples", env=light, code=0).stdout
+    assert "a/figures/curves.png" in done.stdout
+    shown = rdpbench("report", "a", env=light, code=0).stdout
     assert "The report has no curves: plotly.js" in shown
-    assert "ssimulacra2" in rdpbench("bd", "samples", "--anchor", "jpeg", env=light).stdout
+    assert "ssimulacra2" in rdpbench("bd", "a", "--anchor", "jpeg", env=light).stdout
 
 
 def test_python_runs_and_scores_without_extras(tmp_path: Path, environment: Any, light: dict[str, str]) -> None:
