@@ -498,7 +498,8 @@ def is_installed(row: Row, folder: Path | None = None) -> bool | None:
 
 def _environment(row: Row) -> dict[str, str]:
     """What coded a row, but for files and weights of which each rate point may have its own."""
-    apart, coder, options = registry.parse(row.use).apart, json.loads(row.coder or "{}"), json.loads(row.options or "{}")
+    coder, options = (json.loads(text or "{}") for text in (row.coder, row.options))
+    apart = registry.parse(row.use).apart
 
     def is_of_a_rate(name: str, text: str) -> bool:
         if name.startswith("file "):

@@ -207,7 +207,7 @@ def _is_here(use: str) -> bool:
 
 
 def _calls(folder: Path) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
-    """Labels of the codecs that calls of a run named, what they were, their options and coders; the newest call first."""
+    """The codecs that calls of a run named: label, what it was, options, coder; those of the newest call first."""
     for path in sorted((folder / "sessions").glob("*.json"), reverse=True):
         with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
             for label, codec in _of_call(path, "codecs").items():
