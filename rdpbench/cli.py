@@ -523,7 +523,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _named(words: Sequence[str]) -> Named:
     """What is typed of codecs of one's own: ``codec=./mine.py:MyCodec``, ``codec.options.NAME=VALUE``."""
-    from rdpbench.config.typed import external, split_names
+    from rdpbench.config.typed import external, split_names, typed_value
     from rdpbench.results.store.calls import Named
 
     uses, typed = [], []
@@ -544,7 +544,7 @@ def _named(words: Sequence[str]) -> Named:
         if names or (key == "python" and value):
             continue
         if key.startswith("codec.options.") and value:
-            typed.append((key.removeprefix("codec.options."), value))
+            typed.append((key.removeprefix("codec.options."), typed_value(value)))
         else:
             raise ConfigError(
                 f"{word!r} is no codec of one's own and none of its options; "

@@ -484,7 +484,7 @@ def absolute(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
         raise FileNotFoundError(f"{name}={path}: no such file or folder: {full}")
 
     for name, loose in path_fields(cls).items():
-        value = given.get(name, _default(cls, name))
+        value = given.get(name, default_of(cls, name))
         if value is not None and cls.__dataclass_fields__[name].init:  # type: ignore[attr-defined]
             changed = partial(change, name=name, loose=loose)
             given[name] = mapped(value, changed, text=changed)
@@ -517,7 +517,7 @@ def paths_of(built: object) -> dict[str, Any]:
         paths = {name: value for name, value in vars(base).items() if isinstance(value, PurePath)}
         held |= {name: path for name, path in paths.items() if full_path(path).is_file()}
     for each in fields(cls) if is_dataclass(cls) else ():
-        value = _default(cls, each.name) if isinstance(built, type) else getattr(built, each.name, None)
+        value = default_of(cls, each.name) if isinstance(built, type) else getattr(built, each.name, None)
         strict = each.name in typed and not typed[each.name]
         held[each.name] = mapped(value, full_path, text=full_path if strict else None)
     unkeyed = getattr(cls, "unkeyed", ())
@@ -529,7 +529,7 @@ def paths_of(built: object) -> dict[str, Any]:
 
 
 def mapped(value: Any, change: Callable[[Any], Any], *, text: Callable[[str], Any] | None = None) -> Any:
-    """A value with the paths in it changed, and the text in it where ``text`` says how; several become a tuple."""
+    """A value with the paths in it changed, and the text in it where ``text`` says how; lists become tuples."""
     if isinstance(value, PurePath):
         return change(value)
     if isinstance(value, str):
@@ -537,11 +537,18 @@ def mapped(value: Any, change: Callable[[Any], Any], *, text: Callable[[str], An
     if is_dataclass(value) and not isinstance(value, type):
         value = {each.name: getattr(value, each.name) for each in fields(value)}
     if isinstance(value, Mapping):
-        return {key: mapped(part, change, text=text) for key, part in value.items()}
+        return _Table({key: mapped(value[key], change, text=text) for key in sorted(value, key=str)})
     if isinstance(value, list | tuple | set | frozenset):
         parts = tuple(mapped(part, change, text=text) for part in value)
         return parts if isinstance(value, list | tuple) else tuple(sorted(parts, key=str))
     return value
+
+
+class _Table(dict[Any, Any]):
+    """A mapping among options: settings are told apart by what theirs hold, in whatever order it was typed."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
 
 
 def leaves(value: Any) -> Iterator[Any]:
@@ -558,7 +565,8 @@ def full_path(path: Any) -> Path:
     return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100
 
 
-def _default(cls: type, name: str) -> Any:
+def default_of(cls: type, name: str) -> Any:
+    """What a field of a dataclass is unless it is given."""
     stated = cls.__dataclass_fields__[name]  # type: ignore[attr-defined]
     if stated.default is not MISSING:
         return stated.default

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -306,10 +307,12 @@ def _codec(composed: Mapping[str, Any], weights: str | None) -> CodecSetting:
     rates: Sequence[float] = codec.get("rates") or ()
     # Options that the user changed become part of the label: two curves of one codec must not share a name.
     changed = [line.partition("codec.options.")[2] for line in composed["_choice"] if line.startswith("codec.options.")]
-    options = dict(codec.get("options") or {})
+    options = _options(codec)
     if registry.parse(codec["use"]).apart:  # files by their names, and nothing of where it runs
         pairs = (line.partition("=") for line in changed)
-        changed = [f"{name}={Path(value).name}" for name, _, value in pairs if name not in IN_REFERENCE]
+        changed = [
+            f"{name}={_FOLDERS.sub('', value.rstrip('/'))}" for name, _, value in pairs if name not in IN_REFERENCE
+        ]
     cls = registry.load("codec", codec["use"])
     if weights and "weights" in getattr(cls, "__dataclass_fields__", {}):
         options["weights"] = weights
@@ -340,6 +343,15 @@ def _codec(composed: Mapping[str, Any], weights: str | None) -> CodecSetting:
     return setting
 
 
+_FOLDERS = re.compile(r"[^\[\]{}:,]*/")
+"""What stands before the name of a file, also of one in a list."""
+
+
+def _options(composed: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as a setting holds them: lists and mappings are compared by what is in them."""
+    return {name: own.mapped(value, str) for name, value in (composed.get("options") or {}).items()}
+
+
 def _short_path(line: str, cls: type) -> str:
     """An option that is a path in full, as labels have it: rows are published, and a path tells of a machine."""
     name, _, text = line.partition("=")
@@ -363,7 +375,7 @@ def _own_digest(cls: type, options: Mapping[str, Any], rates: Sequence[float]) -
 
 
 def _data(data: Mapping[str, Any], partial: bool) -> DataSetting:
-    options = dict(data.get("options") or {})
+    options = _options(data)
     fields = getattr(registry.load("dataset", data["use"]), "__dataclass_fields__", {})
     # A folder of the user's is whole as it is; only a set with a list of its images can be partial.
     if partial and "allow_partial" in fields:

@@ -16,6 +16,7 @@ An unknown key is refused, with the nearest known one; Hydra would add it with a
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import re
@@ -24,7 +25,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from rdpbench import registry
+from rdpbench import own, registry
 from rdpbench.codecs.contract import OWN_WEIGHTS, option_names, set_elsewhere
 from rdpbench.codecs.external import declared
 from rdpbench.errors import ConfigError, UnknownName, nearest
@@ -248,6 +249,21 @@ def split(overrides: Sequence[str]) -> Typed:
         else:
             choices.append([f"{key}={value}" for value in values])
     return Typed([list(choice) for choice in itertools.product(*choices)], axes, metrics, captions, literal)
+
+
+def typed_value(text: str) -> Any:
+    """A list or mapping that was typed, as options have it; any other text as it is.
+
+    >>> typed_value("[1,a/b.pt]"), typed_value("{x:a/b.pt}"), typed_value("3")
+    ((1, 'a/b.pt'), {'x': 'a/b.pt'}, '3')
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    with contextlib.suppress(OverrideParseException):
+        if text.startswith(("[", "{")):
+            return own.mapped(OverridesParser.create().parse_overrides([f"value={text}"])[0].value(), str)
+    return text
 
 
 def split_names(key: str, value: str) -> list[str]:

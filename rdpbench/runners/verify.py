@@ -25,7 +25,7 @@ from rdpbench import registry
 from rdpbench.assets.hashes import files_changed
 from rdpbench.codecs.contract import Codec, Side, facts_of, make_ready
 from rdpbench.datasets.protocols import load_under
-from rdpbench.errors import ImageError, RdpbenchError, StoreError, WorkerError
+from rdpbench.errors import ImageError, RdpbenchError, StoreError, WorkerError, few
 from rdpbench.image import Image, pixel_sha256, read_image
 from rdpbench.networks.precision import is_here
 from rdpbench.paths import write_file
@@ -123,12 +123,20 @@ def verify(store: Store, sample: int | None, seed: int = 0, named: Named = NOBOD
             trials += trials_of(row, by_task.get(row.task_key, ()), typed)
     answers = decode_elsewhere(store, trials)
     wrong = [trial for trial in trials if answers[trial] != trial.expected]
-    findings += [unlike(trial, answers[trial]) for trial in wrong]
-    refuted = dict.fromkeys(trial.row.task_key for trial in wrong if trial.decodes == 1)
-    keys = (trial.row.task_key for trial in trials if trial.decodes == 1)
-    decoded = tuple(key for key in keys if key not in refuted)
+    by_others = {trial: why for trial in wrong if (why := _other_files(store, trial.row, named))}
+    undecoded.update(f"{trial.row.codec}: not decoded: {why}" for trial, why in by_others.items())
+    findings += [unlike(trial, answers[trial]) for trial in wrong if trial not in by_others]
+    judged = [trial for trial in trials if trial.decodes == 1 and trial not in by_others]
+    right, doubted = _by_answer(judged, answers)
     reasons = tuple(f"{count} bitstreams of {why}" for why, count in undecoded.items())
-    return Verified(tuple(findings), len(good), images, decoded, tuple(refuted), reasons)
+    return Verified(tuple(findings), len(good), images, right, doubted, reasons)
+
+
+def _by_answer(trials: Sequence[Trial], answers: Mapping[Trial, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Tasks of bitstreams that gave their pixels, and of those that did not, but for what this machine could not do."""
+    right = (trial.row.task_key for trial in trials if answers[trial] == trial.expected)
+    wrong = (trial for trial in trials if answers[trial] != trial.expected)
+    return tuple(right), tuple(t.row.task_key for t in wrong if not answers[t].startswith(OF_THE_MACHINE))
 
 
 def _check_parts(store: Store, findings: list[str]) -> None:
@@ -280,6 +288,20 @@ def unlike(trial: Trial, answer: str) -> str:
     lies = CodecFiles.of(codec.use, dict(codec.options)).path if isinstance(codec, CodecSetting) else Path
     why = "; a file of its codec changed since, or is gone" if files_changed(row.files, lies) else ""
     return f"{row.point}, {row.image}: bitstream {which} decodes to other pixels: {answer}{why}"
+
+
+def _other_files(store: Store, row: Row, named: Named) -> str:
+    """Of a bitstream that gave other pixels: files of options that did not code it; empty where all did."""
+    setting = setting_of(store, row, named)
+    lies = CodecFiles.of(setting.use, dict(setting.options)).path
+    if changed := [name for name in files_changed(row.files, lies) if "=" in name]:
+        return f"{few([str(lies(name)) for name in changed], 3)}: another file than coded it, or gone"
+    try:
+        with codec_of(store, row, named) as codec:
+            check_own(codec, json.loads(row.coder))
+    except RdpbenchError as error:
+        return str(error)
+    return ""
 
 
 # Does one device decode what another coded?

@@ -45,6 +45,32 @@ class Mine:
         levels = np.frombuffer(zlib.decompress(data[3:]), np.uint8).reshape(data[0], data[1], 3).astype(int)
         return np.clip(levels * data[2] + data[2] // 2, 0, 255).astype(np.uint8)
 """
+BY_FILES = """
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+import numpy as np
+from rdpbench.codecs.contract import Bitstream, Rate
+
+@dataclass(frozen=True)
+class ByFiles:
+    step: int = 8
+    nets: tuple[Path, ...] = ()
+    named: dict[str, Path] = field(default_factory=dict)
+    sizes: tuple[int, ...] = (1,)
+    rate = Rate("step", 1, 64, rises=False, points=(4, 16))
+
+    def by(self):
+        files = [*self.nets, *self.named.values()]
+        return self.step + sum((n + 1) * int(file.read_text()) for n, file in enumerate(files))
+
+    def encode(self, image, side):
+        return Bitstream.whole(bytes(image.shape[:2]) + zlib.compress((image // self.by()).tobytes()))
+
+    def decode(self, data):
+        levels = np.frombuffer(zlib.decompress(data[2:]), np.uint8).reshape(data[0], data[1], 3).astype(int)
+        return np.clip(levels * self.by(), 0, 255).astype(np.uint8)
+"""
 METRIC = """
 from pathlib import Path
 from rdpbench.metrics.contract import PairMetric
@@ -196,6 +222,56 @@ def test_files_of_one_name_in_two_folders_make_no_curve_together(
         first = shown()
         assert sorted(map(str, first)) == ["16.0", "4.0", "8.0"]
         assert first[16] != second[16]
+
+
+def test_no_bitstream_is_doubted_because_other_weights_of_its_name_decoded_it(
+    home: Path, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows say ``w.txt`` of both; which file is meant, its content says."""
+    (home / "mine.py").write_text(BY_FILES)
+    for name, text in {"one": "3", "two": "5"}.items():
+        (home / name).mkdir()
+        (home / name / "w.txt").write_text(text)
+    for name in ("one", "two"):
+        words = [word for word in LINE if not word.startswith(("codec", "metrics"))]
+        assert run(*words, "metrics=psnr", "codec=mine.py:ByFiles", f"codec.options.nets=[{name}/w.txt]") == 0
+    typed = ["verify", "r", "--root", "runs", "--all", "codec=mine.py:ByFiles"]
+    capsys.readouterr()
+    assert run(*typed, "codec.options.nets=[one/w.txt]") == 1
+    told = capsys.readouterr().out
+    assert "8 bitstreams decoded" in told
+    assert "0 findings" in told
+    assert f"NOT DECODED 8 bitstreams of ByFiles[nets=[two/w.txt]]: not decoded: {home}/one/w.txt" in told
+    assert run(*typed, "codec.options.nets=[one/w.txt]", "codec.options.nets=[two/w.txt]") == 0
+    assert "16 bitstreams decoded" in capsys.readouterr().out
+    assert {row.verified for row in Store(home / "runs" / "r").read().rows.values()} == {"fresh_process"}
+
+
+@pytest.mark.parametrize("apart", [(), (f"python={sys.executable}",)])
+def test_lists_and_mappings_of_files_are_options(
+    home: Path, run: Callable[..., int], capsys: pytest.CaptureFixture[str], apart: tuple[str, ...]
+) -> None:
+    (home / "mine.py").write_text(BY_FILES)
+    for name, text in {"a": "3", "b": "5"}.items():
+        (home / "nets" / name).write_text(text)
+    line = [word for word in LINE if not word.startswith(("codec", "metrics"))]
+    line += ["metrics=psnr", "codec=mine.py:ByFiles", "codec.options.sizes=[1,2]", *apart]
+    names = "codec.options.nets=[nets/a,nets/b]"
+    assert run(*line, names) == 0
+    assert apart or run(*line, "codec.options.named={y:nets/b,x:nets/a}") == 0
+    capsys.readouterr()
+    assert run("plan", *line[1:], "codec.options.nets=[nets/b,nets/a]") == 0
+    assert " 0 done" in capsys.readouterr().out, "their order is theirs"
+    if not apart:
+        assert run("plan", *line[1:], "codec.options.named={x:nets/a,y:nets/b}") == 0
+        assert " 0 left" in capsys.readouterr().out, "that of a mapping is not"
+    (home / "nets").rename(home / "moved")
+    assert run("plan", *line[1:], names.replace("nets/", "moved/")) == 0
+    assert " 0 left" in capsys.readouterr().out
+    typed = [names.replace("nets/", "moved/"), *apart, "codec.options.sizes=[1,2]"]
+    typed += [] if apart else ["codec.options.named={x:moved/a,y:moved/b}"]
+    assert run("verify", "r", "--root", "runs", "--all", "codec=mine.py:ByFiles", *typed) == 0
+    assert f"{8 if apart else 16} bitstreams decoded" in capsys.readouterr().out
 
 
 def test_rows_of_earlier_versions_name_the_same(home: Path, run: Callable[..., int]) -> None:

@@ -263,7 +263,9 @@ class Host:
 def as_argument(value: Any) -> Any:
     if isinstance(value, dict) and set(value) == {"path"}:
         return Path(value["path"])
-    return value
+    if isinstance(value, dict):
+        return {name: as_argument(part) for name, part in value.items()}
+    return [as_argument(part) for part in value] if isinstance(value, list) else value
 
 
 # Messages

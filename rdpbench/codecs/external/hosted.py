@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from rdpbench import own
 from rdpbench.assets.program import died, quoted
 from rdpbench.codecs.contract import CODES, FLOAT_LIBRARIES, Bitstream, Rate, Side
 from rdpbench.codecs.external.declared import fill_in_rate
@@ -273,7 +274,7 @@ class HostedCodec:
         for each in fields(self):  # type: ignore[arg-type]  # `hosted_class` makes a dataclass
             value = getattr(self, each.name)
             if each.metadata["sent"] or value != each.default:
-                options[each.name] = {"path": str(value)} if isinstance(value, Path) else value
+                options[each.name] = own.mapped(value, lambda path: {"path": str(path)})
         return options
 
 

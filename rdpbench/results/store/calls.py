@@ -18,11 +18,12 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rdpbench import own, registry
+from rdpbench.assets.hashes import content_sha256
 from rdpbench.codecs.contract import facts_of
 from rdpbench.errors import CodecError, StoreCorrupt
 from rdpbench.provenance import as_typed
 from rdpbench.results.store.schema import AS_RAN, Row, Score, place_name
-from rdpbench.setting import CodecSetting
+from rdpbench.setting import CodecSetting, digits
 
 if TYPE_CHECKING:
     from rdpbench.results.store.store import Store
@@ -239,8 +240,8 @@ class Named:
 
     uses: tuple[str, ...] = ()
     """Classes of one's own, as ``./mine.py:MyCodec``."""
-    options: frozenset[tuple[str, str]] = frozenset()
-    """Options and their values, as they were typed."""
+    options: frozenset[tuple[str, Any]] = frozenset()
+    """Options and their values: texts as they were typed, lists and mappings as `own.mapped` has them."""
 
 
 NOBODY = Named()
@@ -264,19 +265,44 @@ def setting_of(store: Store, row: Row, named: Named = NOBODY) -> CodecSetting:
     use = _named_use(row, named) if ":" in row.use else row.use
     if use in registry.BUILTIN["codec"]:
         return CodecSetting(row.codec, use, tuple(sorted(_with_weights(store, row, options, named).items())), ())
-    fields = getattr(registry.load("codec", use), "__dataclass_fields__", {})
+    cls = registry.load("codec", use)
+    fields, stated = getattr(cls, "__dataclass_fields__", {}), json.loads(row.coder or "{}")
     for name, value in options.items():
-        harmless = value is None or isinstance(value, (bool, int, float))
+        harmless = _is_harmless(value)
         typed = [text for option, text in named.options if option == name and _means(text, value)]
-        by_default = name in fields and _means(fields[name].default, value)
-        if typed or (by_default and not harmless):
-            options[name] = typed[0] if typed and not harmless else value if harmless else fields[name].default
+        typed.sort(key=lambda text: _content(text, row) != stated.get(f"file {name}"))  # two may have one name
+        default = own.default_of(cls, name) if name in fields else None
+        if typed or (name in fields and _means(default, value) and not harmless):
+            options[name] = typed[0] if typed and not harmless else value if harmless else default
         elif not harmless:
             raise CodecError(
                 f"not decoded: option {name} of {use} may name a program or a file, and a row says {value!r:.80}; "
                 f"type it if it is yours: codec.options.{name}=..."
             )
+    options = {name: own.mapped(value, str) for name, value in options.items()}
+    if registry.own_place("codec", use):
+        try:
+            options = own.absolute(cls, options)
+        except OSError as error:
+            raise CodecError(f"not decoded: {error}") from error
     return CodecSetting(row.codec, use, tuple(sorted(options.items())), ())
+
+
+def _content(typed: Any, row: Row) -> Any:
+    """What files hold that were typed for an option, as the coder of a row says it; None if one cannot be read."""
+
+    def sha256(text: str) -> str:
+        rate = "" if row.rate is None else digits(row.rate)
+        return content_sha256(own.full_path(text.replace(f"{{{row.rate_field}}}", rate)))
+
+    with contextlib.suppress(OSError):
+        return json.loads(json.dumps(own.mapped(typed, str, text=sha256)))
+    return None
+
+
+def _is_harmless(value: object) -> bool:
+    """Can it name no program and no file?"""
+    return all(map(_is_harmless, value)) if isinstance(value, list) else isinstance(value, int | float | None)
 
 
 def _typed(row: Row, name: str, value: object, named: Named) -> object:
@@ -290,13 +316,17 @@ def _typed(row: Row, name: str, value: object, named: Named) -> object:
             f"type its value: codec.options.{name}=..."
         )
     try:
-        return json.loads(typed[0])
+        return json.loads(typed[0]) if isinstance(typed[0], str) else typed[0]
     except ValueError:
         return typed[0]
 
 
 def _means(typed: object, value: object) -> bool:
-    """Is a text or path what a row says? Of a path a row has the name; earlier versions had it in full."""
+    """Is a value what a row says? Of a path a row has the name; earlier versions had it in full."""
+    if isinstance(value, list) and isinstance(typed, list | tuple):
+        return len(typed) == len(value) and all(map(_means, typed, value))
+    if isinstance(value, Mapping) and isinstance(typed, Mapping):
+        return typed.keys() == value.keys() and all(_means(typed[name], value[name]) for name in value)
     path = str(own.full_path(typed)) if isinstance(typed, str | PurePath) else ""
     return typed == value or str(typed) == str(value) or str(value) in (path, PurePath(path).name, place_name(path))
 
