@@ -194,19 +194,27 @@ def test_of_two_editions_that_one_counts_whose_class_lies_there(home: Path, run:
 
 
 @pytest.mark.parametrize("apart", [(), (f"python={sys.executable}",)])
-@pytest.mark.parametrize("which", ["class", "weights"])
+@pytest.mark.parametrize("which", ["class", "weights", "environment"])
 def test_files_of_one_name_in_two_folders_make_no_curve_together(
     home: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, which: str, apart: tuple[str, ...]
 ) -> None:
     """Both lie there still, and have one label, since each was typed from its folder."""
     for name in ("code", "nets", "far"):
         shutil.copytree(home / name, home / "second" / name)
-    changed = home / "second" / {"class": "code/mine.py", "weights": "nets/w.txt"}[which]
+    changed = home / "second" / ("code/mine.py" if which == "class" else "nets/w.txt")
     changed.write_text(changed.read_text() + "# another\n")
     places = {"data=folder:pictures": f"data=folder:{home}/pictures", "root=runs": f"root={home}/runs"}
+    if which == "environment":
+        places["codec.options.weights=nets/w.txt"] = "codec.options.weights=${oc.env:NETS}/w.txt"
     line = [places.get(word, word) for word in [*LINE, "metrics=psnr", *apart]]
+
+    def enter(folder: Path) -> None:
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("NETS", str(folder / "nets"))
+
+    enter(home)
     run(*line, "rate=4,16")
-    monkeypatch.chdir(home / "second")
+    enter(home / "second")
     run(*line, "rate=16,32")
 
     def shown() -> dict[float | None, set[str]]:
@@ -217,7 +225,7 @@ def test_files_of_one_name_in_two_folders_make_no_curve_together(
     assert list(second) == [16, 32], "the newest call says what the label stands for"
     assert len(set.union(*second.values())) == 1
     if not apart:  # of which the newest rows count
-        monkeypatch.chdir(home)
+        enter(home)
         run(*line, "rate=8")
         first = shown()
         assert sorted(map(str, first)) == ["16.0", "4.0", "8.0"]

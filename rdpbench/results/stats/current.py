@@ -33,7 +33,7 @@ from rdpbench.errors import RdpbenchError, check_names, few
 from rdpbench.results.stats.meanings import readable
 from rdpbench.results.stats.points import Point, Points, Where, grouped
 from rdpbench.results.stats.scored import chosen_edition, current_scores, current_sets
-from rdpbench.results.store.calls import CodecFiles, codec_now, stated_source
+from rdpbench.results.store.calls import CodecFiles, codec_now, is_of_rates, stated_source
 from rdpbench.results.store.columns import Codes, Mask, Places, agree, groups_of, joined, ranks, split_by
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import identity_at, key_of
@@ -503,7 +503,7 @@ def _environment(row: Row) -> dict[str, str]:
 
     def is_of_a_rate(name: str, text: str) -> bool:
         if name.startswith("file "):
-            return "{" in str(options.get(name.removeprefix("file ")))
+            return is_of_rates(options.get(name.removeprefix("file ")))
         return not apart and name != "source_sha256" and _HASH.fullmatch(text) is not None
 
     return {name: text for name, text in coder.items() if not is_of_a_rate(name, str(text))}

@@ -192,14 +192,26 @@ def codec_now(folder: Path | None, row: Row) -> tuple[str, dict[str, Any]] | Non
     Two files in different folders may have had one label: the one that was typed last has it, if it is here.
     """
     label = row.codec.removesuffix(f" ({row.grade})")
-    for called_so, use, options, _ in _calls(folder) if folder else ():
-        if called_so == label and _is_here(use) and all(map(_exists, CodecFiles.of(use, options).given)):
-            return use, options
+    for called_so, use, given, _ in _calls(folder) if folder else ():
+        if called_so == label and _is_here(use):
+            options = {name: own.mapped(value, str, text=_filled) for name, value in given.items()}
+            if all(is_of_rates(path) or Path(path).exists() for _, path in CodecFiles.of(use, options).given):
+                return use, options
     return codec_named(folder, row)
 
 
-def _exists(given: tuple[str, str]) -> bool:
-    return Path(given[1]).exists() or "{" in given[1]
+def is_of_rates(value: object) -> bool:
+    """Is there a file for each rate point, as in ``net_{quality}.pt``?
+
+    >>> is_of_rates("net_{quality}.pt"), is_of_rates("${oc.env:NET}")
+    (True, False)
+    """
+    return re.search(r"\{\w+\}", str(value)) is not None
+
+
+def _filled(text: str) -> str:
+    """With what the environment holds, of which the record has what was typed."""
+    return _FROM_ENVIRONMENT.sub(lambda name: os.environ.get(name[1], name[0]), text)
 
 
 def _is_here(use: str) -> bool:
@@ -370,8 +382,7 @@ def original_path(store: Store, row: Row) -> Path:
     with contextlib.suppress(KeyError, TypeError):
         for data in _of_call(record, "data"):
             if (data["name"], data["root"]) == (row.dataset, row.root):
-                # What an environment held is written as it was typed.
-                return Path(_FROM_ENVIRONMENT.sub(lambda name: os.environ.get(name[1], name[0]), data["folder"]), path)
+                return Path(_filled(data["folder"]), path)
     raise StoreCorrupt(f"{record} does not say where {row.path} of {row.dataset} lay. Put it back from a copy")
 
 
