@@ -22,7 +22,7 @@ from rdpbench.errors import few
 from rdpbench.progress import duration
 from rdpbench.results.stats.current import of_store, standing
 from rdpbench.results.stats.points import grouped, point_key
-from rdpbench.results.store.calls import published
+from rdpbench.results.store.calls import CodecFiles, codec_now, published
 from rdpbench.results.store.columns import HASH, Places, coded, find, groups_of, joined, split_by
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import TOLERANCE, definition, facts, forget, is_tight
@@ -368,6 +368,13 @@ def _new_members(
             if (member := member_of(task)).member_key not in named:
                 named.add(member.member_key)
                 yield member
+    cell_of = {cell.codec: cell for cell in every if len(cell)}
+    for codec, cell in cell_of.items():
+        now = codec_now(stored.folder, codec.name)
+        files = CodecFiles.of(codec.use, dict(codec.options))
+        if now and (now[0], CodecFiles.of(*now)) != (codec.use, files):
+            # So that this call is noted: two files have had the label, and from now on it stands for this one.
+            yield member_of(cell.task(0))
 
 
 def _costs(stored: Contents) -> Costs:

@@ -222,7 +222,7 @@ def test_files_of_one_name_in_two_folders_make_no_curve_together(
         return {point.setting.rate: {row.coder for row in point.good} for point in points}
 
     second = shown()
-    assert list(second) == [16, 32], "the newest call says what the label stands for"
+    assert list(second) == [16, 32], "the last call says what the label stands for"
     assert len(set.union(*second.values())) == 1
     if not apart:  # of which the newest rows count
         enter(home)
@@ -230,6 +230,9 @@ def test_files_of_one_name_in_two_folders_make_no_curve_together(
         first = shown()
         assert sorted(map(str, first)) == ["16.0", "4.0", "8.0"]
         assert first[16] != second[16]
+        enter(home / "second")
+        run(*line, "rate=16,32")
+        assert shown() == second, "though there was nothing to do"
 
 
 def test_no_bitstream_is_doubted_because_other_weights_of_its_name_decoded_it(

@@ -186,18 +186,17 @@ def codec_named(folder: Path | None, row: Row) -> tuple[str, dict[str, Any]] | N
     return None if where.endswith((".py", ".yaml")) and not PurePath(where).is_absolute() else (row.use, options)
 
 
-def codec_now(folder: Path | None, row: Row) -> tuple[str, dict[str, Any]] | None:
-    """What the label of a row's codec stands for now, with whole paths; None if no call says it.
+def codec_now(folder: Path | None, label: str) -> tuple[str, dict[str, Any]] | None:
+    """What a label stands for, with whole paths: what the last call took for it, of what is here; None if none is.
 
-    Two files in different folders may have had one label: the one that was typed last has it, if it is here.
+    Two files in different folders may have one label.
     """
-    label = row.codec.removesuffix(f" ({row.grade})")
     for called_so, use, given, _ in _calls(folder) if folder else ():
         if called_so == label and _is_here(use):
             options = {name: own.mapped(value, str, text=_filled) for name, value in given.items()}
             if all(is_of_rates(path) or Path(path).exists() for _, path in CodecFiles.of(use, options).given):
                 return use, options
-    return codec_named(folder, row)
+    return None
 
 
 def is_of_rates(value: object) -> bool:
