@@ -34,13 +34,18 @@ class CodecFiles(NamedTuple):
     root: str
     """Empty for a codec that ships."""
     given: tuple[tuple[str, str], ...]
-    """Options that are paths, in full."""
+    """Options that are paths, in full; those of one option that have one name are numbered."""
 
     @classmethod
     def of(cls, use: str, options: Mapping[str, Any]) -> CodecFiles:
         """Of a codec as it is named, with its options."""
-        values = [(name, leaf) for name, value in options.items() for leaf in own.leaves(own.mapped(value, str))]
-        return cls(_root("codec", use), tuple((name, leaf) for name, leaf in values if _is_path(leaf)))
+        given: list[tuple[str, str]] = []
+        for option, value in options.items():
+            paths = [leaf for leaf in own.leaves(own.mapped(value, str)) if _is_path(leaf)]
+            names = [PurePath(path).name for path in paths]
+            for number, (path, name) in enumerate(zip(paths, names, strict=True)):
+                given.append((option if names.count(name) == 1 else f"{option}.{number}", path))
+        return cls(_root("codec", use), tuple(given))
 
     def name(self, path: str) -> str:
         """What a row calls a file: by the option that it is, or lies below; else from the folder of the class."""
