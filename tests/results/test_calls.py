@@ -167,6 +167,37 @@ def test_of_two_editions_that_one_counts_whose_class_lies_there(home: Path, run:
     assert {is_installed(row, contents.folder) for row in contents.rows.values()} == {None}
 
 
+@pytest.mark.parametrize("apart", [(), (f"python={sys.executable}",)])
+@pytest.mark.parametrize("which", ["class", "weights"])
+def test_files_of_one_name_in_two_folders_make_no_curve_together(
+    home: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, which: str, apart: tuple[str, ...]
+) -> None:
+    """Both lie there still, and have one label, since each was typed from its folder."""
+    for name in ("code", "nets", "far"):
+        shutil.copytree(home / name, home / "second" / name)
+    changed = home / "second" / {"class": "code/mine.py", "weights": "nets/w.txt"}[which]
+    changed.write_text(changed.read_text() + "# another\n")
+    places = {"data=folder:pictures": f"data=folder:{home}/pictures", "root=runs": f"root={home}/runs"}
+    line = [places.get(word, word) for word in [*LINE, "metrics=psnr", *apart]]
+    run(*line, "rate=4,16")
+    monkeypatch.chdir(home / "second")
+    run(*line, "rate=16,32")
+
+    def shown() -> dict[float | None, set[str]]:
+        points = of_store(Store(home / "runs" / "r").read()).points
+        return {point.setting.rate: {row.coder for row in point.good} for point in points}
+
+    second = shown()
+    assert list(second) == [16, 32], "the newest call says what the label stands for"
+    assert len(set.union(*second.values())) == 1
+    if not apart:  # of which the newest rows count
+        monkeypatch.chdir(home)
+        run(*line, "rate=8")
+        first = shown()
+        assert sorted(map(str, first)) == ["16.0", "4.0", "8.0"]
+        assert first[16] != second[16]
+
+
 def test_rows_of_earlier_versions_name_the_same(home: Path, run: Callable[..., int]) -> None:
     """They hold whole paths: they are read, are of the same edition, and are not coded again."""
     run(*LINE, "metrics=psnr")
@@ -240,6 +271,9 @@ def test_names_and_places_of_files() -> None:
     }
     assert {path: lies.name(path) for path in named} == named
     assert [lies.path(name).resolve() for name in named.values()] == [*map(Path, named)]
+    of_rates = CodecFiles.of("/home/me/mine.py:Mine", {"net": "/new/net_{q}.pt", "other": "/b/other.pt"})
+    assert of_rates.name("/new/net_8.pt") == "net=net_8.pt"
+    assert of_rates.path("net=net_8.pt") == Path("/new/net_8.pt"), "one for each rate, in a folder that may move"
     assert CodecFiles.of("/home/me/mine.py:Mine", {"net": "/data/newer"}).path("net=net/a.pt") == Path(
         "/data/newer/a.pt"
     )

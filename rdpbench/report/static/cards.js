@@ -15,7 +15,8 @@
   const span = (curve) => {
     const rates = curve.points.map(R.rate).filter(Number.isFinite);
     const words = R.count(curve.points.length, "point");
-    return rates.length ? `${words}, ${R.fixed(Math.min(...rates), 2)}–${R.fixed(Math.max(...rates), 2)} bpp` : words;
+    const ends = [...new Set([Math.min(...rates), Math.max(...rates)].map((bpp) => R.fixed(bpp, 2)))];
+    return rates.length ? `${words}, ${ends.join("–")} bpp` : words;
   };
   const overview = (state) => {
     const curves = R.shownCurves(state);

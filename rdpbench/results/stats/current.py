@@ -33,7 +33,7 @@ from rdpbench.errors import RdpbenchError, check_names, few
 from rdpbench.results.stats.meanings import readable
 from rdpbench.results.stats.points import Point, Points, Where, grouped
 from rdpbench.results.stats.scored import chosen_edition, current_scores, current_sets
-from rdpbench.results.store.calls import CodecFiles, codec_named, stated_source
+from rdpbench.results.store.calls import CodecFiles, codec_now, stated_source
 from rdpbench.results.store.columns import Codes, Mask, Places, agree, groups_of, joined, ranks, split_by
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import identity_at, key_of
@@ -482,13 +482,13 @@ def is_installed(row: Row, folder: Path | None = None) -> bool | None:
     if registry.parse(row.use).apart:
         return None  # nobody asks an interpreter that rows name what it has now
     try:
-        named = codec_named(folder, row)
+        named = codec_now(folder, row)
         if named is None:  # nobody says where it lies
             return None
         use, options = named
         if use in registry.BUILTIN["codec"]:
             with registry.installed_only():  # options name codecs, too
-                return _key_now(row, options) == row.task_key
+                return _key_now(row, use, options) == row.task_key
         # Of a codec of the user's the sources are read, and never executed: a row may come from anywhere.
         same = bool(stated_source(row)) and registry.source_now("codec", use) == stated_source(row)
         return same and not files_changed(row.files, CodecFiles.of(use, options).path)
@@ -497,19 +497,24 @@ def is_installed(row: Row, folder: Path | None = None) -> bool | None:
 
 
 def _environment(row: Row) -> dict[str, str]:
-    """What coded a row, but for files and weights, of which each rate point may have its own."""
-    apart, coder = registry.parse(row.use).apart, json.loads(row.coder or "{}")
-    sources = () if apart else (name for name, text in coder.items() if _HASH.fullmatch(str(text)))
-    others = {name for name in sources if name != "source_sha256"}
-    return {name: text for name, text in coder.items() if not name.startswith("file ") and name not in others}
+    """What coded a row, but for files and weights of which each rate point may have its own."""
+    coder, options = (json.loads(text or "{}") for text in (row.coder, row.options))
+    apart = registry.parse(row.use).apart
+
+    def is_of_a_rate(name: str, text: str) -> bool:
+        if name.startswith("file "):
+            return "{" in str(options.get(name.removeprefix("file ")))
+        return not apart and name != "source_sha256" and _HASH.fullmatch(text) is not None
+
+    return {name: text for name, text in coder.items() if not is_of_a_rate(name, str(text))}
 
 
 _HASH = re.compile(r"([a-z0-9]+:)?[0-9a-f]{64}")
 """How coders state weights."""
 
 
-def _key_now(row: Row, options: Mapping[str, Any]) -> str:
-    codec = CodecSetting(row.codec, row.use, tuple(sorted(options.items())), ())
+def _key_now(row: Row, use: str, options: Mapping[str, Any]) -> str:
+    codec = CodecSetting(row.codec, use, tuple(sorted(options.items())), ())
     caption = row.caption if row.caption_source else None
     image = row.protocol, row.image, row.pixel_sha256
     return key_of(identity_at(codec, row.setting), row.setting, row.seed, *image, caption, row.tolerance)

@@ -52,6 +52,8 @@ class CodecFiles(NamedTuple):
         for option, given in self.given:
             if path == given or path.startswith(f"{given}/"):
                 return f"{option}={PurePath(given).name}{path.removeprefix(given)}"
+            if _is_of(given, path):
+                return f"{option}={PurePath(path).name}"
         return os.path.relpath(path, self.root or "/")
 
     def path(self, name: str) -> Path:
@@ -59,8 +61,15 @@ class CodecFiles(NamedTuple):
         option, _, rest = name.partition("=")
         given = [path for of, path in self.given if of == option]
         first, _, below = rest.partition("/")
-        same = [path for path in given if PurePath(path).name == first] or (given if len(given) == 1 else [])
+        same = [str(PurePath(path).with_name(first)) for path in given if _is_of(PurePath(path).name, first)]
+        same = same or (given if len(given) == 1 else [])
         return Path(same[0], below) if same else Path(self.root or "/", name)
+
+
+def _is_of(given: str, path: str) -> bool:
+    """Is it what an option names, where ``{...}`` stands for a rate, which may have a file of its own?"""
+    words = re.split(r"\{\w+\}", given)
+    return re.fullmatch("[^/]*".join(map(re.escape, words)), path) is not None
 
 
 @cache
@@ -171,7 +180,7 @@ def codec_named(folder: Path | None, row: Row) -> tuple[str, dict[str, Any]] | N
     keyed = {name: value for name, value in json.loads(row.configuration or "{}").items() if name != AS_RAN}
     named = [
         (called, given, stated.items() <= coder.items())
-        for called, given, stated in (_calls(folder) if folder else ())
+        for _, called, given, stated in (_calls(folder) if folder else ())
         if name_of(called) == use and options_named(given, keyed) == options_named(options, keyed) and _is_here(called)
     ]
     for called, given, _ in sorted(named, key=lambda call: not call[2]):
@@ -181,17 +190,33 @@ def codec_named(folder: Path | None, row: Row) -> tuple[str, dict[str, Any]] | N
     return None if where.endswith((".py", ".yaml")) and not PurePath(where).is_absolute() else (row.use, options)
 
 
+def codec_now(folder: Path | None, row: Row) -> tuple[str, dict[str, Any]] | None:
+    """What the label of a row's codec stands for now, with whole paths; None if no call says it.
+
+    Two files in different folders may have had one label: the one that was typed last has it, if it is here.
+    """
+    label = row.codec.removesuffix(f" ({row.grade})")
+    for called_so, use, options, _ in _calls(folder) if folder else ():
+        if called_so == label and _is_here(use) and all(map(_exists, CodecFiles.of(use, options).given)):
+            return use, options
+    return codec_named(folder, row)
+
+
+def _exists(given: tuple[str, str]) -> bool:
+    return Path(given[1]).exists() or "{" in given[1]
+
+
 def _is_here(use: str) -> bool:
     where = registry.parse(use).where
     return not PurePath(where).is_absolute() or Path(where).is_file()
 
 
-def _calls(folder: Path) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """The codecs that calls of a run named, with their options and coders; those of the newest call first."""
+def _calls(folder: Path) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
+    """The codecs that calls of a run named: label, what it was, options, coder; those of the newest call first."""
     for path in sorted((folder / "sessions").glob("*.json"), reverse=True):
         with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
-            for codec in _of_call(path, "codecs").values():
-                yield str(codec["use"]), dict(codec["options"]), dict(codec["coder"])
+            for label, codec in _of_call(path, "codecs").items():
+                yield label, str(codec["use"]), dict(codec["options"]), dict(codec["coder"])
 
 
 @lru_cache(1024)
