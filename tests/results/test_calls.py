@@ -235,6 +235,33 @@ def test_values_under_the_path_of_a_metric_are_made_again_and_the_plan_says_why(
     ]
 
 
+def test_two_values_of_an_environment_variable_are_two_editions(
+    home: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows have what was typed, so they looked alike, and one mean or curve was made of both."""
+    levels = "(image // self.step).tobytes()"
+    (home / "code" / "mine.py").write_text(CODEC.replace(levels, f"{levels}, len(self.note)"))
+    line = [word for word in LINE if "rate=" not in word] + ["metrics=psnr", "codec.options.note=${oc.env:NOTE}"]
+
+    def shown() -> dict[str, list[str]]:
+        points = of_store(Store(home / "runs" / "r").read()).points
+        return {point.setting.words: [*point.rows.codes("coder").used()] for point in points}
+
+    monkeypatch.setenv("NOTE", "secret")
+    run(*line, "rate=4,16")
+    [first] = {coder for coders in shown().values() for coder in coders}
+    monkeypatch.setenv("NOTE", "secret99")
+    run("plan", *line[1:], "rate=4,16")
+    assert "options with what the environment held" in capsys.readouterr().out
+    run(*line, "rate=4", "limit=2")
+    assert shown() == {"step 4": [first], "step 16": [first]}, "the one that has all images"
+    run(*line, "rate=4")
+    assert shown() == {"step 16": [first]}, "of the other point nobody can tell which"
+    run(*line, "rate=32")
+    assert set(shown()) == {"step 32"}, "a curve is of one, that of the newest point"
+    assert not [text for text in texts(Store(home / "runs" / "r")) if "secret" in text]
+
+
 def test_options_may_be_lists_and_mappings_of_files_of_one_name(
     home: Path, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:

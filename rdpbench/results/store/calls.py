@@ -8,6 +8,7 @@ versions of rdpbench hold whole paths, and are read as well.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -132,6 +133,10 @@ def _above(root: str) -> dict[str, str]:
     return {f"{folder}/": "../" * steps for steps, folder in enumerate(folders) if len(folder.parts) > 2}
 
 
+FROM_ENVIRONMENT = "options with what the environment held"
+"""In the coder of a row whose options were typed as ``${oc.env:NAME}``: a hash of them, to tell two values apart."""
+
+
 def published(row: Row, setting: CodecSetting, image: Path | None = None) -> Row:
     """A row as it is stored: with names in the place of paths, and what was typed in that of what the environment held.
 
@@ -145,12 +150,17 @@ def published(row: Row, setting: CodecSetting, image: Path | None = None) -> Row
     told, configuration, files = (json.loads(text or "{}") for text in (row.options, row.configuration, row.files))
     ran = configuration.pop(AS_RAN, None)
     typed = {name: text for (name, _), text in setting.typed if name in told}
-    configuration = options_named(configuration, configuration) | ({AS_RAN: _named(ran)} if ran else {})
+    configuration = options_named(configuration, configuration)
+    coder = as_typed(json.loads(row.coder), dict(setting.typed))
+    if as_typed(configuration, dict(setting.typed)) != configuration:
+        # Not what the environment held, yet two values are two editions. The key tells no less of it.
+        coder[FROM_ENVIRONMENT] = hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()[:8]
+    configuration |= {AS_RAN: _named(ran)} if ran else {}
     texts: dict[str, Any] = {
         # An option that is a path is made absolute, so that the value is a part of it, or is written otherwise.
         "options": options_named(told, configuration) | typed,
         "configuration": as_typed(configuration, held),
-        "coder": as_typed(json.loads(row.coder), dict(setting.typed)),
+        "coder": coder,
         "info": as_typed(json.loads(row.info), held),
         "files": {name: files[path] for name, path in sorted((files_of.name(path), path) for path in files)},
     }
