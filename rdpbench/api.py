@@ -236,6 +236,11 @@ class Scorer:
         self._device = bench.device
         self._of_pairs, self._of_sets = scoring.PairScores(self._device), sets.FeatureExtractor(self._device)
         self.reset()
+        # Built now: a file of the user's may be edited, or another metric of its name be typed, before the last image.
+        with _as_in_a_worker():
+            self._classes = {name: type(self._of_pairs.metric(name)) for name in self.scores}
+            for metric in self._sets.values():
+                self._of_sets.features(metric)
 
     def __len__(self) -> int:
         """How many images were scored."""
@@ -280,10 +285,15 @@ class Scorer:
             for cls in self._sets.values():
                 check_side(cls, *first.shape[:2])
             scores = {name: self._of_pairs.score(name, prepared, copies, sample, "as-is")[0] for name in self.scores}
-            if refused := [f"{name}: {why}" for name, value in scores.items() if (why := no_score(name, value))]:
+            if refused := [
+                f"{name}: {why}" for name, value in scores.items() if (why := no_score(self._classes[name], value))
+            ]:
                 raise MetricError("; ".join(refused))
             arrays = {
-                kind: [self._of_sets.extract(name, image, "", sample, "as-is").array for image in (first, second)]
+                kind: [
+                    self._of_sets.extract(name, self._sets[name], image, "", sample, "as-is").array
+                    for image in (first, second)
+                ]
                 for kind, name in {kind: name for name, kind in self._kinds.items()}.items()
             }
         except (MetricError, ImageError) as error:
@@ -313,7 +323,7 @@ class Scorer:
             warnings.warn(f"{name} {why}: the value is not reliable", stacklevel=2)
         values: dict[str, float] = {}
         for name, scores in self.scores.items():
-            averaged = meaning_of(registry.load("metric", name)).averaged
+            averaged = meaning_of(self._classes[name]).averaged
             values[name] = float(stated(mean(weighed(scores, averaged).tolist()), averaged))
         for name, cls in self._sets.items():
             theirs, ours = self._arrays[self._kinds[name]]
@@ -329,7 +339,7 @@ class Scorer:
         """Metrics of sets that need more images than so many; raises `ConfigError` unless these are allowed."""
         from rdpbench.runners import preflight, sets
 
-        few = {name: why for name in self._sets if (why := sets.too_few(name, images))}
+        few = {name: why for name, metric in self._sets.items() if (why := sets.too_few(metric, images))}
         if not self._unreliable:
             preflight.refuse_few(few)
         return few

@@ -221,6 +221,9 @@ class CodecSetting:
     typed: tuple[tuple[tuple[str, Any], str], ...] = ()
     """What was typed in the place of a value that is out of the environment, by the option's name and that value."""
 
+    def __hash__(self) -> int:
+        return hash((self.name, self.use))  # options may hold lists and mappings
+
     @property
     def cls(self) -> Any:
         """Its class; another one once a file of the user's was edited."""
@@ -234,6 +237,9 @@ class DataSetting:
     name: str
     use: str
     options: tuple[tuple[str, Any], ...]
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.use))
 
     @property
     def cls(self) -> Any:

@@ -288,6 +288,51 @@ def test_metrics_are_refused_before_anything_is_downloaded(monkeypatch: Any) -> 
         Scorer("psnr", device="gpu")
 
 
+OF_ONE_NAME = """
+import numpy as np
+from rdpbench.metrics.contract import Estimate, PairMetric, SetMetric
+
+class Told(PairMetric):
+    name, higher_is_better = "told", True
+    def prepare(self, original):
+        return original
+    def score(self, prepared, reconstruction):
+        return float(reconstruction.mean()) * FACTOR
+
+class Features:
+    id, version, needs, dim, beside, uses_device = "mine/mean", "1", (), 1, (), False
+    def extract(self, images, **beside):
+        return [np.full((1, 1), image.mean() * FACTOR, np.float32) for image in images]
+
+class Together(SetMetric):
+    kind, name, version, unit, source, needs = "set", "together", "1", "", "", ()
+    higher_is_better, perceptual, features, minimum_images = True, False, Features, 1
+    def reduce(self, reference, distorted):
+        return Estimate(float(np.concatenate(list(distorted)).mean()) * FACTOR)
+"""
+
+
+def test_a_scorer_keeps_its_metrics_when_others_of_their_names_are_typed_or_their_file_is_edited(folder: Path) -> None:
+    pixels = np.full((8, 8, 3), 50, np.uint8)
+
+    def names(where: str, factor: int) -> list[str]:
+        (folder / where).mkdir(exist_ok=True)
+        (folder / where / "metric.py").write_text(OF_ONE_NAME.replace("FACTOR", str(factor)))
+        return [f"{where}/metric.py:Told", f"{where}/metric.py:Together"]
+
+    first, second = Scorer(names("a", 1)), Scorer(names("b", 2))
+    expected = (
+        {"metric.py:Told": 50.0, "metric.py:Together": 50.0},
+        {"metric.py:Told": 100.0, "metric.py:Together": 200.0},
+    )
+    for scorer, values in ((first, expected[0]), (second, expected[1]), (first, expected[0])):
+        scorer.update(pixels, pixels)
+        assert scorer.compute() == values
+    assert score(pixels, pixels, names("a", 3))["metric.py:Told"] == 150.0
+    first.update(pixels, pixels)
+    assert first.compute() == expected[0], "as it was when the Scorer was made"
+
+
 def test_nothing_heavy_is_imported_with_the_package(environment: dict[str, str]) -> None:
     program = (
         "import sys, rdpbench, numpy as np\n"

@@ -31,8 +31,9 @@ from rdpbench.gate.curves import StoredCurve, curve_path, load, measure, setting
 from rdpbench.metrics.contract import short_name
 from rdpbench.needs import Package, package_version
 from rdpbench.paths import available, conf_folder, curves_folders, write_file
-from rdpbench.provenance import VERSION, cpu_facts
+from rdpbench.provenance import VERSION, as_typed, cpu_facts
 from rdpbench.results.stats.current import of_store
+from rdpbench.results.store.calls import options_named
 from rdpbench.results.store.keys import codec_identity, facts
 from rdpbench.results.store.schema import Row
 from rdpbench.runners.execute import Done, execute, search_dataset
@@ -52,6 +53,8 @@ def origin(bench: Bench, pair: Pair, rows: Sequence[Row], done: Done, again: str
     """What made a curve. Without times and machine names: the same curve made again is the same file."""
     coded_by = json.loads(codec_identity(pair[0]))
     codec = pair[0].cls
+    # A curve is published, as rows are.
+    options = as_typed(options_named(coded_by["options"], coded_by["options"]), dict(pair[0].typed))
     manifests = sorted({(row.manifest, row.manifest_kind) for row in rows if row.manifest})
     kinds = ", ".join(dict.fromkeys(kind for _, kind in manifests))
     source = {"source": coded_by["source"]} if coded_by["source"] else {}
@@ -62,7 +65,7 @@ def origin(bench: Bench, pair: Pair, rows: Sequence[Row], done: Done, again: str
         "codec": pair[0].name,
         "dataset": dataset_of(pair[1]).name,
         "manifest": {"sha256": ", ".join(sha for sha, _ in manifests), "kind": kinds},
-        "configuration": {"use": coded_by["use"], "options": coded_by["options"]},
+        "configuration": {"use": coded_by["use"], "options": options},
         "coder": {**coded_by["coder"], "version": coded_by["version"], **source},
         "packages": _packages(facts_of(codec).needs),
         "metrics": {name: _metric(name) for name in done.plan.metrics},

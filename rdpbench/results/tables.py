@@ -82,12 +82,13 @@ def untrained(frame: pd.DataFrame) -> pd.Series[bool]:
 
 
 def best_two(values: Mapping[K, float], higher_is_better: bool) -> dict[K, int]:
-    """Rank 1 and 2 of what competes; equal values share a rank, and one alone has none.
+    """Rank 1 and 2 of what competes, which NaN does not; equal values share a rank, and one alone has none.
 
-    >>> best_two({"a": 3.0, "b": 1.0, "c": 3.0, "d": 0.0}, True)
-    {'a': 1, 'b': 2, 'c': 1}
+    >>> best_two({"a": 3.0, "b": 1.0, "c": 3.0, "d": 0.0}, True), best_two({"a": 3.0, "b": math.nan}, True)
+    ({'a': 1, 'b': 2, 'c': 1}, {})
     """
-    best = sorted(set(values.values()), reverse=higher_is_better)[:2] if len(values) > 1 else []
+    known = [value for value in values.values() if not math.isnan(value)]
+    best = sorted(set(known), reverse=higher_is_better)[:2] if len(known) > 1 else []
     return {key: best.index(value) + 1 for key, value in values.items() if value in best}
 
 

@@ -67,13 +67,14 @@ class PairScores:
             raise
 
 
-def no_score(name: str, value: float) -> str:
+def no_score(metric: type, value: float) -> str:
     """Why what a metric gave is no score; empty if it is one.
 
-    >>> no_score("psnr", float("nan")), no_score("psnr", float("inf"))
+    >>> psnr = registry.load("metric", "psnr")
+    >>> no_score(psnr, float("nan")), no_score(psnr, float("inf"))
     ('the metric gave nan, which is no score', '')
     """
-    usable = meaning_of(registry.load("metric", name)).usable(value)
+    usable = meaning_of(metric).usable(value)
     return "" if usable else f"the metric gave {value}, which is no score"
 
 

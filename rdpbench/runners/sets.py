@@ -190,7 +190,9 @@ def reference_arrays(name: str, metric: type[SetMetric], device: str) -> Sequenc
                 ahead(todo, lambda entry: pixels_of(entry, reference.protocol)) as images,
             ):
                 for entry, image in zip(todo, images, strict=True):
-                    writer.append(extractor.extract(name, image, entry.sha256, entry.sample, reference.protocol))
+                    writer.append(
+                        extractor.extract(name, metric, image, entry.sha256, entry.sample, reference.protocol)
+                    )
                     shown.advance()
         finally:
             writer.close()
@@ -256,19 +258,26 @@ class FeatureExtractor:
         self._device = device
         self._built: dict[str, Features] = {}
 
-    def extract(self, name: str, image: Image, pixels: str, sample: Sample, protocol: str) -> Extracted:
+    def features(self, metric: type[SetMetric]) -> Features:
+        """What makes arrays for a set metric, built once."""
+        cls = metric.features
+        if cls.id not in self._built:
+            self._built[cls.id] = cls(device=self._device) if cls.uses_device else cls()  # type: ignore[call-arg]
+        return self._built[cls.id]
+
+    def extract(
+        self, name: str, metric: type[SetMetric], image: Image, pixels: str, sample: Sample, protocol: str
+    ) -> Extracted:
         """The array of one image for a set metric's features.
 
         Raises:
             MetricError: the features refuse the image, or the dataset lacks what they take beside it.
         """
-        cls = set_metric(name).features
-        if cls.id not in self._built:
-            self._built[cls.id] = cls(device=self._device) if cls.uses_device else cls()  # type: ignore[call-arg]
-        given = values(cls.beside, sample, protocol, getattr(set_metric(name), "classes", None))
+        cls, features = metric.features, self.features(metric)
+        given = values(cls.beside, sample, protocol, getattr(metric, "classes", None))
         beside = {key: [value] for key, value in given.items()}
         with Lender(image, "image").lending("extract()", bool(registry.own_place("metric", name))) as copy:
-            [array] = self._built[cls.id].extract([copy], **beside)
+            [array] = features.extract([copy], **beside)
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
             what = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
             raise MetricError(f"{name}: features are an array of real numbers for each image, found {what}")
@@ -361,7 +370,7 @@ class _Sides:
                 ours.append(reconstruction)
             else:
                 left_out.append(image)
-        few = too_few(self.name, len(ours))
+        few = too_few(self.cls, len(ours))
         interval: tuple[float, float] | str = ""
         if few and not self.unreliable:
             estimate = Estimate(math.nan, reason=few)
@@ -437,9 +446,9 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def too_few(name: str, images: int) -> str:
+def too_few(metric: type[SetMetric], images: int) -> str:
     """Why a set metric gives no number of so few images; empty if these are enough."""
-    least = set_metric(name).minimum_images
+    least = metric.minimum_images
     return f"needs at least {least} images, has {images}" if images < least else ""
 
 

@@ -60,7 +60,7 @@ from rdpbench.runners.coding import (
     why_other_pixels,
 )
 from rdpbench.runners.scoring import FAULTS, Original, PairScores, is_own_metric, no_score
-from rdpbench.runners.sets import FeatureExtractor
+from rdpbench.runners.sets import FeatureExtractor, set_metric
 from rdpbench.runners.task import Task, Work, new_row
 from rdpbench.setting import CodecSetting
 
@@ -383,9 +383,8 @@ class _Measurement:
     def _features(self, names: Sequence[str], image: Image, pixels: str) -> tuple[Extracted, ...]:
         """Arrays for set metrics."""
         extract, task = self.worker.extractor.extract, self.task
-        arrays = (
-            self._try(name, partial(extract, name, image, pixels, task.entry.sample, task.protocol)) for name in names
-        )
+        given = image, pixels, task.entry.sample, task.protocol
+        arrays = (self._try(name, partial(extract, name, set_metric(name), *given)) for name in names)
         return tuple(array for array in arrays if array)
 
     def _score_decodes(self, counts: dict[str, int], row: Row, reconstruction: Image) -> None:
@@ -416,7 +415,7 @@ class _Measurement:
                 self._add(name, value, note_of(images[1:]))
 
     def _add(self, name: str, value: float, note: str) -> None:
-        error = no_score(name, value)
+        error = no_score(type(self.worker.pairs.metric(name)), value)
         self.scores.append(self._scored(name, None if error else value, error, note))
 
     def _refuse(self, name: str, error: BaseException) -> None:

@@ -355,6 +355,22 @@ def test_other_options_under_one_name_are_another_curve(gate: Gate) -> None:
     assert "curve: configuration: stored use mine.py:Mine, options effort 3, now" in gate.regress(code=1)
 
 
+def test_a_stored_curve_has_what_was_typed_of_the_environment_and_names_of_files(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (gate.tmp_path / "mine.py").write_text(CODEC.replace("quality: int = 50", 'quality: int = 50; note: str = ""'))
+    forget()
+    for held in ("a-secret", str(gate.tmp_path / "a-secret")):
+        monkeypatch.setenv("NOTE", held)
+        noted = [*gate.what, "codec.options.note=${oc.env:NOTE}", "metrics=psnr", *QUICK]
+        gate.type("curves", "update", *noted, code=0)
+        stored = [path.read_text() for path in gate.curve.parent.iterdir() if "oc.env" in path.name]
+        assert len(stored) == 3
+        assert not [text for text in stored if "a-secret" in text and "a-secret-" not in text]
+        assert str(gate.tmp_path) not in "".join(stored)
+        assert "1 of 1 curves are as stored" in gate.type("regress", *noted, "--fresh", code=0)
+
+
 def test_the_gate_as_ci_calls_it(rdpbench: Any, images: Callable[..., Path], tmp_path: Path) -> None:
     """In processes of their own, with a shipped codec whose curve gives points and metrics; hostile names in files."""
     folder = images(2)

@@ -322,6 +322,57 @@ def test_values_under_the_path_of_a_metric_are_made_again_and_the_plan_says_why(
     ]
 
 
+def test_two_values_of_an_environment_variable_are_two_editions(
+    home: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows have what was typed, so they looked alike, and one mean or curve was made of both."""
+    levels = "(image // self.step).tobytes()"
+    (home / "code" / "mine.py").write_text(CODEC.replace(levels, f"{levels}, len(self.note)"))
+    line = [word for word in LINE if "rate=" not in word] + ["metrics=psnr", "codec.options.note=${oc.env:NOTE}"]
+
+    def shown() -> dict[str, list[str]]:
+        points = of_store(Store(home / "runs" / "r").read()).points
+        return {point.setting.words: [*point.rows.codes("coder").used()] for point in points}
+
+    monkeypatch.setenv("NOTE", "secret")
+    run(*line, "rate=4,16")
+    [first] = {coder for coders in shown().values() for coder in coders}
+    monkeypatch.setenv("NOTE", "secret99")
+    run("plan", *line[1:], "rate=4,16")
+    assert "options with what the environment held" in capsys.readouterr().out
+    run(*line, "rate=4", "limit=2")
+    assert shown() == {"step 4": [first], "step 16": [first]}, "the one that has all images"
+    run(*line, "rate=4")
+    assert shown() == {"step 16": [first]}, "of the other point nobody can tell which"
+    run(*line, "rate=32")
+    assert set(shown()) == {"step 32"}, "a curve is of one, that of the newest point"
+    assert not [text for text in texts(Store(home / "runs" / "r")) if "secret" in text]
+
+
+def test_options_may_be_lists_and_mappings_of_files_of_one_name(
+    home: Path, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    codec = CODEC.replace('weights: Path = Path("w.txt")', "several: object = ()")
+    codec = codec.replace("self.weights.read_text()", "[Path(path).read_text() for path in _leaves(self.several)]")
+    codec = codec.replace('self.weights.with_name("gone.txt")', "'/gone.txt'").replace("self.weights", "self.step")
+    codec += "\n\ndef _leaves(value):\n    return list(value.values() if hasattr(value, 'values') else value)\n"
+    (home / "code" / "mine.py").write_text(codec)
+    for folder in ("x", "y"):
+        (home / folder).mkdir()
+        (home / folder / "w.txt").write_text("1")
+    for number, value in enumerate((f"[{home}/y/w.txt,{home}/x/w.txt]", f"{{b:{home}/y/w.txt,a:{home}/x/w.txt}}")):
+        line = [word for word in LINE if "options" not in word] + ["metrics=psnr", f"run=several{number}"]
+        line += [f"codec.options.several={value}"]
+        run(*line)
+        for folder in ("x", "y"):
+            (home / folder / "w.txt").write_text("2")
+            assert run("plan", *line[1:]) == 0
+            assert "a file that their codec opened" in capsys.readouterr().out, f"{folder}/w.txt is another now"
+            (home / folder / "w.txt").write_text("1")
+        assert run("plan", *line[1:]) == 0
+        assert " 0 left" in capsys.readouterr().out
+
+
 def test_names_and_places_of_files() -> None:
     lies = CodecFiles.of("/home/me/code/mine.py:Mine", {"net": "/data/net", "both": ["/a/x.pt", "/b/y.pt"], "n": 3})
     named = {
@@ -340,5 +391,9 @@ def test_names_and_places_of_files() -> None:
     assert CodecFiles.of("/home/me/mine.py:Mine", {"net": "/data/newer"}).path("net=net/a.pt") == Path(
         "/data/newer/a.pt"
     )
+    twins = ["/a/net.pt", "/b/net.pt", "/b/other.pt"]
+    several = CodecFiles.of("/home/me/mine.py:Mine", {"nets": twins, "by_name": {"x": "/c/net.pt", "y": "/d/net.pt"}})
+    twins += ["/c/net.pt", "/d/net.pt"]
+    assert [several.path(several.name(path)) for path in twins] == [*map(Path, twins)], "no two of them are one"
     assert lies.path("/of/an/earlier/version.txt") == Path("/of/an/earlier/version.txt")
     assert name_of("folder:/home/me/theirs@{}") == "folder:theirs@{}"

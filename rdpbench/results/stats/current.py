@@ -33,7 +33,14 @@ from rdpbench.errors import RdpbenchError, check_names, few
 from rdpbench.results.stats.meanings import readable
 from rdpbench.results.stats.points import Point, Points, Where, grouped
 from rdpbench.results.stats.scored import chosen_edition, current_scores, current_sets
-from rdpbench.results.store.calls import CodecFiles, codec_named, codec_now, is_of_rates, stated_source
+from rdpbench.results.store.calls import (
+    FROM_ENVIRONMENT,
+    CodecFiles,
+    codec_named,
+    codec_now,
+    is_of_rates,
+    stated_source,
+)
 from rdpbench.results.store.columns import Codes, Mask, Places, agree, groups_of, joined, ranks, split_by
 from rdpbench.results.store.contents import Contents
 from rdpbench.results.store.keys import identity_at, key_of
@@ -481,6 +488,8 @@ def is_installed(row: Row, folder: Path | None = None) -> bool | None:
     """Would what is installed here make this row, of a run's folder? None if that cannot be told."""
     if registry.parse(row.use).apart:
         return None  # nobody asks an interpreter that rows name what it has now
+    if FROM_ENVIRONMENT in row.coder:
+        return None  # rows do not say what the environment held
     try:
         named = codec_now(folder, row.codec.removesuffix(f" ({row.grade})")) or codec_named(folder, row)
         if named is None:  # nobody says where it lies

@@ -8,6 +8,7 @@ versions of rdpbench hold whole paths, and are read as well.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -35,13 +36,18 @@ class CodecFiles(NamedTuple):
     root: str
     """Empty for a codec that ships."""
     given: tuple[tuple[str, str], ...]
-    """Options that are paths, in full."""
+    """Options that are paths, in full; those of one option that have one name are numbered."""
 
     @classmethod
     def of(cls, use: str, options: Mapping[str, Any]) -> CodecFiles:
         """Of a codec as it is named, with its options."""
-        values = [(name, leaf) for name, value in options.items() for leaf in own.leaves(own.mapped(value, str))]
-        return cls(_root("codec", use), tuple((name, leaf) for name, leaf in values if _is_path(leaf)))
+        given: list[tuple[str, str]] = []
+        for option, value in options.items():
+            paths = [leaf for leaf in own.leaves(own.mapped(value, str)) if _is_path(leaf)]
+            names = [PurePath(path).name for path in paths]
+            for number, (path, name) in enumerate(zip(paths, names, strict=True)):
+                given.append((option if names.count(name) == 1 else f"{option}.{number}", path))
+        return cls(_root("codec", use), tuple(given))
 
     def name(self, path: str) -> str:
         """What a row calls a file: by the option that it is, or lies below; else from the folder of the class."""
@@ -128,6 +134,10 @@ def _above(root: str) -> dict[str, str]:
     return {f"{folder}/": "../" * steps for steps, folder in enumerate(folders) if len(folder.parts) > 2}
 
 
+FROM_ENVIRONMENT = "options with what the environment held"
+"""In the coder of a row whose options were typed as ``${oc.env:NAME}``: a hash of them, to tell two values apart."""
+
+
 def published(row: Row, setting: CodecSetting, image: Path | None = None) -> Row:
     """A row as it is stored: with names in the place of paths, and what was typed in that of what the environment held.
 
@@ -141,12 +151,17 @@ def published(row: Row, setting: CodecSetting, image: Path | None = None) -> Row
     told, configuration, files = (json.loads(text or "{}") for text in (row.options, row.configuration, row.files))
     ran = configuration.pop(AS_RAN, None)
     typed = {name: text for (name, _), text in setting.typed if name in told}
-    configuration = options_named(configuration, configuration) | ({AS_RAN: _named(ran)} if ran else {})
+    configuration = options_named(configuration, configuration)
+    coder = as_typed(json.loads(row.coder), dict(setting.typed))
+    if as_typed(configuration, dict(setting.typed)) != configuration:
+        # Not what the environment held, yet two values are two editions. The key tells no less of it.
+        coder[FROM_ENVIRONMENT] = hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()[:8]
+    configuration |= {AS_RAN: _named(ran)} if ran else {}
     texts: dict[str, Any] = {
         # An option that is a path is made absolute, so that the value is a part of it, or is written otherwise.
         "options": options_named(told, configuration) | typed,
         "configuration": as_typed(configuration, held),
-        "coder": as_typed(json.loads(row.coder), dict(setting.typed)),
+        "coder": coder,
         "info": as_typed(json.loads(row.info), held),
         "files": {name: files[path] for name, path in sorted((files_of.name(path), path) for path in files)},
     }
