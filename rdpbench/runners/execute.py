@@ -41,7 +41,7 @@ from rdpbench.runners.cost import Left
 from rdpbench.runners.launch import Launcher, launcher_of
 from rdpbench.runners.plan import Plan, lines, make_plan
 from rdpbench.runners.preflight import check_contracts, check_devices, check_metrics, fetch_weights
-from rdpbench.runners.queue import POLL_S, Queue, living, queues
+from rdpbench.runners.queue import POLL_S, Queue, living, remove_abandoned
 from rdpbench.runners.search import Nearest, is_near, missed, search
 from rdpbench.runners.sets import is_set, reduce_all
 from rdpbench.runners.task import membership, run_name
@@ -149,9 +149,7 @@ def execute(bench: Bench, announce: Callable[[Plan, Store], None] | None = None,
             done = replace(done, stopped=share.stop.reason)
             if not done.stopped:
                 _check_stored(done)
-        for queue in queues(store.folder):
-            if queue.is_abandoned:
-                queue.remove()
+        remove_abandoned(store.folder)
     return done
 
 

@@ -85,6 +85,9 @@ class Lease:
         self._thread.join()
         with contextlib.suppress(OSError):
             self.path.unlink()
+            if not (self.path.parents[1] / "plan.json").exists():  # the queue was done, and away, before we came
+                for folder in self.path.parents[:3]:
+                    folder.rmdir()
         self._forget()
 
     def _keep(self) -> None:
@@ -343,6 +346,20 @@ class Queue:
 def queues(folder: Path) -> list[Queue]:
     """Those of a run folder, by their names."""
     return [Queue(path.parent) for path in sorted((folder / "queue").glob("[!.]*/plan.json"))]
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Take away queues of a run that nobody needs; the run's store is locked, so none is being made.
+
+    So goes what is left of a queue whose command was killed when it made it or took it away.
+    """
+    for path in [*(folder / "queue").glob("*")]:
+        queue = Queue(path)
+        is_whole = not path.name.startswith(".") and (path / "plan.json").is_file()
+        if queue.is_abandoned if is_whole else not queue.living():
+            queue.remove()
+    with contextlib.suppress(OSError):
+        (folder / "queue").rmdir()
 
 
 def living(folder: Path) -> set[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rdpbench.runners import queue as module
-from rdpbench.runners.queue import Queue
+from rdpbench.runners.queue import Queue, remove_abandoned
 
 CPU = ("cpu",)
 CHUNKS = [{"tasks": [[0, number, 0]], "changed": [], "keys": str(number), "kind": "cpu"} for number in range(40)]
@@ -136,3 +136,19 @@ def test_who_was_declared_dead_learns_it(queue: Queue, monkeypatch: pytest.Monke
     queue.finish(claim)
     assert json.loads(taken.path.read_text())["lost"] == [["late", ""]]
     lease.end()
+
+
+def test_nothing_stays_of_queues_that_killed_commands_left(tmp_path: Path) -> None:
+    folder = tmp_path / "queue"
+    Queue.publish(folder / "done", {"runner": "local"}, [])
+    (folder / ".done.17" / "waiting").mkdir(parents=True)  # killed when it was made
+    half = Queue.publish(folder / "half", {"runner": "local"}, CHUNKS)
+    (half.folder / "plan.json").unlink()  # killed when it was taken away
+    Queue.publish(folder / "on-its-way", {"runner": "slurm"}, CHUNKS)
+    remove_abandoned(tmp_path)
+    assert [path.name for path in folder.iterdir()] == ["on-its-way"], "jobs may wait for theirs"
+
+    late = Queue(folder / "done").lease("late")  # of a worker that came as the queue was taken away
+    assert (folder / "done").is_dir()
+    late.end()
+    assert [path.name for path in folder.iterdir()] == ["on-its-way"]
