@@ -66,6 +66,8 @@ def read_results(
         raise ConfigError("published numbers are means: with per='image' leave out published=True")
     if not runs and not published:
         raise ConfigError("name a run, as in read_results('kodak'), or ask for published=True")
+    if others := [run for run in runs if not isinstance(run, str | Path)]:
+        raise ConfigError(f"runs are named one by one, as in read_results('kodak', 'clic'); found {others[0]!r:.80}")
     stores = [open_run(run, root) for run in runs]
     folders = [store.folder.resolve() for store in stores]
     if twice := [str(folder) for folder in folders if folders.count(folder) > 1]:

@@ -130,6 +130,7 @@ def test_what_cannot_be_meant(root: Path) -> None:
         (lambda: rdpbench.read_results("other", root=root, per="pixel"), UnknownName, "image, point"),
         (lambda: rdpbench.read_results("other", root=root, per="image", published=True), ConfigError, "leave out"),
         (lambda: rdpbench.read_results("other", root / "other", root=root), ConfigError, "named twice"),
+        (lambda: rdpbench.read_results(["other", "a"], root=root), ConfigError, "one by one"),
     ):
         with pytest.raises(error, match=told):
             call()
