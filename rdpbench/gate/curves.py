@@ -252,8 +252,9 @@ def load(path: Path, again: str) -> StoredCurve:
         version = origin["version"]
         if not all(isinstance(made, dict) for made in origin.get("metrics", {}).values()):
             raise ValueError("the record of a metric is no object")
-        if not isinstance(origin.get("sweep", []), list):
-            raise ValueError("sweep is no list")
+        sweep = origin.get("sweep", [])
+        if not (isinstance(sweep, list) and all(isinstance(line, str) for line in sweep)):
+            raise ValueError("sweep is no list of texts")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreCorrupt(f"{beside}, which says what made {path.name}, cannot be read: {error}. {again}") from error
     check_version(beside, version, VERSION, again)

@@ -282,7 +282,8 @@ def test_a_companion_of_another_version_or_none(gate: Gate) -> None:
     beside = gate.curve.with_suffix(".json")
     beside.write_text(beside.read_text().replace('"version": 2', '"version": 7'))
     assert "has version 7" in gate.regress(code=2)
-    for name, odd in (("metrics", ["psnr"]), ("metrics", {"psnr": "1"}), ("sweep", "points=2"), ("sweep", None)):
+    odd_metrics, odd_sweeps = (["psnr"], {"psnr": "1"}), ("points=2", None, [5])
+    for name, odd in [*(("metrics", odd) for odd in odd_metrics), *(("sweep", odd) for odd in odd_sweeps)]:
         beside.write_text(json.dumps({**json.loads(beside.read_text()), "version": 2, name: odd}))
         assert "Mine.json, which says what made Mine.csv, cannot be read" in gate.regress(code=2)
     beside.unlink()
