@@ -45,6 +45,21 @@ class Mine:
         levels = np.frombuffer(zlib.decompress(data[3:]), np.uint8).reshape(data[0], data[1], 3).astype(int)
         return np.clip(levels * data[2] + data[2] // 2, 0, 255).astype(np.uint8)
 """
+BY_RATE = """
+import zlib
+import numpy as np
+
+class ByRate:
+    def __init__(self, q, net):
+        self.step = int(open(net).read())
+
+    def encode(self, image, side):
+        return bytes(image.shape[:2]) + zlib.compress((image // self.step).tobytes())
+
+    def decode(self, data):
+        levels = np.frombuffer(zlib.decompress(data[2:]), np.uint8).reshape(data[0], data[1], 3)
+        return (levels * self.step).clip(0, 255).astype(np.uint8)
+"""
 BY_FILES = """
 import zlib
 from dataclasses import dataclass, field
@@ -397,3 +412,28 @@ def test_names_and_places_of_files() -> None:
     assert [several.path(several.name(path)) for path in twins] == [*map(Path, twins)], "no two of them are one"
     assert lies.path("/of/an/earlier/version.txt") == Path("/of/an/earlier/version.txt")
     assert name_of("folder:/home/me/theirs@{}") == "folder:theirs@{}"
+
+
+def test_one_template_in_two_folders_makes_no_curve_of_both(home: Path, run: Callable[..., int]) -> None:
+    """Each rate has a file for itself, in an environment of its own, and both templates have one label."""
+    (home / "ext.py").write_text(BY_RATE)
+    (home / "ext.yaml").write_text(
+        f"name: ext\nuse: ./ext.py:ByRate\npython: {sys.executable}\nrate_field: q\nrates: [8, 16, 32, 64]\n"
+        "options:\n  net: ./first/net_{q}.txt\n"
+    )
+    for folder, more in (("first", 0), ("second", 1)):
+        (home / folder).mkdir()
+        for rate in (8, 16, 32, 64):
+            (home / folder / f"net_{rate}.txt").write_text(str(rate + more))
+    line = [word for word in LINE if "codec" not in word and "rate" not in word and "metrics" not in word]
+    line += ["codec=./ext.yaml", "metrics=psnr"]
+    for folder, rates in (("first", "8,16"), ("second", "32,64")):
+        assert run(*line, f"rate={rates}", f"codec.options.net=./{folder}/net_{{q}}.txt") == 0
+    current = of_store(Store(home / "runs" / "r").read())
+    assert [point.setting.rate for point in current.points] == [32, 64]
+    assert any("q 16, q 8: coded by another version" in note for note in current.notes), current.notes
+    (home / "second" / "net_8.txt").write_bytes((home / "first" / "net_8.txt").read_bytes())
+    current = of_store(Store(home / "runs" / "r").read())
+    assert sorted(point.setting.rate or 0 for point in current.points) == [8, 32, 64], (
+        "what a file holds counts, not where it lies"
+    )

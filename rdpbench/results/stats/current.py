@@ -38,7 +38,9 @@ from rdpbench.results.store.calls import (
     CodecFiles,
     codec_named,
     codec_now,
+    is_of_other_files,
     is_of_rates,
+    label_of,
     stated_source,
 )
 from rdpbench.results.store.columns import Codes, Mask, Places, agree, groups_of, joined, ranks, split_by
@@ -491,7 +493,7 @@ def is_installed(row: Row, folder: Path | None = None) -> bool | None:
     if FROM_ENVIRONMENT in row.coder:
         return None  # rows do not say what the environment held
     try:
-        named = codec_now(folder, row.codec.removesuffix(f" ({row.grade})")) or codec_named(folder, row)
+        named = codec_now(folder, label_of(row)) or codec_named(folder, row)
         if named is None:  # nobody says where it lies
             return None
         use, options = named
@@ -546,7 +548,11 @@ def _one_edition(
         apart = registry.parse(newest.use).apart
         states = {} if apart else {id(point): is_installed(point.rows[0], folder) for point in along}
         if True not in states.values():
-            states = {id(point): _environment(point.rows[0]) == _environment(newest) for point in along}
+            states = {
+                id(point): _environment(point.rows[0]) == _environment(newest)
+                and not is_of_other_files(folder, point.rows[0])
+                for point in along
+            }
         if True in states.values() and (stale := [point for point in along if states[id(point)] is False]):
             keep = [point for point in keep if point not in stale]
             names = ", ".join(point.setting.words for point in stale)

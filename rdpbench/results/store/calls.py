@@ -201,6 +201,11 @@ def codec_named(folder: Path | None, row: Row) -> tuple[str, dict[str, Any]] | N
     return None if where.endswith((".py", ".yaml")) and not PurePath(where).is_absolute() else (row.use, options)
 
 
+def label_of(row: Row) -> str:
+    """A row's codec as its call named it, without the grade that tables add."""
+    return row.codec.removesuffix(f" ({row.grade})")
+
+
 def codec_now(folder: Path | None, label: str) -> tuple[str, dict[str, Any]] | None:
     """What a label stands for, with whole paths: what the last call took for it, of what is here; None if none is.
 
@@ -212,6 +217,17 @@ def codec_now(folder: Path | None, label: str) -> tuple[str, dict[str, Any]] | N
             if all(is_of_rates(path) or Path(path).exists() for _, path in CodecFiles.of(use, options).given):
                 return use, options
     return None
+
+
+def is_of_other_files(folder: Path | None, row: Row) -> bool:
+    """Is a file that its rate point has for itself, where the last call of its label has it, not the one that coded it?
+
+    Of a file that is gone nobody can tell, so it is none.
+    """
+    _, options = codec_now(folder, label_of(row)) or ("", {})
+    stated = json.loads(row.coder or "{}")
+    held = {f"file {name}": _content(value, row) for name, value in options.items() if is_of_rates(value)}
+    return any(content and content != stated.get(name, content) for name, content in held.items())
 
 
 def is_of_rates(value: object) -> bool:
